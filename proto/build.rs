@@ -1,0 +1,25 @@
+//! Compiles the `.proto` files with protox (pure Rust: no `protoc` needed) and keeps the descriptor set for reflection.
+
+use prost::Message as _;
+
+const FILES: [&str; 6] = [
+    "isyone/v1/tenant.proto",
+    "isyone/v1/host.proto",
+    "isyone/v1/operation.proto",
+    "isyone/v1/event.proto",
+    "isyone/v1/system.proto",
+    "isyone/agent/v1/agent.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=isyone");
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    let descriptors = protox::Compiler::new(["."])?
+        .include_source_info(true)
+        .include_imports(true)
+        .open_files(FILES)?
+        .file_descriptor_set();
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,323 @@
+//! The border: wire messages to checked types and back. A wire value that does not fit is a [`FieldError`] naming the
+//! field; nothing half-parsed gets past this file.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use ipnet::{IpNet, Ipv4Net};
+use uuid::Uuid;
+
+use crate::{
+    error::FieldError,
+    ids::TenantName,
+    pb::{agent::v1 as agent, v1},
+    plan::{DesiredState, Firewall, HostPlan, Secret, TenantPlan, TenantSecrets, UnixMs},
+    spec::{LabelKey, LabelValue, MAX_LABELS, Size},
+};
+
+/// Largest number of tenants in one host's plan: far above what a machine carries, far below a message's limit.
+pub const MAX_TENANTS_PER_HOST: usize = 2_000;
+
+/// Parses `text` as a `T`, naming `field` when it does not fit.
+pub fn parse<T: FromStr>(field: &str, text: &str) -> Result<T, FieldError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e: T::Err| FieldError::new(field, e.to_string()))
+}
+
+/// As [`parse`], with `None` for an empty text.
+pub fn parse_optional<T: FromStr>(field: &str, text: &str) -> Result<Option<T>, FieldError>
+where
+    T::Err: std::fmt::Display,
+{
+    if text.is_empty() { Ok(None) } else { parse(field, text).map(Some) }
+}
+
+/// Labels of a host, or asked of one.
+pub fn parse_labels<'a>(
+    field: &str,
+    labels: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> Result<BTreeMap<LabelKey, LabelValue>, FieldError> {
+    let mut parsed = BTreeMap::new();
+    for (key, value) in labels {
+        let at = format!("{field}[{}]", key.escape_debug());
+        parsed.insert(parse(&at, key)?, parse(&at, value)?);
+        if parsed.len() > MAX_LABELS {
+            return Err(FieldError::new(field, format!("more than {MAX_LABELS} labels")));
+        }
+    }
+    Ok(parsed)
+}
+
+/// Wire time.
+pub fn timestamp(ms: UnixMs) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: ms.div_euclid(1000), nanos: (ms.rem_euclid(1000) * 1_000_000) as i32 }
+}
+
+/// Milliseconds of a wire time; out-of-range values saturate.
+pub fn unix_ms(time: &prost_types::Timestamp) -> UnixMs {
+    time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos) / 1_000_000)
+}
+
+fn port(field: &str, value: u32) -> Result<u16, FieldError> {
+    match u16::try_from(value) {
+        Ok(0) | Err(_) => Err(FieldError::new(field, format!("{value} is not a port (1..=65535)"))),
+        Ok(port) => Ok(port),
+    }
+}
+
+impl From<Size> for v1::Size {
+    fn from(size: Size) -> Self {
+        Self { memory_bytes: size.memory_bytes, cpu_millis: size.cpu_millis, disk_bytes: size.disk_bytes, workers: size.workers }
+    }
+}
+
+impl From<v1::Size> for Size {
+    fn from(size: v1::Size) -> Self {
+        Self { memory_bytes: size.memory_bytes, cpu_millis: size.cpu_millis, disk_bytes: size.disk_bytes, workers: size.workers }
+    }
+}
+
+impl From<DesiredState> for v1::DesiredState {
+    fn from(state: DesiredState) -> Self {
+        match state {
+            DesiredState::Running => Self::Running,
+            DesiredState::Suspended => Self::Suspended,
+            DesiredState::Quarantined => Self::Quarantined,
+            DesiredState::Purged => Self::Purged,
+        }
+    }
+}
+
+fn desired_state(field: &str, value: i32) -> Result<DesiredState, FieldError> {
+    match v1::DesiredState::try_from(value) {
+        Ok(v1::DesiredState::Running) => Ok(DesiredState::Running),
+        Ok(v1::DesiredState::Suspended) => Ok(DesiredState::Suspended),
+        Ok(v1::DesiredState::Quarantined) => Ok(DesiredState::Quarantined),
+        Ok(v1::DesiredState::Purged) => Ok(DesiredState::Purged),
+        Ok(v1::DesiredState::Unspecified) | Err(_) => Err(FieldError::new(field, format!("unknown desired state {value}"))),
+    }
+}
+
+impl From<&HostPlan> for agent::Plan {
+    fn from(plan: &HostPlan) -> Self {
+        Self {
+            generation: plan.generation,
+            tenants: plan.tenants.iter().map(Into::into).collect(),
+            firewall: Some((&plan.firewall).into()),
+        }
+    }
+}
+
+impl TryFrom<agent::Plan> for HostPlan {
+    type Error = FieldError;
+    fn try_from(wire: agent::Plan) -> Result<Self, FieldError> {
+        if wire.tenants.len() > MAX_TENANTS_PER_HOST {
+            return Err(FieldError::new("tenants", format!("more than {MAX_TENANTS_PER_HOST}")));
+        }
+        let firewall = wire.firewall.ok_or_else(|| FieldError::new("firewall", "must be set"))?;
+        let mut tenants = wire
+            .tenants
+            .into_iter()
+            .enumerate()
+            .map(|(i, t)| TenantPlan::try_from(t).map_err(|e| e.within(&format!("tenants[{i}]"))))
+            .collect::<Result<Vec<_>, _>>()?;
+        tenants.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = tenants.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(FieldError::new("tenants", format!("`{}` is there twice", pair[0].name)));
+        }
+        Ok(Self { generation: wire.generation, tenants, firewall: firewall.try_into().map_err(|e: FieldError| e.within("firewall"))? })
+    }
+}
+
+impl From<&Firewall> for agent::Firewall {
+    fn from(f: &Firewall) -> Self {
+        Self {
+            tenant_range: f.tenant_range.to_string(),
+            first_port: f.first_port.into(),
+            last_port: f.last_port.into(),
+            edges: f.edges.iter().map(ToString::to_string).collect(),
+            edge_ports: f.edge_ports.iter().map(|p| u32::from(*p)).collect(),
+            protected_addresses: f.protected_addresses.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<agent::Firewall> for Firewall {
+    type Error = FieldError;
+    fn try_from(wire: agent::Firewall) -> Result<Self, FieldError> {
+        Ok(Self {
+            tenant_range: parse::<Ipv4Net>("tenant_range", &wire.tenant_range)?,
+            first_port: port("first_port", wire.first_port)?,
+            last_port: port("last_port", wire.last_port)?,
+            edges: wire.edges.iter().map(|e| parse::<IpNet>("edges", e)).collect::<Result<_, _>>()?,
+            edge_ports: wire.edge_ports.iter().map(|p| port("edge_ports", *p)).collect::<Result<_, _>>()?,
+            protected_addresses: wire
+                .protected_addresses
+                .iter()
+                .map(|a| parse("protected_addresses", a))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&TenantPlan> for agent::TenantPlan {
+    fn from(t: &TenantPlan) -> Self {
+        Self {
+            name: t.name.to_string(),
+            uid: t.uid.to_string(),
+            epoch: t.epoch,
+            generation: t.generation,
+            desired_state: v1::DesiredState::from(t.desired).into(),
+            operation_id: t.operation.map(|id| id.to_string()).unwrap_or_default(),
+            odoo_image: t.odoo_image.to_string(),
+            postgres_image: t.postgres_image.to_string(),
+            size: Some(t.size.into()),
+            subnet: t.subnet.to_string(),
+            http_port: t.http_port.into(),
+            websocket_port: t.websocket_port.into(),
+            base_url: t.base_url.clone(),
+            language: t.language.to_string(),
+            country: t.country.to_string(),
+            time_zone: t.time_zone.to_string(),
+            modules: t.modules.iter().map(ToString::to_string).collect(),
+            admin_login: t.admin_login.to_string(),
+            secrets: Some(agent::TenantSecrets {
+                database_password: t.secrets.database_password.expose().to_owned(),
+                admin_password: t.secrets.admin_password.expose().to_owned(),
+                master_password: t.secrets.master_password.expose().to_owned(),
+            }),
+            odoo_restarts: t.odoo_restarts,
+            postgres_restarts: t.postgres_restarts,
+            quarantine_expire_time: t.quarantine_until.map(timestamp),
+            purge_now: t.purge_now,
+        }
+    }
+}
+
+impl TryFrom<agent::TenantPlan> for TenantPlan {
+    type Error = FieldError;
+    fn try_from(wire: agent::TenantPlan) -> Result<Self, FieldError> {
+        let size = wire.size.ok_or_else(|| FieldError::new("size", "must be set"))?;
+        let secrets = wire.secrets.ok_or_else(|| FieldError::new("secrets", "must be set"))?;
+        Ok(Self {
+            name: parse::<TenantName>("name", &wire.name)?,
+            uid: parse::<Uuid>("uid", &wire.uid)?,
+            epoch: wire.epoch,
+            generation: wire.generation,
+            desired: desired_state("desired_state", wire.desired_state)?,
+            operation: parse_optional("operation_id", &wire.operation_id)?,
+            odoo_image: parse("odoo_image", &wire.odoo_image)?,
+            postgres_image: parse("postgres_image", &wire.postgres_image)?,
+            size: size.into(),
+            subnet: parse("subnet", &wire.subnet)?,
+            http_port: port("http_port", wire.http_port)?,
+            websocket_port: port("websocket_port", wire.websocket_port)?,
+            base_url: base_url("base_url", wire.base_url)?,
+            language: parse("language", &wire.language)?,
+            country: parse("country", &wire.country)?,
+            time_zone: parse("time_zone", &wire.time_zone)?,
+            modules: wire.modules.iter().map(|m| parse("modules", m)).collect::<Result<_, _>>()?,
+            admin_login: parse("admin_login", &wire.admin_login)?,
+            secrets: secrets.try_into()?,
+            odoo_restarts: wire.odoo_restarts,
+            postgres_restarts: wire.postgres_restarts,
+            quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
+            purge_now: wire.purge_now,
+        })
+    }
+}
+
+/// `http(s)://host[:port]` without a path: it ends up in SQL and in odoo.conf.
+fn base_url(field: &str, url: String) -> Result<String, FieldError> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let ok = rest.is_some_and(|r| {
+        !r.is_empty() && r.len() <= 260 && r.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+    });
+    if ok { Ok(url) } else { Err(FieldError::new(field, "is not `http(s)://host[:port]`")) }
+}
+
+impl TryFrom<agent::TenantSecrets> for TenantSecrets {
+    type Error = FieldError;
+    fn try_from(wire: agent::TenantSecrets) -> Result<Self, FieldError> {
+        let checked = |field: &str, text: String| {
+            if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                Ok(Secret::new(text))
+            } else {
+                Err(FieldError::new(field, "must be 16 to 128 letters and digits"))
+            }
+        };
+        Ok(Self {
+            database_password: checked("secrets.database_password", wire.database_password)?,
+            admin_password: checked("secrets.admin_password", wire.admin_password)?,
+            master_password: checked("secrets.master_password", wire.master_password)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> HostPlan {
+        let tenant = |name: &str| TenantPlan {
+            name: name.parse().unwrap(),
+            uid: Uuid::from_u128(1),
+            epoch: 1,
+            generation: 2,
+            desired: DesiredState::Running,
+            operation: Some(Uuid::from_u128(7)),
+            odoo_image: "odoo:18.0".parse().unwrap(),
+            postgres_image: "postgres:15".parse().unwrap(),
+            size: Size { memory_bytes: 1 << 30, cpu_millis: 1000, disk_bytes: 1 << 30, workers: 2 },
+            subnet: "10.200.0.0/28".parse().unwrap(),
+            http_port: 20_000,
+            websocket_port: 20_001,
+            base_url: "https://alfa.isy.one".into(),
+            language: "pt_BR".parse().unwrap(),
+            country: "BR".parse().unwrap(),
+            time_zone: "America/Sao_Paulo".parse().unwrap(),
+            modules: vec!["crm".parse().unwrap()],
+            admin_login: "admin".parse().unwrap(),
+            secrets: TenantSecrets {
+                database_password: Secret::new("a".repeat(32)),
+                admin_password: Secret::new("b".repeat(24)),
+                master_password: Secret::new("c".repeat(32)),
+            },
+            odoo_restarts: 0,
+            postgres_restarts: 0,
+            quarantine_until: Some(5),
+            purge_now: false,
+        };
+        HostPlan {
+            generation: 3,
+            tenants: vec![tenant("alfa"), tenant("beta")],
+            firewall: Firewall {
+                tenant_range: "10.200.0.0/14".parse().unwrap(),
+                first_port: 20_000,
+                last_port: 29_999,
+                edges: vec!["192.0.2.1/32".parse().unwrap()],
+                edge_ports: vec![80, 443],
+                protected_addresses: vec!["192.0.2.9".parse().unwrap()],
+            },
+        }
+    }
+
+    #[test]
+    fn a_plan_survives_the_wire() {
+        let wire = agent::Plan::from(&plan());
+        let back = HostPlan::try_from(wire).unwrap();
+        assert_eq!(back, plan());
+        assert_eq!(back.digest(), plan().digest());
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        let mut wire = agent::Plan::from(&plan());
+        wire.tenants[1].base_url = "https://x/'; drop".into();
+        assert_eq!(HostPlan::try_from(wire).unwrap_err().field, "tenants[1].base_url");
+        let mut wire = agent::Plan::from(&plan());
+        wire.tenants[1].name = "alfa".into();
+        assert!(HostPlan::try_from(wire).unwrap_err().problem.contains("twice"));
+    }
+}

@@ -1,0 +1,54 @@
+//! Errors that cross the border: a bad field found while parsing, and its gRPC form with google.rpc details.
+//!
+//! Not here: the errors inside a program; each module has its own and maps it in one table at the edge.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The `domain` of every `google.rpc.ErrorInfo` that isyone sends.
+pub const ERROR_DOMAIN: &str = "isyone";
+
+/// One field of a request that cannot be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct FieldError {
+    /// Path of the field in the request, e.g. `spec.domains[2]`.
+    pub field: String,
+    /// What is wrong with it and what would be right.
+    pub problem: String,
+}
+
+impl FieldError {
+    /// A problem with `field`.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+
+    /// The same problem, seen from the message that contains the field.
+    #[must_use]
+    pub fn within(self, parent: &str) -> Self {
+        Self { field: format!("{parent}.{}", self.field), problem: self.problem }
+    }
+}
+
+impl From<FieldError> for Status {
+    /// INVALID_ARGUMENT with `BadRequest` naming the field and `ErrorInfo` reason `INVALID_FIELD`.
+    fn from(error: FieldError) -> Self {
+        let message = error.to_string();
+        let mut details = ErrorDetails::with_bad_request_violation(error.field, error.problem);
+        details.set_error_info("INVALID_FIELD", ERROR_DOMAIN, HashMap::new());
+        Self::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+/// A status with an `ErrorInfo`. `reason` is UPPER_SNAKE and stable: programs match on it, people read `message`.
+pub fn status(code: Code, reason: &str, message: impl Into<String>, metadata: HashMap<String, String>) -> Status {
+    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata))
+}
+
+/// The `ErrorInfo` reason of a status, if it carries one.
+pub fn reason(status: &Status) -> Option<String> {
+    status.get_details_error_info().map(|info| info.reason)
+}

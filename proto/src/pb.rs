@@ -1,0 +1,18 @@
+//! Code generated from `isyone/**/*.proto`. Wire types stop at the border: parse them with [`crate::convert`].
+#![allow(missing_docs, unreachable_pub, clippy::all)] // generated; its documentation is in the .proto files
+
+/// Public protocol.
+pub mod v1 {
+    tonic::include_proto!("isyone.v1");
+}
+
+/// Between coordinator and agents.
+pub mod agent {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("isyone.agent.v1");
+    }
+}
+
+/// All services' descriptors, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

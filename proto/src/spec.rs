@@ -1,0 +1,248 @@
+//! What a tenant is asked to be, parsed and checked.
+//!
+//! Not here: defaults (they belong to the coordinator's configuration) and whether a plan or an edition exists.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{HostName, ShortName};
+
+/// Largest number of modules, domains and labels in one spec: what a person would write, and far from a message's limit.
+pub const MAX_MODULES: usize = 200;
+/// See [`MAX_MODULES`].
+pub const MAX_DOMAINS: usize = 50;
+/// See [`MAX_MODULES`].
+pub const MAX_LABELS: usize = 32;
+
+/// A tenant's complete spec: nothing is left to defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantSpec {
+    /// Name of the size it was asked with.
+    pub plan: ShortName,
+    /// Domains besides the platform's sub-domain, in the given order.
+    pub domains: Vec<Domain>,
+    /// Odoo language, `pt_BR`.
+    pub language: Language,
+    /// Company's country.
+    pub country: Country,
+    /// Administrator's time zone.
+    pub time_zone: TimeZone,
+    /// Modules besides `base`; sorted, each once.
+    pub modules: Vec<Module>,
+    /// Edition it was asked with.
+    pub edition: ShortName,
+    /// Image of Odoo.
+    pub odoo_image: ImageRef,
+    /// Image of PostgreSQL.
+    pub postgres_image: ImageRef,
+    /// Only this host.
+    pub host: Option<HostName>,
+    /// Only hosts with all of these labels.
+    pub host_labels: BTreeMap<LabelKey, LabelValue>,
+    /// Login of Odoo's administrator.
+    pub admin_login: Login,
+}
+
+/// Resources of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Limit of both containers together, reserved on the host.
+    pub memory_bytes: u64,
+    /// Limit in thousandths of a CPU.
+    pub cpu_millis: u32,
+    /// Expected need, counted by placement.
+    pub disk_bytes: u64,
+    /// Odoo HTTP workers; 0: threaded, no gevent port.
+    pub workers: u32,
+}
+
+/// Why a value is refused; `Display` says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(pub String);
+
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The checked text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl FromStr for $name {
+            type Err = ValueError;
+            fn from_str(text: &str) -> Result<Self, ValueError> {
+                let check: fn(&str) -> Result<(), &'static str> = $check;
+                check(text).map_err(|problem| ValueError(format!("`{}` {problem}", text.escape_debug().to_string().chars().take(80).collect::<String>())))?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = ValueError;
+            fn try_from(text: String) -> Result<Self, ValueError> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+fn ensure(condition: bool, problem: &'static str) -> Result<(), &'static str> {
+    if condition { Ok(()) } else { Err(problem) }
+}
+
+fn is_dns_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+text_type!(
+    /// A fully qualified host name in lower case ASCII (RFC 1123), at least two labels, no trailing dot.
+    Domain,
+    |text| {
+        let labels: Vec<&str> = text.split('.').collect();
+        let last_is_alphabetic = labels.last().is_some_and(|l| l.starts_with(|c: char| c.is_ascii_lowercase()));
+        ensure(
+            text.len() <= 253 && labels.len() >= 2 && labels.iter().all(|l| is_dns_label(l)) && last_is_alphabetic,
+            "is not a host name such as `erp.example.com` (lower case, ASCII)",
+        )
+    }
+);
+text_type!(
+    /// An Odoo language code: `pt_BR`, `en_US`, `sr@latin`, `es_419`.
+    Language,
+    |text| {
+        let (base, variant) = text.split_once('@').unwrap_or((text, "x"));
+        let (language, territory) = base.split_once('_').unwrap_or((base, "XX"));
+        let ok = (2..=3).contains(&language.len())
+            && language.bytes().all(|b| b.is_ascii_lowercase())
+            && (2..=3).contains(&territory.len())
+            && territory.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+            && (1..=12).contains(&variant.len())
+            && variant.bytes().all(|b| b.is_ascii_alphanumeric());
+        ensure(ok, "is not an Odoo language code such as `pt_BR` or `en_US`")
+    }
+);
+text_type!(
+    /// ISO 3166-1 alpha-2, upper case.
+    Country,
+    |text| ensure(text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase()), "is not a two-letter country code such as `BR`")
+);
+text_type!(
+    /// An IANA time zone name.
+    TimeZone,
+    |text| {
+        let ok = (1..=64).contains(&text.len())
+            && text.split('/').all(|part| {
+                part.starts_with(|c: char| c.is_ascii_alphabetic())
+                    && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+'))
+            });
+        ensure(ok, "is not a time zone such as `America/Sao_Paulo` or `UTC`")
+    }
+);
+text_type!(
+    /// An Odoo module's technical name.
+    Module,
+    |text| {
+        let ok = (1..=64).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        ensure(ok, "is not a module's technical name such as `sale_management`")
+    }
+);
+text_type!(
+    /// An image reference as Docker takes it: `name[:tag][@sha256:…]`, optionally with a registry.
+    ImageRef,
+    |text| {
+        let (name, digest) = text.split_once('@').map_or((text, None), |(n, d)| (n, Some(d)));
+        let digest_ok = digest.is_none_or(|d| {
+            d.strip_prefix("sha256:").is_some_and(|h| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()))
+        });
+        let name_ok = (1..=255).contains(&name.len())
+            && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/' | b':'))
+            && !name.ends_with(['/', ':', '-', '.'])
+            && !name.contains("//");
+        ensure(digest_ok && name_ok, "is not an image reference such as `odoo:18.0` or `registry.example.com/odoo@sha256:…`")
+    }
+);
+text_type!(
+    /// Key of a host label.
+    LabelKey,
+    |text| {
+        let ok = (1..=63).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'));
+        ensure(ok, "is not a label key: letters, digits, `.`, `_`, `-`, `/`, at most 63")
+    }
+);
+text_type!(
+    /// Value of a host label.
+    LabelValue,
+    |text| {
+        let ok = text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        ensure(ok, "is not a label value: letters, digits, `.`, `_`, `-`, at most 63")
+    }
+);
+text_type!(
+    /// A login name: printable ASCII without quotes, spaces or backslash.
+    Login,
+    |text| {
+        let ok = (1..=128).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'@' | b'+'));
+        ensure(ok, "is not a login such as `admin` or `ana@example.com`")
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_checked() {
+        for good in ["erp.example.com", "a.io", "xn--bcher-kva.example"] {
+            assert!(good.parse::<Domain>().is_ok(), "{good}");
+        }
+        for bad in ["", "localhost", "a..b", "-a.com", "A.com", "a.com.", "a.com/x", "`a`.com", "1.2.3.4"] {
+            assert!(bad.parse::<Domain>().is_err(), "{bad}");
+        }
+        for good in ["pt_BR", "en_US", "sr@latin", "es_419", "fr"] {
+            assert!(good.parse::<Language>().is_ok(), "{good}");
+        }
+        for bad in ["", "pt-BR", "PT_br", "pt_BR;", "pt_BR\n", "$(id)"] {
+            assert!(bad.parse::<Language>().is_err(), "{bad}");
+        }
+        for good in ["odoo:18.0", "registry.example.com:5000/a/odoo:18.0", "isyone/standin:1"] {
+            assert!(good.parse::<ImageRef>().is_ok(), "{good}");
+        }
+        for bad in ["", "Odoo", "odoo:", "odoo 18", "odoo@sha256:12", "a//b", "-x", "$(x)"] {
+            assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
+        }
+        assert!(format!("odoo@sha256:{}", "a".repeat(64)).parse::<ImageRef>().is_ok());
+        assert!("America/Sao_Paulo".parse::<TimeZone>().is_ok() && "../etc".parse::<TimeZone>().is_err());
+        assert!("sale_management".parse::<Module>().is_ok() && "sale,stock".parse::<Module>().is_err());
+        assert!("ana@example.com".parse::<Login>().is_ok() && "a'b".parse::<Login>().is_err());
+    }
+}

@@ -1,0 +1,343 @@
+//! Mutual TLS for clients (agent, isyctl): identity files, CA pinning for the first contact, and a gRPC channel whose
+//! certificate can be swapped while it lives. Also who a peer certificate says its owner is.
+//!
+//! Not here: the listening side and the CA (coordinator/pki, coordinator/listener). tonic's own TLS is not used: it
+//! cannot reload a certificate.
+
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        self, ClientConfig, RootCertStore,
+        client::{
+            Resumption, WebPkiServerVerifier,
+            danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        },
+        crypto::CryptoProvider,
+    },
+};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::ids::{HostName, ShortName};
+
+/// The name that every coordinator certificate carries, whatever its addresses: clients check this one.
+pub const COORDINATOR_NAME: &str = "coordinator.isyone.internal";
+
+/// How long to wait for a TCP connection and for a TLS handshake.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Largest message either side accepts, bytes. A plan of 2,000 tenants fits.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// What went wrong with a certificate, a key or a handshake's preparation.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// PEM or DER that cannot be read.
+    #[error("{what} cannot be read: {why}")]
+    Unreadable {
+        /// Which of the inputs.
+        what: &'static str,
+        /// The reader's words.
+        why: String,
+    },
+    /// rustls refuses the combination.
+    #[error("TLS set-up failed")]
+    Rustls(#[from] rustls::Error),
+    /// A certificate without one of our names.
+    #[error("the certificate names no isyone identity")]
+    NoIdentity,
+    /// `host:port` expected.
+    #[error("`{0}` is not host:port")]
+    BadEndpoint(String),
+}
+
+/// The one crypto provider of this program.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Certificates of a PEM text, in order.
+pub fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let list = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| TlsError::Unreadable { what, why: e.to_string() })?;
+    if list.is_empty() { Err(TlsError::Unreadable { what, why: "no certificate in it".into() }) } else { Ok(list) }
+}
+
+/// The private key of a PEM text.
+pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| TlsError::Unreadable { what: "private key", why: e.to_string() })
+}
+
+/// SHA-256 of a certificate, hex: what a join token pins.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    hex::encode(Sha256::digest(certificate.as_ref()))
+}
+
+/// Who a certificate's owner is: the URI `spiffe://isyone/<kind>/<name>[/<role>]` in its SAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// An agent: `spiffe://isyone/agent/<host>`.
+    Agent(HostName),
+    /// A person or program: `spiffe://isyone/operator/<name>/<role>`.
+    Operator(ShortName, OperatorRole),
+    /// The coordinator itself.
+    Coordinator,
+}
+
+/// What an operator may do; a higher one may all that a lower one may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperatorRole {
+    /// Reads.
+    Viewer,
+    /// Works on tenants.
+    Operator,
+    /// Works on hosts and operators.
+    Admin,
+}
+
+impl fmt::Display for OperatorRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+impl FromStr for OperatorRole {
+    type Err = TlsError;
+    fn from_str(text: &str) -> Result<Self, TlsError> {
+        match text {
+            "viewer" => Ok(Self::Viewer),
+            "operator" => Ok(Self::Operator),
+            "admin" => Ok(Self::Admin),
+            _ => Err(TlsError::NoIdentity),
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(host) => write!(f, "spiffe://isyone/agent/{host}"),
+            Self::Operator(name, role) => write!(f, "spiffe://isyone/operator/{name}/{role}"),
+            Self::Coordinator => f.write_str("spiffe://isyone/coordinator"),
+        }
+    }
+}
+
+impl FromStr for Identity {
+    type Err = TlsError;
+    fn from_str(uri: &str) -> Result<Self, TlsError> {
+        let path = uri.strip_prefix("spiffe://isyone/").ok_or(TlsError::NoIdentity)?;
+        match path.split('/').collect::<Vec<_>>()[..] {
+            ["agent", host] => Ok(Self::Agent(host.parse().map_err(|_| TlsError::NoIdentity)?)),
+            ["operator", name, role] => Ok(Self::Operator(name.parse().map_err(|_| TlsError::NoIdentity)?, role.parse()?)),
+            ["coordinator"] => Ok(Self::Coordinator),
+            _ => Err(TlsError::NoIdentity),
+        }
+    }
+}
+
+/// What we read of a certificate.
+#[derive(Debug, Clone)]
+pub struct CertificateInfo {
+    /// Its owner.
+    pub identity: Identity,
+    /// As DER has it.
+    pub serial: Vec<u8>,
+    /// Seconds since the Unix epoch.
+    pub not_before: i64,
+    /// Seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+impl CertificateInfo {
+    /// Reads a certificate of ours.
+    pub fn parse(certificate: &CertificateDer<'_>) -> Result<Self, TlsError> {
+        use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+        let unreadable = |why: String| TlsError::Unreadable { what: "certificate", why };
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| unreadable(e.to_string()))?;
+        let names = parsed.subject_alternative_name().map_err(|e| unreadable(e.to_string()))?.ok_or(TlsError::NoIdentity)?;
+        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(TlsError::NoIdentity) };
+        Ok(Self {
+            identity: uri.parse()?,
+            serial: parsed.tbs_certificate.raw_serial().to_vec(),
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+        })
+    }
+
+    /// When to renew: half of the life.
+    pub fn renew_at(&self) -> i64 {
+        self.not_before + (self.not_after - self.not_before) / 2
+    }
+}
+
+/// A fresh P-256 key and a request for its certificate, both PEM. Whoever signs decides name and rights.
+pub fn new_key_and_csr(common_name: &str) -> Result<(String, String), TlsError> {
+    let failed = |e: rcgen::Error| TlsError::Unreadable { what: "certificate request", why: e.to_string() };
+    let key = rcgen::KeyPair::generate().map_err(failed)?;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+    let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(failed)?;
+    Ok((key.serialize_pem(), csr))
+}
+
+/// Client configuration that trusts `ca_pem` and shows the given certificate and key.
+pub fn client_config(ca_pem: &str, certificate_pem: &str, key_pem: &str) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for ca in certificates("CA", ca_pem)? {
+        roots.add(ca)?;
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(certificates("certificate", certificate_pem)?, private_key(key_pem)?)?;
+    Ok(finished(config))
+}
+
+/// Client configuration for the first contact: trusts whatever chain ends in the CA with this fingerprint, and nothing
+/// else. The server sends its CA along.
+pub fn pinned_config(ca_pin: &str) -> Result<Arc<ClientConfig>, TlsError> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedCa { pin: ca_pin.to_owned() }))
+        .with_no_client_auth();
+    Ok(finished(config))
+}
+
+fn finished(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would not run the server's check of our certificate, so revocation would not bite.
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+/// Finds the pinned CA among the presented certificates and then verifies as usual, with it as the only root.
+#[derive(Debug)]
+struct PinnedCa {
+    pin: String,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let unknown = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let ca = intermediates.iter().find(|c| fingerprint(c) == self.pin).ok_or_else(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(|_| unknown())?;
+        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A channel to the coordinator at `host:port`. It connects at the first call, reconnects by itself, and takes the newest
+/// configuration of `config` at each connection.
+pub fn channel(endpoint: &str, config: Arc<ArcSwap<ClientConfig>>) -> Result<Channel, TlsError> {
+    let bad = || TlsError::BadEndpoint(endpoint.to_owned());
+    let address: Arc<str> = endpoint.into();
+    let name = ServerName::try_from(COORDINATOR_NAME).map_err(|_| bad())?;
+    // `http://`: TLS is ours; with `https://` tonic would insist on its own.
+    let channel = Endpoint::from_shared(format!("http://{endpoint}"))
+        .map_err(|_| bad())?
+        .origin(format!("https://{COORDINATOR_NAME}").parse::<Uri>().map_err(|_| bad())?)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let (address, name, config) = (address.clone(), name.clone(), config.load_full());
+            async move {
+                let connect = async {
+                    let tcp = TcpStream::connect(&*address).await?;
+                    tcp.set_nodelay(true)?;
+                    TlsConnector::from(config).connect(name, tcp).await
+                };
+                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+                    .await
+                    .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer from {address}")))??;
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+            }
+        }));
+    Ok(channel)
+}
+
+/// The whole chain of causes, outermost first. With TLS 1.3 the reason for a refused certificate is deep in it.
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_read_back_and_foreign_ones_are_refused() {
+        for identity in [
+            Identity::Agent("h1".parse().unwrap()),
+            Identity::Operator("ana".parse().unwrap(), OperatorRole::Admin),
+            Identity::Coordinator,
+        ] {
+            assert_eq!(identity.to_string().parse::<Identity>().unwrap(), identity);
+        }
+        for uri in ["spiffe://other/agent/h1", "spiffe://isyone/agent/", "spiffe://isyone/agent/h1/x", "spiffe://isyone/operator/ana/root", ""] {
+            assert!(uri.parse::<Identity>().is_err(), "{uri}");
+        }
+    }
+}
