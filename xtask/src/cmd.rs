@@ -1,0 +1,106 @@
+//! Running other programs: with their output shown, captured, or kept for the error message.
+
+use anyhow::{Context as _, Result, bail};
+use std::ffi::OsStr;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Tells the person what happens, on stderr.
+macro_rules! say {
+    ($($arg:tt)*) => { eprintln!("xtask: {}", format_args!($($arg)*)) };
+}
+pub(crate) use say;
+
+/// A command with its arguments.
+pub(crate) fn cmd<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
+/// The command as a person would type it (not shell-quoted: for messages only).
+pub(crate) fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs a command with its output going to stderr; an exit status other than 0 is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    command.stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = command.status().with_context(|| format!("cannot run `{}`", shown(command)))?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a command and returns its stdout; the error carries the end of its stderr.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let out = captured(command)?;
+    if !out.status.success() {
+        let said = String::from_utf8_lossy(if out.stderr.is_empty() { &out.stdout } else { &out.stderr });
+        bail!("`{}` failed ({}): {}", shown(command), out.status, tail(&said, 6));
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).trim_end().to_owned())
+}
+
+/// Whether a command can be run and exits with 0; its output is dropped.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    captured(command).is_ok_and(|out| out.status.success())
+}
+
+fn captured(command: &mut Command) -> Result<Output> {
+    command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{}`", shown(command)))
+}
+
+/// Runs a command, its output going to stderr, but kills it after `limit`.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
+    command.stdin(Stdio::null()).stdout(std::io::stderr());
+    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
+    let start = Instant::now();
+    loop {
+        match child.try_wait()? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => bail!("`{}` failed ({status})", shown(command)),
+            None if start.elapsed() > limit => {
+                child.kill()?;
+                child.wait()?;
+                bail!("`{}` was ended after {} s", shown(command), limit.as_secs());
+            }
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Asks again and again, every 50 ms, until `question` says yes; false when `limit` has passed.
+pub(crate) fn wait_until(limit: Duration, mut question: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !question() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    true
+}
+
+/// The last `lines` lines of a text.
+pub(crate) fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.trim_end().lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// Seconds since `start`, as shown to people.
+pub(crate) fn took(start: Instant) -> String {
+    format!("{:.1} s", start.elapsed().as_secs_f32())
+}
+
+/// An error unless we are root; says what for.
+pub(crate) fn need_root(what: &str) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let uid = std::fs::metadata("/proc/self").context("cannot read /proc/self")?.uid();
+    if uid != 0 {
+        bail!("{what} needs root: run it as root, for example with `sudo env PATH=\"$PATH\" cargo xtask …`");
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! The network of the test hosts: one bridge, one namespace per host, the firewall rules, cutting and healing.
+
+use super::Host;
+use crate::cmd::{cmd, output, say, succeeds};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The first three numbers of every host's address; the machine is `.1`.
+pub(super) const SUBNET: &str = "172.30.77";
+const BRIDGE: &str = "br-isyone";
+const CUT: &str = "isyone-cut";
+/// The kernel's default of 128 is used up by a handful of daemons and their containers.
+const INOTIFY_INSTANCES: u32 = 1024;
+
+fn ip(words: &str) -> Command {
+    cmd("ip", words.split_whitespace())
+}
+
+/// Makes the bridge, unless it is there; it belongs to one state folder.
+pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
+    if let Some(owner) = owner() {
+        if owner != state.to_string_lossy() {
+            bail!("test hosts are up already, with their state in {owner}: `cargo xtask hosts --state {owner} down` removes them");
+        }
+        return Ok(());
+    }
+    let route = output(&mut ip(&format!("-4 route show {SUBNET}.0/24 type unicast")))?;
+    if !route.is_empty() {
+        bail!("this machine uses {SUBNET}.0/24 already ({route}), which the test hosts need");
+    }
+    output(&mut ip(&format!("link add {BRIDGE} type bridge"))).context("cannot make the test hosts' bridge")?;
+    output(cmd("ip", ["link", "set", BRIDGE, "alias"]).arg(state))?;
+    output(&mut ip(&format!("addr add {SUBNET}.1/24 dev {BRIDGE}")))?;
+    output(&mut ip(&format!("link set {BRIDGE} up")))?;
+    for rule in forward_rules() {
+        output(&mut cmd("iptables", ["-I", "FORWARD"].into_iter().chain(rule.split_whitespace())))?;
+    }
+    Ok(())
+}
+
+/// Removes the bridge and its rules, if it is of this state folder.
+pub(super) fn remove_bridge(state: &Path) {
+    if owner().is_some_and(|owner| owner == state.to_string_lossy()) {
+        for rule in forward_rules() {
+            succeeds(&mut cmd("iptables", ["-D", "FORWARD"].into_iter().chain(rule.split_whitespace())));
+        }
+        succeeds(&mut ip(&format!("link del {BRIDGE}")));
+    }
+}
+
+/// The state folder that the existing bridge belongs to; the bridge's alias says it.
+fn owner() -> Option<String> {
+    let alias = fs::read_to_string(format!("/sys/class/net/{BRIDGE}/ifalias")).ok()?;
+    Some(alias.trim_end().to_owned())
+}
+
+/// Docker sets FORWARD's policy to DROP, and bridged frames may pass it (bridge-nf-call-iptables): the hosts
+/// must be allowed to talk to each other. To the uplink they have nothing to say.
+fn forward_rules() -> Vec<String> {
+    let mut rules = vec![format!("-i {BRIDGE} -o {BRIDGE} -j ACCEPT")];
+    let default = output(&mut ip("-o -4 route show default")).unwrap_or_default();
+    let uplink = default.split_whitespace().skip_while(|word| *word != "dev").nth(1);
+    rules.extend(uplink.map(|uplink| format!("-i {BRIDGE} -o {uplink} -j DROP")));
+    rules
+}
+
+/// Makes the host's namespace with its address and default route, unless it is there.
+pub(super) fn ensure_namespace(host: &Host) -> Result<()> {
+    if host.namespace_file().exists() {
+        return Ok(());
+    }
+    let (space, link) = (host.namespace(), format!("v-isy-{}", host.name()));
+    let make = || -> Result<()> {
+        output(&mut ip(&format!("netns add {space}")))?;
+        output(&mut ip(&format!("link add {link} type veth peer name eth0 netns {space}")))?;
+        output(&mut ip(&format!("link set {link} master {BRIDGE} up")))?;
+        output(&mut ip(&format!("-n {space} link set lo up")))?;
+        output(&mut ip(&format!("-n {space} addr add {}/24 dev eth0", host.ip())))?;
+        output(&mut ip(&format!("-n {space} link set eth0 up")))?;
+        output(&mut ip(&format!("-n {space} route add default via {SUBNET}.1")))?;
+        Ok(())
+    };
+    make().with_context(|| format!("cannot make the network of {}", host.name())).inspect_err(|_| remove_namespace(host))
+}
+
+/// Removes the host's namespace; its end of the cable goes with it.
+pub(super) fn remove_namespace(host: &Host) {
+    succeeds(&mut ip(&format!("netns del {}", host.namespace())));
+}
+
+/// Drops the host's traffic (with one peer, or all) before routing and after it: its own and that of its
+/// containers' published ports. Connections hang, as with a dead link.
+pub(super) fn cut(host: &Host, peer: Option<&str>) -> Result<()> {
+    let from = peer.map(|peer| format!("-s {peer}")).unwrap_or_default();
+    let to = peer.map(|peer| format!("-d {peer}")).unwrap_or_default();
+    let rules = [
+        format!("-t raw -I PREROUTING -i eth0 {from} -m comment --comment {CUT} -j DROP"),
+        format!("-t mangle -I POSTROUTING -o eth0 {to} -m comment --comment {CUT} -j DROP"),
+    ];
+    for rule in rules {
+        output(&mut host.exec("iptables", rule.split_whitespace()))?;
+    }
+    Ok(())
+}
+
+/// Takes every rule of [`cut`] away.
+pub(super) fn heal(host: &Host) -> Result<()> {
+    for (table, chain) in [("raw", "PREROUTING"), ("mangle", "POSTROUTING")] {
+        let rules = output(&mut host.exec("iptables", ["-t", table, "-S", chain]))?;
+        for rule in rules.lines().filter(|rule| rule.contains(CUT)) {
+            let words = rule.split_whitespace().map(|word| if word == "-A" { "-D" } else { word });
+            output(&mut host.exec("iptables", ["-t", table].into_iter().chain(words)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets many daemons and containers watch files at once. Stays raised: it costs nothing.
+pub(super) fn raise_inotify_limit() {
+    let file = "/proc/sys/fs/inotify/max_user_instances";
+    let now = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    if now.is_some_and(|now| now < INOTIFY_INSTANCES)
+        && let Err(err) = fs::write(file, INOTIFY_INSTANCES.to_string())
+    {
+        say!("warning: cannot raise {file}: {err}");
+    }
+}

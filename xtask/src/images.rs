@@ -1,0 +1,174 @@
+//! `cargo xtask images`: every image and binary that the demo and the tests need.
+//!
+//! What is there is kept. What is missing is pulled when a registry answers, and else built by the scripts
+//! in `images/` out of Debian packages (two minutes on two cores, see images/README.md).
+
+use crate::cmd::{cmd, need_root, run, run_within, say, took};
+use crate::engine::{self, docker};
+use crate::{paths, registry};
+use anyhow::{Context as _, Result, bail};
+use std::fs::{self, File};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Options of `images`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Images or binaries to provide; all of them by default
+    names: Vec<String>,
+    /// Build even what is there, and never pull
+    #[arg(long)]
+    rebuild: bool,
+    /// Print what could be provided, and whether it is there; change nothing
+    #[arg(long, conflicts_with_all = ["rebuild", "names"])]
+    list: bool,
+}
+
+/// A slow line takes a few minutes for Odoo's 600 MB; a hanging registry must not take the whole test run.
+const PULL_LIMIT: Duration = Duration::from_secs(600);
+
+/// The tenant images of a machine without a registry. (With one, any tag can be pulled.)
+pub(crate) const ODOO: &str = "odoo:19.0";
+/// See [`ODOO`].
+pub(crate) const POSTGRES: &str = "postgres:15";
+/// The stand-in for both Odoo and PostgreSQL, for tests with many tenants.
+pub(crate) const STANDIN: &str = "isyone/standin:1";
+/// The same image under a second name.
+pub(crate) const STANDIN_POSTGRES: &str = "isyone/standin-postgres:1";
+/// The edge as an image; the demo uses the binary.
+pub(crate) const TRAEFIK: &str = "traefik:3.7";
+
+/// Something that can be provided: an image in the Docker daemon, or a binary in the cache.
+struct Item {
+    name: &'static str,
+    /// The script under `images/` that makes it.
+    script: &'static str,
+    kind: Kind,
+}
+
+#[derive(PartialEq)]
+enum Kind {
+    /// Pulled when possible.
+    Public,
+    /// Ours: in no registry.
+    Own,
+    /// A file in the cache's `bin` folder.
+    Binary,
+}
+
+const ITEMS: &[Item] = &[
+    Item { name: STANDIN, script: "standin/build.sh", kind: Kind::Own },
+    Item { name: STANDIN_POSTGRES, script: "standin/build.sh", kind: Kind::Own },
+    Item { name: POSTGRES, script: "postgres/build.sh", kind: Kind::Public },
+    Item { name: ODOO, script: "odoo/build.sh", kind: Kind::Public },
+    Item { name: "traefik", script: "traefik/fetch.sh", kind: Kind::Binary },
+    Item { name: "prometheus", script: "prometheus/fetch.sh", kind: Kind::Binary },
+    Item { name: TRAEFIK, script: "traefik/build.sh", kind: Kind::Public },
+];
+
+impl Item {
+    fn is_there(&self) -> bool {
+        match self.kind {
+            Kind::Binary => binary(self.name).is_file(),
+            Kind::Public | Kind::Own => engine::has_image(self.name),
+        }
+    }
+}
+
+/// Where the binary `name` (`traefik`, `prometheus`, `promtool`) is, once provided.
+pub(crate) fn binary(name: &str) -> std::path::PathBuf {
+    paths::cache().join("bin").join(name)
+}
+
+/// The command line's entry point.
+pub(crate) fn run_images(args: &Args) -> Result<ExitCode> {
+    if args.list {
+        for item in ITEMS {
+            println!("{}\t{}", item.name, if item.is_there() { "there" } else { "missing" });
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names: Vec<&str> = args.names.iter().map(String::as_str).collect();
+    provide(&names, args.rebuild)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Provides the named items, or all when none is named.
+pub(crate) fn provide(names: &[&str], rebuild: bool) -> Result<()> {
+    let wanted = select(names)?;
+    engine::ensure_running()?;
+    let _lock = lock()?;
+    let start = Instant::now();
+    let missing: Vec<_> = wanted.into_iter().filter(|item| rebuild || !item.is_there()).collect();
+    let pullable = !rebuild && missing.iter().any(|item| item.kind == Kind::Public) && registry_answers();
+    for item in &missing {
+        // One script may make two items.
+        if rebuild || !item.is_there() {
+            get(item, pullable)?;
+        }
+    }
+    say!("images and binaries: {} made or fetched, the rest was there ({})", missing.len(), took(start));
+    Ok(())
+}
+
+fn select(names: &[&str]) -> Result<Vec<&'static Item>> {
+    let known = || ITEMS.iter().map(|item| item.name).collect::<Vec<_>>().join(", ");
+    if names.is_empty() {
+        return Ok(ITEMS.iter().collect());
+    }
+    let find = |name: &&str| {
+        let found = ITEMS.iter().find(|item| item.name == *name);
+        found.with_context(|| format!("cannot provide `{name}`; known are: {}", known()))
+    };
+    names.iter().map(find).collect()
+}
+
+fn registry_answers() -> bool {
+    let start = Instant::now();
+    let answers = registry::reachable();
+    let so = if answers { "answers: pulling" } else { "does not answer: building from Debian packages" };
+    say!("the container registry {so} ({})", took(start));
+    answers
+}
+
+fn get(item: &Item, pullable: bool) -> Result<()> {
+    let start = Instant::now();
+    if item.kind == Kind::Public && pullable {
+        say!("{}: pulling …", item.name);
+        match run_within(&mut docker(["pull", "--quiet", item.name]), PULL_LIMIT) {
+            Ok(()) => {
+                say!("{}: pulled in {}", item.name, took(start));
+                return Ok(());
+            }
+            Err(err) => say!("{}: {err:#}; building it instead", item.name),
+        }
+    }
+    say!("{}: making it with images/{} …", item.name, item.script);
+    make(item)?;
+    if !item.is_there() {
+        bail!("images/{} succeeded, but there is no {}", item.script, item.name);
+    }
+    say!("{}: made in {}", item.name, took(start));
+    Ok(())
+}
+
+fn make(item: &Item) -> Result<()> {
+    if item.kind == Kind::Public {
+        need_root(&format!("building {}", item.name))?;
+    }
+    let script = paths::root().join("images").join(item.script);
+    let mut command = cmd("bash", [script]);
+    run(command.env("CACHE", paths::cache())).with_context(|| format!("cannot make {}", item.name))
+}
+
+/// One builder at a time: two would do the same work twice, and get in each other's way.
+fn lock() -> Result<File> {
+    let dir = paths::cache();
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let file = File::options().create(true).append(true).open(dir.join("lock"))?;
+    if file.try_lock().is_err() {
+        say!("waiting for another `cargo xtask images` …");
+        file.lock()?;
+    }
+    Ok(file)
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask`: machine set-up, images, test hosts and the test driver of isyone. Not part of the product.
+//!
+//! Everything here starts other programs and waits for them, so it is synchronous and has few
+//! dependencies: it must be there seconds after a clone. Data goes to stdout, talk to stderr.
+
+mod cmd;
+mod engine;
+mod hosts;
+mod images;
+mod paths;
+mod registry;
+mod seal;
+mod setup;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, images, test hosts and tests of isyone.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing on this machine (apt-get) and start Docker when no daemon answers
+    Setup(setup::Args),
+    /// Provide images and binaries: pull them, or build them where no registry answers
+    Images(images::Args),
+    /// Several Docker hosts on this machine, each with its own daemon, address and firewall
+    Hosts(hosts::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Setup(args) => setup::run_setup(&args),
+        Verb::Images(args) => images::run_images(&args),
+        Verb::Hosts(args) => hosts::run_hosts(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("xtask: {err:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

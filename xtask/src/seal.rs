@@ -1,0 +1,70 @@
+//! Keeps the traffic of demos and tests on this machine.
+//!
+//! The address of a tenant or host that is gone would follow the default route to the uplink: Traefik and
+//! Prometheus go on asking for a while. Blackhole routes of the lowest priority catch exactly that: every
+//! network that exists has a route that is more specific, or comes first. Each user of the seal has a metric
+//! of its own, so one user taking its seal away leaves the others'. Not for production, nor for `setup`.
+
+use crate::cmd::{cmd, output, say, succeeds};
+use anyhow::Result;
+use std::net::Ipv4Addr;
+
+/// Who wants the seal; the number is the routes' metric.
+#[derive(Clone, Copy)]
+pub(crate) enum Holder {
+    /// `cargo xtask hosts up … down`.
+    Hosts = 7701,
+    /// `cargo xtask test`.
+    Test = 7702,
+}
+
+/// The test hosts' network, and the range that tenants get their subnets from.
+const NETWORKS: [(Ipv4Addr, u8); 2] = [(Ipv4Addr::new(172, 30, 77, 0), 24), (Ipv4Addr::new(10, 200, 0, 0), 14)];
+
+/// Puts the routes in place. A network that this machine itself needs is left open, with a warning.
+pub(crate) fn on(holder: Holder) -> Result<()> {
+    let needed = neighbours();
+    for (network, bits) in NETWORKS {
+        if let Some(ip) = needed.iter().find(|ip| contains(network, bits, **ip)) {
+            say!("warning: {network}/{bits} is not sealed off, because this machine needs {ip} in it");
+            continue;
+        }
+        let (net, metric) = (format!("{network}/{bits}"), (holder as u32).to_string());
+        output(&mut cmd("ip", ["route", "replace", "blackhole", &net, "metric", &metric]))?;
+    }
+    Ok(())
+}
+
+/// Takes this holder's routes away.
+pub(crate) fn off(holder: Holder) {
+    for (network, bits) in NETWORKS {
+        let (net, metric) = (format!("{network}/{bits}"), (holder as u32).to_string());
+        // Not an error: it may not be there.
+        succeeds(&mut cmd("ip", ["route", "del", "blackhole", &net, "metric", &metric]));
+    }
+}
+
+/// The gateway and name servers of this machine.
+fn neighbours() -> Vec<Ipv4Addr> {
+    let routes = output(&mut cmd("ip", ["-4", "route", "show", "default"])).unwrap_or_default();
+    let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    routes.split_whitespace().chain(resolver.split_whitespace()).filter_map(|word| word.parse().ok()).collect()
+}
+
+fn contains(network: Ipv4Addr, bits: u8, ip: Ipv4Addr) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+    (network.to_bits() & mask) == (ip.to_bits() & mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contains;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_network_contains_its_addresses_only() {
+        let network = Ipv4Addr::new(10, 200, 0, 0);
+        assert!(contains(network, 14, Ipv4Addr::new(10, 203, 255, 1)));
+        assert!(!contains(network, 14, Ipv4Addr::new(10, 204, 0, 1)));
+    }
+}
