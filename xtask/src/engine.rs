@@ -44,7 +44,11 @@ pub(crate) fn ensure_running() -> Result<String> {
     }
     if !wait_until(START_LIMIT, || version().is_some()) {
         let log = fs::read_to_string(LOG).unwrap_or_default();
-        bail!("dockerd does not answer after {} s; the end of {LOG}:\n{}", START_LIMIT.as_secs(), tail(&log, 15));
+        bail!(
+            "dockerd does not answer after {} s; the end of {LOG}:\n{}",
+            START_LIMIT.as_secs(),
+            tail(&log, 15)
+        );
     }
     let version = version().context("dockerd stopped again right after its start")?;
     say!("Docker {version} started in {}", took(start));

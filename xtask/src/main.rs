@@ -11,6 +11,7 @@ mod paths;
 mod registry;
 mod seal;
 mod setup;
+mod test;
 
 use clap::{Parser, Subcommand};
 
@@ -30,6 +31,8 @@ enum Verb {
     Images(images::Args),
     /// Several Docker hosts on this machine, each with its own daemon, address and firewall
     Hosts(hosts::Args),
+    /// Run every check and test, after setting up what they need
+    Test(test::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -37,6 +40,7 @@ fn main() -> std::process::ExitCode {
         Verb::Setup(args) => setup::run_setup(&args),
         Verb::Images(args) => images::run_images(&args),
         Verb::Hosts(args) => hosts::run_hosts(&args),
+        Verb::Test(args) => test::run_tests(&args),
     };
     match outcome {
         Ok(code) => code,

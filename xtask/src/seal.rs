@@ -8,6 +8,7 @@
 use crate::cmd::{cmd, output, say, succeeds};
 use anyhow::Result;
 use std::net::Ipv4Addr;
+use std::process::Command;
 
 /// Who wants the seal; the number is the routes' metric.
 #[derive(Clone, Copy)]
@@ -18,8 +19,9 @@ pub(crate) enum Holder {
     Test = 7702,
 }
 
-/// The test hosts' network, and the range that tenants get their subnets from.
-const NETWORKS: [(Ipv4Addr, u8); 2] = [(Ipv4Addr::new(172, 30, 77, 0), 24), (Ipv4Addr::new(10, 200, 0, 0), 14)];
+/// The range that tenants get their subnets from, and the test hosts' network.
+const TENANTS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 200, 0, 0), 14);
+const NETWORKS: [(Ipv4Addr, u8); 2] = [TENANTS, (Ipv4Addr::new(172, 30, 77, 0), 24)];
 
 /// Puts the routes in place. A network that this machine itself needs is left open, with a warning.
 pub(crate) fn on(holder: Holder) -> Result<()> {
@@ -32,6 +34,10 @@ pub(crate) fn on(holder: Holder) -> Result<()> {
         let (net, metric) = (format!("{network}/{bits}"), (holder as u32).to_string());
         output(&mut cmd("ip", ["route", "replace", "blackhole", &net, "metric", &metric]))?;
     }
+    // Only where Docker has its chain; and not twice.
+    if let Some(rule) = uplink_rule(holder).filter(|rule| !succeeds(&mut docker_user("-C", rule))) {
+        succeeds(&mut docker_user("-I", &rule));
+    }
     Ok(())
 }
 
@@ -42,13 +48,37 @@ pub(crate) fn off(holder: Holder) {
         // Not an error: it may not be there.
         succeeds(&mut cmd("ip", ["route", "del", "blackhole", &net, "metric", &metric]));
     }
+    if let Some(rule) = uplink_rule(holder) {
+        succeeds(&mut docker_user("-D", &rule));
+    }
+}
+
+/// Test tenants have nothing to say to the outside (Odoo's own news and licence checks, for example).
+fn uplink_rule(holder: Holder) -> Option<String> {
+    let (network, bits) = TENANTS;
+    let (uplink, name) = (uplink()?, holder as u32);
+    Some(format!("-s {network}/{bits} -o {uplink} -m comment --comment isyone-seal-{name} -j DROP"))
+}
+
+fn docker_user(action: &str, rule: &str) -> Command {
+    cmd("iptables", [action, "DOCKER-USER"].into_iter().chain(rule.split_whitespace()))
+}
+
+/// The network card of the default route.
+pub(crate) fn uplink() -> Option<String> {
+    let routes = output(&mut cmd("ip", ["-o", "-4", "route", "show", "default"])).ok()?;
+    routes.split_whitespace().skip_while(|word| *word != "dev").nth(1).map(str::to_owned)
 }
 
 /// The gateway and name servers of this machine.
 fn neighbours() -> Vec<Ipv4Addr> {
     let routes = output(&mut cmd("ip", ["-4", "route", "show", "default"])).unwrap_or_default();
     let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    routes.split_whitespace().chain(resolver.split_whitespace()).filter_map(|word| word.parse().ok()).collect()
+    routes
+        .split_whitespace()
+        .chain(resolver.split_whitespace())
+        .filter_map(|word| word.parse().ok())
+        .collect()
 }
 
 fn contains(network: Ipv4Addr, bits: u8, ip: Ipv4Addr) -> bool {

@@ -28,20 +28,31 @@ const NEEDS: &[Need] = &[
     Need { program: "nft", packages: &["nftables"], purpose: "the agent keeps tenant ports closed with it" },
     Need { program: "ip", packages: &["iproute2"], purpose: "test hosts" },
     Need { program: "iptables", packages: &["iptables"], purpose: "Docker and test hosts" },
-    Need { program: "gcc", packages: &["gcc", "libc6-dev"], purpose: "C parts of Rust crates, the stand-in image" },
+    Need {
+        program: "gcc",
+        packages: &["gcc", "libc6-dev"],
+        purpose: "C parts of Rust crates, the stand-in image",
+    },
     Need { program: "mmdebstrap", packages: &["mmdebstrap"], purpose: "images where no registry answers" },
     Need { program: "python3", packages: &["python3"], purpose: "the sample client, fetching Traefik" },
     Need { program: "xz", packages: &["xz-utils"], purpose: "unpacking packages" },
 ];
 
-/// Checks, and installs what is missing.
+/// The command line's entry point.
 pub(crate) fn run_setup(args: &Args) -> Result<ExitCode> {
+    if args.check {
+        let docker_works = engine::version().is_some();
+        return Ok(report(&missing_packages(docker_works), docker_works));
+    }
+    ensure()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs and starts what is missing.
+pub(crate) fn ensure() -> Result<()> {
     let start = Instant::now();
     let docker_works = engine::version().is_some();
     let missing = missing_packages(docker_works);
-    if args.check {
-        return Ok(report(&missing, docker_works));
-    }
     if !missing.is_empty() {
         need_root(&format!("installing {}", missing.join(" ")))?;
         install(&missing)?;
@@ -56,7 +67,7 @@ pub(crate) fn run_setup(args: &Args) -> Result<ExitCode> {
     let version = engine::ensure_running()?;
     ensure_compose();
     say!("ready: Docker {version}, all packages there ({})", took(start));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn missing_packages(docker_works: bool) -> Vec<&'static str> {

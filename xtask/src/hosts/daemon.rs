@@ -42,7 +42,12 @@ impl Host {
         command.arg("--pidfile").arg(self.pid_file());
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &format!("/{space}")]);
         // Where a containerd of the machine runs, all daemons share it: names of their own keep them apart.
-        command.args(["--containerd-namespace", &space, "--containerd-plugins-namespace", &format!("{space}-plugins")]);
+        command.args([
+            "--containerd-namespace",
+            &space,
+            "--containerd-plugins-namespace",
+            &format!("{space}-plugins"),
+        ]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
         command.spawn().with_context(|| format!("cannot start the daemon of {}", self.name()))?;
         Ok(())
@@ -66,7 +71,11 @@ impl Host {
         if wait_until(STOP_LIMIT, || !self.is_our_daemon(pid)) {
             return Ok(());
         }
-        bail!("the daemon of {} (pid {pid}) does not stop; its log is {}", self.name(), self.log_file().display())
+        bail!(
+            "the daemon of {} (pid {pid}) does not stop; its log is {}",
+            self.name(),
+            self.log_file().display()
+        )
     }
 
     /// The daemon's pid, if it runs.
@@ -120,8 +129,11 @@ impl Host {
 fn remove_cgroups(name: &str) {
     let top = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
-    for group in hierarchies.chain([top.to_path_buf()]).map(|dir| dir.join(name)).filter(|group| group.is_dir()) {
+    for group in
+        hierarchies.chain([top.to_path_buf()]).map(|dir| dir.join(name)).filter(|group| group.is_dir())
+    {
         // Deepest first; the kernel refuses those that are still in use, and that is right.
-        output(cmd("find", [group.as_path()]).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])).ok();
+        output(cmd("find", [group.as_path()]).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]))
+            .ok();
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn load(hosts: &[Host], images: &[String]) -> Result<()> {
     let ids = image_ids(&mut cmd("docker", ["image", "inspect", "--format", "{{.Id}}"]), images)
         .context("the machine's own daemon lacks an image: `cargo xtask images` provides them")?;
     let lacks = |host: &&Host| {
-        image_ids(&mut host.docker(["image", "inspect", "--format", "{{.Id}}"]), images).ok().as_ref() != Some(&ids)
+        image_ids(&mut host.docker(["image", "inspect", "--format", "{{.Id}}"]), images).ok().as_ref()
+            != Some(&ids)
     };
     let hosts: Vec<&Host> = hosts.iter().filter(lacks).collect();
     if hosts.is_empty() {

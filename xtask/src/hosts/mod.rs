@@ -195,7 +195,8 @@ impl Hosts {
         net::remove_bridge(&self.state);
         seal::off(seal::Holder::Hosts);
         if !keep_images {
-            fs::remove_dir_all(&self.state).with_context(|| format!("cannot remove {}", self.state.display()))?;
+            fs::remove_dir_all(&self.state)
+                .with_context(|| format!("cannot remove {}", self.state.display()))?;
         }
         drop(lock);
         say!("{} hosts are gone ({})", hosts.len(), took(start));
@@ -247,7 +248,8 @@ impl Hosts {
     fn lock(&self) -> Result<File> {
         let message = || format!("cannot write {}", self.state.display());
         fs::create_dir_all(&self.state).with_context(message)?;
-        let file = File::options().create(true).append(true).open(self.state.join("lock")).with_context(message)?;
+        let file =
+            File::options().create(true).append(true).open(self.state.join("lock")).with_context(message)?;
         file.lock()?;
         Ok(file)
     }
@@ -297,7 +299,9 @@ impl Host {
 
     /// Waits for its daemon to answer.
     pub(crate) fn wait_ready(&self) -> Result<()> {
-        if wait_until(BOOT_LIMIT, || self.answers() || self.daemon_pid().is_none() && self.has_failed()) && self.answers() {
+        if wait_until(BOOT_LIMIT, || self.answers() || self.daemon_pid().is_none() && self.has_failed())
+            && self.answers()
+        {
             return Ok(());
         }
         bail!("the daemon of {} does not answer; the end of its log:\n{}", self.name(), self.log_tail());
@@ -316,14 +320,21 @@ impl Host {
         let quiet = |args: &[&str]| output(&mut self.docker(args)).unwrap_or_default();
         let containers = quiet(&["ps", "--all", "--quiet"]);
         if !containers.is_empty() {
-            quiet(&["rm", "--force", "--volumes"].into_iter().chain(containers.split_whitespace()).collect::<Vec<_>>());
+            quiet(
+                &["rm", "--force", "--volumes"]
+                    .into_iter()
+                    .chain(containers.split_whitespace())
+                    .collect::<Vec<_>>(),
+            );
         }
         quiet(&["network", "prune", "--force"]);
         let volumes = quiet(&["volume", "ls", "--quiet"]);
         if !volumes.is_empty() {
             quiet(&["volume", "rm"].into_iter().chain(volumes.split_whitespace()).collect::<Vec<_>>());
         }
-        self.answers() && quiet(&["ps", "--all", "--quiet"]).is_empty() && quiet(&["volume", "ls", "--quiet"]).is_empty()
+        self.answers()
+            && quiet(&["ps", "--all", "--quiet"]).is_empty()
+            && quiet(&["volume", "ls", "--quiet"]).is_empty()
     }
 }
 

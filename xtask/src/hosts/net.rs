@@ -2,6 +2,7 @@
 
 use super::Host;
 use crate::cmd::{cmd, output, say, succeeds};
+use crate::seal;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::path::Path;
@@ -22,7 +23,9 @@ fn ip(words: &str) -> Command {
 pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
     if let Some(owner) = owner() {
         if owner != state.to_string_lossy() {
-            bail!("test hosts are up already, with their state in {owner}: `cargo xtask hosts --state {owner} down` removes them");
+            bail!(
+                "test hosts are up already, with their state in {owner}: `cargo xtask hosts --state {owner} down` removes them"
+            );
         }
         return Ok(());
     }
@@ -30,7 +33,8 @@ pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
     if !route.is_empty() {
         bail!("this machine uses {SUBNET}.0/24 already ({route}), which the test hosts need");
     }
-    output(&mut ip(&format!("link add {BRIDGE} type bridge"))).context("cannot make the test hosts' bridge")?;
+    output(&mut ip(&format!("link add {BRIDGE} type bridge")))
+        .context("cannot make the test hosts' bridge")?;
     output(cmd("ip", ["link", "set", BRIDGE, "alias"]).arg(state))?;
     output(&mut ip(&format!("addr add {SUBNET}.1/24 dev {BRIDGE}")))?;
     output(&mut ip(&format!("link set {BRIDGE} up")))?;
@@ -60,9 +64,7 @@ fn owner() -> Option<String> {
 /// must be allowed to talk to each other. To the uplink they have nothing to say.
 fn forward_rules() -> Vec<String> {
     let mut rules = vec![format!("-i {BRIDGE} -o {BRIDGE} -j ACCEPT")];
-    let default = output(&mut ip("-o -4 route show default")).unwrap_or_default();
-    let uplink = default.split_whitespace().skip_while(|word| *word != "dev").nth(1);
-    rules.extend(uplink.map(|uplink| format!("-i {BRIDGE} -o {uplink} -j DROP")));
+    rules.extend(seal::uplink().map(|uplink| format!("-i {BRIDGE} -o {uplink} -j DROP")));
     rules
 }
 
@@ -82,7 +84,9 @@ pub(super) fn ensure_namespace(host: &Host) -> Result<()> {
         output(&mut ip(&format!("-n {space} route add default via {SUBNET}.1")))?;
         Ok(())
     };
-    make().with_context(|| format!("cannot make the network of {}", host.name())).inspect_err(|_| remove_namespace(host))
+    make()
+        .with_context(|| format!("cannot make the network of {}", host.name()))
+        .inspect_err(|_| remove_namespace(host))
 }
 
 /// Removes the host's namespace; its end of the cable goes with it.

@@ -1,0 +1,206 @@
+//! `cargo xtask test`: every check of the project, in order, on a machine that may be bare.
+//!
+//! A step that fails does not hide the later ones; the exit code is 1 when any failed. The tests get, in their
+//! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the
+//! built binaries, `xtask` among them) and `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus).
+
+use crate::cmd::{cmd, output, run, run_within, say, took};
+use crate::{images, paths, seal, setup};
+use anyhow::{Context as _, Result, bail};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// Options of `test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out what needs Docker and images (sets ISYONE_E2E=0)
+    #[arg(long)]
+    fast: bool,
+    /// Run only this step (may be given several times)
+    #[arg(long, value_enum, value_name = "STEP")]
+    only: Vec<Step>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, clap::ValueEnum)]
+enum Step {
+    /// cargo fmt --check
+    Fmt,
+    /// cargo clippy, warnings are errors
+    Clippy,
+    /// cargo deny: licences, sources, banned crates, advisories
+    Deny,
+    /// what `cargo xtask setup` does
+    Setup,
+    /// what `cargo xtask images` does
+    Images,
+    /// the binaries that the end-to-end tests start
+    Build,
+    /// cargo test --workspace
+    Test,
+}
+
+const STEPS: [Step; 7] =
+    [Step::Fmt, Step::Clippy, Step::Deny, Step::Setup, Step::Images, Step::Build, Step::Test];
+
+/// Cloning the advisory database takes seconds where it can be reached.
+const ADVISORY_LIMIT: Duration = Duration::from_secs(120);
+
+/// How a step ended, for the summary: what there is to say, or what went wrong.
+type Outcome = Result<String>;
+
+/// Runs the steps and prints the summary.
+pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    let done: Vec<_> =
+        STEPS.into_iter().filter(|step| wanted(*step, args)).map(|step| timed(step, args.fast)).collect();
+    eprintln!("\n--- cargo xtask test: {} ---", took(start));
+    for (step, outcome, time) in &done {
+        let name = format!("{step:?}").to_lowercase();
+        match outcome {
+            Ok(note) => eprintln!("ok      {name:<7} {time:>8}  {note}"),
+            Err(err) => eprintln!("FAILED  {name:<7} {time:>8}  {err:#}"),
+        }
+    }
+    let failed = done.iter().filter(|(_, outcome, _)| outcome.is_err()).count();
+    if failed > 0 {
+        eprintln!("{failed} of {} steps failed", done.len());
+        return Ok(ExitCode::FAILURE);
+    }
+    eprintln!("all {} steps passed", done.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wanted(step: Step, args: &Args) -> bool {
+    let needs_docker = matches!(step, Step::Setup | Step::Images);
+    (args.only.is_empty() || args.only.contains(&step)) && !(args.fast && needs_docker)
+}
+
+fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
+    eprintln!("\n--- {step:?} ---");
+    let start = Instant::now();
+    let outcome = match step {
+        Step::Fmt => quiet(&["fmt", "--all", "--check"]),
+        Step::Clippy => quiet(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        Step::Deny => deny(),
+        Step::Setup => setup::ensure().map(|()| String::new()),
+        Step::Images => images::provide(&[], false).map(|()| String::new()),
+        Step::Build => quiet(&["build", "--workspace", "--bins"]),
+        Step::Test => tests(fast),
+    };
+    if let Err(err) = &outcome {
+        say!("{step:?}: {err:#}");
+    }
+    (step, outcome, took(start))
+}
+
+/// This build's own cargo, in the workspace's root.
+fn cargo(args: &[&str]) -> Command {
+    let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = cmd(&program, args);
+    command.current_dir(paths::root());
+    command
+}
+
+fn quiet(args: &[&str]) -> Outcome {
+    run(&mut cargo(args))?;
+    Ok(String::new())
+}
+
+/// Licences, sources and bans need nothing from outside; advisories need a database that is fetched by git.
+fn deny() -> Outcome {
+    if paths::which("cargo-deny").is_none() && output(&mut cargo(&["deny", "--version"])).is_err() {
+        say!("cargo-deny is missing: `cargo install --locked cargo-deny` (some minutes, once)");
+        run(&mut cargo(&["install", "--locked", "--quiet", "cargo-deny"]))?;
+    }
+    run(&mut cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+    if let Err(err) = run_within(&mut cargo(&["deny", "fetch", "db"]), ADVISORY_LIMIT) {
+        let note = "advisories SKIPPED: their database cannot be fetched from here";
+        say!("{note} ({err:#})");
+        return Ok(note.to_owned());
+    }
+    run(&mut cargo(&["deny", "check", "--disable-fetch", "advisories"]))?;
+    Ok("bans, licences, sources, advisories".to_owned())
+}
+
+/// Runs the tests, showing their output, and adds up cargo's `test result:` lines.
+fn tests(fast: bool) -> Outcome {
+    if !fast {
+        seal::on(seal::Holder::Test)?;
+    }
+    let counted = count(
+        cargo(&["test", "--workspace", "--no-fail-fast"])
+            .env("ISYONE_E2E", if fast { "0" } else { "1" })
+            .env("ISYONE_BIN", paths::target().join("debug"))
+            .env("ISYONE_CACHE", paths::cache()),
+    );
+    if !fast {
+        seal::off(seal::Holder::Test);
+    }
+    let (totals, success) = counted?;
+    let note = totals.to_string() + if fast { ", without the real components (--fast)" } else { "" };
+    if !success {
+        bail!("{note}");
+    }
+    Ok(note)
+}
+
+/// Sums over all test binaries.
+#[derive(Default, Debug, PartialEq)]
+struct Totals {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+    binaries: u32,
+}
+
+impl Totals {
+    /// Takes a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …` into account.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let number = |what: &str| {
+            let words: Vec<&str> = result.split([' ', ';']).collect();
+            words.windows(2).find(|pair| pair[1] == what).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+        };
+        self.passed += number("passed");
+        self.failed += number("failed");
+        self.ignored += number("ignored");
+        self.binaries += 1;
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { passed, failed, ignored, binaries } = self;
+        write!(f, "{passed} tests passed, {failed} failed, {ignored} ignored, in {binaries} test binaries")
+    }
+}
+
+fn count(command: &mut Command) -> Result<(Totals, bool)> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let mut totals = Totals::default();
+    for line in BufReader::new(child.stdout.take().context("cargo has no output")?).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        totals.add(&line);
+    }
+    Ok((totals, child.wait()?.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Totals;
+
+    #[test]
+    fn result_lines_are_added_up() {
+        let mut totals = Totals::default();
+        totals.add(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
+        totals.add("test result: FAILED. 12 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        totals.add("test some::thing ... ok");
+        assert_eq!(totals, Totals { passed: 15, failed: 2, ignored: 1, binaries: 2 });
+    }
+}
