@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 /// Set-up, images, test hosts and tests of isyone.
 #[derive(Parser)]
-#[command(name = "cargo xtask", version, max_term_width = 110)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
