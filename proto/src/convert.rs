@@ -68,13 +68,23 @@ fn port(field: &str, value: u32) -> Result<u16, FieldError> {
 
 impl From<Size> for v1::Size {
     fn from(size: Size) -> Self {
-        Self { memory_bytes: size.memory_bytes, cpu_millis: size.cpu_millis, disk_bytes: size.disk_bytes, workers: size.workers }
+        Self {
+            memory_bytes: size.memory_bytes,
+            cpu_millis: size.cpu_millis,
+            disk_bytes: size.disk_bytes,
+            workers: size.workers,
+        }
     }
 }
 
 impl From<v1::Size> for Size {
     fn from(size: v1::Size) -> Self {
-        Self { memory_bytes: size.memory_bytes, cpu_millis: size.cpu_millis, disk_bytes: size.disk_bytes, workers: size.workers }
+        Self {
+            memory_bytes: size.memory_bytes,
+            cpu_millis: size.cpu_millis,
+            disk_bytes: size.disk_bytes,
+            workers: size.workers,
+        }
     }
 }
 
@@ -95,7 +105,9 @@ fn desired_state(field: &str, value: i32) -> Result<DesiredState, FieldError> {
         Ok(v1::DesiredState::Suspended) => Ok(DesiredState::Suspended),
         Ok(v1::DesiredState::Quarantined) => Ok(DesiredState::Quarantined),
         Ok(v1::DesiredState::Purged) => Ok(DesiredState::Purged),
-        Ok(v1::DesiredState::Unspecified) | Err(_) => Err(FieldError::new(field, format!("unknown desired state {value}"))),
+        Ok(v1::DesiredState::Unspecified) | Err(_) => {
+            Err(FieldError::new(field, format!("unknown desired state {value}")))
+        }
     }
 }
 
@@ -126,7 +138,11 @@ impl TryFrom<agent::Plan> for HostPlan {
         if let Some(pair) = tenants.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(FieldError::new("tenants", format!("`{}` is there twice", pair[0].name)));
         }
-        Ok(Self { generation: wire.generation, tenants, firewall: firewall.try_into().map_err(|e: FieldError| e.within("firewall"))? })
+        Ok(Self {
+            generation: wire.generation,
+            tenants,
+            firewall: firewall.try_into().map_err(|e: FieldError| e.within("firewall"))?,
+        })
     }
 }
 
@@ -232,7 +248,9 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
 fn base_url(field: &str, url: String) -> Result<String, FieldError> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let ok = rest.is_some_and(|r| {
-        !r.is_empty() && r.len() <= 260 && r.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+        !r.is_empty()
+            && r.len() <= 260
+            && r.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
     });
     if ok { Ok(url) } else { Err(FieldError::new(field, "is not `http(s)://host[:port]`")) }
 }

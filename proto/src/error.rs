@@ -44,7 +44,12 @@ impl From<FieldError> for Status {
 }
 
 /// A status with an `ErrorInfo`. `reason` is UPPER_SNAKE and stable: programs match on it, people read `message`.
-pub fn status(code: Code, reason: &str, message: impl Into<String>, metadata: HashMap<String, String>) -> Status {
+pub fn status(
+    code: Code,
+    reason: &str,
+    message: impl Into<String>,
+    metadata: HashMap<String, String>,
+) -> Status {
     Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata))
 }
 

@@ -9,10 +9,47 @@ use serde::{Deserialize, Serialize};
 /// Names that can be no tenant: they are, or may become, hosts of ours under the base domain.
 /// Sorted, for the binary search.
 pub const RESERVED_TENANT_NAMES: &[&str] = &[
-    "admin", "alertmanager", "api", "app", "autoconfig", "autodiscover", "blog", "cdn", "coordinator", "dashboard",
-    "demo-edge", "dns", "docs", "edge", "ftp", "grafana", "help", "host", "imap", "internal", "isyone", "localhost",
-    "login", "mail", "metrics", "mx", "ns", "ns1", "ns2", "pop", "postgres", "postmaster", "prometheus", "root",
-    "smtp", "static", "status", "support", "traefik", "webmail", "www",
+    "admin",
+    "alertmanager",
+    "api",
+    "app",
+    "autoconfig",
+    "autodiscover",
+    "blog",
+    "cdn",
+    "coordinator",
+    "dashboard",
+    "demo-edge",
+    "dns",
+    "docs",
+    "edge",
+    "ftp",
+    "grafana",
+    "help",
+    "host",
+    "imap",
+    "internal",
+    "isyone",
+    "localhost",
+    "login",
+    "mail",
+    "metrics",
+    "mx",
+    "ns",
+    "ns1",
+    "ns2",
+    "pop",
+    "postgres",
+    "postmaster",
+    "prometheus",
+    "root",
+    "smtp",
+    "static",
+    "status",
+    "support",
+    "traefik",
+    "webmail",
+    "www",
 ];
 
 /// Why a name is refused. `Display` says what would be right.
@@ -30,7 +67,9 @@ pub enum NameError {
         max: usize,
     },
     /// Not a DNS label.
-    #[error("must be a DNS label: lower-case letters, digits and hyphens, starting with a letter and ending with a letter or digit (`[a-z][a-z0-9-]*[a-z0-9]`)")]
+    #[error(
+        "must be a DNS label: lower-case letters, digits and hyphens, starting with a letter and ending with a letter or digit (`[a-z][a-z0-9-]*[a-z0-9]`)"
+    )]
     NotALabel,
     /// Kept for the platform.
     #[error("`{0}` is reserved for the platform")]
@@ -178,7 +217,26 @@ mod tests {
 
     #[test]
     fn hostile_names_are_refused() {
-        for name in ["", "-a", "a-", "1a", "A", "a_b", "a.b", "a b", "a;rm -rf /", "$(id)", "a'--", "a\n", "ä", "www", "../x", "{{a}}", "a: b", &"a".repeat(33)] {
+        for name in [
+            "",
+            "-a",
+            "a-",
+            "1a",
+            "A",
+            "a_b",
+            "a.b",
+            "a b",
+            "a;rm -rf /",
+            "$(id)",
+            "a'--",
+            "a\n",
+            "ä",
+            "www",
+            "../x",
+            "{{a}}",
+            "a: b",
+            &"a".repeat(33),
+        ] {
             assert!(name.parse::<TenantName>().is_err(), "{name:?}");
         }
         for name in ["a", "alfa", "a1", "my-co", &"a".repeat(32)] {

@@ -66,12 +66,17 @@ pub fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<
     let list = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| TlsError::Unreadable { what, why: e.to_string() })?;
-    if list.is_empty() { Err(TlsError::Unreadable { what, why: "no certificate in it".into() }) } else { Ok(list) }
+    if list.is_empty() {
+        Err(TlsError::Unreadable { what, why: "no certificate in it".into() })
+    } else {
+        Ok(list)
+    }
 }
 
 /// The private key of a PEM text.
 pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| TlsError::Unreadable { what: "private key", why: e.to_string() })
+    PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| TlsError::Unreadable { what: "private key", why: e.to_string() })
 }
 
 /// SHA-256 of a certificate, hex: what a join token pins.
@@ -140,7 +145,9 @@ impl FromStr for Identity {
         let path = uri.strip_prefix("spiffe://isyone/").ok_or(TlsError::NoIdentity)?;
         match path.split('/').collect::<Vec<_>>()[..] {
             ["agent", host] => Ok(Self::Agent(host.parse().map_err(|_| TlsError::NoIdentity)?)),
-            ["operator", name, role] => Ok(Self::Operator(name.parse().map_err(|_| TlsError::NoIdentity)?, role.parse()?)),
+            ["operator", name, role] => {
+                Ok(Self::Operator(name.parse().map_err(|_| TlsError::NoIdentity)?, role.parse()?))
+            }
             ["coordinator"] => Ok(Self::Coordinator),
             _ => Err(TlsError::NoIdentity),
         }
@@ -166,7 +173,10 @@ impl CertificateInfo {
         use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
         let unreadable = |why: String| TlsError::Unreadable { what: "certificate", why };
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| unreadable(e.to_string()))?;
-        let names = parsed.subject_alternative_name().map_err(|e| unreadable(e.to_string()))?.ok_or(TlsError::NoIdentity)?;
+        let names = parsed
+            .subject_alternative_name()
+            .map_err(|e| unreadable(e.to_string()))?
+            .ok_or(TlsError::NoIdentity)?;
         let mut uris = names.value.general_names.iter().filter_map(|name| match name {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,
@@ -198,7 +208,11 @@ pub fn new_key_and_csr(common_name: &str) -> Result<(String, String), TlsError> 
 }
 
 /// Client configuration that trusts `ca_pem` and shows the given certificate and key.
-pub fn client_config(ca_pem: &str, certificate_pem: &str, key_pem: &str) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(
+    ca_pem: &str,
+    certificate_pem: &str,
+    key_pem: &str,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for ca in certificates("CA", ca_pem)? {
         roots.add(ca)?;
@@ -247,7 +261,9 @@ impl ServerCertVerifier for PinnedCa {
         let ca = intermediates.iter().find(|c| fingerprint(c) == self.pin).ok_or_else(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(|_| unknown())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|_| unknown())?;
         verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
     }
 
@@ -299,9 +315,9 @@ pub fn channel(endpoint: &str, config: Arc<ArcSwap<ClientConfig>>) -> Result<Cha
                     tcp.set_nodelay(true)?;
                     TlsConnector::from(config).connect(name, tcp).await
                 };
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
-                    .await
-                    .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer from {address}")))??;
+                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| {
+                    std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer from {address}"))
+                })??;
                 Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
             }
         }));
@@ -336,7 +352,13 @@ mod tests {
         ] {
             assert_eq!(identity.to_string().parse::<Identity>().unwrap(), identity);
         }
-        for uri in ["spiffe://other/agent/h1", "spiffe://isyone/agent/", "spiffe://isyone/agent/h1/x", "spiffe://isyone/operator/ana/root", ""] {
+        for uri in [
+            "spiffe://other/agent/h1",
+            "spiffe://isyone/agent/",
+            "spiffe://isyone/agent/h1/x",
+            "spiffe://isyone/operator/ana/root",
+            "",
+        ] {
             assert!(uri.parse::<Identity>().is_err(), "{uri}");
         }
     }

@@ -26,7 +26,12 @@ impl FromStr for JoinToken {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         // The text is secret: errors never repeat it.
-        let bad = || ValueError("is not a join token: expected `isy1.<id>.<secret>.<pin>` as printed by `isyctl host token`".to_owned());
+        let bad = || {
+            ValueError(
+                "is not a join token: expected `isy1.<id>.<secret>.<pin>` as printed by `isyctl host token`"
+                    .to_owned(),
+            )
+        };
         let parts: Vec<&str> = text.trim().split('.').collect();
         match parts[..] {
             ["isy1", id, secret, pin] if is_hex(id, 16) && is_hex(secret, 64) && is_hex(pin, 64) => {
@@ -56,7 +61,8 @@ mod tests {
 
     #[test]
     fn a_token_reads_back_and_errors_do_not_leak_it() {
-        let token = JoinToken { id: "0".repeat(16), secret: Secret::new("a".repeat(64)), ca_pin: "b".repeat(64) };
+        let token =
+            JoinToken { id: "0".repeat(16), secret: Secret::new("a".repeat(64)), ca_pin: "b".repeat(64) };
         assert_eq!(token.expose().parse::<JoinToken>().unwrap(), token);
         assert!(!token.to_string().contains(&"a".repeat(64)));
         let error = format!("isy1.{}", "a".repeat(64)).parse::<JoinToken>().unwrap_err();

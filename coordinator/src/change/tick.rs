@@ -1,0 +1,97 @@
+//! What the passing of time changes: silence becomes an event, quarantines end, tokens expire.
+
+use isyone_proto::{
+    ids::{HostName, TenantName},
+    plan::DesiredState,
+};
+
+use super::{ChangeError, Edit, Outcome};
+use crate::{
+    fleet::OperationKind,
+    liveness::{self, HostState},
+    store::{Kind, Write},
+};
+
+/// How many tenants one tick moves on, so that a tick stays short.
+const MAX_PER_TICK: usize = 100;
+
+impl Edit<'_> {
+    pub(super) fn tick(&mut self) -> Result<Outcome, ChangeError> {
+        self.judge_hosts();
+        self.end_quarantines();
+        self.forget_tokens();
+        Ok(Outcome::Done)
+    }
+
+    fn judge_hosts(&mut self) {
+        let mut changed: Vec<(HostName, HostState, i64)> = Vec::new();
+        for name in self.state.fleet.hosts.keys() {
+            let seen = self.state.observed.hosts.get(name).map(AsRef::as_ref);
+            let (state, silence) =
+                liveness::judge(seen, self.state.started_at, self.stamp.now, &self.settings.liveness);
+            if self.state.told.get(name) != Some(&state) {
+                changed.push((name.clone(), state, silence));
+            }
+        }
+        for (name, state, silence) in changed {
+            let before = self.state.told.insert(name.clone(), state);
+            // The first judgement after a start is no news unless it is bad.
+            if before.is_some() || matches!(state, HostState::Suspect | HostState::Lost | HostState::Degraded)
+            {
+                let message = match state {
+                    HostState::Degraded => self
+                        .state
+                        .observed
+                        .hosts
+                        .get(&name)
+                        .map(|h| h.docker_error.clone())
+                        .unwrap_or_default(),
+                    HostState::Suspect | HostState::Lost => format!("no report for {} s", silence / 1000),
+                    HostState::Ready | HostState::Unknown => String::new(),
+                };
+                self.event(&format!("host.{}", state.word()), None, Some(&name), None, message);
+            }
+        }
+    }
+
+    /// Quarantines whose time is over: the host is asked to remove the volumes.
+    fn end_quarantines(&mut self) {
+        let now = self.stamp.now;
+        let due: Vec<TenantName> = self
+            .state
+            .fleet
+            .tenants
+            .values()
+            .filter(|t| {
+                t.desired == DesiredState::Quarantined && t.quarantine_until.is_some_and(|until| until <= now)
+            })
+            .take(MAX_PER_TICK)
+            .map(|t| t.name.clone())
+            .collect();
+        for name in due {
+            let Some(tenant) = self.state.fleet.tenants.get(&name) else { continue };
+            let mut tenant = (**tenant).clone();
+            tenant.desired = DesiredState::Purged;
+            // One command has one fresh id; operations of a tick need one each, derived so that the tick stays pure.
+            let id = uuid::Uuid::from_u128(self.stamp.id.as_u128() ^ u128::from(tenant.uid.as_u64_pair().1));
+            let stamp = super::Stamp { id, ..self.stamp.clone() };
+            let mut edit =
+                Edit { state: self.state, settings: self.settings, stamp: &stamp, effects: self.effects };
+            let operation = edit.change(tenant, OperationKind::Purge, None);
+            let message = "the quarantine is over, its volumes are being removed".to_owned();
+            if let Ok(tenant) = edit.tenant(&name) {
+                edit.event("tenant.quarantine_ended", Some(&tenant), None, Some(operation.id), message);
+            }
+        }
+    }
+
+    fn forget_tokens(&mut self) {
+        let now = self.stamp.now;
+        let expired: Vec<String> =
+            self.state.fleet.tokens.values().filter(|t| t.expires_at <= now).map(|t| t.id.clone()).collect();
+        for id in expired {
+            self.state.fleet.tokens.remove(&id);
+            self.effects.writes.push(Write::Delete(Kind::Token, id));
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The Fleet: the one value that the coordinator keeps. What operators want (tenants, hosts, operations, tokens,
+//! operators), as it is stored, with indexes that are computed from it.
+//!
+//! Persistent maps throughout: a clone is a snapshot and costs a few pointers, whatever the fleet's size.
+//! Not here: how it changes (change) and what hosts report (observed).
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use imbl::{OrdMap, OrdSet};
+use ipnet::Ipv4Net;
+use isyone_proto::{
+    ids::{HostName, ShortName, TenantName},
+    plan::{DesiredState, UnixMs},
+    spec::{LabelKey, LabelValue, Size, TenantSpec},
+    tls::{CertificateInfo, Identity, OperatorRole},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Sealed bytes, base64 in JSON so that a record stays readable.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(pub String);
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[sealed]")
+    }
+}
+
+/// Where a tenant runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantPlacement {
+    /// The host.
+    pub host: HostName,
+    /// Rises with each move; an agent never starts a lower one than it has seen.
+    pub epoch: u64,
+    /// The tenant's network there.
+    pub subnet: Ipv4Net,
+    /// Published port of Odoo's HTTP server.
+    pub http_port: u16,
+    /// Published port of Odoo's gevent server.
+    pub websocket_port: u16,
+    /// Why this host, in one sentence.
+    pub reason: String,
+    /// When it was chosen.
+    pub at: UnixMs,
+}
+
+/// One customer, as wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Name.
+    pub name: TenantName,
+    /// Identity across re-creation of the name.
+    pub uid: Uuid,
+    /// As asked, complete.
+    pub spec: TenantSpec,
+    /// The plan's size at the time it was asked for: a changed configuration resizes nobody.
+    pub size: Size,
+    /// What it shall be.
+    pub desired: DesiredState,
+    /// Rises with each change of what its host must do.
+    pub generation: u64,
+    /// Where.
+    pub placement: TenantPlacement,
+    /// When it first converged. From then on its route stays, whatever is (not) reported.
+    pub activated_at: Option<UnixMs>,
+    /// Restarts of Odoo asked for so far.
+    pub odoo_restarts: u64,
+    /// Restarts of PostgreSQL asked for so far.
+    pub postgres_restarts: u64,
+    /// Its passwords.
+    pub secrets: Sealed,
+    /// When it was asked for.
+    pub created_at: UnixMs,
+    /// The newest operation on it.
+    pub operation: Uuid,
+    /// While deleted: its volumes live until then.
+    pub quarantine_until: Option<UnixMs>,
+    /// An operator asked for the removal of its volumes before that.
+    pub purge_now: bool,
+}
+
+/// A certificate that was issued and is still accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Serial number, hex.
+    pub serial: String,
+    /// End of validity, seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+/// A machine with an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Name, also in its certificate.
+    pub name: HostName,
+    /// Identity across re-joining.
+    pub uid: Uuid,
+    /// Where edges reach its tenants.
+    pub advertise: IpAddr,
+    /// For constraints.
+    pub labels: BTreeMap<LabelKey, LabelValue>,
+    /// Gets no new tenants.
+    pub cordoned: bool,
+    /// Rises with each change of its plan.
+    pub plan_generation: u64,
+    /// When it joined.
+    pub joined_at: UnixMs,
+    /// Accepted certificates, newest last; at most [`MAX_CERTIFICATES`].
+    pub certificates: Vec<Certificate>,
+}
+
+/// The present certificate, the one being renewed, and slack for a lost answer.
+pub const MAX_CERTIFICATES: usize = 4;
+
+/// A join token. Only the hash of its secret is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Public half.
+    pub id: String,
+    /// SHA-256 of the secret half, hex.
+    pub secret_hash: String,
+    /// The only name it may be used for.
+    pub host: Option<HostName>,
+    /// Labels for the host.
+    pub labels: BTreeMap<LabelKey, LabelValue>,
+    /// End of validity.
+    pub expires_at: UnixMs,
+    /// Set once used.
+    pub used_by: Option<HostName>,
+}
+
+/// Somebody with a client certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operator {
+    /// Name, also in the certificate.
+    pub name: ShortName,
+    /// What they may do.
+    pub role: OperatorRole,
+    /// When made.
+    pub created_at: UnixMs,
+    /// Refused from now on.
+    pub revoked: bool,
+    /// Accepted certificates.
+    pub certificates: Vec<Certificate>,
+}
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// First start.
+    Create,
+    /// New spec for an existing tenant.
+    Update,
+    /// Odoo (and PostgreSQL) restarted.
+    Restart,
+    /// Containers stopped.
+    Suspend,
+    /// Containers started.
+    Resume,
+    /// New size.
+    Resize,
+    /// Into quarantine.
+    Delete,
+    /// Out of quarantine.
+    Restore,
+    /// Volumes removed.
+    Purge,
+}
+
+/// How far an operation or step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// Not begun.
+    Pending,
+    /// Under way.
+    Running,
+    /// Failed for now, tried again.
+    Retrying,
+    /// Done.
+    Succeeded,
+    /// Given up.
+    Failed,
+    /// Stopped by an operator, or overtaken by a newer operation.
+    Cancelled,
+    /// A step that was not needed.
+    Skipped,
+}
+
+impl OperationState {
+    /// Will not change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped)
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Stable name.
+    pub name: String,
+    /// How far.
+    pub state: OperationState,
+    /// Begin.
+    pub started_at: Option<UnixMs>,
+    /// End.
+    pub ended_at: Option<UnixMs>,
+    /// What was done, or why it failed.
+    pub detail: String,
+    /// 0..=100.
+    pub progress_percent: u32,
+}
+
+/// Long work on one tenant. While it runs, only its existence is stored; its steps are the host's report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// What.
+    pub kind: OperationKind,
+    /// On whom.
+    pub tenant: TenantName,
+    /// Identity of that tenant.
+    pub tenant_uid: Uuid,
+    /// Where.
+    pub host: HostName,
+    /// The tenant's generation that must converge.
+    pub generation: u64,
+    /// Running, or how it ended.
+    pub state: OperationState,
+    /// Coordinator's own steps; on its end, all of them.
+    pub steps: Vec<Step>,
+    /// Begin.
+    pub created_at: UnixMs,
+    /// End.
+    pub ended_at: Option<UnixMs>,
+    /// Why it failed.
+    pub error: String,
+    /// Who asked.
+    pub actor: String,
+    /// Idempotency key.
+    pub request_id: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Rises by one.
+    pub sequence: u64,
+    /// When.
+    pub at: UnixMs,
+    /// Dotted and stable.
+    pub kind: String,
+    /// On which tenant.
+    pub tenant: Option<TenantName>,
+    /// On which host.
+    pub host: Option<HostName>,
+    /// Who caused it.
+    pub actor: String,
+    /// For people.
+    pub message: String,
+    /// Belongs to this operation.
+    pub operation: Option<Uuid>,
+}
+
+/// What is placed on a host, computed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostIndex {
+    /// Every tenant placed there, also quarantined ones: they hold disk, ports and a network.
+    pub tenants: OrdSet<TenantName>,
+    /// Tenants that do not run yet as far as was ever reported: promised, not visible.
+    pub settling: OrdSet<TenantName>,
+    /// Memory of tenants that (shall) run.
+    pub memory_bytes: u64,
+    /// CPU of tenants that (shall) run.
+    pub cpu_millis: u64,
+    /// Disk of all tenants.
+    pub disk_bytes: u64,
+    /// Used published ports (both of each tenant).
+    pub ports: OrdSet<u16>,
+    /// Used networks, by their first address.
+    pub subnets: OrdSet<u32>,
+}
+
+/// Everything that is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    /// Tenants, deleted ones until they are purged.
+    pub tenants: OrdMap<TenantName, Arc<Tenant>>,
+    /// Hosts.
+    pub hosts: OrdMap<HostName, Arc<Host>>,
+    /// Operations, oldest first; bounded by [`crate::change::MAX_OPERATIONS`].
+    pub operations: OrdMap<Uuid, Arc<Operation>>,
+    /// Join tokens until they expire.
+    pub tokens: OrdMap<String, Arc<Token>>,
+    /// Operators.
+    pub operators: OrdMap<ShortName, Arc<Operator>>,
+    /// The newest events, oldest first; bounded by [`crate::change::MAX_EVENTS`].
+    pub events: imbl::Vector<Arc<Event>>,
+    /// Sequence of the newest event ever.
+    pub last_event: u64,
+    /// [`crate::settings::Settings::plan_digest`] that all plans were last rendered with.
+    pub plan_digest: String,
+    /// Computed: per host.
+    pub by_host: OrdMap<HostName, HostIndex>,
+    /// Computed: which tenant owns a host name (customers' domains; platform names follow from tenant names).
+    pub by_domain: OrdMap<String, TenantName>,
+    /// Computed: idempotency keys of known operations.
+    pub by_request: OrdMap<String, Uuid>,
+}
+
+/// Why a certificate is refused although our CA signed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Removed, or never joined here.
+    #[error("no such host")]
+    UnknownHost,
+    /// Removed, or never made here.
+    #[error("no such operator")]
+    UnknownOperator,
+    /// Revoked or replaced.
+    #[error("certificate revoked")]
+    Revoked,
+    /// The role in the certificate is not the operator's.
+    #[error("certificate carries another role")]
+    OtherRole,
+}
+
+impl Fleet {
+    /// Whether the owner of a certificate may talk to us. An allow-list: only serials that we remember are accepted.
+    pub fn admits(&self, certificate: &CertificateInfo) -> Result<(), Refusal> {
+        let known = |list: &[Certificate]| {
+            let serial = hex::encode(&certificate.serial);
+            if list.iter().any(|c| c.serial == serial) { Ok(()) } else { Err(Refusal::Revoked) }
+        };
+        match &certificate.identity {
+            Identity::Agent(host) => known(&self.hosts.get(host).ok_or(Refusal::UnknownHost)?.certificates),
+            Identity::Operator(name, role) => {
+                let operator = self.operators.get(name).ok_or(Refusal::UnknownOperator)?;
+                if operator.revoked {
+                    return Err(Refusal::Revoked);
+                }
+                if operator.role != *role {
+                    return Err(Refusal::OtherRole);
+                }
+                known(&operator.certificates)
+            }
+            Identity::Coordinator => Err(Refusal::UnknownOperator),
+        }
+    }
+
+    /// Inserts or replaces a tenant and keeps the indexes true.
+    pub fn put_tenant(&mut self, tenant: Arc<Tenant>) {
+        if let Some(old) = self.tenants.get(&tenant.name).cloned() {
+            self.unindex(&old);
+        }
+        self.index(&tenant);
+        self.tenants.insert(tenant.name.clone(), tenant);
+    }
+
+    /// Forgets a tenant.
+    pub fn remove_tenant(&mut self, name: &TenantName) {
+        if let Some(old) = self.tenants.remove(name) {
+            self.unindex(&old);
+        }
+    }
+
+    /// Inserts or replaces an operation and its idempotency key.
+    pub fn put_operation(&mut self, operation: Arc<Operation>) {
+        if let Some(key) = &operation.request_id {
+            self.by_request.insert(key.clone(), operation.id);
+        }
+        self.operations.insert(operation.id, operation);
+    }
+
+    /// Forgets an operation.
+    pub fn remove_operation(&mut self, id: &Uuid) {
+        if let Some(old) = self.operations.remove(id)
+            && let Some(key) = &old.request_id
+            && self.by_request.get(key) == Some(id)
+        {
+            self.by_request.remove(key);
+        }
+    }
+
+    fn index(&mut self, tenant: &Tenant) {
+        let place = &tenant.placement;
+        let index = self.by_host.entry(place.host.clone()).or_default();
+        index.tenants.insert(tenant.name.clone());
+        index.disk_bytes = index.disk_bytes.saturating_add(tenant.size.disk_bytes);
+        index.ports.insert(place.http_port);
+        index.ports.insert(place.websocket_port);
+        index.subnets.insert(place.subnet.network().to_bits());
+        if tenant.reserves_compute() {
+            index.memory_bytes = index.memory_bytes.saturating_add(tenant.size.memory_bytes);
+            index.cpu_millis = index.cpu_millis.saturating_add(u64::from(tenant.size.cpu_millis));
+            if tenant.activated_at.is_none() {
+                index.settling.insert(tenant.name.clone());
+            }
+        }
+        for domain in &tenant.spec.domains {
+            self.by_domain.insert(domain.as_str().to_owned(), tenant.name.clone());
+        }
+    }
+
+    fn unindex(&mut self, tenant: &Tenant) {
+        let place = &tenant.placement;
+        if let Some(index) = self.by_host.get_mut(&place.host) {
+            index.tenants.remove(&tenant.name);
+            index.settling.remove(&tenant.name);
+            index.disk_bytes = index.disk_bytes.saturating_sub(tenant.size.disk_bytes);
+            index.ports.remove(&place.http_port);
+            index.ports.remove(&place.websocket_port);
+            index.subnets.remove(&place.subnet.network().to_bits());
+            if tenant.reserves_compute() {
+                index.memory_bytes = index.memory_bytes.saturating_sub(tenant.size.memory_bytes);
+                index.cpu_millis = index.cpu_millis.saturating_sub(u64::from(tenant.size.cpu_millis));
+            }
+            if index.tenants.is_empty() {
+                self.by_host.remove(&place.host);
+            }
+        }
+        for domain in &tenant.spec.domains {
+            if self.by_domain.get(domain.as_str()) == Some(&tenant.name) {
+                self.by_domain.remove(domain.as_str());
+            }
+        }
+    }
+}
+
+impl Tenant {
+    /// Whether memory and CPU are kept free for it. Suspended tenants keep their place: resume must not fail.
+    pub fn reserves_compute(&self) -> bool {
+        matches!(self.desired, DesiredState::Running | DesiredState::Suspended)
+    }
+
+    /// Deleted, in the eyes of operators.
+    pub fn is_deleted(&self) -> bool {
+        matches!(self.desired, DesiredState::Quarantined | DesiredState::Purged)
+    }
+
+    /// All host names that lead to it, the primary first.
+    pub fn hostnames(&self, base_domain: &str) -> Vec<String> {
+        std::iter::once(format!("{}.{base_domain}", self.name))
+            .chain(self.spec.domains.iter().map(ToString::to_string))
+            .collect()
+    }
+}

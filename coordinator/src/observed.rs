@@ -1,0 +1,213 @@
+//! What hosts last said. In memory only: after a restart it is empty, which means "unknown", and fills with the first
+//! reports.
+//!
+//! Not here: judging silence (liveness).
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnet::Ipv4Net;
+use isyone_proto::{
+    ids::{HostName, TenantName},
+    plan::{Role, UnixMs},
+};
+use uuid::Uuid;
+
+use crate::fleet::Step;
+
+/// Pressure stall information, per mille over 10 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pressure {
+    /// Some task waited for a CPU.
+    pub cpu_some_permille: u32,
+    /// Some task waited for memory.
+    pub memory_some_permille: u32,
+    /// Some task waited for I/O.
+    pub io_some_permille: u32,
+}
+
+/// What a host has and uses; see `isyone.v1.HostResources`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// CPUs.
+    pub cpus: u32,
+    /// Busy share of all CPUs.
+    pub cpu_used_permille: u32,
+    /// Memory.
+    pub memory_total_bytes: u64,
+    /// Memory that can be had without swapping.
+    pub memory_available_bytes: u64,
+    /// Docker's file system.
+    pub disk_total_bytes: u64,
+    /// Free there.
+    pub disk_available_bytes: u64,
+    /// Load average over one minute, thousandths.
+    pub load1_milli: u32,
+    /// Where the kernel has it.
+    pub pressure: Option<Pressure>,
+    /// Agent's resident memory.
+    pub agent_memory_bytes: u64,
+    /// Agent's CPU, per mille of one.
+    pub agent_cpu_permille: u32,
+}
+
+/// How far a host is with a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Working on it.
+    Working,
+    /// As the plan says.
+    Converged,
+    /// Last try failed, tried again.
+    Failing,
+    /// As the plan says, but it does not answer.
+    Unhealthy,
+}
+
+/// One container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// `odoo_alfa`.
+    pub name: String,
+    /// Which.
+    pub role: Option<Role>,
+    /// Docker's word, or `absent`.
+    pub state: String,
+    /// Answers.
+    pub healthy: bool,
+    /// By Docker.
+    pub restarts: u32,
+    /// Seen.
+    pub oom_kills: u32,
+    /// `sha256:…`.
+    pub image_digest: String,
+    /// Last.
+    pub exit_code: i32,
+    /// Last start.
+    pub started_at: Option<UnixMs>,
+}
+
+/// What a tenant uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Thousandths of a CPU.
+    pub cpu_millis: u32,
+    /// Bytes.
+    pub memory_bytes: u64,
+    /// Bytes.
+    pub disk_bytes: u64,
+}
+
+/// A host's word on a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantReport {
+    /// Whom.
+    pub name: TenantName,
+    /// Which incarnation.
+    pub uid: Uuid,
+    /// Which placement.
+    pub epoch: u64,
+    /// Which plan.
+    pub generation: u64,
+    /// How far.
+    pub progress: Progress,
+    /// What is wrong.
+    pub message: String,
+    /// Its containers.
+    pub containers: Vec<Container>,
+    /// What it uses.
+    pub usage: Usage,
+    /// Operation that `steps` belong to.
+    pub operation: Option<Uuid>,
+    /// What was done for it.
+    pub steps: Vec<Step>,
+    /// Nothing is left of it.
+    pub absent: bool,
+    /// Last health probe.
+    pub health_latency_ms: u32,
+}
+
+/// A host's report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What it has and uses.
+    pub resources: Resources,
+    /// Empty when Docker answers.
+    pub docker_error: String,
+    /// Tenants, all when `complete`.
+    pub tenants: Vec<TenantReport>,
+    /// All tenants are there.
+    pub complete: bool,
+}
+
+/// What an agent says when it connects.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hello {
+    /// Agent's version.
+    pub agent_version: String,
+    /// Engine's version.
+    pub docker_version: String,
+    /// Networks that the host uses itself: tenants get none that overlaps.
+    pub networks: Vec<Ipv4Net>,
+}
+
+/// A tenant as last heard of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantObserved {
+    /// From whom.
+    pub host: HostName,
+    /// When it arrived.
+    pub at: UnixMs,
+    /// What was said.
+    pub report: TenantReport,
+}
+
+/// A host as last heard of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostObserved {
+    /// When the last report arrived; none since the coordinator started is `None`.
+    pub reported_at: Option<UnixMs>,
+    /// Its greeting.
+    pub hello: Hello,
+    /// From the last report.
+    pub resources: Resources,
+    /// Busy share of its CPUs, averaged exponentially over [`CPU_AVERAGE_MS`].
+    pub cpu_average_permille: u32,
+    /// From the last report.
+    pub docker_error: String,
+    /// Plan generation that the agent stored.
+    pub accepted_generation: u64,
+    /// Why it refused a plan; empty when it did not.
+    pub plan_error: String,
+}
+
+/// Time constant of the CPU average: placement must not follow each spike.
+pub const CPU_AVERAGE_MS: i64 = 120_000;
+
+/// Everything that was heard since the start.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Hosts.
+    pub hosts: OrdMap<HostName, Arc<HostObserved>>,
+    /// Tenants.
+    pub tenants: OrdMap<TenantName, Arc<TenantObserved>>,
+}
+
+impl HostObserved {
+    /// Takes in a report that arrived at `now`.
+    pub fn take(&mut self, resources: Resources, docker_error: &str, now: UnixMs) {
+        let sample = i64::from(resources.cpu_used_permille);
+        let average = match self.reported_at {
+            None => sample,
+            Some(before) => {
+                let elapsed = (now - before).clamp(0, CPU_AVERAGE_MS);
+                let old = i64::from(self.cpu_average_permille);
+                old + (sample - old) * elapsed / CPU_AVERAGE_MS
+            }
+        };
+        self.cpu_average_permille = u32::try_from(average.clamp(0, 1000)).unwrap_or(0);
+        self.reported_at = Some(now);
+        self.resources = resources;
+        docker_error.clone_into(&mut self.docker_error);
+    }
+}

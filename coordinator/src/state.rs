@@ -1,0 +1,52 @@
+//! What the writer holds and everybody else reads as a snapshot: desired, observed, and hosts ranked by load.
+//! Cloning it is cheap: persistent maps.
+
+use isyone_proto::{ids::HostName, plan::UnixMs};
+
+use crate::{
+    fleet::Fleet,
+    liveness::HostState,
+    observed::Observed,
+    placement::{Ranking, View},
+    settings::Settings,
+};
+
+/// One moment of the coordinator.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// Wanted; stored.
+    pub fleet: Fleet,
+    /// Heard; memory only.
+    pub observed: Observed,
+    /// Computed from both.
+    pub ranking: Ranking,
+    /// When the coordinator started.
+    pub started_at: UnixMs,
+    /// The host states that events have told; so that each change is told once.
+    pub told: imbl::OrdMap<HostName, HostState>,
+    /// Rises with each published snapshot.
+    pub version: u64,
+}
+
+impl State {
+    /// A state as it is right after a start: nothing heard yet.
+    pub fn new(fleet: Fleet, started_at: UnixMs) -> Self {
+        Self { fleet, started_at, ..Self::default() }
+    }
+
+    /// For placement.
+    pub fn view<'a>(&'a self, settings: &'a Settings) -> View<'a> {
+        View {
+            fleet: &self.fleet,
+            observed: &self.observed,
+            ranking: &self.ranking,
+            started_at: self.started_at,
+            settings,
+        }
+    }
+
+    /// Brings the ranking of one host up to date.
+    pub fn refresh(&mut self, settings: &Settings, host: &HostName) {
+        self.ranking.refresh(&self.fleet, &self.observed, settings, host);
+    }
+}

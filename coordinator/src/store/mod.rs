@@ -1,0 +1,163 @@
+//! Where the Fleet is kept: a small trait, SQLite behind it, and memory for tests.
+//!
+//! Stored, each as one JSON record: tenants (with placement, ports, sealed secrets, activation), hosts (with plan generation and
+//! certificates), operations (their existence; their steps once ended), join tokens, operators, the digest of the configuration that
+//! plans were made of; and events. Not stored: anything a host reports, anything computable (indexes, loads, routes, targets).
+//! SQL stays inside this folder.
+
+pub mod memory;
+pub mod sqlite;
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    change::MAX_EVENTS,
+    fleet::{Event, Fleet, Host, Operation, Operator, Tenant, Token},
+};
+
+/// Kinds of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// By name.
+    Tenant,
+    /// By name.
+    Host,
+    /// By id.
+    Operation,
+    /// By id.
+    Token,
+    /// By name.
+    Operator,
+    /// Single values.
+    Meta,
+}
+
+impl Kind {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Host => "host",
+            Self::Operation => "operation",
+            Self::Token => "token",
+            Self::Operator => "operator",
+            Self::Meta => "meta",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Tenant, Self::Host, Self::Operation, Self::Token, Self::Operator, Self::Meta]
+            .into_iter()
+            .find(|k| k.as_str() == text)
+    }
+}
+
+/// One stored value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Of what.
+    pub kind: Kind,
+    /// Which.
+    pub id: String,
+    /// JSON.
+    pub body: String,
+}
+
+impl Record {
+    /// A record of a value of ours.
+    pub(crate) fn of(kind: Kind, id: &str, value: &impl Serialize) -> Self {
+        // Our own types: string keys only, no failing `Serialize`; pinned by the round-trip test.
+        let body = serde_json::to_string(value).unwrap_or_default();
+        Self { kind, id: id.to_owned(), body }
+    }
+}
+
+/// One change to store.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Insert or replace.
+    Put(Record),
+    /// Forget.
+    Delete(Kind, String),
+    /// Append; the oldest beyond [`MAX_EVENTS`] go.
+    Event(Arc<Event>),
+}
+
+/// Everything stored.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// In no particular order.
+    pub records: Vec<Record>,
+    /// The newest [`MAX_EVENTS`], oldest first.
+    pub events: Vec<Event>,
+}
+
+/// Why the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database's words.
+    #[error("database: {0}")]
+    Database(String),
+    /// A record that this version cannot read. Nothing is started on half a fleet.
+    #[error("record {kind}/{id} cannot be read: {why}")]
+    Unreadable {
+        /// Of what.
+        kind: String,
+        /// Which.
+        id: String,
+        /// The reader's words.
+        why: String,
+    },
+}
+
+/// A future of a store.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Durable storage with one user: the writer.
+pub trait Store: Send {
+    /// Everything.
+    fn load(&mut self) -> StoreFuture<'_, Contents>;
+    /// All writes or none; durable (power loss included) when it answers.
+    fn commit<'a>(&'a mut self, writes: &'a [Write]) -> StoreFuture<'a, ()>;
+}
+
+/// The Fleet that records make.
+pub fn fleet(contents: Contents) -> Result<Fleet, StoreError> {
+    fn read<T: DeserializeOwned>(record: &Record) -> Result<Arc<T>, StoreError> {
+        serde_json::from_str(&record.body).map(Arc::new).map_err(|e| StoreError::Unreadable {
+            kind: record.kind.as_str().to_owned(),
+            id: record.id.clone(),
+            why: e.to_string(),
+        })
+    }
+    let mut fleet = Fleet::default();
+    for record in &contents.records {
+        match record.kind {
+            Kind::Tenant => fleet.put_tenant(read::<Tenant>(record)?),
+            Kind::Host => {
+                let host = read::<Host>(record)?;
+                fleet.hosts.insert(host.name.clone(), host);
+            }
+            Kind::Operation => fleet.put_operation(read::<Operation>(record)?),
+            Kind::Token => {
+                let token = read::<Token>(record)?;
+                fleet.tokens.insert(token.id.clone(), token);
+            }
+            Kind::Operator => {
+                let operator = read::<Operator>(record)?;
+                fleet.operators.insert(operator.name.clone(), operator);
+            }
+            Kind::Meta => {
+                if record.id == "plan_digest" {
+                    fleet.plan_digest = (*read::<String>(record)?).clone();
+                }
+            }
+        }
+    }
+    let skip = contents.events.len().saturating_sub(MAX_EVENTS);
+    fleet.events = contents.events.into_iter().skip(skip).map(Arc::new).collect();
+    fleet.last_event = fleet.events.last().map_or(0, |e| e.sequence);
+    Ok(fleet)
+}

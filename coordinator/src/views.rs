@@ -1,0 +1,261 @@
+//! What others get to see of a state: a host's plan, routes, scrape targets, a tenant's phase, an operation's steps. Pure
+//! functions of one snapshot.
+//!
+//! Not here: wire and file formats (api, publish).
+
+use std::{net::IpAddr, sync::Arc};
+
+use isyone_proto::{
+    ids::{HostName, TenantName},
+    plan::{DesiredState, Firewall, HostPlan, Role, TenantPlan, TenantSecrets, UnixMs},
+};
+use uuid::Uuid;
+
+use crate::{
+    fleet::{Operation, OperationState, Step, Tenant},
+    liveness::{self, HostState},
+    observed::{Progress, TenantObserved},
+    settings::Settings,
+    state::State,
+};
+
+/// What a host shall run, everything included. `open` unseals a tenant's passwords.
+pub fn host_plan<E>(
+    state: &State,
+    settings: &Settings,
+    host: &HostName,
+    mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
+) -> Result<Option<HostPlan>, E> {
+    let Some(record) = state.fleet.hosts.get(host) else { return Ok(None) };
+    let names = state.fleet.by_host.get(host).map(|i| i.tenants.clone()).unwrap_or_default();
+    let tenants = names
+        .iter()
+        .filter_map(|name| state.fleet.tenants.get(name))
+        .map(|tenant| Ok(tenant_plan(tenant, settings, open(tenant)?)))
+        .collect::<Result<Vec<_>, E>>()?;
+    Ok(Some(HostPlan { generation: record.plan_generation, tenants, firewall: firewall(settings) }))
+}
+
+fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> TenantPlan {
+    let spec = &tenant.spec;
+    TenantPlan {
+        name: tenant.name.clone(),
+        uid: tenant.uid,
+        epoch: tenant.placement.epoch,
+        generation: tenant.generation,
+        desired: tenant.desired,
+        operation: Some(tenant.operation),
+        odoo_image: spec.odoo_image.clone(),
+        postgres_image: spec.postgres_image.clone(),
+        size: tenant.size,
+        subnet: tenant.placement.subnet,
+        http_port: tenant.placement.http_port,
+        websocket_port: tenant.placement.websocket_port,
+        base_url: settings.url(&format!("{}.{}", tenant.name, settings.base_domain)),
+        language: spec.language.clone(),
+        country: spec.country.clone(),
+        time_zone: spec.time_zone.clone(),
+        modules: spec.modules.clone(),
+        admin_login: spec.admin_login.clone(),
+        secrets,
+        odoo_restarts: tenant.odoo_restarts,
+        postgres_restarts: tenant.postgres_restarts,
+        quarantine_until: tenant.quarantine_until,
+        purge_now: tenant.purge_now,
+    }
+}
+
+fn firewall(settings: &Settings) -> Firewall {
+    Firewall {
+        tenant_range: settings.network.tenant_range,
+        first_port: settings.network.first_port,
+        last_port: settings.network.last_port,
+        edges: settings.edge.addresses.clone(),
+        edge_ports: settings.edge.ports.clone(),
+        protected_addresses: settings.edge.protected_addresses.clone(),
+    }
+}
+
+/// One word for where a tenant is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Stored, its host has not spoken of it.
+    Pending,
+    /// First start.
+    Creating,
+    /// Answers.
+    Running,
+    /// Should run and does not.
+    Failing,
+    /// Stopped on request.
+    Suspended,
+    /// Containers or volumes being removed.
+    Deleting,
+    /// Deleted, volumes kept.
+    Quarantined,
+    /// Its host is silent.
+    Unknown,
+    /// An ordered change is being carried out.
+    Updating,
+}
+
+/// Phase, and the sentence that goes with it.
+pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (Phase, String) {
+    let host = &tenant.placement.host;
+    let seen_host = state.observed.hosts.get(host).map(Arc::as_ref);
+    let (host_state, silence_ms) = liveness::judge(seen_host, state.started_at, now, &settings.liveness);
+    let quarantined = tenant.desired == DesiredState::Quarantined;
+    let observed = observed(state, tenant);
+    if matches!(host_state, HostState::Suspect | HostState::Lost) {
+        let text =
+            format!("host {host} is silent for {} s: nothing is known of this tenant", silence_ms / 1000);
+        return (if quarantined { Phase::Quarantined } else { Phase::Unknown }, text);
+    }
+    let Some(report) = observed.map(|o| &o.report) else {
+        let phase = match (tenant.desired, tenant.activated_at) {
+            (DesiredState::Quarantined, _) => Phase::Quarantined,
+            (DesiredState::Purged, _) => Phase::Deleting,
+            (_, None) => Phase::Pending,
+            (_, Some(_)) => Phase::Unknown,
+        };
+        return (phase, format!("waiting for a report of host {host}"));
+    };
+    let current = report.generation == tenant.generation;
+    let bad = matches!(report.progress, Progress::Failing | Progress::Unhealthy);
+    let phase = match (tenant.desired, report.progress) {
+        (DesiredState::Running | DesiredState::Suspended, _) if bad => Phase::Failing,
+        (DesiredState::Running, Progress::Converged) if current => Phase::Running,
+        (DesiredState::Suspended, Progress::Converged) if current => Phase::Suspended,
+        (DesiredState::Quarantined, Progress::Converged) if current => Phase::Quarantined,
+        (DesiredState::Quarantined | DesiredState::Purged, _) => Phase::Deleting,
+        _ if tenant.activated_at.is_none() => Phase::Creating,
+        _ => Phase::Updating,
+    };
+    (phase, report.message.clone())
+}
+
+/// The host's last word on this very incarnation and placement.
+pub fn observed<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a TenantObserved> {
+    let seen = state.observed.tenants.get(&tenant.name)?;
+    let ours = seen.report.uid == tenant.uid
+        && seen.report.epoch == tenant.placement.epoch
+        && seen.host == tenant.placement.host;
+    ours.then_some(&**seen)
+}
+
+/// Steps of an operation: the coordinator's own, then what the host reported for it.
+pub fn steps(operation: &Operation, observed: Option<&TenantObserved>) -> Vec<Step> {
+    let mut steps = operation.steps.clone();
+    if operation.state.is_final() {
+        return steps;
+    }
+    if let Some(report) = observed.map(|o| &o.report).filter(|r| r.operation == Some(operation.id)) {
+        steps.extend(report.steps.iter().cloned());
+    }
+    steps
+}
+
+/// An operation's state and error as of now: a running one is retrying while its host reports a failure.
+pub fn progress(operation: &Operation, observed: Option<&TenantObserved>) -> (OperationState, String) {
+    let report = observed
+        .map(|o| &o.report)
+        .filter(|r| r.operation == Some(operation.id) && r.generation == operation.generation);
+    match report {
+        Some(r) if operation.state == OperationState::Running && r.progress == Progress::Failing => {
+            (OperationState::Retrying, r.message.clone())
+        }
+        _ => (operation.state, operation.error.clone()),
+    }
+}
+
+/// How visitors reach a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Whom.
+    pub tenant: TenantName,
+    /// Primary first.
+    pub hostnames: Vec<String>,
+    /// Its host's advertised address.
+    pub address: IpAddr,
+    /// Odoo.
+    pub http_port: u16,
+    /// Odoo's gevent process, when it has one.
+    pub websocket_port: Option<u16>,
+    /// Show the page that says so.
+    pub suspended: bool,
+}
+
+/// Routes of all tenants that visitors may reach, by name. A tenant gets its route once its Odoo container was seen running, and
+/// keeps it as long as it is wanted: silence takes none away.
+pub fn routes<'a>(state: &'a State, settings: &'a Settings) -> impl Iterator<Item = Route> + 'a {
+    state.fleet.tenants.values().filter_map(|tenant| route(state, settings, tenant))
+}
+
+/// See [`routes`].
+pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Route> {
+    let suspended = match tenant.desired {
+        DesiredState::Running => false,
+        DesiredState::Suspended => true,
+        DesiredState::Quarantined | DesiredState::Purged => return None,
+    };
+    if tenant.activated_at.is_none() && !odoo_runs(state, tenant) {
+        return None;
+    }
+    let host = state.fleet.hosts.get(&tenant.placement.host)?;
+    Some(Route {
+        tenant: tenant.name.clone(),
+        hostnames: tenant.hostnames(&settings.base_domain),
+        address: host.advertise,
+        http_port: tenant.placement.http_port,
+        websocket_port: (tenant.size.workers > 0).then_some(tenant.placement.websocket_port),
+        suspended,
+    })
+}
+
+fn odoo_runs(state: &State, tenant: &Tenant) -> bool {
+    let odoo = tenant.name.odoo_container();
+    observed(state, tenant).is_some_and(|seen| {
+        seen.report
+            .containers
+            .iter()
+            .any(|c| (c.role == Some(Role::Odoo) || c.name == odoo) && c.state == "running")
+    })
+}
+
+/// One thing that Prometheus asks about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Whom.
+    pub tenant: TenantName,
+    /// Where it runs.
+    pub host: HostName,
+    /// Its plan.
+    pub plan: String,
+}
+
+/// Tenants that are monitored: all that should run and once did.
+pub fn targets(state: &State) -> impl Iterator<Item = Target> + '_ {
+    state
+        .fleet
+        .tenants
+        .values()
+        .filter(|t| t.desired == DesiredState::Running && t.activated_at.is_some())
+        .map(|t| Target {
+            tenant: t.name.clone(),
+            host: t.placement.host.clone(),
+            plan: t.spec.plan.to_string(),
+        })
+}
+
+/// Operations on a tenant or all, newest first.
+pub fn operations<'a>(
+    state: &'a State,
+    tenant: Option<&'a TenantName>,
+    before: Option<Uuid>,
+) -> impl Iterator<Item = &'a Arc<Operation>> {
+    let range = match before {
+        Some(id) => state.fleet.operations.range(..id),
+        None => state.fleet.operations.range::<std::ops::RangeFull, Uuid>(..),
+    };
+    range.rev().map(|(_, operation)| operation).filter(move |o| tenant.is_none_or(|name| o.tenant == *name))
+}
