@@ -1,0 +1,114 @@
+//! The commented configuration file that `init` writes. Lines that begin with `#=` are the defaults: a test takes the
+//! mark away and compares.
+
+use super::Config;
+
+/// A file for `config`'s domain, addresses and data directory; everything else is there as a comment with its default.
+pub fn sample(config: &Config) -> String {
+    let hosts = config.advertise.hosts.iter().map(|h| format!("{h:?}")).collect::<Vec<_>>().join(", ");
+    SAMPLE.replace("@BASE_DOMAIN@", config.base_domain.as_str()).replace("@HOSTS@", &hosts)
+}
+
+const SAMPLE: &str = r##"# isy-coordinator. Check changes with `isy-coordinator run --check-config`, then restart.
+# Lines with `#=` show the defaults; take the mark away to change one. Sizes: "512MiB", "2GiB"; times: "30s", "24h", "7d".
+
+# Tenants answer as <tenant>.<base_domain>.
+base_domain = "@BASE_DOMAIN@"
+# How customers' URLs begin ("http" or "https"), and their port when it is not the scheme's own: url_port = 8000
+#= url_scheme = "http"
+# What a tenant gets that asks for nothing.
+#= default_plan = "small"
+#= default_edition = "18.0"
+# Database, keys and certificates; without it, the directory of this file: data_dir = "/var/lib/isyone"
+
+# gRPC with client certificates (operators and agents); enrolment of agents; plain HTTP for health, metrics, Traefik
+# and Prometheus: keep that one on loopback, or on an address that only edges and Prometheus reach.
+[listen]
+#= grpc = "0.0.0.0:7443"
+#= enroll = "0.0.0.0:7444"
+#= http = "127.0.0.1:7480"
+
+# Names and addresses of this machine, for its certificate. Agents dial the first.
+[advertise]
+hosts = [@HOSTS@]
+
+# Tenants' networks are cut out of tenant_range (choose one that your machines do not use); their ports are published
+# between first_port and last_port.
+[network]
+#= tenant_range = "10.200.0.0/14"
+#= subnet_prefix = 28
+#= first_port = 20000
+#= last_port = 29999
+
+# Traefik. addresses: where edges connect from, when they are not on the tenants' own hosts. ports: those of an edge on
+# a tenant's host, which tenants may reach. Optional: protected_addresses (closed to tenants, besides advertise.hosts),
+# url (where people reach the edge when DNS does not say so), traefik_file (the file form: a path ending in .yml in the
+# directory that Traefik watches), pages_url (where Traefik reaches this machine's HTTP port). The rates are requests per
+# second and at once, from one client address to one tenant.
+[edge]
+#= addresses = []
+#= ports = [80, 443]
+#= entry_points = ["web"]
+#= rate_average = 100
+#= rate_burst = 300
+
+# Prometheus. Optional: prometheus_url (for `isyctl tenant verify`), metrics_address (host:port at which Prometheus
+# reaches this machine's HTTP port), file_sd_dir (the file form of the targets).
+[monitoring]
+
+# Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
+[placement]
+#= cpu_overcommit = 4.0
+#= memory_reserve = "512MiB"
+#= disk_reserve = "2GiB"
+
+# A new tenant's Odoo.
+[defaults]
+#= language = "en_US"
+#= country = "BR"
+#= time_zone = "UTC"
+#= admin_login = "admin"
+
+# How long a deleted tenant can be brought back.
+[lifecycle]
+#= quarantine = "7d"
+
+# How often hosts report; after how much silence they get no new tenants, and count as lost.
+[liveness]
+#= report_interval = "5s"
+#= suspect = "20s"
+#= lost = "60s"
+
+[certificates]
+#= agent_ttl = "24h"
+#= operator_ttl = "365d"
+#= server_ttl = "90d"
+
+# format: "human" or "json"; filter: as RUST_LOG.
+[log]
+#= format = "human"
+#= filter = "info"
+
+# Sizes. memory and cpu: limit of both containers together; disk: what placement counts on; workers: Odoo's HTTP workers,
+# 0 is one threaded process. Naming one here replaces the whole list.
+#= [plans.small]
+#= memory = "1GiB"
+#= cpu = 0.5
+#= disk = "10GiB"
+#= workers = 0
+#= [plans.standard]
+#= memory = "2GiB"
+#= cpu = 1.0
+#= disk = "20GiB"
+#= workers = 2
+#= [plans.large]
+#= memory = "4GiB"
+#= cpu = 2.0
+#= disk = "50GiB"
+#= workers = 4
+
+# Pairs of images, by tag or digest. Naming one here replaces the whole list.
+#= [editions."18.0"]
+#= odoo = "odoo:18.0"
+#= postgres = "postgres:15"
+"##;

@@ -1,0 +1,2 @@
+//! `isy-coordinator`.
+fn main() {}
