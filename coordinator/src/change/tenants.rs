@@ -18,10 +18,10 @@ use crate::{
 impl Edit<'_> {
     pub(super) fn create_tenant(&mut self, create: CreateTenant) -> Result<Outcome, ChangeError> {
         let kinds = [OperationKind::Create, OperationKind::Update];
-        if let Some(operation) = self.repeated(&kinds, &create.name, create.request_id.as_deref())? {
-            if let Some(tenant) = self.state.fleet.tenants.get(&create.name).cloned() {
-                return Ok(found(tenant, Some(operation)));
-            }
+        if let Some(operation) = self.repeated(&kinds, &create.name, create.request_id.as_deref())?
+            && let Some(tenant) = self.state.fleet.tenants.get(&create.name).cloned()
+        {
+            return Ok(found(tenant, Some(operation)));
         }
         self.check_domains(&create.name, &create.spec)?;
         match self.state.fleet.tenants.get(&create.name).cloned() {
@@ -212,10 +212,10 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(name)?;
-        if tenant.desired == desired {
-            if let Some(operation) = self.state.fleet.operations.get(&tenant.operation) {
-                return Ok(Outcome::Operation(operation.clone()));
-            }
+        if tenant.desired == desired
+            && let Some(operation) = self.state.fleet.operations.get(&tenant.operation)
+        {
+            return Ok(Outcome::Operation(operation.clone()));
         }
         tenant.desired = desired;
         self.finish(tenant, kind, request_id, event)
@@ -232,10 +232,11 @@ impl Edit<'_> {
         }
         let size = *self.settings.plans.get(&plan).ok_or_else(|| ChangeError::UnknownPlan(plan.clone()))?;
         let mut tenant = self.living(name)?;
-        if tenant.spec.plan == plan && tenant.size == size {
-            if let Some(operation) = self.state.fleet.operations.get(&tenant.operation) {
-                return Ok(Outcome::Operation(operation.clone()));
-            }
+        if tenant.spec.plan == plan
+            && tenant.size == size
+            && let Some(operation) = self.state.fleet.operations.get(&tenant.operation)
+        {
+            return Ok(Outcome::Operation(operation.clone()));
         }
         self.check_growth(&tenant, size)?;
         tenant.spec.plan = plan;

@@ -1,0 +1,231 @@
+//! What can be asked of the Fleet, and what it answers.
+//!
+//! Not here: how a command is carried out (the other files of this folder).
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use isyone_proto::{
+    ids::{HostName, ShortName, TenantName},
+    plan::UnixMs,
+    spec::{LabelKey, LabelValue, Size, TenantSpec},
+    tls::OperatorRole,
+};
+use uuid::Uuid;
+
+use crate::{
+    fleet::{Certificate, Host, Operation, Operator, Sealed, Tenant, Token},
+    observed::{Hello, Report},
+    placement::Decision,
+};
+
+/// What a command is told of the world.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// Now.
+    pub now: UnixMs,
+    /// Fresh UUIDv7, for an operation.
+    pub id: Uuid,
+    /// Who asks: an operator's name, `host/<name>` or `coordinator`.
+    pub actor: String,
+}
+
+/// Everything that can change the state.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Place a new tenant, or find that it is there already.
+    CreateTenant(Box<CreateTenant>),
+    /// Restart Odoo, with `database` PostgreSQL too.
+    RestartTenant {
+        /// Whom.
+        name: TenantName,
+        /// PostgreSQL too.
+        database: bool,
+        /// Idempotency key.
+        request_id: Option<String>,
+    },
+    /// Stop and keep.
+    SuspendTenant {
+        /// Whom.
+        name: TenantName,
+        /// Idempotency key.
+        request_id: Option<String>,
+    },
+    /// Start again.
+    ResumeTenant {
+        /// Whom.
+        name: TenantName,
+        /// Idempotency key.
+        request_id: Option<String>,
+    },
+    /// Another size.
+    ResizeTenant {
+        /// Whom.
+        name: TenantName,
+        /// To which plan.
+        plan: ShortName,
+        /// Idempotency key.
+        request_id: Option<String>,
+    },
+    /// Into quarantine; with `purge`, out of existence.
+    DeleteTenant {
+        /// Whom.
+        name: TenantName,
+        /// Remove quarantined volumes now.
+        purge: bool,
+        /// Idempotency key.
+        request_id: Option<String>,
+    },
+    /// Out of quarantine.
+    RestoreTenant {
+        /// Whom.
+        name: TenantName,
+        /// Idempotency key.
+        request_id: Option<String>,
+    },
+    /// Give an operation up.
+    CancelOperation {
+        /// Which.
+        id: Uuid,
+    },
+    /// A join token was made.
+    CreateToken(Box<Token>),
+    /// An agent shows a token.
+    Enroll(Box<Enroll>),
+    /// A host's certificate was renewed.
+    RenewHost {
+        /// Whose.
+        host: HostName,
+        /// The new one.
+        certificate: Certificate,
+    },
+    /// No new tenants (`cordoned`), or again.
+    CordonHost {
+        /// Whom.
+        host: HostName,
+        /// Close or open.
+        cordoned: bool,
+    },
+    /// Forget an empty host.
+    RemoveHost {
+        /// Whom.
+        host: HostName,
+    },
+    /// An operator's certificate was signed.
+    CreateOperator {
+        /// Whose.
+        name: ShortName,
+        /// What they may do.
+        role: OperatorRole,
+        /// The new one.
+        certificate: Certificate,
+    },
+    /// Refuse an operator.
+    RevokeOperator {
+        /// Whom.
+        name: ShortName,
+    },
+    /// An agent connected.
+    Greet {
+        /// Whose.
+        host: HostName,
+        /// What it says of itself.
+        hello: Hello,
+        /// The plan on its disk.
+        accepted_generation: u64,
+    },
+    /// An agent answered a plan.
+    PlanResult {
+        /// Whose.
+        host: HostName,
+        /// Which.
+        generation: u64,
+        /// Empty when it was stored.
+        error: String,
+    },
+    /// An agent reported.
+    Report {
+        /// Whose.
+        host: HostName,
+        /// What.
+        report: Box<Report>,
+    },
+    /// Something to remember that changes nothing: a secret was read, a shell opened.
+    Audit {
+        /// Dotted kind.
+        kind: &'static str,
+        /// On whom.
+        tenant: TenantName,
+        /// For people.
+        message: String,
+    },
+    /// The configuration was read.
+    AdoptSettings,
+    /// Time passed.
+    Tick,
+}
+
+/// See [`Command::CreateTenant`].
+#[derive(Debug, Clone)]
+pub struct CreateTenant {
+    /// Name.
+    pub name: TenantName,
+    /// Identity if it is new; `secrets` are sealed for it.
+    pub uid: Uuid,
+    /// Complete spec.
+    pub spec: TenantSpec,
+    /// Its plan's size.
+    pub size: Size,
+    /// Passwords if it is new.
+    pub secrets: Sealed,
+    /// Idempotency key.
+    pub request_id: Option<String>,
+    /// Apply the spec to an existing tenant.
+    pub force: bool,
+    /// Decide only.
+    pub dry_run: bool,
+}
+
+/// See [`Command::Enroll`].
+#[derive(Debug, Clone)]
+pub struct Enroll {
+    /// Public half.
+    pub token_id: String,
+    /// SHA-256 of the secret half, hex.
+    pub secret_hash: String,
+    /// Wanted name.
+    pub host: HostName,
+    /// Identity if it is new.
+    pub uid: Uuid,
+    /// Where edges reach it.
+    pub advertise: IpAddr,
+    /// The agent's own labels; the token's win.
+    pub labels: BTreeMap<LabelKey, LabelValue>,
+    /// Signed, handed out only when this succeeds.
+    pub certificate: Certificate,
+}
+
+/// What a command answers.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Nothing to say.
+    Done,
+    /// A tenant, placed or found.
+    Tenant {
+        /// As stored (or as it would be).
+        tenant: Arc<Tenant>,
+        /// None for a dry run.
+        operation: Option<Arc<Operation>>,
+        /// Why there.
+        decision: Box<Decision>,
+        /// It was there already with this spec.
+        existed: bool,
+    },
+    /// A dry run that found no host.
+    NoHost(Box<Decision>),
+    /// Long work.
+    Operation(Arc<Operation>),
+    /// A host.
+    Host(Arc<Host>),
+    /// An operator.
+    Operator(Arc<Operator>),
+}
