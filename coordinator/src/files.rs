@@ -1,0 +1,74 @@
+//! Files that are replaced whole: written aside, synced, renamed. A reader sees the old or the new one, never a half.
+
+use std::{
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+/// Replaces `path`; the file will have `mode`. Written in the same directory, so the rename cannot cross file systems.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    replace_from(dir, path, content, mode)
+}
+
+/// As [`replace`], with the unfinished file in `scratch`: whoever watches `path`'s directory sees one event only. Both
+/// must be on one file system ([`scratch_for`]).
+pub fn replace_from(scratch: &Path, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let permissions = std::fs::Permissions::from_mode(mode);
+    let mut file =
+        tempfile::Builder::new().prefix(".isyone-").permissions(permissions.clone()).tempfile_in(scratch)?;
+    file.write_all(content)?;
+    // The umask may have taken bits away.
+    file.as_file().set_permissions(permissions)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+        std::fs::File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The first candidate on the file system of `path`'s directory in which files can be made; that directory itself when
+/// there is none.
+pub fn scratch_for<'a>(path: &'a Path, candidates: &[&'a Path]) -> &'a Path {
+    let own = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let device = |dir: &Path| std::fs::metadata(dir).map(|m| m.dev()).ok();
+    let wanted = device(own);
+    candidates
+        .iter()
+        .find(|dir| wanted.is_some() && device(dir) == wanted && tempfile::tempfile_in(dir).is_ok())
+        .copied()
+        .unwrap_or(own)
+}
+
+/// Group and others may do nothing with the file; `false` also when it cannot be looked at.
+pub fn is_private(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        replace(&path, b"1", 0o600).unwrap();
+        assert!(is_private(&path));
+        replace(&path, b"2", 0o644).unwrap();
+        assert!(!is_private(&path));
+        assert_eq!(std::fs::read(&path).unwrap(), b"2");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn scratch_is_on_the_same_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("watched")).unwrap();
+        let path = dir.path().join("watched/x.yml");
+        assert_eq!(scratch_for(&path, &[Path::new("/proc"), dir.path()]), dir.path());
+        assert_eq!(scratch_for(&path, &[Path::new("/proc")]), dir.path().join("watched"));
+    }
+}

@@ -1,0 +1,66 @@
+//! How often one address may connect to the enrolment port. A token bucket per address, in bounded memory.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use tokio::time::Instant;
+
+/// Connections at once from one address: a rack of machines behind one NAT joins in a moment.
+const BURST: f64 = 50.0;
+/// And then so many per second: guessing a 256-bit token at this rate is hopeless anyway, this spares our CPU.
+const PER_SECOND: f64 = 5.0;
+/// Addresses remembered; beyond it, full buckets are forgotten, and if that is not enough, all.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct RateLimit {
+    buckets: HashMap<IpAddr, (f64, Instant)>,
+}
+
+impl RateLimit {
+    /// Whether `address` may connect at `now`.
+    pub fn take(&mut self, address: IpAddr, now: Instant) -> bool {
+        if self.buckets.len() >= MAX_ADDRESSES {
+            self.buckets.retain(|_, bucket| level(*bucket, now) < BURST);
+            if self.buckets.len() >= MAX_ADDRESSES {
+                self.buckets.clear();
+            }
+        }
+        let bucket = self.buckets.entry(address).or_insert((BURST, now));
+        let level = level(*bucket, now);
+        let allowed = level >= 1.0;
+        *bucket = (if allowed { level - 1.0 } else { level }, now);
+        allowed
+    }
+}
+
+fn level((level, since): (f64, Instant), now: Instant) -> f64 {
+    (level + now.duration_since(since).as_secs_f64() * PER_SECOND).min(BURST)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_then_the_rate_holds_and_others_are_not_affected() {
+        let mut limit = RateLimit::default();
+        let start = Instant::now();
+        let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        assert_eq!((0..60).filter(|_| limit.take(a, start)).count(), 50);
+        assert!(limit.take(b, start));
+        assert_eq!((0..60).filter(|_| limit.take(a, start + Duration::from_secs(2))).count(), 10);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut limit = RateLimit::default();
+        let start = Instant::now();
+        for n in 0..30_000_u32 {
+            limit.take(std::net::Ipv4Addr::from(n).into(), start);
+        }
+        assert!(limit.buckets.len() <= MAX_ADDRESSES);
+    }
+}
