@@ -463,3 +463,6 @@ pub fn allocate(
         .map_or(0, |d| d / step + 1);
     (highest.min(slots)..slots).chain(0..highest.min(slots)).find_map(used)
 }
+
+#[cfg(test)]
+mod tests;

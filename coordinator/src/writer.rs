@@ -272,3 +272,6 @@ impl Writer {
         let _ = self.publish.send(self.state.version);
     }
 }
+
+#[cfg(test)]
+mod tests;

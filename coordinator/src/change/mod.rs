@@ -10,6 +10,8 @@ mod hosts;
 mod operators;
 mod report;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod tick;
 
 use std::{collections::BTreeSet, sync::Arc};

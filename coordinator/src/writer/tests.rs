@@ -1,0 +1,120 @@
+//! The writer as others see it: answers after the commit, nothing changed when the commit fails, what was answered survives.
+
+use isyone_proto::ids::TenantName;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    store::{memory::MemoryStore, sqlite::SqliteStore},
+    testing::{Bench, name, resources, settings},
+};
+
+struct Counter(i64, u128);
+
+impl Source for Counter {
+    fn now(&mut self) -> i64 {
+        self.0 += 1;
+        self.0
+    }
+    fn id(&mut self) -> Uuid {
+        self.1 += 1;
+        Uuid::from_u128((1 << 100) + self.1)
+    }
+}
+
+/// A disk with one host on it, as an earlier run left it.
+fn disk() -> (MemoryStore, HostName) {
+    let mut bench = Bench::default();
+    let host = bench.host("h1", resources(8, 32, 100));
+    let store = MemoryStore::default();
+    store.apply(&bench.effects.writes).unwrap();
+    (store, host)
+}
+
+fn creation(tenant: &str) -> Command {
+    let mut bench = Bench::default();
+    let mut creation = bench.creation(tenant, "small");
+    creation.uid = Uuid::from_u128(77);
+    Command::CreateTenant(Box::new(creation))
+}
+
+fn report() -> Box<crate::observed::Report> {
+    Box::new(crate::observed::Report {
+        resources: resources(8, 32, 100),
+        docker_error: String::new(),
+        tenants: Vec::new(),
+        complete: true,
+    })
+}
+
+#[tokio::test]
+async fn a_failed_commit_changes_nothing_and_an_answered_one_survives() {
+    let (disk, host) = disk();
+    let stop = CancellationToken::new();
+    let (handle, task) =
+        start(Box::new(disk.clone()), Arc::new(settings()), Counter(0, 0), stop.clone()).await.unwrap();
+    handle.submit_patiently("host/h1", Command::Report { host, report: report() }).await.unwrap();
+    disk.fail_next(1);
+    let failed = handle.submit("ana", creation("alfa")).await.unwrap_err();
+    assert!(matches!(failed, SubmitError::NotStored(_)), "{failed}");
+    assert!(handle.snapshot().fleet.tenants.is_empty());
+    handle.submit("ana", creation("alfa")).await.unwrap();
+    let alfa: TenantName = name("alfa");
+    assert!(handle.snapshot().fleet.tenants.contains_key(&alfa));
+    stop.cancel();
+    task.await.unwrap();
+    let reloaded = store::fleet(disk.contents()).unwrap();
+    assert_eq!(reloaded.tenants, handle.snapshot().fleet.tenants);
+    assert!(matches!(handle.submit("ana", creation("beta")).await, Err(SubmitError::Stopping)));
+}
+
+#[tokio::test]
+async fn a_plan_change_wakes_its_host_only() {
+    let (disk, host) = disk();
+    let (handle, _task) =
+        start(Box::new(disk), Arc::new(settings()), Counter(0, 0), CancellationToken::new()).await.unwrap();
+    handle.submit("host/h1", Command::Report { host: host.clone(), report: report() }).await.unwrap();
+    let (mine, other) = (handle.host_signal(&host), handle.host_signal(&name("h2")));
+    handle.submit("ana", creation("alfa")).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(1), mine.notified()).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(20), other.notified()).await.is_err());
+}
+
+#[tokio::test]
+async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
+    let (disk, _) = disk();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fleet.db");
+    let writes: Vec<_> = disk
+        .contents()
+        .records
+        .into_iter()
+        .map(store::Write::Put)
+        .chain(disk.contents().events.into_iter().map(|e| store::Write::Event(Arc::new(e))))
+        .collect();
+    {
+        let mut sqlite = SqliteStore::open(&path).await.unwrap();
+        sqlite.commit(&writes).await.unwrap();
+        sqlite
+            .commit(&[
+                store::Write::Put(store::Record::of(store::Kind::Meta, "x", &1)),
+                store::Write::Delete(store::Kind::Meta, "x".into()),
+            ])
+            .await
+            .unwrap();
+        assert!(SqliteStore::open(&path).await.is_err(), "a second coordinator on the same database");
+    }
+    let mut sqlite = SqliteStore::open(&path).await.unwrap();
+    let loaded = sqlite.load().await.unwrap();
+    let expected = disk.contents();
+    let key = |r: &store::Record| (r.kind, r.id.clone(), r.body.clone());
+    let sorted = |mut list: Vec<_>| {
+        list.sort();
+        list
+    };
+    assert_eq!(
+        sorted(loaded.records.iter().map(key).collect::<Vec<_>>()),
+        sorted(expected.records.iter().map(key).collect())
+    );
+    assert_eq!(loaded.events, expected.events);
+}
