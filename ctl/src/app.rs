@@ -1,0 +1,57 @@
+//! What every command gets: where to print, how long to wait, and how to reach the coordinator.
+
+use std::time::Duration;
+
+use crate::{
+    cli::Global,
+    client::{CALL_TIMEOUT, Client},
+    context::{Context, Store},
+    exit::Failure,
+    output::Ui,
+};
+
+/// One run of `isyctl`.
+#[derive(Debug)]
+pub struct App {
+    /// Output.
+    pub ui: Ui,
+    global: Global,
+}
+
+impl App {
+    /// From the global options.
+    pub fn new(global: Global) -> Self {
+        Self { ui: Ui::new(global.output, global.color, global.verbose), global }
+    }
+
+    /// A client for the chosen context.
+    pub fn client(&self) -> Result<Client, Failure> {
+        let path = Store::open()?.resolve(self.global.context.as_deref())?;
+        let (context, exposed) = Context::read(&path)?;
+        if exposed {
+            self.ui.note(&format!(
+                "warning: others can read {}: it holds a private key (chmod 600)",
+                path.display()
+            ));
+        }
+        self.ui.detail(|| {
+            format!("context {} ({}), coordinator {}", context.name, path.display(), context.endpoint)
+        });
+        Client::new(context, self.call_timeout(), self.ui)
+    }
+
+    /// How long one call may take.
+    pub fn call_timeout(&self) -> Duration {
+        self.global.timeout.map_or(CALL_TIMEOUT, |asked| asked.min(CALL_TIMEOUT))
+    }
+
+    /// How long to wait for an operation; without `--timeout` as long as it takes.
+    pub fn wait_limit(&self) -> Option<Duration> {
+        self.global.timeout
+    }
+
+    /// The context that was asked for, if one was.
+    pub fn asked_context(&self) -> Option<&str> {
+        self.global.context.as_deref()
+    }
+}

@@ -1,0 +1,214 @@
+//! The connection to the coordinator: context → mutual TLS → gRPC clients; deadlines, repetition with the same request
+//! id, paging; errors as words.
+//!
+//! Not here: what is asked (nouns) and long waiting (`wait`).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use isyone_proto::{
+    pb::v1::{
+        event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+        operation_service_client::OperationServiceClient, operator_service_client::OperatorServiceClient,
+        system_service_client::SystemServiceClient, tenant_service_client::TenantServiceClient,
+    },
+    tls,
+};
+use tonic::{Request, Response, Status, transport::Channel};
+
+use crate::{
+    clock,
+    context::Context,
+    exit::{Exit, Failure},
+    output::Ui,
+    status::{self, Peer},
+};
+
+/// Deadline of a single call, unless `--timeout` says otherwise: far above any answer, short enough to sit through.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a change whose outcome is unknown is sent again. With the pauses below: about seven seconds, which a
+/// coordinator's restart fits into.
+const MAX_REPEATS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Largest page that the protocol allows: fewest round trips.
+const PAGE_SIZE: u32 = 1000;
+/// Pages read before we believe that the server sends us in circles: 100,000 tenants are 100 pages.
+const MAX_PAGES: usize = 10_000;
+
+/// A connection (made at the first call) and how to use it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    channel: Channel,
+    timeout: Duration,
+    peer: Arc<Peer>,
+    context: Arc<Context>,
+    ui: Ui,
+}
+
+impl Client {
+    /// Prepares a connection; the first call makes it.
+    pub fn new(context: Context, timeout: Duration, ui: Ui) -> Result<Self, Failure> {
+        let bad = |e: tls::TlsError| {
+            Failure::usage(format!("the context `{}` cannot be used: {}", context.name, tls::error_chain(&e)))
+                .hint("import its file again: `isyctl context import FILE`")
+        };
+        let config =
+            tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem).map_err(bad)?;
+        let channel = tls::channel(&context.endpoint, Arc::new(ArcSwap::new(config))).map_err(bad)?;
+        let peer = Peer {
+            endpoint: context.endpoint.clone(),
+            context: context.name.clone(),
+            certificate_end: context.certificate().ok().map(|info| info.not_after),
+        };
+        Ok(Self { channel, timeout, peer: Arc::new(peer), context: Arc::new(context), ui })
+    }
+
+    /// The context in use.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Tenants.
+    pub fn tenants(&self) -> TenantServiceClient<Channel> {
+        TenantServiceClient::new(self.channel.clone())
+    }
+    /// Hosts.
+    pub fn hosts(&self) -> HostServiceClient<Channel> {
+        HostServiceClient::new(self.channel.clone())
+    }
+    /// Operations.
+    pub fn operations(&self) -> OperationServiceClient<Channel> {
+        OperationServiceClient::new(self.channel.clone())
+    }
+    /// Events.
+    pub fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel.clone())
+    }
+    /// Operators.
+    pub fn operators(&self) -> OperatorServiceClient<Channel> {
+        OperatorServiceClient::new(self.channel.clone())
+    }
+    /// The coordinator itself.
+    pub fn system(&self) -> SystemServiceClient<Channel> {
+        SystemServiceClient::new(self.channel.clone())
+    }
+
+    /// A request that tells the coordinator how long we wait.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        // A little more than we wait ourselves, so that it is we who give up, with our words.
+        request.set_timeout(self.timeout + Duration::from_millis(500));
+        request
+    }
+
+    /// One call with a deadline. `doing` completes "cannot …".
+    pub async fn call<R>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<Response<R>, Status>>,
+    ) -> Result<R, Failure> {
+        let answer = self.timed(doing, call).await?;
+        answer.map_err(|status| self.failure(doing, &status))
+    }
+
+    /// Opens a stream: the deadline is for its opening alone, so the request must not carry one.
+    pub async fn open<R>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<Response<R>, Status>>,
+    ) -> Result<Result<R, Status>, Failure> {
+        self.timed(doing, call).await
+    }
+
+    /// A change, sent again with the same request id while nobody knows whether it arrived.
+    pub async fn change<R, F>(&self, doing: &str, mut call: impl FnMut() -> F) -> Result<R, Failure>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let (mut attempt, mut pause) = (0, FIRST_PAUSE);
+        loop {
+            attempt += 1;
+            let problem = match self.timed(doing, call()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(status)) if worth_repeating(&status, attempt) => self.failure(doing, &status),
+                Ok(Err(status)) => return Err(self.failure(doing, &status)),
+                Err(no_answer) => no_answer,
+            };
+            if attempt > MAX_REPEATS {
+                return Err(problem);
+            }
+            self.ui.detail(|| format!("{}; asking again with the same request id", problem.message));
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    async fn timed<R>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<Response<R>, Status>>,
+    ) -> Result<Result<R, Status>, Failure> {
+        let start = Instant::now();
+        let answer = tokio::time::timeout(self.timeout, call).await;
+        self.ui.detail(|| format!("{doing}: {} in {} ms", self.peer.endpoint, start.elapsed().as_millis()));
+        match answer {
+            Ok(answer) => Ok(answer.map(Response::into_inner)),
+            Err(_) => Err(status::no_answer(doing, &self.peer, self.timeout)),
+        }
+    }
+
+    /// Words for a failed call or stream.
+    pub fn failure(&self, doing: &str, status: &Status) -> Failure {
+        status::failure(doing, &self.peer, status, clock::now_ms())
+    }
+
+    /// All items of a paged list, at most `limit`. `page` asks for one page by size and token and answers its items and
+    /// the next token.
+    pub async fn pages<T, F>(
+        &self,
+        limit: Option<usize>,
+        mut page: impl FnMut(u32, String) -> F,
+    ) -> Result<Vec<T>, Failure>
+    where
+        F: Future<Output = Result<(Vec<T>, String), Failure>>,
+    {
+        let mut all = Vec::new();
+        let mut token = String::new();
+        for _ in 0..MAX_PAGES {
+            let missing = limit.map_or(PAGE_SIZE as usize, |limit| limit.saturating_sub(all.len()));
+            if missing == 0 {
+                break;
+            }
+            let size = u32::try_from(missing).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
+            let (items, next) = page(size, token).await?;
+            all.extend(items);
+            token = next;
+            if token.is_empty() {
+                break;
+            }
+        }
+        all.truncate(limit.unwrap_or(usize::MAX));
+        if all.is_empty() && self.ui.for_people() {
+            self.ui.note("nothing to list");
+        }
+        Ok(all)
+    }
+}
+
+/// Where no connection was made at first, nothing was sent: say so at once. Later it means a coordinator that restarts.
+fn worth_repeating(status: &Status, attempt: u32) -> bool {
+    status::outcome_unknown(status)
+        || (attempt > 1 && status::transport(status) == Some(status::Transport::NotConnected))
+}
+
+/// Ctrl-C, as an end of its own.
+pub async fn interrupted() -> Failure {
+    // An error means that no handler can be installed; then Ctrl-C ends the process by itself.
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => Failure::new(Exit::Interrupted, ""),
+        Err(_) => std::future::pending().await,
+    }
+}

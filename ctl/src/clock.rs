@@ -1,0 +1,16 @@
+//! The only place that reads the clock or draws a random number. Everything else gets them as arguments.
+
+use uuid::Uuid;
+
+/// Milliseconds since the Unix epoch, now. `ISYCTL_NOW` (RFC 3339) stands in for the clock, so that tests can pin the
+/// ages that tables show.
+#[expect(clippy::disallowed_methods, reason = "the one clock of isyctl")]
+pub fn now_ms() -> i64 {
+    let pinned = std::env::var("ISYCTL_NOW").ok().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    pinned.unwrap_or_else(jiff::Timestamp::now).as_millisecond()
+}
+
+/// A fresh idempotency key: one per intention, the same again for each repetition.
+pub fn request_id() -> String {
+    Uuid::new_v4().to_string()
+}

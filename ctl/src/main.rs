@@ -1,0 +1,7 @@
+//! `isyctl`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(isyone_ctl::main())
+}

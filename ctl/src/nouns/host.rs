@@ -1,0 +1,334 @@
+//! `isyctl host`: the fleet's machines.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use isyone_proto::pb::v1::{
+    CordonHostRequest, CreateJoinTokenRequest, GetHostRequest, Host, HostResources, ListHostsRequest,
+    RemoveHostRequest, UncordonHostRequest,
+};
+
+use crate::{
+    app::App,
+    cli,
+    client::Client,
+    clock,
+    exit::{Exit, Failure, Outcome},
+    output::{
+        format,
+        table::{Cell, Paint, Table, clean},
+        wire::Wire,
+    },
+};
+
+/// `isyctl host …`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a single-use token with which one machine joins the fleet
+    Token(Token),
+    /// List hosts
+    #[command(alias = "ls")]
+    List(List),
+    /// Show one host
+    #[command(after_help = "Examples:\n  isyctl host show h1\n  isyctl host show h1 -o json")]
+    Show(Name),
+    /// Place no new tenants on a host; those there stay
+    #[command(after_help = "Examples:\n  isyctl host cordon h1")]
+    Cordon(Name),
+    /// Let tenants be placed on a host again
+    #[command(after_help = "Examples:\n  isyctl host uncordon h1")]
+    Uncordon(Name),
+    /// Forget an empty host and refuse its agent from now on
+    Remove(Remove),
+}
+
+/// Names one host.
+#[derive(Debug, Args)]
+pub struct Name {
+    /// The host's name
+    name: String,
+}
+
+/// `isyctl host token`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The token goes to standard output and nowhere else; it works once.
+
+Examples:
+  isyctl host token > token
+  isyctl host token --host h4 --ttl 15m --label zone=eu > token
+then, on the new machine:
+  isy-agent join --coordinator COORDINATOR:7444 --token-file token")]
+pub struct Token {
+    /// Name that the machine must take; else it chooses
+    #[arg(long)]
+    host: Option<String>,
+    /// How long it can be used (an hour, at most a week)
+    #[arg(long, value_name = "TIME", value_parser = cli::duration)]
+    ttl: Option<Duration>,
+    /// Label that the host gets on joining; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = cli::label)]
+    labels: Vec<(String, String)>,
+}
+
+/// `isyctl host list`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  isyctl host list\n  isyctl host list -o wide\n  isyctl host list -o json | jq '.[] | select(.state != \"ready\")'"
+)]
+pub struct List {
+    /// At most this many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+/// `isyctl host remove`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  isyctl host remove h1\n  isyctl host remove h1 --yes")]
+pub struct Remove {
+    /// The host's name
+    name: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl Command {
+    /// Carries the command out.
+    pub async fn run(self, app: &App) -> Outcome {
+        match self {
+            Self::Token(command) => command.run(app).await,
+            Self::List(command) => command.run(app).await,
+            Self::Show(Name { name }) => show(app, &name).await,
+            Self::Cordon(Name { name }) => cordon(app, name).await,
+            Self::Uncordon(Name { name }) => uncordon(app, name).await,
+            Self::Remove(command) => command.run(app).await,
+        }
+    }
+}
+
+impl Token {
+    async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let ttl = self.ttl.map_or(0, |ttl| ttl.as_secs().max(1));
+        let request = client.request(CreateJoinTokenRequest {
+            host: self.host.unwrap_or_default(),
+            // Too long is for the coordinator to say.
+            ttl_seconds: u32::try_from(ttl).unwrap_or(u32::MAX),
+            labels: self.labels.into_iter().collect(),
+        });
+        let made = client.call("make a join token", client.hosts().create_join_token(request)).await?;
+        app.ui.emit(&Wire::of(&made), || vec![made.token.clone()], |_| format!("{}\n", made.token))?;
+        if app.ui.for_people() {
+            app.ui.note(&format!(
+                "It works once, until {}. On the new machine, with the token in a file:",
+                format::local(made.expire_time.as_ref())
+            ));
+            app.ui.note(&format!(
+                "  isy-agent join --coordinator {} --token-file FILE",
+                clean(&made.enroll_endpoint)
+            ));
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl List {
+    async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let hosts = client
+            .pages(self.limit, |page_size, page_token| {
+                let request = client.request(ListHostsRequest { page_size, page_token });
+                let client = &client;
+                async move {
+                    let page = client.call("list hosts", client.hosts().list_hosts(request)).await?;
+                    Ok((page.hosts, page.next_page_token))
+                }
+            })
+            .await?;
+        let names = || hosts.iter().map(|h| h.name.clone()).collect();
+        app.ui.emit(&Wire::all(&hosts), names, |wide| list(&hosts, wide, clock::now_ms()))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// What a cordoned host shows beside its state.
+fn state(host: &Host) -> Cell {
+    let word = format::host_state(host.state);
+    if host.cordoned { Paint::Warn.on(&format!("{word}, cordoned")) } else { Paint::word(&word) }
+}
+
+fn list(hosts: &[Host], wide: bool, now_ms: i64) -> String {
+    if hosts.is_empty() {
+        return String::new();
+    }
+    let mut header = vec!["NAME", "STATE", "TENANTS", "CPU", "MEMORY", "DISK", "RESERVED", "REPORT"];
+    if wide {
+        header.extend(["ADDRESS", "LABELS", "AGENT", "DOCKER", "MESSAGE"]);
+    }
+    let mut table = Table::new(header);
+    for host in hosts {
+        let used =
+            |show: &dyn Fn(&HostResources) -> String| host.resources.as_ref().map_or("-".to_owned(), show);
+        let mut row: Vec<Cell> = vec![
+            host.name.as_str().into(),
+            state(host),
+            host.tenants.to_string().into(),
+            used(&|r| format!("{} of {}", format::percent(r.cpu_used_permille), r.cpus)).into(),
+            used(&memory).into(),
+            used(&disk).into(),
+            format::bytes(host.reserved_memory_bytes).into(),
+            format::age(now_ms, host.report_time.as_ref()).into(),
+        ];
+        if wide {
+            row.extend([
+                format::or_dash(&host.advertise_address).into(),
+                format::labels(&host.labels).into(),
+                format::or_dash(&host.agent_version).into(),
+                format::or_dash(&host.docker_version).into(),
+                host.message.as_str().into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table.render()
+}
+
+fn memory(resources: &HostResources) -> String {
+    let used = resources.memory_total_bytes.saturating_sub(resources.memory_available_bytes);
+    format!(
+        "{} of {}",
+        format::share(used, resources.memory_total_bytes),
+        format::bytes(resources.memory_total_bytes)
+    )
+}
+
+fn disk(resources: &HostResources) -> String {
+    let used = resources.disk_total_bytes.saturating_sub(resources.disk_available_bytes);
+    format!(
+        "{} of {}",
+        format::share(used, resources.disk_total_bytes),
+        format::bytes(resources.disk_total_bytes)
+    )
+}
+
+async fn get(client: &Client, name: &str) -> Result<Host, Failure> {
+    let request = client.request(GetHostRequest { name: name.to_owned() });
+    client.call(&format!("show host `{name}`"), client.hosts().get_host(request)).await
+}
+
+async fn show(app: &App, name: &str) -> Outcome {
+    let host = get(&app.client()?, name).await?;
+    app.ui.emit(&Wire::of(&host), || vec![host.name.clone()], |_| details(&host, clock::now_ms()))?;
+    Ok(Exit::Done)
+}
+
+fn details(host: &Host, now_ms: i64) -> String {
+    let mut pairs: Vec<(&str, Cell)> = vec![("Name", host.name.as_str().into()), ("State", state(host))];
+    if !host.message.is_empty() {
+        pairs.push(("Message", host.message.as_str().into()));
+    }
+    let plan = if host.plan_generation == host.accepted_generation {
+        format!("generation {}", host.plan_generation)
+    } else {
+        format!("generation {}, the agent has {}", host.plan_generation, host.accepted_generation)
+    };
+    let reserved = format!(
+        "{} memory, {} CPU, {} disk",
+        format::bytes(host.reserved_memory_bytes),
+        format::cpus(host.reserved_cpu_millis),
+        format::bytes(host.reserved_disk_bytes)
+    );
+    pairs.extend([
+        ("Address", format::or_dash(&host.advertise_address).into()),
+        ("Labels", format::labels(&host.labels).into()),
+        ("Tenants", host.tenants.to_string().into()),
+        ("Reserved", reserved.into()),
+    ]);
+    if let Some(resources) = &host.resources {
+        pairs.extend(used(resources));
+    }
+    let reported = match &host.report_time {
+        Some(time) => format!("{} ago", format::age(now_ms, Some(time))),
+        None => "not since the coordinator started".to_owned(),
+    };
+    pairs.extend([
+        ("Plan", plan.into()),
+        ("Agent", format::or_dash(&host.agent_version).into()),
+        ("Docker", format::or_dash(&host.docker_version).into()),
+        ("Joined", format::local(host.join_time.as_ref()).into()),
+        ("Last report", reported.into()),
+        ("Certificate until", format::local(host.certificate_expire_time.as_ref()).into()),
+    ]);
+    Table::pairs(pairs)
+}
+
+fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
+    let load = format!("{}.{:02}", resources.load1_milli / 1000, resources.load1_milli % 1000 / 10);
+    let mut pairs: Vec<(&str, Cell)> = vec![
+        (
+            "CPU",
+            format!(
+                "{} of {} CPUs, load {load}",
+                format::percent(resources.cpu_used_permille),
+                resources.cpus
+            )
+            .into(),
+        ),
+        ("Memory", memory(resources).into()),
+        ("Disk", disk(resources).into()),
+    ];
+    if let Some(pressure) = &resources.pressure {
+        let [cpu, memory, io] =
+            [pressure.cpu_some_permille, pressure.memory_some_permille, pressure.io_some_permille]
+                .map(format::percent);
+        pairs.push(("Pressure", format!("cpu {cpu}, memory {memory}, io {io}").into()));
+    }
+    let own = format!(
+        "{}, {} CPU",
+        format::bytes(resources.agent_memory_bytes),
+        format::percent(resources.agent_cpu_permille)
+    );
+    pairs.push(("Agent's own use", own.into()));
+    pairs
+}
+
+async fn cordon(app: &App, name: String) -> Outcome {
+    let client = app.client()?;
+    let request = client.request(CordonHostRequest { name: name.clone() });
+    let host = client.call(&format!("cordon host `{name}`"), client.hosts().cordon_host(request)).await?;
+    changed(app, &host, "gets no new tenants; those there stay")
+}
+
+async fn uncordon(app: &App, name: String) -> Outcome {
+    let client = app.client()?;
+    let request = client.request(UncordonHostRequest { name: name.clone() });
+    let host = client.call(&format!("uncordon host `{name}`"), client.hosts().uncordon_host(request)).await?;
+    changed(app, &host, "takes new tenants again")
+}
+
+fn changed(app: &App, host: &Host, what: &str) -> Outcome {
+    if app.ui.for_people() {
+        app.ui.note(&format!("host {} {what}", clean(&host.name)));
+    } else {
+        app.ui.emit(&Wire::of(host), || vec![host.name.clone()], |_| String::new())?;
+    }
+    Ok(Exit::Done)
+}
+
+impl Remove {
+    async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let name = &self.name;
+        let question = format!("Forget the host {} and refuse its agent from now on?", clean(name));
+        if !self.yes && !app.ui.confirm(&question)? {
+            app.ui.note("nothing was changed");
+            return Ok(Exit::Failed);
+        }
+        let request = client.request(RemoveHostRequest { name: name.clone() });
+        let doing = format!("remove host `{name}`");
+        client.call(&doing, client.hosts().remove_host(request)).await?;
+        app.ui.note(&format!("host {} is removed", clean(name)));
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,9 @@
+//! One file per noun: its options, its calls and its tables.
+
+pub mod context;
+pub mod events;
+pub mod host;
+pub mod op;
+pub mod operator;
+pub mod tenant;
+pub mod version;

@@ -1,0 +1,202 @@
+//! `isyctl operator`: people and programs with certificates. The key is made here and never leaves this machine.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use isyone_proto::{
+    pb::v1::{CreateOperatorRequest, ListOperatorsRequest, Operator, RevokeOperatorRequest, Role},
+    tls,
+};
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    cli, clock,
+    context::Context,
+    exit::{Exit, Failure, Outcome},
+    output::{
+        format,
+        table::{Paint, Table, clean},
+        wire::Wire,
+    },
+};
+
+/// `isyctl operator …`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a context file with which somebody can use the coordinator
+    Create(Create),
+    /// List operators
+    #[command(alias = "ls")]
+    List(List),
+    /// Refuse all of an operator's certificates from now on
+    Revoke(Revoke),
+}
+
+/// `isyctl operator create`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Roles: a viewer reads everything but secrets; an operator also works on tenants and cordons hosts; an admin also adds
+and removes hosts and operators.
+
+Examples:
+  isyctl operator create ana --role operator
+  isyctl operator create ci --role viewer --ttl 90d --out ci.toml
+then, on ana's machine:
+  isyctl context import ana.toml")]
+pub struct Create {
+    /// The operator's name
+    name: String,
+    /// What the operator may do: viewer, operator or admin
+    #[arg(long, value_parser = PossibleValuesParser::new(["viewer", "operator", "admin"]), hide_possible_values = true)]
+    role: String,
+    /// Where to write the context file [default: NAME.toml]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// How long the certificate is valid, in whole days (a year, at most five)
+    #[arg(long, value_name = "TIME", value_parser = cli::duration)]
+    ttl: Option<Duration>,
+}
+
+/// `isyctl operator list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  isyctl operator list\n  isyctl operator list -o json")]
+pub struct List {
+    /// At most this many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+/// `isyctl operator revoke`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  isyctl operator revoke ana\n  isyctl operator revoke ana --yes")]
+pub struct Revoke {
+    /// The operator's name
+    name: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl Command {
+    /// Carries the command out.
+    pub async fn run(self, app: &App) -> Outcome {
+        match self {
+            Self::Create(command) => command.run(app).await,
+            Self::List(command) => command.run(app).await,
+            Self::Revoke(command) => command.run(app).await,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Made {
+    operator: Wire,
+    file: String,
+}
+
+impl Create {
+    async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let file = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.toml", self.name)));
+        // Before anything is signed: a name with a slash is no file name, and no certificate is worth another one's file.
+        if self.out.is_none() && self.name.contains('/') {
+            return Err(Failure::usage(format!("`{}` is no operator's name", self.name)));
+        }
+        if file.exists() {
+            return Err(Failure::failed(format!("{} exists already", file.display()))
+                .hint("choose another with --out, or remove it first"));
+        }
+        let (key_pem, csr_pem) = tls::new_key_and_csr(&self.name)
+            .map_err(|e| Failure::failed(format!("cannot make a key: {}", tls::error_chain(&e))))?;
+        let role = Role::from_str_name(&format!("ROLE_{}", self.role.to_uppercase())).unwrap_or_default();
+        let days = self.ttl.map_or(0, |ttl| ttl.as_secs().div_ceil(86_400));
+        let request = client.request(CreateOperatorRequest {
+            name: self.name.clone(),
+            role: role.into(),
+            csr_pem,
+            // Too long is for the coordinator to say.
+            ttl_days: u32::try_from(days).unwrap_or(u32::MAX),
+        });
+        let doing = format!("create operator `{}`", self.name);
+        let made = client.call(&doing, client.operators().create_operator(request)).await?;
+        let context = Context {
+            name: client.context().name.clone(),
+            endpoint: client.context().endpoint.clone(),
+            ca_pem: made.ca_pem,
+            certificate_pem: made.certificate_pem,
+            key_pem,
+        };
+        context.write(&file, false)?;
+        let operator = made.operator.unwrap_or_default();
+        let value = Made { operator: Wire::of(&operator), file: file.display().to_string() };
+        app.ui.emit(&value, || vec![operator.name.clone()], |_| format!("{}\n", file.display()))?;
+        if app.ui.for_people() {
+            let (name, role, until) = (
+                clean(&self.name),
+                format::role(operator.role),
+                format::local(operator.certificate_expire_time.as_ref()),
+            );
+            app.ui.note(&format!(
+                "{name} is {role} until {until}. The file holds the private key: hand it over safely,"
+            ));
+            app.ui.note("it is used with `isyctl context import FILE`");
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl List {
+    async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let operators = client
+            .pages(self.limit, |page_size, page_token| {
+                let request = client.request(ListOperatorsRequest { page_size, page_token });
+                let client = &client;
+                async move {
+                    let page =
+                        client.call("list operators", client.operators().list_operators(request)).await?;
+                    Ok((page.operators, page.next_page_token))
+                }
+            })
+            .await?;
+        let names = || operators.iter().map(|o| o.name.clone()).collect();
+        app.ui.emit(&Wire::all(&operators), names, |_| list(&operators, clock::now_ms()))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn list(operators: &[Operator], now_ms: i64) -> String {
+    if operators.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["NAME", "ROLE", "STATE", "CERTIFICATE UNTIL", "AGE"]);
+    for operator in operators {
+        table.row([
+            operator.name.as_str().into(),
+            format::role(operator.role).into(),
+            Paint::word(if operator.revoked { "revoked" } else { "active" }),
+            format::local(operator.certificate_expire_time.as_ref()).into(),
+            format::age(now_ms, operator.create_time.as_ref()).into(),
+        ]);
+    }
+    table.render()
+}
+
+impl Revoke {
+    async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let name = &self.name;
+        let question =
+            format!("Refuse all certificates of {} from now on? Nothing brings them back.", clean(name));
+        if !self.yes && !app.ui.confirm(&question)? {
+            app.ui.note("nothing was changed");
+            return Ok(Exit::Failed);
+        }
+        let request = client.request(RevokeOperatorRequest { name: name.clone() });
+        let doing = format!("revoke operator `{name}`");
+        client.call(&doing, client.operators().revoke_operator(request)).await?;
+        app.ui.note(&format!("operator {} is revoked; open connections are cut", clean(name)));
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,166 @@
+//! `isyctl tenant restart`, `suspend`, `resume`, `resize`, `restore`: ask, then wait for the operation.
+
+use clap::Args;
+use isyone_proto::pb::v1::{
+    Operation, ResizeTenantRequest, RestartTenantRequest, RestoreTenantRequest, ResumeTenantRequest,
+    SuspendTenantRequest,
+};
+
+use super::Waiting;
+use crate::{
+    app::App,
+    client::Client,
+    clock,
+    exit::{Exit, Failure, Outcome},
+    output::{format, table::clean, wire::Wire},
+    wait,
+};
+
+/// A change without options.
+#[derive(Debug, Args)]
+pub struct Plain {
+    /// The tenant's name
+    name: String,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// `isyctl tenant restart`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  isyctl tenant restart alfa\n  isyctl tenant restart alfa --with-database"
+)]
+pub struct Restart {
+    /// The tenant's name
+    name: String,
+    /// PostgreSQL too
+    #[arg(long)]
+    with_database: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// `isyctl tenant resize`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  isyctl tenant resize alfa --plan large")]
+pub struct Resize {
+    /// The tenant's name
+    name: String,
+    /// The new size by name (`isyctl version -o yaml` lists the coordinator's)
+    #[arg(long)]
+    plan: String,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+impl Restart {
+    /// Restarts.
+    pub async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let message = RestartTenantRequest {
+            name: self.name.clone(),
+            with_database: self.with_database,
+            request_id: clock::request_id(),
+        };
+        let operation = client
+            .change(&format!("restart tenant `{}`", self.name), || {
+                let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
+                async move { tenants.restart_tenant(request).await }
+            })
+            .await?;
+        settle(app, &client, operation, self.waiting, "restarted").await
+    }
+}
+
+impl Resize {
+    /// Resizes.
+    pub async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let message = ResizeTenantRequest {
+            name: self.name.clone(),
+            plan: self.plan.clone(),
+            request_id: clock::request_id(),
+        };
+        let operation = client
+            .change(&format!("resize tenant `{}`", self.name), || {
+                let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
+                async move { tenants.resize_tenant(request).await }
+            })
+            .await?;
+        settle(app, &client, operation, self.waiting, &format!("resized to {}", clean(&self.plan))).await
+    }
+}
+
+/// `isyctl tenant suspend`.
+pub async fn suspend(app: &App, plain: Plain) -> Outcome {
+    let client = app.client()?;
+    let message = SuspendTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
+    let operation = client
+        .change(&format!("suspend tenant `{}`", plain.name), || {
+            let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
+            async move { tenants.suspend_tenant(request).await }
+        })
+        .await?;
+    settle(app, &client, operation, plain.waiting, "suspended").await
+}
+
+/// `isyctl tenant resume`.
+pub async fn resume(app: &App, plain: Plain) -> Outcome {
+    let client = app.client()?;
+    let message = ResumeTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
+    let operation = client
+        .change(&format!("resume tenant `{}`", plain.name), || {
+            let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
+            async move { tenants.resume_tenant(request).await }
+        })
+        .await?;
+    settle(app, &client, operation, plain.waiting, "resumed").await
+}
+
+/// `isyctl tenant restore`.
+pub async fn restore(app: &App, plain: Plain) -> Outcome {
+    let client = app.client()?;
+    let message = RestoreTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
+    let operation = client
+        .change(&format!("restore tenant `{}`", plain.name), || {
+            let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
+            async move { tenants.restore_tenant(request).await }
+        })
+        .await?;
+    settle(app, &client, operation, plain.waiting, "restored").await
+}
+
+/// Waits if wanted, says how it ended, and prints the operation for programs.
+pub async fn settle(
+    app: &App,
+    client: &Client,
+    operation: Operation,
+    waiting: Waiting,
+    done: &str,
+) -> Outcome {
+    let last = outcome(app, client, operation, waiting, done).await?;
+    if !app.ui.for_people() {
+        app.ui.emit(&Wire::of(&last), || vec![last.tenant.clone()], |_| String::new())?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn outcome(
+    app: &App,
+    client: &Client,
+    operation: Operation,
+    waiting: Waiting,
+    done: &str,
+) -> Result<Operation, Failure> {
+    let tenant = clean(&operation.tenant);
+    if !waiting.wanted() {
+        let (kind, id) = (format::operation_kind(operation.kind), clean(&operation.id));
+        app.ui
+            .note(&format!("the {kind} of tenant {tenant} has begun; follow it with `isyctl op watch {id}`"));
+        return Ok(operation);
+    }
+    let last = wait::finished(client, &app.ui, operation, app.wait_limit()).await?;
+    let took = format::between(last.create_time.as_ref(), last.end_time.as_ref());
+    app.ui.note(&format!("tenant {tenant} {done} ({took})"));
+    Ok(last)
+}

@@ -1,0 +1,75 @@
+//! `isyctl tenant logs`: bytes as the containers wrote them, all on standard output, because they are the data here.
+
+use clap::{Args, ValueEnum};
+use isyone_proto::pb::v1::{ContainerRole, StreamLogsRequest};
+
+use crate::{
+    app::App,
+    client,
+    exit::{Exit, Outcome},
+};
+
+/// `isyctl tenant logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isyctl tenant logs alfa
+  isyctl tenant logs alfa -f --tail 20
+  isyctl tenant logs alfa --container postgres --timestamps")]
+pub struct Logs {
+    /// The tenant's name
+    name: String,
+    /// Go on with new lines until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// How many lines from the end
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    tail: u32,
+    /// Put the time before each line
+    #[arg(long)]
+    timestamps: bool,
+    /// Whose lines
+    #[arg(long, value_enum, default_value_t)]
+    container: Container,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Container {
+    #[default]
+    Odoo,
+    Postgres,
+}
+
+impl Logs {
+    /// Prints the lines.
+    pub async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let doing = format!("read the logs of tenant `{}`", self.name);
+        let container = match self.container {
+            Container::Odoo => ContainerRole::Odoo,
+            Container::Postgres => ContainerRole::Postgres,
+        };
+        let request = StreamLogsRequest {
+            name: self.name.clone(),
+            container: container.into(),
+            follow: self.follow,
+            tail: self.tail,
+            timestamps: self.timestamps,
+        };
+        let mut service = client.tenants();
+        let opened = client.open(&doing, service.stream_logs(request)).await?;
+        let mut stream = opened.map_err(|status| client.failure(&doing, &status))?;
+        let copy = async {
+            while let Some(chunk) =
+                stream.message().await.map_err(|status| client.failure(&doing, &status))?
+            {
+                app.ui.raw(&chunk.data)?;
+            }
+            Ok(Exit::Done)
+        };
+        tokio::select! {
+            outcome = copy => outcome,
+            stopped = client::interrupted() => Err(stopped),
+        }
+    }
+}

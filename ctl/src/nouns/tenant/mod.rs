@@ -1,0 +1,110 @@
+//! `isyctl tenant`: the life of a customer's Odoo.
+
+pub mod change;
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod logs;
+pub mod read;
+
+use clap::{Args, Subcommand};
+use isyone_proto::pb::v1::{GetTenantRequest, Tenant};
+
+use crate::{app::App, client::Client, exit::Failure, exit::Outcome};
+
+/// `isyctl tenant …`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a tenant and wait until it answers
+    Create(Box<create::Create>),
+    /// List tenants
+    #[command(alias = "ls")]
+    List(read::List),
+    /// Show one tenant
+    #[command(after_help = "Examples:\n  isyctl tenant show alfa\n  isyctl tenant show alfa -o json")]
+    Show(Name),
+    /// Say why a tenant is where it is, and how each host would score today
+    #[command(
+        after_help = "Examples:\n  isyctl tenant explain alfa\n  isyctl tenant explain alfa -o wide    with the parts of each load"
+    )]
+    Explain(Name),
+    /// Print a tenant's login and passwords (audited)
+    #[command(
+        after_help = "Examples:\n  isyctl tenant credentials alfa\n  isyctl tenant credentials alfa -o wide    with the database's and the master password\n  isyctl tenant credentials alfa -o json"
+    )]
+    Credentials(Name),
+    /// Print log lines of a tenant's containers
+    Logs(logs::Logs),
+    /// Open a shell in a tenant's Odoo container, or run a command there (audited)
+    Shell(exec::Shell),
+    /// Open psql on a tenant's database (audited)
+    Psql(exec::Psql),
+    /// Restart Odoo
+    Restart(change::Restart),
+    /// Stop a tenant; visitors see a page that says so, data and place are kept
+    #[command(after_help = "Examples:\n  isyctl tenant suspend alfa\n  isyctl tenant suspend alfa --no-wait")]
+    Suspend(change::Plain),
+    /// Start a suspended tenant again
+    #[command(after_help = "Examples:\n  isyctl tenant resume alfa")]
+    Resume(change::Plain),
+    /// Give a tenant another plan
+    Resize(change::Resize),
+    /// Delete a tenant; its volumes stay restorable for a time
+    Delete(delete::Delete),
+    /// Bring a deleted tenant back
+    #[command(after_help = "Examples:\n  isyctl tenant list --deleted\n  isyctl tenant restore alfa")]
+    Restore(change::Plain),
+}
+
+/// Names one tenant.
+#[derive(Debug, Args)]
+pub struct Name {
+    /// The tenant's name
+    pub name: String,
+}
+
+/// Whether to wait for the operation.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Waiting {
+    /// Wait until the work is done (the default)
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// Start the work and return at once
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Waiting {
+    /// The choice; the later of both flags wins.
+    pub fn wanted(self) -> bool {
+        self.wait || !self.no_wait
+    }
+}
+
+impl Command {
+    /// Carries the command out.
+    pub async fn run(self, app: &App) -> Outcome {
+        match self {
+            Self::Create(command) => command.run(app).await,
+            Self::List(command) => command.run(app).await,
+            Self::Show(Name { name }) => read::show(app, &name).await,
+            Self::Explain(Name { name }) => read::explain(app, &name).await,
+            Self::Credentials(Name { name }) => read::credentials(app, &name).await,
+            Self::Logs(command) => command.run(app).await,
+            Self::Shell(command) => command.run(app).await,
+            Self::Psql(command) => command.run(app).await,
+            Self::Restart(command) => command.run(app).await,
+            Self::Suspend(command) => change::suspend(app, command).await,
+            Self::Resume(command) => change::resume(app, command).await,
+            Self::Resize(command) => command.run(app).await,
+            Self::Delete(command) => command.run(app).await,
+            Self::Restore(command) => change::restore(app, command).await,
+        }
+    }
+}
+
+/// One tenant, as the coordinator has it.
+pub async fn get(client: &Client, name: &str) -> Result<Tenant, Failure> {
+    let request = client.request(GetTenantRequest { name: name.to_owned() });
+    client.call(&format!("show tenant `{name}`"), client.tenants().get_tenant(request)).await
+}

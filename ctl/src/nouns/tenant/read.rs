@@ -1,0 +1,264 @@
+//! `isyctl tenant list`, `show`, `explain`, `credentials`: nothing here changes anything.
+
+use clap::{Args, builder::PossibleValuesParser};
+use isyone_proto::pb::v1::{ExplainTenantRequest, ListTenantsRequest, Tenant, TenantPhase};
+
+use super::create;
+use crate::{
+    app::App,
+    clock,
+    exit::{Exit, Outcome},
+    output::{
+        format, placement,
+        table::{Cell, Paint, Table},
+        wire::Wire,
+    },
+};
+
+const PHASES: [&str; 9] = [
+    "pending",
+    "creating",
+    "running",
+    "failing",
+    "suspended",
+    "deleting",
+    "quarantined",
+    "unknown",
+    "updating",
+];
+
+/// `isyctl tenant list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isyctl tenant list
+  isyctl tenant list --host h2 -o wide
+  isyctl tenant list --phase failing
+  isyctl tenant list -o name | xargs -n1 isyctl tenant verify")]
+pub struct List {
+    /// Only tenants on this host
+    #[arg(long)]
+    host: Option<String>,
+    /// Only tenants in this phase
+    #[arg(long, value_parser = PossibleValuesParser::new(PHASES))]
+    phase: Option<String>,
+    /// Also deleted tenants that can still be restored
+    #[arg(long)]
+    deleted: bool,
+    /// At most this many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl List {
+    /// Lists.
+    pub async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let phase = self
+            .phase
+            .and_then(|word| TenantPhase::from_str_name(&format!("TENANT_PHASE_{}", word.to_uppercase())));
+        let tenants = client
+            .pages(self.limit, |page_size, page_token| {
+                let request = client.request(ListTenantsRequest {
+                    page_size,
+                    page_token,
+                    host: self.host.clone().unwrap_or_default(),
+                    show_deleted: self.deleted,
+                    phase: phase.unwrap_or_default().into(),
+                });
+                let client = &client;
+                async move {
+                    let page = client.call("list tenants", client.tenants().list_tenants(request)).await?;
+                    Ok((page.tenants, page.next_page_token))
+                }
+            })
+            .await?;
+        let names = || tenants.iter().map(|t| t.name.clone()).collect();
+        app.ui.emit(&Wire::all(&tenants), names, |wide| list(&tenants, wide, clock::now_ms()))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
+    if tenants.is_empty() {
+        return String::new();
+    }
+    let mut header = vec!["NAME", "PHASE", "HOST", "PLAN", "URL", "AGE"];
+    if wide {
+        header.extend(["CPU", "MEMORY", "DISK", "ODOO IMAGE", "MESSAGE"]);
+    }
+    let mut table = Table::new(header);
+    for tenant in tenants {
+        let spec = tenant.spec.clone().unwrap_or_default();
+        let mut row: Vec<Cell> = vec![
+            tenant.name.as_str().into(),
+            Paint::word(&format::phase(tenant.phase)),
+            format::or_dash(&tenant.host).into(),
+            format::or_dash(&spec.plan).into(),
+            tenant.url.as_str().into(),
+            format::age(now_ms, tenant.create_time.as_ref()).into(),
+        ];
+        if wide {
+            let usage = tenant.usage.as_ref();
+            let used =
+                |show: &dyn Fn(&isyone_proto::pb::v1::Usage) -> String| usage.map_or("-".to_owned(), show);
+            row.extend([
+                used(&|u| format::cpus(u.cpu_millis)).into(),
+                used(&|u| format::bytes(u.memory_bytes)).into(),
+                used(&|u| format::bytes(u.disk_bytes)).into(),
+                format::or_dash(&spec.odoo_image).into(),
+                tenant.message.as_str().into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table.render()
+}
+
+/// `isyctl tenant show`.
+pub async fn show(app: &App, name: &str) -> Outcome {
+    let tenant = super::get(&app.client()?, name).await?;
+    app.ui.emit(&Wire::of(&tenant), || vec![tenant.name.clone()], |_| details(&tenant, clock::now_ms()))?;
+    Ok(Exit::Done)
+}
+
+fn details(tenant: &Tenant, now_ms: i64) -> String {
+    let mut pairs: Vec<(&str, Cell)> = vec![
+        ("Name", tenant.name.as_str().into()),
+        ("Phase", Paint::word(&format::phase(tenant.phase))),
+        ("Wanted", format::desired(tenant.desired_state).into()),
+    ];
+    if !tenant.message.is_empty() {
+        pairs.push(("Message", tenant.message.as_str().into()));
+    }
+    pairs.push(("URL", format::or_dash(&tenant.url).into()));
+    if tenant.hostnames.len() > 1 {
+        pairs.push(("Also", tenant.hostnames[1..].join(", ").into()));
+    }
+    pairs.push(("Host", placed(tenant).into()));
+    pairs.extend(asked(tenant));
+    if let Some(usage) = &tenant.usage {
+        let (cpu, memory, disk) = (
+            format::cpus(usage.cpu_millis),
+            format::bytes(usage.memory_bytes),
+            format::bytes(usage.disk_bytes),
+        );
+        pairs.push(("Uses", format!("{cpu} CPU, {memory} memory, {disk} disk").into()));
+    }
+    pairs.push(("Created", format::local(tenant.create_time.as_ref()).into()));
+    let reported = match &tenant.report_time {
+        Some(time) => format!("{} ago", format::age(now_ms, Some(time))),
+        None => "not since the coordinator started".to_owned(),
+    };
+    pairs.push(("Last report", reported.into()));
+    if tenant.quarantine_expire_time.is_some() {
+        pairs.push(("Restorable until", format::local(tenant.quarantine_expire_time.as_ref()).into()));
+    }
+    pairs.push(("Operation", format::or_dash(&tenant.operation_id).into()));
+    let mut text = Table::pairs(pairs);
+    if !tenant.containers.is_empty() {
+        text.push('\n');
+        text.push_str(&containers(tenant, now_ms));
+    }
+    text
+}
+
+fn placed(tenant: &Tenant) -> String {
+    if tenant.host.is_empty() {
+        return "-".to_owned();
+    }
+    let websocket =
+        if tenant.websocket_port == 0 { String::new() } else { format!(", {}", tenant.websocket_port) };
+    format!(
+        "{} (ports {}{websocket}; network {})",
+        tenant.host,
+        tenant.http_port,
+        format::or_dash(&tenant.subnet)
+    )
+}
+
+fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
+    let spec = tenant.spec.clone().unwrap_or_default();
+    let size = tenant.size.map_or(String::new(), |size| {
+        format!(
+            " ({}, {} CPU, {} disk, {})",
+            format::bytes(size.memory_bytes),
+            format::cpus(size.cpu_millis),
+            format::bytes(size.disk_bytes),
+            format::plural(size.workers as usize, "worker")
+        )
+    });
+    let modules = if spec.modules.is_empty() { "base".to_owned() } else { spec.modules.join(", ") };
+    let mut pairs: Vec<(&str, Cell)> = vec![
+        ("Plan", format!("{}{size}", format::or_dash(&spec.plan)).into()),
+        ("Edition", format::or_dash(&spec.edition).into()),
+        ("Odoo image", format::or_dash(&spec.odoo_image).into()),
+        ("PostgreSQL image", format::or_dash(&spec.postgres_image).into()),
+        (
+            "Locale",
+            [spec.language.as_str(), &spec.country, &spec.time_zone].map(format::or_dash).join(", ").into(),
+        ),
+        ("Modules", modules.into()),
+        ("Login", format::or_dash(&spec.admin_login).into()),
+    ];
+    if !spec.host.is_empty() {
+        pairs.push(("Only on host", spec.host.as_str().into()));
+    }
+    if !spec.host_labels.is_empty() {
+        pairs.push(("Only on hosts with", format::labels(&spec.host_labels).into()));
+    }
+    pairs
+}
+
+fn containers(tenant: &Tenant, now_ms: i64) -> String {
+    let mut table = Table::new(["CONTAINER", "STATE", "HEALTH", "RESTARTS", "OOM KILLS", "UP", "IMAGE"]);
+    for container in &tenant.containers {
+        let running = container.state == "running";
+        let health = match (running, container.healthy) {
+            (true, true) => Paint::word("healthy"),
+            (true, false) => Paint::Warn.on("not yet"),
+            (false, _) => format!("exit {}", container.exit_code).into(),
+        };
+        let up = if running { format::age(now_ms, container.start_time.as_ref()) } else { "-".to_owned() };
+        table.row([
+            container.name.as_str().into(),
+            Paint::word(&container.state),
+            health,
+            container.restarts.to_string().into(),
+            container.oom_kills.to_string().into(),
+            up.into(),
+            // As docker shows it: the algorithm and twelve digits.
+            container.image_digest.chars().take(19).collect::<String>().into(),
+        ]);
+    }
+    table.render()
+}
+
+/// `isyctl tenant explain`.
+pub async fn explain(app: &App, name: &str) -> Outcome {
+    let client = app.client()?;
+    let request = client.request(ExplainTenantRequest { name: name.to_owned() });
+    let found =
+        client.call(&format!("explain tenant `{name}`"), client.tenants().explain_tenant(request)).await?;
+    app.ui.emit(&Wire::of(&found), || vec![found.host.clone()], |wide| placement::explained(&found, wide))?;
+    Ok(Exit::Done)
+}
+
+/// `isyctl tenant credentials`.
+pub async fn credentials(app: &App, name: &str) -> Outcome {
+    let found = create::get_credentials(&app.client()?, name).await?;
+    let text = |wide| {
+        let mut text = create::login(&found);
+        if wide {
+            text.push_str(&Table::pairs([
+                ("Master password", found.master_password.as_str().into()),
+                ("Database", found.database.as_str().into()),
+                ("Database user", found.database_user.as_str().into()),
+                ("Database password", found.database_password.as_str().into()),
+            ]));
+        }
+        text
+    };
+    app.ui.emit(&Wire::of(&found), || vec![name.to_owned()], text)?;
+    Ok(Exit::Done)
+}

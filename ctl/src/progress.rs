@@ -1,0 +1,163 @@
+//! An operation's steps on standard error while somebody waits: redrawn lines on a terminal, one line per event elsewhere.
+
+use std::{collections::HashMap, time::Duration};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use isyone_proto::pb::v1::{Operation, OperationState, OperationStep};
+
+use crate::output::{
+    Ui, format,
+    table::{Paint, clean},
+};
+
+/// Width of the longest step name that agents use (`image-postgres`).
+const NAME_WIDTH: usize = 14;
+
+const RUNNING: &str = "  {spinner} {prefix}  {elapsed:>7}  {wide_msg}";
+const ENDED: &str = "{wide_msg}";
+
+/// The view. Dropping it leaves the finished lines on the screen.
+#[derive(Debug)]
+pub struct Progress {
+    ui: Ui,
+    live: Option<MultiProgress>,
+    bars: HashMap<String, ProgressBar>,
+    /// What was last said about each step, so that it is said once.
+    said: HashMap<String, (i32, String)>,
+    lost: bool,
+}
+
+impl Progress {
+    /// A view that begins with what is known already.
+    pub fn new(ui: &Ui, operation: &Operation) -> Self {
+        let live = ui.live.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+        let mut view = Self { ui: *ui, live, bars: HashMap::new(), said: HashMap::new(), lost: false };
+        view.show(operation);
+        view
+    }
+
+    /// Shows the operation's present state.
+    pub fn show(&mut self, operation: &Operation) {
+        if std::mem::take(&mut self.lost) {
+            self.say("  connected again");
+        }
+        for step in &operation.steps {
+            let now = (step.state, step.detail.clone());
+            let before = self.said.insert(step.name.clone(), now.clone());
+            match &self.live {
+                Some(live) => redraw(&self.ui, live, &mut self.bars, step),
+                None if before.as_ref() != Some(&now) && worth_a_line(step) => self.ui.note(&line(step)),
+                None => {}
+            }
+        }
+    }
+
+    /// The connection is gone for now.
+    pub fn lost(&mut self) {
+        if !std::mem::replace(&mut self.lost, true) {
+            self.say("  connection lost; the work goes on, trying to reach the coordinator again");
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.live {
+            // That the terminal is gone is no reason to stop.
+            Some(live) => drop(live.println(text)),
+            None => self.ui.note(text),
+        }
+    }
+
+    /// Leaves the lines as they are.
+    pub fn end(&mut self) {
+        for bar in self.bars.values().filter(|bar| !bar.is_finished()) {
+            bar.abandon();
+        }
+    }
+}
+
+fn state(step: &OperationStep) -> OperationState {
+    OperationState::try_from(step.state).unwrap_or(OperationState::Unspecified)
+}
+
+fn ended(step: &OperationStep) -> bool {
+    use OperationState::{Cancelled, Failed, Skipped, Succeeded};
+    matches!(state(step), Succeeded | Failed | Cancelled | Skipped)
+}
+
+/// Without a terminal only ends and failures are told: a log is not a movie.
+fn worth_a_line(step: &OperationStep) -> bool {
+    ended(step) || state(step) == OperationState::Retrying
+}
+
+/// One step as a line: mark, name, time, detail.
+pub fn line(step: &OperationStep) -> String {
+    let mark = match state(step) {
+        OperationState::Succeeded => Paint::Good.on("✓"),
+        OperationState::Skipped => Paint::Faint.on("·"),
+        OperationState::Failed | OperationState::Cancelled => Paint::Bad.on("✗"),
+        OperationState::Retrying => Paint::Warn.on("↻"),
+        OperationState::Running => Paint::Warn.on("…"),
+        OperationState::Pending | OperationState::Unspecified => Paint::Faint.on(" "),
+    };
+    let time = format::between(step.start_time.as_ref(), step.end_time.as_ref());
+    let text = format!("  {mark} {:<NAME_WIDTH$}  {time:>7}  {}", clean(&step.name), clean(&step.detail));
+    text.trim_end().to_owned()
+}
+
+fn redraw(ui: &Ui, live: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, step: &OperationStep) {
+    if matches!(state(step), OperationState::Pending | OperationState::Unspecified) {
+        return;
+    }
+    let bar = bars.entry(step.name.clone()).or_insert_with(|| {
+        let bar = live.add(ProgressBar::new_spinner().with_style(style(RUNNING)));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    });
+    if ended(step) {
+        if !bar.is_finished() {
+            bar.set_style(style(ENDED));
+            bar.finish_with_message(ui.painted(&line(step)));
+        }
+        return;
+    }
+    let percent = if step.progress_percent > 0 {
+        format!("{:>3}% ", step.progress_percent.min(100))
+    } else {
+        String::new()
+    };
+    let again = if state(step) == OperationState::Retrying { "trying again: " } else { "" };
+    bar.set_prefix(format!("{:<NAME_WIDTH$}", clean(&step.name)));
+    bar.set_message(format!("{percent}{again}{}", clean(&step.detail)));
+}
+
+/// The templates are constants, and a test parses them.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::table::paint;
+    use prost_types::Timestamp;
+
+    #[test]
+    fn the_templates_parse() {
+        for template in [RUNNING, ENDED] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_one_line() {
+        let step = OperationStep {
+            name: "image-odoo".into(),
+            state: OperationState::Succeeded.into(),
+            start_time: Some(Timestamp { seconds: 10, nanos: 0 }),
+            end_time: Some(Timestamp { seconds: 11, nanos: 650_000_000 }),
+            detail: "pulled\nodoo:18.0".into(),
+            progress_percent: 0,
+        };
+        assert_eq!(paint(&line(&step), false), "  ✓ image-odoo        1.65s  pulled odoo:18.0");
+    }
+}

@@ -1,0 +1,289 @@
+//! What a gRPC status means to a person: which exit code, which words, what to do next. Pure, but for the certificate's
+//! end, which is compared with the given time.
+
+use isyone_proto::{pb::v1, tls};
+use prost::Message as _;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    exit::{Exit, Failure},
+    output::{placement, table::clean},
+};
+
+/// `ErrorInfo` reason of a create that no host can take.
+pub const NO_HOST_FITS: &str = "NO_HOST_FITS";
+const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
+
+/// Whom we talk to and as whom, for error messages.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// `host:port`.
+    pub endpoint: String,
+    /// The context's name.
+    pub context: String,
+    /// When our certificate ends, Unix seconds, if it can be read.
+    pub certificate_end: Option<i64>,
+}
+
+/// A failure below gRPC: the coordinator did not answer this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transport {
+    /// It does not take our certificate. With TLS 1.3 this shows only after the handshake.
+    CertificateRefused,
+    /// Whoever answers there is not our coordinator.
+    WrongServer,
+    /// No connection, so nothing was sent.
+    NotConnected,
+    /// The connection broke: nobody knows whether the request arrived.
+    Lost,
+}
+
+/// Whether, and how, a call failed below gRPC.
+pub fn transport(status: &Status) -> Option<Transport> {
+    let source = std::error::Error::source(status)?;
+    let chain = tls::error_chain(source);
+    if chain.contains("fatal alert") {
+        return Some(Transport::CertificateRefused);
+    }
+    if chain.contains("invalid peer certificate") {
+        return Some(Transport::WrongServer);
+    }
+    let mut cause = Some(source);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return Some(Transport::NotConnected);
+        }
+        cause = error.source();
+    }
+    Some(Transport::Lost)
+}
+
+/// Whether the call may have been carried out all the same, so that only repeating it (with the same request id) tells.
+pub fn outcome_unknown(status: &Status) -> bool {
+    match transport(status) {
+        Some(kind) => kind == Transport::Lost,
+        None => matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
+    }
+}
+
+/// Whether a watch that ended like this is worth opening again.
+pub fn passing(status: &Status) -> bool {
+    match transport(status) {
+        Some(kind) => matches!(kind, Transport::Lost | Transport::NotConnected),
+        None => matches!(status.code(), Code::Unavailable | Code::Cancelled),
+    }
+}
+
+/// The exit code of a status that the coordinator sent.
+pub fn exit_of(code: Code) -> Exit {
+    match code {
+        Code::Ok => Exit::Done,
+        Code::InvalidArgument => Exit::Usage,
+        Code::NotFound => Exit::NotFound,
+        Code::Unauthenticated | Code::PermissionDenied => Exit::Denied,
+        Code::Unavailable | Code::DeadlineExceeded => Exit::Unavailable,
+        _ => Exit::Failed,
+    }
+}
+
+/// The words for a failed call. `doing` completes "cannot …": "create tenant `alfa`".
+pub fn failure(doing: &str, peer: &Peer, status: &Status, now_ms: i64) -> Failure {
+    let failure = match transport(status) {
+        Some(kind) => transport_failure(kind, doing, peer, now_ms),
+        None => answer_failure(doing, peer, status),
+    };
+    let cause = format!("{:?}: {}", status.code(), tls::error_chain(status));
+    failure.cause(cause)
+}
+
+/// The words for a call that took too long.
+pub fn no_answer(doing: &str, peer: &Peer, waited: std::time::Duration) -> Failure {
+    let waited = humantime::format_duration(waited);
+    Failure::new(
+        Exit::Unavailable,
+        format!("cannot {doing}: no answer from the coordinator at {} within {waited}", peer.endpoint),
+    )
+    .hint("try again, or wait longer with --timeout")
+}
+
+fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> Failure {
+    let endpoint = &peer.endpoint;
+    match kind {
+        Transport::CertificateRefused => {
+            let ended = peer.certificate_end.is_some_and(|end| end.saturating_mul(1000) < now_ms);
+            let why = if ended { "it has expired" } else { "revoked, or of another coordinator?" };
+            let message = format!("cannot {doing}: the coordinator at {endpoint} refused this certificate ({why})");
+            Failure::new(Exit::Denied, message).hint(format!(
+                "`isyctl context show {}` shows the certificate; an admin makes a new one with `isyctl operator create`",
+                peer.context
+            ))
+        }
+        Transport::WrongServer => Failure::new(
+            Exit::Unavailable,
+            format!("cannot {doing}: whoever answers at {endpoint} is not the coordinator that the context `{}` knows", peer.context),
+        )
+        .hint("is the address right, and was the coordinator set up anew? Then import its new context file"),
+        Transport::NotConnected => {
+            Failure::new(Exit::Unavailable, format!("cannot {doing}: no connection to the coordinator at {endpoint}"))
+                .hint(format!("is it running, and is the address right? `isyctl context show {}`; -v shows the cause", peer.context))
+        }
+        Transport::Lost => {
+            Failure::new(Exit::Unavailable, format!("cannot {doing}: the coordinator at {endpoint} closed the connection"))
+                .hint("it may be restarting, or may have refused this certificate; -v shows the cause")
+        }
+    }
+}
+
+fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
+    let said = clean(status.message());
+    let mut failure = Failure::new(exit_of(status.code()), format!("cannot {doing}: {said}"));
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.as_str()).unwrap_or_default();
+    if let Some(violations) = details.bad_request().map(|bad| &bad.field_violations).filter(|v| !v.is_empty())
+    {
+        failure.message = format!("cannot {doing}: the coordinator does not accept a value");
+        let lines: Vec<String> = violations
+            .iter()
+            .map(|v| {
+                let field = clean(&v.field);
+                let flag = flag_of(&field).map(|flag| format!("{flag} ({field})")).unwrap_or(field);
+                format!("{flag}: {}", clean(&v.description))
+            })
+            .collect();
+        failure.message = format!("{}: {}", failure.message, lines.join("; "));
+        failure.hint = Some("correct it and try again; `--help` shows what each option takes".to_owned());
+        return failure;
+    }
+    if reason == NO_HOST_FITS {
+        return no_host_fits(doing, status);
+    }
+    failure.hint = hint(status.code(), reason, peer);
+    failure
+}
+
+/// The table of hosts that comes with [`NO_HOST_FITS`].
+fn no_host_fits(doing: &str, status: &Status) -> Failure {
+    let failure = Failure::failed(format!("cannot {doing}: {}", clean(status.message())));
+    no_host_fits_with(failure, attached_placement(status).as_ref())
+}
+
+/// Adds the table and the way out to a failure because of which no host was chosen.
+pub fn no_host_fits_with(mut failure: Failure, placement: Option<&v1::Placement>) -> Failure {
+    failure.detail = placement.filter(|p| !p.hosts.is_empty()).map(|p| placement::table(p, false));
+    failure.hint("add a host (`isyctl host token`), uncordon one, take a smaller --plan or drop --host and --label; nothing was stored")
+}
+
+fn attached_placement(status: &Status) -> Option<v1::Placement> {
+    let rpc = tonic_types::Status::decode(status.details()).ok()?;
+    let any = rpc.details.iter().find(|any| any.type_url == PLACEMENT_URL)?;
+    v1::Placement::decode(any.value.as_slice()).ok()
+}
+
+fn hint(code: Code, reason: &str, peer: &Peer) -> Option<String> {
+    let text = match code {
+        Code::NotFound => "`list` shows what there is; names of deleted tenants need `tenant list --deleted`",
+        Code::AlreadyExists => {
+            "repeat the options it was created with, choose another name, or use --force to apply these to it (its data is kept)"
+        }
+        Code::PermissionDenied => {
+            "`isyctl version` shows your role; an admin can give another with `isyctl operator create`"
+        }
+        Code::Unauthenticated => {
+            return Some(format!(
+                "`isyctl context show {}` shows the certificate that was used",
+                peer.context
+            ));
+        }
+        Code::Aborted => "something else changed it at the same time: look at `isyctl op list` and try again",
+        Code::OutOfRange => "events were dropped meanwhile: start again without --after",
+        Code::ResourceExhausted => "the coordinator is busy or at a limit: try again later",
+        Code::Unimplemented => "the coordinator may be older than this isyctl: `isyctl version` shows both",
+        Code::Unavailable | Code::DeadlineExceeded => {
+            "try again; `isyctl host list` shows whether the host is there"
+        }
+        Code::Internal | Code::Unknown | Code::DataLoss => "the coordinator's log has the details",
+        _ if reason.is_empty() => return None,
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// The option that fills a field of a request.
+pub fn flag_of(field: &str) -> Option<&'static str> {
+    let name = field.split('[').next().unwrap_or(field);
+    let name = name.strip_prefix("spec.").unwrap_or(name);
+    Some(match name {
+        "name" => "NAME",
+        "plan" => "--plan",
+        "domains" => "--domain",
+        "language" => "--lang",
+        "country" => "--country",
+        "time_zone" => "--tz",
+        "modules" => "--modules",
+        "edition" => "--edition",
+        "odoo_image" => "--odoo-image",
+        "postgres_image" => "--postgres-image",
+        "host" => "--host",
+        "host_labels" | "labels" => "--label",
+        "admin_login" => "--login",
+        "ttl_seconds" | "ttl_days" => "--ttl",
+        "role" => "--role",
+        "tail" => "--tail",
+        "after_sequence" => "--after",
+        "tenant" => "--tenant",
+        "id" => "ID",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> Peer {
+        Peer { endpoint: "c:7443".into(), context: "prod".into(), certificate_end: Some(100) }
+    }
+
+    #[test]
+    fn every_code_has_its_exit() {
+        let table = [
+            (Code::InvalidArgument, 2),
+            (Code::NotFound, 3),
+            (Code::Unauthenticated, 4),
+            (Code::PermissionDenied, 4),
+            (Code::Unavailable, 5),
+            (Code::DeadlineExceeded, 5),
+            (Code::AlreadyExists, 1),
+            (Code::FailedPrecondition, 1),
+            (Code::ResourceExhausted, 1),
+            (Code::Internal, 1),
+        ];
+        for (code, exit) in table {
+            assert_eq!(failure("x", &peer(), &Status::new(code, "m"), 0).exit.code(), exit, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn fields_are_named_as_the_person_typed_them() {
+        for (field, flag) in [
+            ("spec.domains[2]", "--domain"),
+            ("spec.host_labels[\"a\"]", "--label"),
+            ("name", "NAME"),
+            ("plan", "--plan"),
+        ] {
+            assert_eq!(flag_of(field), Some(flag), "{field}");
+        }
+        assert_eq!(flag_of("spec.new_field"), None);
+        let status = Status::from(isyone_proto::error::FieldError::new("spec.domains[0]", "is no name"));
+        let failure = failure("create tenant `alfa`", &peer(), &status, 0);
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.message.contains("--domain (spec.domains[0]): is no name"), "{failure}");
+    }
+
+    #[test]
+    fn what_the_coordinator_says_cannot_drive_the_terminal() {
+        let failure = failure("x", &peer(), &Status::failed_precondition("a\x1b[2Jb\nc"), 0);
+        assert_eq!(failure.message, "cannot x: a\\u{1b}[2Jb c");
+    }
+}

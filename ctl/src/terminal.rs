@@ -1,0 +1,43 @@
+//! The local terminal in raw mode for as long as a remote program has it, and back again on every way out: the guard's
+//! drop runs on return, on error and on panic, and whoever holds it ends on signals by returning.
+
+use std::io::{self, IsTerminal as _};
+
+use rustix::termios::{self, OptionalActions, Termios};
+
+/// Raw mode, until dropped.
+#[derive(Debug)]
+pub struct RawMode {
+    before: Termios,
+}
+
+impl RawMode {
+    /// Switches the terminal on standard input to raw mode.
+    pub fn enter() -> io::Result<Self> {
+        let before = termios::tcgetattr(io::stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // Nothing better can be done when the terminal is gone.
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Whether a person sits at both ends.
+pub fn interactive() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Columns and rows; 80 by 24 where nobody knows.
+pub fn size() -> (u32, u32) {
+    match termios::tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => (80, 24),
+    }
+}

@@ -1,0 +1,125 @@
+//! Waiting for an operation: watches it until it is done, through lost connections, with a live view of its steps.
+//! Stopping to wait never stops the operation.
+
+use std::time::Duration;
+
+use isyone_proto::pb::v1::{Operation, OperationState, WatchOperationRequest};
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::{
+    client::{self, Client},
+    exit::{Exit, Failure},
+    output::{Ui, format, table::clean},
+    progress::Progress,
+    status,
+};
+
+/// How long a coordinator may be away while we wait: longer than a restart, shorter than patience.
+const MAX_SILENCE: Duration = Duration::from_secs(120);
+/// Pause between attempts to reach it again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Watches `first` until it is done or `limit` has passed, and answers its last state if it succeeded.
+pub async fn finished(
+    client: &Client,
+    ui: &Ui,
+    first: Operation,
+    limit: Option<Duration>,
+) -> Result<Operation, Failure> {
+    let id = first.id.clone();
+    let mut progress = Progress::new(ui, &first);
+    let last = if first.done {
+        first
+    } else {
+        let deadline = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let watched = tokio::select! {
+            watched = watch(client, &id, &mut progress) => watched,
+            stopped = client::interrupted() => Err(left_running(stopped, "stopped waiting", &id)),
+            () = deadline => {
+                let waited = humantime::format_duration(limit.unwrap_or_default());
+                Err(left_running(Failure::new(Exit::Unavailable, ""), &format!("not done within {waited}"), &id))
+            }
+        };
+        progress.end();
+        watched?
+    };
+    judge(last)
+}
+
+fn left_running(mut failure: Failure, what: &str, id: &str) -> Failure {
+    failure.message = format!("{what}: the work goes on in the background");
+    failure.hint(format!("follow it with `isyctl op watch {id}`"))
+}
+
+async fn watch(client: &Client, id: &str, progress: &mut Progress) -> Result<Operation, Failure> {
+    let doing = format!("watch operation {id}");
+    let mut heard = Instant::now();
+    loop {
+        let lost = match follow(client, id, &doing, progress, &mut heard).await? {
+            Ok(operation) => return Ok(operation),
+            Err(status) => status,
+        };
+        if !status::passing(&lost) || heard.elapsed() > MAX_SILENCE {
+            return Err(client
+                .failure(&doing, &lost)
+                .hint(format!("the work goes on: `isyctl op watch {id}`")));
+        }
+        progress.lost();
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// One connection's worth of watching.
+async fn follow(
+    client: &Client,
+    id: &str,
+    doing: &str,
+    progress: &mut Progress,
+    heard: &mut Instant,
+) -> Result<Result<Operation, Status>, Failure> {
+    let mut service = client.operations();
+    let mut stream = match client
+        .open(doing, service.watch_operation(WatchOperationRequest { id: id.to_owned() }))
+        .await
+    {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(status)) => return Ok(Err(status)),
+        // No answer in time is a lost connection too.
+        Err(failure) if heard.elapsed() > MAX_SILENCE => return Err(failure),
+        Err(failure) => return Ok(Err(Status::unavailable(failure.message))),
+    };
+    loop {
+        match stream.message().await {
+            Ok(Some(operation)) => {
+                *heard = Instant::now();
+                progress.show(&operation);
+                if operation.done {
+                    return Ok(Ok(operation));
+                }
+            }
+            Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),
+            Err(status) => return Ok(Err(status)),
+        }
+    }
+}
+
+fn judge(operation: Operation) -> Result<Operation, Failure> {
+    if operation.state == i32::from(OperationState::Succeeded) {
+        return Ok(operation);
+    }
+    let (kind, state) = (format::operation_kind(operation.kind), format::operation_state(operation.state));
+    let why =
+        if operation.error.is_empty() { String::new() } else { format!(": {}", clean(&operation.error)) };
+    Err(Failure::failed(format!("the {kind} of tenant `{}` {state}{why}", clean(&operation.tenant))).hint(
+        format!(
+            "`isyctl op show {}` has its steps, `isyctl tenant show {}` the tenant",
+            operation.id, operation.tenant
+        ),
+    ))
+}
