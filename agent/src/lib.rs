@@ -1,1 +1,19 @@
-//! Placeholder while the workspace is laid out.
+//! The host agent: runs a host's tenant stacks as the coordinator's plan says, and reports.
+//!
+//! Pure parts decide: `diff` (what to do), `stack` and `render` (what a stack is), `firewall`, `sql`, `steps`. The others
+//! act and make no choices. The agent works without the coordinator from the plan in its `ledger`.
+//! Not here: placement, ports, passwords; they come with the plan.
+
+pub mod clock;
+pub mod config;
+pub mod diff;
+pub mod docker;
+pub mod fsutil;
+pub mod images;
+pub mod ledger;
+pub mod render;
+pub mod sql;
+pub mod stack;
+pub mod state;
+pub mod steps;
+pub mod testing;

@@ -1,0 +1,46 @@
+//! The one place where the agent reads a clock or draws a random number; everything else takes them as arguments or
+//! asks here.
+//!
+//! Not here: timers (tokio's) and time arithmetic.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use isyone_proto::plan::UnixMs;
+
+/// Milliseconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "the agent's one read of the wall clock")]
+pub fn now_ms() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
+}
+
+/// A duration between zero and `limit`, evenly spread: full jitter, so that a fleet does not knock all at once.
+pub fn jitter(limit: Duration) -> Duration {
+    // A v4 UUID's low half holds 62 random bits; 32 of them are plenty here.
+    let random = (uuid::Uuid::new_v4().as_u128() & 0xffff_ffff) as u32;
+    limit.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// Doubles from `first` up to `cap`; `attempt` counts from 0.
+pub fn backoff(attempt: u32, first: Duration, cap: Duration) -> Duration {
+    first.saturating_mul(1u32 << attempt.min(16)).min(cap)
+}
+
+/// Changes with each boot of the machine; empty where the kernel does not tell.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_cap_and_jitter_stays_below() {
+        let (first, cap) = (Duration::from_millis(200), Duration::from_secs(15));
+        assert_eq!(backoff(0, first, cap), first);
+        assert_eq!(backoff(3, first, cap), Duration::from_millis(1600));
+        assert_eq!(backoff(u32::MAX, first, cap), cap);
+        assert!((0..100).all(|_| jitter(cap) <= cap));
+    }
+}

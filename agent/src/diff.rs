@@ -1,0 +1,463 @@
+//! Observed + desired → what to do, each with its reason. Pure: no clock, no Docker, no files.
+//!
+//! Actions come in waves; within a wave the lanes run at the same time, within a lane one after the other. After each run
+//! the world is observed and compared again, until nothing is left to do. Not here: doing it (execute).
+
+use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
+
+use crate::{
+    docker::{Container, LABEL_CONFIG_HASH, LABEL_UID, Network, Volume},
+    images::ImageFacts,
+    sql,
+    stack::Stack,
+    state::{Database, TenantState},
+};
+
+/// Odoo with a hundred modules on a slow disk needs minutes until it answers; after that silence is a finding.
+pub const START_GRACE_MS: UnixMs = 180_000;
+
+/// One thing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Fetch the image of a role.
+    PullImage(Role),
+    /// Stop, gracefully.
+    StopContainer(Role),
+    /// Remove a container; data stays in its volume.
+    RemoveContainer(Role),
+    /// Remove the leftover of an interrupted `odoo -i`.
+    RemoveInit,
+    /// Remove the tenant's network.
+    RemoveNetwork,
+    /// Remove a volume: only of a purged tenant.
+    RemoveVolume(Role),
+    /// Remove the tenant's directory: only of a purged tenant.
+    RemoveDirectory,
+    /// Write compose file, `.env`, odoo.conf.
+    WriteFiles,
+    /// Make a volume.
+    CreateVolume(Role),
+    /// Make the network.
+    CreateNetwork,
+    /// Make a container, not yet started.
+    CreateContainer(Role),
+    /// Change memory and CPU in flight.
+    UpdateLimits(Role),
+    /// Fill the volumes from the golden snapshot.
+    CopyGolden,
+    /// Fill them with `odoo -i`.
+    InitDatabase,
+    /// Start.
+    StartContainer(Role),
+    /// Stop and start, because an operator asked.
+    RestartContainer(Role),
+    /// Wait until PostgreSQL answers.
+    AwaitPostgres,
+    /// Give a filled database this tenant's keys.
+    Rekey,
+    /// A stand-in has no database.
+    SkipDatabase,
+    /// Write a changed address or role password into the database.
+    UpdateSettings,
+    /// Wait until `/web/health` is 200.
+    AwaitOdoo,
+}
+
+impl Action {
+    /// Name of the step that shows it.
+    pub fn step(self) -> &'static str {
+        match self {
+            Self::PullImage(Role::Postgres) => "image-postgres",
+            Self::PullImage(Role::Odoo) => "image-odoo",
+            Self::RemoveNetwork | Self::CreateNetwork => "network",
+            Self::RemoveVolume(_) | Self::CreateVolume(_) | Self::WriteFiles | Self::RemoveDirectory => "volumes",
+            Self::CopyGolden | Self::InitDatabase | Self::RemoveInit | Self::SkipDatabase => "database",
+            Self::Rekey | Self::UpdateSettings => "rekey",
+            Self::AwaitOdoo => "healthy",
+            Self::AwaitPostgres
+            | Self::StopContainer(Role::Postgres)
+            | Self::RemoveContainer(Role::Postgres)
+            | Self::CreateContainer(Role::Postgres)
+            | Self::UpdateLimits(Role::Postgres)
+            | Self::StartContainer(Role::Postgres)
+            | Self::RestartContainer(Role::Postgres) => "postgres",
+            Self::StopContainer(Role::Odoo)
+            | Self::RemoveContainer(Role::Odoo)
+            | Self::CreateContainer(Role::Odoo)
+            | Self::UpdateLimits(Role::Odoo)
+            | Self::StartContainer(Role::Odoo)
+            | Self::RestartContainer(Role::Odoo) => "odoo",
+        }
+    }
+}
+
+/// An action in its place, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Waves run one after the other.
+    pub wave: u8,
+    /// Lanes of a wave run at the same time.
+    pub lane: u8,
+    /// What.
+    pub action: Action,
+    /// Why.
+    pub reason: String,
+}
+
+/// What Docker and the disk say.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Odoo's image, when present.
+    pub odoo_image: Option<ImageFacts>,
+    /// PostgreSQL's image, when present.
+    pub postgres_image: Option<ImageFacts>,
+    /// The tenant's network.
+    pub network: Option<Network>,
+    /// PostgreSQL's volume.
+    pub postgres_volume: Option<Volume>,
+    /// Odoo's volume.
+    pub odoo_volume: Option<Volume>,
+    /// `postgres_<t>`.
+    pub postgres: Option<Container>,
+    /// `odoo_<t>`.
+    pub odoo: Option<Container>,
+    /// `odoo_<t>_init`.
+    pub init: Option<Container>,
+    /// The rendered files are on disk as they should be.
+    pub files_current: bool,
+    /// The tenant's directory exists.
+    pub directory: bool,
+    /// A golden snapshot fits, and its copies can be made.
+    pub golden: bool,
+    /// PostgreSQL answered just now.
+    pub postgres_ready: bool,
+    /// `/web/health` took so many milliseconds just now, or why it did not answer.
+    pub odoo_health: Option<Result<u32, String>>,
+}
+
+impl Observed {
+    /// The container of a role.
+    pub fn container(&self, role: Role) -> Option<&Container> {
+        match role {
+            Role::Odoo => self.odoo.as_ref(),
+            Role::Postgres => self.postgres.as_ref(),
+        }
+    }
+    /// The volume of a role.
+    pub fn volume(&self, role: Role) -> Option<&Volume> {
+        match role {
+            Role::Odoo => self.odoo_volume.as_ref(),
+            Role::Postgres => self.postgres_volume.as_ref(),
+        }
+    }
+    fn is_up(&self, role: Role) -> bool {
+        self.container(role).is_some_and(Container::is_up)
+    }
+    /// Neither container, network nor volume.
+    pub fn is_absent(&self) -> bool {
+        self.odoo.is_none()
+            && self.postgres.is_none()
+            && self.init.is_none()
+            && self.network.is_none()
+            && self.odoo_volume.is_none()
+            && self.postgres_volume.is_none()
+    }
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Desired.
+    pub plan: &'a TenantPlan,
+    /// Desired, rendered; `None` while an image is missing.
+    pub stack: Option<&'a Stack>,
+    /// Found.
+    pub observed: &'a Observed,
+    /// Remembered.
+    pub state: &'a TenantState,
+    /// A higher epoch was seen: this copy must not run.
+    pub stale: bool,
+    /// Why no new tenant may be started on this host, if so.
+    pub no_new: Option<&'a str>,
+    /// Now.
+    pub now: UnixMs,
+}
+
+/// Going on would do harm or cannot work; a person must act. Tried again all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Blocked(pub String);
+
+/// The state without a `state.json`: volumes that are there with this uid hold data, and are taken as they are.
+pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
+    let mut state = TenantState::new(plan);
+    let ours = |v: &Volume| v.labels.get(LABEL_UID).is_some_and(|uid| *uid == plan.uid.to_string());
+    if observed.postgres_volume.as_ref().is_some_and(ours) {
+        state.database = Database::Ready { synced: true, boot: String::new() };
+    }
+    state
+}
+
+/// Removal of volumes is allowed.
+pub fn may_purge(plan: &TenantPlan, now: UnixMs) -> bool {
+    plan.desired == DesiredState::Purged && (plan.purge_now || plan.quarantine_until.is_some_and(|until| until <= now))
+}
+
+#[derive(Default)]
+struct List(Vec<Step>);
+
+impl List {
+    fn add(&mut self, wave: u8, lane: u8, action: Action, reason: impl Into<String>) {
+        self.0.push(Step { wave, lane, action, reason: reason.into() });
+    }
+}
+
+const ROLES: [Role; 2] = [Role::Postgres, Role::Odoo];
+
+/// Compares. An empty list: nothing to do.
+pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
+    if inputs.stale {
+        return Ok(stop_all(inputs.observed, "another host holds a newer copy of this tenant"));
+    }
+    match inputs.plan.desired {
+        DesiredState::Running => run(inputs),
+        DesiredState::Suspended => Ok(stop_all(inputs.observed, "suspended")),
+        DesiredState::Quarantined => Ok(take_down(inputs.observed, "deleted, volumes kept")),
+        DesiredState::Purged => purge(inputs),
+    }
+}
+
+/// Odoo first: its requests end while PostgreSQL still answers.
+fn stop_all(observed: &Observed, reason: &str) -> Vec<Step> {
+    let mut list = List::default();
+    if observed.init.is_some() {
+        list.add(0, 1, Action::RemoveInit, reason);
+    }
+    for (wave, role) in [(0, Role::Odoo), (1, Role::Postgres)] {
+        if observed.is_up(role) {
+            list.add(wave, 0, Action::StopContainer(role), reason);
+        }
+    }
+    list.0
+}
+
+fn take_down(observed: &Observed, reason: &str) -> Vec<Step> {
+    let mut list = List(stop_all(observed, reason));
+    for role in ROLES {
+        if observed.container(role).is_some() {
+            list.add(2, role as u8, Action::RemoveContainer(role), reason);
+        }
+    }
+    if observed.network.is_some() {
+        list.add(3, 0, Action::RemoveNetwork, reason);
+    }
+    list.0
+}
+
+fn purge(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
+    let observed = inputs.observed;
+    let mut list = List(take_down(observed, "deleted"));
+    if !may_purge(inputs.plan, inputs.now) {
+        return Ok(list.0);
+    }
+    for role in ROLES {
+        if let Some(volume) = observed.volume(role) {
+            own_volume(inputs.plan, role, volume)?;
+            list.add(4, role as u8, Action::RemoveVolume(role), "the quarantine is over");
+        }
+    }
+    if observed.directory {
+        list.add(5, 0, Action::RemoveDirectory, "the quarantine is over");
+    }
+    Ok(list.0)
+}
+
+fn volume_name(plan: &TenantPlan, role: Role) -> String {
+    match role {
+        Role::Odoo => plan.name.odoo_volume(),
+        Role::Postgres => plan.name.postgres_volume(),
+    }
+}
+
+fn own_volume(plan: &TenantPlan, role: Role, volume: &Volume) -> Result<(), Blocked> {
+    let uid = volume.labels.get(LABEL_UID).map_or("nobody", String::as_str);
+    if uid == plan.uid.to_string() {
+        return Ok(());
+    }
+    Err(Blocked(format!(
+        "volume {} belongs to another tenant (label {LABEL_UID}={uid}, this tenant is {}); purge that one first, or move its volume away",
+        volume_name(plan, role),
+        plan.uid
+    )))
+}
+
+fn run(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
+    let observed = inputs.observed;
+    let mut list = List::default();
+    for (lane, (role, image)) in [(Role::Postgres, &observed.postgres_image), (Role::Odoo, &observed.odoo_image)].into_iter().enumerate() {
+        if image.is_none() {
+            list.add(0, lane as u8, Action::PullImage(role), "the image is not on this host");
+        }
+    }
+    let Some(stack) = inputs.stack.filter(|_| list.0.is_empty()) else { return Ok(list.0) };
+    check_volumes(inputs)?;
+    if let (Some(why), false) = (inputs.no_new, inputs.state.is_ready()) {
+        return Err(Blocked(why.to_owned()));
+    }
+    let kept = clear_the_way(&mut list, inputs, stack);
+    make(&mut list, inputs, stack, &kept);
+    fill(&mut list, inputs, stack);
+    start(&mut list, inputs, &kept);
+    Ok(list.0)
+}
+
+fn check_volumes(inputs: &Inputs<'_>) -> Result<(), Blocked> {
+    for role in ROLES {
+        match inputs.observed.volume(role) {
+            Some(volume) => own_volume(inputs.plan, role, volume)?,
+            None if inputs.state.is_ready() => {
+                return Err(Blocked(format!(
+                    "volume {} is gone, and with it this tenant's data; nothing new is put in its place. Restore it from a backup, or delete the tenant",
+                    volume_name(inputs.plan, role)
+                )));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Which of the present things may stay.
+#[derive(Debug, Default)]
+struct Kept {
+    network: bool,
+    postgres: bool,
+    odoo: bool,
+}
+
+impl Kept {
+    fn container(&self, role: Role) -> bool {
+        match role {
+            Role::Odoo => self.odoo,
+            Role::Postgres => self.postgres,
+        }
+    }
+}
+
+/// Wave 1 and 2: what is in the way goes.
+fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
+    let observed = inputs.observed;
+    let network_fits = observed.network.as_ref().is_none_or(|n| n.subnet == stack.subnet);
+    if observed.init.is_some() {
+        list.add(1, 2, Action::RemoveInit, "an earlier initialisation was interrupted");
+    }
+    let mut kept = Kept { network: observed.network.is_some() && network_fits, ..Kept::default() };
+    for role in ROLES {
+        let Some(container) = observed.container(role) else { continue };
+        let wanted = stack.container(role).labels.get(LABEL_CONFIG_HASH).map_or("", String::as_str);
+        let reason = if !network_fits {
+            "its network has another subnet"
+        } else if container.label(LABEL_UID) != inputs.plan.uid.to_string() {
+            "it was made for another tenant of this name"
+        } else if container.label(LABEL_CONFIG_HASH) != wanted {
+            "its configuration has changed"
+        } else if matches!(container.state.as_str(), "dead" | "removing") {
+            "Docker could not remove it"
+        } else {
+            match role {
+                Role::Odoo => kept.odoo = true,
+                Role::Postgres => kept.postgres = true,
+            }
+            if container.is_up() && !inputs.state.is_ready() && (role == Role::Odoo || observed.golden) {
+                list.add(1, role as u8, Action::StopContainer(role), "its database is not ready");
+            }
+            continue;
+        };
+        if container.is_up() {
+            list.add(1, role as u8, Action::StopContainer(role), reason);
+        }
+        list.add(1, role as u8, Action::RemoveContainer(role), reason);
+    }
+    if !network_fits {
+        list.add(2, 0, Action::RemoveNetwork, "it has another subnet");
+    }
+    kept
+}
+
+/// Waves 3 and 4: files and volumes, then network and containers.
+fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
+    let observed = inputs.observed;
+    if !observed.files_current {
+        list.add(3, 0, Action::WriteFiles, "files differ from the plan");
+    }
+    for role in ROLES {
+        if observed.volume(role).is_none() {
+            list.add(3, 1, Action::CreateVolume(role), "it is not there");
+        }
+    }
+    if !kept.network {
+        list.add(4, 0, Action::CreateNetwork, "it is not there");
+    }
+    for role in ROLES {
+        if !kept.container(role) {
+            list.add(4, 0, Action::CreateContainer(role), "it is not there");
+            continue;
+        }
+        if observed.container(role).is_some_and(|c| c.limits != stack.container(role).limits) {
+            list.add(4, 0, Action::UpdateLimits(role), "the size has changed");
+        }
+    }
+}
+
+/// Waves 4 to 5: the database's content. The golden copy needs only the volumes, so it runs beside making containers.
+fn fill(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
+    if stack.standin {
+        return;
+    }
+    if let Database::Empty | Database::Filling = inputs.state.database {
+        if inputs.observed.golden {
+            list.add(4, 1, Action::CopyGolden, "a golden snapshot fits");
+        } else {
+            list.add(5, 0, Action::InitDatabase, "there is no golden snapshot yet");
+        }
+    }
+}
+
+/// Waves 6 to 9: PostgreSQL, keys, Odoo, healthy.
+fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
+    let Inputs { plan, observed, state, .. } = *inputs;
+    let standin = inputs.stack.is_some_and(|s| s.standin);
+    let untouched = |role| kept.container(role) && observed.is_up(role) && (state.is_ready() || (role == Role::Postgres && !observed.golden));
+    let postgres_stays = untouched(Role::Postgres) && plan.postgres_restarts <= state.postgres_restarts;
+    if !untouched(Role::Postgres) {
+        list.add(6, 0, Action::StartContainer(Role::Postgres), "it should run");
+    } else if !postgres_stays {
+        list.add(6, 0, Action::RestartContainer(Role::Postgres), "a restart was asked for");
+    }
+    if !postgres_stays || !observed.postgres_ready || !state.is_ready() {
+        list.add(6, 0, Action::AwaitPostgres, "Odoo needs it");
+    }
+    let settings_changed = state.is_ready() && state.settings != sql::settings_digest(plan) && !standin;
+    if !state.is_ready() {
+        let (action, reason) = if standin { (Action::SkipDatabase, "stand-in image") } else { (Action::Rekey, "the database is new") };
+        list.add(7, 0, action, reason);
+    } else if settings_changed {
+        list.add(7, 0, Action::UpdateSettings, "address or database password have changed");
+    }
+    let odoo_stays = untouched(Role::Odoo) && plan.odoo_restarts <= state.odoo_restarts && !settings_changed;
+    if !untouched(Role::Odoo) {
+        list.add(8, 0, Action::StartContainer(Role::Odoo), "it should run");
+    } else if !odoo_stays {
+        let why = if settings_changed { "its settings have changed" } else { "a restart was asked for" };
+        list.add(8, 0, Action::RestartContainer(Role::Odoo), why);
+    }
+    let healthy = observed.odoo_health.as_ref().is_some_and(Result::is_ok);
+    let young = observed.odoo.as_ref().and_then(|c| c.started_ms).is_some_and(|at| inputs.now - at < START_GRACE_MS);
+    if !odoo_stays || (!healthy && young) {
+        list.add(9, 0, Action::AwaitOdoo, "it has just started");
+    }
+}
+
+#[cfg(test)]
+#[path = "diff_tests.rs"]
+mod tests;

@@ -1,0 +1,537 @@
+//! [`Docker`] over the Engine API with bollard.
+//!
+//! bollard 0.21 sends no API version (fussybeaver/bollard#736), so the daemon would answer in its own newest shape: the
+//! negotiated one is put before each path. The connection is made at the first call and again after a failure: the
+//! agent starts before Docker if need be. Not here: any decision.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use bollard::{
+    Docker as Client,
+    container::LogOutput,
+    errors::Error as BollardError,
+    exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults},
+    models as m,
+    query_parameters as q,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use tokio::io::AsyncWriteExt as _;
+use tonic::async_trait;
+
+use super::{
+    Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput, ExecSession,
+    ExecState, Image, LABEL_TENANT, Limits, LogQuery, MAX_OUTPUT_BYTES, MountSource, Named, Network, PullProgress, Result,
+    Volume,
+};
+
+/// Until the head of an answer. Creating a network on a busy daemon takes seconds; a hanging daemon must show.
+const CALL_TIMEOUT_S: u64 = 60;
+/// Beyond a stop's own grace.
+const STOP_MARGIN_S: u64 = 30;
+/// A one-off container may initialise a hundred modules on a slow disk.
+const WAIT_TIMEOUT_S: u64 = 3600;
+/// One layer's status lines come many times a second; a silent registry must not hold a tenant for ever.
+const PULL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The Engine behind a socket.
+pub struct Engine {
+    address: String,
+    client: ArcSwapOption<Client>,
+}
+
+impl Engine {
+    /// For `unix:///var/run/docker.sock` or `tcp://host:port`. Connects later.
+    pub fn new(address: &str) -> Self {
+        Self { address: address.to_owned(), client: ArcSwapOption::empty() }
+    }
+
+    async fn client(&self) -> Result<Arc<Client>> {
+        if let Some(client) = self.client.load_full() {
+            return Ok(client);
+        }
+        let fresh = if self.address.starts_with("unix://") || self.address.starts_with('/') {
+            Client::connect_with_unix(&self.address, CALL_TIMEOUT_S, bollard::API_DEFAULT_VERSION)
+        } else {
+            Client::connect_with_http(&self.address, CALL_TIMEOUT_S, bollard::API_DEFAULT_VERSION)
+        };
+        let negotiated = fresh.map_err(unreachable)?.negotiate_version().await.map_err(unreachable)?;
+        let client = Arc::new(with_version_prefix(negotiated));
+        self.client.store(Some(client.clone()));
+        Ok(client)
+    }
+
+    /// Maps an error; a lost connection is forgotten, because another daemon version may come back.
+    fn failed(&self, error: BollardError) -> DockerError {
+        let error = classify(error);
+        if matches!(error, DockerError::Unreachable(_)) {
+            self.client.store(None);
+        }
+        error
+    }
+
+    async fn call<T, F>(&self, f: impl FnOnce(Arc<Client>) -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, BollardError>>,
+    {
+        let client = self.client().await?;
+        f(client).await.map_err(|e| self.failed(e))
+    }
+
+    /// As `call`, with "not there" as `None`.
+    async fn find<T, F>(&self, f: impl FnOnce(Arc<Client>) -> F) -> Result<Option<T>>
+    where
+        F: Future<Output = std::result::Result<T, BollardError>>,
+    {
+        match self.call(f).await {
+            Ok(found) => Ok(Some(found)),
+            Err(DockerError::NotFound(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn with_version_prefix(client: Client) -> Client {
+    let version = client.client_version();
+    let prefix = format!("/v{}.{}", version.major_version, version.minor_version);
+    client.with_request_modifier(move |mut request| {
+        let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        if !path.starts_with("/v1.") {
+            let mut parts = request.uri().clone().into_parts();
+            parts.path_and_query = format!("{prefix}{path}").parse().ok();
+            if let Ok(uri) = http::Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+        request
+    })
+}
+
+fn unreachable(error: BollardError) -> DockerError {
+    DockerError::Unreachable(isyone_proto::tls::error_chain(&error))
+}
+
+fn classify(error: BollardError) -> DockerError {
+    match error {
+        BollardError::DockerResponseServerError { status_code: 404, message } => DockerError::NotFound(message),
+        BollardError::DockerResponseServerError { status_code: 409, message } => DockerError::Conflict(message),
+        BollardError::DockerResponseServerError { message, .. } => DockerError::Refused(message),
+        BollardError::DockerStreamError { error } => DockerError::Refused(error),
+        other => unreachable(other),
+    }
+}
+
+fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
+    let mut map: HashMap<String, Vec<String>> = HashMap::new();
+    for (key, value) in pairs {
+        map.entry((*key).to_owned()).or_default().push((*value).to_owned());
+    }
+    map
+}
+
+fn chunk(output: LogOutput) -> Chunk {
+    match output {
+        LogOutput::StdErr { message } => (true, message),
+        LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => (false, message),
+    }
+}
+
+fn append(buffer: &mut Vec<u8>, message: &Bytes) {
+    let room = MAX_OUTPUT_BYTES.saturating_sub(buffer.len());
+    buffer.extend_from_slice(&message[..message.len().min(room)]);
+}
+
+fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
+    let mounts = spec.mounts.iter().map(|mount| {
+        let (typ, source, read_only) = match &mount.source {
+            MountSource::Volume(name) => (m::MountType::VOLUME, name, false),
+            MountSource::File(path) => (m::MountType::BIND, path, true),
+        };
+        m::Mount { target: Some(mount.target.clone()), source: Some(source.clone()), typ: Some(typ), read_only: Some(read_only), ..Default::default() }
+    });
+    let ports = spec.ports.iter().map(|port| {
+        let binding = m::PortBinding { host_ip: Some(port.host_ip.to_string()), host_port: Some(port.host.to_string()) };
+        (format!("{}/tcp", port.container), Some(vec![binding]))
+    });
+    let restart = if spec.restart { m::RestartPolicyNameEnum::UNLESS_STOPPED } else { m::RestartPolicyNameEnum::NO };
+    // A noisy tenant must not fill the disk: three files of ten megabytes each.
+    let log_options = HashMap::from([("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())]);
+    let endpoint = m::EndpointSettings { aliases: Some(spec.aliases.clone()), ..Default::default() };
+    m::ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
+        env: Some(spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        exposed_ports: Some(spec.ports.iter().map(|p| format!("{}/tcp", p.container)).collect()),
+        stop_timeout: Some(i64::from(spec.stop_grace_s)),
+        host_config: Some(m::HostConfig {
+            memory: Some(spec.limits.memory_bytes as i64),
+            memory_swap: Some(spec.limits.memory_bytes as i64), // equal: no swap
+            nano_cpus: Some(spec.limits.nano_cpus as i64),
+            pids_limit: Some(i64::from(spec.limits.pids)),
+            shm_size: spec.shm_bytes.map(|b| b as i64),
+            restart_policy: Some(m::RestartPolicy { name: Some(restart), maximum_retry_count: None }),
+            log_config: Some(m::HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(log_options) }),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(spec.cap_add.clone()),
+            security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+            init: Some(spec.init),
+            mounts: Some(mounts.collect()),
+            port_bindings: Some(ports.collect()),
+            network_mode: Some(spec.network.clone()),
+            ..Default::default()
+        }),
+        networking_config: Some(m::NetworkingConfig { endpoints_config: Some(HashMap::from([(spec.network.clone(), endpoint)])) }),
+        ..Default::default()
+    }
+}
+
+fn container_view(found: m::ContainerInspectResponse) -> Container {
+    let state = found.state.unwrap_or_default();
+    let host = found.host_config.unwrap_or_default();
+    let networks = found.network_settings.and_then(|n| n.networks).unwrap_or_default();
+    let ip = networks.values().filter_map(|n| n.ip_address.as_ref()).find_map(|ip| ip.parse().ok());
+    let started = state.started_at.as_ref().and_then(|t| t.parse::<jiff::Timestamp>().ok()).map(|t| t.as_millisecond());
+    Container {
+        name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        id: found.id.unwrap_or_default(),
+        state: state.status.map(|s| s.to_string()).unwrap_or_default(),
+        labels: found.config.and_then(|c| c.labels).unwrap_or_default(),
+        image_id: found.image.unwrap_or_default(),
+        exit_code: state.exit_code.unwrap_or_default() as i32,
+        restarts: found.restart_count.unwrap_or_default() as u32,
+        started_ms: started.filter(|ms| *ms > 0),
+        ip,
+        pid: state.pid.unwrap_or_default() as i32,
+        limits: Limits {
+            memory_bytes: host.memory.unwrap_or_default() as u64,
+            nano_cpus: host.nano_cpus.unwrap_or_default() as u64,
+            pids: host.pids_limit.unwrap_or_default() as u32,
+        },
+        error: state.error.unwrap_or_default(),
+    }
+}
+
+fn summary(found: m::ContainerSummary) -> ContainerSummary {
+    let name = found.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+    ContainerSummary {
+        name: name.trim_start_matches('/').to_owned(),
+        state: found.state.map(|s| s.to_string()).unwrap_or_default(),
+        tenant: found.labels.and_then(|mut l| l.remove(LABEL_TENANT)).unwrap_or_default(),
+    }
+}
+
+/// Sums the layers that are being fetched: percent of the bytes known so far.
+#[derive(Default)]
+struct Layers(HashMap<String, (i64, i64)>);
+
+impl Layers {
+    fn percent(&mut self, line: &m::CreateImageInfo) -> Option<u32> {
+        let (id, detail) = (line.id.as_ref()?, line.progress_detail.as_ref()?);
+        let (current, total) = (detail.current?, detail.total?);
+        self.0.insert(id.clone(), (current, total));
+        let (current, total) = self.0.values().fold((0, 0), |(c, t), (a, b)| (c + a, t + b));
+        (total > 0).then(|| (current.saturating_mul(100) / total).clamp(0, 99) as u32)
+    }
+}
+
+/// `name:tag`, so that a reference without a tag does not pull every tag there is.
+fn with_tag(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    if last.contains(':') || reference.contains('@') { reference.to_owned() } else { format!("{reference}:latest") }
+}
+
+#[async_trait]
+impl Docker for Engine {
+    async fn info(&self) -> Result<EngineInfo> {
+        let info = self.call(|c| async move { c.info().await }).await?;
+        Ok(EngineInfo {
+            version: info.server_version.unwrap_or_default(),
+            root_dir: info.docker_root_dir.unwrap_or_default(),
+            cpus: info.ncpu.unwrap_or_default() as u32,
+        })
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        let Some(found) = self.find(|c| async move { c.inspect_image(reference).await }).await? else { return Ok(None) };
+        let id = found.id.unwrap_or_default();
+        let repo_digest = found.repo_digests.unwrap_or_default().into_iter().find_map(|d| d.split_once('@').map(|(_, d)| d.to_owned()));
+        let config = found.config.unwrap_or_default();
+        Ok(Some(Image {
+            digest: repo_digest.unwrap_or_else(|| id.clone()),
+            id,
+            user: config.user.unwrap_or_default(),
+            env: config.env.unwrap_or_default(),
+            labels: config.labels.unwrap_or_default(),
+        }))
+    }
+
+    async fn pull(&self, reference: &str, progress: PullProgress<'_>) -> Result<()> {
+        let failed = |why: String| DockerError::Pull { image: reference.to_owned(), why };
+        let client = self.client().await?;
+        let options = q::CreateImageOptionsBuilder::default().from_image(&with_tag(reference)).build();
+        let mut lines = std::pin::pin!(client.create_image(Some(options), None, None));
+        let mut layers = Layers::default();
+        // To its end: a stream that is dropped cancels the pull.
+        while let Some(line) =
+            tokio::time::timeout(PULL_IDLE_TIMEOUT, lines.next()).await.map_err(|_| failed("the registry went silent".to_owned()))?
+        {
+            let line = line.map_err(|e| match self.failed(e) {
+                DockerError::Unreachable(why) => DockerError::Unreachable(why),
+                other => failed(other.to_string()),
+            })?;
+            if let Some(detail) = line.error_detail {
+                return Err(failed(detail.message.unwrap_or_default()));
+            }
+            if let Some(percent) = layers.percent(&line) {
+                progress(percent);
+            }
+        }
+        Ok(())
+    }
+
+    async fn image_files(&self, image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
+        let body = m::ContainerCreateBody { image: Some(image.to_owned()), cmd: Some(vec!["true".to_owned()]), ..Default::default() };
+        let made = self.call(|c| async move { c.create_container(None, body).await }).await?;
+        let mut files = HashMap::new();
+        let mut outcome = Ok(());
+        for path in paths {
+            match self.read_file(&made.id, path).await {
+                Ok(Some(bytes)) => drop(files.insert((*path).to_owned(), bytes)),
+                Ok(None) => {}
+                Err(e) => outcome = Err(e),
+            }
+        }
+        let options = q::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        self.call(|c| async move { c.remove_container(&made.id, Some(options)).await }).await?;
+        outcome.map(|()| files)
+    }
+
+    async fn list(&self) -> Result<Vec<ContainerSummary>> {
+        let options = q::ListContainersOptionsBuilder::default().all(true).filters(&filters(&[("label", LABEL_TENANT)])).build();
+        let found = self.call(|c| async move { c.list_containers(Some(options)).await }).await?;
+        Ok(found.into_iter().map(summary).collect())
+    }
+
+    async fn container(&self, name: &str) -> Result<Option<Container>> {
+        let found = self.find(|c| async move { c.inspect_container(name, None).await }).await?;
+        Ok(found.map(container_view))
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<()> {
+        let options = q::CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        let body = create_body(spec);
+        self.call(|c| async move { c.create_container(Some(options), body).await }).await.map(drop)
+    }
+
+    async fn start(&self, name: &str) -> Result<()> {
+        self.call(|c| async move { c.start_container(name, None).await }).await
+    }
+
+    async fn stop(&self, name: &str, grace_s: u32) -> Result<()> {
+        let timeout = Duration::from_secs(u64::from(grace_s) + STOP_MARGIN_S);
+        let options = q::StopContainerOptionsBuilder::default().t(grace_s as i32).build();
+        let stopped = self.find(|c| async move { (*c).clone().with_timeout(timeout).stop_container(name, Some(options)).await });
+        stopped.await.map(drop)
+    }
+
+    async fn wait(&self, name: &str) -> Result<i32> {
+        let client = (*self.client().await?).clone().with_timeout(Duration::from_secs(WAIT_TIMEOUT_S));
+        let mut ends = std::pin::pin!(client.wait_container(name, None));
+        match ends.next().await {
+            Some(Ok(end)) => Ok(end.status_code as i32),
+            Some(Err(BollardError::DockerContainerWaitError { code, .. })) => Ok(code as i32), // not 0, but an answer
+            Some(Err(e)) => Err(self.failed(e)),
+            None => Err(DockerError::Unreachable("the connection ended while waiting for a container".to_owned())),
+        }
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        // `v`: anonymous volumes of the image (/mnt/extra-addons) go, named ones stay.
+        let options = q::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        self.find(|c| async move { c.remove_container(name, Some(options)).await }).await.map(drop)
+    }
+
+    async fn update(&self, name: &str, limits: &Limits) -> Result<()> {
+        let body = m::ContainerUpdateBody {
+            memory: Some(limits.memory_bytes as i64),
+            memory_swap: Some(limits.memory_bytes as i64),
+            nano_cpus: Some(limits.nano_cpus as i64),
+            pids_limit: Some(i64::from(limits.pids)),
+            ..Default::default()
+        };
+        self.call(|c| async move { c.update_container(name, body).await }).await
+    }
+
+    async fn network(&self, name: &str) -> Result<Option<Network>> {
+        let found = self.find(|c| async move { c.inspect_network(name, None).await }).await?;
+        Ok(found.map(|n| Network {
+            subnet: n.ipam.and_then(|i| i.config).unwrap_or_default().into_iter().find_map(|c| c.subnet).unwrap_or_default(),
+            labels: n.labels.unwrap_or_default(),
+        }))
+    }
+
+    async fn create_network(&self, network: &Named, subnet: &str) -> Result<()> {
+        let ipam = m::Ipam { config: Some(vec![m::IpamConfig { subnet: Some(subnet.to_owned()), ..Default::default() }]), ..Default::default() };
+        let body = m::NetworkCreateRequest {
+            name: network.name.clone(),
+            driver: Some("bridge".to_owned()),
+            ipam: Some(ipam),
+            labels: Some(network.labels.clone().into_iter().collect()),
+            ..Default::default()
+        };
+        self.call(|c| async move { c.create_network(body).await }).await.map(drop)
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<()> {
+        self.find(|c| async move { c.remove_network(name).await }).await.map(drop)
+    }
+
+    async fn volume(&self, name: &str) -> Result<Option<Volume>> {
+        let found = self.find(|c| async move { c.inspect_volume(name).await }).await?;
+        Ok(found.map(|v| Volume { mountpoint: v.mountpoint, labels: v.labels }))
+    }
+
+    async fn create_volume(&self, volume: &Named) -> Result<Volume> {
+        let body = m::VolumeCreateRequest {
+            name: Some(volume.name.clone()),
+            labels: Some(volume.labels.clone().into_iter().collect()),
+            ..Default::default()
+        };
+        let made = self.call(|c| async move { c.create_volume(body).await }).await?;
+        Ok(Volume { mountpoint: made.mountpoint, labels: made.labels })
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        self.find(|c| async move { c.remove_volume(name, None::<q::RemoveVolumeOptions>).await }).await.map(drop)
+    }
+
+    async fn exec(&self, container: &str, command: &[String], stdin: Vec<u8>) -> Result<ExecOutput> {
+        let mut session = self.exec_session(container, command, None).await?;
+        let feed = async {
+            // A command that ends early closes its end: its exit code tells, not this error.
+            let _ = session.input.write_all(&stdin).await;
+            let _ = session.input.shutdown().await;
+        };
+        let mut result = ExecOutput::default();
+        let collect = async {
+            while let Some((stderr, bytes)) = session.output.try_next().await? {
+                append(if stderr { &mut result.stderr } else { &mut result.stdout }, &bytes);
+            }
+            Ok::<_, DockerError>(())
+        };
+        let ((), collected) = tokio::join!(feed, collect);
+        collected?;
+        result.code = self.exec_state(&session.id).await?.code;
+        Ok(result)
+    }
+
+    async fn log_tail(&self, name: &str, lines: u32) -> Result<String> {
+        let mut logs = self.logs(name, LogQuery { follow: false, tail: lines, timestamps: false }).await?;
+        let mut text = Vec::new();
+        while let Some((_, bytes)) = logs.try_next().await? {
+            append(&mut text, &bytes);
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event>>> {
+        let mut wanted = filters(&[("label", LABEL_TENANT), ("type", "container")]);
+        wanted.insert("event".to_owned(), ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec());
+        let options = q::EventsOptionsBuilder::default().filters(&wanted).build();
+        let client = self.client().await?;
+        let stream = client.events(Some(options)).map(|event| {
+            let event = event.map_err(classify)?;
+            let mut attributes = event.actor.and_then(|a| a.attributes).unwrap_or_default();
+            Ok(Event {
+                action: event.action.unwrap_or_default(),
+                container: attributes.remove("name").unwrap_or_default(),
+                tenant: attributes.remove(LABEL_TENANT).unwrap_or_default(),
+            })
+        });
+        Ok(stream.boxed())
+    }
+
+    async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<'static, Result<Chunk>>> {
+        let options = q::LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .follow(query.follow)
+            .timestamps(query.timestamps)
+            .tail(&query.tail.to_string())
+            .build();
+        let client = self.client().await?;
+        Ok(client.logs(name, Some(options)).map(|line| line.map(chunk).map_err(classify)).boxed())
+    }
+
+    async fn exec_session(&self, container: &str, command: &[String], tty: Option<(u16, u16)>) -> Result<ExecSession> {
+        let options = CreateExecOptions {
+            cmd: Some(command.to_vec()),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(tty.is_some()),
+            ..Default::default()
+        };
+        let made = self.call(|c| async move { c.create_exec(container, options).await }).await?;
+        let start = StartExecOptions { tty: tty.is_some(), ..Default::default() };
+        let id = made.id.clone();
+        let started = self.call(|c| async move { c.start_exec(&id, Some(start)).await }).await?;
+        let StartExecResults::Attached { output, input } = started else {
+            return Err(DockerError::Refused("the command was started detached".to_owned()));
+        };
+        if let Some(size) = tty {
+            // Races with the start by design of the API; the client sends its size again on change.
+            let _ = self.exec_resize(&made.id, size).await;
+        }
+        let output = output.map(|part| part.map(chunk).map_err(classify)).boxed();
+        Ok(ExecSession { id: made.id, output, input })
+    }
+
+    async fn exec_resize(&self, id: &str, (columns, rows): (u16, u16)) -> Result<()> {
+        let options = ResizeExecOptions { height: rows, width: columns };
+        self.call(|c| async move { c.resize_exec(id, options).await }).await
+    }
+
+    async fn exec_state(&self, id: &str) -> Result<ExecState> {
+        let found = self.call(|c| async move { c.inspect_exec(id).await }).await?;
+        Ok(ExecState {
+            running: found.running.unwrap_or_default(),
+            code: found.exit_code.unwrap_or_default() as i32,
+            pid: found.pid.unwrap_or_default() as i32,
+        })
+    }
+}
+
+impl Engine {
+    async fn read_file(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let options = q::DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let archive: Option<Vec<Bytes>> =
+            self.find(|c| async move { c.download_from_container(container, Some(options)).try_collect().await }).await?;
+        let Some(archive) = archive else { return Ok(None) };
+        Ok(first_file(&archive.concat()))
+    }
+}
+
+fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
+    use std::io::Read as _;
+    let mut archive = tar::Archive::new(archive);
+    let entry = archive.entries().ok()?.next()?.ok()?;
+    let mut bytes = Vec::new();
+    entry.take(MAX_OUTPUT_BYTES as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_without_a_tag_get_one() {
+        assert_eq!(with_tag("odoo"), "odoo:latest");
+        assert_eq!(with_tag("r.example:5000/odoo"), "r.example:5000/odoo:latest");
+        assert_eq!(with_tag("r.example:5000/odoo:18.0"), "r.example:5000/odoo:18.0");
+        assert_eq!(with_tag("odoo@sha256:00"), "odoo@sha256:00");
+    }
+}

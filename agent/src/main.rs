@@ -1,0 +1,2 @@
+//! The host agent's program.
+fn main() {}

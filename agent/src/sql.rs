@@ -1,0 +1,168 @@
+//! SQL that makes a freshly filled database this tenant's own, and Odoo's password hashes. Pure.
+//!
+//! It goes to `psql` through standard input, so no value is ever an argument. Not here: running it (execute).
+
+use base64::Engine as _;
+use isyone_proto::plan::TenantPlan;
+use sha2::{Digest as _, Sha256, Sha512};
+use uuid::Uuid;
+
+/// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
+const ROUNDS: u32 = 25_000;
+
+/// A text as a PostgreSQL literal, whatever `standard_conforming_strings` says.
+pub fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// passlib's form of a password, as Odoo stores it. The salt follows from tenant and purpose: the same input gives the
+/// same text, so a rendered file does not change by itself.
+pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
+    let salt = &Sha256::digest(format!("isyone {purpose} {uid}"))[..16];
+    let mut key = [0u8; 64];
+    pbkdf2::pbkdf2_hmac::<Sha512>(password.as_bytes(), salt, ROUNDS, &mut key);
+    let ab64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes).replace('+', ".");
+    format!("$pbkdf2-sha512${ROUNDS}${}${}", ab64(salt), ab64(&key))
+}
+
+/// The cluster's superuser gets this at its birth and loses it with [`rekey`]: afterwards nobody enters as superuser over
+/// the network. Odoo cannot work it out: it does not know the master password, only its hash.
+pub fn superuser_password(tenant: &TenantPlan) -> String {
+    hex::encode(Sha256::digest(format!("isyone superuser {} {}", tenant.uid, tenant.secrets.master_password.expose())))
+}
+
+/// What [`update`] sets, as a digest: when it changes, `update` must run again.
+pub fn settings_digest(tenant: &TenantPlan) -> String {
+    let secret = tenant.secrets.database_password.expose();
+    hex::encode(Sha256::digest(format!("{} {} {secret}", tenant.uid, tenant.base_url)))
+}
+
+/// Nothing of what follows may reach PostgreSQL's log, not even on an error.
+const QUIET: &str = "SET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
+
+fn alter_role(tenant: &TenantPlan) -> String {
+    let password = literal(tenant.secrets.database_password.expose());
+    format!("ALTER ROLE odoo WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {password};\n")
+}
+
+fn parameter(key: &str, value: &str) -> String {
+    format!(
+        "INSERT INTO ir_config_parameter (key, value, create_uid, write_uid, create_date, write_date)\n  \
+         VALUES ({}, {}, 1, 1, now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')\n  \
+         ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, write_date = EXCLUDED.write_date;\n",
+        literal(key),
+        literal(value)
+    )
+}
+
+fn address(tenant: &TenantPlan) -> String {
+    // Frozen, or the first administrator's login would overwrite it.
+    parameter("web.base.url", &tenant.base_url) + &parameter("web.base.url.freeze", "True")
+}
+
+/// Before `-i`: the role that Odoo connects as, allowed to make its database. Any half-made one goes.
+pub fn prepare(tenant: &TenantPlan) -> String {
+    let password = literal(tenant.secrets.database_password.expose());
+    format!(
+        "{QUIET}SELECT 'CREATE ROLE odoo' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'odoo') \\gexec\n\
+         ALTER ROLE odoo WITH LOGIN CREATEDB PASSWORD {password};\n\
+         DROP DATABASE IF EXISTS \"{}\" WITH (FORCE);\n",
+        tenant.name.database()
+    )
+}
+
+/// Before the golden copy is taken: it keeps no password of the tenant it came from.
+pub const SCRUB: &str = "ALTER ROLE odoo PASSWORD NULL;\nALTER ROLE postgres PASSWORD NULL;\nCHECKPOINT;\n";
+
+/// Fresh random identity of a database.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseIdentity {
+    /// `database.uuid`.
+    pub uuid: Uuid,
+    /// `database.secret`.
+    pub secret: Uuid,
+}
+
+/// Makes the database in the cluster (named `source`) this tenant's: role, name, identity, administrator, company,
+/// address. May be repeated. Must run before Odoo's first start, which caches the secret.
+pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> String {
+    let database = tenant.name.database();
+    let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
+    let user = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
+    let company = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'main_company')";
+    let country = format!("(SELECT id FROM res_country WHERE code = {})", literal(tenant.country.as_str()));
+    let (language, zone) = (literal(tenant.language.as_str()), literal(tenant.time_zone.as_str()));
+    let mut sql = format!(
+        "{QUIET}{}ALTER ROLE postgres PASSWORD NULL;\n\
+         SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
+         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
+         \\connect \"{database}\"\n{QUIET}BEGIN;\n",
+        alter_role(tenant),
+        source = literal(source),
+        target = literal(&database),
+    );
+    sql += &parameter("database.uuid", &identity.uuid.to_string());
+    sql += &parameter("database.secret", &identity.secret.to_string());
+    sql += &address(tenant);
+    sql += &format!(
+        "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {user};\n\
+         UPDATE res_partner SET lang = {language}, tz = {zone} WHERE id = (SELECT partner_id FROM res_users WHERE id = {user});\n\
+         UPDATE res_partner SET lang = {language}, tz = {zone}, country_id = {country} WHERE id = (SELECT partner_id FROM res_company WHERE id = {company});\n\
+         UPDATE res_company SET currency_id = c.currency_id FROM res_country c WHERE c.id = {country} AND c.currency_id IS NOT NULL AND res_company.id = {company};\n\
+         UPDATE res_currency SET active = true WHERE id IN (SELECT currency_id FROM res_company);\n\
+         SELECT format('UPDATE res_company SET account_fiscal_country_id = %s WHERE id = %s', {country}, {company})\n  \
+         WHERE {country} IS NOT NULL AND EXISTS (SELECT FROM information_schema.columns WHERE table_name = 'res_company' AND column_name = 'account_fiscal_country_id') \\gexec\n\
+         COMMIT;\n",
+        login = literal(tenant.admin_login.as_str()),
+        hash = literal(&admin_hash),
+    );
+    sql
+}
+
+/// What may change in a tenant's life: its address and the role's password. What its administrator may have changed
+/// himself (login, language, company) is left alone.
+pub fn update(tenant: &TenantPlan) -> String {
+    format!("{QUIET}{}\\connect \"{}\"\nBEGIN;\n{}COMMIT;\n", alter_role(tenant), tenant.name.database(), address(tenant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tenant_plan;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hashes_are_as_passlib_makes_them() {
+        // pbkdf2_sha512.using(rounds=25000, salt=…).hash('secret') of passlib 1.7.4 gave this.
+        let hash = password_hash("secret", Uuid::nil(), "test");
+        assert_eq!(hash, include_str!("../golden/passlib.txt").trim());
+        assert_eq!(hash, password_hash("secret", Uuid::nil(), "test"));
+        assert_ne!(hash, password_hash("secret", Uuid::nil(), "other"));
+    }
+
+    #[test]
+    fn the_master_password_does_not_enter_the_database() {
+        let plan = tenant_plan("alfa");
+        let identity = DatabaseIdentity { uuid: Uuid::nil(), secret: Uuid::nil() };
+        let sql = rekey(&plan, "odoo_beta", identity);
+        assert!(!sql.contains(plan.secrets.master_password.expose()));
+        assert!(!sql.contains(plan.secrets.admin_password.expose()), "only its hash");
+        assert!(sql.contains(plan.secrets.database_password.expose()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_literal_never_ends_early(text in "\\PC{0,40}|['\\\\]{0,8}") {
+            let quoted = literal(&text);
+            let mut inner = quoted[2..quoted.len() - 1].chars();
+            let mut back = String::new();
+            while let Some(c) = inner.next() {
+                if c == '\\' || c == '\'' {
+                    prop_assert_eq!(inner.next(), Some(c), "doubled");
+                }
+                back.push(c);
+            }
+            prop_assert_eq!(back, text);
+        }
+    }
+}
