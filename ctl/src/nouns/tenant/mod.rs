@@ -6,6 +6,7 @@ pub mod delete;
 pub mod exec;
 pub mod logs;
 pub mod read;
+pub mod verify;
 
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{GetTenantRequest, Tenant};
@@ -54,6 +55,8 @@ pub enum Command {
     /// Bring a deleted tenant back
     #[command(after_help = "Examples:\n  isyctl tenant list --deleted\n  isyctl tenant restore alfa")]
     Restore(change::Plain),
+    /// Check from outside that a tenant works
+    Verify(verify::Verify),
 }
 
 /// Names one tenant.
@@ -99,6 +102,7 @@ impl Command {
             Self::Resize(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Restore(command) => change::restore(app, command).await,
+            Self::Verify(command) => command.run(app).await,
         }
     }
 }

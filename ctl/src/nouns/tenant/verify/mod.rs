@@ -1,0 +1,150 @@
+//! `isyctl tenant verify`: what a customer's browser and Prometheus would see, tried from here, without the coordinator's
+//! word for it. It only asks where the tenant should be.
+
+pub mod checks;
+pub mod http;
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use self::{
+    checks::{Found, Site},
+    http::Base,
+};
+use crate::{
+    app::App,
+    exit::{Exit, Failure, Outcome},
+    nouns::version,
+    output::{
+        format,
+        table::{Paint, Table},
+    },
+};
+
+/// `isyctl tenant verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Checks: the names resolve; the edge routes them; TLS is valid; Odoo is healthy; the login page is there; the database
+manager and /metrics are closed; the websocket answers; Prometheus sees the tenant. What cannot be checked from here is
+skipped, with the reason. The exit code is 1 when a check fails.
+
+Examples:
+  isyctl tenant verify alfa
+  isyctl tenant verify alfa --edge http://127.0.0.1:80        ask this edge, whatever DNS says
+  isyctl tenant verify alfa --prometheus http://prometheus.example.com:9090
+  isyctl tenant verify alfa -o json | jq '.checks[] | select(.result == \"fail\")'")]
+pub struct Verify {
+    /// The tenant's name
+    name: String,
+    /// Where the edge is, in place of what the coordinator or DNS says
+    #[arg(long, value_name = "URL")]
+    edge: Option<String>,
+    /// Where Prometheus is, in place of what the coordinator says
+    #[arg(long, value_name = "URL")]
+    prometheus: Option<String>,
+}
+
+/// One line of the result.
+#[derive(Debug, Serialize)]
+struct Checked {
+    check: &'static str,
+    #[serde(flatten)]
+    found: Found,
+    duration_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    tenant: String,
+    url: String,
+    edge: Option<String>,
+    passed: bool,
+    checks: Vec<Checked>,
+}
+
+impl Verify {
+    /// Checks.
+    pub async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let tenant = super::get(&client, &self.name).await?;
+        let info = version::get(&client).await?;
+        let first = |asked: Option<String>, known: String| asked.or((!known.is_empty()).then_some(known));
+        let edge = first(self.edge, info.edge_url);
+        let prometheus = first(self.prometheus, info.prometheus_url);
+        let url = parsed("the tenant's URL", &tenant.url)?;
+        let site = Site {
+            tenant: tenant.name.clone(),
+            names: if tenant.hostnames.is_empty() {
+                vec![url.host.clone()]
+            } else {
+                tenant.hostnames.clone()
+            },
+            base: match &edge {
+                Some(edge) => parsed("--edge", edge)?,
+                None => url.clone(),
+            },
+            edge: edge.clone(),
+            url,
+            prometheus: prometheus.as_deref().map(|text| parsed("--prometheus", text)).transpose()?,
+            timeout: app.call_timeout().min(MAX_CHECK),
+        };
+        let checks = run_all(&site).await;
+        let passed = checks.iter().all(|checked| !checked.found.failed());
+        let report = Report { tenant: tenant.name, url: tenant.url, edge, passed, checks };
+        app.ui.emit(&report, || vec![report.tenant.clone()], |_| table(&report))?;
+        if passed { Ok(Exit::Done) } else { Err(failure(&report)) }
+    }
+}
+
+/// A customer does not wait longer for a page either.
+const MAX_CHECK: Duration = Duration::from_secs(15);
+
+fn parsed(what: &str, text: &str) -> Result<Base, Failure> {
+    text.parse().map_err(|why| Failure::usage(format!("{what} `{text}` {why}")))
+}
+
+async fn run_all(site: &Site) -> Vec<Checked> {
+    let mut checked = Vec::new();
+    macro_rules! check {
+        ($($name:literal => $check:path),* $(,)?) => { $(
+            let start = Instant::now();
+            let found = $check(site).await;
+            let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            checked.push(Checked { check: $name, found, duration_ms });
+        )* };
+    }
+    check! {
+        "dns" => checks::dns,
+        "route" => checks::route,
+        "tls" => checks::tls,
+        "health" => checks::health,
+        "login-page" => checks::login_page,
+        "database-manager-closed" => checks::database_manager,
+        "metrics-closed" => checks::metrics,
+        "websocket" => checks::websocket,
+        "prometheus" => checks::prometheus,
+    }
+    checked
+}
+
+fn table(report: &Report) -> String {
+    let mut table = Table::new(["CHECK", "RESULT", "TOOK", "DETAIL"]);
+    for checked in &report.checks {
+        let took = match &checked.found {
+            Found::Skip(_) => "-".to_owned(),
+            _ => format::duration(checked.duration_ms.cast_signed()),
+        };
+        let (word, detail) = checked.found.words();
+        table.row([checked.check.into(), Paint::word(word), took.into(), detail.into()]);
+    }
+    table.render()
+}
+
+fn failure(report: &Report) -> Failure {
+    let failed: Vec<&str> = report.checks.iter().filter(|c| c.found.failed()).map(|c| c.check).collect();
+    let tenant = &report.tenant;
+    Failure::failed(format!("tenant `{tenant}` does not pass: {}", failed.join(", ")))
+        .hint(format!("`isyctl tenant show {tenant}` and `isyctl tenant logs {tenant}` say more"))
+}
