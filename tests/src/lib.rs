@@ -1,1 +1,4 @@
-//! Placeholder while the workspace is laid out.
+//! Harnesses for tests that need more than one part of isyone: the simulation of a whole fleet here; the tests themselves
+//! are in `tests/all`, one binary.
+
+pub mod simulation;

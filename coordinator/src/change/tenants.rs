@@ -18,10 +18,13 @@ use crate::{
 impl Edit<'_> {
     pub(super) fn create_tenant(&mut self, create: CreateTenant) -> Result<Outcome, ChangeError> {
         let kinds = [OperationKind::Create, OperationKind::Update];
-        if let Some(operation) = self.repeated(&kinds, &create.name, create.request_id.as_deref())?
-            && let Some(tenant) = self.state.fleet.tenants.get(&create.name).cloned()
-        {
-            return Ok(found(tenant, Some(operation)));
+        if let Some(operation) = self.repeated(&kinds, &create.name, create.request_id.as_deref())? {
+            // Deleted since: a late repetition must not bring it back to life.
+            let tenant =
+                self.state.fleet.tenants.get(&create.name).filter(|t| t.uid == operation.tenant_uid).cloned();
+            return tenant
+                .map(|t| found(t, Some(operation.clone())))
+                .ok_or(ChangeError::RequestIdReused(operation.id));
         }
         self.check_domains(&create.name, &create.spec)?;
         match self.state.fleet.tenants.get(&create.name).cloned() {

@@ -1,0 +1,197 @@
+//! A modelled host: a plan on disk, a Docker Engine with containers and volumes, and an agent that works in small steps and can
+//! die between any two of them.
+
+use std::collections::BTreeMap;
+
+use isyone_coordinator::{
+    observed::{Container, Progress, Report, TenantReport, Usage},
+    testing,
+};
+use isyone_proto::{
+    ids::{HostName, TenantName},
+    plan::{DesiredState, HostPlan, Role, TenantPlan},
+};
+use uuid::Uuid;
+
+/// What Docker holds for one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stack {
+    /// Volumes exist, and whose data is in them.
+    pub volumes: Option<Uuid>,
+    /// The database was initialised.
+    pub initialised: bool,
+    /// PostgreSQL runs.
+    pub postgres: bool,
+    /// Odoo exists (running or stopped) and publishes this port.
+    pub odoo_port: Option<u16>,
+    /// Odoo runs.
+    pub odoo: bool,
+    /// Size that the containers were made with.
+    pub memory_bytes: u64,
+    /// Restarts carried out.
+    pub restarts: u64,
+    /// How often it was initialised; more than once for one set of volumes is lost data.
+    pub initialisations: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct SimHost {
+    /// Its name.
+    pub name: HostName,
+    /// On disk.
+    plan: Option<HostPlan>,
+    /// On disk: Docker.
+    pub docker: BTreeMap<TenantName, Stack>,
+    /// In memory: which incarnations of tenants are known to be as planned, and for which generation. Not by name: a
+    /// re-created tenant starts again at generation 1.
+    done: BTreeMap<Uuid, u64>,
+    /// Volumes that were removed, with the permission that the plan gave.
+    pub removed: Vec<(TenantName, bool)>,
+}
+
+impl SimHost {
+    /// An empty machine.
+    pub fn new(name: HostName) -> Self {
+        Self { name, plan: None, docker: BTreeMap::new(), done: BTreeMap::new(), removed: Vec::new() }
+    }
+
+    /// Generation on disk.
+    pub fn generation(&self) -> u64 {
+        self.plan.as_ref().map_or(0, |p| p.generation)
+    }
+
+    /// The plan in force.
+    pub fn plan_in_force(&self) -> Option<&HostPlan> {
+        self.plan.as_ref()
+    }
+
+    /// Takes a plan by the ledger's rule; the answer for the coordinator.
+    pub fn plan(&mut self, plan: HostPlan) -> Option<(u64, String)> {
+        let generation = plan.generation;
+        match &self.plan {
+            Some(held) if held.generation > generation => return Some((generation, "older".to_owned())),
+            Some(held) if held.generation == generation && held.digest() != plan.digest() => {
+                panic!("{}: two plans with generation {generation}", self.name)
+            }
+            Some(held) if held.generation == generation => return Some((generation, String::new())),
+            _ => {}
+        }
+        self.done.retain(|uid, done| plan.tenants.iter().any(|t| t.uid == *uid && t.generation == *done));
+        self.plan = Some(plan);
+        Some((generation, String::new()))
+    }
+
+    /// Memory is gone; disk and Docker stay.
+    pub fn crash(&mut self) {
+        self.done.clear();
+    }
+
+    /// One small step on one tenant. False when there is nothing to do.
+    pub fn work(&mut self, now: i64) -> bool {
+        let Some(plan) = &self.plan else { return false };
+        let Some(tenant) =
+            plan.tenants.iter().find(|t| self.done.get(&t.uid) != Some(&t.generation)).cloned()
+        else {
+            return false;
+        };
+        if self.advance(&tenant, now) {
+            self.done.insert(tenant.uid, tenant.generation);
+        }
+        true
+    }
+
+    /// True when the tenant is as its plan says.
+    fn advance(&mut self, tenant: &TenantPlan, now: i64) -> bool {
+        let stack = self.docker.entry(tenant.name.clone()).or_default();
+        match tenant.desired {
+            DesiredState::Running => return run(stack, tenant),
+            DesiredState::Suspended if stack.odoo => stack.odoo = false,
+            DesiredState::Suspended if stack.postgres => stack.postgres = false,
+            DesiredState::Suspended => return true,
+            DesiredState::Quarantined | DesiredState::Purged if stack.odoo_port.is_some() => {
+                stack.odoo = false;
+                stack.odoo_port = None;
+            }
+            DesiredState::Quarantined | DesiredState::Purged if stack.postgres => stack.postgres = false,
+            DesiredState::Quarantined => return true,
+            DesiredState::Purged => {
+                let allowed = tenant.purge_now || tenant.quarantine_until.is_some_and(|until| until <= now);
+                assert!(allowed, "{}: purge of {} ordered before its time", self.name, tenant.name);
+                self.docker.remove(&tenant.name);
+                self.removed.push((tenant.name.clone(), allowed));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What the agent says of its tenants.
+    pub fn report(&self) -> Report {
+        let tenants = self.plan.iter().flat_map(|p| &p.tenants).map(|t| self.tenant_report(t)).collect();
+        Report {
+            resources: testing::resources(8, 16, 100),
+            docker_error: String::new(),
+            tenants,
+            complete: true,
+        }
+    }
+
+    fn tenant_report(&self, tenant: &TenantPlan) -> TenantReport {
+        let stack = self.docker.get(&tenant.name).cloned().unwrap_or_default();
+        let done = self.done.get(&tenant.uid) == Some(&tenant.generation);
+        let odoo = Container {
+            name: tenant.name.odoo_container(),
+            role: Some(Role::Odoo),
+            state: if stack.odoo { "running" } else { "exited" }.to_owned(),
+            healthy: stack.odoo,
+            restarts: 0,
+            oom_kills: 0,
+            image_digest: "sha256:0".to_owned(),
+            exit_code: 0,
+            started_at: None,
+        };
+        TenantReport {
+            name: tenant.name.clone(),
+            uid: tenant.uid,
+            epoch: tenant.epoch,
+            generation: tenant.generation,
+            progress: if done { Progress::Converged } else { Progress::Working },
+            message: String::new(),
+            containers: if stack.odoo_port.is_some() { vec![odoo] } else { Vec::new() },
+            usage: Usage::default(),
+            operation: tenant.operation,
+            steps: Vec::new(),
+            absent: done && tenant.desired == DesiredState::Purged,
+            health_latency_ms: 1,
+        }
+    }
+}
+
+/// One step towards running.
+fn run(stack: &mut Stack, tenant: &TenantPlan) -> bool {
+    if stack.volumes.is_none() {
+        stack.volumes = Some(tenant.uid);
+    } else if stack.volumes != Some(tenant.uid) {
+        panic!(
+            "{}: volumes of {:?} found where those of {} should be",
+            tenant.name, stack.volumes, tenant.uid
+        );
+    } else if !stack.postgres {
+        stack.postgres = true;
+    } else if !stack.initialised {
+        stack.initialised = true;
+        stack.initialisations += 1;
+    } else if stack.odoo_port != Some(tenant.http_port) || stack.memory_bytes != tenant.size.memory_bytes {
+        stack.odoo_port = Some(tenant.http_port);
+        stack.memory_bytes = tenant.size.memory_bytes;
+        stack.odoo = false;
+    } else if !stack.odoo {
+        stack.odoo = true;
+    } else if stack.restarts < tenant.odoo_restarts {
+        stack.restarts = tenant.odoo_restarts;
+    } else {
+        return true;
+    }
+    false
+}

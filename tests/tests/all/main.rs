@@ -1,0 +1,3 @@
+//! The one test binary of everything that needs more than one part: see each module.
+
+mod simulation;
