@@ -1,5 +1,6 @@
 //! Running other programs: with their output shown, captured, or kept for the error message.
 
+use crate::paths;
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
@@ -15,6 +16,14 @@ pub(crate) use say;
 pub(crate) fn cmd<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program);
     command.args(args);
+    command
+}
+
+/// This build's own cargo, in the workspace's root.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = cmd(&program, args);
+    command.current_dir(paths::root());
     command
 }
 

@@ -29,6 +29,8 @@ const PULL_LIMIT: Duration = Duration::from_secs(600);
 
 /// The tenant images of a machine without a registry. (With one, any tag can be pulled.)
 pub(crate) const ODOO: &str = "odoo:19.0";
+/// Odoo of a machine with a registry.
+pub(crate) const ODOO_18: &str = "odoo:18.0";
 /// See [`ODOO`].
 pub(crate) const POSTGRES: &str = "postgres:15";
 /// The stand-in for both Odoo and PostgreSQL, for tests with many tenants.
@@ -150,6 +152,26 @@ fn get(item: &Item, pullable: bool) -> Result<()> {
     }
     say!("{}: made in {}", item.name, took(start));
     Ok(())
+}
+
+/// Odoo 18 and its PostgreSQL, when they are there or a registry gives them.
+pub(crate) fn pull_odoo_18() -> Result<bool> {
+    engine::ensure_running()?;
+    let missing: Vec<_> = [ODOO_18, POSTGRES].into_iter().filter(|name| !engine::has_image(name)).collect();
+    if missing.is_empty() {
+        return Ok(true);
+    }
+    if !registry_answers() {
+        return Ok(false);
+    }
+    for name in missing {
+        say!("{name}: pulling …");
+        if let Err(err) = run_within(&mut docker(["pull", "--quiet", name]), PULL_LIMIT) {
+            say!("{name}: {err:#}");
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn make(item: &Item) -> Result<()> {

@@ -1,9 +1,10 @@
-//! `cargo xtask`: machine set-up, images, test hosts and the test driver of isyone. Not part of the product.
+//! `cargo xtask`: machine set-up, images, test hosts, the demo and the test driver of isyone. Not part of the product.
 //!
 //! Everything here starts other programs and waits for them, so it is synchronous and has few
 //! dependencies: it must be there seconds after a clone. Data goes to stdout, talk to stderr.
 
 mod cmd;
+mod demo;
 mod engine;
 mod hosts;
 mod images;
@@ -15,7 +16,7 @@ mod test;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, images, test hosts and tests of isyone.
+/// Set-up, images, test hosts, demo and tests of isyone.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
 struct Cli {
@@ -31,6 +32,8 @@ enum Verb {
     Images(images::Args),
     /// Several Docker hosts on this machine, each with its own daemon, address and firewall
     Hosts(hosts::Args),
+    /// Show the whole product on this machine: coordinator, agents, Traefik, Prometheus and a first tenant
+    Demo(demo::Args),
     /// Run every check and test, after setting up what they need
     Test(test::Args),
 }
@@ -40,6 +43,7 @@ fn main() -> std::process::ExitCode {
         Verb::Setup(args) => setup::run_setup(&args),
         Verb::Images(args) => images::run_images(&args),
         Verb::Hosts(args) => hosts::run_hosts(&args),
+        Verb::Demo(args) => demo::run_demo(&args),
         Verb::Test(args) => test::run_tests(&args),
     };
     match outcome {

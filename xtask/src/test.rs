@@ -4,7 +4,7 @@
 //! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the
 //! built binaries, `xtask` among them) and `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus).
 
-use crate::cmd::{cmd, output, run, run_within, say, took};
+use crate::cmd::{cargo, output, run, run_within, say, took};
 use crate::{images, paths, seal, setup};
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
@@ -92,14 +92,6 @@ fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
         say!("{step:?}: {err:#}");
     }
     (step, outcome, took(start))
-}
-
-/// This build's own cargo, in the workspace's root.
-fn cargo(args: &[&str]) -> Command {
-    let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut command = cmd(&program, args);
-    command.current_dir(paths::root());
-    command
 }
 
 fn quiet(args: &[&str]) -> Outcome {

@@ -1,0 +1,165 @@
+//! The configuration files of the demo's programs, rendered from its settings. Pure.
+//!
+//! Traefik's and Prometheus' are those of `traefik/deploy` and `monitoring/deploy` with the demo's ports in them, so the
+//! demo runs what a real installation runs.
+
+use super::settings::{Edition, Settings};
+use anyhow::{Result, bail};
+
+/// The coordinator's file. Its data is in the file's own folder.
+pub(super) fn coordinator(settings: &Settings) -> String {
+    let Settings { web, grpc, enroll, http, prometheus, .. } = settings;
+    let ip = settings.address();
+    let url_port = if *web == 80 { String::new() } else { format!("url_port = {web}\n") };
+    // With one host the edge is on it; with several, it reaches them from this machine's end of the bridge.
+    let (advertise, edges) = if settings.is_single() {
+        (r#""127.0.0.1", "localhost""#.to_owned(), String::new())
+    } else {
+        (format!(r#""{ip}", "127.0.0.1", "localhost""#), format!("{ip:?}", ip = ip.to_string()))
+    };
+    let edition = settings.edition.unwrap_or(Edition::V18).name();
+    format!(
+        r#"# Written by `cargo xtask demo`. All keys and their defaults: docs/configuration.md.
+base_domain = "isy.one"
+{url_port}default_edition = "{edition}"
+
+[listen]
+grpc = "{ip}:{grpc}"
+enroll = "{ip}:{enroll}"
+http = "127.0.0.1:{http}"
+
+[advertise]
+hosts = [{advertise}]
+
+[edge]
+addresses = [{edges}]
+ports = [{web}]
+# DNS does not lead here: this is where `isyctl tenant verify` asks.
+url = "http://127.0.0.1:{web}"
+
+[monitoring]
+prometheus_url = "http://127.0.0.1:{prometheus}"
+
+# A demo machine may be small: less disk is counted on than by default.
+[placement]
+disk_reserve = "1GiB"
+
+[plans.small]
+memory = "1GiB"
+cpu = 0.5
+disk = "2GiB"
+workers = 0
+[plans.standard]
+memory = "2GiB"
+cpu = 1.0
+disk = "4GiB"
+workers = 2
+[plans.large]
+memory = "4GiB"
+cpu = 2.0
+disk = "8GiB"
+workers = 4
+
+[editions."{edition}"]
+odoo = "odoo:{edition}"
+postgres = "postgres:15"
+"#
+    )
+}
+
+/// Traefik's static file, from the deployable one.
+pub(super) fn traefik(deployable: &str, settings: &Settings) -> Result<String> {
+    replace_all(
+        "traefik/deploy/traefik.yml",
+        deployable,
+        &[
+            (r#"address: ":80""#, format!(r#"address: ":{}""#, settings.web)),
+            (r#"address: "127.0.0.1:8080""#, format!(r#"address: "127.0.0.1:{}""#, settings.dashboard)),
+            ("http://127.0.0.1:7480/", format!("http://127.0.0.1:{}/", settings.http)),
+        ],
+    )
+}
+
+/// Prometheus' file, from the deployable one. It asks more often, so that a demo need not be waited for.
+pub(super) fn prometheus(deployable: &str, settings: &Settings) -> Result<String> {
+    replace_all(
+        "monitoring/deploy/prometheus.yml",
+        deployable,
+        &[
+            ("scrape_interval: 15s", "scrape_interval: 2s".to_owned()),
+            ("http://127.0.0.1:7480/", format!("http://127.0.0.1:{}/", settings.http)),
+            ("refresh_interval: 5s", "refresh_interval: 1s".to_owned()),
+        ],
+    )
+}
+
+fn replace_all(file: &str, text: &str, changes: &[(&str, String)]) -> Result<String> {
+    let mut text = text.to_owned();
+    for (old, new) in changes {
+        if !text.contains(old) {
+            bail!("{file} does not contain `{old}` any more: the demo must learn its new form");
+        }
+        text = text.replace(old, new);
+    }
+    Ok(text)
+}
+
+/// `init` writes the context for the default port; the demo's may be another.
+pub(super) fn context_with_endpoint(context: &str, settings: &Settings) -> String {
+    let endpoint = format!("endpoint = \"{}:{}\"", settings.address(), settings.grpc);
+    let line = |line: &str| if line.starts_with("endpoint") { endpoint.clone() } else { line.to_owned() };
+    context.lines().map(|text| line(text) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Ports;
+    use super::*;
+    use crate::paths;
+
+    fn settings(hosts: u8, web: u16) -> Settings {
+        let ports = Ports {
+            web_port: Some(web),
+            dashboard_port: Some(8099),
+            http_port: Some(7999),
+            ..Ports::default()
+        };
+        Settings { edition: Some(Edition::V19), ..Settings::choose(hosts, &ports).unwrap() }
+    }
+
+    #[test]
+    fn the_coordinator_listens_where_only_this_machine_reaches() {
+        let one = coordinator(&settings(1, 80));
+        assert!(one.contains("grpc = \"127.0.0.1:7443\"") && one.contains("addresses = []"), "{one}");
+        assert!(!one.contains("url_port"));
+        let three = coordinator(&settings(3, 8080));
+        assert!(three.contains("grpc = \"172.30.77.1:7443\""), "{three}");
+        assert!(
+            three.contains("addresses = [\"172.30.77.1\"]") && three.contains("url_port = 8080"),
+            "{three}"
+        );
+        assert!(three.contains("hosts = [\"172.30.77.1\", "), "agents dial the first: {three}");
+        assert!(three.contains("odoo = \"odoo:19.0\""));
+    }
+
+    #[test]
+    fn the_deployable_files_carry_the_demo_ports() {
+        let read = |file: &str| std::fs::read_to_string(paths::root().join(file)).unwrap();
+        let edge = traefik(&read("traefik/deploy/traefik.yml"), &settings(1, 8080)).unwrap();
+        assert!(edge.contains("address: \":8080\"") && edge.contains("\"127.0.0.1:8099\""), "{edge}");
+        assert!(edge.contains("http://127.0.0.1:7999/traefik/config"), "{edge}");
+        let watch = prometheus(&read("monitoring/deploy/prometheus.yml"), &settings(1, 80)).unwrap();
+        assert!(
+            watch.contains("http://127.0.0.1:7999/sd/odoo") && watch.contains("scrape_interval: 2s"),
+            "{watch}"
+        );
+        assert!(traefik("nothing", &settings(1, 80)).unwrap_err().to_string().contains("new form"));
+    }
+
+    #[test]
+    fn a_context_gets_the_endpoint() {
+        let context = "name = \"admin\"\nendpoint = \"localhost:7443\"\nca_pem = \"\"\"\nx\n\"\"\"\n";
+        let changed = context_with_endpoint(context, &settings(1, 80));
+        assert_eq!(changed, context.replace("localhost", "127.0.0.1"));
+    }
+}

@@ -1,0 +1,132 @@
+//! Ending the demo: what is recorded in its folder, and nothing else.
+
+use super::hosts_in;
+use super::process::recorded;
+use super::settings::{self, Settings};
+use crate::cmd::{cmd, output, say, succeeds, took};
+use crate::engine::docker;
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+/// The agent's firewall table.
+const TABLE: [&str; 2] = ["inet", "isyone"];
+
+/// Stops and removes everything of the demo in `folder`.
+pub(super) fn down(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        say!("there is no demo in {}: nothing to remove", folder.display());
+        return Ok(());
+    }
+    if !folder.join(settings::FILE).exists() {
+        bail!("{} holds no demo (no {} in it): it stays as it is", folder.display(), settings::FILE);
+    }
+    let start = Instant::now();
+    let lock = super::lock(folder)?;
+    let (agents, others): (Vec<_>, Vec<_>) =
+        recorded(folder).into_iter().partition(|process| process.name.starts_with("agent-"));
+    // Agents first: they would bring back what is removed next.
+    for process in agents.iter().chain(&others) {
+        if process.stop()? {
+            say!("{} stopped", process.name);
+        }
+    }
+    // Unreadable settings are no reason to leave everything running.
+    let is_single = Settings::load(folder).ok().flatten().is_none_or(|settings| settings.is_single());
+    hosts_in(folder)?.down(false)?;
+    if is_single {
+        remove_tenants(folder)?;
+    }
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    drop(lock);
+    say!("the demo is gone ({}); packages, images and `target` stay", took(start));
+    Ok(())
+}
+
+/// Removes the containers, volumes and networks of tenants that this demo's agent has in its books; another agent's are
+/// left alone.
+fn remove_tenants(folder: &Path) -> Result<()> {
+    let books = books(&folder.join("agents"));
+    if books.is_empty() {
+        return Ok(());
+    }
+    // (what, how to list `id uid name`, how to remove)
+    let kinds: [(&str, &[&str], &[&str]); 3] = [
+        (
+            "containers",
+            &["ps", "--all", "--format", r#"{{.ID}} {{.Label "one.isy.uid"}} {{.Names}}"#],
+            &["rm", "--force", "--volumes"],
+        ),
+        (
+            "volumes",
+            &["volume", "ls", "--format", r#"{{.Name}} {{.Label "one.isy.uid"}} {{.Name}}"#],
+            &["volume", "rm"],
+        ),
+        (
+            "networks",
+            &["network", "ls", "--format", r#"{{.ID}} {{.Label "one.isy.uid"}} {{.Name}}"#],
+            &["network", "rm"],
+        ),
+    ];
+    for (what, list, remove) in kinds {
+        let all = output(cmd("docker", list).args(["--filter", "label=one.isy.tenant"]))
+            .with_context(|| format!("cannot list the tenants' {what}; is Docker running?"))?;
+        let ours: Vec<(&str, &str)> = all.lines().filter_map(|line| of_books(line, &books)).collect();
+        if ours.is_empty() {
+            continue;
+        }
+        output(cmd("docker", remove).args(ours.iter().map(|(id, _)| id)))
+            .with_context(|| format!("cannot remove the tenants' {what}"))?;
+        let names: Vec<&str> = ours.iter().map(|(_, name)| *name).collect();
+        say!("{what} removed: {}", names.join(" "));
+    }
+    if no_tenants_left() && succeeds(&mut cmd("nft", ["list", "table"].iter().chain(&TABLE))) {
+        output(&mut cmd("nft", ["delete", "table"].iter().chain(&TABLE)))?;
+        say!("firewall table {} removed", TABLE.join(" "));
+    }
+    Ok(())
+}
+
+/// What the agents have written about their tenants, as one text: only looked through for their uids.
+fn books(agents: &Path) -> String {
+    let entries =
+        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut text = String::new();
+    let hosts: Vec<_> = entries(agents);
+    for host in hosts {
+        let tenants: Vec<_> = entries(&host.join("tenants"));
+        let files = tenants.iter().map(|tenant| tenant.join("state.json")).chain([host.join("plan.json")]);
+        files.for_each(|file| text.push_str(&fs::read_to_string(file).unwrap_or_default()));
+    }
+    text
+}
+
+/// `(id, name)` of a line `id uid name` when the uid is in our books.
+fn of_books<'a>(line: &'a str, books: &str) -> Option<(&'a str, &'a str)> {
+    let mut words = line.splitn(3, ' ');
+    let (id, uid, name) = (words.next()?, words.next()?, words.next()?);
+    // A uid is 36 characters; something shorter could be found anywhere.
+    (uid.len() == 36 && books.contains(uid)).then_some((id, name))
+}
+
+/// Whether another agent's tenants are on this machine: the table is theirs then.
+fn no_tenants_left() -> bool {
+    output(&mut docker(["ps", "--all", "--quiet", "--filter", "label=one.isy.tenant"]))
+        .is_ok_and(|ids| ids.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_books;
+
+    #[test]
+    fn only_what_is_in_the_books_is_ours() {
+        let uid = "0190f7a0-0000-7000-8000-000000000001";
+        let books = format!("{{\"uid\":\"{uid}\"}}");
+        assert_eq!(of_books(&format!("c1 {uid} odoo_alfa"), &books), Some(("c1", "odoo_alfa")));
+        assert_eq!(of_books(&format!("c1 {uid} odoo_alfa"), "{}"), None);
+        assert_eq!(of_books("c1  odoo_alfa", &books), None);
+        assert_eq!(of_books("c1 uid odoo_alfa", &books), None);
+    }
+}

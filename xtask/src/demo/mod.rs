@@ -1,0 +1,195 @@
+//! `cargo xtask demo`: the whole product on this machine, from nothing to a tenant that one can log in to.
+//!
+//! Real parts only: coordinator, agents, Docker, Odoo, PostgreSQL, Traefik, Prometheus. Everything of a demo is in one
+//! folder (`.demo`): configuration, data, logs, records of the running programs. Every step asks first whether it is
+//! done, so a second run continues an interrupted first one, restarts what died, and changes nothing else. `--down`
+//! ends exactly what is recorded there. Not here: the machine's packages (setup) and images (images), which stay.
+
+mod config;
+mod down;
+mod http;
+mod process;
+mod settings;
+mod status;
+mod up;
+
+use crate::cmd::{need_root, output};
+use crate::paths;
+use anyhow::{Context as _, Result};
+use process::Process;
+use settings::Settings;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// Options of `demo`.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// Number of hosts: 1 is this machine's own Docker, more are that many Docker daemons of their own [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=20))]
+    hosts: Option<u8>,
+    /// Stop the demo and remove everything it made, tenants and their data included
+    #[arg(long, conflicts_with_all = ["hosts", "release", "keep_going", "Ports"])]
+    down: bool,
+    /// Build with optimisations (slower to build)
+    #[arg(long)]
+    release: bool,
+    /// Go on without Prometheus when it cannot be started, and when a check at the end fails
+    #[arg(long)]
+    keep_going: bool,
+    /// Folder for everything of the demo [default: .demo in the repository]
+    #[arg(long, global = true, env = "ISYONE_DEMO", value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    ports: Ports,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Say what of the demo runs; exit code 1 when a part of it does not
+    Status,
+}
+
+/// Ports to use in place of the usual ones.
+#[derive(clap::Args, Default)]
+#[command(next_help_heading = "Ports")]
+struct Ports {
+    /// Traefik, for visitors [default: 80, or 8080 when that is taken]
+    #[arg(long, value_name = "PORT")]
+    web_port: Option<u16>,
+    /// Traefik's dashboard [default: 8080, or 8081 when that is taken]
+    #[arg(long, value_name = "PORT")]
+    dashboard_port: Option<u16>,
+    /// Coordinator, gRPC [default: 7443]
+    #[arg(long, value_name = "PORT")]
+    grpc_port: Option<u16>,
+    /// Coordinator, joining of hosts [default: 7444]
+    #[arg(long, value_name = "PORT")]
+    enroll_port: Option<u16>,
+    /// Coordinator, HTTP [default: 7480]
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+    /// Agents, HTTP [default: 7481]
+    #[arg(long, value_name = "PORT")]
+    agent_port: Option<u16>,
+    /// Prometheus [default: 9090]
+    #[arg(long, value_name = "PORT")]
+    prometheus_port: Option<u16>,
+}
+
+/// The first tenant.
+const TENANT: &str = "alfa";
+/// Its address.
+const DOMAIN: &str = "alfa.isy.one";
+
+/// The command line's entry point.
+pub(crate) fn run_demo(args: &Args) -> Result<ExitCode> {
+    let folder = args.dir.clone().unwrap_or_else(|| paths::root().join(".demo"));
+    let folder = std::path::absolute(&folder)?;
+    if matches!(args.verb, Some(Verb::Status)) {
+        return status::print(&folder);
+    }
+    need_root("the demo")?;
+    if args.down {
+        down::down(&folder)?;
+    } else {
+        up::up(&folder, args)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A demo that was begun.
+struct Demo {
+    folder: PathBuf,
+    settings: Settings,
+    start: Instant,
+}
+
+impl Demo {
+    /// Tells the person how far we are.
+    fn say(&self, text: &str) {
+        eprintln!("demo {:>6.1} s  {text}", self.start.elapsed().as_secs_f32());
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn process(&self, name: &str) -> Process {
+        Process::new(&self.folder, name)
+    }
+
+    /// The programs that this demo consists of.
+    fn processes(&self) -> Vec<Process> {
+        let agents = self.settings.host_names();
+        let names =
+            ["coordinator".to_owned()].into_iter().chain(agents.iter().map(|host| agent_process(host)));
+        names.chain(["traefik".to_owned(), "prometheus".to_owned()]).map(|name| self.process(&name)).collect()
+    }
+
+    fn context(&self) -> PathBuf {
+        self.path("admin.toml")
+    }
+
+    /// `isyctl ARGS…` as the demo's administrator.
+    fn isyctl(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.path("bin/isyctl"));
+        command.arg("--context").arg(self.context()).args(args);
+        command
+    }
+
+    /// Where people's browsers and `curl` find Traefik.
+    fn edge(&self) -> String {
+        format!("http://127.0.0.1{}", self.settings.web_suffix())
+    }
+
+    fn hosts(&self) -> Result<crate::hosts::Hosts> {
+        hosts_in(&self.folder)
+    }
+}
+
+fn hosts_in(folder: &Path) -> Result<crate::hosts::Hosts> {
+    crate::hosts::Hosts::at(folder.join("hosts")).context("give the demo a shorter folder with --dir")
+}
+
+fn agent_process(host: &str) -> String {
+    format!("agent-{host}")
+}
+
+/// One `demo` at a time.
+fn lock(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = File::options().create(true).append(true).open(folder.join("lock"))?;
+    file.try_lock()
+        .ok()
+        .with_context(|| format!("another `cargo xtask demo` works in {}", folder.display()))?;
+    Ok(file)
+}
+
+/// Writes a file, by rename, unless it says that already; true when it was written.
+fn write_changed(file: &Path, text: &str) -> Result<bool> {
+    if fs::read_to_string(file).is_ok_and(|old| old == text) {
+        return Ok(false);
+    }
+    let write = || {
+        fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+        let new = file.with_extension("new");
+        fs::write(&new, text)?;
+        // A context file must stay private.
+        if let Ok(old) = fs::metadata(file) {
+            fs::set_permissions(&new, old.permissions())?;
+        }
+        fs::rename(&new, file)
+    };
+    write().with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(true)
+}
+
+/// What a command says, or nothing when it fails.
+fn said(command: &mut Command) -> Option<String> {
+    output(command).ok()
+}

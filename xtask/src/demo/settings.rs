@@ -1,0 +1,255 @@
+//! What a demo was started with: number of hosts, images, ports. Chosen once and kept in `demo.conf`, so that a second
+//! run continues the same demo and `--down` knows what there is.
+
+use super::Ports;
+use super::process::listener;
+use anyhow::{Context as _, Result, bail};
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+/// The file in the demo's folder. It also says that the folder is ours, and may be removed.
+pub(super) const FILE: &str = "demo.conf";
+/// This machine on the bridge of the test hosts.
+const BRIDGE: Ipv4Addr = Ipv4Addr::new(172, 30, 77, 1);
+/// Where Traefik listens when it may choose, best first: a port above 1023 is nobody's by right.
+const WEB_PORTS: [u16; 3] = [80, 8080, 8880];
+/// Traefik's own port, best first; one of them is not the one above.
+const DASHBOARD_PORTS: [u16; 3] = [8080, 8081, 8082];
+
+/// Images that tenants get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Edition {
+    /// `odoo:18.0`, pulled.
+    V18,
+    /// `odoo:19.0`, built from Debian packages.
+    V19,
+}
+
+impl Edition {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::V18 => "18.0",
+            Self::V19 => "19.0",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::V18, Self::V19].into_iter().find(|edition| edition.name() == name)
+    }
+}
+
+/// See the head of this file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Settings {
+    /// 1: this machine's own Docker. More: that many Docker daemons in networks of their own.
+    pub(super) hosts: u8,
+    /// Known once the images are there.
+    pub(super) edition: Option<Edition>,
+    /// Traefik for visitors.
+    pub(super) web: u16,
+    /// Traefik's dashboard and ping, on loopback.
+    pub(super) dashboard: u16,
+    /// The coordinator's three.
+    pub(super) grpc: u16,
+    pub(super) enroll: u16,
+    pub(super) http: u16,
+    /// Every agent's own, on its host's loopback.
+    pub(super) agent_http: u16,
+    pub(super) prometheus: u16,
+}
+
+impl Settings {
+    /// For a new demo; ports that were not asked for are chosen.
+    pub(super) fn choose(hosts: u8, asked: &Ports) -> Result<Self> {
+        let first_free = |candidates: &[u16], not: u16| {
+            candidates.iter().copied().find(|port| *port != not && is_free(any(*port)))
+        };
+        let web = asked.web_port.or_else(|| first_free(&WEB_PORTS, 0)).with_context(|| {
+            format!(
+                "port 80 is taken by {}, and so are 8080 and 8880: choose one with --web-port",
+                listener(80)
+            )
+        })?;
+        let dashboard = asked
+            .dashboard_port
+            .or_else(|| first_free(&DASHBOARD_PORTS, web))
+            .context("the ports 8080 to 8082 are taken: choose one with --dashboard-port")?;
+        Ok(Self {
+            hosts,
+            edition: None,
+            web,
+            dashboard,
+            grpc: asked.grpc_port.unwrap_or(7443),
+            enroll: asked.enroll_port.unwrap_or(7444),
+            http: asked.http_port.unwrap_or(7480),
+            agent_http: asked.agent_port.unwrap_or(7481),
+            prometheus: asked.prometheus_port.unwrap_or(9090),
+        })
+    }
+
+    /// Refuses a request that the demo that is there does not fit.
+    pub(super) fn check(&self, hosts: Option<u8>, asked: &Ports) -> Result<()> {
+        let mut wrong = String::new();
+        let mut differs = |what: &str, have: u16, want: Option<u16>| {
+            if let Some(want) = want.filter(|want| *want != have) {
+                write!(wrong, " {what} is {have}, not {want};").ok();
+            }
+        };
+        differs("--hosts", u16::from(self.hosts), hosts.map(u16::from));
+        differs("--web-port", self.web, asked.web_port);
+        differs("--dashboard-port", self.dashboard, asked.dashboard_port);
+        differs("--grpc-port", self.grpc, asked.grpc_port);
+        differs("--enroll-port", self.enroll, asked.enroll_port);
+        differs("--http-port", self.http, asked.http_port);
+        differs("--agent-port", self.agent_http, asked.agent_port);
+        differs("--prometheus-port", self.prometheus, asked.prometheus_port);
+        if !wrong.is_empty() {
+            bail!(
+                "a demo with other settings is there:{wrong} remove it first with `cargo xtask demo --down`"
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads them back; `None` when there is no demo in `folder`.
+    pub(super) fn load(folder: &Path) -> Result<Option<Self>> {
+        let file = folder.join(FILE);
+        match fs::read_to_string(&file) {
+            Ok(text) => Self::parse(&text)
+                .with_context(|| {
+                    format!("{} is broken: `cargo xtask demo --down` starts over", file.display())
+                })
+                .map(Some),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err).with_context(|| format!("cannot read {}", file.display())),
+        }
+    }
+
+    pub(super) fn save(&self, folder: &Path) -> Result<()> {
+        super::write_changed(&folder.join(FILE), &self.render()).map(|_| ())
+    }
+
+    fn render(&self) -> String {
+        let Self { hosts, edition, web, dashboard, grpc, enroll, http, agent_http, prometheus } = self;
+        let edition = edition.map_or("", Edition::name);
+        format!(
+            "# The demo of isyone. `cargo xtask demo --down` ends it and removes this folder.\nhosts = {hosts}\n\
+             edition = {edition}\nweb = {web}\ndashboard = {dashboard}\ngrpc = {grpc}\nenroll = {enroll}\n\
+             http = {http}\nagent_http = {agent_http}\nprometheus = {prometheus}\n"
+        )
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let value = |key: &str| {
+            let mut pairs = text.lines().filter_map(|line| line.split_once(" ="));
+            let found = pairs.find(|(name, _)| *name == key).map(|(_, value)| value.trim());
+            found.with_context(|| format!("it has no `{key}`"))
+        };
+        let port = |key: &str| value(key)?.parse::<u16>().with_context(|| format!("`{key}` is no port"));
+        Ok(Self {
+            hosts: value("hosts")?.parse().context("`hosts` is no number")?,
+            edition: Edition::from_name(value("edition")?),
+            web: port("web")?,
+            dashboard: port("dashboard")?,
+            grpc: port("grpc")?,
+            enroll: port("enroll")?,
+            http: port("http")?,
+            agent_http: port("agent_http")?,
+            prometheus: port("prometheus")?,
+        })
+    }
+
+    /// Whether the hosts are this machine's own Docker.
+    pub(super) fn is_single(&self) -> bool {
+        self.hosts == 1
+    }
+
+    /// The coordinator's address for agents and operators: nothing outside this machine reaches it.
+    pub(super) fn address(&self) -> IpAddr {
+        if self.is_single() { Ipv4Addr::LOCALHOST.into() } else { BRIDGE.into() }
+    }
+
+    /// `h1` …
+    pub(super) fn host_names(&self) -> Vec<String> {
+        (1..=self.hosts).map(|number| format!("h{number}")).collect()
+    }
+
+    /// `:8080`, or nothing for the usual port.
+    pub(super) fn web_suffix(&self) -> String {
+        if self.web == 80 { String::new() } else { format!(":{}", self.web) }
+    }
+}
+
+fn any(port: u16) -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, port).into()
+}
+
+/// Whether this address can be listened on now.
+pub(super) fn is_free(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_ok()
+}
+
+/// An error naming the process, when one of `what`'s addresses is taken.
+pub(super) fn need_free(what: &str, addresses: &[(&str, SocketAddr)]) -> Result<()> {
+    for (option, address) in addresses {
+        if !is_free(*address) {
+            let owner = listener(address.port());
+            bail!(
+                "{what} cannot listen on {address}: {owner} does. End it, or take another port: `cargo xtask demo --down`, \
+                 then `cargo xtask demo {option} PORT`"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            hosts: 3,
+            edition: Some(Edition::V19),
+            web: 8080,
+            dashboard: 8081,
+            grpc: 1,
+            enroll: 2,
+            http: 3,
+            agent_http: 4,
+            prometheus: 5,
+        }
+    }
+
+    #[test]
+    fn settings_read_back() {
+        for edition in [None, Some(Edition::V18), Some(Edition::V19)] {
+            let settings = Settings { edition, ..settings() };
+            assert_eq!(Settings::parse(&settings.render()).unwrap(), settings);
+        }
+        assert!(Settings::parse("hosts = 1\n").unwrap_err().to_string().contains("`edition`"));
+    }
+
+    #[test]
+    fn another_request_is_refused_with_the_differences() {
+        assert!(settings().check(Some(3), &Ports::default()).is_ok());
+        assert!(settings().check(None, &Ports { web_port: Some(8080), ..Ports::default() }).is_ok());
+        let error = settings()
+            .check(Some(2), &Ports { grpc_port: Some(9), ..Ports::default() })
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("--hosts is 3, not 2; --grpc-port is 1, not 9;"), "{error}");
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = need_free("Traefik", &[("--web-port", address)]).unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("--web-port"), "{error}");
+        let asked = Ports { web_port: Some(81), dashboard_port: Some(82), ..Ports::default() };
+        assert_eq!(Settings::choose(1, &asked).unwrap().web_suffix(), ":81");
+    }
+}

@@ -1,0 +1,459 @@
+//! Bringing the demo up, step by step.
+
+use super::settings::{Edition, Settings, need_free};
+use super::{Args, DOMAIN, Demo, Process, TENANT, agent_process, config, http, said, write_changed};
+use crate::cmd::{cargo, cmd, output, run, succeeds, took, wait_until};
+use crate::{images, paths, setup};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A program beside two others on two busy cores, unoptimised. Ready within a second as a rule.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// An agent that starts reports within seconds, unless Docker is slow to answer.
+const REPORT_LIMIT: Duration = Duration::from_secs(60);
+/// Traefik asks every second for routes; Prometheus finds a new target within 5 s and asks it 2 s later.
+const VERIFY_LIMIT: Duration = Duration::from_secs(60);
+/// Between two attempts to verify.
+const VERIFY_PAUSE: Duration = Duration::from_secs(2);
+const BINARIES: [&str; 3] = ["isy-coordinator", "isy-agent", "isyctl"];
+
+/// Makes everything run, and prints how to go on.
+pub(super) fn up(folder: &Path, args: &Args) -> Result<()> {
+    let start = Instant::now();
+    let is_new = !folder.join(super::settings::FILE).exists();
+    if is_new
+        && fs::read_dir(folder)
+            .is_ok_and(|mut entries| entries.any(|e| e.is_ok_and(|e| e.file_name() != "lock")))
+    {
+        bail!("{} is not empty and no demo: choose another folder with --dir", folder.display());
+    }
+    let _lock = super::lock(folder)?;
+    setup::ensure()?;
+    let settings = match Settings::load(folder)? {
+        Some(settings) => settings,
+        None => Settings::choose(args.hosts.unwrap_or(1), &args.ports)?,
+    };
+    settings.check(args.hosts, &args.ports)?;
+    settings.save(folder)?;
+    let mut up = Up { demo: Demo { folder: folder.to_owned(), settings, start }, changes: 0 };
+    up.demo.say(&format!("everything of this demo is in {}", folder.display()));
+    let went = up.all(args);
+    if went.is_err() {
+        up.demo.say("not finished. `cargo xtask demo` goes on from here, `cargo xtask demo --down` removes everything");
+    }
+    went
+}
+
+/// The work, and how much of it there was.
+struct Up {
+    demo: Demo,
+    changes: u32,
+}
+
+impl Up {
+    fn all(&mut self, args: &Args) -> Result<()> {
+        self.images()?;
+        let is_newer = self.binaries(args.release)?;
+        self.hosts()?;
+        self.coordinator(is_newer)?;
+        self.agents(is_newer)?;
+        self.traefik()?;
+        let watched = self.prometheus();
+        self.tolerate(watched, args.keep_going)?;
+        self.tenant()?;
+        let verified = self.verify();
+        self.tolerate(verified, args.keep_going)?;
+        if self.changes == 0 {
+            self.demo.say("everything was running already: nothing was changed");
+        }
+        self.demo.summary()
+    }
+
+    fn tolerate(&self, outcome: Result<()>, keep_going: bool) -> Result<()> {
+        match outcome {
+            Err(err) if keep_going => {
+                self.demo.say(&format!("WARNING, going on (--keep-going): {err:#}"));
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Odoo 18 where a registry gives it, else Odoo 19 out of Debian packages.
+    fn images(&mut self) -> Result<()> {
+        let start = Instant::now();
+        images::provide(&["traefik", "prometheus"], false)?;
+        let edition = match self.demo.settings.edition {
+            Some(edition) => edition,
+            None if images::pull_odoo_18()? => Edition::V18,
+            None => Edition::V19,
+        };
+        match edition {
+            Edition::V18 if !images::pull_odoo_18()? => {
+                bail!("{} is gone and cannot be pulled", images::ODOO_18)
+            }
+            Edition::V18 => (),
+            Edition::V19 => images::provide(&[images::ODOO, images::POSTGRES], false)?,
+        }
+        self.demo.settings.edition = Some(edition);
+        self.demo.settings.save(&self.demo.folder)?;
+        self.demo.say(&format!("images: Odoo {} and {} ({})", edition.name(), images::POSTGRES, took(start)));
+        Ok(())
+    }
+
+    /// Builds, and keeps a copy in the demo's folder: a later build does not change what runs. True when the copy changed.
+    fn binaries(&mut self, release: bool) -> Result<bool> {
+        let start = Instant::now();
+        let mut build =
+            cargo(&["build", "--bins", "-p", "isyone-coordinator", "-p", "isyone-agent", "-p", "isyone-ctl"]);
+        if release {
+            build.arg("--release");
+        }
+        run(&mut build)?;
+        let from = paths::target().join(if release { "release" } else { "debug" });
+        let mut is_newer = false;
+        for name in BINARIES {
+            is_newer |= install(&from.join(name), &self.demo.path("bin").join(name))?;
+        }
+        self.demo.say(&format!(
+            "binaries: {} ({})",
+            if is_newer { "built" } else { "as they were" },
+            took(start)
+        ));
+        Ok(is_newer)
+    }
+
+    fn hosts(&mut self) -> Result<()> {
+        if self.demo.settings.is_single() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let hosts = self.demo.hosts()?;
+        hosts.up(self.demo.settings.hosts)?;
+        let edition = self.demo.settings.edition.unwrap_or(Edition::V19);
+        hosts.load("all", &[format!("odoo:{}", edition.name()), images::POSTGRES.to_owned()])?;
+        self.demo.say(&format!(
+            "hosts: {} Docker daemons with images ({})",
+            self.demo.settings.hosts,
+            took(start)
+        ));
+        Ok(())
+    }
+
+    fn coordinator(&mut self, is_newer: bool) -> Result<()> {
+        let demo = &self.demo;
+        let data = demo.path("coordinator");
+        let process = demo.process("coordinator");
+        init(demo, &data, &process)?;
+        let file = data.join("coordinator.toml");
+        let changed = write_changed(&file, &config::coordinator(&demo.settings))?;
+        let program = demo.path("bin/isy-coordinator");
+        let mut command = Command::new(program);
+        command.arg("run").arg("--config").arg(&file);
+        let context = fs::read_to_string(demo.context()).context("the administrator's context is gone")?;
+        write_changed(&demo.context(), &config::context_with_endpoint(&context, &demo.settings))?;
+        give_to_sudo_user(&demo.context());
+        let ports = &demo.settings;
+        let (ip, http) = (ports.address(), local(ports.http));
+        let listens = [
+            ("--grpc-port", (ip, ports.grpc).into()),
+            ("--enroll-port", (ip, ports.enroll).into()),
+            ("--http-port", http),
+        ];
+        let ready = || http::status(http, "localhost", "/readyz") == Some(200);
+        self.keep(&process, &command, changed || is_newer, &listens, ready)
+    }
+
+    fn agents(&mut self, is_newer: bool) -> Result<()> {
+        for host in self.demo.settings.host_names() {
+            let site = Site::of(&self.demo, &host)?;
+            if self.demo.join(&site)? {
+                self.changes += 1;
+            }
+            let command = site.agent(&self.demo, &["run", "--docker", &site.docker, "--http"], |command| {
+                command.arg(local(self.demo.settings.agent_http).to_string());
+            });
+            // On a host of its own the port is in another network.
+            let port = [("--agent-port", local(self.demo.settings.agent_http))];
+            let listens = if self.demo.settings.is_single() { &port[..] } else { &[] };
+            self.keep(&self.demo.process(&agent_process(&host)), &command, is_newer, listens, || true)?;
+        }
+        let start = Instant::now();
+        for host in self.demo.settings.host_names() {
+            let process = self.demo.process(&agent_process(&host));
+            process.wait_ready(REPORT_LIMIT, || self.demo.host_is_ready(&host))?;
+        }
+        self.demo.say(&format!(
+            "{} ready to take tenants ({})",
+            self.demo.settings.host_names().join(", "),
+            took(start)
+        ));
+        Ok(())
+    }
+
+    fn traefik(&mut self) -> Result<()> {
+        let settings = &self.demo.settings;
+        let file = self.demo.path("traefik/traefik.yml");
+        let changed =
+            write_changed(&file, &config::traefik(&deployable("traefik/deploy/traefik.yml")?, settings)?)?;
+        let mut command = Command::new(images::binary("traefik"));
+        command.arg(format!("--configFile={}", file.display()));
+        let ping = local(settings.dashboard);
+        let listens =
+            [("--web-port", (Ipv4Addr::UNSPECIFIED, settings.web).into()), ("--dashboard-port", ping)];
+        let ready = || http::status(ping, "localhost", "/ping") == Some(200);
+        self.keep(&self.demo.process("traefik"), &command, changed, &listens, ready)
+    }
+
+    fn prometheus(&mut self) -> Result<()> {
+        let settings = &self.demo.settings;
+        let file = self.demo.path("prometheus/prometheus.yml");
+        let text = config::prometheus(&deployable("monitoring/deploy/prometheus.yml")?, settings)?;
+        let changed = write_changed(&file, &text)?;
+        let address = local(settings.prometheus);
+        let mut command = Command::new(images::binary("prometheus"));
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.tsdb.path={}", self.demo.path("prometheus/data").display()));
+        command.arg(format!("--web.listen-address={address}"));
+        let listens = [("--prometheus-port", address)];
+        let ready = || http::status(address, "localhost", "/-/ready") == Some(200);
+        self.keep(&self.demo.process("prometheus"), &command, changed, &listens, ready)
+    }
+
+    /// Makes a program run with what `command` says now.
+    fn keep(
+        &mut self,
+        process: &Process,
+        command: &Command,
+        changed: bool,
+        listens: &[(&str, SocketAddr)],
+        ready: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let name = &process.name;
+        let mut how = "started";
+        if let Some(pid) = process.pid() {
+            if !changed {
+                process.wait_ready(READY_LIMIT, ready)?;
+                self.demo.say(&format!("{name}: runs already (pid {pid})"));
+                return Ok(());
+            }
+            process.stop()?;
+            how = "restarted, because its program or configuration is new";
+        } else if process.was_started() {
+            how = "had ended; started again";
+        }
+        need_free(name, listens)?;
+        process.start(command)?;
+        process.wait_ready(READY_LIMIT, ready)?;
+        self.changes += 1;
+        let pid = process.pid().unwrap_or_default();
+        self.demo.say(&format!(
+            "{name}: {how} in {} (pid {pid}), log {}",
+            took(start),
+            process.log().display()
+        ));
+        Ok(())
+    }
+
+    /// `isyctl tenant create alfa`, unless it is there.
+    fn tenant(&mut self) -> Result<()> {
+        if succeeds(&mut self.demo.isyctl(&["tenant", "show", TENANT])) {
+            self.demo.say(&format!("tenant {TENANT}: is there already"));
+            return Ok(());
+        }
+        self.demo.say(&format!("isyctl tenant create {TENANT}"));
+        let start = Instant::now();
+        run(&mut self.demo.isyctl(&["tenant", "create", TENANT]))?;
+        self.changes += 1;
+        self.demo.say(&format!("tenant {TENANT}: created in {}", took(start)));
+        Ok(())
+    }
+
+    /// `isyctl tenant verify alfa`, until Traefik and Prometheus have noticed the tenant.
+    fn verify(&mut self) -> Result<()> {
+        let start = Instant::now();
+        let verified = wait_until(VERIFY_LIMIT, || {
+            succeeds(&mut self.demo.isyctl(&["tenant", "verify", TENANT])) || {
+                std::thread::sleep(VERIFY_PAUSE);
+                false
+            }
+        });
+        // Once more, for the person to see.
+        run(&mut self.demo.isyctl(&["tenant", "verify", TENANT]))
+            .with_context(|| format!("tenant {TENANT} does not pass its checks after {}", took(start)))?;
+        self.demo.say(&format!("tenant {TENANT}: verified from outside ({})", took(start)));
+        debug_assert!(verified, "it passed just now");
+        Ok(())
+    }
+}
+
+/// `isy-coordinator init`, once. The context is its last act, so without one the data is a beginning that was
+/// interrupted, and nothing uses it yet.
+fn init(demo: &Demo, data: &Path, process: &Process) -> Result<()> {
+    if demo.context().exists() {
+        return Ok(());
+    }
+    if process.pid().is_some() {
+        bail!(
+            "{} is gone, and the coordinator runs: `cargo xtask demo --down` starts over",
+            demo.context().display()
+        );
+    }
+    if data.exists() {
+        fs::remove_dir_all(data).with_context(|| format!("cannot remove {}", data.display()))?;
+    }
+    let mut init = Command::new(demo.path("bin/isy-coordinator"));
+    init.arg("init").arg("--data-dir").arg(data).args(["--base-domain", "isy.one"]);
+    if !demo.settings.is_single() {
+        init.arg("--advertise").arg(demo.settings.address().to_string());
+    }
+    init.args(["--advertise", "127.0.0.1", "--advertise", "localhost"]);
+    // By rename, so that an interrupted `init` is seen as one.
+    let new = demo.path("admin.toml.new");
+    fs::remove_file(&new).ok();
+    init.arg("--context-file").arg(&new);
+    output(&mut init)?;
+    fs::rename(&new, demo.context()).context("`isy-coordinator init` wrote no context")?;
+    demo.say("coordinator: its own CA, keys and database are made");
+    Ok(())
+}
+
+/// Where an agent runs: this machine, or inside a test host's network.
+struct Site {
+    name: String,
+    advertise: String,
+    docker: String,
+    host: Option<crate::hosts::Host>,
+}
+
+impl Site {
+    fn of(demo: &Demo, name: &str) -> Result<Self> {
+        if demo.settings.is_single() {
+            let docker =
+                std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+            return Ok(Self { name: name.to_owned(), advertise: "127.0.0.1".to_owned(), docker, host: None });
+        }
+        let host = demo.hosts()?.host(name)?;
+        let docker = format!("unix://{}", host.socket().display());
+        Ok(Self { name: name.to_owned(), advertise: host.ip(), docker, host: Some(host) })
+    }
+
+    /// `isy-agent ARGS… --data-dir …`, there.
+    fn agent(&self, demo: &Demo, args: &[&str], more: impl FnOnce(&mut Command)) -> Command {
+        let program = demo.path("bin/isy-agent");
+        let mut command = match &self.host {
+            Some(host) => host.exec(program, args),
+            None => cmd(&program.to_string_lossy(), args),
+        };
+        more(&mut command);
+        command.arg("--data-dir").arg(demo.path("agents").join(&self.name));
+        command
+    }
+}
+
+impl Demo {
+    /// Lets the host join, unless it has; true when it joined now.
+    fn join(&self, site: &Site) -> Result<bool> {
+        let data = self.path("agents").join(&site.name);
+        if data.join("agent.toml").exists() {
+            return Ok(false);
+        }
+        // An interrupted join: its key is lost with this, so the coordinator must forget the name.
+        if data.exists() {
+            fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+        }
+        if succeeds(&mut self.isyctl(&["host", "show", &site.name])) {
+            output(&mut self.isyctl(&["host", "remove", &site.name, "--yes"]))?;
+        }
+        let token =
+            output(&mut self.isyctl(&["host", "token", "--host", &site.name, "--ttl", "10m", "-o", "name"]))?;
+        let file = self.path("run").join(format!("token-{}", site.name));
+        fs::write(&file, "")?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        fs::write(&file, token)?;
+        let coordinator = format!("{}:{}", self.settings.address(), self.settings.enroll);
+        let args =
+            ["join", "--coordinator", &coordinator, "--name", &site.name, "--advertise", &site.advertise];
+        let joined = output(&mut site.agent(self, &args, |command| {
+            command.arg("--token-file").arg(&file);
+        }));
+        fs::remove_file(&file)?;
+        joined.with_context(|| format!("{} cannot join", site.name))?;
+        self.say(&format!("{}: joined with a single-use token, address {}", site.name, site.advertise));
+        Ok(true)
+    }
+
+    fn host_is_ready(&self, host: &str) -> bool {
+        said(&mut self.isyctl(&["host", "show", host, "-o", "yaml"]))
+            .is_some_and(|text| text.lines().any(|line| line.trim() == "state: ready"))
+    }
+
+    fn summary(&self) -> Result<()> {
+        let credentials = output(&mut self.isyctl(&["tenant", "credentials", TENANT]))?;
+        write_changed(
+            &self.path("env"),
+            &format!(
+                "# . {}\nexport PATH='{}':\"$PATH\"\nexport ISYCTL_CONTEXT='{}'\n",
+                self.path("env").display(),
+                self.path("bin").display(),
+                self.context().display()
+            ),
+        )?;
+        let (edge, ports) = (self.edge(), &self.settings);
+        let env = self.path("env");
+        println!("\nThe demo runs ({} since its start). Log in:\n\n{credentials}\n", took(self.start));
+        println!("  from this machine     curl -H 'Host: {DOMAIN}' {edge}/web/login");
+        println!("  in a browser          add the line `127.0.0.1 {DOMAIN}` to /etc/hosts");
+        println!("  Traefik's dashboard   http://127.0.0.1:{}/dashboard/", ports.dashboard);
+        println!("  Prometheus            http://127.0.0.1:{}/query?g0.expr=up", ports.prometheus);
+        println!("\nGo on:\n");
+        println!("  . {}     # isyctl in PATH, ISYCTL_CONTEXT set", env.display());
+        println!("  isyctl tenant create beta");
+        println!("  isyctl tenant list");
+        println!("  isyctl events");
+        println!("  cargo xtask demo status");
+        println!("  cargo xtask demo --down     # removes it all, tenants included");
+        Ok(())
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn deployable(file: &str) -> Result<String> {
+    fs::read_to_string(paths::root().join(file)).with_context(|| format!("cannot read {file}"))
+}
+
+/// Copies a program when it is another one than the copy; true when it was.
+fn install(from: &Path, to: &Path) -> Result<bool> {
+    let read = |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    let new = read(from)?;
+    if to.exists() && read(to)? == new {
+        return Ok(false);
+    }
+    fs::create_dir_all(to.parent().unwrap_or(Path::new(".")))?;
+    let beside = to.with_extension("new");
+    fs::write(&beside, new).with_context(|| format!("cannot write {}", beside.display()))?;
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&beside, to)?;
+    Ok(true)
+}
+
+/// With `sudo cargo xtask demo`, the person who typed it shall be able to use `isyctl`.
+fn give_to_sudo_user(file: &Path) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|id| id.parse::<u32>().ok());
+    let owner = fs::metadata(file).map(|meta| meta.uid()).ok();
+    if let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID"))
+        && owner != Some(uid)
+    {
+        // A convenience: without it, root can use the file.
+        std::os::unix::fs::chown(file, Some(uid), Some(gid)).ok();
+    }
+}
