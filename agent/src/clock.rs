@@ -26,11 +26,6 @@ pub fn backoff(attempt: u32, first: Duration, cap: Duration) -> Duration {
     first.saturating_mul(1u32 << attempt.min(16)).min(cap)
 }
 
-/// Changes with each boot of the machine; empty where the kernel does not tell.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -193,7 +193,7 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     let mut state = TenantState::new(plan);
     let ours = |v: &Volume| v.labels.get(LABEL_UID).is_some_and(|uid| *uid == plan.uid.to_string());
     if observed.postgres_volume.as_ref().is_some_and(ours) {
-        state.database = Database::Ready { synced: true, boot: String::new() };
+        state.database = Database::Ready { synced: true };
     }
     state
 }

@@ -117,7 +117,7 @@ impl World {
                 self.observed.postgres_ready = true;
             }
             Action::Rekey | Action::SkipDatabase => {
-                self.state.database = Database::Ready { synced: true, boot: String::new() };
+                self.state.database = Database::Ready { synced: true };
                 self.state.settings = sql::settings_digest(plan);
             }
             Action::UpdateSettings => self.state.settings = sql::settings_digest(plan),

@@ -6,14 +6,24 @@
 
 pub mod clock;
 pub mod config;
+pub mod database;
 pub mod diff;
 pub mod docker;
+pub mod execute;
+pub mod failpoints;
 pub mod fsutil;
+pub mod golden;
+pub mod host;
 pub mod images;
 pub mod ledger;
+pub mod probe;
+pub mod reconcile;
 pub mod render;
 pub mod sql;
 pub mod stack;
 pub mod state;
+pub mod status;
 pub mod steps;
+pub mod tenant;
 pub mod testing;
+pub mod tree;

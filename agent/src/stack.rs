@@ -171,7 +171,13 @@ fn file_mount(host: &HostFacts, plan: &TenantPlan, file: &str, target: &str) -> 
     Mount { source: MountSource::File(source), target: target.to_owned() }
 }
 
-fn postgres(plan: &TenantPlan, host: &HostFacts) -> ContainerSpec {
+/// Since 18 the official image keeps its clusters one level higher, a directory for each major.
+fn postgres_data(images: &Images) -> &'static str {
+    let major: u32 = images.postgres.postgres_major.parse().unwrap_or(0);
+    if major >= 18 { "/var/lib/postgresql" } else { "/var/lib/postgresql/data" }
+}
+
+fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
     let limits = limits(&plan.size, host, Role::Postgres);
     let mut command = vec!["postgres".to_owned()];
     command.extend(postgres_tuning(&limits));
@@ -182,7 +188,7 @@ fn postgres(plan: &TenantPlan, host: &HostFacts) -> ContainerSpec {
         env: BTreeMap::from([("POSTGRES_PASSWORD_FILE".to_owned(), render::PASSWORD_TARGET.to_owned())]),
         labels: labels(plan, host, "postgres"),
         mounts: vec![
-            Mount { source: MountSource::Volume(plan.name.postgres_volume()), target: "/var/lib/postgresql/data".to_owned() },
+            Mount { source: MountSource::Volume(plan.name.postgres_volume()), target: postgres_data(images).to_owned() },
             file_mount(host, plan, render::PASSWORD_FILE, render::PASSWORD_TARGET),
         ],
         network: plan.name.project(),
@@ -296,7 +302,7 @@ pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
 /// The whole stack. `master_hash` is the hashed master password (slow to make, so made elsewhere and kept).
 pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: &str) -> Stack {
     let conf = render::odoo_conf(plan, images.odoo.addons_path.as_deref(), master_hash);
-    let postgres = with_hash(postgres(plan, host), "");
+    let postgres = with_hash(postgres(plan, host, images), "");
     let odoo = with_hash(odoo(plan, host, images), &conf);
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),

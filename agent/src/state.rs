@@ -30,10 +30,8 @@ pub enum Database {
     },
     /// The tenant's own. From here on nothing of the agent ever wipes it.
     Ready {
-        /// Its files are known to be on disk, not only in the page cache.
+        /// Its files are known to be on disk, not only in the page cache. Until then the tenant is not converged.
         synced: bool,
-        /// The boot in which it was made.
-        boot: String,
     },
 }
 

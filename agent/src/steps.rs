@@ -57,11 +57,12 @@ fn entry<'a>(state: &'a mut TenantState, name: &str) -> Option<&'a mut StepRecor
     state.steps.get_mut(at)
 }
 
-/// A step is under way; its first start counts.
+/// A step is under way. Of several tries the first start counts; a later, separate part of a step counts for itself.
 pub fn begin(state: &mut TenantState, name: &str, now: UnixMs) {
     if let Some(step) = entry(state, name) {
+        let again = matches!(step.state, StepState::Retrying | StepState::Running);
+        step.start_ms = step.start_ms.filter(|_| again).or(Some(now));
         step.state = StepState::Running;
-        step.start_ms.get_or_insert(now);
         step.end_ms = None;
     }
 }
@@ -138,7 +139,7 @@ mod tests {
 
         let mut restart = plan.clone();
         restart.operation = Some(uuid::Uuid::nil());
-        state.database = crate::state::Database::Ready { synced: true, boot: String::new() };
+        state.database = crate::state::Database::Ready { synced: true };
         adopt_operation(&mut state, &restart, 20);
         begin(&mut state, "healthy", 21);
         begin(&mut state, "odoo", 21);

@@ -1,0 +1,295 @@
+//! Carries out what `diff` decided, wave by wave, recording each step. Makes no choices.
+//!
+//! Not here: what an operation on the database consists of (database).
+
+use std::path::Path;
+
+use futures_util::future::try_join_all;
+use isyone_proto::plan::Role;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    clock::now_ms,
+    database,
+    diff::{Action, Step},
+    docker::{Container, ContainerSpec, DockerError},
+    failpoints, fsutil,
+    golden::blocking,
+    stack::{self, Stack},
+    steps,
+    tenant::{Result, Tenant, TenantError, View},
+};
+
+/// Log lines shown when a container does not come up.
+const LOG_LINES: u32 = 15;
+/// A program that Docker had to restart so often while we wait will not come up.
+const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
+
+/// True when each rendered file is on disk as it should be.
+pub fn files_are_current(directory: &Path, stack: &Stack) -> bool {
+    stack.files.iter().all(|f| fsutil::is_current(&directory.join(&f.name), f.content.as_bytes(), 0o600, f.owner))
+}
+
+/// Runs all steps; the first failure ends it after its wave.
+pub async fn run(tenant: &Tenant, view: &View, mut todo: Vec<Step>) -> Result<()> {
+    todo.sort_by_key(|s| (s.wave, s.lane)); // stable: the order within a lane stays
+    while !todo.is_empty() {
+        let wave = todo[0].wave;
+        let rest = todo.split_off(todo.iter().position(|s| s.wave != wave).unwrap_or(todo.len()));
+        let mut lanes: Vec<Vec<Step>> = Vec::new();
+        for step in std::mem::replace(&mut todo, rest) {
+            match lanes.last_mut() {
+                Some(lane) if lane[0].lane == step.lane => lane.push(step),
+                _ => lanes.push(vec![step]),
+            }
+        }
+        try_join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane))).await?;
+        if tenant.is_interrupted() {
+            return Err(TenantError::Interrupted);
+        }
+    }
+    Ok(())
+}
+
+async fn run_lane(tenant: &Tenant, view: &View, lane: Vec<Step>) -> Result<()> {
+    for (at, step) in lane.iter().enumerate() {
+        let name = step.action.step();
+        failpoints::reached(&format!("before-{name}"));
+        tenant.show_progress(|s| steps::begin(s, name, now_ms()));
+        tracing::info!(tenant = %tenant.name(), action = ?step.action, reason = %step.reason);
+        match act(tenant, view, step.action).await {
+            Ok(detail) => {
+                let last = lane.get(at + 1).is_none_or(|next| next.action.step() != name);
+                if last {
+                    tenant.show_progress(|s| steps::succeed(s, name, &detail, now_ms()));
+                } else if !detail.is_empty() {
+                    tenant.show_progress(|s| steps::progress(s, name, 0, &detail));
+                }
+            }
+            Err(error) => {
+                tenant.show_progress(|s| steps::fail(s, name, &error.to_string()));
+                return Err(error);
+            }
+        }
+        failpoints::reached(&format!("after-{name}"));
+    }
+    Ok(())
+}
+
+/// One action; the answer is the step's detail.
+async fn act(tenant: &Tenant, view: &View, action: Action) -> Result<String> {
+    let docker = &tenant.host.docker;
+    let plan = &tenant.plan;
+    match action {
+        Action::PullImage(role) => pull(tenant, role).await,
+        Action::StopContainer(role) => quiet(docker.stop(&container_name(tenant, role), grace(role)).await),
+        Action::RemoveContainer(role) => quiet(docker.remove(&container_name(tenant, role)).await),
+        Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
+        Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),
+        Action::RemoveVolume(role) => remove_volume(tenant, role).await,
+        Action::RemoveDirectory => remove_directory(tenant).await,
+        Action::RestartContainer(role) => restart(tenant, role).await,
+        Action::StartContainer(role) => start(tenant, role).await,
+        _ => act_on_stack(tenant, view, view.stack.as_ref().ok_or_else(no_stack)?, action).await,
+    }
+}
+
+fn no_stack() -> TenantError {
+    TenantError::Program("the stack is not known while an image is missing".to_owned())
+}
+
+async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Action) -> Result<String> {
+    let docker = &tenant.host.docker;
+    match action {
+        Action::WriteFiles => write_files(tenant, stack).await,
+        Action::CreateVolume(role) => {
+            // Before the first volume is there, it is on record that nothing is in it.
+            tenant.remember(false, |_| ())?;
+            docker.create_volume(stack.volume(role)).await?;
+            Ok(format!("{} made", stack.volume(role).name))
+        }
+        Action::CreateNetwork => {
+            docker.create_network(&stack.network, &stack.subnet).await?;
+            Ok(stack.subnet.clone())
+        }
+        Action::CreateContainer(role) => create(tenant, view, stack, role).await,
+        Action::UpdateLimits(role) => {
+            let spec = stack.container(role);
+            docker.update(&spec.name, &spec.limits).await?;
+            Ok(format!("now {} MiB, {} CPU", spec.limits.memory_bytes >> 20, spec.limits.nano_cpus as f64 / 1e9))
+        }
+        Action::CopyGolden => database::copy_golden(tenant, view, stack).await,
+        Action::InitDatabase => database::initialise(tenant, view, stack).await,
+        Action::Rekey => database::rekey(tenant).await,
+        Action::UpdateSettings => database::update_settings(tenant).await,
+        Action::SkipDatabase => database::skip(tenant),
+        Action::AwaitPostgres => await_postgres(tenant).await,
+        Action::AwaitOdoo => await_odoo(tenant).await,
+        _ => Ok(String::new()), // handled by `act`
+    }
+}
+
+fn quiet(done: std::result::Result<(), DockerError>) -> Result<String> {
+    Ok(done.map(|()| String::new())?)
+}
+
+fn container_name(tenant: &Tenant, role: Role) -> String {
+    match role {
+        Role::Odoo => tenant.name().odoo_container(),
+        Role::Postgres => tenant.name().postgres_container(),
+    }
+}
+
+fn grace(role: Role) -> u32 {
+    match role {
+        Role::Odoo => stack::ODOO_GRACE_S,
+        Role::Postgres => stack::POSTGRES_GRACE_S,
+    }
+}
+
+async fn pull(tenant: &Tenant, role: Role) -> Result<String> {
+    let (step, reference) = match role {
+        Role::Odoo => ("image-odoo", tenant.plan.odoo_image.as_str()),
+        Role::Postgres => ("image-postgres", tenant.plan.postgres_image.as_str()),
+    };
+    let progress = |percent: u32| tenant.show_progress(|s| steps::progress(s, step, percent, &format!("pulling {reference}")));
+    tenant.host.docker.pull(reference, &progress).await?;
+    Ok(format!("{reference} pulled"))
+}
+
+async fn remove_volume(tenant: &Tenant, role: Role) -> Result<String> {
+    let name = match role {
+        Role::Odoo => tenant.name().odoo_volume(),
+        Role::Postgres => tenant.name().postgres_volume(),
+    };
+    tracing::warn!(tenant = %tenant.name(), volume = name, "removing a purged tenant's volume");
+    tenant.host.docker.remove_volume(&name).await?;
+    Ok(format!("{name} removed"))
+}
+
+async fn remove_directory(tenant: &Tenant) -> Result<String> {
+    let directory = tenant.directory();
+    let removed = blocking(move || std::fs::remove_dir_all(directory)).await;
+    removed.map_err(TenantError::disk("the tenant's directory cannot be removed"))?;
+    Ok(String::new())
+}
+
+async fn write_files(tenant: &Tenant, stack: &Stack) -> Result<String> {
+    let (directory, files) = (tenant.directory(), stack.files.clone());
+    let written = blocking(move || {
+        fsutil::private_dir(&directory)?;
+        files.iter().try_for_each(|f| fsutil::write_if_changed(&directory.join(&f.name), f.content.as_bytes(), 0o600, f.owner).map(drop))
+    });
+    written.await.map_err(TenantError::disk("the tenant's files cannot be written"))?;
+    tenant.remember(false, |_| ())?; // keeps the hash that rendering has made
+    Ok(String::new())
+}
+
+async fn create(tenant: &Tenant, view: &View, stack: &Stack, role: Role) -> Result<String> {
+    let (reference, facts) = match role {
+        Role::Odoo => (tenant.plan.odoo_image.as_str(), &view.observed.odoo_image),
+        Role::Postgres => (tenant.plan.postgres_image.as_str(), &view.observed.postgres_image),
+    };
+    let id = facts.as_ref().map(|f| f.id.clone()).ok_or_else(no_stack)?;
+    tenant.remember(false, |s| s.pin(role, reference, &id))?;
+    let spec = settled(tenant, stack.container(role), &id).await?;
+    match tenant.host.docker.create(&spec).await {
+        // Made by an earlier try whose answer was lost; the next look compares it.
+        Ok(()) | Err(DockerError::Conflict(_)) => Ok(String::new()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The spec with the image settled: the reference while it still means the pinned image (it reads better in
+/// `docker ps`), else the id.
+pub async fn settled(tenant: &Tenant, spec: &ContainerSpec, id: &str) -> Result<ContainerSpec> {
+    let mut spec = spec.clone();
+    if tenant.host.docker.image(&spec.image).await?.is_none_or(|i| i.id != id) {
+        spec.image = id.to_owned();
+    }
+    Ok(spec)
+}
+
+async fn start(tenant: &Tenant, role: Role) -> Result<String> {
+    tenant.host.docker.start(&container_name(tenant, role)).await?;
+    // A start serves whatever restart was asked for before it.
+    mark_restarted(tenant, role)?;
+    Ok(String::new())
+}
+
+async fn restart(tenant: &Tenant, role: Role) -> Result<String> {
+    let name = container_name(tenant, role);
+    tenant.host.docker.stop(&name, grace(role)).await?;
+    tenant.host.docker.start(&name).await?;
+    mark_restarted(tenant, role)?;
+    Ok("restarted".to_owned())
+}
+
+fn mark_restarted(tenant: &Tenant, role: Role) -> Result<()> {
+    let (done, wanted) = match role {
+        Role::Odoo => (tenant.state().odoo_restarts, tenant.plan.odoo_restarts),
+        Role::Postgres => (tenant.state().postgres_restarts, tenant.plan.postgres_restarts),
+    };
+    if done == wanted {
+        return Ok(());
+    }
+    tenant.remember(false, |s| match role {
+        Role::Odoo => s.odoo_restarts = wanted,
+        Role::Postgres => s.postgres_restarts = wanted,
+    })
+}
+
+/// Waits until PostgreSQL answers.
+pub async fn await_postgres(tenant: &Tenant) -> Result<String> {
+    let name = tenant.name().postgres_container();
+    let begin = Instant::now();
+    loop {
+        let container = tenant.host.docker.container(&name).await?;
+        let answer = match &container {
+            Some(c) => tenant.host.probe.postgres(c).await,
+            None => Err("it is not there".to_owned()),
+        };
+        match answer {
+            Ok(()) => return Ok(String::new()),
+            Err(why) => keep_waiting(tenant, &name, "PostgreSQL", container.as_ref(), begin, &why).await?,
+        }
+    }
+}
+
+async fn await_odoo(tenant: &Tenant) -> Result<String> {
+    let name = tenant.name().odoo_container();
+    let begin = Instant::now();
+    loop {
+        let container = tenant.host.docker.container(&name).await?;
+        let answer = match &container {
+            Some(c) => tenant.host.probe.odoo(c).await,
+            None => Err("it is not there".to_owned()),
+        };
+        match answer {
+            Ok(_) => return Ok(format!("/web/health answers after {:.1} s", begin.elapsed().as_secs_f64())),
+            Err(why) => keep_waiting(tenant, &name, "Odoo", container.as_ref(), begin, &why).await?,
+        }
+    }
+}
+
+/// Sleeps a little, unless waiting on is in vain.
+async fn keep_waiting(tenant: &Tenant, name: &str, what: &str, container: Option<&Container>, begin: Instant, why: &str) -> Result<()> {
+    let given_up = match container {
+        None => Some(format!("{what} does not start: container {name} has gone")),
+        Some(c) if !c.is_up() => Some(format!("{what} does not start: it ended with code {}. {}", c.exit_code, c.error)),
+        Some(c) if c.restarts >= MAX_RESTARTS_WHILE_WAITING => Some(format!("{what} does not start: it ended {} times", c.restarts)),
+        Some(_) if begin.elapsed() > tenant.host.pace.start_timeout => {
+            Some(format!("{what} does not answer after {:.0} s: {why}", begin.elapsed().as_secs_f64()))
+        }
+        Some(_) => None,
+    };
+    if let Some(text) = given_up {
+        let log = tenant.host.docker.log_tail(name, LOG_LINES).await.unwrap_or_default();
+        return Err(TenantError::Program(format!("{text} Last log lines:\n{}", log.trim_end())));
+    }
+    if tenant.is_interrupted() {
+        return Err(TenantError::Interrupted);
+    }
+    sleep(tenant.host.pace.poll).await;
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Golden snapshots: clean databases, initialised once per (images, modules, language), from which later tenants start.
+//!
+//! A snapshot is a cleanly stopped cluster's data directory and the filestore, taken before any tenant's keys were put
+//! in, complete or absent (made beside, then renamed). Not here: when to take one and the re-keying (database).
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use isyone_proto::plan::UnixMs;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedMutexGuard, RwLock};
+
+use crate::{
+    fsutil::{self, Owner},
+    tree::{self, CopyStats},
+};
+
+/// Newest snapshots kept: a few editions times a few module sets; each costs 100 to 300 MB.
+pub const KEPT: usize = 10;
+const META: &str = "meta.json";
+
+/// What a snapshot says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Name of the database in it.
+    pub database: String,
+    /// When it was taken.
+    pub created_ms: UnixMs,
+    /// Size.
+    pub bytes: u64,
+}
+
+/// The directory of snapshots.
+pub struct GoldenStore {
+    dir: PathBuf,
+    /// Readers copy out; a writer renames in and prunes.
+    access: RwLock<()>,
+    makers: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl GoldenStore {
+    /// Over `dir`. Halves of an earlier life are removed.
+    pub fn open(dir: PathBuf) -> io::Result<Self> {
+        for entry in std::fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if !path.join(META).exists() || path.extension().is_some_and(|e| e == "tmp") {
+                std::fs::remove_dir_all(&path)?;
+            }
+        }
+        Ok(Self { dir, access: RwLock::default(), makers: Mutex::default() })
+    }
+
+    /// The snapshot of this key, if there is one.
+    pub fn find(&self, key: &str) -> Option<Meta> {
+        serde_json::from_slice(&std::fs::read(self.dir.join(key).join(META)).ok()?).ok()
+    }
+
+    /// Only one maker per key at a time: a second tenant of a new kind waits for the first one's snapshot instead of
+    /// initialising the same once more.
+    pub async fn maker(&self, key: &str) -> OwnedMutexGuard<()> {
+        let lock = self.makers.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_default().clone();
+        lock.lock_owned().await
+    }
+
+    /// Takes a snapshot of a stopped cluster and its filestore.
+    pub async fn take(&self, key: &str, volumes: &Volumes, database: &str, now: UnixMs) -> io::Result<CopyStats> {
+        let (tmp, place) = (self.dir.join(format!("{key}.tmp")), self.dir.join(key));
+        let (volumes, database) = (volumes.clone(), database.to_owned());
+        let staged = tmp.clone();
+        let stats = blocking(move || stage(&staged, &volumes, &database, now)).await?;
+        let _writer = self.access.write().await;
+        let dir = self.dir.clone();
+        blocking(move || {
+            if place.exists() {
+                std::fs::remove_dir_all(&place)?;
+            }
+            std::fs::rename(&tmp, &place)?;
+            std::fs::File::open(&dir)?.sync_all()?;
+            prune(&dir)
+        })
+        .await?;
+        Ok(stats)
+    }
+
+    /// Copies a snapshot into two volumes, which are wiped first. The filestore takes `database` as its name.
+    pub async fn restore(&self, key: &str, volumes: &Volumes, database: &str) -> io::Result<(Meta, CopyStats)> {
+        let _reader = self.access.read().await;
+        let meta = self.find(key).ok_or_else(|| io::Error::other("the golden snapshot has gone"))?;
+        let (source, volumes, database) = (self.dir.join(key), volumes.clone(), database.to_owned());
+        let name = meta.database.clone();
+        let stats = blocking(move || {
+            volumes.wipe()?;
+            let files = source.join("filestore").join(&name);
+            let odoo = volumes.odoo.clone();
+            let owner = volumes.odoo_owner;
+            // The filestore is small; the cluster's thousands of files get a thread of their own.
+            std::thread::scope(|scope| {
+                let cluster = scope.spawn(|| tree::copy(&source.join("pgdata"), &volumes.postgres));
+                std::os::unix::fs::chown(&odoo, Some(owner.0), Some(owner.1))?;
+                let mut stats = CopyStats::default();
+                if files.exists() {
+                    let parent = odoo.join("filestore");
+                    std::fs::create_dir_all(&parent)?;
+                    std::os::unix::fs::chown(&parent, Some(owner.0), Some(owner.1))?;
+                    stats += tree::copy(&files, &parent.join(&database))?;
+                }
+                stats += cluster.join().map_err(|_| io::Error::other("copying panicked"))??;
+                Ok(stats)
+            })
+        })
+        .await?;
+        Ok((meta, stats))
+    }
+}
+
+/// Both volumes of a tenant, as directories of this machine.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    /// PostgreSQL's.
+    pub postgres: PathBuf,
+    /// Odoo's.
+    pub odoo: PathBuf,
+    /// Who owns Odoo's.
+    pub odoo_owner: Owner,
+}
+
+impl Volumes {
+    /// Removes all content.
+    pub fn wipe(&self) -> io::Result<()> {
+        tree::wipe(&self.postgres)?;
+        tree::wipe(&self.odoo)
+    }
+}
+
+fn stage(tmp: &Path, volumes: &Volumes, database: &str, now: UnixMs) -> io::Result<CopyStats> {
+    if tmp.exists() {
+        std::fs::remove_dir_all(tmp)?;
+    }
+    fsutil::private_dir(tmp)?;
+    let mut stats = tree::copy(&volumes.postgres, &tmp.join("pgdata"))?;
+    let files = volumes.odoo.join("filestore").join(database);
+    let kept = tmp.join("filestore").join(database);
+    std::fs::create_dir_all(&kept)?;
+    if files.exists() {
+        stats += tree::copy(&files, &kept)?;
+    }
+    let meta = Meta { database: database.to_owned(), created_ms: now, bytes: stats.bytes };
+    std::fs::write(tmp.join(META), serde_json::to_vec(&meta).unwrap_or_default())?; // plain struct: cannot fail
+    tree::sync(tmp)?;
+    Ok(stats)
+}
+
+fn prune(dir: &Path) -> io::Result<()> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let meta = std::fs::read(path.join(META)).ok().and_then(|b| serde_json::from_slice::<Meta>(&b).ok());
+        if let Some(meta) = meta {
+            found.push((meta.created_ms, path));
+        }
+    }
+    found.sort();
+    let surplus = found.len().saturating_sub(KEPT);
+    found.into_iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_dir_all(path))
+}
+
+/// Runs blocking file work beside the runtime.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volumes(dir: &Path, name: &str) -> Volumes {
+        let (postgres, odoo) = (dir.join(name).join("pg"), dir.join(name).join("odoo"));
+        std::fs::create_dir_all(&postgres).unwrap();
+        std::fs::create_dir_all(&odoo).unwrap();
+        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        Volumes { postgres, odoo, odoo_owner: owner }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_restores_under_another_name_and_old_ones_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let golden = dir.path().join("golden");
+        std::fs::create_dir_all(golden.join("half.tmp")).unwrap();
+        let store = GoldenStore::open(golden.clone()).unwrap();
+        assert!(!golden.join("half.tmp").exists());
+        let from = volumes(dir.path(), "a");
+        std::fs::write(from.postgres.join("PG_VERSION"), "15").unwrap();
+        std::fs::create_dir_all(from.odoo.join("filestore/odoo_a/ab")).unwrap();
+        std::fs::write(from.odoo.join("filestore/odoo_a/ab/f"), "x").unwrap();
+        for n in 0..KEPT + 2 {
+            store.take(&format!("k{n}"), &from, "odoo_a", n as i64).await.unwrap();
+        }
+        assert!(store.find("k1").is_none() && store.find("k2").is_some());
+        let to = volumes(dir.path(), "b");
+        std::fs::write(to.postgres.join("scrap"), "x").unwrap();
+        let (meta, stats) = store.restore("k5", &to, "odoo_b").await.unwrap();
+        assert_eq!((meta.database.as_str(), stats.files), ("odoo_a", 2));
+        assert!(!to.postgres.join("scrap").exists() && to.odoo.join("filestore/odoo_b/ab/f").exists());
+    }
+}

@@ -1,0 +1,162 @@
+//! What all tenants of a host share: the engine, the probes, the snapshots, the board, and how patient to be.
+//!
+//! Not here: loops (reconcile) and the link.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use isyone_proto::plan::TenantPlan;
+use tokio::sync::Semaphore;
+
+use crate::{
+    config::DataDir,
+    docker::{Docker, DockerError, EngineInfo, Probe},
+    golden::GoldenStore,
+    images::ImageCache,
+    render,
+    stack::HostFacts,
+    status::Board,
+};
+
+/// Creates at the same time: more would only make each slower, and starve running tenants.
+const HEAVY_AT_ONCE: usize = 4;
+/// Comparisons at the same time: bounds the calls that a start with hundreds of tenants sends to Docker.
+const LIGHT_AT_ONCE: usize = 8;
+
+/// How patient the agent is. Tests make it hasty.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// Between looks while something starts.
+    pub poll: Duration,
+    /// Until something that starts must answer.
+    pub start_timeout: Duration,
+    /// Between health checks of a tenant at rest.
+    pub probe: Duration,
+    /// Between full comparisons of a tenant at rest; events come in between.
+    pub resync: Duration,
+    /// First wait after a failure; doubles.
+    pub retry_first: Duration,
+    /// Longest wait after a failure.
+    pub retry_cap: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_millis(25),
+            start_timeout: Duration::from_secs(180),
+            // 120 tenants at rest: 8 small HTTP requests a second.
+            probe: Duration::from_secs(15),
+            resync: Duration::from_secs(300),
+            retry_first: Duration::from_secs(1),
+            retry_cap: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Pace {
+    /// For tests over a fake engine: everything happens within milliseconds.
+    pub fn hasty() -> Self {
+        let ms = Duration::from_millis;
+        Self { poll: ms(1), start_timeout: ms(300), probe: ms(50), resync: ms(200), retry_first: ms(2), retry_cap: ms(20) }
+    }
+}
+
+/// See the module.
+pub struct Host {
+    /// The engine.
+    pub docker: Arc<dyn Docker>,
+    /// Health of the programs inside.
+    pub probe: Arc<dyn Probe>,
+    /// Facts of images.
+    pub images: ImageCache,
+    /// Snapshots.
+    pub golden: GoldenStore,
+    /// Statuses.
+    pub board: Board,
+    /// Patience.
+    pub pace: Pace,
+    /// Paths.
+    pub data: DataDir,
+    /// Creates at the same time.
+    pub heavy: Semaphore,
+    /// Comparisons at the same time.
+    pub light: Semaphore,
+    /// Why no new tenant may start, if so.
+    pub no_new: ArcSwapOption<String>,
+    advertise: std::net::IpAddr,
+    engine: ArcSwapOption<EngineInfo>,
+}
+
+impl Host {
+    /// Over a data directory that exists ([`DataDir::create`]).
+    pub fn new(docker: Arc<dyn Docker>, probe: Arc<dyn Probe>, data: DataDir, advertise: std::net::IpAddr, pace: Pace) -> io::Result<Self> {
+        let path = data.path().canonicalize()?; // bind mounts need absolute paths
+        let data = DataDir::new(path);
+        Ok(Self {
+            images: ImageCache::new(docker.clone(), data.path().join("images.json")),
+            golden: GoldenStore::open(data.golden())?,
+            docker,
+            probe,
+            board: Board::default(),
+            pace,
+            data,
+            heavy: Semaphore::new(HEAVY_AT_ONCE),
+            light: Semaphore::new(LIGHT_AT_ONCE),
+            no_new: ArcSwapOption::empty(),
+            advertise,
+            engine: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Where ports are published.
+    pub fn advertise(&self) -> std::net::IpAddr {
+        self.advertise
+    }
+
+    /// The engine's machine; asked once per connection.
+    pub async fn engine(&self) -> Result<Arc<EngineInfo>, DockerError> {
+        if let Some(known) = self.engine.load_full() {
+            return Ok(known);
+        }
+        let info = Arc::new(self.docker.info().await?);
+        self.engine.store(Some(info.clone()));
+        Ok(info)
+    }
+
+    /// Docker was lost: what is known of it is asked again.
+    pub fn forget_engine(&self) {
+        self.engine.store(None);
+    }
+
+    /// The engine's version, when it was ever reached.
+    pub fn docker_version(&self) -> String {
+        self.engine.load().as_ref().map(|e| e.version.clone()).unwrap_or_default()
+    }
+
+    /// Docker's data directory, when known.
+    pub fn docker_root(&self) -> Option<PathBuf> {
+        self.engine.load().as_ref().map(|e| PathBuf::from(&e.root_dir))
+    }
+
+    /// Docker's volumes are directories of this machine, so snapshots can be copied.
+    pub fn volumes_are_local(&self) -> bool {
+        self.docker_root().is_some_and(|root| root.join("volumes").is_dir())
+    }
+
+    /// What a stack depends on.
+    pub async fn facts(&self) -> Result<HostFacts, DockerError> {
+        let engine = self.engine().await?;
+        Ok(HostFacts { advertise: self.advertise, cpus: engine.cpus, tenants_dir: self.data.tenants() })
+    }
+
+    /// A tenant's directory.
+    pub fn directory(&self, plan: &TenantPlan) -> PathBuf {
+        self.data.tenants().join(plan.name.as_str())
+    }
+
+    /// The compose file of a tenant, for texts that say what to do by hand.
+    pub fn compose_path(&self, plan: &TenantPlan) -> PathBuf {
+        self.directory(plan).join(render::compose_file(&plan.name))
+    }
+}

@@ -1,0 +1,227 @@
+//! What the host has to say of each tenant, kept for the link to report: only the newest is kept, so a long silence costs
+//! nothing.
+//!
+//! Not here: the wire (report).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use isyone_proto::{ids::TenantName, plan::UnixMs};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::state::StepRecord;
+
+/// How far the host is with a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Progress {
+    /// Work is under way.
+    Working,
+    /// As planned, and healthy where it should run.
+    Converged,
+    /// The last try failed; tried again.
+    Failing,
+    /// As planned, but it does not answer.
+    Unhealthy,
+}
+
+/// One container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerStatus {
+    /// `odoo_alfa`.
+    pub name: String,
+    /// Docker's word, or `absent`.
+    pub state: String,
+    /// It answers.
+    pub healthy: bool,
+    /// Restarts by the engine.
+    pub restarts: u32,
+    /// Digest of its image.
+    pub image_digest: String,
+    /// Exit code of the last run.
+    pub exit_code: i32,
+    /// Start of the present run.
+    pub started_ms: Option<UnixMs>,
+    /// For the resource reader.
+    pub pid: i32,
+    /// Likewise.
+    pub id: String,
+}
+
+/// What a tenant uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Thousandths of a CPU.
+    pub cpu_millis: u32,
+    /// Without page cache.
+    pub memory_bytes: u64,
+    /// Both volumes.
+    pub disk_bytes: u64,
+}
+
+/// The host's word on one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Identity.
+    pub uid: Uuid,
+    /// Epoch it is about.
+    pub epoch: u64,
+    /// Plan generation it is about.
+    pub generation: u64,
+    /// How far.
+    pub progress: Progress,
+    /// What is wrong and what to do; empty when nothing is.
+    pub message: String,
+    /// Both containers.
+    pub containers: Vec<ContainerStatus>,
+    /// Operation whose steps follow.
+    pub operation: Option<Uuid>,
+    /// Its steps.
+    pub steps: Vec<StepRecord>,
+    /// Purged, nothing is left.
+    pub absent: bool,
+    /// Milliseconds of the last health check.
+    pub health_latency_ms: u32,
+    /// Directories of the volumes, for the disk walk.
+    pub volumes: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    tenants: BTreeMap<TenantName, (u64, Status)>,
+    usage: HashMap<TenantName, Usage>,
+    oom_kills: HashMap<String, u32>,
+    revision: u64,
+    docker_error: String,
+    warning: String,
+}
+
+/// All statuses of the host.
+#[derive(Debug, Default)]
+pub struct Board {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+/// A tenant as it stands on the board.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Name.
+    pub name: TenantName,
+    /// Rises with each change.
+    pub revision: u64,
+    /// The word on it.
+    pub status: Status,
+    /// What it uses.
+    pub usage: Usage,
+    /// Out-of-memory kills of its containers, in their order.
+    pub oom_kills: Vec<u32>,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a status up. Tells the link only when something changed beside latencies.
+    pub fn set(&self, name: &TenantName, status: Status) {
+        let mut inner = self.lock();
+        let same = inner.tenants.get(name).is_some_and(|(_, old)| {
+            let quiet = Status { health_latency_ms: status.health_latency_ms, ..old.clone() };
+            quiet == status
+        });
+        inner.revision += u64::from(!same);
+        let revision = if same { inner.tenants.get(name).map_or(0, |(r, _)| *r) } else { inner.revision };
+        inner.tenants.insert(name.clone(), (revision, status));
+        drop(inner);
+        if !same {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes a tenant off: it is none of this host's business any more.
+    pub fn remove(&self, name: &TenantName) {
+        let mut inner = self.lock();
+        inner.usage.remove(name);
+        if let Some((_, status)) = inner.tenants.remove(name) {
+            inner.oom_kills.retain(|container, _| status.containers.iter().all(|c| c.name != *container));
+        }
+    }
+
+    /// The newest status of a tenant.
+    pub fn get(&self, name: &TenantName) -> Option<Status> {
+        self.lock().tenants.get(name).map(|(_, status)| status.clone())
+    }
+
+    /// Everything.
+    pub fn entries(&self) -> Vec<Entry> {
+        let inner = self.lock();
+        let entry = |(name, (revision, status)): (&TenantName, &(u64, Status))| Entry {
+            name: name.clone(),
+            revision: *revision,
+            usage: inner.usage.get(name).copied().unwrap_or_default(),
+            oom_kills: status.containers.iter().map(|c| inner.oom_kills.get(&c.name).copied().unwrap_or(0)).collect(),
+            status: status.clone(),
+        };
+        inner.tenants.iter().map(entry).collect()
+    }
+
+    /// Number of tenants in each progress.
+    pub fn counts(&self) -> HashMap<Progress, usize> {
+        let mut counts = HashMap::new();
+        for (_, status) in self.lock().tenants.values() {
+            *counts.entry(status.progress).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Completes when a status has changed since the last call.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Measured usage.
+    pub fn set_usage(&self, name: &TenantName, usage: Usage) {
+        self.lock().usage.insert(name.clone(), usage);
+    }
+
+    /// Last measured usage.
+    pub fn usage(&self, name: &TenantName) -> Usage {
+        self.lock().usage.get(name).copied().unwrap_or_default()
+    }
+
+    /// The kernel killed a container's process for want of memory.
+    pub fn count_oom(&self, container: &str) {
+        *self.lock().oom_kills.entry(container.to_owned()).or_default() += 1;
+    }
+
+    /// Docker's trouble; empty when it answers. Says whether that is news.
+    pub fn set_docker_error(&self, error: &str) -> bool {
+        let mut inner = self.lock();
+        let news = inner.docker_error != error;
+        if news {
+            inner.docker_error = error.to_owned();
+            drop(inner);
+            self.changed.notify_one();
+        }
+        news
+    }
+
+    /// Something else that the host's operators must know (a corrupt ledger, no packet filter).
+    pub fn set_warning(&self, warning: &str) {
+        self.lock().warning = warning.to_owned();
+        self.changed.notify_one();
+    }
+
+    /// Docker's trouble.
+    pub fn docker_error(&self) -> String {
+        self.lock().docker_error.clone()
+    }
+
+    /// The other warning.
+    pub fn warning(&self) -> String {
+        self.lock().warning.clone()
+    }
+}
