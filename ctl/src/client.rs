@@ -17,6 +17,13 @@ use isyone_proto::{
     },
     tls,
 };
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpStream,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tokio_rustls::{TlsConnector, rustls::ClientConfig};
 use tonic::{Request, Response, Status, transport::Channel};
 
 use crate::{
@@ -24,7 +31,7 @@ use crate::{
     context::Context,
     exit::{Exit, Failure},
     output::Ui,
-    status::{self, Peer},
+    status::{self, Peer, Transport},
 };
 
 /// Deadline of a single call, unless `--timeout` says otherwise: far above any answer, short enough to sit through.
@@ -42,6 +49,7 @@ const MAX_PAGES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct Client {
     channel: Channel,
+    config: Arc<ClientConfig>,
     timeout: Duration,
     peer: Arc<Peer>,
     context: Arc<Context>,
@@ -57,13 +65,13 @@ impl Client {
         };
         let config =
             tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem).map_err(bad)?;
-        let channel = tls::channel(&context.endpoint, Arc::new(ArcSwap::new(config))).map_err(bad)?;
+        let channel = tls::channel(&context.endpoint, Arc::new(ArcSwap::new(config.clone()))).map_err(bad)?;
         let peer = Peer {
             endpoint: context.endpoint.clone(),
             context: context.name.clone(),
             certificate_end: context.certificate().ok().map(|info| info.not_after),
         };
-        Ok(Self { channel, timeout, peer: Arc::new(peer), context: Arc::new(context), ui })
+        Ok(Self { channel, config, timeout, peer: Arc::new(peer), context: Arc::new(context), ui })
     }
 
     /// The context in use.
@@ -135,7 +143,8 @@ impl Client {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) if worth_repeating(&status, attempt) => self.failure(doing, &status),
                 Ok(Err(status)) => return Err(self.failure(doing, &status)),
-                Err(no_answer) => no_answer,
+                Err(failure) if failure.exit == Exit::Unavailable => failure,
+                Err(failure) => return Err(failure),
             };
             if attempt > MAX_REPEATS {
                 return Err(problem);
@@ -155,9 +164,29 @@ impl Client {
         let answer = tokio::time::timeout(self.timeout, call).await;
         self.ui.detail(|| format!("{doing}: {} in {} ms", self.peer.endpoint, start.elapsed().as_millis()));
         match answer {
+            Ok(Err(status)) if status::transport(&status) == Some(Transport::Lost) => {
+                match self.refusal().await {
+                    Some(cause) => Err(status::refused(doing, &self.peer, clock::now_ms()).cause(cause)),
+                    None => Ok(Err(status)),
+                }
+            }
             Ok(answer) => Ok(answer.map(Response::into_inner)),
             Err(_) => Err(status::no_answer(doing, &self.peer, self.timeout)),
         }
+    }
+
+    /// Whether the coordinator refuses our certificate. With TLS 1.3 it says so after our side of the handshake, and when
+    /// we have sent a request by then, its words are lost with the connection. Here nothing is sent: they arrive.
+    async fn refusal(&self) -> Option<String> {
+        let ask = async {
+            let tcp = TcpStream::connect(&self.peer.endpoint).await.ok()?;
+            let name = ServerName::try_from(tls::COORDINATOR_NAME).ok()?;
+            let mut stream = TlsConnector::from(self.config.clone()).connect(name, tcp).await.ok()?;
+            let refused = stream.read_u8().await.err()?;
+            let chain = tls::error_chain(&refused);
+            chain.contains(status::ALERT).then_some(chain)
+        };
+        tokio::time::timeout(tls::CONNECT_TIMEOUT, ask).await.ok().flatten()
     }
 
     /// Words for a failed call or stream.
@@ -204,11 +233,22 @@ fn worth_repeating(status: &Status, attempt: u32) -> bool {
         || (attempt > 1 && status::transport(status) == Some(status::Transport::NotConnected))
 }
 
-/// Ctrl-C, as an end of its own.
-pub async fn interrupted() -> Failure {
-    // An error means that no handler can be installed; then Ctrl-C ends the process by itself.
-    match tokio::signal::ctrl_c().await {
-        Ok(()) => Failure::new(Exit::Interrupted, ""),
-        Err(_) => std::future::pending().await,
+/// Listens to Ctrl-C from the moment it is made, so that none is missed while something else is done first.
+#[derive(Debug)]
+pub struct Interrupt(Option<Signal>);
+
+impl Interrupt {
+    /// Begins to listen. Where no handler can be installed, Ctrl-C ends the process by itself.
+    pub fn listen() -> Self {
+        Self(signal(SignalKind::interrupt()).ok())
+    }
+
+    /// Waits for Ctrl-C, which is an end of its own.
+    pub async fn came(mut self) -> Failure {
+        match &mut self.0 {
+            Some(signal) => signal.recv().await,
+            None => std::future::pending().await,
+        };
+        Failure::new(Exit::Interrupted, "")
     }
 }

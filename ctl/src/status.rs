@@ -13,6 +13,8 @@ use crate::{
 
 /// `ErrorInfo` reason of a create that no host can take.
 pub const NO_HOST_FITS: &str = "NO_HOST_FITS";
+/// How rustls begins to tell what the other side refused.
+pub const ALERT: &str = "received fatal alert";
 const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
 
 /// Whom we talk to and as whom, for error messages.
@@ -43,7 +45,7 @@ pub enum Transport {
 pub fn transport(status: &Status) -> Option<Transport> {
     let source = std::error::Error::source(status)?;
     let chain = tls::error_chain(source);
-    if chain.contains("fatal alert") {
+    if chain.contains(ALERT) {
         return Some(Transport::CertificateRefused);
     }
     if chain.contains("invalid peer certificate") {
@@ -107,6 +109,11 @@ pub fn no_answer(doing: &str, peer: &Peer, waited: std::time::Duration) -> Failu
     .hint("try again, or wait longer with --timeout")
 }
 
+/// The words for a certificate that the coordinator does not take.
+pub fn refused(doing: &str, peer: &Peer, now_ms: i64) -> Failure {
+    transport_failure(Transport::CertificateRefused, doing, peer, now_ms)
+}
+
 fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> Failure {
     let endpoint = &peer.endpoint;
     match kind {
@@ -130,7 +137,7 @@ fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> 
         }
         Transport::Lost => {
             Failure::new(Exit::Unavailable, format!("cannot {doing}: the coordinator at {endpoint} closed the connection"))
-                .hint("it may be restarting, or may have refused this certificate; -v shows the cause")
+                .hint("it may be restarting: try again; -v shows the cause")
         }
     }
 }
@@ -158,7 +165,7 @@ fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     if reason == NO_HOST_FITS {
         return no_host_fits(doing, status);
     }
-    failure.hint = hint(status.code(), reason, peer);
+    failure.hint = hint(doing, status.code(), peer);
     failure
 }
 
@@ -180,9 +187,9 @@ fn attached_placement(status: &Status) -> Option<v1::Placement> {
     v1::Placement::decode(any.value.as_slice()).ok()
 }
 
-fn hint(code: Code, reason: &str, peer: &Peer) -> Option<String> {
+fn hint(doing: &str, code: Code, peer: &Peer) -> Option<String> {
     let text = match code {
-        Code::NotFound => "`list` shows what there is; names of deleted tenants need `tenant list --deleted`",
+        Code::NotFound => list_of(doing),
         Code::AlreadyExists => {
             "repeat the options it was created with, choose another name, or use --force to apply these to it (its data is kept)"
         }
@@ -203,10 +210,22 @@ fn hint(code: Code, reason: &str, peer: &Peer) -> Option<String> {
             "try again; `isyctl host list` shows whether the host is there"
         }
         Code::Internal | Code::Unknown | Code::DataLoss => "the coordinator's log has the details",
-        _ if reason.is_empty() => return None,
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+/// Where to look for the right name.
+fn list_of(doing: &str) -> &'static str {
+    if doing.contains("host") {
+        "`isyctl host list` shows the hosts"
+    } else if doing.contains("operation") {
+        "`isyctl op list` shows the operations; old ones are forgotten"
+    } else if doing.contains("operator") {
+        "`isyctl operator list` shows the operators"
+    } else {
+        "`isyctl tenant list --deleted` shows the tenants, and those that can be restored"
+    }
 }
 
 /// The option that fills a field of a request.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::{
-    client::{self, Client},
+    client::{Client, Interrupt},
     exit::{Exit, Failure},
     output::{Ui, format, table::clean},
     progress::Progress,
@@ -27,6 +27,8 @@ pub async fn finished(
     first: Operation,
     limit: Option<Duration>,
 ) -> Result<Operation, Failure> {
+    // Before anything is shown: who sees the first line may press Ctrl-C.
+    let interrupt = Interrupt::listen();
     let id = first.id.clone();
     let mut progress = Progress::new(ui, &first);
     let last = if first.done {
@@ -40,7 +42,7 @@ pub async fn finished(
         };
         let watched = tokio::select! {
             watched = watch(client, &id, &mut progress) => watched,
-            stopped = client::interrupted() => Err(left_running(stopped, "stopped waiting", &id)),
+            stopped = interrupt.came() => Err(left_running(stopped, "stopped waiting", &id)),
             () = deadline => {
                 let waited = humantime::format_duration(limit.unwrap_or_default());
                 Err(left_running(Failure::new(Exit::Unavailable, ""), &format!("not done within {waited}"), &id))
@@ -91,7 +93,9 @@ async fn follow(
         Ok(Ok(stream)) => stream,
         Ok(Err(status)) => return Ok(Err(status)),
         // No answer in time is a lost connection too.
-        Err(failure) if heard.elapsed() > MAX_SILENCE => return Err(failure),
+        Err(failure) if failure.exit != Exit::Unavailable || heard.elapsed() > MAX_SILENCE => {
+            return Err(failure);
+        }
         Err(failure) => return Ok(Err(Status::unavailable(failure.message))),
     };
     loop {

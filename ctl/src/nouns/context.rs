@@ -241,11 +241,8 @@ impl Remove {
     fn run(self, app: &App, store: &Store) -> Outcome {
         store.existing(&self.name)?;
         let name = parsed(&self.name)?;
-        if !self.yes
-            && !app
-                .ui
-                .confirm(&format!("Remove the context {name} and its private key from this machine?"))?
-        {
+        let question = format!("Remove the context {name} and its private key from this machine?");
+        if !self.yes && !app.ui.confirm(&format!("remove the context `{name}`"), &question)? {
             app.ui.note("nothing was changed");
             return Ok(Exit::Failed);
         }

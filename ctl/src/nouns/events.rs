@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     app::App,
-    client::{self, Client},
+    client::{Client, Interrupt},
     exit::{Exit, Failure, Outcome},
     output::{
         Format, format,
@@ -54,6 +54,7 @@ impl Events {
     /// Prints events.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
+        let interrupt = Interrupt::listen();
         if !self.follow {
             let events = self.stored(&client).await?;
             if events.is_empty() && app.ui.for_people() {
@@ -65,7 +66,7 @@ impl Events {
         }
         tokio::select! {
             ended = self.follow(app, &client) => ended,
-            stopped = client::interrupted() => Err(stopped),
+            stopped = interrupt.came() => Err(stopped),
         }
     }
 

@@ -321,12 +321,12 @@ impl Remove {
         let client = app.client()?;
         let name = &self.name;
         let question = format!("Forget the host {} and refuse its agent from now on?", clean(name));
-        if !self.yes && !app.ui.confirm(&question)? {
+        let doing = format!("remove host `{}`", clean(name));
+        if !self.yes && !app.ui.confirm(&doing, &question)? {
             app.ui.note("nothing was changed");
             return Ok(Exit::Failed);
         }
         let request = client.request(RemoveHostRequest { name: name.clone() });
-        let doing = format!("remove host `{name}`");
         client.call(&doing, client.hosts().remove_host(request)).await?;
         app.ui.note(&format!("host {} is removed", clean(name)));
         Ok(Exit::Done)

@@ -189,12 +189,12 @@ impl Revoke {
         let name = &self.name;
         let question =
             format!("Refuse all certificates of {} from now on? Nothing brings them back.", clean(name));
-        if !self.yes && !app.ui.confirm(&question)? {
+        let doing = format!("revoke operator `{}`", clean(name));
+        if !self.yes && !app.ui.confirm(&doing, &question)? {
             app.ui.note("nothing was changed");
             return Ok(Exit::Failed);
         }
         let request = client.request(RevokeOperatorRequest { name: name.clone() });
-        let doing = format!("revoke operator `{name}`");
         client.call(&doing, client.operators().revoke_operator(request)).await?;
         app.ui.note(&format!("operator {} is revoked; open connections are cut", clean(name)));
         Ok(Exit::Done)

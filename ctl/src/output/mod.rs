@@ -153,22 +153,25 @@ impl Ui {
         }
     }
 
-    /// Asks a yes-or-no question; anything but yes is no. Without a terminal to ask on, a usage error.
-    pub fn confirm(&self, question: &str) -> Result<bool, Failure> {
-        let answer = ask(&format!("{question} [y/N] "))?;
+    /// Asks a yes-or-no question; anything but yes is no. Without a terminal to ask on, a usage error that says what
+    /// cannot be done (`doing`: "remove host `h1`").
+    pub fn confirm(&self, doing: &str, question: &str) -> Result<bool, Failure> {
+        let answer = ask(doing, &format!("{question} [y/N] "))?;
         Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes" | "s" | "sim"))
     }
 
     /// Asks to type `expected`, for what cannot be undone.
-    pub fn confirm_by_typing(&self, question: &str, expected: &str) -> Result<bool, Failure> {
-        Ok(ask(&format!("{question}\nType `{expected}` to go on: "))? == expected)
+    pub fn confirm_by_typing(&self, doing: &str, question: &str, expected: &str) -> Result<bool, Failure> {
+        Ok(ask(doing, &format!("{question}\nType `{expected}` to go on: "))? == expected)
     }
 }
 
-fn ask(prompt: &str) -> Result<String, Failure> {
+fn ask(doing: &str, prompt: &str) -> Result<String, Failure> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(Failure::usage("this needs a confirmation, and there is no terminal to ask on")
-            .hint("add --yes when you are sure"));
+        return Err(Failure::usage(format!(
+            "cannot {doing}: it needs a confirmation, and there is no terminal to ask on"
+        ))
+        .hint("add --yes when you are sure"));
     }
     let failed = |e: io::Error| Failure::failed(format!("cannot ask: {e}"));
     let mut err = io::stderr().lock();

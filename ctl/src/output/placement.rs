@@ -43,27 +43,19 @@ pub fn table(placement: &Placement, wide: bool) -> String {
 
 /// The decision in a sentence, then the table.
 pub fn explained(placement: &Placement, wide: bool) -> String {
-    let mut text = String::new();
-    if !placement.original_reason.is_empty() {
-        text.push_str(&format!(
-            "{} is on {}: {}\n",
-            cell(&placement.tenant),
-            cell(&placement.host),
-            cell(&placement.original_reason)
-        ));
-        text.push_str(&format!("today: {}\n\n", cell(&placement.reason)));
+    let tenant = Cell::from(&placement.tenant);
+    let today = Cell::from(chosen(&placement.host, &placement.reason));
+    let mut text = if placement.original_reason.is_empty() {
+        format!("{tenant} would go to {today}\n\n")
     } else {
-        text.push_str(&format!(
-            "{} would go to {}: {}\n\n",
-            cell(&placement.tenant),
-            cell(&placement.host),
-            cell(&placement.reason)
-        ));
-    }
+        let then = Cell::from(chosen(&placement.host, &placement.original_reason));
+        format!("{tenant} is on {then}\ntoday: {}\n\n", Cell::from(&placement.reason))
+    };
     text.push_str(&table(placement, wide));
     text
 }
 
-fn cell(text: &str) -> Cell {
-    format::or_dash(text).into()
+/// `h2: least loaded of 3`, whether or not the coordinator's sentence begins with the host.
+pub fn chosen(host: &str, reason: &str) -> String {
+    if reason.starts_with(host) { reason.to_owned() } else { format!("{}: {reason}", format::or_dash(host)) }
 }

@@ -2,8 +2,7 @@
 
 use clap::Args;
 use isyone_proto::pb::v1::{
-    CreateTenantRequest, CreateTenantResponse, Credentials, GetCredentialsRequest, Operation, Placement,
-    TenantSpec,
+    CreateTenantRequest, CreateTenantResponse, Credentials, GetCredentialsRequest, Operation, TenantSpec,
 };
 use serde::Serialize;
 
@@ -154,7 +153,10 @@ impl Create {
             app.ui.note(&format!("tenant {name} is there already, as asked"));
         }
         if let Some(placement) = answer.placement.as_ref().filter(|p| !p.host.is_empty()) {
-            app.ui.note(&format!("tenant {name} is placed on {}", clean(&placement_words(placement))));
+            app.ui.note(&format!(
+                "tenant {name} is placed on {}",
+                clean(&placement::chosen(&placement.host, &placement.reason))
+            ));
         }
     }
 
@@ -167,7 +169,7 @@ impl Create {
             credentials: credentials.map(Wire::of),
         };
         let text = |_| match (credentials, &answer.operation) {
-            (Some(found), _) => login(found),
+            (Some(found), _) => Table::pairs(login(found)),
             (None, Some(operation)) => Table::pairs(pending(&self.name, operation)),
             (None, None) => Table::pairs([("Tenant", self.name.as_str().into())]),
         };
@@ -176,15 +178,6 @@ impl Create {
             app.ui.note(&format!("follow it with `isyctl op watch {}`", clean(&operation.id)));
         }
         Ok(Exit::Done)
-    }
-}
-
-fn placement_words(placement: &Placement) -> String {
-    // The coordinator's sentence begins with the host: "h2: least loaded of 3".
-    if placement.reason.starts_with(&placement.host) {
-        placement.reason.clone()
-    } else {
-        format!("{}: {}", placement.host, placement.reason)
     }
 }
 
@@ -212,10 +205,10 @@ pub async fn get_credentials(client: &Client, name: &str) -> Result<Credentials,
 }
 
 /// What a person needs to log in.
-pub fn login(credentials: &Credentials) -> String {
-    Table::pairs([
+pub fn login(credentials: &Credentials) -> [(&'static str, Cell); 3] {
+    [
         ("URL", credentials.url.as_str().into()),
         ("Login", credentials.login.as_str().into()),
         ("Password", credentials.password.as_str().into()),
-    ])
+    ]
 }

@@ -97,7 +97,11 @@ impl Delete {
             app.ui.note(&format!(
                 "This removes its database and files for good, now (they would be kept until {kept})."
             ));
-            return app.ui.confirm_by_typing("There is no way back.", &self.name);
+            return app.ui.confirm_by_typing(
+                &format!("purge tenant `{name}`"),
+                "There is no way back.",
+                &self.name,
+            );
         }
         app.ui.note(
             "This stops it and removes its containers and its address. Its volumes go into quarantine:",
@@ -110,6 +114,6 @@ impl Delete {
                 "`isyctl tenant restore {name}` brings it back until the quarantine ends; the date follows."
             ),
         });
-        app.ui.confirm(&format!("Delete {name}?"))
+        app.ui.confirm(&format!("delete tenant `{name}`"), &format!("Delete {name}?"))
     }
 }

@@ -5,7 +5,7 @@ use isyone_proto::pb::v1::{ContainerRole, StreamLogsRequest};
 
 use crate::{
     app::App,
-    client,
+    client::Interrupt,
     exit::{Exit, Outcome},
 };
 
@@ -44,6 +44,7 @@ impl Logs {
     /// Prints the lines.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
+        let interrupt = Interrupt::listen();
         let doing = format!("read the logs of tenant `{}`", self.name);
         let container = match self.container {
             Container::Odoo => ContainerRole::Odoo,
@@ -69,7 +70,7 @@ impl Logs {
         };
         tokio::select! {
             outcome = copy => outcome,
-            stopped = client::interrupted() => Err(stopped),
+            stopped = interrupt.came() => Err(stopped),
         }
     }
 }

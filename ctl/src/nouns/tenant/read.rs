@@ -248,16 +248,16 @@ pub async fn explain(app: &App, name: &str) -> Outcome {
 pub async fn credentials(app: &App, name: &str) -> Outcome {
     let found = create::get_credentials(&app.client()?, name).await?;
     let text = |wide| {
-        let mut text = create::login(&found);
+        let mut pairs = create::login(&found).to_vec();
         if wide {
-            text.push_str(&Table::pairs([
+            pairs.extend([
                 ("Master password", found.master_password.as_str().into()),
                 ("Database", found.database.as_str().into()),
                 ("Database user", found.database_user.as_str().into()),
                 ("Database password", found.database_password.as_str().into()),
-            ]));
+            ]);
         }
-        text
+        Table::pairs(pairs)
     };
     app.ui.emit(&Wire::of(&found), || vec![name.to_owned()], text)?;
     Ok(Exit::Done)

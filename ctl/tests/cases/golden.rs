@@ -1,0 +1,151 @@
+//! What people and programs read, word for word.
+
+use crate::support::{data::op_id, run::golden};
+
+#[test]
+fn help() {
+    let lines = [
+        "--help",
+        "--version",
+        "tenant --help",
+        "tenant create --help",
+        "tenant list --help",
+        "tenant show --help",
+        "tenant explain --help",
+        "tenant credentials --help",
+        "tenant logs --help",
+        "tenant shell --help",
+        "tenant psql --help",
+        "tenant restart --help",
+        "tenant suspend --help",
+        "tenant resume --help",
+        "tenant resize --help",
+        "tenant delete --help",
+        "tenant restore --help",
+        "tenant verify --help",
+        "host --help",
+        "host token --help",
+        "host list --help",
+        "host remove --help",
+        "op --help",
+        "op list --help",
+        "op watch --help",
+        "events --help",
+        "operator --help",
+        "operator create --help",
+        "operator revoke --help",
+        "context --help",
+        "context import --help",
+        "version --help",
+        "completions --help",
+    ];
+    golden("help", &lines);
+}
+
+#[test]
+fn tenants() {
+    golden(
+        "tenants",
+        &[
+            "tenant list",
+            "tenant list -o wide --deleted",
+            "tenant list --host h1",
+            "tenant list --phase failing -o name",
+            "tenant list --limit 1 -o name",
+            "tenant list --host h9",
+            "tenant show alfa",
+            "tenant show beta",
+            "tenant show gama",
+            "tenant show delta",
+            "tenant explain alfa",
+            "tenant explain alfa -o wide",
+            "tenant credentials alfa",
+            "tenant credentials alfa -o wide",
+            "tenant list --color always",
+        ],
+    );
+}
+
+#[test]
+fn programs() {
+    golden(
+        "programs",
+        &[
+            "tenant show alfa -o json",
+            "tenant show delta -o yaml",
+            "tenant list -o json --host h9",
+            "host show h1 -o json",
+            "tenant explain alfa -o json",
+            "tenant credentials alfa -o json",
+            "events -o json --tenant alfa",
+            "operator list -o yaml",
+            "version -o yaml",
+            "host token -o json",
+            "host token -o name",
+            &format!("op show {} -o json", op_id(1)),
+            "tenant restart alfa -o name",
+            "tenant create alfa --no-wait -o json",
+        ],
+    );
+}
+
+#[test]
+fn hosts_operations_events() {
+    golden(
+        "hosts-operations-events",
+        &[
+            "host list",
+            "host list -o wide",
+            "host list -o name",
+            "host show h1",
+            "host show h3",
+            "host cordon h1",
+            "host uncordon h2",
+            "host token --ttl 15m --label zone=eu",
+            "op list",
+            "op list -o wide --limit 2",
+            "op list --active -o name",
+            &format!("op show {}", op_id(2)),
+            &format!("op cancel {}", op_id(1)),
+            "events",
+            "events --tenant alfa -o name",
+            "operator list",
+            "version",
+            "version --client",
+        ],
+    );
+}
+
+#[test]
+fn create() {
+    golden(
+        "create",
+        &[
+            "tenant create alfa --plan standard --domain erp.example.com --modules crm,sale_management --label zone=eu",
+            "tenant create alfa -o json",
+            "tenant create alfa -o name",
+            "tenant create alfa --no-wait",
+            "tenant create again",
+            "tenant create alfa --dry-run",
+            "tenant create alfa --dry-run -o wide",
+            "tenant create alfa --dry-run -o name",
+        ],
+    );
+}
+
+#[test]
+fn changes() {
+    golden(
+        "changes",
+        &[
+            "tenant restart alfa --with-database",
+            "tenant suspend alfa",
+            "tenant resume alfa --no-wait",
+            "tenant resize alfa --plan large",
+            "tenant delete alfa --yes",
+            "tenant delete delta --yes",
+            "tenant delete delta --purge --yes",
+            "tenant restore delta",
+        ],
+    );
+}

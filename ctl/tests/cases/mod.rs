@@ -1,0 +1,8 @@
+//! The tests, by what they look at.
+
+mod contexts;
+mod errors;
+mod golden;
+mod remote;
+mod verify;
+mod waiting;

@@ -1,0 +1,345 @@
+//! The canned coordinator: the listener with mutual TLS, and every service but the tenants' (`tenants`).
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use isyone_proto::{
+    pb::v1::{
+        event_service_server::{EventService, EventServiceServer},
+        host_service_server::{HostService, HostServiceServer},
+        operation_service_server::{OperationService, OperationServiceServer},
+        operator_service_server::{OperatorService, OperatorServiceServer},
+        system_service_server::{SystemService, SystemServiceServer},
+        tenant_service_server::TenantServiceServer,
+        *,
+    },
+    tls,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier},
+    server::TlsStream,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, transport::server::Connected};
+
+use super::{data, operations, pki::Ca};
+
+/// Answers of a stream.
+pub(crate) type Answers<T> = ReceiverStream<Result<T, Status>>;
+
+/// What all services share.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    pub(crate) ca: Arc<Ca>,
+    /// Request ids that creates came with, in order.
+    pub(crate) request_ids: Arc<Mutex<Vec<String>>>,
+    /// How many watches were opened on the operation that loses its connection.
+    watches: Arc<AtomicU32>,
+}
+
+/// Starts it on a thread of its own, for as long as the process lives.
+pub(crate) fn start(ca: Arc<Ca>) -> (SocketAddr, Fake) {
+    let fake = Fake { ca, request_ids: Arc::default(), watches: Arc::default() };
+    let (address_to, address) = std::sync::mpsc::channel();
+    let served = fake.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            address_to.send(listener.local_addr().unwrap()).unwrap();
+            serve(listener, served).await;
+        });
+    });
+    (address.recv().unwrap(), fake)
+}
+
+async fn serve(listener: TcpListener, fake: Fake) {
+    tonic::transport::Server::builder()
+        .add_service(TenantServiceServer::new(fake.clone()))
+        .add_service(HostServiceServer::new(fake.clone()))
+        .add_service(OperationServiceServer::new(fake.clone()))
+        .add_service(EventServiceServer::new(fake.clone()))
+        .add_service(OperatorServiceServer::new(fake.clone()))
+        .add_service(SystemServiceServer::new(fake.clone()))
+        .serve_with_incoming(connections(listener, server_config(&fake.ca)))
+        .await
+        .unwrap();
+}
+
+fn server_config(ca: &Ca) -> Arc<ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(tls::certificates("CA", &ca.pem).unwrap().remove(0)).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider()).build().unwrap();
+    let (certificate, key) = ca.coordinator();
+    let mut config = ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(tls::certificates("server", &certificate).unwrap(), tls::private_key(&key).unwrap())
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
+}
+
+fn connections(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+) -> ReceiverStream<std::io::Result<Connection>> {
+    let (to, from) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (to, acceptor) = (to.clone(), TlsAcceptor::from(config.clone()));
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(tcp).await {
+                    let _ = to.send(Ok(Connection(stream))).await;
+                }
+            });
+        }
+    });
+    ReceiverStream::new(from)
+}
+
+struct Connection(TlsStream<TcpStream>);
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A stream of `items`, with a pause before each, that then ends with `end`, or stays open.
+pub(crate) fn stream<T: Send + 'static>(
+    items: Vec<T>,
+    end: Option<Result<(), Status>>,
+) -> Response<Answers<T>> {
+    let (to, from) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        for item in items {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if to.send(Ok(item)).await.is_err() {
+                return;
+            }
+        }
+        match end {
+            None => to.closed().await,
+            Some(Err(status)) => drop(to.send(Err(status)).await),
+            Some(Ok(())) => {}
+        }
+    });
+    Response::new(ReceiverStream::new(from))
+}
+
+/// Pages of two, whatever is asked: clients must not rely on the size.
+pub(crate) fn page<T: Clone>(all: &[T], token: &str) -> (Vec<T>, String) {
+    let from: usize = token.parse().unwrap_or(0);
+    let to = (from + 2).min(all.len());
+    (all[from..to].to_vec(), if to < all.len() { to.to_string() } else { String::new() })
+}
+
+fn host(name: &str) -> Result<Response<Host>, Status> {
+    let found = data::hosts().into_iter().find(|host| host.name == name);
+    found.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no host `{name}`")))
+}
+
+#[tonic::async_trait]
+impl HostService for Fake {
+    async fn create_join_token(
+        &self,
+        request: Request<CreateJoinTokenRequest>,
+    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+        let asked = request.into_inner();
+        Ok(Response::new(CreateJoinTokenResponse {
+            token: format!("isy1.{}.{}.{}", "0".repeat(16), "a".repeat(64), "b".repeat(64)),
+            expire_time: data::ago(-i64::from(if asked.ttl_seconds == 0 { 3600 } else { asked.ttl_seconds })),
+            enroll_endpoint: "coordinator.example.com:7444".into(),
+        }))
+    }
+    async fn list_hosts(
+        &self,
+        request: Request<ListHostsRequest>,
+    ) -> Result<Response<ListHostsResponse>, Status> {
+        let (hosts, next_page_token) = page(&data::hosts(), &request.into_inner().page_token);
+        Ok(Response::new(ListHostsResponse { hosts, next_page_token }))
+    }
+    async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<Host>, Status> {
+        host(&request.into_inner().name)
+    }
+    async fn cordon_host(&self, request: Request<CordonHostRequest>) -> Result<Response<Host>, Status> {
+        host(&request.into_inner().name)
+    }
+    async fn uncordon_host(&self, request: Request<UncordonHostRequest>) -> Result<Response<Host>, Status> {
+        host(&request.into_inner().name)
+    }
+    async fn remove_host(
+        &self,
+        request: Request<RemoveHostRequest>,
+    ) -> Result<Response<RemoveHostResponse>, Status> {
+        let found = host(&request.into_inner().name)?.into_inner();
+        if found.tenants > 0 {
+            return Err(Status::failed_precondition(format!(
+                "{} tenants are placed on host `{}`",
+                found.tenants, found.name
+            )));
+        }
+        Ok(Response::new(RemoveHostResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl OperationService for Fake {
+    type WatchOperationStream = Answers<Operation>;
+
+    async fn get_operation(
+        &self,
+        request: Request<GetOperationRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let id = request.into_inner().id;
+        operations::get(&id)
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("there is no operation {id}")))
+    }
+    async fn list_operations(
+        &self,
+        request: Request<ListOperationsRequest>,
+    ) -> Result<Response<ListOperationsResponse>, Status> {
+        let asked = request.into_inner();
+        let all: Vec<Operation> = [5, 2, 1]
+            .into_iter()
+            .filter_map(|number| operations::get(&data::op_id(number)))
+            .filter(|operation| !(asked.active_only && operation.done))
+            .filter(|operation| asked.tenant.is_empty() || operation.tenant == asked.tenant)
+            .collect();
+        let (operations, next_page_token) = page(&all, &asked.page_token);
+        Ok(Response::new(ListOperationsResponse { operations, next_page_token }))
+    }
+    async fn watch_operation(
+        &self,
+        request: Request<WatchOperationRequest>,
+    ) -> Result<Response<Answers<Operation>>, Status> {
+        let id = request.into_inner().id;
+        let kind = if operations::number(&id) == 5 { OperationKind::Restart } else { OperationKind::Create };
+        let first = operations::operation(operations::number(&id), kind, "alfa");
+        if operations::number(&id) == 4 && self.watches.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Ok(stream(vec![first], Some(Err(Status::unavailable("shutting down")))));
+        }
+        let stays_open = operations::number(&id) == 3;
+        Ok(stream(operations::life(first), if stays_open { None } else { Some(Ok(())) }))
+    }
+    async fn cancel_operation(
+        &self,
+        request: Request<CancelOperationRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let id = request.into_inner().id;
+        match operations::get(&id) {
+            Some(operation) if operation.done => {
+                Err(Status::failed_precondition(format!("operation {id} is done already")))
+            }
+            Some(operation) => Ok(Response::new(operation)),
+            None => Err(Status::not_found(format!("there is no operation {id}"))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Fake {
+    type StreamEventsStream = Answers<Event>;
+
+    async fn stream_events(
+        &self,
+        request: Request<StreamEventsRequest>,
+    ) -> Result<Response<Answers<Event>>, Status> {
+        let asked = request.into_inner();
+        if asked.after_sequence > 1000 {
+            return Err(Status::out_of_range("events up to 1000 were dropped"));
+        }
+        let events = data::events()
+            .into_iter()
+            .filter(|event| event.sequence > asked.after_sequence)
+            .filter(|event| asked.tenant.is_empty() || event.tenant == asked.tenant)
+            .collect();
+        Ok(stream(events, if asked.follow { None } else { Some(Ok(())) }))
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Fake {
+    async fn create_operator(
+        &self,
+        request: Request<CreateOperatorRequest>,
+    ) -> Result<Response<CreateOperatorResponse>, Status> {
+        let asked = request.into_inner();
+        let role = Role::try_from(asked.role).map_err(|_| Status::invalid_argument("role"))?;
+        let word = role.as_str_name().trim_start_matches("ROLE_").to_lowercase();
+        let certificate_pem = self
+            .ca
+            .sign(&asked.csr_pem, &asked.name, &word)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let operator = Some(data::operator(&asked.name, role));
+        Ok(Response::new(CreateOperatorResponse { operator, certificate_pem, ca_pem: self.ca.pem.clone() }))
+    }
+    async fn list_operators(
+        &self,
+        request: Request<ListOperatorsRequest>,
+    ) -> Result<Response<ListOperatorsResponse>, Status> {
+        let all = [
+            data::operator("ana", Role::Admin),
+            data::operator("ci", Role::Viewer),
+            data::operator("eve", Role::Operator),
+        ];
+        let (operators, next_page_token) = page(&all, &request.into_inner().page_token);
+        Ok(Response::new(ListOperatorsResponse { operators, next_page_token }))
+    }
+    async fn revoke_operator(
+        &self,
+        request: Request<RevokeOperatorRequest>,
+    ) -> Result<Response<RevokeOperatorResponse>, Status> {
+        match request.into_inner().name.as_str() {
+            "ana" => Err(Status::failed_precondition("the last admin cannot be revoked")),
+            _ => Ok(Response::new(RevokeOperatorResponse {})),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl SystemService for Fake {
+    async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<Info>, Status> {
+        Ok(Response::new(data::info()))
+    }
+}

@@ -1,0 +1,279 @@
+//! The canned fleet: three hosts, four tenants, at eight o'clock.
+
+use std::collections::HashMap;
+
+use isyone_proto::pb::v1::*;
+use prost_types::Timestamp;
+
+/// What `ISYCTL_NOW` is set to.
+pub(crate) const NOW: &str = "2026-11-23T08:00:00Z";
+const NOW_SECONDS: i64 = 1_795_420_800;
+
+pub(crate) const GIB: u64 = 1 << 30;
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// That many seconds before (or, negative, after) now.
+pub(crate) fn ago(seconds: i64) -> Option<Timestamp> {
+    Some(Timestamp { seconds: NOW_SECONDS - seconds, nanos: 0 })
+}
+
+/// Milliseconds after a point before now.
+pub(crate) fn after(seconds_ago: i64, ms: i64) -> Option<Timestamp> {
+    let total = (NOW_SECONDS - seconds_ago) * 1000 + ms;
+    Some(Timestamp { seconds: total / 1000, nanos: (total % 1000 * 1_000_000) as i32 })
+}
+
+fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+pub(crate) fn standard() -> Size {
+    Size { memory_bytes: 2 * GIB, cpu_millis: 1500, disk_bytes: 10 * GIB, workers: 2 }
+}
+
+pub(crate) fn spec() -> TenantSpec {
+    TenantSpec {
+        plan: "standard".into(),
+        domains: vec!["erp.example.com".into()],
+        language: "pt_BR".into(),
+        country: "BR".into(),
+        time_zone: "America/Sao_Paulo".into(),
+        modules: vec!["crm".into(), "sale_management".into()],
+        edition: "18.0".into(),
+        odoo_image: "odoo:18.0".into(),
+        postgres_image: "postgres:15".into(),
+        host: String::new(),
+        host_labels: map(&[("zone", "eu")]),
+        admin_login: "admin".into(),
+    }
+}
+
+fn containers(name: &str) -> Vec<Container> {
+    let container = |role: &str, digest: &str| Container {
+        name: format!("{role}_{name}"),
+        state: "running".into(),
+        healthy: true,
+        restarts: u32::from(role == "odoo"),
+        oom_kills: 0,
+        image_digest: format!("sha256:{}", digest.repeat(64)),
+        exit_code: 0,
+        start_time: ago(3 * 3600),
+    };
+    vec![container("odoo", "a"), container("postgres", "b")]
+}
+
+pub(crate) fn tenant(name: &str) -> Tenant {
+    Tenant {
+        name: name.into(),
+        uid: "01935780-0000-7000-8000-00000000000a".into(),
+        spec: Some(spec()),
+        desired_state: DesiredState::Running.into(),
+        phase: TenantPhase::Running.into(),
+        message: String::new(),
+        host: "h2".into(),
+        epoch: 1,
+        generation: 3,
+        url: format!("http://{name}.isy.one"),
+        http_port: 20_000,
+        websocket_port: 20_001,
+        subnet: "10.200.0.0/28".into(),
+        containers: containers(name),
+        usage: Some(Usage { cpu_millis: 42, memory_bytes: 612 * MIB, disk_bytes: 3 * GIB / 2 }),
+        create_time: ago(3 * 86_400),
+        report_time: ago(4),
+        quarantine_expire_time: None,
+        operation_id: op_id(1),
+        size: Some(standard()),
+        hostnames: vec![format!("{name}.isy.one"), "erp.example.com".into()],
+    }
+}
+
+/// All tenants, by name.
+pub(crate) fn tenants() -> Vec<Tenant> {
+    let mut beta = tenant("beta");
+    beta.phase = TenantPhase::Failing.into();
+    beta.message =
+        "image odoo:99 cannot be pulled: not found; set another with `isyctl tenant create beta --force`"
+            .into();
+    beta.host = "h1".into();
+    beta.usage = None;
+    beta.containers.clear();
+    beta.report_time = None;
+    beta.create_time = ago(90);
+    let mut delta = tenant("delta");
+    delta.desired_state = DesiredState::Quarantined.into();
+    delta.phase = TenantPhase::Quarantined.into();
+    delta.containers.clear();
+    delta.usage = None;
+    delta.quarantine_expire_time = ago(-7 * 86_400);
+    let mut gama = tenant("gama");
+    gama.phase = TenantPhase::Suspended.into();
+    gama.desired_state = DesiredState::Suspended.into();
+    gama.containers[0].state = "exited".into();
+    gama.containers[0].healthy = false;
+    gama.containers[0].exit_code = 137;
+    vec![tenant("alfa"), beta, delta, gama]
+}
+
+pub(crate) fn hosts() -> Vec<Host> {
+    let host = |name: &str, tenants: u32| Host {
+        name: name.into(),
+        uid: "01935780-0000-7000-8000-0000000000f1".into(),
+        advertise_address: format!("192.0.2.{}", &name[1..]),
+        labels: map(&[("zone", "eu"), ("disk", "nvme")]),
+        cordoned: false,
+        state: HostState::Ready.into(),
+        message: String::new(),
+        resources: Some(HostResources {
+            cpus: 8,
+            cpu_used_permille: 314,
+            memory_total_bytes: 32 * GIB,
+            memory_available_bytes: 20 * GIB,
+            disk_total_bytes: 500 * GIB,
+            disk_available_bytes: 400 * GIB,
+            load1_milli: 2530,
+            pressure: Some(Pressure { cpu_some_permille: 12, memory_some_permille: 0, io_some_permille: 31 }),
+            agent_memory_bytes: 21 * MIB,
+            agent_cpu_permille: 4,
+        }),
+        tenants,
+        reserved_memory_bytes: u64::from(tenants) * 2 * GIB,
+        reserved_cpu_millis: tenants * 1500,
+        reserved_disk_bytes: u64::from(tenants) * 10 * GIB,
+        join_time: ago(30 * 86_400),
+        report_time: ago(3),
+        agent_version: "0.1.0".into(),
+        docker_version: "20.10.24".into(),
+        plan_generation: 17,
+        accepted_generation: 17,
+        certificate_expire_time: ago(-20 * 3600),
+    };
+    let mut h2 = host("h2", 2);
+    h2.cordoned = true;
+    let mut h3 = host("h3", 0);
+    h3.state = HostState::Lost.into();
+    h3.message = "no report for 7 minutes".into();
+    h3.report_time = ago(420);
+    h3.resources = None;
+    h3.accepted_generation = 16;
+    vec![host("h1", 1), h2, h3]
+}
+
+pub(crate) fn placement(tenant: &str) -> Placement {
+    let fits = |host: &str, rank, load| HostScore {
+        host: host.into(),
+        fits: true,
+        reasons: Vec::new(),
+        load_permille: load,
+        memory_permille: load,
+        cpu_permille: load / 2,
+        disk_permille: 40,
+        tenants: rank,
+        rank,
+    };
+    Placement {
+        tenant: tenant.into(),
+        host: "h2".into(),
+        reason: "h2: least loaded of 2 (31 % against 44 %)".into(),
+        hosts: vec![fits("h2", 1, 312), fits("h1", 2, 440), no_fit("h3", &["no report for 7 minutes"])],
+        considered: 3,
+        fitting: 2,
+        original_reason: String::new(),
+    }
+}
+
+pub(crate) fn no_fit(host: &str, reasons: &[&str]) -> HostScore {
+    HostScore {
+        host: host.into(),
+        reasons: reasons.iter().map(|r| (*r).to_owned()).collect(),
+        tenants: 7,
+        ..Default::default()
+    }
+}
+
+pub(crate) fn nowhere(tenant: &str) -> Placement {
+    Placement {
+        tenant: tenant.into(),
+        host: String::new(),
+        reason: "no host fits".into(),
+        hosts: vec![
+            no_fit("h1", &["memory: 2 GiB asked, 1.2 GiB unreserved"]),
+            no_fit("h2", &["cordoned", "label zone=us is missing"]),
+            no_fit("h3", &["no report for 7 minutes"]),
+        ],
+        considered: 3,
+        fitting: 0,
+        original_reason: String::new(),
+    }
+}
+
+/// Ids of operations: the last digit says which.
+pub(crate) fn op_id(number: u32) -> String {
+    format!("01935780-0000-7000-8000-0000000000{number:02}")
+}
+
+pub(crate) fn operator(name: &str, role: Role) -> Operator {
+    Operator {
+        name: name.into(),
+        role: role.into(),
+        create_time: ago(40 * 86_400),
+        revoked: name == "eve",
+        certificate_expire_time: ago(-325 * 86_400),
+    }
+}
+
+pub(crate) fn events() -> Vec<Event> {
+    let event = |sequence, kind: &str, tenant: &str, host: &str, actor: &str, message: &str| Event {
+        sequence,
+        time: ago(100 - sequence as i64),
+        kind: kind.into(),
+        tenant: tenant.into(),
+        host: host.into(),
+        actor: actor.into(),
+        message: message.into(),
+        operation_id: String::new(),
+    };
+    vec![
+        event(7, "host.joined", "", "h3", "host/h3", "joined with a token of ana"),
+        event(8, "tenant.created", "alfa", "h2", "ana", "placed on h2"),
+        event(9, "credentials.read", "alfa", "", "ana", "read \u{1b}[31mcredentials"),
+    ]
+}
+
+pub(crate) fn info() -> Info {
+    let size = |memory: u64, cpu_millis, workers| Size {
+        memory_bytes: memory * GIB,
+        cpu_millis,
+        disk_bytes: 10 * GIB,
+        workers,
+    };
+    Info {
+        version: "0.1.0".into(),
+        base_domain: "isy.one".into(),
+        plans: [
+            ("small".to_owned(), size(1, 500, 0)),
+            ("standard".to_owned(), standard()),
+            ("large".to_owned(), size(8, 4000, 6)),
+        ]
+        .into(),
+        default_plan: "standard".into(),
+        caller_name: "ana".into(),
+        caller_role: Role::Admin.into(),
+        edge_url: String::new(),
+        prometheus_url: String::new(),
+        editions: map(&[("18.0", "odoo:18.0"), ("17.0", "odoo:17.0")]),
+        start_time: ago(2 * 86_400),
+    }
+}
+
+pub(crate) fn credentials(name: &str) -> Credentials {
+    Credentials {
+        url: format!("http://{name}.isy.one"),
+        login: "admin".into(),
+        password: "correct-horse-battery".into(),
+        master_password: "master-of-all".into(),
+        database: format!("odoo_{name}"),
+        database_user: "odoo".into(),
+        database_password: "database-secret".into(),
+    }
+}

@@ -1,0 +1,9 @@
+//! What the tests stand on: a coordinator with canned answers, its certificates, and ways to run `isyctl`.
+
+pub(crate) mod coordinator;
+pub(crate) mod data;
+pub(crate) mod operations;
+pub(crate) mod pki;
+pub(crate) mod pty;
+pub(crate) mod run;
+pub(crate) mod tenants;

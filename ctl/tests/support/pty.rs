@@ -1,0 +1,110 @@
+//! A terminal for `isyctl` to sit at: we hold the other end, type, read, and look at the line discipline.
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    os::fd::OwnedFd,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
+};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Terminal {
+    ours: File,
+    output: Receiver<Vec<u8>>,
+    seen: String,
+    pub(crate) child: Child,
+}
+
+impl Terminal {
+    /// Starts `command` at a new terminal of 100 by 30.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        tcsetwinsize(&ours, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+        let child =
+            command.stdin(stdio(&theirs)).stdout(stdio(&theirs)).stderr(stdio(&theirs)).spawn().unwrap();
+        let ours = File::from(ours);
+        let mut reader = ours.try_clone().unwrap();
+        let (to, output) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if to.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        // `theirs` stays open in `command`, so that reading does not end before we look.
+        Self { ours, output, seen: String::new(), child }
+    }
+
+    /// Types.
+    pub(crate) fn send(&mut self, text: &str) {
+        self.ours.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until `text` was printed.
+    pub(crate) fn expect(&mut self, text: &str) {
+        let start = Instant::now();
+        while !self.seen.contains(text) {
+            let left = PATIENCE
+                .checked_sub(start.elapsed())
+                .unwrap_or_else(|| panic!("no `{text}` in:\n{}", self.seen));
+            if let Ok(bytes) = self.output.recv_timeout(left) {
+                self.seen.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    /// Whether lines are edited and echoed, as a shell wants its terminal back.
+    pub(crate) fn is_cooked(&self) -> bool {
+        let modes = tcgetattr(&self.ours).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    pub(crate) fn resize(&self, columns: u16, rows: u16) {
+        tcsetwinsize(&self.ours, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+            .unwrap();
+        // Without a controlling terminal the kernel tells nobody.
+        signal(&self.child, Signal::WINCH);
+    }
+
+    /// The exit code.
+    pub(crate) fn wait(&mut self) -> i32 {
+        wait(&mut self.child)
+    }
+}
+
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// The exit code of a child that must end soon.
+pub(crate) fn wait(child: &mut Child) -> i32 {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
+        }
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("isyctl did not end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,260 @@
+//! The canned coordinator's tenants. The name chooses what happens: `full` fits nowhere, `bad` is refused, `taken` exists
+//! with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first answer.
+
+use isyone_proto::{
+    error::{self, FieldError},
+    pb::v1::{
+        exec_request::Message as In, exec_response::Message as Out, tenant_service_server::TenantService, *,
+    },
+};
+use prost::Message as _;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{
+    coordinator::{Answers, Fake, page, stream},
+    data, operations,
+};
+
+fn find(name: &str) -> Result<Tenant, Status> {
+    match name {
+        "denied" => Err(Status::permission_denied("this needs the role operator; `ci` is viewer")),
+        "gone" => Err(Status::unauthenticated("the certificate of `ana` was revoked")),
+        "away" => Err(Status::unavailable("host `h3` is not connected")),
+        "hang" => Err(Status::deadline_exceeded("the host did not answer in time")),
+        "missing" => Err(Status::not_found("there is no tenant `missing`")),
+        "secure" => Ok(Tenant {
+            url: "https://secure.isy.one".into(),
+            hostnames: vec!["secure.isy.one".into()],
+            ..data::tenant(name)
+        }),
+        _ => Ok(data::tenants()
+            .into_iter()
+            .find(|tenant| tenant.name == name)
+            .unwrap_or_else(|| data::tenant(name))),
+    }
+}
+
+fn operation_number(name: &str) -> u32 {
+    match name {
+        "broken" => 2,
+        "slow" => 3,
+        _ => 1,
+    }
+}
+
+fn start(name: &str, kind: OperationKind) -> Result<Response<Operation>, Status> {
+    find(name)?;
+    Ok(Response::new(operations::operation(operation_number(name), kind, name)))
+}
+
+/// RESOURCE_EXHAUSTED as the coordinator sends it: an `ErrorInfo`, and the placement as an `Any`.
+fn no_host_fits(name: &str) -> Status {
+    let message = format!("no host fits tenant `{name}`: 3 looked at");
+    let plain = error::status(Code::ResourceExhausted, "NO_HOST_FITS", message.clone(), Default::default());
+    let mut rpc = tonic_types::Status::decode(plain.details()).unwrap();
+    rpc.details.push(prost_types::Any {
+        type_url: "type.googleapis.com/isyone.v1.Placement".into(),
+        value: data::nowhere(name).encode_to_vec(),
+    });
+    Status::with_details(Code::ResourceExhausted, message, rpc.encode_to_vec().into())
+}
+
+#[tonic::async_trait]
+impl TenantService for Fake {
+    type StreamLogsStream = Answers<LogChunk>;
+    type ExecStream = Answers<ExecResponse>;
+
+    async fn create_tenant(
+        &self,
+        request: Request<CreateTenantRequest>,
+    ) -> Result<Response<CreateTenantResponse>, Status> {
+        let asked = request.into_inner();
+        let name = asked.name.as_str();
+        match name {
+            "full" if asked.dry_run => {
+                let placement = Some(data::nowhere(name));
+                return Ok(Response::new(CreateTenantResponse { placement, ..Default::default() }));
+            }
+            "full" => return Err(no_host_fits(name)),
+            "bad" => {
+                return Err(FieldError::new(
+                    "spec.domains[0]",
+                    "`x` is not a host name such as `erp.example.com`",
+                )
+                .into());
+            }
+            "taken" => {
+                let message = "tenant `taken` exists with another spec: plan is `small`, not `large`";
+                return Err(error::status(Code::AlreadyExists, "TENANT_EXISTS", message, Default::default()));
+            }
+            "flaky" => {
+                let mut seen = self.request_ids.lock().unwrap();
+                seen.push(asked.request_id.clone());
+                if seen.len() == 1 {
+                    return Err(Status::unavailable("the answer was lost"));
+                }
+            }
+            _ => {}
+        }
+        find(name)?;
+        let operation = operations::operation(operation_number(name), OperationKind::Create, name);
+        Ok(Response::new(CreateTenantResponse {
+            tenant: Some(data::tenant(name)),
+            operation: (!asked.dry_run).then_some(operation),
+            placement: Some(data::placement(name)),
+            existed: name == "again",
+        }))
+    }
+
+    async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<Tenant>, Status> {
+        find(&request.into_inner().name).map(Response::new)
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<ListTenantsRequest>,
+    ) -> Result<Response<ListTenantsResponse>, Status> {
+        let asked = request.into_inner();
+        let all: Vec<Tenant> = data::tenants()
+            .into_iter()
+            .filter(|t| asked.host.is_empty() || t.host == asked.host)
+            .filter(|t| asked.show_deleted || t.quarantine_expire_time.is_none())
+            .filter(|t| asked.phase == 0 || t.phase == asked.phase)
+            .collect();
+        let (tenants, next_page_token) = page(&all, &asked.page_token);
+        Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
+    }
+
+    async fn explain_tenant(
+        &self,
+        request: Request<ExplainTenantRequest>,
+    ) -> Result<Response<Placement>, Status> {
+        let name = request.into_inner().name;
+        find(&name)?;
+        let original_reason = "h2: least loaded of 3 (12 % against 20 %)".into();
+        Ok(Response::new(Placement { original_reason, ..data::placement(&name) }))
+    }
+
+    async fn get_credentials(
+        &self,
+        request: Request<GetCredentialsRequest>,
+    ) -> Result<Response<Credentials>, Status> {
+        let name = request.into_inner().name;
+        find(&name)?;
+        Ok(Response::new(data::credentials(&name)))
+    }
+
+    async fn restart_tenant(
+        &self,
+        request: Request<RestartTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        start(&request.into_inner().name, OperationKind::Restart)
+    }
+    async fn suspend_tenant(
+        &self,
+        request: Request<SuspendTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        start(&request.into_inner().name, OperationKind::Suspend)
+    }
+    async fn resume_tenant(
+        &self,
+        request: Request<ResumeTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        start(&request.into_inner().name, OperationKind::Resume)
+    }
+    async fn resize_tenant(
+        &self,
+        request: Request<ResizeTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        if asked.plan == "huge" {
+            return Err(FieldError::new("plan", "there is no plan `huge`: small, standard, large").into());
+        }
+        start(&asked.name, OperationKind::Resize)
+    }
+    async fn delete_tenant(
+        &self,
+        request: Request<DeleteTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        start(&asked.name, if asked.purge { OperationKind::Purge } else { OperationKind::Delete })
+    }
+    async fn restore_tenant(
+        &self,
+        request: Request<RestoreTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        start(&request.into_inner().name, OperationKind::Restore)
+    }
+
+    async fn stream_logs(
+        &self,
+        request: Request<StreamLogsRequest>,
+    ) -> Result<Response<Answers<LogChunk>>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        let who = if asked.container == i32::from(ContainerRole::Postgres) { "postgres" } else { "odoo" };
+        let time = if asked.timestamps { "2026-11-23T08:00:00Z " } else { "" };
+        let chunk = |text: String, stderr| LogChunk { data: text.into_bytes(), stderr };
+        let chunks = vec![
+            chunk(format!("{time}{who}: the last {} li", asked.tail), true),
+            chunk(format!("nes\n{time}{who}: ready\n"), false),
+        ];
+        Ok(stream(chunks, if asked.follow { None } else { Some(Ok(())) }))
+    }
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<ExecRequest>>,
+    ) -> Result<Response<Answers<ExecResponse>>, Status> {
+        let mut requests = request.into_inner();
+        let Some(Ok(ExecRequest { message: Some(In::Start(start)) })) = requests.next().await else {
+            return Err(Status::invalid_argument("the first message must be `start`"));
+        };
+        find(&start.name)?;
+        let (to, from) = tokio::sync::mpsc::channel(4);
+        tokio::spawn(async move {
+            let answer = |message| Ok(ExecResponse { message: Some(message) });
+            let arguments: Vec<&str> = start.arguments.iter().map(String::as_str).collect();
+            let code = match arguments[..] {
+                ["exit", code] => {
+                    let _ = to.send(answer(Out::Stderr(b"leaving\n".to_vec()))).await;
+                    code.parse().unwrap()
+                }
+                ["vanish"] => return,
+                ["what"] => {
+                    let text = format!(
+                        "kind {} tty {} size {}x{}\r\n",
+                        start.kind, start.tty, start.columns, start.rows
+                    );
+                    let _ = to.send(answer(Out::Stdout(text.into_bytes()))).await;
+                    0
+                }
+                _ => echo(&mut requests, &to).await,
+            };
+            let _ = to.send(answer(Out::ExitCode(code))).await;
+        });
+        Ok(Response::new(ReceiverStream::new(from)))
+    }
+}
+
+/// Sends back what it gets until the input ends or holds a `q`; tells of a new window size.
+async fn echo(
+    requests: &mut Streaming<ExecRequest>,
+    to: &tokio::sync::mpsc::Sender<Result<ExecResponse, Status>>,
+) -> i32 {
+    while let Some(Ok(ExecRequest { message: Some(message) })) = requests.next().await {
+        let bytes = match message {
+            In::Stdin(bytes) => bytes,
+            In::Resize(size) => format!("now {}x{}\r\n", size.columns, size.rows).into_bytes(),
+            In::StdinEof(_) => return 0,
+            In::Start(_) => return 99,
+        };
+        let quit = bytes.contains(&b'q');
+        let _ = to.send(Ok(ExecResponse { message: Some(Out::Stdout(bytes)) })).await;
+        if quit {
+            return 5;
+        }
+    }
+    98
+}
