@@ -34,7 +34,9 @@ pub(super) fn down(folder: &Path) -> Result<()> {
     }
     // Unreadable settings are no reason to leave everything running.
     let is_single = Settings::load(folder).ok().flatten().is_none_or(|settings| settings.is_single());
-    hosts_in(folder)?.down(false)?;
+    if folder.join("hosts").is_dir() {
+        hosts_in(folder)?.down(false)?;
+    }
     if is_single {
         remove_tenants(folder)?;
     }

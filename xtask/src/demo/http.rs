@@ -18,5 +18,5 @@ pub(super) fn status(address: SocketAddr, host: &str, path: &str) -> Option<u16>
     // A reset behind the answer does not make the answer unsaid.
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).ok();
     let text = String::from_utf8_lossy(&answer);
-    text.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+    text.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()
 }

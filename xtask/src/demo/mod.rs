@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Build with optimisations (slower to build)
     #[arg(long)]
     release: bool,
+    /// Use the binaries in this folder in place of building them
+    #[arg(long, env = "ISYONE_BIN", value_name = "FOLDER", conflicts_with = "release")]
+    bin: Option<PathBuf>,
     /// Go on without Prometheus when it cannot be started, and when a check at the end fails
     #[arg(long)]
     keep_going: bool,

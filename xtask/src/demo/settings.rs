@@ -6,6 +6,7 @@ use super::process::listener;
 use anyhow::{Context as _, Result, bail};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -122,7 +123,7 @@ impl Settings {
                     format!("{} is broken: `cargo xtask demo --down` starts over", file.display())
                 })
                 .map(Some),
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
             Err(err) => Err(err).with_context(|| format!("cannot read {}", file.display())),
         }
     }
@@ -171,6 +172,23 @@ impl Settings {
         if self.is_single() { Ipv4Addr::LOCALHOST.into() } else { BRIDGE.into() }
     }
 
+    /// The addresses that a program of the demo listens on, with the option that changes the port.
+    pub(super) fn listens(&self, process: &str) -> Vec<(&'static str, SocketAddr)> {
+        let (ip, local) = (self.address(), |port: u16| (Ipv4Addr::LOCALHOST, port).into());
+        match process {
+            "coordinator" => vec![
+                ("--grpc-port", (ip, self.grpc).into()),
+                ("--enroll-port", (ip, self.enroll).into()),
+                ("--http-port", local(self.http)),
+            ],
+            "traefik" => vec![("--web-port", any(self.web)), ("--dashboard-port", local(self.dashboard))],
+            "prometheus" => vec![("--prometheus-port", local(self.prometheus))],
+            // On a host of its own, an agent's port is in another network.
+            _ if self.is_single() => vec![("--agent-port", local(self.agent_http))],
+            _ => vec![],
+        }
+    }
+
     /// `h1` …
     pub(super) fn host_names(&self) -> Vec<String> {
         (1..=self.hosts).map(|number| format!("h{number}")).collect()
@@ -186,9 +204,9 @@ fn any(port: u16) -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, port).into()
 }
 
-/// Whether this address can be listened on now.
-pub(super) fn is_free(address: SocketAddr) -> bool {
-    TcpListener::bind(address).is_ok()
+/// Whether nobody listens on this address. (One that this machine does not have yet is nobody's.)
+fn is_free(address: SocketAddr) -> bool {
+    !matches!(TcpListener::bind(address), Err(err) if err.kind() == ErrorKind::AddrInUse)
 }
 
 /// An error naming the process, when one of `what`'s addresses is taken.
@@ -197,8 +215,8 @@ pub(super) fn need_free(what: &str, addresses: &[(&str, SocketAddr)]) -> Result<
         if !is_free(*address) {
             let owner = listener(address.port());
             bail!(
-                "{what} cannot listen on {address}: {owner} does. End it, or take another port: `cargo xtask demo --down`, \
-                 then `cargo xtask demo {option} PORT`"
+                "{what} cannot listen on {address}: {owner} does. End that, or take another port with {option} (if the \
+                 demo has run before, after `cargo xtask demo --down`)"
             );
         }
     }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -35,13 +35,17 @@ pub(super) fn up(folder: &Path, args: &Args) -> Result<()> {
     let _lock = super::lock(folder)?;
     setup::ensure()?;
     let settings = match Settings::load(folder)? {
-        Some(settings) => settings,
-        None => Settings::choose(args.hosts.unwrap_or(1), &args.ports)?,
+        // As long as nothing was started, nothing is bound to an earlier choice.
+        Some(settings) if folder.join("run").exists() => settings,
+        _ => Settings::choose(args.hosts.unwrap_or(1), &args.ports)?,
     };
     settings.check(args.hosts, &args.ports)?;
     settings.save(folder)?;
     let mut up = Up { demo: Demo { folder: folder.to_owned(), settings, start }, changes: 0 };
-    up.demo.say(&format!("everything of this demo is in {}", folder.display()));
+    up.demo.say(&format!(
+        "everything of this demo is in {}; Ctrl-C and starting again are safe",
+        folder.display()
+    ));
     let went = up.all(args);
     if went.is_err() {
         up.demo.say("not finished. `cargo xtask demo` goes on from here, `cargo xtask demo --down` removes everything");
@@ -57,8 +61,12 @@ struct Up {
 
 impl Up {
     fn all(&mut self, args: &Args) -> Result<()> {
+        // Better now than after minutes of building.
+        for process in self.demo.processes().iter().filter(|process| process.pid().is_none()) {
+            need_free(&process.name, &self.demo.settings.listens(&process.name))?;
+        }
         self.images()?;
-        let is_newer = self.binaries(args.release)?;
+        let is_newer = self.binaries(args)?;
         self.hosts()?;
         self.coordinator(is_newer)?;
         self.agents(is_newer)?;
@@ -107,22 +115,19 @@ impl Up {
     }
 
     /// Builds, and keeps a copy in the demo's folder: a later build does not change what runs. True when the copy changed.
-    fn binaries(&mut self, release: bool) -> Result<bool> {
+    fn binaries(&mut self, args: &Args) -> Result<bool> {
         let start = Instant::now();
-        let mut build =
-            cargo(&["build", "--bins", "-p", "isyone-coordinator", "-p", "isyone-agent", "-p", "isyone-ctl"]);
-        if release {
-            build.arg("--release");
-        }
-        run(&mut build)?;
-        let from = paths::target().join(if release { "release" } else { "debug" });
+        let from = match &args.bin {
+            Some(folder) => folder.clone(),
+            None => build(args.release)?,
+        };
         let mut is_newer = false;
         for name in BINARIES {
             is_newer |= install(&from.join(name), &self.demo.path("bin").join(name))?;
         }
         self.demo.say(&format!(
             "binaries: {} ({})",
-            if is_newer { "built" } else { "as they were" },
+            if is_newer { "new" } else { "as they were" },
             took(start)
         ));
         Ok(is_newer)
@@ -158,15 +163,9 @@ impl Up {
         let context = fs::read_to_string(demo.context()).context("the administrator's context is gone")?;
         write_changed(&demo.context(), &config::context_with_endpoint(&context, &demo.settings))?;
         give_to_sudo_user(&demo.context());
-        let ports = &demo.settings;
-        let (ip, http) = (ports.address(), local(ports.http));
-        let listens = [
-            ("--grpc-port", (ip, ports.grpc).into()),
-            ("--enroll-port", (ip, ports.enroll).into()),
-            ("--http-port", http),
-        ];
+        let http = local(demo.settings.http);
         let ready = || http::status(http, "localhost", "/readyz") == Some(200);
-        self.keep(&process, &command, changed || is_newer, &listens, ready)
+        self.keep(&process, &command, changed || is_newer, ready)
     }
 
     fn agents(&mut self, is_newer: bool) -> Result<()> {
@@ -178,10 +177,7 @@ impl Up {
             let command = site.agent(&self.demo, &["run", "--docker", &site.docker, "--http"], |command| {
                 command.arg(local(self.demo.settings.agent_http).to_string());
             });
-            // On a host of its own the port is in another network.
-            let port = [("--agent-port", local(self.demo.settings.agent_http))];
-            let listens = if self.demo.settings.is_single() { &port[..] } else { &[] };
-            self.keep(&self.demo.process(&agent_process(&host)), &command, is_newer, listens, || true)?;
+            self.keep(&self.demo.process(&agent_process(&host)), &command, is_newer, || true)?;
         }
         let start = Instant::now();
         for host in self.demo.settings.host_names() {
@@ -204,10 +200,8 @@ impl Up {
         let mut command = Command::new(images::binary("traefik"));
         command.arg(format!("--configFile={}", file.display()));
         let ping = local(settings.dashboard);
-        let listens =
-            [("--web-port", (Ipv4Addr::UNSPECIFIED, settings.web).into()), ("--dashboard-port", ping)];
         let ready = || http::status(ping, "localhost", "/ping") == Some(200);
-        self.keep(&self.demo.process("traefik"), &command, changed, &listens, ready)
+        self.keep(&self.demo.process("traefik"), &command, changed, ready)
     }
 
     fn prometheus(&mut self) -> Result<()> {
@@ -220,9 +214,8 @@ impl Up {
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", self.demo.path("prometheus/data").display()));
         command.arg(format!("--web.listen-address={address}"));
-        let listens = [("--prometheus-port", address)];
         let ready = || http::status(address, "localhost", "/-/ready") == Some(200);
-        self.keep(&self.demo.process("prometheus"), &command, changed, &listens, ready)
+        self.keep(&self.demo.process("prometheus"), &command, changed, ready)
     }
 
     /// Makes a program run with what `command` says now.
@@ -231,7 +224,6 @@ impl Up {
         process: &Process,
         command: &Command,
         changed: bool,
-        listens: &[(&str, SocketAddr)],
         ready: impl FnMut() -> bool,
     ) -> Result<()> {
         let start = Instant::now();
@@ -248,7 +240,7 @@ impl Up {
         } else if process.was_started() {
             how = "had ended; started again";
         }
-        need_free(name, listens)?;
+        need_free(name, &self.demo.settings.listens(name))?;
         process.start(command)?;
         process.wait_ready(READY_LIMIT, ready)?;
         self.changes += 1;
@@ -407,7 +399,7 @@ impl Demo {
         )?;
         let (edge, ports) = (self.edge(), &self.settings);
         let env = self.path("env");
-        println!("\nThe demo runs ({} since its start). Log in:\n\n{credentials}\n", took(self.start));
+        println!("\nThe demo runs, after {}. Log in:\n\n{credentials}\n", took(self.start));
         println!("  from this machine     curl -H 'Host: {DOMAIN}' {edge}/web/login");
         println!("  in a browser          add the line `127.0.0.1 {DOMAIN}` to /etc/hosts");
         println!("  Traefik's dashboard   http://127.0.0.1:{}/dashboard/", ports.dashboard);
@@ -429,6 +421,17 @@ fn local(port: u16) -> SocketAddr {
 
 fn deployable(file: &str) -> Result<String> {
     fs::read_to_string(paths::root().join(file)).with_context(|| format!("cannot read {file}"))
+}
+
+/// Builds the three programs; returns the folder they are in.
+fn build(release: bool) -> Result<PathBuf> {
+    let mut build =
+        cargo(&["build", "--bins", "-p", "isyone-coordinator", "-p", "isyone-agent", "-p", "isyone-ctl"]);
+    if release {
+        build.arg("--release");
+    }
+    run(&mut build)?;
+    Ok(paths::target().join(if release { "release" } else { "debug" }))
 }
 
 /// Copies a program when it is another one than the copy; true when it was.
