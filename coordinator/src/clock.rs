@@ -14,3 +14,16 @@ pub fn now_ms() -> UnixMs {
 pub fn now_seconds() -> i64 {
     now_ms().div_euclid(1000)
 }
+
+/// Real time and chance, for the writer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemSource;
+
+impl crate::writer::Source for SystemSource {
+    fn now(&mut self) -> i64 {
+        now_ms()
+    }
+    fn id(&mut self) -> uuid::Uuid {
+        uuid::Uuid::now_v7()
+    }
+}

@@ -2,20 +2,31 @@
 //!
 //! Pure: `fleet`, `change`, `placement`, `views`, `liveness`. Acting: the rest. See ARCHITECTURE.md.
 
+pub mod api;
 pub mod change;
 pub mod clock;
 pub mod config;
+pub mod context;
+pub mod enroll;
 pub mod files;
 pub mod fleet;
+pub mod http;
+pub mod init;
 pub mod listener;
 pub mod liveness;
+pub mod metrics;
 pub mod observed;
 pub mod pki;
 pub mod placement;
+pub mod publish;
 pub mod secrets;
+pub mod server;
+pub mod session;
 pub mod settings;
 pub mod state;
 pub mod store;
+pub mod streams;
+pub mod telemetry;
 pub mod views;
 pub mod writer;
 

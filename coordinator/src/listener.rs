@@ -199,6 +199,10 @@ pub fn mtls(
             let expiry = tokio::time::sleep(Duration::from_secs(left));
             let peer = Arc::new(Peer { certificate: Some(certificate), address });
             let registration = connections.add(peer.clone(), cut.clone());
+            // Revoked between the handshake and the line above: nobody would cut it any more.
+            if peer.certificate.as_ref().is_some_and(|c| !pki.admits(c)) {
+                return Err(io::Error::other("certificate no longer accepted"));
+            }
             let cut: Cut = Box::pin(async move {
                 tokio::select! { () = cut.cancelled_owned() => {}, () = expiry => {} }
             });

@@ -101,6 +101,11 @@ impl Pki {
         self.loaded.load().enroll.clone()
     }
 
+    /// Whether the Fleet still accepts a certificate.
+    pub fn admits(&self, certificate: &CertificateInfo) -> bool {
+        (self.admit)(certificate)
+    }
+
     /// All CAs to trust, PEM.
     pub fn ca_pem(&self) -> String {
         self.loaded.load().ca_pem.clone()

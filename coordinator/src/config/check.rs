@@ -291,6 +291,14 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_keeps_what_init_was_told() {
+        let mut config = Config::default();
+        config.listen.http = ([127, 0, 0, 1], 17_480).into();
+        config.advertise.hosts = vec!["192.0.2.1".to_owned()];
+        assert_eq!(Config::parse("sample", &sample(&config)).unwrap(), config);
+    }
+
+    #[test]
     fn errors_name_line_and_key() {
         for (text, place) in [
             ("a = 1", "f line 1, a"),

@@ -1,12 +1,23 @@
 //! The commented configuration file that `init` writes. Lines that begin with `#=` are the defaults: a test takes the
 //! mark away and compares.
 
-use super::Config;
+use super::{Config, Listen};
 
-/// A file for `config`'s domain, addresses and data directory; everything else is there as a comment with its default.
+/// A file for `config`'s domain and addresses; everything else is there as a comment with its default.
 pub fn sample(config: &Config) -> String {
     let hosts = config.advertise.hosts.iter().map(|h| format!("{h:?}")).collect::<Vec<_>>().join(", ");
-    SAMPLE.replace("@BASE_DOMAIN@", config.base_domain.as_str()).replace("@HOSTS@", &hosts)
+    let mut text = SAMPLE.replace("@BASE_DOMAIN@", config.base_domain.as_str()).replace("@HOSTS@", &hosts);
+    let (listen, usual) = (&config.listen, Listen::default());
+    for (key, address, default) in [
+        ("grpc", listen.grpc, usual.grpc),
+        ("enroll", listen.enroll, usual.enroll),
+        ("http", listen.http, usual.http),
+    ] {
+        if address != default {
+            text = text.replace(&format!("#= {key} = \"{default}\""), &format!("{key} = \"{address}\""));
+        }
+    }
+    text
 }
 
 const SAMPLE: &str = r##"# isy-coordinator. Check changes with `isy-coordinator run --check-config`, then restart.

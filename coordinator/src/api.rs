@@ -1,0 +1,89 @@
+//! The public services, one file each: parse the request into checked types, hand a command to the writer or read a
+//! snapshot, say the answer in wire types.
+//!
+//! Who may call what is decided before any of this runs ([`access`]). Not here: decisions (change, placement, views).
+
+use std::{pin::Pin, sync::Arc};
+
+use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, plan::UnixMs};
+use tokio_stream::Stream;
+use tonic::{Request, Status};
+
+pub mod access;
+mod events;
+mod exec;
+mod hosts;
+mod operations;
+mod operators;
+mod spec;
+pub mod status;
+mod system;
+mod tenants;
+mod wire;
+
+pub use access::Caller;
+pub(crate) use hosts::token_hash;
+
+use crate::{clock, context::Context, state::State};
+
+/// A streamed answer.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Items on the way to one client: enough to keep a stream busy, little to hold for a client that does not read.
+pub(crate) const STREAM_QUEUE: usize = 16;
+
+/// Page sizes: the default and the largest.
+const PAGE: (usize, usize) = (100, 1000);
+/// Longest idempotency key; a UUID has 36.
+const MAX_REQUEST_ID: usize = 64;
+
+/// All public services.
+#[derive(Debug, Clone)]
+pub struct Api {
+    context: Arc<Context>,
+}
+
+impl Api {
+    /// In this context.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.context.handle.snapshot()
+    }
+}
+
+fn now() -> UnixMs {
+    clock::now_ms()
+}
+
+/// The caller that [`access`] let through.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Status::internal("request without a caller"))
+}
+
+fn tenant_name(text: &str) -> Result<TenantName, FieldError> {
+    parse("name", text)
+}
+
+fn request_id(text: String) -> Result<Option<String>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.len() <= MAX_REQUEST_ID && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(Some(text))
+    } else {
+        let problem = format!("must be at most {MAX_REQUEST_ID} printable characters, such as a UUID");
+        Err(FieldError::new("request_id", problem))
+    }
+}
+
+fn page_size(wanted: u32) -> Result<usize, FieldError> {
+    match usize::try_from(wanted).unwrap_or(usize::MAX) {
+        0 => Ok(PAGE.0),
+        n if n <= PAGE.1 => Ok(n),
+        n => Err(FieldError::new("page_size", format!("{n} is more than {}", PAGE.1))),
+    }
+}

@@ -1,0 +1,267 @@
+//! Who may call what: one table, looked at before any service runs. A method that is not in it cannot be called.
+//!
+//! Also the edge: here each request is counted and logged once, with the caller, the method and how it ended.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use isyone_proto::{
+    error::status,
+    ids::{HostName, ShortName},
+    tls::{Identity, OperatorRole},
+};
+use tonic::{Code, Status, body::Body};
+
+use crate::{listener::Peer, metrics::Metrics};
+
+/// Who calls, from the certificate and from nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// A person or a program.
+    Operator(ShortName, OperatorRole),
+    /// A host's agent.
+    Agent(HostName),
+    /// Somebody who wants to join.
+    Stranger,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator(name, _) => f.write_str(name.as_str()),
+            Self::Agent(host) => write!(f, "host/{host}"),
+            Self::Stranger => f.write_str("stranger"),
+        }
+    }
+}
+
+/// Who may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Operators of at least this role.
+    From(OperatorRole),
+    /// Agents only.
+    Agents,
+    /// Without a certificate, on the port for it.
+    Joining,
+    /// Whoever has a certificate.
+    Anyone,
+}
+
+use Access::{Agents, Anyone, From, Joining};
+use OperatorRole::{Admin, Operator, Viewer};
+
+/// Sorted by path, for the binary search.
+const TABLE: &[(&str, Access)] = &[
+    ("/grpc.health.v1.Health/Check", Anyone),
+    ("/grpc.health.v1.Health/Watch", Anyone),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Anyone),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Anyone),
+    ("/isyone.agent.v1.AgentService/Attach", Agents),
+    ("/isyone.agent.v1.AgentService/Renew", Agents),
+    ("/isyone.agent.v1.AgentService/Session", Agents),
+    ("/isyone.agent.v1.EnrollmentService/Enroll", Joining),
+    ("/isyone.v1.EventService/StreamEvents", From(Viewer)),
+    ("/isyone.v1.HostService/CordonHost", From(Operator)),
+    ("/isyone.v1.HostService/CreateJoinToken", From(Admin)),
+    ("/isyone.v1.HostService/GetHost", From(Viewer)),
+    ("/isyone.v1.HostService/ListHosts", From(Viewer)),
+    ("/isyone.v1.HostService/RemoveHost", From(Admin)),
+    ("/isyone.v1.HostService/UncordonHost", From(Operator)),
+    ("/isyone.v1.OperationService/CancelOperation", From(Operator)),
+    ("/isyone.v1.OperationService/GetOperation", From(Viewer)),
+    ("/isyone.v1.OperationService/ListOperations", From(Viewer)),
+    ("/isyone.v1.OperationService/WatchOperation", From(Viewer)),
+    ("/isyone.v1.OperatorService/CreateOperator", From(Admin)),
+    ("/isyone.v1.OperatorService/ListOperators", From(Admin)),
+    ("/isyone.v1.OperatorService/RevokeOperator", From(Admin)),
+    ("/isyone.v1.SystemService/GetInfo", From(Viewer)),
+    ("/isyone.v1.TenantService/CreateTenant", From(Operator)),
+    ("/isyone.v1.TenantService/DeleteTenant", From(Operator)),
+    ("/isyone.v1.TenantService/Exec", From(Operator)),
+    ("/isyone.v1.TenantService/ExplainTenant", From(Viewer)),
+    ("/isyone.v1.TenantService/GetCredentials", From(Operator)),
+    ("/isyone.v1.TenantService/GetTenant", From(Viewer)),
+    ("/isyone.v1.TenantService/ListTenants", From(Viewer)),
+    ("/isyone.v1.TenantService/ResizeTenant", From(Operator)),
+    ("/isyone.v1.TenantService/RestartTenant", From(Operator)),
+    ("/isyone.v1.TenantService/RestoreTenant", From(Operator)),
+    ("/isyone.v1.TenantService/ResumeTenant", From(Operator)),
+    ("/isyone.v1.TenantService/StreamLogs", From(Viewer)),
+    ("/isyone.v1.TenantService/SuspendTenant", From(Operator)),
+];
+
+/// The method's own name in the table (`'static`, so a safe metric label), and whether the peer may call it.
+fn judge(path: &str, peer: Option<&Peer>) -> (&'static str, Caller, Result<(), Status>) {
+    let caller = match peer.and_then(Peer::identity) {
+        Some(Identity::Operator(name, role)) => Caller::Operator(name.clone(), *role),
+        Some(Identity::Agent(host)) => Caller::Agent(host.clone()),
+        Some(Identity::Coordinator) | None => Caller::Stranger,
+    };
+    let Ok(index) = TABLE.binary_search_by_key(&path, |(method, _)| method) else {
+        let refused = Status::unimplemented("no such method");
+        return ("unknown", caller, Err(refused));
+    };
+    let (method, access) = TABLE[index];
+    let allowed = match (access, &caller) {
+        (From(least), Caller::Operator(_, role)) => *role >= least,
+        (Agents, Caller::Agent(_)) | (Joining, Caller::Stranger) => true,
+        (Anyone, Caller::Operator(..) | Caller::Agent(_)) => true,
+        (From(_) | Agents | Joining | Anyone, _) => false,
+    };
+    let verdict = if allowed { Ok(()) } else { Err(denied(access, &caller)) };
+    (method, caller, verdict)
+}
+
+fn denied(access: Access, caller: &Caller) -> Status {
+    let who = match caller {
+        Caller::Operator(name, role) => format!("operator `{name}` has the role {role}"),
+        Caller::Agent(host) => format!("host `{host}` is no operator"),
+        Caller::Stranger => "no client certificate".to_owned(),
+    };
+    let message = match access {
+        From(least) => format!("{who}; this needs the role {least}"),
+        Agents => format!("{who}; this is for agents"),
+        Joining | Anyone => format!("{who}; not here"),
+    };
+    status(Code::PermissionDenied, "PERMISSION_DENIED", message, std::collections::HashMap::new())
+}
+
+/// Puts the table before all services of a port.
+#[derive(Debug, Clone)]
+pub struct AccessLayer {
+    metrics: Arc<Metrics>,
+}
+
+impl AccessLayer {
+    /// Counting into `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+}
+
+impl<S> tower::Layer<S> for AccessLayer {
+    type Service = AccessService<S>;
+    fn layer(&self, inner: S) -> Self::Service {
+        AccessService { inner, metrics: self.metrics.clone() }
+    }
+}
+
+/// See [`AccessLayer`].
+#[derive(Debug, Clone)]
+pub struct AccessService<S> {
+    inner: S,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> tower::Service<http::Request<Body>> for AccessService<S>
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>> + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
+        let (method, caller, verdict) = judge(request.uri().path(), peer.as_deref());
+        let metrics = self.metrics.clone();
+        if let Err(refusal) = verdict {
+            let address = peer.map(|p| p.address.to_string()).unwrap_or_default();
+            tracing::warn!(%caller, method = request.uri().path(), address, "refused: {}", refusal.message());
+            metrics.request(method, refusal.code(), 0.0);
+            return Box::pin(async move { Ok(refusal.into_http()) });
+        }
+        request.extensions_mut().insert(caller.clone());
+        let (began, answer) = (Instant::now(), self.inner.call(request));
+        Box::pin(async move {
+            let response = answer.await?;
+            // An error without an answer is in the headers; a stream's end is not seen here.
+            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
+            let seconds = began.elapsed().as_secs_f64();
+            metrics.request(method, code, seconds);
+            tell(&caller, method, code, seconds, response.headers());
+            Ok(response)
+        })
+    }
+}
+
+fn tell(caller: &Caller, method: &str, code: Code, seconds: f64, headers: &http::HeaderMap) {
+    let ms = (seconds * 1e6).round() / 1e3;
+    let reason = Status::from_header_map(headers).map(|s| s.message().to_owned()).unwrap_or_default();
+    match (code, caller) {
+        // Agents call all the time; operators' calls are what people look for.
+        (Code::Ok, Caller::Agent(_)) => tracing::debug!(%caller, method, ms, "ok"),
+        (Code::Ok, _) => tracing::info!(%caller, method, ms, "ok"),
+        (Code::Internal | Code::Unknown | Code::DataLoss, _) => {
+            tracing::error!(%caller, method, ?code, ms, "failed: {reason}");
+        }
+        _ => tracing::info!(%caller, method, ?code, ms, "refused: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    fn peer(identity: Identity) -> Peer {
+        let certificate =
+            isyone_proto::tls::CertificateInfo { identity, serial: vec![1], not_before: 0, not_after: 1 };
+        Peer { certificate: Some(certificate), address: ([127, 0, 0, 1], 1).into() }
+    }
+
+    fn may(path: &str, identity: Identity) -> bool {
+        judge(path, Some(&peer(identity))).2.is_ok()
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_knows_every_method_of_the_protocol_and_no_other() {
+        assert!(TABLE.is_sorted_by_key(|(path, _)| path));
+        let files = prost_types::FileDescriptorSet::decode(isyone_proto::pb::DESCRIPTORS).unwrap();
+        let mut methods = 0;
+        for file in files.file.iter().filter(|f| f.package().starts_with("isyone.")) {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    assert!(TABLE.iter().any(|(known, _)| *known == path), "{path} is not in the table");
+                    methods += 1;
+                }
+            }
+        }
+        assert_eq!(TABLE.iter().filter(|(path, _)| path.starts_with("/isyone.")).count(), methods);
+    }
+
+    #[test]
+    fn roles_may_what_they_should() {
+        let operator = |role| Identity::Operator("ana".parse().unwrap(), role);
+        let agent = || Identity::Agent("h1".parse().unwrap());
+        let create = "/isyone.v1.TenantService/CreateTenant";
+        assert!(
+            !may(create, operator(Viewer)) && may(create, operator(Operator)) && may(create, operator(Admin))
+        );
+        assert!(may("/isyone.v1.TenantService/GetTenant", operator(Viewer)));
+        assert!(!may("/isyone.v1.TenantService/GetCredentials", operator(Viewer)));
+        assert!(!may("/isyone.v1.HostService/CreateJoinToken", operator(Operator)));
+        assert!(!may(create, agent()) && !may("/isyone.v1.TenantService/GetTenant", agent()));
+        assert!(may("/isyone.agent.v1.AgentService/Session", agent()));
+        assert!(!may("/isyone.agent.v1.AgentService/Session", operator(Admin)));
+        assert!(!may("/isyone.agent.v1.EnrollmentService/Enroll", agent()));
+        assert!(judge("/isyone.agent.v1.EnrollmentService/Enroll", None).2.is_ok());
+        assert!(judge(create, None).2.is_err());
+        assert!(!may("/isyone.v1.TenantService/Nothing", operator(Admin)));
+        assert!(!may(create, Identity::Coordinator));
+    }
+}

@@ -1,0 +1,72 @@
+//! What the acting parts share: the writer's handle, configuration, authority, sealing key, agents' streams, metrics.
+
+use std::sync::Arc;
+
+use isyone_proto::plan::{TenantSecrets, UnixMs};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    fleet::{Sealed, Tenant},
+    metrics::Metrics,
+    pki::Pki,
+    secrets::{self, SealError, Sealer},
+    streams::Streams,
+    writer::Handle,
+};
+
+/// Characters of a generated password that people type: 142 bits.
+const ADMIN_PASSWORD: usize = 24;
+/// And of those that only programs use.
+const MACHINE_PASSWORD: usize = 32;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Context {
+    /// To the Fleet.
+    pub handle: Handle,
+    /// As checked.
+    pub config: Config,
+    /// Certificates.
+    pub pki: Arc<Pki>,
+    /// Secrets at rest.
+    pub sealer: Sealer,
+    /// To the agents.
+    pub streams: Arc<Streams>,
+    /// What we count.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the coordinator stops: ends every stream.
+    pub stop: CancellationToken,
+    /// When it started.
+    pub started_at: UnixMs,
+    /// `host:port` that agents dial.
+    pub agent_endpoint: String,
+    /// `host:port` for joining.
+    pub enroll_endpoint: String,
+}
+
+/// What a tenant's secrets are sealed for: they open for no other name and no other incarnation.
+fn record(name: &str, uid: uuid::Uuid) -> String {
+    format!("tenant/{name}/{uid}")
+}
+
+impl Context {
+    /// Fresh passwords for a new tenant, sealed.
+    pub fn new_secrets(&self, name: &isyone_proto::ids::TenantName, uid: uuid::Uuid) -> Sealed {
+        let password = |length| isyone_proto::plan::Secret::new(secrets::random_password(length));
+        let fresh = TenantSecrets {
+            database_password: password(MACHINE_PASSWORD),
+            admin_password: password(ADMIN_PASSWORD),
+            master_password: password(MACHINE_PASSWORD),
+        };
+        // Plain data: serialising it cannot fail.
+        let json = zeroize::Zeroizing::new(serde_json::to_vec(&fresh).unwrap_or_default());
+        self.sealer.seal(&record(name.as_str(), uid), &json)
+    }
+
+    /// A tenant's passwords.
+    pub fn open_secrets(&self, tenant: &Tenant) -> Result<TenantSecrets, SealError> {
+        let json = self.sealer.open(&record(tenant.name.as_str(), tenant.uid), &tenant.secrets)?;
+        serde_json::from_slice(&json).map_err(|_| SealError::DoesNotOpen)
+    }
+}

@@ -1,0 +1,189 @@
+//! What the coordinator counts of itself, in OpenMetrics text. The fleet's own numbers are taken from the snapshot at
+//! each scrape: nothing is counted twice.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tonic::Code;
+
+use crate::{liveness, state::State};
+
+/// Content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// From a snapshot read to a commit on a slow disk, seconds.
+const LATENCY_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    latency: Histogram,
+    /// Reports taken in.
+    pub reports: Counter,
+    /// Times that Traefik's configuration changed.
+    pub publications: Counter,
+    /// Routes that Traefik would have refused.
+    pub rejected_routes: Gauge,
+    connections: Gauge,
+    sessions: Gauge,
+    hosts: Family<StateLabel, Gauge>,
+    tenants: Family<StateLabel, Gauge>,
+    memory: Gauge,
+    cpu: Counter<f64, AtomicU64>,
+    files: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Registry::with_prefix("isyone"),
+            requests: Family::default(),
+            latency: Histogram::new(LATENCY_BUCKETS),
+            reports: Counter::default(),
+            publications: Counter::default(),
+            rejected_routes: Gauge::default(),
+            connections: Gauge::default(),
+            sessions: Gauge::default(),
+            hosts: Family::default(),
+            tenants: Family::default(),
+            memory: Gauge::default(),
+            cpu: Counter::default(),
+            files: Gauge::default(),
+        };
+        metrics.registered()
+    }
+}
+
+impl Metrics {
+    fn registered(mut self) -> Self {
+        let r = &mut self.registry;
+        r.register("requests", "gRPC calls by method and how they ended", self.requests.clone());
+        r.register_with_unit(
+            "request_duration",
+            "Time to a call's first answer",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        r.register("reports", "Agents' reports taken in", self.reports.clone());
+        r.register("publications", "Changes of Traefik's configuration", self.publications.clone());
+        r.register(
+            "rejected_routes",
+            "Routes left out because Traefik would refuse them",
+            self.rejected_routes.clone(),
+        );
+        r.register("connections", "Open mTLS connections", self.connections.clone());
+        r.register("agent_sessions", "Agents connected", self.sessions.clone());
+        r.register("hosts", "Hosts by state", self.hosts.clone());
+        r.register("tenants", "Tenants by desired state", self.tenants.clone());
+        r.register_with_unit(
+            "process_resident_memory",
+            "Of the coordinator",
+            Unit::Bytes,
+            self.memory.clone(),
+        );
+        r.register_with_unit(
+            "process_cpu",
+            "User and system time of the coordinator",
+            Unit::Seconds,
+            self.cpu.clone(),
+        );
+        r.register("process_open_fds", "Open files of the coordinator", self.files.clone());
+        self
+    }
+
+    /// Counts a call.
+    pub fn request(&self, method: &'static str, code: Code, seconds: f64) {
+        self.requests.get_or_create(&RequestLabels { method, code: code_word(code) }).inc();
+        self.latency.observe(seconds);
+    }
+
+    /// Everything, with the fleet's numbers as of `state` at `now`.
+    pub fn render(
+        &self,
+        state: &State,
+        live: &crate::settings::Liveness,
+        now: i64,
+        open: (usize, usize),
+    ) -> String {
+        self.hosts.clear();
+        for name in state.fleet.hosts.keys() {
+            let seen = state.observed.hosts.get(name).map(AsRef::as_ref);
+            let (judged, _) = liveness::judge(seen, state.started_at, now, live);
+            self.hosts.get_or_create(&StateLabel { state: judged.word() }).inc();
+        }
+        self.tenants.clear();
+        for tenant in state.fleet.tenants.values() {
+            self.tenants.get_or_create(&StateLabel { state: desired_word(tenant.desired) }).inc();
+        }
+        self.connections.set(i64::try_from(open.0).unwrap_or(i64::MAX));
+        self.sessions.set(i64::try_from(open.1).unwrap_or(i64::MAX));
+        self.own_cost();
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// From /proc; where there is none, the numbers stay 0.
+    fn own_cost(&self) {
+        let Ok(me) = procfs::process::Process::myself() else { return };
+        if let Ok(stat) = me.stat() {
+            let ticks = procfs::ticks_per_second().max(1);
+            let seconds = (stat.utime + stat.stime) as f64 / ticks as f64;
+            self.memory.set(i64::try_from(stat.rss.saturating_mul(procfs::page_size())).unwrap_or(i64::MAX));
+            // A counter can only be added to; this one is owned by the kernel.
+            self.cpu.inner().store(seconds.to_bits(), Ordering::Relaxed);
+        }
+        if let Ok(count) = me.fd_count() {
+            self.files.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+fn desired_word(state: isyone_proto::plan::DesiredState) -> &'static str {
+    use isyone_proto::plan::DesiredState as D;
+    match state {
+        D::Running => "running",
+        D::Suspended => "suspended",
+        D::Quarantined => "quarantined",
+        D::Purged => "purged",
+    }
+}
+
+fn code_word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

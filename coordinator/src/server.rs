@@ -1,0 +1,341 @@
+//! Puts the coordinator together and takes it apart: store, writer, authority, the three ports, the loops.
+//!
+//! [`start`] is the whole coordinator in one process; `main` and the tests both use it.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use isyone_proto::{
+    pb::{
+        self,
+        agent::v1::{
+            agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        },
+        v1::{
+            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+            operation_service_server::OperationServiceServer, operator_service_server::OperatorServiceServer,
+            system_service_server::SystemServiceServer, tenant_service_server::TenantServiceServer,
+        },
+    },
+    tls::{CertificateInfo, MAX_MESSAGE_BYTES},
+};
+use tokio::{
+    net::TcpListener,
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::{
+    api::{Api, access::AccessLayer},
+    clock,
+    config::{Config, ConfigError},
+    context::Context,
+    enroll::Enrollment,
+    http::{self, Web},
+    listener::{self, Connections},
+    metrics::Metrics,
+    pki::{Pki, PkiConfig, PkiError},
+    publish::Publisher,
+    secrets::{self, SealError, Sealer},
+    session::Agents,
+    store::{Store, StoreError, sqlite::SqliteStore},
+    streams::Streams,
+    writer::{self, Handle, Source},
+};
+
+/// Streams that one connection may have open: an agent needs its session and one for each operator who looks at a log;
+/// this is well above both and bounds what one peer can hold.
+const MAX_STREAMS: u32 = 128;
+/// How long open calls may take to end when the coordinator stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How often certificate files are looked at.
+const PKI_REFRESH: Duration = Duration::from_secs(5);
+/// Pause between looks at open connections after hosts or operators changed.
+const CUT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the coordinator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Configuration.
+    #[error("configuration")]
+    Config(#[from] ConfigError),
+    /// Database.
+    #[error("the database cannot be opened")]
+    Store(#[from] StoreError),
+    /// Certificates.
+    #[error("the certificate authority cannot be opened")]
+    Pki(#[from] PkiError),
+    /// Sealing key.
+    #[error("the sealing key cannot be opened")]
+    Seal(#[from] SealError),
+    /// A port.
+    #[error("cannot listen on {address} (listen.{key})")]
+    Listen {
+        /// Which.
+        key: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Our own descriptors are damaged.
+    #[error("gRPC reflection cannot be set up")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What a coordinator is made of besides its configuration.
+pub struct Parts {
+    /// Where the Fleet is kept.
+    pub store: Box<dyn Store>,
+    /// Secrets at rest.
+    pub sealer: Sealer,
+}
+
+impl Parts {
+    /// From the data directory. `seal_key` is the environment's, when it gives one.
+    pub async fn open(config: &Config, seal_key: Option<&str>) -> Result<Self, StartError> {
+        let sealer = Sealer::load(&config.data_dir.join(secrets::KEY_FILE), seal_key)?;
+        let store = SqliteStore::open(&config.data_dir.join(crate::init::DATABASE_FILE)).await?;
+        Ok(Self { store: Box::new(store), sealer })
+    }
+}
+
+/// A coordinator that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// What its parts share; `context.handle` reaches the Fleet.
+    pub context: Arc<Context>,
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Where enrolment listens.
+    pub enroll: SocketAddr,
+    /// Where HTTP listens.
+    pub http: SocketAddr,
+    refresh: Arc<Notify>,
+    tasks: JoinSet<()>,
+    writer: JoinHandle<()>,
+    stop_writer: CancellationToken,
+}
+
+struct Listeners {
+    grpc: TcpListener,
+    enroll: TcpListener,
+    http: TcpListener,
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn endpoint(config: &Config, bound: SocketAddr) -> String {
+    let host = config.advertise.hosts.first().map_or("127.0.0.1", String::as_str);
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]:{}", bound.port()),
+        Err(_) => format!("{host}:{}", bound.port()),
+    }
+}
+
+/// Starts everything; when it answers, all ports are open.
+pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<Running, StartError> {
+    config.check()?;
+    let stop_writer = CancellationToken::new();
+    let settings = Arc::new(config.settings());
+    let (handle, writer) = writer::start(parts.store, settings, source, stop_writer.clone()).await?;
+    let pki = Arc::new(authority(&config, &handle)?);
+    let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
+    let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
+    let (http_listener, http) = bind("http", config.listen.http).await?;
+    let context = Arc::new(Context {
+        handle,
+        pki,
+        sealer: parts.sealer,
+        streams: Arc::new(Streams::default()),
+        metrics: Arc::new(Metrics::default()),
+        stop: CancellationToken::new(),
+        started_at: clock::now_ms(),
+        agent_endpoint: endpoint(&config, grpc),
+        enroll_endpoint: endpoint(&config, enroll),
+        config,
+    });
+    let refresh = Arc::new(Notify::new());
+    let listeners = Listeners { grpc: grpc_listener, enroll: enroll_listener, http: http_listener };
+    let tasks = spawn(&context, listeners, refresh.clone()).await?;
+    Ok(Running { context, grpc, enroll, http, refresh, tasks, writer, stop_writer })
+}
+
+fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
+    let pki_config = PkiConfig {
+        dir: config.data_dir.join(crate::init::PKI_DIR),
+        hosts: config.advertise.hosts.clone(),
+        server_ttl_s: config.certificates.server_ttl.millis() / 1000,
+    };
+    let handle = handle.clone();
+    let admit = move |certificate: &CertificateInfo| match handle.snapshot().fleet.admits(certificate) {
+        Ok(()) => true,
+        Err(refusal) => {
+            tracing::info!(who = %certificate.identity, %refusal, "certificate refused");
+            false
+        }
+    };
+    Pki::open(pki_config, Arc::new(admit), clock::now_seconds())
+}
+
+async fn spawn(
+    context: &Arc<Context>,
+    listeners: Listeners,
+    refresh: Arc<Notify>,
+) -> Result<JoinSet<()>, StartError> {
+    let connections = Arc::new(Connections::default());
+    let mut tasks = JoinSet::new();
+    let publisher = Publisher::new(context.clone());
+    let web =
+        Web { context: context.clone(), published: publisher.current(), connections: connections.clone() };
+    tasks.spawn(publisher.run());
+    tasks.spawn(serve_http(listeners.http, web));
+    let incoming =
+        listener::mtls(listeners.grpc, context.pki.clone(), connections.clone(), context.stop.clone());
+    tasks.spawn(serve_grpc(incoming, context.clone()).await?);
+    let incoming = listener::enroll(listeners.enroll, context.pki.clone(), context.stop.clone());
+    tasks.spawn(serve_enrollment(incoming, context.clone()));
+    tasks.spawn(cut_refused(context.clone(), connections));
+    tasks.spawn(keep_certificates_fresh(context.clone(), refresh));
+    Ok(tasks)
+}
+
+fn builder() -> Server {
+    Server::builder()
+        // Without it a half-open connection lives for hours.
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(MAX_STREAMS)
+        // Small windows: thousands of agents send little each.
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(256 * 1024)
+}
+
+macro_rules! limited {
+    ($service:expr) => {
+        $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+    };
+}
+
+async fn serve_grpc(
+    incoming: listener::Incoming,
+    context: Arc<Context>,
+) -> Result<impl Future<Output = ()> + Send + 'static, StartError> {
+    let api = Api::new(context.clone());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<TenantServiceServer<Api>>().await;
+    health.set_serving::<HostServiceServer<Api>>().await;
+    health.set_serving::<OperationServiceServer<Api>>().await;
+    health.set_serving::<EventServiceServer<Api>>().await;
+    health.set_serving::<SystemServiceServer<Api>>().await;
+    health.set_serving::<OperatorServiceServer<Api>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let router = builder()
+        .layer(AccessLayer::new(context.metrics.clone()))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        // Older clients know only this one.
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(limited!(TenantServiceServer::new(api.clone())))
+        .add_service(limited!(HostServiceServer::new(api.clone())))
+        .add_service(limited!(OperationServiceServer::new(api.clone())))
+        .add_service(limited!(EventServiceServer::new(api.clone())))
+        .add_service(limited!(SystemServiceServer::new(api.clone())))
+        .add_service(limited!(OperatorServiceServer::new(api)))
+        .add_service(limited!(AgentServiceServer::new(Agents::new(context.clone()))));
+    Ok(async move {
+        let served = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "gRPC ended");
+        }
+    })
+}
+
+async fn serve_enrollment(incoming: listener::Incoming, context: Arc<Context>) {
+    let router = builder()
+        .layer(AccessLayer::new(context.metrics.clone()))
+        .add_service(limited!(EnrollmentServiceServer::new(Enrollment::new(context.clone()))));
+    if let Err(error) = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await {
+        tracing::error!(%error, "enrolment ended");
+    }
+}
+
+async fn serve_http(listener: TcpListener, web: Web) {
+    let stop = web.context.stop.clone();
+    let served =
+        axum::serve(listener, http::router(web)).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "HTTP ended");
+    }
+}
+
+/// Cuts connections whose certificate the Fleet no longer admits.
+async fn cut_refused(context: Arc<Context>, connections: Arc<Connections>) {
+    let mut changes = context.handle.subscribe();
+    let mut seen = context.handle.snapshot();
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = context.stop.cancelled() => return,
+        }
+        let state = context.handle.snapshot();
+        let same = state.fleet.hosts.ptr_eq(&seen.fleet.hosts)
+            && state.fleet.operators.ptr_eq(&seen.fleet.operators);
+        if !same {
+            connections.cut_unless(|certificate| state.fleet.admits(certificate).is_ok());
+            seen = state;
+            tokio::time::sleep(CUT_PAUSE).await;
+        }
+    }
+}
+
+/// Takes up changed certificate files and renews our own, by and by and when told to.
+async fn keep_certificates_fresh(context: Arc<Context>, refresh: Arc<Notify>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PKI_REFRESH) => {}
+            () = refresh.notified() => {}
+            () = context.stop.cancelled() => return,
+        }
+        match context.pki.refresh(clock::now_seconds()) {
+            Ok(true) => tracing::info!("certificates taken up"),
+            Ok(false) => {}
+            Err(error) => {
+                let error = isyone_proto::tls::error_chain(&error);
+                tracing::error!(error, "certificates cannot be taken up; the old ones stay in use");
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Looks at the certificate files now.
+    pub fn refresh_certificates(&self) {
+        self.refresh.notify_one();
+    }
+
+    /// Ends every stream, waits a bounded time for open calls, then lets the writer finish what it has accepted.
+    pub async fn stop(mut self) {
+        self.context.stop.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
+            tracing::warn!("some calls did not end in time and are cut");
+            self.tasks.shutdown().await;
+        }
+        self.stop_writer.cancel();
+        if let Err(error) = self.writer.await {
+            tracing::error!(%error, "the writer did not end well");
+        }
+    }
+}

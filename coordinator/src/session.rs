@@ -1,0 +1,249 @@
+//! Agents: one session per host (plans down, reports up), certificate renewal, and the streams they open when asked.
+//!
+//! The host's name comes from its certificate. A session is two loops over a bounded queue, so a slow agent holds up
+//! nobody but itself; silence is judged by time (liveness), not by a session's end.
+//! Not here: joining (enroll), what a report means (change), who waits for a stream (streams).
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use isyone_proto::{
+    ids::HostName,
+    pb::agent::v1::{
+        self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RenewRequest, RenewResponse,
+        Welcome, agent_message, agent_service_server::AgentService, attach_up, coordinator_message,
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+mod plans;
+mod report;
+
+use crate::{
+    api::{Caller, status},
+    change::Command,
+    clock,
+    context::Context,
+    fleet::Certificate,
+    observed::Hello,
+    streams::{Bridge, DOWN_QUEUE, SessionGuard},
+};
+
+/// Messages on the way to an agent: a plan, and acknowledgements and stream requests beside it.
+const SESSION_QUEUE: usize = 32;
+/// How long a connected agent may wait with its first word, and with taking a plan.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest version text that is kept.
+const MAX_VERSION: usize = 64;
+/// Networks that a host may name; documented in the protocol.
+const MAX_NETWORKS: usize = 256;
+
+type Down<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ToAgent = mpsc::Sender<Result<CoordinatorMessage, Status>>;
+
+/// The service for agents.
+#[derive(Debug, Clone)]
+pub struct Agents {
+    context: Arc<Context>,
+}
+
+impl Agents {
+    /// In this context.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+fn host<T>(request: &Request<T>) -> Result<HostName, Status> {
+    match request.extensions().get::<Caller>() {
+        Some(Caller::Agent(host)) => Ok(host.clone()),
+        Some(Caller::Operator(..) | Caller::Stranger) | None => Err(Status::permission_denied("for agents")),
+    }
+}
+
+fn message(message: coordinator_message::Message) -> Result<CoordinatorMessage, Status> {
+    Ok(CoordinatorMessage { message: Some(message) })
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let host = host(&request)?;
+        let context = &self.context;
+        let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
+        let issued = context
+            .pki
+            .sign_agent(&request.get_ref().csr_pem, &host, ttl_s, clock::now_seconds())
+            .map_err(|e| status::pki(&e))?;
+        let certificate = Certificate { serial: issued.serial, not_after: issued.not_after };
+        let command = Command::RenewHost { host: host.clone(), certificate };
+        context.handle.submit_patiently(format!("host/{host}"), command).await.map_err(status::submit)?;
+        Ok(Response::new(RenewResponse { certificate_pem: issued.pem, ca_pem: context.pki.ca_pem() }))
+    }
+
+    type SessionStream = Down<CoordinatorMessage>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let host = host(&request)?;
+        let up = request.into_inner();
+        let (to_agent, messages) = mpsc::channel(SESSION_QUEUE);
+        let session = Session {
+            context: self.context.clone(),
+            actor: format!("host/{host}"),
+            host,
+            to_agent,
+            end: CancellationToken::new(),
+        };
+        tokio::spawn(session.run(up));
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    type AttachStream = Down<AttachDown>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<AttachUp>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let host = host(&request)?;
+        let mut up = request.into_inner();
+        let first = tokio::time::timeout(PATIENCE, up.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no stream id"))??.and_then(|m| m.message);
+        let Some(attach_up::Message::StreamId(id)) = first else {
+            return Err(Status::invalid_argument("the first message must carry the stream's id"));
+        };
+        let (down, messages) = mpsc::channel(DOWN_QUEUE);
+        self.context.streams.attach(&host, &id, Bridge { up, down })?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+}
+
+struct Session {
+    context: Arc<Context>,
+    host: HostName,
+    actor: String,
+    to_agent: ToAgent,
+    end: CancellationToken,
+}
+
+impl Session {
+    async fn run(self, mut up: Streaming<AgentMessage>) {
+        let why = match self.greet(&mut up).await {
+            Ok((guard, known)) => {
+                tracing::info!(host = %self.host, "agent connected");
+                let why = tokio::select! {
+                    why = self.listen(&mut up) => why,
+                    why = plans::send(&self.context, &self.host, &self.to_agent, known) => why,
+                    () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
+                    () = self.context.stop.cancelled() => status::stopping(),
+                };
+                drop(guard);
+                why
+            }
+            Err(why) => why,
+        };
+        tracing::info!(host = %self.host, reason = why.message(), "agent's session ended");
+        // The agent may be gone, or not reading: both end with the connection.
+        let _ = self.to_agent.try_send(Err(why));
+    }
+
+    /// The first message, and our answer to it.
+    async fn greet(&self, up: &mut Streaming<AgentMessage>) -> Result<(SessionGuard, plans::Known), Status> {
+        let first = tokio::select! {
+            first = tokio::time::timeout(PATIENCE, up.message()) => first,
+            () = self.context.stop.cancelled() => return Err(status::stopping()),
+        };
+        let first = first.map_err(|_| Status::deadline_exceeded("no hello"))??.and_then(|m| m.message);
+        let Some(agent_message::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the first message must be `hello`"));
+        };
+        let known = plans::Known { generation: hello.plan_generation, digest: hello.plan_digest.clone() };
+        self.warn_of_other_address(&hello.advertise_address);
+        let command = Command::Greet {
+            host: self.host.clone(),
+            hello: checked_hello(hello)?,
+            accepted_generation: known.generation,
+        };
+        self.context.handle.submit_patiently(&self.actor, command).await.map_err(status::submit)?;
+        // From here on it is this session that gets the host's messages; an older one is ended.
+        let guard = self.context.streams.enter(&self.host, self.to_agent.clone(), self.end.clone());
+        let welcome = Welcome {
+            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            report_interval_ms: self.context.handle.settings().liveness.report_interval_ms,
+        };
+        // An empty queue of 32 takes one message.
+        let _ = self.to_agent.try_send(message(coordinator_message::Message::Welcome(welcome)));
+        Ok((guard, known))
+    }
+
+    /// The address is fixed at joining, because routes and firewalls of others depend on it.
+    fn warn_of_other_address(&self, said: &str) {
+        let state = self.context.handle.snapshot();
+        let Some(host) = state.fleet.hosts.get(&self.host) else { return };
+        if !said.is_empty() && said.parse() != Ok(host.advertise) {
+            tracing::warn!(
+                host = %self.host, known = %host.advertise, %said,
+                "agent advertises another address than it joined with; to change it, let the host join again"
+            );
+        }
+    }
+
+    /// Takes messages until the agent goes away. Each report is awaited: an overloaded coordinator slows agents down.
+    async fn listen(&self, up: &mut Streaming<AgentMessage>) -> Status {
+        loop {
+            let next = match up.message().await {
+                Ok(Some(next)) => next,
+                Ok(None) => return Status::ok("agent closed the session"),
+                Err(error) => return error,
+            };
+            let handled = match next.message {
+                Some(agent_message::Message::Report(report)) => self.report(report).await,
+                Some(agent_message::Message::PlanResult(result)) => self.plan_result(result).await,
+                Some(agent_message::Message::Hello(_)) => Err(Status::invalid_argument("a second `hello`")),
+                // A newer agent's message: not ours to understand.
+                None => Ok(()),
+            };
+            if let Err(status) = handled {
+                return status;
+            }
+        }
+    }
+
+    async fn report(&self, wire: wire::Report) -> Result<(), Status> {
+        let sequence = wire.sequence;
+        let report = Box::new(report::parse(&self.host, wire)?);
+        let command = Command::Report { host: self.host.clone(), report };
+        self.context.handle.submit_patiently(&self.actor, command).await.map_err(status::submit)?;
+        self.context.metrics.reports.inc();
+        let ack = wire::ReportAck { sequence };
+        // A full queue: the agent does not read at the moment, and will not miss one acknowledgement.
+        let _ = self.to_agent.try_send(message(coordinator_message::Message::ReportAck(ack)));
+        Ok(())
+    }
+
+    async fn plan_result(&self, result: wire::PlanResult) -> Result<(), Status> {
+        let command = Command::PlanResult {
+            host: self.host.clone(),
+            generation: result.generation,
+            error: report::shortened(result.error, report::MAX_MESSAGE),
+        };
+        self.context.handle.submit_patiently(&self.actor, command).await.map_err(status::submit)?;
+        Ok(())
+    }
+}
+
+fn checked_hello(hello: wire::Hello) -> Result<Hello, Status> {
+    if hello.networks.len() > MAX_NETWORKS {
+        return Err(Status::invalid_argument(format!("networks: more than {MAX_NETWORKS}")));
+    }
+    Ok(Hello {
+        agent_version: report::shortened(hello.agent_version, MAX_VERSION),
+        docker_version: report::shortened(hello.docker_version, MAX_VERSION),
+        // One that cannot be read cannot be avoided either: placement goes on with the rest.
+        networks: hello.networks.iter().filter_map(|n| n.parse().ok()).collect(),
+    })
+}
