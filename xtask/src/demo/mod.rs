@@ -138,9 +138,16 @@ impl Demo {
         self.path("admin.toml")
     }
 
+    /// One of our binaries.
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.path("bin").join(name));
+        process::without_foreign(&mut command);
+        command
+    }
+
     /// `isyctl ARGS…` as the demo's administrator.
     fn isyctl(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.path("bin/isyctl"));
+        let mut command = self.program("isyctl");
         command.arg("--context").arg(self.context()).args(args);
         command
     }

@@ -143,8 +143,14 @@ fn identity(pid: u32) -> Option<String> {
     (*fields.first()? != "Z").then(|| format!("{pid} {} {}", fields.get(19).unwrap_or(&""), boot.trim_end()))
 }
 
-/// Settings of the person's shell that are about something else than this demo. (A proxy would be asked for the
-/// tenants' own addresses.)
+/// Takes settings of the person's shell away that are about something else than this demo. (A proxy would be asked for
+/// the tenants' own addresses.)
+pub(super) fn without_foreign(command: &mut Command) {
+    for name in std::env::vars_os().map(|(name, _)| name).filter(|name| is_foreign(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+}
+
 fn is_foreign(variable: &str) -> bool {
     let name = variable.to_ascii_lowercase();
     ["isyone_", "isyctl_", "docker_", "rust_log"].iter().any(|prefix| name.starts_with(prefix))

@@ -1,5 +1,6 @@
 //! Bringing the demo up, step by step.
 
+use super::process::without_foreign;
 use super::settings::{Edition, Settings, need_free};
 use super::{Args, DOMAIN, Demo, Process, TENANT, agent_process, config, http, said, write_changed};
 use crate::cmd::{cargo, cmd, output, run, succeeds, took, wait_until};
@@ -157,8 +158,7 @@ impl Up {
         init(demo, &data, &process)?;
         let file = data.join("coordinator.toml");
         let changed = write_changed(&file, &config::coordinator(&demo.settings))?;
-        let program = demo.path("bin/isy-coordinator");
-        let mut command = Command::new(program);
+        let mut command = demo.program("isy-coordinator");
         command.arg("run").arg("--config").arg(&file);
         let context = fs::read_to_string(demo.context()).context("the administrator's context is gone")?;
         write_changed(&demo.context(), &config::context_with_endpoint(&context, &demo.settings))?;
@@ -300,7 +300,7 @@ fn init(demo: &Demo, data: &Path, process: &Process) -> Result<()> {
     if data.exists() {
         fs::remove_dir_all(data).with_context(|| format!("cannot remove {}", data.display()))?;
     }
-    let mut init = Command::new(demo.path("bin/isy-coordinator"));
+    let mut init = demo.program("isy-coordinator");
     init.arg("init").arg("--data-dir").arg(data).args(["--base-domain", "isy.one"]);
     if !demo.settings.is_single() {
         init.arg("--advertise").arg(demo.settings.address().to_string());
@@ -343,6 +343,7 @@ impl Site {
             Some(host) => host.exec(program, args),
             None => cmd(&program.to_string_lossy(), args),
         };
+        without_foreign(&mut command);
         more(&mut command);
         command.arg("--data-dir").arg(demo.path("agents").join(&self.name));
         command
