@@ -165,7 +165,7 @@ fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     if reason == NO_HOST_FITS {
         return no_host_fits(doing, status);
     }
-    failure.hint = hint(doing, status.code(), peer);
+    failure.hint = hint(doing, status.code(), reason, peer);
     failure
 }
 
@@ -187,29 +187,43 @@ fn attached_placement(status: &Status) -> Option<v1::Placement> {
     v1::Placement::decode(any.value.as_slice()).ok()
 }
 
-fn hint(doing: &str, code: Code, peer: &Peer) -> Option<String> {
-    let text = match code {
-        Code::NotFound => list_of(doing),
-        Code::AlreadyExists => {
-            "repeat the options it was created with, choose another name, or use --force to apply these to it (its data is kept)"
+/// What to do next: by the coordinator's reason, else by the code.
+fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
+    let text = match (reason, code) {
+        ("TENANT_EXISTS", _) => {
+            "repeat the options it was created with, choose another name, or use --force to apply these to it"
         }
-        Code::PermissionDenied => {
+        ("DOMAIN_TAKEN", _) => {
+            "a domain leads to one tenant: leave it out, or take it from the other one first"
+        }
+        ("QUARANTINED", _) => {
+            "`isyctl tenant restore NAME` brings it back; `isyctl tenant delete NAME --purge` removes its data and frees the name"
+        }
+        ("HOST_NOT_EMPTY", _) => "`isyctl tenant list --host NAME --deleted` shows them",
+        ("UNKNOWN_PLAN", _) => "`isyctl version` shows the plans",
+        ("OVERLOADED" | "STOPPING" | "NOT_STORED", _) => "try again in a moment",
+        (_, Code::NotFound) => list_of(doing),
+        (_, Code::PermissionDenied) => {
             "`isyctl version` shows your role; an admin can give another with `isyctl operator create`"
         }
-        Code::Unauthenticated => {
+        (_, Code::Unauthenticated) => {
             return Some(format!(
                 "`isyctl context show {}` shows the certificate that was used",
                 peer.context
             ));
         }
-        Code::Aborted => "something else changed it at the same time: look at `isyctl op list` and try again",
-        Code::OutOfRange => "events were dropped meanwhile: start again without --after",
-        Code::ResourceExhausted => "the coordinator is busy or at a limit: try again later",
-        Code::Unimplemented => "the coordinator may be older than this isyctl: `isyctl version` shows both",
-        Code::Unavailable | Code::DeadlineExceeded => {
+        (_, Code::Aborted) => {
+            "something else changed it at the same time: look at `isyctl op list` and try again"
+        }
+        (_, Code::OutOfRange) => "start again without --after",
+        (_, Code::ResourceExhausted) => "the coordinator is busy or at a limit: try again later",
+        (_, Code::Unimplemented) => {
+            "the coordinator may be older than this isyctl: `isyctl version` shows both"
+        }
+        (_, Code::Unavailable | Code::DeadlineExceeded) => {
             "try again; `isyctl host list` shows whether the host is there"
         }
-        Code::Internal | Code::Unknown | Code::DataLoss => "the coordinator's log has the details",
+        (_, Code::Internal | Code::Unknown | Code::DataLoss) => "the coordinator's log has the details",
         _ => return None,
     };
     Some(text.to_owned())
@@ -231,6 +245,7 @@ fn list_of(doing: &str) -> &'static str {
 /// The option that fills a field of a request.
 pub fn flag_of(field: &str) -> Option<&'static str> {
     let name = field.split('[').next().unwrap_or(field);
+    let name = name.strip_prefix("start.").unwrap_or(name);
     let name = name.strip_prefix("spec.").unwrap_or(name);
     Some(match name {
         "name" => "NAME",
@@ -252,6 +267,8 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "after_sequence" => "--after",
         "tenant" => "--tenant",
         "id" => "ID",
+        "arguments" => "COMMAND",
+        "phase" => "--phase",
         _ => return None,
     })
 }

@@ -3,6 +3,7 @@
 mod contexts;
 mod errors;
 mod golden;
+mod python;
 mod remote;
 mod verify;
 mod waiting;

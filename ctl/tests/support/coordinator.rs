@@ -12,6 +12,7 @@ use std::{
 };
 
 use isyone_proto::{
+    error::status,
     pb::v1::{
         event_service_server::{EventService, EventServiceServer},
         host_service_server::{HostService, HostServiceServer},
@@ -33,7 +34,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, transport::server::Connected};
+use tonic::{Code, Request, Response, Status, transport::server::Connected};
 
 use super::{data, operations, pki::Ca};
 
@@ -213,10 +214,8 @@ impl HostService for Fake {
     ) -> Result<Response<RemoveHostResponse>, Status> {
         let found = host(&request.into_inner().name)?.into_inner();
         if found.tenants > 0 {
-            return Err(Status::failed_precondition(format!(
-                "{} tenants are placed on host `{}`",
-                found.tenants, found.name
-            )));
+            let message = format!("{} tenants are placed on host `{}`", found.tenants, found.name);
+            return Err(status(Code::FailedPrecondition, "HOST_NOT_EMPTY", message, Default::default()));
         }
         Ok(Response::new(RemoveHostResponse {}))
     }
