@@ -37,7 +37,11 @@ impl App {
         self.ui.detail(|| {
             format!("context {} ({}), coordinator {}", context.name, path.display(), context.endpoint)
         });
-        Client::new(context, self.call_timeout(), self.ui)
+        let show = match &self.global.context {
+            Some(asked) => format!("isyctl --context {asked} context show"),
+            None => "isyctl context show".to_owned(),
+        };
+        Client::new(context, show, self.call_timeout(), self.ui)
     }
 
     /// How long one call may take.

@@ -57,8 +57,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Prepares a connection; the first call makes it.
-    pub fn new(context: Context, timeout: Duration, ui: Ui) -> Result<Self, Failure> {
+    /// Prepares a connection; the first call makes it. `show` is the command that shows this context.
+    pub fn new(context: Context, show: String, timeout: Duration, ui: Ui) -> Result<Self, Failure> {
         let bad = |e: tls::TlsError| {
             Failure::usage(format!("the context `{}` cannot be used: {}", context.name, tls::error_chain(&e)))
                 .hint("import its file again: `isyctl context import FILE`")
@@ -69,6 +69,7 @@ impl Client {
         let peer = Peer {
             endpoint: context.endpoint.clone(),
             context: context.name.clone(),
+            show,
             certificate_end: context.certificate().ok().map(|info| info.not_after),
         };
         Ok(Self { channel, config, timeout, peer: Arc::new(peer), context: Arc::new(context), ui })

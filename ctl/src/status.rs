@@ -24,6 +24,8 @@ pub struct Peer {
     pub endpoint: String,
     /// The context's name.
     pub context: String,
+    /// The command that shows this context.
+    pub show: String,
     /// When our certificate ends, Unix seconds, if it can be read.
     pub certificate_end: Option<i64>,
 }
@@ -122,8 +124,8 @@ fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> 
             let why = if ended { "it has expired" } else { "revoked, or of another coordinator?" };
             let message = format!("cannot {doing}: the coordinator at {endpoint} refused this certificate ({why})");
             Failure::new(Exit::Denied, message).hint(format!(
-                "`isyctl context show {}` shows the certificate; an admin makes a new one with `isyctl operator create`",
-                peer.context
+                "`{}` shows the certificate; an admin makes a new one with `isyctl operator create`",
+                peer.show
             ))
         }
         Transport::WrongServer => Failure::new(
@@ -133,7 +135,7 @@ fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> 
         .hint("is the address right, and was the coordinator set up anew? Then import its new context file"),
         Transport::NotConnected => {
             Failure::new(Exit::Unavailable, format!("cannot {doing}: no connection to the coordinator at {endpoint}"))
-                .hint(format!("is it running, and is the address right? `isyctl context show {}`; -v shows the cause", peer.context))
+                .hint(format!("is it running, and is the address right? `{}`; -v shows the cause", peer.show))
         }
         Transport::Lost => {
             Failure::new(Exit::Unavailable, format!("cannot {doing}: the coordinator at {endpoint} closed the connection"))
@@ -207,10 +209,7 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
             "`isyctl version` shows your role; an admin can give another with `isyctl operator create`"
         }
         (_, Code::Unauthenticated) => {
-            return Some(format!(
-                "`isyctl context show {}` shows the certificate that was used",
-                peer.context
-            ));
+            return Some(format!("`{}` shows the certificate that was used", peer.show));
         }
         (_, Code::Aborted) => {
             "something else changed it at the same time: look at `isyctl op list` and try again"
@@ -278,7 +277,12 @@ mod tests {
     use super::*;
 
     fn peer() -> Peer {
-        Peer { endpoint: "c:7443".into(), context: "prod".into(), certificate_end: Some(100) }
+        Peer {
+            endpoint: "c:7443".into(),
+            context: "prod".into(),
+            show: "isyctl context show".into(),
+            certificate_end: Some(100),
+        }
     }
 
     #[test]

@@ -54,7 +54,6 @@ impl Events {
     /// Prints events.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
-        let interrupt = Interrupt::listen();
         if !self.follow {
             let events = self.stored(&client).await?;
             if events.is_empty() && app.ui.for_people() {
@@ -66,7 +65,7 @@ impl Events {
         }
         tokio::select! {
             ended = self.follow(app, &client) => ended,
-            stopped = interrupt.came() => Err(stopped),
+            stopped = Interrupt::listen().came() => Err(stopped),
         }
     }
 

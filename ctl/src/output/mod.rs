@@ -146,7 +146,12 @@ impl Ui {
     pub fn failure(&self, failure: &Failure) {
         let text = failure.to_string();
         if !text.is_empty() {
-            self.note(&text);
+            let word = "error:";
+            let mark = |line: &str| match line.strip_prefix(word) {
+                Some(rest) => format!("{}{rest}", table::Paint::Bad.on(word)),
+                None => line.to_owned(),
+            };
+            self.note(&text.lines().map(mark).collect::<Vec<_>>().join("\n"));
         }
         if let Some(cause) = &failure.cause {
             self.detail(|| format!("cause: {cause}"));

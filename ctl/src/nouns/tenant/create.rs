@@ -140,7 +140,10 @@ impl Create {
                 answer.operation = Some(wait::finished(&client, &app.ui, operation, app.wait_limit()).await?);
             }
             let found = get_credentials(&client, &self.name).await?;
-            answer.tenant = Some(super::get(&client, &self.name).await?);
+            // As it is now; the answer to the create will do when this one cannot be had.
+            if let Ok(now) = super::get(&client, &self.name).await {
+                answer.tenant = Some(now);
+            }
             credentials = Some(found);
         }
         self.finish(app, &answer, credentials.as_ref())

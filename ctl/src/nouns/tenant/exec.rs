@@ -1,6 +1,9 @@
 //! `isyctl tenant shell` and `psql`: a remote command with our standard streams; its exit code becomes ours.
 
-use std::{io::Read as _, thread};
+use std::{
+    io::{IsTerminal as _, Read as _},
+    thread,
+};
 
 use clap::Args;
 use isyone_proto::pb::v1::{
@@ -92,7 +95,12 @@ async fn exec(app: &App, name: String, kind: ExecKind, arguments: Vec<String>) -
     } else {
         None
     };
-    forward_stdin(to_remote.clone());
+    if !tty && std::io::stdin().is_terminal() {
+        // `… -- cat report | less`: the keyboard is for `less`. The queue has room for this.
+        let _ = to_remote.try_send(message(In::StdinEof(true)));
+    } else {
+        forward_stdin(to_remote.clone());
+    }
     let outcome = converse(app, &client, &doing, remote, to_remote, signals).await;
     drop(raw);
     outcome

@@ -44,7 +44,6 @@ impl Logs {
     /// Prints the lines.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
-        let interrupt = Interrupt::listen();
         let doing = format!("read the logs of tenant `{}`", self.name);
         let container = match self.container {
             Container::Odoo => ContainerRole::Odoo,
@@ -57,10 +56,10 @@ impl Logs {
             tail: self.tail,
             timestamps: self.timestamps,
         };
-        let mut service = client.tenants();
-        let opened = client.open(&doing, service.stream_logs(request)).await?;
-        let mut stream = opened.map_err(|status| client.failure(&doing, &status))?;
         let copy = async {
+            let mut service = client.tenants();
+            let opened = client.open(&doing, service.stream_logs(request)).await?;
+            let mut stream = opened.map_err(|status| client.failure(&doing, &status))?;
             while let Some(chunk) =
                 stream.message().await.map_err(|status| client.failure(&doing, &status))?
             {
@@ -70,7 +69,7 @@ impl Logs {
         };
         tokio::select! {
             outcome = copy => outcome,
-            stopped = interrupt.came() => Err(stopped),
+            stopped = Interrupt::listen().came() => Err(stopped),
         }
     }
 }
