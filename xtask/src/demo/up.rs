@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// An agent that starts reports within seconds, unless Docker is slow to answer.
 const REPORT_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks: each is a program and a TLS connection.
+const REPORT_PAUSE: Duration = Duration::from_millis(200);
 /// Traefik asks every second for routes; Prometheus finds a new target within 5 s and asks it 2 s later.
 const VERIFY_LIMIT: Duration = Duration::from_secs(60);
 /// Between two attempts to verify.
@@ -163,6 +165,7 @@ impl Up {
         let context = fs::read_to_string(demo.context()).context("the administrator's context is gone")?;
         write_changed(&demo.context(), &config::context_with_endpoint(&context, &demo.settings))?;
         give_to_sudo_user(&demo.context());
+        demo.write_environment()?;
         let http = local(demo.settings.http);
         let ready = || http::status(http, "localhost", "/readyz") == Some(200);
         self.keep(&process, &command, changed || is_newer, ready)
@@ -182,7 +185,12 @@ impl Up {
         let start = Instant::now();
         for host in self.demo.settings.host_names() {
             let process = self.demo.process(&agent_process(&host));
-            process.wait_ready(REPORT_LIMIT, || self.demo.host_is_ready(&host))?;
+            process.wait_ready(REPORT_LIMIT, || {
+                self.demo.host_is_ready(&host) || {
+                    std::thread::sleep(REPORT_PAUSE);
+                    false
+                }
+            })?;
         }
         self.demo.say(&format!(
             "{} ready to take tenants ({})",
@@ -387,17 +395,20 @@ impl Demo {
             .is_some_and(|text| text.lines().any(|line| line.trim() == "state: ready"))
     }
 
+    /// What a shell needs to use `isyctl`.
+    fn write_environment(&self) -> Result<()> {
+        let (file, bin, context) = (self.path("env"), self.path("bin"), self.context());
+        let text = format!(
+            "# . {}\nexport PATH='{}':\"$PATH\"\nexport ISYCTL_CONTEXT='{}'\n",
+            file.display(),
+            bin.display(),
+            context.display()
+        );
+        write_changed(&file, &text).map(|_| ())
+    }
+
     fn summary(&self) -> Result<()> {
         let credentials = output(&mut self.isyctl(&["tenant", "credentials", TENANT]))?;
-        write_changed(
-            &self.path("env"),
-            &format!(
-                "# . {}\nexport PATH='{}':\"$PATH\"\nexport ISYCTL_CONTEXT='{}'\n",
-                self.path("env").display(),
-                self.path("bin").display(),
-                self.context().display()
-            ),
-        )?;
         let (edge, ports) = (self.edge(), &self.settings);
         let env = self.path("env");
         println!("\nThe demo runs, after {}. Log in:\n\n{credentials}\n", took(self.start));
