@@ -1,3 +1,4 @@
 //! The one test binary of everything that needs more than one part: see each module.
 
+mod e2e;
 mod simulation;

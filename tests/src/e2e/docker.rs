@@ -1,0 +1,67 @@
+//! The Docker Engine of one host, by its command line: tests look at it with other eyes than the agent's.
+
+use std::{path::PathBuf, process::Command};
+
+use super::process::{Output, run};
+
+/// An engine.
+#[derive(Debug, Clone)]
+pub struct Docker {
+    /// Its socket.
+    pub socket: PathBuf,
+}
+
+impl Docker {
+    /// This machine's own.
+    pub fn local() -> Self {
+        Self { socket: PathBuf::from("/var/run/docker.sock") }
+    }
+
+    /// `docker ARGS`.
+    pub fn run(&self, args: &[&str]) -> Output {
+        run(Command::new("docker").env("DOCKER_HOST", self.host()).args(args))
+    }
+
+    /// As the agent's `--docker` and `DOCKER_HOST` take it.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// One field of `docker inspect`, empty when there is no such thing.
+    pub fn inspect(&self, name: &str, format: &str) -> String {
+        let out = self.run(&["inspect", "-f", format, name]);
+        if out.code == 0 { out.stdout.trim().to_owned() } else { String::new() }
+    }
+
+    /// When a container was started last.
+    pub fn started_at(&self, container: &str) -> String {
+        self.inspect(container, "{{.State.StartedAt}}")
+    }
+
+    /// Names of all containers of ours, sorted.
+    pub fn tenants_containers(&self) -> Vec<String> {
+        let out = self.run(&["ps", "-a", "--filter", "label=one.isy.tenant", "--format", "{{.Names}}"]).ok();
+        let mut names: Vec<String> = out.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// Removes all that tenants have here: the test's own containers, networks and volumes.
+    pub fn clean(&self) {
+        let listed =
+            |args: &[&str]| -> Vec<String> { self.run(args).stdout.lines().map(str::to_owned).collect() };
+        let filter = "label=one.isy.tenant";
+        for (list, remove) in [
+            (&["ps", "-aq", "--filter", filter][..], &["rm", "-fv"][..]),
+            (&["volume", "ls", "-q", "--filter", filter][..], &["volume", "rm"][..]),
+            (&["network", "ls", "-q", "--filter", filter][..], &["network", "rm"][..]),
+        ] {
+            let ids = listed(list);
+            if !ids.is_empty() {
+                let mut args: Vec<&str> = remove.to_vec();
+                args.extend(ids.iter().map(String::as_str));
+                self.run(&args);
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A minimal HTTP/1.1 client: tests choose the address and the Host header apart, as a browser behind DNS would see them.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// An answer.
+#[derive(Debug, Clone, Default)]
+pub struct Response {
+    /// Status code; 0 when there was no answer.
+    pub status: u16,
+    /// Header lines.
+    pub head: String,
+    /// Body, chunks put together.
+    pub body: String,
+}
+
+/// Longest wait for an answer: Odoo's first page builds its assets.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// GET `path` of `host` at `address`.
+pub fn get(address: SocketAddr, host: &str, path: &str) -> Response {
+    request(address, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+}
+
+/// POST JSON.
+pub fn post_json(address: SocketAddr, host: &str, path: &str, body: &serde_json::Value) -> Response {
+    let body = body.to_string();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    request(address, &(head + &body))
+}
+
+/// JSON-RPC login as Odoo's clients do it: the user's id, or `None` when refused.
+pub fn odoo_login(
+    address: SocketAddr,
+    host: &str,
+    database: &str,
+    login: &str,
+    password: &str,
+) -> Option<i64> {
+    let call = serde_json::json!({"jsonrpc": "2.0", "method": "call", "params":
+        {"service": "common", "method": "login", "args": [database, login, password]}});
+    let answer = post_json(address, host, "/jsonrpc", &call);
+    serde_json::from_str::<serde_json::Value>(&answer.body).ok()?["result"].as_i64()
+}
+
+fn request(address: SocketAddr, text: &str) -> Response {
+    let exchange = || -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.write_all(text.as_bytes())?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    exchange().map(|bytes| parse(&bytes)).unwrap_or_default()
+}
+
+fn parse(bytes: &[u8]) -> Response {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Response { status, head: head.to_owned(), body: if chunked { unchunk(body) } else { body.to_owned() } }
+}
+
+/// Good enough for text: lengths are bytes, and a lossy conversion may have changed some.
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let Ok(length) = usize::from_str_radix(length.trim(), 16) else { break };
+        if length == 0 {
+            break;
+        }
+        let end = (0..=length.min(rest.len())).rev().find(|i| rest.is_char_boundary(*i)).unwrap_or(0);
+        whole.push_str(&rest[..end]);
+        body = rest[end..].trim_start_matches("\r\n");
+    }
+    whole
+}

@@ -1,0 +1,59 @@
+//! Real components for end-to-end tests: the built binaries, real Docker Engines, real Traefik and Prometheus, all on this
+//! machine, each started and ended by the test that uses it.
+//!
+//! Runs when `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
+
+pub mod cell;
+pub mod docker;
+pub mod http;
+pub mod process;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Whether real-component tests run; says so when they do not.
+pub fn enabled(test: &str) -> bool {
+    let on = std::env::var("ISYONE_E2E").is_ok_and(|value| value == "1");
+    if !on {
+        println!("{test}: not run, ISYONE_E2E is not 1 (use `cargo xtask test`)");
+    }
+    on
+}
+
+/// One real-component test at a time: two cores, one Docker Engine, fixed ports.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository").to_owned()
+}
+
+/// A built binary of ours.
+pub fn binary(name: &str) -> PathBuf {
+    let folder = std::env::var_os("ISYONE_BIN").map_or_else(|| root().join("target/debug"), PathBuf::from);
+    folder.join(name)
+}
+
+/// A fetched binary of others (traefik, prometheus).
+pub fn tool(name: &str) -> PathBuf {
+    let cache = std::env::var_os("ISYONE_CACHE").map_or_else(|| root().join("target/isyone"), PathBuf::from);
+    cache.join("bin").join(name)
+}
+
+/// Waits until `condition` gives a value; panics with `what` after `limit`.
+pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begin.elapsed() < limit, "gave up after {limit:?} waiting for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,8 @@
+//! End to end, with real Docker, Odoo, PostgreSQL and Traefik. See `isyone_tests::e2e` for how they are run.
+
+mod bad_input;
+mod crashes;
+mod fleet;
+mod isolation;
+mod main_job;
+mod many;
