@@ -22,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["sample", ref names @ ..] => {
@@ -57,13 +60,20 @@ async fn run(data: &Path, plan: &Path, go_on: bool) -> anyhow::Result<()> {
         for entry in &entries {
             text += &format!("{} {:?} {}\n", entry.name, entry.status.progress, entry.status.message);
             for step in &entry.status.steps {
-                let took = step.start_ms.zip(step.end_ms).map(|(a, b)| format!("{} ms", b - a)).unwrap_or_default();
+                let took =
+                    step.start_ms.zip(step.end_ms).map(|(a, b)| format!("{} ms", b - a)).unwrap_or_default();
                 text += &format!("    {:<15} {:?} {took} {}\n", step.name, step.state, step.detail);
             }
         }
         let done = entries.len() == count && entries.iter().all(|e| e.status.progress == Progress::Converged);
-        if text != printed && (done || go_on || entries.iter().any(|e| e.status.progress == Progress::Failing)) {
-            println!("{:.3} s, docker: {:?}\n{text}", begin.elapsed().as_secs_f64(), host.board.docker_error());
+        if text != printed
+            && (done || go_on || entries.iter().any(|e| e.status.progress == Progress::Failing))
+        {
+            println!(
+                "{:.3} s, docker: {:?}\n{text}",
+                begin.elapsed().as_secs_f64(),
+                host.board.docker_error()
+            );
             printed = text;
         }
         if done && !go_on {

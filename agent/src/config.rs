@@ -2,7 +2,12 @@
 //!
 //! Not here: key and certificates (identity), the plan (ledger).
 
-use std::{collections::BTreeMap, io, net::IpAddr, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use isyone_proto::ids::HostName;
 use serde::{Deserialize, Serialize};
@@ -99,7 +104,8 @@ impl DataDir {
     /// Writes `agent.toml`; the last act of a join.
     pub fn store_config(&self, config: &AgentConfig) -> Result<(), ConfigError> {
         let path = self.config();
-        let text = toml::to_string(config).map_err(|e| ConfigError::Bad { path: path.clone(), why: e.to_string() })?;
+        let text = toml::to_string(config)
+            .map_err(|e| ConfigError::Bad { path: path.clone(), why: e.to_string() })?;
         fsutil::write_atomic(&path, text.as_bytes(), 0o600, true).map_err(|e| ConfigError::Io(path, e))
     }
 }

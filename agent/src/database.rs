@@ -58,7 +58,11 @@ pub async fn copy_golden(tenant: &Tenant, view: &View, stack: &Stack) -> Result<
     let places = [volumes.postgres, volumes.odoo];
     drop(tokio::task::spawn_blocking(move || places.iter().try_for_each(|place| tree::sync(place))));
     let mb = stats.bytes as f64 / 1e6;
-    Ok(format!("golden snapshot, {mb:.0} MB in {} files copied in {:.2} s", stats.files, begin.elapsed().as_secs_f64()))
+    Ok(format!(
+        "golden snapshot, {mb:.0} MB in {} files copied in {:.2} s",
+        stats.files,
+        begin.elapsed().as_secs_f64()
+    ))
 }
 
 /// Fills them with `odoo -i`, or from the snapshot that another tenant's initialisation has made meanwhile.
@@ -92,7 +96,8 @@ pub async fn initialise(tenant: &Tenant, view: &View, stack: &Stack) -> Result<S
         None => "no snapshot kept: the volumes are not directories of this machine".to_owned(),
     };
     tenant.remember(true, |s| s.database = Database::Filled { source: tenant.name().database() })?;
-    let modules: Vec<&str> = std::iter::once("base").chain(tenant.plan.modules.iter().map(|m| m.as_str())).collect();
+    let modules: Vec<&str> =
+        std::iter::once("base").chain(tenant.plan.modules.iter().map(|m| m.as_str())).collect();
     Ok(format!("initialised with -i {}: {took:.1} s; {golden}", modules.join(",")))
 }
 
@@ -113,7 +118,10 @@ async fn run_init(tenant: &Tenant, view: &View, stack: &Stack) -> Result<()> {
     if code != 0 {
         let log = docker.log_tail(name, LOG_LINES).await.unwrap_or_default();
         docker.remove(name).await?;
-        let text = format!("`odoo -i` ended with code {code}; the half-made database is dropped and made again. Last log lines:\n{}", log.trim_end());
+        let text = format!(
+            "`odoo -i` ended with code {code}; the half-made database is dropped and made again. Last log lines:\n{}",
+            log.trim_end()
+        );
         return Err(TenantError::Program(text));
     }
     Ok(docker.remove(name).await?)
@@ -125,7 +133,11 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
     tenant.host.docker.stop(&stack.postgres.name, POSTGRES_GRACE_S).await?;
     let begin = Instant::now();
     match tenant.host.golden.take(&stack.golden_key, volumes, &tenant.name().database(), now_ms()).await {
-        Ok(stats) => Ok(format!("snapshot of {:.0} MB kept in {:.1} s", stats.bytes as f64 / 1e6, begin.elapsed().as_secs_f64())),
+        Ok(stats) => Ok(format!(
+            "snapshot of {:.0} MB kept in {:.1} s",
+            stats.bytes as f64 / 1e6,
+            begin.elapsed().as_secs_f64()
+        )),
         Err(e) => {
             tracing::warn!(tenant = %tenant.name(), "no golden snapshot could be kept: {e}");
             Ok(format!("no snapshot could be kept: {e}"))
@@ -169,12 +181,15 @@ pub fn skip(tenant: &Tenant) -> Result<String> {
 
 /// Runs a script as the cluster's superuser, through standard input: nothing of it is in an argument list.
 async fn psql(tenant: &Tenant, script: String) -> Result<()> {
-    let command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"].map(str::to_owned);
+    let command =
+        ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"].map(str::to_owned);
     let name = tenant.name().postgres_container();
     let begin = Instant::now();
     loop {
         let output = match tenant.host.docker.exec(&name, &command, script.clone().into_bytes()).await {
-            Err(DockerError::Conflict(why)) => return Err(TenantError::Program(format!("PostgreSQL is not running: {why}"))),
+            Err(DockerError::Conflict(why)) => {
+                return Err(TenantError::Program(format!("PostgreSQL is not running: {why}")));
+            }
             output => output?,
         };
         if output.code == 0 {

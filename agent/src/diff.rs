@@ -70,7 +70,9 @@ impl Action {
             Self::PullImage(Role::Postgres) => "image-postgres",
             Self::PullImage(Role::Odoo) => "image-odoo",
             Self::RemoveNetwork | Self::CreateNetwork => "network",
-            Self::RemoveVolume(_) | Self::CreateVolume(_) | Self::WriteFiles | Self::RemoveDirectory => "volumes",
+            Self::RemoveVolume(_) | Self::CreateVolume(_) | Self::WriteFiles | Self::RemoveDirectory => {
+                "volumes"
+            }
             Self::CopyGolden | Self::InitDatabase | Self::RemoveInit | Self::SkipDatabase => "database",
             Self::Rekey | Self::UpdateSettings => "rekey",
             Self::AwaitOdoo => "healthy",
@@ -200,7 +202,8 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
 
 /// Removal of volumes is allowed.
 pub fn may_purge(plan: &TenantPlan, now: UnixMs) -> bool {
-    plan.desired == DesiredState::Purged && (plan.purge_now || plan.quarantine_until.is_some_and(|until| until <= now))
+    plan.desired == DesiredState::Purged
+        && (plan.purge_now || plan.quarantine_until.is_some_and(|until| until <= now))
 }
 
 #[derive(Default)]
@@ -294,7 +297,11 @@ fn own_volume(plan: &TenantPlan, role: Role, volume: &Volume) -> Result<(), Bloc
 fn run(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
     let observed = inputs.observed;
     let mut list = List::default();
-    for (lane, (role, image)) in [(Role::Postgres, &observed.postgres_image), (Role::Odoo, &observed.odoo_image)].into_iter().enumerate() {
+    for (lane, (role, image)) in
+        [(Role::Postgres, &observed.postgres_image), (Role::Odoo, &observed.odoo_image)]
+            .into_iter()
+            .enumerate()
+    {
         if image.is_none() {
             list.add(0, lane as u8, Action::PullImage(role), "the image is not on this host");
         }
@@ -427,7 +434,11 @@ fn fill(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
 fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
     let Inputs { plan, observed, state, .. } = *inputs;
     let standin = inputs.stack.is_some_and(|s| s.standin);
-    let untouched = |role| kept.container(role) && observed.is_up(role) && (state.is_ready() || (role == Role::Postgres && !observed.golden));
+    let untouched = |role| {
+        kept.container(role)
+            && observed.is_up(role)
+            && (state.is_ready() || (role == Role::Postgres && !observed.golden))
+    };
     let postgres_stays = untouched(Role::Postgres) && plan.postgres_restarts <= state.postgres_restarts;
     if !untouched(Role::Postgres) {
         list.add(6, 0, Action::StartContainer(Role::Postgres), "it should run");
@@ -439,7 +450,11 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
     }
     let settings_changed = state.is_ready() && state.settings != sql::settings_digest(plan) && !standin;
     if !state.is_ready() {
-        let (action, reason) = if standin { (Action::SkipDatabase, "stand-in image") } else { (Action::Rekey, "the database is new") };
+        let (action, reason) = if standin {
+            (Action::SkipDatabase, "stand-in image")
+        } else {
+            (Action::Rekey, "the database is new")
+        };
         list.add(7, 0, action, reason);
     } else if settings_changed {
         list.add(7, 0, Action::UpdateSettings, "address or database password have changed");
@@ -452,7 +467,8 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
         list.add(8, 0, Action::RestartContainer(Role::Odoo), why);
     }
     let healthy = observed.odoo_health.as_ref().is_some_and(Result::is_ok);
-    let young = observed.odoo.as_ref().and_then(|c| c.started_ms).is_some_and(|at| inputs.now - at < START_GRACE_MS);
+    let young =
+        observed.odoo.as_ref().and_then(|c| c.started_ms).is_some_and(|at| inputs.now - at < START_GRACE_MS);
     if !odoo_stays || (!healthy && young) {
         list.add(9, 0, Action::AwaitOdoo, "it has just started");
     }

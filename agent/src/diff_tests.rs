@@ -38,7 +38,15 @@ impl World {
 
     fn steps(&self, plan: &TenantPlan, now: UnixMs) -> Result<Vec<Step>, Blocked> {
         let stack = render(plan);
-        let inputs = Inputs { plan, stack: Some(&stack), observed: &self.observed, state: &self.state, stale: false, no_new: None, now };
+        let inputs = Inputs {
+            plan,
+            stack: Some(&stack),
+            observed: &self.observed,
+            state: &self.state,
+            stale: false,
+            no_new: None,
+            now,
+        };
         diff(&inputs)
     }
 
@@ -57,7 +65,8 @@ impl World {
 
     fn apply(&mut self, plan: &TenantPlan, action: Action) {
         let stack = render(plan);
-        let labels = |l: &std::collections::BTreeMap<String, String>| l.clone().into_iter().collect::<HashMap<_, _>>();
+        let labels =
+            |l: &std::collections::BTreeMap<String, String>| l.clone().into_iter().collect::<HashMap<_, _>>();
         match action {
             Action::PullImage(_) => unreachable!("images are there"),
             Action::StopContainer(role) => self.set_state(role, "exited"),
@@ -74,23 +83,36 @@ impl World {
                     Role::Postgres => self.observed.postgres_volume = None,
                 }
             }
-            Action::RemoveDirectory => (self.observed.directory, self.observed.files_current) = (false, false),
+            Action::RemoveDirectory => {
+                (self.observed.directory, self.observed.files_current) = (false, false)
+            }
             Action::WriteFiles => (self.observed.directory, self.observed.files_current) = (true, true),
             Action::CreateVolume(role) => {
-                let volume = Some(Volume { mountpoint: String::new(), labels: labels(&stack.volume(role).labels) });
+                let volume =
+                    Some(Volume { mountpoint: String::new(), labels: labels(&stack.volume(role).labels) });
                 match role {
                     Role::Odoo => self.observed.odoo_volume = volume,
                     Role::Postgres => self.observed.postgres_volume = volume,
                 }
             }
             Action::CreateNetwork => {
-                self.observed.network = Some(Network { subnet: stack.subnet.clone(), labels: labels(&stack.network.labels) });
+                self.observed.network =
+                    Some(Network { subnet: stack.subnet.clone(), labels: labels(&stack.network.labels) });
             }
             Action::CreateContainer(role) => {
-                assert!(self.observed.network.is_some() && self.observed.volume(role).is_some() && self.observed.files_current);
+                assert!(
+                    self.observed.network.is_some()
+                        && self.observed.volume(role).is_some()
+                        && self.observed.files_current
+                );
                 assert!(self.slot(role).is_none(), "name is taken");
                 let spec = stack.container(role);
-                *self.slot(role) = Some(Container { state: "created".into(), labels: labels(&spec.labels), limits: spec.limits, ..Default::default() });
+                *self.slot(role) = Some(Container {
+                    state: "created".into(),
+                    labels: labels(&spec.labels),
+                    limits: spec.limits,
+                    ..Default::default()
+                });
             }
             Action::UpdateLimits(role) => {
                 let limits = stack.container(role).limits;
@@ -101,7 +123,10 @@ impl World {
             Action::CopyGolden | Action::InitDatabase => {
                 assert!(!self.state.is_ready(), "a ready database is never filled");
                 assert!(!self.observed.is_up(Role::Odoo));
-                assert!(action == Action::InitDatabase || !self.observed.is_up(Role::Postgres), "copied under a running server");
+                assert!(
+                    action == Action::InitDatabase || !self.observed.is_up(Role::Postgres),
+                    "copied under a running server"
+                );
                 self.state.database = Database::Filled { source: "odoo_x".into() };
             }
             Action::StartContainer(role) | Action::RestartContainer(role) => {
@@ -166,7 +191,15 @@ fn images_come_first_and_alone() {
     let plan = tenant_plan("alfa");
     let world = World::empty(&plan);
     let observed = Observed { odoo_image: None, ..world.observed.clone() };
-    let inputs = Inputs { plan: &plan, stack: None, observed: &observed, state: &world.state, stale: false, no_new: None, now: 0 };
+    let inputs = Inputs {
+        plan: &plan,
+        stack: None,
+        observed: &observed,
+        state: &world.state,
+        stale: false,
+        no_new: None,
+        now: 0,
+    };
     let actions: Vec<_> = diff(&inputs).unwrap().into_iter().map(|s| s.action).collect();
     assert_eq!(actions, [Action::PullImage(Role::Odoo)]);
 }
@@ -179,7 +212,11 @@ fn volumes_go_only_after_the_quarantine() {
     plan.desired = DesiredState::Quarantined;
     plan.quarantine_until = Some(1000);
     assert!(world.converge(&plan, 0, usize::MAX));
-    assert!(world.observed.postgres.is_none() && world.observed.network.is_none() && world.observed.postgres_volume.is_some());
+    assert!(
+        world.observed.postgres.is_none()
+            && world.observed.network.is_none()
+            && world.observed.postgres_volume.is_some()
+    );
     plan.desired = DesiredState::Purged;
     assert_eq!(world.steps(&plan, 999).unwrap(), []);
     assert!(world.converge(&plan, 1000, usize::MAX));
@@ -196,7 +233,9 @@ fn a_restored_tenant_keeps_its_data() {
     plan.desired = DesiredState::Running;
     world.observed.golden = true;
     let steps = world.steps(&plan, 0).unwrap();
-    assert!(!steps.iter().any(|s| matches!(s.action, Action::CopyGolden | Action::InitDatabase | Action::Rekey)));
+    assert!(
+        !steps.iter().any(|s| matches!(s.action, Action::CopyGolden | Action::InitDatabase | Action::Rekey))
+    );
 }
 
 #[test]
@@ -204,7 +243,10 @@ fn foreign_or_missing_volumes_block() {
     let plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);
     world.converge(&plan, 0, usize::MAX);
-    let mut gone = World { observed: Observed { postgres_volume: None, ..world.observed.clone() }, state: world.state.clone() };
+    let mut gone = World {
+        observed: Observed { postgres_volume: None, ..world.observed.clone() },
+        state: world.state.clone(),
+    };
     assert!(gone.steps(&plan, 0).unwrap_err().0.contains("is gone"));
     gone.observed.postgres_volume = Some(Volume::default());
     assert!(gone.steps(&plan, 0).unwrap_err().0.contains("another tenant"));
@@ -218,7 +260,15 @@ fn a_stale_copy_is_stopped_and_kept() {
     let mut world = World::empty(&plan);
     world.converge(&plan, 0, usize::MAX);
     let stack = render(&plan);
-    let inputs = Inputs { plan: &plan, stack: Some(&stack), observed: &world.observed, state: &world.state, stale: true, no_new: None, now: 0 };
+    let inputs = Inputs {
+        plan: &plan,
+        stack: Some(&stack),
+        observed: &world.observed,
+        state: &world.state,
+        stale: true,
+        no_new: None,
+        now: 0,
+    };
     let actions: Vec<_> = diff(&inputs).unwrap().into_iter().map(|s| s.action).collect();
     assert_eq!(actions, [Action::StopContainer(Role::Odoo), Action::StopContainer(Role::Postgres)]);
 }
@@ -229,7 +279,15 @@ fn without_a_packet_filter_only_new_tenants_wait() {
     let mut world = World::empty(&plan);
     let stack = render(&plan);
     let blocked = |w: &World| {
-        diff(&Inputs { plan: &plan, stack: Some(&stack), observed: &w.observed, state: &w.state, stale: false, no_new: Some("no nft"), now: 0 })
+        diff(&Inputs {
+            plan: &plan,
+            stack: Some(&stack),
+            observed: &w.observed,
+            state: &w.state,
+            stale: false,
+            no_new: Some("no nft"),
+            now: 0,
+        })
     };
     assert!(blocked(&world).is_err());
     world.converge(&plan, 0, usize::MAX);

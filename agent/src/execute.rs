@@ -27,7 +27,10 @@ const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
 
 /// True when each rendered file is on disk as it should be.
 pub fn files_are_current(directory: &Path, stack: &Stack) -> bool {
-    stack.files.iter().all(|f| fsutil::is_current(&directory.join(&f.name), f.content.as_bytes(), 0o600, f.owner))
+    stack
+        .files
+        .iter()
+        .all(|f| fsutil::is_current(&directory.join(&f.name), f.content.as_bytes(), 0o600, f.owner))
 }
 
 /// Runs all steps; the first failure ends it after its wave.
@@ -116,7 +119,11 @@ async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Actio
         Action::UpdateLimits(role) => {
             let spec = stack.container(role);
             docker.update(&spec.name, &spec.limits).await?;
-            Ok(format!("now {} MiB, {} CPU", spec.limits.memory_bytes >> 20, spec.limits.nano_cpus as f64 / 1e9))
+            Ok(format!(
+                "now {} MiB, {} CPU",
+                spec.limits.memory_bytes >> 20,
+                spec.limits.nano_cpus as f64 / 1e9
+            ))
         }
         Action::CopyGolden => database::copy_golden(tenant, view, stack).await,
         Action::InitDatabase => database::initialise(tenant, view, stack).await,
@@ -152,7 +159,9 @@ async fn pull(tenant: &Tenant, role: Role) -> Result<String> {
         Role::Odoo => ("image-odoo", tenant.plan.odoo_image.as_str()),
         Role::Postgres => ("image-postgres", tenant.plan.postgres_image.as_str()),
     };
-    let progress = |percent: u32| tenant.show_progress(|s| steps::progress(s, step, percent, &format!("pulling {reference}")));
+    let progress = |percent: u32| {
+        tenant.show_progress(|s| steps::progress(s, step, percent, &format!("pulling {reference}")))
+    };
     tenant.host.docker.pull(reference, &progress).await?;
     Ok(format!("{reference} pulled"))
 }
@@ -178,7 +187,9 @@ async fn write_files(tenant: &Tenant, stack: &Stack) -> Result<String> {
     let (directory, files) = (tenant.directory(), stack.files.clone());
     let written = blocking(move || {
         fsutil::private_dir(&directory)?;
-        files.iter().try_for_each(|f| fsutil::write_if_changed(&directory.join(&f.name), f.content.as_bytes(), 0o600, f.owner).map(drop))
+        files.iter().try_for_each(|f| {
+            fsutil::write_if_changed(&directory.join(&f.name), f.content.as_bytes(), 0o600, f.owner).map(drop)
+        })
     });
     written.await.map_err(TenantError::disk("the tenant's files cannot be written"))?;
     tenant.remember(false, |_| ())?; // keeps the hash that rendering has made
@@ -273,11 +284,22 @@ async fn await_odoo(tenant: &Tenant) -> Result<String> {
 }
 
 /// Sleeps a little, unless waiting on is in vain.
-async fn keep_waiting(tenant: &Tenant, name: &str, what: &str, container: Option<&Container>, begin: Instant, why: &str) -> Result<()> {
+async fn keep_waiting(
+    tenant: &Tenant,
+    name: &str,
+    what: &str,
+    container: Option<&Container>,
+    begin: Instant,
+    why: &str,
+) -> Result<()> {
     let given_up = match container {
         None => Some(format!("{what} does not start: container {name} has gone")),
-        Some(c) if !c.is_up() => Some(format!("{what} does not start: it ended with code {}. {}", c.exit_code, c.error)),
-        Some(c) if c.restarts >= MAX_RESTARTS_WHILE_WAITING => Some(format!("{what} does not start: it ended {} times", c.restarts)),
+        Some(c) if !c.is_up() => {
+            Some(format!("{what} does not start: it ended with code {}. {}", c.exit_code, c.error))
+        }
+        Some(c) if c.restarts >= MAX_RESTARTS_WHILE_WAITING => {
+            Some(format!("{what} does not start: it ended {} times", c.restarts))
+        }
         Some(_) if begin.elapsed() > tenant.host.pace.start_timeout => {
             Some(format!("{what} does not answer after {:.0} s: {why}", begin.elapsed().as_secs_f64()))
         }

@@ -62,12 +62,24 @@ impl GoldenStore {
     /// Only one maker per key at a time: a second tenant of a new kind waits for the first one's snapshot instead of
     /// initialising the same once more.
     pub async fn maker(&self, key: &str) -> OwnedMutexGuard<()> {
-        let lock = self.makers.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_default().clone();
+        let lock = self
+            .makers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key.to_owned())
+            .or_default()
+            .clone();
         lock.lock_owned().await
     }
 
     /// Takes a snapshot of a stopped cluster and its filestore.
-    pub async fn take(&self, key: &str, volumes: &Volumes, database: &str, now: UnixMs) -> io::Result<CopyStats> {
+    pub async fn take(
+        &self,
+        key: &str,
+        volumes: &Volumes,
+        database: &str,
+        now: UnixMs,
+    ) -> io::Result<CopyStats> {
         let (tmp, place) = (self.dir.join(format!("{key}.tmp")), self.dir.join(key));
         let (volumes, database) = (volumes.clone(), database.to_owned());
         let staged = tmp.clone();
@@ -87,7 +99,12 @@ impl GoldenStore {
     }
 
     /// Copies a snapshot into two volumes, which are wiped first. The filestore takes `database` as its name.
-    pub async fn restore(&self, key: &str, volumes: &Volumes, database: &str) -> io::Result<(Meta, CopyStats)> {
+    pub async fn restore(
+        &self,
+        key: &str,
+        volumes: &Volumes,
+        database: &str,
+    ) -> io::Result<(Meta, CopyStats)> {
         let _reader = self.access.read().await;
         let meta = self.find(key).ok_or_else(|| io::Error::other("the golden snapshot has gone"))?;
         let (source, volumes, database) = (self.dir.join(key), volumes.clone(), database.to_owned());
@@ -169,7 +186,9 @@ fn prune(dir: &Path) -> io::Result<()> {
 }
 
 /// Runs blocking file work beside the runtime.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 

@@ -6,7 +6,10 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use isyone_proto::plan::TenantPlan;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 use crate::{
     config::DataDir,
@@ -58,8 +61,29 @@ impl Pace {
     /// For tests over a fake engine: everything happens within milliseconds.
     pub fn hasty() -> Self {
         let ms = Duration::from_millis;
-        Self { poll: ms(1), start_timeout: ms(300), probe: ms(50), resync: ms(200), retry_first: ms(2), retry_cap: ms(20) }
+        Self {
+            poll: ms(1),
+            start_timeout: ms(300),
+            probe: ms(50),
+            resync: ms(200),
+            retry_first: ms(2),
+            retry_cap: ms(20),
+        }
     }
+}
+
+/// New tenants wait for this long for the packet filter to be put up at the agent's start.
+const GATE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether new tenants may start on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// They may.
+    Open,
+    /// It will be known in a moment.
+    Pending,
+    /// They may not, for this reason.
+    Closed(String),
 }
 
 /// See the module.
@@ -82,15 +106,21 @@ pub struct Host {
     pub heavy: Semaphore,
     /// Comparisons at the same time.
     pub light: Semaphore,
-    /// Why no new tenant may start, if so.
-    pub no_new: ArcSwapOption<String>,
+    /// Whether new tenants may start.
+    pub gate: watch::Sender<Gate>,
     advertise: std::net::IpAddr,
     engine: ArcSwapOption<EngineInfo>,
 }
 
 impl Host {
     /// Over a data directory that exists ([`DataDir::create`]).
-    pub fn new(docker: Arc<dyn Docker>, probe: Arc<dyn Probe>, data: DataDir, advertise: std::net::IpAddr, pace: Pace) -> io::Result<Self> {
+    pub fn new(
+        docker: Arc<dyn Docker>,
+        probe: Arc<dyn Probe>,
+        data: DataDir,
+        advertise: std::net::IpAddr,
+        pace: Pace,
+    ) -> io::Result<Self> {
         let path = data.path().canonicalize()?; // bind mounts need absolute paths
         let data = DataDir::new(path);
         Ok(Self {
@@ -103,10 +133,20 @@ impl Host {
             data,
             heavy: Semaphore::new(HEAVY_AT_ONCE),
             light: Semaphore::new(LIGHT_AT_ONCE),
-            no_new: ArcSwapOption::empty(),
+            gate: watch::Sender::new(Gate::Open),
             advertise,
             engine: ArcSwapOption::empty(),
         })
+    }
+
+    /// Why no new tenant may start, if so. Waits while that is being found out.
+    pub async fn gate(&self) -> Option<String> {
+        let mut gate = self.gate.subscribe();
+        let settled = timeout(GATE_PATIENCE, gate.wait_for(|g| *g != Gate::Pending)).await;
+        match settled.ok()?.ok().as_deref() {
+            Some(Gate::Closed(why)) => Some(why.clone()),
+            _ => None,
+        }
     }
 
     /// Where ports are published.

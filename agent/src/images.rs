@@ -52,7 +52,10 @@ pub struct ImageCache {
 impl ImageCache {
     /// Remembers in the file `path`; one that cannot be read is only a cache miss.
     pub fn new(docker: Arc<dyn Docker>, path: PathBuf) -> Self {
-        let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let known = std::fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         Self { docker, path, known: Mutex::new(known) }
     }
 
@@ -81,7 +84,8 @@ impl ImageCache {
 }
 
 fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> ImageFacts {
-    let text = |path: &str| files.get(path).map(|b| String::from_utf8_lossy(b).into_owned()).unwrap_or_default();
+    let text =
+        |path: &str| files.get(path).map(|b| String::from_utf8_lossy(b).into_owned()).unwrap_or_default();
     // PostgreSQL's image starts as root and steps down by itself.
     let user = if role == Role::Postgres { "postgres" } else { image.user.as_str() };
     let (uid, gid) = user_numbers(user, &text(PASSWD));
@@ -92,14 +96,22 @@ fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> Im
         uid,
         gid,
         addons_path: conf_value(&text(ODOO_CONF), "addons_path"),
-        postgres_major: image.env.iter().find_map(|e| e.strip_prefix("PG_MAJOR=")).unwrap_or_default().to_owned(),
+        postgres_major: image
+            .env
+            .iter()
+            .find_map(|e| e.strip_prefix("PG_MAJOR="))
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 
 /// `user`, `user:group`, or numbers; root when the image names nobody that its passwd knows.
 fn user_numbers(user: &str, passwd: &str) -> (u32, u32) {
     let (name, group) = user.split_once(':').unwrap_or((user, ""));
-    let entry = passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f.len() > 3 && (f[0] == name || f[2] == name));
+    let entry = passwd
+        .lines()
+        .map(|l| l.split(':').collect::<Vec<_>>())
+        .find(|f| f.len() > 3 && (f[0] == name || f[2] == name));
     let number = |at: usize| entry.as_ref().and_then(|f| f[at].parse().ok());
     let uid = name.parse().ok().or_else(|| number(2)).unwrap_or(0);
     let gid = group.parse().ok().or_else(|| number(3)).unwrap_or(0);
@@ -117,7 +129,8 @@ fn conf_value(conf: &str, key: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const PASSWD_TEXT: &str = "root:x:0:0::/root:/bin/sh\nodoo:x:100:101::/var/lib/odoo:/bin/sh\npostgres:x:999:998::/:/bin/sh\n";
+    const PASSWD_TEXT: &str =
+        "root:x:0:0::/root:/bin/sh\nodoo:x:100:101::/var/lib/odoo:/bin/sh\npostgres:x:999:998::/:/bin/sh\n";
 
     #[test]
     fn numbers_come_from_the_image() {
@@ -136,7 +149,10 @@ mod tests {
             (ODOO_CONF.to_owned(), b"[options]\naddons_path = /mnt/extra-addons\n".to_vec()),
         ]);
         let facts = read_facts(&image, &files, Role::Odoo);
-        assert_eq!((facts.uid, facts.addons_path.as_deref(), facts.standin), (100, Some("/mnt/extra-addons"), false));
+        assert_eq!(
+            (facts.uid, facts.addons_path.as_deref(), facts.standin),
+            (100, Some("/mnt/extra-addons"), false)
+        );
         let facts = read_facts(&image, &files, Role::Postgres);
         assert_eq!((facts.uid, facts.gid, facts.postgres_major.as_str()), (999, 998, "15"));
     }

@@ -4,7 +4,11 @@
 //! highest epoch ever seen is remembered, so that a copy that has moved away is never started here again.
 //! Not here: carrying the plan out (reconcile).
 
-use std::{collections::BTreeMap, io, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
 
 use isyone_proto::plan::{HostPlan, TenantPlan};
 use serde::{Deserialize, Serialize};
@@ -29,7 +33,9 @@ pub enum LedgerError {
         held: u64,
     },
     /// Two plans with one number.
-    #[error("plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); restore the coordinator's newest database or raise its generation")]
+    #[error(
+        "plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); restore the coordinator's newest database or raise its generation"
+    )]
     Conflict {
         /// Their common generation.
         generation: u64,
@@ -64,7 +70,8 @@ impl Ledger {
     /// Opens the ledger at `path`. A file that cannot be read is kept aside as `plan.json.corrupt-<n>`; the second value
     /// then says so, and there is no plan: nothing new runs, nothing is stopped, until one arrives.
     pub fn open(path: &Path) -> Result<(Self, Option<String>), LedgerError> {
-        let mut ledger = Self { path: path.to_owned(), plan: None, digest: String::new(), epochs: BTreeMap::new() };
+        let mut ledger =
+            Self { path: path.to_owned(), plan: None, digest: String::new(), epochs: BTreeMap::new() };
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((ledger, None)),
@@ -120,7 +127,11 @@ impl Ledger {
                 if digest == self.digest {
                     return Ok(false);
                 }
-                return Err(LedgerError::Conflict { generation: plan.generation, offered: digest, held: self.digest.clone() });
+                return Err(LedgerError::Conflict {
+                    generation: plan.generation,
+                    offered: digest,
+                    held: self.digest.clone(),
+                });
             }
         }
         let mut epochs = self.epochs.clone();
@@ -131,7 +142,8 @@ impl Ledger {
         let file = File { version: VERSION, plan, digest, epochs };
         // Plain structs with string keys: serialising cannot fail; an empty file would be refused at the next start.
         let bytes = serde_json::to_vec(&file).unwrap_or_default();
-        fsutil::write_atomic(&self.path, &bytes, 0o600, true).map_err(|e| LedgerError::Io(self.path.clone(), e))?;
+        fsutil::write_atomic(&self.path, &bytes, 0o600, true)
+            .map_err(|e| LedgerError::Io(self.path.clone(), e))?;
         self.plan = Some(file.plan);
         self.digest = file.digest;
         self.epochs = file.epochs;
@@ -152,7 +164,8 @@ fn parse(bytes: &[u8]) -> Result<File, String> {
 
 fn put_aside(path: &Path) -> io::Result<PathBuf> {
     let name = |n: u32| PathBuf::from(format!("{}.corrupt-{n}", path.display()));
-    let free = (1..MAX_CORRUPT_COPIES).map(name).find(|p| !p.exists()).unwrap_or_else(|| name(MAX_CORRUPT_COPIES));
+    let free =
+        (1..MAX_CORRUPT_COPIES).map(name).find(|p| !p.exists()).unwrap_or_else(|| name(MAX_CORRUPT_COPIES));
     std::fs::rename(path, &free)?;
     Ok(free)
 }

@@ -4,6 +4,8 @@
 //! act and make no choices. The agent works without the coordinator from the plan in its `ledger`.
 //! Not here: placement, ports, passwords; they come with the plan.
 
+pub mod agent;
+pub mod bulk;
 pub mod clock;
 pub mod config;
 pub mod database;
@@ -11,14 +13,22 @@ pub mod diff;
 pub mod docker;
 pub mod execute;
 pub mod failpoints;
+pub mod firewall;
 pub mod fsutil;
 pub mod golden;
 pub mod host;
+pub mod http;
+pub mod identity;
 pub mod images;
+pub mod join;
 pub mod ledger;
+pub mod link;
 pub mod probe;
 pub mod reconcile;
 pub mod render;
+pub mod renew;
+pub mod report;
+pub mod resources;
 pub mod sql;
 pub mod stack;
 pub mod state;
@@ -27,3 +37,4 @@ pub mod steps;
 pub mod tenant;
 pub mod testing;
 pub mod tree;
+pub mod usage;

@@ -1,2 +1,199 @@
-//! The host agent's program.
-fn main() {}
+//! `isy-agent`: the host agent's command line. Everything it does is in the library.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isyone_agent::{
+    agent::{Agent, Parts},
+    config::DataDir,
+    docker::engine::Engine,
+    firewall::Applier,
+    host::Pace,
+    join::{JoinOptions, join, machine_name},
+    probe::NetProbe,
+};
+use isyone_proto::{ids::HostName, token::JoinToken};
+use tokio::{net::TcpListener, signal::unix::SignalKind};
+
+/// Where the agent keeps its things unless told otherwise.
+const DATA_DIR: &str = "/var/lib/isyone-agent";
+/// Most tasks end at once; what does not is left behind, as a crash would leave it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Parser)]
+#[command(name = "isy-agent", version, about = "Runs a host's Odoo tenants as the coordinator plans them")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join a fleet with a token from `isyctl host token`; once per host.
+    Join(JoinArguments),
+    /// Run until told to stop. Tenants run on without the agent.
+    Run(RunArguments),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Args)]
+struct JoinArguments {
+    /// The coordinator's enrolment address, HOST:7444.
+    #[arg(long, env = "ISYONE_COORDINATOR")]
+    coordinator: String,
+    /// File with the join token.
+    #[arg(long, conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// The join token itself. It would show in the process list: a file or the environment is better.
+    #[arg(long, env = "ISYONE_JOIN_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// This host's name in the fleet; by default the machine's.
+    #[arg(long, env = "ISYONE_HOST_NAME")]
+    name: Option<HostName>,
+    /// Address at which the edges reach this host's tenants; by default the one that leads to the coordinator.
+    #[arg(long, env = "ISYONE_ADVERTISE")]
+    advertise: Option<IpAddr>,
+    /// Label KEY=VALUE for placement; may be repeated.
+    #[arg(long = "label", value_parser = key_value)]
+    labels: Vec<(String, String)>,
+    /// Data directory.
+    #[arg(long, env = "ISYONE_AGENT_DATA", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+}
+
+#[derive(Args)]
+struct RunArguments {
+    /// Data directory.
+    #[arg(long, env = "ISYONE_AGENT_DATA", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+    /// The Docker Engine.
+    #[arg(long, env = "ISYONE_DOCKER", default_value = "unix:///var/run/docker.sock")]
+    docker: String,
+    /// Address of /healthz and /metrics.
+    #[arg(long, env = "ISYONE_AGENT_HTTP", default_value = "127.0.0.1:7481")]
+    http: SocketAddr,
+    /// Form of the log.
+    #[arg(long, env = "ISYONE_LOG_FORMAT", value_enum, default_value = "human")]
+    log_format: LogFormat,
+    /// Start tenants even where no packet filter can be put up. They can then reach each other.
+    #[arg(long, env = "ISYONE_INSECURE_NO_FIREWALL")]
+    insecure_no_firewall: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isy-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    // Two threads are plenty: the work is in Docker, PostgreSQL and the disk.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match cli.command {
+        Command::Version => {
+            println!("isy-agent {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Join(arguments) => runtime.block_on(join_fleet(arguments)),
+        Command::Run(arguments) => {
+            let outcome = runtime.block_on(serve(arguments));
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            outcome
+        }
+    }
+}
+
+async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
+    let token = match (&arguments.token_file, &arguments.token) {
+        (Some(path), _) => {
+            std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?
+        }
+        (None, Some(token)) => token.clone(),
+        (None, None) => anyhow::bail!("give the join token with --token-file, or in ISYONE_JOIN_TOKEN"),
+    };
+    let options = JoinOptions {
+        coordinator: arguments.coordinator,
+        token: token.parse::<JoinToken>().map_err(|e| anyhow::anyhow!("the token {e}"))?,
+        name: arguments.name.map_or_else(|| machine_name().parse(), Ok)?,
+        advertise: arguments.advertise,
+        labels: arguments.labels.into_iter().collect::<BTreeMap<_, _>>(),
+    };
+    let data = DataDir::new(arguments.data_dir);
+    let config = join(&data, options).await?;
+    println!("joined as `{}`, reached by the edges at {}", config.name, config.advertise);
+    println!("next: isy-agent run --data-dir {}", data.path().display());
+    Ok(())
+}
+
+async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Human => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let http = TcpListener::bind(arguments.http)
+        .await
+        .with_context(|| format!("{} cannot be listened on", arguments.http))?;
+    let agent = Agent::start(Parts {
+        data: DataDir::new(arguments.data_dir),
+        docker: Arc::new(Engine::new(&arguments.docker)),
+        probe: Arc::new(NetProbe),
+        pace: Pace::default(),
+        http: Some(http),
+        firewall: Some(Applier { insecure: arguments.insecure_no_firewall }),
+    })?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %arguments.http, "running");
+    notify(sd_notify::NotifyState::Ready);
+    until_told().await?;
+    notify(sd_notify::NotifyState::Stopping);
+    tracing::info!("stopping; tenants run on");
+    if tokio::time::timeout(STOP_TIMEOUT, agent.stop()).await.is_err() {
+        tracing::warn!("some tasks did not end in time and are left behind");
+    }
+    Ok(())
+}
+
+/// Tells systemd, if it is there; without it nothing is lost.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    let _ = sd_notify::notify(&[state]);
+}
+
+/// Until SIGTERM or SIGINT; meanwhile systemd's watchdog is fed.
+async fn until_told() -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(SignalKind::interrupt())?;
+    let watchdog = sd_notify::watchdog_enabled();
+    let mut feed = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)) / 2);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = feed.tick() => if watchdog.is_some() { notify(sd_notify::NotifyState::Watchdog) },
+        }
+    }
+}

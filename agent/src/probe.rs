@@ -57,7 +57,9 @@ impl Probe for NetProbe {
         match timeout(ODOO_TIMEOUT, health(address)).await {
             Err(_) => Err(format!("/web/health did not answer within {} s", ODOO_TIMEOUT.as_secs())),
             Ok(Err(e)) => Err(format!("/web/health: {e}")),
-            Ok(Ok(line)) if line.split(' ').nth(1) == Some("200") => Ok((begin.elapsed().as_millis() as u32).max(1)),
+            Ok(Ok(line)) if line.split(' ').nth(1) == Some("200") => {
+                Ok((begin.elapsed().as_millis() as u32).max(1))
+            }
             Ok(Ok(line)) => Err(format!("/web/health answered `{line}`")),
         }
     }

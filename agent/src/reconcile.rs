@@ -2,11 +2,7 @@
 //!
 //! Signals only wake; what is done follows from the state that is then found. Not here: what is done (tenant, execute).
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use isyone_proto::{
@@ -97,7 +93,12 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
 }
 
 /// Starts loops for new tenants, tells the others what they shall be now, ends those of tenants not named any more.
-fn adapt(host: &Arc<Host>, tenants: &mut BTreeMap<TenantName, Running>, in_force: &InForce, stop: &CancellationToken) {
+fn adapt(
+    host: &Arc<Host>,
+    tenants: &mut BTreeMap<TenantName, Running>,
+    in_force: &InForce,
+    stop: &CancellationToken,
+) {
     let Some(plan) = &in_force.plan else { return };
     for tenant in &plan.tenants {
         let desired = Some(Desired { plan: tenant.clone(), stale: in_force.stale.contains(&tenant.name) });
@@ -111,7 +112,11 @@ fn adapt(host: &Arc<Host>, tenants: &mut BTreeMap<TenantName, Running>, in_force
         }
         let (sender, receiver) = watch::channel(desired);
         let wake = Arc::new(Notify::new());
-        let task = tokio::spawn(stop.clone().run_until_cancelled_owned(tenant_loop(host.clone(), receiver, wake.clone())).map_drop());
+        let task = tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(tenant_loop(host.clone(), receiver, wake.clone()))
+                .map_drop(),
+        );
         tenants.insert(tenant.name.clone(), Running { desired: sender, wake, task });
     }
     tenants.retain(|name, running| {
@@ -145,7 +150,9 @@ async fn stop_strays(host: &Arc<Host>, in_force: &InForce) {
     for (prefix, grace) in [("odoo_", ODOO_GRACE_S), ("postgres_", POSTGRES_GRACE_S)] {
         let stray = |c: &&crate::docker::ContainerSummary| {
             let named = plan.tenants.iter().any(|t| t.name.as_str() == c.tenant);
-            !named && c.name.starts_with(prefix) && matches!(c.state.as_str(), "running" | "restarting" | "paused")
+            !named
+                && c.name.starts_with(prefix)
+                && matches!(c.state.as_str(), "running" | "restarting" | "paused")
         };
         for container in listed.iter().filter(stray) {
             tracing::warn!(container = container.name, "no plan names its tenant any more: stopped and kept");
@@ -178,7 +185,9 @@ async fn listen(host: Arc<Host>, signals: tokio::sync::mpsc::Sender<Signal>) {
             }
             Err(DockerError::Unreachable(why)) => {
                 if host.board.set_docker_error(&why) {
-                    tracing::error!("Docker does not answer: {why}; tenants run on, nothing can be changed until it is back");
+                    tracing::error!(
+                        "Docker does not answer: {why}; tenants run on, nothing can be changed until it is back"
+                    );
                 }
             }
             Err(e) => tracing::warn!("no events from Docker: {e}"),
@@ -234,16 +243,23 @@ async fn nap(time: Duration, desired: &mut watch::Receiver<Option<Desired>>, wak
 }
 
 /// A tenant as planned: its health is asked now and then, cheaply; anything unusual ends the rest.
-async fn rest(tenant: &Tenant, view: View, desired: &mut watch::Receiver<Option<Desired>>, wake: &Notify) -> Woken {
+async fn rest(
+    tenant: &Tenant,
+    view: View,
+    desired: &mut watch::Receiver<Option<Desired>>,
+    wake: &Notify,
+) -> Woken {
     let host = &tenant.host;
     let until = Instant::now() + host.pace.resync + jitter(host.pace.resync / 4);
     let was_healthy = host.board.get(tenant.name()).is_some_and(|s| s.progress == Progress::Converged);
     let mut missed = 0u32;
     loop {
         // An unhealthy tenant that recovers should be known soon.
-        let pause = if was_healthy { host.pace.probe + jitter(host.pace.probe / 8) } else { host.pace.probe / 3 };
+        let pause =
+            if was_healthy { host.pace.probe + jitter(host.pace.probe / 8) } else { host.pace.probe / 3 };
         if tenant.plan.desired != DesiredState::Running {
-            let quarantine = tenant.plan.quarantine_until.filter(|_| tenant.plan.desired == DesiredState::Purged);
+            let quarantine =
+                tenant.plan.quarantine_until.filter(|_| tenant.plan.desired == DesiredState::Purged);
             let left = quarantine.map_or(i64::MAX, |until| (until - crate::clock::now_ms()).max(0));
             return nap(host.pace.resync.min(Duration::from_millis(left as u64 + 1)), desired, wake).await;
         }

@@ -58,7 +58,11 @@ pub fn env_file(tenant: &TenantName) -> String {
 /// All files of a stack.
 pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) -> Vec<RenderedFile> {
     let plain = |name: String, content: String| RenderedFile { name, content, owner: None };
-    let owned = |name: &str, content: String, owner: Owner| RenderedFile { name: name.to_owned(), content, owner: Some(owner) };
+    let owned = |name: &str, content: String, owner: Owner| RenderedFile {
+        name: name.to_owned(),
+        content,
+        owner: Some(owner),
+    };
     vec![
         plain(compose_file(&plan.name), compose(plan, stack)),
         plain(env_file(&plan.name), env(plan)),
@@ -70,7 +74,9 @@ pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) ->
 /// A name inside a regular expression. Tenant names hold only letters, digits, `-` and `_`; escaped all the same, so
 /// that a wider alphabet would not open other databases.
 fn regex_escape(text: &str) -> String {
-    text.chars().flat_map(|c| (!c.is_ascii_alphanumeric() && c != '_').then_some('\\').into_iter().chain([c])).collect()
+    text.chars()
+        .flat_map(|c| (!c.is_ascii_alphanumeric() && c != '_').then_some('\\').into_iter().chain([c]))
+        .collect()
 }
 
 /// `odoo.conf`. Without `db_name` Odoo would run the crons of every database it can see.
@@ -216,8 +222,12 @@ struct External<'a> {
 
 fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
     let volumes = spec.mounts.iter().map(|mount| match &mount.source {
-        MountSource::Volume(name) => Volume { r#type: "volume", source: name, target: &mount.target, read_only: false },
-        MountSource::File(path) => Volume { r#type: "bind", source: path, target: &mount.target, read_only: true },
+        MountSource::Volume(name) => {
+            Volume { r#type: "volume", source: name, target: &mount.target, read_only: false }
+        }
+        MountSource::File(path) => {
+            Volume { r#type: "bind", source: path, target: &mount.target, read_only: true }
+        }
     });
     let own = |label: &&String| label.starts_with("one.isy.");
     Service {
@@ -225,10 +235,19 @@ fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
         image: &spec.image,
         command: &spec.command,
         environment: &spec.env,
-        labels: spec.labels.iter().filter(|(key, _)| own(key)).map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+        labels: spec
+            .labels
+            .iter()
+            .filter(|(key, _)| own(key))
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect(),
         volumes: volumes.collect(),
         networks: BTreeMap::from([("default", Aliases { aliases: &spec.aliases })]),
-        ports: spec.ports.iter().map(|p| format!("{}:{}:{}/tcp", bracketed(p.host_ip), p.host, p.container)).collect(),
+        ports: spec
+            .ports
+            .iter()
+            .map(|p| format!("{}:{}:{}/tcp", bracketed(p.host_ip), p.host, p.container))
+            .collect(),
         depends_on: BTreeMap::new(),
         mem_limit: format!("{}b", spec.limits.memory_bytes),
         memswap_limit: format!("{}b", spec.limits.memory_bytes),
@@ -241,7 +260,10 @@ fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
         init: spec.init,
         restart: "unless-stopped",
         stop_grace_period: format!("{}s", spec.stop_grace_s),
-        logging: Logging { driver: "json-file", options: BTreeMap::from([("max-file", "3"), ("max-size", "10m")]) },
+        logging: Logging {
+            driver: "json-file",
+            options: BTreeMap::from([("max-file", "3"), ("max-size", "10m")]),
+        },
     }
 }
 
@@ -287,10 +309,26 @@ mod tests {
     fn the_files_are_as_the_golden_ones() {
         let mut plan = tenant_plan("my-co");
         plan.modules = vec!["crm".parse().unwrap(), "sale_management".parse().unwrap()];
-        let host = HostFacts { advertise: "192.0.2.7".parse().unwrap(), cpus: 4, tenants_dir: "/var/lib/isyone/tenants".into() };
+        let host = HostFacts {
+            advertise: "192.0.2.7".parse().unwrap(),
+            cpus: 4,
+            tenants_dir: "/var/lib/isyone/tenants".into(),
+        };
         let images = Images {
-            odoo: ImageFacts { id: "sha256:o".into(), uid: 100, gid: 101, addons_path: Some("/mnt/extra-addons".into()), ..Default::default() },
-            postgres: ImageFacts { id: "sha256:p".into(), uid: 999, gid: 999, postgres_major: "15".into(), ..Default::default() },
+            odoo: ImageFacts {
+                id: "sha256:o".into(),
+                uid: 100,
+                gid: 101,
+                addons_path: Some("/mnt/extra-addons".into()),
+                ..Default::default()
+            },
+            postgres: ImageFacts {
+                id: "sha256:p".into(),
+                uid: 999,
+                gid: 999,
+                postgres_major: "15".into(),
+                ..Default::default()
+            },
         };
         let stack = stack(&plan, &host, &images, "$pbkdf2-sha512$25000$c2FsdA$aGFzaA");
         for file in &stack.files {

@@ -21,14 +21,19 @@ pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
     let salt = &Sha256::digest(format!("isyone {purpose} {uid}"))[..16];
     let mut key = [0u8; 64];
     pbkdf2::pbkdf2_hmac::<Sha512>(password.as_bytes(), salt, ROUNDS, &mut key);
-    let ab64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes).replace('+', ".");
+    let ab64 =
+        |bytes: &[u8]| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes).replace('+', ".");
     format!("$pbkdf2-sha512${ROUNDS}${}${}", ab64(salt), ab64(&key))
 }
 
 /// The cluster's superuser gets this at its birth and loses it with [`rekey`]: afterwards nobody enters as superuser over
 /// the network. Odoo cannot work it out: it does not know the master password, only its hash.
 pub fn superuser_password(tenant: &TenantPlan) -> String {
-    hex::encode(Sha256::digest(format!("isyone superuser {} {}", tenant.uid, tenant.secrets.master_password.expose())))
+    hex::encode(Sha256::digest(format!(
+        "isyone superuser {} {}",
+        tenant.uid,
+        tenant.secrets.master_password.expose()
+    )))
 }
 
 /// What [`update`] sets, as a digest: when it changes, `update` must run again.
@@ -122,7 +127,12 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 /// What may change in a tenant's life: its address and the role's password. What its administrator may have changed
 /// himself (login, language, company) is left alone.
 pub fn update(tenant: &TenantPlan) -> String {
-    format!("{QUIET}{}\\connect \"{}\"\nBEGIN;\n{}COMMIT;\n", alter_role(tenant), tenant.name.database(), address(tenant))
+    format!(
+        "{QUIET}{}\\connect \"{}\"\nBEGIN;\n{}COMMIT;\n",
+        alter_role(tenant),
+        tenant.name.database(),
+        address(tenant)
+    )
 }
 
 #[cfg(test)]

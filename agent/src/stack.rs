@@ -15,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     docker::{
-        ContainerSpec, LABEL_CONFIG_HASH, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource, Named, Port,
+        ContainerSpec, LABEL_CONFIG_HASH, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
+        Named, Port,
     },
     images::ImageFacts,
     render::{self, RenderedFile},
@@ -124,10 +125,14 @@ fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
     let cpu = u64::from(size.cpu_millis) * 1_000_000;
     let least = 10_000_000; // Docker's minimum
     match role {
-        Role::Odoo => Limits { memory_bytes: odoo, nano_cpus: cpu.clamp(least, most), pids: 256 + 64 * size.workers },
-        Role::Postgres => {
-            Limits { memory_bytes: postgres, nano_cpus: (cpu / 2).clamp(least, most), pids: MAX_CONNECTIONS + 100 }
+        Role::Odoo => {
+            Limits { memory_bytes: odoo, nano_cpus: cpu.clamp(least, most), pids: 256 + 64 * size.workers }
         }
+        Role::Postgres => Limits {
+            memory_bytes: postgres,
+            nano_cpus: (cpu / 2).clamp(least, most),
+            pids: MAX_CONNECTIONS + 100,
+        },
     }
 }
 
@@ -188,7 +193,10 @@ fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSp
         env: BTreeMap::from([("POSTGRES_PASSWORD_FILE".to_owned(), render::PASSWORD_TARGET.to_owned())]),
         labels: labels(plan, host, "postgres"),
         mounts: vec![
-            Mount { source: MountSource::Volume(plan.name.postgres_volume()), target: postgres_data(images).to_owned() },
+            Mount {
+                source: MountSource::Volume(plan.name.postgres_volume()),
+                target: postgres_data(images).to_owned(),
+            },
             file_mount(host, plan, render::PASSWORD_FILE, render::PASSWORD_TARGET),
         ],
         network: plan.name.project(),
@@ -213,7 +221,10 @@ fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
         env: BTreeMap::new(),
         labels: labels(plan, host, "odoo"),
         mounts: vec![
-            Mount { source: MountSource::Volume(plan.name.odoo_volume()), target: "/var/lib/odoo".to_owned() },
+            Mount {
+                source: MountSource::Volume(plan.name.odoo_volume()),
+                target: "/var/lib/odoo".to_owned(),
+            },
             file_mount(host, plan, render::ODOO_CONF, "/etc/odoo/odoo.conf"),
         ],
         network: plan.name.project(),
@@ -239,10 +250,21 @@ fn odoo_command(images: &Images, arguments: &[String]) -> Vec<String> {
 }
 
 fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
-    let modules = std::iter::once("base").chain(plan.modules.iter().map(|m| m.as_str())).collect::<Vec<_>>().join(",");
+    let modules =
+        std::iter::once("base").chain(plan.modules.iter().map(|m| m.as_str())).collect::<Vec<_>>().join(",");
     let mut arguments = vec!["-d".to_owned(), plan.name.database(), "-i".to_owned(), modules];
     // `=True` is understood by 18 (any text means none) and 19 (a boolean). Limits off: it is one long request.
-    for flag in ["--without-demo=True", "--stop-after-init", "--no-http", "--workers=0", "--max-cron-threads=0", "--limit-memory-soft=0", "--limit-memory-hard=0", "--limit-time-cpu=0", "--limit-time-real=0"] {
+    for flag in [
+        "--without-demo=True",
+        "--stop-after-init",
+        "--no-http",
+        "--workers=0",
+        "--max-cron-threads=0",
+        "--limit-memory-soft=0",
+        "--limit-memory-hard=0",
+        "--limit-time-cpu=0",
+        "--limit-time-real=0",
+    ] {
         arguments.push(flag.to_owned());
     }
     if plan.language.as_str() != "en_US" {
@@ -327,11 +349,21 @@ mod tests {
     use proptest::prelude::*;
 
     fn host() -> HostFacts {
-        HostFacts { advertise: "192.0.2.7".parse().unwrap(), cpus: 4, tenants_dir: "/var/lib/isyone/tenants".into() }
+        HostFacts {
+            advertise: "192.0.2.7".parse().unwrap(),
+            cpus: 4,
+            tenants_dir: "/var/lib/isyone/tenants".into(),
+        }
     }
 
     fn images() -> Images {
-        let facts = |id: &str| ImageFacts { id: id.into(), digest: id.into(), uid: 100, gid: 101, ..Default::default() };
+        let facts = |id: &str| ImageFacts {
+            id: id.into(),
+            digest: id.into(),
+            uid: 100,
+            gid: 101,
+            ..Default::default()
+        };
         Images { odoo: facts("sha256:odoo"), postgres: facts("sha256:postgres") }
     }
 
@@ -357,7 +389,9 @@ mod tests {
         let stack = stack(&plan, &host(), &images(), "hash");
         for spec in [&stack.odoo, &stack.postgres, &stack.init] {
             let text = format!("{spec:?}");
-            for secret in [&plan.secrets.database_password, &plan.secrets.admin_password, &plan.secrets.master_password] {
+            for secret in
+                [&plan.secrets.database_password, &plan.secrets.admin_password, &plan.secrets.master_password]
+            {
                 assert!(!text.contains(secret.expose()), "{}", spec.name);
             }
             assert!(!text.contains(&crate::sql::superuser_password(&plan)));

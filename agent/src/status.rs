@@ -95,7 +95,7 @@ struct Inner {
     oom_kills: HashMap<String, u32>,
     revision: u64,
     docker_error: String,
-    warning: String,
+    warnings: BTreeMap<&'static str, String>,
 }
 
 /// All statuses of the host.
@@ -162,7 +162,11 @@ impl Board {
             name: name.clone(),
             revision: *revision,
             usage: inner.usage.get(name).copied().unwrap_or_default(),
-            oom_kills: status.containers.iter().map(|c| inner.oom_kills.get(&c.name).copied().unwrap_or(0)).collect(),
+            oom_kills: status
+                .containers
+                .iter()
+                .map(|c| inner.oom_kills.get(&c.name).copied().unwrap_or(0))
+                .collect(),
             status: status.clone(),
         };
         inner.tenants.iter().map(entry).collect()
@@ -209,10 +213,18 @@ impl Board {
         news
     }
 
-    /// Something else that the host's operators must know (a corrupt ledger, no packet filter).
-    pub fn set_warning(&self, warning: &str) {
-        self.lock().warning = warning.to_owned();
-        self.changed.notify_one();
+    /// Something else that the host's operators must know, by subject (`ledger`, `firewall`); empty takes it back.
+    pub fn set_warning(&self, subject: &'static str, warning: &str) {
+        let mut inner = self.lock();
+        let news = if warning.is_empty() {
+            inner.warnings.remove(subject).is_some()
+        } else {
+            inner.warnings.insert(subject, warning.to_owned()).is_none_or(|old| old != warning)
+        };
+        drop(inner);
+        if news {
+            self.changed.notify_one();
+        }
     }
 
     /// Docker's trouble.
@@ -220,8 +232,10 @@ impl Board {
         self.lock().docker_error.clone()
     }
 
-    /// The other warning.
-    pub fn warning(&self) -> String {
-        self.lock().warning.clone()
+    /// Docker's trouble and all warnings, as one text.
+    pub fn troubles(&self) -> String {
+        let inner = self.lock();
+        let all = std::iter::once(&inner.docker_error).chain(inner.warnings.values());
+        all.filter(|t| !t.is_empty()).cloned().collect::<Vec<_>>().join("; ")
     }
 }

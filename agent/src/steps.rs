@@ -7,8 +7,18 @@ use isyone_proto::plan::{DesiredState, TenantPlan, UnixMs};
 use crate::state::{StepRecord, StepState, TenantState};
 
 /// All of them, in the order they are shown.
-pub const ORDER: [&str; 10] =
-    ["accept", "image-postgres", "image-odoo", "network", "volumes", "database", "postgres", "rekey", "odoo", "healthy"];
+pub const ORDER: [&str; 10] = [
+    "accept",
+    "image-postgres",
+    "image-odoo",
+    "network",
+    "volumes",
+    "database",
+    "postgres",
+    "rekey",
+    "odoo",
+    "healthy",
+];
 
 /// Longest detail kept: a log's last lines fit, a runaway message does not.
 const MAX_DETAIL_BYTES: usize = 2000;
@@ -44,7 +54,14 @@ pub fn adopt_operation(state: &mut TenantState, plan: &TenantPlan, now: UnixMs) 
 }
 
 fn record(name: &str) -> StepRecord {
-    StepRecord { name: name.to_owned(), state: StepState::Pending, start_ms: None, end_ms: None, detail: String::new(), percent: 0 }
+    StepRecord {
+        name: name.to_owned(),
+        state: StepState::Pending,
+        start_ms: None,
+        end_ms: None,
+        detail: String::new(),
+        percent: 0,
+    }
 }
 
 fn entry<'a>(state: &'a mut TenantState, name: &str) -> Option<&'a mut StepRecord> {

@@ -18,8 +18,7 @@ use crate::{
     clock::now_ms,
     diff::{self, Blocked, Inputs, Observed},
     docker::{Container, DockerError},
-    execute,
-    fsutil,
+    execute, fsutil,
     golden::blocking,
     host::Host,
     images::ImageFacts,
@@ -80,10 +79,18 @@ impl TenantError {
     /// What an operator can do about it, for the end of the message.
     fn way_out(&self) -> &'static str {
         match self {
-            Self::Docker(DockerError::Pull { .. }) => " — check the image's name and that this host reaches its registry",
-            Self::Disk { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => " — make room on this host's disk",
-            Self::Docker(DockerError::Refused(text)) if text.contains("no space left") => " — make room on this host's disk",
-            Self::Docker(DockerError::Refused(text)) if text.contains("address already in use") || text.contains("port is already allocated") => {
+            Self::Docker(DockerError::Pull { .. }) => {
+                " — check the image's name and that this host reaches its registry"
+            }
+            Self::Disk { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => {
+                " — make room on this host's disk"
+            }
+            Self::Docker(DockerError::Refused(text)) if text.contains("no space left") => {
+                " — make room on this host's disk"
+            }
+            Self::Docker(DockerError::Refused(text))
+                if text.contains("address already in use") || text.contains("port is already allocated") =>
+            {
                 " — another program holds this tenant's port; stop it"
             }
             Self::Docker(DockerError::Refused(text)) if text.contains("overlaps") => {
@@ -205,7 +212,8 @@ impl Tenant {
         for _ in 0..MAX_ROUNDS {
             let view = self.look().await?;
             self.host.board.set_docker_error("");
-            let todo = self.compare(&view)?;
+            let no_new = if self.state().is_ready() { None } else { self.host.gate().await };
+            let todo = self.compare(&view, no_new.as_deref())?;
             if todo.is_empty() {
                 self.finish(&view).await?;
                 return Ok(view);
@@ -220,7 +228,8 @@ impl Tenant {
                 drop(light.take());
                 heavy = self.host.heavy.acquire().await.ok();
             }
-            last = todo.iter().map(|s| format!("{:?} ({})", s.action, s.reason)).collect::<Vec<_>>().join(", ");
+            last =
+                todo.iter().map(|s| format!("{:?} ({})", s.action, s.reason)).collect::<Vec<_>>().join(", ");
             tracing::debug!(tenant = %self.name(), "to do: {last}");
             self.show(&view, Progress::Working, "");
             execute::run(self, &view, todo).await?;
@@ -231,8 +240,7 @@ impl Tenant {
         Err(TenantError::Unsettled(last))
     }
 
-    fn compare(&self, view: &View) -> Result<Vec<diff::Step>> {
-        let no_new = self.host.no_new.load_full();
+    fn compare(&self, view: &View, no_new: Option<&str>) -> Result<Vec<diff::Step>> {
         let state = self.state();
         let inputs = Inputs {
             plan: &self.plan,
@@ -240,7 +248,7 @@ impl Tenant {
             observed: &view.observed,
             state: &state,
             stale: self.stale,
-            no_new: no_new.as_ref().map(|s| s.as_str()),
+            no_new,
             now: now_ms(),
         };
         Ok(diff::diff(&inputs)?)
@@ -250,7 +258,12 @@ impl Tenant {
     pub async fn look(&self) -> Result<View> {
         let facts = self.host.facts().await?;
         let (docker, plan) = (&self.host.docker, &self.plan);
-        let names = (plan.name.project(), plan.name.postgres_container(), plan.name.odoo_container(), stack::init_name(&plan.name));
+        let names = (
+            plan.name.project(),
+            plan.name.postgres_container(),
+            plan.name.odoo_container(),
+            stack::init_name(&plan.name),
+        );
         let volumes = (plan.name.postgres_volume(), plan.name.odoo_volume());
         let (network, postgres, odoo, init, postgres_volume, odoo_volume) = tokio::try_join!(
             docker.network(&names.0),
@@ -265,15 +278,26 @@ impl Tenant {
             self.image(Role::Odoo, plan.odoo_image.as_str())
         )?;
         let directory = self.directory().is_dir();
-        let mut observed =
-            Observed { network, postgres, odoo, init, postgres_volume, odoo_volume, postgres_image, odoo_image, directory, ..Default::default() };
+        let mut observed = Observed {
+            network,
+            postgres,
+            odoo,
+            init,
+            postgres_volume,
+            odoo_volume,
+            postgres_image,
+            odoo_image,
+            directory,
+            ..Default::default()
+        };
         self.lock().get_or_insert_with(|| diff::adopt(plan, &observed));
         let mut stack = None;
         if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
             let images = Images { odoo: odoo.clone(), postgres: postgres.clone() };
             let rendered = self.render(&facts, images).await;
             observed.files_current = execute::files_are_current(&self.directory(), &rendered);
-            observed.golden = self.host.volumes_are_local() && self.host.golden.find(&rendered.golden_key).is_some();
+            observed.golden =
+                self.host.volumes_are_local() && self.host.golden.find(&rendered.golden_key).is_some();
             stack = Some(rendered);
         }
         self.ask(&mut observed).await;
@@ -300,7 +324,9 @@ impl Tenant {
             None => {
                 let (secret, uid) = (secret.to_owned(), self.plan.uid);
                 // Slow on purpose, so not on the runtime's threads; cannot fail but by a panic.
-                let hash = tokio::task::spawn_blocking(move || sql::password_hash(&secret, uid, "master")).await.unwrap_or_default();
+                let hash = tokio::task::spawn_blocking(move || sql::password_hash(&secret, uid, "master"))
+                    .await
+                    .unwrap_or_default();
                 if let Some(state) = self.lock().as_mut() {
                     state.master_hash = Some(MasterHash { of, hash: hash.clone() });
                 }
@@ -332,11 +358,15 @@ impl Tenant {
 
     /// Nothing is left to do: closes the steps and says how the tenant is.
     async fn finish(&self, view: &View) -> Result<()> {
-        let absent = self.plan.desired == DesiredState::Purged && view.observed.is_absent() && !view.observed.directory;
+        let absent = self.plan.desired == DesiredState::Purged
+            && view.observed.is_absent()
+            && !view.observed.directory;
         if absent {
             return self.finish_absent(view);
         }
-        if self.plan.desired == DesiredState::Running && self.state().database == (Database::Ready { synced: false }) {
+        if self.plan.desired == DesiredState::Running
+            && self.state().database == (Database::Ready { synced: false })
+        {
             self.flush(view).await?;
         }
         let mut state = self.state();
@@ -377,7 +407,10 @@ impl Tenant {
 
     fn verdict(&self, view: &View) -> (Progress, String) {
         if self.stale {
-            return (Progress::Converged, "stopped: another host holds a newer copy of this tenant".to_owned());
+            return (
+                Progress::Converged,
+                "stopped: another host holds a newer copy of this tenant".to_owned(),
+            );
         }
         match self.plan.desired {
             DesiredState::Running => {}
@@ -389,21 +422,28 @@ impl Tenant {
         let log = format!("see `isyctl tenant logs {}`", self.name());
         match &view.observed.odoo_health {
             Some(Ok(_)) if view.observed.postgres_ready => (Progress::Converged, String::new()),
-            Some(Ok(_)) => (Progress::Unhealthy, format!("PostgreSQL does not answer; {log} --container postgres")),
+            Some(Ok(_)) => {
+                (Progress::Unhealthy, format!("PostgreSQL does not answer; {log} --container postgres"))
+            }
             Some(Err(why)) => (Progress::Unhealthy, format!("Odoo does not answer: {why}; {log}")),
             None => (Progress::Unhealthy, format!("Odoo is not running; {log}")),
         }
     }
 
     fn containers(&self, observed: &Observed) -> Vec<ContainerStatus> {
-        let describe = |name: String, container: Option<&Container>, image: Option<&ImageFacts>, healthy: bool| match container {
+        let describe = |name: String,
+                        container: Option<&Container>,
+                        image: Option<&ImageFacts>,
+                        healthy: bool| match container {
             None => ContainerStatus { name, state: "absent".to_owned(), ..Default::default() },
             Some(c) => ContainerStatus {
                 name,
                 state: c.state.clone(),
                 healthy,
                 restarts: c.restarts,
-                image_digest: image.filter(|i| i.id == c.image_id).map_or(c.image_id.clone(), |i| i.digest.clone()),
+                image_digest: image
+                    .filter(|i| i.id == c.image_id)
+                    .map_or(c.image_id.clone(), |i| i.digest.clone()),
                 exit_code: c.exit_code,
                 started_ms: c.started_ms,
                 pid: c.pid,
@@ -412,8 +452,18 @@ impl Tenant {
         };
         let healthy = observed.odoo_health.as_ref().is_some_and(std::result::Result::is_ok);
         vec![
-            describe(self.name().odoo_container(), observed.odoo.as_ref(), observed.odoo_image.as_ref(), healthy),
-            describe(self.name().postgres_container(), observed.postgres.as_ref(), observed.postgres_image.as_ref(), observed.postgres_ready),
+            describe(
+                self.name().odoo_container(),
+                observed.odoo.as_ref(),
+                observed.odoo_image.as_ref(),
+                healthy,
+            ),
+            describe(
+                self.name().postgres_container(),
+                observed.postgres.as_ref(),
+                observed.postgres_image.as_ref(),
+                observed.postgres_ready,
+            ),
         ]
     }
 
@@ -421,7 +471,9 @@ impl Tenant {
     pub fn show(&self, view: &View, progress: Progress, message: &str) {
         let state = self.state();
         let latency = view.observed.odoo_health.as_ref().and_then(|h| h.as_ref().ok()).copied();
-        let absent = self.plan.desired == DesiredState::Purged && view.observed.is_absent() && !view.observed.directory;
+        let absent = self.plan.desired == DesiredState::Purged
+            && view.observed.is_absent()
+            && !view.observed.directory;
         let volumes = [&view.observed.postgres_volume, &view.observed.odoo_volume];
         self.host.board.set(
             self.name(),
@@ -467,7 +519,14 @@ impl Tenant {
                 // What was true under an older plan says nothing about this one.
                 let same = (shown.generation, shown.epoch) == (blank.generation, blank.epoch);
                 let progress = if same { shown.progress } else { Progress::Working };
-                Status { operation: blank.operation, steps: blank.steps, generation: blank.generation, epoch: blank.epoch, progress, ..shown }
+                Status {
+                    operation: blank.operation,
+                    steps: blank.steps,
+                    generation: blank.generation,
+                    epoch: blank.epoch,
+                    progress,
+                    ..shown
+                }
             }
             _ => blank,
         };
@@ -479,11 +538,9 @@ impl Tenant {
         tracing::warn!(tenant = %self.name(), "{message}");
         let blank = self.blank(&self.state(), Progress::Failing, &message);
         let status = match self.host.board.get(self.name()) {
-            Some(shown) if shown.uid == self.plan.uid => Status {
-                containers: shown.containers,
-                volumes: shown.volumes,
-                ..blank
-            },
+            Some(shown) if shown.uid == self.plan.uid => {
+                Status { containers: shown.containers, volumes: shown.volumes, ..blank }
+            }
             _ => blank,
         };
         self.host.board.set(self.name(), status);

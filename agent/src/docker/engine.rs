@@ -12,8 +12,7 @@ use bollard::{
     container::LogOutput,
     errors::Error as BollardError,
     exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults},
-    models as m,
-    query_parameters as q,
+    models as m, query_parameters as q,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
@@ -21,9 +20,9 @@ use tokio::io::AsyncWriteExt as _;
 use tonic::async_trait;
 
 use super::{
-    Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput, ExecSession,
-    ExecState, Image, LABEL_TENANT, Limits, LogQuery, MAX_OUTPUT_BYTES, MountSource, Named, Network, PullProgress, Result,
-    Volume,
+    Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput,
+    ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, MAX_OUTPUT_BYTES, MountSource, Named,
+    Network, PullProgress, Result, Volume,
 };
 
 /// Until the head of an answer. Creating a network on a busy daemon takes seconds; a hanging daemon must show.
@@ -114,8 +113,12 @@ fn unreachable(error: BollardError) -> DockerError {
 
 fn classify(error: BollardError) -> DockerError {
     match error {
-        BollardError::DockerResponseServerError { status_code: 404, message } => DockerError::NotFound(message),
-        BollardError::DockerResponseServerError { status_code: 409, message } => DockerError::Conflict(message),
+        BollardError::DockerResponseServerError { status_code: 404, message } => {
+            DockerError::NotFound(message)
+        }
+        BollardError::DockerResponseServerError { status_code: 409, message } => {
+            DockerError::Conflict(message)
+        }
         BollardError::DockerResponseServerError { message, .. } => DockerError::Refused(message),
         BollardError::DockerStreamError { error } => DockerError::Refused(error),
         other => unreachable(other),
@@ -133,7 +136,9 @@ fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
 fn chunk(output: LogOutput) -> Chunk {
     match output {
         LogOutput::StdErr { message } => (true, message),
-        LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => (false, message),
+        LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+            (false, message)
+        }
     }
 }
 
@@ -148,15 +153,26 @@ fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
             MountSource::Volume(name) => (m::MountType::VOLUME, name, false),
             MountSource::File(path) => (m::MountType::BIND, path, true),
         };
-        m::Mount { target: Some(mount.target.clone()), source: Some(source.clone()), typ: Some(typ), read_only: Some(read_only), ..Default::default() }
+        m::Mount {
+            target: Some(mount.target.clone()),
+            source: Some(source.clone()),
+            typ: Some(typ),
+            read_only: Some(read_only),
+            ..Default::default()
+        }
     });
     let ports = spec.ports.iter().map(|port| {
-        let binding = m::PortBinding { host_ip: Some(port.host_ip.to_string()), host_port: Some(port.host.to_string()) };
+        let binding = m::PortBinding {
+            host_ip: Some(port.host_ip.to_string()),
+            host_port: Some(port.host.to_string()),
+        };
         (format!("{}/tcp", port.container), Some(vec![binding]))
     });
-    let restart = if spec.restart { m::RestartPolicyNameEnum::UNLESS_STOPPED } else { m::RestartPolicyNameEnum::NO };
+    let restart =
+        if spec.restart { m::RestartPolicyNameEnum::UNLESS_STOPPED } else { m::RestartPolicyNameEnum::NO };
     // A noisy tenant must not fill the disk: three files of ten megabytes each.
-    let log_options = HashMap::from([("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())]);
+    let log_options =
+        HashMap::from([("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())]);
     let endpoint = m::EndpointSettings { aliases: Some(spec.aliases.clone()), ..Default::default() };
     m::ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -172,7 +188,10 @@ fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
             pids_limit: Some(i64::from(spec.limits.pids)),
             shm_size: spec.shm_bytes.map(|b| b as i64),
             restart_policy: Some(m::RestartPolicy { name: Some(restart), maximum_retry_count: None }),
-            log_config: Some(m::HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(log_options) }),
+            log_config: Some(m::HostConfigLogConfig {
+                typ: Some("json-file".to_owned()),
+                config: Some(log_options),
+            }),
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(spec.cap_add.clone()),
             security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
@@ -182,7 +201,9 @@ fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
             network_mode: Some(spec.network.clone()),
             ..Default::default()
         }),
-        networking_config: Some(m::NetworkingConfig { endpoints_config: Some(HashMap::from([(spec.network.clone(), endpoint)])) }),
+        networking_config: Some(m::NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(spec.network.clone(), endpoint)])),
+        }),
         ..Default::default()
     }
 }
@@ -192,7 +213,8 @@ fn container_view(found: m::ContainerInspectResponse) -> Container {
     let host = found.host_config.unwrap_or_default();
     let networks = found.network_settings.and_then(|n| n.networks).unwrap_or_default();
     let ip = networks.values().filter_map(|n| n.ip_address.as_ref()).find_map(|ip| ip.parse().ok());
-    let started = state.started_at.as_ref().and_then(|t| t.parse::<jiff::Timestamp>().ok()).map(|t| t.as_millisecond());
+    let started =
+        state.started_at.as_ref().and_then(|t| t.parse::<jiff::Timestamp>().ok()).map(|t| t.as_millisecond());
     Container {
         name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
         id: found.id.unwrap_or_default(),
@@ -239,7 +261,11 @@ impl Layers {
 /// `name:tag`, so that a reference without a tag does not pull every tag there is.
 fn with_tag(reference: &str) -> String {
     let last = reference.rsplit('/').next().unwrap_or(reference);
-    if last.contains(':') || reference.contains('@') { reference.to_owned() } else { format!("{reference}:latest") }
+    if last.contains(':') || reference.contains('@') {
+        reference.to_owned()
+    } else {
+        format!("{reference}:latest")
+    }
 }
 
 #[async_trait]
@@ -254,9 +280,15 @@ impl Docker for Engine {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
-        let Some(found) = self.find(|c| async move { c.inspect_image(reference).await }).await? else { return Ok(None) };
+        let Some(found) = self.find(|c| async move { c.inspect_image(reference).await }).await? else {
+            return Ok(None);
+        };
         let id = found.id.unwrap_or_default();
-        let repo_digest = found.repo_digests.unwrap_or_default().into_iter().find_map(|d| d.split_once('@').map(|(_, d)| d.to_owned()));
+        let repo_digest = found
+            .repo_digests
+            .unwrap_or_default()
+            .into_iter()
+            .find_map(|d| d.split_once('@').map(|(_, d)| d.to_owned()));
         let config = found.config.unwrap_or_default();
         Ok(Some(Image {
             digest: repo_digest.unwrap_or_else(|| id.clone()),
@@ -274,8 +306,9 @@ impl Docker for Engine {
         let mut lines = std::pin::pin!(client.create_image(Some(options), None, None));
         let mut layers = Layers::default();
         // To its end: a stream that is dropped cancels the pull.
-        while let Some(line) =
-            tokio::time::timeout(PULL_IDLE_TIMEOUT, lines.next()).await.map_err(|_| failed("the registry went silent".to_owned()))?
+        while let Some(line) = tokio::time::timeout(PULL_IDLE_TIMEOUT, lines.next())
+            .await
+            .map_err(|_| failed("the registry went silent".to_owned()))?
         {
             let line = line.map_err(|e| match self.failed(e) {
                 DockerError::Unreachable(why) => DockerError::Unreachable(why),
@@ -292,7 +325,11 @@ impl Docker for Engine {
     }
 
     async fn image_files(&self, image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
-        let body = m::ContainerCreateBody { image: Some(image.to_owned()), cmd: Some(vec!["true".to_owned()]), ..Default::default() };
+        let body = m::ContainerCreateBody {
+            image: Some(image.to_owned()),
+            cmd: Some(vec!["true".to_owned()]),
+            ..Default::default()
+        };
         let made = self.call(|c| async move { c.create_container(None, body).await }).await?;
         let mut files = HashMap::new();
         let mut outcome = Ok(());
@@ -309,7 +346,10 @@ impl Docker for Engine {
     }
 
     async fn list(&self) -> Result<Vec<ContainerSummary>> {
-        let options = q::ListContainersOptionsBuilder::default().all(true).filters(&filters(&[("label", LABEL_TENANT)])).build();
+        let options = q::ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters(&[("label", LABEL_TENANT)]))
+            .build();
         let found = self.call(|c| async move { c.list_containers(Some(options)).await }).await?;
         Ok(found.into_iter().map(summary).collect())
     }
@@ -332,7 +372,9 @@ impl Docker for Engine {
     async fn stop(&self, name: &str, grace_s: u32) -> Result<()> {
         let timeout = Duration::from_secs(u64::from(grace_s) + STOP_MARGIN_S);
         let options = q::StopContainerOptionsBuilder::default().t(grace_s as i32).build();
-        let stopped = self.find(|c| async move { (*c).clone().with_timeout(timeout).stop_container(name, Some(options)).await });
+        let stopped = self.find(|c| async move {
+            (*c).clone().with_timeout(timeout).stop_container(name, Some(options)).await
+        });
         stopped.await.map(drop)
     }
 
@@ -343,7 +385,9 @@ impl Docker for Engine {
             Some(Ok(end)) => Ok(end.status_code as i32),
             Some(Err(BollardError::DockerContainerWaitError { code, .. })) => Ok(code as i32), // not 0, but an answer
             Some(Err(e)) => Err(self.failed(e)),
-            None => Err(DockerError::Unreachable("the connection ended while waiting for a container".to_owned())),
+            None => {
+                Err(DockerError::Unreachable("the connection ended while waiting for a container".to_owned()))
+            }
         }
     }
 
@@ -367,13 +411,22 @@ impl Docker for Engine {
     async fn network(&self, name: &str) -> Result<Option<Network>> {
         let found = self.find(|c| async move { c.inspect_network(name, None).await }).await?;
         Ok(found.map(|n| Network {
-            subnet: n.ipam.and_then(|i| i.config).unwrap_or_default().into_iter().find_map(|c| c.subnet).unwrap_or_default(),
+            subnet: n
+                .ipam
+                .and_then(|i| i.config)
+                .unwrap_or_default()
+                .into_iter()
+                .find_map(|c| c.subnet)
+                .unwrap_or_default(),
             labels: n.labels.unwrap_or_default(),
         }))
     }
 
     async fn create_network(&self, network: &Named, subnet: &str) -> Result<()> {
-        let ipam = m::Ipam { config: Some(vec![m::IpamConfig { subnet: Some(subnet.to_owned()), ..Default::default() }]), ..Default::default() };
+        let ipam = m::Ipam {
+            config: Some(vec![m::IpamConfig { subnet: Some(subnet.to_owned()), ..Default::default() }]),
+            ..Default::default()
+        };
         let body = m::NetworkCreateRequest {
             name: network.name.clone(),
             driver: Some("bridge".to_owned()),
@@ -404,7 +457,9 @@ impl Docker for Engine {
     }
 
     async fn remove_volume(&self, name: &str) -> Result<()> {
-        self.find(|c| async move { c.remove_volume(name, None::<q::RemoveVolumeOptions>).await }).await.map(drop)
+        self.find(|c| async move { c.remove_volume(name, None::<q::RemoveVolumeOptions>).await })
+            .await
+            .map(drop)
     }
 
     async fn exec(&self, container: &str, command: &[String], stdin: Vec<u8>) -> Result<ExecOutput> {
@@ -465,7 +520,12 @@ impl Docker for Engine {
         Ok(client.logs(name, Some(options)).map(|line| line.map(chunk).map_err(classify)).boxed())
     }
 
-    async fn exec_session(&self, container: &str, command: &[String], tty: Option<(u16, u16)>) -> Result<ExecSession> {
+    async fn exec_session(
+        &self,
+        container: &str,
+        command: &[String],
+        tty: Option<(u16, u16)>,
+    ) -> Result<ExecSession> {
         let options = CreateExecOptions {
             cmd: Some(command.to_vec()),
             attach_stdin: Some(true),
@@ -507,8 +567,9 @@ impl Docker for Engine {
 impl Engine {
     async fn read_file(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
         let options = q::DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let archive: Option<Vec<Bytes>> =
-            self.find(|c| async move { c.download_from_container(container, Some(options)).try_collect().await }).await?;
+        let archive: Option<Vec<Bytes>> = self
+            .find(|c| async move { c.download_from_container(container, Some(options)).try_collect().await })
+            .await?;
         let Some(archive) = archive else { return Ok(None) };
         Ok(first_file(&archive.concat()))
     }

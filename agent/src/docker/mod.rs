@@ -347,7 +347,12 @@ pub trait Docker: Send + Sync + 'static {
     /// A container's log.
     async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<'static, Result<Chunk>>>;
     /// Starts an interactive command.
-    async fn exec_session(&self, container: &str, command: &[String], tty: Option<(u16, u16)>) -> Result<ExecSession>;
+    async fn exec_session(
+        &self,
+        container: &str,
+        command: &[String],
+        tty: Option<(u16, u16)>,
+    ) -> Result<ExecSession>;
     /// Changes its terminal's size (columns, rows).
     async fn exec_resize(&self, id: &str, size: (u16, u16)) -> Result<()>;
     /// How it is.

@@ -1,0 +1,126 @@
+//! A running agent put together: ledger, reconciler, link, renewal, measuring, HTTP. Used by the program and, with a fake
+//! engine, by tests that run whole fleets in one process.
+//!
+//! Not here: the command line (main).
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{ConfigError, DataDir},
+    docker::{Docker, Probe},
+    host::{Gate, Host, Pace},
+    http,
+    identity::{IdentityError, LiveIdentity},
+    ledger::{Ledger, LedgerError},
+    link::{self, Link},
+    reconcile, renew, usage,
+};
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Not joined, or bad settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No key or certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The plan's file.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Directories.
+    #[error("{path} cannot be used", path = .0.display())]
+    Io(PathBuf, #[source] io::Error),
+}
+
+/// What an agent is made of.
+pub struct Parts {
+    /// Where it keeps things; joined.
+    pub data: DataDir,
+    /// The engine.
+    pub docker: Arc<dyn Docker>,
+    /// Health.
+    pub probe: Arc<dyn Probe>,
+    /// Patience.
+    pub pace: Pace,
+    /// For `/healthz` and `/metrics`, if wanted.
+    pub http: Option<TcpListener>,
+    /// The packet filter, if there shall be one.
+    pub firewall: Option<crate::firewall::Applier>,
+}
+
+/// A running agent. Dropping it leaves its tasks running; [`Agent::stop`] ends them.
+pub struct Agent {
+    /// The host and its board.
+    pub host: Arc<Host>,
+    /// True while a session with the coordinator is open.
+    pub connected: watch::Receiver<bool>,
+    /// The plan in force.
+    pub plans: watch::Receiver<reconcile::InForce>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    reconciler: JoinHandle<()>,
+}
+
+impl Agent {
+    /// Starts from the ledger; the coordinator may be away.
+    pub fn start(parts: Parts) -> Result<Self, StartError> {
+        let Parts { data, docker, probe, pace, http, firewall } = parts;
+        let config = data.load_config()?;
+        data.create()?;
+        let identity = Arc::new(LiveIdentity::open(data.identity())?);
+        let (ledger, warning) = Ledger::open(&data.ledger())?;
+        let host = Host::new(docker, probe, data.clone(), config.advertise, pace)
+            .map_err(|e| StartError::Io(data.path().to_owned(), e))?;
+        let host = Arc::new(host);
+        if let Some(warning) = warning {
+            tracing::error!("{warning}");
+            host.board.set_warning("ledger", &warning);
+        }
+        let (plans, in_force) = watch::channel(link::in_force(&ledger));
+        let (connected, is_connected) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let link = Arc::new(Link {
+            host: host.clone(),
+            ledger: Arc::new(Mutex::new(ledger)),
+            plans,
+            identity: identity.clone(),
+            endpoint: config.endpoint.clone(),
+            connected,
+        });
+        if let Some(applier) = firewall {
+            host.gate.send_replace(Gate::Pending);
+            tasks.spawn(applier.run(host.clone(), in_force.clone(), stop.clone()));
+        }
+        let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
+        tasks.spawn(link.run(stop.clone()));
+        tasks.spawn(renew::run(identity, config.endpoint, config.name.to_string(), stop.clone()));
+        tasks.spawn(usage::run(host.clone(), stop.clone()));
+        if let Some(listener) = http {
+            let serving = http::serve(listener, host.clone(), is_connected.clone(), stop.clone());
+            tasks.spawn(async move {
+                if let Err(e) = serving.await {
+                    tracing::error!("/healthz and /metrics are not served any more: {e}");
+                }
+            });
+        }
+        tasks.close();
+        Ok(Self { host, connected: is_connected, plans: in_force, stop, tasks, reconciler })
+    }
+
+    /// Ends the agent's tasks. Tenants run on.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // A panic in there was logged when it happened.
+        let _ = self.reconciler.await;
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,241 @@
+//! The host's packet filter: an nftables table of our own, rendered from the plan, applied whole and only on change.
+//!
+//! Why: a network per tenant is no isolation by itself; through the host's address a container reaches every published
+//! port. The chain hooks prerouting after connection tracking and before Docker's DNAT, so it sees published ports as such
+//! and leaves Docker's own rules alone. It only ever drops traffic from or to tenants, so it cannot lock an operator out.
+//! Bridged packets inside one network pass here too (br_netfilter), hence the pairs. Not here: Docker's rules.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use isyone_proto::plan::{Firewall, HostPlan};
+use tokio::{io::AsyncWriteExt as _, process::Command, sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    host::{Gate, Host},
+    reconcile::InForce,
+};
+
+/// Name of the table.
+pub const TABLE: &str = "isyone";
+/// How often it is checked that the table is still there: a reload of the host's own rules may flush it.
+const CHECK: Duration = Duration::from_secs(30);
+/// `nft` answers within milliseconds; a hanging one must not hang us.
+const NFT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Cloud metadata and other link-local services.
+const LINK_LOCAL: &str = "169.254.0.0/16";
+
+fn set<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let list: Vec<String> = items.into_iter().map(|i| i.to_string()).collect();
+    format!("{{ {} }}", list.join(", "))
+}
+
+/// The edges of one address family; overlapping ranges are merged, for nft refuses them in a set.
+fn edges(firewall: &Firewall) -> (Vec<Ipv4Net>, Vec<ipnet::Ipv6Net>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for edge in &firewall.edges {
+        match edge {
+            IpNet::V4(net) => v4.push(net.trunc()),
+            IpNet::V6(net) => v6.push(net.trunc()),
+        }
+    }
+    (Ipv4Net::aggregate(&v4), ipnet::Ipv6Net::aggregate(&v6))
+}
+
+/// The whole table as an nft script that replaces any earlier one in one transaction.
+pub fn render(plan: &HostPlan) -> String {
+    let firewall = &plan.firewall;
+    let range = firewall.tenant_range.trunc();
+    let ports = format!("{}-{}", firewall.first_port, firewall.last_port);
+    let subnets: BTreeSet<Ipv4Net> = plan.tenants.iter().map(|t| t.subnet.trunc()).collect();
+    let protected: BTreeSet<Ipv4Addr> = firewall
+        .protected_addresses
+        .iter()
+        .filter_map(|a| match a {
+            IpAddr::V4(a) => Some(*a),
+            IpAddr::V6(_) => None, // tenant networks have no IPv6
+        })
+        .collect();
+    let edge_ports: BTreeSet<u16> = firewall.edge_ports.iter().copied().collect();
+    let to_edge = |rule: &str| {
+        if edge_ports.is_empty() {
+            String::new()
+        } else {
+            format!("    {rule} tcp dport {} accept\n", set(&edge_ports))
+        }
+    };
+    let mut text = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+    // Writing to a String cannot fail: the results are not looked at.
+    let _ = write!(text, "  set own_network {{\n    type ipv4_addr . ipv4_addr\n    flags interval\n");
+    if !subnets.is_empty() {
+        let _ = writeln!(text, "    elements = {}", set(subnets.iter().map(|s| format!("{s} . {s}"))));
+    }
+    text += "  }\n";
+    text += "  chain from_tenant {\n    ip saddr . ip daddr @own_network accept\n";
+    let _ = writeln!(text, "    ip daddr {range} counter drop comment \"another tenant\"");
+    let _ =
+        writeln!(text, "    tcp dport {ports} counter drop comment \"published ports, on whatever address\"");
+    text += &to_edge("fib daddr type local");
+    text += "    fib daddr type local counter drop comment \"this host\"\n";
+    if !protected.is_empty() {
+        text += &to_edge(&format!("ip daddr {}", set(&protected)));
+        let _ = writeln!(text, "    ip daddr {} counter drop comment \"the control plane\"", set(&protected));
+    }
+    let _ = writeln!(text, "    ip daddr {LINK_LOCAL} counter drop comment \"metadata services\"\n  }}");
+    text += "  chain prerouting {\n    type filter hook prerouting priority mangle; policy accept;\n";
+    text += "    iif \"lo\" accept\n    ct state established,related accept\n";
+    let _ = writeln!(text, "    ip saddr {range} goto from_tenant");
+    let _ = writeln!(
+        text,
+        "    ip daddr {range} counter drop comment \"tenants are reached by published ports only\""
+    );
+    let (v4, v6) = edges(firewall);
+    if !v4.is_empty() {
+        let _ = writeln!(text, "    fib daddr type local tcp dport {ports} ip saddr {} accept", set(&v4));
+    }
+    if !v6.is_empty() {
+        let _ = writeln!(text, "    fib daddr type local tcp dport {ports} ip6 saddr {} accept", set(&v6));
+    }
+    let _ = writeln!(
+        text,
+        "    fib daddr type local tcp dport {ports} counter drop comment \"only edges\"\n  }}\n}}"
+    );
+    text
+}
+
+/// Why the filter is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// No `nft`.
+    #[error("`nft` cannot be run ({0}); install the package nftables")]
+    Missing(std::io::Error),
+    /// It said no.
+    #[error("nft refuses the packet filter: {0}")]
+    Refused(String),
+}
+
+async fn nft(arguments: &[&str], input: &str) -> Result<(), FirewallError> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(FirewallError::Missing)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // If it ends early its exit code tells why.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = tokio::time::timeout(NFT_TIMEOUT, child.wait_with_output())
+        .await
+        .map_err(|_| FirewallError::Refused(format!("no answer within {} s", NFT_TIMEOUT.as_secs())))?
+        .map_err(FirewallError::Missing)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(FirewallError::Refused(words.lines().take(3).collect::<Vec<_>>().join(" ")))
+}
+
+/// Keeps the filter in force.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Applier {
+    /// Start tenants even without a filter (`--insecure-no-firewall`).
+    pub insecure: bool,
+}
+
+impl Applier {
+    /// Runs until `stop`; the table stays in force after that.
+    pub async fn run(self, host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: CancellationToken) {
+        let mut applied = String::new();
+        loop {
+            let plan = plans.borrow_and_update().plan.clone();
+            if let Some(plan) = plan {
+                let wanted = render(&plan);
+                let there = wanted == applied
+                    && nft(&["list", "chain", "inet", TABLE, "prerouting"], "").await.is_ok();
+                if !there {
+                    let outcome = nft(&["-f", "-"], &wanted).await;
+                    applied = if outcome.is_ok() { wanted } else { String::new() };
+                    self.tell(&host, &outcome);
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = plans.changed() => if changed.is_err() { return },
+                () = sleep(CHECK) => {}
+            }
+        }
+    }
+
+    fn tell(self, host: &Host, outcome: &Result<(), FirewallError>) {
+        let Err(error) = outcome else {
+            tracing::info!("packet filter in force");
+            host.board.set_warning("firewall", "");
+            host.gate.send_replace(Gate::Open);
+            return;
+        };
+        tracing::error!("no packet filter: {error}");
+        if self.insecure {
+            host.board.set_warning(
+                "firewall",
+                &format!("{error}; tenants can reach each other (--insecure-no-firewall)"),
+            );
+            host.gate.send_replace(Gate::Open);
+        } else {
+            let text =
+                format!("{error}. New tenants are not started without a packet filter; running ones stay");
+            host.board.set_warning("firewall", &text);
+            host.gate.send_replace(Gate::Closed(text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check_golden, host_plan, tenant_plan};
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_table_is_as_the_golden_one() {
+        let mut plan = host_plan(1, vec![tenant_plan("alfa"), tenant_plan("beta")]);
+        plan.firewall.edges.push("2001:db8::1/128".parse().unwrap());
+        check_golden("firewall.nft", &render(&plan));
+        check_golden(
+            "firewall-empty.nft",
+            &render(&HostPlan {
+                firewall: Firewall {
+                    edges: vec![],
+                    edge_ports: vec![],
+                    protected_addresses: vec![],
+                    ..plan.firewall
+                },
+                tenants: vec![],
+                generation: 1,
+            }),
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_tenants_and_edges_does_not_matter(seed in 0usize..6) {
+            let mut tenants = vec![tenant_plan("alfa"), tenant_plan("beta"), tenant_plan("gama")];
+            let wanted = render(&host_plan(1, tenants.clone()));
+            tenants.rotate_left(seed % 3);
+            if seed > 2 {
+                tenants.reverse();
+            }
+            prop_assert_eq!(render(&host_plan(9, tenants)), wanted);
+        }
+    }
+}

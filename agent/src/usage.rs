@@ -1,0 +1,94 @@
+//! Measures what tenants use: CPU and memory every few seconds from their control groups, disks seldom and slowly.
+//!
+//! Not here: reading the kernel's files (resources).
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use isyone_proto::ids::TenantName;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    host::Host,
+    resources::{Cgroup, ContainerUse},
+    status::{Entry, Usage},
+    tree,
+};
+
+/// Between readings of all control groups: two small files per container.
+const EVERY: Duration = Duration::from_secs(10);
+/// Between measurements of one tenant's disks.
+const DISK_EVERY: Duration = Duration::from_secs(900);
+/// A walk gives way after each directory, so that it never takes the disk from a tenant.
+const WALK_PAUSE: Duration = Duration::from_millis(2);
+
+#[derive(Default)]
+struct Memory {
+    groups: HashMap<String, Cgroup>,
+    cpu: HashMap<String, (ContainerUse, Instant)>,
+    disk: HashMap<TenantName, (u64, Instant)>,
+}
+
+/// Runs until `stop`.
+pub async fn run(host: Arc<Host>, stop: CancellationToken) {
+    let mut memory = Memory::default();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(EVERY) => {}
+        }
+        let entries = host.board.entries();
+        memory.forget(&entries);
+        for entry in &entries {
+            let mut usage = memory.measure(entry);
+            usage.disk_bytes = memory.disk.get(&entry.name).map_or(0, |(bytes, _)| *bytes);
+            host.board.set_usage(&entry.name, usage);
+        }
+        // One disk per round: a host with 120 tenants goes round in twenty minutes.
+        let due =
+            entries.iter().find(|e| memory.disk.get(&e.name).is_none_or(|(_, at)| at.elapsed() > DISK_EVERY));
+        if let Some(entry) = due {
+            let places: Vec<PathBuf> = entry.status.volumes.iter().map(PathBuf::from).collect();
+            let walk = tokio::task::spawn_blocking(move || {
+                places.iter().map(|place| tree::usage(place, &|| std::thread::sleep(WALK_PAUSE))).sum::<u64>()
+            });
+            let bytes = tokio::select! {
+                () = stop.cancelled() => return,
+                bytes = walk => bytes.unwrap_or(0),
+            };
+            memory.disk.insert(entry.name.clone(), (bytes, Instant::now()));
+        }
+    }
+}
+
+impl Memory {
+    fn measure(&mut self, entry: &Entry) -> Usage {
+        let mut usage = Usage::default();
+        for container in &entry.status.containers {
+            let group = match self.groups.get(&container.id) {
+                Some(group) => group.clone(),
+                None => match Cgroup::of(container.pid, &container.id) {
+                    Some(group) => self.groups.entry(container.id.clone()).or_insert(group).clone(),
+                    None => continue,
+                },
+            };
+            let Some(now) = group.read() else { continue };
+            usage.memory_bytes += now.memory;
+            let at = Instant::now();
+            if let Some((before, then)) = self.cpu.insert(container.id.clone(), (now, at)) {
+                let us = at.duration_since(then).as_micros().max(1) as u64;
+                usage.cpu_millis += (now.cpu_us.saturating_sub(before.cpu_us) * 1000 / us) as u32;
+            }
+        }
+        usage
+    }
+
+    fn forget(&mut self, entries: &[Entry]) {
+        let alive = |id: &String| {
+            entries.iter().any(|e| e.status.containers.iter().any(|c| c.id == *id && c.state == "running"))
+        };
+        self.groups.retain(|id, _| alive(id));
+        self.cpu.retain(|id, _| alive(id));
+        self.disk.retain(|name, _| entries.iter().any(|e| e.name == *name));
+    }
+}
