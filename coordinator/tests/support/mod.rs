@@ -1,0 +1,283 @@
+//! A whole coordinator on loopback, an admin, and a hand-moved agent.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use isyone_coordinator::{
+    clock::SystemSource,
+    config::Config,
+    init,
+    server::{self, Parts, Running},
+};
+use isyone_proto::{
+    pb::{
+        agent::v1::{
+            AgentMessage, CoordinatorMessage, EnrollRequest, EnrollResponse, Hello, Plan, PlanResult,
+            Progress, Report, TenantStatus, agent_message, agent_service_client::AgentServiceClient,
+            coordinator_message, enrollment_service_client::EnrollmentServiceClient,
+        },
+        v1::{
+            self, host_service_client::HostServiceClient, operator_service_client::OperatorServiceClient,
+            tenant_service_client::TenantServiceClient,
+        },
+    },
+    plan::HostPlan,
+    tls,
+    token::JoinToken,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming, transport::Channel};
+
+pub(crate) const GIB: u64 = 1 << 30;
+
+/// Far above anything that should happen here, so that a hanging test ends.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it takes too long")
+}
+
+#[derive(serde::Deserialize)]
+struct ContextFile {
+    ca_pem: String,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+pub(crate) struct Fixture {
+    pub(crate) running: Running,
+    pub(crate) admin: Channel,
+    pub(crate) dir: Arc<tempfile::TempDir>,
+}
+
+pub(crate) fn config(dir: &Path) -> Config {
+    let mut config = Config { data_dir: dir.join("data"), ..Config::default() };
+    config.listen.grpc = ([127, 0, 0, 1], 0).into();
+    config.listen.enroll = ([127, 0, 0, 1], 0).into();
+    config.listen.http = ([127, 0, 0, 1], 0).into();
+    config.edge.traefik_file = Some(dir.join("edge/isyone.yml"));
+    config.monitoring.file_sd_dir = Some(dir.join("targets"));
+    config
+}
+
+pub(crate) async fn start() -> Fixture {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    for folder in ["edge", "targets"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    init::init(&config(dir.path()), &"admin".parse().unwrap(), &dir.path().join("admin.toml")).await.unwrap();
+    start_in(dir).await
+}
+
+pub(crate) async fn start_in(dir: Arc<tempfile::TempDir>) -> Fixture {
+    let config = config(dir.path());
+    let parts = Parts::open(&config, None).await.unwrap();
+    let running = server::start(config, parts, SystemSource).await.unwrap();
+    let text = std::fs::read_to_string(dir.path().join("admin.toml")).unwrap();
+    let context: ContextFile = toml::from_str(&text).unwrap();
+    let admin = channel(&running, &context.ca_pem, &context.certificate_pem, &context.key_pem);
+    Fixture { running, admin, dir }
+}
+
+/// A fresh connection with these papers.
+pub(crate) fn channel(running: &Running, ca: &str, certificate: &str, key: &str) -> Channel {
+    let config = tls::client_config(ca, certificate, key).unwrap();
+    tls::channel(&running.grpc.to_string(), Arc::new(ArcSwap::new(config))).unwrap()
+}
+
+impl Fixture {
+    pub(crate) fn tenants(&self) -> TenantServiceClient<Channel> {
+        TenantServiceClient::new(self.admin.clone())
+    }
+
+    pub(crate) async fn operator(&self, name: &str, role: v1::Role) -> Channel {
+        let (key, csr_pem) = tls::new_key_and_csr(name).unwrap();
+        let request =
+            v1::CreateOperatorRequest { name: name.into(), role: role.into(), csr_pem, ttl_days: 1 };
+        let made = OperatorServiceClient::new(self.admin.clone())
+            .create_operator(request)
+            .await
+            .unwrap()
+            .into_inner();
+        channel(&self.running, &made.ca_pem, &made.certificate_pem, &key)
+    }
+
+    pub(crate) async fn token(&self, host: &str) -> JoinToken {
+        let request =
+            v1::CreateJoinTokenRequest { host: host.into(), ..v1::CreateJoinTokenRequest::default() };
+        let made =
+            HostServiceClient::new(self.admin.clone()).create_join_token(request).await.unwrap().into_inner();
+        made.token.parse().unwrap()
+    }
+
+    pub(crate) async fn enroll(
+        &self,
+        token: &JoinToken,
+        host: &str,
+        csr_pem: &str,
+    ) -> Result<EnrollResponse, Status> {
+        let pinned = tls::pinned_config(&token.ca_pin).unwrap();
+        let channel = tls::channel(&self.running.enroll.to_string(), Arc::new(ArcSwap::new(pinned))).unwrap();
+        let request = EnrollRequest {
+            token_id: token.id.clone(),
+            token_secret: token.secret.expose().to_owned(),
+            host: host.into(),
+            csr_pem: csr_pem.into(),
+            // A name's last byte makes the address: h1, h2, …
+            advertise_address: format!("192.0.2.{}", host.as_bytes()[host.len() - 1]),
+            ..EnrollRequest::default()
+        };
+        EnrollmentServiceClient::new(channel).enroll(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// A joined host's connection.
+    pub(crate) async fn join(&self, host: &str) -> Channel {
+        let token = self.token(host).await;
+        let (key, csr) = tls::new_key_and_csr(host).unwrap();
+        let joined = self.enroll(&token, host, &csr).await.unwrap();
+        channel(&self.running, &joined.ca_pem, &joined.certificate_pem, &key)
+    }
+
+    pub(crate) async fn create(&self, name: &str) -> v1::CreateTenantResponse {
+        let request = v1::CreateTenantRequest { name: name.into(), ..v1::CreateTenantRequest::default() };
+        self.tenants().create_tenant(request).await.unwrap().into_inner()
+    }
+
+    /// The document at `path` once it holds `text`: publication waits a moment for more changes.
+    pub(crate) async fn published(&self, path: &str, text: &str) -> String {
+        soon(async {
+            loop {
+                let (_, body) = self.http(path).await;
+                if body.contains(text) {
+                    return body;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    }
+
+    /// What the HTTP port says: status line and body.
+    pub(crate) async fn http(&self, path: &str) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(self.running.http).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+}
+
+/// An agent whose every word the test says.
+pub(crate) struct Agent {
+    pub(crate) up: mpsc::Sender<AgentMessage>,
+    pub(crate) down: Streaming<CoordinatorMessage>,
+    pub(crate) plan: Option<HostPlan>,
+    sequence: u64,
+}
+
+impl Agent {
+    /// Opens a session, says hello with nothing on disk, and reports an empty machine.
+    pub(crate) async fn connect(channel: &Channel) -> Self {
+        let (up, messages) = mpsc::channel(8);
+        up.send(say(agent_message::Message::Hello(Hello::default()))).await.unwrap();
+        let mut client = AgentServiceClient::new(channel.clone());
+        let down = soon(client.session(ReceiverStream::new(messages))).await.unwrap().into_inner();
+        let mut agent = Self { up, down, plan: None, sequence: 0 };
+        agent.until(|m| matches!(m, coordinator_message::Message::Welcome(_))).await;
+        agent.report(vec![]).await;
+        agent
+    }
+
+    /// The next message that fits; plans on the way are stored and confirmed.
+    pub(crate) async fn until(
+        &mut self,
+        fits: impl Fn(&coordinator_message::Message) -> bool,
+    ) -> coordinator_message::Message {
+        loop {
+            let message = soon(self.down.message()).await.unwrap().unwrap().message.unwrap();
+            if let coordinator_message::Message::Plan(plan) = &message {
+                self.store(plan.clone()).await;
+            }
+            if fits(&message) {
+                return message;
+            }
+        }
+    }
+
+    async fn store(&mut self, plan: Plan) {
+        let plan = HostPlan::try_from(plan).unwrap();
+        let result = PlanResult { generation: plan.generation, digest: plan.digest(), error: String::new() };
+        self.plan = Some(plan);
+        self.up.send(say(agent_message::Message::PlanResult(result))).await.unwrap();
+    }
+
+    /// The plan that names exactly these tenants.
+    pub(crate) async fn plan_of(&mut self, names: &[&str]) -> HostPlan {
+        loop {
+            let named: Vec<_> =
+                self.plan.iter().flat_map(|p| p.tenants.iter().map(|t| t.name.to_string())).collect();
+            if self.plan.is_some() && named == names {
+                return self.plan.clone().unwrap();
+            }
+            self.until(|m| matches!(m, coordinator_message::Message::Plan(_))).await;
+        }
+    }
+
+    pub(crate) async fn report(&mut self, tenants: Vec<TenantStatus>) {
+        self.sequence += 1;
+        let resources = v1::HostResources {
+            cpus: 4,
+            memory_total_bytes: 16 * GIB,
+            memory_available_bytes: 14 * GIB,
+            disk_total_bytes: 200 * GIB,
+            disk_available_bytes: 180 * GIB,
+            ..v1::HostResources::default()
+        };
+        let report = Report {
+            sequence: self.sequence,
+            resources: Some(resources),
+            tenants,
+            complete: true,
+            ..Report::default()
+        };
+        self.up.send(say(agent_message::Message::Report(report))).await.unwrap();
+        let sequence = self.sequence;
+        self.until(|m| matches!(m, coordinator_message::Message::ReportAck(ack) if ack.sequence == sequence))
+            .await;
+    }
+
+    /// All tenants of the plan are as it says.
+    pub(crate) async fn converge(&mut self) {
+        let tenants = self.plan.iter().flat_map(|p| &p.tenants).map(converged).collect();
+        self.report(tenants).await;
+    }
+}
+
+fn converged(tenant: &isyone_proto::plan::TenantPlan) -> TenantStatus {
+    let container = |name: String| v1::Container {
+        name,
+        state: "running".into(),
+        healthy: true,
+        ..v1::Container::default()
+    };
+    TenantStatus {
+        name: tenant.name.to_string(),
+        uid: tenant.uid.to_string(),
+        epoch: tenant.epoch,
+        generation: tenant.generation,
+        progress: Progress::Converged.into(),
+        containers: vec![
+            container(tenant.name.postgres_container()),
+            container(tenant.name.odoo_container()),
+        ],
+        operation_id: tenant.operation.map(|id| id.to_string()).unwrap_or_default(),
+        health_latency_ms: 7,
+        ..TenantStatus::default()
+    }
+}
+
+pub(crate) fn say(message: agent_message::Message) -> AgentMessage {
+    AgentMessage { message: Some(message) }
+}
