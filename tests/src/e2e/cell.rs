@@ -1,12 +1,9 @@
-//! A whole isyone on this machine: a coordinator, agents on one or several Docker hosts, Traefik. Everything in one temporary
-//! folder, everything ended and removed with it.
+//! A whole isyone on this machine: a coordinator, agents on Docker hosts of the test's own, Traefik. Everything in one temporary
+//! folder, everything ended and removed with it; only the hosts' images are kept for the next cell.
+//!
+//! The machine's own Docker Engine is never touched: it may carry somebody's real tenants.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use super::{
     binary,
@@ -16,11 +13,13 @@ use super::{
 };
 
 /// Ports of the cell, apart from those of a demo on the same machine.
-const GRPC: u16 = 27_443;
-const ENROLL: u16 = 27_444;
-const HTTP: u16 = 27_480;
-const EDGE: u16 = 27_080;
-const AGENT_HTTP: u16 = 27_481;
+const GRPC: u16 = 17_443;
+const ENROLL: u16 = 17_444;
+const HTTP: u16 = 17_480;
+const EDGE: u16 = 17_080;
+const AGENT_HTTP: u16 = 17_481;
+/// This machine as its hosts see it: the coordinator and the edge are here.
+pub const GATEWAY: &str = "172.30.77.1";
 
 /// One machine with an agent.
 #[derive(Debug)]
@@ -35,19 +34,15 @@ pub struct Host {
     pub data: PathBuf,
     /// The agent, when it runs.
     pub agent: Option<Daemon>,
-    /// In which network namespace; `None` is this machine's own.
-    namespace: Option<PathBuf>,
-    /// Port of its HTTP.
-    http: u16,
+    /// Its network namespace.
+    namespace: PathBuf,
 }
 
 /// What differs between cells.
 #[derive(Debug, Clone)]
 pub struct Shape {
-    /// 0: this machine is the only host; else that many hosts in network namespaces.
+    /// How many hosts, each a network namespace with its own engine.
     pub hosts: usize,
-    /// Images that the hosts need besides what they have.
-    pub images: &'static [&'static str],
     /// `(odoo, postgres)` of the default edition.
     pub edition: (&'static str, &'static str),
     /// Lines added to the coordinator's configuration.
@@ -56,30 +51,28 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { hosts: 0, images: &[], edition: ("odoo:19.0", "postgres:15"), config: "" }
+        Self { hosts: 1, edition: ("odoo:19.0", "postgres:15"), config: "" }
     }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Cell {
-    /// Everything's folder.
-    pub dir: tempfile::TempDir,
     /// The coordinator, when it runs.
     pub coordinator: Option<Daemon>,
     /// In order.
     pub hosts: Vec<Host>,
     /// The edge, when it runs.
     pub traefik: Option<Daemon>,
-    netns: bool,
+    /// Everything's folder; last, so that the logs outlive the programs that write them.
+    pub dir: tempfile::TempDir,
 }
 
 impl Cell {
     /// Starts everything; returns when all hosts are ready.
     pub fn start(shape: &Shape) -> Self {
         let dir = tempfile::Builder::new().prefix("isyone-test-").tempdir().expect("temporary folder");
-        let mut cell =
-            Self { dir, coordinator: None, hosts: Vec::new(), traefik: None, netns: shape.hosts > 0 };
+        let mut cell = Self { coordinator: None, hosts: Vec::new(), traefik: None, dir };
         cell.init(shape);
         cell.start_coordinator();
         cell.make_hosts(shape);
@@ -99,24 +92,19 @@ impl Cell {
         self.dir.path().join(name)
     }
 
-    fn advertise(&self) -> &'static str {
-        if self.netns { "172.30.77.1" } else { "127.0.0.1" }
-    }
-
     fn init(&self, shape: &Shape) {
         let data = self.path("coordinator");
         let mut init = Command::new(binary("isy-coordinator"));
-        init.args(["init", "--base-domain", "isy.one", "--advertise", self.advertise(), "--context-file"])
+        init.args(["init", "--base-domain", "isy.one", "--advertise", GATEWAY, "--context-file"])
             .arg(self.path("admin.toml"));
         run(init.arg("--data-dir").arg(&data)).ok();
-        let edges = if self.netns { r#"["172.30.77.1"]"# } else { "[]" };
         let config = format!(
             "base_domain = \"isy.one\"\nurl_port = {EDGE}\n{top}\n[advertise]\nhosts = [\"{advertise}\"]\n\
              [listen]\ngrpc = \"0.0.0.0:{GRPC}\"\nenroll = \"0.0.0.0:{ENROLL}\"\nhttp = \"127.0.0.1:{HTTP}\"\n\
-             [edge]\naddresses = {edges}\nports = [{EDGE}]\nurl = \"http://127.0.0.1:{EDGE}\"\n\
+             [edge]\naddresses = [\"{GATEWAY}\"]\nports = [{EDGE}]\nurl = \"http://127.0.0.1:{EDGE}\"\n\
              [liveness]\nreport_interval = \"1s\"\nsuspect = \"5s\"\nlost = \"15s\"\n\
              [editions.\"18.0\"]\nodoo = \"{odoo}\"\npostgres = \"{postgres}\"\n{tables}\n",
-            advertise = self.advertise(),
+            advertise = GATEWAY,
             odoo = shape.edition.0,
             postgres = shape.edition.1,
             top = shape.config.split("---").next().unwrap_or_default(),
@@ -153,38 +141,21 @@ impl Cell {
     }
 
     fn make_hosts(&mut self, shape: &Shape) {
-        if shape.hosts == 0 {
-            let docker = Docker::local();
-            docker.clean();
-            self.hosts.push(self.host("h1", docker, primary_address(), None, AGENT_HTTP));
-            return;
-        }
-        let state = self.path("hosts");
-        xtask(&state, &["up", &shape.hosts.to_string()]).ok();
-        if !shape.images.is_empty() {
-            let mut args = vec!["load", "all"];
-            args.extend(shape.images);
-            xtask(&state, &args).ok();
-        }
+        hosts(&["up", &shape.hosts.to_string()]).ok();
         for i in 1..=shape.hosts {
             let name = format!("h{i}");
-            let address = xtask(&state, &["ip", &name]).ok().trim().to_owned();
-            let docker = Docker { socket: state.join(&name).join("run/docker.sock") };
+            let address = hosts(&["ip", &name]).ok().trim().to_owned();
+            let docker = Docker { socket: hosts_state().join(&name).join("run/docker.sock") };
+            docker.clean();
+            for image in [shape.edition.0, shape.edition.1] {
+                if docker.run(&["image", "inspect", image]).code != 0 {
+                    hosts(&["load", &name, image]).ok();
+                }
+            }
             let namespace = PathBuf::from(format!("/run/netns/isy-{name}"));
-            self.hosts.push(self.host(&name, docker, address, Some(namespace), AGENT_HTTP));
+            let data = self.path(&format!("agent-{name}"));
+            self.hosts.push(Host { name, docker, address, data, agent: None, namespace });
         }
-    }
-
-    fn host(
-        &self,
-        name: &str,
-        docker: Docker,
-        address: String,
-        namespace: Option<PathBuf>,
-        http: u16,
-    ) -> Host {
-        let data = self.path(&format!("agent-{name}"));
-        Host { name: name.to_owned(), docker, address, data, agent: None, namespace, http }
     }
 
     fn join(&self, index: usize) {
@@ -194,8 +165,7 @@ impl Cell {
         let file = self.path(&format!("token-{}", host.name));
         std::fs::write(&file, token["token"].as_str().expect("a token")).expect("token file");
         let mut join = self.in_namespace(host, "isy-agent");
-        join.args(["join", "--coordinator", &format!("{}:{ENROLL}", self.advertise()), "--token-file"])
-            .arg(&file);
+        join.args(["join", "--coordinator", &format!("{}:{ENROLL}", GATEWAY), "--token-file"]).arg(&file);
         join.args([
             "--name",
             &host.name,
@@ -209,14 +179,9 @@ impl Cell {
 
     /// Our program, on a host.
     fn in_namespace(&self, host: &Host, program: &str) -> Command {
-        match &host.namespace {
-            None => Command::new(binary(program)),
-            Some(namespace) => {
-                let mut command = Command::new("nsenter");
-                command.arg(format!("--net={}", namespace.display())).arg(binary(program));
-                command
-            }
-        }
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", host.namespace.display())).arg(binary(program));
+        command
     }
 
     /// Starts a host's agent.
@@ -224,7 +189,7 @@ impl Cell {
         let host = &self.hosts[index];
         let mut command = self.in_namespace(host, "isy-agent");
         command.arg("run").arg("--data-dir").arg(&host.data).args(["--docker", &host.docker.host()]);
-        command.args(["--http", &format!("127.0.0.1:{}", host.http)]).envs(environment.iter().copied());
+        command.args(["--http", &format!("127.0.0.1:{AGENT_HTTP}")]).envs(environment.iter().copied());
         let log = self.path(&format!("agent-{}.log", host.name));
         self.hosts[index].agent =
             Some(Daemon::start(&format!("isy-agent {}", self.hosts[index].name), &mut command, &log));
@@ -235,7 +200,7 @@ impl Cell {
         let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml")).expect("traefik.yml");
         let config = config
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
-            .replace("127.0.0.1:8080", "127.0.0.1:27081")
+            .replace("127.0.0.1:8080", "127.0.0.1:17081")
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));
         let path = self.path("traefik.yml");
         std::fs::write(&path, config).expect("traefik.yml");
@@ -304,26 +269,19 @@ impl Drop for Cell {
     fn drop(&mut self) {
         for host in &mut self.hosts {
             host.agent = None;
-            if host.namespace.is_none() {
-                host.docker.clean();
-                let _ = run(Command::new("nft").args(["delete", "table", "inet", "isyone"]));
-            }
+            host.docker.clean();
         }
-        if self.netns {
-            xtask(&self.path("hosts"), &["down"]);
-        }
+        hosts(&["down", "--keep-images"]);
     }
 }
 
-/// `cargo xtask hosts …` with its state in the cell.
-pub fn xtask(state: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(binary("xtask"));
-    run(command.arg("hosts").arg("--state").arg(state).args(args).current_dir(root()))
+/// Where the tests' hosts live: with the build, so that their images are loaded once.
+fn hosts_state() -> PathBuf {
+    root().join("target/isyone/test-hosts")
 }
 
-/// This machine's address on its way out, or loopback when it has none.
-fn primary_address() -> String {
-    let route = run(Command::new("ip").args(["-o", "-4", "route", "get", "192.0.2.1"])).stdout;
-    let mut words = route.split_whitespace().skip_while(|word| *word != "src");
-    words.nth(1).unwrap_or("127.0.0.1").to_owned()
+/// `cargo xtask hosts …` for the tests' hosts.
+pub fn hosts(args: &[&str]) -> Output {
+    let mut command = Command::new(binary("xtask"));
+    run(command.arg("hosts").arg("--state").arg(hosts_state()).args(args).current_dir(root()))
 }

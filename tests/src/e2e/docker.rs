@@ -12,11 +12,6 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// This machine's own.
-    pub fn local() -> Self {
-        Self { socket: PathBuf::from("/var/run/docker.sock") }
-    }
-
     /// `docker ARGS`.
     pub fn run(&self, args: &[&str]) -> Output {
         run(Command::new("docker").env("DOCKER_HOST", self.host()).args(args))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use isyone_tests::e2e::{
     alone,
-    cell::{Cell, Shape},
+    cell::{Cell, Shape, hosts},
     enabled,
     http::get,
     wait_for,
@@ -13,7 +13,6 @@ use isyone_tests::e2e::{
 const MINUTE: Duration = Duration::from_secs(60);
 const STANDIN: Shape = Shape {
     hosts: 3,
-    images: &["isyone/standin:1", "isyone/standin-postgres:1"],
     edition: ("isyone/standin:1", "isyone/standin-postgres:1"),
     // Small sizes, so that nine tenants fit anywhere; the reserved share must outweigh the noise of one shared machine.
     config: "---[plans.small]\nmemory=\"128MiB\"\ncpu=1.0\ndisk=\"64MiB\"\nworkers=2\n",
@@ -113,12 +112,11 @@ fn restarts_one_by_one(cell: &mut Cell) {
 }
 
 fn restart_engine(cell: &Cell, host: &str) {
-    let state = cell.dir.path().join("hosts");
-    isyone_tests::e2e::cell::xtask(&state, &["stop", host]).ok();
+    hosts(&["stop", host]).ok();
     wait_for("the host to be seen without Docker", MINUTE, || {
         (cell.json(&["host", "show", host])["state"] == "degraded").then_some(())
     });
-    isyone_tests::e2e::cell::xtask(&state, &["start", host]).ok();
+    hosts(&["start", host]).ok();
     cell.wait_host(host, "ready");
 }
 
@@ -148,8 +146,7 @@ fn a_partition_takes_no_route_and_ends_in_agreement() {
     cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"]).ok();
     answers(&cell, "alfa");
     let before = starts(&cell);
-    let state = cell.dir.path().join("hosts");
-    isyone_tests::e2e::cell::xtask(&state, &["cut", "h1"]).ok();
+    hosts(&["cut", "h1"]).ok();
     cell.wait_host("h1", "lost");
     let shown = cell.json(&["tenant", "show", "alfa"]);
     assert_eq!(shown["phase"], "unknown", "{shown}");
@@ -157,7 +154,7 @@ fn a_partition_takes_no_route_and_ends_in_agreement() {
     assert!(routes.contains("alfa.isy.one"), "silence takes no route away");
     // A change made meanwhile is carried out when the host is back.
     cell.isyctl(&["tenant", "suspend", "alfa", "--no-wait"]).ok();
-    isyone_tests::e2e::cell::xtask(&state, &["heal", "h1"]).ok();
+    hosts(&["heal", "h1"]).ok();
     cell.wait_host("h1", "ready");
     cell.wait_phase("alfa", "suspended", MINUTE);
     cell.isyctl(&["tenant", "resume", "alfa"]).ok();

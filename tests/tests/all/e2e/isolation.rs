@@ -28,7 +28,6 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
     let _alone = alone();
     let cell = Cell::start(&Shape {
         hosts: 2,
-        images: &["odoo:19.0", "postgres:15"],
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n",
         ..Shape::default()
     });
@@ -55,10 +54,10 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
         ("odoo_beta's port by its own gateway", gateway.clone(), beta.0.clone()),
         ("its own published port", h1.clone(), port("alfa", "http_port")),
         ("odoo_gama on the other host", h2.clone(), gama.clone()),
-        ("the agent", gateway.clone(), "27481".to_owned()),
-        ("the agent by the host's address", h1.clone(), "27481".to_owned()),
-        ("the coordinator's gRPC", "172.30.77.1".to_owned(), "27443".to_owned()),
-        ("the coordinator's enrolment", "172.30.77.1".to_owned(), "27444".to_owned()),
+        ("the agent", gateway.clone(), "17481".to_owned()),
+        ("the agent by the host's address", h1.clone(), "17481".to_owned()),
+        ("the coordinator's gRPC", "172.30.77.1".to_owned(), "17443".to_owned()),
+        ("the coordinator's enrolment", "172.30.77.1".to_owned(), "17444".to_owned()),
         ("Docker over TCP", gateway, "2375".to_owned()),
         ("the cloud's metadata service", "169.254.169.254".to_owned(), "80".to_owned()),
     ];

@@ -92,7 +92,7 @@ fn sql(cell: &Cell, tenant: &str, query: &str) -> String {
 fn the_database_is_configured(cell: &Cell) {
     let parameter =
         |key: &str| sql(cell, "alfa", &format!("select value from ir_config_parameter where key='{key}'"));
-    assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:27080");
+    assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:17080");
     assert_eq!(parameter("web.base.url.freeze").to_lowercase(), "true");
     assert_eq!(
         sql(
@@ -135,9 +135,7 @@ fn secrets_are_nowhere(cell: &Cell) {
             assert!(!text.contains(secret), "{kind} is in {place}");
         }
     }
-    let database = std::fs::read(cell.dir.path().join("coordinator/coordinator.db"))
-        .or_else(|_| std::fs::read(cell.dir.path().join("coordinator/fleet.db")))
-        .expect("database");
+    let database = std::fs::read(cell.dir.path().join("coordinator/isyone.db")).expect("database");
     let secret = credentials["password"].as_str().expect("a password");
     assert!(!String::from_utf8_lossy(&database).contains(secret), "the password is sealed at rest");
 }
