@@ -104,6 +104,10 @@ struct Destination {
 
 impl Destination {
     fn new(path: PathBuf, data_dir: &Path) -> Self {
+        if let Some(dir) = path.parent() {
+            // If it cannot be made, writing says so, again and again.
+            let _ = std::fs::create_dir_all(dir);
+        }
         let above = path.parent().and_then(Path::parent).unwrap_or(data_dir);
         let scratch = files::scratch_for(&path, &[data_dir, above]).to_owned();
         Self { path, scratch, written: None }

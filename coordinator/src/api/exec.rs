@@ -1,6 +1,8 @@
 //! Logs and interactive commands: a bridge between a caller's stream and one that the tenant's agent opens. When one side
 //! goes away, the other is ended.
 
+use std::time::Duration;
+
 use isyone_proto::{
     convert::parse,
     error::FieldError,
@@ -24,6 +26,8 @@ const MAX_CHUNK: usize = 64 << 10;
 const TAIL: (u32, u32) = (200, 100_000);
 /// Arguments of a command, and bytes of one.
 const ARGUMENTS: (usize, usize) = (64, 4096);
+/// A caller says at once what to run.
+const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Terminals have fewer columns and rows.
 const MAX_TERMINAL: u32 = 10_000;
 
@@ -56,7 +60,8 @@ impl Api {
         actor: String,
         mut input: Streaming<v1::ExecRequest>,
     ) -> Result<Answers<v1::ExecResponse>, Status> {
-        let first = input.message().await?.and_then(|m| m.message);
+        let first = tokio::time::timeout(START_PATIENCE, input.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no `start`"))??.and_then(|m| m.message);
         let Some(exec_request::Message::Start(start)) = first else {
             return Err(FieldError::new("start", "must be the first message").into());
         };

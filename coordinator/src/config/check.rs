@@ -37,6 +37,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     ensure((1000..=100_000).contains(&overcommit), "placement.cpu_overcommit", || {
         "must be 1.0 to 100.0".to_owned()
     })?;
+    tracing_subscriber::EnvFilter::try_new(&config.log.filter)
+        .map_err(|e| ConfigError::at("log.filter", e.to_string()))?;
     ensure(config.edge.rate_average > 0, "edge.rate_average", || "must be at least 1".to_owned())?;
     ensure(config.edge.rate_burst > 0, "edge.rate_burst", || "must be at least 1".to_owned())
 }
@@ -327,6 +329,7 @@ mod tests {
             ("[certificates]\nagent_ttl = \"1s\"", "certificates.agent_ttl"),
             ("[edge]\npages_url = \"nonsense\"", "edge.pages_url"),
             ("[placement]\ncpu_overcommit = 0.5", "placement.cpu_overcommit"),
+            ("[log]\nfilter = \"a=b=c\"", "log.filter"),
         ] {
             let error = Config::parse("f", text).unwrap().check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{text}: {error}");

@@ -61,9 +61,6 @@ pub(crate) fn config(dir: &Path) -> Config {
 
 pub(crate) async fn start() -> Fixture {
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    for folder in ["edge", "targets"] {
-        std::fs::create_dir(dir.path().join(folder)).unwrap();
-    }
     init::init(&config(dir.path()), &"admin".parse().unwrap(), &dir.path().join("admin.toml")).await.unwrap();
     start_in(dir).await
 }
