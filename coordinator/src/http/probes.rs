@@ -9,7 +9,7 @@ use isyone_proto::{
 use crate::{
     fleet::Tenant,
     liveness::{self, HostState},
-    observed::{Container, TenantObserved},
+    observed::{Container, Progress, TenantObserved},
     settings::Settings,
     state::State,
     views,
@@ -76,9 +76,9 @@ pub(super) fn odoo(
 ) -> Result<String, Down> {
     let (tenant, observed, container, age) = healthy(state, settings, name, Role::Odoo, now)?;
     let (report, size) = (&observed.report, tenant.size);
-    // The container's state is reported in steps of its health check; this is the last request itself.
-    if report.health_latency_ms == 0 {
-        return Err(Down::Because("/web/health did not answer".to_owned()));
+    // The container may be well while what runs in it does not answer.
+    if report.progress == Progress::Unhealthy {
+        return Err(Down::Because(report.message.clone()));
     }
     Ok(probe::odoo(&probe::Odoo {
         container: Some(sample(container)),
