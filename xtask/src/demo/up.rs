@@ -236,7 +236,7 @@ impl Up {
     ) -> Result<()> {
         let start = Instant::now();
         let name = &process.name;
-        let mut how = "started";
+        let (mut how, mut why) = ("started", "");
         if let Some(pid) = process.pid() {
             if !changed {
                 process.wait_ready(READY_LIMIT, ready)?;
@@ -244,7 +244,7 @@ impl Up {
                 return Ok(());
             }
             process.stop()?;
-            how = "restarted, because its program or configuration is new";
+            (how, why) = ("restarted", ", because its program or configuration is new");
         } else if process.was_started() {
             how = "had ended; started again";
         }
@@ -254,7 +254,7 @@ impl Up {
         self.changes += 1;
         let pid = process.pid().unwrap_or_default();
         self.demo.say(&format!(
-            "{name}: {how} in {} (pid {pid}), log {}",
+            "{name}: {how} in {}{why} (pid {pid}), log {}",
             took(start),
             process.log().display()
         ));
