@@ -1,5 +1,7 @@
 //! Sends a host its plan: at once when it has another one, and after each change.
 
+use std::time::Duration;
+
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::{Plan, coordinator_message},
@@ -17,39 +19,60 @@ pub(super) struct Known {
     pub(super) digest: String,
 }
 
+/// Also without a signal: one may go to the session that this one has replaced.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// Runs until the agent stops taking plans or the host is gone; says why.
 pub(super) async fn send(context: &Context, host: &HostName, to_agent: &ToAgent, known: Known) -> Status {
     // Before the first look, so that no change falls in between.
     let changed = context.handle.host_signal(host);
-    let mut sent = known.generation;
-    let mut first = true;
+    let mut sent = match first(context, host, to_agent, &known).await {
+        Ok(generation) => generation,
+        Err(status) => return status,
+    };
     loop {
-        let plan = match render(context, host) {
-            Ok(Some(plan)) => plan,
-            Ok(None) => return Status::permission_denied("this host was removed"),
+        // Either way there may be something new.
+        let _ = tokio::time::timeout(LOOK_EVERY, changed.notified()).await;
+        let newest = context.handle.snapshot().fleet.hosts.get(host).map(|h| h.plan_generation);
+        if newest.is_some_and(|generation| generation <= sent) {
+            continue;
+        }
+        sent = match render(context, host) {
+            Ok(plan) => match give(to_agent, host, &plan).await {
+                Ok(()) => plan.generation,
+                Err(status) => return status,
+            },
             Err(status) => return status,
         };
-        // At first also under the same generation, if the content differs: the agent then raises the alarm.
-        let due = plan.generation > sent || (first && plan.digest() != known.digest);
-        if due {
-            sent = plan.generation;
-            tracing::debug!(%host, generation = sent, tenants = plan.tenants.len(), "sending plan");
-            let plan = message(coordinator_message::Message::Plan(Plan::from(&plan)));
-            if tokio::time::timeout(PATIENCE, to_agent.send(plan)).await.is_err() {
-                return Status::deadline_exceeded("the agent takes no messages");
-            }
-        }
-        first = false;
-        changed.notified().await;
     }
 }
 
-fn render(context: &Context, host: &HostName) -> Result<Option<HostPlan>, Status> {
+/// The plan, if the agent has another one. Also under the same generation, if the content differs: the agent then raises
+/// the alarm.
+async fn first(context: &Context, host: &HostName, to_agent: &ToAgent, known: &Known) -> Result<u64, Status> {
+    let plan = render(context, host)?;
+    if plan.generation > known.generation || plan.digest() != known.digest {
+        give(to_agent, host, &plan).await?;
+    }
+    Ok(plan.generation)
+}
+
+async fn give(to_agent: &ToAgent, host: &HostName, plan: &HostPlan) -> Result<(), Status> {
+    tracing::debug!(%host, generation = plan.generation, tenants = plan.tenants.len(), "sending plan");
+    let message = message(coordinator_message::Message::Plan(Plan::from(plan)));
+    match tokio::time::timeout(PATIENCE, to_agent.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Status::deadline_exceeded("the agent takes no messages")),
+    }
+}
+
+fn render(context: &Context, host: &HostName) -> Result<HostPlan, Status> {
     let state = context.handle.snapshot();
     let plan =
         views::host_plan(&state, context.handle.settings(), host, |tenant| context.open_secrets(tenant));
-    plan.map_err(|error| {
+    let plan = plan.map_err(|error| {
         tracing::error!(%host, %error, "no plan can be made for this host");
         status::seal(&error)
-    })
+    })?;
+    plan.ok_or_else(|| Status::permission_denied("this host was removed"))
 }
