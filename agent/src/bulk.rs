@@ -42,6 +42,8 @@ const CHUNK: usize = 64 << 10;
 const OUTBOX: usize = 8;
 /// The coordinator forgets a stream id after 10 s.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the coordinator to take the last messages and close its side.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lines shown when the request does not say, and at most.
 const TAIL: (u32, u32) = (200, 100_000);
 /// Between the polite and the hard signal to a command whose client has gone.
@@ -55,19 +57,22 @@ pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
     let (up, messages) = mpsc::channel(OUTBOX);
     // The channel is empty and has room: this cannot fail.
     let _ = up.try_send(AttachUp { message: Some(attach_up::Message::StreamId(open.stream_id)) });
-    let down = match timeout(OPEN_TIMEOUT, client.attach(ReceiverStream::new(messages))).await {
+    let mut down = match timeout(OPEN_TIMEOUT, client.attach(ReceiverStream::new(messages))).await {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) => return tracing::warn!("a stream could not be opened: {status}"),
         Err(_) => return tracing::warn!("a stream could not be opened in time"),
     };
     let outcome = match open.target {
-        Some(open_stream::Target::Logs(request)) => logs(&host, request, &up, down).await,
-        Some(open_stream::Target::Exec(start)) => exec(&host, start, &up, down).await,
+        Some(open_stream::Target::Logs(request)) => logs(&host, request, &up, &mut down).await,
+        Some(open_stream::Target::Exec(start)) => exec(&host, start, &up, &mut down).await,
         None => Err("the request names neither logs nor a command".to_owned()),
     };
     if let Err(why) = outcome {
         let _ = up.send(AttachUp { message: Some(attach_up::Message::Error(why)) }).await; // the client may be gone
     }
+    drop(up);
+    // Dropping our receiving half at once would cancel the call with the last messages still on their way.
+    let _ = timeout(CLOSE_TIMEOUT, async { while let Ok(Some(_)) = down.message().await {} }).await;
 }
 
 fn tenant(name: &str) -> Result<TenantName, String> {
@@ -78,7 +83,7 @@ async fn logs(
     host: &Host,
     request: StreamLogsRequest,
     up: &Up,
-    mut down: Streaming<AttachDown>,
+    down: &mut Streaming<AttachDown>,
 ) -> Result<(), String> {
     let name = tenant(&request.name)?;
     let container = match request.container() {
@@ -136,7 +141,12 @@ fn size(columns: u32, rows: u32) -> (u16, u16) {
     (dimension(columns, 80), dimension(rows, 24))
 }
 
-async fn exec(host: &Host, start: ExecStart, up: &Up, mut down: Streaming<AttachDown>) -> Result<(), String> {
+async fn exec(
+    host: &Host,
+    start: ExecStart,
+    up: &Up,
+    down: &mut Streaming<AttachDown>,
+) -> Result<(), String> {
     let (container, command) = command(&start)?;
     let tty = start.tty.then(|| size(start.columns, start.rows));
     let session = host.docker.exec_session(&container, &command, tty).await.map_err(|e| e.to_string())?;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     clock::now_ms,
     docker::DockerError,
-    execute::{await_postgres, settled},
+    execute::{await_postgres, boosted, settled},
     failpoints,
     golden::{Volumes, blocking},
     sql::{self, DatabaseIdentity},
@@ -106,7 +106,9 @@ async fn run_init(tenant: &Tenant, view: &View, stack: &Stack) -> Result<()> {
     let docker = &tenant.host.docker;
     let id = view.observed.odoo_image.as_ref().map(|f| f.id.clone()).unwrap_or_default();
     let name = &stack.init.name;
-    docker.create(&settled(tenant, &stack.init, &id).await?).await?;
+    let mut spec = settled(tenant, &stack.init, &id).await?;
+    spec.limits.nano_cpus = boosted(tenant).await?;
+    docker.create(&spec).await?;
     docker.start(name).await?;
     let code = tokio::select! {
         code = docker.wait(name) => code?,

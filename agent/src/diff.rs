@@ -69,7 +69,8 @@ impl Action {
         match self {
             Self::PullImage(Role::Postgres) => "image-postgres",
             Self::PullImage(Role::Odoo) => "image-odoo",
-            Self::RemoveNetwork | Self::CreateNetwork => "network",
+            // Making a container takes milliseconds and happens beside filling the database; starting it is the step that counts.
+            Self::RemoveNetwork | Self::CreateNetwork | Self::CreateContainer(_) => "network",
             Self::RemoveVolume(_) | Self::CreateVolume(_) | Self::WriteFiles | Self::RemoveDirectory => {
                 "volumes"
             }
@@ -79,13 +80,11 @@ impl Action {
             Self::AwaitPostgres
             | Self::StopContainer(Role::Postgres)
             | Self::RemoveContainer(Role::Postgres)
-            | Self::CreateContainer(Role::Postgres)
             | Self::UpdateLimits(Role::Postgres)
             | Self::StartContainer(Role::Postgres)
             | Self::RestartContainer(Role::Postgres) => "postgres",
             Self::StopContainer(Role::Odoo)
             | Self::RemoveContainer(Role::Odoo)
-            | Self::CreateContainer(Role::Odoo)
             | Self::UpdateLimits(Role::Odoo)
             | Self::StartContainer(Role::Odoo)
             | Self::RestartContainer(Role::Odoo) => "odoo",
@@ -410,7 +409,10 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
             list.add(4, 0, Action::CreateContainer(role), "it is not there");
             continue;
         }
-        if observed.container(role).is_some_and(|c| c.limits != stack.container(role).limits) {
+        // While it is being made a tenant has more CPU than its due.
+        if inputs.state.is_ready()
+            && observed.container(role).is_some_and(|c| c.limits != stack.container(role).limits)
+        {
             list.add(4, 0, Action::UpdateLimits(role), "the size has changed");
         }
     }

@@ -131,7 +131,14 @@ async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Actio
         Action::UpdateSettings => database::update_settings(tenant).await,
         Action::SkipDatabase => database::skip(tenant),
         Action::AwaitPostgres => await_postgres(tenant).await,
-        Action::AwaitOdoo => await_odoo(tenant).await,
+        Action::AwaitOdoo => {
+            let detail = await_odoo(tenant).await?;
+            // Ends the boost; where there was none this changes nothing.
+            for spec in [&stack.odoo, &stack.postgres] {
+                docker.update(&spec.name, &spec.limits).await?;
+            }
+            Ok(detail)
+        }
         _ => Ok(String::new()), // handled by `act`
     }
 }
@@ -203,12 +210,21 @@ async fn create(tenant: &Tenant, view: &View, stack: &Stack, role: Role) -> Resu
     };
     let id = facts.as_ref().map(|f| f.id.clone()).ok_or_else(no_stack)?;
     tenant.remember(false, |s| s.pin(role, reference, &id))?;
-    let spec = settled(tenant, stack.container(role), &id).await?;
+    let mut spec = settled(tenant, stack.container(role), &id).await?;
+    if !tenant.state().is_ready() {
+        spec.limits.nano_cpus = boosted(tenant).await?;
+    }
     match tenant.host.docker.create(&spec).await {
         // Made by an earlier try whose answer was lost; the next look compares it.
         Ok(()) | Err(DockerError::Conflict(_)) => Ok(String::new()),
         Err(e) => Err(e.into()),
     }
+}
+
+/// A tenant that is being made may use the whole CPU for the seconds that takes; once it is healthy its own limit holds.
+/// (Few are made at the same time, so the others still get theirs.)
+pub async fn boosted(tenant: &Tenant) -> Result<u64> {
+    Ok(u64::from(tenant.host.facts().await?.cpus.max(1)) * 1_000_000_000)
 }
 
 /// The spec with the image settled: the reference while it still means the pinned image (it reads better in

@@ -13,6 +13,7 @@ pub mod diff;
 pub mod docker;
 pub mod execute;
 pub mod failpoints;
+pub mod fake_docker;
 pub mod firewall;
 pub mod fsutil;
 pub mod golden;

@@ -151,7 +151,9 @@ async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
 
 async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match arguments.log_format {
         LogFormat::Human => log.init(),
         LogFormat::Json => log.json().init(),

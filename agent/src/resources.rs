@@ -91,7 +91,7 @@ pub fn own_memory() -> u64 {
 }
 
 fn permille(part: u64, whole: u64) -> u32 {
-    if whole == 0 { 0 } else { (part * 1000 / whole).min(1_000_000) as u32 }
+    (part * 1000).checked_div(whole).unwrap_or(0).min(1_000_000) as u32
 }
 
 /// Busy ticks, all ticks, CPUs.
@@ -139,6 +139,8 @@ pub fn host_networks(own: &[Ipv4Net]) -> Vec<Ipv4Net> {
 fn parse_routes(text: &str) -> Vec<Ipv4Net> {
     let parse = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // `*`: a blackhole, which uses no network.
+        let _interface = fields.first().filter(|name| **name != "*")?;
         let address = |at: usize| {
             u32::from_str_radix(fields.get(at)?, 16).ok().map(|n| Ipv4Addr::from(n.to_ne_bytes()))
         };
@@ -262,6 +264,7 @@ mod tests {
         let text = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
                     eth0 00000000 0102000A 0003 0 0 0 00000000 0 0 0\n\
                     eth0 0002000A 00000000 0001 0 0 0 00FFFFFF 0 0 0\n\
+                    * 0000C80A 00000000 0001 0 0 7701 0000FCFF 0 0 0\n\
                     docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0\n";
         let found: Vec<String> = parse_routes(text).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["10.0.2.0/24", "172.17.0.0/16"]);

@@ -138,7 +138,7 @@ fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
 
 /// `shared_buffers` follows the memory at the container's birth; a resize leaves it, or PostgreSQL would restart.
 fn postgres_tuning(limits: &Limits) -> Vec<String> {
-    let buffers_mib = (limits.memory_bytes / 4 >> 20).clamp(16, 1024);
+    let buffers_mib = ((limits.memory_bytes / 4) >> 20).clamp(16, 1024);
     [format!("shared_buffers={buffers_mib}MB"), format!("max_connections={MAX_CONNECTIONS}")]
         .into_iter()
         .flat_map(|setting| ["-c".to_owned(), setting])

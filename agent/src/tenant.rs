@@ -4,7 +4,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use isyone_proto::{
@@ -113,6 +116,8 @@ pub struct Tenant {
     stale: bool,
     /// `None` until the first look at a tenant without a state file.
     state: Mutex<Option<TenantState>>,
+    /// Steps were shown that are not on disk yet.
+    unsaved: AtomicBool,
     newest: watch::Receiver<Option<Desired>>,
 }
 
@@ -131,7 +136,7 @@ impl Tenant {
         let state = TenantState::load(&host.directory(&plan), &plan);
         // A copy older than one seen here stays down even if the ledger was lost.
         let stale = stale || state.as_ref().is_some_and(|s| s.epoch > plan.epoch);
-        Self { host, plan, stale, state: Mutex::new(state), newest }
+        Self { host, plan, stale, state: Mutex::new(state), unsaved: AtomicBool::new(false), newest }
     }
 
     /// Its name.
@@ -158,6 +163,7 @@ impl Tenant {
         let mut guard = self.lock();
         let state = guard.get_or_insert_with(|| TenantState::new(&self.plan));
         change(state);
+        self.unsaved.store(false, Ordering::Relaxed);
         let directory = self.directory();
         let saved = fsutil::private_dir(&directory).and_then(|()| state.save(&directory, durable));
         drop(guard);
@@ -170,6 +176,7 @@ impl Tenant {
         if let Some(state) = self.lock().as_mut() {
             change(state);
         }
+        self.unsaved.store(true, Ordering::Relaxed);
         self.show_steps();
     }
 
@@ -192,6 +199,10 @@ impl Tenant {
     /// Looks, compares and acts until nothing is left to do; the status ends on the board.
     pub async fn settle(&self) -> Result<View> {
         let outcome = self.rounds().await;
+        if self.unsaved.load(Ordering::Relaxed) && self.directory().is_dir() {
+            // The steps would only begin anew after a restart of the agent: not worth failing for.
+            let _ = self.remember(false, |_| ());
+        }
         match &outcome {
             Err(TenantError::Interrupted) => {}
             Err(TenantError::Docker(DockerError::Unreachable(why))) => {
@@ -371,7 +382,8 @@ impl Tenant {
         }
         let mut state = self.state();
         let adopted = steps::adopt_operation(&mut state, &self.plan, now_ms());
-        if steps::close(&mut state, now_ms()) || adopted || state.epoch < self.plan.epoch {
+        let unsaved = self.unsaved.load(Ordering::Relaxed);
+        if steps::close(&mut state, now_ms()) || adopted || unsaved || state.epoch < self.plan.epoch {
             state.epoch = state.epoch.max(self.plan.epoch);
             self.remember(false, |s| *s = state)?;
         }

@@ -1,0 +1,269 @@
+//! The reconciler over a fake engine: dies at every call, meets refusals and lost answers, and must always end with the
+//! planned stack, once, with its own keys.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use isyone_agent::{
+    config::DataDir,
+    fake_docker::{FakeDocker, Faults},
+    host::{Host, Pace},
+    reconcile::{self, InForce},
+    status::{Progress, Status},
+    testing::{host_plan, tenant_plan},
+};
+use isyone_proto::plan::{DesiredState, TenantPlan};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+struct Life {
+    host: Arc<Host>,
+    plans: watch::Sender<InForce>,
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+    generation: u64,
+}
+
+fn in_force(generation: u64, tenants: &[TenantPlan]) -> InForce {
+    InForce { plan: Some(Arc::new(host_plan(generation, tenants.to_vec()))), stale: vec![] }
+}
+
+impl Life {
+    fn begin(fake: &Arc<FakeDocker>, dir: &Path, tenants: &[TenantPlan]) -> Self {
+        let data = DataDir::new(dir.join("agent"));
+        data.create().unwrap();
+        let host = Arc::new(
+            Host::new(fake.clone(), fake.clone(), data, [127, 0, 0, 1].into(), Pace::hasty()).unwrap(),
+        );
+        let (plans, receiver) = watch::channel(in_force(1, tenants));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(reconcile::run(host.clone(), receiver, stop.clone()));
+        Self { host, plans, task, stop, generation: 1 }
+    }
+
+    fn plan(&mut self, tenants: &[TenantPlan]) {
+        self.generation += 1;
+        self.plans.send_replace(in_force(self.generation, tenants));
+    }
+
+    fn status(&self, name: &str) -> Option<Status> {
+        self.host.board.get(&name.parse().unwrap())
+    }
+
+    async fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let poll = async {
+            while !condition(self) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if timeout(Duration::from_secs(20), poll).await.is_err() {
+            panic!("{what} never came; board: {:#?}", self.host.board.entries());
+        }
+    }
+
+    async fn converged(&self, plan: &TenantPlan) {
+        let fits = |s: &Status| s.progress == Progress::Converged && s.generation == plan.generation;
+        self.wait("convergence", |l| l.status(plan.name.as_str()).as_ref().is_some_and(fits)).await;
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn assert_one_running_stack(fake: &FakeDocker, name: &str) {
+    let (containers, networks, volumes) = fake.things();
+    let of = |list: &[String]| list.iter().filter(|n| n.contains(name)).cloned().collect::<Vec<_>>();
+    assert_eq!(of(&containers), [format!("odoo_{name}"), format!("postgres_{name}")]);
+    assert_eq!(of(&networks), [format!("isyone_{name}")]);
+    assert_eq!(of(&volumes), [format!("odoo_data_{name}"), format!("pgdata_{name}")]);
+    assert_eq!(of(&fake.running()), of(&containers));
+    assert_ne!(fake.database_keys(name).as_deref(), None);
+    assert_eq!(fake.violations(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_at_every_call_of_a_cold_create_ends_in_one_running_stack() {
+    let plan = tenant_plan("alfa");
+    for call in 1.. {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = FakeDocker::new(dir.path(), call);
+        fake.die_at(Some(call));
+        let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+        let died = tokio::select! {
+            () = fake.died() => true,
+            () = life.converged(&plan) => false,
+        };
+        life.end().await;
+        if !died {
+            assert!(call > 10, "a create has many calls");
+            return;
+        }
+        fake.die_at(None);
+        let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+        life.converged(&plan).await;
+        assert_one_running_stack(&fake, "alfa");
+        life.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_at_every_call_of_a_golden_create_ends_in_one_running_stack() {
+    let (alfa, beta) = (tenant_plan("alfa"), tenant_plan("beta"));
+    let both = [alfa.clone(), beta.clone()];
+    for call in 1.. {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = FakeDocker::new(dir.path(), call);
+        let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&alfa));
+        life.converged(&alfa).await;
+        life.end().await;
+        let source = fake.database_keys("alfa");
+        fake.die_at(Some(call));
+        let life = Life::begin(&fake, dir.path(), &both);
+        let died = tokio::select! {
+            () = fake.died() => true,
+            () = life.converged(&beta) => false,
+        };
+        life.end().await;
+        fake.die_at(None);
+        let life = Life::begin(&fake, dir.path(), &both);
+        life.converged(&beta).await;
+        assert_one_running_stack(&fake, "beta");
+        assert!(!fake.log().iter().any(|l| l.contains("odoo_beta_init")), "it came from the snapshot");
+        assert_eq!(fake.database_keys("alfa"), source, "alfa was left alone");
+        assert_ne!(fake.database_keys("beta"), source, "beta has its own keys");
+        life.end().await;
+        if !died {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_and_lost_answers_only_cost_time() {
+    for seed in 0..12 {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = FakeDocker::new(dir.path(), seed * 7919 + 1);
+        fake.set_faults(Faults { refused: 120, answer_lost: 80, init_fails: 300 });
+        let plans = ["alfa", "beta", "gama"].map(tenant_plan);
+        let life = Life::begin(&fake, dir.path(), &plans);
+        for plan in &plans {
+            life.converged(plan).await;
+            assert_one_running_stack(&fake, plan.name.as_str());
+        }
+        life.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_agent_touches_nothing_that_is_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let plan = tenant_plan("alfa");
+    let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    life.end().await;
+    let before = fake.log().len();
+    let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(fake.log().len(), before, "{:?}", &fake.log()[before..]);
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_from_suspension_to_purge() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let mut plan = tenant_plan("alfa");
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    let keys = fake.database_keys("alfa");
+    for (desired, running) in [
+        (DesiredState::Suspended, 0),
+        (DesiredState::Running, 2),
+        (DesiredState::Quarantined, 0),
+        (DesiredState::Running, 2),
+    ] {
+        plan.desired = desired;
+        plan.generation += 1;
+        life.plan(std::slice::from_ref(&plan));
+        life.converged(&plan).await;
+        assert_eq!(fake.running().len(), running, "{desired:?}");
+    }
+    assert_eq!(fake.database_keys("alfa"), keys, "a restored tenant has its data");
+    plan.desired = DesiredState::Purged;
+    plan.quarantine_until = Some(i64::MAX);
+    plan.generation += 1;
+    life.plan(std::slice::from_ref(&plan));
+    life.wait("taking down", |_| fake.things().0.is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(fake.things().2.len(), 2, "the quarantine is not over");
+    assert!(!life.status("alfa").unwrap().absent);
+    plan.purge_now = true;
+    plan.generation += 1;
+    life.plan(std::slice::from_ref(&plan));
+    life.wait("absence", |l| l.status("alfa").is_some_and(|s| s.absent)).await;
+    assert_eq!(fake.things(), (vec![], vec![], vec![]));
+    assert_eq!(fake.violations(), Vec::<String>::new());
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_no_plan_names_is_stopped_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let plan = tenant_plan("alfa");
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    life.plan(&[]);
+    life.wait("the stop", |_| fake.running().is_empty()).await;
+    assert_eq!(fake.things().0.len(), 2);
+    assert_eq!(fake.things().2.len(), 2);
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let plan = tenant_plan("alfa");
+    let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    fake.kill("odoo_alfa", 137);
+    life.wait("the restart", |_| fake.running().len() == 2).await;
+    fake.set_unhealthy("odoo_alfa", true);
+    life.wait("the finding", |l| l.status("alfa").is_some_and(|s| s.progress == Progress::Unhealthy)).await;
+    assert!(life.status("alfa").unwrap().message.contains("told to be unhealthy"));
+    fake.set_unhealthy("odoo_alfa", false);
+    life.converged(&plan).await;
+    fake.set_down(true);
+    life.wait("the alarm", |l| !l.host.board.docker_error().is_empty()).await;
+    fake.set_down(false);
+    life.wait("the all-clear", |l| l.host.board.docker_error().is_empty()).await;
+    life.converged(&plan).await;
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_image_fails_with_the_registrys_words_and_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let mut plan = tenant_plan("alfa");
+    plan.odoo_image = "odoo:99.9".parse().unwrap();
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.wait("the failure", |l| l.status("alfa").is_some_and(|s| s.progress == Progress::Failing)).await;
+    let status = life.status("alfa").unwrap();
+    assert!(
+        status.message.contains("manifest unknown") && status.message.contains("check the image's name"),
+        "{}",
+        status.message
+    );
+    assert_eq!(fake.things(), (vec![], vec![], vec![]), "nothing half-made is left");
+    plan.odoo_image = "odoo:18.0".parse().unwrap();
+    plan.generation += 1;
+    life.plan(std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    assert!(life.status("alfa").unwrap().containers[0].image_digest.contains("pulled"));
+    life.end().await;
+}
