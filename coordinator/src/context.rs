@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    edges::Edges,
     fleet::{Sealed, Tenant},
     metrics::Metrics,
     pki::Pki,
@@ -33,6 +34,8 @@ pub struct Context {
     pub sealer: Sealer,
     /// To the agents.
     pub streams: Arc<Streams>,
+    /// Who asks for routes.
+    pub edges: Edges,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops: ends every stream.

@@ -3,12 +3,12 @@
 //!
 //! Not here: what the documents say (publish, probes) and gRPC (server).
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use axum::{
     Router,
-    extract::{Path, State as Shared},
+    extract::{ConnectInfo, Path, State as Shared},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -69,7 +69,12 @@ async fn own_metrics(Shared(web): Shared<Web>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
-async fn traefik(Shared(web): Shared<Web>, headers: HeaderMap) -> Response {
+async fn traefik(
+    Shared(web): Shared<Web>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    web.context.edges.asked(from.ip(), tokio::time::Instant::now());
     serve(&web.published.load().traefik, &headers)
 }
 

@@ -7,6 +7,7 @@ pub mod change;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod edges;
 pub mod enroll;
 pub mod files;
 pub mod fleet;

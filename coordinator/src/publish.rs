@@ -189,12 +189,14 @@ impl Publisher {
             }
             let state = context.handle.snapshot();
             let inputs = Inputs::of(&state, context.handle.settings());
+            let mut rejected = Vec::new();
             if !inputs.same(&self.inputs) {
                 self.inputs = inputs;
-                let rejected = self.render(&state);
-                self.tell(rejected).await;
+                rejected = self.render(&state);
             }
             self.write();
+            context.edges.published(state.version, false);
+            self.tell(rejected).await;
             drop(state);
             tokio::time::sleep(PAUSE).await;
         }
@@ -206,15 +208,19 @@ impl Publisher {
         let routes: Vec<_> = views::routes(state, settings).map(route).collect();
         let rendered = traefik::render(&options(config), &routes);
         let targets = targets(state, config);
+        let mut changed = false;
         let published = Published {
             traefik: Document::new(rendered.json),
             targets: Job::ALL.map(|job| Document::new(isyone_monitoring::render(job, &targets))),
         };
         if published.traefik != self.current.load().traefik {
             self.context.metrics.publications.inc();
+            changed = true;
             tracing::debug!(routes = routes.len(), "Traefik's configuration changed");
         }
         self.current.store(Arc::new(published));
+        // After the document is there: who asks from now on gets it.
+        self.context.edges.published(state.version, changed);
         let rejected: BTreeSet<_> = rendered.rejected.into_iter().collect();
         self.context.metrics.rejected_routes.set(i64::try_from(rejected.len()).unwrap_or(i64::MAX));
         let new = rejected.difference(&self.rejected).cloned().collect();

@@ -31,6 +31,7 @@ use crate::{
     clock,
     config::{Config, ConfigError},
     context::Context,
+    edges::Edges,
     enroll::Enrollment,
     http::{self, Web},
     listener::{self, Connections},
@@ -155,6 +156,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         pki,
         sealer: parts.sealer,
         streams: Arc::new(Streams::default()),
+        edges: Edges::default(),
         metrics: Arc::new(Metrics::default()),
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
@@ -273,8 +275,8 @@ async fn serve_enrollment(incoming: listener::Incoming, context: Arc<Context>) {
 
 async fn serve_http(listener: TcpListener, web: Web) {
     let stop = web.context.stop.clone();
-    let served =
-        axum::serve(listener, http::router(web)).with_graceful_shutdown(stop.cancelled_owned()).await;
+    let service = http::router(web).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "HTTP ended");
     }

@@ -390,6 +390,28 @@ async fn a_stop_ends_streams_and_a_restart_keeps_tenants_routes_and_admission() 
 }
 
 #[tokio::test]
+async fn the_end_of_a_create_is_told_when_the_edge_has_its_route() {
+    let fixture = start().await;
+    let host = fixture.join("h1").await;
+    let mut agent = Agent::connect(&host).await;
+    // An edge: it asks again and again.
+    for _ in 0..2 {
+        fixture.http("/traefik/config").await;
+    }
+    let id = fixture.create("alfa").await.operation.unwrap().id;
+    let request = v1::WatchOperationRequest { id };
+    let mut operations = OperationServiceClient::new(fixture.admin.clone());
+    let mut watch = operations.watch_operation(request).await.unwrap().into_inner();
+    soon(watch.message()).await.unwrap().unwrap();
+    agent.plan_of(&["alfa"]).await;
+    agent.converge().await;
+    let early = tokio::time::timeout(std::time::Duration::from_millis(500), watch.message()).await;
+    assert!(early.is_err(), "{early:?}");
+    fixture.published("/traefik/config", "alfa.isy.one").await;
+    assert!(soon(watch.message()).await.unwrap().unwrap().done);
+}
+
+#[tokio::test]
 async fn lists_come_in_pages() {
     let (fixture, _host, mut agent) = with_alfa().await;
     for name in ["beta", "gama", "delta"] {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use isyone_proto::{
-    convert::{parse, parse_optional},
+    convert::{parse, parse_optional, unix_ms},
     ids::TenantName,
     pb::v1::{self, operation_service_server::OperationService},
 };
@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Answers, Api, STREAM_QUEUE, caller, page_size, status, tenants::unexpected, wire};
+use super::{Answers, Api, STREAM_QUEUE, caller, now, page_size, status, tenants::unexpected, wire};
 use crate::{
     change::{ChangeError, Command, Outcome},
     context::Context,
@@ -21,6 +21,8 @@ use crate::{
     writer::SubmitError,
 };
 
+/// An operation that ended longer ago has its route everywhere.
+const JUST_NOW_MS: i64 = 10_000;
 /// Changes of an operation are told at most this often: a busy fleet publishes many snapshots a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
@@ -88,6 +90,12 @@ impl OperationService for Api {
     }
 }
 
+/// Edges may still be about to take up its route: whoever watches is told of its end when visitors get through.
+fn just_ended(operation: &v1::Operation) -> bool {
+    let ended = operation.end_time.as_ref().map(unix_ms);
+    ended.is_some_and(|at| now() - at < JUST_NOW_MS)
+}
+
 /// Sends the operation whenever it differs from what was sent last. A slow caller misses states in between, never the
 /// last.
 async fn watch(context: Arc<Context>, id: Uuid, caller: mpsc::Sender<Result<v1::Operation, Status>>) {
@@ -95,9 +103,14 @@ async fn watch(context: Arc<Context>, id: Uuid, caller: mpsc::Sender<Result<v1::
     let mut changes = context.handle.subscribe();
     let mut told: Option<v1::Operation> = None;
     loop {
-        match find(&context.handle.snapshot(), id) {
+        let state = context.handle.snapshot();
+        match find(&state, id) {
             Ok(operation) => {
                 let done = operation.done;
+                if done && just_ended(&operation) {
+                    let edges = context.edges.take_up(state.version);
+                    tokio::select! { () = edges => {}, () = context.stop.cancelled() => {} }
+                }
                 if told.as_ref() != Some(&operation) {
                     told = Some(operation.clone());
                     if caller.send(Ok(operation)).await.is_err() {
