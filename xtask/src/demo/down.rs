@@ -90,6 +90,28 @@ fn remove_tenants(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Containers and volumes of this machine that have the names of the demo's tenant, but are somebody else's.
+pub(super) fn foreign(folder: &Path, tenant: &str) -> Result<Vec<String>> {
+    let books = books(&folder.join("agents"));
+    let lists: [&[&str]; 2] = [
+        &["ps", "--all", "--format", r#"{{.Names}} {{.Label "one.isy.uid"}} {{.Names}}"#],
+        &["volume", "ls", "--format", r#"{{.Name}} {{.Label "one.isy.uid"}} {{.Name}}"#],
+    ];
+    let names = ["odoo_", "postgres_", "odoo_data_", "pgdata_"].map(|kind| format!("{kind}{tenant}"));
+    let mut found = Vec::new();
+    for list in lists {
+        let all = output(&mut cmd("docker", list))?;
+        let others = all.lines().filter(|line| of_books(line, &books).is_none());
+        found.extend(
+            others
+                .filter_map(|line| line.split(' ').next())
+                .filter(|name| names.iter().any(|n| n == name))
+                .map(str::to_owned),
+        );
+    }
+    Ok(found)
+}
+
 /// What the agents have written about their tenants, as one text: only looked through for their uids.
 fn books(agents: &Path) -> String {
     let entries =

@@ -10,6 +10,7 @@ mod down;
 mod http;
 mod process;
 mod settings;
+mod site;
 mod status;
 mod up;
 
@@ -84,6 +85,8 @@ struct Ports {
     prometheus_port: Option<u16>,
 }
 
+/// Folder of the demo in the repository, unless told otherwise.
+const FOLDER: &str = ".demo";
 /// The first tenant.
 const TENANT: &str = "alfa";
 /// Its address.
@@ -91,7 +94,7 @@ const DOMAIN: &str = "alfa.isy.one";
 
 /// The command line's entry point.
 pub(crate) fn run_demo(args: &Args) -> Result<ExitCode> {
-    let folder = args.dir.clone().unwrap_or_else(|| paths::root().join(".demo"));
+    let folder = args.dir.clone().unwrap_or_else(|| paths::root().join(FOLDER));
     let folder = std::path::absolute(&folder)?;
     if matches!(args.verb, Some(Verb::Status)) {
         return status::print(&folder);

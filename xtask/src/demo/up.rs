@@ -1,9 +1,9 @@
 //! Bringing the demo up, step by step.
 
-use super::process::without_foreign;
 use super::settings::{Edition, Settings, need_free};
-use super::{Args, DOMAIN, Demo, Process, TENANT, agent_process, config, http, said, write_changed};
-use crate::cmd::{cargo, cmd, output, run, succeeds, took, wait_until};
+use super::site::Site;
+use super::{Args, DOMAIN, Demo, Process, TENANT, agent_process, config, down, http, write_changed};
+use crate::cmd::{cargo, output, run, succeeds, took, wait_until};
 use crate::{images, paths, setup};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
@@ -65,6 +65,9 @@ struct Up {
 impl Up {
     fn all(&mut self, args: &Args) -> Result<()> {
         // Better now than after minutes of building.
+        if self.demo.settings.is_single() {
+            need_own_names(&self.demo.folder)?;
+        }
         for process in self.demo.processes().iter().filter(|process| process.pid().is_none()) {
             need_free(&process.name, &self.demo.settings.listens(&process.name))?;
         }
@@ -293,6 +296,19 @@ impl Up {
     }
 }
 
+/// Data of a tenant that this demo did not make is never taken over, least of all that of a customer.
+fn need_own_names(folder: &Path) -> Result<()> {
+    let foreign = down::foreign(folder, TENANT)?;
+    if !foreign.is_empty() {
+        bail!(
+            "this machine's Docker has {} already, and not from this demo. `cargo xtask demo --hosts 2` leaves it \
+             alone: its hosts have Docker daemons of their own",
+            foreign.join(", ")
+        );
+    }
+    Ok(())
+}
+
 /// `isy-coordinator init`, once. The context is its last act, so without one the data is a beginning that was
 /// interrupted, and nothing uses it yet.
 fn init(demo: &Demo, data: &Path, process: &Process) -> Result<()> {
@@ -324,77 +340,7 @@ fn init(demo: &Demo, data: &Path, process: &Process) -> Result<()> {
     Ok(())
 }
 
-/// Where an agent runs: this machine, or inside a test host's network.
-struct Site {
-    name: String,
-    advertise: String,
-    docker: String,
-    host: Option<crate::hosts::Host>,
-}
-
-impl Site {
-    fn of(demo: &Demo, name: &str) -> Result<Self> {
-        if demo.settings.is_single() {
-            let docker =
-                std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-            return Ok(Self { name: name.to_owned(), advertise: "127.0.0.1".to_owned(), docker, host: None });
-        }
-        let host = demo.hosts()?.host(name)?;
-        let docker = format!("unix://{}", host.socket().display());
-        Ok(Self { name: name.to_owned(), advertise: host.ip(), docker, host: Some(host) })
-    }
-
-    /// `isy-agent ARGS… --data-dir …`, there.
-    fn agent(&self, demo: &Demo, args: &[&str], more: impl FnOnce(&mut Command)) -> Command {
-        let program = demo.path("bin/isy-agent");
-        let mut command = match &self.host {
-            Some(host) => host.exec(program, args),
-            None => cmd(&program.to_string_lossy(), args),
-        };
-        without_foreign(&mut command);
-        more(&mut command);
-        command.arg("--data-dir").arg(demo.path("agents").join(&self.name));
-        command
-    }
-}
-
 impl Demo {
-    /// Lets the host join, unless it has; true when it joined now.
-    fn join(&self, site: &Site) -> Result<bool> {
-        let data = self.path("agents").join(&site.name);
-        if data.join("agent.toml").exists() {
-            return Ok(false);
-        }
-        // An interrupted join: its key is lost with this, so the coordinator must forget the name.
-        if data.exists() {
-            fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
-        }
-        if succeeds(&mut self.isyctl(&["host", "show", &site.name])) {
-            output(&mut self.isyctl(&["host", "remove", &site.name, "--yes"]))?;
-        }
-        let token =
-            output(&mut self.isyctl(&["host", "token", "--host", &site.name, "--ttl", "10m", "-o", "name"]))?;
-        let file = self.path("run").join(format!("token-{}", site.name));
-        fs::write(&file, "")?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        fs::write(&file, token)?;
-        let coordinator = format!("{}:{}", self.settings.address(), self.settings.enroll);
-        let args =
-            ["join", "--coordinator", &coordinator, "--name", &site.name, "--advertise", &site.advertise];
-        let joined = output(&mut site.agent(self, &args, |command| {
-            command.arg("--token-file").arg(&file);
-        }));
-        fs::remove_file(&file)?;
-        joined.with_context(|| format!("{} cannot join", site.name))?;
-        self.say(&format!("{}: joined with a single-use token, address {}", site.name, site.advertise));
-        Ok(true)
-    }
-
-    fn host_is_ready(&self, host: &str) -> bool {
-        said(&mut self.isyctl(&["host", "show", host, "-o", "yaml"]))
-            .is_some_and(|text| text.lines().any(|line| line.trim() == "state: ready"))
-    }
-
     /// What a shell needs to use `isyctl`.
     fn write_environment(&self) -> Result<()> {
         let (file, bin, context) = (self.path("env"), self.path("bin"), self.context());
@@ -411,6 +357,8 @@ impl Demo {
         let credentials = output(&mut self.isyctl(&["tenant", "credentials", TENANT]))?;
         let (edge, ports) = (self.edge(), &self.settings);
         let env = self.path("env");
+        let is_usual = self.folder == paths::root().join(super::FOLDER);
+        let dir = if is_usual { String::new() } else { format!(" --dir {}", self.folder.display()) };
         println!("\nThe demo runs, after {}. Log in:\n\n{credentials}\n", took(self.start));
         println!("  from this machine     curl -H 'Host: {DOMAIN}' {edge}/web/login");
         println!("  in a browser          add the line `127.0.0.1 {DOMAIN}` to /etc/hosts");
@@ -421,8 +369,8 @@ impl Demo {
         println!("  isyctl tenant create beta");
         println!("  isyctl tenant list");
         println!("  isyctl events");
-        println!("  cargo xtask demo status");
-        println!("  cargo xtask demo --down     # removes it all, tenants included");
+        println!("  cargo xtask demo{dir} status");
+        println!("  cargo xtask demo{dir} --down     # removes it all, tenants included");
         Ok(())
     }
 }
