@@ -369,8 +369,8 @@ impl Demo {
         println!("  isyctl tenant create beta");
         println!("  isyctl tenant list");
         println!("  isyctl events");
-        println!("  cargo xtask demo{dir} status");
-        println!("  cargo xtask demo{dir} --down     # removes it all, tenants included");
+        println!("  cargo xtask demo status{dir}");
+        println!("  cargo xtask demo --down{dir}     # removes it all, tenants included");
         Ok(())
     }
 }
