@@ -79,12 +79,14 @@ pub fn render(plan: &HostPlan) -> String {
         let _ = writeln!(text, "    elements = {}", set(subnets.iter().map(|s| format!("{s} . {s}"))));
     }
     text += "  }\n";
-    text += "  chain from_tenant {\n    ip saddr . ip daddr @own_network accept\n";
+    // This host first: the gateway's address lies in the tenant's own network.
+    text += "  chain from_tenant {\n";
+    text += &to_edge("fib daddr type local");
+    text += "    fib daddr type local counter drop comment \"this host\"\n";
+    text += "    ip saddr . ip daddr @own_network accept\n";
     let _ = writeln!(text, "    ip daddr {range} counter drop comment \"another tenant\"");
     let _ =
         writeln!(text, "    tcp dport {ports} counter drop comment \"published ports, on whatever address\"");
-    text += &to_edge("fib daddr type local");
-    text += "    fib daddr type local counter drop comment \"this host\"\n";
     if !protected.is_empty() {
         text += &to_edge(&format!("ip daddr {}", set(&protected)));
         let _ = writeln!(text, "    ip daddr {} counter drop comment \"the control plane\"", set(&protected));
