@@ -6,6 +6,7 @@
 //! of its own, so one user taking its seal away leaves the others'. Not for production, nor for `setup`.
 
 use crate::cmd::{cmd, output, say, succeeds};
+use crate::hosts::net;
 use anyhow::Result;
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -21,17 +22,25 @@ pub(crate) enum Holder {
 
 /// The range that tenants get their subnets from, and the test hosts' network.
 const TENANTS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 200, 0, 0), 14);
-const NETWORKS: [(Ipv4Addr, u8); 2] = [TENANTS, (Ipv4Addr::new(172, 30, 77, 0), 24)];
+
+fn networks() -> [(Ipv4Addr, u8); 2] {
+    [TENANTS, (Ipv4Addr::new(172, 30, net::number(), 0), 24)]
+}
+
+/// The routes' metric: of its own for each holder and each set of hosts.
+fn metric(holder: Holder) -> u32 {
+    holder as u32 + 100 * u32::from(net::number().abs_diff(net::DEFAULT_NET))
+}
 
 /// Puts the routes in place. A network that this machine itself needs is left open, with a warning.
 pub(crate) fn on(holder: Holder) -> Result<()> {
     let needed = neighbours();
-    for (network, bits) in NETWORKS {
+    for (network, bits) in networks() {
         if let Some(ip) = needed.iter().find(|ip| contains(network, bits, **ip)) {
             say!("warning: {network}/{bits} is not sealed off, because this machine needs {ip} in it");
             continue;
         }
-        let (net, metric) = (format!("{network}/{bits}"), (holder as u32).to_string());
+        let (net, metric) = (format!("{network}/{bits}"), metric(holder).to_string());
         output(&mut cmd("ip", ["route", "replace", "blackhole", &net, "metric", &metric]))?;
     }
     // Only where Docker has its chain; and not twice.
@@ -43,8 +52,8 @@ pub(crate) fn on(holder: Holder) -> Result<()> {
 
 /// Takes this holder's routes away.
 pub(crate) fn off(holder: Holder) {
-    for (network, bits) in NETWORKS {
-        let (net, metric) = (format!("{network}/{bits}"), (holder as u32).to_string());
+    for (network, bits) in networks() {
+        let (net, metric) = (format!("{network}/{bits}"), metric(holder).to_string());
         // Not an error: it may not be there.
         succeeds(&mut cmd("ip", ["route", "del", "blackhole", &net, "metric", &metric]));
     }
@@ -56,7 +65,7 @@ pub(crate) fn off(holder: Holder) {
 /// Test tenants have nothing to say to the outside (Odoo's own news and licence checks, for example).
 fn uplink_rule(holder: Holder) -> Option<String> {
     let (network, bits) = TENANTS;
-    let (uplink, name) = (uplink()?, holder as u32);
+    let (uplink, name) = (uplink()?, metric(holder));
     Some(format!("-s {network}/{bits} -o {uplink} -m comment --comment isyone-seal-{name} -j DROP"))
 }
 

@@ -19,7 +19,7 @@ const HTTP: u16 = 17_480;
 const EDGE: u16 = 17_080;
 const AGENT_HTTP: u16 = 17_481;
 /// This machine as its hosts see it: the coordinator and the edge are here.
-pub const GATEWAY: &str = "172.30.77.1";
+pub const GATEWAY: &str = "172.30.78.1";
 
 /// One machine with an agent.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl Cell {
                     hosts(&["load", &name, image]).ok();
                 }
             }
-            let namespace = PathBuf::from(format!("/run/netns/isy-{name}"));
+            let namespace = PathBuf::from(format!("/run/netns/isy78-{name}"));
             let data = self.path(&format!("agent-{name}"));
             self.hosts.push(Host { name, docker, address, data, agent: None, namespace });
         }
@@ -283,5 +283,12 @@ fn hosts_state() -> PathBuf {
 /// `cargo xtask hosts …` for the tests' hosts.
 pub fn hosts(args: &[&str]) -> Output {
     let mut command = Command::new(binary("xtask"));
-    run(command.arg("hosts").arg("--state").arg(hosts_state()).args(args).current_dir(root()))
+    // A network of their own: a demo's hosts may be up on this machine.
+    run(command
+        .env("ISYONE_HOSTS_NET", "78")
+        .arg("hosts")
+        .arg("--state")
+        .arg(hosts_state())
+        .args(args)
+        .current_dir(root()))
 }

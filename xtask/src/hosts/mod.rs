@@ -2,13 +2,13 @@
 //!
 //! A host is a network namespace with an address on the bridge `br-isyone` and a Docker daemon of its own:
 //! own images, containers, ports and firewall. Processes and mounts are the machine's. The machine itself is
-//! `172.30.77.1` on that bridge, host `h1` is `172.30.77.11`. All state of host `hN` is in `STATE/hN`:
+//! `172.30.77.1` on that bridge, host `h1` is `172.30.77.11` (`ISYONE_HOSTS_NET=78` makes it another set, with `172.30.78.…`). All state of host `hN` is in `STATE/hN`:
 //! the socket is `STATE/hN/run/docker.sock`, the data root `STATE/hN/data`, the daemon's log `STATE/hN/log`.
 //! There is one such set of hosts per machine; `down` ends and removes what `up` made, and nothing else.
 
 mod daemon;
 mod load;
-mod net;
+pub(crate) mod net;
 
 use crate::cmd::{cmd, need_root, output, say, took, wait_until};
 use crate::{engine, paths, seal};
@@ -263,7 +263,7 @@ impl Host {
 
     /// Its address, reachable from this machine and from the other hosts.
     pub(crate) fn ip(&self) -> String {
-        format!("{}.{}", net::SUBNET, 10 + u16::from(self.number))
+        format!("{}.{}", net::subnet(), 10 + u16::from(self.number))
     }
 
     /// The Docker daemon's socket.
@@ -308,7 +308,7 @@ impl Host {
     }
 
     fn namespace(&self) -> String {
-        format!("isy-{}", self.name())
+        format!("isy{}-{}", net::mark(), self.name())
     }
 
     fn namespace_file(&self) -> PathBuf {

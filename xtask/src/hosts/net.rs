@@ -8,9 +8,31 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+/// The third number of the hosts' addresses, unless [`VARIABLE`] says another.
+pub(crate) const DEFAULT_NET: u8 = 77;
+/// The environment variable that gives this process another network: two sets of hosts (a demo's and a test's) can then
+/// stand side by side on one machine.
+const VARIABLE: &str = "ISYONE_HOSTS_NET";
+
+/// The third number of the hosts' addresses.
+pub(crate) fn number() -> u8 {
+    std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_NET)
+}
+
+/// What distinguishes this set's names from the default's; empty for the default.
+pub(super) fn mark() -> String {
+    if number() == DEFAULT_NET { String::new() } else { number().to_string() }
+}
+
 /// The first three numbers of every host's address; the machine is `.1`.
-pub(super) const SUBNET: &str = "172.30.77";
-const BRIDGE: &str = "br-isyone";
+pub(super) fn subnet() -> String {
+    format!("172.30.{}", number())
+}
+
+fn bridge() -> String {
+    format!("br-isyone{}", mark())
+}
+
 const CUT: &str = "isyone-cut";
 /// The kernel's default of 128 is used up by a handful of daemons and their containers.
 const INOTIFY_INSTANCES: u32 = 1024;
@@ -29,15 +51,18 @@ pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    let route = output(&mut ip(&format!("-4 route show {SUBNET}.0/24 type unicast")))?;
+    let route = output(&mut ip(&format!("-4 route show {}.0/24 type unicast", subnet())))?;
     if !route.is_empty() {
-        bail!("this machine uses {SUBNET}.0/24 already ({route}), which the test hosts need");
+        bail!(
+            "this machine uses {}.0/24 already ({route}), which the test hosts need; {VARIABLE}=78 takes another network",
+            subnet()
+        );
     }
-    output(&mut ip(&format!("link add {BRIDGE} type bridge")))
+    output(&mut ip(&format!("link add {} type bridge", bridge())))
         .context("cannot make the test hosts' bridge")?;
-    output(cmd("ip", ["link", "set", BRIDGE, "alias"]).arg(state))?;
-    output(&mut ip(&format!("addr add {SUBNET}.1/24 dev {BRIDGE}")))?;
-    output(&mut ip(&format!("link set {BRIDGE} up")))?;
+    output(cmd("ip", ["link", "set", &bridge(), "alias"]).arg(state))?;
+    output(&mut ip(&format!("addr add {}.1/24 dev {}", subnet(), bridge())))?;
+    output(&mut ip(&format!("link set {} up", bridge())))?;
     for rule in forward_rules() {
         output(&mut cmd("iptables", ["-I", "FORWARD"].into_iter().chain(rule.split_whitespace())))?;
     }
@@ -50,21 +75,22 @@ pub(super) fn remove_bridge(state: &Path) {
         for rule in forward_rules() {
             succeeds(&mut cmd("iptables", ["-D", "FORWARD"].into_iter().chain(rule.split_whitespace())));
         }
-        succeeds(&mut ip(&format!("link del {BRIDGE}")));
+        succeeds(&mut ip(&format!("link del {}", bridge())));
     }
 }
 
 /// The state folder that the existing bridge belongs to; the bridge's alias says it.
 fn owner() -> Option<String> {
-    let alias = fs::read_to_string(format!("/sys/class/net/{BRIDGE}/ifalias")).ok()?;
+    let alias = fs::read_to_string(format!("/sys/class/net/{}/ifalias", bridge())).ok()?;
     Some(alias.trim_end().to_owned())
 }
 
 /// Docker sets FORWARD's policy to DROP, and bridged frames may pass it (bridge-nf-call-iptables): the hosts
 /// must be allowed to talk to each other. To the uplink they have nothing to say.
 fn forward_rules() -> Vec<String> {
-    let mut rules = vec![format!("-i {BRIDGE} -o {BRIDGE} -j ACCEPT")];
-    rules.extend(seal::uplink().map(|uplink| format!("-i {BRIDGE} -o {uplink} -j DROP")));
+    let bridge = bridge();
+    let mut rules = vec![format!("-i {bridge} -o {bridge} -j ACCEPT")];
+    rules.extend(seal::uplink().map(|uplink| format!("-i {bridge} -o {uplink} -j DROP")));
     rules
 }
 
@@ -73,15 +99,15 @@ pub(super) fn ensure_namespace(host: &Host) -> Result<()> {
     if host.namespace_file().exists() {
         return Ok(());
     }
-    let (space, link) = (host.namespace(), format!("v-isy-{}", host.name()));
+    let (space, link) = (host.namespace(), format!("v-isy{}-{}", mark(), host.name()));
     let make = || -> Result<()> {
         output(&mut ip(&format!("netns add {space}")))?;
         output(&mut ip(&format!("link add {link} type veth peer name eth0 netns {space}")))?;
-        output(&mut ip(&format!("link set {link} master {BRIDGE} up")))?;
+        output(&mut ip(&format!("link set {link} master {} up", bridge())))?;
         output(&mut ip(&format!("-n {space} link set lo up")))?;
         output(&mut ip(&format!("-n {space} addr add {}/24 dev eth0", host.ip())))?;
         output(&mut ip(&format!("-n {space} link set eth0 up")))?;
-        output(&mut ip(&format!("-n {space} route add default via {SUBNET}.1")))?;
+        output(&mut ip(&format!("-n {space} route add default via {}.1", subnet())))?;
         Ok(())
     };
     make()

@@ -56,8 +56,8 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
         ("odoo_gama on the other host", h2.clone(), gama.clone()),
         ("the agent", gateway.clone(), "17481".to_owned()),
         ("the agent by the host's address", h1.clone(), "17481".to_owned()),
-        ("the coordinator's gRPC", "172.30.77.1".to_owned(), "17443".to_owned()),
-        ("the coordinator's enrolment", "172.30.77.1".to_owned(), "17444".to_owned()),
+        ("the coordinator's gRPC", "172.30.78.1".to_owned(), "17443".to_owned()),
+        ("the coordinator's enrolment", "172.30.78.1".to_owned(), "17444".to_owned()),
         ("Docker over TCP", gateway, "2375".to_owned()),
         ("the cloud's metadata service", "169.254.169.254".to_owned(), "80".to_owned()),
     ];
@@ -69,7 +69,7 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
     assert!(opens_from_here(&h1, &beta.0) && opens_from_here(&h2, &gama));
     let script = format!("import socket; socket.create_connection(('{h1}', {}), 2)", beta.0);
     let mut other = Command::new("nsenter");
-    let from_h2 = run(other.args(["--net=/run/netns/isy-h2", "python3", "-c", &script]));
+    let from_h2 = run(other.args(["--net=/run/netns/isy78-h2", "python3", "-c", &script]));
     assert_ne!(from_h2.code, 0, "a machine that is no edge reaches a tenant's port");
     docker_socket_is_not_in_a_tenant(&cell);
 }
