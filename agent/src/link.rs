@@ -41,6 +41,8 @@ use crate::{
 const OUTBOX: usize = 16;
 /// Waiting that long for room in the outbox means the connection is dead.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// For Docker to tell its version before a session begins.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Until the coordinator answers a new session with Welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 /// Reports about changes come at most that often; what happens in between travels together.
@@ -132,6 +134,8 @@ impl Link {
         let mut client =
             AgentServiceClient::new(channel.clone()).max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
         let (outbox, messages) = mpsc::channel(OUTBOX);
+        // Docker may be away: then its version is told with the next session.
+        let _ = timeout(ENGINE_TIMEOUT, self.host.engine()).await;
         let hello = self.hello();
         outbox.send(wrap(agent_message::Message::Hello(hello))).await.map_err(|_| gone())?;
         let mut inbound = timeout(WELCOME_TIMEOUT, client.session(ReceiverStream::new(messages)))

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::{backoff, jitter},
-    docker::{Container, DockerError},
+    docker::{Container, ContainerSummary, DockerError, Event},
     host::Host,
     stack::{ODOO_GRACE_S, POSTGRES_GRACE_S},
     status::Progress,
@@ -51,6 +51,9 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     let mut tenants: BTreeMap<TenantName, Running> = BTreeMap::new();
     let (events_tx, mut events) = tokio::sync::mpsc::channel(256);
     tracker.spawn(stop.clone().run_until_cancelled_owned(listen(host.clone(), events_tx)));
+    let strays = Arc::new(Notify::new());
+    let stopping = stop_strays(host.clone(), plans.clone(), strays.clone());
+    tracker.spawn(stop.clone().run_until_cancelled_owned(stopping));
     let mut in_force = plans.borrow_and_update().clone();
     adapt(&host, &mut tenants, &in_force, &stop);
     loop {
@@ -63,7 +66,7 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
                 }
                 in_force = plans.borrow_and_update().clone();
                 adapt(&host, &mut tenants, &in_force, &stop);
-                stop_strays(&host, &in_force).await;
+                strays.notify_one();
             }
             Some(signal) = events.recv() => match signal {
                 Signal::Event(event) => {
@@ -77,10 +80,10 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
                 }
                 Signal::Resync => {
                     tenants.values().for_each(|t| t.wake.notify_one());
-                    stop_strays(&host, &in_force).await;
+                    strays.notify_one();
                 }
             },
-            () = resync => stop_strays(&host, &in_force).await,
+            () = resync => strays.notify_one(),
         }
     }
     for running in tenants.into_values() {
@@ -140,31 +143,42 @@ impl<F: Future> MapDrop for F {
     }
 }
 
-/// Containers of ours that no plan names are stopped, and kept. Only an accepted plan can say so.
-async fn stop_strays(host: &Arc<Host>, in_force: &InForce) {
-    let Some(plan) = &in_force.plan else { return };
-    let listed = match host.docker.list().await {
-        Ok(listed) => listed,
-        Err(e) => return tracing::debug!("strays are looked for later: {e}"),
-    };
-    for (prefix, grace) in [("odoo_", ODOO_GRACE_S), ("postgres_", POSTGRES_GRACE_S)] {
-        let stray = |c: &&crate::docker::ContainerSummary| {
-            let named = plan.tenants.iter().any(|t| t.name.as_str() == c.tenant);
-            !named
-                && c.name.starts_with(prefix)
-                && matches!(c.state.as_str(), "running" | "restarting" | "paused")
+/// Containers of ours that no plan names are stopped, and kept. Only an accepted plan can say so. A task of its own:
+/// stopping takes as long as a tenant's last requests.
+async fn stop_strays(host: Arc<Host>, plans: watch::Receiver<InForce>, look: Arc<Notify>) {
+    loop {
+        look.notified().await;
+        let in_force = plans.borrow().clone();
+        let Some(plan) = in_force.plan else { continue };
+        let listed = match host.docker.list().await {
+            Ok(listed) => listed,
+            Err(e) => {
+                tracing::debug!("strays are looked for later: {e}");
+                continue;
+            }
         };
-        for container in listed.iter().filter(stray) {
-            tracing::warn!(container = container.name, "no plan names its tenant any more: stopped and kept");
-            if let Err(e) = host.docker.stop(&container.name, grace).await {
-                tracing::warn!(container = container.name, "cannot be stopped: {e}");
+        for (prefix, grace) in [("odoo_", ODOO_GRACE_S), ("postgres_", POSTGRES_GRACE_S)] {
+            let stray = |c: &&ContainerSummary| {
+                let named = plan.tenants.iter().any(|t| t.name.as_str() == c.tenant);
+                !named
+                    && c.name.starts_with(prefix)
+                    && matches!(c.state.as_str(), "running" | "restarting" | "paused")
+            };
+            for container in listed.iter().filter(stray) {
+                tracing::warn!(
+                    container = container.name,
+                    "no plan names its tenant any more: stopped and kept"
+                );
+                if let Err(e) = host.docker.stop(&container.name, grace).await {
+                    tracing::warn!(container = container.name, "cannot be stopped: {e}");
+                }
             }
         }
     }
 }
 
 enum Signal {
-    Event(crate::docker::Event),
+    Event(Event),
     Resync,
 }
 

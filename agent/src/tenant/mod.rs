@@ -2,6 +2,9 @@
 //!
 //! Not here: when (reconcile), what to do (diff), how (execute, database).
 
+mod look;
+mod show;
+
 use std::{
     path::PathBuf,
     sync::{
@@ -12,23 +15,20 @@ use std::{
 
 use isyone_proto::{
     ids::TenantName,
-    plan::{DesiredState, Role, TenantPlan},
+    plan::{DesiredState, TenantPlan},
 };
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::{
     clock::now_ms,
     diff::{self, Blocked, Inputs, Observed},
-    docker::{Container, DockerError},
+    docker::DockerError,
     execute, fsutil,
     golden::blocking,
     host::Host,
-    images::ImageFacts,
-    sql,
-    stack::{self, HostFacts, Images, Stack},
-    state::{Database, MasterHash, TenantState},
-    status::{ContainerStatus, Progress, Status},
+    stack::Stack,
+    state::{Database, TenantState},
+    status::Progress,
     steps, tree,
 };
 
@@ -265,108 +265,6 @@ impl Tenant {
         Ok(diff::diff(&inputs)?)
     }
 
-    /// Asks Docker, the disk and the programs inside how things are.
-    pub async fn look(&self) -> Result<View> {
-        let facts = self.host.facts().await?;
-        let (docker, plan) = (&self.host.docker, &self.plan);
-        let names = (
-            plan.name.project(),
-            plan.name.postgres_container(),
-            plan.name.odoo_container(),
-            stack::init_name(&plan.name),
-        );
-        let volumes = (plan.name.postgres_volume(), plan.name.odoo_volume());
-        let (network, postgres, odoo, init, postgres_volume, odoo_volume) = tokio::try_join!(
-            docker.network(&names.0),
-            docker.container(&names.1),
-            docker.container(&names.2),
-            docker.container(&names.3),
-            docker.volume(&volumes.0),
-            docker.volume(&volumes.1),
-        )?;
-        let (postgres_image, odoo_image) = tokio::try_join!(
-            self.image(Role::Postgres, plan.postgres_image.as_str()),
-            self.image(Role::Odoo, plan.odoo_image.as_str())
-        )?;
-        let directory = self.directory().is_dir();
-        let mut observed = Observed {
-            network,
-            postgres,
-            odoo,
-            init,
-            postgres_volume,
-            odoo_volume,
-            postgres_image,
-            odoo_image,
-            directory,
-            ..Default::default()
-        };
-        self.lock().get_or_insert_with(|| diff::adopt(plan, &observed));
-        let mut stack = None;
-        if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
-            let images = Images { odoo: odoo.clone(), postgres: postgres.clone() };
-            let rendered = self.render(&facts, images).await;
-            observed.files_current = execute::files_are_current(&self.directory(), &rendered);
-            observed.golden =
-                self.host.volumes_are_local() && self.host.golden.find(&rendered.golden_key).is_some();
-            stack = Some(rendered);
-        }
-        self.ask(&mut observed).await;
-        Ok(View { observed, stack })
-    }
-
-    /// The image that this tenant runs: the one its reference meant at first, as long as that is there.
-    async fn image(&self, role: Role, reference: &str) -> Result<Option<ImageFacts>> {
-        let pinned = self.lock().as_ref().and_then(|s| s.pinned(role, reference).map(str::to_owned));
-        if let Some(id) = pinned
-            && let Some(facts) = self.host.images.facts(&id, role).await?
-        {
-            return Ok(Some(facts));
-        }
-        Ok(self.host.images.facts(reference, role).await?)
-    }
-
-    async fn render(&self, facts: &HostFacts, images: Images) -> Stack {
-        let secret = self.plan.secrets.master_password.expose();
-        let of = hex::encode(Sha256::digest(format!("{} {secret}", self.plan.uid)));
-        let known = self.state().master_hash.filter(|known| known.of == of);
-        let hash = match known {
-            Some(known) => known.hash,
-            None => {
-                let (secret, uid) = (secret.to_owned(), self.plan.uid);
-                // Slow on purpose, so not on the runtime's threads; cannot fail but by a panic.
-                let hash = tokio::task::spawn_blocking(move || sql::password_hash(&secret, uid, "master"))
-                    .await
-                    .unwrap_or_default();
-                if let Some(state) = self.lock().as_mut() {
-                    state.master_hash = Some(MasterHash { of, hash: hash.clone() });
-                }
-                hash
-            }
-        };
-        stack::stack(&self.plan, facts, &images, &hash)
-    }
-
-    /// Probes what is up.
-    async fn ask(&self, observed: &mut Observed) {
-        let probe = &self.host.probe;
-        let postgres = async {
-            match observed.postgres.as_ref().filter(|c| c.is_up()) {
-                Some(container) => probe.postgres(container).await.is_ok(),
-                None => false,
-            }
-        };
-        let odoo = async {
-            match observed.odoo.as_ref().filter(|c| c.is_up()) {
-                Some(container) => Some(probe.odoo(container).await),
-                None => None,
-            }
-        };
-        let (postgres_ready, odoo_health) = tokio::join!(postgres, odoo);
-        observed.postgres_ready = postgres_ready;
-        observed.odoo_health = odoo_health;
-    }
-
     /// Nothing is left to do: closes the steps and says how the tenant is.
     async fn finish(&self, view: &View) -> Result<()> {
         let absent = self.plan.desired == DesiredState::Purged
@@ -415,146 +313,5 @@ impl Tenant {
         let flushed = blocking(move || places.iter().try_for_each(|place| tree::sync(place)));
         flushed.await.map_err(TenantError::disk("the volumes cannot be flushed"))?;
         self.remember(true, |s| s.database = Database::Ready { synced: true })
-    }
-
-    fn verdict(&self, view: &View) -> (Progress, String) {
-        if self.stale {
-            return (
-                Progress::Converged,
-                "stopped: another host holds a newer copy of this tenant".to_owned(),
-            );
-        }
-        match self.plan.desired {
-            DesiredState::Running => {}
-            DesiredState::Purged if !diff::may_purge(&self.plan, now_ms()) => {
-                return (Progress::Working, "volumes are kept until the quarantine's end".to_owned());
-            }
-            _ => return (Progress::Converged, String::new()),
-        }
-        let log = format!("see `isyctl tenant logs {}`", self.name());
-        match &view.observed.odoo_health {
-            Some(Ok(_)) if view.observed.postgres_ready => (Progress::Converged, String::new()),
-            Some(Ok(_)) => {
-                (Progress::Unhealthy, format!("PostgreSQL does not answer; {log} --container postgres"))
-            }
-            Some(Err(why)) => (Progress::Unhealthy, format!("Odoo does not answer: {why}; {log}")),
-            None => (Progress::Unhealthy, format!("Odoo is not running; {log}")),
-        }
-    }
-
-    fn containers(&self, observed: &Observed) -> Vec<ContainerStatus> {
-        let describe = |name: String,
-                        container: Option<&Container>,
-                        image: Option<&ImageFacts>,
-                        healthy: bool| match container {
-            None => ContainerStatus { name, state: "absent".to_owned(), ..Default::default() },
-            Some(c) => ContainerStatus {
-                name,
-                state: c.state.clone(),
-                healthy,
-                restarts: c.restarts,
-                image_digest: image
-                    .filter(|i| i.id == c.image_id)
-                    .map_or(c.image_id.clone(), |i| i.digest.clone()),
-                exit_code: c.exit_code,
-                started_ms: c.started_ms,
-                pid: c.pid,
-                id: c.id.clone(),
-            },
-        };
-        let healthy = observed.odoo_health.as_ref().is_some_and(std::result::Result::is_ok);
-        vec![
-            describe(
-                self.name().odoo_container(),
-                observed.odoo.as_ref(),
-                observed.odoo_image.as_ref(),
-                healthy,
-            ),
-            describe(
-                self.name().postgres_container(),
-                observed.postgres.as_ref(),
-                observed.postgres_image.as_ref(),
-                observed.postgres_ready,
-            ),
-        ]
-    }
-
-    /// Puts a status on the board.
-    pub fn show(&self, view: &View, progress: Progress, message: &str) {
-        let state = self.state();
-        let latency = view.observed.odoo_health.as_ref().and_then(|h| h.as_ref().ok()).copied();
-        let absent = self.plan.desired == DesiredState::Purged
-            && view.observed.is_absent()
-            && !view.observed.directory;
-        let volumes = [&view.observed.postgres_volume, &view.observed.odoo_volume];
-        self.host.board.set(
-            self.name(),
-            Status {
-                containers: self.containers(&view.observed),
-                health_latency_ms: latency.unwrap_or(0),
-                absent,
-                volumes: volumes.into_iter().flatten().map(|v| v.mountpoint.clone()).collect(),
-                ..self.blank(&state, progress, message)
-            },
-        );
-    }
-
-    /// Only the last health check's time has changed.
-    pub fn show_latency(&self, latency_ms: u32) {
-        if let Some(shown) = self.host.board.get(self.name()) {
-            self.host.board.set(self.name(), Status { health_latency_ms: latency_ms, ..shown });
-        }
-    }
-
-    fn blank(&self, state: &TenantState, progress: Progress, message: &str) -> Status {
-        Status {
-            uid: self.plan.uid,
-            epoch: self.plan.epoch,
-            generation: self.plan.generation,
-            progress,
-            message: message.to_owned(),
-            containers: Vec::new(),
-            operation: state.operation.filter(|_| state.operation == self.plan.operation),
-            steps: state.steps.clone(),
-            absent: false,
-            health_latency_ms: 0,
-            volumes: Vec::new(),
-        }
-    }
-
-    /// Only the steps have moved.
-    fn show_steps(&self) {
-        let state = self.state();
-        let blank = self.blank(&state, Progress::Working, "");
-        let status = match self.host.board.get(self.name()) {
-            Some(shown) if shown.uid == self.plan.uid => {
-                // What was true under an older plan says nothing about this one.
-                let same = (shown.generation, shown.epoch) == (blank.generation, blank.epoch);
-                let progress = if same { shown.progress } else { Progress::Working };
-                Status {
-                    operation: blank.operation,
-                    steps: blank.steps,
-                    generation: blank.generation,
-                    epoch: blank.epoch,
-                    progress,
-                    ..shown
-                }
-            }
-            _ => blank,
-        };
-        self.host.board.set(self.name(), status);
-    }
-
-    fn show_failure(&self, error: &TenantError) {
-        let message = format!("{error}{}", error.way_out());
-        tracing::warn!(tenant = %self.name(), "{message}");
-        let blank = self.blank(&self.state(), Progress::Failing, &message);
-        let status = match self.host.board.get(self.name()) {
-            Some(shown) if shown.uid == self.plan.uid => {
-                Status { containers: shown.containers, volumes: shown.volumes, ..blank }
-            }
-            _ => blank,
-        };
-        self.host.board.set(self.name(), status);
     }
 }

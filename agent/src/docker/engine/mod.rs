@@ -4,12 +4,13 @@
 //! negotiated one is put before each path. The connection is made at the first call and again after a failure: the
 //! agent starts before Docker if need be. Not here: any decision.
 
+mod convert;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use bollard::{
     Docker as Client,
-    container::LogOutput,
     errors::Error as BollardError,
     exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults},
     models as m, query_parameters as q,
@@ -19,10 +20,13 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use tokio::io::AsyncWriteExt as _;
 use tonic::async_trait;
 
+use self::convert::{
+    Layers, append, chunk, container_view, create_body, filters, first_file, summary, with_tag,
+};
 use super::{
     Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput,
-    ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, MAX_OUTPUT_BYTES, MountSource, Named,
-    Network, PullProgress, Result, Volume,
+    ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, Named, Network, PullProgress, Result,
+    Volume,
 };
 
 /// Until the head of an answer. Creating a network on a busy daemon takes seconds; a hanging daemon must show.
@@ -122,149 +126,6 @@ fn classify(error: BollardError) -> DockerError {
         BollardError::DockerResponseServerError { message, .. } => DockerError::Refused(message),
         BollardError::DockerStreamError { error } => DockerError::Refused(error),
         other => unreachable(other),
-    }
-}
-
-fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
-    let mut map: HashMap<String, Vec<String>> = HashMap::new();
-    for (key, value) in pairs {
-        map.entry((*key).to_owned()).or_default().push((*value).to_owned());
-    }
-    map
-}
-
-fn chunk(output: LogOutput) -> Chunk {
-    match output {
-        LogOutput::StdErr { message } => (true, message),
-        LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
-            (false, message)
-        }
-    }
-}
-
-fn append(buffer: &mut Vec<u8>, message: &Bytes) {
-    let room = MAX_OUTPUT_BYTES.saturating_sub(buffer.len());
-    buffer.extend_from_slice(&message[..message.len().min(room)]);
-}
-
-fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
-    let mounts = spec.mounts.iter().map(|mount| {
-        let (typ, source, read_only) = match &mount.source {
-            MountSource::Volume(name) => (m::MountType::VOLUME, name, false),
-            MountSource::File(path) => (m::MountType::BIND, path, true),
-        };
-        m::Mount {
-            target: Some(mount.target.clone()),
-            source: Some(source.clone()),
-            typ: Some(typ),
-            read_only: Some(read_only),
-            ..Default::default()
-        }
-    });
-    let ports = spec.ports.iter().map(|port| {
-        let binding = m::PortBinding {
-            host_ip: Some(port.host_ip.to_string()),
-            host_port: Some(port.host.to_string()),
-        };
-        (format!("{}/tcp", port.container), Some(vec![binding]))
-    });
-    let restart =
-        if spec.restart { m::RestartPolicyNameEnum::UNLESS_STOPPED } else { m::RestartPolicyNameEnum::NO };
-    // A noisy tenant must not fill the disk: three files of ten megabytes each.
-    let log_options =
-        HashMap::from([("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())]);
-    let endpoint = m::EndpointSettings { aliases: Some(spec.aliases.clone()), ..Default::default() };
-    m::ContainerCreateBody {
-        image: Some(spec.image.clone()),
-        cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
-        env: Some(spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
-        labels: Some(spec.labels.clone().into_iter().collect()),
-        exposed_ports: Some(spec.ports.iter().map(|p| format!("{}/tcp", p.container)).collect()),
-        stop_timeout: Some(i64::from(spec.stop_grace_s)),
-        host_config: Some(m::HostConfig {
-            memory: Some(spec.limits.memory_bytes as i64),
-            memory_swap: Some(spec.limits.memory_bytes as i64), // equal: no swap
-            nano_cpus: Some(spec.limits.nano_cpus as i64),
-            pids_limit: Some(i64::from(spec.limits.pids)),
-            shm_size: spec.shm_bytes.map(|b| b as i64),
-            restart_policy: Some(m::RestartPolicy { name: Some(restart), maximum_retry_count: None }),
-            log_config: Some(m::HostConfigLogConfig {
-                typ: Some("json-file".to_owned()),
-                config: Some(log_options),
-            }),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            cap_add: Some(spec.cap_add.clone()),
-            security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
-            init: Some(spec.init),
-            mounts: Some(mounts.collect()),
-            port_bindings: Some(ports.collect()),
-            network_mode: Some(spec.network.clone()),
-            ..Default::default()
-        }),
-        networking_config: Some(m::NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(spec.network.clone(), endpoint)])),
-        }),
-        ..Default::default()
-    }
-}
-
-fn container_view(found: m::ContainerInspectResponse) -> Container {
-    let state = found.state.unwrap_or_default();
-    let host = found.host_config.unwrap_or_default();
-    let networks = found.network_settings.and_then(|n| n.networks).unwrap_or_default();
-    let ip = networks.values().filter_map(|n| n.ip_address.as_ref()).find_map(|ip| ip.parse().ok());
-    let started =
-        state.started_at.as_ref().and_then(|t| t.parse::<jiff::Timestamp>().ok()).map(|t| t.as_millisecond());
-    Container {
-        name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-        id: found.id.unwrap_or_default(),
-        state: state.status.map(|s| s.to_string()).unwrap_or_default(),
-        labels: found.config.and_then(|c| c.labels).unwrap_or_default(),
-        image_id: found.image.unwrap_or_default(),
-        exit_code: state.exit_code.unwrap_or_default() as i32,
-        restarts: found.restart_count.unwrap_or_default() as u32,
-        started_ms: started.filter(|ms| *ms > 0),
-        ip,
-        pid: state.pid.unwrap_or_default() as i32,
-        limits: Limits {
-            memory_bytes: host.memory.unwrap_or_default() as u64,
-            nano_cpus: host.nano_cpus.unwrap_or_default() as u64,
-            pids: host.pids_limit.unwrap_or_default() as u32,
-        },
-        error: state.error.unwrap_or_default(),
-    }
-}
-
-fn summary(found: m::ContainerSummary) -> ContainerSummary {
-    let name = found.names.unwrap_or_default().into_iter().next().unwrap_or_default();
-    ContainerSummary {
-        name: name.trim_start_matches('/').to_owned(),
-        state: found.state.map(|s| s.to_string()).unwrap_or_default(),
-        tenant: found.labels.and_then(|mut l| l.remove(LABEL_TENANT)).unwrap_or_default(),
-    }
-}
-
-/// Sums the layers that are being fetched: percent of the bytes known so far.
-#[derive(Default)]
-struct Layers(HashMap<String, (i64, i64)>);
-
-impl Layers {
-    fn percent(&mut self, line: &m::CreateImageInfo) -> Option<u32> {
-        let (id, detail) = (line.id.as_ref()?, line.progress_detail.as_ref()?);
-        let (current, total) = (detail.current?, detail.total?);
-        self.0.insert(id.clone(), (current, total));
-        let (current, total) = self.0.values().fold((0, 0), |(c, t), (a, b)| (c + a, t + b));
-        (total > 0).then(|| (current.saturating_mul(100) / total).clamp(0, 99) as u32)
-    }
-}
-
-/// `name:tag`, so that a reference without a tag does not pull every tag there is.
-fn with_tag(reference: &str) -> String {
-    let last = reference.rsplit('/').next().unwrap_or(reference);
-    if last.contains(':') || reference.contains('@') {
-        reference.to_owned()
-    } else {
-        format!("{reference}:latest")
     }
 }
 
@@ -572,27 +433,5 @@ impl Engine {
             .await?;
         let Some(archive) = archive else { return Ok(None) };
         Ok(first_file(&archive.concat()))
-    }
-}
-
-fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
-    use std::io::Read as _;
-    let mut archive = tar::Archive::new(archive);
-    let entry = archive.entries().ok()?.next()?.ok()?;
-    let mut bytes = Vec::new();
-    entry.take(MAX_OUTPUT_BYTES as u64).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_without_a_tag_get_one() {
-        assert_eq!(with_tag("odoo"), "odoo:latest");
-        assert_eq!(with_tag("r.example:5000/odoo"), "r.example:5000/odoo:latest");
-        assert_eq!(with_tag("r.example:5000/odoo:18.0"), "r.example:5000/odoo:18.0");
-        assert_eq!(with_tag("odoo@sha256:00"), "odoo@sha256:00");
     }
 }

@@ -1,0 +1,120 @@
+//! Looking at a tenant: what Docker, the disk and the programs inside say, and what the plan makes of it.
+//!
+//! Not here: comparing the two (diff).
+
+use isyone_proto::plan::Role;
+use sha2::{Digest as _, Sha256};
+
+use super::{Result, Tenant, View};
+use crate::{
+    diff::{self, Observed},
+    execute,
+    images::ImageFacts,
+    sql,
+    stack::{self, HostFacts, Images, Stack},
+    state::MasterHash,
+};
+
+impl Tenant {
+    /// Asks Docker, the disk and the programs inside how things are.
+    pub async fn look(&self) -> Result<View> {
+        let facts = self.host.facts().await?;
+        let (docker, plan) = (&self.host.docker, &self.plan);
+        let names = (
+            plan.name.project(),
+            plan.name.postgres_container(),
+            plan.name.odoo_container(),
+            stack::init_name(&plan.name),
+        );
+        let volumes = (plan.name.postgres_volume(), plan.name.odoo_volume());
+        let (network, postgres, odoo, init, postgres_volume, odoo_volume) = tokio::try_join!(
+            docker.network(&names.0),
+            docker.container(&names.1),
+            docker.container(&names.2),
+            docker.container(&names.3),
+            docker.volume(&volumes.0),
+            docker.volume(&volumes.1),
+        )?;
+        let (postgres_image, odoo_image) = tokio::try_join!(
+            self.image(Role::Postgres, plan.postgres_image.as_str()),
+            self.image(Role::Odoo, plan.odoo_image.as_str())
+        )?;
+        let directory = self.directory().is_dir();
+        let mut observed = Observed {
+            network,
+            postgres,
+            odoo,
+            init,
+            postgres_volume,
+            odoo_volume,
+            postgres_image,
+            odoo_image,
+            directory,
+            ..Default::default()
+        };
+        self.lock().get_or_insert_with(|| diff::adopt(plan, &observed));
+        let mut stack = None;
+        if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
+            let images = Images { odoo: odoo.clone(), postgres: postgres.clone() };
+            let rendered = self.render(&facts, images).await;
+            observed.files_current = execute::files_are_current(&self.directory(), &rendered);
+            observed.golden =
+                self.host.volumes_are_local() && self.host.golden.find(&rendered.golden_key).is_some();
+            stack = Some(rendered);
+        }
+        self.ask(&mut observed).await;
+        Ok(View { observed, stack })
+    }
+
+    /// The image that this tenant runs: the one its reference meant at first, as long as that is there.
+    async fn image(&self, role: Role, reference: &str) -> Result<Option<ImageFacts>> {
+        let pinned = self.lock().as_ref().and_then(|s| s.pinned(role, reference).map(str::to_owned));
+        if let Some(id) = pinned
+            && let Some(facts) = self.host.images.facts(&id, role).await?
+        {
+            return Ok(Some(facts));
+        }
+        Ok(self.host.images.facts(reference, role).await?)
+    }
+
+    async fn render(&self, facts: &HostFacts, images: Images) -> Stack {
+        let secret = self.plan.secrets.master_password.expose();
+        let of = hex::encode(Sha256::digest(format!("{} {secret}", self.plan.uid)));
+        let known = self.state().master_hash.filter(|known| known.of == of);
+        let hash = match known {
+            Some(known) => known.hash,
+            None => {
+                let (secret, uid) = (secret.to_owned(), self.plan.uid);
+                // Slow on purpose, so not on the runtime's threads; cannot fail but by a panic.
+                let hash = tokio::task::spawn_blocking(move || sql::password_hash(&secret, uid, "master"))
+                    .await
+                    .unwrap_or_default();
+                if let Some(state) = self.lock().as_mut() {
+                    state.master_hash = Some(MasterHash { of, hash: hash.clone() });
+                }
+                hash
+            }
+        };
+        stack::stack(&self.plan, facts, &images, &hash)
+    }
+
+    /// Probes what is up.
+    async fn ask(&self, observed: &mut Observed) {
+        let probe = &self.host.probe;
+        let postgres = async {
+            match observed.postgres.as_ref().filter(|c| c.is_up()) {
+                Some(container) => probe.postgres(container).await.is_ok(),
+                None => false,
+            }
+        };
+        let odoo = async {
+            match observed.odoo.as_ref().filter(|c| c.is_up()) {
+                Some(container) => Some(probe.odoo(container).await),
+                None => None,
+            }
+        };
+        let (postgres_ready, odoo_health) = tokio::join!(postgres, odoo);
+        observed.postgres_ready = postgres_ready;
+        observed.odoo_health = odoo_health;
+    }
+}

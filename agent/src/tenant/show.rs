@@ -1,0 +1,158 @@
+//! What is said of a tenant: its status on the board.
+//!
+//! Not here: reporting it (report, link).
+
+use isyone_proto::plan::DesiredState;
+
+use super::{Tenant, TenantError, View};
+use crate::{
+    clock::now_ms,
+    diff::{self, Observed},
+    docker::Container,
+    images::ImageFacts,
+    state::TenantState,
+    status::{ContainerStatus, Progress, Status},
+};
+
+impl Tenant {
+    pub(super) fn verdict(&self, view: &View) -> (Progress, String) {
+        if self.stale {
+            return (
+                Progress::Converged,
+                "stopped: another host holds a newer copy of this tenant".to_owned(),
+            );
+        }
+        match self.plan.desired {
+            DesiredState::Running => {}
+            DesiredState::Purged if !diff::may_purge(&self.plan, now_ms()) => {
+                return (Progress::Working, "volumes are kept until the quarantine's end".to_owned());
+            }
+            _ => return (Progress::Converged, String::new()),
+        }
+        let log = format!("see `isyctl tenant logs {}`", self.name());
+        match &view.observed.odoo_health {
+            Some(Ok(_)) if view.observed.postgres_ready => (Progress::Converged, String::new()),
+            Some(Ok(_)) => {
+                (Progress::Unhealthy, format!("PostgreSQL does not answer; {log} --container postgres"))
+            }
+            Some(Err(why)) => (Progress::Unhealthy, format!("Odoo does not answer: {why}; {log}")),
+            None => (Progress::Unhealthy, format!("Odoo is not running; {log}")),
+        }
+    }
+
+    fn containers(&self, observed: &Observed) -> Vec<ContainerStatus> {
+        let describe = |name: String,
+                        container: Option<&Container>,
+                        image: Option<&ImageFacts>,
+                        healthy: bool| match container {
+            None => ContainerStatus { name, state: "absent".to_owned(), ..Default::default() },
+            Some(c) => ContainerStatus {
+                name,
+                state: c.state.clone(),
+                healthy,
+                restarts: c.restarts,
+                image_digest: image
+                    .filter(|i| i.id == c.image_id)
+                    .map_or(c.image_id.clone(), |i| i.digest.clone()),
+                exit_code: c.exit_code,
+                started_ms: c.started_ms,
+                pid: c.pid,
+                id: c.id.clone(),
+            },
+        };
+        let healthy = observed.odoo_health.as_ref().is_some_and(std::result::Result::is_ok);
+        vec![
+            describe(
+                self.name().odoo_container(),
+                observed.odoo.as_ref(),
+                observed.odoo_image.as_ref(),
+                healthy,
+            ),
+            describe(
+                self.name().postgres_container(),
+                observed.postgres.as_ref(),
+                observed.postgres_image.as_ref(),
+                observed.postgres_ready,
+            ),
+        ]
+    }
+
+    /// Puts a status on the board.
+    pub fn show(&self, view: &View, progress: Progress, message: &str) {
+        let state = self.state();
+        let latency = view.observed.odoo_health.as_ref().and_then(|h| h.as_ref().ok()).copied();
+        let absent = self.plan.desired == DesiredState::Purged
+            && view.observed.is_absent()
+            && !view.observed.directory;
+        let volumes = [&view.observed.postgres_volume, &view.observed.odoo_volume];
+        self.host.board.set(
+            self.name(),
+            Status {
+                containers: self.containers(&view.observed),
+                health_latency_ms: latency.unwrap_or(0),
+                absent,
+                volumes: volumes.into_iter().flatten().map(|v| v.mountpoint.clone()).collect(),
+                ..self.blank(&state, progress, message)
+            },
+        );
+    }
+
+    /// Only the last health check's time has changed.
+    pub fn show_latency(&self, latency_ms: u32) {
+        if let Some(shown) = self.host.board.get(self.name()) {
+            self.host.board.set(self.name(), Status { health_latency_ms: latency_ms, ..shown });
+        }
+    }
+
+    fn blank(&self, state: &TenantState, progress: Progress, message: &str) -> Status {
+        Status {
+            uid: self.plan.uid,
+            epoch: self.plan.epoch,
+            generation: self.plan.generation,
+            progress,
+            message: message.to_owned(),
+            containers: Vec::new(),
+            operation: state.operation.filter(|_| state.operation == self.plan.operation),
+            steps: state.steps.clone(),
+            absent: false,
+            health_latency_ms: 0,
+            volumes: Vec::new(),
+        }
+    }
+
+    /// Only the steps have moved.
+    pub(super) fn show_steps(&self) {
+        let state = self.state();
+        let blank = self.blank(&state, Progress::Working, "");
+        let status = match self.host.board.get(self.name()) {
+            Some(shown) if shown.uid == self.plan.uid => {
+                // What was true under an older plan says nothing about this one.
+                let same = (shown.generation, shown.epoch) == (blank.generation, blank.epoch);
+                let progress = if same { shown.progress } else { Progress::Working };
+                Status {
+                    operation: blank.operation,
+                    steps: blank.steps,
+                    generation: blank.generation,
+                    epoch: blank.epoch,
+                    progress,
+                    ..shown
+                }
+            }
+            _ => blank,
+        };
+        self.host.board.set(self.name(), status);
+    }
+
+    pub(super) fn show_failure(&self, error: &TenantError) {
+        let message = format!("{error}{}", error.way_out());
+        tracing::warn!(tenant = %self.name(), "{message}");
+        let blank = self.blank(&self.state(), Progress::Failing, &message);
+        let status = match self.host.board.get(self.name()) {
+            Some(shown) if shown.uid == self.plan.uid => {
+                Status { containers: shown.containers, volumes: shown.volumes, ..blank }
+            }
+            _ => blank,
+        };
+        self.host.board.set(self.name(), status);
+    }
+}
