@@ -13,11 +13,11 @@ use super::{
 };
 
 /// Ports of the cell, apart from those of a demo on the same machine.
-const GRPC: u16 = 17_443;
-const ENROLL: u16 = 17_444;
-const HTTP: u16 = 17_480;
-const EDGE: u16 = 17_080;
-const AGENT_HTTP: u16 = 17_481;
+const GRPC: u16 = 16_443;
+const ENROLL: u16 = 16_444;
+const HTTP: u16 = 16_480;
+const EDGE: u16 = 16_080;
+const AGENT_HTTP: u16 = 16_481;
 /// This machine as its hosts see it: the coordinator and the edge are here.
 pub const GATEWAY: &str = "172.30.78.1";
 
@@ -200,7 +200,7 @@ impl Cell {
         let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml")).expect("traefik.yml");
         let config = config
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
-            .replace("127.0.0.1:8080", "127.0.0.1:17081")
+            .replace("127.0.0.1:8080", "127.0.0.1:16081")
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));
         let path = self.path("traefik.yml");
         std::fs::write(&path, config).expect("traefik.yml");

@@ -80,7 +80,7 @@ fn tokens(cell: &Cell) {
         command.args([
             "join",
             "--coordinator",
-            "127.0.0.1:17444",
+            "127.0.0.1:16444",
             "--name",
             data,
             "--advertise",

@@ -92,7 +92,7 @@ fn sql(cell: &Cell, tenant: &str, query: &str) -> String {
 fn the_database_is_configured(cell: &Cell) {
     let parameter =
         |key: &str| sql(cell, "alfa", &format!("select value from ir_config_parameter where key='{key}'"));
-    assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:17080");
+    assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:16080");
     assert_eq!(parameter("web.base.url.freeze").to_lowercase(), "true");
     assert_eq!(
         sql(
@@ -114,7 +114,7 @@ fn secrets_are_nowhere(cell: &Cell) {
     let credentials = cell.json(&["tenant", "credentials", "alfa"]);
     let docker = &cell.hosts[0].docker;
     let processes =
-        std::process::Command::new("ps").args(["axeww", "-o", "args"]).output().expect("ps").stdout;
+        std::process::Command::new("ps").args(["axww", "-o", "args"]).output().expect("ps").stdout;
     let places = [
         ("ps", String::from_utf8_lossy(&processes).into_owned()),
         ("docker inspect odoo", docker.run(&["inspect", "odoo_alfa"]).ok()),
