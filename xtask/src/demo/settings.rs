@@ -3,6 +3,7 @@
 
 use super::Ports;
 use super::process::listener;
+use crate::hosts::net;
 use anyhow::{Context as _, Result, bail};
 use std::fmt::Write as _;
 use std::fs;
@@ -12,8 +13,6 @@ use std::path::Path;
 
 /// The file in the demo's folder. It also says that the folder is ours, and may be removed.
 pub(super) const FILE: &str = "demo.conf";
-/// This machine on the bridge of the test hosts.
-const BRIDGE: Ipv4Addr = Ipv4Addr::new(172, 30, 77, 1);
 /// Where Traefik listens when it may choose, best first: a port above 1023 is nobody's by right.
 const WEB_PORTS: [u16; 3] = [80, 8080, 8880];
 /// Traefik's own port, best first; one of them is not the one above.
@@ -169,7 +168,12 @@ impl Settings {
 
     /// The coordinator's address for agents and operators: nothing outside this machine reaches it.
     pub(super) fn address(&self) -> IpAddr {
-        if self.is_single() { Ipv4Addr::LOCALHOST.into() } else { BRIDGE.into() }
+        if self.is_single() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            // This machine on the bridge of the hosts.
+            Ipv4Addr::new(172, 30, net::number(), 1).into()
+        }
     }
 
     /// The addresses that a program of the demo listens on, with the option that changes the port.

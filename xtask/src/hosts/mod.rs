@@ -2,15 +2,15 @@
 //!
 //! A host is a network namespace with an address on the bridge `br-isyone` and a Docker daemon of its own:
 //! own images, containers, ports and firewall. Processes and mounts are the machine's. The machine itself is
-//! `172.30.77.1` on that bridge, host `h1` is `172.30.77.11` (`ISYONE_HOSTS_NET=78` makes it another set, with `172.30.78.…`). All state of host `hN` is in `STATE/hN`:
-//! the socket is `STATE/hN/run/docker.sock`, the data root `STATE/hN/data`, the daemon's log `STATE/hN/log`.
-//! There is one such set of hosts per machine; `down` ends and removes what `up` made, and nothing else.
+//! `172.30.77.1` on that bridge, host `h1` is `172.30.77.11` (`ISYONE_HOSTS_NET=78` makes it another set, with
+//! `172.30.78.…`). All state of host `hN` is in `STATE/hN`: the socket is `STATE/hN/run/docker.sock`, the data root
+//! `STATE/hN/data`, the daemon's log `STATE/hN/log`. There is one such set of hosts per machine and network; `down` ends and removes what `up` made, and nothing else.
 
 mod daemon;
 mod load;
 pub(crate) mod net;
 
-use crate::cmd::{cmd, need_root, output, say, took, wait_until};
+use crate::cmd::{cmd, need_root, output, say, succeeds, took, wait_until};
 use crate::{engine, paths, seal};
 use anyhow::{Context as _, Result, bail};
 use std::fs::{self, File};
@@ -183,6 +183,8 @@ impl Hosts {
         let lock = self.lock()?;
         let start = Instant::now();
         let hosts = self.all();
+        // Nobody will miss their last words: an Odoo may take minutes to end by itself, and a daemon waits for it.
+        hosts.iter().for_each(Host::kill_all);
         // All are told to stop before the first is waited for.
         let emptied: Vec<bool> = hosts.iter().map(|host| !keep_images || host.remove_all()).collect();
         let leaving: Vec<_> = hosts.iter().map(Host::tell_daemon_to_stop).collect();
@@ -313,6 +315,14 @@ impl Host {
 
     fn namespace_file(&self) -> PathBuf {
         Path::new("/run/netns").join(self.namespace())
+    }
+
+    /// Ends all containers at once.
+    fn kill_all(&self) {
+        let running = output(&mut self.docker(["ps", "--quiet"])).unwrap_or_default();
+        if !running.is_empty() {
+            succeeds(self.docker(["kill"]).args(running.split_whitespace()));
+        }
     }
 
     /// Removes containers, volumes and networks, keeps images; false when the daemon did not manage.
