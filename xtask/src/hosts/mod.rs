@@ -4,7 +4,8 @@
 //! own images, containers, ports and firewall. Processes and mounts are the machine's. The machine itself is
 //! `172.30.77.1` on that bridge, host `h1` is `172.30.77.11` (`ISYONE_HOSTS_NET=78` makes it another set, with
 //! `172.30.78.…`). All state of host `hN` is in `STATE/hN`: the socket is `STATE/hN/run/docker.sock`, the data root
-//! `STATE/hN/data`, the daemon's log `STATE/hN/log`. There is one such set of hosts per machine and network; `down` ends and removes what `up` made, and nothing else.
+//! `STATE/hN/data`, the daemon's log `STATE/hN/log`. There is one such set of hosts per machine and network; `down`
+//! ends and removes what `up` made, and nothing else.
 
 mod daemon;
 mod load;
