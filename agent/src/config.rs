@@ -20,6 +20,9 @@ pub enum ConfigError {
     /// No `agent.toml`.
     #[error("{path} is not there: this host has not joined a fleet; run `isy-agent join` first", path = .0.display())]
     NotJoined(PathBuf),
+    /// Two agents would undo each other's work.
+    #[error("another isy-agent works in {path}", path = .0.display())]
+    InUse(PathBuf),
     /// It is there but says nonsense.
     #[error("{path} cannot be used: {why}", path = .path.display())]
     Bad {
@@ -89,6 +92,18 @@ impl DataDir {
             fsutil::private_dir(&dir).map_err(|e| ConfigError::Io(dir, e))?;
         }
         Ok(())
+    }
+
+    /// Makes sure that no second agent works here; holds for as long as the file is open.
+    pub fn lock(&self) -> Result<std::fs::File, ConfigError> {
+        let path = self.0.join("agent.lock");
+        let file = std::fs::File::create(&path).map_err(|e| ConfigError::Io(path.clone(), e))?;
+        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(ConfigError::InUse(self.0.clone())),
+            Err(e) => Err(ConfigError::Io(path, e.into())),
+        }
     }
 
     /// Reads `agent.toml`.

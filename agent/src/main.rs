@@ -158,11 +158,14 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         LogFormat::Human => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    let data = DataDir::new(arguments.data_dir);
+    data.load_config()?; // a host that has not joined gets no lock file
+    let _lock = data.lock()?;
     let http = TcpListener::bind(arguments.http)
         .await
         .with_context(|| format!("{} cannot be listened on", arguments.http))?;
     let agent = Agent::start(Parts {
-        data: DataDir::new(arguments.data_dir),
+        data,
         docker: Arc::new(Engine::new(&arguments.docker)),
         probe: Arc::new(NetProbe),
         pace: Pace::default(),
