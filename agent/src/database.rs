@@ -4,7 +4,7 @@
 //! right thing: scrap is wiped and filled again, a ready database is never touched. Not here: the SQL (sql), the
 //! snapshots' files (golden).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -39,8 +39,8 @@ async fn volumes(tenant: &Tenant, view: &View) -> Result<Option<Volumes>> {
     let (Some(postgres), Some(odoo)) = (postgres, odoo) else { return Ok(None) };
     let (postgres, odoo) = (PathBuf::from(postgres.mountpoint), PathBuf::from(odoo.mountpoint));
     let odoo_owner = view.observed.odoo_image.as_ref().map_or((0, 0), |f| (f.uid, f.gid));
-    let seen = |path: &Path| path.is_absolute() && path.is_dir();
-    Ok((seen(&postgres) && seen(&odoo)).then_some(Volumes { postgres, odoo, odoo_owner }))
+    let local = tenant.host.volumes_are_local().await?;
+    Ok(local.then_some(Volumes { postgres, odoo, odoo_owner }))
 }
 
 /// Fills the volumes from the snapshot that fits.

@@ -2,7 +2,13 @@
 //!
 //! Not here: loops (reconcile) and the link.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use isyone_proto::plan::TenantPlan;
@@ -10,10 +16,11 @@ use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
 };
+use uuid::Uuid;
 
 use crate::{
     config::DataDir,
-    docker::{Docker, DockerError, EngineInfo, Probe},
+    docker::{Docker, DockerError, EngineInfo, Named, Probe},
     golden::GoldenStore,
     images::ImageCache,
     render,
@@ -110,6 +117,7 @@ pub struct Host {
     pub gate: watch::Sender<Gate>,
     advertise: std::net::IpAddr,
     engine: ArcSwapOption<EngineInfo>,
+    local_volumes: ArcSwapOption<bool>,
 }
 
 impl Host {
@@ -136,6 +144,7 @@ impl Host {
             gate: watch::Sender::new(Gate::Open),
             advertise,
             engine: ArcSwapOption::empty(),
+            local_volumes: ArcSwapOption::empty(),
         })
     }
 
@@ -167,6 +176,7 @@ impl Host {
     /// Docker was lost: what is known of it is asked again.
     pub fn forget_engine(&self) {
         self.engine.store(None);
+        self.local_volumes.store(None);
     }
 
     /// The engine's version, when it was ever reached.
@@ -179,9 +189,19 @@ impl Host {
         self.engine.load().as_ref().map(|e| PathBuf::from(&e.root_dir))
     }
 
-    /// Docker's volumes are directories of this machine, so snapshots can be copied.
-    pub fn volumes_are_local(&self) -> bool {
-        self.docker_root().is_some_and(|root| root.join("volumes").is_dir())
+    /// Docker's volumes are directories of this machine, so snapshots can be copied. Found out with a volume of a name
+    /// that nobody else has: a path alone could be another daemon's. Asked once per connection, and only when needed.
+    pub async fn volumes_are_local(&self) -> Result<bool, DockerError> {
+        if let Some(known) = self.local_volumes.load_full() {
+            return Ok(*known);
+        }
+        let labels = BTreeMap::from([("one.isy.probe".to_owned(), "1".to_owned())]);
+        let probe = Named { name: format!("isyone_probe_{}", Uuid::new_v4().simple()), labels };
+        let volume = self.docker.create_volume(&probe).await?;
+        let local = Path::new(&volume.mountpoint).is_dir();
+        self.docker.remove_volume(&probe.name).await?;
+        self.local_volumes.store(Some(Arc::new(local)));
+        Ok(local)
     }
 
     /// What a stack depends on.

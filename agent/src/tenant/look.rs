@@ -58,8 +58,10 @@ impl Tenant {
             let images = Images { odoo: odoo.clone(), postgres: postgres.clone() };
             let rendered = self.render(&facts, images).await;
             observed.files_current = execute::files_are_current(&self.directory(), &rendered);
-            observed.golden =
-                self.host.volumes_are_local() && self.host.golden.find(&rendered.golden_key).is_some();
+            // Only who fills a database needs to know.
+            observed.golden = !self.state().is_ready()
+                && self.host.golden.find(&rendered.golden_key).is_some()
+                && self.host.volumes_are_local().await?;
             stack = Some(rendered);
         }
         self.ask(&mut observed).await;
