@@ -3,7 +3,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
-: "${TAG:=isyone/standin:1}"
+: "${TAG:=isyone/standin:2}"
 compiler=${CC:-$(command -v musl-gcc || command -v gcc)} # musl makes it smaller still, when it is there
 root=$(mktemp -d "$CACHE/standin.XXXXXX")
 trap 'rm -rf "$root"' EXIT
@@ -15,7 +15,8 @@ done
 printf '%s\n' root:x:0:0::/root:/bin/sh odoo:x:100:101::/var/lib/odoo:/bin/sh postgres:x:999:999::/var/lib/postgresql:/bin/sh >"$root/etc/passwd"
 printf '%s\n' root:x:0: odoo:x:101: postgres:x:999: >"$root/etc/group"
 base=$(import_dir "$root")
-tag_image "$TAG" 'ENV PATH=/bin PORTS=8069,8072,5432
+tag_image "$TAG" 'LABEL one.isy.standin=1
+ENV PATH=/bin PORTS=8069,8072,5432
 EXPOSE 8069 8072 5432
 ENTRYPOINT ["/bin/standin"]' "$base"
 docker tag "$TAG" "${TAG/standin:/standin-postgres:}"

@@ -19,7 +19,7 @@ fn bad_input_gets_a_clear_error_and_leaves_nothing() {
     }
     let _alone = alone();
     let mut cell = Cell::start(&Shape {
-        edition: ("isyone/standin:1", "isyone/standin-postgres:1"),
+        edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.1\ndisk=\"16MiB\"\nworkers=0\n[plans.giant]\nmemory=\"4TiB\"\ncpu=1.0\ndisk=\"16MiB\"\nworkers=0\n",
         ..Shape::default()
     });

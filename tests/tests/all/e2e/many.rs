@@ -19,7 +19,7 @@ fn one_host_carries_120_tenants() {
     }
     let _alone = alone();
     let cell = Cell::start(&Shape {
-        edition: ("isyone/standin:1", "isyone/standin-postgres:1"),
+        edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.05\ndisk=\"1MiB\"\nworkers=0\n",
         ..Shape::default()
     });
