@@ -20,12 +20,9 @@ impl Daemon {
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
         let out = File::options().create(true).append(true).open(log).expect("log file");
         let err = out.try_clone().expect("log file");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut bound = bound_to_us(command);
+        let child = bound.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = child.unwrap_or_else(|e| panic!("{name}: {e}"));
         Self { child, log: log.to_owned(), name: name.to_owned() }
     }
 
@@ -63,6 +60,19 @@ impl Daemon {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// The same command, killed by the kernel when the test that started it dies, however that happens.
+fn bound_to_us(command: &Command) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(key, value),
+            None => bound.env_remove(key),
+        };
+    }
+    bound
 }
 
 impl Drop for Daemon {
