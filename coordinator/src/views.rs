@@ -111,6 +111,9 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
             format!("host {host} is silent for {} s: nothing is known of this tenant", silence_ms / 1000);
         return (if quarantined { Phase::Quarantined } else { Phase::Unknown }, text);
     }
+    if let Some(why) = refused_plan(state, tenant) {
+        return (Phase::Failing, why);
+    }
     let Some(report) = observed.map(|o| &o.report) else {
         let phase = match (tenant.desired, tenant.activated_at) {
             (DesiredState::Quarantined, _) => Phase::Quarantined,
@@ -134,6 +137,14 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     (phase, report.message.clone())
 }
 
+/// Why the tenant's host could not take the plan with its present generation, if so. It is offered again every few seconds.
+fn refused_plan(state: &State, tenant: &Tenant) -> Option<String> {
+    let host = &tenant.placement.host;
+    let why = state.observed.hosts.get(host).map(|h| h.plan_error.as_str()).filter(|why| !why.is_empty())?;
+    let current = observed(state, tenant).is_some_and(|o| o.report.generation == tenant.generation);
+    (!current).then(|| format!("host {host} cannot take its plan: {why}"))
+}
+
 /// The host's last word on this very incarnation and placement.
 pub fn observed<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a TenantObserved> {
     let seen = state.observed.tenants.get(&tenant.name)?;
@@ -155,16 +166,21 @@ pub fn steps(operation: &Operation, observed: Option<&TenantObserved>) -> Vec<St
     steps
 }
 
-/// An operation's state and error as of now: a running one is retrying while its host reports a failure.
-pub fn progress(operation: &Operation, observed: Option<&TenantObserved>) -> (OperationState, String) {
-    let report = observed
-        .map(|o| &o.report)
-        .filter(|r| r.operation == Some(operation.id) && r.generation == operation.generation);
-    match report {
-        Some(r) if operation.state == OperationState::Running && r.progress == Progress::Failing => {
-            (OperationState::Retrying, r.message.clone())
-        }
-        _ => (operation.state, operation.error.clone()),
+/// An operation's state and error as of now: a running one is retrying while its host reports a failure, or cannot even take
+/// the plan.
+pub fn progress(state: &State, operation: &Operation) -> (OperationState, String) {
+    let stored = (operation.state, operation.error.clone());
+    if operation.state != OperationState::Running {
+        return stored;
+    }
+    let tenant = state.fleet.tenants.get(&operation.tenant).filter(|t| t.operation == operation.id);
+    if let Some(why) = tenant.and_then(|t| refused_plan(state, t)) {
+        return (OperationState::Retrying, why);
+    }
+    let report = state.observed.tenants.get(&operation.tenant).map(|o| &o.report);
+    match report.filter(|r| r.operation == Some(operation.id) && r.generation == operation.generation) {
+        Some(r) if r.progress == Progress::Failing => (OperationState::Retrying, r.message.clone()),
+        _ => stored,
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) fn operation(state: &State, operation: &Operation) -> v1::Operation {
         .get(&operation.tenant)
         .filter(|t| t.uid == operation.tenant_uid)
         .and_then(|t| views::observed(state, t));
-    let (now, error) = views::progress(operation, observed);
+    let (now, error) = views::progress(state, operation);
     v1::Operation {
         id: operation.id.to_string(),
         kind: kind(operation.kind).into(),

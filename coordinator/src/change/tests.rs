@@ -201,6 +201,28 @@ fn a_report_of_an_older_generation_epoch_or_another_host_ends_nothing() {
 }
 
 #[test]
+fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
+    let mut bench = Bench::default();
+    let host = bench.host("h1", resources(8, 32, 100));
+    let Outcome::Tenant { tenant, operation: Some(operation), .. } = bench.create("alfa", "small").unwrap()
+    else {
+        panic!()
+    };
+    let refused =
+        |error: &str| Command::PlanResult { host: host.clone(), generation: 2, error: error.to_owned() };
+    bench.apply(refused("No space left on device")).unwrap();
+    let (phase, message) = views::phase(&bench.state, &bench.settings, &tenant, bench.now);
+    assert_eq!(
+        (phase, message.as_str()),
+        (views::Phase::Failing, "host h1 cannot take its plan: No space left on device")
+    );
+    assert_eq!(views::progress(&bench.state, &operation).0, OperationState::Retrying);
+    bench.apply(refused("")).unwrap();
+    assert_eq!(views::phase(&bench.state, &bench.settings, &tenant, bench.now).0, views::Phase::Pending);
+    assert_eq!(views::progress(&bench.state, &operation).0, OperationState::Running);
+}
+
+#[test]
 fn domains_are_unique_and_never_the_platforms() {
     let (mut bench, ..) = running();
     let mut first = bench.creation("beta", "small");

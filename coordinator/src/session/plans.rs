@@ -19,7 +19,8 @@ pub(super) struct Known {
     pub(super) digest: String,
 }
 
-/// Also without a signal: one may go to the session that this one has replaced.
+/// Also without a signal: one may go to the session that this one has replaced. And how often a plan that the agent could
+/// not take (its disk was full, say) is offered again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs until the agent stops taking plans or the host is gone; says why.
@@ -32,9 +33,12 @@ pub(super) async fn send(context: &Context, host: &HostName, to_agent: &ToAgent,
     };
     loop {
         // Either way there may be something new.
-        let _ = tokio::time::timeout(LOOK_EVERY, changed.notified()).await;
-        let newest = context.handle.snapshot().fleet.hosts.get(host).map(|h| h.plan_generation);
-        if newest.is_some_and(|generation| generation <= sent) {
+        let waited = tokio::time::timeout(LOOK_EVERY, changed.notified()).await.is_err();
+        let state = context.handle.snapshot();
+        let newest = state.fleet.hosts.get(host).map(|h| h.plan_generation);
+        let refused = waited && state.observed.hosts.get(host).is_some_and(|h| !h.plan_error.is_empty());
+        drop(state);
+        if !refused && newest.is_some_and(|generation| generation <= sent) {
             continue;
         }
         sent = match render(context, host) {

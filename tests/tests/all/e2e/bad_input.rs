@@ -29,6 +29,7 @@ fn bad_input_gets_a_clear_error_and_leaves_nothing() {
     tokens(&cell);
     roles(&cell);
     docker_down_is_said(&mut cell);
+    a_full_disk_is_said_and_survived(&mut cell);
 }
 
 fn names(cell: &Cell) {
@@ -151,4 +152,28 @@ fn docker_down_is_said(cell: &mut Cell) {
     cell.hosts[0].docker.socket = real;
     cell.start_agent(0, &[]);
     cell.wait_host("h1", "ready");
+}
+
+/// The agent's data on a file system without a free byte: the plan cannot be stored, which is said; with room again it goes on.
+fn a_full_disk_is_said_and_survived(cell: &mut Cell) {
+    let data = cell.hosts[0].data.clone();
+    let aside = data.with_extension("aside");
+    cell.hosts[0].agent.as_mut().expect("running").kill();
+    std::fs::rename(&data, &aside).expect("rename");
+    std::fs::create_dir(&data).expect("mount point");
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs"]).arg(&data)).ok();
+    run(Command::new("cp").arg("-a").arg(aside.join(".")).arg(&data)).ok();
+    // dd ends with an error when the disk is full: that is what it is for.
+    let filler = data.join("filler");
+    run(Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", filler.display())));
+    cell.start_agent(0, &[]);
+    cell.wait_host("h1", "ready");
+    cell.isyctl(&["tenant", "create", "delta", "--no-wait"]).ok();
+    cell.wait_phase("delta", "failing", MINUTE);
+    let message = cell.json(&["tenant", "show", "delta"])["message"].as_str().expect("text").to_owned();
+    assert!(message.contains("No space left"), "{message}");
+    std::fs::remove_file(&filler).expect("remove");
+    cell.wait_phase("delta", "running", MINUTE);
+    cell.hosts[0].agent = None;
+    run(Command::new("umount").arg(&data)).ok();
 }

@@ -125,6 +125,10 @@ fn restarts_all_at_once(cell: &mut Cell) {
     cell.traefik.as_mut().expect("running").kill();
     for host in &mut cell.hosts {
         host.agent.as_mut().expect("running").kill();
+        hosts(&["stop", &host.name]).ok();
+    }
+    for host in &cell.hosts {
+        hosts(&["start", &host.name]).ok();
     }
     cell.start_traefik();
     cell.start_coordinator();
