@@ -1,5 +1,6 @@
-//! Harnesses for tests that need more than one part of isyone: the simulation of a whole fleet, and real components; the tests themselves
-//! are in `tests/all`, one binary.
+//! Harnesses for tests that need more than one part of isyone: the simulation of a whole fleet, a real fleet in one process, and
+//! real components; the tests themselves are in `tests/all`, one binary.
 
 pub mod e2e;
+pub mod fleet;
 pub mod simulation;

@@ -1,4 +1,5 @@
 //! The one test binary of everything that needs more than one part: see each module.
 
 mod e2e;
+mod fleet_in_process;
 mod simulation;

@@ -18,7 +18,7 @@ fn one_host_carries_120_tenants() {
         return;
     }
     let _alone = alone();
-    let cell = Cell::start(&Shape {
+    let mut cell = Cell::start(&Shape {
         edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.05\ndisk=\"1MiB\"\nworkers=0\n",
         ..Shape::default()
@@ -47,4 +47,44 @@ fn one_host_carries_120_tenants() {
         .map(|t| t["subnet"].to_string())
         .collect();
     assert_eq!(subnets.len(), TENANTS);
+    cost_at_rest(&mut cell);
+}
+
+/// Resident memory, MB, and CPU time so far, in clock ticks of 10 ms (proc(5)).
+fn cost(pid: u32) -> (f64, f64) {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");
+    let rss = read("status")
+        .lines()
+        .find(|l| l.starts_with("VmRSS"))
+        .and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok());
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+    let ticks = |i: usize| fields[i].parse::<f64>().expect("a number");
+    (rss.expect("VmRSS") / 1024.0, ticks(11) + ticks(12))
+}
+
+/// Figures for people; asserts nothing about time, machines differ. The cell reports every second, five times as often as usual.
+fn cost_at_rest(cell: &mut Cell) {
+    const SECONDS: u64 = 20;
+    std::thread::sleep(Duration::from_secs(15));
+    let parts = [
+        ("coordinator", cell.coordinator.as_ref().expect("running").pid()),
+        ("agent", cell.hosts[0].agent.as_ref().expect("running").pid()),
+    ];
+    let before = parts.map(|(_, pid)| cost(pid).1);
+    std::thread::sleep(Duration::from_secs(SECONDS));
+    for ((name, pid), before) in parts.into_iter().zip(before) {
+        let (megabytes, ticks) = cost(pid);
+        println!(
+            "at rest with {TENANTS} tenants: {name} {megabytes:.0} MB, {:.1} % of a core",
+            (ticks - before) / SECONDS as f64
+        );
+    }
+    let begin = Instant::now();
+    cell.isyctl(&["tenant", "list"]).ok();
+    println!("isyctl tenant list: {} ms", begin.elapsed().as_millis());
+    cell.coordinator.as_mut().expect("running").kill();
+    let begin = Instant::now();
+    cell.start_coordinator();
+    println!("coordinator ready {} ms after its start", begin.elapsed().as_millis());
 }

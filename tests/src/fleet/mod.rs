@@ -1,0 +1,174 @@
+//! A whole fleet in one process: a real coordinator and real agents, joined with real tokens, that talk over mutual TLS on
+//! loopback. Only Docker is a fake ([`FakeDocker`]), and the store may be one that fails on command.
+//!
+//! Each program has a runtime of its own, so that it can be killed as `kill -9` would: its tasks end at whatever they wait
+//! for, its data directory, store and Docker stay. Tests are plain functions; only calls to the API are futures.
+
+pub mod chaos;
+pub mod model;
+pub mod node;
+pub mod operator;
+pub mod quiet;
+
+use std::time::{Duration, Instant};
+
+use isyone_agent::{
+    config::DataDir,
+    fake_docker::FakeDocker,
+    join::{JoinOptions, join},
+};
+use isyone_coordinator::config::Config;
+use tokio::runtime::Runtime;
+
+use node::{Agent, Coordinator};
+use operator::Operator;
+
+/// Threads of one program: enough to run beside the test on two cores.
+const WORKERS: usize = 1;
+
+/// See the module.
+pub struct Fleet {
+    /// The coordinator.
+    pub coordinator: Coordinator,
+    /// The agents `h1`, `h2`, ….
+    pub agents: Vec<Agent>,
+    /// The admin that `init` made.
+    pub admin: Operator,
+    /// Where clients' futures run; dropped last but for the directory.
+    pub client: Runtime,
+    /// Everything on disk.
+    pub dir: tempfile::TempDir,
+}
+
+/// A runtime for one program.
+fn runtime(name: &str) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .expect("threads can be started")
+}
+
+/// Sizes that fit any machine many times over, reports as often as they may come, and ports that the system chooses.
+const CONFIG: &str = r#"
+default_plan = "small"
+[listen]
+grpc = "127.0.0.1:0"
+enroll = "127.0.0.1:0"
+http = "127.0.0.1:0"
+[placement]
+cpu_overcommit = 100.0
+memory_reserve = "1MiB"
+disk_reserve = "1MiB"
+[liveness]
+report_interval = "1s"
+suspect = "20s"
+lost = "60s"
+[plans]
+small = { memory = "64MiB", cpu = 0.1, disk = "1MiB" }
+standard = { memory = "80MiB", cpu = 0.1, disk = "1MiB" }
+large = { memory = "96MiB", cpu = 0.1, disk = "1MiB" }
+"#;
+
+impl Fleet {
+    /// A coordinator, an admin and no hosts. `settings` are further lines of its configuration.
+    pub fn start(settings: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let mut config = Config::parse("fleet", &format!("{CONFIG}{settings}")).expect("a configuration");
+        config.data_dir = dir.path().join("coordinator");
+        let client = runtime("client");
+        let context = dir.path().join("admin.toml");
+        let coordinator = Coordinator::start(config, &context, &client);
+        let admin = client.block_on(async { Operator::open(&context, coordinator.grpc()) });
+        Self { coordinator, agents: Vec::new(), admin, client, dir }
+    }
+
+    /// Adds a host: joins with a token for it and starts its agent. `seed` is for its Docker's faults.
+    pub fn add_agent(&mut self, seed: u64) -> &mut Agent {
+        let number = self.agents.len() + 1;
+        let name = format!("h{number}");
+        let dir = self.dir.path().join(&name);
+        let data = DataDir::new(dir.join("agent"));
+        let token = self.client.block_on(self.admin.token(&name)).expect("a token is made");
+        let options = JoinOptions {
+            coordinator: self.coordinator.enroll().to_string(),
+            token,
+            name: name.parse().expect("a host name"),
+            advertise: Some([192, 0, 2, u8::try_from(number).expect("a handful of hosts")].into()),
+            labels: std::collections::BTreeMap::new(),
+        };
+        self.client.block_on(join(&data, options)).expect("the host joins");
+        let mut agent = Agent::new(&name, data, FakeDocker::new(&dir.join("docker"), seed));
+        agent.start();
+        self.agents.push(agent);
+        self.agents.last_mut().expect("just pushed")
+    }
+
+    /// Waits for each agent to have a session and for the coordinator to have its first report.
+    pub fn all_report(&self) {
+        wait_for("a report of each host", Duration::from_secs(20), || {
+            let state = self.coordinator.snapshot();
+            let heard = |a: &Agent| {
+                a.is_connected()
+                    && state.observed.hosts.get(a.name.as_str()).is_some_and(|h| h.reported_at.is_some())
+            };
+            self.agents.iter().all(heard)
+        });
+    }
+
+    /// The coordinator's HTTP document at `path`; empty while it is down.
+    pub fn http(&self, path: &str) -> String {
+        crate::e2e::http::get(self.coordinator.http(), "coordinator", path).body
+    }
+
+    /// Creates a tenant and waits until it runs.
+    pub fn create(&self, tenant: &str) {
+        self.client.block_on(self.admin.create(tenant)).expect("the tenant is placed");
+        self.runs(tenant);
+    }
+
+    /// Waits until a tenant is reported as running.
+    pub fn runs(&self, tenant: &str) {
+        wait_for(&format!("{tenant} to run"), Duration::from_secs(20), || {
+            let state = self.coordinator.snapshot();
+            let record = state.fleet.tenants.get(tenant)?;
+            let open = state.fleet.operations.get(&record.operation).is_some_and(|o| !o.state.is_final());
+            (record.activated_at.is_some() && !open).then_some(())
+        });
+    }
+}
+
+/// What [`wait_for`] waits for.
+pub trait Answer {
+    /// `Some` ends the waiting.
+    type Value;
+    /// As an option.
+    fn answer(self) -> Option<Self::Value>;
+}
+
+impl Answer for bool {
+    type Value = ();
+    fn answer(self) -> Option<()> {
+        self.then_some(())
+    }
+}
+
+impl<T> Answer for Option<T> {
+    type Value = T;
+    fn answer(self) -> Self {
+        self
+    }
+}
+
+/// Asks again and again until the answer is yes; panics with `what` after `limit`.
+pub fn wait_for<A: Answer>(what: &str, limit: Duration, mut question: impl FnMut() -> A) -> A::Value {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = question().answer() {
+            return value;
+        }
+        assert!(begin.elapsed() < limit, "gave up after {limit:?} waiting for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

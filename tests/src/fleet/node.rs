@@ -1,0 +1,190 @@
+//! The programs of a fleet: started, stopped in good order, killed, and started again with what they left behind.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use isyone_agent::{agent, config::DataDir, fake_docker::FakeDocker, host::Pace};
+use isyone_coordinator::{
+    clock::SystemSource,
+    config::Config,
+    context::Context,
+    init::{self, DATABASE_FILE},
+    secrets::{KEY_FILE, Sealer},
+    server::{self, Parts, Running, StartError},
+    state::State,
+    store::{Contents, Store as _, Write, memory::MemoryStore, sqlite::SqliteStore},
+};
+use tokio::runtime::Runtime;
+
+use super::runtime;
+
+/// For blocking calls (files being written) of a killed program to come back.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// For a port to be free again: others on this machine may hold it for a moment.
+const PORT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A coordinator with a store that outlives it.
+pub struct Coordinator {
+    config: Config,
+    /// Its disk; a clone shares the contents.
+    pub store: MemoryStore,
+    life: Option<(Runtime, Running)>,
+}
+
+/// A store that holds this.
+pub fn store_of(contents: Contents) -> MemoryStore {
+    let store = MemoryStore::default();
+    let records = contents.records.into_iter().map(Write::Put);
+    let events = contents.events.into_iter().map(|event| Write::Event(Arc::new(event)));
+    store.apply(&records.chain(events).collect::<Vec<_>>()).expect("nothing fails yet");
+    store
+}
+
+impl Coordinator {
+    /// `init`, then `run`. The database that `init` made is copied into memory, where commits can be told to fail.
+    pub(super) fn start(config: Config, context: &Path, client: &Runtime) -> Self {
+        let store = client.block_on(async {
+            let admin = "admin".parse().expect("a name");
+            init::init(&config, &admin, context).await.expect("a coordinator can be made");
+            let mut made = SqliteStore::open(&config.data_dir.join(DATABASE_FILE)).await.expect("it opens");
+            store_of(made.load().await.expect("it reads back"))
+        });
+        let mut coordinator = Self { config, store, life: None };
+        coordinator.run();
+        coordinator
+    }
+
+    /// Starts it; after the first time on the same ports.
+    pub fn run(&mut self) {
+        assert!(self.life.is_none(), "it runs already");
+        let runtime = runtime("coordinator");
+        let begin = Instant::now();
+        let running = loop {
+            let sealer = Sealer::load(&self.config.data_dir.join(KEY_FILE), None).expect("the key is there");
+            let parts = Parts { store: Box::new(self.store.clone()), sealer };
+            match runtime.block_on(server::start(self.config.clone(), parts, SystemSource)) {
+                Ok(running) => break running,
+                Err(StartError::Listen { .. }) if begin.elapsed() < PORT_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(error) => panic!("the coordinator does not start: {error}"),
+            }
+        };
+        let listen = &mut self.config.listen;
+        (listen.grpc, listen.enroll, listen.http) = (running.grpc, running.enroll, running.http);
+        self.life = Some((runtime, running));
+    }
+
+    /// SIGTERM.
+    pub fn stop(&mut self) {
+        let Some((runtime, running)) = self.life.take() else { return };
+        runtime.block_on(running.stop());
+        runtime.shutdown_timeout(KILL_PATIENCE);
+    }
+
+    /// SIGKILL: what is not in the store is gone.
+    pub fn kill(&mut self) {
+        let Some((runtime, running)) = self.life.take() else { return };
+        runtime.shutdown_timeout(KILL_PATIENCE);
+        drop(running);
+    }
+
+    /// Whether it runs.
+    pub fn is_up(&self) -> bool {
+        self.life.is_some()
+    }
+
+    /// What its parts share. Panics while it is down.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.life.as_ref().expect("the coordinator runs").1.context
+    }
+
+    /// The newest snapshot. Panics while it is down.
+    pub fn snapshot(&self) -> Arc<State> {
+        self.context().handle.snapshot()
+    }
+
+    /// Where gRPC is.
+    pub fn grpc(&self) -> SocketAddr {
+        self.config.listen.grpc
+    }
+
+    /// Where hosts join.
+    pub fn enroll(&self) -> SocketAddr {
+        self.config.listen.enroll
+    }
+
+    /// Where routes and metrics are.
+    pub fn http(&self) -> SocketAddr {
+        self.config.listen.http
+    }
+}
+
+/// A host's agent with a Docker that outlives it.
+pub struct Agent {
+    /// The host's name.
+    pub name: String,
+    /// Its directory.
+    pub data: DataDir,
+    /// Its engine.
+    pub docker: Arc<FakeDocker>,
+    /// Its patience.
+    pub pace: Pace,
+    life: Option<(Runtime, agent::Agent)>,
+}
+
+impl Agent {
+    /// On a directory that has joined; not started.
+    pub fn new(name: &str, data: DataDir, docker: Arc<FakeDocker>) -> Self {
+        Self { name: name.to_owned(), data, docker, pace: Pace::hasty(), life: None }
+    }
+
+    /// Starts it.
+    pub fn start(&mut self) {
+        assert!(self.life.is_none(), "it runs already");
+        let runtime = runtime(&self.name);
+        let parts = agent::Parts {
+            data: self.data.clone(),
+            docker: self.docker.clone(),
+            probe: self.docker.clone(),
+            pace: self.pace.clone(),
+            http: None,
+            firewall: None,
+        };
+        let started = runtime.block_on(async { agent::Agent::start(parts) });
+        self.life = Some((runtime, started.expect("the agent starts")));
+    }
+
+    /// SIGTERM. Tenants run on.
+    pub fn stop(&mut self) {
+        let Some((runtime, agent)) = self.life.take() else { return };
+        runtime.block_on(agent.stop());
+        runtime.shutdown_timeout(KILL_PATIENCE);
+    }
+
+    /// SIGKILL. Tenants run on.
+    pub fn kill(&mut self) {
+        let Some((runtime, agent)) = self.life.take() else { return };
+        runtime.shutdown_timeout(KILL_PATIENCE);
+        drop(agent);
+    }
+
+    /// Whether it runs.
+    pub fn is_up(&self) -> bool {
+        self.life.is_some()
+    }
+
+    /// The running agent. Panics while it is down.
+    pub fn agent(&self) -> &agent::Agent {
+        &self.life.as_ref().expect("the agent runs").1
+    }
+
+    /// Whether it has a session.
+    pub fn is_connected(&self) -> bool {
+        self.life.as_ref().is_some_and(|(_, agent)| *agent.connected.borrow())
+    }
+}

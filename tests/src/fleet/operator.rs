@@ -1,0 +1,176 @@
+//! An operator with a certificate, on a connection that comes back by itself, whose requests can be sent again.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use isyone_proto::{
+    pb::v1::{
+        self, host_service_client::HostServiceClient, operation_service_client::OperationServiceClient,
+        tenant_service_client::TenantServiceClient,
+    },
+    tls,
+    token::JoinToken,
+};
+use tonic::{Code, Response, Status, transport::Channel};
+
+/// No call of these tests takes longer unless something is wrong; then it is sent again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an operator may want of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// With this plan.
+    Create(&'static str),
+    /// Stop.
+    Suspend,
+    /// Start.
+    Resume,
+    /// With PostgreSQL?
+    Restart(bool),
+    /// To this plan.
+    Resize(&'static str),
+    /// Into quarantine.
+    Delete,
+    /// Out of existence.
+    Purge,
+    /// Out of quarantine.
+    Restore,
+}
+
+/// An order with its idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// On whom.
+    pub tenant: &'static str,
+    /// What.
+    pub order: Order,
+    /// Key.
+    pub id: String,
+}
+
+/// What the coordinator acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The operation.
+    pub operation: String,
+    /// Of a create: the tenant's identity.
+    pub uid: Option<String>,
+}
+
+/// Whether nobody can know if a request with this answer was carried out. It must be sent again with the same key.
+pub fn leaves_in_doubt(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Internal
+            | Code::Aborted
+    )
+}
+
+async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded("no answer in time");
+    tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(late)?.map(Response::into_inner)
+}
+
+/// See the module.
+pub struct Operator {
+    channel: Channel,
+}
+
+impl Operator {
+    /// With a context file's papers. Inside a runtime.
+    pub fn open(context: &Path, address: SocketAddr) -> Self {
+        let text = std::fs::read_to_string(context).expect("the context file is there");
+        let table: toml::Table = text.parse().expect("it is TOML");
+        let pem = |key: &str| table[key].as_str().expect("a text").to_owned();
+        Self { channel: channel(address, &pem("ca_pem"), &pem("certificate_pem"), &pem("key_pem")) }
+    }
+
+    fn tenants(&self) -> TenantServiceClient<Channel> {
+        TenantServiceClient::new(self.channel.clone())
+    }
+
+    /// For the host service.
+    pub fn hosts(&self) -> HostServiceClient<Channel> {
+        HostServiceClient::new(self.channel.clone())
+    }
+
+    /// A join token for one host.
+    pub async fn token(&self, host: &str) -> Result<JoinToken, Status> {
+        let request = v1::CreateJoinTokenRequest { host: host.to_owned(), ..Default::default() };
+        let made = within(self.hosts().create_join_token(request)).await?;
+        made.token.parse().map_err(|_| Status::internal("an unreadable token"))
+    }
+
+    /// Creates a small tenant.
+    pub async fn create(&self, tenant: &str) -> Result<v1::CreateTenantResponse, Status> {
+        let request = v1::CreateTenantRequest { name: tenant.to_owned(), ..Default::default() };
+        within(self.tenants().create_tenant(request)).await
+    }
+
+    /// Sends a request once.
+    pub async fn send(&self, request: &Request) -> Result<Acknowledged, Status> {
+        let (name, request_id) = (request.tenant.to_owned(), request.id.clone());
+        let mut tenants = self.tenants();
+        let operation = match request.order {
+            Order::Create(plan) => return self.send_create(name, plan, request_id).await,
+            Order::Suspend => {
+                within(tenants.suspend_tenant(v1::SuspendTenantRequest { name, request_id })).await
+            }
+            Order::Resume => {
+                within(tenants.resume_tenant(v1::ResumeTenantRequest { name, request_id })).await
+            }
+            Order::Restart(with_database) => {
+                let request = v1::RestartTenantRequest { name, with_database, request_id };
+                within(tenants.restart_tenant(request)).await
+            }
+            Order::Resize(plan) => {
+                let request = v1::ResizeTenantRequest { name, plan: plan.to_owned(), request_id };
+                within(tenants.resize_tenant(request)).await
+            }
+            Order::Delete | Order::Purge => {
+                let purge = request.order == Order::Purge;
+                within(tenants.delete_tenant(v1::DeleteTenantRequest { name, purge, request_id })).await
+            }
+            Order::Restore => {
+                within(tenants.restore_tenant(v1::RestoreTenantRequest { name, request_id })).await
+            }
+        };
+        operation.map(|operation| Acknowledged { operation: operation.id, uid: None })
+    }
+
+    async fn send_create(
+        &self,
+        name: String,
+        plan: &str,
+        request_id: String,
+    ) -> Result<Acknowledged, Status> {
+        let spec = Some(v1::TenantSpec { plan: plan.to_owned(), ..Default::default() });
+        let request = v1::CreateTenantRequest { name, spec, request_id, ..Default::default() };
+        let made = within(self.tenants().create_tenant(request)).await?;
+        let (tenant, operation) = (made.tenant.unwrap_or_default(), made.operation.unwrap_or_default());
+        Ok(Acknowledged { operation: operation.id, uid: Some(tenant.uid) })
+    }
+
+    /// All tenants, deleted ones too.
+    pub async fn list(&self) -> Result<Vec<v1::Tenant>, Status> {
+        let request = v1::ListTenantsRequest { page_size: 100, show_deleted: true, ..Default::default() };
+        within(self.tenants().list_tenants(request)).await.map(|page| page.tenants)
+    }
+
+    /// Operations that have not ended.
+    pub async fn open_operations(&self) -> Result<Vec<v1::Operation>, Status> {
+        let request = v1::ListOperationsRequest { page_size: 100, active_only: true, ..Default::default() };
+        let mut client = OperationServiceClient::new(self.channel.clone());
+        within(client.list_operations(request)).await.map(|page| page.operations)
+    }
+}
+
+/// A connection with these papers. Inside a runtime.
+pub fn channel(address: SocketAddr, ca: &str, certificate: &str, key: &str) -> Channel {
+    let config = tls::client_config(ca, certificate, key).expect("usable papers");
+    tls::channel(&address.to_string(), Arc::new(ArcSwap::new(config))).expect("an address")
+}
