@@ -151,10 +151,13 @@ impl Host {
     /// Why no new tenant may start, if so. Waits while that is being found out.
     pub async fn gate(&self) -> Option<String> {
         let mut gate = self.gate.subscribe();
-        let settled = timeout(GATE_PATIENCE, gate.wait_for(|g| *g != Gate::Pending)).await;
-        match settled.ok()?.ok().as_deref() {
-            Some(Gate::Closed(why)) => Some(why.clone()),
-            _ => None,
+        match timeout(GATE_PATIENCE, gate.wait_for(|g| *g != Gate::Pending)).await {
+            Ok(Ok(settled)) => match &*settled {
+                Gate::Closed(why) => Some(why.clone()),
+                Gate::Open | Gate::Pending => None,
+            },
+            // Not known is not open. (The sender is ours, so it is the time that ran out.)
+            Ok(Err(_)) | Err(_) => Some("the packet filter is not up yet; tried again".to_owned()),
         }
     }
 
