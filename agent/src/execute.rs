@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use isyone_proto::plan::Role;
 use tokio::time::{Instant, sleep};
 
@@ -46,7 +46,10 @@ pub async fn run(tenant: &Tenant, view: &View, mut todo: Vec<Step>) -> Result<()
                 _ => lanes.push(vec![step]),
             }
         }
-        try_join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane))).await?;
+        // All are waited for, also after a failure: a copy that nobody waits for would go on writing into the volumes,
+        // beside the next try's.
+        let done = join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane))).await;
+        done.into_iter().collect::<Result<()>>()?;
         if tenant.is_interrupted() {
             return Err(TenantError::Interrupted);
         }
@@ -106,8 +109,9 @@ async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Actio
     match action {
         Action::WriteFiles => write_files(tenant, stack).await,
         Action::CreateVolume(role) => {
-            // Before the first volume is there, it is on record that nothing is in it.
-            tenant.remember(false, |_| ())?;
+            // Before the first volume is there, it is on record that nothing is in it. For good: a volume without that
+            // record, after a power loss, would count as a tenant's data.
+            tenant.remember(true, |_| ())?;
             docker.create_volume(stack.volume(role)).await?;
             Ok(format!("{} made", stack.volume(role).name))
         }
