@@ -124,6 +124,8 @@ pub struct Observed {
     pub odoo: Option<Container>,
     /// `odoo_<t>_init`.
     pub init: Option<Container>,
+    /// A container of somebody else that has one of these names; it is in none of the fields above.
+    pub foreign: Option<String>,
     /// The rendered files are on disk as they should be.
     pub files_current: bool,
     /// The tenant's directory exists.
@@ -149,6 +151,15 @@ impl Observed {
         match role {
             Role::Odoo => self.odoo_volume.as_ref(),
             Role::Postgres => self.postgres_volume.as_ref(),
+        }
+    }
+    /// Containers without our label are not ours to stop or remove, whatever their names: their data may be in volumes
+    /// that go with them.
+    pub fn set_foreign_aside(&mut self) {
+        for slot in [&mut self.postgres, &mut self.odoo, &mut self.init] {
+            if let Some(container) = slot.take_if(|c| c.label(LABEL_UID).is_empty()) {
+                self.foreign = Some(container.name);
+            }
         }
     }
     fn is_up(&self, role: Role) -> bool {
@@ -189,11 +200,12 @@ pub struct Inputs<'a> {
 #[error("{0}")]
 pub struct Blocked(pub String);
 
-/// The state without a `state.json`: volumes that are there with this uid hold data, and are taken as they are.
+/// The state without a `state.json`: volumes that are there with this uid hold data, and are taken as they are; also when
+/// only one is left.
 pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     let mut state = TenantState::new(plan);
     let ours = |v: &Volume| v.labels.get(LABEL_UID).is_some_and(|uid| *uid == plan.uid.to_string());
-    if observed.postgres_volume.as_ref().is_some_and(ours) {
+    if ROLES.into_iter().filter_map(|role| observed.volume(role)).any(ours) {
         state.database = Database::Ready { synced: true };
     }
     state
@@ -306,6 +318,11 @@ fn run(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
         }
     }
     let Some(stack) = inputs.stack.filter(|_| list.0.is_empty()) else { return Ok(list.0) };
+    if let Some(name) = &observed.foreign {
+        return Err(Blocked(format!(
+            "container {name} is somebody else's (it has no label {LABEL_UID}) and is left alone; rename or remove it"
+        )));
+    }
     check_volumes(inputs)?;
     if let (Some(why), false) = (inputs.no_new, inputs.state.is_ready()) {
         return Err(Blocked(why.to_owned()));

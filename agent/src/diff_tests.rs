@@ -255,6 +255,37 @@ fn foreign_or_missing_volumes_block() {
 }
 
 #[test]
+fn one_volume_that_is_left_is_not_filled_anew() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    world.observed.postgres_volume = None;
+    let state = adopt(&plan, &world.observed);
+    assert!(state.is_ready(), "the files in it are a tenant's");
+    let left = World { observed: world.observed, state };
+    assert!(left.steps(&plan, 0).unwrap_err().0.contains("is gone"));
+}
+
+#[test]
+fn a_container_of_somebody_else_is_left_alone() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    let theirs = Container { name: "postgres_alfa".into(), state: "running".into(), ..Default::default() };
+    world.observed.postgres = Some(theirs);
+    world.observed.set_foreign_aside();
+    assert!(world.steps(&plan, 0).unwrap_err().0.contains("postgres_alfa is somebody else's"));
+    for desired in [DesiredState::Suspended, DesiredState::Quarantined, DesiredState::Purged] {
+        (plan.desired, plan.purge_now) = (desired, true);
+        assert_eq!(world.steps(&plan, 0).unwrap(), []);
+    }
+    plan.desired = DesiredState::Running;
+    let mut world = World::empty(&plan);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    world.observed.set_foreign_aside();
+    assert!(world.observed.foreign.is_none() && world.observed.postgres.is_some());
+}
+
+#[test]
 fn a_stale_copy_is_stopped_and_kept() {
     let plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);

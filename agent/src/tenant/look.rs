@@ -52,6 +52,7 @@ impl Tenant {
             directory,
             ..Default::default()
         };
+        observed.set_foreign_aside();
         self.lock().get_or_insert_with(|| diff::adopt(plan, &observed));
         let mut stack = None;
         if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
