@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
 use isyone_proto::{
     ids::TenantName,
@@ -50,6 +50,7 @@ const TAIL: (u32, u32) = (200, 100_000);
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
 type Up = mpsc::Sender<AttachUp>;
+type Input = std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
 
 /// Serves one request; failures are told to the client.
 pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
@@ -152,6 +153,9 @@ async fn exec(
     let session = host.docker.exec_session(&container, &command, tty).await.map_err(|e| e.to_string())?;
     let ExecSession { id, mut output, input } = session;
     let mut input = Some(input);
+    // Input that the command has not taken yet. Until it does no more is asked for, but its output goes on: a command
+    // that waits for its reader does not read either.
+    let mut waiting = Bytes::new();
     let finished = loop {
         tokio::select! {
             part = output.next() => match part {
@@ -159,14 +163,16 @@ async fn exec(
                 Some(Err(e)) => return Err(e.to_string()),
                 None => break true,
             },
-            message = down.message() => match message {
+            taken = take(&mut input, &waiting), if !waiting.is_empty() => match taken {
+                Some(n) => waiting.advance(n),
+                // A command that closed its input just does not hear the rest.
+                None => (input, waiting) = (None, Bytes::new()),
+            },
+            // Also while nothing is asked of it.
+            () = up.closed() => break false,
+            message = down.message(), if waiting.is_empty() => match message {
                 Ok(Some(AttachDown { message: Some(attach_down::Message::Exec(ExecRequest { message: Some(request) })) })) => match request {
-                    exec_request::Message::Stdin(bytes) => if let Some(writer) = &mut input {
-                        // A command that closed its input just does not hear the rest.
-                        if writer.write_all(&bytes).await.is_err() {
-                            input = None;
-                        }
-                    },
+                    exec_request::Message::Stdin(bytes) => waiting = bytes.into(),
                     exec_request::Message::StdinEof(_) => if let Some(mut writer) = input.take() {
                         let _ = writer.shutdown().await; // likewise
                     },
@@ -188,6 +194,11 @@ async fn exec(
     let code = host.docker.exec_state(&id).await.map_err(|e| e.to_string())?.code;
     let _ = send(up, exec_response::Message::ExitCode(code)).await; // the last message; the client may be gone
     Ok(())
+}
+
+/// Hands a command some of its input: how much, or nothing when it takes no more.
+async fn take(input: &mut Option<Input>, bytes: &[u8]) -> Option<usize> {
+    input.as_mut()?.write(bytes).await.ok().filter(|n| *n > 0)
 }
 
 async fn forward(up: &Up, stderr: bool, bytes: &Bytes) -> bool {
