@@ -15,7 +15,6 @@ use bollard::{
     exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults},
     models as m, query_parameters as q,
 };
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use tokio::io::AsyncWriteExt as _;
 use tonic::async_trait;
@@ -35,6 +34,8 @@ const CALL_TIMEOUT_S: u64 = 60;
 const STOP_MARGIN_S: u64 = 30;
 /// A one-off container may initialise a hundred modules on a slow disk.
 const WAIT_TIMEOUT_S: u64 = 3600;
+/// Most that is read of an image's file with its header; [`first_file`] cuts at less.
+const MAX_FILE_BYTES: usize = 128 << 10;
 /// One layer's status lines come many times a second; a silent registry must not hold a tenant for ever.
 const PULL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -428,10 +429,20 @@ impl Docker for Engine {
 impl Engine {
     async fn read_file(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
         let options = q::DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let archive: Option<Vec<Bytes>> = self
-            .find(|c| async move { c.download_from_container(container, Some(options)).try_collect().await })
+        // An image may be anybody's: the path may lead to a file of any size, or to a directory.
+        let archive = self
+            .find(|c| async move {
+                let mut parts = c.download_from_container(container, Some(options));
+                let mut archive = Vec::new();
+                while let Some(part) = parts.try_next().await? {
+                    archive.extend_from_slice(&part);
+                    if archive.len() > MAX_FILE_BYTES {
+                        break;
+                    }
+                }
+                Ok(archive)
+            })
             .await?;
-        let Some(archive) = archive else { return Ok(None) };
-        Ok(first_file(&archive.concat()))
+        Ok(archive.and_then(|archive| first_file(&archive)))
     }
 }
