@@ -5,7 +5,10 @@
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use isyone_proto::ids::TenantName;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,6 +35,7 @@ struct Memory {
 /// Runs until `stop`.
 pub async fn run(host: Arc<Host>, stop: CancellationToken) {
     let mut memory = Memory::default();
+    let mut walk: Option<(TenantName, JoinHandle<u64>)> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -44,19 +48,19 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
             usage.disk_bytes = memory.disk.get(&entry.name).map_or(0, |(bytes, _)| *bytes);
             host.board.set_usage(&entry.name, usage);
         }
-        // One disk per round: a host with 120 tenants goes round in twenty minutes.
+        // One disk at a time, beside the rest: a tenant with millions of directories takes hours.
+        if let Some((name, task)) = walk.take_if(|(_, task)| task.is_finished()) {
+            memory.disk.insert(name, (task.await.unwrap_or(0), Instant::now()));
+        }
+        // A host with 120 tenants goes round in twenty minutes.
         let due =
             entries.iter().find(|e| memory.disk.get(&e.name).is_none_or(|(_, at)| at.elapsed() > DISK_EVERY));
-        if let Some(entry) = due {
+        if let (Some(entry), None) = (due, &walk) {
             let places: Vec<PathBuf> = entry.status.volumes.iter().map(PathBuf::from).collect();
-            let walk = tokio::task::spawn_blocking(move || {
+            let task = tokio::task::spawn_blocking(move || {
                 places.iter().map(|place| tree::usage(place, &|| std::thread::sleep(WALK_PAUSE))).sum::<u64>()
             });
-            let bytes = tokio::select! {
-                () = stop.cancelled() => return,
-                bytes = walk => bytes.unwrap_or(0),
-            };
-            memory.disk.insert(entry.name.clone(), (bytes, Instant::now()));
+            walk = Some((entry.name.clone(), task));
         }
     }
 }
