@@ -160,6 +160,8 @@ pub struct TenantObserved {
     pub at: UnixMs,
     /// What was said.
     pub report: TenantReport,
+    /// The trouble that operators were told of, and under which generation; none since it was last well.
+    pub told: Option<(Progress, u64)>,
 }
 
 /// A host as last heard of.

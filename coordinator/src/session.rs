@@ -35,6 +35,8 @@ use crate::{
 const SESSION_QUEUE: usize = 32;
 /// How long a connected agent may wait with its first word, and with taking a plan.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Generations count changes: none gets here, and past it there is room for all that will ever be.
+const MAX_GENERATION: u64 = 1 << 62;
 /// Longest version text that is kept.
 const MAX_VERSION: usize = 64;
 /// Networks that a host may name; documented in the protocol.
@@ -161,6 +163,9 @@ impl Session {
         let Some(agent_message::Message::Hello(hello)) = first else {
             return Err(Status::invalid_argument("the first message must be `hello`"));
         };
+        if hello.plan_generation > MAX_GENERATION {
+            return Err(Status::invalid_argument(format!("plan_generation: more than {MAX_GENERATION}")));
+        }
         let known = plans::Known { generation: hello.plan_generation, digest: hello.plan_digest.clone() };
         self.warn_of_other_address(&hello.advertise_address);
         let command = Command::Greet {

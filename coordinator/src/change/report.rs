@@ -39,30 +39,42 @@ impl Edit<'_> {
         }) {
             return;
         }
-        self.tell_changes(&tenant, before.as_deref(), &report);
+        let told = self.tell_changes(&tenant, before.as_deref(), &report);
         let converged = report.progress == Progress::Converged && report.generation == tenant.generation;
         let absent = report.absent;
-        let observed = TenantObserved { host: host.clone(), at: self.stamp.now, report };
+        let observed = TenantObserved { host: host.clone(), at: self.stamp.now, report, told };
         self.state.observed.tenants.insert(tenant.name.clone(), Arc::new(observed));
         if converged {
             self.converged(&tenant, absent);
         }
     }
 
-    fn tell_changes(&mut self, tenant: &Tenant, before: Option<&TenantObserved>, report: &TenantReport) {
-        let was = before.map(|b| b.report.progress);
-        let bad = |p: Progress| matches!(p, Progress::Failing | Progress::Unhealthy);
-        if bad(report.progress)
-            && before.is_none_or(|b| !bad(b.report.progress) || b.report.message != report.message)
-        {
-            let kind =
-                if report.progress == Progress::Failing { "tenant.failing" } else { "tenant.unhealthy" };
-            self.event(kind, Some(tenant), None, report.operation, report.message.clone());
-        } else if report.progress == Progress::Converged && was.is_some_and(bad) {
-            self.event("tenant.recovered", Some(tenant), None, None, String::new());
+    /// Events of what is new; answers which trouble is told of now. It is told once, when it begins, not at each try:
+    /// messages differ by a time or a log line, and would push everything else out of the memory of events.
+    fn tell_changes(
+        &mut self,
+        tenant: &Tenant,
+        before: Option<&TenantObserved>,
+        report: &TenantReport,
+    ) -> Option<(Progress, u64)> {
+        let mut told = before.filter(|b| b.report.uid == report.uid).and_then(|b| b.told);
+        let trouble = Some((report.progress, report.generation));
+        match report.progress {
+            Progress::Failing | Progress::Unhealthy if told != trouble => {
+                let kind =
+                    if report.progress == Progress::Failing { "tenant.failing" } else { "tenant.unhealthy" };
+                self.event(kind, Some(tenant), None, report.operation, report.message.clone());
+                told = trouble;
+            }
+            Progress::Converged if told.take().is_some() => {
+                self.event("tenant.recovered", Some(tenant), None, None, String::new());
+            }
+            // A next try: neither over nor new.
+            Progress::Working | Progress::Converged | Progress::Failing | Progress::Unhealthy => {}
         }
-        let kills =
-            |containers: &[crate::observed::Container]| containers.iter().map(|c| c.oom_kills).sum::<u32>();
+        let kills = |containers: &[crate::observed::Container]| {
+            containers.iter().map(|c| u64::from(c.oom_kills)).sum::<u64>()
+        };
         let (now, then) = (kills(&report.containers), before.map_or(0, |b| kills(&b.report.containers)));
         if now > then && before.is_some() {
             self.event(
@@ -73,6 +85,7 @@ impl Edit<'_> {
                 format!("{} out-of-memory kills", now - then),
             );
         }
+        told
     }
 
     /// The host is where the tenant's plan wants it.

@@ -201,6 +201,27 @@ fn a_report_of_an_older_generation_epoch_or_another_host_ends_nothing() {
 }
 
 #[test]
+fn a_trouble_is_told_once_whatever_its_tries_say_and_odd_counts_do_no_harm() {
+    let mut bench = Bench::default();
+    let h1 = bench.host("h1", resources(8, 32, 100));
+    bench.create("alfa", "small").unwrap();
+    let good = bench.converged(&name("alfa"));
+    for n in 0..5 {
+        for progress in [Progress::Failing, Progress::Working] {
+            let mut bad = good.clone();
+            (bad.progress, bad.message) = (progress, format!("no answer after {n} s"));
+            bad.containers[0].oom_kills = u32::MAX;
+            bad.containers.push(bad.containers[0].clone());
+            bench.report(&h1, resources(8, 32, 100), vec![bad]);
+        }
+    }
+    bench.report(&h1, resources(8, 32, 100), vec![good.clone()]);
+    bench.report(&h1, resources(8, 32, 100), vec![good]);
+    let told = |kind: &str| bench.state.fleet.events.iter().filter(|e| e.kind == kind).count();
+    assert_eq!((told("tenant.failing"), told("tenant.recovered")), (1, 1));
+}
+
+#[test]
 fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));
