@@ -198,8 +198,11 @@ impl Hosts {
         net::remove_bridge(&self.state);
         seal::off(seal::Holder::Hosts);
         if !keep_images {
-            fs::remove_dir_all(&self.state)
-                .with_context(|| format!("cannot remove {}", self.state.display()))?;
+            // Only what is ours: somebody may have given a folder that holds other things too.
+            fs::remove_file(self.state.join("lock")).ok();
+            if fs::remove_dir(&self.state).is_err() {
+                say!("{} stays: there is more in it", self.state.display());
+            }
         }
         drop(lock);
         say!("{} hosts are gone ({})", hosts.len(), took(start));
