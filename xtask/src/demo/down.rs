@@ -90,15 +90,20 @@ fn remove_tenants(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Containers and volumes of this machine that have the names of the demo's tenant, but are somebody else's.
+/// Containers and volumes of this machine that are somebody else's and in the demo's way: those with the names of its
+/// tenant, and whatever another agent of isyone runs, for two of them on one Docker stop each other's tenants.
 pub(super) fn foreign(folder: &Path, tenant: &str) -> Result<Vec<String>> {
     let books = books(&folder.join("agents"));
+    let labelled = ["ps", "--filter", "label=one.isy.tenant", "--format"];
+    let all = output(cmd("docker", labelled).arg(r#"{{.Names}} {{.Label "one.isy.uid"}} {{.Names}}"#))?;
+    let others = all.lines().filter(|line| of_books(line, &books).is_none());
+    let mut found: Vec<String> =
+        others.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
     let lists: [&[&str]; 2] = [
         &["ps", "--all", "--format", r#"{{.Names}} {{.Label "one.isy.uid"}} {{.Names}}"#],
         &["volume", "ls", "--format", r#"{{.Name}} {{.Label "one.isy.uid"}} {{.Name}}"#],
     ];
     let names = ["odoo_", "postgres_", "odoo_data_", "pgdata_"].map(|kind| format!("{kind}{tenant}"));
-    let mut found = Vec::new();
     for list in lists {
         let all = output(&mut cmd("docker", list))?;
         let others = all.lines().filter(|line| of_books(line, &books).is_none());
@@ -109,6 +114,8 @@ pub(super) fn foreign(folder: &Path, tenant: &str) -> Result<Vec<String>> {
                 .map(str::to_owned),
         );
     }
+    found.sort();
+    found.dedup();
     Ok(found)
 }
 
