@@ -50,6 +50,11 @@ const COALESCE: Duration = Duration::from_millis(100);
 /// Bounds of the back-off between sessions: quick after a coordinator's restart, polite to one that is down.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(15);
+/// Bounds of the back-off after another agent with our identity took the session over: two machines with one identity (a
+/// cloned disk) would otherwise take it from each other for ever. Short at first, because the other one may just have been
+/// an agent that is ending.
+const DISPLACED_FIRST: Duration = Duration::from_secs(4);
+const DISPLACED_CAP: Duration = Duration::from_secs(600);
 /// A session that lived so long was a good one: the next failure starts the back-off anew.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
 /// Bounds of the interval that the coordinator may ask for.
@@ -66,10 +71,18 @@ pub enum SessionError {
     /// The coordinator or the network ended it.
     #[error("{0}")]
     Ended(String),
+    /// The coordinator has a newer session with the same identity, and it is not ours: we hold one at a time.
+    #[error(
+        "another agent uses this host's identity: end it there, or remove the host and let each machine join under a name of its own"
+    )]
+    Displaced,
 }
 
 impl From<tonic::Status> for SessionError {
     fn from(status: tonic::Status) -> Self {
+        if status.code() == tonic::Code::Aborted {
+            return Self::Displaced;
+        }
         let chain = std::error::Error::source(&status)
             .map(|s| format!(": {}", tls::error_chain(s)))
             .unwrap_or_default();
@@ -103,7 +116,7 @@ pub fn in_force(ledger: &Ledger) -> InForce {
 impl Link {
     /// Keeps a session until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut attempt = 0;
+        let (mut attempt, mut displaced) = (0, 0);
         loop {
             let begin = Instant::now();
             let ended = tokio::select! {
@@ -114,6 +127,12 @@ impl Link {
             attempt = if begin.elapsed() > GOOD_SESSION { 0 } else { attempt };
             let wait = match &ended {
                 Ok(()) => Duration::ZERO, // for a fresh certificate
+                Err(e @ SessionError::Displaced) => {
+                    tracing::error!("{e}");
+                    let wait = backoff(displaced, DISPLACED_FIRST, DISPLACED_CAP);
+                    displaced += 1;
+                    wait / 2 + jitter(wait / 2)
+                }
                 Err(e) => {
                     tracing::warn!("session with {} ended: {e}", self.endpoint);
                     jitter(backoff(attempt, RETRY_FIRST, RETRY_CAP))
