@@ -2,12 +2,14 @@
 //!
 //! A step that fails does not hide the later ones; the exit code is 1 when any failed. The tests get, in their
 //! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the
-//! built binaries, `xtask` among them) and `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus).
+//! built binaries, `xtask` among them), `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus) and, where it could be made,
+//! `ISYONE_PYTHON` (an interpreter with gRPC).
 
-use crate::cmd::{cargo, output, run, run_within, say, took};
+use crate::cmd::{cargo, cmd, output, run, run_within, say, succeeds, took};
 use crate::{images, paths, seal, setup};
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,14 +36,21 @@ enum Step {
     Setup,
     /// what `cargo xtask images` does
     Images,
+    /// a Python with gRPC, for the client in docs/python-client
+    Python,
     /// the binaries that the end-to-end tests start
     Build,
     /// cargo test --workspace
     Test,
 }
 
-const STEPS: [Step; 7] =
-    [Step::Fmt, Step::Clippy, Step::Deny, Step::Setup, Step::Images, Step::Build, Step::Test];
+const STEPS: [Step; 8] =
+    [Step::Fmt, Step::Clippy, Step::Deny, Step::Setup, Step::Images, Step::Python, Step::Build, Step::Test];
+
+/// What the Python client and its test need beside the standard library.
+const PYTHON_PACKAGES: [&str; 3] = ["grpcio", "grpcio-tools", "grpcio-reflection"];
+/// The packages are some 10 MB, ready built.
+const PIP_LIMIT: Duration = Duration::from_secs(300);
 
 /// Cloning the advisory database takes seconds where it can be reached.
 const ADVISORY_LIMIT: Duration = Duration::from_secs(120);
@@ -85,6 +94,7 @@ fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
         Step::Deny => deny(),
         Step::Setup => setup::ensure().map(|()| String::new()),
         Step::Images => images::provide(&[], false).map(|()| String::new()),
+        Step::Python => python(),
         Step::Build => quiet(&["build", "--workspace", "--bins"]),
         Step::Test => tests(fast),
     };
@@ -115,17 +125,59 @@ fn deny() -> Outcome {
     Ok("bans, licences, sources, advisories".to_owned())
 }
 
+/// Where the virtual environment's interpreter is.
+fn interpreter() -> PathBuf {
+    paths::cache().join("python/bin/python")
+}
+
+fn has_grpc(python: &Path) -> bool {
+    let modules = "import grpc, grpc_tools, grpc_reflection, tomllib";
+    python.exists() && succeeds(Command::new(python).args(["-c", modules]))
+}
+
+/// Makes the virtual environment once. Where the packages cannot be had, the tests in Python are left out, and that is said.
+fn python() -> Outcome {
+    let python = interpreter();
+    if has_grpc(&python) {
+        return Ok(python.display().to_string());
+    }
+    match make_python(&python) {
+        Ok(()) => Ok(python.display().to_string()),
+        Err(err) => {
+            say!("the tests in Python are SKIPPED: {err:#}");
+            Ok(format!("SKIPPED: {err}"))
+        }
+    }
+}
+
+fn make_python(python: &Path) -> Result<()> {
+    let folder = paths::cache().join("python");
+    std::fs::create_dir_all(paths::cache())?;
+    run(cmd("python3", ["-m", "venv", "--clear"]).arg(&folder))
+        .context("no virtual environment can be made (Debian: apt-get install python3-venv)")?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
+    run_within(&mut pip, PIP_LIMIT).with_context(|| format!("pip cannot install {PYTHON_PACKAGES:?}"))?;
+    if !has_grpc(python) {
+        bail!("what pip installed cannot be imported: Python 3.11 or newer is needed");
+    }
+    Ok(())
+}
+
 /// Runs the tests, showing their output, and adds up cargo's `test result:` lines.
 fn tests(fast: bool) -> Outcome {
     if !fast {
         seal::on(seal::Holder::Test)?;
     }
-    let counted = count(
-        cargo(&["test", "--workspace", "--no-fail-fast"])
-            .env("ISYONE_E2E", if fast { "0" } else { "1" })
-            .env("ISYONE_BIN", paths::target().join("debug"))
-            .env("ISYONE_CACHE", paths::cache()),
-    );
+    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    command
+        .env("ISYONE_E2E", if fast { "0" } else { "1" })
+        .env("ISYONE_BIN", paths::target().join("debug"))
+        .env("ISYONE_CACHE", paths::cache());
+    if has_grpc(&interpreter()) {
+        command.env("ISYONE_PYTHON", interpreter());
+    }
+    let counted = count(&mut command);
     if !fast {
         seal::off(seal::Holder::Test);
     }
