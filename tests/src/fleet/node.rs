@@ -18,7 +18,7 @@ use isyone_coordinator::{
     state::State,
     store::{Contents, Store as _, Write, memory::MemoryStore, sqlite::SqliteStore},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::watch};
 
 use super::runtime;
 
@@ -181,6 +181,13 @@ impl Agent {
     /// The running agent. Panics while it is down.
     pub fn agent(&self) -> &agent::Agent {
         &self.life.as_ref().expect("the agent runs").1
+    }
+
+    /// Told whenever its session begins or ends. Panics while it is down.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        let mut connected = self.agent().connected.clone();
+        connected.mark_unchanged();
+        connected
     }
 
     /// Whether it has a session.

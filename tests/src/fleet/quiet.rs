@@ -129,6 +129,9 @@ fn stack(agent: &Agent, record: &Tenant, runs: bool) -> Option<String> {
             _ => running.len() == if runs { 2 } else { 0 },
         };
     let keyed = agent.docker.database_keys(name).is_some_and(|keys| keys != "default");
+    if record.activated_at.is_none() && record.desired == DesiredState::Suspended {
+        return (!running.is_empty()).then(|| format!("{name} was suspended before it ran, and runs"));
+    }
     (!good || !keyed).then(|| {
         format!("{name} on {}: running {running:?}, volumes kept: {kept}, own keys: {keyed}", agent.name)
     })
@@ -155,7 +158,8 @@ fn routes(fleet: &Fleet) -> Vec<String> {
     let mut wanted = BTreeSet::new();
     for tenant in state.fleet.tenants.values() {
         let routed = published.contains(&format!("Host(`{}.isy.one`)", tenant.name));
-        if routed == tenant.is_deleted() {
+        // One that was suspended before it ever ran has no route yet.
+        if routed == (tenant.is_deleted() || tenant.activated_at.is_none()) {
             wrong.push(format!("{} is {:?}, routed: {routed}", tenant.name, tenant.desired));
         }
         if tenant.desired == DesiredState::Running
