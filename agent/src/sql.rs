@@ -125,10 +125,11 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 }
 
 /// What may change in a tenant's life: its address and the role's password. What its administrator may have changed
-/// himself (login, language, company) is left alone.
+/// himself (login, language, company) is left alone. In the tenant's database only as the tenant's own role: a trigger
+/// there, put up by whoever has taken Odoo over, would otherwise run as superuser.
 pub fn update(tenant: &TenantPlan) -> String {
     format!(
-        "{QUIET}{}\\connect \"{}\"\nBEGIN;\n{}COMMIT;\n",
+        "{QUIET}{}\\connect \"{}\" odoo\nBEGIN;\n{}COMMIT;\n",
         alter_role(tenant),
         tenant.name.database(),
         address(tenant)
@@ -158,6 +159,11 @@ mod tests {
         assert!(!sql.contains(plan.secrets.master_password.expose()));
         assert!(!sql.contains(plan.secrets.admin_password.expose()), "only its hash");
         assert!(sql.contains(plan.secrets.database_password.expose()));
+    }
+
+    #[test]
+    fn a_living_database_is_entered_as_its_own_role_only() {
+        assert!(update(&tenant_plan("alfa")).contains("\\connect \"odoo_alfa\" odoo\n"));
     }
 
     proptest! {
