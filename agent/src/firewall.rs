@@ -50,11 +50,34 @@ fn edges(firewall: &Firewall) -> (Vec<Ipv4Net>, Vec<ipnet::Ipv6Net>) {
     (Ipv4Net::aggregate(&v4), ipnet::Ipv6Net::aggregate(&v6))
 }
 
+/// The tenants' networks and published ports, as nft writes them: the configured ranges, and what tenants still have from
+/// earlier ones. A changed range must not open those that are there.
+fn ranges(plan: &HostPlan) -> (String, String) {
+    let Firewall { tenant_range, first_port, last_port, .. } = &plan.firewall;
+    let networks: Vec<Ipv4Net> =
+        plan.tenants.iter().map(|t| t.subnet.trunc()).chain([tenant_range.trunc()]).collect();
+    let range = match Ipv4Net::aggregate(&networks)[..] {
+        [one] => one.to_string(),
+        ref many => set(many),
+    };
+    let ports = format!("{first_port}-{last_port}");
+    let outside: BTreeSet<u16> = plan
+        .tenants
+        .iter()
+        .flat_map(|t| [t.http_port, t.websocket_port])
+        .filter(|port| !(*first_port..=*last_port).contains(port))
+        .collect();
+    if outside.is_empty() {
+        return (range, ports);
+    }
+    let all = outside.iter().map(ToString::to_string).chain([ports]);
+    (range, set(all))
+}
+
 /// The whole table as an nft script that replaces any earlier one in one transaction.
 pub fn render(plan: &HostPlan) -> String {
     let firewall = &plan.firewall;
-    let range = firewall.tenant_range.trunc();
-    let ports = format!("{}-{}", firewall.first_port, firewall.last_port);
+    let (range, ports) = ranges(plan);
     let subnets: BTreeSet<Ipv4Net> = plan.tenants.iter().map(|t| t.subnet.trunc()).collect();
     let protected: BTreeSet<Ipv4Addr> = firewall
         .protected_addresses
@@ -226,6 +249,23 @@ mod tests {
                 generation: 1,
             }),
         );
+    }
+
+    #[test]
+    fn a_tenant_from_an_earlier_range_stays_closed() {
+        let mut plan = host_plan(1, vec![tenant_plan("alfa")]);
+        plan.tenants[0].subnet = "172.31.7.0/28".parse().unwrap();
+        (plan.tenants[0].http_port, plan.tenants[0].websocket_port) = (15_000, 15_001);
+        let text = render(&plan);
+        let ports = format!("{{ 15000, 15001, {}-{} }}", plan.firewall.first_port, plan.firewall.last_port);
+        let range = format!("{{ {}, 172.31.7.0/28 }}", plan.firewall.tenant_range);
+        for line in [
+            format!("ip saddr {range} goto from_tenant"),
+            format!("ip daddr {range} counter drop"),
+            format!("tcp dport {ports} counter drop"),
+        ] {
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
     }
 
     proptest! {
