@@ -37,10 +37,10 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Every second run also sees quarantines end.
+/// Every second run also sees quarantines end; some see many faults.
 fn shape(seed: u64) -> Shape {
     let quarantine = if seed.is_multiple_of(2) { "7d" } else { "2s" };
-    Shape { steps: 160, fault_permille: 150, quarantine }
+    Shape { steps: 160, fault_permille: 100 + 75 * (seed as u32 % 4), quarantine }
 }
 
 #[test]
@@ -60,7 +60,9 @@ fn a_fleet_under_faults_keeps_its_word_and_settles() {
     let done: Vec<Summary> = ended.into_iter().filter_map(|(_, run)| run.ok()).collect();
     println!("{:.1} s: {done:#?}", begin.elapsed().as_secs_f32());
     // The runs must be about something.
-    assert!(done.iter().all(|s| s.acknowledged > 20 && s.faults > 5), "{done:?}");
+    let (acknowledged, faults) = done.iter().fold((0, 0), |(a, f), s| (a + s.acknowledged, f + s.faults));
+    let runs = u32::try_from(done.len()).expect("a few");
+    assert!(acknowledged > 15 * runs && faults > 10 * runs, "{acknowledged} {faults}");
 }
 
 /// Serial number of the certificate in an identity's directory, as the Fleet knows it.
