@@ -271,6 +271,12 @@ fn take_down(observed: &Observed, reason: &str) -> Vec<Step> {
 fn purge(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
     let observed = inputs.observed;
     let mut list = List(take_down(observed, "deleted"));
+    if inputs.plan.generation <= inputs.state.wanted_generation {
+        return Err(Blocked(format!(
+            "the order to purge has generation {}, but this tenant was wanted under generation {} since: was an old database of the coordinator restored? Its volumes are kept",
+            inputs.plan.generation, inputs.state.wanted_generation
+        )));
+    }
     if !may_purge(inputs.plan, inputs.now) {
         return Ok(list.0);
     }

@@ -255,6 +255,18 @@ fn foreign_or_missing_volumes_block() {
 }
 
 #[test]
+fn an_order_to_purge_from_a_set_back_coordinator_is_refused() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    world.state.wanted_generation = plan.generation;
+    let old = TenantPlan { desired: DesiredState::Purged, purge_now: true, ..plan };
+    assert!(world.steps(&old, 0).unwrap_err().0.contains("old database of the coordinator"));
+    let newer = TenantPlan { generation: old.generation + 1, ..old };
+    assert!(world.steps(&newer, 0).is_ok());
+}
+
+#[test]
 fn one_volume_that_is_left_is_not_filled_anew() {
     let plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);

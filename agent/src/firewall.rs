@@ -20,6 +20,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    fsutil,
     host::{Gate, Host},
     reconcile::InForce,
 };
@@ -28,6 +29,8 @@ use crate::{
 pub const TABLE: &str = "isyone";
 /// How often it is checked that the table is still there: a reload of the host's own rules may flush it.
 const CHECK: Duration = Duration::from_secs(30);
+/// The rules in force, in the data directory.
+const RULES_FILE: &str = "firewall.nft";
 /// `nft` answers within milliseconds; a hanging one must not hang us.
 const NFT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Cloud metadata and other link-local services.
@@ -190,6 +193,7 @@ impl Applier {
                     && nft(&["list", "chain", "inet", TABLE, "prerouting"], "").await.is_ok();
                 if !there {
                     let outcome = nft(&["-f", "-"], &wanted).await;
+                    self.keep(&host, &wanted);
                     applied = if outcome.is_ok() { wanted } else { String::new() };
                     self.tell(&host, &outcome);
                 }
@@ -199,6 +203,18 @@ impl Applier {
                 changed = plans.changed() => if changed.is_err() { return },
                 () = sleep(CHECK) => {}
             }
+        }
+    }
+
+    /// For the next boot: Docker starts containers before us, and the table must be there first
+    /// (`isy-agent-firewall.service` loads this file).
+    fn keep(self, host: &Host, rules: &str) {
+        let path = host.data.path().join(RULES_FILE);
+        if let Err(e) = fsutil::write_atomic(&path, rules.as_bytes(), 0o600, true) {
+            tracing::warn!(
+                "{} cannot be written, so the next boot begins without a packet filter: {e}",
+                path.display()
+            );
         }
     }
 

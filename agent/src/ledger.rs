@@ -156,9 +156,7 @@ fn parse(bytes: &[u8]) -> Result<File, String> {
     if file.version != VERSION {
         return Err(format!("version {} where {VERSION} was expected", file.version));
     }
-    if file.plan.digest() != file.digest {
-        return Err("content and digest differ".to_owned());
-    }
+    // The digest is not checked: a later program, whose plans have more fields, would call every ledger corrupt.
     Ok(file)
 }
 

@@ -112,6 +112,10 @@ pub struct TenantState {
     pub operation: Option<Uuid>,
     /// Its steps, in order.
     pub steps: Vec<StepRecord>,
+    /// Highest plan generation under which it was wanted: an order to purge that is not newer comes from a coordinator
+    /// whose database was set back.
+    #[serde(default)]
+    pub wanted_generation: u64,
 }
 
 impl TenantState {
@@ -130,6 +134,7 @@ impl TenantState {
             master_hash: None,
             operation: None,
             steps: Vec::new(),
+            wanted_generation: 0,
         }
     }
 

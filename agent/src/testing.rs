@@ -50,6 +50,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         postgres_restarts: 0,
         quarantine_until: None,
         purge_now: false,
+        activated: false,
     }
 }
 

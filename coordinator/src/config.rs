@@ -49,6 +49,9 @@ pub enum ConfigError {
     },
 }
 
+/// Time enough to see that a clock is wrong, and nothing beside the days that a quarantine takes.
+const QUARANTINE_HOLD_MS: i64 = 3_600_000;
+
 impl ConfigError {
     fn at(key: &str, problem: impl Into<String>) -> Self {
         Self::Invalid { place: key.to_owned(), problem: problem.into() }
@@ -356,6 +359,7 @@ impl Config {
                 lost_ms: self.liveness.lost.millis(),
             },
             quarantine_ms: self.lifecycle.quarantine.millis(),
+            quarantine_hold_ms: QUARANTINE_HOLD_MS,
         }
     }
 

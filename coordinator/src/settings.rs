@@ -109,13 +109,21 @@ pub struct Settings {
     pub liveness: Liveness,
     /// How long a deleted tenant's volumes are kept, milliseconds.
     pub quarantine_ms: i64,
+    /// How long no quarantine ends after a start of the coordinator or a jump of its clock, milliseconds: a wrong clock must
+    /// not delete data before somebody can see it.
+    pub quarantine_hold_ms: i64,
 }
+
+/// Raised whenever a program renders plans differently from its predecessor, so that an upgrade gives all plans new
+/// generations.
+const PLAN_FORMAT: u32 = 1;
 
 impl Settings {
     /// Digest of everything that ends up in hosts' plans without being stored with a tenant. When it changes, all plans
     /// get a new generation: the same generation never has two contents.
     pub fn plan_digest(&self) -> String {
-        let relevant = (&self.base_domain, &self.url_scheme, self.url_port, &self.network, &self.edge);
+        let relevant =
+            (PLAN_FORMAT, &self.base_domain, &self.url_scheme, self.url_port, &self.network, &self.edge);
         // Plain data: serialising it cannot fail.
         hex::encode(Sha256::digest(serde_json::to_vec(&relevant).unwrap_or_default()))
     }

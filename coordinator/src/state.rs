@@ -24,6 +24,10 @@ pub struct State {
     pub started_at: UnixMs,
     /// The host states that events have told; so that each change is told once.
     pub told: imbl::OrdMap<HostName, HostState>,
+    /// When time last passed for the core; `None` until the first tick.
+    pub last_tick: Option<UnixMs>,
+    /// Until then no quarantine ends.
+    pub quarantine_hold_until: UnixMs,
     /// Rises with each published snapshot.
     pub version: u64,
 }

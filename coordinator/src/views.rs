@@ -62,6 +62,7 @@ fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> 
         postgres_restarts: tenant.postgres_restarts,
         quarantine_until: tenant.quarantine_until,
         purge_now: tenant.purge_now,
+        activated: tenant.activated_at.is_some(),
     }
 }
 

@@ -32,6 +32,10 @@ async fn with_alfa() -> (Fixture, Channel, Agent) {
     fixture.create("alfa").await;
     agent.plan_of(&["alfa"]).await;
     agent.converge().await;
+    // From its first convergence on, the plan says that there is data.
+    while !agent.plan.as_ref().is_some_and(|p| p.tenants.iter().all(|t| t.activated)) {
+        agent.until(|m| matches!(m, coordinator_message::Message::Plan(_))).await;
+    }
     (fixture, host, agent)
 }
 

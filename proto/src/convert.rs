@@ -207,6 +207,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             postgres_restarts: t.postgres_restarts,
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
+            activated: t.activated,
         }
     }
 }
@@ -240,6 +241,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             postgres_restarts: wire.postgres_restarts,
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
+            activated: wire.activated,
         })
     }
 }
@@ -306,6 +308,7 @@ mod tests {
             postgres_restarts: 0,
             quarantine_until: Some(5),
             purge_now: false,
+            activated: true,
         };
         HostPlan {
             generation: 3,

@@ -118,6 +118,9 @@ pub struct TenantPlan {
     pub quarantine_until: Option<UnixMs>,
     /// An operator asked for removal before that.
     pub purge_now: bool,
+    /// It has run before: its volumes hold data and are never filled again.
+    #[serde(default)]
+    pub activated: bool,
 }
 
 /// A text that `Debug` does not print.

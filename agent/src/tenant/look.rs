@@ -2,7 +2,7 @@
 //!
 //! Not here: comparing the two (diff).
 
-use isyone_proto::plan::Role;
+use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
 use super::{Result, Tenant, View};
@@ -12,7 +12,7 @@ use crate::{
     images::ImageFacts,
     sql,
     stack::{self, HostFacts, Images, Stack},
-    state::MasterHash,
+    state::{Database, MasterHash},
 };
 
 impl Tenant {
@@ -54,6 +54,7 @@ impl Tenant {
         };
         observed.set_foreign_aside();
         self.lock().get_or_insert_with(|| diff::adopt(plan, &observed));
+        self.heed_history()?;
         let mut stack = None;
         if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
             let images = Images { odoo: odoo.clone(), postgres: postgres.clone() };
@@ -67,6 +68,21 @@ impl Tenant {
         }
         self.ask(&mut observed).await;
         Ok(View { observed, stack })
+    }
+
+    /// What the plan and our own memory know of the past, so that neither a lost `state.json` nor a set-back coordinator
+    /// costs data.
+    fn heed_history(&self) -> Result<()> {
+        let (plan, state) = (&self.plan, self.state());
+        if plan.activated && !state.is_ready() {
+            // It has run: whatever is (not) in its volumes, nothing is filled into them.
+            self.remember(true, |s| s.database = Database::Ready { synced: true })?;
+        }
+        let wanted = matches!(plan.desired, DesiredState::Running | DesiredState::Suspended);
+        if wanted && plan.generation > state.wanted_generation {
+            self.remember(true, |s| s.wanted_generation = plan.generation)?;
+        }
+        Ok(())
     }
 
     /// The image that this tenant runs: the one its reference meant at first, as long as that is there.

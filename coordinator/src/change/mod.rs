@@ -107,17 +107,11 @@ impl Edit<'_> {
     /// Stores a tenant as it is now, and gives its host's plan a new generation.
     pub(crate) fn put_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
         let host = tenant.placement.host.clone();
-        let tenant = self.put_tenant_quietly(tenant);
-        self.touch_host(&host);
-        tenant
-    }
-
-    /// Stores a tenant whose plan did not change.
-    pub(crate) fn put_tenant_quietly(&mut self, tenant: Tenant) -> Arc<Tenant> {
         let tenant = Arc::new(tenant);
         self.effects.writes.push(Write::Put(Record::of(Kind::Tenant, tenant.name.as_str(), &*tenant)));
         self.state.fleet.put_tenant(tenant.clone());
-        self.state.refresh(self.settings, &tenant.placement.host);
+        self.state.refresh(self.settings, &host);
+        self.touch_host(&host);
         tenant
     }
 

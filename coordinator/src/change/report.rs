@@ -117,7 +117,8 @@ impl Edit<'_> {
         } else if tenant.desired == DesiredState::Running && tenant.activated_at.is_none() {
             let mut activated = (**tenant).clone();
             activated.activated_at = Some(now);
-            self.put_tenant_quietly(activated);
+            // The plan says so from now on: a host that lost the data must not start an empty tenant.
+            self.put_tenant(activated);
         }
     }
 }

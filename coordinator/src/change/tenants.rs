@@ -56,7 +56,19 @@ impl Edit<'_> {
         if !create.force {
             return Err(ChangeError::TenantExists { name: tenant.name.clone(), differences });
         }
-        for field in ["language", "country", "time_zone", "modules", "admin_login", "host"] {
+        // Another image is an upgrade, which needs more than other containers (PostgreSQL's files, Odoo's modules).
+        let fixed = [
+            "language",
+            "country",
+            "time_zone",
+            "modules",
+            "admin_login",
+            "host",
+            "edition",
+            "odoo_image",
+            "postgres_image",
+        ];
+        for field in fixed {
             let same_host =
                 field == "host" && create.spec.host.as_ref().is_none_or(|h| *h == tenant.placement.host);
             if !same_host && differences.iter().any(|d| d.split(':').next() == Some(field)) {

@@ -14,11 +14,16 @@ use crate::{
 
 /// How many tenants one tick moves on, so that a tick stays short.
 const MAX_PER_TICK: usize = 100;
+/// Ticks come every second; a machine that was asleep or whose clock was set looks like this.
+const CLOCK_JUMP_MS: i64 = 60_000;
 
 impl Edit<'_> {
     pub(super) fn tick(&mut self) -> Result<Outcome, ChangeError> {
         self.judge_hosts();
-        self.end_quarantines();
+        self.watch_the_clock();
+        if self.stamp.now >= self.state.quarantine_hold_until {
+            self.end_quarantines();
+        }
         self.forget_tokens();
         Ok(Outcome::Done)
     }
@@ -52,6 +57,16 @@ impl Edit<'_> {
                 self.event(&format!("host.{}", state.word()), None, Some(&name), None, message);
             }
         }
+    }
+
+    /// After a start, or when the clock jumps, its word is not enough to delete anybody's data.
+    fn watch_the_clock(&mut self) {
+        let now = self.stamp.now;
+        let jumped = self.state.last_tick.is_none_or(|before| (now - before).abs() > CLOCK_JUMP_MS);
+        if jumped {
+            self.state.quarantine_hold_until = now.saturating_add(self.settings.quarantine_hold_ms);
+        }
+        self.state.last_tick = Some(now);
     }
 
     /// Quarantines whose time is over: the host is asked to remove the volumes.

@@ -110,6 +110,7 @@ impl Simulation {
         disk.apply(&bench.effects.writes).expect("nothing fails yet");
         let mut settings = testing::settings();
         settings.quarantine_ms = 30_000; // short, so that runs see its end
+        settings.quarantine_hold_ms = 5_000;
         Self {
             rng: StdRng::seed_from_u64(seed),
             shape,
