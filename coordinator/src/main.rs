@@ -182,7 +182,7 @@ async fn run_until_told(config: Config, began: Instant) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let key = std::env::var(secrets::KEY_VARIABLE).ok();
     let parts = server::Parts::open(&config, key.as_deref()).await?;
-    let running = server::start(config, parts, SystemSource).await?;
+    let mut running = server::start(config, parts, SystemSource).await?;
     let ms = began.elapsed().as_millis();
     tracing::info!(grpc = %running.grpc, enroll = %running.enroll, http = %running.http, ms, "ready");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -191,6 +191,7 @@ async fn run_until_told(config: Config, began: Instant) -> Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => running.refresh_certificates(),
+            () = running.failed() => anyhow::bail!("a part of the coordinator has failed (see the log above); it must be started again"),
         }
     }
     tracing::info!("stopping");

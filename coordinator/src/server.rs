@@ -322,6 +322,16 @@ async fn keep_certificates_fresh(context: Arc<Context>, refresh: Arc<Notify>) {
 }
 
 impl Running {
+    /// Returns when a part has ended although nobody asked for it (it panicked: the log says where). What is left then only
+    /// looks alive; the process must end, and be started again.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            _ = &mut self.writer => {}
+            // Never empty: the ports are served until the stop.
+            Some(_) = self.tasks.join_next() => {}
+        }
+    }
+
     /// Looks at the certificate files now.
     pub fn refresh_certificates(&self) {
         self.refresh.notify_one();
