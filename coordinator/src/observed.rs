@@ -200,7 +200,8 @@ impl HostObserved {
     pub fn take(&mut self, resources: Resources, docker_error: &str, now: UnixMs) {
         let sample = i64::from(resources.cpu_used_permille);
         let average = match self.reported_at {
-            None => sample,
+            // One sample of a machine that is just starting says little; its load average knows the last minute.
+            None => i64::from(resources.load1_milli) / i64::from(resources.cpus.max(1)),
             Some(before) => {
                 let elapsed = (now - before).clamp(0, CPU_AVERAGE_MS);
                 let old = i64::from(self.cpu_average_permille);

@@ -24,7 +24,8 @@ use crate::{
 /// How many hosts that fit are compared: the exact minimum in fleets up to this size, close to it in larger ones.
 pub const CANDIDATES: usize = 32;
 
-/// Loads within one step count as equal, and the number of tenants decides: measurements are noisy.
+/// Loads within one step of the least count as equal, and the number of tenants decides: measurements are noisy. (Steps from
+/// zero would let noise decide for hosts that happen to lie at a step's edge.)
 pub const LOAD_STEP_PERMILLE: u32 = 100;
 
 /// Disk counts as load only above this: a half-full disk is no reason to go elsewhere, a nearly full one is.
@@ -33,7 +34,7 @@ pub const DISK_PRESSURE_PERMILLE: u32 = 850;
 /// The policy: field order decides, the name is last so that equal inputs give equal answers. Lower is better.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Score {
-    /// Load in steps of [`LOAD_STEP_PERMILLE`].
+    /// Load in steps of [`LOAD_STEP_PERMILLE`], counted from the least loaded host that fits.
     pub load_step: u32,
     /// Tenants placed there.
     pub tenants: u32,
@@ -138,10 +139,11 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    fn score(&self) -> Score {
+    /// Its score among hosts of which the least loaded has `least`.
+    fn score(&self, least: u32) -> Score {
         let load = self.load.permille();
         Score {
-            load_step: load / LOAD_STEP_PERMILLE,
+            load_step: load.saturating_sub(least) / LOAD_STEP_PERMILLE,
             tenants: self.tenants,
             load_permille: load,
             host: self.host.clone(),
@@ -394,7 +396,8 @@ pub fn explain(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
 }
 
 fn decide(mut fitting: Vec<Judgement>, mut rejected: Vec<Judgement>, considered: usize) -> Decision {
-    fitting.sort_by_key(Judgement::score);
+    let least = fitting.iter().map(|j| j.load.permille()).min().unwrap_or(0);
+    fitting.sort_by_key(|j| j.score(least));
     rejected.sort_by(|a, b| a.host.cmp(&b.host));
     let percent = |j: &Judgement| j.load.permille().div_ceil(10);
     let reason = match (&fitting[..], considered) {
@@ -404,7 +407,7 @@ fn decide(mut fitting: Vec<Judgement>, mut rejected: Vec<Judgement>, considered:
             format!("{}: the only one of {n} hosts that fits ({} % loaded)", only.host, percent(only))
         }
         ([best, second, ..], n) => {
-            let (a, b) = (best.score(), second.score());
+            let (a, b) = (best.score(least), second.score(least));
             let why = if a.load_step != b.load_step {
                 "least loaded"
             } else if a.tenants != b.tenants {

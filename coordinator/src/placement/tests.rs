@@ -61,6 +61,7 @@ proptest! {
             let busy = Resources {
                 memory_available_bytes: (32 - used) * GIB,
                 cpu_used_permille: *cpu,
+                load1_milli: 8 * cpu,
                 ..resources(8, 32, 100)
             };
             bench.host(&format!("h{i}"), busy);
@@ -133,4 +134,18 @@ fn the_reason_is_a_sentence() {
         decision.reason,
         "h2: least loaded of 2 hosts that fit out of 2 (4 %, 0 tenants; next h1 with 54 %, 0 tenants)"
     );
+}
+
+#[test]
+fn noise_at_a_steps_edge_does_not_decide() {
+    let mut bench = Bench::default();
+    // 19.9 % and 20.1 % of memory in use: equal for all purposes, so tenants spread evenly.
+    for (host, used) in [("h1", 199), ("h2", 201), ("h3", 198)] {
+        let available = 32 * GIB - 32 * GIB / 1000 * used;
+        bench.host(host, Resources { memory_available_bytes: available, ..resources(8, 32, 100) });
+    }
+    for i in 0..6 {
+        bench.create(&format!("t{i}"), "small").unwrap();
+    }
+    assert!(bench.state.fleet.by_host.values().all(|index| index.tenants.len() == 2));
 }
