@@ -248,11 +248,6 @@ impl Cell {
         SocketAddr::from(([127, 0, 0, 1], HTTP))
     }
 
-    /// The coordinator's gRPC.
-    pub fn grpc(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], GRPC))
-    }
-
     /// The edge.
     pub fn edge(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], EDGE))

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 /// A running program; killed when dropped. Its output goes to a file, which a failing test prints the end of.
@@ -35,25 +34,6 @@ impl Daemon {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-
-    /// SIGTERM, then up to `limit` for a graceful end; whether it was one.
-    pub fn stop(&mut self, limit: Duration) -> bool {
-        let _ = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
-        let begin = std::time::Instant::now();
-        while begin.elapsed() < limit {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return status.success();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.kill();
-        false
-    }
-
-    /// Whether it still runs.
-    pub fn runs(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Everything it wrote.

@@ -7,6 +7,7 @@ use isyone_tests::e2e::{
     cell::{Cell, Shape},
     enabled,
     http::{get, odoo_login},
+    process::Output,
     wait_for,
 };
 
@@ -28,17 +29,7 @@ fn a_tenant_from_create_to_purge() {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n[plans.large]\nmemory=\"2GiB\"\ncpu=2.0\ndisk=\"1GiB\"\nworkers=3\n",
         ..Shape::default()
     });
-    let created = cell.isyctl(&[
-        "tenant",
-        "create",
-        "alfa",
-        "--lang",
-        "pt_BR",
-        "--country",
-        "BR",
-        "--tz",
-        "America/Sao_Paulo",
-    ]);
+    let created = create(&cell, "alfa");
     assert_eq!(created.code, 0, "{}", created.stderr);
     login_page_and_login(&cell, "alfa", &created.stdout);
     the_database_is_configured(&cell);
@@ -48,6 +39,12 @@ fn a_tenant_from_create_to_purge() {
     shells_and_logs(&cell);
     suspend_resume_restart_resize(&cell);
     delete_restore_purge(&cell);
+}
+
+/// A Brazilian customer's tenant; always with the same options.
+fn create(cell: &Cell, tenant: &str) -> Output {
+    let options = ["--lang", "pt_BR", "--country", "BR", "--tz", "America/Sao_Paulo"];
+    cell.isyctl(&[&["tenant", "create", tenant][..], &options].concat())
 }
 
 fn login_page_and_login(cell: &Cell, tenant: &str, printed: &str) {
@@ -153,17 +150,7 @@ fn took_ms(operation: &serde_json::Value) -> i64 {
 }
 
 fn the_second_comes_from_the_golden_snapshot(cell: &Cell) {
-    let created = cell.isyctl(&[
-        "tenant",
-        "create",
-        "beta",
-        "--lang",
-        "pt_BR",
-        "--country",
-        "BR",
-        "--tz",
-        "America/Sao_Paulo",
-    ]);
+    let created = create(cell, "beta");
     assert_eq!(created.code, 0, "{}", created.stderr);
     login_page_and_login(cell, "beta", &created.stdout);
     let operation = |tenant: &str| {
@@ -192,17 +179,7 @@ fn the_second_comes_from_the_golden_snapshot(cell: &Cell) {
 
 fn create_is_idempotent(cell: &Cell) {
     let before = cell.hosts[0].docker.started_at("odoo_alfa");
-    let again = cell.isyctl(&[
-        "tenant",
-        "create",
-        "alfa",
-        "--lang",
-        "pt_BR",
-        "--country",
-        "BR",
-        "--tz",
-        "America/Sao_Paulo",
-    ]);
+    let again = create(cell, "alfa");
     assert_eq!(again.code, 0, "{}", again.stderr);
     let other = cell.isyctl(&["tenant", "create", "alfa", "--plan", "large"]);
     assert_eq!(other.code, 1);
