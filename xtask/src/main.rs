@@ -3,6 +3,7 @@
 //! Everything here starts other programs and waits for them, so it is synchronous and has few
 //! dependencies: it must be there seconds after a clone. Data goes to stdout, talk to stderr.
 
+mod bench;
 mod cmd;
 mod demo;
 mod engine;
@@ -34,6 +35,8 @@ enum Verb {
     Hosts(hosts::Args),
     /// Show the whole product on this machine: coordinator, agents, Traefik, Prometheus and a first tenant
     Demo(demo::Args),
+    /// Measure isyone beside its peers, with release builds
+    Bench(bench::Args),
     /// Run every check and test, after setting up what they need
     Test(test::Args),
 }
@@ -44,6 +47,7 @@ fn main() -> std::process::ExitCode {
         Verb::Images(args) => images::run_images(&args),
         Verb::Hosts(args) => hosts::run_hosts(&args),
         Verb::Demo(args) => demo::run_demo(&args),
+        Verb::Bench(args) => bench::run_benches(&args),
         Verb::Test(args) => test::run_tests(&args),
     };
     match outcome {

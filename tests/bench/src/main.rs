@@ -1,0 +1,122 @@
+//! `isyone-bench`: measures isyone beside what its users would pick instead. `cargo xtask bench` builds and runs it.
+//!
+//! Each bench is a module with one `run(&Run) -> Result<Report>`; comparisons alternate both sides in one run ([`samples`]), results
+//! are machine-readable ([`figures`]) and become docs/benchmarks.md ([`page`]). Times are never judged in a test: a figure that
+//! misses its target is reported as missed, and the exit code stays 0.
+
+mod agent;
+mod apply;
+mod create;
+mod figures;
+mod fleet;
+mod page;
+mod process;
+mod publish;
+mod samples;
+mod writes;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+
+use crate::figures::{Machine, Report};
+
+/// Measure isyone beside its peers.
+#[derive(Debug, Parser)]
+#[command(name = "isyone-bench", max_term_width = 110)]
+struct Cli {
+    /// Which ones; all when none is named
+    #[arg(value_enum)]
+    benches: Vec<Bench>,
+    /// Few rounds and small numbers: shows that the harness works, its figures mean nothing
+    #[arg(long)]
+    small: bool,
+    /// Where results go, a JSON file for each bench
+    #[arg(long, value_name = "DIR", default_value = "target/isyone/bench")]
+    out: PathBuf,
+    /// Also write the page that shows the results of DIR
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// A stack from plan to healthy, beside docker compose and Swarm; and a pass that changes nothing
+    Apply,
+    /// A real Odoo tenant: cold, from the golden snapshot, and the floor that plain containers set
+    Create,
+    /// A coordinator with 100, 1,000 and 10,000 agents
+    Fleet,
+    /// Durable creates per second, and the time of a placement
+    Writes,
+    /// From a tenant's change to what Traefik and Prometheus get
+    Publish,
+    /// What an agent costs with 0, 50 and 200 stacks at rest
+    Agent,
+}
+
+impl Bench {
+    fn name(self) -> String {
+        self.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn run(self, run: &Run) -> Result<Report> {
+        match self {
+            Self::Apply => apply::run(run),
+            Self::Create => create::run(run),
+            Self::Fleet => fleet::run(run),
+            Self::Writes => writes::run(run),
+            Self::Publish => publish::run(run),
+            Self::Agent => agent::run(run),
+        }
+    }
+}
+
+/// How a bench is asked to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    /// Few rounds, small numbers.
+    pub(crate) small: bool,
+}
+
+impl Run {
+    /// The first in a full run, the second in a small one.
+    pub(crate) fn pick<T>(&self, full: T, small: T) -> T {
+        if self.small { small } else { full }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isyone-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    std::fs::create_dir_all(&cli.out).with_context(|| cli.out.display().to_string())?;
+    let all = Bench::value_variants();
+    let benches = if cli.benches.is_empty() { all } else { &cli.benches };
+    let machine = Machine::this()?;
+    for bench in benches {
+        let name = bench.name();
+        eprintln!("--- {name} ---");
+        let mut report = bench.run(&Run { small: cli.small }).with_context(|| name.clone())?;
+        report.describe(&name, cli.small, &machine);
+        report.print();
+        let path = cli.out.join(format!("{name}.json"));
+        std::fs::write(&path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &cli.page {
+        let names: Vec<String> = all.iter().map(|b| b.name()).collect();
+        let text = page::render(&figures::load(&cli.out, &names)?);
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}

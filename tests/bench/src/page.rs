@@ -1,0 +1,83 @@
+//! docs/benchmarks.md, from results.
+
+use std::fmt::Write as _;
+
+use crate::figures::{Figure, Report};
+
+const HEAD: &str = "# Benchmarks
+
+Made by one command, `cargo xtask bench --write`, from a clean clone: it builds, sets up what is missing, runs every bench and writes
+this page. One bench alone: `cargo xtask bench <name>`. Both sides of a comparison run in one run and take turns; values are medians,
+with the smallest and largest sample; a ratio is taken pair by pair. Single times are worth what a shared machine is worth; read the ratios.
+";
+
+/// The page.
+pub(crate) fn render(reports: &[Report]) -> String {
+    let mut page = HEAD.to_owned();
+    for report in reports {
+        section(&mut page, report);
+    }
+    page
+}
+
+fn section(page: &mut String, report: &Report) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(page, "\n## {}\n", report.bench);
+    if report.small {
+        page.push_str("**A small run: these figures show that the harness works and nothing else.**\n\n");
+    }
+    let _ = write!(page, "`{}`, {}", report.command, report.date);
+    if let Some(m) = &report.machine {
+        let docker = m.docker.as_ref().map_or(String::new(), |d| format!(", Docker {d}"));
+        let gib = m.memory_bytes as f64 / f64::from(1 << 30);
+        let _ =
+            write!(page, ", commit {}; {} × {}, {gib:.1} GiB, {}{docker}", m.commit, m.cpus, m.cpu, m.kernel);
+    }
+    page.push_str(
+        ".\n\n| figure | value | smallest … largest | samples | must be | |\n|---|---|---|---|---|---|\n",
+    );
+    for figure in &report.figures {
+        row(page, figure);
+    }
+    if !report.notes.is_empty() {
+        page.push('\n');
+    }
+    for note in &report.notes {
+        let _ = writeln!(page, "- {note}");
+    }
+}
+
+fn row(page: &mut String, f: &Figure) {
+    let target = f.target.map_or(String::new(), |t| t.show(f.unit));
+    let met = match f.met {
+        Some(true) => "met",
+        Some(false) => "**missed**",
+        None => "",
+    };
+    let spread = if f.samples > 1 {
+        format!("{} … {}", f.unit.show(f.min), f.unit.show(f.max))
+    } else {
+        String::new()
+    };
+    let _ = writeln!(
+        page,
+        "| {} | {} | {spread} | {} | {target} | {met} |",
+        f.name,
+        f.unit.show(f.value),
+        f.samples
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::{Target, Unit};
+
+    #[test]
+    fn a_row_has_value_target_and_verdict() {
+        let mut report = Report { bench: "apply".to_owned(), ..Report::default() };
+        report.add_one("isyone / compose", Unit::Ratio, 0.9, Some(Target::AtMost(0.8)));
+        let page = render(&[report]);
+        assert!(page.contains("| isyone / compose | 0.90 × |  | 1 | ≤ 0.80 × | **missed** |"), "{page}");
+    }
+}

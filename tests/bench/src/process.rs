@@ -1,0 +1,70 @@
+//! What a process of ours costs: CPU time and memory, from the kernel's own accounting.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use procfs::process::Process;
+
+/// A process that is watched.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    process: Process,
+}
+
+/// CPU time at a moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    cpu: Duration,
+    at: Instant,
+}
+
+impl Watched {
+    /// By process id.
+    pub(crate) fn new(pid: u32) -> Result<Self> {
+        let process = Process::new(i32::try_from(pid)?).with_context(|| format!("process {pid}"))?;
+        Ok(Self { process })
+    }
+
+    /// User and system time so far.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = self.process.stat()?;
+        let ticks = (stat.utime + stat.stime) as f64;
+        Ok(Duration::from_secs_f64(ticks / procfs::ticks_per_second() as f64))
+    }
+
+    /// Now, to measure from.
+    pub(crate) fn mark(&self) -> Result<Mark> {
+        Ok(Mark { cpu: self.cpu()?, at: Instant::now() })
+    }
+
+    /// Share of one core since a mark.
+    pub(crate) fn load_since(&self, mark: Mark) -> Result<f64> {
+        let cpu = self.cpu()?.saturating_sub(mark.cpu);
+        Ok(cpu.as_secs_f64() / mark.at.elapsed().as_secs_f64())
+    }
+
+    /// Resident memory, bytes.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        let status = self.process.status()?;
+        Ok(status.vmrss.unwrap_or(0) * 1024)
+    }
+
+    /// The most memory that was ever resident, bytes.
+    pub(crate) fn peak(&self) -> Result<u64> {
+        let status = self.process.status()?;
+        Ok(status.vmhwm.unwrap_or(0) * 1024)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_has_memory() {
+        let me = Watched::new(std::process::id()).unwrap();
+        assert!(me.resident().unwrap() > 1 << 20);
+        assert!(me.peak().unwrap() >= me.resident().unwrap() / 2);
+        assert!(me.load_since(me.mark().unwrap()).unwrap() >= 0.0);
+    }
+}

@@ -1,0 +1,66 @@
+//! `cargo xtask bench`: builds what is measured, sets up what it needs, and runs `isyone-bench`.
+//!
+//! Release builds for figures; debug builds for `--small`, which shows that the harness works. Not here: what is measured (tests/bench).
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cmd::{cargo, cmd, run, say};
+use crate::{images, paths, seal, setup};
+
+/// Options of `bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// apply, create, fleet, writes, publish, agent; all when none is named
+    benches: Vec<String>,
+    /// Few rounds, small numbers, debug builds: shows that the harness works, its figures mean nothing
+    #[arg(long)]
+    small: bool,
+    /// Write docs/benchmarks.md from the results (of this run, and of earlier ones for benches that are not named)
+    #[arg(long)]
+    write: bool,
+}
+
+/// Benches that run on this machine without Docker.
+const WITHOUT_DOCKER: [&str; 3] = ["fleet", "writes", "publish"];
+
+/// See the module.
+pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {
+    let profile = if args.small { "debug" } else { "release" };
+    say!("building ({profile}; a release build takes some minutes the first time)");
+    let mut build =
+        cargo(&["build", "--bins", "-p", "isyone-coordinator", "-p", "isyone-agent", "-p", "isyone-ctl"]);
+    build.args(["-p", "isyone-bench", "-p", "xtask"]);
+    if !args.small {
+        build.arg("--release");
+    }
+    run(&mut build)?;
+    let docker =
+        args.benches.is_empty() || args.benches.iter().any(|b| !WITHOUT_DOCKER.contains(&b.as_str()));
+    if docker {
+        setup::ensure()?;
+        images::provide(&[], false)?;
+        seal::on(seal::Holder::Test)?;
+    }
+    let ran = benches(args, &paths::target().join(profile));
+    if docker {
+        seal::off(seal::Holder::Test);
+    }
+    ran.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs the built harness, with the environment of the end-to-end tests: both start the same real components.
+pub(crate) fn benches(args: &Args, binaries: &Path) -> Result<()> {
+    let mut bench = cmd(&binaries.join("isyone-bench").to_string_lossy(), &args.benches);
+    bench.current_dir(paths::root()).arg("--out").arg(paths::cache().join("bench"));
+    bench.env("ISYONE_E2E", "1").env("ISYONE_BIN", binaries).env("ISYONE_CACHE", paths::cache());
+    if args.small {
+        bench.arg("--small");
+    }
+    if args.write {
+        bench.args(["--page", "docs/benchmarks.md"]);
+    }
+    run(&mut bench)
+}
