@@ -316,7 +316,10 @@ impl Session {
                 });
                 Ok(())
             }
-            coordinator_message::Message::ReportAck(_) | coordinator_message::Message::Welcome(_) => Ok(()),
+            // Nothing listens for scrapes yet.
+            coordinator_message::Message::Monitors(_)
+            | coordinator_message::Message::ReportAck(_)
+            | coordinator_message::Message::Welcome(_) => Ok(()),
         }
     }
 

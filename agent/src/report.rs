@@ -117,6 +117,7 @@ fn tenant(entry: &Entry) -> agent::TenantStatus {
         steps: status.operation.map(|_| status.steps.iter().map(step).collect()).unwrap_or_default(),
         absent: status.absent,
         health_latency_ms: status.health_latency_ms,
+        traffic: None,
     }
 }
 

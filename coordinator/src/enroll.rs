@@ -56,7 +56,7 @@ impl EnrollmentService for Enrollment {
         let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
         let issued = context
             .pki
-            .sign_agent(&asked.csr_pem, &host, ttl_s, clock::now_seconds())
+            .sign_agent(&asked.csr_pem, &host, advertise, ttl_s, clock::now_seconds())
             .map_err(|e| status::pki(&e))?;
         let enroll = Enroll {
             token_id: asked.token_id,

@@ -7,6 +7,7 @@
 //! Not here: which certificates are still accepted (the Fleet, asked through [`Admit`]), accepting connections (listener).
 
 use std::{
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_proto::{
     ids::{HostName, ShortName},
-    tls::{self, CertificateInfo, Identity, OperatorRole, TlsError},
+    tls::{self, CertificateInfo, OperatorRole, TlsError},
 };
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
@@ -121,15 +122,17 @@ impl Pki {
         self.loaded.load().server.not_after
     }
 
-    /// A certificate for an agent.
+    /// A certificate for an agent, which others know by the address `advertise`.
     pub fn sign_agent(
         &self,
         csr_pem: &str,
         host: &HostName,
+        advertise: IpAddr,
         ttl_s: i64,
         now_s: i64,
     ) -> Result<Issued, PkiError> {
-        issue::sign_client(&self.loaded.load().issuer, csr_pem, &Identity::Agent(host.clone()), ttl_s, now_s)
+        let life = issue::Life { now_s, ttl_s };
+        issue::sign_host(&self.loaded.load().issuer, csr_pem, host, advertise, life)
     }
 
     /// A certificate for an operator.
@@ -141,8 +144,8 @@ impl Pki {
         ttl_s: i64,
         now_s: i64,
     ) -> Result<Issued, PkiError> {
-        let identity = Identity::Operator(name.clone(), role);
-        issue::sign_client(&self.loaded.load().issuer, csr_pem, &identity, ttl_s, now_s)
+        let life = issue::Life { now_s, ttl_s };
+        issue::sign_operator(&self.loaded.load().issuer, csr_pem, name, role, life)
     }
 
     /// Renews the server certificate if due and takes up changed files. `true` when something changed. On an error the

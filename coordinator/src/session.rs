@@ -74,10 +74,12 @@ impl AgentService for Agents {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let host = host(&request)?;
         let context = &self.context;
+        let known = context.handle.snapshot().fleet.hosts.get(&host).map(|h| h.advertise);
+        let advertise = known.ok_or_else(|| Status::permission_denied("this host was removed"))?;
         let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
         let issued = context
             .pki
-            .sign_agent(&request.get_ref().csr_pem, &host, ttl_s, clock::now_seconds())
+            .sign_agent(&request.get_ref().csr_pem, &host, advertise, ttl_s, clock::now_seconds())
             .map_err(|e| status::pki(&e))?;
         let certificate = Certificate { serial: issued.serial, not_after: issued.not_after };
         let command = Command::RenewHost { host: host.clone(), certificate };

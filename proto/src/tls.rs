@@ -28,6 +28,15 @@ use crate::ids::{HostName, ShortName};
 /// The name that every coordinator certificate carries, whatever its addresses: clients check this one.
 pub const COORDINATOR_NAME: &str = "coordinator.isyone.internal";
 
+/// What follows a host's name in the DNS name of its certificate. The name alone could be that of another machine of the
+/// site, which a host must not be able to pass for.
+pub const HOST_DOMAIN: &str = "host.isyone.internal";
+
+/// The DNS name in a host's certificate: `h1.host.isyone.internal`.
+pub fn host_server_name(host: &HostName) -> String {
+    format!("{host}.{HOST_DOMAIN}")
+}
+
 /// How long to wait for a TCP connection and for a TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -99,6 +108,8 @@ pub enum Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperatorRole {
+    /// Scrapes hosts; over gRPC it may only ask for health.
+    Monitor,
     /// Reads.
     Viewer,
     /// Works on tenants.
@@ -110,6 +121,7 @@ pub enum OperatorRole {
 impl fmt::Display for OperatorRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Monitor => "monitor",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Admin => "admin",
@@ -121,6 +133,7 @@ impl FromStr for OperatorRole {
     type Err = TlsError;
     fn from_str(text: &str) -> Result<Self, TlsError> {
         match text {
+            "monitor" => Ok(Self::Monitor),
             "viewer" => Ok(Self::Viewer),
             "operator" => Ok(Self::Operator),
             "admin" => Ok(Self::Admin),
@@ -165,6 +178,8 @@ pub struct CertificateInfo {
     pub not_before: i64,
     /// Seconds since the Unix epoch.
     pub not_after: i64,
+    /// Whether its owner may also be a TLS server with it (hosts: the port for scrapes).
+    pub serves: bool,
 }
 
 impl CertificateInfo {
@@ -187,7 +202,16 @@ impl CertificateInfo {
             serial: parsed.tbs_certificate.raw_serial().to_vec(),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
+            serves: parsed
+                .extended_key_usage()
+                .map_err(|e| unreadable(e.to_string()))?
+                .is_some_and(|usage| usage.value.server_auth),
         })
+    }
+
+    /// The serial number as lists of accepted ones have it: lower-case hex.
+    pub fn serial_hex(&self) -> String {
+        hex::encode(&self.serial)
     }
 
     /// When to renew: half of the life.
@@ -348,6 +372,7 @@ mod tests {
         for identity in [
             Identity::Agent("h1".parse().unwrap()),
             Identity::Operator("ana".parse().unwrap(), OperatorRole::Admin),
+            Identity::Operator("prometheus".parse().unwrap(), OperatorRole::Monitor),
             Identity::Coordinator,
         ] {
             assert_eq!(identity.to_string().parse::<Identity>().unwrap(), identity);

@@ -61,8 +61,8 @@ use OperatorRole::{Admin, Operator, Viewer};
 const TABLE: &[(&str, Access)] = &[
     ("/grpc.health.v1.Health/Check", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Anyone),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Anyone),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", From(Viewer)),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", From(Viewer)),
     ("/isyone.agent.v1.AgentService/Attach", Agents),
     ("/isyone.agent.v1.AgentService/Renew", Agents),
     ("/isyone.agent.v1.AgentService/Session", Agents),
@@ -216,10 +216,16 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use OperatorRole::Monitor;
 
     fn peer(identity: Identity) -> Peer {
-        let certificate =
-            isyone_proto::tls::CertificateInfo { identity, serial: vec![1], not_before: 0, not_after: 1 };
+        let certificate = isyone_proto::tls::CertificateInfo {
+            identity,
+            serial: vec![1],
+            not_before: 0,
+            not_after: 1,
+            serves: false,
+        };
         Peer { certificate: Some(certificate), address: ([127, 0, 0, 1], 1).into() }
     }
 
@@ -253,6 +259,9 @@ mod tests {
             !may(create, operator(Viewer)) && may(create, operator(Operator)) && may(create, operator(Admin))
         );
         assert!(may("/isyone.v1.TenantService/GetTenant", operator(Viewer)));
+        assert!(may("/grpc.health.v1.Health/Check", operator(Monitor)));
+        let open: Vec<_> = TABLE.iter().filter(|(path, _)| may(path, operator(Monitor))).collect();
+        assert_eq!(open.len(), 2, "a monitor may ask for health only: {open:?}");
         assert!(!may("/isyone.v1.TenantService/GetCredentials", operator(Viewer)));
         assert!(!may("/isyone.v1.HostService/CreateJoinToken", operator(Operator)));
         assert!(!may(create, agent()) && !may("/isyone.v1.TenantService/GetTenant", agent()));

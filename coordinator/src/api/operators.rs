@@ -23,11 +23,12 @@ const MAX_TTL_DAYS: u32 = 1825;
 
 fn role(wire: i32) -> Result<OperatorRole, FieldError> {
     match v1::Role::try_from(wire) {
+        Ok(v1::Role::Monitor) => Ok(OperatorRole::Monitor),
         Ok(v1::Role::Viewer) => Ok(OperatorRole::Viewer),
         Ok(v1::Role::Operator) => Ok(OperatorRole::Operator),
         Ok(v1::Role::Admin) => Ok(OperatorRole::Admin),
         Ok(v1::Role::Unspecified) | Err(_) => {
-            Err(FieldError::new("role", "must be viewer, operator or admin"))
+            Err(FieldError::new("role", "must be monitor, viewer, operator or admin"))
         }
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
         operation_id: tenant.operation.to_string(),
         size: Some(tenant.size.into()),
         hostnames,
+        traffic: None,
     }
 }
 
@@ -253,6 +254,7 @@ pub(super) fn operator(operator: &Operator) -> v1::Operator {
 
 pub(super) fn role(role: OperatorRole) -> v1::Role {
     match role {
+        OperatorRole::Monitor => v1::Role::Monitor,
         OperatorRole::Viewer => v1::Role::Viewer,
         OperatorRole::Operator => v1::Role::Operator,
         OperatorRole::Admin => v1::Role::Admin,

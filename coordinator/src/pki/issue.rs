@@ -1,8 +1,11 @@
 //! Making certificates: dates, serial numbers, names and rights are ours; a request gives its public key, nothing else.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
-use isyone_proto::tls::{self, COORDINATOR_NAME, CertificateInfo, Identity, TlsError};
+use isyone_proto::{
+    ids::{HostName, ShortName},
+    tls::{self, COORDINATOR_NAME, CertificateInfo, Identity, OperatorRole, TlsError},
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
@@ -159,27 +162,58 @@ fn host_of(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// A client certificate for `identity` and the request's key.
-pub(super) fn sign_client(
+/// A certificate for a host: as a client of ours, and as the server that it is for scrapes, at the address that others
+/// know it by.
+pub(super) fn sign_host(
     issuer: &Issuer<'_, KeyPair>,
     csr_pem: &str,
-    identity: &Identity,
-    ttl_s: i64,
-    now_s: i64,
+    host: &HostName,
+    advertise: IpAddr,
+    life: Life,
 ) -> Result<Issued, PkiError> {
-    let name = match identity {
-        Identity::Agent(host) => host.to_string(),
-        Identity::Operator(name, _) => name.to_string(),
-        Identity::Coordinator => return Err(PkiError::BadRequest("not for the coordinator".to_owned())),
-    };
-    // Checks the request's signature: the applicant has the private key.
-    let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)
-        .map_err(|e| PkiError::BadRequest(e.to_string()))?;
-    let mut params = parameters(&name, now_s, ttl_s)?;
+    let mut params = client_parameters(host.as_str(), &Identity::Agent(host.clone()), life)?;
+    params.subject_alt_names.push(SanType::DnsName(tls::host_server_name(host).try_into()?));
+    params.subject_alt_names.push(SanType::IpAddress(advertise));
+    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    sign(issuer, csr_pem, params)
+}
+
+/// A client certificate for an operator.
+pub(super) fn sign_operator(
+    issuer: &Issuer<'_, KeyPair>,
+    csr_pem: &str,
+    name: &ShortName,
+    role: OperatorRole,
+    life: Life,
+) -> Result<Issued, PkiError> {
+    let params = client_parameters(name.as_str(), &Identity::Operator(name.clone(), role), life)?;
+    sign(issuer, csr_pem, params)
+}
+
+/// When a certificate is made and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life {
+    pub(super) now_s: i64,
+    pub(super) ttl_s: i64,
+}
+
+fn client_parameters(
+    common_name: &str,
+    identity: &Identity,
+    life: Life,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = parameters(common_name, life.now_s, life.ttl_s)?;
     params.subject_alt_names = vec![SanType::URI(identity.to_string().as_str().try_into()?)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn sign(issuer: &Issuer<'_, KeyPair>, csr_pem: &str, params: CertificateParams) -> Result<Issued, PkiError> {
+    // Checks the request's signature: the applicant has the private key.
+    let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)
+        .map_err(|e| PkiError::BadRequest(e.to_string()))?;
     // Everything that the applicant wished for goes.
     csr.params = params;
     let certificate = csr.signed_by(issuer)?;

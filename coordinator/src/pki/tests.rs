@@ -1,6 +1,6 @@
 //! The authority's files over time. Handshakes are tested with the listener.
 
-use isyone_proto::tls::new_key_and_csr;
+use isyone_proto::tls::{Identity, new_key_and_csr};
 
 use super::*;
 use crate::clock;
@@ -17,6 +17,36 @@ fn open(dir: &Path, now_s: i64) -> Pki {
     Pki::open(config(dir), Arc::new(|_| true), now_s).unwrap()
 }
 
+/// Where the host of these tests is.
+const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
+
+fn names(der: &CertificateDer<'_>) -> Vec<String> {
+    use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+    let (_, parsed) = X509Certificate::from_der(der).unwrap();
+    let names = parsed.subject_alternative_name().unwrap().unwrap().value.general_names.iter();
+    names
+        .map(|name| match name {
+            GeneralName::URI(name) | GeneralName::DNSName(name) => (*name).to_owned(),
+            GeneralName::IPAddress(bytes) => IpAddr::from(<[u8; 4]>::try_from(*bytes).unwrap()).to_string(),
+            other => other.to_string(),
+        })
+        .collect()
+}
+
+#[test]
+fn an_operator_is_no_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::now_seconds();
+    create(dir.path(), now).unwrap();
+    let (_, csr) = new_key_and_csr("prometheus").unwrap();
+    let name = "prometheus".parse().unwrap();
+    let issued = open(dir.path(), now).sign_operator(&csr, &name, OperatorRole::Monitor, 3600, now).unwrap();
+    let der = tls::certificates("c", &issued.pem).unwrap().remove(0);
+    let info = CertificateInfo::parse(&der).unwrap();
+    assert_eq!((info.serves, info.serial_hex()), (false, issued.serial));
+    assert_eq!(names(&der), ["spiffe://isyone/operator/prometheus/monitor"]);
+}
+
 #[test]
 fn a_request_gets_our_name_dates_and_rights_whatever_it_asks() {
     let dir = tempfile::tempdir().unwrap();
@@ -27,7 +57,7 @@ fn a_request_gets_our_name_dates_and_rights_whatever_it_asks() {
     let mut wish = rcgen::CertificateParams::new(vec!["coordinator.isyone.internal".to_owned()]).unwrap();
     wish.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let csr = wish.serialize_request(&key).unwrap().pem().unwrap();
-    let issued = pki.sign_agent(&csr, &"h1".parse().unwrap(), 3600, now).unwrap();
+    let issued = pki.sign_agent(&csr, &"h1".parse().unwrap(), HOST, 3600, now).unwrap();
     let der = tls::certificates("c", &issued.pem).unwrap().remove(0);
     let info = CertificateInfo::parse(&der).unwrap();
     assert_eq!(info.identity, Identity::Agent("h1".parse().unwrap()));
@@ -37,9 +67,10 @@ fn a_request_gets_our_name_dates_and_rights_whatever_it_asks() {
             .unwrap();
     assert!(!parsed.is_ca());
     assert!(parsed.extended_key_usage().unwrap().unwrap().value.client_auth);
-    assert!(!parsed.extended_key_usage().unwrap().unwrap().value.server_auth);
+    assert!(parsed.extended_key_usage().unwrap().unwrap().value.server_auth && info.serves);
+    assert_eq!(names(&der), ["spiffe://isyone/agent/h1", "h1.host.isyone.internal", "192.0.2.9"]);
     assert!(matches!(
-        pki.sign_agent("nonsense", &"h1".parse().unwrap(), 3600, now),
+        pki.sign_agent("nonsense", &"h1".parse().unwrap(), HOST, 3600, now),
         Err(PkiError::BadRequest(_))
     ));
 }
@@ -56,7 +87,10 @@ fn a_request_that_is_not_signed_with_its_own_key_is_refused() {
     let flipped = if lines[last - 1].starts_with('A') { "B" } else { "A" };
     lines[last - 1].replace_range(0..1, flipped);
     let broken = lines.join("\n");
-    assert!(matches!(pki.sign_agent(&broken, &"h1".parse().unwrap(), 60, 0), Err(PkiError::BadRequest(_))));
+    assert!(matches!(
+        pki.sign_agent(&broken, &"h1".parse().unwrap(), HOST, 60, 0),
+        Err(PkiError::BadRequest(_))
+    ));
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Roles: a viewer reads everything but secrets; an operator also works on tenants and cordons hosts; an admin also adds
-and removes hosts and operators.
+and removes hosts and operators. A monitor is below them all: it scrapes the hosts (Prometheus), nothing else.
 
 Examples:
   isyctl operator create ana --role operator
@@ -47,8 +47,8 @@ then, on ana's machine:
 pub struct Create {
     /// The operator's name
     name: String,
-    /// What the operator may do: viewer, operator or admin
-    #[arg(long, value_parser = PossibleValuesParser::new(["viewer", "operator", "admin"]), hide_possible_values = true)]
+    /// What the operator may do: monitor, viewer, operator or admin
+    #[arg(long, value_parser = PossibleValuesParser::new(["monitor", "viewer", "operator", "admin"]), hide_possible_values = true)]
     role: String,
     /// Where to write the context file [default: NAME.toml]
     #[arg(long, value_name = "FILE")]

@@ -85,6 +85,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         operation_id: op_id(1),
         size: Some(standard()),
         hostnames: vec![format!("{name}.isy.one"), "erp.example.com".into()],
+        traffic: None,
     }
 }
 
