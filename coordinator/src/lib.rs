@@ -28,6 +28,8 @@ pub mod state;
 pub mod store;
 pub mod streams;
 pub mod telemetry;
+pub mod timings;
+pub mod traces;
 pub mod views;
 pub mod writer;
 

@@ -1,6 +1,11 @@
 //! `isy-coordinator`: the command line, signals and exit codes around [`isyone_coordinator::server`].
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
@@ -83,6 +88,8 @@ struct Run {
     log: Option<String>,
 }
 
+/// How long a stop may wait for a collector of traces: well within what is left of systemd's patience.
+const LAST_TRACES: Duration = Duration::from_secs(3);
 /// Where a packaged coordinator keeps its data.
 const DEFAULT_DATA_DIR: &str = "/var/lib/isyone";
 
@@ -168,12 +175,17 @@ fn serve(run: Run, began: Instant) -> Result<ExitCode> {
         print!("{}", config.to_toml());
         return Ok(ExitCode::SUCCESS);
     }
-    telemetry::start(&config.log);
+    let runtime = runtime()?;
+    let telemetry = {
+        let _inside = runtime.enter();
+        telemetry::start(&config.log)
+    };
     raise_file_limit();
     // One provider for whatever asks the process for its default; ours are explicit.
     let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
-    runtime()?.block_on(run_until_told(config, began))?;
-    Ok(ExitCode::SUCCESS)
+    let ended = runtime.block_on(run_until_told(config, began));
+    telemetry.finish(LAST_TRACES);
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 async fn run_until_told(config: Config, began: Instant) -> Result<()> {

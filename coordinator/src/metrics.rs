@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use crate::{liveness, state::State};
+use crate::{liveness, state::State, timings::Timings};
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -51,7 +51,14 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let metrics = Self {
+        Self::new(&Timings::default())
+    }
+}
+
+impl Metrics {
+    /// With the writer's and the sessions' timings.
+    pub fn new(timings: &Timings) -> Self {
+        let mut metrics = Self {
             registry: Registry::with_prefix("isyone"),
             requests: Family::default(),
             latency: Histogram::new(LATENCY_BUCKETS),
@@ -66,11 +73,10 @@ impl Default for Metrics {
             cpu: Counter::default(),
             files: Gauge::default(),
         };
+        timings.register(&mut metrics.registry);
         metrics.registered()
     }
-}
 
-impl Metrics {
     fn registered(mut self) -> Self {
         let r = &mut self.registry;
         r.register("requests", "gRPC calls by method and how they ended", self.requests.clone());

@@ -151,13 +151,14 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
     let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
     let (http_listener, http) = bind("http", config.listen.http).await?;
+    let metrics = Arc::new(Metrics::new(handle.timings()));
     let context = Arc::new(Context {
         handle,
         pki,
         sealer: parts.sealer,
         streams: Arc::new(Streams::default()),
         edges: Edges::default(),
-        metrics: Arc::new(Metrics::default()),
+        metrics,
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
         agent_endpoint: endpoint(&config, grpc),

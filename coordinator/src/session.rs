@@ -13,6 +13,7 @@ use isyone_proto::{
         Welcome, agent_message, agent_service_server::AgentService, attach_up, coordinator_message,
     },
 };
+use isyone_telemetry::tracing::Instrument as _;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use crate::{
     fleet::Certificate,
     observed::Hello,
     streams::{Bridge, DOWN_QUEUE, SessionGuard},
+    timings::timed,
 };
 
 /// Messages on the way to an agent: a plan, and acknowledgements and stream requests beside it.
@@ -222,9 +224,11 @@ impl Session {
 
     async fn report(&self, wire: wire::Report) -> Result<(), Status> {
         let sequence = wire.sequence;
-        let report = Box::new(report::parse(&self.host, wire)?);
-        let command = Command::Report { host: self.host.clone(), report };
-        self.context.handle.submit_patiently(&self.actor, command).await.map_err(status::submit)?;
+        let handle = &self.context.handle;
+        let report = timed(&handle.timings().report_parse, || report::parse(&self.host, wire))?;
+        let span = report::in_trace(handle.traces(), &report);
+        let command = Command::Report { host: self.host.clone(), report: Box::new(report) };
+        handle.submit_patiently(&self.actor, command).instrument(span).await.map_err(status::submit)?;
         self.context.metrics.reports.inc();
         let ack = wire::ReportAck { sequence };
         // A full queue: the agent does not read at the moment, and will not miss one acknowledgement.

@@ -1,25 +1,16 @@
-//! Logs: to standard error, for people or as JSON.
+//! Logs and traces of the coordinator, from its configuration and OpenTelemetry's environment.
 
-use std::io::IsTerminal as _;
-
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use isyone_telemetry::{Format, Telemetry};
+use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
-/// Starts logging. A second start in one process (tests) changes nothing.
-pub fn start(log: &Log) {
+/// Starts logging, and tracing where the environment asks for it. Inside the runtime.
+pub fn start(log: &Log) -> Telemetry {
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
-    let started = match log.format {
-        LogFormat::Human => {
-            // Colours are for terminals, not for files.
-            let colours = std::io::stderr().is_terminal();
-            registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).try_init()
-        }
-        LogFormat::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
-        }
+    let format = match log.format {
+        LogFormat::Human => Format::Human,
+        LogFormat::Json => Format::Json,
     };
-    // The only possible error: there is a subscriber already.
-    drop(started);
+    isyone_telemetry::start("isy-coordinator", Some((filter, format)))
 }

@@ -7,11 +7,12 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use isyone_proto::ids::HostName;
+use isyone_telemetry::{child_span, tracing::Span};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
@@ -23,6 +24,8 @@ use crate::{
     settings::Settings,
     state::State,
     store::{self, Store, StoreError},
+    timings::{Timings, observe, timed},
+    traces::{self, Traces},
 };
 
 /// Commands that may wait. A full queue refuses operators at once and makes reports wait: neither is lost unheard.
@@ -61,6 +64,20 @@ struct Envelope {
     actor: String,
     command: Command,
     answer: oneshot::Sender<Result<Outcome, SubmitError>>,
+    queued: Instant,
+    /// Part of the caller's trace, if that has one; ends with the answer.
+    span: Span,
+    /// Its part in the queue.
+    waiting: Span,
+}
+
+impl Envelope {
+    fn new(actor: String, command: Command) -> (Self, oneshot::Receiver<Result<Outcome, SubmitError>>) {
+        let (answer, outcome) = oneshot::channel();
+        let span = traces::command(&command);
+        let waiting = child_span!(&span, "queue");
+        (Self { actor, command, answer, queued: Instant::now(), span, waiting }, outcome)
+    }
 }
 
 /// Wakes sessions whose host's plan changed, and only those.
@@ -96,6 +113,8 @@ pub struct Handle {
     changed: watch::Receiver<u64>,
     signals: Arc<HostSignals>,
     settings: Arc<Settings>,
+    timings: Timings,
+    traces: Arc<Traces>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -107,8 +126,8 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     /// Has a command carried out. Answers after it is stored. A full queue is an error at once: for operators.
     pub async fn submit(&self, actor: impl Into<String>, command: Command) -> Result<Outcome, SubmitError> {
-        let (answer, outcome) = oneshot::channel();
-        self.queue.try_send(Envelope { actor: actor.into(), command, answer }).map_err(|e| match e {
+        let (envelope, outcome) = Envelope::new(actor.into(), command);
+        self.queue.try_send(envelope).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
         })?;
@@ -121,11 +140,8 @@ impl Handle {
         actor: impl Into<String>,
         command: Command,
     ) -> Result<Outcome, SubmitError> {
-        let (answer, outcome) = oneshot::channel();
-        self.queue
-            .send(Envelope { actor: actor.into(), command, answer })
-            .await
-            .map_err(|_| SubmitError::Stopping)?;
+        let (envelope, outcome) = Envelope::new(actor.into(), command);
+        self.queue.send(envelope).await.map_err(|_| SubmitError::Stopping)?;
         outcome.await.unwrap_or(Err(SubmitError::Stopping))
     }
 
@@ -150,6 +166,16 @@ impl Handle {
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
+
+    /// Where time goes.
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    /// Operations that belong to a trace.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
+    }
 }
 
 /// Loads the Fleet and starts the writer. It ends when `stop` is cancelled and the queue is drained.
@@ -171,8 +197,20 @@ pub async fn start(
         changed,
         signals: signals.clone(),
         settings: settings.clone(),
+        timings: Timings::default(),
+        traces: Arc::default(),
     };
-    let mut writer = Writer { state, store, settings, source: Box::new(source), snapshot, publish, signals };
+    let mut writer = Writer {
+        state,
+        store,
+        settings,
+        source: Box::new(source),
+        snapshot,
+        publish,
+        signals,
+        timings: handle.timings.clone(),
+        traces: handle.traces.clone(),
+    };
     // Before anybody asks: plans rendered from a changed configuration need a new generation.
     let mut first = Effects::default();
     let mut adopted = writer.state.clone();
@@ -195,9 +233,15 @@ struct Writer {
     snapshot: Arc<ArcSwap<State>>,
     publish: watch::Sender<u64>,
     signals: Arc<HostSignals>,
+    timings: Timings,
+    traces: Arc<Traces>,
 }
 
-type Answer = (oneshot::Sender<Result<Outcome, SubmitError>>, Result<Outcome, ChangeError>);
+struct Answer {
+    to: oneshot::Sender<Result<Outcome, SubmitError>>,
+    result: Result<Outcome, ChangeError>,
+    span: Span,
+}
 
 impl Writer {
     async fn run(
@@ -217,8 +261,7 @@ impl Writer {
                     self.carry_out(&mut group).await;
                 }
                 _ = ticks.tick() => {
-                    let (answer, _) = oneshot::channel();
-                    group.push(Envelope { actor: "coordinator".to_owned(), command: Command::Tick, answer });
+                    group.push(Envelope::new("coordinator".to_owned(), Command::Tick).0);
                     self.carry_out(&mut group).await;
                 }
                 () = stop.cancelled(), if !commands.is_closed() => commands.close(),
@@ -235,32 +278,59 @@ impl Writer {
         let before = self.state.clone();
         let mut effects = Effects::default();
         let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
+        self.timings.group.observe(group.len() as f64);
         for envelope in group.drain(..) {
+            observe(&self.timings.queue_wait, envelope.queued.elapsed());
+            drop(envelope.waiting);
             let stamp = self.stamp(envelope.actor);
             let (kept, writes) = (self.state.clone(), effects.writes.len());
-            let result =
-                change::apply(&mut self.state, &self.settings, &stamp, &mut effects, envelope.command);
+            let result = child_span!(&envelope.span, "apply").in_scope(|| {
+                timed(&self.timings.apply, || {
+                    change::apply(&mut self.state, &self.settings, &stamp, &mut effects, envelope.command)
+                })
+            });
             if result.is_err() {
                 self.state = kept;
                 effects.writes.truncate(writes);
             }
-            answers.push((envelope.answer, result));
+            answers.push(Answer { to: envelope.answer, result, span: envelope.span });
         }
-        if !effects.writes.is_empty()
-            && let Err(error) = self.store.commit(&effects.writes).await
-        {
+        if let Err(error) = self.commit(&effects, &answers).await {
             tracing::error!(%error, commands = answers.len(), "commit failed; the changes are not made");
             self.state = before;
-            for (answer, _) in answers {
-                let _ = answer.send(Err(SubmitError::NotStored(error.to_string())));
+            for answer in answers {
+                let _ = answer.to.send(Err(SubmitError::NotStored(error.to_string())));
             }
             return;
         }
-        self.publish(&effects);
-        for (answer, result) in answers {
-            // Nobody waiting any more is no error: the change is made.
-            let _ = answer.send(result.map_err(SubmitError::Refused));
+        for answer in &answers {
+            if let Ok(outcome) = &answer.result {
+                // Before anybody sees the snapshot: the plan that goes out next carries the operation's place.
+                self.traces.begin(&answer.span, outcome);
+            }
         }
+        self.traces.end(&self.state.fleet, &effects.writes);
+        let snapshot = self.timings.snapshot.clone();
+        timed(&snapshot, || self.publish(&effects));
+        for answer in answers {
+            // Nobody waiting any more is no error: the change is made.
+            let _ = answer.to.send(answer.result.map_err(SubmitError::Refused));
+        }
+    }
+
+    async fn commit(&mut self, effects: &Effects, answers: &[Answer]) -> Result<(), StoreError> {
+        if effects.writes.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        // One commit is part of every trace that waits for it.
+        let (writes, group) = (effects.writes.len(), answers.len());
+        let spans: Vec<Span> =
+            answers.iter().map(|a| child_span!(&a.span, "commit", writes, group)).collect();
+        let committed = self.store.commit(&effects.writes).await;
+        drop(spans);
+        observe(&self.timings.commit, began.elapsed());
+        committed
     }
 
     fn publish(&mut self, effects: &Effects) {

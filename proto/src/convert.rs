@@ -117,6 +117,7 @@ impl From<&HostPlan> for agent::Plan {
             generation: plan.generation,
             tenants: plan.tenants.iter().map(Into::into).collect(),
             firewall: Some((&plan.firewall).into()),
+            traces: Default::default(),
         }
     }
 }

@@ -16,6 +16,10 @@ use isyone_proto::{
     ids::{HostName, ShortName},
     tls::{Identity, OperatorRole},
 };
+use isyone_telemetry::{
+    context, span,
+    tracing::{Instrument as _, Span, field},
+};
 use tonic::{Code, Status, body::Body};
 
 use crate::{listener::Peer, metrics::Metrics};
@@ -184,17 +188,36 @@ where
             return Box::pin(async move { Ok(refusal.into_http()) });
         }
         request.extensions_mut().insert(caller.clone());
-        let (began, answer) = (Instant::now(), self.inner.call(request));
+        let span = traced(&caller, method, request.headers());
+        let began = Instant::now();
+        let answer = span.in_scope(|| self.inner.call(request)).instrument(span.clone());
         Box::pin(async move {
             let response = answer.await?;
             // An error without an answer is in the headers; a stream's end is not seen here.
             let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
             let seconds = began.elapsed().as_secs_f64();
             metrics.request(method, code, seconds);
+            isyone_telemetry::client::ended(&span, code);
             tell(&caller, method, code, seconds, response.headers());
             Ok(response)
         })
     }
+}
+
+/// An operator's call as a span, in the trace that it says it belongs to. Agents' calls are sessions, which never end.
+fn traced(caller: &Caller, method: &'static str, headers: &http::HeaderMap) -> Span {
+    let Caller::Operator(name, _) = caller else { return Span::none() };
+    let span = span!(
+        "call",
+        otel.name = method.trim_start_matches('/'),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        rpc.system = "grpc",
+        rpc.grpc.status_code = field::Empty,
+        actor = %name,
+    );
+    context::adopt_headers(&span, headers);
+    span
 }
 
 fn tell(caller: &Caller, method: &str, code: Code, seconds: f64, headers: &http::HeaderMap) {

@@ -164,6 +164,50 @@ pub enum Command {
     Tick,
 }
 
+impl Command {
+    /// What is asked, in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::CreateTenant(_) => "create-tenant",
+            Self::RestartTenant { .. } => "restart-tenant",
+            Self::SuspendTenant { .. } => "suspend-tenant",
+            Self::ResumeTenant { .. } => "resume-tenant",
+            Self::ResizeTenant { .. } => "resize-tenant",
+            Self::DeleteTenant { .. } => "delete-tenant",
+            Self::RestoreTenant { .. } => "restore-tenant",
+            Self::CancelOperation { .. } => "cancel-operation",
+            Self::CreateToken(_) => "create-token",
+            Self::Enroll(_) => "enroll",
+            Self::RenewHost { .. } => "renew-host",
+            Self::CordonHost { .. } => "cordon-host",
+            Self::RemoveHost { .. } => "remove-host",
+            Self::CreateOperator { .. } => "create-operator",
+            Self::RevokeOperator { .. } => "revoke-operator",
+            Self::Greet { .. } => "greet",
+            Self::PlanResult { .. } => "plan-result",
+            Self::Report { .. } => "report",
+            Self::Audit { .. } => "audit",
+            Self::AdoptSettings => "adopt-settings",
+            Self::Tick => "tick",
+        }
+    }
+
+    /// The tenant it is about, if one is named.
+    pub fn tenant(&self) -> Option<&TenantName> {
+        match self {
+            Self::CreateTenant(create) => Some(&create.name),
+            Self::RestartTenant { name, .. }
+            | Self::SuspendTenant { name, .. }
+            | Self::ResumeTenant { name, .. }
+            | Self::ResizeTenant { name, .. }
+            | Self::DeleteTenant { name, .. }
+            | Self::RestoreTenant { name, .. }
+            | Self::Audit { tenant: name, .. } => Some(name),
+            _ => None,
+        }
+    }
+}
+
 /// See [`Command::CreateTenant`].
 #[derive(Debug, Clone)]
 pub struct CreateTenant {

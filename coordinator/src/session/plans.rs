@@ -7,10 +7,11 @@ use isyone_proto::{
     pb::agent::v1::{Plan, coordinator_message},
     plan::HostPlan,
 };
+use isyone_telemetry::{child_span, tracing::Span};
 use tonic::Status;
 
 use super::{PATIENCE, ToAgent, message};
-use crate::{api::status, context::Context, views};
+use crate::{api::status, context::Context, timings::timed, views};
 
 /// What the agent said it has on disk.
 #[derive(Debug, Clone)]
@@ -42,7 +43,7 @@ pub(super) async fn send(context: &Context, host: &HostName, to_agent: &ToAgent,
             continue;
         }
         sent = match render(context, host) {
-            Ok(plan) => match give(to_agent, host, &plan).await {
+            Ok(plan) => match give(context, to_agent, host, &plan).await {
                 Ok(()) => plan.generation,
                 Err(status) => return status,
             },
@@ -56,15 +57,21 @@ pub(super) async fn send(context: &Context, host: &HostName, to_agent: &ToAgent,
 async fn first(context: &Context, host: &HostName, to_agent: &ToAgent, known: &Known) -> Result<u64, Status> {
     let plan = render(context, host)?;
     if plan.generation > known.generation || plan.digest() != known.digest {
-        give(to_agent, host, &plan).await?;
+        give(context, to_agent, host, &plan).await?;
     }
     Ok(plan.generation)
 }
 
-async fn give(to_agent: &ToAgent, host: &HostName, plan: &HostPlan) -> Result<(), Status> {
+async fn give(context: &Context, to_agent: &ToAgent, host: &HostName, plan: &HostPlan) -> Result<(), Status> {
     tracing::debug!(%host, generation = plan.generation, tenants = plan.tenants.len(), "sending plan");
-    let message = message(coordinator_message::Message::Plan(Plan::from(plan)));
-    match tokio::time::timeout(PATIENCE, to_agent.send(message)).await {
+    let traces = context.handle.traces();
+    let places = traces.places(plan);
+    let in_trace = |id: &String| child_span!(&traces.of(id.parse().ok()), "send plan", %host, generation = plan.generation);
+    let spans: Vec<Span> = places.keys().map(in_trace).collect();
+    let message = message(coordinator_message::Message::Plan(Plan { traces: places, ..Plan::from(plan) }));
+    let given = tokio::time::timeout(PATIENCE, to_agent.send(message)).await;
+    drop(spans);
+    match given {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Status::deadline_exceeded("the agent takes no messages")),
     }
@@ -72,8 +79,9 @@ async fn give(to_agent: &ToAgent, host: &HostName, plan: &HostPlan) -> Result<()
 
 fn render(context: &Context, host: &HostName) -> Result<HostPlan, Status> {
     let state = context.handle.snapshot();
-    let plan =
-        views::host_plan(&state, context.handle.settings(), host, |tenant| context.open_secrets(tenant));
+    let plan = timed(&context.handle.timings().plan_render, || {
+        views::host_plan(&state, context.handle.settings(), host, |tenant| context.open_secrets(tenant))
+    });
     let plan = plan.map_err(|error| {
         tracing::error!(%host, %error, "no plan can be made for this host");
         status::seal(&error)

@@ -8,11 +8,13 @@ use isyone_proto::{
     pb::{agent::v1 as wire, v1},
     plan::Role,
 };
+use isyone_telemetry::{child_span, tracing::Span};
 use tonic::Status;
 
 use crate::{
     fleet::{OperationState, Step},
     observed::{Container, Pressure, Progress, Report, Resources, TenantReport, Usage},
+    traces::Traces,
 };
 
 /// Longest message or step detail that is kept: a page of text.
@@ -57,6 +59,18 @@ pub(super) fn parse(host: &HostName, wire: wire::Report) -> Result<Report, Statu
         tenants: parse_all(host, wire.tenants),
         complete: wire.complete,
     })
+}
+
+/// A span for a report that says how a traced operation came out; the first, should it be several. Those on the way there are left
+/// out: they come many times a second, and the agent's own spans say the same.
+pub(super) fn in_trace(traces: &Traces, report: &Report) -> Span {
+    let mut told = report.tenants.iter().filter(|t| t.progress != Progress::Working);
+    let first = told.find_map(|t| {
+        let operation = traces.of(t.operation);
+        (!operation.is_disabled()).then_some((operation, t))
+    });
+    let Some((operation, tenant)) = first else { return Span::none() };
+    child_span!(&operation, "report", tenant = %tenant.name, progress = ?tenant.progress)
 }
 
 fn resources(r: &v1::HostResources) -> Resources {
