@@ -6,6 +6,10 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 use isyone_proto::plan::Role;
+use isyone_telemetry::{
+    child_span,
+    tracing::{Instrument as _, Span, field},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -63,7 +67,14 @@ async fn run_lane(tenant: &Tenant, view: &View, lane: Vec<Step>) -> Result<()> {
         failpoints::reached(&format!("before-{name}"));
         tenant.show_progress(|s| steps::begin(s, name, now_ms()));
         tracing::info!(tenant = %tenant.name(), action = ?step.action, reason = %step.reason);
-        match act(tenant, view, step.action).await {
+        let span = child_span!(
+            &Span::current(),
+            "step",
+            otel.name = name,
+            otel.status_code = field::Empty,
+            action = ?step.action
+        );
+        match act(tenant, view, step.action).instrument(span.clone()).await {
             Ok(detail) => {
                 let last = lane.get(at + 1).is_none_or(|next| next.action.step() != name);
                 if last {
@@ -73,6 +84,8 @@ async fn run_lane(tenant: &Tenant, view: &View, lane: Vec<Step>) -> Result<()> {
                 }
             }
             Err(error) => {
+                // Its words may hold a log's: they go to the operation, not into a trace.
+                span.record("otel.status_code", "ERROR");
                 tenant.show_progress(|s| steps::fail(s, name, &error.to_string()));
                 return Err(error);
             }

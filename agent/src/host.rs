@@ -26,6 +26,7 @@ use crate::{
     render,
     stack::HostFacts,
     status::Board,
+    traces::Traces,
 };
 
 /// Creates at the same time: more would only make each slower, and starve running tenants.
@@ -105,6 +106,8 @@ pub struct Host {
     pub golden: GoldenStore,
     /// Statuses.
     pub board: Board,
+    /// Where operations belong in their traces.
+    pub traces: Traces,
     /// Patience.
     pub pace: Pace,
     /// Paths.
@@ -137,6 +140,7 @@ impl Host {
             docker,
             probe,
             board: Board::default(),
+            traces: Traces::default(),
             pace,
             data,
             heavy: Semaphore::new(HEAVY_AT_ONCE),

@@ -37,5 +37,6 @@ pub mod status;
 pub mod steps;
 pub mod tenant;
 pub mod testing;
+pub mod traces;
 pub mod tree;
 pub mod usage;

@@ -18,6 +18,7 @@ use isyone_proto::{
     plan::HostPlan,
     tls,
 };
+use isyone_telemetry::{span, tracing::Span};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
@@ -222,8 +223,13 @@ impl Link {
     }
 
     /// Checks and stores a plan, and puts it in force. The answer for the coordinator.
-    fn take_plan(&self, wire: Plan) -> PlanResult {
+    fn take_plan(&self, mut wire: Plan) -> PlanResult {
         let generation = wire.generation;
+        let traces = &self.host.traces;
+        traces.replace(std::mem::take(&mut wire.traces));
+        let begun = || span!("store plan", otel.kind = "consumer", generation);
+        let _spans: Vec<Span> =
+            traces.operations().into_iter().map(|id| traces.within(Some(id), begun)).collect();
         let plan = match HostPlan::try_from(wire) {
             Ok(plan) => plan,
             Err(e) => {

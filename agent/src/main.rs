@@ -21,12 +21,16 @@ use isyone_agent::{
     probe::NetProbe,
 };
 use isyone_proto::{ids::HostName, token::JoinToken};
+use isyone_telemetry::{Format, Telemetry};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 
 /// Where the agent keeps its things unless told otherwise.
 const DATA_DIR: &str = "/var/lib/isyone-agent";
 /// Most tasks end at once; what does not is left behind, as a crash would leave it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a stop may wait for a collector of traces.
+const LAST_TRACES: Duration = Duration::from_secs(3);
 
 #[derive(Parser)]
 #[command(name = "isy-agent", version, about = "Runs a host's Odoo tenants as the coordinator plans them")]
@@ -120,11 +124,26 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Join(arguments) => runtime.block_on(join_fleet(arguments)),
         Command::Run(arguments) => {
+            let telemetry = {
+                let _inside = runtime.enter();
+                start_telemetry(arguments.log_format)
+            };
             let outcome = runtime.block_on(serve(arguments));
+            telemetry.finish(LAST_TRACES);
             runtime.shutdown_timeout(Duration::from_secs(1));
             outcome
         }
     }
+}
+
+/// Logs as `RUST_LOG` says, and traces where the environment asks for them.
+fn start_telemetry(format: LogFormat) -> Telemetry {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let format = match format {
+        LogFormat::Human => Format::Human,
+        LogFormat::Json => Format::Json,
+    };
+    isyone_telemetry::start("isy-agent", Some((filter, format)))
 }
 
 async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
@@ -150,14 +169,6 @@ async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
 }
 
 async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
-    match arguments.log_format {
-        LogFormat::Human => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
     let data = DataDir::new(arguments.data_dir);
     data.load_config()?; // a host that has not joined gets no lock file
     let _lock = data.lock()?;

@@ -105,6 +105,18 @@ pub enum Command {
 }
 
 impl Command {
+    /// Noun and verb, as typed; for traces.
+    pub fn name() -> String {
+        let matches = Cli::command().try_get_matches().ok();
+        let mut words = vec!["isyctl".to_owned()];
+        let mut at = matches.as_ref();
+        while let Some((word, inner)) = at.and_then(clap::ArgMatches::subcommand) {
+            words.push(word.to_owned());
+            at = Some(inner);
+        }
+        words.join(" ")
+    }
+
     /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {

@@ -17,6 +17,7 @@ use isyone_proto::{
     },
     tls,
 };
+use isyone_telemetry::client::Traced;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::AsyncReadExt as _,
@@ -48,7 +49,7 @@ const MAX_PAGES: usize = 10_000;
 /// A connection (made at the first call) and how to use it.
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: Channel,
+    channel: Traced<Channel>,
     config: Arc<ClientConfig>,
     timeout: Duration,
     peer: Arc<Peer>,
@@ -72,6 +73,7 @@ impl Client {
             show,
             certificate_end: context.certificate().ok().map(|info| info.not_after),
         };
+        let channel = Traced::new(channel);
         Ok(Self { channel, config, timeout, peer: Arc::new(peer), context: Arc::new(context), ui })
     }
 
@@ -81,27 +83,27 @@ impl Client {
     }
 
     /// Tenants.
-    pub fn tenants(&self) -> TenantServiceClient<Channel> {
+    pub fn tenants(&self) -> TenantServiceClient<Traced<Channel>> {
         TenantServiceClient::new(self.channel.clone())
     }
     /// Hosts.
-    pub fn hosts(&self) -> HostServiceClient<Channel> {
+    pub fn hosts(&self) -> HostServiceClient<Traced<Channel>> {
         HostServiceClient::new(self.channel.clone())
     }
     /// Operations.
-    pub fn operations(&self) -> OperationServiceClient<Channel> {
+    pub fn operations(&self) -> OperationServiceClient<Traced<Channel>> {
         OperationServiceClient::new(self.channel.clone())
     }
     /// Events.
-    pub fn events(&self) -> EventServiceClient<Channel> {
+    pub fn events(&self) -> EventServiceClient<Traced<Channel>> {
         EventServiceClient::new(self.channel.clone())
     }
     /// Operators.
-    pub fn operators(&self) -> OperatorServiceClient<Channel> {
+    pub fn operators(&self) -> OperatorServiceClient<Traced<Channel>> {
         OperatorServiceClient::new(self.channel.clone())
     }
     /// The coordinator itself.
-    pub fn system(&self) -> SystemServiceClient<Channel> {
+    pub fn system(&self) -> SystemServiceClient<Traced<Channel>> {
         SystemServiceClient::new(self.channel.clone())
     }
 

@@ -16,6 +16,7 @@ pub mod output;
 pub mod progress;
 pub mod status;
 pub mod terminal;
+pub mod trace;
 pub mod wait;
 
 use clap::Parser as _;
@@ -25,6 +26,7 @@ use crate::{app::App, cli::Cli, exit::Failure};
 /// Parses the command line, carries it out and answers the process's exit code.
 pub fn main() -> u8 {
     let cli = Cli::parse();
+    let verbose = cli.global.verbose;
     let app = App::new(cli.global);
     // One thread: a command waits for one or two things at a time, and starts faster so.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -34,7 +36,7 @@ pub fn main() -> u8 {
             return 1;
         }
     };
-    let outcome = runtime.block_on(cli.command.run(&app));
+    let outcome = runtime.block_on(trace::command(verbose, cli::Command::name, cli.command.run(&app)));
     // A DNS look-up may still sit in a thread: do not wait for it.
     runtime.shutdown_background();
     match outcome {

@@ -17,6 +17,10 @@ use isyone_proto::{
     ids::TenantName,
     plan::{DesiredState, TenantPlan},
 };
+use isyone_telemetry::{
+    child_span, span,
+    tracing::{Instrument as _, Span},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -198,7 +202,9 @@ impl Tenant {
 
     /// Looks, compares and acts until nothing is left to do; the status ends on the board.
     pub async fn settle(&self) -> Result<View> {
-        let outcome = self.rounds().await;
+        let operation = self.plan.operation;
+        let span = self.host.traces.within(operation, || span!("reconcile", tenant = %self.name()));
+        let outcome = self.rounds().instrument(span).await;
         if self.unsaved.load(Ordering::Relaxed) && self.directory().is_dir() {
             // The steps would only begin anew after a restart of the agent: not worth failing for.
             let _ = self.remember(false, |_| ());
@@ -218,10 +224,11 @@ impl Tenant {
     async fn rounds(&self) -> Result<View> {
         let mut last = String::new();
         // Semaphores are never closed: `ok` only drops an error that cannot be.
-        let mut light = self.host.light.acquire().await.ok();
+        let here = Span::current();
+        let mut light = self.host.light.acquire().instrument(child_span!(&here, "wait")).await.ok();
         let mut heavy = None;
         for _ in 0..MAX_ROUNDS {
-            let view = self.look().await?;
+            let view = self.look().instrument(child_span!(&here, "look")).await?;
             self.host.board.set_docker_error("");
             let no_new = if self.state().is_ready() { None } else { self.host.gate().await };
             let todo = self.compare(&view, no_new.as_deref())?;
@@ -237,7 +244,8 @@ impl Tenant {
             if heavy.is_none() && self.plan.desired == DesiredState::Running && !self.state().is_ready() {
                 // Making a tenant takes long: it waits among its like, not in the way of quick looks at others.
                 drop(light.take());
-                heavy = self.host.heavy.acquire().await.ok();
+                let turn = self.host.heavy.acquire();
+                heavy = turn.instrument(child_span!(&here, "wait for a turn")).await.ok();
             }
             last =
                 todo.iter().map(|s| format!("{:?} ({})", s.action, s.reason)).collect::<Vec<_>>().join(", ");
@@ -287,6 +295,7 @@ impl Tenant {
         }
         let (progress, message) = self.verdict(view);
         self.show(view, progress, &message);
+        self.host.traces.done(self.plan.operation);
         Ok(())
     }
 
@@ -300,6 +309,7 @@ impl Tenant {
             }
             self.show(view, Progress::Converged, "");
         }
+        self.host.traces.done(self.plan.operation);
         Ok(())
     }
 
