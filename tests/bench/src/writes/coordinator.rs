@@ -1,0 +1,204 @@
+//! A real coordinator process with real certificates, and hosts that have reported.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use arc_swap::ArcSwap;
+use isyone_coordinator::{
+    clock,
+    config::{Config, FILE_NAME, Span},
+    fleet::{Certificate, Host},
+    init::{self, DATABASE_FILE, PKI_DIR},
+    pki::{Pki, PkiConfig},
+    store::{self, Store as _, Write, sqlite::SqliteStore},
+};
+use isyone_proto::{
+    ids::HostName,
+    pb::{
+        agent::v1::{
+            AgentMessage, Hello, Report, agent_message::Message, agent_service_client::AgentServiceClient,
+            coordinator_message,
+        },
+        v1::{GetInfoRequest, HostResources, system_service_client::SystemServiceClient},
+    },
+    tls,
+};
+use isyone_tests::e2e::{binary, process::Daemon};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+/// For the process to be ready, and for an acknowledgement.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Room for every tenant of a run on any number of hosts.
+const MEMORY_BYTES: u64 = 1 << 46;
+/// Days: more than a run takes.
+const TTL_S: i64 = 7 * 86_400;
+
+/// What of the context file we need.
+#[derive(serde::Deserialize)]
+struct Papers {
+    ca_pem: String,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    daemon: Daemon,
+    config: Config,
+    grpc: String,
+    papers: PathBuf,
+}
+
+impl Coordinator {
+    /// Makes a data directory in `dir`, starts the program on it, and lets all its hosts report once.
+    pub(crate) async fn start(dir: &Path, hosts: usize) -> Result<Self> {
+        let mut config = Config { data_dir: dir.join("data"), ..Config::default() };
+        let papers = dir.join("admin.toml");
+        init::init(&config, &"admin".parse()?, &papers).await?;
+        let agents = join(&config, hosts).await?;
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        (config.listen.grpc, config.listen.enroll, config.listen.http) = (any, any, any);
+        // The hosts report once and must count as fresh for the whole run.
+        (config.liveness.suspect, config.liveness.lost) = (Span::days(1), Span::days(2));
+        std::fs::write(config.data_dir.join(FILE_NAME), config.to_toml())?;
+        let mut command = Command::new(binary("isy-coordinator"));
+        command.args(["run", "--log-format", "json", "--data-dir"]).arg(&config.data_dir);
+        let daemon = Daemon::start("isy-coordinator", &mut command, &dir.join("coordinator.log"));
+        let grpc = ready(&daemon).await?;
+        let coordinator = Self { daemon, config, grpc, papers };
+        for (name, agent) in agents {
+            report(coordinator.channel(agent)?).await.with_context(|| name)?;
+        }
+        Ok(coordinator)
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.daemon.kill();
+    }
+
+    fn channel(&self, config: Arc<tokio_rustls::rustls::ClientConfig>) -> Result<Channel> {
+        Ok(tls::channel(&self.grpc, Arc::new(ArcSwap::new(config)))?)
+    }
+
+    /// So many connections of operators, open.
+    pub(crate) async fn clients(&self, count: usize) -> Result<Vec<Channel>> {
+        let papers: Papers = toml::from_str(&std::fs::read_to_string(&self.papers)?)?;
+        let config = tls::client_config(&papers.ca_pem, &papers.certificate_pem, &papers.key_pem)?;
+        let mut channels = Vec::with_capacity(count);
+        for _ in 0..count {
+            let channel = self.channel(config.clone())?;
+            SystemServiceClient::new(channel.clone()).get_info(GetInfoRequest {}).await?;
+            channels.push(channel);
+        }
+        Ok(channels)
+    }
+
+    /// Names of the tenants in its database. It must be dead.
+    pub(crate) async fn stored(&self) -> Result<BTreeSet<String>> {
+        let mut store = SqliteStore::open(&self.config.data_dir.join(DATABASE_FILE)).await?;
+        let fleet = store::fleet(store.load().await?)?;
+        Ok(fleet.tenants.keys().map(ToString::to_string).collect())
+    }
+}
+
+/// Writes hosts with certificates into the database; answers how each connects.
+async fn join(
+    config: &Config,
+    hosts: usize,
+) -> Result<Vec<(String, Arc<tokio_rustls::rustls::ClientConfig>)>> {
+    let now_s = clock::now_seconds();
+    let pki_config = PkiConfig {
+        dir: config.data_dir.join(PKI_DIR),
+        hosts: config.advertise.hosts.clone(),
+        server_ttl_s: TTL_S,
+    };
+    let pki = Pki::open(pki_config, Arc::new(|_| false), now_s)?;
+    let (mut writes, mut agents) = (Vec::new(), Vec::new());
+    for n in 0..hosts {
+        let name: HostName = format!("h{n}").parse()?;
+        let (key, csr) = tls::new_key_and_csr(name.as_str())?;
+        let issued = pki.sign_agent(&csr, &name, TTL_S, now_s)?;
+        let host = Host {
+            uid: Uuid::now_v7(),
+            advertise: Ipv4Addr::from_bits(0xC612_0000 + u32::try_from(n)?).into(),
+            labels: BTreeMap::new(),
+            cordoned: false,
+            plan_generation: 1,
+            joined_at: now_s * 1000,
+            certificates: vec![Certificate { serial: issued.serial, not_after: issued.not_after }],
+            name: name.clone(),
+        };
+        writes.push(Write::Put(store::Record {
+            kind: store::Kind::Host,
+            id: name.to_string(),
+            body: serde_json::to_string(&host)?,
+        }));
+        agents.push((name.to_string(), tls::client_config(&pki.ca_pem(), &issued.pem, &key)?));
+    }
+    let mut store = SqliteStore::open(&config.data_dir.join(DATABASE_FILE)).await?;
+    store.commit(&writes).await?;
+    Ok(agents)
+}
+
+/// Where it serves gRPC, once it says that it is ready.
+async fn ready(daemon: &Daemon) -> Result<String> {
+    let look = async {
+        loop {
+            let log = daemon.log();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let mut said = lines.filter(|line| line["message"] == "ready");
+            if let Some(grpc) = said.next().and_then(|line| line["grpc"].as_str().map(ToOwned::to_owned)) {
+                return grpc;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.with_context(|| format!("not ready:\n{}", daemon.log()))
+}
+
+/// One host's greeting and report, acknowledged.
+async fn report(channel: Channel) -> Result<()> {
+    let resources = HostResources {
+        cpus: 1 << 20,
+        memory_total_bytes: MEMORY_BYTES,
+        memory_available_bytes: MEMORY_BYTES,
+        disk_total_bytes: MEMORY_BYTES,
+        disk_available_bytes: MEMORY_BYTES,
+        ..HostResources::default()
+    };
+    let report = Report { sequence: 1, resources: Some(resources), complete: true, ..Report::default() };
+    let (up, messages) = mpsc::channel(2);
+    for message in [Message::Hello(Hello::default()), Message::Report(report)] {
+        up.send(AgentMessage { message: Some(message) }).await?;
+    }
+    let talk = async {
+        let mut client = AgentServiceClient::new(channel);
+        let mut down = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        while let Some(said) = down.message().await? {
+            if matches!(said.message, Some(coordinator_message::Message::ReportAck(_))) {
+                return Ok(());
+            }
+        }
+        bail!("the session ended without an acknowledgement")
+    };
+    let result = tokio::time::timeout(PATIENCE, talk).await.context("no acknowledgement")?;
+    drop(up);
+    result
+}

@@ -1,0 +1,152 @@
+//! The time of a placement, and of a whole create as the core carries it out, in fleets of several sizes.
+//!
+//! No network and no disk: the pure part alone, in this process, with a snapshot taken as often as the writer takes one.
+
+use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, sync::Arc, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use isyone_coordinator::{
+    fleet::{Certificate, Host},
+    observed::Resources,
+    placement::{self, Request},
+    testing::{Bench, GIB, resources},
+};
+use isyone_proto::ids::{HostName, ShortName};
+use uuid::Uuid;
+
+use crate::{
+    Run,
+    figures::{Report, Target, Unit},
+    samples::Samples,
+};
+
+/// The fleets that are compared.
+const HOSTS: [usize; 3] = [100, 1_000, 10_000];
+/// Commands that the writer carries out between two snapshots under load.
+const GROUP: usize = 64;
+/// Placements in one sample.
+const BATCH: usize = 500;
+
+#[derive(Debug, Default)]
+struct Series {
+    place: Samples,
+    create: Samples,
+}
+
+pub(crate) fn measure(run: &Run, report: &mut Report) -> Result<()> {
+    let tenants = run.pick(100_000, 1_000);
+    let mut fleets =
+        HOSTS.iter().map(|hosts| fleet(*hosts / run.pick(1, 10), tenants)).collect::<Result<Vec<_>>>()?;
+    let mut all: Vec<Series> = HOSTS.iter().map(|_| Series::default()).collect();
+    let rounds = run.pick(20, 1);
+    for round in 0..=rounds {
+        for (bench, series) in fleets.iter_mut().zip(&mut all) {
+            let (place, create) = (placements(bench)?, creates(bench, round)?);
+            if round > 0 {
+                series.place.push(place);
+                series.create.push(create);
+            }
+        }
+    }
+    for (series, hosts) in all.iter().zip(HOSTS) {
+        let target = (hosts == 10_000).then_some(Target::AtMost(20e-6));
+        report.add(&format!("placement, {hosts} hosts"), Unit::Seconds, &series.place, target);
+    }
+    for (series, hosts) in all.iter().zip(HOSTS) {
+        report.add(&format!("create in the core, {hosts} hosts"), Unit::Seconds, &series.create, None);
+    }
+    let (large, small) = (&all[2], &all[1]);
+    let grows = Some(Target::AtMost(2.0));
+    report.add("placement, 10,000 hosts / 1,000", Unit::Ratio, &large.place.ratios(&small.place), grows);
+    report.add(
+        "create in the core, 10,000 hosts / 1,000",
+        Unit::Ratio,
+        &large.create.ratios(&small.create),
+        grows,
+    );
+    report.note(format!(
+        "Placements: {tenants} tenants are placed and running in each fleet; a placement is the choice of a host, its network and its \
+         ports; a create in the core is the whole change of the Fleet, without storing it."
+    ));
+    Ok(())
+}
+
+/// Hosts that differ in size and load, and tenants that run on them.
+fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
+    let mut bench = Bench::default();
+    let size = u64::try_from(tenants / hosts)?.max(1);
+    let mut names = Vec::with_capacity(hosts);
+    for n in 0..hosts {
+        let name: HostName = format!("h{n}").parse()?;
+        let host = Host {
+            name: name.clone(),
+            uid: Uuid::from_u128(n as u128),
+            advertise: Ipv4Addr::from_bits(0x0A00_0000 + u32::try_from(n)?).into(),
+            labels: BTreeMap::new(),
+            cordoned: false,
+            plan_generation: 1,
+            joined_at: 0,
+            certificates: vec![Certificate { serial: format!("{n:032x}"), not_after: 1 << 40 }],
+        };
+        bench.state.fleet.hosts.insert(name.clone(), Arc::new(host));
+        // Room for three times the tenants; a fifth of the memory of some is in use by something else.
+        let memory = 4 * GIB * size * (1 + n as u64 % 3);
+        let busy = Resources {
+            memory_available_bytes: memory / 10 * (10 - n as u64 % 3),
+            memory_total_bytes: memory,
+            ..resources(64 * (1 + u32::try_from(size)?), 1, 64 * size + 100)
+        };
+        bench.report(&name, busy, Vec::new());
+        names.push((name, busy));
+    }
+    for n in 0..tenants {
+        bench.create(&format!("t{n}"), "small").context("no room")?;
+    }
+    for (name, busy) in names {
+        let placed = bench.state.fleet.by_host.get(&name).map(|i| i.tenants.clone()).unwrap_or_default();
+        let running = placed.iter().map(|tenant| bench.converged(tenant)).collect();
+        bench.report(&name, busy, running);
+    }
+    bench.effects = Default::default();
+    Ok(bench)
+}
+
+/// Seconds for one choice with its network and ports.
+fn placements(bench: &Bench) -> Result<f64> {
+    let small: ShortName = "small".parse()?;
+    let labels = BTreeMap::new();
+    let request = Request { size: bench.settings.plans[&small], host: None, labels: &labels };
+    let view = bench.state.view(&bench.settings);
+    let began = Instant::now();
+    for _ in 0..BATCH {
+        let decision = black_box(placement::choose(view, black_box(request), bench.now));
+        let host = decision.host.context("no host fits")?;
+        let slot = placement::allocate(bench.state.fleet.by_host.get(&host), &bench.settings.network, &[]);
+        ensure!(black_box(slot).is_some(), "no network");
+    }
+    Ok(began.elapsed().as_secs_f64() / BATCH as f64)
+}
+
+/// Seconds for one create. The tenants are gone again afterwards: the fleet stays as it was.
+fn creates(bench: &mut Bench, round: usize) -> Result<f64> {
+    let before = bench.state.clone();
+    let creations: Vec<_> = (0..BATCH)
+        .map(|n| {
+            let creation = bench.creation(&format!("x{round}-{n}"), "small");
+            isyone_coordinator::change::Command::CreateTenant(Box::new(creation))
+        })
+        .collect();
+    let mut snapshot = before.clone();
+    let began = Instant::now();
+    for (n, creation) in creations.into_iter().enumerate() {
+        bench.apply(creation).context("no room")?;
+        if n % GROUP == GROUP - 1 {
+            snapshot = bench.state.clone();
+        }
+    }
+    let took = began.elapsed().as_secs_f64() / BATCH as f64;
+    drop(snapshot);
+    bench.state = before;
+    bench.effects = Default::default();
+    Ok(took)
+}
