@@ -134,10 +134,11 @@ async fn join(
     for n in 0..hosts {
         let name: HostName = format!("h{n}").parse()?;
         let (key, csr) = tls::new_key_and_csr(name.as_str())?;
-        let issued = pki.sign_agent(&csr, &name, TTL_S, now_s)?;
+        let advertise = Ipv4Addr::from_bits(0xC612_0000 + u32::try_from(n)?).into();
+        let issued = pki.sign_agent(&csr, &name, advertise, TTL_S, now_s)?;
         let host = Host {
             uid: Uuid::now_v7(),
-            advertise: Ipv4Addr::from_bits(0xC612_0000 + u32::try_from(n)?).into(),
+            advertise,
             labels: BTreeMap::new(),
             cordoned: false,
             plan_generation: 1,
