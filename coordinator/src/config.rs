@@ -172,7 +172,7 @@ pub struct Edge {
 }
 
 /// Monitoring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Monitoring {
     /// Told to `isyctl tenant verify`.
@@ -181,6 +181,10 @@ pub struct Monitoring {
     pub metrics_address: Option<String>,
     /// File form of the targets: `<job>.json` in here.
     pub file_sd_dir: Option<PathBuf>,
+    /// Where Prometheus finds the certificate that it scrapes hosts with: `ca.pem`, `prometheus.pem`, `prometheus.key`.
+    pub certificate_dir: Option<PathBuf>,
+    /// Whose certificate that is: an operator with the role monitor.
+    pub certificate_operator: ShortName,
 }
 
 /// Choosing hosts.

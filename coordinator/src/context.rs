@@ -12,6 +12,7 @@ use crate::{
     metrics::Metrics,
     pki::Pki,
     secrets::{self, SealError, Sealer},
+    session::monitors::MonitorList,
     streams::Streams,
     writer::Handle,
 };
@@ -34,6 +35,8 @@ pub struct Context {
     pub sealer: Sealer,
     /// To the agents.
     pub streams: Arc<Streams>,
+    /// Who may scrape hosts.
+    pub monitors: MonitorList,
     /// Who asks for routes.
     pub edges: Edges,
     /// What we count.

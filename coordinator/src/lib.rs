@@ -20,6 +20,7 @@ pub mod observed;
 pub mod pki;
 pub mod placement;
 pub mod publish;
+pub mod scraper;
 pub mod secrets;
 pub mod server;
 pub mod session;

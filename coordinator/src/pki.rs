@@ -148,6 +148,11 @@ impl Pki {
         issue::sign_operator(&self.loaded.load().issuer, csr_pem, name, role, life)
     }
 
+    /// Whether the first certificate of a PEM text is of the CA that signs now.
+    pub fn has_signed(&self, pem: &str) -> bool {
+        issue::signed_by(pem, &self.loaded.load().signing_ca)
+    }
+
     /// Renews the server certificate if due and takes up changed files. `true` when something changed. On an error the
     /// old state stays in use.
     pub fn refresh(&self, now_s: i64) -> Result<bool, PkiError> {

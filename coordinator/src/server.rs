@@ -38,8 +38,12 @@ use crate::{
     metrics::Metrics,
     pki::{Pki, PkiConfig, PkiError},
     publish::Publisher,
+    scraper,
     secrets::{self, SealError, Sealer},
-    session::Agents,
+    session::{
+        Agents,
+        monitors::{self, MonitorList},
+    },
     store::{Store, StoreError, sqlite::SqliteStore},
     streams::Streams,
     writer::{self, Handle, Source},
@@ -153,6 +157,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let (http_listener, http) = bind("http", config.listen.http).await?;
     let metrics = Arc::new(Metrics::new(handle.timings()));
     let context = Arc::new(Context {
+        monitors: MonitorList::new(&handle.snapshot()),
         handle,
         pki,
         sealer: parts.sealer,
@@ -206,6 +211,11 @@ async fn spawn(
     let incoming = listener::enroll(listeners.enroll, context.pki.clone(), context.stop.clone());
     tasks.spawn(serve_enrollment(incoming, context.clone()));
     tasks.spawn(cut_refused(context.clone(), connections));
+    tasks.spawn(monitors::follow(context.clone()));
+    // A part that ends is a failure; without a directory there is nothing to do.
+    if context.config.monitoring.certificate_dir.is_some() {
+        tasks.spawn(scraper::run(context.clone()));
+    }
     tasks.spawn(keep_certificates_fresh(context.clone(), refresh));
     Ok(tasks)
 }

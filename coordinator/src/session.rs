@@ -19,6 +19,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+pub mod monitors;
 mod plans;
 mod report;
 
@@ -144,6 +145,7 @@ impl Session {
                 let why = tokio::select! {
                     why = self.listen(&mut up) => why,
                     why = plans::send(&self.context, &self.host, &self.to_agent, known) => why,
+                    why = monitors::send(&self.context, &self.to_agent) => why,
                     () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
                     () = self.context.stop.cancelled() => status::stopping(),
                 };

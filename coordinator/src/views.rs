@@ -8,6 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use isyone_proto::{
     ids::{HostName, TenantName},
     plan::{DesiredState, Firewall, HostPlan, Role, TenantPlan, TenantSecrets, UnixMs},
+    tls::OperatorRole,
 };
 use uuid::Uuid;
 
@@ -262,6 +263,25 @@ pub fn targets(state: &State) -> impl Iterator<Item = Target> + '_ {
             host: t.placement.host.clone(),
             plan: t.spec.plan.to_string(),
         })
+}
+
+/// Certificates that a host's list of scrapers has room for; documented in the protocol.
+pub const MAX_MONITORS: usize = 64;
+
+/// Serial numbers of the certificates of operators with the role monitor that are accepted, sorted: who may scrape hosts.
+/// When there are too many, those that last longest.
+pub fn monitors(state: &State) -> Vec<String> {
+    let operators = state.fleet.operators.values();
+    let mut accepted: Vec<_> = operators
+        .filter(|o| !o.revoked && o.role == OperatorRole::Monitor)
+        .flat_map(|o| &o.certificates)
+        .map(|c| (std::cmp::Reverse(c.not_after), c.serial.clone()))
+        .collect();
+    accepted.sort();
+    accepted.truncate(MAX_MONITORS);
+    let mut serials: Vec<_> = accepted.into_iter().map(|(_, serial)| serial).collect();
+    serials.sort();
+    serials
 }
 
 /// Operations on a tenant or all, newest first.

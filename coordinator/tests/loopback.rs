@@ -1,5 +1,7 @@
 //! The whole coordinator over real TLS on loopback: joining, sessions, roles, streams, revocation, restart.
 
+#[path = "cases/monitoring.rs"]
+mod monitoring;
 mod support;
 
 use isyone_proto::{

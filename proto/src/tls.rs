@@ -220,15 +220,26 @@ impl CertificateInfo {
     }
 }
 
+fn unsigned(error: rcgen::Error) -> TlsError {
+    TlsError::Unreadable { what: "certificate request", why: error.to_string() }
+}
+
 /// A fresh P-256 key and a request for its certificate, both PEM. Whoever signs decides name and rights.
 pub fn new_key_and_csr(common_name: &str) -> Result<(String, String), TlsError> {
-    let failed = |e: rcgen::Error| TlsError::Unreadable { what: "certificate request", why: e.to_string() };
-    let key = rcgen::KeyPair::generate().map_err(failed)?;
+    let key = rcgen::KeyPair::generate().map_err(unsigned)?;
+    Ok((key.serialize_pem(), request_for(&key, common_name)?))
+}
+
+/// A request for a further certificate of a key that there is already, PEM.
+pub fn csr_for(key_pem: &str, common_name: &str) -> Result<String, TlsError> {
+    request_for(&rcgen::KeyPair::from_pem(key_pem).map_err(unsigned)?, common_name)
+}
+
+fn request_for(key: &rcgen::KeyPair, common_name: &str) -> Result<String, TlsError> {
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
-    let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(failed)?;
-    Ok((key.serialize_pem(), csr))
+    params.serialize_request(key).and_then(|csr| csr.pem()).map_err(unsigned)
 }
 
 /// Client configuration that trusts `ca_pem` and shows the given certificate and key.

@@ -226,6 +226,18 @@ impl Default for Edge {
     }
 }
 
+impl Default for Monitoring {
+    fn default() -> Self {
+        Self {
+            prometheus_url: None,
+            metrics_address: None,
+            file_sd_dir: None,
+            certificate_dir: None,
+            certificate_operator: literal("prometheus"),
+        }
+    }
+}
+
 impl Default for Placement {
     fn default() -> Self {
         Self {

@@ -64,8 +64,12 @@ hosts = [@HOSTS@]
 #= rate_burst = 300
 
 # Prometheus. Optional: prometheus_url (for `isyctl tenant verify`), metrics_address (host:port at which Prometheus
-# reaches this machine's HTTP port), file_sd_dir (the file form of the targets).
+# reaches this machine's HTTP port), file_sd_dir (the file form of the targets), certificate_dir (there the coordinator puts
+# ca.pem, prometheus.pem and prometheus.key, with which Prometheus may scrape the hosts, and renews them; they are readable by
+# the directory's group if it is setgid). certificate_operator is the operator of that certificate; take another name after
+# `isyctl operator revoke prometheus`.
 [monitoring]
+#= certificate_operator = "prometheus"
 
 # Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
 [placement]

@@ -133,11 +133,8 @@ pub(super) fn new_server(
 /// Whether a server certificate is good enough to keep: of this CA, for these hosts, in the first half of its life.
 pub(super) fn server_fits(pem: &str, ca: &CertificateDer<'_>, hosts: &[String], now_s: i64) -> bool {
     let Ok(chain) = tls::certificates("server certificate", pem) else { return false };
-    let (Ok(info), Ok((_, leaf)), Ok((_, ca))) = (
-        CertificateInfo::parse(&chain[0]),
-        X509Certificate::from_der(&chain[0]),
-        X509Certificate::from_der(ca),
-    ) else {
+    let (Ok(info), Ok((_, leaf))) = (CertificateInfo::parse(&chain[0]), X509Certificate::from_der(&chain[0]))
+    else {
         return false;
     };
     let names: Vec<String> = match leaf.subject_alternative_name() {
@@ -145,10 +142,16 @@ pub(super) fn server_fits(pem: &str, ca: &CertificateDer<'_>, hosts: &[String], 
         Ok(None) | Err(_) => return false,
     };
     let same_hosts = hosts.iter().all(|h| names.contains(&h.to_ascii_lowercase()));
-    info.identity == Identity::Coordinator
-        && same_hosts
-        && now_s < info.renew_at()
-        && leaf.verify_signature(Some(ca.public_key())).is_ok()
+    info.identity == Identity::Coordinator && same_hosts && now_s < info.renew_at() && signed_by(pem, ca)
+}
+
+/// Whether a text's first certificate carries this CA's signature.
+pub(super) fn signed_by(pem: &str, ca: &CertificateDer<'_>) -> bool {
+    let Ok(chain) = tls::certificates("certificate", pem) else { return false };
+    match (X509Certificate::from_der(&chain[0]), X509Certificate::from_der(ca)) {
+        (Ok((_, leaf)), Ok((_, ca))) => leaf.verify_signature(Some(ca.public_key())).is_ok(),
+        _ => false,
+    }
 }
 
 fn host_of(name: &GeneralName<'_>) -> Option<String> {

@@ -60,13 +60,23 @@ pub(crate) fn config(dir: &Path) -> Config {
 }
 
 pub(crate) async fn start() -> Fixture {
+    start_with(|_| {}).await
+}
+
+/// With another configuration than [`config`]'s.
+pub(crate) async fn start_with(set: impl Fn(&mut Config)) -> Fixture {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     init::init(&config(dir.path()), &"admin".parse().unwrap(), &dir.path().join("admin.toml")).await.unwrap();
-    start_in(dir).await
+    start_in_with(dir, set).await
 }
 
 pub(crate) async fn start_in(dir: Arc<tempfile::TempDir>) -> Fixture {
-    let config = config(dir.path());
+    start_in_with(dir, |_| {}).await
+}
+
+pub(crate) async fn start_in_with(dir: Arc<tempfile::TempDir>, set: impl Fn(&mut Config)) -> Fixture {
+    let mut config = config(dir.path());
+    set(&mut config);
     let parts = Parts::open(&config, None).await.unwrap();
     let running = server::start(config, parts, SystemSource).await.unwrap();
     let text = std::fs::read_to_string(dir.path().join("admin.toml")).unwrap();
@@ -177,13 +187,19 @@ pub(crate) struct Agent {
 impl Agent {
     /// Opens a session, says hello with nothing on disk, and reports an empty machine.
     pub(crate) async fn connect(channel: &Channel) -> Self {
+        let mut agent = Self::connect_without_report(channel).await;
+        agent.report(vec![]).await;
+        agent
+    }
+
+    /// As [`Agent::connect`], before any report: no message after the welcome is read yet.
+    pub(crate) async fn connect_without_report(channel: &Channel) -> Self {
         let (up, messages) = mpsc::channel(8);
         up.send(say(agent_message::Message::Hello(Hello::default()))).await.unwrap();
         let mut client = AgentServiceClient::new(channel.clone());
         let down = soon(client.session(ReceiverStream::new(messages))).await.unwrap().into_inner();
         let mut agent = Self { up, down, plan: None, sequence: 0 };
         agent.until(|m| matches!(m, coordinator_message::Message::Welcome(_))).await;
-        agent.report(vec![]).await;
         agent
     }
 

@@ -1,6 +1,11 @@
 //! `isyctl operator`: people and programs with certificates. The key is made here and never leaves this machine.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use isyone_proto::{
@@ -42,6 +47,7 @@ and removes hosts and operators. A monitor is below them all: it scrapes the hos
 Examples:
   isyctl operator create ana --role operator
   isyctl operator create ci --role viewer --ttl 90d --out ci.toml
+  isyctl operator create prometheus2 --role monitor --pem /etc/prometheus/isyone
 then, on ana's machine:
   isyctl context import ana.toml")]
 pub struct Create {
@@ -53,6 +59,9 @@ pub struct Create {
     /// Where to write the context file [default: NAME.toml]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// In place of a context file, write ca.pem, NAME.pem and NAME.key into this directory, as Prometheus reads them
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    pem: Option<PathBuf>,
     /// How long the certificate is valid, in whole days (a year, at most five)
     #[arg(long, value_name = "TIME", value_parser = cli::duration)]
     ttl: Option<Duration>,
@@ -98,7 +107,11 @@ struct Made {
 impl Create {
     async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
-        let file = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.toml", self.name)));
+        let file = match (&self.out, &self.pem) {
+            (Some(file), _) => file.clone(),
+            (None, Some(dir)) => dir.join(format!("{}.pem", self.name)),
+            (None, None) => PathBuf::from(format!("{}.toml", self.name)),
+        };
         // Before anything is signed: a name with a slash is no file name, and no certificate is worth another one's file.
         if self.out.is_none() && self.name.contains('/') {
             return Err(Failure::usage(format!("`{}` is no operator's name", self.name)));
@@ -127,7 +140,10 @@ impl Create {
             certificate_pem: made.certificate_pem,
             key_pem,
         };
-        context.write(&file, false)?;
+        match &self.pem {
+            Some(dir) => write_pems(dir, &self.name, &context)?,
+            None => context.write(&file, false)?,
+        }
         let operator = made.operator.unwrap_or_default();
         let value = Made { operator: Wire::of(&operator), file: file.display().to_string() };
         app.ui.emit(&value, || vec![operator.name.clone()], |_| format!("{}\n", file.display()))?;
@@ -137,13 +153,39 @@ impl Create {
                 format::role(operator.role),
                 format::local(operator.certificate_expire_time.as_ref()),
             );
-            app.ui.note(&format!(
-                "{name} is {role} until {until}. The file holds the private key: hand it over safely,"
-            ));
-            app.ui.note("it is used with `isyctl context import FILE`");
+            if self.pem.is_some() {
+                app.ui.note(&format!(
+                    "{name} is {role} until {until}; ca.pem and the private key are beside it"
+                ));
+            } else {
+                app.ui.note(&format!(
+                    "{name} is {role} until {until}. The file holds the private key: hand it over safely,"
+                ));
+                app.ui.note("it is used with `isyctl context import FILE`");
+            }
         }
         Ok(Exit::Done)
     }
+}
+
+/// The three files, readable by their owner alone.
+fn write_pems(dir: &Path, name: &str, context: &Context) -> Result<(), Failure> {
+    let failed =
+        |path: &Path, e: std::io::Error| Failure::failed(format!("cannot write {}: {e}", path.display()));
+    fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
+    for (file, content) in [
+        ("ca.pem".to_owned(), &context.ca_pem),
+        (format!("{name}.key"), &context.key_pem),
+        (format!("{name}.pem"), &context.certificate_pem),
+    ] {
+        let path = dir.join(file);
+        let made = tempfile::NamedTempFile::new_in(dir).and_then(|mut file| {
+            file.write_all(content.as_bytes())?;
+            file.persist(&path).map_err(|e| e.error)
+        });
+        made.map_err(|e| failed(&path, e))?;
+    }
+    Ok(())
 }
 
 impl List {

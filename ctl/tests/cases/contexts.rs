@@ -76,3 +76,19 @@ fn an_operator_gets_a_file_that_works() {
     assert_eq!((&shown["operator"], &shown["role"]), (&"ci".into(), &"viewer".into()));
     assert_eq!(crate::support::run::isyctl(&make).code, 1, "never over another file");
 }
+
+#[test]
+fn a_monitor_gets_the_files_that_prometheus_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("isyone");
+    let make = ["operator", "create", "prom", "--role", "monitor", "--pem", dir.to_str().unwrap()];
+    let run = crate::support::run::isyctl(&make);
+    assert_eq!((run.code, run.stdout), (0, format!("{}/prom.pem\n", dir.display())), "{}", run.stderr);
+    for (file, first) in [("ca.pem", "CERTIFICATE"), ("prom.pem", "CERTIFICATE"), ("prom.key", "PRIVATE KEY")]
+    {
+        let path = dir.join(file);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+        assert!(fs::read_to_string(path).unwrap().starts_with(&format!("-----BEGIN {first}")), "{file}");
+    }
+    assert_eq!(crate::support::run::isyctl(&make).code, 1, "never over another file");
+}
