@@ -240,6 +240,10 @@ async fn an_agent_with_the_same_plan_gets_none() {
         soon(down.message()).await.unwrap().unwrap().message,
         Some(coordinator_message::Message::Welcome(_))
     ));
+    assert!(matches!(
+        soon(down.message()).await.unwrap().unwrap().message,
+        Some(coordinator_message::Message::Monitors(_))
+    ));
     let silence = tokio::time::timeout(std::time::Duration::from_millis(300), down.message()).await;
     assert!(silence.is_err(), "{silence:?}");
 }
