@@ -49,6 +49,11 @@ impl Samples {
         self.quantile(1.0)
     }
 
+    /// Each value changed in the same way.
+    pub(crate) fn each(&self, change: impl Fn(f64) -> f64) -> Self {
+        self.0.iter().copied().map(change).collect()
+    }
+
     /// Pair by pair, `self / other`.
     pub(crate) fn ratios(&self, other: &Self) -> Self {
         self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect()

@@ -47,11 +47,23 @@ pub struct Shape {
     pub edition: (&'static str, &'static str),
     /// Lines added to the coordinator's configuration.
     pub config: &'static str,
+    /// The coordinator's `[liveness]`. Tests are in more of a hurry than the product.
+    pub liveness: &'static str,
+}
+
+impl Shape {
+    /// One host, real Odoo.
+    pub const DEFAULT: Self = Self {
+        hosts: 1,
+        edition: ("odoo:19.0", "postgres:15"),
+        config: "",
+        liveness: "report_interval = \"1s\"\nsuspect = \"5s\"\nlost = \"15s\"",
+    };
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { hosts: 1, edition: ("odoo:19.0", "postgres:15"), config: "" }
+        Self::DEFAULT
     }
 }
 
@@ -102,9 +114,10 @@ impl Cell {
             "base_domain = \"isy.one\"\nurl_port = {EDGE}\n{top}\n[advertise]\nhosts = [\"{advertise}\"]\n\
              [listen]\ngrpc = \"0.0.0.0:{GRPC}\"\nenroll = \"0.0.0.0:{ENROLL}\"\nhttp = \"127.0.0.1:{HTTP}\"\n\
              [edge]\naddresses = [\"{GATEWAY}\"]\nports = [{EDGE}]\nurl = \"http://127.0.0.1:{EDGE}\"\n\
-             [liveness]\nreport_interval = \"1s\"\nsuspect = \"5s\"\nlost = \"15s\"\n\
+             [liveness]\n{liveness}\n\
              [editions.\"18.0\"]\nodoo = \"{odoo}\"\npostgres = \"{postgres}\"\n{tables}\n",
             advertise = GATEWAY,
+            liveness = shape.liveness,
             odoo = shape.edition.0,
             postgres = shape.edition.1,
             top = shape.config.split("---").next().unwrap_or_default(),
@@ -271,7 +284,7 @@ impl Drop for Cell {
 }
 
 /// Where the tests' hosts live: with the build, so that their images are loaded once.
-fn hosts_state() -> PathBuf {
+pub(super) fn hosts_state() -> PathBuf {
     root().join("target/isyone/test-hosts")
 }
 
@@ -281,6 +294,8 @@ pub fn hosts(args: &[&str]) -> Output {
     // A network of their own: a demo's hosts may be up on this machine.
     run(command
         .env("ISYONE_HOSTS_NET", "78")
+        // A swarm on such a host shall not ask a registry for images that it has.
+        .env("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", "1")
         .arg("hosts")
         .arg("--state")
         .arg(hosts_state())

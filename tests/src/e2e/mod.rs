@@ -3,6 +3,7 @@
 //!
 //! Runs when `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
 
+pub mod bare;
 pub mod cell;
 pub mod docker;
 pub mod http;

@@ -16,6 +16,7 @@ const STANDIN: Shape = Shape {
     edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
     // Small sizes, so that nine tenants fit anywhere; the reserved share must outweigh the noise of one shared machine.
     config: "---[plans.small]\nmemory=\"128MiB\"\ncpu=1.0\ndisk=\"64MiB\"\nworkers=2\n",
+    ..Shape::DEFAULT
 };
 
 const TENANTS: [&str; 6] = ["alfa", "beta", "gama", "delta", "echo", "fox"];

@@ -1,0 +1,239 @@
+//! isyone's side: the agent's library over the real engine, with its tasks inside the host's network namespace.
+//!
+//! Not here: what is compared (the parent).
+
+use std::{
+    net::Ipv4Addr,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use ipnet::Ipv4Net;
+use isyone_agent::{
+    config::DataDir,
+    docker::engine::Engine,
+    host::{Host, Pace},
+    ledger::Ledger,
+    link,
+    probe::NetProbe,
+    reconcile::{self, InForce},
+    status::{Progress, Status},
+    testing,
+};
+use isyone_proto::{
+    plan::{DesiredState, TenantPlan},
+    spec::Size,
+};
+use isyone_tests::e2e::{bare::Bare, docker::Docker};
+use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{IMAGES, PATIENCE};
+
+/// An agent without a coordinator.
+pub(super) struct Ours {
+    runtime: Runtime,
+    docker: Docker,
+    address: std::net::IpAddr,
+    data: PathBuf,
+    ledger: Ledger,
+    generation: u64,
+    slots: u32,
+    tenants: Vec<TenantPlan>,
+    life: Option<Life>,
+}
+
+/// From the agent's start to its end.
+struct Life {
+    host: Arc<Host>,
+    plans: watch::Sender<InForce>,
+    stop: CancellationToken,
+    reconciler: JoinHandle<()>,
+}
+
+/// The files that the agent writes for a tenant, kept, and the plan they come from.
+#[derive(Debug, Clone)]
+pub(super) struct TenantFiles {
+    /// Folder.
+    pub(super) dir: PathBuf,
+    /// The plan.
+    pub(super) plan: TenantPlan,
+}
+
+impl Ours {
+    /// On this host, with its data in `data`.
+    pub(super) fn start(bare: &Bare, data: &Path) -> Result<Self> {
+        let namespace = std::fs::File::open(&bare.namespace)
+            .with_context(|| format!("the host's network, {}", bare.namespace.display()))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2) // as the program has
+            .on_thread_start(move || {
+                let kind = rustix::thread::LinkNameSpaceType::Network;
+                if let Err(e) = rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind)) {
+                    eprintln!("a thread is not in the host's network, so nothing will get healthy: {e}");
+                }
+            })
+            .enable_all()
+            .build()?;
+        std::fs::create_dir_all(data)?;
+        DataDir::new(data).create()?;
+        let (ledger, _) = Ledger::open(&data.join("plan.json"))?;
+        let mut ours = Self {
+            runtime,
+            docker: bare.docker.clone(),
+            address: bare.address.parse()?,
+            data: data.to_owned(),
+            ledger,
+            generation: 0,
+            slots: 0,
+            tenants: Vec::new(),
+            life: None,
+        };
+        ours.live()?;
+        Ok(ours)
+    }
+
+    /// Starts the agent's reconciler from the ledger.
+    fn live(&mut self) -> Result<()> {
+        let engine = Arc::new(Engine::new(&self.docker.host()));
+        let host =
+            Host::new(engine, Arc::new(NetProbe), DataDir::new(&self.data), self.address, Pace::default())?;
+        let host = Arc::new(host);
+        let (plans, receiver) = watch::channel(link::in_force(&self.ledger));
+        let stop = CancellationToken::new();
+        let reconciler = self.runtime.spawn(reconcile::run(host.clone(), receiver, stop.clone()));
+        self.life = Some(Life { host, plans, stop, reconciler });
+        Ok(())
+    }
+
+    /// Ends it; its tenants run on.
+    fn die(&mut self) {
+        if let Some(life) = self.life.take() {
+            life.stop.cancel();
+            // A panic in there has been printed.
+            let _ = self.runtime.block_on(life.reconciler);
+        }
+    }
+
+    /// Ends it, and removes what it has made.
+    pub(super) fn end(mut self) {
+        self.die();
+        self.docker.clean();
+    }
+
+    fn plan(&mut self, name: &str) -> TenantPlan {
+        let mut plan = testing::tenant_plan(name);
+        let n = self.slots;
+        self.slots += 1;
+        let first = u32::from(Ipv4Addr::new(10, 240, 0, 0));
+        plan.subnet = Ipv4Net::new_assert((first + n * 16).into(), 28);
+        (plan.http_port, plan.websocket_port) = (20_000 + 2 * n as u16, 20_001 + 2 * n as u16);
+        plan.uid = uuid::Uuid::from_u128(u128::from(n) + 1);
+        plan.operation = Some(uuid::Uuid::from_u128(u128::from(n) + 1_000_000));
+        let [odoo, postgres] = IMAGES.map(str::parse);
+        (plan.odoo_image, plan.postgres_image) = (odoo.expect("an image"), postgres.expect("an image"));
+        plan.size = Size { memory_bytes: 64 << 20, cpu_millis: 500, disk_bytes: 1 << 20, workers: 0 };
+        plan
+    }
+
+    /// A plan arrives, as from the coordinator.
+    fn order(&mut self) -> Result<()> {
+        self.generation += 1;
+        let life = self.life.as_ref().context("no agent runs")?;
+        self.ledger.accept(testing::host_plan(self.generation, self.tenants.clone()))?;
+        life.plans.send_replace(link::in_force(&self.ledger));
+        Ok(())
+    }
+
+    fn wait(&self, name: &str, what: &str, fits: impl Fn(&Status) -> bool) -> Result<()> {
+        let life = self.life.as_ref().context("no agent runs")?;
+        let (begin, name) = (Instant::now(), name.parse()?);
+        loop {
+            let status = life.host.board.get(&name);
+            match status {
+                Some(status) if fits(&status) => return Ok(()),
+                Some(status) if status.progress == Progress::Failing => bail!("{name}: {}", status.message),
+                status if begin.elapsed() > PATIENCE => bail!("{name} is not {what}: {status:?}"),
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    fn wait_converged(&self, plan: &TenantPlan) -> Result<()> {
+        let fits = |s: &Status| s.progress == Progress::Converged && s.generation == plan.generation;
+        self.wait(plan.name.as_str(), "converged", fits)
+    }
+
+    /// One more tenant, from its plan to healthy.
+    pub(super) fn apply(&mut self, name: &str) -> Result<Duration> {
+        let plan = self.plan(name);
+        self.tenants.push(plan.clone());
+        let begin = Instant::now();
+        self.order()?;
+        self.wait_converged(&plan)?;
+        Ok(begin.elapsed())
+    }
+
+    /// Many more, all at once.
+    pub(super) fn apply_all(&mut self, names: &[String]) -> Result<()> {
+        let plans: Vec<TenantPlan> = names.iter().map(|name| self.plan(name)).collect();
+        self.tenants.extend(plans.iter().cloned());
+        self.order()?;
+        plans.iter().try_for_each(|plan| self.wait_converged(plan))
+    }
+
+    /// The tenant goes, with its volumes and directory.
+    pub(super) fn purge(&mut self, name: &str) -> Result<()> {
+        let tenant = self.tenants.iter_mut().find(|t| t.name.as_str() == name).context("no such tenant")?;
+        tenant.desired = DesiredState::Purged;
+        tenant.purge_now = true;
+        tenant.generation += 1;
+        self.order()?;
+        self.wait(name, "gone", |s| s.absent)?;
+        self.tenants.retain(|t| t.name.as_str() != name);
+        self.order()
+    }
+
+    /// The files that the agent writes for a new tenant of this name, copied to `to`, with all paths in them and other labels. The tenant is
+    /// gone afterwards.
+    pub(super) fn files_of(&mut self, name: &str, to: &Path) -> Result<TenantFiles> {
+        self.apply(name)?;
+        let from = self.data.join("tenants").join(name).canonicalize()?;
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(&from)? {
+            let path = entry?.path();
+            let target = to.join(path.file_name().context("a file has a name")?);
+            std::fs::copy(&path, &target)?;
+            if path.extension().is_some_and(|e| e == "yml") {
+                let text = std::fs::read_to_string(&path)?;
+                let text = text.replace(&from.display().to_string(), &to.display().to_string());
+                // The agent stops containers that bear its label and are in no plan.
+                std::fs::write(&target, text.replace("one.isy.", "bench.isy."))?;
+            }
+        }
+        let plan = self.tenants.iter().find(|t| t.name.as_str() == name).context("no such tenant")?.clone();
+        self.purge(name)?;
+        Ok(TenantFiles { dir: to.to_owned(), plan })
+    }
+
+    /// The agent ends and starts again: until it has found every tenant as it should be.
+    pub(super) fn start_over(&mut self) -> Result<Duration> {
+        self.die();
+        let begin = Instant::now();
+        self.live()?;
+        self.tenants.iter().try_for_each(|plan| self.wait_converged(plan))?;
+        Ok(begin.elapsed())
+    }
+
+    /// A new plan that changes nothing but each tenant's generation makes the running agent look at all of them.
+    pub(super) fn look_again(&mut self) -> Result<Duration> {
+        self.tenants.iter_mut().for_each(|t| t.generation += 1);
+        let begin = Instant::now();
+        self.order()?;
+        self.tenants.iter().try_for_each(|plan| self.wait_converged(plan))?;
+        Ok(begin.elapsed())
+    }
+}
