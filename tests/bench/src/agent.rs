@@ -28,7 +28,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
     );
     let cell = Cell::start(&Shape {
         edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
-        config: "---[plans.small]\nmemory=\"16MiB\"\ncpu=0.05\ndisk=\"1MiB\"\nworkers=0\n",
+        config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.02\ndisk=\"1MiB\"\nworkers=0\n",
         liveness: "report_interval = \"5s\"",
         ..Shape::default()
     });
