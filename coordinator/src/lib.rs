@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod observed;
 pub mod pki;
 pub mod placement;
+pub mod program;
 pub mod publish;
 pub mod scraper;
 pub mod secrets;

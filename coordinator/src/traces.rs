@@ -44,12 +44,10 @@ impl Traces {
             Outcome::Operation(operation) | Outcome::Tenant { operation: Some(operation), .. } => operation,
             _ => return,
         };
-        if cause.is_disabled() || operation.state.is_final() {
-            return;
-        }
+        let Some(place) = context::of(cause).filter(|_| !operation.state.is_final()) else { return };
         let mut map = self.lock();
         // Asked for again: it is part of the trace that it began in.
-        map.entry(operation.id).or_insert_with(|| span_of(cause, operation));
+        map.entry(operation.id).or_insert_with(|| span_of(&place, operation));
         if map.len() > MAX_TRACED {
             map.pop_first();
         }
@@ -99,9 +97,10 @@ pub(crate) fn command(command: &Command) -> Span {
     child_span!(&Span::current(), "write", command = command.word(), tenant)
 }
 
-fn span_of(cause: &Span, operation: &Operation) -> Span {
-    span!(
-        parent: cause,
+/// By its place alone: as a child in this process it would keep its cause open until it ends itself.
+fn span_of(place: &str, operation: &Operation) -> Span {
+    let span = span!(
+        parent: None,
         "operation",
         otel.name = format!("operation {}", kind(operation)),
         otel.status_code = field::Empty,
@@ -109,7 +108,9 @@ fn span_of(cause: &Span, operation: &Operation) -> Span {
         tenant = %operation.tenant,
         host = %operation.host,
         state = field::Empty,
-    )
+    );
+    context::adopt(&span, place);
+    span
 }
 
 fn kind(operation: &Operation) -> String {

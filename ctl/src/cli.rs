@@ -1,6 +1,6 @@
 //! The command line: global options and the tree of nouns. Each noun's own options are in its file.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -105,18 +105,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// Noun and verb, as typed; for traces.
-    pub fn name() -> String {
-        let matches = Cli::command().try_get_matches().ok();
-        let mut words = vec!["isyctl".to_owned()];
-        let mut at = matches.as_ref();
-        while let Some((word, inner)) = at.and_then(clap::ArgMatches::subcommand) {
-            words.push(word.to_owned());
-            at = Some(inner);
-        }
-        words.join(" ")
-    }
-
     /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
@@ -134,6 +122,18 @@ impl Command {
             }
         }
     }
+}
+
+/// Program, noun and verb of a command line without its arguments: `isyctl tenant create`.
+pub fn words(arguments: &[OsString]) -> String {
+    let matches = Cli::command().try_get_matches_from(arguments).ok();
+    let mut words = vec!["isyctl"];
+    let mut at = matches.as_ref();
+    while let Some((word, inner)) = at.and_then(clap::ArgMatches::subcommand) {
+        words.push(word);
+        at = Some(inner);
+    }
+    words.join(" ")
 }
 
 /// A span of time as people write it: `90s`, `10m`, `1h 30m`.
@@ -175,6 +175,12 @@ mod tests {
             }
         }
         check(&Cli::command(), "isyctl");
+    }
+
+    #[test]
+    fn a_command_is_named_without_its_arguments() {
+        let line = ["isyctl", "--context", "prod", "tenant", "create", "alfa", "--login", "x"];
+        assert_eq!(words(&line.map(OsString::from)), "isyctl tenant create");
     }
 
     #[test]

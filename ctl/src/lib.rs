@@ -19,13 +19,17 @@ pub mod terminal;
 pub mod trace;
 pub mod wait;
 
+use std::ffi::OsString;
+
 use clap::Parser as _;
 
 use crate::{app::App, cli::Cli, exit::Failure};
 
-/// Parses the command line, carries it out and answers the process's exit code.
-pub fn main() -> u8 {
-    let cli = Cli::parse();
+/// Carries out a command line, the first argument being the program's name, and answers the process's exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = Cli::parse_from(&arguments);
+    let name = || cli::words(&arguments);
     let verbose = cli.global.verbose;
     let app = App::new(cli.global);
     // One thread: a command waits for one or two things at a time, and starts faster so.
@@ -36,7 +40,7 @@ pub fn main() -> u8 {
             return 1;
         }
     };
-    let outcome = runtime.block_on(trace::command(verbose, cli::Command::name, cli.command.run(&app)));
+    let outcome = runtime.block_on(trace::command(verbose, name, cli.command.run(&app)));
     // A DNS look-up may still sit in a thread: do not wait for it.
     runtime.shutdown_background();
     match outcome {

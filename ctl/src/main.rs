@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(isyone_ctl::main())
+    ExitCode::from(isyone_ctl::main(std::env::args_os()))
 }

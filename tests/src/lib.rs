@@ -1,6 +1,7 @@
 //! Harnesses for tests that need more than one part of isyone: the simulation of a whole fleet, a real fleet in one process, and
 //! real components; the tests themselves are in `tests/all`, one binary.
 
+pub mod collector;
 pub mod e2e;
 pub mod fleet;
 pub mod simulation;

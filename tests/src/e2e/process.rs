@@ -36,6 +36,14 @@ impl Daemon {
         let _ = self.child.wait();
     }
 
+    /// SIGTERM; its exit code when it has ended.
+    pub fn terminate(&mut self) -> i32 {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        self.child.wait().ok().and_then(|status| status.code()).unwrap_or(-1)
+    }
+
     /// Everything it wrote.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

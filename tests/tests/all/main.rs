@@ -3,3 +3,4 @@
 mod e2e;
 mod fleet_in_process;
 mod simulation;
+mod traces;

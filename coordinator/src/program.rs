@@ -1,0 +1,228 @@
+//! The program `isy-coordinator`: command line, signals and exit codes around [`server`].
+
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use isyone_proto::{ids::ShortName, spec::Domain};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    clock::SystemSource,
+    config::{self, Config, LogFormat},
+    init, secrets, server, telemetry,
+};
+
+/// The coordinator of an isyone fleet: keeps what operators want, chooses hosts, tells agents, Traefik and Prometheus.
+#[derive(Parser)]
+#[command(name = "isy-coordinator", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a new data directory: certificate authority, sealing key, database, configuration, the first admin.
+    Init(Init),
+    /// Run (the default).
+    Run(Run),
+}
+
+/// What both commands can be told besides the file.
+#[derive(Args, Clone)]
+struct Common {
+    /// Database, keys and certificates.
+    #[arg(long, env = "ISYONE_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// gRPC listens here.
+    #[arg(long, env = "ISYONE_GRPC", value_name = "IP:PORT")]
+    grpc: Option<SocketAddr>,
+    /// Enrolment listens here.
+    #[arg(long, env = "ISYONE_ENROLL", value_name = "IP:PORT")]
+    enroll: Option<SocketAddr>,
+    /// Plain HTTP listens here.
+    #[arg(long, env = "ISYONE_HTTP", value_name = "IP:PORT")]
+    http: Option<SocketAddr>,
+    /// Name or address of this machine, for its certificate; repeat it. Agents dial the first.
+    #[arg(long, env = "ISYONE_ADVERTISE", value_name = "HOST", value_delimiter = ',')]
+    advertise: Vec<String>,
+    /// The domain under which tenants get theirs.
+    #[arg(long, env = "ISYONE_BASE_DOMAIN", value_name = "DOMAIN")]
+    base_domain: Option<Domain>,
+}
+
+#[derive(Args)]
+struct Init {
+    #[command(flatten)]
+    common: Common,
+    /// Where to write the first admin's context for isyctl [default: <DATA_DIR>/<ADMIN>.context.toml]
+    #[arg(long, env = "ISYONE_CONTEXT_FILE", value_name = "FILE")]
+    context_file: Option<PathBuf>,
+    /// Name of the first admin.
+    #[arg(long, env = "ISYONE_ADMIN", default_value = "admin")]
+    admin: ShortName,
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    common: Common,
+    /// Configuration file [default: <DATA_DIR>/coordinator.toml]
+    #[arg(long, env = "ISYONE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration and exit; 2 when it is wrong.
+    #[arg(long)]
+    check_config: bool,
+    /// How log lines look.
+    #[arg(long, env = "ISYONE_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+    /// What is logged, as RUST_LOG.
+    #[arg(long, env = "ISYONE_LOG")]
+    log: Option<String>,
+}
+
+/// How long a stop may wait for a collector of traces: well within what is left of systemd's patience.
+const LAST_TRACES: Duration = Duration::from_secs(3);
+/// Where a packaged coordinator keeps its data.
+const DEFAULT_DATA_DIR: &str = "/var/lib/isyone";
+
+impl Common {
+    fn apply(&self, config: &mut Config) {
+        if let Some(dir) = &self.data_dir {
+            config.data_dir.clone_from(dir);
+        }
+        config.listen.grpc = self.grpc.unwrap_or(config.listen.grpc);
+        config.listen.enroll = self.enroll.unwrap_or(config.listen.enroll);
+        config.listen.http = self.http.unwrap_or(config.listen.http);
+        if !self.advertise.is_empty() {
+            config.advertise.hosts.clone_from(&self.advertise);
+        }
+        if let Some(domain) = &self.base_domain {
+            config.base_domain = domain.clone();
+        }
+    }
+}
+
+/// Carries out a command line, the first argument being the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let began = Instant::now();
+    let cli = Cli::parse_from(arguments);
+    let result = match cli.command {
+        Some(Command::Init(init)) => make(init).map(|()| ExitCode::SUCCESS),
+        Some(Command::Run(run)) => serve(run, began),
+        None => serve(cli.run, began),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("isy-coordinator: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")
+}
+
+fn make(init: Init) -> Result<()> {
+    let mut config = Config { data_dir: DEFAULT_DATA_DIR.into(), ..Config::default() };
+    init.common.apply(&mut config);
+    let context = match init.context_file {
+        Some(file) => file,
+        None => config.data_dir.join(format!("{}.context.toml", init.admin)),
+    };
+    runtime()?.block_on(init::init(&config, &init.admin, &context))?;
+    let dir = config.data_dir.display();
+    println!("data directory  {dir}");
+    println!("configuration   {dir}/{}", config::FILE_NAME);
+    println!("admin's context {}", context.display());
+    println!("next            isy-coordinator run --data-dir {dir}");
+    println!(
+        "Keep a copy of {dir}/{} somewhere else: without it no stored password can be read.",
+        secrets::KEY_FILE
+    );
+    Ok(())
+}
+
+/// File, then command line and environment.
+fn effective(run: &Run) -> Result<Config> {
+    let dir = run.common.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+    let file = run.config.clone().unwrap_or_else(|| dir.join(config::FILE_NAME));
+    let mut config = Config::load(&file)?;
+    run.common.apply(&mut config);
+    config.log.format = run.log_format.unwrap_or(config.log.format);
+    if let Some(filter) = &run.log {
+        config.log.filter.clone_from(filter);
+    }
+    config.check()?;
+    Ok(config)
+}
+
+fn serve(run: Run, began: Instant) -> Result<ExitCode> {
+    let config = match effective(&run) {
+        Ok(config) => config,
+        Err(error) if run.check_config => {
+            eprintln!("isy-coordinator: {error:#}");
+            return Ok(ExitCode::from(2));
+        }
+        Err(error) => return Err(error),
+    };
+    if run.check_config {
+        print!("{}", config.to_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = runtime()?;
+    let telemetry = {
+        let _inside = runtime.enter();
+        telemetry::start(&config.log)
+    };
+    raise_file_limit();
+    // One provider for whatever asks the process for its default; ours are explicit.
+    let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let ended = runtime.block_on(run_until_told(config, began));
+    telemetry.finish(LAST_TRACES);
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+async fn run_until_told(config: Config, began: Instant) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    let key = std::env::var(secrets::KEY_VARIABLE).ok();
+    let parts = server::Parts::open(&config, key.as_deref()).await?;
+    let mut running = server::start(config, parts, SystemSource).await?;
+    let ms = began.elapsed().as_millis();
+    tracing::info!(grpc = %running.grpc, enroll = %running.enroll, http = %running.http, ms, "ready");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => running.refresh_certificates(),
+            () = running.failed() => anyhow::bail!("a part of the coordinator has failed (see the log above); it must be started again"),
+        }
+    }
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    running.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Every agent is an open file: take as many as this process may have. A service file needs `LimitNOFILE` above the
+/// number of hosts.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
