@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -20,6 +21,7 @@ use crate::{
     identity::{IdentityError, LiveIdentity},
     ledger::{Ledger, LedgerError},
     link::{self, Link},
+    metrics::{self, monitors::Monitors, scrape::Scraper},
     reconcile, renew, usage,
 };
 
@@ -40,6 +42,17 @@ pub enum StartError {
     Io(PathBuf, #[source] io::Error),
 }
 
+/// Where Prometheus scrapes this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
+    /// At the address that the edges use, on [`metrics::PORT`].
+    Advertised,
+}
+
 /// What an agent is made of.
 pub struct Parts {
     /// Where it keeps things; joined.
@@ -52,6 +65,8 @@ pub struct Parts {
     pub pace: Pace,
     /// For `/healthz` and `/metrics`, if wanted.
     pub http: Option<TcpListener>,
+    /// Where Prometheus scrapes.
+    pub metrics: Metrics,
     /// The packet filter, if there shall be one.
     pub firewall: Option<crate::firewall::Applier>,
 }
@@ -72,7 +87,7 @@ pub struct Agent {
 impl Agent {
     /// Starts from the ledger; the coordinator may be away.
     pub fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { data, docker, probe, pace, http, firewall } = parts;
+        let Parts { data, docker, probe, pace, http, metrics, firewall } = parts;
         let config = data.load_config()?;
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
@@ -86,12 +101,15 @@ impl Agent {
         }
         let (plans, in_force) = watch::channel(link::in_force(&ledger));
         let (connected, is_connected) = watch::channel(false);
+        let monitors = Arc::new(Monitors::open(data.monitors()));
+        let scraper = Arc::new(Scraper::new(host.clone(), in_force.clone(), is_connected.clone()));
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let link = Arc::new(Link {
             host: host.clone(),
             ledger: Arc::new(Mutex::new(ledger)),
             plans,
+            monitors: monitors.clone(),
             identity: identity.clone(),
             endpoint: config.endpoint.clone(),
             connected,
@@ -102,10 +120,21 @@ impl Agent {
         }
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
+        let address = match metrics {
+            Metrics::Off => None,
+            Metrics::At(address) => Some(address),
+            Metrics::Advertised => Some(SocketAddr::from((config.advertise, metrics::PORT))),
+        };
+        if let Some(address) = address {
+            let tls = identity.server();
+            let port = metrics::server::Port { address, tls, monitors, scraper: scraper.clone() };
+            tasks.spawn(port.run(stop.clone()));
+        }
+        tasks.spawn(metrics::sample::run(scraper.clone(), stop.clone()));
         tasks.spawn(renew::run(identity, config.endpoint, config.name.to_string(), stop.clone()));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
         if let Some(listener) = http {
-            let serving = http::serve(listener, host.clone(), is_connected.clone(), stop.clone());
+            let serving = http::serve(listener, scraper, stop.clone());
             tasks.spawn(async move {
                 if let Err(e) = serving.await {
                     tracing::error!("/healthz and /metrics are not served any more: {e}");

@@ -82,6 +82,10 @@ impl DataDir {
     pub fn tenants(&self) -> PathBuf {
         self.0.join("tenants")
     }
+    /// Who may scrape this host.
+    pub fn monitors(&self) -> PathBuf {
+        self.0.join("monitors.json")
+    }
     /// Clean databases to copy from.
     pub fn golden(&self) -> PathBuf {
         self.0.join("golden")

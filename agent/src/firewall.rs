@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     fsutil,
     host::{Gate, Host},
+    metrics::PORT as METRICS_PORT,
     reconcile::InForce,
 };
 
@@ -113,6 +114,10 @@ pub fn render(plan: &HostPlan) -> String {
     let _ = writeln!(text, "    ip daddr {range} counter drop comment \"another tenant\"");
     let _ =
         writeln!(text, "    tcp dport {ports} counter drop comment \"published ports, on whatever address\"");
+    let _ = writeln!(
+        text,
+        "    tcp dport {METRICS_PORT} counter drop comment \"hosts' metrics, on whatever address\""
+    );
     if !protected.is_empty() {
         text += &to_edge(&format!("ip daddr {}", set(&protected)));
         let _ = writeln!(text, "    ip daddr {} counter drop comment \"the control plane\"", set(&protected));

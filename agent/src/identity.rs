@@ -12,9 +12,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use isyone_proto::tls::{self, CertificateInfo, TlsError};
-use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 
-use crate::fsutil;
+use crate::{fsutil, metrics};
 
 /// Why there is no usable identity.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +94,7 @@ fn settle(dir: &Path) -> io::Result<()> {
 pub struct LiveIdentity {
     dir: PathBuf,
     config: Arc<ArcSwap<ClientConfig>>,
+    server: Arc<ArcSwap<ServerConfig>>,
     now: Mutex<(CertificateInfo, Vec<Option<SystemTime>>)>,
 }
 
@@ -101,14 +102,20 @@ impl LiveIdentity {
     /// Loads the files in `dir`.
     pub fn open(dir: PathBuf) -> Result<Self, IdentityError> {
         let pems = Pems::load(&dir)?;
-        let (config, info) = usable(&dir, &pems)?;
+        let Usable { client, server, info } = usable(&dir, &pems)?;
         let stamps = stamps(&dir);
-        Ok(Self { dir, config: Arc::new(ArcSwap::from(config)), now: Mutex::new((info, stamps)) })
+        let (config, server) = (Arc::new(ArcSwap::from(client)), Arc::new(ArcSwap::from(server)));
+        Ok(Self { dir, config, server, now: Mutex::new((info, stamps)) })
     }
 
     /// For channels: each new connection takes the newest.
     pub fn config(&self) -> Arc<ArcSwap<ClientConfig>> {
         self.config.clone()
+    }
+
+    /// For the port that is scraped: likewise.
+    pub fn server(&self) -> Arc<ArcSwap<ServerConfig>> {
+        self.server.clone()
     }
 
     /// The certificate in use.
@@ -118,9 +125,9 @@ impl LiveIdentity {
 
     /// Stores and uses a new set. One that makes no sense changes nothing.
     pub fn replace(&self, pems: &Pems) -> Result<(), IdentityError> {
-        let (config, info) = usable(&self.dir, pems)?;
+        let usable = usable(&self.dir, pems)?;
         pems.store(&self.dir)?;
-        self.adopt(config, info);
+        self.adopt(usable);
         Ok(())
     }
 
@@ -130,23 +137,30 @@ impl LiveIdentity {
         if stamps(&self.dir) == seen {
             return Ok(false);
         }
-        let (config, info) = usable(&self.dir, &Pems::load(&self.dir)?)?;
-        self.adopt(config, info);
+        self.adopt(usable(&self.dir, &Pems::load(&self.dir)?)?);
         Ok(true)
     }
 
-    fn adopt(&self, config: Arc<ClientConfig>, info: CertificateInfo) {
-        self.config.store(config);
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = (info, stamps(&self.dir));
+    fn adopt(&self, usable: Usable) {
+        self.config.store(usable.client);
+        self.server.store(usable.server);
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = (usable.info, stamps(&self.dir));
     }
 }
 
-fn usable(dir: &Path, pems: &Pems) -> Result<(Arc<ClientConfig>, CertificateInfo), IdentityError> {
+struct Usable {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    info: CertificateInfo,
+}
+
+fn usable(dir: &Path, pems: &Pems) -> Result<Usable, IdentityError> {
     let failed = |e| IdentityError::Tls(dir.to_owned(), e);
-    let config = tls::client_config(&pems.ca, &pems.certificate, &pems.key).map_err(failed)?;
+    let client = tls::client_config(&pems.ca, &pems.certificate, &pems.key).map_err(failed)?;
+    let server = metrics::server::config(&pems.ca, &pems.certificate, &pems.key).map_err(failed)?;
     let chain = tls::certificates("certificate", &pems.certificate).map_err(failed)?;
     let info = CertificateInfo::parse(&chain[0]).map_err(failed)?; // never empty: `certificates` refuses that
-    Ok((config, info))
+    Ok(Usable { client, server, info })
 }
 
 fn stamps(dir: &Path) -> Vec<Option<SystemTime>> {

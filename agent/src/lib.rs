@@ -24,6 +24,7 @@ pub mod images;
 pub mod join;
 pub mod ledger;
 pub mod link;
+pub mod metrics;
 pub mod probe;
 pub mod reconcile;
 pub mod render;

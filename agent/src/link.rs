@@ -33,6 +33,7 @@ use crate::{
     host::Host,
     identity::LiveIdentity,
     ledger::{Ledger, LedgerError},
+    metrics::monitors::Monitors,
     reconcile::InForce,
     report::{Reporter, Surroundings},
     resources::{HostReader, host_networks},
@@ -103,6 +104,8 @@ pub struct Link {
     pub identity: Arc<LiveIdentity>,
     /// `host:port` of the coordinator.
     pub endpoint: String,
+    /// Who may scrape this host.
+    pub monitors: Arc<Monitors>,
     /// True while a session is welcome; for health and metrics.
     pub connected: watch::Sender<bool>,
 }
@@ -322,10 +325,16 @@ impl Session {
                 });
                 Ok(())
             }
-            // Nothing listens for scrapes yet.
-            coordinator_message::Message::Monitors(_)
-            | coordinator_message::Message::ReportAck(_)
-            | coordinator_message::Message::Welcome(_) => Ok(()),
+            coordinator_message::Message::Monitors(list) => {
+                let monitors = self.link.monitors.clone();
+                // Writing to disk, so not on the runtime's threads.
+                let kept = tokio::task::spawn_blocking(move || monitors.replace(list.serials)).await;
+                if let Ok(Err(e)) = kept {
+                    tracing::error!("who may scrape is in force, but could not be written down: {e}");
+                }
+                Ok(())
+            }
+            coordinator_message::Message::ReportAck(_) | coordinator_message::Message::Welcome(_) => Ok(()),
         }
     }
 

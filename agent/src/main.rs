@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isyone_agent::{
-    agent::{Agent, Parts},
+    agent::{Agent, Metrics, Parts},
     config::DataDir,
     docker::engine::Engine,
     firewall::Applier,
@@ -85,6 +85,10 @@ struct RunArguments {
     /// Address of /healthz and /metrics.
     #[arg(long, env = "ISYONE_AGENT_HTTP", default_value = "127.0.0.1:7481")]
     http: SocketAddr,
+    /// Where Prometheus scrapes this host and its tenants, with a client certificate: ADDRESS:PORT, or `off`; by default port
+    /// 7482 of the address that the edges use.
+    #[arg(long, env = "ISYONE_AGENT_METRICS", value_parser = scraped)]
+    metrics: Option<Metrics>,
     /// Form of the log.
     #[arg(long, env = "ISYONE_LOG_FORMAT", value_enum, default_value = "human")]
     log_format: LogFormat,
@@ -97,6 +101,13 @@ struct RunArguments {
 enum LogFormat {
     Human,
     Json,
+}
+
+fn scraped(text: &str) -> Result<Metrics, String> {
+    if text == "off" {
+        return Ok(Metrics::Off);
+    }
+    text.parse().map(Metrics::At).map_err(|_| "expected ADDRESS:PORT or off".to_owned())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -181,6 +192,7 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         probe: Arc::new(NetProbe),
         pace: Pace::default(),
         http: Some(http),
+        metrics: arguments.metrics.unwrap_or(Metrics::Advertised),
         firewall: Some(Applier { insecure: arguments.insecure_no_firewall }),
     })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %arguments.http, "running");

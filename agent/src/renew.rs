@@ -25,6 +25,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Runs until `stop`.
 pub async fn run(identity: Arc<LiveIdentity>, endpoint: String, host_name: String, stop: CancellationToken) {
     let mut failures = 0;
+    // A certificate from before hosts were scraped is changed for one that can serve, once: an old coordinator has none.
+    let mut lacks = !identity.info().serves;
     loop {
         let wait = if failures == 0 {
             look_interval(&identity)
@@ -40,12 +42,12 @@ pub async fn run(identity: Arc<LiveIdentity>, endpoint: String, host_name: Strin
             Ok(false) => {}
             Err(e) => tracing::error!("the changed identity is not used: {}", tls::error_chain(&e)),
         }
-        if now_ms() / 1000 < identity.info().renew_at() {
+        if now_ms() / 1000 < identity.info().renew_at() && !lacks {
             continue;
         }
         match renew(&identity, &endpoint, &host_name).await {
             Ok(()) => {
-                failures = 0;
+                (failures, lacks) = (0, false);
                 tracing::info!("certificate renewed");
             }
             Err(why) => {

@@ -117,7 +117,13 @@ fn tenant(entry: &Entry) -> agent::TenantStatus {
         steps: status.operation.map(|_| status.steps.iter().map(step).collect()).unwrap_or_default(),
         absent: status.absent,
         health_latency_ms: status.health_latency_ms,
-        traffic: None,
+        traffic: entry.traffic.map(|t| v1::Traffic {
+            requests_per_minute: t.requests_per_minute,
+            errors_per_minute: t.errors_per_minute,
+            latency_p95_ms: t.latency_p95_ms,
+            websockets: t.websockets,
+            active_users: t.active_users,
+        }),
     }
 }
 

@@ -29,17 +29,34 @@ pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
 /// The cluster's superuser gets this at its birth and loses it with [`rekey`]: afterwards nobody enters as superuser over
 /// the network. Odoo cannot work it out: it does not know the master password, only its hash.
 pub fn superuser_password(tenant: &TenantPlan) -> String {
-    hex::encode(Sha256::digest(format!(
-        "isyone superuser {} {}",
-        tenant.uid,
-        tenant.secrets.master_password.expose()
-    )))
+    derived(tenant, "superuser")
+}
+
+/// The role that may see PostgreSQL's statistics and no customer's data.
+pub const MONITOR_ROLE: &str = "isyone_monitor";
+
+/// A password of its own for one purpose, from the secret that neither Odoo nor PostgreSQL knows: nothing more to store,
+/// and the same after a lost disk.
+fn derived(tenant: &TenantPlan, purpose: &str) -> String {
+    let secret = tenant.secrets.master_password.expose();
+    hex::encode(Sha256::digest(format!("isyone {purpose} {} {secret}", tenant.uid)))
+}
+
+/// [`MONITOR_ROLE`]'s password. It is in no file of the host: PostgreSQL keeps its hash, the agent works it out.
+pub fn monitor_password(tenant: &TenantPlan) -> String {
+    derived(tenant, "monitor")
+}
+
+/// What Odoo's module isyone_metrics wants to see before it answers; in a file that only Odoo and we can read.
+pub fn metrics_token(tenant: &TenantPlan) -> String {
+    derived(tenant, "metrics")
 }
 
 /// What [`update`] sets, as a digest: when it changes, `update` must run again.
 pub fn settings_digest(tenant: &TenantPlan) -> String {
     let secret = tenant.secrets.database_password.expose();
-    hex::encode(Sha256::digest(format!("{} {} {secret}", tenant.uid, tenant.base_url)))
+    // The monitor's password follows from what never changes; `monitor 1` is the role's own settings.
+    hex::encode(Sha256::digest(format!("monitor 1 {} {} {secret}", tenant.uid, tenant.base_url)))
 }
 
 /// Nothing of what follows may reach PostgreSQL's log, not even on an error.
@@ -48,6 +65,18 @@ const QUIET: &str = "SET log_statement = 'none';\nSET log_min_error_statement = 
 fn alter_role(tenant: &TenantPlan) -> String {
     let password = literal(tenant.secrets.database_password.expose());
     format!("ALTER ROLE odoo WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {password};\n")
+}
+
+/// Statistics only, two connections, and nothing that could hold anybody up.
+fn monitor_role(tenant: &TenantPlan) -> String {
+    format!(
+        "SELECT 'CREATE ROLE {MONITOR_ROLE}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{MONITOR_ROLE}') \\gexec\n\
+         ALTER ROLE {MONITOR_ROLE} WITH LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 2 PASSWORD {};\n\
+         ALTER ROLE {MONITOR_ROLE} SET statement_timeout = '5s';\n\
+         ALTER ROLE {MONITOR_ROLE} SET default_transaction_read_only = on;\n\
+         SELECT 'GRANT pg_monitor TO {MONITOR_ROLE}' WHERE NOT pg_has_role('{MONITOR_ROLE}', 'pg_monitor', 'MEMBER') \\gexec\n",
+        literal(&monitor_password(tenant))
+    )
 }
 
 fn parameter(key: &str, value: &str) -> String {
@@ -98,11 +127,12 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     let country = format!("(SELECT id FROM res_country WHERE code = {})", literal(tenant.country.as_str()));
     let (language, zone) = (literal(tenant.language.as_str()), literal(tenant.time_zone.as_str()));
     let mut sql = format!(
-        "{QUIET}{}ALTER ROLE postgres PASSWORD NULL;\n\
+        "{QUIET}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
          SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
          AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
          \\connect \"{database}\"\n{QUIET}BEGIN;\n",
         alter_role(tenant),
+        monitor_role(tenant),
         source = literal(source),
         target = literal(&database),
     );
@@ -129,8 +159,9 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 /// there, put up by whoever has taken Odoo over, would otherwise run as superuser.
 pub fn update(tenant: &TenantPlan) -> String {
     format!(
-        "{QUIET}{}\\connect \"{}\" odoo\nBEGIN;\n{}COMMIT;\n",
+        "{QUIET}{}{}\\connect \"{}\" odoo\nBEGIN;\n{}COMMIT;\n",
         alter_role(tenant),
+        monitor_role(tenant),
         tenant.name.database(),
         address(tenant)
     )

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,7 +13,7 @@ use isyone_proto::{ids::TenantName, plan::UnixMs};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::state::StepRecord;
+use crate::{metrics::traffic::Traffic, state::StepRecord};
 
 /// How far the host is with a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +49,8 @@ pub struct ContainerStatus {
     pub pid: i32,
     /// Likewise.
     pub id: String,
+    /// Its address, while it runs.
+    pub ip: Option<Ipv4Addr>,
 }
 
 /// What a tenant uses.
@@ -59,6 +62,17 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// Both volumes.
     pub disk_bytes: u64,
+    /// Each by itself, once measured.
+    pub volumes: Option<VolumeBytes>,
+}
+
+/// What a tenant's volumes hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VolumeBytes {
+    /// The database.
+    pub postgres: u64,
+    /// Filestore and sessions.
+    pub odoo: u64,
 }
 
 /// The host's word on one tenant.
@@ -92,6 +106,7 @@ pub struct Status {
 struct Inner {
     tenants: BTreeMap<TenantName, (u64, Status)>,
     usage: HashMap<TenantName, Usage>,
+    traffic: HashMap<TenantName, Traffic>,
     oom_kills: HashMap<String, u32>,
     revision: u64,
     docker_error: String,
@@ -116,6 +131,8 @@ pub struct Entry {
     pub status: Status,
     /// What it uses.
     pub usage: Usage,
+    /// What its visitors do, when known.
+    pub traffic: Option<Traffic>,
     /// Out-of-memory kills of its containers, in their order.
     pub oom_kills: Vec<u32>,
 }
@@ -145,6 +162,7 @@ impl Board {
     pub fn remove(&self, name: &TenantName) {
         let mut inner = self.lock();
         inner.usage.remove(name);
+        inner.traffic.remove(name);
         if let Some((_, status)) = inner.tenants.remove(name) {
             inner.oom_kills.retain(|container, _| status.containers.iter().all(|c| c.name != *container));
         }
@@ -162,6 +180,7 @@ impl Board {
             name: name.clone(),
             revision: *revision,
             usage: inner.usage.get(name).copied().unwrap_or_default(),
+            traffic: inner.traffic.get(name).copied(),
             oom_kills: status
                 .containers
                 .iter()
@@ -194,6 +213,15 @@ impl Board {
     /// Last measured usage.
     pub fn usage(&self, name: &TenantName) -> Usage {
         self.lock().usage.get(name).copied().unwrap_or_default()
+    }
+
+    /// What a tenant's visitors do; `None`: not known (any more).
+    pub fn set_traffic(&self, name: &TenantName, traffic: Option<Traffic>) {
+        let mut inner = self.lock();
+        match traffic {
+            Some(traffic) if inner.tenants.contains_key(name) => inner.traffic.insert(name.clone(), traffic),
+            _ => inner.traffic.remove(name),
+        };
     }
 
     /// The kernel killed a container's process for want of memory.

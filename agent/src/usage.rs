@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     host::Host,
     resources::{Cgroup, ContainerUse},
-    status::{Entry, Usage},
+    status::{Entry, Usage, VolumeBytes},
     tree,
 };
 
@@ -29,13 +29,13 @@ const WALK_PAUSE: Duration = Duration::from_millis(2);
 struct Memory {
     groups: HashMap<String, Cgroup>,
     cpu: HashMap<String, (ContainerUse, Instant)>,
-    disk: HashMap<TenantName, (u64, Instant)>,
+    disk: HashMap<TenantName, (Vec<u64>, Instant)>,
 }
 
 /// Runs until `stop`.
 pub async fn run(host: Arc<Host>, stop: CancellationToken) {
     let mut memory = Memory::default();
-    let mut walk: Option<(TenantName, JoinHandle<u64>)> = None;
+    let mut walk: Option<(TenantName, JoinHandle<Vec<u64>>)> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -45,12 +45,14 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
         memory.forget(&entries);
         for entry in &entries {
             let mut usage = memory.measure(entry);
-            usage.disk_bytes = memory.disk.get(&entry.name).map_or(0, |(bytes, _)| *bytes);
+            let disks = memory.disk.get(&entry.name).map_or(&[][..], |(disks, _)| disks);
+            usage.disk_bytes = disks.iter().sum();
+            usage.volumes = volumes(disks);
             host.board.set_usage(&entry.name, usage);
         }
         // One disk at a time, beside the rest: a tenant with millions of directories takes hours.
         if let Some((name, task)) = walk.take_if(|(_, task)| task.is_finished()) {
-            memory.disk.insert(name, (task.await.unwrap_or(0), Instant::now()));
+            memory.disk.insert(name, (task.await.unwrap_or_default(), Instant::now()));
         }
         // A host with 120 tenants goes round in twenty minutes.
         let due =
@@ -58,10 +60,18 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
         if let (Some(entry), None) = (due, &walk) {
             let places: Vec<PathBuf> = entry.status.volumes.iter().map(PathBuf::from).collect();
             let task = tokio::task::spawn_blocking(move || {
-                places.iter().map(|place| tree::usage(place, &|| std::thread::sleep(WALK_PAUSE))).sum::<u64>()
+                places.iter().map(|place| tree::usage(place, &|| std::thread::sleep(WALK_PAUSE))).collect()
             });
             walk = Some((entry.name.clone(), task));
         }
+    }
+}
+
+/// In the order in which a status names them, when both are there.
+fn volumes(disks: &[u64]) -> Option<VolumeBytes> {
+    match *disks {
+        [postgres, odoo] => Some(VolumeBytes { postgres, odoo }),
+        _ => None,
     }
 }
 

@@ -58,6 +58,7 @@ impl Tenant {
                 started_ms: c.started_ms,
                 pid: c.pid,
                 id: c.id.clone(),
+                ip: c.ip,
             },
         };
         let healthy = observed.odoo_health.as_ref().is_some_and(std::result::Result::is_ok);

@@ -153,6 +153,7 @@ impl Agent {
             probe: self.docker.clone(),
             pace: self.pace.clone(),
             http: None,
+            metrics: agent::Metrics::Off,
             firewall: None,
         };
         let started = runtime.block_on(async { agent::Agent::start(parts) });

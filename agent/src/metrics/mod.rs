@@ -1,0 +1,26 @@
+//! The host's figures for Prometheus, on one mTLS port: the host itself, its tenants' containers, and relays to each tenant's
+//! Odoo and PostgreSQL, so that no tenant port is opened for monitoring.
+//!
+//! Pure: `text` (the format), `target` (paths), `cgroup` and `containers` (control groups to cAdvisor's names), `procfs` (to
+//! node-exporter's names), `pg_text` (to postgres_exporter's), `traffic` (Odoo's counters to a few numbers). Acting: `server`
+//! (the port), `monitors` (who may scrape), `scrape` (one answer each, shared for a moment), `node` (reading the host), `relay`
+//! (Odoo), `postgres`, `sample` (figures for the coordinator). Not here: what `isyctl` shows of it.
+
+pub mod cgroup;
+pub mod containers;
+pub mod monitors;
+pub mod node;
+pub mod own;
+pub mod pg_text;
+pub mod postgres;
+pub mod procfs;
+pub mod relay;
+pub mod sample;
+pub mod scrape;
+pub mod server;
+pub mod target;
+pub mod text;
+pub mod traffic;
+
+/// The port that Prometheus scrapes on every host, unless told otherwise.
+pub const PORT: u16 = 7482;

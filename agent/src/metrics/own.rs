@@ -1,0 +1,98 @@
+//! The agent's own metrics, `isyone_agent_*`, for both of its ports.
+//!
+//! Not here: the host's (node).
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::text::{Kind, Text};
+use crate::{host::Host, resources, status::Progress};
+
+/// The kernel counts a process' CPU time in hundredths of a second.
+const TICKS: f64 = 100.0;
+
+/// How scrapes went.
+#[derive(Debug, Default)]
+pub struct Counts(Mutex<BTreeMap<(&'static str, &'static str), (u64, f64)>>);
+
+impl Counts {
+    /// One scrape of a kind of page is over: `ok`, `failed`, or `shared` with another scraper.
+    pub fn add(&self, kind: &'static str, outcome: &'static str, took: Duration) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, seconds) = counts.entry((kind, outcome)).or_default();
+        *number += 1;
+        *seconds += took.as_secs_f64();
+    }
+
+    fn render(&self, out: &mut Text) {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, seconds) = ("isyone_agent_scrapes_total", "isyone_agent_scrape_seconds_total");
+        out.family(number, Kind::Counter, "Pages made for Prometheus, by kind and outcome");
+        for ((kind, outcome), (count, _)) in &*counts {
+            out.sample(number, &[("page", kind), ("outcome", outcome)], *count as f64);
+        }
+        out.family(seconds, Kind::Counter, "Seconds that took");
+        for ((kind, outcome), (_, s)) in &*counts {
+            out.sample(seconds, &[("page", kind), ("outcome", outcome)], *s);
+        }
+    }
+}
+
+/// The agent's page.
+pub fn render(host: &Host, connected: bool, scrapes: &Counts) -> Text {
+    let mut out = Text::default();
+    let info = "isyone_agent_info";
+    out.family(info, Kind::Gauge, "This agent");
+    out.sample(info, &[("version", env!("CARGO_PKG_VERSION")), ("docker", &host.docker_version())], 1.0);
+    let counts = host.board.counts();
+    let tenants = "isyone_agent_tenants";
+    out.family(tenants, Kind::Gauge, "Tenants of this host by how far they are");
+    for (progress, word) in [
+        (Progress::Working, "working"),
+        (Progress::Converged, "converged"),
+        (Progress::Failing, "failing"),
+        (Progress::Unhealthy, "unhealthy"),
+    ] {
+        let count = counts.get(&progress).copied().unwrap_or(0);
+        out.sample(tenants, &[("progress", word)], count as f64);
+    }
+    let flag = |is: bool| f64::from(u8::from(is));
+    let gauge = Kind::Gauge;
+    let name = "isyone_agent_coordinator_connected";
+    out.single(name, gauge, "1 while a session with the coordinator is open", flag(connected));
+    let docker_up = flag(host.board.docker_error().is_empty());
+    out.single("isyone_agent_docker_up", gauge, "1 while Docker answers", docker_up);
+    let memory = resources::own_memory() as f64;
+    out.single("isyone_agent_resident_memory_bytes", gauge, "The agent's own memory", memory);
+    out.single("process_resident_memory_bytes", gauge, "The agent's own memory", memory);
+    if let Some(seconds) = cpu_seconds(&fs::read_to_string("/proc/self/stat").unwrap_or_default()) {
+        out.single("process_cpu_seconds_total", Kind::Counter, "CPU time the agent used", seconds);
+    }
+    if let Ok(files) = fs::read_dir("/proc/self/fd") {
+        out.single("process_open_fds", gauge, "Files the agent has open", files.count() as f64);
+    }
+    scrapes.render(&mut out);
+    out
+}
+
+/// `utime` + `stime`; the program's name may hold anything, so fields count from its closing bracket.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let ticks: Vec<u64> = rest.split(' ').skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
+    (ticks.len() == 2).then(|| ticks.iter().sum::<u64>() as f64 / TICKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        assert_eq!(cpu_seconds("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 70 30 0 0"), Some(1.0));
+        assert_eq!(cpu_seconds(""), None);
+    }
+}

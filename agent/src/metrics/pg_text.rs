@@ -1,0 +1,311 @@
+//! What PostgreSQL's statistics are asked with, and their rows under postgres_exporter's metric names. Pure.
+//!
+//! Not here: connecting (postgres).
+
+use std::collections::HashMap;
+
+use super::text::{Kind, Text};
+
+/// A row by column name. NULLs are left out.
+pub type Row = HashMap<String, String>;
+
+/// Most databases told of: a tenant has one.
+const MAX_DATABASES: u32 = 16;
+/// Which databases: not the templates, and not the one that only administrators (and we) enter.
+const DATABASES: &str = "SELECT oid, datname FROM pg_catalog.pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname";
+
+/// The rows of one scrape.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// One per database.
+    pub databases: Vec<Row>,
+    /// One per database and lock mode in use.
+    pub locks: Vec<Row>,
+    /// One per database and state in use.
+    pub activity: Vec<Row>,
+    /// The server: one row.
+    pub server: Vec<Row>,
+    /// Background writing: one row.
+    pub writer: Vec<Row>,
+}
+
+/// The columns of `pg_stat_database` that we tell, which every supported version has.
+const DATABASE_COLUMNS: &[(&str, Kind, &str)] = &[
+    ("numbackends", Kind::Gauge, "Connections"),
+    ("xact_commit", Kind::Counter, "Transactions committed"),
+    ("xact_rollback", Kind::Counter, "Transactions rolled back"),
+    ("blks_read", Kind::Counter, "Blocks read from disk"),
+    ("blks_hit", Kind::Counter, "Blocks found in the buffers"),
+    ("tup_returned", Kind::Counter, "Rows returned by scans"),
+    ("tup_fetched", Kind::Counter, "Rows fetched by index scans"),
+    ("tup_inserted", Kind::Counter, "Rows inserted"),
+    ("tup_updated", Kind::Counter, "Rows updated"),
+    ("tup_deleted", Kind::Counter, "Rows deleted"),
+    ("conflicts", Kind::Counter, "Queries cancelled for recovery"),
+    ("temp_files", Kind::Counter, "Temporary files"),
+    ("temp_bytes", Kind::Counter, "Bytes in temporary files"),
+    ("deadlocks", Kind::Counter, "Deadlocks"),
+    ("blk_read_time", Kind::Counter, "Milliseconds of reading blocks, where measured"),
+    ("blk_write_time", Kind::Counter, "Milliseconds of writing blocks, where measured"),
+    ("stats_reset", Kind::Counter, "When the statistics began, seconds since the Unix epoch"),
+];
+
+/// Every mode, so that a lock that goes becomes a 0 and not a gap.
+const LOCK_MODES: [&str; 9] = [
+    "accessexclusivelock",
+    "accesssharelock",
+    "exclusivelock",
+    "rowexclusivelock",
+    "rowsharelock",
+    "sharelock",
+    "sharerowexclusivelock",
+    "shareupdateexclusivelock",
+    "sireadlock",
+];
+
+/// Likewise.
+const STATES: [&str; 6] = [
+    "active",
+    "disabled",
+    "fastpath function call",
+    "idle",
+    "idle in transaction",
+    "idle in transaction (aborted)",
+];
+
+/// Columns of the background writer's views: name in the result, metric, help. Those that a version does not have are left
+/// out of the query.
+const WRITER: &[(&str, &str, &str)] = &[
+    ("checkpoints_timed", "pg_stat_bgwriter_checkpoints_timed_total", "Checkpoints by time"),
+    ("checkpoints_req", "pg_stat_bgwriter_checkpoints_req_total", "Checkpoints asked for"),
+    (
+        "checkpoint_write_time",
+        "pg_stat_bgwriter_checkpoint_write_time_total",
+        "Milliseconds of writing checkpoints",
+    ),
+    (
+        "checkpoint_sync_time",
+        "pg_stat_bgwriter_checkpoint_sync_time_total",
+        "Milliseconds of syncing checkpoints",
+    ),
+    ("buffers_checkpoint", "pg_stat_bgwriter_buffers_checkpoint_total", "Buffers written by checkpoints"),
+    ("buffers_clean", "pg_stat_bgwriter_buffers_clean_total", "Buffers written by the background writer"),
+    (
+        "maxwritten_clean",
+        "pg_stat_bgwriter_maxwritten_clean_total",
+        "Times it stopped for having written too many",
+    ),
+    ("buffers_backend", "pg_stat_bgwriter_buffers_backend_total", "Buffers written by sessions themselves"),
+    ("buffers_alloc", "pg_stat_bgwriter_buffers_alloc_total", "Buffers allocated"),
+];
+
+/// The statements of one scrape, in the order of [`Tables`]; one exchange for all. `version` is `server_version_num`.
+pub fn statements(version: u32) -> [String; 5] {
+    let columns: Vec<String> = DATABASE_COLUMNS
+        .iter()
+        .map(|(column, ..)| match *column {
+            "stats_reset" => "extract(epoch from s.stats_reset) AS stats_reset".to_owned(),
+            column => format!("s.{column}"),
+        })
+        .collect();
+    // Since 17 checkpoints have a view of their own, and sessions' writes another.
+    let writer = if version >= 170_000 {
+        "SELECT c.num_timed AS checkpoints_timed, c.num_requested AS checkpoints_req, c.write_time AS checkpoint_write_time, \
+         c.sync_time AS checkpoint_sync_time, c.buffers_written AS buffers_checkpoint, b.buffers_clean, b.maxwritten_clean, \
+         b.buffers_alloc FROM pg_catalog.pg_stat_bgwriter b, pg_catalog.pg_stat_checkpointer c"
+    } else {
+        "SELECT checkpoints_timed, checkpoints_req, checkpoint_write_time, checkpoint_sync_time, buffers_checkpoint, \
+         buffers_clean, maxwritten_clean, buffers_backend, buffers_alloc FROM pg_catalog.pg_stat_bgwriter"
+    };
+    let databases = format!("({DATABASES} LIMIT {MAX_DATABASES}) d");
+    [
+        format!(
+            "SELECT d.oid AS datid, d.datname, {} FROM {databases} JOIN pg_catalog.pg_stat_database s ON s.datid = d.oid ORDER BY 2",
+            columns.join(", ")
+        ),
+        format!(
+            "SELECT d.datname, lower(l.mode) AS mode, count(*) AS n FROM {databases} JOIN pg_catalog.pg_locks l ON l.database = d.oid GROUP BY 1, 2"
+        ),
+        format!(
+            "SELECT d.datname, a.state, count(*) AS n, max(extract(epoch from now() - a.xact_start)) AS longest \
+             FROM {databases} JOIN pg_catalog.pg_stat_activity a ON a.datid = d.oid WHERE a.state IS NOT NULL GROUP BY 1, 2"
+        ),
+        "SELECT current_setting('max_connections') AS max_connections, \
+         current_setting('superuser_reserved_connections') AS superuser_reserved_connections, \
+         pg_size_bytes(current_setting('shared_buffers')) AS shared_buffers_bytes, \
+         pg_size_bytes(current_setting('work_mem')) AS work_mem_bytes, \
+         version() AS version, current_setting('server_version') AS short_version, \
+         extract(epoch from pg_postmaster_start_time()) AS started"
+            .to_owned(),
+        writer.to_owned(),
+    ]
+}
+
+/// The sizes of the databases. Apart, for they cost a look at each of thousands of files.
+pub fn sizes_statement() -> String {
+    format!(
+        "SELECT d.datname, pg_catalog.pg_database_size(d.oid) AS bytes FROM ({DATABASES} LIMIT {MAX_DATABASES}) d ORDER BY 1"
+    )
+}
+
+fn value(row: &Row, column: &str) -> Option<f64> {
+    row.get(column)?.parse().ok()
+}
+
+fn word<'a>(row: &'a Row, column: &str) -> &'a str {
+    row.get(column).map_or("", String::as_str)
+}
+
+/// The page of a PostgreSQL that does not answer.
+pub fn down() -> String {
+    let mut out = Text::default();
+    up(&mut out, 0.0);
+    out.finish()
+}
+
+fn up(out: &mut Text, value: f64) {
+    out.single("pg_up", Kind::Gauge, "1: PostgreSQL answers", value);
+}
+
+/// The page.
+pub fn render(tables: &Tables, sizes: &[Row]) -> String {
+    let mut out = Text::default();
+    up(&mut out, 1.0);
+    server(&mut out, &tables.server);
+    databases(&mut out, &tables.databases);
+    let name = "pg_database_size_bytes";
+    out.family(name, Kind::Gauge, "Size on disk");
+    for row in sizes {
+        if let Some(bytes) = value(row, "bytes") {
+            out.sample(name, &[("datname", word(row, "datname"))], bytes);
+        }
+    }
+    let names: Vec<&str> = tables.databases.iter().map(|row| word(row, "datname")).collect();
+    by(
+        &mut out,
+        ("pg_locks_count", "Locks held or waited for"),
+        &names,
+        ("mode", &LOCK_MODES),
+        &tables.locks,
+        "n",
+    );
+    let states = ("state", &STATES[..]);
+    by(&mut out, ("pg_stat_activity_count", "Connections"), &names, states, &tables.activity, "n");
+    let longest = ("pg_stat_activity_max_tx_duration", "Seconds since the oldest open transaction began");
+    by(&mut out, longest, &names, states, &tables.activity, "longest");
+    if let Some(row) = tables.writer.first() {
+        for (column, name, help) in WRITER {
+            if let Some(value) = value(row, column) {
+                out.single(name, Kind::Counter, help, value);
+            }
+        }
+    }
+    out.finish()
+}
+
+fn server(out: &mut Text, rows: &[Row]) {
+    let Some(row) = rows.first() else { return };
+    let name = "pg_static";
+    out.family(name, Kind::Gauge, "The server");
+    out.sample(
+        name,
+        &[("short_version", word(row, "short_version")), ("version", word(row, "version"))],
+        1.0,
+    );
+    for column in
+        ["max_connections", "superuser_reserved_connections", "shared_buffers_bytes", "work_mem_bytes"]
+    {
+        if let Some(value) = value(row, column) {
+            out.single(&format!("pg_settings_{column}"), Kind::Gauge, "Server setting", value);
+        }
+    }
+    if let Some(started) = value(row, "started") {
+        let help = "Start, seconds since the Unix epoch";
+        out.single("pg_postmaster_start_time_seconds", Kind::Gauge, help, started);
+    }
+}
+
+fn databases(out: &mut Text, rows: &[Row]) {
+    // The customers' dashboards call it by the second name.
+    let alias = [("numbackends", "pg_stat_database_connections", Kind::Gauge, "Connections; as numbackends")];
+    let named: Vec<(&str, String, Kind, &str)> = DATABASE_COLUMNS
+        .iter()
+        .map(|(column, kind, help)| (*column, format!("pg_stat_database_{column}"), *kind, *help))
+        .chain(alias.into_iter().map(|(column, name, kind, help)| (column, name.to_owned(), kind, help)))
+        .collect();
+    for (column, name, kind, help) in named {
+        out.family(&name, kind, help);
+        for row in rows {
+            if let Some(value) = value(row, column) {
+                let labels = [("datid", word(row, "datid")), ("datname", word(row, "datname"))];
+                out.sample(&name, &labels, value);
+            }
+        }
+    }
+}
+
+/// A gauge by database and a fixed set of words; what no row names is 0.
+fn by(
+    out: &mut Text,
+    (name, help): (&str, &str),
+    databases: &[&str],
+    (label, words): (&str, &[&str]),
+    rows: &[Row],
+    column: &str,
+) {
+    out.family(name, Kind::Gauge, help);
+    for database in databases {
+        for each in words {
+            let row = rows.iter().find(|r| word(r, "datname") == *database && word(r, label) == *each);
+            let value = row.and_then(|r| value(r, column)).unwrap_or(0.0);
+            out.sample(name, &[("datname", database), (label, each)], value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::check_golden;
+
+    fn row(columns: &[(&str, &str)]) -> Row {
+        columns.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_page_is_as_the_golden_one() {
+        let mut database =
+            row(&[("datid", "16384"), ("datname", "odoo_alfa"), ("stats_reset", "1700000000.5")]);
+        for (at, (column, ..)) in DATABASE_COLUMNS.iter().enumerate().take(16) {
+            database.insert((*column).to_owned(), at.to_string());
+        }
+        let tables = Tables {
+            databases: vec![database],
+            locks: vec![row(&[("datname", "odoo_alfa"), ("mode", "accesssharelock"), ("n", "3")])],
+            activity: vec![
+                row(&[("datname", "odoo_alfa"), ("state", "active"), ("n", "2"), ("longest", "1.5")]),
+                row(&[("datname", "odoo_alfa"), ("state", "idle"), ("n", "4")]),
+            ],
+            server: vec![row(&[
+                ("max_connections", "200"),
+                ("superuser_reserved_connections", "3"),
+                ("shared_buffers_bytes", "67108864"),
+                ("work_mem_bytes", "4194304"),
+                ("version", "PostgreSQL 15.6 on x86_64"),
+                ("short_version", "15.6"),
+                ("started", "1700000000"),
+            ])],
+            writer: vec![row(&[("checkpoints_timed", "5"), ("buffers_clean", "6")])],
+        };
+        let sizes = [row(&[("datname", "odoo_alfa"), ("bytes", "12345678")])];
+        check_golden("postgres.txt", &render(&tables, &sizes));
+        assert!(down().ends_with("pg_up 0\n"));
+    }
+
+    #[test]
+    fn what_a_version_does_not_have_is_not_asked_for() {
+        assert!(statements(150_006)[4].contains("buffers_backend"));
+        let new = statements(170_000);
+        assert!(new[4].contains("pg_stat_checkpointer") && !new[4].contains("buffers_backend"));
+    }
+}

@@ -1,0 +1,240 @@
+//! Makes the pages. A page is kept for a moment, so that two Prometheus servers do not double the work, and only one at a time
+//! makes the same page.
+//!
+//! Not here: who may have them (server), their contents (node, containers, relay, postgres).
+
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use isyone_proto::{
+    ids::TenantName,
+    plan::{DesiredState, Role, TenantPlan},
+};
+use tokio::{
+    sync::{Mutex as Turn, watch},
+    time::Instant,
+};
+
+use super::{
+    containers::{self, Reader, Subject},
+    node,
+    own::{self, Counts},
+    pg_text,
+    postgres::{Access, Pool},
+    relay::{self, RelayError},
+    sample::Samples,
+    target::Target,
+};
+use crate::{clock::now_ms, host::Host, reconcile::InForce, sql, status::ContainerStatus};
+
+/// How long a page is good for a second scraper. Below every sensible scrape interval.
+const FRESH: Duration = Duration::from_secs(4);
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// HTTP status.
+    pub status: u16,
+    /// The metrics, or one line of reason.
+    pub body: Bytes,
+}
+
+impl Page {
+    fn ok(body: impl Into<Bytes>) -> Self {
+        Self { status: 200, body: body.into() }
+    }
+    fn reason(status: u16, why: &str) -> Self {
+        Self { status, body: format!("{why}\n").into() }
+    }
+}
+
+type Slot = Arc<Turn<Option<(Instant, Page)>>>;
+
+/// See the module.
+pub struct Scraper {
+    host: Arc<Host>,
+    plans: watch::Receiver<InForce>,
+    connected: watch::Receiver<bool>,
+    reader: Arc<Mutex<Reader>>,
+    pool: Pool,
+    counts: Counts,
+    pages: Mutex<HashMap<Target, Slot>>,
+    /// Odoo's figures over time.
+    pub samples: Samples,
+}
+
+impl Scraper {
+    /// Over a host and the plan in force.
+    pub fn new(host: Arc<Host>, plans: watch::Receiver<InForce>, connected: watch::Receiver<bool>) -> Self {
+        Self {
+            host,
+            plans,
+            connected,
+            reader: Arc::default(),
+            pool: Pool::default(),
+            counts: Counts::default(),
+            pages: Mutex::default(),
+            samples: Samples::default(),
+        }
+    }
+
+    /// The host it is about.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Tenants that should run here.
+    pub fn running(&self) -> Vec<TenantName> {
+        let in_force = self.plans.borrow();
+        let tenants = in_force.plan.iter().flat_map(|p| &p.tenants);
+        tenants.filter(|t| t.desired == DesiredState::Running).map(|t| t.name.clone()).collect()
+    }
+
+    /// A page, made now or a moment ago.
+    pub async fn page(&self, target: &Target) -> Page {
+        if let Target::Odoo(tenant) | Target::Postgres(tenant) = target
+            && self.plan(tenant).is_none()
+        {
+            return Page::reason(404, &format!("no tenant {tenant} on this host"));
+        }
+        let begin = Instant::now();
+        let slot = {
+            let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+            pages.entry(target.clone()).or_default().clone()
+        };
+        let mut slot = slot.lock().await;
+        if let Some((_, page)) = slot.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            self.counts.add(target.kind(), "shared", begin.elapsed());
+            return page.clone();
+        }
+        let page = self.make(target).await;
+        let outcome = if page.status == 200 { "ok" } else { "failed" };
+        self.counts.add(target.kind(), outcome, begin.elapsed());
+        *slot = Some((Instant::now(), page.clone()));
+        page
+    }
+
+    /// Lets go of what is not fresh any more, and of tenants that have gone.
+    pub fn tidy(&self) {
+        let old = |slot: &Slot| {
+            slot.try_lock().is_ok_and(|page| page.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH))
+        };
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| !old(slot));
+        let running = self.running();
+        self.pool.tidy(&|tenant| running.contains(tenant));
+        self.samples.tidy(&|tenant| running.contains(tenant));
+    }
+
+    /// The agent's own metrics.
+    pub fn own(&self) -> String {
+        own::render(&self.host, *self.connected.borrow(), &self.counts).finish()
+    }
+
+    fn plan(&self, tenant: &TenantName) -> Option<TenantPlan> {
+        self.plans.borrow().plan.as_ref()?.tenants.iter().find(|t| t.name == *tenant).cloned()
+    }
+
+    async fn make(&self, target: &Target) -> Page {
+        match target {
+            Target::Node => self.node().await,
+            Target::Containers => self.containers().await,
+            Target::Odoo(tenant) => self.odoo(tenant).await,
+            Target::Postgres(tenant) => self.postgres(tenant).await,
+        }
+    }
+
+    async fn node(&self) -> Page {
+        let root = self.host.docker_root();
+        let read = tokio::task::spawn_blocking(move || node::read(root.as_deref())).await;
+        let Ok(mut page) = read else { return Page::reason(500, "the host could not be read") };
+        page.append(own::render(&self.host, *self.connected.borrow(), &self.counts));
+        Page::ok(page.finish())
+    }
+
+    async fn containers(&self) -> Page {
+        let (reader, subjects) = (self.reader.clone(), self.subjects());
+        let read = tokio::task::spawn_blocking(move || {
+            let measured = reader.lock().unwrap_or_else(PoisonError::into_inner).measure(subjects);
+            containers::render(&measured, now_ms())
+        });
+        read.await.map_or_else(|_| Page::reason(500, "the containers could not be read"), Page::ok)
+    }
+
+    /// The running containers of all tenants.
+    fn subjects(&self) -> Vec<Subject> {
+        let mut subjects = Vec::new();
+        for entry in self.host.board.entries() {
+            let Some(plan) = self.plan(&entry.name) else { continue };
+            for (at, c) in entry.status.containers.iter().enumerate().filter(|(_, c)| c.state == "running") {
+                let role = if c.name == plan.name.odoo_container() { Role::Odoo } else { Role::Postgres };
+                let image = match role {
+                    Role::Odoo => plan.odoo_image.to_string(),
+                    Role::Postgres => plan.postgres_image.to_string(),
+                };
+                let volumes = &entry.usage.volumes;
+                subjects.push(Subject {
+                    name: c.name.clone(),
+                    tenant: plan.name.to_string(),
+                    image,
+                    id: c.id.clone(),
+                    pid: c.pid,
+                    started_ms: c.started_ms,
+                    oom_events: entry.oom_kills.get(at).copied().unwrap_or(0),
+                    volume_bytes: volumes.map(|v| if role == Role::Odoo { v.odoo } else { v.postgres }),
+                });
+            }
+        }
+        subjects
+    }
+
+    /// The address of a tenant's container, while it runs.
+    fn address(&self, tenant: &TenantName, container: &str) -> Result<Ipv4Addr, String> {
+        let status = self.host.board.get(tenant);
+        let known = status.as_ref().and_then(|s| s.containers.iter().find(|c| c.name == container));
+        match known {
+            Some(ContainerStatus { ip: Some(ip), state, .. }) if state == "running" => Ok(*ip),
+            Some(c) => Err(format!("{container} is {}", c.state)),
+            None => Err(format!("{container} is not known yet")),
+        }
+    }
+
+    async fn odoo(&self, tenant: &TenantName) -> Page {
+        let Some(plan) = self.plan(tenant) else { return Page::reason(404, "no such tenant") };
+        let answer = match self.address(tenant, &tenant.odoo_container()) {
+            Ok(address) => relay::odoo(address, &sql::metrics_token(&plan)).await,
+            Err(why) => Err(RelayError::Unreachable(why)),
+        };
+        let (page, text) = match answer {
+            Ok(body) => (Page::ok(body.clone()), Some(body)),
+            Err(e @ RelayError::Timeout) => (Page::reason(504, &e.to_string()), None),
+            Err(e) => (Page::reason(502, &e.to_string()), None),
+        };
+        let traffic = self.samples.heard(tenant, text.as_deref().and_then(|b| std::str::from_utf8(b).ok()));
+        self.host.board.set_traffic(tenant, traffic);
+        page
+    }
+
+    async fn postgres(&self, tenant: &TenantName) -> Page {
+        let Some(plan) = self.plan(tenant) else { return Page::reason(404, "no such tenant") };
+        let answer = match self.address(tenant, &tenant.postgres_container()) {
+            Ok(address) => {
+                let access = Access { address, password: sql::monitor_password(&plan) };
+                self.pool.scrape(tenant, &access).await
+            }
+            Err(why) => Err(why),
+        };
+        // As postgres_exporter does it: the page answers, `pg_up` says that PostgreSQL does not.
+        answer.map_or_else(
+            |why| {
+                let reason = why.replace(['\n', '\r'], " ");
+                Page::ok(format!("# PostgreSQL does not answer: {reason}\n{}", pg_text::down()))
+            },
+            Page::ok,
+        )
+    }
+}

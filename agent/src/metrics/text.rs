@@ -1,0 +1,90 @@
+//! Prometheus' text format. Pure.
+//!
+//! Not here: which metrics there are.
+
+use std::fmt::Write as _;
+
+/// Content type of what [`Text`] makes.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a metric means to Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// A page of metrics in the making. A family's samples follow its head, as the format asks.
+#[derive(Debug, Default)]
+pub struct Text(String);
+
+impl Text {
+    /// Begins a family.
+    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
+        // Writing to a String cannot fail: here and below the result is not looked at.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.word());
+    }
+
+    /// One sample of the family begun last.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.0.push_str(name);
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}=\"", if at == 0 { '{' } else { ',' });
+            for c in text.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    /// A family of one sample without labels.
+    pub fn single(&mut self, name: &str, kind: Kind, help: &str, value: f64) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    /// Adds what another page holds.
+    pub fn append(&mut self, other: Self) {
+        self.0.push_str(&other.0);
+    }
+
+    /// The page.
+    pub fn finish(self) -> String {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped_and_numbers_are_plain() {
+        let mut text = Text::default();
+        text.family("a_total", Kind::Counter, "Things");
+        text.sample("a_total", &[("x", "a\"b\\c\nd"), ("y", "")], 1e18);
+        text.single("b", Kind::Gauge, "Part", 0.25);
+        assert_eq!(
+            text.finish(),
+            "# HELP a_total Things\n# TYPE a_total counter\na_total{x=\"a\\\"b\\\\c\\nd\",y=\"\"} 1000000000000000000\n\
+             # HELP b Part\n# TYPE b gauge\nb 0.25\n"
+        );
+    }
+}

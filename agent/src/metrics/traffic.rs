@@ -1,0 +1,243 @@
+//! Odoo's counters boiled down to what a person looks at: requests and errors a minute, the slow end, who is there. Pure.
+//!
+//! Not here: fetching them (relay) and when (sample).
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// What visitors of a tenant do, over about the last minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Answered requests.
+    pub requests_per_minute: u32,
+    /// Of these, answers of 500 and above.
+    pub errors_per_minute: u32,
+    /// 95 % took at most this long; 0 when there were none.
+    pub latency_p95_ms: u32,
+    /// Open websocket connections.
+    pub websockets: u32,
+    /// Users seen in the last minutes.
+    pub active_users: u32,
+}
+
+/// Figures are taken over this long, when there are samples that old.
+const WINDOW_S: f64 = 60.0;
+/// Samples closer together than this tell nothing new.
+const LEAST_APART_S: f64 = 9.0;
+/// Class of route of our own health checks: no visitor.
+const HEALTH: &str = "health";
+/// Of long polling, which takes as long as it takes.
+const WEBSOCKET: &str = "websocket";
+/// More buckets than any sensible histogram has.
+const MAX_BUCKETS: usize = 64;
+
+/// One reading of Odoo's page.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reading {
+    requests: f64,
+    errors: f64,
+    /// Requests by upper bound in microseconds, cumulative; `u64::MAX` is `+Inf`.
+    buckets: BTreeMap<u64, f64>,
+    websockets: f64,
+    active_users: f64,
+}
+
+impl Reading {
+    /// From the page; `None` when it does not count requests.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut reading = Self::default();
+        let mut counts_requests = false;
+        for line in text.lines().filter(|l| l.starts_with("odoo_")) {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let Ok(value) = value.parse::<f64>() else { continue };
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let route = label(labels, "route");
+            match name {
+                "odoo_http_requests_total" => {
+                    counts_requests = true;
+                    if route == Some(HEALTH) {
+                        continue;
+                    }
+                    reading.requests += value;
+                    if label(labels, "code").is_some_and(|code| code.starts_with('5')) {
+                        reading.errors += value;
+                    }
+                }
+                "odoo_http_request_duration_seconds_bucket" => {
+                    if let Some(bound) = label(labels, "le").and_then(bound_us)
+                        && route.is_none_or(|r| r != HEALTH && r != WEBSOCKET)
+                        && (reading.buckets.len() < MAX_BUCKETS || reading.buckets.contains_key(&bound))
+                    {
+                        *reading.buckets.entry(bound).or_default() += value;
+                    }
+                }
+                "odoo_longpolling_connections" => reading.websockets += value,
+                "odoo_active_users" => reading.active_users += value,
+                _ => {}
+            }
+        }
+        counts_requests.then_some(reading)
+    }
+}
+
+fn bound_us(le: &str) -> Option<u64> {
+    if le == "+Inf" {
+        return Some(u64::MAX);
+    }
+    le.parse::<f64>().ok().filter(|s| *s >= 0.0).map(|s| (s * 1e6).round() as u64)
+}
+
+/// A label's value as it stands; ours have nothing to unescape.
+fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
+    let mut rest = labels;
+    while let Some((key, after)) = rest.split_once("=\"") {
+        let value = after.split('"').next()?;
+        if key.trim_start_matches(',').trim() == name {
+            return Some(value);
+        }
+        rest = after.get(value.len() + 1..)?;
+    }
+    None
+}
+
+/// The last readings of one tenant.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    readings: VecDeque<(f64, Reading)>,
+}
+
+impl History {
+    /// Seconds of the newest reading, on the same clock as [`Self::add`]'s.
+    pub fn newest_s(&self) -> Option<f64> {
+        self.readings.back().map(|(at, _)| *at)
+    }
+
+    /// Takes a reading at `now_s` on a steady clock. The figures, once there are two readings.
+    pub fn add(&mut self, now_s: f64, reading: Reading) -> Option<Traffic> {
+        let restarted = self.readings.back().is_some_and(|(_, last)| reading.requests < last.requests);
+        if restarted {
+            // Odoo began to count anew: what it counts now has happened since the last reading.
+            let at = self.newest_s()?;
+            self.readings.clear();
+            self.readings.push_back((at, Reading::default()));
+        }
+        if self.newest_s().is_some_and(|at| now_s - at < LEAST_APART_S) && self.readings.len() > 1 {
+            self.readings.pop_back();
+        }
+        self.readings.push_back((now_s, reading));
+        while self.readings.get(1).is_some_and(|(at, _)| now_s - at >= WINDOW_S) {
+            self.readings.pop_front();
+        }
+        let ((then, first), (at, last)) = (self.readings.front()?, self.readings.back()?);
+        (at > then).then(|| between(first, last, at - then))
+    }
+}
+
+fn between(first: &Reading, last: &Reading, seconds: f64) -> Traffic {
+    let per_minute = |from: f64, to: f64| ((to - from).max(0.0) * 60.0 / seconds).round() as u32;
+    let buckets: Vec<(u64, f64)> = last
+        .buckets
+        .iter()
+        .map(|(bound, count)| (*bound, count - first.buckets.get(bound).copied().unwrap_or(0.0)))
+        .collect();
+    Traffic {
+        requests_per_minute: per_minute(first.requests, last.requests),
+        errors_per_minute: per_minute(first.errors, last.errors),
+        latency_p95_ms: (quantile_us(&buckets, 0.95) / 1000.0).ceil() as u32,
+        websockets: last.websockets.max(0.0) as u32,
+        active_users: last.active_users.max(0.0) as u32,
+    }
+}
+
+/// As PromQL's `histogram_quantile`: evenly spread within a bucket; beyond the last bound, that bound.
+fn quantile_us(buckets: &[(u64, f64)], quantile: f64) -> f64 {
+    let total = buckets.last().map_or(0.0, |(_, count)| *count);
+    let wanted = total * quantile;
+    let (mut lower, mut below) = (0.0, 0.0);
+    for (bound, count) in buckets {
+        if *bound == u64::MAX || total <= 0.0 {
+            break;
+        }
+        if *count >= wanted {
+            let inside = (count - below).max(f64::MIN_POSITIVE);
+            return lower + (*bound as f64 - lower) * (wanted - below) / inside;
+        }
+        (lower, below) = (*bound as f64, *count);
+    }
+    lower
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn page(requests: u32, errors: u32) -> String {
+        format!(
+            "# TYPE odoo_http_requests_total counter\n\
+             odoo_http_requests_total{{method=\"GET\",code=\"200\",route=\"page\"}} {}\n\
+             odoo_http_requests_total{{method=\"GET\",code=\"200\",route=\"health\"}} {}\n\
+             odoo_http_requests_total{{method=\"POST\",code=\"500\",route=\"rpc\"}} {errors}\n\
+             odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"0.1\"}} {}\n\
+             odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"1\"}} {requests}\n\
+             odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"+Inf\"}} {requests}\n\
+             odoo_longpolling_connections 3\nodoo_active_users 2\n",
+            requests - errors,
+            requests * 100,
+            requests / 2,
+        )
+    }
+
+    #[test]
+    fn two_readings_give_figures() {
+        let mut history = History::default();
+        assert_eq!(history.add(0.0, Reading::parse(&page(10, 0)).unwrap()), None);
+        let traffic = history.add(30.0, Reading::parse(&page(110, 5)).unwrap()).unwrap();
+        // 100 requests: half under 0.1 s, the others evenly up to 1 s.
+        let wanted = Traffic {
+            requests_per_minute: 200,
+            errors_per_minute: 10,
+            latency_p95_ms: 910,
+            websockets: 3,
+            active_users: 2,
+        };
+        assert_eq!(traffic, wanted);
+    }
+
+    #[test]
+    fn a_restart_of_odoo_is_no_negative_traffic() {
+        let mut history = History::default();
+        history.add(0.0, Reading::parse(&page(1000, 0)).unwrap());
+        history.add(30.0, Reading::parse(&page(2000, 0)).unwrap());
+        let traffic = history.add(60.0, Reading::parse(&page(20, 0)).unwrap()).unwrap();
+        assert_eq!(traffic.requests_per_minute, 40);
+    }
+
+    #[test]
+    fn old_readings_leave_the_window() {
+        let mut history = History::default();
+        for at in 0..40 {
+            history.add(f64::from(at) * 15.0, Reading::parse(&page(10 * at, 0)).unwrap());
+        }
+        assert!(history.readings.len() <= 6, "{}", history.readings.len());
+        let quiet = history.add(1000.0, Reading::parse(&page(390, 0)).unwrap()).unwrap();
+        assert_eq!((quiet.requests_per_minute, quiet.latency_p95_ms), (0, 0));
+    }
+
+    #[test]
+    fn a_page_of_somebody_else_is_none() {
+        assert_eq!(Reading::parse("<html>not found</html>"), None);
+        assert_eq!(label("method=\"GET\",code=\"200\"", "code"), Some("200"));
+        assert_eq!(label("code", "code"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_odoo_says_it_is_read(text in "(odoo_[a-z_]{0,40}(\\{[a-z\",=0-9.+]{0,30}\\})? [0-9naif.-]{0,8}\n){0,10}") {
+            let mut history = History::default();
+            if let Some(reading) = Reading::parse(&text) {
+                history.add(0.0, reading.clone());
+                history.add(20.0, reading);
+            }
+        }
+    }
+}
