@@ -15,9 +15,12 @@ use crate::{host::Host, resources, status::Progress};
 /// The kernel counts a process' CPU time in hundredths of a second.
 const TICKS: f64 = 100.0;
 
-/// How scrapes went.
+/// Kind of page and outcome.
+type Key = (&'static str, &'static str);
+
+/// How scrapes went: number and seconds.
 #[derive(Debug, Default)]
-pub struct Counts(Mutex<BTreeMap<(&'static str, &'static str), (u64, f64)>>);
+pub struct Counts(Mutex<BTreeMap<Key, (u64, f64)>>);
 
 impl Counts {
     /// One scrape of a kind of page is over: `ok`, `failed`, or `shared` with another scraper.
