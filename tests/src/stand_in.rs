@@ -4,7 +4,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
 use isyone_agent::{
-    agent::{Agent, Parts},
+    agent::{Agent, Metrics, Parts},
     config::DataDir,
     fake_docker::FakeDocker,
     host::Pace,
@@ -44,6 +44,7 @@ fn agent(data: &Path, docker: &Path) -> ExitCode {
             probe: engine,
             pace: Pace::hasty(),
             http: None,
+            metrics: Metrics::Off,
             firewall: None,
         };
         let agent = Agent::start(parts).expect("the agent starts");
