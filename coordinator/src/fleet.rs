@@ -2,7 +2,9 @@
 //! operators), as it is stored, with indexes that are computed from it.
 //!
 //! Persistent maps throughout: a clone is a snapshot and costs a few pointers, whatever the fleet's size.
-//! Not here: how it changes (change) and what hosts report (observed).
+//! Not here: how it changes (change), how the indexes are kept true (index), and what hosts report (observed).
+
+mod index;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -16,6 +18,8 @@ use isyone_proto::{
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use self::index::HostIndex;
 
 /// Sealed bytes, base64 in JSON so that a record stays readable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,25 +271,6 @@ pub struct Event {
     pub operation: Option<Uuid>,
 }
 
-/// What is placed on a host, computed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HostIndex {
-    /// Every tenant placed there, also quarantined ones: they hold disk, ports and a network.
-    pub tenants: OrdSet<TenantName>,
-    /// Tenants that do not run yet as far as was ever reported: promised, not visible.
-    pub settling: OrdSet<TenantName>,
-    /// Memory of tenants that (shall) run.
-    pub memory_bytes: u64,
-    /// CPU of tenants that (shall) run.
-    pub cpu_millis: u64,
-    /// Disk of all tenants.
-    pub disk_bytes: u64,
-    /// Used published ports (both of each tenant).
-    pub ports: OrdSet<u16>,
-    /// Used networks, by their first address.
-    pub subnets: OrdSet<u32>,
-}
-
 /// Everything that is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
@@ -311,6 +296,10 @@ pub struct Fleet {
     pub by_domain: OrdMap<String, TenantName>,
     /// Computed: idempotency keys of known operations.
     pub by_request: OrdMap<String, Uuid>,
+    /// Computed: operations that have ended, oldest first.
+    pub ended: OrdSet<Uuid>,
+    /// Computed: tenants in quarantine by its end.
+    pub quarantines: OrdSet<(UnixMs, TenantName)>,
 }
 
 /// Why a certificate is refused although our CA signed it.
@@ -350,84 +339,6 @@ impl Fleet {
                 known(&operator.certificates)
             }
             Identity::Coordinator => Err(Refusal::UnknownOperator),
-        }
-    }
-
-    /// Inserts or replaces a tenant and keeps the indexes true.
-    pub fn put_tenant(&mut self, tenant: Arc<Tenant>) {
-        if let Some(old) = self.tenants.get(&tenant.name).cloned() {
-            self.unindex(&old);
-        }
-        self.index(&tenant);
-        self.tenants.insert(tenant.name.clone(), tenant);
-    }
-
-    /// Forgets a tenant.
-    pub fn remove_tenant(&mut self, name: &TenantName) {
-        if let Some(old) = self.tenants.remove(name) {
-            self.unindex(&old);
-        }
-    }
-
-    /// Inserts or replaces an operation and its idempotency key.
-    pub fn put_operation(&mut self, operation: Arc<Operation>) {
-        if let Some(key) = &operation.request_id {
-            self.by_request.insert(key.clone(), operation.id);
-        }
-        self.operations.insert(operation.id, operation);
-    }
-
-    /// Forgets an operation.
-    pub fn remove_operation(&mut self, id: &Uuid) {
-        if let Some(old) = self.operations.remove(id)
-            && let Some(key) = &old.request_id
-            && self.by_request.get(key) == Some(id)
-        {
-            self.by_request.remove(key);
-        }
-    }
-
-    fn index(&mut self, tenant: &Tenant) {
-        let place = &tenant.placement;
-        let index = self.by_host.entry(place.host.clone()).or_default();
-        index.tenants.insert(tenant.name.clone());
-        index.disk_bytes = index.disk_bytes.saturating_add(tenant.size.disk_bytes);
-        index.ports.insert(place.http_port);
-        index.ports.insert(place.websocket_port);
-        index.subnets.insert(place.subnet.network().to_bits());
-        if tenant.reserves_compute() {
-            index.memory_bytes = index.memory_bytes.saturating_add(tenant.size.memory_bytes);
-            index.cpu_millis = index.cpu_millis.saturating_add(u64::from(tenant.size.cpu_millis));
-            if tenant.activated_at.is_none() {
-                index.settling.insert(tenant.name.clone());
-            }
-        }
-        for domain in &tenant.spec.domains {
-            self.by_domain.insert(domain.as_str().to_owned(), tenant.name.clone());
-        }
-    }
-
-    fn unindex(&mut self, tenant: &Tenant) {
-        let place = &tenant.placement;
-        if let Some(index) = self.by_host.get_mut(&place.host) {
-            index.tenants.remove(&tenant.name);
-            index.settling.remove(&tenant.name);
-            index.disk_bytes = index.disk_bytes.saturating_sub(tenant.size.disk_bytes);
-            index.ports.remove(&place.http_port);
-            index.ports.remove(&place.websocket_port);
-            index.subnets.remove(&place.subnet.network().to_bits());
-            if tenant.reserves_compute() {
-                index.memory_bytes = index.memory_bytes.saturating_sub(tenant.size.memory_bytes);
-                index.cpu_millis = index.cpu_millis.saturating_sub(u64::from(tenant.size.cpu_millis));
-            }
-            if index.tenants.is_empty() {
-                self.by_host.remove(&place.host);
-            }
-        }
-        for domain in &tenant.spec.domains {
-            if self.by_domain.get(domain.as_str()) == Some(&tenant.name) {
-                self.by_domain.remove(domain.as_str());
-            }
         }
     }
 }

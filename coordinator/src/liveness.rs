@@ -29,7 +29,19 @@ pub fn judge(
     now: UnixMs,
     settings: &Liveness,
 ) -> (HostState, i64) {
-    let Some((host, at)) = observed.and_then(|h| Some((h, h.reported_at?))) else {
+    let docker_works = observed.is_none_or(|host| host.docker_error.is_empty());
+    judge_silence(observed.and_then(|host| host.reported_at), docker_works, started_at, now, settings)
+}
+
+/// As [`judge`], from the two facts that matter.
+pub fn judge_silence(
+    reported_at: Option<UnixMs>,
+    docker_works: bool,
+    started_at: UnixMs,
+    now: UnixMs,
+    settings: &Liveness,
+) -> (HostState, i64) {
+    let Some(at) = reported_at else {
         let silence = (now - started_at).max(0);
         return (if silence >= settings.lost_ms { HostState::Lost } else { HostState::Unknown }, silence);
     };
@@ -38,7 +50,7 @@ pub fn judge(
         HostState::Lost
     } else if silence >= settings.suspect_ms {
         HostState::Suspect
-    } else if !host.docker_error.is_empty() {
+    } else if !docker_works {
         HostState::Degraded
     } else {
         HostState::Ready

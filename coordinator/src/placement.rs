@@ -2,27 +2,29 @@
 //!
 //! Hosts are kept ranked by load, so a choice looks at the least loaded first and stops after [`CANDIDATES`] that fit:
 //! its cost does not grow with the fleet. [`explain`] looks at all of them.
-//! Not here: remembering the choice (change).
+//! Not here: what one host has to offer (room), its networks and ports (slot), remembering the choice (change).
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+mod room;
+mod slot;
 
-use imbl::{OrdMap, OrdSet};
-use ipnet::Ipv4Net;
+use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
+
+use imbl::OrdMap;
 use isyone_proto::{
     ids::HostName,
     plan::UnixMs,
     spec::{LabelKey, LabelValue, Size},
 };
 
-use crate::{
-    fleet::{Fleet, Host, HostIndex},
-    liveness::{self, HostState},
-    observed::{HostObserved, Observed},
-    settings::{Network, Settings},
-};
+use self::room::Room;
+pub use self::slot::{Slot, allocate};
+use crate::{fleet::Fleet, observed::Observed, settings::Settings, state::State};
 
 /// How many hosts that fit are compared: the exact minimum in fleets up to this size, close to it in larger ones.
 pub const CANDIDATES: usize = 32;
+
+/// Hosts that do not fit are named up to here, with their reasons, and only counted beyond: an answer does not grow with the fleet.
+pub const MAX_NAMED: usize = 80;
 
 /// Loads within one step of the least count as equal, and the number of tenants decides: measurements are noisy. (Steps from
 /// zero would let noise decide for hosts that happen to lie at a step's edge.)
@@ -114,6 +116,26 @@ impl fmt::Display for Rejection {
     }
 }
 
+impl Rejection {
+    /// One word or two, for counting.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Cordoned => "cordoned",
+            Self::NoSuchHost => "no such host",
+            Self::NeverReported => "no report yet",
+            Self::Silent(_) => "silent",
+            Self::DockerDown(_) => "Docker down",
+            Self::PlanRefused(_) => "plan refused",
+            Self::OtherHostWanted(_) => "not asked for",
+            Self::Label(..) => "label",
+            Self::Memory(..) => "memory",
+            Self::Cpu(..) => "CPU",
+            Self::Disk(..) => "disk",
+            Self::NoNetwork => "network",
+        }
+    }
+}
+
 /// What is asked of a host.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -132,22 +154,18 @@ pub struct Judgement {
     pub host: HostName,
     /// Tenants placed there.
     pub tenants: u32,
-    /// Load after placing; of today when it does not fit and never reported.
+    /// Load after placing; none when it never reported.
     pub load: Load,
+    /// The network and ports it would get.
+    pub slot: Option<Slot>,
     /// Empty when it fits.
     pub rejections: Vec<Rejection>,
 }
 
 impl Judgement {
-    /// Its score among hosts of which the least loaded has `least`.
-    fn score(&self, least: u32) -> Score {
-        let load = self.load.permille();
-        Score {
-            load_step: load.saturating_sub(least) / LOAD_STEP_PERMILLE,
-            tenants: self.tenants,
-            load_permille: load,
-            host: self.host.clone(),
-        }
+    /// Whether the host could take the tenant.
+    pub fn fits(&self) -> bool {
+        self.rejections.is_empty()
     }
 }
 
@@ -156,21 +174,16 @@ impl Judgement {
 pub struct Decision {
     /// The winner.
     pub host: Option<HostName>,
+    /// Its network and ports there.
+    pub slot: Option<Slot>,
     /// One sentence.
     pub reason: String,
-    /// Who was looked at: those that fit, best first, then the others by name.
+    /// Who was looked at: those that fit, best first, then the others by name, at most [`MAX_NAMED`].
     pub hosts: Vec<Judgement>,
     /// How many were looked at.
     pub considered: usize,
     /// How many of them fit.
     pub fitting: usize,
-}
-
-/// Hosts in the order of their load, kept up to date by [`Ranking::refresh`].
-#[derive(Debug, Clone, Default)]
-pub struct Ranking {
-    order: OrdSet<Score>,
-    of: OrdMap<HostName, Score>,
 }
 
 /// The values that a judgement is made of.
@@ -188,233 +201,176 @@ pub struct View<'a> {
     pub settings: &'a Settings,
 }
 
+/// Hosts that could take a tenant at all, in the order of their load, kept up to date by [`Ranking::refresh`]. Those that are closed,
+/// silent or without Docker are not in it: however many there are, nobody looks at them.
+#[derive(Debug, Clone, Default)]
+pub struct Ranking {
+    order: OrdMap<Score, Arc<Room>>,
+    of: OrdMap<HostName, Score>,
+}
+
 impl Ranking {
-    /// Brings one host up to date after a change of its tenants or a report.
-    pub fn refresh(&mut self, fleet: &Fleet, observed: &Observed, settings: &Settings, host: &HostName) {
-        if let Some(old) = self.of.remove(host) {
-            self.order.remove(&old);
+    /// The host's entry after a change of its tenants, a report, or the passing of time.
+    fn entry(view: View<'_>, host: &HostName, now: UnixMs) -> Option<(Score, Room)> {
+        let room = Room::of(view, host).filter(|room| room.is_open(view, now))?;
+        let nothing = Size { memory_bytes: 0, cpu_millis: 0, disk_bytes: 0, workers: 0 };
+        let load = room.load(view.settings, nothing).permille();
+        let score = Score {
+            load_step: load / LOAD_STEP_PERMILLE,
+            tenants: room.tenants,
+            load_permille: load,
+            host: host.clone(),
+        };
+        Some((score, room))
+    }
+
+    /// Brings one host up to date.
+    pub(crate) fn refresh(state: &mut State, settings: &Settings, host: &HostName, now: UnixMs) {
+        let entry = Self::entry(state.view(settings), host, now);
+        let ranking = &mut state.ranking;
+        let before = match &entry {
+            Some((score, _)) => ranking.of.insert(host.clone(), score.clone()),
+            None => ranking.of.remove(host),
+        };
+        if let Some(before) = before.filter(|before| entry.as_ref().is_none_or(|(score, _)| score != before)) {
+            ranking.order.remove(&before);
         }
-        // Never reported: not ranked, so it can never be the least loaded.
-        let Some(seen) = observed.hosts.get(host).filter(|h| h.reported_at.is_some()) else { return };
-        if !fleet.hosts.contains_key(host) {
-            return;
-        }
-        let index = fleet.by_host.get(host);
-        let load = load(fleet, index, seen, settings, None).permille();
-        let tenants = index.map_or(0, |i| count(i.tenants.len()));
-        let score =
-            Score { load_step: load / LOAD_STEP_PERMILLE, tenants, load_permille: load, host: host.clone() };
-        self.of.insert(host.clone(), score.clone());
-        self.order.insert(score);
-    }
-}
-
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-fn permille(part: u64, whole: u64) -> u32 {
-    if whole == 0 {
-        return 1000;
-    }
-    u32::try_from((u128::from(part) * 1000 / u128::from(whole)).min(10_000)).unwrap_or(10_000)
-}
-
-/// Bytes in use as far as placement is concerned: reserved, or really used plus what is promised and not visible yet.
-fn effective(reserved: u64, used: u64, promised: u64) -> u64 {
-    reserved.max(used.saturating_add(promised))
-}
-
-struct Effective {
-    memory_bytes: u64,
-    cpu_millis: u64,
-    disk_bytes: u64,
-}
-
-fn effective_use(
-    fleet: &Fleet,
-    index: Option<&HostIndex>,
-    seen: &HostObserved,
-    settings: &Settings,
-) -> Effective {
-    let empty = HostIndex::default();
-    let index = index.unwrap_or(&empty);
-    let (mut memory_promised, mut disk_promised) = (0u64, 0u64);
-    for tenant in index.settling.iter().filter_map(|name| fleet.tenants.get(name)) {
-        memory_promised = memory_promised.saturating_add(tenant.size.memory_bytes);
-        disk_promised = disk_promised.saturating_add(tenant.size.disk_bytes);
-    }
-    let resources = &seen.resources;
-    let memory_used = resources.memory_total_bytes.saturating_sub(resources.memory_available_bytes);
-    let disk_used = resources.disk_total_bytes.saturating_sub(resources.disk_available_bytes);
-    let cpu_reserved =
-        index.cpu_millis.saturating_mul(1000) / u64::from(settings.placement.cpu_overcommit_permille.max(1));
-    let cpu_used = u64::from(seen.cpu_average_permille) * u64::from(resources.cpus);
-    Effective {
-        memory_bytes: effective(index.memory_bytes, memory_used, memory_promised),
-        cpu_millis: cpu_reserved.max(cpu_used),
-        disk_bytes: effective(index.disk_bytes, disk_used, disk_promised),
-    }
-}
-
-/// Load of a host, with `extra` placed there in addition.
-fn load(
-    fleet: &Fleet,
-    index: Option<&HostIndex>,
-    seen: &HostObserved,
-    settings: &Settings,
-    extra: Option<Size>,
-) -> Load {
-    let used = effective_use(fleet, index, seen, settings);
-    let extra = extra.unwrap_or(Size { memory_bytes: 0, cpu_millis: 0, disk_bytes: 0, workers: 0 });
-    let extra_cpu =
-        u64::from(extra.cpu_millis) * 1000 / u64::from(settings.placement.cpu_overcommit_permille.max(1));
-    let resources = &seen.resources;
-    Load {
-        memory_permille: permille(
-            used.memory_bytes.saturating_add(extra.memory_bytes),
-            resources.memory_total_bytes,
-        ),
-        cpu_permille: permille(used.cpu_millis.saturating_add(extra_cpu), u64::from(resources.cpus) * 1000),
-        disk_permille: permille(used.disk_bytes.saturating_add(extra.disk_bytes), resources.disk_total_bytes),
-    }
-}
-
-/// Judges one host for one request.
-pub fn judge(view: View<'_>, request: Request<'_>, host: &Host, now: UnixMs) -> Judgement {
-    let seen = view.observed.hosts.get(&host.name).map(Arc::as_ref);
-    let index = view.fleet.by_host.get(&host.name);
-    let mut rejections = Vec::new();
-    if let Some(wanted) = request.host.filter(|wanted| **wanted != host.name) {
-        rejections.push(Rejection::OtherHostWanted(wanted.clone()));
-    }
-    if host.cordoned {
-        rejections.push(Rejection::Cordoned);
-    }
-    let (state, silence_ms) = liveness::judge(seen, view.started_at, now, &view.settings.liveness);
-    let reported = seen.is_some_and(|s| s.reported_at.is_some());
-    match state {
-        HostState::Ready => {}
-        HostState::Degraded => {
-            rejections.push(Rejection::DockerDown(seen.map(|s| s.docker_error.clone()).unwrap_or_default()))
-        }
-        _ if !reported => rejections.push(Rejection::NeverReported),
-        _ => rejections.push(Rejection::Silent(silence_ms / 1000)),
-    }
-    for (key, value) in request.labels {
-        if host.labels.get(key) != Some(value) {
-            rejections.push(Rejection::Label(key.clone(), value.clone()));
+        if let Some((score, room)) = entry {
+            ranking.order.insert(score, Arc::new(room));
         }
     }
-    if let Some(seen) = seen.filter(|_| reported) {
-        if !seen.plan_error.is_empty() {
-            rejections.push(Rejection::PlanRefused(seen.plan_error.clone()));
-        }
-        rejections.extend(lacks(view, request.size, index, seen));
+
+    /// How many hosts are open.
+    pub fn len(&self) -> usize {
+        self.order.len()
     }
-    let load = seen
-        .filter(|_| reported)
-        .map(|s| load(view.fleet, index, s, view.settings, Some(request.size)))
-        .unwrap_or_default();
-    Judgement {
-        host: host.name.clone(),
-        tenants: index.map_or(0, |i| count(i.tenants.len())),
-        load,
-        rejections,
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Whether every entry is what it would be if it were made now. For tests.
+    #[cfg(test)]
+    pub(crate) fn is_true(&self, view: View<'_>, now: UnixMs) -> bool {
+        let fresh = view.fleet.hosts.keys().filter_map(|host| Self::entry(view, host, now));
+        let fresh: Vec<_> = fresh.map(|(score, room)| (score, Arc::new(room))).collect();
+        let order: OrdMap<_, _> = fresh.iter().cloned().collect();
+        let of: OrdMap<_, _> = fresh.into_iter().map(|(score, _)| (score.host.clone(), score)).collect();
+        self.order == order && self.of == of
     }
 }
 
-/// Resources that are not enough.
-fn lacks(view: View<'_>, size: Size, index: Option<&HostIndex>, seen: &HostObserved) -> Vec<Rejection> {
-    let settings = &view.settings.placement;
-    let used = effective_use(view.fleet, index, seen, view.settings);
-    let resources = &seen.resources;
-    let mut missing = Vec::new();
-    let memory = resources
-        .memory_total_bytes
-        .saturating_sub(settings.memory_reserve_bytes)
-        .saturating_sub(used.memory_bytes);
-    if size.memory_bytes > memory {
-        missing.push(Rejection::Memory(size.memory_bytes, memory));
-    }
-    let cpu_capacity = u64::from(resources.cpus) * u64::from(settings.cpu_overcommit_permille);
-    let cpu = cpu_capacity.saturating_sub(index.map_or(0, |i| i.cpu_millis));
-    if u64::from(size.cpu_millis) > cpu {
-        missing.push(Rejection::Cpu(size.cpu_millis.into(), cpu));
-    }
-    let disk = resources
-        .disk_total_bytes
-        .saturating_sub(settings.disk_reserve_bytes)
-        .saturating_sub(used.disk_bytes);
-    if size.disk_bytes > disk {
-        missing.push(Rejection::Disk(size.disk_bytes, disk));
-    }
-    if allocate(index, &view.settings.network, &seen.hello.networks).is_none() {
-        missing.push(Rejection::NoNetwork);
-    }
-    missing
-}
-
-/// The host for a request. Looks at the least loaded first; when none fits, the decision holds every host's reasons.
+/// Looks at the least loaded first. A request for one host is judged by that host alone; when none fits, the decision counts all reasons and
+/// names [`MAX_NAMED`] hosts with theirs.
 pub fn choose(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
-    if request.host.is_some() {
-        return explain(view, request, now);
+    if let Some(wanted) = request.host {
+        let judgement = judge(view, request, wanted, now);
+        let (fitting, rejected) = if judgement.fits() { (vec![judgement], vec![]) } else { (vec![], vec![judgement]) };
+        return decide(fitting, Rejected::named(rejected), 1);
     }
     let mut fitting = Vec::with_capacity(CANDIDATES);
     let mut considered = 0;
-    for score in &view.ranking.order {
-        let Some(host) = view.fleet.hosts.get(&score.host) else { continue };
+    for room in view.ranking.order.values() {
         considered += 1;
-        let judgement = judge(view, request, host, now);
-        if judgement.rejections.is_empty() {
+        let judgement = room.judge(view, request, now);
+        if judgement.fits() {
             fitting.push(judgement);
             if fitting.len() == CANDIDATES {
-                break;
+                return decide(fitting, Rejected::default(), considered);
             }
         }
     }
     if fitting.is_empty() {
         return explain(view, request, now);
     }
-    decide(fitting, Vec::new(), considered)
+    decide(fitting, Rejected::default(), view.fleet.hosts.len())
 }
 
-/// As [`choose`], with every host judged.
-pub fn explain(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
-    let judged = view.fleet.hosts.values().map(|host| judge(view, request, host, now));
-    let (fitting, mut rejected): (Vec<_>, Vec<_>) = judged.partition(|j| j.rejections.is_empty());
-    if let Some(wanted) = request.host.filter(|name| !view.fleet.hosts.contains_key(*name)) {
-        rejected.push(Judgement {
-            host: wanted.clone(),
+/// One host's judgement, whatever else there is.
+pub fn judge(view: View<'_>, request: Request<'_>, host: &HostName, now: UnixMs) -> Judgement {
+    match Room::of(view, host) {
+        Some(room) => room.judge(view, request, now),
+        None => Judgement {
+            host: host.clone(),
             tenants: 0,
             load: Load::default(),
+            slot: None,
             rejections: vec![Rejection::NoSuchHost],
-        });
+        },
     }
-    let considered = fitting.len() + rejected.len();
+}
+
+/// As [`choose`], with every host judged, and the best that fit all named.
+pub fn explain(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
+    let (mut fitting, mut rejected) = (Vec::new(), Rejected::default());
+    let missing = request.host.filter(|name| !view.fleet.hosts.contains_key(*name));
+    for host in view.fleet.hosts.keys().chain(missing) {
+        // A ranked host's room is there already.
+        let ranked = view.ranking.of.get(host).and_then(|score| view.ranking.order.get(score));
+        let judgement = match ranked {
+            Some(room) => room.judge(view, request, now),
+            None => judge(view, request, host, now),
+        };
+        if judgement.fits() {
+            fitting.push(judgement);
+        } else {
+            rejected.add(judgement);
+        }
+    }
+    let considered = fitting.len() + rejected.count;
     decide(fitting, rejected, considered)
 }
 
-fn decide(mut fitting: Vec<Judgement>, mut rejected: Vec<Judgement>, considered: usize) -> Decision {
+/// Hosts that do not fit: all counted by reason, some named.
+#[derive(Debug, Default)]
+struct Rejected {
+    named: Vec<Judgement>,
+    count: usize,
+    reasons: BTreeMap<&'static str, usize>,
+}
+
+impl Rejected {
+    fn named(judgements: Vec<Judgement>) -> Self {
+        let mut rejected = Self::default();
+        judgements.into_iter().for_each(|judgement| rejected.add(judgement));
+        rejected
+    }
+
+    fn add(&mut self, judgement: Judgement) {
+        self.count += 1;
+        for rejection in &judgement.rejections {
+            *self.reasons.entry(rejection.word()).or_default() += 1;
+        }
+        if self.named.len() < MAX_NAMED {
+            self.named.push(judgement);
+        }
+    }
+
+    /// `memory 9, cordoned 1`: the most frequent first.
+    fn words(&self) -> String {
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|(word, count)| (Reverse(**count), **word));
+        reasons.iter().map(|(word, count)| format!("{word} {count}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn decide(mut fitting: Vec<Judgement>, rejected: Rejected, considered: usize) -> Decision {
     let least = fitting.iter().map(|j| j.load.permille()).min().unwrap_or(0);
-    fitting.sort_by_key(|j| j.score(least));
-    rejected.sort_by(|a, b| a.host.cmp(&b.host));
+    let step = |j: &Judgement| j.load.permille().saturating_sub(least) / LOAD_STEP_PERMILLE;
+    // The order of `Score`, without making one for each comparison.
+    let key = |j: &Judgement| (step(j), j.tenants, j.load.permille());
+    fitting.sort_unstable_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.host.cmp(&b.host)));
     let percent = |j: &Judgement| j.load.permille().div_ceil(10);
     let reason = match (&fitting[..], considered) {
         ([], 0) => "the fleet has no hosts: add one with `isyctl host token`".to_owned(),
-        ([], n) => format!("none of {n} hosts fits"),
+        ([], n) => format!("none of {n} hosts fits ({})", rejected.words()),
         ([only], n) => {
             format!("{}: the only one of {n} hosts that fits ({} % loaded)", only.host, percent(only))
         }
         ([best, second, ..], n) => {
-            let (a, b) = (best.score(least), second.score(least));
-            let why = if a.load_step != b.load_step {
-                "least loaded"
-            } else if a.tenants != b.tenants {
-                "fewest tenants among equally loaded"
-            } else {
-                "least loaded"
-            };
+            let fewest = step(best) == step(second) && best.tenants != second.tenants;
+            let why = if fewest { "fewest tenants among equally loaded" } else { "least loaded" };
             format!(
                 "{}: {why} of {} hosts that fit out of {n} ({} %, {} tenants; next {} with {} %, {} tenants)",
                 best.host,
@@ -428,43 +384,10 @@ fn decide(mut fitting: Vec<Judgement>, mut rejected: Vec<Judgement>, considered:
         }
     };
     let count = fitting.len();
-    let host = fitting.first().map(|j| j.host.clone());
-    fitting.append(&mut rejected);
-    Decision { host, reason, hosts: fitting, considered, fitting: count }
-}
-
-/// A free network and pair of ports on a host: slot `i` is the i-th network and the i-th pair. The slot after the highest
-/// used one is tried first, so that addresses of deleted tenants are not reused soon; then the lowest gap.
-pub fn allocate(
-    index: Option<&HostIndex>,
-    network: &Network,
-    avoid: &[Ipv4Net],
-) -> Option<(Ipv4Net, u16, u16)> {
-    let base = network.tenant_range.network().to_bits();
-    let prefix = network.subnet_prefix;
-    let networks = 1u64 << prefix.saturating_sub(network.tenant_range.prefix_len()).min(31);
-    let pairs = (u64::from(network.last_port) + 1).saturating_sub(network.first_port.into()) / 2;
-    let slots = u32::try_from(networks.min(pairs)).ok()?;
-    let step = 1u32.checked_shl(32 - u32::from(prefix))?;
-    let used = |i: u32| -> Option<(Ipv4Net, u16, u16)> {
-        let subnet =
-            Ipv4Net::new(std::net::Ipv4Addr::from_bits(base.checked_add(i.checked_mul(step)?)?), prefix)
-                .ok()?;
-        let http = u16::try_from(u32::from(network.first_port) + 2 * i).ok()?;
-        let websocket = http.checked_add(1)?;
-        let taken = index.is_some_and(|x| {
-            x.subnets.contains(&subnet.network().to_bits())
-                || x.ports.contains(&http)
-                || x.ports.contains(&websocket)
-        });
-        let overlaps = avoid.iter().any(|n| n.contains(&subnet) || subnet.contains(n));
-        (!taken && !overlaps).then_some((subnet, http, websocket))
-    };
-    let highest = index
-        .and_then(|x| x.subnets.get_max().copied())
-        .and_then(|top| top.checked_sub(base))
-        .map_or(0, |d| d / step + 1);
-    (highest.min(slots)..slots).chain(0..highest.min(slots)).find_map(used)
+    let best = fitting.first();
+    let (host, slot) = (best.map(|j| j.host.clone()), best.and_then(|j| j.slot));
+    fitting.extend(rejected.named);
+    Decision { host, slot, reason, hosts: fitting, considered, fitting: count }
 }
 
 #[cfg(test)]

@@ -49,8 +49,8 @@ impl State {
         }
     }
 
-    /// Brings the ranking of one host up to date.
-    pub fn refresh(&mut self, settings: &Settings, host: &HostName) {
-        self.ranking.refresh(&self.fleet, &self.observed, settings, host);
+    /// Brings the ranking of one host up to date, as of `now`.
+    pub fn refresh(&mut self, settings: &Settings, host: &HostName, now: UnixMs) {
+        Ranking::refresh(self, settings, host, now);
     }
 }

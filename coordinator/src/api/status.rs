@@ -126,10 +126,12 @@ mod tests {
             host: "h1".parse().unwrap(),
             tenants: 3,
             load: Load::default(),
+            slot: None,
             rejections: vec![Rejection::Cordoned],
         };
         let decision = Decision {
             host: None,
+            slot: None,
             reason: "none of 1 hosts fits".into(),
             hosts: vec![judgement],
             considered: 1,

@@ -7,7 +7,7 @@ use isyone_proto::ids::HostName;
 use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome};
 use crate::{
     fleet::{Certificate, Host, MAX_CERTIFICATES, Token},
-    observed::Hello,
+    observed::{Hello, HostObserved},
     store::{Kind, Record, Write},
 };
 
@@ -135,7 +135,8 @@ impl Edit<'_> {
         self.effects.writes.push(Write::Delete(Kind::Host, name.to_string()));
         self.state.fleet.hosts.remove(name);
         self.state.observed.hosts.remove(name);
-        self.state.refresh(self.settings, name);
+        self.state.told.remove(name);
+        self.state.refresh(self.settings, name, self.stamp.now);
         self.effects.touched_hosts.insert(name.clone());
         self.event(
             "host.removed",
@@ -159,7 +160,7 @@ impl Edit<'_> {
         seen.hello = hello;
         seen.accepted_generation = accepted_generation;
         seen.plan_error = String::new();
-        self.state.observed.hosts.insert(name.clone(), Arc::new(seen));
+        self.observe_host(name, seen);
         // A host that remembers a newer plan than we do: our store was set back. Go past it, so that it listens again.
         if accepted_generation > host.plan_generation {
             let generation = accepted_generation + 1;
@@ -188,7 +189,13 @@ impl Edit<'_> {
             self.event("host.plan_refused", None, Some(name), None, error.clone());
         }
         seen.plan_error = error;
-        self.state.observed.hosts.insert(name.clone(), Arc::new(seen));
+        self.observe_host(name, seen);
         Ok(Outcome::Done)
+    }
+
+    /// Remembers what a host says of itself, and ranks it by that.
+    pub(super) fn observe_host(&mut self, name: &HostName, seen: HostObserved) {
+        self.state.observed.hosts.insert(name.clone(), Arc::new(seen));
+        self.state.refresh(self.settings, name, self.stamp.now);
     }
 }

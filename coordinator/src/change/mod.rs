@@ -8,6 +8,8 @@ mod command;
 mod error;
 mod hosts;
 mod operators;
+#[cfg(test)]
+mod properties;
 mod report;
 mod tenants;
 #[cfg(test)]
@@ -110,7 +112,7 @@ impl Edit<'_> {
         let tenant = Arc::new(tenant);
         self.effects.writes.push(Write::Put(Record::of(Kind::Tenant, tenant.name.as_str(), &*tenant)));
         self.state.fleet.put_tenant(tenant.clone());
-        self.state.refresh(self.settings, &host);
+        // Ranks the host anew, too.
         self.touch_host(&host);
         tenant
     }
@@ -136,7 +138,7 @@ impl Edit<'_> {
         let host = Arc::new(host);
         self.effects.writes.push(Write::Put(Record::of(Kind::Host, host.name.as_str(), &*host)));
         self.state.fleet.hosts.insert(host.name.clone(), host.clone());
-        self.state.refresh(self.settings, &host.name);
+        self.state.refresh(self.settings, &host.name, self.stamp.now);
         host
     }
 
@@ -202,10 +204,8 @@ impl Edit<'_> {
 
     fn forget_old_operations(&mut self) {
         while self.state.fleet.operations.len() >= MAX_OPERATIONS {
-            let Some(id) = self.state.fleet.operations.values().find(|o| o.state.is_final()).map(|o| o.id)
-            else {
-                return;
-            };
+            // Those under way are not forgotten; there is at most one for each tenant.
+            let Some(id) = self.state.fleet.ended.get_min().copied() else { return };
             self.state.fleet.remove_operation(&id);
             self.effects.writes.push(Write::Delete(Kind::Operation, id.to_string()));
         }

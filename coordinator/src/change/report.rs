@@ -15,11 +15,10 @@ impl Edit<'_> {
         self.host(host)?;
         let mut seen = self.state.observed.hosts.get(host).map(|h| (**h).clone()).unwrap_or_default();
         seen.take(report.resources, &report.docker_error, self.stamp.now);
-        self.state.observed.hosts.insert(host.clone(), Arc::new(seen));
+        self.observe_host(host, seen);
         for tenant in report.tenants {
             self.tenant_report(host, tenant);
         }
-        self.state.refresh(self.settings, host);
         Ok(Outcome::Done)
     }
 

@@ -110,26 +110,22 @@ impl Edit<'_> {
         } else {
             placement::choose(view, request, now)
         };
-        let refuse = |decision: Decision| {
-            if create.dry_run {
-                Ok(Outcome::NoHost(Box::new(decision)))
+        // A host without a free network or ports does not fit.
+        let (Some(host), Some(slot)) = (decision.host.clone(), decision.slot) else {
+            let decision = Box::new(decision);
+            return if create.dry_run {
+                Ok(Outcome::NoHost(decision))
             } else {
-                Err(ChangeError::NoHostFits { name: create.name.clone(), decision: Box::new(decision) })
-            }
+                Err(ChangeError::NoHostFits { name: create.name, decision })
+            };
         };
-        let Some(host) = decision.host.clone() else { return refuse(decision) };
-        let avoid =
-            self.state.observed.hosts.get(&host).map(|h| h.hello.networks.clone()).unwrap_or_default();
-        let slot = placement::allocate(self.state.fleet.by_host.get(&host), &self.settings.network, &avoid);
-        // The judgement has looked at the same ranges: a host without a free slot does not fit.
-        let Some((subnet, http_port, websocket_port)) = slot else { return refuse(decision) };
         let reason = decision.reason.clone();
         let placement = TenantPlacement {
             host,
             epoch: 1,
-            subnet,
-            http_port,
-            websocket_port,
+            subnet: slot.subnet,
+            http_port: slot.http_port,
+            websocket_port: slot.websocket_port,
             reason: reason.clone(),
             at: now,
         };
@@ -411,15 +407,14 @@ impl Edit<'_> {
     fn check_room(&self, tenant: &Tenant, more: Size) -> Result<(), ChangeError> {
         let labels = std::collections::BTreeMap::new();
         let request = Request { size: more, host: Some(&tenant.placement.host), labels: &labels };
-        let mut decision = placement::explain(self.state.view(self.settings), request, self.stamp.now);
+        let mut decision = placement::choose(self.state.view(self.settings), request, self.stamp.now);
         // It already has its network, and a cordon closes a host to new tenants only.
         for judgement in &mut decision.hosts {
             judgement
                 .rejections
                 .retain(|r| !matches!(r, placement::Rejection::Cordoned | placement::Rejection::NoNetwork));
         }
-        let fits = decision.hosts.iter().any(|j| j.host == tenant.placement.host && j.rejections.is_empty());
-        if fits {
+        if decision.hosts.iter().any(placement::Judgement::fits) {
             Ok(())
         } else {
             Err(ChangeError::NoHostFits { name: tenant.name.clone(), decision: Box::new(decision) })
@@ -459,6 +454,7 @@ fn found(tenant: Arc<Tenant>, operation: Option<Arc<crate::fleet::Operation>>) -
 fn stayed(tenant: &Tenant) -> Decision {
     Decision {
         host: Some(tenant.placement.host.clone()),
+        slot: None,
         reason: tenant.placement.reason.clone(),
         hosts: Vec::new(),
         considered: 0,

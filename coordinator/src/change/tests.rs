@@ -61,7 +61,7 @@ fn trap_a_host_without_a_report_is_not_the_least_loaded() {
     let h2 = bench.host("h2", resources(8, 32, 100));
     bench.state.observed.hosts.remove(&h2);
     let settings = bench.settings.clone();
-    bench.state.refresh(&settings, &h2);
+    bench.state.refresh(&settings, &h2, 0);
     let tenant = tenant_of(bench.create("alfa", "small").unwrap());
     assert_eq!(tenant.placement.host.as_str(), "h1");
     bench.now = 30_000; // h1 is silent now, too

@@ -40,6 +40,8 @@ impl Edit<'_> {
         }
         for (name, state, silence) in changed {
             let before = self.state.told.insert(name.clone(), state);
+            // A silent host is out of the ranking until it speaks again.
+            self.state.refresh(self.settings, &name, self.stamp.now);
             // The first judgement after a start is no news unless it is bad.
             if before.is_some() || matches!(state, HostState::Suspect | HostState::Lost | HostState::Degraded)
             {
@@ -72,17 +74,8 @@ impl Edit<'_> {
     /// Quarantines whose time is over: the host is asked to remove the volumes.
     fn end_quarantines(&mut self) {
         let now = self.stamp.now;
-        let due: Vec<TenantName> = self
-            .state
-            .fleet
-            .tenants
-            .values()
-            .filter(|t| {
-                t.desired == DesiredState::Quarantined && t.quarantine_until.is_some_and(|until| until <= now)
-            })
-            .take(MAX_PER_TICK)
-            .map(|t| t.name.clone())
-            .collect();
+        let ended = self.state.fleet.quarantines.iter().take_while(|(until, _)| *until <= now);
+        let due: Vec<TenantName> = ended.take(MAX_PER_TICK).map(|(_, name)| name.clone()).collect();
         for name in due {
             let Some(tenant) = self.state.fleet.tenants.get(&name) else { continue };
             let mut tenant = (**tenant).clone();

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::Ipv4Net;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    fleet::HostIndex,
     observed::Resources,
+    settings::Network,
     testing::{Bench, GIB, name, resources},
 };
 
@@ -84,10 +87,10 @@ proptest! {
             index.subnets.insert(base + slot * 16);
             index.ports.insert(u16::try_from(20_000 + 2 * slot).unwrap());
         }
-        match allocate(Some(&index), &network, &[avoided]) {
-            Some((subnet, http, websocket)) => {
+        match allocate(&index, &network, &[avoided]) {
+            Some(Slot { subnet, http_port, websocket_port }) => {
                 prop_assert!(!avoided.contains(&subnet) && !index.subnets.contains(&subnet.network().to_bits()));
-                prop_assert!(!index.ports.contains(&http) && websocket == http + 1);
+                prop_assert!(!index.ports.contains(&http_port) && websocket_port == http_port + 1);
             }
             None => prop_assert!((0..16).all(|slot| taken.contains(&slot) || slot == avoid)),
         }
@@ -119,7 +122,7 @@ fn every_rejection_says_why() {
             "h2: no such host",
         ]
     );
-    assert_eq!(decision.reason, "none of 2 hosts fits");
+    assert_eq!(decision.reason, "none of 2 hosts fits (CPU 1, cordoned 1, disk 1, label 1, memory 1, no such host 1, not asked for 1)");
 }
 
 #[test]
