@@ -1,8 +1,9 @@
 //! The time of a placement, and of a whole create as the core carries it out, in fleets of several sizes.
 //!
-//! No network and no disk: the pure part alone, in this process, with a snapshot taken as often as the writer takes one.
+//! No network and no disk: the pure part alone, in this process, with a snapshot taken as often as the writer takes one. Times are
+//! CPU time of the thread.
 
-use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use isyone_coordinator::{
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     Run,
     figures::{Report, Target, Unit},
+    process::thread_cpu,
     samples::Samples,
 };
 
@@ -117,12 +119,12 @@ fn placements(bench: &Bench) -> Result<f64> {
     let labels = BTreeMap::new();
     let request = Request { size: bench.settings.plans[&small], host: None, labels: &labels };
     let view = bench.state.view(&bench.settings);
-    let began = Instant::now();
+    let began = thread_cpu();
     for _ in 0..BATCH {
         let decision = black_box(placement::choose(view, black_box(request), bench.now));
         ensure!(decision.host.is_some() && decision.slot.is_some(), "no host fits");
     }
-    Ok(began.elapsed().as_secs_f64() / BATCH as f64)
+    Ok((thread_cpu() - began).as_secs_f64() / BATCH as f64)
 }
 
 /// Seconds for one create. The tenants are gone again afterwards: the fleet stays as it was.
@@ -135,14 +137,14 @@ fn creates(bench: &mut Bench, round: usize) -> Result<f64> {
         })
         .collect();
     let mut snapshot = before.clone();
-    let began = Instant::now();
+    let began = thread_cpu();
     for (n, creation) in creations.into_iter().enumerate() {
         bench.apply(creation).context("no room")?;
         if n % GROUP == GROUP - 1 {
             snapshot = bench.state.clone();
         }
     }
-    let took = began.elapsed().as_secs_f64() / BATCH as f64;
+    let took = (thread_cpu() - began).as_secs_f64() / BATCH as f64;
     drop(snapshot);
     bench.state = before;
     bench.effects = Default::default();
