@@ -68,7 +68,12 @@ impl EnrollmentService for Enrollment {
             host: host.clone(),
         };
         let command = Command::Enroll(Box::new(enroll));
-        match context.handle.submit(format!("host/{host}"), command).await.map_err(status::submit)? {
+        match context
+            .handle
+            .submit_patiently(format!("host/{host}"), command)
+            .await
+            .map_err(status::submit)?
+        {
             Outcome::Host(joined) => {
                 tracing::info!(%host, %advertise, agent = asked.agent_version.escape_debug().to_string(), "host joined");
                 Ok(Response::new(EnrollResponse {

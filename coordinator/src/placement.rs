@@ -232,7 +232,8 @@ impl Ranking {
             Some((score, _)) => ranking.of.insert(host.clone(), score.clone()),
             None => ranking.of.remove(host),
         };
-        if let Some(before) = before.filter(|before| entry.as_ref().is_none_or(|(score, _)| score != before)) {
+        if let Some(before) = before.filter(|before| entry.as_ref().is_none_or(|(score, _)| score != before))
+        {
             ranking.order.remove(&before);
         }
         if let Some((score, room)) = entry {
@@ -266,7 +267,8 @@ impl Ranking {
 pub fn choose(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
     if let Some(wanted) = request.host {
         let judgement = judge(view, request, wanted, now);
-        let (fitting, rejected) = if judgement.fits() { (vec![judgement], vec![]) } else { (vec![], vec![judgement]) };
+        let (fitting, rejected) =
+            if judgement.fits() { (vec![judgement], vec![]) } else { (vec![], vec![judgement]) };
         return decide(fitting, Rejected::named(rejected), 1);
     }
     let mut fitting = Vec::with_capacity(CANDIDATES);

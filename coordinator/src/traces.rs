@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     change::{Command, Outcome},
-    fleet::{Fleet, Operation, OperationState},
-    store::{Kind, Write},
+    fleet::{Operation, OperationState},
+    store::{Value, Write},
 };
 
 /// Traced operations that are remembered. More are under way only when hundreds are asked for at once; the oldest then lose their
@@ -54,19 +54,17 @@ impl Traces {
     }
 
     /// Ends the spans of operations that these writes have ended.
-    pub fn end(&self, fleet: &Fleet, writes: &[Write]) {
+    pub fn end(&self, writes: &[Write]) {
         let mut map = self.lock();
         if map.is_empty() {
             return;
         }
         for write in writes {
-            let Write::Put(record) = write else { continue };
-            if record.kind != Kind::Operation {
+            let Write::Put(Value::Operation(ended)) = write else { continue };
+            if !ended.state.is_final() {
                 continue;
             }
-            let Some(id) = record.id.parse().ok().filter(|id| map.contains_key(id)) else { continue };
-            let Some(ended) = fleet.operations.get(&id).filter(|o| o.state.is_final()) else { continue };
-            if let Some(span) = map.remove(&id) {
+            if let Some(span) = map.remove(&ended.id) {
                 span.record("state", word(ended.state));
                 if ended.state == OperationState::Failed {
                     span.record("otel.status_code", "ERROR");

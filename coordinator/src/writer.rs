@@ -1,8 +1,10 @@
-//! The single writer: takes commands one at a time from one bounded queue, applies them in groups, stores each group in one
-//! transaction, publishes a new snapshot, and only then answers.
+//! The single writer: takes commands one at a time from two bounded queues (agents' and operators'), carries them out in groups, stores
+//! each group in one transaction, publishes a new snapshot, and only then answers.
 //!
 //! There is no lock around the state and no second way to change it.
-//! Not here: what a command does (change).
+//! Not here: what a command does (change), how groups are made (groups), how many calls may wait (api/gate).
+
+mod groups;
 
 use std::{
     collections::BTreeMap,
@@ -17,23 +19,39 @@ use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+pub use self::groups::{GROUP, TICK};
+use self::groups::{Queues, Shared, Writer};
 
 use crate::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
     settings::Settings,
     state::State,
     store::{self, Store, StoreError},
-    timings::{Timings, observe, timed},
+    timings::Timings,
     traces::{self, Traces},
 };
 
-/// Commands that may wait. A full queue refuses operators at once and makes reports wait: neither is lost unheard.
-pub const QUEUE: usize = 4_096;
-/// Commands stored in one transaction at most: bounds the time of one commit.
-pub const GROUP: usize = 512;
-/// How often time passes for the core.
-pub const TICK: Duration = Duration::from_secs(1);
+/// Operators' commands that may wait: a quarter of a second's work for a fast disk. A full queue refuses at once.
+pub const OPERATOR_QUEUE: usize = 1_024;
+/// Agents' commands that may wait. Each agent waits for an answer before it says more, so a full queue only slows reports down: none is
+/// lost or refused.
+pub const AGENT_QUEUE: usize = 1_024;
+
+/// The shortest hint to whoever is refused for load.
+const RETRY_LEAST: Duration = Duration::from_millis(100);
+/// And the longest: an operator's program should not sleep through the end of a rush.
+const RETRY_MOST: Duration = Duration::from_secs(5);
+/// What one waiting command adds to it: a slow disk stores a thousand in a second.
+const RETRY_EACH: Duration = Duration::from_millis(1);
+
+/// When to try again, where so many wait already.
+pub fn retry_after(waiting: usize) -> Duration {
+    let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+    RETRY_EACH.saturating_mul(waiting).saturating_add(RETRY_LEAST).min(RETRY_MOST)
+}
 
 /// Time and chance, given to the writer from outside.
 pub trait Source: Send + 'static {
@@ -49,9 +67,9 @@ pub enum SubmitError {
     /// Refused; nothing changed.
     #[error(transparent)]
     Refused(#[from] ChangeError),
-    /// The queue is full; nothing changed. Try again.
+    /// The queue is full; nothing changed. Try again after this long.
     #[error("the coordinator is overloaded; try again in a moment")]
-    Overloaded,
+    Overloaded(Duration),
     /// The store failed; nothing changed.
     #[error("the change could not be stored, so it was not made: {0}")]
     NotStored(String),
@@ -108,7 +126,8 @@ impl HostSignals {
 /// What everybody else has of the writer.
 #[derive(Clone)]
 pub struct Handle {
-    queue: mpsc::Sender<Envelope>,
+    agents: mpsc::Sender<Envelope>,
+    operators: mpsc::Sender<Envelope>,
     snapshot: Arc<ArcSwap<State>>,
     changed: watch::Receiver<u64>,
     signals: Arc<HostSignals>,
@@ -127,22 +146,29 @@ impl Handle {
     /// Has a command carried out. Answers after it is stored. A full queue is an error at once: for operators.
     pub async fn submit(&self, actor: impl Into<String>, command: Command) -> Result<Outcome, SubmitError> {
         let (envelope, outcome) = Envelope::new(actor.into(), command);
-        self.queue.try_send(envelope).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
+        self.operators.try_send(envelope).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded(retry_after(OPERATOR_QUEUE)),
             mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
         })?;
         outcome.await.unwrap_or(Err(SubmitError::Stopping))
     }
 
-    /// As [`Handle::submit`], but waits for room in the queue: for agents, whose reports then slow down by themselves.
+    /// As [`Handle::submit`], but taken before operators' commands, and waits for room in the queue: for agents, whose reports then
+    /// slow down by themselves.
     pub async fn submit_patiently(
         &self,
         actor: impl Into<String>,
         command: Command,
     ) -> Result<Outcome, SubmitError> {
         let (envelope, outcome) = Envelope::new(actor.into(), command);
-        self.queue.send(envelope).await.map_err(|_| SubmitError::Stopping)?;
+        self.agents.send(envelope).await.map_err(|_| SubmitError::Stopping)?;
         outcome.await.unwrap_or(Err(SubmitError::Stopping))
+    }
+
+    /// What a command would answer, carried out on a copy of the newest snapshot: nothing is changed, nothing waits.
+    pub fn rehearse(&self, stamp: &Stamp, command: Command) -> Result<Outcome, SubmitError> {
+        let mut copy = (*self.snapshot()).clone();
+        Ok(change::apply(&mut copy, &self.settings, stamp, &mut Effects::default(), command)?)
     }
 
     /// The newest snapshot.
@@ -178,169 +204,54 @@ impl Handle {
     }
 }
 
-/// Loads the Fleet and starts the writer. It ends when `stop` is cancelled and the queue is drained.
+/// Loads the Fleet and starts the writer. It ends when `stop` is cancelled and the queues are drained.
 pub async fn start(
     mut store: Box<dyn Store>,
     settings: Arc<Settings>,
     mut source: impl Source,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
 ) -> Result<(Handle, JoinHandle<()>), StoreError> {
     let fleet = store::fleet(store.load().await?)?;
-    let state = State::new(fleet, source.now());
+    let mut state = State::new(fleet, source.now());
+    adopt(&mut state, &mut *store, &settings, &mut source).await?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.clone()));
-    let (queue, commands) = mpsc::channel(QUEUE);
-    let (publish, changed) = watch::channel(0);
-    let signals = Arc::new(HostSignals::default());
+    let (agents, from_agents) = mpsc::channel(AGENT_QUEUE);
+    let (operators, from_operators) = mpsc::channel(OPERATOR_QUEUE);
+    let (publish, changed) = watch::channel(state.version);
+    let (signals, timings, traces) = (Arc::<HostSignals>::default(), Timings::default(), Arc::default());
     let handle = Handle {
-        queue,
+        agents,
+        operators,
         snapshot: snapshot.clone(),
         changed,
         signals: signals.clone(),
         settings: settings.clone(),
-        timings: Timings::default(),
-        traces: Arc::default(),
+        timings: timings.clone(),
+        traces: Arc::clone(&traces),
     };
-    let mut writer = Writer {
-        state,
-        store,
-        settings,
-        source: Box::new(source),
-        snapshot,
-        publish,
-        signals,
-        timings: handle.timings.clone(),
-        traces: handle.traces.clone(),
-    };
-    // Before anybody asks: plans rendered from a changed configuration need a new generation.
-    let mut first = Effects::default();
-    let mut adopted = writer.state.clone();
-    let stamp = writer.stamp("coordinator".to_owned());
-    let outcome = change::apply(&mut adopted, &writer.settings, &stamp, &mut first, Command::AdoptSettings);
-    if outcome.is_ok() && !first.writes.is_empty() {
-        writer.store.commit(&first.writes).await?;
-        writer.state = adopted;
-        writer.publish(&first);
-    }
-    let task = tokio::spawn(async move { writer.run(commands, stop).await });
+    let shared = Shared { settings, snapshot, publish, signals, timings, traces };
+    let writer = Writer::new(state, store, Box::new(source), shared);
+    let queues = Queues { agents: from_agents, operators: from_operators };
+    let task = tokio::spawn(writer.run(queues, stop));
     Ok((handle, task))
 }
 
-struct Writer {
-    state: State,
-    store: Box<dyn Store>,
-    settings: Arc<Settings>,
-    source: Box<dyn Source>,
-    snapshot: Arc<ArcSwap<State>>,
-    publish: watch::Sender<u64>,
-    signals: Arc<HostSignals>,
-    timings: Timings,
-    traces: Arc<Traces>,
-}
-
-struct Answer {
-    to: oneshot::Sender<Result<Outcome, SubmitError>>,
-    result: Result<Outcome, ChangeError>,
-    span: Span,
-}
-
-impl Writer {
-    async fn run(
-        mut self,
-        mut commands: mpsc::Receiver<Envelope>,
-        stop: tokio_util::sync::CancellationToken,
-    ) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut group = Vec::with_capacity(GROUP);
-        loop {
-            tokio::select! {
-                n = commands.recv_many(&mut group, GROUP) => {
-                    if n == 0 {
-                        return;
-                    }
-                    self.carry_out(&mut group).await;
-                }
-                _ = ticks.tick() => {
-                    group.push(Envelope::new("coordinator".to_owned(), Command::Tick).0);
-                    self.carry_out(&mut group).await;
-                }
-                () = stop.cancelled(), if !commands.is_closed() => commands.close(),
-            }
-        }
+/// Before anybody asks: plans rendered from a changed configuration need a new generation.
+async fn adopt(
+    state: &mut State,
+    store: &mut dyn Store,
+    settings: &Settings,
+    source: &mut impl Source,
+) -> Result<(), StoreError> {
+    let mut effects = Effects::default();
+    let stamp = Stamp { now: source.now(), id: source.id(), actor: "coordinator".to_owned() };
+    let outcome = change::apply(state, settings, &stamp, &mut effects, Command::AdoptSettings);
+    // It cannot be refused.
+    if outcome.is_ok() && !effects.writes.is_empty() {
+        store.commit(&effects.writes).await?;
+        state.version += 1;
     }
-
-    fn stamp(&mut self, actor: String) -> Stamp {
-        Stamp { now: self.source.now(), id: self.source.id(), actor }
-    }
-
-    /// One group: apply all, store once, publish once, answer all.
-    async fn carry_out(&mut self, group: &mut Vec<Envelope>) {
-        let before = self.state.clone();
-        let mut effects = Effects::default();
-        let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
-        self.timings.group.observe(group.len() as f64);
-        for envelope in group.drain(..) {
-            observe(&self.timings.queue_wait, envelope.queued.elapsed());
-            drop(envelope.waiting);
-            let stamp = self.stamp(envelope.actor);
-            let (kept, writes) = (self.state.clone(), effects.writes.len());
-            let result = child_span!(&envelope.span, "apply").in_scope(|| {
-                timed(&self.timings.apply, || {
-                    change::apply(&mut self.state, &self.settings, &stamp, &mut effects, envelope.command)
-                })
-            });
-            if result.is_err() {
-                self.state = kept;
-                effects.writes.truncate(writes);
-            }
-            answers.push(Answer { to: envelope.answer, result, span: envelope.span });
-        }
-        if let Err(error) = self.commit(&effects, &answers).await {
-            tracing::error!(%error, commands = answers.len(), "commit failed; the changes are not made");
-            self.state = before;
-            for answer in answers {
-                let _ = answer.to.send(Err(SubmitError::NotStored(error.to_string())));
-            }
-            return;
-        }
-        for answer in &answers {
-            if let Ok(outcome) = &answer.result {
-                // Before anybody sees the snapshot: the plan that goes out next carries the operation's place.
-                self.traces.begin(&answer.span, outcome);
-            }
-        }
-        self.traces.end(&self.state.fleet, &effects.writes);
-        let snapshot = self.timings.snapshot.clone();
-        timed(&snapshot, || self.publish(&effects));
-        for answer in answers {
-            // Nobody waiting any more is no error: the change is made.
-            let _ = answer.to.send(answer.result.map_err(SubmitError::Refused));
-        }
-    }
-
-    async fn commit(&mut self, effects: &Effects, answers: &[Answer]) -> Result<(), StoreError> {
-        if effects.writes.is_empty() {
-            return Ok(());
-        }
-        let began = Instant::now();
-        // One commit is part of every trace that waits for it.
-        let (writes, group) = (effects.writes.len(), answers.len());
-        let spans: Vec<Span> =
-            answers.iter().map(|a| child_span!(&a.span, "commit", writes, group)).collect();
-        let committed = self.store.commit(&effects.writes).await;
-        drop(spans);
-        observe(&self.timings.commit, began.elapsed());
-        committed
-    }
-
-    fn publish(&mut self, effects: &Effects) {
-        self.state.version += 1;
-        self.snapshot.store(Arc::new(self.state.clone()));
-        for host in &effects.touched_hosts {
-            self.signals.wake(host);
-        }
-        let _ = self.publish.send(self.state.version);
-    }
+    Ok(())
 }
 
 #[cfg(test)]

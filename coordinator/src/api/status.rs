@@ -1,11 +1,15 @@
 //! The one table from the core's errors to gRPC: code, stable reason, details.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use isyone_proto::{error::status, pb::v1};
+use isyone_proto::{
+    error::{ERROR_DOMAIN, status},
+    pb::v1,
+};
 use prost::Message as _;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::wire;
 use crate::{change::ChangeError, pki::PkiError, secrets::SealError, writer::SubmitError};
@@ -21,10 +25,18 @@ fn plain(code: Code, reason: &str, error: impl ToString) -> Status {
 pub fn submit(error: SubmitError) -> Status {
     match error {
         SubmitError::Refused(error) => change(&error),
-        SubmitError::Overloaded => plain(Code::Unavailable, "OVERLOADED", error),
+        SubmitError::Overloaded(retry_after) => overloaded(error.to_string(), retry_after),
         SubmitError::NotStored(_) => plain(Code::Unavailable, "NOT_STORED", error),
         SubmitError::Stopping => plain(Code::Unavailable, "STOPPING", error),
     }
+}
+
+/// Refused for load: nothing was done, and doing it later may work. Carries `google.rpc.RetryInfo`, so that callers come back when
+/// there may be room, not at once.
+pub fn overloaded(message: String, retry_after: Duration) -> Status {
+    let mut details = ErrorDetails::with_error_info("OVERLOADED", ERROR_DOMAIN, HashMap::new());
+    details.set_retry_info(Some(retry_after));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 fn change(error: &ChangeError) -> Status {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Answers, Api, caller, now, page_size, request_id, spec, status, tenant_name, wire};
 use crate::{
-    change::{ChangeError, Command, CreateTenant, Outcome},
+    change::{ChangeError, Command, CreateTenant, Outcome, Stamp},
     fleet::Tenant,
     placement::{self, Decision, Request as PlacementRequest},
     state::State,
@@ -69,7 +69,14 @@ impl TenantService for Api {
             dry_run: asked.dry_run,
         };
         let command = Command::CreateTenant(Box::new(create));
-        let outcome = self.context.handle.submit(actor, command).await.map_err(status::submit)?;
+        let handle = &self.context.handle;
+        let outcome = if asked.dry_run {
+            // It looks at every host: not in the writer's time.
+            handle.rehearse(&Stamp { now: now(), id: Uuid::now_v7(), actor }, command)
+        } else {
+            handle.submit(actor, command).await
+        };
+        let outcome = outcome.map_err(status::submit)?;
         let state = self.state();
         Ok(Response::new(match outcome {
             Outcome::Tenant { tenant, operation, decision, existed } => v1::CreateTenantResponse {

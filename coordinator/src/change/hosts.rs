@@ -8,7 +8,7 @@ use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome};
 use crate::{
     fleet::{Certificate, Host, MAX_CERTIFICATES, Token},
     observed::{Hello, HostObserved},
-    store::{Kind, Record, Write},
+    store::{Kind, Value, Write},
 };
 
 impl Edit<'_> {
@@ -23,8 +23,9 @@ impl Edit<'_> {
     }
 
     fn put_token(&mut self, token: Token) {
-        self.effects.writes.push(Write::Put(Record::of(Kind::Token, &token.id, &token)));
-        self.state.fleet.tokens.insert(token.id.clone(), Arc::new(token));
+        let token = Arc::new(token);
+        self.effects.writes.push(Write::Put(Value::Token(token.clone())));
+        self.state.fleet.tokens.insert(token.id.clone(), token);
     }
 
     /// Uses a token up and adds the host, or lets it join again when the token names it.

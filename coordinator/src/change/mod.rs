@@ -32,7 +32,7 @@ use crate::{
     fleet::{Event, Host, Operation, OperationKind, OperationState, Step, Tenant},
     settings::Settings,
     state::State,
-    store::{Kind, Record, Write},
+    store::{Kind, Value, Write},
 };
 
 /// Ended operations that are remembered: a year of a busy small fleet, a few MB.
@@ -110,7 +110,7 @@ impl Edit<'_> {
     pub(crate) fn put_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
         let host = tenant.placement.host.clone();
         let tenant = Arc::new(tenant);
-        self.effects.writes.push(Write::Put(Record::of(Kind::Tenant, tenant.name.as_str(), &*tenant)));
+        self.effects.writes.push(Write::Put(Value::Tenant(tenant.clone())));
         self.state.fleet.put_tenant(tenant.clone());
         // Ranks the host anew, too.
         self.touch_host(&host);
@@ -136,7 +136,7 @@ impl Edit<'_> {
 
     pub(crate) fn put_host(&mut self, host: Host) -> Arc<Host> {
         let host = Arc::new(host);
-        self.effects.writes.push(Write::Put(Record::of(Kind::Host, host.name.as_str(), &*host)));
+        self.effects.writes.push(Write::Put(Value::Host(host.clone())));
         self.state.fleet.hosts.insert(host.name.clone(), host.clone());
         self.state.refresh(self.settings, &host.name, self.stamp.now);
         host
@@ -144,11 +144,7 @@ impl Edit<'_> {
 
     pub(crate) fn put_operation(&mut self, operation: Operation) -> Arc<Operation> {
         let operation = Arc::new(operation);
-        self.effects.writes.push(Write::Put(Record::of(
-            Kind::Operation,
-            &operation.id.to_string(),
-            &*operation,
-        )));
+        self.effects.writes.push(Write::Put(Value::Operation(operation.clone())));
         self.state.fleet.put_operation(operation.clone());
         operation
     }
@@ -275,7 +271,7 @@ impl Edit<'_> {
             for host in &hosts {
                 self.touch_host(host);
             }
-            self.effects.writes.push(Write::Put(Record::of(Kind::Meta, "plan_digest", &digest)));
+            self.effects.writes.push(Write::Put(Value::PlanDigest(digest.clone())));
             self.state.fleet.plan_digest = digest;
         }
         Ok(Outcome::Done)

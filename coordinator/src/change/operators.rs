@@ -7,7 +7,7 @@ use isyone_proto::{ids::ShortName, tls::OperatorRole};
 use super::{ChangeError, Edit, MAX_OPERATOR_CERTIFICATES, Outcome};
 use crate::{
     fleet::{Certificate, Operator},
-    store::{Kind, Record, Write},
+    store::{Value, Write},
 };
 
 impl Edit<'_> {
@@ -71,7 +71,7 @@ impl Edit<'_> {
 
     fn put_operator(&mut self, operator: Operator) -> Arc<Operator> {
         let operator = Arc::new(operator);
-        self.effects.writes.push(Write::Put(Record::of(Kind::Operator, operator.name.as_str(), &*operator)));
+        self.effects.writes.push(Write::Put(Value::Operator(operator.clone())));
         self.state.fleet.operators.insert(operator.name.clone(), operator.clone());
         operator
     }

@@ -74,12 +74,15 @@ fn command(bench: &mut Bench, step: Step) -> Option<Command> {
         Step::Suspend(t) => Command::SuspendTenant { name: tenant(t), request_id },
         Step::Resume(t) => Command::ResumeTenant { name: tenant(t), request_id },
         Step::Resize(t, p) => Command::ResizeTenant { name: tenant(t), plan: name(plan(p)), request_id },
-        Step::Cancel(t) => Command::CancelOperation { id: bench.state.fleet.tenants.get(&tenant(t))?.operation },
+        Step::Cancel(t) => {
+            Command::CancelOperation { id: bench.state.fleet.tenants.get(&tenant(t))?.operation }
+        }
         Step::Cordon(h, cordoned) => Command::CordonHost { host: host(h), cordoned },
         Step::Report(h, broken, used) => {
             let mut resources = resources(4, 16, 40);
             resources.memory_available_bytes -= used << 30;
-            let placed = bench.state.fleet.by_host.get(&host(h)).map(|i| i.tenants.clone()).unwrap_or_default();
+            let placed =
+                bench.state.fleet.by_host.get(&host(h)).map(|i| i.tenants.clone()).unwrap_or_default();
             let tenants = placed.iter().map(|t| bench.converged(t)).collect();
             let docker_error = if broken { "no daemon".to_owned() } else { String::new() };
             let report = Report { resources, docker_error, tenants, complete: true };

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     fleet::OperationState,
     observed::{Progress, Resources},
-    store::{Contents, memory::MemoryStore},
+    store::{Contents, Record, memory::MemoryStore},
     testing::{Bench, name, resources},
     views,
 };

@@ -5,11 +5,7 @@
 
 use std::sync::Arc;
 
-use isyone_proto::{
-    ids::HostName,
-    plan::UnixMs,
-    spec::Size,
-};
+use isyone_proto::{ids::HostName, plan::UnixMs, spec::Size};
 
 use super::{
     Judgement, Load, Rejection, Request, View,
@@ -56,7 +52,9 @@ fn count(n: usize) -> u32 {
 
 fn permille(part: u64, whole: u64) -> u32 {
     // Sums of bytes are far from where this would overflow; what does saturates.
-    part.saturating_mul(1000).checked_div(whole).map_or(1000, |p| u32::try_from(p.min(10_000)).unwrap_or(10_000))
+    part.saturating_mul(1000)
+        .checked_div(whole)
+        .map_or(1000, |p| u32::try_from(p.min(10_000)).unwrap_or(10_000))
 }
 
 /// In use as far as placement is concerned: reserved, or really used plus what is promised and not visible yet.
@@ -126,11 +124,7 @@ impl Room {
         let (used, total) = (&self.used, &self.total);
         Load {
             memory_permille: part(used.memory_bytes, extra.memory_bytes, total.memory_bytes),
-            cpu_permille: part(
-                used.cpu_millis,
-                weighed(extra.cpu_millis.into(), settings),
-                total.cpu_millis,
-            ),
+            cpu_permille: part(used.cpu_millis, weighed(extra.cpu_millis.into(), settings), total.cpu_millis),
             disk_permille: part(used.disk_bytes, extra.disk_bytes, total.disk_bytes),
         }
     }
@@ -144,7 +138,8 @@ impl Room {
         if self.cordoned {
             rejections.push(Rejection::Cordoned);
         }
-        let said = |word: fn(&HostObserved) -> &String| self.seen.as_deref().map(word).cloned().unwrap_or_default();
+        let said =
+            |word: fn(&HostObserved) -> &String| self.seen.as_deref().map(word).cloned().unwrap_or_default();
         match self.state(view, now) {
             (HostState::Ready, _) => {}
             (HostState::Degraded, _) => rejections.push(Rejection::DockerDown(said(|s| &s.docker_error))),
@@ -178,16 +173,13 @@ impl Room {
         if size.memory_bytes > memory {
             missing.push(Rejection::Memory(size.memory_bytes, memory));
         }
-        let cpu_capacity =
-            total.cpu_millis.saturating_mul(placement.cpu_overcommit_permille.into()) / 1000;
+        let cpu_capacity = total.cpu_millis.saturating_mul(placement.cpu_overcommit_permille.into()) / 1000;
         let cpu = cpu_capacity.saturating_sub(self.cpu_reserved_millis);
         if u64::from(size.cpu_millis) > cpu {
             missing.push(Rejection::Cpu(size.cpu_millis.into(), cpu));
         }
-        let disk = total
-            .disk_bytes
-            .saturating_sub(placement.disk_reserve_bytes)
-            .saturating_sub(used.disk_bytes);
+        let disk =
+            total.disk_bytes.saturating_sub(placement.disk_reserve_bytes).saturating_sub(used.disk_bytes);
         if size.disk_bytes > disk {
             missing.push(Rejection::Disk(size.disk_bytes, disk));
         }

@@ -122,7 +122,10 @@ fn every_rejection_says_why() {
             "h2: no such host",
         ]
     );
-    assert_eq!(decision.reason, "none of 2 hosts fits (CPU 1, cordoned 1, disk 1, label 1, memory 1, no such host 1, not asked for 1)");
+    assert_eq!(
+        decision.reason,
+        "none of 2 hosts fits (CPU 1, cordoned 1, disk 1, label 1, memory 1, no such host 1, not asked for 1)"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Contents, Kind, Record, Store, StoreError, StoreFuture, Write};
+use super::{Contents, Group, Kind, Record, Store, StoreError, StoreFuture, Write};
 use crate::{change::MAX_EVENTS, fleet::Event};
 
 #[derive(Debug, Default)]
@@ -47,15 +47,14 @@ impl MemoryStore {
                 disk.failures -= 1;
                 return Err(StoreError::Database("injected failure".to_owned()));
             }
-            for write in writes {
-                match write {
-                    Write::Put(record) => {
-                        drop(disk.records.insert((record.kind, record.id.clone()), record.body.clone()))
-                    }
-                    Write::Delete(kind, id) => drop(disk.records.remove(&(*kind, id.clone()))),
-                    Write::Event(event) => disk.events.push((**event).clone()),
+            let group = Group::of(writes);
+            for ((kind, id), body) in group.records {
+                match body {
+                    Some(body) => drop(disk.records.insert((kind, id.into_owned()), body)),
+                    None => drop(disk.records.remove(&(kind, id.into_owned()))),
                 }
             }
+            disk.events.extend(group.events.into_iter().cloned());
             let surplus = disk.events.len().saturating_sub(MAX_EVENTS);
             disk.events.drain(..surplus);
             Ok(())

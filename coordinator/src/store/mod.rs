@@ -8,7 +8,7 @@
 pub mod memory;
 pub mod sqlite;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -54,7 +54,7 @@ impl Kind {
     }
 }
 
-/// One stored value.
+/// One stored value, as it lies on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Of what.
@@ -65,12 +65,57 @@ pub struct Record {
     pub body: String,
 }
 
-impl Record {
-    /// A record of a value of ours.
-    pub(crate) fn of(kind: Kind, id: &str, value: &impl Serialize) -> Self {
-        // Our own types: string keys only, no failing `Serialize`; pinned by the round-trip test.
-        let body = serde_json::to_string(value).unwrap_or_default();
-        Self { kind, id: id.to_owned(), body }
+/// One value to store. It becomes JSON when it is stored, not on the way there: of a group's many writes of one host only the last
+/// does.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// A tenant.
+    Tenant(Arc<Tenant>),
+    /// A host.
+    Host(Arc<Host>),
+    /// An operation.
+    Operation(Arc<Operation>),
+    /// A join token.
+    Token(Arc<Token>),
+    /// An operator.
+    Operator(Arc<Operator>),
+    /// [`Fleet::plan_digest`].
+    PlanDigest(String),
+    /// Out of another store, as it was.
+    Copy(Record),
+}
+
+/// Where [`Value::PlanDigest`] lies.
+const PLAN_DIGEST: &str = "plan_digest";
+
+impl Value {
+    /// Its place: of what, and which.
+    fn key(&self) -> (Kind, Cow<'_, str>) {
+        match self {
+            Self::Tenant(tenant) => (Kind::Tenant, tenant.name.as_str().into()),
+            Self::Host(host) => (Kind::Host, host.name.as_str().into()),
+            Self::Operation(operation) => (Kind::Operation, operation.id.to_string().into()),
+            Self::Token(token) => (Kind::Token, token.id.as_str().into()),
+            Self::Operator(operator) => (Kind::Operator, operator.name.as_str().into()),
+            Self::PlanDigest(_) => (Kind::Meta, PLAN_DIGEST.into()),
+            Self::Copy(record) => (record.kind, record.id.as_str().into()),
+        }
+    }
+
+    fn body(&self) -> String {
+        fn json(value: &impl Serialize) -> String {
+            // Our own types: string keys only, no failing `Serialize`; pinned by the round-trip test.
+            serde_json::to_string(value).unwrap_or_default()
+        }
+        match self {
+            Self::Tenant(tenant) => json(&**tenant),
+            Self::Host(host) => json(&**host),
+            Self::Operation(operation) => json(&**operation),
+            Self::Token(token) => json(&**token),
+            Self::Operator(operator) => json(&**operator),
+            Self::PlanDigest(digest) => json(digest),
+            Self::Copy(record) => record.body.clone(),
+        }
     }
 }
 
@@ -78,11 +123,34 @@ impl Record {
 #[derive(Debug, Clone)]
 pub enum Write {
     /// Insert or replace.
-    Put(Record),
+    Put(Value),
     /// Forget.
     Delete(Kind, String),
     /// Append; the oldest beyond [`MAX_EVENTS`] go.
     Event(Arc<Event>),
+}
+
+/// What a group of writes comes to: the last word on each key (its JSON, or nothing), and the events.
+#[derive(Debug, Default)]
+struct Group<'a> {
+    records: BTreeMap<(Kind, Cow<'a, str>), Option<String>>,
+    events: Vec<&'a Event>,
+}
+
+impl<'a> Group<'a> {
+    fn of(writes: &'a [Write]) -> Self {
+        let mut last: BTreeMap<(Kind, Cow<'a, str>), Option<&'a Value>> = BTreeMap::new();
+        let mut events = Vec::new();
+        for write in writes {
+            match write {
+                Write::Put(value) => drop(last.insert(value.key(), Some(value))),
+                Write::Delete(kind, id) => drop(last.insert((*kind, id.into()), None)),
+                Write::Event(event) => events.push(&**event),
+            }
+        }
+        let records = last.into_iter().map(|(key, value)| (key, value.map(Value::body))).collect();
+        Self { records, events }
+    }
 }
 
 /// Everything stored.
@@ -150,7 +218,7 @@ pub fn fleet(contents: Contents) -> Result<Fleet, StoreError> {
                 fleet.operators.insert(operator.name.clone(), operator);
             }
             Kind::Meta => {
-                if record.id == "plan_digest" {
+                if record.id == PLAN_DIGEST {
                     fleet.plan_digest = (*read::<String>(record)?).clone();
                 }
             }

@@ -1,13 +1,13 @@
 //! SQLite, embedded: one file, one connection, write-ahead log, every commit synced.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{path::Path, sync::LazyLock, time::Duration};
 
 use sqlx::{
     Connection as _, Row as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{Contents, Kind, Record, Store, StoreError, StoreFuture, Write};
+use super::{Contents, Group, Kind, Record, Store, StoreError, StoreFuture, Write};
 use crate::{change::MAX_EVENTS, fleet::Event};
 
 /// See the module.
@@ -74,46 +74,68 @@ impl SqliteStore {
     }
 
     async fn commit_all(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let group = Group::of(writes);
         let mut transaction = self.connection.begin().await?;
-        // The last write of a key wins; a group often writes one host many times.
-        let mut last: BTreeMap<(Kind, &str), Option<&str>> = BTreeMap::new();
-        let mut newest_event = None;
-        for write in writes {
-            match write {
-                Write::Put(record) => drop(last.insert((record.kind, &record.id), Some(&record.body))),
-                Write::Delete(kind, id) => drop(last.insert((*kind, id), None)),
-                Write::Event(event) => {
-                    let body = serde_json::to_string(&**event).unwrap_or_default();
-                    let sequence = i64::try_from(event.sequence).unwrap_or(i64::MAX);
-                    sqlx::query("INSERT INTO events (sequence, body) VALUES ($1, $2)")
-                        .bind(sequence)
-                        .bind(body)
-                        .execute(&mut *transaction)
-                        .await?;
-                    newest_event = Some(sequence);
+        let mut rows = Vec::with_capacity(group.records.len());
+        for ((kind, id), body) in &group.records {
+            match body {
+                Some(body) => rows.push((*kind, &**id, body.as_str())),
+                None => {
+                    let delete = sqlx::query("DELETE FROM records WHERE kind = $1 AND id = $2");
+                    delete.bind(kind.as_str()).bind(&**id).execute(&mut *transaction).await?;
                 }
             }
         }
-        for ((kind, id), body) in last {
-            let query = match body {
-                Some(body) => sqlx::query(
-                    "INSERT INTO records (kind, id, body) VALUES ($1, $2, $3) ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
-                )
-                .bind(kind.as_str())
-                .bind(id)
-                .bind(body),
-                None => sqlx::query("DELETE FROM records WHERE kind = $1 AND id = $2").bind(kind.as_str()).bind(id),
+        for (chunk, sql) in chunks(&rows, &PUT) {
+            let bind = |query: Query<'static>, (kind, id, body): &(Kind, &str, &str)| {
+                query.bind(kind.as_str()).bind((*id).to_owned()).bind((*body).to_owned())
             };
-            query.execute(&mut *transaction).await?;
+            chunk.iter().fold(sqlx::query(sql), bind).execute(&mut *transaction).await?;
         }
-        if let Some(newest) = newest_event {
+        let sequence = |event: &Event| i64::try_from(event.sequence).unwrap_or(i64::MAX);
+        for (chunk, sql) in chunks(&group.events, &APPEND) {
+            let bind = |query: Query<'static>, event: &&Event| {
+                query.bind(sequence(event)).bind(serde_json::to_string(event).unwrap_or_default())
+            };
+            chunk.iter().fold(sqlx::query(sql), bind).execute(&mut *transaction).await?;
+        }
+        if let Some(newest) = group.events.last() {
             sqlx::query("DELETE FROM events WHERE sequence <= $1")
-                .bind(newest - i64::try_from(MAX_EVENTS).unwrap_or(i64::MAX))
+                .bind(sequence(newest) - i64::try_from(MAX_EVENTS).unwrap_or(i64::MAX))
                 .execute(&mut *transaction)
                 .await?;
         }
         Ok(transaction.commit().await?)
     }
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// Rows of one statement. Each statement is a message to the database's thread and back, so a group goes in few; of each size there is
+/// one text, which is compiled once.
+const ROWS: [usize; 4] = [128, 32, 8, 1];
+
+/// Statements for each of [`ROWS`].
+type Texts = LazyLock<[String; ROWS.len()]>;
+
+static PUT: Texts = LazyLock::new(|| {
+    let end = "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body";
+    ROWS.map(|n| {
+        format!("INSERT INTO records (kind, id, body) VALUES {} {end}", vec!["(?, ?, ?)"; n].join(", "))
+    })
+});
+static APPEND: Texts = LazyLock::new(|| {
+    ROWS.map(|n| format!("INSERT INTO events (sequence, body) VALUES {}", vec!["(?, ?)"; n].join(", ")))
+});
+
+/// Cuts rows into chunks of the sizes that there are statements for.
+fn chunks<'a, T>(mut rows: &'a [T], texts: &'static Texts) -> impl Iterator<Item = (&'a [T], &'static str)> {
+    std::iter::from_fn(move || {
+        let size = ROWS.iter().position(|size| *size <= rows.len())?;
+        let (chunk, rest) = rows.split_at(ROWS[size]);
+        rows = rest;
+        Some((chunk, texts[size].as_str()))
+    })
 }
 
 impl Store for SqliteStore {

@@ -89,7 +89,7 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
         .contents()
         .records
         .into_iter()
-        .map(store::Write::Put)
+        .map(|record| store::Write::Put(store::Value::Copy(record)))
         .chain(disk.contents().events.into_iter().map(|e| store::Write::Event(Arc::new(e))))
         .collect();
     {
@@ -97,7 +97,11 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
         sqlite.commit(&writes).await.unwrap();
         sqlite
             .commit(&[
-                store::Write::Put(store::Record::of(store::Kind::Meta, "x", &1)),
+                store::Write::Put(store::Value::Copy(store::Record {
+                    kind: store::Kind::Meta,
+                    id: "x".into(),
+                    body: "1".into(),
+                })),
                 store::Write::Delete(store::Kind::Meta, "x".into()),
             ])
             .await

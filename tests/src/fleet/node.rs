@@ -16,7 +16,7 @@ use isyone_coordinator::{
     secrets::{KEY_FILE, Sealer},
     server::{self, Parts, Running, StartError},
     state::State,
-    store::{Contents, Store as _, Write, memory::MemoryStore, sqlite::SqliteStore},
+    store::{Contents, Store as _, Value, Write, memory::MemoryStore, sqlite::SqliteStore},
 };
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -38,7 +38,7 @@ pub struct Coordinator {
 /// A store that holds this.
 pub fn store_of(contents: Contents) -> MemoryStore {
     let store = MemoryStore::default();
-    let records = contents.records.into_iter().map(Write::Put);
+    let records = contents.records.into_iter().map(|record| Write::Put(Value::Copy(record)));
     let events = contents.events.into_iter().map(|event| Write::Event(Arc::new(event)));
     store.apply(&records.chain(events).collect::<Vec<_>>()).expect("nothing fails yet");
     store

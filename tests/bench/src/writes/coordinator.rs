@@ -17,7 +17,7 @@ use isyone_coordinator::{
     fleet::{Certificate, Host},
     init::{self, DATABASE_FILE, PKI_DIR},
     pki::{Pki, PkiConfig},
-    store::{self, Store as _, Write, sqlite::SqliteStore},
+    store::{self, Store as _, Value, Write, sqlite::SqliteStore},
 };
 use isyone_proto::{
     ids::HostName,
@@ -146,11 +146,7 @@ async fn join(
             certificates: vec![Certificate { serial: issued.serial, not_after: issued.not_after }],
             name: name.clone(),
         };
-        writes.push(Write::Put(store::Record {
-            kind: store::Kind::Host,
-            id: name.to_string(),
-            body: serde_json::to_string(&host)?,
-        }));
+        writes.push(Write::Put(Value::Host(Arc::new(host))));
         agents.push((name.to_string(), tls::client_config(&pki.ca_pem(), &issued.pem, &key)?));
     }
     let mut store = SqliteStore::open(&config.data_dir.join(DATABASE_FILE)).await?;
