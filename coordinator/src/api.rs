@@ -12,6 +12,7 @@ use tonic::{Request, Status};
 pub mod access;
 mod events;
 mod exec;
+mod gate;
 mod hosts;
 mod operations;
 mod operators;

@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use http_body_util::BodyExt as _;
 use isyone_proto::{
     error::status,
     ids::{HostName, ShortName},
@@ -22,6 +23,7 @@ use isyone_telemetry::{
 };
 use tonic::{Code, Status, body::Body};
 
+use super::gate::{self, Gate, Kind, Place};
 use crate::{listener::Peer, metrics::Metrics};
 
 /// Who calls, from the certificate and from nowhere else.
@@ -141,19 +143,20 @@ fn denied(access: Access, caller: &Caller) -> Status {
 #[derive(Debug, Clone)]
 pub struct AccessLayer {
     metrics: Arc<Metrics>,
+    gate: Arc<Gate>,
 }
 
 impl AccessLayer {
     /// Counting into `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
+        Self { metrics, gate: Arc::default() }
     }
 }
 
 impl<S> tower::Layer<S> for AccessLayer {
     type Service = AccessService<S>;
     fn layer(&self, inner: S) -> Self::Service {
-        AccessService { inner, metrics: self.metrics.clone() }
+        AccessService { inner, metrics: self.metrics.clone(), gate: self.gate.clone() }
     }
 }
 
@@ -162,6 +165,7 @@ impl<S> tower::Layer<S> for AccessLayer {
 pub struct AccessService<S> {
     inner: S,
     metrics: Arc<Metrics>,
+    gate: Arc<Gate>,
 }
 
 impl<S> tower::Service<http::Request<Body>> for AccessService<S>
@@ -187,6 +191,15 @@ where
             metrics.request(method, refusal.code(), 0.0);
             return Box::pin(async move { Ok(refusal.into_http()) });
         }
+        let place = match self.place(method, &caller) {
+            Ok(place) => place,
+            Err(refusal) => {
+                // Many, when there are any: the metric counts them.
+                tracing::debug!(%caller, method, "refused: {}", refusal.message());
+                metrics.request(method, refusal.code(), 0.0);
+                return Box::pin(async move { Ok(refusal.into_http()) });
+            }
+        };
         request.extensions_mut().insert(caller.clone());
         let span = traced(&caller, method, request.headers());
         let began = Instant::now();
@@ -199,7 +212,7 @@ where
             metrics.request(method, code, seconds);
             isyone_telemetry::client::ended(&span, code);
             tell(&caller, method, code, seconds, response.headers());
-            Ok(response)
+            Ok(holding(response, place))
         })
     }
 }
@@ -218,6 +231,26 @@ fn traced(caller: &Caller, method: &'static str, headers: &http::HeaderMap) -> S
     );
     context::adopt_headers(&span, headers);
     span
+}
+
+impl<S> AccessService<S> {
+    /// Only operators' calls are counted.
+    fn place(&self, method: &str, caller: &Caller) -> Result<Option<Place>, Status> {
+        let Caller::Operator(name, _) = caller else { return Ok(None) };
+        let kind = Kind::of(method);
+        self.gate.enter(kind, name).map(Some).map_err(|after| gate::refusal(kind, after))
+    }
+}
+
+/// The place is held until the answer is sent: one that nobody reads takes memory, too.
+fn holding(response: http::Response<Body>, place: Option<Place>) -> http::Response<Body> {
+    let Some(place) = place else { return response };
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _held = &place;
+            frame
+        }))
+    })
 }
 
 fn tell(caller: &Caller, method: &str, code: Code, seconds: f64, headers: &http::HeaderMap) {

@@ -122,3 +122,94 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
     );
     assert_eq!(loaded.events, expected.events);
 }
+
+/// A disk that needs its time for each commit.
+struct SlowDisk(MemoryStore, Duration);
+
+impl Store for SlowDisk {
+    fn load(&mut self) -> store::StoreFuture<'_, store::Contents> {
+        self.0.load()
+    }
+    fn commit<'a>(&'a mut self, writes: &'a [store::Write]) -> store::StoreFuture<'a, ()> {
+        Box::pin(async move {
+            tokio::time::sleep(self.1).await;
+            self.0.commit(writes).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_operators_delays_no_report_beyond_two_commits_and_is_told_to_come_back() {
+    let (disk, host) = disk();
+    let commit = Duration::from_millis(500);
+    let slow = Box::new(SlowDisk(disk.clone(), commit));
+    let (handle, _task) =
+        start(slow, Arc::new(settings()), Counter(0, 0), CancellationToken::new()).await.unwrap();
+    handle
+        .submit_patiently("host/h1", Command::Report { host: host.clone(), report: report() })
+        .await
+        .unwrap();
+    // Three times what fits into the queue, again and again.
+    let flood: Vec<_> = (0..3 * OPERATOR_QUEUE)
+        .map(|n| {
+            let handle = handle.clone();
+            tokio::spawn(async move {
+                let (mut refused, mut hints) = (0, Vec::new());
+                for round in 0..4 {
+                    match handle.submit("ana", creation(&format!("t{n}-{round}"))).await {
+                        Ok(_) | Err(SubmitError::Refused(_)) => {}
+                        Err(SubmitError::Overloaded(after)) => {
+                            refused += 1;
+                            hints.push(after);
+                            tokio::time::sleep(after).await;
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                (refused, hints)
+            })
+        })
+        .collect();
+    let mut worst = Duration::ZERO;
+    for _ in 0..20 {
+        let began = tokio::time::Instant::now();
+        let heard =
+            handle.submit_patiently("host/h1", Command::Report { host: host.clone(), report: report() });
+        heard.await.unwrap();
+        worst = worst.max(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(70)).await;
+    }
+    assert!(worst <= 2 * commit, "a report waited for {worst:?}");
+    let mut refused = 0;
+    for one in flood {
+        let (count, hints) = one.await.unwrap();
+        refused += count;
+        assert!(hints.iter().all(|h| *h > RETRY_LEAST && *h <= RETRY_MOST));
+    }
+    assert!(refused > OPERATOR_QUEUE, "only {refused} were refused");
+    let stored = store::fleet(disk.contents()).unwrap();
+    assert_eq!(stored.tenants, handle.snapshot().fleet.tenants);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_on_a_failed_commit_is_not_made_either() {
+    let (disk, host) = disk();
+    let slow = Box::new(SlowDisk(disk.clone(), Duration::from_millis(500)));
+    let (handle, _task) =
+        start(slow, Arc::new(settings()), Counter(0, 0), CancellationToken::new()).await.unwrap();
+    handle.submit_patiently("host/h1", Command::Report { host, report: report() }).await.unwrap();
+    disk.fail_next(1);
+    let first = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.submit("ana", creation("alfa")).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Carried out while alfa is on its way to the disk, as if alfa were there: only its restart.
+    let restart = Command::RestartTenant { name: name("alfa"), database: false, request_id: None };
+    let second = handle.submit("ana", restart).await;
+    assert!(matches!(first.await.unwrap(), Err(SubmitError::NotStored(_))));
+    assert!(matches!(second, Err(SubmitError::NotStored(_))), "{second:?}");
+    assert!(handle.snapshot().fleet.tenants.is_empty());
+    handle.submit("ana", creation("alfa")).await.unwrap();
+    assert_eq!(store::fleet(disk.contents()).unwrap().tenants, handle.snapshot().fleet.tenants);
+}
