@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bulk;
 pub mod clock;
+pub mod comeback;
 pub mod config;
 pub mod database;
 pub mod diff;

@@ -11,6 +11,8 @@ use std::{
 };
 
 use isyone_proto::{
+    error,
+    parts::Assembly,
     pb::agent::v1::{
         AgentMessage, Hello, Plan, PlanResult, agent_message, agent_service_client::AgentServiceClient,
         coordinator_message,
@@ -21,7 +23,7 @@ use isyone_proto::{
 use isyone_telemetry::{span, tracing::Span};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +31,8 @@ use tonic::transport::Channel;
 
 use crate::{
     bulk,
-    clock::{backoff, jitter, now_ms},
+    clock::{jitter, now_ms},
+    comeback::Comeback,
     host::Host,
     identity::LiveIdentity,
     ledger::{Ledger, LedgerError},
@@ -49,16 +52,6 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 /// Reports about changes come at most that often; what happens in between travels together.
 const COALESCE: Duration = Duration::from_millis(100);
-/// Bounds of the back-off between sessions: quick after a coordinator's restart, polite to one that is down.
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_CAP: Duration = Duration::from_secs(15);
-/// Bounds of the back-off after another agent with our identity took the session over: two machines with one identity (a
-/// cloned disk) would otherwise take it from each other for ever. Short at first, because the other one may just have been
-/// an agent that is ending.
-const DISPLACED_FIRST: Duration = Duration::from_secs(4);
-const DISPLACED_CAP: Duration = Duration::from_secs(600);
-/// A session that lived so long was a good one: the next failure starts the back-off anew.
-const GOOD_SESSION: Duration = Duration::from_secs(30);
 /// Bounds of the interval that the coordinator may ask for.
 const REPORT_INTERVAL: (u32, u32) = (100, 300_000);
 /// Logs and shells at the same time; each costs a task and a few buffers.
@@ -73,6 +66,14 @@ pub enum SessionError {
     /// The coordinator or the network ended it.
     #[error("{0}")]
     Ended(String),
+    /// The coordinator ended it and said when it can take us again.
+    #[error("{why}")]
+    Later {
+        /// Its words.
+        why: String,
+        /// Not before.
+        after: Duration,
+    },
     /// The coordinator has a newer session with the same identity, and it is not ours: we hold one at a time.
     #[error(
         "another agent uses this host's identity: end it there, or remove the host and let each machine join under a name of its own"
@@ -88,7 +89,11 @@ impl From<tonic::Status> for SessionError {
         let chain = std::error::Error::source(&status)
             .map(|s| format!(": {}", tls::error_chain(s)))
             .unwrap_or_default();
-        Self::Ended(format!("{:?}: {}{chain}", status.code(), status.message()))
+        let why = format!("{:?}: {}{chain}", status.code(), status.message());
+        match error::retry_after(&status) {
+            Some(after) => Self::Later { why, after },
+            None => Self::Ended(why),
+        }
     }
 }
 
@@ -120,7 +125,7 @@ pub fn in_force(ledger: &Ledger) -> InForce {
 impl Link {
     /// Keeps a session until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let (mut attempt, mut displaced) = (0, 0);
+        let mut comeback = Comeback::default();
         loop {
             let begin = Instant::now();
             let ended = tokio::select! {
@@ -128,21 +133,13 @@ impl Link {
                 ended = self.session() => ended,
             };
             self.connected.send_replace(false);
-            attempt = if begin.elapsed() > GOOD_SESSION { 0 } else { attempt };
-            let wait = match &ended {
-                Ok(()) => Duration::ZERO, // for a fresh certificate
-                Err(e @ SessionError::Displaced) => {
-                    tracing::error!("{e}");
-                    let wait = backoff(displaced, DISPLACED_FIRST, DISPLACED_CAP);
-                    displaced += 1;
-                    wait / 2 + jitter(wait / 2)
-                }
-                Err(e) => {
-                    tracing::warn!("session with {} ended: {e}", self.endpoint);
-                    jitter(backoff(attempt, RETRY_FIRST, RETRY_CAP))
-                }
-            };
-            attempt += 1;
+            match &ended {
+                Ok(()) => {}
+                Err(e @ SessionError::Displaced) => tracing::error!("{e}"),
+                Err(e) => tracing::warn!("session with {} ended: {e}", self.endpoint),
+            }
+            let span = comeback.after(&ended, begin.elapsed());
+            let wait = span.least + jitter(span.most - span.least);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(wait) => {}
@@ -170,6 +167,7 @@ impl Link {
             channel,
             outbox,
             reporter: Reporter::default(),
+            plan: Assembly::default(),
             reader: HostReader::default(),
         };
         let first = timeout(WELCOME_TIMEOUT, inbound.message())
@@ -183,10 +181,12 @@ impl Link {
         let every = Duration::from_millis(
             welcome.report_interval_ms.clamp(REPORT_INTERVAL.0, REPORT_INTERVAL.1).into(),
         );
-        let mut regular = interval(every);
+        // The first report at once, the regular ones at a moment of our own: hosts that all came back at one moment would
+        // otherwise report at one moment from then on.
+        let mut regular = interval_at(Instant::now() + jitter(every), every);
         regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last_report = Instant::now();
-        let mut pending = false;
+        session.report(true).await?;
+        let (mut last_report, mut pending) = (Instant::now(), false);
         // Near its end the old certificate is given up for a fresh one, before the coordinator cuts the stream.
         let leave_at = Instant::now()
             + until_ms(
@@ -289,6 +289,7 @@ struct Session {
     channel: Channel,
     outbox: mpsc::Sender<AgentMessage>,
     reporter: Reporter,
+    plan: Assembly,
     reader: HostReader,
 }
 
@@ -307,6 +308,8 @@ impl Session {
     async fn handle(&mut self, message: coordinator_message::Message) -> Result<(), SessionError> {
         match message {
             coordinator_message::Message::Plan(plan) => {
+                let whole = self.plan.take(plan).map_err(|e| SessionError::Ended(e.to_string()))?;
+                let Some(plan) = whole else { return Ok(()) };
                 let link = self.link.clone();
                 // Writing to disk, so not on the runtime's threads.
                 let result = tokio::task::spawn_blocking(move || link.take_plan(plan)).await;

@@ -1,4 +1,4 @@
-//! Accepting connections: TLS handshakes off the accept loop and bounded, the peer's identity parsed once, and a switch
+//! Accepting connections: TLS handshakes off the accept loop, bounded in all and for one address, the peer's identity parsed once, and a switch
 //! on every connection that cuts it from outside (revocation, certificate expiry, stop).
 //!
 //! Not here: TLS configurations (pki) and what is served (server).
@@ -31,16 +31,16 @@ use tonic::transport::server::Connected;
 use crate::{clock, pki::Pki};
 
 mod limit;
+mod lobby;
 #[cfg(test)]
 mod tests;
 
 pub use limit::RateLimit;
+use lobby::Lobby;
 
-/// Handshakes at the same time: about a thousand are done in a second on two cores, so this is a quarter of a second's
-/// work and a bound on memory.
-const MAX_HANDSHAKES: usize = 256;
-/// A slower peer is not one of ours.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// From being accepted to the end of the handshake, waiting included: clients give up after that time, so nothing is done for
+/// one that is gone.
+const HANDSHAKE_TIMEOUT: Duration = isyone_proto::tls::CONNECT_TIMEOUT;
 /// After `accept` failed (out of file descriptors): trying again at once would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Finished handshakes that wait for the server to take them.
@@ -239,22 +239,21 @@ async fn accept<F>(
     ready: mpsc::Sender<io::Result<PeerStream>>,
     stop: CancellationToken,
     mut may_connect: impl FnMut(SocketAddr) -> bool,
-    shake: impl Fn(TcpStream, SocketAddr) -> F,
+    shake: impl Fn(TcpStream, SocketAddr) -> F + Clone + Send + Sync + 'static,
 ) where
     F: Future<Output = io::Result<PeerStream>> + Send + 'static,
 {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let lobby = Arc::new(Lobby::default());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             () = ready.closed() => return,
             accepted = async {
-                // The semaphore is never closed.
-                let permit = handshakes.clone().acquire_owned().await.ok();
-                listener.accept().await.map(|(tcp, address)| (tcp, address, permit))
+                let room = lobby.room().await;
+                listener.accept().await.map(|(tcp, address)| (tcp, address, room))
             } => accepted,
         };
-        let (tcp, address, permit) = match accepted {
+        let (tcp, address, room) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept failed: is LimitNOFILE high enough?");
@@ -262,15 +261,22 @@ async fn accept<F>(
                 continue;
             }
         };
-        if !may_connect(address) {
+        let place = if may_connect(address) { lobby.enter(room, address.ip()) } else { None };
+        let Some(place) = place else {
             tracing::debug!(%address, "too many connections from this address");
             continue;
-        }
+        };
         let _ = tcp.set_nodelay(true);
-        let (handshake, ready) = (shake(tcp, address), ready.clone());
+        let (shake, ready) = (shake.clone(), ready.clone());
         tokio::spawn(async move {
+            let handshake = async {
+                // Silence takes nobody's turn.
+                tcp.readable().await?;
+                let _turn = place.turn().await;
+                shake(tcp, address).await
+            };
             let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
-            drop(permit);
+            drop(place);
             match result {
                 Ok(Ok(stream)) => drop(ready.send(Ok(stream)).await),
                 Ok(Err(error)) => {

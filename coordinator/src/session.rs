@@ -7,6 +7,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use isyone_proto::{
+    error,
     ids::HostName,
     pb::agent::v1::{
         self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RenewRequest, RenewResponse,
@@ -14,8 +15,8 @@ use isyone_proto::{
     },
 };
 use isyone_telemetry::tracing::Instrument as _;
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -30,14 +31,21 @@ use crate::{
     context::Context,
     fleet::Certificate,
     observed::Hello,
-    streams::{Bridge, DOWN_QUEUE, SessionGuard},
+    streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard},
     timings::timed,
+    writer::SubmitError,
 };
 
 /// Messages on the way to an agent: a plan, and acknowledgements and stream requests beside it.
 const SESSION_QUEUE: usize = 32;
 /// How long a connected agent may wait with its first word, and with taking a plan.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Agents that come back each second after we have sent them away: half of the handshakes that two cores do.
+const COMEBACKS_PER_SECOND: u32 = 500;
+/// A coordinator that stops is not back sooner.
+const LEAST_ABSENCE: Duration = Duration::from_secs(1);
+/// And a fleet is not left alone for longer, however large it is.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(20);
 /// Generations count changes: none gets here, and past it there is room for all that will ever be.
 const MAX_GENERATION: u64 = 1 << 62;
 /// Longest version text that is kept.
@@ -46,7 +54,7 @@ const MAX_VERSION: usize = 64;
 const MAX_NETWORKS: usize = 256;
 
 type Down<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-type ToAgent = mpsc::Sender<Result<CoordinatorMessage, Status>>;
+type ToAgent = mpsc::Sender<Outgoing>;
 
 /// The service for agents.
 #[derive(Debug, Clone)]
@@ -68,8 +76,16 @@ fn host<T>(request: &Request<T>) -> Result<HostName, Status> {
     }
 }
 
-fn message(message: coordinator_message::Message) -> Result<CoordinatorMessage, Status> {
-    Ok(CoordinatorMessage { message: Some(message) })
+fn message(message: coordinator_message::Message) -> Outgoing {
+    Box::new(Ok(CoordinatorMessage { message: Some(message) }))
+}
+
+/// For a session that we cannot go on with, though the agent did nothing wrong. The more sessions end for it, the longer agents stay
+/// away: each comes back at a moment of its own between once and twice that time, and so at a rate that we can take.
+fn later(context: &Context, status: &Status) -> Status {
+    let sessions = u32::try_from(context.streams.sessions()).unwrap_or(u32::MAX);
+    let spread = Duration::from_secs(1).saturating_mul(sessions) / COMEBACKS_PER_SECOND;
+    error::retry_later(status, spread.clamp(LEAST_ABSENCE, LONGEST_ABSENCE))
 }
 
 #[tonic::async_trait]
@@ -105,9 +121,10 @@ impl AgentService for Agents {
             host,
             to_agent,
             end: CancellationToken::new(),
+            refused: Notify::new(),
         };
         tokio::spawn(session.run(up));
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages).map(|message| *message))))
     }
 
     type AttachStream = Down<AttachDown>;
@@ -135,6 +152,8 @@ struct Session {
     actor: String,
     to_agent: ToAgent,
     end: CancellationToken,
+    /// The agent did not take its plan.
+    refused: Notify,
 }
 
 impl Session {
@@ -144,26 +163,28 @@ impl Session {
                 tracing::info!(host = %self.host, "agent connected");
                 let why = tokio::select! {
                     why = self.listen(&mut up) => why,
-                    why = plans::send(&self.context, &self.host, &self.to_agent, known) => why,
+                    why = plans::send(&self.context, &self.host, &self.to_agent, known, &self.refused) => why,
                     why = monitors::send(&self.context, &self.to_agent) => why,
                     () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
-                    () = self.context.stop.cancelled() => status::stopping(),
+                    () = self.context.stop.cancelled() => later(&self.context, &status::stopping()),
                 };
                 drop(guard);
+                // The session that replaced us waits for the same signal; one that came to us at the end was meant for it.
+                self.context.handle.host_signal(&self.host).notify_one();
                 why
             }
             Err(why) => why,
         };
         tracing::info!(host = %self.host, reason = why.message(), "agent's session ended");
         // The agent may be gone, or not reading: both end with the connection.
-        let _ = self.to_agent.try_send(Err(why));
+        let _ = self.to_agent.try_send(Box::new(Err(why)));
     }
 
     /// The first message, and our answer to it.
     async fn greet(&self, up: &mut Streaming<AgentMessage>) -> Result<(SessionGuard, plans::Known), Status> {
         let first = tokio::select! {
             first = tokio::time::timeout(PATIENCE, up.message()) => first,
-            () = self.context.stop.cancelled() => return Err(status::stopping()),
+            () = self.context.stop.cancelled() => return Err(later(&self.context, &status::stopping())),
         };
         let first = first.map_err(|_| Status::deadline_exceeded("no hello"))??.and_then(|m| m.message);
         let Some(agent_message::Message::Hello(hello)) = first else {
@@ -179,7 +200,7 @@ impl Session {
             hello: checked_hello(hello)?,
             accepted_generation: known.generation,
         };
-        self.context.handle.submit_patiently(&self.actor, command).await.map_err(status::submit)?;
+        self.submit(command).await?;
         // From here on it is this session that gets the host's messages; an older one is ended.
         let guard = self.context.streams.enter(&self.host, self.to_agent.clone(), self.end.clone());
         let welcome = Welcome {
@@ -224,13 +245,22 @@ impl Session {
         }
     }
 
+    /// Has a word of the agent taken in.
+    async fn submit(&self, command: Command) -> Result<(), Status> {
+        match self.context.handle.submit_patiently(&self.actor, command).await {
+            Ok(_) => Ok(()),
+            Err(error @ SubmitError::Refused(_)) => Err(status::submit(error)),
+            Err(error) => Err(later(&self.context, &status::submit(error))),
+        }
+    }
+
     async fn report(&self, wire: wire::Report) -> Result<(), Status> {
         let sequence = wire.sequence;
         let handle = &self.context.handle;
         let report = timed(&handle.timings().report_parse, || report::parse(&self.host, wire))?;
         let span = report::in_trace(handle.traces(), &report);
         let command = Command::Report { host: self.host.clone(), report: Box::new(report) };
-        handle.submit_patiently(&self.actor, command).instrument(span).await.map_err(status::submit)?;
+        self.submit(command).instrument(span).await?;
         self.context.metrics.reports.inc();
         let ack = wire::ReportAck { sequence };
         // A full queue: the agent does not read at the moment, and will not miss one acknowledgement.
@@ -239,12 +269,16 @@ impl Session {
     }
 
     async fn plan_result(&self, result: wire::PlanResult) -> Result<(), Status> {
+        let refused = !result.error.is_empty();
         let command = Command::PlanResult {
             host: self.host.clone(),
             generation: result.generation,
             error: report::shortened(result.error, report::MAX_MESSAGE),
         };
-        self.context.handle.submit_patiently(&self.actor, command).await.map_err(status::submit)?;
+        self.submit(command).await?;
+        if refused {
+            self.refused.notify_one();
+        }
         Ok(())
     }
 }

@@ -32,12 +32,15 @@ const MAX_WAITING: usize = 1_000;
 /// Messages on the way down one stream.
 pub const DOWN_QUEUE: usize = 16;
 
+/// A message to an agent. Boxed: an empty queue has room for 32 of them, in each of thousands of sessions.
+pub type Outgoing = Box<Result<CoordinatorMessage, Status>>;
+
 /// What a session can be told.
 #[derive(Debug, Clone)]
 pub struct SessionHandle {
     number: u64,
     /// To the agent.
-    pub messages: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+    pub messages: mpsc::Sender<Outgoing>,
     /// Ends the session.
     pub end: CancellationToken,
 }
@@ -98,7 +101,7 @@ impl Streams {
     pub fn enter(
         self: &Arc<Self>,
         host: &HostName,
-        messages: mpsc::Sender<Result<CoordinatorMessage, Status>>,
+        messages: mpsc::Sender<Outgoing>,
         end: CancellationToken,
     ) -> SessionGuard {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +136,7 @@ impl Streams {
         let message = OpenStream { stream_id: id, target: Some(target) };
         let message = CoordinatorMessage { message: Some(coordinator_message::Message::OpenStream(message)) };
         // A full queue is an agent that does not read: it would not open a stream either.
-        session.messages.try_send(Ok(message)).map_err(|_| away())?;
+        session.messages.try_send(Box::new(Ok(message))).map_err(|_| away())?;
         match tokio::time::timeout(RENDEZVOUS, opened).await {
             Ok(Ok(bridge)) => Ok(bridge),
             Ok(Err(_)) | Err(_) => {

@@ -118,6 +118,7 @@ impl From<&HostPlan> for agent::Plan {
             tenants: plan.tenants.iter().map(Into::into).collect(),
             firewall: Some((&plan.firewall).into()),
             traces: Default::default(),
+            more: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: the errors inside a program; each module has its own and maps it in one table at the edge.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -56,4 +56,30 @@ pub fn status(
 /// The `ErrorInfo` reason of a status, if it carries one.
 pub fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
+}
+
+/// The same status, and that trying again makes sense after this time, not before (`google.rpc.RetryInfo`).
+pub fn retry_later(status: &Status, after: Duration) -> Status {
+    let mut details = status.get_error_details();
+    details.set_retry_info(Some(after));
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
+/// When a status says that trying again makes sense.
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_to_come_back_leaves_the_reason_in_place() {
+        let plain = status(Code::Unavailable, "STOPPING", "stopping", HashMap::new());
+        assert_eq!(retry_after(&plain), None);
+        let later = retry_later(&plain, Duration::from_secs(3));
+        assert_eq!(retry_after(&later), Some(Duration::from_secs(3)));
+        assert_eq!((later.code(), reason(&later).as_deref()), (Code::Unavailable, Some("STOPPING")));
+    }
 }

@@ -6,6 +6,7 @@
 pub mod convert;
 pub mod error;
 pub mod ids;
+pub mod parts;
 pub mod pb;
 pub mod plan;
 pub mod spec;

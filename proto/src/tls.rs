@@ -40,7 +40,7 @@ pub fn host_server_name(host: &HostName) -> String {
 /// How long to wait for a TCP connection and for a TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest message either side accepts, bytes. A plan of 2,000 tenants fits.
+/// Largest message either side accepts, bytes. Larger plans travel in parts.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// What went wrong with a certificate, a key or a handshake's preparation.

@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use isyone_proto::{
     ids::HostName,
+    parts,
     pb::agent::v1::{Plan, coordinator_message},
     plan::HostPlan,
 };
 use isyone_telemetry::{child_span, tracing::Span};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tonic::Status;
 
 use super::{PATIENCE, ToAgent, message};
@@ -20,12 +25,19 @@ pub(super) struct Known {
     pub(super) digest: String,
 }
 
-/// Also without a signal: one may go to the session that this one has replaced. And how often a plan that the agent could
-/// not take (its disk was full, say) is offered again.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Also without a signal; seldom, because there are thousands of us and none is expected to miss one.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// A plan that the agent could not take (its disk was full, say) is offered again after this time.
+const OFFER_AGAIN: Duration = Duration::from_secs(5);
 
-/// Runs until the agent stops taking plans or the host is gone; says why.
-pub(super) async fn send(context: &Context, host: &HostName, to_agent: &ToAgent, known: Known) -> Status {
+/// Runs until the agent stops taking plans or the host is gone; says why. `refused` tells that the agent did not take one.
+pub(super) async fn send(
+    context: &Context,
+    host: &HostName,
+    to_agent: &ToAgent,
+    known: Known,
+    refused: &Notify,
+) -> Status {
     // Before the first look, so that no change falls in between.
     let changed = context.handle.host_signal(host);
     let mut sent = match first(context, host, to_agent, &known).await {
@@ -33,13 +45,17 @@ pub(super) async fn send(context: &Context, host: &HostName, to_agent: &ToAgent,
         Err(status) => return status,
     };
     loop {
-        // Either way there may be something new.
-        let waited = tokio::time::timeout(LOOK_EVERY, changed.notified()).await.is_err();
-        let state = context.handle.snapshot();
-        let newest = state.fleet.hosts.get(host).map(|h| h.plan_generation);
-        let refused = waited && state.observed.hosts.get(host).is_some_and(|h| !h.plan_error.is_empty());
-        drop(state);
-        if !refused && newest.is_some_and(|generation| generation <= sent) {
+        let again = tokio::select! {
+            () = changed.notified() => false,
+            () = sleep(LOOK_EVERY) => false,
+            () = refused.notified() => {
+                // Either way there is something to send.
+                let _ = timeout(OFFER_AGAIN, changed.notified()).await;
+                true
+            }
+        };
+        let newest = context.handle.snapshot().fleet.hosts.get(host).map(|h| h.plan_generation);
+        if !again && newest.is_some_and(|generation| generation <= sent) {
             continue;
         }
         sent = match render(context, host) {
@@ -67,14 +83,15 @@ async fn give(context: &Context, to_agent: &ToAgent, host: &HostName, plan: &Hos
     let traces = context.handle.traces();
     let places = traces.places(plan);
     let in_trace = |id: &String| child_span!(&traces.of(id.parse().ok()), "send plan", %host, generation = plan.generation);
-    let spans: Vec<Span> = places.keys().map(in_trace).collect();
-    let message = message(coordinator_message::Message::Plan(Plan { traces: places, ..Plan::from(plan) }));
-    let given = tokio::time::timeout(PATIENCE, to_agent.send(message)).await;
-    drop(spans);
-    match given {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Status::deadline_exceeded("the agent takes no messages")),
+    let _spans: Vec<Span> = places.keys().map(in_trace).collect();
+    for part in parts::split(Plan { traces: places, ..Plan::from(plan) }) {
+        let part = message(coordinator_message::Message::Plan(part));
+        match timeout(PATIENCE, to_agent.send(part)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(Status::deadline_exceeded("the agent takes no messages")),
+        }
     }
+    Ok(())
 }
 
 fn render(context: &Context, host: &HostName) -> Result<HostPlan, Status> {

@@ -38,6 +38,9 @@ struct Cli {
     /// Also write the page that shows the results of DIR
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
+    /// Not for people: be the agents of `bench fleet`
+    #[arg(long, value_name = "FILE", hide = true)]
+    agents: Option<PathBuf>,
 }
 
 /// What can be measured.
@@ -99,6 +102,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    if let Some(papers) = &cli.agents {
+        return fleet::run_agents(papers);
+    }
     std::fs::create_dir_all(&cli.out).with_context(|| cli.out.display().to_string())?;
     let all = Bench::value_variants();
     let benches = if cli.benches.is_empty() { all } else { &cli.benches };

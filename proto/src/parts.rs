@@ -1,0 +1,107 @@
+//! Plans larger than a message: cut into parts by the coordinator, put together by the agent.
+//!
+//! All parts carry the plan's generation, and all but the last say that there is more; what is not a tenant is in the first.
+
+use prost::Message as _;
+
+use crate::{convert::MAX_TENANTS_PER_HOST, error::FieldError, pb::agent::v1::Plan};
+
+/// Tenants go into a part until it has this size, bytes: far below a message's limit also with the largest tenant on top, and few
+/// parts even for the largest host.
+const PART_BYTES: usize = 1 << 20;
+
+/// The plan as messages; one for nearly every host.
+pub fn split(mut plan: Plan) -> Vec<Plan> {
+    let tenants = std::mem::take(&mut plan.tenants);
+    let next = || Plan { generation: plan.generation, ..Plan::default() };
+    let (mut parts, mut bytes) = (vec![plan.clone()], 0);
+    for tenant in tenants {
+        let size = tenant.encoded_len();
+        if bytes > 0 && bytes + size > PART_BYTES {
+            parts.push(next());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(part) = parts.last_mut() {
+            part.tenants.push(tenant);
+        }
+    }
+    let last = parts.len() - 1;
+    parts[..last].iter_mut().for_each(|part| part.more = true);
+    parts
+}
+
+/// Parts that have come so far, of one session.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    begun: Option<Plan>,
+}
+
+impl Assembly {
+    /// One more message; the plan when it is whole. Parts of two plans do not mix: the coordinator sends one after the other.
+    pub fn take(&mut self, part: Plan) -> Result<Option<Plan>, FieldError> {
+        let mut whole = match self.begun.take() {
+            None => part,
+            Some(begun) if begun.generation != part.generation => {
+                return Err(FieldError::new("generation", "a part of another plan came in between"));
+            }
+            Some(mut begun) => {
+                begun.tenants.extend(part.tenants);
+                begun.more = part.more;
+                begun
+            }
+        };
+        if whole.tenants.len() > MAX_TENANTS_PER_HOST {
+            return Err(FieldError::new("tenants", format!("more than {MAX_TENANTS_PER_HOST}")));
+        }
+        if std::mem::take(&mut whole.more) {
+            self.begun = Some(whole);
+            return Ok(None);
+        }
+        Ok(Some(whole))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{pb::agent::v1::TenantPlan, tls::MAX_MESSAGE_BYTES};
+
+    fn plan(tenants: usize, bytes_each: usize) -> Plan {
+        let tenant = |n| TenantPlan {
+            name: format!("t{n}"),
+            base_url: "x".repeat(bytes_each),
+            ..TenantPlan::default()
+        };
+        Plan { generation: 7, tenants: (0..tenants).map(tenant).collect(), ..Plan::default() }
+    }
+
+    #[test]
+    fn a_plan_of_any_size_arrives_whole_in_messages_that_fit() {
+        for (tenants, bytes, parts) in [(0, 0, 1), (10, 500, 1), (MAX_TENANTS_PER_HOST, 3_000, 6)] {
+            let plan = plan(tenants, bytes);
+            let messages = split(plan.clone());
+            assert_eq!(messages.len(), parts);
+            assert!(messages.iter().all(|m| m.encoded_len() < MAX_MESSAGE_BYTES));
+            let mut assembly = Assembly::default();
+            let taken: Vec<_> = messages.into_iter().map(|m| assembly.take(m).unwrap()).collect();
+            assert!(taken[..parts - 1].iter().all(Option::is_none));
+            assert_eq!(taken[parts - 1], Some(plan));
+        }
+    }
+
+    #[test]
+    fn parts_of_two_plans_do_not_mix_and_memory_is_bounded() {
+        let mut assembly = Assembly::default();
+        let more = |mut plan: Plan, generation| {
+            (plan.more, plan.generation) = (true, generation);
+            plan
+        };
+        assert_eq!(assembly.take(more(plan(1, 1), 7)).unwrap(), None);
+        assert!(assembly.take(plan(1, 1)).unwrap().is_some());
+        assert_eq!(assembly.take(more(plan(1, 1), 7)).unwrap(), None);
+        assert!(assembly.take(more(plan(1, 1), 8)).is_err());
+        assert_eq!(assembly.take(more(plan(MAX_TENANTS_PER_HOST, 1), 7)).unwrap(), None);
+        assert!(assembly.take(plan(1, 1)).is_err());
+    }
+}

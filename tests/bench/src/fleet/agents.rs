@@ -1,0 +1,387 @@
+//! The process of simulated agents: real TLS, real protocol, the real agent's choice of what to report and when to come back; no
+//! Docker, and every tenant is at once as its plan says.
+//!
+//! Each keeps to its own moment of the report interval, evenly spread. A report counts as owed until it, or a later one of the same
+//! agent, is acknowledged.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write as _,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use isyone_agent::{
+    clock::{jitter, now_ms},
+    comeback::Comeback,
+    link::SessionError,
+    report::{Reporter, Surroundings},
+    resources::HostUse,
+    status::{Board, ContainerStatus, Progress, Status as TenantState},
+};
+use isyone_proto::{
+    error::reason,
+    parts::Assembly,
+    pb::agent::v1::{
+        AgentMessage, Hello, Plan, PlanResult, agent_message, agent_service_client::AgentServiceClient,
+        coordinator_message,
+    },
+    plan::{HostPlan, TenantPlan},
+    tls,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval_at, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+
+use super::wire::{Line, Papers, Status, clock_ns};
+
+/// As the real agent has them.
+const OUTBOX: usize = 16;
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
+const COALESCE: Duration = Duration::from_millis(100);
+/// How often the bench is told how things are.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+/// Different endings of sessions that are told apart.
+const MAX_ENDINGS: usize = 20;
+/// A machine with room for more tenants than it has.
+const MEMORY: u64 = 64 << 30;
+const DISK: u64 = 1 << 40;
+
+/// Runs the agents of a papers file until the bench closes our standard input.
+pub(crate) fn run(papers: &Path) -> Result<()> {
+    raise_file_limit();
+    let text = std::fs::read(papers).with_context(|| papers.display().to_string())?;
+    let papers: Papers = serde_json::from_slice(&text)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let all = Arc::new(Counts::default());
+        let (lines, told) = mpsc::channel(1024);
+        let fleet = Fleet { count: papers.agents.len(), begin: Instant::now(), endpoint: papers.endpoint };
+        let fleet = Arc::new(fleet);
+        let per_second = f64::from(papers.connects_per_second.max(1));
+        for (index, identity) in papers.agents.iter().enumerate() {
+            let config = tls::client_config(&papers.ca_pem, &identity.certificate_pem, &identity.key_pem)?;
+            let agent = Agent {
+                index,
+                fleet: fleet.clone(),
+                config: Arc::new(ArcSwap::new(config)),
+                all: all.clone(),
+                lines: lines.clone(),
+                board: Board::default(),
+                held: (0, String::new()),
+                restarts: HashMap::new(),
+                owed: Vec::new(),
+            };
+            tokio::spawn(agent.run(Duration::from_secs_f64(index as f64 / per_second)));
+        }
+        let telling = tokio::spawn(tell(told, all));
+        // Ends with the bench, however that ends.
+        let closed =
+            tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        tokio::select! { _ = closed => {} _ = telling => {} }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Every agent is an open file.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be raised, the bench sees agents that do not connect.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+async fn tell(mut told: mpsc::Receiver<Line>, all: Arc<Counts>) {
+    let mut every = tokio::time::interval(TELL_EVERY);
+    loop {
+        let line = tokio::select! {
+            line = told.recv() => line,
+            _ = every.tick() => Some(Line::Status(all.status())),
+        };
+        let Some(Ok(text)) = line.as_ref().map(serde_json::to_string) else { return };
+        let mut out = std::io::stdout().lock();
+        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    connected: AtomicUsize,
+    heard: AtomicUsize,
+    planned: AtomicUsize,
+    made: AtomicU64,
+    refused: AtomicU64,
+    sessions: AtomicU64,
+    owed: Mutex<BTreeMap<(Instant, usize), u64>>,
+    endings: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Counts {
+    fn status(&self) -> Status {
+        let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = owed.keys().next().map_or(0, |(at, _)| at.elapsed().as_millis());
+        Status {
+            connected: self.connected.load(Relaxed),
+            heard: self.heard.load(Relaxed),
+            planned: self.planned.load(Relaxed),
+            made: self.made.load(Relaxed),
+            owed: owed.values().sum(),
+            oldest_owed_ms: u64::try_from(oldest).unwrap_or(u64::MAX),
+            refused: self.refused.load(Relaxed),
+            sessions: self.sessions.load(Relaxed),
+            endings: self.endings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    fn ended(&self, ending: String) {
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = endings.len() >= MAX_ENDINGS && !endings.contains_key(&ending);
+        *endings.entry(if other { "other".to_owned() } else { ending }).or_default() += 1;
+    }
+}
+
+/// Counts a thing for as long as it is true.
+struct While<'a>(&'a AtomicUsize);
+
+impl<'a> While<'a> {
+    fn begin(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for While<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+struct Fleet {
+    count: usize,
+    begin: Instant,
+    endpoint: String,
+}
+
+struct Agent {
+    index: usize,
+    fleet: Arc<Fleet>,
+    config: Arc<ArcSwap<tokio_rustls::rustls::ClientConfig>>,
+    all: Arc<Counts>,
+    lines: mpsc::Sender<Line>,
+    board: Board,
+    /// Generation and digest of the plan in the ledger.
+    held: (u64, String),
+    restarts: HashMap<String, u64>,
+    /// Sequence in this session (0: of an earlier one) and time of reports that wait for their acknowledgement.
+    owed: Vec<(u64, Instant)>,
+}
+
+fn wrap(message: agent_message::Message) -> AgentMessage {
+    AgentMessage { message: Some(message) }
+}
+
+fn gone() -> SessionError {
+    SessionError::Ended("the session ended".to_owned())
+}
+
+impl Agent {
+    async fn run(mut self, after: Duration) {
+        sleep(after).await;
+        let mut comeback = Comeback::default();
+        loop {
+            let begin = Instant::now();
+            let ended = self.session().await;
+            if let Err(error) = &ended {
+                // Addresses and numbers differ; the sentence is what counts.
+                self.all.ended(error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect());
+            }
+            let span = comeback.after(&ended, begin.elapsed());
+            sleep(span.least + jitter(span.most - span.least)).await;
+        }
+    }
+
+    async fn session(&mut self) -> Result<(), SessionError> {
+        let all = self.all.clone();
+        all.sessions.fetch_add(1, Relaxed);
+        let channel = tls::channel(&self.fleet.endpoint, self.config.clone())?;
+        let mut client = AgentServiceClient::new(channel).max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let hello = Hello {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            docker_version: "28.0.0".to_owned(),
+            plan_generation: self.held.0,
+            plan_digest: self.held.1.clone(),
+            ..Hello::default()
+        };
+        outbox.send(wrap(agent_message::Message::Hello(hello))).await.map_err(|_| gone())?;
+        let late = |_| SessionError::Ended("no answer in time".to_owned());
+        let opened = timeout(WELCOME_TIMEOUT, client.session(ReceiverStream::new(messages))).await;
+        let mut inbound = opened.map_err(late)?.map_err(|s| self.judged(s))?.into_inner();
+        let first = timeout(WELCOME_TIMEOUT, inbound.message()).await;
+        let first = first.map_err(late)?.map_err(|s| self.judged(s))?;
+        let Some(coordinator_message::Message::Welcome(welcome)) = first.and_then(|m| m.message) else {
+            return Err(gone());
+        };
+        let _connected = While::begin(&all.connected);
+        let every = Duration::from_millis(welcome.report_interval_ms.into());
+        self.talk(&all, &outbox, &mut inbound, every).await
+    }
+
+    /// As the real agent's session, with its own moment for the regular reports.
+    async fn talk(
+        &mut self,
+        all: &Counts,
+        outbox: &mpsc::Sender<AgentMessage>,
+        inbound: &mut Streaming<isyone_proto::pb::agent::v1::CoordinatorMessage>,
+        every: Duration,
+    ) -> Result<(), SessionError> {
+        let mut reporter = Reporter::default();
+        self.owed.iter_mut().for_each(|(sequence, _)| *sequence = 0);
+        let (mut heard, mut parts) = (None, Assembly::default());
+        let mut regular = interval_at(self.moment(every), every);
+        self.report(&mut reporter, outbox, true).await?;
+        let (mut last_report, mut pending) = (Instant::now(), false);
+        loop {
+            tokio::select! {
+                message = inbound.message() => {
+                    match message.map_err(|s| self.judged(s))?.ok_or_else(gone)?.message {
+                        Some(coordinator_message::Message::Plan(part)) => {
+                            let whole = parts.take(part).map_err(|e| SessionError::Ended(e.to_string()))?;
+                            if let Some(plan) = whole {
+                                self.plan(plan, outbox).await?;
+                            }
+                        }
+                        Some(coordinator_message::Message::ReportAck(ack)) => {
+                            heard.get_or_insert_with(|| While::begin(&all.heard));
+                            self.acknowledged(ack.sequence);
+                        }
+                        _ => {}
+                    }
+                }
+                _ = regular.tick() => {
+                    self.report(&mut reporter, outbox, true).await?;
+                    (last_report, pending) = (Instant::now(), false);
+                }
+                () = self.board.changed(), if !pending => pending = true,
+                () = sleep_until(last_report + COALESCE), if pending => {
+                    self.report(&mut reporter, outbox, false).await?;
+                    (last_report, pending) = (Instant::now(), false);
+                }
+            }
+        }
+    }
+
+    /// Our next moment in the interval, the same ones in every session.
+    fn moment(&self, every: Duration) -> Instant {
+        let mine = every.mul_f64(self.index as f64 / self.fleet.count as f64);
+        let since = self.fleet.begin.elapsed().as_nanos() % every.as_nanos();
+        let since = Duration::from_nanos(u64::try_from(since).unwrap_or(0));
+        let wait = if mine > since { mine - since } else { mine + every - since };
+        Instant::now() + wait
+    }
+
+    fn judged(&self, status: tonic::Status) -> SessionError {
+        let overloaded = reason(&status).as_deref() == Some("OVERLOADED");
+        if status.code() == Code::ResourceExhausted || overloaded {
+            self.all.refused.fetch_add(1, Relaxed);
+        }
+        status.into()
+    }
+
+    async fn report(
+        &mut self,
+        reporter: &mut Reporter,
+        outbox: &mpsc::Sender<AgentMessage>,
+        regular: bool,
+    ) -> Result<(), SessionError> {
+        let host = HostUse {
+            cpus: 16,
+            cpu_used_permille: 150 + (self.index % 100) as u32,
+            memory_total: MEMORY,
+            memory_available: MEMORY / 2,
+            disk_total: DISK,
+            disk_available: DISK / 2,
+            load1_milli: 2_000,
+            pressure: Some([5, 0, 3]),
+            agent_memory: 20 << 20,
+            agent_cpu_permille: 4,
+        };
+        let around =
+            Surroundings { host, all_known: self.held.0 > 0, now: now_ms(), ..Surroundings::default() };
+        let report = reporter.next(self.board.entries(), &around, regular);
+        self.all.made.fetch_add(1, Relaxed);
+        let at = Instant::now();
+        self.owed.push((report.sequence, at));
+        self.all.owed.lock().unwrap_or_else(PoisonError::into_inner).insert((at, self.index), 1);
+        outbox.send(wrap(agent_message::Message::Report(report))).await.map_err(|_| gone())
+    }
+
+    /// A report covers the ones before it: the coordinator takes them in order, and the first of a session says everything.
+    fn acknowledged(&mut self, sequence: u64) {
+        let mut all = self.all.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, at) in self.owed.extract_if(.., |(of, _)| *of <= sequence) {
+            all.remove(&(at, self.index));
+        }
+    }
+
+    async fn plan(&mut self, wire: Plan, outbox: &mpsc::Sender<AgentMessage>) -> Result<(), SessionError> {
+        let plan = HostPlan::try_from(wire).map_err(|e| SessionError::Ended(e.to_string()))?;
+        let at_ns = clock_ns();
+        let (generation, digest) = (plan.generation, plan.digest());
+        if self.held.0 == 0 {
+            self.all.planned.fetch_add(1, Relaxed);
+        }
+        for tenant in &plan.tenants {
+            let before = self.restarts.insert(tenant.name.to_string(), tenant.odoo_restarts);
+            if before.is_some_and(|before| before < tenant.odoo_restarts) {
+                let line = Line::Restart { tenant: tenant.name.to_string(), at_ns };
+                self.lines.send(line).await.map_err(|_| gone())?;
+            }
+            self.board.set(&tenant.name, state(tenant));
+        }
+        self.held = (generation, digest.clone());
+        let result = PlanResult { generation, digest, error: String::new() };
+        outbox.send(wrap(agent_message::Message::PlanResult(result))).await.map_err(|_| gone())
+    }
+}
+
+/// The tenant runs as its plan says.
+fn state(tenant: &TenantPlan) -> TenantState {
+    let container = |name: String| ContainerStatus {
+        name,
+        state: "running".to_owned(),
+        healthy: true,
+        image_digest: format!("sha256:{}", "5".repeat(64)),
+        started_ms: Some(1_760_000_000_000),
+        ..ContainerStatus::default()
+    };
+    TenantState {
+        uid: tenant.uid,
+        epoch: tenant.epoch,
+        generation: tenant.generation,
+        progress: Progress::Converged,
+        message: String::new(),
+        containers: vec![
+            container(tenant.name.postgres_container()),
+            container(tenant.name.odoo_container()),
+        ],
+        operation: tenant.operation,
+        steps: Vec::new(),
+        absent: false,
+        health_latency_ms: 7,
+        volumes: Vec::new(),
+    }
+}

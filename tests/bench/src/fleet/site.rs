@@ -1,0 +1,252 @@
+//! A coordinator's data directory with so many hosts and tenants in it, made with the coordinator's own library, and the real
+//! program that runs on it.
+//!
+//! Hosts get certificates of its authority and tenants are stored as placed and running, so nobody has to join or start anything.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use isyone_coordinator::{
+    clock::{SystemSource, now_ms, now_seconds},
+    config::{self, Config, Span},
+    context::Context,
+    fleet::{Certificate, Host, Tenant, TenantPlacement},
+    init::{self, DATABASE_FILE},
+    server::{self, Parts},
+    settings::Settings,
+    store::{Kind, Record, Store as _, Write, sqlite::SqliteStore},
+};
+use isyone_proto::{plan::DesiredState, spec::TenantSpec, tls};
+use isyone_tests::e2e::{binary, process::Daemon};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use super::wire::{Identity, Papers, within};
+
+/// How often hosts report, as the targets have it.
+pub(super) const REPORT_SECONDS: u64 = 10;
+/// First connections of agents: slow enough to disturb nothing that is measured.
+const CONNECTS_PER_SECOND: u32 = 500;
+/// Records in one transaction while the directory is made.
+const CHUNK: usize = 5_000;
+/// Starting with 100,000 tenants in the database takes a few seconds; on a busy machine some more.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// See the module.
+pub(super) struct Site {
+    dir: tempfile::TempDir,
+    config: Config,
+    pub(super) tenants: Vec<String>,
+    pub(super) papers: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+#[derive(Deserialize)]
+struct ContextFile {
+    ca_pem: String,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+/// A port that is free now.
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+impl Site {
+    /// `hosts` hosts with `each` tenants.
+    pub(super) fn make(runtime: &Runtime, hosts: usize, each: usize) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("isyone-bench-").tempdir()?;
+        let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+        config.listen.grpc = free()?;
+        config.listen.enroll = free()?;
+        config.listen.http = free()?;
+        config.liveness.report_interval = Span::seconds(REPORT_SECONDS);
+        config.liveness.suspect = Span::seconds(3 * REPORT_SECONDS);
+        config.liveness.lost = Span::seconds(9 * REPORT_SECONDS);
+        let papers = dir.path().join("agents.json");
+        let mut site = Self { dir, config, tenants: Vec::new(), papers, daemon: None };
+        runtime.block_on(site.fill(hosts, each))?;
+        Ok(site)
+    }
+
+    fn context_file(&self) -> PathBuf {
+        self.dir.path().join("admin.toml")
+    }
+
+    async fn fill(&mut self, hosts: usize, each: usize) -> Result<()> {
+        init::init(&self.config, &"admin".parse()?, &self.context_file()).await?;
+        let toml = self.config.data_dir.join(config::FILE_NAME);
+        std::fs::write(&toml, self.config.to_toml()).with_context(|| toml.display().to_string())?;
+        // Its authority signs and its key seals; its configuration is the one that plans are made of.
+        let mut private = self.config.clone();
+        for address in [&mut private.listen.grpc, &mut private.listen.enroll, &mut private.listen.http] {
+            address.set_port(0);
+        }
+        let running = server::start(private, Parts::open(&self.config, None).await?, SystemSource).await?;
+        let made = self.records(&running.context, hosts, each);
+        running.stop().await;
+        let mut store = SqliteStore::open(&self.config.data_dir.join(DATABASE_FILE)).await?;
+        for chunk in made?.chunks(CHUNK) {
+            store.commit(chunk).await?;
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, context: &Context, hosts: usize, each: usize) -> Result<Vec<Write>> {
+        let settings = self.config.settings();
+        let mut agents = Vec::with_capacity(hosts);
+        let mut writes = Vec::with_capacity(hosts * (each + 1));
+        for index in 0..hosts {
+            let (host, identity) = host(context, index)?;
+            agents.push(identity);
+            for slot in 0..each {
+                let tenant = tenant(context, &settings, &host, slot)?;
+                writes.push(put(Kind::Tenant, tenant.name.as_str(), &tenant)?);
+                self.tenants.push(tenant.name.to_string());
+            }
+            writes.push(put(Kind::Host, host.name.as_str(), &host)?);
+        }
+        let papers = Papers {
+            endpoint: self.config.listen.grpc.to_string(),
+            ca_pem: context.pki.ca_pem(),
+            connects_per_second: CONNECTS_PER_SECOND,
+            agents,
+        };
+        std::fs::write(&self.papers, serde_json::to_vec(&papers)?)?;
+        Ok(writes)
+    }
+
+    /// Starts the program; returns its process id when it is ready.
+    pub(super) fn start(&mut self) -> Result<u32> {
+        let pid = self.launch();
+        self.wait_ready()?;
+        Ok(pid)
+    }
+
+    /// Starts the program and does not wait.
+    pub(super) fn launch(&mut self) -> u32 {
+        let mut command = Command::new(binary("isy-coordinator"));
+        command.arg("run").arg("--data-dir").arg(&self.config.data_dir);
+        // Each of thousands of agents coming and going is a line otherwise: a fleet of that size logs less.
+        command.env("ISYONE_LOG", "warn");
+        let daemon = Daemon::start("isy-coordinator", &mut command, &self.log_file());
+        let pid = daemon.pid();
+        self.daemon = Some(daemon);
+        pid
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("coordinator.log")
+    }
+
+    /// The end of the coordinator's log.
+    pub(super) fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(20).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    fn wait_ready(&self) -> Result<()> {
+        let ready = || std::net::TcpStream::connect(self.config.listen.grpc).ok();
+        within(START_LIMIT, ready)
+            .with_context(|| format!("the coordinator does not start: {}", self.log()))
+            .map(drop)
+    }
+
+    /// `kill -9`.
+    pub(super) fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill();
+        }
+    }
+
+    /// The admin's connection.
+    pub(super) fn admin(&self) -> Result<Channel> {
+        let context: ContextFile = toml::from_str(&std::fs::read_to_string(self.context_file())?)?;
+        let config = tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem)?;
+        Ok(tls::channel(&self.config.listen.grpc.to_string(), Arc::new(ArcSwap::new(config)))?)
+    }
+}
+
+fn put(kind: Kind, id: &str, value: &impl Serialize) -> Result<Write> {
+    Ok(Write::Put(Record { kind, id: id.to_owned(), body: serde_json::to_string(value)? }))
+}
+
+fn host(context: &Context, index: usize) -> Result<(Host, Identity)> {
+    let name = format!("h{index:05}").parse()?;
+    let (key_pem, csr) = tls::new_key_and_csr(&format!("h{index:05}"))?;
+    let advertise = Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + u32::try_from(index)?).into();
+    let issued = context.pki.sign_agent(&csr, &name, advertise, 86_400, now_seconds())?;
+    let certificate = Certificate { serial: issued.serial, not_after: issued.not_after };
+    let host = Host {
+        name,
+        uid: Uuid::now_v7(),
+        advertise,
+        labels: [("rack".parse()?, (index % 100).to_string().parse()?)].into(),
+        cordoned: false,
+        plan_generation: 1,
+        joined_at: now_ms(),
+        certificates: vec![certificate],
+    };
+    Ok((host, Identity { certificate_pem: issued.pem, key_pem }))
+}
+
+fn tenant(context: &Context, settings: &Settings, host: &Host, slot: usize) -> Result<Tenant> {
+    let name = format!("{}-t{slot}", host.name).parse()?;
+    let uid = Uuid::now_v7();
+    let defaults = &settings.defaults;
+    let edition = &settings.editions[&defaults.edition];
+    let width = 1_u32 << (32 - settings.network.subnet_prefix);
+    let network = u32::from(settings.network.tenant_range.network()) + u32::try_from(slot)? * width;
+    let port = settings.network.first_port + u16::try_from(slot * 2)?;
+    let placement = TenantPlacement {
+        host: host.name.clone(),
+        epoch: 1,
+        subnet: ipnet::Ipv4Net::new(network.into(), settings.network.subnet_prefix)?,
+        http_port: port,
+        websocket_port: port + 1,
+        reason: "it was made for measuring".to_owned(),
+        at: now_ms(),
+    };
+    let spec = TenantSpec {
+        plan: defaults.plan.clone(),
+        domains: Vec::new(),
+        language: defaults.language.clone(),
+        country: defaults.country.clone(),
+        time_zone: defaults.time_zone.clone(),
+        modules: vec!["crm".parse()?, "sale_management".parse()?],
+        edition: defaults.edition.clone(),
+        odoo_image: edition.odoo.clone(),
+        postgres_image: edition.postgres.clone(),
+        host: None,
+        host_labels: Default::default(),
+        admin_login: defaults.admin_login.clone(),
+    };
+    Ok(Tenant {
+        secrets: context.new_secrets(&name, uid),
+        name,
+        uid,
+        size: settings.plans[&defaults.plan],
+        spec,
+        desired: DesiredState::Running,
+        generation: 1,
+        placement,
+        activated_at: Some(now_ms()),
+        odoo_restarts: 0,
+        postgres_restarts: 0,
+        created_at: now_ms(),
+        operation: Uuid::now_v7(),
+        quarantine_until: None,
+        purge_now: false,
+    })
+}
