@@ -3,6 +3,7 @@
 //!
 //! Not here: decisions (coordinator), Docker (agent), output (ctl).
 
+pub mod codec;
 pub mod convert;
 pub mod error;
 pub mod ids;

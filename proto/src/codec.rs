@@ -1,0 +1,44 @@
+//! Messages on gRPC streams: prost's, as tonic does it, in buffers that begin small.
+//!
+//! tonic begins with 8 KiB in each direction of each call, for as long as it lasts. A session lasts for months, and most of its messages
+//! have a few hundred bytes; with ten thousand sessions that is what matters. Buffers still grow with their messages.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::codec::{BufferSettings, Codec};
+use tonic_prost::{ProstDecoder, ProstEncoder};
+
+/// What most messages of a session fit, bytes.
+const BUFFER_BYTES: usize = 1024;
+/// tonic's own: so much is written in one piece when more is ready.
+const YIELD_BYTES: usize = 32 * 1024;
+
+/// See the module. `E` is encoded, `D` decoded.
+#[derive(Debug, Clone)]
+pub struct SmallProst<E, D>(PhantomData<(E, D)>);
+
+impl<E, D> Default for SmallProst<E, D> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E, D> Codec for SmallProst<E, D>
+where
+    E: Message + Send + 'static,
+    D: Message + Default + Send + 'static,
+{
+    type Encode = E;
+    type Decode = D;
+    type Encoder = ProstEncoder<E>;
+    type Decoder = ProstDecoder<D>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::new(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::new(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
+    }
+}
