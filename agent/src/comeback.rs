@@ -72,6 +72,7 @@ impl Comeback {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::jitter;
 
     fn broken() -> Result<(), SessionError> {
         Err(SessionError::Ended("connection reset".to_owned()))
@@ -101,6 +102,33 @@ mod tests {
         // A coordinator that keeps saying "at once" is still backed off from.
         let waits: Vec<_> = (0..20).map(|_| comeback.after(&later(0), Duration::ZERO).most).collect();
         assert_eq!(waits[19], RETRY_CAP);
+    }
+
+    /// Ten thousand agents lose their coordinator at one moment; it is back after five seconds. At which second each one's first
+    /// successful try begins.
+    fn fleet_comes_back() -> Vec<f64> {
+        let one = |_| {
+            let (mut comeback, mut at) = (Comeback::default(), Duration::ZERO);
+            loop {
+                let span = comeback.after(&broken(), Duration::ZERO);
+                at += span.least + jitter(span.most - span.least);
+                if at >= Duration::from_secs(5) {
+                    return at.as_secs_f64();
+                }
+            }
+        };
+        (0..10_000).map(one).collect()
+    }
+
+    #[test]
+    fn a_fleet_does_not_come_back_in_one_moment_and_is_back_soon() {
+        let back = fleet_comes_back();
+        let mut by_second = [0_u32; 30];
+        for at in &back {
+            by_second[*at as usize] += 1;
+        }
+        assert!(by_second.iter().all(|n| *n < 4_000), "{by_second:?}");
+        assert!(back.iter().all(|at| *at < 21.0), "{by_second:?}");
     }
 
     #[test]

@@ -198,6 +198,7 @@ async fn run_until_told(config: Config, began: Instant) -> Result<()> {
     let key = std::env::var(secrets::KEY_VARIABLE).ok();
     let parts = server::Parts::open(&config, key.as_deref()).await?;
     let mut running = server::start(config, parts, SystemSource).await?;
+    warn_of_file_limit(running.context.handle.snapshot().fleet.hosts.len());
     let ms = began.elapsed().as_millis();
     tracing::info!(grpc = %running.grpc, enroll = %running.enroll, http = %running.http, ms, "ready");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -214,6 +215,24 @@ async fn run_until_told(config: Config, began: Instant) -> Result<()> {
     running.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Files besides the agents' connections: database, operators, edges, connections that are just being made.
+const OTHER_FILES: u64 = 1_024;
+
+/// Says at once what would otherwise show when the fleet comes back and not everybody gets in.
+fn warn_of_file_limit(hosts: usize) {
+    use rustix::process::{Resource, getrlimit};
+    let needed = hosts as u64 + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if limit < needed {
+        tracing::warn!(
+            limit,
+            needed,
+            hosts,
+            "too few open files are allowed for all hosts to connect: raise LimitNOFILE"
+        );
+    }
 }
 
 /// Every agent is an open file: take as many as this process may have. A service file needs `LimitNOFILE` above the

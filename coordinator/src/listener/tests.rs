@@ -129,7 +129,28 @@ async fn a_connection_ends_with_its_certificate() {
 async fn a_stalled_handshake_blocks_nobody() {
     let fixture = fixture();
     let address = serve(&fixture).await;
-    let _stalled = TcpStream::connect(address).await.unwrap();
+    let mut silent = Vec::new();
+    // More than there are turns for all.
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let config = operator(&fixture.pki, &fixture.pki, 3600);
+    tokio::time::timeout(Duration::from_secs(2), ask(address, config)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_begins_handshakes_and_never_ends_them_holds_up_itself_alone() {
+    let fixture = fixture();
+    let address = serve(&fixture).await;
+    let mut slow = Vec::new();
+    for _ in 0..300 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        // The first byte of a handshake.
+        stream.write_all(&[22]).await.unwrap();
+        slow.push(stream);
+    }
     let config = operator(&fixture.pki, &fixture.pki, 3600);
     tokio::time::timeout(Duration::from_secs(2), ask(address, config)).await.unwrap().unwrap();
 }
