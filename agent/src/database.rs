@@ -14,7 +14,7 @@ use crate::{
     docker::DockerError,
     execute::{await_postgres, boosted, settled},
     failpoints,
-    golden::{Volumes, blocking},
+    golden::{Restored, Volumes, blocking},
     sql::{self, DatabaseIdentity},
     stack::{POSTGRES_GRACE_S, Stack},
     state::Database,
@@ -52,17 +52,16 @@ pub async fn copy_golden(tenant: &Tenant, view: &View, stack: &Stack) -> Result<
     let begin = Instant::now();
     failpoints::reached("mid-database");
     let restored = tenant.host.golden.restore(&stack.golden_key, &volumes, &tenant.name().database()).await;
-    let (meta, stats) = restored.map_err(volume_error())?;
+    let Restored { meta, stats, beforehand } = restored.map_err(volume_error())?;
     tenant.remember(false, |s| s.database = Database::Filled { source: meta.database })?;
+    let (mb, took) = (meta.bytes as f64 / 1e6, begin.elapsed().as_secs_f64());
+    if beforehand {
+        return Ok(format!("golden snapshot, {mb:.0} MB copied beforehand"));
+    }
     // The kernel may begin to write while PostgreSQL and Odoo start; the end is waited for before "converged".
     let places = [volumes.postgres, volumes.odoo];
     drop(tokio::task::spawn_blocking(move || places.iter().try_for_each(|place| tree::sync(place))));
-    let mb = stats.bytes as f64 / 1e6;
-    Ok(format!(
-        "golden snapshot, {mb:.0} MB in {} files copied in {:.2} s",
-        stats.files,
-        begin.elapsed().as_secs_f64()
-    ))
+    Ok(format!("golden snapshot, {mb:.0} MB in {} files copied in {took:.2} s", stats.files))
 }
 
 /// Fills them with `odoo -i`, or from the snapshot that another tenant's initialisation has made meanwhile.
