@@ -48,7 +48,9 @@ pub async fn copy_golden(tenant: &Tenant, view: &View, stack: &Stack) -> Result<
     let Some(volumes) = volumes(tenant, view).await? else {
         return Err(TenantError::Program("the volumes are not directories of this machine".to_owned()));
     };
-    tenant.remember(true, |s| s.database = Database::Filling)?;
+    if tenant.state().database != Database::Filling {
+        tenant.remember(true, |s| s.database = Database::Filling)?;
+    }
     let begin = Instant::now();
     failpoints::reached("mid-database");
     let restored = tenant.host.golden.restore(&stack.golden_key, &volumes, &tenant.name().database()).await;
@@ -146,7 +148,7 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
     }
 }
 
-/// Gives the filled database this tenant's keys, and puts that on record for good before Odoo may start.
+/// Gives the filled database this tenant's keys, puts that on record for good, and only then lets Odoo in.
 pub async fn rekey(tenant: &Tenant) -> Result<String> {
     let state = tenant.state();
     let Database::Filled { source } = state.database else {
@@ -154,15 +156,17 @@ pub async fn rekey(tenant: &Tenant) -> Result<String> {
     };
     let identity = DatabaseIdentity { uuid: Uuid::new_v4(), secret: Uuid::new_v4() };
     let plan = tenant.plan.clone();
-    let name = source.clone();
     // Hashing is slow on purpose; not on the runtime's threads.
-    let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &name, identity)).await;
+    let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &source, identity)).await;
     psql(tenant, script.map_err(|e| TenantError::Program(e.to_string()))?).await?;
-    let settings = sql::settings_digest(&tenant.plan);
+    // Without its settings on record: a death before Odoo is let in is mended by `update_settings`, which lets it in too.
     tenant.remember(true, |s| {
         s.database = Database::Ready { synced: false };
-        s.settings = settings;
+        s.settings = String::new();
     })?;
+    psql(tenant, sql::open(&tenant.plan)).await?;
+    let settings = sql::settings_digest(&tenant.plan);
+    tenant.remember(false, |s| s.settings = settings)?;
     Ok("own keys, administrator, company and address".to_owned())
 }
 

@@ -446,13 +446,16 @@ fn fill(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
     if stack.standin {
         return;
     }
-    if let Database::Empty | Database::Filling = inputs.state.database {
-        if inputs.observed.golden {
-            list.add(4, 1, Action::CopyGolden, "a golden snapshot fits");
-        } else {
-            list.add(5, 0, Action::InitDatabase, "there is no golden snapshot yet");
-        }
+    if copies(inputs) {
+        list.add(4, 1, Action::CopyGolden, "a golden snapshot fits");
+    } else if let Database::Empty | Database::Filling = inputs.state.database {
+        list.add(5, 0, Action::InitDatabase, "there is no golden snapshot yet");
     }
+}
+
+/// The database is filled by copying a snapshot, now.
+fn copies(inputs: &Inputs<'_>) -> bool {
+    inputs.observed.golden && matches!(inputs.state.database, Database::Empty | Database::Filling)
 }
 
 /// Waves 6 to 9: PostgreSQL, keys, Odoo, healthy.
@@ -485,8 +488,10 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
         list.add(6, 0, Action::UpdateSettings, "address or database password have changed");
     }
     let odoo_stays = untouched(Role::Odoo) && plan.odoo_restarts <= state.odoo_restarts && !settings_changed;
-    // A stand-in does not ask its database anything: it need not wait for it.
-    let (wave, lane) = if standin { (6, 1) } else { (8, 0) };
+    // A stand-in does not ask its database anything. And nobody enters a copied database as Odoo before it has its keys, so
+    // the second that Odoo takes to load can pass meanwhile.
+    let at_once = standin || copies(inputs);
+    let (wave, lane) = if at_once { (6, 1) } else { (8, 0) };
     if !untouched(Role::Odoo) {
         list.add(wave, lane, Action::StartContainer(Role::Odoo), "it should run");
     } else if !odoo_stays {

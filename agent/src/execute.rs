@@ -20,6 +20,7 @@ use crate::{
     failpoints, fsutil,
     golden::blocking,
     stack::{self, Stack},
+    state::Database,
     steps,
     tenant::{Result, Tenant, TenantError, View},
 };
@@ -129,7 +130,12 @@ async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Actio
             // Before the first volume is there, it is on record that nothing is in it. For good: a volume without that
             // record, after a power loss, would count as a tenant's data. (PostgreSQL's is always the first.)
             if role == Role::Postgres {
-                tenant.remember(true, |_| ())?;
+                tenant.remember(true, |s| {
+                    // Then the copy need not wait for the disk once more.
+                    if view.observed.golden && s.database == Database::Empty {
+                        s.database = Database::Filling;
+                    }
+                })?;
             }
             docker.create_volume(stack.volume(role)).await?;
             Ok(format!("{} made", stack.volume(role).name))

@@ -26,6 +26,7 @@ use crate::{
     render,
     stack::HostFacts,
     status::Board,
+    survey::Surveys,
     traces::Traces,
 };
 
@@ -110,6 +111,8 @@ pub struct Host {
     pub golden: GoldenStore,
     /// Statuses.
     pub board: Board,
+    /// What many looks share.
+    pub surveys: Surveys,
     /// Where operations belong in their traces.
     pub traces: Traces,
     /// Patience.
@@ -144,6 +147,7 @@ impl Host {
             docker,
             probe,
             board: Board::default(),
+            surveys: Surveys::default(),
             traces: Traces::default(),
             pace,
             data,

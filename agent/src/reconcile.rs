@@ -184,7 +184,9 @@ async fn keep_spares(host: Arc<Host>, stop: CancellationToken) {
         host.golden.spare_wanted().await;
         host.until_idle().await;
         if let Err(e) = host.golden.replenish(stop.clone()).await {
-            tracing::warn!("no golden snapshot could be copied beforehand: {e}; the next tenant waits for its copy");
+            tracing::warn!(
+                "no golden snapshot could be copied beforehand: {e}; the next tenant waits for its copy"
+            );
         }
     }
 }
