@@ -350,8 +350,10 @@ impl FakeDocker {
                 if from.exists() && !to.exists() {
                     std::fs::rename(from, to).map_err(|e| DockerError::Refused(e.to_string()))?;
                 }
-            } else if let Some(name) = line.strip_prefix("\\connect \"") {
-                at = databases.join(name.trim_end_matches('"'));
+            } else if let Some(name) =
+                line.strip_prefix("\\connect \"").and_then(|rest| rest.split('"').next())
+            {
+                at = databases.join(name);
                 if !at.exists() {
                     return Ok(3);
                 }

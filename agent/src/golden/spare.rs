@@ -63,7 +63,7 @@ impl Spares {
             let path = entry?.path();
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             if name.starts_with(HALF) {
-                std::fs::remove_dir_all(&path)?;
+                let _ = std::fs::remove_dir_all(&path); // costs only room until the next start
             } else if name == SPARE
                 && let Some(key) = snapshot.file_name()
             {
