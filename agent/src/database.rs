@@ -14,7 +14,7 @@ use crate::{
     docker::DockerError,
     execute::{await_postgres, boosted, settled},
     failpoints,
-    golden::{Volumes, blocking},
+    golden::{Restored, Volumes, blocking},
     sql::{self, DatabaseIdentity},
     stack::{POSTGRES_GRACE_S, Stack},
     state::Database,
@@ -48,21 +48,22 @@ pub async fn copy_golden(tenant: &Tenant, view: &View, stack: &Stack) -> Result<
     let Some(volumes) = volumes(tenant, view).await? else {
         return Err(TenantError::Program("the volumes are not directories of this machine".to_owned()));
     };
-    tenant.remember(true, |s| s.database = Database::Filling)?;
+    if tenant.state().database != Database::Filling {
+        tenant.remember(true, |s| s.database = Database::Filling)?;
+    }
     let begin = Instant::now();
     failpoints::reached("mid-database");
     let restored = tenant.host.golden.restore(&stack.golden_key, &volumes, &tenant.name().database()).await;
-    let (meta, stats) = restored.map_err(volume_error())?;
+    let Restored { meta, stats, beforehand } = restored.map_err(volume_error())?;
     tenant.remember(false, |s| s.database = Database::Filled { source: meta.database })?;
+    let (mb, took) = (meta.bytes as f64 / 1e6, begin.elapsed().as_secs_f64());
+    if beforehand {
+        return Ok(format!("golden snapshot, {mb:.0} MB copied beforehand"));
+    }
     // The kernel may begin to write while PostgreSQL and Odoo start; the end is waited for before "converged".
     let places = [volumes.postgres, volumes.odoo];
     drop(tokio::task::spawn_blocking(move || places.iter().try_for_each(|place| tree::sync(place))));
-    let mb = stats.bytes as f64 / 1e6;
-    Ok(format!(
-        "golden snapshot, {mb:.0} MB in {} files copied in {:.2} s",
-        stats.files,
-        begin.elapsed().as_secs_f64()
-    ))
+    Ok(format!("golden snapshot, {mb:.0} MB in {} files copied in {took:.2} s", stats.files))
 }
 
 /// Fills them with `odoo -i`, or from the snapshot that another tenant's initialisation has made meanwhile.
@@ -147,7 +148,7 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
     }
 }
 
-/// Gives the filled database this tenant's keys, and puts that on record for good before Odoo may start.
+/// Gives the filled database this tenant's keys, puts that on record for good, and only then lets Odoo in.
 pub async fn rekey(tenant: &Tenant) -> Result<String> {
     let state = tenant.state();
     let Database::Filled { source } = state.database else {
@@ -155,15 +156,17 @@ pub async fn rekey(tenant: &Tenant) -> Result<String> {
     };
     let identity = DatabaseIdentity { uuid: Uuid::new_v4(), secret: Uuid::new_v4() };
     let plan = tenant.plan.clone();
-    let name = source.clone();
     // Hashing is slow on purpose; not on the runtime's threads.
-    let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &name, identity)).await;
+    let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &source, identity)).await;
     psql(tenant, script.map_err(|e| TenantError::Program(e.to_string()))?).await?;
-    let settings = sql::settings_digest(&tenant.plan);
+    // Without its settings on record: a death before Odoo is let in is mended by `update_settings`, which lets it in too.
     tenant.remember(true, |s| {
         s.database = Database::Ready { synced: false };
-        s.settings = settings;
+        s.settings = String::new();
     })?;
+    psql(tenant, sql::open(&tenant.plan)).await?;
+    let settings = sql::settings_digest(&tenant.plan);
+    tenant.remember(false, |s| s.settings = settings)?;
     Ok("own keys, administrator, company and address".to_owned())
 }
 

@@ -413,7 +413,7 @@ fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
     kept
 }
 
-/// Waves 3 and 4: files and volumes, then network and containers.
+/// Waves 3 and 4: files, volumes and network, then PostgreSQL's container; wave 6: Odoo's, while PostgreSQL starts.
 fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
     let observed = inputs.observed;
     if !observed.files_current {
@@ -425,11 +425,11 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
         }
     }
     if !kept.network {
-        list.add(4, 0, Action::CreateNetwork, "it is not there");
+        list.add(3, 2, Action::CreateNetwork, "it is not there");
     }
-    for role in ROLES {
+    for (role, wave, lane) in [(Role::Postgres, 4, 0), (Role::Odoo, 6, 1)] {
         if !kept.container(role) {
-            list.add(4, 0, Action::CreateContainer(role), "it is not there");
+            list.add(wave, lane, Action::CreateContainer(role), "it is not there");
             continue;
         }
         // While it is being made a tenant has more CPU than its due.
@@ -441,18 +441,21 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
     }
 }
 
-/// Waves 4 to 5: the database's content. The golden copy needs only the volumes, so it runs beside making containers.
+/// Waves 4 to 5: the database's content. The golden copy needs only the volumes, so it runs beside making a container.
 fn fill(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
     if stack.standin {
         return;
     }
-    if let Database::Empty | Database::Filling = inputs.state.database {
-        if inputs.observed.golden {
-            list.add(4, 1, Action::CopyGolden, "a golden snapshot fits");
-        } else {
-            list.add(5, 0, Action::InitDatabase, "there is no golden snapshot yet");
-        }
+    if copies(inputs) {
+        list.add(4, 1, Action::CopyGolden, "a golden snapshot fits");
+    } else if let Database::Empty | Database::Filling = inputs.state.database {
+        list.add(5, 0, Action::InitDatabase, "there is no golden snapshot yet");
     }
+}
+
+/// The database is filled by copying a snapshot, now.
+fn copies(inputs: &Inputs<'_>) -> bool {
+    inputs.observed.golden && matches!(inputs.state.database, Database::Empty | Database::Filling)
 }
 
 /// Waves 6 to 9: PostgreSQL, keys, Odoo, healthy.
@@ -480,16 +483,20 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
         } else {
             (Action::Rekey, "the database is new")
         };
-        list.add(7, 0, action, reason);
+        list.add(6, 0, action, reason);
     } else if settings_changed {
-        list.add(7, 0, Action::UpdateSettings, "address or database password have changed");
+        list.add(6, 0, Action::UpdateSettings, "address or database password have changed");
     }
     let odoo_stays = untouched(Role::Odoo) && plan.odoo_restarts <= state.odoo_restarts && !settings_changed;
+    // A stand-in does not ask its database anything. And nobody enters a copied database as Odoo before it has its keys, so
+    // the second that Odoo takes to load can pass meanwhile.
+    let at_once = standin || copies(inputs);
+    let (wave, lane) = if at_once { (6, 1) } else { (8, 0) };
     if !untouched(Role::Odoo) {
-        list.add(8, 0, Action::StartContainer(Role::Odoo), "it should run");
+        list.add(wave, lane, Action::StartContainer(Role::Odoo), "it should run");
     } else if !odoo_stays {
         let why = if settings_changed { "its settings have changed" } else { "a restart was asked for" };
-        list.add(8, 0, Action::RestartContainer(Role::Odoo), why);
+        list.add(wave, lane, Action::RestartContainer(Role::Odoo), why);
     }
     let healthy = observed.odoo_health.as_ref().is_some_and(Result::is_ok);
     let young =

@@ -2,7 +2,7 @@
 //!
 //! Not here: what an operation on the database consists of (database).
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use futures_util::future::join_all;
 use isyone_proto::plan::Role;
@@ -20,12 +20,17 @@ use crate::{
     failpoints, fsutil,
     golden::blocking,
     stack::{self, Stack},
+    state::Database,
     steps,
     tenant::{Result, Tenant, TenantError, View},
 };
 
 /// Log lines shown when a container does not come up.
 const LOG_LINES: u32 = 15;
+/// The first pause between asks is this part of [`crate::host::Pace::poll`], up to which pauses grow.
+const POLL_GROWTH: u32 = 5;
+/// While a program does not answer, its container is looked at once in so many of these pauses.
+const LOOK_EVERY_POLLS: u32 = 8;
 /// A program that Docker had to restart so often while we wait will not come up.
 const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
 
@@ -123,8 +128,15 @@ async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Actio
         Action::WriteFiles => write_files(tenant, stack).await,
         Action::CreateVolume(role) => {
             // Before the first volume is there, it is on record that nothing is in it. For good: a volume without that
-            // record, after a power loss, would count as a tenant's data.
-            tenant.remember(true, |_| ())?;
+            // record, after a power loss, would count as a tenant's data. (PostgreSQL's is always the first.)
+            if role == Role::Postgres {
+                tenant.remember(true, |s| {
+                    // Then the copy need not wait for the disk once more.
+                    if view.observed.golden && s.database == Database::Empty {
+                        s.database = Database::Filling;
+                    }
+                })?;
+            }
             docker.create_volume(stack.volume(role)).await?;
             Ok(format!("{} made", stack.volume(role).name))
         }
@@ -151,9 +163,11 @@ async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Actio
         Action::AwaitOdoo => {
             let detail = await_odoo(tenant).await?;
             // Ends the boost; where there was none this changes nothing.
-            for spec in [&stack.odoo, &stack.postgres] {
-                docker.update(&spec.name, &spec.limits).await?;
-            }
+            let (odoo, postgres) = (&stack.odoo, &stack.postgres);
+            tokio::try_join!(
+                docker.update(&odoo.name, &odoo.limits),
+                docker.update(&postgres.name, &postgres.limits)
+            )?;
             Ok(detail)
         }
         _ => Ok(String::new()), // handled by `act`
@@ -285,46 +299,62 @@ fn mark_restarted(tenant: &Tenant, role: Role) -> Result<()> {
 
 /// Waits until PostgreSQL answers.
 pub async fn await_postgres(tenant: &Tenant) -> Result<String> {
-    let name = tenant.name().postgres_container();
-    let begin = Instant::now();
-    loop {
-        let container = tenant.host.docker.container(&name).await?;
-        let answer = match &container {
-            Some(c) => tenant.host.probe.postgres(c).await,
-            None => Err("it is not there".to_owned()),
-        };
-        match answer {
-            Ok(()) => return Ok(String::new()),
-            Err(why) => keep_waiting(tenant, &name, "PostgreSQL", container.as_ref(), begin, &why).await?,
-        }
-    }
+    await_answer(tenant, Role::Postgres).await?;
+    Ok(String::new())
 }
 
 async fn await_odoo(tenant: &Tenant) -> Result<String> {
-    let name = tenant.name().odoo_container();
-    let begin = Instant::now();
-    loop {
-        let container = tenant.host.docker.container(&name).await?;
-        let answer = match &container {
-            Some(c) => tenant.host.probe.odoo(c).await,
-            None => Err("it is not there".to_owned()),
-        };
-        match answer {
-            Ok(_) => return Ok(format!("/web/health answers after {:.1} s", begin.elapsed().as_secs_f64())),
-            Err(why) => keep_waiting(tenant, &name, "Odoo", container.as_ref(), begin, &why).await?,
-        }
+    let took = await_answer(tenant, Role::Odoo).await?;
+    Ok(format!("/web/health answers after {:.1} s", took.as_secs_f64()))
+}
+
+async fn ask(tenant: &Tenant, role: Role, container: &Container) -> std::result::Result<(), String> {
+    match role {
+        Role::Odoo => tenant.host.probe.odoo(container).await.map(drop),
+        Role::Postgres => tenant.host.probe.postgres(container).await,
     }
 }
 
-/// Sleeps a little, unless waiting on is in vain.
-async fn keep_waiting(
+/// Asks until there is an answer. Docker is asked less often than the program: it only says whether waiting on is in vain.
+async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
+    let (name, pace) = (container_name(tenant, role), &tenant.host.pace);
+    let begin = Instant::now();
+    let (mut container, mut looked) = (tenant.host.docker.container(&name).await?, begin);
+    let mut pause = pace.poll / POLL_GROWTH;
+    loop {
+        let why = match &container {
+            Some(c) => match ask(tenant, role, c).await {
+                Ok(()) => return Ok(begin.elapsed()),
+                Err(why) => why,
+            },
+            None => "it is not there".to_owned(),
+        };
+        let stale = looked.elapsed() > pace.poll * LOOK_EVERY_POLLS;
+        if stale || container.as_ref().is_none_or(|c| !c.is_up() || c.ip.is_none()) {
+            (container, looked) = (tenant.host.docker.container(&name).await?, Instant::now());
+            check_waiting(tenant, role, container.as_ref(), begin, &why).await?;
+        }
+        if tenant.is_interrupted() {
+            return Err(TenantError::Interrupted);
+        }
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(pace.poll);
+    }
+}
+
+/// Fails when waiting on is in vain.
+async fn check_waiting(
     tenant: &Tenant,
-    name: &str,
-    what: &str,
+    role: Role,
     container: Option<&Container>,
     begin: Instant,
     why: &str,
 ) -> Result<()> {
+    let name = container_name(tenant, role);
+    let what = match role {
+        Role::Odoo => "Odoo",
+        Role::Postgres => "PostgreSQL",
+    };
     let given_up = match container {
         None => Some(format!("{what} does not start: container {name} has gone")),
         Some(c) if !c.is_up() => {
@@ -338,13 +368,7 @@ async fn keep_waiting(
         }
         Some(_) => None,
     };
-    if let Some(text) = given_up {
-        let log = tenant.host.docker.log_tail(name, LOG_LINES).await.unwrap_or_default();
-        return Err(TenantError::Program(format!("{text} Last log lines:\n{}", log.trim_end())));
-    }
-    if tenant.is_interrupted() {
-        return Err(TenantError::Interrupted);
-    }
-    sleep(tenant.host.pace.poll).await;
-    Ok(())
+    let Some(text) = given_up else { return Ok(()) };
+    let log = tenant.host.docker.log_tail(&name, LOG_LINES).await.unwrap_or_default();
+    Err(TenantError::Program(format!("{text} Last log lines:\n{}", log.trim_end())))
 }

@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use isyone_proto::plan::TenantPlan;
 use tokio::{
     sync::{Semaphore, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use uuid::Uuid;
 
@@ -26,6 +26,7 @@ use crate::{
     render,
     stack::HostFacts,
     status::Board,
+    survey::Surveys,
     traces::Traces,
 };
 
@@ -39,6 +40,8 @@ const LIGHT_AT_ONCE: usize = 8;
 pub struct Pace {
     /// Between looks while something starts.
     pub poll: Duration,
+    /// Between looks for a moment without creates, for work that can wait.
+    pub idle: Duration,
     /// Until something that starts must answer.
     pub start_timeout: Duration,
     /// Between health checks of a tenant at rest.
@@ -55,6 +58,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             poll: Duration::from_millis(25),
+            idle: Duration::from_secs(1),
             start_timeout: Duration::from_secs(180),
             // 120 tenants at rest: 8 small HTTP requests a second.
             probe: Duration::from_secs(15),
@@ -71,6 +75,7 @@ impl Pace {
         let ms = Duration::from_millis;
         Self {
             poll: ms(1),
+            idle: ms(5),
             start_timeout: ms(300),
             probe: ms(50),
             resync: ms(200),
@@ -106,6 +111,8 @@ pub struct Host {
     pub golden: GoldenStore,
     /// Statuses.
     pub board: Board,
+    /// What many looks share.
+    pub surveys: Surveys,
     /// Where operations belong in their traces.
     pub traces: Traces,
     /// Patience.
@@ -140,6 +147,7 @@ impl Host {
             docker,
             probe,
             board: Board::default(),
+            surveys: Surveys::default(),
             traces: Traces::default(),
             pace,
             data,
@@ -162,6 +170,16 @@ impl Host {
             },
             // Not known is not open. (The sender is ours, so it is the time that ran out.)
             Ok(Err(_)) | Err(_) => Some("the packet filter is not up yet; tried again".to_owned()),
+        }
+    }
+
+    /// Waits until no tenant is being made, nor has been for a moment.
+    pub async fn until_idle(&self) {
+        loop {
+            sleep(self.pace.idle).await;
+            if self.heavy.available_permits() == HEAVY_AT_ONCE {
+                return;
+            }
         }
     }
 

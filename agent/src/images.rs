@@ -7,10 +7,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use isyone_proto::plan::Role;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     docker::{Docker, Image, LABEL_STANDIN, Result},
@@ -39,6 +41,9 @@ pub struct ImageFacts {
     pub postgres_major: String,
 }
 
+/// An image that was there this short while ago is not asked for again: hundreds of tenants run the same two.
+const FRESH: Duration = Duration::from_secs(2);
+
 const PASSWD: &str = "/etc/passwd";
 const ODOO_CONF: &str = "/etc/odoo/odoo.conf";
 
@@ -47,6 +52,8 @@ pub struct ImageCache {
     docker: Arc<dyn Docker>,
     path: PathBuf,
     known: Mutex<BTreeMap<String, ImageFacts>>,
+    /// What was found lately under references.
+    seen: Mutex<HashMap<String, (Instant, Image)>>,
 }
 
 impl ImageCache {
@@ -56,12 +63,26 @@ impl ImageCache {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
-        Self { docker, path, known: Mutex::new(known) }
+        Self { docker, path, known: Mutex::new(known), seen: Mutex::default() }
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, image)) = seen().get(reference).filter(|(at, _)| at.elapsed() < FRESH) {
+            return Ok(Some(image.clone()));
+        }
+        let found = self.docker.image(reference).await?;
+        let mut seen = seen();
+        seen.retain(|_, (at, _)| at.elapsed() < FRESH);
+        if let Some(image) = &found {
+            seen.insert(reference.to_owned(), (Instant::now(), image.clone()));
+        }
+        Ok(found)
     }
 
     /// Facts of the image that is present under `reference`, which plays `role`; `None` when there is none.
     pub async fn facts(&self, reference: &str, role: Role) -> Result<Option<ImageFacts>> {
-        let Some(image) = self.docker.image(reference).await? else { return Ok(None) };
+        let Some(image) = self.image(reference).await? else { return Ok(None) };
         let key = format!("{} {role:?}", image.id);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(mut facts) = known {

@@ -37,6 +37,7 @@ pub mod stack;
 pub mod state;
 pub mod status;
 pub mod steps;
+pub mod survey;
 pub mod tenant;
 pub mod testing;
 pub mod traces;

@@ -54,6 +54,7 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     let strays = Arc::new(Notify::new());
     let stopping = stop_strays(host.clone(), plans.clone(), strays.clone());
     tracker.spawn(stop.clone().run_until_cancelled_owned(stopping));
+    tracker.spawn(stop.clone().run_until_cancelled_owned(keep_spares(host.clone(), stop.clone())));
     let mut in_force = plans.borrow_and_update().clone();
     adapt(&host, &mut tenants, &in_force, &stop);
     loop {
@@ -173,6 +174,19 @@ async fn stop_strays(host: Arc<Host>, plans: watch::Receiver<InForce>, look: Arc
                     tracing::warn!(container = container.name, "cannot be stopped: {e}");
                 }
             }
+        }
+    }
+}
+
+/// Copies golden snapshots beforehand, while no tenant is being made.
+async fn keep_spares(host: Arc<Host>, stop: CancellationToken) {
+    loop {
+        host.golden.spare_wanted().await;
+        host.until_idle().await;
+        if let Err(e) = host.golden.replenish(stop.clone()).await {
+            tracing::warn!(
+                "no golden snapshot could be copied beforehand: {e}; the next tenant waits for its copy"
+            );
         }
     }
 }

@@ -105,8 +105,10 @@ pub fn prepare(tenant: &TenantPlan) -> String {
     )
 }
 
-/// Before the golden copy is taken: it keeps no password of the tenant it came from.
-pub const SCRUB: &str = "ALTER ROLE odoo PASSWORD NULL;\nALTER ROLE postgres PASSWORD NULL;\nCHECKPOINT;\n";
+/// Before the golden copy is taken: it keeps no password of the tenant it came from, and nobody enters a copy as Odoo before
+/// [`open`] lets him: Odoo may be starting already while the copy gets its keys.
+pub const SCRUB: &str =
+    "ALTER ROLE odoo NOLOGIN PASSWORD NULL;\nALTER ROLE postgres PASSWORD NULL;\nCHECKPOINT;\n";
 
 /// Fresh random identity of a database.
 #[derive(Debug, Clone, Copy)]
@@ -117,8 +119,13 @@ pub struct DatabaseIdentity {
     pub secret: Uuid,
 }
 
-/// Makes the database in the cluster (named `source`) this tenant's: role, name, identity, administrator, company,
-/// address. May be repeated. Must run before Odoo's first start, which caches the secret.
+/// Lets Odoo in: its role gets its password and may log in. The last thing that is done to a new database.
+pub fn open(tenant: &TenantPlan) -> String {
+    format!("{QUIET}{}", alter_role(tenant))
+}
+
+/// Makes the database in the cluster (named `source`) this tenant's: name, identity, administrator, company, address. May be
+/// repeated. Must be done before Odoo enters, which caches the secret.
 pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> String {
     let database = tenant.name.database();
     let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
@@ -127,11 +134,10 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     let country = format!("(SELECT id FROM res_country WHERE code = {})", literal(tenant.country.as_str()));
     let (language, zone) = (literal(tenant.language.as_str()), literal(tenant.time_zone.as_str()));
     let mut sql = format!(
-        "{QUIET}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
+        "{QUIET}{}ALTER ROLE postgres PASSWORD NULL;\n\
          SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
          AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
          \\connect \"{database}\"\n{QUIET}BEGIN;\n",
-        alter_role(tenant),
         monitor_role(tenant),
         source = literal(source),
         target = literal(&database),
@@ -189,7 +195,8 @@ mod tests {
         let sql = rekey(&plan, "odoo_beta", identity);
         assert!(!sql.contains(plan.secrets.master_password.expose()));
         assert!(!sql.contains(plan.secrets.admin_password.expose()), "only its hash");
-        assert!(sql.contains(plan.secrets.database_password.expose()));
+        assert!(!sql.contains("ALTER ROLE odoo"), "nobody is let in before the keys are there");
+        assert!(open(&plan).contains(plan.secrets.database_password.expose()));
     }
 
     #[test]

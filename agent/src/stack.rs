@@ -311,7 +311,7 @@ fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
 pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
     let modules: Vec<&str> = plan.modules.iter().map(|m| m.as_str()).collect();
     let text = format!(
-        "1 {} {} {} {} {}",
+        "2 {} {} {} {} {}",
         images.odoo.id,
         images.postgres.id,
         images.postgres.postgres_major,

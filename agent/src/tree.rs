@@ -6,8 +6,8 @@
 use std::{
     fs, io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 /// What a copy moved.
@@ -26,15 +26,42 @@ impl std::ops::AddAssign for CopyStats {
     }
 }
 
-/// Copies the content of `from` into `to`, which may exist; `to` takes the mode and owner of `from`.
-pub fn copy(from: &Path, to: &Path) -> io::Result<CopyStats> {
-    // Asked once per tree: a file system that cannot clone one file can clone none.
-    let clones = AtomicBool::new(true);
-    copy_dir(from, to, &clones)
+/// Threads that copy one tree: making files keeps a core busy, and a host's other tenants want some too.
+const COPIERS: usize = 4;
+
+/// A file still to be copied.
+struct Job {
+    from: PathBuf,
+    to: PathBuf,
+    meta: fs::Metadata,
 }
 
-fn copy_dir(from: &Path, to: &Path, clones: &AtomicBool) -> io::Result<CopyStats> {
-    let mut stats = CopyStats::default();
+/// Copies the content of `from` into `to`, which may exist; `to` takes the mode and owner of `from`.
+pub fn copy(from: &Path, to: &Path) -> io::Result<CopyStats> {
+    let mut jobs = Vec::new();
+    lay_out(from, to, &mut jobs)?;
+    // Asked once per tree: a file system that cannot clone one file can clone none.
+    let (clones, next) = (AtomicBool::new(true), AtomicUsize::new(0));
+    let work = || {
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            copy_file(job, &clones)?;
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(COPIERS).min(jobs.len());
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for helper in helpers {
+            done = done.and(helper.join().unwrap_or_else(|_| Err(io::Error::other("copying panicked"))));
+        }
+        done
+    })?;
+    Ok(CopyStats { files: jobs.len() as u64, bytes: jobs.iter().map(|job| job.meta.len()).sum() })
+}
+
+/// Makes directories and links, and lists the files.
+fn lay_out(from: &Path, to: &Path, jobs: &mut Vec<Job>) -> io::Result<()> {
     match fs::create_dir(to) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
@@ -44,31 +71,36 @@ fn copy_dir(from: &Path, to: &Path, clones: &AtomicBool) -> io::Result<CopyStats
         let entry = entry?;
         let (source, target, meta) = (entry.path(), to.join(entry.file_name()), entry.metadata()?);
         if meta.is_dir() {
-            stats += copy_dir(&source, &target, clones)?;
+            lay_out(&source, &target, jobs)?;
         } else if meta.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
             take_owner(&meta, &target, false)?;
         } else if meta.is_file() {
-            copy_file(&source, &target, clones)?;
-            take_owner(&meta, &target, true)?;
-            stats += CopyStats { files: 1, bytes: meta.len() };
+            jobs.push(Job { from: source, to: target, meta });
         } // sockets and pipes are made anew by whoever needs them
     }
-    Ok(stats)
+    Ok(())
 }
 
-fn copy_file(from: &Path, to: &Path, clones: &AtomicBool) -> io::Result<()> {
-    if clones.load(Ordering::Relaxed) {
-        let (source, target) = (fs::File::open(from)?, fs::File::create(to)?);
-        if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
-            return Ok(());
-        }
+fn copy_file(job: &Job, clones: &AtomicBool) -> io::Result<()> {
+    let Job { from, to, meta } = job;
+    let (mut source, mut target) = (fs::File::open(from)?, fs::File::create(to)?);
+    if !clones.load(Ordering::Relaxed) || rustix::fs::ioctl_ficlone(&target, &source).is_err() {
         clones.store(false, Ordering::Relaxed);
+        io::copy(&mut source, &mut target)?; // in the kernel
     }
-    fs::copy(from, to).map(drop)
+    let now = target.metadata()?;
+    if (now.uid(), now.gid()) != (meta.uid(), meta.gid()) {
+        std::os::unix::fs::fchown(&target, Some(meta.uid()), Some(meta.gid()))?;
+    }
+    if now.mode() & 0o7777 != meta.mode() & 0o7777 {
+        target.set_permissions(fs::Permissions::from_mode(meta.mode() & 0o7777))?;
+    }
+    Ok(())
 }
 
-fn take_owner(of: &fs::Metadata, path: &Path, with_mode: bool) -> io::Result<()> {
+/// Gives `path` owner and, if wanted, mode of another file.
+pub fn take_owner(of: &fs::Metadata, path: &Path, with_mode: bool) -> io::Result<()> {
     let now = fs::symlink_metadata(path)?;
     if (now.uid(), now.gid()) != (of.uid(), of.gid()) {
         lchown(path, Some(of.uid()), Some(of.gid()))?;

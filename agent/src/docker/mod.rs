@@ -5,7 +5,7 @@
 pub mod engine;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
 };
@@ -226,6 +226,17 @@ pub struct Volume {
     pub labels: HashMap<String, String>,
 }
 
+/// What the engine has of networks and volumes, and of initialisations that may be leftovers: for looks at many tenants at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// All networks, by name.
+    pub networks: HashMap<String, Network>,
+    /// All volumes, by name.
+    pub volumes: HashMap<String, Volume>,
+    /// Names of all containers with the role `init`.
+    pub inits: HashSet<String>,
+}
+
 /// A network or volume to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
@@ -312,6 +323,8 @@ pub trait Docker: Send + Sync + 'static {
     async fn image_files(&self, image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>>;
     /// All containers with a tenant label.
     async fn list(&self) -> Result<Vec<ContainerSummary>>;
+    /// All networks and volumes, ours or not.
+    async fn survey(&self) -> Result<Survey>;
     /// One container.
     async fn container(&self, name: &str) -> Result<Option<Container>>;
     /// Makes one.

@@ -9,8 +9,8 @@ use tonic::async_trait;
 use super::{FakeContainer, FakeDocker};
 use crate::docker::{
     Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput,
-    ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, MountSource, Named, Network, Probe,
-    PullProgress, Result, Volume,
+    ExecSession, ExecState, Image, LABEL_ROLE, LABEL_TENANT, Limits, LogQuery, MountSource, Named, Network,
+    Probe, PullProgress, Result, Survey, Volume,
 };
 
 #[async_trait]
@@ -64,6 +64,25 @@ impl Docker for FakeDocker {
             tenant: c.spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default(),
         };
         Ok(world.containers.iter().map(summary).collect())
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        let world = self.up()?;
+        let volume = |(name, labels): (&String, &HashMap<String, String>)| {
+            let mountpoint = self.place(name).display().to_string();
+            (name.clone(), Volume { mountpoint, labels: labels.clone() })
+        };
+        let is_init = |c: &FakeContainer| c.spec.labels.get(LABEL_ROLE).is_some_and(|role| role == "init");
+        Ok(Survey {
+            networks: world.networks.clone().into_iter().collect(),
+            volumes: world.volumes.iter().map(volume).collect(),
+            inits: world
+                .containers
+                .iter()
+                .filter(|(_, c)| is_init(c))
+                .map(|(name, _)| name.clone())
+                .collect(),
+        })
     }
 
     async fn container(&self, name: &str) -> Result<Option<Container>> {

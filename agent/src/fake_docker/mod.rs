@@ -282,10 +282,10 @@ impl FakeDocker {
                 put(&data.join("databases/postgres"), "")?;
             }
             "init" => code = Some(self.initialise(&tenant, &data)?),
-            "odoo" if !standin && self.database_keys(&tenant).is_none_or(|keys| keys == DEFAULT_KEYS) => {
-                self.world()
-                    .violations
-                    .push(format!("{name} was started before its database had keys of its own"));
+            "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it ends and is started again until it is let in
+            "odoo" if !standin && self.has_default_keys(&tenant) => {
+                let text = format!("{name} could enter its database before that had keys of its own");
+                self.world().violations.push(text);
             }
             _ => {}
         }
@@ -297,6 +297,15 @@ impl FakeDocker {
             None => ("running", 0),
         };
         Ok(())
+    }
+
+    fn has_default_keys(&self, tenant: &str) -> bool {
+        self.database_keys(tenant).is_none_or(|keys| keys == DEFAULT_KEYS)
+    }
+
+    /// The role `odoo` may log in to the cluster in `data`.
+    fn lets_odoo_in(&self, data: &Path) -> bool {
+        !data.join("NOLOGIN").exists()
     }
 
     fn initialise(&self, tenant: &str, data: &Path) -> Result<i32> {
@@ -312,12 +321,27 @@ impl FakeDocker {
 
     /// Understands just what our own scripts hold.
     fn psql(&self, tenant: &str, script: &str) -> Result<i32> {
-        let databases = self.place(&format!("pgdata_{tenant}")).join("databases");
+        let data = self.place(&format!("pgdata_{tenant}"));
+        let databases = data.join("databases");
         let mut at = databases.join("postgres");
         for line in script.lines() {
             let quoted: Vec<&str> =
                 line.split("E'").skip(1).filter_map(|part| part.split('\'').next()).collect();
-            if let Some(name) =
+            if line.starts_with("ALTER ROLE odoo NOLOGIN") {
+                put(&data.join("NOLOGIN"), "")?;
+            } else if line.starts_with("ALTER ROLE odoo WITH LOGIN") {
+                let _ = std::fs::remove_file(data.join("NOLOGIN")); // it may have been let in before
+                let name = format!("odoo_{tenant}");
+                let mut world = self.world();
+                let runs = world.containers.get(&name).is_some_and(|c| c.state == "running");
+                if runs
+                    && std::fs::read_to_string(databases.join(&name)).is_ok_and(|keys| keys == DEFAULT_KEYS)
+                {
+                    world
+                        .violations
+                        .push(format!("{name} was let in before its database had keys of its own"));
+                }
+            } else if let Some(name) =
                 line.strip_prefix("DROP DATABASE IF EXISTS \"").and_then(|rest| rest.split('"').next())
             {
                 let _ = std::fs::remove_file(databases.join(name)); // "if exists"
@@ -326,8 +350,10 @@ impl FakeDocker {
                 if from.exists() && !to.exists() {
                     std::fs::rename(from, to).map_err(|e| DockerError::Refused(e.to_string()))?;
                 }
-            } else if let Some(name) = line.strip_prefix("\\connect \"") {
-                at = databases.join(name.trim_end_matches('"'));
+            } else if let Some(name) =
+                line.strip_prefix("\\connect \"").and_then(|rest| rest.split('"').next())
+            {
+                at = databases.join(name);
                 if !at.exists() {
                     return Ok(3);
                 }

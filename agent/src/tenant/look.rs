@@ -2,12 +2,15 @@
 //!
 //! Not here: comparing the two (diff).
 
+use std::sync::Arc;
+
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
 use super::{Result, Tenant, View};
 use crate::{
     diff::{self, Observed},
+    docker::Survey,
     execute,
     images::ImageFacts,
     sql,
@@ -16,8 +19,9 @@ use crate::{
 };
 
 impl Tenant {
-    /// Asks Docker, the disk and the programs inside how things are.
-    pub async fn look(&self) -> Result<View> {
+    /// Asks Docker, the disk and the programs inside how things are. What a whole host has in common may come from a
+    /// `survey`, which is not older than what this tenant's loop has done.
+    pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<View> {
         let facts = self.host.facts().await?;
         let (docker, plan) = (&self.host.docker, &self.plan);
         let names = (
@@ -27,14 +31,26 @@ impl Tenant {
             stack::init_name(&plan.name),
         );
         let volumes = (plan.name.postgres_volume(), plan.name.odoo_volume());
-        let (network, postgres, odoo, init, postgres_volume, odoo_volume) = tokio::try_join!(
-            docker.network(&names.0),
-            docker.container(&names.1),
-            docker.container(&names.2),
-            docker.container(&names.3),
-            docker.volume(&volumes.0),
-            docker.volume(&volumes.1),
-        )?;
+        let containers = async { tokio::try_join!(docker.container(&names.1), docker.container(&names.2)) };
+        let rest = async {
+            match survey {
+                // A container of somebody else with this name has no label; only who initialises needs to know.
+                Some(s) if self.state().is_ready() && !s.inits.contains(&names.3) => Ok((
+                    s.networks.get(&names.0).cloned(),
+                    s.volumes.get(&volumes.0).cloned(),
+                    s.volumes.get(&volumes.1).cloned(),
+                    None,
+                )),
+                _ => tokio::try_join!(
+                    docker.network(&names.0),
+                    docker.volume(&volumes.0),
+                    docker.volume(&volumes.1),
+                    docker.container(&names.3),
+                ),
+            }
+        };
+        let ((postgres, odoo), (network, postgres_volume, odoo_volume, init)) =
+            tokio::try_join!(containers, rest)?;
         let (postgres_image, odoo_image) = tokio::try_join!(
             self.image(Role::Postgres, plan.postgres_image.as_str()),
             self.image(Role::Odoo, plan.odoo_image.as_str())

@@ -225,10 +225,14 @@ impl Tenant {
         let mut last = String::new();
         // Semaphores are never closed: `ok` only drops an error that cannot be.
         let here = Span::current();
+        let visitor = self.host.surveys.enter();
         let mut light = self.host.light.acquire().instrument(child_span!(&here, "wait")).await.ok();
         let mut heavy = None;
+        let mut survey = visitor.survey(&*self.host.docker).await?;
+        drop(visitor);
         for _ in 0..MAX_ROUNDS {
-            let view = self.look().instrument(child_span!(&here, "look")).await?;
+            // Only the first look: later ones must see what was done meanwhile.
+            let view = self.look(survey.take()).instrument(child_span!(&here, "look")).await?;
             self.host.board.set_docker_error("");
             let no_new = if self.state().is_ready() { None } else { self.host.gate().await };
             let todo = self.compare(&view, no_new.as_deref())?;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::super::{
     Chunk, Container, ContainerSpec, ContainerSummary, LABEL_TENANT, Limits, MAX_OUTPUT_BYTES, MountSource,
+    Network, Volume,
 };
 
 pub(super) fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
@@ -117,6 +118,16 @@ pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
         },
         error: state.error.unwrap_or_default(),
     }
+}
+
+pub(super) fn network_view(ipam: Option<m::Ipam>, labels: Option<HashMap<String, String>>) -> Network {
+    let subnet = ipam.and_then(|i| i.config).unwrap_or_default().into_iter().find_map(|c| c.subnet);
+    Network { subnet: subnet.unwrap_or_default(), labels: labels.unwrap_or_default() }
+}
+
+/// With its name.
+pub(super) fn volume_view(found: m::Volume) -> (String, Volume) {
+    (found.name, Volume { mountpoint: found.mountpoint, labels: found.labels })
 }
 
 pub(super) fn summary(found: m::ContainerSummary) -> ContainerSummary {

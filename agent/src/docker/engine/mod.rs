@@ -20,12 +20,13 @@ use tokio::io::AsyncWriteExt as _;
 use tonic::async_trait;
 
 use self::convert::{
-    Layers, append, chunk, container_view, create_body, filters, first_file, summary, with_tag,
+    Layers, append, chunk, container_view, create_body, filters, first_file, network_view, summary,
+    volume_view, with_tag,
 };
 use super::{
     Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput,
-    ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, Named, Network, PullProgress, Result,
-    Volume,
+    ExecSession, ExecState, Image, LABEL_ROLE, LABEL_TENANT, Limits, LogQuery, Named, Network, PullProgress,
+    Result, Survey, Volume,
 };
 
 /// Until the head of an answer. Creating a network on a busy daemon takes seconds; a hanging daemon must show.
@@ -216,6 +217,26 @@ impl Docker for Engine {
         Ok(found.into_iter().map(summary).collect())
     }
 
+    async fn survey(&self) -> Result<Survey> {
+        let inits = q::ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters(&[("label", &format!("{LABEL_ROLE}=init"))]))
+            .build();
+        let (networks, volumes, inits) = tokio::try_join!(
+            self.call(|c| async move { c.list_networks(None::<q::ListNetworksOptions>).await }),
+            self.call(|c| async move { c.list_volumes(None::<q::ListVolumesOptions>).await }),
+            self.call(|c| async move { c.list_containers(Some(inits)).await }),
+        )?;
+        Ok(Survey {
+            networks: networks
+                .into_iter()
+                .filter_map(|n| Some((n.name.clone()?, network_view(n.ipam, n.labels))))
+                .collect(),
+            volumes: volumes.volumes.unwrap_or_default().into_iter().map(volume_view).collect(),
+            inits: inits.into_iter().map(|c| summary(c).name).collect(),
+        })
+    }
+
     async fn container(&self, name: &str) -> Result<Option<Container>> {
         let found = self.find(|c| async move { c.inspect_container(name, None).await }).await?;
         Ok(found.map(container_view))
@@ -272,16 +293,7 @@ impl Docker for Engine {
 
     async fn network(&self, name: &str) -> Result<Option<Network>> {
         let found = self.find(|c| async move { c.inspect_network(name, None).await }).await?;
-        Ok(found.map(|n| Network {
-            subnet: n
-                .ipam
-                .and_then(|i| i.config)
-                .unwrap_or_default()
-                .into_iter()
-                .find_map(|c| c.subnet)
-                .unwrap_or_default(),
-            labels: n.labels.unwrap_or_default(),
-        }))
+        Ok(found.map(|n| network_view(n.ipam, n.labels)))
     }
 
     async fn create_network(&self, network: &Named, subnet: &str) -> Result<()> {
@@ -305,7 +317,7 @@ impl Docker for Engine {
 
     async fn volume(&self, name: &str) -> Result<Option<Volume>> {
         let found = self.find(|c| async move { c.inspect_volume(name).await }).await?;
-        Ok(found.map(|v| Volume { mountpoint: v.mountpoint, labels: v.labels }))
+        Ok(found.map(|v| volume_view(v).1))
     }
 
     async fn create_volume(&self, volume: &Named) -> Result<Volume> {
@@ -315,7 +327,7 @@ impl Docker for Engine {
             ..Default::default()
         };
         let made = self.call(|c| async move { c.create_volume(body).await }).await?;
-        Ok(Volume { mountpoint: made.mountpoint, labels: made.labels })
+        Ok(volume_view(made).1)
     }
 
     async fn remove_volume(&self, name: &str) -> Result<()> {

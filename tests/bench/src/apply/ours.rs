@@ -227,13 +227,4 @@ impl Ours {
         self.tenants.iter().try_for_each(|plan| self.wait_converged(plan))?;
         Ok(begin.elapsed())
     }
-
-    /// A new plan that changes nothing but each tenant's generation makes the running agent look at all of them.
-    pub(super) fn look_again(&mut self) -> Result<Duration> {
-        self.tenants.iter_mut().for_each(|t| t.generation += 1);
-        let begin = Instant::now();
-        self.order()?;
-        self.tenants.iter().try_for_each(|plan| self.wait_converged(plan))?;
-        Ok(begin.elapsed())
-    }
 }

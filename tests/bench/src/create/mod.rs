@@ -101,8 +101,6 @@ fn notes(report: &mut Report) {
 pub(crate) struct Created {
     /// Its name.
     pub(crate) name: String,
-    /// Its address on the host.
-    pub(crate) address: SocketAddr,
     /// Until its login page came.
     pub(crate) took: Duration,
     /// Until `isyctl` was back, which is when the coordinator had stored it.
@@ -132,7 +130,7 @@ impl Bench<'_> {
             ensure!(begin.elapsed() < PATIENCE, "{name} has a login page but is {}", phase());
             sleep(Duration::from_millis(100));
         }
-        Ok(Created { name, address, took, accepted })
+        Ok(Created { name, took, accepted })
     }
 
     fn purge(&self, created: &Created) -> Result<()> {

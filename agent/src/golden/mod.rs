@@ -3,6 +3,8 @@
 //! A snapshot is a cleanly stopped cluster's data directory and the filestore, taken before any tenant's keys were put
 //! in, complete or absent (made beside, then renamed). Not here: when to take one and the re-keying (database).
 
+mod spare;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -13,7 +15,9 @@ use std::{
 use isyone_proto::plan::UnixMs;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, RwLock};
+use tokio_util::sync::CancellationToken;
 
+use self::spare::Spares;
 use crate::{
     fsutil::{self, Owner},
     tree::{self, CopyStats},
@@ -34,29 +38,75 @@ pub struct Meta {
     pub bytes: u64,
 }
 
+impl Meta {
+    /// Of the snapshot in this directory.
+    fn read(snapshot: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(snapshot.join(META)).ok()?).ok()
+    }
+}
+
+/// What was put into a tenant's volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The snapshot it comes from.
+    pub meta: Meta,
+    /// What was copied just now; nothing of a copy that was there already.
+    pub stats: CopyStats,
+    /// It is a copy that was made beforehand.
+    pub beforehand: bool,
+}
+
 /// The directory of snapshots.
 pub struct GoldenStore {
     dir: PathBuf,
     /// Readers copy out; a writer renames in and prunes.
-    access: RwLock<()>,
+    access: Arc<RwLock<()>>,
+    spares: Arc<Spares>,
     makers: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl GoldenStore {
-    /// Over `dir`. Halves of an earlier life are removed.
+    /// Over `dir`. Halves of an earlier life are removed; a file that somebody has put there is left alone.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
+        let spares = Spares::default();
         for entry in std::fs::read_dir(&dir)? {
-            let path = entry?.path();
-            if !path.join(META).exists() || path.extension().is_some_and(|e| e == "tmp") {
+            let entry = entry?;
+            let path = entry.path();
+            if !entry.file_type()?.is_dir() {
+                tracing::warn!("{} is no snapshot and is left alone", path.display());
+            } else if !path.join(META).exists() || path.extension().is_some_and(|e| e == "tmp") {
                 std::fs::remove_dir_all(&path)?;
+            } else {
+                spares.find(&path)?;
             }
         }
-        Ok(Self { dir, access: RwLock::default(), makers: Mutex::default() })
+        Ok(Self { dir, access: Arc::default(), spares: Arc::new(spares), makers: Mutex::default() })
     }
 
     /// The snapshot of this key, if there is one.
     pub fn find(&self, key: &str) -> Option<Meta> {
-        serde_json::from_slice(&std::fs::read(self.dir.join(key).join(META)).ok()?).ok()
+        Meta::read(&self.dir.join(key))
+    }
+
+    /// There may soon be another tenant of this kind.
+    pub fn want_spare(&self, key: &str) {
+        self.spares.want(key);
+    }
+
+    /// Completes when [`GoldenStore::replenish`] may have something to do.
+    pub async fn spare_wanted(&self) {
+        self.spares.wanted().await;
+    }
+
+    /// Copies snapshots beforehand, for the kinds of tenants made last. Nothing comes of it once `stop` is cancelled.
+    pub async fn replenish(&self, stop: CancellationToken) -> io::Result<()> {
+        let reader = self.access.clone().read_owned().await;
+        let (spares, dir) = (self.spares.clone(), self.dir.clone());
+        blocking(move || {
+            let _reader = reader; // for as long as files are read, whoever still waits for this
+            spares.replenish(&dir, &stop)
+        })
+        .await
     }
 
     /// Only one maker per key at a time: a second tenant of a new kind waits for the first one's snapshot instead of
@@ -95,43 +145,53 @@ impl GoldenStore {
             prune(&dir)
         })
         .await?;
+        self.want_spare(key);
         Ok(stats)
     }
 
-    /// Copies a snapshot into two volumes, which are wiped first. The filestore takes `database` as its name.
-    pub async fn restore(
-        &self,
-        key: &str,
-        volumes: &Volumes,
-        database: &str,
-    ) -> io::Result<(Meta, CopyStats)> {
-        let _reader = self.access.read().await;
+    /// Fills two volumes with a snapshot: with its spare, or by copying. They are wiped first. The filestore takes `database` as
+    /// its name.
+    pub async fn restore(&self, key: &str, volumes: &Volumes, database: &str) -> io::Result<Restored> {
+        let reader = self.access.clone().read_owned().await;
         let meta = self.find(key).ok_or_else(|| io::Error::other("the golden snapshot has gone"))?;
         let (source, volumes, database) = (self.dir.join(key), volumes.clone(), database.to_owned());
-        let name = meta.database.clone();
-        let stats = blocking(move || {
+        let spares = self.spares.clone();
+        let restored = blocking(move || {
+            let _reader = reader; // a dropped caller does not end this
             volumes.wipe()?;
-            let files = source.join("filestore").join(&name);
-            let odoo = volumes.odoo.clone();
-            let owner = volumes.odoo_owner;
-            // The filestore is small; the cluster's thousands of files get a thread of their own.
-            std::thread::scope(|scope| {
-                let cluster = scope.spawn(|| tree::copy(&source.join("pgdata"), &volumes.postgres));
-                std::os::unix::fs::chown(&odoo, Some(owner.0), Some(owner.1))?;
-                let mut stats = CopyStats::default();
-                if files.exists() {
-                    let parent = odoo.join("filestore");
-                    std::fs::create_dir_all(&parent)?;
-                    std::os::unix::fs::chown(&parent, Some(owner.0), Some(owner.1))?;
-                    stats += tree::copy(&files, &parent.join(&database))?;
-                }
-                stats += cluster.join().map_err(|_| io::Error::other("copying panicked"))??;
-                Ok(stats)
-            })
-        })
-        .await?;
-        Ok((meta, stats))
+            if spares.take(&source, &meta, &volumes, &database)? {
+                return Ok(Restored { meta, stats: CopyStats::default(), beforehand: true });
+            }
+            let mut stats = tree::copy(&source.join("pgdata"), &volumes.postgres)?;
+            let files = source.join("filestore").join(&meta.database);
+            copy_into(&files, &volumes, &database, |from, to| {
+                stats += tree::copy(from, to)?;
+                Ok(())
+            })?;
+            Ok(Restored { meta, stats, beforehand: false })
+        });
+        let restored = restored.await?;
+        self.want_spare(key);
+        Ok(restored)
     }
+}
+
+/// Puts a filestore in its place in Odoo's volume with `put`.
+fn copy_into(
+    files: &Path,
+    volumes: &Volumes,
+    database: &str,
+    put: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let (user, group) = volumes.odoo_owner;
+    std::os::unix::fs::chown(&volumes.odoo, Some(user), Some(group))?;
+    if files.exists() {
+        let parent = volumes.odoo.join("filestore");
+        std::fs::create_dir_all(&parent)?;
+        std::os::unix::fs::chown(&parent, Some(user), Some(group))?;
+        put(files, &parent.join(database))?;
+    }
+    Ok(())
 }
 
 /// Both volumes of a tenant, as directories of this machine.
@@ -175,8 +235,7 @@ fn prune(dir: &Path) -> io::Result<()> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        let meta = std::fs::read(path.join(META)).ok().and_then(|b| serde_json::from_slice::<Meta>(&b).ok());
-        if let Some(meta) = meta {
+        if let Some(meta) = Meta::read(&path) {
             found.push((meta.created_ms, path));
         }
     }
@@ -196,7 +255,7 @@ pub async fn blocking<T: Send + 'static>(
 mod tests {
     use super::*;
 
-    fn volumes(dir: &Path, name: &str) -> Volumes {
+    pub(super) fn volumes(dir: &Path, name: &str) -> Volumes {
         let (postgres, odoo) = (dir.join(name).join("pg"), dir.join(name).join("odoo"));
         std::fs::create_dir_all(&postgres).unwrap();
         std::fs::create_dir_all(&odoo).unwrap();
@@ -209,8 +268,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let golden = dir.path().join("golden");
         std::fs::create_dir_all(golden.join("half.tmp")).unwrap();
+        std::fs::write(golden.join("a file"), "of somebody's").unwrap();
         let store = GoldenStore::open(golden.clone()).unwrap();
-        assert!(!golden.join("half.tmp").exists());
+        assert!(!golden.join("half.tmp").exists() && golden.join("a file").exists());
         let from = volumes(dir.path(), "a");
         std::fs::write(from.postgres.join("PG_VERSION"), "15").unwrap();
         std::fs::create_dir_all(from.odoo.join("filestore/odoo_a/ab")).unwrap();
@@ -221,8 +281,8 @@ mod tests {
         assert!(store.find("k1").is_none() && store.find("k2").is_some());
         let to = volumes(dir.path(), "b");
         std::fs::write(to.postgres.join("scrap"), "x").unwrap();
-        let (meta, stats) = store.restore("k5", &to, "odoo_b").await.unwrap();
-        assert_eq!((meta.database.as_str(), stats.files), ("odoo_a", 2));
+        let restored = store.restore("k5", &to, "odoo_b").await.unwrap();
+        assert_eq!((restored.meta.database.as_str(), restored.stats.files), ("odoo_a", 2));
         assert!(!to.postgres.join("scrap").exists() && to.odoo.join("filestore/odoo_b/ab/f").exists());
     }
 }
