@@ -23,7 +23,10 @@ mod units;
 pub use sample::sample;
 pub use units::{Bytes, Cpus, Span};
 
-use crate::settings::{self, Edition, Settings};
+use crate::{
+    settings::{self, Edition, Settings},
+    shards::Shards,
+};
 
 /// Name of the file inside the data directory.
 pub const FILE_NAME: &str = "coordinator.toml";
@@ -161,8 +164,12 @@ pub struct Edge {
     pub entry_points: Vec<String>,
     /// Where people reach the edge when DNS does not say so (demos).
     pub url: Option<String>,
+    /// Names of the edges that share the tenants; none when one has them all.
+    pub shards: Vec<ShortName>,
     /// File form of Traefik's configuration.
     pub traefik_file: Option<PathBuf>,
+    /// File form for shards: `<shard>/isyone.yml` in here.
+    pub traefik_dir: Option<PathBuf>,
     /// Where Traefik reaches our pages; `http://<listen.http>` when not set.
     pub pages_url: Option<String>,
     /// Requests per second from one client address to one tenant.
@@ -179,7 +186,7 @@ pub struct Monitoring {
     pub prometheus_url: Option<String>,
     /// Where Prometheus reaches our HTTP port; `listen.http` when not set.
     pub metrics_address: Option<String>,
-    /// File form of the targets: `<job>.json` in here.
+    /// File form of the targets: `<job>.json` in here; with shards, `<shard>/<job>.json`.
     pub file_sd_dir: Option<PathBuf>,
     /// Where Prometheus finds the certificate that it scrapes hosts with: `ca.pem`, `prometheus.pem`, `prometheus.key`.
     pub certificate_dir: Option<PathBuf>,
@@ -352,6 +359,7 @@ impl Config {
                 ports: self.edge.ports.clone(),
                 protected_addresses: protected,
             },
+            shards: Shards::new(self.edge.shards.clone()),
             placement: settings::PlacementSettings {
                 cpu_overcommit_permille: self.placement.cpu_overcommit.millis(),
                 memory_reserve_bytes: self.placement.memory_reserve.get(),

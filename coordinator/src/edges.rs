@@ -1,5 +1,6 @@
 //! Which edges ask for their configuration, and how far they are: so that an operation is told to be over when visitors
-//! get through, not a second earlier.
+//! get through, not a second earlier. Edges ask for the configuration of everything or of their shard; only those that
+//! serve the operation's tenant are waited for.
 //!
 //! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none asks.
 //! Not here: the configuration (publish) and serving it (http).
@@ -16,19 +17,34 @@ use tokio::{sync::watch, time::Instant};
 /// Who has not asked for so long is no edge (any more). Traefik's usual poll is every second, at most every few.
 const GONE: Duration = Duration::from_secs(10);
 /// Edges remembered; more addresses than a fleet has edges.
-const MAX_EDGES: usize = 64;
+const MAX_EDGES: usize = 1024;
 /// Longest wait for edges. A slower one gets there by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// From an edge's request to its new routes: Traefik's throttle of 100 ms, and building them.
-const TAKE_UP: Duration = Duration::from_millis(200);
+/// From an edge's request to its new routes: Traefik's throttle, and reading them.
+const TAKE_UP: Duration = Duration::from_millis(100);
+/// And building them, for each tenant in the document: all are built anew.
+const TAKE_UP_PER_TENANT: Duration = Duration::from_micros(250);
 
-/// How far publication is.
+/// How one scope's configuration came out of a look at a snapshot. Scopes are those of `publish`: 0 is everything, others
+/// are a shard's place and one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// It is another than before.
+    pub changed: bool,
+    /// It will change: the snapshot's changes are not in it yet.
+    pub pending: bool,
+    /// Tenants in it.
+    pub tenants: u64,
+}
+
+/// How far a scope's publication is.
 #[derive(Debug, Clone, Copy, Default)]
-struct Publication {
-    /// The snapshot it is made of.
+pub(crate) struct Publication {
+    /// The snapshot whose changes are all in it.
     version: u64,
     /// Counts the changes of the document.
     revision: u64,
+    tenants: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,105 +58,195 @@ struct Edge {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Edges {
-    edges: Mutex<HashMap<IpAddr, Edge>>,
-    published: watch::Sender<Publication>,
+    edges: Mutex<HashMap<(IpAddr, usize), Edge>>,
+    /// By scope.
+    published: watch::Sender<Vec<Publication>>,
     asked: watch::Sender<()>,
 }
 
 impl Edges {
-    /// The documents now show snapshot `version`; `changed` when the edges' one is another than before.
-    pub fn published(&self, version: u64, changed: bool) {
-        self.published.send_modify(|p| {
-            *p = Publication { version, revision: p.revision + u64::from(changed) };
+    /// The documents now show snapshot `version`, each scope as far as `progress` says.
+    pub fn published(&self, version: u64, progress: &[Progress]) {
+        self.published.send_modify(|scopes| {
+            scopes.resize(progress.len(), Publication::default());
+            for (scope, progress) in scopes.iter_mut().zip(progress) {
+                if progress.changed {
+                    scope.revision += 1;
+                    scope.tenants = progress.tenants;
+                }
+                if !progress.pending {
+                    scope.version = version;
+                }
+            }
         });
     }
 
-    /// Somebody was given the present configuration.
-    pub fn asked(&self, from: IpAddr, now: Instant) {
-        let revision = self.published.borrow().revision;
+    /// Told whenever something was published; perhaps also when nothing was.
+    pub(crate) fn publications(&self) -> watch::Receiver<Vec<Publication>> {
+        self.published.subscribe()
+    }
+
+    /// Somebody is about to be given a scope's present configuration.
+    pub fn asked(&self, from: IpAddr, scope: usize, now: Instant) {
+        let revision = self.published.borrow().get(scope).map_or(0, |p| p.revision);
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         edges.retain(|_, edge| now.duration_since(edge.asked) < GONE);
-        let regular = edges.contains_key(&from);
+        let regular = edges.contains_key(&(from, scope));
         if regular || edges.len() < MAX_EDGES {
-            edges.insert(from, Edge { asked: now, revision, regular });
+            edges.insert((from, scope), Edge { asked: now, revision, regular });
         }
         drop(edges);
         self.asked.send_replace(());
     }
 
-    /// Whether an edge that asks regularly has an older configuration than `revision`.
-    fn behind(&self, revision: u64, now: Instant) -> bool {
+    /// Whether there are edges that ask regularly for a scope, and whether one has an older revision than that.
+    fn behind(&self, scope: usize, revision: u64, now: Instant) -> (bool, bool) {
         let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        edges.values().any(|e| e.regular && e.revision < revision && now.duration_since(e.asked) < GONE)
+        let here = |key: &(IpAddr, usize), e: &Edge| {
+            key.1 == scope && e.regular && now.duration_since(e.asked) < GONE
+        };
+        let mut here = edges.iter().filter(|(key, edge)| here(key, edge)).peekable();
+        (here.peek().is_some(), here.any(|(_, edge)| edge.revision < revision))
     }
 
-    /// Waits until every edge has what snapshot `version` says, within bounds.
-    pub async fn take_up(&self, version: u64) {
-        let wait = async {
-            let mut published = self.published.subscribe();
-            // The sender is ours: it cannot be gone.
-            let Ok(publication) = published.wait_for(|p| p.version >= version).await.map(|p| *p) else {
-                return;
-            };
-            let mut asked = self.asked.subscribe();
-            let mut waited = false;
-            while self.behind(publication.revision, Instant::now()) {
-                waited = true;
-                // Wakes also without a request: an edge may be gone.
-                let _ = tokio::time::timeout(Duration::from_secs(1), asked.changed()).await;
-            }
-            if waited {
-                tokio::time::sleep(TAKE_UP).await;
-            }
+    /// Waits until every edge that serves a tenant of this shard has what snapshot `version` says, within bounds.
+    pub async fn take_up(&self, version: u64, shard: Option<usize>) {
+        let own = own_scope(shard);
+        let both = async {
+            tokio::join!(self.take_up_scope(version, own), async {
+                // Who takes everything serves the tenant as well. Published without regard to whether somebody asks,
+                // everything may have to wait long for its turn.
+                if own != 0 && self.behind(0, 0, Instant::now()).0 {
+                    self.take_up_scope(version, 0).await;
+                }
+            })
         };
-        let _ = tokio::time::timeout(PATIENCE, wait).await;
+        let _ = tokio::time::timeout(PATIENCE, both).await;
     }
+
+    /// Waits, without a bound, until what the edge of this shard gets shows snapshot `version`.
+    pub async fn shown(&self, version: u64, shard: Option<usize>) {
+        self.publication(version, own_scope(shard)).await;
+    }
+
+    async fn publication(&self, version: u64, scope: usize) -> Publication {
+        let there = |scopes: &Vec<Publication>| scopes.get(scope).is_some_and(|p| p.version >= version);
+        let mut published = self.published.subscribe();
+        // The sender is ours: it cannot be gone.
+        published.wait_for(there).await.map(|p| p[scope]).unwrap_or_default()
+    }
+
+    async fn take_up_scope(&self, version: u64, scope: usize) {
+        let publication = self.publication(version, scope).await;
+        let mut asked = self.asked.subscribe();
+        let mut waited = false;
+        while self.behind(scope, publication.revision, Instant::now()).1 {
+            waited = true;
+            // Wakes also without a request: an edge may be gone.
+            let _ = tokio::time::timeout(Duration::from_secs(1), asked.changed()).await;
+        }
+        if waited {
+            let tenants = u32::try_from(publication.tenants).unwrap_or(u32::MAX);
+            tokio::time::sleep(TAKE_UP + TAKE_UP_PER_TENANT.saturating_mul(tenants)).await;
+        }
+    }
+}
+
+/// What the edge of a shard gets: its share, or everything when there are no shards.
+fn own_scope(shard: Option<usize>) -> usize {
+    shard.map_or(0, |place| place + 1)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     const EDGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const CHANGED: Progress = Progress { changed: true, pending: false, tenants: 400 };
+    const SAME: Progress = Progress { changed: false, ..CHANGED };
+    const PENDING: Progress = Progress { pending: true, ..SAME };
+    /// With 400 tenants.
+    const TAKEN_UP: Duration = Duration::from_millis(200);
+
+    fn regular(edges: &Edges, scope: usize) {
+        edges.asked(EDGE, scope, Instant::now());
+        edges.asked(EDGE, scope, Instant::now());
+    }
+
+    fn ask_after(edges: &Arc<Edges>, scope: usize, ms: u64) {
+        let edges = edges.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            edges.asked(EDGE, scope, Instant::now());
+        });
+    }
+
+    async fn took(edges: &Edges, version: u64, shard: Option<usize>) -> Duration {
+        let began = Instant::now();
+        edges.take_up(version, shard).await;
+        began.elapsed()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn without_edges_nobody_waits() {
         let edges = Edges::default();
-        edges.published(3, true);
-        let began = Instant::now();
-        edges.take_up(3).await;
+        edges.published(3, &[CHANGED]);
+        assert_eq!(took(&edges, 3, None).await, Duration::ZERO);
         // One look of a person is no edge.
-        edges.asked(EDGE, Instant::now());
-        edges.published(4, true);
-        edges.take_up(4).await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
+        edges.asked(EDGE, 0, Instant::now());
+        edges.published(4, &[CHANGED]);
+        assert_eq!(took(&edges, 4, None).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_edge_is_waited_for_until_it_has_asked_again() {
-        let edges = std::sync::Arc::new(Edges::default());
-        edges.asked(EDGE, Instant::now());
-        edges.asked(EDGE, Instant::now());
-        edges.published(5, true);
-        let poll = edges.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            poll.asked(EDGE, Instant::now());
-        });
-        let began = Instant::now();
-        edges.take_up(5).await;
-        assert_eq!(began.elapsed(), Duration::from_millis(700) + TAKE_UP);
+        let edges = Arc::new(Edges::default());
+        regular(&edges, 0);
+        edges.published(5, &[CHANGED]);
+        ask_after(&edges, 0, 700);
+        assert_eq!(took(&edges, 5, None).await, Duration::from_millis(700) + TAKEN_UP);
         // It has this one already.
-        edges.published(6, false);
-        edges.take_up(6).await;
-        assert_eq!(began.elapsed(), Duration::from_millis(700) + TAKE_UP);
+        edges.published(6, &[SAME]);
+        assert_eq!(took(&edges, 6, None).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_edges_that_serve_the_tenant_are_waited_for() {
+        let edges = Arc::new(Edges::default());
+        regular(&edges, 1);
+        regular(&edges, 2);
+        // Shard 0 (scope 1) changed; the edge of shard 1 has nothing to do with it.
+        edges.published(5, &[CHANGED, CHANGED, SAME]);
+        assert_eq!(took(&edges, 5, Some(1)).await, Duration::ZERO);
+        ask_after(&edges, 1, 300);
+        assert_eq!(took(&edges, 5, Some(0)).await, Duration::from_millis(300) + TAKEN_UP);
+        // An edge with everything serves both.
+        regular(&edges, 0);
+        edges.published(6, &[CHANGED, CHANGED, SAME]);
+        edges.asked(EDGE, 1, Instant::now());
+        ask_after(&edges, 0, 400);
+        assert_eq!(took(&edges, 6, Some(0)).await, Duration::from_millis(400) + TAKEN_UP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_waits_for_its_turn_is_waited_for() {
+        let edges = Arc::new(Edges::default());
+        edges.published(5, &[PENDING, CHANGED]);
+        // Nobody takes everything: its turn does not matter.
+        assert_eq!(took(&edges, 5, Some(0)).await, Duration::ZERO);
+        edges.published(6, &[PENDING, PENDING]);
+        let later = edges.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            later.published(7, &[PENDING, CHANGED]);
+        });
+        assert_eq!(took(&edges, 6, Some(0)).await, Duration::from_millis(800));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_wait_is_bounded_also_when_nothing_is_published() {
-        let edges = Edges::default();
-        let began = Instant::now();
-        edges.take_up(1).await;
-        assert_eq!(began.elapsed(), PATIENCE);
+        assert_eq!(took(&Edges::default(), 1, None).await, PATIENCE);
     }
 }

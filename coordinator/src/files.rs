@@ -9,16 +9,18 @@ use std::{
 /// Replaces `path`; the file will have `mode`. Written in the same directory, so the rename cannot cross file systems.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    replace_from(dir, path, content, mode)
+    replace_from(dir, path, &[content], mode)
 }
 
-/// As [`replace`], with the unfinished file in `scratch`: whoever watches `path`'s directory sees one event only. Both
+/// As [`replace`], with the content in pieces, and with the unfinished file in `scratch`: whoever watches `path`'s directory sees one event only. Both
 /// must be on one file system ([`scratch_for`]).
-pub fn replace_from(scratch: &Path, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub fn replace_from(scratch: &Path, path: &Path, pieces: &[impl AsRef<[u8]>], mode: u32) -> io::Result<()> {
     let permissions = std::fs::Permissions::from_mode(mode);
     let mut file =
         tempfile::Builder::new().prefix(".isyone-").permissions(permissions.clone()).tempfile_in(scratch)?;
-    file.write_all(content)?;
+    for piece in pieces {
+        file.write_all(piece.as_ref())?;
+    }
     // The umask may have taken bits away.
     file.as_file().set_permissions(permissions)?;
     file.as_file().sync_all()?;

@@ -3,20 +3,25 @@
 //!
 //! Not here: what the documents say (publish, probes) and gRPC (server).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use axum::{
-    Router,
-    extract::{ConnectInfo, Path, State as Shared},
+    Extension, Router,
+    body::Body,
+    extract::{Path, Query, State as Shared},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use isyone_monitoring::Job;
+use isyone_proto::ids::ShortName;
 
 mod pages;
 mod probes;
+pub(crate) mod serve;
+
+use serve::Caller;
 
 use crate::{
     clock,
@@ -28,6 +33,8 @@ use crate::{
 
 /// Prometheus' own text format, for probes.
 const PROBE_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Longest time for which an answer is held back; below the time after which an edge counts as gone (edges).
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// What the handlers read.
 #[derive(Clone)]
@@ -46,7 +53,9 @@ pub fn router(web: Web) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(own_metrics))
-        .route("/traefik/config", get(traefik))
+        .route("/traefik/config", get(whole_traefik))
+        .route("/traefik/config/{shard}", get(shard_traefik))
+        .route("/edges/map", get(hostnames))
         .route("/sd/{job}", get(targets))
         .route("/probe/{kind}/{name}", get(probe))
         .route("/pages/suspended", get(suspended))
@@ -69,31 +78,135 @@ async fn own_metrics(Shared(web): Shared<Web>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
-async fn traefik(
-    Shared(web): Shared<Web>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-) -> Response {
-    web.context.edges.asked(from.ip(), tokio::time::Instant::now());
-    serve(&web.published.load().traefik, &headers)
+/// `?wait=4`: seconds.
+#[derive(serde::Deserialize)]
+struct Waiting {
+    #[serde(default)]
+    wait: f32,
 }
 
-async fn targets(Shared(web): Shared<Web>, Path(job): Path<String>, headers: HeaderMap) -> Response {
-    match Job::from_name(&job) {
-        Some(job) => serve(web.published.load().targets(job), &headers),
-        None => (StatusCode::NOT_FOUND, "no such job\n").into_response(),
+/// `?shard=a`.
+#[derive(serde::Deserialize)]
+struct OfShard {
+    shard: Option<String>,
+}
+
+async fn whole_traefik(
+    Shared(web): Shared<Web>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Query(waiting): Query<Waiting>,
+    headers: HeaderMap,
+) -> Response {
+    traefik(&web, &caller, 0, &waiting, &headers).await
+}
+
+async fn shard_traefik(
+    Shared(web): Shared<Web>,
+    Path(shard): Path<String>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Query(waiting): Query<Waiting>,
+    headers: HeaderMap,
+) -> Response {
+    match scope(&web, Some(&shard)) {
+        Ok(scope) => traefik(&web, &caller, scope, &waiting, &headers).await,
+        Err(why) => not_found(&why),
+    }
+}
+
+/// The configuration of a scope. With `wait`, a connection that was given the present one already is answered when there is
+/// another, or when the time is over: then the same again, so that nothing depends on what the other end made of it.
+async fn traefik(
+    web: &Web,
+    caller: &Caller,
+    scope: usize,
+    waiting: &Waiting,
+    headers: &HeaderMap,
+) -> Response {
+    if let Some(known) = caller.given(scope).filter(|_| waiting.wait > 0.0) {
+        let wait = Duration::try_from_secs_f32(waiting.wait).unwrap_or(MAX_WAIT).min(MAX_WAIT);
+        tokio::select! {
+            () = another(web, scope, &known) => {}
+            () = tokio::time::sleep(wait) => {}
+            () = web.context.stop.cancelled() => {}
+        }
+    }
+    // Before the look: an edge counts as having what it is given, not more.
+    web.context.edges.asked(caller.address.ip(), scope, tokio::time::Instant::now());
+    let published = web.published.load_full();
+    let Some(document) = published.traefik(scope) else { return not_found("nothing is published") };
+    caller.give(scope, document.etag());
+    serve(document, headers)
+}
+
+/// Returns when a scope's configuration is another than the known one.
+async fn another(web: &Web, scope: usize, known: &str) {
+    let mut publications = web.context.edges.publications();
+    loop {
+        publications.mark_unchanged();
+        if web.published.load().traefik(scope).is_none_or(|document| document.etag() != known) {
+            return;
+        }
+        // The publisher lives as long as the context.
+        if publications.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The scope of a shard that was asked for, of everything when none was; an error says which there are.
+fn scope(web: &Web, shard: Option<&str>) -> Result<usize, String> {
+    let shards = &web.context.handle.settings().shards;
+    let Some(shard) = shard else { return Ok(0) };
+    shards.position(shard).map(|place| place + 1).ok_or_else(|| {
+        let names: Vec<&str> = shards.names().iter().map(ShortName::as_str).collect();
+        match names.as_slice() {
+            [] => "no such shard; there are none ([edge] shards)".to_owned(),
+            names => format!("no such shard; there are: {}", names.join(", ")),
+        }
+    })
+}
+
+fn not_found(why: &str) -> Response {
+    (StatusCode::NOT_FOUND, format!("{why}\n")).into_response()
+}
+
+async fn hostnames(Shared(web): Shared<Web>, headers: HeaderMap) -> Response {
+    match web.published.load().hostnames() {
+        Some(document) => serve(document, &headers),
+        None => not_found("there are no shards ([edge] shards)"),
+    }
+}
+
+async fn targets(
+    Shared(web): Shared<Web>,
+    Path(job): Path<String>,
+    Query(of): Query<OfShard>,
+    headers: HeaderMap,
+) -> Response {
+    let scope = match scope(&web, of.shard.as_deref()) {
+        Ok(scope) => scope,
+        Err(why) => return not_found(&why),
+    };
+    let published = web.published.load();
+    match Job::from_name(&job).and_then(|job| published.targets(job, scope)) {
+        Some(document) => serve(document, &headers),
+        None => not_found("no such job"),
     }
 }
 
 /// A document, or word that the client has it already.
-fn serve(document: &Document, headers: &HeaderMap) -> Response {
-    let etag = [(header::ETAG, document.etag.clone())];
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == document.etag.as_bytes());
+fn serve(document: &Arc<Document>, headers: &HeaderMap) -> Response {
+    let etag = [(header::ETAG, document.etag().to_owned())];
+    let known =
+        headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == document.etag().as_bytes());
     if known {
-        (StatusCode::NOT_MODIFIED, etag).into_response()
-    } else {
-        (etag, [(header::CONTENT_TYPE, "application/json")], document.body.clone()).into_response()
+        return (StatusCode::NOT_MODIFIED, etag).into_response();
     }
+    let length = document.length().to_string();
+    let pieces = document.pieces().to_vec().into_iter().map(Ok::<_, std::convert::Infallible>);
+    let body = Body::from_stream(tokio_stream::iter(pieces));
+    let form = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::CONTENT_LENGTH, length)];
+    (etag, form, body).into_response()
 }
 
 async fn probe(Shared(web): Shared<Web>, Path((kind, name)): Path<(String, String)>) -> Response {

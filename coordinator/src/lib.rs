@@ -26,6 +26,7 @@ pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod settings;
+pub mod shards;
 pub mod state;
 pub mod store;
 pub mod streams;

@@ -1,131 +1,92 @@
-//! What Traefik and Prometheus get: rendered from the snapshot when the part of it that matters has changed, kept for the
-//! HTTP endpoints, and written to files if so configured.
+//! What Traefik and Prometheus get, kept up to date with the snapshots: for the HTTP endpoints, and in files if so configured.
 //!
-//! A restart publishes at once what the store knows: an empty Observed takes no route away.
+//! A change costs what it concerns: its tenants' fragments are rendered again (content) and their pages copied (pages); all
+//! else of a document is shared with the one before. With shards there is a document for each edge, and one of everything.
+//! Traefik builds everything anew whenever its document changes, so each of its documents changes at most every so often
+//! (pace). A restart publishes at once what the store knows: an empty Observed takes no route away.
 //! Not here: the documents' form (isyone-traefik, isyone-monitoring) and serving them (http).
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use imbl::OrdMap;
-use isyone_monitoring::{Job, Targets};
-use isyone_proto::ids::{HostName, TenantName};
+use isyone_monitoring::{self as monitoring, Job};
+use isyone_proto::ids::TenantName;
 use isyone_traefik as traefik;
-use sha2::{Digest as _, Sha256};
+use tokio::time::{Duration, Instant};
 
 use crate::{
     change::Command,
     config::{Config, UrlScheme},
     context::Context,
-    files,
-    fleet::{Host, Tenant},
-    settings::Settings,
+    edges::Progress,
     state::State,
-    views,
 };
 
-/// Changes within this time are rendered together: Traefik asks once a second, and rebuilds everything each time.
-const PAUSE: Duration = Duration::from_millis(100);
+mod content;
+mod document;
+mod files;
+mod inputs;
+mod pace;
+mod pages;
+
+use content::{Content, Kind};
+pub use document::Document;
+use document::Frame;
+use files::Files;
+use pace::Pace;
+
+/// Changes within this time are rendered together. Far below what a reader notices, and enough that reports, of which there
+/// may be thousands a second, do not make this loop spin.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Also without a change: a file that could not be written is tried again.
 const EVERY: Duration = Duration::from_secs(5);
+/// Before and after the map of host names.
+const HOSTNAMES_FRAME: [&str; 2] = ["{", "\n}\n"];
 
-/// A document as HTTP serves it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Document {
-    /// Content.
-    pub body: Bytes,
-    /// Strong entity tag, quoted.
-    pub etag: String,
-}
-
-impl Document {
-    fn new(text: String) -> Self {
-        let etag = format!("\"{}\"", hex::encode(&Sha256::digest(text.as_bytes())[..16]));
-        Self { body: text.into(), etag }
-    }
-}
-
-/// Everything that is published.
-#[derive(Debug, Default)]
+/// Everything that is published. A *scope* is 0 for everything, otherwise a shard's place and one.
+#[derive(Debug, Clone, Default)]
 pub struct Published {
-    /// Dynamic configuration.
-    pub traefik: Document,
-    /// Target groups, in the order of [`Job::ALL`].
-    targets: [Document; 4],
+    traefik: Vec<Arc<Document>>,
+    targets: [Vec<Arc<Document>>; 4],
+    hostnames: Option<Arc<Document>>,
 }
 
 impl Published {
+    /// Traefik's dynamic configuration.
+    pub fn traefik(&self, scope: usize) -> Option<&Arc<Document>> {
+        self.traefik.get(scope)
+    }
+
     /// The target groups of a job.
-    pub fn targets(&self, job: Job) -> &Document {
+    pub fn targets(&self, job: Job, scope: usize) -> Option<&Arc<Document>> {
         // `Job::ALL` has every job, in this order.
-        &self.targets[Job::ALL.iter().position(|j| *j == job).unwrap_or(0)]
+        self.targets[Job::ALL.iter().position(|j| *j == job)?].get(scope)
+    }
+
+    /// Tenants' host names with their shard, when there are shards.
+    pub fn hostnames(&self) -> Option<&Arc<Document>> {
+        self.hostnames.as_ref()
     }
 }
 
-/// The part of a state that documents are made of; comparing it is cheap.
-#[derive(Default)]
-struct Inputs {
-    tenants: OrdMap<TenantName, Arc<Tenant>>,
-    hosts: OrdMap<HostName, Arc<Host>>,
-    /// Tenants in their first start that already have a route.
-    early: Vec<TenantName>,
+/// What is around fragments, by kind of document.
+struct Frames {
+    traefik: Arc<Frame>,
+    targets: Arc<Frame>,
+    platform: Arc<Frame>,
+    hostnames: Arc<Frame>,
 }
 
-impl Inputs {
-    fn of(state: &State, settings: &Settings) -> Self {
-        let settling = state.fleet.by_host.values().flat_map(|index| index.settling.iter());
-        let early = settling
-            .filter(|name| {
-                state.fleet.tenants.get(*name).is_some_and(|t| views::route(state, settings, t).is_some())
-            })
-            .cloned()
-            .collect();
-        Self { tenants: state.fleet.tenants.clone(), hosts: state.fleet.hosts.clone(), early }
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self.tenants.ptr_eq(&other.tenants) && self.hosts.ptr_eq(&other.hosts) && self.early == other.early
-    }
-}
-
-/// Where a document also goes.
-struct Destination {
-    path: PathBuf,
-    /// Where the unfinished file lies: outside a watched directory, whose watcher would otherwise wake twice.
-    scratch: PathBuf,
-    written: Option<String>,
-}
-
-impl Destination {
-    fn new(path: PathBuf, data_dir: &Path) -> Self {
-        if let Some(dir) = path.parent() {
-            // If it cannot be made, writing says so, again and again.
-            let _ = std::fs::create_dir_all(dir);
-        }
-        let above = path.parent().and_then(Path::parent).unwrap_or(data_dir);
-        let scratch = files::scratch_for(&path, &[data_dir, above]).to_owned();
-        Self { path, scratch, written: None }
-    }
-
-    fn write(&mut self, document: &Document) {
-        if self.written.as_deref() == Some(&document.etag) {
-            return;
-        }
-        // After a restart: the same content is no change.
-        let same = std::fs::read(&self.path).is_ok_and(|old| old == document.body);
-        let result =
-            if same { Ok(()) } else { files::replace_from(&self.scratch, &self.path, &document.body, 0o644) };
-        match result {
-            Ok(()) => self.written = Some(document.etag.clone()),
-            Err(error) => {
-                tracing::error!(path = %self.path.display(), %error, "cannot be written; tried again")
-            }
+impl Frames {
+    fn new(options: &traefik::Options, address: &str) -> Self {
+        let [before, after] = monitoring::FRAME;
+        // The platform's only group is the same for everybody: a part of the frame.
+        let platform = format!("{before}{}", monitoring::platform(address).trim_start_matches(','));
+        Self {
+            traefik: Arc::new(Frame::traefik(traefik::frame(options))),
+            targets: Arc::new(Frame::list([before.into(), after.into()])),
+            platform: Arc::new(Frame::list([platform.into(), after.into()])),
+            hostnames: Arc::new(Frame::list(HOSTNAMES_FRAME.map(Into::into))),
         }
     }
 }
@@ -134,36 +95,30 @@ impl Destination {
 pub struct Publisher {
     context: Arc<Context>,
     current: Arc<ArcSwap<Published>>,
-    inputs: Inputs,
-    rejected: BTreeSet<traefik::Rejected>,
-    traefik_file: Option<Destination>,
-    target_files: Vec<(Job, Destination)>,
+    content: Content,
+    frames: Frames,
+    /// When each scope's configuration may change again.
+    pace: Vec<Pace>,
+    files: Files,
 }
 
 impl Publisher {
     /// Renders the present state, so that whoever asks first gets an answer.
     pub fn new(context: Arc<Context>) -> Self {
-        let config = &context.config;
-        let destination = |path: PathBuf| Destination::new(config.data_dir.join(path), &config.data_dir);
-        let target_file =
-            |dir: &PathBuf, job: Job| (job, destination(dir.join(format!("{}.json", job.as_str()))));
+        let (config, shards) = (&context.config, context.handle.settings().shards.clone());
+        let (options, address) = (options(config), config.metrics_address());
         let mut publisher = Self {
             current: Arc::default(),
-            inputs: Inputs::default(),
-            rejected: BTreeSet::new(),
-            traefik_file: config.edge.traefik_file.clone().map(destination),
-            target_files: config
-                .monitoring
-                .file_sd_dir
-                .iter()
-                .flat_map(|dir| Job::ALL.map(|job| target_file(dir, job)))
-                .collect(),
+            frames: Frames::new(&options, &address),
+            pace: vec![Pace::default(); shards.scopes()],
+            files: Files::new(config, &shards),
+            content: Content::new(options, address, shards),
             context,
         };
         let state = publisher.context.handle.snapshot();
-        publisher.inputs = Inputs::of(&state, publisher.context.handle.settings());
-        publisher.render(&state);
-        publisher.write();
+        // Every start tells in the log what is left out; the events have it since it was new.
+        publisher.pass(&state, Instant::now()).iter().for_each(log);
+        publisher.files.write(&publisher.current.load());
         publisher
     }
 
@@ -179,78 +134,118 @@ impl Publisher {
         changes.mark_changed();
         let mut timer = tokio::time::interval(EVERY);
         loop {
+            let due = self.pace.iter().filter_map(Pace::due).min();
             let alive = tokio::select! {
                 changed = changes.changed() => changed.is_ok(),
                 _ = timer.tick() => true,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
                 () = context.stop.cancelled() => false,
             };
             if !alive {
                 return;
             }
             let state = context.handle.snapshot();
-            let inputs = Inputs::of(&state, context.handle.settings());
-            let mut rejected = Vec::new();
-            if !inputs.same(&self.inputs) {
-                self.inputs = inputs;
-                rejected = self.render(&state);
-            }
-            self.write();
-            context.edges.published(state.version, false);
-            self.tell(rejected).await;
+            let rejected = self.pass(&state, Instant::now());
             drop(state);
+            if !self.write().await {
+                return;
+            }
+            self.tell(rejected).await;
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Renders all documents; answers the routes that Traefik would refuse and that were not known before.
-    fn render(&mut self, state: &State) -> Vec<traefik::Rejected> {
-        let (config, settings) = (&self.context.config, self.context.handle.settings());
-        let routes: Vec<_> = views::routes(state, settings).map(route).collect();
-        let rendered = traefik::render(&options(config), &routes);
-        let targets = targets(state, config);
-        let mut changed = false;
-        let published = Published {
-            traefik: Document::new(rendered.json),
-            targets: Job::ALL.map(|job| Document::new(isyone_monitoring::render(job, &targets))),
-        };
-        if published.traefik != self.current.load().traefik {
-            self.context.metrics.publications.inc();
-            changed = true;
-            tracing::debug!(routes = routes.len(), "Traefik's configuration changed");
+    /// Publishes a state, as far as the pace allows; answers what is newly left out.
+    fn pass(&mut self, state: &State, now: Instant) -> Vec<traefik::Rejected> {
+        let update = self.content.update(state, self.context.handle.settings());
+        let waiting = self.pace.iter().any(|pace| pace.due().is_some());
+        let mut progress = vec![Progress::default(); self.pace.len()];
+        let current = self.current.load_full();
+        if update.changed || waiting || current.traefik.is_empty() {
+            let published = self.publish(&current, &mut progress, now);
+            self.current.store(Arc::new(published));
+            let rejections = i64::try_from(self.content.rejections()).unwrap_or(i64::MAX);
+            self.context.metrics.rejected_routes.set(rejections);
         }
-        self.current.store(Arc::new(published));
-        // After the document is there: who asks from now on gets it.
-        self.context.edges.published(state.version, changed);
-        let rejected: BTreeSet<_> = rendered.rejected.into_iter().collect();
-        self.context.metrics.rejected_routes.set(i64::try_from(rejected.len()).unwrap_or(i64::MAX));
-        let new = rejected.difference(&self.rejected).cloned().collect();
-        self.rejected = rejected;
-        new
+        // After the documents are there: whom this wakes gets them.
+        self.context.edges.published(state.version, &progress);
+        update.rejected
     }
 
-    fn write(&mut self) {
-        let published = self.current.load();
-        if let Some(file) = &mut self.traefik_file {
-            file.write(&published.traefik);
+    /// What is published next, and how far each scope's configuration is with it.
+    fn publish(&mut self, current: &Published, progress: &mut [Progress], now: Instant) -> Published {
+        let (content, frames) = (&self.content, &self.frames);
+        let document = |frame: &Arc<Frame>, shares| Document::new(frame.clone(), shares);
+        let list = |job: Job, scope: usize| {
+            let new = match job {
+                Job::Odoo => document(&frames.targets, content.shares(Kind::Odoo, scope)),
+                Job::Postgres => document(&frames.targets, content.shares(Kind::Postgres, scope)),
+                Job::Host => document(&frames.targets, content.shares(Kind::Host, scope)),
+                Job::Isyone => document(&frames.platform, Vec::new()),
+            };
+            renew(current.targets(job, scope), new)
+        };
+        let targets = Job::ALL.map(|job| (0..progress.len()).map(|scope| list(job, scope)).collect());
+        let hostnames = (progress.len() > 1).then(|| {
+            let new = document(&frames.hostnames, content.shares(Kind::Hostnames, 0));
+            renew(current.hostnames(), new)
+        });
+        let traefik = progress.iter_mut().zip(&mut self.pace).enumerate().map(|(scope, (progress, pace))| {
+            let new = document(&frames.traefik, content.shares(Kind::Traefik, scope));
+            progress.tenants = new.fragments();
+            let old = current.traefik(scope).filter(|old| {
+                let changed = old.etag() != new.etag();
+                progress.changed = pace.may_change(changed, new.fragments(), now);
+                progress.pending = changed && !progress.changed;
+                !progress.changed
+            });
+            old.cloned().unwrap_or_else(|| {
+                self.context.metrics.publications.inc();
+                Arc::new(new)
+            })
+        });
+        Published { traefik: traefik.collect(), targets, hostnames }
+    }
+
+    /// Files that are behind; `false` when writing panicked.
+    async fn write(&mut self) -> bool {
+        if self.files.is_empty() {
+            return true;
         }
-        for (job, file) in &mut self.target_files {
-            file.write(published.targets(*job));
-        }
+        let (mut files, published) = (std::mem::take(&mut self.files), self.current.load_full());
+        // Not on this thread: a large file takes its time.
+        let written = tokio::task::spawn_blocking(move || {
+            files.write(&published);
+            files
+        });
+        written.await.map(|files| self.files = files).is_ok()
     }
 
     /// A tenant without (all of) its routes is something that operators must see.
     async fn tell(&self, rejected: Vec<traefik::Rejected>) {
         for route in rejected {
-            let what = route.hostname.as_deref().unwrap_or("all of it");
-            tracing::error!(tenant = route.tenant, what, reason = route.reason, "route left out");
+            log(&route);
             let Ok(tenant) = route.tenant.parse::<TenantName>() else { continue };
-            let message = format!("route left out ({what}): {}", route.reason);
+            let message = format!("route left out ({}): {}", what(&route), route.reason);
             let audit = Command::Audit { kind: "tenant.route_rejected", tenant, message };
             if let Err(error) = self.context.handle.submit("coordinator", audit).await {
                 tracing::warn!(%error, "the event could not be stored");
             }
         }
     }
+}
+
+/// The document that is there when the new one says the same: its pieces may have been looked up already.
+fn renew(old: Option<&Arc<Document>>, new: Document) -> Arc<Document> {
+    old.filter(|old| old.etag() == new.etag()).cloned().unwrap_or_else(|| Arc::new(new))
+}
+
+fn what(route: &traefik::Rejected) -> &str {
+    route.hostname.as_deref().unwrap_or("all of it")
+}
+
+fn log(route: &traefik::Rejected) {
+    tracing::error!(tenant = route.tenant, what = what(route), reason = route.reason, "route left out");
 }
 
 fn options(config: &Config) -> traefik::Options {
@@ -263,34 +258,5 @@ fn options(config: &Config) -> traefik::Options {
         pages_url: config.pages_url(),
         rate_average: config.edge.rate_average,
         rate_burst: config.edge.rate_burst,
-    }
-}
-
-fn route(route: views::Route) -> traefik::Route {
-    traefik::Route {
-        tenant: route.tenant.to_string(),
-        hostnames: route.hostnames,
-        target: if route.suspended {
-            traefik::Target::Suspended
-        } else {
-            traefik::Target::Running {
-                address: route.address,
-                http_port: route.http_port,
-                websocket_port: route.websocket_port,
-            }
-        },
-    }
-}
-
-fn targets(state: &State, config: &Config) -> Targets {
-    let tenant = |t: views::Target| isyone_monitoring::Tenant {
-        name: t.tenant.to_string(),
-        host: t.host.to_string(),
-        plan: t.plan,
-    };
-    Targets {
-        address: config.metrics_address(),
-        tenants: views::targets(state).map(tenant).collect(),
-        hosts: state.fleet.hosts.keys().map(ToString::to_string).collect(),
     }
 }

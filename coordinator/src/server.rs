@@ -204,7 +204,7 @@ async fn spawn(
     let web =
         Web { context: context.clone(), published: publisher.current(), connections: connections.clone() };
     tasks.spawn(publisher.run());
-    tasks.spawn(serve_http(listeners.http, web));
+    tasks.spawn(http::serve::serve(listeners.http, http::router(web), context.stop.clone()));
     let incoming =
         listener::mtls(listeners.grpc, context.pki.clone(), connections.clone(), context.stop.clone());
     tasks.spawn(serve_grpc(incoming, context.clone()).await?);
@@ -281,15 +281,6 @@ async fn serve_enrollment(incoming: listener::Incoming, context: Arc<Context>) {
         .add_service(limited!(EnrollmentServiceServer::new(Enrollment::new(context.clone()))));
     if let Err(error) = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await {
         tracing::error!(%error, "enrolment ended");
-    }
-}
-
-async fn serve_http(listener: TcpListener, web: Web) {
-    let stop = web.context.stop.clone();
-    let service = http::router(web).into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "HTTP ended");
     }
 }
 

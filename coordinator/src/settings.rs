@@ -12,6 +12,8 @@ use isyone_proto::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::shards::Shards;
+
 /// A pair of images that belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edition {
@@ -103,6 +105,8 @@ pub struct Settings {
     pub network: Network,
     /// See [`Edge`].
     pub edge: Edge,
+    /// How tenants are divided among edges.
+    pub shards: Shards,
     /// See [`PlacementSettings`].
     pub placement: PlacementSettings,
     /// See [`Liveness`].

@@ -59,6 +59,7 @@ pub fn settings() -> Settings {
             last_port: 29_999,
         },
         edge: Edge { addresses: Vec::new(), ports: vec![80, 443], protected_addresses: Vec::new() },
+        shards: crate::shards::Shards::default(),
         placement: PlacementSettings {
             cpu_overcommit_permille: 4_000,
             memory_reserve_bytes: GIB / 2,

@@ -251,18 +251,14 @@ pub struct Target {
     pub plan: String,
 }
 
-/// Tenants that are monitored: all that should run and once did.
-pub fn targets(state: &State) -> impl Iterator<Item = Target> + '_ {
-    state
-        .fleet
-        .tenants
-        .values()
-        .filter(|t| t.desired == DesiredState::Running && t.activated_at.is_some())
-        .map(|t| Target {
-            tenant: t.name.clone(),
-            host: t.placement.host.clone(),
-            plan: t.spec.plan.to_string(),
-        })
+/// How a tenant is monitored: as long as it should run, once it did.
+pub fn target(tenant: &Tenant) -> Option<Target> {
+    let monitored = tenant.desired == DesiredState::Running && tenant.activated_at.is_some();
+    monitored.then(|| Target {
+        tenant: tenant.name.clone(),
+        host: tenant.placement.host.clone(),
+        plan: tenant.spec.plan.to_string(),
+    })
 }
 
 /// Certificates that a host's list of scrapers has room for; documented in the protocol.

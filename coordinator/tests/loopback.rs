@@ -2,6 +2,8 @@
 
 #[path = "cases/monitoring.rs"]
 mod monitoring;
+#[path = "cases/published.rs"]
+mod published;
 mod support;
 
 use isyone_proto::{
@@ -77,9 +79,9 @@ async fn a_tenant_is_created_watched_routed_and_watched_over() {
 
     let routes = fixture.published("/traefik/config", "Host(`alfa.isy.one`)").await;
     let targets = fixture.published("/sd/odoo", "odoo_alfa:8069").await;
-    assert_eq!(std::fs::read_to_string(fixture.dir.path().join("edge/isyone.yml")).unwrap(), routes);
+    fixture.written("edge/isyone.yml", &routes).await;
     assert_eq!(std::fs::read_dir(fixture.dir.path().join("edge")).unwrap().count(), 1);
-    assert_eq!(std::fs::read_to_string(fixture.dir.path().join("targets/odoo.json")).unwrap(), targets);
+    fixture.written("targets/odoo.json", &targets).await;
     for probe in ["/probe/odoo/alfa", "/probe/postgres/alfa", "/probe/host/h1"] {
         let (status, text) = fixture.http(probe).await;
         assert!(status == 200 && text.contains("report_age_seconds"), "{probe}: {text}");

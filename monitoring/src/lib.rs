@@ -62,59 +62,47 @@ pub struct Tenant {
     pub plan: String,
 }
 
-/// Everything that is watched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Targets {
-    /// Where Prometheus reaches the coordinator's HTTP port, `host:port`.
-    pub address: String,
-    /// In any order.
-    pub tenants: Vec<Tenant>,
-    /// Names, in any order.
-    pub hosts: Vec<String>,
-}
+/// What is before and after a document's groups. Each group has a comma and a line break before it; the first comma goes.
+pub const FRAME: [&str; 2] = ["[", "\n]\n"];
 
 #[derive(Serialize)]
 struct Group<'a> {
     targets: [&'a str; 1],
-    labels: BTreeMap<&'static str, String>,
+    labels: BTreeMap<&'static str, &'a str>,
 }
 
-/// The target groups of one job: the body of `/sd/<job>` and of the `file_sd` file. Sorted; the same targets give the
-/// same bytes.
-pub fn render(job: Job, targets: &Targets) -> String {
-    let mut groups: Vec<Group<'_>> = match job {
-        Job::Odoo | Job::Postgres => targets.tenants.iter().map(|t| tenant_group(job, t, targets)).collect(),
-        Job::Host => targets.hosts.iter().map(|host| host_group(host, targets)).collect(),
-        Job::Isyone => vec![group(targets, job, "/metrics".to_owned(), "coordinator".to_owned())],
-    };
-    groups.sort_by(|a, b| a.labels.cmp(&b.labels));
-    // Serialising our own plain structs cannot fail: string keys only, no foreign impls.
-    serde_json::to_string_pretty(&groups).unwrap_or_default()
+/// The group of a tenant's Odoo ([`Job::Odoo`]), for the coordinator's HTTP port at `address` (`host:port`).
+pub fn odoo(address: &str, tenant: &Tenant) -> String {
+    tenant_group(address, Job::Odoo, ODOO_PORT, tenant)
 }
 
-fn group(targets: &Targets, job: Job, path: String, instance: String) -> Group<'_> {
-    let labels = BTreeMap::from([
-        ("__metrics_path__", path),
-        ("instance", instance),
-        ("job", job.as_str().to_owned()),
-    ]);
-    Group { targets: [&targets.address], labels }
+/// The group of a tenant's PostgreSQL ([`Job::Postgres`]).
+pub fn postgres(address: &str, tenant: &Tenant) -> String {
+    tenant_group(address, Job::Postgres, POSTGRES_PORT, tenant)
 }
 
-fn tenant_group<'a>(job: Job, tenant: &Tenant, targets: &'a Targets) -> Group<'a> {
-    let port = if job == Job::Odoo { ODOO_PORT } else { POSTGRES_PORT };
+/// The group of a host ([`Job::Host`]).
+pub fn host(address: &str, host: &str) -> String {
+    group(address, Job::Host, &format!("/probe/host/{host}"), host, &[("host", host)])
+}
+
+/// The group of the platform itself ([`Job::Isyone`]).
+pub fn platform(address: &str) -> String {
+    group(address, Job::Isyone, "/metrics", "coordinator", &[])
+}
+
+fn tenant_group(address: &str, job: Job, port: u16, tenant: &Tenant) -> String {
     let (kind, name) = (job.as_str(), &tenant.name);
-    let mut group = group(targets, job, format!("/probe/{kind}/{name}"), format!("{kind}_{name}:{port}"));
-    group.labels.insert("tenant", name.clone());
-    group.labels.insert("host", tenant.host.clone());
-    group.labels.insert("plan", tenant.plan.clone());
-    group
+    let (path, instance) = (format!("/probe/{kind}/{name}"), format!("{kind}_{name}:{port}"));
+    group(address, job, &path, &instance, &[("tenant", name), ("host", &tenant.host), ("plan", &tenant.plan)])
 }
 
-fn host_group<'a>(host: &str, targets: &'a Targets) -> Group<'a> {
-    let mut group = group(targets, Job::Host, format!("/probe/host/{host}"), host.to_owned());
-    group.labels.insert("host", host.to_owned());
-    group
+fn group(address: &str, job: Job, path: &str, instance: &str, more: &[(&'static str, &str)]) -> String {
+    let own = [("__metrics_path__", path), ("instance", instance), ("job", job.as_str())];
+    let labels = own.iter().chain(more).copied().collect();
+    let json = serde_json::to_string(&Group { targets: [address], labels });
+    // Serialising our own plain structs cannot fail: string keys only, no foreign impls.
+    format!(",\n{}", json.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -122,34 +110,27 @@ mod tests {
     //! `UPDATE_GOLDEN=1 cargo test -p isyone-monitoring` rewrites the golden files.
     use super::*;
 
-    fn targets() -> Targets {
-        let tenant =
-            |name: &str, host: &str| Tenant { name: name.into(), host: host.into(), plan: "standard".into() };
-        Targets {
-            address: "127.0.0.1:7480".to_owned(),
-            tenants: vec![tenant("beta", "h2"), tenant("alfa", "h1")],
-            hosts: vec!["h2".to_owned(), "h1".to_owned()],
-        }
-    }
-
     #[test]
     fn target_groups() {
+        let address = "127.0.0.1:7480";
+        let tenants = [("alfa", "h1"), ("beta", "h2")].map(|(name, host)| Tenant {
+            name: name.into(),
+            host: host.into(),
+            plan: "standard".into(),
+        });
         for job in Job::ALL {
-            crate::probe::tests::golden(
-                &format!("sd-{}.json", job.as_str()),
-                &(render(job, &targets()) + "\n"),
-            );
+            let groups: String = match job {
+                Job::Odoo => tenants.iter().map(|t| odoo(address, t)).collect(),
+                Job::Postgres => tenants.iter().map(|t| postgres(address, t)).collect(),
+                Job::Host => ["h1", "h2"].map(|h| host(address, h)).concat(),
+                Job::Isyone => platform(address),
+            };
+            let document = FRAME.join(groups.strip_prefix(',').unwrap());
+            let groups: serde_json::Value = serde_json::from_str(&document).unwrap();
+            assert!(groups[0]["targets"][0] == address, "{document}");
+            crate::probe::tests::golden(&format!("sd-{}.json", job.as_str()), &document);
             assert_eq!(Job::from_name(job.as_str()), Some(job));
         }
         assert_eq!(Job::from_name("nothing"), None);
-    }
-
-    #[test]
-    fn no_tenant_is_an_empty_list_and_order_does_not_matter() {
-        let empty = Targets { tenants: vec![], hosts: vec![], ..targets() };
-        assert_eq!(render(Job::Odoo, &empty), "[]");
-        let mut reversed = targets();
-        reversed.tenants.reverse();
-        assert_eq!(render(Job::Odoo, &reversed), render(Job::Odoo, &targets()));
     }
 }

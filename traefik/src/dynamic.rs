@@ -5,29 +5,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The document.
-#[derive(Serialize)]
-pub(crate) struct Dynamic {
-    pub(crate) http: Http,
-}
-
-#[derive(Serialize)]
-pub(crate) struct Http {
-    pub(crate) middlewares: BTreeMap<String, Middleware>,
-    // Traefik refuses an empty map as a "standalone element".
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) routers: BTreeMap<String, Router>,
-    pub(crate) services: BTreeMap<String, Service>,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Router {
-    pub(crate) entry_points: Vec<String>,
-    pub(crate) middlewares: Vec<String>,
+pub(crate) struct Router<'a> {
+    pub(crate) entry_points: &'a [String],
+    pub(crate) middlewares: &'a [&'a str],
     pub(crate) priority: u32,
-    pub(crate) rule: String,
-    pub(crate) service: String,
+    pub(crate) rule: &'a str,
+    pub(crate) service: &'a str,
 }
 
 #[derive(Serialize)]
@@ -46,9 +31,9 @@ struct LoadBalancer {
 
 #[derive(Serialize)]
 pub(crate) struct HealthCheck {
-    pub(crate) interval: String,
-    pub(crate) path: String,
-    pub(crate) timeout: String,
+    pub(crate) interval: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) timeout: &'static str,
 }
 
 #[derive(Serialize)]

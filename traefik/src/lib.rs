@@ -1,20 +1,25 @@
 //! Tenants' routes → Traefik v3 dynamic configuration, as JSON (which the HTTP provider takes as it is, and the file
 //! provider under a name ending in `.yml`, JSON being YAML).
 //!
-//! Pure: the same routes give the same bytes. Nothing is rendered that Traefik would refuse: a name or host name that
-//! does not fit is left out and reported in [`Rendered::rejected`], so one bad tenant never costs another its route.
+//! A document is a [`Frame`] with a [`Fragment`] for each tenant in it, so that a change of one tenant renders one
+//! fragment, however many there are. [`Routes`] knows whose fragment another tenant's change concerns.
 //!
-//! Not here: who has which port (coordinator), when it is published (coordinator/publish), and the static
-//! configuration (deploy/).
+//! Pure: the same routes give the same bytes. Nothing is rendered that Traefik would refuse: a name or host name that
+//! does not fit is left out and [`Rejected`], so one bad tenant never costs another its route.
+//!
+//! Not here: who has which port (coordinator), putting documents together and publishing them (coordinator/publish), and
+//! the static configuration (deploy/).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
 };
 
 mod dynamic;
+mod routes;
 
-use dynamic::{Dynamic, Http, Middleware, Router, Server, Service};
+use dynamic::{Middleware, Router, Server, Service};
+pub use routes::Routes;
 
 /// Above every priority that Traefik itself derives (the length of a rule), so that an operator's catch-all router
 /// does not swallow the tenants.
@@ -30,6 +35,8 @@ const HEALTH_TIMEOUT: &str = "5s";
 /// No TCP connection comes from the broadcast address: an allow list of it alone admits nobody.
 const NOBODY: &str = "255.255.255.255/32";
 
+/// Service of the pages that stand in for a tenant; no tenant's begins like it.
+const PAGES: &str = "isyone-pages";
 /// Metrics and the database manager: never for visitors.
 const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`)";
 
@@ -70,7 +77,7 @@ pub struct Options {
 /// One tenant's way in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Names routers and services: `odoo-<tenant>`.
+    /// Names routers and services: `odoo-<tenant>`, `odoo-<tenant>_closed`, `odoo-<tenant>_websocket`.
     pub tenant: String,
     /// All that lead to the tenant.
     pub hostnames: Vec<String>,
@@ -105,85 +112,47 @@ pub struct Rejected {
     pub reason: String,
 }
 
-/// A configuration that Traefik takes.
+/// One tenant's part of a document: entries of the two maps, each with a comma and a line break before it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fragment {
+    /// Of `routers`; at least one.
+    pub routers: String,
+    /// Of `services`; none when the tenant is suspended.
+    pub services: String,
+}
+
+/// What is around the fragments. The `routers` map is left out as a whole when it would be empty, because Traefik refuses an
+/// empty map as a "standalone element"; otherwise the first comma in it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
-    /// The document: compact JSON, keys sorted.
-    pub json: String,
-    /// What is not in it.
-    pub rejected: Vec<Rejected>,
+pub struct Frame {
+    /// Begin of the document, with what all tenants share.
+    pub head: String,
+    /// Before and after the routers.
+    pub routers: [&'static str; 2],
+    /// Before and after the services; there is always one.
+    pub services: [String; 2],
 }
 
-/// Renders the routes. Their order decides contested host names: the first to name one keeps it.
-pub fn render(options: &Options, routes: &[Route]) -> Rendered {
-    let mut admission = Admission::default();
-    let mut http = shared(options);
-    for route in routes {
-        if let Some(hosts) = admission.admit(route) {
-            add_route(&mut http, options, route, &hosts);
-        }
+/// The frame of every document.
+pub fn frame(options: &Options) -> Frame {
+    let middlewares = BTreeMap::from([
+        ("isyone-closed", Middleware::deny(NOBODY)),
+        ("isyone-compress", Middleware::compress()),
+        ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst)),
+        ("isyone-scheme", Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str())),
+        ("isyone-suspended", Middleware::replace_path("/pages/suspended")),
+    ]);
+    let pages = Service::single(Server { url: options.pages_url.clone() }, None);
+    Frame {
+        head: format!("{{\"http\":{{\"middlewares\":{}", json(&middlewares)),
+        routers: [",\"routers\":{", "\n}"],
+        services: [format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)), "\n}}}\n".to_owned()],
     }
-    let mut rejected = admission.rejected;
-    rejected.sort();
-    // Serialising our own plain structs cannot fail: string keys only, no foreign impls.
-    let json = serde_json::to_string(&Dynamic { http }).unwrap_or_default();
-    Rendered { json, rejected }
 }
 
-/// Which host names are taken, and by whom.
-#[derive(Default)]
-struct Admission<'a> {
-    tenants: BTreeSet<&'a str>,
-    hostnames: BTreeMap<&'a str, &'a str>,
-    rejected: Vec<Rejected>,
-}
-
-impl<'a> Admission<'a> {
-    /// The host names that the route may have; `None` when the whole route is left out.
-    fn admit(&mut self, route: &'a Route) -> Option<Vec<&'a str>> {
-        if let Some(reason) = self.refusal(route) {
-            self.reject(route, None, reason);
-            return None;
-        }
-        self.tenants.insert(&route.tenant);
-        let mut admitted = Vec::new();
-        for hostname in &route.hostnames {
-            if !is_host_name(hostname) {
-                self.reject(route, Some(hostname), "is not a host name".to_owned());
-            } else if let Some(owner) = self.hostnames.get(hostname.as_str()).copied() {
-                if owner != route.tenant {
-                    self.reject(route, Some(hostname), format!("already leads to `{owner}`"));
-                }
-            } else {
-                self.hostnames.insert(hostname, &route.tenant);
-                admitted.push(hostname.as_str());
-            }
-        }
-        if admitted.is_empty() {
-            self.reject(route, None, "no host name is left".to_owned());
-            return None;
-        }
-        Some(admitted)
-    }
-
-    fn refusal(&self, route: &Route) -> Option<String> {
-        if !is_label(&route.tenant) {
-            return Some("the name is not a DNS label".to_owned());
-        }
-        if self.tenants.contains(route.tenant.as_str()) {
-            return Some("the tenant is there twice".to_owned());
-        }
-        match route.target {
-            Target::Running { http_port: 0, .. } | Target::Running { websocket_port: Some(0), .. } => {
-                Some("port 0 cannot be reached".to_owned())
-            }
-            Target::Running { .. } | Target::Suspended => None,
-        }
-    }
-
-    fn reject(&mut self, route: &Route, hostname: Option<&String>, reason: String) {
-        self.rejected.push(Rejected { tenant: route.tenant.clone(), hostname: hostname.cloned(), reason });
-    }
+/// Our own plain structs: string keys only, no foreign impls, so it cannot fail.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 fn is_label(text: &str) -> bool {
@@ -198,63 +167,47 @@ fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// What is there without any tenant. Never empty maps: Traefik refuses them as "standalone elements".
-fn shared(options: &Options) -> Http {
-    let middlewares = [
-        ("isyone-closed", Middleware::deny(NOBODY)),
-        ("isyone-compress", Middleware::compress()),
-        ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst)),
-        ("isyone-scheme", Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str())),
-        ("isyone-suspended", Middleware::replace_path("/pages/suspended")),
-    ];
-    let pages = Service::single(Server { url: options.pages_url.clone() }, None);
-    Http {
-        middlewares: middlewares.into_iter().map(|(name, m)| (name.to_owned(), m)).collect(),
-        routers: BTreeMap::new(),
-        services: BTreeMap::from([("isyone-pages".to_owned(), pages)]),
-    }
-}
-
-fn add_route(http: &mut Http, options: &Options, route: &Route, hosts: &[&str]) {
+/// A tenant's routers and services. Their names have an underscore before what follows the tenant's name: no label has one,
+/// so a tenant `alfa-closed` does not meet the closed router of `alfa`.
+fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Fragment {
+    let mut fragment = Fragment::default();
     let name = format!("odoo-{}", route.tenant);
     let host_rule = hosts.iter().map(|h| format!("Host(`{h}`)")).collect::<Vec<_>>().join(" || ");
-    let router = |rule: String, priority, service: &str, middlewares: &[&str]| Router {
-        entry_points: options.entry_points.clone(),
-        middlewares: middlewares.iter().map(|m| (*m).to_owned()).collect(),
-        priority,
-        rule,
-        service: service.to_owned(),
+    let router = |rule: &str, priority, service: &str, middlewares: &[&str]| {
+        json(&Router { entry_points: &options.entry_points, middlewares, priority, rule, service })
+    };
+    let put = |map: &mut String, name: &str, value: String| {
+        map.extend([",\n\"", name, "\":", &value]);
     };
     match route.target {
         Target::Suspended => {
-            let page = router(host_rule, PAGE_PRIORITY, "isyone-pages", &["isyone-rate", "isyone-suspended"]);
-            http.routers.insert(name, page);
+            let page = router(&host_rule, PAGE_PRIORITY, PAGES, &["isyone-rate", "isyone-suspended"]);
+            put(&mut fragment.routers, &name, page);
         }
         Target::Running { address, http_port, websocket_port } => {
             let server = |port| Server { url: format!("http://{}", SocketAddr::new(address, port)) };
+            let chain = ["isyone-rate", "isyone-scheme", "isyone-compress"];
+            put(&mut fragment.routers, &name, router(&host_rule, PAGE_PRIORITY, &name, &chain));
+            let check = dynamic::HealthCheck {
+                interval: HEALTH_INTERVAL,
+                path: "/web/health",
+                timeout: HEALTH_TIMEOUT,
+            };
+            put(&mut fragment.services, &name, json(&Service::single(server(http_port), Some(check))));
             let closed = format!("({host_rule}) && ({CLOSED_PATHS})");
-            http.routers.insert(
-                format!("{name}-closed"),
-                // The service behind an allow list of nobody is never asked; Traefik's own no-op makes sure of it.
-                router(closed, CLOSED_PRIORITY, "noop@internal", &["isyone-closed"]),
-            );
+            // The service behind an allow list of nobody is never asked; Traefik's own no-op makes sure of it.
+            let closed = router(&closed, CLOSED_PRIORITY, "noop@internal", &["isyone-closed"]);
+            put(&mut fragment.routers, &format!("{name}_closed"), closed);
             if let Some(port) = websocket_port {
                 let rule = format!("({host_rule}) && PathPrefix(`/websocket`)");
-                let service = format!("{name}-websocket");
-                let socket = router(rule, WEBSOCKET_PRIORITY, &service, &["isyone-rate", "isyone-scheme"]);
-                http.routers.insert(service.clone(), socket);
-                http.services.insert(service, Service::single(server(port), None));
+                let service = format!("{name}_websocket");
+                let socket = router(&rule, WEBSOCKET_PRIORITY, &service, &["isyone-rate", "isyone-scheme"]);
+                put(&mut fragment.routers, &service, socket);
+                put(&mut fragment.services, &service, json(&Service::single(server(port), None)));
             }
-            let chain = ["isyone-rate", "isyone-scheme", "isyone-compress"];
-            http.routers.insert(name.clone(), router(host_rule, PAGE_PRIORITY, &name, &chain));
-            let check = dynamic::HealthCheck {
-                interval: HEALTH_INTERVAL.to_owned(),
-                path: "/web/health".to_owned(),
-                timeout: HEALTH_TIMEOUT.to_owned(),
-            };
-            http.services.insert(name, Service::single(server(http_port), Some(check)));
         }
     }
+    fragment
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Golden files (`golden/`; `UPDATE_GOLDEN=1 cargo test -p isyone-traefik` rewrites them) and properties.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -20,6 +22,37 @@ fn running(tenant: &str, hostnames: &[&str], websocket_port: Option<u16>) -> Rou
         hostnames: hostnames.iter().map(|h| (*h).to_owned()).collect(),
         target: Target::Running { address: [192, 0, 2, 10].into(), http_port: 20_000, websocket_port },
     }
+}
+
+/// All of a document, and what was left out.
+#[derive(Debug, PartialEq, Eq)]
+struct Rendered {
+    json: String,
+    rejected: Vec<Rejected>,
+}
+
+/// The document of these tenants, put together as the frame says.
+fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>) -> Rendered {
+    let frame = frame(options);
+    let (mut routers, mut services, mut rejected) = (String::new(), frame.services[0].clone(), Vec::new());
+    for tenant in tenants {
+        let (fragment, refused) = routes.judge(tenant);
+        let fragment = fragment.unwrap_or_default();
+        routers += &fragment.routers;
+        services += &fragment.services;
+        rejected.extend(refused);
+    }
+    let routers = routers.strip_prefix(',').map_or(String::new(), |r| frame.routers.join(r));
+    let json = [frame.head, routers, services, frame.services[1].clone()].concat();
+    Rendered { json, rejected }
+}
+
+fn render(options: &Options, routes: &[Route]) -> Rendered {
+    let mut all = Routes::new(options.clone());
+    for route in routes {
+        all.set(&route.tenant, Some(route.clone()));
+    }
+    compose(options, &all, &routes.iter().map(|r| r.tenant.clone()).collect())
 }
 
 fn golden(name: &str, rendered: &Rendered) {
@@ -92,8 +125,110 @@ fn what_traefik_would_refuse_is_left_out() {
         let rendered = render(&options(), &[running(name, &["x.isy.one"], None)]);
         assert_eq!((rendered.rejected.len(), rendered.json.contains("x.isy.one")), (1, false), "{name:?}");
     }
-    let twice = [running("alfa", &["a.isy.one"], None), running("alfa", &["b.isy.one"], None)];
-    assert_eq!(render(&options(), &twice).rejected.len(), 1);
+    let nowhere = render(&options(), &[running("alfa", &["a.isy.one"], Some(0))]);
+    assert_eq!((nowhere.rejected.len(), nowhere.json.contains("alfa")), (1, false));
+}
+
+#[test]
+fn a_tenant_named_like_anothers_router_costs_it_nothing() {
+    let routes = ["alfa", "alfa-closed", "alfa-websocket"]
+        .map(|name| running(name, &[&format!("{name}.isy.one")], Some(20_001)));
+    let document: serde_json::Value =
+        serde_json::from_str(&render(&options(), &routes).json).expect("a document");
+    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(9));
+    assert_eq!(document["http"]["services"].as_object().map(serde_json::Map::len), Some(7));
+}
+
+#[test]
+fn a_released_host_name_goes_to_the_next_claimant_who_is_named() {
+    let mut routes = Routes::new(options());
+    let claim = |tenant: &str| Some(running(tenant, &["erp.example.com"], None));
+    for tenant in ["gama", "beta", "alfa"] {
+        routes.set(tenant, claim(tenant));
+    }
+    assert!(routes.judge("beta").1[1].reason.contains("`alfa`"));
+    let concerned = routes.set("alfa", None);
+    assert_eq!(concerned.iter().collect::<Vec<_>>(), ["alfa", "beta", "gama"]);
+    assert!(routes.judge("beta").0.is_some() && routes.judge("gama").1[1].reason.contains("`beta`"));
+    assert!(routes.set("beta", claim("beta")).is_empty(), "nothing changed");
+}
+
+/// Tenants, with the host name when only that is left out.
+type LeftOut = Vec<(String, Option<String>)>;
+
+/// What must be in a document, said once more and simply: every route by name, host names to the first who names them.
+fn oracle(routes: &BTreeMap<String, Route>) -> (BTreeMap<String, String>, LeftOut) {
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    let mut rejected = BTreeSet::new();
+    for (tenant, route) in routes {
+        let dead = matches!(route.target, Target::Running { websocket_port: Some(0), .. });
+        if !is_label(tenant) || dead {
+            rejected.insert((tenant.clone(), None));
+            continue;
+        }
+        for hostname in &route.hostnames {
+            if !is_host_name(hostname)
+                || owners.entry(hostname.clone()).or_insert_with(|| tenant.clone()) != tenant
+            {
+                rejected.insert((tenant.clone(), Some(hostname.clone())));
+            }
+        }
+        if !owners.values().any(|owner| owner == tenant) {
+            rejected.insert((tenant.clone(), None));
+        }
+    }
+    (owners, rejected.into_iter().collect())
+}
+
+/// Host names by the service that they lead to.
+fn led(json: &str) -> BTreeMap<String, String> {
+    let document: serde_json::Value = serde_json::from_str(json).unwrap();
+    let routers = document["http"]["routers"].as_object().cloned().unwrap_or_default();
+    let pages = routers.iter().filter(|(name, _)| !name.contains('_'));
+    let hosts = pages.flat_map(|(name, router)| {
+        let rule = router["rule"].as_str().unwrap().to_owned();
+        let tenant = name.strip_prefix("odoo-").unwrap().to_owned();
+        rule.split(" || ")
+            .map(|h| (h.trim_start_matches("Host(`").trim_end_matches("`)").to_owned(), tenant.clone()))
+            .collect::<Vec<_>>()
+    });
+    hosts.collect()
+}
+
+proptest! {
+    /// After any sequence of changes, keeping only the fragments that were named as concerned gives the document of a
+    /// fresh start, and the same is left out; and both are what the simple rule says.
+    #[test]
+    fn changes_one_by_one_give_the_document_of_a_fresh_start(
+        steps in proptest::collection::vec(
+            ("[a-d]|-|a-b", proptest::option::of((proptest::collection::vec("[a-c]|[.`]", 0..3), 0..3_u16))), 0..40)
+    ) {
+        let mut kept = Routes::new(options());
+        let mut fragments: BTreeMap<String, (Option<Fragment>, Vec<Rejected>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<String, Route> = BTreeMap::new();
+        for (tenant, change) in steps {
+            let route = change.map(|(hosts, port)| {
+                running(&tenant, &hosts.iter().map(String::as_str).collect::<Vec<_>>(), Some(port))
+            });
+            match &route {
+                Some(route) => wanted.insert(tenant.clone(), route.clone()),
+                None => wanted.remove(&tenant),
+            };
+            for concerned in kept.set(&tenant, route) {
+                fragments.insert(concerned.clone(), kept.judge(&concerned));
+            }
+            let mut fresh = Routes::new(options());
+            wanted.values().for_each(|route| drop(fresh.set(&route.tenant, Some(route.clone()))));
+            for (tenant, judged) in &fragments {
+                prop_assert_eq!(judged, &fresh.judge(tenant));
+            }
+            let rendered = compose(&options(), &fresh, &wanted.keys().cloned().collect());
+            let (owners, rejected) = oracle(&wanted);
+            prop_assert_eq!(led(&rendered.json), owners);
+            let left_out: Vec<_> = rendered.rejected.into_iter().map(|r| (r.tenant, r.hostname)).collect();
+            prop_assert_eq!(left_out, rejected);
+        }
+    }
 }
 
 proptest! {
@@ -117,7 +252,7 @@ proptest! {
             for middleware in router["middlewares"].as_array().unwrap() {
                 prop_assert!(http["middlewares"].get(middleware.as_str().unwrap()).is_some());
             }
-            if !name.ends_with("-closed") && !name.ends_with("-websocket") {
+            if !name.contains('_') {
                 for host in router["rule"].as_str().unwrap().split(" || ") {
                     prop_assert!(pages.insert(host.to_owned()), "{host} twice");
                 }

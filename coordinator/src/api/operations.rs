@@ -108,7 +108,8 @@ async fn watch(context: Arc<Context>, id: Uuid, caller: mpsc::Sender<Result<v1::
             Ok(operation) => {
                 let done = operation.done;
                 if done && just_ended(&operation) {
-                    let edges = context.edges.take_up(state.version);
+                    let shard = context.handle.settings().shards.of(&operation.tenant);
+                    let edges = context.edges.take_up(state.version, shard);
                     tokio::select! { () = edges => {}, () = context.stop.cancelled() => {} }
                 }
                 if told.as_ref() != Some(&operation) {

@@ -46,6 +46,11 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
         size: Some(tenant.size.into()),
         hostnames,
         traffic: None,
+        edge_shard: settings
+            .shards
+            .name_of(tenant.name.as_str())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! What must hold between keys, and the defaults that do.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use isyone_proto::{ids::ShortName, spec};
 
@@ -8,7 +11,7 @@ use super::{
     Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, Lifecycle, Listen, Liveness,
     Log, LogFormat, Monitoring, Network, Placement, Plan, Span, UrlScheme,
 };
-use crate::settings::Edition;
+use crate::{settings::Edition, shards};
 
 /// A shorter interval would make reports, not tenants, the load of a host.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -28,6 +31,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     network(&config.network)?;
     addresses(config)?;
     times(config)?;
+    shards(&config.edge)?;
     for (name, plan) in &config.plans {
         let key = format!("plans.{name}.memory");
         ensure(plan.memory >= MIN_PLAN_MEMORY, &key, || "is too small: at least \"64MiB\"".to_owned())?;
@@ -51,6 +55,19 @@ fn names(config: &Config) -> Result<(), ConfigError> {
     ensure(config.editions.contains_key(&config.default_edition), "default_edition", || {
         let editions = known(config.editions.keys().collect());
         format!("`{}` is not one of [editions]: {editions}", config.default_edition)
+    })
+}
+
+fn shards(edge: &Edge) -> Result<(), ConfigError> {
+    ensure(edge.shards.len() <= shards::MAX, "edge.shards", || {
+        format!("{} are too many: at most {}", edge.shards.len(), shards::MAX)
+    })?;
+    let mut known = BTreeSet::new();
+    for name in &edge.shards {
+        ensure(known.insert(name), "edge.shards", || format!("`{name}` is there twice"))?;
+    }
+    ensure(edge.traefik_dir.is_none() || !edge.shards.is_empty(), "edge.traefik_dir", || {
+        "has a file for each of edge.shards, and there are none; for one edge, set traefik_file".to_owned()
     })
 }
 
@@ -218,7 +235,9 @@ impl Default for Edge {
             protected_addresses: Vec::new(),
             entry_points: vec!["web".to_owned()],
             url: None,
+            shards: Vec::new(),
             traefik_file: None,
+            traefik_dir: None,
             pages_url: None,
             rate_average: 100,
             rate_burst: 300,
@@ -320,6 +339,7 @@ mod tests {
             ("[network]\nfirst_port = \"x\"\n", "f line 2, network.first_port"),
             ("[plans.small]\nmemory = \"lots\"\ncpu = 1\ndisk = 1", "f line 2, plans.small.memory"),
             ("[listen]\ngrpc = \"nowhere\"", "f line 2, listen.grpc"),
+            ("[edge]\nshards = [\"A b\"]", "f line 2, edge.shards[0]"),
             ("x", "f line 1"),
         ] {
             let error = Config::parse("f", text).unwrap_err().to_string();
@@ -340,6 +360,8 @@ mod tests {
             ("[liveness]\nsuspect = \"2m\"", "liveness.lost"),
             ("[certificates]\nagent_ttl = \"1s\"", "certificates.agent_ttl"),
             ("[edge]\npages_url = \"nonsense\"", "edge.pages_url"),
+            ("[edge]\nshards = [\"a\", \"b\", \"a\"]", "edge.shards"),
+            ("[edge]\ntraefik_dir = \"x\"", "edge.traefik_dir"),
             ("[placement]\ncpu_overcommit = 0.5", "placement.cpu_overcommit"),
             ("[log]\nfilter = \"a=b=c\"", "log.filter"),
         ] {

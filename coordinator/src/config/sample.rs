@@ -54,12 +54,14 @@ hosts = [@HOSTS@]
 # Traefik. addresses: where edges connect from, when they are not on the tenants' own hosts. ports: those of an edge on
 # a tenant's host, which tenants may reach. Optional: protected_addresses (closed to tenants, besides advertise.hosts),
 # url (where people reach the edge when DNS does not say so), traefik_file (the file form: a path ending in .yml in the
-# directory that Traefik watches), pages_url (where Traefik reaches this machine's HTTP port). The rates are requests per
-# second and at once, from one client address to one tenant.
+# directory that Traefik watches), traefik_dir (the same for shards: <shard>/isyone.yml in it), pages_url (where Traefik
+# reaches this machine's HTTP port). shards: names of edges that share the tenants, when they are too many for one
+# (docs/operations.md). The rates are requests per second and at once, from one client address to one tenant.
 [edge]
 #= addresses = []
 #= ports = [80, 443]
 #= entry_points = ["web"]
+#= shards = []
 #= rate_average = 100
 #= rate_burst = 300
 

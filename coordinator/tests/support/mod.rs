@@ -163,6 +163,17 @@ impl Fixture {
         .await
     }
 
+    /// Waits until a file holds this document: it is written after HTTP has it.
+    pub(crate) async fn written(&self, file: &str, document: &str) {
+        let path = self.dir.path().join(file);
+        soon(async {
+            while std::fs::read_to_string(&path).ok().as_deref() != Some(document) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
     /// What the HTTP port says: status line and body.
     pub(crate) async fn http(&self, path: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

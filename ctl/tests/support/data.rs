@@ -86,6 +86,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         size: Some(standard()),
         hostnames: vec![format!("{name}.isy.one"), "erp.example.com".into()],
         traffic: None,
+        edge_shard: "a".into(),
     }
 }
 

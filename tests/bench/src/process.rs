@@ -48,12 +48,6 @@ impl Watched {
         let status = self.process.status()?;
         Ok(status.vmrss.unwrap_or(0) * 1024)
     }
-
-    /// The most memory that was ever resident, bytes.
-    pub(crate) fn peak(&self) -> Result<u64> {
-        let status = self.process.status()?;
-        Ok(status.vmhwm.unwrap_or(0) * 1024)
-    }
 }
 
 /// CPU time of this thread so far: for work that waits for nothing, on a machine that others use, too.
@@ -71,7 +65,6 @@ mod tests {
     fn our_own_process_has_memory() {
         let me = Watched::new(std::process::id()).unwrap();
         assert!(me.resident().unwrap() > 1 << 20);
-        assert!(me.peak().unwrap() >= me.resident().unwrap() / 2);
         assert!(me.load_since(me.mark().unwrap()).unwrap() >= 0.0);
     }
 }

@@ -141,6 +141,9 @@ fn details(tenant: &Tenant, now_ms: i64) -> String {
     if tenant.hostnames.len() > 1 {
         pairs.push(("Also", tenant.hostnames[1..].join(", ").into()));
     }
+    if !tenant.edge_shard.is_empty() {
+        pairs.push(("Edge", tenant.edge_shard.as_str().into()));
+    }
     pairs.push(("Host", placed(tenant).into()));
     pairs.extend(asked(tenant));
     if let Some(usage) = &tenant.usage {

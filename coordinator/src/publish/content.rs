@@ -1,0 +1,196 @@
+//! All fragments of all documents, kept up to date: from one state to the next only those are rendered again that the
+//! difference concerns. Grouped by shard; without shards there is one group with everything.
+//!
+//! Pure. Not here: documents made of it (document) and when they are published (publish).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use bytes::Bytes;
+use isyone_monitoring as monitoring;
+use isyone_proto::ids::TenantName;
+use isyone_traefik as traefik;
+
+use super::{
+    inputs::Inputs,
+    pages::{Edits, Pages, Parts},
+};
+use crate::{settings::Settings, shards::Shards, state::State, views};
+
+/// Kinds of fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Routers and services of tenants.
+    Traefik,
+    /// Target groups of tenants' Odoo.
+    Odoo,
+    /// Target groups of tenants' PostgreSQL.
+    Postgres,
+    /// Target groups of hosts.
+    Host,
+    /// Tenants' host names with their shard.
+    Hostnames,
+}
+
+/// How many kinds there are.
+const KINDS: usize = 5;
+
+/// The fragments of one shard, by kind.
+type Share = [Pages; KINDS];
+
+/// See the module.
+pub(super) struct Content {
+    inputs: Inputs,
+    routes: traefik::Routes,
+    /// What was left out, by tenant; no empty lists.
+    rejected: BTreeMap<String, Vec<traefik::Rejected>>,
+    /// Where Prometheus reaches us.
+    address: String,
+    shards: Shards,
+    shares: Vec<Share>,
+}
+
+/// What a state changed.
+#[derive(Debug, Default)]
+pub(super) struct Update {
+    /// Some fragment is other than before.
+    pub(super) changed: bool,
+    /// What is left out and was not before.
+    pub(super) rejected: Vec<traefik::Rejected>,
+}
+
+/// Edits of all shares and kinds.
+struct Batch(Vec<[Edits; KINDS]>);
+
+impl Batch {
+    fn put(&mut self, share: usize, kind: Kind, name: &str, fragment: Option<[String; 2]>) {
+        let parts: Option<Parts> = fragment.map(|parts| parts.map(Bytes::from));
+        self.0[share][kind as usize].insert(name.to_owned(), parts);
+    }
+}
+
+/// A fragment that stands in one place only.
+fn single(text: String) -> [String; 2] {
+    [text, String::new()]
+}
+
+impl Content {
+    /// With nothing in it.
+    pub(super) fn new(options: traefik::Options, address: String, shards: Shards) -> Self {
+        Self {
+            inputs: Inputs::default(),
+            routes: traefik::Routes::new(options),
+            rejected: BTreeMap::new(),
+            address,
+            shares: vec![Share::default(); shards.names().len().max(1)],
+            shards,
+        }
+    }
+
+    /// The fragments of a kind in a scope: all shares' in 0, otherwise those of the shard before it.
+    pub(super) fn shares(&self, kind: Kind, scope: usize) -> Vec<Pages> {
+        let shares = match scope.checked_sub(1) {
+            None => self.shares.as_slice(),
+            Some(place) => self.shares.get(place..=place).unwrap_or_default(),
+        };
+        shares.iter().map(|share| share[kind as usize].clone()).collect()
+    }
+
+    /// How much was left out.
+    pub(super) fn rejections(&self) -> usize {
+        self.rejected.values().map(Vec::len).sum()
+    }
+
+    /// Takes in a state.
+    pub(super) fn update(&mut self, state: &State, settings: &Settings) -> Update {
+        let dirty = self.inputs.take(state, settings);
+        let mut batch = Batch(vec![<[Edits; KINDS]>::default(); self.shares.len()]);
+        let mut concerned = BTreeSet::new();
+        for name in &dirty.tenants {
+            self.tenant(state, settings, name, &mut batch);
+            let tenant = state.fleet.tenants.get(name);
+            let route = tenant.and_then(|tenant| views::route(state, settings, tenant)).map(route);
+            concerned.extend(self.routes.set(name.as_str(), route));
+        }
+        for name in &dirty.hosts {
+            let known = state.fleet.hosts.contains_key(name);
+            let target = known.then(|| single(monitoring::host(&self.address, name.as_str())));
+            batch.put(self.share_of(name.as_str()), Kind::Host, name.as_str(), target);
+        }
+        let mut update = Update::default();
+        for name in &concerned {
+            let (fragment, rejected) = self.routes.judge(name);
+            let fragment = fragment.map(|f| [f.routers, f.services]);
+            batch.put(self.share_of(name), Kind::Traefik, name, fragment);
+            update.rejected.extend(self.reject(name, rejected));
+        }
+        for (share, edits) in self.shares.iter_mut().zip(batch.0) {
+            for (pages, edits) in share.iter_mut().zip(edits) {
+                update.changed |= pages.apply(edits);
+            }
+        }
+        update
+    }
+
+    fn share_of(&self, name: &str) -> usize {
+        self.shards.of(name).unwrap_or(0)
+    }
+
+    /// A tenant's targets and host names.
+    fn tenant(&self, state: &State, settings: &Settings, name: &TenantName, batch: &mut Batch) {
+        let share = self.share_of(name.as_str());
+        let tenant = state.fleet.tenants.get(name);
+        let target = tenant.and_then(|tenant| views::target(tenant)).map(|target| monitoring::Tenant {
+            name: target.tenant.to_string(),
+            host: target.host.to_string(),
+            plan: target.plan,
+        });
+        let group = |render: fn(&str, &monitoring::Tenant) -> String| {
+            target.as_ref().map(|target| single(render(&self.address, target)))
+        };
+        batch.put(share, Kind::Odoo, name.as_str(), group(monitoring::odoo));
+        batch.put(share, Kind::Postgres, name.as_str(), group(monitoring::postgres));
+        if let Some(shard) = self.shards.names().get(share) {
+            // Also before it has a route: its host names must be in the DNS by then.
+            let lines = tenant.filter(|t| !t.is_deleted()).map(|tenant| {
+                tenant.hostnames(&settings.base_domain).iter().fold(String::new(), |mut lines, hostname| {
+                    // Writing to a String cannot fail; neither name has a character that JSON escapes.
+                    let _ = write!(lines, ",\n\"{hostname}\":\"{shard}\"");
+                    lines
+                })
+            });
+            batch.put(share, Kind::Hostnames, name.as_str(), lines.map(single));
+        }
+    }
+
+    /// Remembers what of a tenant is left out; answers what was not before.
+    fn reject(&mut self, tenant: &str, rejected: Vec<traefik::Rejected>) -> Vec<traefik::Rejected> {
+        let before = self.rejected.remove(tenant).unwrap_or_default();
+        let new = rejected.iter().filter(|r| !before.contains(r)).cloned().collect();
+        if !rejected.is_empty() {
+            self.rejected.insert(tenant.to_owned(), rejected);
+        }
+        new
+    }
+}
+
+fn route(route: views::Route) -> traefik::Route {
+    traefik::Route {
+        tenant: route.tenant.to_string(),
+        hostnames: route.hostnames,
+        target: if route.suspended {
+            traefik::Target::Suspended
+        } else {
+            traefik::Target::Running {
+                address: route.address,
+                http_port: route.http_port,
+                websocket_port: route.websocket_port,
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

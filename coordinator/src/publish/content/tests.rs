@@ -1,0 +1,195 @@
+//! Whatever happens to a fleet: what is kept up to date is what a fresh start would render.
+
+use std::{net::IpAddr, sync::Arc};
+
+use isyone_proto::{ids::HostName, plan::DesiredState};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    observed::TenantObserved,
+    publish::document::{Document, Frame},
+    testing::{Bench, name, resources},
+};
+
+const KINDS_ALL: [Kind; KINDS] = [Kind::Traefik, Kind::Odoo, Kind::Postgres, Kind::Host, Kind::Hostnames];
+
+/// Something that happens. Tenants and hosts by number.
+#[derive(Debug, Clone)]
+enum Happening {
+    /// Placed on a host, with these domains (some contested, one bad), wanted so, active or not.
+    Tenant { tenant: u8, host: u8, domains: Vec<u8>, desired: u8, active: bool },
+    /// Forgotten.
+    Purged(u8),
+    /// Its host says that its Odoo runs, or not.
+    Observed { tenant: u8, runs: bool },
+    /// Moves to another address, or is new.
+    Host { host: u8, address: u8 },
+    /// Removed.
+    HostGone(u8),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let tenant = (0..12_u8, 0..3_u8, proptest::collection::vec(0..5_u8, 0..3), 0..4_u8, any::<bool>());
+    prop_oneof![
+        5 => tenant.prop_map(|(tenant, host, domains, desired, active)| {
+            Happening::Tenant { tenant, host, domains, desired, active }
+        }),
+        1 => (0..12_u8).prop_map(Happening::Purged),
+        2 => (0..12_u8, any::<bool>()).prop_map(|(tenant, runs)| Happening::Observed { tenant, runs }),
+        1 => (0..3_u8, 0..3_u8).prop_map(|(host, address)| Happening::Host { host, address }),
+        1 => (0..3_u8).prop_map(Happening::HostGone),
+    ]
+}
+
+/// A fleet, and one tenant and host of it to make others from.
+struct World {
+    bench: Bench,
+    tenant: crate::fleet::Tenant,
+    host: crate::fleet::Host,
+    seen: TenantObserved,
+}
+
+impl World {
+    fn new(shards: &[&str]) -> Self {
+        let mut bench = Bench::default();
+        bench.settings.shards = Shards::new(shards.iter().map(|s| name(s)).collect());
+        let host = bench.host("h0", resources(8, 64, 1_000));
+        bench.create("model", "standard").unwrap();
+        let report = bench.converged(&name("model"));
+        bench.report(&host, resources(8, 64, 1_000), vec![report]);
+        let (state, model) = (&mut bench.state, name::<TenantName>("model"));
+        let tenant = (*state.fleet.tenants[&model]).clone();
+        let seen = (*state.observed.tenants[&model]).clone();
+        let host = (*state.fleet.hosts["h0"]).clone();
+        state.fleet.remove_tenant(&model);
+        Self { bench, tenant, host, seen }
+    }
+
+    fn take(&mut self, happening: Happening) {
+        let state = &mut self.bench.state;
+        let (t, h) =
+            (|n: u8| name::<TenantName>(&format!("t{n}")), |n: u8| name::<HostName>(&format!("h{n}")));
+        match happening {
+            Happening::Tenant { tenant, host, domains, desired, active } => {
+                let mut new = self.tenant.clone();
+                (new.name, new.placement.host) = (t(tenant), h(host));
+                // Contested ones, and one that is another tenant's platform name.
+                let domain = |n: u8| if n == 4 { "t3.isy.one".to_owned() } else { format!("d{n}.example") };
+                new.spec.domains = domains.into_iter().map(|n| name(&domain(n))).collect();
+                new.desired = [
+                    DesiredState::Running,
+                    DesiredState::Running,
+                    DesiredState::Suspended,
+                    DesiredState::Quarantined,
+                ][usize::from(desired)];
+                new.activated_at = active.then_some(1);
+                // Port 0 cannot be reached: such a route is left out.
+                new.placement.websocket_port = if tenant == 11 { 0 } else { 20_001 };
+                state.fleet.put_tenant(Arc::new(new));
+            }
+            Happening::Purged(tenant) => state.fleet.remove_tenant(&t(tenant)),
+            Happening::Observed { tenant, runs } => {
+                let mut seen = self.seen.clone();
+                seen.report.containers[0].name = t(tenant).odoo_container();
+                seen.report.containers[0].state = if runs { "running" } else { "exited" }.to_owned();
+                seen.report.name = t(tenant);
+                state.observed.tenants.insert(t(tenant), Arc::new(seen));
+            }
+            Happening::Host { host, address } => {
+                let mut new = self.host.clone();
+                (new.name, new.advertise) = (h(host), IpAddr::from([192, 0, 2, address]));
+                state.fleet.hosts.insert(h(host), Arc::new(new));
+            }
+            Happening::HostGone(host) => drop(state.fleet.hosts.remove(&h(host))),
+        }
+    }
+
+    fn content(&self) -> Content {
+        let options = traefik::Options {
+            entry_points: vec!["web".to_owned()],
+            scheme: traefik::Scheme::Http,
+            pages_url: "http://127.0.0.1:7480".to_owned(),
+            rate_average: 100,
+            rate_burst: 300,
+        };
+        Content::new(options, "127.0.0.1:7480".to_owned(), self.bench.settings.shards.clone())
+    }
+}
+
+/// Everything that a content says: each document of each scope with its tag, and what was left out.
+fn said(content: &Content, scopes: usize) -> (Vec<(String, String)>, Vec<traefik::Rejected>) {
+    let frame = Arc::new(Frame::list(["[".into(), "]".into()]));
+    let documents = (0..scopes).flat_map(|scope| KINDS_ALL.map(|kind| content.shares(kind, scope)));
+    let documents = documents.map(|shares| {
+        let services = shares.iter().flat_map(|s| s.part(1)).map(|b| String::from_utf8(b.to_vec()).unwrap());
+        let services: String = services.collect();
+        let document = Document::new(frame.clone(), shares);
+        (document.text() + &services, document.etag().to_owned())
+    });
+    (documents.collect(), content.rejected.values().flatten().cloned().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 96 } else { 1_000 }))]
+
+    #[test]
+    fn kept_up_to_date_is_as_good_as_rendered_anew(
+        rounds in proptest::collection::vec(proptest::collection::vec(happening(), 1..6), 1..20),
+        sharded in any::<bool>(),
+    ) {
+        let mut world = World::new(if sharded { &["a", "b", "c"] } else { &[] });
+        let scopes = world.bench.settings.shards.scopes();
+        let mut kept = world.content();
+        let mut told = Vec::new();
+        for round in rounds {
+            round.into_iter().for_each(|happening| world.take(happening));
+            let before = said(&kept, scopes);
+            let update = kept.update(&world.bench.state, &world.bench.settings);
+            let mut fresh = world.content();
+            fresh.update(&world.bench.state, &world.bench.settings);
+            let after = said(&kept, scopes);
+            prop_assert_eq!(&after, &said(&fresh, scopes));
+            prop_assert_eq!(update.changed, before.0 != after.0);
+            let new: Vec<_> = after.1.iter().filter(|r| !before.1.contains(r)).cloned().collect();
+            prop_assert_eq!(&update.rejected, &new);
+            told.extend(new);
+            // The shares are everything, each thing once.
+            let routed = |scope| kept.shares(Kind::Traefik, scope).iter().map(Pages::len).sum::<u64>();
+            prop_assert_eq!(routed(0), views::routes(&world.bench.state, &world.bench.settings).count() as u64
+                - after.1.iter().filter(|r| r.hostname.is_none()).count() as u64);
+            if sharded {
+                prop_assert_eq!(routed(0), (1..scopes).map(routed).sum::<u64>());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_document_is_the_frame_with_the_fragments_in_it() {
+    let mut world = World::new(&[]);
+    let mut content = world.content();
+    let frame = Arc::new(Frame::traefik(traefik::frame(&traefik::Options {
+        entry_points: vec!["web".to_owned()],
+        scheme: traefik::Scheme::Http,
+        pages_url: "http://127.0.0.1:7480".to_owned(),
+        rate_average: 100,
+        rate_burst: 300,
+    })));
+    let mut tags = Vec::new();
+    for (tenant, desired, active) in [(0, 3, false), (1, 0, true), (2, 2, true)] {
+        world.take(Happening::Tenant { tenant, host: 0, domains: vec![], desired, active });
+        content.update(&world.bench.state, &world.bench.settings);
+        let document = Document::new(frame.clone(), content.shares(Kind::Traefik, 0));
+        let text = document.text();
+        assert_eq!(document.length(), text.len() as u64);
+        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let routers = parsed["http"]["routers"].as_object();
+        // Quarantined: none, and no empty map; running with workers: three; suspended: one more.
+        assert_eq!(routers.map_or(0, serde_json::Map::len), [0, 3, 4][usize::from(tenant)], "{text}");
+        assert_eq!(routers.is_none(), tenant == 0);
+        tags.push(document.etag().to_owned());
+    }
+    tags.dedup();
+    assert_eq!(tags.len(), 3);
+}

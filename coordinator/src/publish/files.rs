@@ -1,0 +1,114 @@
+//! The file forms of the documents. A file is written whole, so it costs its whole size for any change of its document: with
+//! shards there is one for each, and only those that changed are written.
+//!
+//! Not here: when documents change (publish).
+
+use std::path::{Path, PathBuf};
+
+use isyone_monitoring::Job;
+
+use super::{Document, Published};
+use crate::{config::Config, files, shards::Shards};
+
+/// In a directory of its own for each shard, which its Traefik watches.
+const TRAEFIK_NAME: &str = "isyone.yml";
+
+/// Which document.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    Traefik(usize),
+    Targets(Job, usize),
+}
+
+/// Where a document also goes.
+#[derive(Debug)]
+struct Destination {
+    path: PathBuf,
+    /// Where the unfinished file lies: outside a watched directory, whose watcher would otherwise wake twice.
+    scratch: PathBuf,
+    written: Option<String>,
+}
+
+impl Destination {
+    fn new(path: PathBuf, data_dir: &Path) -> Self {
+        if let Some(dir) = path.parent() {
+            // If it cannot be made, writing says so, again and again.
+            let _ = std::fs::create_dir_all(dir);
+        }
+        let above = path.parent().and_then(Path::parent).unwrap_or(data_dir);
+        let scratch = files::scratch_for(&path, &[data_dir, above]).to_owned();
+        Self { path, scratch, written: None }
+    }
+
+    fn write(&mut self, document: &Document) {
+        if self.written.as_deref() == Some(document.etag()) {
+            return;
+        }
+        // After a restart: the same content is no change.
+        let same = std::fs::read(&self.path).is_ok_and(|old| is(&old, document));
+        let write = || files::replace_from(&self.scratch, &self.path, document.pieces(), 0o644);
+        match if same { Ok(()) } else { write() } {
+            Ok(()) => self.written = Some(document.etag().to_owned()),
+            Err(error) => {
+                tracing::error!(path = %self.path.display(), %error, "cannot be written; tried again")
+            }
+        }
+    }
+}
+
+fn is(content: &[u8], document: &Document) -> bool {
+    let rest = document.pieces().iter().try_fold(content, |rest, piece| rest.strip_prefix(&piece[..]));
+    rest.is_some_and(<[u8]>::is_empty)
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Files(Vec<(Which, Destination)>);
+
+impl Files {
+    /// As configured; none is the usual case.
+    pub(super) fn new(config: &Config, shards: &Shards) -> Self {
+        let mut files = Vec::new();
+        let mut add = |which, path: PathBuf| {
+            files.push((which, Destination::new(config.data_dir.join(path), &config.data_dir)));
+        };
+        if let Some(path) = &config.edge.traefik_file {
+            add(Which::Traefik(0), path.clone());
+        }
+        let scopes = || shards.names().iter().zip(1..);
+        for (shard, scope) in scopes() {
+            if let Some(dir) = &config.edge.traefik_dir {
+                add(Which::Traefik(scope), dir.join(shard.as_str()).join(TRAEFIK_NAME));
+            }
+        }
+        if let Some(dir) = &config.monitoring.file_sd_dir {
+            for job in Job::ALL {
+                let name = format!("{}.json", job.as_str());
+                if shards.names().is_empty() {
+                    add(Which::Targets(job, 0), dir.join(&name));
+                }
+                for (shard, scope) in scopes() {
+                    add(Which::Targets(job, scope), dir.join(shard.as_str()).join(&name));
+                }
+            }
+        }
+        Self(files)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Writes those whose document is another than when they were last written. Blocks.
+    pub(super) fn write(&mut self, published: &Published) {
+        for (which, file) in &mut self.0 {
+            let document = match which {
+                Which::Traefik(scope) => published.traefik(*scope),
+                Which::Targets(job, scope) => published.targets(*job, *scope),
+            };
+            if let Some(document) = document {
+                file.write(document);
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What of a state documents are made of, and which tenants and hosts two states differ in: found by comparing persistent
+//! maps, which skips what they share, so that it costs what has changed.
+//!
+//! Not here: what is rendered for them (content).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use imbl::{OrdMap, ordmap::DiffItem};
+use isyone_proto::ids::{HostName, TenantName};
+
+use crate::{
+    fleet::{Host, Tenant},
+    settings::Settings,
+    state::State,
+    views,
+};
+
+/// The state that was last looked at, as far as it matters.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    tenants: OrdMap<TenantName, Arc<Tenant>>,
+    hosts: OrdMap<HostName, Arc<Host>>,
+    /// Tenants whose route depends on what was observed, because they have not been active yet.
+    settling: BTreeSet<TenantName>,
+    /// Those of them that have a route already.
+    early: BTreeSet<TenantName>,
+}
+
+/// Who must be looked at again. Not everybody here has really changed in a way that shows.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) tenants: BTreeSet<TenantName>,
+    pub(super) hosts: BTreeSet<HostName>,
+}
+
+impl Inputs {
+    /// Takes in a state; answers how it differs from the last one.
+    pub(super) fn take(&mut self, state: &State, settings: &Settings) -> Dirty {
+        let mut dirty = Dirty::default();
+        for item in self.tenants.diff(&state.fleet.tenants) {
+            let (name, tenant) = match item {
+                DiffItem::Add(name, tenant) | DiffItem::Update { new: (name, tenant), .. } => {
+                    (name, Some(tenant))
+                }
+                DiffItem::Remove(name, _) => (name, None),
+            };
+            dirty.tenants.insert(name.clone());
+            if tenant.is_some_and(|t| t.activated_at.is_none() && t.reserves_compute()) {
+                self.settling.insert(name.clone());
+            } else {
+                self.settling.remove(name);
+            }
+        }
+        for item in self.hosts.diff(&state.fleet.hosts) {
+            let name = match item {
+                DiffItem::Add(name, _) | DiffItem::Remove(name, _) => {
+                    dirty.hosts.insert(name.clone());
+                    name
+                }
+                DiffItem::Update { old: (_, old), new: (name, new) } if old.advertise != new.advertise => {
+                    name
+                }
+                // Its plan's generation rose, or the like.
+                DiffItem::Update { .. } => continue,
+            };
+            // Tenants that were placed there and are not any more have changed themselves.
+            let placed = state.fleet.by_host.get(name).map(|index| index.tenants.iter().cloned());
+            dirty.tenants.extend(placed.into_iter().flatten());
+        }
+        self.take_early(state, settings, &mut dirty);
+        self.tenants = state.fleet.tenants.clone();
+        self.hosts = state.fleet.hosts.clone();
+        dirty
+    }
+
+    /// Tenants in their first start: few, and each is looked at each time, because reports come all the time.
+    fn take_early(&mut self, state: &State, settings: &Settings, dirty: &mut Dirty) {
+        let routed = |name: &&TenantName| {
+            state.fleet.tenants.get(*name).is_some_and(|t| views::route(state, settings, t).is_some())
+        };
+        let early: BTreeSet<TenantName> = self.settling.iter().filter(routed).cloned().collect();
+        dirty.tenants.extend(early.symmetric_difference(&self.early).cloned());
+        self.early = early;
+    }
+}

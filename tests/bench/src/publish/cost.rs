@@ -1,0 +1,156 @@
+//! What a change costs the coordinator, by the size of the fleet; how large the documents are, and what a poll costs.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::fleet::{Fleet, others};
+use crate::{
+    Run,
+    figures::{Report, Target, Unit},
+    samples::Samples,
+};
+
+/// Tenants of an edge: as many as the target for its speed is given for.
+const PER_EDGE: usize = 1_000;
+/// For what comes after an answer: threads going to sleep.
+const TAIL: Duration = Duration::from_millis(20);
+/// Between two changes of one fleet: longer than what an edge of so many tenants is given between two versions.
+const PAUSE: Duration = Duration::from_millis(900);
+
+#[derive(Debug, Default)]
+struct Series {
+    cpu: Samples,
+    wall: Samples,
+    poll_cpu: Samples,
+}
+
+pub(super) fn measure(run: &Run, report: &mut Report) -> Result<()> {
+    let sizes: &[usize] = run.pick(&[100, 10_000, 100_000], &[100, 1_000]);
+    let mut fleets = Vec::new();
+    for size in sizes {
+        eprintln!("  starting with {size} tenants");
+        fleets.push(Fleet::start(*size, size.div_ceil(PER_EDGE))?);
+    }
+    let mut all: Vec<Series> = sizes.iter().map(|_| Series::default()).collect();
+    let rounds = run.pick(40, 2);
+    for round in 0..=rounds {
+        for (fleet, series) in fleets.iter().zip(&mut all) {
+            let (cpu, wall) = change(fleet, round)?;
+            let poll = poll(fleet)?;
+            if round > 0 {
+                series.cpu.push(cpu.as_secs_f64());
+                series.wall.push(wall.as_secs_f64());
+                series.poll_cpu.push(poll.as_secs_f64());
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+    say(report, sizes, &fleets, &all)?;
+    fleets.into_iter().for_each(Fleet::stop);
+    Ok(())
+}
+
+fn say(report: &mut Report, sizes: &[usize], fleets: &[Fleet], all: &[Series]) -> Result<()> {
+    for (size, series) in sizes.iter().zip(all) {
+        let target = (*size == 100_000).then_some(Target::AtMost(0.1));
+        report.add(
+            &format!("a change, {size} tenants: CPU of the coordinator"),
+            Unit::Seconds,
+            &series.cpu,
+            target,
+        );
+        report.add(
+            &format!("a change, {size} tenants: until all is published"),
+            Unit::Seconds,
+            &series.wall,
+            None,
+        );
+    }
+    if let ([smallest, ..], [first, .., last], Some(largest)) = (sizes, all, sizes.last()) {
+        let name = format!("CPU of a change, {largest} tenants / {smallest}");
+        report.add(&name, Unit::Ratio, &last.cpu.ratios(&first.cpu), None);
+    }
+    for ((size, fleet), series) in sizes.iter().zip(fleets).zip(all) {
+        let shard = fleet.shard(&fleet.tenants[0]).context("there are shards")?;
+        let http = fleet.running.http;
+        let [whole, own] = ["/traefik/config".to_owned(), format!("/traefik/config/{shard}")]
+            .map(|path| length(http, &path));
+        let targets = length(http, "/sd/odoo")? + length(http, "/sd/postgres")?;
+        let bytes = [("Traefik, everything", whole?), ("Traefik, one edge", own?), ("Prometheus", targets)];
+        for (what, bytes) in bytes {
+            let name = format!("published at {size} tenants: {what}");
+            report.add_one(&name, Unit::Bytes, bytes as f64, None);
+        }
+        report.add(
+            &format!("serving one edge's poll, {size} tenants: CPU"),
+            Unit::Seconds,
+            &series.poll_cpu,
+            None,
+        );
+    }
+    report.note(format!(
+        "A change is the suspension or resumption of one tenant, which changes its routes and its targets; the CPU time is that of \
+         the coordinator from the command to the publication (writer included, its store in memory), the time until published ends \
+         when the documents of Traefik and Prometheus show it. There is one edge for each {PER_EDGE} tenants; the fleets take turns."
+    ));
+    Ok(())
+}
+
+/// One change: CPU, and time until it is published.
+fn change(fleet: &Fleet, round: usize) -> Result<(Duration, Duration)> {
+    // Another edge's tenant each time: that of the last change may have to wait for its turn.
+    let step = fleet.tenants.len() / 2 + 1;
+    let tenant = &fleet.tenants[round * step % fleet.tenants.len()];
+    let shard = fleet.shard(tenant).context("there are shards")?;
+    let path = format!("/traefik/config/{shard}");
+    let before = tag(fleet.running.http, &path)?;
+    let (cpu, begin) = (others(), Instant::now());
+    fleet.toggle(tenant)?;
+    fleet.published(tenant)?;
+    let wall = begin.elapsed();
+    std::thread::sleep(TAIL);
+    let cpu = others().saturating_sub(cpu);
+    ensure!(tag(fleet.running.http, &path)? != before, "{tenant}: the document is the same");
+    Ok((cpu, wall))
+}
+
+/// CPU of giving an edge its document.
+fn poll(fleet: &Fleet) -> Result<Duration> {
+    let shard = fleet.shard(&fleet.tenants[0]).context("there are shards")?;
+    let cpu = others();
+    let bytes = ask(fleet.running.http, "GET", &format!("/traefik/config/{shard}"))?;
+    let cpu = others().saturating_sub(cpu);
+    ensure!(
+        String::from_utf8_lossy(&bytes).contains("odoo-tenant-0\""),
+        "the tenant is not in its edge's document"
+    );
+    Ok(cpu)
+}
+
+fn ask(http: SocketAddr, method: &str, path: &str) -> Result<Vec<u8>> {
+    let mut tcp = TcpStream::connect(http)?;
+    tcp.write_all(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer)?;
+    ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{path}: {}", String::from_utf8_lossy(&answer[..40]));
+    Ok(answer)
+}
+
+fn head(http: SocketAddr, path: &str, name: &str) -> Result<String> {
+    let answer = String::from_utf8(ask(http, "HEAD", path)?)?;
+    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    Ok(value.with_context(|| format!("{path}: no {name}"))?.to_owned())
+}
+
+fn length(http: SocketAddr, path: &str) -> Result<u64> {
+    Ok(head(http, path, "content-length")?.parse()?)
+}
+
+fn tag(http: SocketAddr, path: &str) -> Result<String> {
+    head(http, path, "etag")
+}

@@ -1,0 +1,148 @@
+//! A coordinator in this process that starts with a fleet of running tenants.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use isyone_coordinator::{
+    change::{Command, Outcome},
+    clock::SystemSource,
+    config::Config,
+    fleet::Host,
+    init,
+    secrets::{KEY_FILE, Sealer},
+    server::{self, Parts, Running},
+    store::{Value, Write, memory::MemoryStore},
+    testing::{Bench, resources},
+};
+use isyone_proto::ids::{HostName, TenantName};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+/// Tenants on a host.
+pub(super) const PER_HOST: usize = 50;
+/// First port on each host; two for each tenant.
+pub(super) const FIRST_PORT: u16 = 21_000;
+/// Far above what a change may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub(super) struct Fleet {
+    pub(super) tenants: Vec<TenantName>,
+    pub(super) running: Running,
+    pub(super) runtime: Runtime,
+    _dir: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// Starts it with so many tenants, divided among so many edges (0: there are no shards).
+    pub(super) fn start(tenants: usize, shards: usize) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut config = Config { data_dir: dir.path().join("coordinator"), ..Config::default() };
+        for listen in [&mut config.listen.grpc, &mut config.listen.enroll, &mut config.listen.http] {
+            *listen = ([127, 0, 0, 1], 0).into();
+        }
+        // Traefik must reach the page of suspended tenants, so this port is chosen before the start.
+        config.listen.http = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        config.network.first_port = FIRST_PORT;
+        config.network.last_port = FIRST_PORT + 2 * u16::try_from(PER_HOST)? - 1;
+        config.edge.shards = (0..shards).map(|n| format!("e{n}").parse()).collect::<Result<_, _>>()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let (store, tenants) = store(&config, tenants)?;
+        let running = runtime.block_on(async {
+            init::init(&config, &"admin".parse()?, &dir.path().join("admin.toml")).await?;
+            let sealer = Sealer::load(&config.data_dir.join(KEY_FILE), None)?;
+            let parts = Parts { store: Box::new(store), sealer };
+            anyhow::Ok(server::start(config, parts, SystemSource).await?)
+        })?;
+        Ok(Self { tenants, running, runtime, _dir: dir })
+    }
+
+    /// The name of a tenant's shard.
+    pub(super) fn shard(&self, tenant: &TenantName) -> Option<String> {
+        let shards = &self.running.context.handle.settings().shards;
+        shards.name_of(tenant.as_str()).map(ToString::to_string)
+    }
+
+    /// Suspends a tenant that runs, resumes one that is suspended: both change its routes and its targets. Returns when the
+    /// change is stored; answers whether the tenant shall run now.
+    pub(super) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
+        let handle = &self.running.context.handle;
+        let record = handle.snapshot().fleet.tenants.get(tenant).cloned().context("no such tenant")?;
+        let runs = record.desired == isyone_proto::plan::DesiredState::Running;
+        let (name, request_id) = (tenant.clone(), None);
+        let command = if runs {
+            Command::SuspendTenant { name, request_id }
+        } else {
+            Command::ResumeTenant { name, request_id }
+        };
+        let outcome = self.runtime.block_on(handle.submit("bench", command))?;
+        ensure!(!matches!(outcome, Outcome::Done), "{tenant}: nothing was changed");
+        Ok(!runs)
+    }
+
+    /// Waits until what is published shows the newest state of a tenant's shard.
+    pub(super) fn published(&self, tenant: &TenantName) -> Result<()> {
+        let context = &self.running.context;
+        let shard = context.handle.settings().shards.of(tenant.as_str());
+        let shown = context.edges.shown(context.handle.snapshot().version, shard);
+        let shown = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, shown).await });
+        shown.with_context(|| format!("{tenant} was not published"))
+    }
+
+    /// Ends it.
+    pub(super) fn stop(self) {
+        self.runtime.block_on(self.running.stop());
+    }
+}
+
+/// What a coordinator has stored whose tenants all run.
+fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName>)> {
+    let store = MemoryStore::default();
+    let mut bench = Bench::default();
+    bench.settings = config.settings();
+    let machine = resources(256, 1_024, 100_000);
+    let mut hosts = Vec::new();
+    for n in 0..tenants.div_ceil(PER_HOST) {
+        let name: HostName = format!("h{n}").parse()?;
+        let host = Host {
+            name: name.clone(),
+            uid: Uuid::from_u128(n as u128),
+            // All of 127.0.0.0/8 leads to this machine.
+            advertise: Ipv4Addr::from_bits(0x7F01_0000 + u32::try_from(n)?).into(),
+            labels: BTreeMap::new(),
+            cordoned: false,
+            plan_generation: 1,
+            joined_at: 0,
+            certificates: Vec::new(),
+        };
+        let host = Arc::new(host);
+        store.apply(&[Write::Put(Value::Host(host.clone()))])?;
+        bench.state.fleet.hosts.insert(name.clone(), host);
+        bench.report(&name, machine, Vec::new());
+        hosts.push(name);
+    }
+    let mut names = Vec::with_capacity(tenants);
+    for n in 0..tenants {
+        let name = format!("tenant-{n}");
+        bench.create(&name, "small").with_context(|| format!("no room for {name}"))?;
+        store.apply(&std::mem::take(&mut bench.effects.writes))?;
+        names.push(name.parse()?);
+    }
+    for name in hosts {
+        let placed = bench.state.fleet.by_host.get(&name).map(|i| i.tenants.clone()).unwrap_or_default();
+        let running = placed.iter().map(|tenant| bench.converged(tenant)).collect();
+        bench.report(&name, machine, running);
+        store.apply(&std::mem::take(&mut bench.effects.writes))?;
+    }
+    Ok((store, names))
+}
+
+/// CPU time of everybody in this process but the calling thread.
+pub(super) fn others() -> Duration {
+    let read = |id| {
+        let time = clock_gettime(id);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    read(ClockId::ProcessCPUTime).saturating_sub(read(ClockId::ThreadCPUTime))
+}
