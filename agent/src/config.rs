@@ -82,6 +82,10 @@ impl DataDir {
     pub fn tenants(&self) -> PathBuf {
         self.0.join("tenants")
     }
+    /// Odoo modules of our own, mounted into each Odoo.
+    pub fn addons(&self) -> PathBuf {
+        self.0.join("addons")
+    }
     /// Who may scrape this host.
     pub fn monitors(&self) -> PathBuf {
         self.0.join("monitors.json")

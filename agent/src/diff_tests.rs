@@ -12,7 +12,12 @@ use crate::{
 };
 
 fn host() -> HostFacts {
-    HostFacts { advertise: "192.0.2.7".parse().unwrap(), cpus: 4, tenants_dir: "/t".into() }
+    HostFacts {
+        advertise: "192.0.2.7".parse().unwrap(),
+        cpus: 4,
+        tenants_dir: "/t".into(),
+        addons_dir: "/a".into(),
+    }
 }
 
 fn render(plan: &TenantPlan) -> Stack {

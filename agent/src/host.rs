@@ -214,7 +214,12 @@ impl Host {
     /// What a stack depends on.
     pub async fn facts(&self) -> Result<HostFacts, DockerError> {
         let engine = self.engine().await?;
-        Ok(HostFacts { advertise: self.advertise, cpus: engine.cpus, tenants_dir: self.data.tenants() })
+        Ok(HostFacts {
+            advertise: self.advertise,
+            cpus: engine.cpus,
+            tenants_dir: self.data.tenants(),
+            addons_dir: self.data.addons(),
+        })
     }
 
     /// A tenant's directory.

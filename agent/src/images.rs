@@ -35,12 +35,18 @@ pub struct ImageFacts {
     pub gid: u32,
     /// `addons_path` of the image's own odoo.conf.
     pub addons_path: Option<String>,
+    /// What this Odoo loads by itself, as `server_wide_modules` wants it.
+    pub server_wide_modules: String,
     /// `PG_MAJOR`.
     pub postgres_major: String,
 }
 
 const PASSWD: &str = "/etc/passwd";
 const ODOO_CONF: &str = "/etc/odoo/odoo.conf";
+/// Where Debian's package of Odoo keeps its version; the official image is made from that package.
+const RELEASE: &str = "/usr/lib/python3/dist-packages/odoo/release.py";
+/// From this major version on, Odoo serves XML-RPC and JSON-RPC by a module of its own.
+const RPC_SINCE: u32 = 19;
 
 /// Asks for facts and remembers them.
 pub struct ImageCache {
@@ -68,7 +74,7 @@ impl ImageCache {
             facts.digest = image.digest; // a later pull may have given it one
             return Ok(Some(facts));
         }
-        let files = self.docker.image_files(&image.id, &[PASSWD, ODOO_CONF]).await?;
+        let files = self.docker.image_files(&image.id, &[PASSWD, ODOO_CONF, RELEASE]).await?;
         let facts = read_facts(&image, &files, role);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_REMEMBERED {
@@ -96,6 +102,8 @@ fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> Im
         uid,
         gid,
         addons_path: conf_value(&text(ODOO_CONF), "addons_path"),
+        server_wide_modules: conf_value(&text(ODOO_CONF), "server_wide_modules")
+            .unwrap_or_else(|| server_wide_modules(odoo_major(&text(RELEASE))).to_owned()),
         postgres_major: image
             .env
             .iter()
@@ -116,6 +124,16 @@ fn user_numbers(user: &str, passwd: &str) -> (u32, u32) {
     let uid = name.parse().ok().or_else(|| number(2)).unwrap_or(0);
     let gid = group.parse().ok().or_else(|| number(3)).unwrap_or(0);
     (uid, gid)
+}
+
+/// `version_info = (18, 0, 0, FINAL, 0, '')`; 0 when it is not there.
+fn odoo_major(release: &str) -> u32 {
+    let line = release.lines().find_map(|l| l.strip_prefix("version_info = ("));
+    line.and_then(|l| l.split(',').next()?.trim().parse().ok()).unwrap_or(0)
+}
+
+fn server_wide_modules(major: u32) -> &'static str {
+    if major >= RPC_SINCE { "base,rpc,web" } else { "base,web" }
 }
 
 fn conf_value(conf: &str, key: &str) -> Option<String> {
@@ -139,6 +157,18 @@ mod tests {
         assert_eq!(user_numbers("5:6", PASSWD_TEXT), (5, 6));
         assert_eq!(user_numbers("", PASSWD_TEXT), (0, 0));
         assert_eq!(user_numbers("nobody", ""), (0, 0));
+    }
+
+    #[test]
+    fn what_odoo_loads_by_itself_follows_its_version() {
+        let release = |major: u32| {
+            format!(
+                "RELEASE_LEVELS = []\n# version_info format\nversion_info = ({major}, 0, 0, FINAL, 0, '')\n"
+            )
+        };
+        assert_eq!(server_wide_modules(odoo_major(&release(18))), "base,web");
+        assert_eq!(server_wide_modules(odoo_major(&release(19))), "base,rpc,web");
+        assert_eq!(odoo_major(""), 0);
     }
 
     #[test]

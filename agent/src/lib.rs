@@ -4,6 +4,7 @@
 //! act and make no choices. The agent works without the coordinator from the plan in its `ledger`.
 //! Not here: placement, ports, passwords; they come with the plan.
 
+pub mod addon;
 pub mod agent;
 pub mod bulk;
 pub mod clock;

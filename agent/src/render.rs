@@ -10,8 +10,10 @@ use isyone_proto::{ids::TenantName, plan::TenantPlan};
 use serde::Serialize;
 
 use crate::{
+    addon,
     docker::{ContainerSpec, MountSource},
     fsutil::Owner,
+    images::ImageFacts,
     sql,
     stack::{CRON_THREADS, GEVENT_PORT, HostFacts, Images, POSTGRES_PORT, Stack, db_maxconn},
 };
@@ -22,6 +24,11 @@ pub const ODOO_CONF: &str = "odoo.conf";
 pub const PASSWORD_FILE: &str = "postgres_password";
 /// Where PostgreSQL's entrypoint finds it.
 pub const PASSWORD_TARGET: &str = "/run/secrets/postgres_password";
+
+/// What Odoo's metrics are given to, in the tenant's directory.
+pub const METRICS_TOKEN: &str = "metrics_token";
+/// Where the module isyone_metrics looks for it.
+pub const METRICS_TOKEN_TARGET: &str = "/etc/odoo/isyone_metrics_token";
 
 /// A file to be there with this content, mode 0600 and, when given, owner.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,6 +74,7 @@ pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) ->
         plain(compose_file(&plan.name), compose(plan, stack)),
         plain(env_file(&plan.name), env(plan)),
         owned(ODOO_CONF, conf, (images.odoo.uid, images.odoo.gid)),
+        owned(METRICS_TOKEN, sql::metrics_token(plan), (images.odoo.uid, images.odoo.gid)),
         owned(PASSWORD_FILE, sql::superuser_password(plan), (images.postgres.uid, images.postgres.gid)),
     ]
 }
@@ -80,7 +88,7 @@ fn regex_escape(text: &str) -> String {
 }
 
 /// `odoo.conf`. Without `db_name` Odoo would run the crons of every database it can see.
-pub fn odoo_conf(plan: &TenantPlan, addons_path: Option<&str>, master_hash: &str) -> String {
+pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
     let database = plan.name.database();
     let filter = format!("^{}$", regex_escape(&database));
     let mut lines: Vec<(&str, String)> = vec![
@@ -106,9 +114,13 @@ pub fn odoo_conf(plan: &TenantPlan, addons_path: Option<&str>, master_hash: &str
         ("without_demo", "True".to_owned()),
         ("workers", plan.size.workers.to_string()),
     ];
-    if let Some(path) = addons_path {
-        lines.insert(0, ("addons_path", path.to_owned())); // the image's own: we only replace its file
+    // The image's own and ours: its file is replaced. An image that leaves the path to Odoo keeps it so, without metrics: to
+    // name a path would be to drop the one that Odoo would find.
+    if let Some(path) = &image.addons_path {
+        lines.push(("addons_path", format!("{path},{}", addon::TARGET)));
+        lines.push(("server_wide_modules", format!("{},{}", image.server_wide_modules, addon::NAME)));
     }
+    lines.sort_unstable();
     let body: String = lines.into_iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     format!("; Written by isy-agent, which writes it again on change.\n[options]\n{body}")
 }
@@ -303,7 +315,7 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{images::ImageFacts, stack::stack, testing::tenant_plan};
+    use crate::{stack::stack, testing::tenant_plan};
 
     #[test]
     fn the_files_are_as_the_golden_ones() {
@@ -313,6 +325,7 @@ mod tests {
             advertise: "192.0.2.7".parse().unwrap(),
             cpus: 4,
             tenants_dir: "/var/lib/isyone/tenants".into(),
+            addons_dir: "/var/lib/isyone/addons".into(),
         };
         let images = Images {
             odoo: ImageFacts {
@@ -320,6 +333,7 @@ mod tests {
                 uid: 100,
                 gid: 101,
                 addons_path: Some("/mnt/extra-addons".into()),
+                server_wide_modules: "base,web".into(),
                 ..Default::default()
             },
             postgres: ImageFacts {

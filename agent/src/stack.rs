@@ -14,12 +14,14 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    addon,
     docker::{
         ContainerSpec, LABEL_CONFIG_HASH, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
         Named, Port,
     },
     images::ImageFacts,
     render::{self, RenderedFile},
+    sql,
 };
 
 /// Odoo's port for HTTP in the container.
@@ -48,6 +50,8 @@ pub struct HostFacts {
     pub cpus: u32,
     /// Directory of the tenants' directories, absolute.
     pub tenants_dir: PathBuf,
+    /// Directory of our own Odoo modules, absolute.
+    pub addons_dir: PathBuf,
 }
 
 /// Facts of both images.
@@ -226,6 +230,12 @@ fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
                 target: "/var/lib/odoo".to_owned(),
             },
             file_mount(host, plan, render::ODOO_CONF, "/etc/odoo/odoo.conf"),
+            file_mount(host, plan, render::METRICS_TOKEN, render::METRICS_TOKEN_TARGET),
+            // The directory and not its files: a newer agent's are there at the next start, and nothing is made anew.
+            Mount {
+                source: MountSource::File(host.addons_dir.join(addon::NAME).display().to_string()),
+                target: format!("{}/{}", addon::TARGET, addon::NAME),
+            },
         ],
         network: plan.name.project(),
         aliases: vec!["odoo".to_owned()],
@@ -323,9 +333,10 @@ pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
 
 /// The whole stack. `master_hash` is the hashed master password (slow to make, so made elsewhere and kept).
 pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: &str) -> Stack {
-    let conf = render::odoo_conf(plan, images.odoo.addons_path.as_deref(), master_hash);
+    let conf = render::odoo_conf(plan, &images.odoo, master_hash);
     let postgres = with_hash(postgres(plan, host, images), "");
-    let odoo = with_hash(odoo(plan, host, images), &conf);
+    // Mounted files are written anew beside the old: a container sees a change only when it is made anew as well.
+    let odoo = with_hash(odoo(plan, host, images), &(conf.clone() + &sql::metrics_token(plan)));
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),
@@ -353,6 +364,7 @@ mod tests {
             advertise: "192.0.2.7".parse().unwrap(),
             cpus: 4,
             tenants_dir: "/var/lib/isyone/tenants".into(),
+            addons_dir: "/var/lib/isyone/addons".into(),
         }
     }
 
@@ -394,7 +406,9 @@ mod tests {
             {
                 assert!(!text.contains(secret.expose()), "{}", spec.name);
             }
-            assert!(!text.contains(&crate::sql::superuser_password(&plan)));
+            let derived =
+                [sql::superuser_password(&plan), sql::monitor_password(&plan), sql::metrics_token(&plan)];
+            assert!(derived.iter().all(|secret| !text.contains(secret)));
         }
     }
 
