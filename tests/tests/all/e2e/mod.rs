@@ -6,3 +6,4 @@ mod fleet;
 mod isolation;
 mod main_job;
 mod many;
+mod metrics;
