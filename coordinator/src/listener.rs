@@ -270,8 +270,8 @@ async fn accept<F>(
         let (shake, ready) = (shake.clone(), ready.clone());
         tokio::spawn(async move {
             let handshake = async {
-                // Silence takes nobody's turn.
-                tcp.readable().await?;
+                // Silence takes nobody's turn. (A look at the first byte: `readable` may be wrong.)
+                tcp.peek(&mut [0]).await?;
                 let _turn = place.turn().await;
                 shake(tcp, address).await
             };
