@@ -8,6 +8,7 @@ use crate::{
     context::{Context, Store},
     exit::Failure,
     output::Ui,
+    retry::PATIENCE,
 };
 
 /// One run of `isyctl`.
@@ -41,7 +42,8 @@ impl App {
             Some(asked) => format!("isyctl --context {asked} context show"),
             None => "isyctl context show".to_owned(),
         };
-        Client::new(context, show, self.call_timeout(), self.ui)
+        let patience = self.global.timeout.unwrap_or(PATIENCE);
+        Client::new(context, show, (self.call_timeout(), patience), self.ui)
     }
 
     /// How long one call may take.

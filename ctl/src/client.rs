@@ -32,15 +32,12 @@ use crate::{
     context::Context,
     exit::{Exit, Failure},
     output::Ui,
+    retry::{self, Reason},
     status::{self, Peer, Transport},
 };
 
 /// Deadline of a single call, unless `--timeout` says otherwise: far above any answer, short enough to sit through.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a change whose outcome is unknown is sent again. With the pauses below: about seven seconds, which a
-/// coordinator's restart fits into.
-const MAX_REPEATS: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Largest page that the protocol allows: fewest round trips.
 const PAGE_SIZE: u32 = 1000;
 /// Pages read before we believe that the server sends us in circles: 100,000 tenants are 100 pages.
@@ -52,14 +49,21 @@ pub struct Client {
     channel: Traced<Channel>,
     config: Arc<ClientConfig>,
     timeout: Duration,
+    patience: Duration,
     peer: Arc<Peer>,
     context: Arc<Context>,
     ui: Ui,
 }
 
 impl Client {
-    /// Prepares a connection; the first call makes it. `show` is the command that shows this context.
-    pub fn new(context: Context, show: String, timeout: Duration, ui: Ui) -> Result<Self, Failure> {
+    /// Prepares a connection; the first call makes it. `show` is the command that shows this context; `timeout` is for one answer,
+    /// `patience` for asking again.
+    pub fn new(
+        context: Context,
+        show: String,
+        (timeout, patience): (Duration, Duration),
+        ui: Ui,
+    ) -> Result<Self, Failure> {
         let bad = |e: tls::TlsError| {
             Failure::usage(format!("the context `{}` cannot be used: {}", context.name, tls::error_chain(&e)))
                 .hint("import its file again: `isyctl context import FILE`")
@@ -74,7 +78,7 @@ impl Client {
             certificate_end: context.certificate().ok().map(|info| info.not_after),
         };
         let channel = Traced::new(channel);
-        Ok(Self { channel, config, timeout, peer: Arc::new(peer), context: Arc::new(context), ui })
+        Ok(Self { channel, config, timeout, patience, peer: Arc::new(peer), context: Arc::new(context), ui })
     }
 
     /// The context in use.
@@ -115,7 +119,7 @@ impl Client {
         request
     }
 
-    /// One call with a deadline. `doing` completes "cannot …".
+    /// One call with a deadline, for what must not be asked twice. `doing` completes "cannot …".
     pub async fn call<R>(
         &self,
         doing: &str,
@@ -134,27 +138,90 @@ impl Client {
         self.timed(doing, call).await
     }
 
-    /// A change, sent again with the same request id while nobody knows whether it arrived.
-    pub async fn change<R, F>(&self, doing: &str, mut call: impl FnMut() -> F) -> Result<R, Failure>
+    /// As [`Client::open`], tried again while the coordinator is busy or away. Once open, what is lost is lost: the stream's lines
+    /// have no numbers to go on from.
+    pub async fn open_again<R, F>(&self, doing: &str, call: impl Fn() -> F) -> Result<R, Failure>
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let (mut attempt, mut pause) = (0, FIRST_PAUSE);
+        // No deadline goes with the request: the stream would end by it.
+        self.repeat(doing, call, |attempt| match attempt {
+            Attempt::Ended(status, _) => retry::reason(status),
+            Attempt::NoAnswer => None,
+        })
+        .await
+    }
+
+    /// A read, asked again while the coordinator is busy or away.
+    pub async fn read<M: Clone, R, F>(
+        &self,
+        doing: &str,
+        message: M,
+        call: impl Fn(Self, Request<M>) -> F,
+    ) -> Result<R, Failure>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.repeat(
+            doing,
+            || call(self.clone(), self.request(message.clone())),
+            |attempt| match attempt {
+                Attempt::Ended(status, _) => retry::reason(status),
+                // The person has waited long for it already.
+                Attempt::NoAnswer => None,
+            },
+        )
+        .await
+    }
+
+    /// A change, sent again with the same request id while the coordinator is busy or nobody knows whether it arrived.
+    pub async fn change<M: Clone, R, F>(
+        &self,
+        doing: &str,
+        message: M,
+        call: impl Fn(Self, Request<M>) -> F,
+    ) -> Result<R, Failure>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let worth = |attempt: Attempt<'_>| match attempt {
+            Attempt::Ended(status, number) => {
+                retry::reason(status).or_else(|| worth_repeating(status, number).then_some(Reason::Away))
+            }
+            Attempt::NoAnswer => Some(Reason::Away),
+        };
+        self.repeat(doing, || call(self.clone(), self.request(message.clone())), worth).await
+    }
+
+    async fn repeat<R, F>(
+        &self,
+        doing: &str,
+        call: impl Fn() -> F,
+        worth: impl Fn(Attempt<'_>) -> Option<Reason>,
+    ) -> Result<R, Failure>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let give_up_at = Instant::now() + self.patience;
+        let mut attempt = 0;
         loop {
             attempt += 1;
-            let problem = match self.timed(doing, call()).await {
+            let (problem, reason) = match self.timed(doing, call()).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(status)) if worth_repeating(&status, attempt) => self.failure(doing, &status),
-                Ok(Err(status)) => return Err(self.failure(doing, &status)),
-                Err(failure) if failure.exit == Exit::Unavailable => failure,
-                Err(failure) => return Err(failure),
+                Ok(Err(status)) => (self.failure(doing, &status), worth(Attempt::Ended(&status, attempt))),
+                Err(late) if late.exit == Exit::Unavailable => (late, worth(Attempt::NoAnswer)),
+                Err(refused) => return Err(refused),
             };
-            if attempt > MAX_REPEATS {
+            let Some(reason) = reason.filter(|_| attempt < retry::MAX_ATTEMPTS) else {
+                return Err(problem);
+            };
+            let pause = retry::pause(attempt, reason, clock::chance());
+            if Instant::now() + pause >= give_up_at {
                 return Err(problem);
             }
-            self.ui.detail(|| format!("{}; asking again with the same request id", problem.message));
+            self.ui.detail(|| problem.message.clone());
+            self.ui.note(&format!("{}, trying again in {:.1} s", reason.words(), pause.as_secs_f64()));
             tokio::time::sleep(pause).await;
-            pause *= 2;
         }
     }
 
@@ -228,6 +295,14 @@ impl Client {
         }
         Ok(all)
     }
+}
+
+/// How one of several attempts came out, if not well.
+enum Attempt<'a> {
+    /// With a status; the how manieth it was, from 1.
+    Ended(&'a Status, u32),
+    /// Within the time for one answer, nothing came.
+    NoAnswer,
 }
 
 /// Where no connection was made at first, nothing was sent: say so at once. Later it means a coordinator that restarts.

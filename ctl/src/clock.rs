@@ -10,6 +10,13 @@ pub fn now_ms() -> i64 {
     pinned.unwrap_or_else(jiff::Timestamp::now).as_millisecond()
 }
 
+/// Chance, in 0..1.
+pub fn chance() -> f64 {
+    // Of a random UUID, the last 48 bits are all random.
+    let bits = Uuid::new_v4().as_u128() & ((1 << 48) - 1);
+    bits as f64 / (1u64 << 48) as f64
+}
+
 /// A fresh idempotency key: one per intention, the same again for each repetition.
 pub fn request_id() -> String {
     Uuid::new_v4().to_string()

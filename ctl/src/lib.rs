@@ -14,6 +14,7 @@ pub mod exit;
 pub mod nouns;
 pub mod output;
 pub mod progress;
+pub mod retry;
 pub mod status;
 pub mod terminal;
 pub mod trace;

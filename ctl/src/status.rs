@@ -9,6 +9,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     exit::{Exit, Failure},
     output::{placement, table::clean},
+    retry,
 };
 
 /// `ErrorInfo` reason of a create that no host can take.
@@ -75,7 +76,7 @@ pub fn outcome_unknown(status: &Status) -> bool {
 pub fn passing(status: &Status) -> bool {
     match transport(status) {
         Some(kind) => matches!(kind, Transport::Lost | Transport::NotConnected),
-        None => matches!(status.code(), Code::Unavailable | Code::Cancelled),
+        None => matches!(status.code(), Code::Unavailable | Code::Cancelled) || retry::busy(status).is_some(),
     }
 }
 
@@ -146,7 +147,9 @@ fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> 
 
 fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     let said = clean(status.message());
-    let mut failure = Failure::new(exit_of(status.code()), format!("cannot {doing}: {said}"));
+    // Busy is a kind of away: a script may try again later.
+    let exit = if retry::busy(status).is_some() { Exit::Unavailable } else { exit_of(status.code()) };
+    let mut failure = Failure::new(exit, format!("cannot {doing}: {said}"));
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.as_str()).unwrap_or_default();
     if let Some(violations) = details.bad_request().map(|bad| &bad.field_violations).filter(|v| !v.is_empty())

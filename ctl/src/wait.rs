@@ -9,16 +9,15 @@ use tonic::Status;
 
 use crate::{
     client::{Client, Interrupt},
+    clock,
     exit::{Exit, Failure},
     output::{Ui, format, table::clean},
     progress::Progress,
-    status,
+    retry, status,
 };
 
 /// How long a coordinator may be away while we wait: longer than a restart, shorter than patience.
 const MAX_SILENCE: Duration = Duration::from_secs(120);
-/// Pause between attempts to reach it again.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches `first` until it is done or `limit` has passed, and answers its last state if it succeeded.
 pub async fn finished(
@@ -61,8 +60,9 @@ fn left_running(mut failure: Failure, what: &str, id: &str) -> Failure {
 
 async fn watch(client: &Client, id: &str, progress: &mut Progress) -> Result<Operation, Failure> {
     let doing = format!("watch operation {id}");
-    let mut heard = Instant::now();
+    let (mut heard, mut lost_before) = (Instant::now(), 0);
     loop {
+        let heard_before = heard;
         let lost = match follow(client, id, &doing, progress, &mut heard).await? {
             Ok(operation) => return Ok(operation),
             Err(status) => status,
@@ -73,7 +73,8 @@ async fn watch(client: &Client, id: &str, progress: &mut Progress) -> Result<Ope
                 .hint(format!("the work goes on: `isyctl op watch {id}`")));
         }
         progress.lost();
-        tokio::time::sleep(RETRY_PAUSE).await;
+        lost_before = if heard > heard_before { 1 } else { lost_before + 1 };
+        tokio::time::sleep(retry::stream_pause(lost_before, &lost, clock::chance())).await;
     }
 }
 

@@ -11,18 +11,18 @@ use tokio::time::Instant;
 use crate::{
     app::App,
     client::{Client, Interrupt},
+    clock,
     exit::{Exit, Failure, Outcome},
     output::{
         Format, format,
         table::{Table, clean},
         wire::Wire,
     },
-    status,
+    retry, status,
 };
 
-/// How long a coordinator may be away while we follow, and the pause between attempts.
+/// How long a coordinator may be away while we follow.
 const MAX_SILENCE: Duration = Duration::from_secs(120);
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// `isyctl events`.
 #[derive(Debug, Args)]
@@ -92,8 +92,9 @@ impl Events {
 
     async fn follow(&self, app: &App, client: &Client) -> Outcome {
         let doing = "follow events";
-        let (mut after, mut heard) = (self.after, Instant::now());
+        let (mut after, mut heard, mut lost_before) = (self.after, Instant::now(), 0);
         loop {
+            let heard_before = heard;
             let mut service = client.events();
             let lost = match client.open(doing, service.stream_events(self.request(after, true))).await? {
                 Ok(mut stream) => loop {
@@ -112,7 +113,8 @@ impl Events {
                 return Err(client.failure(doing, &lost));
             }
             app.ui.detail(|| format!("connection lost ({lost}), going on after event {after}"));
-            tokio::time::sleep(RETRY_PAUSE).await;
+            lost_before = if heard > heard_before { 1 } else { lost_before + 1 };
+            tokio::time::sleep(retry::stream_pause(lost_before, &lost, clock::chance())).await;
         }
     }
 }

@@ -138,10 +138,12 @@ impl List {
         let client = app.client()?;
         let hosts = client
             .pages(self.limit, |page_size, page_token| {
-                let request = client.request(ListHostsRequest { page_size, page_token });
+                let request = ListHostsRequest { page_size, page_token };
                 let client = &client;
                 async move {
-                    let page = client.call("list hosts", client.hosts().list_hosts(request)).await?;
+                    let page = client
+                        .read("list hosts", request, |c, r| async move { c.hosts().list_hosts(r).await })
+                        .await?;
                     Ok((page.hosts, page.next_page_token))
                 }
             })
@@ -213,8 +215,10 @@ fn disk(resources: &HostResources) -> String {
 }
 
 async fn get(client: &Client, name: &str) -> Result<Host, Failure> {
-    let request = client.request(GetHostRequest { name: name.to_owned() });
-    client.call(&format!("show host `{name}`"), client.hosts().get_host(request)).await
+    let request = GetHostRequest { name: name.to_owned() };
+    client
+        .read(&format!("show host `{name}`"), request, |c, r| async move { c.hosts().get_host(r).await })
+        .await
 }
 
 async fn show(app: &App, name: &str) -> Outcome {
@@ -295,15 +299,22 @@ fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
 
 async fn cordon(app: &App, name: String) -> Outcome {
     let client = app.client()?;
-    let request = client.request(CordonHostRequest { name: name.clone() });
-    let host = client.call(&format!("cordon host `{name}`"), client.hosts().cordon_host(request)).await?;
+    let request = CordonHostRequest { name: name.clone() };
+    let host = client
+        .read(&format!("cordon host `{name}`"), request, |c, r| async move { c.hosts().cordon_host(r).await })
+        .await?;
     changed(app, &host, "gets no new tenants; those there stay")
 }
 
 async fn uncordon(app: &App, name: String) -> Outcome {
     let client = app.client()?;
-    let request = client.request(UncordonHostRequest { name: name.clone() });
-    let host = client.call(&format!("uncordon host `{name}`"), client.hosts().uncordon_host(request)).await?;
+    let request = UncordonHostRequest { name: name.clone() };
+    let host =
+        client
+            .read(&format!("uncordon host `{name}`"), request, |c, r| async move {
+                c.hosts().uncordon_host(r).await
+            })
+            .await?;
     changed(app, &host, "takes new tenants again")
 }
 

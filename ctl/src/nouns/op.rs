@@ -78,16 +78,19 @@ impl List {
         let client = app.client()?;
         let operations = client
             .pages(Some(self.limit), |page_size, page_token| {
-                let request = client.request(ListOperationsRequest {
+                let request = ListOperationsRequest {
                     page_size,
                     page_token,
                     tenant: self.tenant.clone().unwrap_or_default(),
                     active_only: self.active,
-                });
+                };
                 let client = &client;
                 async move {
-                    let page =
-                        client.call("list operations", client.operations().list_operations(request)).await?;
+                    let page = client
+                        .read("list operations", request, |c, r| async move {
+                            c.operations().list_operations(r).await
+                        })
+                        .await?;
                     Ok((page.operations, page.next_page_token))
                 }
             })
@@ -138,8 +141,12 @@ fn current_step(operation: &Operation) -> Option<&OperationStep> {
 }
 
 async fn get(client: &Client, id: &str) -> Result<Operation, Failure> {
-    let request = client.request(GetOperationRequest { id: id.to_owned() });
-    client.call(&format!("show operation {id}"), client.operations().get_operation(request)).await
+    let request = GetOperationRequest { id: id.to_owned() };
+    client
+        .read(&format!("show operation {id}"), request, |c, r| async move {
+            c.operations().get_operation(r).await
+        })
+        .await
 }
 
 async fn show(app: &App, id: &str) -> Outcome {

@@ -193,11 +193,14 @@ impl List {
         let client = app.client()?;
         let operators = client
             .pages(self.limit, |page_size, page_token| {
-                let request = client.request(ListOperatorsRequest { page_size, page_token });
+                let request = ListOperatorsRequest { page_size, page_token };
                 let client = &client;
                 async move {
-                    let page =
-                        client.call("list operators", client.operators().list_operators(request)).await?;
+                    let page = client
+                        .read("list operators", request, |c, r| async move {
+                            c.operators().list_operators(r).await
+                        })
+                        .await?;
                     Ok((page.operators, page.next_page_token))
                 }
             })

@@ -54,8 +54,10 @@ async fn ask(app: &App) -> Result<Option<Info>, Failure> {
 
 /// What the coordinator says about itself and us.
 pub async fn get(client: &Client) -> Result<Info, Failure> {
-    let request = client.request(GetInfoRequest {});
-    client.call("ask the coordinator's version", client.system().get_info(request)).await
+    let request = GetInfoRequest {};
+    client
+        .read("ask the coordinator's version", request, |c, r| async move { c.system().get_info(r).await })
+        .await
 }
 
 fn text(info: Option<&Info>, now_ms: i64) -> String {

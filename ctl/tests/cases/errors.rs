@@ -47,7 +47,6 @@ fn errors() {
             "tenant show gone",
             "--context foreign tenant list",
             // 5: unavailable
-            "tenant show away",
             "tenant show hang",
             "--context nobody tenant list",
             "--context nobody tenant create alfa",

@@ -47,13 +47,23 @@ pub(crate) struct Fake {
     pub(crate) ca: Arc<Ca>,
     /// Request ids that creates came with, in order.
     pub(crate) request_ids: Arc<Mutex<Vec<String>>>,
+    /// Likewise, of the tenant for which it is busy.
+    pub(crate) request_ids_busy: Arc<Mutex<Vec<String>>>,
+    /// How often that tenant was read.
+    pub(crate) reads: Arc<AtomicU32>,
     /// How many watches were opened on the operation that loses its connection.
     watches: Arc<AtomicU32>,
 }
 
 /// Starts it on a thread of its own, for as long as the process lives.
 pub(crate) fn start(ca: Arc<Ca>) -> (SocketAddr, Fake) {
-    let fake = Fake { ca, request_ids: Arc::default(), watches: Arc::default() };
+    let fake = Fake {
+        ca,
+        request_ids: Arc::default(),
+        request_ids_busy: Arc::default(),
+        reads: Arc::default(),
+        watches: Arc::default(),
+    };
     let (address_to, address) = std::sync::mpsc::channel();
     let served = fake.clone();
     std::thread::spawn(move || {

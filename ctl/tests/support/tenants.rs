@@ -1,5 +1,7 @@
 //! The canned coordinator's tenants. The name chooses what happens: `full` fits nowhere, `bad` is refused, `taken` exists
-//! with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first answer.
+//! with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first answer, `busy` is refused for load at first and `swamped` always.
+
+use std::{sync::atomic::Ordering, time::Duration};
 
 use isyone_proto::{
     error::{self, FieldError},
@@ -10,6 +12,7 @@ use isyone_proto::{
 use prost::Message as _;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
     coordinator::{Answers, Fake, page, stream},
@@ -60,6 +63,12 @@ fn no_host_fits(name: &str) -> Status {
     Status::with_details(Code::ResourceExhausted, message, rpc.encode_to_vec().into())
 }
 
+/// What a coordinator says that sheds load.
+fn busy() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(20)));
+    Status::with_error_details(Code::ResourceExhausted, "too many calls at once", details)
+}
+
 #[tonic::async_trait]
 impl TenantService for Fake {
     type StreamLogsStream = Answers<LogChunk>;
@@ -88,6 +97,15 @@ impl TenantService for Fake {
                 let message = "tenant `taken` exists with another spec: plan is `small`, not `large`";
                 return Err(error::status(Code::AlreadyExists, "TENANT_EXISTS", message, Default::default()));
             }
+            // Busy twice; then it has time.
+            "busy" => {
+                let mut seen = self.request_ids_busy.lock().unwrap();
+                seen.push(asked.request_id.clone());
+                if seen.len() <= 2 {
+                    return Err(busy());
+                }
+            }
+            "swamped" => return Err(busy()),
             "flaky" => {
                 let mut seen = self.request_ids.lock().unwrap();
                 seen.push(asked.request_id.clone());
@@ -108,6 +126,9 @@ impl TenantService for Fake {
     }
 
     async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<Tenant>, Status> {
+        if request.get_ref().name == "busy" && self.reads.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Err(busy());
+        }
         find(&request.into_inner().name).map(Response::new)
     }
 

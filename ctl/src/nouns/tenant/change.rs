@@ -63,9 +63,8 @@ impl Restart {
             request_id: clock::request_id(),
         };
         let operation = client
-            .change(&format!("restart tenant `{}`", self.name), || {
-                let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
-                async move { tenants.restart_tenant(request).await }
+            .change(&format!("restart tenant `{}`", self.name), message, |c, r| async move {
+                c.tenants().restart_tenant(r).await
             })
             .await?;
         settle(app, &client, operation, self.waiting, "restarted").await
@@ -82,9 +81,8 @@ impl Resize {
             request_id: clock::request_id(),
         };
         let operation = client
-            .change(&format!("resize tenant `{}`", self.name), || {
-                let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
-                async move { tenants.resize_tenant(request).await }
+            .change(&format!("resize tenant `{}`", self.name), message, |c, r| async move {
+                c.tenants().resize_tenant(r).await
             })
             .await?;
         settle(app, &client, operation, self.waiting, &format!("resized to {}", clean(&self.plan))).await
@@ -96,9 +94,8 @@ pub async fn suspend(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
     let message = SuspendTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
     let operation = client
-        .change(&format!("suspend tenant `{}`", plain.name), || {
-            let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
-            async move { tenants.suspend_tenant(request).await }
+        .change(&format!("suspend tenant `{}`", plain.name), message, |c, r| async move {
+            c.tenants().suspend_tenant(r).await
         })
         .await?;
     settle(app, &client, operation, plain.waiting, "suspended").await
@@ -109,9 +106,8 @@ pub async fn resume(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
     let message = ResumeTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
     let operation = client
-        .change(&format!("resume tenant `{}`", plain.name), || {
-            let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
-            async move { tenants.resume_tenant(request).await }
+        .change(&format!("resume tenant `{}`", plain.name), message, |c, r| async move {
+            c.tenants().resume_tenant(r).await
         })
         .await?;
     settle(app, &client, operation, plain.waiting, "resumed").await
@@ -122,9 +118,8 @@ pub async fn restore(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
     let message = RestoreTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
     let operation = client
-        .change(&format!("restore tenant `{}`", plain.name), || {
-            let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
-            async move { tenants.restore_tenant(request).await }
+        .change(&format!("restore tenant `{}`", plain.name), message, |c, r| async move {
+            c.tenants().restore_tenant(r).await
         })
         .await?;
     settle(app, &client, operation, plain.waiting, "restored").await

@@ -123,12 +123,8 @@ impl Create {
         let client = app.client()?;
         let message = self.request(clock::request_id());
         let doing = format!("create tenant `{}`", self.name);
-        let mut answer: CreateTenantResponse = client
-            .change(&doing, || {
-                let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
-                async move { tenants.create_tenant(request).await }
-            })
-            .await?;
+        let mut answer: CreateTenantResponse =
+            client.change(&doing, message, |c, r| async move { c.tenants().create_tenant(r).await }).await?;
         if self.dry_run {
             return dry_run(app, &doing, &answer);
         }
@@ -201,9 +197,11 @@ fn dry_run(app: &App, doing: &str, answer: &CreateTenantResponse) -> Outcome {
 
 /// A tenant's secrets. Audited by the coordinator.
 pub async fn get_credentials(client: &Client, name: &str) -> Result<Credentials, Failure> {
-    let request = client.request(GetCredentialsRequest { name: name.to_owned() });
+    let request = GetCredentialsRequest { name: name.to_owned() };
     client
-        .call(&format!("read the credentials of tenant `{name}`"), client.tenants().get_credentials(request))
+        .read(&format!("read the credentials of tenant `{name}`"), request, |c, r| async move {
+            c.tenants().get_credentials(r).await
+        })
         .await
 }
 

@@ -56,9 +56,8 @@ impl Delete {
             purge: self.purge,
         };
         let operation = client
-            .change(&format!("delete tenant `{}`", self.name), || {
-                let (mut tenants, request) = (client.tenants(), client.request(message.clone()));
-                async move { tenants.delete_tenant(request).await }
+            .change(&format!("delete tenant `{}`", self.name), message, |c, r| async move {
+                c.tenants().delete_tenant(r).await
             })
             .await?;
         let exit = change::settle(

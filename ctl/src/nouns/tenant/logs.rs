@@ -57,9 +57,12 @@ impl Logs {
             timestamps: self.timestamps,
         };
         let copy = async {
-            let mut service = client.tenants();
-            let opened = client.open(&doing, service.stream_logs(request)).await?;
-            let mut stream = opened.map_err(|status| client.failure(&doing, &status))?;
+            let mut stream = client
+                .open_again(&doing, || {
+                    let (mut tenants, request) = (client.tenants(), request.clone());
+                    async move { tenants.stream_logs(request).await }
+                })
+                .await?;
             while let Some(chunk) =
                 stream.message().await.map_err(|status| client.failure(&doing, &status))?
             {

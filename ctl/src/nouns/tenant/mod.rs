@@ -109,6 +109,12 @@ impl Command {
 
 /// One tenant, as the coordinator has it.
 pub async fn get(client: &Client, name: &str) -> Result<Tenant, Failure> {
-    let request = client.request(GetTenantRequest { name: name.to_owned() });
-    client.call(&format!("show tenant `{name}`"), client.tenants().get_tenant(request)).await
+    let request = GetTenantRequest { name: name.to_owned() };
+    client
+        .read(
+            &format!("show tenant `{name}`"),
+            request,
+            |c, r| async move { c.tenants().get_tenant(r).await },
+        )
+        .await
 }

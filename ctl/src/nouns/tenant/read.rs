@@ -59,16 +59,22 @@ impl List {
             .and_then(|word| TenantPhase::from_str_name(&format!("TENANT_PHASE_{}", word.to_uppercase())));
         let tenants = client
             .pages(self.limit, |page_size, page_token| {
-                let request = client.request(ListTenantsRequest {
+                let request = ListTenantsRequest {
                     page_size,
                     page_token,
                     host: self.host.clone().unwrap_or_default(),
                     show_deleted: self.deleted,
                     phase: phase.unwrap_or_default().into(),
-                });
+                };
                 let client = &client;
                 async move {
-                    let page = client.call("list tenants", client.tenants().list_tenants(request)).await?;
+                    let page = client
+                        .read(
+                            "list tenants",
+                            request,
+                            |c, r| async move { c.tenants().list_tenants(r).await },
+                        )
+                        .await?;
                     Ok((page.tenants, page.next_page_token))
                 }
             })
@@ -237,9 +243,12 @@ fn containers(tenant: &Tenant, now_ms: i64) -> String {
 /// `isyctl tenant explain`.
 pub async fn explain(app: &App, name: &str) -> Outcome {
     let client = app.client()?;
-    let request = client.request(ExplainTenantRequest { name: name.to_owned() });
-    let found =
-        client.call(&format!("explain tenant `{name}`"), client.tenants().explain_tenant(request)).await?;
+    let request = ExplainTenantRequest { name: name.to_owned() };
+    let found = client
+        .read(&format!("explain tenant `{name}`"), request, |c, r| async move {
+            c.tenants().explain_tenant(r).await
+        })
+        .await?;
     app.ui.emit(&Wire::of(&found), || vec![found.host.clone()], |wide| placement::explained(&found, wide))?;
     Ok(Exit::Done)
 }

@@ -1,0 +1,126 @@
+//! Asking again: what is worth it, and how long to wait before. Pure; chance is an argument.
+//!
+//! A coordinator that is busy says how long to wait; one that restarts is asked with growing pauses. Each pause is drawn at random
+//! (full jitter), so that many who were sent away do not come back together. Bounded in number ([`MAX_ATTEMPTS`]) and in time (the
+//! caller's). Not here: which calls may be asked twice (client).
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::status::{self, Transport};
+
+/// How often one thing is asked at most. With the pauses below that is eight seconds on average: a coordinator's restart fits into it.
+pub const MAX_ATTEMPTS: u32 = 6;
+/// Without `--timeout`: how long to go on asking. A person who waits that long looks for another reason.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Most that the first pause can be; it doubles each time.
+const FIRST: Duration = Duration::from_millis(500);
+/// Most that any pause can be.
+const CAP: Duration = Duration::from_secs(8);
+/// Most that a coordinator's word on when to come back is taken for.
+const MAX_ASKED: Duration = Duration::from_secs(30);
+
+/// Why asking again may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It sheds load. It may have said how long for.
+    Busy(Option<Duration>),
+    /// It is away for a moment, or the connection was lost.
+    Away,
+}
+
+impl Reason {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Busy(_) => "the coordinator is busy",
+            Self::Away => "the coordinator does not answer",
+        }
+    }
+}
+
+/// How long a coordinator that sheds load asks us to stay away; None when it does not shed load.
+pub fn busy(status: &Status) -> Option<Option<Duration>> {
+    if !matches!(status.code(), Code::ResourceExhausted | Code::Unavailable) {
+        return None;
+    }
+    let details = status.get_error_details();
+    let overloaded = details.error_info().is_some_and(|info| info.reason == "OVERLOADED");
+    match details.retry_info() {
+        Some(info) => Some(info.retry_delay),
+        None => overloaded.then_some(None),
+    }
+}
+
+/// Whether a read that ended like this is worth asking again. A full quota without a word on when to come back is not: it stays full.
+pub fn reason(status: &Status) -> Option<Reason> {
+    if let Some(asked) = busy(status) {
+        return Some(Reason::Busy(asked));
+    }
+    match status::transport(status) {
+        Some(Transport::Lost) => Some(Reason::Away),
+        Some(_) => None,
+        None => (status.code() == Code::Unavailable).then_some(Reason::Away),
+    }
+}
+
+/// The pause after attempt `attempt` (from 1), with `chance` in 0..1.
+pub fn pause(attempt: u32, reason: Reason, chance: f64) -> Duration {
+    let most = FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(CAP);
+    let jitter = most.mul_f64(chance.clamp(0.0, 1.0));
+    match reason {
+        // What it asks for is the least; all who were told the same come back spread out.
+        Reason::Busy(Some(asked)) => asked.min(MAX_ASKED) + jitter,
+        Reason::Busy(None) | Reason::Away => jitter,
+    }
+}
+
+/// The pause before a stream that was lost `times` times in a row is opened again: at most two seconds, because somebody watches it.
+pub fn stream_pause(times: u32, lost: &Status, chance: f64) -> Duration {
+    pause(times.min(3), reason(lost).unwrap_or(Reason::Away), chance)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use isyone_proto::error;
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn shed(seconds: u64) -> Status {
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(seconds)));
+        Status::with_error_details(Code::ResourceExhausted, "too many", details)
+    }
+
+    #[test]
+    fn what_is_worth_asking_again() {
+        let told = |reason| error::status(Code::ResourceExhausted, reason, "x", HashMap::new());
+        assert_eq!(reason(&shed(2)), Some(Reason::Busy(Some(Duration::from_secs(2)))));
+        assert_eq!(reason(&told("OVERLOADED")), Some(Reason::Busy(None)));
+        assert_eq!(reason(&told(status::NO_HOST_FITS)), None);
+        assert_eq!(reason(&Status::unavailable("stopping")), Some(Reason::Away));
+        for code in [Code::NotFound, Code::Internal, Code::DeadlineExceeded, Code::Aborted] {
+            assert_eq!(reason(&Status::new(code, "x")), None, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_are_bounded_and_drawn_from_the_whole_range() {
+        let most: Vec<_> = (1..=MAX_ATTEMPTS).map(|n| pause(n, Reason::Away, 1.0).as_millis()).collect();
+        assert_eq!(most, [500, 1000, 2000, 4000, 8000, 8000]);
+        assert_eq!(pause(3, Reason::Away, 0.0), Duration::ZERO);
+        assert_eq!(pause(u32::MAX, Reason::Away, 1.0), CAP);
+    }
+
+    #[test]
+    fn a_busy_coordinator_is_left_alone_as_long_as_it_asks() {
+        let asked = |seconds| Reason::Busy(Some(Duration::from_secs(seconds)));
+        assert_eq!(pause(1, asked(2), 0.0), Duration::from_secs(2));
+        assert_eq!(pause(1, asked(2), 0.5), Duration::from_millis(2_250));
+        assert_eq!(pause(1, asked(9_999), 0.0), MAX_ASKED);
+    }
+}
