@@ -47,6 +47,10 @@ pub struct Metrics {
     memory: Gauge,
     cpu: Counter<f64, AtomicU64>,
     files: Gauge,
+    workers: Gauge,
+    tasks: Gauge,
+    runnable: Gauge,
+    busy: Counter<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -72,6 +76,10 @@ impl Metrics {
             memory: Gauge::default(),
             cpu: Counter::default(),
             files: Gauge::default(),
+            workers: Gauge::default(),
+            tasks: Gauge::default(),
+            runnable: Gauge::default(),
+            busy: Counter::default(),
         };
         timings.register(&mut metrics.registry);
         metrics.registered()
@@ -110,6 +118,15 @@ impl Metrics {
             self.cpu.clone(),
         );
         r.register("process_open_fds", "Open files of the coordinator", self.files.clone());
+        r.register("runtime_workers", "Threads that tasks run on", self.workers.clone());
+        r.register("runtime_alive_tasks", "Tasks that have not ended", self.tasks.clone());
+        r.register("runtime_queue_depth", "Tasks that wait for any thread", self.runnable.clone());
+        r.register_with_unit(
+            "runtime_busy",
+            "Time that all threads together spent on tasks; its rate divided by the workers is how busy they are",
+            Unit::Seconds,
+            self.busy.clone(),
+        );
         self
     }
 
@@ -140,10 +157,24 @@ impl Metrics {
         self.connections.set(i64::try_from(open.0).unwrap_or(i64::MAX));
         self.sessions.set(i64::try_from(open.1).unwrap_or(i64::MAX));
         self.own_cost();
+        self.runtime();
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// From tokio; outside of a runtime the numbers stay 0.
+    fn runtime(&self) {
+        let Ok(handle) = tokio::runtime::Handle::try_current() else { return };
+        let runtime = handle.metrics();
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.workers.set(number(runtime.num_workers()));
+        self.tasks.set(number(runtime.num_alive_tasks()));
+        self.runnable.set(number(runtime.global_queue_depth()));
+        let busy = (0..runtime.num_workers()).map(|worker| runtime.worker_total_busy_duration(worker));
+        // As below: owned by the runtime.
+        self.busy.inner().store(busy.sum::<std::time::Duration>().as_secs_f64().to_bits(), Ordering::Relaxed);
     }
 
     /// From /proc; where there is none, the numbers stay 0.
