@@ -51,6 +51,22 @@ pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {
     ran.map(|()| ExitCode::SUCCESS)
 }
 
+/// The whole harness in its small form with the debug binaries that are there; without Docker, what runs without.
+pub(crate) fn small(docker: bool) -> Result<String> {
+    let names = if docker { Vec::new() } else { WITHOUT_DOCKER.map(str::to_owned).to_vec() };
+    let args = Args { benches: names, small: true, write: false };
+    if docker {
+        seal::on(seal::Holder::Test)?;
+    }
+    let ran = benches(&args, &paths::target().join("debug"));
+    if docker {
+        seal::off(seal::Holder::Test);
+    }
+    ran.map(|()| {
+        if docker { String::new() } else { format!("{}, without Docker (--fast)", args.benches.join(", ")) }
+    })
+}
+
 /// Runs the built harness, with the environment of the end-to-end tests: both start the same real components.
 pub(crate) fn benches(args: &Args, binaries: &Path) -> Result<()> {
     let mut bench = cmd(&binaries.join("isyone-bench").to_string_lossy(), &args.benches);

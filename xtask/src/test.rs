@@ -6,7 +6,7 @@
 //! `ISYONE_PYTHON` (an interpreter with gRPC).
 
 use crate::cmd::{cargo, cmd, output, run, run_within, say, succeeds, took};
-use crate::{images, paths, seal, setup};
+use crate::{bench, images, paths, seal, setup};
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -42,10 +42,21 @@ enum Step {
     Build,
     /// cargo test --workspace
     Test,
+    /// the bench harness in its small form: shows that it works, judges no time
+    Bench,
 }
 
-const STEPS: [Step; 8] =
-    [Step::Fmt, Step::Clippy, Step::Deny, Step::Setup, Step::Images, Step::Python, Step::Build, Step::Test];
+const STEPS: [Step; 9] = [
+    Step::Fmt,
+    Step::Clippy,
+    Step::Deny,
+    Step::Setup,
+    Step::Images,
+    Step::Python,
+    Step::Build,
+    Step::Test,
+    Step::Bench,
+];
 
 /// What the Python client and its test need beside the standard library.
 const PYTHON_PACKAGES: [&str; 3] = ["grpcio", "grpcio-tools", "grpcio-reflection"];
@@ -97,6 +108,7 @@ fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
         Step::Python => python(),
         Step::Build => quiet(&["build", "--workspace", "--bins"]),
         Step::Test => tests(fast),
+        Step::Bench => bench::small(!fast),
     };
     if let Err(err) = &outcome {
         say!("{step:?}: {err:#}");
