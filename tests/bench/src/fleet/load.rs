@@ -116,7 +116,7 @@ async fn one_round(mut client: TenantServiceClient<Channel>, tenant: String, log
         Err(status) => failed(status),
     }
     let begin = Instant::now();
-    match client.get_tenant(GetTenantRequest { name: tenant.clone(), ..Default::default() }).await {
+    match client.get_tenant(GetTenantRequest { name: tenant.clone() }).await {
         Ok(_) => note(&|log| log.get.push(begin.elapsed().as_secs_f64())),
         Err(status) => failed(status),
     }

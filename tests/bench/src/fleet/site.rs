@@ -21,11 +21,11 @@ use isyone_coordinator::{
     init::{self, DATABASE_FILE},
     server::{self, Parts},
     settings::Settings,
-    store::{Kind, Record, Store as _, Write, sqlite::SqliteStore},
+    store::{Store as _, Value, Write, sqlite::SqliteStore},
 };
 use isyone_proto::{plan::DesiredState, spec::TenantSpec, tls};
 use isyone_tests::e2e::{binary, process::Daemon};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -111,10 +111,10 @@ impl Site {
             agents.push(identity);
             for slot in 0..each {
                 let tenant = tenant(context, &settings, &host, slot)?;
-                writes.push(put(Kind::Tenant, tenant.name.as_str(), &tenant)?);
                 self.tenants.push(tenant.name.to_string());
+                writes.push(Write::Put(Value::Tenant(Arc::new(tenant))));
             }
-            writes.push(put(Kind::Host, host.name.as_str(), &host)?);
+            writes.push(Write::Put(Value::Host(Arc::new(host))));
         }
         let papers = Papers {
             endpoint: self.config.listen.grpc.to_string(),
@@ -176,10 +176,6 @@ impl Site {
         let config = tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem)?;
         Ok(tls::channel(&self.config.listen.grpc.to_string(), Arc::new(ArcSwap::new(config)))?)
     }
-}
-
-fn put(kind: Kind, id: &str, value: &impl Serialize) -> Result<Write> {
-    Ok(Write::Put(Record { kind, id: id.to_owned(), body: serde_json::to_string(value)? }))
 }
 
 fn host(context: &Context, index: usize) -> Result<(Host, Identity)> {
