@@ -14,7 +14,6 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    addon,
     config::{ConfigError, DataDir},
     docker::{Docker, Probe},
     host::{Gate, Host, Pace},
@@ -91,7 +90,6 @@ impl Agent {
         let Parts { data, docker, probe, pace, http, metrics, firewall } = parts;
         let config = data.load_config()?;
         data.create()?;
-        addon::write(&data.addons()).map_err(|e| StartError::Io(data.addons(), e))?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
         let (ledger, warning) = Ledger::open(&data.ledger())?;
         let host = Host::new(docker, probe, data.clone(), config.advertise, pace)

@@ -19,6 +19,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    addon,
     config::DataDir,
     docker::{Docker, DockerError, EngineInfo, Named, Probe},
     golden::GoldenStore,
@@ -141,6 +142,7 @@ impl Host {
     ) -> io::Result<Self> {
         let path = data.path().canonicalize()?; // bind mounts need absolute paths
         let data = DataDir::new(path);
+        addon::write(&data.addons())?; // stacks mount it
         Ok(Self {
             images: ImageCache::new(docker.clone(), data.path().join("images.json")),
             golden: GoldenStore::open(data.golden())?,
