@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use isyone_coordinator::{
+    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
     fleet::{Certificate, Host},
     observed::Resources,
     placement::{self, Request},
@@ -33,6 +34,8 @@ const BATCH: usize = 500;
 struct Series {
     place: Samples,
     create: Samples,
+    refuse: Samples,
+    tick: Samples,
 }
 
 pub(crate) fn measure(run: &Run, report: &mut Report) -> Result<()> {
@@ -44,9 +47,12 @@ pub(crate) fn measure(run: &Run, report: &mut Report) -> Result<()> {
     for round in 0..=rounds {
         for (bench, series) in fleets.iter_mut().zip(&mut all) {
             let (place, create) = (placements(bench)?, creates(bench, round)?);
+            let (refuse, tick) = refusal_and_tick(bench)?;
             if round > 0 {
                 series.place.push(place);
                 series.create.push(create);
+                series.refuse.push(refuse);
+                series.tick.push(tick);
             }
         }
     }
@@ -66,6 +72,9 @@ pub(crate) fn measure(run: &Run, report: &mut Report) -> Result<()> {
         &large.create.ratios(&small.create),
         grows,
     );
+    let name = "a create that no host can take, 10,000 hosts";
+    report.add(name, Unit::Seconds, &large.refuse, None);
+    report.add("the core's work each second, 10,000 hosts", Unit::Seconds, &large.tick, None);
     report.note(format!(
         "Placements: {tenants} tenants are placed and running in each fleet; a placement is the choice of a host, its network and its \
          ports; a create in the core is the whole change of the Fleet, without storing it."
@@ -109,7 +118,9 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
         let running = placed.iter().map(|tenant| bench.converged(tenant)).collect();
         bench.report(&name, busy, running);
     }
-    bench.effects = Default::default();
+    // The first judgement of all hosts is no everyday tick.
+    bench.apply(Command::Tick)?;
+    bench.effects = Effects::default();
     Ok(bench)
 }
 
@@ -130,16 +141,15 @@ fn placements(bench: &Bench) -> Result<f64> {
 /// Seconds for one create. The tenants are gone again afterwards: the fleet stays as it was.
 fn creates(bench: &mut Bench, round: usize) -> Result<f64> {
     let before = bench.state.clone();
-    let creations: Vec<_> = (0..BATCH)
-        .map(|n| {
-            let creation = bench.creation(&format!("x{round}-{n}"), "small");
-            isyone_coordinator::change::Command::CreateTenant(Box::new(creation))
-        })
-        .collect();
+    let mut commands = Vec::with_capacity(BATCH);
+    for n in 0..BATCH {
+        let creation = bench.creation(&format!("x{round}-{n}"), "small");
+        commands.push((stamp(bench), Command::CreateTenant(Box::new(creation))));
+    }
     let mut snapshot = before.clone();
     let began = thread_cpu();
-    for (n, creation) in creations.into_iter().enumerate() {
-        bench.apply(creation).context("no room")?;
+    for (n, (stamp, command)) in commands.into_iter().enumerate() {
+        apply(bench, &stamp, command).context("no room")?;
         if n % GROUP == GROUP - 1 {
             snapshot = bench.state.clone();
         }
@@ -147,6 +157,28 @@ fn creates(bench: &mut Bench, round: usize) -> Result<f64> {
     let took = (thread_cpu() - began).as_secs_f64() / BATCH as f64;
     drop(snapshot);
     bench.state = before;
-    bench.effects = Default::default();
+    bench.effects = Effects::default();
     Ok(took)
+}
+
+/// Seconds for a create that no host can take, and for the passing of a second.
+fn refusal_and_tick(bench: &mut Bench) -> Result<(f64, f64)> {
+    let mut creation = bench.creation("huge", "small");
+    creation.size.memory_bytes = u64::MAX;
+    let (stamp, command) = (stamp(bench), Command::CreateTenant(Box::new(creation)));
+    let began = thread_cpu();
+    ensure!(apply(bench, &stamp, command).is_err(), "it was placed");
+    let refused = (thread_cpu() - began).as_secs_f64();
+    let began = thread_cpu();
+    apply(bench, &stamp, Command::Tick)?;
+    Ok((refused, (thread_cpu() - began).as_secs_f64()))
+}
+
+fn stamp(bench: &mut Bench) -> Stamp {
+    Stamp { now: bench.now, id: bench.id(), actor: "bench".to_owned() }
+}
+
+/// As the writer does it.
+fn apply(bench: &mut Bench, stamp: &Stamp, command: Command) -> Result<Outcome, ChangeError> {
+    change::apply(&mut bench.state, &bench.settings, stamp, &mut bench.effects, command)
 }
