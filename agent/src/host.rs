@@ -86,6 +86,9 @@ impl Pace {
     }
 }
 
+/// Prefix and label of the volume that shows whether volumes are directories of this machine.
+const PROBE_VOLUME: &str = "isyone_probe_";
+const PROBE_LABEL: &str = "one.isy.probe";
 /// New tenants wait for this long for the packet filter to be put up at the agent's start.
 const GATE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -222,8 +225,14 @@ impl Host {
         if let Some(known) = self.local_volumes.load_full() {
             return Ok(*known);
         }
-        let labels = BTreeMap::from([("one.isy.probe".to_owned(), "1".to_owned())]);
-        let probe = Named { name: format!("isyone_probe_{}", Uuid::new_v4().simple()), labels };
+        // An earlier life may have ended between the next lines and left its own.
+        for (name, volume) in self.docker.survey().await?.volumes {
+            if name.starts_with(PROBE_VOLUME) && volume.labels.contains_key(PROBE_LABEL) {
+                self.docker.remove_volume(&name).await?;
+            }
+        }
+        let labels = BTreeMap::from([(PROBE_LABEL.to_owned(), "1".to_owned())]);
+        let probe = Named { name: format!("{PROBE_VOLUME}{}", Uuid::new_v4().simple()), labels };
         let volume = self.docker.create_volume(&probe).await?;
         let local = Path::new(&volume.mountpoint).is_dir();
         self.docker.remove_volume(&probe.name).await?;

@@ -2,7 +2,7 @@
 //!
 //! Not here: comparing the two (diff).
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
@@ -71,6 +71,7 @@ impl Tenant {
         observed.set_foreign_aside();
         self.lock().get_or_insert_with(|| diff::adopt(plan, &observed));
         self.heed_history()?;
+        observed.data_major = self.data_major(&observed).await?;
         let mut stack = None;
         if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
             let images = Images { odoo: odoo.clone(), postgres: postgres.clone() };
@@ -84,6 +85,21 @@ impl Tenant {
         }
         self.ask(&mut observed).await;
         Ok(View { observed, stack })
+    }
+
+    /// The major version of the data, when PostgreSQL's container is about to be made or started with it.
+    async fn data_major(&self, observed: &Observed) -> Result<Option<String>> {
+        let image = observed.postgres_image.as_ref().map(|i| &i.id);
+        let stays = observed.postgres.as_ref().is_some_and(|c| c.is_up() && Some(&c.image_id) == image);
+        let Some(volume) = observed.postgres_volume.as_ref().filter(|_| !stays && self.state().is_ready())
+        else {
+            return Ok(None);
+        };
+        if !self.host.volumes_are_local().await? {
+            return Ok(None);
+        }
+        let major = std::fs::read_to_string(Path::new(&volume.mountpoint).join("PG_VERSION"));
+        Ok(major.ok().map(|text| text.trim().to_owned()))
     }
 
     /// What the plan and our own memory know of the past, so that neither a lost `state.json` nor a set-back coordinator

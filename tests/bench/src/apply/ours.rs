@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use ipnet::Ipv4Net;
 use isyone_agent::{
+    addon,
     config::DataDir,
     docker::engine::Engine,
     host::{Host, Pace},
@@ -80,6 +81,7 @@ impl Ours {
             .build()?;
         std::fs::create_dir_all(data)?;
         DataDir::new(data).create()?;
+        addon::write(&DataDir::new(data).addons())?; // mounted into each Odoo
         let (ledger, _) = Ledger::open(&data.join("plan.json"))?;
         let mut ours = Self {
             runtime,

@@ -32,7 +32,9 @@ pub(super) struct Floor {
     /// Odoo's and PostgreSQL's, as `docker inspect` tells them.
     odoo: Value,
     postgres: Value,
-    /// odoo.conf and the password file, for the floor's own names.
+    /// The tenant's directory.
+    tenant: PathBuf,
+    /// A copy of its files, with the floor's own names in odoo.conf.
     files: PathBuf,
     /// The snapshot; `None`: stand-ins, which have no data.
     golden: Option<Golden>,
@@ -56,7 +58,7 @@ impl Floor {
         };
         let (odoo, postgres) =
             (inspect(format!("odoo_{}", model.name))?, inspect(format!("postgres_{}", model.name))?);
-        let from = host.data.join("tenants").join(&model.name);
+        let from = host.data.join("tenants").join(&model.name).canonicalize()?;
         let files = cell.dir.path().join("floor");
         std::fs::create_dir_all(&files)?;
         let conf = std::fs::read_to_string(from.join("odoo.conf"))?;
@@ -66,16 +68,16 @@ impl Floor {
         if let Some(golden) = &golden {
             text = text.replace(&format!("odoo_{}", model.name), &golden.database);
         }
-        for (name, text) in [
-            ("odoo.conf", text),
-            ("postgres_password", std::fs::read_to_string(from.join("postgres_password"))?),
-        ] {
-            let to = files.join(name);
-            std::fs::write(&to, text)?;
-            let command =
-                ["--reference".as_ref(), from.join(name).into_os_string().as_os_str(), to.as_os_str()]
-                    .map(std::ffi::OsStr::to_owned);
-            ensure!(run(Command::new("chown").args(command)).code == 0, "chown {}", to.display());
+        for entry in std::fs::read_dir(&from)? {
+            let (source, name) = entry.map(|e| (e.path(), e.file_name()))?;
+            let to = files.join(&name);
+            if name == "odoo.conf" {
+                std::fs::write(&to, &text)?;
+            } else {
+                std::fs::copy(&source, &to)?;
+            }
+            let mut chown = Command::new("chown");
+            ensure!(run(chown.arg("--reference").arg(&source).arg(&to)).code == 0, "chown {}", to.display());
         }
         let address = host_address(cell)?;
         Ok(Self {
@@ -84,6 +86,7 @@ impl Floor {
             websocket: SocketAddr::new(address, PORTS.1),
             odoo: odoo[0].clone(),
             postgres: postgres[0].clone(),
+            tenant: from,
             files,
             golden,
             cpus: host.docker.run(&["info", "--format", "{{.NCPU}}"]).ok().trim().to_owned(),
@@ -189,22 +192,31 @@ impl Floor {
         args
     }
 
-    fn bind(&self, file: &str, target: &str) -> String {
-        format!("--mount=type=bind,source={},target={target},readonly", self.files.join(file).display())
+    /// What the tenant's container mounts, with the floor's volumes and files in place of the tenant's.
+    fn mounts(&self, model: &Value, volume: &str) -> Vec<String> {
+        let all = model["HostConfig"]["Mounts"].as_array().into_iter().flatten();
+        let mount = |mount: &Value| {
+            let (source, target) = (mount["Source"].as_str()?, mount["Target"].as_str()?);
+            if mount["Type"] == "volume" {
+                return Some(format!("--mount=type=volume,source={volume},target={target}"));
+            }
+            let own = Path::new(source).strip_prefix(&self.tenant).ok().map(|name| self.files.join(name));
+            let source = own.unwrap_or_else(|| PathBuf::from(source));
+            Some(format!("--mount=type=bind,source={},target={target},readonly", source.display()))
+        };
+        all.filter_map(mount).collect()
     }
 
     fn run_postgres(&self) -> Vec<String> {
         let mut args = self.common(CONTAINERS[0], &self.postgres);
-        args.push(format!("--mount=type=volume,source={},target=/var/lib/postgresql/data", VOLUMES[0]));
-        args.push(self.bind("postgres_password", "/run/secrets/postgres_password"));
+        args.extend(self.mounts(&self.postgres, VOLUMES[0]));
         args.push("--env=POSTGRES_PASSWORD_FILE=/run/secrets/postgres_password".to_owned());
         self.finish(args, &self.postgres)
     }
 
     fn run_odoo(&self) -> Vec<String> {
         let mut args = self.common(CONTAINERS[1], &self.odoo);
-        args.push(format!("--mount=type=volume,source={},target=/var/lib/odoo", VOLUMES[1]));
-        args.push(self.bind("odoo.conf", "/etc/odoo/odoo.conf"));
+        args.extend(self.mounts(&self.odoo, VOLUMES[1]));
         args.push(format!("--publish={}:8069", self.address));
         args.push(format!("--publish={}:8072", self.websocket));
         self.finish(args, &self.odoo)

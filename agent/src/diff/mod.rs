@@ -3,8 +3,11 @@
 //! Actions come in waves; within a wave the lanes run at the same time, within a lane one after the other. After each run
 //! the world is observed and compared again, until nothing is left to do. Not here: doing it (execute).
 
+mod action;
+
 use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
 
+pub use self::action::Action;
 use crate::{
     docker::{Container, LABEL_CONFIG_HASH, LABEL_UID, Network, Volume},
     images::ImageFacts,
@@ -15,82 +18,6 @@ use crate::{
 
 /// Odoo with a hundred modules on a slow disk needs minutes until it answers; after that silence is a finding.
 pub const START_GRACE_MS: UnixMs = 180_000;
-
-/// One thing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
-    /// Fetch the image of a role.
-    PullImage(Role),
-    /// Stop, gracefully.
-    StopContainer(Role),
-    /// Remove a container; data stays in its volume.
-    RemoveContainer(Role),
-    /// Remove the leftover of an interrupted `odoo -i`.
-    RemoveInit,
-    /// Remove the tenant's network.
-    RemoveNetwork,
-    /// Remove a volume: only of a purged tenant.
-    RemoveVolume(Role),
-    /// Remove the tenant's directory: only of a purged tenant.
-    RemoveDirectory,
-    /// Write compose file, `.env`, odoo.conf.
-    WriteFiles,
-    /// Make a volume.
-    CreateVolume(Role),
-    /// Make the network.
-    CreateNetwork,
-    /// Make a container, not yet started.
-    CreateContainer(Role),
-    /// Change memory and CPU in flight.
-    UpdateLimits(Role),
-    /// Fill the volumes from the golden snapshot.
-    CopyGolden,
-    /// Fill them with `odoo -i`.
-    InitDatabase,
-    /// Start.
-    StartContainer(Role),
-    /// Stop and start, because an operator asked.
-    RestartContainer(Role),
-    /// Wait until PostgreSQL answers.
-    AwaitPostgres,
-    /// Give a filled database this tenant's keys.
-    Rekey,
-    /// A stand-in has no database.
-    SkipDatabase,
-    /// Write a changed address or role password into the database.
-    UpdateSettings,
-    /// Wait until `/web/health` is 200.
-    AwaitOdoo,
-}
-
-impl Action {
-    /// Name of the step that shows it.
-    pub fn step(self) -> &'static str {
-        match self {
-            Self::PullImage(Role::Postgres) => "image-postgres",
-            Self::PullImage(Role::Odoo) => "image-odoo",
-            // Making a container takes milliseconds and happens beside filling the database; starting it is the step that counts.
-            Self::RemoveNetwork | Self::CreateNetwork | Self::CreateContainer(_) => "network",
-            Self::RemoveVolume(_) | Self::CreateVolume(_) | Self::WriteFiles | Self::RemoveDirectory => {
-                "volumes"
-            }
-            Self::CopyGolden | Self::InitDatabase | Self::RemoveInit | Self::SkipDatabase => "database",
-            Self::Rekey | Self::UpdateSettings => "rekey",
-            Self::AwaitOdoo => "healthy",
-            Self::AwaitPostgres
-            | Self::StopContainer(Role::Postgres)
-            | Self::RemoveContainer(Role::Postgres)
-            | Self::UpdateLimits(Role::Postgres)
-            | Self::StartContainer(Role::Postgres)
-            | Self::RestartContainer(Role::Postgres) => "postgres",
-            Self::StopContainer(Role::Odoo)
-            | Self::RemoveContainer(Role::Odoo)
-            | Self::UpdateLimits(Role::Odoo)
-            | Self::StartContainer(Role::Odoo)
-            | Self::RestartContainer(Role::Odoo) => "odoo",
-        }
-    }
-}
 
 /// An action in its place, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +59,8 @@ pub struct Observed {
     pub directory: bool,
     /// A golden snapshot fits, and its copies can be made.
     pub golden: bool,
+    /// PostgreSQL's major version that the data is of; looked up when its container is to be made or started.
+    pub data_major: Option<String>,
     /// PostgreSQL answered just now.
     pub postgres_ready: bool,
     /// `/web/health` took so many milliseconds just now, or why it did not answer.
@@ -330,6 +259,7 @@ fn run(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
         )));
     }
     check_volumes(inputs)?;
+    check_major(observed)?;
     if let (Some(why), false) = (inputs.no_new, inputs.state.is_ready()) {
         return Err(Blocked(why.to_owned()));
     }
@@ -354,6 +284,18 @@ fn check_volumes(inputs: &Inputs<'_>) -> Result<(), Blocked> {
         }
     }
     Ok(())
+}
+
+/// PostgreSQL opens no other major version's data: it would end and be started again for ever.
+fn check_major(observed: &Observed) -> Result<(), Blocked> {
+    let image = observed.postgres_image.as_ref().map_or("", |i| i.postgres_major.as_str());
+    match &observed.data_major {
+        Some(data) if !image.is_empty() && data != image => Err(Blocked(format!(
+            "this tenant's data is PostgreSQL {data}'s, and the image is PostgreSQL {image}: it cannot open it. Go back to an image of \
+             version {data}; to change the version, restore a dump into a new tenant"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Which of the present things may stay.
@@ -507,5 +449,4 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
 }
 
 #[cfg(test)]
-#[path = "diff_tests.rs"]
 mod tests;

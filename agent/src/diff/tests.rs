@@ -390,3 +390,16 @@ proptest! {
         prop_assert_eq!(world.steps(&plan, 0).unwrap(), vec![]);
     }
 }
+
+#[test]
+fn another_major_version_blocks_before_anything_is_taken_down() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    let image = |major: &str| Some(ImageFacts { postgres_major: major.into(), ..Default::default() });
+    (world.observed.postgres_image, world.observed.data_major) = (image("16"), Some("15".into()));
+    let blocked = world.steps(&plan, 0).unwrap_err().0;
+    assert!(blocked.contains("PostgreSQL 15's") && blocked.contains("PostgreSQL 16:"), "{blocked}");
+    world.observed.postgres_image = image("15");
+    assert_eq!(world.steps(&plan, 0).unwrap(), []);
+}
