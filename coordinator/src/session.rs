@@ -158,7 +158,8 @@ struct Session {
 
 impl Session {
     async fn run(self, mut up: Streaming<AgentMessage>) {
-        let why = match self.greet(&mut up).await {
+        // Boxed, here and below: what is needed for a moment takes no room in thousands of sessions for months.
+        let why = match Box::pin(self.greet(&mut up)).await {
             Ok((guard, known)) => {
                 tracing::info!(host = %self.host, "agent connected");
                 let why = tokio::select! {
@@ -233,8 +234,8 @@ impl Session {
                 Err(error) => return error,
             };
             let handled = match next.message {
-                Some(agent_message::Message::Report(report)) => self.report(report).await,
-                Some(agent_message::Message::PlanResult(result)) => self.plan_result(result).await,
+                Some(agent_message::Message::Report(report)) => Box::pin(self.report(report)).await,
+                Some(agent_message::Message::PlanResult(result)) => Box::pin(self.plan_result(result)).await,
                 Some(agent_message::Message::Hello(_)) => Err(Status::invalid_argument("a second `hello`")),
                 // A newer agent's message: not ours to understand.
                 None => Ok(()),

@@ -40,7 +40,7 @@ pub(super) async fn send(
 ) -> Status {
     // Before the first look, so that no change falls in between.
     let changed = context.handle.host_signal(host);
-    let mut sent = match first(context, host, to_agent, &known).await {
+    let mut sent = match Box::pin(first(context, host, to_agent, &known)).await {
         Ok(generation) => generation,
         Err(status) => return status,
     };
@@ -59,7 +59,7 @@ pub(super) async fn send(
             continue;
         }
         sent = match render(context, host) {
-            Ok(plan) => match give(context, to_agent, host, &plan).await {
+            Ok(plan) => match Box::pin(give(context, to_agent, host, &plan)).await {
                 Ok(()) => plan.generation,
                 Err(status) => return status,
             },

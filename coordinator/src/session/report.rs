@@ -111,7 +111,7 @@ fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
         generation: status.generation,
         progress,
         message: shortened(status.message, MAX_MESSAGE),
-        containers: status.containers.into_iter().map(|c| container(&name, c)).collect(),
+        containers: exactly(status.containers.into_iter().map(|c| container(&name, c))),
         usage: Usage {
             cpu_millis: usage.cpu_millis,
             memory_bytes: usage.memory_bytes,
@@ -123,6 +123,13 @@ fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
         health_latency_ms: status.health_latency_ms,
         name,
     })
+}
+
+/// In a vector without room to spare: it is kept until the next word on the tenant.
+fn exactly<T>(values: impl ExactSizeIterator<Item = T>) -> Vec<T> {
+    let mut exact = Vec::with_capacity(values.len());
+    exact.extend(values);
+    exact
 }
 
 fn container(tenant: &TenantName, c: v1::Container) -> Container {
