@@ -3,7 +3,7 @@
 //!
 //! Not here: judging silence (liveness).
 
-use std::sync::Arc;
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
@@ -64,6 +64,37 @@ pub enum Progress {
     Unhealthy,
 }
 
+/// `sha256:…`, as 32 bytes: there are two for each tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageDigest([u8; 32]);
+
+impl ImageDigest {
+    /// `None` for anything but `sha256:` and 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text.strip_prefix("sha256:")?, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for ImageDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", hex::encode(self.0))
+    }
+}
+
+/// Docker's words for a container's state; the Engine API's `ContainerState.Status`, and ours for none.
+const STATES: [&str; 8] =
+    ["created", "running", "paused", "restarting", "removing", "exited", "dead", "absent"];
+
+/// A container's state: one of the known words takes no memory of its own.
+pub fn container_state(word: String) -> Cow<'static, str> {
+    match STATES.into_iter().find(|known| *known == word) {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(word),
+    }
+}
+
 /// One container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
@@ -72,15 +103,15 @@ pub struct Container {
     /// Which.
     pub role: Option<Role>,
     /// Docker's word, or `absent`.
-    pub state: String,
+    pub state: Cow<'static, str>,
     /// Answers.
     pub healthy: bool,
     /// By Docker.
     pub restarts: u32,
     /// Seen.
     pub oom_kills: u32,
-    /// `sha256:…`.
-    pub image_digest: String,
+    /// Of its image.
+    pub image_digest: Option<ImageDigest>,
     /// Last.
     pub exit_code: i32,
     /// Last start.
@@ -212,5 +243,21 @@ impl HostObserved {
         self.reported_at = Some(now);
         self.resources = resources;
         docker_error.clone_into(&mut self.docker_error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_and_states_come_back_as_they_went_in() {
+        let text = format!("sha256:{}", "5a".repeat(32));
+        assert_eq!(ImageDigest::parse(&text).unwrap().to_string(), text);
+        for odd in ["", "sha256:5a", "md5:00", &format!("{text}00"), &text.replace("5a", "zz")] {
+            assert_eq!(ImageDigest::parse(odd), None, "{odd}");
+        }
+        assert!(matches!(container_state("running".to_owned()), Cow::Borrowed("running")));
+        assert_eq!(container_state("stuck".to_owned()), "stuck");
     }
 }

@@ -216,11 +216,11 @@ impl Bench {
             containers: vec![Container {
                 name: tenant.odoo_container(),
                 role: Some(isyone_proto::plan::Role::Odoo),
-                state: "running".to_owned(),
+                state: "running".into(),
                 healthy: true,
                 restarts: 0,
                 oom_kills: 0,
-                image_digest: "sha256:0".to_owned(),
+                image_digest: None,
                 exit_code: 0,
                 started_at: None,
             }],

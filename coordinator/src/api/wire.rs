@@ -88,11 +88,11 @@ pub(super) fn phase_word(phase: Phase) -> v1::TenantPhase {
 fn container(container: &Container) -> v1::Container {
     v1::Container {
         name: container.name.clone(),
-        state: container.state.clone(),
+        state: container.state.to_string(),
         healthy: container.healthy,
         restarts: container.restarts,
         oom_kills: container.oom_kills,
-        image_digest: container.image_digest.clone(),
+        image_digest: container.image_digest.map(|d| d.to_string()).unwrap_or_default(),
         exit_code: container.exit_code,
         start_time: container.started_at.map(timestamp),
     }

@@ -13,7 +13,9 @@ use tonic::Status;
 
 use crate::{
     fleet::{OperationState, Step},
-    observed::{Container, Pressure, Progress, Report, Resources, TenantReport, Usage},
+    observed::{
+        Container, ImageDigest, Pressure, Progress, Report, Resources, TenantReport, Usage, container_state,
+    },
     traces::Traces,
 };
 
@@ -141,11 +143,11 @@ fn container(tenant: &TenantName, c: v1::Container) -> Container {
     Container {
         name: shortened(c.name, MAX_WORD),
         role,
-        state: shortened(c.state, MAX_WORD),
+        state: container_state(shortened(c.state, MAX_WORD)),
         healthy: c.healthy,
         restarts: c.restarts,
         oom_kills: c.oom_kills,
-        image_digest: shortened(c.image_digest, MAX_WORD),
+        image_digest: ImageDigest::parse(&c.image_digest),
         exit_code: c.exit_code,
         started_at: c.start_time.as_ref().map(unix_ms),
     }

@@ -143,11 +143,11 @@ impl SimHost {
         let odoo = Container {
             name: tenant.name.odoo_container(),
             role: Some(Role::Odoo),
-            state: if stack.odoo { "running" } else { "exited" }.to_owned(),
+            state: if stack.odoo { "running" } else { "exited" }.into(),
             healthy: stack.odoo,
             restarts: 0,
             oom_kills: 0,
-            image_digest: "sha256:0".to_owned(),
+            image_digest: None,
             exit_code: 0,
             started_at: None,
         };

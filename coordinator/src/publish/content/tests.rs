@@ -92,7 +92,7 @@ impl World {
             Happening::Observed { tenant, runs } => {
                 let mut seen = self.seen.clone();
                 seen.report.containers[0].name = t(tenant).odoo_container();
-                seen.report.containers[0].state = if runs { "running" } else { "exited" }.to_owned();
+                seen.report.containers[0].state = if runs { "running" } else { "exited" }.into();
                 seen.report.name = t(tenant);
                 state.observed.tenants.insert(t(tenant), Arc::new(seen));
             }
