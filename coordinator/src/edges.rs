@@ -51,6 +51,8 @@ pub(crate) struct Publication {
 struct Edge {
     asked: Instant,
     revision: u64,
+    /// When it was given that revision.
+    given: Instant,
     /// Asks regularly: a person's single look does not make an edge.
     regular: bool,
 }
@@ -91,9 +93,10 @@ impl Edges {
         let revision = self.published.borrow().get(scope).map_or(0, |p| p.revision);
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         edges.retain(|_, edge| now.duration_since(edge.asked) < GONE);
-        let regular = edges.contains_key(&(from, scope));
-        if regular || edges.len() < MAX_EDGES {
-            edges.insert((from, scope), Edge { asked: now, revision, regular });
+        let known = edges.get(&(from, scope)).copied();
+        if known.is_some() || edges.len() < MAX_EDGES {
+            let given = known.filter(|edge| edge.revision == revision).map_or(now, |edge| edge.given);
+            edges.insert((from, scope), Edge { asked: now, revision, given, regular: known.is_some() });
         }
         drop(edges);
         self.asked.send_replace(());
@@ -107,6 +110,12 @@ impl Edges {
         };
         let mut here = edges.iter().filter(|(key, edge)| here(key, edge)).peekable();
         (here.peek().is_some(), here.any(|(_, edge)| edge.revision < revision))
+    }
+
+    /// When the last of a scope's edges was given what it has.
+    fn given(&self, scope: usize) -> Option<Instant> {
+        let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        edges.iter().filter(|(key, edge)| key.1 == scope && edge.regular).map(|(_, edge)| edge.given).max()
     }
 
     /// Waits until every edge that serves a tenant of this shard has what snapshot `version` says, within bounds.
@@ -139,15 +148,15 @@ impl Edges {
     async fn take_up_scope(&self, version: u64, scope: usize) {
         let publication = self.publication(version, scope).await;
         let mut asked = self.asked.subscribe();
-        let mut waited = false;
         while self.behind(scope, publication.revision, Instant::now()).1 {
-            waited = true;
             // Wakes also without a request: an edge may be gone.
             let _ = tokio::time::timeout(Duration::from_secs(1), asked.changed()).await;
         }
-        if waited {
-            let tenants = u32::try_from(publication.tenants).unwrap_or(u32::MAX);
-            tokio::time::sleep(TAKE_UP + TAKE_UP_PER_TENANT.saturating_mul(tenants)).await;
+        // An edge that waits for changes is given them at once: then it is not behind, but has not built its routes yet.
+        let tenants = u32::try_from(publication.tenants).unwrap_or(u32::MAX);
+        let building = TAKE_UP + TAKE_UP_PER_TENANT.saturating_mul(tenants);
+        if let Some(given) = self.given(scope) {
+            tokio::time::sleep_until(given + building).await;
         }
     }
 }
@@ -210,6 +219,10 @@ mod tests {
         // It has this one already.
         edges.published(6, &[SAME]);
         assert_eq!(took(&edges, 6, None).await, Duration::ZERO);
+        // One that waits for changes has each at once, but still has to build its routes.
+        edges.published(7, &[CHANGED]);
+        edges.asked(EDGE, 0, Instant::now());
+        assert_eq!(took(&edges, 7, None).await, TAKEN_UP);
     }
 
     #[tokio::test(start_paused = true)]
@@ -217,6 +230,7 @@ mod tests {
         let edges = Arc::new(Edges::default());
         regular(&edges, 1);
         regular(&edges, 2);
+        tokio::time::advance(Duration::from_secs(1)).await;
         // Shard 0 (scope 1) changed; the edge of shard 1 has nothing to do with it.
         edges.published(5, &[CHANGED, CHANGED, SAME]);
         assert_eq!(took(&edges, 5, Some(1)).await, Duration::ZERO);
