@@ -6,6 +6,8 @@ use std::{fs, net::Ipv4Addr, path::Path, time::Instant};
 
 use ipnet::Ipv4Net;
 
+use crate::metrics::cgroup::Groups;
+
 /// What a host has and uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostUse {
@@ -164,14 +166,6 @@ fn parse_pressure(text: &str) -> Option<u32> {
     Some((value * 10.0) as u32)
 }
 
-/// Where a process' control groups keep their numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cgroup {
-    cpu: String,
-    memory: String,
-    v2: bool,
-}
-
 /// What a container has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContainerUse {
@@ -181,51 +175,35 @@ pub struct ContainerUse {
     pub memory: u64,
 }
 
-impl Cgroup {
-    /// Finds the groups of process `pid`, if it still belongs to container `id`.
-    pub fn of(pid: i32, id: &str) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        (pid > 0 && !id.is_empty() && text.contains(id)).then(|| parse_cgroup(&text, "/sys/fs/cgroup"))?
-    }
+/// Where the control groups are mounted.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-    /// Reads the numbers; `None` when the container has ended.
-    pub fn read(&self) -> Option<ContainerUse> {
-        let text = |path: String| fs::read_to_string(path).ok();
-        let number = |path: String| text(path).and_then(|t| t.trim().parse::<u64>().ok());
-        if self.v2 {
-            let cpu = field(&text(format!("{}/cpu.stat", self.cpu))?, "usage_usec")?;
-            let inactive = field(&text(format!("{}/memory.stat", self.memory))?, "inactive_file")?;
-            let memory = number(format!("{}/memory.current", self.memory))?;
-            return Some(ContainerUse { cpu_us: cpu, memory: memory.saturating_sub(inactive) });
-        }
-        let cpu = number(format!("{}/cpuacct.usage", self.cpu))? / 1000;
-        let inactive = field(&text(format!("{}/memory.stat", self.memory))?, "total_inactive_file")?;
-        let memory = number(format!("{}/memory.usage_in_bytes", self.memory))?;
-        Some(ContainerUse { cpu_us: cpu, memory: memory.saturating_sub(inactive) })
+/// Finds the control groups of process `pid`, if it still belongs to container `id`: another process may have got the number.
+pub fn groups_of(pid: i32, id: &str) -> Option<Groups> {
+    if pid <= 0 || id.is_empty() {
+        return None;
     }
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    text.contains(id).then(|| Groups::parse(&text, CGROUP_ROOT))?
+}
+
+/// Reads CPU and memory alone, three small files; `None` when the container has ended.
+pub fn container_use(groups: &Groups) -> Option<ContainerUse> {
+    let text = |controller: &str, file: &str| {
+        fs::read_to_string(format!("{}/{file}", groups.directory(controller)?)).ok()
+    };
+    let number = |controller: &str, file: &str| text(controller, file)?.trim().parse::<u64>().ok();
+    let (cpu_us, current, inactive) = if groups.is_v2() {
+        (field(&text("cpu", "cpu.stat")?, "usage_usec")?, "memory.current", "inactive_file")
+    } else {
+        (number("cpuacct", "cpuacct.usage")? / 1000, "memory.usage_in_bytes", "total_inactive_file")
+    };
+    let inactive = field(&text("memory", "memory.stat")?, inactive)?;
+    Some(ContainerUse { cpu_us, memory: number("memory", current)?.saturating_sub(inactive) })
 }
 
 fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
-}
-
-fn parse_cgroup(text: &str, root: &str) -> Option<Cgroup> {
-    let path_of = |controller: &str| {
-        text.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (names, path) = (parts.next()?, parts.next()?);
-            names.split(',').any(|n| n == controller).then(|| (names.to_owned(), path.to_owned()))
-        })
-    };
-    if let (Some((cpu_names, cpu)), Some((_, memory))) = (path_of("cpuacct"), path_of("memory")) {
-        return Some(Cgroup {
-            cpu: format!("{root}/{cpu_names}{cpu}"),
-            memory: format!("{root}/memory{memory}"),
-            v2: false,
-        });
-    }
-    let (_, path) = path_of("")?;
-    Some(Cgroup { cpu: format!("{root}{path}"), memory: format!("{root}{path}"), v2: true })
 }
 
 #[cfg(test)]
@@ -244,18 +222,6 @@ mod tests {
         assert_eq!(parse_own_ticks("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 70 7 0 0"), 77);
         assert_eq!(parse_pressure("some avg10=1.50 avg60=0.00\nfull avg10=0.00\n"), Some(15));
         assert_eq!(parse_pressure(""), None);
-    }
-
-    #[test]
-    fn control_groups_of_both_versions_are_found() {
-        let v1 = "4:memory:/docker/abc\n2:cpuacct:/docker/abc\n0::/\n";
-        let found = parse_cgroup(v1, "/c").unwrap();
-        assert_eq!(
-            (found.cpu.as_str(), found.memory.as_str(), found.v2),
-            ("/c/cpuacct/docker/abc", "/c/memory/docker/abc", false)
-        );
-        let found = parse_cgroup("0::/system.slice/docker-abc.scope\n", "/c").unwrap();
-        assert_eq!((found.cpu.as_str(), found.v2), ("/c/system.slice/docker-abc.scope", true));
     }
 
     #[cfg(target_endian = "little")]

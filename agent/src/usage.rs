@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     host::Host,
-    resources::{Cgroup, ContainerUse},
+    metrics::cgroup::Groups,
+    resources::{self, ContainerUse},
     status::{Entry, Usage, VolumeBytes},
     tree,
 };
@@ -27,7 +28,7 @@ const WALK_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
 struct Memory {
-    groups: HashMap<String, Cgroup>,
+    groups: HashMap<String, Groups>,
     cpu: HashMap<String, (ContainerUse, Instant)>,
     disk: HashMap<TenantName, (Vec<u64>, Instant)>,
 }
@@ -81,12 +82,12 @@ impl Memory {
         for container in &entry.status.containers {
             let group = match self.groups.get(&container.id) {
                 Some(group) => group.clone(),
-                None => match Cgroup::of(container.pid, &container.id) {
+                None => match resources::groups_of(container.pid, &container.id) {
                     Some(group) => self.groups.entry(container.id.clone()).or_insert(group).clone(),
                     None => continue,
                 },
             };
-            let Some(now) = group.read() else { continue };
+            let Some(now) = resources::container_use(&group) else { continue };
             usage.memory_bytes += now.memory;
             let at = Instant::now();
             if let Some((before, then)) = self.cpu.insert(container.id.clone(), (now, at)) {

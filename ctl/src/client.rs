@@ -145,11 +145,7 @@ impl Client {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         // No deadline goes with the request: the stream would end by it.
-        self.repeat(doing, call, |attempt| match attempt {
-            Attempt::Ended(status, _) => retry::reason(status),
-            Attempt::NoAnswer => None,
-        })
-        .await
+        self.repeat(doing, call, refused_for_now).await
     }
 
     /// A read, asked again while the coordinator is busy or away.
@@ -162,16 +158,7 @@ impl Client {
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        self.repeat(
-            doing,
-            || call(self.clone(), self.request(message.clone())),
-            |attempt| match attempt {
-                Attempt::Ended(status, _) => retry::reason(status),
-                // The person has waited long for it already.
-                Attempt::NoAnswer => None,
-            },
-        )
-        .await
+        self.repeat(doing, || call(self.clone(), self.request(message.clone())), refused_for_now).await
     }
 
     /// A change, sent again with the same request id while the coordinator is busy or nobody knows whether it arrived.
@@ -328,5 +315,13 @@ impl Interrupt {
             None => std::future::pending().await,
         };
         Failure::new(Exit::Interrupted, "")
+    }
+}
+
+/// Why a call that changes nothing is worth repeating. One without an answer is not: the person has waited long for it already.
+fn refused_for_now(attempt: Attempt<'_>) -> Option<Reason> {
+    match attempt {
+        Attempt::Ended(status, _) => retry::reason(status),
+        Attempt::NoAnswer => None,
     }
 }

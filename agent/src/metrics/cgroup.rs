@@ -92,6 +92,16 @@ impl Groups {
         Some(Self { directories, v2: true })
     }
 
+    /// Where a controller's files are.
+    pub fn directory(&self, controller: &str) -> Option<&str> {
+        self.directories.get(controller).map(String::as_str)
+    }
+
+    /// Version 2, whose files have other names.
+    pub fn is_v2(&self) -> bool {
+        self.v2
+    }
+
     /// Reads the numbers; `None` when the container has ended.
     pub fn figures(&self, read: &dyn Fn(&str) -> Option<String>) -> Option<Figures> {
         let text = |controller: &str, file: &str| {

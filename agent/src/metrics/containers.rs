@@ -8,9 +8,7 @@ use super::{
     cgroup::{Figures, Groups},
     text::{Kind, Text},
 };
-
-/// Where the control groups are mounted.
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+use crate::resources;
 
 /// A container to measure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -207,16 +205,11 @@ impl Reader {
 
     fn one(&mut self, subject: Subject) -> Option<Measured> {
         let text = |path: String| fs::read_to_string(path).ok();
-        if subject.pid <= 0 || subject.id.is_empty() {
-            return None;
-        }
         let groups = match self.groups.get(&subject.id) {
             Some(groups) => groups,
             None => {
-                // Another process may have got the number since.
-                let found =
-                    text(format!("/proc/{}/cgroup", subject.pid)).filter(|t| t.contains(&subject.id))?;
-                self.groups.entry(subject.id.clone()).or_insert(Groups::parse(&found, CGROUP_ROOT)?)
+                let found = resources::groups_of(subject.pid, &subject.id)?;
+                self.groups.entry(subject.id.clone()).or_insert(found)
             }
         };
         let figures = groups.figures(&|path| text(path.to_owned()))?;
