@@ -47,7 +47,7 @@ const HOSTNAMES_FRAME: [&str; 2] = ["{", "\n}\n"];
 #[derive(Debug, Clone, Default)]
 pub struct Published {
     traefik: Vec<Arc<Document>>,
-    targets: [Vec<Arc<Document>>; 4],
+    targets: [Vec<Arc<Document>>; Job::ALL.len()],
     hostnames: Option<Arc<Document>>,
 }
 
@@ -73,19 +73,26 @@ impl Published {
 struct Frames {
     traefik: Arc<Frame>,
     targets: Arc<Frame>,
+    edges: Arc<Frame>,
     platform: Arc<Frame>,
     hostnames: Arc<Frame>,
 }
 
 impl Frames {
-    fn new(options: &traefik::Options, address: &str) -> Self {
+    fn new(options: &traefik::Options, config: &Config) -> Self {
         let [before, after] = monitoring::FRAME;
-        // The platform's only group is the same for everybody: a part of the frame.
-        let platform = format!("{before}{}", monitoring::platform(address).trim_start_matches(','));
+        // Groups that are the same for everybody, whatever the fleet is like, are a part of the frame.
+        let fixed = |groups: String| {
+            Arc::new(Frame::list([
+                format!("{before}{}", groups.trim_start_matches(',')).into(),
+                after.into(),
+            ]))
+        };
         Self {
             traefik: Arc::new(Frame::traefik(traefik::frame(options))),
             targets: Arc::new(Frame::list([before.into(), after.into()])),
-            platform: Arc::new(Frame::list([platform.into(), after.into()])),
+            edges: fixed(config.monitoring.edges.iter().map(|edge| monitoring::edge(edge)).collect()),
+            platform: fixed(monitoring::platform(&config.metrics_address())),
             hostnames: Arc::new(Frame::list(HOSTNAMES_FRAME.map(Into::into))),
         }
     }
@@ -106,13 +113,13 @@ impl Publisher {
     /// Renders the present state, so that whoever asks first gets an answer.
     pub fn new(context: Arc<Context>) -> Self {
         let (config, shards) = (&context.config, context.handle.settings().shards.clone());
-        let (options, address) = (options(config), config.metrics_address());
+        let options = options(config);
         let mut publisher = Self {
             current: Arc::default(),
-            frames: Frames::new(&options, &address),
+            frames: Frames::new(&options, config),
             pace: vec![Pace::default(); shards.scopes()],
             files: Files::new(config, &shards),
-            content: Content::new(options, address, shards),
+            content: Content::new(options, config.monitoring.agent_port, shards),
             context,
         };
         let state = publisher.context.handle.snapshot();
@@ -181,6 +188,8 @@ impl Publisher {
                 Job::Odoo => document(&frames.targets, content.shares(Kind::Odoo, scope)),
                 Job::Postgres => document(&frames.targets, content.shares(Kind::Postgres, scope)),
                 Job::Host => document(&frames.targets, content.shares(Kind::Host, scope)),
+                Job::Containers => document(&frames.targets, content.shares(Kind::Containers, scope)),
+                Job::Traefik => document(&frames.edges, Vec::new()),
                 Job::Isyone => document(&frames.platform, Vec::new()),
             };
             renew(current.targets(job, scope), new)

@@ -128,6 +128,15 @@ fn addresses(config: &Config) -> Result<(), ConfigError> {
             })?;
         }
     }
+    for address in config.monitoring.edges.iter().chain(&config.monitoring.metrics_address) {
+        let parsed = address.parse::<http::uri::Authority>().ok();
+        let fits =
+            parsed.is_some_and(|a| !a.host().is_empty() && a.port_u16().is_some() && !address.contains('@'));
+        ensure(fits, "monitoring.edges, monitoring.metrics_address", || {
+            format!("{address:?} is no address and port such as \"192.0.2.1:8082\"")
+        })?;
+    }
+    ensure(config.monitoring.agent_port != 0, "monitoring.agent_port", || "must not be 0".to_owned())?;
     ensure(!config.edge.entry_points.is_empty(), "edge.entry_points", || "must name at least one".to_owned())
 }
 
@@ -250,6 +259,8 @@ impl Default for Monitoring {
         Self {
             prometheus_url: None,
             metrics_address: None,
+            agent_port: 7482,
+            edges: vec!["127.0.0.1:8082".to_owned()],
             file_sd_dir: None,
             certificate_dir: None,
             certificate_operator: literal("prometheus"),

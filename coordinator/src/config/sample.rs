@@ -69,8 +69,11 @@ hosts = [@HOSTS@]
 # reaches this machine's HTTP port), file_sd_dir (the file form of the targets), certificate_dir (there the coordinator puts
 # ca.pem, prometheus.pem and prometheus.key, with which Prometheus may scrape the hosts, and renews them; they are readable by
 # the directory's group if it is setgid). certificate_operator is the operator of that certificate; take another name after
-# `isyctl operator revoke prometheus`.
+# `isyctl operator revoke prometheus`. agent_port: where agents answer Prometheus (`isy-agent run --metrics`), at their hosts'
+# advertised addresses; edges: where the edges' own metrics are (entry point `metrics` in traefik.yml).
 [monitoring]
+#= agent_port = 7482
+#= edges = ["127.0.0.1:8082"]
 #= certificate_operator = "prometheus"
 
 # Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
