@@ -18,7 +18,6 @@ const ENROLL: u16 = 16_444;
 const HTTP: u16 = 16_480;
 const EDGE: u16 = 16_080;
 const AGENT_HTTP: u16 = 16_481;
-const EDGE_METRICS: u16 = 16_082;
 /// This machine as its hosts see it: the coordinator and the edge are here.
 pub const GATEWAY: &str = "172.30.78.1";
 
@@ -215,7 +214,7 @@ impl Cell {
         let config = config
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
             .replace("127.0.0.1:8080", "127.0.0.1:16081")
-            .replace("127.0.0.1:8082", &format!("127.0.0.1:{EDGE_METRICS}"))
+            .replace("127.0.0.1:8082", Self::EDGE_METRICS)
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));
         let path = self.path("traefik.yml");
         std::fs::write(&path, config).expect("traefik.yml");
@@ -262,6 +261,9 @@ impl Cell {
     pub fn http(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], HTTP))
     }
+
+    /// The edge's own metrics, for `[monitoring] edges`.
+    pub const EDGE_METRICS: &str = "127.0.0.1:16082";
 
     /// The edge.
     pub fn edge(&self) -> SocketAddr {
