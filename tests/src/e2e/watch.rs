@@ -38,30 +38,53 @@ pub type Told = (String, String);
 /// See the module.
 #[derive(Debug)]
 pub struct Watch {
-    /// Prometheus.
-    pub prometheus: Daemon,
+    prometheus: Prometheus,
     _alertmanager: Daemon,
     received: Arc<Mutex<BTreeSet<Told>>>,
 }
 
-impl Watch {
-    /// Starts all three. The cell's configuration needs `[monitoring] certificate_dir = "prometheus"`.
-    pub fn start(cell: &Cell) -> Self {
-        let dir = cell.dir.path().join("watch");
+/// Prometheus alone. The cell's configuration needs `[monitoring] certificate_dir = "prometheus"`.
+#[derive(Debug)]
+pub struct Prometheus {
+    /// Its process.
+    pub process: Daemon,
+}
+
+impl Prometheus {
+    /// Over a cell, asking this often.
+    pub fn start(cell: &Cell, interval: &str) -> Self {
+        let dir = cell.dir.path().join("prometheus");
         std::fs::create_dir(&dir).expect("folder");
         let certificates = cell.dir.path().join("coordinator/prometheus");
         wait_for("Prometheus' certificate", Duration::from_secs(30), || {
             certificates.join("prometheus.pem").exists().then_some(())
         });
+        let process = prometheus(&dir, &certificates, cell.http(), interval);
+        ready("Prometheus", PROMETHEUS);
+        Self { process }
+    }
+}
+
+fn ready(name: &str, port: u16) {
+    wait_for(name, Duration::from_secs(30), || {
+        (http::get(local(port), "localhost", "/-/ready").status == 200).then_some(())
+    });
+}
+
+impl Watch {
+    /// Starts all three.
+    pub fn start(cell: &Cell) -> Self {
         let (receiver, received) = receive();
+        let dir = cell.dir.path().join("alertmanager");
+        std::fs::create_dir(&dir).expect("folder");
         let _alertmanager = alertmanager(&dir, receiver);
-        let prometheus = prometheus(&dir, &certificates, cell.http());
-        for (name, port) in [("Prometheus", PROMETHEUS), ("Alertmanager", ALERTMANAGER)] {
-            wait_for(name, Duration::from_secs(30), || {
-                (http::get(local(port), "localhost", "/-/ready").status == 200).then_some(())
-            });
-        }
-        Self { prometheus, _alertmanager, received }
+        ready("Alertmanager", ALERTMANAGER);
+        Self { prometheus: Prometheus::start(cell, "1s"), _alertmanager, received }
+    }
+
+    /// Prometheus' process.
+    pub fn pid(&self) -> u32 {
+        self.prometheus.process.pid()
     }
 
     /// The series that a query finds, with labels and value.
@@ -114,11 +137,11 @@ fn replaced(text: &str, changes: &[(&str, String)]) -> String {
     })
 }
 
-fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr) -> Daemon {
+fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr, interval: &str) -> Daemon {
     let config = replaced(
         &shipped("prometheus.yml"),
         &[
-            ("_interval: 15s", "_interval: 1s".to_owned()),
+            ("_interval: 15s", format!("_interval: {interval}")),
             ("refresh_interval: 5s", "refresh_interval: 1s".to_owned()),
             ("refresh_interval: 60s", "refresh_interval: 1s".to_owned()),
             ("127.0.0.1:7480", coordinator.to_string()),
@@ -130,7 +153,7 @@ fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr) -> Daemo
     write(dir, "alerts.yml", &hurried(&shipped("alerts.yml")));
     let mut command = Command::new(tool("prometheus"));
     command.arg(format!("--config.file={}", file.display()));
-    command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
+    command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
     command.arg(format!("--web.listen-address={}", local(PROMETHEUS)));
     Daemon::start("prometheus", &mut command, &dir.join("prometheus.log"))
 }
@@ -177,7 +200,7 @@ fn alertmanager(dir: &Path, receiver: SocketAddr) -> Daemon {
     let file = write(dir, "alertmanager.yml", &config);
     let mut command = Command::new(tool("alertmanager"));
     command.arg(format!("--config.file={}", file.display()));
-    command.arg(format!("--storage.path={}", dir.join("alertmanager").display()));
+    command.arg(format!("--storage.path={}", dir.join("data").display()));
     command.arg(format!("--web.listen-address={}", local(ALERTMANAGER))).arg("--cluster.listen-address=");
     Daemon::start("alertmanager", &mut command, &dir.join("alertmanager.log"))
 }
