@@ -80,11 +80,12 @@ pub(super) fn odoo(
     if report.progress == Progress::Unhealthy {
         return Err(Down::Because(report.message.clone()));
     }
+    let usage = report.usage.unwrap_or_default();
     Ok(probe::odoo(&probe::Odoo {
         container: Some(sample(container)),
-        cpu_millis: report.usage.cpu_millis,
-        memory_bytes: report.usage.memory_bytes,
-        disk_bytes: report.usage.disk_bytes,
+        cpu_millis: usage.cpu_millis,
+        memory_bytes: usage.memory_bytes,
+        disk_bytes: usage.disk_bytes,
         cpu_limit_millis: size.cpu_millis,
         memory_limit_bytes: size.memory_bytes,
         health_latency_ms: report.health_latency_ms,
