@@ -108,7 +108,7 @@ fn tenant(entry: &Entry) -> agent::TenantStatus {
         containers: containers
             .map(|(at, c)| container(c, entry.oom_kills.get(at).copied().unwrap_or(0)))
             .collect(),
-        usage: Some(v1::Usage {
+        usage: entry.measured.then_some(v1::Usage {
             cpu_millis: entry.usage.cpu_millis,
             memory_bytes: entry.usage.memory_bytes,
             disk_bytes: entry.usage.disk_bytes,

@@ -17,9 +17,11 @@ use isyone_proto::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod probes;
 mod sample;
 mod units;
 
+pub use probes::Probes;
 pub use sample::sample;
 pub use units::{Bytes, Cpus, Span};
 
@@ -87,6 +89,8 @@ pub struct Config {
     pub edge: Edge,
     /// Prometheus.
     pub monitoring: Monitoring,
+    /// Looking at tenants through the edges.
+    pub probes: Probes,
     /// How hosts are chosen.
     pub placement: Placement,
     /// How a new tenant is set up.

@@ -23,7 +23,7 @@ pub(crate) mod serve;
 use serve::Caller;
 
 use crate::{
-    clock,
+    blackbox, clock,
     context::Context,
     listener::Connections,
     metrics,
@@ -50,6 +50,7 @@ pub fn router(web: Web) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(own_metrics))
+        .route("/probes", get(blackbox_page))
         .route("/traefik/config", get(whole_traefik))
         .route("/traefik/config/{shard}", get(shard_traefik))
         .route("/edges/map", get(hostnames))
@@ -72,6 +73,21 @@ async fn own_metrics(Shared(web): Shared<Web>) -> impl IntoResponse {
     let live = &context.handle.settings().liveness;
     let text = context.metrics.render(&context.handle.snapshot(), live, clock::now_ms(), open);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+}
+
+/// What was found of each tenant through its edge. A page of its own, so that `/metrics` stays small.
+async fn blackbox_page(Shared(web): Shared<Web>, Query(of): Query<OfShard>) -> Response {
+    let scope = match scope(&web, of.shard.as_deref()) {
+        Ok(scope) => scope,
+        Err(why) => return not_found(&why),
+    };
+    let state = web.context.handle.snapshot();
+    // Milliseconds of work for a large fleet: not where calls are answered.
+    let made = move || blackbox::page(&web.context, &state, scope.checked_sub(1));
+    match tokio::task::spawn_blocking(made).await {
+        Ok(text) => ([(header::CONTENT_TYPE, blackbox::page::CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// `?wait=4`: seconds.

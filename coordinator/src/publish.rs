@@ -19,6 +19,7 @@ use crate::{
     config::{Config, UrlScheme},
     context::Context,
     edges::Progress,
+    shards::Shards,
     state::State,
 };
 
@@ -74,12 +75,14 @@ struct Frames {
     traefik: Arc<Frame>,
     targets: Arc<Frame>,
     edges: Arc<Frame>,
+    /// By scope.
+    probes: Vec<Arc<Frame>>,
     platform: Arc<Frame>,
     hostnames: Arc<Frame>,
 }
 
 impl Frames {
-    fn new(options: &traefik::Options, config: &Config) -> Self {
+    fn new(options: &traefik::Options, config: &Config, shards: &Shards) -> Self {
         let [before, after] = monitoring::FRAME;
         // Groups that are the same for everybody, whatever the fleet is like, are a part of the frame.
         let fixed = |groups: String| {
@@ -92,6 +95,10 @@ impl Frames {
             traefik: Arc::new(Frame::traefik(traefik::frame(options))),
             targets: Arc::new(Frame::list([before.into(), after.into()])),
             edges: fixed(config.monitoring.edges.iter().map(|edge| monitoring::edge(edge)).collect()),
+            probes: std::iter::once(None)
+                .chain(shards.names().iter().map(|shard| Some(shard.as_str())))
+                .map(|shard| fixed(monitoring::probes(&config.metrics_address(), shard)))
+                .collect(),
             platform: fixed(monitoring::platform(&config.metrics_address())),
             hostnames: Arc::new(Frame::list(HOSTNAMES_FRAME.map(Into::into))),
         }
@@ -116,7 +123,7 @@ impl Publisher {
         let options = options(config);
         let mut publisher = Self {
             current: Arc::default(),
-            frames: Frames::new(&options, config),
+            frames: Frames::new(&options, config, &shards),
             pace: vec![Pace::default(); shards.scopes()],
             files: Files::new(config, &shards),
             content: Content::new(options, config.monitoring.agent_port, shards),
@@ -190,6 +197,7 @@ impl Publisher {
                 Job::Host => document(&frames.targets, content.shares(Kind::Host, scope)),
                 Job::Containers => document(&frames.targets, content.shares(Kind::Containers, scope)),
                 Job::Traefik => document(&frames.edges, Vec::new()),
+                Job::Probes => document(&frames.probes[scope], Vec::new()),
                 Job::Isyone => document(&frames.platform, Vec::new()),
             };
             renew(current.targets(job, scope), new)

@@ -253,11 +253,15 @@ pub struct Target {
     pub plan: String,
 }
 
-/// How a tenant is monitored: as long as it should run, once it did, on a host that we know.
+/// Whether a tenant is monitored: as long as it should run, once it did.
+pub fn monitored(tenant: &Tenant) -> bool {
+    tenant.desired == DesiredState::Running && tenant.activated_at.is_some()
+}
+
+/// How a tenant is monitored, on a host that we know.
 pub fn target(state: &State, tenant: &Tenant) -> Option<Target> {
     let host = state.fleet.hosts.get(&tenant.placement.host)?;
-    let monitored = tenant.desired == DesiredState::Running && tenant.activated_at.is_some();
-    monitored.then(|| Target {
+    monitored(tenant).then(|| Target {
         tenant: tenant.name.clone(),
         host: host.name.clone(),
         address: host.advertise,

@@ -1,5 +1,7 @@
 //! The whole coordinator over real TLS on loopback: joining, sessions, roles, streams, revocation, restart.
 
+#[path = "cases/blackbox.rs"]
+mod blackbox;
 #[path = "cases/monitoring.rs"]
 mod monitoring;
 #[path = "cases/published.rs"]

@@ -32,14 +32,16 @@ pub enum Job {
     Containers,
     /// Every edge.
     Traefik,
+    /// What the coordinator finds when it visits tenants through the edges: one page for all of a share.
+    Probes,
     /// The platform itself.
     Isyone,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Odoo, Self::Postgres, Self::Host, Self::Containers, Self::Traefik, Self::Isyone];
+    pub const ALL: [Self; 7] =
+        [Self::Odoo, Self::Postgres, Self::Host, Self::Containers, Self::Traefik, Self::Probes, Self::Isyone];
 
     /// As in the label, in `/sd/<job>` and in `<job>.json`.
     pub fn as_str(self) -> &'static str {
@@ -49,6 +51,7 @@ impl Job {
             Self::Host => "host",
             Self::Containers => "containers",
             Self::Traefik => "traefik",
+            Self::Probes => "probes",
             Self::Isyone => "isyone",
         }
     }
@@ -115,6 +118,13 @@ pub fn edge(address: &str) -> String {
     group(address, Job::Traefik, &[("instance", address)])
 }
 
+/// The group of the probes ([`Job::Probes`]) of a shard's tenants, or of all tenants, for the coordinator's HTTP port at `address`.
+pub fn probes(address: &str, shard: Option<&str>) -> String {
+    let mut labels = vec![("__metrics_path__", "/probes"), ("instance", shard.unwrap_or("coordinator"))];
+    labels.extend(shard.map(|shard| ("__param_shard", shard)));
+    group(address, Job::Probes, &labels)
+}
+
 /// The group of the platform itself ([`Job::Isyone`]), for the coordinator's HTTP port at `address`.
 pub fn platform(address: &str) -> String {
     group(address, Job::Isyone, &[("instance", "coordinator")])
@@ -173,6 +183,7 @@ mod tests {
                 Job::Host => hosts.iter().map(host).collect(),
                 Job::Containers => hosts.iter().map(containers).collect(),
                 Job::Traefik => edge("127.0.0.1:8082"),
+                Job::Probes => probes("127.0.0.1:7480", None) + &probes("127.0.0.1:7480", Some("edge-1")),
                 Job::Isyone => platform("127.0.0.1:7480"),
             };
             let document = FRAME.join(groups.strip_prefix(',').unwrap());

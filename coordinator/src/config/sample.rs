@@ -76,6 +76,17 @@ hosts = [@HOSTS@]
 #= edges = ["127.0.0.1:8082"]
 #= certificate_operator = "prometheus"
 
+# Each tenant's /web/health is asked for through its edge, as a visitor would, once an interval: so the coordinator can tell
+# "tenant down" from "host down" from "edge down". Optional: edges (["192.0.2.1:443"], where edges listen; edge.url when not
+# set, and without both nobody is asked), [probes.shard_edges] (a = ["192.0.2.1:443"], for each of edge.shards), ca_file (PEM,
+# authorities to trust besides this machine's).
+[probes]
+#= enabled = true
+#= interval = "60s"
+#= timeout = "10s"
+#= concurrency = 256
+#= verify_certificates = true
+
 # Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
 [placement]
 #= cpu_overcommit = 4.0
