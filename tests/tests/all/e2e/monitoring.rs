@@ -191,7 +191,7 @@ fn a_lost_host_and_a_stuck_queue_are_told_alone(cell: &mut Cell, watch: &Watch) 
     let stuck = "update ir_cron set nextcall = (now() at time zone 'utc') - interval '1 hour'; begin; \
                  select count(*) from (select id from ir_cron for update) held; select pg_sleep(600);";
     let statements = stuck.split_inclusive(';').flat_map(|statement| ["-c", statement.trim()]);
-    let command: Vec<&str> = ["exec", "-d", "postgres_alfa", "psql", "-U", "postgres", "-d", "odoo_alfa"]
+    let command: Vec<&str> = ["exec", "-d", "postgres_alfa", "psql", "-U", "odoo", "-d", "odoo_alfa"]
         .into_iter()
         .chain(statements)
         .collect();
