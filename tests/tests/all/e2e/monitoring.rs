@@ -1,6 +1,6 @@
 //! What operators see and are told: a real Prometheus and Alertmanager over real tenants on two hosts.
 //!
-//! Broken on purpose, each seen to fail: see the comments at the steps.
+//! The comments at the steps say what breaks them.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 
