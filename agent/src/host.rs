@@ -24,6 +24,7 @@ use crate::{
     docker::{Docker, DockerError, EngineInfo, Named, Probe},
     golden::GoldenStore,
     images::ImageCache,
+    known::Known,
     render,
     stack::HostFacts,
     status::Board,
@@ -115,6 +116,8 @@ pub struct Host {
     pub golden: GoldenStore,
     /// Statuses.
     pub board: Board,
+    /// Running containers that need not be asked for again.
+    pub known: Known,
     /// What many looks share.
     pub surveys: Surveys,
     /// Where operations belong in their traces.
@@ -149,6 +152,7 @@ impl Host {
         Ok(Self {
             images: ImageCache::new(docker.clone(), data.path().join("images.json")),
             golden: GoldenStore::open(data.golden())?,
+            known: Known::open(data.known()),
             docker,
             probe,
             board: Board::default(),

@@ -98,8 +98,9 @@ impl GoldenStore {
         self.spares.wanted().await;
     }
 
-    /// Copies snapshots beforehand, for the kinds of tenants made last. Nothing comes of it once `stop` is cancelled.
-    pub async fn replenish(&self, stop: CancellationToken) -> io::Result<()> {
+    /// Makes one copy of a snapshot beforehand, for the kinds of tenants made last; `true`: another may be missing. Nothing comes
+    /// of it once `stop` is cancelled.
+    pub async fn replenish(&self, stop: CancellationToken) -> io::Result<bool> {
         let reader = self.access.clone().read_owned().await;
         let (spares, dir) = (self.spares.clone(), self.dir.clone());
         blocking(move || {
@@ -149,7 +150,7 @@ impl GoldenStore {
         Ok(stats)
     }
 
-    /// Fills two volumes with a snapshot: with its spare, or by copying. They are wiped first. The filestore takes `database` as
+    /// Fills two volumes with a snapshot: with a spare, or by copying. They are wiped first. The filestore takes `database` as
     /// its name.
     pub async fn restore(&self, key: &str, volumes: &Volumes, database: &str) -> io::Result<Restored> {
         let reader = self.access.clone().read_owned().await;
