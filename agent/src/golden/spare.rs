@@ -1,15 +1,17 @@
 //! Copies of a snapshot, made beforehand: the next tenants of its kind take one each by renaming, which costs nothing, where
 //! copying thousands of files would be most of what they wait for.
 //!
-//! Spares lie in their snapshot's directory, so they go with it. One is complete and on disk, or absent: made under another name,
-//! flushed, renamed; taken by another rename, after which it is nobody's but the taker's. How many a host has is bounded by
-//! [`SPARES`]. Not here: when one is made (reconcile), which tenant gets it (database).
+//! Spares lie in Docker's own data directory: Docker may mount that onto itself, and nothing can be renamed from one mount to
+//! another, be it the same file system. Each bears the name of its snapshot and when that was taken; what belongs to no snapshot of
+//! this agent goes. One is complete, or absent: made under another name, flushed, renamed; taken by another rename, after which
+//! it is nobody's but the taker's. How many a host has is bounded by [`SPARES`]. Not here: when one is made (reconcile),
+//! which tenant gets it (database).
 
 use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -19,38 +21,42 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Meta, Volumes, copy_into};
-use crate::tree;
+use crate::{fsutil, tree};
 
 /// Spares of the kind of tenant (images, modules, language) that was made last, of the one before, and so on; older kinds have none.
 /// Creates often come in a row, and a copy is made only between them. Each costs the disk as much as its snapshot.
 const SPARES: [usize; 2] = [3, 1];
 /// A disk with less free space than this many snapshots gets no spare.
 const FREE_FOR: u64 = 20;
-const SPARE: &str = "spare-";
 /// Prefix of what is not yet, or no longer, a spare.
 const HALF: &str = "half-";
 
 /// Which kinds were made last, newest first.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
+    /// Where they lie, once Docker has told.
+    root: OnceLock<PathBuf>,
     recent: Mutex<Vec<String>>,
     wanted: Notify,
-    /// Volumes lie on another file system, where nothing can be renamed to.
+    /// Volumes are on another mount all the same, where nothing can be renamed to.
     useless: AtomicBool,
 }
 
-fn half(snapshot: &Path) -> PathBuf {
-    snapshot.join(format!("{HALF}{}", Uuid::new_v4().simple()))
+/// A kind that shall have spares.
+struct Kind {
+    snapshot: PathBuf,
+    meta: Meta,
+    key: String,
+    most: usize,
 }
 
-fn place(snapshot: &Path, number: usize) -> PathBuf {
-    snapshot.join(format!("{SPARE}{number}"))
+fn half(root: &Path) -> PathBuf {
+    root.join(format!("{HALF}{}", Uuid::new_v4().simple()))
 }
 
-/// Where a kind's spares may be.
-fn places(snapshot: &Path) -> impl Iterator<Item = PathBuf> {
-    let most = SPARES.into_iter().max().unwrap_or(0);
-    (0..most).map(move |number| place(snapshot, number))
+/// A snapshot that was taken anew, or another agent's, has other spares.
+fn name(key: &str, meta: &Meta, number: usize) -> String {
+    format!("{key}-{}-{number}", meta.created_ms)
 }
 
 impl Spares {
@@ -68,39 +74,47 @@ impl Spares {
         self.wanted.notified().await;
     }
 
-    /// At the start: halves go, spares are remembered.
-    pub(super) fn find(&self, snapshot: &Path) -> io::Result<()> {
-        for entry in std::fs::read_dir(snapshot)? {
-            let path = entry?.path();
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            if name.starts_with(HALF) {
-                let _ = std::fs::remove_dir_all(&path); // costs only room until the next start
-            } else if name.starts_with(SPARE)
-                && let Some(key) = snapshot.file_name()
-            {
-                self.want(&key.to_string_lossy());
+    /// They lie in `root` from now on. Halves of an earlier life go; `keys` are the snapshots that are there. Blocking.
+    pub(super) fn settle(&self, root: &Path, keys: &[String]) -> io::Result<()> {
+        if self.root.get().is_some() {
+            return Ok(());
+        }
+        fsutil::private_dir(root)?;
+        for entry in std::fs::read_dir(root)? {
+            let entry = entry?;
+            let found = entry.file_name().to_string_lossy().into_owned();
+            if found.starts_with(HALF) {
+                std::fs::remove_dir_all(entry.path())?;
+            } else if let Some(key) = keys.iter().find(|key| found.starts_with(key.as_str())) {
+                self.want(key);
             }
         }
+        // Somebody else may just have said the same.
+        let _ = self.root.set(root.to_owned());
         Ok(())
     }
 
-    /// Removes what older kinds still have, and makes one spare that is missing for the kinds made last; `true`: there may be another to
+    /// Removes spares that nobody is to have, and makes one that is missing for the kinds made last; `true`: there may be another to
     /// make. Blocking.
     pub(super) fn replenish(&self, store: &Path, stop: &CancellationToken) -> io::Result<bool> {
-        let kinds = {
+        let Some(root) = self.root.get() else { return Ok(false) };
+        let kinds: Vec<Kind> = {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept = recent.len().min(SPARES.len());
-            let surplus = recent.split_off(kept);
-            surplus.iter().try_for_each(|key| discard(&store.join(key), 0))?;
-            if self.useless.load(Ordering::Relaxed) { Vec::new() } else { recent.clone() }
+            recent.truncate(SPARES.len());
+            let kind = |(key, most): (&String, usize)| {
+                let snapshot = store.join(key);
+                Some(Kind { meta: Meta::read(&snapshot)?, snapshot, key: key.clone(), most })
+            };
+            recent.iter().zip(SPARES).filter_map(kind).collect()
         };
-        // Kinds in turn: the second one's only spare comes before the first one's last.
-        for (key, number) in kinds.iter().zip(SPARES) {
-            discard(&store.join(key), number)?;
+        sweep(root, &kinds)?;
+        if self.useless.load(Ordering::Relaxed) {
+            return Ok(false);
         }
+        // Kinds in turn: the second one's only spare comes before the first one's last.
         for number in 0..SPARES[0] {
-            for (key, _) in kinds.iter().zip(SPARES).filter(|(_, most)| number < *most) {
-                if make(&store.join(key), number, stop)? {
+            for kind in kinds.iter().filter(|kind| number < kind.most) {
+                if make(root, kind, number, stop)? {
                     return Ok(true);
                 }
             }
@@ -110,16 +124,15 @@ impl Spares {
 
     /// Moves one of the snapshot's spares into two empty volumes; `false` when there is none, or it lies on another file system than
     /// the volumes. After an error the volumes hold scrap, as after a copy that failed. Blocking.
-    pub(super) fn take(
-        &self,
-        snapshot: &Path,
-        meta: &Meta,
-        volumes: &Volumes,
-        database: &str,
-    ) -> io::Result<bool> {
-        let Some(mine) = seize(snapshot)? else { return Ok(false) };
+    pub(super) fn take(&self, key: &str, meta: &Meta, volumes: &Volumes, database: &str) -> io::Result<bool> {
+        let Some(root) = self.root.get() else { return Ok(false) };
+        let Some(mine) = seize(root, key, meta)? else { return Ok(false) };
         let moved = move_content(&mine.join("pgdata"), &volumes.postgres);
         if moved.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::CrossesDevices) {
+            tracing::warn!(
+                "{} is on another mount than Docker's volumes: new tenants wait for their copies",
+                root.display()
+            );
             self.useless.store(true, Ordering::Relaxed);
             std::fs::remove_dir_all(&mine)?;
             return Ok(false);
@@ -133,11 +146,11 @@ impl Spares {
 }
 
 /// Gives one of the spares a name that nobody else knows: whoever takes one at the same time gets another, or nothing.
-fn seize(snapshot: &Path) -> io::Result<Option<PathBuf>> {
-    let mine = half(snapshot);
+fn seize(root: &Path, key: &str, meta: &Meta) -> io::Result<Option<PathBuf>> {
+    let mine = half(root);
     // The last one first: those with low numbers are made first.
-    for spare in places(snapshot).collect::<Vec<_>>().into_iter().rev() {
-        match std::fs::rename(spare, &mine) {
+    for number in (0..SPARES[0]).rev() {
+        match std::fs::rename(root.join(name(key, meta, number)), &mine) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             done => return done.map(|()| Some(mine)),
         }
@@ -145,12 +158,18 @@ fn seize(snapshot: &Path) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Removes spares from this number on.
-fn discard(snapshot: &Path, from: usize) -> io::Result<()> {
-    for spare in places(snapshot).skip(from) {
-        let gone = half(snapshot);
-        match std::fs::rename(spare, &gone) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+/// Removes what none of these kinds is to have. Halves are somebody's.
+fn sweep(root: &Path, kinds: &[Kind]) -> io::Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        let found = entry.file_name().to_string_lossy().into_owned();
+        let wanted = |kind: &Kind| (0..kind.most).any(|number| name(&kind.key, &kind.meta, number) == found);
+        if found.starts_with(HALF) || kinds.iter().any(wanted) {
+            continue;
+        }
+        let gone = half(root);
+        match std::fs::rename(entry.path(), &gone) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it was taken just now
             Err(e) => return Err(e),
             Ok(()) => std::fs::remove_dir_all(&gone)?,
         }
@@ -159,24 +178,23 @@ fn discard(snapshot: &Path, from: usize) -> io::Result<()> {
 }
 
 /// `true`: it was missing, and is there now.
-fn make(snapshot: &Path, number: usize, stop: &CancellationToken) -> io::Result<bool> {
-    let place = place(snapshot, number);
-    let Some(meta) = Meta::read(snapshot).filter(|_| !place.exists()) else { return Ok(false) };
-    let disk = rustix::fs::statvfs(snapshot)?;
-    if disk.f_bavail * disk.f_frsize < meta.bytes.saturating_mul(FREE_FOR) {
+fn make(root: &Path, kind: &Kind, number: usize, stop: &CancellationToken) -> io::Result<bool> {
+    let place = root.join(name(&kind.key, &kind.meta, number));
+    let disk = rustix::fs::statvfs(root)?;
+    if place.exists() || disk.f_bavail * disk.f_frsize < kind.meta.bytes.saturating_mul(FREE_FOR) {
         return Ok(false);
     }
-    let tmp = half(snapshot);
+    let tmp = half(root);
     let made = std::fs::create_dir(&tmp)
-        .and_then(|()| tree::copy_aside(&snapshot.join("pgdata"), &tmp.join("pgdata")))
-        .and_then(|_| tree::copy_aside(&snapshot.join("filestore"), &tmp.join("filestore")))
+        .and_then(|()| tree::copy_aside(&kind.snapshot.join("pgdata"), &tmp.join("pgdata")))
+        .and_then(|_| tree::copy_aside(&kind.snapshot.join("filestore"), &tmp.join("filestore")))
         .and_then(|_| tree::sync_all(&tmp));
     if made.is_err() || stop.is_cancelled() {
         let _ = std::fs::remove_dir_all(&tmp); // or at the next start
         return made.map(|()| false);
     }
     std::fs::rename(&tmp, &place)?;
-    std::fs::File::open(snapshot)?.sync_all()?;
+    std::fs::File::open(root)?.sync_all()?;
     Ok(true)
 }
 
@@ -199,6 +217,7 @@ mod tests {
         let golden = dir.join("golden");
         std::fs::create_dir_all(&golden).unwrap();
         let store = GoldenStore::open(golden).unwrap();
+        store.spares_in(&dir.join("spares")).await;
         let from = volumes(dir, "a");
         std::fs::create_dir_all(from.postgres.join("base/1")).unwrap();
         std::fs::write(from.postgres.join("base/1/f"), "15").unwrap();
@@ -214,11 +233,10 @@ mod tests {
         while store.replenish(CancellationToken::new()).await.unwrap() {}
     }
 
-    /// What is in a snapshot's directory beside the snapshot.
-    fn extra(dir: &Path, key: &str) -> usize {
-        let entries = std::fs::read_dir(dir.join("golden").join(key)).unwrap();
-        let own = ["pgdata", "filestore", super::super::META];
-        entries.filter(|e| !own.iter().any(|o| e.as_ref().unwrap().file_name() == *o)).count()
+    /// How many spares of a kind, or halves, are there.
+    fn extra(dir: &Path, prefix: &str) -> usize {
+        let entries = std::fs::read_dir(dir.join("spares")).unwrap();
+        entries.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(prefix)).count()
     }
 
     #[tokio::test]
@@ -235,13 +253,15 @@ mod tests {
             assert!(to.postgres.join("base/1/f").exists() && !to.postgres.join("scrap").exists());
             assert_eq!(std::fs::read(to.odoo.join("filestore/odoo_b/ab/f")).unwrap(), b"x");
         }
-        assert_eq!(extra(dir.path(), "k"), 0, "nothing half is left");
-        std::fs::create_dir(half(&dir.path().join("golden/k"))).unwrap();
+        assert_eq!(extra(dir.path(), ""), 0, "nothing half is left");
+        std::fs::create_dir(half(&dir.path().join("spares"))).unwrap();
+        std::fs::create_dir(dir.path().join("spares/k-17-0")).unwrap();
         let store = GoldenStore::open(dir.path().join("golden")).unwrap();
-        assert_eq!(extra(dir.path(), "k"), 0, "halves go at the start");
-        store.want_spare("k");
+        store.spares_in(&dir.path().join("spares")).await;
+        assert_eq!(extra(dir.path(), HALF), 0, "halves go at the start");
         replenish(&store).await;
         assert_eq!(extra(dir.path(), "k"), SPARES[0]);
+        assert_eq!(extra(dir.path(), "k-17-"), 0, "what belongs to another snapshot goes");
     }
 
     #[tokio::test]
