@@ -52,10 +52,23 @@ impl Service {
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(crate) enum Middleware {
     Compress {},
-    Headers { custom_request_headers: BTreeMap<String, String> },
-    IpAllowList { reject_status_code: u16, source_range: [String; 1] },
-    RateLimit { average: u32, burst: u32 },
-    ReplacePath { path: String },
+    Headers {
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        custom_request_headers: BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        custom_response_headers: BTreeMap<String, String>,
+    },
+    IpAllowList {
+        reject_status_code: u16,
+        source_range: [String; 1],
+    },
+    RateLimit {
+        average: u32,
+        burst: u32,
+    },
+    ReplacePath {
+        path: String,
+    },
 }
 
 impl Middleware {
@@ -73,10 +86,18 @@ impl Middleware {
     }
 
     pub(crate) fn request_header(name: &str, value: &str) -> Self {
-        Self::Headers { custom_request_headers: BTreeMap::from([(name.to_owned(), value.to_owned())]) }
+        Self::Headers { custom_request_headers: one(name, value), custom_response_headers: BTreeMap::new() }
+    }
+
+    pub(crate) fn response_header(name: &str, value: &str) -> Self {
+        Self::Headers { custom_request_headers: BTreeMap::new(), custom_response_headers: one(name, value) }
     }
 
     pub(crate) fn replace_path(path: &str) -> Self {
         Self::ReplacePath { path: path.to_owned() }
     }
+}
+
+fn one(name: &str, value: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(name.to_owned(), value.to_owned())])
 }

@@ -35,6 +35,15 @@ const HEALTH_TIMEOUT: &str = "5s";
 /// No TCP connection comes from the broadcast address: an allow list of it alone admits nobody.
 const NOBODY: &str = "255.255.255.255/32";
 
+/// Host name under which an edge says which document it runs: below `.invalid` (RFC 2606), so no tenant's and in no DNS.
+pub const VERSION_HOST: &str = "edge.isyone.invalid";
+/// Header of that answer, with the document's version in it.
+pub const VERSION_HEADER: &str = "X-Isyone-Version";
+/// Router and middleware that answer it.
+const VERSION: &str = "isyone-version";
+/// Where the version goes; nothing else in the frame reads like it.
+const VERSION_PLACE: &str = "{version}";
+
 /// Service of the pages that stand in for a tenant; no tenant's begins like it.
 const PAGES: &str = "isyone-pages";
 /// Metrics and the database manager: never for visitors.
@@ -121,14 +130,16 @@ pub struct Fragment {
     pub services: String,
 }
 
-/// What is around the fragments. The `routers` map is left out as a whole when it would be empty, because Traefik refuses an
-/// empty map as a "standalone element"; otherwise the first comma in it is.
+/// What is around the fragments. No map is ever empty: Traefik refuses that as a "standalone element".
+///
+/// An edge that is asked for [`VERSION_HOST`] answers with [`VERSION_HEADER`]: only so can be known what it runs, for Traefik
+/// takes up what it fetches when it gets round to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Begin of the document, with what all tenants share.
-    pub head: String,
-    /// Before and after the routers.
-    pub routers: [&'static str; 2],
+    /// Before and after the document's version: begin of the document, with what all tenants share.
+    pub head: [String; 2],
+    /// Before and after the routers; there is always one.
+    pub routers: [String; 2],
     /// Before and after the services; there is always one.
     pub services: [String; 2],
 }
@@ -141,11 +152,21 @@ pub fn frame(options: &Options) -> Frame {
         ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst)),
         ("isyone-scheme", Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str())),
         ("isyone-suspended", Middleware::replace_path("/pages/suspended")),
+        (VERSION, Middleware::response_header(VERSION_HEADER, VERSION_PLACE)),
     ]);
     let pages = Service::single(Server { url: options.pages_url.clone() }, None);
+    let version = json(&Router {
+        entry_points: &options.entry_points,
+        middlewares: &[VERSION],
+        priority: CLOSED_PRIORITY,
+        rule: &format!("Host(`{VERSION_HOST}`)"),
+        service: "noop@internal",
+    });
+    let middlewares = json(&middlewares);
+    let (before, after) = middlewares.split_once(VERSION_PLACE).unwrap_or((&middlewares, ""));
     Frame {
-        head: format!("{{\"http\":{{\"middlewares\":{}", json(&middlewares)),
-        routers: [",\"routers\":{", "\n}"],
+        head: [format!("{{\"http\":{{\"middlewares\":{before}"), after.to_owned()],
+        routers: [format!(",\"routers\":{{\n\"{VERSION}\":{version}"), "\n}".to_owned()],
         services: [format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)), "\n}}}\n".to_owned()],
     }
 }

@@ -42,8 +42,8 @@ fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>) -> Re
         services += &fragment.services;
         rejected.extend(refused);
     }
-    let routers = routers.strip_prefix(',').map_or(String::new(), |r| frame.routers.join(r));
-    let json = [frame.head, routers, services, frame.services[1].clone()].concat();
+    let json =
+        [frame.head.join("0123"), frame.routers.join(&routers), services, frame.services[1].clone()].concat();
     Rendered { json, rejected }
 }
 
@@ -69,7 +69,11 @@ fn golden(name: &str, rendered: &Rendered) {
 fn no_tenant_is_still_a_document_without_empty_maps() {
     let rendered = render(&options(), &[]);
     golden("empty", &rendered);
-    assert!(!rendered.json.contains(r#""routers""#));
+    let document: serde_json::Value = serde_json::from_str(&rendered.json).expect("a document");
+    for map in ["middlewares", "routers", "services"] {
+        assert!(document["http"][map].as_object().is_some_and(|map| !map.is_empty()), "{map}");
+    }
+    assert!(rendered.json.contains(r#""X-Isyone-Version":"0123""#));
 }
 
 #[test]
@@ -135,7 +139,8 @@ fn a_tenant_named_like_anothers_router_costs_it_nothing() {
         .map(|name| running(name, &[&format!("{name}.isy.one")], Some(20_001)));
     let document: serde_json::Value =
         serde_json::from_str(&render(&options(), &routes).json).expect("a document");
-    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(9));
+    // Three each, and the one that says which version an edge runs.
+    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(10));
     assert_eq!(document["http"]["services"].as_object().map(serde_json::Map::len), Some(7));
 }
 
@@ -184,7 +189,7 @@ fn oracle(routes: &BTreeMap<String, Route>) -> (BTreeMap<String, String>, LeftOu
 fn led(json: &str) -> BTreeMap<String, String> {
     let document: serde_json::Value = serde_json::from_str(json).unwrap();
     let routers = document["http"]["routers"].as_object().cloned().unwrap_or_default();
-    let pages = routers.iter().filter(|(name, _)| !name.contains('_'));
+    let pages = routers.iter().filter(|(name, _)| name.starts_with("odoo-") && !name.contains('_'));
     let hosts = pages.flat_map(|(name, router)| {
         let rule = router["rule"].as_str().unwrap().to_owned();
         let tenant = name.strip_prefix("odoo-").unwrap().to_owned();

@@ -8,19 +8,25 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::pages::{PARTS, Pages};
+use super::pages::Pages;
 
 /// A place where fragments stand.
 #[derive(Debug, Clone)]
 struct Section {
     before: Bytes,
-    /// Which part of each fragment.
-    part: usize,
+    content: Content,
     after: Bytes,
     /// Nothing is before the first fragment: its comma goes.
     first: bool,
-    /// Left out as a whole when there is no fragment.
-    optional: bool,
+}
+
+/// What stands in a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// This part of each fragment.
+    Part(usize),
+    /// The entity tag, without its quotes.
+    Version,
 }
 
 /// What is around fragments: the same for all documents of a kind.
@@ -42,30 +48,24 @@ impl Frame {
 
     /// Traefik's dynamic configuration.
     pub(crate) fn traefik(frame: isyone_traefik::Frame) -> Self {
-        let section = |[before, after]: [Bytes; 2], part, first| Section {
-            before,
-            part,
-            after,
-            first,
-            optional: first,
+        let section = |[before, after]: [String; 2], content| Section {
+            before: before.into(),
+            content,
+            after: after.into(),
+            first: false,
         };
-        let head = [frame.head.into(), Bytes::new()];
-        let nothing = Section { optional: false, ..section(head, NO_PART, false) };
         Self::new(vec![
-            nothing,
-            section(frame.routers.map(Bytes::from), 0, true),
-            section(frame.services.map(Bytes::from), 1, false),
+            section(frame.head, Content::Version),
+            section(frame.routers, Content::Part(0)),
+            section(frame.services, Content::Part(1)),
         ])
     }
 
     /// A list or a map of the fragments' first parts.
     pub(crate) fn list([before, after]: [Bytes; 2]) -> Self {
-        Self::new(vec![Section { before, part: 0, after, first: true, optional: false }])
+        Self::new(vec![Section { before, content: Content::Part(0), after, first: true }])
     }
 }
-
-/// A section of the frame alone.
-const NO_PART: usize = usize::MAX;
 
 /// A document as HTTP serves it and files keep it.
 #[derive(Debug)]
@@ -95,17 +95,22 @@ impl Document {
         self.shares.iter().map(Pages::len).sum()
     }
 
+    /// The entity tag without its quotes: what an edge that runs this document answers.
+    pub fn version(&self) -> &str {
+        self.etag.trim_matches('"')
+    }
+
     /// Bytes altogether.
     pub fn length(&self) -> u64 {
-        let parts = self.shares.iter().flat_map(|share| (0..PARTS).map(|part| share.length(part)));
-        let fragments: usize = parts.sum();
-        let frame = |section: &Section| match self.is_empty(section) {
-            true if section.optional => 0,
-            true => section.before.len() + section.after.len(),
+        let section = |section: &Section| {
+            let content = match section.content {
+                Content::Version => self.version().len(),
+                Content::Part(part) => self.shares.iter().map(|share| share.length(part)).sum(),
+            };
             // Without the first comma.
-            false => section.before.len() + section.after.len() - usize::from(section.first),
+            section.before.len() + content + section.after.len() - usize::from(section.first && content > 0)
         };
-        (fragments + self.frame.sections.iter().map(frame).sum::<usize>()) as u64
+        self.frame.sections.iter().map(section).sum::<usize>() as u64
     }
 
     /// The content, piece by piece.
@@ -118,16 +123,11 @@ impl Document {
         self.pieces().iter().map(|piece| String::from_utf8_lossy(piece)).collect()
     }
 
-    fn is_empty(&self, section: &Section) -> bool {
-        section.part == NO_PART || self.shares.iter().all(|share| share.length(section.part) == 0)
-    }
-
     fn section(&self, section: &Section) -> Vec<Bytes> {
-        let fragments = self.shares.iter().filter(|_| section.part != NO_PART);
-        let mut pieces: Vec<Bytes> = fragments.flat_map(|share| share.part(section.part)).cloned().collect();
-        if pieces.is_empty() && section.optional {
-            return pieces;
-        }
+        let mut pieces: Vec<Bytes> = match section.content {
+            Content::Version => vec![Bytes::copy_from_slice(self.version().as_bytes())],
+            Content::Part(part) => self.shares.iter().flat_map(|share| share.part(part)).cloned().collect(),
+        };
         if section.first
             && let Some(piece) = pieces.first_mut()
         {
