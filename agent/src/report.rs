@@ -199,6 +199,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_measured_is_not_reported_as_nothing() {
+        let board = Board::default();
+        let alfa = "alfa".parse().unwrap();
+        board.set(&alfa, status(""));
+        assert_eq!(tenant(&board.entries()[0]).usage, None);
+        board.set_usage(&alfa, crate::status::Usage { cpu_millis: 7, ..Default::default() });
+        assert_eq!(tenant(&board.entries()[0]).usage.map(|usage| usage.cpu_millis), Some(7));
+    }
+
+    #[test]
     fn silence_about_a_tenant_not_yet_looked_at_is_not_absence() {
         let mut reporter = Reporter::default();
         let around = Surroundings { all_known: false, ..Default::default() };

@@ -9,7 +9,10 @@ use isyone_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, now, wire};
-use crate::top::{self, HostOrder, Rows, TenantOrder};
+use crate::{
+    blackbox::board::EdgeSeen,
+    top::{self, HostOrder, Rows, TenantOrder},
+};
 
 /// Rows: when none are asked for, and at most: the largest terminals.
 const LIMITS: (u32, u32) = (50, 200);
@@ -61,6 +64,47 @@ fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
+impl Api {
+    fn tenant_rows(&self, rows: &Rows<TenantOrder>, host: Option<&HostName>) -> v1::TopTenantsResponse {
+        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
+        let board = &self.context.blackbox;
+        let reach = |tenant: &_| board.seen(&state, settings, tenant, now).map(|seen| seen.judgement);
+        let picked = top::tenants(&state, settings, now, rows, host, reach);
+        v1::TopTenantsResponse {
+            matching: count(picked.matching),
+            total: count(picked.total),
+            tenants: picked.rows.into_iter().map(|tenant| self.shown(&state, tenant)).collect(),
+        }
+    }
+
+    fn host_rows(&self, rows: &Rows<HostOrder>) -> v1::TopHostsResponse {
+        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
+        let picked = top::hosts(&state, settings, now, rows);
+        let health = |edge: EdgeSeen| v1::EdgeHealth {
+            address: edge.address.to_string(),
+            up: !edge.counts.most_failed(),
+            connections: edge.counts.tried,
+            failed: edge.counts.failed,
+        };
+        v1::TopHostsResponse {
+            matching: count(picked.matching),
+            total: count(picked.total),
+            hosts: picked.rows.into_iter().map(|host| wire::host(&state, settings, host, now)).collect(),
+            edges: self.context.blackbox.edges(now).into_iter().map(health).collect(),
+        }
+    }
+
+    /// Beside the other calls: going through a large fleet takes a while.
+    async fn aside<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let api = self.clone();
+        let made = tokio::task::spawn_blocking(move || make(&api)).await;
+        made.map_err(|_| Status::internal("the rows could not be made"))
+    }
+}
+
 #[tonic::async_trait]
 impl TopService for Api {
     async fn top_tenants(
@@ -71,15 +115,7 @@ impl TopService for Api {
         let host: Option<HostName> = parse_optional("host", &asked.host)?;
         let order = tenant_order(asked.order)?;
         let rows = rows(order, asked.reverse, asked.filter, asked.offset, asked.limit)?;
-        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
-        let board = &self.context.blackbox;
-        let reach = |tenant: &_| board.seen(&state, settings, tenant, now).map(|seen| seen.judgement);
-        let picked = top::tenants(&state, settings, now, &rows, host.as_ref(), reach);
-        Ok(Response::new(v1::TopTenantsResponse {
-            matching: count(picked.matching),
-            total: count(picked.total),
-            tenants: picked.rows.into_iter().map(|tenant| self.shown(&state, tenant)).collect(),
-        }))
+        self.aside(move |api| api.tenant_rows(&rows, host.as_ref())).await.map(Response::new)
     }
 
     async fn top_hosts(
@@ -88,20 +124,6 @@ impl TopService for Api {
     ) -> Result<Response<v1::TopHostsResponse>, Status> {
         let asked = request.into_inner();
         let rows = rows(host_order(asked.order)?, asked.reverse, asked.filter, asked.offset, asked.limit)?;
-        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
-        let picked = top::hosts(&state, settings, now, &rows);
-        let edges = self.context.blackbox.edges(now);
-        let health = |edge: &crate::blackbox::board::EdgeSeen| v1::EdgeHealth {
-            address: edge.address.to_string(),
-            up: !edge.counts.most_failed(),
-            connections: edge.counts.tried,
-            failed: edge.counts.failed,
-        };
-        Ok(Response::new(v1::TopHostsResponse {
-            matching: count(picked.matching),
-            total: count(picked.total),
-            hosts: picked.rows.into_iter().map(|host| wire::host(&state, settings, host, now)).collect(),
-            edges: edges.iter().map(health).collect(),
-        }))
+        self.aside(move |api| api.host_rows(&rows)).await.map(Response::new)
     }
 }

@@ -166,6 +166,38 @@ impl<O: Order, T> List<O, T> {
     }
 }
 
+/// Whichever list is seen.
+pub trait Listing {
+    /// Moves the selection.
+    fn go(&mut self, to: Move, height: usize);
+    /// Orders by the next figure, or by the one before.
+    fn turn(&mut self, back: bool);
+    /// The other way round.
+    fn turn_round(&mut self);
+    /// What its rows contain.
+    fn filter(&mut self) -> &mut String;
+    /// Begins at the top, with nothing known.
+    fn restart(&mut self);
+}
+
+impl<O: Order, T> Listing for List<O, T> {
+    fn go(&mut self, to: Move, height: usize) {
+        List::go(self, to, height);
+    }
+    fn turn(&mut self, back: bool) {
+        self.order = self.order.turned(if back { O::ALL.len() - 1 } else { 1 });
+    }
+    fn turn_round(&mut self) {
+        self.reverse = !self.reverse;
+    }
+    fn filter(&mut self) -> &mut String {
+        &mut self.filter
+    }
+    fn restart(&mut self) {
+        self.reset();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -11,7 +11,7 @@ use ratatui::crossterm::event::KeyEvent;
 
 use super::{
     keys::{self, Action, Place},
-    list::{List, MAX_FILTER, Move, Order},
+    list::{List, Listing, MAX_FILTER, Move},
     view,
 };
 
@@ -444,33 +444,6 @@ impl Model {
             (_, Tab::Tenants) => &mut self.tenants,
             (_, Tab::Hosts) => &mut self.hosts,
         }
-    }
-}
-
-/// Whichever list is seen.
-trait Listing {
-    fn go(&mut self, to: Move, height: usize);
-    fn turn(&mut self, back: bool);
-    fn turn_round(&mut self);
-    fn filter(&mut self) -> &mut String;
-    fn restart(&mut self);
-}
-
-impl<O: Order, T> Listing for List<O, T> {
-    fn go(&mut self, to: Move, height: usize) {
-        List::go(self, to, height);
-    }
-    fn turn(&mut self, back: bool) {
-        self.order = self.order.turned(if back { O::ALL.len() - 1 } else { 1 });
-    }
-    fn turn_round(&mut self) {
-        self.reverse = !self.reverse;
-    }
-    fn filter(&mut self) -> &mut String {
-        &mut self.filter
-    }
-    fn restart(&mut self) {
-        self.reset();
     }
 }
 

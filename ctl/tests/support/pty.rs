@@ -60,15 +60,30 @@ impl Terminal {
 
     /// Waits until `text` was printed.
     pub(crate) fn expect(&mut self, text: &str) {
+        assert!(self.comes(text, PATIENCE), "no `{text}` in:\n{}", self.seen);
+    }
+
+    /// Types `keys` again and again until `text` was printed.
+    pub(crate) fn send_until(&mut self, keys: &str, text: &str) {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            self.send(keys);
+            if self.comes(text, Duration::from_millis(200)) {
+                return;
+            }
+        }
+        panic!("no `{text}` in:\n{}", self.seen);
+    }
+
+    fn comes(&mut self, text: &str, within: Duration) -> bool {
         let start = Instant::now();
         while !self.seen.contains(text) {
-            let left = PATIENCE
-                .checked_sub(start.elapsed())
-                .unwrap_or_else(|| panic!("no `{text}` in:\n{}", self.seen));
+            let Some(left) = within.checked_sub(start.elapsed()) else { return false };
             if let Ok(bytes) = self.output.recv_timeout(left) {
                 self.seen.push_str(&String::from_utf8_lossy(&bytes));
             }
         }
+        true
     }
 
     /// Looks only at what comes from now on.
