@@ -280,6 +280,18 @@ fn ctrl_c_and_signals_give_the_terminal_back() {
 }
 
 #[test]
+fn a_terminal_that_goes_away_without_a_signal_ends_it() {
+    let mut terminal = at_work();
+    terminal.go_away();
+    assert_eq!(terminal.wait(), 130);
+    // In the middle of a key the reader of keys waits for its rest, and hears of nothing.
+    let mut terminal = at_work();
+    terminal.send("\x1b[");
+    terminal.go_away();
+    assert_eq!(terminal.wait(), 130);
+}
+
+#[test]
 fn a_panic_gives_the_terminal_back() {
     if std::env::var_os(PANIC).is_some() {
         let screen = Screen::enter(false).unwrap_or_else(|e| panic!("{e}"));
