@@ -181,6 +181,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn text_cannot_turn_a_line_round() {
+        let all =
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        for turn in all.chars() {
+            assert_eq!(clean(&format!("a{turn}b")), format!("a{}b", turn.escape_unicode()));
+        }
+        // Words that are written from right to left by themselves are words.
+        assert_eq!(clean("a \u{5d0}\u{5d1} b"), "a \u{5d0}\u{5d1} b");
+    }
+
+    #[test]
     fn colours_do_not_move_columns_and_strange_text_stays_harmless() {
         let mut table = Table::new(["NAME", "PHASE", "HOST"]);
         table.row(["alfa".into(), Paint::word("running"), "h1".into()]);

@@ -208,6 +208,26 @@ fn only_what_fits_on_the_screen_is_asked_for() {
 }
 
 #[test]
+fn what_is_only_counted_costs_the_coordinator_no_order() {
+    let cheap = |watcher: &Watcher| {
+        let asked = watcher.model.query();
+        let orders = (asked.tenants.order(), asked.hosts.order());
+        assert_eq!(orders, (TenantOrder::Name, HostOrder::Name));
+        assert_eq!((asked.tenants.limit, asked.hosts.limit), (1, 1));
+    };
+    let mut watcher = Watcher::new(80, 24);
+    assert_eq!(watcher.model.query().tenants.order(), TenantOrder::State);
+    watcher.happens(key(KeyCode::Enter));
+    cheap(&watcher);
+    watcher.types("l");
+    cheap(&watcher);
+    // The order that was chosen is back with its list.
+    watcher.happens(key(KeyCode::Esc));
+    watcher.happens(key(KeyCode::Esc));
+    assert_eq!(watcher.model.query().tenants.order(), TenantOrder::State);
+}
+
+#[test]
 fn one_look() {
     golden(
         "top",
