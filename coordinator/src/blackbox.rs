@@ -1,10 +1,11 @@
 //! Looks at each tenant through its edge, as visitors do, and keeps what it found in memory. Off the writer's path: it reads
 //! snapshots, and hands in an event only when a judgement changes.
 //!
-//! Pure: `judge` (whose trouble it is), `rota` (whose turn it is), `page` (for Prometheus). Acting: `ask` (one probe), `board`
+//! Pure: `judge` (whose trouble it is), `answers` (who is behind wrong ones), `rota` (whose turn it is), `page` (for Prometheus). Acting: `ask` (one probe), `board`
 //! (what was found), `places` (how many at once), and this loop. Bounded: so many at once, for each edge too, so many a second, each in so much time and so many bytes read.
 //! Not here: what is told of a tenant's containers by its host (observed).
 
+pub mod answers;
 pub mod ask;
 pub mod board;
 pub mod judge;
@@ -23,7 +24,7 @@ use tokio::{
 
 use self::{
     ask::{AskError, Asker},
-    board::EdgeNews,
+    board::{EdgeNews, HostNews},
     judge::News,
     places::Places,
     rota::Rota,
@@ -179,8 +180,12 @@ async fn tell_all(context: &Context) {
             () = context.stop.cancelled() => return,
         }
         let state = context.handle.snapshot();
-        for news in context.blackbox.take_edge_news(clock::now_ms()) {
+        let (settings, now) = (context.handle.settings(), clock::now_ms());
+        for news in context.blackbox.take_edge_news(&state, settings, now) {
             tell(context, edge_event(&news)).await;
+        }
+        for news in context.blackbox.take_host_news(&state, settings, now) {
+            tell(context, host_event(&news)).await;
         }
         for news in context.blackbox.take_news() {
             if state.fleet.tenants.contains_key(&news.tenant) {
@@ -198,19 +203,38 @@ async fn tell(context: &Context, event: Command) {
 
 fn edge_event(news: &EdgeNews) -> Command {
     let (address, counts) = (news.edge.address, news.edge.counts);
-    match news.news {
-        News::Down => Command::Note {
-            kind: "edge.down",
-            message: format!(
-                "edge {address} took {} of {} connections",
-                counts.tried - counts.failed,
-                counts.tried
+    let (kind, message) = match (news.news, news.edge.wrong) {
+        (News::Down, Some(wrong)) if !counts.most_failed() => (
+            "edge.down",
+            format!(
+                "edge {address} answers 404, 502, 503, 504 or nothing for {} of {} tenants",
+                wrong.wrong, wrong.asked
             ),
-        },
-        News::Up => {
-            Command::Note { kind: "edge.up", message: format!("edge {address} takes connections again") }
-        }
-    }
+        ),
+        (News::Down, _) => (
+            "edge.down",
+            format!("edge {address} took {} of {} connections", counts.tried - counts.failed, counts.tried),
+        ),
+        (News::Up, _) => ("edge.up", format!("edge {address} works again")),
+    };
+    Command::Note { kind, message }
+}
+
+fn host_event(news: &HostNews) -> Command {
+    let (host, edge) = (&news.host, news.edge);
+    let (kind, message) = match news.news {
+        News::Down => (
+            "host.unreachable",
+            format!(
+                "host {host} reports, but its tenants do not answer through edge {edge}: look at the way from there to the host's ports"
+            ),
+        ),
+        News::Up => (
+            "host.reachable",
+            format!("host {host} is no longer the one whose tenants do not answer through edge {edge}"),
+        ),
+    };
+    Command::Note { kind, message }
 }
 
 fn tenant_event(news: board::TenantNews) -> Command {
@@ -231,7 +255,7 @@ pub fn page(context: &Context, state: &State, shard: Option<usize>) -> String {
         let seen = context.blackbox.seen(state, settings, tenant, now)?;
         Some(page::Row { tenant: tenant.name.as_str(), host: tenant.placement.host.as_str(), seen })
     });
-    page::render(rows.collect(), &context.blackbox.edges(now))
+    page::render(rows.collect(), &context.blackbox.edges(state, settings, now))
 }
 
 #[cfg(test)]

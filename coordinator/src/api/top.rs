@@ -82,15 +82,16 @@ impl Api {
         let picked = top::hosts(&state, settings, now, rows);
         let health = |edge: EdgeSeen| v1::EdgeHealth {
             address: edge.address.to_string(),
-            up: !edge.counts.most_failed(),
+            up: edge.is_up(),
             connections: edge.counts.tried,
             failed: edge.counts.failed,
         };
+        let edges = self.context.blackbox.edges(&state, settings, now);
         v1::TopHostsResponse {
             matching: count(picked.matching),
             total: count(picked.total),
             hosts: picked.rows.into_iter().map(|host| wire::host(&state, settings, host, now)).collect(),
-            edges: self.context.blackbox.edges(now).into_iter().map(health).collect(),
+            edges: edges.into_iter().map(health).collect(),
         }
     }
 

@@ -1,13 +1,14 @@
 //! Says whose trouble it is when a tenant cannot be reached through the edge: its own, its host's or the edge's. Pure.
 //!
 //! The edge comes first: when most connections to one edge address fail, nobody's tenant is to blame. Then the host: a
-//! silent one explains its tenants. What is left is the tenant's own trouble, its route and its certificate included.
-//! Not here: asking (ask), keeping the answers (board).
+//! silent one explains its tenants. Then whoever is behind wrong answers that many tenants get (answers). What is left is the
+//! tenant's own trouble, its route and its certificate included. Not here: asking (ask), keeping the answers (board).
 
 use std::{borrow::Cow, fmt, net::SocketAddr};
 
 use isyone_proto::plan::UnixMs;
 
+use super::answers;
 use crate::liveness::HostState;
 
 /// Why a visitor would not have got a page.
@@ -65,9 +66,9 @@ pub enum Judgement {
     Reachable,
     /// The tenant, its route or its certificate.
     TenantDown,
-    /// Its host is silent.
+    /// Its host is silent, or all its tenants get wrong answers.
     HostDown,
-    /// Its edge takes no connections.
+    /// Its edge takes no connections, or answers wrongly for most.
     EdgeDown,
 }
 
@@ -135,17 +136,36 @@ impl Window {
     }
 }
 
-/// See the module. `edge` is what is known of the edge that the probe went through.
-pub fn judge(probe: &Probe, edge: Counts, host: HostState) -> Judgement {
+/// Who is behind wrong answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Each tenant itself, as far as others tell.
+    Tenant,
+    /// The tenant's host.
+    Host,
+    /// The edge.
+    Edge,
+}
+
+/// See the module. `edge` is what is known of the edge that the probe went through; `behind` is asked only when the answer was a wrong
+/// one and nothing else explains it.
+pub fn judge(probe: &Probe, edge: Counts, host: HostState, behind: impl FnOnce() -> Behind) -> Judgement {
     if probe.failure.is_none() {
         return Judgement::Reachable;
     }
     if !probe.connected() && edge.most_failed() {
         return Judgement::EdgeDown;
     }
-    match host {
-        HostState::Suspect | HostState::Lost => Judgement::HostDown,
-        HostState::Unknown | HostState::Ready | HostState::Degraded => Judgement::TenantDown,
+    if matches!(host, HostState::Suspect | HostState::Lost) {
+        return Judgement::HostDown;
+    }
+    if answers::is_wrong(probe) != Some(true) {
+        return Judgement::TenantDown;
+    }
+    match behind() {
+        Behind::Tenant => Judgement::TenantDown,
+        Behind::Host => Judgement::HostDown,
+        Behind::Edge => Judgement::EdgeDown,
     }
 }
 
@@ -231,7 +251,23 @@ mod tests {
             (Some(Failure::Status(404)), counts(0, 10), Unknown, TenantDown),
             (Some(Failure::Certificate("expired".into())), counts(0, 10), Ready, TenantDown),
         ] {
-            assert_eq!(judge(&probe(failure.clone()), edge, host), expected, "{failure:?} {edge:?} {host:?}");
+            let judged = judge(&probe(failure.clone()), edge, host, || Behind::Tenant);
+            assert_eq!(judged, expected, "{failure:?} {edge:?} {host:?}");
+        }
+        // Wrong answers that others get, too.
+        for (failure, host, behind, expected) in [
+            (Failure::Status(404), Ready, Behind::Edge, EdgeDown),
+            (Failure::Status(502), Degraded, Behind::Edge, EdgeDown),
+            (Failure::NoAnswer("timeout".into()), Ready, Behind::Edge, EdgeDown),
+            (Failure::Status(504), Ready, Behind::Host, HostDown),
+            (Failure::Status(503), Lost, Behind::Edge, HostDown),
+            // Odoo's own error, and what a certificate is: no edge in trouble says so.
+            (Failure::Status(500), Ready, Behind::Edge, TenantDown),
+            (Failure::Certificate("expired".into()), Ready, Behind::Edge, TenantDown),
+            (Failure::NotConnected("refused".into()), Ready, Behind::Edge, TenantDown),
+        ] {
+            let judged = judge(&probe(Some(failure.clone())), counts(1, 10), host, || behind);
+            assert_eq!(judged, expected, "{failure:?} {host:?} {behind:?}");
         }
         assert!(!Counts::default().most_failed());
     }
@@ -302,7 +338,8 @@ mod tests {
             for step in steps {
                 now += step;
                 window.add(now, MINUTE, dead.connected());
-                prop_assert_eq!(judge(&dead, window.counts(now, MINUTE), HostState::Ready), Judgement::EdgeDown);
+                let judged = judge(&dead, window.counts(now, MINUTE), HostState::Ready, || Behind::Tenant);
+                prop_assert_eq!(judged, Judgement::EdgeDown);
             }
         }
 

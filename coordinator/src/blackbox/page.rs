@@ -72,9 +72,13 @@ pub fn render(mut rows: Vec<Row<'_>>, edges: &[EdgeSeen]) -> String {
         let (tenant, host, blame) = (row.tenant, row.host, row.seen.judgement.word());
         let _ = writeln!(text, "{name}{{tenant=\"{tenant}\",host=\"{host}\",blame=\"{blame}\"}} 1");
     }
-    head(&mut text, "isyone_edge_up", "Whether the edge took most of the last round's connections");
+    head(
+        &mut text,
+        "isyone_edge_up",
+        "Whether the edge took most of the last round's connections and answered as it should",
+    );
     for edge in edges {
-        let up = u8::from(!edge.counts.most_failed());
+        let up = u8::from(edge.is_up());
         let _ = writeln!(text, "isyone_edge_up{{edge=\"{}\"}} {up}", edge.address);
     }
     head(&mut text, "isyone_probes_left_out", "Tenants that this page has no room for");
@@ -109,7 +113,7 @@ mod tests {
     #[test]
     fn the_page() {
         let counts = Counts { tried: 3, failed: 2 };
-        let edges = [EdgeSeen { address: ([192, 0, 2, 1], 443).into(), counts }];
+        let edges = [EdgeSeen { address: ([192, 0, 2, 1], 443).into(), counts, wrong: None }];
         let text = render(vec![row("alfa", Judgement::Reachable), row("beta", Judgement::EdgeDown)], &edges);
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let expected = [
