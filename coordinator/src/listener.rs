@@ -46,9 +46,6 @@ use lobby::{Lobby, Place};
 /// From being accepted to the end of the handshake, waiting included: clients give up after that time, so nothing is done for
 /// one that is gone.
 const HANDSHAKE_TIMEOUT: Duration = isyone_proto::tls::CONNECT_TIMEOUT;
-/// From the ClientHello's turn to the end: our work and one way there and back. A lost packet is repeated within a second; who
-/// takes longer holds up others.
-const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// After `accept` failed (out of file descriptors): trying again at once would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Finished handshakes that wait for the server to take them.
@@ -284,7 +281,9 @@ where
     let late = Instant::now() + HANDSHAKE_TIMEOUT;
     let hello = timeout_at(late, place.listen(hello::read(tcp))).await;
     let hello = hello.map_err(|_| Refused::Silent)???;
-    timeout_at(late, place.turn()).await.map_err(|_| Refused::Queue)??;
-    let late = late.min(Instant::now() + TURN_TIMEOUT);
-    Ok(timeout_at(late, shake(hello)).await.map_err(|_| Refused::Slow)??)
+    let turn = timeout_at(late, place.turn()).await.map_err(|_| Refused::Queue)??;
+    tokio::select! {
+        _ = turn => Err(Refused::Displaced.into()),
+        shaken = timeout_at(late, shake(hello)) => Ok(shaken.map_err(|_| Refused::Slow)??),
+    }
 }

@@ -45,8 +45,10 @@ pub enum Refused {
     /// No place left.
     #[error("too many connections wait for their handshake")]
     Full,
-    /// Its place went to another.
-    #[error("the place was given up for another network, or this one was silent for longest")]
+    /// Its place or its turn went to another.
+    #[error(
+        "this network has more connections before the end of their handshake than others, which came too"
+    )]
     Displaced,
     /// No ClientHello.
     #[error("it said nothing in time")]

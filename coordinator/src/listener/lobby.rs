@@ -1,15 +1,17 @@
 //! Where connections are until their handshake is done: how many may be, in all and from one network, who comes next, and who
 //! goes when there is no place left.
 //!
-//! A connection is silent first (its ClientHello is not here), then waits for a turn, then has one, for a short time. Turns
-//! go to the network that has the fewest, and there to the origin that does; when all places are taken, one of the network with
-//! the most is given up. So a flood from a few networks holds up those networks, while thousands of agents behind one address
-//! (NAT) get in as fast as our CPU can.
+//! A connection is silent first (its ClientHello is not here), then waits for a turn, then has one. The next turn goes to the
+//! network that has the fewest, and there to the origin that does; when all are taken, the network that has the most loses its
+//! oldest. Places are taken away likewise. So a flood from a few networks holds up those networks, while thousands of agents
+//! behind one address (NAT) get in as fast as our CPU can.
 //!
 //! Not here: sockets and time (listener).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -57,11 +59,14 @@ struct Network {
 struct Origin {
     silent: BTreeMap<u64, Wake>,
     waiting: BTreeMap<u64, Wake>,
-    turns: BTreeSet<u64>,
+    turns: BTreeMap<u64, oneshot::Sender<Infallible>>,
 }
 
 /// Sent: it is your turn. Dropped: your place is given up.
-type Wake = oneshot::Sender<()>;
+type Wake = oneshot::Sender<Turn>;
+
+/// Comes to an end when the turn is taken away.
+type Turn = oneshot::Receiver<Infallible>;
 
 /// A connection's place, and its turn when it has one; given back when dropped.
 #[derive(Debug)]
@@ -69,7 +74,7 @@ pub(super) struct Place {
     of: Arc<Lobby>,
     address: IpAddr,
     ticket: u64,
-    woken: oneshot::Receiver<()>,
+    woken: oneshot::Receiver<Turn>,
 }
 
 fn prefix(address: IpAddr, bits: u32) -> IpAddr {
@@ -117,7 +122,7 @@ impl State {
     }
 
     /// Gives one place up for a connection from `address`, where it has fewer than others: the longest silence, otherwise
-    /// whoever came last. Its own origin gives up silence only.
+    /// whoever came last. Within an origin those who came first keep theirs.
     fn make_room(&mut self, address: IpAddr) -> Result<(), Refused> {
         let own = network(address);
         let places = self.networks.get(&own).map_or(0, |network| network.places);
@@ -132,18 +137,16 @@ impl State {
             .filter(|(key, network)| if crowded { **key == own } else { network.places > places + 1 });
         let fullest = fullest.max_by_key(|(_, network)| network.places);
         let origins = fullest.into_iter().flat_map(|(_, network)| &network.origins);
-        let Some((&from, _)) = origins.max_by_key(|(_, origin)| origin.places()) else { return Err(refused) };
-        let ours = from == origin(address);
-        let given_up = self.edit(from, |origin| {
-            let silent = origin.silent.pop_first();
-            silent.or_else(|| if ours { None } else { origin.waiting.pop_last() })
-        });
+        let origin_of_most = origins.max_by_key(|(_, origin)| origin.places()).map(|(address, _)| *address);
+        let from = origin_of_most.filter(|from| *from != origin(address)).ok_or(refused)?;
+        let given_up =
+            self.edit(from, |origin| origin.silent.pop_first().or_else(|| origin.waiting.pop_last()));
         given_up.map(drop).ok_or(refused)
     }
 
-    /// Turns that are free, for those that wait.
+    /// Turns for those that wait: free ones, and those of networks that have more.
     fn give_turns(&mut self) {
-        while self.turns < MAX_TURNS {
+        loop {
             let networks = self.networks.values().filter(|network| network.turns < MAX_TURNS_OF_ONE);
             let waiting = networks.flat_map(|network| {
                 network.origins.iter().filter_map(|(address, origin)| {
@@ -151,15 +154,32 @@ impl State {
                     Some((network.turns, origin.turns.len(), *ticket, *address))
                 })
             });
-            let Some((_, _, _, next)) = waiting.min() else { return };
+            let Some((has, _, _, next)) = waiting.min() else { return };
+            if self.turns >= MAX_TURNS && !self.take_turn(has) {
+                return;
+            }
             self.edit(next, |origin| {
                 if let Some((ticket, wake)) = origin.waiting.pop_first() {
-                    origin.turns.insert(ticket);
+                    let (held, turn) = oneshot::channel();
+                    origin.turns.insert(ticket, held);
                     // Nobody listens: it is about to give its place back.
-                    let _ = wake.send(());
+                    let _ = wake.send(turn);
                 }
             });
         }
+    }
+
+    /// Takes the oldest turn of the network with the most away, for one that `has` so many and will not have more than it.
+    fn take_turn(&mut self, has: usize) -> bool {
+        let networks = self.networks.values().filter(|network| network.turns > has + 1);
+        let held = networks.flat_map(|network| {
+            network.origins.iter().filter_map(|(address, origin)| {
+                let (ticket, _) = origin.turns.first_key_value()?;
+                Some((network.turns, origin.turns.len(), Reverse(*ticket), *address))
+            })
+        });
+        let Some((_, _, _, from)) = held.max() else { return false };
+        self.edit(from, |origin| origin.turns.pop_first()).is_some()
     }
 }
 
@@ -191,8 +211,8 @@ impl Place {
         }
     }
 
-    /// Waits for a turn, which lasts until the place is dropped.
-    pub(super) async fn turn(&mut self) -> Result<(), Refused> {
+    /// Waits for a turn, which lasts until the place is dropped or the turn is taken away.
+    pub(super) async fn turn(&mut self) -> Result<Turn, Refused> {
         {
             let mut state = self.of.lock();
             state.edit(self.address, |origin| {
@@ -238,6 +258,10 @@ mod tests {
         timeout(Duration::from_millis(1), place.turn()).await.is_ok_and(|turn| turn.is_ok())
     }
 
+    async fn woken(place: &mut Place) {
+        timeout(Duration::from_millis(1), &mut place.woken).await.unwrap().unwrap();
+    }
+
     async fn given_up(place: &mut Place) -> bool {
         timeout(Duration::from_millis(1), place.listen(std::future::pending::<()>())).await.is_ok()
     }
@@ -251,11 +275,11 @@ mod tests {
         }
         assert!(has_turn(&mut lobby.enter(ip("192.0.2.2")).unwrap()).await);
         crowd.remove(0);
-        timeout(Duration::from_millis(1), &mut crowd[MAX_TURNS_OF_ONE - 1].woken).await.unwrap().unwrap();
+        woken(&mut crowd[MAX_TURNS_OF_ONE - 1]).await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_free_turn_goes_to_the_network_and_there_to_the_origin_with_the_fewest() {
+    async fn turns_go_to_the_network_and_there_to_the_origin_with_the_fewest() {
         let lobby = Arc::new(Lobby::default());
         let mut crowd = Vec::new();
         for n in 0..4 {
@@ -264,18 +288,19 @@ mod tests {
                 crowd.extend(fill(&lobby, &format!("2001:db8:{n}:{part}::1"), 100));
             }
         }
-        for place in &mut crowd {
+        let oldest = crowd[0].turn().await.unwrap();
+        for place in &mut crowd[1..] {
             has_turn(place).await;
         }
         assert_eq!(lobby.lock().turns, MAX_TURNS);
-        let (mut neighbour, mut other) =
-            (lobby.enter(ip("2001:db8:0:3::1")).unwrap(), lobby.enter(ip("192.0.2.1")).unwrap());
-        assert!(!has_turn(&mut neighbour).await && !has_turn(&mut other).await);
-        crowd.remove(0);
-        timeout(Duration::from_millis(1), &mut other.woken).await.unwrap().unwrap();
-        // The next goes to the second /64, which came earlier, and then it has more than the neighbour.
-        crowd.drain(..2);
-        timeout(Duration::from_millis(1), &mut neighbour.woken).await.unwrap().unwrap();
+        let mut neighbour = lobby.enter(ip("2001:db8:0:3::1")).unwrap();
+        assert!(!has_turn(&mut neighbour).await);
+        // One that has none takes the oldest of those that have too many.
+        assert!(has_turn(&mut lobby.enter(ip("192.0.2.1")).unwrap()).await);
+        oldest.await.unwrap_err();
+        // The next ones go to the second /64, which came earlier; then it has more than the neighbour.
+        crowd.drain(..4);
+        woken(&mut neighbour).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,19 +317,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_said_hello_keeps_the_place_against_silence_of_the_own_origin_only() {
+    async fn a_full_network_refuses_unless_a_neighbour_has_more_and_among_equals_nobody_goes() {
         let lobby = Arc::new(Lobby::default());
-        let mut first = fill(&lobby, "192.0.2.1", MAX_PLACES_OF_ONE);
-        for place in &mut first {
-            has_turn(place).await;
-        }
-        assert_eq!(lobby.enter(ip("192.0.2.1")).unwrap_err(), Refused::Network);
-        let mut second = fill(&lobby, "192.0.2.2", MAX_PLACES_OF_ONE);
-        has_turn(&mut second[0]).await;
-        let more = lobby.enter(ip("192.0.2.2")).unwrap();
-        assert!(given_up(&mut second[1]).await);
-        // Among equals nobody goes for anybody.
-        drop((first, second, more));
+        let mut crowd = fill(&lobby, "2001:db8::1", MAX_PLACES_OF_ONE);
+        assert_eq!(lobby.enter(ip("2001:db8::2")).unwrap_err(), Refused::Network);
+        let neighbour = lobby.enter(ip("2001:db8:0:1::1")).unwrap();
+        assert!(given_up(&mut crowd[0]).await && !given_up(&mut crowd[1]).await);
+        drop((crowd, neighbour));
         let _all: Vec<_> =
             (0..4_096_u32).map(|n| lobby.enter(std::net::Ipv4Addr::from_bits(n).into()).unwrap()).collect();
         assert_eq!(lobby.enter(ip("192.0.2.1")).unwrap_err(), Refused::Full);

@@ -171,7 +171,7 @@ async fn addresses_that_begin_to_say_hello_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn addresses_that_say_hello_and_go_silent_hold_up_others_for_a_moment_only() {
+async fn addresses_that_say_hello_and_go_silent_hold_up_nobody() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let config = operator(&fixture.pki, &fixture.pki, 3600);
@@ -183,7 +183,7 @@ async fn addresses_that_say_hello_and_go_silent_hold_up_others_for_a_moment_only
     for from in FOUR {
         slow.push(crowd(address, from, 100, &hello).await);
     }
-    tokio::time::timeout(Duration::from_secs(4), ask(address, config)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(2), ask(address, config)).await.unwrap().unwrap();
 }
 
 /// The enrolment port, behind which nothing is ever answered.
