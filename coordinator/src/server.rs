@@ -14,6 +14,7 @@ use isyone_proto::{
             event_service_server::EventServiceServer, host_service_server::HostServiceServer,
             operation_service_server::OperationServiceServer, operator_service_server::OperatorServiceServer,
             system_service_server::SystemServiceServer, tenant_service_server::TenantServiceServer,
+            top_service_server::TopServiceServer,
         },
     },
     tls::{CertificateInfo, MAX_MESSAGE_BYTES},
@@ -28,6 +29,11 @@ use tonic::transport::Server;
 
 use crate::{
     api::{Api, access::AccessLayer},
+    blackbox::{
+        self,
+        ask::{AskError, Asker},
+        board::Board,
+    },
     clock,
     config::{Config, ConfigError},
     context::Context,
@@ -83,6 +89,9 @@ pub enum StartError {
     /// Sealing key.
     #[error("the sealing key cannot be opened")]
     Seal(#[from] SealError),
+    /// Probes through the edges.
+    #[error("tenants cannot be probed through the edges")]
+    Probes(#[from] AskError),
     /// A port.
     #[error("cannot listen on {address} (listen.{key})")]
     Listen {
@@ -161,6 +170,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let settings = Arc::new(config.settings());
     let (handle, writer) = writer::start(parts.store, settings, source, stop_writer.clone()).await?;
     let pki = Arc::new(authority(&config, &handle)?);
+    let asker = blackbox::asker(&config)?;
     let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
     let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
     let (http_listener, http) = bind("http", config.listen.http).await?;
@@ -172,6 +182,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         sealer: parts.sealer,
         streams: Arc::new(Streams::default()),
         edges: Edges::on(config.edge.ports.first().copied().unwrap_or(EDGE_PORT)),
+        blackbox: Board::new(config.probes.interval.millis()),
         metrics,
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
@@ -181,7 +192,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     });
     let refresh = Arc::new(Notify::new());
     let listeners = Listeners { grpc: grpc_listener, enroll: enroll_listener, http: http_listener };
-    let tasks = spawn(&context, listeners, refresh.clone()).await?;
+    let tasks = spawn(&context, listeners, refresh.clone(), asker).await?;
     Ok(Running { context, grpc, enroll, http, refresh, tasks, writer, stop_writer })
 }
 
@@ -206,6 +217,7 @@ async fn spawn(
     context: &Arc<Context>,
     listeners: Listeners,
     refresh: Arc<Notify>,
+    asker: Option<Asker>,
 ) -> Result<JoinSet<()>, StartError> {
     let connections = Arc::new(Connections::default());
     let mut tasks = JoinSet::new();
@@ -225,6 +237,9 @@ async fn spawn(
     // A part that ends is a failure; without a directory there is nothing to do.
     if context.config.monitoring.certificate_dir.is_some() {
         tasks.spawn(scraper::run(context.clone()));
+    }
+    if let Some(asker) = asker {
+        tasks.spawn(blackbox::run(context.clone(), asker));
     }
     tasks.spawn(keep_certificates_fresh(context.clone(), refresh));
     Ok(tasks)
@@ -259,6 +274,7 @@ async fn serve_grpc(
     health.set_serving::<EventServiceServer<Api>>().await;
     health.set_serving::<SystemServiceServer<Api>>().await;
     health.set_serving::<OperatorServiceServer<Api>>().await;
+    health.set_serving::<TopServiceServer<Api>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
@@ -276,7 +292,8 @@ async fn serve_grpc(
         .add_service(limited!(most, OperationServiceServer::new(api.clone())))
         .add_service(limited!(most, EventServiceServer::new(api.clone())))
         .add_service(limited!(most, SystemServiceServer::new(api.clone())))
-        .add_service(limited!(most, OperatorServiceServer::new(api)))
+        .add_service(limited!(most, OperatorServiceServer::new(api.clone())))
+        .add_service(limited!(most, TopServiceServer::new(api)))
         // A host's report may be long.
         .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(Agents::new(context.clone()))));
     Ok(async move {
