@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod sample;
+mod tls;
 mod units;
 
 pub use sample::sample;
+pub use tls::{Acme, Tls, TlsMode};
 pub use units::{Bytes, Cpus, Span};
 
 use crate::{
@@ -85,6 +87,8 @@ pub struct Config {
     pub network: Network,
     /// Traefik.
     pub edge: Edge,
+    /// HTTPS for tenants.
+    pub tls: Tls,
     /// Prometheus.
     pub monitoring: Monitoring,
     /// How hosts are chosen.

@@ -16,7 +16,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::{
     change::Command,
-    config::{Config, UrlScheme},
+    config::{Config, TlsMode, UrlScheme},
     context::Context,
     edges::Progress,
     state::State,
@@ -258,5 +258,22 @@ fn options(config: &Config) -> traefik::Options {
         pages_url: config.pages_url(),
         rate_average: config.edge.rate_average,
         rate_burst: config.edge.rate_burst,
+        tls: tls(config),
     }
+}
+
+fn tls(config: &Config) -> Option<traefik::Tls> {
+    let tls = &config.tls;
+    let resolver = || Some(traefik::Resolver { name: tls.resolver.clone(), wildcard: config.wildcard() });
+    Some(traefik::Tls {
+        entry_point: tls.entry_point.clone(),
+        hsts_seconds: tls.hsts.get().as_secs(),
+        port: config.url_port,
+        resolver: match tls.mode {
+            TlsMode::Off => return None,
+            TlsMode::Traefik => resolver(),
+            TlsMode::Coordinator => None,
+        },
+        challenges: config.orders_certificates(),
+    })
 }

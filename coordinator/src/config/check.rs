@@ -9,7 +9,7 @@ use isyone_proto::{ids::ShortName, spec};
 
 use super::{
     Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, Lifecycle, Listen, Liveness,
-    Log, LogFormat, Monitoring, Network, Placement, Plan, Span, UrlScheme,
+    Log, LogFormat, Monitoring, Network, Placement, Plan, Span, Tls, UrlScheme, tls,
 };
 use crate::{settings::Edition, shards};
 
@@ -22,7 +22,11 @@ const MAX_CERTIFICATE_TTL: Span = Span::days(5 * 366);
 /// Odoo and PostgreSQL do not start in less.
 const MIN_PLAN_MEMORY: Bytes = Bytes::new(64 << 20);
 
-fn ensure(condition: bool, key: &str, problem: impl FnOnce() -> String) -> Result<(), ConfigError> {
+pub(super) fn ensure(
+    condition: bool,
+    key: &str,
+    problem: impl FnOnce() -> String,
+) -> Result<(), ConfigError> {
     if condition { Ok(()) } else { Err(ConfigError::at(key, problem())) }
 }
 
@@ -32,6 +36,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     addresses(config)?;
     times(config)?;
     shards(&config.edge)?;
+    tls::check(config)?;
     for (name, plan) in &config.plans {
         let key = format!("plans.{name}.memory");
         ensure(plan.memory >= MIN_PLAN_MEMORY, &key, || "is too small: at least \"64MiB\"".to_owned())?;
@@ -183,6 +188,7 @@ impl Default for Config {
             advertise: Advertise::default(),
             network: Network::default(),
             edge: Edge::default(),
+            tls: Tls::default(),
             monitoring: Monitoring::default(),
             placement: Placement::default(),
             defaults: Defaults::default(),
@@ -364,6 +370,9 @@ mod tests {
             ("[edge]\ntraefik_dir = \"x\"", "edge.traefik_dir"),
             ("[placement]\ncpu_overcommit = 0.5", "placement.cpu_overcommit"),
             ("[log]\nfilter = \"a=b=c\"", "log.filter"),
+            ("[tls]\nmode = \"traefik\"", "url_scheme"),
+            ("[tls]\nentry_point = \"a b\"", "tls.entry_point"),
+            ("url_scheme = \"https\"\n[tls]\nmode = \"traefik\"\nentry_point = \"web\"", "edge.entry_points"),
         ] {
             let error = Config::parse("f", text).unwrap().check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{text}: {error}");

@@ -65,6 +65,30 @@ hosts = [@HOSTS@]
 #= rate_average = 100
 #= rate_burst = 300
 
+# HTTPS for tenants (docs/operations.md#https). mode: "off" (plain, or TLS ends before Traefik), "traefik" (Traefik gets
+# certificates by its resolver: one edge), "coordinator" (the coordinator gets them and gives them to every edge). Both want
+# url_scheme = "https". entry_point: Traefik's with TLS; [edge] entry_points then only redirect. hsts: how long browsers
+# remember that there is only HTTPS ("0s": they are not told). wildcard: one certificate for *.<base_domain>.
+[tls]
+#= mode = "off"
+#= entry_point = "websecure"
+#= hsts = "180d"
+#= resolver = "isyone"
+#= wildcard = false
+
+# The certificate authority, in the mode "coordinator"; you accept its terms. Optional: email, eab_key_id and eab_hmac_file (external
+# account binding), ca_file (a CA to trust for the directory, PEM), dns_hook (a program, called with present|cleanup, the
+# record's name and its value: needed for a wildcard). The limits are Let's Encrypt's. enabled = false: uploaded ones only.
+[tls.acme]
+#= enabled = true
+#= directory = "https://acme-v02.api.letsencrypt.org/directory"
+#= dns_wait = "30s"
+#= orders_at_once = 4
+#= weekly_per_domain = 50
+#= weekly_same = 5
+#= retry_first = "5m"
+#= retry_most = "6h"
+
 # Prometheus. Optional: prometheus_url (for `isyctl tenant verify`), metrics_address (host:port at which Prometheus
 # reaches this machine's HTTP port), file_sd_dir (the file form of the targets), certificate_dir (there the coordinator puts
 # ca.pem, prometheus.pem and prometheus.key, with which Prometheus may scrape the hosts, and renews them; they are readable by

@@ -8,19 +8,26 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::pages::{PARTS, Pages};
+use super::pages::Pages;
 
 /// A place where fragments stand.
 #[derive(Debug, Clone)]
 struct Section {
     before: Bytes,
-    /// Which part of each fragment.
-    part: usize,
+    /// Whose fragments; none: a section of the frame alone.
+    of: Option<(Source, usize)>,
     after: Bytes,
     /// Nothing is before the first fragment: its comma goes.
     first: bool,
     /// Left out as a whole when there is no fragment.
     optional: bool,
+}
+
+/// Where a section's fragments come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Shares,
+    Certificates,
 }
 
 /// What is around fragments: the same for all documents of a kind.
@@ -42,36 +49,42 @@ impl Frame {
 
     /// Traefik's dynamic configuration.
     pub(crate) fn traefik(frame: isyone_traefik::Frame) -> Self {
-        let section = |[before, after]: [Bytes; 2], part, first| Section {
-            before,
-            part,
-            after,
-            first,
-            optional: first,
+        let alone = |text: Bytes| Section {
+            before: text,
+            of: None,
+            after: Bytes::new(),
+            first: false,
+            optional: false,
         };
-        let head = [frame.head.into(), Bytes::new()];
-        let nothing = Section { optional: false, ..section(head, NO_PART, false) };
+        let section = |place: isyone_traefik::Place, source, part| Section {
+            before: place.before.into(),
+            of: Some((source, part)),
+            after: place.after.into(),
+            first: place.bare,
+            optional: place.bare,
+        };
         Self::new(vec![
-            nothing,
-            section(frame.routers.map(Bytes::from), 0, true),
-            section(frame.services.map(Bytes::from), 1, false),
+            alone(frame.head.into()),
+            section(frame.routers, Source::Shares, 0),
+            section(frame.services, Source::Shares, 1),
+            section(frame.certificates, Source::Certificates, 0),
+            alone(frame.tail.into()),
         ])
     }
 
     /// A list or a map of the fragments' first parts.
     pub(crate) fn list([before, after]: [Bytes; 2]) -> Self {
-        Self::new(vec![Section { before, part: 0, after, first: true, optional: false }])
+        let of = Some((Source::Shares, 0));
+        Self::new(vec![Section { before, of, after, first: true, optional: false }])
     }
 }
-
-/// A section of the frame alone.
-const NO_PART: usize = usize::MAX;
 
 /// A document as HTTP serves it and files keep it.
 #[derive(Debug)]
 pub struct Document {
     frame: Arc<Frame>,
     shares: Vec<Pages>,
+    certificates: Vec<Pages>,
     etag: String,
     pieces: OnceLock<Vec<Bytes>>,
 }
@@ -79,10 +92,15 @@ pub struct Document {
 impl Document {
     /// The shares' fragments, share after share.
     pub(crate) fn new(frame: Arc<Frame>, shares: Vec<Pages>) -> Self {
+        Self::with_certificates(frame, shares, Vec::new())
+    }
+
+    /// And certificates, likewise.
+    pub(crate) fn with_certificates(frame: Arc<Frame>, shares: Vec<Pages>, certificates: Vec<Pages>) -> Self {
         let mut hasher = Sha256::new_with_prefix(frame.digest);
-        shares.iter().for_each(|share| hasher.update(share.digest().bytes()));
+        shares.iter().chain(&certificates).for_each(|share| hasher.update(share.digest().bytes()));
         let etag = format!("\"{}\"", hex::encode(&hasher.finalize()[..16]));
-        Self { frame, shares, etag, pieces: OnceLock::new() }
+        Self { frame, shares, certificates, etag, pieces: OnceLock::new() }
     }
 
     /// Strong entity tag, quoted: the same content has the same one, also after a restart.
@@ -90,22 +108,23 @@ impl Document {
         &self.etag
     }
 
-    /// Number of fragments.
+    /// Number of fragments: tenants, where it is about them.
     pub fn fragments(&self) -> u64 {
         self.shares.iter().map(Pages::len).sum()
     }
 
     /// Bytes altogether.
     pub fn length(&self) -> u64 {
-        let parts = self.shares.iter().flat_map(|share| (0..PARTS).map(|part| share.length(part)));
-        let fragments: usize = parts.sum();
-        let frame = |section: &Section| match self.is_empty(section) {
-            true if section.optional => 0,
-            true => section.before.len() + section.after.len(),
-            // Without the first comma.
-            false => section.before.len() + section.after.len() - usize::from(section.first),
+        let section = |section: &Section| {
+            let frame = section.before.len() + section.after.len();
+            match self.fragments_length(section) {
+                0 if section.optional => 0,
+                0 => frame,
+                // Without the first comma.
+                fragments => frame + fragments - usize::from(section.first),
+            }
         };
-        (fragments + self.frame.sections.iter().map(frame).sum::<usize>()) as u64
+        self.frame.sections.iter().map(section).sum::<usize>() as u64
     }
 
     /// The content, piece by piece.
@@ -118,13 +137,24 @@ impl Document {
         self.pieces().iter().map(|piece| String::from_utf8_lossy(piece)).collect()
     }
 
-    fn is_empty(&self, section: &Section) -> bool {
-        section.part == NO_PART || self.shares.iter().all(|share| share.length(section.part) == 0)
+    fn source(&self, source: Source) -> &[Pages] {
+        match source {
+            Source::Shares => &self.shares,
+            Source::Certificates => &self.certificates,
+        }
+    }
+
+    fn fragments_length(&self, section: &Section) -> usize {
+        let Some((source, part)) = section.of else { return 0 };
+        self.source(source).iter().map(|share| share.length(part)).sum()
     }
 
     fn section(&self, section: &Section) -> Vec<Bytes> {
-        let fragments = self.shares.iter().filter(|_| section.part != NO_PART);
-        let mut pieces: Vec<Bytes> = fragments.flat_map(|share| share.part(section.part)).cloned().collect();
+        let fragments = section
+            .of
+            .iter()
+            .flat_map(|(source, part)| self.source(*source).iter().flat_map(|share| share.part(*part)));
+        let mut pieces: Vec<Bytes> = fragments.cloned().collect();
         if pieces.is_empty() && section.optional {
             return pieces;
         }

@@ -112,6 +112,7 @@ impl World {
             pages_url: "http://127.0.0.1:7480".to_owned(),
             rate_average: 100,
             rate_burst: 300,
+            tls: None,
         };
         Content::new(options, "127.0.0.1:7480".to_owned(), self.bench.settings.shards.clone())
     }
@@ -175,6 +176,7 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
         pages_url: "http://127.0.0.1:7480".to_owned(),
         rate_average: 100,
         rate_burst: 300,
+        tls: None,
     })));
     let mut tags = Vec::new();
     for (tenant, desired, active) in [(0, 3, false), (1, 0, true), (2, 2, true)] {
