@@ -6,9 +6,10 @@ use isyone_proto::plan::{TenantSecrets, UnixMs};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acme::Challenges,
     config::Config,
     edges::Edges,
-    fleet::{Sealed, Tenant},
+    fleet::{Sealed, Tenant, certificates::EdgeCertificate},
     metrics::Metrics,
     pki::Pki,
     secrets::{self, SealError, Sealer},
@@ -39,6 +40,8 @@ pub struct Context {
     pub monitors: MonitorList,
     /// Who asks for routes.
     pub edges: Edges,
+    /// What certificate authorities ask.
+    pub challenges: Arc<Challenges>,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops: ends every stream.
@@ -68,6 +71,13 @@ impl Context {
         // Plain data: serialising it cannot fail.
         let json = zeroize::Zeroizing::new(serde_json::to_vec(&fresh).unwrap_or_default());
         self.sealer.seal(&record(name.as_str(), uid), &json)
+    }
+
+    /// The private key of a certificate for tenants' host names, PEM.
+    pub fn open_key(&self, certificate: &EdgeCertificate) -> Result<zeroize::Zeroizing<String>, SealError> {
+        let key = self.sealer.open(&EdgeCertificate::sealed_for(&certificate.name), &certificate.key)?;
+        let key = std::str::from_utf8(&key).map_err(|_| SealError::DoesNotOpen)?;
+        Ok(zeroize::Zeroizing::new(key.to_owned()))
     }
 
     /// A tenant's passwords.

@@ -1,5 +1,6 @@
 //! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets and probes, the page of a
-//! suspended tenant. Read only, no secrets; on loopback unless configured otherwise.
+//! suspended tenant, certificate authorities' challenges. Read only; on loopback unless configured otherwise. Without secrets, but for the
+//! private keys in Traefik's configuration when the coordinator gets certificates: then on loopback in any case (config).
 //!
 //! Not here: what the documents say (publish, probes) and gRPC (server).
 
@@ -59,6 +60,7 @@ pub fn router(web: Web) -> Router {
         .route("/sd/{job}", get(targets))
         .route("/probe/{kind}/{name}", get(probe))
         .route("/pages/suspended", get(suspended))
+        .route("/.well-known/acme-challenge/{token}", get(challenge))
         .with_state(web)
 }
 
@@ -224,6 +226,14 @@ async fn probe(Shared(web): Shared<Web>, Path((kind, name)): Path<(String, Strin
         Err(probes::Down::Because(why)) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
         }
+    }
+}
+
+/// A certificate authority's question, by way of any edge.
+async fn challenge(Shared(web): Shared<Web>, Path(token): Path<String>) -> Response {
+    match web.context.challenges.answer(&token) {
+        Some(answer) => ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response(),
+        None => not_found("no such challenge"),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     config::{Config, TlsMode, UrlScheme},
     context::Context,
     edges::Progress,
+    fleet::certificates::EdgeCertificate,
     state::State,
 };
 
@@ -157,7 +158,18 @@ impl Publisher {
 
     /// Publishes a state, as far as the pace allows; answers what is newly left out.
     fn pass(&mut self, state: &State, now: Instant) -> Vec<traefik::Rejected> {
-        let update = self.content.update(state, self.context.handle.settings());
+        let settings = self.context.handle.settings();
+        let mut update = self.content.update(state, settings);
+        if self.context.config.publishes_keys() {
+            let key = |certificate: &EdgeCertificate| match self.context.open_key(certificate) {
+                Ok(key) => Some(key),
+                Err(error) => {
+                    tracing::error!(certificate = certificate.name, %error, "certificate left out");
+                    None
+                }
+            };
+            update.changed |= self.content.update_certificates(state, settings, key);
+        }
         let waiting = self.pace.iter().any(|pace| pace.due().is_some());
         let mut progress = vec![Progress::default(); self.pace.len()];
         let current = self.current.load_full();
@@ -191,7 +203,9 @@ impl Publisher {
             renew(current.hostnames(), new)
         });
         let traefik = progress.iter_mut().zip(&mut self.pace).enumerate().map(|(scope, (progress, pace))| {
-            let new = document(&frames.traefik, content.shares(Kind::Traefik, scope));
+            let shares = content.shares(Kind::Traefik, scope);
+            let new =
+                Document::with_certificates(frames.traefik.clone(), shares, content.certificates(scope));
             progress.tenants = new.fragments();
             let old = current.traefik(scope).filter(|old| {
                 let changed = old.etag() != new.etag();

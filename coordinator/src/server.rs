@@ -11,9 +11,10 @@ use isyone_proto::{
             agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
         },
         v1::{
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            operation_service_server::OperationServiceServer, operator_service_server::OperatorServiceServer,
-            system_service_server::SystemServiceServer, tenant_service_server::TenantServiceServer,
+            certificate_service_server::CertificateServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, operation_service_server::OperationServiceServer,
+            operator_service_server::OperatorServiceServer, system_service_server::SystemServiceServer,
+            tenant_service_server::TenantServiceServer,
         },
     },
     tls::{CertificateInfo, MAX_MESSAGE_BYTES},
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
+    acme,
     api::{Api, access::AccessLayer},
     clock,
     config::{Config, ConfigError},
@@ -163,6 +165,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         sealer: parts.sealer,
         streams: Arc::new(Streams::default()),
         edges: Edges::default(),
+        challenges: Arc::default(),
         metrics,
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
@@ -216,6 +219,9 @@ async fn spawn(
     if context.config.monitoring.certificate_dir.is_some() {
         tasks.spawn(scraper::run(context.clone()));
     }
+    if context.config.orders_certificates() {
+        tasks.spawn(acme::run(context.clone()));
+    }
     tasks.spawn(keep_certificates_fresh(context.clone(), refresh));
     Ok(tasks)
 }
@@ -249,6 +255,7 @@ async fn serve_grpc(
     health.set_serving::<EventServiceServer<Api>>().await;
     health.set_serving::<SystemServiceServer<Api>>().await;
     health.set_serving::<OperatorServiceServer<Api>>().await;
+    health.set_serving::<CertificateServiceServer<Api>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
@@ -265,7 +272,8 @@ async fn serve_grpc(
         .add_service(limited!(OperationServiceServer::new(api.clone())))
         .add_service(limited!(EventServiceServer::new(api.clone())))
         .add_service(limited!(SystemServiceServer::new(api.clone())))
-        .add_service(limited!(OperatorServiceServer::new(api)))
+        .add_service(limited!(OperatorServiceServer::new(api.clone())))
+        .add_service(limited!(CertificateServiceServer::new(api)))
         .add_service(limited!(AgentServiceServer::new(Agents::new(context.clone()))));
     Ok(async move {
         let served = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await;

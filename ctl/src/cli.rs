@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::{
     app::App,
     exit::{Exit, Outcome},
-    nouns::{context, events, host, op, operator, tenant, version},
+    nouns::{cert, context, events, host, op, operator, tenant, version},
     output::{Color, Format},
 };
 
@@ -86,6 +86,9 @@ pub enum Command {
     Op(op::Command),
     /// What happened, in order
     Events(events::Events),
+    /// Certificates of tenants' host names
+    #[command(subcommand)]
+    Cert(cert::Command),
     /// People and programs that may use the coordinator
     #[command(subcommand)]
     Operator(operator::Command),
@@ -112,6 +115,7 @@ impl Command {
             Self::Host(command) => command.run(app).await,
             Self::Op(command) => command.run(app).await,
             Self::Events(command) => command.run(app).await,
+            Self::Cert(command) => command.run(app).await,
             Self::Operator(command) => command.run(app).await,
             Self::Context(command) => command.run(app),
             Self::Version(command) => command.run(app).await,
