@@ -129,6 +129,8 @@ pub struct Listen {
     pub enroll: SocketAddr,
     /// Health, metrics, Traefik, Prometheus.
     pub http: SocketAddr,
+    /// Traefik's configuration and our pages for edges on other machines, over TLS, with a token.
+    pub edges: Option<SocketAddr>,
 }
 
 /// How we are reached.
@@ -381,7 +383,24 @@ impl Config {
 
     /// Where Traefik reaches our pages.
     pub fn pages_url(&self) -> String {
-        self.edge.pages_url.clone().unwrap_or_else(|| format!("http://{}", reachable(self.listen.http)))
+        let plain = || format!("http://{}", reachable(self.listen.http));
+        let own =
+            || self.listen.edges.map_or_else(plain, |edges| format!("https://{}", self.reached_at(edges)));
+        self.edge.pages_url.clone().unwrap_or_else(own)
+    }
+
+    /// Whether edges reach them at [`Listen::edges`].
+    pub fn pages_over_tls(&self) -> bool {
+        self.edge.pages_url.is_none() && self.listen.edges.is_some()
+    }
+
+    /// `host:port` of a listening address as others see it, with brackets around an IPv6 address.
+    pub fn reached_at(&self, bound: SocketAddr) -> String {
+        let host = self.advertise.hosts.first().map_or("127.0.0.1", String::as_str);
+        match host.parse::<std::net::Ipv6Addr>() {
+            Ok(ip) => format!("[{ip}]:{}", bound.port()),
+            Err(_) => format!("{host}:{}", bound.port()),
+        }
     }
 
     /// Where Prometheus reaches our HTTP port.

@@ -18,6 +18,7 @@ use axum::{
 use isyone_monitoring::Job;
 use isyone_proto::ids::ShortName;
 
+pub(crate) mod edges;
 mod pages;
 mod probes;
 pub(crate) mod serve;

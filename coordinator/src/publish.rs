@@ -107,7 +107,7 @@ impl Publisher {
     /// Renders the present state, so that whoever asks first gets an answer.
     pub fn new(context: Arc<Context>) -> Self {
         let (config, shards) = (&context.config, context.handle.settings().shards.clone());
-        let (options, address) = (options(config), config.metrics_address());
+        let (options, address) = (options(&context), config.metrics_address());
         let mut publisher = Self {
             current: Arc::default(),
             frames: Frames::new(&options, &address),
@@ -262,7 +262,8 @@ fn log(route: &traefik::Rejected) {
     tracing::error!(tenant = route.tenant, what = what(route), reason = route.reason, "route left out");
 }
 
-fn options(config: &Config) -> traefik::Options {
+fn options(context: &Context) -> traefik::Options {
+    let config = &context.config;
     traefik::Options {
         entry_points: config.edge.entry_points.clone(),
         scheme: match config.url_scheme {
@@ -270,6 +271,10 @@ fn options(config: &Config) -> traefik::Options {
             UrlScheme::Https => traefik::Scheme::Https,
         },
         pages_url: config.pages_url(),
+        pages_identity: config.pages_over_tls().then(|| traefik::Identity {
+            ca_pem: context.pki.ca_pem(),
+            server_name: isyone_proto::tls::COORDINATOR_NAME.to_owned(),
+        }),
         rate_average: config.edge.rate_average,
         rate_burst: config.edge.rate_burst,
         tls: tls(config),

@@ -76,6 +76,9 @@ pub enum StartError {
     /// Sealing key.
     #[error("the sealing key cannot be opened")]
     Seal(#[from] SealError),
+    /// The edges' token.
+    #[error("the edges' token ({}) cannot be used", http::edges::TOKEN_FILE)]
+    EdgeToken(#[source] io::Error),
     /// A port.
     #[error("cannot listen on {address} (listen.{key})")]
     Listen {
@@ -119,6 +122,8 @@ pub struct Running {
     pub enroll: SocketAddr,
     /// Where HTTP listens.
     pub http: SocketAddr,
+    /// Where edges on other machines are served.
+    pub edges: Option<SocketAddr>,
     refresh: Arc<Notify>,
     tasks: JoinSet<()>,
     writer: JoinHandle<()>,
@@ -129,6 +134,8 @@ struct Listeners {
     grpc: TcpListener,
     enroll: TcpListener,
     http: TcpListener,
+    /// With the digest of its token.
+    edges: Option<(TcpListener, [u8; 32])>,
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -136,15 +143,6 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-pub(crate) fn endpoint(config: &Config, bound: SocketAddr) -> String {
-    let host = config.advertise.hosts.first().map_or("127.0.0.1", String::as_str);
-    match host.parse::<std::net::Ipv6Addr>() {
-        Ok(ip) => format!("[{ip}]:{}", bound.port()),
-        Err(_) => format!("{host}:{}", bound.port()),
-    }
 }
 
 /// Starts everything; when it answers, all ports are open.
@@ -157,6 +155,14 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
     let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
     let (http_listener, http) = bind("http", config.listen.http).await?;
+    let (edges_listener, edges) = match config.listen.edges {
+        None => (None, None),
+        Some(address) => {
+            let token = http::edges::token(&config.data_dir).map_err(StartError::EdgeToken)?;
+            let (listener, bound) = bind("edges", address).await?;
+            (Some((listener, token)), Some(bound))
+        }
+    };
     let metrics = Arc::new(Metrics::new(handle.timings()));
     let context = Arc::new(Context {
         monitors: MonitorList::new(&handle.snapshot()),
@@ -169,14 +175,19 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         metrics,
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
-        agent_endpoint: endpoint(&config, grpc),
-        enroll_endpoint: endpoint(&config, enroll),
+        agent_endpoint: config.reached_at(grpc),
+        enroll_endpoint: config.reached_at(enroll),
         config,
     });
     let refresh = Arc::new(Notify::new());
-    let listeners = Listeners { grpc: grpc_listener, enroll: enroll_listener, http: http_listener };
+    let listeners = Listeners {
+        grpc: grpc_listener,
+        enroll: enroll_listener,
+        http: http_listener,
+        edges: edges_listener,
+    };
     let tasks = spawn(&context, listeners, refresh.clone()).await?;
-    Ok(Running { context, grpc, enroll, http, refresh, tasks, writer, stop_writer })
+    Ok(Running { context, grpc, enroll, http, edges, refresh, tasks, writer, stop_writer })
 }
 
 fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
@@ -207,7 +218,11 @@ async fn spawn(
     let web =
         Web { context: context.clone(), published: publisher.current(), connections: connections.clone() };
     tasks.spawn(publisher.run());
-    tasks.spawn(http::serve::serve(listeners.http, http::router(web), context.stop.clone()));
+    if let Some((listener, token)) = listeners.edges {
+        let router = http::edges::router(web.clone(), token);
+        tasks.spawn(http::serve::serve(listener, Some(context.pki.clone()), router, context.stop.clone()));
+    }
+    tasks.spawn(http::serve::serve(listeners.http, None, http::router(web), context.stop.clone()));
     let incoming =
         listener::mtls(listeners.grpc, context.pki.clone(), connections.clone(), context.stop.clone());
     tasks.spawn(serve_grpc(incoming, context.clone()).await?);

@@ -64,6 +64,17 @@ struct LoadBalancer {
     #[serde(skip_serializing_if = "Option::is_none")]
     health_check: Option<HealthCheck>,
     servers: [Server; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    servers_transport: Option<&'static str>,
+}
+
+/// How servers are spoken to over TLS.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServersTransport<'a> {
+    #[serde(rename = "rootCAs")]
+    pub(crate) root_cas: [&'a str; 1],
+    pub(crate) server_name: &'a str,
 }
 
 #[derive(Serialize)]
@@ -80,7 +91,12 @@ pub(crate) struct Server {
 
 impl Service {
     pub(crate) fn single(server: Server, health_check: Option<HealthCheck>) -> Self {
-        Self { load_balancer: LoadBalancer { health_check, servers: [server] } }
+        Self { load_balancer: LoadBalancer { health_check, servers: [server], servers_transport: None } }
+    }
+
+    pub(crate) fn over(mut self, transport: Option<&'static str>) -> Self {
+        self.load_balancer.servers_transport = transport;
+        self
     }
 }
 

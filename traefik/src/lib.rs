@@ -17,7 +17,7 @@ mod fragment;
 mod routes;
 mod tls;
 
-use dynamic::{Middleware, Server, Service};
+use dynamic::{Middleware, Server, ServersTransport, Service};
 use fragment::fragment;
 pub use routes::Routes;
 pub use tls::{Resolver, Tls, certificate, covers};
@@ -73,12 +73,23 @@ pub struct Options {
     pub scheme: Scheme,
     /// Base of the pages that stand in for a tenant, e.g. `http://127.0.0.1:7480`; `/pages/suspended` is below it.
     pub pages_url: String,
+    /// The certificate that is expected there, when it is an `https://` URL of ours.
+    pub pages_identity: Option<Identity>,
     /// Requests per second that one client address may make of one tenant, on average.
     pub rate_average: u32,
     /// And at once.
     pub rate_burst: u32,
     /// Traefik ends TLS itself.
     pub tls: Option<Tls>,
+}
+
+/// Whose certificate a server of ours must show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Who signed it, PEM.
+    pub ca_pem: String,
+    /// The name in it.
+    pub server_name: String,
 }
 
 /// One tenant's way in.
@@ -167,11 +178,20 @@ pub fn frame(options: &Options) -> Frame {
     let tls = options.tls.as_ref();
     middlewares.extend(tls.into_iter().flat_map(tls::middlewares));
     let routers = tls.map(|tls| tls::routers(tls, options)).unwrap_or_default();
+    let transports = options.pages_identity.as_ref().map(|identity| {
+        let transport = ServersTransport { root_cas: [&identity.ca_pem], server_name: &identity.server_name };
+        format!(",\"serversTransports\":{{\"{PAGES}\":{}}}", json(&transport))
+    });
     let pages = Service::single(Server { url: options.pages_url.clone() }, None);
+    let pages = pages.over(transports.is_some().then_some(PAGES));
     // The end of `http`, and the begin of `tls` if there is one.
     let then = tls.map_or_else(String::new, |_| format!(",\"tls\":{{\"options\":{}", tls::options()));
     Frame {
-        head: format!("{{\"http\":{{\"middlewares\":{}", json(&middlewares)),
+        head: format!(
+            "{{\"http\":{{\"middlewares\":{}{}",
+            json(&middlewares),
+            transports.unwrap_or_default()
+        ),
         routers: Place {
             bare: routers.is_empty(),
             before: format!(",\"routers\":{{{routers}"),

@@ -11,6 +11,7 @@ fn options() -> Options {
         entry_points: vec!["web".to_owned()],
         scheme: Scheme::Http,
         pages_url: "http://127.0.0.1:7480".to_owned(),
+        pages_identity: None,
         rate_average: 100,
         rate_burst: 300,
         tls: None,
@@ -146,7 +147,18 @@ fn https_at_the_edge_has_tls_on_every_router_of_a_tenant_and_a_redirect_for_the_
     let mut silent = with_tls();
     silent.tls = silent.tls.map(|tls| Tls { hsts_seconds: 0, port: Some(8443), ..tls });
     let rendered = render(&silent, &routes).json;
-    assert!(!rendered.contains("sts") && rendered.contains(r#""port":"8443""#), "{rendered}");
+    assert!(!rendered.contains("stsSeconds") && rendered.contains(r#""port":"8443""#), "{rendered}");
+}
+
+#[test]
+fn pages_over_tls_are_believed_for_our_own_certificate_only() {
+    let identity = Identity { ca_pem: "CA\n".to_owned(), server_name: "coordinator.example".to_owned() };
+    let options = Options {
+        pages_url: "https://192.0.2.1:7445".to_owned(),
+        pages_identity: Some(identity),
+        ..with_tls()
+    };
+    golden("tls_pages", &render(&options, &[]));
 }
 
 #[test]

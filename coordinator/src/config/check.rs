@@ -99,6 +99,7 @@ fn addresses(config: &Config) -> Result<(), ConfigError> {
         ("listen.grpc", config.listen.grpc),
         ("listen.enroll", config.listen.enroll),
         ("listen.http", config.listen.http),
+        ("listen.edges", config.listen.edges.unwrap_or(config.listen.http)),
     ] {
         ensure(!(ports.first_port..=ports.last_port).contains(&address.port()), key, || {
             format!(
@@ -212,6 +213,7 @@ impl Default for Listen {
             grpc: ([0, 0, 0, 0], 7443).into(),
             enroll: ([0, 0, 0, 0], 7444).into(),
             http: ([127, 0, 0, 1], 7480).into(),
+            edges: None,
         }
     }
 }

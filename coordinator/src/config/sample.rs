@@ -33,7 +33,8 @@ base_domain = "@BASE_DOMAIN@"
 # Database, keys and certificates; without it, the directory of this file: data_dir = "/var/lib/isyone"
 
 # gRPC with client certificates (operators and agents); enrolment of agents; plain HTTP for health, metrics, Traefik
-# and Prometheus: keep that one on loopback, or on an address that only edges and Prometheus reach.
+# and Prometheus: keep that one on loopback, or on an address that only edges and Prometheus reach. Optional: edges, the same for
+# Traefiks on other machines over TLS and with the token in edge.token (docs/operations.md#https): edges = "0.0.0.0:7445"
 [listen]
 #= grpc = "0.0.0.0:7443"
 #= enroll = "0.0.0.0:7444"

@@ -47,8 +47,8 @@ pub struct Site {
     pub edges: Vec<Edge>,
     agent: Option<Daemon>,
     stand_in: PathBuf,
-    /// gRPC, enrolment, HTTP.
-    ports: [SocketAddr; 3],
+    /// gRPC, enrolment, HTTP, edges.
+    ports: [SocketAddr; 4],
     dir: tempfile::TempDir,
 }
 
@@ -103,7 +103,7 @@ impl Site {
     }
 
     fn init(&self, tls: &str, port: u16) {
-        let [grpc, enroll, http] = self.ports.map(|port| port.to_string());
+        let [grpc, enroll, http, edges] = self.ports.map(|port| port.to_string());
         let data = self.path("coordinator");
         let mut init = self.command("coordinator");
         init.arg("init").arg("--data-dir").arg(&data).arg("--context-file").arg(self.path("admin.toml"));
@@ -112,7 +112,7 @@ impl Site {
         let config = format!(
             "url_scheme = \"https\"\nurl_port = {port}\n\
              [listen]\ngrpc = \"{grpc}\"\nenroll = \"{enroll}\"\nhttp = \"{http}\"\n\
-             [advertise]\nhosts = [\"127.0.0.1\"]\n\
+             edges = \"{edges}\"\n[advertise]\nhosts = [\"127.0.0.1\"]\n\
              [network]\nfirst_port = {FIRST_PORT}\nlast_port = {LAST_PORT}\n\
              [placement]\nmemory_reserve = \"1MiB\"\ndisk_reserve = \"1MiB\"\n\
              [plans]\nsmall = {{ memory = \"64MiB\", cpu = 0.1, disk = \"1MiB\" }}\n{tls}"
@@ -159,12 +159,27 @@ impl Site {
             .replace("\":443\"", &format!("\"{secure}\""))
             .replace("127.0.0.1:8080", &dashboard.to_string())
             .replace("127.0.0.1:7480", &self.ports[2].to_string());
+        // The first is on the coordinator's machine, others are elsewhere.
+        let config = if index == 0 { config } else { self.from_afar(&config) };
         let path = self.path(&format!("traefik{index}.yml"));
         std::fs::write(&path, config + more).expect("traefik.yml");
         let mut command = Command::new(tool("traefik"));
         command.arg(format!("--configFile={}", path.display()));
         let log = self.path(&format!("traefik{index}.log"));
         Edge { web: *web, secure: *secure, _traefik: Daemon::start("traefik", &mut command, &log) }
+    }
+
+    /// As an edge on another machine asks: over TLS, with the token. The deployed file says how.
+    fn from_afar(&self, config: &str) -> String {
+        let data = self.path("coordinator");
+        let token = std::fs::read_to_string(data.join("edge.token")).expect("a token");
+        let ca = data.join("pki/ca.pem");
+        let lines = config.lines().filter(|line| !line.trim_start().starts_with("endpoint:"));
+        let config: String = lines.map(|line| line.replace("# edges: ", "") + "\n").collect();
+        config
+            .replace("coordinator.example.com:7445", &self.ports[3].to_string())
+            .replace("Bearer …", &format!("Bearer {}", token.trim()))
+            .replace("/etc/traefik/isyone-ca.pem", &ca.display().to_string())
     }
 
     /// `isyctl` as the admin.
@@ -181,6 +196,11 @@ impl Site {
     /// What the coordinator's HTTP port says.
     pub fn http(&self, path: &str) -> String {
         super::http::get(self.ports[2], "localhost", path).body
+    }
+
+    /// The port for edges on other machines.
+    pub fn for_edges(&self) -> SocketAddr {
+        self.ports[3]
     }
 
     /// A file of this site's own.

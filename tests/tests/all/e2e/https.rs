@@ -91,6 +91,10 @@ fn plain_http_only_redirects_and_answers_challenges(site: &Site) {
 
 fn strangers_get_no_handshake_and_browsers_are_told_to_stay(site: &Site, root: &std::path::Path) {
     let edge = &site.edges[1];
+    let curl =
+        |url: String| run(Command::new("curl").args(["--silent", "--insecure", "--include", &url])).stdout;
+    let refused = curl(format!("https://{}/traefik/config", site.for_edges()));
+    assert!(refused.starts_with("HTTP/1.1 401") && !refused.contains("PRIVATE"), "{refused}");
     let page = edge.https("alfa.isy.one", root).expect("an answer").to_lowercase();
     assert!(
         page.contains("strict-transport-security: max-age=15552000") && page.starts_with("http/2 200"),
