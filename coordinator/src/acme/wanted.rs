@@ -41,7 +41,10 @@ impl Wanted {
         }
         self.tenants = fleet.tenants.clone();
         gone.retain(|name| !come.contains(name));
-        let removed = gone.iter().fold(false, |removed, name| self.names.remove(name) || removed);
+        let mut removed = false;
+        for name in &gone {
+            removed |= self.names.remove(name);
+        }
         let before = self.names.len();
         self.names.extend(come);
         removed || before != self.names.len()

@@ -140,10 +140,11 @@ impl Content {
             batch[self.certificate_share(name, settings)].insert(name.clone(), fragment);
         }
         self.known_certificates = state.fleet.certificates.clone();
-        self.certificates
-            .iter_mut()
-            .zip(batch)
-            .fold(false, |changed, (pages, edits)| pages.apply(edits) || changed)
+        let mut changed = false;
+        for (pages, edits) in self.certificates.iter_mut().zip(batch) {
+            changed |= pages.apply(edits);
+        }
+        changed
     }
 
     /// By its name alone, so that it is found again when it goes.

@@ -181,18 +181,13 @@ fn sheet(certificate: &Certificate) -> String {
         ("name", clean(&certificate.name)),
         ("origin", origin(certificate.origin).to_owned()),
         ("state", state(certificate.state).to_owned()),
-        ("hostnames", clean(&certificate.hostnames.join(", "))),
-        (
-            "valid",
-            format!(
-                "{} to {}",
-                format::local(certificate.not_before.as_ref()),
-                format::local(certificate.not_after.as_ref())
-            ),
-        ),
-        ("issuer", clean(&certificate.issuer)),
-        ("serial", clean(&certificate.serial)),
     ];
+    if let (Some(from), Some(until)) = (&certificate.not_before, &certificate.not_after) {
+        lines.push(("hostnames", clean(&certificate.hostnames.join(", "))));
+        lines.push(("valid", format!("{} to {}", format::local(Some(from)), format::local(Some(until)))));
+        lines.push(("issuer", clean(&certificate.issuer)));
+        lines.push(("serial", clean(&certificate.serial)));
+    }
     if certificate.failures > 0 {
         let retry = format::local(certificate.retry_time.as_ref());
         lines.push(("error", clean(&certificate.error)));

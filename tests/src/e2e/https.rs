@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
+    sync::Once,
     thread,
     time::Duration,
 };
@@ -236,8 +237,13 @@ impl Edge {
     }
 }
 
-/// At all ports that tenants may have: 200 for everything. For as long as the test lives.
+/// At all ports that tenants may have: 200 for everything. From the first site on, for as long as the process lives.
 fn answer_for_tenants() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(listen_for_tenants);
+}
+
+fn listen_for_tenants() {
     for port in FIRST_PORT..=LAST_PORT {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|e| panic!("port {port}: {e}"));
         thread::spawn(move || {
