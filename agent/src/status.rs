@@ -9,7 +9,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use isyone_proto::{ids::TenantName, plan::UnixMs};
+use isyone_proto::{
+    ids::TenantName,
+    plan::{TenantPlan, UnixMs},
+};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -100,6 +103,14 @@ pub struct Status {
     pub health_latency_ms: u32,
     /// Directories of the volumes, for the disk walk.
     pub volumes: Vec<String>,
+}
+
+impl Status {
+    /// Whether this is a word on that plan: on this incarnation, placement and generation. A name alone says nothing, and
+    /// neither does a generation: every incarnation counts from 1.
+    pub fn is_about(&self, plan: &TenantPlan) -> bool {
+        (self.uid, self.epoch, self.generation) == (plan.uid, plan.epoch, plan.generation)
+    }
 }
 
 #[derive(Debug, Default)]

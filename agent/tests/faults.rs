@@ -14,6 +14,7 @@ use isyone_agent::{
 use isyone_proto::plan::{DesiredState, TenantPlan};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 struct Life {
     host: Arc<Host>,
@@ -206,6 +207,33 @@ async fn a_life_from_suspension_to_purge() {
     life.wait("absence", |l| l.status("alfa").is_some_and(|s| s.absent)).await;
     assert_eq!(fake.things(), (vec![], vec![], vec![]));
     assert_eq!(fake.violations(), Vec::<String>::new());
+    life.end().await;
+}
+
+/// Plans are not all seen: a host that was away for a moment, or busy, gets the newest. So it may learn at once that a name
+/// that was purged was taken again by another tenant, which was deleted before it ran.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_tenant_purged_under_one_name_is_reported_gone_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let mut plan = tenant_plan("alfa");
+    plan.desired = DesiredState::Purged;
+    plan.purge_now = true;
+    plan.generation = 2;
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    let gone = |plan: &TenantPlan| {
+        let (uid, operation) = (plan.uid, plan.operation);
+        move |l: &Life| {
+            let status = l.status("alfa").filter(|s| s.absent && s.uid == uid && s.operation == operation);
+            status.is_some_and(|s| s.progress == Progress::Converged)
+        }
+    };
+    life.wait("the first one's absence", gone(&plan)).await;
+    // Same name, same generation, same epoch.
+    plan.uid = Uuid::from_u128(2);
+    plan.operation = Some(Uuid::from_u128(3));
+    life.plan(std::slice::from_ref(&plan));
+    life.wait("the second one's absence", gone(&plan)).await;
     life.end().await;
 }
 

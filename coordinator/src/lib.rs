@@ -17,6 +17,7 @@ pub mod http;
 pub mod init;
 pub mod listener;
 pub mod liveness;
+pub mod memory;
 pub mod metrics;
 pub mod observed;
 pub mod pki;

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-/// A fleet is millions of small values that come and go for months. glibc's allocator fragments under that until a kilobyte takes it tens
-/// of microseconds; this one stays even.
+use isyone_coordinator::{memory, program};
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: memory::Allocator = memory::ALLOCATOR;
 
 fn main() -> ExitCode {
-    isyone_coordinator::program::main(std::env::args_os())
+    memory::small_pages();
+    program::main(std::env::args_os())
 }

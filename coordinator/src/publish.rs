@@ -209,11 +209,12 @@ impl Publisher {
             progress.tenants = new.fragments();
             let old = current.traefik(scope).filter(|old| {
                 let changed = old.etag() != new.etag();
-                progress.changed = pace.may_change(changed, new.fragments(), now);
-                progress.pending = changed && !progress.changed;
-                !progress.changed
+                let may_change = pace.may_change(changed, new.fragments(), now);
+                progress.pending = changed && !may_change;
+                !may_change
             });
             old.cloned().unwrap_or_else(|| {
+                progress.changed = Some(new.version().to_owned());
                 self.context.metrics.publications.inc();
                 Arc::new(new)
             })

@@ -54,6 +54,8 @@ use crate::{
 /// Streams that one connection may have open: an agent needs its session and one for each operator who looks at a log;
 /// this is well above both and bounds what one peer can hold.
 const MAX_STREAMS: u32 = 128;
+/// Where edges serve HTTP when the configuration names no port.
+const EDGE_PORT: u16 = 80;
 /// How long open calls may take to end when the coordinator stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How often certificate files are looked at.
@@ -170,7 +172,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         pki,
         sealer: parts.sealer,
         streams: Arc::new(Streams::default()),
-        edges: Edges::default(),
+        edges: Edges::on(config.edge.ports.first().copied().unwrap_or(EDGE_PORT)),
         challenges: Arc::default(),
         metrics,
         stop: CancellationToken::new(),

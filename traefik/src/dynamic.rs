@@ -108,6 +108,8 @@ pub(crate) enum Middleware {
     Headers {
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         custom_request_headers: BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        custom_response_headers: BTreeMap<String, String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         sts_seconds: Option<u64>,
     },
@@ -142,7 +144,7 @@ impl Middleware {
 
     /// "Only HTTPS from now on", for this long.
     pub(crate) fn hsts(sts_seconds: u64) -> Self {
-        Self::Headers { custom_request_headers: BTreeMap::new(), sts_seconds: Some(sts_seconds) }
+        Self::headers(BTreeMap::new(), BTreeMap::new(), Some(sts_seconds))
     }
 
     /// To the same address over TLS.
@@ -155,11 +157,26 @@ impl Middleware {
     }
 
     pub(crate) fn request_header(name: &str, value: &str) -> Self {
-        let custom_request_headers = BTreeMap::from([(name.to_owned(), value.to_owned())]);
-        Self::Headers { custom_request_headers, sts_seconds: None }
+        Self::headers(one(name, value), BTreeMap::new(), None)
+    }
+
+    pub(crate) fn response_header(name: &str, value: &str) -> Self {
+        Self::headers(BTreeMap::new(), one(name, value), None)
+    }
+
+    fn headers(
+        custom_request_headers: BTreeMap<String, String>,
+        custom_response_headers: BTreeMap<String, String>,
+        sts_seconds: Option<u64>,
+    ) -> Self {
+        Self::Headers { custom_request_headers, custom_response_headers, sts_seconds }
     }
 
     pub(crate) fn replace_path(path: &str) -> Self {
         Self::ReplacePath { path: path.to_owned() }
     }
+}
+
+fn one(name: &str, value: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(name.to_owned(), value.to_owned())])
 }

@@ -17,7 +17,7 @@ mod fragment;
 mod routes;
 mod tls;
 
-use dynamic::{Middleware, Server, ServersTransport, Service};
+use dynamic::{Middleware, Router, Server, ServersTransport, Service};
 use fragment::fragment;
 pub use routes::Routes;
 pub use tls::{Resolver, Tls, certificate, covers};
@@ -39,6 +39,15 @@ const HEALTH_INTERVAL: &str = "10s";
 const HEALTH_TIMEOUT: &str = "5s";
 /// No TCP connection comes from the broadcast address: an allow list of it alone admits nobody.
 const NOBODY: &str = "255.255.255.255/32";
+
+/// Host name under which an edge says which document it runs: below `.invalid` (RFC 2606), so no tenant's and in no DNS.
+pub const VERSION_HOST: &str = "edge.isyone.invalid";
+/// Header of that answer, with the document's version in it.
+pub const VERSION_HEADER: &str = "X-Isyone-Version";
+/// Router and middleware that answer it.
+const VERSION: &str = "isyone-version";
+/// Where the version goes; nothing else in the frame reads like it.
+const VERSION_PLACE: &str = "{version}";
 
 /// Service of the pages that stand in for a tenant; no tenant's begins like it.
 const PAGES: &str = "isyone-pages";
@@ -139,29 +148,20 @@ pub struct Fragment {
     pub services: String,
 }
 
-/// A map or list of the document that fragments stand in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Before the fragments.
-    pub before: String,
-    /// Behind them.
-    pub after: String,
-    /// Nothing of ours is in it. It is left out as a whole when there is no fragment, because Traefik refuses an empty map as a
-    /// "standalone element"; otherwise the first fragment's comma is.
-    pub bare: bool,
-}
-
-/// What is around the fragments: `head`, three places, `tail`.
+/// What is around the fragments. No map is ever empty: Traefik refuses that as a "standalone element".
+///
+/// An edge that is asked for [`VERSION_HOST`] answers with [`VERSION_HEADER`]: only so can be known what it runs, for Traefik
+/// takes up what it fetches when it gets round to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Begin of the document, with what all tenants share.
-    pub head: String,
-    /// Of [`Fragment::routers`].
-    pub routers: Place,
-    /// Of [`Fragment::services`]; there is always one.
-    pub services: Place,
-    /// Of [`certificate`]s.
-    pub certificates: Place,
+    /// Before and after the document's version: begin of the document, with what all tenants share.
+    pub head: [String; 2],
+    /// Before and after the routers; there is always one.
+    pub routers: [String; 2],
+    /// Before and after the services; there is always one.
+    pub services: [String; 2],
+    /// Before and after the [`certificate`]s, without the first one's comma; left out as a whole when there is none.
+    pub certificates: [String; 2],
     /// End of the document.
     pub tail: &'static str,
 }
@@ -174,37 +174,43 @@ pub fn frame(options: &Options) -> Frame {
         ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst)),
         ("isyone-scheme", Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str())),
         ("isyone-suspended", Middleware::replace_path("/pages/suspended")),
+        (VERSION, Middleware::response_header(VERSION_HEADER, VERSION_PLACE)),
     ]);
     let tls = options.tls.as_ref();
     middlewares.extend(tls.into_iter().flat_map(tls::middlewares));
-    let routers = tls.map(|tls| tls::routers(tls, options)).unwrap_or_default();
+    let middlewares = json(&middlewares);
+    let (before, after) = middlewares.split_once(VERSION_PLACE).unwrap_or((&middlewares, ""));
     let transports = options.pages_identity.as_ref().map(|identity| {
         let transport = ServersTransport { root_cas: [&identity.ca_pem], server_name: &identity.server_name };
         format!(",\"serversTransports\":{{\"{PAGES}\":{}}}", json(&transport))
     });
     let pages = Service::single(Server { url: options.pages_url.clone() }, None);
     let pages = pages.over(transports.is_some().then_some(PAGES));
+    let routers = tls.map(|tls| tls::routers(tls, options)).unwrap_or_default();
     // The end of `http`, and the begin of `tls` if there is one.
     let then = tls.map_or_else(String::new, |_| format!(",\"tls\":{{\"options\":{}", tls::options()));
     Frame {
-        head: format!(
-            "{{\"http\":{{\"middlewares\":{}{}",
-            json(&middlewares),
-            transports.unwrap_or_default()
-        ),
-        routers: Place {
-            bare: routers.is_empty(),
-            before: format!(",\"routers\":{{{routers}"),
-            after: "\n}".to_owned(),
-        },
-        services: Place {
-            bare: false,
-            before: format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)),
-            after: format!("\n}}}}{then}"),
-        },
-        certificates: Place { bare: true, before: ",\"certificates\":[".to_owned(), after: "\n]".to_owned() },
+        head: [
+            format!("{{\"http\":{{\"middlewares\":{before}"),
+            format!("{after}{}", transports.unwrap_or_default()),
+        ],
+        routers: [format!(",\"routers\":{{\n\"{VERSION}\":{}{routers}", version(options)), "\n}".to_owned()],
+        services: [format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)), format!("\n}}}}{then}")],
+        certificates: [",\"certificates\":[".to_owned(), "\n]".to_owned()],
         tail: if tls.is_some() { "}}\n" } else { "}\n" },
     }
+}
+
+/// The router that says which document an edge runs: without TLS, which it has no certificate for.
+fn version(options: &Options) -> String {
+    json(&Router {
+        entry_points: &options.entry_points,
+        middlewares: &[VERSION],
+        priority: CLOSED_PRIORITY,
+        rule: &format!("Host(`{VERSION_HOST}`)"),
+        service: "noop@internal",
+        tls: None,
+    })
 }
 
 /// Our own plain structs: string keys only, no foreign impls, so it cannot fail.

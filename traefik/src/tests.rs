@@ -52,15 +52,6 @@ struct Rendered {
     rejected: Vec<Rejected>,
 }
 
-/// A place with its fragments, as the frame says.
-fn place(place: &Place, fragments: &str) -> String {
-    match (place.bare, fragments.strip_prefix(',')) {
-        (true, None) => String::new(),
-        (true, Some(fragments)) => [&place.before, fragments, &place.after].concat(),
-        (false, _) => [&place.before, fragments, &place.after].concat(),
-    }
-}
-
 /// The document of these tenants, put together as the frame says.
 fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>, certificates: &str) -> Rendered {
     let frame = frame(options);
@@ -72,10 +63,9 @@ fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>, certi
         services += &fragment.services;
         rejected.extend(refused);
     }
-    let routers = place(&frame.routers, &routers);
-    let services = place(&frame.services, &services);
-    let certificates = place(&frame.certificates, certificates);
-    let json = [&frame.head, &routers, &services, &certificates, frame.tail].concat();
+    let list = certificates.strip_prefix(',').map_or(String::new(), |list| frame.certificates.join(list));
+    let parts = [frame.head.join("0123"), frame.routers.join(&routers), frame.services.join(&services), list];
+    let json = parts.concat() + frame.tail;
     Rendered { json, rejected }
 }
 
@@ -106,7 +96,11 @@ fn golden(name: &str, rendered: &Rendered) {
 fn no_tenant_is_still_a_document_without_empty_maps() {
     let rendered = render(&options(), &[]);
     golden("empty", &rendered);
-    assert!(!rendered.json.contains(r#""routers""#));
+    let document: serde_json::Value = serde_json::from_str(&rendered.json).expect("a document");
+    for map in ["middlewares", "routers", "services"] {
+        assert!(document["http"][map].as_object().is_some_and(|map| !map.is_empty()), "{map}");
+    }
+    assert!(rendered.json.contains(r#""X-Isyone-Version":"0123""#));
 }
 
 #[test]
@@ -217,7 +211,8 @@ fn a_tenant_named_like_anothers_router_costs_it_nothing() {
         .map(|name| running(name, &[&format!("{name}.isy.one")], Some(20_001)));
     let document: serde_json::Value =
         serde_json::from_str(&render(&options(), &routes).json).expect("a document");
-    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(9));
+    // Three each, and the one that says which version an edge runs.
+    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(10));
     assert_eq!(document["http"]["services"].as_object().map(serde_json::Map::len), Some(7));
 }
 
@@ -266,7 +261,7 @@ fn oracle(routes: &BTreeMap<String, Route>) -> (BTreeMap<String, String>, LeftOu
 fn led(json: &str) -> BTreeMap<String, String> {
     let document: serde_json::Value = serde_json::from_str(json).unwrap();
     let routers = document["http"]["routers"].as_object().cloned().unwrap_or_default();
-    let pages = routers.iter().filter(|(name, _)| !name.contains('_'));
+    let pages = routers.iter().filter(|(name, _)| name.starts_with("odoo-") && !name.contains('_'));
     let hosts = pages.flat_map(|(name, router)| {
         let rule = router["rule"].as_str().unwrap().to_owned();
         let tenant = name.strip_prefix("odoo-").unwrap().to_owned();

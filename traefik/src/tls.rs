@@ -57,20 +57,19 @@ pub(crate) fn middlewares(tls: &Tls) -> Vec<(&'static str, Middleware)> {
 }
 
 /// Routers on the entry points without TLS: for challenges, and the redirect for all the rest, whoever the host is: it does not
-/// tell which tenants there are.
+/// tell which tenants there are. Each with a comma and a line break before it.
 pub(crate) fn routers(tls: &Tls, options: &Options) -> String {
     let router = |rule, priority, service, middlewares: &[&str]| {
         let entry_points = &options.entry_points;
         json(&Router { entry_points, middlewares, priority, rule, service, tls: None })
     };
-    let mut entries = Vec::new();
-    if tls.challenges {
-        let rule = "PathPrefix(`/.well-known/acme-challenge/`)";
-        entries.push(format!("\n\"isyone-acme\":{}", router(rule, CHALLENGE_PRIORITY, PAGES, &[])));
-    }
     let redirect = router("PathPrefix(`/`)", REDIRECT_PRIORITY, "noop@internal", &["isyone-https"]);
-    entries.push(format!("\n\"isyone-https\":{redirect}"));
-    entries.join(",")
+    let redirect = format!(",\n\"isyone-https\":{redirect}");
+    if !tls.challenges {
+        return redirect;
+    }
+    let rule = "PathPrefix(`/.well-known/acme-challenge/`)";
+    format!(",\n\"isyone-acme\":{}{redirect}", router(rule, CHALLENGE_PRIORITY, PAGES, &[]))
 }
 
 /// The options of all connections. Strict: who names no host that there is a certificate for gets no handshake, in place of

@@ -306,7 +306,7 @@ impl Tenant {
     /// The directory is gone, and with it the steps: those last shown stay.
     fn finish_absent(&self, view: &View) -> Result<()> {
         let shown = self.host.board.get(self.name());
-        if shown.as_ref().is_none_or(|s| !s.absent || s.generation != self.plan.generation) {
+        if shown.as_ref().is_none_or(|s| !s.absent || !s.is_about(&self.plan)) {
             if let Some(state) = self.lock().as_mut() {
                 steps::adopt_operation(state, &self.plan, now_ms());
                 steps::close(state, now_ms());

@@ -128,8 +128,7 @@ impl Tenant {
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {
                 // What was true under an older plan says nothing about this one.
-                let same = (shown.generation, shown.epoch) == (blank.generation, blank.epoch);
-                let progress = if same { shown.progress } else { Progress::Working };
+                let progress = if shown.is_about(&self.plan) { shown.progress } else { Progress::Working };
                 Status {
                     operation: blank.operation,
                     steps: blank.steps,

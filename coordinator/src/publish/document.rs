@@ -14,8 +14,7 @@ use super::pages::Pages;
 #[derive(Debug, Clone)]
 struct Section {
     before: Bytes,
-    /// Whose fragments; none: a section of the frame alone.
-    of: Option<(Source, usize)>,
+    content: Content,
     after: Bytes,
     /// Nothing is before the first fragment: its comma goes.
     first: bool,
@@ -23,11 +22,17 @@ struct Section {
     optional: bool,
 }
 
-/// Where a section's fragments come from.
+/// What stands in a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Shares,
+enum Content {
+    /// This part of each fragment.
+    Part(usize),
+    /// The certificates.
     Certificates,
+    /// The entity tag, without its quotes.
+    Version,
+    /// Nothing: a section of the frame alone.
+    Nothing,
 }
 
 /// What is around fragments: the same for all documents of a kind.
@@ -49,33 +54,27 @@ impl Frame {
 
     /// Traefik's dynamic configuration.
     pub(crate) fn traefik(frame: isyone_traefik::Frame) -> Self {
-        let alone = |text: Bytes| Section {
-            before: text,
-            of: None,
-            after: Bytes::new(),
+        let section = |[before, after]: [String; 2], content| Section {
+            before: before.into(),
+            content,
+            after: after.into(),
             first: false,
             optional: false,
         };
-        let section = |place: isyone_traefik::Place, source, part| Section {
-            before: place.before.into(),
-            of: Some((source, part)),
-            after: place.after.into(),
-            first: place.bare,
-            optional: place.bare,
-        };
+        let certificates = section(frame.certificates, Content::Certificates);
         Self::new(vec![
-            alone(frame.head.into()),
-            section(frame.routers, Source::Shares, 0),
-            section(frame.services, Source::Shares, 1),
-            section(frame.certificates, Source::Certificates, 0),
-            alone(frame.tail.into()),
+            section(frame.head, Content::Version),
+            section(frame.routers, Content::Part(0)),
+            section(frame.services, Content::Part(1)),
+            Section { first: true, optional: true, ..certificates },
+            section([frame.tail.to_owned(), String::new()], Content::Nothing),
         ])
     }
 
     /// A list or a map of the fragments' first parts.
     pub(crate) fn list([before, after]: [Bytes; 2]) -> Self {
-        let of = Some((Source::Shares, 0));
-        Self::new(vec![Section { before, of, after, first: true, optional: false }])
+        let content = Content::Part(0);
+        Self::new(vec![Section { before, content, after, first: true, optional: false }])
     }
 }
 
@@ -113,15 +112,20 @@ impl Document {
         self.shares.iter().map(Pages::len).sum()
     }
 
+    /// The entity tag without its quotes: what an edge that runs this document answers.
+    pub fn version(&self) -> &str {
+        self.etag.trim_matches('"')
+    }
+
     /// Bytes altogether.
     pub fn length(&self) -> u64 {
         let section = |section: &Section| {
             let frame = section.before.len() + section.after.len();
-            match self.fragments_length(section) {
+            match self.content_length(section.content) {
                 0 if section.optional => 0,
                 0 => frame,
                 // Without the first comma.
-                fragments => frame + fragments - usize::from(section.first),
+                content => frame + content - usize::from(section.first),
             }
         };
         self.frame.sections.iter().map(section).sum::<usize>() as u64
@@ -137,24 +141,24 @@ impl Document {
         self.pieces().iter().map(|piece| String::from_utf8_lossy(piece)).collect()
     }
 
-    fn source(&self, source: Source) -> &[Pages] {
-        match source {
-            Source::Shares => &self.shares,
-            Source::Certificates => &self.certificates,
+    fn content_length(&self, content: Content) -> usize {
+        match content {
+            Content::Version => self.version().len(),
+            Content::Part(part) => self.shares.iter().map(|share| share.length(part)).sum(),
+            Content::Certificates => self.certificates.iter().map(|share| share.length(0)).sum(),
+            Content::Nothing => 0,
         }
     }
 
-    fn fragments_length(&self, section: &Section) -> usize {
-        let Some((source, part)) = section.of else { return 0 };
-        self.source(source).iter().map(|share| share.length(part)).sum()
-    }
-
     fn section(&self, section: &Section) -> Vec<Bytes> {
-        let fragments = section
-            .of
-            .iter()
-            .flat_map(|(source, part)| self.source(*source).iter().flat_map(|share| share.part(*part)));
-        let mut pieces: Vec<Bytes> = fragments.cloned().collect();
+        let mut pieces: Vec<Bytes> = match section.content {
+            Content::Version => vec![Bytes::copy_from_slice(self.version().as_bytes())],
+            Content::Part(part) => self.shares.iter().flat_map(|share| share.part(part)).cloned().collect(),
+            Content::Certificates => {
+                self.certificates.iter().flat_map(|share| share.part(0)).cloned().collect()
+            }
+            Content::Nothing => Vec::new(),
+        };
         if pieces.is_empty() && section.optional {
             return pieces;
         }

@@ -19,6 +19,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
+use isyone_coordinator::memory;
 
 use crate::figures::{Machine, Report};
 
@@ -93,7 +94,7 @@ impl Run {
 
 /// As the coordinator's: parts of it are measured in this process.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: memory::Allocator = memory::ALLOCATOR;
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {

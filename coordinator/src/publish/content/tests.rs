@@ -189,9 +189,10 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
         assert_eq!(document.length(), text.len() as u64);
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         let routers = parsed["http"]["routers"].as_object();
-        // Quarantined: none, and no empty map; running with workers: three; suspended: one more.
-        assert_eq!(routers.map_or(0, serde_json::Map::len), [0, 3, 4][usize::from(tenant)], "{text}");
-        assert_eq!(routers.is_none(), tenant == 0);
+        // Which version it is; quarantined: none; running with workers: three; suspended: one more.
+        assert_eq!(routers.map_or(0, serde_json::Map::len), [1, 4, 5][usize::from(tenant)], "{text}");
+        let version = &parsed["http"]["middlewares"]["isyone-version"]["headers"]["customResponseHeaders"];
+        assert_eq!(version["X-Isyone-Version"], document.version());
         tags.push(document.etag().to_owned());
     }
     tags.dedup();

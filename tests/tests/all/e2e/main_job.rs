@@ -153,7 +153,8 @@ fn the_second_comes_from_the_golden_snapshot(cell: &Cell) {
     let created = create(cell, "beta");
     assert_eq!(created.code, 0, "{}", created.stderr);
     // `create` is over when visitors get through, not a moment before.
-    assert_eq!(get(cell.edge(), "beta.isy.one", "/web/login").status, 200);
+    let page = get(cell.edge(), "beta.isy.one", "/web/login");
+    assert_eq!(page.status, 200, "{}", page.head);
     login_page_and_login(cell, "beta", &created.stdout);
     let operation = |tenant: &str| {
         let id = cell.json(&["tenant", "show", tenant])["operation_id"].as_str().expect("an id").to_owned();
