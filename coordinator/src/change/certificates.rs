@@ -172,6 +172,29 @@ mod tests {
     }
 
     #[test]
+    fn certificates_troubles_and_the_account_survive_a_restart() {
+        let mut bench = Bench::default();
+        for name in ["a.isy.one", "b.isy.one"] {
+            bench.apply(Command::PutCertificate(Box::new(certificate(name, Origin::Acme)))).unwrap();
+        }
+        let (name, why) = ("b.isy.one".to_owned(), String::new());
+        bench.apply(Command::RemoveCertificate { name, why }).unwrap();
+        let trouble =
+            Trouble { name: "c.isy.one".to_owned(), failures: 2, at: 1, retry_at: 2, error: "e".to_owned() };
+        bench.apply(Command::CertificateTrouble(Box::new(trouble))).unwrap();
+        let directory = "https://x".to_owned();
+        let account = AcmeAccount { directory, credentials: Sealed("s".to_owned()) };
+        bench.apply(Command::PutAcmeAccount(Box::new(account))).unwrap();
+        let disk = crate::store::memory::MemoryStore::default();
+        disk.apply(&bench.effects.writes).unwrap();
+        let (reloaded, fleet) = (crate::store::fleet(disk.contents()).unwrap(), &bench.state.fleet);
+        assert_eq!(reloaded.certificates, fleet.certificates);
+        assert_eq!(reloaded.certificate_troubles, fleet.certificate_troubles);
+        assert_eq!(reloaded.acme_account, fleet.acme_account);
+        assert_eq!((fleet.certificates.len(), fleet.certificate_troubles.len()), (1, 1));
+    }
+
+    #[test]
     fn uploads_are_bounded_and_replacing_one_is_no_further_one() {
         let mut bench = Bench::default();
         let mut put = |n: usize| {

@@ -180,3 +180,38 @@ impl Default for Acme {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ON: &str = "url_scheme = \"https\"\n";
+
+    fn check(text: &str) -> Result<(), ConfigError> {
+        Config::parse("f", text).unwrap().check()
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said() {
+        let coordinator = "[tls]\nmode = \"coordinator\"\n";
+        check(&format!("{ON}{coordinator}")).unwrap();
+        check(&format!("{ON}[tls]\nmode = \"traefik\"\nwildcard = true")).unwrap();
+        let hooked = "wildcard = true\n[tls.acme]\ndns_hook = \"hook\"";
+        check(&format!("{ON}{coordinator}{hooked}")).unwrap();
+        for (text, key) in [
+            (format!("{ON}[listen]\nhttp = \"0.0.0.0:7480\"\n{coordinator}"), "listen.http"),
+            (format!("{ON}{coordinator}wildcard = true"), "tls.wildcard"),
+            (format!("{ON}{coordinator}[tls.acme]\ndirectory = \"http://x\""), "tls.acme.directory"),
+            (format!("{ON}{coordinator}[tls.acme]\nemail = \"mailto:a@b\""), "tls.acme.email"),
+            (format!("{ON}{coordinator}[tls.acme]\neab_key_id = \"x\""), "tls.acme.eab_key_id"),
+            (format!("{ON}{coordinator}[tls.acme]\norders_at_once = 0"), "tls.acme.orders_at_once"),
+            (format!("{ON}{coordinator}[tls.acme]\nretry_first = \"7h\""), "tls.acme.retry_most"),
+            (format!("{ON}[tls]\nhsts = \"20years\""), "tls.hsts"),
+        ] {
+            let error = check(&text).unwrap_err().to_string();
+            assert!(error.starts_with(key), "{text}: {error}");
+        }
+        // Without orders, what they need is not asked for; keys stay on loopback.
+        check(&format!("{ON}{coordinator}[tls.acme]\nenabled = false\ndirectory = \"x\"")).unwrap();
+    }
+}
