@@ -161,7 +161,7 @@ impl Site {
             .replace("127.0.0.1:8080", &dashboard.to_string())
             .replace("127.0.0.1:7480", &self.ports[2].to_string());
         // The first is on the coordinator's machine, others are elsewhere.
-        let config = if index == 0 { config } else { self.from_afar(&config) };
+        let config = if index == 0 { config } else { self.asking_from_afar(&config) };
         let path = self.path(&format!("traefik{index}.yml"));
         std::fs::write(&path, config + more).expect("traefik.yml");
         let mut command = Command::new(tool("traefik"));
@@ -171,7 +171,7 @@ impl Site {
     }
 
     /// As an edge on another machine asks: over TLS, with the token. The deployed file says how.
-    fn from_afar(&self, config: &str) -> String {
+    fn asking_from_afar(&self, config: &str) -> String {
         let data = self.path("coordinator");
         let token = std::fs::read_to_string(data.join("edge.token")).expect("a token");
         let ca = data.join("pki/ca.pem");
