@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     acme::Challenges,
+    blackbox::board::Board,
     config::Config,
     edges::Edges,
     fleet::{Sealed, Tenant, certificates::EdgeCertificate},
@@ -42,6 +43,8 @@ pub struct Context {
     pub edges: Edges,
     /// What certificate authorities ask.
     pub challenges: Arc<Challenges>,
+    /// What the probes through the edges found.
+    pub blackbox: Board,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops: ends every stream.

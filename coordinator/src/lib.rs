@@ -4,6 +4,7 @@
 
 pub mod acme;
 pub mod api;
+pub mod blackbox;
 pub mod certificates;
 pub mod change;
 pub mod clock;
@@ -35,6 +36,7 @@ pub mod store;
 pub mod streams;
 pub mod telemetry;
 pub mod timings;
+pub mod top;
 pub mod traces;
 pub mod views;
 pub mod writer;

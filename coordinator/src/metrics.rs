@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 use tonic::Code;
@@ -40,6 +40,12 @@ struct NameLabel {
     certificate: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HostLabels {
+    host: String,
+    state: &'static str,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Metrics {
@@ -60,6 +66,7 @@ pub struct Metrics {
     connections: Gauge,
     sessions: Gauge,
     hosts: Family<StateLabel, Gauge>,
+    host_states: Family<HostLabels, Gauge>,
     tenants: Family<StateLabel, Gauge>,
     memory: Gauge,
     cpu: Counter<f64, AtomicU64>,
@@ -93,6 +100,7 @@ impl Metrics {
             connections: Gauge::default(),
             sessions: Gauge::default(),
             hosts: Family::default(),
+            host_states: Family::default(),
             tenants: Family::default(),
             memory: Gauge::default(),
             cpu: Counter::default(),
@@ -146,6 +154,10 @@ impl Metrics {
         r.register("connections", "Open mTLS connections", self.connections.clone());
         r.register("agent_sessions", "Agents connected", self.sessions.clone());
         r.register("hosts", "Hosts by state", self.hosts.clone());
+        let only_present = "1 for the state that a host is in now; there is no series for the others";
+        r.register("host_state", only_present, self.host_states.clone());
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        r.register("build", "This coordinator", Info::new(version));
         r.register("tenants", "Tenants by desired state", self.tenants.clone());
         r.register_with_unit(
             "process_resident_memory",
@@ -193,10 +205,13 @@ impl Metrics {
         open: (usize, usize),
     ) -> String {
         self.hosts.clear();
+        self.host_states.clear();
         for name in state.fleet.hosts.keys() {
             let seen = state.observed.hosts.get(name).map(AsRef::as_ref);
             let (judged, _) = liveness::judge(seen, state.started_at, now, live);
             self.hosts.get_or_create(&StateLabel { state: judged.word() }).inc();
+            let labels = HostLabels { host: name.to_string(), state: judged.word() };
+            self.host_states.get_or_create(&labels).set(1);
         }
         self.tenants.clear();
         for tenant in state.fleet.tenants.values() {

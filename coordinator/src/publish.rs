@@ -20,6 +20,7 @@ use crate::{
     context::Context,
     edges::Progress,
     fleet::certificates::EdgeCertificate,
+    shards::Shards,
     state::State,
 };
 
@@ -48,7 +49,7 @@ const HOSTNAMES_FRAME: [&str; 2] = ["{", "\n}\n"];
 #[derive(Debug, Clone, Default)]
 pub struct Published {
     traefik: Vec<Arc<Document>>,
-    targets: [Vec<Arc<Document>>; 4],
+    targets: [Vec<Arc<Document>>; Job::ALL.len()],
     hostnames: Option<Arc<Document>>,
 }
 
@@ -74,19 +75,32 @@ impl Published {
 struct Frames {
     traefik: Arc<Frame>,
     targets: Arc<Frame>,
+    edges: Arc<Frame>,
+    /// By scope.
+    probes: Vec<Arc<Frame>>,
     platform: Arc<Frame>,
     hostnames: Arc<Frame>,
 }
 
 impl Frames {
-    fn new(options: &traefik::Options, address: &str) -> Self {
+    fn new(options: &traefik::Options, config: &Config, shards: &Shards) -> Self {
         let [before, after] = monitoring::FRAME;
-        // The platform's only group is the same for everybody: a part of the frame.
-        let platform = format!("{before}{}", monitoring::platform(address).trim_start_matches(','));
+        // Groups that are the same for everybody, whatever the fleet is like, are a part of the frame.
+        let fixed = |groups: String| {
+            Arc::new(Frame::list([
+                format!("{before}{}", groups.trim_start_matches(',')).into(),
+                after.into(),
+            ]))
+        };
         Self {
             traefik: Arc::new(Frame::traefik(traefik::frame(options))),
             targets: Arc::new(Frame::list([before.into(), after.into()])),
-            platform: Arc::new(Frame::list([platform.into(), after.into()])),
+            edges: fixed(config.monitoring.edges.iter().map(|edge| monitoring::edge(edge)).collect()),
+            probes: std::iter::once(None)
+                .chain(shards.names().iter().map(|shard| Some(shard.as_str())))
+                .map(|shard| fixed(monitoring::probes(&config.metrics_address(), shard)))
+                .collect(),
+            platform: fixed(monitoring::platform(&config.metrics_address())),
             hostnames: Arc::new(Frame::list(HOSTNAMES_FRAME.map(Into::into))),
         }
     }
@@ -107,13 +121,13 @@ impl Publisher {
     /// Renders the present state, so that whoever asks first gets an answer.
     pub fn new(context: Arc<Context>) -> Self {
         let (config, shards) = (&context.config, context.handle.settings().shards.clone());
-        let (options, address) = (options(&context), config.metrics_address());
+        let options = options(&context);
         let mut publisher = Self {
             current: Arc::default(),
-            frames: Frames::new(&options, &address),
+            frames: Frames::new(&options, config, &shards),
             pace: vec![Pace::default(); shards.scopes()],
             files: Files::new(config, &shards),
-            content: Content::new(options, address, shards),
+            content: Content::new(options, config.monitoring.agent_port, shards),
             context,
         };
         let state = publisher.context.handle.snapshot();
@@ -193,6 +207,9 @@ impl Publisher {
                 Job::Odoo => document(&frames.targets, content.shares(Kind::Odoo, scope)),
                 Job::Postgres => document(&frames.targets, content.shares(Kind::Postgres, scope)),
                 Job::Host => document(&frames.targets, content.shares(Kind::Host, scope)),
+                Job::Containers => document(&frames.targets, content.shares(Kind::Containers, scope)),
+                Job::Traefik => document(&frames.edges, Vec::new()),
+                Job::Probes => document(&frames.probes[scope], Vec::new()),
                 Job::Isyone => document(&frames.platform, Vec::new()),
             };
             renew(current.targets(job, scope), new)

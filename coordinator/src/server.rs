@@ -14,7 +14,7 @@ use isyone_proto::{
             certificate_service_server::CertificateServiceServer, event_service_server::EventServiceServer,
             host_service_server::HostServiceServer, operation_service_server::OperationServiceServer,
             operator_service_server::OperatorServiceServer, system_service_server::SystemServiceServer,
-            tenant_service_server::TenantServiceServer,
+            tenant_service_server::TenantServiceServer, top_service_server::TopServiceServer,
         },
     },
     tls::{CertificateInfo, MAX_MESSAGE_BYTES},
@@ -30,6 +30,11 @@ use tonic::transport::Server;
 use crate::{
     acme,
     api::{Api, access::AccessLayer},
+    blackbox::{
+        self,
+        ask::{AskError, Asker},
+        board::Board,
+    },
     clock,
     config::{Config, ConfigError},
     context::Context,
@@ -81,6 +86,9 @@ pub enum StartError {
     /// The edges' token.
     #[error("the edges' token ({}) cannot be used", http::edges::TOKEN_FILE)]
     EdgeToken(#[source] io::Error),
+    /// Probes through the edges.
+    #[error("tenants cannot be probed through the edges")]
+    Probes(#[from] AskError),
     /// A port.
     #[error("cannot listen on {address} (listen.{key})")]
     Listen {
@@ -154,6 +162,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let settings = Arc::new(config.settings());
     let (handle, writer) = writer::start(parts.store, settings, source, stop_writer.clone()).await?;
     let pki = Arc::new(authority(&config, &handle)?);
+    let asker = blackbox::asker(&config)?;
     let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
     let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
     let (http_listener, http) = bind("http", config.listen.http).await?;
@@ -174,6 +183,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         streams: Arc::new(Streams::default()),
         edges: Edges::on(config.edge.ports.first().copied().unwrap_or(EDGE_PORT)),
         challenges: Arc::default(),
+        blackbox: Board::new(config.probes.interval.millis()),
         metrics,
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
@@ -188,7 +198,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         http: http_listener,
         edges: edges_listener,
     };
-    let tasks = spawn(&context, listeners, refresh.clone()).await?;
+    let tasks = spawn(&context, listeners, refresh.clone(), asker).await?;
     Ok(Running { context, grpc, enroll, http, edges, refresh, tasks, writer, stop_writer })
 }
 
@@ -213,6 +223,7 @@ async fn spawn(
     context: &Arc<Context>,
     listeners: Listeners,
     refresh: Arc<Notify>,
+    asker: Option<Asker>,
 ) -> Result<JoinSet<()>, StartError> {
     let connections = Arc::new(Connections::default());
     let mut tasks = JoinSet::new();
@@ -238,6 +249,9 @@ async fn spawn(
     }
     if context.config.orders_certificates() {
         tasks.spawn(acme::run(context.clone()));
+    }
+    if let Some(asker) = asker {
+        tasks.spawn(blackbox::run(context.clone(), asker));
     }
     tasks.spawn(keep_certificates_fresh(context.clone(), refresh));
     Ok(tasks)
@@ -273,6 +287,7 @@ async fn serve_grpc(
     health.set_serving::<SystemServiceServer<Api>>().await;
     health.set_serving::<OperatorServiceServer<Api>>().await;
     health.set_serving::<CertificateServiceServer<Api>>().await;
+    health.set_serving::<TopServiceServer<Api>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
@@ -290,7 +305,8 @@ async fn serve_grpc(
         .add_service(limited!(EventServiceServer::new(api.clone())))
         .add_service(limited!(SystemServiceServer::new(api.clone())))
         .add_service(limited!(OperatorServiceServer::new(api.clone())))
-        .add_service(limited!(CertificateServiceServer::new(api)))
+        .add_service(limited!(CertificateServiceServer::new(api.clone())))
+        .add_service(limited!(TopServiceServer::new(api)))
         .add_service(limited!(AgentServiceServer::new(Agents::new(context.clone()))));
     Ok(async move {
         let served = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await;

@@ -105,7 +105,12 @@ const TABLE: &[(&str, Access)] = &[
     ("/isyone.v1.TenantService/ResumeTenant", From(Operator)),
     ("/isyone.v1.TenantService/StreamLogs", From(Viewer)),
     ("/isyone.v1.TenantService/SuspendTenant", From(Operator)),
+    ("/isyone.v1.TopService/TopHosts", From(Viewer)),
+    ("/isyone.v1.TopService/TopTenants", From(Viewer)),
 ];
+
+/// Methods that are called every few seconds by whoever follows the fleet.
+const FOLLOWING: &str = "/isyone.v1.TopService/";
 
 /// The method's own name in the table (`'static`, so a safe metric label), and whether the peer may call it.
 fn judge(path: &str, peer: Option<&Peer>) -> (&'static str, Caller, Result<(), Status>) {
@@ -262,7 +267,9 @@ fn tell(caller: &Caller, method: &str, code: Code, seconds: f64, headers: &http:
     let reason = Status::from_header_map(headers).map(|s| s.message().to_owned()).unwrap_or_default();
     match (code, caller) {
         // Agents call all the time; operators' calls are what people look for.
+        // So do screens that follow the fleet.
         (Code::Ok, Caller::Agent(_)) => tracing::debug!(%caller, method, ms, "ok"),
+        (Code::Ok, _) if method.starts_with(FOLLOWING) => tracing::debug!(%caller, method, ms, "ok"),
         (Code::Ok, _) => tracing::info!(%caller, method, ms, "ok"),
         (Code::Internal | Code::Unknown | Code::DataLoss, _) => {
             tracing::error!(%caller, method, ?code, ms, "failed: {reason}");

@@ -174,6 +174,13 @@ pub enum Command {
         /// For people.
         message: String,
     },
+    /// Likewise, and it concerns no single tenant: an edge is down.
+    Note {
+        /// Dotted kind.
+        kind: &'static str,
+        /// For people.
+        message: String,
+    },
     /// The configuration was read.
     AdoptSettings,
     /// Time passed.
@@ -207,6 +214,7 @@ impl Command {
             Self::CertificateTrouble(_) => "certificate-trouble",
             Self::PutAcmeAccount(_) => "put-acme-account",
             Self::Audit { .. } => "audit",
+            Self::Note { .. } => "note",
             Self::AdoptSettings => "adopt-settings",
             Self::Tick => "tick",
         }

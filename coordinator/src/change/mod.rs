@@ -97,6 +97,10 @@ pub fn apply(
         Command::CertificateTrouble(trouble) => edit.certificate_trouble(*trouble),
         Command::PutAcmeAccount(account) => edit.put_acme_account(*account),
         Command::Audit { kind, tenant, message } => edit.audit(kind, tenant, message),
+        Command::Note { kind, message } => {
+            edit.event(kind, None, None, None, message);
+            Ok(Outcome::Done)
+        }
         Command::AdoptSettings => edit.adopt_settings(),
         Command::Tick => edit.tick(),
     }

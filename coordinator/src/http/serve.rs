@@ -29,7 +29,7 @@ use tower::ServiceExt as _;
 
 use crate::pki::Pki;
 
-/// Open connections; more wait to be accepted. Prometheus keeps up to about a thousand for probes, edges have one each.
+/// Open connections; more wait to be accepted. Edges have one each, every Prometheus a few.
 const MAX_CONNECTIONS: usize = 2_048;
 /// For the head of a request, and between two of one connection: twice Prometheus' usual interval.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

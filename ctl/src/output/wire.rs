@@ -36,7 +36,8 @@ named!(
     Event,
     Operator,
     Info,
-    Certificate
+    Certificate,
+    EdgeHealth
 );
 
 /// A message that serialises as programs expect it.

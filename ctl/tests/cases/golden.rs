@@ -33,6 +33,7 @@ fn help() {
         "events --help",
         "cert --help",
         "cert add --help",
+        "top --help",
         "operator --help",
         "operator create --help",
         "operator revoke --help",

@@ -21,6 +21,7 @@ use isyone_proto::{
         operator_service_server::{OperatorService, OperatorServiceServer},
         system_service_server::{SystemService, SystemServiceServer},
         tenant_service_server::TenantServiceServer,
+        top_service_server::TopServiceServer,
         *,
     },
     tls,
@@ -87,6 +88,7 @@ async fn serve(listener: TcpListener, fake: Fake) {
         .add_service(OperatorServiceServer::new(fake.clone()))
         .add_service(CertificateServiceServer::new(fake.clone()))
         .add_service(SystemServiceServer::new(fake.clone()))
+        .add_service(TopServiceServer::new(fake.clone()))
         .serve_with_incoming(connections(listener, server_config(&fake.ca)))
         .await
         .unwrap();

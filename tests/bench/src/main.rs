@@ -9,6 +9,7 @@ mod apply;
 mod create;
 mod figures;
 mod fleet;
+mod metrics;
 mod page;
 mod process;
 mod publish;
@@ -59,6 +60,8 @@ enum Bench {
     Publish,
     /// What an agent costs with 0, 50 and 200 stacks at rest
     Agent,
+    /// What being watched costs: a real Odoo with and without the module, an agent that is scraped beside docker stats
+    Metrics,
 }
 
 impl Bench {
@@ -74,6 +77,7 @@ impl Bench {
             Self::Writes => writes::run(run),
             Self::Publish => publish::run(run),
             Self::Agent => agent::run(run),
+            Self::Metrics => metrics::run(run),
         }
     }
 }

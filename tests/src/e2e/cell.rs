@@ -216,6 +216,7 @@ impl Cell {
             // Not used here: any free port.
             .replace("\":443\"", "\"127.0.0.1:0\"")
             .replace("127.0.0.1:8080", "127.0.0.1:16081")
+            .replace("127.0.0.1:8082", Self::EDGE_METRICS)
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));
         let path = self.path("traefik.yml");
         std::fs::write(&path, config).expect("traefik.yml");
@@ -262,6 +263,9 @@ impl Cell {
     pub fn http(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], HTTP))
     }
+
+    /// The edge's own metrics, for `[monitoring] edges`.
+    pub const EDGE_METRICS: &str = "127.0.0.1:16082";
 
     /// The edge.
     pub fn edge(&self) -> SocketAddr {
