@@ -196,6 +196,7 @@ fn traefik(fleet: &Fleet, dir: &Path, path: &str) -> Result<Daemon> {
     ensure!(deployed.contains(&deployed_asking), "traefik.yml has a new form");
     let config = deployed
         .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
+        .replace("\":443\"", "\"127.0.0.1:0\"")
         .replace("127.0.0.1:8080", &format!("127.0.0.1:{DASHBOARD}"))
         .replace("127.0.0.1:8082", &format!("127.0.0.1:{METRICS}"))
         .replace(&deployed_asking, &asking);
