@@ -29,6 +29,11 @@ struct StateLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardLabel {
+    shard: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HostLabels {
     host: String,
     state: &'static str,
@@ -42,8 +47,7 @@ pub struct Metrics {
     latency: Histogram,
     /// Reports taken in.
     pub reports: Counter,
-    /// Times that Traefik's configuration changed.
-    pub publications: Counter,
+    publications: Family<ShardLabel, Counter>,
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
     connections: Gauge,
@@ -74,7 +78,7 @@ impl Metrics {
             requests: Family::default(),
             latency: Histogram::new(LATENCY_BUCKETS),
             reports: Counter::default(),
-            publications: Counter::default(),
+            publications: Family::default(),
             rejected_routes: Gauge::default(),
             connections: Gauge::default(),
             sessions: Gauge::default(),
@@ -103,7 +107,8 @@ impl Metrics {
             self.latency.clone(),
         );
         r.register("reports", "Agents' reports taken in", self.reports.clone());
-        r.register("publications", "Changes of Traefik's configuration", self.publications.clone());
+        let published = "Changes of Traefik's configuration, by shard; without a name, of everything";
+        r.register("publications", published, self.publications.clone());
         r.register(
             "rejected_routes",
             "Routes left out because Traefik would refuse them",
@@ -140,6 +145,11 @@ impl Metrics {
             self.busy.clone(),
         );
         self
+    }
+
+    /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
+    pub fn published(&self, shard: &str) {
+        self.publications.get_or_create(&ShardLabel { shard: shard.to_owned() }).inc();
     }
 
     /// Counts a call.
