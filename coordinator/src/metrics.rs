@@ -103,6 +103,11 @@ struct NameLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardLabel {
+    shard: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HostLabels {
     host: String,
     state: &'static str,
@@ -116,8 +121,7 @@ pub struct Metrics {
     latency: Histogram,
     /// Reports taken in.
     pub reports: Counter,
-    /// Times that Traefik's configuration changed.
-    pub publications: Counter,
+    publications: Family<ShardLabel, Counter>,
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
     /// Host names whose certificate waits for an authority's weekly limit.
@@ -154,7 +158,7 @@ impl Metrics {
             requests: Family::default(),
             latency: Histogram::new(LATENCY_BUCKETS),
             reports: Counter::default(),
-            publications: Counter::default(),
+            publications: Family::default(),
             rejected_routes: Gauge::default(),
             certificates_held_back: Gauge::default(),
             certificate_orders: Family::default(),
@@ -188,7 +192,8 @@ impl Metrics {
             self.latency.clone(),
         );
         r.register("reports", "Agents' reports taken in", self.reports.clone());
-        r.register("publications", "Changes of Traefik's configuration", self.publications.clone());
+        let published = "Changes of Traefik's configuration, by shard; without a name, of everything";
+        r.register("publications", published, self.publications.clone());
         r.register(
             "rejected_routes",
             "Routes left out because Traefik would refuse them",
@@ -257,10 +262,16 @@ impl Metrics {
         self
     }
 
+<<<<<<< HEAD
     /// Counts an order of a certificate.
     pub fn certificate_order(&self, issued: bool) {
         let result = if issued { "issued" } else { "failed" };
         self.certificate_orders.get_or_create(&ResultLabel { result }).inc();
+=======
+    /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
+    pub fn published(&self, shard: &str) {
+        self.publications.get_or_create(&ShardLabel { shard: shard.to_owned() }).inc();
+>>>>>>> mon2
     }
 
     /// Counts a call.

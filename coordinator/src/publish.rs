@@ -238,7 +238,7 @@ impl Publisher {
             });
             old.cloned().unwrap_or_else(|| {
                 progress.changed = Some(new.version().to_owned());
-                self.context.metrics.publications.inc();
+                self.context.metrics.published(content.shard(scope));
                 Arc::new(new)
             })
         });

@@ -101,6 +101,12 @@ impl Content {
         }
     }
 
+    /// The name of a scope's shard; empty for everything.
+    pub(super) fn shard(&self, scope: usize) -> &str {
+        let name = scope.checked_sub(1).and_then(|place| self.shards.names().get(place));
+        name.map_or("", |name| name.as_str())
+    }
+
     /// The fragments of a kind in a scope: all shares' in 0, otherwise those of the shard before it.
     pub(super) fn shares(&self, kind: Kind, scope: usize) -> Vec<Pages> {
         let shares = match scope.checked_sub(1) {
