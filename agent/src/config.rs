@@ -90,6 +90,10 @@ impl DataDir {
     pub fn monitors(&self) -> PathBuf {
         self.0.join("monitors.json")
     }
+    /// What the engine said last of running containers.
+    pub fn known(&self) -> PathBuf {
+        self.0.join("containers.json")
+    }
     /// Clean databases to copy from.
     pub fn golden(&self) -> PathBuf {
         self.0.join("golden")

@@ -24,6 +24,7 @@ use crate::{
     docker::{Docker, DockerError, EngineInfo, Named, Probe},
     golden::GoldenStore,
     images::ImageCache,
+    known::Known,
     render,
     stack::HostFacts,
     status::Board,
@@ -89,6 +90,8 @@ impl Pace {
 /// Prefix and label of the volume that shows whether volumes are directories of this machine.
 const PROBE_VOLUME: &str = "isyone_probe_";
 const PROBE_LABEL: &str = "one.isy.probe";
+/// Directory of ours in Docker's data directory, which leaves alone what it does not know.
+const SPARES_DIR: &str = "isyone-spares";
 /// New tenants wait for this long for the packet filter to be put up at the agent's start.
 const GATE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -115,6 +118,8 @@ pub struct Host {
     pub golden: GoldenStore,
     /// Statuses.
     pub board: Board,
+    /// Running containers that need not be asked for again.
+    pub known: Known,
     /// What many looks share.
     pub surveys: Surveys,
     /// Where operations belong in their traces.
@@ -149,6 +154,7 @@ impl Host {
         Ok(Self {
             images: ImageCache::new(docker.clone(), data.path().join("images.json")),
             golden: GoldenStore::open(data.golden())?,
+            known: Known::open(data.known()),
             docker,
             probe,
             board: Board::default(),
@@ -235,6 +241,10 @@ impl Host {
         let probe = Named { name: format!("{PROBE_VOLUME}{}", Uuid::new_v4().simple()), labels };
         let volume = self.docker.create_volume(&probe).await?;
         let local = Path::new(&volume.mountpoint).is_dir();
+        if local {
+            let root = PathBuf::from(&self.engine().await?.root_dir);
+            self.golden.spares_in(&root.join(SPARES_DIR)).await;
+        }
         self.docker.remove_volume(&probe.name).await?;
         self.local_volumes.store(Some(Arc::new(local)));
         Ok(local)

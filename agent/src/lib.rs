@@ -24,6 +24,7 @@ pub mod http;
 pub mod identity;
 pub mod images;
 pub mod join;
+pub mod known;
 pub mod ledger;
 pub mod link;
 pub mod metrics;

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::{backoff, jitter},
     docker::{Container, ContainerSummary, DockerError, Event},
+    golden::blocking,
     host::Host,
     stack::{ODOO_GRACE_S, POSTGRES_GRACE_S},
     status::Progress,
@@ -27,6 +28,8 @@ use crate::{
 
 /// Between attempts to hear Docker's events again.
 const EVENTS_RETRY: Duration = Duration::from_secs(2);
+/// What is known of containers is written so often when there is news: losing it costs a question for each.
+const SAVE_KNOWN: Duration = Duration::from_secs(30);
 /// Health checks that may fail before a tenant is called unhealthy: one slow answer is no finding.
 const PATIENT_PROBES: u32 = 2;
 
@@ -55,6 +58,7 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     let stopping = stop_strays(host.clone(), plans.clone(), strays.clone());
     tracker.spawn(stop.clone().run_until_cancelled_owned(stopping));
     tracker.spawn(stop.clone().run_until_cancelled_owned(keep_spares(host.clone(), stop.clone())));
+    tracker.spawn(stop.clone().run_until_cancelled_owned(keep_known(host.clone())));
     let mut in_force = plans.borrow_and_update().clone();
     adapt(&host, &mut tenants, &in_force, &stop);
     loop {
@@ -94,6 +98,7 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     }
     tracker.close();
     tracker.wait().await;
+    save_known(&host).await;
 }
 
 /// Starts loops for new tenants, tells the others what they shall be now, ends those of tenants not named any more.
@@ -182,12 +187,35 @@ async fn stop_strays(host: Arc<Host>, plans: watch::Receiver<InForce>, look: Arc
 async fn keep_spares(host: Arc<Host>, stop: CancellationToken) {
     loop {
         host.golden.spare_wanted().await;
-        host.until_idle().await;
-        if let Err(e) = host.golden.replenish(stop.clone()).await {
-            tracing::warn!(
-                "no golden snapshot could be copied beforehand: {e}; the next tenant waits for its copy"
-            );
+        loop {
+            // Before each: a create that has come meanwhile goes first.
+            host.until_idle().await;
+            match host.golden.replenish(stop.clone()).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(e) => {
+                    tracing::warn!(
+                        "no golden snapshot could be copied beforehand: {e}; the next tenant waits for its copy"
+                    );
+                    break;
+                }
+            }
         }
+    }
+}
+
+/// Writes down now and then what is known of containers, for the agent's next life.
+async fn keep_known(host: Arc<Host>) {
+    loop {
+        sleep(SAVE_KNOWN).await;
+        save_known(&host).await;
+    }
+}
+
+async fn save_known(host: &Arc<Host>) {
+    let host = host.clone();
+    if let Err(e) = blocking(move || host.known.save()).await {
+        tracing::debug!("what is known of containers is not kept: {e}; the next start asks Docker for each");
     }
 }
 

@@ -6,7 +6,7 @@ use std::{fs, net::Ipv4Addr, path::Path, time::Instant};
 
 use ipnet::Ipv4Net;
 
-use crate::metrics::cgroup::Groups;
+use crate::{docker::Limits, metrics::cgroup::Groups};
 
 /// What a host has and uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -185,6 +185,28 @@ pub fn groups_of(pid: i32, id: &str) -> Option<Groups> {
     }
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     text.contains(id).then(|| Groups::parse(&text, CGROUP_ROOT))?
+}
+
+/// The limits in force, zero where there is none; `None` when the container has ended.
+pub fn limits_of(groups: &Groups) -> Option<Limits> {
+    let text = |controller: &str, file: &str| {
+        let text = fs::read_to_string(format!("{}/{file}", groups.directory(controller)?)).ok()?;
+        Some(text.trim().to_owned())
+    };
+    // "max" and -1 mean none; version 1 says a number near 2^63 for memory.
+    let number = |text: &str| text.parse::<u64>().ok().filter(|n| *n < 1 << 62).unwrap_or(0);
+    let (memory, cpu) = if groups.is_v2() {
+        (text("memory", "memory.max")?, text("cpu", "cpu.max")?)
+    } else {
+        let (quota, period) = (text("cpu", "cpu.cfs_quota_us")?, text("cpu", "cpu.cfs_period_us")?);
+        (text("memory", "memory.limit_in_bytes")?, format!("{quota} {period}"))
+    };
+    let (quota, period) = cpu.split_once(' ')?;
+    Some(Limits {
+        memory_bytes: number(&memory),
+        nano_cpus: (number(quota) * 1_000_000_000).checked_div(number(period))?,
+        pids: u32::try_from(number(&text("pids", "pids.max")?)).ok()?,
+    })
 }
 
 /// Reads CPU and memory alone, three small files; `None` when the container has ended.

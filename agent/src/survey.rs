@@ -1,4 +1,4 @@
-//! One look at a whole host's networks and volumes, shared by all tenants that are looked at at the same time: after a start, or
+//! One look at a whole host's networks, volumes and containers, shared by all tenants that are looked at at the same time: after a start, or
 //! when Docker comes back, hundreds of single questions would be most of the work, and to find one network the engine goes through
 //! all of them.
 //!

@@ -38,6 +38,15 @@ struct Job {
 
 /// Copies the content of `from` into `to`, which may exist; `to` takes the mode and owner of `from`.
 pub fn copy(from: &Path, to: &Path) -> io::Result<CopyStats> {
+    copy_with(COPIERS, from, to)
+}
+
+/// The same for a copy that nobody waits for: one thread, the other cores are left to the tenants.
+pub fn copy_aside(from: &Path, to: &Path) -> io::Result<CopyStats> {
+    copy_with(1, from, to)
+}
+
+fn copy_with(copiers: usize, from: &Path, to: &Path) -> io::Result<CopyStats> {
     let mut jobs = Vec::new();
     lay_out(from, to, &mut jobs)?;
     // Asked once per tree: a file system that cannot clone one file can clone none.
@@ -48,7 +57,7 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<CopyStats> {
         }
         Ok(())
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(COPIERS).min(jobs.len());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(copiers).min(jobs.len());
     std::thread::scope(|scope| {
         let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut done = work();
@@ -144,6 +153,12 @@ pub fn sync(dir: &Path) -> io::Result<()> {
         }
     }
     fs::File::open(dir)?.sync_all()
+}
+
+/// Flushes the whole file system that `dir` is on: one commit of its journal, where thousands of files flushed one by one are
+/// thousands that everybody's own writes wait behind.
+pub fn sync_all(dir: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(fs::File::open(dir)?)?)
 }
 
 /// Bytes allocated below `dir`; what cannot be read counts nothing. `pause` is called for each directory, so that a long

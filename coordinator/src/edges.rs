@@ -11,9 +11,9 @@
 mod ask;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,6 +29,8 @@ const MAX_EDGES: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two questions to an edge.
 const AGAIN: Duration = Duration::from_millis(20);
+/// An edge that could not be asked is not asked again for so long: it is behind a firewall, or does not answer on that port.
+const MUTE: Duration = Duration::from_secs(10);
 /// Versions of a scope that are remembered. Pace lets some ten a second go out, so this is more than [`PATIENCE`] of them.
 const MAX_VERSIONS: usize = 64;
 /// From an edge's request to its new routes when it cannot be asked: Traefik's throttle, and reading them.
@@ -58,7 +60,7 @@ pub(crate) struct Publication {
     tenants: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Edge {
     asked: Instant,
     revision: u64,
@@ -68,6 +70,9 @@ struct Edge {
     regular: bool,
     /// The revision that it said it runs; none while it has said nothing.
     runs: Option<u64>,
+    mute_until: Option<Instant>,
+    /// One question at a time: many who wait for the same edge need one answer.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// See the module.
@@ -80,8 +85,6 @@ pub struct Edges {
     versions: Mutex<Vec<VecDeque<(String, u64)>>>,
     asked: watch::Sender<()>,
     ask: Ask,
-    /// One question at a time: many who wait for the same edge need one answer.
-    turn: tokio::sync::Mutex<()>,
 }
 
 impl Edges {
@@ -97,7 +100,6 @@ impl Edges {
             versions: Mutex::default(),
             asked: watch::Sender::default(),
             ask,
-            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -131,11 +133,21 @@ impl Edges {
         let revision = self.published.borrow().get(scope).map_or(0, |p| p.revision);
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         edges.retain(|_, edge| now.duration_since(edge.asked) < GONE);
-        let known = edges.get(&(from, scope)).copied();
-        if known.is_some() || edges.len() < MAX_EDGES {
-            let given = known.filter(|edge| edge.revision == revision).map_or(now, |edge| edge.given);
-            let runs = known.and_then(|edge| edge.runs);
-            edges.insert((from, scope), Edge { asked: now, revision, given, regular: known.is_some(), runs });
+        let full = edges.len() >= MAX_EDGES;
+        match edges.entry((from, scope)) {
+            Entry::Occupied(mut known) => {
+                let edge = known.get_mut();
+                (edge.asked, edge.regular) = (now, true);
+                if edge.revision != revision {
+                    (edge.revision, edge.given) = (revision, now);
+                }
+            }
+            Entry::Vacant(_) if full => {}
+            Entry::Vacant(place) => {
+                let (runs, mute_until, turn) = (None, None, Arc::default());
+                let (asked, given) = (now, now);
+                place.insert(Edge { asked, revision, given, regular: false, runs, mute_until, turn });
+            }
         }
         drop(edges);
         self.asked.send_replace(());
@@ -158,7 +170,7 @@ impl Edges {
     }
 
     fn edge(&self, address: IpAddr, scope: usize) -> Option<Edge> {
-        self.edges.lock().unwrap_or_else(PoisonError::into_inner).get(&(address, scope)).copied()
+        self.edges.lock().unwrap_or_else(PoisonError::into_inner).get(&(address, scope)).cloned()
     }
 
     /// Keeps what an edge said; a version that nobody remembers is older than all that are.
@@ -169,6 +181,12 @@ impl Edges {
         drop(versions);
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         edges.entry((address, scope)).and_modify(|edge| edge.runs = runs);
+    }
+
+    fn mute(&self, address: IpAddr, scope: usize) {
+        let until = Some(Instant::now() + MUTE);
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        edges.entry((address, scope)).and_modify(|edge| edge.mute_until = until);
     }
 
     /// Waits until every edge that serves a tenant of this shard has what snapshot `version` says, within bounds.
@@ -215,22 +233,31 @@ impl Edges {
 
     /// Waits until an edge says that it runs a revision or a later one; for `building` when it cannot be asked.
     async fn built(&self, address: IpAddr, scope: usize, revision: u64, building: Duration) {
-        let there = |edge: &Edge| edge.runs.is_some_and(|runs| runs >= revision);
-        loop {
-            let turn = self.turn.lock().await;
+        let behind = || {
+            let edge = self.edge(address, scope);
+            edge.filter(|edge| edge.runs.is_none_or(|runs| runs < revision))
+        };
+        while let Some(edge) = behind() {
+            let turn = edge.turn.lock().await;
             // Somebody else's question may have been answered meanwhile, or the edge is gone.
-            let Some(edge) = self.edge(address, scope).filter(|edge| !there(edge)) else { return };
-            match self.ask.version(address).await {
+            let Some(edge) = behind() else { return };
+            let mute = edge.mute_until.is_some_and(|until| Instant::now() < until);
+            match if mute { None } else { self.ask.version(address).await } {
                 Some(version) => self.said(address, scope, &version),
-                None if edge.runs.is_none() => return tokio::time::sleep_until(edge.given + building).await,
+                None if edge.runs.is_none() => {
+                    if !mute {
+                        self.mute(address, scope);
+                    }
+                    drop(turn);
+                    return tokio::time::sleep_until(edge.given + building).await;
+                }
                 // It has answered before: busy, perhaps.
                 None => {}
             }
             drop(turn);
-            if self.edge(address, scope).is_none_or(|edge| there(&edge)) {
-                return;
+            if behind().is_some() {
+                tokio::time::sleep(AGAIN).await;
             }
-            tokio::time::sleep(AGAIN).await;
         }
     }
 }
@@ -242,8 +269,6 @@ fn own_scope(shard: Option<usize>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     const EDGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -377,6 +402,29 @@ mod tests {
         edges.published(4, &[to("d")]);
         edges.asked(EDGE, 0, Instant::now());
         assert_eq!(took(&edges, 4, None).await, PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edge_that_cannot_be_asked_holds_up_nobody() {
+        let edges = Arc::new(Edges::new(Ask::with(|_| {
+            Box::pin(async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                None
+            })
+        })));
+        edges.published(1, &[to("a")]);
+        regular(&edges, 0);
+        let begin = Instant::now();
+        let waiters: Vec<_> = (0..100)
+            .map(|_| {
+                let edges = edges.clone();
+                tokio::spawn(async move { edges.take_up(1, None).await })
+            })
+            .collect();
+        for waiter in waiters {
+            waiter.await.unwrap();
+        }
+        assert_eq!(begin.elapsed(), Duration::from_secs(1), "one question for all of them");
     }
 
     #[tokio::test(start_paused = true)]

@@ -62,6 +62,10 @@ pub fn reason(status: &Status) -> Option<Reason> {
     match status::transport(status) {
         Some(Transport::Lost) => Some(Reason::Away),
         Some(_) => None,
+        // The coordinator answered: a host is away, and asking again at once does not bring it back.
+        None if status.get_error_details().error_info().is_some_and(|i| i.reason == "AGENT_UNAVAILABLE") => {
+            None
+        }
         None => (status.code() == Code::Unavailable).then_some(Reason::Away),
     }
 }
@@ -103,6 +107,8 @@ mod tests {
         assert_eq!(reason(&told("OVERLOADED")), Some(Reason::Busy(None)));
         assert_eq!(reason(&told(status::NO_HOST_FITS)), None);
         assert_eq!(reason(&Status::unavailable("stopping")), Some(Reason::Away));
+        let host_away = error::status(Code::Unavailable, "AGENT_UNAVAILABLE", "x", HashMap::new());
+        assert_eq!(reason(&host_away), None, "the coordinator did answer");
         for code in [Code::NotFound, Code::Internal, Code::DeadlineExceeded, Code::Aborted] {
             assert_eq!(reason(&Status::new(code, "x")), None, "{code:?}");
         }

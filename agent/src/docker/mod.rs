@@ -5,7 +5,7 @@
 pub mod engine;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
 };
@@ -226,15 +226,30 @@ pub struct Volume {
     pub labels: HashMap<String, String>,
 }
 
-/// What the engine has of networks and volumes, and of initialisations that may be leftovers: for looks at many tenants at once.
+/// One of our containers in a list: what can be had for many at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Engine's id.
+    pub id: String,
+    /// Docker's word.
+    pub state: String,
+    /// Labels.
+    pub labels: HashMap<String, String>,
+    /// Id of the image it was made from.
+    pub image_id: String,
+    /// Address in its network.
+    pub ip: Option<Ipv4Addr>,
+}
+
+/// What the engine has of networks, volumes and containers of ours: for looks at many tenants at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// All networks, by name.
     pub networks: HashMap<String, Network>,
     /// All volumes, by name.
     pub volumes: HashMap<String, Volume>,
-    /// Names of all containers with the role `init`.
-    pub inits: HashSet<String>,
+    /// All containers with a tenant label, by name.
+    pub containers: HashMap<String, Listed>,
 }
 
 /// A network or volume to make.
@@ -323,7 +338,7 @@ pub trait Docker: Send + Sync + 'static {
     async fn image_files(&self, image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>>;
     /// All containers with a tenant label.
     async fn list(&self) -> Result<Vec<ContainerSummary>>;
-    /// All networks and volumes, ours or not.
+    /// All networks and volumes, ours or not, and all containers with a tenant label.
     async fn survey(&self) -> Result<Survey>;
     /// One container.
     async fn container(&self, name: &str) -> Result<Option<Container>>;

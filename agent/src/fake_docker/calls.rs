@@ -9,7 +9,7 @@ use tonic::async_trait;
 use super::{FakeContainer, FakeDocker};
 use crate::docker::{
     Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput,
-    ExecSession, ExecState, Image, LABEL_ROLE, LABEL_TENANT, Limits, LogQuery, MountSource, Named, Network,
+    ExecSession, ExecState, Image, LABEL_TENANT, Limits, Listed, LogQuery, MountSource, Named, Network,
     Probe, PullProgress, Result, Survey, Volume,
 };
 
@@ -72,16 +72,14 @@ impl Docker for FakeDocker {
             let mountpoint = self.place(name).display().to_string();
             (name.clone(), Volume { mountpoint, labels: labels.clone() })
         };
-        let is_init = |c: &FakeContainer| c.spec.labels.get(LABEL_ROLE).is_some_and(|role| role == "init");
+        let listed = |(name, c): (&String, &FakeContainer)| {
+            let Container { id, state, labels, image_id, ip, .. } = self.view(name, c, &world.images);
+            (name.clone(), Listed { id, state, labels, image_id, ip })
+        };
         Ok(Survey {
             networks: world.networks.clone().into_iter().collect(),
             volumes: world.volumes.iter().map(volume).collect(),
-            inits: world
-                .containers
-                .iter()
-                .filter(|(_, c)| is_init(c))
-                .map(|(name, _)| name.clone())
-                .collect(),
+            containers: world.containers.iter().map(listed).collect(),
         })
     }
 

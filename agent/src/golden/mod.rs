@@ -68,7 +68,6 @@ pub struct GoldenStore {
 impl GoldenStore {
     /// Over `dir`. Halves of an earlier life are removed; a file that somebody has put there is left alone.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
-        let spares = Spares::default();
         for entry in std::fs::read_dir(&dir)? {
             let entry = entry?;
             let path = entry.path();
@@ -76,16 +75,28 @@ impl GoldenStore {
                 tracing::warn!("{} is no snapshot and is left alone", path.display());
             } else if !path.join(META).exists() || path.extension().is_some_and(|e| e == "tmp") {
                 std::fs::remove_dir_all(&path)?;
-            } else {
-                spares.find(&path)?;
             }
         }
-        Ok(Self { dir, access: Arc::default(), spares: Arc::new(spares), makers: Mutex::default() })
+        Ok(Self { dir, access: Arc::default(), spares: Arc::default(), makers: Mutex::default() })
     }
 
     /// The snapshot of this key, if there is one.
     pub fn find(&self, key: &str) -> Option<Meta> {
         Meta::read(&self.dir.join(key))
+    }
+
+    /// Copies that are made beforehand lie in `root`, a directory of ours on the mount that volumes are on. Without it there are none.
+    pub async fn spares_in(&self, root: &Path) {
+        let (spares, dir, root) = (self.spares.clone(), self.dir.clone(), root.to_owned());
+        let settled = blocking(move || {
+            let names = std::fs::read_dir(dir)?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
+            spares.settle(&root, &names.collect::<io::Result<Vec<_>>>()?)
+        });
+        if let Err(e) = settled.await {
+            tracing::warn!(
+                "no golden snapshots can be copied beforehand: {e}; each new tenant waits for its copy"
+            );
+        }
     }
 
     /// There may soon be another tenant of this kind.
@@ -98,8 +109,9 @@ impl GoldenStore {
         self.spares.wanted().await;
     }
 
-    /// Copies snapshots beforehand, for the kinds of tenants made last. Nothing comes of it once `stop` is cancelled.
-    pub async fn replenish(&self, stop: CancellationToken) -> io::Result<()> {
+    /// Makes one copy of a snapshot beforehand, for the kinds of tenants made last; `true`: another may be missing. Nothing comes
+    /// of it once `stop` is cancelled.
+    pub async fn replenish(&self, stop: CancellationToken) -> io::Result<bool> {
         let reader = self.access.clone().read_owned().await;
         let (spares, dir) = (self.spares.clone(), self.dir.clone());
         blocking(move || {
@@ -149,17 +161,17 @@ impl GoldenStore {
         Ok(stats)
     }
 
-    /// Fills two volumes with a snapshot: with its spare, or by copying. They are wiped first. The filestore takes `database` as
+    /// Fills two volumes with a snapshot: with a spare, or by copying. They are wiped first. The filestore takes `database` as
     /// its name.
     pub async fn restore(&self, key: &str, volumes: &Volumes, database: &str) -> io::Result<Restored> {
         let reader = self.access.clone().read_owned().await;
         let meta = self.find(key).ok_or_else(|| io::Error::other("the golden snapshot has gone"))?;
         let (source, volumes, database) = (self.dir.join(key), volumes.clone(), database.to_owned());
-        let spares = self.spares.clone();
+        let (spares, kind) = (self.spares.clone(), key.to_owned());
         let restored = blocking(move || {
             let _reader = reader; // a dropped caller does not end this
             volumes.wipe()?;
-            if spares.take(&source, &meta, &volumes, &database)? {
+            if spares.take(&kind, &meta, &volumes, &database)? {
                 return Ok(Restored { meta, stats: CopyStats::default(), beforehand: true });
             }
             let mut stats = tree::copy(&source.join("pgdata"), &volumes.postgres)?;

@@ -1,15 +1,17 @@
-//! One copy of a snapshot, made beforehand: the next tenant of its kind takes it by renaming, which costs nothing, where copying
-//! thousands of files would be most of what it waits for.
+//! Copies of a snapshot, made beforehand: the next tenants of its kind take one each by renaming, which costs nothing, where
+//! copying thousands of files would be most of what they wait for.
 //!
-//! A spare lies in its snapshot's directory, so it goes with it. It is complete and on disk, or absent: made under another name,
-//! flushed, renamed; taken by another rename, after which it is nobody's but the taker's. There are at most [`SPARES`] on a
-//! host, one for each kind of tenant made last. Not here: when one is made (reconcile), which tenant gets it (database).
+//! Spares lie in Docker's own data directory: Docker may mount that onto itself, and nothing can be renamed from one mount to
+//! another, be it the same file system. Each bears the name of its snapshot and when that was taken; what belongs to no snapshot of
+//! this agent goes. One is complete, or absent: made under another name, flushed, renamed; taken by another rename, after which
+//! it is nobody's but the taker's. How many a host has is bounded by [`SPARES`]. Not here: when one is made (reconcile),
+//! which tenant gets it (database).
 
 use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -19,27 +21,42 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Meta, Volumes, copy_into};
-use crate::tree;
+use crate::{fsutil, tree};
 
-/// Kinds of tenants (images, modules, language) that have a spare: each costs the disk as much as its snapshot.
-const SPARES: usize = 2;
+/// Spares of the kind of tenant (images, modules, language) that was made last, of the one before, and so on; older kinds have none.
+/// Creates often come in a row, and a copy is made only between them. Each costs the disk as much as its snapshot.
+const SPARES: [usize; 2] = [3, 1];
 /// A disk with less free space than this many snapshots gets no spare.
 const FREE_FOR: u64 = 20;
-const SPARE: &str = "spare";
 /// Prefix of what is not yet, or no longer, a spare.
 const HALF: &str = "half-";
 
 /// Which kinds were made last, newest first.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
+    /// Where they lie, once Docker has told.
+    root: OnceLock<PathBuf>,
     recent: Mutex<Vec<String>>,
     wanted: Notify,
-    /// Volumes lie on another file system, where nothing can be renamed to.
+    /// Volumes are on another mount all the same, where nothing can be renamed to.
     useless: AtomicBool,
 }
 
-fn half(snapshot: &Path) -> PathBuf {
-    snapshot.join(format!("{HALF}{}", Uuid::new_v4().simple()))
+/// A kind that shall have spares.
+struct Kind {
+    snapshot: PathBuf,
+    meta: Meta,
+    key: String,
+    most: usize,
+}
+
+fn half(root: &Path) -> PathBuf {
+    root.join(format!("{HALF}{}", Uuid::new_v4().simple()))
+}
+
+/// A snapshot that was taken anew, or another agent's, has other spares.
+fn name(key: &str, meta: &Meta, number: usize) -> String {
+    format!("{key}-{}-{number}", meta.created_ms)
 }
 
 impl Spares {
@@ -57,50 +74,65 @@ impl Spares {
         self.wanted.notified().await;
     }
 
-    /// At the start: halves go, spares are remembered.
-    pub(super) fn find(&self, snapshot: &Path) -> io::Result<()> {
-        for entry in std::fs::read_dir(snapshot)? {
-            let path = entry?.path();
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            if name.starts_with(HALF) {
-                let _ = std::fs::remove_dir_all(&path); // costs only room until the next start
-            } else if name == SPARE
-                && let Some(key) = snapshot.file_name()
-            {
-                self.want(&key.to_string_lossy());
+    /// They lie in `root` from now on. Halves of an earlier life go; `keys` are the snapshots that are there. Blocking.
+    pub(super) fn settle(&self, root: &Path, keys: &[String]) -> io::Result<()> {
+        if self.root.get().is_some() {
+            return Ok(());
+        }
+        fsutil::private_dir(root)?;
+        for entry in std::fs::read_dir(root)? {
+            let entry = entry?;
+            let found = entry.file_name().to_string_lossy().into_owned();
+            if found.starts_with(HALF) {
+                std::fs::remove_dir_all(entry.path())?;
+            } else if let Some(key) = keys.iter().find(|key| found.starts_with(key.as_str())) {
+                self.want(key);
             }
         }
+        // Somebody else may just have said the same.
+        let _ = self.root.set(root.to_owned());
         Ok(())
     }
 
-    /// Makes what is missing for the kinds made last, and removes what others still have. Blocking.
-    pub(super) fn replenish(&self, store: &Path, stop: &CancellationToken) -> io::Result<()> {
-        let kinds = {
+    /// Removes spares that nobody is to have, and makes one that is missing for the kinds made last; `true`: there may be another to
+    /// make. Blocking.
+    pub(super) fn replenish(&self, store: &Path, stop: &CancellationToken) -> io::Result<bool> {
+        let Some(root) = self.root.get() else { return Ok(false) };
+        let kinds: Vec<Kind> = {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept = recent.len().min(SPARES);
-            let surplus = recent.split_off(kept);
-            surplus.iter().try_for_each(|key| discard(&store.join(key)))?;
-            if self.useless.load(Ordering::Relaxed) { Vec::new() } else { recent.clone() }
+            recent.truncate(SPARES.len());
+            let kind = |(key, most): (&String, usize)| {
+                let snapshot = store.join(key);
+                Some(Kind { meta: Meta::read(&snapshot)?, snapshot, key: key.clone(), most })
+            };
+            recent.iter().zip(SPARES).filter_map(kind).collect()
         };
-        kinds.iter().try_for_each(|key| make(&store.join(key), stop))
+        sweep(root, &kinds)?;
+        if self.useless.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        // Kinds in turn: the second one's only spare comes before the first one's last.
+        for number in 0..SPARES[0] {
+            for kind in kinds.iter().filter(|kind| number < kind.most) {
+                if make(root, kind, number, stop)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
-    /// Moves the snapshot's spare into two empty volumes; `false` when there is none, or it lies on another file system than the
-    /// volumes. After an error the volumes hold scrap, as after a copy that failed. Blocking.
-    pub(super) fn take(
-        &self,
-        snapshot: &Path,
-        meta: &Meta,
-        volumes: &Volumes,
-        database: &str,
-    ) -> io::Result<bool> {
-        let mine = half(snapshot);
-        match std::fs::rename(snapshot.join(SPARE), &mine) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            done => done?,
-        }
+    /// Moves one of the snapshot's spares into two empty volumes; `false` when there is none, or it lies on another file system than
+    /// the volumes. After an error the volumes hold scrap, as after a copy that failed. Blocking.
+    pub(super) fn take(&self, key: &str, meta: &Meta, volumes: &Volumes, database: &str) -> io::Result<bool> {
+        let Some(root) = self.root.get() else { return Ok(false) };
+        let Some(mine) = seize(root, key, meta)? else { return Ok(false) };
         let moved = move_content(&mine.join("pgdata"), &volumes.postgres);
         if moved.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::CrossesDevices) {
+            tracing::warn!(
+                "{} is on another mount than Docker's volumes: new tenants wait for their copies",
+                root.display()
+            );
             self.useless.store(true, Ordering::Relaxed);
             std::fs::remove_dir_all(&mine)?;
             return Ok(false);
@@ -113,34 +145,57 @@ impl Spares {
     }
 }
 
-/// Under another name first: whoever takes one at the same time gets all of it or nothing.
-fn discard(snapshot: &Path) -> io::Result<()> {
-    let gone = half(snapshot);
-    match std::fs::rename(snapshot.join(SPARE), &gone) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
-        Ok(()) => std::fs::remove_dir_all(&gone),
+/// Gives one of the spares a name that nobody else knows: whoever takes one at the same time gets another, or nothing.
+fn seize(root: &Path, key: &str, meta: &Meta) -> io::Result<Option<PathBuf>> {
+    let mine = half(root);
+    // The last one first: those with low numbers are made first.
+    for number in (0..SPARES[0]).rev() {
+        match std::fs::rename(root.join(name(key, meta, number)), &mine) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            done => return done.map(|()| Some(mine)),
+        }
     }
+    Ok(None)
 }
 
-fn make(snapshot: &Path, stop: &CancellationToken) -> io::Result<()> {
-    let place = snapshot.join(SPARE);
-    let Some(meta) = Meta::read(snapshot).filter(|_| !place.exists()) else { return Ok(()) };
-    let disk = rustix::fs::statvfs(snapshot)?;
-    if disk.f_bavail * disk.f_frsize < meta.bytes.saturating_mul(FREE_FOR) {
-        return Ok(());
+/// Removes what none of these kinds is to have. Halves are somebody's.
+fn sweep(root: &Path, kinds: &[Kind]) -> io::Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        let found = entry.file_name().to_string_lossy().into_owned();
+        let wanted = |kind: &Kind| (0..kind.most).any(|number| name(&kind.key, &kind.meta, number) == found);
+        if found.starts_with(HALF) || kinds.iter().any(wanted) {
+            continue;
+        }
+        let gone = half(root);
+        match std::fs::rename(entry.path(), &gone) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it was taken just now
+            Err(e) => return Err(e),
+            Ok(()) => std::fs::remove_dir_all(&gone)?,
+        }
     }
-    let tmp = half(snapshot);
+    Ok(())
+}
+
+/// `true`: it was missing, and is there now.
+fn make(root: &Path, kind: &Kind, number: usize, stop: &CancellationToken) -> io::Result<bool> {
+    let place = root.join(name(&kind.key, &kind.meta, number));
+    let disk = rustix::fs::statvfs(root)?;
+    if place.exists() || disk.f_bavail * disk.f_frsize < kind.meta.bytes.saturating_mul(FREE_FOR) {
+        return Ok(false);
+    }
+    let tmp = half(root);
     let made = std::fs::create_dir(&tmp)
-        .and_then(|()| tree::copy(&snapshot.join("pgdata"), &tmp.join("pgdata")))
-        .and_then(|_| tree::copy(&snapshot.join("filestore"), &tmp.join("filestore")))
-        .and_then(|_| tree::sync(&tmp));
+        .and_then(|()| tree::copy_aside(&kind.snapshot.join("pgdata"), &tmp.join("pgdata")))
+        .and_then(|_| tree::copy_aside(&kind.snapshot.join("filestore"), &tmp.join("filestore")))
+        .and_then(|_| tree::sync_all(&tmp));
     if made.is_err() || stop.is_cancelled() {
         let _ = std::fs::remove_dir_all(&tmp); // or at the next start
-        return made;
+        return made.map(|()| false);
     }
     std::fs::rename(&tmp, &place)?;
-    std::fs::File::open(snapshot)?.sync_all()
+    std::fs::File::open(root)?.sync_all()?;
+    Ok(true)
 }
 
 /// Renames each entry of `from` into `to`, which takes its mode and owner.
@@ -157,38 +212,77 @@ mod tests {
     use super::super::{GoldenStore, tests::volumes};
     use super::*;
 
-    #[tokio::test]
-    async fn a_spare_is_taken_once_and_made_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let golden = dir.path().join("golden");
+    /// A store with snapshots of these kinds, the last one made last.
+    async fn store(dir: &Path, kinds: &[&str]) -> GoldenStore {
+        let golden = dir.join("golden");
         std::fs::create_dir_all(&golden).unwrap();
-        let store = GoldenStore::open(golden.clone()).unwrap();
-        let from = volumes(dir.path(), "a");
+        let store = GoldenStore::open(golden).unwrap();
+        store.spares_in(&dir.join("spares")).await;
+        let from = volumes(dir, "a");
         std::fs::create_dir_all(from.postgres.join("base/1")).unwrap();
         std::fs::write(from.postgres.join("base/1/f"), "15").unwrap();
         std::fs::create_dir_all(from.odoo.join("filestore/odoo_a/ab")).unwrap();
         std::fs::write(from.odoo.join("filestore/odoo_a/ab/f"), "x").unwrap();
-        let stop = CancellationToken::new();
-        for key in ["k1", "k2", "k3"] {
+        for key in kinds {
             store.take(key, &from, "odoo_a", 1).await.unwrap();
-            store.replenish(stop.clone()).await.unwrap();
         }
-        let has = |key: &str| golden.join(key).join(SPARE).exists();
-        assert_eq!([has("k1"), has("k2"), has("k3")], [false, true, true], "the oldest kind's has gone");
-        for (name, beforehand) in [("b", true), ("c", false)] {
-            let to = volumes(dir.path(), name);
+        store
+    }
+
+    async fn replenish(store: &GoldenStore) {
+        while store.replenish(CancellationToken::new()).await.unwrap() {}
+    }
+
+    /// How many spares of a kind, or halves, are there.
+    fn extra(dir: &Path, prefix: &str) -> usize {
+        let entries = std::fs::read_dir(dir.join("spares")).unwrap();
+        entries.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(prefix)).count()
+    }
+
+    #[tokio::test]
+    async fn spares_are_taken_once_each_and_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path(), &["k"]).await;
+        replenish(&store).await;
+        assert_eq!(extra(dir.path(), "k"), SPARES[0]);
+        for n in 0..=SPARES[0] {
+            let to = volumes(dir.path(), &format!("t{n}"));
             std::fs::write(to.postgres.join("scrap"), "x").unwrap();
-            let restored = store.restore("k3", &to, "odoo_b").await.unwrap();
-            assert_eq!((restored.beforehand, restored.meta.database.as_str()), (beforehand, "odoo_a"));
+            let restored = store.restore("k", &to, "odoo_b").await.unwrap();
+            assert_eq!((restored.beforehand, restored.meta.database.as_str()), (n < SPARES[0], "odoo_a"));
             assert!(to.postgres.join("base/1/f").exists() && !to.postgres.join("scrap").exists());
             assert_eq!(std::fs::read(to.odoo.join("filestore/odoo_b/ab/f")).unwrap(), b"x");
-            assert_eq!(std::fs::read_dir(golden.join("k3")).unwrap().count(), 3, "nothing half is left");
         }
-        std::fs::create_dir(half(&golden.join("k3"))).unwrap();
-        let store = GoldenStore::open(golden.clone()).unwrap();
-        assert_eq!(std::fs::read_dir(golden.join("k3")).unwrap().count(), 3);
-        store.want_spare("k3");
-        store.replenish(stop).await.unwrap();
-        assert!(has("k3") && has("k2"));
+        assert_eq!(extra(dir.path(), ""), 0, "nothing half is left");
+        std::fs::create_dir(half(&dir.path().join("spares"))).unwrap();
+        std::fs::create_dir(dir.path().join("spares/k-17-0")).unwrap();
+        let store = GoldenStore::open(dir.path().join("golden")).unwrap();
+        store.spares_in(&dir.path().join("spares")).await;
+        assert_eq!(extra(dir.path(), HALF), 0, "halves go at the start");
+        replenish(&store).await;
+        assert_eq!(extra(dir.path(), "k"), SPARES[0]);
+        assert_eq!(extra(dir.path(), "k-17-"), 0, "what belongs to another snapshot goes");
+    }
+
+    #[tokio::test]
+    async fn the_kind_made_last_has_most_spares_and_the_oldest_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path(), &["k1", "k2", "k3"]).await;
+        replenish(&store).await;
+        let extras = || ["k1", "k2", "k3"].map(|key| extra(dir.path(), key));
+        assert_eq!(extras(), [0, SPARES[1], SPARES[0]]);
+        store.want_spare("k1");
+        replenish(&store).await;
+        assert_eq!(extras(), [SPARES[0], 0, SPARES[1]]);
+    }
+
+    #[tokio::test]
+    async fn a_spare_that_is_not_whole_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path(), &["k"]).await;
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert!(!store.replenish(stop).await.unwrap(), "the agent ends: nothing comes of it");
+        assert_eq!(extra(dir.path(), "k"), 0);
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Result, Tenant, View};
 use crate::{
     diff::{self, Observed},
-    docker::Survey,
+    docker::{self, Container, Survey},
     execute,
     images::ImageFacts,
     sql,
@@ -31,11 +31,17 @@ impl Tenant {
             stack::init_name(&plan.name),
         );
         let volumes = (plan.name.postgres_volume(), plan.name.odoo_volume());
-        let containers = async { tokio::try_join!(docker.container(&names.1), docker.container(&names.2)) };
+        let listed = survey.clone();
+        let containers = async {
+            tokio::try_join!(
+                self.container(&names.1, listed.as_deref()),
+                self.container(&names.2, listed.as_deref())
+            )
+        };
         let rest = async {
             match survey {
                 // A container of somebody else with this name has no label; only who initialises needs to know.
-                Some(s) if self.state().is_ready() && !s.inits.contains(&names.3) => Ok((
+                Some(s) if self.state().is_ready() && !s.containers.contains_key(&names.3) => Ok((
                     s.networks.get(&names.0).cloned(),
                     s.volumes.get(&volumes.0).cloned(),
                     s.volumes.get(&volumes.1).cloned(),
@@ -85,6 +91,19 @@ impl Tenant {
         }
         self.ask(&mut observed).await;
         Ok(View { observed, stack })
+    }
+
+    /// A container: from the list and what is known, where that proves enough, else from the engine. (Of one that is not in the
+    /// list, too: it may be somebody else's.)
+    async fn container(&self, name: &str, survey: Option<&Survey>) -> docker::Result<Option<Container>> {
+        let known = &self.host.known;
+        let listed = survey.and_then(|s| s.containers.get(name));
+        if let Some(container) = listed.and_then(|listed| known.recall(name, listed)) {
+            return Ok(Some(container));
+        }
+        let found = self.host.docker.container(name).await?;
+        known.learn(name, found.as_ref());
+        Ok(found)
     }
 
     /// The major version of the data, when PostgreSQL's container is about to be made or started with it.

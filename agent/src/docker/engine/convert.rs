@@ -6,8 +6,8 @@ use bollard::{container::LogOutput, models as m};
 use bytes::Bytes;
 
 use super::super::{
-    Chunk, Container, ContainerSpec, ContainerSummary, LABEL_TENANT, Limits, MAX_OUTPUT_BYTES, MountSource,
-    Network, Volume,
+    Chunk, Container, ContainerSpec, ContainerSummary, LABEL_TENANT, Limits, Listed, MAX_OUTPUT_BYTES,
+    MountSource, Network, Volume,
 };
 
 pub(super) fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
@@ -128,6 +128,20 @@ pub(super) fn network_view(ipam: Option<m::Ipam>, labels: Option<HashMap<String,
 /// With its name.
 pub(super) fn volume_view(found: m::Volume) -> (String, Volume) {
     (found.name, Volume { mountpoint: found.mountpoint, labels: found.labels })
+}
+
+/// With its name.
+pub(super) fn listed(found: m::ContainerSummary) -> (String, Listed) {
+    let name = found.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+    let networks = found.network_settings.and_then(|n| n.networks).unwrap_or_default();
+    let listed = Listed {
+        id: found.id.unwrap_or_default(),
+        state: found.state.map(|s| s.to_string()).unwrap_or_default(),
+        labels: found.labels.unwrap_or_default(),
+        image_id: found.image_id.unwrap_or_default(),
+        ip: networks.values().filter_map(|n| n.ip_address.as_ref()).find_map(|ip| ip.parse().ok()),
+    };
+    (name.trim_start_matches('/').to_owned(), listed)
 }
 
 pub(super) fn summary(found: m::ContainerSummary) -> ContainerSummary {

@@ -20,13 +20,13 @@ use tokio::io::AsyncWriteExt as _;
 use tonic::async_trait;
 
 use self::convert::{
-    Layers, append, chunk, container_view, create_body, filters, first_file, network_view, summary,
+    Layers, append, chunk, container_view, create_body, filters, first_file, listed, network_view, summary,
     volume_view, with_tag,
 };
 use super::{
     Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput,
-    ExecSession, ExecState, Image, LABEL_ROLE, LABEL_TENANT, Limits, LogQuery, Named, Network, PullProgress,
-    Result, Survey, Volume,
+    ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, Named, Network, PullProgress, Result,
+    Survey, Volume,
 };
 
 /// Until the head of an answer. Creating a network on a busy daemon takes seconds; a hanging daemon must show.
@@ -218,14 +218,14 @@ impl Docker for Engine {
     }
 
     async fn survey(&self) -> Result<Survey> {
-        let inits = q::ListContainersOptionsBuilder::default()
+        let ours = q::ListContainersOptionsBuilder::default()
             .all(true)
-            .filters(&filters(&[("label", &format!("{LABEL_ROLE}=init"))]))
+            .filters(&filters(&[("label", LABEL_TENANT)]))
             .build();
-        let (networks, volumes, inits) = tokio::try_join!(
+        let (networks, volumes, containers) = tokio::try_join!(
             self.call(|c| async move { c.list_networks(None::<q::ListNetworksOptions>).await }),
             self.call(|c| async move { c.list_volumes(None::<q::ListVolumesOptions>).await }),
-            self.call(|c| async move { c.list_containers(Some(inits)).await }),
+            self.call(|c| async move { c.list_containers(Some(ours)).await }),
         )?;
         Ok(Survey {
             networks: networks
@@ -233,7 +233,7 @@ impl Docker for Engine {
                 .filter_map(|n| Some((n.name.clone()?, network_view(n.ipam, n.labels))))
                 .collect(),
             volumes: volumes.volumes.unwrap_or_default().into_iter().map(volume_view).collect(),
-            inits: inits.into_iter().map(|c| summary(c).name).collect(),
+            containers: containers.into_iter().map(listed).collect(),
         })
     }
 
