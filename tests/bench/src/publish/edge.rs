@@ -133,7 +133,7 @@ impl Edge {
         }
         let target = (tenants == 1_000).then_some(Target::AtMost(0.5));
         report.add(
-            &format!("an edge with {tenants} tenants: a change is effective"),
+            &format!("an edge with {tenants} tenants: a lone change is effective"),
             Unit::Seconds,
             &effective,
             target,
