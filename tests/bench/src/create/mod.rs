@@ -40,7 +40,8 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n",
         ..Shape::default()
     });
-    let bench = Bench { cell: &cell, number: std::cell::Cell::new(0), spares: Spares::new(&cell)? };
+    let bench =
+        Bench { cell: &cell, number: std::cell::Cell::new(0), spares: Spares::new(&cell, !run.small)? };
     let mut report = Report::default();
     // The first one leaves the golden snapshot behind; it is no sample, for it also finds all caches empty.
     let model = bench.create()?;

@@ -26,19 +26,23 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// See the module.
 pub(super) struct Spares {
-    folder: PathBuf,
+    /// `None`: stand-ins have no snapshot, so there is nothing to copy.
+    folder: Option<PathBuf>,
 }
 
 impl Spares {
-    /// Those of the cell's host.
-    pub(super) fn new(cell: &Cell) -> Result<Self> {
+    /// Those of the cell's host; `real`: tenants have databases.
+    pub(super) fn new(cell: &Cell, real: bool) -> Result<Self> {
+        if !real {
+            return Ok(Self { folder: None });
+        }
         let info = cell.hosts[0].docker.run(&["info", "--format", "{{.DockerRootDir}}"]);
         ensure!(info.code == 0, "docker info: {}", info.stderr);
-        Ok(Self { folder: Path::new(info.stdout.trim()).join(FOLDER) })
+        Ok(Self { folder: Some(Path::new(info.stdout.trim()).join(FOLDER)) })
     }
 
-    fn names(&self) -> Result<BTreeSet<String>> {
-        let entries = std::fs::read_dir(&self.folder).with_context(|| self.folder.display().to_string())?;
+    fn names(folder: &Path) -> Result<BTreeSet<String>> {
+        let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
         let name =
             |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
         entries.map(name).collect()
@@ -46,12 +50,13 @@ impl Spares {
 
     /// Waits until the agent copies nothing and misses nothing: from then on it leaves the machine to what is measured.
     pub(super) fn settle(&self) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
         let begin = Instant::now();
-        let (mut seen, mut since) = (self.names()?, Instant::now());
+        let (mut seen, mut since) = (Self::names(folder)?, Instant::now());
         while since.elapsed() < STILL {
             ensure!(begin.elapsed() < PATIENCE, "the agent does not end copying: {seen:?}");
             sleep(LOOK);
-            let now = self.names()?;
+            let now = Self::names(folder)?;
             if now != seen || now.iter().any(|name| name.starts_with(HALF)) {
                 (seen, since) = (now, Instant::now());
             }
@@ -62,8 +67,9 @@ impl Spares {
     /// Takes all away, once the agent has made them; it makes others only after the next create.
     pub(super) fn remove(&self) -> Result<()> {
         self.settle()?;
-        for name in self.names()? {
-            std::fs::remove_dir_all(self.folder.join(name))?;
+        let Some(folder) = &self.folder else { return Ok(()) };
+        for name in Self::names(folder)? {
+            std::fs::remove_dir_all(folder.join(name))?;
         }
         Ok(())
     }
