@@ -108,7 +108,7 @@ fn tenant(entry: &Entry) -> agent::TenantStatus {
         containers: containers
             .map(|(at, c)| container(c, entry.oom_kills.get(at).copied().unwrap_or(0)))
             .collect(),
-        usage: Some(v1::Usage {
+        usage: entry.measured.then_some(v1::Usage {
             cpu_millis: entry.usage.cpu_millis,
             memory_bytes: entry.usage.memory_bytes,
             disk_bytes: entry.usage.disk_bytes,
@@ -196,6 +196,16 @@ mod tests {
         let complete =
             (0..COMPLETE_EVERY).filter(|_| reporter.next(board.entries(), &around, true).complete).count();
         assert_eq!(complete, 1);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_reported_as_nothing() {
+        let board = Board::default();
+        let alfa = "alfa".parse().unwrap();
+        board.set(&alfa, status(""));
+        assert_eq!(tenant(&board.entries()[0]).usage, None);
+        board.set_usage(&alfa, crate::status::Usage { cpu_millis: 7, ..Default::default() });
+        assert_eq!(tenant(&board.entries()[0]).usage.map(|usage| usage.cpu_millis), Some(7));
     }
 
     #[test]

@@ -142,6 +142,8 @@ pub struct Entry {
     pub status: Status,
     /// What it uses.
     pub usage: Usage,
+    /// That was measured; before, nothing is known.
+    pub measured: bool,
     /// What its visitors do, when known.
     pub traffic: Option<Traffic>,
     /// Out-of-memory kills of its containers, in their order.
@@ -191,6 +193,7 @@ impl Board {
             name: name.clone(),
             revision: *revision,
             usage: inner.usage.get(name).copied().unwrap_or_default(),
+            measured: inner.usage.contains_key(name),
             traffic: inner.traffic.get(name).copied(),
             oom_kills: status
                 .containers

@@ -45,7 +45,7 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
         let entries = host.board.entries();
         memory.forget(&entries);
         for entry in &entries {
-            let mut usage = memory.measure(entry);
+            let Some(mut usage) = memory.measure(entry) else { continue };
             let disks = memory.disk.get(&entry.name).map_or(&[][..], |(disks, _)| disks);
             usage.disk_bytes = disks.iter().sum();
             usage.volumes = volumes(disks);
@@ -77,8 +77,9 @@ fn volumes(disks: &[u64]) -> Option<VolumeBytes> {
 }
 
 impl Memory {
-    fn measure(&mut self, entry: &Entry) -> Usage {
-        let mut usage = Usage::default();
+    /// None at a tenant's first reading: how much CPU it takes is known from two on.
+    fn measure(&mut self, entry: &Entry) -> Option<Usage> {
+        let (mut usage, mut twice) = (Usage::default(), true);
         for container in &entry.status.containers {
             let group = match self.groups.get(&container.id) {
                 Some(group) => group.clone(),
@@ -93,9 +94,11 @@ impl Memory {
             if let Some((before, then)) = self.cpu.insert(container.id.clone(), (now, at)) {
                 let us = at.duration_since(then).as_micros().max(1) as u64;
                 usage.cpu_millis += (now.cpu_us.saturating_sub(before.cpu_us) * 1000 / us) as u32;
+            } else {
+                twice = false;
             }
         }
-        usage
+        (twice || entry.measured).then_some(usage)
     }
 
     fn forget(&mut self, entries: &[Entry]) {

@@ -5,7 +5,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, plan::UnixMs};
+use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, pb::v1, plan::UnixMs};
 use tokio_stream::Stream;
 use tonic::{Request, Status};
 
@@ -20,12 +20,13 @@ mod spec;
 pub mod status;
 mod system;
 mod tenants;
+mod top;
 mod wire;
 
 pub use access::Caller;
 pub(crate) use hosts::token_hash;
 
-use crate::{clock, context::Context, state::State};
+use crate::{clock, context::Context, fleet::Tenant, state::State, views};
 
 /// A streamed answer.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -52,6 +53,18 @@ impl Api {
 
     fn state(&self) -> Arc<State> {
         self.context.handle.snapshot()
+    }
+
+    /// A tenant in wire form, with what the probes found.
+    fn shown(&self, state: &State, tenant: &Tenant) -> v1::Tenant {
+        let (settings, now) = (self.context.handle.settings(), now());
+        let seen = self.context.blackbox.seen(state, settings, tenant, now);
+        // Who shall not run is not missed.
+        let seen = seen.filter(|_| views::monitored(tenant));
+        v1::Tenant {
+            probe: seen.map(|seen| wire::probe(&seen)),
+            ..wire::tenant(state, settings, tenant, now)
+        }
     }
 }
 

@@ -17,9 +17,11 @@ use isyone_proto::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod probes;
 mod sample;
 mod units;
 
+pub use probes::Probes;
 pub use sample::sample;
 pub use units::{Bytes, Cpus, Span};
 
@@ -87,6 +89,8 @@ pub struct Config {
     pub edge: Edge,
     /// Prometheus.
     pub monitoring: Monitoring,
+    /// Looking at tenants through the edges.
+    pub probes: Probes,
     /// How hosts are chosen.
     pub placement: Placement,
     /// How a new tenant is set up.
@@ -186,6 +190,10 @@ pub struct Monitoring {
     pub prometheus_url: Option<String>,
     /// Where Prometheus reaches our HTTP port; `listen.http` when not set.
     pub metrics_address: Option<String>,
+    /// Where agents answer Prometheus, at the address that their host advertises.
+    pub agent_port: u16,
+    /// Edges' metrics (`host:port`), for Prometheus: they do not introduce themselves.
+    pub edges: Vec<String>,
     /// File form of the targets: `<job>.json` in here; with shards, `<shard>/<job>.json`.
     pub file_sd_dir: Option<PathBuf>,
     /// Where Prometheus finds the certificate that it scrapes hosts with: `ca.pem`, `prometheus.pem`, `prometheus.key`.

@@ -6,6 +6,7 @@ use isyone_proto::plan::{TenantSecrets, UnixMs};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    blackbox::board::Board,
     config::Config,
     edges::Edges,
     fleet::{Sealed, Tenant},
@@ -39,6 +40,8 @@ pub struct Context {
     pub monitors: MonitorList,
     /// Who asks for routes.
     pub edges: Edges,
+    /// What the probes through the edges found.
+    pub blackbox: Board,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops: ends every stream.

@@ -1,7 +1,7 @@
-//! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets and probes, the page of a
-//! suspended tenant. Read only, no secrets; on loopback unless configured otherwise.
+//! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets, the page of a suspended
+//! tenant. Read only, no secrets; on loopback unless configured otherwise.
 //!
-//! Not here: what the documents say (publish, probes) and gRPC (server).
+//! Not here: what the documents say (publish) and gRPC (server).
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,21 +18,18 @@ use isyone_monitoring::Job;
 use isyone_proto::ids::ShortName;
 
 mod pages;
-mod probes;
 pub(crate) mod serve;
 
 use serve::Caller;
 
 use crate::{
-    clock,
+    blackbox, clock,
     context::Context,
     listener::Connections,
     metrics,
     publish::{Document, Published},
 };
 
-/// Prometheus' own text format, for probes.
-const PROBE_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Longest time for which an answer is held back; below the time after which an edge counts as gone (edges).
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
@@ -53,11 +50,11 @@ pub fn router(web: Web) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(own_metrics))
+        .route("/probes", get(blackbox_page))
         .route("/traefik/config", get(whole_traefik))
         .route("/traefik/config/{shard}", get(shard_traefik))
         .route("/edges/map", get(hostnames))
         .route("/sd/{job}", get(targets))
-        .route("/probe/{kind}/{name}", get(probe))
         .route("/pages/suspended", get(suspended))
         .with_state(web)
 }
@@ -76,6 +73,21 @@ async fn own_metrics(Shared(web): Shared<Web>) -> impl IntoResponse {
     let live = &context.handle.settings().liveness;
     let text = context.metrics.render(&context.handle.snapshot(), live, clock::now_ms(), open);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+}
+
+/// What was found of each tenant through its edge. A page of its own, so that `/metrics` stays small.
+async fn blackbox_page(Shared(web): Shared<Web>, Query(of): Query<OfShard>) -> Response {
+    let scope = match scope(&web, of.shard.as_deref()) {
+        Ok(scope) => scope,
+        Err(why) => return not_found(&why),
+    };
+    let state = web.context.handle.snapshot();
+    // Milliseconds of work for a large fleet: not where calls are answered.
+    let made = move || blackbox::page(&web.context, &state, scope.checked_sub(1));
+    match tokio::task::spawn_blocking(made).await {
+        Ok(text) => ([(header::CONTENT_TYPE, blackbox::page::CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// `?wait=4`: seconds.
@@ -207,24 +219,6 @@ fn serve(document: &Arc<Document>, headers: &HeaderMap) -> Response {
     let body = Body::from_stream(tokio_stream::iter(pieces));
     let form = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::CONTENT_LENGTH, length)];
     (etag, form, body).into_response()
-}
-
-async fn probe(Shared(web): Shared<Web>, Path((kind, name)): Path<(String, String)>) -> Response {
-    let (state, settings) = (web.context.handle.snapshot(), web.context.handle.settings());
-    let now = clock::now_ms();
-    let answer = match (Job::from_name(&kind), name.parse(), name.parse()) {
-        (Some(Job::Odoo), Ok(tenant), _) => probes::odoo(&state, settings, &tenant, now),
-        (Some(Job::Postgres), Ok(tenant), _) => probes::postgres(&state, settings, &tenant, now),
-        (Some(Job::Host), _, Ok(host)) => probes::host(&state, settings, &host, now),
-        _ => Err(probes::Down::NoSuchTarget),
-    };
-    match answer {
-        Ok(text) => ([(header::CONTENT_TYPE, PROBE_TYPE)], text).into_response(),
-        Err(probes::Down::NoSuchTarget) => (StatusCode::NOT_FOUND, "no such target\n").into_response(),
-        Err(probes::Down::Because(why)) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
-        }
-    }
 }
 
 async fn suspended(headers: HeaderMap) -> impl IntoResponse {

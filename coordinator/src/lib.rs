@@ -3,6 +3,7 @@
 //! Pure: `fleet`, `change`, `placement`, `views`, `liveness`. Acting: the rest. See ARCHITECTURE.md.
 
 pub mod api;
+pub mod blackbox;
 pub mod change;
 pub mod clock;
 pub mod config;
@@ -33,6 +34,7 @@ pub mod store;
 pub mod streams;
 pub mod telemetry;
 pub mod timings;
+pub mod top;
 pub mod traces;
 pub mod views;
 pub mod writer;

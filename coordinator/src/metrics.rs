@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 use tonic::Code;
@@ -28,6 +28,74 @@ struct StateLabel {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Why a connection ended before anything was asked on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Enrolment: too many lately.
+    #[error("too many connections from this address lately")]
+    Rate,
+    /// Too many at once.
+    #[error("too many connections from this network wait for their handshake")]
+    Network,
+    /// No place left.
+    #[error("too many connections wait for their handshake")]
+    Full,
+    /// Its place or its turn went to another.
+    #[error(
+        "this network has more connections before the end of their handshake than others, which came too"
+    )]
+    Displaced,
+    /// No ClientHello.
+    #[error("it said nothing in time")]
+    Silent,
+    /// No turn.
+    #[error("the handshake's turn did not come in time")]
+    Queue,
+    /// No end.
+    #[error("the handshake did not end in time")]
+    Slow,
+    /// The peer went away, speaks no TLS, or its certificate is not accepted.
+    #[error("the handshake failed")]
+    Handshake,
+}
+
+impl Refused {
+    const ALL: [Self; 8] = [
+        Self::Rate,
+        Self::Network,
+        Self::Full,
+        Self::Displaced,
+        Self::Silent,
+        Self::Queue,
+        Self::Slow,
+        Self::Handshake,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Network => "network",
+            Self::Full => "full",
+            Self::Displaced => "displaced",
+            Self::Silent => "silent",
+            Self::Queue => "queue",
+            Self::Slow => "slow",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HostLabels {
+    host: String,
+    state: &'static str,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Metrics {
@@ -41,8 +109,10 @@ pub struct Metrics {
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
     connections: Gauge,
+    refused: Family<ReasonLabel, Counter>,
     sessions: Gauge,
     hosts: Family<StateLabel, Gauge>,
+    host_states: Family<HostLabels, Gauge>,
     tenants: Family<StateLabel, Gauge>,
     memory: Gauge,
     cpu: Counter<f64, AtomicU64>,
@@ -70,8 +140,10 @@ impl Metrics {
             publications: Counter::default(),
             rejected_routes: Gauge::default(),
             connections: Gauge::default(),
+            refused: Family::default(),
             sessions: Gauge::default(),
             hosts: Family::default(),
+            host_states: Family::default(),
             tenants: Family::default(),
             memory: Gauge::default(),
             cpu: Counter::default(),
@@ -102,8 +174,21 @@ impl Metrics {
             self.rejected_routes.clone(),
         );
         r.register("connections", "Open mTLS connections", self.connections.clone());
+        r.register(
+            "connections_refused",
+            "Connections to 7443 and 7444 that ended before anything was asked, by reason",
+            self.refused.clone(),
+        );
+        // From the start: an increase from nothing to 1 is not seen.
+        for reason in Refused::ALL {
+            drop(self.refused.get_or_create(&ReasonLabel { reason: reason.word() }));
+        }
         r.register("agent_sessions", "Agents connected", self.sessions.clone());
         r.register("hosts", "Hosts by state", self.hosts.clone());
+        let only_present = "1 for the state that a host is in now; there is no series for the others";
+        r.register("host_state", only_present, self.host_states.clone());
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        r.register("build", "This coordinator", Info::new(version));
         r.register("tenants", "Tenants by desired state", self.tenants.clone());
         r.register_with_unit(
             "process_resident_memory",
@@ -136,6 +221,11 @@ impl Metrics {
         self.latency.observe(seconds);
     }
 
+    /// Counts a connection that was not let in.
+    pub fn refused(&self, why: Refused) {
+        self.refused.get_or_create(&ReasonLabel { reason: why.word() }).inc();
+    }
+
     /// Everything, with the fleet's numbers as of `state` at `now`.
     pub fn render(
         &self,
@@ -145,10 +235,13 @@ impl Metrics {
         open: (usize, usize),
     ) -> String {
         self.hosts.clear();
+        self.host_states.clear();
         for name in state.fleet.hosts.keys() {
             let seen = state.observed.hosts.get(name).map(AsRef::as_ref);
             let (judged, _) = liveness::judge(seen, state.started_at, now, live);
             self.hosts.get_or_create(&StateLabel { state: judged.word() }).inc();
+            let labels = HostLabels { host: name.to_string(), state: judged.word() };
+            self.host_states.get_or_create(&labels).set(1);
         }
         self.tenants.clear();
         for tenant in state.fleet.tenants.values() {

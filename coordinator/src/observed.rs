@@ -129,6 +129,21 @@ pub struct Usage {
     pub disk_bytes: u64,
 }
 
+/// What a tenant's visitors do; see `isyone.v1.Traffic`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Answered.
+    pub requests_per_minute: u32,
+    /// Of these, 500 and above.
+    pub errors_per_minute: u32,
+    /// 95 % took at most this long.
+    pub latency_p95_ms: u32,
+    /// Open.
+    pub websockets: u32,
+    /// Seen lately.
+    pub active_users: u32,
+}
+
 /// A host's word on a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantReport {
@@ -146,8 +161,10 @@ pub struct TenantReport {
     pub message: String,
     /// Its containers.
     pub containers: Vec<Container>,
-    /// What it uses.
-    pub usage: Usage,
+    /// What it uses; none while its host has not measured it.
+    pub usage: Option<Usage>,
+    /// What its visitors do; none while its host has not measured it.
+    pub traffic: Option<Traffic>,
     /// Operation that `steps` belong to.
     pub operation: Option<Uuid>,
     /// What was done for it.

@@ -10,15 +10,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use isyone_monitoring::{self as monitoring, Job};
-use isyone_proto::ids::TenantName;
 use isyone_traefik as traefik;
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    change::Command,
     config::{Config, UrlScheme},
     context::Context,
     edges::Progress,
+    shards::Shards,
     state::State,
 };
 
@@ -28,12 +27,14 @@ mod files;
 mod inputs;
 mod pace;
 mod pages;
+mod tell;
 
 use content::{Content, Kind};
 pub use document::Document;
 use document::Frame;
 use files::Files;
 use pace::Pace;
+use tell::Teller;
 
 /// Changes within this time are rendered together. Far below what a reader notices, and enough that reports, of which there
 /// may be thousands a second, do not make this loop spin.
@@ -47,7 +48,7 @@ const HOSTNAMES_FRAME: [&str; 2] = ["{", "\n}\n"];
 #[derive(Debug, Clone, Default)]
 pub struct Published {
     traefik: Vec<Arc<Document>>,
-    targets: [Vec<Arc<Document>>; 4],
+    targets: [Vec<Arc<Document>>; Job::ALL.len()],
     hostnames: Option<Arc<Document>>,
 }
 
@@ -73,19 +74,32 @@ impl Published {
 struct Frames {
     traefik: Arc<Frame>,
     targets: Arc<Frame>,
+    edges: Arc<Frame>,
+    /// By scope.
+    probes: Vec<Arc<Frame>>,
     platform: Arc<Frame>,
     hostnames: Arc<Frame>,
 }
 
 impl Frames {
-    fn new(options: &traefik::Options, address: &str) -> Self {
+    fn new(options: &traefik::Options, config: &Config, shards: &Shards) -> Self {
         let [before, after] = monitoring::FRAME;
-        // The platform's only group is the same for everybody: a part of the frame.
-        let platform = format!("{before}{}", monitoring::platform(address).trim_start_matches(','));
+        // Groups that are the same for everybody, whatever the fleet is like, are a part of the frame.
+        let fixed = |groups: String| {
+            Arc::new(Frame::list([
+                format!("{before}{}", groups.trim_start_matches(',')).into(),
+                after.into(),
+            ]))
+        };
         Self {
             traefik: Arc::new(Frame::traefik(traefik::frame(options))),
             targets: Arc::new(Frame::list([before.into(), after.into()])),
-            platform: Arc::new(Frame::list([platform.into(), after.into()])),
+            edges: fixed(config.monitoring.edges.iter().map(|edge| monitoring::edge(edge)).collect()),
+            probes: std::iter::once(None)
+                .chain(shards.names().iter().map(|shard| Some(shard.as_str())))
+                .map(|shard| fixed(monitoring::probes(&config.metrics_address(), shard)))
+                .collect(),
+            platform: fixed(monitoring::platform(&config.metrics_address())),
             hostnames: Arc::new(Frame::list(HOSTNAMES_FRAME.map(Into::into))),
         }
     }
@@ -106,13 +120,13 @@ impl Publisher {
     /// Renders the present state, so that whoever asks first gets an answer.
     pub fn new(context: Arc<Context>) -> Self {
         let (config, shards) = (&context.config, context.handle.settings().shards.clone());
-        let (options, address) = (options(config), config.metrics_address());
+        let options = options(config);
         let mut publisher = Self {
             current: Arc::default(),
-            frames: Frames::new(&options, &address),
+            frames: Frames::new(&options, config, &shards),
             pace: vec![Pace::default(); shards.scopes()],
             files: Files::new(config, &shards),
-            content: Content::new(options, address, shards),
+            content: Content::new(options, config.monitoring.agent_port, shards),
             context,
         };
         let state = publisher.context.handle.snapshot();
@@ -128,7 +142,13 @@ impl Publisher {
     }
 
     /// Follows the snapshots until the coordinator stops.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let context = self.context.clone();
+        let (teller, untold) = Teller::new();
+        tokio::join!(self.follow(teller), tell::store(&context.handle, untold, &context.stop));
+    }
+
+    async fn follow(mut self, teller: Teller) {
         let context = self.context.clone();
         let mut changes = context.handle.subscribe();
         changes.mark_changed();
@@ -150,7 +170,7 @@ impl Publisher {
             if !self.write().await {
                 return;
             }
-            self.tell(rejected).await;
+            teller.tell(rejected);
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -181,6 +201,9 @@ impl Publisher {
                 Job::Odoo => document(&frames.targets, content.shares(Kind::Odoo, scope)),
                 Job::Postgres => document(&frames.targets, content.shares(Kind::Postgres, scope)),
                 Job::Host => document(&frames.targets, content.shares(Kind::Host, scope)),
+                Job::Containers => document(&frames.targets, content.shares(Kind::Containers, scope)),
+                Job::Traefik => document(&frames.edges, Vec::new()),
+                Job::Probes => document(&frames.probes[scope], Vec::new()),
                 Job::Isyone => document(&frames.platform, Vec::new()),
             };
             renew(current.targets(job, scope), new)
@@ -220,19 +243,6 @@ impl Publisher {
             files
         });
         written.await.map(|files| self.files = files).is_ok()
-    }
-
-    /// A tenant without (all of) its routes is something that operators must see.
-    async fn tell(&self, rejected: Vec<traefik::Rejected>) {
-        for route in rejected {
-            log(&route);
-            let Ok(tenant) = route.tenant.parse::<TenantName>() else { continue };
-            let message = format!("route left out ({}): {}", what(&route), route.reason);
-            let audit = Command::Audit { kind: "tenant.route_rejected", tenant, message };
-            if let Err(error) = self.context.handle.submit("coordinator", audit).await {
-                tracing::warn!(%error, "the event could not be stored");
-            }
-        }
     }
 }
 

@@ -130,6 +130,13 @@ pub fn random_hex(bytes: usize) -> String {
     hex::encode(&*buffer)
 }
 
+/// Chance, in 0..1: for what should not happen everywhere at once.
+pub fn chance() -> f64 {
+    let mut bytes = [0; 4];
+    rand_bytes(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}
+
 /// Fills the buffer.
 pub fn rand_bytes(buffer: &mut [u8]) {
     use rand::Rng as _;

@@ -247,16 +247,24 @@ pub struct Target {
     pub tenant: TenantName,
     /// Where it runs.
     pub host: HostName,
+    /// Where that host is asked.
+    pub address: IpAddr,
     /// Its plan.
     pub plan: String,
 }
 
-/// How a tenant is monitored: as long as it should run, once it did.
-pub fn target(tenant: &Tenant) -> Option<Target> {
-    let monitored = tenant.desired == DesiredState::Running && tenant.activated_at.is_some();
-    monitored.then(|| Target {
+/// Whether a tenant is monitored: as long as it should run, once it did.
+pub fn monitored(tenant: &Tenant) -> bool {
+    tenant.desired == DesiredState::Running && tenant.activated_at.is_some()
+}
+
+/// How a tenant is monitored, on a host that we know.
+pub fn target(state: &State, tenant: &Tenant) -> Option<Target> {
+    let host = state.fleet.hosts.get(&tenant.placement.host)?;
+    monitored(tenant).then(|| Target {
         tenant: tenant.name.clone(),
-        host: tenant.placement.host.clone(),
+        host: host.name.clone(),
+        address: host.advertise,
         plan: tenant.spec.plan.to_string(),
     })
 }

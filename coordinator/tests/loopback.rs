@@ -1,5 +1,7 @@
 //! The whole coordinator over real TLS on loopback: joining, sessions, roles, streams, revocation, restart.
 
+#[path = "cases/blackbox.rs"]
+mod blackbox;
 #[path = "cases/monitoring.rs"]
 mod monitoring;
 #[path = "cases/published.rs"]
@@ -82,35 +84,11 @@ async fn a_tenant_is_created_watched_routed_and_watched_over() {
     fixture.written("edge/isyone.yml", &routes).await;
     assert_eq!(std::fs::read_dir(fixture.dir.path().join("edge")).unwrap().count(), 1);
     fixture.written("targets/odoo.json", &targets).await;
-    for probe in ["/probe/odoo/alfa", "/probe/postgres/alfa", "/probe/host/h1"] {
-        let (status, text) = fixture.http(probe).await;
-        assert!(status == 200 && text.contains("report_age_seconds"), "{probe}: {text}");
+    let metrics = fixture.http("/metrics").await.1;
+    for line in ["isyone_agent_sessions 1\n", "isyone_host_state{host=\"h1\",state=\"ready\"} 1\n"] {
+        assert!(metrics.contains(line), "{line} {metrics}");
     }
-    assert!(fixture.http("/metrics").await.1.contains("isyone_agent_sessions 1"));
-}
-
-#[tokio::test]
-async fn an_unhealthy_tenants_probe_is_down() {
-    let (fixture, _host, mut agent) = with_alfa().await;
-    let plan = agent.plan.clone().unwrap();
-    let mut status = isyone_proto::pb::agent::v1::TenantStatus {
-        name: "alfa".into(),
-        uid: plan.tenants[0].uid.to_string(),
-        epoch: 1,
-        generation: plan.tenants[0].generation,
-        containers: vec![v1::Container {
-            name: "odoo_alfa".into(),
-            state: "exited".into(),
-            ..v1::Container::default()
-        }],
-        ..Default::default()
-    };
-    status.set_progress(isyone_proto::pb::agent::v1::Progress::Unhealthy);
-    agent.report(vec![status]).await;
-    let (code, why) = fixture.http("/probe/odoo/alfa").await;
-    assert_eq!((code, why.as_str()), (503, "odoo_alfa is exited, not healthy\n"));
-    // Its route stays: the edge's own health check decides.
-    fixture.published("/traefik/config", "alfa.isy.one").await;
+    assert!(metrics.contains(concat!("isyone_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n")));
 }
 
 #[tokio::test]
@@ -139,7 +117,7 @@ async fn bad_input_is_named_and_nothing_is_stored() {
     assert_eq!((error.code(), reason(&error).as_deref()), (Code::ResourceExhausted, Some("NO_HOST_FITS")));
     let error = client.get_tenant(v1::GetTenantRequest { name: "alfa".into() }).await.unwrap_err();
     assert_eq!((error.code(), reason(&error).as_deref()), (Code::NotFound, Some("TENANT_NOT_FOUND")));
-    let huge = create("alfa", v1::TenantSpec { language: "x".repeat(tls::MAX_MESSAGE_BYTES), ..spec() });
+    let huge = create("alfa", v1::TenantSpec { language: "x".repeat(256 << 10), ..spec() });
     let error = client.max_encoding_message_size(usize::MAX).create_tenant(huge).await.unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange, "{error}");
 }
@@ -156,6 +134,9 @@ async fn a_token_works_once_and_only_for_its_host() {
         assert_eq!((error.code(), reason(&error).as_deref()), (Code::Unauthenticated, Some("TOKEN_REFUSED")));
     }
     assert_eq!(fixture.enroll(&token, "h1", "nonsense").await.unwrap_err().code(), Code::InvalidArgument);
+    // Not kept for a stranger.
+    let huge = "x".repeat(64 << 10);
+    assert_eq!(fixture.enroll(&wrong, "h1", &huge).await.unwrap_err().code(), Code::OutOfRange);
     fixture.enroll(&token, "h1", &csr).await.unwrap();
     assert_eq!(fixture.enroll(&token, "h1", &csr).await.unwrap_err().code(), Code::Unauthenticated);
 }
@@ -395,7 +376,8 @@ async fn a_stop_ends_streams_and_a_restart_keeps_tenants_routes_and_admission() 
     let again = start_in(dir).await;
     // Nothing was reported yet: the route is there all the same.
     assert!(again.http("/traefik/config").await.1.contains("Host(`alfa.isy.one`)"));
-    assert_eq!(again.http("/probe/odoo/alfa").await.0, 503);
+    // Silence is not "gone": what shall run is still to be watched.
+    assert!(again.http("/sd/odoo").await.1.contains("odoo_alfa:8069"));
     let request = v1::GetTenantRequest { name: "alfa".into() };
     let tenant = again.tenants().get_tenant(request).await.unwrap().into_inner();
     assert_eq!(tenant.phase(), v1::TenantPhase::Unknown);

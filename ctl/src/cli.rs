@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::{
     app::App,
     exit::{Exit, Outcome},
-    nouns::{context, events, host, op, operator, tenant, version},
+    nouns::{context, events, host, op, operator, tenant, top, version},
     output::{Color, Format},
 };
 
@@ -18,6 +18,7 @@ Examples:
   isyctl host token > token                 let a machine join the fleet
   isyctl tenant create alfa --lang pt_BR --country BR
   isyctl tenant list -o wide
+  isyctl top
   isyctl events -f
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 unavailable, 130 interrupted.";
@@ -86,6 +87,8 @@ pub enum Command {
     Op(op::Command),
     /// What happened, in order
     Events(events::Events),
+    /// Follow hosts and tenants on a screen: CPU, memory, requests, errors, latency, state
+    Top(top::Top),
     /// People and programs that may use the coordinator
     #[command(subcommand)]
     Operator(operator::Command),
@@ -112,6 +115,7 @@ impl Command {
             Self::Host(command) => command.run(app).await,
             Self::Op(command) => command.run(app).await,
             Self::Events(command) => command.run(app).await,
+            Self::Top(command) => command.run(app).await,
             Self::Operator(command) => command.run(app).await,
             Self::Context(command) => command.run(app),
             Self::Version(command) => command.run(app).await,

@@ -14,6 +14,7 @@ use isyone_proto::{
         event_service_client::EventServiceClient, host_service_client::HostServiceClient,
         operation_service_client::OperationServiceClient, operator_service_client::OperatorServiceClient,
         system_service_client::SystemServiceClient, tenant_service_client::TenantServiceClient,
+        top_service_client::TopServiceClient,
     },
     tls,
 };
@@ -109,6 +110,18 @@ impl Client {
     /// The coordinator itself.
     pub fn system(&self) -> SystemServiceClient<Traced<Channel>> {
         SystemServiceClient::new(self.channel.clone())
+    }
+
+    /// Rows for a screen.
+    pub fn top(&self) -> TopServiceClient<Traced<Channel>> {
+        TopServiceClient::new(self.channel.clone())
+    }
+
+    /// The same, saying nothing on standard error.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.ui = self.ui.quiet();
+        self
     }
 
     /// A request that tells the coordinator how long we wait.

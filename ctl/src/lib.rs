@@ -17,6 +17,7 @@ pub mod progress;
 pub mod retry;
 pub mod status;
 pub mod terminal;
+pub mod top;
 pub mod trace;
 pub mod wait;
 

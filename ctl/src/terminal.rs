@@ -20,6 +20,14 @@ impl RawMode {
         termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         Ok(Self { before })
     }
+
+    /// Does what the drop does, where there is none: in a panic's hook.
+    pub fn restorer(&self) -> impl Fn() + Send + Sync + 'static {
+        let before = self.before.clone();
+        move || {
+            let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &before);
+        }
+    }
 }
 
 impl Drop for RawMode {

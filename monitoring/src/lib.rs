@@ -1,17 +1,18 @@
-//! Tenants and hosts → Prometheus: target groups for `http_sd` and `file_sd` (the same JSON), and the text that a
-//! target answers with ([`probe`]).
+//! Tenants and hosts → Prometheus: target groups for `http_sd` and `file_sd` (the same JSON).
 //!
-//! Tenants live behind agents that dial out, so Prometheus cannot reach them: every target is the coordinator's own
-//! HTTP port under a path of its own, which answers with what the host last reported, and with 503 when that is
-//! stale or bad. So `up` tells the truth about the tenant, under the instance names that dashboards know.
+//! What concerns a host or a tenant is asked of the host itself: one port per host, its agent's, where each tenant's Odoo
+//! and PostgreSQL have a path. Targets are addresses and not names, because that is what Prometheus checks an agent's
+//! certificate against when a job names no server. Names that dashboards know are in the label `instance`.
 //!
-//! Pure. Not here: what is known of a tenant (coordinator/views), serving it (coordinator/http), alerts and dashboards.
+//! Pure. Not here: what is known of a tenant (coordinator/views), serving the documents (coordinator/http), what a host
+//! answers (agent/metrics), alerts and dashboards (deploy).
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::Serialize;
-
-pub mod probe;
 
 /// Port in `instance="odoo_alfa:8069"`: Odoo's own, whatever is published.
 pub const ODOO_PORT: u16 = 8069;
@@ -27,13 +28,20 @@ pub enum Job {
     Postgres,
     /// Every host.
     Host,
+    /// The tenants' containers of every host: one page for all of a host's.
+    Containers,
+    /// Every edge.
+    Traefik,
+    /// What the coordinator finds when it visits tenants through the edges: one page for all of a share.
+    Probes,
     /// The platform itself.
     Isyone,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Odoo, Self::Postgres, Self::Host, Self::Isyone];
+    pub const ALL: [Self; 7] =
+        [Self::Odoo, Self::Postgres, Self::Host, Self::Containers, Self::Traefik, Self::Probes, Self::Isyone];
 
     /// As in the label, in `/sd/<job>` and in `<job>.json`.
     pub fn as_str(self) -> &'static str {
@@ -41,6 +49,9 @@ impl Job {
             Self::Odoo => "odoo",
             Self::Postgres => "postgres",
             Self::Host => "host",
+            Self::Containers => "containers",
+            Self::Traefik => "traefik",
+            Self::Probes => "probes",
             Self::Isyone => "isyone",
         }
     }
@@ -51,13 +62,24 @@ impl Job {
     }
 }
 
+/// A host: its name, and where its agent answers Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Host {
+    /// Name.
+    pub name: String,
+    /// The address that it advertises: the one in its certificate.
+    pub address: IpAddr,
+    /// The agents' port.
+    pub port: u16,
+}
+
 /// A tenant that Prometheus shall watch: one that shall run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenant {
     /// Name.
     pub name: String,
     /// Where it is placed.
-    pub host: String,
+    pub host: Host,
     /// Its size's name.
     pub plan: String,
 }
@@ -71,35 +93,59 @@ struct Group<'a> {
     labels: BTreeMap<&'static str, &'a str>,
 }
 
-/// The group of a tenant's Odoo ([`Job::Odoo`]), for the coordinator's HTTP port at `address` (`host:port`).
-pub fn odoo(address: &str, tenant: &Tenant) -> String {
-    tenant_group(address, Job::Odoo, ODOO_PORT, tenant)
+/// The group of a tenant's Odoo ([`Job::Odoo`]).
+pub fn odoo(tenant: &Tenant) -> String {
+    tenant_group(Job::Odoo, ODOO_PORT, tenant)
 }
 
 /// The group of a tenant's PostgreSQL ([`Job::Postgres`]).
-pub fn postgres(address: &str, tenant: &Tenant) -> String {
-    tenant_group(address, Job::Postgres, POSTGRES_PORT, tenant)
+pub fn postgres(tenant: &Tenant) -> String {
+    tenant_group(Job::Postgres, POSTGRES_PORT, tenant)
 }
 
 /// The group of a host ([`Job::Host`]).
-pub fn host(address: &str, host: &str) -> String {
-    group(address, Job::Host, &format!("/probe/host/{host}"), host, &[("host", host)])
+pub fn host(host: &Host) -> String {
+    agent_group(Job::Host, host, "/metrics", &host.name, &[])
 }
 
-/// The group of the platform itself ([`Job::Isyone`]).
+/// The group of a host's containers ([`Job::Containers`]). Which tenant one belongs to is on the page.
+pub fn containers(host: &Host) -> String {
+    agent_group(Job::Containers, host, "/containers", &host.name, &[])
+}
+
+/// The group of an edge ([`Job::Traefik`]), whose metrics are at `address` (`host:port`).
+pub fn edge(address: &str) -> String {
+    group(address, Job::Traefik, &[("instance", address)])
+}
+
+/// The group of the probes ([`Job::Probes`]) of a shard's tenants, or of all tenants, for the coordinator's HTTP port at `address`.
+pub fn probes(address: &str, shard: Option<&str>) -> String {
+    let mut labels = vec![("__metrics_path__", "/probes"), ("instance", shard.unwrap_or("coordinator"))];
+    labels.extend(shard.map(|shard| ("__param_shard", shard)));
+    group(address, Job::Probes, &labels)
+}
+
+/// The group of the platform itself ([`Job::Isyone`]), for the coordinator's HTTP port at `address`.
 pub fn platform(address: &str) -> String {
-    group(address, Job::Isyone, "/metrics", "coordinator", &[])
+    group(address, Job::Isyone, &[("instance", "coordinator")])
 }
 
-fn tenant_group(address: &str, job: Job, port: u16, tenant: &Tenant) -> String {
+fn tenant_group(job: Job, port: u16, tenant: &Tenant) -> String {
     let (kind, name) = (job.as_str(), &tenant.name);
-    let (path, instance) = (format!("/probe/{kind}/{name}"), format!("{kind}_{name}:{port}"));
-    group(address, job, &path, &instance, &[("tenant", name), ("host", &tenant.host), ("plan", &tenant.plan)])
+    let (path, instance) = (format!("/tenants/{name}/{kind}"), format!("{kind}_{name}:{port}"));
+    agent_group(job, &tenant.host, &path, &instance, &[("tenant", name), ("plan", &tenant.plan)])
 }
 
-fn group(address: &str, job: Job, path: &str, instance: &str, more: &[(&'static str, &str)]) -> String {
-    let own = [("__metrics_path__", path), ("instance", instance), ("job", job.as_str())];
-    let labels = own.iter().chain(more).copied().collect();
+/// A page of a host's agent.
+fn agent_group(job: Job, host: &Host, path: &str, instance: &str, more: &[(&'static str, &str)]) -> String {
+    let own =
+        [("__scheme__", "https"), ("__metrics_path__", path), ("instance", instance), ("host", &host.name)];
+    let labels: Vec<_> = own.iter().chain(more).copied().collect();
+    group(&SocketAddr::new(host.address, host.port).to_string(), job, &labels)
+}
+
+fn group(address: &str, job: Job, labels: &[(&'static str, &str)]) -> String {
+    let labels = labels.iter().copied().chain([("job", job.as_str())]).collect();
     let json = serde_json::to_string(&Group { targets: [address], labels });
     // Serialising our own plain structs cannot fail: string keys only, no foreign impls.
     format!(",\n{}", json.unwrap_or_default())
@@ -110,25 +156,39 @@ mod tests {
     //! `UPDATE_GOLDEN=1 cargo test -p isyone-monitoring` rewrites the golden files.
     use super::*;
 
+    fn golden(name: &str, text: &str) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(&path).unwrap_or_default(), "{}", path.display());
+    }
+
     #[test]
     fn target_groups() {
-        let address = "127.0.0.1:7480";
-        let tenants = [("alfa", "h1"), ("beta", "h2")].map(|(name, host)| Tenant {
+        let hosts = [("h1", "192.0.2.11"), ("h2", "2001:db8::12")].map(|(name, address)| Host {
             name: name.into(),
-            host: host.into(),
+            address: address.parse().unwrap(),
+            port: 7482,
+        });
+        let tenants = [("alfa", 0), ("beta", 1)].map(|(name, on): (&str, usize)| Tenant {
+            name: name.into(),
+            host: hosts[on].clone(),
             plan: "standard".into(),
         });
         for job in Job::ALL {
             let groups: String = match job {
-                Job::Odoo => tenants.iter().map(|t| odoo(address, t)).collect(),
-                Job::Postgres => tenants.iter().map(|t| postgres(address, t)).collect(),
-                Job::Host => ["h1", "h2"].map(|h| host(address, h)).concat(),
-                Job::Isyone => platform(address),
+                Job::Odoo => tenants.iter().map(odoo).collect(),
+                Job::Postgres => tenants.iter().map(postgres).collect(),
+                Job::Host => hosts.iter().map(host).collect(),
+                Job::Containers => hosts.iter().map(containers).collect(),
+                Job::Traefik => edge("127.0.0.1:8082"),
+                Job::Probes => probes("127.0.0.1:7480", None) + &probes("127.0.0.1:7480", Some("edge-1")),
+                Job::Isyone => platform("127.0.0.1:7480"),
             };
             let document = FRAME.join(groups.strip_prefix(',').unwrap());
-            let groups: serde_json::Value = serde_json::from_str(&document).unwrap();
-            assert!(groups[0]["targets"][0] == address, "{document}");
-            crate::probe::tests::golden(&format!("sd-{}.json", job.as_str()), &document);
+            serde_json::from_str::<serde_json::Value>(&document).unwrap();
+            golden(&format!("sd-{}.json", job.as_str()), &document);
             assert_eq!(Job::from_name(job.as_str()), Some(job));
         }
         assert_eq!(Job::from_name("nothing"), None);

@@ -65,6 +65,7 @@ const ITEMS: &[Item] = &[
     Item { name: ODOO, script: "odoo/build.sh", kind: Kind::Public },
     Item { name: "traefik", script: "traefik/fetch.sh", kind: Kind::Binary },
     Item { name: "prometheus", script: "prometheus/fetch.sh", kind: Kind::Binary },
+    Item { name: "alertmanager", script: "alertmanager/fetch.sh", kind: Kind::Binary },
     Item { name: TRAEFIK, script: "traefik/build.sh", kind: Kind::Public },
 ];
 
@@ -77,7 +78,7 @@ impl Item {
     }
 }
 
-/// Where the binary `name` (`traefik`, `prometheus`, `promtool`) is, once provided.
+/// Where the binary `name` (`traefik`, `prometheus`, `promtool`, `alertmanager`) is, once provided.
 pub(crate) fn binary(name: &str) -> std::path::PathBuf {
     paths::cache().join("bin").join(name)
 }
@@ -156,8 +157,13 @@ fn get(item: &Item, pullable: bool) -> Result<()> {
 
 /// Odoo 18 and its PostgreSQL, when they are there or a registry gives them.
 pub(crate) fn pull_odoo_18() -> Result<bool> {
+    pull(&[ODOO_18, POSTGRES])
+}
+
+/// Whether these images are there; a registry is asked for those that are not.
+pub(crate) fn pull(names: &[&str]) -> Result<bool> {
     engine::ensure_running()?;
-    let missing: Vec<_> = [ODOO_18, POSTGRES].into_iter().filter(|name| !engine::has_image(name)).collect();
+    let missing: Vec<_> = names.iter().copied().filter(|name| !engine::has_image(name)).collect();
     if missing.is_empty() {
         return Ok(true);
     }

@@ -82,7 +82,7 @@ impl TenantService for Api {
             Outcome::Tenant { tenant, operation, decision, existed } => v1::CreateTenantResponse {
                 placement: Some(wire::placement(&name, &decision, Some(&tenant.placement.reason))),
                 operation: operation.map(|o| wire::operation(&state, &o)),
-                tenant: Some(wire::tenant(&state, settings, &tenant, now())),
+                tenant: Some(self.shown(&state, &tenant)),
                 existed,
             },
             Outcome::NoHost(decision) => v1::CreateTenantResponse {
@@ -100,7 +100,7 @@ impl TenantService for Api {
         let name = tenant_name(&request.get_ref().name)?;
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
-        Ok(Response::new(wire::tenant(&state, self.context.handle.settings(), tenant, now())))
+        Ok(Response::new(self.shown(&state, tenant)))
     }
 
     async fn list_tenants(
@@ -113,7 +113,7 @@ impl TenantService for Api {
         let host: Option<HostName> = parse_optional("host", &asked.host)?;
         let phase = v1::TenantPhase::try_from(asked.phase)
             .map_err(|_| FieldError::new("phase", format!("unknown phase {}", asked.phase)))?;
-        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
+        let state = self.state();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut answer = v1::ListTenantsResponse::default();
         let mut last: Option<&TenantName> = None;
@@ -127,7 +127,7 @@ impl TenantService for Api {
             if !here || (tenant.is_deleted() && !asked.show_deleted) {
                 continue;
             }
-            let shown = wire::tenant(&state, settings, tenant, now);
+            let shown = self.shown(&state, tenant);
             if phase == v1::TenantPhase::Unspecified || shown.phase() == phase {
                 answer.tenants.push(shown);
             }

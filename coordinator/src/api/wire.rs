@@ -5,6 +5,7 @@ use isyone_proto::{
 };
 
 use crate::{
+    blackbox::{board::Seen, judge::Judgement as Judged},
     fleet::{Event, Host, Operation, OperationKind, OperationState, Operator, Step, Tenant},
     liveness::{self, HostState},
     observed::{Container, HostObserved, Resources, TenantObserved},
@@ -38,19 +39,40 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
         websocket_port: tenant.placement.websocket_port.into(),
         subnet: tenant.placement.subnet.to_string(),
         containers: observed.map(|o| o.report.containers.iter().map(container).collect()).unwrap_or_default(),
-        usage: observed.map(usage),
+        usage: observed.and_then(usage),
         create_time: Some(timestamp(tenant.created_at)),
         report_time: observed.map(|o| timestamp(o.at)),
         quarantine_expire_time: tenant.quarantine_until.map(timestamp),
         operation_id: tenant.operation.to_string(),
         size: Some(tenant.size.into()),
         hostnames,
-        traffic: None,
+        traffic: observed.and_then(traffic),
         edge_shard: settings
             .shards
             .name_of(tenant.name.as_str())
             .map(ToString::to_string)
             .unwrap_or_default(),
+        probe: None,
+    }
+}
+
+/// What the probes found, and whose trouble it is.
+pub(super) fn probe(seen: &Seen) -> v1::Probe {
+    let probe = &seen.probe;
+    let reach = match seen.judgement {
+        Judged::Reachable => v1::Reach::Ok,
+        Judged::TenantDown => v1::Reach::TenantDown,
+        Judged::HostDown => v1::Reach::HostDown,
+        Judged::EdgeDown => v1::Reach::EdgeDown,
+    };
+    v1::Probe {
+        reach: reach.into(),
+        http_status: probe.status.unwrap_or(0).into(),
+        duration_ms: probe.duration_ms,
+        certificate_expire_time: probe.certificate_until_s.map(|s| timestamp(s.saturating_mul(1000))),
+        error: probe.failure.as_ref().map(ToString::to_string).unwrap_or_default(),
+        edge: probe.edge.to_string(),
+        time: Some(timestamp(probe.at)),
     }
 }
 
@@ -98,9 +120,22 @@ fn container(container: &Container) -> v1::Container {
     }
 }
 
-fn usage(observed: &TenantObserved) -> v1::Usage {
-    let usage = observed.report.usage;
-    v1::Usage { cpu_millis: usage.cpu_millis, memory_bytes: usage.memory_bytes, disk_bytes: usage.disk_bytes }
+fn usage(observed: &TenantObserved) -> Option<v1::Usage> {
+    observed.report.usage.map(|usage| v1::Usage {
+        cpu_millis: usage.cpu_millis,
+        memory_bytes: usage.memory_bytes,
+        disk_bytes: usage.disk_bytes,
+    })
+}
+
+fn traffic(observed: &TenantObserved) -> Option<v1::Traffic> {
+    observed.report.traffic.map(|traffic| v1::Traffic {
+        requests_per_minute: traffic.requests_per_minute,
+        errors_per_minute: traffic.errors_per_minute,
+        latency_p95_ms: traffic.latency_p95_ms,
+        websockets: traffic.websockets,
+        active_users: traffic.active_users,
+    })
 }
 
 pub(super) fn operation(state: &State, operation: &Operation) -> v1::Operation {

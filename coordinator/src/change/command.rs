@@ -158,6 +158,13 @@ pub enum Command {
         /// For people.
         message: String,
     },
+    /// Likewise, and it concerns no single tenant: an edge is down.
+    Note {
+        /// Dotted kind.
+        kind: &'static str,
+        /// For people.
+        message: String,
+    },
     /// The configuration was read.
     AdoptSettings,
     /// Time passed.
@@ -187,6 +194,7 @@ impl Command {
             Self::PlanResult { .. } => "plan-result",
             Self::Report { .. } => "report",
             Self::Audit { .. } => "audit",
+            Self::Note { .. } => "note",
             Self::AdoptSettings => "adopt-settings",
             Self::Tick => "tick",
         }

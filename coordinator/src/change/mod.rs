@@ -92,6 +92,10 @@ pub fn apply(
         Command::PlanResult { host, generation, error } => edit.plan_result(&host, generation, error),
         Command::Report { host, report } => edit.report(&host, *report),
         Command::Audit { kind, tenant, message } => edit.audit(kind, tenant, message),
+        Command::Note { kind, message } => {
+            edit.event(kind, None, None, None, message);
+            Ok(Outcome::Done)
+        }
         Command::AdoptSettings => edit.adopt_settings(),
         Command::Tick => edit.tick(),
     }

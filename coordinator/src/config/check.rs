@@ -9,7 +9,7 @@ use isyone_proto::{ids::ShortName, spec};
 
 use super::{
     Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, Lifecycle, Listen, Liveness,
-    Log, LogFormat, Monitoring, Network, Placement, Plan, Span, UrlScheme,
+    Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, UrlScheme,
 };
 use crate::{settings::Edition, shards};
 
@@ -22,7 +22,11 @@ const MAX_CERTIFICATE_TTL: Span = Span::days(5 * 366);
 /// Odoo and PostgreSQL do not start in less.
 const MIN_PLAN_MEMORY: Bytes = Bytes::new(64 << 20);
 
-fn ensure(condition: bool, key: &str, problem: impl FnOnce() -> String) -> Result<(), ConfigError> {
+pub(super) fn ensure(
+    condition: bool,
+    key: &str,
+    problem: impl FnOnce() -> String,
+) -> Result<(), ConfigError> {
     if condition { Ok(()) } else { Err(ConfigError::at(key, problem())) }
 }
 
@@ -32,6 +36,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     addresses(config)?;
     times(config)?;
     shards(&config.edge)?;
+    config.probes.check(&config.edge)?;
     for (name, plan) in &config.plans {
         let key = format!("plans.{name}.memory");
         ensure(plan.memory >= MIN_PLAN_MEMORY, &key, || "is too small: at least \"64MiB\"".to_owned())?;
@@ -128,6 +133,15 @@ fn addresses(config: &Config) -> Result<(), ConfigError> {
             })?;
         }
     }
+    for address in config.monitoring.edges.iter().chain(&config.monitoring.metrics_address) {
+        let parsed = address.parse::<http::uri::Authority>().ok();
+        let fits =
+            parsed.is_some_and(|a| !a.host().is_empty() && a.port_u16().is_some() && !address.contains('@'));
+        ensure(fits, "monitoring.edges, monitoring.metrics_address", || {
+            format!("{address:?} is no address and port such as \"192.0.2.1:8082\"")
+        })?;
+    }
+    ensure(config.monitoring.agent_port != 0, "monitoring.agent_port", || "must not be 0".to_owned())?;
     ensure(!config.edge.entry_points.is_empty(), "edge.entry_points", || "must name at least one".to_owned())
 }
 
@@ -184,6 +198,7 @@ impl Default for Config {
             network: Network::default(),
             edge: Edge::default(),
             monitoring: Monitoring::default(),
+            probes: Probes::default(),
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),
@@ -250,6 +265,8 @@ impl Default for Monitoring {
         Self {
             prometheus_url: None,
             metrics_address: None,
+            agent_port: 7482,
+            edges: vec!["127.0.0.1:8082".to_owned()],
             file_sd_dir: None,
             certificate_dir: None,
             certificate_operator: literal("prometheus"),
@@ -364,6 +381,12 @@ mod tests {
             ("[edge]\ntraefik_dir = \"x\"", "edge.traefik_dir"),
             ("[placement]\ncpu_overcommit = 0.5", "placement.cpu_overcommit"),
             ("[log]\nfilter = \"a=b=c\"", "log.filter"),
+            ("[probes]\ninterval = \"100ms\"", "probes.interval"),
+            ("[probes]\ntimeout = \"2m\"", "probes.timeout"),
+            ("[probes]\nconcurrency = 0", "probes.concurrency"),
+            ("[probes]\nedges = [\"192.0.2.1\"]", "probes.edges"),
+            ("[probes.shard_edges]\na = [\"192.0.2.1:443\"]", "probes.shard_edges"),
+            ("[edge]\nshards = [\"a\"]\n[probes]\nedges = [\"192.0.2.1:443\"]", "probes.edges"),
         ] {
             let error = Config::parse("f", text).unwrap().check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{text}: {error}");

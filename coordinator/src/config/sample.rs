@@ -69,9 +69,23 @@ hosts = [@HOSTS@]
 # reaches this machine's HTTP port), file_sd_dir (the file form of the targets), certificate_dir (there the coordinator puts
 # ca.pem, prometheus.pem and prometheus.key, with which Prometheus may scrape the hosts, and renews them; they are readable by
 # the directory's group if it is setgid). certificate_operator is the operator of that certificate; take another name after
-# `isyctl operator revoke prometheus`.
+# `isyctl operator revoke prometheus`. agent_port: where agents answer Prometheus (`isy-agent run --metrics`), at their hosts'
+# advertised addresses; edges: where the edges' own metrics are (entry point `metrics` in traefik.yml).
 [monitoring]
+#= agent_port = 7482
+#= edges = ["127.0.0.1:8082"]
 #= certificate_operator = "prometheus"
+
+# Each tenant's /web/health is asked for through its edge, as a visitor would, once an interval: so the coordinator can tell
+# "tenant down" from "host down" from "edge down". Optional: edges (["192.0.2.1:443"], where edges listen; edge.url when not
+# set, and without both nobody is asked), [probes.shard_edges] (a = ["192.0.2.1:443"], for each of edge.shards), ca_file (PEM,
+# authorities to trust besides this machine's).
+[probes]
+#= enabled = true
+#= interval = "60s"
+#= timeout = "10s"
+#= concurrency = 256
+#= verify_certificates = true
 
 # Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
 [placement]

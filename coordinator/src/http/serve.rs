@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// Open connections; more wait to be accepted. Prometheus keeps up to about a thousand for probes, edges have one each.
+/// Open connections; more wait to be accepted. Edges have one each, every Prometheus a few.
 const MAX_CONNECTIONS: usize = 2_048;
 /// For the head of a request, and between two of one connection: twice Prometheus' usual interval.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,11 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    net::IpAddr,
 };
 
 use bytes::Bytes;
 use isyone_monitoring as monitoring;
-use isyone_proto::ids::TenantName;
+use isyone_proto::ids::{HostName, TenantName};
 use isyone_traefik as traefik;
 
 use super::{
@@ -30,12 +31,14 @@ pub(super) enum Kind {
     Postgres,
     /// Target groups of hosts.
     Host,
+    /// Target groups of hosts' containers.
+    Containers,
     /// Tenants' host names with their shard.
     Hostnames,
 }
 
 /// How many kinds there are.
-const KINDS: usize = 5;
+const KINDS: usize = 6;
 
 /// The fragments of one shard, by kind.
 type Share = [Pages; KINDS];
@@ -46,8 +49,8 @@ pub(super) struct Content {
     routes: traefik::Routes,
     /// What was left out, by tenant; no empty lists.
     rejected: BTreeMap<String, Vec<traefik::Rejected>>,
-    /// Where Prometheus reaches us.
-    address: String,
+    /// Where Prometheus reaches agents, at their own addresses.
+    agent_port: u16,
     shards: Shards,
     shares: Vec<Share>,
 }
@@ -78,12 +81,12 @@ fn single(text: String) -> [String; 2] {
 
 impl Content {
     /// With nothing in it.
-    pub(super) fn new(options: traefik::Options, address: String, shards: Shards) -> Self {
+    pub(super) fn new(options: traefik::Options, agent_port: u16, shards: Shards) -> Self {
         Self {
             inputs: Inputs::default(),
             routes: traefik::Routes::new(options),
             rejected: BTreeMap::new(),
-            address,
+            agent_port,
             shares: vec![Share::default(); shards.names().len().max(1)],
             shards,
         }
@@ -115,9 +118,12 @@ impl Content {
             concerned.extend(self.routes.set(name.as_str(), route));
         }
         for name in &dirty.hosts {
-            let known = state.fleet.hosts.contains_key(name);
-            let target = known.then(|| single(monitoring::host(&self.address, name.as_str())));
-            batch.put(self.share_of(name.as_str()), Kind::Host, name.as_str(), target);
+            let known = state.fleet.hosts.get(name).map(|host| self.agent(name, host.advertise));
+            let group =
+                |render: fn(&monitoring::Host) -> String| known.as_ref().map(|host| single(render(host)));
+            let share = self.share_of(name.as_str());
+            batch.put(share, Kind::Host, name.as_str(), group(monitoring::host));
+            batch.put(share, Kind::Containers, name.as_str(), group(monitoring::containers));
         }
         let mut update = Update::default();
         for name in &concerned {
@@ -134,6 +140,11 @@ impl Content {
         update
     }
 
+    /// Where a host's agent answers Prometheus.
+    fn agent(&self, host: &HostName, address: IpAddr) -> monitoring::Host {
+        monitoring::Host { name: host.to_string(), address, port: self.agent_port }
+    }
+
     fn share_of(&self, name: &str) -> usize {
         self.shards.of(name).unwrap_or(0)
     }
@@ -142,14 +153,13 @@ impl Content {
     fn tenant(&self, state: &State, settings: &Settings, name: &TenantName, batch: &mut Batch) {
         let share = self.share_of(name.as_str());
         let tenant = state.fleet.tenants.get(name);
-        let target = tenant.and_then(|tenant| views::target(tenant)).map(|target| monitoring::Tenant {
-            name: target.tenant.to_string(),
-            host: target.host.to_string(),
-            plan: target.plan,
-        });
-        let group = |render: fn(&str, &monitoring::Tenant) -> String| {
-            target.as_ref().map(|target| single(render(&self.address, target)))
-        };
+        let target =
+            tenant.and_then(|tenant| views::target(state, tenant)).map(|target| monitoring::Tenant {
+                name: target.tenant.to_string(),
+                host: self.agent(&target.host, target.address),
+                plan: target.plan,
+            });
+        let group = |render: fn(&monitoring::Tenant) -> String| target.as_ref().map(|t| single(render(t)));
         batch.put(share, Kind::Odoo, name.as_str(), group(monitoring::odoo));
         batch.put(share, Kind::Postgres, name.as_str(), group(monitoring::postgres));
         if let Some(shard) = self.shards.names().get(share) {

@@ -53,16 +53,14 @@ impl Inputs {
         }
         for item in self.hosts.diff(&state.fleet.hosts) {
             let name = match item {
-                DiffItem::Add(name, _) | DiffItem::Remove(name, _) => {
-                    dirty.hosts.insert(name.clone());
-                    name
-                }
+                DiffItem::Add(name, _) | DiffItem::Remove(name, _) => name,
                 DiffItem::Update { old: (_, old), new: (name, new) } if old.advertise != new.advertise => {
                     name
                 }
                 // Its plan's generation rose, or the like.
                 DiffItem::Update { .. } => continue,
             };
+            dirty.hosts.insert(name.clone());
             // Tenants that were placed there and are not any more have changed themselves.
             let placed = state.fleet.by_host.get(name).map(|index| index.tenants.iter().cloned());
             dirty.tenants.extend(placed.into_iter().flatten());

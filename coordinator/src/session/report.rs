@@ -14,7 +14,8 @@ use tonic::Status;
 use crate::{
     fleet::{OperationState, Step},
     observed::{
-        Container, ImageDigest, Pressure, Progress, Report, Resources, TenantReport, Usage, container_state,
+        Container, ImageDigest, Pressure, Progress, Report, Resources, TenantReport, Traffic, Usage,
+        container_state,
     },
     traces::Traces,
 };
@@ -106,7 +107,6 @@ fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
         Ok(wire::Progress::Unhealthy) => Progress::Unhealthy,
         Ok(wire::Progress::Unspecified) | Err(_) => return Err(FieldError::new("progress", "unknown")),
     };
-    let usage = status.usage.unwrap_or_default();
     Ok(TenantReport {
         uid: convert::parse("uid", &status.uid)?,
         epoch: status.epoch,
@@ -114,11 +114,18 @@ fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
         progress,
         message: shortened(status.message, MAX_MESSAGE),
         containers: exactly(status.containers.into_iter().map(|c| container(&name, c))),
-        usage: Usage {
+        usage: status.usage.map(|usage| Usage {
             cpu_millis: usage.cpu_millis,
             memory_bytes: usage.memory_bytes,
             disk_bytes: usage.disk_bytes,
-        },
+        }),
+        traffic: status.traffic.map(|traffic| Traffic {
+            requests_per_minute: traffic.requests_per_minute,
+            errors_per_minute: traffic.errors_per_minute,
+            latency_p95_ms: traffic.latency_p95_ms,
+            websockets: traffic.websockets,
+            active_users: traffic.active_users,
+        }),
         operation: parse_optional("operation_id", &status.operation_id)?,
         steps: status.steps.into_iter().map(step).collect::<Result<_, _>>()?,
         absent: status.absent,

@@ -279,7 +279,7 @@ impl Agent {
     }
 }
 
-fn converged(tenant: &isyone_proto::plan::TenantPlan) -> TenantStatus {
+pub(crate) fn converged(tenant: &isyone_proto::plan::TenantPlan) -> TenantStatus {
     let container = |name: String| v1::Container {
         name,
         state: "running".into(),

@@ -237,17 +237,11 @@ fn details(host: &Host, now_ms: i64) -> String {
     } else {
         format!("generation {}, the agent has {}", host.plan_generation, host.accepted_generation)
     };
-    let reserved = format!(
-        "{} memory, {} CPU, {} disk",
-        format::bytes(host.reserved_memory_bytes),
-        format::cpus(host.reserved_cpu_millis),
-        format::bytes(host.reserved_disk_bytes)
-    );
     pairs.extend([
         ("Address", format::or_dash(&host.advertise_address).into()),
         ("Labels", format::labels(&host.labels).into()),
         ("Tenants", host.tenants.to_string().into()),
-        ("Reserved", reserved.into()),
+        ("Reserved", reserved(host).into()),
     ]);
     if let Some(resources) = &host.resources {
         pairs.extend(used(resources));
@@ -267,7 +261,18 @@ fn details(host: &Host, now_ms: i64) -> String {
     Table::pairs(pairs)
 }
 
-fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
+/// What its tenants were promised.
+pub(crate) fn reserved(host: &Host) -> String {
+    format!(
+        "{} memory, {} CPU, {} disk",
+        format::bytes(host.reserved_memory_bytes),
+        format::cpus(host.reserved_cpu_millis),
+        format::bytes(host.reserved_disk_bytes)
+    )
+}
+
+/// What it uses: CPU, memory, disk, and more.
+pub(crate) fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
     let load = format!("{}.{:02}", resources.load1_milli / 1000, resources.load1_milli % 1000 / 10);
     let mut pairs: Vec<(&str, Cell)> = vec![
         (

@@ -6,4 +6,5 @@ pub mod host;
 pub mod op;
 pub mod operator;
 pub mod tenant;
+pub mod top;
 pub mod version;

@@ -78,6 +78,28 @@ pub fn share(part: u64, whole: u64) -> String {
     }
 }
 
+/// So many a minute as a rate per second: `0`, `0.05`, `3.2`, `120`.
+pub fn per_second(per_minute: u32) -> String {
+    let rate = f64::from(per_minute) / 60.0;
+    match rate {
+        0.0 => "0".to_owned(),
+        ..1.0 => format!("{rate:.2}"),
+        ..100.0 => format!("{rate:.1}"),
+        _ => format!("{rate:.0}"),
+    }
+}
+
+/// How slow the slowest twentieth of a tenant's requests were; none when that is not known, or when there were no requests.
+pub fn p95(traffic: Option<&v1::Traffic>) -> Option<String> {
+    let traffic = traffic.filter(|traffic| traffic.requests_per_minute > 0)?;
+    Some(duration(traffic.latency_p95_ms.into()))
+}
+
+/// What a tenant has on disk. Its volumes are never empty: none means not measured yet.
+pub fn measured_disk(usage: Option<&v1::Usage>) -> Option<u64> {
+    usage.map(|usage| usage.disk_bytes).filter(|bytes| *bytes > 0)
+}
+
 /// Wire time as RFC 3339 in UTC with milliseconds: what programs read.
 pub fn rfc3339(time: &Timestamp) -> Option<String> {
     let stamp = jiff::Timestamp::from_millisecond(unix_ms(time)).ok()?;
@@ -190,6 +212,10 @@ mod tests {
         );
         assert_eq!((percent(314), percent(1000), percent(4)), ("31%".into(), "100%".into(), "0%".into()));
         assert_eq!((share(1, 3), share(5, 0)), ("33%".into(), "-".into()));
+        assert_eq!(
+            [0, 3, 59, 60, 5_999, 7_200].map(per_second),
+            ["0", "0.05", "0.98", "1.0", "100.0", "120"]
+        );
     }
 
     #[test]

@@ -100,6 +100,18 @@ impl Ui {
         }
     }
 
+    /// The same, without what `-v` adds.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.verbose = false;
+        self
+    }
+
+    /// Whether standard output takes colours.
+    pub fn colours(&self) -> bool {
+        self.paint_out
+    }
+
     /// Whether people, not programs, read standard output.
     pub fn for_people(&self) -> bool {
         matches!(self.format, Format::Table | Format::Wide)

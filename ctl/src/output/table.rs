@@ -93,6 +93,22 @@ pub fn paint(text: &str, colour: bool) -> String {
     painted
 }
 
+/// A line's pieces with their colours, for who draws them by other means than escape sequences.
+pub fn pieces(line: &str) -> Vec<(String, Option<Paint>)> {
+    let mut pieces = vec![(String::new(), None)];
+    for c in line.chars() {
+        if c == END {
+            pieces.push((String::new(), None));
+        } else if let Some(kind) = Paint::ALL.into_iter().find(|kind| kind.mark() == c) {
+            pieces.push((String::new(), Some(kind)));
+        } else if let Some((text, _)) = pieces.last_mut() {
+            text.push(c);
+        }
+    }
+    pieces.retain(|(text, _)| !text.is_empty());
+    pieces
+}
+
 /// Text from elsewhere, harmless on a terminal: control characters are escaped, our marks removed, lines joined.
 pub fn clean(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -171,5 +187,9 @@ mod tests {
             "NAME        PHASE    HOST\nalfa        running  h1\nb\\u{1b}[2J  failing  h2 x\n"
         );
         assert!(paint(&text, true).contains("\x1b[32mrunning\x1b[0m  h1"));
+        let line = pieces(text.lines().nth(1).unwrap());
+        let expected = [("alfa        ", None), ("running", Some(Paint::Good)), ("  h1", None)]
+            .map(|(t, p)| (t.to_owned(), p));
+        assert_eq!(line, expected);
     }
 }

@@ -26,7 +26,18 @@ pub trait Named: prost::Message {
 macro_rules! named {
     ($($message:ident),*) => { $(impl Named for v1::$message { const NAME: &'static str = concat!("isyone.v1.", stringify!($message)); })* };
 }
-named!(Tenant, Operation, Placement, Credentials, Host, CreateJoinTokenResponse, Event, Operator, Info);
+named!(
+    Tenant,
+    Operation,
+    Placement,
+    Credentials,
+    Host,
+    CreateJoinTokenResponse,
+    Event,
+    Operator,
+    Info,
+    EdgeHealth
+);
 
 /// A message that serialises as programs expect it.
 #[derive(Debug, Clone)]

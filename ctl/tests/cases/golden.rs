@@ -31,6 +31,7 @@ fn help() {
         "op list --help",
         "op watch --help",
         "events --help",
+        "top --help",
         "operator --help",
         "operator create --help",
         "operator revoke --help",

@@ -6,5 +6,6 @@ mod errors;
 mod golden;
 mod python;
 mod remote;
+mod top;
 mod verify;
 mod waiting;

@@ -20,6 +20,7 @@ use isyone_proto::{
         operator_service_server::{OperatorService, OperatorServiceServer},
         system_service_server::{SystemService, SystemServiceServer},
         tenant_service_server::TenantServiceServer,
+        top_service_server::TopServiceServer,
         *,
     },
     tls,
@@ -85,6 +86,7 @@ async fn serve(listener: TcpListener, fake: Fake) {
         .add_service(EventServiceServer::new(fake.clone()))
         .add_service(OperatorServiceServer::new(fake.clone()))
         .add_service(SystemServiceServer::new(fake.clone()))
+        .add_service(TopServiceServer::new(fake.clone()))
         .serve_with_incoming(connections(listener, server_config(&fake.ca)))
         .await
         .unwrap();

@@ -85,8 +85,27 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         operation_id: op_id(1),
         size: Some(standard()),
         hostnames: vec![format!("{name}.isy.one"), "erp.example.com".into()],
-        traffic: None,
+        traffic: Some(Traffic {
+            requests_per_minute: 192,
+            errors_per_minute: 3,
+            latency_p95_ms: 340,
+            websockets: 3,
+            active_users: 2,
+        }),
         edge_shard: "a".into(),
+        probe: Some(probe(Reach::Ok, 200, "")),
+    }
+}
+
+pub(crate) fn probe(reach: Reach, http_status: u32, error: &str) -> Probe {
+    Probe {
+        reach: reach.into(),
+        http_status,
+        duration_ms: 34,
+        certificate_expire_time: ago(-60 * 86_400),
+        error: error.into(),
+        edge: "192.0.2.80:443".into(),
+        time: ago(12),
     }
 }
 
@@ -101,12 +120,15 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     beta.usage = None;
     beta.containers.clear();
     beta.report_time = None;
+    beta.traffic = None;
+    beta.probe = Some(probe(Reach::TenantDown, 502, "answered 502"));
     beta.create_time = ago(90);
     let mut delta = tenant("delta");
     delta.desired_state = DesiredState::Quarantined.into();
     delta.phase = TenantPhase::Quarantined.into();
     delta.containers.clear();
     delta.usage = None;
+    (delta.traffic, delta.probe) = (None, None);
     delta.quarantine_expire_time = ago(-7 * 86_400);
     let mut gama = tenant("gama");
     gama.phase = TenantPhase::Suspended.into();
@@ -114,7 +136,30 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     gama.containers[0].state = "exited".into();
     gama.containers[0].healthy = false;
     gama.containers[0].exit_code = 137;
+    (gama.traffic, gama.probe) = (None, None);
     vec![tenant("alfa"), beta, delta, gama]
+}
+
+/// Tenants as a screen follows them: more than fit on it, one for each way of being in trouble.
+pub(crate) fn followed() -> Vec<Tenant> {
+    let mut all: Vec<Tenant> = tenants().into_iter().filter(|t| t.quarantine_expire_time.is_none()).collect();
+    let mut dark = tenant("dark");
+    dark.probe = Some(probe(Reach::EdgeDown, 0, "no connection: connection refused"));
+    let mut lost = tenant("lost");
+    (lost.host, lost.phase) = ("h3".into(), TenantPhase::Unknown.into());
+    (lost.usage, lost.traffic) = (None, None);
+    lost.probe = Some(probe(Reach::HostDown, 504, "answered 504"));
+    let mut hungry = tenant("hungry-with-a-rather-long-name");
+    hungry.usage = Some(Usage { cpu_millis: 1490, memory_bytes: 2000 * MIB, disk_bytes: 0 });
+    all.extend([dark, lost, hungry]);
+    all.extend((1..=30).map(|n| {
+        let mut tenant = tenant(&format!("tenant-{n:02}"));
+        tenant.usage = Some(Usage { cpu_millis: n, memory_bytes: u64::from(n) * MIB, disk_bytes: GIB });
+        tenant.traffic = Some(Traffic { requests_per_minute: 0, ..Traffic::default() });
+        tenant.probe = None;
+        tenant
+    }));
+    all
 }
 
 pub(crate) fn hosts() -> Vec<Host> {

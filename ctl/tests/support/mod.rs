@@ -7,3 +7,4 @@ pub(crate) mod pki;
 pub(crate) mod pty;
 pub(crate) mod run;
 pub(crate) mod tenants;
+pub(crate) mod top;

@@ -29,11 +29,11 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts `command` at a new terminal of 100 by 30.
     pub(crate) fn start(mut command: Command) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
         let name = ptsname(&ours, Vec::new()).unwrap();
-        let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         tcsetwinsize(&ours, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
         let child =
@@ -60,15 +60,43 @@ impl Terminal {
 
     /// Waits until `text` was printed.
     pub(crate) fn expect(&mut self, text: &str) {
+        assert!(self.comes(text, PATIENCE), "no `{text}` in:\n{}", self.seen);
+    }
+
+    /// Types `keys` again and again until `text` was printed.
+    pub(crate) fn send_until(&mut self, keys: &str, text: &str) {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            self.send(keys);
+            if self.comes(text, Duration::from_millis(200)) {
+                return;
+            }
+        }
+        panic!("no `{text}` in:\n{}", self.seen);
+    }
+
+    fn comes(&mut self, text: &str, within: Duration) -> bool {
         let start = Instant::now();
         while !self.seen.contains(text) {
-            let left = PATIENCE
-                .checked_sub(start.elapsed())
-                .unwrap_or_else(|| panic!("no `{text}` in:\n{}", self.seen));
+            let Some(left) = within.checked_sub(start.elapsed()) else { return false };
             if let Ok(bytes) = self.output.recv_timeout(left) {
                 self.seen.push_str(&String::from_utf8_lossy(&bytes));
             }
         }
+        true
+    }
+
+    /// Looks only at what comes from now on.
+    pub(crate) fn forget(&mut self) {
+        while let Ok(bytes) = self.output.try_recv() {
+            drop(bytes);
+        }
+        self.seen.clear();
+    }
+
+    /// What was printed, as far as it was looked at.
+    pub(crate) fn seen(&self) -> &str {
+        &self.seen
     }
 
     /// Whether lines are edited and echoed, as a shell wants its terminal back.

@@ -129,7 +129,12 @@ pub(crate) fn golden(name: &str, lines: &[&str]) {
         }
         transcript.push_str(&format!("[{}]\n\n", run.code));
     }
-    compare(&Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.txt")), &transcript);
+    compare_golden(name, &transcript);
+}
+
+/// Compares a text with `golden/<name>.txt`.
+pub(crate) fn compare_golden(name: &str, text: &str) {
+    compare(&Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.txt")), text);
 }
 
 fn compare(path: &Path, text: &str) {

@@ -33,6 +33,7 @@ fn find(name: &str) -> Result<Tenant, Status> {
         }),
         _ => Ok(data::tenants()
             .into_iter()
+            .chain(data::followed())
             .find(|tenant| tenant.name == name)
             .unwrap_or_else(|| data::tenant(name))),
     }

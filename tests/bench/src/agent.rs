@@ -67,7 +67,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
 }
 
 /// Creates tenants until there are `to`, and waits until all run.
-fn fill(cell: &Cell, from: usize, to: usize) -> Result<()> {
+pub(crate) fn fill(cell: &Cell, from: usize, to: usize) -> Result<()> {
     for n in from..to {
         let created = cell.isyctl(&["tenant", "create", &format!("t{n}"), "--no-wait"]);
         ensure!(created.code == 0, "t{n}: {}", created.stderr);

@@ -10,6 +10,7 @@ mod create;
 mod disk;
 mod figures;
 mod fleet;
+mod metrics;
 mod page;
 mod process;
 mod publish;
@@ -63,6 +64,8 @@ enum Bench {
     Publish,
     /// What an agent costs with 0, 50 and 200 stacks at rest
     Agent,
+    /// What being watched costs: a real Odoo with and without the module, an agent that is scraped beside docker stats
+    Metrics,
 }
 
 impl Bench {
@@ -78,6 +81,7 @@ impl Bench {
             Self::Writes => writes::run(run),
             Self::Publish => publish::run(run),
             Self::Agent => agent::run(run),
+            Self::Metrics => metrics::run(run),
         }
     }
 }

@@ -54,6 +54,11 @@ impl Samples {
         self.0.iter().copied().map(change).collect()
     }
 
+    /// All but the first: that of a round that does not count.
+    pub(crate) fn without_first(&self) -> Self {
+        Self(self.0.iter().skip(1).copied().collect())
+    }
+
     /// Pair by pair, `self / other`.
     pub(crate) fn ratios(&self, other: &Self) -> Self {
         self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect()

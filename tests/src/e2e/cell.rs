@@ -214,6 +214,7 @@ impl Cell {
         let config = config
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
             .replace("127.0.0.1:8080", "127.0.0.1:16081")
+            .replace("127.0.0.1:8082", Self::EDGE_METRICS)
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));
         let path = self.path("traefik.yml");
         std::fs::write(&path, config).expect("traefik.yml");
@@ -260,6 +261,9 @@ impl Cell {
     pub fn http(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], HTTP))
     }
+
+    /// The edge's own metrics, for `[monitoring] edges`.
+    pub const EDGE_METRICS: &str = "127.0.0.1:16082";
 
     /// The edge.
     pub fn edge(&self) -> SocketAddr {

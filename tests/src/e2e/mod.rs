@@ -8,6 +8,7 @@ pub mod cell;
 pub mod docker;
 pub mod http;
 pub mod process;
+pub mod watch;
 
 use std::{
     path::{Path, PathBuf},

@@ -4,11 +4,15 @@
 //! demo runs what a real installation runs.
 
 use super::settings::{Edition, Settings};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use std::path::Path;
+
+/// Where the coordinator puts Prometheus' certificate, in its own folder.
+pub(super) const CERTIFICATES: &str = "prometheus";
 
 /// The coordinator's file. Its data is in the file's own folder.
 pub(super) fn coordinator(settings: &Settings) -> String {
-    let Settings { web, grpc, enroll, http, prometheus, .. } = settings;
+    let Settings { web, grpc, enroll, http, prometheus, agent_metrics, edge_metrics, .. } = settings;
     let ip = settings.address();
     let url_port = if *web == 80 { String::new() } else { format!("url_port = {web}\n") };
     // With one host the edge is on it; with several, it reaches them from this machine's end of the bridge.
@@ -39,6 +43,9 @@ url = "http://127.0.0.1:{web}"
 
 [monitoring]
 prometheus_url = "http://127.0.0.1:{prometheus}"
+agent_port = {agent_metrics}
+edges = ["127.0.0.1:{edge_metrics}"]
+certificate_dir = "{CERTIFICATES}"
 
 # A demo machine may be small: less disk is counted on than by default.
 [placement]
@@ -75,13 +82,15 @@ pub(super) fn traefik(deployable: &str, settings: &Settings) -> Result<String> {
         &[
             (r#"address: ":80""#, format!(r#"address: ":{}""#, settings.web)),
             (r#"address: "127.0.0.1:8080""#, format!(r#"address: "127.0.0.1:{}""#, settings.dashboard)),
+            (r#"address: "127.0.0.1:8082""#, format!(r#"address: "127.0.0.1:{}""#, settings.edge_metrics)),
             ("http://127.0.0.1:7480/", format!("http://127.0.0.1:{}/", settings.http)),
         ],
     )
 }
 
-/// Prometheus' file, from the deployable one. It asks more often, so that a demo need not be waited for.
-pub(super) fn prometheus(deployable: &str, settings: &Settings) -> Result<String> {
+/// Prometheus' file, from the deployable one. It asks more often, so that a demo need not be waited for. Its certificate is in
+/// `certificates`.
+pub(super) fn prometheus(deployable: &str, settings: &Settings, certificates: &Path) -> Result<String> {
     replace_all(
         "monitoring/deploy/prometheus.yml",
         deployable,
@@ -89,8 +98,33 @@ pub(super) fn prometheus(deployable: &str, settings: &Settings) -> Result<String
             ("scrape_interval: 15s", "scrape_interval: 2s".to_owned()),
             ("http://127.0.0.1:7480/", format!("http://127.0.0.1:{}/", settings.http)),
             ("refresh_interval: 5s", "refresh_interval: 1s".to_owned()),
+            ("127.0.0.1:9093", format!("127.0.0.1:{}", settings.alertmanager)),
+            ("_file: isyone/", format!("_file: {}/", certificates.display())),
         ],
     )
+}
+
+/// Alertmanager's file, from the deployable one: the same grouping and silencing, and receivers that tell nobody, because a
+/// demo has nobody to tell and no secrets.
+pub(super) fn alertmanager(deployable: &str) -> Result<String> {
+    let part = |from: &str, to: &str| {
+        let begin =
+            deployable.find(from).with_context(|| format!("alertmanager.yml has no `{}`", from.trim()))?;
+        let length = deployable[begin..].find(to).unwrap_or(deployable.len() - begin);
+        anyhow::Ok(&deployable[begin..begin + length])
+    };
+    let (route, inhibit) = (part("\nroute:", "\nreceivers:")?, part("\ninhibit_rules:", "\0")?);
+    let names =
+        part("\nreceivers:", "\ninhibit_rules:")?.lines().filter(|line| line.starts_with("  - name: "));
+    let receivers: String = names.map(|line| format!("{line}\n")).collect();
+    Ok(format!("# Written by `cargo xtask demo`.{route}\nreceivers:\n{receivers}{inhibit}"))
+}
+
+/// Grafana's data source, from the deployable one.
+pub(super) fn grafana_source(deployable: &str, settings: &Settings) -> Result<String> {
+    let file = "monitoring/deploy/grafana/provisioning/datasources/prometheus.yml";
+    let address = format!("http://127.0.0.1:{}", settings.prometheus);
+    replace_all(file, deployable, &[("http://127.0.0.1:9090", address)])
 }
 
 fn replace_all(file: &str, text: &str, changes: &[(&str, String)]) -> Result<String> {
@@ -148,11 +182,24 @@ mod tests {
         let edge = traefik(&read("traefik/deploy/traefik.yml"), &settings(1, 8080)).unwrap();
         assert!(edge.contains("address: \":8080\"") && edge.contains("\"127.0.0.1:8099\""), "{edge}");
         assert!(edge.contains("http://127.0.0.1:7999/traefik/config"), "{edge}");
-        let watch = prometheus(&read("monitoring/deploy/prometheus.yml"), &settings(1, 80)).unwrap();
+        let watch = read("monitoring/deploy/prometheus.yml");
+        let watch = prometheus(&watch, &settings(1, 80), Path::new("/demo/prometheus")).unwrap();
         assert!(
             watch.contains("http://127.0.0.1:7999/sd/odoo") && watch.contains("scrape_interval: 2s"),
             "{watch}"
         );
+        assert!(watch.contains("ca_file: /demo/prometheus/ca.pem") && !watch.contains(" isyone/"), "{watch}");
+        let alerts = alertmanager(&read("monitoring/deploy/alertmanager.yml")).unwrap();
+        assert!(
+            alerts.contains("\n  - name: on-call\n") && alerts.contains("\ninhibit_rules:\n"),
+            "{alerts}"
+        );
+        assert!(!alerts.contains("slack") && !alerts.contains("http"), "{alerts}");
+        grafana_source(
+            &read("monitoring/deploy/grafana/provisioning/datasources/prometheus.yml"),
+            &settings(1, 80),
+        )
+        .unwrap();
         assert!(traefik("nothing", &settings(1, 80)).unwrap_err().to_string().contains("new form"));
     }
 

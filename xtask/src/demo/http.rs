@@ -1,4 +1,4 @@
-//! The little HTTP that readiness checks need: one GET on this machine, no redirects, no TLS.
+//! The little HTTP that checks need: one GET on this machine, no redirects, no TLS.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,11 +6,16 @@ use std::time::Duration;
 
 /// A program of this machine that does not answer within this is not ready.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-/// Longer answers are cut: only status and first words matter.
+/// Longer answers are cut: what is asked here answers less.
 const MAX_ANSWER_BYTES: u64 = 256 << 10;
 
 /// The status of `GET path` at `address`, with `host` as the `Host` header.
 pub(super) fn status(address: SocketAddr, host: &str, path: &str) -> Option<u16> {
+    get(address, host, path).map(|(status, _)| status)
+}
+
+/// Status and the rest of the answer.
+pub(super) fn get(address: SocketAddr, host: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).ok()?;
     stream.set_read_timeout(Some(ANSWER_LIMIT)).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").ok()?;
@@ -18,5 +23,6 @@ pub(super) fn status(address: SocketAddr, host: &str, path: &str) -> Option<u16>
     // A reset behind the answer does not make the answer unsaid.
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).ok();
     let text = String::from_utf8_lossy(&answer);
-    text.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()
+    let status = text.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
+    Some((status, text.split_once("\r\n\r\n")?.1.to_owned()))
 }

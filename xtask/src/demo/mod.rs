@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: the whole product on this machine, from nothing to a tenant that one can log in to.
 //!
-//! Real parts only: coordinator, agents, Docker, Odoo, PostgreSQL, Traefik, Prometheus. Everything of a demo is in one
+//! Real parts only: coordinator, agents, Docker, Odoo, PostgreSQL, Traefik, Prometheus, Alertmanager. Everything of a demo is in one
 //! folder (`.demo`): configuration, data, logs, records of the running programs. Every step asks first whether it is
 //! done, so a second run continues an interrupted first one, restarts what died, and changes nothing else. `--down`
 //! ends exactly what is recorded there. Not here: the machine's packages (setup) and images (images), which stay.
@@ -8,6 +8,7 @@
 mod config;
 mod down;
 mod http;
+mod monitoring;
 mod process;
 mod settings;
 mod site;
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     /// Use the binaries in this folder in place of building them
     #[arg(long, env = "ISYONE_BIN", value_name = "FOLDER", conflicts_with = "release")]
     bin: Option<PathBuf>,
-    /// Go on without Prometheus when it cannot be started, and when a check at the end fails
+    /// Go on without monitoring when it cannot be started, and when a check at the end fails
     #[arg(long)]
     keep_going: bool,
     /// Folder for everything of the demo [default: .demo in the repository]
@@ -80,9 +81,21 @@ struct Ports {
     /// Agents, HTTP [default: 7481]
     #[arg(long, value_name = "PORT")]
     agent_port: Option<u16>,
+    /// Traefik, its metrics [default: 8082]
+    #[arg(long, value_name = "PORT")]
+    edge_metrics_port: Option<u16>,
+    /// Agents, what Prometheus scrapes [default: 7482]
+    #[arg(long, value_name = "PORT")]
+    agent_metrics_port: Option<u16>,
     /// Prometheus [default: 9090]
     #[arg(long, value_name = "PORT")]
     prometheus_port: Option<u16>,
+    /// Alertmanager [default: 9093]
+    #[arg(long, value_name = "PORT")]
+    alertmanager_port: Option<u16>,
+    /// Grafana, where its image can be had [default: 3000]
+    #[arg(long, value_name = "PORT")]
+    grafana_port: Option<u16>,
 }
 
 /// Folder of the demo in the repository, unless told otherwise.
@@ -134,7 +147,10 @@ impl Demo {
         let agents = self.settings.host_names();
         let names =
             ["coordinator".to_owned()].into_iter().chain(agents.iter().map(|host| agent_process(host)));
-        names.chain(["traefik".to_owned(), "prometheus".to_owned()]).map(|name| self.process(&name)).collect()
+        let rest = ["traefik", "alertmanager", "prometheus"].map(str::to_owned);
+        // Not everywhere to be had, so missed only where it was started.
+        let grafana = Some(monitoring::GRAFANA.to_owned()).filter(|name| self.process(name).was_started());
+        names.chain(rest).chain(grafana).map(|name| self.process(&name)).collect()
     }
 
     fn context(&self) -> PathBuf {

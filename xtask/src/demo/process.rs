@@ -17,8 +17,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const RECORD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Becomes the program after writing `pid starttime boot` to $0; the start time is the 22nd field of `stat`, which is the
-/// 20th behind the program's name. As many open files as allowed: every proxied connection is one.
+/// 20th behind the program's name. As many open files as allowed: every proxied connection is one. What our caller had open (the
+/// lock of `flock FILE cargo xtask demo`) is not for programs that stay.
 const LAUNCH: &str = r#"
+exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 ulimit -n "$(ulimit -Hn)"
 printf '%s %s %s\n' "$$" "$(sed 's/.*) //' "/proc/$$/stat" | cut -d ' ' -f 20)" "$(cat /proc/sys/kernel/random/boot_id)" >"$0.new" &&
 mv "$0.new" "$0" && exec "$@""#;

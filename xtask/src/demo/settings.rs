@@ -16,7 +16,7 @@ pub(super) const FILE: &str = "demo.conf";
 /// Where Traefik listens when it may choose, best first: a port above 1023 is nobody's by right.
 const WEB_PORTS: [u16; 3] = [80, 8080, 8880];
 /// Traefik's own port, best first; one of them is not the one above.
-const DASHBOARD_PORTS: [u16; 3] = [8080, 8081, 8082];
+const DASHBOARD_PORTS: [u16; 3] = [8080, 8081, 8083];
 
 /// Images that tenants get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,13 +51,20 @@ pub(super) struct Settings {
     pub(super) web: u16,
     /// Traefik's dashboard and ping, on loopback.
     pub(super) dashboard: u16,
+    /// Traefik's own metrics, on loopback.
+    pub(super) edge_metrics: u16,
     /// The coordinator's three.
     pub(super) grpc: u16,
     pub(super) enroll: u16,
     pub(super) http: u16,
     /// Every agent's own, on its host's loopback.
     pub(super) agent_http: u16,
+    /// Every agent's for Prometheus, at its host's address.
+    pub(super) agent_metrics: u16,
     pub(super) prometheus: u16,
+    pub(super) alertmanager: u16,
+    /// Used when there is a Grafana.
+    pub(super) grafana: u16,
 }
 
 impl Settings {
@@ -75,17 +82,21 @@ impl Settings {
         let dashboard = asked
             .dashboard_port
             .or_else(|| first_free(&DASHBOARD_PORTS, web))
-            .context("the ports 8080 to 8082 are taken: choose one with --dashboard-port")?;
+            .context("the ports 8080, 8081 and 8083 are taken: choose one with --dashboard-port")?;
         Ok(Self {
             hosts,
             edition: None,
             web,
             dashboard,
+            edge_metrics: asked.edge_metrics_port.unwrap_or(8082),
             grpc: asked.grpc_port.unwrap_or(7443),
             enroll: asked.enroll_port.unwrap_or(7444),
             http: asked.http_port.unwrap_or(7480),
             agent_http: asked.agent_port.unwrap_or(7481),
+            agent_metrics: asked.agent_metrics_port.unwrap_or(7482),
             prometheus: asked.prometheus_port.unwrap_or(9090),
+            alertmanager: asked.alertmanager_port.unwrap_or(9093),
+            grafana: asked.grafana_port.unwrap_or(3000),
         })
     }
 
@@ -104,7 +115,11 @@ impl Settings {
         differs("--enroll-port", self.enroll, asked.enroll_port);
         differs("--http-port", self.http, asked.http_port);
         differs("--agent-port", self.agent_http, asked.agent_port);
+        differs("--edge-metrics-port", self.edge_metrics, asked.edge_metrics_port);
+        differs("--agent-metrics-port", self.agent_metrics, asked.agent_metrics_port);
         differs("--prometheus-port", self.prometheus, asked.prometheus_port);
+        differs("--alertmanager-port", self.alertmanager, asked.alertmanager_port);
+        differs("--grafana-port", self.grafana, asked.grafana_port);
         if !wrong.is_empty() {
             bail!(
                 "a demo with other settings is there:{wrong} remove it first with `cargo xtask demo --down`"
@@ -132,12 +147,15 @@ impl Settings {
     }
 
     fn render(&self) -> String {
-        let Self { hosts, edition, web, dashboard, grpc, enroll, http, agent_http, prometheus } = self;
+        let Self { hosts, edition, web, dashboard, edge_metrics, grpc, enroll, http, .. } = self;
+        let Self { agent_http, agent_metrics, prometheus, alertmanager, grafana, .. } = self;
         let edition = edition.map_or("", Edition::name);
         format!(
             "# The demo of isyone. `cargo xtask demo --down` ends it and removes this folder.\nhosts = {hosts}\n\
-             edition = {edition}\nweb = {web}\ndashboard = {dashboard}\ngrpc = {grpc}\nenroll = {enroll}\n\
-             http = {http}\nagent_http = {agent_http}\nprometheus = {prometheus}\n"
+             edition = {edition}\nweb = {web}\ndashboard = {dashboard}\n\
+             edge_metrics = {edge_metrics}\ngrpc = {grpc}\nenroll = {enroll}\n\
+             http = {http}\nagent_http = {agent_http}\nagent_metrics = {agent_metrics}\n\
+             prometheus = {prometheus}\nalertmanager = {alertmanager}\ngrafana = {grafana}\n"
         )
     }
 
@@ -157,7 +175,11 @@ impl Settings {
             enroll: port("enroll")?,
             http: port("http")?,
             agent_http: port("agent_http")?,
+            edge_metrics: port("edge_metrics")?,
+            agent_metrics: port("agent_metrics")?,
             prometheus: port("prometheus")?,
+            alertmanager: port("alertmanager")?,
+            grafana: port("grafana")?,
         })
     }
 
@@ -185,10 +207,19 @@ impl Settings {
                 ("--enroll-port", (ip, self.enroll).into()),
                 ("--http-port", local(self.http)),
             ],
-            "traefik" => vec![("--web-port", any(self.web)), ("--dashboard-port", local(self.dashboard))],
+            "traefik" => vec![
+                ("--web-port", any(self.web)),
+                ("--dashboard-port", local(self.dashboard)),
+                ("--edge-metrics-port", local(self.edge_metrics)),
+            ],
             "prometheus" => vec![("--prometheus-port", local(self.prometheus))],
+            "alertmanager" => vec![("--alertmanager-port", local(self.alertmanager))],
+            "grafana" => vec![("--grafana-port", local(self.grafana))],
             // On a host of its own, an agent's port is in another network.
-            _ if self.is_single() => vec![("--agent-port", local(self.agent_http))],
+            _ if self.is_single() => vec![
+                ("--agent-port", local(self.agent_http)),
+                ("--agent-metrics-port", local(self.agent_metrics)),
+            ],
             _ => vec![],
         }
     }
@@ -237,11 +268,15 @@ mod tests {
             edition: Some(Edition::V19),
             web: 8080,
             dashboard: 8081,
+            edge_metrics: 8082,
             grpc: 1,
             enroll: 2,
             http: 3,
             agent_http: 4,
-            prometheus: 5,
+            agent_metrics: 5,
+            prometheus: 6,
+            alertmanager: 7,
+            grafana: 8,
         }
     }
 

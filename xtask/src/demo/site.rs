@@ -11,7 +11,7 @@ use std::process::Command;
 /// Where an agent runs: this machine, or inside a test host's network.
 pub(super) struct Site {
     name: String,
-    advertise: String,
+    pub(super) advertise: String,
     pub(super) docker: String,
     host: Option<crate::hosts::Host>,
 }

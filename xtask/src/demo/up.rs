@@ -2,7 +2,9 @@
 
 use super::settings::{Edition, Settings, need_free};
 use super::site::Site;
-use super::{Args, DOMAIN, Demo, Process, TENANT, agent_process, config, down, http, write_changed};
+use super::{
+    Args, DOMAIN, Demo, Process, TENANT, agent_process, config, down, http, monitoring, write_changed,
+};
 use crate::cmd::{cargo, output, run, succeeds, took, wait_until};
 use crate::{images, paths, setup};
 use anyhow::{Context as _, Result, bail};
@@ -57,8 +59,8 @@ pub(super) fn up(folder: &Path, args: &Args) -> Result<()> {
 }
 
 /// The work, and how much of it there was.
-struct Up {
-    demo: Demo,
+pub(super) struct Up {
+    pub(super) demo: Demo,
     changes: u32,
 }
 
@@ -77,10 +79,10 @@ impl Up {
         self.coordinator(is_newer)?;
         self.agents(is_newer)?;
         self.traefik()?;
-        let watched = self.prometheus();
+        let watched = self.monitoring();
         self.tolerate(watched, args.keep_going)?;
         self.tenant()?;
-        let verified = self.verify();
+        let verified = self.verify().and_then(|()| self.figures());
         self.tolerate(verified, args.keep_going)?;
         if self.changes == 0 {
             self.demo.say("everything was running already: nothing was changed");
@@ -101,7 +103,7 @@ impl Up {
     /// Odoo 18 where a registry gives it, else Odoo 19 out of Debian packages.
     fn images(&mut self) -> Result<()> {
         let start = Instant::now();
-        images::provide(&["traefik", "prometheus"], false)?;
+        images::provide(&["traefik", "prometheus", "alertmanager"], false)?;
         let edition = match self.demo.settings.edition {
             Some(edition) => edition,
             None if images::pull_odoo_18()? => Edition::V18,
@@ -182,6 +184,8 @@ impl Up {
             }
             let command = site.agent(&self.demo, &["run", "--docker", &site.docker, "--http"], |command| {
                 command.arg(local(self.demo.settings.agent_http).to_string());
+                command
+                    .args(["--metrics", &format!("{}:{}", site.advertise, self.demo.settings.agent_metrics)]);
             });
             self.keep(&self.demo.process(&agent_process(&host)), &command, is_newer, || true)?;
         }
@@ -215,22 +219,8 @@ impl Up {
         self.keep(&self.demo.process("traefik"), &command, changed, ready)
     }
 
-    fn prometheus(&mut self) -> Result<()> {
-        let settings = &self.demo.settings;
-        let file = self.demo.path("prometheus/prometheus.yml");
-        let text = config::prometheus(&deployable("monitoring/deploy/prometheus.yml")?, settings)?;
-        let changed = write_changed(&file, &text)?;
-        let address = local(settings.prometheus);
-        let mut command = Command::new(images::binary("prometheus"));
-        command.arg(format!("--config.file={}", file.display()));
-        command.arg(format!("--storage.tsdb.path={}", self.demo.path("prometheus/data").display()));
-        command.arg(format!("--web.listen-address={address}"));
-        let ready = || http::status(address, "localhost", "/-/ready") == Some(200);
-        self.keep(&self.demo.process("prometheus"), &command, changed, ready)
-    }
-
     /// Makes a program run with what `command` says now.
-    fn keep(
+    pub(super) fn keep(
         &mut self,
         process: &Process,
         command: &Command,
@@ -364,6 +354,10 @@ impl Demo {
         println!("  in a browser          add the line `127.0.0.1 {DOMAIN}` to /etc/hosts");
         println!("  Traefik's dashboard   http://127.0.0.1:{}/dashboard/", ports.dashboard);
         println!("  Prometheus            http://127.0.0.1:{}/query?g0.expr=up", ports.prometheus);
+        println!("  Alertmanager          http://127.0.0.1:{}", ports.alertmanager);
+        if self.process(monitoring::GRAFANA).pid().is_some() {
+            println!("  Grafana               http://127.0.0.1:{}/dashboards", ports.grafana);
+        }
         println!("\nGo on:\n");
         println!("  . {}     # isyctl in PATH, ISYCTL_CONTEXT set", env.display());
         println!("  isyctl tenant create beta");
@@ -375,11 +369,11 @@ impl Demo {
     }
 }
 
-fn local(port: u16) -> SocketAddr {
+pub(super) fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn deployable(file: &str) -> Result<String> {
+pub(super) fn deployable(file: &str) -> Result<String> {
     fs::read_to_string(paths::root().join(file)).with_context(|| format!("cannot read {file}"))
 }
 

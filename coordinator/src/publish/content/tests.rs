@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use isyone_proto::{ids::HostName, plan::DesiredState};
+use isyone_proto::plan::DesiredState;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,7 +12,8 @@ use crate::{
     testing::{Bench, name, resources},
 };
 
-const KINDS_ALL: [Kind; KINDS] = [Kind::Traefik, Kind::Odoo, Kind::Postgres, Kind::Host, Kind::Hostnames];
+const KINDS_ALL: [Kind; KINDS] =
+    [Kind::Traefik, Kind::Odoo, Kind::Postgres, Kind::Host, Kind::Containers, Kind::Hostnames];
 
 /// Something that happens. Tenants and hosts by number.
 #[derive(Debug, Clone)]
@@ -113,7 +114,7 @@ impl World {
             rate_average: 100,
             rate_burst: 300,
         };
-        Content::new(options, "127.0.0.1:7480".to_owned(), self.bench.settings.shards.clone())
+        Content::new(options, 7482, self.bench.settings.shards.clone())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `isyctl tenant list`, `show`, `explain`, `credentials`: nothing here changes anything.
 
 use clap::{Args, builder::PossibleValuesParser};
-use isyone_proto::pb::v1::{ExplainTenantRequest, ListTenantsRequest, Tenant, TenantPhase};
+use isyone_proto::pb::v1::{ExplainTenantRequest, ListTenantsRequest, Reach, Tenant, TenantPhase};
 
 use super::create;
 use crate::{
@@ -111,7 +111,7 @@ fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
             row.extend([
                 used(&|u| format::cpus(u.cpu_millis)).into(),
                 used(&|u| format::bytes(u.memory_bytes)).into(),
-                used(&|u| format::bytes(u.disk_bytes)).into(),
+                format::measured_disk(usage).map_or("-".to_owned(), format::bytes).into(),
                 format::or_dash(&spec.odoo_image).into(),
                 tenant.message.as_str().into(),
             ]);
@@ -128,7 +128,8 @@ pub async fn show(app: &App, name: &str) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn details(tenant: &Tenant, now_ms: i64) -> String {
+/// All that is known of a tenant.
+pub(crate) fn details(tenant: &Tenant, now_ms: i64) -> String {
     let mut pairs: Vec<(&str, Cell)> = vec![
         ("Name", tenant.name.as_str().into()),
         ("Phase", Paint::word(&format::phase(tenant.phase))),
@@ -141,19 +142,14 @@ fn details(tenant: &Tenant, now_ms: i64) -> String {
     if tenant.hostnames.len() > 1 {
         pairs.push(("Also", tenant.hostnames[1..].join(", ").into()));
     }
+    pairs.push(("Edge", reached(tenant, now_ms)));
     if !tenant.edge_shard.is_empty() {
-        pairs.push(("Edge", tenant.edge_shard.as_str().into()));
+        pairs.push(("Edge shard", tenant.edge_shard.as_str().into()));
     }
     pairs.push(("Host", placed(tenant).into()));
     pairs.extend(asked(tenant));
-    if let Some(usage) = &tenant.usage {
-        let (cpu, memory, disk) = (
-            format::cpus(usage.cpu_millis),
-            format::bytes(usage.memory_bytes),
-            format::bytes(usage.disk_bytes),
-        );
-        pairs.push(("Uses", format!("{cpu} CPU, {memory} memory, {disk} disk").into()));
-    }
+    pairs.push(("Uses", used(tenant).into()));
+    pairs.extend(visitors(tenant));
     pairs.push(("Created", format::local(tenant.create_time.as_ref()).into()));
     let reported = match &tenant.report_time {
         Some(time) => format!("{} ago", format::age(now_ms, Some(time))),
@@ -170,6 +166,66 @@ fn details(tenant: &Tenant, now_ms: i64) -> String {
         text.push_str(&containers(tenant, now_ms));
     }
     text
+}
+
+/// How visitors get in.
+fn reached(tenant: &Tenant, now_ms: i64) -> Cell {
+    let Some(probe) = &tenant.probe else { return "not known".into() };
+    let mut text = match (probe.http_status, probe.error.as_str()) {
+        (0, error) => format::or_dash(error).to_owned(),
+        (status, error) => {
+            let more = if error.is_empty() || error == format!("answered {status}") {
+                String::new()
+            } else {
+                format!(" ({error})")
+            };
+            format!("{status} in {} ms{more}", probe.duration_ms)
+        }
+    };
+    if probe.certificate_expire_time.is_some() {
+        text.push_str(&format!(
+            ", certificate until {}",
+            format::local(probe.certificate_expire_time.as_ref())
+        ));
+    }
+    text.push_str(&format!(
+        " ({} ago, through {})",
+        format::age(now_ms, probe.time.as_ref()),
+        format::or_dash(&probe.edge)
+    ));
+    match probe.reach() {
+        Reach::Ok => Paint::Good.on(&text),
+        Reach::HostDown => Paint::Bad.on(&format!("its host is down: {text}")),
+        Reach::EdgeDown => Paint::Bad.on(&format!("the edge is down: {text}")),
+        Reach::TenantDown | Reach::Unspecified => Paint::Bad.on(&text),
+    }
+}
+
+fn used(tenant: &Tenant) -> String {
+    let Some(usage) = &tenant.usage else { return "not known".to_owned() };
+    let disk = format::measured_disk(Some(usage)).map_or("-".to_owned(), format::bytes);
+    format!(
+        "{} CPU, {} memory, {disk} disk",
+        format::cpus(usage.cpu_millis),
+        format::bytes(usage.memory_bytes)
+    )
+}
+
+/// What visitors do, over about the last minute.
+fn visitors(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
+    let Some(traffic) = &tenant.traffic else { return vec![("Visitors", "not known".into())] };
+    let rates = format!(
+        "{} requests/s, {} errors/s, 95% within {}",
+        format::per_second(traffic.requests_per_minute),
+        format::per_second(traffic.errors_per_minute),
+        format::p95(Some(traffic)).unwrap_or("-".to_owned()),
+    );
+    let connected = format!(
+        "{}, {}",
+        format::plural(traffic.active_users as usize, "active user"),
+        format::plural(traffic.websockets as usize, "websocket")
+    );
+    vec![("Visitors", rates.into()), ("Connected", connected.into())]
 }
 
 fn placed(tenant: &Tenant) -> String {

@@ -26,6 +26,7 @@ use crate::{
 /// Traefik, apart from one that may run on this machine.
 const EDGE: u16 = 16_090;
 const DASHBOARD: u16 = 16_091;
+const METRICS: u16 = 16_092;
 /// Between two looks at the edge.
 const LOOK: Duration = Duration::from_millis(5);
 /// A change that is not effective by then is none.
@@ -249,6 +250,7 @@ fn traefik(fleet: &Fleet, dir: &Path, path: &str) -> Result<Daemon> {
     let config = deployed
         .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
         .replace("127.0.0.1:8080", &format!("127.0.0.1:{DASHBOARD}"))
+        .replace("127.0.0.1:8082", &format!("127.0.0.1:{METRICS}"))
         .replace(&deployed_asking, &asking);
     let file = dir.join("traefik.yml");
     std::fs::write(&file, config)?;

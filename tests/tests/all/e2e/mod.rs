@@ -7,3 +7,4 @@ mod isolation;
 mod main_job;
 mod many;
 mod metrics;
+mod monitoring;

@@ -1,0 +1,184 @@
+//! The terminal while `isyctl top` has it: raw mode, the other screen, keys in, pictures out.
+//!
+//! Keys are read and pictures are drawn by a thread each, because a terminal may be slow (a stalled connection): the loop, which
+//! also hears signals, never waits for it. Of several pictures the newest is drawn. The terminal is given back on every way out:
+//! on drop, which a return, an error and a signal end in, and on a panic before it is printed.
+
+use std::{
+    io::{self, BufWriter, Stdout, Write as _},
+    sync::{Arc, Condvar, Mutex, PoisonError, mpsc as threads},
+    time::Duration,
+};
+
+use ratatui::{
+    Terminal, TerminalOptions, Viewport,
+    backend::CrosstermBackend,
+    crossterm::{
+        cursor::{Hide, Show},
+        event::{self, KeyEventKind},
+        execute,
+        terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen},
+    },
+    layout::Rect,
+};
+use tokio::sync::mpsc;
+
+use super::{draw, model::Event, view::View};
+use crate::{exit::Failure, terminal::RawMode};
+
+/// Keys that are pressed faster than they are handled wait here.
+const KEYS: usize = 64;
+/// How long the terminal may take for the last picture before it is given up.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// A large terminal's picture in one piece.
+const PICTURE_BYTES: usize = 64 * 1024;
+
+/// The newest picture that is not drawn yet.
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<Pending>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    view: Option<View>,
+    stop: bool,
+}
+
+impl Slot {
+    fn set(&self, change: impl FnOnce(&mut Pending)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
+    }
+
+    /// The next picture; `None` at the end.
+    fn next(&self) -> Option<View> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.stop {
+                return None;
+            }
+            if let Some(view) = state.view.take() {
+                return Some(view);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Screen {
+    slot: Arc<Slot>,
+    keys: mpsc::Receiver<Event>,
+    drawn: threads::Receiver<()>,
+    // Dropped after our own drop has left the other screen.
+    _raw: RawMode,
+}
+
+impl Screen {
+    /// Takes the terminal.
+    pub fn enter(colour: bool) -> Result<Self, Failure> {
+        let failed = |e: io::Error| Failure::failed(format!("cannot use this terminal: {e}"));
+        let raw = RawMode::enter().map_err(failed)?;
+        give_back_on_panic(raw.restorer());
+        let (slot, (finished, drawn)) = (Arc::new(Slot::default()), threads::channel());
+        let (to, keys) = mpsc::channel(KEYS);
+        let pictures = slot.clone();
+        // Whichever ends first closes the channel of keys: then the terminal is gone.
+        let alive = to.downgrade();
+        let drawing = move || {
+            if paint(&pictures, colour).is_err()
+                && let Some(to) = alive.upgrade()
+            {
+                let _ = to.blocking_send(Event::Hangup);
+            }
+            // The loop may have given up waiting.
+            let _ = finished.send(());
+        };
+        std::thread::Builder::new().name("draw".to_owned()).spawn(drawing).map_err(failed)?;
+        std::thread::Builder::new().name("keys".to_owned()).spawn(move || read(&to)).map_err(failed)?;
+        Ok(Self { slot, keys, drawn, _raw: raw })
+    }
+
+    /// Draws this as soon as the terminal takes it.
+    pub fn show(&self, view: View) {
+        self.slot.set(|pending| pending.view = Some(view));
+    }
+
+    /// The next key or change of size; [`Event::Hangup`] when the terminal is gone.
+    pub async fn next(&mut self) -> Event {
+        self.keys.recv().await.unwrap_or(Event::Hangup)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.slot.set(|pending| pending.stop = true);
+        // A terminal that takes nothing any more cannot be left well either.
+        let _ = self.drawn.recv_timeout(PATIENCE);
+    }
+}
+
+fn give_back_on_panic(restore: impl Fn() + Send + Sync + 'static) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+        restore();
+        before(panic);
+    }));
+}
+
+fn paint(slot: &Slot, colour: bool) -> io::Result<()> {
+    execute!(io::stdout(), EnterAlternateScreen, Hide)?;
+    let drawn = pictures(slot, colour);
+    execute!(io::stdout(), LeaveAlternateScreen, Show)?;
+    io::stdout().flush()?;
+    drawn
+}
+
+fn pictures(slot: &Slot, colour: bool) -> io::Result<()> {
+    let mut painter: Option<Painter> = None;
+    while let Some(view) = slot.next() {
+        let area = Rect::new(0, 0, view.size.0, view.size.1);
+        let mut fitting = match painter.take().filter(|painter| painter.size == area) {
+            Some(painter) => painter,
+            None => Painter::new(area)?,
+        };
+        fitting.terminal.draw(|frame| draw::draw(frame, &view, colour))?;
+        painter = Some(fitting);
+    }
+    Ok(())
+}
+
+/// Draws on a screen of one size. One that followed the size by itself would ask the terminal where its cursor is, and the answer
+/// would come in between the keys.
+struct Painter {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    size: Rect,
+}
+
+impl Painter {
+    fn new(size: Rect) -> io::Result<Self> {
+        execute!(io::stdout(), Clear(ClearType::All))?;
+        let out = BufWriter::with_capacity(PICTURE_BYTES, io::stdout());
+        let options = TerminalOptions { viewport: Viewport::Fixed(size) };
+        Ok(Self { terminal: Terminal::with_options(CrosstermBackend::new(out), options)?, size })
+    }
+}
+
+fn read(to: &mpsc::Sender<Event>) {
+    loop {
+        let event = match event::read() {
+            Ok(event::Event::Key(key)) if key.kind != KeyEventKind::Release => Event::Key(key),
+            Ok(event::Event::Resize(columns, rows)) => Event::Resize(columns, rows),
+            Ok(_) => continue,
+            Err(_) => Event::Hangup,
+        };
+        let last = matches!(event, Event::Hangup);
+        if to.blocking_send(event).is_err() || last {
+            return;
+        }
+    }
+}

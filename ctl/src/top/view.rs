@@ -1,0 +1,314 @@
+//! What is on the screen, as a value: the summary, the tabs, rows or text, and the keys. Pure.
+
+use isyone_proto::pb::v1::{ContainerRole, Host, Tenant};
+
+use super::{
+    list::{List, Order},
+    model::{HOST_LINES, Layer, Model, Tab},
+    rows::{self, Cell, Column},
+};
+use crate::{
+    nouns::{host as host_noun, tenant::read},
+    output::{
+        format,
+        table::{self, Paint, clean},
+    },
+};
+
+/// An answer that is older than this is told: five are missing.
+const OLD_MS: i64 = 10_000;
+
+/// A part of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// One line, harmless.
+    pub text: String,
+    /// By meaning.
+    pub paint: Option<Paint>,
+    /// Stands out.
+    pub strong: bool,
+}
+
+/// A line.
+pub type Line = Vec<Piece>;
+
+fn plain(text: impl AsRef<str>) -> Piece {
+    Piece { text: clean_line(text.as_ref()), paint: None, strong: false }
+}
+
+fn painted(text: impl AsRef<str>, paint: Paint) -> Piece {
+    Piece { paint: Some(paint), ..plain(text) }
+}
+
+fn strong(text: impl AsRef<str>) -> Piece {
+    Piece { strong: true, ..plain(text) }
+}
+
+/// As [`clean`], blanks at the end kept: a piece may be followed by another.
+fn clean_line(text: &str) -> String {
+    let kept = text.len() - text.trim_end_matches(' ').len();
+    clean(text) + &" ".repeat(kept)
+}
+
+/// A column as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its name, with an arrow when it decides.
+    pub name: String,
+    /// 0 for what is left.
+    pub width: u16,
+    /// To the right.
+    pub right: bool,
+    /// It decides the order.
+    pub decides: bool,
+}
+
+/// The middle of the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// Rows under their columns' names.
+    Rows {
+        /// Lines above them.
+        above: Vec<Line>,
+        /// Columns.
+        heads: Vec<Head>,
+        /// Cells of each; a row that is not known yet has none.
+        rows: Vec<Vec<Cell>>,
+        /// Which is selected.
+        selected: Option<usize>,
+    },
+    /// Text.
+    Text(Vec<Line>),
+}
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Columns and rows that it is for.
+    pub size: (u16, u16),
+    /// How the fleet is.
+    pub summary: Line,
+    /// Where one is.
+    pub place: Line,
+    /// What there is.
+    pub body: Body,
+    /// What one can do, or what is wrong.
+    pub footer: Line,
+}
+
+/// See the module.
+pub fn view(model: &Model) -> View {
+    View {
+        size: model.size,
+        summary: summary(model),
+        place: place(model),
+        body: body(model),
+        footer: footer(model),
+    }
+}
+
+fn counted(matching: usize, total: usize) -> String {
+    if matching == total { total.to_string() } else { format!("{matching} of {total}") }
+}
+
+fn summary(model: &Model) -> Line {
+    let mut line = vec![strong("isyctl top"), plain(format!("  {}", model.context))];
+    if model.answered_ms.is_none() {
+        line.push(plain("  asking the coordinator…"));
+        return line;
+    }
+    let tenants = counted(model.tenants.matching, model.tenants.total);
+    let hosts = counted(model.hosts.matching, model.hosts.total);
+    line.push(plain(format!("   tenants {tenants}   hosts {hosts}")));
+    match model.edges {
+        (_, 0) => {}
+        (up, all) if up == all => line.push(plain(format!("   edges {up} up"))),
+        (up, all) => line.push(painted(format!("   edges {up} of {all} up"), Paint::Bad)),
+    }
+    line
+}
+
+fn place(model: &Model) -> Line {
+    let tab = |name: &str, own: Tab| {
+        let here = model.tab == own;
+        if here { strong(format!("[{name}]")) } else { plain(format!(" {name} ")) }
+    };
+    let mut line = vec![tab("Tenants", Tab::Tenants), plain(" "), tab("Hosts", Tab::Hosts)];
+    for (depth, layer) in model.layers.iter().enumerate() {
+        let text = match layer {
+            Layer::Tenant(name, _) | Layer::Host(name) => name.clone(),
+            Layer::Logs(name, role) => {
+                let whose = if *role == ContainerRole::Postgres { "PostgreSQL" } else { "Odoo" };
+                let told =
+                    matches!(depth.checked_sub(1).map(|below| &model.layers[below]), Some(Layer::Tenant(..)));
+                if told { format!("{whose}'s log") } else { format!("{whose}'s log of {name}") }
+            }
+        };
+        line.push(plain(" > "));
+        line.push(strong(text));
+    }
+    match (model.layers.last(), model.tab) {
+        (Some(Layer::Host(_)), _) => line.extend(listed(&model.inside, model)),
+        (None, Tab::Tenants) => line.extend(listed(&model.tenants, model)),
+        (None, Tab::Hosts) => line.extend(listed(&model.hosts, model)),
+        _ => {}
+    }
+    line
+}
+
+fn listed<O: Order, T>(list: &List<O, T>, model: &Model) -> Line {
+    let round = if list.reverse { ", reversed" } else { "" };
+    let mut line = vec![plain(format!("   by {}{round}", list.order.word()))];
+    if model.typing.is_some() {
+        line.push(strong(format!("   /{}_", list.filter)));
+    } else if !list.filter.is_empty() {
+        line.push(painted(format!("   /{}", list.filter), Paint::Warn));
+    }
+    line
+}
+
+fn body(model: &Model) -> Body {
+    if model.help {
+        let line = |(keys, what): &(&str, &str)| vec![strong(format!(" {keys:<29}")), plain(*what)];
+        return Body::Text(super::keys::HELP.iter().map(line).collect());
+    }
+    match (model.layers.last(), model.tab) {
+        (Some(Layer::Tenant(_, scrolled)), _) => {
+            Body::Text(tenant_lines(model).into_iter().skip(*scrolled).take(model.text_height()).collect())
+        }
+        (Some(Layer::Logs(..)), _) => Body::Text(log(model)),
+        (Some(Layer::Host(_)), _) => table(&model.inside, &rows::TENANTS, model, host_lines(model)),
+        (None, Tab::Tenants) => table(&model.tenants, &rows::TENANTS, model, Vec::new()),
+        (None, Tab::Hosts) => table(&model.hosts, &rows::HOSTS, model, Vec::new()),
+    }
+}
+
+fn table<O: Order, T>(
+    list: &List<O, T>,
+    columns: &'static [Column<T, O>],
+    model: &Model,
+    above: Vec<Line>,
+) -> Body {
+    let columns = rows::fitting(columns, model.size.0);
+    let head = |column: &&Column<T, O>| {
+        let decides = column.order == Some(list.order);
+        let arrow = match (decides, list.reverse) {
+            (false, _) => "",
+            (true, false) => "▼",
+            (true, true) => "▲",
+        };
+        Head { name: format!("{}{arrow}", column.name), width: column.width, right: column.right, decides }
+    };
+    let cells = |row: Option<&T>| match row {
+        Some(row) => columns.iter().map(|column| (column.cell)(row, model.now_ms)).collect(),
+        None => Vec::new(),
+    };
+    let rows: Vec<_> = list.visible(model.height()).map(cells).collect();
+    let selected = (!rows.is_empty()).then(|| list.selected_line());
+    Body::Rows { above, heads: columns.iter().map(head).collect(), rows, selected }
+}
+
+/// Everything about the tenant that is looked at.
+pub(super) fn tenant_lines(model: &Model) -> Vec<Line> {
+    match &model.tenant {
+        Some(tenant) => lines(&tenant_text(tenant, model.now_ms)),
+        None => unknown(model, "there is no such tenant any more"),
+    }
+}
+
+fn tenant_text(tenant: &Tenant, now_ms: i64) -> String {
+    read::details(tenant, now_ms)
+}
+
+fn unknown(model: &Model, gone: &str) -> Vec<Line> {
+    // The answer to the question before says nothing of this one.
+    let text = if model.waiting { "asking the coordinator…" } else { gone };
+    vec![vec![plain(text)]]
+}
+
+fn lines(text: &str) -> Vec<Line> {
+    let piece = |(text, paint): (String, Option<Paint>)| Piece { text, paint, strong: false };
+    text.lines().map(|line| table::pieces(line).into_iter().map(piece).collect()).collect()
+}
+
+/// A host in a few lines.
+fn host_lines(model: &Model) -> Vec<Line> {
+    let mut lines = match &model.host {
+        Some(host) => host_summary(host, model.now_ms),
+        None => unknown(model, "there is no such host any more"),
+    };
+    lines.resize(HOST_LINES, Vec::new());
+    lines
+}
+
+fn host_summary(host: &Host, now_ms: i64) -> Vec<Line> {
+    let state = rows::host_state(host, now_ms);
+    let state = Piece { text: state.text, paint: state.paint, strong: false };
+    let mut first = vec![state];
+    if !host.message.is_empty() {
+        first.push(plain(format!(": {}", host.message)));
+    }
+    let used = match &host.resources {
+        Some(r) => {
+            host_noun::used(r).into_iter().take(3).map(|(name, value)| format!("{name} {value}")).collect()
+        }
+        None => vec!["CPU, memory, disk: not known".to_owned()],
+    };
+    let reserved = host_noun::reserved(host);
+    vec![
+        first,
+        vec![plain(format!(
+            "{}  {}",
+            format::or_dash(&host.advertise_address),
+            format::labels(&host.labels)
+        ))],
+        vec![plain(used.join("   "))],
+        vec![plain(format!("reserved {reserved}"))],
+        vec![plain(format!(
+            "agent {}   Docker {}   reported {} ago",
+            format::or_dash(&host.agent_version),
+            format::or_dash(&host.docker_version),
+            format::age(now_ms, host.report_time.as_ref())
+        ))],
+    ]
+}
+
+fn log(model: &Model) -> Vec<Line> {
+    let (log, height) = (&model.log, model.text_height());
+    let end = log.lines.len().saturating_sub(log.below);
+    let from = end.saturating_sub(height);
+    log.lines.range(from..end).map(|line| vec![plain(line)]).collect()
+}
+
+fn footer(model: &Model) -> Line {
+    if let Some(problem) = &model.problem {
+        return vec![painted(format!("{problem} (trying again)"), Paint::Bad)];
+    }
+    let silent_ms = model.answered_ms.map_or(0, |at| model.now_ms - at);
+    if silent_ms > OLD_MS {
+        let text =
+            format!("the figures are {} old: the coordinator does not answer", format::duration(silent_ms));
+        return vec![painted(text, Paint::Bad)];
+    }
+    let keys = match (model.layers.last(), model.tab) {
+        _ if model.help => "any key: back   q quit",
+        _ if model.typing.is_some() => "type a part of a name   Enter accept   Esc as before",
+        (Some(Layer::Logs(..)), _) => return log_footer(model),
+        (Some(Layer::Tenant(..)), _) => "up/down scroll   l log   L PostgreSQL's log   Esc back   q quit",
+        (None, Tab::Hosts) => "Enter its tenants  Tab tenants  s order  r reverse  / filter  ? help  q quit",
+        _ => "Enter details  l log  Tab hosts  s order  r reverse  / filter  ? help  q quit",
+    };
+    vec![painted(keys, Paint::Faint)]
+}
+
+fn log_footer(model: &Model) -> Line {
+    let log = &model.log;
+    if let Some(why) = &log.ended {
+        return vec![painted(format!("{why}   Esc back"), Paint::Warn)];
+    }
+    let place = match log.below {
+        0 => "following".to_owned(),
+        below => format!("{below} newer lines below, G follows"),
+    };
+    vec![painted(format!("{place}   up/down scroll   Esc back   q quit"), Paint::Faint)]
+}

@@ -1,0 +1,268 @@
+//! A real Prometheus and a real Alertmanager over a cell, with the product's own files, and a receiver for what they tell.
+//!
+//! The files are those of `monitoring/deploy`, changed as text and only in this: ports, how often is looked, how long something
+//! must last (see [`hurried`]), and whom Alertmanager tells. So what is tested are the shipped rules, routes and inhibitions.
+//! Not here: what is expected.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    cell::Cell,
+    http,
+    process::{Daemon, Output, run},
+    root, tool, wait_for,
+};
+
+/// Apart from those of a demo on the same machine.
+const PROMETHEUS: u16 = 16_190;
+const ALERTMANAGER: u16 = 16_193;
+/// Durations of rules are divided by this. The cell's own patience with silent hosts is a quarter of the product's, so the order in
+/// which alerts begin stays what it is in production.
+const HURRY: u64 = 5;
+/// Longest notification taken in; those of a test are a few kilobytes.
+const MAX_BODY: usize = 1 << 20;
+
+/// An alert as it was told: its name, and whom it concerns (tenant, host or nobody).
+pub type Told = (String, String);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Watch {
+    prometheus: Prometheus,
+    _alertmanager: Daemon,
+    received: Arc<Mutex<BTreeSet<Told>>>,
+}
+
+/// Prometheus alone. The cell's configuration needs `[monitoring] certificate_dir = "prometheus"`.
+#[derive(Debug)]
+pub struct Prometheus {
+    /// Its process.
+    pub process: Daemon,
+}
+
+impl Prometheus {
+    /// Over a cell, asking this often.
+    pub fn start(cell: &Cell, interval: &str) -> Self {
+        let dir = cell.dir.path().join("prometheus");
+        std::fs::create_dir(&dir).expect("folder");
+        let certificates = cell.dir.path().join("coordinator/prometheus");
+        wait_for("Prometheus' certificate", Duration::from_secs(30), || {
+            certificates.join("prometheus.pem").exists().then_some(())
+        });
+        let process = prometheus(&dir, &certificates, cell.http(), interval);
+        ready("Prometheus", PROMETHEUS);
+        Self { process }
+    }
+}
+
+fn ready(name: &str, port: u16) {
+    wait_for(name, Duration::from_secs(30), || {
+        (http::get(local(port), "localhost", "/-/ready").status == 200).then_some(())
+    });
+}
+
+impl Watch {
+    /// Starts all three.
+    pub fn start(cell: &Cell) -> Self {
+        let (receiver, received) = receive();
+        let dir = cell.dir.path().join("alertmanager");
+        std::fs::create_dir(&dir).expect("folder");
+        let _alertmanager = alertmanager(&dir, receiver);
+        ready("Alertmanager", ALERTMANAGER);
+        Self { prometheus: Prometheus::start(cell, "1s"), _alertmanager, received }
+    }
+
+    /// Prometheus' process.
+    pub fn pid(&self) -> u32 {
+        self.prometheus.process.pid()
+    }
+
+    /// The series that a query finds, with labels and value.
+    pub fn query(&self, expression: &str) -> Vec<Value> {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = http::get(local(PROMETHEUS), "localhost", &format!("/api/v1/query?query={encoded}"));
+        let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        assert_ne!(json["status"], "error", "{expression}: {}", answer.body);
+        json["data"]["result"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until a query finds something.
+    pub fn wait(&self, expression: &str, limit: Duration) {
+        wait_for(&format!("Prometheus to find {expression}"), limit, || {
+            (!self.query(expression).is_empty()).then_some(())
+        });
+    }
+
+    /// `monitoring/deploy/tests/panels.py`: every query of every dashboard.
+    pub fn panels(&self, may_be_empty: &str) -> Output {
+        let mut panels = Command::new("python3");
+        panels.arg(root().join("monitoring/deploy/tests/panels.py"));
+        run(panels.arg(format!("http://127.0.0.1:{PROMETHEUS}")).args(["--may-be-empty", may_be_empty]))
+    }
+
+    /// All that the receiver was told to be firing since [`Watch::forget`].
+    pub fn told(&self) -> BTreeSet<Told> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on anew.
+    pub fn forget(&self) {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn shipped(file: &str) -> String {
+    std::fs::read_to_string(root().join("monitoring/deploy").join(file)).expect(file)
+}
+
+/// What must be there is there: a shipped file with another form would otherwise be tested unchanged.
+fn replaced(text: &str, changes: &[(&str, String)]) -> String {
+    changes.iter().fold(text.to_owned(), |text, (old, new)| {
+        assert!(text.contains(old), "the shipped file does not contain `{old}` any more");
+        text.replace(old, new)
+    })
+}
+
+fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr, interval: &str) -> Daemon {
+    let config = replaced(
+        &shipped("prometheus.yml"),
+        &[
+            ("_interval: 15s", format!("_interval: {interval}")),
+            ("refresh_interval: 5s", "refresh_interval: 1s".to_owned()),
+            ("refresh_interval: 60s", "refresh_interval: 1s".to_owned()),
+            ("127.0.0.1:7480", coordinator.to_string()),
+            ("127.0.0.1:9093", local(ALERTMANAGER).to_string()),
+            ("_file: isyone/", format!("_file: {}/", certificates.display())),
+        ],
+    );
+    let file = write(dir, "prometheus.yml", &config);
+    write(dir, "alerts.yml", &hurried(&shipped("alerts.yml")));
+    let mut command = Command::new(tool("prometheus"));
+    command.arg(format!("--config.file={}", file.display()));
+    command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
+    command.arg(format!("--web.listen-address={}", local(PROMETHEUS)));
+    Daemon::start("prometheus", &mut command, &dir.join("prometheus.log"))
+}
+
+/// The same rules with every `for:` divided by [`HURRY`]; expressions, labels and texts stay.
+fn hurried(rules: &str) -> String {
+    let line = |line: &str| match line.split_once("for: ") {
+        Some((before, span)) if before.trim().is_empty() => {
+            format!("{before}for: {}s\n", seconds(span) / HURRY)
+        }
+        _ => format!("{line}\n"),
+    };
+    rules.lines().map(line).collect()
+}
+
+fn seconds(span: &str) -> u64 {
+    let (number, unit) = span.split_at(span.len() - 1);
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        other => panic!("{span}: what is {other}?"),
+    };
+    number.parse::<u64>().expect("a number") * unit
+}
+
+/// Routes and inhibitions are the shipped ones; every receiver is the test's own.
+fn alertmanager(dir: &Path, receiver: SocketAddr) -> Daemon {
+    let shipped = shipped("alertmanager.yml");
+    let (_, rest) = shipped.split_once("\nroute:\n").expect("a route");
+    let (route, rest) = rest.split_once("\nreceivers:\n").expect("receivers");
+    let (receivers, inhibitions) = rest.split_once("\ninhibit_rules:\n").expect("inhibitions");
+    let route = replaced(
+        route,
+        &[
+            ("group_wait: 15s", "group_wait: 3s".to_owned()),
+            ("group_interval: 5m", "group_interval: 3s".to_owned()),
+        ],
+    );
+    let webhook = format!("    webhook_configs: [{{url: \"http://{receiver}/\", send_resolved: false}}]\n");
+    let names = receivers.lines().filter(|line| line.starts_with("  - name: "));
+    let receivers: String = names.map(|name| format!("{name}\n{webhook}")).collect();
+    let config = format!("route:\n{route}\nreceivers:\n{receivers}\ninhibit_rules:\n{inhibitions}");
+    let file = write(dir, "alertmanager.yml", &config);
+    let mut command = Command::new(tool("alertmanager"));
+    command.arg(format!("--config.file={}", file.display()));
+    command.arg(format!("--storage.path={}", dir.join("data").display()));
+    command.arg(format!("--web.listen-address={}", local(ALERTMANAGER))).arg("--cluster.listen-address=");
+    Daemon::start("alertmanager", &mut command, &dir.join("alertmanager.log"))
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).expect(name);
+    path
+}
+
+/// The webhook: an HTTP server that remembers which alerts it was told of. Ends with the test's process.
+fn receive() -> (SocketAddr, Arc<Mutex<BTreeSet<Told>>>) {
+    let listener = TcpListener::bind(local(0)).expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let received: Arc<Mutex<BTreeSet<Told>>> = Arc::default();
+    let keep = received.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let told = notification(stream).unwrap_or_default();
+            keep.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
+        }
+    });
+    (address, received)
+}
+
+/// One POST: what it says is firing.
+fn notification(mut stream: TcpStream) -> Option<Vec<Told>> {
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; Some(length).filter(|length| *length <= MAX_BODY)?];
+    reader.read_exact(&mut body).ok()?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
+    let json: Value = serde_json::from_slice(&body).ok()?;
+    let firing = json["alerts"].as_array()?.iter().filter(|alert| alert["status"] == "firing");
+    Some(firing.map(|alert| told(&alert["labels"])).collect())
+}
+
+fn told(labels: &Value) -> Told {
+    let label = |name: &str| labels[name].as_str().unwrap_or_default().to_owned();
+    let whom = Some(label("tenant")).filter(|tenant| !tenant.is_empty()).unwrap_or_else(|| label("host"));
+    (label("alertname"), whom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_durations_are_hurried() {
+        let rules = "      - alert: A\n        expr: x > 60\n        for: 2m\n        labels: {severity: critical}\n        description: 'waits for: 5m'\n";
+        assert_eq!(hurried(rules), rules.replace("for: 2m\n", "for: 24s\n"));
+        assert_eq!(hurried(&shipped("alerts.yml")).lines().count(), shipped("alerts.yml").lines().count());
+    }
+}
