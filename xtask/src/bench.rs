@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds what is measured, sets up what it needs, and runs `isyone-bench`.
 //!
-//! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches take about half an hour on
+//! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches take a good half hour on
 //! two quiet cores; each result says how long it took. Not here: what is measured (tests/bench).
 
 use std::path::Path;

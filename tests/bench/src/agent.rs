@@ -27,7 +27,7 @@ const SMALL_WINDOWS: (Duration, Duration) = (Duration::from_secs(2), Duration::f
 /// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let (sizes, settle, windows) = run.pick(
-        (vec![0, 50, 200], Duration::from_secs(20), WINDOWS),
+        (vec![0, 50, 200], Duration::from_secs(10), WINDOWS),
         (vec![2], Duration::from_millis(500), SMALL_WINDOWS),
     );
     let cell = Cell::start(&Shape {

@@ -42,10 +42,10 @@ const SPARE_FILES: u64 = 300;
 const CONNECT_LIMIT: Duration = Duration::from_secs(300);
 /// A report that is owed for so long while the fleet is at rest was lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
-/// For the fleet whose figures have targets, and for the others: how long it is watched at rest, a multiple of the report interval
-/// and long beside the kernel's ticks of CPU time; and how long operators work, 20 rounds a second.
-const REST_SECONDS: [u64; 2] = [60, 30];
-const OPERATORS_SECONDS: [u64; 2] = [30, 15];
+/// How long a fleet is watched at rest: six report intervals, so that each agent makes one complete report.
+const REST_SECONDS: u64 = 6 * REPORT_SECONDS;
+/// How long operators work, 20 rounds a second: in the fleet whose figures have targets, and in the others.
+const OPERATORS_SECONDS: [u64; 2] = [30, 10];
 
 /// What the largest fleet must reach.
 struct Targets {
@@ -161,7 +161,7 @@ fn figures_of(
 ) -> Result<()> {
     let per_agent = |now: u64| now.saturating_sub(empty) as f64 / figures.agents as f64;
     let (mark, before) = (coordinator.mark()?, swarm.status());
-    std::thread::sleep(figures.span(run, REST_SECONDS));
+    std::thread::sleep(Duration::from_secs(run.pick(REST_SECONDS, 3)));
     let load = coordinator.load_since(mark)?;
     let after = swarm.status();
     let resident = coordinator.resident()?;

@@ -99,7 +99,7 @@ fn rounds(run: &Run, bench: &Bench<'_>, floor: &Floor, steps: &mut Steps) -> Res
         };
         sides.push(("from the golden snapshot, copied meanwhile", Box::new(copying)));
     }
-    alternate(run.pick(7, 1), &mut sides)
+    alternate(run.pick(6, 1), &mut sides)
 }
 
 fn say(report: &mut Report, taken: &[Samples], cold: &Samples) -> Result<()> {

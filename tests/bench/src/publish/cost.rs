@@ -38,7 +38,7 @@ pub(super) fn measure(run: &Run, report: &mut Report) -> Result<()> {
     }
     let mut all: Vec<Series> = sizes.iter().map(|_| Series::default()).collect();
     let mut rest = Samples::default();
-    let rounds = run.pick(30, 2);
+    let rounds = run.pick(20, 2);
     for round in 0..=rounds {
         for (fleet, series) in fleets.iter().zip(&mut all) {
             let (cpu, wall) = change(fleet, round)?;

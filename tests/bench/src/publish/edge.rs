@@ -183,7 +183,7 @@ impl Edge {
     /// Shares of a core that Traefik and the coordinator (with the tenants' answers to health probes) use.
     fn at_rest(&self, run: &Run) -> Result<(f64, f64)> {
         let (mark, ours, begin) = (self.watched.mark()?, others(), Instant::now());
-        std::thread::sleep(Duration::from_secs(run.pick(20, 1)));
+        std::thread::sleep(Duration::from_secs(run.pick(10, 1)));
         let ours = others().saturating_sub(ours).as_secs_f64() / begin.elapsed().as_secs_f64();
         Ok((self.watched.load_since(mark)?, ours))
     }
