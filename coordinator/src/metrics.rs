@@ -262,16 +262,15 @@ impl Metrics {
         self
     }
 
-<<<<<<< HEAD
     /// Counts an order of a certificate.
     pub fn certificate_order(&self, issued: bool) {
         let result = if issued { "issued" } else { "failed" };
         self.certificate_orders.get_or_create(&ResultLabel { result }).inc();
-=======
+    }
+
     /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
     pub fn published(&self, shard: &str) {
         self.publications.get_or_create(&ShardLabel { shard: shard.to_owned() }).inc();
->>>>>>> mon2
     }
 
     /// Counts a call.
