@@ -4,11 +4,12 @@
 //! Persistent maps throughout: a clone is a snapshot and costs a few pointers, whatever the fleet's size.
 //! Not here: how it changes (change), how the indexes are kept true (index), and what hosts report (observed).
 
+pub mod certificates;
 mod index;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use ipnet::Ipv4Net;
 use isyone_proto::{
     ids::{HostName, ShortName, TenantName},
@@ -284,6 +285,12 @@ pub struct Fleet {
     pub tokens: OrdMap<String, Arc<Token>>,
     /// Operators.
     pub operators: OrdMap<ShortName, Arc<Operator>>,
+    /// Of tenants' host names, by name.
+    pub certificates: OrdMap<String, Arc<certificates::EdgeCertificate>>,
+    /// Host names for which none could be had.
+    pub certificate_troubles: OrdMap<String, Arc<certificates::Trouble>>,
+    /// At the certificate authority.
+    pub acme_account: Option<Arc<certificates::AcmeAccount>>,
     /// The newest events, oldest first; bounded by [`crate::change::MAX_EVENTS`].
     pub events: imbl::Vector<Arc<Event>>,
     /// Sequence of the newest event ever.
@@ -340,6 +347,22 @@ impl Fleet {
             }
             Identity::Coordinator => Err(Refusal::UnknownOperator),
         }
+    }
+}
+
+impl Fleet {
+    /// Whether a certificate may be refused now that was accepted `before`. Looks at what changed, not at what there is; a host's
+    /// record changes with each change of a tenant.
+    pub fn withdrew_since(&self, before: &Self) -> bool {
+        let host_lost_one = |item: DiffItem<'_, '_, HostName, Arc<Host>>| match item {
+            DiffItem::Add(..) => false,
+            DiffItem::Remove(..) => true,
+            DiffItem::Update { old: (_, old), new: (_, new) } => {
+                !old.certificates.iter().all(|certificate| new.certificates.contains(certificate))
+            }
+        };
+        // Operators change a few times a day.
+        !self.operators.ptr_eq(&before.operators) || before.hosts.diff(&self.hosts).any(host_lost_one)
     }
 }
 

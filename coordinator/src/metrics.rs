@@ -14,6 +14,8 @@ use crate::{liveness, state::State, timings::Timings};
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Certificates with a series of their own: an alert is about the first that end, and each series costs Prometheus memory.
+const MAX_CERTIFICATE_SERIES: usize = 200;
 /// From a snapshot read to a commit on a slow disk, seconds.
 const LATENCY_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
@@ -26,6 +28,83 @@ struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
     state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Why a connection ended before anything was asked on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Enrolment: too many lately.
+    #[error("too many connections from this address lately")]
+    Rate,
+    /// Too many at once.
+    #[error("too many connections from this network wait for their handshake")]
+    Network,
+    /// No place left.
+    #[error("too many connections wait for their handshake")]
+    Full,
+    /// Its place or its turn went to another.
+    #[error(
+        "this network has more connections before the end of their handshake than others, which came too"
+    )]
+    Displaced,
+    /// No ClientHello.
+    #[error("it said nothing in time")]
+    Silent,
+    /// No turn.
+    #[error("the handshake's turn did not come in time")]
+    Queue,
+    /// No end.
+    #[error("the handshake did not end in time")]
+    Slow,
+    /// The peer went away, speaks no TLS, or its certificate is not accepted.
+    #[error("the handshake failed")]
+    Handshake,
+}
+
+impl Refused {
+    const ALL: [Self; 8] = [
+        Self::Rate,
+        Self::Network,
+        Self::Full,
+        Self::Displaced,
+        Self::Silent,
+        Self::Queue,
+        Self::Slow,
+        Self::Handshake,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Network => "network",
+            Self::Full => "full",
+            Self::Displaced => "displaced",
+            Self::Silent => "silent",
+            Self::Queue => "queue",
+            Self::Slow => "slow",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NameLabel {
+    certificate: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardLabel {
+    shard: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,11 +121,16 @@ pub struct Metrics {
     latency: Histogram,
     /// Reports taken in.
     pub reports: Counter,
-    /// Times that Traefik's configuration changed.
-    pub publications: Counter,
+    publications: Family<ShardLabel, Counter>,
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
+    /// Host names whose certificate waits for an authority's weekly limit.
+    pub certificates_held_back: Gauge,
+    certificate_orders: Family<ResultLabel, Counter>,
+    certificate_troubles: Gauge,
+    certificate_ends: Family<NameLabel, Gauge>,
     connections: Gauge,
+    refused: Family<ReasonLabel, Counter>,
     sessions: Gauge,
     hosts: Family<StateLabel, Gauge>,
     host_states: Family<HostLabels, Gauge>,
@@ -74,9 +158,14 @@ impl Metrics {
             requests: Family::default(),
             latency: Histogram::new(LATENCY_BUCKETS),
             reports: Counter::default(),
-            publications: Counter::default(),
+            publications: Family::default(),
             rejected_routes: Gauge::default(),
+            certificates_held_back: Gauge::default(),
+            certificate_orders: Family::default(),
+            certificate_troubles: Gauge::default(),
+            certificate_ends: Family::default(),
             connections: Gauge::default(),
+            refused: Family::default(),
             sessions: Gauge::default(),
             hosts: Family::default(),
             host_states: Family::default(),
@@ -103,13 +192,44 @@ impl Metrics {
             self.latency.clone(),
         );
         r.register("reports", "Agents' reports taken in", self.reports.clone());
-        r.register("publications", "Changes of Traefik's configuration", self.publications.clone());
+        let published = "Changes of Traefik's configuration, by shard; without a name, of everything";
+        r.register("publications", published, self.publications.clone());
         r.register(
             "rejected_routes",
             "Routes left out because Traefik would refuse them",
             self.rejected_routes.clone(),
         );
+        r.register(
+            "certificate_orders",
+            "Orders of certificates by how they ended",
+            self.certificate_orders.clone(),
+        );
+        r.register(
+            "certificates_held_back",
+            "Host names whose certificate waits for the authority's weekly limit",
+            self.certificates_held_back.clone(),
+        );
+        r.register(
+            "certificate_troubles",
+            "Host names for which no certificate could be had",
+            self.certificate_troubles.clone(),
+        );
+        r.register_with_unit(
+            "certificate_not_after",
+            "End of a certificate since the Unix epoch; of the 200 that end first",
+            Unit::Seconds,
+            self.certificate_ends.clone(),
+        );
         r.register("connections", "Open mTLS connections", self.connections.clone());
+        r.register(
+            "connections_refused",
+            "Connections to 7443 and 7444 that ended before anything was asked, by reason",
+            self.refused.clone(),
+        );
+        // From the start: an increase from nothing to 1 is not seen.
+        for reason in Refused::ALL {
+            drop(self.refused.get_or_create(&ReasonLabel { reason: reason.word() }));
+        }
         r.register("agent_sessions", "Agents connected", self.sessions.clone());
         r.register("hosts", "Hosts by state", self.hosts.clone());
         let only_present = "1 for the state that a host is in now; there is no series for the others";
@@ -142,10 +262,26 @@ impl Metrics {
         self
     }
 
+    /// Counts an order of a certificate.
+    pub fn certificate_order(&self, issued: bool) {
+        let result = if issued { "issued" } else { "failed" };
+        self.certificate_orders.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
+    pub fn published(&self, shard: &str) {
+        self.publications.get_or_create(&ShardLabel { shard: shard.to_owned() }).inc();
+    }
+
     /// Counts a call.
     pub fn request(&self, method: &'static str, code: Code, seconds: f64) {
         self.requests.get_or_create(&RequestLabels { method, code: code_word(code) }).inc();
         self.latency.observe(seconds);
+    }
+
+    /// Counts a connection that was not let in.
+    pub fn refused(&self, why: Refused) {
+        self.refused.get_or_create(&ReasonLabel { reason: why.word() }).inc();
     }
 
     /// Everything, with the fleet's numbers as of `state` at `now`.
@@ -169,6 +305,7 @@ impl Metrics {
         for tenant in state.fleet.tenants.values() {
             self.tenants.get_or_create(&StateLabel { state: desired_word(tenant.desired) }).inc();
         }
+        self.certificates(state);
         self.connections.set(i64::try_from(open.0).unwrap_or(i64::MAX));
         self.sessions.set(i64::try_from(open.1).unwrap_or(i64::MAX));
         self.own_cost();
@@ -177,6 +314,18 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    fn certificates(&self, state: &State) {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.certificate_troubles.set(number(state.fleet.certificate_troubles.len()));
+        let mut ends: Vec<(i64, &String)> =
+            state.fleet.certificates.iter().map(|(name, c)| (c.not_after, name)).collect();
+        ends.sort_unstable();
+        self.certificate_ends.clear();
+        for (not_after, name) in ends.into_iter().take(MAX_CERTIFICATE_SERIES) {
+            self.certificate_ends.get_or_create(&NameLabel { certificate: name.clone() }).set(not_after);
+        }
     }
 
     /// From tokio; outside of a runtime the numbers stay 0.

@@ -10,15 +10,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use isyone_monitoring::{self as monitoring, Job};
-use isyone_proto::ids::TenantName;
 use isyone_traefik as traefik;
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    change::Command,
-    config::{Config, UrlScheme},
+    config::{Config, TlsMode, UrlScheme},
     context::Context,
     edges::Progress,
+    fleet::certificates::EdgeCertificate,
     shards::Shards,
     state::State,
 };
@@ -29,12 +28,14 @@ mod files;
 mod inputs;
 mod pace;
 mod pages;
+mod tell;
 
 use content::{Content, Kind};
 pub use document::Document;
 use document::Frame;
 use files::Files;
 use pace::Pace;
+use tell::Teller;
 
 /// Changes within this time are rendered together. Far below what a reader notices, and enough that reports, of which there
 /// may be thousands a second, do not make this loop spin.
@@ -120,7 +121,7 @@ impl Publisher {
     /// Renders the present state, so that whoever asks first gets an answer.
     pub fn new(context: Arc<Context>) -> Self {
         let (config, shards) = (&context.config, context.handle.settings().shards.clone());
-        let options = options(config);
+        let options = options(&context);
         let mut publisher = Self {
             current: Arc::default(),
             frames: Frames::new(&options, config, &shards),
@@ -142,7 +143,13 @@ impl Publisher {
     }
 
     /// Follows the snapshots until the coordinator stops.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let context = self.context.clone();
+        let (teller, untold) = Teller::new();
+        tokio::join!(self.follow(teller), tell::store(&context.handle, untold, &context.stop));
+    }
+
+    async fn follow(mut self, teller: Teller) {
         let context = self.context.clone();
         let mut changes = context.handle.subscribe();
         changes.mark_changed();
@@ -164,14 +171,25 @@ impl Publisher {
             if !self.write().await {
                 return;
             }
-            self.tell(rejected).await;
+            teller.tell(rejected);
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     /// Publishes a state, as far as the pace allows; answers what is newly left out.
     fn pass(&mut self, state: &State, now: Instant) -> Vec<traefik::Rejected> {
-        let update = self.content.update(state, self.context.handle.settings());
+        let settings = self.context.handle.settings();
+        let mut update = self.content.update(state, settings);
+        if self.context.config.publishes_keys() {
+            let key = |certificate: &EdgeCertificate| match self.context.open_key(certificate) {
+                Ok(key) => Some(key),
+                Err(error) => {
+                    tracing::error!(certificate = certificate.name, %error, "certificate left out");
+                    None
+                }
+            };
+            update.changed |= self.content.update_certificates(state, settings, key);
+        }
         let waiting = self.pace.iter().any(|pace| pace.due().is_some());
         let mut progress = vec![Progress::default(); self.pace.len()];
         let current = self.current.load_full();
@@ -208,7 +226,9 @@ impl Publisher {
             renew(current.hostnames(), new)
         });
         let traefik = progress.iter_mut().zip(&mut self.pace).enumerate().map(|(scope, (progress, pace))| {
-            let new = document(&frames.traefik, content.shares(Kind::Traefik, scope));
+            let shares = content.shares(Kind::Traefik, scope);
+            let new =
+                Document::with_certificates(frames.traefik.clone(), shares, content.certificates(scope));
             progress.tenants = new.fragments();
             let old = current.traefik(scope).filter(|old| {
                 let changed = old.etag() != new.etag();
@@ -218,7 +238,7 @@ impl Publisher {
             });
             old.cloned().unwrap_or_else(|| {
                 progress.changed = Some(new.version().to_owned());
-                self.context.metrics.publications.inc();
+                self.context.metrics.published(content.shard(scope));
                 Arc::new(new)
             })
         });
@@ -238,19 +258,6 @@ impl Publisher {
         });
         written.await.map(|files| self.files = files).is_ok()
     }
-
-    /// A tenant without (all of) its routes is something that operators must see.
-    async fn tell(&self, rejected: Vec<traefik::Rejected>) {
-        for route in rejected {
-            log(&route);
-            let Ok(tenant) = route.tenant.parse::<TenantName>() else { continue };
-            let message = format!("route left out ({}): {}", what(&route), route.reason);
-            let audit = Command::Audit { kind: "tenant.route_rejected", tenant, message };
-            if let Err(error) = self.context.handle.submit("coordinator", audit).await {
-                tracing::warn!(%error, "the event could not be stored");
-            }
-        }
-    }
 }
 
 /// The document that is there when the new one says the same: its pieces may have been looked up already.
@@ -266,7 +273,8 @@ fn log(route: &traefik::Rejected) {
     tracing::error!(tenant = route.tenant, what = what(route), reason = route.reason, "route left out");
 }
 
-fn options(config: &Config) -> traefik::Options {
+fn options(context: &Context) -> traefik::Options {
+    let config = &context.config;
     traefik::Options {
         entry_points: config.edge.entry_points.clone(),
         scheme: match config.url_scheme {
@@ -274,7 +282,28 @@ fn options(config: &Config) -> traefik::Options {
             UrlScheme::Https => traefik::Scheme::Https,
         },
         pages_url: config.pages_url(),
+        pages_identity: config.pages_over_tls().then(|| traefik::Identity {
+            ca_pem: context.pki.ca_pem(),
+            server_name: isyone_proto::tls::COORDINATOR_NAME.to_owned(),
+        }),
         rate_average: config.edge.rate_average,
         rate_burst: config.edge.rate_burst,
+        tls: tls(config),
     }
+}
+
+fn tls(config: &Config) -> Option<traefik::Tls> {
+    let tls = &config.tls;
+    let resolver = || Some(traefik::Resolver { name: tls.resolver.clone(), wildcard: config.wildcard() });
+    Some(traefik::Tls {
+        entry_point: tls.entry_point.clone(),
+        hsts_seconds: tls.hsts.get().as_secs(),
+        port: config.url_port,
+        resolver: match tls.mode {
+            TlsMode::Off => return None,
+            TlsMode::Traefik => resolver(),
+            TlsMode::Coordinator => None,
+        },
+        challenges: config.orders_certificates(),
+    })
 }

@@ -11,10 +11,10 @@ use isyone_proto::{
             agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
         },
         v1::{
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            operation_service_server::OperationServiceServer, operator_service_server::OperatorServiceServer,
-            system_service_server::SystemServiceServer, tenant_service_server::TenantServiceServer,
-            top_service_server::TopServiceServer,
+            certificate_service_server::CertificateServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, operation_service_server::OperationServiceServer,
+            operator_service_server::OperatorServiceServer, system_service_server::SystemServiceServer,
+            tenant_service_server::TenantServiceServer, top_service_server::TopServiceServer,
         },
     },
     tls::{CertificateInfo, MAX_MESSAGE_BYTES},
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
+    acme,
     api::{Api, access::AccessLayer},
     blackbox::{
         self,
@@ -55,6 +56,13 @@ use crate::{
     writer::{self, Handle, Source},
 };
 
+/// Largest request of an operator: 200 modules, 50 domains and 32 labels are 40 KiB, a piece of a shell's input is 64 KiB. As much is
+/// held of each call that runs.
+const MAX_REQUEST_BYTES: usize = 256 << 10;
+/// Largest request of somebody who joins, of whom we know nothing: a token, a key and a few labels.
+const MAX_JOIN_BYTES: usize = 64 << 10;
+/// Streams that one connection may have open while it joins: one call, and slack.
+const MAX_JOIN_STREAMS: u32 = 2;
 /// Streams that one connection may have open: an agent needs its session and one for each operator who looks at a log;
 /// this is well above both and bounds what one peer can hold.
 const MAX_STREAMS: u32 = 128;
@@ -64,7 +72,7 @@ const EDGE_PORT: u16 = 80;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How often certificate files are looked at.
 const PKI_REFRESH: Duration = Duration::from_secs(5);
-/// Pause between looks at open connections after hosts or operators changed.
+/// Pause between two looks at what changed, of which there may be thousands a second.
 const CUT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the coordinator does not start.
@@ -82,6 +90,9 @@ pub enum StartError {
     /// Sealing key.
     #[error("the sealing key cannot be opened")]
     Seal(#[from] SealError),
+    /// The edges' token.
+    #[error("the edges' token ({}) cannot be used", http::edges::TOKEN_FILE)]
+    EdgeToken(#[source] io::Error),
     /// Probes through the edges.
     #[error("tenants cannot be probed through the edges")]
     Probes(#[from] AskError),
@@ -128,6 +139,8 @@ pub struct Running {
     pub enroll: SocketAddr,
     /// Where HTTP listens.
     pub http: SocketAddr,
+    /// Where edges on other machines are served.
+    pub edges: Option<SocketAddr>,
     refresh: Arc<Notify>,
     tasks: JoinSet<()>,
     writer: JoinHandle<()>,
@@ -138,6 +151,8 @@ struct Listeners {
     grpc: TcpListener,
     enroll: TcpListener,
     http: TcpListener,
+    /// With the digest of its token.
+    edges: Option<(TcpListener, [u8; 32])>,
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -145,15 +160,6 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-pub(crate) fn endpoint(config: &Config, bound: SocketAddr) -> String {
-    let host = config.advertise.hosts.first().map_or("127.0.0.1", String::as_str);
-    match host.parse::<std::net::Ipv6Addr>() {
-        Ok(ip) => format!("[{ip}]:{}", bound.port()),
-        Err(_) => format!("{host}:{}", bound.port()),
-    }
 }
 
 /// Starts everything; when it answers, all ports are open.
@@ -167,6 +173,14 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
     let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
     let (http_listener, http) = bind("http", config.listen.http).await?;
+    let (edges_listener, edges) = match config.listen.edges {
+        None => (None, None),
+        Some(address) => {
+            let token = http::edges::token(&config.data_dir).map_err(StartError::EdgeToken)?;
+            let (listener, bound) = bind("edges", address).await?;
+            (Some((listener, token)), Some(bound))
+        }
+    };
     let metrics = Arc::new(Metrics::new(handle.timings()));
     let context = Arc::new(Context {
         monitors: MonitorList::new(&handle.snapshot()),
@@ -175,18 +189,24 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         sealer: parts.sealer,
         streams: Arc::new(Streams::default()),
         edges: Edges::on(config.edge.ports.first().copied().unwrap_or(EDGE_PORT)),
+        challenges: Arc::default(),
         blackbox: Board::new(config.probes.interval.millis()),
         metrics,
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
-        agent_endpoint: endpoint(&config, grpc),
-        enroll_endpoint: endpoint(&config, enroll),
+        agent_endpoint: config.reached_at(grpc),
+        enroll_endpoint: config.reached_at(enroll),
         config,
     });
     let refresh = Arc::new(Notify::new());
-    let listeners = Listeners { grpc: grpc_listener, enroll: enroll_listener, http: http_listener };
+    let listeners = Listeners {
+        grpc: grpc_listener,
+        enroll: enroll_listener,
+        http: http_listener,
+        edges: edges_listener,
+    };
     let tasks = spawn(&context, listeners, refresh.clone(), asker).await?;
-    Ok(Running { context, grpc, enroll, http, refresh, tasks, writer, stop_writer })
+    Ok(Running { context, grpc, enroll, http, edges, refresh, tasks, writer, stop_writer })
 }
 
 fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
@@ -218,17 +238,25 @@ async fn spawn(
     let web =
         Web { context: context.clone(), published: publisher.current(), connections: connections.clone() };
     tasks.spawn(publisher.run());
-    tasks.spawn(http::serve::serve(listeners.http, http::router(web), context.stop.clone()));
+    if let Some((listener, token)) = listeners.edges {
+        let router = http::edges::router(web.clone(), token);
+        tasks.spawn(http::serve::serve(listener, Some(context.pki.clone()), router, context.stop.clone()));
+    }
+    tasks.spawn(http::serve::serve(listeners.http, None, http::router(web), context.stop.clone()));
+    let (pki, metrics, stop) = (&context.pki, &context.metrics, &context.stop);
     let incoming =
-        listener::mtls(listeners.grpc, context.pki.clone(), connections.clone(), context.stop.clone());
+        listener::mtls(listeners.grpc, pki.clone(), connections.clone(), metrics.clone(), stop.clone());
     tasks.spawn(serve_grpc(incoming, context.clone()).await?);
-    let incoming = listener::enroll(listeners.enroll, context.pki.clone(), context.stop.clone());
+    let incoming = listener::enroll(listeners.enroll, pki.clone(), metrics.clone(), stop.clone());
     tasks.spawn(serve_enrollment(incoming, context.clone()));
     tasks.spawn(cut_refused(context.clone(), connections));
     tasks.spawn(monitors::follow(context.clone()));
     // A part that ends is a failure; without a directory there is nothing to do.
     if context.config.monitoring.certificate_dir.is_some() {
         tasks.spawn(scraper::run(context.clone()));
+    }
+    if context.config.orders_certificates() {
+        tasks.spawn(acme::run(context.clone()));
     }
     if let Some(asker) = asker {
         tasks.spawn(blackbox::run(context.clone(), asker));
@@ -237,20 +265,20 @@ async fn spawn(
     Ok(tasks)
 }
 
-fn builder() -> Server {
+fn builder(max_streams: u32) -> Server {
     Server::builder()
         // Without it a half-open connection lives for hours.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(max_streams)
         // Small windows: thousands of agents send little each.
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(256 * 1024)
 }
 
 macro_rules! limited {
-    ($service:expr) => {
-        $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+    ($most:expr, $service:expr) => {
+        $service.max_decoding_message_size($most).max_encoding_message_size(MAX_MESSAGE_BYTES)
     };
 }
 
@@ -266,26 +294,30 @@ async fn serve_grpc(
     health.set_serving::<EventServiceServer<Api>>().await;
     health.set_serving::<SystemServiceServer<Api>>().await;
     health.set_serving::<OperatorServiceServer<Api>>().await;
+    health.set_serving::<CertificateServiceServer<Api>>().await;
     health.set_serving::<TopServiceServer<Api>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let router = builder()
+    let most = MAX_REQUEST_BYTES;
+    let router = builder(MAX_STREAMS)
         .layer(AccessLayer::new(context.metrics.clone()))
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
+        .add_service(limited!(most, health_service))
+        .add_service(limited!(most, reflection().build_v1()?))
         // Older clients know only this one.
-        .add_service(reflection().build_v1alpha()?)
-        .add_service(limited!(TenantServiceServer::new(api.clone())))
-        .add_service(limited!(HostServiceServer::new(api.clone())))
-        .add_service(limited!(OperationServiceServer::new(api.clone())))
-        .add_service(limited!(EventServiceServer::new(api.clone())))
-        .add_service(limited!(SystemServiceServer::new(api.clone())))
-        .add_service(limited!(OperatorServiceServer::new(api.clone())))
-        .add_service(limited!(TopServiceServer::new(api)))
-        .add_service(limited!(AgentServiceServer::new(Agents::new(context.clone()))));
+        .add_service(limited!(most, reflection().build_v1alpha()?))
+        .add_service(limited!(most, TenantServiceServer::new(api.clone())))
+        .add_service(limited!(most, HostServiceServer::new(api.clone())))
+        .add_service(limited!(most, OperationServiceServer::new(api.clone())))
+        .add_service(limited!(most, EventServiceServer::new(api.clone())))
+        .add_service(limited!(most, SystemServiceServer::new(api.clone())))
+        .add_service(limited!(most, OperatorServiceServer::new(api.clone())))
+        .add_service(limited!(most, CertificateServiceServer::new(api.clone())))
+        .add_service(limited!(most, TopServiceServer::new(api)))
+        // A host's report may be long.
+        .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(Agents::new(context.clone()))));
     Ok(async move {
         let served = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await;
         if let Err(error) = served {
@@ -295,9 +327,10 @@ async fn serve_grpc(
 }
 
 async fn serve_enrollment(incoming: listener::Incoming, context: Arc<Context>) {
-    let router = builder()
+    let service = EnrollmentServiceServer::new(Enrollment::new(context.clone()));
+    let router = builder(MAX_JOIN_STREAMS)
         .layer(AccessLayer::new(context.metrics.clone()))
-        .add_service(limited!(EnrollmentServiceServer::new(Enrollment::new(context.clone()))));
+        .add_service(limited!(MAX_JOIN_BYTES, service));
     if let Err(error) = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await {
         tracing::error!(%error, "enrolment ended");
     }
@@ -313,13 +346,11 @@ async fn cut_refused(context: Arc<Context>, connections: Arc<Connections>) {
             () = context.stop.cancelled() => return,
         }
         let state = context.handle.snapshot();
-        let same = state.fleet.hosts.ptr_eq(&seen.fleet.hosts)
-            && state.fleet.operators.ptr_eq(&seen.fleet.operators);
-        if !same {
+        if state.fleet.withdrew_since(&seen.fleet) {
             connections.cut_unless(|certificate| state.fleet.admits(certificate).is_ok());
-            seen = state;
-            tokio::time::sleep(CUT_PAUSE).await;
         }
+        seen = state;
+        tokio::time::sleep(CUT_PAUSE).await;
     }
 }
 

@@ -2,12 +2,13 @@
 //! Odoo and PostgreSQL, so that no tenant port is opened for monitoring.
 //!
 //! Pure: `text` (the format), `target` (paths), `cgroup` and `containers` (control groups to cAdvisor's names), `procfs` (to
-//! node-exporter's names), `pg_text` (to postgres_exporter's), `traffic` (Odoo's counters to a few numbers). Acting: `server`
+//! node-exporter's names), `pg_text` (to postgres_exporter's), `traffic` (Odoo's counters to a few numbers), `filter` (what of a customer's page is passed on). Acting: `server`
 //! (the port), `monitors` (who may scrape), `scrape` (one answer each, shared for a moment), `node` (reading the host), `relay`
 //! (Odoo), `postgres`, `sample` (figures for the coordinator). Not here: what `isyctl` shows of it.
 
 pub mod cgroup;
 pub mod containers;
+pub mod filter;
 pub mod monitors;
 pub mod node;
 pub mod own;

@@ -1,7 +1,7 @@
 //! Asks a tenant's Odoo for its own metrics, with the tenant's token. The answer is the customer's word: bounded in time and
-//! size, and passed on as text that Prometheus labels itself.
+//! size, and only what may be his to say is passed on.
 //!
-//! Not here: who may ask (server), what the figures mean (traffic).
+//! Not here: who may ask (server), which lines pass (filter), what the figures mean (traffic).
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
+use super::filter;
 use crate::stack::HTTP_PORT;
 
 /// Prometheus gives up after 10 s by default; the reason should reach it before.
@@ -38,7 +39,7 @@ pub enum RelayError {
     Refused(u16),
 }
 
-/// The page of the Odoo at `address`.
+/// What the Odoo at `address` has to say of itself.
 pub async fn odoo(address: Ipv4Addr, token: &str) -> Result<Bytes, RelayError> {
     let address = SocketAddr::from((address, HTTP_PORT));
     timeout(TIMEOUT, fetch(address, token)).await.map_err(|_| RelayError::Timeout)?
@@ -66,7 +67,8 @@ async fn fetch(address: SocketAddr, token: &str) -> Result<Bytes, RelayError> {
             return Err(RelayError::Refused(answer.status().as_u16()));
         }
         let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-        Ok(body.map_err(|e| RelayError::Unreachable(format!("Odoo's answer broke off: {e}")))?.to_bytes())
+        let body = body.map_err(|e| RelayError::Unreachable(format!("Odoo's answer broke off: {e}")))?;
+        Ok(filter::only_odoo(&body.to_bytes()).into())
     };
     tokio::pin!(connection);
     tokio::pin!(exchange);
@@ -103,10 +105,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_token_goes_along_and_the_page_comes_back() {
-        let (address, task) =
-            serve(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n\r\na 1\n".to_vec()).await;
-        assert_eq!(fetch(address, "secret").await.unwrap(), "a 1\n");
+    async fn the_token_goes_along_and_only_what_is_odoos_comes_back() {
+        let (address, task) = serve(
+            b"HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n\r\nisyone_edge_up 0\nodoo_a 1\n"
+                .to_vec(),
+        )
+        .await;
+        let page = fetch(address, "secret").await.unwrap();
+        assert_eq!(page.split(|byte| *byte == b'\n').next().unwrap(), b"odoo_a 1");
+        assert!(!page.windows(6).any(|part| part == b"isyone"));
         assert!(task.await.unwrap().to_lowercase().contains("authorization: bearer secret"));
     }
 

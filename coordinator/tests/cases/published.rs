@@ -63,6 +63,11 @@ async fn an_edge_gets_its_share_and_the_shares_are_everything() {
     assert_eq!((status, text.as_str()), (404, "no such shard; there are: a, b, c, d\n"));
     assert_eq!(fixture.http("/sd/odoo?shard=e").await.0, 404);
     assert_eq!(fixture.http("/sd/nothing").await.0, 404);
+    // Each scope counts for itself: an edge whose shard is quiet has nothing to follow.
+    let metrics = fixture.http("/metrics").await.1;
+    for shard in ["", "a", "b", "c", "d"] {
+        assert!(metrics.contains(&format!("isyone_publications_total{{shard=\"{shard}\"}} ")), "{metrics}");
+    }
 }
 
 /// Asks once more on the same connection: how long it took, and the body.

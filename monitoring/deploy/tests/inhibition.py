@@ -16,6 +16,11 @@ CASES = {
         {"HostLost h1", "OdooDown beta", "EdgeConfigurationRejected"},
     ),
     "so does a suspect one": (["HostSuspect host=h1", "OdooDown tenant=alfa host=h1"], {"HostSuspect h1"}),
+    "a host that is not scraped silences what is said of its tenants": (
+        ["HostNotScraped host=h1 job=host", "HostNotScraped host=h2 job=containers", "OdooDown tenant=alfa host=h1 job=odoo",
+         "OdooDown tenant=beta host=h2 job=odoo"],
+        {"HostNotScraped h1", "HostNotScraped h2", "OdooDown beta"},
+    ),
     "PostgreSQL explains its Odoo, and nobody else's": (
         ["PostgreSQLDown tenant=alfa host=h1", "OdooDown tenant=alfa host=h1", "OdooCronStuck tenant=alfa host=h1",
          "ContainerOOMKilled tenant=alfa host=h1", "OdooDown tenant=beta host=h1", "HostDiskFull host=h1"],
@@ -29,8 +34,9 @@ CASES = {
         ["OdooCronStuck tenant=alfa host=h1", "OdooMailQueue tenant=alfa host=h1", "OdooMailQueue tenant=beta host=h1"],
         {"OdooCronStuck alfa", "OdooMailQueue beta"},
     ),
-    "an edge that is down explains unreachable tenants": (
-        ["EdgeDown", "TenantUnreachable tenant=alfa host=h1", "OdooDown tenant=beta host=h1"], {"EdgeDown", "OdooDown beta"},
+    "an edge that is down explains its own silence, and no tenant's": (
+        ["EdgeDown", "EdgeNotScraped", "EdgeNotFollowing", "TenantUnreachable tenant=alfa host=h1"],
+        {"EdgeDown", "TenantUnreachable alfa"},
     ),
 }
 

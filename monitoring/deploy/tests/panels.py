@@ -2,7 +2,8 @@
 """Asks a Prometheus every query of every dashboard: `panels.py http://127.0.0.1:9090 cliente=odoo_alfa tenant=alfa host=h1
 [--may-be-empty REGEX]`. A query that fails or finds nothing ends it with 1, unless its dashboard and title (`host: Waiting`)
 match the expression (a kernel without pressure figures, an Odoo without the mail module). `--syntax` only asks whether
-Prometheus understands them. Variables of dashboards are checked as well. Python's standard library only.
+Prometheus understands them. A panel that shows 0 where there is nothing (`or vector(0)`) must have the series that it counts, whatever
+their values. Variables of dashboards are checked as well. Python's standard library only.
 """
 
 import argparse
@@ -15,6 +16,12 @@ import urllib.request
 from pathlib import Path
 
 DASHBOARDS = Path(__file__).resolve().parent.parent / "grafana" / "dashboards"
+_ZERO = " or vector(0)"
+# A selector: a name that is no function, and its labels.
+_SELECTOR = re.compile(r"(?<![\w.])([a-zA-Z_]\w*)(?:\{([^}]*)\}|(?![\w(]))")
+_EQUAL = re.compile(r'[a-z_]+="[^"]*"')
+# Prometheus' own series of what fires: there are none where all is well.
+_ALERTS = "ALERTS"
 _LABEL_VALUES = re.compile(r"label_values\((.*), *(\w+)\)$")
 
 
@@ -44,6 +51,20 @@ def with_values(expression, values):
     return re.sub(r"\$(\w+)", lambda match: values[match[1]], expression)
 
 
+def counted(expression):
+    """The selectors of a query that shows 0 in place of nothing, with no label that only says what is wrong."""
+    for name, labels in _SELECTOR.findall(re.sub(r"\[\w+\]", "", expression.replace(_ZERO, ""))):
+        if name != _ALERTS:
+            chosen = ",".join(_EQUAL.findall(labels))
+            yield f"{name}{{{chosen}}}"
+
+
+def found_by(prometheus, expression):
+    """Whether a query shows something that is not made up."""
+    found = ask(prometheus, expression)
+    return found and (_ZERO not in expression or all(ask(prometheus, part) for part in counted(expression)))
+
+
 def main():
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,7 +78,7 @@ def main():
     for dashboard, title, expression in queries():
         asked += 1
         try:
-            found = ask(options.prometheus.rstrip("/"), with_values(expression, values))
+            found = found_by(options.prometheus.rstrip("/"), with_values(expression, values))
         except ValueError as error:
             print(f"WRONG {dashboard}: {title}: {error}\n      {expression}", file=sys.stderr)
             bad += 1

@@ -26,6 +26,8 @@ use super::{
 /// Apart from those of a demo on the same machine.
 const PROMETHEUS: u16 = 16_190;
 const ALERTMANAGER: u16 = 16_193;
+/// For [`inhibitions`], which may run beside the others.
+const ALERTMANAGER_ALONE: u16 = 16_194;
 /// Durations of rules are divided by this. The cell's own patience with silent hosts is a quarter of the product's, so the order in
 /// which alerts begin stays what it is in production.
 const HURRY: u64 = 5;
@@ -77,7 +79,7 @@ impl Watch {
         let (receiver, received) = receive();
         let dir = cell.dir.path().join("alertmanager");
         std::fs::create_dir(&dir).expect("folder");
-        let _alertmanager = alertmanager(&dir, receiver);
+        let _alertmanager = alertmanager(&dir, receiver, ALERTMANAGER);
         ready("Alertmanager", ALERTMANAGER);
         Self { prometheus: Prometheus::start(cell, "1s"), _alertmanager, received }
     }
@@ -119,6 +121,16 @@ impl Watch {
     pub fn forget(&self) {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+/// `monitoring/deploy/tests/inhibition.py` with a real Alertmanager: who is silenced by whom.
+pub fn inhibitions() -> Output {
+    let dir = tempfile::Builder::new().prefix("isyone-test-").tempdir().expect("temporary folder");
+    let (receiver, _) = receive();
+    let _alertmanager = alertmanager(dir.path(), receiver, ALERTMANAGER_ALONE);
+    ready("Alertmanager", ALERTMANAGER_ALONE);
+    let script = root().join("monitoring/deploy/tests/inhibition.py");
+    run(Command::new("python3").arg(script).arg(format!("http://{}", local(ALERTMANAGER_ALONE))))
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -181,7 +193,7 @@ fn seconds(span: &str) -> u64 {
 }
 
 /// Routes and inhibitions are the shipped ones; every receiver is the test's own.
-fn alertmanager(dir: &Path, receiver: SocketAddr) -> Daemon {
+fn alertmanager(dir: &Path, receiver: SocketAddr, port: u16) -> Daemon {
     let shipped = shipped("alertmanager.yml");
     let (_, rest) = shipped.split_once("\nroute:\n").expect("a route");
     let (route, rest) = rest.split_once("\nreceivers:\n").expect("receivers");
@@ -201,7 +213,7 @@ fn alertmanager(dir: &Path, receiver: SocketAddr) -> Daemon {
     let mut command = Command::new(tool("alertmanager"));
     command.arg(format!("--config.file={}", file.display()));
     command.arg(format!("--storage.path={}", dir.join("data").display()));
-    command.arg(format!("--web.listen-address={}", local(ALERTMANAGER))).arg("--cluster.listen-address=");
+    command.arg(format!("--web.listen-address={}", local(port))).arg("--cluster.listen-address=");
     Daemon::start("alertmanager", &mut command, &dir.join("alertmanager.log"))
 }
 

@@ -2,5 +2,6 @@
 
 mod e2e;
 mod fleet_in_process;
+mod monitoring_files;
 mod simulation;
 mod traces;
