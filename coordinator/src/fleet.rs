@@ -8,7 +8,7 @@ mod index;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use ipnet::Ipv4Net;
 use isyone_proto::{
     ids::{HostName, ShortName, TenantName},
@@ -340,6 +340,22 @@ impl Fleet {
             }
             Identity::Coordinator => Err(Refusal::UnknownOperator),
         }
+    }
+}
+
+impl Fleet {
+    /// Whether a certificate may be refused now that was accepted `before`. Looks at what changed, not at what there is; a host's
+    /// record changes with each change of a tenant.
+    pub fn withdrew_since(&self, before: &Self) -> bool {
+        let host_lost_one = |item: DiffItem<'_, '_, HostName, Arc<Host>>| match item {
+            DiffItem::Add(..) => false,
+            DiffItem::Remove(..) => true,
+            DiffItem::Update { old: (_, old), new: (_, new) } => {
+                !old.certificates.iter().all(|certificate| new.certificates.contains(certificate))
+            }
+        };
+        // Operators change a few times a day.
+        !self.operators.ptr_eq(&before.operators) || before.hosts.diff(&self.hosts).any(host_lost_one)
     }
 }
 

@@ -1,18 +1,14 @@
-//! Accepting connections: TLS handshakes off the accept loop, bounded in all and for one address, the peer's identity parsed once, and a switch
+//! Accepting connections: TLS handshakes off the accept loop, bounded in all and for one network, the peer's identity parsed once, and a switch
 //! on every connection that cuts it from outside (revocation, certificate expiry, stop).
 //!
 //! Not here: TLS configurations (pki) and what is served (server).
 
 use std::{
-    collections::HashMap,
     future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,22 +17,31 @@ use isyone_proto::tls::{CertificateInfo, Identity, error_chain};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
+    time::{Instant, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{StartHandshake, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::{clock, pki::Pki};
+use crate::{
+    clock,
+    metrics::{Metrics, Refused},
+    pki::Pki,
+};
 
+mod connections;
+mod hello;
 mod limit;
 mod lobby;
 #[cfg(test)]
 mod tests;
 
-pub use limit::RateLimit;
-use lobby::Lobby;
+pub use connections::Connections;
+use connections::Registration;
+use limit::RateLimit;
+use lobby::{Lobby, Place};
 
 /// From being accepted to the end of the handshake, waiting included: clients give up after that time, so nothing is done for
 /// one that is gone.
@@ -45,10 +50,8 @@ const HANDSHAKE_TIMEOUT: Duration = isyone_proto::tls::CONNECT_TIMEOUT;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Finished handshakes that wait for the server to take them.
 const READY_QUEUE: usize = 64;
-/// Open enrolment connections: joining takes one call, so this is hundreds a second.
-const MAX_ENROLMENTS: usize = 256;
-/// And none needs longer.
-const ENROLMENT_LIFETIME: Duration = Duration::from_secs(30);
+/// Joining takes one call, and none needs longer.
+const ENROLMENT_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Who is at the other end. Lands in every request's extensions.
 #[derive(Debug, Clone)]
@@ -66,53 +69,6 @@ impl Peer {
     }
 }
 
-/// All open connections, so that they can be cut.
-#[derive(Debug, Default)]
-pub struct Connections {
-    open: Mutex<HashMap<u64, (Arc<Peer>, CancellationToken)>>,
-    next: AtomicU64,
-}
-
-impl Connections {
-    fn add(self: &Arc<Self>, peer: Arc<Peer>, cut: CancellationToken) -> Registration {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(id, (peer, cut));
-        Registration { id, of: self.clone() }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Arc<Peer>, CancellationToken)>> {
-        // Nothing panics while holding the lock; the map is whole in any case.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Cuts every connection whose certificate is no longer accepted; how many.
-    pub fn cut_unless(&self, accepted: impl Fn(&CertificateInfo) -> bool) -> usize {
-        let open = self.lock();
-        let refused =
-            open.values().filter(|(peer, _)| peer.certificate.as_ref().is_some_and(|c| !accepted(c)));
-        refused.inspect(|(peer, cut)| {
-            tracing::info!(peer = ?peer.identity().map(ToString::to_string), address = %peer.address, "certificate no longer accepted: connection cut");
-            cut.cancel();
-        }).count()
-    }
-
-    /// How many are open.
-    pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-}
-
-struct Registration {
-    id: u64,
-    of: Arc<Connections>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.of.lock().remove(&self.id);
-    }
-}
-
 type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A connection after its handshake.
@@ -121,10 +77,21 @@ pub struct PeerStream {
     peer: Arc<Peer>,
     /// Resolves when the connection must end; `None` once it has.
     cut: Option<Cut>,
-    _held: (Option<Registration>, Option<tokio::sync::OwnedSemaphorePermit>),
+    _registration: Registration,
 }
 
 impl PeerStream {
+    /// Among the open connections, for at most `lifetime`.
+    fn new(io: TlsStream<TcpStream>, peer: Arc<Peer>, among: &Arc<Connections>, lifetime: Duration) -> Self {
+        let cut = CancellationToken::new();
+        let registration = among.add(peer.clone(), cut.clone());
+        let expiry = tokio::time::sleep(lifetime);
+        let cut: Cut = Box::pin(async move {
+            tokio::select! { () = cut.cancelled_owned() => {}, () = expiry => {} }
+        });
+        Self { io, peer, cut: Some(cut), _registration: registration }
+    }
+
     /// `Err` once the connection was cut; registers for waking otherwise.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let over = self.cut.as_mut().is_none_or(|cut| cut.as_mut().poll(cx).is_ready());
@@ -184,62 +151,79 @@ pub fn mtls(
     listener: TcpListener,
     pki: Arc<Pki>,
     connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Incoming {
     let (ready, incoming) = mpsc::channel(READY_QUEUE);
-    let shake = move |tcp: TcpStream, address: SocketAddr| {
+    let shake = move |hello: StartHandshake<TcpStream>, address: SocketAddr| {
         let (pki, connections) = (pki.clone(), connections.clone());
         async move {
-            let io = TlsAcceptor::from(pki.mtls()).accept(tcp).await?;
+            let io = hello.into_stream(pki.mtls()).await?;
             let shown = io.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
             let certificate = CertificateInfo::parse(shown).map_err(io::Error::other)?;
-            let cut = CancellationToken::new();
             let left = u64::try_from(certificate.not_after - clock::now_seconds()).unwrap_or(0);
-            let expiry = tokio::time::sleep(Duration::from_secs(left));
             let peer = Arc::new(Peer { certificate: Some(certificate), address });
-            let registration = connections.add(peer.clone(), cut.clone());
+            let stream = PeerStream::new(io, peer.clone(), &connections, Duration::from_secs(left));
             // Revoked between the handshake and the line above: nobody would cut it any more.
             if peer.certificate.as_ref().is_some_and(|c| !pki.admits(c)) {
                 return Err(io::Error::other("certificate no longer accepted"));
             }
-            let cut: Cut = Box::pin(async move {
-                tokio::select! { () = cut.cancelled_owned() => {}, () = expiry => {} }
-            });
-            Ok(PeerStream { io, peer, cut: Some(cut), _held: (Some(registration), None) })
+            Ok(stream)
         }
     };
-    tokio::spawn(accept(listener, ready, stop, |_| true, shake));
+    tokio::spawn(accept(listener, ready, stop, metrics, |_| true, shake));
     ReceiverStream::new(incoming)
 }
 
 /// Connections without client certificates, short-lived and few per address. Ends with `stop`.
-pub fn enroll(listener: TcpListener, pki: Arc<Pki>, stop: CancellationToken) -> Incoming {
+pub fn enroll(
+    listener: TcpListener,
+    pki: Arc<Pki>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Incoming {
     let (ready, incoming) = mpsc::channel(READY_QUEUE);
-    let slots = Arc::new(Semaphore::new(MAX_ENROLMENTS));
+    let connections = Arc::<Connections>::default();
     let mut rate = RateLimit::default();
-    let may_connect = move |address: SocketAddr| rate.take(address.ip(), tokio::time::Instant::now());
-    let shake = move |tcp: TcpStream, address: SocketAddr| {
-        let (pki, slots) = (pki.clone(), slots.clone());
+    let may_connect = move |address: SocketAddr| rate.take(lobby::origin(address.ip()), Instant::now());
+    let shake = move |hello: StartHandshake<TcpStream>, address: SocketAddr| {
+        let (pki, connections) = (pki.clone(), connections.clone());
         async move {
-            let slot =
-                slots.try_acquire_owned().map_err(|_| io::Error::other("too many enrolments at once"))?;
-            let io = TlsAcceptor::from(pki.enroll()).accept(tcp).await?;
+            let io = hello.into_stream(pki.enroll()).await?;
             let peer = Arc::new(Peer { certificate: None, address });
-            let cut: Cut = Box::pin(tokio::time::sleep(ENROLMENT_LIFETIME));
-            Ok(PeerStream { io, peer, cut: Some(cut), _held: (None, Some(slot)) })
+            Ok(PeerStream::new(io, peer, &connections, ENROLMENT_LIFETIME))
         }
     };
-    tokio::spawn(accept(listener, ready, stop, may_connect, shake));
+    tokio::spawn(accept(listener, ready, stop, metrics, may_connect, shake));
     ReceiverStream::new(incoming)
+}
+
+/// Why there is no stream.
+enum Failure {
+    Refused(Refused),
+    Handshake(io::Error),
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Handshake(error)
+    }
 }
 
 async fn accept<F>(
     listener: TcpListener,
     ready: mpsc::Sender<io::Result<PeerStream>>,
     stop: CancellationToken,
+    metrics: Arc<Metrics>,
     mut may_connect: impl FnMut(SocketAddr) -> bool,
-    shake: impl Fn(TcpStream, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    shake: impl Fn(StartHandshake<TcpStream>, SocketAddr) -> F + Clone + Send + Sync + 'static,
 ) where
     F: Future<Output = io::Result<PeerStream>> + Send + 'static,
 {
@@ -248,12 +232,9 @@ async fn accept<F>(
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             () = ready.closed() => return,
-            accepted = async {
-                let room = lobby.room().await;
-                listener.accept().await.map(|(tcp, address)| (tcp, address, room))
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (tcp, address, room) = match accepted {
+        let (tcp, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept failed: is LimitNOFILE high enough?");
@@ -261,29 +242,48 @@ async fn accept<F>(
                 continue;
             }
         };
-        let place = if may_connect(address) { lobby.enter(room, address.ip()) } else { None };
-        let Some(place) = place else {
-            tracing::debug!(%address, "too many connections from this address");
-            continue;
+        let place = if may_connect(address) { lobby.enter(address.ip()) } else { Err(Refused::Rate) };
+        let place = match place {
+            Ok(place) => place,
+            Err(refused) => {
+                tracing::debug!(%address, reason = %refused, "connection refused");
+                metrics.refused(refused);
+                continue;
+            }
         };
         let _ = tcp.set_nodelay(true);
-        let (shake, ready) = (shake.clone(), ready.clone());
+        let (shake, ready, metrics) = (shake.clone(), ready.clone(), metrics.clone());
         tokio::spawn(async move {
-            let handshake = async {
-                // Silence takes nobody's turn. (A look at the first byte: `readable` may be wrong.)
-                tcp.peek(&mut [0]).await?;
-                let _turn = place.turn().await;
-                shake(tcp, address).await
-            };
-            let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
-            drop(place);
-            match result {
-                Ok(Ok(stream)) => drop(ready.send(Ok(stream)).await),
-                Ok(Err(error)) => {
-                    tracing::info!(%address, reason = error_chain(&error), "connection refused")
+            match welcome(place, tcp, |hello| shake(hello, address)).await {
+                Ok(stream) => drop(ready.send(Ok(stream)).await),
+                Err(Failure::Refused(refused)) => {
+                    tracing::info!(%address, reason = %refused, "connection refused");
+                    metrics.refused(refused);
                 }
-                Err(_) => tracing::info!(%address, reason = "handshake timed out", "connection refused"),
+                Err(Failure::Handshake(error)) => {
+                    tracing::info!(%address, reason = error_chain(&error), "connection refused");
+                    metrics.refused(Refused::Handshake);
+                }
             }
         });
+    }
+}
+
+/// From a connection to a stream; the place is given back when this ends.
+async fn welcome<F>(
+    mut place: Place,
+    tcp: TcpStream,
+    shake: impl FnOnce(StartHandshake<TcpStream>) -> F,
+) -> Result<PeerStream, Failure>
+where
+    F: Future<Output = io::Result<PeerStream>>,
+{
+    let late = Instant::now() + HANDSHAKE_TIMEOUT;
+    let hello = timeout_at(late, place.listen(hello::read(tcp))).await;
+    let hello = hello.map_err(|_| Refused::Silent)???;
+    let turn = timeout_at(late, place.turn()).await.map_err(|_| Refused::Queue)??;
+    tokio::select! {
+        _ = turn => Err(Refused::Displaced.into()),
+        shaken = timeout_at(late, shake(hello)) => Ok(shaken.map_err(|_| Refused::Slow)??),
     }
 }

@@ -34,6 +34,68 @@ struct ShardLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Why a connection ended before anything was asked on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Enrolment: too many lately.
+    #[error("too many connections from this address lately")]
+    Rate,
+    /// Too many at once.
+    #[error("too many connections from this network wait for their handshake")]
+    Network,
+    /// No place left.
+    #[error("too many connections wait for their handshake")]
+    Full,
+    /// Its place or its turn went to another.
+    #[error(
+        "this network has more connections before the end of their handshake than others, which came too"
+    )]
+    Displaced,
+    /// No ClientHello.
+    #[error("it said nothing in time")]
+    Silent,
+    /// No turn.
+    #[error("the handshake's turn did not come in time")]
+    Queue,
+    /// No end.
+    #[error("the handshake did not end in time")]
+    Slow,
+    /// The peer went away, speaks no TLS, or its certificate is not accepted.
+    #[error("the handshake failed")]
+    Handshake,
+}
+
+impl Refused {
+    const ALL: [Self; 8] = [
+        Self::Rate,
+        Self::Network,
+        Self::Full,
+        Self::Displaced,
+        Self::Silent,
+        Self::Queue,
+        Self::Slow,
+        Self::Handshake,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Network => "network",
+            Self::Full => "full",
+            Self::Displaced => "displaced",
+            Self::Silent => "silent",
+            Self::Queue => "queue",
+            Self::Slow => "slow",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HostLabels {
     host: String,
     state: &'static str,
@@ -51,6 +113,7 @@ pub struct Metrics {
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
     connections: Gauge,
+    refused: Family<ReasonLabel, Counter>,
     sessions: Gauge,
     hosts: Family<StateLabel, Gauge>,
     host_states: Family<HostLabels, Gauge>,
@@ -81,6 +144,7 @@ impl Metrics {
             publications: Family::default(),
             rejected_routes: Gauge::default(),
             connections: Gauge::default(),
+            refused: Family::default(),
             sessions: Gauge::default(),
             hosts: Family::default(),
             host_states: Family::default(),
@@ -115,6 +179,15 @@ impl Metrics {
             self.rejected_routes.clone(),
         );
         r.register("connections", "Open mTLS connections", self.connections.clone());
+        r.register(
+            "connections_refused",
+            "Connections to 7443 and 7444 that ended before anything was asked, by reason",
+            self.refused.clone(),
+        );
+        // From the start: an increase from nothing to 1 is not seen.
+        for reason in Refused::ALL {
+            drop(self.refused.get_or_create(&ReasonLabel { reason: reason.word() }));
+        }
         r.register("agent_sessions", "Agents connected", self.sessions.clone());
         r.register("hosts", "Hosts by state", self.hosts.clone());
         let only_present = "1 for the state that a host is in now; there is no series for the others";
@@ -156,6 +229,11 @@ impl Metrics {
     pub fn request(&self, method: &'static str, code: Code, seconds: f64) {
         self.requests.get_or_create(&RequestLabels { method, code: code_word(code) }).inc();
         self.latency.observe(seconds);
+    }
+
+    /// Counts a connection that was not let in.
+    pub fn refused(&self, why: Refused) {
+        self.refused.get_or_create(&ReasonLabel { reason: why.word() }).inc();
     }
 
     /// Everything, with the fleet's numbers as of `state` at `now`.

@@ -10,12 +10,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use isyone_monitoring::{self as monitoring, Job};
-use isyone_proto::ids::TenantName;
 use isyone_traefik as traefik;
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    change::Command,
     config::{Config, UrlScheme},
     context::Context,
     edges::Progress,
@@ -29,12 +27,14 @@ mod files;
 mod inputs;
 mod pace;
 mod pages;
+mod tell;
 
 use content::{Content, Kind};
 pub use document::Document;
 use document::Frame;
 use files::Files;
 use pace::Pace;
+use tell::Teller;
 
 /// Changes within this time are rendered together. Far below what a reader notices, and enough that reports, of which there
 /// may be thousands a second, do not make this loop spin.
@@ -142,7 +142,13 @@ impl Publisher {
     }
 
     /// Follows the snapshots until the coordinator stops.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let context = self.context.clone();
+        let (teller, untold) = Teller::new();
+        tokio::join!(self.follow(teller), tell::store(&context.handle, untold, &context.stop));
+    }
+
+    async fn follow(mut self, teller: Teller) {
         let context = self.context.clone();
         let mut changes = context.handle.subscribe();
         changes.mark_changed();
@@ -164,7 +170,7 @@ impl Publisher {
             if !self.write().await {
                 return;
             }
-            self.tell(rejected).await;
+            teller.tell(rejected);
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -237,19 +243,6 @@ impl Publisher {
             files
         });
         written.await.map(|files| self.files = files).is_ok()
-    }
-
-    /// A tenant without (all of) its routes is something that operators must see.
-    async fn tell(&self, rejected: Vec<traefik::Rejected>) {
-        for route in rejected {
-            log(&route);
-            let Ok(tenant) = route.tenant.parse::<TenantName>() else { continue };
-            let message = format!("route left out ({}): {}", what(&route), route.reason);
-            let audit = Command::Audit { kind: "tenant.route_rejected", tenant, message };
-            if let Err(error) = self.context.handle.submit("coordinator", audit).await {
-                tracing::warn!(%error, "the event could not be stored");
-            }
-        }
     }
 }
 

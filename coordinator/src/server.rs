@@ -55,6 +55,13 @@ use crate::{
     writer::{self, Handle, Source},
 };
 
+/// Largest request of an operator: 200 modules, 50 domains and 32 labels are 40 KiB, a piece of a shell's input is 64 KiB. As much is
+/// held of each call that runs.
+const MAX_REQUEST_BYTES: usize = 256 << 10;
+/// Largest request of somebody who joins, of whom we know nothing: a token, a key and a few labels.
+const MAX_JOIN_BYTES: usize = 64 << 10;
+/// Streams that one connection may have open while it joins: one call, and slack.
+const MAX_JOIN_STREAMS: u32 = 2;
 /// Streams that one connection may have open: an agent needs its session and one for each operator who looks at a log;
 /// this is well above both and bounds what one peer can hold.
 const MAX_STREAMS: u32 = 128;
@@ -64,7 +71,7 @@ const EDGE_PORT: u16 = 80;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How often certificate files are looked at.
 const PKI_REFRESH: Duration = Duration::from_secs(5);
-/// Pause between looks at open connections after hosts or operators changed.
+/// Pause between two looks at what changed, of which there may be thousands a second.
 const CUT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the coordinator does not start.
@@ -219,10 +226,11 @@ async fn spawn(
         Web { context: context.clone(), published: publisher.current(), connections: connections.clone() };
     tasks.spawn(publisher.run());
     tasks.spawn(http::serve::serve(listeners.http, http::router(web), context.stop.clone()));
+    let (pki, metrics, stop) = (&context.pki, &context.metrics, &context.stop);
     let incoming =
-        listener::mtls(listeners.grpc, context.pki.clone(), connections.clone(), context.stop.clone());
+        listener::mtls(listeners.grpc, pki.clone(), connections.clone(), metrics.clone(), stop.clone());
     tasks.spawn(serve_grpc(incoming, context.clone()).await?);
-    let incoming = listener::enroll(listeners.enroll, context.pki.clone(), context.stop.clone());
+    let incoming = listener::enroll(listeners.enroll, pki.clone(), metrics.clone(), stop.clone());
     tasks.spawn(serve_enrollment(incoming, context.clone()));
     tasks.spawn(cut_refused(context.clone(), connections));
     tasks.spawn(monitors::follow(context.clone()));
@@ -237,20 +245,20 @@ async fn spawn(
     Ok(tasks)
 }
 
-fn builder() -> Server {
+fn builder(max_streams: u32) -> Server {
     Server::builder()
         // Without it a half-open connection lives for hours.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(max_streams)
         // Small windows: thousands of agents send little each.
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(256 * 1024)
 }
 
 macro_rules! limited {
-    ($service:expr) => {
-        $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+    ($most:expr, $service:expr) => {
+        $service.max_decoding_message_size($most).max_encoding_message_size(MAX_MESSAGE_BYTES)
     };
 }
 
@@ -272,20 +280,22 @@ async fn serve_grpc(
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let router = builder()
+    let most = MAX_REQUEST_BYTES;
+    let router = builder(MAX_STREAMS)
         .layer(AccessLayer::new(context.metrics.clone()))
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
+        .add_service(limited!(most, health_service))
+        .add_service(limited!(most, reflection().build_v1()?))
         // Older clients know only this one.
-        .add_service(reflection().build_v1alpha()?)
-        .add_service(limited!(TenantServiceServer::new(api.clone())))
-        .add_service(limited!(HostServiceServer::new(api.clone())))
-        .add_service(limited!(OperationServiceServer::new(api.clone())))
-        .add_service(limited!(EventServiceServer::new(api.clone())))
-        .add_service(limited!(SystemServiceServer::new(api.clone())))
-        .add_service(limited!(OperatorServiceServer::new(api.clone())))
-        .add_service(limited!(TopServiceServer::new(api)))
-        .add_service(limited!(AgentServiceServer::new(Agents::new(context.clone()))));
+        .add_service(limited!(most, reflection().build_v1alpha()?))
+        .add_service(limited!(most, TenantServiceServer::new(api.clone())))
+        .add_service(limited!(most, HostServiceServer::new(api.clone())))
+        .add_service(limited!(most, OperationServiceServer::new(api.clone())))
+        .add_service(limited!(most, EventServiceServer::new(api.clone())))
+        .add_service(limited!(most, SystemServiceServer::new(api.clone())))
+        .add_service(limited!(most, OperatorServiceServer::new(api.clone())))
+        .add_service(limited!(most, TopServiceServer::new(api)))
+        // A host's report may be long.
+        .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(Agents::new(context.clone()))));
     Ok(async move {
         let served = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await;
         if let Err(error) = served {
@@ -295,9 +305,10 @@ async fn serve_grpc(
 }
 
 async fn serve_enrollment(incoming: listener::Incoming, context: Arc<Context>) {
-    let router = builder()
+    let service = EnrollmentServiceServer::new(Enrollment::new(context.clone()));
+    let router = builder(MAX_JOIN_STREAMS)
         .layer(AccessLayer::new(context.metrics.clone()))
-        .add_service(limited!(EnrollmentServiceServer::new(Enrollment::new(context.clone()))));
+        .add_service(limited!(MAX_JOIN_BYTES, service));
     if let Err(error) = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await {
         tracing::error!(%error, "enrolment ended");
     }
@@ -313,13 +324,11 @@ async fn cut_refused(context: Arc<Context>, connections: Arc<Connections>) {
             () = context.stop.cancelled() => return,
         }
         let state = context.handle.snapshot();
-        let same = state.fleet.hosts.ptr_eq(&seen.fleet.hosts)
-            && state.fleet.operators.ptr_eq(&seen.fleet.operators);
-        if !same {
+        if state.fleet.withdrew_since(&seen.fleet) {
             connections.cut_unless(|certificate| state.fleet.admits(certificate).is_ok());
-            seen = state;
-            tokio::time::sleep(CUT_PAUSE).await;
         }
+        seen = state;
+        tokio::time::sleep(CUT_PAUSE).await;
     }
 }
 

@@ -117,7 +117,7 @@ async fn bad_input_is_named_and_nothing_is_stored() {
     assert_eq!((error.code(), reason(&error).as_deref()), (Code::ResourceExhausted, Some("NO_HOST_FITS")));
     let error = client.get_tenant(v1::GetTenantRequest { name: "alfa".into() }).await.unwrap_err();
     assert_eq!((error.code(), reason(&error).as_deref()), (Code::NotFound, Some("TENANT_NOT_FOUND")));
-    let huge = create("alfa", v1::TenantSpec { language: "x".repeat(tls::MAX_MESSAGE_BYTES), ..spec() });
+    let huge = create("alfa", v1::TenantSpec { language: "x".repeat(256 << 10), ..spec() });
     let error = client.max_encoding_message_size(usize::MAX).create_tenant(huge).await.unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange, "{error}");
 }
@@ -134,6 +134,9 @@ async fn a_token_works_once_and_only_for_its_host() {
         assert_eq!((error.code(), reason(&error).as_deref()), (Code::Unauthenticated, Some("TOKEN_REFUSED")));
     }
     assert_eq!(fixture.enroll(&token, "h1", "nonsense").await.unwrap_err().code(), Code::InvalidArgument);
+    // Not kept for a stranger.
+    let huge = "x".repeat(64 << 10);
+    assert_eq!(fixture.enroll(&wrong, "h1", &huge).await.unwrap_err().code(), Code::OutOfRange);
     fixture.enroll(&token, "h1", &csr).await.unwrap();
     assert_eq!(fixture.enroll(&token, "h1", &csr).await.unwrap_err().code(), Code::Unauthenticated);
 }

@@ -94,7 +94,7 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
 }
 
 /// Who a certificate's owner is: the URI `spiffe://isyone/<kind>/<name>[/<role>]` in its SAN.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// An agent: `spiffe://isyone/agent/<host>`.
     Agent(HostName),
@@ -105,7 +105,7 @@ pub enum Identity {
 }
 
 /// What an operator may do; a higher one may all that a lower one may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperatorRole {
     /// Scrapes hosts; over gRPC it may only ask for health.

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http_body_util::BodyExt as _;
@@ -25,6 +25,10 @@ use tonic::{Code, Status, body::Body};
 
 use super::gate::{self, Gate, Kind, Place};
 use crate::{listener::Peer, metrics::Metrics};
+
+/// For a call to be there as a whole and to get its first answer. A shell may wait half of it for its first word
+/// (exec); who takes longer holds memory for nothing.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who calls, from the certificate and from nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,7 +214,10 @@ where
         let began = Instant::now();
         let answer = span.in_scope(|| self.inner.call(request)).instrument(span.clone());
         Box::pin(async move {
-            let response = answer.await?;
+            let response = match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+                Ok(answered) => answered?,
+                Err(_) => late().into_http(),
+            };
             // An error without an answer is in the headers; a stream's end is not seen here.
             let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
             let seconds = began.elapsed().as_secs_f64();
@@ -220,6 +227,13 @@ where
             Ok(holding(response, place))
         })
     }
+}
+
+fn late() -> Status {
+    let seconds = ANSWER_TIMEOUT.as_secs();
+    Status::deadline_exceeded(format!(
+        "not answered within {seconds} s; look whether it was done, then try again"
+    ))
 }
 
 /// An operator's call as a span, in the trace that it says it belongs to. Agents' calls are sessions, which never end.
@@ -311,6 +325,24 @@ mod tests {
             }
         }
         assert_eq!(TABLE.iter().filter(|(path, _)| path.starts_with("/isyone.")).count(), methods);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_body_never_ends_is_ended_and_gives_its_place_back() {
+        let waits = tower::service_fn(|_: http::Request<Body>| {
+            std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>()
+        });
+        let mut service = tower::Layer::layer(&AccessLayer::new(Arc::default()), waits);
+        let mut request = http::Request::new(Body::empty());
+        *request.uri_mut() = "/isyone.v1.TenantService/GetTenant".parse().unwrap();
+        request.extensions_mut().insert(Arc::new(peer(Identity::Operator("ana".parse().unwrap(), Viewer))));
+        let answer =
+            tokio::time::timeout(Duration::from_secs(300), tower::Service::call(&mut service, request));
+        let answer = answer.await.unwrap().unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        drop(answer);
+        assert_eq!(Arc::strong_count(&service.gate), 1);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What must hold of changes; the three traps are here by name.
 
-use isyone_proto::{ids::TenantName, plan::DesiredState};
+use isyone_proto::{ids::TenantName, plan::DesiredState, tls::OperatorRole};
 
 use super::*;
 use crate::{
-    fleet::OperationState,
+    fleet::{Certificate, OperationState},
     observed::{Progress, Resources},
     store::{Contents, Record, memory::MemoryStore},
     testing::{Bench, name, resources},
@@ -326,4 +326,39 @@ fn an_unreadable_record_stops_the_start() {
     let record = Record { kind: Kind::Tenant, id: "alfa".to_owned(), body: "{".to_owned() };
     let contents = Contents { records: vec![record], events: Vec::new() };
     assert!(crate::store::fleet(contents).unwrap_err().to_string().contains("tenant/alfa"));
+}
+
+#[test]
+fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
+    let (mut bench, _, _) = running();
+    let certificate = |serial: &str| Certificate { serial: serial.to_owned(), not_after: 1 << 40 };
+    let operator = Command::CreateOperator {
+        name: name("ana"),
+        role: OperatorRole::Viewer,
+        certificate: certificate("0a"),
+    };
+    bench.apply(operator).unwrap();
+    bench.host("h2", resources(1, 1, 1));
+    let mut withdrew = |command: Option<Command>| {
+        let before = bench.state.fleet.clone();
+        match command {
+            Some(command) => drop(bench.apply(command).unwrap()),
+            None => drop(bench.create("beta", "small").unwrap()),
+        }
+        assert!(
+            !before.hosts.ptr_eq(&bench.state.fleet.hosts)
+                || !before.operators.ptr_eq(&bench.state.fleet.operators)
+        );
+        bench.state.fleet.withdrew_since(&before)
+    };
+    let renewed = |serial| Some(Command::RenewHost { host: name("h2"), certificate: certificate(serial) });
+    assert!(!withdrew(None));
+    assert!(!withdrew(Some(Command::CordonHost { host: name("h2"), cordoned: true })));
+    for serial in ["02", "03", "04"] {
+        assert!(!withdrew(renewed(serial)));
+    }
+    // The first is forgotten.
+    assert!(withdrew(renewed("05")));
+    assert!(withdrew(Some(Command::RevokeOperator { name: name("ana") })));
+    assert!(withdrew(Some(Command::RemoveHost { host: name("h2") })));
 }

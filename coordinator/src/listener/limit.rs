@@ -1,37 +1,41 @@
-//! How often one address may connect to the enrolment port. A token bucket per address, in bounded memory.
+//! How often one origin (lobby) may connect to the enrolment port. A token bucket for each, in bounded memory.
 
 use std::{collections::HashMap, net::IpAddr};
 
 use tokio::time::Instant;
 
-/// Connections at once from one address: a rack of machines behind one NAT joins in a moment.
+/// Connections at once from one origin: a rack of machines behind one NAT joins in a moment.
 const BURST: f64 = 50.0;
 /// And then so many per second: guessing a 256-bit token at this rate is hopeless anyway, this spares our CPU.
 const PER_SECOND: f64 = 20.0;
-/// Addresses remembered; beyond it, full buckets are forgotten, and if that is not enough, all.
-const MAX_ADDRESSES: usize = 10_000;
+/// Origins remembered; beyond it, full buckets are forgotten. A bucket is full again soon: only hundreds of thousands of
+/// connections a second leave no room then, and newcomers are refused for that moment.
+const MAX_ORIGINS: usize = 10_000;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct RateLimit {
+pub(super) struct RateLimit {
     buckets: HashMap<IpAddr, (f64, Instant)>,
 }
 
 impl RateLimit {
-    /// Whether `address` may connect at `now`.
-    pub fn take(&mut self, address: IpAddr, now: Instant) -> bool {
-        if self.buckets.len() >= MAX_ADDRESSES {
+    /// Whether `origin` may connect at `now`.
+    pub(super) fn take(&mut self, origin: IpAddr, now: Instant) -> bool {
+        if self.buckets.len() >= MAX_ORIGINS {
             self.buckets.retain(|_, bucket| level(*bucket, now) < BURST);
-            if self.buckets.len() >= MAX_ADDRESSES {
-                self.buckets.clear();
+            if self.buckets.len() >= MAX_ORIGINS {
+                return self.buckets.get_mut(&origin).is_some_and(|bucket| draw(bucket, now));
             }
         }
-        let bucket = self.buckets.entry(address).or_insert((BURST, now));
-        let level = level(*bucket, now);
-        let allowed = level >= 1.0;
-        *bucket = (if allowed { level - 1.0 } else { level }, now);
-        allowed
+        draw(self.buckets.entry(origin).or_insert((BURST, now)), now)
     }
+}
+
+fn draw(bucket: &mut (f64, Instant), now: Instant) -> bool {
+    let level = level(*bucket, now);
+    let allowed = level >= 1.0;
+    *bucket = (if allowed { level - 1.0 } else { level }, now);
+    allowed
 }
 
 fn level((level, since): (f64, Instant), now: Instant) -> f64 {
@@ -55,12 +59,16 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn memory_is_bounded_and_a_crowd_gives_nobody_a_new_burst() {
         let mut limit = RateLimit::default();
         let start = Instant::now();
+        let greedy = "192.0.2.1".parse().unwrap();
+        while limit.take(greedy, start) {}
         for n in 0..30_000_u32 {
             limit.take(std::net::Ipv4Addr::from(n).into(), start);
         }
-        assert!(limit.buckets.len() <= MAX_ADDRESSES);
+        assert!(limit.buckets.len() <= MAX_ORIGINS);
+        assert!(!limit.take(greedy, start));
+        assert!(limit.take("192.0.2.2".parse().unwrap(), start + Duration::from_secs(3)));
     }
 }

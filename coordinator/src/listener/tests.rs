@@ -1,6 +1,9 @@
 //! Handshakes over loopback: who gets in, who does not, and who is cut.
 
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use isyone_proto::tls::{self, OperatorRole, new_key_and_csr};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +18,7 @@ struct Fixture {
     pki: Arc<Pki>,
     admitted: Arc<AtomicBool>,
     connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
 }
 
 fn authority(dir: &Path, admitted: Arc<AtomicBool>) -> Arc<Pki> {
@@ -29,15 +33,15 @@ fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let admitted = Arc::new(AtomicBool::new(true));
     let pki = authority(dir.path(), admitted.clone());
-    Fixture { _dir: dir, pki, admitted, connections: Arc::default() }
+    Fixture { _dir: dir, pki, admitted, connections: Arc::default(), metrics: Arc::default() }
 }
 
 /// An echo of the peer's identity on every accepted connection.
 async fn serve(fixture: &Fixture) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut incoming =
-        mtls(listener, fixture.pki.clone(), fixture.connections.clone(), CancellationToken::new());
+    let (pki, connections) = (fixture.pki.clone(), fixture.connections.clone());
+    let mut incoming = mtls(listener, pki, connections, fixture.metrics.clone(), CancellationToken::new());
     tokio::spawn(async move {
         while let Some(Ok(mut stream)) = incoming.next().await {
             tokio::spawn(async move {
@@ -138,30 +142,88 @@ async fn a_stalled_handshake_blocks_nobody() {
     tokio::time::timeout(Duration::from_secs(2), ask(address, config)).await.unwrap().unwrap();
 }
 
+/// Connections from an address of their own, each of which says this and then nothing more.
+async fn crowd(address: SocketAddr, from: &str, count: usize, said: &[u8]) -> Vec<TcpStream> {
+    let mut crowd = Vec::new();
+    for _ in 0..count {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        crowd.push(stream);
+    }
+    crowd
+}
+
+const FOUR: [&str; 4] = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"];
+
 #[tokio::test]
-async fn an_address_that_begins_handshakes_and_never_ends_them_holds_up_itself_alone() {
+async fn addresses_that_begin_to_say_hello_hold_up_nobody() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let mut slow = Vec::new();
-    for _ in 0..300 {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-        let mut stream = socket.connect(address).await.unwrap();
-        // The first byte of a handshake.
-        stream.write_all(&[22]).await.unwrap();
-        slow.push(stream);
+    for from in FOUR {
+        // The first byte of a handshake. From each address more than one may have turns.
+        slow.push(crowd(address, from, 100, &[22]).await);
     }
     let config = operator(&fixture.pki, &fixture.pki, 3600);
     tokio::time::timeout(Duration::from_secs(2), ask(address, config)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_joining_agent_finds_the_pinned_ca_and_nothing_else_will_do() {
+async fn addresses_that_say_hello_and_go_silent_hold_up_nobody() {
     let fixture = fixture();
+    let address = serve(&fixture).await;
+    let config = operator(&fixture.pki, &fixture.pki, 3600);
+    let name = tls::COORDINATOR_NAME.try_into().unwrap();
+    let mut hello = Vec::new();
+    let mut client = tokio_rustls::rustls::ClientConnection::new(config.clone(), name).unwrap();
+    client.write_tls(&mut hello).unwrap();
+    let mut slow = Vec::new();
+    for from in FOUR {
+        slow.push(crowd(address, from, 100, &hello).await);
+    }
+    tokio::time::timeout(Duration::from_secs(2), ask(address, config)).await.unwrap().unwrap();
+}
+
+/// The enrolment port, behind which nothing is ever answered.
+async fn serve_enrollment(fixture: &Fixture) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut incoming = enroll(listener, fixture.pki.clone(), CancellationToken::new());
-    tokio::spawn(async move { while incoming.next().await.is_some() {} });
+    let (pki, metrics) = (fixture.pki.clone(), fixture.metrics.clone());
+    let mut incoming = enroll(listener, pki, metrics, CancellationToken::new());
+    tokio::spawn(async move {
+        while let Some(Ok(mut stream)) = incoming.next().await {
+            tokio::spawn(async move { while stream.read_u8().await.is_ok() {} });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn strangers_who_hold_enrolment_connections_do_not_keep_others_from_joining() {
+    let fixture = fixture();
+    let address = serve_enrollment(&fixture).await;
+    let config = tls::pinned_config(&fixture.pki.ca_pin()).unwrap();
+    let mut held = Vec::new();
+    for from in 2..8 {
+        // What the rate lets through at once; all of them together are more than may be open.
+        for tcp in crowd(address, &format!("127.0.0.{from}"), 45, &[]).await {
+            let name = tls::COORDINATOR_NAME.try_into().unwrap();
+            held.push(TlsConnector::from(config.clone()).connect(name, tcp).await.unwrap());
+        }
+    }
+    let mut joining = connect(address, config).await.unwrap();
+    // The oldest of an address goes, and whoever joins stays.
+    let ended = tokio::time::timeout(Duration::from_secs(2), held[0].read(&mut [0])).await.unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)));
+    tokio::time::timeout(Duration::from_millis(200), joining.read(&mut [0])).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_joining_agent_finds_the_pinned_ca_and_nothing_else_will_do() {
+    let fixture = fixture();
+    let address = serve_enrollment(&fixture).await;
     connect(address, tls::pinned_config(&fixture.pki.ca_pin()).unwrap()).await.unwrap();
     connect(address, tls::pinned_config(&"0".repeat(64)).unwrap()).await.unwrap_err();
 }

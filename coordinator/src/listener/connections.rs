@@ -1,0 +1,183 @@
+//! The open connections: each can be cut from outside, and nobody has more than a share of them.
+//!
+//! Whoever opens more than the share loses the oldest: that one may be dead without our knowing, the newest is not.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use isyone_proto::tls::{CertificateInfo, Identity};
+use tokio_util::sync::CancellationToken;
+
+use super::{Peer, lobby};
+
+/// An agent has one, and a few more for a moment: while it renews its certificate, when the network went away and came back.
+const MAX_OF_AGENT: usize = 8;
+/// Operators' programs may have one for each call; what the calls cost is bounded elsewhere (api/gate).
+const MAX_OF_OPERATOR: usize = 1_024;
+/// Joining takes one call: a rack of machines behind one address joins in a moment.
+const MAX_OF_ORIGIN: usize = 16;
+/// Of all who have no certificate (the enrolment port): hundreds join in a second.
+const MAX_OF_STRANGERS: usize = 256;
+
+/// Whose connections are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    Known(Identity),
+    Stranger(IpAddr),
+}
+
+impl Owner {
+    fn of(peer: &Peer) -> Self {
+        match peer.identity() {
+            Some(identity) => Self::Known(identity.clone()),
+            None => Self::Stranger(lobby::origin(peer.address.ip())),
+        }
+    }
+
+    fn most(&self) -> usize {
+        match self {
+            Self::Known(Identity::Agent(_) | Identity::Coordinator) => MAX_OF_AGENT,
+            Self::Known(Identity::Operator(..)) => MAX_OF_OPERATOR,
+            Self::Stranger(_) => MAX_OF_ORIGIN,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// By number: the older, the lower.
+    all: BTreeMap<u64, (Arc<Peer>, CancellationToken)>,
+    owned: HashMap<Owner, Vec<u64>>,
+    newest: u64,
+}
+
+impl Open {
+    fn remove(&mut self, id: u64) -> Option<(Arc<Peer>, CancellationToken)> {
+        let (peer, cut) = self.all.remove(&id)?;
+        let owner = Owner::of(&peer);
+        if let Some(owned) = self.owned.get_mut(&owner) {
+            owned.retain(|other| *other != id);
+            if owned.is_empty() {
+                self.owned.remove(&owner);
+            }
+        }
+        Some((peer, cut))
+    }
+}
+
+/// See the module. Those with certificates and those without are two of these.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: Mutex<Open>,
+}
+
+impl Connections {
+    /// Counts one more; the oldest of its owner goes when there are too many.
+    pub(super) fn add(self: &Arc<Self>, peer: Arc<Peer>, cut: CancellationToken) -> Registration {
+        let owner = Owner::of(&peer);
+        let mut open = self.lock();
+        open.newest += 1;
+        let id = open.newest;
+        let stranger = peer.identity().is_none();
+        let (most, mine) = (owner.most(), open.owned.entry(owner).or_default());
+        mine.push(id);
+        let mut oldest = mine.first().copied().filter(|_| mine.len() > most);
+        open.all.insert(id, (peer, cut));
+        if oldest.is_none() && stranger && open.all.len() > MAX_OF_STRANGERS {
+            oldest = open.all.keys().next().copied();
+        }
+        if let Some((peer, cut)) = oldest.and_then(|oldest| open.remove(oldest)) {
+            let who = peer.identity().map(ToString::to_string);
+            tracing::info!(who, address = %peer.address, "too many connections: the oldest is cut");
+            cut.cancel();
+        }
+        drop(open);
+        Registration { id, of: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        // Nothing panics while holding the lock; the maps are whole in any case.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts every connection whose certificate is no longer accepted; how many.
+    pub fn cut_unless(&self, accepted: impl Fn(&CertificateInfo) -> bool) -> usize {
+        let open = self.lock();
+        let refused =
+            open.all.values().filter(|(peer, _)| peer.certificate.as_ref().is_some_and(|c| !accepted(c)));
+        refused.inspect(|(peer, cut)| {
+            tracing::info!(peer = ?peer.identity().map(ToString::to_string), address = %peer.address, "certificate no longer accepted: connection cut");
+            cut.cancel();
+        }).count()
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.lock().all.len()
+    }
+}
+
+/// A connection that is open for as long as this is held.
+#[derive(Debug)]
+pub(super) struct Registration {
+    id: u64,
+    of: Arc<Connections>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.of.lock().remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isyone_proto::tls::OperatorRole;
+
+    use super::*;
+
+    fn peer(identity: Option<Identity>, address: [u8; 4]) -> Arc<Peer> {
+        let certificate = identity.map(|identity| CertificateInfo {
+            identity,
+            serial: vec![1],
+            not_before: 0,
+            not_after: 1,
+            serves: false,
+        });
+        Arc::new(Peer { certificate, address: (address, 1).into() })
+    }
+
+    /// How many of so many connections of each peer stay open. The newest does.
+    fn left(peers: &[Arc<Peer>], each: usize) -> usize {
+        let connections = Arc::<Connections>::default();
+        let mut held = Vec::new();
+        for peer in peers {
+            for _ in 0..each {
+                let cut = CancellationToken::new();
+                held.push((connections.add(peer.clone(), cut.clone()), cut));
+            }
+        }
+        let open = held.iter().filter(|(_, cut)| !cut.is_cancelled()).count();
+        assert_eq!(connections.count(), open);
+        assert!(held.last().is_some_and(|(_, cut)| !cut.is_cancelled()));
+        drop(held);
+        let rest = connections.lock();
+        assert!(rest.all.is_empty() && rest.owned.is_empty());
+        open
+    }
+
+    #[test]
+    fn the_oldest_connections_of_whoever_has_too_many_are_cut_and_nobody_elses() {
+        let agent = |name: &str| peer(Some(Identity::Agent(name.parse().unwrap())), [192, 0, 2, 1]);
+        assert_eq!(left(&[agent("h1"), agent("h2")], 20), 16);
+        assert_eq!(left(&[agent("h1"), agent("h2")], 2), 4);
+        let operator = Identity::Operator("ana".parse().unwrap(), OperatorRole::Viewer);
+        assert_eq!(left(&[peer(Some(operator), [192, 0, 2, 1])], 1_500), 1_024);
+        assert_eq!(left(&[peer(None, [192, 0, 2, 1]), peer(None, [192, 0, 2, 2])], 20), 32);
+        let strangers: Vec<_> = (0..20).map(|n| peer(None, [192, 0, 2, n])).collect();
+        assert_eq!(left(&strangers, 16), 256);
+    }
+}
