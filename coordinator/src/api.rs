@@ -10,6 +10,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Status};
 
 pub mod access;
+mod certificates;
 mod events;
 mod exec;
 mod gate;

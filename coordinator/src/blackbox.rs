@@ -2,13 +2,14 @@
 //! snapshots, and hands in an event only when a judgement changes.
 //!
 //! Pure: `judge` (whose trouble it is), `rota` (whose turn it is), `page` (for Prometheus). Acting: `ask` (one probe), `board`
-//! (what was found), and this loop. Bounded: so many at once, so many a second, each in so much time and so many bytes read.
+//! (what was found), `places` (how many at once), and this loop. Bounded: so many at once, for each edge too, so many a second, each in so much time and so many bytes read.
 //! Not here: what is told of a tenant's containers by its host (observed).
 
 pub mod ask;
 pub mod board;
 pub mod judge;
 pub mod page;
+pub mod places;
 pub mod rota;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -16,7 +17,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use isyone_proto::ids::TenantName;
 use tokio::{
     net::lookup_host,
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -25,6 +25,7 @@ use self::{
     ask::{AskError, Asker},
     board::EdgeNews,
     judge::News,
+    places::Places,
     rota::Rota,
 };
 use crate::{
@@ -90,11 +91,11 @@ pub async fn run(context: Arc<Context>, asker: Asker) {
 
 async fn ask_all(context: &Arc<Context>, asker: Asker) {
     let (probes, names) = (&context.config.probes, context.config.edges_to_probe());
-    let (asker, room) = (Arc::new(asker), Arc::new(Semaphore::new(probes.concurrency)));
+    let (asker, mut places) = (Arc::new(asker), Places::default());
     let (mut rota, mut running) = (Rota::default(), JoinSet::new());
     let (mut addresses, mut tidied) = (Addresses::default(), None::<Instant>);
     let mut looks = interval(LOOK);
-    // When all places were taken for long, the turns since then are not made up for.
+    // When a look took long, the turns since then are not made up for.
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -107,6 +108,7 @@ async fn ask_all(context: &Arc<Context>, asker: Asker) {
             context
                 .blackbox
                 .tidy(|name| state.fleet.tenants.get(name).is_some_and(|t| wanted(t)), &addresses.all());
+            places.share(&addresses.all(), probes.concurrency);
             tidied = Some(Instant::now());
         }
         while running.try_join_next().is_some() {}
@@ -114,15 +116,14 @@ async fn ask_all(context: &Arc<Context>, asker: Asker) {
         for turn in turns {
             let settings = context.handle.settings();
             let Some(edge) = addresses.of(settings, &turn.tenant.name, rota.rounds()) else { continue };
-            let place = tokio::select! {
-                place = room.clone().acquire_owned() => place,
-                () = context.stop.cancelled() => return,
-            };
+            let Some(places) = places.of(edge) else { continue };
             let (context, asker) = (context.clone(), asker.clone());
             running.spawn(async move {
                 tokio::time::sleep(turn.after).await;
+                // Left out: the next round asks through another edge, or when there is room.
+                let failing = context.blackbox.takes_no_connections(edge, clock::now_ms());
+                let Some(_place) = places.take(failing).await else { return };
                 one(&context, &asker, edge, &turn.tenant).await;
-                drop(place);
             });
         }
     }

@@ -19,10 +19,12 @@ use serde::{Deserialize, Serialize};
 mod check;
 mod probes;
 mod sample;
+mod tls;
 mod units;
 
 pub use probes::Probes;
 pub use sample::sample;
+pub use tls::{Acme, Tls, TlsMode};
 pub use units::{Bytes, Cpus, Span};
 
 use crate::{
@@ -87,6 +89,8 @@ pub struct Config {
     pub network: Network,
     /// Traefik.
     pub edge: Edge,
+    /// HTTPS for tenants.
+    pub tls: Tls,
     /// Prometheus.
     pub monitoring: Monitoring,
     /// Looking at tenants through the edges.
@@ -129,6 +133,8 @@ pub struct Listen {
     pub enroll: SocketAddr,
     /// Health, metrics, Traefik, Prometheus.
     pub http: SocketAddr,
+    /// Traefik's configuration and our pages for edges on other machines, over TLS, with a token.
+    pub edges: Option<SocketAddr>,
 }
 
 /// How we are reached.
@@ -385,7 +391,24 @@ impl Config {
 
     /// Where Traefik reaches our pages.
     pub fn pages_url(&self) -> String {
-        self.edge.pages_url.clone().unwrap_or_else(|| format!("http://{}", reachable(self.listen.http)))
+        let plain = || format!("http://{}", reachable(self.listen.http));
+        let own =
+            || self.listen.edges.map_or_else(plain, |edges| format!("https://{}", self.reached_at(edges)));
+        self.edge.pages_url.clone().unwrap_or_else(own)
+    }
+
+    /// Whether edges reach them at [`Listen::edges`].
+    pub fn pages_over_tls(&self) -> bool {
+        self.edge.pages_url.is_none() && self.listen.edges.is_some()
+    }
+
+    /// `host:port` of a listening address as others see it, with brackets around an IPv6 address.
+    pub fn reached_at(&self, bound: SocketAddr) -> String {
+        let host = self.advertise.hosts.first().map_or("127.0.0.1", String::as_str);
+        match host.parse::<std::net::Ipv6Addr>() {
+            Ok(ip) => format!("[{ip}]:{}", bound.port()),
+            Err(_) => format!("{host}:{}", bound.port()),
+        }
     }
 
     /// Where Prometheus reaches our HTTP port.

@@ -6,10 +6,11 @@ use isyone_proto::plan::{TenantSecrets, UnixMs};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acme::Challenges,
     blackbox::board::Board,
     config::Config,
     edges::Edges,
-    fleet::{Sealed, Tenant},
+    fleet::{Sealed, Tenant, certificates::EdgeCertificate},
     metrics::Metrics,
     pki::Pki,
     secrets::{self, SealError, Sealer},
@@ -40,6 +41,8 @@ pub struct Context {
     pub monitors: MonitorList,
     /// Who asks for routes.
     pub edges: Edges,
+    /// What certificate authorities ask.
+    pub challenges: Arc<Challenges>,
     /// What the probes through the edges found.
     pub blackbox: Board,
     /// What we count.
@@ -71,6 +74,13 @@ impl Context {
         // Plain data: serialising it cannot fail.
         let json = zeroize::Zeroizing::new(serde_json::to_vec(&fresh).unwrap_or_default());
         self.sealer.seal(&record(name.as_str(), uid), &json)
+    }
+
+    /// The private key of a certificate for tenants' host names, PEM.
+    pub fn open_key(&self, certificate: &EdgeCertificate) -> Result<zeroize::Zeroizing<String>, SealError> {
+        let key = self.sealer.open(&EdgeCertificate::sealed_for(&certificate.name), &certificate.key)?;
+        let key = std::str::from_utf8(&key).map_err(|_| SealError::DoesNotOpen)?;
+        Ok(zeroize::Zeroizing::new(key.to_owned()))
     }
 
     /// A tenant's passwords.

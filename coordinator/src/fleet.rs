@@ -4,6 +4,7 @@
 //! Persistent maps throughout: a clone is a snapshot and costs a few pointers, whatever the fleet's size.
 //! Not here: how it changes (change), how the indexes are kept true (index), and what hosts report (observed).
 
+pub mod certificates;
 mod index;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -284,6 +285,12 @@ pub struct Fleet {
     pub tokens: OrdMap<String, Arc<Token>>,
     /// Operators.
     pub operators: OrdMap<ShortName, Arc<Operator>>,
+    /// Of tenants' host names, by name.
+    pub certificates: OrdMap<String, Arc<certificates::EdgeCertificate>>,
+    /// Host names for which none could be had.
+    pub certificate_troubles: OrdMap<String, Arc<certificates::Trouble>>,
+    /// At the certificate authority.
+    pub acme_account: Option<Arc<certificates::AcmeAccount>>,
     /// The newest events, oldest first; bounded by [`crate::change::MAX_EVENTS`].
     pub events: imbl::Vector<Arc<Event>>,
     /// Sequence of the newest event ever.

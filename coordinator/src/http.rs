@@ -1,5 +1,6 @@
 //! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets, the page of a suspended
-//! tenant. Read only, no secrets; on loopback unless configured otherwise.
+//! tenant, certificate authorities' challenges. Read only; on loopback unless configured otherwise. Without secrets, but for the private keys
+//! in Traefik's configuration when the coordinator gets certificates: then on loopback in any case (config).
 //!
 //! Not here: what the documents say (publish) and gRPC (server).
 
@@ -17,6 +18,7 @@ use axum::{
 use isyone_monitoring::Job;
 use isyone_proto::ids::ShortName;
 
+pub(crate) mod edges;
 mod pages;
 pub(crate) mod serve;
 
@@ -56,6 +58,7 @@ pub fn router(web: Web) -> Router {
         .route("/edges/map", get(hostnames))
         .route("/sd/{job}", get(targets))
         .route("/pages/suspended", get(suspended))
+        .route("/.well-known/acme-challenge/{token}", get(challenge))
         .with_state(web)
 }
 
@@ -219,6 +222,14 @@ fn serve(document: &Arc<Document>, headers: &HeaderMap) -> Response {
     let body = Body::from_stream(tokio_stream::iter(pieces));
     let form = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::CONTENT_LENGTH, length)];
     (etag, form, body).into_response()
+}
+
+/// A certificate authority's question, by way of any edge.
+async fn challenge(Shared(web): Shared<Web>, Path(token): Path<String>) -> Response {
+    match web.context.challenges.answer(&token) {
+        Some(answer) => ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response(),
+        None => not_found("no such challenge"),
+    }
 }
 
 async fn suspended(headers: HeaderMap) -> impl IntoResponse {

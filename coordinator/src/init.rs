@@ -138,7 +138,7 @@ async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, 
     }
     let context = ContextFile {
         name: admin.as_str(),
-        endpoint: crate::server::endpoint(config, config.listen.grpc),
+        endpoint: config.reached_at(config.listen.grpc),
         ca_pem: pki.ca_pem(),
         certificate_pem: issued.pem,
         key_pem,

@@ -2,8 +2,10 @@
 //!
 //! Pure: `fleet`, `change`, `placement`, `views`, `liveness`. Acting: the rest. See ARCHITECTURE.md.
 
+pub mod acme;
 pub mod api;
 pub mod blackbox;
+pub mod certificates;
 pub mod change;
 pub mod clock;
 pub mod config;

@@ -14,6 +14,8 @@ use crate::{liveness, state::State, timings::Timings};
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Certificates with a series of their own: an alert is about the first that end, and each series costs Prometheus memory.
+const MAX_CERTIFICATE_SERIES: usize = 200;
 /// From a snapshot read to a commit on a slow disk, seconds.
 const LATENCY_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
@@ -26,11 +28,6 @@ struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
     state: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ShardLabel {
-    shard: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -96,6 +93,21 @@ impl Refused {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NameLabel {
+    certificate: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardLabel {
+    shard: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HostLabels {
     host: String,
     state: &'static str,
@@ -112,6 +124,11 @@ pub struct Metrics {
     publications: Family<ShardLabel, Counter>,
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
+    /// Host names whose certificate waits for an authority's weekly limit.
+    pub certificates_held_back: Gauge,
+    certificate_orders: Family<ResultLabel, Counter>,
+    certificate_troubles: Gauge,
+    certificate_ends: Family<NameLabel, Gauge>,
     connections: Gauge,
     refused: Family<ReasonLabel, Counter>,
     sessions: Gauge,
@@ -143,6 +160,10 @@ impl Metrics {
             reports: Counter::default(),
             publications: Family::default(),
             rejected_routes: Gauge::default(),
+            certificates_held_back: Gauge::default(),
+            certificate_orders: Family::default(),
+            certificate_troubles: Gauge::default(),
+            certificate_ends: Family::default(),
             connections: Gauge::default(),
             refused: Family::default(),
             sessions: Gauge::default(),
@@ -177,6 +198,27 @@ impl Metrics {
             "rejected_routes",
             "Routes left out because Traefik would refuse them",
             self.rejected_routes.clone(),
+        );
+        r.register(
+            "certificate_orders",
+            "Orders of certificates by how they ended",
+            self.certificate_orders.clone(),
+        );
+        r.register(
+            "certificates_held_back",
+            "Host names whose certificate waits for the authority's weekly limit",
+            self.certificates_held_back.clone(),
+        );
+        r.register(
+            "certificate_troubles",
+            "Host names for which no certificate could be had",
+            self.certificate_troubles.clone(),
+        );
+        r.register_with_unit(
+            "certificate_not_after",
+            "End of a certificate since the Unix epoch; of the 200 that end first",
+            Unit::Seconds,
+            self.certificate_ends.clone(),
         );
         r.register("connections", "Open mTLS connections", self.connections.clone());
         r.register(
@@ -220,6 +262,12 @@ impl Metrics {
         self
     }
 
+    /// Counts an order of a certificate.
+    pub fn certificate_order(&self, issued: bool) {
+        let result = if issued { "issued" } else { "failed" };
+        self.certificate_orders.get_or_create(&ResultLabel { result }).inc();
+    }
+
     /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
     pub fn published(&self, shard: &str) {
         self.publications.get_or_create(&ShardLabel { shard: shard.to_owned() }).inc();
@@ -257,6 +305,7 @@ impl Metrics {
         for tenant in state.fleet.tenants.values() {
             self.tenants.get_or_create(&StateLabel { state: desired_word(tenant.desired) }).inc();
         }
+        self.certificates(state);
         self.connections.set(i64::try_from(open.0).unwrap_or(i64::MAX));
         self.sessions.set(i64::try_from(open.1).unwrap_or(i64::MAX));
         self.own_cost();
@@ -265,6 +314,18 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    fn certificates(&self, state: &State) {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.certificate_troubles.set(number(state.fleet.certificate_troubles.len()));
+        let mut ends: Vec<(i64, &String)> =
+            state.fleet.certificates.iter().map(|(name, c)| (c.not_after, name)).collect();
+        ends.sort_unstable();
+        self.certificate_ends.clear();
+        for (not_after, name) in ends.into_iter().take(MAX_CERTIFICATE_SERIES) {
+            self.certificate_ends.get_or_create(&NameLabel { certificate: name.clone() }).set(not_after);
+        }
     }
 
     /// From tokio; outside of a runtime the numbers stay 0.

@@ -53,6 +53,7 @@ struct Loaded {
     server: CertificateInfo,
     mtls: Arc<ServerConfig>,
     enroll: Arc<ServerConfig>,
+    edges: Arc<ServerConfig>,
     stamp: Stamp,
 }
 
@@ -100,6 +101,11 @@ impl Pki {
     /// it has the fingerprint of.
     pub fn enroll(&self) -> Arc<ServerConfig> {
         self.loaded.load().enroll.clone()
+    }
+
+    /// TLS for edges: no client certificate, HTTP/1.1.
+    pub fn edges(&self) -> Arc<ServerConfig> {
+        self.loaded.load().edges.clone()
     }
 
     /// Whether the Fleet still accepts a certificate.
@@ -182,7 +188,8 @@ fn load(config: &PkiConfig, admit: &Admit) -> Result<Loaded, PkiError> {
     let key_pem = read(dir, "server.key")?;
     Ok(Loaded {
         mtls: server::mtls(&ca_pem, chain.clone(), tls::private_key(&key_pem)?, admit.clone())?,
-        enroll: server::enroll(chain, &signing_ca, tls::private_key(&key_pem)?)?,
+        enroll: server::enroll(chain.clone(), &signing_ca, tls::private_key(&key_pem)?)?,
+        edges: server::edges(chain, tls::private_key(&key_pem)?)?,
         ca_pem,
         signing_ca,
         issuer,

@@ -14,9 +14,10 @@ use isyone_traefik as traefik;
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    config::{Config, UrlScheme},
+    config::{Config, TlsMode, UrlScheme},
     context::Context,
     edges::Progress,
+    fleet::certificates::EdgeCertificate,
     shards::Shards,
     state::State,
 };
@@ -120,7 +121,7 @@ impl Publisher {
     /// Renders the present state, so that whoever asks first gets an answer.
     pub fn new(context: Arc<Context>) -> Self {
         let (config, shards) = (&context.config, context.handle.settings().shards.clone());
-        let options = options(config);
+        let options = options(&context);
         let mut publisher = Self {
             current: Arc::default(),
             frames: Frames::new(&options, config, &shards),
@@ -177,7 +178,18 @@ impl Publisher {
 
     /// Publishes a state, as far as the pace allows; answers what is newly left out.
     fn pass(&mut self, state: &State, now: Instant) -> Vec<traefik::Rejected> {
-        let update = self.content.update(state, self.context.handle.settings());
+        let settings = self.context.handle.settings();
+        let mut update = self.content.update(state, settings);
+        if self.context.config.publishes_keys() {
+            let key = |certificate: &EdgeCertificate| match self.context.open_key(certificate) {
+                Ok(key) => Some(key),
+                Err(error) => {
+                    tracing::error!(certificate = certificate.name, %error, "certificate left out");
+                    None
+                }
+            };
+            update.changed |= self.content.update_certificates(state, settings, key);
+        }
         let waiting = self.pace.iter().any(|pace| pace.due().is_some());
         let mut progress = vec![Progress::default(); self.pace.len()];
         let current = self.current.load_full();
@@ -214,7 +226,9 @@ impl Publisher {
             renew(current.hostnames(), new)
         });
         let traefik = progress.iter_mut().zip(&mut self.pace).enumerate().map(|(scope, (progress, pace))| {
-            let new = document(&frames.traefik, content.shares(Kind::Traefik, scope));
+            let shares = content.shares(Kind::Traefik, scope);
+            let new =
+                Document::with_certificates(frames.traefik.clone(), shares, content.certificates(scope));
             progress.tenants = new.fragments();
             let old = current.traefik(scope).filter(|old| {
                 let changed = old.etag() != new.etag();
@@ -259,7 +273,8 @@ fn log(route: &traefik::Rejected) {
     tracing::error!(tenant = route.tenant, what = what(route), reason = route.reason, "route left out");
 }
 
-fn options(config: &Config) -> traefik::Options {
+fn options(context: &Context) -> traefik::Options {
+    let config = &context.config;
     traefik::Options {
         entry_points: config.edge.entry_points.clone(),
         scheme: match config.url_scheme {
@@ -267,7 +282,28 @@ fn options(config: &Config) -> traefik::Options {
             UrlScheme::Https => traefik::Scheme::Https,
         },
         pages_url: config.pages_url(),
+        pages_identity: config.pages_over_tls().then(|| traefik::Identity {
+            ca_pem: context.pki.ca_pem(),
+            server_name: isyone_proto::tls::COORDINATOR_NAME.to_owned(),
+        }),
         rate_average: config.edge.rate_average,
         rate_burst: config.edge.rate_burst,
+        tls: tls(config),
     }
+}
+
+fn tls(config: &Config) -> Option<traefik::Tls> {
+    let tls = &config.tls;
+    let resolver = || Some(traefik::Resolver { name: tls.resolver.clone(), wildcard: config.wildcard() });
+    Some(traefik::Tls {
+        entry_point: tls.entry_point.clone(),
+        hsts_seconds: tls.hsts.get().as_secs(),
+        port: config.url_port,
+        resolver: match tls.mode {
+            TlsMode::Off => return None,
+            TlsMode::Traefik => resolver(),
+            TlsMode::Coordinator => None,
+        },
+        challenges: config.orders_certificates(),
+    })
 }

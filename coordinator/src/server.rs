@@ -11,10 +11,10 @@ use isyone_proto::{
             agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
         },
         v1::{
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            operation_service_server::OperationServiceServer, operator_service_server::OperatorServiceServer,
-            system_service_server::SystemServiceServer, tenant_service_server::TenantServiceServer,
-            top_service_server::TopServiceServer,
+            certificate_service_server::CertificateServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, operation_service_server::OperationServiceServer,
+            operator_service_server::OperatorServiceServer, system_service_server::SystemServiceServer,
+            tenant_service_server::TenantServiceServer, top_service_server::TopServiceServer,
         },
     },
     tls::{CertificateInfo, MAX_MESSAGE_BYTES},
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
+    acme,
     api::{Api, access::AccessLayer},
     blackbox::{
         self,
@@ -89,6 +90,9 @@ pub enum StartError {
     /// Sealing key.
     #[error("the sealing key cannot be opened")]
     Seal(#[from] SealError),
+    /// The edges' token.
+    #[error("the edges' token ({}) cannot be used", http::edges::TOKEN_FILE)]
+    EdgeToken(#[source] io::Error),
     /// Probes through the edges.
     #[error("tenants cannot be probed through the edges")]
     Probes(#[from] AskError),
@@ -135,6 +139,8 @@ pub struct Running {
     pub enroll: SocketAddr,
     /// Where HTTP listens.
     pub http: SocketAddr,
+    /// Where edges on other machines are served.
+    pub edges: Option<SocketAddr>,
     refresh: Arc<Notify>,
     tasks: JoinSet<()>,
     writer: JoinHandle<()>,
@@ -145,6 +151,8 @@ struct Listeners {
     grpc: TcpListener,
     enroll: TcpListener,
     http: TcpListener,
+    /// With the digest of its token.
+    edges: Option<(TcpListener, [u8; 32])>,
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -152,15 +160,6 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-pub(crate) fn endpoint(config: &Config, bound: SocketAddr) -> String {
-    let host = config.advertise.hosts.first().map_or("127.0.0.1", String::as_str);
-    match host.parse::<std::net::Ipv6Addr>() {
-        Ok(ip) => format!("[{ip}]:{}", bound.port()),
-        Err(_) => format!("{host}:{}", bound.port()),
-    }
 }
 
 /// Starts everything; when it answers, all ports are open.
@@ -174,6 +173,14 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
     let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
     let (http_listener, http) = bind("http", config.listen.http).await?;
+    let (edges_listener, edges) = match config.listen.edges {
+        None => (None, None),
+        Some(address) => {
+            let token = http::edges::token(&config.data_dir).map_err(StartError::EdgeToken)?;
+            let (listener, bound) = bind("edges", address).await?;
+            (Some((listener, token)), Some(bound))
+        }
+    };
     let metrics = Arc::new(Metrics::new(handle.timings()));
     let context = Arc::new(Context {
         monitors: MonitorList::new(&handle.snapshot()),
@@ -182,18 +189,24 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         sealer: parts.sealer,
         streams: Arc::new(Streams::default()),
         edges: Edges::on(config.edge.ports.first().copied().unwrap_or(EDGE_PORT)),
+        challenges: Arc::default(),
         blackbox: Board::new(config.probes.interval.millis()),
         metrics,
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
-        agent_endpoint: endpoint(&config, grpc),
-        enroll_endpoint: endpoint(&config, enroll),
+        agent_endpoint: config.reached_at(grpc),
+        enroll_endpoint: config.reached_at(enroll),
         config,
     });
     let refresh = Arc::new(Notify::new());
-    let listeners = Listeners { grpc: grpc_listener, enroll: enroll_listener, http: http_listener };
+    let listeners = Listeners {
+        grpc: grpc_listener,
+        enroll: enroll_listener,
+        http: http_listener,
+        edges: edges_listener,
+    };
     let tasks = spawn(&context, listeners, refresh.clone(), asker).await?;
-    Ok(Running { context, grpc, enroll, http, refresh, tasks, writer, stop_writer })
+    Ok(Running { context, grpc, enroll, http, edges, refresh, tasks, writer, stop_writer })
 }
 
 fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
@@ -225,7 +238,11 @@ async fn spawn(
     let web =
         Web { context: context.clone(), published: publisher.current(), connections: connections.clone() };
     tasks.spawn(publisher.run());
-    tasks.spawn(http::serve::serve(listeners.http, http::router(web), context.stop.clone()));
+    if let Some((listener, token)) = listeners.edges {
+        let router = http::edges::router(web.clone(), token);
+        tasks.spawn(http::serve::serve(listener, Some(context.pki.clone()), router, context.stop.clone()));
+    }
+    tasks.spawn(http::serve::serve(listeners.http, None, http::router(web), context.stop.clone()));
     let (pki, metrics, stop) = (&context.pki, &context.metrics, &context.stop);
     let incoming =
         listener::mtls(listeners.grpc, pki.clone(), connections.clone(), metrics.clone(), stop.clone());
@@ -237,6 +254,9 @@ async fn spawn(
     // A part that ends is a failure; without a directory there is nothing to do.
     if context.config.monitoring.certificate_dir.is_some() {
         tasks.spawn(scraper::run(context.clone()));
+    }
+    if context.config.orders_certificates() {
+        tasks.spawn(acme::run(context.clone()));
     }
     if let Some(asker) = asker {
         tasks.spawn(blackbox::run(context.clone(), asker));
@@ -274,6 +294,7 @@ async fn serve_grpc(
     health.set_serving::<EventServiceServer<Api>>().await;
     health.set_serving::<SystemServiceServer<Api>>().await;
     health.set_serving::<OperatorServiceServer<Api>>().await;
+    health.set_serving::<CertificateServiceServer<Api>>().await;
     health.set_serving::<TopServiceServer<Api>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -293,6 +314,7 @@ async fn serve_grpc(
         .add_service(limited!(most, EventServiceServer::new(api.clone())))
         .add_service(limited!(most, SystemServiceServer::new(api.clone())))
         .add_service(limited!(most, OperatorServiceServer::new(api.clone())))
+        .add_service(limited!(most, CertificateServiceServer::new(api.clone())))
         .add_service(limited!(most, TopServiceServer::new(api)))
         // A host's report may be long.
         .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(Agents::new(context.clone()))));

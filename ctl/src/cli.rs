@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::{
     app::App,
     exit::{Exit, Outcome},
-    nouns::{context, events, host, op, operator, tenant, top, version},
+    nouns::{cert, context, events, host, op, operator, tenant, top, version},
     output::{Color, Format},
 };
 
@@ -87,6 +87,9 @@ pub enum Command {
     Op(op::Command),
     /// What happened, in order
     Events(events::Events),
+    /// Certificates of tenants' host names
+    #[command(subcommand)]
+    Cert(cert::Command),
     /// Follow hosts and tenants on a screen: CPU, memory, requests, errors, latency, state
     Top(top::Top),
     /// People and programs that may use the coordinator
@@ -115,6 +118,7 @@ impl Command {
             Self::Host(command) => command.run(app).await,
             Self::Op(command) => command.run(app).await,
             Self::Events(command) => command.run(app).await,
+            Self::Cert(command) => command.run(app).await,
             Self::Top(command) => command.run(app).await,
             Self::Operator(command) => command.run(app).await,
             Self::Context(command) => command.run(app),

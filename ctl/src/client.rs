@@ -11,10 +11,10 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_proto::{
     pb::v1::{
-        event_service_client::EventServiceClient, host_service_client::HostServiceClient,
-        operation_service_client::OperationServiceClient, operator_service_client::OperatorServiceClient,
-        system_service_client::SystemServiceClient, tenant_service_client::TenantServiceClient,
-        top_service_client::TopServiceClient,
+        certificate_service_client::CertificateServiceClient, event_service_client::EventServiceClient,
+        host_service_client::HostServiceClient, operation_service_client::OperationServiceClient,
+        operator_service_client::OperatorServiceClient, system_service_client::SystemServiceClient,
+        tenant_service_client::TenantServiceClient, top_service_client::TopServiceClient,
     },
     tls,
 };
@@ -106,6 +106,10 @@ impl Client {
     /// Operators.
     pub fn operators(&self) -> OperatorServiceClient<Traced<Channel>> {
         OperatorServiceClient::new(self.channel.clone())
+    }
+    /// Certificates of tenants' host names.
+    pub fn certificates(&self) -> CertificateServiceClient<Traced<Channel>> {
+        CertificateServiceClient::new(self.channel.clone())
     }
     /// The coordinator itself.
     pub fn system(&self) -> SystemServiceClient<Traced<Channel>> {

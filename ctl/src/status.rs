@@ -233,7 +233,9 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
 
 /// Where to look for the right name.
 fn list_of(doing: &str) -> &'static str {
-    if doing.contains("host") {
+    if doing.contains("certificate") {
+        "`isyctl cert list` shows the certificates"
+    } else if doing.contains("host") {
         "`isyctl host list` shows the hosts"
     } else if doing.contains("operation") {
         "`isyctl op list` shows the operations; old ones are forgotten"

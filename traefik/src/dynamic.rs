@@ -9,10 +9,47 @@ use serde::Serialize;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Router<'a> {
     pub(crate) entry_points: &'a [String],
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
     pub(crate) middlewares: &'a [&'a str],
     pub(crate) priority: u32,
     pub(crate) rule: &'a str,
     pub(crate) service: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<RouterTls<'a>>,
+}
+
+/// That a router is one for TLS: empty when its certificates come from elsewhere.
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RouterTls<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cert_resolver: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) domains: Vec<TlsDomain<'a>>,
+}
+
+/// One certificate that a resolver is to get.
+#[derive(Serialize)]
+pub(crate) struct TlsDomain<'a> {
+    pub(crate) main: &'a str,
+}
+
+/// What the edge agrees to speak.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TlsOptions {
+    pub(crate) alpn_protocols: [&'static str; 2],
+    pub(crate) cipher_suites: [&'static str; 6],
+    pub(crate) min_version: &'static str,
+    pub(crate) sni_strict: bool,
+}
+
+/// A certificate with its key, both PEM: Traefik takes the content in place of a path.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CertificatePair<'a> {
+    pub(crate) cert_file: &'a str,
+    pub(crate) key_file: &'a str,
 }
 
 #[derive(Serialize)]
@@ -27,6 +64,17 @@ struct LoadBalancer {
     #[serde(skip_serializing_if = "Option::is_none")]
     health_check: Option<HealthCheck>,
     servers: [Server; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    servers_transport: Option<&'static str>,
+}
+
+/// How servers are spoken to over TLS.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServersTransport<'a> {
+    #[serde(rename = "rootCAs")]
+    pub(crate) root_cas: [&'a str; 1],
+    pub(crate) server_name: &'a str,
 }
 
 #[derive(Serialize)]
@@ -43,7 +91,12 @@ pub(crate) struct Server {
 
 impl Service {
     pub(crate) fn single(server: Server, health_check: Option<HealthCheck>) -> Self {
-        Self { load_balancer: LoadBalancer { health_check, servers: [server] } }
+        Self { load_balancer: LoadBalancer { health_check, servers: [server], servers_transport: None } }
+    }
+
+    pub(crate) fn over(mut self, transport: Option<&'static str>) -> Self {
+        self.load_balancer.servers_transport = transport;
+        self
     }
 }
 
@@ -57,6 +110,8 @@ pub(crate) enum Middleware {
         custom_request_headers: BTreeMap<String, String>,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         custom_response_headers: BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sts_seconds: Option<u64>,
     },
     IpAllowList {
         reject_status_code: u16,
@@ -65,6 +120,12 @@ pub(crate) enum Middleware {
     RateLimit {
         average: u32,
         burst: u32,
+    },
+    RedirectScheme {
+        permanent: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        port: Option<String>,
+        scheme: &'static str,
     },
     ReplacePath {
         path: String,
@@ -81,16 +142,34 @@ impl Middleware {
         Self::IpAllowList { reject_status_code: 404, source_range: [range.to_owned()] }
     }
 
+    /// "Only HTTPS from now on", for this long.
+    pub(crate) fn hsts(sts_seconds: u64) -> Self {
+        Self::headers(BTreeMap::new(), BTreeMap::new(), Some(sts_seconds))
+    }
+
+    /// To the same address over TLS.
+    pub(crate) fn to_https(port: Option<u16>) -> Self {
+        Self::RedirectScheme { permanent: true, port: port.map(|port| port.to_string()), scheme: "https" }
+    }
+
     pub(crate) fn rate(average: u32, burst: u32) -> Self {
         Self::RateLimit { average, burst }
     }
 
     pub(crate) fn request_header(name: &str, value: &str) -> Self {
-        Self::Headers { custom_request_headers: one(name, value), custom_response_headers: BTreeMap::new() }
+        Self::headers(one(name, value), BTreeMap::new(), None)
     }
 
     pub(crate) fn response_header(name: &str, value: &str) -> Self {
-        Self::Headers { custom_request_headers: BTreeMap::new(), custom_response_headers: one(name, value) }
+        Self::headers(BTreeMap::new(), one(name, value), None)
+    }
+
+    fn headers(
+        custom_request_headers: BTreeMap<String, String>,
+        custom_response_headers: BTreeMap<String, String>,
+        sts_seconds: Option<u64>,
+    ) -> Self {
+        Self::Headers { custom_request_headers, custom_response_headers, sts_seconds }
     }
 
     pub(crate) fn replace_path(path: &str) -> Self {

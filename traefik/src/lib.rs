@@ -10,17 +10,20 @@
 //! Not here: who has which port (coordinator), putting documents together and publishing them (coordinator/publish), and
 //! the static configuration (deploy/).
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 mod dynamic;
+mod fragment;
 mod routes;
+mod tls;
 
-use dynamic::{Middleware, Router, Server, Service};
+use dynamic::{Middleware, Router, Server, ServersTransport, Service};
+use fragment::fragment;
 pub use routes::Routes;
+pub use tls::{Resolver, Tls, certificate, covers};
 
+/// What comes without TLS is sent to it. Above every priority that Traefik itself derives, below the tenants'.
+const REDIRECT_PRIORITY: u32 = 10_000;
 /// Above every priority that Traefik itself derives (the length of a rule), so that an operator's catch-all router
 /// does not swallow the tenants.
 const PAGE_PRIORITY: u32 = 100_000;
@@ -28,6 +31,8 @@ const PAGE_PRIORITY: u32 = 100_000;
 const WEBSOCKET_PRIORITY: u32 = 200_000;
 /// What is closed to the outside is closed whatever else matches.
 const CLOSED_PRIORITY: u32 = 300_000;
+/// The answers that certificates are issued on: before everything, the redirect to TLS above all.
+const CHALLENGE_PRIORITY: u32 = 400_000;
 /// Often enough to see a broken Odoo within a dozen seconds, seldom enough that 120 tenants cost 12 requests a second.
 const HEALTH_INTERVAL: &str = "10s";
 /// An Odoo that needs longer for `/web/health` cannot serve pages either.
@@ -70,17 +75,30 @@ impl Scheme {
 /// What holds for all tenants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Names of the entry points in Traefik's static configuration.
+    /// Names of the entry points in Traefik's static configuration, without TLS.
     pub entry_points: Vec<String>,
     /// Told to Odoo in `X-Forwarded-Proto`. Traefik alone would say `wss` on websocket upgrades, and Odoo then thinks
     /// that page and socket differ.
     pub scheme: Scheme,
     /// Base of the pages that stand in for a tenant, e.g. `http://127.0.0.1:7480`; `/pages/suspended` is below it.
     pub pages_url: String,
+    /// The certificate that is expected there, when it is an `https://` URL of ours.
+    pub pages_identity: Option<Identity>,
     /// Requests per second that one client address may make of one tenant, on average.
     pub rate_average: u32,
     /// And at once.
     pub rate_burst: u32,
+    /// Traefik ends TLS itself.
+    pub tls: Option<Tls>,
+}
+
+/// Whose certificate a server of ours must show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Who signed it, PEM.
+    pub ca_pem: String,
+    /// The name in it.
+    pub server_name: String,
 }
 
 /// One tenant's way in.
@@ -142,11 +160,15 @@ pub struct Frame {
     pub routers: [String; 2],
     /// Before and after the services; there is always one.
     pub services: [String; 2],
+    /// Before and after the [`certificate`]s, without the first one's comma; left out as a whole when there is none.
+    pub certificates: [String; 2],
+    /// End of the document.
+    pub tail: &'static str,
 }
 
 /// The frame of every document.
 pub fn frame(options: &Options) -> Frame {
-    let middlewares = BTreeMap::from([
+    let mut middlewares = BTreeMap::from([
         ("isyone-closed", Middleware::deny(NOBODY)),
         ("isyone-compress", Middleware::compress()),
         ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst)),
@@ -154,21 +176,41 @@ pub fn frame(options: &Options) -> Frame {
         ("isyone-suspended", Middleware::replace_path("/pages/suspended")),
         (VERSION, Middleware::response_header(VERSION_HEADER, VERSION_PLACE)),
     ]);
+    let tls = options.tls.as_ref();
+    middlewares.extend(tls.into_iter().flat_map(tls::middlewares));
+    let middlewares = json(&middlewares);
+    let (before, after) = middlewares.split_once(VERSION_PLACE).unwrap_or((&middlewares, ""));
+    let transports = options.pages_identity.as_ref().map(|identity| {
+        let transport = ServersTransport { root_cas: [&identity.ca_pem], server_name: &identity.server_name };
+        format!(",\"serversTransports\":{{\"{PAGES}\":{}}}", json(&transport))
+    });
     let pages = Service::single(Server { url: options.pages_url.clone() }, None);
-    let version = json(&Router {
+    let pages = pages.over(transports.is_some().then_some(PAGES));
+    let routers = tls.map(|tls| tls::routers(tls, options)).unwrap_or_default();
+    // The end of `http`, and the begin of `tls` if there is one.
+    let then = tls.map_or_else(String::new, |_| format!(",\"tls\":{{\"options\":{}", tls::options()));
+    Frame {
+        head: [
+            format!("{{\"http\":{{\"middlewares\":{before}"),
+            format!("{after}{}", transports.unwrap_or_default()),
+        ],
+        routers: [format!(",\"routers\":{{\n\"{VERSION}\":{}{routers}", version(options)), "\n}".to_owned()],
+        services: [format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)), format!("\n}}}}{then}")],
+        certificates: [",\"certificates\":[".to_owned(), "\n]".to_owned()],
+        tail: if tls.is_some() { "}}\n" } else { "}\n" },
+    }
+}
+
+/// The router that says which document an edge runs: without TLS, which it has no certificate for.
+fn version(options: &Options) -> String {
+    json(&Router {
         entry_points: &options.entry_points,
         middlewares: &[VERSION],
         priority: CLOSED_PRIORITY,
         rule: &format!("Host(`{VERSION_HOST}`)"),
         service: "noop@internal",
-    });
-    let middlewares = json(&middlewares);
-    let (before, after) = middlewares.split_once(VERSION_PLACE).unwrap_or((&middlewares, ""));
-    Frame {
-        head: [format!("{{\"http\":{{\"middlewares\":{before}"), after.to_owned()],
-        routers: [format!(",\"routers\":{{\n\"{VERSION}\":{version}"), "\n}".to_owned()],
-        services: [format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)), "\n}}}\n".to_owned()],
-    }
+        tls: None,
+    })
 }
 
 /// Our own plain structs: string keys only, no foreign impls, so it cannot fail.
@@ -186,49 +228,6 @@ fn is_label(text: &str) -> bool {
 /// Lower-case ASCII only: no backtick, no regular expression, nothing that could leave the rule's quotes.
 fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
-}
-
-/// A tenant's routers and services. Their names have an underscore before what follows the tenant's name: no label has one,
-/// so a tenant `alfa-closed` does not meet the closed router of `alfa`.
-fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Fragment {
-    let mut fragment = Fragment::default();
-    let name = format!("odoo-{}", route.tenant);
-    let host_rule = hosts.iter().map(|h| format!("Host(`{h}`)")).collect::<Vec<_>>().join(" || ");
-    let router = |rule: &str, priority, service: &str, middlewares: &[&str]| {
-        json(&Router { entry_points: &options.entry_points, middlewares, priority, rule, service })
-    };
-    let put = |map: &mut String, name: &str, value: String| {
-        map.extend([",\n\"", name, "\":", &value]);
-    };
-    match route.target {
-        Target::Suspended => {
-            let page = router(&host_rule, PAGE_PRIORITY, PAGES, &["isyone-rate", "isyone-suspended"]);
-            put(&mut fragment.routers, &name, page);
-        }
-        Target::Running { address, http_port, websocket_port } => {
-            let server = |port| Server { url: format!("http://{}", SocketAddr::new(address, port)) };
-            let chain = ["isyone-rate", "isyone-scheme", "isyone-compress"];
-            put(&mut fragment.routers, &name, router(&host_rule, PAGE_PRIORITY, &name, &chain));
-            let check = dynamic::HealthCheck {
-                interval: HEALTH_INTERVAL,
-                path: "/web/health",
-                timeout: HEALTH_TIMEOUT,
-            };
-            put(&mut fragment.services, &name, json(&Service::single(server(http_port), Some(check))));
-            let closed = format!("({host_rule}) && ({CLOSED_PATHS})");
-            // The service behind an allow list of nobody is never asked; Traefik's own no-op makes sure of it.
-            let closed = router(&closed, CLOSED_PRIORITY, "noop@internal", &["isyone-closed"]);
-            put(&mut fragment.routers, &format!("{name}_closed"), closed);
-            if let Some(port) = websocket_port {
-                let rule = format!("({host_rule}) && PathPrefix(`/websocket`)");
-                let service = format!("{name}_websocket");
-                let socket = router(&rule, WEBSOCKET_PRIORITY, &service, &["isyone-rate", "isyone-scheme"]);
-                put(&mut fragment.routers, &service, socket);
-                put(&mut fragment.services, &service, json(&Service::single(server(port), None)));
-            }
-        }
-    }
-    fragment
 }
 
 #[cfg(test)]

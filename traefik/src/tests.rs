@@ -11,9 +11,30 @@ fn options() -> Options {
         entry_points: vec!["web".to_owned()],
         scheme: Scheme::Http,
         pages_url: "http://127.0.0.1:7480".to_owned(),
+        pages_identity: None,
         rate_average: 100,
         rate_burst: 300,
+        tls: None,
     }
+}
+
+/// Traefik ends TLS, with certificates of the coordinator.
+fn with_tls() -> Options {
+    let tls = Tls {
+        entry_point: "websecure".to_owned(),
+        hsts_seconds: 15_552_000,
+        port: None,
+        resolver: None,
+        challenges: true,
+    };
+    Options { scheme: Scheme::Https, tls: Some(tls), ..options() }
+}
+
+/// And with certificates of its own.
+fn with_resolver(wildcard: Option<&str>) -> Options {
+    let resolver = Resolver { name: "isyone".to_owned(), wildcard: wildcard.map(ToOwned::to_owned) };
+    let tls = with_tls().tls.map(|tls| Tls { resolver: Some(resolver), challenges: false, ..tls });
+    Options { tls, ..with_tls() }
 }
 
 fn running(tenant: &str, hostnames: &[&str], websocket_port: Option<u16>) -> Route {
@@ -32,9 +53,9 @@ struct Rendered {
 }
 
 /// The document of these tenants, put together as the frame says.
-fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>) -> Rendered {
+fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>, certificates: &str) -> Rendered {
     let frame = frame(options);
-    let (mut routers, mut services, mut rejected) = (String::new(), frame.services[0].clone(), Vec::new());
+    let (mut routers, mut services, mut rejected) = (String::new(), String::new(), Vec::new());
     for tenant in tenants {
         let (fragment, refused) = routes.judge(tenant);
         let fragment = fragment.unwrap_or_default();
@@ -42,8 +63,9 @@ fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>) -> Re
         services += &fragment.services;
         rejected.extend(refused);
     }
-    let json =
-        [frame.head.join("0123"), frame.routers.join(&routers), services, frame.services[1].clone()].concat();
+    let list = certificates.strip_prefix(',').map_or(String::new(), |list| frame.certificates.join(list));
+    let parts = [frame.head.join("0123"), frame.routers.join(&routers), frame.services.join(&services), list];
+    let json = parts.concat() + frame.tail;
     Rendered { json, rejected }
 }
 
@@ -52,7 +74,12 @@ fn render(options: &Options, routes: &[Route]) -> Rendered {
     for route in routes {
         all.set(&route.tenant, Some(route.clone()));
     }
-    compose(options, &all, &routes.iter().map(|r| r.tenant.clone()).collect())
+    let certificates = if options.tls.as_ref().is_some_and(|tls| tls.challenges && !routes.is_empty()) {
+        certificate("CHAIN\n", "KEY\n") + &certificate("OTHER\n", "ITS KEY\n")
+    } else {
+        String::new()
+    };
+    compose(options, &all, &routes.iter().map(|r| r.tenant.clone()).collect(), &certificates)
 }
 
 fn golden(name: &str, rendered: &Rendered) {
@@ -98,6 +125,51 @@ fn tenants_with_and_without_workers_and_suspended() {
 fn https_is_told_to_odoo() {
     let options = Options { scheme: Scheme::Https, entry_points: vec!["websecure".into()], ..options() };
     golden("https", &render(&options, &[running("alfa", &["alfa.isy.one"], Some(20_001))]));
+}
+
+#[test]
+fn https_at_the_edge_has_tls_on_every_router_of_a_tenant_and_a_redirect_for_the_rest() {
+    let routes = [running("alfa", &["alfa.isy.one", "erp.alfa.example"], Some(20_001))];
+    golden("tls_coordinator", &render(&with_tls(), &routes));
+    golden("tls_empty", &render(&with_tls(), &[]));
+    let document: serde_json::Value = serde_json::from_str(&render(&with_tls(), &routes).json).unwrap();
+    for (name, router) in document["http"]["routers"].as_object().unwrap() {
+        let of_tenant = name.starts_with("odoo-");
+        assert_eq!(router.get("tls").is_some(), of_tenant, "{name}");
+        assert_eq!(router["entryPoints"][0], if of_tenant { "websecure" } else { "web" }, "{name}");
+    }
+    let mut silent = with_tls();
+    silent.tls = silent.tls.map(|tls| Tls { hsts_seconds: 0, port: Some(8443), ..tls });
+    let rendered = render(&silent, &routes).json;
+    assert!(!rendered.contains("stsSeconds") && rendered.contains(r#""port":"8443""#), "{rendered}");
+}
+
+#[test]
+fn pages_over_tls_are_believed_for_our_own_certificate_only() {
+    let identity = Identity { ca_pem: "CA\n".to_owned(), server_name: "coordinator.example".to_owned() };
+    let options = Options {
+        pages_url: "https://192.0.2.1:7445".to_owned(),
+        pages_identity: Some(identity),
+        ..with_tls()
+    };
+    golden("tls_pages", &render(&options, &[]));
+}
+
+#[test]
+fn a_resolver_is_asked_for_a_certificate_for_each_name_so_that_a_broken_one_costs_no_other() {
+    let routes = [running("alfa", &["alfa.isy.one", "erp.alfa.example", "a.b.isy.one"], None)];
+    let domains = |wildcard| {
+        let rendered = render(&with_resolver(wildcard), &routes).json;
+        let document: serde_json::Value = serde_json::from_str(&rendered).unwrap();
+        let tls = &document["http"]["routers"]["odoo-alfa"]["tls"];
+        assert_eq!(tls["certResolver"], "isyone");
+        let names = tls["domains"].as_array().unwrap().iter().map(|d| d["main"].as_str().unwrap().to_owned());
+        assert_eq!(document["http"]["routers"]["odoo-alfa_closed"]["tls"], serde_json::json!({}));
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(domains(None), ["alfa.isy.one", "erp.alfa.example", "a.b.isy.one"]);
+    assert_eq!(domains(Some("*.isy.one")), ["*.isy.one", "erp.alfa.example", "a.b.isy.one"]);
+    golden("tls_resolver", &render(&with_resolver(None), &routes));
 }
 
 #[test]
@@ -227,7 +299,7 @@ proptest! {
             for (tenant, judged) in &fragments {
                 prop_assert_eq!(judged, &fresh.judge(tenant));
             }
-            let rendered = compose(&options(), &fresh, &wanted.keys().cloned().collect());
+            let rendered = compose(&options(), &fresh, &wanted.keys().cloned().collect(), "");
             let (owners, rejected) = oracle(&wanted);
             prop_assert_eq!(led(&rendered.json), owners);
             let left_out: Vec<_> = rendered.rejected.into_iter().map(|r| (r.tenant, r.hostname)).collect();

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds what is measured, sets up what it needs, and runs `isyone-bench`.
 //!
-//! Release builds for figures; debug builds for `--small`, which shows that the harness works. Not here: what is measured (tests/bench).
+//! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches take a good half hour on
+//! two quiet cores; each result says how long it took. Not here: what is measured (tests/bench).
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,8 +16,8 @@ use crate::{images, paths, seal, setup};
 pub(crate) struct Args {
     /// apply, create, fleet, writes, publish, agent, metrics; all when none is named
     benches: Vec<String>,
-    /// Few rounds, small numbers, debug builds: shows that the harness works, its figures mean nothing
-    #[arg(long)]
+    /// Few rounds, small numbers, debug builds: shows that the harness works, its figures mean nothing and go to a folder of their own
+    #[arg(long, conflicts_with = "write")]
     small: bool,
     /// Write docs/benchmarks.md from the results (of this run, and of earlier ones for benches that are not named)
     #[arg(long)]

@@ -65,6 +65,7 @@ const ITEMS: &[Item] = &[
     Item { name: ODOO, script: "odoo/build.sh", kind: Kind::Public },
     Item { name: "traefik", script: "traefik/fetch.sh", kind: Kind::Binary },
     Item { name: "prometheus", script: "prometheus/fetch.sh", kind: Kind::Binary },
+    Item { name: "pebble", script: "pebble/fetch.sh", kind: Kind::Binary },
     Item { name: "alertmanager", script: "alertmanager/fetch.sh", kind: Kind::Binary },
     Item { name: TRAEFIK, script: "traefik/build.sh", kind: Kind::Public },
 ];

@@ -71,6 +71,8 @@ fn change(error: &ChangeError) -> Status {
         E::TooManyTokens => (Code::ResourceExhausted, "TOO_MANY_TOKENS"),
         E::OperatorNotFound(_) => (Code::NotFound, "OPERATOR_NOT_FOUND"),
         E::OperatorConflict { .. } => (Code::FailedPrecondition, "OPERATOR_CONFLICT"),
+        E::CertificateNotFound(_) => (Code::NotFound, "CERTIFICATE_NOT_FOUND"),
+        E::TooManyCertificates => (Code::ResourceExhausted, "TOO_MANY_CERTIFICATES"),
         E::NotPlacedHere { .. } => (Code::PermissionDenied, "NOT_PLACED_HERE"),
     };
     let metadata = match error {
@@ -107,6 +109,11 @@ pub fn seal(error: &SealError) -> Status {
 /// Something that is not there.
 pub fn not_found(reason: &str, message: String) -> Status {
     plain(Code::NotFound, reason, message)
+}
+
+/// Not with this configuration.
+pub fn not_configured(message: impl ToString) -> Status {
+    plain(Code::FailedPrecondition, "NOT_CONFIGURED", message)
 }
 
 /// The host's agent is needed now and is not connected, or did not answer.

@@ -141,6 +141,12 @@ impl Board {
         self.lock().edges.iter().map(seen).filter(|edge| edge.counts.tried > 0).collect()
     }
 
+    /// Whether most of an edge's connections failed lately.
+    pub fn takes_no_connections(&self, edge: SocketAddr, now: UnixMs) -> bool {
+        let inner = self.lock();
+        inner.edges.get(&edge).is_some_and(|e| e.window.counts(now, self.interval_ms).most_failed())
+    }
+
     /// Tenants' news since the last call, at most [`MAX_NEWS`].
     pub fn take_news(&self) -> Vec<TenantNews> {
         std::mem::take(&mut self.lock().news)

@@ -13,7 +13,10 @@ use isyone_proto::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::{Certificate, Host, Operation, Operator, Sealed, Tenant, Token},
+    fleet::{
+        Certificate, Host, Operation, Operator, Sealed, Tenant, Token,
+        certificates::{AcmeAccount, EdgeCertificate, Trouble},
+    },
     observed::{Hello, Report},
     placement::Decision,
 };
@@ -149,6 +152,19 @@ pub enum Command {
         /// What.
         report: Box<Report>,
     },
+    /// A certificate for tenants' host names was issued or uploaded.
+    PutCertificate(Box<EdgeCertificate>),
+    /// Forget one.
+    RemoveCertificate {
+        /// Which.
+        name: String,
+        /// For the event.
+        why: String,
+    },
+    /// None could be had; no failures: nobody wants one any more.
+    CertificateTrouble(Box<Trouble>),
+    /// An account with the certificate authority was made.
+    PutAcmeAccount(Box<AcmeAccount>),
     /// Something to remember that changes nothing: a secret was read, a shell opened.
     Audit {
         /// Dotted kind.
@@ -193,6 +209,10 @@ impl Command {
             Self::Greet { .. } => "greet",
             Self::PlanResult { .. } => "plan-result",
             Self::Report { .. } => "report",
+            Self::PutCertificate(_) => "put-certificate",
+            Self::RemoveCertificate { .. } => "remove-certificate",
+            Self::CertificateTrouble(_) => "certificate-trouble",
+            Self::PutAcmeAccount(_) => "put-acme-account",
             Self::Audit { .. } => "audit",
             Self::Note { .. } => "note",
             Self::AdoptSettings => "adopt-settings",
@@ -280,4 +300,6 @@ pub enum Outcome {
     Host(Arc<Host>),
     /// An operator.
     Operator(Arc<Operator>),
+    /// A certificate of tenants' host names.
+    Certificate(Arc<EdgeCertificate>),
 }

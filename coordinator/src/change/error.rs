@@ -10,7 +10,7 @@ use isyone_proto::{
 };
 use uuid::Uuid;
 
-use super::MAX_TOKENS;
+use super::{MAX_TOKENS, certificates::MAX_UPLOADED};
 use crate::placement::Decision;
 
 /// Why a command was refused. Nothing has changed then.
@@ -132,6 +132,12 @@ pub enum ChangeError {
         /// What stands in the way.
         problem: String,
     },
+    /// No such certificate.
+    #[error("there is no certificate `{0}`")]
+    CertificateNotFound(String),
+    /// Too many uploaded ones.
+    #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
+    TooManyCertificates,
     /// A report or renewal of a host that is not there.
     #[error("tenant `{tenant}` is not placed on host `{host}`")]
     NotPlacedHere {

@@ -4,6 +4,7 @@
 //! Every command checks everything before it changes anything; the writer also throws a half-changed state away.
 //! Not here: storing and publishing (writer), choosing a host (placement).
 
+pub mod certificates;
 mod command;
 mod error;
 mod hosts;
@@ -91,6 +92,10 @@ pub fn apply(
         Command::Greet { host, hello, accepted_generation } => edit.greet(&host, hello, accepted_generation),
         Command::PlanResult { host, generation, error } => edit.plan_result(&host, generation, error),
         Command::Report { host, report } => edit.report(&host, *report),
+        Command::PutCertificate(certificate) => edit.put_certificate(*certificate),
+        Command::RemoveCertificate { name, why } => edit.remove_certificate(&name, &why),
+        Command::CertificateTrouble(trouble) => edit.certificate_trouble(*trouble),
+        Command::PutAcmeAccount(account) => edit.put_acme_account(*account),
         Command::Audit { kind, tenant, message } => edit.audit(kind, tenant, message),
         Command::Note { kind, message } => {
             edit.event(kind, None, None, None, message);

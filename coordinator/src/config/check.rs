@@ -9,7 +9,7 @@ use isyone_proto::{ids::ShortName, spec};
 
 use super::{
     Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, Lifecycle, Listen, Liveness,
-    Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, UrlScheme,
+    Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme, tls,
 };
 use crate::{settings::Edition, shards};
 
@@ -36,6 +36,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     addresses(config)?;
     times(config)?;
     shards(&config.edge)?;
+    tls::check(config)?;
     config.probes.check(&config.edge)?;
     for (name, plan) in &config.plans {
         let key = format!("plans.{name}.memory");
@@ -99,6 +100,7 @@ fn addresses(config: &Config) -> Result<(), ConfigError> {
         ("listen.grpc", config.listen.grpc),
         ("listen.enroll", config.listen.enroll),
         ("listen.http", config.listen.http),
+        ("listen.edges", config.listen.edges.unwrap_or(config.listen.http)),
     ] {
         ensure(!(ports.first_port..=ports.last_port).contains(&address.port()), key, || {
             format!(
@@ -197,6 +199,7 @@ impl Default for Config {
             advertise: Advertise::default(),
             network: Network::default(),
             edge: Edge::default(),
+            tls: Tls::default(),
             monitoring: Monitoring::default(),
             probes: Probes::default(),
             placement: Placement::default(),
@@ -221,6 +224,7 @@ impl Default for Listen {
             grpc: ([0, 0, 0, 0], 7443).into(),
             enroll: ([0, 0, 0, 0], 7444).into(),
             http: ([127, 0, 0, 1], 7480).into(),
+            edges: None,
         }
     }
 }
@@ -381,6 +385,9 @@ mod tests {
             ("[edge]\ntraefik_dir = \"x\"", "edge.traefik_dir"),
             ("[placement]\ncpu_overcommit = 0.5", "placement.cpu_overcommit"),
             ("[log]\nfilter = \"a=b=c\"", "log.filter"),
+            ("[tls]\nmode = \"traefik\"", "url_scheme"),
+            ("[tls]\nentry_point = \"a b\"", "tls.entry_point"),
+            ("url_scheme = \"https\"\n[tls]\nmode = \"traefik\"\nentry_point = \"web\"", "edge.entry_points"),
             ("[probes]\ninterval = \"100ms\"", "probes.interval"),
             ("[probes]\ntimeout = \"2m\"", "probes.timeout"),
             ("[probes]\nconcurrency = 0", "probes.concurrency"),

@@ -33,7 +33,8 @@ base_domain = "@BASE_DOMAIN@"
 # Database, keys and certificates; without it, the directory of this file: data_dir = "/var/lib/isyone"
 
 # gRPC with client certificates (operators and agents); enrolment of agents; plain HTTP for health, metrics, Traefik
-# and Prometheus: keep that one on loopback, or on an address that only edges and Prometheus reach.
+# and Prometheus: keep that one on loopback, or on an address that only edges and Prometheus reach. Optional: edges, the same for
+# Traefiks on other machines over TLS and with the token in edge.token (docs/operations.md#https): edges = "0.0.0.0:7445"
 [listen]
 #= grpc = "0.0.0.0:7443"
 #= enroll = "0.0.0.0:7444"
@@ -64,6 +65,30 @@ hosts = [@HOSTS@]
 #= shards = []
 #= rate_average = 100
 #= rate_burst = 300
+
+# HTTPS for tenants (docs/operations.md#https). mode: "off" (plain, or TLS ends before Traefik), "traefik" (Traefik gets
+# certificates by its resolver: one edge), "coordinator" (the coordinator gets them and gives them to every edge). Both want
+# url_scheme = "https". entry_point: Traefik's with TLS; [edge] entry_points then only redirect. hsts: how long browsers
+# remember that there is only HTTPS ("0s": they are not told). wildcard: one certificate for *.<base_domain>.
+[tls]
+#= mode = "off"
+#= entry_point = "websecure"
+#= hsts = "180d"
+#= resolver = "isyone"
+#= wildcard = false
+
+# The certificate authority, in the mode "coordinator"; you accept its terms. Optional: email, eab_key_id and eab_hmac_file (external
+# account binding), ca_file (a CA to trust for the directory, PEM), dns_hook (a program, called with present|cleanup, the
+# record's name and its value: needed for a wildcard). The limits are Let's Encrypt's. enabled = false: uploaded ones only.
+[tls.acme]
+#= enabled = true
+#= directory = "https://acme-v02.api.letsencrypt.org/directory"
+#= dns_wait = "30s"
+#= orders_at_once = 4
+#= weekly_per_domain = 50
+#= weekly_same = 5
+#= retry_first = "5m"
+#= retry_most = "6h"
 
 # Prometheus. Optional: prometheus_url (for `isyctl tenant verify`), metrics_address (host:port at which Prometheus
 # reaches this machine's HTTP port), file_sd_dir (the file form of the targets), certificate_dir (there the coordinator puts

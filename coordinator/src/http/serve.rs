@@ -15,15 +15,19 @@ use std::{
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use isyone_proto::tls::CONNECT_TIMEOUT;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     task::JoinSet,
     time::Sleep,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+use crate::pki::Pki;
 
 /// Open connections; more wait to be accepted. Edges have one each, every Prometheus a few.
 const MAX_CONNECTIONS: usize = 2_048;
@@ -57,8 +61,13 @@ impl Caller {
     }
 }
 
-/// Serves until `stop`, then lets open answers end.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// Serves until `stop`, then lets open answers end. With an authority, over TLS.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Pki>>,
+    router: Router,
+    stop: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -74,7 +83,18 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         };
         match accepted {
             Ok((tcp, address, slot)) => {
-                connections.spawn(connection(tcp, address, router.clone(), stop.clone(), slot));
+                let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+                connections.spawn(async move {
+                    let _ = tcp.set_nodelay(true);
+                    match tls {
+                        None => connection(tcp, address, router, stop).await,
+                        Some(pki) => match handshake(&pki, tcp).await {
+                            Ok(io) => connection(io, address, router, stop).await,
+                            Err(error) => tracing::info!(%address, %error, "connection refused"),
+                        },
+                    }
+                    drop(slot);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed: is LimitNOFILE high enough?");
@@ -85,14 +105,19 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     while connections.join_next().await.is_some() {}
 }
 
+async fn handshake(pki: &Pki, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let shake = TlsAcceptor::from(pki.edges()).accept(tcp);
+    tokio::time::timeout(CONNECT_TIMEOUT, shake)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
 async fn connection(
-    tcp: TcpStream,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     address: SocketAddr,
     router: Router,
     stop: CancellationToken,
-    _slot: Option<OwnedSemaphorePermit>,
 ) {
-    let _ = tcp.set_nodelay(true);
     let caller = Arc::new(Caller { address, given: Mutex::default() });
     let answer = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
@@ -100,7 +125,7 @@ async fn connection(
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
-    let served = http.serve_connection(TokioIo::new(Patient::new(tcp)), answer);
+    let served = http.serve_connection(TokioIo::new(Patient::new(io)), answer);
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = &mut served => ended,
@@ -115,15 +140,15 @@ async fn connection(
 }
 
 /// A stream on which no write waits longer than [`WRITE_TIMEOUT`].
-struct Patient {
-    tcp: TcpStream,
+struct Patient<S> {
+    io: S,
     /// While a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    fn new(tcp: TcpStream) -> Self {
-        Self { tcp, deadline: None }
+impl<S> Patient<S> {
+    fn new(io: S) -> Self {
+        Self { io, deadline: None }
     }
 
     fn bound<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -136,37 +161,37 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+        Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(cx, data);
+        let written = Pin::new(&mut self.io).poll_write(cx, data);
         self.bound(cx, written)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, data);
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, data);
         self.bound(cx, written)
     }
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.io.is_write_vectored()
     }
 }
 
@@ -180,7 +205,7 @@ mod tests {
     async fn start(router: Router) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let task = tokio::spawn(serve(listener, router, stop.clone()));
+        let task = tokio::spawn(serve(listener, None, router, stop.clone()));
         (address, stop, task)
     }
 

@@ -1,4 +1,4 @@
-//! The two listening ports' TLS configurations.
+//! The listening ports' TLS configurations.
 
 use std::sync::Arc;
 
@@ -47,6 +47,18 @@ pub(super) fn enroll(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     Ok(finished(config))
+}
+
+pub(super) fn edges(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 fn finished(mut config: ServerConfig) -> Arc<ServerConfig> {

@@ -7,18 +7,21 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     net::IpAddr,
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use imbl::{OrdMap, ordmap::DiffItem};
 use isyone_monitoring as monitoring;
 use isyone_proto::ids::{HostName, TenantName};
 use isyone_traefik as traefik;
+use zeroize::Zeroizing;
 
 use super::{
     inputs::Inputs,
     pages::{Edits, Pages, Parts},
 };
-use crate::{settings::Settings, shards::Shards, state::State, views};
+use crate::{fleet::certificates::EdgeCertificate, settings::Settings, shards::Shards, state::State, views};
 
 /// Kinds of fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,10 @@ pub(super) struct Content {
     agent_port: u16,
     shards: Shards,
     shares: Vec<Share>,
+    /// Those of platform names by shard, then all others: which shard a customer's domain belongs to may change, and with one for all
+    /// it need not be known.
+    certificates: Vec<Pages>,
+    known_certificates: OrdMap<String, Arc<EdgeCertificate>>,
 }
 
 /// What a state changed.
@@ -88,6 +95,8 @@ impl Content {
             rejected: BTreeMap::new(),
             agent_port,
             shares: vec![Share::default(); shards.names().len().max(1)],
+            certificates: vec![Pages::default(); shards.names().len().max(1) + 1],
+            known_certificates: OrdMap::new(),
             shards,
         }
     }
@@ -105,6 +114,53 @@ impl Content {
             Some(place) => self.shares.get(place..=place).unwrap_or_default(),
         };
         shares.iter().map(|share| share[kind as usize].clone()).collect()
+    }
+
+    /// The certificates of a scope.
+    pub(super) fn certificates(&self, scope: usize) -> Vec<Pages> {
+        let own = match scope.checked_sub(1) {
+            None => self.certificates.as_slice(),
+            Some(place) => self.certificates.get(place..=place).unwrap_or_default(),
+        };
+        let common = self.certificates.last().filter(|_| scope > 0);
+        own.iter().chain(common).cloned().collect()
+    }
+
+    /// Takes in a state's certificates; whether some differ. `key` opens a private key: one that does not open costs its
+    /// certificate its place, and nothing else.
+    pub(super) fn update_certificates(
+        &mut self,
+        state: &State,
+        settings: &Settings,
+        key: impl Fn(&EdgeCertificate) -> Option<Zeroizing<String>>,
+    ) -> bool {
+        let mut batch = vec![Edits::new(); self.certificates.len()];
+        for item in self.known_certificates.diff(&state.fleet.certificates) {
+            let (name, certificate) = match item {
+                DiffItem::Add(name, certificate) | DiffItem::Update { new: (name, certificate), .. } => {
+                    (name, Some(certificate))
+                }
+                DiffItem::Remove(name, _) => (name, None),
+            };
+            let fragment = certificate.and_then(|certificate| {
+                let text = traefik::certificate(&certificate.chain_pem, &key(certificate)?);
+                Some(single(text).map(Bytes::from))
+            });
+            batch[self.certificate_share(name, settings)].insert(name.clone(), fragment);
+        }
+        self.known_certificates = state.fleet.certificates.clone();
+        let mut changed = false;
+        for (pages, edits) in self.certificates.iter_mut().zip(batch) {
+            changed |= pages.apply(edits);
+        }
+        changed
+    }
+
+    /// By its name alone, so that it is found again when it goes.
+    fn certificate_share(&self, name: &str, settings: &Settings) -> usize {
+        let label = name.strip_suffix(&settings.base_domain).and_then(|label| label.strip_suffix('.'));
+        let platform = label.and_then(|label| label.parse::<TenantName>().ok());
+        platform.map_or(self.certificates.len() - 1, |tenant| self.share_of(tenant.as_str()))
     }
 
     /// How much was left out.

@@ -18,6 +18,8 @@ struct Section {
     after: Bytes,
     /// Nothing is before the first fragment: its comma goes.
     first: bool,
+    /// Left out as a whole when there is no fragment.
+    optional: bool,
 }
 
 /// What stands in a section.
@@ -25,8 +27,12 @@ struct Section {
 enum Content {
     /// This part of each fragment.
     Part(usize),
+    /// The certificates.
+    Certificates,
     /// The entity tag, without its quotes.
     Version,
+    /// Nothing: a section of the frame alone.
+    Nothing,
 }
 
 /// What is around fragments: the same for all documents of a kind.
@@ -53,17 +59,22 @@ impl Frame {
             content,
             after: after.into(),
             first: false,
+            optional: false,
         };
+        let certificates = section(frame.certificates, Content::Certificates);
         Self::new(vec![
             section(frame.head, Content::Version),
             section(frame.routers, Content::Part(0)),
             section(frame.services, Content::Part(1)),
+            Section { first: true, optional: true, ..certificates },
+            section([frame.tail.to_owned(), String::new()], Content::Nothing),
         ])
     }
 
     /// A list or a map of the fragments' first parts.
     pub(crate) fn list([before, after]: [Bytes; 2]) -> Self {
-        Self::new(vec![Section { before, content: Content::Part(0), after, first: true }])
+        let content = Content::Part(0);
+        Self::new(vec![Section { before, content, after, first: true, optional: false }])
     }
 }
 
@@ -72,6 +83,7 @@ impl Frame {
 pub struct Document {
     frame: Arc<Frame>,
     shares: Vec<Pages>,
+    certificates: Vec<Pages>,
     etag: String,
     pieces: OnceLock<Vec<Bytes>>,
 }
@@ -79,10 +91,15 @@ pub struct Document {
 impl Document {
     /// The shares' fragments, share after share.
     pub(crate) fn new(frame: Arc<Frame>, shares: Vec<Pages>) -> Self {
+        Self::with_certificates(frame, shares, Vec::new())
+    }
+
+    /// And certificates, likewise.
+    pub(crate) fn with_certificates(frame: Arc<Frame>, shares: Vec<Pages>, certificates: Vec<Pages>) -> Self {
         let mut hasher = Sha256::new_with_prefix(frame.digest);
-        shares.iter().for_each(|share| hasher.update(share.digest().bytes()));
+        shares.iter().chain(&certificates).for_each(|share| hasher.update(share.digest().bytes()));
         let etag = format!("\"{}\"", hex::encode(&hasher.finalize()[..16]));
-        Self { frame, shares, etag, pieces: OnceLock::new() }
+        Self { frame, shares, certificates, etag, pieces: OnceLock::new() }
     }
 
     /// Strong entity tag, quoted: the same content has the same one, also after a restart.
@@ -90,7 +107,7 @@ impl Document {
         &self.etag
     }
 
-    /// Number of fragments.
+    /// Number of fragments: tenants, where it is about them.
     pub fn fragments(&self) -> u64 {
         self.shares.iter().map(Pages::len).sum()
     }
@@ -103,12 +120,13 @@ impl Document {
     /// Bytes altogether.
     pub fn length(&self) -> u64 {
         let section = |section: &Section| {
-            let content = match section.content {
-                Content::Version => self.version().len(),
-                Content::Part(part) => self.shares.iter().map(|share| share.length(part)).sum(),
-            };
-            // Without the first comma.
-            section.before.len() + content + section.after.len() - usize::from(section.first && content > 0)
+            let frame = section.before.len() + section.after.len();
+            match self.content_length(section.content) {
+                0 if section.optional => 0,
+                0 => frame,
+                // Without the first comma.
+                content => frame + content - usize::from(section.first),
+            }
         };
         self.frame.sections.iter().map(section).sum::<usize>() as u64
     }
@@ -123,11 +141,27 @@ impl Document {
         self.pieces().iter().map(|piece| String::from_utf8_lossy(piece)).collect()
     }
 
+    fn content_length(&self, content: Content) -> usize {
+        match content {
+            Content::Version => self.version().len(),
+            Content::Part(part) => self.shares.iter().map(|share| share.length(part)).sum(),
+            Content::Certificates => self.certificates.iter().map(|share| share.length(0)).sum(),
+            Content::Nothing => 0,
+        }
+    }
+
     fn section(&self, section: &Section) -> Vec<Bytes> {
         let mut pieces: Vec<Bytes> = match section.content {
             Content::Version => vec![Bytes::copy_from_slice(self.version().as_bytes())],
             Content::Part(part) => self.shares.iter().flat_map(|share| share.part(part)).cloned().collect(),
+            Content::Certificates => {
+                self.certificates.iter().flat_map(|share| share.part(0)).cloned().collect()
+            }
+            Content::Nothing => Vec::new(),
         };
+        if pieces.is_empty() && section.optional {
+            return pieces;
+        }
         if section.first
             && let Some(piece) = pieces.first_mut()
         {

@@ -27,17 +27,23 @@ struct Destination {
     /// Where the unfinished file lies: outside a watched directory, whose watcher would otherwise wake twice.
     scratch: PathBuf,
     written: Option<String>,
+    mode: u32,
 }
 
+/// For everybody on the machine: Traefik and Prometheus run as users of their own.
+const OPEN: u32 = 0o644;
+/// With private keys: whoever reads it needs the coordinator's own user.
+const PRIVATE: u32 = 0o600;
+
 impl Destination {
-    fn new(path: PathBuf, data_dir: &Path) -> Self {
+    fn new(path: PathBuf, data_dir: &Path, mode: u32) -> Self {
         if let Some(dir) = path.parent() {
             // If it cannot be made, writing says so, again and again.
             let _ = std::fs::create_dir_all(dir);
         }
         let above = path.parent().and_then(Path::parent).unwrap_or(data_dir);
         let scratch = files::scratch_for(&path, &[data_dir, above]).to_owned();
-        Self { path, scratch, written: None }
+        Self { path, scratch, written: None, mode }
     }
 
     fn write(&mut self, document: &Document) {
@@ -45,8 +51,9 @@ impl Destination {
             return;
         }
         // After a restart: the same content is no change.
-        let same = std::fs::read(&self.path).is_ok_and(|old| is(&old, document));
-        let write = || files::replace_from(&self.scratch, &self.path, document.pieces(), 0o644);
+        let same = (self.mode != PRIVATE || files::is_private(&self.path))
+            && std::fs::read(&self.path).is_ok_and(|old| is(&old, document));
+        let write = || files::replace_from(&self.scratch, &self.path, document.pieces(), self.mode);
         match if same { Ok(()) } else { write() } {
             Ok(()) => self.written = Some(document.etag().to_owned()),
             Err(error) => {
@@ -70,7 +77,11 @@ impl Files {
     pub(super) fn new(config: &Config, shards: &Shards) -> Self {
         let mut files = Vec::new();
         let mut add = |which, path: PathBuf| {
-            files.push((which, Destination::new(config.data_dir.join(path), &config.data_dir)));
+            let mode = match which {
+                Which::Traefik(_) if config.publishes_keys() => PRIVATE,
+                Which::Traefik(_) | Which::Targets(..) => OPEN,
+            };
+            files.push((which, Destination::new(config.data_dir.join(path), &config.data_dir, mode)));
         };
         if let Some(path) = &config.edge.traefik_file {
             add(Which::Traefik(0), path.clone());

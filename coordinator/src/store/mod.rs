@@ -1,7 +1,7 @@
 //! Where the Fleet is kept: a small trait, SQLite behind it, and memory for tests.
 //!
 //! Stored, each as one JSON record: tenants (with placement, ports, sealed secrets, activation), hosts (with plan generation and
-//! certificates), operations (their existence; their steps once ended), join tokens, operators, the digest of the configuration that
+//! certificates), certificates of host names (keys sealed; why one could not be had; the account with their authority), operations (their existence; their steps once ended), join tokens, operators, the digest of the configuration that
 //! plans were made of; and events. Not stored: anything a host reports, anything computable (indexes, loads, routes, targets).
 //! SQL stays inside this folder.
 
@@ -14,7 +14,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     change::MAX_EVENTS,
-    fleet::{Event, Fleet, Host, Operation, Operator, Tenant, Token},
+    fleet::{
+        Event, Fleet, Host, Operation, Operator, Tenant, Token,
+        certificates::{AcmeAccount, EdgeCertificate, Trouble},
+    },
 };
 
 /// Kinds of records.
@@ -30,6 +33,10 @@ pub enum Kind {
     Token,
     /// By name.
     Operator,
+    /// Of tenants' host names, by name.
+    Certificate,
+    /// A host name without one, by name.
+    Trouble,
     /// Single values.
     Meta,
 }
@@ -43,14 +50,16 @@ impl Kind {
             Self::Operation => "operation",
             Self::Token => "token",
             Self::Operator => "operator",
+            Self::Certificate => "certificate",
+            Self::Trouble => "certificate_trouble",
             Self::Meta => "meta",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Tenant, Self::Host, Self::Operation, Self::Token, Self::Operator, Self::Meta]
-            .into_iter()
-            .find(|k| k.as_str() == text)
+        let plain = [Self::Tenant, Self::Host, Self::Operation, Self::Token, Self::Operator];
+        let rest = [Self::Certificate, Self::Trouble, Self::Meta];
+        plain.into_iter().chain(rest).find(|k| k.as_str() == text)
     }
 }
 
@@ -79,6 +88,12 @@ pub enum Value {
     Token(Arc<Token>),
     /// An operator.
     Operator(Arc<Operator>),
+    /// A certificate.
+    Certificate(Arc<EdgeCertificate>),
+    /// Why there is none.
+    Trouble(Arc<Trouble>),
+    /// At the certificate authority.
+    AcmeAccount(Arc<AcmeAccount>),
     /// [`Fleet::plan_digest`].
     PlanDigest(String),
     /// Out of another store, as it was.
@@ -87,6 +102,8 @@ pub enum Value {
 
 /// Where [`Value::PlanDigest`] lies.
 const PLAN_DIGEST: &str = "plan_digest";
+/// Where [`Value::AcmeAccount`] lies.
+const ACME_ACCOUNT: &str = "acme_account";
 
 impl Value {
     /// Its place: of what, and which.
@@ -97,6 +114,9 @@ impl Value {
             Self::Operation(operation) => (Kind::Operation, operation.id.to_string().into()),
             Self::Token(token) => (Kind::Token, token.id.as_str().into()),
             Self::Operator(operator) => (Kind::Operator, operator.name.as_str().into()),
+            Self::Certificate(certificate) => (Kind::Certificate, certificate.name.as_str().into()),
+            Self::Trouble(trouble) => (Kind::Trouble, trouble.name.as_str().into()),
+            Self::AcmeAccount(_) => (Kind::Meta, ACME_ACCOUNT.into()),
             Self::PlanDigest(_) => (Kind::Meta, PLAN_DIGEST.into()),
             Self::Copy(record) => (record.kind, record.id.as_str().into()),
         }
@@ -113,6 +133,9 @@ impl Value {
             Self::Operation(operation) => json(&**operation),
             Self::Token(token) => json(&**token),
             Self::Operator(operator) => json(&**operator),
+            Self::Certificate(certificate) => json(&**certificate),
+            Self::Trouble(trouble) => json(&**trouble),
+            Self::AcmeAccount(account) => json(&**account),
             Self::PlanDigest(digest) => json(digest),
             Self::Copy(record) => record.body.clone(),
         }
@@ -217,11 +240,19 @@ pub fn fleet(contents: Contents) -> Result<Fleet, StoreError> {
                 let operator = read::<Operator>(record)?;
                 fleet.operators.insert(operator.name.clone(), operator);
             }
-            Kind::Meta => {
-                if record.id == PLAN_DIGEST {
-                    fleet.plan_digest = (*read::<String>(record)?).clone();
-                }
+            Kind::Certificate => {
+                let certificate = read::<EdgeCertificate>(record)?;
+                fleet.certificates.insert(certificate.name.clone(), certificate);
             }
+            Kind::Trouble => {
+                let trouble = read::<Trouble>(record)?;
+                fleet.certificate_troubles.insert(trouble.name.clone(), trouble);
+            }
+            Kind::Meta => match record.id.as_str() {
+                PLAN_DIGEST => fleet.plan_digest = (*read::<String>(record)?).clone(),
+                ACME_ACCOUNT => fleet.acme_account = Some(read::<AcmeAccount>(record)?),
+                _ => {}
+            },
         }
     }
     let skip = contents.events.len().saturating_sub(MAX_EVENTS);

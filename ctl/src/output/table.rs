@@ -109,13 +109,17 @@ pub fn pieces(line: &str) -> Vec<(String, Option<Paint>)> {
     pieces
 }
 
-/// Text from elsewhere, harmless on a terminal: control characters are escaped, our marks removed, lines joined.
+/// Text from elsewhere, harmless on a terminal: control characters are escaped, those of the writing's direction too because they
+/// show a line in another order than it has, our marks removed, lines joined.
 pub fn clean(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.trim_end().chars() {
         match c {
             '\u{2060}'..='\u{2064}' => {}
             '\n' => safe.push(' '),
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                safe.extend(c.escape_unicode());
+            }
             c if c.is_control() => safe.extend(c.escape_default()),
             c => safe.push(c),
         }
@@ -175,6 +179,17 @@ fn render(mut grid: Grid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_cannot_turn_a_line_round() {
+        let all =
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        for turn in all.chars() {
+            assert_eq!(clean(&format!("a{turn}b")), format!("a{}b", turn.escape_unicode()));
+        }
+        // Words that are written from right to left by themselves are words.
+        assert_eq!(clean("a \u{5d0}\u{5d1} b"), "a \u{5d0}\u{5d1} b");
+    }
 
     #[test]
     fn colours_do_not_move_columns_and_strange_text_stays_harmless() {

@@ -36,6 +36,7 @@ named!(
     Event,
     Operator,
     Info,
+    Certificate,
     EdgeHealth
 );
 

@@ -104,6 +104,8 @@ impl Loop<'_> {
         match answer {
             Ok(Ok(answer)) => Event::Answer(Box::new(answer)),
             Ok(Err(failure)) => Event::Failed(clean(&failure.message)),
+            // The panic has given the terminal back already.
+            Err(broken) if broken.is_panic() => Event::Hangup,
             Err(broken) => Event::Failed(broken.to_string()),
         }
     }

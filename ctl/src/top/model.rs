@@ -17,7 +17,8 @@ use super::{
 
 /// Log lines that are kept: some screens back.
 const MAX_LOG_LINES: usize = 2_000;
-/// Rows that are asked for of a list that is not seen, where only their number matters; of one that is seen there are more.
+/// Rows that are asked for of a list that is not seen, where only their number matters; of one that is seen there are more. They
+/// are asked for by name: the coordinator keeps that order, and makes any other from all rows.
 const COUNT: u32 = 1;
 /// Lines of the screen that are no rows: summary, tabs, column names, keys.
 pub const FRAME_LINES: usize = 4;
@@ -207,41 +208,55 @@ impl Model {
 
     /// What to ask for: the rows on the screen, and of the other list only how many there are.
     pub fn query(&self) -> Query {
-        let height = self.height();
-        let of = |list: &List<TenantOrder, Tenant>, host: &str, seen: bool| {
-            let (offset, limit) = if seen { list.window(height) } else { (0, COUNT as usize) };
-            TopTenantsRequest {
-                order: list.order.into(),
-                reverse: list.reverse,
-                filter: list.filter.clone(),
-                host: host.to_owned(),
-                offset: wire(offset),
-                limit: wire(limit),
-            }
-        };
-        let seen = self.tab == Tab::Hosts && self.layers.is_empty();
-        let (offset, limit) = if seen { self.hosts.window(height) } else { (0, COUNT as usize) };
+        let listed = |tab| self.tab == tab && self.layers.is_empty();
         let mut query = Query {
-            tenants: of(&self.tenants, "", self.tab == Tab::Tenants && self.layers.is_empty()),
-            hosts: TopHostsRequest {
-                order: self.hosts.order.into(),
-                reverse: self.hosts.reverse,
-                filter: self.hosts.filter.clone(),
-                offset: wire(offset),
-                limit: wire(limit),
-            },
+            tenants: self.ask_tenants(&self.tenants, "", listed(Tab::Tenants)),
+            hosts: self.ask_hosts(listed(Tab::Hosts)),
             tenant: None,
             host: None,
         };
         match self.layers.last() {
             Some(Layer::Tenant(name, _)) => query.tenant = Some(name.clone()),
             Some(Layer::Host(name)) => {
-                query.tenants = of(&self.inside, name, true);
+                query.tenants = self.ask_tenants(&self.inside, name, true);
                 query.host = Some(name.clone());
             }
             Some(Layer::Logs(..)) | None => {}
         }
         query
+    }
+
+    fn ask_tenants(&self, list: &List<TenantOrder, Tenant>, host: &str, seen: bool) -> TopTenantsRequest {
+        let filter = list.filter.clone();
+        if !seen {
+            let order = TenantOrder::Name.into();
+            return TopTenantsRequest { order, filter, limit: COUNT, ..TopTenantsRequest::default() };
+        }
+        let (offset, limit) = list.window(self.height());
+        TopTenantsRequest {
+            order: list.order.into(),
+            reverse: list.reverse,
+            filter,
+            host: host.to_owned(),
+            offset: wire(offset),
+            limit: wire(limit),
+        }
+    }
+
+    fn ask_hosts(&self, seen: bool) -> TopHostsRequest {
+        let (list, filter) = (&self.hosts, self.hosts.filter.clone());
+        if !seen {
+            let order = HostOrder::Name.into();
+            return TopHostsRequest { order, filter, limit: COUNT, ..TopHostsRequest::default() };
+        }
+        let (offset, limit) = list.window(self.height());
+        TopHostsRequest {
+            order: list.order.into(),
+            reverse: list.reverse,
+            filter,
+            offset: wire(offset),
+            limit: wire(limit),
+        }
     }
 
     /// Takes an event in, and says what follows.

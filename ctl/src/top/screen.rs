@@ -2,7 +2,8 @@
 //!
 //! Keys are read and pictures are drawn by a thread each, because a terminal may be slow (a stalled connection): the loop, which
 //! also hears signals, never waits for it. Of several pictures the newest is drawn. The terminal is given back on every way out:
-//! on drop, which a return, an error and a signal end in, and on a panic before it is printed.
+//! on drop, which a return, an error and a signal end in, and on a panic before it is printed. A third thread waits for the
+//! terminal to go away, which no signal tells of when it is not ours alone; reading keys would then never end by itself.
 
 use std::{
     io::{self, BufWriter, Stdout, Write as _},
@@ -20,6 +21,10 @@ use ratatui::{
         terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen},
     },
     layout::Rect,
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
 };
 use tokio::sync::mpsc;
 
@@ -85,20 +90,18 @@ impl Screen {
         give_back_on_panic(raw.restorer());
         let (slot, (finished, drawn)) = (Arc::new(Slot::default()), threads::channel());
         let (to, keys) = mpsc::channel(KEYS);
+        // The others hold it weakly: when the reader of keys ends, the channel closes, and then the terminal is gone.
+        let (ending, watching) = (Ending { finished, to: to.downgrade() }, to.downgrade());
         let pictures = slot.clone();
-        // Whichever ends first closes the channel of keys: then the terminal is gone.
-        let alive = to.downgrade();
         let drawing = move || {
-            if paint(&pictures, colour).is_err()
-                && let Some(to) = alive.upgrade()
-            {
-                let _ = to.blocking_send(Event::Hangup);
-            }
-            // The loop may have given up waiting.
-            let _ = finished.send(());
+            let _ending = ending;
+            // An error ends drawing, and `Ending` tells of it.
+            let _ = paint(&pictures, colour);
         };
-        std::thread::Builder::new().name("draw".to_owned()).spawn(drawing).map_err(failed)?;
-        std::thread::Builder::new().name("keys".to_owned()).spawn(move || read(&to)).map_err(failed)?;
+        let start = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        start("draw").spawn(drawing).map_err(failed)?;
+        start("hangup").spawn(move || watch(&watching)).map_err(failed)?;
+        start("keys").spawn(move || read(&to)).map_err(failed)?;
         Ok(Self { slot, keys, drawn, _raw: raw })
     }
 
@@ -118,6 +121,38 @@ impl Drop for Screen {
         self.slot.set(|pending| pending.stop = true);
         // A terminal that takes nothing any more cannot be left well either.
         let _ = self.drawn.recv_timeout(PATIENCE);
+    }
+}
+
+/// Says that nothing is drawn any more, however that came about: without pictures the program has nothing left to do.
+struct Ending {
+    finished: threads::Sender<()>,
+    to: mpsc::WeakSender<Event>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // The loop may have given up waiting, or have ended. First, because there may be no room for the other.
+        let _ = self.finished.send(());
+        hang_up(&self.to);
+    }
+}
+
+fn hang_up(to: &mpsc::WeakSender<Event>) {
+    if let Some(to) = to.upgrade() {
+        let _ = to.blocking_send(Event::Hangup);
+    }
+}
+
+/// Waits for nothing but the end: a hangup is told without being asked for.
+fn watch(to: &mpsc::WeakSender<Event>) {
+    let input = io::stdin();
+    loop {
+        let mut end = [PollFd::new(&input, PollFlags::empty())];
+        match poll(&mut end, None) {
+            Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => return hang_up(to),
+        }
     }
 }
 
@@ -146,7 +181,11 @@ fn pictures(slot: &Slot, colour: bool) -> io::Result<()> {
             Some(painter) => painter,
             None => Painter::new(area)?,
         };
-        fitting.terminal.draw(|frame| draw::draw(frame, &view, colour))?;
+        if let Err(error) = fitting.terminal.draw(|frame| draw::draw(frame, &view, colour)) {
+            // Its drop would show the cursor, fail, and panic because it cannot say so on the same terminal.
+            std::mem::forget(fitting);
+            return Err(error);
+        }
         painter = Some(fitting);
     }
     Ok(())
@@ -180,5 +219,23 @@ fn read(to: &mpsc::Sender<Event>) {
         if to.blocking_send(event).is_err() || last {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_drawing_ends_the_program() {
+        let ((finished, drawn), (to, mut events)) = (threads::channel(), mpsc::channel(1));
+        let ending = Ending { finished, to: to.downgrade() };
+        let drawing = std::thread::spawn(move || {
+            let _ending = ending;
+            panic!("on purpose");
+        });
+        assert!(drawing.join().is_err());
+        assert!(matches!(events.try_recv(), Ok(Event::Hangup)));
+        assert_eq!(drawn.try_recv(), Ok(()));
     }
 }

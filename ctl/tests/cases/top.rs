@@ -208,6 +208,26 @@ fn only_what_fits_on_the_screen_is_asked_for() {
 }
 
 #[test]
+fn what_is_only_counted_costs_the_coordinator_no_order() {
+    let cheap = |watcher: &Watcher| {
+        let asked = watcher.model.query();
+        let orders = (asked.tenants.order(), asked.hosts.order());
+        assert_eq!(orders, (TenantOrder::Name, HostOrder::Name));
+        assert_eq!((asked.tenants.limit, asked.hosts.limit), (1, 1));
+    };
+    let mut watcher = Watcher::new(80, 24);
+    assert_eq!(watcher.model.query().tenants.order(), TenantOrder::State);
+    watcher.happens(key(KeyCode::Enter));
+    cheap(&watcher);
+    watcher.types("l");
+    cheap(&watcher);
+    // The order that was chosen is back with its list.
+    watcher.happens(key(KeyCode::Esc));
+    watcher.happens(key(KeyCode::Esc));
+    assert_eq!(watcher.model.query().tenants.order(), TenantOrder::State);
+}
+
+#[test]
 fn one_look() {
     golden(
         "top",
@@ -277,6 +297,18 @@ fn ctrl_c_and_signals_give_the_terminal_back() {
         pty::signal(&terminal.child, kind);
         given_back(terminal, 130);
     }
+}
+
+#[test]
+fn a_terminal_that_goes_away_without_a_signal_ends_it() {
+    let mut terminal = at_work();
+    terminal.go_away();
+    assert_eq!(terminal.wait(), 130);
+    // In the middle of a key the reader of keys waits for its rest, and hears of nothing.
+    let mut terminal = at_work();
+    terminal.send("\x1b[");
+    terminal.go_away();
+    assert_eq!(terminal.wait(), 130);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::{
 use isyone_proto::{
     error::status,
     pb::v1::{
+        certificate_service_server::{CertificateService, CertificateServiceServer},
         event_service_server::{EventService, EventServiceServer},
         host_service_server::{HostService, HostServiceServer},
         operation_service_server::{OperationService, OperationServiceServer},
@@ -85,6 +86,7 @@ async fn serve(listener: TcpListener, fake: Fake) {
         .add_service(OperationServiceServer::new(fake.clone()))
         .add_service(EventServiceServer::new(fake.clone()))
         .add_service(OperatorServiceServer::new(fake.clone()))
+        .add_service(CertificateServiceServer::new(fake.clone()))
         .add_service(SystemServiceServer::new(fake.clone()))
         .add_service(TopServiceServer::new(fake.clone()))
         .serve_with_incoming(connections(listener, server_config(&fake.ca)))
@@ -345,6 +347,37 @@ impl OperatorService for Fake {
             "ana" => Err(Status::failed_precondition("the last admin cannot be revoked")),
             _ => Ok(Response::new(RevokeOperatorResponse {})),
         }
+    }
+}
+
+#[tonic::async_trait]
+impl CertificateService for Fake {
+    async fn list_certificates(
+        &self,
+        request: Request<ListCertificatesRequest>,
+    ) -> Result<Response<ListCertificatesResponse>, Status> {
+        let (certificates, next_page_token) = page(&data::certificates(), &request.into_inner().page_token);
+        Ok(Response::new(ListCertificatesResponse { certificates, next_page_token }))
+    }
+    async fn get_certificate(
+        &self,
+        request: Request<GetCertificateRequest>,
+    ) -> Result<Response<Certificate>, Status> {
+        let name = request.into_inner().name;
+        let found = data::certificates().into_iter().find(|certificate| certificate.name == name);
+        found.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no certificate `{name}`")))
+    }
+    async fn add_certificate(
+        &self,
+        _: Request<AddCertificateRequest>,
+    ) -> Result<Response<Certificate>, Status> {
+        Err(isyone_proto::error::FieldError::new("key_pem", "is not the key of the first certificate").into())
+    }
+    async fn remove_certificate(
+        &self,
+        _: Request<RemoveCertificateRequest>,
+    ) -> Result<Response<RemoveCertificateResponse>, Status> {
+        Ok(Response::new(RemoveCertificateResponse {}))
     }
 }
 

@@ -324,3 +324,33 @@ pub(crate) fn credentials(name: &str) -> Credentials {
         database_password: "database-secret".into(),
     }
 }
+
+/// An uploaded one, an ordered one, and a name without.
+pub(crate) fn certificates() -> Vec<Certificate> {
+    let day = 86_400;
+    let certificate = |name: &str, origin: CertificateOrigin, state: CertificateState| Certificate {
+        name: name.into(),
+        origin: origin.into(),
+        state: state.into(),
+        hostnames: vec![name.into()],
+        not_before: ago(30 * day),
+        not_after: ago(-60 * day),
+        issuer: "CN=R11, O=Let's Encrypt, C=US".into(),
+        serial: "0345".into(),
+        ..Certificate::default()
+    };
+    let own = certificate("own", CertificateOrigin::Uploaded, CertificateState::Valid);
+    vec![
+        certificate("alfa.isy.one", CertificateOrigin::Acme, CertificateState::Valid),
+        Certificate {
+            name: "erp.alfa.example".into(),
+            origin: CertificateOrigin::Acme.into(),
+            state: CertificateState::Failing.into(),
+            failures: 3,
+            error: "no valid A records found for erp.alfa.example".into(),
+            retry_time: ago(-1200),
+            ..Certificate::default()
+        },
+        Certificate { hostnames: vec!["*.own.example".into(), "own.example".into()], ..own },
+    ]
+}

@@ -5,11 +5,17 @@ use std::{
     io::{Read as _, Write as _},
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags, open},
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
@@ -19,8 +25,14 @@ use rustix::{
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between looks whether the terminal shall go away.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
 pub(crate) struct Terminal {
-    ours: File,
+    /// Until it goes away.
+    ours: Option<File>,
+    gone: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
     output: Receiver<Vec<u8>>,
     seen: String,
     pub(crate) child: Child,
@@ -39,23 +51,41 @@ impl Terminal {
         let child =
             command.stdin(stdio(&theirs)).stdout(stdio(&theirs)).stderr(stdio(&theirs)).spawn().unwrap();
         let ours = File::from(ours);
-        let mut reader = ours.try_clone().unwrap();
-        let (to, output) = channel();
-        std::thread::spawn(move || {
+        let mut from = ours.try_clone().unwrap();
+        let ((to, output), gone) = (channel(), Arc::new(AtomicBool::new(false)));
+        let stop = gone.clone();
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+            while !stop.load(Ordering::Relaxed) {
+                let mut more = [PollFd::new(&from, PollFlags::IN)];
+                if !matches!(poll(&mut more, Some(&LOOK)), Ok(1..)) {
+                    continue;
+                }
+                let Ok(count @ 1..) = from.read(&mut buffer) else { return };
                 if to.send(buffer[..count].to_vec()).is_err() {
                     return;
                 }
             }
         });
         // `theirs` stays open in `command`, so that reading does not end before we look.
-        Self { ours, output, seen: String::new(), child }
+        Self { ours: Some(ours), gone, reader: Some(reader), output, seen: String::new(), child }
+    }
+
+    fn ours(&self) -> &File {
+        self.ours.as_ref().unwrap()
+    }
+
+    /// Goes away, as when a connection breaks. The child hears no signal: this was not its controlling terminal.
+    pub(crate) fn go_away(&mut self) {
+        // The reader's handle keeps the terminal as well as ours does.
+        self.gone.store(true, Ordering::Relaxed);
+        self.reader.take().unwrap().join().unwrap();
+        self.ours = None;
     }
 
     /// Types.
     pub(crate) fn send(&mut self, text: &str) {
-        self.ours.write_all(text.as_bytes()).unwrap();
+        self.ours().write_all(text.as_bytes()).unwrap();
     }
 
     /// Waits until `text` was printed.
@@ -101,12 +131,12 @@ impl Terminal {
 
     /// Whether lines are edited and echoed, as a shell wants its terminal back.
     pub(crate) fn is_cooked(&self) -> bool {
-        let modes = tcgetattr(&self.ours).unwrap().local_modes;
+        let modes = tcgetattr(self.ours()).unwrap().local_modes;
         modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
     }
 
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
-        tcsetwinsize(&self.ours, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+        tcsetwinsize(self.ours(), Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
             .unwrap();
         // Without a controlling terminal the kernel tells nobody.
         signal(&self.child, Signal::WINCH);
@@ -115,6 +145,15 @@ impl Terminal {
     /// The exit code.
     pub(crate) fn wait(&mut self) -> i32 {
         wait(&mut self.child)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A test that failed leaves nobody behind. One that was waited for is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.gone.store(true, Ordering::Relaxed);
     }
 }
 

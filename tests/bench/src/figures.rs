@@ -1,11 +1,11 @@
 //! What a bench answers: figures with their unit, spread and target, on a described machine, as JSON.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::samples::Samples;
+use crate::{disk::Disk, samples::Samples};
 
 /// What a figure is measured in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,8 @@ pub(crate) struct Machine {
     pub(crate) docker: Option<String>,
     /// Commit of the source, `+` when it was changed since.
     pub(crate) commit: String,
+    /// The disk under what is measured; results of earlier versions do not say.
+    pub(crate) disk: Option<Disk>,
 }
 
 fn said(program: &str, args: &[&str]) -> Option<String> {
@@ -89,7 +91,7 @@ fn said(program: &str, args: &[&str]) -> Option<String> {
 
 impl Machine {
     /// This one.
-    pub(crate) fn this() -> Result<Self> {
+    pub(crate) fn this(disk: Disk) -> Result<Self> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
         let model =
             cpuinfo.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ").map(|(_, m)| m));
@@ -107,6 +109,7 @@ impl Machine {
             kernel: said("uname", &["-sr"]).unwrap_or_default(),
             docker: said("docker", &["version", "--format", "{{.Server.Version}}"]),
             commit: commit + if changed { "+" } else { "" },
+            disk: Some(disk),
         })
     }
 }
@@ -120,6 +123,8 @@ pub(crate) struct Report {
     pub(crate) command: String,
     /// When, RFC 3339.
     pub(crate) date: String,
+    /// From the bench's begin to its end, with all that is not measured; results of earlier versions do not say.
+    pub(crate) duration_s: Option<f64>,
     /// Few rounds, small numbers: the figures mean nothing.
     pub(crate) small: bool,
     /// On what.
@@ -172,10 +177,11 @@ impl Report {
     }
 
     /// Says of what it is a report.
-    pub(crate) fn describe(&mut self, bench: &str, small: bool, machine: &Machine) {
+    pub(crate) fn describe(&mut self, bench: &str, small: bool, machine: &Machine, took: Duration) {
         bench.clone_into(&mut self.bench);
         self.command = format!("cargo xtask bench {bench}{}", if small { " --small" } else { "" });
         self.date = now();
+        self.duration_s = Some(took.as_secs_f64());
         self.small = small;
         self.machine = Some(machine.clone());
     }
@@ -198,12 +204,19 @@ impl Report {
         for note in &self.notes {
             println!("  note: {note}");
         }
+        println!("{}: {}", self.bench, self.duration_s.map_or(String::new(), minutes));
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a result says when it was measured")]
 fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A duration for people who wait.
+pub(crate) fn minutes(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    format!("{} min {} s", whole / 60, whole % 60)
 }
 
 impl Target {
@@ -234,7 +247,7 @@ impl Unit {
             Self::Bytes => format!("{} KiB", digits(value / 1024.0)),
             Self::Core => format!("{} % of a core", digits(value * 100.0)),
             Self::PerSecond => format!("{}/s", digits(value)),
-            Self::Count => digits(value),
+            Self::Count => format!("{value:.0}"),
         }
     }
 }
@@ -262,11 +275,33 @@ mod tests {
             (Unit::Seconds, 61.0, "61.0 s"),
             (Unit::Ratio, 0.5, "0.50 ×"),
             (Unit::Bytes, 65_536.0, "64.0 KiB"),
+            (Unit::Count, 1.0, "1"),
             (Unit::Core, 0.012, "1.20 % of a core"),
         ];
         for (unit, value, text) in shown {
             assert_eq!(unit.show(value), text);
         }
+    }
+
+    #[test]
+    fn a_result_says_how_long_it_took_and_on_what_disk() {
+        let disk = Disk { file_system: "ext4".to_owned(), fsync_s: 0.001 };
+        let machine = Machine::this(disk).unwrap();
+        let mut report = Report::default();
+        report.describe("fleet", false, &machine, Duration::from_secs(61));
+        let value = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            (&value["duration_s"], &value["machine"]["disk"]["file_system"]),
+            (&61.0.into(), &"ext4".into())
+        );
+        assert_eq!(minutes(61.0), "1 min 1 s");
+    }
+
+    #[test]
+    fn results_of_earlier_versions_are_read() {
+        let mut value = serde_json::to_value(Report::default()).unwrap();
+        value.as_object_mut().unwrap().remove("duration_s");
+        assert_eq!(serde_json::from_value::<Report>(value).unwrap().duration_s, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod agent;
 mod apply;
 mod create;
+mod disk;
 mod figures;
 mod fleet;
 mod metrics;
@@ -16,13 +17,16 @@ mod publish;
 mod samples;
 mod writes;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use isyone_coordinator::memory;
 
-use crate::figures::{Machine, Report};
+use crate::{
+    disk::Disk,
+    figures::{Machine, Report},
+};
 
 /// Measure isyone beside its peers.
 #[derive(Debug, Parser)]
@@ -34,7 +38,7 @@ struct Cli {
     /// Few rounds and small numbers: shows that the harness works, its figures mean nothing
     #[arg(long)]
     small: bool,
-    /// Where results go, a JSON file for each bench
+    /// Where results go, a JSON file for each bench; those of small runs into its folder `small`. Data that is measured lies below, too
     #[arg(long, value_name = "DIR", default_value = "target/isyone/bench")]
     out: PathBuf,
     /// Also write the page that shows the results of DIR
@@ -87,6 +91,8 @@ impl Bench {
 pub(crate) struct Run {
     /// Few rounds, small numbers.
     pub(crate) small: bool,
+    /// What data lies on.
+    pub(crate) disk: Disk,
 }
 
 impl Run {
@@ -114,23 +120,27 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(papers) = &cli.agents {
         return fleet::run_agents(papers);
     }
-    std::fs::create_dir_all(&cli.out).with_context(|| cli.out.display().to_string())?;
+    // Figures of a small run never take the place of real ones.
+    let out = if cli.small { cli.out.join("small") } else { cli.out.clone() };
+    let disk = Disk::take(&out.join("data"), cli.small)?;
     let all = Bench::value_variants();
     let benches = if cli.benches.is_empty() { all } else { &cli.benches };
-    let machine = Machine::this()?;
+    let machine = Machine::this(disk.clone())?;
+    let run = Run { small: cli.small, disk };
     for bench in benches {
         let name = bench.name();
         eprintln!("--- {name} ---");
-        let mut report = bench.run(&Run { small: cli.small }).with_context(|| name.clone())?;
-        report.describe(&name, cli.small, &machine);
+        let begin = Instant::now();
+        let mut report = bench.run(&run).with_context(|| name.clone())?;
+        report.describe(&name, cli.small, &machine, begin.elapsed());
         report.print();
-        let path = cli.out.join(format!("{name}.json"));
+        let path = out.join(format!("{name}.json"));
         std::fs::write(&path, serde_json::to_string_pretty(&report)?)
             .with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &cli.page {
         let names: Vec<String> = all.iter().map(|b| b.name()).collect();
-        let text = page::render(&figures::load(&cli.out, &names)?);
+        let text = page::render(&figures::load(&out, &names)?);
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     Ok(())

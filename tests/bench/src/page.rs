@@ -2,22 +2,43 @@
 
 use std::fmt::Write as _;
 
-use crate::figures::{Figure, Report};
+use crate::figures::{Figure, Report, minutes};
 
 const HEAD: &str = "# Benchmarks
 
 Made by one command, `cargo xtask bench --write`, from a clean clone: it builds, sets up what is missing, runs every bench and writes
 this page. One bench alone: `cargo xtask bench <name>`. Both sides of a comparison run in one run and take turns; values are medians,
-with the smallest and largest sample; a ratio is taken pair by pair. Single times are worth what a shared machine is worth; read the ratios.
+with the smallest and largest sample; a ratio is taken pair by pair, unless its name says that it is one of medians. Single times are
+worth what a shared machine is worth; read the ratios.
 ";
 
 /// The page.
 pub(crate) fn render(reports: &[Report]) -> String {
     let mut page = HEAD.to_owned();
+    page.push_str(&summary(reports));
     for report in reports {
         section(&mut page, report);
     }
     page
+}
+
+/// How many targets are met, which are not, and how long all took.
+fn summary(reports: &[Report]) -> String {
+    let judged = || {
+        reports.iter().flat_map(|r| r.figures.iter().map(move |f| (r, f))).filter(|(_, f)| f.met.is_some())
+    };
+    let missed: Vec<String> = judged()
+        .filter(|(_, f)| f.met == Some(false))
+        .map(|(r, f)| format!("{} ({})", f.name, r.bench))
+        .collect();
+    let count = judged().count();
+    let seconds: f64 = reports.iter().filter_map(|r| r.duration_s).sum();
+    let which = if missed.is_empty() { String::new() } else { format!(" Missed: {}.", missed.join("; ")) };
+    format!(
+        "\n{} of {count} targets are met.{which} All benches here took {}.\n",
+        count - missed.len(),
+        minutes(seconds)
+    )
 }
 
 fn section(page: &mut String, report: &Report) {
@@ -27,11 +48,17 @@ fn section(page: &mut String, report: &Report) {
         page.push_str("**A small run: these figures show that the harness works and nothing else.**\n\n");
     }
     let _ = write!(page, "`{}`, {}", report.command, report.date);
+    if let Some(seconds) = report.duration_s {
+        let _ = write!(page, ", took {}", minutes(seconds));
+    }
     if let Some(m) = &report.machine {
         let docker = m.docker.as_ref().map_or(String::new(), |d| format!(", Docker {d}"));
         let gib = m.memory_bytes as f64 / f64::from(1 << 30);
         let _ =
             write!(page, ", commit {}; {} × {}, {gib:.1} GiB, {}{docker}", m.commit, m.cpus, m.cpu, m.kernel);
+        if let Some(disk) = &m.disk {
+            let _ = write!(page, "; {}", disk.show());
+        }
     }
     page.push_str(
         ".\n\n| figure | value | smallest … largest | samples | must be | |\n|---|---|---|---|---|---|\n",
@@ -71,7 +98,12 @@ fn row(page: &mut String, f: &Figure) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::{Target, Unit};
+    use std::time::Duration;
+
+    use crate::{
+        disk::Disk,
+        figures::{Machine, Target, Unit},
+    };
 
     #[test]
     fn a_row_has_value_target_and_verdict() {
@@ -79,5 +111,24 @@ mod tests {
         report.add_one("isyone / compose", Unit::Ratio, 0.9, Some(Target::AtMost(0.8)));
         let page = render(&[report]);
         assert!(page.contains("| isyone / compose | 0.90 × |  | 1 | ≤ 0.80 × | **missed** |"), "{page}");
+        assert!(page.contains("0 of 1 targets are met. Missed: isyone / compose (apply)."), "{page}");
+    }
+
+    #[test]
+    fn a_section_says_command_date_duration_and_machine() {
+        let disk = Disk { file_system: "ext4".to_owned(), fsync_s: 0.001 };
+        let machine = Machine::this(disk).unwrap();
+        let mut report = Report::default();
+        report.describe("fleet", false, &machine, Duration::from_secs(200));
+        let page = render(&[report.clone()]);
+        for text in [
+            "`cargo xtask bench fleet`, ",
+            &report.date,
+            "took 3 min 20 s",
+            "; ext4, 1.00 ms",
+            &machine.kernel,
+        ] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
     }
 }

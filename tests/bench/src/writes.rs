@@ -76,6 +76,7 @@ fn creates(run: &Run, report: &mut Report) -> Result<()> {
     }
     let stored = runtime.block_on(survivors(&mut coordinator, &mut answered))?;
     say(report, &all, hosts, stored);
+    report.note(format!("Durable: committed by SQLite with fsync. Data directory: {}.", run.disk.show()));
     Ok(())
 }
 

@@ -213,6 +213,8 @@ impl Cell {
         let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml")).expect("traefik.yml");
         let config = config
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
+            // Not used here: any free port.
+            .replace("\":443\"", "\"127.0.0.1:0\"")
             .replace("127.0.0.1:8080", "127.0.0.1:16081")
             .replace("127.0.0.1:8082", Self::EDGE_METRICS)
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));

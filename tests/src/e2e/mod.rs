@@ -3,10 +3,12 @@
 //!
 //! Runs when `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
 
+pub mod acme;
 pub mod bare;
 pub mod cell;
 pub mod docker;
 pub mod http;
+pub mod https;
 pub mod process;
 pub mod watch;
 

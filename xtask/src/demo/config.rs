@@ -81,6 +81,8 @@ pub(super) fn traefik(deployable: &str, settings: &Settings) -> Result<String> {
         deployable,
         &[
             (r#"address: ":80""#, format!(r#"address: ":{}""#, settings.web)),
+            // A demo has no HTTPS: any free port.
+            (r#"address: ":443""#, r#"address: "127.0.0.1:0""#.to_owned()),
             (r#"address: "127.0.0.1:8080""#, format!(r#"address: "127.0.0.1:{}""#, settings.dashboard)),
             (r#"address: "127.0.0.1:8082""#, format!(r#"address: "127.0.0.1:{}""#, settings.edge_metrics)),
             ("http://127.0.0.1:7480/", format!("http://127.0.0.1:{}/", settings.http)),

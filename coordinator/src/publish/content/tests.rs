@@ -6,6 +6,10 @@ use isyone_proto::plan::DesiredState;
 use proptest::prelude::*;
 
 use super::*;
+use crate::fleet::{
+    Sealed,
+    certificates::{EdgeCertificate, Origin},
+};
 use crate::{
     observed::TenantObserved,
     publish::document::{Document, Frame},
@@ -111,8 +115,10 @@ impl World {
             entry_points: vec!["web".to_owned()],
             scheme: traefik::Scheme::Http,
             pages_url: "http://127.0.0.1:7480".to_owned(),
+            pages_identity: None,
             rate_average: 100,
             rate_burst: 300,
+            tls: None,
         };
         Content::new(options, 7482, self.bench.settings.shards.clone())
     }
@@ -174,8 +180,10 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
         entry_points: vec!["web".to_owned()],
         scheme: traefik::Scheme::Http,
         pages_url: "http://127.0.0.1:7480".to_owned(),
+        pages_identity: None,
         rate_average: 100,
         rate_burst: 300,
+        tls: None,
     })));
     let mut tags = Vec::new();
     for (tenant, desired, active) in [(0, 3, false), (1, 0, true), (2, 2, true)] {
@@ -194,4 +202,97 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
     }
     tags.dedup();
     assert_eq!(tags.len(), 3);
+}
+
+fn held(name: &str, chain: &str) -> Arc<EdgeCertificate> {
+    Arc::new(EdgeCertificate {
+        name: name.to_owned(),
+        origin: Origin::Acme,
+        hostnames: vec![name.to_owned()],
+        serial: String::new(),
+        issuer: String::new(),
+        not_before: 0,
+        not_after: 1,
+        chain_pem: chain.to_owned(),
+        key: Sealed(format!("key of {name}")),
+        issued: Vec::new(),
+    })
+}
+
+/// Traefik's document of a scope, with certificates.
+fn published(content: &Content, scope: usize) -> serde_json::Value {
+    let tls = traefik::Tls {
+        entry_point: "websecure".to_owned(),
+        hsts_seconds: 1,
+        port: None,
+        resolver: None,
+        challenges: true,
+    };
+    let frame = traefik::frame(&traefik::Options {
+        entry_points: vec!["web".to_owned()],
+        scheme: traefik::Scheme::Https,
+        pages_url: "http://127.0.0.1:7480".to_owned(),
+        pages_identity: None,
+        rate_average: 100,
+        rate_burst: 300,
+        tls: Some(tls),
+    });
+    let (shares, certificates) = (content.shares(Kind::Traefik, scope), content.certificates(scope));
+    let document = Document::with_certificates(Arc::new(Frame::traefik(frame)), shares, certificates);
+    let text = document.text();
+    assert_eq!(document.length(), text.len() as u64);
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Chains in a scope.
+fn chains(content: &Content, scope: usize) -> Vec<String> {
+    let document = published(content, scope);
+    let list = document["tls"]["certificates"].as_array().cloned().unwrap_or_default();
+    let mut chains: Vec<String> = list.iter().map(|c| c["certFile"].as_str().unwrap().to_owned()).collect();
+    chains.sort();
+    chains
+}
+
+#[test]
+fn certificates_go_where_their_tenants_are_and_one_that_does_not_open_costs_no_other() {
+    let mut world = World::new(&["a", "b"]);
+    let mut content = world.content();
+    let key =
+        |c: &EdgeCertificate| (c.name != "shut.isy.one").then(|| zeroize::Zeroizing::new(c.key.0.clone()));
+    assert!(published(&content, 0)["tls"].get("certificates").is_none());
+    let names = [
+        "t0.isy.one",
+        "t1.isy.one",
+        "t2.isy.one",
+        "t3.isy.one",
+        "erp.example.com",
+        "*.isy.one",
+        "shut.isy.one",
+    ];
+    for name in names {
+        let certificates = &mut world.bench.state.fleet.certificates;
+        certificates.insert(name.to_owned(), held(name, name));
+    }
+    assert!(content.update_certificates(&world.bench.state, &world.bench.settings, key));
+    assert!(!content.update_certificates(&world.bench.state, &world.bench.settings, key));
+    let everything = chains(&content, 0);
+    assert_eq!(everything.len(), names.len() - 1, "{everything:?}");
+    let (a, b) = (chains(&content, 1), chains(&content, 2));
+    for common in ["*.isy.one", "erp.example.com"] {
+        assert!(a.contains(&common.to_owned()) && b.contains(&common.to_owned()));
+    }
+    let split = a.iter().chain(&b).filter(|name| name.starts_with('t')).count();
+    assert_eq!(split, 4, "each platform name in its tenant's shard only: {a:?} {b:?}");
+    // Renewed, and gone: as a fresh start would have it.
+    world.bench.state.fleet.certificates.insert("t1.isy.one".to_owned(), held("t1.isy.one", "renewed"));
+    world.bench.state.fleet.certificates.remove("t2.isy.one");
+    assert!(content.update_certificates(&world.bench.state, &world.bench.settings, key));
+    let mut fresh = world.content();
+    fresh.update_certificates(&world.bench.state, &world.bench.settings, key);
+    for scope in 0..3 {
+        assert_eq!(published(&content, scope), published(&fresh, scope));
+    }
+    assert!(chains(&content, 0).contains(&"renewed".to_owned()));
+    let keys = published(&content, 0)["tls"]["certificates"].to_string();
+    assert!(keys.contains("key of erp.example.com") && !keys.contains("t2.isy.one"), "{keys}");
 }

@@ -44,7 +44,7 @@ fn apply(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> 
     let swarm = Swarm::new(bare, &files)?;
     let mut number = 0;
     let taken = alternate(
-        run.pick(10, 1),
+        run.pick(8, 1),
         &mut [
             (
                 "isyone",

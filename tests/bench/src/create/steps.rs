@@ -10,6 +10,9 @@ use isyone_tests::e2e::cell::Cell;
 use super::Created;
 use crate::{figures::Report, samples::Samples};
 
+/// What an operation says of its database when the agent took a copy that it had made beforehand.
+const BEFOREHAND: &str = "copied beforehand";
+
 /// Begin and end of each step, seconds after the operation's begin.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
@@ -17,20 +20,26 @@ pub(super) struct Steps {
     times: BTreeMap<String, (Samples, Samples)>,
     accepted: Samples,
     page: Samples,
+    /// Creates that took a copy made beforehand.
+    beforehand: usize,
 }
 
 impl Steps {
-    /// Reads a finished create's operation.
-    pub(super) fn add(&mut self, cell: &Cell, created: &Created) -> Result<()> {
+    /// Reads a finished create's operation; answers whether it took a copy that the agent had made beforehand.
+    pub(super) fn add(&mut self, cell: &Cell, created: &Created) -> Result<bool> {
         let tenant = cell.json(&["tenant", "show", &created.name]);
         let id = tenant["operation_id"].as_str().context("an operation")?.to_owned();
         let operation = cell.json(&["op", "show", &id]);
         let begin = seconds(&operation["create_time"])?;
+        let mut beforehand = false;
         for step in operation["steps"].as_array().context("steps")? {
             let name = step["name"].as_str().context("a name")?.to_owned();
             let (Ok(start), Ok(end)) = (seconds(&step["start_time"]), seconds(&step["end_time"])) else {
                 continue; // was not needed
             };
+            if name == "database" {
+                beforehand = step["detail"].as_str().is_some_and(|detail| detail.contains(BEFOREHAND));
+            }
             if !self.order.contains(&name) {
                 self.order.push(name.clone());
             }
@@ -40,7 +49,8 @@ impl Steps {
         }
         self.accepted.push(created.accepted.as_secs_f64());
         self.page.push(created.took.as_secs_f64());
-        Ok(())
+        self.beforehand += usize::from(beforehand);
+        Ok(beforehand)
     }
 
     /// As a note.
@@ -53,10 +63,12 @@ impl Steps {
         let steps: Vec<String> = self.order.iter().map(step).collect();
         report.note(format!(
             "From the golden snapshot, step by step (begin–end, ms after the coordinator stored the tenant, medians): {}. `isyctl` itself was \
-             back after {} ms, the login page came {} ms after its start.",
+             back after {} ms, the login page came {} ms after its start. Of these {} creates, {} took a copy made beforehand.",
             steps.join(", "),
             ms(&self.accepted),
-            ms(&self.page)
+            ms(&self.page),
+            self.page.len(),
+            self.beforehand
         ));
     }
 }

@@ -26,7 +26,6 @@ use isyone_agent::{
     status::{Board, ContainerStatus, Progress, Status as TenantState},
 };
 use isyone_proto::{
-    error::reason,
     parts::Assembly,
     pb::agent::v1::{
         AgentMessage, Hello, Plan, PlanResult, agent_message, agent_service_client::AgentServiceClient,
@@ -40,7 +39,7 @@ use tokio::{
     time::{Instant, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::Streaming;
 
 use super::wire::{Line, Papers, Status, clock_ns};
 
@@ -80,6 +79,8 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
                 held: (0, String::new()),
                 restarts: HashMap::new(),
                 owed: Vec::new(),
+                heard: false,
+                closed_port: false,
             };
             tokio::spawn(agent.run(Duration::from_secs_f64(index as f64 / per_second)));
         }
@@ -123,7 +124,10 @@ struct Counts {
     heard: AtomicUsize,
     planned: AtomicUsize,
     made: AtomicU64,
-    refused: AtomicU64,
+    failed: AtomicU64,
+    unreachable: AtomicU64,
+    cut: AtomicU64,
+    longest_owed_ms: AtomicU64,
     sessions: AtomicU64,
     owed: Mutex<BTreeMap<(Instant, usize), u64>>,
     endings: Mutex<BTreeMap<String, u64>>,
@@ -140,10 +144,23 @@ impl Counts {
             made: self.made.load(Relaxed),
             owed: owed.values().sum(),
             oldest_owed_ms: u64::try_from(oldest).unwrap_or(u64::MAX),
-            refused: self.refused.load(Relaxed),
+            longest_owed_ms: self.longest_owed_ms.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            unreachable: self.unreachable.load(Relaxed),
+            cut: self.cut.load(Relaxed),
             sessions: self.sessions.load(Relaxed),
             endings: self.endings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+
+    /// A session, or an attempt at one, is over.
+    fn over(&self, ending: &Ending) {
+        let counter = match ending {
+            Ending::Cut => &self.cut,
+            Ending::Unreachable => &self.unreachable,
+            Ending::Failed => &self.failed,
+        };
+        counter.fetch_add(1, Relaxed);
     }
 
     fn ended(&self, ending: String) {
@@ -169,6 +186,36 @@ impl Drop for While<'_> {
     }
 }
 
+/// How a session, or an attempt at one, was over.
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// A report of it had been acknowledged.
+    Cut,
+    /// Nobody listened at the port.
+    Unreachable,
+    /// Somebody listened, and yet no report was acknowledged.
+    Failed,
+}
+
+impl Ending {
+    fn of(heard: bool, closed_port: bool) -> Self {
+        match (heard, closed_port) {
+            (true, _) => Self::Cut,
+            (false, true) => Self::Unreachable,
+            (false, false) => Self::Failed,
+        }
+    }
+}
+
+/// Whether an error comes from a port at which nobody listens. Somebody who listens and has no room resets, or is silent.
+fn is_closed_port(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+    })
+}
+
 struct Fleet {
     count: usize,
     begin: Instant,
@@ -187,6 +234,10 @@ struct Agent {
     restarts: HashMap<String, u64>,
     /// Sequence in this session (0: of an earlier one) and time of reports that wait for their acknowledgement.
     owed: Vec<(u64, Instant)>,
+    /// A report of this session was acknowledged.
+    heard: bool,
+    /// This attempt met a closed port.
+    closed_port: bool,
 }
 
 fn wrap(message: agent_message::Message) -> AgentMessage {
@@ -203,7 +254,9 @@ impl Agent {
         let mut comeback = Comeback::default();
         loop {
             let begin = Instant::now();
+            (self.heard, self.closed_port) = (false, false);
             let ended = self.session().await;
+            self.all.over(&Ending::of(self.heard, self.closed_port));
             if let Err(error) = &ended {
                 // Addresses and numbers differ; the sentence is what counts.
                 self.all.ended(error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect());
@@ -229,9 +282,11 @@ impl Agent {
         outbox.send(wrap(agent_message::Message::Hello(hello))).await.map_err(|_| gone())?;
         let late = |_| SessionError::Ended("no answer in time".to_owned());
         let opened = timeout(WELCOME_TIMEOUT, client.session(ReceiverStream::new(messages))).await;
-        let mut inbound = opened.map_err(late)?.map_err(|s| self.judged(s))?.into_inner();
+        let opened = opened.map_err(late)?;
+        self.closed_port = opened.as_ref().is_err_and(|status| is_closed_port(status));
+        let mut inbound = opened?.into_inner();
         let first = timeout(WELCOME_TIMEOUT, inbound.message()).await;
-        let first = first.map_err(late)?.map_err(|s| self.judged(s))?;
+        let first = first.map_err(late)??;
         let Some(coordinator_message::Message::Welcome(welcome)) = first.and_then(|m| m.message) else {
             return Err(gone());
         };
@@ -257,7 +312,7 @@ impl Agent {
         loop {
             tokio::select! {
                 message = inbound.message() => {
-                    match message.map_err(|s| self.judged(s))?.ok_or_else(gone)?.message {
+                    match message?.ok_or_else(gone)?.message {
                         Some(coordinator_message::Message::Plan(part)) => {
                             let whole = parts.take(part).map_err(|e| SessionError::Ended(e.to_string()))?;
                             if let Some(plan) = whole {
@@ -266,6 +321,7 @@ impl Agent {
                         }
                         Some(coordinator_message::Message::ReportAck(ack)) => {
                             heard.get_or_insert_with(|| While::begin(&all.heard));
+                            self.heard = true;
                             self.acknowledged(ack.sequence);
                         }
                         _ => {}
@@ -291,14 +347,6 @@ impl Agent {
         let since = Duration::from_nanos(u64::try_from(since).unwrap_or(0));
         let wait = if mine > since { mine - since } else { mine + every - since };
         Instant::now() + wait
-    }
-
-    fn judged(&self, status: tonic::Status) -> SessionError {
-        let overloaded = reason(&status).as_deref() == Some("OVERLOADED");
-        if status.code() == Code::ResourceExhausted || overloaded {
-            self.all.refused.fetch_add(1, Relaxed);
-        }
-        status.into()
     }
 
     async fn report(
@@ -334,6 +382,8 @@ impl Agent {
         let mut all = self.all.owed.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, at) in self.owed.extract_if(.., |(of, _)| *of <= sequence) {
             all.remove(&(at, self.index));
+            let waited = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.all.longest_owed_ms.fetch_max(waited, Relaxed);
         }
     }
 
@@ -383,5 +433,40 @@ fn state(tenant: &TenantPlan) -> TenantState {
         absent: false,
         health_latency_ms: 7,
         volumes: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a session at this port ends with.
+    async fn attempt(endpoint: &str) -> tonic::Status {
+        let config = tls::pinned_config(&format!("sha256:{}", "0".repeat(64))).unwrap();
+        let channel = tls::channel(endpoint, Arc::new(ArcSwap::new(config))).unwrap();
+        let (_up, messages) = mpsc::channel(1);
+        AgentServiceClient::new(channel).session(ReceiverStream::new(messages)).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn turned_away_at_an_open_port_is_no_closed_port() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let lobby = tokio::spawn(async move { listener.accept().await.map(drop) });
+        let turned_away = attempt(&endpoint).await;
+        lobby.await.unwrap().unwrap();
+        assert!(!is_closed_port(&turned_away), "{turned_away:?}");
+        let closed = attempt(&endpoint).await;
+        assert!(is_closed_port(&closed), "{closed:?}");
+    }
+
+    #[test]
+    fn what_an_ending_counts_as() {
+        let all = Counts::default();
+        for (heard, closed_port) in [(true, false), (false, true), (false, false), (false, false)] {
+            all.over(&Ending::of(heard, closed_port));
+        }
+        let status = all.status();
+        assert_eq!((status.cut, status.unreachable, status.failed), (1, 1, 2));
     }
 }

@@ -4,6 +4,7 @@
 //! Hosts get certificates of its authority and tenants are stored as placed and running, so nobody has to join or start anything.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use isyone_coordinator::{
     clock::{SystemSource, now_ms, now_seconds},
@@ -24,7 +25,7 @@ use isyone_coordinator::{
     store::{Store as _, Value, Write, sqlite::SqliteStore},
 };
 use isyone_proto::{plan::DesiredState, spec::TenantSpec, tls};
-use isyone_tests::e2e::{binary, process::Daemon};
+use isyone_tests::e2e::{binary, http, process::Daemon};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -163,6 +164,13 @@ impl Site {
             .map(drop)
     }
 
+    /// How many connections the running coordinator has refused, by reason.
+    pub(super) fn connections_refused(&self) -> Result<BTreeMap<String, u64>> {
+        let page = http::get(self.config.listen.http, "localhost", "/metrics");
+        ensure!(page.status == 200, "/metrics: {} {}", page.status, page.head);
+        Ok(by_reason(&page.body))
+    }
+
     /// `kill -9`.
     pub(super) fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
@@ -176,6 +184,18 @@ impl Site {
         let config = tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem)?;
         Ok(tls::channel(&self.config.listen.grpc.to_string(), Arc::new(ArcSwap::new(config)))?)
     }
+}
+
+/// What a coordinator says of connections that it did not take.
+const REFUSED: &str = "isyone_connections_refused_total{reason=\"";
+
+/// The values of that metric.
+fn by_reason(metrics: &str) -> BTreeMap<String, u64> {
+    let value = |line: &str| {
+        let (reason, count) = line.strip_prefix(REFUSED)?.split_once("\"} ")?;
+        Some((reason.to_owned(), count.trim().parse::<f64>().ok()? as u64))
+    };
+    metrics.lines().filter_map(value).collect()
 }
 
 fn host(context: &Context, index: usize) -> Result<(Host, Identity)> {
@@ -245,4 +265,17 @@ fn tenant(context: &Context, settings: &Settings, host: &Host, slot: usize) -> R
         quarantine_until: None,
         purge_now: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_read_by_reason() {
+        let metrics = "# TYPE isyone_connections_refused_total counter\nisyone_connections_refused_total{reason=\"waiting\"} 12\n\
+                       isyone_connections_refused_total{reason=\"handshake\"} 3\nisyone_hosts 4\n";
+        let read = by_reason(metrics);
+        assert_eq!(read, [("handshake".to_owned(), 3), ("waiting".to_owned(), 12)].into());
+    }
 }

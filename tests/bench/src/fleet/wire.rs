@@ -47,9 +47,16 @@ pub(super) struct Status {
     pub(super) owed: u64,
     /// Age of the oldest of them.
     pub(super) oldest_owed_ms: u64,
-    /// Sessions that the coordinator refused or ended for load.
-    pub(super) refused: u64,
-    /// Sessions so far.
+    /// Longest time so far from a report's making until it was covered.
+    pub(super) longest_owed_ms: u64,
+    /// Attempts at a session that ended without an acknowledged report although somebody listened at the coordinator's port:
+    /// turned away, cut off in the handshake, timed out.
+    pub(super) failed: u64,
+    /// Attempts that met a closed port.
+    pub(super) unreachable: u64,
+    /// Sessions that ended after an acknowledged report.
+    pub(super) cut: u64,
+    /// Attempts at a session so far.
     pub(super) sessions: u64,
     /// Why sessions ended, the commonest.
     pub(super) endings: BTreeMap<String, u64>,

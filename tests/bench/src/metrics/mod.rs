@@ -39,7 +39,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
 /// The agent's side and Docker's.
 fn scraped(run: &Run, report: &mut Report) -> Result<()> {
     let (tenants, settle, window, rounds) = run.pick(
-        (50, Duration::from_secs(30), Duration::from_secs(60), 8),
+        (50, Duration::from_secs(10), Duration::from_secs(30), 6),
         (2, Duration::from_secs(1), Duration::from_secs(2), 1),
     );
     let cell = Cell::start(&Shape {

@@ -37,7 +37,8 @@ pub(super) fn measure(run: &Run, report: &mut Report) -> Result<()> {
         fleets.push(Fleet::start(*size, size.div_ceil(PER_EDGE))?);
     }
     let mut all: Vec<Series> = sizes.iter().map(|_| Series::default()).collect();
-    let rounds = run.pick(40, 2);
+    let mut rest = Samples::default();
+    let rounds = run.pick(20, 2);
     for round in 0..=rounds {
         for (fleet, series) in fleets.iter().zip(&mut all) {
             let (cpu, wall) = change(fleet, round)?;
@@ -48,9 +49,12 @@ pub(super) fn measure(run: &Run, report: &mut Report) -> Result<()> {
                 series.poll_cpu.push(poll.as_secs_f64());
             }
         }
+        let (cpu, begin) = (others(), Instant::now());
         std::thread::sleep(PAUSE);
+        rest.push(others().saturating_sub(cpu).as_secs_f64() / begin.elapsed().as_secs_f64());
     }
     say(report, sizes, &fleets, &all)?;
+    report.add("the coordinators of all these fleets, between changes", Unit::Core, &rest, None);
     fleets.into_iter().for_each(Fleet::stop);
     Ok(())
 }
@@ -98,6 +102,10 @@ fn say(report: &mut Report, sizes: &[usize], fleets: &[Fleet], all: &[Series]) -
          the coordinator from the command to the publication (writer included, its store in memory), the time until published ends \
          when the documents of Traefik and Prometheus show it. There is one edge for each {PER_EDGE} tenants; the fleets take turns."
     ));
+    report.note(
+        "All these fleets live in one process for the whole measurement, so the CPU time of a change of one contains what the others use \
+         meanwhile: their work of each second, which the figure between changes shows as a share of a core, for all of them together.",
+    );
     Ok(())
 }
 

@@ -64,12 +64,18 @@ impl Fleet {
         shards.name_of(tenant.as_str()).map(ToString::to_string)
     }
 
+    /// Whether a tenant shall run.
+    pub(super) fn runs(&self, tenant: &TenantName) -> Result<bool> {
+        let snapshot = self.running.context.handle.snapshot();
+        let record = snapshot.fleet.tenants.get(tenant).context("no such tenant")?;
+        Ok(record.desired == isyone_proto::plan::DesiredState::Running)
+    }
+
     /// Suspends a tenant that runs, resumes one that is suspended: both change its routes and its targets. Returns when the
     /// change is stored; answers whether the tenant shall run now.
     pub(super) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
         let handle = &self.running.context.handle;
-        let record = handle.snapshot().fleet.tenants.get(tenant).cloned().context("no such tenant")?;
-        let runs = record.desired == isyone_proto::plan::DesiredState::Running;
+        let runs = self.runs(tenant)?;
         let (name, request_id) = (tenant.clone(), None);
         let command = if runs {
             Command::SuspendTenant { name, request_id }

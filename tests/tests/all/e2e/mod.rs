@@ -3,6 +3,7 @@
 mod bad_input;
 mod crashes;
 mod fleet;
+mod https;
 mod isolation;
 mod main_job;
 mod many;

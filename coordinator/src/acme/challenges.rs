@@ -1,0 +1,57 @@
+//! Answers to HTTP-01 challenges of orders under way. Whichever edge the authority asks, the question comes here.
+//!
+//! In memory: an order does not survive a restart either.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// See the module. As many as there are orders, each with one name.
+#[derive(Debug, Default)]
+pub struct Challenges(Mutex<HashMap<String, String>>);
+
+impl Challenges {
+    /// Answers `token` for as long as the guard lives.
+    pub(crate) fn put(self: &Arc<Self>, token: &str, answer: &str) -> Answered {
+        self.lock().insert(token.to_owned(), answer.to_owned());
+        Answered { token: token.to_owned(), by: self.clone() }
+    }
+
+    /// The answer to `token`, while its order is under way.
+    pub fn answer(&self, token: &str) -> Option<String> {
+        self.lock().get(token).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Challenges::put`].
+#[derive(Debug)]
+pub(crate) struct Answered {
+    token: String,
+    by: Arc<Challenges>,
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.by.lock().remove(&self.token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_lives_as_long_as_its_order() {
+        let challenges = Arc::<Challenges>::default();
+        let first = challenges.put("t1", "t1.thumb");
+        let _second = challenges.put("t2", "t2.thumb");
+        assert_eq!(challenges.answer("t1").as_deref(), Some("t1.thumb"));
+        drop(first);
+        assert_eq!((challenges.answer("t1"), challenges.answer("t2").is_some()), (None, true));
+    }
+}

@@ -1,0 +1,114 @@
+//! Debian's `pebble` as the certificate authority of a test, with its DNS, all on loopback: every name is this machine, and a web
+//! server at `http_port` answers for it.
+//!
+//! It forgets everything with each start, its root as well: an outage here is as bad as one can be.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{
+    process::{Daemon, run},
+    tool, wait_for,
+};
+
+/// Above what a loaded machine needs.
+const SOON: Duration = Duration::from_secs(20);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pebble {
+    dir: PathBuf,
+    /// `[pebble, its management, DNS, its management]`.
+    ports: [SocketAddr; 4],
+    authority: Option<Daemon>,
+    _dns: Daemon,
+}
+
+impl Pebble {
+    /// Starts both. Certificates live so many seconds.
+    pub fn start(dir: &Path, ports: [SocketAddr; 4], http_port: u16, life_s: u32) -> Self {
+        let [listen, manage, dns, dns_manage] = ports.map(|port| port.to_string());
+        make_tls(dir);
+        let config = serde_json::json!({"pebble": {
+            "listenAddress": listen, "managementListenAddress": manage,
+            "certificate": dir.join("server.pem"), "privateKey": dir.join("server.key"),
+            "httpPort": http_port, "tlsPort": 1, "ocspResponderURL": "",
+            "externalAccountBindingRequired": false, "certificateValidityPeriod": life_s,
+        }});
+        std::fs::write(dir.join("pebble.json"), config.to_string()).expect("pebble.json");
+        let mut server = Command::new(tool("pebble-challtestsrv"));
+        server.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", &dns]);
+        server.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-management", &dns_manage]);
+        let dns = Daemon::start("pebble-challtestsrv", &mut server, &dir.join("dns.log"));
+        let mut pebble = Self { dir: dir.to_owned(), ports, authority: None, _dns: dns };
+        pebble.resume();
+        pebble
+    }
+
+    /// Starts it (again) and waits for it.
+    pub fn resume(&mut self) {
+        let mut command = Command::new(tool("pebble"));
+        command.arg("-config").arg(self.dir.join("pebble.json"));
+        command.args(["-dnsserver", &self.ports[2].to_string()]);
+        command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0");
+        self.authority = Some(Daemon::start("pebble", &mut command, &self.dir.join("pebble.log")));
+        wait_for("pebble", SOON, || (!self.fetch("roots/0").is_empty()).then_some(()));
+        std::fs::write(self.root(), self.fetch("roots/0")).expect("root.pem");
+    }
+
+    /// An outage.
+    pub fn stop(&mut self) {
+        self.authority = None;
+    }
+
+    fn fetch(&self, path: &str) -> String {
+        let url = format!("https://{}/{path}", self.ports[1]);
+        run(Command::new("curl").args(["--silent", "--fail", "--insecure", &url])).stdout
+    }
+
+    /// Its directory's URL.
+    pub fn directory(&self) -> String {
+        format!("https://{}/dir", self.ports[0])
+    }
+
+    /// Who signed its own TLS certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    /// The root that its certificates hang from, since the last start.
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root.pem")
+    }
+
+    /// A DNS hook for the coordinator.
+    pub fn dns_hook(&self) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.dir.join("dns-hook");
+        let script = format!(
+            "#!/bin/sh\ncase $1 in present) verb=set-txt ;; *) verb=clear-txt ;; esac\n\
+             exec curl --silent --fail -d \"{{\\\"host\\\":\\\"$2\\\",\\\"value\\\":\\\"$3\\\"}}\" http://{}/$verb\n",
+            self.ports[3]
+        );
+        std::fs::write(&path, script).expect("hook");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("hook");
+        path
+    }
+}
+
+/// A CA and a certificate for 127.0.0.1.
+fn make_tls(dir: &Path) {
+    let openssl = |args: &[&str]| run(Command::new("openssl").args(args).current_dir(dir)).ok();
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let ca = ["req", "-x509", "-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem"];
+    openssl(&[&ca[..], &key].concat());
+    let request = ["req", "-subj", "/CN=pebble", "-keyout", "server.key", "-out", "server.csr"];
+    openssl(&[&request[..], &key].concat());
+    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1").expect("names");
+    let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+    openssl(&[&sign[..], &["-out", "server.pem", "-extfile", "names"]].concat());
+}

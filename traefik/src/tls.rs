@@ -1,0 +1,105 @@
+//! HTTPS that ends at the edge: the redirect, HSTS, the options that all connections share, whence certificates come.
+//!
+//! Not here: getting certificates (Traefik's resolver by its static configuration, or coordinator/acme), and a tenant's own
+//! routers (fragment).
+
+use crate::{
+    CHALLENGE_PRIORITY, Options, PAGES, REDIRECT_PRIORITY,
+    dynamic::{CertificatePair, Middleware, Router, RouterTls, TlsDomain, TlsOptions},
+    json,
+};
+
+/// What TLS 1.2 may use: forward secrecy and authenticated encryption, nothing else (Mozilla's "intermediate" without the
+/// finite-field suites, which Go does not have). TLS 1.3's own are not configurable.
+const CIPHER_SUITES: [&str; 6] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+];
+/// On every router with TLS.
+pub(crate) const HSTS: &str = "isyone-hsts";
+
+/// How Traefik ends TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Name of the entry point for it in Traefik's static configuration.
+    pub entry_point: String,
+    /// How long browsers shall remember that there is only HTTPS; 0: they are not told.
+    pub hsts_seconds: u64,
+    /// Port in customers' URLs, when it is not 443.
+    pub port: Option<u16>,
+    /// Traefik gets certificates itself.
+    pub resolver: Option<Resolver>,
+    /// The coordinator gets them: challenges are answered by it.
+    pub challenges: bool,
+}
+
+/// One of `certificatesResolvers` in Traefik's static configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolver {
+    /// Its name.
+    pub name: String,
+    /// `*.isy.one`: one certificate for it in place of one for each tenant's platform name. Needs a DNS challenge.
+    pub wildcard: Option<String>,
+}
+
+/// A certificate chain with its key, both PEM, as a fragment of `certificates`: with a comma and a line break before it.
+pub fn certificate(chain_pem: &str, key_pem: &str) -> String {
+    format!(",\n{}", json(&CertificatePair { cert_file: chain_pem, key_file: key_pem }))
+}
+
+pub(crate) fn middlewares(tls: &Tls) -> Vec<(&'static str, Middleware)> {
+    let hsts = (tls.hsts_seconds > 0).then(|| (HSTS, Middleware::hsts(tls.hsts_seconds)));
+    hsts.into_iter().chain([("isyone-https", Middleware::to_https(tls.port))]).collect()
+}
+
+/// Routers on the entry points without TLS: for challenges, and the redirect for all the rest, whoever the host is: it does not
+/// tell which tenants there are. Each with a comma and a line break before it.
+pub(crate) fn routers(tls: &Tls, options: &Options) -> String {
+    let router = |rule, priority, service, middlewares: &[&str]| {
+        let entry_points = &options.entry_points;
+        json(&Router { entry_points, middlewares, priority, rule, service, tls: None })
+    };
+    let redirect = router("PathPrefix(`/`)", REDIRECT_PRIORITY, "noop@internal", &["isyone-https"]);
+    let redirect = format!(",\n\"isyone-https\":{redirect}");
+    if !tls.challenges {
+        return redirect;
+    }
+    let rule = "PathPrefix(`/.well-known/acme-challenge/`)";
+    format!(",\n\"isyone-acme\":{}{redirect}", router(rule, CHALLENGE_PRIORITY, PAGES, &[]))
+}
+
+/// The options of all connections. Strict: who names no host that there is a certificate for gets no handshake, in place of
+/// Traefik's self-signed certificate.
+pub(crate) fn options() -> String {
+    let default = TlsOptions {
+        alpn_protocols: ["h2", "http/1.1"],
+        cipher_suites: CIPHER_SUITES,
+        min_version: "VersionTLS12",
+        sni_strict: true,
+    };
+    json(&std::collections::BTreeMap::from([("default", default)]))
+}
+
+/// A certificate for each host name: in one for all of them, a customer's domain with a broken DNS would cost the platform's name
+/// its renewal.
+pub(crate) fn of_page<'a>(tls: &'a Tls, hosts: &[&'a str]) -> RouterTls<'a> {
+    let Some(resolver) = &tls.resolver else { return RouterTls::default() };
+    let wildcard = resolver.wildcard.as_deref();
+    let (below, own): (Vec<&str>, Vec<&str>) =
+        hosts.iter().partition(|host| wildcard.is_some_and(|wildcard| covers(wildcard, host)));
+    let wildcard = wildcard.filter(|_| !below.is_empty());
+    let domains = wildcard.into_iter().chain(own).map(|main| TlsDomain { main }).collect();
+    RouterTls { cert_resolver: Some(&resolver.name), domains }
+}
+
+/// Whether a certificate for `name` (`*.isy.one` or a plain one) is good for a host: a star stands for one label.
+pub fn covers(name: &str, host: &str) -> bool {
+    match name.strip_prefix('*') {
+        None => name == host,
+        Some(base) => host.strip_suffix(base).is_some_and(|label| !label.is_empty() && !label.contains('.')),
+    }
+}
