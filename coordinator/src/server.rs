@@ -90,8 +90,8 @@ pub enum StartError {
     /// Sealing key.
     #[error("the sealing key cannot be opened")]
     Seal(#[from] SealError),
-    /// The edges' token.
-    #[error("the edges' token ({}) cannot be used", http::edges::TOKEN_FILE)]
+    /// Tokens of edges and Prometheus on other machines.
+    #[error("a token of listen.edges cannot be used")]
     EdgeToken(#[source] io::Error),
     /// Probes through the edges.
     #[error("tenants cannot be probed through the edges")]
@@ -151,8 +151,8 @@ struct Listeners {
     grpc: TcpListener,
     enroll: TcpListener,
     http: TcpListener,
-    /// With the digest of its token.
-    edges: Option<(TcpListener, [u8; 32])>,
+    /// With its tokens.
+    edges: Option<(TcpListener, http::edges::Tokens)>,
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -176,9 +176,9 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let (edges_listener, edges) = match config.listen.edges {
         None => (None, None),
         Some(address) => {
-            let token = http::edges::token(&config.data_dir).map_err(StartError::EdgeToken)?;
+            let tokens = http::edges::Tokens::open(&config.data_dir).map_err(StartError::EdgeToken)?;
             let (listener, bound) = bind("edges", address).await?;
-            (Some((listener, token)), Some(bound))
+            (Some((listener, tokens)), Some(bound))
         }
     };
     let metrics = Arc::new(Metrics::new(handle.timings()));
@@ -238,8 +238,8 @@ async fn spawn(
     let web =
         Web { context: context.clone(), published: publisher.current(), connections: connections.clone() };
     tasks.spawn(publisher.run());
-    if let Some((listener, token)) = listeners.edges {
-        let router = http::edges::router(web.clone(), token);
+    if let Some((listener, tokens)) = listeners.edges {
+        let router = http::edges::router(web.clone(), &tokens);
         tasks.spawn(http::serve::serve(listener, Some(context.pki.clone()), router, context.stop.clone()));
     }
     tasks.spawn(http::serve::serve(listeners.http, None, http::router(web), context.stop.clone()));

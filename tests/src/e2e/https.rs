@@ -199,6 +199,16 @@ impl Site {
         super::http::get(self.ports[2], "localhost", path).body
     }
 
+    /// Asks on the port for other machines, with a token of the coordinator's data directory: status line, head and body.
+    pub fn as_bearer(&self, token: &str, path: &str) -> String {
+        let data = self.path("coordinator");
+        let token = std::fs::read_to_string(data.join(token)).expect("a token");
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--include", "--cacert"]).arg(data.join("pki/ca.pem"));
+        curl.args(["--header", &format!("Authorization: Bearer {}", token.trim())]);
+        run(curl.arg(format!("https://{}{path}", self.for_edges()))).stdout
+    }
+
     /// The port for edges on other machines.
     pub fn for_edges(&self) -> SocketAddr {
         self.ports[3]

@@ -95,6 +95,17 @@ fn strangers_get_no_handshake_and_browsers_are_told_to_stay(site: &Site, root: &
         |url: String| run(Command::new("curl").args(["--silent", "--insecure", "--include", &url])).stdout;
     let refused = curl(format!("https://{}/traefik/config", site.for_edges()));
     assert!(refused.starts_with("HTTP/1.1 401") && !refused.contains("PRIVATE"), "{refused}");
+    for (token, path, status) in [
+        ("prometheus.token", "/sd/odoo", "200"),
+        ("prometheus.token", "/probes", "200"),
+        ("prometheus.token", "/metrics", "200"),
+        ("prometheus.token", "/traefik/config", "401"),
+        ("edge.token", "/traefik/config", "200"),
+        ("edge.token", "/sd/odoo", "401"),
+    ] {
+        let answer = site.as_bearer(token, path);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{token} {path}: {answer}");
+    }
     let page = edge.https("alfa.isy.one", root).expect("an answer").to_lowercase();
     assert!(
         page.contains("strict-transport-security: max-age=15552000") && page.starts_with("http/2 200"),
