@@ -194,7 +194,7 @@ fn a_stopped_database_is_told_alone(cell: &Cell, watch: &Watch) {
 }
 
 /// At the same time, so that each shows that it does not silence the other. Breaks when alertmanager.yml does not silence a lost
-/// host, or OdooDown in alerts.yml does not leave out hosts that are not scraped.
+/// host, when OdooDown in alerts.yml does not leave out hosts that are not scraped, or when probes blame the tenant.
 fn a_lost_host_and_a_stuck_queue_are_told_alone(cell: &mut Cell, watch: &Watch) {
     // Overdue actions that Odoo's cron workers leave alone, because somebody holds their rows.
     let stuck = "update ir_cron set nextcall = (now() at time zone 'utc') - interval '1 hour'; begin; \
@@ -205,12 +205,16 @@ fn a_lost_host_and_a_stuck_queue_are_told_alone(cell: &mut Cell, watch: &Watch) 
         .chain(statements)
         .collect();
     cell.hosts[0].docker.run(&command).ok();
+    // The whole host: its agent is silent, its containers are gone, and visitors of beta get nothing.
     cell.hosts[1].agent = None;
+    cell.wait_host("h2", "suspect");
+    cell.hosts[1].docker.run(&["kill", "odoo_beta", "postgres_beta"]).ok();
+    watch.wait("isyone_probe_blame{tenant=\"beta\", blame=\"host_down\"} == 1", MINUTE);
     fires(watch, "HostLost", "host=\"h2\"");
     // What is not told, but true.
     fires(watch, "HostNotScraped", "host=\"h2\"");
     only(watch, &[pair("HostSuspect", "h2"), pair("HostLost", "h2"), pair("OdooCronStuck", "alfa")]);
-    // Of tenants behind a silent agent nothing is known, so nothing is said: they may serve their visitors.
+    // Whose trouble it is has been said: nothing of the tenants on it.
     let guesses = "ALERTS{alertstate=\"firing\", tenant=\"beta\"}";
     assert_eq!(watch.query(guesses).len(), 0, "{:?}", watch.query(guesses));
 }
