@@ -35,6 +35,12 @@ const NEEDS: &[Need] = &[
     },
     Need { program: "mmdebstrap", packages: &["mmdebstrap"], purpose: "images where no registry answers" },
     Need { program: "python3", packages: &["python3"], purpose: "the sample client, fetching Traefik" },
+    Need {
+        program: "curl",
+        packages: &["curl", "ca-certificates"],
+        purpose: "the README's looks from outside, tests of HTTPS",
+    },
+    Need { program: "openssl", packages: &["openssl"], purpose: "tests with other people's certificates" },
     Need { program: "xz", packages: &["xz-utils"], purpose: "unpacking packages" },
 ];
 

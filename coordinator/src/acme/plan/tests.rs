@@ -1,3 +1,5 @@
+//! Tables of what is ordered and when, and properties that hold for all plans. Not here: the orders themselves (acme).
+
 use proptest::prelude::*;
 
 use super::*;
