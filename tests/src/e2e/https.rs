@@ -72,7 +72,7 @@ impl Site {
         let dir = tempfile::Builder::new().prefix("isyone-https-").tempdir().expect("temporary folder");
         let mut web = Vec::new();
         for _ in 0..edges {
-            web.push(free::<3>());
+            web.push(free::<4>());
         }
         let pebble = Pebble::start(dir.path(), free(), web[0][0].port(), life_s);
         let mut site = Self {
@@ -153,12 +153,18 @@ impl Site {
     }
 
     /// Traefik with the product's own static configuration, on these ports.
-    fn start_edge(&self, index: usize, [web, secure, dashboard]: &[SocketAddr; 3], more: &str) -> Edge {
+    fn start_edge(
+        &self,
+        index: usize,
+        [web, secure, dashboard, metrics]: &[SocketAddr; 4],
+        more: &str,
+    ) -> Edge {
         let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml")).expect("traefik.yml");
         let config = config
             .replace("\":80\"", &format!("\"{web}\""))
             .replace("\":443\"", &format!("\"{secure}\""))
             .replace("127.0.0.1:8080", &dashboard.to_string())
+            .replace("127.0.0.1:8082", &metrics.to_string())
             .replace("127.0.0.1:7480", &self.ports[2].to_string());
         // The first is on the coordinator's machine, others are elsewhere.
         let config = if index == 0 { config } else { self.asking_from_afar(&config) };
