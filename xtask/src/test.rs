@@ -127,6 +127,8 @@ fn deny() -> Outcome {
         say!("cargo-deny is missing: `cargo install --locked cargo-deny` (some minutes, once)");
         run(&mut cargo(&["install", "--locked", "--quiet", "cargo-deny"]))?;
     }
+    // It looks at the crates of every platform; builds have fetched those of this one.
+    run(&mut cargo(&["fetch", "--locked", "--quiet"]))?;
     run(&mut cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
     if let Err(err) = run_within(&mut cargo(&["deny", "fetch", "db"]), ADVISORY_LIMIT) {
         let note = "advisories SKIPPED: their database cannot be fetched from here";
