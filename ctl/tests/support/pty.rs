@@ -105,6 +105,15 @@ impl Terminal {
         panic!("no `{text}` in:\n{}", self.seen);
     }
 
+    /// Types `keys` again and again until the child has ended, for [`Self::wait`] to say how.
+    pub(crate) fn send_until_end(&mut self, keys: &str) {
+        let start = Instant::now();
+        while self.child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
+            self.send(keys);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     fn comes(&mut self, text: &str, within: Duration) -> bool {
         let start = Instant::now();
         while !self.seen.contains(text) {
@@ -135,7 +144,9 @@ impl Terminal {
         modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
     }
 
+    /// Changes the size, a moment after the last key: crossterm leaves what comes together with that unread until the next key.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
+        std::thread::sleep(Duration::from_millis(200));
         tcsetwinsize(self.ours(), Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
             .unwrap();
         // Without a controlling terminal the kernel tells nobody.
