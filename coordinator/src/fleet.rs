@@ -10,11 +10,11 @@ mod index;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use isyone_proto::{
     ids::{HostName, ShortName, TenantName},
     plan::{DesiredState, UnixMs},
-    spec::{LabelKey, LabelValue, Size, TenantSpec},
+    spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
     tls::{CertificateInfo, Identity, OperatorRole},
 };
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,41 @@ pub struct Tenant {
     pub quarantine_until: Option<UnixMs>,
     /// An operator asked for the removal of its volumes before that.
     pub purge_now: bool,
+    /// The one of its domains that browsers are sent to; none: the platform's name, and nobody is sent anywhere.
+    #[serde(default)]
+    pub primary: Option<Domain>,
+    /// Who gets in.
+    #[serde(default)]
+    pub access: Access,
+    /// Suspended because nobody used it, since then: the next visitor wakes it.
+    #[serde(default)]
+    pub asleep_since: Option<UnixMs>,
+    /// When somebody was last seen using it, in steps of [`crate::change::ACTIVITY_STEP_MS`]; none: not since it is watched.
+    #[serde(default)]
+    pub last_active_at: Option<UnixMs>,
+}
+
+/// Who gets in to a tenant, at the edge. The default is everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Access {
+    /// Only clients with these addresses; empty: all.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+    /// Only who knows one of these, `name:hash` with a bcrypt hash; empty: nobody is asked.
+    #[serde(default)]
+    pub users: Vec<String>,
+    /// In place of what the configuration says for all.
+    #[serde(default)]
+    pub rate: Option<Rate>,
+}
+
+/// Requests from one client address to one tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Per second, on average.
+    pub average: u32,
+    /// And at once.
+    pub burst: u32,
 }
 
 /// A certificate that was issued and is still accepted.

@@ -57,7 +57,7 @@ pub fn router(web: Web) -> Router {
         .route("/traefik/config/{shard}", get(shard_traefik))
         .route("/edges/map", get(hostnames))
         .route("/sd/{job}", get(targets))
-        .route("/pages/suspended", get(suspended))
+        .route(isyone_traefik::PAGE_PATH, get(suspended))
         .route("/.well-known/acme-challenge/{token}", get(challenge))
         .with_state(web)
 }

@@ -281,6 +281,7 @@ fn options(context: &Context) -> traefik::Options {
             UrlScheme::Http => traefik::Scheme::Http,
             UrlScheme::Https => traefik::Scheme::Https,
         },
+        port: config.url_port,
         pages_url: config.pages_url(),
         pages_identity: config.pages_over_tls().then(|| traefik::Identity {
             ca_pem: context.pki.ca_pem(),
@@ -288,6 +289,10 @@ fn options(context: &Context) -> traefik::Options {
         }),
         rate_average: config.edge.rate_average,
         rate_burst: config.edge.rate_burst,
+        in_flight: 100,
+        trusted_proxies: Vec::new(),
+        frame_options: None,
+        dashboard: None,
         tls: tls(config),
     }
 }
@@ -298,7 +303,6 @@ fn tls(config: &Config) -> Option<traefik::Tls> {
     Some(traefik::Tls {
         entry_point: tls.entry_point.clone(),
         hsts_seconds: tls.hsts.get().as_secs(),
-        port: config.url_port,
         resolver: match tls.mode {
             TlsMode::Off => return None,
             TlsMode::Traefik => resolver(),

@@ -13,7 +13,7 @@ use isyone_proto::{
 use uuid::Uuid;
 
 use crate::{
-    fleet::{Operation, OperationState, Step, Tenant},
+    fleet::{Access, Operation, OperationState, Step, Tenant},
     liveness::{self, HostState},
     observed::{Progress, TenantObserved},
     settings::Settings,
@@ -191,8 +191,12 @@ pub fn progress(state: &State, operation: &Operation) -> (OperationState, String
 pub struct Route {
     /// Whom.
     pub tenant: TenantName,
-    /// Primary first.
+    /// The platform's name first.
     pub hostnames: Vec<String>,
+    /// The one of them that browsers are sent to.
+    pub primary: Option<String>,
+    /// Who gets in.
+    pub access: Access,
     /// Its host's advertised address.
     pub address: IpAddr,
     /// Odoo.
@@ -223,6 +227,8 @@ pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Rout
     Some(Route {
         tenant: tenant.name.clone(),
         hostnames: tenant.hostnames(&settings.base_domain),
+        primary: tenant.primary.as_ref().map(ToString::to_string),
+        access: tenant.access.clone(),
         address: host.advertise,
         http_port: tenant.placement.http_port,
         websocket_port: (tenant.size.workers > 0).then_some(tenant.placement.websocket_port),

@@ -3,7 +3,26 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use serde::Serialize;
+
+use crate::Rate;
+
+/// What is worth compressing; everything else (pictures, archives, office documents) is compressed already, and event streams
+/// must not wait for a full buffer.
+const COMPRESSIBLE: [&str; 11] = [
+    "application/javascript",
+    "application/json",
+    "application/manifest+json",
+    "application/xml",
+    "image/svg+xml",
+    "text/css",
+    "text/csv",
+    "text/html",
+    "text/javascript",
+    "text/plain",
+    "text/xml",
+];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -100,26 +119,81 @@ impl Service {
     }
 }
 
+/// Which address is a client's: the peer's, or behind proxies that are trusted, the last one in `X-Forwarded-For` that is none of theirs.
+#[derive(Serialize, Debug, Clone)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IpStrategy {
+    #[serde(rename = "excludedIPs", skip_serializing_if = "Vec::is_empty")]
+    excluded_ips: Vec<String>,
+}
+
+impl IpStrategy {
+    /// None: the peer.
+    pub(crate) fn of(trusted: &[IpNet]) -> Option<Self> {
+        (!trusted.is_empty()).then(|| Self { excluded_ips: trusted.iter().map(ToString::to_string).collect() })
+    }
+}
+
+/// What requests are counted by.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SourceCriterion {
+    ip_strategy: IpStrategy,
+}
+
 /// One kind each; serde's external tag is Traefik's key.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(crate) enum Middleware {
-    Compress {},
+    BasicAuth {
+        realm: &'static str,
+        /// Odoo does not see what it has no use for.
+        remove_header: bool,
+        users: Vec<String>,
+    },
+    Compress {
+        included_content_types: [&'static str; 11],
+    },
+    Errors {
+        query: String,
+        service: &'static str,
+        status: [&'static str; 1],
+    },
     Headers {
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        content_type_nosniff: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        custom_frame_options_value: Option<String>,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         custom_request_headers: BTreeMap<String, String>,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         custom_response_headers: BTreeMap<String, String>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        referrer_policy: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         sts_seconds: Option<u64>,
     },
+    InFlightReq {
+        amount: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source_criterion: Option<SourceCriterion>,
+    },
     IpAllowList {
-        reject_status_code: u16,
-        source_range: [String; 1],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ip_strategy: Option<IpStrategy>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reject_status_code: Option<u16>,
+        source_range: Vec<String>,
     },
     RateLimit {
         average: u32,
         burst: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source_criterion: Option<SourceCriterion>,
+    },
+    RedirectRegex {
+        regex: &'static str,
+        replacement: String,
     },
     RedirectScheme {
         permanent: bool,
@@ -132,19 +206,62 @@ pub(crate) enum Middleware {
     },
 }
 
+/// Of the headers middleware, nothing.
+const NO_HEADERS: Middleware = Middleware::Headers {
+    content_type_nosniff: false,
+    custom_frame_options_value: None,
+    custom_request_headers: BTreeMap::new(),
+    custom_response_headers: BTreeMap::new(),
+    referrer_policy: None,
+    sts_seconds: None,
+};
+
 impl Middleware {
     pub(crate) fn compress() -> Self {
-        Self::Compress {}
+        Self::Compress { included_content_types: COMPRESSIBLE }
     }
 
     /// Answers 404 to everybody outside `range`.
     pub(crate) fn deny(range: &str) -> Self {
-        Self::IpAllowList { reject_status_code: 404, source_range: [range.to_owned()] }
+        let source_range = vec![range.to_owned()];
+        Self::IpAllowList { ip_strategy: None, reject_status_code: Some(404), source_range }
+    }
+
+    /// Answers 403 to clients outside of these.
+    pub(crate) fn allow(addresses: &[IpNet], clients: Option<IpStrategy>) -> Self {
+        let source_range = addresses.iter().map(ToString::to_string).collect();
+        Self::IpAllowList { ip_strategy: clients, reject_status_code: None, source_range }
+    }
+
+    /// Asks for a name and password.
+    pub(crate) fn users(users: &[String]) -> Self {
+        Self::BasicAuth { realm: "isyone", remove_header: true, users: users.to_vec() }
+    }
+
+    /// "Nobody answers" as another service's page says it; the status stays. Odoo itself answers none of these.
+    pub(crate) fn errors(service: &'static str, query: &str) -> Self {
+        Self::Errors { query: query.to_owned(), service, status: ["502-504"] }
     }
 
     /// "Only HTTPS from now on", for this long.
-    pub(crate) fn hsts(sts_seconds: u64) -> Self {
-        Self::headers(BTreeMap::new(), BTreeMap::new(), Some(sts_seconds))
+    pub(crate) fn hsts(seconds: u64) -> Self {
+        let mut headers = NO_HEADERS;
+        if let Self::Headers { sts_seconds, .. } = &mut headers {
+            *sts_seconds = Some(seconds);
+        }
+        headers
+    }
+
+    /// What browsers are told of every page.
+    pub(crate) fn security(frame_options: Option<&str>) -> Self {
+        Self::Headers {
+            content_type_nosniff: true,
+            custom_frame_options_value: frame_options.map(ToOwned::to_owned),
+            custom_request_headers: BTreeMap::new(),
+            custom_response_headers: BTreeMap::new(),
+            referrer_policy: Some("strict-origin-when-cross-origin"),
+            sts_seconds: None,
+        }
     }
 
     /// To the same address over TLS.
@@ -152,29 +269,48 @@ impl Middleware {
         Self::RedirectScheme { permanent: true, port: port.map(|port| port.to_string()), scheme: "https" }
     }
 
-    pub(crate) fn rate(average: u32, burst: u32) -> Self {
-        Self::RateLimit { average, burst }
+    /// To the same path at another base (`https://erp.example.com`). Not for good: browsers would remember it after it has ended.
+    pub(crate) fn to_host(base: &str) -> Self {
+        Self::RedirectRegex { regex: "^https?://[^/]+/(.*)$", replacement: format!("{base}/${{1}}") }
+    }
+
+    pub(crate) fn rate(average: u32, burst: u32, clients: Option<IpStrategy>) -> Self {
+        Self::RateLimit { average, burst, source_criterion: criterion(clients) }
+    }
+
+    pub(crate) fn own_rate(rate: Rate, clients: Option<IpStrategy>) -> Self {
+        Self::rate(rate.average, rate.burst, clients)
+    }
+
+    pub(crate) fn in_flight(amount: u32, clients: Option<IpStrategy>) -> Self {
+        // Traefik counts by host name when nothing is said.
+        let clients = clients.unwrap_or(IpStrategy { excluded_ips: Vec::new() });
+        Self::InFlightReq { amount, source_criterion: criterion(Some(clients)) }
     }
 
     pub(crate) fn request_header(name: &str, value: &str) -> Self {
-        Self::headers(one(name, value), BTreeMap::new(), None)
+        let mut headers = NO_HEADERS;
+        if let Self::Headers { custom_request_headers, .. } = &mut headers {
+            *custom_request_headers = one(name, value);
+        }
+        headers
     }
 
     pub(crate) fn response_header(name: &str, value: &str) -> Self {
-        Self::headers(BTreeMap::new(), one(name, value), None)
-    }
-
-    fn headers(
-        custom_request_headers: BTreeMap<String, String>,
-        custom_response_headers: BTreeMap<String, String>,
-        sts_seconds: Option<u64>,
-    ) -> Self {
-        Self::Headers { custom_request_headers, custom_response_headers, sts_seconds }
+        let mut headers = NO_HEADERS;
+        if let Self::Headers { custom_response_headers, .. } = &mut headers {
+            *custom_response_headers = one(name, value);
+        }
+        headers
     }
 
     pub(crate) fn replace_path(path: &str) -> Self {
         Self::ReplacePath { path: path.to_owned() }
     }
+}
+
+fn criterion(clients: Option<IpStrategy>) -> Option<SourceCriterion> {
+    clients.map(|ip_strategy| SourceCriterion { ip_strategy })
 }
 
 fn one(name: &str, value: &str) -> BTreeMap<String, String> {

@@ -1,98 +1,160 @@
-//! One tenant's routers and services.
+//! One tenant's routers, services and middlewares.
 //!
-//! Not here: which host names it may have (routes) and what all tenants share (the crate's head, tls).
+//! Not here: which host names it may have (routes) and what all tenants share (the crate's head, tls, pages).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     CLOSED_PATHS, CLOSED_PRIORITY, Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, Options, PAGE_PRIORITY, PAGES,
-    Route, Target, WEBSOCKET_PRIORITY,
-    dynamic::{HealthCheck, Router, RouterTls, Server, Service},
-    json, tls,
+    PRIMARY_PRIORITY, Route, Target, WEBSOCKET_PRIORITY,
+    dynamic::{HealthCheck, IpStrategy, Middleware, RouterTls, Server, Service},
+    json,
+    pages::router,
+    tls,
 };
+
+/// What only browsers ask for and what is the same under each name: programs that post, websockets and health checks stay where they are.
+const SENT_ELSEWHERE: &str =
+    "(Method(`GET`) || Method(`HEAD`)) && !PathPrefix(`/websocket`) && !Path(`/web/health`)";
 
 /// Routers' names have an underscore before what follows the tenant's name: no label has one, so a tenant `alfa-closed` does not meet
 /// the closed router of `alfa`.
 pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Fragment {
-    let mut fragment = Fragment::default();
-    let name = format!("odoo-{}", route.tenant);
-    let host_rule = hosts.iter().map(|h| format!("Host(`{h}`)")).collect::<Vec<_>>().join(" || ");
+    let mut parts = Parts::new(options, route, hosts);
     match route.target {
-        Target::Suspended => {
-            let page = Entry::page(options, hosts, &host_rule, PAGES, &["isyone-rate", "isyone-suspended"]);
-            put(&mut fragment.routers, &name, page.json(options));
-        }
+        Target::Page => parts.page(PAGES, &["isyone-headers", "isyone-page"]),
         Target::Running { address, http_port, websocket_port } => {
-            let server = |port| Server { url: format!("http://{}", SocketAddr::new(address, port)) };
-            let chain = ["isyone-rate", "isyone-scheme", "isyone-compress"];
-            let page = Entry::page(options, hosts, &host_rule, &name, &chain);
-            put(&mut fragment.routers, &name, page.json(options));
-            let check =
-                HealthCheck { interval: HEALTH_INTERVAL, path: "/web/health", timeout: HEALTH_TIMEOUT };
-            put(&mut fragment.services, &name, json(&Service::single(server(http_port), Some(check))));
-            // The service behind an allow list of nobody is never asked; Traefik's own no-op makes sure of it.
-            let closed = Entry {
-                rule: &format!("({host_rule}) && ({CLOSED_PATHS})"),
-                priority: CLOSED_PRIORITY,
-                service: "noop@internal",
-                middlewares: &["isyone-closed"],
-                tls: RouterTls::default(),
-            };
-            put(&mut fragment.routers, &format!("{name}_closed"), closed.json(options));
-            if let Some(port) = websocket_port {
-                let service = format!("{name}_websocket");
-                let socket = Entry {
-                    rule: &format!("({host_rule}) && PathPrefix(`/websocket`)"),
-                    priority: WEBSOCKET_PRIORITY,
-                    service: &service,
-                    middlewares: &["isyone-rate", "isyone-scheme"],
-                    tls: RouterTls::default(),
-                };
-                put(&mut fragment.routers, &service, socket.json(options));
-                put(&mut fragment.services, &service, json(&Service::single(server(port), None)));
-            }
+            parts.running(address, http_port, websocket_port);
         }
     }
-    fragment
+    parts.primary();
+    parts.fragment
 }
 
-fn put(map: &mut String, name: &str, value: String) {
-    map.extend([",\n\"", name, "\":", &value]);
+/// A fragment in the making.
+struct Parts<'a> {
+    options: &'a Options,
+    route: &'a Route,
+    hosts: &'a [&'a str],
+    /// `odoo-<tenant>`.
+    name: String,
+    /// All host names.
+    rule: String,
+    /// Middlewares that keep visitors out, before the password.
+    limits: Vec<String>,
+    /// The password, if there is one.
+    users: Option<String>,
+    fragment: Fragment,
 }
 
-/// A router of a tenant.
-struct Entry<'a> {
-    rule: &'a str,
-    priority: u32,
-    service: &'a str,
-    middlewares: &'a [&'a str],
-    /// When Traefik ends TLS: whence its certificates.
-    tls: RouterTls<'a>,
-}
+impl<'a> Parts<'a> {
+    fn new(options: &'a Options, route: &'a Route, hosts: &'a [&'a str]) -> Self {
+        let name = format!("odoo-{}", route.tenant);
+        let rule = any_host(hosts);
+        let mut parts =
+            Self { options, route, hosts, name, rule, limits: Vec::new(), users: None, fragment: Fragment::default() };
+        parts.access();
+        parts
+    }
 
-impl<'a> Entry<'a> {
+    /// The tenant's own middlewares, as far as it has any.
+    fn access(&mut self) {
+        let access = &self.route.access;
+        let clients = IpStrategy::of(&self.options.trusted_proxies);
+        if !access.addresses.is_empty() {
+            let addresses = self.middleware("addresses", &Middleware::allow(&access.addresses, clients.clone()));
+            self.limits.push(addresses);
+        }
+        let rate = access.rate.map(|rate| self.middleware("rate", &Middleware::own_rate(rate, clients)));
+        self.limits.push(rate.unwrap_or_else(|| "isyone-rate".to_owned()));
+        self.users = (!access.users.is_empty()).then(|| self.middleware("users", &Middleware::users(&access.users)));
+    }
+
+    fn middleware(&mut self, suffix: &str, middleware: &Middleware) -> String {
+        let name = format!("{}_{suffix}", self.name);
+        put(&mut self.fragment.middlewares, &name, &json(middleware));
+        name
+    }
+
+    fn running(&mut self, address: IpAddr, http_port: u16, websocket_port: Option<u16>) {
+        let server = |port| Server { url: format!("http://{}", SocketAddr::new(address, port)) };
+        let check = HealthCheck { interval: HEALTH_INTERVAL, path: "/web/health", timeout: HEALTH_TIMEOUT };
+        let name = self.name.clone();
+        put(&mut self.fragment.services, &name, &json(&Service::single(server(http_port), Some(check))));
+        self.page(&name, &["isyone-in-flight", "isyone-headers", "isyone-away", "isyone-scheme", "isyone-compress"]);
+        // The service behind an allow list of nobody is never asked; Traefik's own no-op makes sure of it.
+        let rule = format!("({}) && ({CLOSED_PATHS})", self.rule);
+        let closed =
+            router(self.options, &rule, CLOSED_PRIORITY, "noop@internal", &["isyone-closed"], RouterTls::default());
+        put(&mut self.fragment.routers, &format!("{name}_closed"), &closed);
+        let socket = format!("{name}_websocket");
+        if let Some(port) = websocket_port {
+            put(&mut self.fragment.services, &socket, &json(&Service::single(server(port), None)));
+        }
+        let service = if websocket_port.is_some() { &socket } else { &name };
+        // Not compressed, and not among the requests in flight: they last.
+        let rule = format!("({}) && PathPrefix(`/websocket`)", self.rule);
+        let chain = self.chain(true, &["isyone-scheme"]);
+        let sockets = router(self.options, &rule, WEBSOCKET_PRIORITY, service, &borrowed(&chain), RouterTls::default());
+        put(&mut self.fragment.routers, &socket, &sockets);
+        if self.users.is_some() || !self.route.access.addresses.is_empty() {
+            // It says nothing of the tenant but that it is there, and those who watch have no password.
+            let rule = format!("({}) && Path(`/web/health`)", self.rule);
+            let chain = self.chain(false, &[]);
+            let chain: Vec<&str> = chain.iter().map(String::as_str).filter(|m| !m.ends_with("_addresses")).collect();
+            let health = router(self.options, &rule, WEBSOCKET_PRIORITY, &name, &chain, RouterTls::default());
+            put(&mut self.fragment.routers, &format!("{name}_health"), &health);
+        }
+    }
+
     /// The router for everything; it is also the one that asks a resolver for certificates.
-    fn page(
-        options: &'a Options,
-        hosts: &[&'a str],
-        rule: &'a str,
-        service: &'a str,
-        middlewares: &'a [&'a str],
-    ) -> Self {
-        let tls = options.tls.as_ref().map(|tls| tls::of_page(tls, hosts)).unwrap_or_default();
-        Self { rule, priority: PAGE_PRIORITY, service, middlewares, tls }
+    fn page(&mut self, service: &str, then: &[&str]) {
+        let tls = self.options.tls.as_ref().map(|tls| tls::of_page(tls, self.hosts)).unwrap_or_default();
+        let chain = self.chain(true, then);
+        let page = router(self.options, &self.rule, PAGE_PRIORITY, service, &borrowed(&chain), tls);
+        put(&mut self.fragment.routers, &self.name, &page);
     }
 
-    fn json(self, options: &Options) -> String {
-        let Self { rule, priority, service, middlewares, tls } = self;
-        let mut chain: Vec<&str> = middlewares.to_vec();
-        let (entry_points, tls) = match &options.tls {
-            None => (options.entry_points.as_slice(), None),
-            Some(on) => {
-                chain.extend((on.hsts_seconds > 0).then_some(tls::HSTS));
-                (std::slice::from_ref(&on.entry_point), Some(tls))
-            }
+    /// Browsers that come by another name are sent to the primary one.
+    fn primary(&mut self) {
+        let Some(primary) = self.route.primary.as_deref().filter(|primary| self.hosts.contains(primary)) else {
+            return;
         };
-        json(&Router { entry_points, middlewares: &chain, priority, rule, service, tls })
+        let others: Vec<&str> = self.hosts.iter().copied().filter(|host| *host != primary).collect();
+        if others.is_empty() {
+            return;
+        }
+        let port = self.options.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let base = format!("{}://{primary}{port}", self.options.scheme.as_str());
+        let to = self.middleware("primary", &Middleware::to_host(&base));
+        let rule = format!("({}) && {SENT_ELSEWHERE}", any_host(&others));
+        let chain = self.chain(false, &[&to]);
+        let redirect = router(
+            self.options,
+            &rule,
+            PRIMARY_PRIORITY,
+            "noop@internal",
+            &borrowed(&chain),
+            RouterTls::default(),
+        );
+        put(&mut self.fragment.routers, &format!("{}_primary", self.name), &redirect);
     }
+
+    /// What keeps visitors out, `password` included, and then this.
+    fn chain(&self, password: bool, then: &[&str]) -> Vec<String> {
+        let users = self.users.iter().filter(|_| password);
+        self.limits.iter().chain(users).cloned().chain(then.iter().map(|m| (*m).to_owned())).collect()
+    }
+}
+
+fn borrowed(chain: &[String]) -> Vec<&str> {
+    chain.iter().map(String::as_str).collect()
+}
+
+fn any_host(hosts: &[&str]) -> String {
+    hosts.iter().map(|h| format!("Host(`{h}`)")).collect::<Vec<_>>().join(" || ")
+}
+
+fn put(map: &mut String, name: &str, value: &str) {
+    map.extend([",\n\"", name, "\":", value]);
 }

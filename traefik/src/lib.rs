@@ -12,13 +12,17 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
+
 mod dynamic;
 mod fragment;
+mod pages;
 mod routes;
 mod tls;
 
-use dynamic::{Middleware, Router, Server, ServersTransport, Service};
+use dynamic::{IpStrategy, Middleware, Router, Server, ServersTransport, Service};
 use fragment::fragment;
+pub use pages::{Dashboard, PAGE_PATH};
 pub use routes::Routes;
 pub use tls::{Resolver, Tls, certificate, covers};
 
@@ -27,6 +31,8 @@ const REDIRECT_PRIORITY: u32 = 10_000;
 /// Above every priority that Traefik itself derives (the length of a rule), so that an operator's catch-all router
 /// does not swallow the tenants.
 const PAGE_PRIORITY: u32 = 100_000;
+/// To the primary host name: before the page, after what is never sent elsewhere.
+const PRIMARY_PRIORITY: u32 = 150_000;
 /// `/websocket` goes before the rest of the same host.
 const WEBSOCKET_PRIORITY: u32 = 200_000;
 /// What is closed to the outside is closed whatever else matches.
@@ -51,8 +57,9 @@ const VERSION_PLACE: &str = "{version}";
 
 /// Service of the pages that stand in for a tenant; no tenant's begins like it.
 const PAGES: &str = "isyone-pages";
-/// Metrics and the database manager: never for visitors.
-const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`)";
+/// Metrics and the database manager, also by XML-RPC: never for visitors.
+const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`) || \
+                            PathPrefix(`/xmlrpc/db`) || PathPrefix(`/xmlrpc/2/db`)";
 
 /// How browsers see the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +87,9 @@ pub struct Options {
     /// Told to Odoo in `X-Forwarded-Proto`. Traefik alone would say `wss` on websocket upgrades, and Odoo then thinks
     /// that page and socket differ.
     pub scheme: Scheme,
-    /// Base of the pages that stand in for a tenant, e.g. `http://127.0.0.1:7480`; `/pages/suspended` is below it.
+    /// Port in customers' URLs, when it is not the scheme's own.
+    pub port: Option<u16>,
+    /// Base of the pages that stand in for a tenant, e.g. `http://127.0.0.1:7480`; [`PAGE_PATH`] is below it.
     pub pages_url: String,
     /// The certificate that is expected there, when it is an `https://` URL of ours.
     pub pages_identity: Option<Identity>,
@@ -88,6 +97,14 @@ pub struct Options {
     pub rate_average: u32,
     /// And at once.
     pub rate_burst: u32,
+    /// Requests of one client address to one tenant that are answered at the same time; websockets do not count.
+    pub in_flight: u32,
+    /// Who stands before the edges and says in `X-Forwarded-For` for whom it asks; empty: nobody, the peer is the client.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `X-Frame-Options`: who may show tenants' pages in a frame; none: not said.
+    pub frame_options: Option<String>,
+    /// Traefik's own dashboard, if it is to be reached.
+    pub dashboard: Option<Dashboard>,
     /// Traefik ends TLS itself.
     pub tls: Option<Tls>,
 }
@@ -104,12 +121,36 @@ pub struct Identity {
 /// One tenant's way in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Names routers and services: `odoo-<tenant>`, `odoo-<tenant>_closed`, `odoo-<tenant>_websocket`.
+    /// Names routers and services: `odoo-<tenant>`, `odoo-<tenant>_closed`, `odoo-<tenant>_websocket`, ….
     pub tenant: String,
     /// All that lead to the tenant.
     pub hostnames: Vec<String>,
+    /// The one of them that browsers are sent to from the others; none: each is as good.
+    pub primary: Option<String>,
+    /// Who gets in.
+    pub access: Access,
     /// Where they lead.
     pub target: Target,
+}
+
+/// Who gets in to one tenant. The default is everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Access {
+    /// Only clients with these addresses; empty: all.
+    pub addresses: Vec<IpNet>,
+    /// Only who knows one of these, as `htpasswd` writes them (`name:hash`); empty: nobody is asked.
+    pub users: Vec<String>,
+    /// Requests per second and at once from one client address, in place of what holds for all tenants.
+    pub rate: Option<Rate>,
+}
+
+/// Requests from one client address to one tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Per second, on average.
+    pub average: u32,
+    /// And at once.
+    pub burst: u32,
 }
 
 /// Where a route ends.
@@ -124,8 +165,8 @@ pub enum Target {
         /// Published port of the gevent server, when Odoo has workers.
         websocket_port: Option<u16>,
     },
-    /// At the page that says so.
-    Suspended,
+    /// At the coordinator's page, which says why.
+    Page,
 }
 
 /// What was left out, and why.
@@ -139,13 +180,15 @@ pub struct Rejected {
     pub reason: String,
 }
 
-/// One tenant's part of a document: entries of the two maps, each with a comma and a line break before it.
+/// One tenant's part of a document: entries of the three maps, each with a comma and a line break before it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fragment {
     /// Of `routers`; at least one.
     pub routers: String,
-    /// Of `services`; none when the tenant is suspended.
+    /// Of `services`; none when there is only a page.
     pub services: String,
+    /// Of `middlewares`; none when the tenant is like all others.
+    pub middlewares: String,
 }
 
 /// What is around the fragments. No map is ever empty: Traefik refuses that as a "standalone element".
@@ -156,6 +199,8 @@ pub struct Fragment {
 pub struct Frame {
     /// Before and after the document's version: begin of the document, with what all tenants share.
     pub head: [String; 2],
+    /// Before and after the middlewares that are single tenants'; there are always others.
+    pub middlewares: [String; 2],
     /// Before and after the routers; there is always one.
     pub routers: [String; 2],
     /// Before and after the services; there is always one.
@@ -168,32 +213,37 @@ pub struct Frame {
 
 /// The frame of every document.
 pub fn frame(options: &Options) -> Frame {
+    let clients = IpStrategy::of(&options.trusted_proxies);
     let mut middlewares = BTreeMap::from([
+        ("isyone-away", Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}"))),
         ("isyone-closed", Middleware::deny(NOBODY)),
         ("isyone-compress", Middleware::compress()),
-        ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst)),
+        ("isyone-headers", Middleware::security(options.frame_options.as_deref())),
+        ("isyone-in-flight", Middleware::in_flight(options.in_flight, clients.clone())),
+        ("isyone-page", Middleware::replace_path(PAGE_PATH)),
+        ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst, clients.clone())),
         ("isyone-scheme", Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str())),
-        ("isyone-suspended", Middleware::replace_path("/pages/suspended")),
         (VERSION, Middleware::response_header(VERSION_HEADER, VERSION_PLACE)),
     ]);
     let tls = options.tls.as_ref();
-    middlewares.extend(tls.into_iter().flat_map(tls::middlewares));
+    middlewares.extend(tls.into_iter().flat_map(|tls| tls::middlewares(tls, options.port)));
+    middlewares.extend(options.dashboard.iter().flat_map(|board| board.middlewares(clients.clone())));
     let middlewares = json(&middlewares);
-    let (before, after) = middlewares.split_once(VERSION_PLACE).unwrap_or((&middlewares, ""));
+    // The map stays open: tenants' own follow.
+    let middlewares = middlewares.strip_suffix('}').unwrap_or(&middlewares);
+    let (before, after) = middlewares.split_once(VERSION_PLACE).unwrap_or((middlewares, ""));
     let transports = options.pages_identity.as_ref().map(|identity| {
         let transport = ServersTransport { root_cas: [&identity.ca_pem], server_name: &identity.server_name };
         format!(",\"serversTransports\":{{\"{PAGES}\":{}}}", json(&transport))
     });
     let pages = Service::single(Server { url: options.pages_url.clone() }, None);
     let pages = pages.over(transports.is_some().then_some(PAGES));
-    let routers = tls.map(|tls| tls::routers(tls, options)).unwrap_or_default();
+    let routers = tls.map(|tls| tls::routers(tls, options)).unwrap_or_default() + &pages::routers(options);
     // The end of `http`, and the begin of `tls` if there is one.
     let then = tls.map_or_else(String::new, |_| format!(",\"tls\":{{\"options\":{}", tls::options()));
     Frame {
-        head: [
-            format!("{{\"http\":{{\"middlewares\":{before}"),
-            format!("{after}{}", transports.unwrap_or_default()),
-        ],
+        head: [format!("{{\"http\":{{\"middlewares\":{before}"), after.to_owned()],
+        middlewares: [String::new(), format!("}}{}", transports.unwrap_or_default())],
         routers: [format!(",\"routers\":{{\n\"{VERSION}\":{}{routers}", version(options)), "\n}".to_owned()],
         services: [format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)), format!("\n}}}}{then}")],
         certificates: [",\"certificates\":[".to_owned(), "\n]".to_owned()],

@@ -106,8 +106,18 @@ fn refusal(route: &Route) -> Option<&'static str> {
         Target::Running { http_port: 0, .. } | Target::Running { websocket_port: Some(0), .. } => {
             Some("port 0 cannot be reached")
         }
-        Target::Running { .. } | Target::Suspended => None,
+        Target::Running { .. } | Target::Page => user_refusal(&route.access.users),
     }
+}
+
+/// Traefik refuses the whole router over one line that it cannot read.
+fn user_refusal(users: &[String]) -> Option<&'static str> {
+    let fits = |user: &String| {
+        let parts = user.split_once(':');
+        parts.is_some_and(|(name, hash)| !name.is_empty() && !hash.is_empty())
+            && user.chars().all(|c| c.is_ascii_graphic())
+    };
+    (!users.iter().all(fits)).then_some("a user for its password prompt is not `name:hash`")
 }
 
 /// The host names that a route asks for and that could be given.

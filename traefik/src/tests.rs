@@ -10,10 +10,15 @@ fn options() -> Options {
     Options {
         entry_points: vec!["web".to_owned()],
         scheme: Scheme::Http,
+        port: None,
         pages_url: "http://127.0.0.1:7480".to_owned(),
         pages_identity: None,
         rate_average: 100,
         rate_burst: 300,
+        in_flight: 100,
+        trusted_proxies: Vec::new(),
+        frame_options: Some("SAMEORIGIN".to_owned()),
+        dashboard: None,
         tls: None,
     }
 }
@@ -23,7 +28,6 @@ fn with_tls() -> Options {
     let tls = Tls {
         entry_point: "websecure".to_owned(),
         hsts_seconds: 15_552_000,
-        port: None,
         resolver: None,
         challenges: true,
     };
@@ -41,6 +45,8 @@ fn running(tenant: &str, hostnames: &[&str], websocket_port: Option<u16>) -> Rou
     Route {
         tenant: tenant.to_owned(),
         hostnames: hostnames.iter().map(|h| (*h).to_owned()).collect(),
+        primary: None,
+        access: Access::default(),
         target: Target::Running { address: [192, 0, 2, 10].into(), http_port: 20_000, websocket_port },
     }
 }
@@ -55,16 +61,19 @@ struct Rendered {
 /// The document of these tenants, put together as the frame says.
 fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>, certificates: &str) -> Rendered {
     let frame = frame(options);
-    let (mut routers, mut services, mut rejected) = (String::new(), String::new(), Vec::new());
+    let (mut routers, mut services, mut middlewares, mut rejected) =
+        (String::new(), String::new(), String::new(), Vec::new());
     for tenant in tenants {
         let (fragment, refused) = routes.judge(tenant);
         let fragment = fragment.unwrap_or_default();
         routers += &fragment.routers;
         services += &fragment.services;
+        middlewares += &fragment.middlewares;
         rejected.extend(refused);
     }
     let list = certificates.strip_prefix(',').map_or(String::new(), |list| frame.certificates.join(list));
-    let parts = [frame.head.join("0123"), frame.routers.join(&routers), frame.services.join(&services), list];
+    let head = frame.head.join("0123") + &frame.middlewares.join(&middlewares);
+    let parts = [head, frame.routers.join(&routers), frame.services.join(&services), list];
     let json = parts.concat() + frame.tail;
     Rendered { json, rejected }
 }
@@ -106,7 +115,7 @@ fn no_tenant_is_still_a_document_without_empty_maps() {
 #[test]
 fn tenants_with_and_without_workers_and_suspended() {
     let mut suspended = running("gama", &["gama.isy.one"], None);
-    suspended.target = Target::Suspended;
+    suspended.target = Target::Page;
     let mut ipv6 = running("delta", &["delta.isy.one"], None);
     ipv6.target =
         Target::Running { address: "2001:db8::1".parse().unwrap(), http_port: 20_001, websocket_port: None };
@@ -134,14 +143,56 @@ fn https_at_the_edge_has_tls_on_every_router_of_a_tenant_and_a_redirect_for_the_
     golden("tls_empty", &render(&with_tls(), &[]));
     let document: serde_json::Value = serde_json::from_str(&render(&with_tls(), &routes).json).unwrap();
     for (name, router) in document["http"]["routers"].as_object().unwrap() {
-        let of_tenant = name.starts_with("odoo-");
+        let of_tenant = name.starts_with("odoo-") || name == "isyone-unknown";
         assert_eq!(router.get("tls").is_some(), of_tenant, "{name}");
         assert_eq!(router["entryPoints"][0], if of_tenant { "websecure" } else { "web" }, "{name}");
     }
     let mut silent = with_tls();
-    silent.tls = silent.tls.map(|tls| Tls { hsts_seconds: 0, port: Some(8443), ..tls });
+    silent.port = Some(8443);
+    silent.tls = silent.tls.map(|tls| Tls { hsts_seconds: 0, ..tls });
     let rendered = render(&silent, &routes).json;
     assert!(!rendered.contains("stsSeconds") && rendered.contains(r#""port":"8443""#), "{rendered}");
+}
+
+#[test]
+fn browsers_are_sent_to_the_primary_name_and_nobody_is_sent_to_one_that_is_not_served() {
+    let mut route = running("alfa", &["alfa.isy.one", "erp.alfa.example", "www.alfa.example"], Some(20_001));
+    route.primary = Some("erp.alfa.example".to_owned());
+    golden("primary", &render(&Options { port: Some(8443), ..with_tls() }, &[route.clone()]));
+    for primary in ["other.example", "beta.isy.one"] {
+        route.primary = Some(primary.to_owned());
+        let others = [running("aaaa", &["beta.isy.one"], None), route.clone()];
+        assert!(!render(&with_tls(), &others).json.contains("redirectRegex"), "{primary}");
+    }
+    route.hostnames.truncate(1);
+    route.primary = Some("alfa.isy.one".to_owned());
+    assert!(!render(&with_tls(), &[route]).json.contains("redirectRegex"), "there is nothing to send elsewhere");
+}
+
+#[test]
+fn a_tenant_with_limits_of_its_own_and_a_dashboard_behind_a_password() {
+    let mut route = running("alfa", &["alfa.isy.one"], Some(20_001));
+    route.access = Access {
+        addresses: vec!["203.0.113.0/24".parse().unwrap()],
+        users: vec!["ana:$2y$05$abc".to_owned()],
+        rate: Some(Rate { average: 5, burst: 10 }),
+    };
+    let mut page = running("beta", &["beta.isy.one"], None);
+    (page.target, page.access) = (Target::Page, route.access.clone());
+    let dashboard = Dashboard {
+        hostname: "traefik.isy.one".to_owned(),
+        users: vec!["ops:$2y$05$abc".to_owned()],
+        addresses: vec!["192.0.2.0/24".parse().unwrap()],
+    };
+    let options = Options {
+        dashboard: Some(dashboard),
+        trusted_proxies: vec!["198.51.100.0/24".parse().unwrap()],
+        ..with_tls()
+    };
+    golden("access", &render(&options, &[route.clone(), page]));
+    route.access.users.push("no hash".to_owned());
+    let rendered = render(&options, &[route, running("beta", &["beta.isy.one"], None)]);
+    assert_eq!((rendered.rejected.len(), rendered.json.contains("odoo-alfa")), (1, false));
 }
 
 #[test]
@@ -211,8 +262,8 @@ fn a_tenant_named_like_anothers_router_costs_it_nothing() {
         .map(|name| running(name, &[&format!("{name}.isy.one")], Some(20_001)));
     let document: serde_json::Value =
         serde_json::from_str(&render(&options(), &routes).json).expect("a document");
-    // Three each, and the one that says which version an edge runs.
-    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(10));
+    // Three each, the one that says which version an edge runs, and the one for unknown names.
+    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(11));
     assert_eq!(document["http"]["services"].as_object().map(serde_json::Map::len), Some(7));
 }
 
@@ -329,7 +380,7 @@ proptest! {
             for middleware in router["middlewares"].as_array().unwrap() {
                 prop_assert!(http["middlewares"].get(middleware.as_str().unwrap()).is_some());
             }
-            if !name.contains('_') {
+            if name.starts_with("odoo-") && !name.contains('_') {
                 for host in router["rule"].as_str().unwrap().split(" || ") {
                     prop_assert!(pages.insert(host.to_owned()), "{host} twice");
                 }

@@ -29,8 +29,6 @@ pub struct Tls {
     pub entry_point: String,
     /// How long browsers shall remember that there is only HTTPS; 0: they are not told.
     pub hsts_seconds: u64,
-    /// Port in customers' URLs, when it is not 443.
-    pub port: Option<u16>,
     /// Traefik gets certificates itself.
     pub resolver: Option<Resolver>,
     /// The coordinator gets them: challenges are answered by it.
@@ -51,9 +49,9 @@ pub fn certificate(chain_pem: &str, key_pem: &str) -> String {
     format!(",\n{}", json(&CertificatePair { cert_file: chain_pem, key_file: key_pem }))
 }
 
-pub(crate) fn middlewares(tls: &Tls) -> Vec<(&'static str, Middleware)> {
+pub(crate) fn middlewares(tls: &Tls, port: Option<u16>) -> Vec<(&'static str, Middleware)> {
     let hsts = (tls.hsts_seconds > 0).then(|| (HSTS, Middleware::hsts(tls.hsts_seconds)));
-    hsts.into_iter().chain([("isyone-https", Middleware::to_https(tls.port))]).collect()
+    hsts.into_iter().chain([("isyone-https", Middleware::to_https(port))]).collect()
 }
 
 /// Routers on the entry points without TLS: for challenges, and the redirect for all the rest, whoever the host is: it does not

@@ -42,6 +42,8 @@ pub const MAX_OPERATIONS: usize = 10_000;
 pub const MAX_EVENTS: usize = 10_000;
 /// Tokens that may be open at once.
 pub const MAX_TOKENS: usize = 1_000;
+/// Steps in which it is remembered when a tenant was last used: one write an hour at most, and nobody sleeps after less than days.
+pub const ACTIVITY_STEP_MS: i64 = 3_600_000;
 /// Certificates an operator may hold at once.
 pub const MAX_OPERATOR_CERTIFICATES: usize = 16;
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{ChangeError, CreateTenant, Edit, Outcome, done_step};
 use crate::{
-    fleet::{OperationKind, OperationState, Tenant, TenantPlacement},
+    fleet::{Access, OperationKind, OperationState, Tenant, TenantPlacement},
     placement::{self, Decision, Request},
 };
 
@@ -145,6 +145,10 @@ impl Edit<'_> {
             operation: self.stamp.id,
             quarantine_until: None,
             purge_now: false,
+            primary: None,
+            access: Access::default(),
+            asleep_since: None,
+            last_active_at: None,
         };
         if create.dry_run {
             return Ok(Outcome::Tenant {

@@ -81,7 +81,7 @@ pub(crate) fn router(web: Web, tokens: &Tokens) -> Router {
         .layer(middleware::from_fn_with_state(tokens.prometheus, admit));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/pages/suspended", get(suspended))
+        .route(isyone_traefik::PAGE_PATH, get(suspended))
         .route("/.well-known/acme-challenge/{token}", get(challenge))
         .merge(edges)
         .merge(prometheus)

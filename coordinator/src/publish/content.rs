@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{
     inputs::Inputs,
-    pages::{Edits, Pages, Parts},
+    pages::{Edits, PARTS, Pages, Parts},
 };
 use crate::{fleet::certificates::EdgeCertificate, settings::Settings, shards::Shards, state::State, views};
 
@@ -75,15 +75,15 @@ pub(super) struct Update {
 struct Batch(Vec<[Edits; KINDS]>);
 
 impl Batch {
-    fn put(&mut self, share: usize, kind: Kind, name: &str, fragment: Option<[String; 2]>) {
+    fn put(&mut self, share: usize, kind: Kind, name: &str, fragment: Option<[String; PARTS]>) {
         let parts: Option<Parts> = fragment.map(|parts| parts.map(Bytes::from));
         self.0[share][kind as usize].insert(name.to_owned(), parts);
     }
 }
 
 /// A fragment that stands in one place only.
-fn single(text: String) -> [String; 2] {
-    [text, String::new()]
+fn single(text: String) -> [String; PARTS] {
+    [text, String::new(), String::new()]
 }
 
 impl Content {
@@ -190,7 +190,7 @@ impl Content {
         let mut update = Update::default();
         for name in &concerned {
             let (fragment, rejected) = self.routes.judge(name);
-            let fragment = fragment.map(|f| [f.routers, f.services]);
+            let fragment = fragment.map(|f| [f.routers, f.services, f.middlewares]);
             batch.put(self.share_of(name), Kind::Traefik, name, fragment);
             update.rejected.extend(self.reject(name, rejected));
         }
@@ -252,8 +252,14 @@ fn route(route: views::Route) -> traefik::Route {
     traefik::Route {
         tenant: route.tenant.to_string(),
         hostnames: route.hostnames,
+        primary: route.primary,
+        access: traefik::Access {
+            addresses: route.access.addresses,
+            users: route.access.users,
+            rate: route.access.rate.map(|rate| traefik::Rate { average: rate.average, burst: rate.burst }),
+        },
         target: if route.suspended {
-            traefik::Target::Suspended
+            traefik::Target::Page
         } else {
             traefik::Target::Running {
                 address: route.address,

@@ -64,6 +64,7 @@ impl Frame {
         let certificates = section(frame.certificates, Content::Certificates);
         Self::new(vec![
             section(frame.head, Content::Version),
+            section(frame.middlewares, Content::Part(2)),
             section(frame.routers, Content::Part(0)),
             section(frame.services, Content::Part(1)),
             Section { first: true, optional: true, ..certificates },

@@ -17,9 +17,9 @@ const FILL: usize = 48;
 /// A page with fewer is joined with a neighbour.
 const MIN: usize = 16;
 
-/// Places in a document where a fragment has a piece: Traefik's has one among the routers and one among the services. Where a
-/// document has one place only, the second pieces are empty.
-pub(crate) const PARTS: usize = 2;
+/// Places in a document where a fragment has a piece: Traefik's has one among the routers, one among the services and one
+/// among the middlewares. Where a document has one place only, the other pieces are empty.
+pub(crate) const PARTS: usize = 3;
 
 /// A fragment.
 pub(crate) type Parts = [Bytes; PARTS];
@@ -238,6 +238,7 @@ mod tests {
         [
             format!(",{name}:{version}").into(),
             if version == 0 { Bytes::new() } else { format!(";{name}").into() },
+            if version == 1 { Bytes::new() } else { format!(".{name}").into() },
         ]
     }
 

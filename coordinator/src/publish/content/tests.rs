@@ -47,6 +47,24 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// Plain HTTP.
+fn options() -> traefik::Options {
+    traefik::Options {
+        entry_points: vec!["web".to_owned()],
+        scheme: traefik::Scheme::Http,
+        port: None,
+        pages_url: "http://127.0.0.1:7480".to_owned(),
+        pages_identity: None,
+        rate_average: 100,
+        rate_burst: 300,
+        in_flight: 100,
+        trusted_proxies: Vec::new(),
+        frame_options: None,
+        dashboard: None,
+        tls: None,
+    }
+}
+
 /// A fleet, and one tenant and host of it to make others from.
 struct World {
     bench: Bench,
@@ -111,16 +129,7 @@ impl World {
     }
 
     fn content(&self) -> Content {
-        let options = traefik::Options {
-            entry_points: vec!["web".to_owned()],
-            scheme: traefik::Scheme::Http,
-            pages_url: "http://127.0.0.1:7480".to_owned(),
-            pages_identity: None,
-            rate_average: 100,
-            rate_burst: 300,
-            tls: None,
-        };
-        Content::new(options, 7482, self.bench.settings.shards.clone())
+        Content::new(options(), 7482, self.bench.settings.shards.clone())
     }
 }
 
@@ -176,15 +185,7 @@ proptest! {
 fn a_document_is_the_frame_with_the_fragments_in_it() {
     let mut world = World::new(&[]);
     let mut content = world.content();
-    let frame = Arc::new(Frame::traefik(traefik::frame(&traefik::Options {
-        entry_points: vec!["web".to_owned()],
-        scheme: traefik::Scheme::Http,
-        pages_url: "http://127.0.0.1:7480".to_owned(),
-        pages_identity: None,
-        rate_average: 100,
-        rate_burst: 300,
-        tls: None,
-    })));
+    let frame = Arc::new(Frame::traefik(traefik::frame(&options())));
     let mut tags = Vec::new();
     for (tenant, desired, active) in [(0, 3, false), (1, 0, true), (2, 2, true)] {
         world.take(Happening::Tenant { tenant, host: 0, domains: vec![], desired, active });
@@ -194,8 +195,8 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
         assert_eq!(document.length(), text.len() as u64);
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         let routers = parsed["http"]["routers"].as_object();
-        // Which version it is; quarantined: none; running with workers: three; suspended: one more.
-        assert_eq!(routers.map_or(0, serde_json::Map::len), [1, 4, 5][usize::from(tenant)], "{text}");
+        // Which version it is and unknown names; quarantined: none; running with workers: three; suspended: one more.
+        assert_eq!(routers.map_or(0, serde_json::Map::len), [2, 5, 6][usize::from(tenant)], "{text}");
         let version = &parsed["http"]["middlewares"]["isyone-version"]["headers"]["customResponseHeaders"];
         assert_eq!(version["X-Isyone-Version"], document.version());
         tags.push(document.etag().to_owned());
@@ -224,19 +225,11 @@ fn published(content: &Content, scope: usize) -> serde_json::Value {
     let tls = traefik::Tls {
         entry_point: "websecure".to_owned(),
         hsts_seconds: 1,
-        port: None,
         resolver: None,
         challenges: true,
     };
-    let frame = traefik::frame(&traefik::Options {
-        entry_points: vec!["web".to_owned()],
-        scheme: traefik::Scheme::Https,
-        pages_url: "http://127.0.0.1:7480".to_owned(),
-        pages_identity: None,
-        rate_average: 100,
-        rate_burst: 300,
-        tls: Some(tls),
-    });
+    let frame =
+        traefik::frame(&traefik::Options { scheme: traefik::Scheme::Https, tls: Some(tls), ..options() });
     let (shares, certificates) = (content.shares(Kind::Traefik, scope), content.certificates(scope));
     let document = Document::with_certificates(Arc::new(Frame::traefik(frame)), shares, certificates);
     let text = document.text();

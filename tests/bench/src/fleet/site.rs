@@ -18,7 +18,7 @@ use isyone_coordinator::{
     clock::{SystemSource, now_ms, now_seconds},
     config::{self, Config, Span},
     context::Context,
-    fleet::{Certificate, Host, Tenant, TenantPlacement},
+    fleet::{Access, Certificate, Host, Tenant, TenantPlacement},
     init::{self, DATABASE_FILE},
     server::{self, Parts},
     settings::Settings,
@@ -264,6 +264,10 @@ fn tenant(context: &Context, settings: &Settings, host: &Host, slot: usize) -> R
         operation: Uuid::now_v7(),
         quarantine_until: None,
         purge_now: false,
+        primary: None,
+        access: Access::default(),
+        asleep_since: None,
+        last_active_at: None,
     })
 }
 

@@ -1,0 +1,75 @@
+//! What visitors see that is no tenant's: the page for host names that lead nowhere (yet), and Traefik's own dashboard.
+//!
+//! Not here: the page itself (the coordinator's, which knows why a tenant does not answer), and tenants' routers (fragment).
+
+use ipnet::IpNet;
+
+use crate::{
+    CLOSED_PRIORITY, Options, PAGES,
+    dynamic::{IpStrategy, Middleware, Router, RouterTls},
+    json, tls,
+};
+
+/// Path of the page that stands in for whatever does not answer, below [`Options::pages_url`]. It is told by `Host` of whom, and
+/// by `?status=` what the edge met, if it met anything.
+pub const PAGE_PATH: &str = "/pages/tenant";
+/// Below everything else, also below what an operator adds without a priority of his own.
+const UNKNOWN_PRIORITY: u32 = 1;
+
+/// How Traefik's dashboard is reached from outside. It shows all tenants' names and addresses: nobody gets there without a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dashboard {
+    /// Its host name.
+    pub hostname: String,
+    /// As `htpasswd` writes them; at least one.
+    pub users: Vec<String>,
+    /// Only from these addresses; empty: from everywhere.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Dashboard {
+    pub(crate) fn middlewares(&self, clients: Option<IpStrategy>) -> Vec<(&'static str, Middleware)> {
+        let users = ("isyone-dashboard-users", Middleware::users(&self.users));
+        let addresses = (!self.addresses.is_empty())
+            .then(|| ("isyone-dashboard-addresses", Middleware::allow(&self.addresses, clients)));
+        addresses.into_iter().chain([users]).collect()
+    }
+
+    fn router(&self, options: &Options) -> String {
+        let addresses = (!self.addresses.is_empty()).then_some("isyone-dashboard-addresses");
+        // The rate bounds how fast passwords can be tried.
+        let chain: Vec<_> =
+            addresses.into_iter().chain(["isyone-rate", "isyone-headers", "isyone-dashboard-users"]).collect();
+        let rule = format!("Host(`{}`)", self.hostname);
+        let of_page = options.tls.as_ref().map(|tls| tls::of_page(tls, &[&self.hostname]));
+        router(options, &rule, CLOSED_PRIORITY, "api@internal", &chain, of_page.unwrap_or_default())
+    }
+}
+
+/// Each with a comma and a line break before it.
+pub(crate) fn routers(options: &Options) -> String {
+    let chain = ["isyone-rate", "isyone-headers", "isyone-page"];
+    let unknown =
+        router(options, "PathPrefix(`/`)", UNKNOWN_PRIORITY, PAGES, &chain, RouterTls::default());
+    let unknown = format!(",\n\"isyone-unknown\":{unknown}");
+    let board = options.dashboard.as_ref();
+    board.map_or_else(String::new, |board| format!(",\n\"isyone-dashboard\":{}", board.router(options))) + &unknown
+}
+
+/// A router where visitors are: on the entry point with TLS, if there is one.
+pub(crate) fn router(
+    options: &Options,
+    rule: &str,
+    priority: u32,
+    service: &str,
+    middlewares: &[&str],
+    tls: RouterTls<'_>,
+) -> String {
+    let Some(on) = &options.tls else {
+        return json(&Router { entry_points: &options.entry_points, middlewares, priority, rule, service, tls: None });
+    };
+    let hsts = (on.hsts_seconds > 0).then_some(tls::HSTS);
+    let chain: Vec<&str> = hsts.into_iter().chain(middlewares.iter().copied()).collect();
+    let entry_points = std::slice::from_ref(&on.entry_point);
+    json(&Router { entry_points, middlewares: &chain, priority, rule, service, tls: Some(tls) })
+}
