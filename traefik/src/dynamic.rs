@@ -130,7 +130,8 @@ pub(crate) struct IpStrategy {
 impl IpStrategy {
     /// None: the peer.
     pub(crate) fn of(trusted: &[IpNet]) -> Option<Self> {
-        (!trusted.is_empty()).then(|| Self { excluded_ips: trusted.iter().map(ToString::to_string).collect() })
+        (!trusted.is_empty())
+            .then(|| Self { excluded_ips: trusted.iter().map(ToString::to_string).collect() })
     }
 }
 

@@ -51,8 +51,16 @@ impl<'a> Parts<'a> {
     fn new(options: &'a Options, route: &'a Route, hosts: &'a [&'a str]) -> Self {
         let name = format!("odoo-{}", route.tenant);
         let rule = any_host(hosts);
-        let mut parts =
-            Self { options, route, hosts, name, rule, limits: Vec::new(), users: None, fragment: Fragment::default() };
+        let mut parts = Self {
+            options,
+            route,
+            hosts,
+            name,
+            rule,
+            limits: Vec::new(),
+            users: None,
+            fragment: Fragment::default(),
+        };
         parts.access();
         parts
     }
@@ -62,12 +70,14 @@ impl<'a> Parts<'a> {
         let access = &self.route.access;
         let clients = IpStrategy::of(&self.options.trusted_proxies);
         if !access.addresses.is_empty() {
-            let addresses = self.middleware("addresses", &Middleware::allow(&access.addresses, clients.clone()));
+            let addresses =
+                self.middleware("addresses", &Middleware::allow(&access.addresses, clients.clone()));
             self.limits.push(addresses);
         }
         let rate = access.rate.map(|rate| self.middleware("rate", &Middleware::own_rate(rate, clients)));
         self.limits.push(rate.unwrap_or_else(|| "isyone-rate".to_owned()));
-        self.users = (!access.users.is_empty()).then(|| self.middleware("users", &Middleware::users(&access.users)));
+        self.users =
+            (!access.users.is_empty()).then(|| self.middleware("users", &Middleware::users(&access.users)));
     }
 
     fn middleware(&mut self, suffix: &str, middleware: &Middleware) -> String {
@@ -81,11 +91,20 @@ impl<'a> Parts<'a> {
         let check = HealthCheck { interval: HEALTH_INTERVAL, path: "/web/health", timeout: HEALTH_TIMEOUT };
         let name = self.name.clone();
         put(&mut self.fragment.services, &name, &json(&Service::single(server(http_port), Some(check))));
-        self.page(&name, &["isyone-in-flight", "isyone-headers", "isyone-away", "isyone-scheme", "isyone-compress"]);
+        self.page(
+            &name,
+            &["isyone-in-flight", "isyone-headers", "isyone-away", "isyone-scheme", "isyone-compress"],
+        );
         // The service behind an allow list of nobody is never asked; Traefik's own no-op makes sure of it.
         let rule = format!("({}) && ({CLOSED_PATHS})", self.rule);
-        let closed =
-            router(self.options, &rule, CLOSED_PRIORITY, "noop@internal", &["isyone-closed"], RouterTls::default());
+        let closed = router(
+            self.options,
+            &rule,
+            CLOSED_PRIORITY,
+            "noop@internal",
+            &["isyone-closed"],
+            RouterTls::default(),
+        );
         put(&mut self.fragment.routers, &format!("{name}_closed"), &closed);
         let socket = format!("{name}_websocket");
         if let Some(port) = websocket_port {
@@ -95,13 +114,15 @@ impl<'a> Parts<'a> {
         // Not compressed, and not among the requests in flight: they last.
         let rule = format!("({}) && PathPrefix(`/websocket`)", self.rule);
         let chain = self.chain(true, &["isyone-scheme"]);
-        let sockets = router(self.options, &rule, WEBSOCKET_PRIORITY, service, &borrowed(&chain), RouterTls::default());
+        let sockets =
+            router(self.options, &rule, WEBSOCKET_PRIORITY, service, &borrowed(&chain), RouterTls::default());
         put(&mut self.fragment.routers, &socket, &sockets);
         if self.users.is_some() || !self.route.access.addresses.is_empty() {
             // It says nothing of the tenant but that it is there, and those who watch have no password.
             let rule = format!("({}) && Path(`/web/health`)", self.rule);
             let chain = self.chain(false, &[]);
-            let chain: Vec<&str> = chain.iter().map(String::as_str).filter(|m| !m.ends_with("_addresses")).collect();
+            let chain: Vec<&str> =
+                chain.iter().map(String::as_str).filter(|m| !m.ends_with("_addresses")).collect();
             let health = router(self.options, &rule, WEBSOCKET_PRIORITY, &name, &chain, RouterTls::default());
             put(&mut self.fragment.routers, &format!("{name}_health"), &health);
         }
@@ -117,7 +138,8 @@ impl<'a> Parts<'a> {
 
     /// Browsers that come by another name are sent to the primary one.
     fn primary(&mut self) {
-        let Some(primary) = self.route.primary.as_deref().filter(|primary| self.hosts.contains(primary)) else {
+        let Some(primary) = self.route.primary.as_deref().filter(|primary| self.hosts.contains(primary))
+        else {
             return;
         };
         let others: Vec<&str> = self.hosts.iter().copied().filter(|host| *host != primary).collect();

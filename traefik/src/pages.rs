@@ -38,8 +38,10 @@ impl Dashboard {
     fn router(&self, options: &Options) -> String {
         let addresses = (!self.addresses.is_empty()).then_some("isyone-dashboard-addresses");
         // The rate bounds how fast passwords can be tried.
-        let chain: Vec<_> =
-            addresses.into_iter().chain(["isyone-rate", "isyone-headers", "isyone-dashboard-users"]).collect();
+        let chain: Vec<_> = addresses
+            .into_iter()
+            .chain(["isyone-rate", "isyone-headers", "isyone-dashboard-users"])
+            .collect();
         let rule = format!("Host(`{}`)", self.hostname);
         let of_page = options.tls.as_ref().map(|tls| tls::of_page(tls, &[&self.hostname]));
         router(options, &rule, CLOSED_PRIORITY, "api@internal", &chain, of_page.unwrap_or_default())
@@ -49,11 +51,11 @@ impl Dashboard {
 /// Each with a comma and a line break before it.
 pub(crate) fn routers(options: &Options) -> String {
     let chain = ["isyone-rate", "isyone-headers", "isyone-page"];
-    let unknown =
-        router(options, "PathPrefix(`/`)", UNKNOWN_PRIORITY, PAGES, &chain, RouterTls::default());
+    let unknown = router(options, "PathPrefix(`/`)", UNKNOWN_PRIORITY, PAGES, &chain, RouterTls::default());
     let unknown = format!(",\n\"isyone-unknown\":{unknown}");
     let board = options.dashboard.as_ref();
-    board.map_or_else(String::new, |board| format!(",\n\"isyone-dashboard\":{}", board.router(options))) + &unknown
+    board.map_or_else(String::new, |board| format!(",\n\"isyone-dashboard\":{}", board.router(options)))
+        + &unknown
 }
 
 /// A router where visitors are: on the entry point with TLS, if there is one.
@@ -66,7 +68,14 @@ pub(crate) fn router(
     tls: RouterTls<'_>,
 ) -> String {
     let Some(on) = &options.tls else {
-        return json(&Router { entry_points: &options.entry_points, middlewares, priority, rule, service, tls: None });
+        return json(&Router {
+            entry_points: &options.entry_points,
+            middlewares,
+            priority,
+            rule,
+            service,
+            tls: None,
+        });
     };
     let hsts = (on.hsts_seconds > 0).then_some(tls::HSTS);
     let chain: Vec<&str> = hsts.into_iter().chain(middlewares.iter().copied()).collect();

@@ -166,7 +166,10 @@ fn browsers_are_sent_to_the_primary_name_and_nobody_is_sent_to_one_that_is_not_s
     }
     route.hostnames.truncate(1);
     route.primary = Some("alfa.isy.one".to_owned());
-    assert!(!render(&with_tls(), &[route]).json.contains("redirectRegex"), "there is nothing to send elsewhere");
+    assert!(
+        !render(&with_tls(), &[route]).json.contains("redirectRegex"),
+        "there is nothing to send elsewhere"
+    );
 }
 
 #[test]
