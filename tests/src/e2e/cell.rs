@@ -232,9 +232,14 @@ impl Cell {
 
     /// `isyctl` with another context file of this cell.
     pub fn isyctl_as(&self, context: &str, args: &[&str]) -> Output {
+        run(self.isyctl_command(context).args(args))
+    }
+
+    /// `isyctl` with a context file of this cell, its arguments still to come.
+    pub fn isyctl_command(&self, context: &str) -> Command {
         let mut command = Command::new(binary("isyctl"));
-        command.arg("--context").arg(self.path(context)).args(args);
-        run(command.env("ISYCTL_CONFIG_DIR", self.path("contexts")))
+        command.arg("--context").arg(self.path(context)).env("ISYCTL_CONFIG_DIR", self.path("contexts"));
+        command
     }
 
     /// `isyctl … -o json`, parsed.

@@ -49,7 +49,8 @@ pub fn odoo_login(
     serde_json::from_str::<serde_json::Value>(&answer.body).ok()?["result"].as_i64()
 }
 
-fn request(address: SocketAddr, text: &str) -> Response {
+/// What is answered to a whole request.
+pub(super) fn request(address: SocketAddr, text: &str) -> Response {
     let exchange = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -61,7 +62,8 @@ fn request(address: SocketAddr, text: &str) -> Response {
     exchange().map(|bytes| parse(&bytes)).unwrap_or_default()
 }
 
-fn parse(bytes: &[u8]) -> Response {
+/// A whole answer.
+pub(super) fn parse(bytes: &[u8]) -> Response {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);

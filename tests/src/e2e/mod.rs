@@ -9,8 +9,11 @@ pub mod cell;
 pub mod docker;
 pub mod http;
 pub mod https;
+pub mod odoo;
 pub mod process;
+pub mod upload;
 pub mod watch;
+pub mod websocket;
 
 use std::{
     path::{Path, PathBuf},

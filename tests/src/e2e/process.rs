@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -97,6 +98,19 @@ impl Output {
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Output {
     let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    ended(&out)
+}
+
+/// Runs a command to its end, with this on its standard input.
+pub fn run_with_input(command: &mut Command, input: &str) -> Output {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    // A pipe takes a script as a whole, so whatever it prints meanwhile blocks nobody. Who does not read it says why when it ends.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    ended(&child.wait_with_output().expect("its output"))
+}
+
+fn ended(out: &std::process::Output) -> Output {
     Output {
         code: out.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
