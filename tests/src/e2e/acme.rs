@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    authority,
     process::{Daemon, run},
     tool, wait_for,
 };
@@ -32,7 +33,7 @@ impl Pebble {
     /// Starts both. Certificates live so many seconds.
     pub fn start(dir: &Path, ports: [SocketAddr; 4], http_port: u16, life_s: u32) -> Self {
         let [listen, manage, dns, dns_manage] = ports.map(|port| port.to_string());
-        make_tls(dir);
+        authority::make(dir, "IP:127.0.0.1");
         let config = serde_json::json!({"pebble": {
             "listenAddress": listen, "managementListenAddress": manage,
             "certificate": dir.join("server.pem"), "privateKey": dir.join("server.key"),
@@ -98,17 +99,4 @@ impl Pebble {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("hook");
         path
     }
-}
-
-/// A CA and a certificate for 127.0.0.1.
-fn make_tls(dir: &Path) {
-    let openssl = |args: &[&str]| run(Command::new("openssl").args(args).current_dir(dir)).ok();
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-    let ca = ["req", "-x509", "-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem"];
-    openssl(&[&ca[..], &key].concat());
-    let request = ["req", "-subj", "/CN=pebble", "-keyout", "server.key", "-out", "server.csr"];
-    openssl(&[&request[..], &key].concat());
-    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1").expect("names");
-    let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-    openssl(&[&sign[..], &["-out", "server.pem", "-extfile", "names"]].concat());
 }

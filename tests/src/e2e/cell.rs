@@ -17,6 +17,7 @@ const GRPC: u16 = 16_443;
 const ENROLL: u16 = 16_444;
 const HTTP: u16 = 16_480;
 const EDGE: u16 = 16_080;
+const SECURE_EDGE: u16 = 16_445;
 const AGENT_HTTP: u16 = 16_481;
 /// This machine as its hosts see it: the coordinator and the edge are here.
 pub const GATEWAY: &str = "172.30.78.1";
@@ -47,6 +48,8 @@ pub struct Shape {
     pub edition: (&'static str, &'static str),
     /// Lines added to the coordinator's configuration.
     pub config: &'static str,
+    /// Tenants are served with TLS, by a certificate that the test uploads.
+    pub secure: bool,
     /// The coordinator's `[liveness]`. Tests are in more of a hurry than the product.
     pub liveness: &'static str,
 }
@@ -57,6 +60,7 @@ impl Shape {
         hosts: 1,
         edition: ("odoo:19.0", "postgres:15"),
         config: "",
+        secure: false,
         liveness: "report_interval = \"1s\"\nsuspect = \"5s\"\nlost = \"15s\"",
     };
 }
@@ -110,11 +114,14 @@ impl Cell {
         init.args(["init", "--base-domain", "isy.one", "--advertise", GATEWAY, "--context-file"])
             .arg(self.path("admin.toml"));
         run(init.arg("--data-dir").arg(&data)).ok();
+        let (scheme, port) = if shape.secure { ("https", SECURE_EDGE) } else { ("http", EDGE) };
+        let tls = if shape.secure { "[tls]\nmode = \"coordinator\"\n[tls.acme]\nenabled = false\n" } else { "" };
         let config = format!(
-            "base_domain = \"isy.one\"\nurl_port = {EDGE}\n{top}\n[advertise]\nhosts = [\"{advertise}\"]\n\
+            "base_domain = \"isy.one\"\nurl_scheme = \"{scheme}\"\nurl_port = {port}\n{top}\n\
+             [advertise]\nhosts = [\"{advertise}\"]\n\
              [listen]\ngrpc = \"0.0.0.0:{GRPC}\"\nenroll = \"0.0.0.0:{ENROLL}\"\nhttp = \"127.0.0.1:{HTTP}\"\n\
-             [edge]\naddresses = [\"{GATEWAY}\"]\nports = [{EDGE}]\nurl = \"http://127.0.0.1:{EDGE}\"\n\
-             [liveness]\n{liveness}\n\
+             [edge]\naddresses = [\"{GATEWAY}\"]\nports = [{EDGE}, {SECURE_EDGE}]\nurl = \"{scheme}://127.0.0.1:{port}\"\n\
+             [liveness]\n{liveness}\n{tls}\
              [editions.\"18.0\"]\nodoo = \"{odoo}\"\npostgres = \"{postgres}\"\n{tables}\n",
             advertise = GATEWAY,
             liveness = shape.liveness,
@@ -213,8 +220,7 @@ impl Cell {
         let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml")).expect("traefik.yml");
         let config = config
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
-            // Not used here: any free port.
-            .replace("\":443\"", "\"127.0.0.1:0\"")
+            .replace("\":443\"", &format!("\"127.0.0.1:{SECURE_EDGE}\""))
             .replace("127.0.0.1:8080", "127.0.0.1:16081")
             .replace("127.0.0.1:8082", Self::EDGE_METRICS)
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));
@@ -275,6 +281,11 @@ impl Cell {
     /// The edge.
     pub fn edge(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], EDGE))
+    }
+
+    /// What browsers see before a tenant's paths in a secure cell.
+    pub fn secure_origin(&self, host: &str) -> String {
+        format!("https://{host}:{SECURE_EDGE}")
     }
 
     /// All logs of our own programs together.

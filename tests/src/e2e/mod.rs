@@ -4,7 +4,9 @@
 //! Runs when `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
 
 pub mod acme;
+pub mod authority;
 pub mod bare;
+pub mod browser;
 pub mod cell;
 pub mod docker;
 pub mod http;

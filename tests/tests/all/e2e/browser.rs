@@ -1,0 +1,111 @@
+//! What people see: a real Chromium, over HTTPS, through a real Traefik, at a real Odoo.
+
+use std::{thread, time::Duration};
+
+use isyone_tests::e2e::{
+    alone, authority,
+    browser::{Browser, installed},
+    cell::{Cell, Shape},
+    enabled,
+    http::get,
+    odoo::notify_admin,
+};
+use serde_json::json;
+
+/// Odoo builds its assets with the first page.
+const FIRST_PAGE: Duration = Duration::from_secs(120);
+const MINUTE: Duration = Duration::from_secs(60);
+/// The apps are there, with their icons.
+const APPS: &str = "[...document.querySelectorAll('.o_kanban_record img')].filter(i => i.complete && i.naturalWidth).length > 5";
+/// A page of the product's own, in place of a tenant's.
+const OUR_PAGE: &str = "document.querySelector('main[role=status] h1')";
+
+#[test]
+fn a_browser_logs_in_sees_the_apps_and_after_a_restart_sees_them_again_by_itself() {
+    let name = "a_browser_logs_in_sees_the_apps_and_after_a_restart_sees_them_again_by_itself";
+    if !enabled(name) || !installed(name) {
+        return;
+    }
+    let _alone = alone();
+    let cell = Cell::start(&Shape { secure: true, ..Shape::default() });
+    let folder = cell.dir.path();
+    authority::make(folder, "DNS:*.isy.one");
+    let [certificate, key] = ["server.pem", "server.key"].map(|name| folder.join(name).display().to_string());
+    cell.isyctl(&["cert", "add", "wildcard", "--certificate", &certificate, "--key", &key]).ok();
+    cell.isyctl(&["tenant", "create", "alfa", "--plan", "standard"]).ok();
+    let browser = Browser::start(folder, &folder.join("ca.pem"), "isy.one");
+    it_logs_in_over_https(&cell, &browser);
+    it_sees_the_apps(&cell, &browser);
+    its_websocket_brings_messages(&cell, &browser);
+    a_restart_shows_a_page_that_opens_odoo_by_itself(&cell, &browser);
+    it_sees_that_there_is_no_such_tenant(&cell, &browser);
+}
+
+fn it_logs_in_over_https(cell: &Cell, browser: &Browser) {
+    let credentials = cell.json(&["tenant", "credentials", "alfa"]);
+    let text = |key: &str| credentials[key].as_str().expect("text").to_owned();
+    browser.open(&format!("http://alfa.isy.one:{}/web/login", cell.edge().port()));
+    let login = format!("{}/web/login", cell.secure_origin("alfa.isy.one"));
+    browser.wait("the login page", FIRST_PAGE, "document.querySelector('input[name=login]') !== null");
+    assert_eq!(browser.value("location.href"), Some(login.into()), "plain HTTP leads to HTTPS");
+    browser.picture("login");
+    browser.fill("input[name=login]", &text("login"));
+    browser.fill("input[name=password]", &text("password"));
+    browser.click(".oe_login_form button[type=submit]");
+    browser.wait("Odoo's own page", FIRST_PAGE, "document.querySelector('.o_main_navbar') !== null");
+}
+
+fn it_sees_the_apps(cell: &Cell, browser: &Browser) {
+    browser.open(&format!("{}/odoo/apps", cell.secure_origin("alfa.isy.one")));
+    browser.wait("the apps", FIRST_PAGE, APPS);
+    browser.picture("apps");
+}
+
+/// With the session and the origin that the browser itself puts in.
+fn its_websocket_brings_messages(cell: &Cell, browser: &Browser) {
+    let open = "(() => { \
+        const version = odoo.__session_info__?.websocket_worker_version ?? odoo.info?.websocket_worker_version; \
+        window.isyone = {state: 'opening', version, got: []}; \
+        const socket = new WebSocket(`wss://${location.host}/websocket?version=${version}`); \
+        socket.onopen = () => { \
+            socket.send(JSON.stringify({event_name: 'subscribe', data: {channels: [], last: 0}})); isyone.state = 'open'; }; \
+        socket.onclose = (e) => { isyone.state = `closed ${e.code} ${e.reason}`; }; \
+        socket.onmessage = (e) => { isyone.got.push(...JSON.parse(e.data).map(m => m.message.type)); }; \
+        return true; })()";
+    assert_eq!(browser.value(open), Some(true.into()));
+    browser.wait("the websocket", MINUTE, "isyone.state !== 'opening'");
+    assert_eq!(browser.value("isyone.state"), Some("open".into()), "{:?}", browser.value("isyone"));
+    notify_admin(cell, "alfa", "isyone.test", &json!({}));
+    browser.wait("the message of the bus", MINUTE, "isyone.got.includes('isyone.test')");
+    assert_eq!(browser.value("isyone.state"), Some("open".into()));
+}
+
+fn a_restart_shows_a_page_that_opens_odoo_by_itself(cell: &Cell, browser: &Browser) {
+    let apps = format!("{}/odoo/apps", cell.secure_origin("alfa.isy.one"));
+    thread::scope(|scope| {
+        let restart = scope.spawn(|| cell.isyctl(&["tenant", "restart", "alfa"]).ok());
+        // Until Odoo has ended it answers; then there is the page, for as long as it takes.
+        let begin = std::time::Instant::now();
+        while browser.value(&format!("{OUR_PAGE} !== null")) != Some(true.into()) {
+            assert!(begin.elapsed() < MINUTE, "no page in place of Odoo:\n{}", browser.seen());
+            browser.open(&apps);
+        }
+        let title = browser.value(&format!("{OUR_PAGE}.innerText")).expect("a title");
+        browser.picture("restarting");
+        println!("during the restart: {title}");
+        assert_eq!(browser.value("location.href"), Some(apps.clone().into()), "it stands in for what was asked");
+        restart.join().expect("the restart");
+    });
+    // Nobody touches the browser from here on.
+    browser.wait("Odoo after the restart", FIRST_PAGE, APPS);
+    assert_eq!(browser.value("location.href"), Some(apps.into()));
+}
+
+fn it_sees_that_there_is_no_such_tenant(cell: &Cell, browser: &Browser) {
+    browser.open(&format!("{}/web/login", cell.secure_origin("nobody.isy.one")));
+    browser.wait("the page", MINUTE, &format!("{OUR_PAGE} !== null"));
+    browser.picture("unknown");
+    assert!(!browser.seen().contains("login"), "{}", browser.seen());
+    assert!(!browser.seen().contains("alfa"), "{}", browser.seen());
+    let _ = get;
+}
