@@ -28,7 +28,13 @@ mod wire;
 pub use access::Caller;
 pub(crate) use hosts::token_hash;
 
-use crate::{clock, context::Context, fleet::{Access, Tenant}, state::State, views};
+use crate::{
+    clock,
+    context::Context,
+    fleet::{Access, Tenant},
+    state::State,
+    views,
+};
 
 /// A streamed answer.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -141,7 +141,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_is_hashed_as_traefik_reads_it_and_only_a_made_one_is_told() {
-        let user = |name: &str, password: &str| v1::AccessUser { name: name.into(), password: password.into() };
+        let user =
+            |name: &str, password: &str| v1::AccessUser { name: name.into(), password: password.into() };
         let (stored, told) = user_of(user("ana", "correct horse")).await.unwrap();
         assert!(bcrypt::verify("correct horse", &stored.hash).unwrap() && told.is_empty());
         assert!(stored.hash.starts_with("$2y$08$"), "{}", stored.hash);

@@ -175,9 +175,9 @@ mod tests {
         (1..MAX_USERS).for_each(|n| drop(set(&mut bench, user(&format!("u{n}"), "h")).unwrap()));
         assert!(set(&mut bench, user("onemore", "h")).is_err());
         set(&mut bench, user("u1", "other")).unwrap();
-        let many = (0..=MAX_NETWORKS as u8).map(|n| ([192, 0, 2, n], 32)).map(|(ip, _)| {
-            ipnet::IpNet::from(std::net::IpAddr::from(ip))
-        });
+        let many = (0..=MAX_NETWORKS as u8)
+            .map(|n| ([192, 0, 2, n], 32))
+            .map(|(ip, _)| ipnet::IpNet::from(std::net::IpAddr::from(ip)));
         let many = AccessChange { networks: Some(many.collect()), ..AccessChange::default() };
         assert!(set(&mut bench, many).is_err());
         bench.apply(Command::DeleteTenant { name: name("alfa"), purge: false, request_id: None }).unwrap();

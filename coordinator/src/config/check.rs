@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use isyone_proto::{ids::ShortName, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, FrameOptions, Lifecycle, Listen,
-    Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme, edge, tls,
+    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, FrameOptions, Lifecycle,
+    Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme,
+    edge, tls,
 };
 use crate::settings::Edition;
 

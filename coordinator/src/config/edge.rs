@@ -77,8 +77,9 @@ impl Config {
         ensure(files::is_private(&path), "edge.dashboard.users_file", || {
             format!("{} is readable by others: chmod 600 it", path.display())
         })?;
-        let users = users(&text)
-            .map_err(|problem| ConfigError::at("edge.dashboard.users_file", format!("{} {problem}", path.display())))?;
+        let users = users(&text).map_err(|problem| {
+            ConfigError::at("edge.dashboard.users_file", format!("{} {problem}", path.display()))
+        })?;
         Ok(Some(traefik::Dashboard { hostname, users, addresses: dashboard.addresses.clone() }))
     }
 }
@@ -92,7 +93,9 @@ fn users(text: &str) -> Result<Vec<String>, String> {
         }
         // bcrypt alone: the others that Traefik takes (MD5, SHA-1) are broken in no time.
         if !traefik::is_user(line) || !line.contains(":$2") {
-            return Err(format!("line {number} is not `name:hash` with a bcrypt hash: make it with `htpasswd -B`"));
+            return Err(format!(
+                "line {number} is not `name:hash` with a bcrypt hash: make it with `htpasswd -B`"
+            ));
         }
         users.push(line.to_owned());
     }
@@ -120,10 +123,14 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         "must be between \"128MiB\" and \"64GiB\"".to_owned()
     })?;
     if let Some(hostname) = config.dashboard_hostname() {
-        let label = hostname.strip_suffix(config.base_domain.as_str()).and_then(|rest| rest.strip_suffix('.'));
+        let label =
+            hostname.strip_suffix(config.base_domain.as_str()).and_then(|rest| rest.strip_suffix('.'));
         let free = label.and_then(|label| label.parse::<TenantName>().ok());
         ensure(free.is_none(), "edge.dashboard.hostname", || {
-            format!("{hostname} may be a tenant's: take a reserved name, such as traefik.{}", config.base_domain)
+            format!(
+                "{hostname} may be a tenant's: take a reserved name, such as traefik.{}",
+                config.base_domain
+            )
         })?;
     }
     shards(edge)

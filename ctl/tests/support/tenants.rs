@@ -169,7 +169,8 @@ impl TenantService for Fake {
 
     async fn get_access(&self, request: Request<GetAccessRequest>) -> Result<Response<TenantAccess>, Status> {
         let tenant = find(&request.into_inner().name)?;
-        let open = TenantAccess { rate: Some(RequestRate { average: 100, burst: 300 }), ..Default::default() };
+        let open =
+            TenantAccess { rate: Some(RequestRate { average: 100, burst: 300 }), ..Default::default() };
         Ok(Response::new(tenant.access.unwrap_or(open)))
     }
 

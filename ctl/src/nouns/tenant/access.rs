@@ -166,8 +166,10 @@ impl Set {
 /// Asks on the terminal, which does not show what is typed.
 fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(Failure::usage(format!("cannot {doing}: there is no terminal to ask for the password on"))
-            .hint("use --password-stdin or --generate-password"));
+        return Err(Failure::usage(format!(
+            "cannot {doing}: there is no terminal to ask for the password on"
+        ))
+        .hint("use --password-stdin or --generate-password"));
     }
     let failed = |e: io::Error| Failure::failed(format!("cannot ask for the password: {e}"));
     let mut err = io::stderr().lock();
