@@ -221,6 +221,7 @@ impl Cell {
         let config = config
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
             .replace("\":443\"", &format!("\"127.0.0.1:{SECURE_EDGE}\""))
+            .replace("/var/log/isyone-edge/access.log", &self.path("access.log").display().to_string())
             .replace("127.0.0.1:8080", "127.0.0.1:16081")
             .replace("127.0.0.1:8082", Self::EDGE_METRICS)
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));

@@ -13,6 +13,7 @@ pub mod http;
 pub mod https;
 pub mod odoo;
 pub mod process;
+pub mod replies;
 pub mod upload;
 pub mod watch;
 pub mod websocket;
