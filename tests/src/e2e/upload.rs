@@ -55,9 +55,9 @@ impl Sum {
     }
 }
 
-/// Posts a form of exactly `body` bytes with one file as Odoo's web client does, attached to the user's own partner: the answer, and
-/// the file's length and SHA-1.
-pub fn post(user: &User, body: usize) -> (Response, usize, String) {
+/// Posts a form with one file of this length as Odoo's web client does, attached to the user's own partner: the answer, and the
+/// file's SHA-1.
+pub fn post(user: &User, length: usize) -> (Response, String) {
     let token = user.csrf_token();
     let field = |name: &str, value: &str| {
         format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
@@ -70,7 +70,7 @@ pub fn post(user: &User, body: usize) -> (Response, usize, String) {
              Content-Type: application/octet-stream\r\n\r\n"
         );
     let after = format!("\r\n--{BOUNDARY}--\r\n");
-    let length = body - before.len() - after.len();
+    let body = before.len() + length + after.len();
     let mut tcp = connect(user);
     let head = format!(
         "POST /web/binary/upload_attachment HTTP/1.1\r\n{}Connection: close\r\nContent-Length: {body}\r\n\
@@ -89,7 +89,7 @@ pub fn post(user: &User, body: usize) -> (Response, usize, String) {
     });
     let mut answer = Vec::new();
     let _ = tcp.read_to_end(&mut answer);
-    (parse(&answer), length, sum.end())
+    (parse(&answer), sum.end())
 }
 
 /// Gets a file: its length and SHA-1.

@@ -7,7 +7,6 @@ use isyone_tests::e2e::{
     browser::{Browser, installed},
     cell::{Cell, Shape},
     enabled,
-    http::get,
     odoo::notify_admin,
 };
 use serde_json::json;
@@ -107,5 +106,4 @@ fn it_sees_that_there_is_no_such_tenant(cell: &Cell, browser: &Browser) {
     browser.picture("unknown");
     assert!(!browser.seen().contains("login"), "{}", browser.seen());
     assert!(!browser.seen().contains("alfa"), "{}", browser.seen());
-    let _ = get;
 }
