@@ -5,7 +5,7 @@
 
 use crate::cmd::{cmd, need_root, output, run, say, succeeds, took};
 use crate::{engine, paths};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -43,6 +43,33 @@ const NEEDS: &[Need] = &[
     Need { program: "openssl", packages: &["openssl"], purpose: "tests with other people's certificates" },
     Need { program: "xz", packages: &["xz-utils"], purpose: "unpacking packages" },
 ];
+
+/// What tests with a browser need, beside the above; only `cargo xtask test` installs it.
+const BROWSER: [(&str, &str); 3] =
+    [("chromium", "chromium"), ("chromedriver", "chromium-driver"), ("certutil", "libnss3-tools")];
+
+/// Whether tests can drive a browser.
+pub(crate) fn has_browser() -> bool {
+    BROWSER.iter().all(|(program, _)| paths::which(program).is_some())
+}
+
+/// Installs what tests with a browser need, once: some 100 MB to fetch. Without fonts its pictures would have no letters.
+pub(crate) fn ensure_browser() -> Result<()> {
+    if has_browser() {
+        return Ok(());
+    }
+    need_root("installing Chromium for the tests")?;
+    let packages: Vec<_> = BROWSER.iter().map(|(_, package)| *package).chain(["fonts-dejavu-core"]).collect();
+    install(&packages)?;
+    // Ubuntu's packages of these names only point at snaps.
+    ensure!(
+        has_browser(),
+        "{} do not bring {:?} here",
+        packages.join(" "),
+        BROWSER.map(|(program, _)| program)
+    );
+    Ok(())
+}
 
 /// The command line's entry point.
 pub(crate) fn run_setup(args: &Args) -> Result<ExitCode> {

@@ -3,7 +3,7 @@
 //! A step that fails does not hide the later ones; the exit code is 1 when any failed. The tests get, in their
 //! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the
 //! built binaries, `xtask` among them), `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus) and, where it could be made,
-//! `ISYONE_PYTHON` (an interpreter with gRPC).
+//! `ISYONE_PYTHON` (an interpreter with gRPC) and `ISYONE_BROWSER` (1: there is a Chromium with its driver).
 
 use crate::cmd::{cargo, cmd, output, run, run_within, say, succeeds, took};
 use crate::{bench, images, paths, seal, setup};
@@ -38,6 +38,8 @@ enum Step {
     Images,
     /// a Python with gRPC, for the client in docs/python-client
     Python,
+    /// Chromium and its driver, for what people see
+    Browser,
     /// the binaries that the end-to-end tests start
     Build,
     /// cargo test --workspace
@@ -46,13 +48,14 @@ enum Step {
     Bench,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step::Fmt,
     Step::Clippy,
     Step::Deny,
     Step::Setup,
     Step::Images,
     Step::Python,
+    Step::Browser,
     Step::Build,
     Step::Test,
     Step::Bench,
@@ -92,7 +95,7 @@ pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
 }
 
 fn wanted(step: Step, args: &Args) -> bool {
-    let needs_docker = matches!(step, Step::Setup | Step::Images);
+    let needs_docker = matches!(step, Step::Setup | Step::Images | Step::Browser);
     (args.only.is_empty() || args.only.contains(&step)) && !(args.fast && needs_docker)
 }
 
@@ -106,6 +109,7 @@ fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
         Step::Setup => setup::ensure().map(|()| String::new()),
         Step::Images => images::provide(&[], false).map(|()| String::new()),
         Step::Python => python(),
+        Step::Browser => browser(),
         Step::Build => quiet(&["build", "--workspace", "--bins"]),
         Step::Test => tests(fast),
         Step::Bench => bench::small(!fast),
@@ -178,6 +182,17 @@ fn make_python(python: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Installs the browser once. Where there is none to be had, its tests are left out, and that is said.
+fn browser() -> Outcome {
+    match setup::ensure_browser() {
+        Ok(()) => Ok(String::new()),
+        Err(err) => {
+            say!("the tests with a browser are SKIPPED: {err:#}");
+            Ok(format!("SKIPPED: {err}"))
+        }
+    }
+}
+
 /// Runs the tests, showing their output, and adds up cargo's `test result:` lines.
 fn tests(fast: bool) -> Outcome {
     if !fast {
@@ -190,6 +205,9 @@ fn tests(fast: bool) -> Outcome {
         .env("ISYONE_CACHE", paths::cache());
     if has_grpc(&interpreter()) {
         command.env("ISYONE_PYTHON", interpreter());
+    }
+    if setup::has_browser() {
+        command.env("ISYONE_BROWSER", "1");
     }
     let counted = count(&mut command);
     if !fast {

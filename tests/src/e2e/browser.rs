@@ -4,7 +4,7 @@
 //! looked at (the tests).
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
     time::Duration,
@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::{
-    http::get,
     process::{Daemon, run},
     root, wait_for,
 };
@@ -40,7 +39,10 @@ pub struct Browser {
 pub fn installed(test: &str) -> bool {
     let there = run(Command::new("sh").args(["-c", "command -v chromium chromedriver certutil"])).code == 0;
     let must = std::env::var_os("ISYONE_BROWSER").is_some_and(|value| !value.is_empty());
-    assert!(there || !must, "chromium, chromedriver or certutil is missing; `cargo xtask test` installs them");
+    assert!(
+        there || !must,
+        "chromium, chromedriver or certutil is missing; `cargo xtask test` installs them"
+    );
     if !there {
         println!("{test}: skipped, there is no Chromium with its driver (use `cargo xtask test`)");
     }
@@ -57,11 +59,12 @@ impl Browser {
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={}", address.port())).env("HOME", home);
         let driver = Daemon::start("chromedriver", &mut command, &home.join("chromedriver.log"));
-        wait_for("chromedriver", SOON, || {
-            (get(address, "localhost", "/status").status == 200).then_some(())
-        });
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        wait_for("chromedriver", SOON, || TcpStream::connect(address).ok());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let client = runtime.block_on(connect(address, home, domain));
         Self { client: Some(client), runtime, _driver: driver }
     }
@@ -115,7 +118,8 @@ impl Browser {
     /// The begin of the page's text, with its address, for whoever asks what went wrong.
     pub fn seen(&self) -> String {
         let page = "location.href + '\\n' + document.title + '\\n' + document.body.innerText.slice(0, 2000)";
-        self.value(page).map_or_else(|| "no page".to_owned(), |page| page.as_str().unwrap_or_default().to_owned())
+        self.value(page)
+            .map_or_else(|| "no page".to_owned(), |page| page.as_str().unwrap_or_default().to_owned())
     }
 
     /// A picture for the documentation, when those are asked for (`ISYONE_PICTURES=1`).
@@ -147,8 +151,18 @@ async fn connect(driver: SocketAddr, home: &Path, domain: &str) -> Client {
     let profile = format!("--user-data-dir={}", home.join("profile").display());
     // Tests run as root, where Chromium has no sandbox; all that it opens is ours. Over a pipe it ends with its driver.
     let arguments = json!([
-        "--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--disable-background-networking", "--lang=en-US", "--hide-scrollbars", WINDOW, hosts, profile,
+        "--headless=new",
+        "--no-sandbox",
+        "--remote-debugging-pipe",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--lang=en-US",
+        "--hide-scrollbars",
+        WINDOW,
+        hosts,
+        profile,
     ]);
     let capabilities = json!({
         "goog:chromeOptions": {"args": arguments, "prefs": {"intl.accept_languages": "en-US,en"}},

@@ -115,7 +115,8 @@ impl Cell {
             .arg(self.path("admin.toml"));
         run(init.arg("--data-dir").arg(&data)).ok();
         let (scheme, port) = if shape.secure { ("https", SECURE_EDGE) } else { ("http", EDGE) };
-        let tls = if shape.secure { "[tls]\nmode = \"coordinator\"\n[tls.acme]\nenabled = false\n" } else { "" };
+        let tls =
+            if shape.secure { "[tls]\nmode = \"coordinator\"\n[tls.acme]\nenabled = false\n" } else { "" };
         let config = format!(
             "base_domain = \"isy.one\"\nurl_scheme = \"{scheme}\"\nurl_port = {port}\n{top}\n\
              [advertise]\nhosts = [\"{advertise}\"]\n\

@@ -36,10 +36,11 @@ impl User {
         let credentials = cell.json(&["tenant", "credentials", tenant]);
         let login = json!({"db": format!("odoo_{tenant}"), "login": credentials["login"], "password": credentials["password"]});
         let answer = user.post("/web/session/authenticate", &login);
-        let cookie = answer.head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
-            let value = value.split(';').next()?;
-            (name.eq_ignore_ascii_case("set-cookie") && value.starts_with("session_id=")).then_some(value)
-        });
+        let cookie =
+            answer.head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
+                let value = value.split(';').next()?;
+                (name.eq_ignore_ascii_case("set-cookie") && value.starts_with("session_id=")).then_some(value)
+            });
         user.cookie = cookie.map(str::to_owned);
         assert!(user.cookie.is_some() && result(&answer)["uid"] == 2, "no session: {answer:?}");
         user
@@ -102,7 +103,6 @@ pub fn shell(cell: &Cell, tenant: &str, script: &str) -> String {
 pub fn notify_admin(cell: &Cell, tenant: &str, kind: &str, payload: &Value) {
     let partner = "env.ref('base.user_admin').partner_id";
     // JSON's numbers and strings are Python's as well.
-    let script =
-        format!("env['bus.bus']._sendone({partner}, {}, {payload})\nenv.cr.commit()\n", json!(kind));
+    let script = format!("env['bus.bus']._sendone({partner}, {}, {payload})\nenv.cr.commit()\n", json!(kind));
     shell(cell, tenant, &script);
 }

@@ -119,6 +119,8 @@ pub fn download(user: &User, path: &str) -> (usize, String) {
 
 fn connect(user: &User) -> TcpStream {
     let tcp = TcpStream::connect(user.edge()).expect("the edge");
-    tcp.set_read_timeout(Some(PATIENCE)).and_then(|()| tcp.set_write_timeout(Some(PATIENCE))).expect("a timeout");
+    tcp.set_read_timeout(Some(PATIENCE))
+        .and_then(|()| tcp.set_write_timeout(Some(PATIENCE)))
+        .expect("a timeout");
     tcp
 }

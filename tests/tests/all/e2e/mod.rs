@@ -12,3 +12,4 @@ mod many;
 mod metrics;
 mod monitoring;
 mod visitors;
+mod visitors;
