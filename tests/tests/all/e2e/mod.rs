@@ -12,4 +12,3 @@ mod many;
 mod metrics;
 mod monitoring;
 mod visitors;
-mod visitors;
