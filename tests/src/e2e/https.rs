@@ -163,6 +163,10 @@ impl Site {
         let config = config
             .replace("\":80\"", &format!("\"{web}\""))
             .replace("\":443\"", &format!("\"{secure}\""))
+            .replace(
+                "/var/log/isyone-edge/access.log",
+                &self.file(&format!("access{index}.log")).display().to_string(),
+            )
             .replace("127.0.0.1:8080", &dashboard.to_string())
             .replace("127.0.0.1:8082", &metrics.to_string())
             .replace("127.0.0.1:7480", &self.ports[2].to_string());
@@ -253,7 +257,7 @@ impl Edge {
     }
 }
 
-/// At all ports that tenants may have: 200 for everything. From the first site on, for as long as the process lives.
+/// At all ports that tenants may have: see `replies`. From the first site on, for as long as the process lives.
 fn answer_for_tenants() {
     static ONCE: Once = Once::new();
     ONCE.call_once(listen_for_tenants);
@@ -273,9 +277,7 @@ fn listen_for_tenants() {
 fn answer(mut tcp: std::net::TcpStream) {
     let mut head = [0; 8 * 1024];
     let _ = tcp.set_read_timeout(Some(SOON));
-    if tcp.read(&mut head).is_ok_and(|n| n > 0) {
-        let _ = tcp.write_all(
-            b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{\"status\": \"pass\"}",
-        );
+    if let Ok(length @ 1..) = tcp.read(&mut head) {
+        let _ = tcp.write_all(&super::replies::reply(&String::from_utf8_lossy(&head[..length])));
     }
 }
