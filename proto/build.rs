@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "isyone/v1/tenant.proto",
     "isyone/v1/host.proto",
     "isyone/v1/operation.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 8] = [
     "isyone/v1/system.proto",
     "isyone/v1/certificate.proto",
     "isyone/v1/top.proto",
+    "isyone/v1/domain.proto",
     "isyone/agent/v1/agent.proto",
 ];
 

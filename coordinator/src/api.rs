@@ -11,6 +11,7 @@ use tonic::{Request, Status};
 
 pub mod access;
 mod certificates;
+mod domains;
 mod events;
 mod exec;
 mod gate;
@@ -64,6 +65,7 @@ impl Api {
         let seen = seen.filter(|_| views::monitored(tenant));
         v1::Tenant {
             probe: seen.map(|seen| wire::probe(&seen)),
+            domains: self.domains_of(state, tenant),
             ..wire::tenant(state, settings, tenant, now)
         }
     }

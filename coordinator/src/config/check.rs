@@ -8,7 +8,7 @@ use std::{
 use isyone_proto::{ids::ShortName, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, Lifecycle, Listen, Liveness,
+    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Dns, Edge, Lifecycle, Listen, Liveness,
     Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme, tls,
 };
 use crate::{settings::Edition, shards};
@@ -38,6 +38,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     shards(&config.edge)?;
     tls::check(config)?;
     config.probes.check(&config.edge)?;
+    config.dns.check(&config.edge)?;
     for (name, plan) in &config.plans {
         let key = format!("plans.{name}.memory");
         ensure(plan.memory >= MIN_PLAN_MEMORY, &key, || "is too small: at least \"64MiB\"".to_owned())?;
@@ -202,6 +203,7 @@ impl Default for Config {
             tls: Tls::default(),
             monitoring: Monitoring::default(),
             probes: Probes::default(),
+            dns: Dns::default(),
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),
@@ -252,6 +254,7 @@ impl Default for Edge {
             addresses: Vec::new(),
             ports: vec![80, 443],
             protected_addresses: Vec::new(),
+            public_addresses: Vec::new(),
             entry_points: vec!["web".to_owned()],
             url: None,
             shards: Vec::new(),
@@ -388,6 +391,11 @@ mod tests {
             ("[tls]\nmode = \"traefik\"", "url_scheme"),
             ("[tls]\nentry_point = \"a b\"", "tls.entry_point"),
             ("url_scheme = \"https\"\n[tls]\nmode = \"traefik\"\nentry_point = \"web\"", "edge.entry_points"),
+            ("[edge]\nshards = [\"a\"]\npublic_addresses = [\"192.0.2.1\"]", "edge.public_addresses"),
+            ("[dns]\nservers = [\"192.0.2.1:0\"]", "dns.servers"),
+            ("[dns]\ninterval = \"10ms\"", "dns.interval"),
+            ("[dns]\nretry = \"0s\"", "dns.retry"),
+            ("[dns]\nretry = \"2h\"", "dns.retry"),
             ("[probes]\ninterval = \"100ms\"", "probes.interval"),
             ("[probes]\ntimeout = \"2m\"", "probes.timeout"),
             ("[probes]\nconcurrency = 0", "probes.concurrency"),

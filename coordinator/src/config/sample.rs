@@ -57,10 +57,12 @@ hosts = [@HOSTS@]
 # url (where people reach the edge when DNS does not say so), traefik_file (the file form: a path ending in .yml in the
 # directory that Traefik watches), traefik_dir (the same for shards: <shard>/isyone.yml in it), pages_url (where Traefik
 # reaches this machine's HTTP port). shards: names of edges that share the tenants, when they are too many for one
-# (docs/operations.md). The rates are requests per second and at once, from one client address to one tenant.
+# (docs/operations.md). public_addresses: where visitors reach the edges, which tenants' own domains must lead to; when there is none,
+# that is what <tenant>.<base_domain> resolves to. The rates are requests per second and at once, from one client address to one tenant.
 [edge]
 #= addresses = []
 #= ports = [80, 443]
+#= public_addresses = []
 #= entry_points = ["web"]
 #= shards = []
 #= rate_average = 100
@@ -111,6 +113,14 @@ hosts = [@HOSTS@]
 #= timeout = "10s"
 #= concurrency = 256
 #= verify_certificates = true
+
+# Tenants' own domains are looked up when they are added, and once an interval: one that does not lead to the edges, three times in a row
+# and retry apart, is told of, and nobody is redirected to it. interval = "0s": only when they are added. servers: name servers
+# ("192.0.2.53:53") in place of this machine's.
+[dns]
+#= servers = []
+#= interval = "1h"
+#= retry = "10m"
 
 # Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
 [placement]
