@@ -120,9 +120,9 @@ enum Records {
 
 fn records(answer: Result<Lookup, NetError>) -> Records {
     match answer {
-        Ok(lookup) => {
-            Records::There(lookup.answers().iter().take(MAX_RECORDS).map(|record| record.data.clone()).collect())
-        }
+        Ok(lookup) => Records::There(
+            lookup.answers().iter().take(MAX_RECORDS).map(|record| record.data.clone()).collect(),
+        ),
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
             ResponseCode::NXDomain => Records::NoName,
             ResponseCode::NoError => Records::There(Vec::new()),

@@ -34,7 +34,11 @@ pub fn parse(text: &str) -> Result<Domain, ValueError> {
     if bare.parse::<IpAddr>().is_ok() || text.trim_end_matches('.').parse::<Ipv4Addr>().is_ok() {
         return refused("is an IP address; a domain is a name, such as `erp.example.com`");
     }
-    let ascii = if text.len() > MAX_TEXT { None } else { idna::domain_to_ascii_strict(text.trim_end_matches('.')).ok() };
+    let ascii = if text.len() > MAX_TEXT {
+        None
+    } else {
+        idna::domain_to_ascii_strict(text.trim_end_matches('.')).ok()
+    };
     match ascii.and_then(|ascii| ascii.parse::<Domain>().ok()) {
         Some(domain) => Ok(domain),
         None => refused("is not a host name such as `erp.example.com`"),
@@ -145,7 +149,9 @@ pub fn advice(domain: &Domain, platform: &str, edges: &BTreeSet<IpAddr>) -> Stri
 fn words(answer: &Answer) -> String {
     match answer {
         Answer::Silent(why) => format!("DNS does not answer: {why}"),
-        Answer::Told { exists: false, chain, .. } if chain.is_empty() => "there is no such name in DNS".to_owned(),
+        Answer::Told { exists: false, chain, .. } if chain.is_empty() => {
+            "there is no such name in DNS".to_owned()
+        }
         Answer::Told { chain, addresses, .. } => {
             let to = chain.iter().take(MAX_SHOWN).map(|name| format!("CNAME → {name}"));
             let kind = |ip: &IpAddr| if ip.is_ipv4() { "A" } else { "AAAA" };
@@ -237,17 +243,53 @@ mod tests {
         let public: &[IpAddr] = &["198.51.100.1".parse().unwrap()];
         use Verdict::{Elsewhere, Here, Unknown};
         for (answer, platform, public, verdict, found) in [
-            (&told(&["alfa.isy.one"], &["192.0.2.1"]), &platform, none, Here, "CNAME → alfa.isy.one, A 192.0.2.1"),
-            (&told(&[], &["192.0.2.2", "2001:db8::1"]), &platform, none, Here, "A 192.0.2.2, AAAA 2001:db8::1"),
-            (&told(&[], &["192.0.2.1", "203.0.113.9"]), &platform, none, Elsewhere, "A 192.0.2.1, A 203.0.113.9; no edge has 203.0.113.9"),
-            (&told(&["shop.example"], &[]), &platform, none, Elsewhere, "CNAME → shop.example, no A or AAAA record"),
+            (
+                &told(&["alfa.isy.one"], &["192.0.2.1"]),
+                &platform,
+                none,
+                Here,
+                "CNAME → alfa.isy.one, A 192.0.2.1",
+            ),
+            (
+                &told(&[], &["192.0.2.2", "2001:db8::1"]),
+                &platform,
+                none,
+                Here,
+                "A 192.0.2.2, AAAA 2001:db8::1",
+            ),
+            (
+                &told(&[], &["192.0.2.1", "203.0.113.9"]),
+                &platform,
+                none,
+                Elsewhere,
+                "A 192.0.2.1, A 203.0.113.9; no edge has 203.0.113.9",
+            ),
+            (
+                &told(&["shop.example"], &[]),
+                &platform,
+                none,
+                Elsewhere,
+                "CNAME → shop.example, no A or AAAA record",
+            ),
             (&nowhere, &platform, none, Elsewhere, "there is no such name in DNS"),
             (&silent, &platform, none, Elsewhere, "DNS does not answer: it took more than 5 s"),
             // Nobody answers anything: that says nothing of the domain.
             (&silent, &silent, public, Unknown, "DNS does not answer: it took more than 5 s"),
             (&silent, &nowhere, public, Unknown, "DNS does not answer: it took more than 5 s"),
-            (&told(&[], &["192.0.2.1"]), &silent, none, Unknown, "A 192.0.2.1; where the edges are is not known"),
-            (&nowhere, &nowhere, none, Unknown, "there is no such name in DNS; where the edges are is not known"),
+            (
+                &told(&[], &["192.0.2.1"]),
+                &silent,
+                none,
+                Unknown,
+                "A 192.0.2.1; where the edges are is not known",
+            ),
+            (
+                &nowhere,
+                &nowhere,
+                none,
+                Unknown,
+                "there is no such name in DNS; where the edges are is not known",
+            ),
             // The configuration's word goes before the platform's name.
             (&told(&[], &["198.51.100.1"]), &platform, public, Here, "A 198.51.100.1"),
             (&told(&[], &["192.0.2.1"]), &platform, public, Elsewhere, "A 192.0.2.1; no edge has 192.0.2.1"),
@@ -259,7 +301,8 @@ mod tests {
 
     #[test]
     fn advice_knows_the_top_of_a_zone() {
-        let edges: BTreeSet<IpAddr> = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|a| a.parse().unwrap()).into();
+        let edges: BTreeSet<IpAddr> =
+            ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|a| a.parse().unwrap()).into();
         assert_eq!(
             advice(&domain("erp.customer.com"), "alfa.isy.one", &edges),
             "set CNAME erp.customer.com → alfa.isy.one, or erp.customer.com A 192.0.2.1, 192.0.2.2 and AAAA 2001:db8::1, and no other addresses"
@@ -268,7 +311,9 @@ mod tests {
         for apex in ["customer.com", "customer.com.br"] {
             assert_eq!(
                 advice(&domain(apex), "alfa.isy.one", &v4),
-                format!("set {apex} A 192.0.2.1, and no other addresses (the top of a zone cannot have a CNAME)")
+                format!(
+                    "set {apex} A 192.0.2.1, and no other addresses (the top of a zone cannot have a CNAME)"
+                )
             );
         }
         assert!(advice(&domain("erp.customer.com.br"), "alfa.isy.one", &v4).contains("CNAME"));

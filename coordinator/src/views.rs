@@ -239,7 +239,10 @@ pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Rout
 
 /// Where its browsers are sent: never to a name that is known not to lead here.
 pub fn primary<'a>(state: &State, tenant: &'a Tenant) -> Option<&'a Domain> {
-    tenant.primary.as_ref().filter(|primary| !state.fleet.domain_troubles.contains_key(primary.as_str()))
+    let astray = |domain: &Domain| {
+        state.fleet.domain_troubles.get(domain.as_str()).is_some_and(|trouble| trouble.tenant == tenant.name)
+    };
+    tenant.primary.as_ref().filter(|primary| !astray(primary))
 }
 
 /// Where people reach it.

@@ -119,7 +119,9 @@ fn parse(text: &str) -> Result<Domain, FieldError> {
 
 fn unchecked(wanted: &[Domain]) -> String {
     let names = wanted.iter().map(Domain::as_str).collect::<Vec<_>>().join(" and ");
-    format!("DNS was not asked: until {names} leads to the edges, nobody gets here by it and it has no certificate")
+    format!(
+        "DNS was not asked: until {names} leads to the edges, nobody gets here by it and it has no certificate"
+    )
 }
 
 #[tonic::async_trait]
@@ -133,7 +135,8 @@ impl DomainService for Api {
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
         let mut wanted = vec![parse(&asked.domain)?];
         if asked.with_www {
-            let sibling = domains::sibling(&wanted[0]).map_err(|e| FieldError::new("domain", e.to_string()))?;
+            let sibling =
+                domains::sibling(&wanted[0]).map_err(|e| FieldError::new("domain", e.to_string()))?;
             wanted.push(sibling);
         }
         let state = self.state();
@@ -172,7 +175,8 @@ impl DomainService for Api {
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
         let domain = parse(&asked.domain)?;
         if domain.as_str() == name_of(self, &name) {
-            let problem = format!("`{domain}` is the platform's own name for the tenant; it cannot be removed");
+            let problem =
+                format!("`{domain}` is the platform's own name for the tenant; it cannot be removed");
             return Err(FieldError::new("domain", problem).into());
         }
         let command = Command::RemoveDomain { name, domain, request_id };

@@ -66,8 +66,14 @@ impl Edit<'_> {
         self.put_domains(&before, tenant, request_id)
     }
 
-    fn repeated_domains(&self, name: &TenantName, request_id: Option<&str>) -> Result<Option<Outcome>, ChangeError> {
-        let Some(operation) = self.repeated(&[OperationKind::Update], name, request_id)? else { return Ok(None) };
+    fn repeated_domains(
+        &self,
+        name: &TenantName,
+        request_id: Option<&str>,
+    ) -> Result<Option<Outcome>, ChangeError> {
+        let Some(operation) = self.repeated(&[OperationKind::Update], name, request_id)? else {
+            return Ok(None);
+        };
         let tenant = self.tenant(name)?;
         Ok(Some(Outcome::Domains { tenant, operation: Some(operation) }))
     }

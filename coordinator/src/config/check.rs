@@ -8,8 +8,8 @@ use std::{
 use isyone_proto::{ids::ShortName, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Dns, Edge, Lifecycle, Listen, Liveness,
-    Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme, tls,
+    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Dns, Edge, Lifecycle, Listen,
+    Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme, tls,
 };
 use crate::{settings::Edition, shards};
 

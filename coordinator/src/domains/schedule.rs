@@ -99,8 +99,13 @@ impl Schedule {
 
     /// Domains whose turn it is, at most so many; their next turn comes by itself if nothing is heard of them.
     pub fn due(&mut self, now: UnixMs, most: usize) -> Vec<String> {
-        let due: Vec<String> =
-            self.due.iter().take_while(|(due, _)| *due <= now).take(most).map(|(_, name)| name.clone()).collect();
+        let due: Vec<String> = self
+            .due
+            .iter()
+            .take_while(|(due, _)| *due <= now)
+            .take(most)
+            .map(|(_, name)| name.clone())
+            .collect();
         for name in &due {
             self.again(name, now, self.rhythm.retry_ms);
         }
@@ -161,7 +166,9 @@ impl Schedule {
 
     /// 0 up to `most`, the same for the same arguments.
     fn spread(&self, name: &str, turn: i64, most: i64) -> i64 {
-        let hash = Sha256::new_with_prefix(self.chance.to_be_bytes()).chain_update(turn.to_be_bytes()).chain_update(name);
+        let hash = Sha256::new_with_prefix(self.chance.to_be_bytes())
+            .chain_update(turn.to_be_bytes())
+            .chain_update(name);
         let word = hash.finalize()[..4].iter().fold(0_i64, |word, byte| word << 8 | i64::from(*byte));
         word % (most.max(0) + 1)
     }
