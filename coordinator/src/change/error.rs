@@ -77,9 +77,7 @@ pub enum ChangeError {
     #[error("tenant `{0}` would have more than {MAX_DOMAINS} domains; remove some that are not needed")]
     TooManyDomains(TenantName),
     /// Not one of the tenant's.
-    #[error(
-        "tenant `{name}` has no domain `{domain}`; `isyctl tenant domain list {name}` shows those it has"
-    )]
+    #[error("tenant `{name}` has no domain `{domain}`")]
     DomainNotFound {
         /// Whose.
         name: TenantName,

@@ -37,7 +37,10 @@ named!(
     Operator,
     Info,
     Certificate,
-    EdgeHealth
+    EdgeHealth,
+    Domain,
+    AddDomainResponse,
+    RemoveDomainResponse
 );
 
 /// A message that serialises as programs expect it.

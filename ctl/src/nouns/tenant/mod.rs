@@ -3,6 +3,7 @@
 pub mod change;
 pub mod create;
 pub mod delete;
+pub mod domain;
 pub mod exec;
 pub mod logs;
 pub mod read;
@@ -55,6 +56,9 @@ pub enum Command {
     /// Bring a deleted tenant back
     #[command(after_help = "Examples:\n  isyctl tenant list --deleted\n  isyctl tenant restore alfa")]
     Restore(change::Plain),
+    /// The domains by which visitors reach a tenant
+    #[command(subcommand)]
+    Domain(domain::Command),
     /// Check from outside that a tenant works
     Verify(verify::Verify),
 }
@@ -102,6 +106,7 @@ impl Command {
             Self::Resize(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Restore(command) => change::restore(app, command).await,
+            Self::Domain(command) => command.run(app).await,
             Self::Verify(command) => command.run(app).await,
         }
     }
