@@ -107,7 +107,7 @@ async fn who_waits_is_answered_with_the_next_change_of_its_own_share() {
     };
     let ((took, third), ()) = tokio::join!(ask(&mut edge, &path), change);
     assert!(took < Duration::from_millis(1_400), "{took:?}");
-    assert!(third.contains("isyone-suspended\"],\"priority\"") && third != second, "{third}");
+    assert!(third.contains("isyone-page\"],\"priority\":100000") && third != second, "{third}");
     // The stop does not wait for those who wait.
     let begin = Instant::now();
     let waiting = tokio::spawn(async move { ask(&mut edge, &path).await });
