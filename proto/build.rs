@@ -2,13 +2,14 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "isyone/v1/tenant.proto",
     "isyone/v1/host.proto",
     "isyone/v1/operation.proto",
     "isyone/v1/event.proto",
     "isyone/v1/system.proto",
     "isyone/v1/certificate.proto",
+    "isyone/v1/edge.proto",
     "isyone/v1/top.proto",
     "isyone/agent/v1/agent.proto",
 ];

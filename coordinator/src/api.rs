@@ -11,6 +11,7 @@ use tonic::{Request, Status};
 
 pub mod access;
 mod certificates;
+mod edges;
 mod events;
 mod exec;
 mod gate;

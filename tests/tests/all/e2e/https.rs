@@ -13,7 +13,7 @@ use isyone_tests::e2e::{
     alone, enabled,
     http::get,
     https::{Edge, Site},
-    process::run,
+    process::{run, self_signed},
     wait_for,
 };
 
@@ -221,20 +221,7 @@ fn one_wildcard_is_for_all_tenants_and_uploaded_certificates_go_before_orders() 
 
 fn own_certificate(site: &Site, host: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) = (site.file("own.pem"), site.file("own.key"));
-    let mut make = Command::new("openssl");
-    make.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "30",
-    ]);
-    make.args(["-subj", "/CN=own", "-addext", &format!("subjectAltName=DNS:{host}"), "-keyout"]).arg(&key);
-    run(make.arg("-out").arg(&certificate)).ok();
+    self_signed("own", &[host], &certificate, &key);
     (certificate, key)
 }
 
