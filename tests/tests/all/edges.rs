@@ -46,9 +46,11 @@ fn published(fleet: &Fleet) -> String {
 
 #[test]
 fn trap_a_restarted_coordinator_publishes_the_same_bytes_before_any_host_has_reported() {
-    let mut fleet = fleet("");
+    // Otherwise the address of the pages is the port that the system chose, at the first start none.
+    let mut fleet = fleet("[edge]\npages_url = \"http://127.0.0.1:1\"\n");
     let before = get(fleet.coordinator.http(), "coordinator", "/traefik/config");
-    let etag = |head: &str| head.lines().find(|line| line.to_lowercase().starts_with("etag")).map(str::to_owned);
+    let etag =
+        |head: &str| head.lines().find(|line| line.to_lowercase().starts_with("etag")).map(str::to_owned);
     assert!(before.body.contains("alfa.isy.one") && etag(&before.head).is_some());
     // Nobody is there to report.
     fleet.agents[0].kill();
@@ -61,9 +63,9 @@ fn trap_a_restarted_coordinator_publishes_the_same_bytes_before_any_host_has_rep
 /// What the API says of the edges.
 fn listed(fleet: &Fleet) -> v1::ListEdgesResponse {
     let edges = fleet.admin.connection();
-    let asked = fleet.client.block_on(async {
-        EdgeServiceClient::new(edges).list_edges(v1::ListEdgesRequest::default()).await
-    });
+    let asked = fleet
+        .client
+        .block_on(async { EdgeServiceClient::new(edges).list_edges(v1::ListEdgesRequest::default()).await });
     asked.expect("an answer").into_inner()
 }
 
@@ -102,7 +104,10 @@ fn operators_see_who_asks_for_routes_and_what_it_runs() {
     // Something changes, and the edge does not take it up.
     fleet.create("beta");
     let behind = until("an edge that is late", EdgeState::Behind);
-    assert_eq!((&behind.running_version, &behind.newest_version), (&current.running_version, &published(&fleet)));
+    assert_eq!(
+        (&behind.running_version, &behind.newest_version),
+        (&current.running_version, &published(&fleet))
+    );
     assert!(behind.behind_time.is_some());
     *runs.lock().unwrap() = published(&fleet);
     until("the edge to have caught up", EdgeState::Current);
@@ -119,14 +124,14 @@ enum Form {
     Kept,
 }
 
-/// A Traefik with the deployed static configuration; its files lie in `dir`.
-fn traefik(form: Form, coordinator: SocketAddr, dir: &Path, web: SocketAddr) -> Daemon {
+/// A Traefik with the deployed static configuration; its files lie in `dir`. It serves at `web`, and its own API at `api`.
+fn traefik(form: Form, coordinator: SocketAddr, dir: &Path, [web, api]: [SocketAddr; 2]) -> Daemon {
     let name = if matches!(form, Form::Http) { "traefik.yml" } else { "traefik-file.yml" };
     let deployed = fs::read_to_string(root().join("traefik/deploy").join(name)).expect(name);
     let config = deployed
         .replace("\":80\"", &format!("\"{web}\""))
         .replace("\":443\"", "\"127.0.0.1:0\"")
-        .replace("127.0.0.1:8080", &free().to_string())
+        .replace("127.0.0.1:8080", &api.to_string())
         .replace("127.0.0.1:8082", &free().to_string())
         .replace("127.0.0.1:7480", &coordinator.to_string())
         .replace("/var/lib/isyone-edge", &dir.join("watched").display().to_string());
@@ -165,7 +170,7 @@ fn traefik_serves_on_without_the_coordinator_and_comes_back_without_it_from_a_fi
             keep.arg(format!("http://{coordinator}/traefik/config")).arg(&file);
             Daemon::start("keep-configuration.sh", &mut keep, &dir.path().join("keep.log"))
         });
-        let mut edge = traefik(form, coordinator, dir.path(), web);
+        let mut edge = traefik(form, coordinator, dir.path(), [web, free()]);
         let newest = |what: &str, fleet: &Fleet| {
             wait_for(what, SOON, || (runs(web)? == published(fleet)).then_some(()));
         };
@@ -178,7 +183,7 @@ fn traefik_serves_on_without_the_coordinator_and_comes_back_without_it_from_a_fi
         thread::sleep(Duration::from_secs(3));
         assert_eq!(runs(web), Some(last.clone()), "{form:?}: it serves on");
         edge.kill();
-        edge = traefik(form, coordinator, dir.path(), web);
+        edge = traefik(form, coordinator, dir.path(), [web, free()]);
         match form {
             // It answers 404 for everybody until the coordinator is back: docs/operations.md says so, and what to do about it.
             Form::Http => {
@@ -192,5 +197,29 @@ fn traefik_serves_on_without_the_coordinator_and_comes_back_without_it_from_a_fi
         fleet.coordinator.run();
         newest("the routes again", &fleet);
         drop(edge);
+    }
+}
+
+/// Pure code says what Traefik would refuse; this asks Traefik. One value that it refuses costs every tenant its route.
+#[test]
+fn traefik_takes_every_form_of_the_configuration_that_there_is_a_golden_file_of() {
+    if !enabled("traefik_takes_every_form_of_the_configuration_that_there_is_a_golden_file_of") {
+        return;
+    }
+    let _alone = alone();
+    let files = fs::read_dir(root().join("traefik/golden")).expect("the folder");
+    let mut golden: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    golden.sort();
+    assert!(golden.len() >= 8, "{golden:?}");
+    for golden in golden {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir(dir.path().join("watched")).expect("a folder");
+        fs::copy(&golden, dir.path().join("watched/isyone.yml")).expect("copied");
+        let api = free();
+        let _traefik = traefik(Form::File, free(), dir.path(), [free(), api]);
+        // Its own word: which entry points there are routers on differs.
+        let taken =
+            || (get(api, "traefik", "/api/http/middlewares/isyone-version@file").status == 200).then_some(());
+        wait_for(&format!("Traefik to take {}", golden.display()), SOON, taken);
     }
 }
