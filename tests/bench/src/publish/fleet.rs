@@ -20,23 +20,23 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 /// Tenants on a host.
-pub(super) const PER_HOST: usize = 50;
+pub(crate) const PER_HOST: usize = 50;
 /// First port on each host; two for each tenant.
-pub(super) const FIRST_PORT: u16 = 21_000;
+pub(crate) const FIRST_PORT: u16 = 21_000;
 /// Far above what a change may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module.
-pub(super) struct Fleet {
-    pub(super) tenants: Vec<TenantName>,
-    pub(super) running: Running,
+pub(crate) struct Fleet {
+    pub(crate) tenants: Vec<TenantName>,
+    pub(crate) running: Running,
     pub(super) runtime: Runtime,
     _dir: tempfile::TempDir,
 }
 
 impl Fleet {
     /// Starts it with so many tenants, divided among so many edges (0: there are no shards).
-    pub(super) fn start(tenants: usize, shards: usize) -> Result<Self> {
+    pub(crate) fn start(tenants: usize, shards: usize) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut config = Config { data_dir: dir.path().join("coordinator"), ..Config::default() };
         for listen in [&mut config.listen.grpc, &mut config.listen.enroll, &mut config.listen.http] {
@@ -73,7 +73,7 @@ impl Fleet {
 
     /// Suspends a tenant that runs, resumes one that is suspended: both change its routes and its targets. Returns when the
     /// change is stored; answers whether the tenant shall run now.
-    pub(super) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
+    pub(crate) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
         let handle = &self.running.context.handle;
         let runs = self.runs(tenant)?;
         let (name, request_id) = (tenant.clone(), None);
@@ -97,7 +97,7 @@ impl Fleet {
     }
 
     /// Ends it.
-    pub(super) fn stop(self) {
+    pub(crate) fn stop(self) {
         self.runtime.block_on(self.running.stop());
     }
 }
