@@ -82,18 +82,8 @@ impl EdgeService for Api {
             }
         };
         let left_out = self.context.edges.left_out();
-        let behind = left_out.range::<_, str>((Bound::Excluded(after), Bound::Unbounded));
-        let mut ours = behind.filter(|(tenant, _)| shard.is_none() || shards.of(tenant) == shard).peekable();
-        let (mut routes, mut last) = (Vec::new(), "");
-        for (tenant, rejected) in ours.by_ref().take(size) {
-            last = tenant;
-            routes.extend(rejected.iter().map(|route| v1::RejectedRoute {
-                tenant: route.tenant.clone(),
-                hostname: route.hostname.clone().unwrap_or_default(),
-                reason: route.reason.clone(),
-            }));
-        }
-        let next_page_token = ours.peek().map(|_| last.to_owned()).unwrap_or_default();
+        let ours = |tenant: &str| shard.is_none() || shards.of(tenant) == shard;
+        let (routes, next_page_token) = rejected(&left_out, ours, after, size);
         Ok(Response::new(v1::ListRejectedRoutesResponse { routes, next_page_token }))
     }
 }
@@ -129,6 +119,28 @@ fn count(left_out: &LeftOut, ours: impl Fn(&str) -> bool) -> u32 {
     u32::try_from(routes.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
+/// Routes of the next `size` tenants that count, and the token for those after them.
+fn rejected(
+    left_out: &LeftOut,
+    ours: impl Fn(&str) -> bool,
+    after: &str,
+    size: usize,
+) -> (Vec<v1::RejectedRoute>, String) {
+    let behind = left_out.range::<_, str>((Bound::Excluded(after), Bound::Unbounded));
+    let mut tenants = behind.filter(|(tenant, _)| ours(tenant)).peekable();
+    let (mut routes, mut last) = (Vec::new(), "");
+    for (tenant, rejected) in tenants.by_ref().take(size) {
+        last = tenant;
+        routes.extend(rejected.iter().map(|route| v1::RejectedRoute {
+            tenant: route.tenant.clone(),
+            hostname: route.hostname.clone().unwrap_or_default(),
+            reason: route.reason.clone(),
+        }));
+    }
+    let next = tenants.peek().map(|_| last.to_owned());
+    (routes, next.unwrap_or_default())
+}
+
 fn name(address: IpAddr, shard: &str) -> String {
     if shard.is_empty() { address.to_string() } else { format!("{address}/{shard}") }
 }
@@ -155,5 +167,44 @@ fn wire(edge: &EdgeSeen, shards: &Shards, left_out: &LeftOut, time: impl Fn(Inst
         behind_time: edge.behind_since.map(|since| timestamp(time(since))),
         tenants: edge.tenants,
         rejected_routes: count(left_out, |tenant| own.is_none() || shards.of(tenant) == own),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isyone_traefik::Rejected;
+
+    use super::*;
+
+    #[test]
+    fn routes_left_out_are_paged_by_tenant_and_counted_by_shard() {
+        let route = |tenant: &str, hostname: Option<&str>| Rejected {
+            tenant: tenant.to_owned(),
+            hostname: hostname.map(ToOwned::to_owned),
+            reason: "why".to_owned(),
+        };
+        let both = vec![route("beta", Some("a.example")), route("beta", Some("b.example"))];
+        let left_out = LeftOut::from_iter([
+            ("alfa".to_owned(), vec![route("alfa", None)]),
+            ("beta".to_owned(), both),
+            ("gama".to_owned(), vec![route("gama", Some("c.example"))]),
+        ]);
+        let (mut all, mut after, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let (routes, next) = rejected(&left_out, |_| true, &after, 1);
+            all.extend(routes.into_iter().map(|route| route.tenant + "/" + &route.hostname));
+            pages += 1;
+            if next.is_empty() {
+                break;
+            }
+            after = next;
+        }
+        assert_eq!(
+            (pages, all.join(" ").as_str()),
+            (3, "alfa/ beta/a.example beta/b.example gama/c.example")
+        );
+        let (routes, next) = rejected(&left_out, |tenant| tenant != "gama", "", 2);
+        assert_eq!((routes.len(), next.as_str()), (3, ""), "nobody who counts is behind them");
+        assert_eq!((count(&left_out, |_| true), count(&left_out, |tenant| tenant == "beta")), (4, 2));
     }
 }
