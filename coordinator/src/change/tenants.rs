@@ -381,7 +381,7 @@ impl Edit<'_> {
     }
 
     /// A copy of a tenant that is not deleted.
-    fn living(&self, name: &TenantName) -> Result<Tenant, ChangeError> {
+    pub(super) fn living(&self, name: &TenantName) -> Result<Tenant, ChangeError> {
         let tenant = self.tenant(name)?;
         match tenant.desired {
             DesiredState::Running | DesiredState::Suspended => Ok((*tenant).clone()),

@@ -39,7 +39,9 @@ named!(
     Certificate,
     Edge,
     RejectedRoute,
-    EdgeHealth
+    EdgeHealth,
+    TenantAccess,
+    SetAccessResponse
 );
 
 /// A message that serialises as programs expect it.

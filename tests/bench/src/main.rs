@@ -13,6 +13,7 @@ mod figures;
 mod fleet;
 mod metrics;
 mod page;
+mod probes;
 mod process;
 mod publish;
 mod samples;
@@ -72,6 +73,8 @@ enum Bench {
     Agent,
     /// What being watched costs: a real Odoo with and without the module, an agent that is scraped beside docker stats
     Metrics,
+    /// What looking at 100,000 tenants through their edges costs
+    Probes,
 }
 
 impl Bench {
@@ -89,6 +92,7 @@ impl Bench {
             Self::Edge => edge::run(run),
             Self::Agent => agent::run(run),
             Self::Metrics => metrics::run(run),
+            Self::Probes => probes::run(run),
         }
     }
 }

@@ -131,6 +131,7 @@ fn traefik(form: Form, coordinator: SocketAddr, dir: &Path, [web, api]: [SocketA
     let config = deployed
         .replace("\":80\"", &format!("\"{web}\""))
         .replace("\":443\"", "\"127.0.0.1:0\"")
+        .replace("/var/log/isyone-edge/access.log", &dir.join("access.log").display().to_string())
         .replace("127.0.0.1:8080", &api.to_string())
         .replace("127.0.0.1:8082", &free().to_string())
         .replace("127.0.0.1:7480", &coordinator.to_string())

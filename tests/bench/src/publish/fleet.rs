@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Fleet {
     pub(crate) tenants: Vec<TenantName>,
     pub(crate) running: Running,
-    pub(super) runtime: Runtime,
+    pub(crate) runtime: Runtime,
     _dir: tempfile::TempDir,
 }
 
@@ -59,13 +59,13 @@ impl Fleet {
     }
 
     /// The name of a tenant's shard.
-    pub(super) fn shard(&self, tenant: &TenantName) -> Option<String> {
+    pub(crate) fn shard(&self, tenant: &TenantName) -> Option<String> {
         let shards = &self.running.context.handle.settings().shards;
         shards.name_of(tenant.as_str()).map(ToString::to_string)
     }
 
     /// Whether a tenant shall run.
-    pub(super) fn runs(&self, tenant: &TenantName) -> Result<bool> {
+    pub(crate) fn runs(&self, tenant: &TenantName) -> Result<bool> {
         let snapshot = self.running.context.handle.snapshot();
         let record = snapshot.fleet.tenants.get(tenant).context("no such tenant")?;
         Ok(record.desired == isyone_proto::plan::DesiredState::Running)
@@ -88,7 +88,7 @@ impl Fleet {
     }
 
     /// Waits until what is published shows the newest state of a tenant's shard.
-    pub(super) fn published(&self, tenant: &TenantName) -> Result<()> {
+    pub(crate) fn published(&self, tenant: &TenantName) -> Result<()> {
         let context = &self.running.context;
         let shard = context.handle.settings().shards.of(tenant.as_str());
         let shown = context.edges.shown(context.handle.snapshot().version, shard);
@@ -145,10 +145,16 @@ fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName
 }
 
 /// CPU time of everybody in this process but the calling thread.
-pub(super) fn others() -> Duration {
-    let read = |id| {
-        let time = clock_gettime(id);
-        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    read(ClockId::ProcessCPUTime).saturating_sub(read(ClockId::ThreadCPUTime))
+pub(crate) fn others() -> Duration {
+    cpu(ClockId::ProcessCPUTime).saturating_sub(here())
+}
+
+/// CPU time of the calling thread.
+pub(crate) fn here() -> Duration {
+    cpu(ClockId::ThreadCPUTime)
+}
+
+fn cpu(of: ClockId) -> Duration {
+    let time = clock_gettime(of);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
