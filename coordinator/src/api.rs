@@ -12,6 +12,7 @@ use tonic::{Request, Status};
 pub mod access;
 mod certificates;
 mod domains;
+mod edges;
 mod events;
 mod exec;
 mod gate;

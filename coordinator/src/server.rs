@@ -12,10 +12,10 @@ use isyone_proto::{
         },
         v1::{
             certificate_service_server::CertificateServiceServer, domain_service_server::DomainServiceServer,
-            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
-            operation_service_server::OperationServiceServer, operator_service_server::OperatorServiceServer,
-            system_service_server::SystemServiceServer, tenant_service_server::TenantServiceServer,
-            top_service_server::TopServiceServer,
+            edge_service_server::EdgeServiceServer, event_service_server::EventServiceServer,
+            host_service_server::HostServiceServer, operation_service_server::OperationServiceServer,
+            operator_service_server::OperatorServiceServer, system_service_server::SystemServiceServer,
+            tenant_service_server::TenantServiceServer, top_service_server::TopServiceServer,
         },
     },
     tls::{CertificateInfo, MAX_MESSAGE_BYTES},
@@ -41,7 +41,7 @@ use crate::{
     context::Context,
     dns::Resolver,
     domains::watch,
-    edges::Edges,
+    edges::{self, Edges},
     enroll::Enrollment,
     http::{self, Web},
     listener::{self, Connections},
@@ -258,6 +258,8 @@ async fn spawn(
     tasks.spawn(serve_enrollment(incoming, context.clone()));
     tasks.spawn(cut_refused(context.clone(), connections));
     tasks.spawn(monitors::follow(context.clone()));
+    let watched = context.clone();
+    tasks.spawn(async move { edges::watch::run(&watched).await });
     // A part that ends is a failure; without a directory there is nothing to do.
     if context.config.monitoring.certificate_dir.is_some() {
         tasks.spawn(scraper::run(context.clone()));
@@ -306,6 +308,7 @@ async fn serve_grpc(
     health.set_serving::<OperatorServiceServer<Api>>().await;
     health.set_serving::<CertificateServiceServer<Api>>().await;
     health.set_serving::<DomainServiceServer<Api>>().await;
+    health.set_serving::<EdgeServiceServer<Api>>().await;
     health.set_serving::<TopServiceServer<Api>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -327,6 +330,7 @@ async fn serve_grpc(
         .add_service(limited!(most, OperatorServiceServer::new(api.clone())))
         .add_service(limited!(most, CertificateServiceServer::new(api.clone())))
         .add_service(limited!(most, DomainServiceServer::new(api.clone())))
+        .add_service(limited!(most, EdgeServiceServer::new(api.clone())))
         .add_service(limited!(most, TopServiceServer::new(api)))
         // A host's report may be long.
         .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(Agents::new(context.clone()))));

@@ -239,6 +239,8 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
 fn list_of(doing: &str) -> &'static str {
     if doing.contains("certificate") {
         "`isyctl cert list` shows the certificates"
+    } else if doing.contains("edge") {
+        "`isyctl edge list` shows the edges"
     } else if doing.contains("host") {
         "`isyctl host list` shows the hosts"
     } else if doing.contains("operation") {

@@ -205,18 +205,7 @@ impl Worker {
         let judged = certificates::judge(&issued.chain_pem, &issued.key_pem, clock::now_seconds())
             .map_err(|e| of_name(format!("the authority's answer: {e}")))?;
         let key = self.context.sealer.seal(&EdgeCertificate::sealed_for(name), issued.key_pem.as_bytes());
-        let certificate = EdgeCertificate {
-            name: name.to_owned(),
-            origin: Origin::Acme,
-            hostnames: judged.hostnames,
-            serial: judged.serial,
-            issuer: judged.issuer,
-            not_before: judged.not_before,
-            not_after: judged.not_after,
-            chain_pem: judged.chain_pem,
-            key,
-            issued: Vec::new(),
-        };
+        let certificate = judged.kept(name.to_owned(), Origin::Acme, key);
         match certificate.covers(name) {
             true => Ok(certificate),
             false => {

@@ -37,6 +37,8 @@ named!(
     Operator,
     Info,
     Certificate,
+    Edge,
+    RejectedRoute,
     EdgeHealth,
     TenantAccess,
     SetAccessResponse,

@@ -39,6 +39,10 @@ fn help() {
         "events --help",
         "cert --help",
         "cert add --help",
+        "edge --help",
+        "edge list --help",
+        "edge show --help",
+        "edge rejected --help",
         "top --help",
         "operator --help",
         "operator create --help",
@@ -156,6 +160,27 @@ fn domains() {
             "tenant domain remove alfa www.example.com",
             "tenant domain remove alfa www.example.com -o json",
             "tenant domain remove alfa none.example",
+        ],
+    );
+}
+
+#[test]
+fn edges() {
+    golden(
+        "edges",
+        &[
+            "edge list",
+            "edge list -o name",
+            "edge list --limit 1 -o json",
+            "edge show 192.0.2.11/edge-1",
+            "edge show 192.0.2.12/edge-2",
+            "edge show 192.0.2.13/edge-3",
+            "edge show 192.0.2.14",
+            "edge show 192.0.2.99",
+            "edge rejected",
+            "edge rejected -o name",
+            "edge rejected --shard edge-2",
+            "edge rejected -o json",
         ],
     );
 }

@@ -16,6 +16,7 @@ use isyone_proto::{
     pb::v1::{
         certificate_service_server::{CertificateService, CertificateServiceServer},
         domain_service_server::{DomainService, DomainServiceServer},
+        edge_service_server::{EdgeService, EdgeServiceServer},
         event_service_server::{EventService, EventServiceServer},
         host_service_server::{HostService, HostServiceServer},
         operation_service_server::{OperationService, OperationServiceServer},
@@ -89,6 +90,7 @@ async fn serve(listener: TcpListener, fake: Fake) {
         .add_service(OperatorServiceServer::new(fake.clone()))
         .add_service(CertificateServiceServer::new(fake.clone()))
         .add_service(DomainServiceServer::new(fake.clone()))
+        .add_service(EdgeServiceServer::new(fake.clone()))
         .add_service(SystemServiceServer::new(fake.clone()))
         .add_service(TopServiceServer::new(fake.clone()))
         .serve_with_incoming(connections(listener, server_config(&fake.ca)))
@@ -433,6 +435,34 @@ impl DomainService for Fake {
         let all = if asked.name.is_empty() { data::all_domains() } else { data::domains(&asked.name) };
         let (domains, next_page_token) = page(&all, &asked.page_token);
         Ok(Response::new(ListDomainsResponse { domains, next_page_token }))
+    }
+}
+
+#[tonic::async_trait]
+impl EdgeService for Fake {
+    async fn list_edges(
+        &self,
+        request: Request<ListEdgesRequest>,
+    ) -> Result<Response<ListEdgesResponse>, Status> {
+        let (edges, next_page_token) = page(&data::edges(), &request.into_inner().page_token);
+        let files = vec!["/var/lib/isyone/edge/isyone.yml".to_owned()];
+        Ok(Response::new(ListEdgesResponse { edges, next_page_token, files, rejected_routes: 2 }))
+    }
+    async fn get_edge(&self, request: Request<GetEdgeRequest>) -> Result<Response<Edge>, Status> {
+        let name = request.into_inner().name;
+        let found = data::edges().into_iter().find(|edge| edge.name == name);
+        found
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("no edge `{name}` asks for its configuration")))
+    }
+    async fn list_rejected_routes(
+        &self,
+        request: Request<ListRejectedRoutesRequest>,
+    ) -> Result<Response<ListRejectedRoutesResponse>, Status> {
+        let asked = request.into_inner();
+        let all = if asked.shard == "edge-2" { Vec::new() } else { data::rejected_routes() };
+        let (routes, next_page_token) = page(&all, &asked.page_token);
+        Ok(Response::new(ListRejectedRoutesResponse { routes, next_page_token }))
     }
 }
 

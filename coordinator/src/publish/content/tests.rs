@@ -332,3 +332,19 @@ fn certificates_go_where_their_tenants_are_and_one_that_does_not_open_costs_no_o
     let keys = published(&content, 0)["tls"]["certificates"].to_string();
     assert!(keys.contains("key of erp.example.com") && !keys.contains("t2.isy.one"), "{keys}");
 }
+
+#[test]
+fn a_claim_that_is_left_out_is_known_although_no_document_changes() {
+    let mut world = World::new(&[]);
+    let mut content = world.content();
+    let claims = |tenant, domains| Happening::Tenant { tenant, host: 0, domains, desired: 0, active: true };
+    for tenant in [0, 1] {
+        world.take(claims(tenant, if tenant == 0 { vec![1] } else { vec![] }));
+        content.update(&world.bench.state, &world.bench.settings);
+    }
+    assert!(content.left_out().is_empty());
+    world.take(claims(1, vec![1]));
+    let update = content.update(&world.bench.state, &world.bench.settings);
+    assert!(!update.changed && update.rejected.len() == 1);
+    assert_eq!(content.left_out()["t1"], update.rejected);
+}

@@ -13,7 +13,7 @@ use isyone_tests::e2e::{
     alone, enabled,
     http::get,
     https::{Edge, Site},
-    process::run,
+    process::{run, self_signed},
     wait_for,
 };
 
@@ -282,20 +282,7 @@ fn operators_see_when_certificates_end(site: &Site) {
 
 fn own_certificate(site: &Site, host: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) = (site.file("own.pem"), site.file("own.key"));
-    let mut make = Command::new("openssl");
-    make.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "30",
-    ]);
-    make.args(["-subj", "/CN=own", "-addext", &format!("subjectAltName=DNS:{host}"), "-keyout"]).arg(&key);
-    run(make.arg("-out").arg(&certificate)).ok();
+    self_signed("own", &[host], &certificate, &key);
     (certificate, key)
 }
 

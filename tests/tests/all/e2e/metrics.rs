@@ -7,7 +7,7 @@ use isyone_tests::e2e::{
     cell::{Cell, Shape},
     enabled,
     http::get,
-    process::{Output, run},
+    process::{Output, run, self_signed},
     root, wait_for,
 };
 
@@ -208,20 +208,7 @@ fn others_get_nothing(cell: &Cell, prometheus: &Scraper) {
     // A certificate of another CA.
     let dir = cell.dir.path().join("foreign");
     fs::create_dir(&dir).expect("folder");
-    let mut make = Command::new("openssl");
-    make.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-subj",
-        "/CN=x",
-        "-keyout",
-    ]);
-    run(make.arg(dir.join("key.pem")).arg("-out").arg(dir.join("cert.pem"))).ok();
+    self_signed("x", &[], &dir.join("cert.pem"), &dir.join("key.pem"));
     fs::copy(prometheus.dir.join("ca.pem"), dir.join("ca.pem")).expect("copy");
     let foreign = Scraper { dir, base: prometheus.base.clone() };
     assert_eq!(foreign.get("/metrics").0, 0);
