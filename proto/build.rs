@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "isyone/v1/access.proto",
     "isyone/v1/tenant.proto",
     "isyone/v1/host.proto",
@@ -11,6 +11,7 @@ const FILES: [&str; 9] = [
     "isyone/v1/system.proto",
     "isyone/v1/certificate.proto",
     "isyone/v1/top.proto",
+    "isyone/v1/domain.proto",
     "isyone/agent/v1/agent.proto",
 ];
 

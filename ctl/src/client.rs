@@ -11,10 +11,11 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_proto::{
     pb::v1::{
-        certificate_service_client::CertificateServiceClient, event_service_client::EventServiceClient,
-        host_service_client::HostServiceClient, operation_service_client::OperationServiceClient,
-        operator_service_client::OperatorServiceClient, system_service_client::SystemServiceClient,
-        tenant_service_client::TenantServiceClient, top_service_client::TopServiceClient,
+        certificate_service_client::CertificateServiceClient, domain_service_client::DomainServiceClient,
+        event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+        operation_service_client::OperationServiceClient, operator_service_client::OperatorServiceClient,
+        system_service_client::SystemServiceClient, tenant_service_client::TenantServiceClient,
+        top_service_client::TopServiceClient,
     },
     tls,
 };
@@ -110,6 +111,10 @@ impl Client {
     /// Certificates of tenants' host names.
     pub fn certificates(&self) -> CertificateServiceClient<Traced<Channel>> {
         CertificateServiceClient::new(self.channel.clone())
+    }
+    /// Tenants' own domains.
+    pub fn domains(&self) -> DomainServiceClient<Traced<Channel>> {
+        DomainServiceClient::new(self.channel.clone())
     }
     /// The coordinator itself.
     pub fn system(&self) -> SystemServiceClient<Traced<Channel>> {

@@ -146,10 +146,12 @@ impl Worker {
             state.fleet.certificates.iter().map(|(name, c)| (name.as_str(), &**c)).collect();
         let troubles: BTreeMap<&str, &Trouble> =
             state.fleet.certificate_troubles.iter().map(|(name, t)| (name.as_str(), &**t)).collect();
+        let elsewhere: BTreeSet<&str> = state.fleet.domain_troubles.keys().map(String::as_str).collect();
         let plan = plan::plan(&Input {
             wanted: self.wanted.names(),
             held: &held,
             troubles: &troubles,
+            elsewhere: &elsewhere,
             running: &self.running,
             closed_until: self.closed_until,
             limits: self.limits,

@@ -50,7 +50,7 @@ impl Paint {
     pub fn of(word: &str) -> Self {
         match word {
             "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" => Self::Good,
-            "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" => Self::Bad,
+            "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" | "unreachable" => Self::Bad,
             "suspended" | "skipped" | "skip" | "cancelled" | "quarantined" => Self::Faint,
             _ => Self::Warn,
         }

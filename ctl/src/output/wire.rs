@@ -39,7 +39,10 @@ named!(
     Certificate,
     EdgeHealth,
     TenantAccess,
-    SetAccessResponse
+    SetAccessResponse,
+    Domain,
+    AddDomainResponse,
+    RemoveDomainResponse
 );
 
 /// A message that serialises as programs expect it.

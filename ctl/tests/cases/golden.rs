@@ -22,6 +22,10 @@ fn help() {
         "tenant resize --help",
         "tenant delete --help",
         "tenant restore --help",
+        "tenant domain --help",
+        "tenant domain add --help",
+        "tenant domain remove --help",
+        "tenant domain list --help",
         "tenant verify --help",
         "tenant access --help",
         "tenant access set --help",
@@ -128,6 +132,30 @@ fn hosts_operations_events() {
             "operator list",
             "version",
             "version --client",
+        ],
+    );
+}
+
+#[test]
+fn domains() {
+    golden(
+        "domains",
+        &[
+            "tenant domain list alfa",
+            "tenant domain list",
+            "tenant domain list -o name",
+            "tenant domain list alfa -o json",
+            "tenant domain add alfa erp.customer.com --primary",
+            "tenant domain add alfa customer.com --www",
+            "tenant domain add alfa late.customer.com --skip-dns-check",
+            "tenant domain add alfa erp.customer.com --primary --no-wait -o json",
+            "tenant domain add alfa customer.com --www -o name",
+            "tenant domain add alfa wrong.customer.com",
+            "tenant domain add alfa *.a.example",
+            "tenant domain remove alfa erp.example.com",
+            "tenant domain remove alfa www.example.com",
+            "tenant domain remove alfa www.example.com -o json",
+            "tenant domain remove alfa none.example",
         ],
     );
 }

@@ -95,7 +95,57 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         edge_shard: "a".into(),
         probe: Some(probe(Reach::Ok, 200, "")),
         access: None,
+        domains: domains(name),
     }
+}
+
+/// The platform's, and one of its own.
+pub(crate) fn domains(tenant: &str) -> Vec<Domain> {
+    let platform = Domain {
+        name: format!("{tenant}.isy.one"),
+        unicode_name: format!("{tenant}.isy.one"),
+        tenant: tenant.into(),
+        platform: true,
+        ..Domain::default()
+    };
+    let own = Domain {
+        name: "erp.example.com".into(),
+        unicode_name: "erp.example.com".into(),
+        platform: false,
+        primary: true,
+        state: DomainState::Ok.into(),
+        found: format!("CNAME → {tenant}.isy.one, A 192.0.2.80"),
+        check_time: ago(240),
+        ..platform.clone()
+    };
+    vec![platform, own]
+}
+
+/// Everybody's, with two that have trouble.
+pub(crate) fn all_domains() -> Vec<Domain> {
+    let own = domains("alfa").remove(1);
+    vec![
+        own.clone(),
+        Domain {
+            name: "shop.beta.example".into(),
+            unicode_name: "shop.beta.example".into(),
+            tenant: "beta".into(),
+            primary: false,
+            state: DomainState::Doubtful.into(),
+            found: "there is no such name in DNS".into(),
+            since_time: ago(60),
+            ..own.clone()
+        },
+        Domain {
+            name: "xn--bcher-kva.example".into(),
+            unicode_name: "bücher.example".into(),
+            tenant: "gama".into(),
+            state: DomainState::Unreachable.into(),
+            found: "A 203.0.113.9; no edge has 203.0.113.9".into(),
+            since_time: ago(7200),
+            ..own
+        },
+    ]
 }
 
 pub(crate) fn probe(reach: Reach, http_status: u32, error: &str) -> Probe {

@@ -9,6 +9,7 @@ use super::*;
 use crate::fleet::{
     Access, Rate, Sealed,
     certificates::{EdgeCertificate, Origin},
+    domains::DomainTrouble,
 };
 use crate::{
     observed::TenantObserved,
@@ -34,6 +35,8 @@ enum Happening {
     Host { host: u8, address: u8 },
     /// Removed.
     HostGone(u8),
+    /// A domain leads elsewhere, or here again.
+    Astray(u8, bool),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -47,6 +50,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (0..12_u8, any::<bool>()).prop_map(|(tenant, runs)| Happening::Observed { tenant, runs }),
         1 => (0..3_u8, 0..3_u8).prop_map(|(host, address)| Happening::Host { host, address }),
         1 => (0..3_u8).prop_map(Happening::HostGone),
+        2 => (0..4_u8, any::<bool>()).prop_map(|(domain, astray)| Happening::Astray(domain, astray)),
     ]
 }
 
@@ -115,6 +119,7 @@ impl World {
                 (new.name, new.placement.host) = (t(tenant), h(host));
                 // Contested ones, and one that is another tenant's platform name.
                 let domain = |n: u8| if n == 4 { "t3.isy.one".to_owned() } else { format!("d{n}.example") };
+                new.primary = domains.first().map(|n| name(&domain(*n)));
                 new.spec.domains = domains.into_iter().map(|n| name(&domain(n))).collect();
                 new.desired = [
                     DesiredState::Running,
@@ -146,6 +151,21 @@ impl World {
                 let mut new = self.host.clone();
                 (new.name, new.advertise) = (h(host), IpAddr::from([192, 0, 2, address]));
                 state.fleet.hosts.insert(h(host), Arc::new(new));
+            }
+            Happening::Astray(n, astray) => {
+                let domain = format!("d{n}.example");
+                let owner = state.fleet.by_domain.get(&domain).cloned();
+                // As the writer keeps it: there is trouble with somebody's domain only.
+                let trouble = owner.filter(|_| astray).map(|tenant| DomainTrouble {
+                    domain: name(&domain),
+                    tenant,
+                    since: 0,
+                    found: String::new(),
+                });
+                match trouble {
+                    Some(trouble) => drop(state.fleet.domain_troubles.insert(domain, Arc::new(trouble))),
+                    None => drop(state.fleet.domain_troubles.remove(&domain)),
+                }
             }
             Happening::HostGone(host) => drop(state.fleet.hosts.remove(&h(host))),
         }
