@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "isyone/v1/access.proto",
     "isyone/v1/tenant.proto",
     "isyone/v1/host.proto",
@@ -10,7 +10,9 @@ const FILES: [&str; 9] = [
     "isyone/v1/event.proto",
     "isyone/v1/system.proto",
     "isyone/v1/certificate.proto",
+    "isyone/v1/edge.proto",
     "isyone/v1/top.proto",
+    "isyone/v1/domain.proto",
     "isyone/agent/v1/agent.proto",
 ];
 

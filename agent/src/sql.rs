@@ -109,6 +109,17 @@ fn upload_limit(tenant: &TenantPlan) -> String {
     }
 }
 
+/// Tells every process of a running Odoo that parameters have changed: they keep them in memory until a counter in the database rises,
+/// which they look at before each request. In Odoo 19 it is a table (`stable` is where parameters are kept), up to 18 a sequence.
+/// Whichever there is: a fresh database has neither until Odoo first ran.
+fn signal() -> String {
+    "SELECT format('INSERT INTO %I DEFAULT VALUES', table_name) FROM information_schema.tables\n  \
+     WHERE table_schema = current_schema AND table_name IN ('orm_signaling_default', 'orm_signaling_stable') \\gexec\n\
+     SELECT format('SELECT nextval(%L)', sequencename) FROM pg_sequences\n  \
+     WHERE schemaname = current_schema AND sequencename IN ('base_cache_signaling', 'base_cache_signaling_default', 'base_cache_signaling_stable') \\gexec\n"
+        .to_owned()
+}
+
 /// Before `-i`: the role that Odoo connects as, allowed to make its database. Any half-made one goes.
 pub fn prepare(tenant: &TenantPlan) -> String {
     let password = literal(tenant.secrets.database_password.expose());
@@ -176,17 +187,18 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     sql
 }
 
-/// What may change in a tenant's life: its address, how much may be uploaded, and the role's password. What its administrator may have changed
-/// himself (login, language, company) is left alone. In the tenant's database only as the tenant's own role: a trigger
+/// What may change in a tenant's life: its address and how much may be uploaded, which a running Odoo takes up, and the role's password. What
+/// its administrator may have changed himself (login, language, company) is left alone. In the tenant's database only as the tenant's own role: a trigger
 /// there, put up by whoever has taken Odoo over, would otherwise run as superuser.
 pub fn update(tenant: &TenantPlan) -> String {
     format!(
-        "{QUIET}{}{}\\connect \"{}\" odoo\nBEGIN;\n{}{}COMMIT;\n",
+        "{QUIET}{}{}\\connect \"{}\" odoo\nBEGIN;\n{}{}{}COMMIT;\n",
         alter_role(tenant),
         monitor_role(tenant),
         tenant.name.database(),
         address(tenant),
-        upload_limit(tenant)
+        upload_limit(tenant),
+        signal()
     )
 }
 
@@ -233,6 +245,17 @@ mod tests {
     #[test]
     fn a_living_database_is_entered_as_its_own_role_only() {
         assert!(update(&tenant_plan("alfa")).contains("\\connect \"odoo_alfa\" odoo\n"));
+    }
+
+    #[test]
+    fn a_running_odoo_is_told_of_its_new_address_in_the_same_transaction() {
+        let sql = update(&tenant_plan("alfa"));
+        let (before, after) = sql.split_once("web.base.url").unwrap();
+        assert!(before.ends_with("VALUES (E'") && before.contains("BEGIN;"), "{sql}");
+        for signal in ["'orm_signaling_stable'", "'base_cache_signaling_default'"] {
+            let at = after.find(signal).unwrap();
+            assert!(at < after.find("COMMIT;").unwrap(), "{sql}");
+        }
     }
 
     proptest! {

@@ -11,6 +11,8 @@ use tonic::{Request, Status};
 
 pub mod access;
 mod certificates;
+mod domains;
+mod edges;
 mod events;
 mod exec;
 mod gate;
@@ -73,6 +75,7 @@ impl Api {
             probe: seen.map(|seen| wire::probe(&seen)),
             access: (tenant.access != Access::default())
                 .then(|| tenant_access::wire(&tenant.access, &self.context.config.edge)),
+            domains: self.domains_of(state, tenant),
             ..wire::tenant(state, settings, tenant, now)
         }
     }

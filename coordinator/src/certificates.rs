@@ -9,6 +9,11 @@ use rustls_pki_types::CertificateDer;
 use tokio_rustls::rustls::{self, sign::CertifiedKey};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+use crate::fleet::{
+    Sealed,
+    certificates::{EdgeCertificate, Origin},
+};
+
 /// Longest chain or key, bytes: four RSA-4096 certificates with text around them are half of it.
 const MAX_PEM_BYTES: usize = 64 * 1024;
 /// Certificates in a chain. TLS clients give up at about as many.
@@ -31,6 +36,24 @@ pub struct Judged {
     pub not_after: i64,
     /// The certificates and nothing else: whatever text was around them stays outside.
     pub chain_pem: String,
+}
+
+impl Judged {
+    /// As it is kept, with its key sealed for that name.
+    pub fn kept(self, name: String, origin: Origin, key: Sealed) -> EdgeCertificate {
+        EdgeCertificate {
+            name,
+            origin,
+            hostnames: self.hostnames,
+            serial: self.serial,
+            issuer: self.issuer,
+            not_before: self.not_before,
+            not_after: self.not_after,
+            chain_pem: self.chain_pem,
+            key,
+            issued: Vec::new(),
+        }
+    }
 }
 
 /// Judges a chain (the leaf first) and its key; an error names the field.

@@ -17,12 +17,14 @@ use isyone_proto::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod dns;
 mod edge;
 mod probes;
 mod sample;
 mod tls;
 mod units;
 
+pub use dns::Dns;
 pub use edge::{Dashboard, FrameOptions};
 pub use probes::Probes;
 pub use sample::sample;
@@ -97,6 +99,8 @@ pub struct Config {
     pub monitoring: Monitoring,
     /// Looking at tenants through the edges.
     pub probes: Probes,
+    /// Looking at tenants' own domains.
+    pub dns: Dns,
     /// How hosts are chosen.
     pub placement: Placement,
     /// How a new tenant is set up.
@@ -172,6 +176,8 @@ pub struct Edge {
     pub ports: Vec<u16>,
     /// Further addresses that tenants must not reach, besides those in `advertise.hosts`.
     pub protected_addresses: Vec<IpAddr>,
+    /// Where visitors reach the edges; what the tenants' platform names resolve to when there is none.
+    pub public_addresses: Vec<IpAddr>,
     /// Traefik's entry points for tenants.
     pub entry_points: Vec<String>,
     /// Where people reach the edge when DNS does not say so (demos).

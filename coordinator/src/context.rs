@@ -9,6 +9,8 @@ use crate::{
     acme::Challenges,
     blackbox::board::Board,
     config::Config,
+    dns::Dns,
+    domains::watch,
     edges::Edges,
     fleet::{Sealed, Tenant, certificates::EdgeCertificate},
     metrics::Metrics,
@@ -47,6 +49,10 @@ pub struct Context {
     pub challenges: Arc<Challenges>,
     /// What the probes through the edges found.
     pub blackbox: Board,
+    /// What DNS said of tenants' domains.
+    pub domains: watch::Board,
+    /// Where names lead.
+    pub dns: Arc<dyn Dns>,
     /// What we count.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops: ends every stream.

@@ -5,21 +5,30 @@
 //! What an edge was given says little: Traefik builds its routes when it gets round to it. So it is asked what it runs (ask);
 //! one that cannot be asked is given a time that is usually enough.
 //!
-//! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none asks.
+//! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none asks. The same
+//! knowledge is shown to operators, and an edge that does not take up what it is given is told (watch).
 //! Not here: the configuration (publish) and serving it (http).
 
 mod ask;
+mod record;
+pub mod watch;
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use arc_swap::ArcSwap;
+use futures_util::{StreamExt as _, stream};
+use imbl::OrdMap;
+use isyone_traefik::Rejected;
+use tokio::{sync::watch as channel, time::Instant};
 
 use ask::Ask;
+use record::{Edge, Runs, Versions};
+pub use record::{EdgeSeen, EdgeState};
 
 /// Who has not asked for so long is no edge (any more). Traefik's usual poll is every second, at most every few.
 const GONE: Duration = Duration::from_secs(10);
@@ -31,8 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(20);
 /// An edge that could not be asked is not asked again for so long: it is behind a firewall, or does not answer on that port.
 const MUTE: Duration = Duration::from_secs(10);
-/// Versions of a scope that are remembered. Pace lets some ten a second go out, so this is more than [`PATIENCE`] of them.
-const MAX_VERSIONS: usize = 64;
+/// Edges asked at the same time in a look at all: with those that do not answer, a look at the most there may be takes half a minute.
+const LOOKS: usize = 32;
 /// From an edge's request to its new routes when it cannot be asked: Traefik's throttle, and reading them.
 const TAKE_UP: Duration = Duration::from_millis(100);
 /// And building them, for each tenant in the document: all are built anew.
@@ -60,30 +69,19 @@ pub(crate) struct Publication {
     tenants: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Edge {
-    asked: Instant,
-    revision: u64,
-    /// When it was given that revision.
-    given: Instant,
-    /// Asks regularly: a person's single look does not make an edge.
-    regular: bool,
-    /// The revision that it said it runs; none while it has said nothing.
-    runs: Option<u64>,
-    mute_until: Option<Instant>,
-    /// One question at a time: many who wait for the same edge need one answer.
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
+/// Routes that are left out because Traefik would refuse them, by tenant; no empty lists.
+pub type LeftOut = OrdMap<String, Vec<Rejected>>;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Edges {
     edges: Mutex<HashMap<(IpAddr, usize), Edge>>,
     /// By scope.
-    published: watch::Sender<Vec<Publication>>,
-    /// By scope: the last versions with their revisions, the newest first.
-    versions: Mutex<Vec<VecDeque<(String, u64)>>>,
-    asked: watch::Sender<()>,
+    published: channel::Sender<Vec<Publication>>,
+    /// By scope.
+    versions: Mutex<Vec<Versions>>,
+    asked: channel::Sender<()>,
+    left_out: ArcSwap<LeftOut>,
     ask: Ask,
 }
 
@@ -96,9 +94,10 @@ impl Edges {
     fn new(ask: Ask) -> Self {
         Self {
             edges: Mutex::default(),
-            published: watch::Sender::default(),
+            published: channel::Sender::default(),
             versions: Mutex::default(),
-            asked: watch::Sender::default(),
+            asked: channel::Sender::default(),
+            left_out: ArcSwap::default(),
             ask,
         }
     }
@@ -106,15 +105,15 @@ impl Edges {
     /// The documents now show snapshot `version`, each scope as far as `progress` says.
     pub fn published(&self, version: u64, progress: &[Progress]) {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.resize_with(progress.len(), VecDeque::new);
+        versions.resize_with(progress.len(), Versions::default);
+        let now = Instant::now();
         self.published.send_modify(|scopes| {
             scopes.resize(progress.len(), Publication::default());
             for ((scope, versions), progress) in scopes.iter_mut().zip(&mut *versions).zip(progress) {
                 if let Some(changed) = &progress.changed {
                     scope.revision += 1;
                     scope.tenants = progress.tenants;
-                    versions.push_front((changed.clone(), scope.revision));
-                    versions.truncate(MAX_VERSIONS);
+                    versions.push(changed, scope.revision, progress.tenants, now);
                 }
                 if !progress.pending {
                     scope.version = version;
@@ -124,7 +123,7 @@ impl Edges {
     }
 
     /// Told whenever something was published; perhaps also when nothing was.
-    pub(crate) fn publications(&self) -> watch::Receiver<Vec<Publication>> {
+    pub(crate) fn publications(&self) -> channel::Receiver<Vec<Publication>> {
         self.published.subscribe()
     }
 
@@ -132,22 +131,12 @@ impl Edges {
     pub fn asked(&self, from: IpAddr, scope: usize, now: Instant) {
         let revision = self.published.borrow().get(scope).map_or(0, |p| p.revision);
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        edges.retain(|_, edge| now.duration_since(edge.asked) < GONE);
+        edges.retain(|_, edge| !edge.forgotten(now));
         let full = edges.len() >= MAX_EDGES;
         match edges.entry((from, scope)) {
-            Entry::Occupied(mut known) => {
-                let edge = known.get_mut();
-                (edge.asked, edge.regular) = (now, true);
-                if edge.revision != revision {
-                    (edge.revision, edge.given) = (revision, now);
-                }
-            }
+            Entry::Occupied(mut known) => known.get_mut().ask(revision, now),
             Entry::Vacant(_) if full => {}
-            Entry::Vacant(place) => {
-                let (runs, mute_until, turn) = (None, None, Arc::default());
-                let (asked, given) = (now, now);
-                place.insert(Edge { asked, revision, given, regular: false, runs, mute_until, turn });
-            }
+            Entry::Vacant(place) => drop(place.insert(Edge::new(revision, now))),
         }
         drop(edges);
         self.asked.send_replace(());
@@ -156,31 +145,31 @@ impl Edges {
     /// Whether there are edges that ask regularly for a scope, and whether one has an older revision than that.
     fn behind(&self, scope: usize, revision: u64, now: Instant) -> (bool, bool) {
         let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = |key: &(IpAddr, usize), e: &Edge| {
-            key.1 == scope && e.regular && now.duration_since(e.asked) < GONE
-        };
+        let here = |key: &(IpAddr, usize), e: &Edge| key.1 == scope && e.regular && !e.gone(now);
         let mut here = edges.iter().filter(|(key, edge)| here(key, edge)).peekable();
         (here.peek().is_some(), here.any(|(_, edge)| edge.revision < revision))
     }
 
     /// A scope's edges that ask regularly.
     fn regular(&self, scope: usize) -> Vec<IpAddr> {
-        let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        edges.iter().filter(|(key, edge)| key.1 == scope && edge.regular).map(|(key, _)| key.0).collect()
+        let (edges, now) = (self.edges.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let here =
+            |(key, edge): &(&(IpAddr, usize), &Edge)| key.1 == scope && edge.regular && !edge.gone(now);
+        edges.iter().filter(here).map(|(key, _)| key.0).collect()
     }
 
     fn edge(&self, address: IpAddr, scope: usize) -> Option<Edge> {
         self.edges.lock().unwrap_or_else(PoisonError::into_inner).get(&(address, scope)).cloned()
     }
 
-    /// Keeps what an edge said; a version that nobody remembers is older than all that are.
-    fn said(&self, address: IpAddr, scope: usize, version: &str) {
+    /// Keeps what an edge said.
+    fn said(&self, address: IpAddr, scope: usize, version: String) {
         let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let revision = versions.get(scope).and_then(|v| v.iter().find(|(known, _)| known == version));
-        let runs = Some(revision.map_or(0, |(_, revision)| *revision));
+        let revision = versions.get(scope).map_or(0, |versions| versions.revision(&version));
         drop(versions);
+        let runs = Runs { version, revision, said: Instant::now() };
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        edges.entry((address, scope)).and_modify(|edge| edge.runs = runs);
+        edges.entry((address, scope)).and_modify(|edge| edge.say(runs));
     }
 
     fn mute(&self, address: IpAddr, scope: usize) {
@@ -235,7 +224,7 @@ impl Edges {
     async fn built(&self, address: IpAddr, scope: usize, revision: u64, building: Duration) {
         let behind = || {
             let edge = self.edge(address, scope);
-            edge.filter(|edge| edge.runs.is_none_or(|runs| runs < revision))
+            edge.filter(|edge| edge.lacks(revision))
         };
         while let Some(edge) = behind() {
             let turn = edge.turn.lock().await;
@@ -243,7 +232,7 @@ impl Edges {
             let Some(edge) = behind() else { return };
             let mute = edge.mute_until.is_some_and(|until| Instant::now() < until);
             match if mute { None } else { self.ask.version(address).await } {
-                Some(version) => self.said(address, scope, &version),
+                Some(version) => self.said(address, scope, version),
                 None if edge.runs.is_none() => {
                     if !mute {
                         self.mute(address, scope);
@@ -260,6 +249,57 @@ impl Edges {
             }
         }
     }
+
+    /// Asks those of the known edges that `which` wants what they run, each once; bounded by their number and the time of a question.
+    pub(crate) async fn look(&self, which: impl Fn(&EdgeSeen) -> bool) {
+        let wanted = self.seen(Instant::now()).into_iter().filter(which);
+        stream::iter(wanted).for_each_concurrent(LOOKS, |edge| self.look_at(edge.address, edge.scope)).await;
+    }
+
+    async fn look_at(&self, address: IpAddr, scope: usize) {
+        let Some(edge) = self.edge(address, scope).filter(|edge| !edge.gone(Instant::now())) else { return };
+        // Somebody else asks it: that answer will do.
+        let Ok(_turn) = edge.turn.try_lock() else { return };
+        if edge.mute_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        match self.ask.version(address).await {
+            Some(version) => self.said(address, scope, version),
+            None if edge.runs.is_none() => self.mute(address, scope),
+            // It has answered before: busy, perhaps. Its word becomes stale by itself.
+            None => {}
+        }
+    }
+
+    /// The edges, sorted by scope and address.
+    pub(crate) fn seen(&self, now: Instant) -> Vec<EdgeSeen> {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = Versions::default();
+        let of = |scope: usize| versions.get(scope).unwrap_or(&none);
+        let known = edges.iter().filter(|(_, edge)| !edge.forgotten(now));
+        let mut seen: Vec<EdgeSeen> =
+            known.filter_map(|(key, edge)| edge.seen(*key, of(key.1), now)).collect();
+        drop(edges);
+        seen.sort_unstable_by_key(|edge| (edge.scope, edge.address));
+        seen
+    }
+
+    /// An edge is on record as stuck, or as well again.
+    fn told(&self, edge: &EdgeSeen, stuck: bool) {
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        edges.entry((edge.address, edge.scope)).and_modify(|edge| edge.told = stuck);
+    }
+
+    /// These routes are left out of the documents.
+    pub(crate) fn leave_out(&self, routes: LeftOut) {
+        self.left_out.store(Arc::new(routes));
+    }
+
+    /// What is left out now.
+    pub(crate) fn left_out(&self) -> Arc<LeftOut> {
+        self.left_out.load_full()
+    }
 }
 
 /// What the edge of a shard gets: its share, or everything when there are no shards.
@@ -268,167 +308,4 @@ fn own_scope(shard: Option<usize>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EDGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    const SAME: Progress = Progress { changed: None, pending: false, tenants: 400 };
-    const PENDING: Progress = Progress { pending: true, ..SAME };
-    /// With 400 tenants.
-    const TAKEN_UP: Duration = Duration::from_millis(200);
-
-    fn changed() -> Progress {
-        to("a")
-    }
-
-    fn to(version: &str) -> Progress {
-        Progress { changed: Some(version.to_owned()), ..SAME }
-    }
-
-    /// Edges that cannot be asked.
-    fn silent() -> Edges {
-        Edges::new(Ask::with(|_| Box::pin(async { None })))
-    }
-
-    fn regular(edges: &Edges, scope: usize) {
-        edges.asked(EDGE, scope, Instant::now());
-        edges.asked(EDGE, scope, Instant::now());
-    }
-
-    fn ask_after(edges: &Arc<Edges>, scope: usize, ms: u64) {
-        let edges = edges.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(ms)).await;
-            edges.asked(EDGE, scope, Instant::now());
-        });
-    }
-
-    async fn took(edges: &Edges, version: u64, shard: Option<usize>) -> Duration {
-        let began = Instant::now();
-        edges.take_up(version, shard).await;
-        began.elapsed()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_edges_nobody_waits() {
-        let edges = silent();
-        edges.published(3, &[changed()]);
-        assert_eq!(took(&edges, 3, None).await, Duration::ZERO);
-        // One look of a person is no edge.
-        edges.asked(EDGE, 0, Instant::now());
-        edges.published(4, &[changed()]);
-        assert_eq!(took(&edges, 4, None).await, Duration::ZERO);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_edge_is_waited_for_until_it_has_asked_again() {
-        let edges = Arc::new(silent());
-        regular(&edges, 0);
-        edges.published(5, &[changed()]);
-        ask_after(&edges, 0, 700);
-        assert_eq!(took(&edges, 5, None).await, Duration::from_millis(700) + TAKEN_UP);
-        // It has this one already.
-        edges.published(6, &[SAME]);
-        assert_eq!(took(&edges, 6, None).await, Duration::ZERO);
-        // One that waits for changes has each at once, but still has to build its routes.
-        edges.published(7, &[changed()]);
-        edges.asked(EDGE, 0, Instant::now());
-        assert_eq!(took(&edges, 7, None).await, TAKEN_UP);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_edges_that_serve_the_tenant_are_waited_for() {
-        let edges = Arc::new(silent());
-        regular(&edges, 1);
-        regular(&edges, 2);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        // Shard 0 (scope 1) changed; the edge of shard 1 has nothing to do with it.
-        edges.published(5, &[changed(), changed(), SAME]);
-        assert_eq!(took(&edges, 5, Some(1)).await, Duration::ZERO);
-        ask_after(&edges, 1, 300);
-        assert_eq!(took(&edges, 5, Some(0)).await, Duration::from_millis(300) + TAKEN_UP);
-        // An edge with everything serves both.
-        regular(&edges, 0);
-        edges.published(6, &[changed(), changed(), SAME]);
-        edges.asked(EDGE, 1, Instant::now());
-        ask_after(&edges, 0, 400);
-        assert_eq!(took(&edges, 6, Some(0)).await, Duration::from_millis(400) + TAKEN_UP);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_change_that_waits_for_its_turn_is_waited_for() {
-        let edges = Arc::new(silent());
-        edges.published(5, &[PENDING, changed()]);
-        // Nobody takes everything: its turn does not matter.
-        assert_eq!(took(&edges, 5, Some(0)).await, Duration::ZERO);
-        edges.published(6, &[PENDING, PENDING]);
-        let later = edges.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(800)).await;
-            later.published(7, &[PENDING, changed()]);
-        });
-        assert_eq!(took(&edges, 6, Some(0)).await, Duration::from_millis(800));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_edge_that_says_what_it_runs_is_waited_for_until_it_runs_it() {
-        let runs = Arc::new(Mutex::new(Some("a".to_owned())));
-        let (answer, begin) = (runs.clone(), Instant::now());
-        let edges = Arc::new(Edges::new(Ask::with(move |_| {
-            let answer = answer.lock().unwrap().clone();
-            Box::pin(async { answer })
-        })));
-        edges.published(1, &[to("a")]);
-        regular(&edges, 0);
-        edges.published(2, &[to("b")]);
-        edges.asked(EDGE, 0, Instant::now());
-        // Built long after the usual time; meanwhile it does not even answer for a while.
-        let later = runs.clone();
-        tokio::spawn(async move {
-            for (at_ms, version) in [(300, None), (900, Some("a")), (1_500, Some("b"))] {
-                tokio::time::sleep_until(begin + Duration::from_millis(at_ms)).await;
-                *later.lock().unwrap() = version.map(ToOwned::to_owned);
-            }
-        });
-        let (first, second) = tokio::join!(took(&edges, 2, None), took(&edges, 2, None));
-        assert!((1_500..1_600).contains(&first.as_millis()) && second <= first, "{first:?} {second:?}");
-        // Built before the usual time is over.
-        *runs.lock().unwrap() = Some("c".to_owned());
-        edges.published(3, &[to("c")]);
-        edges.asked(EDGE, 0, Instant::now());
-        assert_eq!(took(&edges, 3, None).await, Duration::ZERO);
-        // One that lost its memory runs something from before it.
-        *runs.lock().unwrap() = Some("who knows".to_owned());
-        edges.published(4, &[to("d")]);
-        edges.asked(EDGE, 0, Instant::now());
-        assert_eq!(took(&edges, 4, None).await, PATIENCE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_edge_that_cannot_be_asked_holds_up_nobody() {
-        let edges = Arc::new(Edges::new(Ask::with(|_| {
-            Box::pin(async {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                None
-            })
-        })));
-        edges.published(1, &[to("a")]);
-        regular(&edges, 0);
-        let begin = Instant::now();
-        let waiters: Vec<_> = (0..100)
-            .map(|_| {
-                let edges = edges.clone();
-                tokio::spawn(async move { edges.take_up(1, None).await })
-            })
-            .collect();
-        for waiter in waiters {
-            waiter.await.unwrap();
-        }
-        assert_eq!(begin.elapsed(), Duration::from_secs(1), "one question for all of them");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_wait_is_bounded_also_when_nothing_is_published() {
-        assert_eq!(took(&silent(), 1, None).await, PATIENCE);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 //! Not here: how it changes (change), how the indexes are kept true (index), and what hosts report (observed).
 
 pub mod certificates;
+pub mod domains;
 mod index;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -324,6 +325,8 @@ pub struct Fleet {
     pub certificates: OrdMap<String, Arc<certificates::EdgeCertificate>>,
     /// Host names for which none could be had.
     pub certificate_troubles: OrdMap<String, Arc<certificates::Trouble>>,
+    /// Tenants' domains that do not lead to the edges any more, by name.
+    pub domain_troubles: OrdMap<String, Arc<domains::DomainTrouble>>,
     /// At the certificate authority.
     pub acme_account: Option<Arc<certificates::AcmeAccount>>,
     /// The newest events, oldest first; bounded by [`crate::change::MAX_EVENTS`].
@@ -412,9 +415,19 @@ impl Tenant {
         matches!(self.desired, DesiredState::Quarantined | DesiredState::Purged)
     }
 
-    /// All host names that lead to it, the primary first.
+    /// The platform's own name for it, which it always has.
+    pub fn platform_name(&self, base_domain: &str) -> String {
+        format!("{}.{base_domain}", self.name)
+    }
+
+    /// The host name that Odoo calls its own.
+    pub fn primary_name(&self, base_domain: &str) -> String {
+        self.primary.as_ref().map_or_else(|| self.platform_name(base_domain), ToString::to_string)
+    }
+
+    /// All host names that lead to it, the platform's first.
     pub fn hostnames(&self, base_domain: &str) -> Vec<String> {
-        std::iter::once(format!("{}.{base_domain}", self.name))
+        std::iter::once(self.platform_name(base_domain))
             .chain(self.spec.domains.iter().map(ToString::to_string))
             .collect()
     }

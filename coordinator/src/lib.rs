@@ -10,6 +10,8 @@ pub mod change;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod dns;
+pub mod domains;
 pub mod edges;
 pub mod enroll;
 pub mod files;

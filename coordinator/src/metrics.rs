@@ -10,7 +10,12 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use crate::{liveness, state::State, timings::Timings};
+use crate::{
+    edges::{EdgeSeen, EdgeState},
+    liveness,
+    state::State,
+    timings::Timings,
+};
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -108,6 +113,12 @@ struct ShardLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EdgeLabels {
+    edge: String,
+    shard: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HostLabels {
     host: String,
     state: &'static str,
@@ -124,6 +135,8 @@ pub struct Metrics {
     publications: Family<ShardLabel, Counter>,
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
+    edges: Family<StateLabel, Gauge>,
+    edges_stuck: Family<EdgeLabels, Gauge>,
     /// Host names whose certificate waits for an authority's weekly limit.
     pub certificates_held_back: Gauge,
     certificate_orders: Family<ResultLabel, Counter>,
@@ -160,6 +173,8 @@ impl Metrics {
             reports: Counter::default(),
             publications: Family::default(),
             rejected_routes: Gauge::default(),
+            edges: Family::default(),
+            edges_stuck: Family::default(),
             certificates_held_back: Gauge::default(),
             certificate_orders: Family::default(),
             certificate_troubles: Gauge::default(),
@@ -198,6 +213,16 @@ impl Metrics {
             "rejected_routes",
             "Routes left out because Traefik would refuse them",
             self.rejected_routes.clone(),
+        );
+        r.register(
+            "edges",
+            "Edges that ask for their configuration, by how far they are",
+            self.edges.clone(),
+        );
+        r.register(
+            "edge_stuck",
+            "1 when an edge was given a configuration long ago and runs an older one",
+            self.edges_stuck.clone(),
         );
         r.register(
             "certificate_orders",
@@ -271,6 +296,23 @@ impl Metrics {
     /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
     pub fn published(&self, shard: &str) {
         self.publications.get_or_create(&ShardLabel { shard: shard.to_owned() }).inc();
+    }
+
+    /// The edges that ask, each with its shard, as of a look at them.
+    pub fn edges<'a>(&self, seen: impl Iterator<Item = (&'a EdgeSeen, &'a str)>) {
+        self.edges.clear();
+        self.edges_stuck.clear();
+        for state in EdgeState::ALL {
+            drop(self.edges.get_or_create(&StateLabel { state: state.word() }));
+        }
+        for (edge, shard) in seen {
+            self.edges.get_or_create(&StateLabel { state: edge.state.word() }).inc();
+            // Who cannot be asked, or asks no longer, says nothing of being stuck: others look after that.
+            if matches!(edge.state, EdgeState::Current | EdgeState::Behind | EdgeState::Stuck) {
+                let labels = EdgeLabels { edge: edge.address.to_string(), shard: shard.to_owned() };
+                self.edges_stuck.get_or_create(&labels).set(i64::from(edge.state == EdgeState::Stuck));
+            }
+        }
     }
 
     /// Counts a call.

@@ -196,9 +196,12 @@ impl Publisher {
         if update.changed || waiting || current.traefik.is_empty() {
             let published = self.publish(&current, &mut progress, now);
             self.current.store(Arc::new(published));
-            let rejections = i64::try_from(self.content.rejections()).unwrap_or(i64::MAX);
-            self.context.metrics.rejected_routes.set(rejections);
         }
+        // Also when no document changed: a second claim to a host name changes none.
+        let left_out = self.content.left_out();
+        let routes = left_out.values().map(Vec::len).sum::<usize>();
+        self.context.metrics.rejected_routes.set(i64::try_from(routes).unwrap_or(i64::MAX));
+        self.context.edges.leave_out(left_out.clone());
         // After the documents are there: whom this wakes gets them.
         self.context.edges.published(state.version, &progress);
         update.rejected

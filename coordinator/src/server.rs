@@ -11,7 +11,8 @@ use isyone_proto::{
             agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
         },
         v1::{
-            certificate_service_server::CertificateServiceServer, event_service_server::EventServiceServer,
+            certificate_service_server::CertificateServiceServer, domain_service_server::DomainServiceServer,
+            edge_service_server::EdgeServiceServer, event_service_server::EventServiceServer,
             host_service_server::HostServiceServer, operation_service_server::OperationServiceServer,
             operator_service_server::OperatorServiceServer, system_service_server::SystemServiceServer,
             tenant_service_server::TenantServiceServer, top_service_server::TopServiceServer,
@@ -38,7 +39,9 @@ use crate::{
     clock,
     config::{Config, ConfigError},
     context::Context,
-    edges::Edges,
+    dns::Resolver,
+    domains::watch,
+    edges::{self, Edges},
     enroll::Enrollment,
     http::{self, Web},
     listener::{self, Connections},
@@ -193,6 +196,8 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         edges: Edges::on(config.edge.ports.first().copied().unwrap_or(EDGE_PORT)),
         challenges: Arc::default(),
         blackbox: Board::new(config.probes.interval.millis()),
+        domains: watch::Board::new(&config.dns),
+        dns: Arc::new(Resolver::new(config.dns.servers.clone())),
         metrics,
         stop: CancellationToken::new(),
         started_at: clock::now_ms(),
@@ -253,6 +258,8 @@ async fn spawn(
     tasks.spawn(serve_enrollment(incoming, context.clone()));
     tasks.spawn(cut_refused(context.clone(), connections));
     tasks.spawn(monitors::follow(context.clone()));
+    let watched = context.clone();
+    tasks.spawn(async move { edges::watch::run(&watched).await });
     // A part that ends is a failure; without a directory there is nothing to do.
     if context.config.monitoring.certificate_dir.is_some() {
         tasks.spawn(scraper::run(context.clone()));
@@ -262,6 +269,9 @@ async fn spawn(
     }
     if let Some(asker) = asker {
         tasks.spawn(blackbox::run(context.clone(), asker));
+    }
+    if context.config.dns.watches() {
+        tasks.spawn(watch::run(context.clone()));
     }
     tasks.spawn(keep_certificates_fresh(context.clone(), refresh));
     Ok(tasks)
@@ -297,6 +307,8 @@ async fn serve_grpc(
     health.set_serving::<SystemServiceServer<Api>>().await;
     health.set_serving::<OperatorServiceServer<Api>>().await;
     health.set_serving::<CertificateServiceServer<Api>>().await;
+    health.set_serving::<DomainServiceServer<Api>>().await;
+    health.set_serving::<EdgeServiceServer<Api>>().await;
     health.set_serving::<TopServiceServer<Api>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -317,6 +329,8 @@ async fn serve_grpc(
         .add_service(limited!(most, SystemServiceServer::new(api.clone())))
         .add_service(limited!(most, OperatorServiceServer::new(api.clone())))
         .add_service(limited!(most, CertificateServiceServer::new(api.clone())))
+        .add_service(limited!(most, DomainServiceServer::new(api.clone())))
+        .add_service(limited!(most, EdgeServiceServer::new(api.clone())))
         .add_service(limited!(most, TopServiceServer::new(api)))
         // A host's report may be long.
         .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(Agents::new(context.clone()))));

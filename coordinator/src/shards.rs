@@ -30,6 +30,11 @@ impl Shards {
         1 + self.0.len()
     }
 
+    /// The name of a scope's shard; empty for everything.
+    pub fn scope_name(&self, scope: usize) -> &str {
+        scope.checked_sub(1).and_then(|place| self.0.get(place)).map_or("", ShortName::as_str)
+    }
+
     /// The place of a tenant's (or host's) shard among [`Shards::names`]; `None` when there are no shards.
     pub fn of(&self, name: &str) -> Option<usize> {
         let name = hash(name);

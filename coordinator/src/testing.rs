@@ -1,5 +1,7 @@
 //! Values for tests, here and in `tests/`: a configuration, specs, reports. Not part of the product.
 
+pub mod dns;
+
 use std::collections::BTreeMap;
 
 use isyone_proto::{

@@ -8,6 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use isyone_proto::{
     ids::{HostName, TenantName},
     plan::{DesiredState, Firewall, HostPlan, Role, TenantPlan, TenantSecrets, UnixMs},
+    spec::Domain,
     tls::OperatorRole,
 };
 use uuid::Uuid;
@@ -52,7 +53,7 @@ fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> 
         subnet: tenant.placement.subnet,
         http_port: tenant.placement.http_port,
         websocket_port: tenant.placement.websocket_port,
-        base_url: settings.url(&format!("{}.{}", tenant.name, settings.base_domain)),
+        base_url: settings.url(&tenant.primary_name(&settings.base_domain)),
         language: spec.language.clone(),
         country: spec.country.clone(),
         time_zone: spec.time_zone.clone(),
@@ -228,13 +229,27 @@ pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Rout
     Some(Route {
         tenant: tenant.name.clone(),
         hostnames: tenant.hostnames(&settings.base_domain),
-        primary: tenant.primary.as_ref().map(ToString::to_string),
+        primary: primary(state, tenant).map(ToString::to_string),
         access: tenant.access.clone(),
         address: host.advertise,
         http_port: tenant.placement.http_port,
         websocket_port: (tenant.size.workers > 0).then_some(tenant.placement.websocket_port),
         suspended,
     })
+}
+
+/// Where its browsers are sent: never to a name that is known not to lead here.
+pub fn primary<'a>(state: &State, tenant: &'a Tenant) -> Option<&'a Domain> {
+    let astray = |domain: &Domain| {
+        state.fleet.domain_troubles.get(domain.as_str()).is_some_and(|trouble| trouble.tenant == tenant.name)
+    };
+    tenant.primary.as_ref().filter(|primary| !astray(primary))
+}
+
+/// Where people reach it.
+pub fn address(state: &State, settings: &Settings, tenant: &Tenant) -> String {
+    let platform = || tenant.platform_name(&settings.base_domain);
+    settings.url(&primary(state, tenant).map_or_else(platform, ToString::to_string))
 }
 
 fn odoo_runs(state: &State, tenant: &Tenant) -> bool {

@@ -2,6 +2,8 @@
 
 #[path = "cases/blackbox.rs"]
 mod blackbox;
+#[path = "cases/domains.rs"]
+mod domains;
 #[path = "cases/monitoring.rs"]
 mod monitoring;
 #[path = "cases/published.rs"]

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::{
     app::App,
     exit::{Exit, Outcome},
-    nouns::{cert, context, events, host, op, operator, tenant, top, version},
+    nouns::{cert, context, edge, events, host, op, operator, tenant, top, version},
     output::{Color, Format},
 };
 
@@ -90,6 +90,9 @@ pub enum Command {
     /// Certificates of tenants' host names
     #[command(subcommand)]
     Cert(cert::Command),
+    /// Traefiks that ask for routes, how far they are, and routes that are left out
+    #[command(subcommand)]
+    Edge(edge::Command),
     /// Follow hosts and tenants on a screen: CPU, memory, requests, errors, latency, state
     Top(top::Top),
     /// People and programs that may use the coordinator
@@ -119,6 +122,7 @@ impl Command {
             Self::Op(command) => command.run(app).await,
             Self::Events(command) => command.run(app).await,
             Self::Cert(command) => command.run(app).await,
+            Self::Edge(command) => command.run(app).await,
             Self::Top(command) => command.run(app).await,
             Self::Operator(command) => command.run(app).await,
             Self::Context(command) => command.run(app),

@@ -11,7 +11,8 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_proto::{
     pb::v1::{
-        certificate_service_client::CertificateServiceClient, event_service_client::EventServiceClient,
+        certificate_service_client::CertificateServiceClient, domain_service_client::DomainServiceClient,
+        edge_service_client::EdgeServiceClient, event_service_client::EventServiceClient,
         host_service_client::HostServiceClient, operation_service_client::OperationServiceClient,
         operator_service_client::OperatorServiceClient, system_service_client::SystemServiceClient,
         tenant_service_client::TenantServiceClient, top_service_client::TopServiceClient,
@@ -107,9 +108,18 @@ impl Client {
     pub fn operators(&self) -> OperatorServiceClient<Traced<Channel>> {
         OperatorServiceClient::new(self.channel.clone())
     }
+    /// Edges.
+    pub fn edges(&self) -> EdgeServiceClient<Traced<Channel>> {
+        EdgeServiceClient::new(self.channel.clone())
+    }
+
     /// Certificates of tenants' host names.
     pub fn certificates(&self) -> CertificateServiceClient<Traced<Channel>> {
         CertificateServiceClient::new(self.channel.clone())
+    }
+    /// Tenants' own domains.
+    pub fn domains(&self) -> DomainServiceClient<Traced<Channel>> {
+        DomainServiceClient::new(self.channel.clone())
     }
     /// The coordinator itself.
     pub fn system(&self) -> SystemServiceClient<Traced<Channel>> {

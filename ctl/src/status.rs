@@ -201,6 +201,10 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
         ("DOMAIN_TAKEN", _) => {
             "a domain leads to one tenant: leave it out, or take it from the other one first"
         }
+        ("DNS_CHECK_FAILED", _) => {
+            "name servers may show an old record for as long as its TTL says: try again then; --skip-dns-check adds it before that"
+        }
+        ("DOMAIN_NOT_FOUND", _) => "`isyctl tenant domain list NAME` shows the domains that it has",
         ("QUARANTINED", _) => {
             "`isyctl tenant restore NAME` brings it back; `isyctl tenant delete NAME --purge` removes its data and frees the name"
         }
@@ -235,6 +239,8 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
 fn list_of(doing: &str) -> &'static str {
     if doing.contains("certificate") {
         "`isyctl cert list` shows the certificates"
+    } else if doing.contains("edge") {
+        "`isyctl edge list` shows the edges"
     } else if doing.contains("host") {
         "`isyctl host list` shows the hosts"
     } else if doing.contains("operation") {
@@ -254,6 +260,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
     Some(match name {
         "name" => "NAME",
         "plan" => "--plan",
+        "domain" => "DOMAIN",
         "domains" => "--domain",
         "language" => "--lang",
         "country" => "--country",

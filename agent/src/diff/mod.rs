@@ -429,7 +429,9 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
     } else if settings_changed {
         list.add(6, 0, Action::UpdateSettings, "address, upload limit or database password have changed");
     }
-    let odoo_stays = untouched(Role::Odoo) && plan.odoo_restarts <= state.odoo_restarts && !settings_changed;
+    // A new address does not restart it: Odoo is told through the database (`sql::update`). With another password its
+    // configuration file is another, and so is the container.
+    let odoo_stays = untouched(Role::Odoo) && plan.odoo_restarts <= state.odoo_restarts;
     // A stand-in does not ask its database anything. And nobody enters a copied database as Odoo before it has its keys, so
     // the second that Odoo takes to load can pass meanwhile.
     let at_once = standin || copies(inputs);
@@ -437,8 +439,7 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
     if !untouched(Role::Odoo) {
         list.add(wave, lane, Action::StartContainer(Role::Odoo), "it should run");
     } else if !odoo_stays {
-        let why = if settings_changed { "its settings have changed" } else { "a restart was asked for" };
-        list.add(wave, lane, Action::RestartContainer(Role::Odoo), why);
+        list.add(wave, lane, Action::RestartContainer(Role::Odoo), "a restart was asked for");
     }
     let healthy = observed.odoo_health.as_ref().is_some_and(Result::is_ok);
     let young =

@@ -199,6 +199,22 @@ fn a_create_converges_in_one_go_and_then_nothing_is_touched() {
 }
 
 #[test]
+fn another_address_is_written_and_restarts_nothing() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    let next = changed(&plan, 7);
+    let actions: Vec<_> = world.steps(&next, 1).unwrap().into_iter().map(|step| step.action).collect();
+    assert!(actions.contains(&Action::UpdateSettings), "{actions:?}");
+    let touches = |action: &Action| {
+        matches!(action, Action::StartContainer(_) | Action::RestartContainer(_) | Action::StopContainer(_))
+    };
+    assert!(!actions.iter().any(touches), "{actions:?}");
+    assert!(world.converge(&next, 1, usize::MAX));
+    assert_eq!(world.steps(&next, 2).unwrap(), []);
+}
+
+#[test]
 fn images_come_first_and_alone() {
     let plan = tenant_plan("alfa");
     let world = World::empty(&plan);

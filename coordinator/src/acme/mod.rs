@@ -146,10 +146,12 @@ impl Worker {
             state.fleet.certificates.iter().map(|(name, c)| (name.as_str(), &**c)).collect();
         let troubles: BTreeMap<&str, &Trouble> =
             state.fleet.certificate_troubles.iter().map(|(name, t)| (name.as_str(), &**t)).collect();
+        let elsewhere: BTreeSet<&str> = state.fleet.domain_troubles.keys().map(String::as_str).collect();
         let plan = plan::plan(&Input {
             wanted: self.wanted.names(),
             held: &held,
             troubles: &troubles,
+            elsewhere: &elsewhere,
             running: &self.running,
             closed_until: self.closed_until,
             limits: self.limits,
@@ -203,18 +205,7 @@ impl Worker {
         let judged = certificates::judge(&issued.chain_pem, &issued.key_pem, clock::now_seconds())
             .map_err(|e| of_name(format!("the authority's answer: {e}")))?;
         let key = self.context.sealer.seal(&EdgeCertificate::sealed_for(name), issued.key_pem.as_bytes());
-        let certificate = EdgeCertificate {
-            name: name.to_owned(),
-            origin: Origin::Acme,
-            hostnames: judged.hostnames,
-            serial: judged.serial,
-            issuer: judged.issuer,
-            not_before: judged.not_before,
-            not_after: judged.not_after,
-            chain_pem: judged.chain_pem,
-            key,
-            issued: Vec::new(),
-        };
+        let certificate = judged.kept(name.to_owned(), Origin::Acme, key);
         match certificate.covers(name) {
             true => Ok(certificate),
             false => {

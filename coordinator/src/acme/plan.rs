@@ -45,6 +45,8 @@ pub(crate) struct Input<'a> {
     pub(crate) held: &'a BTreeMap<&'a str, &'a EdgeCertificate>,
     /// By name.
     pub(crate) troubles: &'a BTreeMap<&'a str, &'a Trouble>,
+    /// The authority would find somebody else there: no orders, they would only use up its limits.
+    pub(crate) elsewhere: &'a BTreeSet<&'a str>,
     /// Being ordered.
     pub(crate) running: &'a BTreeSet<String>,
     /// The authority does not answer: not before.
@@ -105,7 +107,8 @@ pub(crate) fn plan(input: &Input<'_>) -> Plan {
 
 /// Whether a name needs an order now: how urgent, less is more.
 fn need(input: &Input<'_>, covered: &Covered<'_>, name: &str) -> Option<i64> {
-    if input.running.contains(name) || input.troubles.get(name).is_some_and(|t| input.now < t.retry_at) {
+    let waits = input.running.contains(name) || input.elsewhere.contains(name);
+    if waits || input.troubles.get(name).is_some_and(|t| input.now < t.retry_at) {
         return None;
     }
     match input.held.get(name) {
@@ -233,7 +236,7 @@ impl Issued {
 /// The domain that somebody registered, as authorities count: the last two labels, or three below a country's own second level
 /// (`com.br`, `co.uk`). The public suffix list would know better; here a mistake only makes us more modest, and the
 /// authority has the last word.
-fn registered(name: &str) -> &str {
+pub(crate) fn registered(name: &str) -> &str {
     const SECOND_LEVELS: [&str; 12] =
         ["ac", "co", "com", "edu", "eco", "gov", "ind", "net", "org", "or", "ne", "med"];
     let labels: Vec<&str> = name.split('.').collect();

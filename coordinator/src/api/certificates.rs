@@ -79,18 +79,8 @@ impl CertificateService for Api {
             return Err(FieldError::new("name", problem).into());
         }
         let judged = judge(&asked.certificate_pem, &key, now() / 1000)?;
-        let certificate = EdgeCertificate {
-            key: self.context.sealer.seal(&EdgeCertificate::sealed_for(&name), key.as_bytes()),
-            name,
-            origin: Origin::Uploaded,
-            hostnames: judged.hostnames,
-            serial: judged.serial,
-            issuer: judged.issuer,
-            not_before: judged.not_before,
-            not_after: judged.not_after,
-            chain_pem: judged.chain_pem,
-            issued: Vec::new(),
-        };
+        let key = self.context.sealer.seal(&EdgeCertificate::sealed_for(&name), key.as_bytes());
+        let certificate = judged.kept(name, Origin::Uploaded, key);
         let command = Command::PutCertificate(Box::new(certificate));
         match self.context.handle.submit(actor, command).await.map_err(status::submit)? {
             Outcome::Certificate(stored) => Ok(Response::new(wire(&stored.name, Some(&stored), None, now()))),

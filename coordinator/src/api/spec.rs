@@ -57,7 +57,8 @@ fn domains(wire: &[String]) -> Result<Vec<Domain>, FieldError> {
     }
     let mut domains: Vec<Domain> = Vec::with_capacity(wire.len());
     for (i, text) in wire.iter().enumerate() {
-        let domain = parse(&format!("domains[{i}]"), text)?;
+        let domain = crate::domains::parse(text)
+            .map_err(|e| FieldError::new(format!("domains[{i}]"), e.to_string()))?;
         if domains.contains(&domain) {
             return Err(FieldError::new(format!("domains[{i}]"), format!("`{domain}` is there twice")));
         }

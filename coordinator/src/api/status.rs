@@ -54,6 +54,8 @@ fn change(error: &ChangeError) -> Status {
             return with_detail(bare, PLACEMENT_TYPE, &placement);
         }
         E::DomainTaken { .. } => (Code::AlreadyExists, "DOMAIN_TAKEN"),
+        E::TooManyDomains(_) => (Code::ResourceExhausted, "TOO_MANY_DOMAINS"),
+        E::DomainNotFound { .. } => (Code::NotFound, "DOMAIN_NOT_FOUND"),
         E::UnknownPlan(_) => (Code::InvalidArgument, "UNKNOWN_PLAN"),
         E::RequestIdReused(_) => (Code::AlreadyExists, "REQUEST_ID_REUSED"),
         E::OperationNotFound(_) => (Code::NotFound, "OPERATION_NOT_FOUND"),
@@ -115,6 +117,11 @@ pub fn not_found(reason: &str, message: String) -> Status {
 /// Not with this configuration.
 pub fn not_configured(message: impl ToString) -> Status {
     plain(Code::FailedPrecondition, "NOT_CONFIGURED", message)
+}
+
+/// Domains that do not lead to the edges, as far as DNS says.
+pub fn dns(message: String) -> Status {
+    plain(Code::FailedPrecondition, "DNS_CHECK_FAILED", message)
 }
 
 /// The host's agent is needed now and is not connected, or did not answer.

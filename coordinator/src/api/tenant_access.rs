@@ -82,7 +82,7 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, FieldError> {
     let parse = |(i, text): (usize, &String)| {
         let net = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
         net.map(|net| net.trunc()).map_err(|_| {
-            FieldError::new(&format!("networks[{i}]"), "is no address or network such as 203.0.113.0/24")
+            FieldError::new(format!("networks[{i}]"), "is no address or network such as 203.0.113.0/24")
         })
     };
     texts.iter().enumerate().map(parse).collect()

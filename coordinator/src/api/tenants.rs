@@ -17,6 +17,7 @@ use crate::{
     fleet::Tenant,
     placement::{self, Decision, Request as PlacementRequest},
     state::State,
+    views,
     writer::SubmitError,
 };
 
@@ -163,7 +164,7 @@ impl TenantService for Api {
         self.context.handle.submit(actor, audit).await.map_err(status::submit)?;
         let settings = self.context.handle.settings();
         Ok(Response::new(v1::Credentials {
-            url: settings.url(&tenant.hostnames(&settings.base_domain)[0]),
+            url: views::address(&state, settings, tenant),
             login: tenant.spec.admin_login.to_string(),
             password: secrets.admin_password.expose().to_owned(),
             master_password: secrets.master_password.expose().to_owned(),

@@ -23,7 +23,10 @@ const MAX_REJECTED: usize = 80;
 pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> v1::Tenant {
     let (phase, message) = views::phase(state, settings, tenant, now);
     let observed = views::observed(state, tenant);
-    let hostnames = tenant.hostnames(&settings.base_domain);
+    let mut hostnames = tenant.hostnames(&settings.base_domain);
+    let primary = views::primary(state, tenant).map(|domain| domain.as_str());
+    // The one that people use first, the others in their order.
+    hostnames.sort_by_key(|name| Some(name.as_str()) != primary);
     v1::Tenant {
         name: tenant.name.to_string(),
         uid: tenant.uid.to_string(),
@@ -34,7 +37,7 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
         host: tenant.placement.host.to_string(),
         epoch: tenant.placement.epoch,
         generation: tenant.generation,
-        url: settings.url(&hostnames[0]),
+        url: views::address(state, settings, tenant),
         http_port: tenant.placement.http_port.into(),
         websocket_port: tenant.placement.websocket_port.into(),
         subnet: tenant.placement.subnet.to_string(),
@@ -54,6 +57,7 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
             .unwrap_or_default(),
         probe: None,
         access: None,
+        domains: Vec::new(),
     }
 }
 

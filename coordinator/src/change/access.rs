@@ -25,7 +25,7 @@ impl Edit<'_> {
             return Ok(Outcome::Changed(Arc::new(tenant)));
         }
         tenant.access = access;
-        let tenant = self.put_tenant_aside(tenant);
+        let tenant = self.store_tenant(tenant);
         self.event("tenant.access_changed", Some(&tenant), None, None, said.join("; "));
         Ok(Outcome::Changed(tenant))
     }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use isyone_proto::{
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
-    spec::{LabelKey, LabelValue, Size, TenantSpec},
+    spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
     tls::OperatorRole,
 };
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::{
     fleet::{
         Certificate, Host, Operation, Operator, Rate, Sealed, Tenant, Token,
         certificates::{AcmeAccount, EdgeCertificate, Trouble},
+        domains::DomainTrouble,
     },
     observed::{Hello, Report},
     placement::Decision,
@@ -173,6 +174,26 @@ pub enum Command {
     CertificateTrouble(Box<Trouble>),
     /// An account with the certificate authority was made.
     PutAcmeAccount(Box<AcmeAccount>),
+    /// Domains for a tenant, or another primary among them.
+    AddDomains(Box<AddDomains>),
+    /// Take a domain away.
+    RemoveDomain {
+        /// From whom.
+        name: TenantName,
+        /// Which.
+        domain: Domain,
+        /// Idempotency key.
+        request_id: Option<String>,
+    },
+    /// A domain does not lead to the edges any more.
+    DomainUnreachable(Box<DomainTrouble>),
+    /// It does again.
+    DomainReachable {
+        /// Which.
+        domain: Domain,
+        /// What DNS said.
+        found: String,
+    },
     /// Something to remember that changes nothing: a secret was read, a shell opened.
     Audit {
         /// Dotted kind.
@@ -222,6 +243,10 @@ impl Command {
             Self::RemoveCertificate { .. } => "remove-certificate",
             Self::CertificateTrouble(_) => "certificate-trouble",
             Self::PutAcmeAccount(_) => "put-acme-account",
+            Self::AddDomains(_) => "add-domains",
+            Self::RemoveDomain { .. } => "remove-domain",
+            Self::DomainUnreachable(_) => "domain-unreachable",
+            Self::DomainReachable { .. } => "domain-reachable",
             Self::Audit { .. } => "audit",
             Self::Note { .. } => "note",
             Self::AdoptSettings => "adopt-settings",
@@ -233,6 +258,7 @@ impl Command {
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::CreateTenant(create) => Some(&create.name),
+            Self::AddDomains(add) => Some(&add.name),
             Self::RestartTenant { name, .. }
             | Self::SuspendTenant { name, .. }
             | Self::ResumeTenant { name, .. }
@@ -240,6 +266,7 @@ impl Command {
             | Self::DeleteTenant { name, .. }
             | Self::RestoreTenant { name, .. }
             | Self::SetAccess { name, .. }
+            | Self::RemoveDomain { name, .. }
             | Self::Audit { tenant: name, .. } => Some(name),
             _ => None,
         }
@@ -297,6 +324,21 @@ impl std::fmt::Debug for User {
     }
 }
 
+/// See [`Command::AddDomains`].
+#[derive(Debug, Clone)]
+pub struct AddDomains {
+    /// Whose they shall be.
+    pub name: TenantName,
+    /// Which; those that it has already stay.
+    pub domains: Vec<Domain>,
+    /// The first of them is the primary from now on.
+    pub primary: bool,
+    /// DNS was asked just now, and leads all of them here.
+    pub checked: bool,
+    /// Idempotency key.
+    pub request_id: Option<String>,
+}
+
 /// See [`Command::Enroll`].
 #[derive(Debug, Clone)]
 pub struct Enroll {
@@ -336,6 +378,13 @@ pub enum Outcome {
     NoHost(Box<Decision>),
     /// A tenant that was changed at once.
     Changed(Arc<Tenant>),
+    /// Whose domains have changed, or were so already.
+    Domains {
+        /// As stored.
+        tenant: Arc<Tenant>,
+        /// Its host has something to do.
+        operation: Option<Arc<Operation>>,
+    },
     /// Long work.
     Operation(Arc<Operation>),
     /// A host.

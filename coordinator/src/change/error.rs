@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use isyone_proto::{
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
+    spec::{Domain, MAX_DOMAINS},
 };
 use uuid::Uuid;
 
@@ -71,6 +72,17 @@ pub enum ChangeError {
         domain: String,
         /// By whom.
         problem: String,
+    },
+    /// Too many of one tenant.
+    #[error("tenant `{0}` would have more than {MAX_DOMAINS} domains; remove some that are not needed")]
+    TooManyDomains(TenantName),
+    /// Not one of the tenant's.
+    #[error("tenant `{name}` has no domain `{domain}`")]
+    DomainNotFound {
+        /// Whose.
+        name: TenantName,
+        /// Which.
+        domain: Domain,
     },
     /// The configuration has no such plan.
     #[error("there is no plan `{0}`")]

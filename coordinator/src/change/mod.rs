@@ -7,6 +7,7 @@
 pub mod access;
 pub mod certificates;
 mod command;
+mod domains;
 mod error;
 mod hosts;
 mod operators;
@@ -27,7 +28,7 @@ use isyone_proto::{
 use uuid::Uuid;
 
 pub use self::{
-    command::{AccessChange, Command, CreateTenant, Enroll, Outcome, Stamp, User},
+    command::{AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, Stamp, User},
     error::ChangeError,
 };
 use crate::{
@@ -100,6 +101,10 @@ pub fn apply(
         Command::RemoveCertificate { name, why } => edit.remove_certificate(&name, &why),
         Command::CertificateTrouble(trouble) => edit.certificate_trouble(*trouble),
         Command::PutAcmeAccount(account) => edit.put_acme_account(*account),
+        Command::AddDomains(add) => edit.add_domains(*add),
+        Command::RemoveDomain { name, domain, request_id } => edit.remove_domain(&name, &domain, request_id),
+        Command::DomainUnreachable(trouble) => edit.domain_unreachable(*trouble),
+        Command::DomainReachable { domain, found } => edit.domain_reachable(&domain, &found),
         Command::Audit { kind, tenant, message } => edit.audit(kind, tenant, message),
         Command::Note { kind, message } => {
             edit.event(kind, None, None, None, message);
@@ -122,16 +127,19 @@ impl Edit<'_> {
     /// Stores a tenant as it is now, and gives its host's plan a new generation.
     pub(crate) fn put_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
         let host = tenant.placement.host.clone();
-        let tenant = Arc::new(tenant);
-        self.effects.writes.push(Write::Put(Value::Tenant(tenant.clone())));
-        self.state.fleet.put_tenant(tenant.clone());
+        let tenant = self.store_tenant(tenant);
         // Ranks the host anew, too.
         self.touch_host(&host);
         tenant
     }
 
-    /// Stores a tenant as it is now, when that is nothing to its host: its plan stays as it is.
-    pub(crate) fn put_tenant_aside(&mut self, tenant: Tenant) -> Arc<Tenant> {
+    /// Stores a tenant whose host has nothing to do for the change.
+    pub(crate) fn store_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
+        if let Some(before) = self.state.fleet.tenants.get(&tenant.name).cloned() {
+            for domain in before.spec.domains.iter().filter(|domain| !tenant.spec.domains.contains(domain)) {
+                self.forget_domain_trouble(domain);
+            }
+        }
         let tenant = Arc::new(tenant);
         self.effects.writes.push(Write::Put(Value::Tenant(tenant.clone())));
         self.state.fleet.put_tenant(tenant.clone());
@@ -139,6 +147,9 @@ impl Edit<'_> {
     }
 
     pub(crate) fn remove_tenant(&mut self, tenant: &Tenant) {
+        for domain in &tenant.spec.domains {
+            self.forget_domain_trouble(domain);
+        }
         self.effects.writes.push(Write::Delete(Kind::Tenant, tenant.name.to_string()));
         self.state.fleet.remove_tenant(&tenant.name);
         self.state.observed.tenants.remove(&tenant.name);

@@ -8,13 +8,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    fleet::{Fleet, HostIndex},
+    fleet::{Fleet, HostIndex, domains::DomainTrouble},
     observed::Report,
     testing::{Bench, name, resources},
 };
 
 const HOSTS: usize = 4;
 const TENANTS: usize = 8;
+/// The first are the ones that creates come with.
+const DOMAINS: usize = TENANTS + 2;
 
 /// One thing that happens; numbers name whom it happens to.
 #[derive(Debug, Clone)]
@@ -31,6 +33,10 @@ enum Step {
     Refuse(usize, bool),
     Greet(usize, bool),
     Remove(usize),
+    AddDomain(usize, usize, bool, bool),
+    RemoveDomain(usize, usize),
+    Unreachable(usize, usize),
+    Reachable(usize),
     Pass(i64),
 }
 
@@ -48,9 +54,17 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (host.clone(), prop::bool::weighted(0.1), 0..16_u64).prop_map(|(h, broken, used)| Step::Report(h, broken, used)),
         1 => (host.clone(), any::<bool>()).prop_map(|(h, refused)| Step::Refuse(h, refused)),
         1 => (host.clone(), any::<bool>()).prop_map(|(h, ahead)| Step::Greet(h, ahead)),
+        3 => (0..TENANTS, 0..DOMAINS, any::<bool>(), any::<bool>()).prop_map(|(t, d, primary, checked)| Step::AddDomain(t, d, primary, checked)),
+        2 => (0..TENANTS, 0..DOMAINS).prop_map(|(t, d)| Step::RemoveDomain(t, d)),
+        2 => (0..TENANTS, 0..DOMAINS).prop_map(|(t, d)| Step::Unreachable(t, d)),
+        1 => (0..DOMAINS).prop_map(Step::Reachable),
         1 => host.prop_map(Step::Remove),
         3 => prop_oneof![Just(1_000), Just(25_000), Just(3_600_000), Just(8 * 86_400_000_i64)].prop_map(Step::Pass),
     ]
+}
+
+fn domain(n: usize) -> isyone_proto::spec::Domain {
+    name(&format!("t{n}.example.com"))
 }
 
 fn plan(n: usize) -> &'static str {
@@ -97,6 +111,20 @@ fn command(bench: &mut Bench, step: Step) -> Option<Command> {
             Command::Greet { host: host(h), hello: crate::observed::Hello::default(), accepted_generation }
         }
         Step::Remove(h) => Command::RemoveHost { host: host(h) },
+        Step::AddDomain(t, d, primary, checked) => Command::AddDomains(Box::new(AddDomains {
+            name: tenant(t),
+            domains: vec![domain(d)],
+            primary,
+            checked,
+            request_id,
+        })),
+        Step::RemoveDomain(t, d) => Command::RemoveDomain { name: tenant(t), domain: domain(d), request_id },
+        Step::Unreachable(t, d) => {
+            let (domain, tenant, since) = (domain(d), tenant(t), bench.now);
+            let trouble = DomainTrouble { domain, tenant, since, found: "gone".to_owned() };
+            Command::DomainUnreachable(Box::new(trouble))
+        }
+        Step::Reachable(d) => Command::DomainReachable { domain: domain(d), found: String::new() },
         Step::Pass(ms) => {
             bench.now += ms;
             Command::Tick
@@ -135,6 +163,13 @@ fn check(bench: &Bench) {
         let HostIndex { settling_memory_bytes, settling_disk_bytes, .. } = *i;
         let kept = (i.memory_bytes, i.cpu_millis, i.disk_bytes, settling_memory_bytes, settling_disk_bytes);
         assert_eq!(kept, summed(fleet, host), "{host}");
+    }
+    for (domain, trouble) in &fleet.domain_troubles {
+        assert_eq!(fleet.by_domain.get(domain), Some(&trouble.tenant), "trouble with a domain of nobody's");
+    }
+    for tenant in fleet.tenants.values() {
+        let primary = tenant.primary.iter().all(|primary| tenant.spec.domains.contains(primary));
+        assert!(primary, "{} has a primary that is not its own", tenant.name);
     }
     let quarantined = fleet.tenants.values().filter(|t| t.desired == DesiredState::Quarantined);
     let named: BTreeSet<_> = fleet.quarantines.iter().map(|(_, name)| name.clone()).collect();

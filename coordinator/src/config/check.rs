@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use isyone_proto::{ids::ShortName, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, FrameOptions, Lifecycle,
+    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Dns, Edge, FrameOptions, Lifecycle,
     Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme,
     edge, tls,
 };
@@ -36,6 +36,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     edge::check(config)?;
     tls::check(config)?;
     config.probes.check(&config.edge)?;
+    config.dns.check(&config.edge)?;
     for (name, plan) in &config.plans {
         let key = format!("plans.{name}.memory");
         ensure(plan.memory >= MIN_PLAN_MEMORY, &key, || "is too small: at least \"64MiB\"".to_owned())?;
@@ -186,6 +187,7 @@ impl Default for Config {
             tls: Tls::default(),
             monitoring: Monitoring::default(),
             probes: Probes::default(),
+            dns: Dns::default(),
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),
@@ -236,6 +238,7 @@ impl Default for Edge {
             addresses: Vec::new(),
             ports: vec![80, 443],
             protected_addresses: Vec::new(),
+            public_addresses: Vec::new(),
             entry_points: vec!["web".to_owned()],
             url: None,
             shards: Vec::new(),
@@ -381,6 +384,11 @@ mod tests {
             ("[tls]\nmode = \"traefik\"", "url_scheme"),
             ("[tls]\nentry_point = \"a b\"", "tls.entry_point"),
             ("url_scheme = \"https\"\n[tls]\nmode = \"traefik\"\nentry_point = \"web\"", "edge.entry_points"),
+            ("[edge]\nshards = [\"a\"]\npublic_addresses = [\"192.0.2.1\"]", "edge.public_addresses"),
+            ("[dns]\nservers = [\"192.0.2.1:0\"]", "dns.servers"),
+            ("[dns]\ninterval = \"10ms\"", "dns.interval"),
+            ("[dns]\nretry = \"0s\"", "dns.retry"),
+            ("[dns]\nretry = \"2h\"", "dns.retry"),
             ("[probes]\ninterval = \"100ms\"", "probes.interval"),
             ("[probes]\ntimeout = \"2m\"", "probes.timeout"),
             ("[probes]\nconcurrency = 0", "probes.concurrency"),

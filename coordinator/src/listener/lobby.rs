@@ -26,7 +26,9 @@ const MAX_TURNS: usize = 256;
 /// And of one network. With peers 50 ms away still a thousand a second, which is what our CPU can do.
 const MAX_TURNS_OF_ONE: usize = 64;
 /// Places of one network: two seconds' work. A client gives up after five, so those who would wait longer
-/// are better told at once; they come back at different moments.
+/// are better told at once; they come back at different moments. Also when no other network wants the rest: it is not places that
+/// are scarce then but handshakes, and on a busy machine the 4,096th would wait until its client is gone (refused as `queue`, five
+/// seconds later than as `network`).
 const MAX_PLACES_OF_ONE: usize = 2_048;
 /// Places in all. Each is an open file and at most a ClientHello.
 const MAX_PLACES: usize = 4_096;

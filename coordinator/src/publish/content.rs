@@ -3,12 +3,7 @@
 //!
 //! Pure. Not here: documents made of it (document) and when they are published (publish).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use imbl::{OrdMap, ordmap::DiffItem};
@@ -21,7 +16,10 @@ use super::{
     inputs::Inputs,
     pages::{Edits, PARTS, Pages, Parts},
 };
-use crate::{fleet::certificates::EdgeCertificate, settings::Settings, shards::Shards, state::State, views};
+use crate::{
+    edges::LeftOut, fleet::certificates::EdgeCertificate, settings::Settings, shards::Shards, state::State,
+    views,
+};
 
 /// Kinds of fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +49,7 @@ pub(super) struct Content {
     inputs: Inputs,
     routes: traefik::Routes,
     /// What was left out, by tenant; no empty lists.
-    rejected: BTreeMap<String, Vec<traefik::Rejected>>,
+    rejected: LeftOut,
     /// Where Prometheus reaches agents, at their own addresses.
     agent_port: u16,
     shards: Shards,
@@ -92,7 +90,7 @@ impl Content {
         Self {
             inputs: Inputs::default(),
             routes: traefik::Routes::new(options),
-            rejected: BTreeMap::new(),
+            rejected: LeftOut::new(),
             agent_port,
             shares: vec![Share::default(); shards.names().len().max(1)],
             certificates: vec![Pages::default(); shards.names().len().max(1) + 1],
@@ -103,8 +101,7 @@ impl Content {
 
     /// The name of a scope's shard; empty for everything.
     pub(super) fn shard(&self, scope: usize) -> &str {
-        let name = scope.checked_sub(1).and_then(|place| self.shards.names().get(place));
-        name.map_or("", |name| name.as_str())
+        self.shards.scope_name(scope)
     }
 
     /// The fragments of a kind in a scope: all shares' in 0, otherwise those of the shard before it.
@@ -163,9 +160,9 @@ impl Content {
         platform.map_or(self.certificates.len() - 1, |tenant| self.share_of(tenant.as_str()))
     }
 
-    /// How much was left out.
-    pub(super) fn rejections(&self) -> usize {
-        self.rejected.values().map(Vec::len).sum()
+    /// What is left out.
+    pub(super) fn left_out(&self) -> &LeftOut {
+        &self.rejected
     }
 
     /// Takes in a state.

@@ -9,7 +9,7 @@ use imbl::{OrdMap, ordmap::DiffItem};
 use isyone_proto::ids::{HostName, TenantName};
 
 use crate::{
-    fleet::{Host, Tenant},
+    fleet::{Host, Tenant, domains::DomainTrouble},
     settings::Settings,
     state::State,
     views,
@@ -20,6 +20,7 @@ use crate::{
 pub(super) struct Inputs {
     tenants: OrdMap<TenantName, Arc<Tenant>>,
     hosts: OrdMap<HostName, Arc<Host>>,
+    domain_troubles: OrdMap<String, Arc<DomainTrouble>>,
     /// Tenants whose route depends on what was observed, because they have not been active yet.
     settling: BTreeSet<TenantName>,
     /// Those of them that have a route already.
@@ -65,9 +66,17 @@ impl Inputs {
             let placed = state.fleet.by_host.get(name).map(|index| index.tenants.iter().cloned());
             dirty.tenants.extend(placed.into_iter().flatten());
         }
+        for item in self.domain_troubles.diff(&state.fleet.domain_troubles) {
+            // Whether its browsers are sent to its primary.
+            let (DiffItem::Add(_, trouble)
+            | DiffItem::Remove(_, trouble)
+            | DiffItem::Update { new: (_, trouble), .. }) = item;
+            dirty.tenants.insert(trouble.tenant.clone());
+        }
         self.take_early(state, settings, &mut dirty);
         self.tenants = state.fleet.tenants.clone();
         self.hosts = state.fleet.hosts.clone();
+        self.domain_troubles = state.fleet.domain_troubles.clone();
         dirty
     }
 

@@ -1,7 +1,7 @@
 //! Where the Fleet is kept: a small trait, SQLite behind it, and memory for tests.
 //!
 //! Stored, each as one JSON record: tenants (with placement, ports, sealed secrets, activation), hosts (with plan generation and
-//! certificates), certificates of host names (keys sealed; why one could not be had; the account with their authority), operations (their existence; their steps once ended), join tokens, operators, the digest of the configuration that
+//! certificates), certificates of host names (keys sealed; why one could not be had; the account with their authority), tenants' domains that lead elsewhere, operations (their existence; their steps once ended), join tokens, operators, the digest of the configuration that
 //! plans were made of; and events. Not stored: anything a host reports, anything computable (indexes, loads, routes, targets).
 //! SQL stays inside this folder.
 
@@ -17,6 +17,7 @@ use crate::{
     fleet::{
         Event, Fleet, Host, Operation, Operator, Tenant, Token,
         certificates::{AcmeAccount, EdgeCertificate, Trouble},
+        domains::DomainTrouble,
     },
 };
 
@@ -37,6 +38,8 @@ pub enum Kind {
     Certificate,
     /// A host name without one, by name.
     Trouble,
+    /// A tenant's domain that leads elsewhere, by name.
+    DomainTrouble,
     /// Single values.
     Meta,
 }
@@ -52,13 +55,14 @@ impl Kind {
             Self::Operator => "operator",
             Self::Certificate => "certificate",
             Self::Trouble => "certificate_trouble",
+            Self::DomainTrouble => "domain_trouble",
             Self::Meta => "meta",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
         let plain = [Self::Tenant, Self::Host, Self::Operation, Self::Token, Self::Operator];
-        let rest = [Self::Certificate, Self::Trouble, Self::Meta];
+        let rest = [Self::Certificate, Self::Trouble, Self::DomainTrouble, Self::Meta];
         plain.into_iter().chain(rest).find(|k| k.as_str() == text)
     }
 }
@@ -92,6 +96,8 @@ pub enum Value {
     Certificate(Arc<EdgeCertificate>),
     /// Why there is none.
     Trouble(Arc<Trouble>),
+    /// Where a domain leads.
+    DomainTrouble(Arc<DomainTrouble>),
     /// At the certificate authority.
     AcmeAccount(Arc<AcmeAccount>),
     /// [`Fleet::plan_digest`].
@@ -116,6 +122,7 @@ impl Value {
             Self::Operator(operator) => (Kind::Operator, operator.name.as_str().into()),
             Self::Certificate(certificate) => (Kind::Certificate, certificate.name.as_str().into()),
             Self::Trouble(trouble) => (Kind::Trouble, trouble.name.as_str().into()),
+            Self::DomainTrouble(trouble) => (Kind::DomainTrouble, trouble.domain.as_str().into()),
             Self::AcmeAccount(_) => (Kind::Meta, ACME_ACCOUNT.into()),
             Self::PlanDigest(_) => (Kind::Meta, PLAN_DIGEST.into()),
             Self::Copy(record) => (record.kind, record.id.as_str().into()),
@@ -135,6 +142,7 @@ impl Value {
             Self::Operator(operator) => json(&**operator),
             Self::Certificate(certificate) => json(&**certificate),
             Self::Trouble(trouble) => json(&**trouble),
+            Self::DomainTrouble(trouble) => json(&**trouble),
             Self::AcmeAccount(account) => json(&**account),
             Self::PlanDigest(digest) => json(digest),
             Self::Copy(record) => record.body.clone(),
@@ -247,6 +255,10 @@ pub fn fleet(contents: Contents) -> Result<Fleet, StoreError> {
             Kind::Trouble => {
                 let trouble = read::<Trouble>(record)?;
                 fleet.certificate_troubles.insert(trouble.name.clone(), trouble);
+            }
+            Kind::DomainTrouble => {
+                let trouble = read::<DomainTrouble>(record)?;
+                fleet.domain_troubles.insert(trouble.domain.to_string(), trouble);
             }
             Kind::Meta => match record.id.as_str() {
                 PLAN_DIGEST => fleet.plan_digest = (*read::<String>(record)?).clone(),

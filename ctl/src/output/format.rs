@@ -160,6 +160,9 @@ word!(
     /// What an operation does, as one lower-case word.
     operation_kind, v1::OperationKind, "OPERATION_KIND_");
 word!(
+    /// How an edge is, as one lower-case word.
+    edge_state, v1::EdgeState, "EDGE_STATE_");
+word!(
     /// An operator's role as one lower-case word.
     role, v1::Role, "ROLE_");
 

@@ -49,8 +49,10 @@ impl Paint {
     /// The colour of a state, phase or check result by its word.
     pub fn of(word: &str) -> Self {
         match word {
-            "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" => Self::Good,
-            "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" => Self::Bad,
+            "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" | "current" => Self::Good,
+            "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" | "unreachable" | "stuck" => {
+                Self::Bad
+            }
             "suspended" | "skipped" | "skip" | "cancelled" | "quarantined" => Self::Faint,
             _ => Self::Warn,
         }

@@ -37,9 +37,14 @@ named!(
     Operator,
     Info,
     Certificate,
+    Edge,
+    RejectedRoute,
     EdgeHealth,
     TenantAccess,
-    SetAccessResponse
+    SetAccessResponse,
+    Domain,
+    AddDomainResponse,
+    RemoveDomainResponse
 );
 
 /// A message that serialises as programs expect it.

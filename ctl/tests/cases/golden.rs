@@ -22,6 +22,10 @@ fn help() {
         "tenant resize --help",
         "tenant delete --help",
         "tenant restore --help",
+        "tenant domain --help",
+        "tenant domain add --help",
+        "tenant domain remove --help",
+        "tenant domain list --help",
         "tenant verify --help",
         "tenant access --help",
         "tenant access set --help",
@@ -35,6 +39,10 @@ fn help() {
         "events --help",
         "cert --help",
         "cert add --help",
+        "edge --help",
+        "edge list --help",
+        "edge show --help",
+        "edge rejected --help",
         "top --help",
         "operator --help",
         "operator create --help",
@@ -128,6 +136,51 @@ fn hosts_operations_events() {
             "operator list",
             "version",
             "version --client",
+        ],
+    );
+}
+
+#[test]
+fn domains() {
+    golden(
+        "domains",
+        &[
+            "tenant domain list alfa",
+            "tenant domain list",
+            "tenant domain list -o name",
+            "tenant domain list alfa -o json",
+            "tenant domain add alfa erp.customer.com --primary",
+            "tenant domain add alfa customer.com --www",
+            "tenant domain add alfa late.customer.com --skip-dns-check",
+            "tenant domain add alfa erp.customer.com --primary --no-wait -o json",
+            "tenant domain add alfa customer.com --www -o name",
+            "tenant domain add alfa wrong.customer.com",
+            "tenant domain add alfa *.a.example",
+            "tenant domain remove alfa erp.example.com",
+            "tenant domain remove alfa www.example.com",
+            "tenant domain remove alfa www.example.com -o json",
+            "tenant domain remove alfa none.example",
+        ],
+    );
+}
+
+#[test]
+fn edges() {
+    golden(
+        "edges",
+        &[
+            "edge list",
+            "edge list -o name",
+            "edge list --limit 1 -o json",
+            "edge show 192.0.2.11/edge-1",
+            "edge show 192.0.2.12/edge-2",
+            "edge show 192.0.2.13/edge-3",
+            "edge show 192.0.2.14",
+            "edge show 192.0.2.99",
+            "edge rejected",
+            "edge rejected -o name",
+            "edge rejected --shard edge-2",
+            "edge rejected -o json",
         ],
     );
 }

@@ -15,6 +15,8 @@ use isyone_proto::{
     error::status,
     pb::v1::{
         certificate_service_server::{CertificateService, CertificateServiceServer},
+        domain_service_server::{DomainService, DomainServiceServer},
+        edge_service_server::{EdgeService, EdgeServiceServer},
         event_service_server::{EventService, EventServiceServer},
         host_service_server::{HostService, HostServiceServer},
         operation_service_server::{OperationService, OperationServiceServer},
@@ -87,6 +89,8 @@ async fn serve(listener: TcpListener, fake: Fake) {
         .add_service(EventServiceServer::new(fake.clone()))
         .add_service(OperatorServiceServer::new(fake.clone()))
         .add_service(CertificateServiceServer::new(fake.clone()))
+        .add_service(DomainServiceServer::new(fake.clone()))
+        .add_service(EdgeServiceServer::new(fake.clone()))
         .add_service(SystemServiceServer::new(fake.clone()))
         .add_service(TopServiceServer::new(fake.clone()))
         .serve_with_incoming(connections(listener, server_config(&fake.ca)))
@@ -378,6 +382,87 @@ impl CertificateService for Fake {
         _: Request<RemoveCertificateRequest>,
     ) -> Result<Response<RemoveCertificateResponse>, Status> {
         Ok(Response::new(RemoveCertificateResponse {}))
+    }
+}
+
+/// The domain chooses what happens: `wrong.…` leads elsewhere, `late.…` is not checked.
+#[tonic::async_trait]
+impl DomainService for Fake {
+    async fn add_domain(
+        &self,
+        request: Request<AddDomainRequest>,
+    ) -> Result<Response<AddDomainResponse>, Status> {
+        let asked = request.into_inner();
+        if asked.domain.starts_with("wrong.") {
+            let message = format!(
+                "{} does not lead to the edges (found: A 203.0.113.9; no edge has 203.0.113.9): set CNAME {} → {}.isy.one, or {} A 192.0.2.80, and no other addresses",
+                asked.domain, asked.domain, asked.name, asked.domain
+            );
+            return Err(status(Code::FailedPrecondition, "DNS_CHECK_FAILED", message, Default::default()));
+        }
+        if asked.domain.starts_with('*') {
+            return Err(isyone_proto::error::FieldError::new("domain", "`*.a.example` is a wildcard").into());
+        }
+        let own = data::domains(&asked.name).remove(1);
+        let domain =
+            |name: String| Domain { unicode_name: name.clone(), name, primary: asked.primary, ..own.clone() };
+        let mut domains = vec![domain(asked.domain.clone())];
+        if asked.with_www {
+            domains.push(domain(format!("www.{}", asked.domain)));
+        }
+        let operation = asked.primary.then(|| operations::operation(1, OperationKind::Update, &asked.name));
+        let warning = if asked.skip_dns_check { "DNS was not asked".into() } else { String::new() };
+        Ok(Response::new(AddDomainResponse { domains, operation, warning }))
+    }
+    async fn remove_domain(
+        &self,
+        request: Request<RemoveDomainRequest>,
+    ) -> Result<Response<RemoveDomainResponse>, Status> {
+        let asked = request.into_inner();
+        if asked.domain == "none.example" {
+            let message = format!("tenant `{}` has no domain `none.example`", asked.name);
+            return Err(status(Code::NotFound, "DOMAIN_NOT_FOUND", message, Default::default()));
+        }
+        let primary = asked.domain == "erp.example.com";
+        let operation = primary.then(|| operations::operation(1, OperationKind::Update, &asked.name));
+        Ok(Response::new(RemoveDomainResponse { operation }))
+    }
+    async fn list_domains(
+        &self,
+        request: Request<ListDomainsRequest>,
+    ) -> Result<Response<ListDomainsResponse>, Status> {
+        let asked = request.into_inner();
+        let all = if asked.name.is_empty() { data::all_domains() } else { data::domains(&asked.name) };
+        let (domains, next_page_token) = page(&all, &asked.page_token);
+        Ok(Response::new(ListDomainsResponse { domains, next_page_token }))
+    }
+}
+
+#[tonic::async_trait]
+impl EdgeService for Fake {
+    async fn list_edges(
+        &self,
+        request: Request<ListEdgesRequest>,
+    ) -> Result<Response<ListEdgesResponse>, Status> {
+        let (edges, next_page_token) = page(&data::edges(), &request.into_inner().page_token);
+        let files = vec!["/var/lib/isyone/edge/isyone.yml".to_owned()];
+        Ok(Response::new(ListEdgesResponse { edges, next_page_token, files, rejected_routes: 2 }))
+    }
+    async fn get_edge(&self, request: Request<GetEdgeRequest>) -> Result<Response<Edge>, Status> {
+        let name = request.into_inner().name;
+        let found = data::edges().into_iter().find(|edge| edge.name == name);
+        found
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("no edge `{name}` asks for its configuration")))
+    }
+    async fn list_rejected_routes(
+        &self,
+        request: Request<ListRejectedRoutesRequest>,
+    ) -> Result<Response<ListRejectedRoutesResponse>, Status> {
+        let asked = request.into_inner();
+        let all = if asked.shard == "edge-2" { Vec::new() } else { data::rejected_routes() };
+        let (routes, next_page_token) = page(&all, &asked.page_token);
+        Ok(Response::new(ListRejectedRoutesResponse { routes, next_page_token }))
     }
 }
 

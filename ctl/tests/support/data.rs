@@ -95,7 +95,57 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         edge_shard: "a".into(),
         probe: Some(probe(Reach::Ok, 200, "")),
         access: None,
+        domains: domains(name),
     }
+}
+
+/// The platform's, and one of its own.
+pub(crate) fn domains(tenant: &str) -> Vec<Domain> {
+    let platform = Domain {
+        name: format!("{tenant}.isy.one"),
+        unicode_name: format!("{tenant}.isy.one"),
+        tenant: tenant.into(),
+        platform: true,
+        ..Domain::default()
+    };
+    let own = Domain {
+        name: "erp.example.com".into(),
+        unicode_name: "erp.example.com".into(),
+        platform: false,
+        primary: true,
+        state: DomainState::Ok.into(),
+        found: format!("CNAME → {tenant}.isy.one, A 192.0.2.80"),
+        check_time: ago(240),
+        ..platform.clone()
+    };
+    vec![platform, own]
+}
+
+/// Everybody's, with two that have trouble.
+pub(crate) fn all_domains() -> Vec<Domain> {
+    let own = domains("alfa").remove(1);
+    vec![
+        own.clone(),
+        Domain {
+            name: "shop.beta.example".into(),
+            unicode_name: "shop.beta.example".into(),
+            tenant: "beta".into(),
+            primary: false,
+            state: DomainState::Doubtful.into(),
+            found: "there is no such name in DNS".into(),
+            since_time: ago(60),
+            ..own.clone()
+        },
+        Domain {
+            name: "xn--bcher-kva.example".into(),
+            unicode_name: "bücher.example".into(),
+            tenant: "gama".into(),
+            state: DomainState::Unreachable.into(),
+            found: "A 203.0.113.9; no edge has 203.0.113.9".into(),
+            since_time: ago(7200),
+            ..own
+        },
+    ]
 }
 
 pub(crate) fn probe(reach: Reach, http_status: u32, error: &str) -> Probe {
@@ -359,5 +409,45 @@ pub(crate) fn certificates() -> Vec<Certificate> {
             ..Certificate::default()
         },
         Certificate { hostnames: vec!["*.own.example".into(), "own.example".into()], ..own },
+    ]
+}
+
+/// One in each state.
+pub(crate) fn edges() -> Vec<Edge> {
+    let versions = ["5d41402abc4b2a76b9719d911017c592", "7d793037a0760186574b0282f2f435e7"];
+    let edge = |last: u8, shard: &str, state: EdgeState, runs: &str| Edge {
+        name: format!("192.0.2.{last}/{shard}"),
+        address: format!("192.0.2.{last}"),
+        shard: shard.into(),
+        state: state.into(),
+        poll_time: ago(2),
+        given_version: versions[1].into(),
+        running_version: runs.into(),
+        newest_version: versions[1].into(),
+        tenants: 812,
+        ..Edge::default()
+    };
+    vec![
+        Edge { rejected_routes: 2, ..edge(11, "edge-1", EdgeState::Current, versions[1]) },
+        Edge { behind_time: ago(320), ..edge(12, "edge-2", EdgeState::Stuck, versions[0]) },
+        edge(13, "edge-3", EdgeState::Unknown, ""),
+        Edge {
+            name: "192.0.2.14".into(),
+            poll_time: ago(900),
+            ..edge(14, "", EdgeState::Silent, versions[1])
+        },
+    ]
+}
+
+/// A contested domain, and a tenant without any route.
+pub(crate) fn rejected_routes() -> Vec<RejectedRoute> {
+    let route = |tenant: &str, hostname: &str, reason: &str| RejectedRoute {
+        tenant: tenant.into(),
+        hostname: hostname.into(),
+        reason: reason.into(),
+    };
+    vec![
+        route("beta", "erp.alfa.example", "already leads to `alfa`"),
+        route("gama", "", "a user for its password prompt is not `name:hash`"),
     ]
 }

@@ -229,13 +229,26 @@ fn storm(run: &Run, figures: &mut Figures<'_>, site: &mut Site, swarm: &Swarm) -
     figures.one("coordinator's CPU time for its start and all coming back", Unit::Seconds, cpu, None);
     std::thread::sleep(Duration::from_secs(run.pick(REPORT_SECONDS + LOST_AFTER.as_secs(), 3)));
     figures.one("reports unacknowledged at the kill", Unit::Count, killed.owed as f64, None);
-    turned_away(figures, &rest, &swarm.status(), site.connections_refused()?);
+    turned_away(figures, [&rest, &killed], &swarm.status(), site.connections_refused()?);
     coordinator.resident()
 }
 
-/// What the storm cost in attempts: as the agents saw it, and as the coordinator counted it.
-fn turned_away(figures: &mut Figures<'_>, rest: &Status, now: &Status, counted: BTreeMap<String, u64>) {
-    let failed = now.failed.saturating_sub(rest.failed);
+/// What the storm cost in attempts: as the agents saw it, and as the coordinator counted it. A process that is killed loses its
+/// connections one by one and its port last: who comes back at once meets a port that nobody serves any more.
+fn turned_away(
+    figures: &mut Figures<'_>,
+    [rest, killed]: [&Status; 2],
+    now: &Status,
+    counted: BTreeMap<String, u64>,
+) {
+    let dying = killed.failed.saturating_sub(rest.failed);
+    figures.one(
+        "session attempts that met the port of the killed coordinator",
+        Unit::Count,
+        dying as f64,
+        None,
+    );
+    let failed = now.failed.saturating_sub(killed.failed);
     figures.one(
         "session attempts that failed at the open port in the storm",
         Unit::Count,

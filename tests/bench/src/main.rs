@@ -8,10 +8,12 @@ mod agent;
 mod apply;
 mod create;
 mod disk;
+mod edge;
 mod figures;
 mod fleet;
 mod metrics;
 mod page;
+mod probes;
 mod process;
 mod publish;
 mod samples;
@@ -47,6 +49,9 @@ struct Cli {
     /// Not for people: be the agents of `bench fleet`
     #[arg(long, value_name = "FILE", hide = true)]
     agents: Option<PathBuf>,
+    /// Not for people: be the coordinator of `bench edge`
+    #[arg(long, value_name = "TENANTS,SHARDS", hide = true)]
+    coordinator: Option<String>,
 }
 
 /// What can be measured.
@@ -62,10 +67,14 @@ enum Bench {
     Writes,
     /// From a tenant's change to what Traefik and Prometheus get
     Publish,
+    /// A Traefik with 10,000 tenants: when a change is effective, what it costs and sends; the coordinator is killed
+    Edge,
     /// What an agent costs with 0, 50 and 200 stacks at rest
     Agent,
     /// What being watched costs: a real Odoo with and without the module, an agent that is scraped beside docker stats
     Metrics,
+    /// What looking at 100,000 tenants through their edges costs
+    Probes,
 }
 
 impl Bench {
@@ -80,8 +89,10 @@ impl Bench {
             Self::Fleet => fleet::run(run),
             Self::Writes => writes::run(run),
             Self::Publish => publish::run(run),
+            Self::Edge => edge::run(run),
             Self::Agent => agent::run(run),
             Self::Metrics => metrics::run(run),
+            Self::Probes => probes::run(run),
         }
     }
 }
@@ -119,6 +130,9 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     if let Some(papers) = &cli.agents {
         return fleet::run_agents(papers);
+    }
+    if let Some(of) = &cli.coordinator {
+        return edge::coordinator::serve(of);
     }
     // Figures of a small run never take the place of real ones.
     let out = if cli.small { cli.out.join("small") } else { cli.out.clone() };

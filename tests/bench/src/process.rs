@@ -43,6 +43,11 @@ impl Watched {
         Ok(cpu.as_secs_f64() / mark.at.elapsed().as_secs_f64())
     }
 
+    /// Bytes written so far, to files and sockets.
+    pub(crate) fn written(&self) -> Result<u64> {
+        Ok(self.process.io()?.wchar)
+    }
+
     /// Resident memory, bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = self.process.status()?;

@@ -86,6 +86,28 @@ impl Pebble {
         self.dir.join("root.pem")
     }
 
+    /// The name server for which every name is this machine.
+    pub fn dns(&self) -> SocketAddr {
+        self.ports[2]
+    }
+
+    /// From now on a name leads to this address.
+    pub fn lead(&self, host: &str, address: &str) {
+        let body = serde_json::json!({"host": host, "addresses": [address]});
+        self.manage("clear-a", &serde_json::json!({"host": host}));
+        self.manage("add-a", &body);
+    }
+
+    /// From now on a name stands for another one.
+    pub fn alias(&self, host: &str, target: &str) {
+        self.manage("set-cname", &serde_json::json!({"host": host, "target": target}));
+    }
+
+    fn manage(&self, verb: &str, body: &serde_json::Value) {
+        let url = format!("http://{}/{verb}", self.ports[3]);
+        run(Command::new("curl").args(["--silent", "--fail", "-d", &body.to_string(), &url])).ok();
+    }
+
     /// A DNS hook for the coordinator.
     pub fn dns_hook(&self) -> PathBuf {
         use std::os::unix::fs::PermissionsExt as _;

@@ -49,8 +49,18 @@ pub fn odoo_login(
     serde_json::from_str::<serde_json::Value>(&answer.body).ok()?["result"].as_i64()
 }
 
-/// What is answered to a whole request.
-pub(super) fn request(address: SocketAddr, text: &str) -> Response {
+/// A system parameter as Odoo's own code reads it, for its administrator: from the memory of whichever process answers.
+pub fn odoo_parameter(address: SocketAddr, host: &str, database: &str, password: &str, key: &str) -> String {
+    let arguments = serde_json::json!([database, 2, password, "ir.config_parameter", "get_param", [key]]);
+    let call = serde_json::json!({"jsonrpc": "2.0", "method": "call", "params":
+        {"service": "object", "method": "execute_kw", "args": arguments}});
+    let answer = post_json(address, host, "/jsonrpc", &call);
+    let value = serde_json::from_str::<serde_json::Value>(&answer.body).unwrap_or_default();
+    value["result"].as_str().map_or_else(|| answer.body.clone(), ToOwned::to_owned)
+}
+
+/// One request, word for word; it must ask for the connection to be closed.
+pub fn request(address: SocketAddr, text: &str) -> Response {
     let exchange = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(TIMEOUT))?;

@@ -20,6 +20,7 @@ use super::{
     acme::Pebble,
     process::{Daemon, Output, run},
     root, tool, wait_for,
+    watch::Prometheus,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -60,8 +61,8 @@ fn free<const N: usize>() -> [SocketAddr; N] {
 }
 
 impl Site {
-    /// Everything up and the host ready. `tls` makes the coordinator's `[tls]` tables, `resolvers` what is added to the edges' static
-    /// configuration, of the authority; certificates live `life_s`.
+    /// Everything up and the host ready. `tls` makes the coordinator's `[tls]` tables and others, in which `{edge}` is the first edge's
+    /// address with TLS; `resolvers` what is added to the edges' static configuration, of the authority; certificates live `life_s`.
     pub fn start(
         stand_in: &str,
         edges: usize,
@@ -84,7 +85,7 @@ impl Site {
             ports: free(),
             dir,
         };
-        site.init(&tls(&site.pebble), web[0][1].port());
+        site.init(&tls(&site.pebble).replace("{edge}", &web[0][1].to_string()), web[0][1].port());
         site.start_coordinator();
         site.start_agent();
         let resolvers = resolvers(&site.pebble);
@@ -219,6 +220,11 @@ impl Site {
         run(curl.arg(format!("https://{}{path}", self.for_edges()))).stdout
     }
 
+    /// Prometheus over this site, when its configuration says `[monitoring] certificate_dir = "prometheus"`.
+    pub fn prometheus(&self) -> Prometheus {
+        Prometheus::over(self.dir.path(), self.ports[2], "1s")
+    }
+
     /// The port for edges on other machines.
     pub fn for_edges(&self) -> SocketAddr {
         self.ports[3]
@@ -248,12 +254,24 @@ impl Edge {
 
     /// Serial number of the certificate that is served for a host, lower-case hex without leading zeroes.
     pub fn serial(&self, host: &str) -> String {
+        self.certificate(host, "serial").to_lowercase().trim_start_matches('0').to_owned()
+    }
+
+    /// When that certificate ends, seconds since 1970.
+    pub fn ends(&self, host: &str) -> i64 {
+        let date = self.certificate(host, "enddate");
+        let seconds = run(Command::new("date").args(["+%s", "--date", &date])).ok();
+        seconds.trim().parse().expect("seconds")
+    }
+
+    /// What `openssl` says of it.
+    fn certificate(&self, host: &str, field: &str) -> String {
         let script = format!(
-            "openssl s_client -connect {} -servername {host} </dev/null 2>/dev/null | openssl x509 -noout -serial",
+            "openssl s_client -connect {} -servername {host} </dev/null 2>/dev/null | openssl x509 -noout -{field}",
             self.secure
         );
-        let answer = run(Command::new("sh").args(["-c", &script])).stdout.to_lowercase();
-        answer.trim().trim_start_matches("serial=").trim_start_matches('0').to_owned()
+        let answer = run(Command::new("sh").args(["-c", &script])).stdout;
+        answer.trim().split_once('=').map(|(_, value)| value.to_owned()).unwrap_or_default()
     }
 }
 

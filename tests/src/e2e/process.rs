@@ -95,6 +95,28 @@ impl Output {
     }
 }
 
+/// Makes a key and a certificate that it signs itself, PEM, good for 30 days; for host names when there are some.
+pub fn self_signed(name: &str, hosts: &[&str], certificate: &Path, key: &Path) {
+    let mut make = Command::new("openssl");
+    make.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "30",
+    ]);
+    make.args(["-subj", &format!("/CN={name}")]);
+    if !hosts.is_empty() {
+        let names: Vec<String> = hosts.iter().map(|host| format!("DNS:{host}")).collect();
+        make.args(["-addext", &format!("subjectAltName={}", names.join(","))]);
+    }
+    run(make.arg("-keyout").arg(key).arg("-out").arg(certificate)).ok();
+}
+
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Output {
     let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));

@@ -98,6 +98,11 @@ impl Operator {
         HostServiceClient::new(self.channel.clone())
     }
 
+    /// For any other service.
+    pub fn connection(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// A join token for one host.
     pub async fn token(&self, host: &str) -> Result<JoinToken, Status> {
         let request = v1::CreateJoinTokenRequest { host: host.to_owned(), ..Default::default() };

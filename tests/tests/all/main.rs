@@ -1,6 +1,7 @@
 //! The one test binary of everything that needs more than one part: see each module.
 
 mod e2e;
+mod edges;
 mod fleet_in_process;
 mod monitoring_files;
 mod simulation;

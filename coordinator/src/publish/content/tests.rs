@@ -7,8 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fleet::{
-    Sealed,
+    Access, Rate, Sealed,
     certificates::{EdgeCertificate, Origin},
+    domains::DomainTrouble,
 };
 use crate::{
     observed::TenantObserved,
@@ -24,6 +25,8 @@ const KINDS_ALL: [Kind; KINDS] =
 enum Happening {
     /// Placed on a host, with these domains (some contested, one bad), wanted so, active or not.
     Tenant { tenant: u8, host: u8, domains: Vec<u8>, desired: u8, active: bool },
+    /// Somebody else gets in to it, if it is there.
+    Access(u8, u8),
     /// Forgotten.
     Purged(u8),
     /// Its host says that its Odoo runs, or not.
@@ -32,6 +35,8 @@ enum Happening {
     Host { host: u8, address: u8 },
     /// Removed.
     HostGone(u8),
+    /// A domain leads elsewhere, or here again.
+    Astray(u8, bool),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -40,10 +45,12 @@ fn happening() -> impl Strategy<Value = Happening> {
         5 => tenant.prop_map(|(tenant, host, domains, desired, active)| {
             Happening::Tenant { tenant, host, domains, desired, active }
         }),
+        2 => (0..12_u8, 0..5_u8).prop_map(|(tenant, access)| Happening::Access(tenant, access)),
         1 => (0..12_u8).prop_map(Happening::Purged),
         2 => (0..12_u8, any::<bool>()).prop_map(|(tenant, runs)| Happening::Observed { tenant, runs }),
         1 => (0..3_u8, 0..3_u8).prop_map(|(host, address)| Happening::Host { host, address }),
         1 => (0..3_u8).prop_map(Happening::HostGone),
+        2 => (0..4_u8, any::<bool>()).prop_map(|(domain, astray)| Happening::Astray(domain, astray)),
     ]
 }
 
@@ -63,6 +70,19 @@ fn options() -> traefik::Options {
         dashboard: None,
         tls: None,
     }
+}
+
+/// One kind for each number; the third is one that Traefik would refuse.
+fn access(which: u8) -> Access {
+    let mut access = Access::default();
+    match which {
+        1 => access.addresses = vec!["203.0.113.0/24".parse().unwrap()],
+        2 => access.users = vec!["ana:$2y$08$x".to_owned()],
+        3 => access.users = vec!["ana".to_owned()],
+        4 => access.rate = Some(Rate { average: 5, burst: 10 }),
+        _ => {}
+    }
+    access
 }
 
 /// A fleet, and one tenant and host of it to make others from.
@@ -99,6 +119,7 @@ impl World {
                 (new.name, new.placement.host) = (t(tenant), h(host));
                 // Contested ones, and one that is another tenant's platform name.
                 let domain = |n: u8| if n == 4 { "t3.isy.one".to_owned() } else { format!("d{n}.example") };
+                new.primary = domains.first().map(|n| name(&domain(*n)));
                 new.spec.domains = domains.into_iter().map(|n| name(&domain(n))).collect();
                 new.desired = [
                     DesiredState::Running,
@@ -109,6 +130,13 @@ impl World {
                 new.activated_at = active.then_some(1);
                 // Port 0 cannot be reached: such a route is left out.
                 new.placement.websocket_port = if tenant == 11 { 0 } else { 20_001 };
+                state.fleet.put_tenant(Arc::new(new));
+            }
+            Happening::Access(tenant, which) => {
+                let Some(mut new) = state.fleet.tenants.get(&t(tenant)).map(|t| (**t).clone()) else {
+                    return;
+                };
+                new.access = access(which);
                 state.fleet.put_tenant(Arc::new(new));
             }
             Happening::Purged(tenant) => state.fleet.remove_tenant(&t(tenant)),
@@ -124,6 +152,21 @@ impl World {
                 (new.name, new.advertise) = (h(host), IpAddr::from([192, 0, 2, address]));
                 state.fleet.hosts.insert(h(host), Arc::new(new));
             }
+            Happening::Astray(n, astray) => {
+                let domain = format!("d{n}.example");
+                let owner = state.fleet.by_domain.get(&domain).cloned();
+                // As the writer keeps it: there is trouble with somebody's domain only.
+                let trouble = owner.filter(|_| astray).map(|tenant| DomainTrouble {
+                    domain: name(&domain),
+                    tenant,
+                    since: 0,
+                    found: String::new(),
+                });
+                match trouble {
+                    Some(trouble) => drop(state.fleet.domain_troubles.insert(domain, Arc::new(trouble))),
+                    None => drop(state.fleet.domain_troubles.remove(&domain)),
+                }
+            }
             Happening::HostGone(host) => drop(state.fleet.hosts.remove(&h(host))),
         }
     }
@@ -138,10 +181,10 @@ fn said(content: &Content, scopes: usize) -> (Vec<(String, String)>, Vec<traefik
     let frame = Arc::new(Frame::list(["[".into(), "]".into()]));
     let documents = (0..scopes).flat_map(|scope| KINDS_ALL.map(|kind| content.shares(kind, scope)));
     let documents = documents.map(|shares| {
-        let services = shares.iter().flat_map(|s| s.part(1)).map(|b| String::from_utf8(b.to_vec()).unwrap());
-        let services: String = services.collect();
+        let others = shares.iter().flat_map(|s| s.part(1).chain(s.part(2)));
+        let others: String = others.map(|b| String::from_utf8(b.to_vec()).unwrap()).collect();
         let document = Document::new(frame.clone(), shares);
-        (document.text() + &services, document.etag().to_owned())
+        (document.text() + &others, document.etag().to_owned())
     });
     (documents.collect(), content.rejected.values().flatten().cloned().collect())
 }
@@ -288,4 +331,20 @@ fn certificates_go_where_their_tenants_are_and_one_that_does_not_open_costs_no_o
     assert!(chains(&content, 0).contains(&"renewed".to_owned()));
     let keys = published(&content, 0)["tls"]["certificates"].to_string();
     assert!(keys.contains("key of erp.example.com") && !keys.contains("t2.isy.one"), "{keys}");
+}
+
+#[test]
+fn a_claim_that_is_left_out_is_known_although_no_document_changes() {
+    let mut world = World::new(&[]);
+    let mut content = world.content();
+    let claims = |tenant, domains| Happening::Tenant { tenant, host: 0, domains, desired: 0, active: true };
+    for tenant in [0, 1] {
+        world.take(claims(tenant, if tenant == 0 { vec![1] } else { vec![] }));
+        content.update(&world.bench.state, &world.bench.settings);
+    }
+    assert!(content.left_out().is_empty());
+    world.take(claims(1, vec![1]));
+    let update = content.update(&world.bench.state, &world.bench.settings);
+    assert!(!update.changed && update.rejected.len() == 1);
+    assert_eq!(content.left_out()["t1"], update.rejected);
 }

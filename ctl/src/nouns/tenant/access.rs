@@ -124,7 +124,7 @@ impl Set {
         };
         let request = SetAccessRequest {
             name: self.name.clone(),
-            networks: (self.allow_all || !self.allow.is_empty()).then(|| Networks { networks: self.allow }),
+            networks: (self.allow_all || !self.allow.is_empty()).then_some(Networks { networks: self.allow }),
             remove_users: self.remove_user,
             remove_all_users: self.no_users,
             put_user,

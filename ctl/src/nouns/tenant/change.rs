@@ -140,7 +140,8 @@ pub async fn settle(
     Ok(Exit::Done)
 }
 
-async fn outcome(
+/// Waits if wanted, and says how it ended.
+pub async fn outcome(
     app: &App,
     client: &Client,
     operation: Operation,

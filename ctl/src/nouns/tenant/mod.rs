@@ -4,6 +4,7 @@ pub mod access;
 pub mod change;
 pub mod create;
 pub mod delete;
+pub mod domain;
 pub mod exec;
 pub mod logs;
 pub mod read;
@@ -59,6 +60,9 @@ pub enum Command {
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
     Access(access::Command),
+    /// The domains by which visitors reach a tenant
+    #[command(subcommand)]
+    Domain(domain::Command),
     /// Check from outside that a tenant works
     Verify(verify::Verify),
 }
@@ -107,6 +111,7 @@ impl Command {
             Self::Delete(command) => command.run(app).await,
             Self::Restore(command) => change::restore(app, command).await,
             Self::Access(command) => command.run(app).await,
+            Self::Domain(command) => command.run(app).await,
             Self::Verify(command) => command.run(app).await,
         }
     }

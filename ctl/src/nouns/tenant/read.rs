@@ -3,7 +3,7 @@
 use clap::{Args, builder::PossibleValuesParser};
 use isyone_proto::pb::v1::{ExplainTenantRequest, ListTenantsRequest, Reach, Tenant, TenantPhase};
 
-use super::create;
+use super::{create, domain};
 use crate::{
     app::App,
     clock,
@@ -139,9 +139,7 @@ pub(crate) fn details(tenant: &Tenant, now_ms: i64) -> String {
         pairs.push(("Message", tenant.message.as_str().into()));
     }
     pairs.push(("URL", format::or_dash(&tenant.url).into()));
-    if tenant.hostnames.len() > 1 {
-        pairs.push(("Also", tenant.hostnames[1..].join(", ").into()));
-    }
+    pairs.extend(domain::pairs(&tenant.domains));
     pairs.push(("Edge", reached(tenant, now_ms)));
     if !tenant.edge_shard.is_empty() {
         pairs.push(("Edge shard", tenant.edge_shard.as_str().into()));

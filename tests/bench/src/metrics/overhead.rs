@@ -129,7 +129,8 @@ impl Side {
         let (docker, container) = (&cell.hosts[0].docker, format!("odoo_{}", self.name));
         docker.run(&["restart", "-t", "5", &container]).ok();
         await_login_page(self.address, Instant::now())?;
-        let loaded = docker.run(&["exec", &container, "grep", "-c", ",isyone_metrics$", "/etc/odoo/odoo.conf"]);
+        let loaded =
+            docker.run(&["exec", &container, "grep", "-c", ",isyone_metrics$", "/etc/odoo/odoo.conf"]);
         ensure!(loaded.stdout.trim() == if with { "1" } else { "0" }, "{container} loads what it should not");
         let field = |format: &str| docker.inspect(&container, format);
         let (id, pid) = (field("{{.Id}}"), field("{{.State.Pid}}").parse()?);

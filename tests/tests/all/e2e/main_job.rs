@@ -6,7 +6,7 @@ use isyone_tests::e2e::{
     alone,
     cell::{Cell, Shape},
     enabled,
-    http::{get, odoo_login},
+    http::{get, odoo_login, odoo_parameter},
     process::Output,
     wait_for,
 };
@@ -33,6 +33,7 @@ fn a_tenant_from_create_to_purge() {
     assert_eq!(created.code, 0, "{}", created.stderr);
     login_page_and_login(&cell, "alfa", &created.stdout);
     the_database_is_configured(&cell);
+    odoo_follows_the_primary_domain(&cell);
     secrets_are_nowhere(&cell);
     the_second_comes_from_the_golden_snapshot(&cell);
     create_is_idempotent(&cell);
@@ -91,6 +92,8 @@ fn the_database_is_configured(cell: &Cell) {
         |key: &str| sql(cell, "alfa", &format!("select value from ir_config_parameter where key='{key}'"));
     assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:16080");
     assert_eq!(parameter("web.base.url.freeze").to_lowercase(), "true");
+    // 1 GiB, and what a form has around the file.
+    assert_eq!(parameter("web.max_file_upload_size"), "1074790400");
     assert_eq!(
         sql(
             cell,
@@ -105,6 +108,36 @@ fn the_database_is_configured(cell: &Cell) {
         sql(cell, "alfa", "select y.name from res_company o join res_currency y on y.id=o.currency_id"),
         "BRL"
     );
+}
+
+fn odoo_follows_the_primary_domain(cell: &Cell) {
+    let credentials = cell.json(&["tenant", "credentials", "alfa"]);
+    let password = credentials["password"].as_str().expect("a password");
+    // There are several processes, each with a memory of its own: each is asked sooner or later.
+    let all_say = |address: &str| {
+        for _ in 0..24 {
+            let said = odoo_parameter(cell.edge(), "alfa.isy.one", "odoo_alfa", password, "web.base.url");
+            assert_eq!(said, address);
+        }
+    };
+    let started = || cell.hosts[0].docker.run(&["inspect", "-f", "{{.State.StartedAt}}", "odoo_alfa"]).ok();
+    let sent_to = || {
+        let head = get(cell.edge(), "alfa.isy.one", "/web/login").head.to_lowercase();
+        head.lines().find_map(|line| line.strip_prefix("location: ").map(|to| to.trim().to_owned()))
+    };
+    let before = started();
+    all_say("http://alfa.isy.one:16080");
+    let domain = "erp.customer.example";
+    cell.isyctl(&["tenant", "domain", "add", "alfa", domain, "--primary", "--skip-dns-check"]).ok();
+    all_say("http://erp.customer.example:16080");
+    wait_for("the redirect to the primary", MINUTE, || {
+        (sent_to().as_deref() == Some("http://erp.customer.example:16080/web/login")).then_some(())
+    });
+    assert_eq!(get(cell.edge(), domain, "/web/login").status, 200);
+    cell.isyctl(&["tenant", "domain", "remove", "alfa", domain]).ok();
+    all_say("http://alfa.isy.one:16080");
+    wait_for("no redirect", MINUTE, || sent_to().is_none().then_some(()));
+    assert_eq!(started(), before, "nothing was restarted");
 }
 
 fn secrets_are_nowhere(cell: &Cell) {

@@ -1,0 +1,162 @@
+//! Commands on tenants' domains: whose they are, which is the primary, which do not lead here any more.
+//!
+//! A domain by itself concerns edges only: the host's plan stays as it is. Another primary changes Odoo's own address, so it is an
+//! operation on the host.
+
+use std::sync::Arc;
+
+use isyone_proto::{
+    ids::TenantName,
+    spec::{Domain, MAX_DOMAINS, TenantSpec},
+};
+
+use super::{AddDomains, ChangeError, Edit, Outcome};
+use crate::{
+    domains,
+    fleet::{OperationKind, Tenant, domains::DomainTrouble},
+    store::{Kind, Value, Write},
+};
+
+impl Edit<'_> {
+    pub(super) fn add_domains(&mut self, add: AddDomains) -> Result<Outcome, ChangeError> {
+        if let Some(done) = self.repeated_domains(&add.name, add.request_id.as_deref())? {
+            return Ok(done);
+        }
+        let before = self.living(&add.name)?;
+        let mut tenant = before.clone();
+        let new: Vec<Domain> =
+            add.domains.iter().filter(|domain| !before.spec.domains.contains(domain)).cloned().collect();
+        tenant.spec.domains.extend(new.iter().cloned());
+        if tenant.spec.domains.len() > MAX_DOMAINS {
+            return Err(ChangeError::TooManyDomains(add.name));
+        }
+        self.check_domains(&add.name, &tenant.spec)?;
+        if add.primary {
+            tenant.primary = add.domains.first().cloned();
+        }
+        for domain in &new {
+            self.event("domain.added", Some(&before), None, None, domain.to_string());
+        }
+        let outcome = self.put_domains(&before, tenant, add.request_id)?;
+        if add.checked {
+            for domain in &add.domains {
+                self.domain_reachable(domain, "DNS was asked by an operator")?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    pub(super) fn remove_domain(
+        &mut self,
+        name: &TenantName,
+        domain: &Domain,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        if let Some(done) = self.repeated_domains(name, request_id.as_deref())? {
+            return Ok(done);
+        }
+        let before = self.living(name)?;
+        if !before.spec.domains.contains(domain) {
+            return Err(ChangeError::DomainNotFound { name: name.clone(), domain: domain.clone() });
+        }
+        let mut tenant = before.clone();
+        tenant.spec.domains.retain(|d| d != domain);
+        tenant.primary = tenant.primary.filter(|primary| primary != domain);
+        self.event("domain.removed", Some(&before), None, None, domain.to_string());
+        self.put_domains(&before, tenant, request_id)
+    }
+
+    fn repeated_domains(
+        &self,
+        name: &TenantName,
+        request_id: Option<&str>,
+    ) -> Result<Option<Outcome>, ChangeError> {
+        let Some(operation) = self.repeated(&[OperationKind::Update], name, request_id)? else {
+            return Ok(None);
+        };
+        let tenant = self.tenant(name)?;
+        Ok(Some(Outcome::Domains { tenant, operation: Some(operation) }))
+    }
+
+    /// Stores what has changed; the host is concerned when the primary is another.
+    fn put_domains(
+        &mut self,
+        before: &Tenant,
+        tenant: Tenant,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        if tenant == *before {
+            return Ok(Outcome::Domains { tenant: self.tenant(&tenant.name)?, operation: None });
+        }
+        if tenant.primary == before.primary {
+            return Ok(Outcome::Domains { tenant: self.store_tenant(tenant), operation: None });
+        }
+        let name = tenant.name.clone();
+        let primary = tenant.primary_name(&self.settings.base_domain);
+        let operation = self.change(tenant, OperationKind::Update, request_id);
+        let tenant = self.tenant(&name)?;
+        self.event("domain.primary", Some(&tenant), None, Some(operation.id), primary);
+        Ok(Outcome::Domains { tenant, operation: Some(operation) })
+    }
+
+    /// What the watch concluded; of a domain that is not the tenant's any more, nothing follows.
+    pub(super) fn domain_unreachable(&mut self, trouble: DomainTrouble) -> Result<Outcome, ChangeError> {
+        let name = trouble.domain.to_string();
+        let fleet = &self.state.fleet;
+        let owner = fleet.by_domain.get(&name).filter(|owner| **owner == trouble.tenant);
+        let tenant = owner.and_then(|owner| fleet.tenants.get(owner)).filter(|t| !t.is_deleted()).cloned();
+        let Some(tenant) = tenant.filter(|_| !fleet.domain_troubles.contains_key(&name)) else {
+            return Ok(Outcome::Done);
+        };
+        let redirect = if tenant.primary.as_ref() == Some(&trouble.domain) {
+            "; nobody is redirected to it until it does"
+        } else {
+            ""
+        };
+        let message = format!("{name} does not lead to the edges: {}{redirect}", trouble.found);
+        self.event("domain.unreachable", Some(&tenant), None, None, message);
+        let trouble = Arc::new(trouble);
+        self.effects.writes.push(Write::Put(Value::DomainTrouble(trouble.clone())));
+        self.state.fleet.domain_troubles.insert(name, trouble);
+        Ok(Outcome::Done)
+    }
+
+    /// It leads here (again).
+    pub(super) fn domain_reachable(&mut self, domain: &Domain, found: &str) -> Result<Outcome, ChangeError> {
+        if let Some(trouble) = self.forget_domain_trouble(domain) {
+            let tenant = self.state.fleet.tenants.get(&trouble.tenant).cloned();
+            let message = format!("{domain} leads to the edges again: {found}");
+            self.event("domain.recovered", tenant.as_deref(), None, None, message);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Of a domain that the tenant has no more, or that is well again.
+    pub(super) fn forget_domain_trouble(&mut self, domain: &Domain) -> Option<Arc<DomainTrouble>> {
+        let trouble = self.state.fleet.domain_troubles.remove(domain.as_str())?;
+        self.effects.writes.push(Write::Delete(Kind::DomainTrouble, domain.to_string()));
+        Some(trouble)
+    }
+
+    /// A customer's domain belongs to one tenant, and never to the platform's own name space.
+    pub(super) fn check_domains(&self, name: &TenantName, spec: &TenantSpec) -> Result<(), ChangeError> {
+        let base = self.settings.base_domain.as_str();
+        for domain in &spec.domains {
+            let text = domain.as_str();
+            if domains::is_platform(domain, base) {
+                let problem = format!("lies under {base}, which belongs to the platform");
+                return Err(ChangeError::DomainTaken { domain: text.to_owned(), problem });
+            }
+            if let Some(owner) = self.state.fleet.by_domain.get(text).filter(|owner| *owner != name) {
+                return Err(ChangeError::DomainTaken {
+                    domain: text.to_owned(),
+                    problem: format!("leads to tenant `{owner}` already"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
