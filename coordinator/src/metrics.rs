@@ -103,6 +103,11 @@ struct NameLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PageLabel {
+    page: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ShardLabel {
     shard: String,
 }
@@ -122,6 +127,7 @@ pub struct Metrics {
     /// Reports taken in.
     pub reports: Counter,
     publications: Family<ShardLabel, Counter>,
+    pages: Family<PageLabel, Counter>,
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
     /// Host names whose certificate waits for an authority's weekly limit.
@@ -159,6 +165,7 @@ impl Metrics {
             latency: Histogram::new(LATENCY_BUCKETS),
             reports: Counter::default(),
             publications: Family::default(),
+            pages: Family::default(),
             rejected_routes: Gauge::default(),
             certificates_held_back: Gauge::default(),
             certificate_orders: Family::default(),
@@ -194,6 +201,8 @@ impl Metrics {
         r.register("reports", "Agents' reports taken in", self.reports.clone());
         let published = "Changes of Traefik's configuration, by shard; without a name, of everything";
         r.register("publications", published, self.publications.clone());
+        let pages = "Visitors who got a page in place of a tenant, by page";
+        r.register("pages", pages, self.pages.clone());
         r.register(
             "rejected_routes",
             "Routes left out because Traefik would refuse them",
@@ -271,6 +280,11 @@ impl Metrics {
     /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
     pub fn published(&self, shard: &str) {
         self.publications.get_or_create(&ShardLabel { shard: shard.to_owned() }).inc();
+    }
+
+    /// A visitor got a page in place of a tenant.
+    pub fn page(&self, page: &'static str) {
+        self.pages.get_or_create(&PageLabel { page }).inc();
     }
 
     /// Counts a call.

@@ -53,6 +53,8 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
             .map(ToString::to_string)
             .unwrap_or_default(),
         probe: None,
+        asleep_time: tenant.asleep_since.map(timestamp),
+        last_active_time: views::last_active(state, tenant).map(timestamp),
     }
 }
 
@@ -135,6 +137,7 @@ fn traffic(observed: &TenantObserved) -> Option<v1::Traffic> {
         latency_p95_ms: traffic.latency_p95_ms,
         websockets: traffic.websockets,
         active_users: traffic.active_users,
+        last_active_time: traffic.last_active_at.map(timestamp),
     })
 }
 

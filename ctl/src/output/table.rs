@@ -51,7 +51,7 @@ impl Paint {
         match word {
             "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" => Self::Good,
             "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" => Self::Bad,
-            "suspended" | "skipped" | "skip" | "cancelled" | "quarantined" => Self::Faint,
+            "suspended" | "asleep" | "skipped" | "skip" | "cancelled" | "quarantined" => Self::Faint,
             _ => Self::Warn,
         }
     }
