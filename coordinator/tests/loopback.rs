@@ -4,6 +4,8 @@
 mod blackbox;
 #[path = "cases/monitoring.rs"]
 mod monitoring;
+#[path = "cases/pages.rs"]
+mod pages;
 #[path = "cases/published.rs"]
 mod published;
 mod support;
