@@ -49,7 +49,8 @@ pub fn odoo_login(
     serde_json::from_str::<serde_json::Value>(&answer.body).ok()?["result"].as_i64()
 }
 
-fn request(address: SocketAddr, text: &str) -> Response {
+/// One request, word for word; it must ask for the connection to be closed.
+pub fn request(address: SocketAddr, text: &str) -> Response {
     let exchange = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
