@@ -105,7 +105,7 @@ fn form(headers: &HeaderMap) -> Form {
 
 /// Whether it wants a websocket.
 fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE)
+    text(headers, &header::UPGRADE).eq_ignore_ascii_case("websocket")
 }
 
 /// A person, or a program on a person's behalf, who is not just passing by. What the edge asks after a failure (`?status=`) is none:
@@ -207,7 +207,8 @@ mod tests {
             (&[("content-type", json), ("accept", "*/*"), ("sec-fetch-mode", "cors")], Form::Text),
             (&[("content-type", json), ("accept", "*/*"), ("origin", "http://alfa.isy.one")], Form::Text),
             (&[("content-type", "text/xml")], Form::Text),
-            (&[("upgrade", "websocket"), ("connection", "Upgrade")], Form::Text),
+            (&[("upgrade", "WebSocket"), ("connection", "Upgrade")], Form::Text),
+            (&[("upgrade", "h2c"), ("connection", "Upgrade")], Form::Html),
         ];
         for (headers, form) in cases {
             assert_eq!(visitor("POST", "/", headers).form, *form, "{headers:?}");
