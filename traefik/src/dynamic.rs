@@ -149,19 +149,32 @@ impl Service {
     }
 }
 
-/// Which address is a client's: the peer's, or behind proxies that are trusted, the last one in `X-Forwarded-For` that is none of theirs.
+/// An IPv6 customer has at least this much to himself (RFC 6177): counting single addresses, he would never be counted twice.
+const IPV6_CUSTOMER: u8 = 64;
+
+/// Which address is a client's: the peer's, or behind proxies that are trusted, the last one in `X-Forwarded-For` that is none of
+/// theirs; none at all for who comes past them. Never without a field: Traefik refuses that as a "standalone element".
 #[derive(Serialize, Debug, Clone)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IpStrategy {
     #[serde(rename = "excludedIPs", skip_serializing_if = "Vec::is_empty")]
     excluded_ips: Vec<String>,
+    #[serde(rename = "ipv6Subnet", skip_serializing_if = "Option::is_none")]
+    ipv6_subnet: Option<u8>,
 }
 
 impl IpStrategy {
-    /// None: the peer.
+    /// For who may come in. None: the peer.
     pub(crate) fn of(trusted: &[IpNet]) -> Option<Self> {
-        (!trusted.is_empty())
-            .then(|| Self { excluded_ips: trusted.iter().map(ToString::to_string).collect() })
+        (!trusted.is_empty()).then(|| Self {
+            excluded_ips: trusted.iter().map(ToString::to_string).collect(),
+            ipv6_subnet: None,
+        })
+    }
+
+    /// For counting. Behind proxies Traefik counts single IPv6 addresses.
+    fn counting(clients: Option<Self>) -> Self {
+        clients.unwrap_or(Self { excluded_ips: Vec::new(), ipv6_subnet: Some(IPV6_CUSTOMER) })
     }
 }
 
@@ -206,8 +219,7 @@ pub(crate) enum Middleware {
     },
     InFlightReq {
         amount: u32,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        source_criterion: Option<SourceCriterion>,
+        source_criterion: SourceCriterion,
     },
     IpAllowList {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,8 +231,7 @@ pub(crate) enum Middleware {
     RateLimit {
         average: u32,
         burst: u32,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        source_criterion: Option<SourceCriterion>,
+        source_criterion: SourceCriterion,
     },
     RedirectRegex {
         regex: &'static str,
@@ -313,10 +324,9 @@ impl Middleware {
         Self::rate(rate.average, rate.burst, clients)
     }
 
+    /// By client: when nothing is said, Traefik counts by host name.
     pub(crate) fn in_flight(amount: u32, clients: Option<IpStrategy>) -> Self {
-        // Traefik counts by host name when nothing is said.
-        let clients = clients.unwrap_or(IpStrategy { excluded_ips: Vec::new() });
-        Self::InFlightReq { amount, source_criterion: criterion(Some(clients)) }
+        Self::InFlightReq { amount, source_criterion: criterion(clients) }
     }
 
     pub(crate) fn request_header(name: &str, value: &str) -> Self {
@@ -340,8 +350,8 @@ impl Middleware {
     }
 }
 
-fn criterion(clients: Option<IpStrategy>) -> Option<SourceCriterion> {
-    clients.map(|ip_strategy| SourceCriterion { ip_strategy })
+fn criterion(clients: Option<IpStrategy>) -> SourceCriterion {
+    SourceCriterion { ip_strategy: IpStrategy::counting(clients) }
 }
 
 fn one(name: &str, value: &str) -> BTreeMap<String, String> {

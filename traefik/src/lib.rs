@@ -23,7 +23,7 @@ mod tls;
 use dynamic::{IpStrategy, Middleware, Router, Server, ServersTransport, Service};
 use fragment::fragment;
 pub use pages::{Dashboard, PAGE_PATH};
-pub use routes::Routes;
+pub use routes::{Routes, is_user};
 pub use tls::{Resolver, Tls, certificate, covers};
 
 /// What comes without TLS is sent to it. Above every priority that Traefik itself derives, below the tenants'.

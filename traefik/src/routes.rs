@@ -112,12 +112,14 @@ fn refusal(route: &Route) -> Option<&'static str> {
 
 /// Traefik refuses the whole router over one line that it cannot read.
 fn user_refusal(users: &[String]) -> Option<&'static str> {
-    let fits = |user: &String| {
-        let parts = user.split_once(':');
-        parts.is_some_and(|(name, hash)| !name.is_empty() && !hash.is_empty())
-            && user.chars().all(|c| c.is_ascii_graphic())
-    };
-    (!users.iter().all(fits)).then_some("a user for its password prompt is not `name:hash`")
+    (!users.iter().all(|user| is_user(user))).then_some("a user for its password prompt is not `name:hash`")
+}
+
+/// Whether Traefik can read a line of `htpasswd`: exactly one colon, and nothing that the templates of its file provider would take
+/// for theirs.
+pub fn is_user(line: &str) -> bool {
+    let fits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_graphic() && !"{}:".contains(c));
+    line.split_once(':').is_some_and(|(name, hash)| fits(name) && fits(hash))
 }
 
 /// The host names that a route asks for and that could be given.

@@ -198,6 +198,32 @@ fn a_tenant_with_limits_of_its_own_and_a_dashboard_behind_a_password() {
     assert_eq!((rendered.rejected.len(), rendered.json.contains("odoo-alfa")), (1, false));
 }
 
+/// Traefik 3 refuses the whole document over one ("cannot be a standalone element"), except for the few that it knows to be flags.
+#[test]
+fn nothing_in_a_document_is_an_empty_object() {
+    fn look(path: &str, value: &serde_json::Value) {
+        let empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+        assert!(!empty || path.ends_with(".tls"), "{path}");
+        let fields = value.as_object().into_iter().flatten();
+        fields.for_each(|(name, value)| look(&format!("{path}.{name}"), value));
+    }
+    let mut route = running("alfa", &["alfa.isy.one", "erp.alfa.example"], Some(20_001));
+    route.primary = Some("erp.alfa.example".to_owned());
+    route.access = Access { rate: Some(Rate { average: 5, burst: 10 }), ..Access::default() };
+    for options in [options(), with_tls(), with_resolver(None)] {
+        look("", &serde_json::from_str(&render(&options, &[route.clone()]).json).unwrap());
+        look("", &serde_json::from_str(&render(&options, &[]).json).unwrap());
+    }
+}
+
+#[test]
+fn a_line_of_htpasswd_is_taken_only_as_traefik_reads_it() {
+    assert!(is_user("ana:$2y$08$abc") && is_user("ana.b@c:x"));
+    for line in ["", "ana", "ana:", ":hash", "a:b:c", "ana:{{.}}", "a na:x", "ana:x\n", "ção:x"] {
+        assert!(!is_user(line), "{line:?}");
+    }
+}
+
 #[test]
 fn pages_over_tls_are_believed_for_our_own_certificate_only() {
     let identity = Identity { ca_pem: "CA\n".to_owned(), server_name: "coordinator.example".to_owned() };
