@@ -118,7 +118,8 @@ fn user_refusal(users: &[String]) -> Option<&'static str> {
 /// Whether Traefik can read a line of `htpasswd`: exactly one colon, and nothing that the templates of its file provider would take
 /// for theirs.
 pub fn is_user(line: &str) -> bool {
-    let fits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_graphic() && !"{}:".contains(c));
+    let fits =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_graphic() && !"{}:".contains(c));
     line.split_once(':').is_some_and(|(name, hash)| fits(name) && fits(hash))
 }
 

@@ -124,6 +124,7 @@ fn request_until_answered(cell: &Cell, text: &str) -> String {
 fn asleep(cell: &mut Cell) {
     let sleeps = |cell: &Cell| cell.json(&["tenant", "show", "beta"])["asleep_time"].is_string();
     wait_for("beta to fall asleep", 4 * MINUTE, || sleeps(cell).then_some(()));
+    cell.wait_phase("beta", "suspended", MINUTE);
     let shown = cell.isyctl(&["tenant", "show", "beta"]).ok();
     assert!(shown.contains("asleep since"), "{shown}");
     assert!(cell.isyctl(&["tenant", "list"]).ok().contains("asleep"));
