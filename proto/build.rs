@@ -2,7 +2,8 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    "isyone/v1/access.proto",
     "isyone/v1/tenant.proto",
     "isyone/v1/host.proto",
     "isyone/v1/operation.proto",

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use isyone_proto::{
     ids::TenantName,
     plan::{DesiredState, HostPlan},
@@ -124,7 +124,7 @@ fn adapt(
         let task = tokio::spawn(
             stop.clone()
                 .run_until_cancelled_owned(tenant_loop(host.clone(), receiver, wake.clone()))
-                .map_drop(),
+                .map(drop),
         );
         tenants.insert(tenant.name.clone(), Running { desired: sender, wake, task });
     }
@@ -136,17 +136,6 @@ fn adapt(
         }
         named
     });
-}
-
-trait MapDrop: Future + Sized {
-    /// The future without its value.
-    fn map_drop(self) -> impl Future<Output = ()>;
-}
-
-impl<F: Future> MapDrop for F {
-    async fn map_drop(self) {
-        self.await;
-    }
 }
 
 /// Containers of ours that no plan names are stopped, and kept. Only an accepted plan can say so. A task of its own:
@@ -259,7 +248,8 @@ async fn tenant_loop(host: Arc<Host>, mut desired: watch::Receiver<Option<Desire
     loop {
         let Some(now) = desired.borrow_and_update().clone() else { return };
         let tenant = Tenant::new(host.clone(), now, desired.clone());
-        let rest = match tenant.settle().await {
+        // Boxed, so that the memory of all that may be to do is given back when nothing is: most tenants rest most of the time.
+        let rest = match Box::pin(tenant.settle()).await.map(Box::new) {
             Ok(view) => {
                 failures = 0;
                 rest(&tenant, view, &mut desired, &wake).await
@@ -301,7 +291,7 @@ async fn nap(time: Duration, desired: &mut watch::Receiver<Option<Desired>>, wak
 /// A tenant as planned: its health is asked now and then, cheaply; anything unusual ends the rest.
 async fn rest(
     tenant: &Tenant,
-    view: View,
+    view: Box<View>,
     desired: &mut watch::Receiver<Option<Desired>>,
     wake: &Notify,
 ) -> Woken {
@@ -324,7 +314,7 @@ async fn rest(
             Err(_) if Instant::now() >= until => return Woken::Again,
             Err(_) => {}
         }
-        missed = if is_healthy(tenant, &view).await { 0 } else { missed + 1 };
+        missed = if Box::pin(is_healthy(tenant, &view)).await { 0 } else { missed + 1 };
         let healthy = missed < PATIENT_PROBES && (missed == 0) | was_healthy;
         if healthy != was_healthy {
             return Woken::Again;

@@ -30,6 +30,14 @@ pub const METRICS_TOKEN: &str = "metrics_token";
 /// Where the module isyone_metrics looks for it.
 pub const METRICS_TOKEN_TARGET: &str = "/etc/odoo/isyone_metrics_token";
 
+/// Odoo's own figure.
+const LIMIT_MEMORY_BYTES: u64 = 2560 << 20;
+/// Odoo's own figure for how long a request may take.
+const LIMIT_TIME_S: u64 = 120;
+/// What an office's line carries upwards: 12 Mbit/s. Odoo reads an upload within its request, so the request must be allowed to take
+/// as long: 1 GiB in 716 s, just within the 720 s that the edge waits (`readTimeout` in traefik.yml).
+const UPLOAD_BYTES_PER_S: u64 = 1_500_000;
+
 /// A file to be there with this content, mode 0600 and, when given, owner.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RenderedFile {
@@ -87,6 +95,11 @@ fn regex_escape(text: &str) -> String {
         .collect()
 }
 
+/// How long a request may take.
+fn request_seconds(plan: &TenantPlan) -> u64 {
+    plan.upload_limit_bytes.div_ceil(UPLOAD_BYTES_PER_S).max(LIMIT_TIME_S)
+}
+
 /// `odoo.conf`. Without `db_name` Odoo would run the crons of every database it can see.
 pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
     let database = plan.name.database();
@@ -103,10 +116,12 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
         ("dbfilter", filter),
         ("gevent_port", GEVENT_PORT.to_string()),
         ("http_interface", "0.0.0.0".to_owned()),
-        ("limit_memory_hard", (2560u64 << 20).to_string()), // virtual memory of one worker, not the container's limit
+        // Virtual memory of one worker, not the container's limit. An uploaded file is in it as a whole.
+        ("limit_memory_hard", (LIMIT_MEMORY_BYTES + plan.upload_limit_bytes).to_string()),
         ("limit_memory_soft", (2048u64 << 20).to_string()),
         ("limit_time_cpu", "60".to_owned()),
-        ("limit_time_real", "120".to_owned()),
+        ("limit_time_real", request_seconds(plan).to_string()),
+        ("limit_time_real_cron", LIMIT_TIME_S.to_string()),
         ("list_db", "False".to_owned()),
         ("logfile", "False".to_owned()),
         ("max_cron_threads", CRON_THREADS.to_string()),

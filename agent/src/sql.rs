@@ -56,7 +56,11 @@ pub fn metrics_token(tenant: &TenantPlan) -> String {
 pub fn settings_digest(tenant: &TenantPlan) -> String {
     let secret = tenant.secrets.database_password.expose();
     // The monitor's password follows from what never changes; `monitor 1` is the role's own settings.
-    hex::encode(Sha256::digest(format!("monitor 1 {} {} {secret}", tenant.uid, tenant.base_url)))
+    let upload = match tenant.upload_limit_bytes {
+        0 => String::new(),
+        bytes => format!(" upload {bytes}"),
+    };
+    hex::encode(Sha256::digest(format!("monitor 1 {} {} {secret}{upload}", tenant.uid, tenant.base_url)))
 }
 
 /// Nothing of what follows may reach PostgreSQL's log, not even on an error.
@@ -92,6 +96,17 @@ fn parameter(key: &str, value: &str) -> String {
 fn address(tenant: &TenantPlan) -> String {
     // Frozen, or the first administrator's login would overwrite it.
     parameter("web.base.url", &tenant.base_url) + &parameter("web.base.url.freeze", "True")
+}
+
+/// What a form has around the file in it.
+const FORM_BYTES: u64 = 1 << 20;
+
+/// Odoo takes 128 MiB when nothing is said.
+fn upload_limit(tenant: &TenantPlan) -> String {
+    match tenant.upload_limit_bytes {
+        0 => String::new(),
+        bytes => parameter("web.max_file_upload_size", &bytes.saturating_add(FORM_BYTES).to_string()),
+    }
 }
 
 /// Before `-i`: the role that Odoo connects as, allowed to make its database. Any half-made one goes.
@@ -145,6 +160,7 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     sql += &parameter("database.uuid", &identity.uuid.to_string());
     sql += &parameter("database.secret", &identity.secret.to_string());
     sql += &address(tenant);
+    sql += &upload_limit(tenant);
     sql += &format!(
         "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {user};\n\
          UPDATE res_partner SET lang = {language}, tz = {zone} WHERE id = (SELECT partner_id FROM res_users WHERE id = {user});\n\
@@ -160,16 +176,17 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     sql
 }
 
-/// What may change in a tenant's life: its address and the role's password. What its administrator may have changed
+/// What may change in a tenant's life: its address, how much may be uploaded, and the role's password. What its administrator may have changed
 /// himself (login, language, company) is left alone. In the tenant's database only as the tenant's own role: a trigger
 /// there, put up by whoever has taken Odoo over, would otherwise run as superuser.
 pub fn update(tenant: &TenantPlan) -> String {
     format!(
-        "{QUIET}{}{}\\connect \"{}\" odoo\nBEGIN;\n{}COMMIT;\n",
+        "{QUIET}{}{}\\connect \"{}\" odoo\nBEGIN;\n{}{}COMMIT;\n",
         alter_role(tenant),
         monitor_role(tenant),
         tenant.name.database(),
-        address(tenant)
+        address(tenant),
+        upload_limit(tenant)
     )
 }
 
@@ -197,6 +214,20 @@ mod tests {
         assert!(!sql.contains(plan.secrets.admin_password.expose()), "only its hash");
         assert!(!sql.contains("ALTER ROLE odoo"), "nobody is let in before the keys are there");
         assert!(open(&plan).contains(plan.secrets.database_password.expose()));
+    }
+
+    #[test]
+    fn a_file_of_the_largest_size_passes_with_its_form_and_another_limit_is_written() {
+        let mut plan = tenant_plan("alfa");
+        let before = settings_digest(&plan);
+        let identity = DatabaseIdentity { uuid: Uuid::nil(), secret: Uuid::nil() };
+        for sql in [update(&plan), rekey(&plan, "x", identity)] {
+            assert!(sql.contains("(E'web.max_file_upload_size', E'1074790400', "), "{sql}");
+        }
+        plan.upload_limit_bytes *= 2;
+        assert_ne!(settings_digest(&plan), before);
+        plan.upload_limit_bytes = 0;
+        assert!(!update(&plan).contains("max_file"), "of a coordinator that says nothing of it");
     }
 
     #[test]

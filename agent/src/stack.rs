@@ -30,7 +30,7 @@ pub const HTTP_PORT: u16 = 8069;
 pub const GEVENT_PORT: u16 = 8072;
 /// PostgreSQL's port in the container.
 pub const POSTGRES_PORT: u16 = 5432;
-/// Odoo finishes requests of up to `limit_time_real` (120 s) before it ends.
+/// Odoo finishes its requests before it ends. Only an upload may take longer; a stop does not wait for that.
 pub const ODOO_GRACE_S: u32 = 130;
 /// PostgreSQL's fast shutdown writes a checkpoint.
 pub const POSTGRES_GRACE_S: u32 = 60;

@@ -51,6 +51,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         quarantine_until: None,
         purge_now: false,
         activated: false,
+        upload_limit_bytes: 1 << 30,
     }
 }
 

@@ -20,6 +20,7 @@ mod operators;
 mod spec;
 pub mod status;
 mod system;
+mod tenant_access;
 mod tenants;
 mod top;
 mod wire;
@@ -27,7 +28,13 @@ mod wire;
 pub use access::Caller;
 pub(crate) use hosts::token_hash;
 
-use crate::{clock, context::Context, fleet::Tenant, state::State, views};
+use crate::{
+    clock,
+    context::Context,
+    fleet::{Access, Tenant},
+    state::State,
+    views,
+};
 
 /// A streamed answer.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -64,6 +71,8 @@ impl Api {
         let seen = seen.filter(|_| views::monitored(tenant));
         v1::Tenant {
             probe: seen.map(|seen| wire::probe(&seen)),
+            access: (tenant.access != Access::default())
+                .then(|| tenant_access::wire(&tenant.access, &self.context.config.edge)),
             ..wire::tenant(state, settings, tenant, now)
         }
     }

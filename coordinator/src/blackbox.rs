@@ -250,7 +250,7 @@ fn tenant_event(news: board::TenantNews) -> Command {
 /// The page for Prometheus: of all tenants or of one shard's.
 pub fn page(context: &Context, state: &State, shard: Option<usize>) -> String {
     let (settings, now) = (context.handle.settings(), clock::now_ms());
-    let ours = |tenant: &Tenant| shard.is_none() || settings.shards.of(tenant.name.as_str()) == shard;
+    let ours = |tenant: &Tenant| shard.is_none_or(|shard| context.blackbox.is_of_shard(&tenant.name, shard));
     let rows = state.fleet.tenants.values().filter(|t| wanted(t) && ours(t)).filter_map(|tenant| {
         let seen = context.blackbox.seen(state, settings, tenant, now)?;
         Some(page::Row { tenant: tenant.name.as_str(), host: tenant.placement.host.as_str(), seen })

@@ -17,11 +17,13 @@ use isyone_proto::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod edge;
 mod probes;
 mod sample;
 mod tls;
 mod units;
 
+pub use edge::{Dashboard, FrameOptions};
 pub use probes::Probes;
 pub use sample::sample;
 pub use tls::{Acme, Tls, TlsMode};
@@ -186,6 +188,17 @@ pub struct Edge {
     pub rate_average: u32,
     /// And at once.
     pub rate_burst: u32,
+    /// Requests from one client address to one tenant that are answered at the same time.
+    pub in_flight: u32,
+    /// Addresses or networks of proxies before the edges, which say for whom they ask.
+    #[serde(deserialize_with = "units::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Who may show tenants' pages in a frame.
+    pub frame_options: FrameOptions,
+    /// Largest file that Odoo takes.
+    pub upload_limit: Bytes,
+    /// Traefik's dashboard, for people elsewhere.
+    pub dashboard: Option<Dashboard>,
 }
 
 /// Monitoring.
@@ -376,6 +389,7 @@ impl Config {
                 addresses: self.edge.addresses.clone(),
                 ports: self.edge.ports.clone(),
                 protected_addresses: protected,
+                upload_limit_bytes: self.edge.upload_limit.get(),
             },
             shards: Shards::new(self.edge.shards.clone()),
             placement: settings::PlacementSettings {

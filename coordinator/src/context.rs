@@ -31,6 +31,8 @@ pub struct Context {
     pub handle: Handle,
     /// As checked.
     pub config: Config,
+    /// Traefik's dashboard, with the users that its file had at the start.
+    pub dashboard: Option<isyone_traefik::Dashboard>,
     /// Certificates.
     pub pki: Arc<Pki>,
     /// Secrets at rest.

@@ -289,10 +289,10 @@ fn options(context: &Context) -> traefik::Options {
         }),
         rate_average: config.edge.rate_average,
         rate_burst: config.edge.rate_burst,
-        in_flight: 100,
-        trusted_proxies: Vec::new(),
-        frame_options: None,
-        dashboard: None,
+        in_flight: config.edge.in_flight,
+        trusted_proxies: config.edge.trusted_proxies.clone(),
+        frame_options: config.edge.frame_options.header(),
+        dashboard: context.dashboard.clone(),
         tls: tls(config),
     }
 }

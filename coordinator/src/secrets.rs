@@ -123,6 +123,18 @@ pub fn random_password(length: usize) -> String {
     Alphanumeric.sample_string(&mut rng, length)
 }
 
+/// 2^8 rounds, some 15 ms: an edge works the hash out anew at every request, also for each picture of a page. It need not be slower: the
+/// hash is as well kept as the certificates' keys, and how often somebody may guess is bounded by the rate limit before it.
+const EDGE_COST: u32 = 8;
+
+/// bcrypt hash of a password for the edge's own prompt, as `htpasswd -B` writes it; none when it is longer than bcrypt takes in.
+pub fn edge_hash(password: &str) -> Option<String> {
+    let mut salt = [0; 16];
+    rand_bytes(&mut salt);
+    let parts = bcrypt::non_truncating_hash_with_salt(password, EDGE_COST, salt).ok()?;
+    Some(parts.format_for_version(bcrypt::Version::TwoY))
+}
+
 /// So many random bytes, as hex.
 pub fn random_hex(bytes: usize) -> String {
     let mut buffer = Zeroizing::new(vec![0_u8; bytes]);

@@ -165,6 +165,7 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
 /// Starts everything; when it answers, all ports are open.
 pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<Running, StartError> {
     config.check()?;
+    let dashboard = config.dashboard()?;
     let stop_writer = CancellationToken::new();
     let settings = Arc::new(config.settings());
     let (handle, writer) = writer::start(parts.store, settings, source, stop_writer.clone()).await?;
@@ -185,6 +186,7 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let context = Arc::new(Context {
         monitors: MonitorList::new(&handle.snapshot()),
         handle,
+        dashboard,
         pki,
         sealer: parts.sealer,
         streams: Arc::new(Streams::default()),

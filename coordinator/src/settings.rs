@@ -45,6 +45,8 @@ pub struct Edge {
     pub ports: Vec<u16>,
     /// Control plane addresses.
     pub protected_addresses: Vec<IpAddr>,
+    /// Largest file that Odoo takes.
+    pub upload_limit_bytes: u64,
 }
 
 /// How placement counts.
@@ -122,7 +124,7 @@ pub struct Settings {
 
 /// Raised whenever a program renders plans differently from its predecessor, so that an upgrade gives all plans new
 /// generations.
-const PLAN_FORMAT: u32 = 1;
+const PLAN_FORMAT: u32 = 2;
 
 impl Settings {
     /// Digest of everything that ends up in hosts' plans without being stored with a tenant. When it changes, all plans

@@ -59,7 +59,12 @@ pub fn settings() -> Settings {
             first_port: 20_000,
             last_port: 29_999,
         },
-        edge: Edge { addresses: Vec::new(), ports: vec![80, 443], protected_addresses: Vec::new() },
+        edge: Edge {
+            addresses: Vec::new(),
+            ports: vec![80, 443],
+            protected_addresses: Vec::new(),
+            upload_limit_bytes: 1 << 30,
+        },
         shards: crate::shards::Shards::default(),
         placement: PlacementSettings {
             cpu_overcommit_permille: 4_000,

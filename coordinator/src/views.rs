@@ -68,6 +68,7 @@ fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> 
         quarantine_until: tenant.quarantine_until,
         purge_now: tenant.purge_now,
         activated: tenant.activated_at.is_some(),
+        upload_limit_bytes: settings.edge.upload_limit_bytes,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 /// Raw mode, until dropped.
 #[derive(Debug)]
@@ -31,6 +31,31 @@ impl RawMode {
 }
 
 impl Drop for RawMode {
+    fn drop(&mut self) {
+        // Nothing better can be done when the terminal is gone.
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// A terminal that does not show what is typed, until dropped. Signals work as ever; the default ones end the program without the drop,
+/// as they do everywhere (`stty sane`).
+#[derive(Debug)]
+pub struct Hushed {
+    before: Termios,
+}
+
+impl Hushed {
+    /// Hushes the terminal on standard input.
+    pub fn enter() -> io::Result<Self> {
+        let before = termios::tcgetattr(io::stdin())?;
+        let mut hushed = before.clone();
+        hushed.local_modes.remove(LocalModes::ECHO);
+        termios::tcsetattr(io::stdin(), OptionalActions::Flush, &hushed)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Hushed {
     fn drop(&mut self) {
         // Nothing better can be done when the terminal is gone.
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before);

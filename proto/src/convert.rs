@@ -210,6 +210,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
             activated: t.activated,
+            upload_limit_bytes: t.upload_limit_bytes,
         }
     }
 }
@@ -244,6 +245,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
             activated: wire.activated,
+            upload_limit_bytes: wire.upload_limit_bytes,
         })
     }
 }
@@ -311,6 +313,7 @@ mod tests {
             quarantine_until: Some(5),
             purge_now: false,
             activated: true,
+            upload_limit_bytes: 1 << 30,
         };
         HostPlan {
             generation: 3,

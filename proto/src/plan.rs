@@ -121,6 +121,9 @@ pub struct TenantPlan {
     /// It has run before: its volumes hold data and are never filled again.
     #[serde(default)]
     pub activated: bool,
+    /// Largest file that Odoo takes; 0: as Odoo has it.
+    #[serde(default)]
+    pub upload_limit_bytes: u64,
 }
 
 /// A text that `Debug` does not print.

@@ -14,7 +14,7 @@ use crate::{images, paths, seal, setup};
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// apply, create, fleet, writes, publish, agent, metrics; all when none is named
+    /// apply, create, fleet, writes, publish, agent, metrics, probes; all when none is named
     benches: Vec<String>,
     /// Few rounds, small numbers, debug builds: shows that the harness works, its figures mean nothing and go to a folder of their own
     #[arg(long, conflicts_with = "write")]
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 /// Benches that run on this machine without Docker.
-const WITHOUT_DOCKER: [&str; 3] = ["fleet", "writes", "publish"];
+const WITHOUT_DOCKER: [&str; 4] = ["fleet", "writes", "publish", "probes"];
 
 /// See the module.
 pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {

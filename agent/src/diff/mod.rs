@@ -427,7 +427,7 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
         };
         list.add(6, 0, action, reason);
     } else if settings_changed {
-        list.add(6, 0, Action::UpdateSettings, "address or database password have changed");
+        list.add(6, 0, Action::UpdateSettings, "address, upload limit or database password have changed");
     }
     let odoo_stays = untouched(Role::Odoo) && plan.odoo_restarts <= state.odoo_restarts && !settings_changed;
     // A stand-in does not ask its database anything. And nobody enters a copied database as Odoo before it has its keys, so

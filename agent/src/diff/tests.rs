@@ -362,6 +362,7 @@ fn changed(plan: &TenantPlan, which: u8) -> TenantPlan {
         6 => next.postgres_restarts += 1,
         7 => next.base_url.push('x'),
         8 => next.subnet = "10.250.0.0/28".parse().unwrap(),
+        9 => next.upload_limit_bytes *= 2,
         _ => next.odoo_image = "odoo:20.0".parse().unwrap(),
     }
     next
@@ -370,7 +371,7 @@ fn changed(plan: &TenantPlan, which: u8) -> TenantPlan {
 proptest! {
     #[test]
     fn whatever_changes_and_wherever_it_crashes_it_ends_as_planned(
-        changes in proptest::collection::vec((0u8..10, 0usize..25, any::<bool>()), 1..8),
+        changes in proptest::collection::vec((0u8..11, 0usize..25, any::<bool>()), 1..8),
     ) {
         let mut plan = tenant_plan("alfa");
         let mut world = World::empty(&plan);

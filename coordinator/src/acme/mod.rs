@@ -123,7 +123,11 @@ impl Worker {
         let mut chance = [0; 8];
         secrets::rand_bytes(&mut chance);
         Self {
-            wanted: Wanted::new(config.base_domain.to_string(), config.wildcard()),
+            wanted: Wanted::new(
+                config.base_domain.to_string(),
+                config.wildcard(),
+                config.dashboard_hostname(),
+            ),
             limits: limits(&config.tls.acme),
             account: Arc::default(),
             orders: JoinSet::new(),

@@ -21,9 +21,11 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Of no tenants yet. A wildcard is wanted at once, so that the first tenant need not wait for it.
-    pub(crate) fn new(base_domain: String, wildcard: Option<String>) -> Self {
-        let names = wildcard.iter().cloned().collect();
+    /// Of no tenants yet. A wildcard is wanted at once, so that the first tenant need not wait for it; and `own` (Traefik's
+    /// dashboard), which is no tenant's, for good.
+    pub(crate) fn new(base_domain: String, wildcard: Option<String>, own: Option<String>) -> Self {
+        let covered = |name: &String| wildcard.as_deref().is_some_and(|w| isyone_traefik::covers(w, name));
+        let names = own.into_iter().filter(|name| !covered(name)).chain(wildcard.clone()).collect();
         Self { base_domain, wildcard, tenants: OrdMap::new(), names }
     }
 
@@ -87,20 +89,33 @@ mod tests {
     #[test]
     fn each_host_name_or_the_wildcard_and_what_it_does_not_cover() {
         let bench = fleet();
-        let mut each = Wanted::new("isy.one".to_owned(), None);
+        let mut each = Wanted::new("isy.one".to_owned(), None, None);
         assert!(each.take(&bench.state.fleet) && !each.take(&bench.state.fleet));
         let names: Vec<_> = each.names().iter().map(String::as_str).collect();
         assert_eq!(names, ["alfa.isy.one", "beta.isy.one", "erp.alfa.example"]);
-        let mut wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()));
+        let mut wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()), None);
         assert_eq!(wild.names().len(), 1);
         wild.take(&bench.state.fleet);
         assert_eq!(wild.names().iter().collect::<Vec<_>>(), ["*.isy.one", "erp.alfa.example"]);
     }
 
     #[test]
+    fn the_dashboard_has_a_certificate_of_its_own_unless_the_wildcard_is_good_for_it() {
+        let own = || Some("traefik.isy.one".to_owned());
+        let mut each = Wanted::new("isy.one".to_owned(), None, own());
+        each.take(&fleet().state.fleet);
+        assert!(each.names().contains("traefik.isy.one"));
+        let wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()), own());
+        assert_eq!(wild.names().iter().collect::<Vec<_>>(), ["*.isy.one"]);
+        let elsewhere = Some("ops.example.net".to_owned());
+        let wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()), elsewhere);
+        assert!(wild.names().contains("ops.example.net"));
+    }
+
+    #[test]
     fn a_suspended_tenant_keeps_its_names_and_a_deleted_one_does_not() {
         let mut bench = fleet();
-        let mut wanted = Wanted::new("isy.one".to_owned(), None);
+        let mut wanted = Wanted::new("isy.one".to_owned(), None, None);
         wanted.take(&bench.state.fleet);
         bench.apply(Command::SuspendTenant { name: name("beta"), request_id: None }).unwrap();
         assert!(!wanted.take(&bench.state.fleet));

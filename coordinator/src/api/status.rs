@@ -71,6 +71,7 @@ fn change(error: &ChangeError) -> Status {
         E::TooManyTokens => (Code::ResourceExhausted, "TOO_MANY_TOKENS"),
         E::OperatorNotFound(_) => (Code::NotFound, "OPERATOR_NOT_FOUND"),
         E::OperatorConflict { .. } => (Code::FailedPrecondition, "OPERATOR_CONFLICT"),
+        E::AccessRefused { .. } => (Code::FailedPrecondition, "ACCESS_REFUSED"),
         E::CertificateNotFound(_) => (Code::NotFound, "CERTIFICATE_NOT_FOUND"),
         E::TooManyCertificates => (Code::ResourceExhausted, "TOO_MANY_CERTIFICATES"),
         E::NotPlacedHere { .. } => (Code::PermissionDenied, "NOT_PLACED_HERE"),

@@ -241,6 +241,21 @@ impl TenantService for Api {
         self.operation(actor, Command::RestoreTenant { name, request_id }).await
     }
 
+    async fn get_access(
+        &self,
+        request: Request<v1::GetAccessRequest>,
+    ) -> Result<Response<v1::TenantAccess>, Status> {
+        self.access(&request.get_ref().name).map(Response::new)
+    }
+
+    async fn set_access(
+        &self,
+        request: Request<v1::SetAccessRequest>,
+    ) -> Result<Response<v1::SetAccessResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.change_access(actor, request.into_inner()).await.map(Response::new)
+    }
+
     type StreamLogsStream = Answers<v1::LogChunk>;
 
     async fn stream_logs(

@@ -53,6 +53,7 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
             .map(ToString::to_string)
             .unwrap_or_default(),
         probe: None,
+        access: None,
         asleep_time: tenant.asleep_since.map(timestamp),
         last_active_time: views::last_active(state, tenant).map(timestamp),
     }

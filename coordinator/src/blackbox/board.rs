@@ -103,6 +103,8 @@ struct Inner {
 #[derive(Debug)]
 struct Record {
     uid: Uuid,
+    /// Whose edges it is asked for through. Working it out takes a look at every shard, and pages ask it of every tenant.
+    shard: Option<usize>,
     probe: Arc<Probe>,
     told: Told,
     counted: Option<Counted>,
@@ -198,7 +200,13 @@ impl Board {
         let answers = inner.edges.get(&probe.edge).map(|edge| &edge.answers);
         let judgement = View { state, settings, now }.judge(tenant, &probe, counts, answers);
         let room = inner.news.len() < MAX_NEWS;
-        let new = || Record { uid: tenant.uid, probe: probe.clone(), told: Told::default(), counted: None };
+        let new = || Record {
+            uid: tenant.uid,
+            shard: settings.shards.of(tenant.name.as_str()),
+            probe: probe.clone(),
+            told: Told::default(),
+            counted: None,
+        };
         let record = inner.tenants.entry(tenant.name.clone()).or_insert_with(new);
         if record.uid != tenant.uid {
             (record.uid, record.told) = (tenant.uid, Told::default());
@@ -222,6 +230,11 @@ impl Board {
         let answers = edge.map(|edge| &edge.answers);
         let judgement = View { state, settings, now }.judge(tenant, &probe, counts, answers);
         Some(Seen { probe, judgement })
+    }
+
+    /// Whether a tenant that was asked for is that shard's.
+    pub fn is_of_shard(&self, tenant: &TenantName, shard: usize) -> bool {
+        self.lock().tenants.get(tenant).is_some_and(|record| record.shard == Some(shard))
     }
 
     /// The edges that were asked lately.
@@ -365,6 +378,18 @@ mod tests {
         again.uid = Uuid::from_u128(99);
         let seen = fixture.board.seen(&fixture.bench.state, &fixture.bench.settings, &again, 1_000_000);
         assert!(seen.is_none());
+    }
+
+    #[test]
+    fn who_was_asked_for_is_on_one_shards_page() {
+        let mut fixture = Fixture::new(9);
+        let of = |fixture: &Fixture, shard| {
+            fixture.tenants.iter().filter(|t| fixture.board.is_of_shard(&t.name, shard)).count()
+        };
+        fixture.bench.settings.shards = crate::shards::Shards::new(vec![name("x"), name("y")]);
+        assert_eq!((of(&fixture, 0), of(&fixture, 1)), (0, 0));
+        fixture.round(1_000_000, |_| None);
+        assert!(of(&fixture, 0) > 0 && of(&fixture, 0) + of(&fixture, 1) == 9);
     }
 
     #[test]

@@ -100,12 +100,15 @@ impl Counts {
     }
 }
 
-/// The connections of about the last `span_ms`: the present half of it and the one before.
+/// The connections of about the last `span_ms`, a round: the present half of it and the one before. Where there were none, the last one
+/// counts for another round: who is alone behind an edge is asked a moment later than a round ago, and meanwhile an alert of the edge
+/// shall not be taken back.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Window {
     began: UnixMs,
     present: Counts,
     before: Counts,
+    last: Option<(UnixMs, bool)>,
 }
 
 impl Window {
@@ -114,14 +117,21 @@ impl Window {
         self.turn(now, span_ms);
         self.present.tried = self.present.tried.saturating_add(1);
         self.present.failed = self.present.failed.saturating_add(u32::from(!connected));
+        self.last = Some((now, connected));
     }
 
     /// What is known at `now`.
     pub fn counts(mut self, now: UnixMs, span_ms: i64) -> Counts {
         self.turn(now, span_ms);
-        Counts {
+        let counts = Counts {
             tried: self.present.tried.saturating_add(self.before.tried),
             failed: self.present.failed.saturating_add(self.before.failed),
+        };
+        match self.last {
+            Some((at, connected)) if counts.tried == 0 && (0..2 * span_ms).contains(&(now - at)) => {
+                Counts { tried: 1, failed: u32::from(!connected) }
+            }
+            _ => counts,
         }
     }
 
@@ -129,9 +139,9 @@ impl Window {
         let (half, age) = ((span_ms / 2).max(1), now - self.began);
         // A clock that was set back begins anew, too.
         if age >= 2 * half || age < 0 {
-            *self = Self { began: now, ..Self::default() };
+            *self = Self { began: now, last: self.last, ..Self::default() };
         } else if age >= half {
-            *self = Self { began: self.began + half, present: Counts::default(), before: self.present };
+            (self.began, self.before) = (self.began + half, std::mem::take(&mut self.present));
         }
     }
 }
@@ -355,6 +365,19 @@ mod tests {
                 let within = |ms: i64| all.iter().filter(|at| now - **at < ms).count() as u32;
                 prop_assert!(counts.failed <= counts.tried);
                 prop_assert!((within(MINUTE / 2)..=within(MINUTE)).contains(&counts.tried));
+            }
+        }
+    }
+
+    #[test]
+    fn of_the_edge_of_a_lone_tenant_something_is_known_until_its_next_late_probe() {
+        let mut window = Window::default();
+        for round in 1..5 {
+            // Each waits five seconds for a connection that does not come, and is then noted under the time of its begin.
+            let begin = round * (MINUTE + 300);
+            window.add(begin, MINUTE, false);
+            for after in (5_000..MINUTE + 5_300).step_by(100) {
+                assert!(window.counts(begin + after, MINUTE).most_failed(), "{after} ms after round {round}");
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use isyone_proto::{
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     fleet::{
-        Certificate, Host, Operation, Operator, Sealed, Tenant, Token,
+        Certificate, Host, Operation, Operator, Rate, Sealed, Tenant, Token,
         certificates::{AcmeAccount, EdgeCertificate, Trouble},
     },
     observed::{Hello, Report},
@@ -89,6 +90,13 @@ pub enum Command {
         name: TenantName,
         /// Idempotency key.
         request_id: Option<String>,
+    },
+    /// Who gets in at the edge.
+    SetAccess {
+        /// To whom.
+        name: TenantName,
+        /// What is to be other than it is.
+        change: Box<AccessChange>,
     },
     /// Give an operation up.
     CancelOperation {
@@ -204,6 +212,7 @@ impl Command {
             Self::ResizeTenant { .. } => "resize-tenant",
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::RestoreTenant { .. } => "restore-tenant",
+            Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
             Self::CreateToken(_) => "create-token",
             Self::Enroll(_) => "enroll",
@@ -237,6 +246,7 @@ impl Command {
             | Self::ResizeTenant { name, .. }
             | Self::DeleteTenant { name, .. }
             | Self::RestoreTenant { name, .. }
+            | Self::SetAccess { name, .. }
             | Self::Audit { tenant: name, .. } => Some(name),
             _ => None,
         }
@@ -262,6 +272,36 @@ pub struct CreateTenant {
     pub force: bool,
     /// Decide only.
     pub dry_run: bool,
+}
+
+/// See [`Command::SetAccess`]. What is not named stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AccessChange {
+    /// In place of all networks.
+    pub networks: Option<Vec<IpNet>>,
+    /// All users go.
+    pub remove_all_users: bool,
+    /// These go.
+    pub remove_users: Vec<String>,
+    /// Then this one comes, or gets another password.
+    pub put_user: Option<User>,
+    /// In place of the rate; `Some(None)`: what holds for all.
+    pub rate: Option<Option<Rate>>,
+}
+
+/// Somebody whom the edge lets in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// bcrypt hash of the password.
+    pub hash: String,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// See [`Command::Enroll`].
@@ -301,6 +341,8 @@ pub enum Outcome {
     },
     /// A dry run that found no host.
     NoHost(Box<Decision>),
+    /// A tenant that was changed at once.
+    Changed(Arc<Tenant>),
     /// Long work.
     Operation(Arc<Operation>),
     /// A host.

@@ -132,6 +132,14 @@ pub enum ChangeError {
         /// What stands in the way.
         problem: String,
     },
+    /// Bounds of what an edge is told of a tenant.
+    #[error("tenant `{name}` {problem}")]
+    AccessRefused {
+        /// Whose.
+        name: TenantName,
+        /// What does not fit.
+        problem: String,
+    },
     /// No such certificate.
     #[error("there is no certificate `{0}`")]
     CertificateNotFound(String),

@@ -4,6 +4,7 @@
 //! Every command checks everything before it changes anything; the writer also throws a half-changed state away.
 //! Not here: storing and publishing (writer), choosing a host (placement).
 
+pub mod access;
 pub mod certificates;
 mod command;
 mod error;
@@ -27,7 +28,7 @@ use isyone_proto::{
 use uuid::Uuid;
 
 pub use self::{
-    command::{Command, CreateTenant, Enroll, Outcome, Stamp},
+    command::{AccessChange, Command, CreateTenant, Enroll, Outcome, Stamp, User},
     error::ChangeError,
 };
 use crate::{
@@ -83,6 +84,7 @@ pub fn apply(
         Command::ResizeTenant { name, plan, request_id } => edit.resize_tenant(&name, plan, request_id),
         Command::DeleteTenant { name, purge, request_id } => edit.delete_tenant(&name, purge, request_id),
         Command::RestoreTenant { name, request_id } => edit.restore_tenant(&name, request_id),
+        Command::SetAccess { name, change } => edit.set_access(&name, *change),
         Command::CancelOperation { id } => edit.cancel_operation(id),
         Command::CreateToken(token) => edit.create_token(*token),
         Command::Enroll(enroll) => edit.enroll(*enroll),
@@ -125,6 +127,14 @@ impl Edit<'_> {
         self.state.fleet.put_tenant(tenant.clone());
         // Ranks the host anew, too.
         self.touch_host(&host);
+        tenant
+    }
+
+    /// Stores a tenant as it is now, when that is nothing to its host: its plan stays as it is.
+    pub(crate) fn put_tenant_aside(&mut self, tenant: Tenant) -> Arc<Tenant> {
+        let tenant = Arc::new(tenant);
+        self.effects.writes.push(Write::Put(Value::Tenant(tenant.clone())));
+        self.state.fleet.put_tenant(tenant.clone());
         tenant
     }
 

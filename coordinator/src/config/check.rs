@@ -1,17 +1,15 @@
 //! What must hold between keys, and the defaults that do.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use isyone_proto::{ids::ShortName, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, Lifecycle, Listen, Liveness,
-    Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme, tls,
+    Advertise, Bytes, Certificates, Config, ConfigError, Cpus, Defaults, Edge, FrameOptions, Lifecycle,
+    Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls, UrlScheme,
+    edge, tls,
 };
-use crate::{settings::Edition, shards};
+use crate::settings::Edition;
 
 /// A shorter interval would make reports, not tenants, the load of a host.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -37,7 +35,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     network(&config.network)?;
     addresses(config)?;
     times(config)?;
-    shards(&config.edge)?;
+    edge::check(config)?;
     tls::check(config)?;
     config.probes.check(&config.edge)?;
     for (name, plan) in &config.plans {
@@ -53,8 +51,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     })?;
     tracing_subscriber::EnvFilter::try_new(&config.log.filter)
         .map_err(|e| ConfigError::at("log.filter", e.to_string()))?;
-    ensure(config.edge.rate_average > 0, "edge.rate_average", || "must be at least 1".to_owned())?;
-    ensure(config.edge.rate_burst > 0, "edge.rate_burst", || "must be at least 1".to_owned())
+    Ok(())
 }
 
 fn names(config: &Config) -> Result<(), ConfigError> {
@@ -65,19 +62,6 @@ fn names(config: &Config) -> Result<(), ConfigError> {
     ensure(config.editions.contains_key(&config.default_edition), "default_edition", || {
         let editions = known(config.editions.keys().collect());
         format!("`{}` is not one of [editions]: {editions}", config.default_edition)
-    })
-}
-
-fn shards(edge: &Edge) -> Result<(), ConfigError> {
-    ensure(edge.shards.len() <= shards::MAX, "edge.shards", || {
-        format!("{} are too many: at most {}", edge.shards.len(), shards::MAX)
-    })?;
-    let mut known = BTreeSet::new();
-    for name in &edge.shards {
-        ensure(known.insert(name), "edge.shards", || format!("`{name}` is there twice"))?;
-    }
-    ensure(edge.traefik_dir.is_none() || !edge.shards.is_empty(), "edge.traefik_dir", || {
-        "has a file for each of edge.shards, and there are none; for one edge, set traefik_file".to_owned()
     })
 }
 
@@ -265,6 +249,11 @@ impl Default for Edge {
             pages_url: None,
             rate_average: 100,
             rate_burst: 300,
+            in_flight: 100,
+            trusted_proxies: Vec::new(),
+            frame_options: FrameOptions::SameOrigin,
+            upload_limit: Bytes::gib(1),
+            dashboard: None,
         }
     }
 }
@@ -388,6 +377,10 @@ mod tests {
             ("[edge]\npages_url = \"nonsense\"", "edge.pages_url"),
             ("[edge]\nshards = [\"a\", \"b\", \"a\"]", "edge.shards"),
             ("[edge]\ntraefik_dir = \"x\"", "edge.traefik_dir"),
+            ("[edge]\nin_flight = 0", "edge.in_flight"),
+            ("[edge]\ntrusted_proxies = [\"0.0.0.0/0\"]", "edge.trusted_proxies"),
+            ("[edge]\nupload_limit = \"1MiB\"", "edge.upload_limit"),
+            ("[edge.dashboard]\nusers_file = \"x\"\nhostname = \"alfa.isy.one\"", "edge.dashboard.hostname"),
             ("[placement]\ncpu_overcommit = 0.5", "placement.cpu_overcommit"),
             ("[log]\nfilter = \"a=b=c\"", "log.filter"),
             ("[tls]\nmode = \"traefik\"", "url_scheme"),

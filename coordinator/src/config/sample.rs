@@ -57,7 +57,11 @@ hosts = [@HOSTS@]
 # url (where people reach the edge when DNS does not say so), traefik_file (the file form: a path ending in .yml in the
 # directory that Traefik watches), traefik_dir (the same for shards: <shard>/isyone.yml in it), pages_url (where Traefik
 # reaches this machine's HTTP port). shards: names of edges that share the tenants, when they are too many for one
-# (docs/operations.md). The rates are requests per second and at once, from one client address to one tenant.
+# (docs/operations.md). From one client address to one tenant: rate_average requests per second, rate_burst at once, in_flight
+# answered at the same time. trusted_proxies: addresses or networks of proxies before the edges; Traefik's own
+# forwardedHeaders.trustedIPs must name the same. frame_options: "SAMEORIGIN", "DENY", or "" to leave the header out. upload_limit:
+# largest file that Odoo takes. Optional: [edge.dashboard] with users_file (from `htpasswd -B`, mode 0600), hostname (without it,
+# traefik.<base_domain>) and addresses: Traefik's dashboard (docs/operations.md#the-edges-dashboard-and-logs).
 [edge]
 #= addresses = []
 #= ports = [80, 443]
@@ -65,6 +69,10 @@ hosts = [@HOSTS@]
 #= shards = []
 #= rate_average = 100
 #= rate_burst = 300
+#= in_flight = 100
+#= trusted_proxies = []
+#= frame_options = "SAMEORIGIN"
+#= upload_limit = "1GiB"
 
 # HTTPS for tenants (docs/operations.md#https). mode: "off" (plain, or TLS ends before Traefik), "traefik" (Traefik gets
 # certificates by its resolver: one edge), "coordinator" (the coordinator gets them and gives them to every edge). Both want

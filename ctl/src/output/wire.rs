@@ -37,7 +37,9 @@ named!(
     Operator,
     Info,
     Certificate,
-    EdgeHealth
+    EdgeHealth,
+    TenantAccess,
+    SetAccessResponse
 );
 
 /// A message that serialises as programs expect it.

@@ -1,5 +1,6 @@
 //! The tests, by what they look at.
 
+mod access;
 mod busy;
 mod contexts;
 mod errors;

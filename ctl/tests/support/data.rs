@@ -95,6 +95,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         }),
         edge_shard: "a".into(),
         probe: Some(probe(Reach::Ok, 200, "")),
+        access: None,
         asleep_time: None,
         last_active_time: ago(1200),
     }
@@ -135,6 +136,12 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     delta.quarantine_expire_time = ago(-7 * 86_400);
     let mut gama = tenant("gama");
     gama.phase = TenantPhase::Suspended.into();
+    gama.access = Some(TenantAccess {
+        networks: vec!["203.0.113.0/24".into(), "2001:db8::/48".into()],
+        users: vec!["tester".into()],
+        rate: Some(RequestRate { average: 5, burst: 10 }),
+        own_rate: true,
+    });
     gama.desired_state = DesiredState::Suspended.into();
     gama.containers[0].state = "exited".into();
     gama.containers[0].healthy = false;

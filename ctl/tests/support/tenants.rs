@@ -167,6 +167,43 @@ impl TenantService for Fake {
         Ok(Response::new(data::credentials(&name)))
     }
 
+    async fn get_access(&self, request: Request<GetAccessRequest>) -> Result<Response<TenantAccess>, Status> {
+        let tenant = find(&request.into_inner().name)?;
+        let open =
+            TenantAccess { rate: Some(RequestRate { average: 100, burst: 300 }), ..Default::default() };
+        Ok(Response::new(tenant.access.unwrap_or(open)))
+    }
+
+    /// Says back what was asked; a password only by its length.
+    async fn set_access(
+        &self,
+        request: Request<SetAccessRequest>,
+    ) -> Result<Response<SetAccessResponse>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        let user = asked.put_user.unwrap_or_default();
+        let (own, average, burst) = match asked.rate_choice {
+            Some(set_access_request::RateChoice::Rate(rate)) => (true, rate.average, rate.burst),
+            _ => (false, 100, 300),
+        };
+        let users = [user.name.clone()].into_iter().filter(|name| !name.is_empty());
+        let length = match user.password.len() {
+            0 => vec![],
+            n => vec![format!("(password of {n})")],
+        };
+        let gone = asked.remove_users.iter().map(|name| format!("(without {name})"));
+        let generated = !user.name.is_empty() && user.password.is_empty();
+        Ok(Response::new(SetAccessResponse {
+            access: Some(TenantAccess {
+                networks: asked.networks.map(|n| n.networks).unwrap_or_default(),
+                users: users.chain(length).chain(gone).collect(),
+                rate: Some(RequestRate { average, burst }),
+                own_rate: own,
+            }),
+            generated_password: if generated { "MadeByTheCoordinator1234".into() } else { String::new() },
+        }))
+    }
+
     async fn restart_tenant(
         &self,
         request: Request<RestartTenantRequest>,

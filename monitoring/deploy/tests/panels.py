@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Asks a Prometheus every query of every dashboard: `panels.py http://127.0.0.1:9090 cliente=odoo_alfa tenant=alfa host=h1
-[--may-be-empty REGEX]`. A query that fails or finds nothing ends it with 1, unless its dashboard and title (`host: Waiting`)
-match the expression (a kernel without pressure figures, an Odoo without the mail module). `--syntax` only asks whether
+[--may-be-empty REGEX] [--only REGEX]`. A query that fails or finds nothing ends it with 1, unless its dashboard and title (`host: Waiting`)
+match the expression (a kernel without pressure figures, an Odoo without the mail module). `--only` asks those that match, and there
+must be some. `--syntax` only asks whether
 Prometheus understands them. A panel that shows 0 where there is nothing (`or vector(0)`) must have the series that it counts, whatever
 their values. Variables of dashboards are checked as well. Python's standard library only.
 """
@@ -71,11 +72,14 @@ def main():
     parser.add_argument("prometheus")
     parser.add_argument("values", nargs="*", help="NAME=VALUE of a variable")
     parser.add_argument("--may-be-empty", default="^$")
+    parser.add_argument("--only", default="")
     parser.add_argument("--syntax", action="store_true")
     options = parser.parse_args()
     values = {"cliente": "odoo_alfa", "tenant": "alfa", "host": "h1"} | dict(v.split("=", 1) for v in options.values)
     asked = bad = 0
     for dashboard, title, expression in queries():
+        if not re.search(options.only, f"{dashboard}: {title}"):
+            continue
         asked += 1
         try:
             found = found_by(options.prometheus.rstrip("/"), with_values(expression, values))
@@ -87,7 +91,7 @@ def main():
             print(f"EMPTY {dashboard}: {title}\n      {expression}", file=sys.stderr)
             bad += 1
     print(f"{asked} queries, {bad} of them without what they should show")
-    sys.exit(1 if bad else 0)
+    sys.exit(1 if bad or not asked else 0)
 
 
 if __name__ == "__main__":

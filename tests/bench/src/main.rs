@@ -12,6 +12,7 @@ mod figures;
 mod fleet;
 mod metrics;
 mod page;
+mod probes;
 mod process;
 mod publish;
 mod samples;
@@ -66,6 +67,8 @@ enum Bench {
     Agent,
     /// What being watched costs: a real Odoo with and without the module, an agent that is scraped beside docker stats
     Metrics,
+    /// What looking at 100,000 tenants through their edges costs
+    Probes,
 }
 
 impl Bench {
@@ -82,6 +85,7 @@ impl Bench {
             Self::Publish => publish::run(run),
             Self::Agent => agent::run(run),
             Self::Metrics => metrics::run(run),
+            Self::Probes => probes::run(run),
         }
     }
 }

@@ -4,9 +4,9 @@
 //! The coordinator runs in this process, with everything that it has in production but for its store, which is in memory; its
 //! CPU time is that of the process without the measuring thread.
 
-mod cost;
+pub(crate) mod cost;
 mod edge;
-mod fleet;
+pub(crate) mod fleet;
 
 use anyhow::Result;
 

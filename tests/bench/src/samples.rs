@@ -14,6 +14,11 @@ impl Samples {
         self.0.push(value);
     }
 
+    /// More, behind those that are there.
+    pub(crate) fn append(&mut self, more: &Self) {
+        self.0.extend(&more.0);
+    }
+
     /// How many.
     pub(crate) fn len(&self) -> usize {
         self.0.len()

@@ -215,6 +215,7 @@ impl Cell {
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
             // Not used here: any free port.
             .replace("\":443\"", "\"127.0.0.1:0\"")
+            .replace("/var/log/isyone-edge/access.log", &self.path("access.log").display().to_string())
             .replace("127.0.0.1:8080", "127.0.0.1:16081")
             .replace("127.0.0.1:8082", Self::EDGE_METRICS)
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));

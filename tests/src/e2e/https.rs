@@ -20,6 +20,7 @@ use super::{
     acme::Pebble,
     process::{Daemon, Output, run},
     root, tool, wait_for,
+    watch::Prometheus,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -60,8 +61,8 @@ fn free<const N: usize>() -> [SocketAddr; N] {
 }
 
 impl Site {
-    /// Everything up and the host ready. `tls` makes the coordinator's `[tls]` tables, `resolvers` what is added to the edges' static
-    /// configuration, of the authority; certificates live `life_s`.
+    /// Everything up and the host ready. `tls` makes the coordinator's `[tls]` tables and others, in which `{edge}` is the first edge's
+    /// address with TLS; `resolvers` what is added to the edges' static configuration, of the authority; certificates live `life_s`.
     pub fn start(
         stand_in: &str,
         edges: usize,
@@ -84,7 +85,7 @@ impl Site {
             ports: free(),
             dir,
         };
-        site.init(&tls(&site.pebble), web[0][1].port());
+        site.init(&tls(&site.pebble).replace("{edge}", &web[0][1].to_string()), web[0][1].port());
         site.start_coordinator();
         site.start_agent();
         let resolvers = resolvers(&site.pebble);
@@ -163,6 +164,10 @@ impl Site {
         let config = config
             .replace("\":80\"", &format!("\"{web}\""))
             .replace("\":443\"", &format!("\"{secure}\""))
+            .replace(
+                "/var/log/isyone-edge/access.log",
+                &self.file(&format!("access{index}.log")).display().to_string(),
+            )
             .replace("127.0.0.1:8080", &dashboard.to_string())
             .replace("127.0.0.1:8082", &metrics.to_string())
             .replace("127.0.0.1:7480", &self.ports[2].to_string());
@@ -215,6 +220,11 @@ impl Site {
         run(curl.arg(format!("https://{}{path}", self.for_edges()))).stdout
     }
 
+    /// Prometheus over this site, when its configuration says `[monitoring] certificate_dir = "prometheus"`.
+    pub fn prometheus(&self) -> Prometheus {
+        Prometheus::over(self.dir.path(), self.ports[2], "1s")
+    }
+
     /// The port for edges on other machines.
     pub fn for_edges(&self) -> SocketAddr {
         self.ports[3]
@@ -244,16 +254,28 @@ impl Edge {
 
     /// Serial number of the certificate that is served for a host, lower-case hex without leading zeroes.
     pub fn serial(&self, host: &str) -> String {
+        self.certificate(host, "serial").to_lowercase().trim_start_matches('0').to_owned()
+    }
+
+    /// When that certificate ends, seconds since 1970.
+    pub fn ends(&self, host: &str) -> i64 {
+        let date = self.certificate(host, "enddate");
+        let seconds = run(Command::new("date").args(["+%s", "--date", &date])).ok();
+        seconds.trim().parse().expect("seconds")
+    }
+
+    /// What `openssl` says of it.
+    fn certificate(&self, host: &str, field: &str) -> String {
         let script = format!(
-            "openssl s_client -connect {} -servername {host} </dev/null 2>/dev/null | openssl x509 -noout -serial",
+            "openssl s_client -connect {} -servername {host} </dev/null 2>/dev/null | openssl x509 -noout -{field}",
             self.secure
         );
-        let answer = run(Command::new("sh").args(["-c", &script])).stdout.to_lowercase();
-        answer.trim().trim_start_matches("serial=").trim_start_matches('0').to_owned()
+        let answer = run(Command::new("sh").args(["-c", &script])).stdout;
+        answer.trim().split_once('=').map(|(_, value)| value.to_owned()).unwrap_or_default()
     }
 }
 
-/// At all ports that tenants may have: 200 for everything. From the first site on, for as long as the process lives.
+/// At all ports that tenants may have: see `replies`. From the first site on, for as long as the process lives.
 fn answer_for_tenants() {
     static ONCE: Once = Once::new();
     ONCE.call_once(listen_for_tenants);
@@ -273,9 +295,7 @@ fn listen_for_tenants() {
 fn answer(mut tcp: std::net::TcpStream) {
     let mut head = [0; 8 * 1024];
     let _ = tcp.set_read_timeout(Some(SOON));
-    if tcp.read(&mut head).is_ok_and(|n| n > 0) {
-        let _ = tcp.write_all(
-            b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{\"status\": \"pass\"}",
-        );
+    if let Ok(length @ 1..) = tcp.read(&mut head) {
+        let _ = tcp.write_all(&super::replies::reply(&String::from_utf8_lossy(&head[..length])));
     }
 }

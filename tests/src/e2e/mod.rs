@@ -10,6 +10,7 @@ pub mod docker;
 pub mod http;
 pub mod https;
 pub mod process;
+pub mod replies;
 pub mod watch;
 
 use std::{

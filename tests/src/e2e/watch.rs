@@ -42,10 +42,17 @@ pub type Told = (String, String);
 pub struct Watch {
     prometheus: Prometheus,
     _alertmanager: Daemon,
-    received: Arc<Mutex<BTreeSet<Told>>>,
+    received: Arc<Mutex<Received>>,
 }
 
-/// Prometheus alone. The cell's configuration needs `[monitoring] certificate_dir = "prometheus"`.
+/// What the receiver was told.
+#[derive(Debug, Default)]
+struct Received {
+    firing: BTreeSet<Told>,
+    over: BTreeSet<Told>,
+}
+
+/// Prometheus alone. The coordinator's configuration needs `[monitoring] certificate_dir = "prometheus"`.
 #[derive(Debug)]
 pub struct Prometheus {
     /// Its process.
@@ -55,15 +62,43 @@ pub struct Prometheus {
 impl Prometheus {
     /// Over a cell, asking this often.
     pub fn start(cell: &Cell, interval: &str) -> Self {
-        let dir = cell.dir.path().join("prometheus");
+        Self::over(cell.dir.path(), cell.http(), interval)
+    }
+
+    /// Over any coordinator, by its HTTP port; its data directory is `coordinator` in `folder`, where Prometheus' own will be.
+    pub fn over(folder: &Path, coordinator: SocketAddr, interval: &str) -> Self {
+        let dir = folder.join("prometheus");
         std::fs::create_dir(&dir).expect("folder");
-        let certificates = cell.dir.path().join("coordinator/prometheus");
+        let certificates = folder.join("coordinator/prometheus");
         wait_for("Prometheus' certificate", Duration::from_secs(30), || {
             certificates.join("prometheus.pem").exists().then_some(())
         });
-        let process = prometheus(&dir, &certificates, cell.http(), interval);
+        let process = prometheus(&dir, &certificates, coordinator, interval);
         ready("Prometheus", PROMETHEUS);
         Self { process }
+    }
+
+    /// The series that a query finds, with labels and value.
+    pub fn query(&self, expression: &str) -> Vec<Value> {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = http::get(local(PROMETHEUS), "localhost", &format!("/api/v1/query?query={encoded}"));
+        let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        assert_ne!(json["status"], "error", "{expression}: {}", answer.body);
+        json["data"]["result"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until a query finds something.
+    pub fn wait(&self, expression: &str, limit: Duration) {
+        wait_for(&format!("Prometheus to find {expression}"), limit, || {
+            (!self.query(expression).is_empty()).then_some(())
+        });
+    }
+
+    /// `monitoring/deploy/tests/panels.py`: every query of every dashboard, or as the options say.
+    pub fn panels(&self, options: &[&str]) -> Output {
+        let mut panels = Command::new("python3");
+        panels.arg(root().join("monitoring/deploy/tests/panels.py"));
+        run(panels.arg(format!("http://127.0.0.1:{PROMETHEUS}")).args(options))
     }
 }
 
@@ -89,37 +124,34 @@ impl Watch {
         self.prometheus.process.pid()
     }
 
-    /// The series that a query finds, with labels and value.
+    /// As [`Prometheus::query`].
     pub fn query(&self, expression: &str) -> Vec<Value> {
-        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = http::get(local(PROMETHEUS), "localhost", &format!("/api/v1/query?query={encoded}"));
-        let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        assert_ne!(json["status"], "error", "{expression}: {}", answer.body);
-        json["data"]["result"].as_array().cloned().unwrap_or_default()
+        self.prometheus.query(expression)
     }
 
-    /// Waits until a query finds something.
+    /// As [`Prometheus::wait`].
     pub fn wait(&self, expression: &str, limit: Duration) {
-        wait_for(&format!("Prometheus to find {expression}"), limit, || {
-            (!self.query(expression).is_empty()).then_some(())
-        });
+        self.prometheus.wait(expression, limit);
     }
 
-    /// `monitoring/deploy/tests/panels.py`: every query of every dashboard.
-    pub fn panels(&self, may_be_empty: &str) -> Output {
-        let mut panels = Command::new("python3");
-        panels.arg(root().join("monitoring/deploy/tests/panels.py"));
-        run(panels.arg(format!("http://127.0.0.1:{PROMETHEUS}")).args(["--may-be-empty", may_be_empty]))
+    /// As [`Prometheus::panels`].
+    pub fn panels(&self, options: &[&str]) -> Output {
+        self.prometheus.panels(options)
     }
 
     /// All that the receiver was told to be firing since [`Watch::forget`].
     pub fn told(&self) -> BTreeSet<Told> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).firing.clone()
+    }
+
+    /// All that it was told to be over since then.
+    pub fn over(&self) -> BTreeSet<Told> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).over.clone()
     }
 
     /// From here on anew.
     pub fn forget(&self) {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.received.lock().unwrap_or_else(PoisonError::into_inner) = Received::default();
     }
 }
 
@@ -205,7 +237,7 @@ fn alertmanager(dir: &Path, receiver: SocketAddr, port: u16) -> Daemon {
             ("group_interval: 5m", "group_interval: 3s".to_owned()),
         ],
     );
-    let webhook = format!("    webhook_configs: [{{url: \"http://{receiver}/\", send_resolved: false}}]\n");
+    let webhook = format!("    webhook_configs: [{{url: \"http://{receiver}/\", send_resolved: true}}]\n");
     let names = receivers.lines().filter(|line| line.starts_with("  - name: "));
     let receivers: String = names.map(|name| format!("{name}\n{webhook}")).collect();
     let config = format!("route:\n{route}\nreceivers:\n{receivers}\ninhibit_rules:\n{inhibitions}");
@@ -224,22 +256,24 @@ fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 /// The webhook: an HTTP server that remembers which alerts it was told of. Ends with the test's process.
-fn receive() -> (SocketAddr, Arc<Mutex<BTreeSet<Told>>>) {
+fn receive() -> (SocketAddr, Arc<Mutex<Received>>) {
     let listener = TcpListener::bind(local(0)).expect("a port");
     let address = listener.local_addr().expect("its address");
-    let received: Arc<Mutex<BTreeSet<Told>>> = Arc::default();
+    let received: Arc<Mutex<Received>> = Arc::default();
     let keep = received.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let told = notification(stream).unwrap_or_default();
-            keep.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
+            let mut keep = keep.lock().unwrap_or_else(PoisonError::into_inner);
+            keep.firing.extend(told.firing);
+            keep.over.extend(told.over);
         }
     });
     (address, received)
 }
 
-/// One POST: what it says is firing.
-fn notification(mut stream: TcpStream) -> Option<Vec<Told>> {
+/// One POST: what it says is firing, and what is over.
+fn notification(mut stream: TcpStream) -> Option<Received> {
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut length = 0;
@@ -257,8 +291,11 @@ fn notification(mut stream: TcpStream) -> Option<Vec<Told>> {
     reader.read_exact(&mut body).ok()?;
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
     let json: Value = serde_json::from_slice(&body).ok()?;
-    let firing = json["alerts"].as_array()?.iter().filter(|alert| alert["status"] == "firing");
-    Some(firing.map(|alert| told(&alert["labels"])).collect())
+    let alerts = json["alerts"].as_array()?;
+    let with = |status: &str| {
+        alerts.iter().filter(|alert| alert["status"] == status).map(|alert| told(&alert["labels"])).collect()
+    };
+    Some(Received { firing: with("firing"), over: with("resolved") })
 }
 
 fn told(labels: &Value) -> Told {

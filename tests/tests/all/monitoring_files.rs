@@ -81,14 +81,28 @@ fn prometheus_takes_its_files_and_rules_do_what_their_tests_say() {
     promtool(&root().join("monitoring/deploy/tests"), &["test", "rules", "alerts_test.yml"]);
 }
 
-/// Breaks when something worse does not silence what follows from it, or silences more: see tests/inhibition.py.
+/// Breaks when something worse does not silence what follows from it, or silences more (see tests/inhibition.py), and when what is
+/// critical does not go to those on call, by all three ways: take `routes` or a receiver's lines out of alertmanager.yml.
 #[test]
 fn alertmanager_takes_its_file_and_silences_what_follows() {
     if !enabled("alertmanager_takes_its_file_and_silences_what_follows") {
         return;
     }
     let deploy = root().join("monitoring/deploy");
-    run(Command::new(tool("amtool")).arg("check-config").arg(deploy.join("alertmanager.yml"))).ok();
+    let file = deploy.join("alertmanager.yml");
+    run(Command::new(tool("amtool")).arg("check-config").arg(&file)).ok();
+    for (severity, receiver) in [("critical", "on-call"), ("warning", "operators")] {
+        let mut route = Command::new(tool("amtool"));
+        route.args(["config", "routes", "test", "--config.file"]).arg(&file);
+        route.arg(format!("--verify.receivers={receiver}")).arg(format!("severity={severity}"));
+        run(&mut route).ok();
+    }
+    let shipped = shipped("alertmanager.yml");
+    let on_call = shipped.split_once("  - name: on-call\n").and_then(|(_, rest)| rest.split_once("\n\n"));
+    let lines = names(on_call.map_or("", |(lines, _)| lines), "    ");
+    for way in ["slack_configs: *slack", "email_configs: *email", "webhook_configs:"] {
+        assert!(lines.contains(&way), "those on call are not told by {way}");
+    }
     print!("{}", watch::inhibitions().ok());
 }
 

@@ -74,8 +74,8 @@ postgres = "postgres:15"
     )
 }
 
-/// Traefik's static file, from the deployable one.
-pub(super) fn traefik(deployable: &str, settings: &Settings) -> Result<String> {
+/// Traefik's static file, from the deployable one. Its access log is `access_log`.
+pub(super) fn traefik(deployable: &str, settings: &Settings, access_log: &Path) -> Result<String> {
     replace_all(
         "traefik/deploy/traefik.yml",
         deployable,
@@ -86,6 +86,7 @@ pub(super) fn traefik(deployable: &str, settings: &Settings) -> Result<String> {
             (r#"address: "127.0.0.1:8080""#, format!(r#"address: "127.0.0.1:{}""#, settings.dashboard)),
             (r#"address: "127.0.0.1:8082""#, format!(r#"address: "127.0.0.1:{}""#, settings.edge_metrics)),
             ("http://127.0.0.1:7480/", format!("http://127.0.0.1:{}/", settings.http)),
+            ("/var/log/isyone-edge/access.log", access_log.display().to_string()),
         ],
     )
 }
@@ -181,7 +182,10 @@ mod tests {
     #[test]
     fn the_deployable_files_carry_the_demo_ports() {
         let read = |file: &str| std::fs::read_to_string(paths::root().join(file)).unwrap();
-        let edge = traefik(&read("traefik/deploy/traefik.yml"), &settings(1, 8080)).unwrap();
+        let edge =
+            traefik(&read("traefik/deploy/traefik.yml"), &settings(1, 8080), Path::new("/demo/access.log"));
+        let edge = edge.unwrap();
+        assert!(edge.contains("filePath: /demo/access.log"), "{edge}");
         assert!(edge.contains("address: \":8080\"") && edge.contains("\"127.0.0.1:8099\""), "{edge}");
         assert!(edge.contains("http://127.0.0.1:7999/traefik/config"), "{edge}");
         let watch = read("monitoring/deploy/prometheus.yml");
@@ -202,7 +206,12 @@ mod tests {
             &settings(1, 80),
         )
         .unwrap();
-        assert!(traefik("nothing", &settings(1, 80)).unwrap_err().to_string().contains("new form"));
+        assert!(
+            traefik("nothing", &settings(1, 80), Path::new("/x"))
+                .unwrap_err()
+                .to_string()
+                .contains("new form")
+        );
     }
 
     #[test]

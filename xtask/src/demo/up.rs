@@ -210,8 +210,14 @@ impl Up {
     fn traefik(&mut self) -> Result<()> {
         let settings = &self.demo.settings;
         let file = self.demo.path("traefik/traefik.yml");
-        let changed =
-            write_changed(&file, &config::traefik(&deployable("traefik/deploy/traefik.yml")?, settings)?)?;
+        let changed = write_changed(
+            &file,
+            &config::traefik(
+                &deployable("traefik/deploy/traefik.yml")?,
+                settings,
+                &self.demo.path("traefik/access.log"),
+            )?,
+        )?;
         let mut command = Command::new(images::binary("traefik"));
         command.arg(format!("--configFile={}", file.display()));
         let ping = local(settings.dashboard);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fleet::{
-    Sealed,
+    Access, Rate, Sealed,
     certificates::{EdgeCertificate, Origin},
 };
 use crate::{
@@ -24,6 +24,8 @@ const KINDS_ALL: [Kind; KINDS] =
 enum Happening {
     /// Placed on a host, with these domains (some contested, one bad), wanted so, active or not.
     Tenant { tenant: u8, host: u8, domains: Vec<u8>, desired: u8, active: bool },
+    /// Somebody else gets in to it, if it is there.
+    Access(u8, u8),
     /// Forgotten.
     Purged(u8),
     /// Its host says that its Odoo runs, or not.
@@ -40,6 +42,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         5 => tenant.prop_map(|(tenant, host, domains, desired, active)| {
             Happening::Tenant { tenant, host, domains, desired, active }
         }),
+        2 => (0..12_u8, 0..5_u8).prop_map(|(tenant, access)| Happening::Access(tenant, access)),
         1 => (0..12_u8).prop_map(Happening::Purged),
         2 => (0..12_u8, any::<bool>()).prop_map(|(tenant, runs)| Happening::Observed { tenant, runs }),
         1 => (0..3_u8, 0..3_u8).prop_map(|(host, address)| Happening::Host { host, address }),
@@ -63,6 +66,19 @@ fn options() -> traefik::Options {
         dashboard: None,
         tls: None,
     }
+}
+
+/// One kind for each number; the third is one that Traefik would refuse.
+fn access(which: u8) -> Access {
+    let mut access = Access::default();
+    match which {
+        1 => access.addresses = vec!["203.0.113.0/24".parse().unwrap()],
+        2 => access.users = vec!["ana:$2y$08$x".to_owned()],
+        3 => access.users = vec!["ana".to_owned()],
+        4 => access.rate = Some(Rate { average: 5, burst: 10 }),
+        _ => {}
+    }
+    access
 }
 
 /// A fleet, and one tenant and host of it to make others from.
@@ -111,6 +127,13 @@ impl World {
                 new.placement.websocket_port = if tenant == 11 { 0 } else { 20_001 };
                 state.fleet.put_tenant(Arc::new(new));
             }
+            Happening::Access(tenant, which) => {
+                let Some(mut new) = state.fleet.tenants.get(&t(tenant)).map(|t| (**t).clone()) else {
+                    return;
+                };
+                new.access = access(which);
+                state.fleet.put_tenant(Arc::new(new));
+            }
             Happening::Purged(tenant) => state.fleet.remove_tenant(&t(tenant)),
             Happening::Observed { tenant, runs } => {
                 let mut seen = self.seen.clone();
@@ -138,10 +161,10 @@ fn said(content: &Content, scopes: usize) -> (Vec<(String, String)>, Vec<traefik
     let frame = Arc::new(Frame::list(["[".into(), "]".into()]));
     let documents = (0..scopes).flat_map(|scope| KINDS_ALL.map(|kind| content.shares(kind, scope)));
     let documents = documents.map(|shares| {
-        let services = shares.iter().flat_map(|s| s.part(1)).map(|b| String::from_utf8(b.to_vec()).unwrap());
-        let services: String = services.collect();
+        let others = shares.iter().flat_map(|s| s.part(1).chain(s.part(2)));
+        let others: String = others.map(|b| String::from_utf8(b.to_vec()).unwrap()).collect();
         let document = Document::new(frame.clone(), shares);
-        (document.text() + &services, document.etag().to_owned())
+        (document.text() + &others, document.etag().to_owned())
     });
     (documents.collect(), content.rejected.values().flatten().cloned().collect())
 }

@@ -1,5 +1,6 @@
 //! `isyctl tenant`: the life of a customer's Odoo.
 
+pub mod access;
 pub mod change;
 pub mod create;
 pub mod delete;
@@ -55,6 +56,9 @@ pub enum Command {
     /// Bring a deleted tenant back
     #[command(after_help = "Examples:\n  isyctl tenant list --deleted\n  isyctl tenant restore alfa")]
     Restore(change::Plain),
+    /// Who gets in to a tenant, at the edge
+    #[command(subcommand)]
+    Access(access::Command),
     /// Check from outside that a tenant works
     Verify(verify::Verify),
 }
@@ -102,6 +106,7 @@ impl Command {
             Self::Resize(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Restore(command) => change::restore(app, command).await,
+            Self::Access(command) => command.run(app).await,
             Self::Verify(command) => command.run(app).await,
         }
     }

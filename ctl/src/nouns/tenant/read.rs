@@ -146,6 +146,7 @@ pub(crate) fn details(tenant: &Tenant, now_ms: i64) -> String {
     if !tenant.edge_shard.is_empty() {
         pairs.push(("Edge shard", tenant.edge_shard.as_str().into()));
     }
+    pairs.extend(tenant.access.as_ref().map(super::access::pairs).unwrap_or_default());
     pairs.push(("Host", placed(tenant).into()));
     pairs.extend(asked(tenant));
     pairs.push(("Uses", used(tenant).into()));

@@ -29,49 +29,71 @@ const PAGE: &str = "/web/login";
 const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
-    let (rounds, requests) = run.pick((30, 100), (1, 4));
+    let (rounds, requests) = run.pick((15, 100), (1, 4));
     let mut cell = Cell::start(&Shape {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n",
         ..Shape::default()
     });
-    let with = Side::create(&cell, "with")?;
-    let without = Side::create(&cell, "without")?;
+    let sides = [Side::create(&cell, "one")?, Side::create(&cell, "other")?];
     // It would put back what is changed by hand.
     cell.hosts[0].agent = None;
-    without.leave_out_the_module(&cell)?;
-    let with = with.counted(&cell)?;
-    let without = without.counted(&cell)?;
-    let costs = [RefCell::<Samples>::default(), RefCell::default()];
-    let turn = |side: &Counted, cost: &RefCell<Samples>| {
-        let before = side.cpu_s()?;
-        let ((), took) = timed(|| (0..requests).try_for_each(|_| side.side.visit()))?;
-        cost.borrow_mut().push((side.cpu_s()? - before) / f64::from(requests));
-        Ok(took)
-    };
-    let taken = alternate(
-        rounds,
-        &mut [
-            ("with the module", Box::new(|| turn(&with, &costs[0]))),
-            ("without", Box::new(|| turn(&without, &costs[1]))),
-        ],
-    )?;
-    let [took_with, took_without] = &taken[..] else { anyhow::bail!("a side is missing") };
+    let mut taken = Taken::default();
+    // Two containers are never quite alike: each is the one with the module for half of the rounds.
+    for with in [0, 1] {
+        let started = |place: usize| sides[place].start(&cell, place == with);
+        let counted = [started(with)?, started(1 - with)?];
+        taken.extend(&counted, rounds, requests)?;
+    }
     let rate = |took: &Samples| took.each(|seconds| f64::from(requests) / seconds);
-    let (rate_with, rate_without) = (rate(took_with), rate(took_without));
+    let [rate_with, rate_without] = taken.took.each_ref().map(rate);
     report.add("Odoo with the module: requests", Unit::PerSecond, &rate_with, None);
     report.add("Odoo without: requests", Unit::PerSecond, &rate_without, None);
     let ratio = rate_with.ratios(&rate_without);
     report.add("requests per second: with / without", Unit::Ratio, &ratio, Some(Target::AtLeast(0.99)));
-    let [cost_with, cost_without] = costs.map(RefCell::into_inner);
-    // The round that does not count is in these: the first of each.
-    let ratio = cost_with.ratios(&cost_without).without_first();
-    report.add("Odoo with the module: CPU of a request", Unit::Seconds, &cost_with.without_first(), None);
+    let [cost_with, cost_without] = &taken.cost;
+    report.add("Odoo with the module: CPU of a request", Unit::Seconds, cost_with, None);
+    let ratio = cost_with.ratios(cost_without);
     report.add("CPU of a request: with / without", Unit::Ratio, &ratio, Some(Target::AtMost(1.01)));
     report.note(format!(
-        "Two tenants alike but for the module (odoo:19.0, two workers, one CPU), {requests} × GET {PAGE} from one client in each turn, over \
-         the tenants' published ports, each request on a connection of its own; CPU: of the Odoo container, PostgreSQL not counted."
+        "Two tenants alike (odoo:19.0, two workers, one CPU), of which one is started without the module, and for the second half of the \
+         rounds the other; {requests} × GET {PAGE} from one client in each turn, over the tenants' published ports, each request on a \
+         connection of its own; CPU: of the Odoo container, PostgreSQL not counted."
     ));
     Ok(())
+}
+
+/// What was measured, with the module and without.
+#[derive(Default)]
+struct Taken {
+    /// Seconds of a turn.
+    took: [Samples; 2],
+    /// CPU seconds of a request.
+    cost: [Samples; 2],
+}
+
+impl Taken {
+    /// More rounds; `counted` are the one with the module and the one without.
+    fn extend(&mut self, counted: &[Counted; 2], rounds: usize, requests: u32) -> Result<()> {
+        let costs = [RefCell::<Samples>::default(), RefCell::default()];
+        let turn = |side: usize| {
+            let before = counted[side].cpu_s()?;
+            let ((), took) = timed(|| (0..requests).try_for_each(|_| counted[side].side.visit()))?;
+            costs[side].borrow_mut().push((counted[side].cpu_s()? - before) / f64::from(requests));
+            Ok(took)
+        };
+        let took = alternate(
+            rounds,
+            &mut [("with the module", Box::new(|| turn(0))), ("without", Box::new(|| turn(1)))],
+        )?;
+        for (all, new) in self.took.iter_mut().zip(&took) {
+            all.append(new);
+        }
+        for (all, new) in self.cost.iter_mut().zip(costs) {
+            // The round that does not count is in these: the first of each.
+            all.append(&new.into_inner().without_first());
+        }
+        Ok(())
+    }
 }
 
 /// A tenant.
@@ -81,8 +103,8 @@ struct Side {
 }
 
 /// A tenant whose container's CPU time is read.
-struct Counted {
-    side: Side,
+struct Counted<'a> {
+    side: &'a Side,
     container: Subject,
 }
 
@@ -94,30 +116,23 @@ impl Side {
         Ok(Self { name, address: SocketAddr::new(cell.hosts[0].address.parse()?, u16::try_from(port)?) })
     }
 
-    /// Starts its Odoo again without it.
-    fn leave_out_the_module(&self, cell: &Cell) -> Result<()> {
+    /// Starts its Odoo again, with the module or without.
+    fn start<'a>(&'a self, cell: &Cell, with: bool) -> Result<Counted<'a>> {
         let file = cell.hosts[0].data.join("tenants").join(self.name).join("odoo.conf");
         let text = std::fs::read_to_string(&file)?;
-        ensure!(text.contains(",isyone_metrics\n"), "{} does not load the module", file.display());
+        let bare = text.replace(",isyone_metrics\n", "\n");
+        let is_server_wide = |line: &&str| line.starts_with("server_wide_modules");
+        let line = bare.lines().find(is_server_wide).context("no server_wide_modules in odoo.conf")?;
+        let wanted = if with { bare.replace(line, &format!("{line},isyone_metrics")) } else { bare.clone() };
         // In place: the container has this file, not its name.
-        std::fs::write(&file, text.replace(",isyone_metrics\n", "\n"))?;
-        let docker = &cell.hosts[0].docker;
-        docker.run(&["restart", "-t", "5", &format!("odoo_{}", self.name)]).ok();
+        std::fs::write(&file, wanted)?;
+        let (docker, container) = (&cell.hosts[0].docker, format!("odoo_{}", self.name));
+        docker.run(&["restart", "-t", "5", &container]).ok();
         await_login_page(self.address, Instant::now())?;
-        let loaded = docker.run(&[
-            "exec",
-            &format!("odoo_{}", self.name),
-            "grep",
-            "-c",
-            "isyone_metrics$",
-            "/etc/odoo/odoo.conf",
-        ]);
-        ensure!(loaded.stdout.trim() == "0", "the container still loads the module");
-        Ok(())
-    }
-
-    fn counted(self, cell: &Cell) -> Result<Counted> {
-        let field = |format: &str| cell.hosts[0].docker.inspect(&format!("odoo_{}", self.name), format);
+        let loaded =
+            docker.run(&["exec", &container, "grep", "-c", ",isyone_metrics$", "/etc/odoo/odoo.conf"]);
+        ensure!(loaded.stdout.trim() == if with { "1" } else { "0" }, "{container} loads what it should not");
+        let field = |format: &str| docker.inspect(&container, format);
         let (id, pid) = (field("{{.Id}}"), field("{{.State.Pid}}").parse()?);
         wait_for("its pages to be warm", PATIENCE, || self.visit().ok());
         Ok(Counted { container: Subject { id, pid, ..Subject::default() }, side: self })
@@ -130,7 +145,7 @@ impl Side {
     }
 }
 
-impl Counted {
+impl Counted<'_> {
     fn cpu_s(&self) -> Result<f64> {
         let measured = Reader::default().measure(vec![self.container.clone()]);
         Ok(measured.first().with_context(|| format!("{} does not run", self.side.name))?.figures.cpu_s)

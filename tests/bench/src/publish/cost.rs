@@ -18,7 +18,7 @@ use crate::{
 /// Tenants of an edge: as many as the target for its speed is given for.
 const PER_EDGE: usize = 1_000;
 /// For what comes after an answer: threads going to sleep.
-const TAIL: Duration = Duration::from_millis(20);
+pub(crate) const TAIL: Duration = Duration::from_millis(20);
 /// Between two changes of one fleet: longer than what an edge of so many tenants is given between two versions.
 const PAUSE: Duration = Duration::from_millis(900);
 
@@ -140,7 +140,8 @@ fn poll(fleet: &Fleet) -> Result<Duration> {
     Ok(cpu)
 }
 
-fn ask(http: SocketAddr, method: &str, path: &str) -> Result<Vec<u8>> {
+/// A whole answer, which must be a good one.
+pub(crate) fn ask(http: SocketAddr, method: &str, path: &str) -> Result<Vec<u8>> {
     let mut tcp = TcpStream::connect(http)?;
     tcp.write_all(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();

@@ -250,6 +250,7 @@ fn traefik(fleet: &Fleet, dir: &Path, path: &str) -> Result<Daemon> {
     let config = deployed
         .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
         .replace("\":443\"", "\"127.0.0.1:0\"")
+        .replace("/var/log/isyone-edge/access.log", &dir.join("access.log").display().to_string())
         .replace("127.0.0.1:8080", &format!("127.0.0.1:{DASHBOARD}"))
         .replace("127.0.0.1:8082", &format!("127.0.0.1:{METRICS}"))
         .replace(&deployed_asking, &asking);

@@ -20,23 +20,23 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 /// Tenants on a host.
-pub(super) const PER_HOST: usize = 50;
+pub(crate) const PER_HOST: usize = 50;
 /// First port on each host; two for each tenant.
-pub(super) const FIRST_PORT: u16 = 21_000;
+pub(crate) const FIRST_PORT: u16 = 21_000;
 /// Far above what a change may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module.
-pub(super) struct Fleet {
-    pub(super) tenants: Vec<TenantName>,
-    pub(super) running: Running,
-    pub(super) runtime: Runtime,
+pub(crate) struct Fleet {
+    pub(crate) tenants: Vec<TenantName>,
+    pub(crate) running: Running,
+    pub(crate) runtime: Runtime,
     _dir: tempfile::TempDir,
 }
 
 impl Fleet {
     /// Starts it with so many tenants, divided among so many edges (0: there are no shards).
-    pub(super) fn start(tenants: usize, shards: usize) -> Result<Self> {
+    pub(crate) fn start(tenants: usize, shards: usize) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut config = Config { data_dir: dir.path().join("coordinator"), ..Config::default() };
         for listen in [&mut config.listen.grpc, &mut config.listen.enroll, &mut config.listen.http] {
@@ -59,13 +59,13 @@ impl Fleet {
     }
 
     /// The name of a tenant's shard.
-    pub(super) fn shard(&self, tenant: &TenantName) -> Option<String> {
+    pub(crate) fn shard(&self, tenant: &TenantName) -> Option<String> {
         let shards = &self.running.context.handle.settings().shards;
         shards.name_of(tenant.as_str()).map(ToString::to_string)
     }
 
     /// Whether a tenant shall run.
-    pub(super) fn runs(&self, tenant: &TenantName) -> Result<bool> {
+    pub(crate) fn runs(&self, tenant: &TenantName) -> Result<bool> {
         let snapshot = self.running.context.handle.snapshot();
         let record = snapshot.fleet.tenants.get(tenant).context("no such tenant")?;
         Ok(record.desired == isyone_proto::plan::DesiredState::Running)
@@ -73,7 +73,7 @@ impl Fleet {
 
     /// Suspends a tenant that runs, resumes one that is suspended: both change its routes and its targets. Returns when the
     /// change is stored; answers whether the tenant shall run now.
-    pub(super) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
+    pub(crate) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
         let handle = &self.running.context.handle;
         let runs = self.runs(tenant)?;
         let (name, request_id) = (tenant.clone(), None);
@@ -88,7 +88,7 @@ impl Fleet {
     }
 
     /// Waits until what is published shows the newest state of a tenant's shard.
-    pub(super) fn published(&self, tenant: &TenantName) -> Result<()> {
+    pub(crate) fn published(&self, tenant: &TenantName) -> Result<()> {
         let context = &self.running.context;
         let shard = context.handle.settings().shards.of(tenant.as_str());
         let shown = context.edges.shown(context.handle.snapshot().version, shard);
@@ -97,7 +97,7 @@ impl Fleet {
     }
 
     /// Ends it.
-    pub(super) fn stop(self) {
+    pub(crate) fn stop(self) {
         self.runtime.block_on(self.running.stop());
     }
 }
@@ -145,10 +145,16 @@ fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName
 }
 
 /// CPU time of everybody in this process but the calling thread.
-pub(super) fn others() -> Duration {
-    let read = |id| {
-        let time = clock_gettime(id);
-        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    read(ClockId::ProcessCPUTime).saturating_sub(read(ClockId::ThreadCPUTime))
+pub(crate) fn others() -> Duration {
+    cpu(ClockId::ProcessCPUTime).saturating_sub(here())
+}
+
+/// CPU time of the calling thread.
+pub(crate) fn here() -> Duration {
+    cpu(ClockId::ThreadCPUTime)
+}
+
+fn cpu(of: ClockId) -> Duration {
+    let time = clock_gettime(of);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -1,5 +1,6 @@
 //! End to end, with real Docker, Odoo, PostgreSQL and Traefik. See `isyone_tests::e2e` for how they are run.
 
+mod access;
 mod bad_input;
 mod crashes;
 mod fleet;

@@ -39,7 +39,7 @@ const QUERIES: [&str; 6] = [
     "odoo_database_size > 0",
 ];
 
-/// Panels that a healthy fleet leaves empty: of a kernel without pressure figures, and of an edge without TLS.
+/// Panels that a healthy fleet leaves empty: of a kernel without pressure figures, and of an edge without TLS (https.rs looks at it).
 const MAY_BE_EMPTY: &str = "^(\
     host: Waiting \\(pressure\\)|\
     edge: Certificates that end first)$";
@@ -66,6 +66,8 @@ fn operators_see_their_fleet_and_are_told_of_what_is_wrong_and_of_nothing_else()
     assert_eq!(told(&watch), BTreeSet::new(), "a healthy fleet is quiet");
     println!("a database stops");
     a_stopped_database_is_told_alone(&cell, &watch);
+    println!("the edge stops");
+    a_stopped_edge_is_told_alone(&mut cell, &watch);
     println!("a host is lost, a queue is stuck");
     a_lost_host_and_a_stuck_queue_are_told_alone(&mut cell, &watch);
 }
@@ -119,7 +121,7 @@ fn every_panel_shows_something(cell: &Cell, watch: &Watch) {
     watch.wait("sum by (tenant) (rate(traefik_service_requests_total{tenant=\"alfa\"}[5m])) > 0", REFRESH);
     let mut last = String::new();
     let shown = (0..20).any(|_| {
-        let out = watch.panels(MAY_BE_EMPTY);
+        let out = watch.panels(&["--may-be-empty", MAY_BE_EMPTY]);
         last = out.stdout + &out.stderr;
         out.code == 0 || {
             thread::sleep(Duration::from_secs(2));
@@ -186,10 +188,34 @@ fn a_stopped_database_is_told_alone(cell: &Cell, watch: &Watch) {
     // Docker waits longer and longer before it starts them again.
     docker.run(&["restart", "-t", "5", "postgres_alfa", "odoo_alfa"]).ok();
     watch.wait("pg_up{tenant=\"alfa\"} == 1 and on (tenant) up{job=\"odoo\"} == 1", 2 * MINUTE);
+    all_is_well(watch);
+    watch.forget();
+}
+
+fn all_is_well(watch: &Watch) {
     wait_for("all to be well", MINUTE, || {
         let firing = "ALERTS{alertstate=\"firing\", alertname!~\"HostDisk.*\"}";
         watch.query(firing).is_empty().then_some(())
     });
+}
+
+/// The only one: nobody is reachable, and that is told once, and not of the tenants. Breaks when alertmanager.yml has no inhibition by
+/// EdgeDown, or when TenantUnreachable in alerts.yml does not leave out whom an edge explains.
+fn a_stopped_edge_is_told_alone(cell: &mut Cell, watch: &Watch) {
+    cell.traefik = None;
+    fires(watch, "EdgeDown", &format!("edge=\"{}\"", cell.edge()));
+    // What is not told, but true.
+    fires(watch, "EdgeNotScraped", &format!("instance=\"{}\"", Cell::EDGE_METRICS));
+    only(watch, &[pair("EdgeDown", "")]);
+    // By now even the wait for an alert would have begun.
+    let blamed = "ALERTS{alertname=~\"TenantUnreachable|OdooDown\"}";
+    assert_eq!(watch.query(blamed).len(), 0, "{:?}", watch.query(blamed));
+    assert_eq!(watch.query("probe_success == 0").len(), 2);
+    cell.start_traefik();
+    wait_for("to be told that it is over", MINUTE, || {
+        watch.over().contains(&pair("EdgeDown", "")).then_some(())
+    });
+    all_is_well(watch);
     watch.forget();
 }
 

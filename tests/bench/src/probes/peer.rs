@@ -1,0 +1,105 @@
+//! What answers the probes that are measured: 200 for everybody, with and without TLS, on a thread of its own. Not here: an edge.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result};
+use isyone_proto::tls;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer},
+    },
+};
+
+/// Who is asked for.
+pub(super) const NAME: &str = "alfa.isy.one";
+/// As much as Odoo's own answer.
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{\"status\": \"pass\"}";
+
+/// Where.
+pub(super) struct Peer {
+    pub(super) plain: SocketAddr,
+    pub(super) encrypted: SocketAddr,
+}
+
+/// Starts it, for as long as the process lives; its root's certificate is in a file.
+pub(super) fn start(dir: &Path) -> Result<(Peer, PathBuf)> {
+    let (config, root) = certificates()?;
+    let ca = dir.join("root.pem");
+    std::fs::write(&ca, root)?;
+    let bind = || -> Result<std::net::TcpListener> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    let (plain, encrypted) = (bind()?, bind()?);
+    let peer = Peer { plain: plain.local_addr()?, encrypted: encrypted.local_addr()? };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let (plain, encrypted) = (TcpListener::from_std(plain), TcpListener::from_std(encrypted));
+            if let (Ok(plain), Ok(encrypted)) = (plain, encrypted) {
+                let acceptor = TlsAcceptor::from(config);
+                tokio::join!(serve(plain, None), serve(encrypted, Some(acceptor)));
+            }
+        });
+    });
+    Ok((peer, ca))
+}
+
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        let tls = tls.clone();
+        tokio::spawn(async move {
+            match tls {
+                None => answer(tcp).await,
+                Some(tls) => match tls.accept(tcp).await {
+                    Ok(stream) => answer(stream).await,
+                    Err(_) => None,
+                },
+            }
+        });
+    }
+}
+
+/// `None` when whoever asked is gone: the bench sees that on its own side.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Option<()> {
+    let mut head = [0; 4096];
+    // A request of one probe comes in one piece; of nothing there is no answer.
+    (stream.read(&mut head).await.ok()? > 0).then_some(())?;
+    stream.write_all(ANSWER).await.ok()?;
+    stream.shutdown().await.ok()
+}
+
+/// A root, who is below it, and below that the certificate: as public authorities do it. And the root's, PEM.
+fn certificates() -> Result<(Arc<ServerConfig>, String)> {
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        anyhow::Ok(params)
+    };
+    let root = CertifiedIssuer::self_signed(authority("root")?, KeyPair::generate()?)?;
+    let middle = CertifiedIssuer::signed_by(authority("middle")?, KeyPair::generate()?, &root)?;
+    let key = KeyPair::generate()?;
+    let own = CertificateParams::new(vec![NAME.to_owned()])?.signed_by(&key, &middle)?;
+    let chain = vec![own.der().clone(), CertificateDer::from(middle.der().to_vec())];
+    let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let config = ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .context("the bench's own certificate")?;
+    Ok((Arc::new(config), root.pem()))
+}
