@@ -59,7 +59,8 @@ pub fn odoo_parameter(address: SocketAddr, host: &str, database: &str, password:
     value["result"].as_str().map_or_else(|| answer.body.clone(), ToOwned::to_owned)
 }
 
-fn request(address: SocketAddr, text: &str) -> Response {
+/// One request, word for word; it must ask for the connection to be closed.
+pub fn request(address: SocketAddr, text: &str) -> Response {
     let exchange = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(TIMEOUT))?;

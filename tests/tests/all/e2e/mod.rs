@@ -10,3 +10,4 @@ mod main_job;
 mod many;
 mod metrics;
 mod monitoring;
+mod pages;
