@@ -123,6 +123,7 @@ fn tenant(entry: &Entry) -> agent::TenantStatus {
             latency_p95_ms: t.latency_p95_ms,
             websockets: t.websockets,
             active_users: t.active_users,
+            last_active_time: t.last_active_ms.map(timestamp),
         }),
     }
 }

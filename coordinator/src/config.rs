@@ -318,6 +318,9 @@ pub struct Plan {
     /// Odoo's HTTP workers; 0: one threaded process.
     #[serde(default)]
     pub workers: u32,
+    /// A tenant that nobody has used for so long is stopped until somebody comes; none: never.
+    #[serde(default)]
+    pub sleep_after: Option<Span>,
 }
 
 impl Config {
@@ -372,6 +375,7 @@ impl Config {
             url_scheme: self.url_scheme.as_str().to_owned(),
             url_port: self.url_port,
             plans: self.plans.iter().map(|(name, plan)| (name.clone(), plan.size())).collect(),
+            sleep_after_ms: self.sleep_after_ms(),
             editions: self.editions.clone(),
             defaults: settings::Defaults {
                 plan: self.default_plan.clone(),
@@ -407,6 +411,11 @@ impl Config {
             quarantine_ms: self.lifecycle.quarantine.millis(),
             quarantine_hold_ms: QUARANTINE_HOLD_MS,
         }
+    }
+
+    fn sleep_after_ms(&self) -> BTreeMap<ShortName, i64> {
+        let sleeps = |(name, plan): (&ShortName, &Plan)| Some((name.clone(), plan.sleep_after?.millis()));
+        self.plans.iter().filter_map(sleeps).collect()
     }
 
     /// Where Traefik reaches our pages.

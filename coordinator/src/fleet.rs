@@ -95,9 +95,12 @@ pub struct Tenant {
     /// Suspended because nobody used it, since then: the next visitor wakes it.
     #[serde(default)]
     pub asleep_since: Option<UnixMs>,
-    /// When somebody was last seen using it, in steps of [`crate::change::ACTIVITY_STEP_MS`]; none: not since it is watched.
+    /// When it fell asleep last: when somebody had last used it before; none: nobody ever did, as far as is known.
     #[serde(default)]
     pub last_active_at: Option<UnixMs>,
+    /// When it was last woken, resumed or restored; none: not since it was created.
+    #[serde(default)]
+    pub started_at: Option<UnixMs>,
 }
 
 /// Who gets in to a tenant, at the edge. The default is everybody.

@@ -1,5 +1,5 @@
-//! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets, the page of a suspended
-//! tenant, certificate authorities' challenges. Read only; on loopback unless configured otherwise. Without secrets, but for the private keys
+//! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets, the pages that stand in for
+//! tenants, certificate authorities' challenges. Read only; on loopback unless configured otherwise. Without secrets, but for the private keys
 //! in Traefik's configuration when the coordinator gets certificates: then on loopback in any case (config).
 //!
 //! Not here: what the documents say (publish) and gRPC (server).
@@ -13,7 +13,7 @@ use axum::{
     extract::{Path, Query, State as Shared},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use isyone_monitoring::Job;
 use isyone_proto::ids::ShortName;
@@ -44,6 +44,8 @@ pub struct Web {
     pub published: Arc<ArcSwap<Published>>,
     /// To be counted.
     pub connections: Arc<Connections>,
+    /// Wakes tenants that sleep.
+    pub(crate) alarm: Arc<pages::Alarm>,
 }
 
 /// All paths.
@@ -57,7 +59,7 @@ pub fn router(web: Web) -> Router {
         .route("/traefik/config/{shard}", get(shard_traefik))
         .route("/edges/map", get(hostnames))
         .route("/sd/{job}", get(targets))
-        .route(isyone_traefik::PAGE_PATH, get(suspended))
+        .route(isyone_traefik::PAGE_PATH, any(pages::tenant))
         .route("/.well-known/acme-challenge/{token}", get(challenge))
         .with_state(web)
 }
@@ -230,15 +232,4 @@ async fn challenge(Shared(web): Shared<Web>, Path(token): Path<String>) -> Respo
         Some(answer) => ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response(),
         None => not_found("no such challenge"),
     }
-}
-
-async fn suspended(headers: HeaderMap) -> impl IntoResponse {
-    let languages = headers.get(header::ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let status = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::RETRY_AFTER, pages::RETRY_AFTER_S),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::VARY, "accept-language"),
-    ];
-    (StatusCode::SERVICE_UNAVAILABLE, status, pages::suspended(languages))
 }

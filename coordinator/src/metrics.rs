@@ -108,6 +108,11 @@ struct NameLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PageLabel {
+    page: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ShardLabel {
     shard: String,
 }
@@ -133,6 +138,7 @@ pub struct Metrics {
     /// Reports taken in.
     pub reports: Counter,
     publications: Family<ShardLabel, Counter>,
+    pages: Family<PageLabel, Counter>,
     /// Routes that Traefik would have refused.
     pub rejected_routes: Gauge,
     edges: Family<StateLabel, Gauge>,
@@ -172,6 +178,7 @@ impl Metrics {
             latency: Histogram::new(LATENCY_BUCKETS),
             reports: Counter::default(),
             publications: Family::default(),
+            pages: Family::default(),
             rejected_routes: Gauge::default(),
             edges: Family::default(),
             edges_stuck: Family::default(),
@@ -209,6 +216,8 @@ impl Metrics {
         r.register("reports", "Agents' reports taken in", self.reports.clone());
         let published = "Changes of Traefik's configuration, by shard; without a name, of everything";
         r.register("publications", published, self.publications.clone());
+        let pages = "Visitors who got a page in place of a tenant, by page";
+        r.register("pages", pages, self.pages.clone());
         r.register(
             "rejected_routes",
             "Routes left out because Traefik would refuse them",
@@ -313,6 +322,11 @@ impl Metrics {
                 self.edges_stuck.get_or_create(&labels).set(i64::from(edge.state == EdgeState::Stuck));
             }
         }
+    }
+
+    /// A visitor got a page in place of a tenant.
+    pub fn page(&self, page: &'static str) {
+        self.pages.get_or_create(&PageLabel { page }).inc();
     }
 
     /// Counts a call.

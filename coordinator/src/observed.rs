@@ -142,6 +142,8 @@ pub struct Traffic {
     pub websockets: u32,
     /// Seen lately.
     pub active_users: u32,
+    /// When somebody was last logged in, 0: never; none when its Odoo does not tell.
+    pub last_active_at: Option<UnixMs>,
 }
 
 /// A host's word on a tenant.

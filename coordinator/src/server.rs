@@ -242,8 +242,12 @@ async fn spawn(
     let connections = Arc::new(Connections::default());
     let mut tasks = JoinSet::new();
     let publisher = Publisher::new(context.clone());
-    let web =
-        Web { context: context.clone(), published: publisher.current(), connections: connections.clone() };
+    let web = Web {
+        context: context.clone(),
+        published: publisher.current(),
+        connections: connections.clone(),
+        alarm: Arc::default(),
+    };
     tasks.spawn(publisher.run());
     if let Some((listener, tokens)) = listeners.edges {
         let router = http::edges::router(web.clone(), &tokens);

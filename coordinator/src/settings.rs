@@ -99,6 +99,8 @@ pub struct Settings {
     pub url_port: Option<u16>,
     /// Sizes by name.
     pub plans: BTreeMap<ShortName, Size>,
+    /// How long nobody must have used a tenant for it to be put to sleep, by plan, milliseconds; plans that are not here never.
+    pub sleep_after_ms: BTreeMap<ShortName, i64>,
     /// Images by edition.
     pub editions: BTreeMap<ShortName, Edition>,
     /// See [`Defaults`].

@@ -1,7 +1,10 @@
 //! What the writer holds and everybody else reads as a snapshot: desired, observed, and hosts ranked by load.
 //! Cloning it is cheap: persistent maps.
 
-use isyone_proto::{ids::HostName, plan::UnixMs};
+use isyone_proto::{
+    ids::{HostName, TenantName},
+    plan::UnixMs,
+};
 
 use crate::{
     fleet::Fleet,
@@ -28,6 +31,10 @@ pub struct State {
     pub last_tick: Option<UnixMs>,
     /// Until then no quarantine ends.
     pub quarantine_hold_until: UnixMs,
+    /// And until then nobody falls asleep.
+    pub sleep_hold_until: UnixMs,
+    /// The last tenant that was looked at for whether it is used; none: the round begins anew.
+    pub sleep_hand: Option<TenantName>,
     /// Rises with each published snapshot.
     pub version: u64,
 }

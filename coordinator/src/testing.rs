@@ -42,6 +42,7 @@ pub fn settings() -> Settings {
             (name("standard"), size(2 * GIB, 1000, 2)),
             (name("large"), size(4 * GIB, 2000, 4)),
         ]),
+        sleep_after_ms: BTreeMap::new(),
         editions: BTreeMap::from([(
             name::<ShortName>("18.0"),
             Edition { odoo: name("odoo:18.0"), postgres: name("postgres:15") },
@@ -139,7 +140,8 @@ impl Bench {
     /// A fresh id; they rise.
     pub fn id(&mut self) -> Uuid {
         self.ids += 1;
-        Uuid::from_u128(self.ids << 64)
+        // Both halves, as real ones: those of a tick are made of the lower one.
+        Uuid::from_u128(self.ids << 64 | self.ids)
     }
 
     /// Applies a command as the writer does: a refused one changes nothing.

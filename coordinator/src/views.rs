@@ -3,7 +3,11 @@
 //!
 //! Not here: wire and file formats (api, publish).
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use isyone_proto::{
     ids::{HostName, TenantName},
@@ -106,11 +110,10 @@ pub enum Phase {
 /// Phase, and the sentence that goes with it.
 pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (Phase, String) {
     let host = &tenant.placement.host;
-    let seen_host = state.observed.hosts.get(host).map(Arc::as_ref);
-    let (host_state, silence_ms) = liveness::judge(seen_host, state.started_at, now, &settings.liveness);
+    let (host_state, silence_ms) = host_state(state, settings, tenant, now);
     let quarantined = tenant.desired == DesiredState::Quarantined;
     let observed = observed(state, tenant);
-    if matches!(host_state, HostState::Suspect | HostState::Lost) {
+    if is_silent(host_state) {
         let text =
             format!("host {host} is silent for {} s: nothing is known of this tenant", silence_ms / 1000);
         return (if quarantined { Phase::Quarantined } else { Phase::Unknown }, text);
@@ -138,7 +141,27 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
         _ if tenant.activated_at.is_none() => Phase::Creating,
         _ => Phase::Updating,
     };
+    if let (Phase::Suspended, Some(since)) = (phase, tenant.asleep_since) {
+        return (phase, format!("asleep since {}; the next visitor wakes it", utc(since)));
+    }
     (phase, report.message.clone())
+}
+
+/// Date and time, to the second.
+fn utc(at: UnixMs) -> String {
+    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
+/// What is known of a tenant's host, and for how long it has been silent.
+pub fn host_state(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (HostState, i64) {
+    let seen = state.observed.hosts.get(&tenant.placement.host).map(Arc::as_ref);
+    liveness::judge(seen, state.started_at, now, &settings.liveness)
+}
+
+/// Nothing is known of whatever is on such a host.
+pub fn is_silent(host: HostState) -> bool {
+    matches!(host, HostState::Suspect | HostState::Lost)
 }
 
 /// Why the tenant's host could not take the plan with its present generation, if so. It is offered again every few seconds.
@@ -156,6 +179,12 @@ pub fn observed<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a TenantObser
         && seen.report.epoch == tenant.placement.epoch
         && seen.host == tenant.placement.host;
     ours.then_some(&**seen)
+}
+
+/// When somebody was last logged in to a tenant, as far as is known.
+pub fn last_active(state: &State, tenant: &Tenant) -> Option<UnixMs> {
+    let told = observed(state, tenant).and_then(|seen| seen.report.traffic?.last_active_at);
+    tenant.last_active_at.max(told).filter(|at| *at > 0)
 }
 
 /// Steps of an operation: the coordinator's own, then what the host reported for it.

@@ -6,6 +6,8 @@ mod blackbox;
 mod domains;
 #[path = "cases/monitoring.rs"]
 mod monitoring;
+#[path = "cases/pages.rs"]
+mod pages;
 #[path = "cases/published.rs"]
 mod published;
 mod support;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::Rate;
+use crate::{Identity, Rate};
 
 /// What is worth compressing; everything else (pictures, archives, office documents) is compressed already, and event streams
 /// must not wait for a full buffer.
@@ -83,17 +83,48 @@ struct LoadBalancer {
     #[serde(skip_serializing_if = "Option::is_none")]
     health_check: Option<HealthCheck>,
     servers: [Server; 1],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    servers_transport: Option<&'static str>,
+    servers_transport: &'static str,
 }
 
-/// How servers are spoken to over TLS.
+/// A connection is made within this time or not at all: Traefik's own 30 s are how long visitors would look at an empty window
+/// after a host has gone. Long enough for a packet to be sent a second time.
+const DIAL_TIMEOUT: &str = "3s";
+/// Traefik's own, which it does not take where a transport is given.
+const IDLE_TIMEOUT: &str = "90s";
+/// Likewise: Go alone would keep two.
+const IDLE_CONNECTIONS: u32 = 200;
+
+/// How servers are spoken to. How long they think is not bounded: a report of Odoo takes minutes.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServersTransport<'a> {
-    #[serde(rename = "rootCAs")]
-    pub(crate) root_cas: [&'a str; 1],
-    pub(crate) server_name: &'a str,
+    forwarding_timeouts: ForwardingTimeouts,
+    max_idle_conns_per_host: u32,
+    #[serde(rename = "rootCAs", skip_serializing_if = "Option::is_none")]
+    root_cas: Option<[&'a str; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ForwardingTimeouts {
+    dial_timeout: &'static str,
+    idle_conn_timeout: &'static str,
+}
+
+impl<'a> ServersTransport<'a> {
+    /// With an identity, over TLS.
+    pub(crate) fn new(identity: Option<&'a Identity>) -> Self {
+        let forwarding_timeouts =
+            ForwardingTimeouts { dial_timeout: DIAL_TIMEOUT, idle_conn_timeout: IDLE_TIMEOUT };
+        Self {
+            forwarding_timeouts,
+            max_idle_conns_per_host: IDLE_CONNECTIONS,
+            root_cas: identity.map(|identity| [identity.ca_pem.as_str()]),
+            server_name: identity.map(|identity| identity.server_name.as_str()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -109,13 +140,12 @@ pub(crate) struct Server {
 }
 
 impl Service {
-    pub(crate) fn single(server: Server, health_check: Option<HealthCheck>) -> Self {
-        Self { load_balancer: LoadBalancer { health_check, servers: [server], servers_transport: None } }
-    }
-
-    pub(crate) fn over(mut self, transport: Option<&'static str>) -> Self {
-        self.load_balancer.servers_transport = transport;
-        self
+    pub(crate) fn single(
+        server: Server,
+        health_check: Option<HealthCheck>,
+        servers_transport: &'static str,
+    ) -> Self {
+        Self { load_balancer: LoadBalancer { health_check, servers: [server], servers_transport } }
     }
 }
 

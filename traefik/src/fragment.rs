@@ -5,8 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    CLOSED_PATHS, CLOSED_PRIORITY, Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, Options, PAGE_PRIORITY, PAGES,
-    PRIMARY_PRIORITY, Route, Target, WEBSOCKET_PRIORITY,
+    CLOSED_PATHS, CLOSED_PRIORITY, Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, ODOO, Options, PAGE_PRIORITY,
+    PAGES, PRIMARY_PRIORITY, Route, Target, WEBSOCKET_PRIORITY,
     dynamic::{HealthCheck, IpStrategy, Middleware, RouterTls, Server, Service},
     json,
     pages::router,
@@ -90,7 +90,11 @@ impl<'a> Parts<'a> {
         let server = |port| Server { url: format!("http://{}", SocketAddr::new(address, port)) };
         let check = HealthCheck { interval: HEALTH_INTERVAL, path: "/web/health", timeout: HEALTH_TIMEOUT };
         let name = self.name.clone();
-        put(&mut self.fragment.services, &name, &json(&Service::single(server(http_port), Some(check))));
+        put(
+            &mut self.fragment.services,
+            &name,
+            &json(&Service::single(server(http_port), Some(check), ODOO)),
+        );
         self.page(
             &name,
             &["isyone-in-flight", "isyone-headers", "isyone-away", "isyone-scheme", "isyone-compress"],
@@ -108,7 +112,7 @@ impl<'a> Parts<'a> {
         put(&mut self.fragment.routers, &format!("{name}_closed"), &closed);
         let socket = format!("{name}_websocket");
         if let Some(port) = websocket_port {
-            put(&mut self.fragment.services, &socket, &json(&Service::single(server(port), None)));
+            put(&mut self.fragment.services, &socket, &json(&Service::single(server(port), None, ODOO)));
         }
         let service = if websocket_port.is_some() { &socket } else { &name };
         // Not compressed, and not among the requests in flight: they last.

@@ -57,6 +57,8 @@ const VERSION_PLACE: &str = "{version}";
 
 /// Service of the pages that stand in for a tenant; no tenant's begins like it.
 const PAGES: &str = "isyone-pages";
+/// Transport to all tenants.
+const ODOO: &str = "isyone-odoo";
 /// Metrics and the database manager, also by XML-RPC: never for visitors.
 const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`) || \
                             PathPrefix(`/xmlrpc/db`) || PathPrefix(`/xmlrpc/2/db`)";
@@ -232,18 +234,18 @@ pub fn frame(options: &Options) -> Frame {
     // The map stays open: tenants' own follow.
     let middlewares = middlewares.strip_suffix('}').unwrap_or(&middlewares);
     let (before, after) = middlewares.split_once(VERSION_PLACE).unwrap_or((middlewares, ""));
-    let transports = options.pages_identity.as_ref().map(|identity| {
-        let transport = ServersTransport { root_cas: [&identity.ca_pem], server_name: &identity.server_name };
-        format!(",\"serversTransports\":{{\"{PAGES}\":{}}}", json(&transport))
-    });
-    let pages = Service::single(Server { url: options.pages_url.clone() }, None);
-    let pages = pages.over(transports.is_some().then_some(PAGES));
+    let transports = BTreeMap::from([
+        (ODOO, ServersTransport::new(None)),
+        (PAGES, ServersTransport::new(options.pages_identity.as_ref())),
+    ]);
+    let transports = format!(",\"serversTransports\":{}", json(&transports));
+    let pages = Service::single(Server { url: options.pages_url.clone() }, None, PAGES);
     let routers = tls.map(|tls| tls::routers(tls, options)).unwrap_or_default() + &pages::routers(options);
     // The end of `http`, and the begin of `tls` if there is one.
     let then = tls.map_or_else(String::new, |_| format!(",\"tls\":{{\"options\":{}", tls::options()));
     Frame {
         head: [format!("{{\"http\":{{\"middlewares\":{before}"), after.to_owned()],
-        middlewares: [String::new(), format!("}}{}", transports.unwrap_or_default())],
+        middlewares: [String::new(), format!("}}{transports}")],
         routers: [format!(",\"routers\":{{\n\"{VERSION}\":{}{routers}", version(options)), "\n}".to_owned()],
         services: [format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)), format!("\n}}}}{then}")],
         certificates: [",\"certificates\":[".to_owned(), "\n]".to_owned()],

@@ -15,8 +15,10 @@ pub struct Traffic {
     pub latency_p95_ms: u32,
     /// Open websocket connections.
     pub websockets: u32,
-    /// Users seen in the last minutes.
+    /// Users seen within the last hour.
     pub active_users: u32,
+    /// When one was last seen, milliseconds since the Unix epoch, 0: never; none when Odoo does not tell.
+    pub last_active_ms: Option<i64>,
 }
 
 /// Figures are taken over this long, when there are samples that old.
@@ -39,6 +41,7 @@ pub struct Reading {
     buckets: BTreeMap<u64, f64>,
     websockets: f64,
     active_users: f64,
+    last_active_s: Option<f64>,
 }
 
 impl Reading {
@@ -72,6 +75,9 @@ impl Reading {
                 }
                 "odoo_longpolling_connections" => reading.websockets += value,
                 "odoo_active_users" => reading.active_users += value,
+                "odoo_last_activity_time_seconds" if value.is_finite() => {
+                    reading.last_active_s = Some(reading.last_active_s.unwrap_or(0.0).max(value));
+                }
                 _ => {}
             }
         }
@@ -145,6 +151,8 @@ fn between(first: &Reading, last: &Reading, seconds: f64) -> Traffic {
         latency_p95_ms: (quantile_us(&buckets, 0.95) / 1000.0).ceil() as u32,
         websockets: last.websockets.max(0.0) as u32,
         active_users: last.active_users.max(0.0) as u32,
+        // `as` saturates.
+        last_active_ms: last.last_active_s.map(|seconds| (seconds * 1000.0) as i64),
     }
 }
 
@@ -180,7 +188,8 @@ mod tests {
              odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"0.1\"}} {}\n\
              odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"1\"}} {requests}\n\
              odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"+Inf\"}} {requests}\n\
-             odoo_longpolling_connections 3\nodoo_active_users 2\n",
+             odoo_longpolling_connections 3\nodoo_active_users 2\n\
+             odoo_last_activity_time_seconds{{datname=\"a\"}} 1.7e9\n",
             requests - errors,
             requests * 100,
             requests / 2,
@@ -199,6 +208,7 @@ mod tests {
             latency_p95_ms: 910,
             websockets: 3,
             active_users: 2,
+            last_active_ms: Some(1_700_000_000_000),
         };
         assert_eq!(traffic, wanted);
     }

@@ -58,6 +58,8 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
         probe: None,
         access: None,
         domains: Vec::new(),
+        asleep_time: tenant.asleep_since.map(timestamp),
+        last_active_time: views::last_active(state, tenant).map(timestamp),
     }
 }
 
@@ -140,6 +142,7 @@ fn traffic(observed: &TenantObserved) -> Option<v1::Traffic> {
         latency_p95_ms: traffic.latency_p95_ms,
         websockets: traffic.websockets,
         active_users: traffic.active_users,
+        last_active_time: traffic.last_active_at.map(timestamp),
     })
 }
 

@@ -30,7 +30,7 @@ pub struct Stamp {
     pub now: UnixMs,
     /// Fresh UUIDv7, for an operation.
     pub id: Uuid,
-    /// Who asks: an operator's name, `host/<name>` or `coordinator`.
+    /// Who asks: an operator's name, `host/<name>`, `visitor` or `coordinator`.
     pub actor: String,
 }
 
@@ -61,6 +61,11 @@ pub enum Command {
         name: TenantName,
         /// Idempotency key.
         request_id: Option<String>,
+    },
+    /// Start again what sleeps; nothing is done with any other.
+    WakeTenant {
+        /// Whom.
+        name: TenantName,
     },
     /// Another size.
     ResizeTenant {
@@ -224,6 +229,7 @@ impl Command {
             Self::RestartTenant { .. } => "restart-tenant",
             Self::SuspendTenant { .. } => "suspend-tenant",
             Self::ResumeTenant { .. } => "resume-tenant",
+            Self::WakeTenant { .. } => "wake-tenant",
             Self::ResizeTenant { .. } => "resize-tenant",
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::RestoreTenant { .. } => "restore-tenant",
@@ -262,6 +268,7 @@ impl Command {
             Self::RestartTenant { name, .. }
             | Self::SuspendTenant { name, .. }
             | Self::ResumeTenant { name, .. }
+            | Self::WakeTenant { name }
             | Self::ResizeTenant { name, .. }
             | Self::DeleteTenant { name, .. }
             | Self::RestoreTenant { name, .. }

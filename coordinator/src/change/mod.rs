@@ -14,6 +14,7 @@ mod operators;
 #[cfg(test)]
 mod properties;
 mod report;
+mod sleep;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -44,8 +45,6 @@ pub const MAX_OPERATIONS: usize = 10_000;
 pub const MAX_EVENTS: usize = 10_000;
 /// Tokens that may be open at once.
 pub const MAX_TOKENS: usize = 1_000;
-/// Steps in which it is remembered when a tenant was last used: one write an hour at most, and nobody sleeps after less than days.
-pub const ACTIVITY_STEP_MS: i64 = 3_600_000;
 /// Certificates an operator may hold at once.
 pub const MAX_OPERATOR_CERTIFICATES: usize = 16;
 
@@ -82,6 +81,7 @@ pub fn apply(
         }
         Command::SuspendTenant { name, request_id } => edit.suspend_tenant(&name, request_id),
         Command::ResumeTenant { name, request_id } => edit.resume_tenant(&name, request_id),
+        Command::WakeTenant { name } => edit.wake_tenant(&name),
         Command::ResizeTenant { name, plan, request_id } => edit.resize_tenant(&name, plan, request_id),
         Command::DeleteTenant { name, purge, request_id } => edit.delete_tenant(&name, purge, request_id),
         Command::RestoreTenant { name, request_id } => edit.restore_tenant(&name, request_id),

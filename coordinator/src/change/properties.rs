@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     fleet::{Fleet, HostIndex, domains::DomainTrouble},
-    observed::Report,
+    observed::{Report, Traffic},
     testing::{Bench, name, resources},
 };
 
@@ -25,6 +25,7 @@ enum Step {
     Delete(usize, bool),
     Restore(usize),
     Suspend(usize),
+    Wake(usize),
     Resume(usize),
     Resize(usize, usize),
     Cancel(usize),
@@ -47,6 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (tenant.clone(), any::<bool>()).prop_map(|(t, purge)| Step::Delete(t, purge)),
         2 => tenant.clone().prop_map(Step::Restore),
         1 => tenant.clone().prop_map(Step::Suspend),
+        1 => tenant.clone().prop_map(Step::Wake),
         1 => tenant.clone().prop_map(Step::Resume),
         2 => (tenant.clone(), plan).prop_map(|(t, p)| Step::Resize(t, p)),
         1 => tenant.prop_map(Step::Cancel),
@@ -86,6 +88,7 @@ fn command(bench: &mut Bench, step: Step) -> Option<Command> {
         Step::Delete(t, purge) => Command::DeleteTenant { name: tenant(t), purge, request_id },
         Step::Restore(t) => Command::RestoreTenant { name: tenant(t), request_id },
         Step::Suspend(t) => Command::SuspendTenant { name: tenant(t), request_id },
+        Step::Wake(t) => Command::WakeTenant { name: tenant(t) },
         Step::Resume(t) => Command::ResumeTenant { name: tenant(t), request_id },
         Step::Resize(t, p) => Command::ResizeTenant { name: tenant(t), plan: name(plan(p)), request_id },
         Step::Cancel(t) => {
@@ -97,7 +100,12 @@ fn command(bench: &mut Bench, step: Step) -> Option<Command> {
             resources.memory_available_bytes -= used << 30;
             let placed =
                 bench.state.fleet.by_host.get(&host(h)).map(|i| i.tenants.clone()).unwrap_or_default();
-            let tenants = placed.iter().map(|t| bench.converged(t)).collect();
+            let unused = |t| {
+                let mut report = bench.converged(t);
+                report.traffic = Some(Traffic { last_active_at: Some(0), ..Traffic::default() });
+                report
+            };
+            let tenants = placed.iter().map(unused).collect();
             let docker_error = if broken { "no daemon".to_owned() } else { String::new() };
             let report = Report { resources, docker_error, tenants, complete: true };
             Command::Report { host: host(h), report: Box::new(report) }
@@ -174,6 +182,10 @@ fn check(bench: &Bench) {
     let quarantined = fleet.tenants.values().filter(|t| t.desired == DesiredState::Quarantined);
     let named: BTreeSet<_> = fleet.quarantines.iter().map(|(_, name)| name.clone()).collect();
     assert_eq!(named, quarantined.map(|t| t.name.clone()).collect());
+    let sleeping = fleet.tenants.values().filter(|t| t.asleep_since.is_some());
+    assert!(
+        sleeping.into_iter().all(|t| t.desired == DesiredState::Suspended && t.spec.plan.as_str() != "small")
+    );
     assert!(bench.state.ranking.is_true(bench.state.view(&bench.settings), bench.now));
 }
 
@@ -183,6 +195,7 @@ proptest! {
     #[test]
     fn indexes_are_what_records_make_them(steps in prop::collection::vec(step(), 1..80)) {
         let mut bench = Bench::default();
+        bench.settings.sleep_after_ms.insert(name("standard"), 3_600_000);
         for h in 0..HOSTS {
             bench.host(&format!("h{h}"), resources(4, 16, 40));
         }

@@ -150,6 +150,7 @@ impl Edit<'_> {
             access: Access::default(),
             asleep_since: None,
             last_active_at: None,
+            started_at: None,
         };
         if create.dry_run {
             return Ok(Outcome::Tenant {
@@ -228,12 +229,18 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(name)?;
+        // One that sleeps is not what an operator calls suspended: nobody but an operator resumes that.
         if tenant.desired == desired
+            && tenant.asleep_since.is_none()
             && let Some(operation) = self.state.fleet.operations.get(&tenant.operation)
         {
             return Ok(Outcome::Operation(operation.clone()));
         }
         tenant.desired = desired;
+        tenant.asleep_since = None;
+        if desired == DesiredState::Running {
+            tenant.started_at = Some(self.stamp.now);
+        }
         self.finish(tenant, kind, request_id, event)
     }
 
@@ -288,6 +295,7 @@ impl Edit<'_> {
                 format!("is not deleted; `isyctl tenant delete {name}` first puts it into quarantine"),
             )),
             (DesiredState::Running | DesiredState::Suspended, false) => {
+                tenant.asleep_since = None;
                 self.quarantine(&mut tenant);
                 self.finish(tenant, OperationKind::Delete, request_id, "tenant.deleted")
             }
@@ -325,6 +333,7 @@ impl Edit<'_> {
         self.check_room(&tenant, tenant.size)?;
         tenant.desired = DesiredState::Running;
         tenant.quarantine_until = None;
+        tenant.started_at = Some(self.stamp.now);
         self.finish(tenant, OperationKind::Restore, request_id, "tenant.restored")
     }
 
@@ -354,7 +363,7 @@ impl Edit<'_> {
     }
 
     /// Stores a changed tenant with a new operation.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         tenant: Tenant,
         kind: OperationKind,

@@ -1,13 +1,15 @@
-//! What the passing of time changes: silence becomes an event, quarantines end, tokens expire.
+//! What the passing of time changes: silence becomes an event, quarantines end, who is not used falls asleep, tokens expire.
 
 use isyone_proto::{
     ids::{HostName, TenantName},
     plan::DesiredState,
 };
 
-use super::{ChangeError, Edit, Outcome};
+use uuid::Uuid;
+
+use super::{ChangeError, Edit, Outcome, Stamp};
 use crate::{
-    fleet::OperationKind,
+    fleet::{OperationKind, Tenant},
     liveness::{self, HostState},
     store::{Kind, Write},
 };
@@ -23,6 +25,9 @@ impl Edit<'_> {
         self.watch_the_clock();
         if self.stamp.now >= self.state.quarantine_hold_until {
             self.end_quarantines();
+        }
+        if self.stamp.now >= self.state.sleep_hold_until {
+            self.put_to_sleep();
         }
         self.forget_tokens();
         Ok(Outcome::Done)
@@ -67,6 +72,9 @@ impl Edit<'_> {
         let jumped = self.state.last_tick.is_none_or(|before| (now - before).abs() > CLOCK_JUMP_MS);
         if jumped {
             self.state.quarantine_hold_until = now.saturating_add(self.settings.quarantine_hold_ms);
+            // Nor to stop everybody: who sleeps after less need not be held for longer than that.
+            let shortest = self.settings.sleep_after_ms.values().min().copied().unwrap_or(0);
+            self.state.sleep_hold_until = now.saturating_add(shortest.min(self.settings.quarantine_hold_ms));
         }
         self.state.last_tick = Some(now);
     }
@@ -80,9 +88,7 @@ impl Edit<'_> {
             let Some(tenant) = self.state.fleet.tenants.get(&name) else { continue };
             let mut tenant = (**tenant).clone();
             tenant.desired = DesiredState::Purged;
-            // One command has one fresh id; operations of a tick need one each, derived so that the tick stays pure.
-            let id = uuid::Uuid::from_u128(self.stamp.id.as_u128() ^ u128::from(tenant.uid.as_u64_pair().1));
-            let stamp = super::Stamp { id, ..self.stamp.clone() };
+            let stamp = self.stamp_of(&tenant);
             let mut edit =
                 Edit { state: self.state, settings: self.settings, stamp: &stamp, effects: self.effects };
             let operation = edit.change(tenant, OperationKind::Purge, None);
@@ -91,6 +97,12 @@ impl Edit<'_> {
                 edit.event("tenant.quarantine_ended", Some(&tenant), None, Some(operation.id), message);
             }
         }
+    }
+
+    /// One command has one fresh id; operations of a tick need one each, derived so that the tick stays pure.
+    pub(super) fn stamp_of(&self, tenant: &Tenant) -> Stamp {
+        let id = Uuid::from_u128(self.stamp.id.as_u128() ^ u128::from(tenant.uid.as_u64_pair().1));
+        Stamp { id, ..self.stamp.clone() }
     }
 
     fn forget_tokens(&mut self) {

@@ -17,6 +17,8 @@ const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
 const MIN_CERTIFICATE_TTL: Span = Span::seconds(3600);
 /// What browsers' trust stores would take, with slack; also keeps dates far from overflow.
 const MAX_CERTIFICATE_TTL: Span = Span::days(5 * 366);
+/// Whoever has just been woken must have the time to log in.
+const MIN_SLEEP_AFTER: Span = Span::seconds(60);
 /// Odoo and PostgreSQL do not start in less.
 const MIN_PLAN_MEMORY: Bytes = Bytes::new(64 << 20);
 
@@ -40,6 +42,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     for (name, plan) in &config.plans {
         let key = format!("plans.{name}.memory");
         ensure(plan.memory >= MIN_PLAN_MEMORY, &key, || "is too small: at least \"64MiB\"".to_owned())?;
+        let slept = plan.sleep_after.is_none_or(|after| after >= MIN_SLEEP_AFTER);
+        ensure(slept, &format!("plans.{name}.sleep_after"), || "must be at least \"1m\"".to_owned())?;
         ensure(plan.workers <= 256, &format!("plans.{name}.workers"), || "must be at most 256".to_owned())?;
     }
     let overcommit = config.placement.cpu_overcommit.millis();
@@ -171,6 +175,7 @@ impl Default for Config {
             cpu: Cpus::from_millis(cpu),
             disk: Bytes::gib(disk),
             workers,
+            sleep_after: None,
         };
         let edition = Edition { odoo: literal("odoo:18.0"), postgres: literal("postgres:15") };
         Self {

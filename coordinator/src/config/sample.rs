@@ -165,7 +165,8 @@ hosts = [@HOSTS@]
 #= filter = "info"
 
 # Sizes. memory and cpu: limit of both containers together; disk: what placement counts on; workers: Odoo's HTTP workers,
-# 0 is one threaded process. Naming one here replaces the whole list.
+# 0 is one threaded process. Optional: sleep_after = "14d" (a tenant in which nobody was logged in for so long is stopped, and the
+# next visitor wakes it; docs/operations.md). Naming one here replaces the whole list.
 #= [plans.small]
 #= memory = "1GiB"
 #= cpu = 0.5

@@ -12,12 +12,12 @@ use axum::{
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{any, get},
 };
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Web, blackbox_page, challenge, own_metrics, shard_traefik, suspended, targets, whole_traefik};
+use super::{Web, blackbox_page, challenge, own_metrics, pages, shard_traefik, targets, whole_traefik};
 use crate::{files, secrets};
 
 /// The edges' token in the data directory.
@@ -81,7 +81,7 @@ pub(crate) fn router(web: Web, tokens: &Tokens) -> Router {
         .layer(middleware::from_fn_with_state(tokens.prometheus, admit));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route(isyone_traefik::PAGE_PATH, get(suspended))
+        .route(isyone_traefik::PAGE_PATH, any(pages::tenant))
         .route("/.well-known/acme-challenge/{token}", get(challenge))
         .merge(edges)
         .merge(prometheus)

@@ -1,61 +1,99 @@
-//! Pages that stand in for a tenant. Self-contained: no script, no image, nothing loaded from elsewhere.
+//! The page that stands in for whatever does not answer: edges send visitors here whose host name leads nowhere, whose tenant does not
+//! run, or whose Odoo did not answer. Which page it is, is [`choose`]n from a snapshot; who asks and how, [`visitor`] reads from the
+//! request; [`text`] has the words; [`wake`] wakes tenants that sleep.
+//!
+//! Public: nothing is told here but what the page says, and a name that nobody has gets the same bytes as a deleted one. Visitors'
+//! requests come with any method, path (in a header) and body; bodies are not kept.
 
-/// When to look again: suspension is lifted by a person.
-pub(super) const RETRY_AFTER_S: &str = "3600";
+mod choose;
+mod text;
+mod visitor;
+mod wake;
 
-struct Words {
-    code: &'static str,
-    title: &'static str,
-    text: &'static str,
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{Request, State as Shared},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use http_body_util::BodyExt as _;
+
+pub(crate) use self::wake::Alarm;
+use self::{
+    choose::Page,
+    visitor::{Form, Visitor},
+};
+use super::Web;
+use crate::clock;
+
+/// What is taken of a request's body, so that the edge's connection can be used again. What is larger is cut.
+const SWALLOWED_BYTES: usize = 64 * 1024;
+/// And how long it may take: who sends it slowly shall not keep the connection.
+const SWALLOWED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Answers a visitor.
+pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Response {
+    let settings = web.context.handle.settings();
+    let visitor = Visitor::of(&request);
+    let state = web.context.handle.snapshot();
+    let (page, tenant) = choose::page(&state, settings, visitor.host.as_deref(), clock::now_ms());
+    if page == Page::Asleep
+        && visitor.wakes
+        && let Some(tenant) = tenant
+    {
+        web.alarm.ring(&web.context.handle, &tenant.name);
+    }
+    web.context.metrics.page(page.word());
+    if !visitor.waits_for_word {
+        swallow(request.into_body()).await;
+    }
+    answer(page, &visitor, &settings.base_domain)
 }
 
-const ENGLISH: Words = Words {
-    code: "en",
-    title: "This service is suspended",
-    text: "Your data is safe. Please contact your provider to have it resumed.",
-};
-const PORTUGUESE: Words = Words {
-    code: "pt-BR",
-    title: "Este serviço está suspenso",
-    text: "Seus dados estão seguros. Entre em contato com o seu provedor para reativá-lo.",
-};
-
-/// The page of a suspended tenant, in the language that the browser likes better.
-pub(super) fn suspended(accept_language: &str) -> String {
-    let words = if prefers_portuguese(accept_language) { &PORTUGUESE } else { &ENGLISH };
-    let Words { code, title, text } = words;
-    format!(
-        r#"<!doctype html>
-<html lang="{code}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 18px/1.5 system-ui, sans-serif }}
-body {{ min-height: 100vh; margin: 0; display: grid; place-items: center; text-align: center }}
-main {{ max-width: 32rem; padding: 2rem }}
-h1 {{ font-size: 1.6rem }}
-</style>
-</head>
-<body><main><h1>{title}</h1><p>{text}</p></main></body>
-</html>
-"#
-    )
-}
-
-/// Compares the weights of the first `pt` and the first `en` (or `*`); English when in doubt.
-fn prefers_portuguese(accept_language: &str) -> bool {
-    let weight = |wanted: &str| {
-        accept_language
-            .split(',')
-            .map(|item| item.split_once(';').unwrap_or((item, "q=1")))
-            .filter(|(tag, _)| tag.trim().split('-').next().is_some_and(|l| l.eq_ignore_ascii_case(wanted)))
-            .map(|(_, q)| q.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()).unwrap_or(0.0))
-            .fold(0.0, f32::max)
+/// Takes in what there is of a body, within bounds, and forgets it.
+async fn swallow(mut body: Body) {
+    let all = async {
+        let mut taken = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, |data| data.len());
+            if taken > SWALLOWED_BYTES {
+                return;
+            }
+        }
     };
-    weight("pt") > weight("en")
+    // Late is as good as never.
+    let _ = tokio::time::timeout(SWALLOWED_WITHIN, all).await;
+}
+
+fn answer(page: Page, visitor: &Visitor, brand: &str) -> Response {
+    let (kind, body) = match visitor.form {
+        Form::Html => ("text/html; charset=utf-8", text::html(page, visitor.portuguese, brand)),
+        Form::Json => ("application/json", text::json(page, visitor.portuguese)),
+        Form::Text => ("text/plain; charset=utf-8", text::plain(page, visitor.portuguese)),
+    };
+    let status = if page == Page::Unknown { StatusCode::NOT_FOUND } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, head(page, visitor.form, kind), body).into_response()
+}
+
+fn head(page: Page, form: Form, kind: &'static str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut put = |name: HeaderName, value: &'static str| {
+        headers.insert(name, HeaderValue::from_static(value));
+    };
+    put(header::CONTENT_TYPE, kind);
+    put(header::CACHE_CONTROL, "no-store");
+    put(header::VARY, "accept, accept-language, content-type, origin");
+    put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    put(HeaderName::from_static("x-robots-tag"), "noindex");
+    if form == Form::Html {
+        put(header::CONTENT_SECURITY_POLICY, text::policy());
+    }
+    if let Some(seconds) = page.retry_after_s() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    headers
 }
 
 #[cfg(test)]
@@ -63,18 +101,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_language_is_the_browsers() {
-        for (header, portuguese) in [
-            ("pt-BR,pt;q=0.9,en;q=0.8", true),
-            ("PT", true),
-            ("en-US,en;q=0.5", false),
-            ("en;q=0.9, pt;q=0.3", false),
-            ("fr, pt;q=0.2", true),
-            ("", false),
-            ("pt;q=nonsense", false),
-        ] {
-            assert_eq!(prefers_portuguese(header), portuguese, "{header}");
+    fn each_form_has_its_head() {
+        let visitor = |form| Visitor { form, ..Visitor::default() };
+        for page in Page::ALL {
+            for form in [Form::Html, Form::Json, Form::Text] {
+                let answer = answer(page, &visitor(form), "isy.one");
+                let expected = if page == Page::Unknown { 404 } else { 503 };
+                assert_eq!(answer.status(), expected, "{page:?}");
+                let head = answer.headers();
+                assert_eq!(head[header::CACHE_CONTROL], "no-store");
+                assert_eq!(head.contains_key(header::RETRY_AFTER), page != Page::Unknown);
+                assert_eq!(head.contains_key(header::CONTENT_SECURITY_POLICY), form == Form::Html);
+            }
         }
-        assert!(suspended("pt").contains("suspenso") && suspended("de").contains("suspended"));
     }
 }

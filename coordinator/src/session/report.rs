@@ -125,6 +125,7 @@ fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
             latency_p95_ms: traffic.latency_p95_ms,
             websockets: traffic.websockets,
             active_users: traffic.active_users,
+            last_active_at: traffic.last_active_time.as_ref().map(unix_ms),
         }),
         operation: parse_optional("operation_id", &status.operation_id)?,
         steps: status.steps.into_iter().map(step).collect::<Result<_, _>>()?,

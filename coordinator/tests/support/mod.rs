@@ -8,6 +8,7 @@ use isyone_coordinator::{
     config::Config,
     init,
     server::{self, Parts, Running},
+    writer::Source,
 };
 use isyone_proto::{
     pb::{
@@ -65,9 +66,14 @@ pub(crate) async fn start() -> Fixture {
 
 /// With another configuration than [`config`]'s.
 pub(crate) async fn start_with(set: impl Fn(&mut Config)) -> Fixture {
+    start_at(SystemSource, set).await
+}
+
+/// With a clock of the test's own, too.
+pub(crate) async fn start_at(source: impl Source, set: impl Fn(&mut Config)) -> Fixture {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     init::init(&config(dir.path()), &"admin".parse().unwrap(), &dir.path().join("admin.toml")).await.unwrap();
-    start_in_with(dir, set).await
+    start_in_at(dir, source, set).await
 }
 
 pub(crate) async fn start_in(dir: Arc<tempfile::TempDir>) -> Fixture {
@@ -75,10 +81,14 @@ pub(crate) async fn start_in(dir: Arc<tempfile::TempDir>) -> Fixture {
 }
 
 pub(crate) async fn start_in_with(dir: Arc<tempfile::TempDir>, set: impl Fn(&mut Config)) -> Fixture {
+    start_in_at(dir, SystemSource, set).await
+}
+
+async fn start_in_at(dir: Arc<tempfile::TempDir>, source: impl Source, set: impl Fn(&mut Config)) -> Fixture {
     let mut config = config(dir.path());
     set(&mut config);
     let parts = Parts::open(&config, None).await.unwrap();
-    let running = server::start(config, parts, SystemSource).await.unwrap();
+    let running = server::start(config, parts, source).await.unwrap();
     let text = std::fs::read_to_string(dir.path().join("admin.toml")).unwrap();
     let context: ContextFile = toml::from_str(&text).unwrap();
     let admin = channel(&running, &context.ca_pem, &context.certificate_pem, &context.key_pem);

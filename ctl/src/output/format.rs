@@ -147,6 +147,12 @@ macro_rules! word {
 word!(
     /// A tenant's phase as one lower-case word.
     phase, v1::TenantPhase, "TENANT_PHASE_");
+/// A tenant's [`phase`]; of one that sleeps, that it does.
+pub fn tenant_phase(tenant: &v1::Tenant) -> String {
+    let sleeps = tenant.asleep_time.is_some() && tenant.phase() == v1::TenantPhase::Suspended;
+    if sleeps { "asleep".to_owned() } else { phase(tenant.phase) }
+}
+
 word!(
     /// A desired state as one lower-case word.
     desired, v1::DesiredState, "DESIRED_STATE_");

@@ -53,7 +53,7 @@ impl Paint {
             "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" | "unreachable" | "stuck" => {
                 Self::Bad
             }
-            "suspended" | "skipped" | "skip" | "cancelled" | "quarantined" => Self::Faint,
+            "suspended" | "asleep" | "skipped" | "skip" | "cancelled" | "quarantined" => Self::Faint,
             _ => Self::Warn,
         }
     }

@@ -207,7 +207,7 @@ fn name(tenant: &Tenant, _: i64) -> Cell {
 }
 
 fn phase(tenant: &Tenant, _: i64) -> Cell {
-    Cell::word(&format::phase(tenant.phase))
+    Cell::word(&format::tenant_phase(tenant))
 }
 
 fn host(tenant: &Tenant, _: i64) -> Cell {

@@ -91,11 +91,14 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             latency_p95_ms: 340,
             websockets: 3,
             active_users: 2,
+            last_active_time: ago(1200),
         }),
         edge_shard: "a".into(),
         probe: Some(probe(Reach::Ok, 200, "")),
         access: None,
         domains: domains(name),
+        asleep_time: None,
+        last_active_time: ago(1200),
     }
 }
 
@@ -194,6 +197,9 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     gama.containers[0].healthy = false;
     gama.containers[0].exit_code = 137;
     (gama.traffic, gama.probe) = (None, None);
+    // It sleeps.
+    gama.message = "asleep since 2026-11-01T08:00:00Z; the next visitor wakes it".into();
+    (gama.asleep_time, gama.last_active_time) = (ago(2 * 86_400), ago(16 * 86_400));
     vec![tenant("alfa"), beta, delta, gama]
 }
 

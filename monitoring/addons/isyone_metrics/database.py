@@ -24,6 +24,8 @@ MAX_DATABASES = 8
 _DEVICES = """
     SELECT count(DISTINCT user_id), count(DISTINCT session_identifier) FROM res_device_log
     WHERE revoked IS NOT TRUE AND last_activity > (now() AT TIME ZONE 'UTC') - interval '1 hour'"""
+# For ever: Odoo keeps the last row of each device. An index gives it at once; 0 when nobody was ever there.
+_ACTIVITY = "SELECT extract(epoch FROM max(last_activity))::float8 FROM res_device_log"
 _CRON = """
     SELECT greatest(0, extract(epoch FROM (now() AT TIME ZONE 'UTC') - least(
                min(nextcall) FILTER (WHERE active),
@@ -52,6 +54,9 @@ QUERIES = (
     Query("cron", _CRON, [("odoo_cron_lag_seconds", {}), ("odoo_cron_failing", {})], "ir_cron"),
     Query("mail", _MAIL, [("odoo_mail_queue", {"state": s}) for s in ("outgoing", "exception")], "mail_mail"),
     Query("devices", _DEVICES, [("odoo_active_users", {}), ("odoo_sessions", {})], "res_device_log"),
+    Query(
+        "activity", _ACTIVITY, [("odoo_last_activity_time_seconds", {})], "res_device_log", fresh=_SIZE_FRESH_SECONDS
+    ),
 )
 # Type and explanation of each, in the order of the page.
 FAMILIES = (
@@ -62,6 +67,7 @@ FAMILIES = (
     ("odoo_mail_queue", "E-mails waiting to be sent, or failed"),
     ("odoo_active_users", "Users seen within the last hour"),
     ("odoo_sessions", "Sessions seen within the last hour"),
+    ("odoo_last_activity_time_seconds", "When a user was last seen, Unix time; 0: never"),
 )
 
 

@@ -152,6 +152,7 @@ def check_format(odoo):
     for name in (
         "odoo_build_info", "odoo_sql_queries_total", "odoo_longpolling_connections", "odoo_database_size",
         "odoo_cron_lag_seconds", "odoo_active_users", "odoo_sessions", "odoo_login_failures_total",
+        "odoo_last_activity_time_seconds",
     ):
         expect_true(f"{name} is there:", page.sum(name) is not None, page.sum(name))
     expect_true("odoo_database_size in bytes:", page.sum("odoo_database_size") > 1_000_000)

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use isyone_coordinator::{
-    observed::{Container, Progress, Report, TenantReport, Usage},
+    observed::{Container, Progress, Report, TenantReport, Traffic, Usage},
     testing,
 };
 use isyone_proto::{
@@ -160,7 +160,8 @@ impl SimHost {
             message: String::new(),
             containers: if stack.odoo_port.is_some() { vec![odoo] } else { Vec::new() },
             usage: Some(Usage::default()),
-            traffic: None,
+            // Nobody was ever there.
+            traffic: stack.odoo.then(|| Traffic { last_active_at: Some(0), ..Traffic::default() }),
             operation: tenant.operation,
             steps: Vec::new(),
             absent: done && tenant.desired == DesiredState::Purged,

@@ -71,6 +71,8 @@ pub struct Summary {
     pub faults: u64,
     /// Tenants purged.
     pub purged: u64,
+    /// Times that a tenant fell asleep.
+    pub slept: u64,
     /// Digest of the final state: equal for equal seeds.
     pub digest: String,
 }
@@ -111,6 +113,7 @@ impl Simulation {
         let mut settings = testing::settings();
         settings.quarantine_ms = 30_000; // short, so that runs see its end
         settings.quarantine_hold_ms = 5_000;
+        settings.sleep_after_ms.insert(name("small"), 20_000);
         Self {
             rng: StdRng::seed_from_u64(seed),
             shape,
@@ -212,7 +215,7 @@ impl Simulation {
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..TENANTS.len())]);
         let request_id = Some(format!("r{}", self.rng.random_range(0..1_000_000u32)));
         let plan = ["small", "standard", "large"][self.rng.random_range(0..3usize)];
-        let command = match self.rng.random_range(0..12u32) {
+        let command = match self.rng.random_range(0..13u32) {
             0..=4 => {
                 let mut creation = Bench::default().creation(tenant.as_str(), plan);
                 creation.uid = self.id();
@@ -226,7 +229,8 @@ impl Simulation {
             7 => Command::ResumeTenant { name: tenant.clone(), request_id },
             8 => Command::ResizeTenant { name: tenant.clone(), plan: name(plan), request_id },
             9 => Command::RestoreTenant { name: tenant.clone(), request_id },
-            10 => {
+            10 => Command::WakeTenant { name: tenant.clone() },
+            11 => {
                 let host = self.pick_host();
                 let cordoned = self.chance(400);
                 self.count(Command::CordonHost { host, cordoned });
@@ -272,8 +276,8 @@ impl Simulation {
     fn pass_time(&mut self) {
         self.now += self.rng.random_range(0..4_000i64);
         self.submit(Command::Tick);
-        self.summary.purged =
-            self.state.fleet.events.iter().filter(|e| e.kind == "tenant.purged").count() as u64;
+        let told = |kind| self.state.fleet.events.iter().filter(|e| e.kind == kind).count() as u64;
+        (self.summary.purged, self.summary.slept) = (told("tenant.purged"), told("tenant.asleep"));
     }
 
     fn deliver_to_host(&mut self) {
@@ -380,6 +384,8 @@ impl Simulation {
     /// All links up, no more faults: everything must settle.
     fn heal(&mut self) {
         self.disk.fail_next(0);
+        // What is wanted stays as it is from here on.
+        self.settings.sleep_after_ms.clear();
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
         for host in &hosts {
             self.reconnect(host);

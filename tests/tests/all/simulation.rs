@@ -22,7 +22,7 @@ fn run(seed: u64, shape: Shape) -> isyone_tests::simulation::Summary {
 #[test]
 fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
     let started = Instant::now();
-    let (mut steps, mut accepted, mut crashes, mut purged) = (0, 0, 0, 0);
+    let (mut steps, mut accepted, mut crashes, mut purged, mut slept) = (0, 0, 0, 0, 0);
     for seed in seeds() {
         let shape =
             Shape { hosts: 1 + seed as usize % 5, steps: 1_500, fault_permille: 20 + 40 * (seed as u32 % 4) };
@@ -31,14 +31,18 @@ fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
         accepted += summary.accepted;
         crashes += summary.crashes;
         purged += summary.purged;
+        slept += summary.slept;
     }
     let rate = steps as f64 / started.elapsed().as_secs_f64();
     println!(
-        "{steps} steps, {accepted} commands accepted, {crashes} crashes, {purged} tenants purged, {rate:.0} steps/s"
+        "{steps} steps, {accepted} commands accepted, {crashes} crashes, {purged} tenants purged, {slept} put to sleep, {rate:.0} steps/s"
     );
     // The runs must be about something: a simulation in which nothing happens passes anything.
     if std::env::var_os("ISYONE_SEED").is_none() {
-        assert!(accepted > 1_000 && crashes > 100 && purged > 50, "{accepted} {crashes} {purged}");
+        assert!(
+            accepted > 1_000 && crashes > 100 && purged > 50 && slept > 50,
+            "{accepted} {crashes} {purged} {slept}"
+        );
     }
 }
 

@@ -98,7 +98,7 @@ fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
         let spec = tenant.spec.clone().unwrap_or_default();
         let mut row: Vec<Cell> = vec![
             tenant.name.as_str().into(),
-            Paint::word(&format::phase(tenant.phase)),
+            Paint::word(&format::tenant_phase(tenant)),
             format::or_dash(&tenant.host).into(),
             format::or_dash(&spec.plan).into(),
             tenant.url.as_str().into(),
@@ -132,7 +132,7 @@ pub async fn show(app: &App, name: &str) -> Outcome {
 pub(crate) fn details(tenant: &Tenant, now_ms: i64) -> String {
     let mut pairs: Vec<(&str, Cell)> = vec![
         ("Name", tenant.name.as_str().into()),
-        ("Phase", Paint::word(&format::phase(tenant.phase))),
+        ("Phase", Paint::word(&format::tenant_phase(tenant))),
         ("Wanted", format::desired(tenant.desired_state).into()),
     ];
     if !tenant.message.is_empty() {
@@ -149,6 +149,10 @@ pub(crate) fn details(tenant: &Tenant, now_ms: i64) -> String {
     pairs.extend(asked(tenant));
     pairs.push(("Uses", used(tenant).into()));
     pairs.extend(visitors(tenant));
+    if tenant.last_active_time.is_some() {
+        let ago = format!("{} ago", format::age(now_ms, tenant.last_active_time.as_ref()));
+        pairs.push(("Last used", ago.into()));
+    }
     pairs.push(("Created", format::local(tenant.create_time.as_ref()).into()));
     let reported = match &tenant.report_time {
         Some(time) => format!("{} ago", format::age(now_ms, Some(time))),

@@ -268,6 +268,7 @@ fn tenant(context: &Context, settings: &Settings, host: &Host, slot: usize) -> R
         access: Access::default(),
         asleep_since: None,
         last_active_at: None,
+        started_at: None,
     })
 }
 

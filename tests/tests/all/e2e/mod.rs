@@ -11,4 +11,5 @@ mod main_job;
 mod many;
 mod metrics;
 mod monitoring;
+mod pages;
 mod visitors;

@@ -1,0 +1,196 @@
+//! What pages say, in two languages and three forms. Self-contained: no script, no image, nothing loaded from elsewhere; and nothing
+//! of what a request said, so there is nothing to escape. Pure.
+
+use std::sync::LazyLock;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use sha2::{Digest as _, Sha256};
+
+use super::choose::Page;
+
+/// Light and dark as the browser is; the dots stand still for who wants no motion.
+const STYLE: &str = "\
+:root{color-scheme:light dark;--ink:#1f2937;--soft:#5b6472;--paper:#f6f7f9;--card:#fff;--line:#e1e5ea;--mark:#6d4aff}\
+@media(prefers-color-scheme:dark){:root{--ink:#e8eaee;--soft:#a3abb8;--paper:#14161a;--card:#1c1f25;--line:#2c313a;--mark:#a08bff}}\
+*{box-sizing:border-box}\
+body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1rem;background:var(--paper);color:var(--ink);\
+font:1.0625rem/1.55 system-ui,-apple-system,\"Segoe UI\",Roboto,sans-serif}\
+main{max-width:34rem;width:100%;padding:2.5rem 2rem;background:var(--card);border:1px solid var(--line);\
+border-top:4px solid var(--mark);border-radius:10px;text-align:center}\
+h1{margin:0 0 .75rem;font-size:1.5rem;line-height:1.25}\
+p{margin:0;color:var(--soft)}\
+.dots{display:flex;gap:.5rem;justify-content:center;margin:1.5rem 0 0}\
+.dots i{width:.625rem;height:.625rem;border-radius:50%;background:var(--mark);animation:b 1.2s infinite}\
+.dots i:nth-child(2){animation-delay:.2s}.dots i:nth-child(3){animation-delay:.4s}\
+@keyframes b{0%,60%,100%{opacity:.25}30%{opacity:1}}\
+@media(prefers-reduced-motion:reduce){.dots i{animation:none;opacity:.6}}\
+footer{margin-top:1.75rem;font-size:.875rem;color:var(--soft)}";
+
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
+    format!(
+        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
+});
+
+/// `Content-Security-Policy` of the HTML form: its own style sheet and nothing else.
+pub(super) fn policy() -> &'static str {
+    &POLICY
+}
+
+/// Title and text.
+type Words = (&'static str, &'static str);
+
+fn english(page: Page) -> Words {
+    match page {
+        Page::Unknown => ("There is nothing here", "Please check the address, or ask who gave it to you."),
+        Page::Suspended => (
+            "This service is suspended",
+            "Your data is safe. Please contact your provider to have it resumed.",
+        ),
+        Page::Asleep => (
+            "Good to see you: we are starting your system",
+            "Nobody used it for a while, so it was put to sleep. This takes less than a minute, and this page opens it by itself.",
+        ),
+        Page::Starting => (
+            "Your system is starting",
+            "This takes a moment. You do not have to do anything: this page opens it by itself.",
+        ),
+        Page::Restarting => {
+            ("Your system is restarting", "It will be back in a moment. This page opens it by itself.")
+        }
+        Page::Updating => (
+            "Your system is being updated",
+            "Your data is safe, and it will be back soon. This page opens it by itself.",
+        ),
+        Page::HostLost => (
+            "We cannot reach the server of this system",
+            "We know about it and are working on it. This page opens your system by itself as soon as it is back.",
+        ),
+        Page::Failing => (
+            "This system has a problem",
+            "We know about it and are working on it. This page opens your system by itself as soon as it is back.",
+        ),
+        Page::Away => (
+            "Your system does not answer right now",
+            "It should be back in a moment. This page tries again by itself.",
+        ),
+    }
+}
+
+fn portuguese(page: Page) -> Words {
+    match page {
+        Page::Unknown => ("Não há nada aqui", "Confira o endereço ou pergunte a quem o passou para você."),
+        Page::Suspended => (
+            "Este serviço está suspenso",
+            "Seus dados estão seguros. Entre em contato com o seu provedor para reativá-lo.",
+        ),
+        Page::Asleep => (
+            "Que bom ver você: estamos iniciando o seu sistema",
+            "Ninguém o usou por algum tempo e ele foi colocado para dormir. Leva menos de um minuto, e esta página o abre sozinha.",
+        ),
+        Page::Starting => (
+            "O seu sistema está iniciando",
+            "Leva só um instante. Você não precisa fazer nada: esta página o abre sozinha.",
+        ),
+        Page::Restarting => {
+            ("O seu sistema está reiniciando", "Ele volta em um instante. Esta página o abre sozinha.")
+        }
+        Page::Updating => (
+            "O seu sistema está sendo atualizado",
+            "Seus dados estão seguros e ele volta logo. Esta página o abre sozinha.",
+        ),
+        Page::HostLost => (
+            "Não conseguimos alcançar o servidor deste sistema",
+            "Já sabemos e estamos trabalhando nisso. Esta página abre o sistema sozinha assim que ele voltar.",
+        ),
+        Page::Failing => (
+            "Este sistema está com um problema",
+            "Já sabemos e estamos trabalhando nisso. Esta página abre o sistema sozinha assim que ele voltar.",
+        ),
+        Page::Away => (
+            "O seu sistema não está respondendo agora",
+            "Ele deve voltar em um instante. Esta página tenta de novo sozinha.",
+        ),
+    }
+}
+
+fn words(page: Page, in_portuguese: bool) -> Words {
+    if in_portuguese { portuguese(page) } else { english(page) }
+}
+
+/// For browsers. `brand` is the platform's domain, which is a checked name.
+pub(super) fn html(page: Page, in_portuguese: bool, brand: &str) -> String {
+    let (title, text) = words(page, in_portuguese);
+    let language = if in_portuguese { "pt-BR" } else { "en" };
+    let seconds = page.retry_after_s().filter(|_| page.reloads());
+    let refresh =
+        seconds.map(|s| format!("<meta http-equiv=\"refresh\" content=\"{s}\">\n")).unwrap_or_default();
+    let dots = if seconds.is_some() {
+        "<div class=\"dots\" aria-hidden=\"true\"><i></i><i></i><i></i></div>\n"
+    } else {
+        ""
+    };
+    format!(
+        "<!doctype html>\n<html lang=\"{language}\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"robots\" content=\"noindex\">\n{refresh}<title>{title}</title>\n<style>{STYLE}</style>\n\
+         </head>\n<body>\n<main role=\"status\">\n<h1>{title}</h1>\n<p>{text}</p>\n{dots}<footer>{brand}</footer>\n\
+         </main>\n</body>\n</html>\n"
+    )
+}
+
+/// For programs.
+pub(super) fn json(page: Page, in_portuguese: bool) -> String {
+    let (title, _) = words(page, in_portuguese);
+    let mut error = serde_json::json!({"code": page.word(), "message": title});
+    if let Some(seconds) = page.retry_after_s() {
+        error["retry_after_seconds"] = seconds.into();
+    }
+    format!("{}\n", serde_json::json!({ "error": error }))
+}
+
+/// For everybody else.
+pub(super) fn plain(page: Page, in_portuguese: bool) -> String {
+    format!("{}.\n", words(page, in_portuguese).0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_small_complete_and_load_nothing() {
+        for page in Page::ALL {
+            for portuguese in [false, true] {
+                let html = html(page, portuguese, "isy.one");
+                assert!(html.len() < 6 * 1024, "{page:?}: {}", html.len());
+                for loaded in ["src=", "href=", "url(", "@import", "<script", "on="] {
+                    assert!(!html.contains(loaded), "{page:?}: {loaded}");
+                }
+                let language = if portuguese { "lang=\"pt-BR\"" } else { "lang=\"en\"" };
+                assert!(html.contains(language) && html.contains("isy.one"));
+                assert_eq!(html.contains("http-equiv=\"refresh\""), page.reloads(), "{page:?}");
+                let (title, text) = words(page, portuguese);
+                // Neither needs escaping, in HTML or elsewhere.
+                assert!(!format!("{title}{text}").contains(['<', '>', '&', '"']), "{page:?}");
+            }
+            assert_ne!(english(page), portuguese(page));
+        }
+    }
+
+    #[test]
+    fn programs_get_a_word_and_a_time() {
+        assert_eq!(
+            json(Page::Starting, false),
+            "{\"error\":{\"code\":\"starting\",\"message\":\"Your system is starting\",\"retry_after_seconds\":5}}\n"
+        );
+        assert!(!json(Page::Unknown, true).contains("retry_after_seconds"));
+        assert_eq!(plain(Page::Suspended, true), "Este serviço está suspenso.\n");
+    }
+
+    #[test]
+    fn the_policy_admits_the_style_and_nothing_else() {
+        assert!(policy().starts_with("default-src 'none'; style-src 'sha256-"), "{}", policy());
+    }
+}
