@@ -173,8 +173,9 @@ fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
     }
     let failed = |e: io::Error| Failure::failed(format!("cannot ask for the password: {e}"));
     let mut err = io::stderr().lock();
-    err.write_all(prompt.as_bytes()).and_then(|()| err.flush()).map_err(failed)?;
+    // Before it is asked for: what is typed at once would show, or be thrown away.
     let hushed = Hushed::enter().map_err(failed)?;
+    err.write_all(prompt.as_bytes()).and_then(|()| err.flush()).map_err(failed)?;
     let password = line(doing);
     drop(hushed);
     err.write_all(b"\n").map_err(failed)?;
