@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
@@ -184,10 +184,40 @@ pub fn skip(tenant: &Tenant) -> Result<String> {
     Ok("stand-in image: no database".to_owned())
 }
 
-/// Runs a script as the cluster's superuser, through standard input: nothing of it is in an argument list.
+/// Our scripts take well under a second; a tenant's own triggers and locks may hold one for ever.
+const PSQL_SECONDS: u64 = 60;
+/// And then for psql to end, and to tell so.
+const PSQL_END: Duration = Duration::from_secs(15);
+
+/// Runs a script as the cluster's superuser, through standard input: nothing of it is in an argument list. Bounded, because a tenant's
+/// own code may run within it: it must not hold up its own suspension, nor a place among those who work on this host.
 async fn psql(tenant: &Tenant, script: String) -> Result<()> {
-    let command =
-        ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"].map(str::to_owned);
+    let most = Duration::from_secs(PSQL_SECONDS) + tenant.host.pace.start_timeout + PSQL_END;
+    match timeout(most, run_psql(tenant, script)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(TenantError::Program(format!("psql has not ended after {} s", most.as_secs()))),
+    }
+}
+
+async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
+    let limit = PSQL_SECONDS.to_string();
+    // Ended in the container, too: what we stop waiting for would go on there.
+    let command = [
+        "timeout",
+        "-k",
+        "5",
+        &limit,
+        "psql",
+        "-X",
+        "-q",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-U",
+        "postgres",
+        "-d",
+        "postgres",
+    ]
+    .map(str::to_owned);
     let name = tenant.name().postgres_container();
     let begin = Instant::now();
     loop {

@@ -121,7 +121,6 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
         ("limit_memory_soft", (2048u64 << 20).to_string()),
         ("limit_time_cpu", "60".to_owned()),
         ("limit_time_real", request_seconds(plan).to_string()),
-        ("limit_time_real_cron", LIMIT_TIME_S.to_string()),
         ("list_db", "False".to_owned()),
         ("logfile", "False".to_owned()),
         ("max_cron_threads", CRON_THREADS.to_string()),
@@ -129,6 +128,9 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
         ("without_demo", "True".to_owned()),
         ("workers", plan.size.workers.to_string()),
     ];
+    if request_seconds(plan) > LIMIT_TIME_S {
+        lines.push(("limit_time_real_cron", LIMIT_TIME_S.to_string()));
+    }
     // The image's own and ours: its file is replaced. An image that leaves the path to Odoo keeps it so, without metrics: to
     // name a path would be to drop the one that Odoo would find.
     if let Some(path) = &image.addons_path {

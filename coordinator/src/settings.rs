@@ -120,6 +120,8 @@ pub struct Settings {
     /// How long no quarantine ends after a start of the coordinator or a jump of its clock, milliseconds: a wrong clock must
     /// not delete data before somebody can see it.
     pub quarantine_hold_ms: i64,
+    /// Edges end TLS with certificates that the coordinator gives them, and with no others.
+    pub edges_have_our_certificates: bool,
 }
 
 /// Raised whenever a program renders plans differently from its predecessor, so that an upgrade gives all plans new

@@ -76,6 +76,7 @@ pub fn settings() -> Settings {
         liveness: Liveness { report_interval_ms: 5_000, suspect_ms: 20_000, lost_ms: 60_000 },
         quarantine_ms: 7 * 86_400_000,
         quarantine_hold_ms: 3_600_000,
+        edges_have_our_certificates: false,
     }
 }
 

@@ -258,7 +258,7 @@ pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Rout
     Some(Route {
         tenant: tenant.name.clone(),
         hostnames: tenant.hostnames(&settings.base_domain),
-        primary: primary(state, tenant).map(ToString::to_string),
+        primary: primary(state, settings, tenant).map(ToString::to_string),
         access: tenant.access.clone(),
         address: host.advertise,
         http_port: tenant.placement.http_port,
@@ -267,18 +267,25 @@ pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Rout
     })
 }
 
-/// Where its browsers are sent: never to a name that is known not to lead here.
-pub fn primary<'a>(state: &State, tenant: &'a Tenant) -> Option<&'a Domain> {
+/// Where its browsers are sent: never to a name that is known not to lead here, nor to one that edges have no certificate of ours for.
+pub fn primary<'a>(state: &State, settings: &Settings, tenant: &'a Tenant) -> Option<&'a Domain> {
+    let shown = |domain: &Domain| {
+        let held = &state.fleet.certificates;
+        !settings.edges_have_our_certificates
+            // Mostly there is one of its name; uploaded ones have others.
+            || held.contains_key(domain.as_str())
+            || held.values().any(|certificate| certificate.covers(domain.as_str()))
+    };
     let astray = |domain: &Domain| {
         state.fleet.domain_troubles.get(domain.as_str()).is_some_and(|trouble| trouble.tenant == tenant.name)
     };
-    tenant.primary.as_ref().filter(|primary| !astray(primary))
+    tenant.primary.as_ref().filter(|primary| !astray(primary) && shown(primary))
 }
 
 /// Where people reach it.
 pub fn address(state: &State, settings: &Settings, tenant: &Tenant) -> String {
     let platform = || tenant.platform_name(&settings.base_domain);
-    settings.url(&primary(state, tenant).map_or_else(platform, ToString::to_string))
+    settings.url(&primary(state, settings, tenant).map_or_else(platform, ToString::to_string))
 }
 
 fn odoo_runs(state: &State, tenant: &Tenant) -> bool {

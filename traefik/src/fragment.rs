@@ -14,15 +14,14 @@ use crate::{
 };
 
 /// What only browsers ask for and what is the same under each name: programs that post, websockets and health checks stay where they are.
-const SENT_ELSEWHERE: &str =
-    "(Method(`GET`) || Method(`HEAD`)) && !PathPrefix(`/websocket`) && !Path(`/web/health`)";
+const SENT_ELSEWHERE: &str = "(Method(`GET`) || Method(`HEAD`)) && !Path(`/websocket`) && !PathPrefix(`/websocket/`) && !Path(`/web/health`)";
 
 /// Routers' names have an underscore before what follows the tenant's name: no label has one, so a tenant `alfa-closed` does not meet
 /// the closed router of `alfa`.
 pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Fragment {
     let mut parts = Parts::new(options, route, hosts);
     match route.target {
-        Target::Page => parts.page(PAGES, &["isyone-headers", "isyone-page"]),
+        Target::Page => parts.page(PAGES, &["isyone-in-flight", "isyone-headers", "isyone-page"]),
         Target::Running { address, http_port, websocket_port } => {
             parts.running(address, http_port, websocket_port);
         }
@@ -116,7 +115,7 @@ impl<'a> Parts<'a> {
         }
         let service = if websocket_port.is_some() { &socket } else { &name };
         // Not compressed, and not among the requests in flight: they last.
-        let rule = format!("({}) && PathPrefix(`/websocket`)", self.rule);
+        let rule = format!("({}) && (Path(`/websocket`) || PathPrefix(`/websocket/`))", self.rule);
         let chain = self.chain(true, &["isyone-scheme"]);
         let sockets =
             router(self.options, &rule, WEBSOCKET_PRIORITY, service, &borrowed(&chain), RouterTls::default());

@@ -50,7 +50,7 @@ impl Dashboard {
 
 /// Each with a comma and a line break before it.
 pub(crate) fn routers(options: &Options) -> String {
-    let chain = ["isyone-rate", "isyone-headers", "isyone-page"];
+    let chain = ["isyone-rate", "isyone-in-flight", "isyone-headers", "isyone-page"];
     let unknown = router(options, "PathPrefix(`/`)", UNKNOWN_PRIORITY, PAGES, &chain, RouterTls::default());
     let unknown = format!(",\n\"isyone-unknown\":{unknown}");
     let board = options.dashboard.as_ref();

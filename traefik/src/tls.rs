@@ -67,7 +67,7 @@ pub(crate) fn routers(tls: &Tls, options: &Options) -> String {
         return redirect;
     }
     let rule = "PathPrefix(`/.well-known/acme-challenge/`)";
-    format!(",\n\"isyone-acme\":{}{redirect}", router(rule, CHALLENGE_PRIORITY, PAGES, &[]))
+    format!(",\n\"isyone-acme\":{}{redirect}", router(rule, CHALLENGE_PRIORITY, PAGES, &["isyone-rate"]))
 }
 
 /// The options of all connections. Strict: who names no host that there is a certificate for gets no handshake, in place of

@@ -107,8 +107,12 @@ pub(crate) fn plan(input: &Input<'_>) -> Plan {
 
 /// Whether a name needs an order now: how urgent, less is more.
 fn need(input: &Input<'_>, covered: &Covered<'_>, name: &str) -> Option<i64> {
-    let waits = input.running.contains(name) || input.elsewhere.contains(name);
-    if waits || input.troubles.get(name).is_some_and(|t| input.now < t.retry_at) {
+    // One that is held is renewed all the same: it may be behind something that passes the authority's question on.
+    let elsewhere = input.elsewhere.contains(name) && !input.held.contains_key(name);
+    if elsewhere
+        || input.running.contains(name)
+        || input.troubles.get(name).is_some_and(|t| input.now < t.retry_at)
+    {
         return None;
     }
     match input.held.get(name) {

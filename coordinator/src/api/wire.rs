@@ -24,7 +24,7 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
     let (phase, message) = views::phase(state, settings, tenant, now);
     let observed = views::observed(state, tenant);
     let mut hostnames = tenant.hostnames(&settings.base_domain);
-    let primary = views::primary(state, tenant).map(|domain| domain.as_str());
+    let primary = views::primary(state, settings, tenant).map(|domain| domain.as_str());
     // The one that people use first, the others in their order.
     hostnames.sort_by_key(|name| Some(name.as_str()) != primary);
     v1::Tenant {

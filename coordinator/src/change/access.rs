@@ -56,6 +56,13 @@ fn changed(before: &Access, change: AccessChange) -> Result<(Access, Vec<String>
         }
         said.push(format!("user {gone} removed"));
     }
+    let asked = !before.users.is_empty() && !change.remove_all_users;
+    if asked && access.users.is_empty() && change.put_user.is_none() {
+        return Err(
+            "would be open to everybody without its last user; `--no-users` says that this is wanted"
+                .to_owned(),
+        );
+    }
     if let Some(user) = change.put_user {
         let known = access.users.iter().any(|line| name_of(line) == user.name);
         access.users.retain(|line| name_of(line) != user.name);
@@ -139,6 +146,11 @@ mod tests {
         let gone = AccessChange { remove_users: vec!["bob".to_owned()], ..networks(&[]) };
         let access = set(&mut bench, gone).unwrap();
         assert_eq!((access.addresses.len(), access.users.len()), (0, 1));
+        let last = AccessChange { remove_users: vec!["ana".to_owned()], ..AccessChange::default() };
+        let refused = set(&mut bench, last.clone()).unwrap_err().to_string();
+        assert!(refused.contains("--no-users"), "a customer's data is not opened by the way: {refused}");
+        let another = AccessChange { remove_users: last.remove_users, ..user("eva", "$2y$08$secret") };
+        assert_eq!(set(&mut bench, another).unwrap().users, ["eva:$2y$08$secret"]);
         let open = AccessChange { remove_all_users: true, rate: Some(None), ..AccessChange::default() };
         assert_eq!(set(&mut bench, open).unwrap(), Access::default());
         assert!(!format!("{:?}{:?}", bench.state.fleet.events, user("ana", "$2y$08$secret")).contains("$2y"));

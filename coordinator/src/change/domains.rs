@@ -37,7 +37,16 @@ impl Edit<'_> {
         for domain in &new {
             self.event("domain.added", Some(&before), None, None, domain.to_string());
         }
+        let unasked = new
+            .first()
+            .filter(|new| add.primary && !add.checked && tenant.primary.as_ref() == Some(new))
+            .cloned();
         let outcome = self.put_domains(&before, tenant, add.request_id)?;
+        if let Some(domain) = unasked {
+            // Nobody is sent to where it leads now: its first good look begins the redirect.
+            let (tenant, found) = (before.name.clone(), "DNS was not asked yet".to_owned());
+            self.put_domain_trouble(DomainTrouble { domain, tenant, since: self.stamp.now, found });
+        }
         if add.checked {
             for domain in &add.domains {
                 self.domain_reachable(domain, "DNS was asked by an operator")?;
@@ -115,10 +124,14 @@ impl Edit<'_> {
         };
         let message = format!("{name} does not lead to the edges: {}{redirect}", trouble.found);
         self.event("domain.unreachable", Some(&tenant), None, None, message);
+        self.put_domain_trouble(trouble);
+        Ok(Outcome::Done)
+    }
+
+    fn put_domain_trouble(&mut self, trouble: DomainTrouble) {
         let trouble = Arc::new(trouble);
         self.effects.writes.push(Write::Put(Value::DomainTrouble(trouble.clone())));
-        self.state.fleet.domain_troubles.insert(name, trouble);
-        Ok(Outcome::Done)
+        self.state.fleet.domain_troubles.insert(trouble.domain.to_string(), trouble);
     }
 
     /// It leads here (again).

@@ -49,6 +49,11 @@ impl Edit<'_> {
             }
             DesiredState::Running | DesiredState::Suspended => {}
         }
+        let mut create = create;
+        if create.spec.domains.is_empty() {
+            // Domains have verbs of their own: who names none means those that are there.
+            create.spec.domains = tenant.spec.domains.clone();
+        }
         let differences = differences(&tenant.spec, &create.spec);
         if differences.is_empty() {
             return Ok(found(tenant.clone(), self.state.fleet.operations.get(&tenant.operation).cloned()));

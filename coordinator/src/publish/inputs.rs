@@ -9,7 +9,7 @@ use imbl::{OrdMap, ordmap::DiffItem};
 use isyone_proto::ids::{HostName, TenantName};
 
 use crate::{
-    fleet::{Host, Tenant, domains::DomainTrouble},
+    fleet::{Host, Tenant, certificates::EdgeCertificate, domains::DomainTrouble},
     settings::Settings,
     state::State,
     views,
@@ -21,6 +21,7 @@ pub(super) struct Inputs {
     tenants: OrdMap<TenantName, Arc<Tenant>>,
     hosts: OrdMap<HostName, Arc<Host>>,
     domain_troubles: OrdMap<String, Arc<DomainTrouble>>,
+    certificates: OrdMap<String, Arc<EdgeCertificate>>,
     /// Tenants whose route depends on what was observed, because they have not been active yet.
     settling: BTreeSet<TenantName>,
     /// Those of them that have a route already.
@@ -67,13 +68,25 @@ impl Inputs {
             dirty.tenants.extend(placed.into_iter().flatten());
         }
         for item in self.domain_troubles.diff(&state.fleet.domain_troubles) {
-            // Whether its browsers are sent to its primary.
-            let (DiffItem::Add(_, trouble)
-            | DiffItem::Remove(_, trouble)
-            | DiffItem::Update { new: (_, trouble), .. }) = item;
-            dirty.tenants.insert(trouble.tenant.clone());
+            // Whether its browsers are sent to its primary. The domain may have been another tenant's meanwhile.
+            let concerned = match item {
+                DiffItem::Add(_, trouble) | DiffItem::Remove(_, trouble) => vec![trouble],
+                DiffItem::Update { old: (_, old), new: (_, new) } => vec![old, new],
+            };
+            dirty.tenants.extend(concerned.into_iter().map(|trouble| trouble.tenant.clone()));
+        }
+        for item in self.certificates.diff(&state.fleet.certificates) {
+            // Likewise: there must be one that covers it.
+            let concerned = match item {
+                DiffItem::Add(_, certificate) | DiffItem::Remove(_, certificate) => vec![certificate],
+                DiffItem::Update { old: (_, old), new: (_, new) } => vec![old, new],
+            };
+            for hostname in concerned.into_iter().flat_map(|certificate| &certificate.hostnames) {
+                dirty.tenants.extend(owners(state, hostname));
+            }
         }
         self.take_early(state, settings, &mut dirty);
+        self.certificates = state.fleet.certificates.clone();
         self.tenants = state.fleet.tenants.clone();
         self.hosts = state.fleet.hosts.clone();
         self.domain_troubles = state.fleet.domain_troubles.clone();
@@ -88,5 +101,16 @@ impl Inputs {
         let early: BTreeSet<TenantName> = self.settling.iter().filter(routed).cloned().collect();
         dirty.tenants.extend(early.symmetric_difference(&self.early).cloned());
         self.early = early;
+    }
+}
+
+/// Whose domains a name in a certificate covers. Of a star's names there is no index, and there are few stars.
+fn owners(state: &State, hostname: &str) -> Vec<TenantName> {
+    let domains = &state.fleet.by_domain;
+    match hostname.strip_prefix('*') {
+        None => domains.get(hostname).into_iter().cloned().collect(),
+        Some(base) => {
+            domains.iter().filter(|(name, _)| name.ends_with(base)).map(|(_, owner)| owner.clone()).collect()
+        }
     }
 }

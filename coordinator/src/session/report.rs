@@ -12,6 +12,7 @@ use isyone_telemetry::{child_span, tracing::Span};
 use tonic::Status;
 
 use crate::{
+    clock,
     fleet::{OperationState, Step},
     observed::{
         Container, ImageDigest, Pressure, Progress, Report, Resources, TenantReport, Traffic, Usage,
@@ -125,7 +126,8 @@ fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
             latency_p95_ms: traffic.latency_p95_ms,
             websockets: traffic.websockets,
             active_users: traffic.active_users,
-            last_active_at: traffic.last_active_time.as_ref().map(unix_ms),
+            // The tenant's own word: nobody was there tomorrow.
+            last_active_at: traffic.last_active_time.as_ref().map(|at| unix_ms(at).min(clock::now_ms())),
         }),
         operation: parse_optional("operation_id", &status.operation_id)?,
         steps: status.steps.into_iter().map(step).collect::<Result<_, _>>()?,

@@ -204,6 +204,59 @@ fn nobody_is_redirected_to_a_primary_that_leads_elsewhere() {
 }
 
 #[test]
+fn nobody_is_redirected_to_a_new_primary_that_dns_was_not_asked_for() {
+    let mut bench = running();
+    let unasked = AddDomains { checked: false, ..adding("alfa", &["erp.customer.com"], true) };
+    bench.apply(Command::AddDomains(Box::new(unasked.clone()))).unwrap();
+    assert_eq!((primary(&bench), tenant(&bench).primary.is_some()), (None, true));
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"), "asked, and it leads here");
+    bench.apply(Command::AddDomains(Box::new(unasked))).unwrap();
+    assert!(primary(&bench).is_some(), "what is known to lead here stays so");
+}
+
+#[test]
+fn nobody_is_redirected_to_a_primary_without_a_certificate() {
+    use crate::fleet::{
+        Sealed,
+        certificates::{EdgeCertificate, Origin},
+    };
+    let mut bench = running();
+    bench.settings.edges_have_our_certificates = true;
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    assert_eq!(primary(&bench), None);
+    for hostname in ["erp.customer.com", "*.customer.com"] {
+        let certificate = EdgeCertificate {
+            name: "own".to_owned(),
+            origin: Origin::Uploaded,
+            hostnames: vec![hostname.to_owned()],
+            serial: String::new(),
+            issuer: String::new(),
+            not_before: 0,
+            not_after: 1,
+            chain_pem: String::new(),
+            key: Sealed(String::new()),
+            issued: Vec::new(),
+        };
+        bench.state.fleet.certificates.insert("own".to_owned(), Arc::new(certificate));
+        assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"), "{hostname}");
+    }
+}
+
+#[test]
+fn a_repeated_create_leaves_domains_as_they_are() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    let existed = matches!(bench.create("alfa", "small").unwrap(), Outcome::Tenant { existed: true, .. });
+    assert!(existed && tenant(&bench).primary.is_some());
+    let mut larger = bench.creation("alfa", "standard");
+    larger.force = true;
+    bench.apply(Command::CreateTenant(Box::new(larger))).unwrap();
+    assert_eq!(tenant(&bench).spec.domains, [name("erp.customer.com")]);
+    assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"));
+}
+
+#[test]
 fn a_late_word_about_a_domain_of_somebody_else_says_nothing() {
     let mut bench = running();
     add(&mut bench, "beta", &["erp.customer.com"], false).unwrap();

@@ -22,6 +22,8 @@ pub struct Site {
     pub edge: Option<String>,
     /// Prometheus, when known.
     pub prometheus: Option<Base>,
+    /// `isyctl tenant access` lets only some in: we may be none of them.
+    pub closed: bool,
     /// For each request.
     pub timeout: Duration,
 }
@@ -154,6 +156,11 @@ pub async fn health(site: &Site) -> Found {
 pub async fn login_page(site: &Site) -> Found {
     match site.get("/web/login").await {
         Err(why) => Found::Fail(why),
+        Ok(reply)
+            if site.closed && matches!(reply.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =>
+        {
+            Found::Skip(format!("{}, as `isyctl tenant access` has it", reply.status.as_u16()))
+        }
         Ok(reply) if reply.status != StatusCode::OK => Found::Fail(reply.words()),
         Ok(reply) => {
             let form = ["name=\"login\"", "name=\"password\""].iter().all(|field| reply.body.contains(field));

@@ -86,6 +86,7 @@ impl Verify {
                 None => url.clone(),
             },
             edge: edge.clone(),
+            closed: tenant.access.as_ref().is_some_and(|a| !a.networks.is_empty() || !a.users.is_empty()),
             url,
             prometheus: prometheus.as_deref().map(|text| parsed("--prometheus", text)).transpose()?,
             timeout: app.call_timeout().min(MAX_CHECK),
