@@ -59,9 +59,10 @@ const VERSION_PLACE: &str = "{version}";
 const PAGES: &str = "isyone-pages";
 /// Transport to all tenants.
 const ODOO: &str = "isyone-odoo";
-/// Metrics and the database manager, also by XML-RPC: never for visitors.
+/// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik leaves an encoded slash as it is and Odoo does not.
 const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`) || \
-                            PathPrefix(`/xmlrpc/db`) || PathPrefix(`/xmlrpc/2/db`)";
+                            PathPrefix(`/xmlrpc/db`) || PathPrefix(`/xmlrpc/2/db`) || \
+                            PathRegexp(`(?i)^/(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
 
 /// How browsers see the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

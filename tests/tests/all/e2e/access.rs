@@ -103,7 +103,10 @@ fn the_edge_lets_in_whom_it_should_as_fast_as_it_should_and_logs_it() {
 }
 
 fn what_is_closed_and_what_browsers_are_told(test: &Test) {
-    for path in ["/metrics", "/metrics/x", "/web/database/manager", "/xmlrpc/db", "/xmlrpc/2/db"] {
+    let encoded =
+        ["/web%2Fdatabase/manager", "/web%2fdatabase", "/xmlrpc%2Fdb", "/xmlrpc/2%2Fdb", "/xmlrpc%2F2%2fdb"];
+    let plain = ["/metrics", "/metrics/x", "/web/database/manager", "/xmlrpc/db", "/xmlrpc/2/db"];
+    for path in plain.into_iter().chain(encoded) {
         assert_eq!(test.status(ANA, "alfa", path), 404, "{path}");
     }
     let page = test.get(ANA, "alfa", "/page", &[]);
