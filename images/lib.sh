@@ -14,11 +14,20 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 log() { printf 'images: %s\n' "$*" >&2; }
 die() { log "error: $*"; exit 1; }
 
+# show_version COMMAND [ARGUMENT…] — the first line of what it says, to the log. Read whole: with `| head -n 1` a program that writes
+# its next line after head has gone dies of SIGPIPE, and pipefail makes that ours.
+show_version() {
+  local said
+  said=$("$@" 2>&1)
+  log "${said%%$'\n'*}"
+}
+
 # debian_mirror — the address of a Debian mirror. apt's own index knows it, whatever the format of its sources.
 debian_mirror() {
   local uri=${DEBIAN_MIRROR:-}
   # shellcheck disable=SC2016  # apt expands $(REPO_URI), not the shell
-  [ -n "$uri" ] || uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)
+  [ -n "$uri" ] || uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian')
+  uri=${uri%%$'\n'*}
   [ -n "$uri" ] || die "apt on this machine has no Debian mirror (or no package lists yet: apt-get update); set DEBIAN_MIRROR"
   echo "${uri%/}"
 }

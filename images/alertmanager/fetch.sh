@@ -27,4 +27,4 @@ if [ ! -e "$share/default.tmpl" ]; then mkdir -p "$share" && cp "$own"/*.tmpl "$
 exec "$own/alertmanager" "$@"
 SCRIPT
 put "$CACHE/bin/alertmanager" "$work/alertmanager"
-"$CACHE/bin/alertmanager" --version 2>&1 | head -n 1 >&2
+show_version "$CACHE/bin/alertmanager" --version

