@@ -187,7 +187,7 @@ fn container_name(tenant: &Tenant, role: Role) -> String {
 
 fn grace(role: Role) -> u32 {
     match role {
-        Role::Odoo => stack::ODOO_GRACE_S,
+        Role::Odoo => stack::ODOO_STOP_S,
         Role::Postgres => stack::POSTGRES_GRACE_S,
     }
 }

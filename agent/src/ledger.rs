@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use isyone_proto::plan::{HostPlan, TenantPlan};
+use isyone_proto::plan::{HostPlan, PLAN_FORMAT, TenantPlan};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -55,6 +55,9 @@ struct File {
     plan: HostPlan,
     digest: String,
     epochs: BTreeMap<Uuid, u64>,
+    /// [`PLAN_FORMAT`] of who wrote it.
+    #[serde(default)]
+    format: u32,
 }
 
 /// The plan in force and what must be remembered beside it.
@@ -64,14 +67,20 @@ pub struct Ledger {
     plan: Option<HostPlan>,
     digest: String,
     epochs: BTreeMap<Uuid, u64>,
+    format: u32,
 }
 
 impl Ledger {
     /// Opens the ledger at `path`. A file that cannot be read is kept aside as `plan.json.corrupt-<n>`; the second value
     /// then says so, and there is no plan: nothing new runs, nothing is stopped, until one arrives.
     pub fn open(path: &Path) -> Result<(Self, Option<String>), LedgerError> {
-        let mut ledger =
-            Self { path: path.to_owned(), plan: None, digest: String::new(), epochs: BTreeMap::new() };
+        let mut ledger = Self {
+            path: path.to_owned(),
+            plan: None,
+            digest: String::new(),
+            epochs: BTreeMap::new(),
+            format: 0,
+        };
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((ledger, None)),
@@ -82,6 +91,7 @@ impl Ledger {
                 ledger.plan = Some(file.plan);
                 ledger.digest = file.digest;
                 ledger.epochs = file.epochs;
+                ledger.format = file.format;
                 Ok((ledger, None))
             }
             Err(why) => {
@@ -127,11 +137,14 @@ impl Ledger {
                 if digest == self.digest {
                     return Ok(false);
                 }
-                return Err(LedgerError::Conflict {
-                    generation: plan.generation,
-                    offered: digest,
-                    held: self.digest.clone(),
-                });
+                // An agent of before may have dropped what it did not know of this very plan.
+                if self.format == PLAN_FORMAT {
+                    return Err(LedgerError::Conflict {
+                        generation: plan.generation,
+                        offered: digest,
+                        held: self.digest.clone(),
+                    });
+                }
             }
         }
         let mut epochs = self.epochs.clone();
@@ -139,7 +152,7 @@ impl Ledger {
             let seen = epochs.entry(tenant.uid).or_default();
             *seen = (*seen).max(tenant.epoch);
         }
-        let file = File { version: VERSION, plan, digest, epochs };
+        let file = File { version: VERSION, plan, digest, epochs, format: PLAN_FORMAT };
         // Plain structs with string keys: serialising cannot fail; an empty file would be refused at the next start.
         let bytes = serde_json::to_vec(&file).unwrap_or_default();
         fsutil::write_atomic(&self.path, &bytes, 0o600, true)
@@ -147,6 +160,7 @@ impl Ledger {
         self.plan = Some(file.plan);
         self.digest = file.digest;
         self.epochs = file.epochs;
+        self.format = file.format;
         Ok(true)
     }
 }
@@ -189,6 +203,26 @@ mod tests {
         assert!(matches!(ledger.accept(host_plan(5, vec![])), Err(LedgerError::Conflict { .. })));
         let (again, _) = open(&dir);
         assert_eq!((again.generation(), again.digest()), (5, ledger.digest()));
+    }
+
+    #[test]
+    fn a_plan_that_an_older_agent_kept_in_part_is_taken_whole_after_its_upgrade() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut of_old = tenant_plan("alfa");
+        let whole = of_old.clone();
+        of_old.upload_limit_bytes = 0;
+        open(&dir).0.accept(host_plan(5, vec![of_old.clone()])).unwrap();
+        let path = dir.path().join("plan.json");
+        let written = std::fs::read_to_string(&path).unwrap();
+        let by_older = written.replace(&format!(",\"format\":{PLAN_FORMAT}"), "");
+        assert_ne!(written, by_older);
+        std::fs::write(&path, by_older).unwrap();
+        let (mut ledger, warning) = open(&dir);
+        assert!(warning.is_none());
+        assert!(ledger.accept(host_plan(5, vec![whole.clone()])).unwrap());
+        assert_eq!(ledger.plan(), Some(&host_plan(5, vec![whole])));
+        let twin = ledger.accept(host_plan(5, vec![of_old]));
+        assert!(matches!(twin, Err(LedgerError::Conflict { .. })), "from now on a twin is one");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     docker::{Container, ContainerSummary, DockerError, Event},
     golden::blocking,
     host::Host,
-    stack::{ODOO_GRACE_S, POSTGRES_GRACE_S},
+    stack::{ODOO_STOP_S, POSTGRES_GRACE_S},
     status::Progress,
     tenant::{Desired, Tenant, TenantError, View},
 };
@@ -152,7 +152,7 @@ async fn stop_strays(host: Arc<Host>, plans: watch::Receiver<InForce>, look: Arc
                 continue;
             }
         };
-        for (prefix, grace) in [("odoo_", ODOO_GRACE_S), ("postgres_", POSTGRES_GRACE_S)] {
+        for (prefix, grace) in [("odoo_", ODOO_STOP_S), ("postgres_", POSTGRES_GRACE_S)] {
             let stray = |c: &&ContainerSummary| {
                 let named = plan.tenants.iter().any(|t| t.name.as_str() == c.tenant);
                 !named

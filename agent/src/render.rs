@@ -95,8 +95,8 @@ fn regex_escape(text: &str) -> String {
         .collect()
 }
 
-/// How long a request may take.
-fn request_seconds(plan: &TenantPlan) -> u64 {
+/// How long a request may take: `limit_time_real`.
+pub(crate) fn request_seconds(plan: &TenantPlan) -> u64 {
     plan.upload_limit_bytes.div_ceil(UPLOAD_BYTES_PER_S).max(LIMIT_TIME_S)
 }
 

@@ -189,10 +189,10 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 
 /// What may change in a tenant's life: its address and how much may be uploaded, which a running Odoo takes up, and the role's password. What
 /// its administrator may have changed himself (login, language, company) is left alone. In the tenant's database only as the tenant's own role: a trigger
-/// there, put up by whoever has taken Odoo over, would otherwise run as superuser.
+/// there, put up by whoever has taken Odoo over, would otherwise run as superuser. A lock that is held is an error that says so.
 pub fn update(tenant: &TenantPlan) -> String {
     format!(
-        "{QUIET}{}{}\\connect \"{}\" odoo\nBEGIN;\n{}{}{}COMMIT;\n",
+        "{QUIET}{}{}\\connect \"{}\" odoo\nSET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
         alter_role(tenant),
         monitor_role(tenant),
         tenant.name.database(),

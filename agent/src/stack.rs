@@ -30,8 +30,11 @@ pub const HTTP_PORT: u16 = 8069;
 pub const GEVENT_PORT: u16 = 8072;
 /// PostgreSQL's port in the container.
 pub const POSTGRES_PORT: u16 = 5432;
-/// Odoo finishes its requests before it ends. Only an upload may take longer; a stop does not wait for that.
-pub const ODOO_GRACE_S: u32 = 130;
+/// So long a stop that an operator has ordered waits for Odoo's requests: as long as any but an upload may take. A visitor who sends
+/// slowly must not hold up a suspension, nor a place among those who work on this host, for the longest upload's twelve minutes.
+pub const ODOO_STOP_S: u32 = 130;
+/// Odoo may need so much longer than its requests.
+const ODOO_END_S: u64 = 10;
 /// PostgreSQL's fast shutdown writes a checkpoint.
 pub const POSTGRES_GRACE_S: u32 = 60;
 /// The same for each size, so that a resize never restarts PostgreSQL; Odoo's share is worked out in `db_maxconn`.
@@ -247,7 +250,8 @@ fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
         shm_bytes: None,
         cap_add: Vec::new(),
         init: true, // wkhtmltopdf and friends leave orphans
-        stop_grace_s: ODOO_GRACE_S,
+        // For whoever else stops it (a hand with docker compose, Docker's own end): no request is cut.
+        stop_grace_s: u32::try_from(render::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
         restart: true,
     }
 }

@@ -117,6 +117,13 @@ pub struct Access {
     pub rate: Option<Rate>,
 }
 
+impl Access {
+    /// Whether everybody gets in.
+    pub fn is_open(&self) -> bool {
+        self.addresses.is_empty() && self.users.is_empty()
+    }
+}
+
 /// Requests from one client address to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {

@@ -46,6 +46,8 @@ pub struct Web {
     pub connections: Arc<Connections>,
     /// Wakes tenants that sleep.
     pub(crate) alarm: Arc<pages::Alarm>,
+    /// Bounds how many visitors' bodies are taken in at a time.
+    pub(crate) swallowing: pages::Swallowing,
 }
 
 /// All paths.
@@ -60,6 +62,7 @@ pub fn router(web: Web) -> Router {
         .route("/edges/map", get(hostnames))
         .route("/sd/{job}", get(targets))
         .route(isyone_traefik::PAGE_PATH, any(pages::tenant))
+        .route(isyone_traefik::UNKNOWN_PATH, any(pages::unknown))
         .route("/.well-known/acme-challenge/{token}", get(challenge))
         .with_state(web)
 }

@@ -279,6 +279,7 @@ fn log(route: &traefik::Rejected) {
 fn options(context: &Context) -> traefik::Options {
     let config = &context.config;
     traefik::Options {
+        base_domain: config.base_domain.to_string(),
         entry_points: config.edge.entry_points.clone(),
         scheme: match config.url_scheme {
             UrlScheme::Http => traefik::Scheme::Http,

@@ -247,6 +247,7 @@ async fn spawn(
         published: publisher.current(),
         connections: connections.clone(),
         alarm: Arc::default(),
+        swallowing: Default::default(),
     };
     tasks.spawn(publisher.run());
     if let Some((listener, tokens)) = listeners.edges {

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net};
 use isyone_proto::{
     ids::ShortName,
+    plan::PLAN_FORMAT,
     spec::{Country, ImageRef, Language, Login, Size, TimeZone},
 };
 use serde::{Deserialize, Serialize};
@@ -123,10 +124,6 @@ pub struct Settings {
     /// Edges end TLS with certificates that the coordinator gives them, and with no others.
     pub edges_have_our_certificates: bool,
 }
-
-/// Raised whenever a program renders plans differently from its predecessor, so that an upgrade gives all plans new
-/// generations.
-const PLAN_FORMAT: u32 = 2;
 
 impl Settings {
     /// Digest of everything that ends up in hosts' plans without being stored with a tenant. When it changes, all plans

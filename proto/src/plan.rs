@@ -18,6 +18,10 @@ use crate::{
 /// Milliseconds since the Unix epoch, UTC.
 pub type UnixMs = i64;
 
+/// Raised whenever plans are rendered differently or have more in them than before: so that an upgrade of the coordinator gives all plans
+/// new generations, and an upgraded agent takes a plan anew of which its predecessor kept only what it knew.
+pub const PLAN_FORMAT: u32 = 2;
+
 /// Everything one host shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPlan {

@@ -5,23 +5,24 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    CLOSED_PATHS, CLOSED_PRIORITY, Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, ODOO, Options, PAGE_PRIORITY,
-    PAGES, PRIMARY_PRIORITY, Route, Target, WEBSOCKET_PRIORITY,
+    Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, ODOO, Options, PAGE_PRIORITY, PAGES, PRIMARY_PRIORITY, Route,
+    Target, WEBSOCKET_PRIORITY,
     dynamic::{HealthCheck, IpStrategy, Middleware, RouterTls, Server, Service},
     json,
-    pages::router,
+    pages::{self, router},
     tls,
 };
 
 /// What only browsers ask for and what is the same under each name: programs that post, websockets and health checks stay where they are.
-const SENT_ELSEWHERE: &str = "(Method(`GET`) || Method(`HEAD`)) && !Path(`/websocket`) && !PathPrefix(`/websocket/`) && !Path(`/web/health`)";
+const SENT_ELSEWHERE: &str =
+    "(Method(`GET`) || Method(`HEAD`)) && !PathPrefix(`/websocket`) && !Path(`/web/health`)";
 
 /// Routers' names have an underscore before what follows the tenant's name: no label has one, so a tenant `alfa-closed` does not meet
 /// the closed router of `alfa`.
 pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Fragment {
     let mut parts = Parts::new(options, route, hosts);
     match route.target {
-        Target::Page => parts.page(PAGES, &["isyone-in-flight", "isyone-headers", "isyone-page"]),
+        Target::Page => parts.page(PAGES, &["isyone-headers", "isyone-page"]),
         Target::Running { address, http_port, websocket_port } => {
             parts.running(address, http_port, websocket_port);
         }
@@ -94,28 +95,15 @@ impl<'a> Parts<'a> {
             &name,
             &json(&Service::single(server(http_port), Some(check), ODOO)),
         );
-        self.page(
-            &name,
-            &["isyone-in-flight", "isyone-headers", "isyone-away", "isyone-scheme", "isyone-compress"],
-        );
-        // The service behind an allow list of nobody is never asked; Traefik's own no-op makes sure of it.
-        let rule = format!("({}) && ({CLOSED_PATHS})", self.rule);
-        let closed = router(
-            self.options,
-            &rule,
-            CLOSED_PRIORITY,
-            "noop@internal",
-            &["isyone-closed"],
-            RouterTls::default(),
-        );
-        put(&mut self.fragment.routers, &format!("{name}_closed"), &closed);
+        self.page(&name, &["isyone-headers", "isyone-away", "isyone-scheme", "isyone-compress"]);
+        self.closed();
         let socket = format!("{name}_websocket");
         if let Some(port) = websocket_port {
             put(&mut self.fragment.services, &socket, &json(&Service::single(server(port), None, ODOO)));
         }
         let service = if websocket_port.is_some() { &socket } else { &name };
         // Not compressed, and not among the requests in flight: they last.
-        let rule = format!("({}) && (Path(`/websocket`) || PathPrefix(`/websocket/`))", self.rule);
+        let rule = format!("({}) && PathPrefix(`/websocket`)", self.rule);
         let chain = self.chain(true, &["isyone-scheme"]);
         let sockets =
             router(self.options, &rule, WEBSOCKET_PRIORITY, service, &borrowed(&chain), RouterTls::default());
@@ -131,10 +119,23 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// What is closed under its own domains; for names of the platform one router does it for all ([`pages::closed`]): a router more for
+    /// each tenant is a third of what an edge works for a change.
+    fn closed(&mut self) {
+        let own: Vec<&str> =
+            self.hosts.iter().copied().filter(|host| !self.options.is_of_platform(host)).collect();
+        if !own.is_empty() {
+            let closed = pages::closed(self.options, &any_host(&own));
+            put(&mut self.fragment.routers, &format!("{}_closed", self.name), &closed);
+        }
+    }
+
     /// The router for everything; it is also the one that asks a resolver for certificates.
     fn page(&mut self, service: &str, then: &[&str]) {
         let tls = self.options.tls.as_ref().map(|tls| tls::of_page(tls, self.hosts)).unwrap_or_default();
-        let chain = self.chain(true, then);
+        // Before the password: a hash costs milliseconds of a core, also for who only guesses.
+        let mut chain = self.chain(true, then);
+        chain.insert(self.limits.len(), "isyone-in-flight".to_owned());
         let page = router(self.options, &self.rule, PAGE_PRIORITY, service, &borrowed(&chain), tls);
         put(&mut self.fragment.routers, &self.name, &page);
     }

@@ -22,7 +22,7 @@ mod tls;
 
 use dynamic::{IpStrategy, Middleware, Router, Server, ServersTransport, Service};
 use fragment::fragment;
-pub use pages::{Dashboard, PAGE_PATH};
+pub use pages::{Dashboard, PAGE_PATH, UNKNOWN_PATH};
 pub use routes::{Routes, is_user};
 pub use tls::{Resolver, Tls, certificate, covers};
 
@@ -85,6 +85,8 @@ impl Scheme {
 /// What holds for all tenants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// Tenants' platform names are below it: lower-case, a host name.
+    pub base_domain: String,
     /// Names of the entry points in Traefik's static configuration, without TLS.
     pub entry_points: Vec<String>,
     /// Told to Odoo in `X-Forwarded-Proto`. Traefik alone would say `wss` on websocket upgrades, and Odoo then thinks
@@ -92,7 +94,7 @@ pub struct Options {
     pub scheme: Scheme,
     /// Port in customers' URLs, when it is not the scheme's own.
     pub port: Option<u16>,
-    /// Base of the pages that stand in for a tenant, e.g. `http://127.0.0.1:7480`; [`PAGE_PATH`] is below it.
+    /// Base of the pages that stand in for a tenant, e.g. `http://127.0.0.1:7480`; [`PAGE_PATH`] and [`UNKNOWN_PATH`] are below it.
     pub pages_url: String,
     /// The certificate that is expected there, when it is an `https://` URL of ours.
     pub pages_identity: Option<Identity>,
@@ -112,6 +114,14 @@ pub struct Options {
     pub tls: Option<Tls>,
 }
 
+impl Options {
+    /// Whether it is the base domain or below it.
+    fn is_of_platform(&self, host: &str) -> bool {
+        host.strip_suffix(self.base_domain.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+}
+
 /// Whose certificate a server of ours must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -124,7 +134,7 @@ pub struct Identity {
 /// One tenant's way in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Names routers and services: `odoo-<tenant>`, `odoo-<tenant>_closed`, `odoo-<tenant>_websocket`, ….
+    /// Names routers and services: `odoo-<tenant>`, `odoo-<tenant>_websocket`, ….
     pub tenant: String,
     /// All that lead to the tenant.
     pub hostnames: Vec<String>,
@@ -225,6 +235,7 @@ pub fn frame(options: &Options) -> Frame {
         ("isyone-in-flight", Middleware::in_flight(options.in_flight, clients.clone())),
         ("isyone-page", Middleware::replace_path(PAGE_PATH)),
         ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst, clients.clone())),
+        ("isyone-unknown", Middleware::replace_path(UNKNOWN_PATH)),
         ("isyone-scheme", Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str())),
         (VERSION, Middleware::response_header(VERSION_HEADER, VERSION_PLACE)),
     ]);

@@ -5,7 +5,7 @@
 use ipnet::IpNet;
 
 use crate::{
-    CLOSED_PRIORITY, Options, PAGES,
+    CLOSED_PATHS, CLOSED_PRIORITY, Options, PAGES,
     dynamic::{IpStrategy, Middleware, Router, RouterTls},
     json, tls,
 };
@@ -13,6 +13,12 @@ use crate::{
 /// Path of the page that stands in for whatever does not answer, below [`Options::pages_url`]. It is told by `Host` of whom, and
 /// by `?status=` what the edge met, if it met anything.
 pub const PAGE_PATH: &str = "/pages/tenant";
+/// The same for who comes by no tenant's router: nothing has looked whether he would get in to the tenant he names. Edges of
+/// another shard have no router for it, and a new tenant has none yet.
+pub const UNKNOWN_PATH: &str = "/pages/unknown";
+/// Where Traefik's API tells what middlewares say, and in theirs are the hashes of tenants' passwords. The dashboard's own list of
+/// middlewares stays empty for it.
+const SECRET_PATHS: &str = "PathRegexp(`(?i)^/+api(/|%2f)+(rawdata|http(/|%2f)+middlewares)`)";
 /// Below everything else, also below what an operator adds without a priority of his own.
 const UNKNOWN_PRIORITY: u32 = 1;
 
@@ -46,16 +52,34 @@ impl Dashboard {
         let of_page = options.tls.as_ref().map(|tls| tls::of_page(tls, &[&self.hostname]));
         router(options, &rule, CLOSED_PRIORITY, "api@internal", &chain, of_page.unwrap_or_default())
     }
+
+    fn closed(&self, options: &Options) -> String {
+        let rule = format!("Host(`{}`) && {SECRET_PATHS}", self.hostname);
+        let tls = RouterTls::default();
+        router(options, &rule, CLOSED_PRIORITY + 1, "noop@internal", &["isyone-closed"], tls)
+    }
 }
 
-/// Each with a comma and a line break before it.
+/// Those that belong to no tenant, each with a comma and a line break before it.
 pub(crate) fn routers(options: &Options) -> String {
-    let chain = ["isyone-rate", "isyone-in-flight", "isyone-headers", "isyone-page"];
+    let chain = ["isyone-rate", "isyone-in-flight", "isyone-headers", "isyone-unknown"];
     let unknown = router(options, "PathPrefix(`/`)", UNKNOWN_PRIORITY, PAGES, &chain, RouterTls::default());
-    let unknown = format!(",\n\"isyone-unknown\":{unknown}");
+    // A host name may end with the root's dot.
+    let platform = format!(r"HostRegexp(`^(.+\.)?{}\.?$`)", options.base_domain.replace('.', r"\."));
+    let closed = closed(options, &platform);
+    let shared = format!(",\n\"isyone-closed\":{closed},\n\"isyone-unknown\":{unknown}");
     let board = options.dashboard.as_ref();
-    board.map_or_else(String::new, |board| format!(",\n\"isyone-dashboard\":{}", board.router(options)))
-        + &unknown
+    let board = board.map_or_else(String::new, |board| {
+        let (open, closed) = (board.router(options), board.closed(options));
+        format!(",\n\"isyone-dashboard\":{open},\n\"isyone-dashboard_closed\":{closed}")
+    });
+    board + &shared
+}
+
+/// What is for no visitor, under names that a rule says. Nobody passes the allow list, and behind it is Traefik's own no-op.
+pub(crate) fn closed(options: &Options, names: &str) -> String {
+    let rule = format!("({names}) && ({CLOSED_PATHS})");
+    router(options, &rule, CLOSED_PRIORITY, "noop@internal", &["isyone-closed"], RouterTls::default())
 }
 
 /// A router where visitors are: on the entry point with TLS, if there is one.

@@ -8,6 +8,7 @@ use super::*;
 
 fn options() -> Options {
     Options {
+        base_domain: "isy.one".to_owned(),
         entry_points: vec!["web".to_owned()],
         scheme: Scheme::Http,
         port: None,
@@ -143,7 +144,8 @@ fn https_at_the_edge_has_tls_on_every_router_of_a_tenant_and_a_redirect_for_the_
     golden("tls_empty", &render(&with_tls(), &[]));
     let document: serde_json::Value = serde_json::from_str(&render(&with_tls(), &routes).json).unwrap();
     for (name, router) in document["http"]["routers"].as_object().unwrap() {
-        let of_tenant = name.starts_with("odoo-") || name == "isyone-unknown";
+        let of_tenant =
+            name.starts_with("odoo-") || ["isyone-closed", "isyone-unknown"].contains(&name.as_str());
         assert_eq!(router.get("tls").is_some(), of_tenant, "{name}");
         assert_eq!(router["entryPoints"][0], if of_tenant { "websecure" } else { "web" }, "{name}");
     }
@@ -244,7 +246,13 @@ fn a_resolver_is_asked_for_a_certificate_for_each_name_so_that_a_broken_one_cost
         let tls = &document["http"]["routers"]["odoo-alfa"]["tls"];
         assert_eq!(tls["certResolver"], "isyone");
         let names = tls["domains"].as_array().unwrap().iter().map(|d| d["main"].as_str().unwrap().to_owned());
-        assert_eq!(document["http"]["routers"]["odoo-alfa_closed"]["tls"], serde_json::json!({}));
+        let closed = &document["http"]["routers"]["odoo-alfa_closed"];
+        assert_eq!(closed["tls"], serde_json::json!({}));
+        let rule = closed["rule"].as_str().unwrap();
+        assert!(
+            rule.starts_with("(Host(`erp.alfa.example`)) && "),
+            "of the others, one router for all takes care: {rule}"
+        );
         names.collect::<Vec<_>>()
     };
     assert_eq!(domains(None), ["alfa.isy.one", "erp.alfa.example", "a.b.isy.one"]);
@@ -291,8 +299,8 @@ fn a_tenant_named_like_anothers_router_costs_it_nothing() {
         .map(|name| running(name, &[&format!("{name}.isy.one")], Some(20_001)));
     let document: serde_json::Value =
         serde_json::from_str(&render(&options(), &routes).json).expect("a document");
-    // Three each, the one that says which version an edge runs, and the one for unknown names.
-    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(11));
+    // Two each; what says which version an edge runs, what is closed, and what is for unknown names.
+    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(9));
     assert_eq!(document["http"]["services"].as_object().map(serde_json::Map::len), Some(7));
 }
 

@@ -18,6 +18,8 @@ const MIN_UPLOAD: Bytes = Bytes::new(128 << 20);
 const MAX_UPLOAD: Bytes = Bytes::gib(64);
 /// People who look at Traefik's dashboard.
 const MAX_DASHBOARD_USERS: usize = 100;
+/// Of bcrypt, as its logarithm: Traefik works it out for each request, and 12 already takes a quarter of a second of a core.
+const MAX_COST: u32 = 12;
 
 /// Who may show tenants' pages in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,9 +94,15 @@ fn users(text: &str) -> Result<Vec<String>, String> {
             continue;
         }
         // bcrypt alone: the others that Traefik takes (MD5, SHA-1) are broken in no time.
-        if !traefik::is_user(line) || !line.contains(":$2") {
+        let cost = line.split_once(":$2").and_then(|(_, hash)| hash.split('$').nth(1)?.parse::<u32>().ok());
+        let Some(cost) = cost.filter(|_| traefik::is_user(line)) else {
             return Err(format!(
                 "line {number} is not `name:hash` with a bcrypt hash: make it with `htpasswd -B`"
+            ));
+        };
+        if cost > MAX_COST {
+            return Err(format!(
+                "line {number} has a hash of cost {cost}, above {MAX_COST}: each request would take long; make it with `htpasswd -B -C 8`"
             ));
         }
         users.push(line.to_owned());
@@ -165,6 +173,8 @@ mod tests {
             let problem = users(&format!("bob:{HASH}\n{bad}\n")).unwrap_err();
             assert!(problem.starts_with("line 2 ") && !problem.contains("secret"), "{problem}");
         }
+        let slow = HASH.replace("08", "16");
+        assert!(users(&format!("ana:{slow}\n")).unwrap_err().contains("cost 16"));
         assert!(users("# nobody\n").is_err());
         assert!(users(&format!("ana:{HASH}\n").repeat(MAX_DASHBOARD_USERS + 1)).is_err());
     }

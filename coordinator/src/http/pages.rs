@@ -10,7 +10,7 @@ mod text;
 mod visitor;
 mod wake;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -19,6 +19,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
 
 pub(crate) use self::wake::Alarm;
 use self::{
@@ -32,13 +33,24 @@ use crate::clock;
 const SWALLOWED_BYTES: usize = 64 * 1024;
 /// And how long it may take: who sends it slowly shall not keep the connection.
 const SWALLOWED_WITHIN: Duration = Duration::from_millis(500);
+/// So many bodies at a time: a few that come slowly are waited for, a crowd of them costs connections, not ours to all.
+const SWALLOWING: usize = 256;
 
-/// Answers a visitor.
+/// Answers a visitor whom a tenant's router has let in.
 pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Response {
+    page(&web, request, true).await
+}
+
+/// Answers a visitor for whom the edge has no router: see [`isyone_traefik::UNKNOWN_PATH`].
+pub(super) async fn unknown(Shared(web): Shared<Web>, request: Request) -> Response {
+    page(&web, request, false).await
+}
+
+async fn page(web: &Web, request: Request, admitted: bool) -> Response {
     let settings = web.context.handle.settings();
     let visitor = Visitor::of(&request);
     let state = web.context.handle.snapshot();
-    let (page, tenant) = choose::page(&state, settings, visitor.host.as_deref(), clock::now_ms());
+    let (page, tenant) = choose::page(&state, settings, visitor.host.as_deref(), admitted, clock::now_ms());
     if page == Page::Asleep
         && visitor.wakes
         && let Some(tenant) = tenant
@@ -47,13 +59,25 @@ pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Respon
     }
     web.context.metrics.page(page.word());
     if !visitor.waits_for_word {
-        swallow(request.into_body()).await;
+        swallow(&web.swallowing.0, request.into_body()).await;
     }
     answer(page, &visitor, &settings.base_domain)
 }
 
-/// Takes in what there is of a body, within bounds, and forgets it.
-async fn swallow(mut body: Body) {
+/// How many bodies are being taken in.
+#[derive(Debug, Clone)]
+pub(crate) struct Swallowing(Arc<Semaphore>);
+
+impl Default for Swallowing {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(SWALLOWING)))
+    }
+}
+
+/// Takes in what there is of a body, within bounds, and forgets it. With too many under way it is left where it is, and the
+/// connection ends with the answer.
+async fn swallow(places: &Semaphore, mut body: Body) {
+    let Ok(_place) = places.try_acquire() else { return };
     let all = async {
         let mut taken = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -99,6 +123,19 @@ fn head(page: Page, form: Form, kind: &'static str) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_slow_bodies_is_not_waited_for() {
+        let places = Swallowing::default().0;
+        let slow = || Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let begin = tokio::time::Instant::now();
+        swallow(&places, slow()).await;
+        assert_eq!(begin.elapsed(), SWALLOWED_WITHIN, "one is, for a while");
+        let all = places.try_acquire_many(SWALLOWING as u32).unwrap();
+        swallow(&places, slow()).await;
+        assert_eq!(begin.elapsed(), SWALLOWED_WITHIN);
+        drop(all);
+    }
 
     #[test]
     fn each_form_has_its_head() {

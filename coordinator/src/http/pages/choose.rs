@@ -86,14 +86,17 @@ impl Page {
     }
 }
 
-/// The page for a host name, and whose name it is.
+/// The page for a host name, and whose name it is. Who was not `admitted` by a tenant's router learns nothing of one that does not
+/// let everybody in.
 pub(super) fn page<'a>(
     state: &'a State,
     settings: &Settings,
     host: Option<&str>,
+    admitted: bool,
     now: UnixMs,
 ) -> (Page, Option<&'a Tenant>) {
-    match host.and_then(|host| tenant(state, settings, host)) {
+    let tenant = host.and_then(|host| tenant(state, settings, host));
+    match tenant.filter(|tenant| admitted || tenant.access.is_open()) {
         Some(tenant) => (of_tenant(state, settings, tenant, now), Some(tenant)),
         None => (Page::Unknown, None),
     }

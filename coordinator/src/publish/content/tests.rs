@@ -57,6 +57,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 /// Plain HTTP.
 fn options() -> traefik::Options {
     traefik::Options {
+        base_domain: "isy.one".to_owned(),
         entry_points: vec!["web".to_owned()],
         scheme: traefik::Scheme::Http,
         port: None,
@@ -238,8 +239,8 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
         assert_eq!(document.length(), text.len() as u64);
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         let routers = parsed["http"]["routers"].as_object();
-        // Which version it is and unknown names; quarantined: none; running with workers: three; suspended: one more.
-        assert_eq!(routers.map_or(0, serde_json::Map::len), [2, 5, 6][usize::from(tenant)], "{text}");
+        // Which version it is, what is closed, and unknown names; quarantined: none; running with workers: two; suspended: one more.
+        assert_eq!(routers.map_or(0, serde_json::Map::len), [3, 5, 6][usize::from(tenant)], "{text}");
         let version = &parsed["http"]["middlewares"]["isyone-version"]["headers"]["customResponseHeaders"];
         assert_eq!(version["X-Isyone-Version"], document.version());
         tags.push(document.etag().to_owned());

@@ -108,7 +108,15 @@ fn what_is_closed_and_what_browsers_are_told(test: &Test) {
     let plain = ["/metrics", "/metrics/x", "/web/database/manager", "/xmlrpc/db", "/xmlrpc/2/db"];
     for path in plain.into_iter().chain(encoded) {
         assert_eq!(test.status(ANA, "alfa", path), 404, "{path}");
+        // The same name, to resolvers and to Traefik.
+        let dotted = test.get(ANA, "alfa", path, &["--header", "Host: alfa.isy.one."]).status;
+        assert_eq!(dotted, 404, "{path} with the root's dot");
     }
+    assert_eq!(
+        test.get(ANA, "alfa", "/page", &["--header", "Host: alfa.isy.one."]).status,
+        200,
+        "it is a name of alfa's"
+    );
     let page = test.get(ANA, "alfa", "/page", &[]);
     for header in [
         "x-frame-options: sameorigin",
@@ -222,6 +230,16 @@ fn the_dashboard(test: &Test) {
     assert_eq!(dashboard(ANA, "/dashboard/", &ops), 200);
     assert_eq!(dashboard(ANA, "/api/http/routers", &ops), 200);
     assert_eq!(dashboard(BOB, "/dashboard/", &ops), 403);
+    // Where Traefik shows the hashes of tenants' passwords.
+    for path in [
+        "/api/rawdata",
+        "/api/http/middlewares",
+        "/api/http/middlewares/x@http",
+        "/api%2Frawdata",
+        "//api/RawData",
+    ] {
+        assert_eq!(dashboard(ANA, path, &ops), 404, "{path}");
+    }
 }
 
 fn the_log(test: &Test) {
@@ -251,7 +269,7 @@ fn the_log(test: &Test) {
         ("odoo-alfa@http", 401),
         ("odoo-alfa@http", 403),
         ("odoo-beta@http", 429),
-        ("odoo-alfa_closed@http", 404),
+        ("isyone-closed@http", 404),
         ("isyone-dashboard@http", 401),
     ] {
         assert!(of(router, status), "{router} {status}");

@@ -31,7 +31,7 @@ fn report(bench: &mut Bench, host: &HostName, progress: Progress) {
 }
 
 fn asked(bench: &Bench, host: &str) -> Page {
-    page(&bench.state, &bench.settings, Some(host), bench.now).0
+    page(&bench.state, &bench.settings, Some(host), true, bench.now).0
 }
 
 fn alfa(bench: &Bench) -> Page {
@@ -55,7 +55,7 @@ fn a_name_that_nobody_has() {
     ] {
         assert_eq!(asked(&bench, host), Page::Unknown, "{host}");
     }
-    assert_eq!(page(&bench.state, &bench.settings, None, bench.now).0, Page::Unknown);
+    assert_eq!(page(&bench.state, &bench.settings, None, true, bench.now).0, Page::Unknown);
 }
 
 #[test]
@@ -112,6 +112,25 @@ fn suspended_asleep_and_back() {
 }
 
 #[test]
+fn who_has_not_been_let_in_learns_nothing_of_a_closed_tenant() {
+    let (mut bench, _) = bench(Some(Progress::Converged));
+    let seen = |bench: &Bench, admitted| {
+        page(&bench.state, &bench.settings, Some("alfa.isy.one"), admitted, bench.now).0
+    };
+    assert_eq!((seen(&bench, true), seen(&bench, false)), (Page::Away, Page::Away));
+    for close in [
+        |tenant: &mut Tenant| tenant.access.users = vec!["ana:$2y$06$x".to_owned()],
+        |tenant: &mut Tenant| tenant.access.addresses = vec!["192.0.2.0/24".parse().unwrap()],
+    ] {
+        let mut tenant = (*bench.state.fleet.tenants[&name::<TenantName>("alfa")]).clone();
+        tenant.access = Default::default();
+        close(&mut tenant);
+        bench.state.fleet.put_tenant(tenant.into());
+        assert_eq!((seen(&bench, true), seen(&bench, false)), (Page::Away, Page::Unknown));
+    }
+}
+
+#[test]
 fn trouble() {
     let (mut bench, host) = bench(Some(Progress::Converged));
     report(&mut bench, &host, Progress::Unhealthy);
@@ -133,7 +152,7 @@ proptest! {
     fn any_host_has_a_page_and_only_names_have_tenants(host in "\\PC{0,30}", dots in "[a-z.-]{0,20}(isy\\.one)?") {
         let (bench, _) = bench(Some(Progress::Converged));
         for host in [&host, &dots] {
-            let (page, tenant) = page(&bench.state, &bench.settings, Some(host), bench.now);
+            let (page, tenant) = page(&bench.state, &bench.settings, Some(host), true, bench.now);
             prop_assert_eq!(page == Page::Unknown, tenant.is_none());
             prop_assert!(tenant.is_none() || host == "alfa.isy.one" || host == "erp.example.com");
         }
