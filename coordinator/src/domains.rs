@@ -11,7 +11,10 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use isyone_proto::spec::{Domain, ValueError};
+use isyone_proto::{
+    ids::TenantName,
+    spec::{Domain, ValueError},
+};
 
 use crate::acme::plan::registered;
 
@@ -103,24 +106,45 @@ pub struct Look {
     pub found: String,
     /// Where it should lead.
     pub edges: BTreeSet<IpAddr>,
+    /// The platform's name of another tenant that it leads here by: that one's customer set it, or did once.
+    pub by: Option<String>,
+}
+
+/// What a tenant's domain is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Ground<'a> {
+    /// The platform's name for the same tenant.
+    pub platform: &'a str,
+    /// What all such names lie under.
+    pub base_domain: &'a str,
+    /// Where the edges are, when the configuration says so.
+    pub public: &'a [IpAddr],
 }
 
 /// Judges what DNS said of a domain by what it says of the platform's name for the same tenant. That tells where the edges are
-/// unless the configuration does (`public`), and whether DNS answers anything: silence about one name means something only then.
-pub fn judge(domain: &Answer, platform: &Answer, public: &[IpAddr]) -> Look {
+/// unless the configuration does, and whether DNS answers anything: silence about one name means something only then.
+pub fn judge(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Look {
     let told = match platform {
         Answer::Told { addresses, .. } => addresses.clone(),
         Answer::Silent(_) => BTreeSet::new(),
     };
     let answers = !told.is_empty();
-    let edges = if public.is_empty() { told } else { public.iter().copied().collect() };
-    let (verdict, mut found) = match domain {
-        Answer::Silent(_) if answers => (Verdict::Elsewhere, words(domain)),
-        Answer::Silent(_) => (Verdict::Unknown, words(domain)),
-        Answer::Told { .. } if edges.is_empty() => (Verdict::Unknown, words(domain)),
-        Answer::Told { addresses, .. } if addresses.is_empty() => (Verdict::Elsewhere, words(domain)),
-        Answer::Told { addresses, .. } if addresses.is_subset(&edges) => (Verdict::Here, words(domain)),
-        Answer::Told { addresses, .. } => {
+    let edges = if ground.public.is_empty() { told } else { ground.public.iter().copied().collect() };
+    let by = another(domain, platform, ground);
+    let (verdict, mut found) = match (domain, &by) {
+        (_, Some(by)) => {
+            // As long as the tenant's own name is not answered, it is not known what that stands for.
+            let verdict = if answers { Verdict::Elsewhere } else { Verdict::Unknown };
+            (verdict, format!("{}; {by} is not {}", words(domain), ground.platform))
+        }
+        (Answer::Silent(_), None) if answers => (Verdict::Elsewhere, words(domain)),
+        (Answer::Silent(_), None) => (Verdict::Unknown, words(domain)),
+        (Answer::Told { .. }, None) if edges.is_empty() => (Verdict::Unknown, words(domain)),
+        (Answer::Told { addresses, .. }, None) if addresses.is_empty() => (Verdict::Elsewhere, words(domain)),
+        (Answer::Told { addresses, .. }, None) if addresses.is_subset(&edges) => {
+            (Verdict::Here, words(domain))
+        }
+        (Answer::Told { addresses, .. }, None) => {
             let strangers = list(addresses.difference(&edges).map(ToString::to_string));
             (Verdict::Elsewhere, format!("{}; no edge has {strangers}", words(domain)))
         }
@@ -128,7 +152,32 @@ pub fn judge(domain: &Answer, platform: &Answer, public: &[IpAddr]) -> Look {
     if edges.is_empty() {
         found = format!("{found}; where the edges are is not known");
     }
-    Look { verdict, found, edges }
+    Look { verdict, found, edges, by }
+}
+
+/// The first of the platform's names on a domain's way, if it is another tenant's (or could be: one that is gone has left its
+/// customer's CNAME behind). What the tenant's own name stands for, such as an edge, is nobody else's.
+fn another(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Option<String> {
+    let Answer::Told { chain, .. } = domain else { return None };
+    let behind: &[String] = match platform {
+        Answer::Told { chain, .. } => chain,
+        Answer::Silent(_) => &[],
+    };
+    let own = label(ground.platform, ground.base_domain);
+    let theirs = |name: &&String| {
+        let tenant = label(name, ground.base_domain).is_some_and(|label| label.parse::<TenantName>().is_ok());
+        tenant && !behind.contains(name)
+    };
+    chain
+        .iter()
+        .take_while(|name| own.is_none() || label(name, ground.base_domain) != own)
+        .find(theirs)
+        .cloned()
+}
+
+/// The label right under the base domain: a record for `*.isy.one` is one for `erp.beta.isy.one`, too.
+fn label<'a>(name: &'a str, base_domain: &str) -> Option<&'a str> {
+    name.strip_suffix(base_domain)?.strip_suffix('.')?.rsplit('.').next()
 }
 
 /// What to set in DNS, so that `domain` leads to the edges.
@@ -138,6 +187,9 @@ pub fn advice(domain: &Domain, platform: &str, edges: &BTreeSet<IpAddr>) -> Stri
         addresses.peek().is_some().then(|| format!("{kind} {}", list(addresses)))
     };
     let records: Vec<String> = of("A", true).into_iter().chain(of("AAAA", false)).collect();
+    if records.is_empty() {
+        return format!("set CNAME {domain} → {platform}");
+    }
     let records = format!("{domain} {}, and no other addresses", records.join(" and "));
     if registered(domain.as_str()) == domain.as_str() {
         format!("set {records} (the top of a zone cannot have a CNAME)")
@@ -189,6 +241,11 @@ mod tests {
 
     fn domain(text: &str) -> Domain {
         parse(text).unwrap()
+    }
+
+    /// Of tenant `alfa`.
+    fn ground(public: &[IpAddr]) -> Ground<'_> {
+        Ground { platform: "alfa.isy.one", base_domain: "isy.one", public }
     }
 
     #[test]
@@ -294,8 +351,42 @@ mod tests {
             (&told(&[], &["198.51.100.1"]), &platform, public, Here, "A 198.51.100.1"),
             (&told(&[], &["192.0.2.1"]), &platform, public, Elsewhere, "A 192.0.2.1; no edge has 192.0.2.1"),
         ] {
-            let look = judge(answer, platform, public);
+            let look = judge(answer, platform, &ground(public));
             assert_eq!((look.verdict, look.found.as_str()), (verdict, found));
+        }
+    }
+
+    #[test]
+    fn a_cname_to_another_tenants_name_does_not_show_that_the_domain_is_this_tenants() {
+        let here = &["192.0.2.1"];
+        let plain = told(&[], here);
+        let edge = told(&["edge-2.isy.one"], here);
+        let silent = Answer::Silent("down".to_owned());
+        let public: &[IpAddr] = &["192.0.2.1".parse().unwrap()];
+        use Verdict::{Elsewhere, Here, Unknown};
+        for (chain, platform, verdict, by) in [
+            (&["beta.isy.one"][..], &plain, Elsewhere, Some("beta.isy.one")),
+            (&["www.old.example", "beta.isy.one"], &plain, Elsewhere, Some("beta.isy.one")),
+            // The star's record is good for this, too.
+            (&["erp.beta.isy.one"], &plain, Elsewhere, Some("erp.beta.isy.one")),
+            (&["beta.isy.one", "alfa.isy.one"], &plain, Elsewhere, Some("beta.isy.one")),
+            (&["beta.isy.one", "edge-2.isy.one"], &edge, Elsewhere, Some("beta.isy.one")),
+            (&["beta.isy.one"], &silent, Unknown, Some("beta.isy.one")),
+            (&["alfa.isy.one"], &plain, Here, None),
+            (&["erp.alfa.isy.one"], &plain, Here, None),
+            (&["alfa.isy.one", "edge-2.isy.one"], &edge, Here, None),
+            // The platform's own doing, whatever it is.
+            (&["alfa.isy.one", "beta.isy.one"], &plain, Here, None),
+            (&["alfa.isy.one", "edge-2.isy.one"], &silent, Here, None),
+            (&["edge-2.isy.one"], &edge, Here, None),
+            // No tenant can have these.
+            (&["edge.isy.one"], &plain, Here, None),
+            (&["isy.one"], &plain, Here, None),
+            (&["beta.notisy.one"], &plain, Here, None),
+        ] {
+            let look = judge(&told(chain, here), platform, &ground(public));
+            assert_eq!((look.verdict, look.by.as_deref()), (verdict, by), "{chain:?}");
+            assert_eq!(look.found.ends_with(" is not alfa.isy.one"), by.is_some(), "{}", look.found);
         }
     }
 
@@ -317,6 +408,8 @@ mod tests {
             );
         }
         assert!(advice(&domain("erp.customer.com.br"), "alfa.isy.one", &v4).contains("CNAME"));
+        let nowhere = advice(&domain("erp.customer.com"), "alfa.isy.one", &BTreeSet::new());
+        assert_eq!(nowhere, "set CNAME erp.customer.com → alfa.isy.one");
     }
 
     proptest! {
@@ -334,7 +427,7 @@ mod tests {
             let other = |n: &u16| IpAddr::from([198, 51, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
             let of = |addresses: BTreeSet<IpAddr>| Answer::Told { exists: true, chain: vec![], addresses };
             let addresses: BTreeSet<IpAddr> = here.iter().map(edge).chain(more.iter().map(other)).collect();
-            let look = judge(&of(addresses), &of(here.iter().map(edge).collect()), &[]);
+            let look = judge(&of(addresses), &of(here.iter().map(edge).collect()), &ground(&[]));
             prop_assert_eq!(look.verdict == Verdict::Here, more.is_empty());
             prop_assert!(look.found.len() < 1_000);
         }

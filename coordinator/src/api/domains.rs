@@ -92,6 +92,7 @@ impl Api {
             .zip(&looks)
             .filter_map(|(domain, look)| match look.verdict {
                 Verdict::Here => None,
+                _ if look.by.is_some() => Some(anothers(domain, look, tenant, &platform)),
                 Verdict::Elsewhere if look.edges.is_empty() => Some(unknown(domain, look, &platform)),
                 Verdict::Elsewhere => {
                     let advice = domains::advice(domain, &platform, &look.edges);
@@ -100,8 +101,22 @@ impl Api {
                 Verdict::Unknown => Some(unknown(domain, look, &platform)),
             })
             .collect();
-        if problems.is_empty() { Ok(looks) } else { Err(status::dns(problems.join("; "))) }
+        match problems.join("; ") {
+            problems if problems.is_empty() => Ok(looks),
+            problems if looks.iter().any(|look| look.by.is_some()) => Err(status::anothers_name(problems)),
+            problems => Err(status::dns(problems)),
+        }
     }
+}
+
+/// A domain that leads here by another tenant's name: a customer who left may have left his CNAME behind.
+fn anothers(domain: &Domain, look: &Look, tenant: &Tenant, platform: &str) -> String {
+    let by = look.by.as_deref().unwrap_or_default();
+    let advice = domains::advice(domain, platform, &look.edges);
+    format!(
+        "{domain} leads to {by}, which is not the name of tenant `{}`: that does not show that the domain is this customer's. Point it at {platform} first: {advice}",
+        tenant.name
+    )
 }
 
 fn unknown(domain: &Domain, look: &Look, platform: &str) -> String {

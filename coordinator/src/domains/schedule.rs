@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn look(verdict: Verdict) -> Look {
-        Look { verdict, found: format!("{verdict:?}"), edges: BTreeSet::new() }
+        Look { verdict, found: format!("{verdict:?}"), edges: BTreeSet::new(), by: None }
     }
 
     #[test]

@@ -161,6 +161,37 @@ async fn a_domain_is_taken_in_when_dns_leads_it_here_and_refused_with_what_to_se
 }
 
 #[tokio::test]
+async fn a_cname_that_a_former_customer_left_behind_is_not_another_tenants() {
+    let server = NameServer::start().await;
+    let (fixture, _agent) = with_alfa(&server).await;
+    // Tenant `beta` is gone; the platform's names are there for everybody (`*.isy.one`).
+    server.addresses("beta.isy.one", &["192.0.2.1"]);
+    server.set("erp.old.example", Zone::Alias("beta.isy.one".into()));
+    let error = add(&fixture, adding("erp.old.example")).await.unwrap_err();
+    assert_eq!(
+        (error.code(), reason(&error).as_deref()),
+        (Code::FailedPrecondition, Some("DOMAIN_LEADS_TO_ANOTHER"))
+    );
+    for words in
+        ["erp.old.example leads to beta.isy.one", "tenant `alfa`", "CNAME erp.old.example → alfa.isy.one"]
+    {
+        assert!(error.message().contains(words), "{words}: {error}");
+    }
+    assert!(list(&fixture, "").await.is_empty());
+    // Who can change it may have it.
+    server.set("erp.old.example", Zone::Alias("alfa.isy.one".into()));
+    add(&fixture, adding("erp.old.example")).await.unwrap();
+    // And by and by it is looked at in the same way.
+    server.set("erp.old.example", Zone::Alias("beta.isy.one".into()));
+    let domain = until(&fixture, v1::DomainState::Unreachable).await;
+    assert!(
+        domain.found.contains("CNAME → beta.isy.one")
+            && domain.found.contains("beta.isy.one is not alfa.isy.one"),
+        "{domain:?}"
+    );
+}
+
+#[tokio::test]
 async fn who_skips_the_check_is_warned_and_where_the_edges_are_must_be_known() {
     let server = NameServer::start().await;
     let (fixture, _agent) = with_alfa(&server).await;

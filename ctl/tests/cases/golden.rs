@@ -155,6 +155,7 @@ fn domains() {
             "tenant domain add alfa erp.customer.com --primary --no-wait -o json",
             "tenant domain add alfa customer.com --www -o name",
             "tenant domain add alfa wrong.customer.com",
+            "tenant domain add alfa old.customer.com",
             "tenant domain add alfa *.a.example",
             "tenant domain remove alfa erp.example.com",
             "tenant domain remove alfa www.example.com",
