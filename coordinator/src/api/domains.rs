@@ -27,17 +27,20 @@ const MAX_HOSTNAME: usize = 253;
 impl Api {
     /// All names of a tenant, the platform's first.
     pub(super) fn domains_of(&self, state: &State, tenant: &Tenant) -> Vec<v1::Domain> {
+        let own = tenant.spec.domains.iter().map(|domain| self.domain(state, tenant, domain));
+        std::iter::once(self.platform(tenant)).chain(own).collect()
+    }
+
+    fn platform(&self, tenant: &Tenant) -> v1::Domain {
         let name = tenant.platform_name(&self.context.handle.settings().base_domain);
-        let platform = v1::Domain {
+        v1::Domain {
             unicode_name: domains::unicode(&name),
             name,
             tenant: tenant.name.to_string(),
             primary: tenant.primary.is_none(),
             platform: true,
             ..v1::Domain::default()
-        };
-        let own = tenant.spec.domains.iter().map(|domain| self.domain(state, tenant, domain));
-        std::iter::once(platform).chain(own).collect()
+        }
     }
 
     fn domain(&self, state: &State, tenant: &Tenant, domain: &Domain) -> v1::Domain {
@@ -81,6 +84,25 @@ impl Api {
                 Err(status::submit(SubmitError::Refused(error)))
             }
         }
+    }
+
+    /// The platform's own name becomes the primary again: no domain is it.
+    async fn platform_is_primary(
+        &self,
+        actor: String,
+        name: TenantName,
+        request_id: Option<String>,
+    ) -> Result<Response<v1::AddDomainResponse>, Status> {
+        let add = AddDomains { name, domains: Vec::new(), primary: true, checked: false, request_id };
+        let command = Command::AddDomains(Box::new(add));
+        let outcome = self.context.handle.submit(actor, command).await.map_err(status::submit)?;
+        let Outcome::Domains { tenant, operation } = outcome else { return Err(unexpected(&outcome)) };
+        let state = self.state();
+        Ok(Response::new(v1::AddDomainResponse {
+            domains: vec![self.platform(&tenant)],
+            operation: operation.map(|operation| wire::operation(&state, &operation)),
+            warning: String::new(),
+        }))
     }
 
     /// Asks DNS; refuses when a domain does not lead to the edges, with what to set.
@@ -149,6 +171,14 @@ impl DomainService for Api {
         let asked = request.into_inner();
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
         let mut wanted = vec![parse(&asked.domain)?];
+        if wanted[0].as_str() == name_of(self, &name) && !asked.with_www {
+            if asked.primary {
+                return self.platform_is_primary(actor, name, request_id).await;
+            }
+            let problem =
+                format!("`{}` leads to the tenant already; it can be made its primary again", wanted[0]);
+            return Err(FieldError::new("domain", problem).into());
+        }
         if asked.with_www {
             let sibling =
                 domains::sibling(&wanted[0]).map_err(|e| FieldError::new("domain", e.to_string()))?;

@@ -32,6 +32,7 @@ impl Edit<'_> {
         }
         self.check_domains(&add.name, &tenant.spec)?;
         if add.primary {
+            // None of them: the platform's name, which is not among a tenant's domains.
             tenant.primary = add.domains.first().cloned();
         }
         for domain in &new {

@@ -69,6 +69,32 @@ async fn list(fixture: &Fixture, name: &str) -> Vec<v1::Domain> {
     client(fixture).list_domains(request).await.unwrap().into_inner().domains
 }
 
+#[tokio::test]
+async fn the_platforms_name_can_be_made_primary_again() {
+    let server = NameServer::start().await;
+    let (fixture, mut agent) = with_alfa(&server).await;
+    server.addresses("erp.customer.com", &["192.0.2.1"]);
+    let primary = |domain: &str| v1::AddDomainRequest { primary: true, ..adding(domain) };
+    add(&fixture, primary("erp.customer.com")).await.unwrap();
+    next_plan(&mut agent, |tenant| tenant.base_url == "http://erp.customer.com").await;
+    agent.converge().await;
+    let back = add(&fixture, primary("Alfa.isy.one.")).await.unwrap();
+    assert_eq!(back.operation.unwrap().kind(), v1::OperationKind::Update);
+    let [own] = &back.domains[..] else { panic!("{:?}", back.domains) };
+    assert!(own.platform && own.primary && own.name == "alfa.isy.one", "{own:?}");
+    next_plan(&mut agent, |tenant| tenant.base_url == "http://alfa.isy.one").await;
+    let primaries: Vec<bool> = list(&fixture, "alfa").await.iter().map(|domain| domain.primary).collect();
+    assert_eq!(primaries, [true, false], "and the domain stays");
+    assert_eq!(add(&fixture, primary("alfa.isy.one")).await.unwrap().operation, None);
+    for refused in [
+        adding("alfa.isy.one"),
+        primary("beta.isy.one"),
+        v1::AddDomainRequest { with_www: true, ..primary("alfa.isy.one") },
+    ] {
+        assert_eq!(add(&fixture, refused).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+}
+
 /// The domain, once it is in that state.
 async fn until(fixture: &Fixture, state: v1::DomainState) -> v1::Domain {
     soon(async {

@@ -150,6 +150,7 @@ fn domains() {
             "tenant domain list -o name",
             "tenant domain list alfa -o json",
             "tenant domain add alfa erp.customer.com --primary",
+            "tenant domain add alfa alfa.isy.one --primary",
             "tenant domain add alfa customer.com --www",
             "tenant domain add alfa late.customer.com --skip-dns-check",
             "tenant domain add alfa erp.customer.com --primary --no-wait -o json",

@@ -415,7 +415,8 @@ impl DomainService for Fake {
         if asked.domain.starts_with('*') {
             return Err(isyone_proto::error::FieldError::new("domain", "`*.a.example` is a wildcard").into());
         }
-        let own = data::domains(&asked.name).remove(1);
+        let platform = asked.domain == format!("{}.isy.one", asked.name);
+        let own = data::domains(&asked.name).remove(usize::from(!platform));
         let domain =
             |name: String| Domain { unicode_name: name.clone(), name, primary: asked.primary, ..own.clone() };
         let mut domains = vec![domain(asked.domain.clone())];

@@ -116,6 +116,27 @@ fn another_primary_is_an_operation_that_ends_when_the_host_has_it() {
 }
 
 #[test]
+fn the_platforms_name_is_primary_again_without_a_domains_removal() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    let update = Some(OperationKind::Update);
+    assert_eq!(operation(add(&mut bench, "alfa", &[], true).unwrap()), update);
+    assert_eq!((tenant(&bench).primary.clone(), primary(&bench)), (None, None));
+    assert_eq!(tenant(&bench).spec.domains, [name("erp.customer.com")]);
+    assert_eq!(plan(&bench).tenants[0].base_url, "http://alfa.isy.one");
+    assert_eq!(bench.state.fleet.events.back().unwrap().message, "alfa.isy.one");
+    // Said again, it is so already.
+    let writes = bench.effects.writes.len();
+    assert_eq!(operation(add(&mut bench, "alfa", &[], true).unwrap()), None);
+    assert_eq!(bench.effects.writes.len(), writes);
+    // A primary that leads elsewhere has no say any more.
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    unreachable(&mut bench, "alfa", "erp.customer.com");
+    add(&mut bench, "alfa", &[], true).unwrap();
+    assert_eq!(plan(&bench).tenants[0].base_url, "http://alfa.isy.one");
+}
+
+#[test]
 fn a_repeated_request_answers_its_operation() {
     let mut bench = running();
     let mut asked = adding("alfa", &["erp.customer.com"], true);
