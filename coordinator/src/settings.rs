@@ -122,6 +122,8 @@ pub struct Settings {
     pub quarantine_hold_ms: i64,
     /// Edges end TLS with certificates that the coordinator gives them, and with no others.
     pub edges_have_our_certificates: bool,
+    /// Host name of Traefik's dashboard, which no tenant may have as its domain.
+    pub dashboard_hostname: Option<String>,
 }
 
 /// Raised whenever a program renders plans differently from its predecessor, so that an upgrade gives all plans new

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, caller, page_size, request_id, status, tenant_name, tenants::unexpected, wire};
 use crate::{
-    change::{AddDomains, ChangeError, Command, Outcome},
+    change::{self, AddDomains, Command, Outcome},
     domains::{self, Look, Verdict, watch},
     fleet::Tenant,
     state::State,
@@ -76,14 +76,8 @@ impl Api {
             let problem = format!("`{domain}` lies under {base}, which belongs to the platform");
             return Err(FieldError::new("domain", problem).into());
         }
-        match state.fleet.by_domain.get(domain.as_str()).filter(|owner| *owner != tenant) {
-            None => Ok(()),
-            Some(owner) => {
-                let problem = format!("leads to tenant `{owner}` already");
-                let error = ChangeError::DomainTaken { domain: domain.to_string(), problem };
-                Err(status::submit(SubmitError::Refused(error)))
-            }
-        }
+        let refused = change::domain_refused(&state.fleet, self.context.handle.settings(), tenant, domain);
+        refused.map_or(Ok(()), |error| Err(status::submit(SubmitError::Refused(error))))
     }
 
     /// The platform's own name becomes the primary again: no domain is it.

@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 pub use self::{
     command::{AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, Stamp, User},
+    domains::domain_refused,
     error::ChangeError,
 };
 use crate::{

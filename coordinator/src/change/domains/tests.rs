@@ -163,6 +163,13 @@ fn what_is_refused() {
         let error = refused(add(&mut bench, "alfa", &[taken], false));
         assert!(matches!(error, ChangeError::DomainTaken { .. }), "{error}");
     }
+    bench.settings.dashboard_hostname = Some("ops.example.net".to_owned());
+    let error = refused(add(&mut bench, "alfa", &["ops.example.net"], false)).to_string();
+    assert!(error.contains("Traefik's dashboard ([edge.dashboard] hostname)"), "{error}");
+    let mut creation = bench.creation("gama", "small");
+    creation.spec.domains = vec![name("ops.example.net")];
+    let created = bench.apply(Command::CreateTenant(Box::new(creation)));
+    assert!(matches!(refused(created), ChangeError::DomainTaken { .. }));
     assert!(matches!(
         refused(remove(&mut bench, "alfa", "erp.customer.com")),
         ChangeError::DomainNotFound { .. }
@@ -180,6 +187,20 @@ fn what_is_refused() {
         refused(add(&mut bench, "alfa", &["a.example"], false)),
         ChangeError::Quarantined { .. }
     ));
+}
+
+#[test]
+fn a_tenant_that_had_the_dashboards_name_first_is_told_of_and_goes_on() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["ops.example.net"], false).unwrap();
+    assert_eq!(views::in_the_dashboards_place(&bench.state, &bench.settings), None);
+    bench.settings.dashboard_hostname = Some("ops.example.net".to_owned());
+    let alfa = name("alfa");
+    assert_eq!(
+        views::in_the_dashboards_place(&bench.state, &bench.settings),
+        Some(("ops.example.net", &alfa))
+    );
+    add(&mut bench, "alfa", &["erp.customer.com"], false).unwrap();
 }
 
 #[test]
