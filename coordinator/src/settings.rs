@@ -124,6 +124,8 @@ pub struct Settings {
     pub edges_have_our_certificates: bool,
     /// Host name of Traefik's dashboard, which no tenant may have as its domain.
     pub dashboard_hostname: Option<String>,
+    /// Tenants' domains are looked at by and by.
+    pub domains_are_watched: bool,
 }
 
 /// Raised whenever a program renders plans differently from its predecessor, so that an upgrade gives all plans new

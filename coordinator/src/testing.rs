@@ -78,6 +78,7 @@ pub fn settings() -> Settings {
         quarantine_hold_ms: 3_600_000,
         edges_have_our_certificates: false,
         dashboard_hostname: None,
+        domains_are_watched: true,
     }
 }
 

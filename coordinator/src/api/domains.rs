@@ -148,10 +148,16 @@ fn parse(text: &str) -> Result<Domain, FieldError> {
     domains::parse(text).map_err(|e| FieldError::new("domain", e.to_string()))
 }
 
-fn unchecked(wanted: &[Domain]) -> String {
+/// `redirected`: it is the primary, and no look is awaited.
+fn unchecked(wanted: &[Domain], redirected: bool) -> String {
     let names = wanted.iter().map(Domain::as_str).collect::<Vec<_>>().join(" and ");
+    let all_the_same = if redirected {
+        "; domains are not looked at by and by either ([dns] interval), so browsers are redirected to it all the same"
+    } else {
+        ""
+    };
     format!(
-        "DNS was not asked: until {names} leads to the edges, nobody gets here by it and it has no certificate"
+        "DNS was not asked: until {names} leads to the edges, nobody gets here by it and it has no certificate{all_the_same}"
     )
 }
 
@@ -197,11 +203,13 @@ impl DomainService for Api {
         for (domain, look) in wanted.iter().zip(&looks) {
             self.context.domains.found_good(domain.as_str(), look);
         }
+        let redirected = asked.primary && !self.context.config.dns.watches();
+        let warning = if looks.is_empty() { unchecked(&wanted, redirected) } else { String::new() };
         let state = self.state();
         Ok(Response::new(v1::AddDomainResponse {
             domains: wanted.iter().map(|domain| self.domain(&state, &tenant, domain)).collect(),
             operation: operation.map(|operation| wire::operation(&state, &operation)),
-            warning: if looks.is_empty() { unchecked(&wanted) } else { String::new() },
+            warning,
         }))
     }
 

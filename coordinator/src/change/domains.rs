@@ -42,6 +42,7 @@ impl Edit<'_> {
         let unasked = new
             .first()
             .filter(|new| add.primary && !add.checked && tenant.primary.as_ref() == Some(new))
+            .filter(|_| self.settings.domains_are_watched)
             .cloned();
         let outcome = self.put_domains(&before, tenant, add.request_id)?;
         if let Some(domain) = unasked {
@@ -151,6 +152,16 @@ impl Edit<'_> {
         let trouble = self.state.fleet.domain_troubles.remove(domain.as_str())?;
         self.effects.writes.push(Write::Delete(Kind::DomainTrouble, domain.to_string()));
         Some(trouble)
+    }
+
+    /// What was concluded while domains were looked at says nothing once nobody looks any more: it could never be taken back.
+    pub(super) fn forget_unwatched(&mut self) {
+        if !self.settings.domains_are_watched {
+            let troubles = self.state.fleet.domain_troubles.clone();
+            for trouble in troubles.values() {
+                self.forget_domain_trouble(&trouble.domain);
+            }
+        }
     }
 
     /// A customer's domain belongs to one tenant, and never to the platform.

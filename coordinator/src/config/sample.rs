@@ -124,8 +124,8 @@ hosts = [@HOSTS@]
 #= verify_certificates = true
 
 # Tenants' own domains are looked up when they are added, and once an interval: one that does not lead to the edges, three times in a row
-# and retry apart, is told of, and nobody is redirected to it. interval = "0s": only when they are added. servers: name servers
-# ("192.0.2.53:53") in place of this machine's.
+# and retry apart, is told of, and nobody is redirected to it. interval = "0s": only when they are added, and what
+# was found before is forgotten. servers: name servers ("192.0.2.53:53") in place of this machine's.
 [dns]
 #= servers = []
 #= interval = "1h"

@@ -233,6 +233,28 @@ async fn who_skips_the_check_is_warned_and_where_the_edges_are_must_be_known() {
 }
 
 #[tokio::test]
+async fn without_looks_a_primary_is_redirected_to_at_once_and_who_adds_it_is_told() {
+    let server = NameServer::start().await;
+    let address = server.address;
+    let fixture = start_with(move |config| {
+        config.dns.servers = vec![address];
+        config.dns.interval =
+            toml::from_str::<isyone_coordinator::config::Dns>("interval = \"0s\"").unwrap().interval;
+    })
+    .await;
+    let host = fixture.join("h1").await;
+    let _agent = Agent::connect(&host).await;
+    fixture.create("alfa").await;
+    let unasked = v1::AddDomainRequest { primary: true, skip_dns_check: true, ..adding("erp.customer.com") };
+    let added = add(&fixture, unasked).await.unwrap();
+    assert!(added.warning.contains("redirected to it all the same"), "{}", added.warning);
+    assert_eq!(added.domains[0].state(), v1::DomainState::Unknown);
+    let request = v1::GetTenantRequest { name: "alfa".into() };
+    let shown = fixture.tenants().get_tenant(request).await.unwrap().into_inner();
+    assert_eq!(shown.url, "http://erp.customer.com");
+}
+
+#[tokio::test]
 async fn browsers_are_sent_to_the_primary_for_as_long_as_it_leads_here() {
     let server = NameServer::start().await;
     let (fixture, mut agent) = with_alfa(&server).await;

@@ -258,6 +258,25 @@ fn nobody_is_redirected_to_a_new_primary_that_dns_was_not_asked_for() {
 }
 
 #[test]
+fn without_looks_no_trouble_is_kept() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    unreachable(&mut bench, "alfa", "erp.customer.com");
+    bench.apply(Command::AdoptSettings).unwrap();
+    assert_eq!(primary(&bench), None, "it is looked at again by and by");
+    bench.settings.domains_are_watched = false;
+    bench.apply(Command::AdoptSettings).unwrap();
+    assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"));
+    let store = crate::store::memory::MemoryStore::default();
+    store.apply(&bench.effects.writes).unwrap();
+    assert!(crate::store::fleet(store.contents()).unwrap().domain_troubles.is_empty());
+    // There will be no first good look either.
+    let unasked = AddDomains { checked: false, ..adding("alfa", &["new.customer.com"], true) };
+    bench.apply(Command::AddDomains(Box::new(unasked))).unwrap();
+    assert_eq!(primary(&bench).as_deref(), Some("new.customer.com"));
+}
+
+#[test]
 fn nobody_is_redirected_to_a_primary_without_a_certificate() {
     use crate::fleet::{
         Sealed,
