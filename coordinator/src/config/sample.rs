@@ -62,7 +62,7 @@ hosts = [@HOSTS@]
 # forwardedHeaders.trustedIPs must name the same. frame_options: "SAMEORIGIN", "DENY", or "" to leave the header out. upload_limit:
 # largest file that Odoo takes. Optional: [edge.dashboard] with users_file (from `htpasswd -B`, mode 0600), hostname (without it,
 # traefik.<base_domain>) and addresses: Traefik's dashboard (docs/operations.md#the-edges-dashboard-and-logs).
-# public_addresses: where visitors reach the edges, which tenants' own domains must lead to; when there is none,
+# public_addresses: where visitors reach the edges, which (or trusted_proxies) tenants' own domains must lead to; when there is none,
 # that is what <tenant>.<base_domain> resolves to.
 [edge]
 #= addresses = []

@@ -110,7 +110,7 @@ async fn a_look_compares_with_the_platforms_name_or_the_configuration() {
         (Fake(silent(), silent()), public, Verdict::Unknown),
         (Fake(here, silent()), &[], Verdict::Unknown),
     ] {
-        let ground = Ground { platform: "alfa.isy.one", base_domain: "isy.one", public };
+        let ground = Ground { platform: "alfa.isy.one", base_domain: "isy.one", public, proxies: &[] };
         let look = look(&fake, &name("erp.example"), ground).await;
         assert_eq!(look.verdict, verdict, "{fake:?}");
     }

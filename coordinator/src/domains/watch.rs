@@ -111,6 +111,12 @@ async fn look(context: &Context, state: &State, name: String) {
 pub(crate) async fn at(context: &Context, tenant: &Tenant, domain: &Domain) -> Look {
     let base_domain = context.config.base_domain.as_str();
     let platform = tenant.platform_name(base_domain);
-    let public = &context.config.edge.public_addresses;
-    dns::look(&*context.dns, domain, Ground { platform: &platform, base_domain, public }).await
+    let edge = &context.config.edge;
+    let ground = Ground {
+        platform: &platform,
+        base_domain,
+        public: &edge.public_addresses,
+        proxies: &edge.trusted_proxies,
+    };
+    dns::look(&*context.dns, domain, ground).await
 }

@@ -70,6 +70,26 @@ async fn list(fixture: &Fixture, name: &str) -> Vec<v1::Domain> {
 }
 
 #[tokio::test]
+async fn a_domain_may_lead_to_a_trusted_proxy() {
+    let server = NameServer::start().await;
+    let address = server.address;
+    let fixture = start_with(move |config| {
+        config.dns.servers = vec![address];
+        config.edge.public_addresses = vec!["192.0.2.1".parse().unwrap()];
+        config.edge.trusted_proxies = vec!["198.51.100.0/24".parse().unwrap()];
+    })
+    .await;
+    let host = fixture.join("h1").await;
+    let _agent = Agent::connect(&host).await;
+    fixture.create("alfa").await;
+    server.addresses("erp.customer.com", &["198.51.100.7"]);
+    add(&fixture, adding("erp.customer.com")).await.unwrap();
+    server.addresses("shop.customer.com", &["198.51.100.7", "2001:db8::9"]);
+    let error = add(&fixture, adding("shop.customer.com")).await.unwrap_err();
+    assert!(error.message().contains("no edge has 2001:db8::9: who comes by IPv6 gets elsewhere"), "{error}");
+}
+
+#[tokio::test]
 async fn the_platforms_name_can_be_made_primary_again() {
     let server = NameServer::start().await;
     let (fixture, mut agent) = with_alfa(&server).await;
