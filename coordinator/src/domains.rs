@@ -23,6 +23,10 @@ use crate::acme::plan::registered;
 const MAX_TEXT: usize = 1_000;
 /// Addresses and names that an answer is shown with; it may have hundreds.
 const MAX_SHOWN: usize = 8;
+/// Characters of what DNS said that are shown; eight addresses and a few CNAMEs have room, and a name of escapes has a thousand.
+const MAX_WORDS: usize = 600;
+/// Characters of all that is kept of a look: it is stored, and a part of events and lists.
+const MAX_FOUND: usize = 1_000;
 
 /// Reads a domain as people write it: capitals, a trailing dot and letters beyond ASCII are taken (`Bücher.example.` is
 /// `xn--bcher-kva.example`).
@@ -159,7 +163,7 @@ pub fn judge(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Look {
     if edges.is_empty() {
         found = format!("{found}; where the edges are is not known");
     }
-    Look { verdict, found, edges, by }
+    Look { verdict, found: cut(found, MAX_FOUND), edges, by }
 }
 
 /// Which addresses are not the edges'; of which visitors that is true, when it is not of all. Those of the other kind may be
@@ -219,7 +223,7 @@ pub fn advice(domain: &Domain, platform: &str, edges: &BTreeSet<IpAddr>) -> Stri
 }
 
 fn words(answer: &Answer) -> String {
-    match answer {
+    let words = match answer {
         Answer::Silent(why) => format!("DNS does not answer: {why}"),
         Answer::Told { exists: false, chain, .. } if chain.is_empty() => {
             "there is no such name in DNS".to_owned()
@@ -228,15 +232,27 @@ fn words(answer: &Answer) -> String {
             let to = chain.iter().take(MAX_SHOWN).map(|name| format!("CNAME → {name}"));
             let kind = |ip: &IpAddr| if ip.is_ipv4() { "A" } else { "AAAA" };
             let mut parts: Vec<String> = to.collect();
+            if chain.len() > MAX_SHOWN {
+                parts.push(format!("{} more names", chain.len() - MAX_SHOWN));
+            }
             parts.extend(addresses.iter().take(MAX_SHOWN).map(|ip| format!("{} {ip}", kind(ip))));
             if addresses.len() > MAX_SHOWN {
-                parts.push(format!("{} more", addresses.len() - MAX_SHOWN));
+                parts.push(format!("{} more addresses", addresses.len() - MAX_SHOWN));
             }
             if addresses.is_empty() {
                 parts.push("no A or AAAA record".to_owned());
             }
             parts.join(", ")
         }
+    };
+    cut(words, MAX_WORDS)
+}
+
+/// At most so many characters; three dots where some are missing.
+fn cut(text: String, most: usize) -> String {
+    match text.char_indices().nth(most.saturating_sub(1)) {
+        Some((at, last)) if at + last.len_utf8() < text.len() => format!("{}…", &text[..at]),
+        _ => text,
     }
 }
 

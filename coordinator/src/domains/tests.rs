@@ -191,6 +191,39 @@ fn a_cname_to_another_tenants_name_does_not_show_that_the_domain_is_this_tenants
 }
 
 #[test]
+fn what_is_shown_and_stored_of_a_look_is_bounded() {
+    let platform = told(&[], &["192.0.2.1"]);
+    let addresses: BTreeSet<IpAddr> =
+        (0..1_000_u16).map(|n| IpAddr::from([203, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]])).collect();
+    let long = |n: usize| format!("{}.example", format!("\\{n:03}").repeat(240));
+    let names = |n: usize| (0..n).map(long).collect::<Vec<_>>();
+    let of = |chain, addresses: &BTreeSet<IpAddr>| Answer::Told {
+        exists: true,
+        chain,
+        addresses: addresses.clone(),
+    };
+    let look = judge(&of(vec![], &addresses), &platform, &ground(&[]));
+    assert!(look.found.contains("A 203.0.0.7, 992 more addresses; no edge has"), "{}", look.found);
+    let short = (0..70).map(|n| format!("n{n}.example")).collect();
+    let look = judge(&of(short, &addresses), &platform, &ground(&[]));
+    assert!(look.found.contains("CNAME → n7.example, 62 more names, A 203.0.0.0"), "{}", look.found);
+    let beta = format!("{}.beta.isy.one", long(0));
+    for answer in [
+        of(vec![], &addresses),
+        of(names(70), &addresses),
+        of(vec![beta], &addresses),
+        Answer::Silent("ä".repeat(5_000)),
+    ] {
+        let look = judge(&answer, &platform, &ground(&[]));
+        assert!(look.found.chars().count() <= 1_000, "{}", look.found.len());
+    }
+    // What is wrong with it is said however long its names are.
+    let look = judge(&of(names(70), &addresses), &platform, &ground(&[]));
+    assert!(look.found.contains("…; no edge has 203.0.0.0, "), "{}", look.found);
+    assert_eq!((cut("äöü".to_owned(), 3), cut("äöüß".to_owned(), 3)), ("äöü".to_owned(), "äö…".to_owned()));
+}
+
+#[test]
 fn advice_knows_the_top_of_a_zone() {
     let edges: BTreeSet<IpAddr> =
         ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|a| a.parse().unwrap()).into();
