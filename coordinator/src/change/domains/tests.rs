@@ -155,6 +155,25 @@ fn a_repeated_request_answers_its_operation() {
 }
 
 #[test]
+fn a_removal_is_remembered_when_it_is_an_operation_and_is_not_found_again_otherwise() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["a.example", "b.example"], true).unwrap();
+    let remove = |bench: &mut Bench, domain: &str| {
+        let request_id = Some(format!("removal of {domain}"));
+        bench.apply(Command::RemoveDomain { name: name("alfa"), domain: name(domain), request_id })
+    };
+    let id = |outcome: Outcome| {
+        let Outcome::Domains { operation, .. } = outcome else { panic!("{outcome:?}") };
+        operation.map(|operation| operation.id)
+    };
+    let first = id(remove(&mut bench, "a.example").unwrap());
+    assert!(first.is_some());
+    assert_eq!(id(remove(&mut bench, "a.example").unwrap()), first);
+    assert_eq!(id(remove(&mut bench, "b.example").unwrap()), None);
+    assert!(matches!(remove(&mut bench, "b.example"), Err(ChangeError::DomainNotFound { .. })));
+}
+
+#[test]
 fn what_is_refused() {
     let mut bench = running();
     add(&mut bench, "beta", &["erp.customer.com"], false).unwrap();
