@@ -411,6 +411,8 @@ impl Config {
             quarantine_ms: self.lifecycle.quarantine.millis(),
             quarantine_hold_ms: QUARANTINE_HOLD_MS,
             edges_have_our_certificates: self.publishes_keys(),
+            dashboard_hostname: self.dashboard_hostname(),
+            domains_are_watched: self.dns.watches(),
         }
     }
 

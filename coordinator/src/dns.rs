@@ -23,13 +23,13 @@ use hickory_resolver::{
 };
 use isyone_proto::spec::Domain;
 
-use crate::domains::{self, Answer, Look};
+use crate::domains::{self, Answer, Ground, Look};
 
 /// For one name, all its questions together: an operator waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For one question to one server, so that a lost packet leaves time for a second try.
 const QUESTION: Duration = Duration::from_secs(2);
-/// Names in a chain and addresses that are taken in of one answer; more than any edge has.
+/// Names in a chain, and as many addresses, that are taken in of one answer; more than any edge has.
 const MAX_RECORDS: usize = 64;
 
 /// An answer to come.
@@ -42,9 +42,9 @@ pub trait Dns: Send + Sync + fmt::Debug {
 }
 
 /// Looks at a domain, and at the platform's name for the same tenant.
-pub async fn look(dns: &dyn Dns, domain: &Domain, platform: &str, public: &[IpAddr]) -> Look {
-    let (answer, control) = tokio::join!(dns.ask(domain.as_str()), dns.ask(platform));
-    domains::judge(&answer, &control, public)
+pub async fn look(dns: &dyn Dns, domain: &Domain, ground: Ground<'_>) -> Look {
+    let (answer, control) = tokio::join!(dns.ask(domain.as_str()), dns.ask(ground.platform));
+    domains::judge(&answer, &control, &ground)
 }
 
 /// The name servers of the configuration, or of this machine.
@@ -120,9 +120,14 @@ enum Records {
 
 fn records(answer: Result<Lookup, NetError>) -> Records {
     match answer {
-        Ok(lookup) => Records::There(
-            lookup.answers().iter().take(MAX_RECORDS).map(|record| record.data.clone()).collect(),
-        ),
+        Ok(lookup) => {
+            // Of each kind, so that many addresses do not hide what the name stands for.
+            let of = |alias: bool| {
+                let data = lookup.answers().iter().map(|record| &record.data);
+                data.filter(move |data| matches!(data, RData::CNAME(_)) == alias).take(MAX_RECORDS).cloned()
+            };
+            Records::There(of(true).chain(of(false)).collect())
+        }
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
             ResponseCode::NXDomain => Records::NoName,
             ResponseCode::NoError => Records::There(Vec::new()),

@@ -56,6 +56,7 @@ use crate::{
     },
     store::{Store, StoreError, sqlite::SqliteStore},
     streams::Streams,
+    views,
     writer::{self, Handle, Source},
 };
 
@@ -172,6 +173,9 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let stop_writer = CancellationToken::new();
     let settings = Arc::new(config.settings());
     let (handle, writer) = writer::start(parts.store, settings, source, stop_writer.clone()).await?;
+    if let Some((name, tenant)) = views::in_the_dashboards_place(&handle.snapshot(), handle.settings()) {
+        tracing::warn!(%tenant, "[edge.dashboard] hostname {name} is a domain of that tenant's; edges cannot serve both: name another, or `isyctl tenant domain remove {tenant} {name}`");
+    }
     let pki = Arc::new(authority(&config, &handle)?);
     let asker = blackbox::asker(&config)?;
     let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;

@@ -123,6 +123,10 @@ pub struct Settings {
     pub quarantine_hold_ms: i64,
     /// Edges end TLS with certificates that the coordinator gives them, and with no others.
     pub edges_have_our_certificates: bool,
+    /// Host name of Traefik's dashboard, which no tenant may have as its domain.
+    pub dashboard_hostname: Option<String>,
+    /// Tenants' domains are looked at by and by.
+    pub domains_are_watched: bool,
 }
 
 impl Settings {

@@ -77,6 +77,8 @@ pub fn settings() -> Settings {
         quarantine_ms: 7 * 86_400_000,
         quarantine_hold_ms: 3_600_000,
         edges_have_our_certificates: false,
+        dashboard_hostname: None,
+        domains_are_watched: true,
     }
 }
 

@@ -282,6 +282,15 @@ pub fn primary<'a>(state: &State, settings: &Settings, tenant: &'a Tenant) -> Op
     tenant.primary.as_ref().filter(|primary| !astray(primary) && shown(primary))
 }
 
+/// Whose domain the name of Traefik's dashboard is: edges cannot serve both.
+pub fn in_the_dashboards_place<'a>(
+    state: &'a State,
+    settings: &Settings,
+) -> Option<(&'a str, &'a TenantName)> {
+    let (name, owner) = state.fleet.by_domain.get_key_value(settings.dashboard_hostname.as_deref()?)?;
+    Some((name.as_str(), owner))
+}
+
 /// Where people reach it.
 pub fn address(state: &State, settings: &Settings, tenant: &Tenant) -> String {
     let platform = || tenant.platform_name(&settings.base_domain);

@@ -201,6 +201,9 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
         ("DOMAIN_TAKEN", _) => {
             "a domain leads to one tenant: leave it out, or take it from the other one first"
         }
+        ("DOMAIN_LEADS_TO_ANOTHER", _) => {
+            "who owns the domain can change its DNS; name servers may show the old record for as long as its TTL says"
+        }
         ("DNS_CHECK_FAILED", _) => {
             "name servers may show an old record for as long as its TTL says: try again then; --skip-dns-check adds it before that"
         }

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, caller, page_size, request_id, status, tenant_name, tenants::unexpected, wire};
 use crate::{
-    change::{AddDomains, ChangeError, Command, Outcome},
+    change::{self, AddDomains, Command, Outcome},
     domains::{self, Look, Verdict, watch},
     fleet::Tenant,
     state::State,
@@ -27,17 +27,20 @@ const MAX_HOSTNAME: usize = 253;
 impl Api {
     /// All names of a tenant, the platform's first.
     pub(super) fn domains_of(&self, state: &State, tenant: &Tenant) -> Vec<v1::Domain> {
+        let own = tenant.spec.domains.iter().map(|domain| self.domain(state, tenant, domain));
+        std::iter::once(self.platform(tenant)).chain(own).collect()
+    }
+
+    fn platform(&self, tenant: &Tenant) -> v1::Domain {
         let name = tenant.platform_name(&self.context.handle.settings().base_domain);
-        let platform = v1::Domain {
+        v1::Domain {
             unicode_name: domains::unicode(&name),
             name,
             tenant: tenant.name.to_string(),
             primary: tenant.primary.is_none(),
             platform: true,
             ..v1::Domain::default()
-        };
-        let own = tenant.spec.domains.iter().map(|domain| self.domain(state, tenant, domain));
-        std::iter::once(platform).chain(own).collect()
+        }
     }
 
     fn domain(&self, state: &State, tenant: &Tenant, domain: &Domain) -> v1::Domain {
@@ -73,14 +76,27 @@ impl Api {
             let problem = format!("`{domain}` lies under {base}, which belongs to the platform");
             return Err(FieldError::new("domain", problem).into());
         }
-        match state.fleet.by_domain.get(domain.as_str()).filter(|owner| *owner != tenant) {
-            None => Ok(()),
-            Some(owner) => {
-                let problem = format!("leads to tenant `{owner}` already");
-                let error = ChangeError::DomainTaken { domain: domain.to_string(), problem };
-                Err(status::submit(SubmitError::Refused(error)))
-            }
-        }
+        let refused = change::domain_refused(&state.fleet, self.context.handle.settings(), tenant, domain);
+        refused.map_or(Ok(()), |error| Err(status::submit(SubmitError::Refused(error))))
+    }
+
+    /// The platform's own name becomes the primary again: no domain is it.
+    async fn platform_is_primary(
+        &self,
+        actor: String,
+        name: TenantName,
+        request_id: Option<String>,
+    ) -> Result<Response<v1::AddDomainResponse>, Status> {
+        let add = AddDomains { name, domains: Vec::new(), primary: true, checked: false, request_id };
+        let command = Command::AddDomains(Box::new(add));
+        let outcome = self.context.handle.submit(actor, command).await.map_err(status::submit)?;
+        let Outcome::Domains { tenant, operation } = outcome else { return Err(unexpected(&outcome)) };
+        let state = self.state();
+        Ok(Response::new(v1::AddDomainResponse {
+            domains: vec![self.platform(&tenant)],
+            operation: operation.map(|operation| wire::operation(&state, &operation)),
+            warning: String::new(),
+        }))
     }
 
     /// Asks DNS; refuses when a domain does not lead to the edges, with what to set.
@@ -92,6 +108,7 @@ impl Api {
             .zip(&looks)
             .filter_map(|(domain, look)| match look.verdict {
                 Verdict::Here => None,
+                _ if look.by.is_some() => Some(anothers(domain, look, tenant, &platform)),
                 Verdict::Elsewhere if look.edges.is_empty() => Some(unknown(domain, look, &platform)),
                 Verdict::Elsewhere => {
                     let advice = domains::advice(domain, &platform, &look.edges);
@@ -100,8 +117,22 @@ impl Api {
                 Verdict::Unknown => Some(unknown(domain, look, &platform)),
             })
             .collect();
-        if problems.is_empty() { Ok(looks) } else { Err(status::dns(problems.join("; "))) }
+        match problems.join("; ") {
+            problems if problems.is_empty() => Ok(looks),
+            problems if looks.iter().any(|look| look.by.is_some()) => Err(status::anothers_name(problems)),
+            problems => Err(status::dns(problems)),
+        }
     }
+}
+
+/// A domain that leads here by another tenant's name: a customer who left may have left his CNAME behind.
+fn anothers(domain: &Domain, look: &Look, tenant: &Tenant, platform: &str) -> String {
+    let by = look.by.as_deref().unwrap_or_default();
+    let advice = domains::advice(domain, platform, &look.edges);
+    format!(
+        "{domain} leads to {by}, which is not the name of tenant `{}`: that does not show that the domain is this customer's. Point it at {platform} first: {advice}",
+        tenant.name
+    )
 }
 
 fn unknown(domain: &Domain, look: &Look, platform: &str) -> String {
@@ -117,10 +148,16 @@ fn parse(text: &str) -> Result<Domain, FieldError> {
     domains::parse(text).map_err(|e| FieldError::new("domain", e.to_string()))
 }
 
-fn unchecked(wanted: &[Domain]) -> String {
+/// `redirected`: it is the primary, and no look is awaited.
+fn unchecked(wanted: &[Domain], redirected: bool) -> String {
     let names = wanted.iter().map(Domain::as_str).collect::<Vec<_>>().join(" and ");
+    let all_the_same = if redirected {
+        "; domains are not looked at by and by either ([dns] interval), so browsers are redirected to it all the same"
+    } else {
+        ""
+    };
     format!(
-        "DNS was not asked: until {names} leads to the edges, nobody gets here by it and it has no certificate"
+        "DNS was not asked: until {names} leads to the edges, nobody gets here by it and it has no certificate{all_the_same}"
     )
 }
 
@@ -134,6 +171,14 @@ impl DomainService for Api {
         let asked = request.into_inner();
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
         let mut wanted = vec![parse(&asked.domain)?];
+        if wanted[0].as_str() == name_of(self, &name) && !asked.with_www {
+            if asked.primary {
+                return self.platform_is_primary(actor, name, request_id).await;
+            }
+            let problem =
+                format!("`{}` leads to the tenant already; it can be made its primary again", wanted[0]);
+            return Err(FieldError::new("domain", problem).into());
+        }
         if asked.with_www {
             let sibling =
                 domains::sibling(&wanted[0]).map_err(|e| FieldError::new("domain", e.to_string()))?;
@@ -158,11 +203,13 @@ impl DomainService for Api {
         for (domain, look) in wanted.iter().zip(&looks) {
             self.context.domains.found_good(domain.as_str(), look);
         }
+        let redirected = asked.primary && !self.context.config.dns.watches();
+        let warning = if looks.is_empty() { unchecked(&wanted, redirected) } else { String::new() };
         let state = self.state();
         Ok(Response::new(v1::AddDomainResponse {
             domains: wanted.iter().map(|domain| self.domain(&state, &tenant, domain)).collect(),
             operation: operation.map(|operation| wire::operation(&state, &operation)),
-            warning: if looks.is_empty() { unchecked(&wanted) } else { String::new() },
+            warning,
         }))
     }
 

@@ -124,6 +124,11 @@ pub fn dns(message: String) -> Status {
     plain(Code::FailedPrecondition, "DNS_CHECK_FAILED", message)
 }
 
+/// Domains that lead here by the platform's name of another tenant.
+pub fn anothers_name(message: String) -> Status {
+    plain(Code::FailedPrecondition, "DOMAIN_LEADS_TO_ANOTHER", message)
+}
+
 /// The host's agent is needed now and is not connected, or did not answer.
 pub fn agent_away(message: String) -> Status {
     plain(Code::Unavailable, "AGENT_UNAVAILABLE", message)

@@ -338,7 +338,7 @@ pub struct AddDomains {
     pub name: TenantName,
     /// Which; those that it has already stay.
     pub domains: Vec<Domain>,
-    /// The first of them is the primary from now on.
+    /// The first of them is the primary from now on; of none, the platform's own name.
     pub primary: bool,
     /// DNS was asked just now, and leads all of them here.
     pub checked: bool,

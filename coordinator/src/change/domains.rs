@@ -13,7 +13,8 @@ use isyone_proto::{
 use super::{AddDomains, ChangeError, Edit, Outcome};
 use crate::{
     domains,
-    fleet::{OperationKind, Tenant, domains::DomainTrouble},
+    fleet::{Fleet, OperationKind, Tenant, domains::DomainTrouble},
+    settings::Settings,
     store::{Kind, Value, Write},
 };
 
@@ -32,6 +33,7 @@ impl Edit<'_> {
         }
         self.check_domains(&add.name, &tenant.spec)?;
         if add.primary {
+            // None of them: the platform's name, which is not among a tenant's domains.
             tenant.primary = add.domains.first().cloned();
         }
         for domain in &new {
@@ -40,6 +42,7 @@ impl Edit<'_> {
         let unasked = new
             .first()
             .filter(|new| add.primary && !add.checked && tenant.primary.as_ref() == Some(new))
+            .filter(|_| self.settings.domains_are_watched)
             .cloned();
         let outcome = self.put_domains(&before, tenant, add.request_id)?;
         if let Some(domain) = unasked {
@@ -151,24 +154,44 @@ impl Edit<'_> {
         Some(trouble)
     }
 
-    /// A customer's domain belongs to one tenant, and never to the platform's own name space.
-    pub(super) fn check_domains(&self, name: &TenantName, spec: &TenantSpec) -> Result<(), ChangeError> {
-        let base = self.settings.base_domain.as_str();
-        for domain in &spec.domains {
-            let text = domain.as_str();
-            if domains::is_platform(domain, base) {
-                let problem = format!("lies under {base}, which belongs to the platform");
-                return Err(ChangeError::DomainTaken { domain: text.to_owned(), problem });
-            }
-            if let Some(owner) = self.state.fleet.by_domain.get(text).filter(|owner| *owner != name) {
-                return Err(ChangeError::DomainTaken {
-                    domain: text.to_owned(),
-                    problem: format!("leads to tenant `{owner}` already"),
-                });
+    /// What was concluded while domains were looked at says nothing once nobody looks any more: it could never be taken back.
+    pub(super) fn forget_unwatched(&mut self) {
+        if !self.settings.domains_are_watched {
+            let troubles = self.state.fleet.domain_troubles.clone();
+            for trouble in troubles.values() {
+                self.forget_domain_trouble(&trouble.domain);
             }
         }
-        Ok(())
     }
+
+    /// A customer's domain belongs to one tenant, and never to the platform.
+    pub(super) fn check_domains(&self, name: &TenantName, spec: &TenantSpec) -> Result<(), ChangeError> {
+        let refused = |domain| domain_refused(&self.state.fleet, self.settings, name, domain);
+        spec.domains.iter().find_map(refused).map_or(Ok(()), Err)
+    }
+}
+
+/// Why a tenant cannot have a domain, whatever DNS says.
+pub fn domain_refused(
+    fleet: &Fleet,
+    settings: &Settings,
+    name: &TenantName,
+    domain: &Domain,
+) -> Option<ChangeError> {
+    let (text, base) = (domain.as_str(), settings.base_domain.as_str());
+    let problem = match fleet.by_domain.get(text) {
+        _ if domains::is_platform(domain, base) => {
+            format!("lies under {base}, which belongs to the platform")
+        }
+        // The dashboard may have come later: the tenant goes on.
+        Some(owner) if owner == name => return None,
+        Some(owner) => format!("leads to tenant `{owner}` already"),
+        None if settings.dashboard_hostname.as_deref() == Some(text) => {
+            "leads to Traefik's dashboard ([edge.dashboard] hostname), which a tenant cannot have".to_owned()
+        }
+        None => return None,
+    };
+    Some(ChangeError::DomainTaken { domain: text.to_owned(), problem })
 }
 
 #[cfg(test)]

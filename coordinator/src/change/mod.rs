@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 pub use self::{
     command::{AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, Stamp, User},
+    domains::domain_refused,
     error::ChangeError,
 };
 use crate::{
@@ -297,6 +298,7 @@ impl Edit<'_> {
 
     /// Gives every plan a new generation when the part of the configuration that plans are made of has changed.
     fn adopt_settings(&mut self) -> Result<Outcome, ChangeError> {
+        self.forget_unwatched();
         let digest = self.settings.plan_digest();
         if self.state.fleet.plan_digest != digest {
             let hosts: Vec<HostName> = self.state.fleet.hosts.keys().cloned().collect();

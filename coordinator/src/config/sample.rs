@@ -62,7 +62,7 @@ hosts = [@HOSTS@]
 # forwardedHeaders.trustedIPs must name the same. frame_options: "SAMEORIGIN", "DENY", or "" to leave the header out. upload_limit:
 # largest file that Odoo takes. Optional: [edge.dashboard] with users_file (from `htpasswd -B`, mode 0600), hostname (without it,
 # traefik.<base_domain>) and addresses: Traefik's dashboard (docs/operations.md#the-edges-dashboard-and-logs).
-# public_addresses: where visitors reach the edges, which tenants' own domains must lead to; when there is none,
+# public_addresses: where visitors reach the edges, which (or trusted_proxies) tenants' own domains must lead to; when there is none,
 # that is what <tenant>.<base_domain> resolves to.
 [edge]
 #= addresses = []
@@ -124,8 +124,8 @@ hosts = [@HOSTS@]
 #= verify_certificates = true
 
 # Tenants' own domains are looked up when they are added, and once an interval: one that does not lead to the edges, three times in a row
-# and retry apart, is told of, and nobody is redirected to it. interval = "0s": only when they are added. servers: name servers
-# ("192.0.2.53:53") in place of this machine's.
+# and retry apart, is told of, and nobody is redirected to it. interval = "0s": only when they are added, and what
+# was found before is forgotten. servers: name servers ("192.0.2.53:53") in place of this machine's.
 [dns]
 #= servers = []
 #= interval = "1h"

@@ -48,6 +48,30 @@ async fn what_a_name_server_says_is_taken_in() {
     assert_eq!(resolver.ask("v4.example").await, told(&[], &["192.0.2.10"]));
 }
 
+#[test]
+fn many_addresses_do_not_hide_what_a_name_stands_for() {
+    use hickory_resolver::proto::{
+        op::Query,
+        rr::{
+            Name, Record,
+            rdata::{A, CNAME},
+        },
+    };
+    let of = |text: &str| Name::from_ascii(text).unwrap();
+    let address = |n: usize| RData::A(A(std::net::Ipv4Addr::new(192, 0, 2, u8::try_from(n).unwrap())));
+    let alias = RData::CNAME(CNAME(of("beta.isy.one.")));
+    let data = (0..2 * MAX_RECORDS).map(address).chain([alias]);
+    let answers = data.map(|data| Record::from_rdata(of("erp.example."), 1, data));
+    let query = Query::query(of("erp.example."), RecordType::A);
+    let answer = records(Ok(Lookup::new_with_max_ttl(query, answers)));
+    let Answer::Told { chain, addresses, .. } =
+        joined(answer, Records::There(Vec::new()), Records::There(Vec::new()))
+    else {
+        panic!("told")
+    };
+    assert_eq!((chain, addresses.len()), (vec!["beta.isy.one".to_owned()], MAX_RECORDS));
+}
+
 #[tokio::test]
 async fn a_name_server_that_says_nothing_is_not_waited_for() {
     let server = NameServer::start().await;
@@ -86,7 +110,8 @@ async fn a_look_compares_with_the_platforms_name_or_the_configuration() {
         (Fake(silent(), silent()), public, Verdict::Unknown),
         (Fake(here, silent()), &[], Verdict::Unknown),
     ] {
-        let look = look(&fake, &name("erp.example"), "alfa.isy.one", public).await;
+        let ground = Ground { platform: "alfa.isy.one", base_domain: "isy.one", public, proxies: &[] };
+        let look = look(&fake, &name("erp.example"), ground).await;
         assert_eq!(look.verdict, verdict, "{fake:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! When each of the tenants' domains is looked at, and what follows from what was found: trouble only after several looks in a row, so
 //! that one wrong answer of a resolver moves nobody.
 //!
-//! Pure: time and chance are arguments. Kept in memory: after a start every domain is looked at anew, once an interval.
+//! Pure: time and chance are arguments. Kept in memory: after a start every domain is looked at anew, soon, and then once an interval.
 //! Not here: looking (watch), and troubles that were concluded (they are in the Fleet).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,15 +63,24 @@ pub struct Schedule {
     names: OrdMap<String, TenantName>,
     entries: BTreeMap<String, Entry>,
     due: BTreeSet<(UnixMs, String)>,
+    /// Those that were looked at before we were told that there are such domains.
+    early: BTreeSet<String>,
 }
 
 impl Schedule {
     /// Of no domains yet. `chance` spreads the looks.
     pub fn new(rhythm: Rhythm, chance: u64) -> Self {
-        Self { rhythm, chance, names: OrdMap::new(), entries: BTreeMap::new(), due: BTreeSet::new() }
+        Self {
+            rhythm,
+            chance,
+            names: OrdMap::new(),
+            entries: BTreeMap::new(),
+            due: BTreeSet::new(),
+            early: BTreeSet::new(),
+        }
     }
 
-    /// Takes in which domains there are. New ones get a turn somewhere in the coming interval.
+    /// Takes in which domains there are. New ones get a turn before a retry is over: whoever added one without a look waits for it.
     pub fn take(&mut self, names: &OrdMap<String, TenantName>, now: UnixMs) {
         let (mut come, mut gone) = (Vec::new(), Vec::new());
         for item in self.names.diff(names) {
@@ -85,13 +94,15 @@ impl Schedule {
                 }
             }
         }
+        // Added and removed since: nobody will tell us that they are gone.
+        gone.extend(std::mem::take(&mut self.early).into_iter().filter(|name| !names.contains_key(name)));
         for name in gone {
             if let Some(entry) = self.entries.remove(&name) {
                 self.due.remove(&(entry.due, name));
             }
         }
         for name in come.into_iter().filter(|name| !self.entries.contains_key(name)).collect::<Vec<_>>() {
-            let due = now + self.spread(&name, 0, self.rhythm.interval_ms);
+            let due = now + self.spread(&name, 0, self.rhythm.retry_ms);
             self.put(name, Entry { due, bad: 0, seen: None });
         }
         self.names = names.clone();
@@ -140,6 +151,7 @@ impl Schedule {
         if self.rhythm.interval_ms > 0 {
             if !self.entries.contains_key(name) {
                 self.put(name.to_owned(), Entry { due: now, bad: 0, seen: None });
+                self.early.insert(name.to_owned());
             }
             self.looked(name, look, false, now);
         }
@@ -193,7 +205,7 @@ mod tests {
     }
 
     fn look(verdict: Verdict) -> Look {
-        Look { verdict, found: format!("{verdict:?}"), edges: BTreeSet::new() }
+        Look { verdict, found: format!("{verdict:?}"), edges: BTreeSet::new(), by: None }
     }
 
     #[test]
@@ -210,8 +222,30 @@ mod tests {
             }
         }
         assert_eq!(looks.len(), 500);
-        assert!(looks.values().all(|n| (2..=3).contains(n)), "{looks:?}");
-        assert!(most < 60, "{most} in one minute");
+        assert!(looks.values().all(|n| *n == 3), "{looks:?}");
+        assert!(most < 80, "{most} in one minute");
+    }
+
+    #[test]
+    fn a_domain_that_nobody_has_looked_at_has_its_turn_soon() {
+        let mut s = schedule(&["a.example"]);
+        assert_eq!(s.due(RETRY, 9), ["a.example"]);
+        s.looked("a.example", &look(Verdict::Here), false, RETRY);
+        // Added later, without a look.
+        s.take(&names(&["a.example", "b.example"]), 2 * RETRY);
+        assert_eq!(s.due(3 * RETRY, 9), ["b.example"]);
+    }
+
+    #[test]
+    fn a_domain_that_was_added_and_removed_between_two_looks_at_the_fleet_is_forgotten() {
+        let mut s = schedule(&["a.example"]);
+        s.found_good("b.example", &look(Verdict::Here), 5);
+        s.found_good("c.example", &look(Verdict::Here), 5);
+        s.take(&names(&["a.example", "c.example"]), 6);
+        assert_eq!((s.entries.len(), s.due.len()), (2, 2));
+        assert!(s.seen("b.example").is_none() && s.seen("c.example").is_some());
+        s.take(&names(&["a.example"]), 7);
+        assert_eq!((s.entries.len(), s.due.len(), s.early.len()), (1, 1, 0));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Nothing waits for it. Not here: when, and what follows (schedule); what the redirects do then (views).
 
 use std::{
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use futures_util::{StreamExt as _, stream};
 use isyone_proto::spec::Domain;
 
 use super::{
-    Look,
+    Ground, Look,
     schedule::{Conclusion, Rhythm, Schedule, Seen},
 };
 use crate::{
@@ -110,7 +109,14 @@ async fn look(context: &Context, state: &State, name: String) {
 
 /// Looks at one domain of a tenant.
 pub(crate) async fn at(context: &Context, tenant: &Tenant, domain: &Domain) -> Look {
-    let platform = tenant.platform_name(context.config.base_domain.as_str());
-    let public: &[IpAddr] = &context.config.edge.public_addresses;
-    dns::look(&*context.dns, domain, &platform, public).await
+    let base_domain = context.config.base_domain.as_str();
+    let platform = tenant.platform_name(base_domain);
+    let edge = &context.config.edge;
+    let ground = Ground {
+        platform: &platform,
+        base_domain,
+        public: &edge.public_addresses,
+        proxies: &edge.trusted_proxies,
+    };
+    dns::look(&*context.dns, domain, ground).await
 }

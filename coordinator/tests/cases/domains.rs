@@ -69,6 +69,52 @@ async fn list(fixture: &Fixture, name: &str) -> Vec<v1::Domain> {
     client(fixture).list_domains(request).await.unwrap().into_inner().domains
 }
 
+#[tokio::test]
+async fn a_domain_may_lead_to_a_trusted_proxy() {
+    let server = NameServer::start().await;
+    let address = server.address;
+    let fixture = start_with(move |config| {
+        config.dns.servers = vec![address];
+        config.edge.public_addresses = vec!["192.0.2.1".parse().unwrap()];
+        config.edge.trusted_proxies = vec!["198.51.100.0/24".parse().unwrap()];
+    })
+    .await;
+    let host = fixture.join("h1").await;
+    let _agent = Agent::connect(&host).await;
+    fixture.create("alfa").await;
+    server.addresses("erp.customer.com", &["198.51.100.7"]);
+    add(&fixture, adding("erp.customer.com")).await.unwrap();
+    server.addresses("shop.customer.com", &["198.51.100.7", "2001:db8::9"]);
+    let error = add(&fixture, adding("shop.customer.com")).await.unwrap_err();
+    assert!(error.message().contains("no edge has 2001:db8::9: who comes by IPv6 gets elsewhere"), "{error}");
+}
+
+#[tokio::test]
+async fn the_platforms_name_can_be_made_primary_again() {
+    let server = NameServer::start().await;
+    let (fixture, mut agent) = with_alfa(&server).await;
+    server.addresses("erp.customer.com", &["192.0.2.1"]);
+    let primary = |domain: &str| v1::AddDomainRequest { primary: true, ..adding(domain) };
+    add(&fixture, primary("erp.customer.com")).await.unwrap();
+    next_plan(&mut agent, |tenant| tenant.base_url == "http://erp.customer.com").await;
+    agent.converge().await;
+    let back = add(&fixture, primary("Alfa.isy.one.")).await.unwrap();
+    assert_eq!(back.operation.unwrap().kind(), v1::OperationKind::Update);
+    let [own] = &back.domains[..] else { panic!("{:?}", back.domains) };
+    assert!(own.platform && own.primary && own.name == "alfa.isy.one", "{own:?}");
+    next_plan(&mut agent, |tenant| tenant.base_url == "http://alfa.isy.one").await;
+    let primaries: Vec<bool> = list(&fixture, "alfa").await.iter().map(|domain| domain.primary).collect();
+    assert_eq!(primaries, [true, false], "and the domain stays");
+    assert_eq!(add(&fixture, primary("alfa.isy.one")).await.unwrap().operation, None);
+    for refused in [
+        adding("alfa.isy.one"),
+        primary("beta.isy.one"),
+        v1::AddDomainRequest { with_www: true, ..primary("alfa.isy.one") },
+    ] {
+        assert_eq!(add(&fixture, refused).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+}
+
 /// The domain, once it is in that state.
 async fn until(fixture: &Fixture, state: v1::DomainState) -> v1::Domain {
     soon(async {
@@ -161,6 +207,37 @@ async fn a_domain_is_taken_in_when_dns_leads_it_here_and_refused_with_what_to_se
 }
 
 #[tokio::test]
+async fn a_cname_that_a_former_customer_left_behind_is_not_another_tenants() {
+    let server = NameServer::start().await;
+    let (fixture, _agent) = with_alfa(&server).await;
+    // Tenant `beta` is gone; the platform's names are there for everybody (`*.isy.one`).
+    server.addresses("beta.isy.one", &["192.0.2.1"]);
+    server.set("erp.old.example", Zone::Alias("beta.isy.one".into()));
+    let error = add(&fixture, adding("erp.old.example")).await.unwrap_err();
+    assert_eq!(
+        (error.code(), reason(&error).as_deref()),
+        (Code::FailedPrecondition, Some("DOMAIN_LEADS_TO_ANOTHER"))
+    );
+    for words in
+        ["erp.old.example leads to beta.isy.one", "tenant `alfa`", "CNAME erp.old.example → alfa.isy.one"]
+    {
+        assert!(error.message().contains(words), "{words}: {error}");
+    }
+    assert!(list(&fixture, "").await.is_empty());
+    // Who can change it may have it.
+    server.set("erp.old.example", Zone::Alias("alfa.isy.one".into()));
+    add(&fixture, adding("erp.old.example")).await.unwrap();
+    // And by and by it is looked at in the same way.
+    server.set("erp.old.example", Zone::Alias("beta.isy.one".into()));
+    let domain = until(&fixture, v1::DomainState::Unreachable).await;
+    assert!(
+        domain.found.contains("CNAME → beta.isy.one")
+            && domain.found.contains("beta.isy.one is not alfa.isy.one"),
+        "{domain:?}"
+    );
+}
+
+#[tokio::test]
 async fn who_skips_the_check_is_warned_and_where_the_edges_are_must_be_known() {
     let server = NameServer::start().await;
     let (fixture, _agent) = with_alfa(&server).await;
@@ -173,6 +250,28 @@ async fn who_skips_the_check_is_warned_and_where_the_edges_are_must_be_known() {
     let added = add(&fixture, skipped).await.unwrap();
     assert!(added.warning.contains("DNS was not asked"), "{}", added.warning);
     assert_eq!(added.domains[0].name, "erp.customer.com");
+}
+
+#[tokio::test]
+async fn without_looks_a_primary_is_redirected_to_at_once_and_who_adds_it_is_told() {
+    let server = NameServer::start().await;
+    let address = server.address;
+    let fixture = start_with(move |config| {
+        config.dns.servers = vec![address];
+        config.dns.interval =
+            toml::from_str::<isyone_coordinator::config::Dns>("interval = \"0s\"").unwrap().interval;
+    })
+    .await;
+    let host = fixture.join("h1").await;
+    let _agent = Agent::connect(&host).await;
+    fixture.create("alfa").await;
+    let unasked = v1::AddDomainRequest { primary: true, skip_dns_check: true, ..adding("erp.customer.com") };
+    let added = add(&fixture, unasked).await.unwrap();
+    assert!(added.warning.contains("redirected to it all the same"), "{}", added.warning);
+    assert_eq!(added.domains[0].state(), v1::DomainState::Unknown);
+    let request = v1::GetTenantRequest { name: "alfa".into() };
+    let shown = fixture.tenants().get_tenant(request).await.unwrap().into_inner();
+    assert_eq!(shown.url, "http://erp.customer.com");
 }
 
 #[tokio::test]

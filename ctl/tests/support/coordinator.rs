@@ -400,10 +400,23 @@ impl DomainService for Fake {
             );
             return Err(status(Code::FailedPrecondition, "DNS_CHECK_FAILED", message, Default::default()));
         }
+        if asked.domain.starts_with("old.") {
+            let message = format!(
+                "{} leads to beta.isy.one, which is not the name of tenant `{}`: that does not show that the domain is this customer's. Point it at {}.isy.one first: set CNAME {} → {}.isy.one, or {} A 192.0.2.80, and no other addresses",
+                asked.domain, asked.name, asked.name, asked.domain, asked.name, asked.domain
+            );
+            return Err(status(
+                Code::FailedPrecondition,
+                "DOMAIN_LEADS_TO_ANOTHER",
+                message,
+                Default::default(),
+            ));
+        }
         if asked.domain.starts_with('*') {
             return Err(isyone_proto::error::FieldError::new("domain", "`*.a.example` is a wildcard").into());
         }
-        let own = data::domains(&asked.name).remove(1);
+        let platform = asked.domain == format!("{}.isy.one", asked.name);
+        let own = data::domains(&asked.name).remove(usize::from(!platform));
         let domain =
             |name: String| Domain { unicode_name: name.clone(), name, primary: asked.primary, ..own.clone() };
         let mut domains = vec![domain(asked.domain.clone())];

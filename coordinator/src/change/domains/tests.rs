@@ -116,6 +116,27 @@ fn another_primary_is_an_operation_that_ends_when_the_host_has_it() {
 }
 
 #[test]
+fn the_platforms_name_is_primary_again_without_a_domains_removal() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    let update = Some(OperationKind::Update);
+    assert_eq!(operation(add(&mut bench, "alfa", &[], true).unwrap()), update);
+    assert_eq!((tenant(&bench).primary.clone(), primary(&bench)), (None, None));
+    assert_eq!(tenant(&bench).spec.domains, [name("erp.customer.com")]);
+    assert_eq!(plan(&bench).tenants[0].base_url, "http://alfa.isy.one");
+    assert_eq!(bench.state.fleet.events.back().unwrap().message, "alfa.isy.one");
+    // Said again, it is so already.
+    let writes = bench.effects.writes.len();
+    assert_eq!(operation(add(&mut bench, "alfa", &[], true).unwrap()), None);
+    assert_eq!(bench.effects.writes.len(), writes);
+    // A primary that leads elsewhere has no say any more.
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    unreachable(&mut bench, "alfa", "erp.customer.com");
+    add(&mut bench, "alfa", &[], true).unwrap();
+    assert_eq!(plan(&bench).tenants[0].base_url, "http://alfa.isy.one");
+}
+
+#[test]
 fn a_repeated_request_answers_its_operation() {
     let mut bench = running();
     let mut asked = adding("alfa", &["erp.customer.com"], true);
@@ -134,6 +155,25 @@ fn a_repeated_request_answers_its_operation() {
 }
 
 #[test]
+fn a_removal_is_remembered_when_it_is_an_operation_and_is_not_found_again_otherwise() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["a.example", "b.example"], true).unwrap();
+    let remove = |bench: &mut Bench, domain: &str| {
+        let request_id = Some(format!("removal of {domain}"));
+        bench.apply(Command::RemoveDomain { name: name("alfa"), domain: name(domain), request_id })
+    };
+    let id = |outcome: Outcome| {
+        let Outcome::Domains { operation, .. } = outcome else { panic!("{outcome:?}") };
+        operation.map(|operation| operation.id)
+    };
+    let first = id(remove(&mut bench, "a.example").unwrap());
+    assert!(first.is_some());
+    assert_eq!(id(remove(&mut bench, "a.example").unwrap()), first);
+    assert_eq!(id(remove(&mut bench, "b.example").unwrap()), None);
+    assert!(matches!(remove(&mut bench, "b.example"), Err(ChangeError::DomainNotFound { .. })));
+}
+
+#[test]
 fn what_is_refused() {
     let mut bench = running();
     add(&mut bench, "beta", &["erp.customer.com"], false).unwrap();
@@ -142,6 +182,13 @@ fn what_is_refused() {
         let error = refused(add(&mut bench, "alfa", &[taken], false));
         assert!(matches!(error, ChangeError::DomainTaken { .. }), "{error}");
     }
+    bench.settings.dashboard_hostname = Some("ops.example.net".to_owned());
+    let error = refused(add(&mut bench, "alfa", &["ops.example.net"], false)).to_string();
+    assert!(error.contains("Traefik's dashboard ([edge.dashboard] hostname)"), "{error}");
+    let mut creation = bench.creation("gama", "small");
+    creation.spec.domains = vec![name("ops.example.net")];
+    let created = bench.apply(Command::CreateTenant(Box::new(creation)));
+    assert!(matches!(refused(created), ChangeError::DomainTaken { .. }));
     assert!(matches!(
         refused(remove(&mut bench, "alfa", "erp.customer.com")),
         ChangeError::DomainNotFound { .. }
@@ -159,6 +206,20 @@ fn what_is_refused() {
         refused(add(&mut bench, "alfa", &["a.example"], false)),
         ChangeError::Quarantined { .. }
     ));
+}
+
+#[test]
+fn a_tenant_that_had_the_dashboards_name_first_is_told_of_and_goes_on() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["ops.example.net"], false).unwrap();
+    assert_eq!(views::in_the_dashboards_place(&bench.state, &bench.settings), None);
+    bench.settings.dashboard_hostname = Some("ops.example.net".to_owned());
+    let alfa = name("alfa");
+    assert_eq!(
+        views::in_the_dashboards_place(&bench.state, &bench.settings),
+        Some(("ops.example.net", &alfa))
+    );
+    add(&mut bench, "alfa", &["erp.customer.com"], false).unwrap();
 }
 
 #[test]
@@ -213,6 +274,25 @@ fn nobody_is_redirected_to_a_new_primary_that_dns_was_not_asked_for() {
     assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"), "asked, and it leads here");
     bench.apply(Command::AddDomains(Box::new(unasked))).unwrap();
     assert!(primary(&bench).is_some(), "what is known to lead here stays so");
+}
+
+#[test]
+fn without_looks_no_trouble_is_kept() {
+    let mut bench = running();
+    add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    unreachable(&mut bench, "alfa", "erp.customer.com");
+    bench.apply(Command::AdoptSettings).unwrap();
+    assert_eq!(primary(&bench), None, "it is looked at again by and by");
+    bench.settings.domains_are_watched = false;
+    bench.apply(Command::AdoptSettings).unwrap();
+    assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"));
+    let store = crate::store::memory::MemoryStore::default();
+    store.apply(&bench.effects.writes).unwrap();
+    assert!(crate::store::fleet(store.contents()).unwrap().domain_troubles.is_empty());
+    // There will be no first good look either.
+    let unasked = AddDomains { checked: false, ..adding("alfa", &["new.customer.com"], true) };
+    bench.apply(Command::AddDomains(Box::new(unasked))).unwrap();
+    assert_eq!(primary(&bench).as_deref(), Some("new.customer.com"));
 }
 
 #[test]

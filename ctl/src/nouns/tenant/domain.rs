@@ -32,10 +32,12 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The domain must lead to the edges already: the coordinator asks DNS, and says what to set when it does not. \
-Said again for a domain that is there, it asks again.
+Said again for a domain that is there, it asks again. With --primary and the platform's own name for the tenant, no domain is the \
+primary any more.
 
 Examples:
   isyctl tenant domain add alfa erp.customer.com --primary
+  isyctl tenant domain add alfa alfa.isy.one --primary               back to the platform's name
   isyctl tenant domain add alfa customer.com --www
   isyctl tenant domain add alfa bücher.example
   isyctl tenant domain add alfa erp.customer.com --skip-dns-check    before the move of its DNS")]
