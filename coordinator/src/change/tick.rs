@@ -4,7 +4,6 @@ use isyone_proto::{
     ids::{HostName, TenantName},
     plan::DesiredState,
 };
-
 use uuid::Uuid;
 
 use super::{ChangeError, Edit, Outcome, Stamp};

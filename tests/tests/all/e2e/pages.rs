@@ -59,6 +59,12 @@ fn visitors_are_told_what_is_the_matter() {
     assert!(starting.status == 503 && starting.head.contains("Retry-After: 5"), "{}", starting.head);
     assert!(starting.body.contains("http-equiv=\"refresh\""));
     odoo_answers(&cell, "alfa");
+    for path in ["/metrics", "/web/database/manager"] {
+        let [nobodys, alfas] =
+            ["nobody", "alfa"].map(|name| visit(&cell, "GET", &format!("{name}.isy.one"), path, BROWSER));
+        assert_eq!((nobodys.status, alfas.status), (404, 404), "{path}");
+        assert_eq!(nobodys.body, alfas.body, "nor does what is closed tell which names there are");
+    }
     cell.isyctl(&["tenant", "create", "beta", "--plan", "sleepy"]).ok();
     odoo_answers(&cell, "beta");
     a_restart(&cell);
@@ -78,9 +84,10 @@ fn nobody_has_this_name(cell: &Cell) {
     let portuguese = visit(cell, "POST", "www.example.com", "/", &more);
     assert!(portuguese.status == 404 && portuguese.body.contains("Não há nada aqui"), "{}", portuguese.body);
     // What of the coordinator is not for visitors stays where it is.
-    for path in ["/traefik/config", "/metrics", "/sd/odoo", "/healthz"] {
+    for path in ["/traefik/config", "/sd/odoo", "/healthz"] {
         assert_eq!(visit(cell, "GET", "nobody.isy.one", path, BROWSER).body, english.body, "{path}");
     }
+    assert_eq!(visit(cell, "GET", "www.example.com", "/metrics", BROWSER).body, english.body);
 }
 
 fn a_restart(cell: &Cell) {
