@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
@@ -184,15 +184,14 @@ pub fn skip(tenant: &Tenant) -> Result<String> {
     Ok("stand-in image: no database".to_owned())
 }
 
-/// Our scripts take well under a second; a tenant's own triggers and locks may hold one for ever.
-const PSQL_SECONDS: u64 = 60;
-/// And then for psql to end, and to tell so.
-const PSQL_END: Duration = Duration::from_secs(15);
+/// Part of [`crate::host::Pace::sql_timeout`] that psql has to end in its container, and to tell so, when that is over.
+const PSQL_END: u32 = 4;
 
 /// Runs a script as the cluster's superuser, through standard input: nothing of it is in an argument list. Bounded, because a tenant's
 /// own code may run within it: it must not hold up its own suspension, nor a place among those who work on this host.
 async fn psql(tenant: &Tenant, script: String) -> Result<()> {
-    let most = Duration::from_secs(PSQL_SECONDS) + tenant.host.pace.start_timeout + PSQL_END;
+    let pace = &tenant.host.pace;
+    let most = pace.sql_timeout + pace.sql_timeout / PSQL_END + pace.start_timeout;
     match timeout(most, run_psql(tenant, script)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(TenantError::Program(format!("psql has not ended after {} s", most.as_secs()))),
@@ -200,7 +199,7 @@ async fn psql(tenant: &Tenant, script: String) -> Result<()> {
 }
 
 async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
-    let limit = PSQL_SECONDS.to_string();
+    let limit = tenant.host.pace.sql_timeout.as_secs().max(1).to_string();
     // Ended in the container, too: what we stop waiting for would go on there.
     let command = [
         "timeout",

@@ -46,6 +46,8 @@ pub struct Pace {
     pub idle: Duration,
     /// Until something that starts must answer.
     pub start_timeout: Duration,
+    /// Until SQL of ours must have ended. It takes well under a second; a tenant's own triggers and locks may hold it for ever.
+    pub sql_timeout: Duration,
     /// Between health checks of a tenant at rest.
     pub probe: Duration,
     /// Between full comparisons of a tenant at rest; events come in between.
@@ -62,6 +64,7 @@ impl Default for Pace {
             poll: Duration::from_millis(25),
             idle: Duration::from_secs(1),
             start_timeout: Duration::from_secs(180),
+            sql_timeout: Duration::from_secs(60),
             // 120 tenants at rest: 8 small HTTP requests a second.
             probe: Duration::from_secs(15),
             resync: Duration::from_secs(300),
@@ -79,6 +82,7 @@ impl Pace {
             poll: ms(1),
             idle: ms(5),
             start_timeout: ms(300),
+            sql_timeout: ms(100),
             probe: ms(50),
             resync: ms(200),
             retry_first: ms(2),

@@ -129,22 +129,24 @@ impl Ledger {
     /// Checks and stores a plan. `Ok(false)`: the same plan again, nothing to do.
     pub fn accept(&mut self, plan: HostPlan) -> Result<bool, LedgerError> {
         let digest = plan.digest();
+        let mut news = true;
         if let Some(held) = &self.plan {
             if plan.generation < held.generation {
                 return Err(LedgerError::Older { offered: plan.generation, held: held.generation });
             }
             if plan.generation == held.generation {
-                if digest == self.digest {
-                    return Ok(false);
-                }
-                // An agent of before may have dropped what it did not know of this very plan.
+                news = digest != self.digest;
                 if self.format == PLAN_FORMAT {
+                    if !news {
+                        return Ok(false);
+                    }
                     return Err(LedgerError::Conflict {
                         generation: plan.generation,
                         offered: digest,
                         held: self.digest.clone(),
                     });
                 }
+                // An agent of before may have dropped what it did not know of this very plan: once it is taken as it comes.
             }
         }
         let mut epochs = self.epochs.clone();
@@ -161,7 +163,7 @@ impl Ledger {
         self.digest = file.digest;
         self.epochs = file.epochs;
         self.format = file.format;
-        Ok(true)
+        Ok(news)
     }
 }
 
@@ -216,9 +218,19 @@ mod tests {
         let written = std::fs::read_to_string(&path).unwrap();
         let by_older = written.replace(&format!(",\"format\":{PLAN_FORMAT}"), "");
         assert_ne!(written, by_older);
-        std::fs::write(&path, by_older).unwrap();
+        std::fs::write(&path, &by_older).unwrap();
         let (mut ledger, warning) = open(&dir);
         assert!(warning.is_none());
+        assert!(
+            !ledger.accept(host_plan(5, vec![of_old.clone()])).unwrap(),
+            "nothing was left out of it after all"
+        );
+        assert!(matches!(
+            ledger.accept(host_plan(5, vec![whole.clone()])),
+            Err(LedgerError::Conflict { .. })
+        ));
+        std::fs::write(&path, &by_older).unwrap();
+        let (mut ledger, _) = open(&dir);
         assert!(ledger.accept(host_plan(5, vec![whole.clone()])).unwrap());
         assert_eq!(ledger.plan(), Some(&host_plan(5, vec![whole])));
         let twin = ledger.accept(host_plan(5, vec![of_old]));

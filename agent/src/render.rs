@@ -95,7 +95,7 @@ fn regex_escape(text: &str) -> String {
         .collect()
 }
 
-/// How long a request may take: `limit_time_real`.
+/// How long a request may take: `limit_time_real`. By what is configured for all, so that a resize starts nothing anew.
 pub(crate) fn request_seconds(plan: &TenantPlan) -> u64 {
     plan.upload_limit_bytes.div_ceil(UPLOAD_BYTES_PER_S).max(LIMIT_TIME_S)
 }

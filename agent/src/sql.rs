@@ -7,6 +7,8 @@ use isyone_proto::plan::TenantPlan;
 use sha2::{Digest as _, Sha256, Sha512};
 use uuid::Uuid;
 
+use crate::stack::split_memory;
+
 /// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
 const ROUNDS: u32 = 25_000;
 
@@ -56,7 +58,7 @@ pub fn metrics_token(tenant: &TenantPlan) -> String {
 pub fn settings_digest(tenant: &TenantPlan) -> String {
     let secret = tenant.secrets.database_password.expose();
     // The monitor's password follows from what never changes; `monitor 1` is the role's own settings.
-    let upload = match tenant.upload_limit_bytes {
+    let upload = match upload_limit(tenant) {
         0 => String::new(),
         bytes => format!(" upload {bytes}"),
     };
@@ -98,12 +100,23 @@ fn address(tenant: &TenantPlan) -> String {
     parameter("web.base.url", &tenant.base_url) + &parameter("web.base.url.freeze", "True")
 }
 
+/// What an Odoo needs of its container's memory beside a file that is uploaded.
+const OWN_MEMORY_BYTES: u64 = 512 << 20;
+/// Odoo's own limit when nothing is said. None is lower, however small a tenant is.
+const LEAST_UPLOAD_BYTES: u64 = 128 << 20;
 /// What a form has around the file in it.
 const FORM_BYTES: u64 = 1 << 20;
 
-/// Odoo takes 128 MiB when nothing is said.
-fn upload_limit(tenant: &TenantPlan) -> String {
-    match tenant.upload_limit_bytes {
+/// Largest file that a tenant's Odoo takes: what is configured for all, but no more than its memory has room for, because Odoo holds
+/// an uploaded file in it as a whole. 0: of a coordinator that says nothing of it.
+fn upload_limit(plan: &TenantPlan) -> u64 {
+    let (odoo, _) = split_memory(plan.size.memory_bytes);
+    plan.upload_limit_bytes.min(odoo.saturating_sub(OWN_MEMORY_BYTES).max(LEAST_UPLOAD_BYTES))
+}
+
+/// [`upload_limit`] as Odoo's parameter.
+fn upload_parameter(tenant: &TenantPlan) -> String {
+    match upload_limit(tenant) {
         0 => String::new(),
         bytes => parameter("web.max_file_upload_size", &bytes.saturating_add(FORM_BYTES).to_string()),
     }
@@ -171,7 +184,7 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     sql += &parameter("database.uuid", &identity.uuid.to_string());
     sql += &parameter("database.secret", &identity.secret.to_string());
     sql += &address(tenant);
-    sql += &upload_limit(tenant);
+    sql += &upload_parameter(tenant);
     sql += &format!(
         "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {user};\n\
          UPDATE res_partner SET lang = {language}, tz = {zone} WHERE id = (SELECT partner_id FROM res_users WHERE id = {user});\n\
@@ -197,7 +210,7 @@ pub fn update(tenant: &TenantPlan) -> String {
         monitor_role(tenant),
         tenant.name.database(),
         address(tenant),
-        upload_limit(tenant),
+        upload_parameter(tenant),
         signal()
     )
 }
@@ -231,13 +244,21 @@ mod tests {
     #[test]
     fn a_file_of_the_largest_size_passes_with_its_form_and_another_limit_is_written() {
         let mut plan = tenant_plan("alfa");
+        plan.size.memory_bytes = 2 << 30;
         let before = settings_digest(&plan);
         let identity = DatabaseIdentity { uuid: Uuid::nil(), secret: Uuid::nil() };
         for sql in [update(&plan), rekey(&plan, "x", identity)] {
             assert!(sql.contains("(E'web.max_file_upload_size', E'1074790400', "), "{sql}");
         }
         plan.upload_limit_bytes *= 2;
+        assert_eq!(settings_digest(&plan), before, "there is no memory for more");
+        plan.size.memory_bytes *= 2;
         assert_ne!(settings_digest(&plan), before);
+        plan.size.memory_bytes = 1 << 30;
+        assert!(
+            update(&plan).contains(&format!("E'{}'", (256 << 20) + FORM_BYTES)),
+            "nor in a small one for that"
+        );
         plan.upload_limit_bytes = 0;
         assert!(!update(&plan).contains("max_file"), "of a coordinator that says nothing of it");
     }

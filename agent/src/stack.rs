@@ -250,7 +250,7 @@ fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
         shm_bytes: None,
         cap_add: Vec::new(),
         init: true, // wkhtmltopdf and friends leave orphans
-        // For whoever else stops it (a hand with docker compose, Docker's own end): no request is cut.
+        // For whoever else stops it, a hand with docker compose above all: no request is cut.
         stop_grace_s: u32::try_from(render::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
         restart: true,
     }

@@ -145,7 +145,7 @@ async fn refusals_and_lost_answers_only_cost_time() {
     for seed in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         let fake = FakeDocker::new(dir.path(), seed * 7919 + 1);
-        fake.set_faults(Faults { refused: 120, answer_lost: 80, init_fails: 300 });
+        fake.set_faults(Faults { refused: 120, answer_lost: 80, init_fails: 300, ..Faults::default() });
         let plans = ["alfa", "beta", "gama"].map(tenant_plan);
         let life = Life::begin(&fake, dir.path(), &plans);
         for plan in &plans {
@@ -207,6 +207,34 @@ async fn a_life_from_suspension_to_purge() {
     life.wait("absence", |l| l.status("alfa").is_some_and(|s| s.absent)).await;
     assert_eq!(fake.things(), (vec![], vec![], vec![]));
     assert_eq!(fake.violations(), Vec::<String>::new());
+    life.end().await;
+}
+
+/// A trigger of whoever has taken Odoo over sleeps in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sql_that_hangs_in_a_tenants_database_is_told_and_does_not_hold_up_its_suspension() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let mut plan = tenant_plan("alfa");
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    fake.set_faults(Faults { sql_hangs: true, ..Faults::default() });
+    plan.base_url = "https://erp.example.com".to_owned();
+    plan.generation += 1;
+    life.plan(std::slice::from_ref(&plan));
+    let told = |s: Status| s.progress == Progress::Failing && s.message.contains("psql has not ended");
+    life.wait("the error", |l| l.status("alfa").is_some_and(told)).await;
+    plan.desired = DesiredState::Suspended;
+    plan.generation += 1;
+    life.plan(std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    assert_eq!(fake.running(), Vec::<String>::new());
+    fake.set_faults(Faults::default());
+    plan.desired = DesiredState::Running;
+    plan.generation += 1;
+    life.plan(std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    assert_one_running_stack(&fake, "alfa");
     life.end().await;
 }
 

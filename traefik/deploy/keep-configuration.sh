@@ -3,8 +3,8 @@
 #
 #   keep-configuration.sh URL FILE [option of curl]...
 #
-# Traefik watches the file's folder (traefik-file.yml). Run this as Traefik's user, beside it, for as long as it runs; the file
-# may carry private keys, so only that user can read it. Over TLS and with the token (docs/operations.md, "What survives what"):
+# Traefik watches the file's folder (traefik-file.yml). Run this as Traefik's user, beside it, for as long as it runs
+# (keep-configuration.service); the file may carry private keys, so only that user can read it. Over TLS and with the token:
 #
 #   keep-configuration.sh https://coordinator.example.com:7445/traefik/config /var/lib/isyone-edge/isyone.yml \
 #     --cacert /etc/traefik/isyone-ca.pem --header @/etc/traefik/isyone-edge.header

@@ -5,7 +5,7 @@
 use ipnet::IpNet;
 
 use crate::{
-    CLOSED_PATHS, CLOSED_PRIORITY, Options, PAGES,
+    CLOSED_PATHS, CLOSED_PRIORITY, Options, PAGES, Rate,
     dynamic::{IpStrategy, Middleware, Router, RouterTls},
     json, tls,
 };
@@ -16,9 +16,12 @@ pub const PAGE_PATH: &str = "/pages/tenant";
 /// The same for who comes by no tenant's router: nothing has looked whether he would get in to the tenant he names. Edges of
 /// another shard have no router for it, and a new tenant has none yet.
 pub const UNKNOWN_PATH: &str = "/pages/unknown";
-/// Where Traefik's API tells what middlewares say, and in theirs are the hashes of tenants' passwords. The dashboard's own list of
-/// middlewares stays empty for it.
-const SECRET_PATHS: &str = "PathRegexp(`(?i)^/+api(/|%2f)+(rawdata|http(/|%2f)+middlewares)`)";
+/// All of Traefik's API but what the dashboard shows of routers and services: what middlewares say has the hashes of tenants' passwords in
+/// it (`/api/rawdata`, `/api/support-dump`, `/api/http/middlewares`), and the next version of Traefik may tell it elsewhere, too.
+/// The dashboard's list of middlewares stays empty for it.
+const SECRET_PATHS: &str = "PathPrefix(`/api`) && !PathRegexp(`^/api/(overview|version|entrypoints|(http|tcp|udp)/(routers|services))(/[^/]*)?$`)";
+/// Of one client address at the dashboard, which asks for some forty files and then every few seconds.
+const RATE: Rate = Rate { average: 10, burst: 60 };
 /// Below everything else, also below what an operator adds without a priority of his own.
 const UNKNOWN_PRIORITY: u32 = 1;
 
@@ -37,16 +40,17 @@ impl Dashboard {
     pub(crate) fn middlewares(&self, clients: Option<IpStrategy>) -> Vec<(&'static str, Middleware)> {
         let users = ("isyone-dashboard-users", Middleware::users(&self.users));
         let addresses = (!self.addresses.is_empty())
-            .then(|| ("isyone-dashboard-addresses", Middleware::allow(&self.addresses, clients)));
-        addresses.into_iter().chain([users]).collect()
+            .then(|| ("isyone-dashboard-addresses", Middleware::allow(&self.addresses, clients.clone())));
+        let rate = ("isyone-dashboard-rate", Middleware::own_rate(RATE, clients));
+        addresses.into_iter().chain([rate, users]).collect()
     }
 
     fn router(&self, options: &Options) -> String {
         let addresses = (!self.addresses.is_empty()).then_some("isyone-dashboard-addresses");
-        // The rate bounds how fast passwords can be tried.
+        // The rate bounds how fast passwords can be tried, and what hashes cost the edge.
         let chain: Vec<_> = addresses
             .into_iter()
-            .chain(["isyone-rate", "isyone-headers", "isyone-dashboard-users"])
+            .chain(["isyone-dashboard-rate", "isyone-in-flight", "isyone-headers", "isyone-dashboard-users"])
             .collect();
         let rule = format!("Host(`{}`)", self.hostname);
         let of_page = options.tls.as_ref().map(|tls| tls::of_page(tls, &[&self.hostname]));

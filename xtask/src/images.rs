@@ -105,11 +105,18 @@ pub(crate) fn provide(names: &[&str], rebuild: bool) -> Result<()> {
     let start = Instant::now();
     let missing: Vec<_> = wanted.into_iter().filter(|item| rebuild || !item.is_there()).collect();
     let pullable = !rebuild && missing.iter().any(|item| item.kind == Kind::Public) && registry_answers();
+    let mut failed = Vec::new();
     for item in &missing {
-        // One script may make two items.
-        if rebuild || !item.is_there() {
-            get(item, pullable)?;
+        // One script may make two items; and one item that cannot be had does not cost the others.
+        if (rebuild || !item.is_there())
+            && let Err(err) = get(item, pullable)
+        {
+            say!("{}: {err:#}", item.name);
+            failed.push(item.name);
         }
+    }
+    if !failed.is_empty() {
+        bail!("could not be made or fetched: {}", failed.join(", "));
     }
     say!("images and binaries: {} made or fetched, the rest was there ({})", missing.len(), took(start));
     Ok(())
@@ -186,8 +193,13 @@ fn make(item: &Item) -> Result<()> {
         need_root(&format!("building {}", item.name))?;
     }
     let script = paths::root().join("images").join(item.script);
-    let mut command = cmd("bash", [script]);
-    run(command.env("CACHE", paths::cache())).with_context(|| format!("cannot make {}", item.name))
+    let once = || run(cmd("bash", [&script]).env("CACHE", paths::cache()));
+    // A mirror fails now and then; what is wrong with us fails again.
+    let twice = once().or_else(|err| {
+        say!("{}: {err:#}; trying once more", item.name);
+        once()
+    });
+    twice.with_context(|| format!("cannot make {}", item.name))
 }
 
 /// One builder at a time: two would do the same work twice, and get in each other's way.

@@ -234,6 +234,10 @@ impl Docker for FakeDocker {
             }
             found.spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default()
         };
+        let hangs = self.world().faults.sql_hangs;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let code = self.psql(&tenant, &String::from_utf8_lossy(&stdin))?;
         self.after(fate, ExecOutput { code, ..Default::default() }).await
     }

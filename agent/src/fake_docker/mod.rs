@@ -33,6 +33,8 @@ pub struct Faults {
     pub answer_lost: u32,
     /// `odoo -i` ends with an error, leaving half a database.
     pub init_fails: u32,
+    /// SQL in a container never ends.
+    pub sql_hangs: bool,
 }
 
 struct FakeContainer {

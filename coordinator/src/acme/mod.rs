@@ -163,7 +163,13 @@ impl Worker {
 
     async fn carry_out(&mut self, plan: Plan) {
         let held_back = i64::try_from(plan.held_back.len()).unwrap_or(i64::MAX);
-        self.context.metrics.certificates_held_back.set(held_back);
+        let before = self.context.metrics.certificates_held_back.set(held_back);
+        if before == 0 && held_back > 0 {
+            tracing::warn!(
+                names = held_back,
+                "certificates wait for the authority's weekly limit ([tls.acme] weekly_per_domain); with `wildcard = true` in [tls] one is for all of the platform's names"
+            );
+        }
         for name in plan.begin {
             tracing::info!(name, "ordering a certificate");
             self.running.insert(name.clone());

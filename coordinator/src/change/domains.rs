@@ -39,11 +39,12 @@ impl Edit<'_> {
         for domain in &new {
             self.event("domain.added", Some(&before), None, None, domain.to_string());
         }
-        let unasked = new
-            .first()
-            .filter(|new| add.primary && !add.checked && tenant.primary.as_ref() == Some(new))
-            .filter(|_| self.settings.domains_are_watched)
-            .cloned();
+        let unasked = tenant
+            .primary
+            .clone()
+            .filter(|primary| add.primary && !add.checked && before.primary.as_ref() != Some(primary))
+            .filter(|primary| !self.state.fleet.domain_troubles.contains_key(primary.as_str()))
+            .filter(|_| self.settings.domains_are_watched);
         let outcome = self.put_domains(&before, tenant, add.request_id)?;
         if let Some(domain) = unasked {
             // Nobody is sent to where it leads now: its first good look begins the redirect.

@@ -135,7 +135,35 @@ impl Edit<'_> {
             reason: reason.clone(),
             at: now,
         };
-        let tenant = Tenant {
+        let (dry_run, request_id) = (create.dry_run, create.request_id.clone());
+        let tenant = self.fresh(create, placement);
+        if dry_run {
+            return Ok(Outcome::Tenant {
+                tenant: Arc::new(tenant),
+                operation: None,
+                decision: Box::new(decision),
+                existed: false,
+            });
+        }
+        let operation = self.begin(
+            OperationKind::Create,
+            &tenant,
+            request_id,
+            vec![done_step("place", reason.clone(), now)],
+        );
+        let tenant = self.put_tenant(tenant);
+        self.event("tenant.created", Some(&tenant), None, Some(operation.id), format!("placed: {reason}"));
+        Ok(Outcome::Tenant {
+            tenant,
+            operation: Some(operation),
+            decision: Box::new(decision),
+            existed: false,
+        })
+    }
+
+    /// A tenant that shall run, and that no host has heard of.
+    fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
+        Tenant {
             name: create.name,
             uid: create.uid,
             spec: create.spec,
@@ -147,7 +175,7 @@ impl Edit<'_> {
             odoo_restarts: 0,
             postgres_restarts: 0,
             secrets: create.secrets,
-            created_at: now,
+            created_at: self.stamp.now,
             operation: self.stamp.id,
             quarantine_until: None,
             purge_now: false,
@@ -156,29 +184,7 @@ impl Edit<'_> {
             asleep_since: None,
             last_active_at: None,
             started_at: None,
-        };
-        if create.dry_run {
-            return Ok(Outcome::Tenant {
-                tenant: Arc::new(tenant),
-                operation: None,
-                decision: Box::new(decision),
-                existed: false,
-            });
         }
-        let operation = self.begin(
-            OperationKind::Create,
-            &tenant,
-            create.request_id,
-            vec![done_step("place", reason.clone(), now)],
-        );
-        let tenant = self.put_tenant(tenant);
-        self.event("tenant.created", Some(&tenant), None, Some(operation.id), format!("placed: {reason}"));
-        Ok(Outcome::Tenant {
-            tenant,
-            operation: Some(operation),
-            decision: Box::new(decision),
-            existed: false,
-        })
     }
 
     pub(super) fn restart_tenant(

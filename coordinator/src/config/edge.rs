@@ -18,8 +18,8 @@ const MIN_UPLOAD: Bytes = Bytes::new(128 << 20);
 const MAX_UPLOAD: Bytes = Bytes::gib(64);
 /// People who look at Traefik's dashboard.
 const MAX_DASHBOARD_USERS: usize = 100;
-/// Of bcrypt, as its logarithm: Traefik works it out for each request, and 12 already takes a quarter of a second of a core.
-const MAX_COST: u32 = 12;
+/// Of bcrypt, as its logarithm: Traefik works it out for each request, and 10 already takes 60 ms of a core.
+const MAX_COST: u32 = 10;
 
 /// Who may show tenants' pages in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

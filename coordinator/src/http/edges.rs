@@ -17,7 +17,9 @@ use axum::{
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Web, blackbox_page, challenge, own_metrics, pages, shard_traefik, targets, whole_traefik};
+use super::{
+    Web, blackbox_page, challenge, hostnames, own_metrics, pages, shard_traefik, targets, whole_traefik,
+};
 use crate::{files, secrets};
 
 /// The edges' token in the data directory.
@@ -73,6 +75,7 @@ pub(crate) fn router(web: Web, tokens: &Tokens) -> Router {
     let edges = Router::new()
         .route("/traefik/config", get(whole_traefik))
         .route("/traefik/config/{shard}", get(shard_traefik))
+        .route("/edges/map", get(hostnames))
         .layer(middleware::from_fn_with_state(tokens.edges, admit));
     let prometheus = Router::new()
         .route("/sd/{job}", get(targets))

@@ -10,7 +10,7 @@ mod text;
 mod visitor;
 mod wake;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -19,6 +19,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http_body_util::BodyExt as _;
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::wake::Alarm;
@@ -26,7 +27,7 @@ use self::{
     choose::Page,
     visitor::{Form, Visitor},
 };
-use super::Web;
+use super::{Web, serve::Caller};
 use crate::clock;
 
 /// What is taken of a request's body, so that the edge's connection can be used again. What is larger is cut.
@@ -36,9 +37,18 @@ const SWALLOWED_WITHIN: Duration = Duration::from_millis(500);
 /// So many bodies at a time: a few that come slowly are waited for, a crowd of them costs connections, not ours to all.
 const SWALLOWING: usize = 256;
 
-/// Answers a visitor whom a tenant's router has let in.
+/// Answers a visitor whom a tenant's router has let in, if it is an edge that says so.
 pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Response {
-    page(&web, request, true).await
+    let edges = &web.context.handle.settings().edge.addresses;
+    let admitted =
+        request.extensions().get::<Arc<Caller>>().is_some_and(|caller| is_edge(caller.address.ip(), edges));
+    page(&web, request, admitted).await
+}
+
+/// The port for edges elsewhere asks visitors' requests for no token: anybody who reaches it could say that he was let in.
+fn is_edge(peer: IpAddr, edges: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    peer.is_loopback() || edges.iter().any(|net| net.contains(&peer))
 }
 
 /// Answers a visitor for whom the edge has no router: see [`isyone_traefik::UNKNOWN_PATH`].
@@ -135,6 +145,21 @@ mod tests {
         swallow(&places, slow()).await;
         assert_eq!(begin.elapsed(), SWALLOWED_WITHIN);
         drop(all);
+    }
+
+    #[test]
+    fn only_edges_are_believed_that_somebody_was_let_in() {
+        let edges = ["192.0.2.0/28".parse().unwrap(), "2001:db8::1/128".parse().unwrap()];
+        for (peer, edge) in [
+            ("127.0.0.1", true),
+            ("192.0.2.7", true),
+            ("::ffff:192.0.2.7", true),
+            ("2001:db8::1", true),
+            ("192.0.2.16", false),
+            ("203.0.113.9", false),
+        ] {
+            assert_eq!(is_edge(peer.parse().unwrap(), &edges), edge, "{peer}");
+        }
     }
 
     #[test]

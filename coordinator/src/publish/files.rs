@@ -3,7 +3,12 @@
 //!
 //! Not here: when documents change (publish).
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::Permissions,
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use isyone_monitoring::Job;
 
@@ -34,12 +39,15 @@ struct Destination {
 const OPEN: u32 = 0o644;
 /// With private keys: whoever reads it needs the coordinator's own user.
 const PRIVATE: u32 = 0o600;
+/// A directory of ours: what is in it has its own mode.
+const DIRECTORY: u32 = 0o755;
 
 impl Destination {
     fn new(path: PathBuf, data_dir: &Path, mode: u32) -> Self {
-        if let Some(dir) = path.parent() {
-            // If it cannot be made, writing says so, again and again.
-            let _ = std::fs::create_dir_all(dir);
+        if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
+            // If it cannot be made, writing says so, again and again. The unit's umask leaves others nothing.
+            let _ = std::fs::create_dir_all(dir)
+                .and_then(|()| std::fs::set_permissions(dir, Permissions::from_mode(DIRECTORY)));
         }
         let above = path.parent().and_then(Path::parent).unwrap_or(data_dir);
         let scratch = files::scratch_for(&path, &[data_dir, above]).to_owned();
@@ -53,7 +61,13 @@ impl Destination {
         // After a restart: the same content is no change.
         let same = (self.mode != PRIVATE || files::is_private(&self.path))
             && std::fs::read(&self.path).is_ok_and(|old| is(&old, document));
-        let write = || files::replace_from(&self.scratch, &self.path, document.pieces(), self.mode);
+        let from = |scratch| files::replace_from(scratch, &self.path, document.pieces(), self.mode);
+        let own = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // systemd mounts each directory that a unit may write onto itself: one file system, and yet no rename from one to the other.
+        let write = || match from(&self.scratch) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => from(own),
+            done => done,
+        };
         match if same { Ok(()) } else { write() } {
             Ok(()) => self.written = Some(document.etag().to_owned()),
             Err(error) => {
@@ -121,5 +135,29 @@ impl Files {
                 file.write(document);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::MetadataExt as _, sync::Arc};
+
+    use super::{super::document::Frame, *};
+
+    #[test]
+    fn a_file_comes_also_where_no_rename_leads_from_the_scratch_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shard/isyone.yml");
+        let document = Document::new(Arc::new(Frame::list(["[".into(), "]".into()])), Vec::new());
+        let mut file = Destination::new(path.clone(), dir.path(), OPEN);
+        let mode = std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, DIRECTORY, "whatever the umask");
+        let elsewhere = Path::new("/dev/shm");
+        let device = |path: &Path| std::fs::metadata(path).map(|m| m.dev()).ok();
+        assert_ne!(device(elsewhere), device(dir.path()), "another file system");
+        file.scratch = elsewhere.to_owned();
+        file.write(&document);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "[]");
+        assert_eq!(file.written.as_deref(), Some(document.etag()));
     }
 }

@@ -47,6 +47,9 @@ class Labels(unittest.TestCase):
         self.assertLessEqual({code for _, code, *_ in seen}, set(layout.CODES))
         self.assertIn("5xx", {code for _, code, *_ in seen})
 
+    def test_each_query_that_fails_can_be_counted(self):
+        self.assertLessEqual({query.source for query in database.QUERIES}, set(layout.SOURCES))
+
     def test_cells_do_not_overlap(self):
         cells = [
             layout.request_cell(method, code, route)

@@ -36,7 +36,8 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    fn met(self, value: f64) -> bool {
+    /// Whether a value reaches it.
+    pub(crate) fn met(self, value: f64) -> bool {
         match self {
             Self::AtMost(limit) => value <= limit,
             Self::AtLeast(limit) => value >= limit,
@@ -63,6 +64,13 @@ pub(crate) struct Figure {
     pub(crate) target: Option<Target>,
     /// Whether it does.
     pub(crate) met: Option<bool>,
+}
+
+impl Figure {
+    /// Whether some samples reach the target and others do not: then one more run may say the opposite.
+    pub(crate) fn is_within_noise(&self) -> bool {
+        self.samples > 1 && self.target.is_some_and(|target| target.met(self.min) != target.met(self.max))
+    }
 }
 
 /// Where it was measured.

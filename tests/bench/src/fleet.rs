@@ -2,10 +2,12 @@
 //! own: what it costs at rest, how soon a change reaches its host, how operators' calls fare meanwhile, and how the fleet comes back
 //! after `kill -9`.
 //!
-//! Not here: the agents (agents), the data directory and the program (site), operators' calls (load).
+//! Not here: the agents (agents), the data directory and the program (site), operators' calls (load), what a reader must know (notes).
 
 mod agents;
 mod load;
+mod measured;
+mod notes;
 mod site;
 mod swarm;
 mod wire;
@@ -44,7 +46,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(300);
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// How long a fleet is watched at rest: six report intervals, so that each agent makes one complete report.
 const REST_SECONDS: u64 = 6 * REPORT_SECONDS;
-/// How long operators work, 20 rounds a second: in the fleet whose figures have targets, and in the others.
+/// How long operators work: in the fleet whose figures have targets, and in the others.
 const OPERATORS_SECONDS: [u64; 2] = [30, 10];
 
 /// What the largest fleet must reach.
@@ -85,26 +87,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         eprintln!("  {agents} agents with {TENANTS} tenants each");
         measure(run, &mut report, agents)?;
     }
-    report.note(format!(
-        "Each agent has {TENANTS} running tenants and reports every {REPORT_SECONDS} s, evenly spread, every sixth report complete, as the \
-         real agent does. Coordinator and agents share this machine's cores, so in the storm both sides' handshakes do."
-    ));
-    report.note(format!(
-        "A report is lost when {} s after the last of the work neither it nor a later one of its agent was acknowledged: the first report \
-         of a session says everything, so it covers what was on its way at the kill. A report's covering is timed from its making.",
-        LOST_AFTER.as_secs()
-    ));
-    report.note(
-        "In the storm an attempt at a session counts as failed when the new coordinator's port was open and no report of that session was \
-         acknowledged: connections turned away or reset, handshakes that took too long, no Welcome in time. Attempts that met the closed \
-         port between kill and start are counted apart. The coordinator runs with ISYONE_LOG=warn: a line for each agent that comes or \
-         goes is not written.",
-    );
-    report.note(format!("Data directory: {}.", run.disk.show()));
-    report.note(
-        "Memory per agent is the coordinator's resident memory with all agents connected, less that of the same coordinator on the same \
-         database without agents, divided by their number: connection, TLS, session, and what is remembered of the reports.",
-    );
+    notes::add(&mut report, run);
     Ok(report)
 }
 
@@ -260,8 +243,10 @@ fn turned_away(
     figures.one("sessions that ended again after they had come back", Unit::Count, again as f64, NONE);
     let closed = now.unreachable.saturating_sub(rest.unreachable);
     figures.one("session attempts that met the closed port", Unit::Count, closed as f64, None);
-    for (reason, count) in counted {
-        let name = format!("connections that the coordinator refused in the storm, {reason}");
-        figures.one(&name, Unit::Count, count as f64, None);
+    let refused = "connections that the coordinator refused in the storm";
+    figures.one(refused, Unit::Count, counted.values().sum::<u64>() as f64, None);
+    // Reasons that nobody met would be a row each in each fleet, and say nothing that the sum does not.
+    for (reason, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
+        figures.one(&format!("{refused}, {reason}"), Unit::Count, count as f64, None);
     }
 }

@@ -152,7 +152,12 @@ impl Run {
         let (kind, host) = (self.rng.random_range(0..12u32), self.rng.random_range(0..HOSTS));
         let agent = &mut self.fleet.agents[host];
         match kind {
-            0..=2 => agent.docker.set_faults(Faults { refused: 120, answer_lost: 80, init_fails: 300 }),
+            0..=2 => agent.docker.set_faults(Faults {
+                refused: 120,
+                answer_lost: 80,
+                init_fails: 300,
+                ..Faults::default()
+            }),
             3 => agent.docker.set_down(true),
             4 | 5 => agent.kill(),
             6 => agent.stop(),

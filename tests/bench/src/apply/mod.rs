@@ -127,6 +127,11 @@ fn notes(report: &mut Report) {
          threads, as the agent's program has.",
     );
     report.note(
+        "isyone's side runs in the bench's own process: no coordinator, no network to one, no isyctl and no start of a program is in its time. \
+         The peers' times contain the start of a command line each (compose: one, Swarm: two), as for whoever uses them. With `--wait`, \
+         compose's time includes compose's own polling, and that Docker makes the first health check an interval after the start.",
+    );
+    report.note(
         "compose runs the file that the agent wrote for such a tenant; its volumes are external and made before the clock starts, and an \
          override gives both services a health check every 100 ms (PostgreSQL's: is the port open; Odoo's: /web/health is 200).",
     );

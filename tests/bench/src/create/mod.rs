@@ -124,21 +124,24 @@ fn say(report: &mut Report, taken: &[Samples], cold: &Samples) -> Result<()> {
 fn notes(report: &mut Report) {
     report.note(
         "Both clocks end when /web/login of the tenant's published port answers 200 with its form, asked every 5 ms. isyone's begins when \
-         `isyctl tenant create` is started; it makes volumes, network, files, keys, address and passwords of the tenant's own.",
+         `isyctl tenant create` is started; it makes volumes, network, files, keys, address and passwords of the tenant's own. The clock stops \
+         at the host's port; the tenant's route at the edge comes after that (`route` in the steps).",
     );
     report.note(
-        "From the golden snapshot: the agent had made a copy of it before the clock started, as it does after a create while no tenant is \
-         being made, and the create moved that copy into the new volumes. So neither this side nor the floor copies the snapshot while \
-         its clock runs. \"No copy made beforehand\" is the same create after all such copies were removed, as for a tenant that comes \
-         sooner than the agent has made one: it copies while its clock runs. In both cases no clock starts while the agent copies.",
+        "\"From the golden snapshot\" relies on copies made beforehand: the agent had made a copy of it before the clock started, as it does \
+         after a create while no tenant is being made, and the create moved that copy into the new volumes. So neither this side nor the \
+         floor copies the snapshot while its clock runs. \"No copy made beforehand\" is the same create after all such copies were removed, as \
+         for a tenant that comes sooner than the agent has made one: it copies while its clock runs. In both cases no clock starts while the agent copies.",
     );
     report.note(
         "The floor's begins with `docker run` of PostgreSQL, directly followed by that of Odoo, with the options of the tenant's own \
          containers and the CPU that isyone gives a tenant that is being made. Before the clock: its network, its volumes (a copy of the \
          snapshot), the role's password, its configuration.",
     );
-    report
-        .note("Cold: the host's snapshots are removed, so `odoo -i base` runs and a new snapshot is taken.");
+    report.note(
+        "Cold: the host's snapshots are removed, so `odoo -i base` runs and a new snapshot is taken. These runs come after all others and not \
+         in turns with them, so their ratio is one of medians.",
+    );
 }
 
 /// A tenant that has been made.

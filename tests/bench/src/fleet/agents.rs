@@ -5,7 +5,7 @@
 //! agent, is acknowledged.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io::Write as _,
     path::Path,
     sync::{
@@ -26,6 +26,7 @@ use isyone_agent::{
     status::{Board, ContainerStatus, Progress, Status as TenantState},
 };
 use isyone_proto::{
+    ids::TenantName,
     parts::Assembly,
     pb::agent::v1::{
         AgentMessage, Hello, Plan, PlanResult, agent_message, agent_service_client::AgentServiceClient,
@@ -41,7 +42,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::wire::{Line, Papers, Status, clock_ns};
+use super::{
+    measured::measured,
+    wire::{Line, Papers, Status, clock_ns},
+};
 
 /// As the real agent has them.
 const OUTBOX: usize = 16;
@@ -77,7 +81,8 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
                 lines: lines.clone(),
                 board: Board::default(),
                 held: (0, String::new()),
-                restarts: HashMap::new(),
+                restarts: BTreeMap::new(),
+                measurements: 0,
                 owed: Vec::new(),
                 heard: false,
                 closed_port: false,
@@ -231,7 +236,10 @@ struct Agent {
     board: Board,
     /// Generation and digest of the plan in the ledger.
     held: (u64, String),
-    restarts: HashMap<String, u64>,
+    /// Of each tenant, as its newest plan says.
+    restarts: BTreeMap<TenantName, u64>,
+    /// How often its tenants were measured.
+    measurements: u64,
     /// Sequence in this session (0: of an earlier one) and time of reports that wait for their acknowledgement.
     owed: Vec<(u64, Instant)>,
     /// A report of this session was acknowledged.
@@ -355,6 +363,9 @@ impl Agent {
         outbox: &mpsc::Sender<AgentMessage>,
         regular: bool,
     ) -> Result<(), SessionError> {
+        if regular {
+            self.measure();
+        }
         let host = HostUse {
             cpus: 16,
             cpu_used_permille: 150 + (self.index % 100) as u32,
@@ -377,6 +388,16 @@ impl Agent {
         outbox.send(wrap(agent_message::Message::Report(report))).await.map_err(|_| gone())
     }
 
+    /// The real agent does it every 10 s or more, at moments of its own; here each regular report has news.
+    fn measure(&mut self) {
+        self.measurements += 1;
+        for (slot, tenant) in self.restarts.keys().enumerate() {
+            let (usage, traffic) = measured(self.index + slot, self.measurements, now_ms());
+            self.board.set_usage(tenant, usage);
+            self.board.set_traffic(tenant, Some(traffic));
+        }
+    }
+
     /// A report covers the ones before it: the coordinator takes them in order, and the first of a session says everything.
     fn acknowledged(&mut self, sequence: u64) {
         let mut all = self.all.owed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -395,7 +416,7 @@ impl Agent {
             self.all.planned.fetch_add(1, Relaxed);
         }
         for tenant in &plan.tenants {
-            let before = self.restarts.insert(tenant.name.to_string(), tenant.odoo_restarts);
+            let before = self.restarts.insert(tenant.name.clone(), tenant.odoo_restarts);
             if before.is_some_and(|before| before < tenant.odoo_restarts) {
                 let line = Line::Restart { tenant: tenant.name.to_string(), at_ns };
                 self.lines.send(line).await.map_err(|_| gone())?;

@@ -20,9 +20,9 @@ use super::{
 use crate::samples::Samples;
 
 /// Calls of each kind, a second.
-const PER_SECOND: u32 = 20;
+pub(super) const PER_SECOND: u32 = 20;
 /// Tenants on a listed page.
-const PAGE: u32 = 100;
+pub(super) const PAGE: u32 = 100;
 /// A plan that takes longer never arrives.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
 
@@ -88,6 +88,7 @@ pub(super) fn run(
         refused: log.refused,
         ..Timed::default()
     };
+    // A plan may be at its host before the operator has the answer: no time then, not less than none.
     let seconds = |from: u64, to: u64| (to as f64 - from as f64).max(0.0) / 1e9;
     for (tenant, asked, answered) in &log.restarts {
         let at = within(DELIVERY_LIMIT, || swarm.restarted_at(tenant));

@@ -35,6 +35,9 @@ use super::wire::{Identity, Papers, within};
 
 /// How often hosts report, as the targets have it.
 pub(super) const REPORT_SECONDS: u64 = 10;
+/// After how much silence hosts are suspect, and lost: longer than the product's defaults, as is the interval.
+pub(super) const SUSPECT_SECONDS: u64 = 3 * REPORT_SECONDS;
+pub(super) const LOST_SECONDS: u64 = 9 * REPORT_SECONDS;
 /// First connections of agents: slow enough to disturb nothing that is measured.
 const CONNECTS_PER_SECOND: u32 = 500;
 /// Records in one transaction while the directory is made.
@@ -72,8 +75,8 @@ impl Site {
         config.listen.enroll = free()?;
         config.listen.http = free()?;
         config.liveness.report_interval = Span::seconds(REPORT_SECONDS);
-        config.liveness.suspect = Span::seconds(3 * REPORT_SECONDS);
-        config.liveness.lost = Span::seconds(9 * REPORT_SECONDS);
+        config.liveness.suspect = Span::seconds(SUSPECT_SECONDS);
+        config.liveness.lost = Span::seconds(LOST_SECONDS);
         let papers = dir.path().join("agents.json");
         let mut site = Self { dir, config, tenants: Vec::new(), papers, daemon: None };
         runtime.block_on(site.fill(hosts, each))?;

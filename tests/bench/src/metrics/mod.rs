@@ -78,6 +78,11 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
         "One look: `GET /containers` with a TLS handshake of its own, and `docker stats --no-stream`, which waits a second between two \
          samples of its own; CPU time of the agent, and of the command and the engine.",
     );
+    report.note(format!(
+        "The shares of a core are at different intervals: Prometheus asks the agent every {INTERVAL}, `docker stats` shows new figures every \
+         second and cannot be told otherwise. So the two are compared by one look each, in turns. cAdvisor is not compared: it comes as an \
+         image from a registry, which is not to be had where these benches run."
+    ));
     Ok(())
 }
 

@@ -102,6 +102,10 @@ fn say(report: &mut Report, sizes: &[usize], fleets: &[Fleet], all: &[Series]) -
          the coordinator from the command to the publication (writer included, its store in memory), the time until published ends \
          when the documents of Traefik and Prometheus show it. There is one edge for each {PER_EDGE} tenants; the fleets take turns."
     ));
+    report.note(format!(
+        "A tenant's edge follows from a hash of its name, so edges have about {PER_EDGE} tenants each, some more and some fewer. \"One edge\" is \
+         that of the first tenant, whose share differs from fleet to fleet; its document is as large as its share."
+    ));
     report.note(
         "All these fleets live in one process for the whole measurement, so the CPU time of a change of one contains what the others use \
          meanwhile: their work of each second, which the figure between changes shows as a share of a core, for all of them together.",

@@ -235,6 +235,7 @@ fn the_dashboard(test: &Test) {
         "/api/rawdata",
         "/api/http/middlewares",
         "/api/http/middlewares/x@http",
+        "/api/support-dump",
         "/api%2Frawdata",
         "//api/RawData",
     ] {

@@ -93,7 +93,8 @@ fn the_database_is_configured(cell: &Cell) {
     assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:16080");
     assert_eq!(parameter("web.base.url.freeze").to_lowercase(), "true");
     // 1 GiB, and what a form has around the file.
-    assert_eq!(parameter("web.max_file_upload_size"), "1074790400");
+    // 256 MiB, which is what `small` has room for, and the form around them.
+    assert_eq!(parameter("web.max_file_upload_size"), "269484032");
     assert_eq!(
         sql(
             cell,

@@ -1,0 +1,54 @@
+//! What a simulated agent finds when it measures a tenant: such values as a tenant at work has, a little different each time.
+//!
+//! Not here: when it measures, and what of it is reported (agents).
+
+use isyone_agent::{
+    metrics::traffic::Traffic,
+    status::{Usage, VolumeBytes},
+};
+use isyone_proto::plan::UnixMs;
+
+/// So many different values follow each other; prime, so that tenants and measurements do not go in step.
+const STEPS: u64 = 31;
+
+/// The `nth` measurement of a tenant; `which` tells tenants apart, so that they do not all say the same.
+pub(super) fn measured(which: usize, nth: u64, now: UnixMs) -> (Usage, Traffic) {
+    let which = which as u64;
+    let step = ((which + nth) * 7 % STEPS) as u32;
+    let volumes = VolumeBytes {
+        postgres: (60 << 20) + ((which % STEPS) << 20) + (nth << 13),
+        odoo: (25 << 20) + ((which % STEPS) << 20),
+    };
+    let usage = Usage {
+        cpu_millis: 20 + 3 * step,
+        memory_bytes: (280 << 20) + (u64::from(step) << 18),
+        disk_bytes: volumes.postgres + volumes.odoo,
+        volumes: Some(volumes),
+    };
+    let traffic = Traffic {
+        requests_per_minute: 60 + 4 * step,
+        errors_per_minute: u32::from(step == 0),
+        latency_p95_ms: 150 + 5 * step,
+        websockets: 2 + step % 4,
+        active_users: 1 + step % 4,
+        last_active_ms: Some(now - 1_000 * i64::from(step)),
+    };
+    (usage, traffic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_differ_from_one_measurement_to_the_next_and_between_tenants() {
+        let now = 1_760_000_000_000;
+        let (usage, traffic) = measured(3, 1, now);
+        for (which, nth) in [(3, 2), (4, 1)] {
+            let (other_usage, other_traffic) = measured(which, nth, now);
+            assert_ne!(usage, other_usage, "{which} {nth}");
+            assert_ne!(traffic, other_traffic, "{which} {nth}");
+        }
+        assert_eq!(measured(3, 1, now), (usage, traffic));
+    }
+}
