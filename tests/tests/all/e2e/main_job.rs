@@ -92,7 +92,6 @@ fn the_database_is_configured(cell: &Cell) {
         |key: &str| sql(cell, "alfa", &format!("select value from ir_config_parameter where key='{key}'"));
     assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:16080");
     assert_eq!(parameter("web.base.url.freeze").to_lowercase(), "true");
-    // 1 GiB, and what a form has around the file.
     // 256 MiB, which is what `small` has room for, and the form around them.
     assert_eq!(parameter("web.max_file_upload_size"), "269484032");
     assert_eq!(
