@@ -156,8 +156,11 @@ fn check_odoo(cell: &Cell, options: &[&str]) -> Output {
 }
 
 fn the_rest_is_told(prometheus: &Scraper) {
-    let odoo = prometheus.page("/tenants/alfa/odoo");
-    assert!(sum(&odoo, "odoo_database_size", &[]) > 1e6, "{odoo}");
+    // The database was away a moment ago: Odoo looks again after a while.
+    let odoo = wait_for("the database's size", MINUTE, || {
+        let page = prometheus.page("/tenants/alfa/odoo");
+        (sum(&page, "odoo_database_size", &[]) > 1e6).then_some(page)
+    });
     assert!(sum(&odoo, "odoo_sql_query_duration_seconds_bucket", &["le=\"+Inf\""]) > 0.0);
     assert!(sum(&odoo, "odoo_http_request_duration_seconds_bucket", &["le=\"+Inf\""]) >= REQUESTS as f64);
     let postgres = prometheus.page("/tenants/alfa/postgres");
