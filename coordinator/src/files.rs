@@ -25,16 +25,18 @@ pub fn replace_from(scratch: &Path, path: &Path, pieces: &[impl AsRef<[u8]>], mo
     file.as_file().set_permissions(permissions)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
-    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-        std::fs::File::open(dir)?.sync_all()?;
-    }
-    Ok(())
+    std::fs::File::open(directory(path))?.sync_all()
+}
+
+/// Where a file lies.
+pub fn directory(path: &Path) -> &Path {
+    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The first candidate on the file system of `path`'s directory in which files can be made; that directory itself when
 /// there is none.
 pub fn scratch_for<'a>(path: &'a Path, candidates: &[&'a Path]) -> &'a Path {
-    let own = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let own = directory(path);
     let device = |dir: &Path| std::fs::metadata(dir).map(|m| m.dev()).ok();
     let wanted = device(own);
     candidates

@@ -194,13 +194,8 @@ impl DomainService for Api {
         let known_good = |domain: &Domain| {
             self.context.domains.seen(domain.as_str()).is_some_and(|seen| seen.verdict == Verdict::Here)
         };
-        let add = AddDomains {
-            name,
-            domains: wanted.clone(),
-            primary: asked.primary,
-            checked: !asked.skip_dns_check || wanted.iter().all(known_good),
-            request_id,
-        };
+        let checked = !asked.skip_dns_check || wanted.iter().all(known_good);
+        let add = AddDomains { name, domains: wanted.clone(), primary: asked.primary, checked, request_id };
         let command = Command::AddDomains(Box::new(add));
         let outcome = self.context.handle.submit(actor, command).await.map_err(status::submit)?;
         let Outcome::Domains { tenant, operation } = outcome else { return Err(unexpected(&outcome)) };
@@ -208,7 +203,7 @@ impl DomainService for Api {
             self.context.domains.found_good(domain.as_str(), look);
         }
         let redirected = asked.primary && !self.context.config.dns.watches();
-        let warning = if looks.is_empty() { unchecked(&wanted, redirected) } else { String::new() };
+        let warning = if checked { String::new() } else { unchecked(&wanted, redirected) };
         let state = self.state();
         Ok(Response::new(v1::AddDomainResponse {
             domains: wanted.iter().map(|domain| self.domain(&state, &tenant, domain)).collect(),

@@ -62,10 +62,9 @@ impl Destination {
         let same = (self.mode != PRIVATE || files::is_private(&self.path))
             && std::fs::read(&self.path).is_ok_and(|old| is(&old, document));
         let from = |scratch| files::replace_from(scratch, &self.path, document.pieces(), self.mode);
-        let own = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // systemd mounts each directory that a unit may write onto itself: one file system, and yet no rename from one to the other.
         let write = || match from(&self.scratch) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => from(own),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => from(files::directory(&self.path)),
             done => done,
         };
         match if same { Ok(()) } else { write() } {
