@@ -21,6 +21,14 @@ pub fn jitter(limit: Duration) -> Duration {
     limit.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
+/// `pause`, made longer so that it ends at a multiple of `grid` since the moment from which `since` is counted: many who wait then wake
+/// together, which costs the machine less than as many moments.
+pub fn aligned(since: Duration, pause: Duration, grid: Duration) -> Duration {
+    let beyond = (since + pause).as_nanos() % grid.as_nanos().max(1);
+    let rest = grid.as_nanos().saturating_sub(beyond) % grid.as_nanos().max(1);
+    pause + Duration::from_nanos(u64::try_from(rest).unwrap_or(0))
+}
+
 /// Doubles from `first` up to `cap`; `attempt` counts from 0.
 pub fn backoff(attempt: u32, first: Duration, cap: Duration) -> Duration {
     first.saturating_mul(1u32 << attempt.min(16)).min(cap)
@@ -29,6 +37,14 @@ pub fn backoff(attempt: u32, first: Duration, cap: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_end_together_and_are_never_shorter() {
+        let ms = Duration::from_millis;
+        assert_eq!(aligned(ms(250), ms(1_500), ms(1_000)), ms(1_750));
+        assert_eq!(aligned(ms(500), ms(1_500), ms(1_000)), ms(1_500));
+        assert_eq!(aligned(ms(500), ms(1_500), Duration::ZERO), ms(1_500));
+    }
 
     #[test]
     fn backoff_grows_to_its_cap_and_jitter_stays_below() {

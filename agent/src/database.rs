@@ -12,9 +12,10 @@ use uuid::Uuid;
 use crate::{
     clock::now_ms,
     docker::DockerError,
-    execute::{await_postgres, boosted, settled},
+    execute::{boosted, settled},
     failpoints,
     golden::{Restored, Volumes, blocking},
+    ready,
     sql::{self, DatabaseIdentity},
     stack::{POSTGRES_GRACE_S, Stack},
     state::Database,
@@ -87,7 +88,7 @@ pub async fn initialise(tenant: &Tenant, view: &View, stack: &Stack) -> Result<S
     }
     let begin = Instant::now();
     docker.start(&stack.postgres.name).await?;
-    await_postgres(tenant).await?;
+    ready::await_postgres(tenant).await?;
     psql(tenant, sql::prepare(&tenant.plan)).await?;
     failpoints::reached("mid-database");
     run_init(tenant, view, stack).await?;

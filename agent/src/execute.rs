@@ -2,7 +2,7 @@
 //!
 //! Not here: what an operation on the database consists of (database).
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use futures_util::future::join_all;
 use isyone_proto::plan::Role;
@@ -10,29 +10,20 @@ use isyone_telemetry::{
     child_span,
     tracing::{Instrument as _, Span, field},
 };
-use tokio::time::{Instant, sleep};
 
 use crate::{
     clock::now_ms,
     database,
     diff::{Action, Step},
-    docker::{Container, ContainerSpec, DockerError},
+    docker::{ContainerSpec, DockerError},
     failpoints, fsutil,
     golden::blocking,
+    ready,
     stack::{self, Stack},
     state::Database,
     steps,
     tenant::{Result, Tenant, TenantError, View},
 };
-
-/// Log lines shown when a container does not come up.
-const LOG_LINES: u32 = 15;
-/// The first pause between asks is this part of [`crate::host::Pace::poll`], up to which pauses grow.
-const POLL_GROWTH: u32 = 5;
-/// While a program does not answer, its container is looked at once in so many of these pauses.
-const LOOK_EVERY_POLLS: u32 = 8;
-/// A program that Docker had to restart so often while we wait will not come up.
-const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
 
 /// True when each rendered file is on disk as it should be.
 pub fn files_are_current(directory: &Path, stack: &Stack) -> bool {
@@ -159,9 +150,9 @@ async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Actio
         Action::Rekey => database::rekey(tenant).await,
         Action::UpdateSettings => database::update_settings(tenant).await,
         Action::SkipDatabase => database::skip(tenant),
-        Action::AwaitPostgres => await_postgres(tenant).await,
+        Action::AwaitPostgres => ready::await_postgres(tenant).await,
         Action::AwaitOdoo => {
-            let detail = await_odoo(tenant).await?;
+            let detail = ready::await_odoo(tenant).await?;
             // Ends the boost; where there was none this changes nothing.
             let (odoo, postgres) = (&stack.odoo, &stack.postgres);
             tokio::try_join!(
@@ -178,7 +169,7 @@ fn quiet(done: std::result::Result<(), DockerError>) -> Result<String> {
     Ok(done.map(|()| String::new())?)
 }
 
-fn container_name(tenant: &Tenant, role: Role) -> String {
+pub(crate) fn container_name(tenant: &Tenant, role: Role) -> String {
     match role {
         Role::Odoo => tenant.name().odoo_container(),
         Role::Postgres => tenant.name().postgres_container(),
@@ -295,80 +286,4 @@ fn mark_restarted(tenant: &Tenant, role: Role) -> Result<()> {
         Role::Odoo => s.odoo_restarts = wanted,
         Role::Postgres => s.postgres_restarts = wanted,
     })
-}
-
-/// Waits until PostgreSQL answers.
-pub async fn await_postgres(tenant: &Tenant) -> Result<String> {
-    await_answer(tenant, Role::Postgres).await?;
-    Ok(String::new())
-}
-
-async fn await_odoo(tenant: &Tenant) -> Result<String> {
-    let took = await_answer(tenant, Role::Odoo).await?;
-    Ok(format!("/web/health answers after {:.1} s", took.as_secs_f64()))
-}
-
-async fn ask(tenant: &Tenant, role: Role, container: &Container) -> std::result::Result<(), String> {
-    match role {
-        Role::Odoo => tenant.host.probe.odoo(container).await.map(drop),
-        Role::Postgres => tenant.host.probe.postgres(container).await,
-    }
-}
-
-/// Asks until there is an answer. Docker is asked less often than the program: it only says whether waiting on is in vain.
-async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
-    let (name, pace) = (container_name(tenant, role), &tenant.host.pace);
-    let begin = Instant::now();
-    let (mut container, mut looked) = (tenant.host.docker.container(&name).await?, begin);
-    let mut pause = pace.poll / POLL_GROWTH;
-    loop {
-        let why = match &container {
-            Some(c) => match ask(tenant, role, c).await {
-                Ok(()) => return Ok(begin.elapsed()),
-                Err(why) => why,
-            },
-            None => "it is not there".to_owned(),
-        };
-        let stale = looked.elapsed() > pace.poll * LOOK_EVERY_POLLS;
-        if stale || container.as_ref().is_none_or(|c| !c.is_up() || c.ip.is_none()) {
-            (container, looked) = (tenant.host.docker.container(&name).await?, Instant::now());
-            check_waiting(tenant, role, container.as_ref(), begin, &why).await?;
-        }
-        if tenant.is_interrupted() {
-            return Err(TenantError::Interrupted);
-        }
-        sleep(pause).await;
-        pause = (pause * 3 / 2).min(pace.poll);
-    }
-}
-
-/// Fails when waiting on is in vain.
-async fn check_waiting(
-    tenant: &Tenant,
-    role: Role,
-    container: Option<&Container>,
-    begin: Instant,
-    why: &str,
-) -> Result<()> {
-    let name = container_name(tenant, role);
-    let what = match role {
-        Role::Odoo => "Odoo",
-        Role::Postgres => "PostgreSQL",
-    };
-    let given_up = match container {
-        None => Some(format!("{what} does not start: container {name} has gone")),
-        Some(c) if !c.is_up() => {
-            Some(format!("{what} does not start: it ended with code {}. {}", c.exit_code, c.error))
-        }
-        Some(c) if c.restarts >= MAX_RESTARTS_WHILE_WAITING => {
-            Some(format!("{what} does not start: it ended {} times", c.restarts))
-        }
-        Some(_) if begin.elapsed() > tenant.host.pace.start_timeout => {
-            Some(format!("{what} does not answer after {:.0} s: {why}", begin.elapsed().as_secs_f64()))
-        }
-        Some(_) => None,
-    };
-    let Some(text) = given_up else { return Ok(()) };
-    let log = tenant.host.docker.log_tail(&name, LOG_LINES).await.unwrap_or_default();
-    Err(TenantError::Program(format!("{text} Last log lines:\n{}", log.trim_end())))
 }

@@ -14,12 +14,12 @@ use arc_swap::ArcSwapOption;
 use isyone_proto::plan::TenantPlan;
 use tokio::{
     sync::{Semaphore, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
 
 use crate::{
-    addon,
+    addon, clock,
     config::DataDir,
     docker::{Docker, DockerError, EngineInfo, Named, Probe},
     golden::GoldenStore,
@@ -96,6 +96,8 @@ const PROBE_VOLUME: &str = "isyone_probe_";
 const PROBE_LABEL: &str = "one.isy.probe";
 /// Directory of ours in Docker's data directory, which leaves alone what it does not know.
 const SPARES_DIR: &str = "isyone-spares";
+/// Health checks begin at so many moments between two of the same tenant.
+const PROBE_MOMENTS: u32 = 16;
 /// New tenants wait for this long for the packet filter to be put up at the agent's start.
 const GATE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -139,6 +141,7 @@ pub struct Host {
     /// Whether new tenants may start.
     pub gate: watch::Sender<Gate>,
     advertise: std::net::IpAddr,
+    born: Instant,
     engine: ArcSwapOption<EngineInfo>,
     local_volumes: ArcSwapOption<bool>,
 }
@@ -170,6 +173,7 @@ impl Host {
             light: Semaphore::new(LIGHT_AT_ONCE),
             gate: watch::Sender::new(Gate::Open),
             advertise,
+            born: Instant::now(),
             engine: ArcSwapOption::empty(),
             local_volumes: ArcSwapOption::empty(),
         })
@@ -186,6 +190,11 @@ impl Host {
             // Not known is not open. (The sender is ours, so it is the time that ran out.)
             Ok(Err(_)) | Err(_) => Some("the packet filter is not up yet; tried again".to_owned()),
         }
+    }
+
+    /// A pause before a health check, so long that it ends when others do.
+    pub fn aligned(&self, pause: Duration) -> Duration {
+        clock::aligned(self.born.elapsed(), pause, self.pace.probe / PROBE_MOMENTS)
     }
 
     /// Waits until no tenant is being made, nor has been for a moment.

@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod link;
 pub mod metrics;
 pub mod probe;
+pub mod ready;
 pub mod reconcile;
 pub mod render;
 pub mod renew;

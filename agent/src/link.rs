@@ -130,7 +130,7 @@ impl Link {
             let begin = Instant::now();
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
-                ended = self.session() => ended,
+                ended = self.session(&mut comeback) => ended,
             };
             self.connected.send_replace(false);
             match &ended {
@@ -148,7 +148,7 @@ impl Link {
     }
 
     /// One session. `Ok`: ended by us, to come back with a fresh certificate.
-    async fn session(self: &Arc<Self>) -> Result<(), SessionError> {
+    async fn session(self: &Arc<Self>, comeback: &mut Comeback) -> Result<(), SessionError> {
         let certificate = self.identity.info();
         let channel = tls::channel(&self.endpoint, self.identity.config())?;
         let mut client =
@@ -178,6 +178,7 @@ impl Link {
         };
         tracing::info!(coordinator = %self.endpoint, version = welcome.coordinator_version, "session open");
         self.connected.send_replace(true);
+        comeback.welcomed(welcome.comeback_spread_ms);
         let every = Duration::from_millis(
             welcome.report_interval_ms.clamp(REPORT_INTERVAL.0, REPORT_INTERVAL.1).into(),
         );

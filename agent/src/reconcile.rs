@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::{backoff, jitter},
-    docker::{Container, ContainerSummary, DockerError, Event},
+    docker::{ContainerSummary, DockerError, Event},
     golden::blocking,
     host::Host,
     stack::{ODOO_STOP_S, POSTGRES_GRACE_S},
@@ -298,7 +298,7 @@ async fn rest(
     let host = &tenant.host;
     let until = Instant::now() + host.pace.resync + jitter(host.pace.resync / 4);
     let was_healthy = host.board.get(tenant.name()).is_some_and(|s| s.progress == Progress::Converged);
-    let mut missed = 0u32;
+    let (mut missed, mut round) = (0u32, 0u32);
     loop {
         // An unhealthy tenant that recovers should be known soon.
         let pause =
@@ -309,12 +309,15 @@ async fn rest(
             let left = quarantine.map_or(i64::MAX, |until| (until - crate::clock::now_ms()).max(0));
             return nap(host.pace.resync.min(Duration::from_millis(left as u64 + 1)), desired, wake).await;
         }
+        let pause = host.aligned(pause);
         match timeout(pause, nap(host.pace.resync * 2, desired, wake)).await {
             Ok(woken) => return woken,
             Err(_) if Instant::now() >= until => return Woken::Again,
             Err(_) => {}
         }
-        missed = if Box::pin(is_healthy(tenant, &view)).await { 0 } else { missed + 1 };
+        round = round.wrapping_add(1);
+        let both = round.is_multiple_of(2) || missed > 0 || !was_healthy;
+        missed = if Box::pin(is_healthy(tenant, &view, both)).await { 0 } else { missed + 1 };
         let healthy = missed < PATIENT_PROBES && (missed == 0) | was_healthy;
         if healthy != was_healthy {
             return Woken::Again;
@@ -322,14 +325,10 @@ async fn rest(
     }
 }
 
-async fn is_healthy(tenant: &Tenant, view: &View) -> bool {
-    let ask = |container: &Option<Container>| container.clone().unwrap_or_default();
-    let (odoo, postgres) = (ask(&view.observed.odoo), ask(&view.observed.postgres));
-    match tenant.host.probe.odoo(&odoo).await {
-        Ok(latency) => {
-            tenant.show_latency(latency);
-            tenant.host.probe.postgres(&postgres).await.is_ok()
-        }
-        Err(_) => false,
-    }
+/// Odoo is asked each time, PostgreSQL, whose end Docker tells of by itself, at every other time or when something is amiss.
+async fn is_healthy(tenant: &Tenant, view: &View, both: bool) -> bool {
+    let (Some(odoo), Some(postgres)) = (&view.observed.odoo, &view.observed.postgres) else { return false };
+    let Ok(latency_ms) = tenant.ask_odoo(odoo).await else { return false };
+    tenant.host.board.set_latency(tenant.name(), latency_ms);
+    !both || tenant.host.probe.postgres(postgres).await.is_ok()
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: sending (link).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use isyone_proto::{
     convert::timestamp,
@@ -58,7 +58,10 @@ impl Reporter {
                 tenants.push(tenant(entry));
             }
         }
-        self.told.retain(|name, _| entries.iter().any(|e| e.name == *name));
+        if self.told.len() > entries.len() {
+            let there: HashSet<&TenantName> = entries.iter().map(|e| &e.name).collect();
+            self.told.retain(|name, _| there.contains(name));
+        }
         agent::Report {
             sequence: self.sequence,
             time: Some(timestamp(around.now)),
@@ -116,7 +119,7 @@ fn tenant(entry: &Entry) -> agent::TenantStatus {
         operation_id: status.operation.map(|id| id.to_string()).unwrap_or_default(),
         steps: status.operation.map(|_| status.steps.iter().map(step).collect()).unwrap_or_default(),
         absent: status.absent,
-        health_latency_ms: status.health_latency_ms,
+        health_latency_ms: entry.latency_ms,
         traffic: entry.traffic.map(|t| v1::Traffic {
             requests_per_minute: t.requests_per_minute,
             errors_per_minute: t.errors_per_minute,
@@ -175,7 +178,6 @@ mod tests {
             operation: None,
             steps: vec![],
             absent: false,
-            health_latency_ms: 0,
             volumes: vec![],
         }
     }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use isyone_proto::{
@@ -99,8 +99,6 @@ pub struct Status {
     pub steps: Vec<StepRecord>,
     /// Purged, nothing is left.
     pub absent: bool,
-    /// Milliseconds of the last health check.
-    pub health_latency_ms: u32,
     /// Directories of the volumes, for the disk walk.
     pub volumes: Vec<String>,
 }
@@ -115,7 +113,8 @@ impl Status {
 
 #[derive(Debug, Default)]
 struct Inner {
-    tenants: BTreeMap<TenantName, (u64, Status)>,
+    tenants: BTreeMap<TenantName, (u64, Arc<Status>)>,
+    latency_ms: HashMap<TenantName, u32>,
     usage: HashMap<TenantName, Usage>,
     traffic: HashMap<TenantName, Traffic>,
     oom_kills: HashMap<String, u32>,
@@ -139,7 +138,9 @@ pub struct Entry {
     /// Rises with each change.
     pub revision: u64,
     /// The word on it.
-    pub status: Status,
+    pub status: Arc<Status>,
+    /// Milliseconds of its last health check, 0 when it failed or there was none.
+    pub latency_ms: u32,
     /// What it uses.
     pub usage: Usage,
     /// That was measured; before, nothing is known.
@@ -155,19 +156,24 @@ impl Board {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a status up. Tells the link only when something changed beside latencies.
+    /// Puts a status up. Tells the link when something changed.
     pub fn set(&self, name: &TenantName, status: Status) {
         let mut inner = self.lock();
-        let same = inner.tenants.get(name).is_some_and(|(_, old)| {
-            let quiet = Status { health_latency_ms: status.health_latency_ms, ..old.clone() };
-            quiet == status
-        });
-        inner.revision += u64::from(!same);
-        let revision = if same { inner.tenants.get(name).map_or(0, |(r, _)| *r) } else { inner.revision };
-        inner.tenants.insert(name.clone(), (revision, status));
+        if inner.tenants.get(name).is_some_and(|(_, old)| **old == status) {
+            return;
+        }
+        inner.revision += 1;
+        let revision = inner.revision;
+        inner.tenants.insert(name.clone(), (revision, Arc::new(status)));
         drop(inner);
-        if !same {
-            self.changed.notify_one();
+        self.changed.notify_one();
+    }
+
+    /// How long its last health check took, 0 when it failed. No news by itself: it changes each time, and travels with other news.
+    pub fn set_latency(&self, name: &TenantName, latency_ms: u32) {
+        let mut inner = self.lock();
+        if inner.tenants.contains_key(name) {
+            inner.latency_ms.insert(name.clone(), latency_ms);
         }
     }
 
@@ -176,25 +182,27 @@ impl Board {
         let mut inner = self.lock();
         inner.usage.remove(name);
         inner.traffic.remove(name);
+        inner.latency_ms.remove(name);
         if let Some((_, status)) = inner.tenants.remove(name) {
             inner.oom_kills.retain(|container, _| status.containers.iter().all(|c| c.name != *container));
         }
     }
 
     /// The newest status of a tenant.
-    pub fn get(&self, name: &TenantName) -> Option<Status> {
+    pub fn get(&self, name: &TenantName) -> Option<Arc<Status>> {
         self.lock().tenants.get(name).map(|(_, status)| status.clone())
     }
 
     /// Everything.
     pub fn entries(&self) -> Vec<Entry> {
         let inner = self.lock();
-        let entry = |(name, (revision, status)): (&TenantName, &(u64, Status))| Entry {
+        let entry = |(name, (revision, status)): (&TenantName, &(u64, Arc<Status>))| Entry {
             name: name.clone(),
             revision: *revision,
             usage: inner.usage.get(name).copied().unwrap_or_default(),
             measured: inner.usage.contains_key(name),
             traffic: inner.traffic.get(name).copied(),
+            latency_ms: inner.latency_ms.get(name).copied().unwrap_or(0),
             oom_kills: status
                 .containers
                 .iter()

@@ -47,7 +47,7 @@ impl Life {
     }
 
     fn status(&self, name: &str) -> Option<Status> {
-        self.host.board.get(&name.parse().unwrap())
+        self.host.board.get(&name.parse().unwrap()).map(std::sync::Arc::unwrap_or_clone)
     }
 
     async fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
@@ -277,6 +277,22 @@ async fn a_tenant_that_no_plan_names_is_stopped_and_kept() {
     assert_eq!(fake.things().0.len(), 2);
     assert_eq!(fake.things().2.len(), 2);
     life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_with_workers_is_not_ready_before_websockets_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let (workers, mut threads) = (tenant_plan("alfa"), tenant_plan("beta"));
+    threads.size.workers = 0;
+    fake.set_unhealthy("odoo_alfa:8072", true);
+    fake.set_unhealthy("odoo_beta:8072", true);
+    let life = Life::begin(&fake, dir.path(), &[workers.clone(), threads.clone()]);
+    life.converged(&threads).await;
+    life.wait("the reason", |l| l.status("alfa").is_some_and(|s| s.message.contains("no websockets"))).await;
+    assert_ne!(life.status("alfa").unwrap().progress, Progress::Converged);
+    fake.set_unhealthy("odoo_alfa:8072", false);
+    life.converged(&workers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,12 +40,17 @@ use crate::{
 const SESSION_QUEUE: usize = 32;
 /// How long a connected agent may wait with its first word, and with taking a plan.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Agents that come back each second after we have sent them away: half of the handshakes that two cores do.
-const COMEBACKS_PER_SECOND: u32 = 500;
+/// Agents that come back each second after we have sent them away or were away ourselves: half of the handshakes that two cores do, so
+/// that operators' calls get through.
+pub const COMEBACKS_PER_SECOND: u32 = 500;
 /// A coordinator that stops is not back sooner.
 const LEAST_ABSENCE: Duration = Duration::from_secs(1);
 /// And a fleet is not left alone for longer, however large it is.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(20);
+/// The shortest spread that agents are told: below, the jitter of their own back-off does it.
+const LEAST_SPREAD: Duration = Duration::from_millis(500);
+/// And the longest; documented in the protocol.
+const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 /// Generations count changes: none gets here, and past it there is room for all that will ever be.
 const MAX_GENERATION: u64 = 1 << 62;
 /// Longest version text that is kept.
@@ -80,12 +85,26 @@ fn message(message: coordinator_message::Message) -> Outgoing {
     Box::new(Ok(CoordinatorMessage { message: Some(message) }))
 }
 
+/// The time in which so many hosts come back at a rate that we can take.
+fn time_for(hosts: usize) -> Duration {
+    let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
+    Duration::from_secs(1).saturating_mul(hosts) / COMEBACKS_PER_SECOND
+}
+
+/// How widely the agents of a fleet with so many hosts spread when they come back and nobody could tell them when: after a crash, or a
+/// break of the network. Nothing for a small fleet. An agent knows what its last Welcome said; each fresh certificate brings a new
+/// session, so that it does not stay wrong for long in a fleet that grows.
+/// After a long absence the first second sees twice the rate, because waits are half the spread on average: what two cores do.
+pub fn comeback_spread(hosts: usize) -> Duration {
+    let spread = time_for(hosts).min(LONGEST_SPREAD);
+    if spread < LEAST_SPREAD { Duration::ZERO } else { spread }
+}
+
 /// For a session that we cannot go on with, though the agent did nothing wrong. The more sessions end for it, the longer agents stay
 /// away: each comes back at a moment of its own between once and twice that time, and so at a rate that we can take.
 fn later(context: &Context, status: &Status) -> Status {
-    let sessions = u32::try_from(context.streams.sessions()).unwrap_or(u32::MAX);
-    let spread = Duration::from_secs(1).saturating_mul(sessions) / COMEBACKS_PER_SECOND;
-    error::retry_later(status, spread.clamp(LEAST_ABSENCE, LONGEST_ABSENCE))
+    let absence = time_for(context.streams.sessions()).clamp(LEAST_ABSENCE, LONGEST_ABSENCE);
+    error::retry_later(status, absence)
 }
 
 #[tonic::async_trait]
@@ -204,13 +223,19 @@ impl Session {
         self.submit(command).await?;
         // From here on it is this session that gets the host's messages; an older one is ended.
         let guard = self.context.streams.enter(&self.host, self.to_agent.clone(), self.end.clone());
-        let welcome = Welcome {
-            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            report_interval_ms: self.context.handle.settings().liveness.report_interval_ms,
-        };
         // An empty queue of 32 takes one message.
-        let _ = self.to_agent.try_send(message(coordinator_message::Message::Welcome(welcome)));
+        let _ = self.to_agent.try_send(message(coordinator_message::Message::Welcome(self.welcome())));
         Ok((guard, known))
+    }
+
+    fn welcome(&self) -> Welcome {
+        let handle = &self.context.handle;
+        let spread = comeback_spread(handle.snapshot().fleet.hosts.len());
+        Welcome {
+            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            report_interval_ms: handle.settings().liveness.report_interval_ms,
+            comeback_spread_ms: u32::try_from(spread.as_millis()).unwrap_or(u32::MAX),
+        }
     }
 
     /// The address is fixed at joining, because routes and firewalls of others depend on it.
@@ -294,4 +319,15 @@ fn checked_hello(hello: wire::Hello) -> Result<Hello, Status> {
         // One that cannot be read cannot be avoided either: placement goes on with the rest.
         networks: hello.networks.iter().filter_map(|n| n.parse().ok()).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_grows_with_the_fleet_from_half_a_second_to_its_bound() {
+        let told = [0, 1, 3, 249, 250, 1_000, 10_000, 15_000, usize::MAX].map(comeback_spread);
+        assert_eq!(told, [0, 0, 0, 0, 500, 2_000, 20_000, 30_000, 30_000].map(Duration::from_millis));
+    }
 }

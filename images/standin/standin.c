@@ -46,9 +46,37 @@ static void drop(int i) {
 
 /* ---- what is answered ---- */
 
-struct answer { int code; const char *type; char body[2048]; };
+struct answer { int code; const char *type; char body[32768]; };
 
 #define TEXT(a, ...) snprintf((a)->body, sizeof (a)->body, __VA_ARGS__)
+
+/* As many samples, with names and labels as long, as Odoo's module isyone_metrics gives after a day's work: what asks for this
+ * page has as much to read as with a real one. The numbers never change; nobody visits a stand-in. */
+static void metrics(struct answer *a) {
+    static const char *const routes[] = { "web", "rpc", "login", "static", "content", "report", "health", "websocket", "jsonrpc", "other" };
+    static const char *const codes[] = { "200", "303", "304", "404", "500" };
+    static const char *const http[] = { "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "60.0", "+Inf" };
+    static const char *const sql[] = { "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "+Inf" };
+    static const char *const alone[] = { "odoo_sql_queries_total", "odoo_longpolling_connections", "odoo_login_failures_total", "odoo_cron_runs_total",
+        "odoo_cron_failures_total", "odoo_cron_lag_seconds", "odoo_database_size", "odoo_active_users", "odoo_last_activity_time_seconds" };
+    int n = 0, size = sizeof a->body;
+#define SAY(...) (n += n < size ? snprintf(a->body + n, size - n, __VA_ARGS__) : 0)
+#define EACH(i, list) for (unsigned i = 0; i < sizeof (list) / sizeof *(list); i++)
+    a->type = "text/plain; version=0.0.4";
+    SAY("# TYPE odoo_http_requests_total counter\n");
+    EACH(r, routes) EACH(c, codes)
+        SAY("odoo_http_requests_total{method=\"%s\",code=\"%s\",route=\"%s\"} %u\n", r % 3 ? "GET" : "POST", codes[c], routes[r], 1000 * r + c);
+    SAY("# TYPE odoo_http_request_duration_seconds histogram\n");
+    EACH(r, routes) {
+        EACH(b, http) SAY("odoo_http_request_duration_seconds_bucket{route=\"%s\",le=\"%s\"} %u\n", routes[r], http[b], 100 * (b + 1));
+        SAY("odoo_http_request_duration_seconds_sum{route=\"%s\"} 123.456789012\n", routes[r]);
+        SAY("odoo_http_request_duration_seconds_count{route=\"%s\"} 1400\n", routes[r]);
+    }
+    SAY("# TYPE odoo_sql_query_duration_seconds histogram\n");
+    EACH(b, sql) SAY("odoo_sql_query_duration_seconds_bucket{le=\"%s\"} %u\n", sql[b], 10000 * (b + 1));
+    EACH(i, alone) SAY("# TYPE %s gauge\n%s %u\n", alone[i], alone[i], i);
+    SAY("# TYPE standin_requests_total counter\nstandin_requests_total %lu\n", requests);
+}
 
 static void answer_path(struct answer *a, const char *path) {
     a->code = 200;
@@ -68,8 +96,7 @@ static void answer_path(struct answer *a, const char *path) {
         a->type = "application/json; charset=utf-8";
         TEXT(a, "{\"jsonrpc\": \"2.0\", \"id\": null, \"result\": %s}", path[1] == 'j' ? "2" : "{\"uid\": 2}");
     } else if (!strcmp(path, "/metrics")) {
-        a->type = "text/plain; version=0.0.4";
-        TEXT(a, "# TYPE standin_requests_total counter\nstandin_requests_total %lu\n", requests);
+        metrics(a);
     } else {
         TEXT(a, "stand-in for Odoo: %.1000s\n", path);
     }

@@ -34,9 +34,9 @@ pub(crate) const ODOO_18: &str = "odoo:18.0";
 /// See [`ODOO`].
 pub(crate) const POSTGRES: &str = "postgres:15";
 /// The stand-in for both Odoo and PostgreSQL, for tests with many tenants.
-pub(crate) const STANDIN: &str = "isyone/standin:2";
+pub(crate) const STANDIN: &str = "isyone/standin:3";
 /// The same image under a second name.
-pub(crate) const STANDIN_POSTGRES: &str = "isyone/standin-postgres:2";
+pub(crate) const STANDIN_POSTGRES: &str = "isyone/standin-postgres:3";
 /// The edge as an image; the demo uses the binary.
 pub(crate) const TRAEFIK: &str = "traefik:3.7";
 

@@ -12,6 +12,7 @@ use crate::docker::{
     ExecSession, ExecState, Image, LABEL_TENANT, Limits, Listed, LogQuery, MountSource, Named, Network,
     Probe, PullProgress, Result, Survey, Volume,
 };
+use crate::stack::GEVENT_PORT;
 
 #[async_trait]
 impl Docker for FakeDocker {
@@ -290,12 +291,15 @@ impl Docker for FakeDocker {
 
 #[async_trait]
 impl Probe for FakeDocker {
-    async fn odoo(&self, odoo: &Container) -> std::result::Result<u32, String> {
+    async fn odoo(&self, odoo: &Container, workers: bool) -> std::result::Result<u32, String> {
         let tenant = odoo.label(LABEL_TENANT);
         let world = self.world();
         let runs = |name: &str| world.containers.get(name).is_some_and(|c| c.state == "running");
         if world.unhealthy.contains(&odoo.name) {
             return Err("told to be unhealthy".to_owned());
+        }
+        if workers && world.unhealthy.contains(&format!("{}:{GEVENT_PORT}", odoo.name)) {
+            return Err("no websockets".to_owned());
         }
         if runs(&odoo.name) && runs(&format!("postgres_{tenant}")) {
             Ok(1)

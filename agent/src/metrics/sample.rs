@@ -24,7 +24,7 @@ use super::{
 const LOOK: Duration = Duration::from_secs(5);
 /// A tenant is asked by us when nobody else has for so long.
 const EVERY_S: f64 = 30.0;
-/// Longest pause before a tenant that gave no metrics is asked again (a stand-in never will).
+/// Longest pause before a tenant that gave no metrics is asked again (an image may be without the module).
 const LONGEST_PAUSE_S: f64 = 300.0;
 /// Figures without news for so long are none.
 const STALE_S: f64 = 150.0;

@@ -90,19 +90,12 @@ impl Tenant {
             self.name(),
             Status {
                 containers: self.containers(&view.observed),
-                health_latency_ms: latency.unwrap_or(0),
                 absent,
                 volumes: volumes.into_iter().flatten().map(|v| v.mountpoint.clone()).collect(),
                 ..self.blank(&state, progress, message)
             },
         );
-    }
-
-    /// Only the last health check's time has changed.
-    pub fn show_latency(&self, latency_ms: u32) {
-        if let Some(shown) = self.host.board.get(self.name()) {
-            self.host.board.set(self.name(), Status { health_latency_ms: latency_ms, ..shown });
-        }
+        self.host.board.set_latency(self.name(), latency.unwrap_or(0));
     }
 
     fn blank(&self, state: &TenantState, progress: Progress, message: &str) -> Status {
@@ -116,7 +109,6 @@ impl Tenant {
             operation: state.operation.filter(|_| state.operation == self.plan.operation),
             steps: state.steps.clone(),
             absent: false,
-            health_latency_ms: 0,
             volumes: Vec::new(),
         }
     }
@@ -135,7 +127,7 @@ impl Tenant {
                     generation: blank.generation,
                     epoch: blank.epoch,
                     progress,
-                    ..shown
+                    ..Status::clone(&shown)
                 }
             }
             _ => blank,
@@ -149,7 +141,7 @@ impl Tenant {
         let blank = self.blank(&self.state(), Progress::Failing, &message);
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {
-                Status { containers: shown.containers, volumes: shown.volumes, ..blank }
+                Status { containers: shown.containers.clone(), volumes: shown.volumes.clone(), ..blank }
             }
             _ => blank,
         };

@@ -62,7 +62,8 @@ struct Count {
     all: usize,
     /// Only operators that have something under way.
     by_operator: HashMap<ShortName, usize>,
-    /// Refused ones that will come back: up with each refusal, down with each end.
+    /// Refused ones that will come back: up with each refusal, down with each end, and none once nothing is under way. Whoever has not
+    /// come by then finds room.
     expected: usize,
 }
 
@@ -109,7 +110,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut count = self.gate.count(self.kind);
         count.all = count.all.saturating_sub(1);
-        count.expected = count.expected.saturating_sub(1);
+        count.expected = if count.all == 0 { 0 } else { count.expected.saturating_sub(1) };
         if let Some(mine) = count.by_operator.get_mut(&self.operator) {
             *mine = mine.saturating_sub(1);
             if *mine == 0 {
@@ -159,6 +160,21 @@ mod tests {
         drop(places);
         let count = gate.count(Kind::Call);
         assert_eq!((count.all, count.by_operator.len(), count.expected), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_crowd_that_never_came_back_does_not_keep_later_ones_away() {
+        let gate = Arc::new(Gate::default());
+        let wild = operator("wild");
+        let fill =
+            || (0..Kind::Call.most().1).map(|_| gate.enter(Kind::Call, &wild).unwrap()).collect::<Vec<_>>();
+        let places = fill();
+        let first = gate.enter(Kind::Call, &wild).unwrap_err();
+        (0..MAX_EXPECTED).for_each(|_| drop(gate.enter(Kind::Call, &wild)));
+        assert!(gate.enter(Kind::Call, &wild).unwrap_err() > first);
+        drop(places);
+        let _places = fill();
+        assert_eq!(gate.enter(Kind::Call, &wild).unwrap_err(), first);
     }
 
     #[test]

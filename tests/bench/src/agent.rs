@@ -9,20 +9,22 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use isyone_tests::e2e::cell::{Cell, Shape};
+use isyone_tests::e2e::cell::{Cell, STANDIN, Shape};
 
 use crate::{
     Run,
     figures::{Report, Target, Unit},
     process::Watched,
+    samples::Samples,
 };
 
 /// For all tenants to run: a stack takes about a second on two cores.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// How long the agent is watched with most stacks, and with fewer: multiples of its report interval.
-const WINDOWS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(30));
-const SMALL_WINDOWS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
+/// How long the agent is watched at a time, and how often: with most stacks, and with fewer. Multiples of half a minute, in which each of
+/// its regular works comes round: probes, reports, complete reports, readings of control groups, Odoo's page.
+const WINDOWS: [(Duration, usize); 2] = [(Duration::from_secs(60), 5), (Duration::from_secs(30), 1)];
+const SMALL_WINDOWS: [(Duration, usize); 2] = [(Duration::from_secs(2), 1); 2];
 
 /// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
@@ -31,7 +33,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         (vec![2], Duration::from_millis(500), SMALL_WINDOWS),
     );
     let cell = Cell::start(&Shape {
-        edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
+        edition: STANDIN,
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.02\ndisk=\"1MiB\"\nworkers=0\n",
         liveness: "report_interval = \"5s\"",
         ..Shape::default()
@@ -47,23 +49,32 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         sleep(settle);
         // What it must reach is said of the most.
         let last = Some(size) == most;
-        let mark = agent.mark()?;
-        sleep(if last { windows.0 } else { windows.1 });
-        let load = agent.load_since(mark)?;
-        let memory = agent.resident()? as f64;
+        let (load, memory) = watch(&agent, windows[usize::from(!last)])?;
         ensure!(running(&cell)? == size, "a tenant does not run any more");
         let target = |limit: f64| last.then_some(Target::AtMost(limit));
-        report.add_one(&format!("CPU with {size} stacks at rest"), Unit::Core, load, target(0.01));
-        report.add_one(&format!("memory with {size} stacks at rest"), Unit::Bytes, memory, target(40e6));
+        report.add(&format!("CPU with {size} stacks at rest"), Unit::Core, &load, target(0.01));
+        report.add(&format!("memory with {size} stacks at rest"), Unit::Bytes, &memory, target(40e6));
     }
+    let [most, fewer] = windows.map(|(window, _)| window.as_secs());
     report.note(format!(
-        "CPU: user and system time of the agent's process over {} s (with fewer stacks {} s), begun {} s after the last tenant ran; memory: \
-         resident, program text included. Reports every 5 s, one host, stand-in images; each stack is two containers.",
-        windows.0.as_secs(),
-        windows.1.as_secs(),
+        "CPU: user and system time of the agent's process, each sample over {most} s (with fewer stacks {fewer} s), begun {} s after the last \
+         tenant ran; memory: resident at the end of each, program text included. Reports every 5 s, one host, stand-in images, without workers; \
+         each stack is two containers. A stand-in's metrics page is as long as a real Odoo's; nobody scrapes, so the agent asks for it itself.",
         settle.as_secs()
     ));
     Ok(report)
+}
+
+/// Its load and memory, once for each of the windows.
+fn watch(agent: &Watched, (window, times): (Duration, usize)) -> Result<(Samples, Samples)> {
+    let (mut load, mut memory) = (Samples::default(), Samples::default());
+    for _ in 0..times {
+        let mark = agent.mark()?;
+        sleep(window);
+        load.push(agent.load_since(mark)?);
+        memory.push(agent.resident()? as f64);
+    }
+    Ok((load, memory))
 }
 
 /// Creates tenants until there are `to`, and waits until all run.

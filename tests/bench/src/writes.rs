@@ -1,12 +1,15 @@
 //! `bench writes`: durable creates per second through the API of a real coordinator, each answered only after its commit; and
 //! what a placement costs.
 //!
-//! The load generator runs on the same cores, with one mTLS connection for each client. At the end the coordinator is killed in the
-//! middle of the load, and everything that it had answered must be in its database.
+//! The load generator runs on the same cores, with one mTLS connection for each client. Then far more clients come than the coordinator
+//! takes (overload). At the end the coordinator is killed in the middle of the load, and everything that it had answered must be in its
+//! database.
 
 mod coordinator;
 mod load;
+mod overload;
 mod place;
+mod witnesses;
 
 use std::{
     collections::BTreeSet,
@@ -74,8 +77,12 @@ fn creates(run: &Run, report: &mut Report) -> Result<()> {
             }
         }
     }
+    let mut crowded = Report::default();
+    overload::measure(run, &runtime, &coordinator, &mut answered, &mut crowded)?;
     let stored = runtime.block_on(survivors(&mut coordinator, &mut answered))?;
     say(report, &all, hosts, stored);
+    report.figures.append(&mut crowded.figures);
+    report.notes.append(&mut crowded.notes);
     report.note(format!(
         "Durable: committed by SQLite with fsync. Data directory: {}; this figure of the disk is in the line above the table, too. \
          Creates that wait at the same time share a commit, so more clients get more out of the same disk.",

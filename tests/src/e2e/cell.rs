@@ -22,6 +22,9 @@ const AGENT_HTTP: u16 = 16_481;
 /// This machine as its hosts see it: the coordinator and the edge are here.
 pub const GATEWAY: &str = "172.30.78.1";
 
+/// An edition of stand-ins (images/standin), for what is not about Odoo.
+pub const STANDIN: (&str, &str) = ("isyone/standin:3", "isyone/standin-postgres:3");
+
 /// One machine with an agent.
 #[derive(Debug)]
 pub struct Host {

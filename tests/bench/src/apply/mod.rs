@@ -10,7 +10,7 @@ mod peers;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use isyone_tests::e2e::bare::Bare;
+use isyone_tests::e2e::{bare::Bare, cell::STANDIN};
 
 use self::{
     ours::{Ours, TenantFiles},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The stand-ins for Odoo and PostgreSQL.
-pub(super) const IMAGES: [&str; 2] = ["isyone/standin:2", "isyone/standin-postgres:2"];
+pub(super) const IMAGES: [&str; 2] = [STANDIN.0, STANDIN.1];
 
 /// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {

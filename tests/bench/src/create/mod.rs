@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use isyone_tests::e2e::{
-    cell::{Cell, Shape},
+    cell::{Cell, STANDIN, Shape},
     http,
 };
 
@@ -34,9 +34,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let real = ("odoo:19.0", "postgres:15");
-    let standin = ("isyone/standin:2", "isyone/standin-postgres:2");
     let cell = Cell::start(&Shape {
-        edition: run.pick(real, standin),
+        edition: run.pick(real, STANDIN),
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n",
         ..Shape::default()
     });

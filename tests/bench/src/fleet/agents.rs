@@ -263,7 +263,7 @@ impl Agent {
         loop {
             let begin = Instant::now();
             (self.heard, self.closed_port) = (false, false);
-            let ended = self.session().await;
+            let ended = self.session(&mut comeback).await;
             self.all.over(&Ending::of(self.heard, self.closed_port));
             if let Err(error) = &ended {
                 // Addresses and numbers differ; the sentence is what counts.
@@ -274,7 +274,7 @@ impl Agent {
         }
     }
 
-    async fn session(&mut self) -> Result<(), SessionError> {
+    async fn session(&mut self, comeback: &mut Comeback) -> Result<(), SessionError> {
         let all = self.all.clone();
         all.sessions.fetch_add(1, Relaxed);
         let channel = tls::channel(&self.fleet.endpoint, self.config.clone())?;
@@ -298,6 +298,7 @@ impl Agent {
         let Some(coordinator_message::Message::Welcome(welcome)) = first.and_then(|m| m.message) else {
             return Err(gone());
         };
+        comeback.welcomed(welcome.comeback_spread_ms);
         let _connected = While::begin(&all.connected);
         let every = Duration::from_millis(welcome.report_interval_ms.into());
         self.talk(&all, &outbox, &mut inbound, every).await
@@ -452,7 +453,6 @@ fn state(tenant: &TenantPlan) -> TenantState {
         operation: tenant.operation,
         steps: Vec::new(),
         absent: false,
-        health_latency_ms: 7,
         volumes: Vec::new(),
     }
 }

@@ -1,13 +1,21 @@
 //! What a reader of `bench fleet` must know.
 
-use isyone_coordinator::config::{Liveness, Span};
+use std::time::Duration;
+
+use isyone_coordinator::{
+    config::{Liveness, Span},
+    session::{COMEBACKS_PER_SECOND, comeback_spread},
+};
 
 use super::{
-    LOST_AFTER, OPERATORS_SECONDS, TENANTS,
+    LOST_AFTER, OPERATORS_SECONDS, SIZES, TENANTS,
     load::{PAGE, PER_SECOND},
     site::{LOST_SECONDS, REPORT_SECONDS, SUSPECT_SECONDS},
 };
-use crate::{Run, figures::Report};
+use crate::{
+    Run,
+    figures::{Report, Unit},
+};
 
 pub(super) fn add(report: &mut Report, run: &Run) {
     fleet(report);
@@ -52,6 +60,15 @@ fn operators(report: &mut Report) {
     ));
 }
 
+/// What the fleets that are measured are told.
+fn spreads() -> String {
+    let told = |agents| match comeback_spread(agents) {
+        Duration::ZERO => format!("{agents} agents none"),
+        spread => format!("{agents} agents {}", Unit::Seconds.show(spread.as_secs_f64())),
+    };
+    SIZES.map(told).join(", ")
+}
+
 fn storm(report: &mut Report) {
     report.note(format!(
         "A report is lost when {} s after the last of the work neither it nor a later one of its agent was acknowledged: the first report \
@@ -64,6 +81,13 @@ fn storm(report: &mut Report) {
          port between kill and start are counted apart. The coordinator runs with ISYONE_LOG=warn: a line for each agent that comes or \
          goes is not written.",
     );
+    report.note(format!(
+        "The coordinator tells the agents in each Welcome how widely to spread when they come back, and they remember it: the number of joined \
+         hosts at {COMEBACKS_PER_SECOND} a second, half of the handshakes that two cores do; nothing if that is less than half a second, at \
+         most 30 s: {}. Each wait, the first one and those after failed attempts, is drawn evenly between nothing and that, or the agent's own \
+         back-off where that is longer. So the last of a large fleet is back about that long after the kill, or somewhat later, by intent.",
+        spreads()
+    ));
     report.note(
         "Connections refused as `network`: all simulated agents have one address, so to the coordinator they are one network, and one network \
          may have 2,048 connections that wait for their handshake, two seconds' work; who comes on top is refused at once. Agents that come \

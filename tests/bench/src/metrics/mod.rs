@@ -9,7 +9,7 @@ use std::{path::Path, process::Command, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use isyone_tests::e2e::{
-    cell::{Cell, Shape},
+    cell::{Cell, STANDIN, Shape},
     process::run as command,
     wait_for,
     watch::Prometheus,
@@ -43,7 +43,7 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
         (2, Duration::from_secs(1), Duration::from_secs(2), 1),
     );
     let cell = Cell::start(&Shape {
-        edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
+        edition: STANDIN,
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.02\ndisk=\"1MiB\"\nworkers=0\n\
                  [monitoring]\ncertificate_dir=\"prometheus\"\n",
         liveness: "report_interval = \"5s\"",
@@ -71,7 +71,7 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
     looks(&cell, &agent, rounds, report)?;
     report.note(format!(
         "One host with {} stand-in containers at rest. Prometheus asks for the host, all containers, and each tenant's Odoo and PostgreSQL; \
-         a stand-in has no figures of its own, so the agent relays refusals. The engine: dockerd, containerd and its shims.",
+         a stand-in's Odoo page is as long as a real one's and never changes, its PostgreSQL answers no query. The engine: dockerd, containerd and its shims.",
         2 * tenants
     ));
     report.note(

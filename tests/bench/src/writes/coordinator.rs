@@ -26,12 +26,16 @@ use isyone_proto::{
             AgentMessage, Hello, Report, agent_message::Message, agent_service_client::AgentServiceClient,
             coordinator_message,
         },
-        v1::{GetInfoRequest, HostResources, system_service_client::SystemServiceClient},
+        v1::{
+            CreateOperatorRequest, GetInfoRequest, HostResources, Role,
+            operator_service_client::OperatorServiceClient, system_service_client::SystemServiceClient,
+        },
     },
     tls,
 };
 use isyone_tests::e2e::{binary, process::Daemon};
 use tokio::sync::mpsc;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -51,6 +55,27 @@ struct Papers {
     key_pem: String,
 }
 
+/// How somebody connects.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    grpc: String,
+    config: Arc<ClientConfig>,
+}
+
+impl Door {
+    /// A connection that opens with its first call. It lives on the runtime that this is called on.
+    pub(crate) fn channel(&self) -> Result<Channel> {
+        Ok(tls::channel(&self.grpc, Arc::new(ArcSwap::new(self.config.clone())))?)
+    }
+
+    /// An operator's connection, open.
+    pub(crate) async fn open(&self) -> Result<Channel> {
+        let channel = self.channel()?;
+        SystemServiceClient::new(channel.clone()).get_info(GetInfoRequest {}).await?;
+        Ok(channel)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
@@ -58,6 +83,7 @@ pub(crate) struct Coordinator {
     config: Config,
     grpc: String,
     papers: PathBuf,
+    agents: Vec<Arc<ClientConfig>>,
 }
 
 impl Coordinator {
@@ -76,11 +102,12 @@ impl Coordinator {
         command.args(["run", "--log-format", "json", "--data-dir"]).arg(&config.data_dir);
         let daemon = Daemon::start("isy-coordinator", &mut command, &dir.join("coordinator.log"));
         let grpc = ready(&daemon).await?;
-        let coordinator = Self { daemon, config, grpc, papers };
-        for (name, agent) in agents {
-            report(coordinator.channel(agent)?).await.with_context(|| name)?;
+        for (name, agent) in &agents {
+            let door = Door { grpc: grpc.clone(), config: agent.clone() };
+            report(door.channel()?).await.with_context(|| name.clone())?;
         }
-        Ok(coordinator)
+        let agents = agents.into_iter().map(|(_, agent)| agent).collect();
+        Ok(Self { daemon, config, grpc, papers, agents })
     }
 
     /// Its process.
@@ -93,19 +120,41 @@ impl Coordinator {
         self.daemon.kill();
     }
 
-    fn channel(&self, config: Arc<tokio_rustls::rustls::ClientConfig>) -> Result<Channel> {
-        Ok(tls::channel(&self.grpc, Arc::new(ArcSwap::new(config)))?)
+    fn door(&self, config: Arc<ClientConfig>) -> Door {
+        Door { grpc: self.grpc.clone(), config }
     }
 
-    /// So many connections of operators, open.
-    pub(crate) async fn clients(&self, count: usize) -> Result<Vec<Channel>> {
+    /// The admin's.
+    pub(crate) fn admin(&self) -> Result<Door> {
         let papers: Papers = toml::from_str(&std::fs::read_to_string(&self.papers)?)?;
-        let config = tls::client_config(&papers.ca_pem, &papers.certificate_pem, &papers.key_pem)?;
+        Ok(self.door(tls::client_config(&papers.ca_pem, &papers.certificate_pem, &papers.key_pem)?))
+    }
+
+    /// Another operator's, who is made for it.
+    pub(crate) async fn operator(&self, name: &str) -> Result<Door> {
+        let (key, csr_pem) = tls::new_key_and_csr(name)?;
+        let request = CreateOperatorRequest {
+            name: name.to_owned(),
+            role: Role::Operator.into(),
+            csr_pem,
+            ..CreateOperatorRequest::default()
+        };
+        let channel = self.admin()?.channel()?;
+        let made = OperatorServiceClient::new(channel).create_operator(request).await?.into_inner();
+        Ok(self.door(tls::client_config(&made.ca_pem, &made.certificate_pem, &key)?))
+    }
+
+    /// The agents' of so many hosts, or of all when it has fewer.
+    pub(crate) fn agents(&self, count: usize) -> Vec<Door> {
+        self.agents.iter().take(count).map(|config| self.door(config.clone())).collect()
+    }
+
+    /// So many connections of the admin, open.
+    pub(crate) async fn clients(&self, count: usize) -> Result<Vec<Channel>> {
+        let door = self.admin()?;
         let mut channels = Vec::with_capacity(count);
         for _ in 0..count {
-            let channel = self.channel(config.clone())?;
-            SystemServiceClient::new(channel.clone()).get_info(GetInfoRequest {}).await?;
-            channels.push(channel);
+            channels.push(door.open().await?);
         }
         Ok(channels)
     }
@@ -119,10 +168,7 @@ impl Coordinator {
 }
 
 /// Writes hosts with certificates into the database; answers how each connects.
-async fn join(
-    config: &Config,
-    hosts: usize,
-) -> Result<Vec<(String, Arc<tokio_rustls::rustls::ClientConfig>)>> {
+async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientConfig>)>> {
     let now_s = clock::now_seconds();
     let pki_config = PkiConfig {
         dir: config.data_dir.join(PKI_DIR),
@@ -170,8 +216,8 @@ async fn ready(daemon: &Daemon) -> Result<String> {
     tokio::time::timeout(PATIENCE, look).await.with_context(|| format!("not ready:\n{}", daemon.log()))
 }
 
-/// One host's greeting and report, acknowledged.
-async fn report(channel: Channel) -> Result<()> {
+/// What a host without tenants says. Complete: all that it runs.
+pub(crate) fn word(sequence: u64, complete: bool) -> AgentMessage {
     let resources = HostResources {
         cpus: 1 << 20,
         memory_total_bytes: MEMORY_BYTES,
@@ -180,10 +226,20 @@ async fn report(channel: Channel) -> Result<()> {
         disk_available_bytes: MEMORY_BYTES,
         ..HostResources::default()
     };
-    let report = Report { sequence: 1, resources: Some(resources), complete: true, ..Report::default() };
+    let report = Report { sequence, resources: Some(resources), complete, ..Report::default() };
+    AgentMessage { message: Some(Message::Report(report)) }
+}
+
+/// The first message of a session, of a host that holds no plan.
+pub(crate) fn greeting() -> AgentMessage {
+    AgentMessage { message: Some(Message::Hello(Hello::default())) }
+}
+
+/// One host's greeting and report, acknowledged.
+async fn report(channel: Channel) -> Result<()> {
     let (up, messages) = mpsc::channel(2);
-    for message in [Message::Hello(Hello::default()), Message::Report(report)] {
-        up.send(AgentMessage { message: Some(message) }).await?;
+    for message in [greeting(), word(1, true)] {
+        up.send(message).await?;
     }
     let talk = async {
         let mut client = AgentServiceClient::new(channel);

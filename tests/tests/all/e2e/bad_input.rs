@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use isyone_tests::e2e::{
     alone, binary,
-    cell::{Cell, Shape},
+    cell::{Cell, STANDIN, Shape},
     enabled,
     process::run,
     wait_for,
@@ -19,7 +19,7 @@ fn bad_input_gets_a_clear_error_and_leaves_nothing() {
     }
     let _alone = alone();
     let mut cell = Cell::start(&Shape {
-        edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
+        edition: STANDIN,
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.1\ndisk=\"16MiB\"\nworkers=0\n[plans.giant]\nmemory=\"4TiB\"\ncpu=1.0\ndisk=\"16MiB\"\nworkers=0\n",
         ..Shape::default()
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use isyone_tests::e2e::{
     alone,
-    cell::{Cell, Shape, hosts},
+    cell::{Cell, STANDIN, Shape, hosts},
     enabled,
     http::get,
     wait_for,
@@ -13,7 +13,7 @@ use isyone_tests::e2e::{
 const MINUTE: Duration = Duration::from_secs(60);
 const STANDIN: Shape = Shape {
     hosts: 3,
-    edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
+    edition: STANDIN,
     // Small sizes, so that nine tenants fit anywhere; the reserved share must outweigh the noise of one shared machine.
     config: "---[plans.small]\nmemory=\"128MiB\"\ncpu=1.0\ndisk=\"64MiB\"\nworkers=2\n",
     ..Shape::DEFAULT

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use isyone_tests::e2e::{
     alone,
-    cell::{Cell, Shape},
+    cell::{Cell, STANDIN, Shape},
     enabled,
     http::get,
     wait_for,
@@ -19,7 +19,7 @@ fn one_host_carries_120_tenants() {
     }
     let _alone = alone();
     let mut cell = Cell::start(&Shape {
-        edition: ("isyone/standin:2", "isyone/standin-postgres:2"),
+        edition: STANDIN,
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.05\ndisk=\"1MiB\"\nworkers=0\n",
         ..Shape::default()
     });
