@@ -10,6 +10,8 @@ mod monitoring;
 mod pages;
 #[path = "cases/published.rs"]
 mod published;
+#[path = "cases/refusals.rs"]
+mod refusals;
 mod support;
 
 use isyone_proto::{

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use isyone_proto::{
     error::status,
@@ -29,6 +31,10 @@ use crate::{listener::Peer, metrics::Metrics};
 /// For a call to be there as a whole and to get its first answer. A shell may wait half of it for its first word
 /// (exec); who takes longer holds memory for nothing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is read of a request that is refused, and for how long it is waited for: far more than an ordinary one has.
+const REFUSED_BYTES: usize = 64 << 10;
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who calls, from the certificate and from nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,7 +216,7 @@ where
             let address = peer.map(|p| p.address.to_string()).unwrap_or_default();
             tracing::warn!(%caller, method = request.uri().path(), address, "refused: {}", refusal.message());
             metrics.request(method, refusal.code(), 0.0);
-            return Box::pin(async move { Ok(refusal.into_http()) });
+            return Box::pin(refuse(request, refusal).map(Ok));
         }
         let place = match self.place(method, &caller) {
             Ok(place) => place,
@@ -218,7 +224,7 @@ where
                 // Many, when there are any: the metric counts them.
                 tracing::debug!(%caller, method, "refused: {}", refusal.message());
                 metrics.request(method, refusal.code(), 0.0);
-                return Box::pin(async move { Ok(refusal.into_http()) });
+                return Box::pin(refuse(request, refusal).map(Ok));
             }
         };
         request.extensions_mut().insert(caller.clone());
@@ -239,6 +245,25 @@ where
             Ok(holding(response, place))
         })
     }
+}
+
+/// Answers with a refusal, once the request is there as a whole. An answer before its end would reset the stream, and what comes on it
+/// afterwards is an error to the transport (h2), which ends a connection after a thousand of them, with all calls that are under way
+/// on it: a client that is refused often would lose those that are not.
+async fn refuse(request: http::Request<Body>, refusal: Status) -> http::Response<Body> {
+    let mut body = request.into_body();
+    let whole = async {
+        let mut left = REFUSED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Who sends more, or a stream without an end, is reset.
+    let _ = tokio::time::timeout(REFUSED_TIMEOUT, whole).await;
+    refusal.into_http()
 }
 
 fn late() -> Status {
