@@ -97,8 +97,8 @@ async fn act(tenant: &Tenant, view: &View, action: Action) -> Result<String> {
     let plan = &tenant.plan;
     match action {
         Action::PullImage(role) => pull(tenant, role).await,
-        Action::StopContainer(role) => quiet(docker.stop(&container_name(tenant, role), grace(role)).await),
-        Action::RemoveContainer(role) => quiet(docker.remove(&container_name(tenant, role)).await),
+        Action::StopContainer(role) => quiet(docker.stop(&tenant.container_name(role), grace(role)).await),
+        Action::RemoveContainer(role) => quiet(docker.remove(&tenant.container_name(role)).await),
         Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
         Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),
         Action::RemoveVolume(role) => remove_volume(tenant, role).await,
@@ -167,13 +167,6 @@ async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Actio
 
 fn quiet(done: std::result::Result<(), DockerError>) -> Result<String> {
     Ok(done.map(|()| String::new())?)
-}
-
-pub(crate) fn container_name(tenant: &Tenant, role: Role) -> String {
-    match role {
-        Role::Odoo => tenant.name().odoo_container(),
-        Role::Postgres => tenant.name().postgres_container(),
-    }
 }
 
 fn grace(role: Role) -> u32 {
@@ -260,14 +253,14 @@ pub async fn settled(tenant: &Tenant, spec: &ContainerSpec, id: &str) -> Result<
 }
 
 async fn start(tenant: &Tenant, role: Role) -> Result<String> {
-    tenant.host.docker.start(&container_name(tenant, role)).await?;
+    tenant.host.docker.start(&tenant.container_name(role)).await?;
     // A start serves whatever restart was asked for before it.
     mark_restarted(tenant, role)?;
     Ok(String::new())
 }
 
 async fn restart(tenant: &Tenant, role: Role) -> Result<String> {
-    let name = container_name(tenant, role);
+    let name = tenant.container_name(role);
     tenant.host.docker.stop(&name, grace(role)).await?;
     tenant.host.docker.start(&name).await?;
     mark_restarted(tenant, role)?;

@@ -46,6 +46,8 @@ pub struct Pace {
     pub idle: Duration,
     /// Until something that starts must answer.
     pub start_timeout: Duration,
+    /// Until Odoo's process for websockets must take connections, once Odoo answers; after that the tenant goes on without.
+    pub websockets_timeout: Duration,
     /// Until SQL of ours must have ended. It takes well under a second; a tenant's own triggers and locks may hold it for ever.
     pub sql_timeout: Duration,
     /// Between health checks of a tenant at rest.
@@ -64,8 +66,9 @@ impl Default for Pace {
             poll: Duration::from_millis(25),
             idle: Duration::from_secs(1),
             start_timeout: Duration::from_secs(180),
+            websockets_timeout: Duration::from_secs(15),
             sql_timeout: Duration::from_secs(60),
-            // 120 tenants at rest: 8 small HTTP requests a second.
+            // 120 tenants at rest: about 8 small HTTP requests at each of the moments, about one a second.
             probe: Duration::from_secs(15),
             resync: Duration::from_secs(300),
             retry_first: Duration::from_secs(1),
@@ -82,6 +85,7 @@ impl Pace {
             poll: ms(1),
             idle: ms(5),
             start_timeout: ms(300),
+            websockets_timeout: ms(50),
             sql_timeout: ms(100),
             probe: ms(50),
             resync: ms(200),
@@ -96,7 +100,8 @@ const PROBE_VOLUME: &str = "isyone_probe_";
 const PROBE_LABEL: &str = "one.isy.probe";
 /// Directory of ours in Docker's data directory, which leaves alone what it does not know.
 const SPARES_DIR: &str = "isyone-spares";
-/// Health checks begin at so many moments between two of the same tenant.
+/// Health checks begin at so many moments between two of the same tenant: about one a second. At moments of their own, 200 tenants' checks
+/// woke the agent some hundred times a second, and that cost more than the checks.
 const PROBE_MOMENTS: u32 = 16;
 /// New tenants wait for this long for the packet filter to be put up at the agent's start.
 const GATE_PATIENCE: Duration = Duration::from_secs(10);

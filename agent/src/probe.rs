@@ -19,6 +19,8 @@ use crate::{
 
 /// A busy Odoo with all workers in long requests answers late; later than this it is as good as not.
 const ODOO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who listens, takes a connection at once.
+const WEBSOCKETS_TIMEOUT: Duration = Duration::from_secs(3);
 /// PostgreSQL's postmaster answers at once or not at all.
 const POSTGRES_TIMEOUT: Duration = Duration::from_secs(3);
 /// `SSLRequest` of the wire protocol: length 8, code 80877103. The answer is one byte, `S` or `N`.
@@ -50,33 +52,30 @@ async fn health(address: SocketAddr) -> std::io::Result<String> {
 }
 
 /// A connection alone: the process listens once it has loaded.
-async fn websockets(address: SocketAddr) -> Result<(), String> {
-    match timeout(ODOO_TIMEOUT, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(e)) => Err(format!("Odoo's process for websockets: {e}")),
-        Err(_) => {
-            Err(format!("Odoo's process for websockets did not answer within {} s", ODOO_TIMEOUT.as_secs()))
-        }
+async fn connects(address: SocketAddr) -> Result<(), String> {
+    match timeout(WEBSOCKETS_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map(drop).map_err(|e| e.to_string()),
+        Err(_) => Err(format!("no answer within {} s", WEBSOCKETS_TIMEOUT.as_secs())),
     }
 }
 
 #[async_trait]
 impl Probe for NetProbe {
-    async fn odoo(&self, odoo: &Container, workers: bool) -> Result<u32, String> {
+    async fn odoo(&self, odoo: &Container) -> Result<u32, String> {
         let address = address(odoo, HTTP_PORT)?;
         let begin = Instant::now();
-        let latency_ms = match timeout(ODOO_TIMEOUT, health(address)).await {
+        match timeout(ODOO_TIMEOUT, health(address)).await {
             Err(_) => Err(format!("/web/health did not answer within {} s", ODOO_TIMEOUT.as_secs())),
             Ok(Err(e)) => Err(format!("/web/health: {e}")),
             Ok(Ok(line)) if line.split(' ').nth(1) == Some("200") => {
                 Ok((begin.elapsed().as_millis() as u32).max(1))
             }
             Ok(Ok(line)) => Err(format!("/web/health answered `{line}`")),
-        }?;
-        if workers {
-            websockets((address.ip(), GEVENT_PORT).into()).await?;
         }
-        Ok(latency_ms)
+    }
+
+    async fn websockets(&self, odoo: &Container) -> Result<(), String> {
+        connects(address(odoo, GEVENT_PORT)?).await
     }
 
     async fn postgres(&self, postgres: &Container) -> Result<(), String> {
@@ -123,14 +122,14 @@ mod tests {
     #[tokio::test]
     async fn websockets_are_there_once_somebody_listens() {
         let address = serve(b"").await;
-        assert_eq!(websockets(address).await, Ok(()));
+        assert_eq!(connects(address).await, Ok(()));
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(websockets(closed).await.unwrap_err().contains("for websockets"));
+        assert!(connects(closed).await.unwrap_err().contains("refused"));
     }
 
     #[tokio::test]
     async fn a_container_without_address_is_not_healthy() {
         let container = Container { name: "odoo_a".into(), state: "exited".into(), ..Default::default() };
-        assert!(NetProbe.odoo(&container, false).await.unwrap_err().contains("exited"));
+        assert!(NetProbe.odoo(&container).await.unwrap_err().contains("exited"));
     }
 }

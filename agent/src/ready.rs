@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     docker::Container,
-    execute::container_name,
     tenant::{Result, Tenant, TenantError},
 };
 
@@ -28,26 +27,52 @@ pub async fn await_postgres(tenant: &Tenant) -> Result<String> {
     Ok(String::new())
 }
 
-/// Waits until Odoo answers, websockets included: with workers these have a process of their own, which Odoo starts last, and the
-/// first visitor's would be refused meanwhile.
+/// Waits until Odoo answers. With workers websockets have a process of their own, which Odoo starts last: it is waited for, too, but
+/// not for long, for without it all the rest works.
 pub async fn await_odoo(tenant: &Tenant) -> Result<String> {
-    let took = await_answer(tenant, Role::Odoo).await?.as_secs_f64();
-    Ok(match tenant.plan.size.workers {
-        0 => format!("/web/health answers after {took:.1} s"),
-        _ => format!("/web/health and websockets answer after {took:.1} s"),
+    let took = await_answer(tenant, Role::Odoo).await?;
+    let detail = format!("/web/health answers after {:.1} s", took.as_secs_f64());
+    if tenant.plan.size.workers == 0 {
+        return Ok(detail);
+    }
+    Ok(match await_websockets(tenant).await? {
+        Ok(more) => format!("{detail}, websockets after {:.1} s", (took + more).as_secs_f64()),
+        Err(why) => format!("{detail}, its process for websockets does not: {why}"),
     })
+}
+
+/// How long it took, or why there was no answer in time.
+async fn await_websockets(tenant: &Tenant) -> Result<std::result::Result<Duration, String>> {
+    let (name, pace) = (tenant.container_name(Role::Odoo), &tenant.host.pace);
+    let begin = Instant::now();
+    let Some(container) = tenant.host.docker.container(&name).await? else {
+        return Ok(Err("its container has gone".to_owned()));
+    };
+    loop {
+        let Err(why) = tenant.host.probe.websockets(&container).await else {
+            return Ok(Ok(begin.elapsed()));
+        };
+        if begin.elapsed() > pace.websockets_timeout {
+            tracing::warn!(tenant = %tenant.name(), "Odoo answers, but its process for websockets does not: {why}");
+            return Ok(Err(why));
+        }
+        if tenant.is_interrupted() {
+            return Err(TenantError::Interrupted);
+        }
+        sleep(pace.poll).await;
+    }
 }
 
 async fn ask(tenant: &Tenant, role: Role, container: &Container) -> std::result::Result<(), String> {
     match role {
-        Role::Odoo => tenant.ask_odoo(container).await.map(drop),
+        Role::Odoo => tenant.host.probe.odoo(container).await.map(drop),
         Role::Postgres => tenant.host.probe.postgres(container).await,
     }
 }
 
 /// Asks until there is an answer. Docker is asked less often than the program: it only says whether waiting on is in vain.
 async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
-    let (name, pace) = (container_name(tenant, role), &tenant.host.pace);
+    let (name, pace) = (tenant.container_name(role), &tenant.host.pace);
     let begin = Instant::now();
     let (mut container, mut looked) = (tenant.host.docker.container(&name).await?, begin);
     let mut pause = pace.poll / POLL_GROWTH;
@@ -80,7 +105,7 @@ async fn check_waiting(
     begin: Instant,
     why: &str,
 ) -> Result<()> {
-    let name = container_name(tenant, role);
+    let name = tenant.container_name(role);
     let what = match role {
         Role::Odoo => "Odoo",
         Role::Postgres => "PostgreSQL",

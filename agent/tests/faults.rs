@@ -280,19 +280,24 @@ async fn a_tenant_that_no_plan_names_is_stopped_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tenant_with_workers_is_not_ready_before_websockets_are() {
+async fn websockets_are_waited_for_but_not_for_ever_and_only_with_workers() {
     let dir = tempfile::tempdir().unwrap();
     let fake = FakeDocker::new(dir.path(), 1);
-    let (workers, mut threads) = (tenant_plan("alfa"), tenant_plan("beta"));
+    let (alfa, beta, mut threads) = (tenant_plan("alfa"), tenant_plan("beta"), tenant_plan("gama"));
     threads.size.workers = 0;
     fake.set_unhealthy("odoo_alfa:8072", true);
-    fake.set_unhealthy("odoo_beta:8072", true);
-    let life = Life::begin(&fake, dir.path(), &[workers.clone(), threads.clone()]);
-    life.converged(&threads).await;
-    life.wait("the reason", |l| l.status("alfa").is_some_and(|s| s.message.contains("no websockets"))).await;
-    assert_ne!(life.status("alfa").unwrap().progress, Progress::Converged);
-    fake.set_unhealthy("odoo_alfa:8072", false);
-    life.converged(&workers).await;
+    fake.set_unhealthy("odoo_gama:8072", true);
+    let life = Life::begin(&fake, dir.path(), &[alfa.clone(), beta.clone(), threads.clone()]);
+    let mut details = Vec::new();
+    for plan in [alfa, beta, threads] {
+        life.converged(&plan).await;
+        let steps = life.status(plan.name.as_str()).unwrap().steps;
+        details.push(steps.into_iter().find(|s| s.name == "healthy").unwrap().detail);
+    }
+    assert!(details[0].contains("websockets does not: connection refused"), "{details:?}");
+    assert!(details[1].contains(", websockets after"), "{details:?}");
+    assert!(!details[2].contains("websockets"), "{details:?}");
+    life.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,6 +313,13 @@ async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
     life.wait("the finding", |l| l.status("alfa").is_some_and(|s| s.progress == Progress::Unhealthy)).await;
     assert!(life.status("alfa").unwrap().message.contains("told to be unhealthy"));
     fake.set_unhealthy("odoo_alfa", false);
+    life.converged(&plan).await;
+    fake.set_unhealthy("postgres_alfa", true);
+    life.wait("a silent PostgreSQL", |l| {
+        l.status("alfa").is_some_and(|s| s.message.contains("PostgreSQL does not"))
+    })
+    .await;
+    fake.set_unhealthy("postgres_alfa", false);
     life.converged(&plan).await;
     fake.set_down(true);
     life.wait("the alarm", |l| !l.host.board.docker_error().is_empty()).await;

@@ -92,11 +92,12 @@ fn time_for(hosts: usize) -> Duration {
 }
 
 /// How widely the agents of a fleet with so many hosts spread when they come back and nobody could tell them when: after a crash, or a
-/// break of the network. Nothing for a small fleet. An agent knows what its last Welcome said; each fresh certificate brings a new
-/// session, so that it does not stay wrong for long in a fleet that grows.
+/// break of the network. Nothing for a small fleet. An agent knows what its last Welcome said, at most half the life of its certificate
+/// ago: a fleet that has grown tenfold since then comes back at some times the rate, once.
 /// After a long absence the first second sees twice the rate, because waits are half the spread on average: what two cores do.
-pub fn comeback_spread(hosts: usize) -> Duration {
-    let spread = time_for(hosts).min(LONGEST_SPREAD);
+/// Half the time until a silent host is suspect at most: one host that lost its connection waits as long, and nobody shall be alarmed.
+pub fn comeback_spread(hosts: usize, suspect: Duration) -> Duration {
+    let spread = time_for(hosts).min(LONGEST_SPREAD).min(suspect / 2);
     if spread < LEAST_SPREAD { Duration::ZERO } else { spread }
 }
 
@@ -230,10 +231,13 @@ impl Session {
 
     fn welcome(&self) -> Welcome {
         let handle = &self.context.handle;
-        let spread = comeback_spread(handle.snapshot().fleet.hosts.len());
+        let settings = handle.settings();
+        let liveness = &settings.liveness;
+        let suspect = Duration::from_millis(u64::try_from(liveness.suspect_ms).unwrap_or(0));
+        let spread = comeback_spread(handle.snapshot().fleet.hosts.len(), suspect);
         Welcome {
             coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            report_interval_ms: handle.settings().liveness.report_interval_ms,
+            report_interval_ms: liveness.report_interval_ms,
             comeback_spread_ms: u32::try_from(spread.as_millis()).unwrap_or(u32::MAX),
         }
     }
@@ -327,7 +331,10 @@ mod tests {
 
     #[test]
     fn the_spread_grows_with_the_fleet_from_half_a_second_to_its_bound() {
-        let told = [0, 1, 3, 249, 250, 1_000, 10_000, 15_000, usize::MAX].map(comeback_spread);
+        let (patient, usual) = (Duration::from_secs(120), Duration::from_secs(20));
+        let told =
+            [0, 1, 3, 249, 250, 1_000, 10_000, 15_000, usize::MAX].map(|n| comeback_spread(n, patient));
+        assert_eq!(comeback_spread(10_000, usual), usual / 2, "a lone host is back before it is suspect");
         assert_eq!(told, [0, 0, 0, 0, 500, 2_000, 20_000, 30_000, 30_000].map(Duration::from_millis));
     }
 }

@@ -74,7 +74,7 @@ static void metrics(struct answer *a) {
     }
     SAY("# TYPE odoo_sql_query_duration_seconds histogram\n");
     EACH(b, sql) SAY("odoo_sql_query_duration_seconds_bucket{le=\"%s\"} %u\n", sql[b], 10000 * (b + 1));
-    EACH(i, alone) SAY("# TYPE %s gauge\n%s %u\n", alone[i], alone[i], i);
+    EACH(i, alone) SAY("# TYPE %s gauge\n%s 0\n", alone[i], alone[i]);
     SAY("# TYPE standin_requests_total counter\nstandin_requests_total %lu\n", requests);
 }
 

@@ -390,9 +390,10 @@ pub trait Docker: Send + Sync + 'static {
 /// Whether the programs inside answer.
 #[async_trait]
 pub trait Probe: Send + Sync + 'static {
-    /// `/web/health` of Odoo: milliseconds it took, or why not. With `workers` websockets have a process of their own, which
-    /// must take connections, too.
-    async fn odoo(&self, odoo: &Container, workers: bool) -> std::result::Result<u32, String>;
+    /// `/web/health` of Odoo: milliseconds it took, or why not.
+    async fn odoo(&self, odoo: &Container) -> std::result::Result<u32, String>;
+    /// Whether the process that Odoo has for websockets, when it has workers, takes connections.
+    async fn websockets(&self, odoo: &Container) -> std::result::Result<(), String>;
     /// A start-up exchange with PostgreSQL.
     async fn postgres(&self, postgres: &Container) -> std::result::Result<(), String>;
 }

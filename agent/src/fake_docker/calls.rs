@@ -291,15 +291,12 @@ impl Docker for FakeDocker {
 
 #[async_trait]
 impl Probe for FakeDocker {
-    async fn odoo(&self, odoo: &Container, workers: bool) -> std::result::Result<u32, String> {
+    async fn odoo(&self, odoo: &Container) -> std::result::Result<u32, String> {
         let tenant = odoo.label(LABEL_TENANT);
         let world = self.world();
         let runs = |name: &str| world.containers.get(name).is_some_and(|c| c.state == "running");
         if world.unhealthy.contains(&odoo.name) {
             return Err("told to be unhealthy".to_owned());
-        }
-        if workers && world.unhealthy.contains(&format!("{}:{GEVENT_PORT}", odoo.name)) {
-            return Err("no websockets".to_owned());
         }
         if runs(&odoo.name) && runs(&format!("postgres_{tenant}")) {
             Ok(1)
@@ -308,8 +305,20 @@ impl Probe for FakeDocker {
         }
     }
 
+    async fn websockets(&self, odoo: &Container) -> std::result::Result<(), String> {
+        self.answers(&odoo.name, &format!("{}:{GEVENT_PORT}", odoo.name))
+    }
+
     async fn postgres(&self, postgres: &Container) -> std::result::Result<(), String> {
-        let running = self.world().containers.get(&postgres.name).is_some_and(|c| c.state == "running");
-        if running { Ok(()) } else { Err("connection refused".to_owned()) }
+        self.answers(&postgres.name, &postgres.name)
+    }
+}
+
+impl FakeDocker {
+    /// A container runs, and its program `what` was not told to be unhealthy.
+    fn answers(&self, container: &str, what: &str) -> std::result::Result<(), String> {
+        let world = self.world();
+        let running = world.containers.get(container).is_some_and(|c| c.state == "running");
+        if running && !world.unhealthy.contains(what) { Ok(()) } else { Err("connection refused".to_owned()) }
     }
 }

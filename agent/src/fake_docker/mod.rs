@@ -166,7 +166,7 @@ impl FakeDocker {
         self.tell(name, "die");
     }
 
-    /// Odoo in this container answers no more, or again; with `:8072` behind its name that is its process for websockets alone.
+    /// The program in this container answers no more, or again; `odoo_alfa:8072` is Odoo's process for websockets alone.
     pub fn set_unhealthy(&self, name: &str, unhealthy: bool) {
         let mut world = self.world();
         if unhealthy {

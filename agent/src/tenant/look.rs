@@ -19,11 +19,6 @@ use crate::{
 };
 
 impl Tenant {
-    /// Whether Odoo answers, websockets included: milliseconds it took, or why not.
-    pub async fn ask_odoo(&self, odoo: &Container) -> std::result::Result<u32, String> {
-        self.host.probe.odoo(odoo, self.plan.size.workers > 0).await
-    }
-
     /// Asks Docker, the disk and the programs inside how things are. What a whole host has in common may come from a
     /// `survey`, which is not older than what this tenant's loop has done.
     pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<View> {
@@ -184,7 +179,7 @@ impl Tenant {
         };
         let odoo = async {
             match observed.odoo.as_ref().filter(|c| c.is_up()) {
-                Some(container) => Some(self.ask_odoo(container).await),
+                Some(container) => Some(probe.odoo(container).await),
                 None => None,
             }
         };

@@ -15,7 +15,7 @@ use std::{
 
 use isyone_proto::{
     ids::TenantName,
-    plan::{DesiredState, TenantPlan},
+    plan::{DesiredState, Role, TenantPlan},
 };
 use isyone_telemetry::{
     child_span, span,
@@ -146,6 +146,14 @@ impl Tenant {
     /// Its name.
     pub fn name(&self) -> &TenantName {
         &self.plan.name
+    }
+
+    /// Of its container in this role.
+    pub fn container_name(&self, role: Role) -> String {
+        match role {
+            Role::Odoo => self.name().odoo_container(),
+            Role::Postgres => self.name().postgres_container(),
+        }
     }
 
     /// Its directory.

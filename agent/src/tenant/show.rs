@@ -86,6 +86,8 @@ impl Tenant {
             && view.observed.is_absent()
             && !view.observed.directory;
         let volumes = [&view.observed.postgres_volume, &view.observed.odoo_volume];
+        // First, for a report may go out at once.
+        self.host.board.set_latency(self.name(), latency.unwrap_or(0));
         self.host.board.set(
             self.name(),
             Status {
@@ -95,7 +97,6 @@ impl Tenant {
                 ..self.blank(&state, progress, message)
             },
         );
-        self.host.board.set_latency(self.name(), latency.unwrap_or(0));
     }
 
     fn blank(&self, state: &TenantState, progress: Progress, message: &str) -> Status {
@@ -138,6 +139,7 @@ impl Tenant {
     pub(super) fn show_failure(&self, error: &TenantError) {
         let message = format!("{error}{}", error.way_out());
         tracing::warn!(tenant = %self.name(), "{message}");
+        self.host.board.set_latency(self.name(), 0);
         let blank = self.blank(&self.state(), Progress::Failing, &message);
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {

@@ -127,6 +127,15 @@ const TABLE: &[(&str, Access)] = &[
     ("/isyone.v1.TopService/TopTenants", From(Viewer)),
 ];
 
+/// Methods whose requests are streams (test: exactly those): their end is not waited for.
+const OPEN_ENDED: &[&str] = &[
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    "/isyone.agent.v1.AgentService/Attach",
+    "/isyone.agent.v1.AgentService/Session",
+    "/isyone.v1.TenantService/Exec",
+];
+
 /// Methods that are called every few seconds by whoever follows the fleet.
 const FOLLOWING: &str = "/isyone.v1.TopService/";
 
@@ -216,7 +225,7 @@ where
             let address = peer.map(|p| p.address.to_string()).unwrap_or_default();
             tracing::warn!(%caller, method = request.uri().path(), address, "refused: {}", refusal.message());
             metrics.request(method, refusal.code(), 0.0);
-            return Box::pin(refuse(request, refusal).map(Ok));
+            return Box::pin(refuse(method, request, refusal).map(Ok));
         }
         let place = match self.place(method, &caller) {
             Ok(place) => place,
@@ -224,7 +233,7 @@ where
                 // Many, when there are any: the metric counts them.
                 tracing::debug!(%caller, method, "refused: {}", refusal.message());
                 metrics.request(method, refusal.code(), 0.0);
-                return Box::pin(refuse(request, refusal).map(Ok));
+                return Box::pin(refuse(method, request, refusal).map(Ok));
             }
         };
         request.extensions_mut().insert(caller.clone());
@@ -250,7 +259,10 @@ where
 /// Answers with a refusal, once the request is there as a whole. An answer before its end would reset the stream, and what comes on it
 /// afterwards is an error to the transport (h2), which ends a connection after a thousand of them, with all calls that are under way
 /// on it: a client that is refused often would lose those that are not.
-async fn refuse(request: http::Request<Body>, refusal: Status) -> http::Response<Body> {
+async fn refuse(method: &str, request: http::Request<Body>, refusal: Status) -> http::Response<Body> {
+    if OPEN_ENDED.contains(&method) {
+        return refusal.into_http();
+    }
     let mut body = request.into_body();
     let whole = async {
         let mut left = REFUSED_BYTES;
@@ -261,7 +273,7 @@ async fn refuse(request: http::Request<Body>, refusal: Status) -> http::Response
             }
         }
     };
-    // Who sends more, or a stream without an end, is reset.
+    // Who sends more is reset.
     let _ = tokio::time::timeout(REFUSED_TIMEOUT, whole).await;
     refusal.into_http()
 }
@@ -380,6 +392,37 @@ mod tests {
         assert_eq!(status.code(), Code::DeadlineExceeded);
         drop(answer);
         assert_eq!(Arc::strong_count(&service.gate), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_request_is_not_waited_for_without_end() {
+        let endless = || {
+            Body::new(http_body_util::StreamBody::new(futures_util::stream::pending::<
+                Result<hyper::body::Frame<Bytes>, Status>,
+            >()))
+        };
+        let refused = |method, body| refuse(method, http::Request::new(body), Status::aborted("no"));
+        let began = tokio::time::Instant::now();
+        refused("/isyone.v1.TenantService/Exec", endless()).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        refused("/isyone.v1.TenantService/GetTenant", endless()).await;
+        assert!(began.elapsed() >= REFUSED_TIMEOUT && began.elapsed() < 2 * REFUSED_TIMEOUT);
+    }
+
+    #[test]
+    fn what_is_open_ended_is_known() {
+        let files = prost_types::FileDescriptorSet::decode(isyone_proto::pb::DESCRIPTORS).unwrap();
+        let mut streams = Vec::new();
+        for file in files.file.iter().filter(|f| f.package().starts_with("isyone.")) {
+            for service in &file.service {
+                let methods = service.method.iter().filter(|m| m.client_streaming());
+                streams
+                    .extend(methods.map(|m| format!("/{}.{}/{}", file.package(), service.name(), m.name())));
+            }
+        }
+        let known: Vec<_> = OPEN_ENDED.iter().filter(|path| path.starts_with("/isyone.")).collect();
+        streams.sort();
+        assert_eq!(known, streams.iter().collect::<Vec<_>>());
     }
 
     #[test]

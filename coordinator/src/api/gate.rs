@@ -1,5 +1,6 @@
 //! How much operators may have under way: calls, watches (events, operations) and streams (logs, shells), each bounded for all and for
-//! one operator. Who comes above it is told when to come back, at once: refusing costs next to nothing, waiting would cost memory.
+//! one operator. Who comes above it is told when to come back as soon as its request is there: refusing costs next to nothing,
+//! waiting would cost memory.
 //!
 //! Agents are not counted here: there is one session for each, and the writer takes their commands first.
 //! Not here: who may call what (access), the queue behind the calls (writer).

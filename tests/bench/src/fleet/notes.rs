@@ -62,7 +62,7 @@ fn operators(report: &mut Report) {
 
 /// What the fleets that are measured are told.
 fn spreads() -> String {
-    let told = |agents| match comeback_spread(agents) {
+    let told = |agents| match comeback_spread(agents, Duration::from_secs(SUSPECT_SECONDS)) {
         Duration::ZERO => format!("{agents} agents none"),
         spread => format!("{agents} agents {}", Unit::Seconds.show(spread.as_secs_f64())),
     };

@@ -11,7 +11,7 @@ use isyone_tests::e2e::{
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
-const STANDIN: Shape = Shape {
+const THREE: Shape = Shape {
     hosts: 3,
     edition: STANDIN,
     // Small sizes, so that nine tenants fit anywhere; the reserved share must outweigh the noise of one shared machine.
@@ -34,7 +34,7 @@ fn three_hosts_share_the_tenants_and_outlive_restarts() {
         return;
     }
     let _alone = alone();
-    let mut cell = Cell::start(&STANDIN);
+    let mut cell = Cell::start(&THREE);
     for tenant in TENANTS {
         cell.isyctl(&["tenant", "create", tenant]).ok();
     }
@@ -147,7 +147,7 @@ fn a_partition_takes_no_route_and_ends_in_agreement() {
         return;
     }
     let _alone = alone();
-    let cell = Cell::start(&STANDIN);
+    let cell = Cell::start(&THREE);
     cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"]).ok();
     answers(&cell, "alfa");
     let before = starts(&cell);
