@@ -68,7 +68,7 @@ impl Default for Pace {
             start_timeout: Duration::from_secs(180),
             websockets_timeout: Duration::from_secs(15),
             sql_timeout: Duration::from_secs(60),
-            // 120 tenants at rest: about 8 small HTTP requests at each of the moments, about one a second.
+            // 120 tenants at rest: some 8 small HTTP requests at one moment of each second (PROBE_MOMENTS).
             probe: Duration::from_secs(15),
             resync: Duration::from_secs(300),
             retry_first: Duration::from_secs(1),

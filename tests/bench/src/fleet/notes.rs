@@ -84,7 +84,7 @@ fn storm(report: &mut Report) {
     report.note(format!(
         "The coordinator tells the agents in each Welcome how widely to spread when they come back, and they remember it: the number of joined \
          hosts at {COMEBACKS_PER_SECOND} a second, half of the handshakes that two cores do; nothing if that is less than half a second, at \
-         most 30 s: {}. Each wait, the first one and those after failed attempts, is drawn evenly between nothing and that, or the agent's own \
+         most 30 s and half the time until a silent host is suspect: {}. Each wait, the first one and those after failed attempts, is drawn evenly between nothing and that, or the agent's own \
          back-off where that is longer. So the last of a large fleet is back about that long after the kill, or somewhat later, by intent.",
         spreads()
     ));
