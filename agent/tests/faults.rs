@@ -30,11 +30,14 @@ fn in_force(generation: u64, tenants: &[TenantPlan]) -> InForce {
 
 impl Life {
     fn begin(fake: &Arc<FakeDocker>, dir: &Path, tenants: &[TenantPlan]) -> Self {
+        Self::begin_at(Pace::hasty(), fake, dir, tenants)
+    }
+
+    fn begin_at(pace: Pace, fake: &Arc<FakeDocker>, dir: &Path, tenants: &[TenantPlan]) -> Self {
         let data = DataDir::new(dir.join("agent"));
         data.create().unwrap();
-        let host = Arc::new(
-            Host::new(fake.clone(), fake.clone(), data, [127, 0, 0, 1].into(), Pace::hasty()).unwrap(),
-        );
+        let host =
+            Arc::new(Host::new(fake.clone(), fake.clone(), data, [127, 0, 0, 1].into(), pace).unwrap());
         let (plans, receiver) = watch::channel(in_force(1, tenants));
         let stop = CancellationToken::new();
         let task = tokio::spawn(reconcile::run(host.clone(), receiver, stop.clone()));
@@ -300,6 +303,23 @@ async fn websockets_are_waited_for_but_not_for_ever_and_only_with_workers() {
     life.end().await;
 }
 
+/// By the health checks alone: the next full comparison is a long way off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgresql_that_falls_silent_is_found_and_so_is_its_recovery() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let plan = tenant_plan("alfa");
+    let pace = Pace { resync: Duration::from_secs(3_600), ..Pace::hasty() };
+    let life = Life::begin_at(pace, &fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    fake.set_unhealthy("postgres_alfa", true);
+    let silent = |s: Status| s.message.contains("PostgreSQL does not");
+    life.wait("the finding", |l| l.status("alfa").is_some_and(silent)).await;
+    fake.set_unhealthy("postgres_alfa", false);
+    life.converged(&plan).await;
+    life.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
     let dir = tempfile::tempdir().unwrap();
@@ -313,13 +333,6 @@ async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
     life.wait("the finding", |l| l.status("alfa").is_some_and(|s| s.progress == Progress::Unhealthy)).await;
     assert!(life.status("alfa").unwrap().message.contains("told to be unhealthy"));
     fake.set_unhealthy("odoo_alfa", false);
-    life.converged(&plan).await;
-    fake.set_unhealthy("postgres_alfa", true);
-    life.wait("a silent PostgreSQL", |l| {
-        l.status("alfa").is_some_and(|s| s.message.contains("PostgreSQL does not"))
-    })
-    .await;
-    fake.set_unhealthy("postgres_alfa", false);
     life.converged(&plan).await;
     fake.set_down(true);
     life.wait("the alarm", |l| !l.host.board.docker_error().is_empty()).await;
