@@ -29,26 +29,46 @@ async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["sample", ref names @ ..] => {
-            let mut tenants: Vec<_> = names.iter().map(|name| testing::tenant_plan(name)).collect();
+            let mut tenants: Vec<_> = names
+                .iter()
+                .map(|name| testing::tenant_plan(name))
+                .collect();
             tenants.sort_by(|a, b| a.name.cmp(&b.name));
-            println!("{}", serde_json::to_string_pretty(&testing::host_plan(1, tenants))?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&testing::host_plan(1, tenants))?
+            );
             Ok(())
         }
         ["run", data, plan] => run(Path::new(data), Path::new(plan), false).await,
         ["watch", data, plan] => run(Path::new(data), Path::new(plan), true).await,
-        _ => anyhow::bail!("usage: apply sample NAME… | run DATA-DIR PLAN.json | watch DATA-DIR PLAN.json"),
+        _ => anyhow::bail!(
+            "usage: apply sample NAME… | run DATA-DIR PLAN.json | watch DATA-DIR PLAN.json"
+        ),
     }
 }
 
 async fn run(data: &Path, plan: &Path, go_on: bool) -> anyhow::Result<()> {
-    let plan: HostPlan = serde_json::from_slice(&std::fs::read(plan)?).context("the plan cannot be read")?;
+    let plan: HostPlan =
+        serde_json::from_slice(&std::fs::read(plan)?).context("the plan cannot be read")?;
     let data = DataDir::new(data);
     data.create()?;
     let engine = Arc::new(Engine::new("unix:///var/run/docker.sock"));
-    let advertise = std::env::var("ADVERTISE").unwrap_or_else(|_| "127.0.0.1".to_owned()).parse()?;
-    let host = Arc::new(Host::new(engine, Arc::new(NetProbe), data, advertise, Pace::default())?);
+    let advertise = std::env::var("ADVERTISE")
+        .unwrap_or_else(|_| "127.0.0.1".to_owned())
+        .parse()?;
+    let host = Arc::new(Host::new(
+        engine,
+        Arc::new(NetProbe),
+        data,
+        advertise,
+        Pace::default(),
+    )?);
     let count = plan.tenants.len();
-    let (_plans, receiver) = watch::channel(InForce { plan: Some(Arc::new(plan)), stale: Vec::new() });
+    let (_plans, receiver) = watch::channel(InForce {
+        plan: Some(Arc::new(plan)),
+        stale: Vec::new(),
+    });
     let stop = CancellationToken::new();
     let begin = std::time::Instant::now();
     let task = tokio::spawn(reconcile::run(host.clone(), receiver, stop.clone()));
@@ -58,16 +78,32 @@ async fn run(data: &Path, plan: &Path, go_on: bool) -> anyhow::Result<()> {
         let entries = host.board.entries();
         let mut text = String::new();
         for entry in &entries {
-            text += &format!("{} {:?} {}\n", entry.name, entry.status.progress, entry.status.message);
+            text += &format!(
+                "{} {:?} {}\n",
+                entry.name, entry.status.progress, entry.status.message
+            );
             for step in &entry.status.steps {
-                let took =
-                    step.start_ms.zip(step.end_ms).map(|(a, b)| format!("{} ms", b - a)).unwrap_or_default();
-                text += &format!("    {:<15} {:?} {took} {}\n", step.name, step.state, step.detail);
+                let took = step
+                    .start_ms
+                    .zip(step.end_ms)
+                    .map(|(a, b)| format!("{} ms", b - a))
+                    .unwrap_or_default();
+                text += &format!(
+                    "    {:<15} {:?} {took} {}\n",
+                    step.name, step.state, step.detail
+                );
             }
         }
-        let done = entries.len() == count && entries.iter().all(|e| e.status.progress == Progress::Converged);
+        let done = entries.len() == count
+            && entries
+                .iter()
+                .all(|e| e.status.progress == Progress::Converged);
         if text != printed
-            && (done || go_on || entries.iter().any(|e| e.status.progress == Progress::Failing))
+            && (done
+                || go_on
+                || entries
+                    .iter()
+                    .any(|e| e.status.progress == Progress::Failing))
         {
             println!(
                 "{:.3} s, docker: {:?}\n{text}",

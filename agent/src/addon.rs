@@ -64,7 +64,9 @@ mod tests {
 
     #[test]
     fn no_file_of_the_module_is_left_out() {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../monitoring/addons").join(NAME);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../monitoring/addons")
+            .join(NAME);
         let mut there: Vec<String> = fs::read_dir(source)
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -86,6 +88,9 @@ mod tests {
         write(dir.path()).unwrap();
         assert_eq!(fs::read_dir(&module).unwrap().count(), FILES.len());
         assert!(fs::read(module.join("hooks.py")).unwrap().len() > 1);
-        assert_eq!(fs::metadata(&module).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(
+            fs::metadata(&module).unwrap().permissions().mode() & 0o777,
+            0o755
+        );
     }
 }

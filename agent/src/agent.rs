@@ -87,7 +87,15 @@ pub struct Agent {
 impl Agent {
     /// Starts from the ledger; the coordinator may be away.
     pub fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { data, docker, probe, pace, http, metrics, firewall } = parts;
+        let Parts {
+            data,
+            docker,
+            probe,
+            pace,
+            http,
+            metrics,
+            firewall,
+        } = parts;
         let config = data.load_config()?;
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
@@ -102,7 +110,11 @@ impl Agent {
         let (plans, in_force) = watch::channel(link::in_force(&ledger));
         let (connected, is_connected) = watch::channel(false);
         let monitors = Arc::new(Monitors::open(data.monitors()));
-        let scraper = Arc::new(Scraper::new(host.clone(), in_force.clone(), is_connected.clone()));
+        let scraper = Arc::new(Scraper::new(
+            host.clone(),
+            in_force.clone(),
+            is_connected.clone(),
+        ));
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let link = Arc::new(Link {
@@ -127,11 +139,21 @@ impl Agent {
         };
         if let Some(address) = address {
             let tls = identity.server();
-            let port = metrics::server::Port { address, tls, monitors, scraper: scraper.clone() };
+            let port = metrics::server::Port {
+                address,
+                tls,
+                monitors,
+                scraper: scraper.clone(),
+            };
             tasks.spawn(port.run(stop.clone()));
         }
         tasks.spawn(metrics::sample::run(scraper.clone(), stop.clone()));
-        tasks.spawn(renew::run(identity, config.endpoint, config.name.to_string(), stop.clone()));
+        tasks.spawn(renew::run(
+            identity,
+            config.endpoint,
+            config.name.to_string(),
+            stop.clone(),
+        ));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
         if let Some(listener) = http {
             let serving = http::serve(listener, scraper, stop.clone());
@@ -142,7 +164,14 @@ impl Agent {
             });
         }
         tasks.close();
-        Ok(Self { host, connected: is_connected, plans: in_force, stop, tasks, reconciler })
+        Ok(Self {
+            host,
+            connected: is_connected,
+            plans: in_force,
+            stop,
+            tasks,
+            reconciler,
+        })
     }
 
     /// Ends the agent's tasks. Tenants run on.

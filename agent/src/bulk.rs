@@ -12,12 +12,12 @@ use isyone_proto::{
     ids::TenantName,
     pb::{
         agent::v1::{
-            AttachDown, AttachUp, OpenStream, agent_service_client::AgentServiceClient, attach_down,
-            attach_up, open_stream,
+            AttachDown, AttachUp, OpenStream, agent_service_client::AgentServiceClient,
+            attach_down, attach_up, open_stream,
         },
         v1::{
-            ContainerRole, ExecKind, ExecRequest, ExecResponse, ExecStart, LogChunk, StreamLogsRequest,
-            exec_request, exec_response,
+            ContainerRole, ExecKind, ExecRequest, ExecResponse, ExecStart, LogChunk,
+            StreamLogsRequest, exec_request, exec_response,
         },
     },
     tls::MAX_MESSAGE_BYTES,
@@ -57,7 +57,9 @@ pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
     let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (up, messages) = mpsc::channel(OUTBOX);
     // The channel is empty and has room: this cannot fail.
-    let _ = up.try_send(AttachUp { message: Some(attach_up::Message::StreamId(open.stream_id)) });
+    let _ = up.try_send(AttachUp {
+        message: Some(attach_up::Message::StreamId(open.stream_id)),
+    });
     let mut down = match timeout(OPEN_TIMEOUT, client.attach(ReceiverStream::new(messages))).await {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) => return tracing::warn!("a stream could not be opened: {status}"),
@@ -69,11 +71,18 @@ pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
         None => Err("the request names neither logs nor a command".to_owned()),
     };
     if let Err(why) = outcome {
-        let _ = up.send(AttachUp { message: Some(attach_up::Message::Error(why)) }).await; // the client may be gone
+        let _ = up
+            .send(AttachUp {
+                message: Some(attach_up::Message::Error(why)),
+            })
+            .await; // the client may be gone
     }
     drop(up);
     // Dropping our receiving half at once would cancel the call with the last messages still on their way.
-    let _ = timeout(CLOSE_TIMEOUT, async { while let Ok(Some(_)) = down.message().await {} }).await;
+    let _ = timeout(CLOSE_TIMEOUT, async {
+        while let Ok(Some(_)) = down.message().await {}
+    })
+    .await;
 }
 
 fn tenant(name: &str) -> Result<TenantName, String> {
@@ -91,9 +100,21 @@ async fn logs(
         ContainerRole::Postgres => name.postgres_container(),
         ContainerRole::Odoo | ContainerRole::Unspecified => name.odoo_container(),
     };
-    let tail = if request.tail == 0 { TAIL.0 } else { request.tail.min(TAIL.1) };
-    let query = LogQuery { follow: request.follow, tail, timestamps: request.timestamps };
-    let mut lines = host.docker.logs(&container, query).await.map_err(|e| e.to_string())?;
+    let tail = if request.tail == 0 {
+        TAIL.0
+    } else {
+        request.tail.min(TAIL.1)
+    };
+    let query = LogQuery {
+        follow: request.follow,
+        tail,
+        timestamps: request.timestamps,
+    };
+    let mut lines = host
+        .docker
+        .logs(&container, query)
+        .await
+        .map_err(|e| e.to_string())?;
     loop {
         let line = tokio::select! {
             line = lines.next() => line,
@@ -105,8 +126,17 @@ async fn logs(
         let Some(line) = line else { return Ok(()) };
         let (stderr, bytes) = line.map_err(|e| e.to_string())?;
         for piece in bytes.chunks(CHUNK) {
-            let chunk = LogChunk { data: piece.to_vec(), stderr };
-            if up.send(AttachUp { message: Some(attach_up::Message::Log(chunk)) }).await.is_err() {
+            let chunk = LogChunk {
+                data: piece.to_vec(),
+                stderr,
+            };
+            if up
+                .send(AttachUp {
+                    message: Some(attach_up::Message::Log(chunk)),
+                })
+                .await
+                .is_err()
+            {
                 return Ok(());
             }
         }
@@ -117,8 +147,12 @@ async fn logs(
 fn command(start: &ExecStart) -> Result<(String, Vec<String>), String> {
     let name = tenant(&start.name)?;
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-    let with_arguments =
-        |base: &[&str]| words(base).into_iter().chain(start.arguments.iter().cloned()).collect();
+    let with_arguments = |base: &[&str]| {
+        words(base)
+            .into_iter()
+            .chain(start.arguments.iter().cloned())
+            .collect()
+    };
     let database = name.database();
     Ok(match start.kind() {
         ExecKind::Shell if start.arguments.is_empty() => {
@@ -127,12 +161,14 @@ fn command(start: &ExecStart) -> Result<(String, Vec<String>), String> {
         }
         ExecKind::Shell => (name.odoo_container(), start.arguments.clone()),
         // Database parameters come from odoo.conf, so no password is in the arguments.
-        ExecKind::OdooShell => {
-            (name.odoo_container(), with_arguments(&["odoo", "shell", "-d", &database, "--no-http"]))
-        }
-        ExecKind::Psql => {
-            (name.postgres_container(), with_arguments(&["psql", "-U", "odoo", "-d", &database]))
-        }
+        ExecKind::OdooShell => (
+            name.odoo_container(),
+            with_arguments(&["odoo", "shell", "-d", &database, "--no-http"]),
+        ),
+        ExecKind::Psql => (
+            name.postgres_container(),
+            with_arguments(&["psql", "-U", "odoo", "-d", &database]),
+        ),
         ExecKind::Unspecified => return Err("the request does not say what to run".to_owned()),
     })
 }
@@ -150,8 +186,16 @@ async fn exec(
 ) -> Result<(), String> {
     let (container, command) = command(&start)?;
     let tty = start.tty.then(|| size(start.columns, start.rows));
-    let session = host.docker.exec_session(&container, &command, tty).await.map_err(|e| e.to_string())?;
-    let ExecSession { id, mut output, input } = session;
+    let session = host
+        .docker
+        .exec_session(&container, &command, tty)
+        .await
+        .map_err(|e| e.to_string())?;
+    let ExecSession {
+        id,
+        mut output,
+        input,
+    } = session;
     let mut input = Some(input);
     // Input that the command has not taken yet. Until it does no more is asked for, but its output goes on: a command
     // that waits for its reader does not read either.
@@ -191,7 +235,12 @@ async fn exec(
         end_command(host, &container, &id).await;
         return Ok(());
     }
-    let code = host.docker.exec_state(&id).await.map_err(|e| e.to_string())?.code;
+    let code = host
+        .docker
+        .exec_state(&id)
+        .await
+        .map_err(|e| e.to_string())?
+        .code;
     let _ = send(up, exec_response::Message::ExitCode(code)).await; // the last message; the client may be gone
     Ok(())
 }
@@ -216,25 +265,33 @@ async fn forward(up: &Up, stderr: bool, bytes: &Bytes) -> bool {
 }
 
 async fn send(up: &Up, message: exec_response::Message) -> bool {
-    up.send(AttachUp { message: Some(attach_up::Message::Exec(ExecResponse { message: Some(message) })) })
-        .await
-        .is_ok()
+    up.send(AttachUp {
+        message: Some(attach_up::Message::Exec(ExecResponse {
+            message: Some(message),
+        })),
+    })
+    .await
+    .is_ok()
 }
 
 /// Ends a command whose client has gone: hang-up, and if that is not heard, kill.
 async fn end_command(host: &Host, container: &str, id: &str) {
     for (signal, grace) in [(Signal::HUP, KILL_GRACE), (Signal::KILL, Duration::ZERO)] {
-        let (state, found) = match tokio::join!(host.docker.exec_state(id), host.docker.container(container))
-        {
-            (Ok(state), Ok(Some(found))) if state.running => (state, found),
-            _ => return,
-        };
+        let (state, found) =
+            match tokio::join!(host.docker.exec_state(id), host.docker.container(container)) {
+                (Ok(state), Ok(Some(found))) if state.running => (state, found),
+                _ => return,
+            };
         // The pid may be another machine's (remote engine) or re-used: only a process of this very container is hit.
-        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).unwrap_or_default();
+        let groups =
+            std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).unwrap_or_default();
         let Some(pid) =
             Pid::from_raw(state.pid).filter(|_| !found.id.is_empty() && groups.contains(&found.id))
         else {
-            return tracing::warn!(container, "a command left behind by its client could not be ended");
+            return tracing::warn!(
+                container,
+                "a command left behind by its client could not be ended"
+            );
         };
         // The engine starts each command in a session of its own: its group holds its children.
         if rustix::process::kill_process_group(pid, signal).is_err() {
@@ -265,11 +322,18 @@ mod tests {
             ("postgres_alfa", "psql -U odoo -d odoo_alfa -c select 1")
         );
         let (container, words) = command(&start(ExecKind::Shell, &["id"])).unwrap();
-        assert_eq!((container.as_str(), words.as_slice()), ("odoo_alfa", &["id".to_owned()][..]));
+        assert_eq!(
+            (container.as_str(), words.as_slice()),
+            ("odoo_alfa", &["id".to_owned()][..])
+        );
         assert!(command(&start(ExecKind::Unspecified, &[])).is_err());
         assert!(
-            command(&ExecStart { name: "../x".into(), kind: ExecKind::Psql.into(), ..Default::default() })
-                .is_err()
+            command(&ExecStart {
+                name: "../x".into(),
+                kind: ExecKind::Psql.into(),
+                ..Default::default()
+            })
+            .is_err()
         );
     }
 

@@ -8,9 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use isyone_proto::plan::UnixMs;
 
 /// Milliseconds since the Unix epoch.
-#[expect(clippy::disallowed_methods, reason = "the agent's one read of the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the agent's one read of the wall clock"
+)]
 pub fn now_ms() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
 }
 

@@ -34,7 +34,10 @@ pub struct Span {
 
 impl Span {
     fn up_to(most: Duration) -> Self {
-        Self { least: Duration::ZERO, most }
+        Self {
+            least: Duration::ZERO,
+            most,
+        }
     }
 }
 
@@ -70,12 +73,18 @@ impl Comeback {
             Err(SessionError::Displaced) => {
                 let wait = backoff(self.displaced, DISPLACED_FIRST, DISPLACED_CAP);
                 self.displaced = self.displaced.saturating_add(1);
-                Span { least: wait / 2, most: wait }
+                Span {
+                    least: wait / 2,
+                    most: wait,
+                }
             }
             // It says itself when it can take us; twice that, so that those who heard the same do not come at once.
             Err(SessionError::Later { after, .. }) => {
                 let after = (*after).min(ASKED_CAP);
-                Span { least: after, most: (after * 2).max(usual) }
+                Span {
+                    least: after,
+                    most: (after * 2).max(usual),
+                }
             }
             Err(SessionError::Tls(_) | SessionError::Ended(_)) => Span::up_to(usual),
         }
@@ -94,10 +103,16 @@ mod tests {
     #[test]
     fn the_first_try_is_quick_and_later_ones_are_rarer_but_never_rarer_than_the_cap() {
         let mut comeback = Comeback::default();
-        let waits: Vec<_> = (0..20).map(|_| comeback.after(&broken(), Duration::ZERO)).collect();
+        let waits: Vec<_> = (0..20)
+            .map(|_| comeback.after(&broken(), Duration::ZERO))
+            .collect();
         assert_eq!(waits[0], Span::up_to(Duration::from_millis(200)));
         assert_eq!(waits[1], Span::up_to(Duration::from_millis(400)));
-        assert!(waits.iter().all(|w| w.least.is_zero() && w.most <= RETRY_CAP));
+        assert!(
+            waits
+                .iter()
+                .all(|w| w.least.is_zero() && w.most <= RETRY_CAP)
+        );
         assert_eq!(waits[19].most, RETRY_CAP);
         let anew = comeback.after(&broken(), Duration::from_secs(31));
         assert_eq!(anew.most, RETRY_FIRST);
@@ -106,14 +121,23 @@ mod tests {
     #[test]
     fn what_the_coordinator_asks_for_is_kept_within_bounds() {
         let mut comeback = Comeback::default();
-        let later =
-            |seconds| Err(SessionError::Later { why: String::new(), after: Duration::from_secs(seconds) });
+        let later = |seconds| {
+            Err(SessionError::Later {
+                why: String::new(),
+                after: Duration::from_secs(seconds),
+            })
+        };
         let span = comeback.after(&later(4), Duration::ZERO);
-        assert_eq!((span.least, span.most), (Duration::from_secs(4), Duration::from_secs(8)));
+        assert_eq!(
+            (span.least, span.most),
+            (Duration::from_secs(4), Duration::from_secs(8))
+        );
         let span = comeback.after(&later(1_000_000), Duration::ZERO);
         assert_eq!((span.least, span.most), (ASKED_CAP, ASKED_CAP * 2));
         // A coordinator that keeps saying "at once" is still backed off from.
-        let waits: Vec<_> = (0..20).map(|_| comeback.after(&later(0), Duration::ZERO).most).collect();
+        let waits: Vec<_> = (0..20)
+            .map(|_| comeback.after(&later(0), Duration::ZERO).most)
+            .collect();
         assert_eq!(waits[19], RETRY_CAP);
     }
 
@@ -121,31 +145,61 @@ mod tests {
     fn while_there_is_no_session_the_span_is_never_narrower_than_the_last_welcome_said() {
         let mut comeback = Comeback::default();
         comeback.welcomed(1_000);
-        let waits: Vec<_> = (0..8).map(|_| comeback.after(&broken(), Duration::ZERO)).collect();
-        let most = [1_000, 1_000, 1_000, 1_600, 3_200, 6_400, 12_800, 15_000].map(Duration::from_millis);
+        let waits: Vec<_> = (0..8)
+            .map(|_| comeback.after(&broken(), Duration::ZERO))
+            .collect();
+        let most =
+            [1_000, 1_000, 1_000, 1_600, 3_200, 6_400, 12_800, 15_000].map(Duration::from_millis);
         assert_eq!(waits, most.map(Span::up_to));
         comeback.welcomed(20_000);
-        let waits: Vec<_> = (0..8).map(|_| comeback.after(&broken(), Duration::ZERO)).collect();
+        let waits: Vec<_> = (0..8)
+            .map(|_| comeback.after(&broken(), Duration::ZERO))
+            .collect();
         assert_eq!(waits, [Span::up_to(Duration::from_secs(20)); 8]);
         // A fleet that has become small again, or an older coordinator.
         comeback.welcomed(0);
-        assert_eq!(comeback.after(&broken(), Duration::from_secs(31)), Span::up_to(RETRY_FIRST));
+        assert_eq!(
+            comeback.after(&broken(), Duration::from_secs(31)),
+            Span::up_to(RETRY_FIRST)
+        );
     }
 
     #[test]
     fn the_spread_is_bounded_and_changes_neither_our_own_wish_nor_what_others_ask_for() {
         let mut comeback = Comeback::default();
         comeback.welcomed(u32::MAX);
-        assert_eq!(comeback.after(&broken(), Duration::ZERO), Span::up_to(SPREAD_CAP));
-        assert_eq!(comeback.after(&Ok(()), Duration::ZERO), Span::up_to(Duration::ZERO));
+        assert_eq!(
+            comeback.after(&broken(), Duration::ZERO),
+            Span::up_to(SPREAD_CAP)
+        );
+        assert_eq!(
+            comeback.after(&Ok(()), Duration::ZERO),
+            Span::up_to(Duration::ZERO)
+        );
         let displaced = comeback.after(&Err(SessionError::Displaced), Duration::ZERO);
-        assert_eq!(displaced, Span { least: DISPLACED_FIRST / 2, most: DISPLACED_FIRST });
-        let later =
-            |seconds| Err(SessionError::Later { why: String::new(), after: Duration::from_secs(seconds) });
+        assert_eq!(
+            displaced,
+            Span {
+                least: DISPLACED_FIRST / 2,
+                most: DISPLACED_FIRST
+            }
+        );
+        let later = |seconds| {
+            Err(SessionError::Later {
+                why: String::new(),
+                after: Duration::from_secs(seconds),
+            })
+        };
         let span = comeback.after(&later(4), Duration::ZERO);
-        assert_eq!((span.least, span.most), (Duration::from_secs(4), SPREAD_CAP));
+        assert_eq!(
+            (span.least, span.most),
+            (Duration::from_secs(4), SPREAD_CAP)
+        );
         let span = comeback.after(&later(40), Duration::ZERO);
-        assert_eq!((span.least, span.most), (Duration::from_secs(40), Duration::from_secs(80)));
+        assert_eq!(
+            (span.least, span.most),
+            (Duration::from_secs(40), Duration::from_secs(80))
+        );
     }
 
     /// Ten thousand agents, told of this spread, lose their coordinator at one moment; it is away for `down` seconds. How many begin
@@ -195,9 +249,16 @@ mod tests {
     #[test]
     fn a_taken_identity_is_left_alone_for_longer_each_time() {
         let mut comeback = Comeback::default();
-        let waits: Vec<_> =
-            (0..9).map(|_| comeback.after(&Err(SessionError::Displaced), Duration::ZERO)).collect();
-        assert_eq!(waits[0], Span { least: Duration::from_secs(2), most: Duration::from_secs(4) });
+        let waits: Vec<_> = (0..9)
+            .map(|_| comeback.after(&Err(SessionError::Displaced), Duration::ZERO))
+            .collect();
+        assert_eq!(
+            waits[0],
+            Span {
+                least: Duration::from_secs(2),
+                most: Duration::from_secs(4)
+            }
+        );
         assert_eq!(waits[8].most, DISPLACED_CAP);
     }
 }

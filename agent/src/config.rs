@@ -100,7 +100,12 @@ impl DataDir {
     }
     /// Makes the directories, entered by the owner only.
     pub fn create(&self) -> Result<(), ConfigError> {
-        for dir in [self.0.clone(), self.identity(), self.tenants(), self.golden()] {
+        for dir in [
+            self.0.clone(),
+            self.identity(),
+            self.tenants(),
+            self.golden(),
+        ] {
             fsutil::private_dir(&dir).map_err(|e| ConfigError::Io(dir, e))?;
         }
         Ok(())
@@ -122,7 +127,10 @@ impl DataDir {
     pub fn load_config(&self) -> Result<AgentConfig, ConfigError> {
         let path = self.config();
         match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| ConfigError::Bad { path, why: e.to_string() }),
+            Ok(text) => toml::from_str(&text).map_err(|e| ConfigError::Bad {
+                path,
+                why: e.to_string(),
+            }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ConfigError::NotJoined(path)),
             Err(e) => Err(ConfigError::Io(path, e)),
         }
@@ -131,9 +139,12 @@ impl DataDir {
     /// Writes `agent.toml`; the last act of a join.
     pub fn store_config(&self, config: &AgentConfig) -> Result<(), ConfigError> {
         let path = self.config();
-        let text = toml::to_string(config)
-            .map_err(|e| ConfigError::Bad { path: path.clone(), why: e.to_string() })?;
-        fsutil::write_atomic(&path, text.as_bytes(), 0o600, true).map_err(|e| ConfigError::Io(path, e))
+        let text = toml::to_string(config).map_err(|e| ConfigError::Bad {
+            path: path.clone(),
+            why: e.to_string(),
+        })?;
+        fsutil::write_atomic(&path, text.as_bytes(), 0o600, true)
+            .map_err(|e| ConfigError::Io(path, e))
     }
 }
 
@@ -145,7 +156,12 @@ mod tests {
     fn a_configuration_reads_back_and_a_missing_one_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path().join("d"));
-        assert!(data.load_config().unwrap_err().to_string().contains("isy-agent join"));
+        assert!(
+            data.load_config()
+                .unwrap_err()
+                .to_string()
+                .contains("isy-agent join")
+        );
         data.create().unwrap();
         let config = AgentConfig {
             name: "h1".parse().unwrap(),

@@ -37,34 +37,66 @@ async fn volumes(tenant: &Tenant, view: &View) -> Result<Option<Volumes>> {
     let docker = &tenant.host.docker;
     let names = (tenant.name().postgres_volume(), tenant.name().odoo_volume());
     let (postgres, odoo) = tokio::try_join!(docker.volume(&names.0), docker.volume(&names.1))?;
-    let (Some(postgres), Some(odoo)) = (postgres, odoo) else { return Ok(None) };
-    let (postgres, odoo) = (PathBuf::from(postgres.mountpoint), PathBuf::from(odoo.mountpoint));
-    let odoo_owner = view.observed.odoo_image.as_ref().map_or((0, 0), |f| (f.uid, f.gid));
+    let (Some(postgres), Some(odoo)) = (postgres, odoo) else {
+        return Ok(None);
+    };
+    let (postgres, odoo) = (
+        PathBuf::from(postgres.mountpoint),
+        PathBuf::from(odoo.mountpoint),
+    );
+    let odoo_owner = view
+        .observed
+        .odoo_image
+        .as_ref()
+        .map_or((0, 0), |f| (f.uid, f.gid));
     let local = tenant.host.volumes_are_local().await?;
-    Ok(local.then_some(Volumes { postgres, odoo, odoo_owner }))
+    Ok(local.then_some(Volumes {
+        postgres,
+        odoo,
+        odoo_owner,
+    }))
 }
 
 /// Fills the volumes from the snapshot that fits.
 pub async fn copy_golden(tenant: &Tenant, view: &View, stack: &Stack) -> Result<String> {
     let Some(volumes) = volumes(tenant, view).await? else {
-        return Err(TenantError::Program("the volumes are not directories of this machine".to_owned()));
+        return Err(TenantError::Program(
+            "the volumes are not directories of this machine".to_owned(),
+        ));
     };
     if tenant.state().database != Database::Filling {
         tenant.remember(true, |s| s.database = Database::Filling)?;
     }
     let begin = Instant::now();
     failpoints::reached("mid-database");
-    let restored = tenant.host.golden.restore(&stack.golden_key, &volumes, &tenant.name().database()).await;
-    let Restored { meta, stats, beforehand } = restored.map_err(volume_error())?;
-    tenant.remember(false, |s| s.database = Database::Filled { source: meta.database })?;
+    let restored = tenant
+        .host
+        .golden
+        .restore(&stack.golden_key, &volumes, &tenant.name().database())
+        .await;
+    let Restored {
+        meta,
+        stats,
+        beforehand,
+    } = restored.map_err(volume_error())?;
+    tenant.remember(false, |s| {
+        s.database = Database::Filled {
+            source: meta.database,
+        }
+    })?;
     let (mb, took) = (meta.bytes as f64 / 1e6, begin.elapsed().as_secs_f64());
     if beforehand {
         return Ok(format!("golden snapshot, {mb:.0} MB copied beforehand"));
     }
     // The kernel may begin to write while PostgreSQL and Odoo start; the end is waited for before "converged".
     let places = [volumes.postgres, volumes.odoo];
-    drop(tokio::task::spawn_blocking(move || places.iter().try_for_each(|place| tree::sync(place))));
-    Ok(format!("golden snapshot, {mb:.0} MB in {} files copied in {took:.2} s", stats.files))
+    drop(tokio::task::spawn_blocking(move || {
+        places.iter().try_for_each(|place| tree::sync(place))
+    }));
+    Ok(format!(
+        "golden snapshot, {mb:.0} MB in {} files copied in {took:.2} s",
+        stats.files
+    ))
 }
 
 /// Fills them with `odoo -i`, or from the snapshot that another tenant's initialisation has made meanwhile.
@@ -75,7 +107,11 @@ pub async fn initialise(tenant: &Tenant, view: &View, stack: &Stack) -> Result<S
         return Err(TenantError::Interrupted);
     }
     if local.is_some() && tenant.host.golden.find(&stack.golden_key).is_some() {
-        tenant.host.docker.stop(&stack.postgres.name, POSTGRES_GRACE_S).await?;
+        tenant
+            .host
+            .docker
+            .stop(&stack.postgres.name, POSTGRES_GRACE_S)
+            .await?;
         return copy_golden(tenant, view, stack).await;
     }
     let docker = &tenant.host.docker;
@@ -84,7 +120,9 @@ pub async fn initialise(tenant: &Tenant, view: &View, stack: &Stack) -> Result<S
     docker.remove(&stack.init.name).await?;
     if let (true, Some(volumes)) = (again, local.clone()) {
         docker.stop(&stack.postgres.name, POSTGRES_GRACE_S).await?;
-        blocking(move || volumes.wipe()).await.map_err(volume_error())?;
+        blocking(move || volumes.wipe())
+            .await
+            .map_err(volume_error())?;
     }
     let begin = Instant::now();
     docker.start(&stack.postgres.name).await?;
@@ -97,16 +135,29 @@ pub async fn initialise(tenant: &Tenant, view: &View, stack: &Stack) -> Result<S
         Some(volumes) => take_golden(tenant, stack, &volumes).await?,
         None => "no snapshot kept: the volumes are not directories of this machine".to_owned(),
     };
-    tenant.remember(true, |s| s.database = Database::Filled { source: tenant.name().database() })?;
-    let modules: Vec<&str> =
-        std::iter::once("base").chain(tenant.plan.modules.iter().map(|m| m.as_str())).collect();
-    Ok(format!("initialised with -i {}: {took:.1} s; {golden}", modules.join(",")))
+    tenant.remember(true, |s| {
+        s.database = Database::Filled {
+            source: tenant.name().database(),
+        }
+    })?;
+    let modules: Vec<&str> = std::iter::once("base")
+        .chain(tenant.plan.modules.iter().map(|m| m.as_str()))
+        .collect();
+    Ok(format!(
+        "initialised with -i {}: {took:.1} s; {golden}",
+        modules.join(",")
+    ))
 }
 
 /// Runs the one-off `odoo -i` to its end.
 async fn run_init(tenant: &Tenant, view: &View, stack: &Stack) -> Result<()> {
     let docker = &tenant.host.docker;
-    let id = view.observed.odoo_image.as_ref().map(|f| f.id.clone()).unwrap_or_default();
+    let id = view
+        .observed
+        .odoo_image
+        .as_ref()
+        .map(|f| f.id.clone())
+        .unwrap_or_default();
     let name = &stack.init.name;
     let mut spec = settled(tenant, &stack.init, &id).await?;
     spec.limits.nano_cpus = boosted(tenant).await?;
@@ -134,9 +185,23 @@ async fn run_init(tenant: &Tenant, view: &View, stack: &Stack) -> Result<()> {
 /// Stops PostgreSQL cleanly and keeps a copy. A disk too full for it costs only the speed of later tenants.
 async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Result<String> {
     psql(tenant, sql::SCRUB.to_owned()).await?;
-    tenant.host.docker.stop(&stack.postgres.name, POSTGRES_GRACE_S).await?;
+    tenant
+        .host
+        .docker
+        .stop(&stack.postgres.name, POSTGRES_GRACE_S)
+        .await?;
     let begin = Instant::now();
-    match tenant.host.golden.take(&stack.golden_key, volumes, &tenant.name().database(), now_ms()).await {
+    match tenant
+        .host
+        .golden
+        .take(
+            &stack.golden_key,
+            volumes,
+            &tenant.name().database(),
+            now_ms(),
+        )
+        .await
+    {
         Ok(stats) => Ok(format!(
             "snapshot of {:.0} MB kept in {:.1} s",
             stats.bytes as f64 / 1e6,
@@ -153,13 +218,22 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
 pub async fn rekey(tenant: &Tenant) -> Result<String> {
     let state = tenant.state();
     let Database::Filled { source } = state.database else {
-        return Err(TenantError::Program("the database is not filled yet".to_owned()));
+        return Err(TenantError::Program(
+            "the database is not filled yet".to_owned(),
+        ));
     };
-    let identity = DatabaseIdentity { uuid: Uuid::new_v4(), secret: Uuid::new_v4() };
+    let identity = DatabaseIdentity {
+        uuid: Uuid::new_v4(),
+        secret: Uuid::new_v4(),
+    };
     let plan = tenant.plan.clone();
     // Hashing is slow on purpose; not on the runtime's threads.
     let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &source, identity)).await;
-    psql(tenant, script.map_err(|e| TenantError::Program(e.to_string()))?).await?;
+    psql(
+        tenant,
+        script.map_err(|e| TenantError::Program(e.to_string()))?,
+    )
+    .await?;
     // Without its settings on record: a death before Odoo is let in is mended by `update_settings`, which lets it in too.
     tenant.remember(true, |s| {
         s.database = Database::Ready { synced: false };
@@ -195,7 +269,10 @@ async fn psql(tenant: &Tenant, script: String) -> Result<()> {
     let most = pace.sql_timeout + pace.sql_timeout / PSQL_END + pace.start_timeout;
     match timeout(most, run_psql(tenant, script)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(TenantError::Program(format!("psql has not ended after {} s", most.as_secs()))),
+        Err(_) => Err(TenantError::Program(format!(
+            "psql has not ended after {} s",
+            most.as_secs()
+        ))),
     }
 }
 
@@ -221,9 +298,16 @@ async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
     let name = tenant.name().postgres_container();
     let begin = Instant::now();
     loop {
-        let output = match tenant.host.docker.exec(&name, &command, script.clone().into_bytes()).await {
+        let output = match tenant
+            .host
+            .docker
+            .exec(&name, &command, script.clone().into_bytes())
+            .await
+        {
             Err(DockerError::Conflict(why)) => {
-                return Err(TenantError::Program(format!("PostgreSQL is not running: {why}")));
+                return Err(TenantError::Program(format!(
+                    "PostgreSQL is not running: {why}"
+                )));
             }
             output => output?,
         };
@@ -233,8 +317,14 @@ async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
         if output.code != PSQL_NO_CONNECTION || begin.elapsed() > tenant.host.pace.start_timeout {
             // psql's errors quote a position, and with a bad value its text: only the first line, which names the error.
             let text = String::from_utf8_lossy(&output.stderr);
-            let first = text.lines().find(|l| !l.trim().is_empty()).unwrap_or("no message");
-            return Err(TenantError::Program(format!("psql ended with code {}: {first}", output.code)));
+            let first = text
+                .lines()
+                .find(|l| !l.trim().is_empty())
+                .unwrap_or("no message");
+            return Err(TenantError::Program(format!(
+                "psql ended with code {}: {first}",
+                output.code
+            )));
         }
         sleep(tenant.host.pace.poll).await;
     }

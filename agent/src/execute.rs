@@ -27,10 +27,14 @@ use crate::{
 
 /// True when each rendered file is on disk as it should be.
 pub fn files_are_current(directory: &Path, stack: &Stack) -> bool {
-    stack
-        .files
-        .iter()
-        .all(|f| fsutil::is_current(&directory.join(&f.name), f.content.as_bytes(), 0o600, f.owner))
+    stack.files.iter().all(|f| {
+        fsutil::is_current(
+            &directory.join(&f.name),
+            f.content.as_bytes(),
+            0o600,
+            f.owner,
+        )
+    })
 }
 
 /// Runs all steps; the first failure ends it after its wave.
@@ -38,7 +42,11 @@ pub async fn run(tenant: &Tenant, view: &View, mut todo: Vec<Step>) -> Result<()
     todo.sort_by_key(|s| (s.wave, s.lane)); // stable: the order within a lane stays
     while !todo.is_empty() {
         let wave = todo[0].wave;
-        let rest = todo.split_off(todo.iter().position(|s| s.wave != wave).unwrap_or(todo.len()));
+        let rest = todo.split_off(
+            todo.iter()
+                .position(|s| s.wave != wave)
+                .unwrap_or(todo.len()),
+        );
         let mut lanes: Vec<Vec<Step>> = Vec::new();
         for step in std::mem::replace(&mut todo, rest) {
             match lanes.last_mut() {
@@ -70,9 +78,14 @@ async fn run_lane(tenant: &Tenant, view: &View, lane: Vec<Step>) -> Result<()> {
             otel.status_code = field::Empty,
             action = ?step.action
         );
-        match act(tenant, view, step.action).instrument(span.clone()).await {
+        match act(tenant, view, step.action)
+            .instrument(span.clone())
+            .await
+        {
             Ok(detail) => {
-                let last = lane.get(at + 1).is_none_or(|next| next.action.step() != name);
+                let last = lane
+                    .get(at + 1)
+                    .is_none_or(|next| next.action.step() != name);
                 if last {
                     tenant.show_progress(|s| steps::succeed(s, name, &detail, now_ms()));
                 } else if !detail.is_empty() {
@@ -97,7 +110,9 @@ async fn act(tenant: &Tenant, view: &View, action: Action) -> Result<String> {
     let plan = &tenant.plan;
     match action {
         Action::PullImage(role) => pull(tenant, role).await,
-        Action::StopContainer(role) => quiet(docker.stop(&tenant.container_name(role), grace(role)).await),
+        Action::StopContainer(role) => {
+            quiet(docker.stop(&tenant.container_name(role), grace(role)).await)
+        }
         Action::RemoveContainer(role) => quiet(docker.remove(&tenant.container_name(role)).await),
         Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
         Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),
@@ -105,7 +120,15 @@ async fn act(tenant: &Tenant, view: &View, action: Action) -> Result<String> {
         Action::RemoveDirectory => remove_directory(tenant).await,
         Action::RestartContainer(role) => restart(tenant, role).await,
         Action::StartContainer(role) => start(tenant, role).await,
-        _ => act_on_stack(tenant, view, view.stack.as_ref().ok_or_else(no_stack)?, action).await,
+        _ => {
+            act_on_stack(
+                tenant,
+                view,
+                view.stack.as_ref().ok_or_else(no_stack)?,
+                action,
+            )
+            .await
+        }
     }
 }
 
@@ -113,7 +136,12 @@ fn no_stack() -> TenantError {
     TenantError::Program("the stack is not known while an image is missing".to_owned())
 }
 
-async fn act_on_stack(tenant: &Tenant, view: &View, stack: &Stack, action: Action) -> Result<String> {
+async fn act_on_stack(
+    tenant: &Tenant,
+    view: &View,
+    stack: &Stack,
+    action: Action,
+) -> Result<String> {
     let docker = &tenant.host.docker;
     match action {
         Action::WriteFiles => write_files(tenant, stack).await,
@@ -201,7 +229,9 @@ async fn remove_volume(tenant: &Tenant, role: Role) -> Result<String> {
 async fn remove_directory(tenant: &Tenant) -> Result<String> {
     let directory = tenant.directory();
     let removed = blocking(move || std::fs::remove_dir_all(directory)).await;
-    removed.map_err(TenantError::disk("the tenant's directory cannot be removed"))?;
+    removed.map_err(TenantError::disk(
+        "the tenant's directory cannot be removed",
+    ))?;
     Ok(String::new())
 }
 
@@ -210,10 +240,18 @@ async fn write_files(tenant: &Tenant, stack: &Stack) -> Result<String> {
     let written = blocking(move || {
         fsutil::private_dir(&directory)?;
         files.iter().try_for_each(|f| {
-            fsutil::write_if_changed(&directory.join(&f.name), f.content.as_bytes(), 0o600, f.owner).map(drop)
+            fsutil::write_if_changed(
+                &directory.join(&f.name),
+                f.content.as_bytes(),
+                0o600,
+                f.owner,
+            )
+            .map(drop)
         })
     });
-    written.await.map_err(TenantError::disk("the tenant's files cannot be written"))?;
+    written
+        .await
+        .map_err(TenantError::disk("the tenant's files cannot be written"))?;
     tenant.remember(false, |_| ())?; // keeps the hash that rendering has made
     Ok(String::new())
 }
@@ -221,7 +259,10 @@ async fn write_files(tenant: &Tenant, stack: &Stack) -> Result<String> {
 async fn create(tenant: &Tenant, view: &View, stack: &Stack, role: Role) -> Result<String> {
     let (reference, facts) = match role {
         Role::Odoo => (tenant.plan.odoo_image.as_str(), &view.observed.odoo_image),
-        Role::Postgres => (tenant.plan.postgres_image.as_str(), &view.observed.postgres_image),
+        Role::Postgres => (
+            tenant.plan.postgres_image.as_str(),
+            &view.observed.postgres_image,
+        ),
     };
     let id = facts.as_ref().map(|f| f.id.clone()).ok_or_else(no_stack)?;
     tenant.remember(false, |s| s.pin(role, reference, &id))?;
@@ -246,14 +287,24 @@ pub async fn boosted(tenant: &Tenant) -> Result<u64> {
 /// `docker ps`), else the id.
 pub async fn settled(tenant: &Tenant, spec: &ContainerSpec, id: &str) -> Result<ContainerSpec> {
     let mut spec = spec.clone();
-    if tenant.host.docker.image(&spec.image).await?.is_none_or(|i| i.id != id) {
+    if tenant
+        .host
+        .docker
+        .image(&spec.image)
+        .await?
+        .is_none_or(|i| i.id != id)
+    {
         spec.image = id.to_owned();
     }
     Ok(spec)
 }
 
 async fn start(tenant: &Tenant, role: Role) -> Result<String> {
-    tenant.host.docker.start(&tenant.container_name(role)).await?;
+    tenant
+        .host
+        .docker
+        .start(&tenant.container_name(role))
+        .await?;
     // A start serves whatever restart was asked for before it.
     mark_restarted(tenant, role)?;
     Ok(String::new())
@@ -270,7 +321,10 @@ async fn restart(tenant: &Tenant, role: Role) -> Result<String> {
 fn mark_restarted(tenant: &Tenant, role: Role) -> Result<()> {
     let (done, wanted) = match role {
         Role::Odoo => (tenant.state().odoo_restarts, tenant.plan.odoo_restarts),
-        Role::Postgres => (tenant.state().postgres_restarts, tenant.plan.postgres_restarts),
+        Role::Postgres => (
+            tenant.state().postgres_restarts,
+            tenant.plan.postgres_restarts,
+        ),
     };
     if done == wanted {
         return Ok(());

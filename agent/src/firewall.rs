@@ -57,9 +57,18 @@ fn edges(firewall: &Firewall) -> (Vec<Ipv4Net>, Vec<ipnet::Ipv6Net>) {
 /// The tenants' networks and published ports, as nft writes them: the configured ranges, and what tenants still have from
 /// earlier ones. A changed range must not open those that are there.
 fn ranges(plan: &HostPlan) -> (String, String) {
-    let Firewall { tenant_range, first_port, last_port, .. } = &plan.firewall;
-    let networks: Vec<Ipv4Net> =
-        plan.tenants.iter().map(|t| t.subnet.trunc()).chain([tenant_range.trunc()]).collect();
+    let Firewall {
+        tenant_range,
+        first_port,
+        last_port,
+        ..
+    } = &plan.firewall;
+    let networks: Vec<Ipv4Net> = plan
+        .tenants
+        .iter()
+        .map(|t| t.subnet.trunc())
+        .chain([tenant_range.trunc()])
+        .collect();
     let range = match Ipv4Net::aggregate(&networks)[..] {
         [one] => one.to_string(),
         ref many => set(many),
@@ -99,11 +108,19 @@ pub fn render(plan: &HostPlan) -> String {
             format!("    {rule} tcp dport {} accept\n", set(&edge_ports))
         }
     };
-    let mut text = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+    let mut text =
+        format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
     // Writing to a String cannot fail: the results are not looked at.
-    let _ = write!(text, "  set own_network {{\n    type ipv4_addr . ipv4_addr\n    flags interval\n");
+    let _ = write!(
+        text,
+        "  set own_network {{\n    type ipv4_addr . ipv4_addr\n    flags interval\n"
+    );
     if !subnets.is_empty() {
-        let _ = writeln!(text, "    elements = {}", set(subnets.iter().map(|s| format!("{s} . {s}"))));
+        let _ = writeln!(
+            text,
+            "    elements = {}",
+            set(subnets.iter().map(|s| format!("{s} . {s}")))
+        );
     }
     text += "  }\n";
     // This host first: the gateway's address lies in the tenant's own network.
@@ -111,19 +128,32 @@ pub fn render(plan: &HostPlan) -> String {
     text += &to_edge("fib daddr type local");
     text += "    fib daddr type local counter drop comment \"this host\"\n";
     text += "    ip saddr . ip daddr @own_network accept\n";
-    let _ = writeln!(text, "    ip daddr {range} counter drop comment \"another tenant\"");
-    let _ =
-        writeln!(text, "    tcp dport {ports} counter drop comment \"published ports, on whatever address\"");
+    let _ = writeln!(
+        text,
+        "    ip daddr {range} counter drop comment \"another tenant\""
+    );
+    let _ = writeln!(
+        text,
+        "    tcp dport {ports} counter drop comment \"published ports, on whatever address\""
+    );
     let _ = writeln!(
         text,
         "    tcp dport {METRICS_PORT} counter drop comment \"hosts' metrics, on whatever address\""
     );
     if !protected.is_empty() {
         text += &to_edge(&format!("ip daddr {}", set(&protected)));
-        let _ = writeln!(text, "    ip daddr {} counter drop comment \"the control plane\"", set(&protected));
+        let _ = writeln!(
+            text,
+            "    ip daddr {} counter drop comment \"the control plane\"",
+            set(&protected)
+        );
     }
-    let _ = writeln!(text, "    ip daddr {LINK_LOCAL} counter drop comment \"metadata services\"\n  }}");
-    text += "  chain prerouting {\n    type filter hook prerouting priority mangle; policy accept;\n";
+    let _ = writeln!(
+        text,
+        "    ip daddr {LINK_LOCAL} counter drop comment \"metadata services\"\n  }}"
+    );
+    text +=
+        "  chain prerouting {\n    type filter hook prerouting priority mangle; policy accept;\n";
     text += "    iif \"lo\" accept\n    ct state established,related accept\n";
     let _ = writeln!(text, "    ip saddr {range} goto from_tenant");
     let _ = writeln!(
@@ -132,10 +162,18 @@ pub fn render(plan: &HostPlan) -> String {
     );
     let (v4, v6) = edges(firewall);
     if !v4.is_empty() {
-        let _ = writeln!(text, "    fib daddr type local tcp dport {ports} ip saddr {} accept", set(&v4));
+        let _ = writeln!(
+            text,
+            "    fib daddr type local tcp dport {ports} ip saddr {} accept",
+            set(&v4)
+        );
     }
     if !v6.is_empty() {
-        let _ = writeln!(text, "    fib daddr type local tcp dport {ports} ip6 saddr {} accept", set(&v6));
+        let _ = writeln!(
+            text,
+            "    fib daddr type local tcp dport {ports} ip6 saddr {} accept",
+            set(&v6)
+        );
     }
     let _ = writeln!(
         text,
@@ -170,13 +208,17 @@ async fn nft(arguments: &[&str], input: &str) -> Result<(), FirewallError> {
     }
     let output = tokio::time::timeout(NFT_TIMEOUT, child.wait_with_output())
         .await
-        .map_err(|_| FirewallError::Refused(format!("no answer within {} s", NFT_TIMEOUT.as_secs())))?
+        .map_err(|_| {
+            FirewallError::Refused(format!("no answer within {} s", NFT_TIMEOUT.as_secs()))
+        })?
         .map_err(FirewallError::Missing)?;
     if output.status.success() {
         return Ok(());
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    Err(FirewallError::Refused(words.lines().take(3).collect::<Vec<_>>().join(" ")))
+    Err(FirewallError::Refused(
+        words.lines().take(3).collect::<Vec<_>>().join(" "),
+    ))
 }
 
 /// Keeps the filter in force.
@@ -188,18 +230,29 @@ pub struct Applier {
 
 impl Applier {
     /// Runs until `stop`; the table stays in force after that.
-    pub async fn run(self, host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: CancellationToken) {
+    pub async fn run(
+        self,
+        host: Arc<Host>,
+        mut plans: watch::Receiver<InForce>,
+        stop: CancellationToken,
+    ) {
         let mut applied = String::new();
         loop {
             let plan = plans.borrow_and_update().plan.clone();
             if let Some(plan) = plan {
                 let wanted = render(&plan);
                 let there = wanted == applied
-                    && nft(&["list", "chain", "inet", TABLE, "prerouting"], "").await.is_ok();
+                    && nft(&["list", "chain", "inet", TABLE, "prerouting"], "")
+                        .await
+                        .is_ok();
                 if !there {
                     let outcome = nft(&["-f", "-"], &wanted).await;
                     self.keep(&host, &wanted);
-                    applied = if outcome.is_ok() { wanted } else { String::new() };
+                    applied = if outcome.is_ok() {
+                        wanted
+                    } else {
+                        String::new()
+                    };
                     self.tell(&host, &outcome);
                 }
             }
@@ -238,8 +291,9 @@ impl Applier {
             );
             host.gate.send_replace(Gate::Open);
         } else {
-            let text =
-                format!("{error}. New tenants are not started without a packet filter; running ones stay");
+            let text = format!(
+                "{error}. New tenants are not started without a packet filter; running ones stay"
+            );
             host.board.set_warning("firewall", &text);
             host.gate.send_replace(Gate::Closed(text));
         }
@@ -278,7 +332,10 @@ mod tests {
         plan.tenants[0].subnet = "172.31.7.0/28".parse().unwrap();
         (plan.tenants[0].http_port, plan.tenants[0].websocket_port) = (15_000, 15_001);
         let text = render(&plan);
-        let ports = format!("{{ 15000, 15001, {}-{} }}", plan.firewall.first_port, plan.firewall.last_port);
+        let ports = format!(
+            "{{ 15000, 15001, {}-{} }}",
+            plan.firewall.first_port, plan.firewall.last_port
+        );
         let range = format!("{{ {}, 172.31.7.0/28 }}", plan.firewall.tenant_range);
         for line in [
             format!("ip saddr {range} goto from_tenant"),

@@ -17,15 +17,24 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::
     write_owned(path, bytes, mode, None, durable)
 }
 
-fn write_owned(path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>, durable: bool) -> io::Result<()> {
-    let dir = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
+fn write_owned(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<Owner>,
+    durable: bool,
+) -> io::Result<()> {
+    let dir = path
+        .parent()
+        .ok_or_else(|| io::Error::other("a file needs a directory"))?;
     let mut file = tempfile::Builder::new()
         .prefix(".isy-")
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(dir)?;
     file.write_all(bytes)?;
     // The umask may have taken bits that a container's user needs.
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(mode))?;
     if let Some((uid, gid)) = owner {
         let meta = file.as_file().metadata()?;
         if (meta.uid(), meta.gid()) != (uid, gid) {
@@ -44,13 +53,20 @@ fn write_owned(path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>, durab
 
 /// True when `path` has exactly this content, mode and owner.
 pub fn is_current(path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> bool {
-    let Ok(meta) = fs::metadata(path) else { return false };
+    let Ok(meta) = fs::metadata(path) else {
+        return false;
+    };
     let owner_ok = owner.is_none_or(|o| o == (meta.uid(), meta.gid()));
     owner_ok && meta.mode() & 0o777 == mode && fs::read(path).is_ok_and(|found| found == bytes)
 }
 
 /// Writes only when something differs; says whether it did.
-pub fn write_if_changed(path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<bool> {
+pub fn write_if_changed(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<Owner>,
+) -> io::Result<bool> {
     if is_current(path, bytes, mode, owner) {
         return Ok(false);
     }
@@ -76,6 +92,10 @@ mod tests {
         assert!(!write_if_changed(&path, b"a", 0o600, None).unwrap());
         assert!(write_if_changed(&path, b"a", 0o644, None).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
     }
 }

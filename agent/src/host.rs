@@ -235,12 +235,19 @@ impl Host {
 
     /// The engine's version, when it was ever reached.
     pub fn docker_version(&self) -> String {
-        self.engine.load().as_ref().map(|e| e.version.clone()).unwrap_or_default()
+        self.engine
+            .load()
+            .as_ref()
+            .map(|e| e.version.clone())
+            .unwrap_or_default()
     }
 
     /// Docker's data directory, when known.
     pub fn docker_root(&self) -> Option<PathBuf> {
-        self.engine.load().as_ref().map(|e| PathBuf::from(&e.root_dir))
+        self.engine
+            .load()
+            .as_ref()
+            .map(|e| PathBuf::from(&e.root_dir))
     }
 
     /// Docker's volumes are directories of this machine, so snapshots can be copied. Found out with a volume of a name
@@ -256,7 +263,10 @@ impl Host {
             }
         }
         let labels = BTreeMap::from([(PROBE_LABEL.to_owned(), "1".to_owned())]);
-        let probe = Named { name: format!("{PROBE_VOLUME}{}", Uuid::new_v4().simple()), labels };
+        let probe = Named {
+            name: format!("{PROBE_VOLUME}{}", Uuid::new_v4().simple()),
+            labels,
+        };
         let volume = self.docker.create_volume(&probe).await?;
         let local = Path::new(&volume.mountpoint).is_dir();
         if local {

@@ -68,9 +68,14 @@ impl Pems {
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         settle(dir).map_err(|e| IdentityError::Io(dir.to_owned(), e))?;
         let read = |name: &str| {
-            std::fs::read_to_string(dir.join(name)).map_err(|e| IdentityError::Io(dir.join(name), e))
+            std::fs::read_to_string(dir.join(name))
+                .map_err(|e| IdentityError::Io(dir.join(name), e))
         };
-        Ok(Self { key: read(NAMES[0])?, certificate: read(NAMES[1])?, ca: read(NAMES[2])? })
+        Ok(Self {
+            key: read(NAMES[0])?,
+            certificate: read(NAMES[1])?,
+            ca: read(NAMES[2])?,
+        })
     }
 }
 
@@ -102,10 +107,22 @@ impl LiveIdentity {
     /// Loads the files in `dir`.
     pub fn open(dir: PathBuf) -> Result<Self, IdentityError> {
         let pems = Pems::load(&dir)?;
-        let Usable { client, server, info } = usable(&dir, &pems)?;
+        let Usable {
+            client,
+            server,
+            info,
+        } = usable(&dir, &pems)?;
         let stamps = stamps(&dir);
-        let (config, server) = (Arc::new(ArcSwap::from(client)), Arc::new(ArcSwap::from(server)));
-        Ok(Self { dir, config, server, now: Mutex::new((info, stamps)) })
+        let (config, server) = (
+            Arc::new(ArcSwap::from(client)),
+            Arc::new(ArcSwap::from(server)),
+        );
+        Ok(Self {
+            dir,
+            config,
+            server,
+            now: Mutex::new((info, stamps)),
+        })
     }
 
     /// For channels: each new connection takes the newest.
@@ -120,7 +137,11 @@ impl LiveIdentity {
 
     /// The certificate in use.
     pub fn info(&self) -> CertificateInfo {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
     }
 
     /// Stores and uses a new set. One that makes no sense changes nothing.
@@ -133,7 +154,12 @@ impl LiveIdentity {
 
     /// Reads the files again if they have changed on disk; says whether they had.
     pub fn reload(&self) -> Result<bool, IdentityError> {
-        let seen = self.now.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        let seen = self
+            .now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .clone();
         if stamps(&self.dir) == seen {
             return Ok(false);
         }
@@ -160,11 +186,22 @@ fn usable(dir: &Path, pems: &Pems) -> Result<Usable, IdentityError> {
     let server = metrics::server::config(&pems.ca, &pems.certificate, &pems.key).map_err(failed)?;
     let chain = tls::certificates("certificate", &pems.certificate).map_err(failed)?;
     let info = CertificateInfo::parse(&chain[0]).map_err(failed)?; // never empty: `certificates` refuses that
-    Ok(Usable { client, server, info })
+    Ok(Usable {
+        client,
+        server,
+        info,
+    })
 }
 
 fn stamps(dir: &Path) -> Vec<Option<SystemTime>> {
-    NAMES.iter().map(|name| std::fs::metadata(dir.join(name)).and_then(|m| m.modified()).ok()).collect()
+    NAMES
+        .iter()
+        .map(|name| {
+            std::fs::metadata(dir.join(name))
+                .and_then(|m| m.modified())
+                .ok()
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -174,7 +211,11 @@ mod tests {
     #[test]
     fn a_crash_while_storing_leaves_a_matching_set() {
         let dir = tempfile::tempdir().unwrap();
-        let set = |n: &str| Pems { key: format!("k{n}"), certificate: format!("c{n}"), ca: "ca".into() };
+        let set = |n: &str| Pems {
+            key: format!("k{n}"),
+            certificate: format!("c{n}"),
+            ca: "ca".into(),
+        };
         set("1").store(dir.path()).unwrap();
         // Died after the commit, before everything was in place.
         let next = dir.path().join(NEXT);

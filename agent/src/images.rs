@@ -69,7 +69,12 @@ impl ImageCache {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
-        Self { docker, path, known: Mutex::new(known), seen: Mutex::default() }
+        Self {
+            docker,
+            path,
+            known: Mutex::new(known),
+            seen: Mutex::default(),
+        }
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
@@ -88,14 +93,24 @@ impl ImageCache {
 
     /// Facts of the image that is present under `reference`, which plays `role`; `None` when there is none.
     pub async fn facts(&self, reference: &str, role: Role) -> Result<Option<ImageFacts>> {
-        let Some(image) = self.image(reference).await? else { return Ok(None) };
+        let Some(image) = self.image(reference).await? else {
+            return Ok(None);
+        };
         let key = format!("{} {role:?}", image.id);
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
         if let Some(mut facts) = known {
             facts.digest = image.digest; // a later pull may have given it one
             return Ok(Some(facts));
         }
-        let files = self.docker.image_files(&image.id, &[PASSWD, ODOO_CONF, RELEASE]).await?;
+        let files = self
+            .docker
+            .image_files(&image.id, &[PASSWD, ODOO_CONF, RELEASE])
+            .await?;
         let facts = read_facts(&image, &files, role);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_REMEMBERED {
@@ -111,10 +126,18 @@ impl ImageCache {
 }
 
 fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> ImageFacts {
-    let text =
-        |path: &str| files.get(path).map(|b| String::from_utf8_lossy(b).into_owned()).unwrap_or_default();
+    let text = |path: &str| {
+        files
+            .get(path)
+            .map(|b| String::from_utf8_lossy(b).into_owned())
+            .unwrap_or_default()
+    };
     // PostgreSQL's image starts as root and steps down by itself.
-    let user = if role == Role::Postgres { "postgres" } else { image.user.as_str() };
+    let user = if role == Role::Postgres {
+        "postgres"
+    } else {
+        image.user.as_str()
+    };
     let (uid, gid) = user_numbers(user, &text(PASSWD));
     ImageFacts {
         id: image.id.clone(),
@@ -149,12 +172,19 @@ fn user_numbers(user: &str, passwd: &str) -> (u32, u32) {
 
 /// `version_info = (18, 0, 0, FINAL, 0, '')`; 0 when it is not there.
 fn odoo_major(release: &str) -> u32 {
-    let line = release.lines().find_map(|l| l.strip_prefix("version_info = ("));
-    line.and_then(|l| l.split(',').next()?.trim().parse().ok()).unwrap_or(0)
+    let line = release
+        .lines()
+        .find_map(|l| l.strip_prefix("version_info = ("));
+    line.and_then(|l| l.split(',').next()?.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn server_wide_modules(major: u32) -> &'static str {
-    if major >= RPC_SINCE { "base,rpc,web" } else { "base,web" }
+    if major >= RPC_SINCE {
+        "base,rpc,web"
+    } else {
+        "base,web"
+    }
 }
 
 fn conf_value(conf: &str, key: &str) -> Option<String> {
@@ -168,8 +198,7 @@ fn conf_value(conf: &str, key: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const PASSWD_TEXT: &str =
-        "root:x:0:0::/root:/bin/sh\nodoo:x:100:101::/var/lib/odoo:/bin/sh\npostgres:x:999:998::/:/bin/sh\n";
+    const PASSWD_TEXT: &str = "root:x:0:0::/root:/bin/sh\nodoo:x:100:101::/var/lib/odoo:/bin/sh\npostgres:x:999:998::/:/bin/sh\n";
 
     #[test]
     fn numbers_come_from_the_image() {
@@ -188,16 +217,26 @@ mod tests {
             )
         };
         assert_eq!(server_wide_modules(odoo_major(&release(18))), "base,web");
-        assert_eq!(server_wide_modules(odoo_major(&release(19))), "base,rpc,web");
+        assert_eq!(
+            server_wide_modules(odoo_major(&release(19))),
+            "base,rpc,web"
+        );
         assert_eq!(odoo_major(""), 0);
     }
 
     #[test]
     fn facts_of_an_official_looking_image() {
-        let image = Image { user: "odoo".into(), env: vec!["PG_MAJOR=15".into()], ..Default::default() };
+        let image = Image {
+            user: "odoo".into(),
+            env: vec!["PG_MAJOR=15".into()],
+            ..Default::default()
+        };
         let files = HashMap::from([
             (PASSWD.to_owned(), PASSWD_TEXT.into()),
-            (ODOO_CONF.to_owned(), b"[options]\naddons_path = /mnt/extra-addons\n".to_vec()),
+            (
+                ODOO_CONF.to_owned(),
+                b"[options]\naddons_path = /mnt/extra-addons\n".to_vec(),
+            ),
         ]);
         let facts = read_facts(&image, &files, Role::Odoo);
         assert_eq!(
@@ -205,6 +244,9 @@ mod tests {
             (100, Some("/mnt/extra-addons"), false)
         );
         let facts = read_facts(&image, &files, Role::Postgres);
-        assert_eq!((facts.uid, facts.gid, facts.postgres_major.as_str()), (999, 998, "15"));
+        assert_eq!(
+            (facts.uid, facts.gid, facts.postgres_major.as_str()),
+            (999, 998, "15")
+        );
     }
 }

@@ -51,7 +51,9 @@ pub enum JoinError {
     #[error("{0}")]
     Refused(String),
     /// No address to advertise was given or found.
-    #[error("the address that the edges reach this host at could not be found out; give it with --advertise")]
+    #[error(
+        "the address that the edges reach this host at could not be found out; give it with --advertise"
+    )]
     NoAddress,
 }
 
@@ -75,7 +77,11 @@ pub fn machine_name() -> String {
     let uname = rustix::system::uname();
     let text = uname.nodename().to_string_lossy().to_ascii_lowercase();
     let label = text.split('.').next().unwrap_or_default();
-    if label.parse::<HostName>().is_ok() { label.to_owned() } else { "host".to_owned() }
+    if label.parse::<HostName>().is_ok() {
+        label.to_owned()
+    } else {
+        "host".to_owned()
+    }
 }
 
 /// Joins.
@@ -120,7 +126,11 @@ pub async fn join(data: &DataDir, options: JoinOptions) -> Result<AgentConfig, J
         })?
         .map_err(|status| JoinError::Refused(refusal(&options.coordinator, &status)))?
         .into_inner();
-    let pems = Pems { key, certificate: answer.certificate_pem, ca: answer.ca_pem };
+    let pems = Pems {
+        key,
+        certificate: answer.certificate_pem,
+        ca: answer.ca_pem,
+    };
     pems.store(&data.identity())?;
     let config = AgentConfig {
         name: options.name,
@@ -140,7 +150,9 @@ fn refusal(coordinator: &str, status: &tonic::Status) -> String {
     };
     match status.code() {
         tonic::Code::Unauthenticated => {
-            format!("the coordinator refuses the token: {words}; ask for a new one with `isyctl host token`")
+            format!(
+                "the coordinator refuses the token: {words}; ask for a new one with `isyctl host token`"
+            )
         }
         tonic::Code::Unknown | tonic::Code::Unavailable => {
             format!(
@@ -155,7 +167,11 @@ fn refusal(coordinator: &str, status: &tonic::Status) -> String {
 fn own_address(coordinator: &str) -> Option<IpAddr> {
     use std::net::ToSocketAddrs as _;
     let target: SocketAddr = coordinator.to_socket_addrs().ok()?.next()?;
-    let any: IpAddr = if target.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let any: IpAddr = if target.is_ipv4() {
+        [0, 0, 0, 0].into()
+    } else {
+        [0u16; 8].into()
+    };
     // No packet is sent: connecting a UDP socket only asks the routing table.
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(target).ok()?;

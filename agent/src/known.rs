@@ -77,9 +77,19 @@ impl Known {
     }
 
     fn with(path: PathBuf, boot: String, kernel: Kernel) -> Self {
-        let read = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
-        let file = read.filter(|f| f.boot == boot).unwrap_or(File { boot, containers: BTreeMap::new() });
-        Self { path, file: Mutex::new(file), unsaved: AtomicBool::new(false), kernel }
+        let read = fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
+        let file = read.filter(|f| f.boot == boot).unwrap_or(File {
+            boot,
+            containers: BTreeMap::new(),
+        });
+        Self {
+            path,
+            file: Mutex::new(file),
+            unsaved: AtomicBool::new(false),
+            kernel,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, File> {
@@ -88,7 +98,12 @@ impl Known {
 
     /// The container of this name as the engine would describe it, if there is proof.
     pub fn recall(&self, name: &str, listed: &Listed) -> Option<Container> {
-        let entry = self.lock().containers.get(name).filter(|e| e.id == listed.id)?.clone();
+        let entry = self
+            .lock()
+            .containers
+            .get(name)
+            .filter(|e| e.id == listed.id)?
+            .clone();
         if listed.state != RUNNING || !self.proves(&entry) {
             return None;
         }
@@ -110,19 +125,21 @@ impl Known {
 
     /// The engine has just said this of the container `name`.
     pub fn learn(&self, name: &str, container: Option<&Container>) {
-        let entry = container.filter(|c| c.state == RUNNING && c.error.is_empty()).and_then(|c| {
-            let born = (self.kernel)(c.pid, &c.id)?.born;
-            let entry = Entry {
-                id: c.id.clone(),
-                pid: c.pid,
-                born,
-                exit_code: c.exit_code,
-                restarts: c.restarts,
-                started_ms: c.started_ms,
-                limits: c.limits,
-            };
-            self.proves(&entry).then_some(entry)
-        });
+        let entry = container
+            .filter(|c| c.state == RUNNING && c.error.is_empty())
+            .and_then(|c| {
+                let born = (self.kernel)(c.pid, &c.id)?.born;
+                let entry = Entry {
+                    id: c.id.clone(),
+                    pid: c.pid,
+                    born,
+                    exit_code: c.exit_code,
+                    restarts: c.restarts,
+                    started_ms: c.started_ms,
+                    limits: c.limits,
+                };
+                self.proves(&entry).then_some(entry)
+            });
         let mut file = self.lock();
         let changed = match entry {
             Some(entry) if file.containers.get(name) == Some(&entry) => false,
@@ -156,7 +173,10 @@ impl Known {
 fn living(pid: i32, id: &str) -> Option<Living> {
     let limits = resources::limits_of(&resources::groups_of(pid, id)?)?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(Living { born: born(&stat)?, limits })
+    Some(Living {
+        born: born(&stat)?,
+        limits,
+    })
 }
 
 fn same(kernel: &Limits, engine: &Limits) -> bool {
@@ -167,7 +187,11 @@ fn same(kernel: &Limits, engine: &Limits) -> bool {
 /// When a process began, in clock ticks since the machine's start, by its `stat`.
 fn born(stat: &str) -> Option<u64> {
     // Its name, in parentheses, may hold anything; `starttime` is the 22nd field, the state after the name the third.
-    stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().nth(19)?.parse().ok()
+    stat.get(stat.rfind(')')? + 1..)?
+        .split_ascii_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -176,7 +200,11 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { memory_bytes: 64 << 20, nano_cpus: 500_000_000, pids: 100 };
+    const LIMITS: Limits = Limits {
+        memory_bytes: 64 << 20,
+        nano_cpus: 500_000_000,
+        pids: 100,
+    };
 
     struct Machine {
         dir: tempfile::TempDir,
@@ -185,14 +213,25 @@ mod tests {
 
     impl Machine {
         fn new() -> Self {
-            let now = Arc::new(Mutex::new(Some(Living { born: 9, limits: LIMITS })));
-            Self { dir: tempfile::tempdir().unwrap(), now }
+            let now = Arc::new(Mutex::new(Some(Living {
+                born: 9,
+                limits: LIMITS,
+            })));
+            Self {
+                dir: tempfile::tempdir().unwrap(),
+                now,
+            }
         }
 
         fn known(&self, boot: &str) -> Known {
             let now = self.now.clone();
-            let kernel = move |pid, id: &str| now.lock().unwrap().filter(|_| pid == 7 && id == "id");
-            Known::with(self.dir.path().join("containers.json"), boot.to_owned(), Box::new(kernel))
+            let kernel =
+                move |pid, id: &str| now.lock().unwrap().filter(|_| pid == 7 && id == "id");
+            Known::with(
+                self.dir.path().join("containers.json"),
+                boot.to_owned(),
+                Box::new(kernel),
+            )
         }
 
         fn is(&self, now: Option<Living>) {
@@ -213,7 +252,12 @@ mod tests {
     }
 
     fn listed() -> Listed {
-        Listed { id: "id".into(), state: RUNNING.into(), image_id: "image".into(), ..Listed::default() }
+        Listed {
+            id: "id".into(),
+            state: RUNNING.into(),
+            image_id: "image".into(),
+            ..Listed::default()
+        }
     }
 
     #[test]
@@ -225,7 +269,12 @@ mod tests {
         known.save().unwrap();
         let back = machine.known("boot 1").recall("c", &listed()).unwrap();
         assert_eq!(
-            (back.restarts, back.started_ms, back.pid, back.image_id.as_str()),
+            (
+                back.restarts,
+                back.started_ms,
+                back.pid,
+                back.image_id.as_str()
+            ),
             (3, Some(5), 7, "image")
         );
         assert_eq!(machine.known("boot 2").recall("c", &listed()), None);
@@ -237,19 +286,46 @@ mod tests {
         let known = machine.known("boot");
         known.learn("c", Some(&container()));
         assert!(known.recall("c", &listed()).is_some());
-        let other = Listed { id: "another".into(), ..listed() };
-        let stopped = Listed { state: "exited".into(), ..listed() };
-        assert_eq!((known.recall("c", &other), known.recall("c", &stopped)), (None, None));
+        let other = Listed {
+            id: "another".into(),
+            ..listed()
+        };
+        let stopped = Listed {
+            state: "exited".into(),
+            ..listed()
+        };
+        assert_eq!(
+            (known.recall("c", &other), known.recall("c", &stopped)),
+            (None, None)
+        );
         for now in [
             None,
-            Some(Living { born: 10, limits: LIMITS }),
-            Some(Living { born: 9, limits: Limits { memory_bytes: 128 << 20, ..LIMITS } }),
-            Some(Living { born: 9, limits: Limits { nano_cpus: 1, ..LIMITS } }),
+            Some(Living {
+                born: 10,
+                limits: LIMITS,
+            }),
+            Some(Living {
+                born: 9,
+                limits: Limits {
+                    memory_bytes: 128 << 20,
+                    ..LIMITS
+                },
+            }),
+            Some(Living {
+                born: 9,
+                limits: Limits {
+                    nano_cpus: 1,
+                    ..LIMITS
+                },
+            }),
         ] {
             machine.is(now);
             assert_eq!(known.recall("c", &listed()), None, "{now:?}");
         }
-        machine.is(Some(Living { born: 9, limits: LIMITS }));
+        machine.is(Some(Living {
+            born: 9,
+            limits: LIMITS,
+        }));
         known.learn("c", None);
         assert_eq!(known.recall("c", &listed()), None, "it was removed");
     }
@@ -259,10 +335,32 @@ mod tests {
         let machine = Machine::new();
         let known = machine.known("boot");
         let limits = Limits { pids: 1, ..LIMITS };
-        known.learn("c", Some(&Container { limits, ..container() }));
-        known.learn("d", Some(&Container { pid: 8, ..container() }));
-        known.learn("e", Some(&Container { state: "exited".into(), ..container() }));
-        assert!(["c", "d", "e"].iter().all(|name| known.recall(name, &listed()).is_none()));
+        known.learn(
+            "c",
+            Some(&Container {
+                limits,
+                ..container()
+            }),
+        );
+        known.learn(
+            "d",
+            Some(&Container {
+                pid: 8,
+                ..container()
+            }),
+        );
+        known.learn(
+            "e",
+            Some(&Container {
+                state: "exited".into(),
+                ..container()
+            }),
+        );
+        assert!(
+            ["c", "d", "e"]
+                .iter()
+                .all(|name| known.recall(name, &listed()).is_none())
+        );
     }
 
     #[test]

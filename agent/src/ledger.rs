@@ -123,7 +123,9 @@ impl Ledger {
 
     /// True when this host has seen a higher epoch of the tenant: this copy must not run.
     pub fn is_stale(&self, tenant: &TenantPlan) -> bool {
-        self.epochs.get(&tenant.uid).is_some_and(|seen| *seen > tenant.epoch)
+        self.epochs
+            .get(&tenant.uid)
+            .is_some_and(|seen| *seen > tenant.epoch)
     }
 
     /// Checks and stores a plan. `Ok(false)`: the same plan again, nothing to do.
@@ -132,7 +134,10 @@ impl Ledger {
         let mut news = true;
         if let Some(held) = &self.plan {
             if plan.generation < held.generation {
-                return Err(LedgerError::Older { offered: plan.generation, held: held.generation });
+                return Err(LedgerError::Older {
+                    offered: plan.generation,
+                    held: held.generation,
+                });
             }
             if plan.generation == held.generation {
                 news = digest != self.digest;
@@ -154,7 +159,13 @@ impl Ledger {
             let seen = epochs.entry(tenant.uid).or_default();
             *seen = (*seen).max(tenant.epoch);
         }
-        let file = File { version: VERSION, plan, digest, epochs, format: PLAN_FORMAT };
+        let file = File {
+            version: VERSION,
+            plan,
+            digest,
+            epochs,
+            format: PLAN_FORMAT,
+        };
         // Plain structs with string keys: serialising cannot fail; an empty file would be refused at the next start.
         let bytes = serde_json::to_vec(&file).unwrap_or_default();
         fsutil::write_atomic(&self.path, &bytes, 0o600, true)
@@ -170,7 +181,10 @@ impl Ledger {
 fn parse(bytes: &[u8]) -> Result<File, String> {
     let file: File = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     if file.version != VERSION {
-        return Err(format!("version {} where {VERSION} was expected", file.version));
+        return Err(format!(
+            "version {} where {VERSION} was expected",
+            file.version
+        ));
     }
     // The digest is not checked: a later program, whose plans have more fields, would call every ledger corrupt.
     Ok(file)
@@ -178,8 +192,10 @@ fn parse(bytes: &[u8]) -> Result<File, String> {
 
 fn put_aside(path: &Path) -> io::Result<PathBuf> {
     let name = |n: u32| PathBuf::from(format!("{}.corrupt-{n}", path.display()));
-    let free =
-        (1..MAX_CORRUPT_COPIES).map(name).find(|p| !p.exists()).unwrap_or_else(|| name(MAX_CORRUPT_COPIES));
+    let free = (1..MAX_CORRUPT_COPIES)
+        .map(name)
+        .find(|p| !p.exists())
+        .unwrap_or_else(|| name(MAX_CORRUPT_COPIES));
     std::fs::rename(path, &free)?;
     Ok(free)
 }
@@ -199,10 +215,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut ledger, warning) = open(&dir);
         assert!(warning.is_none() && ledger.generation() == 0);
-        assert!(ledger.accept(host_plan(5, vec![tenant_plan("alfa")])).unwrap());
-        assert!(!ledger.accept(host_plan(5, vec![tenant_plan("alfa")])).unwrap());
-        assert!(matches!(ledger.accept(host_plan(4, vec![])), Err(LedgerError::Older { .. })));
-        assert!(matches!(ledger.accept(host_plan(5, vec![])), Err(LedgerError::Conflict { .. })));
+        assert!(
+            ledger
+                .accept(host_plan(5, vec![tenant_plan("alfa")]))
+                .unwrap()
+        );
+        assert!(
+            !ledger
+                .accept(host_plan(5, vec![tenant_plan("alfa")]))
+                .unwrap()
+        );
+        assert!(matches!(
+            ledger.accept(host_plan(4, vec![])),
+            Err(LedgerError::Older { .. })
+        ));
+        assert!(matches!(
+            ledger.accept(host_plan(5, vec![])),
+            Err(LedgerError::Conflict { .. })
+        ));
         let (again, _) = open(&dir);
         assert_eq!((again.generation(), again.digest()), (5, ledger.digest()));
     }
@@ -213,7 +243,10 @@ mod tests {
         let mut of_old = tenant_plan("alfa");
         let whole = of_old.clone();
         of_old.upload_limit_bytes = 0;
-        open(&dir).0.accept(host_plan(5, vec![of_old.clone()])).unwrap();
+        open(&dir)
+            .0
+            .accept(host_plan(5, vec![of_old.clone()]))
+            .unwrap();
         let path = dir.path().join("plan.json");
         let written = std::fs::read_to_string(&path).unwrap();
         let by_older = written.replace(&format!(",\"format\":{PLAN_FORMAT}"), "");
@@ -234,7 +267,10 @@ mod tests {
         assert!(ledger.accept(host_plan(5, vec![whole.clone()])).unwrap());
         assert_eq!(ledger.plan(), Some(&host_plan(5, vec![whole])));
         let twin = ledger.accept(host_plan(5, vec![of_old]));
-        assert!(matches!(twin, Err(LedgerError::Conflict { .. })), "from now on a twin is one");
+        assert!(
+            matches!(twin, Err(LedgerError::Conflict { .. })),
+            "from now on a twin is one"
+        );
     }
 
     #[test]

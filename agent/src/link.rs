@@ -14,8 +14,8 @@ use isyone_proto::{
     error,
     parts::Assembly,
     pb::agent::v1::{
-        AgentMessage, Hello, Plan, PlanResult, agent_message, agent_service_client::AgentServiceClient,
-        coordinator_message,
+        AgentMessage, Hello, Plan, PlanResult, agent_message,
+        agent_service_client::AgentServiceClient, coordinator_message,
     },
     plan::HostPlan,
     tls,
@@ -117,9 +117,19 @@ pub struct Link {
 
 /// What of the ledger is in force, for the reconciler.
 pub fn in_force(ledger: &Ledger) -> InForce {
-    let Some(plan) = ledger.plan() else { return InForce::default() };
-    let stale = plan.tenants.iter().filter(|t| ledger.is_stale(t)).map(|t| t.name.clone()).collect();
-    InForce { plan: Some(Arc::new(plan.clone())), stale }
+    let Some(plan) = ledger.plan() else {
+        return InForce::default();
+    };
+    let stale = plan
+        .tenants
+        .iter()
+        .filter(|t| ledger.is_stale(t))
+        .map(|t| t.name.clone())
+        .collect();
+    InForce {
+        plan: Some(Arc::new(plan.clone())),
+        stale,
+    }
 }
 
 impl Link {
@@ -151,17 +161,25 @@ impl Link {
     async fn session(self: &Arc<Self>, comeback: &mut Comeback) -> Result<(), SessionError> {
         let certificate = self.identity.info();
         let channel = tls::channel(&self.endpoint, self.identity.config())?;
-        let mut client =
-            AgentServiceClient::new(channel.clone()).max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
+        let mut client = AgentServiceClient::new(channel.clone())
+            .max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
         let (outbox, messages) = mpsc::channel(OUTBOX);
         // Docker may be away: then its version is told with the next session.
         let _ = timeout(ENGINE_TIMEOUT, self.host.engine()).await;
         let hello = self.hello();
-        outbox.send(wrap(agent_message::Message::Hello(hello))).await.map_err(|_| gone())?;
-        let mut inbound = timeout(WELCOME_TIMEOUT, client.session(ReceiverStream::new(messages)))
+        outbox
+            .send(wrap(agent_message::Message::Hello(hello)))
             .await
-            .map_err(|_| SessionError::Ended(format!("no answer within {} s", WELCOME_TIMEOUT.as_secs())))??
-            .into_inner();
+            .map_err(|_| gone())?;
+        let mut inbound = timeout(
+            WELCOME_TIMEOUT,
+            client.session(ReceiverStream::new(messages)),
+        )
+        .await
+        .map_err(|_| {
+            SessionError::Ended(format!("no answer within {} s", WELCOME_TIMEOUT.as_secs()))
+        })??
+        .into_inner();
         let mut session = Session {
             link: self.clone(),
             channel,
@@ -173,14 +191,20 @@ impl Link {
         let first = timeout(WELCOME_TIMEOUT, inbound.message())
             .await
             .map_err(|_| SessionError::Ended("no welcome".to_owned()))??;
-        let Some(coordinator_message::Message::Welcome(welcome)) = first.and_then(|m| m.message) else {
-            return Err(SessionError::Ended("the first message was no welcome".to_owned()));
+        let Some(coordinator_message::Message::Welcome(welcome)) = first.and_then(|m| m.message)
+        else {
+            return Err(SessionError::Ended(
+                "the first message was no welcome".to_owned(),
+            ));
         };
         tracing::info!(coordinator = %self.endpoint, version = welcome.coordinator_version, "session open");
         self.connected.send_replace(true);
         comeback.welcomed(welcome.comeback_spread_ms);
         let every = Duration::from_millis(
-            welcome.report_interval_ms.clamp(REPORT_INTERVAL.0, REPORT_INTERVAL.1).into(),
+            welcome
+                .report_interval_ms
+                .clamp(REPORT_INTERVAL.0, REPORT_INTERVAL.1)
+                .into(),
         );
         // The first report at once, the regular ones at a moment of our own: hosts that all came back at one moment would
         // otherwise report at one moment from then on.
@@ -191,7 +215,8 @@ impl Link {
         // Near its end the old certificate is given up for a fresh one, before the coordinator cuts the stream.
         let leave_at = Instant::now()
             + until_ms(
-                (certificate.not_after - (certificate.not_after - certificate.not_before) / 10) * 1000,
+                (certificate.not_after - (certificate.not_after - certificate.not_before) / 10)
+                    * 1000,
             );
         loop {
             tokio::select! {
@@ -215,9 +240,17 @@ impl Link {
 
     fn hello(&self) -> Hello {
         let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let own: Vec<_> = ledger.plan().iter().flat_map(|p| &p.tenants).map(|t| t.subnet.trunc()).collect();
+        let own: Vec<_> = ledger
+            .plan()
+            .iter()
+            .flat_map(|p| &p.tenants)
+            .map(|t| t.subnet.trunc())
+            .collect();
         Hello {
-            networks: host_networks(&own).iter().map(ToString::to_string).collect(),
+            networks: host_networks(&own)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             docker_version: self.host.docker_version(),
             advertise_address: self.host.advertise().to_string(),
@@ -232,8 +265,11 @@ impl Link {
         let traces = &self.host.traces;
         traces.replace(std::mem::take(&mut wire.traces));
         let begun = || span!("store plan", otel.kind = "consumer", generation);
-        let _spans: Vec<Span> =
-            traces.operations().into_iter().map(|id| traces.within(Some(id), begun)).collect();
+        let _spans: Vec<Span> = traces
+            .operations()
+            .into_iter()
+            .map(|id| traces.within(Some(id), begun))
+            .collect();
         let plan = match HostPlan::try_from(wire) {
             Ok(plan) => plan,
             Err(e) => {
@@ -258,18 +294,26 @@ impl Link {
                 let chain = tls::error_chain(&e);
                 match e {
                     LedgerError::Older { .. } => tracing::warn!("{chain}"),
-                    LedgerError::Conflict { .. } | LedgerError::Io(..) => tracing::error!("{chain}"),
+                    LedgerError::Conflict { .. } | LedgerError::Io(..) => {
+                        tracing::error!("{chain}")
+                    }
                 }
                 chain
             }
         };
-        PlanResult { generation, digest, error }
+        PlanResult {
+            generation,
+            digest,
+            error,
+        }
     }
 
     /// Each tenant of the plan in force has a status.
     fn all_known(&self, known: &BTreeSet<&str>) -> bool {
         let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.plan().is_some_and(|plan| plan.tenants.iter().all(|t| known.contains(t.name.as_str())))
+        ledger
+            .plan()
+            .is_some_and(|plan| plan.tenants.iter().all(|t| known.contains(t.name.as_str())))
     }
 }
 
@@ -282,7 +326,9 @@ fn gone() -> SessionError {
 }
 
 fn wrap(message: agent_message::Message) -> AgentMessage {
-    AgentMessage { message: Some(message) }
+    AgentMessage {
+        message: Some(message),
+    }
 }
 
 struct Session {
@@ -302,14 +348,19 @@ impl Session {
         match timeout(SEND_TIMEOUT, self.outbox.send(wrap(message))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(SessionError::Ended("the connection does not take reports".to_owned())),
+            Err(_) => Err(SessionError::Ended(
+                "the connection does not take reports".to_owned(),
+            )),
         }
     }
 
     async fn handle(&mut self, message: coordinator_message::Message) -> Result<(), SessionError> {
         match message {
             coordinator_message::Message::Plan(plan) => {
-                let whole = self.plan.take(plan).map_err(|e| SessionError::Ended(e.to_string()))?;
+                let whole = self
+                    .plan
+                    .take(plan)
+                    .map_err(|e| SessionError::Ended(e.to_string()))?;
                 let Some(plan) = whole else { return Ok(()) };
                 let link = self.link.clone();
                 // Writing to disk, so not on the runtime's threads.
@@ -332,20 +383,26 @@ impl Session {
             coordinator_message::Message::Monitors(list) => {
                 let monitors = self.link.monitors.clone();
                 // Writing to disk, so not on the runtime's threads.
-                let kept = tokio::task::spawn_blocking(move || monitors.replace(list.serials)).await;
+                let kept =
+                    tokio::task::spawn_blocking(move || monitors.replace(list.serials)).await;
                 if let Ok(Err(e)) = kept {
-                    tracing::error!("who may scrape is in force, but could not be written down: {e}");
+                    tracing::error!(
+                        "who may scrape is in force, but could not be written down: {e}"
+                    );
                 }
                 Ok(())
             }
-            coordinator_message::Message::ReportAck(_) | coordinator_message::Message::Welcome(_) => Ok(()),
+            coordinator_message::Message::ReportAck(_)
+            | coordinator_message::Message::Welcome(_) => Ok(()),
         }
     }
 
     async fn report(&mut self, regular: bool) -> Result<(), SessionError> {
         let host = &self.link.host;
-        let disk =
-            host.docker_root().filter(|p| p.exists()).unwrap_or_else(|| PathBuf::from(host.data.path()));
+        let disk = host
+            .docker_root()
+            .filter(|p| p.exists())
+            .unwrap_or_else(|| PathBuf::from(host.data.path()));
         let entries = host.board.entries();
         let known = entries.iter().map(|e| e.name.as_str()).collect();
         let around = Surroundings {

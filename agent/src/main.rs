@@ -33,7 +33,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_TRACES: Duration = Duration::from_secs(3);
 
 #[derive(Parser)]
-#[command(name = "isy-agent", version, about = "Runs a host's Odoo tenants as the coordinator plans them")]
+#[command(
+    name = "isy-agent",
+    version,
+    about = "Runs a host's Odoo tenants as the coordinator plans them"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -80,7 +84,11 @@ struct RunArguments {
     #[arg(long, env = "ISYONE_AGENT_DATA", default_value = DATA_DIR)]
     data_dir: PathBuf,
     /// The Docker Engine.
-    #[arg(long, env = "ISYONE_DOCKER", default_value = "unix:///var/run/docker.sock")]
+    #[arg(
+        long,
+        env = "ISYONE_DOCKER",
+        default_value = "unix:///var/run/docker.sock"
+    )]
     docker: String,
     /// Address of /healthz and /metrics.
     #[arg(long, env = "ISYONE_AGENT_HTTP", default_value = "127.0.0.1:7481")]
@@ -107,7 +115,9 @@ fn scraped(text: &str) -> Result<Metrics, String> {
     if text == "off" {
         return Ok(Metrics::Off);
     }
-    text.parse().map(Metrics::At).map_err(|_| "expected ADDRESS:PORT or off".to_owned())
+    text.parse()
+        .map(Metrics::At)
+        .map_err(|_| "expected ADDRESS:PORT or off".to_owned())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -127,7 +137,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     // Two threads are plenty: the work is in Docker, PostgreSQL and the disk.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     match cli.command {
         Command::Version => {
             println!("isy-agent {}", env!("CARGO_PKG_VERSION"));
@@ -149,7 +162,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 /// Logs as `RUST_LOG` says, and traces where the environment asks for them.
 fn start_telemetry(format: LogFormat) -> Telemetry {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let format = match format {
         LogFormat::Human => Format::Human,
         LogFormat::Json => Format::Json,
@@ -159,22 +173,28 @@ fn start_telemetry(format: LogFormat) -> Telemetry {
 
 async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
     let token = match (&arguments.token_file, &arguments.token) {
-        (Some(path), _) => {
-            std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?
-        }
+        (Some(path), _) => std::fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?,
         (None, Some(token)) => token.clone(),
-        (None, None) => anyhow::bail!("give the join token with --token-file, or in ISYONE_JOIN_TOKEN"),
+        (None, None) => {
+            anyhow::bail!("give the join token with --token-file, or in ISYONE_JOIN_TOKEN")
+        }
     };
     let options = JoinOptions {
         coordinator: arguments.coordinator,
-        token: token.parse::<JoinToken>().map_err(|e| anyhow::anyhow!("the token {e}"))?,
+        token: token
+            .parse::<JoinToken>()
+            .map_err(|e| anyhow::anyhow!("the token {e}"))?,
         name: arguments.name.map_or_else(|| machine_name().parse(), Ok)?,
         advertise: arguments.advertise,
         labels: arguments.labels.into_iter().collect::<BTreeMap<_, _>>(),
     };
     let data = DataDir::new(arguments.data_dir);
     let config = join(&data, options).await?;
-    println!("joined as `{}`, reached by the edges at {}", config.name, config.advertise);
+    println!(
+        "joined as `{}`, reached by the edges at {}",
+        config.name, config.advertise
+    );
     println!("next: isy-agent run --data-dir {}", data.path().display());
     Ok(())
 }
@@ -193,14 +213,19 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         pace: Pace::default(),
         http: Some(http),
         metrics: arguments.metrics.unwrap_or(Metrics::Advertised),
-        firewall: Some(Applier { insecure: arguments.insecure_no_firewall }),
+        firewall: Some(Applier {
+            insecure: arguments.insecure_no_firewall,
+        }),
     })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %arguments.http, "running");
     notify(sd_notify::NotifyState::Ready);
     until_told().await?;
     notify(sd_notify::NotifyState::Stopping);
     tracing::info!("stopping; tenants run on");
-    if tokio::time::timeout(STOP_TIMEOUT, agent.stop()).await.is_err() {
+    if tokio::time::timeout(STOP_TIMEOUT, agent.stop())
+        .await
+        .is_err()
+    {
         tracing::warn!("some tasks did not end in time and are left behind");
     }
     Ok(())

@@ -32,7 +32,10 @@ pub struct NetProbe;
 fn address(container: &Container, port: u16) -> Result<SocketAddr, String> {
     match container.ip {
         Some(ip) if container.is_up() => Ok((ip, port).into()),
-        _ => Err(format!("{} has no address (it is {})", container.name, container.state)),
+        _ => Err(format!(
+            "{} has no address (it is {})",
+            container.name, container.state
+        )),
     }
 }
 
@@ -55,7 +58,10 @@ async fn health(address: SocketAddr) -> std::io::Result<String> {
 async fn connects(address: SocketAddr) -> Result<(), String> {
     match timeout(WEBSOCKETS_TIMEOUT, TcpStream::connect(address)).await {
         Ok(connected) => connected.map(drop).map_err(|e| e.to_string()),
-        Err(_) => Err(format!("no answer within {} s", WEBSOCKETS_TIMEOUT.as_secs())),
+        Err(_) => Err(format!(
+            "no answer within {} s",
+            WEBSOCKETS_TIMEOUT.as_secs()
+        )),
     }
 }
 
@@ -65,7 +71,10 @@ impl Probe for NetProbe {
         let address = address(odoo, HTTP_PORT)?;
         let begin = Instant::now();
         match timeout(ODOO_TIMEOUT, health(address)).await {
-            Err(_) => Err(format!("/web/health did not answer within {} s", ODOO_TIMEOUT.as_secs())),
+            Err(_) => Err(format!(
+                "/web/health did not answer within {} s",
+                ODOO_TIMEOUT.as_secs()
+            )),
             Ok(Err(e)) => Err(format!("/web/health: {e}")),
             Ok(Ok(line)) if line.split(' ').nth(1) == Some("200") => {
                 Ok((begin.elapsed().as_millis() as u32).max(1))
@@ -87,7 +96,9 @@ impl Probe for NetProbe {
         };
         match timeout(POSTGRES_TIMEOUT, ask).await {
             Ok(Ok(b'S' | b'N')) => Ok(()),
-            Ok(Ok(other)) => Err(format!("something that is not PostgreSQL answered ({other:#04x})")),
+            Ok(Ok(other)) => Err(format!(
+                "something that is not PostgreSQL answered ({other:#04x})"
+            )),
             Ok(Err(e)) => Err(e.to_string()),
             Err(_) => Err(format!("no answer within {} s", POSTGRES_TIMEOUT.as_secs())),
         }
@@ -123,13 +134,27 @@ mod tests {
     async fn websockets_are_there_once_somebody_listens() {
         let address = serve(b"").await;
         assert_eq!(connects(address).await, Ok(()));
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         assert!(connects(closed).await.unwrap_err().contains("refused"));
     }
 
     #[tokio::test]
     async fn a_container_without_address_is_not_healthy() {
-        let container = Container { name: "odoo_a".into(), state: "exited".into(), ..Default::default() };
-        assert!(NetProbe.odoo(&container).await.unwrap_err().contains("exited"));
+        let container = Container {
+            name: "odoo_a".into(),
+            state: "exited".into(),
+            ..Default::default()
+        };
+        assert!(
+            NetProbe
+                .odoo(&container)
+                .await
+                .unwrap_err()
+                .contains("exited")
+        );
     }
 }

@@ -36,7 +36,10 @@ pub async fn await_odoo(tenant: &Tenant) -> Result<String> {
         return Ok(detail);
     }
     Ok(match await_websockets(tenant).await? {
-        Ok(more) => format!("{detail}, websockets after {:.1} s", (took + more).as_secs_f64()),
+        Ok(more) => format!(
+            "{detail}, websockets after {:.1} s",
+            (took + more).as_secs_f64()
+        ),
         Err(why) => format!("{detail}, its process for websockets does not: {why}"),
     })
 }
@@ -63,7 +66,11 @@ async fn await_websockets(tenant: &Tenant) -> Result<std::result::Result<Duratio
     }
 }
 
-async fn ask(tenant: &Tenant, role: Role, container: &Container) -> std::result::Result<(), String> {
+async fn ask(
+    tenant: &Tenant,
+    role: Role,
+    container: &Container,
+) -> std::result::Result<(), String> {
     match role {
         Role::Odoo => tenant.host.probe.odoo(container).await.map(drop),
         Role::Postgres => tenant.host.probe.postgres(container).await,
@@ -85,7 +92,11 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
             None => "it is not there".to_owned(),
         };
         let stale = looked.elapsed() > pace.poll * LOOK_EVERY_POLLS;
-        if stale || container.as_ref().is_none_or(|c| !c.is_up() || c.ip.is_none()) {
+        if stale
+            || container
+                .as_ref()
+                .is_none_or(|c| !c.is_up() || c.ip.is_none())
+        {
             (container, looked) = (tenant.host.docker.container(&name).await?, Instant::now());
             check_waiting(tenant, role, container.as_ref(), begin, &why).await?;
         }
@@ -112,18 +123,29 @@ async fn check_waiting(
     };
     let given_up = match container {
         None => Some(format!("{what} does not start: container {name} has gone")),
-        Some(c) if !c.is_up() => {
-            Some(format!("{what} does not start: it ended with code {}. {}", c.exit_code, c.error))
-        }
-        Some(c) if c.restarts >= MAX_RESTARTS_WHILE_WAITING => {
-            Some(format!("{what} does not start: it ended {} times", c.restarts))
-        }
-        Some(_) if begin.elapsed() > tenant.host.pace.start_timeout => {
-            Some(format!("{what} does not answer after {:.0} s: {why}", begin.elapsed().as_secs_f64()))
-        }
+        Some(c) if !c.is_up() => Some(format!(
+            "{what} does not start: it ended with code {}. {}",
+            c.exit_code, c.error
+        )),
+        Some(c) if c.restarts >= MAX_RESTARTS_WHILE_WAITING => Some(format!(
+            "{what} does not start: it ended {} times",
+            c.restarts
+        )),
+        Some(_) if begin.elapsed() > tenant.host.pace.start_timeout => Some(format!(
+            "{what} does not answer after {:.0} s: {why}",
+            begin.elapsed().as_secs_f64()
+        )),
         Some(_) => None,
     };
     let Some(text) = given_up else { return Ok(()) };
-    let log = tenant.host.docker.log_tail(&name, LOG_LINES).await.unwrap_or_default();
-    Err(TenantError::Program(format!("{text} Last log lines:\n{}", log.trim_end())))
+    let log = tenant
+        .host
+        .docker
+        .log_tail(&name, LOG_LINES)
+        .await
+        .unwrap_or_default();
+    Err(TenantError::Program(format!(
+        "{text} Last log lines:\n{}",
+        log.trim_end()
+    )))
 }

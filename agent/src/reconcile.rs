@@ -55,12 +55,21 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     let tracker = TaskTracker::new();
     let mut tenants: BTreeMap<TenantName, Running> = BTreeMap::new();
     let (events_tx, mut events) = tokio::sync::mpsc::channel(256);
-    tracker.spawn(stop.clone().run_until_cancelled_owned(listen(host.clone(), events_tx)));
+    tracker.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(listen(host.clone(), events_tx)),
+    );
     let strays = Arc::new(Notify::new());
     let stopping = stop_strays(host.clone(), plans.clone(), strays.clone());
     tracker.spawn(stop.clone().run_until_cancelled_owned(stopping));
-    tracker.spawn(stop.clone().run_until_cancelled_owned(keep_spares(host.clone(), stop.clone())));
-    tracker.spawn(stop.clone().run_until_cancelled_owned(keep_known(host.clone())));
+    tracker.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(keep_spares(host.clone(), stop.clone())),
+    );
+    tracker.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(keep_known(host.clone())),
+    );
     let mut in_force = plans.borrow_and_update().clone();
     adapt(&host, &mut tenants, &in_force, &stop);
     loop {
@@ -112,7 +121,10 @@ fn adapt(
 ) {
     let Some(plan) = &in_force.plan else { return };
     for tenant in &plan.tenants {
-        let desired = Some(Desired { plan: tenant.clone(), stale: in_force.stale.contains(&tenant.name) });
+        let desired = Some(Desired {
+            plan: tenant.clone(),
+            stale: in_force.stale.contains(&tenant.name),
+        });
         if let Some(running) = tenants.get(&tenant.name).filter(|r| !r.task.is_finished()) {
             running.desired.send_if_modified(|now| {
                 let news = *now != desired;
@@ -128,7 +140,14 @@ fn adapt(
                 .run_until_cancelled_owned(tenant_loop(host.clone(), receiver, wake.clone()))
                 .map(drop),
         );
-        tenants.insert(tenant.name.clone(), Running { desired: sender, wake, task });
+        tenants.insert(
+            tenant.name.clone(),
+            Running {
+                desired: sender,
+                wake,
+                task,
+            },
+        );
     }
     tenants.retain(|name, running| {
         let named = plan.tenants.iter().any(|t| t.name == *name);
@@ -206,7 +225,9 @@ async fn keep_known(host: Arc<Host>) {
 async fn save_known(host: &Arc<Host>) {
     let host = host.clone();
     if let Err(e) = blocking(move || host.known.save()).await {
-        tracing::debug!("what is known of containers is not kept: {e}; the next start asks Docker for each");
+        tracing::debug!(
+            "what is known of containers is not kept: {e}; the next start asks Docker for each"
+        );
     }
 }
 
@@ -245,10 +266,16 @@ async fn listen(host: Arc<Host>, signals: tokio::sync::mpsc::Sender<Signal>) {
 }
 
 /// One tenant, for as long as plans name it.
-async fn tenant_loop(host: Arc<Host>, mut desired: watch::Receiver<Option<Desired>>, wake: Arc<Notify>) {
+async fn tenant_loop(
+    host: Arc<Host>,
+    mut desired: watch::Receiver<Option<Desired>>,
+    wake: Arc<Notify>,
+) {
     let mut failures = 0u32;
     loop {
-        let Some(now) = desired.borrow_and_update().clone() else { return };
+        let Some(now) = desired.borrow_and_update().clone() else {
+            return;
+        };
         let tenant = Tenant::new(host.clone(), now, desired.clone());
         // Boxed, so that the memory of all that may be to do is given back when nothing is: most tenants rest most of the time.
         let rest = match Box::pin(tenant.settle()).await.map(Box::new) {
@@ -282,7 +309,11 @@ enum Woken {
     Gone,
 }
 
-async fn nap(time: Duration, desired: &mut watch::Receiver<Option<Desired>>, wake: &Notify) -> Woken {
+async fn nap(
+    time: Duration,
+    desired: &mut watch::Receiver<Option<Desired>>,
+    wake: &Notify,
+) -> Woken {
     tokio::select! {
         changed = desired.changed() => if changed.is_ok() { Woken::Plan } else { Woken::Gone },
         () = wake.notified() => Woken::Again,
@@ -299,17 +330,30 @@ async fn rest(
 ) -> Woken {
     let host = &tenant.host;
     let until = Instant::now() + host.pace.resync + jitter(host.pace.resync / 4);
-    let was_healthy = host.board.get(tenant.name()).is_some_and(|s| s.progress == Progress::Converged);
+    let was_healthy = host
+        .board
+        .get(tenant.name())
+        .is_some_and(|s| s.progress == Progress::Converged);
     let (mut missed, mut round) = (0u32, 0u32);
     loop {
         // An unhealthy tenant that recovers should be known soon.
-        let pause =
-            if was_healthy { host.pace.probe + jitter(host.pace.probe / 8) } else { host.pace.probe / 3 };
+        let pause = if was_healthy {
+            host.pace.probe + jitter(host.pace.probe / 8)
+        } else {
+            host.pace.probe / 3
+        };
         if tenant.plan.desired != DesiredState::Running {
-            let quarantine =
-                tenant.plan.quarantine_until.filter(|_| tenant.plan.desired == DesiredState::Purged);
+            let quarantine = tenant
+                .plan
+                .quarantine_until
+                .filter(|_| tenant.plan.desired == DesiredState::Purged);
             let left = quarantine.map_or(i64::MAX, |until| (until - crate::clock::now_ms()).max(0));
-            return nap(host.pace.resync.min(Duration::from_millis(left as u64 + 1)), desired, wake).await;
+            return nap(
+                host.pace.resync.min(Duration::from_millis(left as u64 + 1)),
+                desired,
+                wake,
+            )
+            .await;
         }
         let pause = host.aligned(pause);
         match timeout(pause, nap(host.pace.resync * 2, desired, wake)).await {
@@ -319,7 +363,11 @@ async fn rest(
         }
         round = round.wrapping_add(1);
         let both = round.is_multiple_of(POSTGRES_EVERY) || missed > 0 || !was_healthy;
-        missed = if Box::pin(is_healthy(tenant, &view, both)).await { 0 } else { missed + 1 };
+        missed = if Box::pin(is_healthy(tenant, &view, both)).await {
+            0
+        } else {
+            missed + 1
+        };
         let healthy = missed < PATIENT_PROBES && (missed == 0) | was_healthy;
         if healthy != was_healthy {
             return Woken::Again;
@@ -329,8 +377,13 @@ async fn rest(
 
 /// Asks Odoo, and PostgreSQL when `both` are wanted.
 async fn is_healthy(tenant: &Tenant, view: &View, both: bool) -> bool {
-    let (Some(odoo), Some(postgres)) = (&view.observed.odoo, &view.observed.postgres) else { return false };
+    let (Some(odoo), Some(postgres)) = (&view.observed.odoo, &view.observed.postgres) else {
+        return false;
+    };
     let latency_ms = tenant.host.probe.odoo(odoo).await;
-    tenant.host.board.set_latency(tenant.name(), *latency_ms.as_ref().unwrap_or(&0));
+    tenant
+        .host
+        .board
+        .set_latency(tenant.name(), *latency_ms.as_ref().unwrap_or(&0));
     latency_ms.is_ok() && (!both || tenant.host.probe.postgres(postgres).await.is_ok())
 }

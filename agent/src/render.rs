@@ -72,7 +72,11 @@ pub fn env_file(tenant: &TenantName) -> String {
 
 /// All files of a stack.
 pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) -> Vec<RenderedFile> {
-    let plain = |name: String, content: String| RenderedFile { name, content, owner: None };
+    let plain = |name: String, content: String| RenderedFile {
+        name,
+        content,
+        owner: None,
+    };
     let owned = |name: &str, content: String, owner: Owner| RenderedFile {
         name: name.to_owned(),
         content,
@@ -82,8 +86,16 @@ pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) ->
         plain(compose_file(&plan.name), compose(plan, stack)),
         plain(env_file(&plan.name), env(plan)),
         owned(ODOO_CONF, conf, (images.odoo.uid, images.odoo.gid)),
-        owned(METRICS_TOKEN, sql::metrics_token(plan), (images.odoo.uid, images.odoo.gid)),
-        owned(PASSWORD_FILE, sql::superuser_password(plan), (images.postgres.uid, images.postgres.gid)),
+        owned(
+            METRICS_TOKEN,
+            sql::metrics_token(plan),
+            (images.odoo.uid, images.odoo.gid),
+        ),
+        owned(
+            PASSWORD_FILE,
+            sql::superuser_password(plan),
+            (images.postgres.uid, images.postgres.gid),
+        ),
     ]
 }
 
@@ -91,13 +103,20 @@ pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) ->
 /// that a wider alphabet would not open other databases.
 fn regex_escape(text: &str) -> String {
     text.chars()
-        .flat_map(|c| (!c.is_ascii_alphanumeric() && c != '_').then_some('\\').into_iter().chain([c]))
+        .flat_map(|c| {
+            (!c.is_ascii_alphanumeric() && c != '_')
+                .then_some('\\')
+                .into_iter()
+                .chain([c])
+        })
         .collect()
 }
 
 /// How long a request may take: `limit_time_real`. By what is configured for all, so that a resize starts nothing anew.
 pub(crate) fn request_seconds(plan: &TenantPlan) -> u64 {
-    plan.upload_limit_bytes.div_ceil(UPLOAD_BYTES_PER_S).max(LIMIT_TIME_S)
+    plan.upload_limit_bytes
+        .div_ceil(UPLOAD_BYTES_PER_S)
+        .max(LIMIT_TIME_S)
 }
 
 /// `odoo.conf`. Without `db_name` Odoo would run the crons of every database it can see.
@@ -110,14 +129,20 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
         ("db_host", plan.name.postgres_container()),
         ("db_maxconn", db_maxconn(&plan.size).to_string()),
         ("db_name", database),
-        ("db_password", plan.secrets.database_password.expose().to_owned()),
+        (
+            "db_password",
+            plan.secrets.database_password.expose().to_owned(),
+        ),
         ("db_port", POSTGRES_PORT.to_string()),
         ("db_user", "odoo".to_owned()),
         ("dbfilter", filter),
         ("gevent_port", GEVENT_PORT.to_string()),
         ("http_interface", "0.0.0.0".to_owned()),
         // Virtual memory of one worker, not the container's limit. An uploaded file is in it as a whole.
-        ("limit_memory_hard", (LIMIT_MEMORY_BYTES + plan.upload_limit_bytes).to_string()),
+        (
+            "limit_memory_hard",
+            (LIMIT_MEMORY_BYTES + plan.upload_limit_bytes).to_string(),
+        ),
         ("limit_memory_soft", (2048u64 << 20).to_string()),
         ("limit_time_cpu", "60".to_owned()),
         ("limit_time_real", request_seconds(plan).to_string()),
@@ -135,10 +160,16 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
     // name a path would be to drop the one that Odoo would find.
     if let Some(path) = &image.addons_path {
         lines.push(("addons_path", format!("{path},{}", addon::TARGET)));
-        lines.push(("server_wide_modules", format!("{},{}", image.server_wide_modules, addon::NAME)));
+        lines.push((
+            "server_wide_modules",
+            format!("{},{}", image.server_wide_modules, addon::NAME),
+        ));
     }
     lines.sort_unstable();
-    let body: String = lines.into_iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let body: String = lines
+        .into_iter()
+        .map(|(key, value)| format!("{key} = {value}\n"))
+        .collect();
     format!("; Written by isy-agent, which writes it again on change.\n[options]\n{body}")
 }
 
@@ -155,12 +186,24 @@ fn env(plan: &TenantPlan) -> String {
         ("POSTGRES_IMAGE", plan.postgres_image.to_string()),
         ("POSTGRES_DB", plan.name.database()),
         ("POSTGRES_USER", "odoo".to_owned()),
-        ("POSTGRES_PASSWORD", secrets.database_password.expose().to_owned()),
+        (
+            "POSTGRES_PASSWORD",
+            secrets.database_password.expose().to_owned(),
+        ),
         ("ODOO_ADMIN_LOGIN", plan.admin_login.to_string()),
-        ("ODOO_ADMIN_INITIAL_PASSWORD", secrets.admin_password.expose().to_owned()),
-        ("ODOO_MASTER_PASSWORD", secrets.master_password.expose().to_owned()),
+        (
+            "ODOO_ADMIN_INITIAL_PASSWORD",
+            secrets.admin_password.expose().to_owned(),
+        ),
+        (
+            "ODOO_MASTER_PASSWORD",
+            secrets.master_password.expose().to_owned(),
+        ),
     ];
-    lines.into_iter().map(|(key, value)| format!("{key}={value}\n")).collect()
+    lines
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}\n"))
+        .collect()
 }
 
 #[derive(Serialize)]
@@ -251,12 +294,18 @@ struct External<'a> {
 
 fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
     let volumes = spec.mounts.iter().map(|mount| match &mount.source {
-        MountSource::Volume(name) => {
-            Volume { r#type: "volume", source: name, target: &mount.target, read_only: false }
-        }
-        MountSource::File(path) => {
-            Volume { r#type: "bind", source: path, target: &mount.target, read_only: true }
-        }
+        MountSource::Volume(name) => Volume {
+            r#type: "volume",
+            source: name,
+            target: &mount.target,
+            read_only: false,
+        },
+        MountSource::File(path) => Volume {
+            r#type: "bind",
+            source: path,
+            target: &mount.target,
+            read_only: true,
+        },
     });
     let own = |label: &&String| label.starts_with("one.isy.");
     Service {
@@ -271,7 +320,12 @@ fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
             .map(|(k, v)| (k.as_str(), v.as_str()))
             .collect(),
         volumes: volumes.collect(),
-        networks: BTreeMap::from([("default", Aliases { aliases: &spec.aliases })]),
+        networks: BTreeMap::from([(
+            "default",
+            Aliases {
+                aliases: &spec.aliases,
+            },
+        )]),
         ports: spec
             .ports
             .iter()
@@ -297,12 +351,21 @@ fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
 }
 
 fn bracketed(address: std::net::IpAddr) -> String {
-    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
+    if address.is_ipv6() {
+        format!("[{address}]")
+    } else {
+        address.to_string()
+    }
 }
 
 fn compose(plan: &TenantPlan, stack: &Stack) -> String {
     let mut odoo = service(&stack.odoo);
-    odoo.depends_on.insert("postgres", Condition { condition: "service_started" }); // Odoo waits by itself
+    odoo.depends_on.insert(
+        "postgres",
+        Condition {
+            condition: "service_started",
+        },
+    ); // Odoo waits by itself
     let document = Compose {
         name: plan.name.project(),
         services: BTreeMap::from([("odoo", odoo), ("postgres", service(&stack.postgres))]),
@@ -310,14 +373,26 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
             "default",
             NetworkEntry {
                 name: &stack.network.name,
-                ipam: Ipam { config: [Subnet { subnet: &stack.subnet }] },
+                ipam: Ipam {
+                    config: [Subnet {
+                        subnet: &stack.subnet,
+                    }],
+                },
                 labels: &stack.network.labels,
             },
         )]),
         // External: compose neither makes nor removes data.
         volumes: [&stack.postgres_volume.name, &stack.odoo_volume.name]
             .into_iter()
-            .map(|name| (name.as_str(), External { name, external: true }))
+            .map(|name| {
+                (
+                    name.as_str(),
+                    External {
+                        name,
+                        external: true,
+                    },
+                )
+            })
             .collect(),
     };
     let head = format!(

@@ -23,7 +23,12 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs until `stop`.
-pub async fn run(identity: Arc<LiveIdentity>, endpoint: String, host_name: String, stop: CancellationToken) {
+pub async fn run(
+    identity: Arc<LiveIdentity>,
+    endpoint: String,
+    host_name: String,
+    stop: CancellationToken,
+) {
     let mut failures = 0;
     // A certificate from before hosts were scraped is changed for one that can serve, once: an old coordinator has none.
     let mut lacks = !identity.info().serves;
@@ -62,7 +67,8 @@ pub async fn run(identity: Arc<LiveIdentity>, endpoint: String, host_name: Strin
 fn look_interval(identity: &LiveIdentity) -> Duration {
     let info = identity.info();
     let life = (info.not_after - info.not_before).max(1) as u64;
-    LOOK.min(Duration::from_millis(life * 1000 / 20)).max(Duration::from_millis(50))
+    LOOK.min(Duration::from_millis(life * 1000 / 20))
+        .max(Duration::from_millis(50))
 }
 
 async fn renew(identity: &LiveIdentity, endpoint: &str, host_name: &str) -> Result<(), String> {
@@ -75,6 +81,10 @@ async fn renew(identity: &LiveIdentity, endpoint: &str, host_name: &str) -> Resu
         .map_err(|_| "no answer".to_owned())?
         .map_err(|status| format!("{:?}: {}", status.code(), status.message()))?
         .into_inner();
-    let pems = Pems { key, certificate: answer.certificate_pem, ca: answer.ca_pem };
+    let pems = Pems {
+        key,
+        certificate: answer.certificate_pem,
+        ca: answer.ca_pem,
+    };
     identity.replace(&pems).map_err(|e| tls::error_chain(&e))
 }

@@ -46,7 +46,12 @@ pub struct Surroundings {
 
 impl Reporter {
     /// The next report: `regular` ones are complete every now and then, those in between carry what has changed.
-    pub fn next(&mut self, entries: Vec<Entry>, around: &Surroundings, regular: bool) -> agent::Report {
+    pub fn next(
+        &mut self,
+        entries: Vec<Entry>,
+        around: &Surroundings,
+        regular: bool,
+    ) -> agent::Report {
         let due = self.sequence == 0 || (regular && self.regular.is_multiple_of(COMPLETE_EVERY));
         let everything = due && around.all_known;
         self.sequence += 1;
@@ -116,8 +121,14 @@ fn tenant(entry: &Entry) -> agent::TenantStatus {
             memory_bytes: entry.usage.memory_bytes,
             disk_bytes: entry.usage.disk_bytes,
         }),
-        operation_id: status.operation.map(|id| id.to_string()).unwrap_or_default(),
-        steps: status.operation.map(|_| status.steps.iter().map(step).collect()).unwrap_or_default(),
+        operation_id: status
+            .operation
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
+        steps: status
+            .operation
+            .map(|_| status.steps.iter().map(step).collect())
+            .unwrap_or_default(),
         absent: status.absent,
         health_latency_ms: entry.latency_ms,
         traffic: entry.traffic.map(|t| v1::Traffic {
@@ -188,16 +199,25 @@ mod tests {
         let (alfa, beta) = ("alfa".parse().unwrap(), "beta".parse().unwrap());
         board.set(&alfa, status(""));
         board.set(&beta, status(""));
-        let around = Surroundings { all_known: true, ..Default::default() };
+        let around = Surroundings {
+            all_known: true,
+            ..Default::default()
+        };
         let mut reporter = Reporter::default();
         let first = reporter.next(board.entries(), &around, true);
         assert!(first.complete && first.tenants.len() == 2);
-        assert!(reporter.next(board.entries(), &around, true).tenants.is_empty());
+        assert!(
+            reporter
+                .next(board.entries(), &around, true)
+                .tenants
+                .is_empty()
+        );
         board.set(&beta, status("news"));
         let change = reporter.next(board.entries(), &around, false);
         assert!(!change.complete && change.tenants.len() == 1 && change.tenants[0].name == "beta");
-        let complete =
-            (0..COMPLETE_EVERY).filter(|_| reporter.next(board.entries(), &around, true).complete).count();
+        let complete = (0..COMPLETE_EVERY)
+            .filter(|_| reporter.next(board.entries(), &around, true).complete)
+            .count();
         assert_eq!(complete, 1);
     }
 
@@ -207,14 +227,28 @@ mod tests {
         let alfa = "alfa".parse().unwrap();
         board.set(&alfa, status(""));
         assert_eq!(tenant(&board.entries()[0]).usage, None);
-        board.set_usage(&alfa, crate::status::Usage { cpu_millis: 7, ..Default::default() });
-        assert_eq!(tenant(&board.entries()[0]).usage.map(|usage| usage.cpu_millis), Some(7));
+        board.set_usage(
+            &alfa,
+            crate::status::Usage {
+                cpu_millis: 7,
+                ..Default::default()
+            },
+        );
+        assert_eq!(
+            tenant(&board.entries()[0])
+                .usage
+                .map(|usage| usage.cpu_millis),
+            Some(7)
+        );
     }
 
     #[test]
     fn silence_about_a_tenant_not_yet_looked_at_is_not_absence() {
         let mut reporter = Reporter::default();
-        let around = Surroundings { all_known: false, ..Default::default() };
+        let around = Surroundings {
+            all_known: false,
+            ..Default::default()
+        };
         assert!(!reporter.next(vec![], &around, true).complete);
     }
 }

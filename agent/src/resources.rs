@@ -54,10 +54,16 @@ impl HostReader {
         let (busy, total, cpus) = parse_stat(&text("/proc/stat"));
         let (memory_total, memory_available) = parse_meminfo(&text("/proc/meminfo"));
         let own_ticks = parse_own_ticks(&text("/proc/self/stat"));
-        let now = CpuSample { busy, total, own_ticks, at: Instant::now() };
+        let now = CpuSample {
+            busy,
+            total,
+            own_ticks,
+            at: Instant::now(),
+        };
         let before = self.last.replace(now);
-        let cpu_used_permille =
-            before.map_or(0, |b| permille(busy - b.busy.min(busy), total - b.total.min(total)));
+        let cpu_used_permille = before.map_or(0, |b| {
+            permille(busy - b.busy.min(busy), total - b.total.min(total))
+        });
         let agent_cpu_permille = before.map_or(0, |b| {
             let ms = now.at.duration_since(b.at).as_millis() as u64;
             permille((own_ticks - b.own_ticks.min(own_ticks)) * 10, ms) // a tick is 10 ms on every Linux that matters
@@ -65,8 +71,8 @@ impl HostReader {
         let (disk_total, disk_available) = rustix::fs::statvfs(disk)
             .map(|s| (s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))
             .unwrap_or_default();
-        let pressure =
-            ["cpu", "memory", "io"].map(|kind| parse_pressure(&text(&format!("/proc/pressure/{kind}"))));
+        let pressure = ["cpu", "memory", "io"]
+            .map(|kind| parse_pressure(&text(&format!("/proc/pressure/{kind}"))));
         HostUse {
             cpus,
             cpu_used_permille,
@@ -79,7 +85,10 @@ impl HostReader {
                 .next()
                 .and_then(|l| l.parse::<f64>().ok())
                 .map_or(0, |l| (l * 1000.0) as u32),
-            pressure: pressure.iter().any(Option::is_some).then(|| pressure.map(Option::unwrap_or_default)),
+            pressure: pressure
+                .iter()
+                .any(Option::is_some)
+                .then(|| pressure.map(Option::unwrap_or_default)),
             agent_memory: own_memory(),
             agent_cpu_permille,
         }
@@ -116,12 +125,17 @@ fn parse_stat(text: &str) -> (u64, u64, u32) {
 
 /// `MemTotal` and `MemAvailable`, bytes.
 fn parse_meminfo(text: &str) -> (u64, u64) {
-    (kibibytes(text, "MemTotal").unwrap_or(0), kibibytes(text, "MemAvailable").unwrap_or(0))
+    (
+        kibibytes(text, "MemTotal").unwrap_or(0),
+        kibibytes(text, "MemAvailable").unwrap_or(0),
+    )
 }
 
 /// A line `Key:  123 kB`, in bytes.
 fn kibibytes(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
     Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
@@ -144,25 +158,36 @@ fn parse_routes(text: &str) -> Vec<Ipv4Net> {
         // `*`: a blackhole, which uses no network.
         let _interface = fields.first().filter(|name| **name != "*")?;
         let address = |at: usize| {
-            u32::from_str_radix(fields.get(at)?, 16).ok().map(|n| Ipv4Addr::from(n.to_ne_bytes()))
+            u32::from_str_radix(fields.get(at)?, 16)
+                .ok()
+                .map(|n| Ipv4Addr::from(n.to_ne_bytes()))
         };
         let net = Ipv4Net::with_netmask(address(1)?, address(7)?).ok()?;
         (net.prefix_len() > 0).then_some(net.trunc())
     };
-    let found: std::collections::BTreeSet<Ipv4Net> = text.lines().skip(1).filter_map(parse).collect();
+    let found: std::collections::BTreeSet<Ipv4Net> =
+        text.lines().skip(1).filter_map(parse).collect();
     found.into_iter().collect()
 }
 
 /// `utime` + `stime`. The program's name may hold anything, so fields count from its closing bracket.
 fn parse_own_ticks(text: &str) -> u64 {
     let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    rest.split(' ').skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+    rest.split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|n| n.parse::<u64>().ok())
+        .sum()
 }
 
 /// `some avg10=1.23 …` as per mille.
 fn parse_pressure(text: &str) -> Option<u32> {
     let line = text.lines().find(|l| l.starts_with("some "))?;
-    let value: f64 = line.split(' ').find_map(|w| w.strip_prefix("avg10="))?.parse().ok()?;
+    let value: f64 = line
+        .split(' ')
+        .find_map(|w| w.strip_prefix("avg10="))?
+        .parse()
+        .ok()?;
     Some((value * 10.0) as u32)
 }
 
@@ -184,7 +209,8 @@ pub fn groups_of(pid: i32, id: &str) -> Option<Groups> {
         return None;
     }
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    text.contains(id).then(|| Groups::parse(&text, CGROUP_ROOT))?
+    text.contains(id)
+        .then(|| Groups::parse(&text, CGROUP_ROOT))?
 }
 
 /// The limits in force, zero where there is none; `None` when the container has ended.
@@ -194,12 +220,23 @@ pub fn limits_of(groups: &Groups) -> Option<Limits> {
         Some(text.trim().to_owned())
     };
     // "max" and -1 mean none; version 1 says a number near 2^63 for memory.
-    let number = |text: &str| text.parse::<u64>().ok().filter(|n| *n < 1 << 62).unwrap_or(0);
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .ok()
+            .filter(|n| *n < 1 << 62)
+            .unwrap_or(0)
+    };
     let (memory, cpu) = if groups.is_v2() {
         (text("memory", "memory.max")?, text("cpu", "cpu.max")?)
     } else {
-        let (quota, period) = (text("cpu", "cpu.cfs_quota_us")?, text("cpu", "cpu.cfs_period_us")?);
-        (text("memory", "memory.limit_in_bytes")?, format!("{quota} {period}"))
+        let (quota, period) = (
+            text("cpu", "cpu.cfs_quota_us")?,
+            text("cpu", "cpu.cfs_period_us")?,
+        );
+        (
+            text("memory", "memory.limit_in_bytes")?,
+            format!("{quota} {period}"),
+        )
     };
     let (quota, period) = cpu.split_once(' ')?;
     Some(Limits {
@@ -216,16 +253,28 @@ pub fn container_use(groups: &Groups) -> Option<ContainerUse> {
     };
     let number = |controller: &str, file: &str| text(controller, file)?.trim().parse::<u64>().ok();
     let (cpu_us, current, inactive) = if groups.is_v2() {
-        (field(&text("cpu", "cpu.stat")?, "usage_usec")?, "memory.current", "inactive_file")
+        (
+            field(&text("cpu", "cpu.stat")?, "usage_usec")?,
+            "memory.current",
+            "inactive_file",
+        )
     } else {
-        (number("cpuacct", "cpuacct.usage")? / 1000, "memory.usage_in_bytes", "total_inactive_file")
+        (
+            number("cpuacct", "cpuacct.usage")? / 1000,
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        )
     };
     let inactive = field(&text("memory", "memory.stat")?, inactive)?;
-    Some(ContainerUse { cpu_us, memory: number("memory", current)?.saturating_sub(inactive) })
+    Some(ContainerUse {
+        cpu_us,
+        memory: number("memory", current)?.saturating_sub(inactive),
+    })
 }
 
 fn field(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+    text.lines()
+        .find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[cfg(test)]
@@ -234,15 +283,20 @@ mod tests {
 
     #[test]
     fn proc_files_are_understood() {
-        let stat =
-            "cpu  10 0 20 60 10 0 0 0 0 0\ncpu0 5 0 10 30 5 0 0 0 0 0\ncpu1 5 0 10 30 5 0 0 0 0 0\nintr 1\n";
+        let stat = "cpu  10 0 20 60 10 0 0 0 0 0\ncpu0 5 0 10 30 5 0 0 0 0 0\ncpu1 5 0 10 30 5 0 0 0 0 0\nintr 1\n";
         assert_eq!(parse_stat(stat), (30, 100, 2));
         assert_eq!(
             parse_meminfo("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:   400 kB\n"),
             (1_024_000, 409_600)
         );
-        assert_eq!(parse_own_ticks("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 70 7 0 0"), 77);
-        assert_eq!(parse_pressure("some avg10=1.50 avg60=0.00\nfull avg10=0.00\n"), Some(15));
+        assert_eq!(
+            parse_own_ticks("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 70 7 0 0"),
+            77
+        );
+        assert_eq!(
+            parse_pressure("some avg10=1.50 avg60=0.00\nfull avg10=0.00\n"),
+            Some(15)
+        );
         assert_eq!(parse_pressure(""), None);
     }
 

@@ -23,8 +23,11 @@ pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
     let salt = &Sha256::digest(format!("isyone {purpose} {uid}"))[..16];
     let mut key = [0u8; 64];
     pbkdf2::pbkdf2_hmac::<Sha512>(password.as_bytes(), salt, ROUNDS, &mut key);
-    let ab64 =
-        |bytes: &[u8]| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes).replace('+', ".");
+    let ab64 = |bytes: &[u8]| {
+        base64::engine::general_purpose::STANDARD_NO_PAD
+            .encode(bytes)
+            .replace('+', ".")
+    };
     format!("$pbkdf2-sha512${ROUNDS}${}${}", ab64(salt), ab64(&key))
 }
 
@@ -41,7 +44,10 @@ pub const MONITOR_ROLE: &str = "isyone_monitor";
 /// and the same after a lost disk.
 fn derived(tenant: &TenantPlan, purpose: &str) -> String {
     let secret = tenant.secrets.master_password.expose();
-    hex::encode(Sha256::digest(format!("isyone {purpose} {} {secret}", tenant.uid)))
+    hex::encode(Sha256::digest(format!(
+        "isyone {purpose} {} {secret}",
+        tenant.uid
+    )))
 }
 
 /// [`MONITOR_ROLE`]'s password. It is in no file of the host: PostgreSQL keeps its hash, the agent works it out.
@@ -62,7 +68,10 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
         0 => String::new(),
         bytes => format!(" upload {bytes}"),
     };
-    hex::encode(Sha256::digest(format!("monitor 1 {} {} {secret}{upload}", tenant.uid, tenant.base_url)))
+    hex::encode(Sha256::digest(format!(
+        "monitor 1 {} {} {secret}{upload}",
+        tenant.uid, tenant.base_url
+    )))
 }
 
 /// Nothing of what follows may reach PostgreSQL's log, not even on an error.
@@ -111,14 +120,20 @@ const FORM_BYTES: u64 = 1 << 20;
 /// an uploaded file in it as a whole. 0: of a coordinator that says nothing of it.
 fn upload_limit(plan: &TenantPlan) -> u64 {
     let (odoo, _) = split_memory(plan.size.memory_bytes);
-    plan.upload_limit_bytes.min(odoo.saturating_sub(OWN_MEMORY_BYTES).max(LEAST_UPLOAD_BYTES))
+    plan.upload_limit_bytes.min(
+        odoo.saturating_sub(OWN_MEMORY_BYTES)
+            .max(LEAST_UPLOAD_BYTES),
+    )
 }
 
 /// [`upload_limit`] as Odoo's parameter.
 fn upload_parameter(tenant: &TenantPlan) -> String {
     match upload_limit(tenant) {
         0 => String::new(),
-        bytes => parameter("web.max_file_upload_size", &bytes.saturating_add(FORM_BYTES).to_string()),
+        bytes => parameter(
+            "web.max_file_upload_size",
+            &bytes.saturating_add(FORM_BYTES).to_string(),
+        ),
     }
 }
 
@@ -169,9 +184,16 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     let database = tenant.name.database();
     let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
     let user = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
-    let company = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'main_company')";
-    let country = format!("(SELECT id FROM res_country WHERE code = {})", literal(tenant.country.as_str()));
-    let (language, zone) = (literal(tenant.language.as_str()), literal(tenant.time_zone.as_str()));
+    let company =
+        "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'main_company')";
+    let country = format!(
+        "(SELECT id FROM res_country WHERE code = {})",
+        literal(tenant.country.as_str())
+    );
+    let (language, zone) = (
+        literal(tenant.language.as_str()),
+        literal(tenant.time_zone.as_str()),
+    );
     let mut sql = format!(
         "{QUIET}{}ALTER ROLE postgres PASSWORD NULL;\n\
          SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
@@ -233,11 +255,20 @@ mod tests {
     #[test]
     fn the_master_password_does_not_enter_the_database() {
         let plan = tenant_plan("alfa");
-        let identity = DatabaseIdentity { uuid: Uuid::nil(), secret: Uuid::nil() };
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
         let sql = rekey(&plan, "odoo_beta", identity);
         assert!(!sql.contains(plan.secrets.master_password.expose()));
-        assert!(!sql.contains(plan.secrets.admin_password.expose()), "only its hash");
-        assert!(!sql.contains("ALTER ROLE odoo"), "nobody is let in before the keys are there");
+        assert!(
+            !sql.contains(plan.secrets.admin_password.expose()),
+            "only its hash"
+        );
+        assert!(
+            !sql.contains("ALTER ROLE odoo"),
+            "nobody is let in before the keys are there"
+        );
         assert!(open(&plan).contains(plan.secrets.database_password.expose()));
     }
 
@@ -246,12 +277,22 @@ mod tests {
         let mut plan = tenant_plan("alfa");
         plan.size.memory_bytes = 2 << 30;
         let before = settings_digest(&plan);
-        let identity = DatabaseIdentity { uuid: Uuid::nil(), secret: Uuid::nil() };
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
         for sql in [update(&plan), rekey(&plan, "x", identity)] {
-            assert!(sql.contains("(E'web.max_file_upload_size', E'1074790400', "), "{sql}");
+            assert!(
+                sql.contains("(E'web.max_file_upload_size', E'1074790400', "),
+                "{sql}"
+            );
         }
         plan.upload_limit_bytes *= 2;
-        assert_eq!(settings_digest(&plan), before, "there is no memory for more");
+        assert_eq!(
+            settings_digest(&plan),
+            before,
+            "there is no memory for more"
+        );
         plan.size.memory_bytes *= 2;
         assert_ne!(settings_digest(&plan), before);
         plan.size.memory_bytes = 1 << 30;
@@ -260,7 +301,10 @@ mod tests {
             "nor in a small one for that"
         );
         plan.upload_limit_bytes = 0;
-        assert!(!update(&plan).contains("max_file"), "of a coordinator that says nothing of it");
+        assert!(
+            !update(&plan).contains("max_file"),
+            "of a coordinator that says nothing of it"
+        );
     }
 
     #[test]
@@ -272,7 +316,10 @@ mod tests {
     fn a_running_odoo_is_told_of_its_new_address_in_the_same_transaction() {
         let sql = update(&tenant_plan("alfa"));
         let (before, after) = sql.split_once("web.base.url").unwrap();
-        assert!(before.ends_with("VALUES (E'") && before.contains("BEGIN;"), "{sql}");
+        assert!(
+            before.ends_with("VALUES (E'") && before.contains("BEGIN;"),
+            "{sql}"
+        );
         for signal in ["'orm_signaling_stable'", "'base_cache_signaling_default'"] {
             let at = after.find(signal).unwrap();
             assert!(at < after.find("COMMIT;").unwrap(), "{sql}");

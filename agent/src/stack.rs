@@ -16,8 +16,8 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     addon,
     docker::{
-        ContainerSpec, LABEL_CONFIG_HASH, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
-        Named, Port,
+        ContainerSpec, LABEL_CONFIG_HASH, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount,
+        MountSource, Named, Port,
     },
     images::ImageFacts,
     render::{self, RenderedFile},
@@ -121,7 +121,11 @@ pub fn split_memory(total: u64) -> (u64, u64) {
 
 /// Connections of one Odoo process, so that all of them together fit PostgreSQL.
 pub fn db_maxconn(size: &Size) -> u32 {
-    let processes = if size.workers == 0 { 1 } else { size.workers + CRON_THREADS + 1 };
+    let processes = if size.workers == 0 {
+        1
+    } else {
+        size.workers + CRON_THREADS + 1
+    };
     ((MAX_CONNECTIONS - RESERVED_CONNECTIONS) / processes).clamp(1, 32)
 }
 
@@ -132,9 +136,11 @@ fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
     let cpu = u64::from(size.cpu_millis) * 1_000_000;
     let least = 10_000_000; // Docker's minimum
     match role {
-        Role::Odoo => {
-            Limits { memory_bytes: odoo, nano_cpus: cpu.clamp(least, most), pids: 256 + 64 * size.workers }
-        }
+        Role::Odoo => Limits {
+            memory_bytes: odoo,
+            nano_cpus: cpu.clamp(least, most),
+            pids: 256 + 64 * size.workers,
+        },
         Role::Postgres => Limits {
             memory_bytes: postgres,
             nano_cpus: (cpu / 2).clamp(least, most),
@@ -146,10 +152,13 @@ fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
 /// `shared_buffers` follows the memory at the container's birth; a resize leaves it, or PostgreSQL would restart.
 fn postgres_tuning(limits: &Limits) -> Vec<String> {
     let buffers_mib = ((limits.memory_bytes / 4) >> 20).clamp(16, 1024);
-    [format!("shared_buffers={buffers_mib}MB"), format!("max_connections={MAX_CONNECTIONS}")]
-        .into_iter()
-        .flat_map(|setting| ["-c".to_owned(), setting])
-        .collect()
+    [
+        format!("shared_buffers={buffers_mib}MB"),
+        format!("max_connections={MAX_CONNECTIONS}"),
+    ]
+    .into_iter()
+    .flat_map(|setting| ["-c".to_owned(), setting])
+    .collect()
 }
 
 fn labels(plan: &TenantPlan, host: &HostFacts, role: &str) -> BTreeMap<String, String> {
@@ -161,10 +170,19 @@ fn labels(plan: &TenantPlan, host: &HostFacts, role: &str) -> BTreeMap<String, S
         (LABEL_ROLE.to_owned(), role.to_owned()),
         ("com.docker.compose.project".to_owned(), plan.name.project()),
         ("com.docker.compose.service".to_owned(), role.to_owned()),
-        ("com.docker.compose.container-number".to_owned(), "1".to_owned()),
+        (
+            "com.docker.compose.container-number".to_owned(),
+            "1".to_owned(),
+        ),
         ("com.docker.compose.oneoff".to_owned(), "False".to_owned()),
-        ("com.docker.compose.project.config_files".to_owned(), compose.display().to_string()),
-        ("com.docker.compose.project.working_dir".to_owned(), directory.display().to_string()),
+        (
+            "com.docker.compose.project.config_files".to_owned(),
+            compose.display().to_string(),
+        ),
+        (
+            "com.docker.compose.project.working_dir".to_owned(),
+            directory.display().to_string(),
+        ),
     ])
 }
 
@@ -179,14 +197,24 @@ fn named(plan: &TenantPlan, name: String, key: &str, value: &str) -> Named {
 }
 
 fn file_mount(host: &HostFacts, plan: &TenantPlan, file: &str, target: &str) -> Mount {
-    let source = render::directory(host, &plan.name).join(file).display().to_string();
-    Mount { source: MountSource::File(source), target: target.to_owned() }
+    let source = render::directory(host, &plan.name)
+        .join(file)
+        .display()
+        .to_string();
+    Mount {
+        source: MountSource::File(source),
+        target: target.to_owned(),
+    }
 }
 
 /// Since 18 the official image keeps its clusters one level higher, a directory for each major.
 fn postgres_data(images: &Images) -> &'static str {
     let major: u32 = images.postgres.postgres_major.parse().unwrap_or(0);
-    if major >= 18 { "/var/lib/postgresql" } else { "/var/lib/postgresql/data" }
+    if major >= 18 {
+        "/var/lib/postgresql"
+    } else {
+        "/var/lib/postgresql/data"
+    }
 }
 
 fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
@@ -197,7 +225,10 @@ fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSp
         name: plan.name.postgres_container(),
         image: plan.postgres_image.to_string(),
         command,
-        env: BTreeMap::from([("POSTGRES_PASSWORD_FILE".to_owned(), render::PASSWORD_TARGET.to_owned())]),
+        env: BTreeMap::from([(
+            "POSTGRES_PASSWORD_FILE".to_owned(),
+            render::PASSWORD_TARGET.to_owned(),
+        )]),
         labels: labels(plan, host, "postgres"),
         mounts: vec![
             Mount {
@@ -213,7 +244,9 @@ fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSp
         // Parallel queries exchange through it; Docker's 64 MiB is soon full.
         shm_bytes: Some((limits.memory_bytes / 2).max(64 << 20)),
         // Its entrypoint hands the volume over and steps down from root.
-        cap_add: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"].map(str::to_owned).to_vec(),
+        cap_add: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
+            .map(str::to_owned)
+            .to_vec(),
         init: false,
         stop_grace_s: POSTGRES_GRACE_S,
         restart: true,
@@ -233,7 +266,12 @@ fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
                 target: "/var/lib/odoo".to_owned(),
             },
             file_mount(host, plan, render::ODOO_CONF, "/etc/odoo/odoo.conf"),
-            file_mount(host, plan, render::METRICS_TOKEN, render::METRICS_TOKEN_TARGET),
+            file_mount(
+                host,
+                plan,
+                render::METRICS_TOKEN,
+                render::METRICS_TOKEN_TARGET,
+            ),
             // The directory and not its files: a newer agent's are there at the next start, and nothing is made anew.
             Mount {
                 source: MountSource::File(host.addons_dir.join(addon::NAME).display().to_string()),
@@ -243,8 +281,16 @@ fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
         network: plan.name.project(),
         aliases: vec!["odoo".to_owned()],
         ports: vec![
-            Port { host_ip: host.advertise, host: plan.http_port, container: HTTP_PORT },
-            Port { host_ip: host.advertise, host: plan.websocket_port, container: GEVENT_PORT },
+            Port {
+                host_ip: host.advertise,
+                host: plan.http_port,
+                container: HTTP_PORT,
+            },
+            Port {
+                host_ip: host.advertise,
+                host: plan.websocket_port,
+                container: GEVENT_PORT,
+            },
         ],
         limits: limits(&plan.size, host, Role::Odoo),
         shm_bytes: None,
@@ -259,14 +305,29 @@ fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
 /// The official entrypoint turns `odoo …` into a command line with the database password in it; any other command it
 /// runs as it is. `env odoo` is another command. (A stand-in only knows the plain form.)
 fn odoo_command(images: &Images, arguments: &[String]) -> Vec<String> {
-    let program: &[&str] = if images.odoo.standin { &["odoo"] } else { &["/usr/bin/env", "odoo"] };
-    program.iter().map(|s| (*s).to_owned()).chain(arguments.iter().cloned()).collect()
+    let program: &[&str] = if images.odoo.standin {
+        &["odoo"]
+    } else {
+        &["/usr/bin/env", "odoo"]
+    };
+    program
+        .iter()
+        .map(|s| (*s).to_owned())
+        .chain(arguments.iter().cloned())
+        .collect()
 }
 
 fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
-    let modules =
-        std::iter::once("base").chain(plan.modules.iter().map(|m| m.as_str())).collect::<Vec<_>>().join(",");
-    let mut arguments = vec!["-d".to_owned(), plan.name.database(), "-i".to_owned(), modules];
+    let modules = std::iter::once("base")
+        .chain(plan.modules.iter().map(|m| m.as_str()))
+        .collect::<Vec<_>>()
+        .join(",");
+    let mut arguments = vec![
+        "-d".to_owned(),
+        plan.name.database(),
+        "-i".to_owned(),
+        modules,
+    ];
     // `=True` is understood by 18 (any text means none) and 19 (a boolean). Limits off: it is one long request.
     for flag in [
         "--without-demo=True",
@@ -288,8 +349,10 @@ fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
     spec.name = init_name(&plan.name);
     spec.command = odoo_command(images, &arguments);
     spec.labels = labels(plan, host, "init");
-    spec.labels.insert("com.docker.compose.oneoff".to_owned(), "True".to_owned());
-    spec.labels.insert("com.docker.compose.service".to_owned(), "odoo".to_owned());
+    spec.labels
+        .insert("com.docker.compose.oneoff".to_owned(), "True".to_owned());
+    spec.labels
+        .insert("com.docker.compose.service".to_owned(), "odoo".to_owned());
     spec.aliases.clear();
     spec.ports.clear();
     spec.restart = false;
@@ -310,13 +373,18 @@ fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
         contents: &'a str,
     }
     // Plain structs with string keys: serialising cannot fail.
-    let json = serde_json::to_vec(&Hashed { spec: &fixed, contents }).unwrap_or_default();
+    let json = serde_json::to_vec(&Hashed {
+        spec: &fixed,
+        contents,
+    })
+    .unwrap_or_default();
     hex::encode(Sha256::digest(json))
 }
 
 fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
     let hash = config_hash(&spec, contents);
-    spec.labels.insert("com.docker.compose.config-hash".to_owned(), hash.clone());
+    spec.labels
+        .insert("com.docker.compose.config-hash".to_owned(), hash.clone());
     spec.labels.insert(LABEL_CONFIG_HASH.to_owned(), hash);
     spec
 }
@@ -340,7 +408,10 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
     let conf = render::odoo_conf(plan, &images.odoo, master_hash);
     let postgres = with_hash(postgres(plan, host, images), "");
     // Mounted files are written anew beside the old: a container sees a change only when it is made anew as well.
-    let odoo = with_hash(odoo(plan, host, images), &(conf.clone() + &sql::metrics_token(plan)));
+    let odoo = with_hash(
+        odoo(plan, host, images),
+        &(conf.clone() + &sql::metrics_token(plan)),
+    );
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),
@@ -380,23 +451,42 @@ mod tests {
             gid: 101,
             ..Default::default()
         };
-        Images { odoo: facts("sha256:odoo"), postgres: facts("sha256:postgres") }
+        Images {
+            odoo: facts("sha256:odoo"),
+            postgres: facts("sha256:postgres"),
+        }
     }
 
     fn hashes(plan: &TenantPlan) -> (String, String) {
         let stack = stack(plan, &host(), &images(), "hash");
-        (stack.postgres.labels[LABEL_CONFIG_HASH].clone(), stack.odoo.labels[LABEL_CONFIG_HASH].clone())
+        (
+            stack.postgres.labels[LABEL_CONFIG_HASH].clone(),
+            stack.odoo.labels[LABEL_CONFIG_HASH].clone(),
+        )
     }
 
     #[test]
     fn a_resize_never_makes_postgres_anew() {
         let before = tenant_plan("alfa");
         let mut after = before.clone();
-        after.size = Size { memory_bytes: 8 << 30, cpu_millis: 4000, disk_bytes: 1, workers: 2 };
-        assert_eq!(hashes(&before), hashes(&after), "memory and CPU change in flight");
+        after.size = Size {
+            memory_bytes: 8 << 30,
+            cpu_millis: 4000,
+            disk_bytes: 1,
+            workers: 2,
+        };
+        assert_eq!(
+            hashes(&before),
+            hashes(&after),
+            "memory and CPU change in flight"
+        );
         after.size.workers = 9;
         assert_eq!(hashes(&before).0, hashes(&after).0);
-        assert_ne!(hashes(&before).1, hashes(&after).1, "workers are in odoo.conf");
+        assert_ne!(
+            hashes(&before).1,
+            hashes(&after).1,
+            "workers are in odoo.conf"
+        );
     }
 
     #[test]
@@ -405,13 +495,18 @@ mod tests {
         let stack = stack(&plan, &host(), &images(), "hash");
         for spec in [&stack.odoo, &stack.postgres, &stack.init] {
             let text = format!("{spec:?}");
-            for secret in
-                [&plan.secrets.database_password, &plan.secrets.admin_password, &plan.secrets.master_password]
-            {
+            for secret in [
+                &plan.secrets.database_password,
+                &plan.secrets.admin_password,
+                &plan.secrets.master_password,
+            ] {
                 assert!(!text.contains(secret.expose()), "{}", spec.name);
             }
-            let derived =
-                [sql::superuser_password(&plan), sql::monitor_password(&plan), sql::metrics_token(&plan)];
+            let derived = [
+                sql::superuser_password(&plan),
+                sql::monitor_password(&plan),
+                sql::metrics_token(&plan),
+            ];
             assert!(derived.iter().all(|secret| !text.contains(secret)));
         }
     }

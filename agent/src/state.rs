@@ -159,12 +159,17 @@ impl TenantState {
             Role::Odoo => &self.odoo_pin,
             Role::Postgres => &self.postgres_pin,
         };
-        pin.as_ref().filter(|p| p.reference == reference).map(|p| p.id.as_str())
+        pin.as_ref()
+            .filter(|p| p.reference == reference)
+            .map(|p| p.id.as_str())
     }
 
     /// Settles it.
     pub fn pin(&mut self, role: Role, reference: &str, id: &str) {
-        let pin = Some(Pin { reference: reference.to_owned(), id: id.to_owned() });
+        let pin = Some(Pin {
+            reference: reference.to_owned(),
+            id: id.to_owned(),
+        });
         match role {
             Role::Odoo => self.odoo_pin = pin,
             Role::Postgres => self.postgres_pin = pin,
@@ -188,7 +193,9 @@ mod tests {
         let mut plan = tenant_plan("alfa");
         assert_eq!(TenantState::load(dir.path(), &plan), None);
         let mut state = TenantState::new(&plan);
-        state.database = Database::Filled { source: "odoo_alfa".into() };
+        state.database = Database::Filled {
+            source: "odoo_alfa".into(),
+        };
         state.save(dir.path(), true).unwrap();
         assert_eq!(TenantState::load(dir.path(), &plan), Some(state));
         plan.uid = Uuid::nil();

@@ -159,12 +159,18 @@ impl Board {
     /// Puts a status up. Tells the link when something changed.
     pub fn set(&self, name: &TenantName, status: Status) {
         let mut inner = self.lock();
-        if inner.tenants.get(name).is_some_and(|(_, old)| **old == status) {
+        if inner
+            .tenants
+            .get(name)
+            .is_some_and(|(_, old)| **old == status)
+        {
             return;
         }
         inner.revision += 1;
         let revision = inner.revision;
-        inner.tenants.insert(name.clone(), (revision, Arc::new(status)));
+        inner
+            .tenants
+            .insert(name.clone(), (revision, Arc::new(status)));
         drop(inner);
         self.changed.notify_one();
     }
@@ -184,13 +190,18 @@ impl Board {
         inner.traffic.remove(name);
         inner.latency_ms.remove(name);
         if let Some((_, status)) = inner.tenants.remove(name) {
-            inner.oom_kills.retain(|container, _| status.containers.iter().all(|c| c.name != *container));
+            inner
+                .oom_kills
+                .retain(|container, _| status.containers.iter().all(|c| c.name != *container));
         }
     }
 
     /// The newest status of a tenant.
     pub fn get(&self, name: &TenantName) -> Option<Arc<Status>> {
-        self.lock().tenants.get(name).map(|(_, status)| status.clone())
+        self.lock()
+            .tenants
+            .get(name)
+            .map(|(_, status)| status.clone())
     }
 
     /// Everything.
@@ -241,14 +252,20 @@ impl Board {
     pub fn set_traffic(&self, name: &TenantName, traffic: Option<Traffic>) {
         let mut inner = self.lock();
         match traffic {
-            Some(traffic) if inner.tenants.contains_key(name) => inner.traffic.insert(name.clone(), traffic),
+            Some(traffic) if inner.tenants.contains_key(name) => {
+                inner.traffic.insert(name.clone(), traffic)
+            }
             _ => inner.traffic.remove(name),
         };
     }
 
     /// The kernel killed a container's process for want of memory.
     pub fn count_oom(&self, container: &str) {
-        *self.lock().oom_kills.entry(container.to_owned()).or_default() += 1;
+        *self
+            .lock()
+            .oom_kills
+            .entry(container.to_owned())
+            .or_default() += 1;
     }
 
     /// Docker's trouble; empty when it answers. Says whether that is news.
@@ -269,7 +286,10 @@ impl Board {
         let news = if warning.is_empty() {
             inner.warnings.remove(subject).is_some()
         } else {
-            inner.warnings.insert(subject, warning.to_owned()).is_none_or(|old| old != warning)
+            inner
+                .warnings
+                .insert(subject, warning.to_owned())
+                .is_none_or(|old| old != warning)
         };
         drop(inner);
         if news {
@@ -286,6 +306,9 @@ impl Board {
     pub fn troubles(&self) -> String {
         let inner = self.lock();
         let all = std::iter::once(&inner.docker_error).chain(inner.warnings.values());
-        all.filter(|t| !t.is_empty()).cloned().collect::<Vec<_>>().join("; ")
+        all.filter(|t| !t.is_empty())
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 }

@@ -69,7 +69,11 @@ fn entry<'a>(state: &'a mut TenantState, name: &str) -> Option<&'a mut StepRecor
     if let Some(at) = state.steps.iter().position(|s| s.name == name) {
         return state.steps.get_mut(at);
     }
-    let at = state.steps.iter().position(|s| position(&s.name) > position(name)).unwrap_or(state.steps.len());
+    let at = state
+        .steps
+        .iter()
+        .position(|s| position(&s.name) > position(name))
+        .unwrap_or(state.steps.len());
     state.steps.insert(at, record(name));
     state.steps.get_mut(at)
 }
@@ -150,7 +154,10 @@ mod tests {
         fail(&mut state, "database", "disk full");
         begin(&mut state, "database", 9);
         succeed(&mut state, "database", "copied", 11);
-        assert_eq!((state.steps[5].start_ms, state.steps[5].end_ms), (Some(5), Some(11)));
+        assert_eq!(
+            (state.steps[5].start_ms, state.steps[5].end_ms),
+            (Some(5), Some(11))
+        );
         assert!(close(&mut state, 12) && !close(&mut state, 13));
         assert_eq!(state.steps[1].state, StepState::Skipped);
 

@@ -47,14 +47,20 @@ impl Surveys {
     /// Somebody comes.
     pub fn enter(&self) -> Visitor<'_> {
         self.here.fetch_add(1, Ordering::Relaxed);
-        Visitor { surveys: self, number: self.came.fetch_add(1, Ordering::Relaxed) + 1 }
+        Visitor {
+            surveys: self,
+            number: self.came.fetch_add(1, Ordering::Relaxed) + 1,
+        }
     }
 }
 
 impl Visitor<'_> {
     fn find(&self) -> Option<Arc<Survey>> {
         let newest = self.surveys.newest();
-        newest.survey.clone().filter(|_| newest.covers >= self.number)
+        newest
+            .survey
+            .clone()
+            .filter(|_| newest.covers >= self.number)
     }
 
     /// A survey made after this visitor came; `None` when so few are here that each asks for itself.
@@ -68,7 +74,10 @@ impl Visitor<'_> {
         }
         let covers = self.surveys.came.load(Ordering::Relaxed);
         let survey = Arc::new(docker.survey().await?);
-        *self.surveys.newest() = Newest { covers, survey: Some(survey.clone()) };
+        *self.surveys.newest() = Newest {
+            covers,
+            survey: Some(survey.clone()),
+        };
         Ok(Some(survey))
     }
 }

@@ -19,7 +19,9 @@ where
 
 /// A small running tenant; uid, subnet and ports follow from the name, so that several fit one host.
 pub fn tenant_plan(name: &str) -> TenantPlan {
-    let n = name.bytes().fold(7u32, |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)));
+    let n = name
+        .bytes()
+        .fold(7u32, |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)));
     let slot = n % 4096;
     let base = u32::from(Ipv4Addr::new(10, 240, 0, 0));
     TenantPlan {
@@ -28,10 +30,17 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         epoch: 1,
         generation: 1,
         desired: DesiredState::Running,
-        operation: Some(Uuid::from_u128(0x0190_0000_0000_7000_8000_0001_0000_0000 | u128::from(n))),
+        operation: Some(Uuid::from_u128(
+            0x0190_0000_0000_7000_8000_0001_0000_0000 | u128::from(n),
+        )),
         odoo_image: known("odoo:19.0"),
         postgres_image: known("postgres:15"),
-        size: Size { memory_bytes: 1 << 30, cpu_millis: 1000, disk_bytes: 5 << 30, workers: 2 },
+        size: Size {
+            memory_bytes: 1 << 30,
+            cpu_millis: 1000,
+            disk_bytes: 5 << 30,
+            workers: 2,
+        },
         subnet: Ipv4Net::new_assert((base + slot * 16).into(), 28),
         http_port: 20_000 + 2 * slot as u16,
         websocket_port: 20_001 + 2 * slot as u16,
@@ -75,11 +84,18 @@ pub fn host_plan(generation: u64, tenants: Vec<TenantPlan>) -> HostPlan {
 #[cfg(test)]
 pub(crate) fn check_golden(name: &str, text: &str) {
     // A leading dot would hide the file from git, which ignores `.env.*`.
-    let file = name.strip_prefix('.').map_or(name.to_owned(), |rest| format!("dot-{rest}"));
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(file);
+    let file = name
+        .strip_prefix('.')
+        .map_or(name.to_owned(), |rest| format!("dot-{rest}"));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(file);
     if std::env::var_os("ISY_UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(golden, text, "{name} differs; if that is meant, run the test once with ISY_UPDATE_GOLDEN=1");
+    assert_eq!(
+        golden, text,
+        "{name} differs; if that is meant, run the test once with ISY_UPDATE_GOLDEN=1"
+    );
 }

@@ -39,7 +39,9 @@ impl Traces {
 
     /// The span that `make` makes, in the operation's trace; none when that is not traced.
     pub fn within(&self, operation: Option<Uuid>, make: impl FnOnce() -> Span) -> Span {
-        let Some(place) = operation.and_then(|id| self.lock().get(&id).cloned()) else { return Span::none() };
+        let Some(place) = operation.and_then(|id| self.lock().get(&id).cloned()) else {
+            return Span::none();
+        };
         let span = make();
         context::adopt(&span, &place);
         span

@@ -57,16 +57,26 @@ fn copy_with(copiers: usize, from: &Path, to: &Path) -> io::Result<CopyStats> {
         }
         Ok(())
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(copiers).min(jobs.len());
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(copiers)
+        .min(jobs.len());
     std::thread::scope(|scope| {
         let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut done = work();
         for helper in helpers {
-            done = done.and(helper.join().unwrap_or_else(|_| Err(io::Error::other("copying panicked"))));
+            done = done.and(
+                helper
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("copying panicked"))),
+            );
         }
         done
     })?;
-    Ok(CopyStats { files: jobs.len() as u64, bytes: jobs.iter().map(|job| job.meta.len()).sum() })
+    Ok(CopyStats {
+        files: jobs.len() as u64,
+        bytes: jobs.iter().map(|job| job.meta.len()).sum(),
+    })
 }
 
 /// Makes directories and links, and lists the files.
@@ -85,7 +95,11 @@ fn lay_out(from: &Path, to: &Path, jobs: &mut Vec<Job>) -> io::Result<()> {
             std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
             take_owner(&meta, &target, false)?;
         } else if meta.is_file() {
-            jobs.push(Job { from: source, to: target, meta });
+            jobs.push(Job {
+                from: source,
+                to: target,
+                meta,
+            });
         } // sockets and pipes are made anew by whoever needs them
     }
     Ok(())
@@ -165,7 +179,9 @@ pub fn sync_all(dir: &Path) -> io::Result<()> {
 /// walk leaves the disk to others.
 pub fn usage(dir: &Path, pause: &dyn Fn()) -> u64 {
     pause();
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => usage(&entry.path(), pause),
         Ok(meta) => meta.blocks() * 512,
@@ -190,7 +206,10 @@ mod tests {
         fs::create_dir(&to).unwrap();
         assert_eq!(copy(&from, &to).unwrap(), CopyStats { files: 1, bytes: 4 });
         assert_eq!(fs::read(to.join("x/l")).unwrap(), b"data");
-        assert_eq!(fs::metadata(to.join("x/y/f")).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(
+            fs::metadata(to.join("x/y/f")).unwrap().mode() & 0o777,
+            0o640
+        );
         assert_eq!(fs::metadata(to.join("x")).unwrap().mode() & 0o777, 0o700);
         sync(&to).unwrap();
         assert!(usage(&to, &|| ()) > 0);

@@ -51,23 +51,37 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
         let entries = host.board.entries();
         memory.forget(&entries);
         for entry in &entries {
-            let Some(mut usage) = memory.measure(entry) else { continue };
-            let disks = memory.disk.get(&entry.name).map_or(&[][..], |(disks, _)| disks);
+            let Some(mut usage) = memory.measure(entry) else {
+                continue;
+            };
+            let disks = memory
+                .disk
+                .get(&entry.name)
+                .map_or(&[][..], |(disks, _)| disks);
             usage.disk_bytes = disks.iter().sum();
             usage.volumes = volumes(disks);
             host.board.set_usage(&entry.name, usage);
         }
         // One disk at a time, beside the rest: a tenant with millions of directories takes hours.
         if let Some((name, task)) = walk.take_if(|(_, task)| task.is_finished()) {
-            memory.disk.insert(name, (task.await.unwrap_or_default(), Instant::now()));
+            memory
+                .disk
+                .insert(name, (task.await.unwrap_or_default(), Instant::now()));
         }
         // A host with 120 tenants goes round in twenty minutes.
-        let due =
-            entries.iter().find(|e| memory.disk.get(&e.name).is_none_or(|(_, at)| at.elapsed() > DISK_EVERY));
+        let due = entries.iter().find(|e| {
+            memory
+                .disk
+                .get(&e.name)
+                .is_none_or(|(_, at)| at.elapsed() > DISK_EVERY)
+        });
         if let (Some(entry), None) = (due, &walk) {
             let places: Vec<PathBuf> = entry.status.volumes.iter().map(PathBuf::from).collect();
             let task = tokio::task::spawn_blocking(move || {
-                places.iter().map(|place| tree::usage(place, &|| std::thread::sleep(WALK_PAUSE))).collect()
+                places
+                    .iter()
+                    .map(|place| tree::usage(place, &|| std::thread::sleep(WALK_PAUSE)))
+                    .collect()
             });
             walk = Some((entry.name.clone(), task));
         }
@@ -90,11 +104,17 @@ impl Memory {
             let group = match self.groups.get(&container.id) {
                 Some(group) => group.clone(),
                 None => match resources::groups_of(container.pid, &container.id) {
-                    Some(group) => self.groups.entry(container.id.clone()).or_insert(group).clone(),
+                    Some(group) => self
+                        .groups
+                        .entry(container.id.clone())
+                        .or_insert(group)
+                        .clone(),
                     None => continue,
                 },
             };
-            let Some(now) = resources::container_use(&group) else { continue };
+            let Some(now) = resources::container_use(&group) else {
+                continue;
+            };
             usage.memory_bytes += now.memory;
             let at = Instant::now();
             if let Some((before, then)) = self.cpu.insert(container.id.clone(), (now, at)) {
@@ -109,8 +129,10 @@ impl Memory {
 
     fn forget(&mut self, entries: &[Entry]) {
         let containers = entries.iter().flat_map(|e| &e.status.containers);
-        let alive: HashSet<&str> =
-            containers.filter(|c| c.state == "running").map(|c| c.id.as_str()).collect();
+        let alive: HashSet<&str> = containers
+            .filter(|c| c.state == "running")
+            .map(|c| c.id.as_str())
+            .collect();
         self.groups.retain(|id, _| alive.contains(id.as_str()));
         self.cpu.retain(|id, _| alive.contains(id.as_str()));
         let there: HashSet<&TenantName> = entries.iter().map(|e| &e.name).collect();

@@ -25,7 +25,10 @@ struct Life {
 }
 
 fn in_force(generation: u64, tenants: &[TenantPlan]) -> InForce {
-    InForce { plan: Some(Arc::new(host_plan(generation, tenants.to_vec()))), stale: vec![] }
+    InForce {
+        plan: Some(Arc::new(host_plan(generation, tenants.to_vec()))),
+        stale: vec![],
+    }
 }
 
 impl Life {
@@ -36,12 +39,26 @@ impl Life {
     fn begin_at(pace: Pace, fake: &Arc<FakeDocker>, dir: &Path, tenants: &[TenantPlan]) -> Self {
         let data = DataDir::new(dir.join("agent"));
         data.create().unwrap();
-        let host =
-            Arc::new(Host::new(fake.clone(), fake.clone(), data, [127, 0, 0, 1].into(), pace).unwrap());
+        let host = Arc::new(
+            Host::new(
+                fake.clone(),
+                fake.clone(),
+                data,
+                [127, 0, 0, 1].into(),
+                pace,
+            )
+            .unwrap(),
+        );
         let (plans, receiver) = watch::channel(in_force(1, tenants));
         let stop = CancellationToken::new();
         let task = tokio::spawn(reconcile::run(host.clone(), receiver, stop.clone()));
-        Self { host, plans, task, stop, generation: 1 }
+        Self {
+            host,
+            plans,
+            task,
+            stop,
+            generation: 1,
+        }
     }
 
     fn plan(&mut self, tenants: &[TenantPlan]) {
@@ -50,7 +67,10 @@ impl Life {
     }
 
     fn status(&self, name: &str) -> Option<Status> {
-        self.host.board.get(&name.parse().unwrap()).map(std::sync::Arc::unwrap_or_clone)
+        self.host
+            .board
+            .get(&name.parse().unwrap())
+            .map(std::sync::Arc::unwrap_or_clone)
     }
 
     async fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
@@ -65,8 +85,12 @@ impl Life {
     }
 
     async fn converged(&self, plan: &TenantPlan) {
-        let fits = |s: &Status| s.progress == Progress::Converged && s.generation == plan.generation;
-        self.wait("convergence", |l| l.status(plan.name.as_str()).as_ref().is_some_and(fits)).await;
+        let fits =
+            |s: &Status| s.progress == Progress::Converged && s.generation == plan.generation;
+        self.wait("convergence", |l| {
+            l.status(plan.name.as_str()).as_ref().is_some_and(fits)
+        })
+        .await;
     }
 
     async fn end(self) {
@@ -77,10 +101,21 @@ impl Life {
 
 fn assert_one_running_stack(fake: &FakeDocker, name: &str) {
     let (containers, networks, volumes) = fake.things();
-    let of = |list: &[String]| list.iter().filter(|n| n.contains(name)).cloned().collect::<Vec<_>>();
-    assert_eq!(of(&containers), [format!("odoo_{name}"), format!("postgres_{name}")]);
+    let of = |list: &[String]| {
+        list.iter()
+            .filter(|n| n.contains(name))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(&containers),
+        [format!("odoo_{name}"), format!("postgres_{name}")]
+    );
     assert_eq!(of(&networks), [format!("isyone_{name}")]);
-    assert_eq!(of(&volumes), [format!("odoo_data_{name}"), format!("pgdata_{name}")]);
+    assert_eq!(
+        of(&volumes),
+        [format!("odoo_data_{name}"), format!("pgdata_{name}")]
+    );
     assert_eq!(of(&fake.running()), of(&containers));
     assert_ne!(fake.database_keys(name).as_deref(), None);
     assert_eq!(fake.violations(), Vec::<String>::new());
@@ -133,7 +168,10 @@ async fn dying_at_every_call_of_a_golden_create_ends_in_one_running_stack() {
         let life = Life::begin(&fake, dir.path(), &both);
         life.converged(&beta).await;
         assert_one_running_stack(&fake, "beta");
-        assert!(!fake.log().iter().any(|l| l.contains("odoo_beta_init")), "it came from the snapshot");
+        assert!(
+            !fake.log().iter().any(|l| l.contains("odoo_beta_init")),
+            "it came from the snapshot"
+        );
         assert_eq!(fake.database_keys("alfa"), source, "alfa was left alone");
         assert_ne!(fake.database_keys("beta"), source, "beta has its own keys");
         life.end().await;
@@ -148,7 +186,12 @@ async fn refusals_and_lost_answers_only_cost_time() {
     for seed in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         let fake = FakeDocker::new(dir.path(), seed * 7919 + 1);
-        fake.set_faults(Faults { refused: 120, answer_lost: 80, init_fails: 300, ..Faults::default() });
+        fake.set_faults(Faults {
+            refused: 120,
+            answer_lost: 80,
+            init_fails: 300,
+            ..Faults::default()
+        });
         let plans = ["alfa", "beta", "gama"].map(tenant_plan);
         let life = Life::begin(&fake, dir.path(), &plans);
         for plan in &plans {
@@ -195,19 +238,25 @@ async fn a_life_from_suspension_to_purge() {
         life.converged(&plan).await;
         assert_eq!(fake.running().len(), running, "{desired:?}");
     }
-    assert_eq!(fake.database_keys("alfa"), keys, "a restored tenant has its data");
+    assert_eq!(
+        fake.database_keys("alfa"),
+        keys,
+        "a restored tenant has its data"
+    );
     plan.desired = DesiredState::Purged;
     plan.quarantine_until = Some(i64::MAX);
     plan.generation += 1;
     life.plan(std::slice::from_ref(&plan));
-    life.wait("taking down", |_| fake.things().0.is_empty()).await;
+    life.wait("taking down", |_| fake.things().0.is_empty())
+        .await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(fake.things().2.len(), 2, "the quarantine is not over");
     assert!(!life.status("alfa").unwrap().absent);
     plan.purge_now = true;
     plan.generation += 1;
     life.plan(std::slice::from_ref(&plan));
-    life.wait("absence", |l| l.status("alfa").is_some_and(|s| s.absent)).await;
+    life.wait("absence", |l| l.status("alfa").is_some_and(|s| s.absent))
+        .await;
     assert_eq!(fake.things(), (vec![], vec![], vec![]));
     assert_eq!(fake.violations(), Vec::<String>::new());
     life.end().await;
@@ -221,12 +270,17 @@ async fn sql_that_hangs_in_a_tenants_database_is_told_and_does_not_hold_up_its_s
     let mut plan = tenant_plan("alfa");
     let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
     life.converged(&plan).await;
-    fake.set_faults(Faults { sql_hangs: true, ..Faults::default() });
+    fake.set_faults(Faults {
+        sql_hangs: true,
+        ..Faults::default()
+    });
     plan.base_url = "https://erp.example.com".to_owned();
     plan.generation += 1;
     life.plan(std::slice::from_ref(&plan));
-    let told = |s: Status| s.progress == Progress::Failing && s.message.contains("psql has not ended");
-    life.wait("the error", |l| l.status("alfa").is_some_and(told)).await;
+    let told =
+        |s: Status| s.progress == Progress::Failing && s.message.contains("psql has not ended");
+    life.wait("the error", |l| l.status("alfa").is_some_and(told))
+        .await;
     plan.desired = DesiredState::Suspended;
     plan.generation += 1;
     life.plan(std::slice::from_ref(&plan));
@@ -255,7 +309,9 @@ async fn a_second_tenant_purged_under_one_name_is_reported_gone_too() {
     let gone = |plan: &TenantPlan| {
         let (uid, operation) = (plan.uid, plan.operation);
         move |l: &Life| {
-            let status = l.status("alfa").filter(|s| s.absent && s.uid == uid && s.operation == operation);
+            let status = l
+                .status("alfa")
+                .filter(|s| s.absent && s.uid == uid && s.operation == operation);
             status.is_some_and(|s| s.progress == Progress::Converged)
         }
     };
@@ -286,18 +342,35 @@ async fn a_tenant_that_no_plan_names_is_stopped_and_kept() {
 async fn websockets_are_waited_for_but_not_for_ever_and_only_with_workers() {
     let dir = tempfile::tempdir().unwrap();
     let fake = FakeDocker::new(dir.path(), 1);
-    let (alfa, beta, mut threads) = (tenant_plan("alfa"), tenant_plan("beta"), tenant_plan("gama"));
+    let (alfa, beta, mut threads) = (
+        tenant_plan("alfa"),
+        tenant_plan("beta"),
+        tenant_plan("gama"),
+    );
     threads.size.workers = 0;
     fake.set_unhealthy("odoo_alfa:8072", true);
     fake.set_unhealthy("odoo_gama:8072", true);
-    let life = Life::begin(&fake, dir.path(), &[alfa.clone(), beta.clone(), threads.clone()]);
+    let life = Life::begin(
+        &fake,
+        dir.path(),
+        &[alfa.clone(), beta.clone(), threads.clone()],
+    );
     let mut details = Vec::new();
     for plan in [alfa, beta, threads] {
         life.converged(&plan).await;
         let steps = life.status(plan.name.as_str()).unwrap().steps;
-        details.push(steps.into_iter().find(|s| s.name == "healthy").unwrap().detail);
+        details.push(
+            steps
+                .into_iter()
+                .find(|s| s.name == "healthy")
+                .unwrap()
+                .detail,
+        );
     }
-    assert!(details[0].contains("websockets does not: connection refused"), "{details:?}");
+    assert!(
+        details[0].contains("websockets does not: connection refused"),
+        "{details:?}"
+    );
     assert!(details[1].contains(", websockets after"), "{details:?}");
     assert!(!details[2].contains("websockets"), "{details:?}");
     life.end().await;
@@ -309,12 +382,16 @@ async fn a_postgresql_that_falls_silent_is_found_and_so_is_its_recovery() {
     let dir = tempfile::tempdir().unwrap();
     let fake = FakeDocker::new(dir.path(), 1);
     let plan = tenant_plan("alfa");
-    let pace = Pace { resync: Duration::from_secs(3_600), ..Pace::hasty() };
+    let pace = Pace {
+        resync: Duration::from_secs(3_600),
+        ..Pace::hasty()
+    };
     let life = Life::begin_at(pace, &fake, dir.path(), std::slice::from_ref(&plan));
     life.converged(&plan).await;
     fake.set_unhealthy("postgres_alfa", true);
     let silent = |s: Status| s.message.contains("PostgreSQL does not");
-    life.wait("the finding", |l| l.status("alfa").is_some_and(silent)).await;
+    life.wait("the finding", |l| l.status("alfa").is_some_and(silent))
+        .await;
     fake.set_unhealthy("postgres_alfa", false);
     life.converged(&plan).await;
     life.end().await;
@@ -328,16 +405,28 @@ async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
     let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
     life.converged(&plan).await;
     fake.kill("odoo_alfa", 137);
-    life.wait("the restart", |_| fake.running().len() == 2).await;
+    life.wait("the restart", |_| fake.running().len() == 2)
+        .await;
     fake.set_unhealthy("odoo_alfa", true);
-    life.wait("the finding", |l| l.status("alfa").is_some_and(|s| s.progress == Progress::Unhealthy)).await;
-    assert!(life.status("alfa").unwrap().message.contains("told to be unhealthy"));
+    life.wait("the finding", |l| {
+        l.status("alfa")
+            .is_some_and(|s| s.progress == Progress::Unhealthy)
+    })
+    .await;
+    assert!(
+        life.status("alfa")
+            .unwrap()
+            .message
+            .contains("told to be unhealthy")
+    );
     fake.set_unhealthy("odoo_alfa", false);
     life.converged(&plan).await;
     fake.set_down(true);
-    life.wait("the alarm", |l| !l.host.board.docker_error().is_empty()).await;
+    life.wait("the alarm", |l| !l.host.board.docker_error().is_empty())
+        .await;
     fake.set_down(false);
-    life.wait("the all-clear", |l| l.host.board.docker_error().is_empty()).await;
+    life.wait("the all-clear", |l| l.host.board.docker_error().is_empty())
+        .await;
     life.converged(&plan).await;
     life.end().await;
 }
@@ -349,18 +438,31 @@ async fn an_unknown_image_fails_with_the_registrys_words_and_the_way_out() {
     let mut plan = tenant_plan("alfa");
     plan.odoo_image = "odoo:99.9".parse().unwrap();
     let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
-    life.wait("the failure", |l| l.status("alfa").is_some_and(|s| s.progress == Progress::Failing)).await;
+    life.wait("the failure", |l| {
+        l.status("alfa")
+            .is_some_and(|s| s.progress == Progress::Failing)
+    })
+    .await;
     let status = life.status("alfa").unwrap();
     assert!(
-        status.message.contains("manifest unknown") && status.message.contains("check the image's name"),
+        status.message.contains("manifest unknown")
+            && status.message.contains("check the image's name"),
         "{}",
         status.message
     );
-    assert_eq!(fake.things(), (vec![], vec![], vec![]), "nothing half-made is left");
+    assert_eq!(
+        fake.things(),
+        (vec![], vec![], vec![]),
+        "nothing half-made is left"
+    );
     plan.odoo_image = "odoo:18.0".parse().unwrap();
     plan.generation += 1;
     life.plan(std::slice::from_ref(&plan));
     life.converged(&plan).await;
-    assert!(life.status("alfa").unwrap().containers[0].image_digest.contains("pulled"));
+    assert!(
+        life.status("alfa").unwrap().containers[0]
+            .image_digest
+            .contains("pulled")
+    );
     life.end().await;
 }

@@ -102,7 +102,8 @@ fn request_id(text: String) -> Result<Option<String>, FieldError> {
     if text.len() <= MAX_REQUEST_ID && text.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(Some(text))
     } else {
-        let problem = format!("must be at most {MAX_REQUEST_ID} printable characters, such as a UUID");
+        let problem =
+            format!("must be at most {MAX_REQUEST_ID} printable characters, such as a UUID");
         Err(FieldError::new("request_id", problem))
     }
 }
@@ -111,6 +112,9 @@ fn page_size(wanted: u32) -> Result<usize, FieldError> {
     match usize::try_from(wanted).unwrap_or(usize::MAX) {
         0 => Ok(PAGE.0),
         n if n <= PAGE.1 => Ok(n),
-        n => Err(FieldError::new("page_size", format!("{n} is more than {}", PAGE.1))),
+        n => Err(FieldError::new(
+            "page_size",
+            format!("{n} is more than {}", PAGE.1),
+        )),
     }
 }

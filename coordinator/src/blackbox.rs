@@ -58,7 +58,9 @@ impl Addresses {
     /// Where this tenant is asked for in that round: each of its edges has its turn, and in one round half of the tenants go
     /// through one, half through the other.
     fn of(&self, settings: &Settings, tenant: &TenantName, round: u64) -> Option<SocketAddr> {
-        let own = self.0.get(settings.shards.of(tenant.as_str()).unwrap_or(0))?;
+        let own = self
+            .0
+            .get(settings.shards.of(tenant.as_str()).unwrap_or(0))?;
         let letters: u64 = tenant.as_str().bytes().map(u64::from).sum();
         let place = (letters + round) % u64::try_from(own.len()).ok().filter(|n| *n > 0)?;
         own.get(usize::try_from(place).ok()?).copied()
@@ -79,7 +81,10 @@ pub fn asker(config: &Config) -> Result<Option<Asker>, AskError> {
     match config.url_scheme {
         UrlScheme::Http => Ok(Some(Asker::plain(timeout))),
         UrlScheme::Https => {
-            let ca_file = probes.ca_file.as_ref().map(|file| config.data_dir.join(file));
+            let ca_file = probes
+                .ca_file
+                .as_ref()
+                .map(|file| config.data_dir.join(file));
             Asker::encrypted(timeout, probes.verify_certificates, ca_file.as_deref()).map(Some)
         }
     }
@@ -106,24 +111,37 @@ async fn ask_all(context: &Arc<Context>, asker: Asker) {
         let state = context.handle.snapshot();
         if tidied.is_none_or(|at| at.elapsed() >= TIDY) {
             addresses = resolve(&names, addresses).await;
-            context
-                .blackbox
-                .tidy(|name| state.fleet.tenants.get(name).is_some_and(|t| wanted(t)), &addresses.all());
+            context.blackbox.tidy(
+                |name| state.fleet.tenants.get(name).is_some_and(|t| wanted(t)),
+                &addresses.all(),
+            );
             places.share(&addresses.all(), probes.concurrency);
             tidied = Some(Instant::now());
         }
         while running.try_join_next().is_some() {}
-        let turns = rota.next(&state.fleet.tenants, LOOK, probes.interval.get(), wanted, secrets::chance);
+        let turns = rota.next(
+            &state.fleet.tenants,
+            LOOK,
+            probes.interval.get(),
+            wanted,
+            secrets::chance,
+        );
         for turn in turns {
             let settings = context.handle.settings();
-            let Some(edge) = addresses.of(settings, &turn.tenant.name, rota.rounds()) else { continue };
-            let Some(places) = places.of(edge) else { continue };
+            let Some(edge) = addresses.of(settings, &turn.tenant.name, rota.rounds()) else {
+                continue;
+            };
+            let Some(places) = places.of(edge) else {
+                continue;
+            };
             let (context, asker) = (context.clone(), asker.clone());
             running.spawn(async move {
                 tokio::time::sleep(turn.after).await;
                 // Left out: the next round asks through another edge, or when there is room.
                 let failing = context.blackbox.takes_no_connections(edge, clock::now_ms());
-                let Some(_place) = places.take(failing).await else { return };
+                let Some(_place) = places.take(failing).await else {
+                    return;
+                };
                 one(&context, &asker, edge, &turn.tenant).await;
             });
         }
@@ -138,12 +156,23 @@ fn wanted(tenant: &Tenant) -> bool {
 async fn one(context: &Context, asker: &Asker, edge: SocketAddr, tenant: &Tenant) {
     let settings = context.handle.settings();
     let hostname = format!("{}.{}", tenant.name, settings.base_domain);
-    let authority = settings.url_port.map_or_else(|| hostname.clone(), |port| format!("{hostname}:{port}"));
-    let probe = asker.ask(edge, &hostname, &authority, clock::now_ms()).await;
+    let authority = settings
+        .url_port
+        .map_or_else(|| hostname.clone(), |port| format!("{hostname}:{port}"));
+    let probe = asker
+        .ask(edge, &hostname, &authority, clock::now_ms())
+        .await;
     let state = context.handle.snapshot();
     // What was asked for is another one by now, or shall not run any more: its failure means nothing.
-    let same = |now: &Arc<Tenant>| now.uid == tenant.uid && now.placement == tenant.placement && wanted(now);
-    if let Some(tenant) = state.fleet.tenants.get(&tenant.name).filter(|now| same(now)) {
+    let same = |now: &Arc<Tenant>| {
+        now.uid == tenant.uid && now.placement == tenant.placement && wanted(now)
+    };
+    if let Some(tenant) = state
+        .fleet
+        .tenants
+        .get(&tenant.name)
+        .filter(|now| same(now))
+    {
         context.blackbox.take(&state, settings, tenant, probe);
     }
 }
@@ -213,7 +242,11 @@ fn edge_event(news: &EdgeNews) -> Command {
         ),
         (News::Down, _) => (
             "edge.down",
-            format!("edge {address} took {} of {} connections", counts.tried - counts.failed, counts.tried),
+            format!(
+                "edge {address} took {} of {} connections",
+                counts.tried - counts.failed,
+                counts.tried
+            ),
         ),
         (News::Up, _) => ("edge.up", format!("edge {address} works again")),
     };
@@ -231,7 +264,9 @@ fn host_event(news: &HostNews) -> Command {
         ),
         News::Up => (
             "host.reachable",
-            format!("host {host} is no longer the one whose tenants do not answer through edge {edge}"),
+            format!(
+                "host {host} is no longer the one whose tenants do not answer through edge {edge}"
+            ),
         ),
     };
     Command::Note { kind, message }
@@ -240,22 +275,43 @@ fn host_event(news: &HostNews) -> Command {
 fn tenant_event(news: board::TenantNews) -> Command {
     let edge = news.probe.edge;
     let (kind, message) = match (news.news, &news.probe.failure) {
-        (News::Up, _) => ("tenant.reachable", format!("answers again through edge {edge}")),
+        (News::Up, _) => (
+            "tenant.reachable",
+            format!("answers again through edge {edge}"),
+        ),
         (News::Down, Some(why)) => ("tenant.unreachable", format!("through edge {edge}: {why}")),
         (News::Down, None) => ("tenant.unreachable", format!("through edge {edge}")),
     };
-    Command::Audit { kind, tenant: news.tenant, message }
+    Command::Audit {
+        kind,
+        tenant: news.tenant,
+        message,
+    }
 }
 
 /// The page for Prometheus: of all tenants or of one shard's.
 pub fn page(context: &Context, state: &State, shard: Option<usize>) -> String {
     let (settings, now) = (context.handle.settings(), clock::now_ms());
-    let ours = |tenant: &Tenant| shard.is_none_or(|shard| context.blackbox.is_of_shard(&tenant.name, shard));
-    let rows = state.fleet.tenants.values().filter(|t| wanted(t) && ours(t)).filter_map(|tenant| {
-        let seen = context.blackbox.seen(state, settings, tenant, now)?;
-        Some(page::Row { tenant: tenant.name.as_str(), host: tenant.placement.host.as_str(), seen })
-    });
-    page::render(rows.collect(), &context.blackbox.edges(state, settings, now))
+    let ours = |tenant: &Tenant| {
+        shard.is_none_or(|shard| context.blackbox.is_of_shard(&tenant.name, shard))
+    };
+    let rows = state
+        .fleet
+        .tenants
+        .values()
+        .filter(|t| wanted(t) && ours(t))
+        .filter_map(|tenant| {
+            let seen = context.blackbox.seen(state, settings, tenant, now)?;
+            Some(page::Row {
+                tenant: tenant.name.as_str(),
+                host: tenant.placement.host.as_str(),
+                seen,
+            })
+        });
+    page::render(
+        rows.collect(),
+        &context.blackbox.edges(state, settings, now),
+    )
 }
 
 #[cfg(test)]
@@ -265,17 +321,30 @@ mod tests {
 
     #[test]
     fn each_edge_has_its_turn_and_a_shards_tenants_go_through_its_own() {
-        let (a, b): (SocketAddr, SocketAddr) = (([192, 0, 2, 1], 80).into(), ([192, 0, 2, 2], 80).into());
+        let (a, b): (SocketAddr, SocketAddr) =
+            (([192, 0, 2, 1], 80).into(), ([192, 0, 2, 2], 80).into());
         let mut settings = testing::settings();
         let both = Addresses(vec![vec![a, b]]);
-        let rounds: Vec<_> = (0..4).map(|round| both.of(&settings, &testing::name("alfa"), round)).collect();
-        assert!(rounds[0] != rounds[1] && rounds[0] == rounds[2] && rounds[1] == rounds[3], "{rounds:?}");
-        assert_eq!(Addresses(vec![vec![]]).of(&settings, &testing::name("alfa"), 0), None);
+        let rounds: Vec<_> = (0..4)
+            .map(|round| both.of(&settings, &testing::name("alfa"), round))
+            .collect();
+        assert!(
+            rounds[0] != rounds[1] && rounds[0] == rounds[2] && rounds[1] == rounds[3],
+            "{rounds:?}"
+        );
+        assert_eq!(
+            Addresses(vec![vec![]]).of(&settings, &testing::name("alfa"), 0),
+            None
+        );
         settings.shards = Shards::new(vec![testing::name("x"), testing::name("y")]);
         let shards = Addresses(vec![vec![a], vec![b]]);
         for n in 0..20 {
             let tenant = testing::name(&format!("t-{n}"));
-            let own = if settings.shards.of(&format!("t-{n}")) == Some(0) { a } else { b };
+            let own = if settings.shards.of(&format!("t-{n}")) == Some(0) {
+                a
+            } else {
+                b
+            };
             assert_eq!(shards.of(&settings, &tenant, n), Some(own));
         }
     }

@@ -66,23 +66,28 @@ pub fn judge(chain_pem: &str, key_pem: &str, now_s: i64) -> Result<Judged, Field
     if key_pem.len() > MAX_PEM_BYTES {
         return Err(key_error(format!("is longer than {MAX_PEM_BYTES} bytes")));
     }
-    let chain = tls::certificates("certificate", chain_pem)
-        .map_err(|_| chain_error("is no PEM certificate (-----BEGIN CERTIFICATE-----)".to_owned()))?;
+    let chain = tls::certificates("certificate", chain_pem).map_err(|_| {
+        chain_error("is no PEM certificate (-----BEGIN CERTIFICATE-----)".to_owned())
+    })?;
     let judged = judge_chain(&chain, now_s).map_err(chain_error)?;
-    let key = tls::private_key(key_pem)
-        .map_err(|_| key_error("is no unencrypted PEM private key (PKCS#8, PKCS#1 or SEC1)".to_owned()))?;
+    let key = tls::private_key(key_pem).map_err(|_| {
+        key_error("is no unencrypted PEM private key (PKCS#8, PKCS#1 or SEC1)".to_owned())
+    })?;
     match CertifiedKey::from_der(chain, key, &tls::provider()) {
         Ok(_) => Ok(judged),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(key_error("is not the key of the first certificate in certificate_pem".to_owned()))
-        }
+        Err(rustls::Error::InconsistentKeys(_)) => Err(key_error(
+            "is not the key of the first certificate in certificate_pem".to_owned(),
+        )),
         Err(error) => Err(key_error(format!("cannot be used: {error}"))),
     }
 }
 
 fn judge_chain(chain: &[CertificateDer<'_>], now_s: i64) -> Result<Judged, String> {
     if chain.len() > MAX_CHAIN {
-        return Err(format!("has {} certificates, at most {MAX_CHAIN} make a chain", chain.len()));
+        return Err(format!(
+            "has {} certificates, at most {MAX_CHAIN} make a chain",
+            chain.len()
+        ));
     }
     let mut parsed = Vec::with_capacity(chain.len());
     for (i, der) in chain.iter().enumerate() {
@@ -101,15 +106,22 @@ fn judge_chain(chain: &[CertificateDer<'_>], now_s: i64) -> Result<Judged, Strin
         }
     }
     let leaf = parsed.first().ok_or("has no certificate in it")?;
-    let (not_before, not_after) =
-        (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
+    let (not_before, not_after) = (
+        leaf.validity().not_before.timestamp(),
+        leaf.validity().not_after.timestamp(),
+    );
     if not_after <= now_s {
         return Err(format!("ended on {}", leaf.validity().not_after));
     }
     if not_before > now_s {
-        return Err(format!("is not valid before {}", leaf.validity().not_before));
+        return Err(format!(
+            "is not valid before {}",
+            leaf.validity().not_before
+        ));
     }
-    let usage = leaf.extended_key_usage().map_err(|e| format!("cannot be read: {e}"))?;
+    let usage = leaf
+        .extended_key_usage()
+        .map_err(|e| format!("cannot be read: {e}"))?;
     if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
         return Err("is not for servers (extended key usage)".to_owned());
     }
@@ -127,14 +139,19 @@ fn judge_chain(chain: &[CertificateDer<'_>], now_s: i64) -> Result<Judged, Strin
 fn pem(der: &[u8]) -> String {
     const LINE: usize = 64;
     let text = BASE64.encode(der);
-    let lines = text.as_bytes().chunks(LINE).map(|line| format!("{}\n", String::from_utf8_lossy(line)));
+    let lines = text
+        .as_bytes()
+        .chunks(LINE)
+        .map(|line| format!("{}\n", String::from_utf8_lossy(line)));
     let body: String = lines.collect();
     format!("-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n")
 }
 
 /// Browsers look at the alternative names only.
 fn hostnames(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {
-    let names = leaf.subject_alternative_name().map_err(|e| format!("cannot be read: {e}"))?;
+    let names = leaf
+        .subject_alternative_name()
+        .map_err(|e| format!("cannot be read: {e}"))?;
     let names = names.iter().flat_map(|names| &names.value.general_names);
     let dns: Vec<String> = names
         .filter_map(|name| match name {
@@ -152,7 +169,8 @@ fn hostnames(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use rcgen::{
-        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+        date_time_ymd,
     };
 
     use super::*;
@@ -168,7 +186,9 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "Test CA");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "Test CA");
         let pem = params.self_signed(&key).unwrap().pem();
         (pem, Issuer::new(params, key))
     }
@@ -177,11 +197,16 @@ mod tests {
         let (ca_pem, issuer) = ca();
         let key = KeyPair::generate().unwrap();
         let mut params =
-            CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
-        (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2030, 1, 1));
+            CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+                .unwrap();
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2026, 1, 1), date_time_ymd(2030, 1, 1));
         edit(&mut params);
         let certificate = params.signed_by(&key, &issuer).unwrap();
-        Made { chain: certificate.pem() + &ca_pem, key: key.serialize_pem() }
+        Made {
+            chain: certificate.pem() + &ca_pem,
+            key: key.serialize_pem(),
+        }
     }
 
     #[test]
@@ -189,10 +214,19 @@ mod tests {
         let made = leaf(&["*.Isy.one", "isy.one"], |_| {});
         let judged = judge(&made.chain, &made.key, NOW_S).unwrap();
         assert_eq!(judged.hostnames, ["*.isy.one", "isy.one"]);
-        assert_eq!((judged.not_before, judged.not_after), (1_767_225_600, 1_893_456_000));
+        assert_eq!(
+            (judged.not_before, judged.not_after),
+            (1_767_225_600, 1_893_456_000)
+        );
         assert!(judged.issuer.contains("Test CA") && !judged.serial.is_empty());
-        let around = format!("\u{1b}[31mtext\n{}more text\n", made.chain.replace('\n', "\r\n"));
-        assert_eq!(judge(&around, &made.key, NOW_S).unwrap().chain_pem, judged.chain_pem);
+        let around = format!(
+            "\u{1b}[31mtext\n{}more text\n",
+            made.chain.replace('\n', "\r\n")
+        );
+        assert_eq!(
+            judge(&around, &made.key, NOW_S).unwrap().chain_pem,
+            judged.chain_pem
+        );
         assert_eq!(judged.chain_pem, made.chain.replace("\r\n", "\n"));
     }
 
@@ -201,29 +235,81 @@ mod tests {
         let good = leaf(&["alfa.isy.one"], |_| {});
         let other = leaf(&["alfa.isy.one"], |_| {});
         let (ca_pem, _) = ca();
-        let alone = good.chain.split_inclusive("-----END CERTIFICATE-----").next().unwrap();
-        let client =
-            leaf(&["alfa.isy.one"], |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
-        let old = leaf(&["alfa.isy.one"], |p| p.not_after = date_time_ymd(2026, 2, 1));
-        let early = leaf(&["alfa.isy.one"], |p| p.not_before = date_time_ymd(2029, 1, 1));
+        let alone = good
+            .chain
+            .split_inclusive("-----END CERTIFICATE-----")
+            .next()
+            .unwrap();
+        let client = leaf(&["alfa.isy.one"], |p| {
+            p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]
+        });
+        let old = leaf(&["alfa.isy.one"], |p| {
+            p.not_after = date_time_ymd(2026, 2, 1)
+        });
+        let early = leaf(&["alfa.isy.one"], |p| {
+            p.not_before = date_time_ymd(2029, 1, 1)
+        });
         let nameless = leaf(&[], |_| {});
         let address = leaf(&["192.0.2.1"], |_| {});
         let stranger = leaf(&["alfa.isy.one"], |_| {});
         let foreign = format!("{}{}", ca_pem, stranger.chain);
         for (chain, key, field, part) in [
-            ("nonsense", good.key.as_str(), "certificate_pem", "no PEM certificate"),
-            (good.chain.as_str(), "nonsense", "key_pem", "PEM private key"),
+            (
+                "nonsense",
+                good.key.as_str(),
+                "certificate_pem",
+                "no PEM certificate",
+            ),
+            (
+                good.chain.as_str(),
+                "nonsense",
+                "key_pem",
+                "PEM private key",
+            ),
             (&good.chain, &other.key, "key_pem", "not the key"),
-            (&foreign, &stranger.key, "certificate_pem", "the leaf goes first"),
-            (&client.chain, &client.key, "certificate_pem", "not for servers"),
+            (
+                &foreign,
+                &stranger.key,
+                "certificate_pem",
+                "the leaf goes first",
+            ),
+            (
+                &client.chain,
+                &client.key,
+                "certificate_pem",
+                "not for servers",
+            ),
             (&old.chain, &old.key, "certificate_pem", "ended on"),
-            (&early.chain, &early.key, "certificate_pem", "not valid before"),
-            (&nameless.chain, &nameless.key, "certificate_pem", "names no host"),
-            (&address.chain, &address.key, "certificate_pem", "names no host"),
-            (&"x".repeat(MAX_PEM_BYTES + 1), &good.key, "certificate_pem", "longer than"),
+            (
+                &early.chain,
+                &early.key,
+                "certificate_pem",
+                "not valid before",
+            ),
+            (
+                &nameless.chain,
+                &nameless.key,
+                "certificate_pem",
+                "names no host",
+            ),
+            (
+                &address.chain,
+                &address.key,
+                "certificate_pem",
+                "names no host",
+            ),
+            (
+                &"x".repeat(MAX_PEM_BYTES + 1),
+                &good.key,
+                "certificate_pem",
+                "longer than",
+            ),
         ] {
             let error = judge(chain, key, NOW_S).unwrap_err();
-            assert!(error.field == field && error.problem.contains(part), "{error}");
+            assert!(
+                error.field == field && error.problem.contains(part),
+                "{error}"
+            );
             assert!(!error.problem.contains("PRIVATE"), "{error}");
         }
         judge(alone, &good.key, NOW_S).unwrap();

@@ -65,7 +65,10 @@ const QUARANTINE_HOLD_MS: i64 = 3_600_000;
 
 impl ConfigError {
     fn at(key: &str, problem: impl Into<String>) -> Self {
-        Self::Invalid { place: key.to_owned(), problem: problem.into() }
+        Self::Invalid {
+            place: key.to_owned(),
+            problem: problem.into(),
+        }
     }
 }
 
@@ -326,10 +329,14 @@ pub struct Plan {
 impl Config {
     /// Reads a file; `data_dir` defaults to the file's directory. The result is checked.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-        let file =
-            path.file_name().map_or_else(|| FILE_NAME.to_owned(), |n| n.to_string_lossy().into_owned());
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let file = path.file_name().map_or_else(
+            || FILE_NAME.to_owned(),
+            |n| n.to_string_lossy().into_owned(),
+        );
         let mut config = Self::parse(&file, &text)?;
         if config.data_dir.as_os_str().is_empty() {
             config.data_dir = path.parent().unwrap_or(Path::new(".")).to_owned();
@@ -340,7 +347,9 @@ impl Config {
     /// Parses TOML without checking across fields.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let place = |span: Option<std::ops::Range<usize>>, key: &str| {
-            let line = span.and_then(|s| text.get(..s.start)).map(|before| before.matches('\n').count() + 1);
+            let line = span
+                .and_then(|s| text.get(..s.start))
+                .map(|before| before.matches('\n').count() + 1);
             let line = line.map(|l| format!(" line {l}")).unwrap_or_default();
             if key.is_empty() || key == "." {
                 format!("{file}{line}")
@@ -366,7 +375,11 @@ impl Config {
     /// The part that decisions depend on.
     pub fn settings(&self) -> Settings {
         let mut protected = self.edge.protected_addresses.clone();
-        let own = self.advertise.hosts.iter().filter_map(|h| h.parse::<IpAddr>().ok());
+        let own = self
+            .advertise
+            .hosts
+            .iter()
+            .filter_map(|h| h.parse::<IpAddr>().ok());
         protected.extend(own.filter(|ip| !ip.is_loopback()));
         protected.sort();
         protected.dedup();
@@ -374,7 +387,11 @@ impl Config {
             base_domain: self.base_domain.to_string(),
             url_scheme: self.url_scheme.as_str().to_owned(),
             url_port: self.url_port,
-            plans: self.plans.iter().map(|(name, plan)| (name.clone(), plan.size())).collect(),
+            plans: self
+                .plans
+                .iter()
+                .map(|(name, plan)| (name.clone(), plan.size()))
+                .collect(),
             sleep_after_ms: self.sleep_after_ms(),
             editions: self.editions.clone(),
             defaults: settings::Defaults {
@@ -404,7 +421,8 @@ impl Config {
                 disk_reserve_bytes: self.placement.disk_reserve.get(),
             },
             liveness: settings::Liveness {
-                report_interval_ms: u32::try_from(self.liveness.report_interval.millis()).unwrap_or(u32::MAX),
+                report_interval_ms: u32::try_from(self.liveness.report_interval.millis())
+                    .unwrap_or(u32::MAX),
                 suspect_ms: self.liveness.suspect.millis(),
                 lost_ms: self.liveness.lost.millis(),
             },
@@ -417,15 +435,19 @@ impl Config {
     }
 
     fn sleep_after_ms(&self) -> BTreeMap<ShortName, i64> {
-        let sleeps = |(name, plan): (&ShortName, &Plan)| Some((name.clone(), plan.sleep_after?.millis()));
+        let sleeps =
+            |(name, plan): (&ShortName, &Plan)| Some((name.clone(), plan.sleep_after?.millis()));
         self.plans.iter().filter_map(sleeps).collect()
     }
 
     /// Where Traefik reaches our pages.
     pub fn pages_url(&self) -> String {
         let plain = || format!("http://{}", reachable(self.listen.http));
-        let own =
-            || self.listen.edges.map_or_else(plain, |edges| format!("https://{}", self.reached_at(edges)));
+        let own = || {
+            self.listen
+                .edges
+                .map_or_else(plain, |edges| format!("https://{}", self.reached_at(edges)))
+        };
         self.edge.pages_url.clone().unwrap_or_else(own)
     }
 
@@ -436,7 +458,11 @@ impl Config {
 
     /// `host:port` of a listening address as others see it, with brackets around an IPv6 address.
     pub fn reached_at(&self, bound: SocketAddr) -> String {
-        let host = self.advertise.hosts.first().map_or("127.0.0.1", String::as_str);
+        let host = self
+            .advertise
+            .hosts
+            .first()
+            .map_or("127.0.0.1", String::as_str);
         match host.parse::<std::net::Ipv6Addr>() {
             Ok(ip) => format!("[{ip}]:{}", bound.port()),
             Err(_) => format!("{host}:{}", bound.port()),
@@ -445,7 +471,10 @@ impl Config {
 
     /// Where Prometheus reaches our HTTP port.
     pub fn metrics_address(&self) -> String {
-        self.monitoring.metrics_address.clone().unwrap_or_else(|| reachable(self.listen.http).to_string())
+        self.monitoring
+            .metrics_address
+            .clone()
+            .unwrap_or_else(|| reachable(self.listen.http).to_string())
     }
 
     /// The whole configuration as TOML. It has no secrets: those are in files of their own.

@@ -85,15 +85,23 @@ impl Context {
     }
 
     /// The private key of a certificate for tenants' host names, PEM.
-    pub fn open_key(&self, certificate: &EdgeCertificate) -> Result<zeroize::Zeroizing<String>, SealError> {
-        let key = self.sealer.open(&EdgeCertificate::sealed_for(&certificate.name), &certificate.key)?;
+    pub fn open_key(
+        &self,
+        certificate: &EdgeCertificate,
+    ) -> Result<zeroize::Zeroizing<String>, SealError> {
+        let key = self.sealer.open(
+            &EdgeCertificate::sealed_for(&certificate.name),
+            &certificate.key,
+        )?;
         let key = std::str::from_utf8(&key).map_err(|_| SealError::DoesNotOpen)?;
         Ok(zeroize::Zeroizing::new(key.to_owned()))
     }
 
     /// A tenant's passwords.
     pub fn open_secrets(&self, tenant: &Tenant) -> Result<TenantSecrets, SealError> {
-        let json = self.sealer.open(&record(tenant.name.as_str(), tenant.uid), &tenant.secrets)?;
+        let json = self
+            .sealer
+            .open(&record(tenant.name.as_str(), tenant.uid), &tenant.secrets)?;
         serde_json::from_slice(&json).map_err(|_| SealError::DoesNotOpen)
     }
 }

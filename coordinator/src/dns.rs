@@ -108,7 +108,11 @@ fn server(address: &SocketAddr) -> NameServerConfig {
         connection.port = address.port();
         connection
     };
-    NameServerConfig::new(address.ip(), true, vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())])
+    NameServerConfig::new(
+        address.ip(),
+        true,
+        vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())],
+    )
 }
 
 /// One question's records; why there are none, when that is not an answer.
@@ -124,7 +128,9 @@ fn records(answer: Result<Lookup, NetError>) -> Records {
             // Of each kind, so that many addresses do not hide what the name stands for.
             let of = |alias: bool| {
                 let data = lookup.answers().iter().map(|record| &record.data);
-                data.filter(move |data| matches!(data, RData::CNAME(_)) == alias).take(MAX_RECORDS).cloned()
+                data.filter(move |data| matches!(data, RData::CNAME(_)) == alias)
+                    .take(MAX_RECORDS)
+                    .cloned()
             };
             Records::There(of(true).chain(of(false)).collect())
         }
@@ -159,9 +165,19 @@ fn joined(v4: Records, v6: Records, alias: Records) -> Answer {
     };
     [&v4, &v6, &alias].into_iter().for_each(&mut take);
     match (v4, v6) {
-        (Records::Silent(why), _) | (_, Records::Silent(why)) if addresses.is_empty() => Answer::Silent(why),
-        (Records::NoName, Records::NoName) => Answer::Told { exists: false, chain, addresses },
-        _ => Answer::Told { exists: true, chain, addresses },
+        (Records::Silent(why), _) | (_, Records::Silent(why)) if addresses.is_empty() => {
+            Answer::Silent(why)
+        }
+        (Records::NoName, Records::NoName) => Answer::Told {
+            exists: false,
+            chain,
+            addresses,
+        },
+        _ => Answer::Told {
+            exists: true,
+            chain,
+            addresses,
+        },
     }
 }
 

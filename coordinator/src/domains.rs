@@ -64,7 +64,10 @@ pub fn unicode(domain: &str) -> String {
 /// Whether it lies in the platform's own name space.
 pub fn is_platform(domain: &Domain, base_domain: &str) -> bool {
     let text = domain.as_str();
-    text == base_domain || text.strip_suffix(base_domain).is_some_and(|rest| rest.ends_with('.'))
+    text == base_domain
+        || text
+            .strip_suffix(base_domain)
+            .is_some_and(|rest| rest.ends_with('.'))
 }
 
 /// `www.` before it, or without it when it has one.
@@ -136,42 +139,61 @@ pub fn judge(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Look {
         Answer::Silent(_) => BTreeSet::new(),
     };
     let answers = !told.is_empty();
-    let edges = if ground.public.is_empty() { told } else { ground.public.iter().copied().collect() };
+    let edges = if ground.public.is_empty() {
+        told
+    } else {
+        ground.public.iter().copied().collect()
+    };
     let by = another(domain, platform, ground);
     let (verdict, mut found) = match (domain, &by) {
         (_, Some(by)) => {
             // As long as the tenant's own name is not answered, it is not known what that stands for.
-            let verdict = if answers { Verdict::Elsewhere } else { Verdict::Unknown };
-            (verdict, format!("{}; {by} is not {}", words(domain), ground.platform))
+            let verdict = if answers {
+                Verdict::Elsewhere
+            } else {
+                Verdict::Unknown
+            };
+            (
+                verdict,
+                format!("{}; {by} is not {}", words(domain), ground.platform),
+            )
         }
         (Answer::Silent(_), None) if answers => (Verdict::Elsewhere, words(domain)),
         (Answer::Silent(_), None) => (Verdict::Unknown, words(domain)),
         (Answer::Told { addresses, .. }, None) => {
-            let leads =
-                |ip: &&IpAddr| edges.contains(ip) || ground.proxies.iter().any(|net| net.contains(*ip));
+            let leads = |ip: &&IpAddr| {
+                edges.contains(ip) || ground.proxies.iter().any(|net| net.contains(*ip))
+            };
             let (here, strangers): (Vec<&IpAddr>, Vec<&IpAddr>) = addresses.iter().partition(leads);
             match (here.is_empty(), strangers.is_empty()) {
                 (false, true) => (Verdict::Here, words(domain)),
                 _ if edges.is_empty() => (Verdict::Unknown, words(domain)),
                 (true, true) => (Verdict::Elsewhere, words(domain)),
-                (_, false) => {
-                    (Verdict::Elsewhere, format!("{}; {}", words(domain), astray(&here, &strangers)))
-                }
+                (_, false) => (
+                    Verdict::Elsewhere,
+                    format!("{}; {}", words(domain), astray(&here, &strangers)),
+                ),
             }
         }
     };
     if edges.is_empty() {
         found = format!("{found}; where the edges are is not known");
     }
-    Look { verdict, found: cut(found, MAX_FOUND), edges, by }
+    Look {
+        verdict,
+        found: cut(found, MAX_FOUND),
+        edges,
+        by,
+    }
 }
 
 /// Which addresses are not the edges'; of which visitors that is true, when it is not of all. Those of the other kind may be
 /// right, and whoever looks from there sees nothing wrong.
 fn astray(here: &[&IpAddr], strangers: &[&IpAddr]) -> String {
     let shown = list(strangers.iter().map(ToString::to_string));
-    let only =
-        |v4: bool| here.iter().all(|ip| ip.is_ipv4() != v4) && strangers.iter().all(|ip| ip.is_ipv4() == v4);
+    let only = |v4: bool| {
+        here.iter().all(|ip| ip.is_ipv4() != v4) && strangers.iter().all(|ip| ip.is_ipv4() == v4)
+    };
     match (here.is_empty(), only(true), only(false)) {
         (false, true, _) => format!("no edge has {shown}: who comes by IPv4 gets elsewhere"),
         (false, _, true) => format!("no edge has {shown}: who comes by IPv6 gets elsewhere"),
@@ -182,14 +204,17 @@ fn astray(here: &[&IpAddr], strangers: &[&IpAddr]) -> String {
 /// The first of the platform's names on a domain's way, if it is another tenant's (or could be: one that is gone has left its
 /// customer's CNAME behind). What the tenant's own name stands for, such as an edge, is nobody else's.
 fn another(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Option<String> {
-    let Answer::Told { chain, .. } = domain else { return None };
+    let Answer::Told { chain, .. } = domain else {
+        return None;
+    };
     let behind: &[String] = match platform {
         Answer::Told { chain, .. } => chain,
         Answer::Silent(_) => &[],
     };
     let own = label(ground.platform, ground.base_domain);
     let theirs = |name: &&String| {
-        let tenant = label(name, ground.base_domain).is_some_and(|label| label.parse::<TenantName>().is_ok());
+        let tenant = label(name, ground.base_domain)
+            .is_some_and(|label| label.parse::<TenantName>().is_ok());
         tenant && !behind.contains(name)
     };
     chain
@@ -201,14 +226,24 @@ fn another(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Option<St
 
 /// The label right under the base domain: a record for `*.isy.one` is one for `erp.beta.isy.one`, too.
 fn label<'a>(name: &'a str, base_domain: &str) -> Option<&'a str> {
-    name.strip_suffix(base_domain)?.strip_suffix('.')?.rsplit('.').next()
+    name.strip_suffix(base_domain)?
+        .strip_suffix('.')?
+        .rsplit('.')
+        .next()
 }
 
 /// What to set in DNS, so that `domain` leads to the edges.
 pub fn advice(domain: &Domain, platform: &str, edges: &BTreeSet<IpAddr>) -> String {
     let of = |kind: &str, v4: bool| {
-        let mut addresses = edges.iter().filter(|ip| ip.is_ipv4() == v4).map(ToString::to_string).peekable();
-        addresses.peek().is_some().then(|| format!("{kind} {}", list(addresses)))
+        let mut addresses = edges
+            .iter()
+            .filter(|ip| ip.is_ipv4() == v4)
+            .map(ToString::to_string)
+            .peekable();
+        addresses
+            .peek()
+            .is_some()
+            .then(|| format!("{kind} {}", list(addresses)))
     };
     let records: Vec<String> = of("A", true).into_iter().chain(of("AAAA", false)).collect();
     if records.is_empty() {
@@ -225,17 +260,29 @@ pub fn advice(domain: &Domain, platform: &str, edges: &BTreeSet<IpAddr>) -> Stri
 fn words(answer: &Answer) -> String {
     let words = match answer {
         Answer::Silent(why) => format!("DNS does not answer: {why}"),
-        Answer::Told { exists: false, chain, .. } if chain.is_empty() => {
-            "there is no such name in DNS".to_owned()
-        }
-        Answer::Told { chain, addresses, .. } => {
-            let to = chain.iter().take(MAX_SHOWN).map(|name| format!("CNAME → {name}"));
+        Answer::Told {
+            exists: false,
+            chain,
+            ..
+        } if chain.is_empty() => "there is no such name in DNS".to_owned(),
+        Answer::Told {
+            chain, addresses, ..
+        } => {
+            let to = chain
+                .iter()
+                .take(MAX_SHOWN)
+                .map(|name| format!("CNAME → {name}"));
             let kind = |ip: &IpAddr| if ip.is_ipv4() { "A" } else { "AAAA" };
             let mut parts: Vec<String> = to.collect();
             if chain.len() > MAX_SHOWN {
                 parts.push(format!("{} more names", chain.len() - MAX_SHOWN));
             }
-            parts.extend(addresses.iter().take(MAX_SHOWN).map(|ip| format!("{} {ip}", kind(ip))));
+            parts.extend(
+                addresses
+                    .iter()
+                    .take(MAX_SHOWN)
+                    .map(|ip| format!("{} {ip}", kind(ip))),
+            );
             if addresses.len() > MAX_SHOWN {
                 parts.push(format!("{} more addresses", addresses.len() - MAX_SHOWN));
             }
@@ -258,8 +305,17 @@ fn cut(text: String, most: usize) -> String {
 
 fn list(items: impl Iterator<Item = String>) -> String {
     let all: Vec<String> = items.collect();
-    let shown = all.iter().take(MAX_SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if all.len() > MAX_SHOWN { format!("{shown} and {} more", all.len() - MAX_SHOWN) } else { shown }
+    let shown = all
+        .iter()
+        .take(MAX_SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if all.len() > MAX_SHOWN {
+        format!("{shown} and {} more", all.len() - MAX_SHOWN)
+    } else {
+        shown
+    }
 }
 
 #[cfg(test)]

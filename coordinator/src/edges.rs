@@ -109,7 +109,8 @@ impl Edges {
         let now = Instant::now();
         self.published.send_modify(|scopes| {
             scopes.resize(progress.len(), Publication::default());
-            for ((scope, versions), progress) in scopes.iter_mut().zip(&mut *versions).zip(progress) {
+            for ((scope, versions), progress) in scopes.iter_mut().zip(&mut *versions).zip(progress)
+            {
                 if let Some(changed) = &progress.changed {
                     scope.revision += 1;
                     scope.tenants = progress.tenants;
@@ -146,36 +147,60 @@ impl Edges {
     fn behind(&self, scope: usize, revision: u64, now: Instant) -> (bool, bool) {
         let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         let here = |key: &(IpAddr, usize), e: &Edge| key.1 == scope && e.regular && !e.gone(now);
-        let mut here = edges.iter().filter(|(key, edge)| here(key, edge)).peekable();
-        (here.peek().is_some(), here.any(|(_, edge)| edge.revision < revision))
+        let mut here = edges
+            .iter()
+            .filter(|(key, edge)| here(key, edge))
+            .peekable();
+        (
+            here.peek().is_some(),
+            here.any(|(_, edge)| edge.revision < revision),
+        )
     }
 
     /// A scope's edges that ask regularly.
     fn regular(&self, scope: usize) -> Vec<IpAddr> {
-        let (edges, now) = (self.edges.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-        let here =
-            |(key, edge): &(&(IpAddr, usize), &Edge)| key.1 == scope && edge.regular && !edge.gone(now);
+        let (edges, now) = (
+            self.edges.lock().unwrap_or_else(PoisonError::into_inner),
+            Instant::now(),
+        );
+        let here = |(key, edge): &(&(IpAddr, usize), &Edge)| {
+            key.1 == scope && edge.regular && !edge.gone(now)
+        };
         edges.iter().filter(here).map(|(key, _)| key.0).collect()
     }
 
     fn edge(&self, address: IpAddr, scope: usize) -> Option<Edge> {
-        self.edges.lock().unwrap_or_else(PoisonError::into_inner).get(&(address, scope)).cloned()
+        self.edges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(address, scope))
+            .cloned()
     }
 
     /// Keeps what an edge said.
     fn said(&self, address: IpAddr, scope: usize, version: String) {
         let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let revision = versions.get(scope).map_or(0, |versions| versions.revision(&version));
+        let revision = versions
+            .get(scope)
+            .map_or(0, |versions| versions.revision(&version));
         drop(versions);
-        let runs = Runs { version, revision, said: Instant::now() };
+        let runs = Runs {
+            version,
+            revision,
+            said: Instant::now(),
+        };
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        edges.entry((address, scope)).and_modify(|edge| edge.say(runs));
+        edges
+            .entry((address, scope))
+            .and_modify(|edge| edge.say(runs));
     }
 
     fn mute(&self, address: IpAddr, scope: usize) {
         let until = Some(Instant::now() + MUTE);
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        edges.entry((address, scope)).and_modify(|edge| edge.mute_until = until);
+        edges
+            .entry((address, scope))
+            .and_modify(|edge| edge.mute_until = until);
     }
 
     /// Waits until every edge that serves a tenant of this shard has what snapshot `version` says, within bounds.
@@ -199,10 +224,15 @@ impl Edges {
     }
 
     async fn publication(&self, version: u64, scope: usize) -> Publication {
-        let there = |scopes: &Vec<Publication>| scopes.get(scope).is_some_and(|p| p.version >= version);
+        let there =
+            |scopes: &Vec<Publication>| scopes.get(scope).is_some_and(|p| p.version >= version);
         let mut published = self.published.subscribe();
         // The sender is ours: it cannot be gone.
-        published.wait_for(there).await.map(|p| p[scope]).unwrap_or_default()
+        published
+            .wait_for(there)
+            .await
+            .map(|p| p[scope])
+            .unwrap_or_default()
     }
 
     async fn take_up_scope(&self, version: u64, scope: usize) {
@@ -216,7 +246,8 @@ impl Edges {
         let tenants = u32::try_from(publication.tenants).unwrap_or(u32::MAX);
         let building = TAKE_UP + TAKE_UP_PER_TENANT.saturating_mul(tenants);
         for address in self.regular(scope) {
-            self.built(address, scope, publication.revision, building).await;
+            self.built(address, scope, publication.revision, building)
+                .await;
         }
     }
 
@@ -231,7 +262,11 @@ impl Edges {
             // Somebody else's question may have been answered meanwhile, or the edge is gone.
             let Some(edge) = behind() else { return };
             let mute = edge.mute_until.is_some_and(|until| Instant::now() < until);
-            match if mute { None } else { self.ask.version(address).await } {
+            match if mute {
+                None
+            } else {
+                self.ask.version(address).await
+            } {
                 Some(version) => self.said(address, scope, version),
                 None if edge.runs.is_none() => {
                     if !mute {
@@ -253,13 +288,22 @@ impl Edges {
     /// Asks those of the known edges that `which` wants what they run, each once; bounded by their number and the time of a question.
     pub(crate) async fn look(&self, which: impl Fn(&EdgeSeen) -> bool) {
         let wanted = self.seen(Instant::now()).into_iter().filter(which);
-        stream::iter(wanted).for_each_concurrent(LOOKS, |edge| self.look_at(edge.address, edge.scope)).await;
+        stream::iter(wanted)
+            .for_each_concurrent(LOOKS, |edge| self.look_at(edge.address, edge.scope))
+            .await;
     }
 
     async fn look_at(&self, address: IpAddr, scope: usize) {
-        let Some(edge) = self.edge(address, scope).filter(|edge| !edge.gone(Instant::now())) else { return };
+        let Some(edge) = self
+            .edge(address, scope)
+            .filter(|edge| !edge.gone(Instant::now()))
+        else {
+            return;
+        };
         // Somebody else asks it: that answer will do.
-        let Ok(_turn) = edge.turn.try_lock() else { return };
+        let Ok(_turn) = edge.turn.try_lock() else {
+            return;
+        };
         if edge.mute_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
@@ -273,13 +317,18 @@ impl Edges {
 
     /// The edges, sorted by scope and address.
     pub(crate) fn seen(&self, now: Instant) -> Vec<EdgeSeen> {
-        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let versions = self
+            .versions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         let none = Versions::default();
         let of = |scope: usize| versions.get(scope).unwrap_or(&none);
         let known = edges.iter().filter(|(_, edge)| !edge.forgotten(now));
-        let mut seen: Vec<EdgeSeen> =
-            known.filter_map(|(key, edge)| edge.seen(*key, of(key.1), now)).collect();
+        let mut seen: Vec<EdgeSeen> = known
+            .filter_map(|(key, edge)| edge.seen(*key, of(key.1), now))
+            .collect();
         drop(edges);
         seen.sort_unstable_by_key(|edge| (edge.scope, edge.address));
         seen
@@ -288,7 +337,9 @@ impl Edges {
     /// An edge is on record as stuck, or as well again.
     fn told(&self, edge: &EdgeSeen, stuck: bool) {
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        edges.entry((edge.address, edge.scope)).and_modify(|edge| edge.told = stuck);
+        edges
+            .entry((edge.address, edge.scope))
+            .and_modify(|edge| edge.told = stuck);
     }
 
     /// These routes are left out of the documents.

@@ -38,17 +38,26 @@ impl Enrollment {
     /// Strangers get nothing signed.
     fn knows(&self, token_id: &str, secret_hash: &str) -> bool {
         let state = self.context.handle.snapshot();
-        state.fleet.tokens.get(token_id).is_some_and(|t| t.secret_hash == secret_hash)
+        state
+            .fleet
+            .tokens
+            .get(token_id)
+            .is_some_and(|t| t.secret_hash == secret_hash)
     }
 }
 
 #[tonic::async_trait]
 impl EnrollmentService for Enrollment {
-    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+    async fn enroll(
+        &self,
+        request: Request<EnrollRequest>,
+    ) -> Result<Response<EnrollResponse>, Status> {
         let asked = request.into_inner();
         let secret_hash = token_hash(&asked.token_secret);
         if !self.knows(&asked.token_id, &secret_hash) {
-            return Err(status::submit(SubmitError::Refused(ChangeError::TokenRefused("unknown"))));
+            return Err(status::submit(SubmitError::Refused(
+                ChangeError::TokenRefused("unknown"),
+            )));
         }
         let host: HostName = parse("host", &asked.host)?;
         let advertise = advertised(&asked.advertise_address)?;
@@ -56,7 +65,13 @@ impl EnrollmentService for Enrollment {
         let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
         let issued = context
             .pki
-            .sign_agent(&asked.csr_pem, &host, advertise, ttl_s, clock::now_seconds())
+            .sign_agent(
+                &asked.csr_pem,
+                &host,
+                advertise,
+                ttl_s,
+                clock::now_seconds(),
+            )
             .map_err(|e| status::pki(&e))?;
         let enroll = Enroll {
             token_id: asked.token_id,
@@ -64,7 +79,10 @@ impl EnrollmentService for Enrollment {
             uid: Uuid::now_v7(),
             advertise,
             labels: parse_labels("labels", &asked.labels)?,
-            certificate: Certificate { serial: issued.serial, not_after: issued.not_after },
+            certificate: Certificate {
+                serial: issued.serial,
+                not_after: issued.not_after,
+            },
             host: host.clone(),
         };
         let command = Command::Enroll(Box::new(enroll));
@@ -95,7 +113,10 @@ impl EnrollmentService for Enrollment {
 fn advertised(text: &str) -> Result<IpAddr, FieldError> {
     let address: IpAddr = parse("advertise_address", text)?;
     if address.is_unspecified() || address.is_multicast() {
-        return Err(FieldError::new("advertise_address", format!("{address} is no address of one machine")));
+        return Err(FieldError::new(
+            "advertise_address",
+            format!("{address} is no address of one machine"),
+        ));
     }
     Ok(address)
 }

@@ -8,16 +8,26 @@ use std::{
 
 /// Replaces `path`; the file will have `mode`. Written in the same directory, so the rename cannot cross file systems.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     replace_from(dir, path, &[content], mode)
 }
 
 /// As [`replace`], with the content in pieces, and with the unfinished file in `scratch`: whoever watches `path`'s directory sees one event only. Both
 /// must be on one file system ([`scratch_for`]).
-pub fn replace_from(scratch: &Path, path: &Path, pieces: &[impl AsRef<[u8]>], mode: u32) -> io::Result<()> {
+pub fn replace_from(
+    scratch: &Path,
+    path: &Path,
+    pieces: &[impl AsRef<[u8]>],
+    mode: u32,
+) -> io::Result<()> {
     let permissions = std::fs::Permissions::from_mode(mode);
-    let mut file =
-        tempfile::Builder::new().prefix(".isyone-").permissions(permissions.clone()).tempfile_in(scratch)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".isyone-")
+        .permissions(permissions.clone())
+        .tempfile_in(scratch)?;
     for piece in pieces {
         file.write_all(piece.as_ref())?;
     }
@@ -30,7 +40,9 @@ pub fn replace_from(scratch: &Path, path: &Path, pieces: &[impl AsRef<[u8]>], mo
 
 /// Where a file lies.
 pub fn directory(path: &Path) -> &Path {
-    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|d| !d.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 /// The first candidate on the file system of `path`'s directory in which files can be made; that directory itself when
@@ -72,7 +84,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("watched")).unwrap();
         let path = dir.path().join("watched/x.yml");
-        assert_eq!(scratch_for(&path, &[Path::new("/proc"), dir.path()]), dir.path());
-        assert_eq!(scratch_for(&path, &[Path::new("/proc")]), dir.path().join("watched"));
+        assert_eq!(
+            scratch_for(&path, &[Path::new("/proc"), dir.path()]),
+            dir.path()
+        );
+        assert_eq!(
+            scratch_for(&path, &[Path::new("/proc")]),
+            dir.path().join("watched")
+        );
     }
 }

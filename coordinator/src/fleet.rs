@@ -245,7 +245,10 @@ pub enum OperationState {
 impl OperationState {
     /// Will not change any more.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped)
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped
+        )
     }
 }
 
@@ -379,10 +382,20 @@ impl Fleet {
     pub fn admits(&self, certificate: &CertificateInfo) -> Result<(), Refusal> {
         let known = |list: &[Certificate]| {
             let serial = hex::encode(&certificate.serial);
-            if list.iter().any(|c| c.serial == serial) { Ok(()) } else { Err(Refusal::Revoked) }
+            if list.iter().any(|c| c.serial == serial) {
+                Ok(())
+            } else {
+                Err(Refusal::Revoked)
+            }
         };
         match &certificate.identity {
-            Identity::Agent(host) => known(&self.hosts.get(host).ok_or(Refusal::UnknownHost)?.certificates),
+            Identity::Agent(host) => known(
+                &self
+                    .hosts
+                    .get(host)
+                    .ok_or(Refusal::UnknownHost)?
+                    .certificates,
+            ),
             Identity::Operator(name, role) => {
                 let operator = self.operators.get(name).ok_or(Refusal::UnknownOperator)?;
                 if operator.revoked {
@@ -405,24 +418,35 @@ impl Fleet {
         let host_lost_one = |item: DiffItem<'_, '_, HostName, Arc<Host>>| match item {
             DiffItem::Add(..) => false,
             DiffItem::Remove(..) => true,
-            DiffItem::Update { old: (_, old), new: (_, new) } => {
-                !old.certificates.iter().all(|certificate| new.certificates.contains(certificate))
-            }
+            DiffItem::Update {
+                old: (_, old),
+                new: (_, new),
+            } => !old
+                .certificates
+                .iter()
+                .all(|certificate| new.certificates.contains(certificate)),
         };
         // Operators change a few times a day.
-        !self.operators.ptr_eq(&before.operators) || before.hosts.diff(&self.hosts).any(host_lost_one)
+        !self.operators.ptr_eq(&before.operators)
+            || before.hosts.diff(&self.hosts).any(host_lost_one)
     }
 }
 
 impl Tenant {
     /// Whether memory and CPU are kept free for it. Suspended tenants keep their place: resume must not fail.
     pub fn reserves_compute(&self) -> bool {
-        matches!(self.desired, DesiredState::Running | DesiredState::Suspended)
+        matches!(
+            self.desired,
+            DesiredState::Running | DesiredState::Suspended
+        )
     }
 
     /// Deleted, in the eyes of operators.
     pub fn is_deleted(&self) -> bool {
-        matches!(self.desired, DesiredState::Quarantined | DesiredState::Purged)
+        matches!(
+            self.desired,
+            DesiredState::Quarantined | DesiredState::Purged
+        )
     }
 
     /// The platform's own name for it, which it always has.
@@ -432,7 +456,9 @@ impl Tenant {
 
     /// The host name that Odoo calls its own.
     pub fn primary_name(&self, base_domain: &str) -> String {
-        self.primary.as_ref().map_or_else(|| self.platform_name(base_domain), ToString::to_string)
+        self.primary
+            .as_ref()
+            .map_or_else(|| self.platform_name(base_domain), ToString::to_string)
     }
 
     /// All host names that lead to it, the platform's first.

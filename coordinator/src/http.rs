@@ -79,7 +79,9 @@ async fn own_metrics(Shared(web): Shared<Web>) -> impl IntoResponse {
     let context = &web.context;
     let open = (web.connections.count(), context.streams.sessions());
     let live = &context.handle.settings().liveness;
-    let text = context.metrics.render(&context.handle.snapshot(), live, clock::now_ms(), open);
+    let text = context
+        .metrics
+        .render(&context.handle.snapshot(), live, clock::now_ms(), open);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
@@ -143,7 +145,9 @@ async fn traefik(
     headers: &HeaderMap,
 ) -> Response {
     if let Some(known) = caller.given(scope).filter(|_| waiting.wait > 0.0) {
-        let wait = Duration::try_from_secs_f32(waiting.wait).unwrap_or(MAX_WAIT).min(MAX_WAIT);
+        let wait = Duration::try_from_secs_f32(waiting.wait)
+            .unwrap_or(MAX_WAIT)
+            .min(MAX_WAIT);
         tokio::select! {
             () = another(web, scope, &known) => {}
             () = tokio::time::sleep(wait) => {}
@@ -151,9 +155,13 @@ async fn traefik(
         }
     }
     // Before the look: an edge counts as having what it is given, not more.
-    web.context.edges.asked(caller.address.ip(), scope, tokio::time::Instant::now());
+    web.context
+        .edges
+        .asked(caller.address.ip(), scope, tokio::time::Instant::now());
     let published = web.published.load_full();
-    let Some(document) = published.traefik(scope) else { return not_found("nothing is published") };
+    let Some(document) = published.traefik(scope) else {
+        return not_found("nothing is published");
+    };
     caller.give(scope, document.etag());
     serve(document, headers)
 }
@@ -163,7 +171,12 @@ async fn another(web: &Web, scope: usize, known: &str) {
     let mut publications = web.context.edges.publications();
     loop {
         publications.mark_unchanged();
-        if web.published.load().traefik(scope).is_none_or(|document| document.etag() != known) {
+        if web
+            .published
+            .load()
+            .traefik(scope)
+            .is_none_or(|document| document.etag() != known)
+        {
             return;
         }
         // The publisher lives as long as the context.
@@ -177,13 +190,16 @@ async fn another(web: &Web, scope: usize, known: &str) {
 fn scope(web: &Web, shard: Option<&str>) -> Result<usize, String> {
     let shards = &web.context.handle.settings().shards;
     let Some(shard) = shard else { return Ok(0) };
-    shards.position(shard).map(|place| place + 1).ok_or_else(|| {
-        let names: Vec<&str> = shards.names().iter().map(ShortName::as_str).collect();
-        match names.as_slice() {
-            [] => "no such shard; there are none ([edge] shards)".to_owned(),
-            names => format!("no such shard; there are: {}", names.join(", ")),
-        }
-    })
+    shards
+        .position(shard)
+        .map(|place| place + 1)
+        .ok_or_else(|| {
+            let names: Vec<&str> = shards.names().iter().map(ShortName::as_str).collect();
+            match names.as_slice() {
+                [] => "no such shard; there are none ([edge] shards)".to_owned(),
+                names => format!("no such shard; there are: {}", names.join(", ")),
+            }
+        })
 }
 
 fn not_found(why: &str) -> Response {
@@ -217,22 +233,32 @@ async fn targets(
 /// A document, or word that the client has it already.
 fn serve(document: &Arc<Document>, headers: &HeaderMap) -> Response {
     let etag = [(header::ETAG, document.etag().to_owned())];
-    let known =
-        headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == document.etag().as_bytes());
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|v| v.as_bytes() == document.etag().as_bytes());
     if known {
         return (StatusCode::NOT_MODIFIED, etag).into_response();
     }
     let length = document.length().to_string();
-    let pieces = document.pieces().to_vec().into_iter().map(Ok::<_, std::convert::Infallible>);
+    let pieces = document
+        .pieces()
+        .to_vec()
+        .into_iter()
+        .map(Ok::<_, std::convert::Infallible>);
     let body = Body::from_stream(tokio_stream::iter(pieces));
-    let form = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::CONTENT_LENGTH, length)];
+    let form = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CONTENT_LENGTH, length),
+    ];
     (etag, form, body).into_response()
 }
 
 /// A certificate authority's question, by way of any edge.
 async fn challenge(Shared(web): Shared<Web>, Path(token): Path<String>) -> Response {
     match web.context.challenges.answer(&token) {
-        Some(answer) => ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response(),
+        Some(answer) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response()
+        }
         None => not_found("no such challenge"),
     }
 }

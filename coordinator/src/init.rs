@@ -79,7 +79,11 @@ struct ContextFile<'a> {
 }
 
 /// Makes everything. `config.data_dir` must not exist or be empty; the context goes to `context_file`.
-pub async fn init(config: &Config, admin: &ShortName, context_file: &Path) -> Result<(), InitError> {
+pub async fn init(
+    config: &Config,
+    admin: &ShortName,
+    context_file: &Path,
+) -> Result<(), InitError> {
     config.check()?;
     let target = &config.data_dir;
     let at = |path: &Path| {
@@ -92,10 +96,15 @@ pub async fn init(config: &Config, admin: &ShortName, context_file: &Path) -> Re
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(at(target)(error)),
     }
-    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = target
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(at(parent))?;
-    let unfinished =
-        tempfile::Builder::new().prefix(".isyone-init-").tempdir_in(parent).map_err(at(parent))?;
+    let unfinished = tempfile::Builder::new()
+        .prefix(".isyone-init-")
+        .tempdir_in(parent)
+        .map_err(at(parent))?;
     let dir = unfinished.path();
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(at(dir))?;
     let context = fill(config, dir, admin).await?;
@@ -128,9 +137,17 @@ async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, 
     let store = SqliteStore::open(&dir.join(DATABASE_FILE)).await?;
     let stop = CancellationToken::new();
     let settings = Arc::new(config.settings());
-    let (handle, writer) = writer::start(Box::new(store), settings, SystemSource, stop.clone()).await?;
-    let certificate = Certificate { serial: issued.serial, not_after: issued.not_after };
-    let command = Command::CreateOperator { name: admin.clone(), role: OperatorRole::Admin, certificate };
+    let (handle, writer) =
+        writer::start(Box::new(store), settings, SystemSource, stop.clone()).await?;
+    let certificate = Certificate {
+        serial: issued.serial,
+        not_after: issued.not_after,
+    };
+    let command = Command::CreateOperator {
+        name: admin.clone(),
+        role: OperatorRole::Admin,
+        certificate,
+    };
     handle.submit("init", command).await?;
     stop.cancel();
     if let Err(error) = writer.await {

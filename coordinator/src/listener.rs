@@ -82,19 +82,32 @@ pub struct PeerStream {
 
 impl PeerStream {
     /// Among the open connections, for at most `lifetime`.
-    fn new(io: TlsStream<TcpStream>, peer: Arc<Peer>, among: &Arc<Connections>, lifetime: Duration) -> Self {
+    fn new(
+        io: TlsStream<TcpStream>,
+        peer: Arc<Peer>,
+        among: &Arc<Connections>,
+        lifetime: Duration,
+    ) -> Self {
         let cut = CancellationToken::new();
         let registration = among.add(peer.clone(), cut.clone());
         let expiry = tokio::time::sleep(lifetime);
         let cut: Cut = Box::pin(async move {
             tokio::select! { () = cut.cancelled_owned() => {}, () = expiry => {} }
         });
-        Self { io, peer, cut: Some(cut), _registration: registration }
+        Self {
+            io,
+            peer,
+            cut: Some(cut),
+            _registration: registration,
+        }
     }
 
     /// `Err` once the connection was cut; registers for waking otherwise.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let over = self.cut.as_mut().is_none_or(|cut| cut.as_mut().poll(cx).is_ready());
+        let over = self
+            .cut
+            .as_mut()
+            .is_none_or(|cut| cut.as_mut().poll(cx).is_ready());
         if over {
             self.cut = None;
             return Err(io::ErrorKind::ConnectionAborted.into());
@@ -122,7 +135,11 @@ impl AsyncRead for PeerStream {
 }
 
 impl AsyncWrite for PeerStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, data)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -159,11 +176,18 @@ pub fn mtls(
         let (pki, connections) = (pki.clone(), connections.clone());
         async move {
             let io = hello.into_stream(pki.mtls()).await?;
-            let shown = io.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let shown = io
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|chain| chain.first());
             let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
             let certificate = CertificateInfo::parse(shown).map_err(io::Error::other)?;
             let left = u64::try_from(certificate.not_after - clock::now_seconds()).unwrap_or(0);
-            let peer = Arc::new(Peer { certificate: Some(certificate), address });
+            let peer = Arc::new(Peer {
+                certificate: Some(certificate),
+                address,
+            });
             let stream = PeerStream::new(io, peer.clone(), &connections, Duration::from_secs(left));
             // Revoked between the handshake and the line above: nobody would cut it any more.
             if peer.certificate.as_ref().is_some_and(|c| !pki.admits(c)) {
@@ -186,12 +210,16 @@ pub fn enroll(
     let (ready, incoming) = mpsc::channel(READY_QUEUE);
     let connections = Arc::<Connections>::default();
     let mut rate = RateLimit::default();
-    let may_connect = move |address: SocketAddr| rate.take(lobby::origin(address.ip()), Instant::now());
+    let may_connect =
+        move |address: SocketAddr| rate.take(lobby::origin(address.ip()), Instant::now());
     let shake = move |hello: StartHandshake<TcpStream>, address: SocketAddr| {
         let (pki, connections) = (pki.clone(), connections.clone());
         async move {
             let io = hello.into_stream(pki.enroll()).await?;
-            let peer = Arc::new(Peer { certificate: None, address });
+            let peer = Arc::new(Peer {
+                certificate: None,
+                address,
+            });
             Ok(PeerStream::new(io, peer, &connections, ENROLMENT_LIFETIME))
         }
     };
@@ -242,7 +270,11 @@ async fn accept<F>(
                 continue;
             }
         };
-        let place = if may_connect(address) { lobby.enter(address.ip()) } else { Err(Refused::Rate) };
+        let place = if may_connect(address) {
+            lobby.enter(address.ip())
+        } else {
+            Err(Refused::Rate)
+        };
         let place = match place {
             Ok(place) => place,
             Err(refused) => {
@@ -281,7 +313,9 @@ where
     let late = Instant::now() + HANDSHAKE_TIMEOUT;
     let hello = timeout_at(late, place.listen(hello::read(tcp))).await;
     let hello = hello.map_err(|_| Refused::Silent)???;
-    let turn = timeout_at(late, place.turn()).await.map_err(|_| Refused::Queue)??;
+    let turn = timeout_at(late, place.turn())
+        .await
+        .map_err(|_| Refused::Queue)??;
     tokio::select! {
         _ = turn => Err(Refused::Displaced.into()),
         shaken = timeout_at(late, shake(hello)) => Ok(shaken.map_err(|_| Refused::Slow)??),

@@ -30,7 +30,13 @@ pub fn judge(
     settings: &Liveness,
 ) -> (HostState, i64) {
     let docker_works = observed.is_none_or(|host| host.docker_error.is_empty());
-    judge_silence(observed.and_then(|host| host.reported_at), docker_works, started_at, now, settings)
+    judge_silence(
+        observed.and_then(|host| host.reported_at),
+        docker_works,
+        started_at,
+        now,
+        settings,
+    )
 }
 
 /// As [`judge`], from the two facts that matter.
@@ -43,7 +49,14 @@ pub fn judge_silence(
 ) -> (HostState, i64) {
     let Some(at) = reported_at else {
         let silence = (now - started_at).max(0);
-        return (if silence >= settings.lost_ms { HostState::Lost } else { HostState::Unknown }, silence);
+        return (
+            if silence >= settings.lost_ms {
+                HostState::Lost
+            } else {
+                HostState::Unknown
+            },
+            silence,
+        );
     };
     let silence = (now - at).max(0);
     let state = if silence >= settings.lost_ms {
@@ -77,10 +90,17 @@ mod tests {
 
     #[test]
     fn silence_is_judged_by_time_and_never_speaking_is_unknown_first() {
-        let settings = Liveness { report_interval_ms: 5_000, suspect_ms: 20_000, lost_ms: 60_000 };
+        let settings = Liveness {
+            report_interval_ms: 5_000,
+            suspect_ms: 20_000,
+            lost_ms: 60_000,
+        };
         assert_eq!(judge(None, 0, 1_000, &settings).0, HostState::Unknown);
         assert_eq!(judge(None, 0, 60_000, &settings).0, HostState::Lost);
-        let mut host = HostObserved { reported_at: Some(100_000), ..HostObserved::default() };
+        let mut host = HostObserved {
+            reported_at: Some(100_000),
+            ..HostObserved::default()
+        };
         for (now, state) in [
             (100_000, HostState::Ready),
             (120_000, HostState::Suspect),
@@ -90,6 +110,9 @@ mod tests {
             assert_eq!(judge(Some(&host), 0, now, &settings).0, state, "{now}");
         }
         host.docker_error = "no daemon".into();
-        assert_eq!(judge(Some(&host), 0, 100_001, &settings).0, HostState::Degraded);
+        assert_eq!(
+            judge(Some(&host), 0, 100_001, &settings).0,
+            HostState::Degraded
+        );
     }
 }

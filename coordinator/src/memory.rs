@@ -16,7 +16,9 @@ pub const ALLOCATOR: Allocator = mimalloc::MiMalloc;
 /// too: a fifth of what a connected agent costs. Where the kernel knows no such switch nothing is lost but that.
 pub fn small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        eprintln!("isy-coordinator: huge pages stay on, connections will take more memory: {error}");
+        eprintln!(
+            "isy-coordinator: huge pages stay on, connections will take more memory: {error}"
+        );
     }
 }
 

@@ -208,7 +208,11 @@ impl Metrics {
 
     fn registered(mut self) -> Self {
         let r = &mut self.registry;
-        r.register("requests", "gRPC calls by method and how they ended", self.requests.clone());
+        r.register(
+            "requests",
+            "gRPC calls by method and how they ended",
+            self.requests.clone(),
+        );
         r.register_with_unit(
             "request_duration",
             "Time to a call's first answer",
@@ -216,7 +220,8 @@ impl Metrics {
             self.latency.clone(),
         );
         r.register("reports", "Agents' reports taken in", self.reports.clone());
-        let published = "Changes of Traefik's configuration, by shard; without a name, of everything";
+        let published =
+            "Changes of Traefik's configuration, by shard; without a name, of everything";
         r.register("publications", published, self.publications.clone());
         let pages = "Visitors who got a page in place of a tenant, by page";
         r.register("pages", pages, self.pages.clone());
@@ -261,7 +266,11 @@ impl Metrics {
             "Tenants' own domains that do not lead to the edges",
             self.domains_unreachable.clone(),
         );
-        r.register("connections", "Open mTLS connections", self.connections.clone());
+        r.register(
+            "connections",
+            "Open mTLS connections",
+            self.connections.clone(),
+        );
         r.register(
             "connections_refused",
             "Connections to 7443 and 7444 that ended before anything was asked, by reason",
@@ -269,11 +278,14 @@ impl Metrics {
         );
         // From the start: an increase from nothing to 1 is not seen.
         for reason in Refused::ALL {
-            drop(self.refused.get_or_create(&ReasonLabel { reason: reason.word() }));
+            drop(self.refused.get_or_create(&ReasonLabel {
+                reason: reason.word(),
+            }));
         }
         r.register("agent_sessions", "Agents connected", self.sessions.clone());
         r.register("hosts", "Hosts by state", self.hosts.clone());
-        let only_present = "1 for the state that a host is in now; there is no series for the others";
+        let only_present =
+            "1 for the state that a host is in now; there is no series for the others";
         r.register("host_state", only_present, self.host_states.clone());
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         r.register("build", "This coordinator", Info::new(version));
@@ -290,10 +302,26 @@ impl Metrics {
             Unit::Seconds,
             self.cpu.clone(),
         );
-        r.register("process_open_fds", "Open files of the coordinator", self.files.clone());
-        r.register("runtime_workers", "Threads that tasks run on", self.workers.clone());
-        r.register("runtime_alive_tasks", "Tasks that have not ended", self.tasks.clone());
-        r.register("runtime_queue_depth", "Tasks that wait for any thread", self.runnable.clone());
+        r.register(
+            "process_open_fds",
+            "Open files of the coordinator",
+            self.files.clone(),
+        );
+        r.register(
+            "runtime_workers",
+            "Threads that tasks run on",
+            self.workers.clone(),
+        );
+        r.register(
+            "runtime_alive_tasks",
+            "Tasks that have not ended",
+            self.tasks.clone(),
+        );
+        r.register(
+            "runtime_queue_depth",
+            "Tasks that wait for any thread",
+            self.runnable.clone(),
+        );
         r.register_with_unit(
             "runtime_busy",
             "Time that all threads together spent on tasks; its rate divided by the workers is how busy they are",
@@ -306,12 +334,18 @@ impl Metrics {
     /// Counts an order of a certificate.
     pub fn certificate_order(&self, issued: bool) {
         let result = if issued { "issued" } else { "failed" };
-        self.certificate_orders.get_or_create(&ResultLabel { result }).inc();
+        self.certificate_orders
+            .get_or_create(&ResultLabel { result })
+            .inc();
     }
 
     /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
     pub fn published(&self, shard: &str) {
-        self.publications.get_or_create(&ShardLabel { shard: shard.to_owned() }).inc();
+        self.publications
+            .get_or_create(&ShardLabel {
+                shard: shard.to_owned(),
+            })
+            .inc();
     }
 
     /// The edges that ask, each with its shard, as of a look at them.
@@ -319,14 +353,28 @@ impl Metrics {
         self.edges.clear();
         self.edges_stuck.clear();
         for state in EdgeState::ALL {
-            drop(self.edges.get_or_create(&StateLabel { state: state.word() }));
+            drop(self.edges.get_or_create(&StateLabel {
+                state: state.word(),
+            }));
         }
         for (edge, shard) in seen {
-            self.edges.get_or_create(&StateLabel { state: edge.state.word() }).inc();
+            self.edges
+                .get_or_create(&StateLabel {
+                    state: edge.state.word(),
+                })
+                .inc();
             // Who cannot be asked, or asks no longer, says nothing of being stuck: others look after that.
-            if matches!(edge.state, EdgeState::Current | EdgeState::Behind | EdgeState::Stuck) {
-                let labels = EdgeLabels { edge: edge.address.to_string(), shard: shard.to_owned() };
-                self.edges_stuck.get_or_create(&labels).set(i64::from(edge.state == EdgeState::Stuck));
+            if matches!(
+                edge.state,
+                EdgeState::Current | EdgeState::Behind | EdgeState::Stuck
+            ) {
+                let labels = EdgeLabels {
+                    edge: edge.address.to_string(),
+                    shard: shard.to_owned(),
+                };
+                self.edges_stuck
+                    .get_or_create(&labels)
+                    .set(i64::from(edge.state == EdgeState::Stuck));
             }
         }
     }
@@ -338,13 +386,20 @@ impl Metrics {
 
     /// Counts a call.
     pub fn request(&self, method: &'static str, code: Code, seconds: f64) {
-        self.requests.get_or_create(&RequestLabels { method, code: code_word(code) }).inc();
+        self.requests
+            .get_or_create(&RequestLabels {
+                method,
+                code: code_word(code),
+            })
+            .inc();
         self.latency.observe(seconds);
     }
 
     /// Counts a connection that was not let in.
     pub fn refused(&self, why: Refused) {
-        self.refused.get_or_create(&ReasonLabel { reason: why.word() }).inc();
+        self.refused
+            .get_or_create(&ReasonLabel { reason: why.word() })
+            .inc();
     }
 
     /// Everything, with the fleet's numbers as of `state` at `now`.
@@ -360,17 +415,29 @@ impl Metrics {
         for name in state.fleet.hosts.keys() {
             let seen = state.observed.hosts.get(name).map(AsRef::as_ref);
             let (judged, _) = liveness::judge(seen, state.started_at, now, live);
-            self.hosts.get_or_create(&StateLabel { state: judged.word() }).inc();
-            let labels = HostLabels { host: name.to_string(), state: judged.word() };
+            self.hosts
+                .get_or_create(&StateLabel {
+                    state: judged.word(),
+                })
+                .inc();
+            let labels = HostLabels {
+                host: name.to_string(),
+                state: judged.word(),
+            };
             self.host_states.get_or_create(&labels).set(1);
         }
         self.tenants.clear();
         for tenant in state.fleet.tenants.values() {
-            self.tenants.get_or_create(&StateLabel { state: desired_word(tenant.desired) }).inc();
+            self.tenants
+                .get_or_create(&StateLabel {
+                    state: desired_word(tenant.desired),
+                })
+                .inc();
         }
         self.certificates(state);
         self.domains(state);
-        self.connections.set(i64::try_from(open.0).unwrap_or(i64::MAX));
+        self.connections
+            .set(i64::try_from(open.0).unwrap_or(i64::MAX));
         self.sessions.set(i64::try_from(open.1).unwrap_or(i64::MAX));
         self.own_cost();
         self.runtime();
@@ -382,46 +449,68 @@ impl Metrics {
 
     fn certificates(&self, state: &State) {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.certificate_troubles.set(number(state.fleet.certificate_troubles.len()));
-        let mut ends: Vec<(i64, &String)> =
-            state.fleet.certificates.iter().map(|(name, c)| (c.not_after, name)).collect();
+        self.certificate_troubles
+            .set(number(state.fleet.certificate_troubles.len()));
+        let mut ends: Vec<(i64, &String)> = state
+            .fleet
+            .certificates
+            .iter()
+            .map(|(name, c)| (c.not_after, name))
+            .collect();
         ends.sort_unstable();
         self.certificate_ends.clear();
         for (not_after, name) in ends.into_iter().take(MAX_CERTIFICATE_SERIES) {
-            self.certificate_ends.get_or_create(&NameLabel { certificate: name.clone() }).set(not_after);
+            self.certificate_ends
+                .get_or_create(&NameLabel {
+                    certificate: name.clone(),
+                })
+                .set(not_after);
         }
     }
 
     fn domains(&self, state: &State) {
         let fleet = &state.fleet;
         // A deleted tenant keeps its trouble until it is gone, but has no visitors, and nobody looks at its domains any more.
-        let missed = fleet
-            .domain_troubles
-            .values()
-            .filter(|trouble| fleet.tenants.get(&trouble.tenant).is_some_and(|tenant| !tenant.is_deleted()));
-        self.domains_unreachable.set(i64::try_from(missed.count()).unwrap_or(i64::MAX));
+        let missed = fleet.domain_troubles.values().filter(|trouble| {
+            fleet
+                .tenants
+                .get(&trouble.tenant)
+                .is_some_and(|tenant| !tenant.is_deleted())
+        });
+        self.domains_unreachable
+            .set(i64::try_from(missed.count()).unwrap_or(i64::MAX));
     }
 
     /// From tokio; outside of a runtime the numbers stay 0.
     fn runtime(&self) {
-        let Ok(handle) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(handle) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let runtime = handle.metrics();
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.workers.set(number(runtime.num_workers()));
         self.tasks.set(number(runtime.num_alive_tasks()));
         self.runnable.set(number(runtime.global_queue_depth()));
-        let busy = (0..runtime.num_workers()).map(|worker| runtime.worker_total_busy_duration(worker));
+        let busy =
+            (0..runtime.num_workers()).map(|worker| runtime.worker_total_busy_duration(worker));
         // As below: owned by the runtime.
-        self.busy.inner().store(busy.sum::<std::time::Duration>().as_secs_f64().to_bits(), Ordering::Relaxed);
+        self.busy.inner().store(
+            busy.sum::<std::time::Duration>().as_secs_f64().to_bits(),
+            Ordering::Relaxed,
+        );
     }
 
     /// From /proc; where there is none, the numbers stay 0.
     fn own_cost(&self) {
-        let Ok(me) = procfs::process::Process::myself() else { return };
+        let Ok(me) = procfs::process::Process::myself() else {
+            return;
+        };
         if let Ok(stat) = me.stat() {
             let ticks = procfs::ticks_per_second().max(1);
             let seconds = (stat.utime + stat.stime) as f64 / ticks as f64;
-            self.memory.set(i64::try_from(stat.rss.saturating_mul(procfs::page_size())).unwrap_or(i64::MAX));
+            self.memory.set(
+                i64::try_from(stat.rss.saturating_mul(procfs::page_size())).unwrap_or(i64::MAX),
+            );
             // A counter can only be added to; this one is owned by the kernel.
             self.cpu.inner().store(seconds.to_bits(), Ordering::Relaxed);
         }
@@ -479,22 +568,41 @@ mod tests {
         let host = bench.host("h1", resources(8, 32, 100));
         let mut creation = bench.creation("alfa", "small");
         creation.spec.domains = vec![name("erp.customer.com")];
-        bench.apply(Command::CreateTenant(Box::new(creation))).unwrap();
+        bench
+            .apply(Command::CreateTenant(Box::new(creation)))
+            .unwrap();
         let report = bench.converged(&name("alfa"));
         bench.report(&host, resources(8, 32, 100), vec![report]);
         let metrics = Metrics::default();
         let shows = |bench: &Bench, number: u32| {
             let text = metrics.render(&bench.state, &bench.settings.liveness, bench.now, (0, 0));
-            text.lines().any(|line| line == format!("isyone_domains_unreachable {number}"))
+            text.lines()
+                .any(|line| line == format!("isyone_domains_unreachable {number}"))
         };
         assert!(shows(&bench, 0));
         let found = "nothing".to_owned();
-        let trouble =
-            DomainTrouble { domain: name("erp.customer.com"), tenant: name("alfa"), since: 1, found };
-        bench.apply(Command::DomainUnreachable(Box::new(trouble))).unwrap();
+        let trouble = DomainTrouble {
+            domain: name("erp.customer.com"),
+            tenant: name("alfa"),
+            since: 1,
+            found,
+        };
+        bench
+            .apply(Command::DomainUnreachable(Box::new(trouble)))
+            .unwrap();
         assert!(shows(&bench, 1));
-        bench.apply(Command::DeleteTenant { name: name("alfa"), purge: false, request_id: None }).unwrap();
-        assert_eq!(bench.state.fleet.domain_troubles.len(), 1, "it may be restored");
+        bench
+            .apply(Command::DeleteTenant {
+                name: name("alfa"),
+                purge: false,
+                request_id: None,
+            })
+            .unwrap();
+        assert_eq!(
+            bench.state.fleet.domain_troubles.len(),
+            1,
+            "it may be restored"
+        );
         assert!(shows(&bench, 0));
     }
 }

@@ -84,8 +84,16 @@ impl fmt::Display for ImageDigest {
 }
 
 /// Docker's words for a container's state; the Engine API's `ContainerState.Status`, and ours for none.
-const STATES: [&str; 8] =
-    ["created", "running", "paused", "restarting", "removing", "exited", "dead", "absent"];
+const STATES: [&str; 8] = [
+    "created",
+    "running",
+    "paused",
+    "restarting",
+    "removing",
+    "exited",
+    "dead",
+    "absent",
+];
 
 /// A container's state: one of the known words takes no memory of its own.
 pub fn container_state(word: String) -> Cow<'static, str> {
@@ -273,10 +281,19 @@ mod tests {
     fn digests_and_states_come_back_as_they_went_in() {
         let text = format!("sha256:{}", "5a".repeat(32));
         assert_eq!(ImageDigest::parse(&text).unwrap().to_string(), text);
-        for odd in ["", "sha256:5a", "md5:00", &format!("{text}00"), &text.replace("5a", "zz")] {
+        for odd in [
+            "",
+            "sha256:5a",
+            "md5:00",
+            &format!("{text}00"),
+            &text.replace("5a", "zz"),
+        ] {
             assert_eq!(ImageDigest::parse(odd), None, "{odd}");
         }
-        assert!(matches!(container_state("running".to_owned()), Cow::Borrowed("running")));
+        assert!(matches!(
+            container_state("running".to_owned()),
+            Cow::Borrowed("running")
+        ));
         assert_eq!(container_state("stuck".to_owned()), "stuck");
     }
 }

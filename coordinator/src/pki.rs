@@ -69,7 +69,9 @@ pub struct Pki {
 
 impl std::fmt::Debug for Pki {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pki").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Pki")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,7 +80,10 @@ pub fn create(dir: &Path, now_s: i64) -> Result<(), PkiError> {
     if dir.join("ca.key").exists() {
         return Err(PkiError::Exists(dir.to_owned()));
     }
-    std::fs::create_dir_all(dir).map_err(|source| PkiError::Io { path: dir.to_owned(), source })?;
+    std::fs::create_dir_all(dir).map_err(|source| PkiError::Io {
+        path: dir.to_owned(),
+        source,
+    })?;
     let (certificate, key) = issue::new_ca(now_s, CA_TTL_S)?;
     write(dir, "ca.key", &key, 0o600)?;
     write(dir, "ca.pem", &certificate, 0o644)
@@ -89,7 +94,11 @@ impl Pki {
     pub fn open(config: PkiConfig, admit: Admit, now_s: i64) -> Result<Self, PkiError> {
         ensure_server_certificate(&config, now_s)?;
         let loaded = ArcSwap::from_pointee(load(&config, &admit)?);
-        Ok(Self { config, admit, loaded })
+        Ok(Self {
+            config,
+            admit,
+            loaded,
+        })
     }
 
     /// TLS with client certificates.
@@ -166,7 +175,8 @@ impl Pki {
         if stamp(&self.config.dir) == self.loaded.load().stamp {
             return Ok(false);
         }
-        self.loaded.store(Arc::new(load(&self.config, &self.admit)?));
+        self.loaded
+            .store(Arc::new(load(&self.config, &self.admit)?));
         Ok(true)
     }
 }
@@ -187,7 +197,12 @@ fn load(config: &PkiConfig, admit: &Admit) -> Result<Loaded, PkiError> {
     let server = CertificateInfo::parse(&chain[0])?;
     let key_pem = read(dir, "server.key")?;
     Ok(Loaded {
-        mtls: server::mtls(&ca_pem, chain.clone(), tls::private_key(&key_pem)?, admit.clone())?,
+        mtls: server::mtls(
+            &ca_pem,
+            chain.clone(),
+            tls::private_key(&key_pem)?,
+            admit.clone(),
+        )?,
         enroll: server::enroll(chain.clone(), &signing_ca, tls::private_key(&key_pem)?)?,
         edges: server::edges(chain, tls::private_key(&key_pem)?)?,
         ca_pem,
@@ -217,7 +232,9 @@ fn ensure_server_certificate(config: &PkiConfig, now_s: i64) -> Result<(), PkiEr
 
 fn stamp(dir: &Path) -> Stamp {
     ["ca.pem", "ca.key", "server.pem", "server.key"].map(|name| {
-        std::fs::metadata(dir.join(name)).and_then(|m| Ok((m.modified()?, m.ino(), m.len()))).ok()
+        std::fs::metadata(dir.join(name))
+            .and_then(|m| Ok((m.modified()?, m.ino(), m.len())))
+            .ok()
     })
 }
 

@@ -60,7 +60,11 @@ pub struct Load {
 impl Load {
     /// The one number: the scarcest of memory and CPU, and of disk once it is scarce.
     pub fn permille(self) -> u32 {
-        let disk = if self.disk_permille >= DISK_PRESSURE_PERMILLE { self.disk_permille } else { 0 };
+        let disk = if self.disk_permille >= DISK_PRESSURE_PERMILLE {
+            self.disk_permille
+        } else {
+            0
+        };
         self.memory_permille.max(self.cpu_permille).max(disk)
     }
 }
@@ -107,10 +111,17 @@ impl fmt::Display for Rejection {
             Self::OtherHostWanted(host) => write!(f, "only {host} was asked for"),
             Self::Label(key, value) => write!(f, "label {key}={value} missing"),
             Self::Memory(need, free) => {
-                write!(f, "memory: needs {} MiB, {} MiB unreserved", mib(need), mib(free))
+                write!(
+                    f,
+                    "memory: needs {} MiB, {} MiB unreserved",
+                    mib(need),
+                    mib(free)
+                )
             }
             Self::Cpu(need, free) => write!(f, "CPU: needs {need} m, {free} m unreserved"),
-            Self::Disk(need, free) => write!(f, "disk: needs {} MiB, {} MiB free", mib(need), mib(free)),
+            Self::Disk(need, free) => {
+                write!(f, "disk: needs {} MiB, {} MiB free", mib(need), mib(free))
+            }
             Self::NoNetwork => f.write_str("no free network or port in the configured ranges"),
         }
     }
@@ -213,7 +224,12 @@ impl Ranking {
     /// The host's entry after a change of its tenants, a report, or the passing of time.
     fn entry(view: View<'_>, host: &HostName, now: UnixMs) -> Option<(Score, Room)> {
         let room = Room::of(view, host).filter(|room| room.is_open(view, now))?;
-        let nothing = Size { memory_bytes: 0, cpu_millis: 0, disk_bytes: 0, workers: 0 };
+        let nothing = Size {
+            memory_bytes: 0,
+            cpu_millis: 0,
+            disk_bytes: 0,
+            workers: 0,
+        };
         let load = room.load(view.settings, nothing).permille();
         let score = Score {
             load_step: load / LOAD_STEP_PERMILLE,
@@ -232,7 +248,8 @@ impl Ranking {
             Some((score, _)) => ranking.of.insert(host.clone(), score.clone()),
             None => ranking.of.remove(host),
         };
-        if let Some(before) = before.filter(|before| entry.as_ref().is_none_or(|(score, _)| score != before))
+        if let Some(before) =
+            before.filter(|before| entry.as_ref().is_none_or(|(score, _)| score != before))
         {
             ranking.order.remove(&before);
         }
@@ -254,10 +271,17 @@ impl Ranking {
     /// Whether every entry is what it would be if it were made now. For tests.
     #[cfg(test)]
     pub(crate) fn is_true(&self, view: View<'_>, now: UnixMs) -> bool {
-        let fresh = view.fleet.hosts.keys().filter_map(|host| Self::entry(view, host, now));
+        let fresh = view
+            .fleet
+            .hosts
+            .keys()
+            .filter_map(|host| Self::entry(view, host, now));
         let fresh: Vec<_> = fresh.map(|(score, room)| (score, Arc::new(room))).collect();
         let order: OrdMap<_, _> = fresh.iter().cloned().collect();
-        let of: OrdMap<_, _> = fresh.into_iter().map(|(score, _)| (score.host.clone(), score)).collect();
+        let of: OrdMap<_, _> = fresh
+            .into_iter()
+            .map(|(score, _)| (score.host.clone(), score))
+            .collect();
         self.order == order && self.of == of
     }
 }
@@ -267,8 +291,11 @@ impl Ranking {
 pub fn choose(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
     if let Some(wanted) = request.host {
         let judgement = judge(view, request, wanted, now);
-        let (fitting, rejected) =
-            if judgement.fits() { (vec![judgement], vec![]) } else { (vec![], vec![judgement]) };
+        let (fitting, rejected) = if judgement.fits() {
+            (vec![judgement], vec![])
+        } else {
+            (vec![], vec![judgement])
+        };
         return decide(fitting, Rejected::named(rejected), 1);
     }
     let mut fitting = Vec::with_capacity(CANDIDATES);
@@ -306,10 +333,16 @@ pub fn judge(view: View<'_>, request: Request<'_>, host: &HostName, now: UnixMs)
 /// As [`choose`], with every host judged, and the best that fit all named.
 pub fn explain(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
     let (mut fitting, mut rejected) = (Vec::new(), Rejected::default());
-    let missing = request.host.filter(|name| !view.fleet.hosts.contains_key(*name));
+    let missing = request
+        .host
+        .filter(|name| !view.fleet.hosts.contains_key(*name));
     for host in view.fleet.hosts.keys().chain(missing) {
         // A ranked host's room is there already.
-        let ranked = view.ranking.of.get(host).and_then(|score| view.ranking.order.get(score));
+        let ranked = view
+            .ranking
+            .of
+            .get(host)
+            .and_then(|score| view.ranking.order.get(score));
         let judgement = match ranked {
             Some(room) => room.judge(view, request, now),
             None => judge(view, request, host, now),
@@ -335,7 +368,9 @@ struct Rejected {
 impl Rejected {
     fn named(judgements: Vec<Judgement>) -> Self {
         let mut rejected = Self::default();
-        judgements.into_iter().for_each(|judgement| rejected.add(judgement));
+        judgements
+            .into_iter()
+            .for_each(|judgement| rejected.add(judgement));
         rejected
     }
 
@@ -353,7 +388,11 @@ impl Rejected {
     fn words(&self) -> String {
         let mut reasons: Vec<_> = self.reasons.iter().collect();
         reasons.sort_by_key(|(word, count)| (Reverse(**count), **word));
-        reasons.iter().map(|(word, count)| format!("{word} {count}")).collect::<Vec<_>>().join(", ")
+        reasons
+            .iter()
+            .map(|(word, count)| format!("{word} {count}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
@@ -368,11 +407,19 @@ fn decide(mut fitting: Vec<Judgement>, rejected: Rejected, considered: usize) ->
         ([], 0) => "the fleet has no hosts: add one with `isyctl host token`".to_owned(),
         ([], n) => format!("none of {n} hosts fits ({})", rejected.words()),
         ([only], n) => {
-            format!("{}: the only one of {n} hosts that fits ({} % loaded)", only.host, percent(only))
+            format!(
+                "{}: the only one of {n} hosts that fits ({} % loaded)",
+                only.host,
+                percent(only)
+            )
         }
         ([best, second, ..], n) => {
             let fewest = step(best) == step(second) && best.tenants != second.tenants;
-            let why = if fewest { "fewest tenants among equally loaded" } else { "least loaded" };
+            let why = if fewest {
+                "fewest tenants among equally loaded"
+            } else {
+                "least loaded"
+            };
             format!(
                 "{}: {why} of {} hosts that fit out of {n} ({} %, {} tenants; next {} with {} %, {} tenants)",
                 best.host,
@@ -389,7 +436,14 @@ fn decide(mut fitting: Vec<Judgement>, rejected: Rejected, considered: usize) ->
     let best = fitting.first();
     let (host, slot) = (best.map(|j| j.host.clone()), best.and_then(|j| j.slot));
     fitting.extend(rejected.named);
-    Decision { host, slot, reason, hosts: fitting, considered, fitting: count }
+    Decision {
+        host,
+        slot,
+        reason,
+        hosts: fitting,
+        considered,
+        fitting: count,
+    }
 }
 
 #[cfg(test)]

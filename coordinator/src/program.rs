@@ -53,7 +53,12 @@ struct Common {
     #[arg(long, env = "ISYONE_HTTP", value_name = "IP:PORT")]
     http: Option<SocketAddr>,
     /// Name or address of this machine, for its certificate; repeat it. Agents dial the first.
-    #[arg(long, env = "ISYONE_ADVERTISE", value_name = "HOST", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "ISYONE_ADVERTISE",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
     advertise: Vec<String>,
     /// The domain under which tenants get theirs.
     #[arg(long, env = "ISYONE_BASE_DOMAIN", value_name = "DOMAIN")]
@@ -128,11 +133,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")
 }
 
 fn make(init: Init) -> Result<()> {
-    let mut config = Config { data_dir: DEFAULT_DATA_DIR.into(), ..Config::default() };
+    let mut config = Config {
+        data_dir: DEFAULT_DATA_DIR.into(),
+        ..Config::default()
+    };
     init.common.apply(&mut config);
     let context = match init.context_file {
         Some(file) => file,
@@ -153,8 +164,15 @@ fn make(init: Init) -> Result<()> {
 
 /// File, then command line and environment.
 fn effective(run: &Run) -> Result<Config> {
-    let dir = run.common.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-    let file = run.config.clone().unwrap_or_else(|| dir.join(config::FILE_NAME));
+    let dir = run
+        .common
+        .data_dir
+        .clone()
+        .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+    let file = run
+        .config
+        .clone()
+        .unwrap_or_else(|| dir.join(config::FILE_NAME));
     let mut config = Config::load(&file)?;
     run.common.apply(&mut config);
     config.log.format = run.log_format.unwrap_or(config.log.format);
@@ -240,8 +258,13 @@ fn warn_of_file_limit(hosts: usize) {
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
-    {
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    ) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }

@@ -95,7 +95,14 @@ impl Frames {
         Self {
             traefik: Arc::new(Frame::traefik(traefik::frame(options))),
             targets: Arc::new(Frame::list([before.into(), after.into()])),
-            edges: fixed(config.monitoring.edges.iter().map(|edge| monitoring::edge(edge)).collect()),
+            edges: fixed(
+                config
+                    .monitoring
+                    .edges
+                    .iter()
+                    .map(|edge| monitoring::edge(edge))
+                    .collect(),
+            ),
             probes: std::iter::once(None)
                 .chain(shards.names().iter().map(|shard| Some(shard.as_str())))
                 .map(|shard| fixed(monitoring::probes(&config.metrics_address(), shard)))
@@ -146,7 +153,10 @@ impl Publisher {
     pub async fn run(self) {
         let context = self.context.clone();
         let (teller, untold) = Teller::new();
-        tokio::join!(self.follow(teller), tell::store(&context.handle, untold, &context.stop));
+        tokio::join!(
+            self.follow(teller),
+            tell::store(&context.handle, untold, &context.stop)
+        );
     }
 
     async fn follow(mut self, teller: Teller) {
@@ -200,7 +210,10 @@ impl Publisher {
         // Also when no document changed: a second claim to a host name changes none.
         let left_out = self.content.left_out();
         let routes = left_out.values().map(Vec::len).sum::<usize>();
-        self.context.metrics.rejected_routes.set(i64::try_from(routes).unwrap_or(i64::MAX));
+        self.context
+            .metrics
+            .rejected_routes
+            .set(i64::try_from(routes).unwrap_or(i64::MAX));
         self.context.edges.leave_out(left_out.clone());
         // After the documents are there: whom this wakes gets them.
         self.context.edges.published(state.version, &progress);
@@ -208,7 +221,12 @@ impl Publisher {
     }
 
     /// What is published next, and how far each scope's configuration is with it.
-    fn publish(&mut self, current: &Published, progress: &mut [Progress], now: Instant) -> Published {
+    fn publish(
+        &mut self,
+        current: &Published,
+        progress: &mut [Progress],
+        now: Instant,
+    ) -> Published {
         let (content, frames) = (&self.content, &self.frames);
         let document = |frame: &Arc<Frame>, shares| Document::new(frame.clone(), shares);
         let list = |job: Job, scope: usize| {
@@ -216,36 +234,51 @@ impl Publisher {
                 Job::Odoo => document(&frames.targets, content.shares(Kind::Odoo, scope)),
                 Job::Postgres => document(&frames.targets, content.shares(Kind::Postgres, scope)),
                 Job::Host => document(&frames.targets, content.shares(Kind::Host, scope)),
-                Job::Containers => document(&frames.targets, content.shares(Kind::Containers, scope)),
+                Job::Containers => {
+                    document(&frames.targets, content.shares(Kind::Containers, scope))
+                }
                 Job::Traefik => document(&frames.edges, Vec::new()),
                 Job::Probes => document(&frames.probes[scope], Vec::new()),
                 Job::Isyone => document(&frames.platform, Vec::new()),
             };
             renew(current.targets(job, scope), new)
         };
-        let targets = Job::ALL.map(|job| (0..progress.len()).map(|scope| list(job, scope)).collect());
+        let targets =
+            Job::ALL.map(|job| (0..progress.len()).map(|scope| list(job, scope)).collect());
         let hostnames = (progress.len() > 1).then(|| {
             let new = document(&frames.hostnames, content.shares(Kind::Hostnames, 0));
             renew(current.hostnames(), new)
         });
-        let traefik = progress.iter_mut().zip(&mut self.pace).enumerate().map(|(scope, (progress, pace))| {
-            let shares = content.shares(Kind::Traefik, scope);
-            let new =
-                Document::with_certificates(frames.traefik.clone(), shares, content.certificates(scope));
-            progress.tenants = new.fragments();
-            let old = current.traefik(scope).filter(|old| {
-                let changed = old.etag() != new.etag();
-                let may_change = pace.may_change(changed, new.fragments(), now);
-                progress.pending = changed && !may_change;
-                !may_change
-            });
-            old.cloned().unwrap_or_else(|| {
-                progress.changed = Some(new.version().to_owned());
-                self.context.metrics.published(content.shard(scope));
-                Arc::new(new)
-            })
-        });
-        Published { traefik: traefik.collect(), targets, hostnames }
+        let traefik =
+            progress
+                .iter_mut()
+                .zip(&mut self.pace)
+                .enumerate()
+                .map(|(scope, (progress, pace))| {
+                    let shares = content.shares(Kind::Traefik, scope);
+                    let new = Document::with_certificates(
+                        frames.traefik.clone(),
+                        shares,
+                        content.certificates(scope),
+                    );
+                    progress.tenants = new.fragments();
+                    let old = current.traefik(scope).filter(|old| {
+                        let changed = old.etag() != new.etag();
+                        let may_change = pace.may_change(changed, new.fragments(), now);
+                        progress.pending = changed && !may_change;
+                        !may_change
+                    });
+                    old.cloned().unwrap_or_else(|| {
+                        progress.changed = Some(new.version().to_owned());
+                        self.context.metrics.published(content.shard(scope));
+                        Arc::new(new)
+                    })
+                });
+        Published {
+            traefik: traefik.collect(),
+            targets,
+            hostnames,
+        }
     }
 
     /// Files that are behind; `false` when writing panicked.
@@ -265,7 +298,9 @@ impl Publisher {
 
 /// The document that is there when the new one says the same: its pieces may have been looked up already.
 fn renew(old: Option<&Arc<Document>>, new: Document) -> Arc<Document> {
-    old.filter(|old| old.etag() == new.etag()).cloned().unwrap_or_else(|| Arc::new(new))
+    old.filter(|old| old.etag() == new.etag())
+        .cloned()
+        .unwrap_or_else(|| Arc::new(new))
 }
 
 fn what(route: &traefik::Rejected) -> &str {
@@ -273,7 +308,12 @@ fn what(route: &traefik::Rejected) -> &str {
 }
 
 fn log(route: &traefik::Rejected) {
-    tracing::error!(tenant = route.tenant, what = what(route), reason = route.reason, "route left out");
+    tracing::error!(
+        tenant = route.tenant,
+        what = what(route),
+        reason = route.reason,
+        "route left out"
+    );
 }
 
 fn options(context: &Context) -> traefik::Options {
@@ -303,7 +343,12 @@ fn options(context: &Context) -> traefik::Options {
 
 fn tls(config: &Config) -> Option<traefik::Tls> {
     let tls = &config.tls;
-    let resolver = || Some(traefik::Resolver { name: tls.resolver.clone(), wildcard: config.wildcard() });
+    let resolver = || {
+        Some(traefik::Resolver {
+            name: tls.resolver.clone(),
+            wildcard: config.wildcard(),
+        })
+    };
     Some(traefik::Tls {
         entry_point: tls.entry_point.clone(),
         hsts_seconds: tls.hsts.get().as_secs(),

@@ -40,7 +40,9 @@ enum ScraperError {
 
 /// Keeps the files fresh until the coordinator stops.
 pub async fn run(context: Arc<Context>) {
-    let Some(dir) = &context.config.monitoring.certificate_dir else { return };
+    let Some(dir) = &context.config.monitoring.certificate_dir else {
+        return;
+    };
     let dir = context.config.data_dir.join(dir);
     let mut said = String::new();
     loop {
@@ -62,12 +64,21 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn refresh(context: &Context, dir: &Path) -> Result<(), ScraperError> {
-    let (ca, certificate, key) = (dir.join("ca.pem"), dir.join("prometheus.pem"), dir.join("prometheus.key"));
-    std::fs::create_dir_all(dir).map_err(|source| ScraperError::Io { path: dir.to_owned(), source })?;
+    let (ca, certificate, key) = (
+        dir.join("ca.pem"),
+        dir.join("prometheus.pem"),
+        dir.join("prometheus.key"),
+    );
+    std::fs::create_dir_all(dir).map_err(|source| ScraperError::Io {
+        path: dir.to_owned(),
+        source,
+    })?;
     write_if_other(&ca, &context.pki.ca_pem())?;
     let now_s = clock::now_seconds();
     let present = std::fs::read_to_string(&certificate).unwrap_or_default();
-    let key_pem = std::fs::read_to_string(&key).ok().filter(|pem| tls::private_key(pem).is_ok());
+    let key_pem = std::fs::read_to_string(&key)
+        .ok()
+        .filter(|pem| tls::private_key(pem).is_ok());
     let name = &context.config.monitoring.certificate_operator;
     let good = |info: &CertificateInfo| {
         info.identity == Identity::Operator(name.clone(), OperatorRole::Monitor)
@@ -85,11 +96,22 @@ async fn refresh(context: &Context, dir: &Path) -> Result<(), ScraperError> {
         }
         None => tls::new_key_and_csr(name.as_str())?,
     };
-    let issued = context.pki.sign_operator(&csr, name, OperatorRole::Monitor, TTL_S, now_s)?;
-    let accepted = Certificate { serial: issued.serial, not_after: issued.not_after };
-    let command =
-        Command::CreateOperator { name: name.clone(), role: OperatorRole::Monitor, certificate: accepted };
-    let submitted = context.handle.submit_patiently("coordinator", command).await;
+    let issued = context
+        .pki
+        .sign_operator(&csr, name, OperatorRole::Monitor, TTL_S, now_s)?;
+    let accepted = Certificate {
+        serial: issued.serial,
+        not_after: issued.not_after,
+    };
+    let command = Command::CreateOperator {
+        name: name.clone(),
+        role: OperatorRole::Monitor,
+        certificate: accepted,
+    };
+    let submitted = context
+        .handle
+        .submit_patiently("coordinator", command)
+        .await;
     submitted.map_err(|e| ScraperError::Refused(e.to_string()))?;
     // The key first: a certificate without its key is what the next look would find whole.
     write_if_other(&key, &key_pem)?;
@@ -107,6 +129,8 @@ fn write_if_other(path: &Path, content: &str) -> Result<(), ScraperError> {
     if std::fs::read(path).is_ok_and(|old| old == content.as_bytes()) {
         return Ok(());
     }
-    files::replace(path, content.as_bytes(), MODE)
-        .map_err(|source| ScraperError::Io { path: path.to_owned(), source })
+    files::replace(path, content.as_bytes(), MODE).map_err(|source| ScraperError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }

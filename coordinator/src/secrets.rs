@@ -59,7 +59,10 @@ impl fmt::Debug for Sealer {
 impl Sealer {
     /// Makes a new key file. An existing one is never overwritten: it would orphan every sealed record.
     pub fn create(path: &Path) -> Result<Self, SealError> {
-        let failed = |source| SealError::Io { path: path.display().to_string(), source };
+        let failed = |source| SealError::Io {
+            path: path.display().to_string(),
+            source,
+        };
         if path.exists() {
             return Err(failed(io::ErrorKind::AlreadyExists.into()));
         }
@@ -74,8 +77,10 @@ impl Sealer {
             return Self::from_hex(text, KEY_VARIABLE);
         }
         let name = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|source| SealError::Io { path: name.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| SealError::Io {
+            path: name.clone(),
+            source,
+        })?;
         if !files::is_private(path) {
             return Err(SealError::TooOpen(name));
         }
@@ -84,23 +89,36 @@ impl Sealer {
 
     fn from_hex(text: &str, from: &str) -> Result<Self, SealError> {
         let mut key = Zeroizing::new([0_u8; 32]);
-        hex::decode_to_slice(text.trim(), key.as_mut()).map_err(|_| SealError::BadKey(from.to_owned()))?;
-        Ok(Self { cipher: XChaCha20Poly1305::new(&Key::from(*key)) })
+        hex::decode_to_slice(text.trim(), key.as_mut())
+            .map_err(|_| SealError::BadKey(from.to_owned()))?;
+        Ok(Self {
+            cipher: XChaCha20Poly1305::new(&Key::from(*key)),
+        })
     }
 
     /// A key that lives in memory only, for tests and simulations.
     pub fn ephemeral() -> Self {
         let mut key = Zeroizing::new([0_u8; 32]);
         rand_bytes(key.as_mut());
-        Self { cipher: XChaCha20Poly1305::new(&Key::from(*key)) }
+        Self {
+            cipher: XChaCha20Poly1305::new(&Key::from(*key)),
+        }
     }
 
     /// Seals `plain` for the record `record`.
     pub fn seal(&self, record: &str, plain: &[u8]) -> Sealed {
         let nonce = XNonce::generate();
         // The cipher refuses only messages of 256 GiB and more.
-        let sealed =
-            self.cipher.encrypt(&nonce, Payload { msg: plain, aad: record.as_bytes() }).unwrap_or_default();
+        let sealed = self
+            .cipher
+            .encrypt(
+                &nonce,
+                Payload {
+                    msg: plain,
+                    aad: record.as_bytes(),
+                },
+            )
+            .unwrap_or_default();
         let mut bytes = nonce.to_vec();
         bytes.extend(sealed);
         Sealed(BASE64.encode(bytes))
@@ -108,11 +126,23 @@ impl Sealer {
 
     /// Opens what was sealed for the same record.
     pub fn open(&self, record: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let bytes = BASE64.decode(&sealed.0).map_err(|_| SealError::DoesNotOpen)?;
-        let (nonce, message) = bytes.split_at_checked(NONCE_BYTES).ok_or(SealError::DoesNotOpen)?;
+        let bytes = BASE64
+            .decode(&sealed.0)
+            .map_err(|_| SealError::DoesNotOpen)?;
+        let (nonce, message) = bytes
+            .split_at_checked(NONCE_BYTES)
+            .ok_or(SealError::DoesNotOpen)?;
         let nonce = XNonce::try_from(nonce).map_err(|_| SealError::DoesNotOpen)?;
-        let plain = self.cipher.decrypt(&nonce, Payload { msg: message, aad: record.as_bytes() });
-        plain.map(Zeroizing::new).map_err(|_| SealError::DoesNotOpen)
+        let plain = self.cipher.decrypt(
+            &nonce,
+            Payload {
+                msg: message,
+                aad: record.as_bytes(),
+            },
+        );
+        plain
+            .map(Zeroizing::new)
+            .map_err(|_| SealError::DoesNotOpen)
     }
 }
 
@@ -167,10 +197,17 @@ mod tests {
     fn a_value_opens_for_its_record_and_key_only() {
         let sealer = Sealer::ephemeral();
         let sealed = sealer.seal("tenant/alfa/1", b"hunter2");
-        assert_eq!(&**sealer.open("tenant/alfa/1", &sealed).unwrap(), b"hunter2");
+        assert_eq!(
+            &**sealer.open("tenant/alfa/1", &sealed).unwrap(),
+            b"hunter2"
+        );
         assert!(sealer.open("tenant/beta/1", &sealed).is_err());
         assert!(Sealer::ephemeral().open("tenant/alfa/1", &sealed).is_err());
-        assert!(sealer.open("tenant/alfa/1", &Sealed("AAAA".into())).is_err());
+        assert!(
+            sealer
+                .open("tenant/alfa/1", &Sealed("AAAA".into()))
+                .is_err()
+        );
         assert_ne!(sealed, sealer.seal("tenant/alfa/1", b"hunter2"));
     }
 
@@ -180,12 +217,28 @@ mod tests {
         let path = dir.path().join(KEY_FILE);
         let sealed = Sealer::create(&path).unwrap().seal("r", b"x");
         assert!(Sealer::create(&path).is_err());
-        assert!(Sealer::load(&path, None).unwrap().open("r", &sealed).is_ok());
+        assert!(
+            Sealer::load(&path, None)
+                .unwrap()
+                .open("r", &sealed)
+                .is_ok()
+        );
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(Sealer::load(Path::new("/nowhere"), Some(&text)).unwrap().open("r", &sealed).is_ok());
-        assert!(matches!(Sealer::load(&path, Some("abc")), Err(SealError::BadKey(_))));
+        assert!(
+            Sealer::load(Path::new("/nowhere"), Some(&text))
+                .unwrap()
+                .open("r", &sealed)
+                .is_ok()
+        );
+        assert!(matches!(
+            Sealer::load(&path, Some("abc")),
+            Err(SealError::BadKey(_))
+        ));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Sealer::load(&path, None), Err(SealError::TooOpen(_))));
+        assert!(matches!(
+            Sealer::load(&path, None),
+            Err(SealError::TooOpen(_))
+        ));
     }
 
     #[test]

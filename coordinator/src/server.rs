@@ -8,14 +8,17 @@ use isyone_proto::{
     pb::{
         self,
         agent::v1::{
-            agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
+            agent_service_server::AgentServiceServer,
+            enrollment_service_server::EnrollmentServiceServer,
         },
         v1::{
-            certificate_service_server::CertificateServiceServer, domain_service_server::DomainServiceServer,
-            edge_service_server::EdgeServiceServer, event_service_server::EventServiceServer,
-            host_service_server::HostServiceServer, operation_service_server::OperationServiceServer,
-            operator_service_server::OperatorServiceServer, system_service_server::SystemServiceServer,
-            tenant_service_server::TenantServiceServer, top_service_server::TopServiceServer,
+            certificate_service_server::CertificateServiceServer,
+            domain_service_server::DomainServiceServer, edge_service_server::EdgeServiceServer,
+            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+            operation_service_server::OperationServiceServer,
+            operator_service_server::OperatorServiceServer,
+            system_service_server::SystemServiceServer, tenant_service_server::TenantServiceServer,
+            top_service_server::TopServiceServer,
         },
     },
     tls::{CertificateInfo, MAX_MESSAGE_BYTES},
@@ -128,7 +131,10 @@ impl Parts {
     pub async fn open(config: &Config, seal_key: Option<&str>) -> Result<Self, StartError> {
         let sealer = Sealer::load(&config.data_dir.join(secrets::KEY_FILE), seal_key)?;
         let store = SqliteStore::open(&config.data_dir.join(crate::init::DATABASE_FILE)).await?;
-        Ok(Self { store: Box::new(store), sealer })
+        Ok(Self {
+            store: Box::new(store),
+            sealer,
+        })
     }
 }
 
@@ -159,21 +165,35 @@ struct Listeners {
     edges: Option<(TcpListener, http::edges::Tokens)>,
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { key, address, source };
+async fn bind(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen {
+        key,
+        address,
+        source,
+    };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
 
 /// Starts everything; when it answers, all ports are open.
-pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<Running, StartError> {
+pub async fn start(
+    config: Config,
+    parts: Parts,
+    source: impl Source,
+) -> Result<Running, StartError> {
     config.check()?;
     let dashboard = config.dashboard()?;
     let stop_writer = CancellationToken::new();
     let settings = Arc::new(config.settings());
-    let (handle, writer) = writer::start(parts.store, settings, source, stop_writer.clone()).await?;
-    if let Some((name, tenant)) = views::in_the_dashboards_place(&handle.snapshot(), handle.settings()) {
+    let (handle, writer) =
+        writer::start(parts.store, settings, source, stop_writer.clone()).await?;
+    if let Some((name, tenant)) =
+        views::in_the_dashboards_place(&handle.snapshot(), handle.settings())
+    {
         tracing::warn!(%tenant, "[edge.dashboard] hostname {name} is a domain of that tenant's; edges cannot serve both: name another, or `isyctl tenant domain remove {tenant} {name}`");
     }
     let pki = Arc::new(authority(&config, &handle)?);
@@ -184,7 +204,8 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
     let (edges_listener, edges) = match config.listen.edges {
         None => (None, None),
         Some(address) => {
-            let tokens = http::edges::Tokens::open(&config.data_dir).map_err(StartError::EdgeToken)?;
+            let tokens =
+                http::edges::Tokens::open(&config.data_dir).map_err(StartError::EdgeToken)?;
             let (listener, bound) = bind("edges", address).await?;
             (Some((listener, tokens)), Some(bound))
         }
@@ -217,7 +238,17 @@ pub async fn start(config: Config, parts: Parts, source: impl Source) -> Result<
         edges: edges_listener,
     };
     let tasks = spawn(&context, listeners, refresh.clone(), asker).await?;
-    Ok(Running { context, grpc, enroll, http, edges, refresh, tasks, writer, stop_writer })
+    Ok(Running {
+        context,
+        grpc,
+        enroll,
+        http,
+        edges,
+        refresh,
+        tasks,
+        writer,
+        stop_writer,
+    })
 }
 
 fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
@@ -227,13 +258,14 @@ fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
         server_ttl_s: config.certificates.server_ttl.millis() / 1000,
     };
     let handle = handle.clone();
-    let admit = move |certificate: &CertificateInfo| match handle.snapshot().fleet.admits(certificate) {
-        Ok(()) => true,
-        Err(refusal) => {
-            tracing::info!(who = %certificate.identity, %refusal, "certificate refused");
-            false
-        }
-    };
+    let admit =
+        move |certificate: &CertificateInfo| match handle.snapshot().fleet.admits(certificate) {
+            Ok(()) => true,
+            Err(refusal) => {
+                tracing::info!(who = %certificate.identity, %refusal, "certificate refused");
+                false
+            }
+        };
     Pki::open(pki_config, Arc::new(admit), clock::now_seconds())
 }
 
@@ -256,12 +288,27 @@ async fn spawn(
     tasks.spawn(publisher.run());
     if let Some((listener, tokens)) = listeners.edges {
         let router = http::edges::router(web.clone(), &tokens);
-        tasks.spawn(http::serve::serve(listener, Some(context.pki.clone()), router, context.stop.clone()));
+        tasks.spawn(http::serve::serve(
+            listener,
+            Some(context.pki.clone()),
+            router,
+            context.stop.clone(),
+        ));
     }
-    tasks.spawn(http::serve::serve(listeners.http, None, http::router(web), context.stop.clone()));
+    tasks.spawn(http::serve::serve(
+        listeners.http,
+        None,
+        http::router(web),
+        context.stop.clone(),
+    ));
     let (pki, metrics, stop) = (&context.pki, &context.metrics, &context.stop);
-    let incoming =
-        listener::mtls(listeners.grpc, pki.clone(), connections.clone(), metrics.clone(), stop.clone());
+    let incoming = listener::mtls(
+        listeners.grpc,
+        pki.clone(),
+        connections.clone(),
+        metrics.clone(),
+        stop.clone(),
+    );
     tasks.spawn(serve_grpc(incoming, context.clone()).await?);
     let incoming = listener::enroll(listeners.enroll, pki.clone(), metrics.clone(), stop.clone());
     tasks.spawn(serve_enrollment(incoming, context.clone()));
@@ -299,7 +346,9 @@ fn builder(max_streams: u32) -> Server {
 
 macro_rules! limited {
     ($most:expr, $service:expr) => {
-        $service.max_decoding_message_size($most).max_encoding_message_size(MAX_MESSAGE_BYTES)
+        $service
+            .max_decoding_message_size($most)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
     };
 }
 
@@ -342,9 +391,14 @@ async fn serve_grpc(
         .add_service(limited!(most, EdgeServiceServer::new(api.clone())))
         .add_service(limited!(most, TopServiceServer::new(api)))
         // A host's report may be long.
-        .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(Agents::new(context.clone()))));
+        .add_service(limited!(
+            MAX_MESSAGE_BYTES,
+            AgentServiceServer::new(Agents::new(context.clone()))
+        ));
     Ok(async move {
-        let served = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await;
+        let served = router
+            .serve_with_incoming_shutdown(incoming, context.stop.cancelled())
+            .await;
         if let Err(error) = served {
             tracing::error!(%error, "gRPC ended");
         }
@@ -356,7 +410,10 @@ async fn serve_enrollment(incoming: listener::Incoming, context: Arc<Context>) {
     let router = builder(MAX_JOIN_STREAMS)
         .layer(AccessLayer::new(context.metrics.clone()))
         .add_service(limited!(MAX_JOIN_BYTES, service));
-    if let Err(error) = router.serve_with_incoming_shutdown(incoming, context.stop.cancelled()).await {
+    if let Err(error) = router
+        .serve_with_incoming_shutdown(incoming, context.stop.cancelled())
+        .await
+    {
         tracing::error!(%error, "enrolment ended");
     }
 }
@@ -392,7 +449,10 @@ async fn keep_certificates_fresh(context: Arc<Context>, refresh: Arc<Notify>) {
             Ok(false) => {}
             Err(error) => {
                 let error = isyone_proto::tls::error_chain(&error);
-                tracing::error!(error, "certificates cannot be taken up; the old ones stay in use");
+                tracing::error!(
+                    error,
+                    "certificates cannot be taken up; the old ones stay in use"
+                );
             }
         }
     }

@@ -10,8 +10,9 @@ use isyone_proto::{
     error,
     ids::HostName,
     pb::agent::v1::{
-        self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RenewRequest, RenewResponse,
-        Welcome, agent_message, agent_service_server::AgentService, attach_up, coordinator_message,
+        self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RenewRequest,
+        RenewResponse, Welcome, agent_message, agent_service_server::AgentService, attach_up,
+        coordinator_message,
     },
 };
 use isyone_telemetry::tracing::Instrument as _;
@@ -77,12 +78,16 @@ impl Agents {
 fn host<T>(request: &Request<T>) -> Result<HostName, Status> {
     match request.extensions().get::<Caller>() {
         Some(Caller::Agent(host)) => Ok(host.clone()),
-        Some(Caller::Operator(..) | Caller::Stranger) | None => Err(Status::permission_denied("for agents")),
+        Some(Caller::Operator(..) | Caller::Stranger) | None => {
+            Err(Status::permission_denied("for agents"))
+        }
     }
 }
 
 fn message(message: coordinator_message::Message) -> Outgoing {
-    Box::new(Ok(CoordinatorMessage { message: Some(message) }))
+    Box::new(Ok(CoordinatorMessage {
+        message: Some(message),
+    }))
 }
 
 /// The time in which so many hosts come back at a rate that we can take.
@@ -98,7 +103,11 @@ fn time_for(hosts: usize) -> Duration {
 /// Half the time until a silent host is suspect at most: one host that lost its connection waits as long, and nobody shall be alarmed.
 pub fn comeback_spread(hosts: usize, suspect: Duration) -> Duration {
     let spread = time_for(hosts).min(LONGEST_SPREAD).min(suspect / 2);
-    if spread < LEAST_SPREAD { Duration::ZERO } else { spread }
+    if spread < LEAST_SPREAD {
+        Duration::ZERO
+    } else {
+        spread
+    }
 }
 
 /// For a session that we cannot go on with, though the agent did nothing wrong. The more sessions end for it, the longer agents stay
@@ -110,20 +119,48 @@ fn later(context: &Context, status: &Status) -> Status {
 
 #[tonic::async_trait]
 impl AgentService for Agents {
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
         let host = host(&request)?;
         let context = &self.context;
-        let known = context.handle.snapshot().fleet.hosts.get(&host).map(|h| h.advertise);
+        let known = context
+            .handle
+            .snapshot()
+            .fleet
+            .hosts
+            .get(&host)
+            .map(|h| h.advertise);
         let advertise = known.ok_or_else(|| Status::permission_denied("this host was removed"))?;
         let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
         let issued = context
             .pki
-            .sign_agent(&request.get_ref().csr_pem, &host, advertise, ttl_s, clock::now_seconds())
+            .sign_agent(
+                &request.get_ref().csr_pem,
+                &host,
+                advertise,
+                ttl_s,
+                clock::now_seconds(),
+            )
             .map_err(|e| status::pki(&e))?;
-        let certificate = Certificate { serial: issued.serial, not_after: issued.not_after };
-        let command = Command::RenewHost { host: host.clone(), certificate };
-        context.handle.submit_patiently(format!("host/{host}"), command).await.map_err(status::submit)?;
-        Ok(Response::new(RenewResponse { certificate_pem: issued.pem, ca_pem: context.pki.ca_pem() }))
+        let certificate = Certificate {
+            serial: issued.serial,
+            not_after: issued.not_after,
+        };
+        let command = Command::RenewHost {
+            host: host.clone(),
+            certificate,
+        };
+        context
+            .handle
+            .submit_patiently(format!("host/{host}"), command)
+            .await
+            .map_err(status::submit)?;
+        Ok(Response::new(RenewResponse {
+            certificate_pem: issued.pem,
+            ca_pem: context.pki.ca_pem(),
+        }))
     }
 
     type SessionStream = Down<CoordinatorMessage>;
@@ -144,7 +181,9 @@ impl AgentService for Agents {
             refused: Notify::new(),
         };
         tokio::spawn(session.run(up));
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages).map(|message| *message))))
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(messages).map(|message| *message),
+        )))
     }
 
     type AttachStream = Down<AttachDown>;
@@ -156,12 +195,18 @@ impl AgentService for Agents {
         let host = host(&request)?;
         let mut up = request.into_inner();
         let first = tokio::time::timeout(PATIENCE, up.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no stream id"))??.and_then(|m| m.message);
+        let first = first
+            .map_err(|_| Status::deadline_exceeded("no stream id"))??
+            .and_then(|m| m.message);
         let Some(attach_up::Message::StreamId(id)) = first else {
-            return Err(Status::invalid_argument("the first message must carry the stream's id"));
+            return Err(Status::invalid_argument(
+                "the first message must carry the stream's id",
+            ));
         };
         let (down, messages) = mpsc::channel(DOWN_QUEUE);
-        self.context.streams.attach(&host, &id, Bridge { up, down })?;
+        self.context
+            .streams
+            .attach(&host, &id, Bridge { up, down })?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 }
@@ -202,19 +247,31 @@ impl Session {
     }
 
     /// The first message, and our answer to it.
-    async fn greet(&self, up: &mut Streaming<AgentMessage>) -> Result<(SessionGuard, plans::Known), Status> {
+    async fn greet(
+        &self,
+        up: &mut Streaming<AgentMessage>,
+    ) -> Result<(SessionGuard, plans::Known), Status> {
         let first = tokio::select! {
             first = tokio::time::timeout(PATIENCE, up.message()) => first,
             () = self.context.stop.cancelled() => return Err(later(&self.context, &status::stopping())),
         };
-        let first = first.map_err(|_| Status::deadline_exceeded("no hello"))??.and_then(|m| m.message);
+        let first = first
+            .map_err(|_| Status::deadline_exceeded("no hello"))??
+            .and_then(|m| m.message);
         let Some(agent_message::Message::Hello(hello)) = first else {
-            return Err(Status::invalid_argument("the first message must be `hello`"));
+            return Err(Status::invalid_argument(
+                "the first message must be `hello`",
+            ));
         };
         if hello.plan_generation > MAX_GENERATION {
-            return Err(Status::invalid_argument(format!("plan_generation: more than {MAX_GENERATION}")));
+            return Err(Status::invalid_argument(format!(
+                "plan_generation: more than {MAX_GENERATION}"
+            )));
         }
-        let known = plans::Known { generation: hello.plan_generation, digest: hello.plan_digest.clone() };
+        let known = plans::Known {
+            generation: hello.plan_generation,
+            digest: hello.plan_digest.clone(),
+        };
         self.warn_of_other_address(&hello.advertise_address);
         let command = Command::Greet {
             host: self.host.clone(),
@@ -223,9 +280,16 @@ impl Session {
         };
         self.submit(command).await?;
         // From here on it is this session that gets the host's messages; an older one is ended.
-        let guard = self.context.streams.enter(&self.host, self.to_agent.clone(), self.end.clone());
+        let guard = self
+            .context
+            .streams
+            .enter(&self.host, self.to_agent.clone(), self.end.clone());
         // An empty queue of 32 takes one message.
-        let _ = self.to_agent.try_send(message(coordinator_message::Message::Welcome(self.welcome())));
+        let _ = self
+            .to_agent
+            .try_send(message(coordinator_message::Message::Welcome(
+                self.welcome(),
+            )));
         Ok((guard, known))
     }
 
@@ -245,7 +309,9 @@ impl Session {
     /// The address is fixed at joining, because routes and firewalls of others depend on it.
     fn warn_of_other_address(&self, said: &str) {
         let state = self.context.handle.snapshot();
-        let Some(host) = state.fleet.hosts.get(&self.host) else { return };
+        let Some(host) = state.fleet.hosts.get(&self.host) else {
+            return;
+        };
         if !said.is_empty() && said.parse() != Ok(host.advertise) {
             tracing::warn!(
                 host = %self.host, known = %host.advertise, %said,
@@ -264,8 +330,12 @@ impl Session {
             };
             let handled = match next.message {
                 Some(agent_message::Message::Report(report)) => Box::pin(self.report(report)).await,
-                Some(agent_message::Message::PlanResult(result)) => Box::pin(self.plan_result(result)).await,
-                Some(agent_message::Message::Hello(_)) => Err(Status::invalid_argument("a second `hello`")),
+                Some(agent_message::Message::PlanResult(result)) => {
+                    Box::pin(self.plan_result(result)).await
+                }
+                Some(agent_message::Message::Hello(_)) => {
+                    Err(Status::invalid_argument("a second `hello`"))
+                }
                 // A newer agent's message: not ours to understand.
                 None => Ok(()),
             };
@@ -277,7 +347,12 @@ impl Session {
 
     /// Has a word of the agent taken in.
     async fn submit(&self, command: Command) -> Result<(), Status> {
-        match self.context.handle.submit_patiently(&self.actor, command).await {
+        match self
+            .context
+            .handle
+            .submit_patiently(&self.actor, command)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error @ SubmitError::Refused(_)) => Err(status::submit(error)),
             Err(error) => Err(later(&self.context, &status::submit(error))),
@@ -287,14 +362,21 @@ impl Session {
     async fn report(&self, wire: wire::Report) -> Result<(), Status> {
         let sequence = wire.sequence;
         let handle = &self.context.handle;
-        let report = timed(&handle.timings().report_parse, || report::parse(&self.host, wire))?;
+        let report = timed(&handle.timings().report_parse, || {
+            report::parse(&self.host, wire)
+        })?;
         let span = report::in_trace(handle.traces(), &report);
-        let command = Command::Report { host: self.host.clone(), report: Box::new(report) };
+        let command = Command::Report {
+            host: self.host.clone(),
+            report: Box::new(report),
+        };
         self.submit(command).instrument(span).await?;
         self.context.metrics.reports.inc();
         let ack = wire::ReportAck { sequence };
         // A full queue: the agent does not read at the moment, and will not miss one acknowledgement.
-        let _ = self.to_agent.try_send(message(coordinator_message::Message::ReportAck(ack)));
+        let _ = self
+            .to_agent
+            .try_send(message(coordinator_message::Message::ReportAck(ack)));
         Ok(())
     }
 
@@ -315,13 +397,19 @@ impl Session {
 
 fn checked_hello(hello: wire::Hello) -> Result<Hello, Status> {
     if hello.networks.len() > MAX_NETWORKS {
-        return Err(Status::invalid_argument(format!("networks: more than {MAX_NETWORKS}")));
+        return Err(Status::invalid_argument(format!(
+            "networks: more than {MAX_NETWORKS}"
+        )));
     }
     Ok(Hello {
         agent_version: report::shortened(hello.agent_version, MAX_VERSION),
         docker_version: report::shortened(hello.docker_version, MAX_VERSION),
         // One that cannot be read cannot be avoided either: placement goes on with the rest.
-        networks: hello.networks.iter().filter_map(|n| n.parse().ok()).collect(),
+        networks: hello
+            .networks
+            .iter()
+            .filter_map(|n| n.parse().ok())
+            .collect(),
     })
 }
 
@@ -332,9 +420,16 @@ mod tests {
     #[test]
     fn the_spread_grows_with_the_fleet_from_half_a_second_to_its_bound() {
         let (patient, usual) = (Duration::from_secs(120), Duration::from_secs(20));
-        let told =
-            [0, 1, 3, 249, 250, 1_000, 10_000, 15_000, usize::MAX].map(|n| comeback_spread(n, patient));
-        assert_eq!(comeback_spread(10_000, usual), usual / 2, "a lone host is back before it is suspect");
-        assert_eq!(told, [0, 0, 0, 0, 500, 2_000, 20_000, 30_000, 30_000].map(Duration::from_millis));
+        let told = [0, 1, 3, 249, 250, 1_000, 10_000, 15_000, usize::MAX]
+            .map(|n| comeback_spread(n, patient));
+        assert_eq!(
+            comeback_spread(10_000, usual),
+            usual / 2,
+            "a lone host is back before it is suspect"
+        );
+        assert_eq!(
+            told,
+            [0, 0, 0, 0, 500, 2_000, 20_000, 30_000, 30_000].map(Duration::from_millis)
+        );
     }
 }

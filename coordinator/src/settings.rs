@@ -133,10 +133,18 @@ impl Settings {
     /// Digest of everything that ends up in hosts' plans without being stored with a tenant. When it changes, all plans
     /// get a new generation: the same generation never has two contents.
     pub fn plan_digest(&self) -> String {
-        let relevant =
-            (PLAN_FORMAT, &self.base_domain, &self.url_scheme, self.url_port, &self.network, &self.edge);
+        let relevant = (
+            PLAN_FORMAT,
+            &self.base_domain,
+            &self.url_scheme,
+            self.url_port,
+            &self.network,
+            &self.edge,
+        );
         // Plain data: serialising it cannot fail.
-        hex::encode(Sha256::digest(serde_json::to_vec(&relevant).unwrap_or_default()))
+        hex::encode(Sha256::digest(
+            serde_json::to_vec(&relevant).unwrap_or_default(),
+        ))
     }
 
     /// Address that customers type for a host name.

@@ -32,7 +32,10 @@ impl Shards {
 
     /// The name of a scope's shard; empty for everything.
     pub fn scope_name(&self, scope: usize) -> &str {
-        scope.checked_sub(1).and_then(|place| self.0.get(place)).map_or("", ShortName::as_str)
+        scope
+            .checked_sub(1)
+            .and_then(|place| self.0.get(place))
+            .map_or("", ShortName::as_str)
     }
 
     /// The place of a tenant's (or host's) shard among [`Shards::names`]; `None` when there are no shards.
@@ -40,7 +43,11 @@ impl Shards {
         let name = hash(name);
         let weight = |shard: &ShortName| mix(name ^ mix(hash(shard.as_str())));
         // The name decides between equal weights, so that the order of the configuration does not.
-        let heaviest = self.0.iter().enumerate().max_by_key(|(_, shard)| (weight(shard), shard.as_str()));
+        let heaviest = self
+            .0
+            .iter()
+            .enumerate()
+            .max_by_key(|(_, shard)| (weight(shard), shard.as_str()));
         heaviest.map(|(place, _)| place)
     }
 
@@ -57,8 +64,9 @@ impl Shards {
 
 /// FNV-1a. It must never change: tenants would move.
 fn hash(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The finalizer of `SplitMix64`: FNV alone mixes the last letters badly.
@@ -83,7 +91,11 @@ mod tests {
     fn the_answers_are_the_same_for_ever() {
         let shards = shards(&["a".to_owned(), "b".to_owned(), "c".to_owned()]);
         let names = ["alfa", "beta", "gama", "delta", "t-1", "t-2", "t-3", "t-4"];
-        let found: String = names.iter().filter_map(|n| shards.name_of(n)).map(ShortName::as_str).collect();
+        let found: String = names
+            .iter()
+            .filter_map(|n| shards.name_of(n))
+            .map(ShortName::as_str)
+            .collect();
         assert_eq!(found, "babcbccc");
         assert_eq!(Shards::default().of("alfa"), None);
     }

@@ -42,7 +42,11 @@ pub struct State {
 impl State {
     /// A state as it is right after a start: nothing heard yet.
     pub fn new(fleet: Fleet, started_at: UnixMs) -> Self {
-        Self { fleet, started_at, ..Self::default() }
+        Self {
+            fleet,
+            started_at,
+            ..Self::default()
+        }
     }
 
     /// For placement.

@@ -16,7 +16,8 @@ use std::{
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::{
-        AttachDown, AttachUp, CoordinatorMessage, OpenStream, coordinator_message, open_stream::Target,
+        AttachDown, AttachUp, CoordinatorMessage, OpenStream, coordinator_message,
+        open_stream::Target,
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -78,7 +79,10 @@ pub struct SessionGuard {
 impl Drop for SessionGuard {
     fn drop(&mut self) {
         let mut sessions = lock(&self.of.sessions);
-        if sessions.get(&self.host).is_some_and(|s| s.number == self.number) {
+        if sessions
+            .get(&self.host)
+            .is_some_and(|s| s.number == self.number)
+        {
             sessions.remove(&self.host);
         }
     }
@@ -105,11 +109,19 @@ impl Streams {
         end: CancellationToken,
     ) -> SessionGuard {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let handle = SessionHandle { number, messages, end };
+        let handle = SessionHandle {
+            number,
+            messages,
+            end,
+        };
         if let Some(before) = lock(&self.sessions).insert(host.clone(), handle) {
             before.end.cancel();
         }
-        SessionGuard { host: host.clone(), number, of: self.clone() }
+        SessionGuard {
+            host: host.clone(),
+            number,
+            of: self.clone(),
+        }
     }
 
     /// How many hosts have a session.
@@ -132,11 +144,22 @@ impl Streams {
             }
             waiting.insert(id.clone(), (host.clone(), answer));
         }
-        let _guard = WaitingGuard { id: id.clone(), of: self };
-        let message = OpenStream { stream_id: id, target: Some(target) };
-        let message = CoordinatorMessage { message: Some(coordinator_message::Message::OpenStream(message)) };
+        let _guard = WaitingGuard {
+            id: id.clone(),
+            of: self,
+        };
+        let message = OpenStream {
+            stream_id: id,
+            target: Some(target),
+        };
+        let message = CoordinatorMessage {
+            message: Some(coordinator_message::Message::OpenStream(message)),
+        };
         // A full queue is an agent that does not read: it would not open a stream either.
-        session.messages.try_send(Box::new(Ok(message))).map_err(|_| away())?;
+        session
+            .messages
+            .try_send(Box::new(Ok(message)))
+            .map_err(|_| away())?;
         match tokio::time::timeout(RENDEZVOUS, opened).await {
             Ok(Ok(bridge)) => Ok(bridge),
             Ok(Err(_)) | Err(_) => {
@@ -150,8 +173,12 @@ impl Streams {
 
     /// An agent shows a stream's id: hands the stream to whoever waits for it.
     pub fn attach(&self, host: &HostName, id: &str, bridge: Bridge) -> Result<(), Status> {
-        let unknown =
-            || status::not_found("STREAM_NOT_FOUND", "nobody waits for this stream (any more)".to_owned());
+        let unknown = || {
+            status::not_found(
+                "STREAM_NOT_FOUND",
+                "nobody waits for this stream (any more)".to_owned(),
+            )
+        };
         let answer = {
             let mut waiting = lock(&self.waiting);
             match waiting.get(id) {
@@ -160,6 +187,9 @@ impl Streams {
                 Some(_) | None => None,
             }
         };
-        answer.ok_or_else(unknown)?.send(bridge).map_err(|_| unknown())
+        answer
+            .ok_or_else(unknown)?
+            .send(bridge)
+            .map_err(|_| unknown())
     }
 }

@@ -31,8 +31,12 @@ pub const GIB: u64 = 1 << 30;
 
 /// A small configuration.
 pub fn settings() -> Settings {
-    let size =
-        |memory_bytes, cpu_millis, workers| Size { memory_bytes, cpu_millis, disk_bytes: GIB, workers };
+    let size = |memory_bytes, cpu_millis, workers| Size {
+        memory_bytes,
+        cpu_millis,
+        disk_bytes: GIB,
+        workers,
+    };
     Settings {
         base_domain: "isy.one".to_owned(),
         url_scheme: "http".to_owned(),
@@ -45,7 +49,10 @@ pub fn settings() -> Settings {
         sleep_after_ms: BTreeMap::new(),
         editions: BTreeMap::from([(
             name::<ShortName>("18.0"),
-            Edition { odoo: name("odoo:18.0"), postgres: name("postgres:15") },
+            Edition {
+                odoo: name("odoo:18.0"),
+                postgres: name("postgres:15"),
+            },
         )]),
         defaults: Defaults {
             plan: name("small"),
@@ -73,7 +80,11 @@ pub fn settings() -> Settings {
             memory_reserve_bytes: GIB / 2,
             disk_reserve_bytes: GIB,
         },
-        liveness: Liveness { report_interval_ms: 5_000, suspect_ms: 20_000, lost_ms: 60_000 },
+        liveness: Liveness {
+            report_interval_ms: 5_000,
+            suspect_ms: 20_000,
+            lost_ms: 60_000,
+        },
         quarantine_ms: 7 * 86_400_000,
         quarantine_hold_ms: 3_600_000,
         edges_have_our_certificates: false,
@@ -149,9 +160,19 @@ impl Bench {
 
     /// Applies a command as the writer does: a refused one changes nothing.
     pub fn apply(&mut self, command: Command) -> Result<Outcome, ChangeError> {
-        let stamp = Stamp { now: self.now, id: self.id(), actor: "ana".to_owned() };
+        let stamp = Stamp {
+            now: self.now,
+            id: self.id(),
+            actor: "ana".to_owned(),
+        };
         let before = (self.state.clone(), self.effects.writes.len());
-        let result = change::apply(&mut self.state, &self.settings, &stamp, &mut self.effects, command);
+        let result = change::apply(
+            &mut self.state,
+            &self.settings,
+            &stamp,
+            &mut self.effects,
+            command,
+        );
         if result.is_err() {
             self.state = before.0;
             self.effects.writes.truncate(before.1);
@@ -171,7 +192,8 @@ impl Bench {
             expires_at: self.now + 60_000,
             used_by: None,
         };
-        self.apply(Command::CreateToken(Box::new(token))).expect("token");
+        self.apply(Command::CreateToken(Box::new(token)))
+            .expect("token");
         let last = u8::try_from(self.state.fleet.hosts.len() % 250 + 1).expect("fits");
         let third = u8::try_from(self.state.fleet.hosts.len() / 250).expect("fits");
         let enroll = Enroll {
@@ -181,17 +203,30 @@ impl Bench {
             uid: self.id(),
             advertise: std::net::IpAddr::from([192, 0, third, last]),
             labels: BTreeMap::new(),
-            certificate: Certificate { serial: "01".to_owned(), not_after: 1 << 40 },
+            certificate: Certificate {
+                serial: "01".to_owned(),
+                not_after: 1 << 40,
+            },
         };
-        self.apply(Command::Enroll(Box::new(enroll))).expect("enroll");
+        self.apply(Command::Enroll(Box::new(enroll)))
+            .expect("enroll");
         self.report(&host, resources, Vec::new());
         host
     }
 
     /// A host reports.
     pub fn report(&mut self, host: &HostName, resources: Resources, tenants: Vec<TenantReport>) {
-        let report = Report { resources, docker_error: String::new(), tenants, complete: true };
-        self.apply(Command::Report { host: host.clone(), report: Box::new(report) }).expect("report");
+        let report = Report {
+            resources,
+            docker_error: String::new(),
+            tenants,
+            complete: true,
+        };
+        self.apply(Command::Report {
+            host: host.clone(),
+            report: Box::new(report),
+        })
+        .expect("report");
     }
 
     /// A create command.

@@ -11,8 +11,10 @@ use prometheus_client::{
 };
 
 /// From a step in memory to a commit on a slow disk, seconds.
-const SECONDS: [f64; 14] =
-    [0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+const SECONDS: [f64; 14] = [
+    0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+    5.0,
+];
 /// From a lone command to a full group.
 const COMMANDS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
@@ -56,13 +58,29 @@ impl Timings {
         let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         };
-        seconds("writer_queue_wait", "From a command's arrival in the queue to its turn", &self.queue_wait);
+        seconds(
+            "writer_queue_wait",
+            "From a command's arrival in the queue to its turn",
+            &self.queue_wait,
+        );
         seconds("writer_apply", "One command on the Fleet", &self.apply);
-        seconds("writer_commit", "One group of commands into the store", &self.commit);
-        seconds("writer_snapshot", "One new snapshot published, hosts woken", &self.snapshot);
+        seconds(
+            "writer_commit",
+            "One group of commands into the store",
+            &self.commit,
+        );
+        seconds(
+            "writer_snapshot",
+            "One new snapshot published, hosts woken",
+            &self.snapshot,
+        );
         seconds("plan_render", "One host's plan rendered", &self.plan_render);
         seconds("report_parse", "One report checked", &self.report_parse);
-        registry.register("writer_group_commands", "Commands stored in one transaction", self.group.clone());
+        registry.register(
+            "writer_group_commands",
+            "Commands stored in one transaction",
+            self.group.clone(),
+        );
     }
 }
 

@@ -111,7 +111,11 @@ fn figure(value: Option<impl Into<u64>>) -> Key<'static> {
 }
 
 /// The asked rows of what passed the filter.
-fn pick<'a, T, O>(mut keyed: Vec<(Key<'a>, &'a str, T)>, rows: &Rows<O>, total: usize) -> Picked<T> {
+fn pick<'a, T, O>(
+    mut keyed: Vec<(Key<'a>, &'a str, T)>,
+    rows: &Rows<O>,
+    total: usize,
+) -> Picked<T> {
     let by = |a: &(Key<'a>, &'a str, T), b: &(Key<'a>, &'a str, T)| {
         compare(a.0, b.0, rows.reverse).then_with(|| a.1.cmp(b.1))
     };
@@ -124,7 +128,11 @@ fn pick<'a, T, O>(mut keyed: Vec<(Key<'a>, &'a str, T)>, rows: &Rows<O>, total: 
     }
     keyed.sort_unstable_by(by);
     let picked = keyed.into_iter().skip(rows.offset).map(|(_, _, row)| row);
-    Picked { rows: picked.collect(), matching, total }
+    Picked {
+        rows: picked.collect(),
+        matching,
+        total,
+    }
 }
 
 /// Tenants that are not deleted, on `host` or anywhere. `reach` tells what the probes found.
@@ -137,7 +145,12 @@ pub fn tenants<'a>(
     reach: impl Fn(&Tenant) -> Option<Judgement>,
 ) -> Picked<&'a Arc<Tenant>> {
     let (mut total, mut keyed) = (0, Vec::new());
-    for tenant in state.fleet.tenants.values().filter(|tenant| !tenant.is_deleted()) {
+    for tenant in state
+        .fleet
+        .tenants
+        .values()
+        .filter(|tenant| !tenant.is_deleted())
+    {
         total += 1;
         if host.is_some_and(|host| *host != tenant.placement.host) || !fits(tenant, &rows.filter) {
             continue;
@@ -148,18 +161,21 @@ pub fn tenants<'a>(
         let key = match rows.order {
             TenantOrder::Name => Key::Word(tenant.name.as_str()),
             TenantOrder::Host => Key::Word(tenant.placement.host.as_str()),
-            TenantOrder::State => {
-                Key::Rank(trouble(views::phase(state, settings, tenant, now).0, reach(tenant)))
-            }
+            TenantOrder::State => Key::Rank(trouble(
+                views::phase(state, settings, tenant, now).0,
+                reach(tenant),
+            )),
             TenantOrder::Cpu => figure(usage().map(|u| u.cpu_millis)),
             TenantOrder::Memory => figure(usage().map(|u| u.memory_bytes)),
             // A volume is never empty: none means not measured.
             TenantOrder::Disk => figure(usage().map(|u| u.disk_bytes).filter(|bytes| *bytes > 0)),
             TenantOrder::Requests => figure(traffic().map(|t| t.requests_per_minute)),
             TenantOrder::Errors => figure(traffic().map(|t| t.errors_per_minute)),
-            TenantOrder::Latency => {
-                figure(traffic().filter(|t| t.requests_per_minute > 0).map(|t| t.latency_p95_ms))
-            }
+            TenantOrder::Latency => figure(
+                traffic()
+                    .filter(|t| t.requests_per_minute > 0)
+                    .map(|t| t.latency_p95_ms),
+            ),
         };
         keyed.push((key, tenant.name.as_str(), tenant));
     }
@@ -170,14 +186,21 @@ fn fits(tenant: &Tenant, filter: &str) -> bool {
     filter.is_empty()
         || tenant.name.as_str().contains(filter)
         || tenant.placement.host.as_str().contains(filter)
-        || tenant.spec.domains.iter().any(|domain| domain.as_str().contains(filter))
+        || tenant
+            .spec
+            .domains
+            .iter()
+            .any(|domain| domain.as_str().contains(filter))
 }
 
 /// The smallest is the worst.
 fn trouble(phase: Phase, reach: Option<Judgement>) -> u8 {
     match (phase, reach) {
         (Phase::Failing, _) => 0,
-        (Phase::Running, Some(Judgement::TenantDown | Judgement::HostDown | Judgement::EdgeDown)) => 1,
+        (
+            Phase::Running,
+            Some(Judgement::TenantDown | Judgement::HostDown | Judgement::EdgeDown),
+        ) => 1,
         (Phase::Unknown, _) => 2,
         (Phase::Pending | Phase::Creating | Phase::Updating | Phase::Deleting, _) => 3,
         (Phase::Running, _) => 4,
@@ -193,23 +216,39 @@ pub fn hosts<'a>(
     rows: &Rows<HostOrder>,
 ) -> Picked<&'a Arc<Host>> {
     let mut keyed = Vec::new();
-    for host in state.fleet.hosts.values().filter(|host| host_fits(host, &rows.filter)) {
+    for host in state
+        .fleet
+        .hosts
+        .values()
+        .filter(|host| host_fits(host, &rows.filter))
+    {
         let seen = state.observed.hosts.get(&host.name).map(AsRef::as_ref);
-        let resources = seen.filter(|seen| seen.reported_at.is_some()).map(|seen| &seen.resources);
+        let resources = seen
+            .filter(|seen| seen.reported_at.is_some())
+            .map(|seen| &seen.resources);
         let share = |used: u64, of: u64| used.saturating_mul(1_000_000).checked_div(of);
         let key = match rows.order {
             HostOrder::Name => Key::Word(host.name.as_str()),
-            HostOrder::State => {
-                Key::Rank(host_trouble(liveness::judge(seen, state.started_at, now, &settings.liveness).0))
-            }
+            HostOrder::State => Key::Rank(host_trouble(
+                liveness::judge(seen, state.started_at, now, &settings.liveness).0,
+            )),
             HostOrder::Cpu => figure(resources.map(|r| r.cpu_used_permille)),
             HostOrder::Memory => figure(resources.and_then(|r| {
-                share(r.memory_total_bytes.saturating_sub(r.memory_available_bytes), r.memory_total_bytes)
+                share(
+                    r.memory_total_bytes
+                        .saturating_sub(r.memory_available_bytes),
+                    r.memory_total_bytes,
+                )
             })),
             HostOrder::Disk => figure(resources.and_then(|r| {
-                share(r.disk_total_bytes.saturating_sub(r.disk_available_bytes), r.disk_total_bytes)
+                share(
+                    r.disk_total_bytes.saturating_sub(r.disk_available_bytes),
+                    r.disk_total_bytes,
+                )
             })),
-            HostOrder::Load => figure(resources.and_then(|r| share(r.load1_milli.into(), r.cpus.into()))),
+            HostOrder::Load => {
+                figure(resources.and_then(|r| share(r.load1_milli.into(), r.cpus.into())))
+            }
             HostOrder::Tenants => {
                 let index = state.fleet.by_host.get(&host.name);
                 Key::Figure(index.map_or(0, |index| index.tenants.len() as u64))
@@ -223,7 +262,10 @@ pub fn hosts<'a>(
 fn host_fits(host: &Host, filter: &str) -> bool {
     filter.is_empty()
         || host.name.as_str().contains(filter)
-        || host.labels.iter().any(|(key, value)| format!("{key}={value}").contains(filter))
+        || host
+            .labels
+            .iter()
+            .any(|(key, value)| format!("{key}={value}").contains(filter))
 }
 
 fn host_trouble(state: HostState) -> u8 {
@@ -256,9 +298,16 @@ mod tests {
             let tenant = name(&format!("t{n}"));
             bench.create(&format!("t{n}"), "small").unwrap();
             let mut report = bench.converged(&tenant);
-            report.usage = figure.map(|cpu_millis| Usage { cpu_millis, memory_bytes: 1, disk_bytes: 0 });
-            report.traffic =
-                figure.map(|n| Traffic { requests_per_minute: n, latency_p95_ms: 7, ..Traffic::default() });
+            report.usage = figure.map(|cpu_millis| Usage {
+                cpu_millis,
+                memory_bytes: 1,
+                disk_bytes: 0,
+            });
+            report.traffic = figure.map(|n| Traffic {
+                requests_per_minute: n,
+                latency_p95_ms: 7,
+                ..Traffic::default()
+            });
             reports.push(report);
         }
         bench.report(&host, resources(640, 5120, 40960), reports);
@@ -266,12 +315,24 @@ mod tests {
     }
 
     fn rows<O>(order: O) -> Rows<O> {
-        Rows { order, reverse: false, filter: String::new(), offset: 0, limit: 50 }
+        Rows {
+            order,
+            reverse: false,
+            filter: String::new(),
+            offset: 0,
+            limit: 50,
+        }
     }
 
     fn names(bench: &Bench, rows: &Rows<TenantOrder>) -> Vec<String> {
-        let picked = tenants(&bench.state, &bench.settings, bench.now, rows, None, |_| None);
-        picked.rows.iter().map(|tenant| tenant.name.to_string()).collect()
+        let picked = tenants(&bench.state, &bench.settings, bench.now, rows, None, |_| {
+            None
+        });
+        picked
+            .rows
+            .iter()
+            .map(|tenant| tenant.name.to_string())
+            .collect()
     }
 
     #[test]
@@ -282,10 +343,22 @@ mod tests {
         by_cpu.reverse = true;
         assert_eq!(names(&bench, &by_cpu), ["t3", "t0", "t2", "t1"]);
         // Nobody has a measured disk; who had no request has no latency.
-        assert_eq!(names(&bench, &rows(TenantOrder::Disk)), ["t0", "t1", "t2", "t3"]);
-        assert_eq!(names(&bench, &rows(TenantOrder::Latency)), ["t0", "t2", "t1", "t3"]);
         assert_eq!(
-            names(&bench, &Rows { reverse: true, ..rows(TenantOrder::Name) }),
+            names(&bench, &rows(TenantOrder::Disk)),
+            ["t0", "t1", "t2", "t3"]
+        );
+        assert_eq!(
+            names(&bench, &rows(TenantOrder::Latency)),
+            ["t0", "t2", "t1", "t3"]
+        );
+        assert_eq!(
+            names(
+                &bench,
+                &Rows {
+                    reverse: true,
+                    ..rows(TenantOrder::Name)
+                }
+            ),
             ["t3", "t2", "t1", "t0"]
         );
     }
@@ -293,27 +366,88 @@ mod tests {
     #[test]
     fn trouble_comes_first() {
         let bench = fleet(&[Some(1), Some(1), Some(1)]);
-        let down = |tenant: &Tenant| (tenant.name.as_str() == "t2").then_some(Judgement::TenantDown);
+        let down =
+            |tenant: &Tenant| (tenant.name.as_str() == "t2").then_some(Judgement::TenantDown);
         let by_state = rows(TenantOrder::State);
-        let picked = tenants(&bench.state, &bench.settings, bench.now, &by_state, None, down);
+        let picked = tenants(
+            &bench.state,
+            &bench.settings,
+            bench.now,
+            &by_state,
+            None,
+            down,
+        );
         assert_eq!(picked.rows[0].name.as_str(), "t2");
         // All are unknown when their host is silent: then that is worse than "not reachable" of none.
-        let later = tenants(&bench.state, &bench.settings, bench.now + 70_000, &by_state, None, |_| None);
+        let later = tenants(
+            &bench.state,
+            &bench.settings,
+            bench.now + 70_000,
+            &by_state,
+            None,
+            |_| None,
+        );
         assert_eq!((later.rows.len(), later.rows[0].name.as_str()), (3, "t0"));
     }
 
     #[test]
     fn filters_and_pages() {
         let bench = fleet(&[Some(1); 12]);
-        let ones = Rows { filter: "t1".to_owned(), ..rows(TenantOrder::Name) };
+        let ones = Rows {
+            filter: "t1".to_owned(),
+            ..rows(TenantOrder::Name)
+        };
         assert_eq!(names(&bench, &ones), ["t1", "t10", "t11"]);
-        let second = Rows { offset: 1, limit: 1, ..ones.clone() };
-        let picked = tenants(&bench.state, &bench.settings, bench.now, &second, None, |_| None);
-        assert_eq!((picked.rows[0].name.as_str(), picked.matching, picked.total), ("t10", 3, 12));
-        let elsewhere = tenants(&bench.state, &bench.settings, bench.now, &ones, Some(&name("h9")), |_| None);
-        assert_eq!((elsewhere.rows.len(), elsewhere.matching, elsewhere.total), (0, 0, 12));
-        assert_eq!(names(&bench, &Rows { filter: "h1".to_owned(), ..rows(TenantOrder::Name) }).len(), 12);
-        assert_eq!(names(&bench, &Rows { offset: 99, ..rows(TenantOrder::Name) }), Vec::<String>::new());
+        let second = Rows {
+            offset: 1,
+            limit: 1,
+            ..ones.clone()
+        };
+        let picked = tenants(
+            &bench.state,
+            &bench.settings,
+            bench.now,
+            &second,
+            None,
+            |_| None,
+        );
+        assert_eq!(
+            (picked.rows[0].name.as_str(), picked.matching, picked.total),
+            ("t10", 3, 12)
+        );
+        let elsewhere = tenants(
+            &bench.state,
+            &bench.settings,
+            bench.now,
+            &ones,
+            Some(&name("h9")),
+            |_| None,
+        );
+        assert_eq!(
+            (elsewhere.rows.len(), elsewhere.matching, elsewhere.total),
+            (0, 0, 12)
+        );
+        assert_eq!(
+            names(
+                &bench,
+                &Rows {
+                    filter: "h1".to_owned(),
+                    ..rows(TenantOrder::Name)
+                }
+            )
+            .len(),
+            12
+        );
+        assert_eq!(
+            names(
+                &bench,
+                &Rows {
+                    offset: 99,
+                    ..rows(TenantOrder::Name)
+                }
+            ),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -327,7 +461,11 @@ mod tests {
         bench.host("busy", busy);
         let order = |order| {
             let picked = hosts(&bench.state, &bench.settings, bench.now, &rows(order));
-            picked.rows.iter().map(|host| host.name.to_string()).collect::<Vec<_>>()
+            picked
+                .rows
+                .iter()
+                .map(|host| host.name.to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(order(HostOrder::Cpu), ["busy", "idle"]);
         assert_eq!(order(HostOrder::Load), ["busy", "idle"]);

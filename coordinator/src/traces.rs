@@ -35,19 +35,28 @@ pub struct Traces {
 
 impl Traces {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Span>> {
-        self.by_operation.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_operation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A command was carried out within `cause`: if it began an operation, that is part of the same trace.
     pub fn begin(&self, cause: &Span, outcome: &Outcome) {
         let operation = match outcome {
-            Outcome::Operation(operation) | Outcome::Tenant { operation: Some(operation), .. } => operation,
+            Outcome::Operation(operation)
+            | Outcome::Tenant {
+                operation: Some(operation),
+                ..
+            } => operation,
             _ => return,
         };
-        let Some(place) = context::of(cause).filter(|_| !operation.state.is_final()) else { return };
+        let Some(place) = context::of(cause).filter(|_| !operation.state.is_final()) else {
+            return;
+        };
         let mut map = self.lock();
         // Asked for again: it is part of the trace that it began in.
-        map.entry(operation.id).or_insert_with(|| span_of(&place, operation));
+        map.entry(operation.id)
+            .or_insert_with(|| span_of(&place, operation));
         if map.len() > MAX_TRACED {
             map.pop_first();
         }
@@ -60,7 +69,9 @@ impl Traces {
             return;
         }
         for write in writes {
-            let Write::Put(Value::Operation(ended)) = write else { continue };
+            let Write::Put(Value::Operation(ended)) = write else {
+                continue;
+            };
             if !ended.state.is_final() {
                 continue;
             }
@@ -75,7 +86,9 @@ impl Traces {
 
     /// The span of an operation; a disabled one when it is not traced.
     pub fn of(&self, operation: Option<Uuid>) -> Span {
-        operation.and_then(|id| self.lock().get(&id).cloned()).unwrap_or_else(Span::none)
+        operation
+            .and_then(|id| self.lock().get(&id).cloned())
+            .unwrap_or_else(Span::none)
     }
 
     /// The places of a plan's operations, for the agent.
@@ -85,7 +98,10 @@ impl Traces {
             return HashMap::new();
         }
         let place = |id: Uuid| Some((id.to_string(), context::of(map.get(&id)?)?));
-        plan.tenants.iter().filter_map(|t| t.operation.and_then(place)).collect()
+        plan.tenants
+            .iter()
+            .filter_map(|t| t.operation.and_then(place))
+            .collect()
     }
 }
 

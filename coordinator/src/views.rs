@@ -32,14 +32,25 @@ pub fn host_plan<E>(
     host: &HostName,
     mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
 ) -> Result<Option<HostPlan>, E> {
-    let Some(record) = state.fleet.hosts.get(host) else { return Ok(None) };
-    let names = state.fleet.by_host.get(host).map(|i| i.tenants.clone()).unwrap_or_default();
+    let Some(record) = state.fleet.hosts.get(host) else {
+        return Ok(None);
+    };
+    let names = state
+        .fleet
+        .by_host
+        .get(host)
+        .map(|i| i.tenants.clone())
+        .unwrap_or_default();
     let tenants = names
         .iter()
         .filter_map(|name| state.fleet.tenants.get(name))
         .map(|tenant| Ok(tenant_plan(tenant, settings, open(tenant)?)))
         .collect::<Result<Vec<_>, E>>()?;
-    Ok(Some(HostPlan { generation: record.plan_generation, tenants, firewall: firewall(settings) }))
+    Ok(Some(HostPlan {
+        generation: record.plan_generation,
+        tenants,
+        firewall: firewall(settings),
+    }))
 }
 
 fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> TenantPlan {
@@ -114,9 +125,18 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     let quarantined = tenant.desired == DesiredState::Quarantined;
     let observed = observed(state, tenant);
     if is_silent(host_state) {
-        let text =
-            format!("host {host} is silent for {} s: nothing is known of this tenant", silence_ms / 1000);
-        return (if quarantined { Phase::Quarantined } else { Phase::Unknown }, text);
+        let text = format!(
+            "host {host} is silent for {} s: nothing is known of this tenant",
+            silence_ms / 1000
+        );
+        return (
+            if quarantined {
+                Phase::Quarantined
+            } else {
+                Phase::Unknown
+            },
+            text,
+        );
     }
     if let Some(why) = refused_plan(state, tenant) {
         return (Phase::Failing, why);
@@ -142,7 +162,10 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
         _ => Phase::Updating,
     };
     if let (Phase::Suspended, Some(since)) = (phase, tenant.asleep_since) {
-        return (phase, format!("asleep since {}; the next visitor wakes it", utc(since)));
+        return (
+            phase,
+            format!("asleep since {}; the next visitor wakes it", utc(since)),
+        );
     }
     (phase, report.message.clone())
 }
@@ -154,8 +177,17 @@ fn utc(at: UnixMs) -> String {
 }
 
 /// What is known of a tenant's host, and for how long it has been silent.
-pub fn host_state(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (HostState, i64) {
-    let seen = state.observed.hosts.get(&tenant.placement.host).map(Arc::as_ref);
+pub fn host_state(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    now: UnixMs,
+) -> (HostState, i64) {
+    let seen = state
+        .observed
+        .hosts
+        .get(&tenant.placement.host)
+        .map(Arc::as_ref);
     liveness::judge(seen, state.started_at, now, &settings.liveness)
 }
 
@@ -167,7 +199,12 @@ pub fn is_silent(host: HostState) -> bool {
 /// Why the tenant's host could not take the plan with its present generation, if so. It is offered again every few seconds.
 fn refused_plan(state: &State, tenant: &Tenant) -> Option<String> {
     let host = &tenant.placement.host;
-    let why = state.observed.hosts.get(host).map(|h| h.plan_error.as_str()).filter(|why| !why.is_empty())?;
+    let why = state
+        .observed
+        .hosts
+        .get(host)
+        .map(|h| h.plan_error.as_str())
+        .filter(|why| !why.is_empty())?;
     let current = observed(state, tenant).is_some_and(|o| o.report.generation == tenant.generation);
     (!current).then(|| format!("host {host} cannot take its plan: {why}"))
 }
@@ -193,7 +230,10 @@ pub fn steps(operation: &Operation, observed: Option<&TenantObserved>) -> Vec<St
     if operation.state.is_final() {
         return steps;
     }
-    if let Some(report) = observed.map(|o| &o.report).filter(|r| r.operation == Some(operation.id)) {
+    if let Some(report) = observed
+        .map(|o| &o.report)
+        .filter(|r| r.operation == Some(operation.id))
+    {
         steps.extend(report.steps.iter().cloned());
     }
     steps
@@ -206,12 +246,22 @@ pub fn progress(state: &State, operation: &Operation) -> (OperationState, String
     if operation.state != OperationState::Running {
         return stored;
     }
-    let tenant = state.fleet.tenants.get(&operation.tenant).filter(|t| t.operation == operation.id);
+    let tenant = state
+        .fleet
+        .tenants
+        .get(&operation.tenant)
+        .filter(|t| t.operation == operation.id);
     if let Some(why) = tenant.and_then(|t| refused_plan(state, t)) {
         return (OperationState::Retrying, why);
     }
-    let report = state.observed.tenants.get(&operation.tenant).map(|o| &o.report);
-    match report.filter(|r| r.operation == Some(operation.id) && r.generation == operation.generation) {
+    let report = state
+        .observed
+        .tenants
+        .get(&operation.tenant)
+        .map(|o| &o.report);
+    match report
+        .filter(|r| r.operation == Some(operation.id) && r.generation == operation.generation)
+    {
         Some(r) if r.progress == Progress::Failing => (OperationState::Retrying, r.message.clone()),
         _ => stored,
     }
@@ -241,7 +291,11 @@ pub struct Route {
 /// Routes of all tenants that visitors may reach, by name. A tenant gets its route once its Odoo container was seen running, and
 /// keeps it as long as it is wanted: silence takes none away.
 pub fn routes<'a>(state: &'a State, settings: &'a Settings) -> impl Iterator<Item = Route> + 'a {
-    state.fleet.tenants.values().filter_map(|tenant| route(state, settings, tenant))
+    state
+        .fleet
+        .tenants
+        .values()
+        .filter_map(|tenant| route(state, settings, tenant))
 }
 
 /// See [`routes`].
@@ -277,9 +331,16 @@ pub fn primary<'a>(state: &State, settings: &Settings, tenant: &'a Tenant) -> Op
             || held.values().any(|certificate| certificate.covers(domain.as_str()))
     };
     let astray = |domain: &Domain| {
-        state.fleet.domain_troubles.get(domain.as_str()).is_some_and(|trouble| trouble.tenant == tenant.name)
+        state
+            .fleet
+            .domain_troubles
+            .get(domain.as_str())
+            .is_some_and(|trouble| trouble.tenant == tenant.name)
     };
-    tenant.primary.as_ref().filter(|primary| !astray(primary) && shown(primary))
+    tenant
+        .primary
+        .as_ref()
+        .filter(|primary| !astray(primary) && shown(primary))
 }
 
 /// Whose domain the name of Traefik's dashboard is: edges cannot serve both.
@@ -287,7 +348,10 @@ pub fn in_the_dashboards_place<'a>(
     state: &'a State,
     settings: &Settings,
 ) -> Option<(&'a str, &'a TenantName)> {
-    let (name, owner) = state.fleet.by_domain.get_key_value(settings.dashboard_hostname.as_deref()?)?;
+    let (name, owner) = state
+        .fleet
+        .by_domain
+        .get_key_value(settings.dashboard_hostname.as_deref()?)?;
     Some((name.as_str(), owner))
 }
 
@@ -363,7 +427,13 @@ pub fn operations<'a>(
 ) -> impl Iterator<Item = &'a Arc<Operation>> {
     let range = match before {
         Some(id) => state.fleet.operations.range(..id),
-        None => state.fleet.operations.range::<std::ops::RangeFull, Uuid>(..),
+        None => state
+            .fleet
+            .operations
+            .range::<std::ops::RangeFull, Uuid>(..),
     };
-    range.rev().map(|(_, operation)| operation).filter(move |o| tenant.is_none_or(|name| o.tenant == *name))
+    range
+        .rev()
+        .map(|(_, operation)| operation)
+        .filter(move |o| tenant.is_none_or(|name| o.tenant == *name))
 }

@@ -50,7 +50,10 @@ const RETRY_EACH: Duration = Duration::from_millis(1);
 /// When to try again, where so many wait already.
 pub fn retry_after(waiting: usize) -> Duration {
     let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-    RETRY_EACH.saturating_mul(waiting).saturating_add(RETRY_LEAST).min(RETRY_MOST)
+    RETRY_EACH
+        .saturating_mul(waiting)
+        .saturating_add(RETRY_LEAST)
+        .min(RETRY_MOST)
 }
 
 /// Time and chance, given to the writer from outside.
@@ -90,11 +93,24 @@ struct Envelope {
 }
 
 impl Envelope {
-    fn new(actor: String, command: Command) -> (Self, oneshot::Receiver<Result<Outcome, SubmitError>>) {
+    fn new(
+        actor: String,
+        command: Command,
+    ) -> (Self, oneshot::Receiver<Result<Outcome, SubmitError>>) {
         let (answer, outcome) = oneshot::channel();
         let span = traces::command(&command);
         let waiting = child_span!(&span, "queue");
-        (Self { actor, command, answer, queued: Instant::now(), span, waiting }, outcome)
+        (
+            Self {
+                actor,
+                command,
+                answer,
+                queued: Instant::now(),
+                span,
+                waiting,
+            },
+            outcome,
+        )
     }
 }
 
@@ -138,16 +154,24 @@ pub struct Handle {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("version", &*self.changed.borrow()).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("version", &*self.changed.borrow())
+            .finish_non_exhaustive()
     }
 }
 
 impl Handle {
     /// Has a command carried out. Answers after it is stored. A full queue is an error at once: for operators.
-    pub async fn submit(&self, actor: impl Into<String>, command: Command) -> Result<Outcome, SubmitError> {
+    pub async fn submit(
+        &self,
+        actor: impl Into<String>,
+        command: Command,
+    ) -> Result<Outcome, SubmitError> {
         let (envelope, outcome) = Envelope::new(actor.into(), command);
         self.operators.try_send(envelope).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded(retry_after(OPERATOR_QUEUE)),
+            mpsc::error::TrySendError::Full(_) => {
+                SubmitError::Overloaded(retry_after(OPERATOR_QUEUE))
+            }
             mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
         })?;
         outcome.await.unwrap_or(Err(SubmitError::Stopping))
@@ -161,14 +185,23 @@ impl Handle {
         command: Command,
     ) -> Result<Outcome, SubmitError> {
         let (envelope, outcome) = Envelope::new(actor.into(), command);
-        self.agents.send(envelope).await.map_err(|_| SubmitError::Stopping)?;
+        self.agents
+            .send(envelope)
+            .await
+            .map_err(|_| SubmitError::Stopping)?;
         outcome.await.unwrap_or(Err(SubmitError::Stopping))
     }
 
     /// What a command would answer, carried out on a copy of the newest snapshot: nothing is changed, nothing waits.
     pub fn rehearse(&self, stamp: &Stamp, command: Command) -> Result<Outcome, SubmitError> {
         let mut copy = (*self.snapshot()).clone();
-        Ok(change::apply(&mut copy, &self.settings, stamp, &mut Effects::default(), command)?)
+        Ok(change::apply(
+            &mut copy,
+            &self.settings,
+            stamp,
+            &mut Effects::default(),
+            command,
+        )?)
     }
 
     /// The newest snapshot.
@@ -218,7 +251,11 @@ pub async fn start(
     let (agents, from_agents) = mpsc::channel(AGENT_QUEUE);
     let (operators, from_operators) = mpsc::channel(OPERATOR_QUEUE);
     let (publish, changed) = watch::channel(state.version);
-    let (signals, timings, traces) = (Arc::<HostSignals>::default(), Timings::default(), Arc::default());
+    let (signals, timings, traces) = (
+        Arc::<HostSignals>::default(),
+        Timings::default(),
+        Arc::default(),
+    );
     let handle = Handle {
         agents,
         operators,
@@ -229,9 +266,19 @@ pub async fn start(
         timings: timings.clone(),
         traces: Arc::clone(&traces),
     };
-    let shared = Shared { settings, snapshot, publish, signals, timings, traces };
+    let shared = Shared {
+        settings,
+        snapshot,
+        publish,
+        signals,
+        timings,
+        traces,
+    };
     let writer = Writer::new(state, store, Box::new(source), shared);
-    let queues = Queues { agents: from_agents, operators: from_operators };
+    let queues = Queues {
+        agents: from_agents,
+        operators: from_operators,
+    };
     let task = tokio::spawn(writer.run(queues, stop));
     Ok((handle, task))
 }
@@ -244,8 +291,18 @@ async fn adopt(
     source: &mut impl Source,
 ) -> Result<(), StoreError> {
     let mut effects = Effects::default();
-    let stamp = Stamp { now: source.now(), id: source.id(), actor: "coordinator".to_owned() };
-    let outcome = change::apply(state, settings, &stamp, &mut effects, Command::AdoptSettings);
+    let stamp = Stamp {
+        now: source.now(),
+        id: source.id(),
+        actor: "coordinator".to_owned(),
+    };
+    let outcome = change::apply(
+        state,
+        settings,
+        &stamp,
+        &mut effects,
+        Command::AdoptSettings,
+    );
     // It cannot be refused.
     if outcome.is_ok() && !effects.writes.is_empty() {
         store.commit(&effects.writes).await?;

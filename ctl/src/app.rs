@@ -22,7 +22,10 @@ pub struct App {
 impl App {
     /// From the global options.
     pub fn new(global: Global) -> Self {
-        Self { ui: Ui::new(global.output, global.color, global.verbose), global }
+        Self {
+            ui: Ui::new(global.output, global.color, global.verbose),
+            global,
+        }
     }
 
     /// A client for the chosen context.
@@ -36,7 +39,12 @@ impl App {
             ));
         }
         self.ui.detail(|| {
-            format!("context {} ({}), coordinator {}", context.name, path.display(), context.endpoint)
+            format!(
+                "context {} ({}), coordinator {}",
+                context.name,
+                path.display(),
+                context.endpoint
+            )
         });
         let show = match &self.global.context {
             Some(asked) => format!("isyctl --context {asked} context show"),
@@ -48,7 +56,9 @@ impl App {
 
     /// How long one call may take.
     pub fn call_timeout(&self) -> Duration {
-        self.global.timeout.map_or(CALL_TIMEOUT, |asked| asked.min(CALL_TIMEOUT))
+        self.global
+            .timeout
+            .map_or(CALL_TIMEOUT, |asked| asked.min(CALL_TIMEOUT))
     }
 
     /// How long to wait for an operation; without `--timeout` as long as it takes.

@@ -40,7 +40,13 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Which coordinator: a context's name, or a context file
-    #[arg(long, global = true, env = "ISYCTL_CONTEXT", value_name = "NAME|FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "ISYCTL_CONTEXT",
+        value_name = "NAME|FILE",
+        hide_env_values = true
+    )]
     pub context: Option<String>,
     /// How to print results
     #[arg(
@@ -180,7 +186,10 @@ mod tests {
             for child in command.get_subcommands() {
                 let path = format!("{path} {}", child.get_name());
                 if child.get_subcommands().next().is_none() {
-                    let examples = child.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    let examples = child
+                        .get_after_help()
+                        .map(ToString::to_string)
+                        .unwrap_or_default();
                     assert!(examples.contains("isyctl"), "{path} has no example");
                 }
                 check(child, &path);
@@ -191,7 +200,16 @@ mod tests {
 
     #[test]
     fn a_command_is_named_without_its_arguments() {
-        let line = ["isyctl", "--context", "prod", "tenant", "create", "alfa", "--login", "x"];
+        let line = [
+            "isyctl",
+            "--context",
+            "prod",
+            "tenant",
+            "create",
+            "alfa",
+            "--login",
+            "x",
+        ];
         assert_eq!(words(&line.map(OsString::from)), "isyctl tenant create");
     }
 

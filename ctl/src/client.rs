@@ -11,9 +11,10 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_proto::{
     pb::v1::{
-        certificate_service_client::CertificateServiceClient, domain_service_client::DomainServiceClient,
-        edge_service_client::EdgeServiceClient, event_service_client::EventServiceClient,
-        host_service_client::HostServiceClient, operation_service_client::OperationServiceClient,
+        certificate_service_client::CertificateServiceClient,
+        domain_service_client::DomainServiceClient, edge_service_client::EdgeServiceClient,
+        event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+        operation_service_client::OperationServiceClient,
         operator_service_client::OperatorServiceClient, system_service_client::SystemServiceClient,
         tenant_service_client::TenantServiceClient, top_service_client::TopServiceClient,
     },
@@ -67,12 +68,18 @@ impl Client {
         ui: Ui,
     ) -> Result<Self, Failure> {
         let bad = |e: tls::TlsError| {
-            Failure::usage(format!("the context `{}` cannot be used: {}", context.name, tls::error_chain(&e)))
-                .hint("import its file again: `isyctl context import FILE`")
+            Failure::usage(format!(
+                "the context `{}` cannot be used: {}",
+                context.name,
+                tls::error_chain(&e)
+            ))
+            .hint("import its file again: `isyctl context import FILE`")
         };
         let config =
-            tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem).map_err(bad)?;
-        let channel = tls::channel(&context.endpoint, Arc::new(ArcSwap::new(config.clone()))).map_err(bad)?;
+            tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem)
+                .map_err(bad)?;
+        let channel =
+            tls::channel(&context.endpoint, Arc::new(ArcSwap::new(config.clone()))).map_err(bad)?;
         let peer = Peer {
             endpoint: context.endpoint.clone(),
             context: context.name.clone(),
@@ -80,7 +87,15 @@ impl Client {
             certificate_end: context.certificate().ok().map(|info| info.not_after),
         };
         let channel = Traced::new(channel);
-        Ok(Self { channel, config, timeout, patience, peer: Arc::new(peer), context: Arc::new(context), ui })
+        Ok(Self {
+            channel,
+            config,
+            timeout,
+            patience,
+            peer: Arc::new(peer),
+            context: Arc::new(context),
+            ui,
+        })
     }
 
     /// The context in use.
@@ -185,7 +200,12 @@ impl Client {
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        self.repeat(doing, || call(self.clone(), self.request(message.clone())), refused_for_now).await
+        self.repeat(
+            doing,
+            || call(self.clone(), self.request(message.clone())),
+            refused_for_now,
+        )
+        .await
     }
 
     /// A change, sent again with the same request id while the coordinator is busy or nobody knows whether it arrived.
@@ -199,12 +219,16 @@ impl Client {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let worth = |attempt: Attempt<'_>| match attempt {
-            Attempt::Ended(status, number) => {
-                retry::reason(status).or_else(|| worth_repeating(status, number).then_some(Reason::Away))
-            }
+            Attempt::Ended(status, number) => retry::reason(status)
+                .or_else(|| worth_repeating(status, number).then_some(Reason::Away)),
             Attempt::NoAnswer => Some(Reason::Away),
         };
-        self.repeat(doing, || call(self.clone(), self.request(message.clone())), worth).await
+        self.repeat(
+            doing,
+            || call(self.clone(), self.request(message.clone())),
+            worth,
+        )
+        .await
     }
 
     async fn repeat<R, F>(
@@ -222,7 +246,10 @@ impl Client {
             attempt += 1;
             let (problem, reason) = match self.timed(doing, call()).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(status)) => (self.failure(doing, &status), worth(Attempt::Ended(&status, attempt))),
+                Ok(Err(status)) => (
+                    self.failure(doing, &status),
+                    worth(Attempt::Ended(&status, attempt)),
+                ),
                 Err(late) if late.exit == Exit::Unavailable => (late, worth(Attempt::NoAnswer)),
                 Err(refused) => return Err(refused),
             };
@@ -234,7 +261,11 @@ impl Client {
                 return Err(problem);
             }
             self.ui.detail(|| problem.message.clone());
-            self.ui.note(&format!("{}, trying again in {:.1} s", reason.words(), pause.as_secs_f64()));
+            self.ui.note(&format!(
+                "{}, trying again in {:.1} s",
+                reason.words(),
+                pause.as_secs_f64()
+            ));
             tokio::time::sleep(pause).await;
         }
     }
@@ -246,11 +277,19 @@ impl Client {
     ) -> Result<Result<R, Status>, Failure> {
         let start = Instant::now();
         let answer = tokio::time::timeout(self.timeout, call).await;
-        self.ui.detail(|| format!("{doing}: {} in {} ms", self.peer.endpoint, start.elapsed().as_millis()));
+        self.ui.detail(|| {
+            format!(
+                "{doing}: {} in {} ms",
+                self.peer.endpoint,
+                start.elapsed().as_millis()
+            )
+        });
         match answer {
             Ok(Err(status)) if status::transport(&status) == Some(Transport::Lost) => {
                 match self.refusal().await {
-                    Some(cause) => Err(status::refused(doing, &self.peer, clock::now_ms()).cause(cause)),
+                    Some(cause) => {
+                        Err(status::refused(doing, &self.peer, clock::now_ms()).cause(cause))
+                    }
                     None => Ok(Err(status)),
                 }
             }
@@ -265,12 +304,18 @@ impl Client {
         let ask = async {
             let tcp = TcpStream::connect(&self.peer.endpoint).await.ok()?;
             let name = ServerName::try_from(tls::COORDINATOR_NAME).ok()?;
-            let mut stream = TlsConnector::from(self.config.clone()).connect(name, tcp).await.ok()?;
+            let mut stream = TlsConnector::from(self.config.clone())
+                .connect(name, tcp)
+                .await
+                .ok()?;
             let refused = stream.read_u8().await.err()?;
             let chain = tls::error_chain(&refused);
             chain.contains(status::ALERT).then_some(chain)
         };
-        tokio::time::timeout(tls::CONNECT_TIMEOUT, ask).await.ok().flatten()
+        tokio::time::timeout(tls::CONNECT_TIMEOUT, ask)
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Words for a failed call or stream.

@@ -6,7 +6,9 @@ use uuid::Uuid;
 /// ages that tables show.
 #[expect(clippy::disallowed_methods, reason = "the one clock of isyctl")]
 pub fn now_ms() -> i64 {
-    let pinned = std::env::var("ISYCTL_NOW").ok().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let pinned = std::env::var("ISYCTL_NOW")
+        .ok()
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok());
     pinned.unwrap_or_else(jiff::Timestamp::now).as_millisecond()
 }
 

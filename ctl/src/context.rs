@@ -46,10 +46,18 @@ impl Context {
     /// Parses a file's text. Errors never quote it: it holds a private key.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
         let context: Self = toml::from_str(text).map_err(|e| {
-            let line = e.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
-            let at = line.map(|line| format!(", line {line}")).unwrap_or_default();
-            Failure::usage(format!("{}{at}: not a context file: {}", path.display(), e.message()))
-                .hint("a context file comes from `isy-coordinator init` or `isyctl operator create`")
+            let line = e
+                .span()
+                .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+            let at = line
+                .map(|line| format!(", line {line}"))
+                .unwrap_or_default();
+            Failure::usage(format!(
+                "{}{at}: not a context file: {}",
+                path.display(),
+                e.message()
+            ))
+            .hint("a context file comes from `isy-coordinator init` or `isyctl operator create`")
         })?;
         Ok(context)
     }
@@ -57,17 +65,24 @@ impl Context {
     /// Reads a file, and says whether others can read it too.
     pub fn read(path: &Path) -> Result<(Self, bool), Failure> {
         let failed = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound => {
-                Failure::new(Exit::NotFound, format!("no context file {}", path.display()))
-            }
+            io::ErrorKind::NotFound => Failure::new(
+                Exit::NotFound,
+                format!("no context file {}", path.display()),
+            ),
             _ => Failure::failed(format!("cannot read {}: {e}", path.display())),
         };
         let metadata = fs::metadata(path).map_err(failed)?;
         if metadata.len() > MAX_FILE_BYTES {
-            return Err(Failure::usage(format!("{} is too large to be a context file", path.display())));
+            return Err(Failure::usage(format!(
+                "{} is too large to be a context file",
+                path.display()
+            )));
         }
         let text = fs::read_to_string(path).map_err(failed)?;
-        Ok((Self::parse(&text, path)?, metadata.permissions().mode() & 0o077 != 0))
+        Ok((
+            Self::parse(&text, path)?,
+            metadata.permissions().mode() & 0o077 != 0,
+        ))
     }
 
     /// What our certificate says.
@@ -79,8 +94,8 @@ impl Context {
 
     /// Writes a new file of mode 0600 that appears complete or not at all. With `replace` it may exist already.
     pub fn write(&self, path: &Path, replace: bool) -> Result<(), Failure> {
-        let text =
-            toml::to_string(self).map_err(|e| Failure::failed(format!("cannot write a context: {e}")))?;
+        let text = toml::to_string(self)
+            .map_err(|e| Failure::failed(format!("cannot write a context: {e}")))?;
         write_private(path, text.as_bytes(), replace)
     }
 }
@@ -94,11 +109,23 @@ fn write_private(path: &Path, bytes: &[u8], replace: bool) -> Result<(), Failure
             failure
         }
     };
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     // tempfile makes files of mode 0600.
-    let mut file = tempfile::Builder::new().prefix(".isyctl-").tempfile_in(directory).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    let persisted = if replace { file.persist(path) } else { file.persist_noclobber(path) };
+    let mut file = tempfile::Builder::new()
+        .prefix(".isyctl-")
+        .tempfile_in(directory)
+        .map_err(failed)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(failed)?;
+    let persisted = if replace {
+        file.persist(path)
+    } else {
+        file.persist_noclobber(path)
+    };
     persisted.map_err(|e| failed(e.error))?;
     Ok(())
 }
@@ -112,7 +139,11 @@ pub struct Store {
 impl Store {
     /// `$ISYCTL_CONFIG_DIR`, else `$XDG_CONFIG_HOME/isyone`, else `~/.config/isyone`.
     pub fn open() -> Result<Self, Failure> {
-        let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let variable = |name: &str| {
+            std::env::var_os(name)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
         let root = variable("ISYCTL_CONFIG_DIR")
             .or_else(|| variable("XDG_CONFIG_HOME").map(|dir| dir.join("isyone")))
             .or_else(|| variable("HOME").map(|dir| dir.join(".config/isyone")));
@@ -136,23 +167,42 @@ impl Store {
         let entries = match fs::read_dir(self.folder()) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Failure::failed(format!("cannot read {}: {e}", self.folder().display()))),
+            Err(e) => {
+                return Err(Failure::failed(format!(
+                    "cannot read {}: {e}",
+                    self.folder().display()
+                )));
+            }
         };
         let mut names: Vec<ShortName> = entries
             .filter_map(Result::ok)
-            .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".toml")?.parse().ok())
+            .filter_map(|entry| {
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".toml")?
+                    .parse()
+                    .ok()
+            })
             .collect();
         names.sort();
         Ok(names)
     }
 
     /// Keeps a context under its name.
-    pub fn save(&self, name: &ShortName, context: &Context, replace: bool) -> Result<PathBuf, Failure> {
+    pub fn save(
+        &self,
+        name: &ShortName,
+        context: &Context,
+        replace: bool,
+    ) -> Result<PathBuf, Failure> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(self.folder())
-            .map_err(|e| Failure::failed(format!("cannot make {}: {e}", self.folder().display())))?;
+            .map_err(|e| {
+                Failure::failed(format!("cannot make {}: {e}", self.folder().display()))
+            })?;
         let path = self.path(name);
         context.write(&path, replace)?;
         Ok(path)
@@ -178,7 +228,10 @@ impl Store {
         match fs::read_to_string(self.current_path()) {
             Ok(text) => Ok(text.trim().parse().ok()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Failure::failed(format!("cannot read {}: {e}", self.current_path().display()))),
+            Err(e) => Err(Failure::failed(format!(
+                "cannot read {}: {e}",
+                self.current_path().display()
+            ))),
         }
     }
 
@@ -194,14 +247,22 @@ impl Store {
                 .hint("`isyctl context list` shows those there are")
         };
         let path = self.path(&name.parse().map_err(|_| known())?);
-        if path.is_file() { Ok(path) } else { Err(known()) }
+        if path.is_file() {
+            Ok(path)
+        } else {
+            Err(known())
+        }
     }
 
     /// The file to use: `asked` (a name or a file), else the current context, else the only one there is.
     pub fn resolve(&self, asked: Option<&str>) -> Result<PathBuf, Failure> {
         if let Some(asked) = asked {
             let is_file = asked.contains('/') || asked.ends_with(".toml");
-            return if is_file { Ok(PathBuf::from(asked)) } else { self.existing(asked) };
+            return if is_file {
+                Ok(PathBuf::from(asked))
+            } else {
+                self.existing(asked)
+            };
         }
         if let Some(current) = self.current()? {
             return self.existing(current.as_str());
@@ -232,20 +293,38 @@ mod tests {
     #[test]
     fn a_context_is_kept_privately_and_found_again() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store { root: folder.path().join("isyone") };
-        assert!(store.resolve(None).unwrap_err().message.contains("no context"));
+        let store = Store {
+            root: folder.path().join("isyone"),
+        };
+        assert!(
+            store
+                .resolve(None)
+                .unwrap_err()
+                .message
+                .contains("no context")
+        );
         let [a, b]: [ShortName; 2] = ["a".parse().unwrap(), "b".parse().unwrap()];
         let path = store.save(&a, &context("a"), false).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(Context::read(&path).unwrap(), (context("a"), false));
         assert_eq!(store.resolve(None).unwrap(), path, "the only one");
-        assert!(store.save(&a, &context("a"), false).is_err(), "never over another");
+        assert!(
+            store.save(&a, &context("a"), false).is_err(),
+            "never over another"
+        );
         store.save(&b, &context("b"), false).unwrap();
         assert!(store.resolve(None).unwrap_err().message.contains("several"));
         store.choose(&b).unwrap();
         assert_eq!(store.resolve(None).unwrap(), store.path(&b));
         assert_eq!(store.resolve(Some("a")).unwrap(), path);
-        assert_eq!(store.resolve(Some("../a")).unwrap(), PathBuf::from("../a"), "a file");
+        assert_eq!(
+            store.resolve(Some("../a")).unwrap(),
+            PathBuf::from("../a"),
+            "a file"
+        );
         assert_eq!(store.resolve(Some("c")).unwrap_err().exit, Exit::NotFound);
         store.remove(&b).unwrap();
         assert_eq!(store.current().unwrap(), None);
@@ -255,8 +334,11 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_not_quoted() {
-        let error =
-            Context::parse("name = \"a\"\nkey_pem = \"very secret\" x", Path::new("f.toml")).unwrap_err();
+        let error = Context::parse(
+            "name = \"a\"\nkey_pem = \"very secret\" x",
+            Path::new("f.toml"),
+        )
+        .unwrap_err();
         assert!(error.message.contains("f.toml, line 2"), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");
         assert!(!format!("{:?}", context("a")).contains("secret"));

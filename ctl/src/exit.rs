@@ -63,7 +63,13 @@ pub struct Failure {
 impl Failure {
     /// A failure that ends with `exit`.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), detail: None, hint: None, cause: None }
+        Self {
+            exit,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            cause: None,
+        }
     }
 
     /// Exit code 1.

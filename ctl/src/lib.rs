@@ -35,10 +35,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let verbose = cli.global.verbose;
     let app = App::new(cli.global);
     // One thread: a command waits for one or two things at a time, and starts faster so.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
-            app.ui.failure(&Failure::failed(format!("cannot start: {e}")));
+            app.ui
+                .failure(&Failure::failed(format!("cannot start: {e}")));
             return 1;
         }
     };

@@ -30,8 +30,16 @@ pub struct Progress {
 impl Progress {
     /// A view that begins with what is known already.
     pub fn new(ui: &Ui, operation: &Operation) -> Self {
-        let live = ui.live.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        let mut view = Self { ui: *ui, live, bars: HashMap::new(), said: HashMap::new(), lost: false };
+        let live = ui
+            .live
+            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+        let mut view = Self {
+            ui: *ui,
+            live,
+            bars: HashMap::new(),
+            said: HashMap::new(),
+            lost: false,
+        };
         view.show(operation);
         view
     }
@@ -46,7 +54,9 @@ impl Progress {
             let before = self.said.insert(step.name.clone(), now.clone());
             match &self.live {
                 Some(live) => redraw(&self.ui, live, &mut self.bars, step),
-                None if before.as_ref() != Some(&now) && worth_a_line(step) => self.ui.note(&line(step)),
+                None if before.as_ref() != Some(&now) && worth_a_line(step) => {
+                    self.ui.note(&line(step))
+                }
                 None => {}
             }
         }
@@ -100,12 +110,24 @@ pub fn line(step: &OperationStep) -> String {
         OperationState::Pending | OperationState::Unspecified => Paint::Faint.on(" "),
     };
     let time = format::between(step.start_time.as_ref(), step.end_time.as_ref());
-    let text = format!("  {mark} {:<NAME_WIDTH$}  {time:>7}  {}", clean(&step.name), clean(&step.detail));
+    let text = format!(
+        "  {mark} {:<NAME_WIDTH$}  {time:>7}  {}",
+        clean(&step.name),
+        clean(&step.detail)
+    );
     text.trim_end().to_owned()
 }
 
-fn redraw(ui: &Ui, live: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, step: &OperationStep) {
-    if matches!(state(step), OperationState::Pending | OperationState::Unspecified) {
+fn redraw(
+    ui: &Ui,
+    live: &MultiProgress,
+    bars: &mut HashMap<String, ProgressBar>,
+    step: &OperationStep,
+) {
+    if matches!(
+        state(step),
+        OperationState::Pending | OperationState::Unspecified
+    ) {
         return;
     }
     let bar = bars.entry(step.name.clone()).or_insert_with(|| {
@@ -125,7 +147,11 @@ fn redraw(ui: &Ui, live: &MultiProgress, bars: &mut HashMap<String, ProgressBar>
     } else {
         String::new()
     };
-    let again = if state(step) == OperationState::Retrying { "trying again: " } else { "" };
+    let again = if state(step) == OperationState::Retrying {
+        "trying again: "
+    } else {
+        ""
+    };
     bar.set_prefix(format!("{:<NAME_WIDTH$}", clean(&step.name)));
     bar.set_message(format!("{percent}{again}{}", clean(&step.detail)));
 }
@@ -153,11 +179,20 @@ mod tests {
         let step = OperationStep {
             name: "image-odoo".into(),
             state: OperationState::Succeeded.into(),
-            start_time: Some(Timestamp { seconds: 10, nanos: 0 }),
-            end_time: Some(Timestamp { seconds: 11, nanos: 650_000_000 }),
+            start_time: Some(Timestamp {
+                seconds: 10,
+                nanos: 0,
+            }),
+            end_time: Some(Timestamp {
+                seconds: 11,
+                nanos: 650_000_000,
+            }),
             detail: "pulled\nodoo:18.0".into(),
             progress_percent: 0,
         };
-        assert_eq!(paint(&line(&step), false), "  ✓ image-odoo        1.65s  pulled odoo:18.0");
+        assert_eq!(
+            paint(&line(&step), false),
+            "  ✓ image-odoo        1.65s  pulled odoo:18.0"
+        );
     }
 }

@@ -47,7 +47,9 @@ pub fn busy(status: &Status) -> Option<Option<Duration>> {
         return None;
     }
     let details = status.get_error_details();
-    let overloaded = details.error_info().is_some_and(|info| info.reason == "OVERLOADED");
+    let overloaded = details
+        .error_info()
+        .is_some_and(|info| info.reason == "OVERLOADED");
     match details.retry_info() {
         Some(info) => Some(info.retry_delay),
         None => overloaded.then_some(None),
@@ -63,7 +65,11 @@ pub fn reason(status: &Status) -> Option<Reason> {
         Some(Transport::Lost) => Some(Reason::Away),
         Some(_) => None,
         // The coordinator answered: a host is away, and asking again at once does not bring it back.
-        None if status.get_error_details().error_info().is_some_and(|i| i.reason == "AGENT_UNAVAILABLE") => {
+        None if status
+            .get_error_details()
+            .error_info()
+            .is_some_and(|i| i.reason == "AGENT_UNAVAILABLE") =>
+        {
             None
         }
         None => (status.code() == Code::Unavailable).then_some(Reason::Away),
@@ -72,7 +78,9 @@ pub fn reason(status: &Status) -> Option<Reason> {
 
 /// The pause after attempt `attempt` (from 1), with `chance` in 0..1.
 pub fn pause(attempt: u32, reason: Reason, chance: f64) -> Duration {
-    let most = FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(CAP);
+    let most = FIRST
+        .saturating_mul(1 << attempt.saturating_sub(1).min(16))
+        .min(CAP);
     let jitter = most.mul_f64(chance.clamp(0.0, 1.0));
     match reason {
         // What it asks for is the least; all who were told the same come back spread out.
@@ -103,20 +111,30 @@ mod tests {
     #[test]
     fn what_is_worth_asking_again() {
         let told = |reason| error::status(Code::ResourceExhausted, reason, "x", HashMap::new());
-        assert_eq!(reason(&shed(2)), Some(Reason::Busy(Some(Duration::from_secs(2)))));
+        assert_eq!(
+            reason(&shed(2)),
+            Some(Reason::Busy(Some(Duration::from_secs(2))))
+        );
         assert_eq!(reason(&told("OVERLOADED")), Some(Reason::Busy(None)));
         assert_eq!(reason(&told(status::NO_HOST_FITS)), None);
         assert_eq!(reason(&Status::unavailable("stopping")), Some(Reason::Away));
         let host_away = error::status(Code::Unavailable, "AGENT_UNAVAILABLE", "x", HashMap::new());
         assert_eq!(reason(&host_away), None, "the coordinator did answer");
-        for code in [Code::NotFound, Code::Internal, Code::DeadlineExceeded, Code::Aborted] {
+        for code in [
+            Code::NotFound,
+            Code::Internal,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+        ] {
             assert_eq!(reason(&Status::new(code, "x")), None, "{code:?}");
         }
     }
 
     #[test]
     fn pauses_grow_are_bounded_and_drawn_from_the_whole_range() {
-        let most: Vec<_> = (1..=MAX_ATTEMPTS).map(|n| pause(n, Reason::Away, 1.0).as_millis()).collect();
+        let most: Vec<_> = (1..=MAX_ATTEMPTS)
+            .map(|n| pause(n, Reason::Away, 1.0).as_millis())
+            .collect();
         assert_eq!(most, [500, 1000, 2000, 4000, 8000, 8000]);
         assert_eq!(pause(3, Reason::Away, 0.0), Duration::ZERO);
         assert_eq!(pause(u32::MAX, Reason::Away, 1.0), CAP);

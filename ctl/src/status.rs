@@ -76,7 +76,10 @@ pub fn outcome_unknown(status: &Status) -> bool {
 pub fn passing(status: &Status) -> bool {
     match transport(status) {
         Some(kind) => matches!(kind, Transport::Lost | Transport::NotConnected),
-        None => matches!(status.code(), Code::Unavailable | Code::Cancelled) || retry::busy(status).is_some(),
+        None => {
+            matches!(status.code(), Code::Unavailable | Code::Cancelled)
+                || retry::busy(status).is_some()
+        }
     }
 }
 
@@ -107,7 +110,10 @@ pub fn no_answer(doing: &str, peer: &Peer, waited: std::time::Duration) -> Failu
     let waited = humantime::format_duration(waited);
     Failure::new(
         Exit::Unavailable,
-        format!("cannot {doing}: no answer from the coordinator at {} within {waited}", peer.endpoint),
+        format!(
+            "cannot {doing}: no answer from the coordinator at {} within {waited}",
+            peer.endpoint
+        ),
     )
     .hint("try again, or wait longer with --timeout")
 }
@@ -148,23 +154,36 @@ fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> 
 fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     let said = clean(status.message());
     // Busy is a kind of away: a script may try again later.
-    let exit = if retry::busy(status).is_some() { Exit::Unavailable } else { exit_of(status.code()) };
+    let exit = if retry::busy(status).is_some() {
+        Exit::Unavailable
+    } else {
+        exit_of(status.code())
+    };
     let mut failure = Failure::new(exit, format!("cannot {doing}: {said}"));
     let details = status.get_error_details();
-    let reason = details.error_info().map(|info| info.reason.as_str()).unwrap_or_default();
-    if let Some(violations) = details.bad_request().map(|bad| &bad.field_violations).filter(|v| !v.is_empty())
+    let reason = details
+        .error_info()
+        .map(|info| info.reason.as_str())
+        .unwrap_or_default();
+    if let Some(violations) = details
+        .bad_request()
+        .map(|bad| &bad.field_violations)
+        .filter(|v| !v.is_empty())
     {
         failure.message = format!("cannot {doing}: the coordinator does not accept a value");
         let lines: Vec<String> = violations
             .iter()
             .map(|v| {
                 let field = clean(&v.field);
-                let flag = flag_of(&field).map(|flag| format!("{flag} ({field})")).unwrap_or(field);
+                let flag = flag_of(&field)
+                    .map(|flag| format!("{flag} ({field})"))
+                    .unwrap_or(field);
                 format!("{flag}: {}", clean(&v.description))
             })
             .collect();
         failure.message = format!("{}: {}", failure.message, lines.join("; "));
-        failure.hint = Some("correct it and try again; `--help` shows what each option takes".to_owned());
+        failure.hint =
+            Some("correct it and try again; `--help` shows what each option takes".to_owned());
         return failure;
     }
     if reason == NO_HOST_FITS {
@@ -182,13 +201,18 @@ fn no_host_fits(doing: &str, status: &Status) -> Failure {
 
 /// Adds the table and the way out to a failure because of which no host was chosen.
 pub fn no_host_fits_with(mut failure: Failure, placement: Option<&v1::Placement>) -> Failure {
-    failure.detail = placement.filter(|p| !p.hosts.is_empty()).map(|p| placement::table(p, false));
+    failure.detail = placement
+        .filter(|p| !p.hosts.is_empty())
+        .map(|p| placement::table(p, false));
     failure.hint("add a host (`isyctl host token`), uncordon one, take a smaller --plan or drop --host and --label; nothing was stored")
 }
 
 fn attached_placement(status: &Status) -> Option<v1::Placement> {
     let rpc = tonic_types::Status::decode(status.details()).ok()?;
-    let any = rpc.details.iter().find(|any| any.type_url == PLACEMENT_URL)?;
+    let any = rpc
+        .details
+        .iter()
+        .find(|any| any.type_url == PLACEMENT_URL)?;
     v1::Placement::decode(any.value.as_slice()).ok()
 }
 
@@ -219,7 +243,10 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
             "`isyctl version` shows your role; an admin can give another with `isyctl operator create`"
         }
         (_, Code::Unauthenticated) => {
-            return Some(format!("`{}` shows the certificate that was used", peer.show));
+            return Some(format!(
+                "`{}` shows the certificate that was used",
+                peer.show
+            ));
         }
         (_, Code::Aborted) => {
             "something else changed it at the same time: look at `isyctl op list` and try again"
@@ -232,7 +259,9 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
         (_, Code::Unavailable | Code::DeadlineExceeded) => {
             "try again; `isyctl host list` shows whether the host is there"
         }
-        (_, Code::Internal | Code::Unknown | Code::DataLoss) => "the coordinator's log has the details",
+        (_, Code::Internal | Code::Unknown | Code::DataLoss) => {
+            "the coordinator's log has the details"
+        }
         _ => return None,
     };
     Some(text.to_owned())
@@ -315,7 +344,13 @@ mod tests {
             (Code::Internal, 1),
         ];
         for (code, exit) in table {
-            assert_eq!(failure("x", &peer(), &Status::new(code, "m"), 0).exit.code(), exit, "{code:?}");
+            assert_eq!(
+                failure("x", &peer(), &Status::new(code, "m"), 0)
+                    .exit
+                    .code(),
+                exit,
+                "{code:?}"
+            );
         }
     }
 
@@ -330,15 +365,28 @@ mod tests {
             assert_eq!(flag_of(field), Some(flag), "{field}");
         }
         assert_eq!(flag_of("spec.new_field"), None);
-        let status = Status::from(isyone_proto::error::FieldError::new("spec.domains[0]", "is no name"));
+        let status = Status::from(isyone_proto::error::FieldError::new(
+            "spec.domains[0]",
+            "is no name",
+        ));
         let failure = failure("create tenant `alfa`", &peer(), &status, 0);
         assert_eq!(failure.exit, Exit::Usage);
-        assert!(failure.message.contains("--domain (spec.domains[0]): is no name"), "{failure}");
+        assert!(
+            failure
+                .message
+                .contains("--domain (spec.domains[0]): is no name"),
+            "{failure}"
+        );
     }
 
     #[test]
     fn what_the_coordinator_says_cannot_drive_the_terminal() {
-        let failure = failure("x", &peer(), &Status::failed_precondition("a\x1b[2Jb\nc"), 0);
+        let failure = failure(
+            "x",
+            &peer(),
+            &Status::failed_precondition("a\x1b[2Jb\nc"),
+            0,
+        );
         assert_eq!(failure.message, "cannot x: a\\u{1b}[2Jb c");
     }
 }

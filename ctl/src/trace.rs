@@ -28,10 +28,16 @@ pub async fn command(
     }
     let log = verbose.then(|| (EnvFilter::new(TROUBLE), Format::Human));
     let telemetry = isyone_telemetry::start("isyctl", log);
-    let span =
-        span!("command", otel.name = name(), otel.status_code = field::Empty, exit_code = field::Empty);
+    let span = span!(
+        "command",
+        otel.name = name(),
+        otel.status_code = field::Empty,
+        exit_code = field::Empty
+    );
     let outcome = run.instrument(span.clone()).await;
-    let code = outcome.as_ref().map_or_else(|failure| failure.exit.code(), |exit| exit.code());
+    let code = outcome
+        .as_ref()
+        .map_or_else(|failure| failure.exit.code(), |exit| exit.code());
     span.record("exit_code", code);
     if outcome.is_err() {
         span.record("otel.status_code", "ERROR");

@@ -73,7 +73,11 @@ async fn watch(client: &Client, id: &str, progress: &mut Progress) -> Result<Ope
                 .hint(format!("the work goes on: `isyctl op watch {id}`")));
         }
         progress.lost();
-        lost_before = if heard > heard_before { 1 } else { lost_before + 1 };
+        lost_before = if heard > heard_before {
+            1
+        } else {
+            lost_before + 1
+        };
         tokio::time::sleep(retry::stream_pause(lost_before, &lost, clock::chance())).await;
     }
 }
@@ -88,7 +92,10 @@ async fn follow(
 ) -> Result<Result<Operation, Status>, Failure> {
     let mut service = client.operations();
     let mut stream = match client
-        .open(doing, service.watch_operation(WatchOperationRequest { id: id.to_owned() }))
+        .open(
+            doing,
+            service.watch_operation(WatchOperationRequest { id: id.to_owned() }),
+        )
         .await
     {
         Ok(Ok(stream)) => stream,
@@ -118,13 +125,21 @@ fn judge(operation: Operation) -> Result<Operation, Failure> {
     if operation.state == i32::from(OperationState::Succeeded) {
         return Ok(operation);
     }
-    let (kind, state) = (format::operation_kind(operation.kind), format::operation_state(operation.state));
-    let why =
-        if operation.error.is_empty() { String::new() } else { format!(": {}", clean(&operation.error)) };
-    Err(Failure::failed(format!("the {kind} of tenant `{}` {state}{why}", clean(&operation.tenant))).hint(
-        format!(
-            "`isyctl op show {}` has its steps, `isyctl tenant show {}` the tenant",
-            operation.id, operation.tenant
-        ),
+    let (kind, state) = (
+        format::operation_kind(operation.kind),
+        format::operation_state(operation.state),
+    );
+    let why = if operation.error.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", clean(&operation.error))
+    };
+    Err(Failure::failed(format!(
+        "the {kind} of tenant `{}` {state}{why}",
+        clean(&operation.tenant)
     ))
+    .hint(format!(
+        "`isyctl op show {}` has its steps, `isyctl tenant show {}` the tenant",
+        operation.id, operation.tenant
+    )))
 }

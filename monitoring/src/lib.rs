@@ -40,8 +40,15 @@ pub enum Job {
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Odoo, Self::Postgres, Self::Host, Self::Containers, Self::Traefik, Self::Probes, Self::Isyone];
+    pub const ALL: [Self; 7] = [
+        Self::Odoo,
+        Self::Postgres,
+        Self::Host,
+        Self::Containers,
+        Self::Traefik,
+        Self::Probes,
+        Self::Isyone,
+    ];
 
     /// As in the label, in `/sd/<job>` and in `<job>.json`.
     pub fn as_str(self) -> &'static str {
@@ -120,7 +127,10 @@ pub fn edge(address: &str) -> String {
 
 /// The group of the probes ([`Job::Probes`]) of a shard's tenants, or of all tenants, for the coordinator's HTTP port at `address`.
 pub fn probes(address: &str, shard: Option<&str>) -> String {
-    let mut labels = vec![("__metrics_path__", "/probes"), ("instance", shard.unwrap_or("coordinator"))];
+    let mut labels = vec![
+        ("__metrics_path__", "/probes"),
+        ("instance", shard.unwrap_or("coordinator")),
+    ];
     labels.extend(shard.map(|shard| ("__param_shard", shard)));
     group(address, Job::Probes, &labels)
 }
@@ -132,21 +142,51 @@ pub fn platform(address: &str) -> String {
 
 fn tenant_group(job: Job, port: u16, tenant: &Tenant) -> String {
     let (kind, name) = (job.as_str(), &tenant.name);
-    let (path, instance) = (format!("/tenants/{name}/{kind}"), format!("{kind}_{name}:{port}"));
-    agent_group(job, &tenant.host, &path, &instance, &[("tenant", name), ("plan", &tenant.plan)])
+    let (path, instance) = (
+        format!("/tenants/{name}/{kind}"),
+        format!("{kind}_{name}:{port}"),
+    );
+    agent_group(
+        job,
+        &tenant.host,
+        &path,
+        &instance,
+        &[("tenant", name), ("plan", &tenant.plan)],
+    )
 }
 
 /// A page of a host's agent.
-fn agent_group(job: Job, host: &Host, path: &str, instance: &str, more: &[(&'static str, &str)]) -> String {
-    let own =
-        [("__scheme__", "https"), ("__metrics_path__", path), ("instance", instance), ("host", &host.name)];
+fn agent_group(
+    job: Job,
+    host: &Host,
+    path: &str,
+    instance: &str,
+    more: &[(&'static str, &str)],
+) -> String {
+    let own = [
+        ("__scheme__", "https"),
+        ("__metrics_path__", path),
+        ("instance", instance),
+        ("host", &host.name),
+    ];
     let labels: Vec<_> = own.iter().chain(more).copied().collect();
-    group(&SocketAddr::new(host.address, host.port).to_string(), job, &labels)
+    group(
+        &SocketAddr::new(host.address, host.port).to_string(),
+        job,
+        &labels,
+    )
 }
 
 fn group(address: &str, job: Job, labels: &[(&'static str, &str)]) -> String {
-    let labels = labels.iter().copied().chain([("job", job.as_str())]).collect();
-    let json = serde_json::to_string(&Group { targets: [address], labels });
+    let labels = labels
+        .iter()
+        .copied()
+        .chain([("job", job.as_str())])
+        .collect();
+    let json = serde_json::to_string(&Group {
+        targets: [address],
+        labels,
+    });
     // Serialising our own plain structs cannot fail: string keys only, no foreign impls.
     format!(",\n{}", json.unwrap_or_default())
 }
@@ -157,11 +197,18 @@ mod tests {
     use super::*;
 
     fn golden(name: &str, text: &str) {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("golden")
+            .join(name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, text).unwrap();
         }
-        assert_eq!(text, std::fs::read_to_string(&path).unwrap_or_default(), "{}", path.display());
+        assert_eq!(
+            text,
+            std::fs::read_to_string(&path).unwrap_or_default(),
+            "{}",
+            path.display()
+        );
     }
 
     #[test]
@@ -183,7 +230,9 @@ mod tests {
                 Job::Host => hosts.iter().map(host).collect(),
                 Job::Containers => hosts.iter().map(containers).collect(),
                 Job::Traefik => edge("127.0.0.1:8082"),
-                Job::Probes => probes("127.0.0.1:7480", None) + &probes("127.0.0.1:7480", Some("edge-1")),
+                Job::Probes => {
+                    probes("127.0.0.1:7480", None) + &probes("127.0.0.1:7480", Some("edge-1"))
+                }
                 Job::Isyone => platform("127.0.0.1:7480"),
             };
             let document = FRAME.join(groups.strip_prefix(',').unwrap());

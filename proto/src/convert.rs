@@ -22,7 +22,8 @@ pub fn parse<T: FromStr>(field: &str, text: &str) -> Result<T, FieldError>
 where
     T::Err: std::fmt::Display,
 {
-    text.parse().map_err(|e: T::Err| FieldError::new(field, e.to_string()))
+    text.parse()
+        .map_err(|e: T::Err| FieldError::new(field, e.to_string()))
 }
 
 /// As [`parse`], with `None` for an empty text.
@@ -30,7 +31,11 @@ pub fn parse_optional<T: FromStr>(field: &str, text: &str) -> Result<Option<T>, 
 where
     T::Err: std::fmt::Display,
 {
-    if text.is_empty() { Ok(None) } else { parse(field, text).map(Some) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        parse(field, text).map(Some)
+    }
 }
 
 /// Labels of a host, or asked of one.
@@ -43,7 +48,10 @@ pub fn parse_labels<'a>(
         let at = format!("{field}[{}]", key.escape_debug());
         parsed.insert(parse(&at, key)?, parse(&at, value)?);
         if parsed.len() > MAX_LABELS {
-            return Err(FieldError::new(field, format!("more than {MAX_LABELS} labels")));
+            return Err(FieldError::new(
+                field,
+                format!("more than {MAX_LABELS} labels"),
+            ));
         }
     }
     Ok(parsed)
@@ -51,17 +59,25 @@ pub fn parse_labels<'a>(
 
 /// Wire time.
 pub fn timestamp(ms: UnixMs) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: ms.div_euclid(1000), nanos: (ms.rem_euclid(1000) * 1_000_000) as i32 }
+    prost_types::Timestamp {
+        seconds: ms.div_euclid(1000),
+        nanos: (ms.rem_euclid(1000) * 1_000_000) as i32,
+    }
 }
 
 /// Milliseconds of a wire time; out-of-range values saturate.
 pub fn unix_ms(time: &prost_types::Timestamp) -> UnixMs {
-    time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos) / 1_000_000)
+    time.seconds
+        .saturating_mul(1000)
+        .saturating_add(i64::from(time.nanos) / 1_000_000)
 }
 
 fn port(field: &str, value: u32) -> Result<u16, FieldError> {
     match u16::try_from(value) {
-        Ok(0) | Err(_) => Err(FieldError::new(field, format!("{value} is not a port (1..=65535)"))),
+        Ok(0) | Err(_) => Err(FieldError::new(
+            field,
+            format!("{value} is not a port (1..=65535)"),
+        )),
         Ok(port) => Ok(port),
     }
 }
@@ -105,9 +121,10 @@ fn desired_state(field: &str, value: i32) -> Result<DesiredState, FieldError> {
         Ok(v1::DesiredState::Suspended) => Ok(DesiredState::Suspended),
         Ok(v1::DesiredState::Quarantined) => Ok(DesiredState::Quarantined),
         Ok(v1::DesiredState::Purged) => Ok(DesiredState::Purged),
-        Ok(v1::DesiredState::Unspecified) | Err(_) => {
-            Err(FieldError::new(field, format!("unknown desired state {value}")))
-        }
+        Ok(v1::DesiredState::Unspecified) | Err(_) => Err(FieldError::new(
+            field,
+            format!("unknown desired state {value}"),
+        )),
     }
 }
 
@@ -127,9 +144,14 @@ impl TryFrom<agent::Plan> for HostPlan {
     type Error = FieldError;
     fn try_from(wire: agent::Plan) -> Result<Self, FieldError> {
         if wire.tenants.len() > MAX_TENANTS_PER_HOST {
-            return Err(FieldError::new("tenants", format!("more than {MAX_TENANTS_PER_HOST}")));
+            return Err(FieldError::new(
+                "tenants",
+                format!("more than {MAX_TENANTS_PER_HOST}"),
+            ));
         }
-        let firewall = wire.firewall.ok_or_else(|| FieldError::new("firewall", "must be set"))?;
+        let firewall = wire
+            .firewall
+            .ok_or_else(|| FieldError::new("firewall", "must be set"))?;
         let mut tenants = wire
             .tenants
             .into_iter()
@@ -138,12 +160,17 @@ impl TryFrom<agent::Plan> for HostPlan {
             .collect::<Result<Vec<_>, _>>()?;
         tenants.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = tenants.windows(2).find(|pair| pair[0].name == pair[1].name) {
-            return Err(FieldError::new("tenants", format!("`{}` is there twice", pair[0].name)));
+            return Err(FieldError::new(
+                "tenants",
+                format!("`{}` is there twice", pair[0].name),
+            ));
         }
         Ok(Self {
             generation: wire.generation,
             tenants,
-            firewall: firewall.try_into().map_err(|e: FieldError| e.within("firewall"))?,
+            firewall: firewall
+                .try_into()
+                .map_err(|e: FieldError| e.within("firewall"))?,
         })
     }
 }
@@ -156,7 +183,11 @@ impl From<&Firewall> for agent::Firewall {
             last_port: f.last_port.into(),
             edges: f.edges.iter().map(ToString::to_string).collect(),
             edge_ports: f.edge_ports.iter().map(|p| u32::from(*p)).collect(),
-            protected_addresses: f.protected_addresses.iter().map(ToString::to_string).collect(),
+            protected_addresses: f
+                .protected_addresses
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 }
@@ -168,8 +199,16 @@ impl TryFrom<agent::Firewall> for Firewall {
             tenant_range: parse::<Ipv4Net>("tenant_range", &wire.tenant_range)?,
             first_port: port("first_port", wire.first_port)?,
             last_port: port("last_port", wire.last_port)?,
-            edges: wire.edges.iter().map(|e| parse::<IpNet>("edges", e)).collect::<Result<_, _>>()?,
-            edge_ports: wire.edge_ports.iter().map(|p| port("edge_ports", *p)).collect::<Result<_, _>>()?,
+            edges: wire
+                .edges
+                .iter()
+                .map(|e| parse::<IpNet>("edges", e))
+                .collect::<Result<_, _>>()?,
+            edge_ports: wire
+                .edge_ports
+                .iter()
+                .map(|p| port("edge_ports", *p))
+                .collect::<Result<_, _>>()?,
             protected_addresses: wire
                 .protected_addresses
                 .iter()
@@ -218,8 +257,12 @@ impl From<&TenantPlan> for agent::TenantPlan {
 impl TryFrom<agent::TenantPlan> for TenantPlan {
     type Error = FieldError;
     fn try_from(wire: agent::TenantPlan) -> Result<Self, FieldError> {
-        let size = wire.size.ok_or_else(|| FieldError::new("size", "must be set"))?;
-        let secrets = wire.secrets.ok_or_else(|| FieldError::new("secrets", "must be set"))?;
+        let size = wire
+            .size
+            .ok_or_else(|| FieldError::new("size", "must be set"))?;
+        let secrets = wire
+            .secrets
+            .ok_or_else(|| FieldError::new("secrets", "must be set"))?;
         Ok(Self {
             name: parse::<TenantName>("name", &wire.name)?,
             uid: parse::<Uuid>("uid", &wire.uid)?,
@@ -237,7 +280,11 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             language: parse("language", &wire.language)?,
             country: parse("country", &wire.country)?,
             time_zone: parse("time_zone", &wire.time_zone)?,
-            modules: wire.modules.iter().map(|m| parse("modules", m)).collect::<Result<_, _>>()?,
+            modules: wire
+                .modules
+                .iter()
+                .map(|m| parse("modules", m))
+                .collect::<Result<_, _>>()?,
             admin_login: parse("admin_login", &wire.admin_login)?,
             secrets: secrets.try_into()?,
             odoo_restarts: wire.odoo_restarts,
@@ -252,13 +299,20 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
 
 /// `http(s)://host[:port]` without a path: it ends up in SQL and in odoo.conf.
 fn base_url(field: &str, url: String) -> Result<String, FieldError> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
     let ok = rest.is_some_and(|r| {
         !r.is_empty()
             && r.len() <= 260
-            && r.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+            && r.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
     });
-    if ok { Ok(url) } else { Err(FieldError::new(field, "is not `http(s)://host[:port]`")) }
+    if ok {
+        Ok(url)
+    } else {
+        Err(FieldError::new(field, "is not `http(s)://host[:port]`"))
+    }
 }
 
 impl TryFrom<agent::TenantSecrets> for TenantSecrets {
@@ -268,7 +322,10 @@ impl TryFrom<agent::TenantSecrets> for TenantSecrets {
             if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
                 Ok(Secret::new(text))
             } else {
-                Err(FieldError::new(field, "must be 16 to 128 letters and digits"))
+                Err(FieldError::new(
+                    field,
+                    "must be 16 to 128 letters and digits",
+                ))
             }
         };
         Ok(Self {
@@ -293,7 +350,12 @@ mod tests {
             operation: Some(Uuid::from_u128(7)),
             odoo_image: "odoo:18.0".parse().unwrap(),
             postgres_image: "postgres:15".parse().unwrap(),
-            size: Size { memory_bytes: 1 << 30, cpu_millis: 1000, disk_bytes: 1 << 30, workers: 2 },
+            size: Size {
+                memory_bytes: 1 << 30,
+                cpu_millis: 1000,
+                disk_bytes: 1 << 30,
+                workers: 2,
+            },
             subnet: "10.200.0.0/28".parse().unwrap(),
             http_port: 20_000,
             websocket_port: 20_001,
@@ -341,9 +403,17 @@ mod tests {
     fn a_bad_field_is_named() {
         let mut wire = agent::Plan::from(&plan());
         wire.tenants[1].base_url = "https://x/'; drop".into();
-        assert_eq!(HostPlan::try_from(wire).unwrap_err().field, "tenants[1].base_url");
+        assert_eq!(
+            HostPlan::try_from(wire).unwrap_err().field,
+            "tenants[1].base_url"
+        );
         let mut wire = agent::Plan::from(&plan());
         wire.tenants[1].name = "alfa".into();
-        assert!(HostPlan::try_from(wire).unwrap_err().problem.contains("twice"));
+        assert!(
+            HostPlan::try_from(wire)
+                .unwrap_err()
+                .problem
+                .contains("twice")
+        );
     }
 }

@@ -23,13 +23,19 @@ pub struct FieldError {
 impl FieldError {
     /// A problem with `field`.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into() }
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
     }
 
     /// The same problem, seen from the message that contains the field.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
-        Self { field: format!("{parent}.{}", self.field), problem: self.problem }
+        Self {
+            field: format!("{parent}.{}", self.field),
+            problem: self.problem,
+        }
     }
 }
 
@@ -50,7 +56,11 @@ pub fn status(
     message: impl Into<String>,
     metadata: HashMap<String, String>,
 ) -> Status {
-    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata))
+    Status::with_error_details(
+        code,
+        message,
+        ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata),
+    )
 }
 
 /// The `ErrorInfo` reason of a status, if it carries one.
@@ -80,6 +90,9 @@ mod tests {
         assert_eq!(retry_after(&plain), None);
         let later = retry_later(&plain, Duration::from_secs(3));
         assert_eq!(retry_after(&later), Some(Duration::from_secs(3)));
-        assert_eq!((later.code(), reason(&later).as_deref()), (Code::Unavailable, Some("STOPPING")));
+        assert_eq!(
+            (later.code(), reason(&later).as_deref()),
+            (Code::Unavailable, Some("STOPPING"))
+        );
     }
 }

@@ -82,13 +82,22 @@ fn check_label(text: &str, max: usize) -> Result<(), NameError> {
         return Err(NameError::Empty);
     }
     if text.len() > max {
-        return Err(NameError::TooLong { length: text.chars().count(), max });
+        return Err(NameError::TooLong {
+            length: text.chars().count(),
+            max,
+        });
     }
     let bytes = text.as_bytes();
-    let inner = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
+    let inner = bytes
+        .iter()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
     let first = bytes[0].is_ascii_lowercase();
     let last = bytes[bytes.len() - 1] != b'-';
-    if inner && first && last { Ok(()) } else { Err(NameError::NotALabel) }
+    if inner && first && last {
+        Ok(())
+    } else {
+        Err(NameError::NotALabel)
+    }
 }
 
 macro_rules! name_type {

@@ -13,7 +13,10 @@ const PART_BYTES: usize = 1 << 20;
 /// The plan as messages; one for nearly every host.
 pub fn split(mut plan: Plan) -> Vec<Plan> {
     let tenants = std::mem::take(&mut plan.tenants);
-    let next = || Plan { generation: plan.generation, ..Plan::default() };
+    let next = || Plan {
+        generation: plan.generation,
+        ..Plan::default()
+    };
     let (mut parts, mut bytes) = (vec![plan.clone()], 0);
     for tenant in tenants {
         let size = tenant.encoded_len();
@@ -43,7 +46,10 @@ impl Assembly {
         let mut whole = match self.begun.take() {
             None => part,
             Some(begun) if begun.generation != part.generation => {
-                return Err(FieldError::new("generation", "a part of another plan came in between"));
+                return Err(FieldError::new(
+                    "generation",
+                    "a part of another plan came in between",
+                ));
             }
             Some(mut begun) => {
                 begun.tenants.extend(part.tenants);
@@ -52,7 +58,10 @@ impl Assembly {
             }
         };
         if whole.tenants.len() > MAX_TENANTS_PER_HOST {
-            return Err(FieldError::new("tenants", format!("more than {MAX_TENANTS_PER_HOST}")));
+            return Err(FieldError::new(
+                "tenants",
+                format!("more than {MAX_TENANTS_PER_HOST}"),
+            ));
         }
         if std::mem::take(&mut whole.more) {
             self.begun = Some(whole);
@@ -73,7 +82,11 @@ mod tests {
             base_url: "x".repeat(bytes_each),
             ..TenantPlan::default()
         };
-        Plan { generation: 7, tenants: (0..tenants).map(tenant).collect(), ..Plan::default() }
+        Plan {
+            generation: 7,
+            tenants: (0..tenants).map(tenant).collect(),
+            ..Plan::default()
+        }
     }
 
     #[test]
@@ -84,7 +97,10 @@ mod tests {
             assert_eq!(messages.len(), parts);
             assert!(messages.iter().all(|m| m.encoded_len() < MAX_MESSAGE_BYTES));
             let mut assembly = Assembly::default();
-            let taken: Vec<_> = messages.into_iter().map(|m| assembly.take(m).unwrap()).collect();
+            let taken: Vec<_> = messages
+                .into_iter()
+                .map(|m| assembly.take(m).unwrap())
+                .collect();
             assert!(taken[..parts - 1].iter().all(Option::is_none));
             assert_eq!(taken[parts - 1], Some(plan));
         }
@@ -101,7 +117,12 @@ mod tests {
         assert!(assembly.take(plan(1, 1)).unwrap().is_some());
         assert_eq!(assembly.take(more(plan(1, 1), 7)).unwrap(), None);
         assert!(assembly.take(more(plan(1, 1), 8)).is_err());
-        assert_eq!(assembly.take(more(plan(MAX_TENANTS_PER_HOST, 1), 7)).unwrap(), None);
+        assert_eq!(
+            assembly
+                .take(more(plan(MAX_TENANTS_PER_HOST, 1), 7))
+                .unwrap(),
+            None
+        );
         assert!(assembly.take(plan(1, 1)).is_err());
     }
 }

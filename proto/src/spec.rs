@@ -113,7 +113,9 @@ fn ensure(condition: bool, problem: &'static str) -> Result<(), &'static str> {
 
 fn is_dns_label(label: &str) -> bool {
     (1..=63).contains(&label.len())
-        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !label.starts_with('-')
         && !label.ends_with('-')
 }
@@ -225,7 +227,17 @@ mod tests {
         for good in ["erp.example.com", "a.io", "xn--bcher-kva.example"] {
             assert!(good.parse::<Domain>().is_ok(), "{good}");
         }
-        for bad in ["", "localhost", "a..b", "-a.com", "A.com", "a.com.", "a.com/x", "`a`.com", "1.2.3.4"] {
+        for bad in [
+            "",
+            "localhost",
+            "a..b",
+            "-a.com",
+            "A.com",
+            "a.com.",
+            "a.com/x",
+            "`a`.com",
+            "1.2.3.4",
+        ] {
             assert!(bad.parse::<Domain>().is_err(), "{bad}");
         }
         for good in ["pt_BR", "en_US", "sr@latin", "es_419", "fr"] {
@@ -234,15 +246,37 @@ mod tests {
         for bad in ["", "pt-BR", "PT_br", "pt_BR;", "pt_BR\n", "$(id)"] {
             assert!(bad.parse::<Language>().is_err(), "{bad}");
         }
-        for good in ["odoo:18.0", "registry.example.com:5000/a/odoo:18.0", "isyone/standin:1"] {
+        for good in [
+            "odoo:18.0",
+            "registry.example.com:5000/a/odoo:18.0",
+            "isyone/standin:1",
+        ] {
             assert!(good.parse::<ImageRef>().is_ok(), "{good}");
         }
-        for bad in ["", "Odoo", "odoo:", "odoo 18", "odoo@sha256:12", "a//b", "-x", "$(x)"] {
+        for bad in [
+            "",
+            "Odoo",
+            "odoo:",
+            "odoo 18",
+            "odoo@sha256:12",
+            "a//b",
+            "-x",
+            "$(x)",
+        ] {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
         }
-        assert!(format!("odoo@sha256:{}", "a".repeat(64)).parse::<ImageRef>().is_ok());
-        assert!("America/Sao_Paulo".parse::<TimeZone>().is_ok() && "../etc".parse::<TimeZone>().is_err());
-        assert!("sale_management".parse::<Module>().is_ok() && "sale,stock".parse::<Module>().is_err());
+        assert!(
+            format!("odoo@sha256:{}", "a".repeat(64))
+                .parse::<ImageRef>()
+                .is_ok()
+        );
+        assert!(
+            "America/Sao_Paulo".parse::<TimeZone>().is_ok()
+                && "../etc".parse::<TimeZone>().is_err()
+        );
+        assert!(
+            "sale_management".parse::<Module>().is_ok() && "sale,stock".parse::<Module>().is_err()
+        );
         assert!("ana@example.com".parse::<Login>().is_ok() && "a'b".parse::<Login>().is_err());
     }
 }

@@ -71,12 +71,21 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// Certificates of a PEM text, in order.
-pub fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub fn certificates(
+    what: &'static str,
+    pem: &str,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let list = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| TlsError::Unreadable { what, why: e.to_string() })?;
+        .map_err(|e| TlsError::Unreadable {
+            what,
+            why: e.to_string(),
+        })?;
     if list.is_empty() {
-        Err(TlsError::Unreadable { what, why: "no certificate in it".into() })
+        Err(TlsError::Unreadable {
+            what,
+            why: "no certificate in it".into(),
+        })
     } else {
         Ok(list)
     }
@@ -84,8 +93,10 @@ pub fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<
 
 /// The private key of a PEM text.
 pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes())
-        .map_err(|e| TlsError::Unreadable { what: "private key", why: e.to_string() })
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| TlsError::Unreadable {
+        what: "private key",
+        why: e.to_string(),
+    })
 }
 
 /// SHA-256 of a certificate, hex: what a join token pins.
@@ -105,7 +116,9 @@ pub enum Identity {
 }
 
 /// What an operator may do; a higher one may all that a lower one may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OperatorRole {
     /// Scrapes hosts; over gRPC it may only ask for health.
@@ -155,12 +168,15 @@ impl fmt::Display for Identity {
 impl FromStr for Identity {
     type Err = TlsError;
     fn from_str(uri: &str) -> Result<Self, TlsError> {
-        let path = uri.strip_prefix("spiffe://isyone/").ok_or(TlsError::NoIdentity)?;
+        let path = uri
+            .strip_prefix("spiffe://isyone/")
+            .ok_or(TlsError::NoIdentity)?;
         match path.split('/').collect::<Vec<_>>()[..] {
             ["agent", host] => Ok(Self::Agent(host.parse().map_err(|_| TlsError::NoIdentity)?)),
-            ["operator", name, role] => {
-                Ok(Self::Operator(name.parse().map_err(|_| TlsError::NoIdentity)?, role.parse()?))
-            }
+            ["operator", name, role] => Ok(Self::Operator(
+                name.parse().map_err(|_| TlsError::NoIdentity)?,
+                role.parse()?,
+            )),
             ["coordinator"] => Ok(Self::Coordinator),
             _ => Err(TlsError::NoIdentity),
         }
@@ -186,17 +202,27 @@ impl CertificateInfo {
     /// Reads a certificate of ours.
     pub fn parse(certificate: &CertificateDer<'_>) -> Result<Self, TlsError> {
         use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
-        let unreadable = |why: String| TlsError::Unreadable { what: "certificate", why };
-        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| unreadable(e.to_string()))?;
+        let unreadable = |why: String| TlsError::Unreadable {
+            what: "certificate",
+            why,
+        };
+        let (_, parsed) =
+            X509Certificate::from_der(certificate).map_err(|e| unreadable(e.to_string()))?;
         let names = parsed
             .subject_alternative_name()
             .map_err(|e| unreadable(e.to_string()))?
             .ok_or(TlsError::NoIdentity)?;
-        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
-        let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(TlsError::NoIdentity) };
+        let mut uris = names
+            .value
+            .general_names
+            .iter()
+            .filter_map(|name| match name {
+                GeneralName::URI(uri) => Some(*uri),
+                _ => None,
+            });
+        let (Some(uri), None) = (uris.next(), uris.next()) else {
+            return Err(TlsError::NoIdentity);
+        };
         Ok(Self {
             identity: uri.parse()?,
             serial: parsed.tbs_certificate.raw_serial().to_vec(),
@@ -221,7 +247,10 @@ impl CertificateInfo {
 }
 
 fn unsigned(error: rcgen::Error) -> TlsError {
-    TlsError::Unreadable { what: "certificate request", why: error.to_string() }
+    TlsError::Unreadable {
+        what: "certificate request",
+        why: error.to_string(),
+    }
 }
 
 /// A fresh P-256 key and a request for its certificate, both PEM. Whoever signs decides name and rights.
@@ -232,14 +261,22 @@ pub fn new_key_and_csr(common_name: &str) -> Result<(String, String), TlsError> 
 
 /// A request for a further certificate of a key that there is already, PEM.
 pub fn csr_for(key_pem: &str, common_name: &str) -> Result<String, TlsError> {
-    request_for(&rcgen::KeyPair::from_pem(key_pem).map_err(unsigned)?, common_name)
+    request_for(
+        &rcgen::KeyPair::from_pem(key_pem).map_err(unsigned)?,
+        common_name,
+    )
 }
 
 fn request_for(key: &rcgen::KeyPair, common_name: &str) -> Result<String, TlsError> {
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
-    params.serialize_request(key).and_then(|csr| csr.pem()).map_err(unsigned)
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, common_name);
+    params
+        .serialize_request(key)
+        .and_then(|csr| csr.pem())
+        .map_err(unsigned)
 }
 
 /// Client configuration that trusts `ca_pem` and shows the given certificate and key.
@@ -255,7 +292,10 @@ pub fn client_config(
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
-        .with_client_auth_cert(certificates("certificate", certificate_pem)?, private_key(key_pem)?)?;
+        .with_client_auth_cert(
+            certificates("certificate", certificate_pem)?,
+            private_key(key_pem)?,
+        )?;
     Ok(finished(config))
 }
 
@@ -265,7 +305,9 @@ pub fn pinned_config(ca_pin: &str) -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedCa { pin: ca_pin.to_owned() }))
+        .with_custom_certificate_verifier(Arc::new(PinnedCa {
+            pin: ca_pin.to_owned(),
+        }))
         .with_no_client_auth();
     Ok(finished(config))
 }
@@ -293,7 +335,10 @@ impl ServerCertVerifier for PinnedCa {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let unknown = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let ca = intermediates.iter().find(|c| fingerprint(c) == self.pin).ok_or_else(unknown)?;
+        let ca = intermediates
+            .iter()
+            .find(|c| fingerprint(c) == self.pin)
+            .ok_or_else(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
@@ -323,7 +368,9 @@ impl ServerCertVerifier for PinnedCa {
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -336,7 +383,11 @@ pub fn channel(endpoint: &str, config: Arc<ArcSwap<ClientConfig>>) -> Result<Cha
     // `http://`: TLS is ours; with `https://` tonic would insist on its own.
     let channel = Endpoint::from_shared(format!("http://{endpoint}"))
         .map_err(|_| bad())?
-        .origin(format!("https://{COORDINATOR_NAME}").parse::<Uri>().map_err(|_| bad())?)
+        .origin(
+            format!("https://{COORDINATOR_NAME}")
+                .parse::<Uri>()
+                .map_err(|_| bad())?,
+        )
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
@@ -350,9 +401,14 @@ pub fn channel(endpoint: &str, config: Arc<ArcSwap<ClientConfig>>) -> Result<Cha
                     tcp.set_nodelay(true)?;
                     TlsConnector::from(config).connect(name, tcp).await
                 };
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| {
-                    std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer from {address}"))
-                })??;
+                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+                    .await
+                    .map_err(|_| {
+                        std::io::Error::new(
+                            std::io::ErrorKind::TimedOut,
+                            format!("no answer from {address}"),
+                        )
+                    })??;
                 Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
             }
         }));

@@ -19,7 +19,10 @@ pub struct JoinToken {
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == digits
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 impl FromStr for JoinToken {
@@ -34,8 +37,14 @@ impl FromStr for JoinToken {
         };
         let parts: Vec<&str> = text.trim().split('.').collect();
         match parts[..] {
-            ["isy1", id, secret, pin] if is_hex(id, 16) && is_hex(secret, 64) && is_hex(pin, 64) => {
-                Ok(Self { id: id.to_owned(), secret: Secret::new(secret), ca_pin: pin.to_owned() })
+            ["isy1", id, secret, pin]
+                if is_hex(id, 16) && is_hex(secret, 64) && is_hex(pin, 64) =>
+            {
+                Ok(Self {
+                    id: id.to_owned(),
+                    secret: Secret::new(secret),
+                    ca_pin: pin.to_owned(),
+                })
             }
             _ => Err(bad()),
         }
@@ -61,11 +70,16 @@ mod tests {
 
     #[test]
     fn a_token_reads_back_and_errors_do_not_leak_it() {
-        let token =
-            JoinToken { id: "0".repeat(16), secret: Secret::new("a".repeat(64)), ca_pin: "b".repeat(64) };
+        let token = JoinToken {
+            id: "0".repeat(16),
+            secret: Secret::new("a".repeat(64)),
+            ca_pin: "b".repeat(64),
+        };
         assert_eq!(token.expose().parse::<JoinToken>().unwrap(), token);
         assert!(!token.to_string().contains(&"a".repeat(64)));
-        let error = format!("isy1.{}", "a".repeat(64)).parse::<JoinToken>().unwrap_err();
+        let error = format!("isy1.{}", "a".repeat(64))
+            .parse::<JoinToken>()
+            .unwrap_err();
         assert!(!error.to_string().contains("aaaa"));
     }
 }

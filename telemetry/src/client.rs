@@ -51,7 +51,8 @@ where
             rpc.system = "grpc",
             rpc.grpc.status_code = field::Empty,
         );
-        if let Some(place) = context::of(&span).and_then(|place| HeaderValue::try_from(place).ok()) {
+        if let Some(place) = context::of(&span).and_then(|place| HeaderValue::try_from(place).ok())
+        {
             request.headers_mut().insert(context::HEADER, place);
         }
         let call = self.inner.call(request).instrument(span.clone());
@@ -59,7 +60,9 @@ where
             let answer = call.await;
             // A status without an answer is in the headers; how a stream ends is not seen here.
             let code = match &answer {
-                Ok(response) => Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code()),
+                Ok(response) => {
+                    Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code())
+                }
                 Err(_) => Code::Unavailable,
             };
             ended(&span, code);

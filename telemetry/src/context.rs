@@ -103,7 +103,10 @@ mod tests {
             for nonsense in ["", "x", zero, &OUTSIDE[1..], &"0".repeat(MAX_LENGTH + 1)] {
                 let span = crate::span!("here");
                 adopt(&span, nonsense);
-                assert!(of(&span).is_some_and(|place| place.len() == OUTSIDE.len()), "{nonsense}");
+                assert!(
+                    of(&span).is_some_and(|place| place.len() == OUTSIDE.len()),
+                    "{nonsense}"
+                );
             }
         });
     }

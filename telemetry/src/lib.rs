@@ -67,7 +67,9 @@ pub fn start(service: &'static str, log: Option<(EnvFilter, Format)>) -> Telemet
     layers.extend(log.map(|(filter, format)| lines(filter, format)));
     layers.extend(provider.as_ref().map(|provider| {
         let layer = otlp::layer(provider);
-        layer.with_filter(filter_fn(|metadata| metadata.target() == TARGET)).boxed()
+        layer
+            .with_filter(filter_fn(|metadata| metadata.target() == TARGET))
+            .boxed()
     }));
     // The only possible error: there is a subscriber already.
     drop(tracing_subscriber::registry().with(layers).try_init());
@@ -88,7 +90,10 @@ fn lines(filter: EnvFilter, format: Format) -> Box<dyn Layer<Registry> + Send + 
     let layer = fmt::layer().with_writer(std::io::stderr);
     match format {
         // Colours are for terminals, not for files.
-        Format::Human => layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        Format::Human => layer
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_filter(filter)
+            .boxed(),
         Format::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
     }
 }

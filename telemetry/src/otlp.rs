@@ -42,33 +42,50 @@ impl Wanted {
     }
 
     fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let set = |name| variable(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+        let set = |name| {
+            variable(name)
+                .map(|v| v.trim().to_owned())
+                .filter(|v| !v.is_empty())
+        };
         let disabled = set("OTEL_SDK_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let elsewhere = set("OTEL_TRACES_EXPORTER").is_some_and(|v| v != "otlp");
         if disabled || elsewhere {
             return Self::Off;
         }
-        let endpoint =
-            set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let endpoint = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+            .or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"));
         endpoint.map_or(Self::Off, Self::At)
     }
 }
 
 /// What makes and sends spans; None when none are wanted. Inside a tokio runtime.
-pub(crate) fn provider(service: &'static str, wanted: &Wanted) -> Result<Option<SdkTracerProvider>, Trouble> {
-    let Wanted::At(endpoint) = wanted else { return Ok(None) };
+pub(crate) fn provider(
+    service: &'static str,
+    wanted: &Wanted,
+) -> Result<Option<SdkTracerProvider>, Trouble> {
+    let Wanted::At(endpoint) = wanted else {
+        return Ok(None);
+    };
     if !endpoint.starts_with("http://") {
         return Err(Trouble::Endpoint(endpoint.clone()));
     }
-    let exporter =
-        opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()?;
     let mut resource = Resource::builder();
     if std::env::var_os("OTEL_SERVICE_NAME").is_none_or(|name| name.is_empty()) {
         resource = resource.with_service_name(service);
     }
-    let resource =
-        resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
-    Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
+    let resource = resource
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(Some(
+        SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource)
+            .build(),
+    ))
 }
 
 /// What turns our spans into the provider's. Source lines and thread numbers would be half of what is sent.
@@ -85,7 +102,12 @@ mod tests {
     use super::*;
 
     fn wanted(variables: &[(&str, &str)]) -> Wanted {
-        Wanted::of(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        Wanted::of(|name| {
+            variables
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| (*v).to_owned())
+        })
     }
 
     #[test]
@@ -97,9 +119,18 @@ mod tests {
         assert_eq!(wanted(&[general]), at("http://a:4317"));
         let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://b:4317");
         assert_eq!(wanted(&[general, own]), at("http://b:4317"));
-        assert_eq!(wanted(&[general, ("OTEL_SDK_DISABLED", "TRUE")]), Wanted::Off);
-        assert_eq!(wanted(&[general, ("OTEL_TRACES_EXPORTER", "none")]), Wanted::Off);
-        assert_eq!(wanted(&[general, ("OTEL_TRACES_EXPORTER", "otlp")]), at("http://a:4317"));
+        assert_eq!(
+            wanted(&[general, ("OTEL_SDK_DISABLED", "TRUE")]),
+            Wanted::Off
+        );
+        assert_eq!(
+            wanted(&[general, ("OTEL_TRACES_EXPORTER", "none")]),
+            Wanted::Off
+        );
+        assert_eq!(
+            wanted(&[general, ("OTEL_TRACES_EXPORTER", "otlp")]),
+            at("http://a:4317")
+        );
     }
 
     #[test]

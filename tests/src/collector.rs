@@ -36,7 +36,11 @@ impl Seen {
 }
 
 fn text(attributes: &[KeyValue], key: &str) -> String {
-    let value = attributes.iter().find(|a| a.key == key).and_then(|a| a.value.clone()).and_then(|v| v.value);
+    let value = attributes
+        .iter()
+        .find(|a| a.key == key)
+        .and_then(|a| a.value.clone())
+        .and_then(|v| v.value);
     match value {
         Some(Value::StringValue(text)) => text,
         Some(other) => format!("{other:?}"),
@@ -65,11 +69,14 @@ impl Collector {
     /// Starts it on a port of the system's choice.
     pub fn start(runtime: &Runtime) -> (Self, SocketAddr) {
         let collector = Self::default();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port is free");
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
         let service = TraceServiceServer::new(collector.clone());
-        let serving =
-            Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+        let serving = Server::builder()
+            .add_service(service)
+            .serve_with_incoming(TcpListenerStream::new(listener));
         runtime.spawn(serving);
         (collector, address)
     }
@@ -80,17 +87,31 @@ impl Collector {
 
     /// Everything that was sent, as it was on the wire.
     pub fn bytes(&self) -> Vec<u8> {
-        self.lock().iter().flat_map(|request| request.encode_to_vec()).collect()
+        self.lock()
+            .iter()
+            .flat_map(|request| request.encode_to_vec())
+            .collect()
     }
 
     /// All spans, by trace.
     pub fn traces(&self) -> HashMap<Vec<u8>, Vec<Seen>> {
         let mut traces: HashMap<Vec<u8>, Vec<Seen>> = HashMap::new();
-        for resource in self.lock().iter().flat_map(|request| &request.resource_spans) {
-            let attributes = resource.resource.as_ref().map(|r| r.attributes.as_slice()).unwrap_or_default();
+        for resource in self
+            .lock()
+            .iter()
+            .flat_map(|request| &request.resource_spans)
+        {
+            let attributes = resource
+                .resource
+                .as_ref()
+                .map(|r| r.attributes.as_slice())
+                .unwrap_or_default();
             let service = text(attributes, "service.name");
             for span in resource.scope_spans.iter().flat_map(|scope| &scope.spans) {
-                let seen = Seen { service: service.clone(), span: span.clone() };
+                let seen = Seen {
+                    service: service.clone(),
+                    span: span.clone(),
+                };
                 traces.entry(span.trace_id.clone()).or_default().push(seen);
             }
         }
@@ -100,7 +121,11 @@ impl Collector {
     /// The trace whose root has this name.
     pub fn trace(&self, root: &str) -> Vec<Seen> {
         let is_root = |seen: &Seen| seen.span.parent_span_id.is_empty() && seen.span.name == root;
-        let found: Vec<_> = self.traces().into_values().filter(|spans| spans.iter().any(is_root)).collect();
+        let found: Vec<_> = self
+            .traces()
+            .into_values()
+            .filter(|spans| spans.iter().any(is_root))
+            .collect();
         assert_eq!(found.len(), 1, "traces that begin with `{root}`");
         found.into_iter().next().unwrap_or_default()
     }
@@ -108,13 +133,23 @@ impl Collector {
 
 /// Spans whose parent is not in the trace; the root is one.
 pub fn orphans(trace: &[Seen]) -> Vec<&Seen> {
-    let known: BTreeSet<_> = trace.iter().map(|seen| seen.span.span_id.as_slice()).collect();
-    trace.iter().filter(|seen| !known.contains(seen.span.parent_span_id.as_slice())).collect()
+    let known: BTreeSet<_> = trace
+        .iter()
+        .map(|seen| seen.span.span_id.as_slice())
+        .collect();
+    trace
+        .iter()
+        .filter(|seen| !known.contains(seen.span.parent_span_id.as_slice()))
+        .collect()
 }
 
 /// A trace as an indented list: when each span began and how long it took (milliseconds), whose it is, what it is called.
 pub fn tree(trace: &[Seen]) -> String {
-    let begin = trace.iter().map(|seen| seen.span.start_time_unix_nano).min().unwrap_or_default();
+    let begin = trace
+        .iter()
+        .map(|seen| seen.span.start_time_unix_nano)
+        .min()
+        .unwrap_or_default();
     let mut text = String::new();
     for root in orphans(trace) {
         branch(trace, root, begin, 0, &mut text);
@@ -123,12 +158,26 @@ pub fn tree(trace: &[Seen]) -> String {
 }
 
 fn branch(trace: &[Seen], seen: &Seen, begin: u64, depth: usize, text: &mut String) {
-    let Span { start_time_unix_nano: start, end_time_unix_nano: end, name, .. } = &seen.span;
+    let Span {
+        start_time_unix_nano: start,
+        end_time_unix_nano: end,
+        name,
+        ..
+    } = &seen.span;
     let ms = |nanos: u64| nanos as f64 / 1e6;
-    let (at, took, indent) = (ms(start - begin), ms(end.saturating_sub(*start)), "  ".repeat(depth));
-    text.push_str(&format!("{at:9.2} {took:9.2}  {indent}{}: {name}\n", seen.service));
-    let mut children: Vec<&Seen> =
-        trace.iter().filter(|child| child.span.parent_span_id == seen.span.span_id).collect();
+    let (at, took, indent) = (
+        ms(start - begin),
+        ms(end.saturating_sub(*start)),
+        "  ".repeat(depth),
+    );
+    text.push_str(&format!(
+        "{at:9.2} {took:9.2}  {indent}{}: {name}\n",
+        seen.service
+    ));
+    let mut children: Vec<&Seen> = trace
+        .iter()
+        .filter(|child| child.span.parent_span_id == seen.span.span_id)
+        .collect();
     children.sort_by_key(|child| child.span.start_time_unix_nano);
     for child in children {
         branch(trace, child, begin, depth + 1, text);

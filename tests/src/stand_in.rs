@@ -17,7 +17,11 @@ const LAST_TRACES: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let role = arguments.first().and_then(|role| role.to_str()).unwrap_or_default().to_owned();
+    let role = arguments
+        .first()
+        .and_then(|role| role.to_str())
+        .unwrap_or_default()
+        .to_owned();
     match (role.as_str(), arguments.as_slice()) {
         ("coordinator", _) => isyone_coordinator::program::main(std::mem::take(&mut arguments)),
         ("isyctl", _) => ExitCode::from(isyone_ctl::main(std::mem::take(&mut arguments))),
@@ -30,7 +34,10 @@ fn main() -> ExitCode {
 }
 
 fn agent(data: &Path, docker: &Path) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
     let runtime = runtime.expect("threads can be started");
     let telemetry = {
         let _inside = runtime.enter();
@@ -48,7 +55,10 @@ fn agent(data: &Path, docker: &Path) -> ExitCode {
             firewall: None,
         };
         let agent = Agent::start(parts).expect("the agent starts");
-        signal(SignalKind::terminate()).expect("SIGTERM").recv().await;
+        signal(SignalKind::terminate())
+            .expect("SIGTERM")
+            .recv()
+            .await;
         agent.stop().await;
     });
     telemetry.finish(LAST_TRACES);

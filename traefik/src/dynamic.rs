@@ -116,8 +116,10 @@ struct ForwardingTimeouts {
 impl<'a> ServersTransport<'a> {
     /// With an identity, over TLS.
     pub(crate) fn new(identity: Option<&'a Identity>) -> Self {
-        let forwarding_timeouts =
-            ForwardingTimeouts { dial_timeout: DIAL_TIMEOUT, idle_conn_timeout: IDLE_TIMEOUT };
+        let forwarding_timeouts = ForwardingTimeouts {
+            dial_timeout: DIAL_TIMEOUT,
+            idle_conn_timeout: IDLE_TIMEOUT,
+        };
         Self {
             forwarding_timeouts,
             max_idle_conns_per_host: IDLE_CONNECTIONS,
@@ -145,7 +147,13 @@ impl Service {
         health_check: Option<HealthCheck>,
         servers_transport: &'static str,
     ) -> Self {
-        Self { load_balancer: LoadBalancer { health_check, servers: [server], servers_transport } }
+        Self {
+            load_balancer: LoadBalancer {
+                health_check,
+                servers: [server],
+                servers_transport,
+            },
+        }
     }
 }
 
@@ -174,7 +182,10 @@ impl IpStrategy {
 
     /// For counting. Behind proxies Traefik counts single IPv6 addresses.
     fn counting(clients: Option<Self>) -> Self {
-        clients.unwrap_or(Self { excluded_ips: Vec::new(), ipv6_subnet: Some(IPV6_CUSTOMER) })
+        clients.unwrap_or(Self {
+            excluded_ips: Vec::new(),
+            ipv6_subnet: Some(IPV6_CUSTOMER),
+        })
     }
 }
 
@@ -260,29 +271,47 @@ const NO_HEADERS: Middleware = Middleware::Headers {
 
 impl Middleware {
     pub(crate) fn compress() -> Self {
-        Self::Compress { included_content_types: COMPRESSIBLE }
+        Self::Compress {
+            included_content_types: COMPRESSIBLE,
+        }
     }
 
     /// Answers 404 to everybody outside `range`.
     pub(crate) fn deny(range: &str) -> Self {
         let source_range = vec![range.to_owned()];
-        Self::IpAllowList { ip_strategy: None, reject_status_code: Some(404), source_range }
+        Self::IpAllowList {
+            ip_strategy: None,
+            reject_status_code: Some(404),
+            source_range,
+        }
     }
 
     /// Answers 403 to clients outside of these.
     pub(crate) fn allow(addresses: &[IpNet], clients: Option<IpStrategy>) -> Self {
         let source_range = addresses.iter().map(ToString::to_string).collect();
-        Self::IpAllowList { ip_strategy: clients, reject_status_code: None, source_range }
+        Self::IpAllowList {
+            ip_strategy: clients,
+            reject_status_code: None,
+            source_range,
+        }
     }
 
     /// Asks for a name and password.
     pub(crate) fn users(users: &[String]) -> Self {
-        Self::BasicAuth { realm: "isyone", remove_header: true, users: users.to_vec() }
+        Self::BasicAuth {
+            realm: "isyone",
+            remove_header: true,
+            users: users.to_vec(),
+        }
     }
 
     /// "Nobody answers" as another service's page says it; the status stays. Odoo itself answers none of these.
     pub(crate) fn errors(service: &'static str, query: &str) -> Self {
-        Self::Errors { query: query.to_owned(), service, status: ["502-504"] }
+        Self::Errors {
+            query: query.to_owned(),
+            service,
+            status: ["502-504"],
+        }
     }
 
     /// "Only HTTPS from now on", for this long.
@@ -308,16 +337,27 @@ impl Middleware {
 
     /// To the same address over TLS.
     pub(crate) fn to_https(port: Option<u16>) -> Self {
-        Self::RedirectScheme { permanent: true, port: port.map(|port| port.to_string()), scheme: "https" }
+        Self::RedirectScheme {
+            permanent: true,
+            port: port.map(|port| port.to_string()),
+            scheme: "https",
+        }
     }
 
     /// To the same path at another base (`https://erp.example.com`). Not for good: browsers would remember it after it has ended.
     pub(crate) fn to_host(base: &str) -> Self {
-        Self::RedirectRegex { regex: "^https?://[^/]+/(.*)$", replacement: format!("{base}/${{1}}") }
+        Self::RedirectRegex {
+            regex: "^https?://[^/]+/(.*)$",
+            replacement: format!("{base}/${{1}}"),
+        }
     }
 
     pub(crate) fn rate(average: u32, burst: u32, clients: Option<IpStrategy>) -> Self {
-        Self::RateLimit { average, burst, source_criterion: criterion(clients) }
+        Self::RateLimit {
+            average,
+            burst,
+            source_criterion: criterion(clients),
+        }
     }
 
     pub(crate) fn own_rate(rate: Rate, clients: Option<IpStrategy>) -> Self {
@@ -326,12 +366,19 @@ impl Middleware {
 
     /// By client: when nothing is said, Traefik counts by host name.
     pub(crate) fn in_flight(amount: u32, clients: Option<IpStrategy>) -> Self {
-        Self::InFlightReq { amount, source_criterion: criterion(clients) }
+        Self::InFlightReq {
+            amount,
+            source_criterion: criterion(clients),
+        }
     }
 
     pub(crate) fn request_header(name: &str, value: &str) -> Self {
         let mut headers = NO_HEADERS;
-        if let Self::Headers { custom_request_headers, .. } = &mut headers {
+        if let Self::Headers {
+            custom_request_headers,
+            ..
+        } = &mut headers
+        {
             *custom_request_headers = one(name, value);
         }
         headers
@@ -339,19 +386,27 @@ impl Middleware {
 
     pub(crate) fn response_header(name: &str, value: &str) -> Self {
         let mut headers = NO_HEADERS;
-        if let Self::Headers { custom_response_headers, .. } = &mut headers {
+        if let Self::Headers {
+            custom_response_headers,
+            ..
+        } = &mut headers
+        {
             *custom_response_headers = one(name, value);
         }
         headers
     }
 
     pub(crate) fn replace_path(path: &str) -> Self {
-        Self::ReplacePath { path: path.to_owned() }
+        Self::ReplacePath {
+            path: path.to_owned(),
+        }
     }
 }
 
 fn criterion(clients: Option<IpStrategy>) -> SourceCriterion {
-    SourceCriterion { ip_strategy: IpStrategy::counting(clients) }
+    SourceCriterion {
+        ip_strategy: IpStrategy::counting(clients),
+    }
 }
 
 fn one(name: &str, value: &str) -> BTreeMap<String, String> {

@@ -5,8 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, ODOO, Options, PAGE_PRIORITY, PAGES, PRIMARY_PRIORITY, Route,
-    Target, WEBSOCKET_PRIORITY,
+    Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, ODOO, Options, PAGE_PRIORITY, PAGES,
+    PRIMARY_PRIORITY, Route, Target, WEBSOCKET_PRIORITY,
     dynamic::{HealthCheck, IpStrategy, Middleware, RouterTls, Server, Service},
     json,
     pages::{self, router},
@@ -23,7 +23,11 @@ pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Frag
     let mut parts = Parts::new(options, route, hosts);
     match route.target {
         Target::Page => parts.page(PAGES, &["isyone-headers", "isyone-page"]),
-        Target::Running { address, http_port, websocket_port } => {
+        Target::Running {
+            address,
+            http_port,
+            websocket_port,
+        } => {
             parts.running(address, http_port, websocket_port);
         }
     }
@@ -70,14 +74,19 @@ impl<'a> Parts<'a> {
         let access = &self.route.access;
         let clients = IpStrategy::of(&self.options.trusted_proxies);
         if !access.addresses.is_empty() {
-            let addresses =
-                self.middleware("addresses", &Middleware::allow(&access.addresses, clients.clone()));
+            let addresses = self.middleware(
+                "addresses",
+                &Middleware::allow(&access.addresses, clients.clone()),
+            );
             self.limits.push(addresses);
         }
-        let rate = access.rate.map(|rate| self.middleware("rate", &Middleware::own_rate(rate, clients)));
-        self.limits.push(rate.unwrap_or_else(|| "isyone-rate".to_owned()));
-        self.users =
-            (!access.users.is_empty()).then(|| self.middleware("users", &Middleware::users(&access.users)));
+        let rate = access
+            .rate
+            .map(|rate| self.middleware("rate", &Middleware::own_rate(rate, clients)));
+        self.limits
+            .push(rate.unwrap_or_else(|| "isyone-rate".to_owned()));
+        self.users = (!access.users.is_empty())
+            .then(|| self.middleware("users", &Middleware::users(&access.users)));
     }
 
     fn middleware(&mut self, suffix: &str, middleware: &Middleware) -> String {
@@ -87,70 +96,145 @@ impl<'a> Parts<'a> {
     }
 
     fn running(&mut self, address: IpAddr, http_port: u16, websocket_port: Option<u16>) {
-        let server = |port| Server { url: format!("http://{}", SocketAddr::new(address, port)) };
-        let check = HealthCheck { interval: HEALTH_INTERVAL, path: "/web/health", timeout: HEALTH_TIMEOUT };
+        let server = |port| Server {
+            url: format!("http://{}", SocketAddr::new(address, port)),
+        };
+        let check = HealthCheck {
+            interval: HEALTH_INTERVAL,
+            path: "/web/health",
+            timeout: HEALTH_TIMEOUT,
+        };
         let name = self.name.clone();
         put(
             &mut self.fragment.services,
             &name,
             &json(&Service::single(server(http_port), Some(check), ODOO)),
         );
-        self.page(&name, &["isyone-headers", "isyone-away", "isyone-scheme", "isyone-compress"]);
+        self.page(
+            &name,
+            &[
+                "isyone-headers",
+                "isyone-away",
+                "isyone-scheme",
+                "isyone-compress",
+            ],
+        );
         self.closed();
         let socket = format!("{name}_websocket");
         if let Some(port) = websocket_port {
-            put(&mut self.fragment.services, &socket, &json(&Service::single(server(port), None, ODOO)));
+            put(
+                &mut self.fragment.services,
+                &socket,
+                &json(&Service::single(server(port), None, ODOO)),
+            );
         }
-        let service = if websocket_port.is_some() { &socket } else { &name };
+        let service = if websocket_port.is_some() {
+            &socket
+        } else {
+            &name
+        };
         // Not compressed, and not among the requests in flight: they last.
         let rule = format!("({}) && PathPrefix(`/websocket`)", self.rule);
         let chain = self.chain(true, &["isyone-scheme"]);
-        let sockets =
-            router(self.options, &rule, WEBSOCKET_PRIORITY, service, &borrowed(&chain), RouterTls::default());
+        let sockets = router(
+            self.options,
+            &rule,
+            WEBSOCKET_PRIORITY,
+            service,
+            &borrowed(&chain),
+            RouterTls::default(),
+        );
         put(&mut self.fragment.routers, &socket, &sockets);
         if self.users.is_some() || !self.route.access.addresses.is_empty() {
             // It says nothing of the tenant but that it is there, and those who watch have no password.
             let rule = format!("({}) && Path(`/web/health`)", self.rule);
             let chain = self.chain(false, &[]);
-            let chain: Vec<&str> =
-                chain.iter().map(String::as_str).filter(|m| !m.ends_with("_addresses")).collect();
-            let health = router(self.options, &rule, WEBSOCKET_PRIORITY, &name, &chain, RouterTls::default());
-            put(&mut self.fragment.routers, &format!("{name}_health"), &health);
+            let chain: Vec<&str> = chain
+                .iter()
+                .map(String::as_str)
+                .filter(|m| !m.ends_with("_addresses"))
+                .collect();
+            let health = router(
+                self.options,
+                &rule,
+                WEBSOCKET_PRIORITY,
+                &name,
+                &chain,
+                RouterTls::default(),
+            );
+            put(
+                &mut self.fragment.routers,
+                &format!("{name}_health"),
+                &health,
+            );
         }
     }
 
     /// What is closed under its own domains; for names of the platform one router does it for all ([`pages::closed`]): a router more for
     /// each tenant is a third of what an edge works for a change.
     fn closed(&mut self) {
-        let own: Vec<&str> =
-            self.hosts.iter().copied().filter(|host| !self.options.is_of_platform(host)).collect();
+        let own: Vec<&str> = self
+            .hosts
+            .iter()
+            .copied()
+            .filter(|host| !self.options.is_of_platform(host))
+            .collect();
         if !own.is_empty() {
             let closed = pages::closed(self.options, &any_host(&own));
-            put(&mut self.fragment.routers, &format!("{}_closed", self.name), &closed);
+            put(
+                &mut self.fragment.routers,
+                &format!("{}_closed", self.name),
+                &closed,
+            );
         }
     }
 
     /// The router for everything; it is also the one that asks a resolver for certificates.
     fn page(&mut self, service: &str, then: &[&str]) {
-        let tls = self.options.tls.as_ref().map(|tls| tls::of_page(tls, self.hosts)).unwrap_or_default();
+        let tls = self
+            .options
+            .tls
+            .as_ref()
+            .map(|tls| tls::of_page(tls, self.hosts))
+            .unwrap_or_default();
         // Before the password: a hash costs milliseconds of a core, also for who only guesses.
         let mut chain = self.chain(true, then);
         chain.insert(self.limits.len(), "isyone-in-flight".to_owned());
-        let page = router(self.options, &self.rule, PAGE_PRIORITY, service, &borrowed(&chain), tls);
+        let page = router(
+            self.options,
+            &self.rule,
+            PAGE_PRIORITY,
+            service,
+            &borrowed(&chain),
+            tls,
+        );
         put(&mut self.fragment.routers, &self.name, &page);
     }
 
     /// Browsers that come by another name are sent to the primary one.
     fn primary(&mut self) {
-        let Some(primary) = self.route.primary.as_deref().filter(|primary| self.hosts.contains(primary))
+        let Some(primary) = self
+            .route
+            .primary
+            .as_deref()
+            .filter(|primary| self.hosts.contains(primary))
         else {
             return;
         };
-        let others: Vec<&str> = self.hosts.iter().copied().filter(|host| *host != primary).collect();
+        let others: Vec<&str> = self
+            .hosts
+            .iter()
+            .copied()
+            .filter(|host| *host != primary)
+            .collect();
         if others.is_empty() {
             return;
         }
-        let port = self.options.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let port = self
+            .options
+            .port
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
         let base = format!("{}://{primary}{port}", self.options.scheme.as_str());
         let to = self.middleware("primary", &Middleware::to_host(&base));
         let rule = format!("({}) && {SENT_ELSEWHERE}", any_host(&others));
@@ -163,13 +247,22 @@ impl<'a> Parts<'a> {
             &borrowed(&chain),
             RouterTls::default(),
         );
-        put(&mut self.fragment.routers, &format!("{}_primary", self.name), &redirect);
+        put(
+            &mut self.fragment.routers,
+            &format!("{}_primary", self.name),
+            &redirect,
+        );
     }
 
     /// What keeps visitors out, `password` included, and then this.
     fn chain(&self, password: bool, then: &[&str]) -> Vec<String> {
         let users = self.users.iter().filter(|_| password);
-        self.limits.iter().chain(users).cloned().chain(then.iter().map(|m| (*m).to_owned())).collect()
+        self.limits
+            .iter()
+            .chain(users)
+            .cloned()
+            .chain(then.iter().map(|m| (*m).to_owned()))
+            .collect()
     }
 }
 
@@ -178,7 +271,11 @@ fn borrowed(chain: &[String]) -> Vec<&str> {
 }
 
 fn any_host(hosts: &[&str]) -> String {
-    hosts.iter().map(|h| format!("Host(`{h}`)")).collect::<Vec<_>>().join(" || ")
+    hosts
+        .iter()
+        .map(|h| format!("Host(`{h}`)"))
+        .collect::<Vec<_>>()
+        .join(" || ")
 }
 
 fn put(map: &mut String, name: &str, value: &str) {

@@ -228,38 +228,92 @@ pub struct Frame {
 pub fn frame(options: &Options) -> Frame {
     let clients = IpStrategy::of(&options.trusted_proxies);
     let mut middlewares = BTreeMap::from([
-        ("isyone-away", Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}"))),
+        (
+            "isyone-away",
+            Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}")),
+        ),
         ("isyone-closed", Middleware::deny(NOBODY)),
         ("isyone-compress", Middleware::compress()),
-        ("isyone-headers", Middleware::security(options.frame_options.as_deref())),
-        ("isyone-in-flight", Middleware::in_flight(options.in_flight, clients.clone())),
+        (
+            "isyone-headers",
+            Middleware::security(options.frame_options.as_deref()),
+        ),
+        (
+            "isyone-in-flight",
+            Middleware::in_flight(options.in_flight, clients.clone()),
+        ),
         ("isyone-page", Middleware::replace_path(PAGE_PATH)),
-        ("isyone-rate", Middleware::rate(options.rate_average, options.rate_burst, clients.clone())),
+        (
+            "isyone-rate",
+            Middleware::rate(options.rate_average, options.rate_burst, clients.clone()),
+        ),
         ("isyone-unknown", Middleware::replace_path(UNKNOWN_PATH)),
-        ("isyone-scheme", Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str())),
-        (VERSION, Middleware::response_header(VERSION_HEADER, VERSION_PLACE)),
+        (
+            "isyone-scheme",
+            Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str()),
+        ),
+        (
+            VERSION,
+            Middleware::response_header(VERSION_HEADER, VERSION_PLACE),
+        ),
     ]);
     let tls = options.tls.as_ref();
-    middlewares.extend(tls.into_iter().flat_map(|tls| tls::middlewares(tls, options.port)));
-    middlewares.extend(options.dashboard.iter().flat_map(|board| board.middlewares(clients.clone())));
+    middlewares.extend(
+        tls.into_iter()
+            .flat_map(|tls| tls::middlewares(tls, options.port)),
+    );
+    middlewares.extend(
+        options
+            .dashboard
+            .iter()
+            .flat_map(|board| board.middlewares(clients.clone())),
+    );
     let middlewares = json(&middlewares);
     // The map stays open: tenants' own follow.
     let middlewares = middlewares.strip_suffix('}').unwrap_or(&middlewares);
-    let (before, after) = middlewares.split_once(VERSION_PLACE).unwrap_or((middlewares, ""));
+    let (before, after) = middlewares
+        .split_once(VERSION_PLACE)
+        .unwrap_or((middlewares, ""));
     let transports = BTreeMap::from([
         (ODOO, ServersTransport::new(None)),
-        (PAGES, ServersTransport::new(options.pages_identity.as_ref())),
+        (
+            PAGES,
+            ServersTransport::new(options.pages_identity.as_ref()),
+        ),
     ]);
     let transports = format!(",\"serversTransports\":{}", json(&transports));
-    let pages = Service::single(Server { url: options.pages_url.clone() }, None, PAGES);
-    let routers = tls.map(|tls| tls::routers(tls, options)).unwrap_or_default() + &pages::routers(options);
+    let pages = Service::single(
+        Server {
+            url: options.pages_url.clone(),
+        },
+        None,
+        PAGES,
+    );
+    let routers = tls
+        .map(|tls| tls::routers(tls, options))
+        .unwrap_or_default()
+        + &pages::routers(options);
     // The end of `http`, and the begin of `tls` if there is one.
-    let then = tls.map_or_else(String::new, |_| format!(",\"tls\":{{\"options\":{}", tls::options()));
+    let then = tls.map_or_else(String::new, |_| {
+        format!(",\"tls\":{{\"options\":{}", tls::options())
+    });
     Frame {
-        head: [format!("{{\"http\":{{\"middlewares\":{before}"), after.to_owned()],
+        head: [
+            format!("{{\"http\":{{\"middlewares\":{before}"),
+            after.to_owned(),
+        ],
         middlewares: [String::new(), format!("}}{transports}")],
-        routers: [format!(",\"routers\":{{\n\"{VERSION}\":{}{routers}", version(options)), "\n}".to_owned()],
-        services: [format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)), format!("\n}}}}{then}")],
+        routers: [
+            format!(
+                ",\"routers\":{{\n\"{VERSION}\":{}{routers}",
+                version(options)
+            ),
+            "\n}".to_owned(),
+        ],
+        services: [
+            format!(",\"services\":{{\n\"{PAGES}\":{}", json(&pages)),
+            format!("\n}}}}{then}"),
+        ],
         certificates: [",\"certificates\":[".to_owned(), "\n]".to_owned()],
         tail: if tls.is_some() { "}}\n" } else { "}\n" },
     }
@@ -284,7 +338,9 @@ fn json(value: &impl serde::Serialize) -> String {
 
 fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }

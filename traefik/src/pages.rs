@@ -21,7 +21,10 @@ pub const UNKNOWN_PATH: &str = "/pages/unknown";
 /// The dashboard's list of middlewares stays empty for it.
 const SECRET_PATHS: &str = "PathPrefix(`/api`) && !PathRegexp(`^/api/(overview|version|entrypoints|(http|tcp|udp)/(routers|services))(/[^/]*)?$`)";
 /// Of one client address at the dashboard, which asks for some forty files and then every few seconds.
-const RATE: Rate = Rate { average: 10, burst: 60 };
+const RATE: Rate = Rate {
+    average: 10,
+    burst: 60,
+};
 /// Below everything else, also below what an operator adds without a priority of his own.
 const UNKNOWN_PRIORITY: u32 = 1;
 
@@ -37,10 +40,17 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    pub(crate) fn middlewares(&self, clients: Option<IpStrategy>) -> Vec<(&'static str, Middleware)> {
+    pub(crate) fn middlewares(
+        &self,
+        clients: Option<IpStrategy>,
+    ) -> Vec<(&'static str, Middleware)> {
         let users = ("isyone-dashboard-users", Middleware::users(&self.users));
-        let addresses = (!self.addresses.is_empty())
-            .then(|| ("isyone-dashboard-addresses", Middleware::allow(&self.addresses, clients.clone())));
+        let addresses = (!self.addresses.is_empty()).then(|| {
+            (
+                "isyone-dashboard-addresses",
+                Middleware::allow(&self.addresses, clients.clone()),
+            )
+        });
         let rate = ("isyone-dashboard-rate", Middleware::own_rate(RATE, clients));
         addresses.into_iter().chain([rate, users]).collect()
     }
@@ -50,26 +60,63 @@ impl Dashboard {
         // The rate bounds how fast passwords can be tried, and what hashes cost the edge.
         let chain: Vec<_> = addresses
             .into_iter()
-            .chain(["isyone-dashboard-rate", "isyone-in-flight", "isyone-headers", "isyone-dashboard-users"])
+            .chain([
+                "isyone-dashboard-rate",
+                "isyone-in-flight",
+                "isyone-headers",
+                "isyone-dashboard-users",
+            ])
             .collect();
         let rule = format!("Host(`{}`)", self.hostname);
-        let of_page = options.tls.as_ref().map(|tls| tls::of_page(tls, &[&self.hostname]));
-        router(options, &rule, CLOSED_PRIORITY, "api@internal", &chain, of_page.unwrap_or_default())
+        let of_page = options
+            .tls
+            .as_ref()
+            .map(|tls| tls::of_page(tls, &[&self.hostname]));
+        router(
+            options,
+            &rule,
+            CLOSED_PRIORITY,
+            "api@internal",
+            &chain,
+            of_page.unwrap_or_default(),
+        )
     }
 
     fn closed(&self, options: &Options) -> String {
         let rule = format!("Host(`{}`) && {SECRET_PATHS}", self.hostname);
         let tls = RouterTls::default();
-        router(options, &rule, CLOSED_PRIORITY + 1, "noop@internal", &["isyone-closed"], tls)
+        router(
+            options,
+            &rule,
+            CLOSED_PRIORITY + 1,
+            "noop@internal",
+            &["isyone-closed"],
+            tls,
+        )
     }
 }
 
 /// Those that belong to no tenant, each with a comma and a line break before it.
 pub(crate) fn routers(options: &Options) -> String {
-    let chain = ["isyone-rate", "isyone-in-flight", "isyone-headers", "isyone-unknown"];
-    let unknown = router(options, "PathPrefix(`/`)", UNKNOWN_PRIORITY, PAGES, &chain, RouterTls::default());
+    let chain = [
+        "isyone-rate",
+        "isyone-in-flight",
+        "isyone-headers",
+        "isyone-unknown",
+    ];
+    let unknown = router(
+        options,
+        "PathPrefix(`/`)",
+        UNKNOWN_PRIORITY,
+        PAGES,
+        &chain,
+        RouterTls::default(),
+    );
     // A host name may end with the root's dot.
-    let platform = format!(r"HostRegexp(`^(.+\.)?{}\.?$`)", options.base_domain.replace('.', r"\."));
+    let platform = format!(
+        r"HostRegexp(`^(.+\.)?{}\.?$`)",
+        options.base_domain.replace('.', r"\.")
+    );
     let closed = closed(options, &platform);
     let shared = format!(",\n\"isyone-closed\":{closed},\n\"isyone-unknown\":{unknown}");
     let board = options.dashboard.as_ref();
@@ -83,7 +130,14 @@ pub(crate) fn routers(options: &Options) -> String {
 /// What is for no visitor, under names that a rule says. Nobody passes the allow list, and behind it is Traefik's own no-op.
 pub(crate) fn closed(options: &Options, names: &str) -> String {
     let rule = format!("({names}) && ({CLOSED_PATHS})");
-    router(options, &rule, CLOSED_PRIORITY, "noop@internal", &["isyone-closed"], RouterTls::default())
+    router(
+        options,
+        &rule,
+        CLOSED_PRIORITY,
+        "noop@internal",
+        &["isyone-closed"],
+        RouterTls::default(),
+    )
 }
 
 /// A router where visitors are: on the entry point with TLS, if there is one.
@@ -106,7 +160,17 @@ pub(crate) fn router(
         });
     };
     let hsts = (on.hsts_seconds > 0).then_some(tls::HSTS);
-    let chain: Vec<&str> = hsts.into_iter().chain(middlewares.iter().copied()).collect();
+    let chain: Vec<&str> = hsts
+        .into_iter()
+        .chain(middlewares.iter().copied())
+        .collect();
     let entry_points = std::slice::from_ref(&on.entry_point);
-    json(&Router { entry_points, middlewares: &chain, priority, rule, service, tls: Some(tls) })
+    json(&Router {
+        entry_points,
+        middlewares: &chain,
+        priority,
+        rule,
+        service,
+        tls: Some(tls),
+    })
 }

@@ -19,7 +19,11 @@ pub struct Routes {
 impl Routes {
     /// Without any tenant.
     pub fn new(options: Options) -> Self {
-        Self { options, routes: BTreeMap::new(), claims: BTreeMap::new() }
+        Self {
+            options,
+            routes: BTreeMap::new(),
+            claims: BTreeMap::new(),
+        }
     }
 
     /// Gives a tenant this route, or none. Answers the tenants whose [`Routes::judge`] may now be another: none when nothing
@@ -57,7 +61,9 @@ impl Routes {
 
     /// The other claimants.
     fn release(&mut self, hostname: &str, tenant: &str) -> Vec<String> {
-        let Some(claimants) = self.claims.get_mut(hostname) else { return Vec::new() };
+        let Some(claimants) = self.claims.get_mut(hostname) else {
+            return Vec::new();
+        };
         claimants.retain(|c| c != tenant);
         let others = claimants.clone();
         if others.is_empty() {
@@ -68,7 +74,9 @@ impl Routes {
 
     /// What a tenant has in the document, if anything, and what was left out of it, sorted.
     pub fn judge(&self, tenant: &str) -> (Option<Fragment>, Vec<Rejected>) {
-        let Some(route) = self.routes.get(tenant) else { return (None, Vec::new()) };
+        let Some(route) = self.routes.get(tenant) else {
+            return (None, Vec::new());
+        };
         let reject = |hostname: Option<&str>, reason: String| Rejected {
             tenant: tenant.to_owned(),
             hostname: hostname.map(ToOwned::to_owned),
@@ -79,11 +87,17 @@ impl Routes {
         }
         let (mut admitted, mut rejected) = (Vec::new(), Vec::new());
         for hostname in &route.hostnames {
-            let owner = self.claims.get(hostname).and_then(|claimants| claimants.first());
+            let owner = self
+                .claims
+                .get(hostname)
+                .and_then(|claimants| claimants.first());
             match owner {
                 _ if admitted.contains(&hostname.as_str()) => {}
                 Some(owner) if owner == tenant => admitted.push(hostname.as_str()),
-                Some(owner) => rejected.push(reject(Some(hostname), format!("already leads to `{owner}`"))),
+                Some(owner) => rejected.push(reject(
+                    Some(hostname),
+                    format!("already leads to `{owner}`"),
+                )),
                 None => rejected.push(reject(Some(hostname), "is not a host name".to_owned())),
             }
         }
@@ -103,28 +117,40 @@ fn refusal(route: &Route) -> Option<&'static str> {
         return Some("the name is not a DNS label");
     }
     match route.target {
-        Target::Running { http_port: 0, .. } | Target::Running { websocket_port: Some(0), .. } => {
-            Some("port 0 cannot be reached")
-        }
+        Target::Running { http_port: 0, .. }
+        | Target::Running {
+            websocket_port: Some(0),
+            ..
+        } => Some("port 0 cannot be reached"),
         Target::Running { .. } | Target::Page => user_refusal(&route.access.users),
     }
 }
 
 /// Traefik refuses the whole router over one line that it cannot read.
 fn user_refusal(users: &[String]) -> Option<&'static str> {
-    (!users.iter().all(|user| is_user(user))).then_some("a user for its password prompt is not `name:hash`")
+    (!users.iter().all(|user| is_user(user)))
+        .then_some("a user for its password prompt is not `name:hash`")
 }
 
 /// Whether Traefik can read a line of `htpasswd`: exactly one colon, and nothing that the templates of its file provider would take
 /// for theirs.
 pub fn is_user(line: &str) -> bool {
-    let fits =
-        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_graphic() && !"{}:".contains(c));
-    line.split_once(':').is_some_and(|(name, hash)| fits(name) && fits(hash))
+    let fits = |part: &str| {
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|c| c.is_ascii_graphic() && !"{}:".contains(c))
+    };
+    line.split_once(':')
+        .is_some_and(|(name, hash)| fits(name) && fits(hash))
 }
 
 /// The host names that a route asks for and that could be given.
 fn claimed(route: &Route) -> BTreeSet<String> {
-    let wanted = if refusal(route).is_none() { route.hostnames.as_slice() } else { &[] };
+    let wanted = if refusal(route).is_none() {
+        route.hostnames.as_slice()
+    } else {
+        &[]
+    };
     wanted.iter().filter(|h| is_host_name(h)).cloned().collect()
 }

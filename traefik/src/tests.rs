@@ -32,13 +32,24 @@ fn with_tls() -> Options {
         resolver: None,
         challenges: true,
     };
-    Options { scheme: Scheme::Https, tls: Some(tls), ..options() }
+    Options {
+        scheme: Scheme::Https,
+        tls: Some(tls),
+        ..options()
+    }
 }
 
 /// And with certificates of its own.
 fn with_resolver(wildcard: Option<&str>) -> Options {
-    let resolver = Resolver { name: "isyone".to_owned(), wildcard: wildcard.map(ToOwned::to_owned) };
-    let tls = with_tls().tls.map(|tls| Tls { resolver: Some(resolver), challenges: false, ..tls });
+    let resolver = Resolver {
+        name: "isyone".to_owned(),
+        wildcard: wildcard.map(ToOwned::to_owned),
+    };
+    let tls = with_tls().tls.map(|tls| Tls {
+        resolver: Some(resolver),
+        challenges: false,
+        ..tls
+    });
     Options { tls, ..with_tls() }
 }
 
@@ -48,7 +59,11 @@ fn running(tenant: &str, hostnames: &[&str], websocket_port: Option<u16>) -> Rou
         hostnames: hostnames.iter().map(|h| (*h).to_owned()).collect(),
         primary: None,
         access: Access::default(),
-        target: Target::Running { address: [192, 0, 2, 10].into(), http_port: 20_000, websocket_port },
+        target: Target::Running {
+            address: [192, 0, 2, 10].into(),
+            http_port: 20_000,
+            websocket_port,
+        },
     }
 }
 
@@ -60,7 +75,12 @@ struct Rendered {
 }
 
 /// The document of these tenants, put together as the frame says.
-fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>, certificates: &str) -> Rendered {
+fn compose(
+    options: &Options,
+    routes: &Routes,
+    tenants: &BTreeSet<String>,
+    certificates: &str,
+) -> Rendered {
     let frame = frame(options);
     let (mut routers, mut services, mut middlewares, mut rejected) =
         (String::new(), String::new(), String::new(), Vec::new());
@@ -72,9 +92,16 @@ fn compose(options: &Options, routes: &Routes, tenants: &BTreeSet<String>, certi
         middlewares += &fragment.middlewares;
         rejected.extend(refused);
     }
-    let list = certificates.strip_prefix(',').map_or(String::new(), |list| frame.certificates.join(list));
+    let list = certificates
+        .strip_prefix(',')
+        .map_or(String::new(), |list| frame.certificates.join(list));
     let head = frame.head.join("0123") + &frame.middlewares.join(&middlewares);
-    let parts = [head, frame.routers.join(&routers), frame.services.join(&services), list];
+    let parts = [
+        head,
+        frame.routers.join(&routers),
+        frame.services.join(&services),
+        list,
+    ];
     let json = parts.concat() + frame.tail;
     Rendered { json, rejected }
 }
@@ -84,12 +111,21 @@ fn render(options: &Options, routes: &[Route]) -> Rendered {
     for route in routes {
         all.set(&route.tenant, Some(route.clone()));
     }
-    let certificates = if options.tls.as_ref().is_some_and(|tls| tls.challenges && !routes.is_empty()) {
+    let certificates = if options
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.challenges && !routes.is_empty())
+    {
         certificate("CHAIN\n", "KEY\n") + &certificate("OTHER\n", "ITS KEY\n")
     } else {
         String::new()
     };
-    compose(options, &all, &routes.iter().map(|r| r.tenant.clone()).collect(), &certificates)
+    compose(
+        options,
+        &all,
+        &routes.iter().map(|r| r.tenant.clone()).collect(),
+        &certificates,
+    )
 }
 
 fn golden(name: &str, rendered: &Rendered) {
@@ -108,7 +144,12 @@ fn no_tenant_is_still_a_document_without_empty_maps() {
     golden("empty", &rendered);
     let document: serde_json::Value = serde_json::from_str(&rendered.json).expect("a document");
     for map in ["middlewares", "routers", "services"] {
-        assert!(document["http"][map].as_object().is_some_and(|map| !map.is_empty()), "{map}");
+        assert!(
+            document["http"][map]
+                .as_object()
+                .is_some_and(|map| !map.is_empty()),
+            "{map}"
+        );
     }
     assert!(rendered.json.contains(r#""X-Isyone-Version":"0123""#));
 }
@@ -118,8 +159,11 @@ fn tenants_with_and_without_workers_and_suspended() {
     let mut suspended = running("gama", &["gama.isy.one"], None);
     suspended.target = Target::Page;
     let mut ipv6 = running("delta", &["delta.isy.one"], None);
-    ipv6.target =
-        Target::Running { address: "2001:db8::1".parse().unwrap(), http_port: 20_001, websocket_port: None };
+    ipv6.target = Target::Running {
+        address: "2001:db8::1".parse().unwrap(),
+        http_port: 20_001,
+        websocket_port: None,
+    };
     let routes = [
         running("beta", &["beta.isy.one"], None),
         running("alfa", &["alfa.isy.one", "erp.alfa.example"], Some(20_001)),
@@ -133,38 +177,79 @@ fn tenants_with_and_without_workers_and_suspended() {
 
 #[test]
 fn https_is_told_to_odoo() {
-    let options = Options { scheme: Scheme::Https, entry_points: vec!["websecure".into()], ..options() };
-    golden("https", &render(&options, &[running("alfa", &["alfa.isy.one"], Some(20_001))]));
+    let options = Options {
+        scheme: Scheme::Https,
+        entry_points: vec!["websecure".into()],
+        ..options()
+    };
+    golden(
+        "https",
+        &render(
+            &options,
+            &[running("alfa", &["alfa.isy.one"], Some(20_001))],
+        ),
+    );
 }
 
 #[test]
 fn https_at_the_edge_has_tls_on_every_router_of_a_tenant_and_a_redirect_for_the_rest() {
-    let routes = [running("alfa", &["alfa.isy.one", "erp.alfa.example"], Some(20_001))];
+    let routes = [running(
+        "alfa",
+        &["alfa.isy.one", "erp.alfa.example"],
+        Some(20_001),
+    )];
     golden("tls_coordinator", &render(&with_tls(), &routes));
     golden("tls_empty", &render(&with_tls(), &[]));
-    let document: serde_json::Value = serde_json::from_str(&render(&with_tls(), &routes).json).unwrap();
+    let document: serde_json::Value =
+        serde_json::from_str(&render(&with_tls(), &routes).json).unwrap();
     for (name, router) in document["http"]["routers"].as_object().unwrap() {
-        let of_tenant =
-            name.starts_with("odoo-") || ["isyone-closed", "isyone-unknown"].contains(&name.as_str());
+        let of_tenant = name.starts_with("odoo-")
+            || ["isyone-closed", "isyone-unknown"].contains(&name.as_str());
         assert_eq!(router.get("tls").is_some(), of_tenant, "{name}");
-        assert_eq!(router["entryPoints"][0], if of_tenant { "websecure" } else { "web" }, "{name}");
+        assert_eq!(
+            router["entryPoints"][0],
+            if of_tenant { "websecure" } else { "web" },
+            "{name}"
+        );
     }
     let mut silent = with_tls();
     silent.port = Some(8443);
-    silent.tls = silent.tls.map(|tls| Tls { hsts_seconds: 0, ..tls });
+    silent.tls = silent.tls.map(|tls| Tls {
+        hsts_seconds: 0,
+        ..tls
+    });
     let rendered = render(&silent, &routes).json;
-    assert!(!rendered.contains("stsSeconds") && rendered.contains(r#""port":"8443""#), "{rendered}");
+    assert!(
+        !rendered.contains("stsSeconds") && rendered.contains(r#""port":"8443""#),
+        "{rendered}"
+    );
 }
 
 #[test]
 fn browsers_are_sent_to_the_primary_name_and_nobody_is_sent_to_one_that_is_not_served() {
-    let mut route = running("alfa", &["alfa.isy.one", "erp.alfa.example", "www.alfa.example"], Some(20_001));
+    let mut route = running(
+        "alfa",
+        &["alfa.isy.one", "erp.alfa.example", "www.alfa.example"],
+        Some(20_001),
+    );
     route.primary = Some("erp.alfa.example".to_owned());
-    golden("primary", &render(&Options { port: Some(8443), ..with_tls() }, &[route.clone()]));
+    golden(
+        "primary",
+        &render(
+            &Options {
+                port: Some(8443),
+                ..with_tls()
+            },
+            &[route.clone()],
+        ),
+    );
     for primary in ["other.example", "beta.isy.one"] {
         route.primary = Some(primary.to_owned());
         let others = [running("aaaa", &["beta.isy.one"], None), route.clone()];
-        assert!(!render(&with_tls(), &others).json.contains("redirectRegex"), "{primary}");
+        assert!(
+            !render(&with_tls(), &others).json.contains("redirectRegex"),
+            "{primary}"
+        );
     }
     route.hostnames.truncate(1);
     route.primary = Some("alfa.isy.one".to_owned());
@@ -180,7 +265,10 @@ fn a_tenant_with_limits_of_its_own_and_a_dashboard_behind_a_password() {
     route.access = Access {
         addresses: vec!["203.0.113.0/24".parse().unwrap()],
         users: vec!["ana:$2y$05$abc".to_owned()],
-        rate: Some(Rate { average: 5, burst: 10 }),
+        rate: Some(Rate {
+            average: 5,
+            burst: 10,
+        }),
     };
     let mut page = running("beta", &["beta.isy.one"], None);
     (page.target, page.access) = (Target::Page, route.access.clone());
@@ -197,7 +285,10 @@ fn a_tenant_with_limits_of_its_own_and_a_dashboard_behind_a_password() {
     golden("access", &render(&options, &[route.clone(), page]));
     route.access.users.push("no hash".to_owned());
     let rendered = render(&options, &[route, running("beta", &["beta.isy.one"], None)]);
-    assert_eq!((rendered.rejected.len(), rendered.json.contains("odoo-alfa")), (1, false));
+    assert_eq!(
+        (rendered.rejected.len(), rendered.json.contains("odoo-alfa")),
+        (1, false)
+    );
 }
 
 /// Traefik 3 refuses the whole document over one ("cannot be a standalone element"), except for the few that it knows to be flags.
@@ -211,24 +302,49 @@ fn nothing_in_a_document_is_an_empty_object() {
     }
     let mut route = running("alfa", &["alfa.isy.one", "erp.alfa.example"], Some(20_001));
     route.primary = Some("erp.alfa.example".to_owned());
-    route.access = Access { rate: Some(Rate { average: 5, burst: 10 }), ..Access::default() };
+    route.access = Access {
+        rate: Some(Rate {
+            average: 5,
+            burst: 10,
+        }),
+        ..Access::default()
+    };
     for options in [options(), with_tls(), with_resolver(None)] {
-        look("", &serde_json::from_str(&render(&options, &[route.clone()]).json).unwrap());
-        look("", &serde_json::from_str(&render(&options, &[]).json).unwrap());
+        look(
+            "",
+            &serde_json::from_str(&render(&options, &[route.clone()]).json).unwrap(),
+        );
+        look(
+            "",
+            &serde_json::from_str(&render(&options, &[]).json).unwrap(),
+        );
     }
 }
 
 #[test]
 fn a_line_of_htpasswd_is_taken_only_as_traefik_reads_it() {
     assert!(is_user("ana:$2y$08$abc") && is_user("ana.b@c:x"));
-    for line in ["", "ana", "ana:", ":hash", "a:b:c", "ana:{{.}}", "a na:x", "ana:x\n", "ção:x"] {
+    for line in [
+        "",
+        "ana",
+        "ana:",
+        ":hash",
+        "a:b:c",
+        "ana:{{.}}",
+        "a na:x",
+        "ana:x\n",
+        "ção:x",
+    ] {
         assert!(!is_user(line), "{line:?}");
     }
 }
 
 #[test]
 fn pages_over_tls_are_believed_for_our_own_certificate_only() {
-    let identity = Identity { ca_pem: "CA\n".to_owned(), server_name: "coordinator.example".to_owned() };
+    let identity = Identity {
+        ca_pem: "CA\n".to_owned(),
+        server_name: "coordinator.example".to_owned(),
+    };
     let options = Options {
         pages_url: "https://192.0.2.1:7445".to_owned(),
         pages_identity: Some(identity),
@@ -239,13 +355,21 @@ fn pages_over_tls_are_believed_for_our_own_certificate_only() {
 
 #[test]
 fn a_resolver_is_asked_for_a_certificate_for_each_name_so_that_a_broken_one_costs_no_other() {
-    let routes = [running("alfa", &["alfa.isy.one", "erp.alfa.example", "a.b.isy.one"], None)];
+    let routes = [running(
+        "alfa",
+        &["alfa.isy.one", "erp.alfa.example", "a.b.isy.one"],
+        None,
+    )];
     let domains = |wildcard| {
         let rendered = render(&with_resolver(wildcard), &routes).json;
         let document: serde_json::Value = serde_json::from_str(&rendered).unwrap();
         let tls = &document["http"]["routers"]["odoo-alfa"]["tls"];
         assert_eq!(tls["certResolver"], "isyone");
-        let names = tls["domains"].as_array().unwrap().iter().map(|d| d["main"].as_str().unwrap().to_owned());
+        let names = tls["domains"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|d| d["main"].as_str().unwrap().to_owned());
         let closed = &document["http"]["routers"]["odoo-alfa_closed"];
         assert_eq!(closed["tls"], serde_json::json!({}));
         let rule = closed["rule"].as_str().unwrap();
@@ -255,8 +379,14 @@ fn a_resolver_is_asked_for_a_certificate_for_each_name_so_that_a_broken_one_cost
         );
         names.collect::<Vec<_>>()
     };
-    assert_eq!(domains(None), ["alfa.isy.one", "erp.alfa.example", "a.b.isy.one"]);
-    assert_eq!(domains(Some("*.isy.one")), ["*.isy.one", "erp.alfa.example", "a.b.isy.one"]);
+    assert_eq!(
+        domains(None),
+        ["alfa.isy.one", "erp.alfa.example", "a.b.isy.one"]
+    );
+    assert_eq!(
+        domains(Some("*.isy.one")),
+        ["*.isy.one", "erp.alfa.example", "a.b.isy.one"]
+    );
     golden("tls_resolver", &render(&with_resolver(None), &routes));
 }
 
@@ -269,28 +399,53 @@ fn a_contested_host_name_stays_with_the_first_and_costs_nobody_the_rest() {
     ];
     let rendered = render(&options(), &routes);
     golden("contested", &rendered);
-    let rejected: Vec<_> =
-        rendered.rejected.iter().map(|r| (r.tenant.as_str(), r.hostname.as_deref())).collect();
+    let rejected: Vec<_> = rendered
+        .rejected
+        .iter()
+        .map(|r| (r.tenant.as_str(), r.hostname.as_deref()))
+        .collect();
     assert_eq!(
         rejected,
-        [("beta", Some("erp.example.com")), ("gama", None), ("gama", Some("erp.example.com"))]
+        [
+            ("beta", Some("erp.example.com")),
+            ("gama", None),
+            ("gama", Some("erp.example.com"))
+        ]
     );
 }
 
 #[test]
 fn what_traefik_would_refuse_is_left_out() {
-    let bad_host = ["a`) || Path(`/", "a b.example", "A.example", "", "a..b", "{x}.example", "ä.example"];
+    let bad_host = [
+        "a`) || Path(`/",
+        "a b.example",
+        "A.example",
+        "",
+        "a..b",
+        "{x}.example",
+        "ä.example",
+    ];
     for host in bad_host {
-        let rendered = render(&options(), &[running("alfa", &["alfa.isy.one", host], None)]);
+        let rendered = render(
+            &options(),
+            &[running("alfa", &["alfa.isy.one", host], None)],
+        );
         assert_eq!(rendered.rejected.len(), 1, "{host:?}");
         assert!(rendered.json.contains("alfa.isy.one"), "{host:?}");
     }
     for name in ["", "a@b", "A", "a_b", "-a"] {
         let rendered = render(&options(), &[running(name, &["x.isy.one"], None)]);
-        assert_eq!((rendered.rejected.len(), rendered.json.contains("x.isy.one")), (1, false), "{name:?}");
+        assert_eq!(
+            (rendered.rejected.len(), rendered.json.contains("x.isy.one")),
+            (1, false),
+            "{name:?}"
+        );
     }
     let nowhere = render(&options(), &[running("alfa", &["a.isy.one"], Some(0))]);
-    assert_eq!((nowhere.rejected.len(), nowhere.json.contains("alfa")), (1, false));
+    assert_eq!(
+        (nowhere.rejected.len(), nowhere.json.contains("alfa")),
+        (1, false)
+    );
 }
 
 #[test]
@@ -300,8 +455,18 @@ fn a_tenant_named_like_anothers_router_costs_it_nothing() {
     let document: serde_json::Value =
         serde_json::from_str(&render(&options(), &routes).json).expect("a document");
     // Two each; what says which version an edge runs, what is closed, and what is for unknown names.
-    assert_eq!(document["http"]["routers"].as_object().map(serde_json::Map::len), Some(9));
-    assert_eq!(document["http"]["services"].as_object().map(serde_json::Map::len), Some(7));
+    assert_eq!(
+        document["http"]["routers"]
+            .as_object()
+            .map(serde_json::Map::len),
+        Some(9)
+    );
+    assert_eq!(
+        document["http"]["services"]
+            .as_object()
+            .map(serde_json::Map::len),
+        Some(7)
+    );
 }
 
 #[test]
@@ -313,9 +478,17 @@ fn a_released_host_name_goes_to_the_next_claimant_who_is_named() {
     }
     assert!(routes.judge("beta").1[1].reason.contains("`alfa`"));
     let concerned = routes.set("alfa", None);
-    assert_eq!(concerned.iter().collect::<Vec<_>>(), ["alfa", "beta", "gama"]);
-    assert!(routes.judge("beta").0.is_some() && routes.judge("gama").1[1].reason.contains("`beta`"));
-    assert!(routes.set("beta", claim("beta")).is_empty(), "nothing changed");
+    assert_eq!(
+        concerned.iter().collect::<Vec<_>>(),
+        ["alfa", "beta", "gama"]
+    );
+    assert!(
+        routes.judge("beta").0.is_some() && routes.judge("gama").1[1].reason.contains("`beta`")
+    );
+    assert!(
+        routes.set("beta", claim("beta")).is_empty(),
+        "nothing changed"
+    );
 }
 
 /// Tenants, with the host name when only that is left out.
@@ -326,14 +499,23 @@ fn oracle(routes: &BTreeMap<String, Route>) -> (BTreeMap<String, String>, LeftOu
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
     let mut rejected = BTreeSet::new();
     for (tenant, route) in routes {
-        let dead = matches!(route.target, Target::Running { websocket_port: Some(0), .. });
+        let dead = matches!(
+            route.target,
+            Target::Running {
+                websocket_port: Some(0),
+                ..
+            }
+        );
         if !is_label(tenant) || dead {
             rejected.insert((tenant.clone(), None));
             continue;
         }
         for hostname in &route.hostnames {
             if !is_host_name(hostname)
-                || owners.entry(hostname.clone()).or_insert_with(|| tenant.clone()) != tenant
+                || owners
+                    .entry(hostname.clone())
+                    .or_insert_with(|| tenant.clone())
+                    != tenant
             {
                 rejected.insert((tenant.clone(), Some(hostname.clone())));
             }
@@ -348,13 +530,25 @@ fn oracle(routes: &BTreeMap<String, Route>) -> (BTreeMap<String, String>, LeftOu
 /// Host names by the service that they lead to.
 fn led(json: &str) -> BTreeMap<String, String> {
     let document: serde_json::Value = serde_json::from_str(json).unwrap();
-    let routers = document["http"]["routers"].as_object().cloned().unwrap_or_default();
-    let pages = routers.iter().filter(|(name, _)| name.starts_with("odoo-") && !name.contains('_'));
+    let routers = document["http"]["routers"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    let pages = routers
+        .iter()
+        .filter(|(name, _)| name.starts_with("odoo-") && !name.contains('_'));
     let hosts = pages.flat_map(|(name, router)| {
         let rule = router["rule"].as_str().unwrap().to_owned();
         let tenant = name.strip_prefix("odoo-").unwrap().to_owned();
         rule.split(" || ")
-            .map(|h| (h.trim_start_matches("Host(`").trim_end_matches("`)").to_owned(), tenant.clone()))
+            .map(|h| {
+                (
+                    h.trim_start_matches("Host(`")
+                        .trim_end_matches("`)")
+                        .to_owned(),
+                    tenant.clone(),
+                )
+            })
             .collect::<Vec<_>>()
     });
     hosts.collect()

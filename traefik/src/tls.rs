@@ -46,12 +46,20 @@ pub struct Resolver {
 
 /// A certificate chain with its key, both PEM, as a fragment of `certificates`: with a comma and a line break before it.
 pub fn certificate(chain_pem: &str, key_pem: &str) -> String {
-    format!(",\n{}", json(&CertificatePair { cert_file: chain_pem, key_file: key_pem }))
+    format!(
+        ",\n{}",
+        json(&CertificatePair {
+            cert_file: chain_pem,
+            key_file: key_pem
+        })
+    )
 }
 
 pub(crate) fn middlewares(tls: &Tls, port: Option<u16>) -> Vec<(&'static str, Middleware)> {
     let hsts = (tls.hsts_seconds > 0).then(|| (HSTS, Middleware::hsts(tls.hsts_seconds)));
-    hsts.into_iter().chain([("isyone-https", Middleware::to_https(port))]).collect()
+    hsts.into_iter()
+        .chain([("isyone-https", Middleware::to_https(port))])
+        .collect()
 }
 
 /// Routers on the entry points without TLS: for challenges, and the redirect for all the rest, whoever the host is: it does not
@@ -59,15 +67,30 @@ pub(crate) fn middlewares(tls: &Tls, port: Option<u16>) -> Vec<(&'static str, Mi
 pub(crate) fn routers(tls: &Tls, options: &Options) -> String {
     let router = |rule, priority, service, middlewares: &[&str]| {
         let entry_points = &options.entry_points;
-        json(&Router { entry_points, middlewares, priority, rule, service, tls: None })
+        json(&Router {
+            entry_points,
+            middlewares,
+            priority,
+            rule,
+            service,
+            tls: None,
+        })
     };
-    let redirect = router("PathPrefix(`/`)", REDIRECT_PRIORITY, "noop@internal", &["isyone-https"]);
+    let redirect = router(
+        "PathPrefix(`/`)",
+        REDIRECT_PRIORITY,
+        "noop@internal",
+        &["isyone-https"],
+    );
     let redirect = format!(",\n\"isyone-https\":{redirect}");
     if !tls.challenges {
         return redirect;
     }
     let rule = "PathPrefix(`/.well-known/acme-challenge/`)";
-    format!(",\n\"isyone-acme\":{}{redirect}", router(rule, CHALLENGE_PRIORITY, PAGES, &["isyone-rate"]))
+    format!(
+        ",\n\"isyone-acme\":{}{redirect}",
+        router(rule, CHALLENGE_PRIORITY, PAGES, &["isyone-rate"])
+    )
 }
 
 /// The options of all connections. Strict: who names no host that there is a certificate for gets no handshake, in place of
@@ -85,19 +108,31 @@ pub(crate) fn options() -> String {
 /// A certificate for each host name: in one for all of them, a customer's domain with a broken DNS would cost the platform's name
 /// its renewal.
 pub(crate) fn of_page<'a>(tls: &'a Tls, hosts: &[&'a str]) -> RouterTls<'a> {
-    let Some(resolver) = &tls.resolver else { return RouterTls::default() };
+    let Some(resolver) = &tls.resolver else {
+        return RouterTls::default();
+    };
     let wildcard = resolver.wildcard.as_deref();
-    let (below, own): (Vec<&str>, Vec<&str>) =
-        hosts.iter().partition(|host| wildcard.is_some_and(|wildcard| covers(wildcard, host)));
+    let (below, own): (Vec<&str>, Vec<&str>) = hosts
+        .iter()
+        .partition(|host| wildcard.is_some_and(|wildcard| covers(wildcard, host)));
     let wildcard = wildcard.filter(|_| !below.is_empty());
-    let domains = wildcard.into_iter().chain(own).map(|main| TlsDomain { main }).collect();
-    RouterTls { cert_resolver: Some(&resolver.name), domains }
+    let domains = wildcard
+        .into_iter()
+        .chain(own)
+        .map(|main| TlsDomain { main })
+        .collect();
+    RouterTls {
+        cert_resolver: Some(&resolver.name),
+        domains,
+    }
 }
 
 /// Whether a certificate for `name` (`*.isy.one` or a plain one) is good for a host: a star stands for one label.
 pub fn covers(name: &str, host: &str) -> bool {
     match name.strip_prefix('*') {
         None => name == host,
-        Some(base) => host.strip_suffix(base).is_some_and(|label| !label.is_empty() && !label.contains('.')),
+        Some(base) => host
+            .strip_suffix(base)
+            .is_some_and(|label| !label.is_empty() && !label.contains('.')),
     }
 }

@@ -31,15 +31,26 @@ const WITHOUT_DOCKER: [&str; 5] = ["fleet", "writes", "publish", "edge", "probes
 pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {
     let profile = if args.small { "debug" } else { "release" };
     say!("building ({profile}; a release build takes some minutes the first time)");
-    let mut build =
-        cargo(&["build", "--bins", "-p", "isyone-coordinator", "-p", "isyone-agent", "-p", "isyone-ctl"]);
+    let mut build = cargo(&[
+        "build",
+        "--bins",
+        "-p",
+        "isyone-coordinator",
+        "-p",
+        "isyone-agent",
+        "-p",
+        "isyone-ctl",
+    ]);
     build.args(["-p", "isyone-bench", "-p", "xtask"]);
     if !args.small {
         build.arg("--release");
     }
     run(&mut build)?;
-    let docker =
-        args.benches.is_empty() || args.benches.iter().any(|b| !WITHOUT_DOCKER.contains(&b.as_str()));
+    let docker = args.benches.is_empty()
+        || args
+            .benches
+            .iter()
+            .any(|b| !WITHOUT_DOCKER.contains(&b.as_str()));
     if docker {
         setup::ensure()?;
         images::provide(&[], false)?;
@@ -54,8 +65,16 @@ pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {
 
 /// The whole harness in its small form with the debug binaries that are there; without Docker, what runs without.
 pub(crate) fn small(docker: bool) -> Result<String> {
-    let names = if docker { Vec::new() } else { WITHOUT_DOCKER.map(str::to_owned).to_vec() };
-    let args = Args { benches: names, small: true, write: false };
+    let names = if docker {
+        Vec::new()
+    } else {
+        WITHOUT_DOCKER.map(str::to_owned).to_vec()
+    };
+    let args = Args {
+        benches: names,
+        small: true,
+        write: false,
+    };
     if docker {
         seal::on(seal::Holder::Test)?;
     }
@@ -64,15 +83,28 @@ pub(crate) fn small(docker: bool) -> Result<String> {
         seal::off(seal::Holder::Test);
     }
     ran.map(|()| {
-        if docker { String::new() } else { format!("{}, without Docker (--fast)", args.benches.join(", ")) }
+        if docker {
+            String::new()
+        } else {
+            format!("{}, without Docker (--fast)", args.benches.join(", "))
+        }
     })
 }
 
 /// Runs the built harness, with the environment of the end-to-end tests: both start the same real components.
 pub(crate) fn benches(args: &Args, binaries: &Path) -> Result<()> {
-    let mut bench = cmd(&binaries.join("isyone-bench").to_string_lossy(), &args.benches);
-    bench.current_dir(paths::root()).arg("--out").arg(paths::cache().join("bench"));
-    bench.env("ISYONE_E2E", "1").env("ISYONE_BIN", binaries).env("ISYONE_CACHE", paths::cache());
+    let mut bench = cmd(
+        &binaries.join("isyone-bench").to_string_lossy(),
+        &args.benches,
+    );
+    bench
+        .current_dir(paths::root())
+        .arg("--out")
+        .arg(paths::cache().join("bench"));
+    bench
+        .env("ISYONE_E2E", "1")
+        .env("ISYONE_BIN", binaries)
+        .env("ISYONE_CACHE", paths::cache());
     if args.small {
         bench.arg("--small");
     }

@@ -30,13 +30,18 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 /// The command as a person would type it (not shell-quoted: for messages only).
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Runs a command with its output going to stderr; an exit status other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     command.stdin(Stdio::null()).stdout(std::io::stderr());
-    let status = command.status().with_context(|| format!("cannot run `{}`", shown(command)))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run `{}`", shown(command)))?;
     if !status.success() {
         bail!("`{}` failed ({status})", shown(command));
     }
@@ -47,8 +52,17 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let out = captured(command)?;
     if !out.status.success() {
-        let said = String::from_utf8_lossy(if out.stderr.is_empty() { &out.stdout } else { &out.stderr });
-        bail!("`{}` failed ({}): {}", shown(command), out.status, tail(&said, 6));
+        let said = String::from_utf8_lossy(if out.stderr.is_empty() {
+            &out.stdout
+        } else {
+            &out.stderr
+        });
+        bail!(
+            "`{}` failed ({}): {}",
+            shown(command),
+            out.status,
+            tail(&said, 6)
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).trim_end().to_owned())
 }
@@ -59,13 +73,18 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 }
 
 fn captured(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{}`", shown(command)))
+    command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run `{}`", shown(command)))
 }
 
 /// Runs a command, its output going to stderr, but kills it after `limit`.
 pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     command.stdin(Stdio::null()).stdout(std::io::stderr());
-    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot run `{}`", shown(command)))?;
     let start = Instant::now();
     loop {
         match child.try_wait()? {
@@ -107,9 +126,13 @@ pub(crate) fn took(start: Instant) -> String {
 /// An error unless we are root; says what for.
 pub(crate) fn need_root(what: &str) -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
-    let uid = std::fs::metadata("/proc/self").context("cannot read /proc/self")?.uid();
+    let uid = std::fs::metadata("/proc/self")
+        .context("cannot read /proc/self")?
+        .uid();
     if uid != 0 {
-        bail!("{what} needs root: run it as root, for example with `sudo env PATH=\"$PATH\" cargo xtask …`");
+        bail!(
+            "{what} needs root: run it as root, for example with `sudo env PATH=\"$PATH\" cargo xtask …`"
+        );
     }
     Ok(())
 }

@@ -25,7 +25,9 @@ pub(crate) fn docker<const N: usize>(args: [&str; N]) -> Command {
 
 /// The daemon's version, or `None` when no daemon answers.
 pub(crate) fn version() -> Option<String> {
-    output(&mut docker(["version", "--format", "{{.Server.Version}}"])).ok().filter(|v| !v.is_empty())
+    output(&mut docker(["version", "--format", "{{.Server.Version}}"]))
+        .ok()
+        .filter(|v| !v.is_empty())
 }
 
 /// Makes a daemon answer; returns its version.
@@ -56,7 +58,8 @@ pub(crate) fn ensure_running() -> Result<String> {
 }
 
 fn start_detached() -> Result<()> {
-    let dockerd = paths::which("dockerd").context("there is no dockerd: run `cargo xtask setup`")?;
+    let dockerd =
+        paths::which("dockerd").context("there is no dockerd: run `cargo xtask setup`")?;
     fs::create_dir_all(LOG_DIR)?;
     let log = File::options().create(true).append(true).open(LOG)?;
     // A session of its own, so that neither Ctrl-C nor a closed terminal ends it. As many open files as
@@ -70,7 +73,10 @@ fn start_detached() -> Result<()> {
         .current_dir("/")
         .spawn()
         .context("cannot start dockerd")?;
-    say!("{} started in the background, log in {LOG}", dockerd.display());
+    say!(
+        "{} started in the background, log in {LOG}",
+        dockerd.display()
+    );
     Ok(())
 }
 

@@ -59,15 +59,51 @@ enum Kind {
 }
 
 const ITEMS: &[Item] = &[
-    Item { name: STANDIN, script: "standin/build.sh", kind: Kind::Own },
-    Item { name: STANDIN_POSTGRES, script: "standin/build.sh", kind: Kind::Own },
-    Item { name: POSTGRES, script: "postgres/build.sh", kind: Kind::Public },
-    Item { name: ODOO, script: "odoo/build.sh", kind: Kind::Public },
-    Item { name: "traefik", script: "traefik/fetch.sh", kind: Kind::Binary },
-    Item { name: "prometheus", script: "prometheus/fetch.sh", kind: Kind::Binary },
-    Item { name: "pebble", script: "pebble/fetch.sh", kind: Kind::Binary },
-    Item { name: "alertmanager", script: "alertmanager/fetch.sh", kind: Kind::Binary },
-    Item { name: TRAEFIK, script: "traefik/build.sh", kind: Kind::Public },
+    Item {
+        name: STANDIN,
+        script: "standin/build.sh",
+        kind: Kind::Own,
+    },
+    Item {
+        name: STANDIN_POSTGRES,
+        script: "standin/build.sh",
+        kind: Kind::Own,
+    },
+    Item {
+        name: POSTGRES,
+        script: "postgres/build.sh",
+        kind: Kind::Public,
+    },
+    Item {
+        name: ODOO,
+        script: "odoo/build.sh",
+        kind: Kind::Public,
+    },
+    Item {
+        name: "traefik",
+        script: "traefik/fetch.sh",
+        kind: Kind::Binary,
+    },
+    Item {
+        name: "prometheus",
+        script: "prometheus/fetch.sh",
+        kind: Kind::Binary,
+    },
+    Item {
+        name: "pebble",
+        script: "pebble/fetch.sh",
+        kind: Kind::Binary,
+    },
+    Item {
+        name: "alertmanager",
+        script: "alertmanager/fetch.sh",
+        kind: Kind::Binary,
+    },
+    Item {
+        name: TRAEFIK,
+        script: "traefik/build.sh",
+        kind: Kind::Public,
+    },
 ];
 
 impl Item {
@@ -88,7 +124,11 @@ pub(crate) fn binary(name: &str) -> std::path::PathBuf {
 pub(crate) fn run_images(args: &Args) -> Result<ExitCode> {
     if args.list {
         for item in ITEMS {
-            println!("{}\t{}", item.name, if item.is_there() { "there" } else { "missing" });
+            println!(
+                "{}\t{}",
+                item.name,
+                if item.is_there() { "there" } else { "missing" }
+            );
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -103,8 +143,12 @@ pub(crate) fn provide(names: &[&str], rebuild: bool) -> Result<()> {
     engine::ensure_running()?;
     let _lock = lock()?;
     let start = Instant::now();
-    let missing: Vec<_> = wanted.into_iter().filter(|item| rebuild || !item.is_there()).collect();
-    let pullable = !rebuild && missing.iter().any(|item| item.kind == Kind::Public) && registry_answers();
+    let missing: Vec<_> = wanted
+        .into_iter()
+        .filter(|item| rebuild || !item.is_there())
+        .collect();
+    let pullable =
+        !rebuild && missing.iter().any(|item| item.kind == Kind::Public) && registry_answers();
     let mut failed = Vec::new();
     for item in &missing {
         // One script may make two items; and one item that cannot be had does not cost the others.
@@ -118,12 +162,22 @@ pub(crate) fn provide(names: &[&str], rebuild: bool) -> Result<()> {
     if !failed.is_empty() {
         bail!("could not be made or fetched: {}", failed.join(", "));
     }
-    say!("images and binaries: {} made or fetched, the rest was there ({})", missing.len(), took(start));
+    say!(
+        "images and binaries: {} made or fetched, the rest was there ({})",
+        missing.len(),
+        took(start)
+    );
     Ok(())
 }
 
 fn select(names: &[&str]) -> Result<Vec<&'static Item>> {
-    let known = || ITEMS.iter().map(|item| item.name).collect::<Vec<_>>().join(", ");
+    let known = || {
+        ITEMS
+            .iter()
+            .map(|item| item.name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     if names.is_empty() {
         return Ok(ITEMS.iter().collect());
     }
@@ -137,7 +191,11 @@ fn select(names: &[&str]) -> Result<Vec<&'static Item>> {
 fn registry_answers() -> bool {
     let start = Instant::now();
     let answers = registry::reachable();
-    let so = if answers { "answers: pulling" } else { "does not answer: building from Debian packages" };
+    let so = if answers {
+        "answers: pulling"
+    } else {
+        "does not answer: building from Debian packages"
+    };
     say!("the container registry {so} ({})", took(start));
     answers
 }
@@ -157,7 +215,11 @@ fn get(item: &Item, pullable: bool) -> Result<()> {
     say!("{}: making it with images/{} …", item.name, item.script);
     make(item)?;
     if !item.is_there() {
-        bail!("images/{} succeeded, but there is no {}", item.script, item.name);
+        bail!(
+            "images/{} succeeded, but there is no {}",
+            item.script,
+            item.name
+        );
     }
     say!("{}: made in {}", item.name, took(start));
     Ok(())
@@ -171,7 +233,11 @@ pub(crate) fn pull_odoo_18() -> Result<bool> {
 /// Whether these images are there; a registry is asked for those that are not.
 pub(crate) fn pull(names: &[&str]) -> Result<bool> {
     engine::ensure_running()?;
-    let missing: Vec<_> = names.iter().copied().filter(|name| !engine::has_image(name)).collect();
+    let missing: Vec<_> = names
+        .iter()
+        .copied()
+        .filter(|name| !engine::has_image(name))
+        .collect();
     if missing.is_empty() {
         return Ok(true);
     }
@@ -206,7 +272,10 @@ fn make(item: &Item) -> Result<()> {
 fn lock() -> Result<File> {
     let dir = paths::cache();
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let file = File::options().create(true).append(true).open(dir.join("lock"))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("lock"))?;
     if file.try_lock().is_err() {
         say!("waiting for another `cargo xtask images` …");
         file.lock()?;

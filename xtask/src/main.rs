@@ -19,7 +19,12 @@ use clap::{Parser, Subcommand};
 
 /// Set-up, images, test hosts, demo and tests of isyone.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 110
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -14,7 +14,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) fn reachable() -> bool {
     // The daemon knows where it would pull from: mirrors first, then its index server.
     let format = "{{with .HTTPSProxy}}{{.}}\n{{end}}{{range .RegistryConfig.Mirrors}}{{.}}\n{{end}}{{.IndexServerAddress}}";
-    let Ok(said) = output(&mut docker(["info", "--format", format])) else { return false };
+    let Ok(said) = output(&mut docker(["info", "--format", format])) else {
+        return false;
+    };
     let (tell, answers) = mpsc::channel();
     let mut asked = 0;
     for address in said.lines().filter_map(address) {
@@ -28,18 +30,33 @@ pub(crate) fn reachable() -> bool {
 
 fn connects(address: &str) -> bool {
     address.to_socket_addrs().is_ok_and(|found| {
-        found.take(4).any(|one| TcpStream::connect_timeout(&one, ANSWER_LIMIT / 2).is_ok())
+        found
+            .take(4)
+            .any(|one| TcpStream::connect_timeout(&one, ANSWER_LIMIT / 2).is_ok())
     })
 }
 
 /// `host:port` of a URL such as `https://mirror.example/v1/` or `http://user:word@proxy.example:3128`.
 fn address(url: &str) -> Option<String> {
-    let (scheme, rest) = url.trim().split_once("://").unwrap_or(("https", url.trim()));
+    let (scheme, rest) = url
+        .trim()
+        .split_once("://")
+        .unwrap_or(("https", url.trim()));
     let authority = rest.split('/').next()?;
-    let host = authority.rsplit('@').next().filter(|host| !host.is_empty())?;
-    let has_port = host.rsplit(':').next().is_some_and(|end| end.parse::<u16>().is_ok());
+    let host = authority
+        .rsplit('@')
+        .next()
+        .filter(|host| !host.is_empty())?;
+    let has_port = host
+        .rsplit(':')
+        .next()
+        .is_some_and(|end| end.parse::<u16>().is_ok());
     let port = if scheme == "http" { 80 } else { 443 };
-    Some(if has_port { host.to_owned() } else { format!("{host}:{port}") })
+    Some(if has_port {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
+    })
 }
 
 #[cfg(test)]
@@ -48,10 +65,22 @@ mod tests {
 
     #[test]
     fn addresses_are_read_from_urls() {
-        assert_eq!(address("https://mirror.example/v1/").as_deref(), Some("mirror.example:443"));
-        assert_eq!(address("http://u:p@proxy.example:3128").as_deref(), Some("proxy.example:3128"));
-        assert_eq!(address("http://mirror.example").as_deref(), Some("mirror.example:80"));
-        assert_eq!(address("mirror.example:5000/").as_deref(), Some("mirror.example:5000"));
+        assert_eq!(
+            address("https://mirror.example/v1/").as_deref(),
+            Some("mirror.example:443")
+        );
+        assert_eq!(
+            address("http://u:p@proxy.example:3128").as_deref(),
+            Some("proxy.example:3128")
+        );
+        assert_eq!(
+            address("http://mirror.example").as_deref(),
+            Some("mirror.example:80")
+        );
+        assert_eq!(
+            address("mirror.example:5000/").as_deref(),
+            Some("mirror.example:5000")
+        );
         assert_eq!(address(""), None);
     }
 }

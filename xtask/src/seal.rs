@@ -37,11 +37,16 @@ pub(crate) fn on(holder: Holder) -> Result<()> {
     let needed = neighbours();
     for (network, bits) in networks() {
         if let Some(ip) = needed.iter().find(|ip| contains(network, bits, **ip)) {
-            say!("warning: {network}/{bits} is not sealed off, because this machine needs {ip} in it");
+            say!(
+                "warning: {network}/{bits} is not sealed off, because this machine needs {ip} in it"
+            );
             continue;
         }
         let (net, metric) = (format!("{network}/{bits}"), metric(holder).to_string());
-        output(&mut cmd("ip", ["route", "replace", "blackhole", &net, "metric", &metric]))?;
+        output(&mut cmd(
+            "ip",
+            ["route", "replace", "blackhole", &net, "metric", &metric],
+        ))?;
     }
     // Only where Docker has its chain; and not twice.
     if let Some(rule) = uplink_rule(holder).filter(|rule| !succeeds(&mut docker_user("-C", rule))) {
@@ -55,7 +60,10 @@ pub(crate) fn off(holder: Holder) {
     for (network, bits) in networks() {
         let (net, metric) = (format!("{network}/{bits}"), metric(holder).to_string());
         // Not an error: it may not be there.
-        succeeds(&mut cmd("ip", ["route", "del", "blackhole", &net, "metric", &metric]));
+        succeeds(&mut cmd(
+            "ip",
+            ["route", "del", "blackhole", &net, "metric", &metric],
+        ));
     }
     if let Some(rule) = uplink_rule(holder) {
         succeeds(&mut docker_user("-D", &rule));
@@ -66,17 +74,28 @@ pub(crate) fn off(holder: Holder) {
 fn uplink_rule(holder: Holder) -> Option<String> {
     let (network, bits) = TENANTS;
     let (uplink, name) = (uplink()?, metric(holder));
-    Some(format!("-s {network}/{bits} -o {uplink} -m comment --comment isyone-seal-{name} -j DROP"))
+    Some(format!(
+        "-s {network}/{bits} -o {uplink} -m comment --comment isyone-seal-{name} -j DROP"
+    ))
 }
 
 fn docker_user(action: &str, rule: &str) -> Command {
-    cmd("iptables", [action, "DOCKER-USER"].into_iter().chain(rule.split_whitespace()))
+    cmd(
+        "iptables",
+        [action, "DOCKER-USER"]
+            .into_iter()
+            .chain(rule.split_whitespace()),
+    )
 }
 
 /// The network card of the default route.
 pub(crate) fn uplink() -> Option<String> {
     let routes = output(&mut cmd("ip", ["-o", "-4", "route", "show", "default"])).ok()?;
-    routes.split_whitespace().skip_while(|word| *word != "dev").nth(1).map(str::to_owned)
+    routes
+        .split_whitespace()
+        .skip_while(|word| *word != "dev")
+        .nth(1)
+        .map(str::to_owned)
 }
 
 /// The gateway and name servers of this machine.

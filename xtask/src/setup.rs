@@ -25,32 +25,65 @@ struct Need {
 }
 
 const NEEDS: &[Need] = &[
-    Need { program: "nft", packages: &["nftables"], purpose: "the agent keeps tenant ports closed with it" },
-    Need { program: "ip", packages: &["iproute2"], purpose: "test hosts" },
-    Need { program: "iptables", packages: &["iptables"], purpose: "Docker and test hosts" },
+    Need {
+        program: "nft",
+        packages: &["nftables"],
+        purpose: "the agent keeps tenant ports closed with it",
+    },
+    Need {
+        program: "ip",
+        packages: &["iproute2"],
+        purpose: "test hosts",
+    },
+    Need {
+        program: "iptables",
+        packages: &["iptables"],
+        purpose: "Docker and test hosts",
+    },
     Need {
         program: "gcc",
         packages: &["gcc", "libc6-dev"],
         purpose: "C parts of Rust crates, the stand-in image",
     },
-    Need { program: "mmdebstrap", packages: &["mmdebstrap"], purpose: "images where no registry answers" },
-    Need { program: "python3", packages: &["python3"], purpose: "the sample client, fetching Traefik" },
+    Need {
+        program: "mmdebstrap",
+        packages: &["mmdebstrap"],
+        purpose: "images where no registry answers",
+    },
+    Need {
+        program: "python3",
+        packages: &["python3"],
+        purpose: "the sample client, fetching Traefik",
+    },
     Need {
         program: "curl",
         packages: &["curl", "ca-certificates"],
         purpose: "the README's looks from outside, tests of HTTPS",
     },
-    Need { program: "openssl", packages: &["openssl"], purpose: "tests with other people's certificates" },
-    Need { program: "xz", packages: &["xz-utils"], purpose: "unpacking packages" },
+    Need {
+        program: "openssl",
+        packages: &["openssl"],
+        purpose: "tests with other people's certificates",
+    },
+    Need {
+        program: "xz",
+        packages: &["xz-utils"],
+        purpose: "unpacking packages",
+    },
 ];
 
 /// What tests with a browser need, beside the above; only `cargo xtask test` installs it.
-const BROWSER: [(&str, &str); 3] =
-    [("chromium", "chromium"), ("chromedriver", "chromium-driver"), ("certutil", "libnss3-tools")];
+const BROWSER: [(&str, &str); 3] = [
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
+    ("certutil", "libnss3-tools"),
+];
 
 /// Whether tests can drive a browser.
 pub(crate) fn has_browser() -> bool {
-    BROWSER.iter().all(|(program, _)| paths::which(program).is_some())
+    BROWSER
+        .iter()
+        .all(|(program, _)| paths::which(program).is_some())
 }
 
 /// Installs what tests with a browser need, once: some 100 MB to fetch. Without fonts its pictures would have no letters.
@@ -59,7 +92,11 @@ pub(crate) fn ensure_browser() -> Result<()> {
         return Ok(());
     }
     need_root("installing Chromium for the tests")?;
-    let packages: Vec<_> = BROWSER.iter().map(|(_, package)| *package).chain(["fonts-dejavu-core"]).collect();
+    let packages: Vec<_> = BROWSER
+        .iter()
+        .map(|(_, package)| *package)
+        .chain(["fonts-dejavu-core"])
+        .collect();
     install(&packages)?;
     // Ubuntu's packages of these names only point at snaps.
     ensure!(
@@ -99,13 +136,19 @@ pub(crate) fn ensure() -> Result<()> {
     }
     let version = engine::ensure_running()?;
     ensure_compose();
-    say!("ready: Docker {version}, all packages there ({})", took(start));
+    say!(
+        "ready: Docker {version}, all packages there ({})",
+        took(start)
+    );
     Ok(())
 }
 
 fn missing_packages(docker_works: bool) -> Vec<&'static str> {
     let mut missing = Vec::new();
-    for need in NEEDS.iter().filter(|need| paths::which(need.program).is_none()) {
+    for need in NEEDS
+        .iter()
+        .filter(|need| paths::which(need.program).is_none())
+    {
         say!("missing: {} ({})", need.program, need.purpose);
         missing.extend_from_slice(need.packages);
     }
@@ -157,7 +200,9 @@ fn update_lists() {
 fn apt_get(args: &[&str]) -> Command {
     let mut command = cmd("apt-get", args);
     // Somebody else's apt-get may be running (unattended upgrades): wait for it.
-    command.args(["-o", "DPkg::Lock::Timeout=120"]).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+        .args(["-o", "DPkg::Lock::Timeout=120"])
+        .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
@@ -168,7 +213,10 @@ fn ensure_compose() {
     }
     let script = paths::root().join("images/compose/fetch.sh");
     let start = Instant::now();
-    match run(Command::new("bash").arg(script).env("CACHE", paths::cache())) {
+    match run(Command::new("bash")
+        .arg(script)
+        .env("CACHE", paths::cache()))
+    {
         Ok(()) => say!("`docker compose` fetched in {}", took(start)),
         Err(err) => say!("warning: no `docker compose` plugin ({err:#}); isyone works without it"),
     }

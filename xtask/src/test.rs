@@ -75,8 +75,11 @@ type Outcome = Result<String>;
 /// Runs the steps and prints the summary.
 pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let done: Vec<_> =
-        STEPS.into_iter().filter(|step| wanted(*step, args)).map(|step| timed(step, args.fast)).collect();
+    let done: Vec<_> = STEPS
+        .into_iter()
+        .filter(|step| wanted(*step, args))
+        .map(|step| timed(step, args.fast))
+        .collect();
     eprintln!("\n--- cargo xtask test: {} ---", took(start));
     for (step, outcome, time) in &done {
         let name = format!("{step:?}").to_lowercase();
@@ -85,7 +88,10 @@ pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
             Err(err) => eprintln!("FAILED  {name:<7} {time:>8}  {err:#}"),
         }
     }
-    let failed = done.iter().filter(|(_, outcome, _)| outcome.is_err()).count();
+    let failed = done
+        .iter()
+        .filter(|(_, outcome, _)| outcome.is_err())
+        .count();
     if failed > 0 {
         eprintln!("{failed} of {} steps failed", done.len());
         return Ok(ExitCode::FAILURE);
@@ -104,7 +110,14 @@ fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
     let start = Instant::now();
     let outcome = match step {
         Step::Fmt => quiet(&["fmt", "--all", "--check"]),
-        Step::Clippy => quiet(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        Step::Clippy => quiet(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
         Step::Deny => deny(),
         Step::Setup => setup::ensure().map(|()| String::new()),
         Step::Images => images::provide(&[], false).map(|()| String::new()),
@@ -129,17 +142,34 @@ fn quiet(args: &[&str]) -> Outcome {
 fn deny() -> Outcome {
     if paths::which("cargo-deny").is_none() && output(&mut cargo(&["deny", "--version"])).is_err() {
         say!("cargo-deny is missing: `cargo install --locked cargo-deny` (some minutes, once)");
-        run(&mut cargo(&["install", "--locked", "--quiet", "cargo-deny"]))?;
+        run(&mut cargo(&[
+            "install",
+            "--locked",
+            "--quiet",
+            "cargo-deny",
+        ]))?;
     }
     // It looks at the crates of every platform; builds have fetched those of this one.
     run(&mut cargo(&["fetch", "--locked", "--quiet"]))?;
-    run(&mut cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+    run(&mut cargo(&[
+        "deny",
+        "--offline",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
     if let Err(err) = run_within(&mut cargo(&["deny", "fetch", "db"]), ADVISORY_LIMIT) {
         let note = "advisories SKIPPED: their database cannot be fetched from here";
         say!("{note} ({err:#})");
         return Ok(note.to_owned());
     }
-    run(&mut cargo(&["deny", "check", "--disable-fetch", "advisories"]))?;
+    run(&mut cargo(&[
+        "deny",
+        "check",
+        "--disable-fetch",
+        "advisories",
+    ]))?;
     Ok("bans, licences, sources, advisories".to_owned())
 }
 
@@ -174,8 +204,16 @@ fn make_python(python: &Path) -> Result<()> {
     run(cmd("python3", ["-m", "venv", "--clear"]).arg(&folder))
         .context("no virtual environment can be made (Debian: apt-get install python3-venv)")?;
     let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
-    run_within(&mut pip, PIP_LIMIT).with_context(|| format!("pip cannot install {PYTHON_PACKAGES:?}"))?;
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ])
+    .args(PYTHON_PACKAGES);
+    run_within(&mut pip, PIP_LIMIT)
+        .with_context(|| format!("pip cannot install {PYTHON_PACKAGES:?}"))?;
     if !has_grpc(python) {
         bail!("what pip installed cannot be imported: Python 3.11 or newer is needed");
     }
@@ -214,7 +252,12 @@ fn tests(fast: bool) -> Outcome {
         seal::off(seal::Holder::Test);
     }
     let (totals, success) = counted?;
-    let note = totals.to_string() + if fast { ", without the real components (--fast)" } else { "" };
+    let note = totals.to_string()
+        + if fast {
+            ", without the real components (--fast)"
+        } else {
+            ""
+        };
     if !success {
         bail!("{note}");
     }
@@ -233,10 +276,16 @@ struct Totals {
 impl Totals {
     /// Takes a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …` into account.
     fn add(&mut self, line: &str) {
-        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
         let number = |what: &str| {
             let words: Vec<&str> = result.split([' ', ';']).collect();
-            words.windows(2).find(|pair| pair[1] == what).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+            words
+                .windows(2)
+                .find(|pair| pair[1] == what)
+                .and_then(|pair| pair[0].parse().ok())
+                .unwrap_or(0)
         };
         self.passed += number("passed");
         self.failed += number("failed");
@@ -247,14 +296,25 @@ impl Totals {
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { passed, failed, ignored, binaries } = self;
-        write!(f, "{passed} tests passed, {failed} failed, {ignored} ignored, in {binaries} test binaries")
+        let Self {
+            passed,
+            failed,
+            ignored,
+            binaries,
+        } = self;
+        write!(
+            f,
+            "{passed} tests passed, {failed} failed, {ignored} ignored, in {binaries} test binaries"
+        )
     }
 }
 
 fn count(command: &mut Command) -> Result<(Totals, bool)> {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
     let mut totals = Totals::default();
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).split(b'\n') {
         let line = line?;
@@ -275,8 +335,17 @@ mod tests {
         totals.add(
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         );
-        totals.add("test result: FAILED. 12 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        totals
+            .add("test result: FAILED. 12 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
         totals.add("test some::thing ... ok");
-        assert_eq!(totals, Totals { passed: 15, failed: 2, ignored: 1, binaries: 2 });
+        assert_eq!(
+            totals,
+            Totals {
+                passed: 15,
+                failed: 2,
+                ignored: 1,
+                binaries: 2
+            }
+        );
     }
 }

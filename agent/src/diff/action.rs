@@ -59,10 +59,13 @@ impl Action {
             Self::PullImage(Role::Odoo) => "image-odoo",
             // Making a container takes milliseconds and happens beside filling the database; starting it is the step that counts.
             Self::RemoveNetwork | Self::CreateNetwork | Self::CreateContainer(_) => "network",
-            Self::RemoveVolume(_) | Self::CreateVolume(_) | Self::WriteFiles | Self::RemoveDirectory => {
-                "volumes"
+            Self::RemoveVolume(_)
+            | Self::CreateVolume(_)
+            | Self::WriteFiles
+            | Self::RemoveDirectory => "volumes",
+            Self::CopyGolden | Self::InitDatabase | Self::RemoveInit | Self::SkipDatabase => {
+                "database"
             }
-            Self::CopyGolden | Self::InitDatabase | Self::RemoveInit | Self::SkipDatabase => "database",
             Self::Rekey | Self::UpdateSettings => "rekey",
             Self::AwaitOdoo => "healthy",
             Self::AwaitPostgres

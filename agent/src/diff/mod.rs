@@ -133,8 +133,16 @@ pub struct Blocked(pub String);
 /// only one is left.
 pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     let mut state = TenantState::new(plan);
-    let ours = |v: &Volume| v.labels.get(LABEL_UID).is_some_and(|uid| *uid == plan.uid.to_string());
-    if ROLES.into_iter().filter_map(|role| observed.volume(role)).any(ours) {
+    let ours = |v: &Volume| {
+        v.labels
+            .get(LABEL_UID)
+            .is_some_and(|uid| *uid == plan.uid.to_string())
+    };
+    if ROLES
+        .into_iter()
+        .filter_map(|role| observed.volume(role))
+        .any(ours)
+    {
         state.database = Database::Ready { synced: true };
     }
     state
@@ -151,7 +159,12 @@ struct List(Vec<Step>);
 
 impl List {
     fn add(&mut self, wave: u8, lane: u8, action: Action, reason: impl Into<String>) {
-        self.0.push(Step { wave, lane, action, reason: reason.into() });
+        self.0.push(Step {
+            wave,
+            lane,
+            action,
+            reason: reason.into(),
+        });
     }
 }
 
@@ -160,7 +173,10 @@ const ROLES: [Role; 2] = [Role::Postgres, Role::Odoo];
 /// Compares. An empty list: nothing to do.
 pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
     if inputs.stale {
-        return Ok(stop_all(inputs.observed, "another host holds a newer copy of this tenant"));
+        return Ok(stop_all(
+            inputs.observed,
+            "another host holds a newer copy of this tenant",
+        ));
     }
     match inputs.plan.desired {
         DesiredState::Running => run(inputs),
@@ -212,7 +228,12 @@ fn purge(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
     for role in ROLES {
         if let Some(volume) = observed.volume(role) {
             own_volume(inputs.plan, role, volume)?;
-            list.add(4, role as u8, Action::RemoveVolume(role), "the quarantine is over");
+            list.add(
+                4,
+                role as u8,
+                Action::RemoveVolume(role),
+                "the quarantine is over",
+            );
         }
     }
     if observed.directory {
@@ -229,7 +250,10 @@ fn volume_name(plan: &TenantPlan, role: Role) -> String {
 }
 
 fn own_volume(plan: &TenantPlan, role: Role, volume: &Volume) -> Result<(), Blocked> {
-    let uid = volume.labels.get(LABEL_UID).map_or("nobody", String::as_str);
+    let uid = volume
+        .labels
+        .get(LABEL_UID)
+        .map_or("nobody", String::as_str);
     if uid == plan.uid.to_string() {
         return Ok(());
     }
@@ -243,16 +267,25 @@ fn own_volume(plan: &TenantPlan, role: Role, volume: &Volume) -> Result<(), Bloc
 fn run(inputs: &Inputs<'_>) -> Result<Vec<Step>, Blocked> {
     let observed = inputs.observed;
     let mut list = List::default();
-    for (lane, (role, image)) in
-        [(Role::Postgres, &observed.postgres_image), (Role::Odoo, &observed.odoo_image)]
-            .into_iter()
-            .enumerate()
+    for (lane, (role, image)) in [
+        (Role::Postgres, &observed.postgres_image),
+        (Role::Odoo, &observed.odoo_image),
+    ]
+    .into_iter()
+    .enumerate()
     {
         if image.is_none() {
-            list.add(0, lane as u8, Action::PullImage(role), "the image is not on this host");
+            list.add(
+                0,
+                lane as u8,
+                Action::PullImage(role),
+                "the image is not on this host",
+            );
         }
     }
-    let Some(stack) = inputs.stack.filter(|_| list.0.is_empty()) else { return Ok(list.0) };
+    let Some(stack) = inputs.stack.filter(|_| list.0.is_empty()) else {
+        return Ok(list.0);
+    };
     if let Some(name) = &observed.foreign {
         return Err(Blocked(format!(
             "container {name} is somebody else's (it has no label {LABEL_UID}) and is left alone; rename or remove it"
@@ -288,7 +321,10 @@ fn check_volumes(inputs: &Inputs<'_>) -> Result<(), Blocked> {
 
 /// PostgreSQL opens no other major version's data: it would end and be started again for ever.
 fn check_major(observed: &Observed) -> Result<(), Blocked> {
-    let image = observed.postgres_image.as_ref().map_or("", |i| i.postgres_major.as_str());
+    let image = observed
+        .postgres_image
+        .as_ref()
+        .map_or("", |i| i.postgres_major.as_str());
     match &observed.data_major {
         Some(data) if !image.is_empty() && data != image => Err(Blocked(format!(
             "this tenant's data is PostgreSQL {data}'s, and the image is PostgreSQL {image}: it cannot open it. Go back to an image of \
@@ -318,14 +354,31 @@ impl Kept {
 /// Wave 1 and 2: what is in the way goes.
 fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
     let observed = inputs.observed;
-    let network_fits = observed.network.as_ref().is_none_or(|n| n.subnet == stack.subnet);
+    let network_fits = observed
+        .network
+        .as_ref()
+        .is_none_or(|n| n.subnet == stack.subnet);
     if observed.init.is_some() {
-        list.add(1, 2, Action::RemoveInit, "an earlier initialisation was interrupted");
+        list.add(
+            1,
+            2,
+            Action::RemoveInit,
+            "an earlier initialisation was interrupted",
+        );
     }
-    let mut kept = Kept { network: observed.network.is_some() && network_fits, ..Kept::default() };
+    let mut kept = Kept {
+        network: observed.network.is_some() && network_fits,
+        ..Kept::default()
+    };
     for role in ROLES {
-        let Some(container) = observed.container(role) else { continue };
-        let wanted = stack.container(role).labels.get(LABEL_CONFIG_HASH).map_or("", String::as_str);
+        let Some(container) = observed.container(role) else {
+            continue;
+        };
+        let wanted = stack
+            .container(role)
+            .labels
+            .get(LABEL_CONFIG_HASH)
+            .map_or("", String::as_str);
         let reason = if !network_fits {
             "its network has another subnet"
         } else if container.label(LABEL_UID) != inputs.plan.uid.to_string() {
@@ -339,8 +392,16 @@ fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
                 Role::Odoo => kept.odoo = true,
                 Role::Postgres => kept.postgres = true,
             }
-            if container.is_up() && !inputs.state.is_ready() && (role == Role::Odoo || observed.golden) {
-                list.add(1, role as u8, Action::StopContainer(role), "its database is not ready");
+            if container.is_up()
+                && !inputs.state.is_ready()
+                && (role == Role::Odoo || observed.golden)
+            {
+                list.add(
+                    1,
+                    role as u8,
+                    Action::StopContainer(role),
+                    "its database is not ready",
+                );
             }
             continue;
         };
@@ -376,7 +437,9 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
         }
         // While it is being made a tenant has more CPU than its due.
         if inputs.state.is_ready()
-            && observed.container(role).is_some_and(|c| c.limits != stack.container(role).limits)
+            && observed
+                .container(role)
+                .is_some_and(|c| c.limits != stack.container(role).limits)
         {
             list.add(4, 0, Action::UpdateLimits(role), "the size has changed");
         }
@@ -391,7 +454,12 @@ fn fill(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
     if copies(inputs) {
         list.add(4, 1, Action::CopyGolden, "a golden snapshot fits");
     } else if let Database::Empty | Database::Filling = inputs.state.database {
-        list.add(5, 0, Action::InitDatabase, "there is no golden snapshot yet");
+        list.add(
+            5,
+            0,
+            Action::InitDatabase,
+            "there is no golden snapshot yet",
+        );
     }
 }
 
@@ -402,23 +470,40 @@ fn copies(inputs: &Inputs<'_>) -> bool {
 
 /// Waves 6 to 9: PostgreSQL, keys, Odoo, healthy.
 fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
-    let Inputs { plan, observed, state, .. } = *inputs;
+    let Inputs {
+        plan,
+        observed,
+        state,
+        ..
+    } = *inputs;
     let standin = inputs.stack.is_some_and(|s| s.standin);
     let untouched = |role| {
         kept.container(role)
             && observed.is_up(role)
             && (state.is_ready() || (role == Role::Postgres && !observed.golden))
     };
-    let postgres_stays = untouched(Role::Postgres) && plan.postgres_restarts <= state.postgres_restarts;
+    let postgres_stays =
+        untouched(Role::Postgres) && plan.postgres_restarts <= state.postgres_restarts;
     if !untouched(Role::Postgres) {
-        list.add(6, 0, Action::StartContainer(Role::Postgres), "it should run");
+        list.add(
+            6,
+            0,
+            Action::StartContainer(Role::Postgres),
+            "it should run",
+        );
     } else if !postgres_stays {
-        list.add(6, 0, Action::RestartContainer(Role::Postgres), "a restart was asked for");
+        list.add(
+            6,
+            0,
+            Action::RestartContainer(Role::Postgres),
+            "a restart was asked for",
+        );
     }
     if !postgres_stays || !observed.postgres_ready || !state.is_ready() {
         list.add(6, 0, Action::AwaitPostgres, "Odoo needs it");
     }
-    let settings_changed = state.is_ready() && state.settings != sql::settings_digest(plan) && !standin;
+    let settings_changed =
+        state.is_ready() && state.settings != sql::settings_digest(plan) && !standin;
     if !state.is_ready() {
         let (action, reason) = if standin {
             (Action::SkipDatabase, "stand-in image")
@@ -427,7 +512,12 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
         };
         list.add(6, 0, action, reason);
     } else if settings_changed {
-        list.add(6, 0, Action::UpdateSettings, "address, upload limit or database password have changed");
+        list.add(
+            6,
+            0,
+            Action::UpdateSettings,
+            "address, upload limit or database password have changed",
+        );
     }
     // A new address does not restart it: Odoo is told through the database (`sql::update`). With another password its
     // configuration file is another, and so is the container.
@@ -437,13 +527,26 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
     let at_once = standin || copies(inputs);
     let (wave, lane) = if at_once { (6, 1) } else { (8, 0) };
     if !untouched(Role::Odoo) {
-        list.add(wave, lane, Action::StartContainer(Role::Odoo), "it should run");
+        list.add(
+            wave,
+            lane,
+            Action::StartContainer(Role::Odoo),
+            "it should run",
+        );
     } else if !odoo_stays {
-        list.add(wave, lane, Action::RestartContainer(Role::Odoo), "a restart was asked for");
+        list.add(
+            wave,
+            lane,
+            Action::RestartContainer(Role::Odoo),
+            "a restart was asked for",
+        );
     }
     let healthy = observed.odoo_health.as_ref().is_some_and(Result::is_ok);
-    let young =
-        observed.odoo.as_ref().and_then(|c| c.started_ms).is_some_and(|at| inputs.now - at < START_GRACE_MS);
+    let young = observed
+        .odoo
+        .as_ref()
+        .and_then(|c| c.started_ms)
+        .is_some_and(|at| inputs.now - at < START_GRACE_MS);
     if !odoo_stays || (!healthy && young) {
         list.add(9, 0, Action::AwaitOdoo, "it has just started");
     }

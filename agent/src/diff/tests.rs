@@ -21,7 +21,10 @@ fn host() -> HostFacts {
 }
 
 fn render(plan: &TenantPlan) -> Stack {
-    let images = Images { odoo: ImageFacts::default(), postgres: ImageFacts::default() };
+    let images = Images {
+        odoo: ImageFacts::default(),
+        postgres: ImageFacts::default(),
+    };
     stack(plan, &host(), &images, "hash")
 }
 
@@ -40,7 +43,11 @@ impl World {
             postgres_image: Some(ImageFacts::default()),
             ..Default::default()
         };
-        Self { observed, state: TenantState::new(plan), closed: false }
+        Self {
+            observed,
+            state: TenantState::new(plan),
+            closed: false,
+        }
     }
 
     fn steps(&self, plan: &TenantPlan, now: UnixMs) -> Result<Vec<Step>, Blocked> {
@@ -72,15 +79,19 @@ impl World {
 
     fn apply(&mut self, plan: &TenantPlan, action: Action) {
         let stack = render(plan);
-        let labels =
-            |l: &std::collections::BTreeMap<String, String>| l.clone().into_iter().collect::<HashMap<_, _>>();
+        let labels = |l: &std::collections::BTreeMap<String, String>| {
+            l.clone().into_iter().collect::<HashMap<_, _>>()
+        };
         match action {
             Action::PullImage(_) => unreachable!("images are there"),
             Action::StopContainer(role) => self.set_state(role, "exited"),
             Action::RemoveContainer(role) => *self.slot(role) = None,
             Action::RemoveInit => self.observed.init = None,
             Action::RemoveNetwork => {
-                assert!(self.observed.odoo.is_none() && self.observed.postgres.is_none(), "network in use");
+                assert!(
+                    self.observed.odoo.is_none() && self.observed.postgres.is_none(),
+                    "network in use"
+                );
                 self.observed.network = None;
             }
             Action::RemoveVolume(role) => {
@@ -93,18 +104,24 @@ impl World {
             Action::RemoveDirectory => {
                 (self.observed.directory, self.observed.files_current) = (false, false)
             }
-            Action::WriteFiles => (self.observed.directory, self.observed.files_current) = (true, true),
+            Action::WriteFiles => {
+                (self.observed.directory, self.observed.files_current) = (true, true)
+            }
             Action::CreateVolume(role) => {
-                let volume =
-                    Some(Volume { mountpoint: String::new(), labels: labels(&stack.volume(role).labels) });
+                let volume = Some(Volume {
+                    mountpoint: String::new(),
+                    labels: labels(&stack.volume(role).labels),
+                });
                 match role {
                     Role::Odoo => self.observed.odoo_volume = volume,
                     Role::Postgres => self.observed.postgres_volume = volume,
                 }
             }
             Action::CreateNetwork => {
-                self.observed.network =
-                    Some(Network { subnet: stack.subnet.clone(), labels: labels(&stack.network.labels) });
+                self.observed.network = Some(Network {
+                    subnet: stack.subnet.clone(),
+                    labels: labels(&stack.network.labels),
+                });
             }
             Action::CreateContainer(role) => {
                 assert!(
@@ -135,7 +152,9 @@ impl World {
                     "copied under a running server"
                 );
                 self.closed = action == Action::CopyGolden;
-                self.state.database = Database::Filled { source: "odoo_x".into() };
+                self.state.database = Database::Filled {
+                    source: "odoo_x".into(),
+                };
             }
             Action::StartContainer(role) | Action::RestartContainer(role) => {
                 assert!(
@@ -204,10 +223,18 @@ fn another_address_is_written_and_restarts_nothing() {
     let mut world = World::empty(&plan);
     assert!(world.converge(&plan, 0, usize::MAX));
     let next = changed(&plan, 7);
-    let actions: Vec<_> = world.steps(&next, 1).unwrap().into_iter().map(|step| step.action).collect();
+    let actions: Vec<_> = world
+        .steps(&next, 1)
+        .unwrap()
+        .into_iter()
+        .map(|step| step.action)
+        .collect();
     assert!(actions.contains(&Action::UpdateSettings), "{actions:?}");
     let touches = |action: &Action| {
-        matches!(action, Action::StartContainer(_) | Action::RestartContainer(_) | Action::StopContainer(_))
+        matches!(
+            action,
+            Action::StartContainer(_) | Action::RestartContainer(_) | Action::StopContainer(_)
+        )
     };
     assert!(!actions.iter().any(touches), "{actions:?}");
     assert!(world.converge(&next, 1, usize::MAX));
@@ -218,7 +245,10 @@ fn another_address_is_written_and_restarts_nothing() {
 fn images_come_first_and_alone() {
     let plan = tenant_plan("alfa");
     let world = World::empty(&plan);
-    let observed = Observed { odoo_image: None, ..world.observed.clone() };
+    let observed = Observed {
+        odoo_image: None,
+        ..world.observed.clone()
+    };
     let inputs = Inputs {
         plan: &plan,
         stack: None,
@@ -228,7 +258,11 @@ fn images_come_first_and_alone() {
         no_new: None,
         now: 0,
     };
-    let actions: Vec<_> = diff(&inputs).unwrap().into_iter().map(|s| s.action).collect();
+    let actions: Vec<_> = diff(&inputs)
+        .unwrap()
+        .into_iter()
+        .map(|s| s.action)
+        .collect();
     assert_eq!(actions, [Action::PullImage(Role::Odoo)]);
 }
 
@@ -261,9 +295,10 @@ fn a_restored_tenant_keeps_its_data() {
     plan.desired = DesiredState::Running;
     world.observed.golden = true;
     let steps = world.steps(&plan, 0).unwrap();
-    assert!(
-        !steps.iter().any(|s| matches!(s.action, Action::CopyGolden | Action::InitDatabase | Action::Rekey))
-    );
+    assert!(!steps.iter().any(|s| matches!(
+        s.action,
+        Action::CopyGolden | Action::InitDatabase | Action::Rekey
+    )));
 }
 
 #[test]
@@ -272,15 +307,30 @@ fn foreign_or_missing_volumes_block() {
     let mut world = World::empty(&plan);
     world.converge(&plan, 0, usize::MAX);
     let mut gone = World {
-        observed: Observed { postgres_volume: None, ..world.observed.clone() },
+        observed: Observed {
+            postgres_volume: None,
+            ..world.observed.clone()
+        },
         state: world.state.clone(),
         closed: false,
     };
     assert!(gone.steps(&plan, 0).unwrap_err().0.contains("is gone"));
     gone.observed.postgres_volume = Some(Volume::default());
-    assert!(gone.steps(&plan, 0).unwrap_err().0.contains("another tenant"));
-    let purged = TenantPlan { desired: DesiredState::Purged, purge_now: true, ..plan };
-    assert!(gone.steps(&purged, 0).is_err(), "a foreign volume is not purged");
+    assert!(
+        gone.steps(&plan, 0)
+            .unwrap_err()
+            .0
+            .contains("another tenant")
+    );
+    let purged = TenantPlan {
+        desired: DesiredState::Purged,
+        purge_now: true,
+        ..plan
+    };
+    assert!(
+        gone.steps(&purged, 0).is_err(),
+        "a foreign volume is not purged"
+    );
 }
 
 #[test]
@@ -289,9 +339,22 @@ fn an_order_to_purge_from_a_set_back_coordinator_is_refused() {
     let mut world = World::empty(&plan);
     world.converge(&plan, 0, usize::MAX);
     world.state.wanted_generation = plan.generation;
-    let old = TenantPlan { desired: DesiredState::Purged, purge_now: true, ..plan };
-    assert!(world.steps(&old, 0).unwrap_err().0.contains("old database of the coordinator"));
-    let newer = TenantPlan { generation: old.generation + 1, ..old };
+    let old = TenantPlan {
+        desired: DesiredState::Purged,
+        purge_now: true,
+        ..plan
+    };
+    assert!(
+        world
+            .steps(&old, 0)
+            .unwrap_err()
+            .0
+            .contains("old database of the coordinator")
+    );
+    let newer = TenantPlan {
+        generation: old.generation + 1,
+        ..old
+    };
     assert!(world.steps(&newer, 0).is_ok());
 }
 
@@ -303,7 +366,11 @@ fn one_volume_that_is_left_is_not_filled_anew() {
     world.observed.postgres_volume = None;
     let state = adopt(&plan, &world.observed);
     assert!(state.is_ready(), "the files in it are a tenant's");
-    let left = World { observed: world.observed, state, closed: false };
+    let left = World {
+        observed: world.observed,
+        state,
+        closed: false,
+    };
     assert!(left.steps(&plan, 0).unwrap_err().0.contains("is gone"));
 }
 
@@ -311,11 +378,25 @@ fn one_volume_that_is_left_is_not_filled_anew() {
 fn a_container_of_somebody_else_is_left_alone() {
     let mut plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);
-    let theirs = Container { name: "postgres_alfa".into(), state: "running".into(), ..Default::default() };
+    let theirs = Container {
+        name: "postgres_alfa".into(),
+        state: "running".into(),
+        ..Default::default()
+    };
     world.observed.postgres = Some(theirs);
     world.observed.set_foreign_aside();
-    assert!(world.steps(&plan, 0).unwrap_err().0.contains("postgres_alfa is somebody else's"));
-    for desired in [DesiredState::Suspended, DesiredState::Quarantined, DesiredState::Purged] {
+    assert!(
+        world
+            .steps(&plan, 0)
+            .unwrap_err()
+            .0
+            .contains("postgres_alfa is somebody else's")
+    );
+    for desired in [
+        DesiredState::Suspended,
+        DesiredState::Quarantined,
+        DesiredState::Purged,
+    ] {
         (plan.desired, plan.purge_now) = (desired, true);
         assert_eq!(world.steps(&plan, 0).unwrap(), []);
     }
@@ -341,8 +422,18 @@ fn a_stale_copy_is_stopped_and_kept() {
         no_new: None,
         now: 0,
     };
-    let actions: Vec<_> = diff(&inputs).unwrap().into_iter().map(|s| s.action).collect();
-    assert_eq!(actions, [Action::StopContainer(Role::Odoo), Action::StopContainer(Role::Postgres)]);
+    let actions: Vec<_> = diff(&inputs)
+        .unwrap()
+        .into_iter()
+        .map(|s| s.action)
+        .collect();
+    assert_eq!(
+        actions,
+        [
+            Action::StopContainer(Role::Odoo),
+            Action::StopContainer(Role::Postgres)
+        ]
+    );
 }
 
 #[test]
@@ -413,10 +504,18 @@ fn another_major_version_blocks_before_anything_is_taken_down() {
     let plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);
     world.converge(&plan, 0, usize::MAX);
-    let image = |major: &str| Some(ImageFacts { postgres_major: major.into(), ..Default::default() });
+    let image = |major: &str| {
+        Some(ImageFacts {
+            postgres_major: major.into(),
+            ..Default::default()
+        })
+    };
     (world.observed.postgres_image, world.observed.data_major) = (image("16"), Some("15".into()));
     let blocked = world.steps(&plan, 0).unwrap_err().0;
-    assert!(blocked.contains("PostgreSQL 15's") && blocked.contains("PostgreSQL 16:"), "{blocked}");
+    assert!(
+        blocked.contains("PostgreSQL 15's") && blocked.contains("PostgreSQL 16:"),
+        "{blocked}"
+    );
     world.observed.postgres_image = image("15");
     assert_eq!(world.steps(&plan, 0).unwrap(), []);
 }

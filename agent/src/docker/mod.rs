@@ -367,7 +367,8 @@ pub trait Docker: Send + Sync + 'static {
     /// Removes one; gone already is fine.
     async fn remove_volume(&self, name: &str) -> Result<()>;
     /// Runs a command to its end, feeding it `stdin`.
-    async fn exec(&self, container: &str, command: &[String], stdin: Vec<u8>) -> Result<ExecOutput>;
+    async fn exec(&self, container: &str, command: &[String], stdin: Vec<u8>)
+    -> Result<ExecOutput>;
     /// The end of a container's log, for error texts.
     async fn log_tail(&self, name: &str, lines: u32) -> Result<String>;
     /// Events of our containers from now on; ends when the connection does.

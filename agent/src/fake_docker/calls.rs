@@ -8,9 +8,9 @@ use tonic::async_trait;
 
 use super::{FakeContainer, FakeDocker};
 use crate::docker::{
-    Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput,
-    ExecSession, ExecState, Image, LABEL_TENANT, Limits, Listed, LogQuery, MountSource, Named, Network,
-    Probe, PullProgress, Result, Survey, Volume,
+    Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event,
+    ExecOutput, ExecSession, ExecState, Image, LABEL_TENANT, Limits, Listed, LogQuery, MountSource,
+    Named, Network, Probe, PullProgress, Result, Survey, Volume,
 };
 use crate::stack::GEVENT_PORT;
 
@@ -18,12 +18,20 @@ use crate::stack::GEVENT_PORT;
 impl Docker for FakeDocker {
     async fn info(&self) -> Result<EngineInfo> {
         drop(self.up()?);
-        Ok(EngineInfo { version: "fake".to_owned(), root_dir: self.dir.display().to_string(), cpus: 4 })
+        Ok(EngineInfo {
+            version: "fake".to_owned(),
+            root_dir: self.dir.display().to_string(),
+            cpus: 4,
+        })
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
         let world = self.up()?;
-        Ok(world.images.get(reference).or_else(|| world.images.values().find(|i| i.id == reference)).cloned())
+        Ok(world
+            .images
+            .get(reference)
+            .or_else(|| world.images.values().find(|i| i.id == reference))
+            .cloned())
     }
 
     async fn pull(&self, reference: &str, progress: PullProgress<'_>) -> Result<()> {
@@ -38,8 +46,12 @@ impl Docker for FakeDocker {
                 });
             }
             let id = format!("sha256:{reference}");
-            let image =
-                Image { digest: format!("{id}-pulled"), id, user: "odoo".to_owned(), ..Default::default() };
+            let image = Image {
+                digest: format!("{id}-pulled"),
+                id,
+                user: "odoo".to_owned(),
+                ..Default::default()
+            };
             world.images.insert(reference.to_owned(), image);
         }
         self.after(fate, ()).await
@@ -48,7 +60,10 @@ impl Docker for FakeDocker {
     async fn image_files(&self, _image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
         drop(self.up()?);
         // The numbers of whoever runs the test: no chown is needed then.
-        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let (uid, gid) = (
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        );
         let passwd = format!("odoo:x:{uid}:{gid}::/:/bin/sh\npostgres:x:{uid}:{gid}::/:/bin/sh\n");
         Ok(paths
             .iter()
@@ -71,11 +86,33 @@ impl Docker for FakeDocker {
         let world = self.up()?;
         let volume = |(name, labels): (&String, &HashMap<String, String>)| {
             let mountpoint = self.place(name).display().to_string();
-            (name.clone(), Volume { mountpoint, labels: labels.clone() })
+            (
+                name.clone(),
+                Volume {
+                    mountpoint,
+                    labels: labels.clone(),
+                },
+            )
         };
         let listed = |(name, c): (&String, &FakeContainer)| {
-            let Container { id, state, labels, image_id, ip, .. } = self.view(name, c, &world.images);
-            (name.clone(), Listed { id, state, labels, image_id, ip })
+            let Container {
+                id,
+                state,
+                labels,
+                image_id,
+                ip,
+                ..
+            } = self.view(name, c, &world.images);
+            (
+                name.clone(),
+                Listed {
+                    id,
+                    state,
+                    labels,
+                    image_id,
+                    ip,
+                },
+            )
         };
         Ok(Survey {
             networks: world.networks.clone().into_iter().collect(),
@@ -86,7 +123,10 @@ impl Docker for FakeDocker {
 
     async fn container(&self, name: &str) -> Result<Option<Container>> {
         let world = self.up()?;
-        Ok(world.containers.get(name).map(|c| self.view(name, c, &world.images)))
+        Ok(world
+            .containers
+            .get(name)
+            .map(|c| self.view(name, c, &world.images)))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {
@@ -94,14 +134,23 @@ impl Docker for FakeDocker {
         {
             let mut world = self.world();
             if world.containers.contains_key(&spec.name) {
-                return Err(DockerError::Conflict(format!("the name {} is already in use", spec.name)));
+                return Err(DockerError::Conflict(format!(
+                    "the name {} is already in use",
+                    spec.name
+                )));
             }
             let known = |i: &Image| i.id == spec.image;
             if !world.images.contains_key(&spec.image) && !world.images.values().any(known) {
-                return Err(DockerError::NotFound(format!("No such image: {}", spec.image)));
+                return Err(DockerError::NotFound(format!(
+                    "No such image: {}",
+                    spec.image
+                )));
             }
             if !world.networks.contains_key(&spec.network) {
-                return Err(DockerError::NotFound(format!("network {} not found", spec.network)));
+                return Err(DockerError::NotFound(format!(
+                    "network {} not found",
+                    spec.network
+                )));
             }
             for mount in &spec.mounts {
                 let missing = match &mount.source {
@@ -167,7 +216,9 @@ impl Docker for FakeDocker {
     }
 
     async fn create_network(&self, network: &Named, subnet: &str) -> Result<()> {
-        let fate = self.before(format!("create-network {}", network.name)).await?;
+        let fate = self
+            .before(format!("create-network {}", network.name))
+            .await?;
         {
             let mut world = self.world();
             if world.networks.values().any(|n| n.subnet == subnet) {
@@ -176,7 +227,13 @@ impl Docker for FakeDocker {
                 ));
             }
             let labels = network.labels.clone().into_iter().collect();
-            world.networks.insert(network.name.clone(), Network { subnet: subnet.to_owned(), labels });
+            world.networks.insert(
+                network.name.clone(),
+                Network {
+                    subnet: subnet.to_owned(),
+                    labels,
+                },
+            );
         }
         self.after(fate, ()).await
     }
@@ -185,8 +242,14 @@ impl Docker for FakeDocker {
         let fate = self.before(format!("remove-network {name}")).await?;
         {
             let mut world = self.world();
-            if world.containers.values().any(|c| c.spec.network == name && c.state == "running") {
-                return Err(DockerError::Refused(format!("network {name} has active endpoints")));
+            if world
+                .containers
+                .values()
+                .any(|c| c.spec.network == name && c.state == "running")
+            {
+                return Err(DockerError::Refused(format!(
+                    "network {name} has active endpoints"
+                )));
             }
             world.networks.remove(name);
         }
@@ -195,16 +258,31 @@ impl Docker for FakeDocker {
 
     async fn volume(&self, name: &str) -> Result<Option<Volume>> {
         let labels = self.up()?.volumes.get(name).cloned();
-        Ok(labels.map(|labels| Volume { mountpoint: self.place(name).display().to_string(), labels }))
+        Ok(labels.map(|labels| Volume {
+            mountpoint: self.place(name).display().to_string(),
+            labels,
+        }))
     }
 
     async fn create_volume(&self, volume: &Named) -> Result<Volume> {
-        let fate = self.before(format!("create-volume {}", volume.name)).await?;
+        let fate = self
+            .before(format!("create-volume {}", volume.name))
+            .await?;
         let place = self.place(&volume.name);
         std::fs::create_dir_all(&place).map_err(|e| DockerError::Refused(e.to_string()))?;
         let labels: HashMap<String, String> = volume.labels.clone().into_iter().collect();
-        self.world().volumes.entry(volume.name.clone()).or_insert_with(|| labels.clone());
-        self.after(fate, Volume { mountpoint: place.display().to_string(), labels }).await
+        self.world()
+            .volumes
+            .entry(volume.name.clone())
+            .or_insert_with(|| labels.clone());
+        self.after(
+            fate,
+            Volume {
+                mountpoint: place.display().to_string(),
+                labels,
+            },
+        )
+        .await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<()> {
@@ -212,10 +290,15 @@ impl Docker for FakeDocker {
         {
             let mut world = self.world();
             let uses = |c: &FakeContainer| {
-                c.spec.mounts.iter().any(|m| m.source == MountSource::Volume(name.to_owned()))
+                c.spec
+                    .mounts
+                    .iter()
+                    .any(|m| m.source == MountSource::Volume(name.to_owned()))
             };
             if world.containers.values().any(uses) {
-                world.violations.push(format!("volume {name} was to be removed while in use"));
+                world
+                    .violations
+                    .push(format!("volume {name} was to be removed while in use"));
                 return Err(DockerError::Conflict(format!("volume {name} is in use")));
             }
             world.volumes.remove(name);
@@ -224,23 +307,46 @@ impl Docker for FakeDocker {
         self.after(fate, ()).await
     }
 
-    async fn exec(&self, container: &str, command: &[String], stdin: Vec<u8>) -> Result<ExecOutput> {
-        let fate =
-            self.before(format!("exec {container} {}", command.first().map_or("", String::as_str))).await?;
+    async fn exec(
+        &self,
+        container: &str,
+        command: &[String],
+        stdin: Vec<u8>,
+    ) -> Result<ExecOutput> {
+        let fate = self
+            .before(format!(
+                "exec {container} {}",
+                command.first().map_or("", String::as_str)
+            ))
+            .await?;
         let tenant = {
             let mut world = self.world();
             let found = world.find(container)?;
             if found.state != "running" {
-                return Err(DockerError::Conflict(format!("container {container} is not running")));
+                return Err(DockerError::Conflict(format!(
+                    "container {container} is not running"
+                )));
             }
-            found.spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default()
+            found
+                .spec
+                .labels
+                .get(LABEL_TENANT)
+                .cloned()
+                .unwrap_or_default()
         };
         let hangs = self.world().faults.sql_hangs;
         if hangs {
             std::future::pending::<()>().await;
         }
         let code = self.psql(&tenant, &String::from_utf8_lossy(&stdin))?;
-        self.after(fate, ExecOutput { code, ..Default::default() }).await
+        self.after(
+            fate,
+            ExecOutput {
+                code,
+                ..Default::default()
+            },
+        )
+        .await
     }
 
     async fn log_tail(&self, name: &str, _lines: u32) -> Result<String> {
@@ -261,7 +367,11 @@ impl Docker for FakeDocker {
     async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<'static, Result<Chunk>>> {
         self.up()?.find(name)?;
         let line = Ok((false, format!("log of {name}\n").into_bytes().into()));
-        let rest = if query.follow { stream::pending().boxed() } else { stream::empty().boxed() };
+        let rest = if query.follow {
+            stream::pending().boxed()
+        } else {
+            stream::empty().boxed()
+        };
         Ok(stream::iter([line]).chain(rest).boxed())
     }
 
@@ -272,7 +382,10 @@ impl Docker for FakeDocker {
         _tty: Option<(u16, u16)>,
     ) -> Result<ExecSession> {
         self.up()?.find(container)?;
-        let said = Ok((false, format!("ran {}\n", command.join(" ")).into_bytes().into()));
+        let said = Ok((
+            false,
+            format!("ran {}\n", command.join(" ")).into_bytes().into(),
+        ));
         Ok(ExecSession {
             id: "exec".to_owned(),
             output: stream::iter([said]).boxed(),
@@ -294,7 +407,12 @@ impl Probe for FakeDocker {
     async fn odoo(&self, odoo: &Container) -> std::result::Result<u32, String> {
         let tenant = odoo.label(LABEL_TENANT);
         let world = self.world();
-        let runs = |name: &str| world.containers.get(name).is_some_and(|c| c.state == "running");
+        let runs = |name: &str| {
+            world
+                .containers
+                .get(name)
+                .is_some_and(|c| c.state == "running")
+        };
         if world.unhealthy.contains(&odoo.name) {
             return Err("told to be unhealthy".to_owned());
         }
@@ -318,7 +436,14 @@ impl FakeDocker {
     /// A container runs, and its program `what` was not told to be unhealthy.
     fn answers(&self, container: &str, what: &str) -> std::result::Result<(), String> {
         let world = self.world();
-        let running = world.containers.get(container).is_some_and(|c| c.state == "running");
-        if running && !world.unhealthy.contains(what) { Ok(()) } else { Err("connection refused".to_owned()) }
+        let running = world
+            .containers
+            .get(container)
+            .is_some_and(|c| c.state == "running");
+        if running && !world.unhealthy.contains(what) {
+            Ok(())
+        } else {
+            Err("connection refused".to_owned())
+        }
     }
 }

@@ -15,8 +15,8 @@ use std::{
 use tokio::sync::{broadcast, watch};
 
 use crate::docker::{
-    Container, ContainerSpec, DockerError, Event, Image, LABEL_ROLE, LABEL_STANDIN, LABEL_TENANT, Limits,
-    Network, Result,
+    Container, ContainerSpec, DockerError, Event, Image, LABEL_ROLE, LABEL_STANDIN, LABEL_TENANT,
+    Limits, Network, Result,
 };
 
 /// Content of a database file that nobody has re-keyed.
@@ -96,7 +96,10 @@ enum Fate {
 impl FakeDocker {
     /// Keeps its volumes below `dir`. Present: `odoo:19.0`, `postgres:15`, `isyone/standin:1`; pullable: `odoo:18.0`.
     pub fn new(dir: &Path, seed: u64) -> Arc<Self> {
-        let mut world = World { random: seed | 1, ..World::default() };
+        let mut world = World {
+            random: seed | 1,
+            ..World::default()
+        };
         for (name, user, standin) in [
             ("odoo:19.0", "odoo", false),
             ("postgres:15", "", false),
@@ -178,7 +181,12 @@ impl FakeDocker {
 
     /// Names of containers that run.
     pub fn running(&self) -> Vec<String> {
-        self.world().containers.iter().filter(|(_, c)| c.state == "running").map(|(n, _)| n.clone()).collect()
+        self.world()
+            .containers
+            .iter()
+            .filter(|(_, c)| c.state == "running")
+            .map(|(n, _)| n.clone())
+            .collect()
     }
 
     /// Names of all containers, networks and volumes.
@@ -204,7 +212,9 @@ impl FakeDocker {
     /// Keys of a tenant's database; `None` when there is none.
     pub fn database_keys(&self, tenant: &str) -> Option<String> {
         std::fs::read_to_string(
-            self.place(&format!("pgdata_{tenant}")).join("databases").join(format!("odoo_{tenant}")),
+            self.place(&format!("pgdata_{tenant}"))
+                .join("databases")
+                .join(format!("odoo_{tenant}")),
         )
         .ok()
     }
@@ -214,8 +224,11 @@ impl FakeDocker {
     }
 
     fn tell(&self, container: &str, action: &str) {
-        let tenant =
-            self.world().containers.get(container).and_then(|c| c.spec.labels.get(LABEL_TENANT).cloned());
+        let tenant = self
+            .world()
+            .containers
+            .get(container)
+            .and_then(|c| c.spec.labels.get(LABEL_TENANT).cloned());
         let event = Event {
             action: action.to_owned(),
             container: container.to_owned(),
@@ -226,7 +239,11 @@ impl FakeDocker {
 
     fn up(&self) -> Result<MutexGuard<'_, World>> {
         let world = self.world();
-        if world.down { Err(DockerError::Unreachable("connection refused".to_owned())) } else { Ok(world) }
+        if world.down {
+            Err(DockerError::Unreachable("connection refused".to_owned()))
+        } else {
+            Ok(world)
+        }
     }
 
     /// Before a changing call: it may be refused, or its caller may die.
@@ -236,11 +253,19 @@ impl FakeDocker {
             world.calls += 1;
             world.log.push(what.clone());
             let dies = world.dies_at == Some(world.calls);
-            let Faults { refused, answer_lost, .. } = world.faults;
+            let Faults {
+                refused,
+                answer_lost,
+                ..
+            } = world.faults;
             if world.chance(refused) {
                 return Err(DockerError::Refused(format!("{what}: refused by the test")));
             }
-            let fate = if world.chance(answer_lost) { Fate::LostAnswer } else { Fate::Fine };
+            let fate = if world.chance(answer_lost) {
+                Fate::LostAnswer
+            } else {
+                Fate::Fine
+            };
             (fate, dies, world.calls % 2 == 1)
         };
         if dies && early {
@@ -255,7 +280,9 @@ impl FakeDocker {
         }
         match fate {
             Fate::Fine => Ok(value),
-            Fate::LostAnswer => Err(DockerError::Unreachable("the answer was lost (by the test)".to_owned())),
+            Fate::LostAnswer => Err(DockerError::Unreachable(
+                "the answer was lost (by the test)".to_owned(),
+            )),
         }
     }
 
@@ -271,10 +298,21 @@ impl FakeDocker {
             if container.state == "running" {
                 return Ok(());
             }
-            (container.spec.labels.get(LABEL_ROLE).cloned().unwrap_or_default(), container.spec.clone())
+            (
+                container
+                    .spec
+                    .labels
+                    .get(LABEL_ROLE)
+                    .cloned()
+                    .unwrap_or_default(),
+                container.spec.clone(),
+            )
         };
-        let standin =
-            self.world().images.get(&spec.image).is_some_and(|i| i.labels.contains_key(LABEL_STANDIN));
+        let standin = self
+            .world()
+            .images
+            .get(&spec.image)
+            .is_some_and(|i| i.labels.contains_key(LABEL_STANDIN));
         let tenant = spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default();
         let data = self.place(&format!("pgdata_{tenant}"));
         let mut code = None;
@@ -286,7 +324,8 @@ impl FakeDocker {
             "init" => code = Some(self.initialise(&tenant, &data)?),
             "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it ends and is started again until it is let in
             "odoo" if !standin && self.has_default_keys(&tenant) => {
-                let text = format!("{name} could enter its database before that had keys of its own");
+                let text =
+                    format!("{name} could enter its database before that had keys of its own");
                 self.world().violations.push(text);
             }
             _ => {}
@@ -302,7 +341,8 @@ impl FakeDocker {
     }
 
     fn has_default_keys(&self, tenant: &str) -> bool {
-        self.database_keys(tenant).is_none_or(|keys| keys == DEFAULT_KEYS)
+        self.database_keys(tenant)
+            .is_none_or(|keys| keys == DEFAULT_KEYS)
     }
 
     /// The role `odoo` may log in to the cluster in `data`.
@@ -311,9 +351,14 @@ impl FakeDocker {
     }
 
     fn initialise(&self, tenant: &str, data: &Path) -> Result<i32> {
-        put(&data.join("databases").join(format!("odoo_{tenant}")), DEFAULT_KEYS)?;
         put(
-            &self.place(&format!("odoo_data_{tenant}")).join(format!("filestore/odoo_{tenant}/00/file")),
+            &data.join("databases").join(format!("odoo_{tenant}")),
+            DEFAULT_KEYS,
+        )?;
+        put(
+            &self
+                .place(&format!("odoo_data_{tenant}"))
+                .join(format!("filestore/odoo_{tenant}/00/file")),
             "x",
         )?;
         let mut world = self.world();
@@ -327,24 +372,32 @@ impl FakeDocker {
         let databases = data.join("databases");
         let mut at = databases.join("postgres");
         for line in script.lines() {
-            let quoted: Vec<&str> =
-                line.split("E'").skip(1).filter_map(|part| part.split('\'').next()).collect();
+            let quoted: Vec<&str> = line
+                .split("E'")
+                .skip(1)
+                .filter_map(|part| part.split('\'').next())
+                .collect();
             if line.starts_with("ALTER ROLE odoo NOLOGIN") {
                 put(&data.join("NOLOGIN"), "")?;
             } else if line.starts_with("ALTER ROLE odoo WITH LOGIN") {
                 let _ = std::fs::remove_file(data.join("NOLOGIN")); // it may have been let in before
                 let name = format!("odoo_{tenant}");
                 let mut world = self.world();
-                let runs = world.containers.get(&name).is_some_and(|c| c.state == "running");
+                let runs = world
+                    .containers
+                    .get(&name)
+                    .is_some_and(|c| c.state == "running");
                 if runs
-                    && std::fs::read_to_string(databases.join(&name)).is_ok_and(|keys| keys == DEFAULT_KEYS)
+                    && std::fs::read_to_string(databases.join(&name))
+                        .is_ok_and(|keys| keys == DEFAULT_KEYS)
                 {
-                    world
-                        .violations
-                        .push(format!("{name} was let in before its database had keys of its own"));
+                    world.violations.push(format!(
+                        "{name} was let in before its database had keys of its own"
+                    ));
                 }
-            } else if let Some(name) =
-                line.strip_prefix("DROP DATABASE IF EXISTS \"").and_then(|rest| rest.split('"').next())
+            } else if let Some(name) = line
+                .strip_prefix("DROP DATABASE IF EXISTS \"")
+                .and_then(|rest| rest.split('"').next())
             {
                 let _ = std::fs::remove_file(databases.join(name)); // "if exists"
             } else if line.contains("ALTER DATABASE %I RENAME") && quoted.len() >= 2 {
@@ -352,8 +405,9 @@ impl FakeDocker {
                 if from.exists() && !to.exists() {
                     std::fs::rename(from, to).map_err(|e| DockerError::Refused(e.to_string()))?;
                 }
-            } else if let Some(name) =
-                line.strip_prefix("\\connect \"").and_then(|rest| rest.split('"').next())
+            } else if let Some(name) = line
+                .strip_prefix("\\connect \"")
+                .and_then(|rest| rest.split('"').next())
             {
                 at = databases.join(name);
                 if !at.exists() {
@@ -374,7 +428,9 @@ impl FakeDocker {
             id: format!("id{}", c.id),
             state: c.state.to_owned(),
             labels: c.spec.labels.clone().into_iter().collect(),
-            image_id: images.get(&c.spec.image).map_or(c.spec.image.clone(), |i| i.id.clone()),
+            image_id: images
+                .get(&c.spec.image)
+                .map_or(c.spec.image.clone(), |i| i.id.clone()),
             exit_code: c.code,
             limits: c.limits,
             ip: (c.state == "running").then_some([127, 0, 0, 1].into()),

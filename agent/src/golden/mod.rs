@@ -77,7 +77,12 @@ impl GoldenStore {
                 std::fs::remove_dir_all(&path)?;
             }
         }
-        Ok(Self { dir, access: Arc::default(), spares: Arc::default(), makers: Mutex::default() })
+        Ok(Self {
+            dir,
+            access: Arc::default(),
+            spares: Arc::default(),
+            makers: Mutex::default(),
+        })
     }
 
     /// The snapshot of this key, if there is one.
@@ -89,7 +94,8 @@ impl GoldenStore {
     pub async fn spares_in(&self, root: &Path) {
         let (spares, dir, root) = (self.spares.clone(), self.dir.clone(), root.to_owned());
         let settled = blocking(move || {
-            let names = std::fs::read_dir(dir)?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
+            let names =
+                std::fs::read_dir(dir)?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
             spares.settle(&root, &names.collect::<io::Result<Vec<_>>>()?)
         });
         if let Err(e) = settled.await {
@@ -163,16 +169,28 @@ impl GoldenStore {
 
     /// Fills two volumes with a snapshot: with a spare, or by copying. They are wiped first. The filestore takes `database` as
     /// its name.
-    pub async fn restore(&self, key: &str, volumes: &Volumes, database: &str) -> io::Result<Restored> {
+    pub async fn restore(
+        &self,
+        key: &str,
+        volumes: &Volumes,
+        database: &str,
+    ) -> io::Result<Restored> {
         let reader = self.access.clone().read_owned().await;
-        let meta = self.find(key).ok_or_else(|| io::Error::other("the golden snapshot has gone"))?;
-        let (source, volumes, database) = (self.dir.join(key), volumes.clone(), database.to_owned());
+        let meta = self
+            .find(key)
+            .ok_or_else(|| io::Error::other("the golden snapshot has gone"))?;
+        let (source, volumes, database) =
+            (self.dir.join(key), volumes.clone(), database.to_owned());
         let (spares, kind) = (self.spares.clone(), key.to_owned());
         let restored = blocking(move || {
             let _reader = reader; // a dropped caller does not end this
             volumes.wipe()?;
             if spares.take(&kind, &meta, &volumes, &database)? {
-                return Ok(Restored { meta, stats: CopyStats::default(), beforehand: true });
+                return Ok(Restored {
+                    meta,
+                    stats: CopyStats::default(),
+                    beforehand: true,
+                });
             }
             let mut stats = tree::copy(&source.join("pgdata"), &volumes.postgres)?;
             let files = source.join("filestore").join(&meta.database);
@@ -180,7 +198,11 @@ impl GoldenStore {
                 stats += tree::copy(from, to)?;
                 Ok(())
             })?;
-            Ok(Restored { meta, stats, beforehand: false })
+            Ok(Restored {
+                meta,
+                stats,
+                beforehand: false,
+            })
         });
         let restored = restored.await?;
         self.want_spare(key);
@@ -237,8 +259,15 @@ fn stage(tmp: &Path, volumes: &Volumes, database: &str, now: UnixMs) -> io::Resu
     if files.exists() {
         stats += tree::copy(&files, &kept)?;
     }
-    let meta = Meta { database: database.to_owned(), created_ms: now, bytes: stats.bytes };
-    std::fs::write(tmp.join(META), serde_json::to_vec(&meta).unwrap_or_default())?; // plain struct: cannot fail
+    let meta = Meta {
+        database: database.to_owned(),
+        created_ms: now,
+        bytes: stats.bytes,
+    };
+    std::fs::write(
+        tmp.join(META),
+        serde_json::to_vec(&meta).unwrap_or_default(),
+    )?; // plain struct: cannot fail
     tree::sync(tmp)?;
     Ok(stats)
 }
@@ -253,14 +282,19 @@ fn prune(dir: &Path) -> io::Result<()> {
     }
     found.sort();
     let surplus = found.len().saturating_sub(KEPT);
-    found.into_iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_dir_all(path))
+    found
+        .into_iter()
+        .take(surplus)
+        .try_for_each(|(_, path)| std::fs::remove_dir_all(path))
 }
 
 /// Runs blocking file work beside the runtime.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }
 
 #[cfg(test)]
@@ -271,8 +305,15 @@ mod tests {
         let (postgres, odoo) = (dir.join(name).join("pg"), dir.join(name).join("odoo"));
         std::fs::create_dir_all(&postgres).unwrap();
         std::fs::create_dir_all(&odoo).unwrap();
-        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        Volumes { postgres, odoo, odoo_owner: owner }
+        let owner = (
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        );
+        Volumes {
+            postgres,
+            odoo,
+            odoo_owner: owner,
+        }
     }
 
     #[tokio::test]
@@ -288,13 +329,21 @@ mod tests {
         std::fs::create_dir_all(from.odoo.join("filestore/odoo_a/ab")).unwrap();
         std::fs::write(from.odoo.join("filestore/odoo_a/ab/f"), "x").unwrap();
         for n in 0..KEPT + 2 {
-            store.take(&format!("k{n}"), &from, "odoo_a", n as i64).await.unwrap();
+            store
+                .take(&format!("k{n}"), &from, "odoo_a", n as i64)
+                .await
+                .unwrap();
         }
         assert!(store.find("k1").is_none() && store.find("k2").is_some());
         let to = volumes(dir.path(), "b");
         std::fs::write(to.postgres.join("scrap"), "x").unwrap();
         let restored = store.restore("k5", &to, "odoo_b").await.unwrap();
-        assert_eq!((restored.meta.database.as_str(), restored.stats.files), ("odoo_a", 2));
-        assert!(!to.postgres.join("scrap").exists() && to.odoo.join("filestore/odoo_b/ab/f").exists());
+        assert_eq!(
+            (restored.meta.database.as_str(), restored.stats.files),
+            ("odoo_a", 2)
+        );
+        assert!(
+            !to.postgres.join("scrap").exists() && to.odoo.join("filestore/odoo_b/ab/f").exists()
+        );
     }
 }

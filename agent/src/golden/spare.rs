@@ -97,13 +97,20 @@ impl Spares {
     /// Removes spares that nobody is to have, and makes one that is missing for the kinds made last; `true`: there may be another to
     /// make. Blocking.
     pub(super) fn replenish(&self, store: &Path, stop: &CancellationToken) -> io::Result<bool> {
-        let Some(root) = self.root.get() else { return Ok(false) };
+        let Some(root) = self.root.get() else {
+            return Ok(false);
+        };
         let kinds: Vec<Kind> = {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.truncate(SPARES.len());
             let kind = |(key, most): (&String, usize)| {
                 let snapshot = store.join(key);
-                Some(Kind { meta: Meta::read(&snapshot)?, snapshot, key: key.clone(), most })
+                Some(Kind {
+                    meta: Meta::read(&snapshot)?,
+                    snapshot,
+                    key: key.clone(),
+                    most,
+                })
             };
             recent.iter().zip(SPARES).filter_map(kind).collect()
         };
@@ -124,11 +131,24 @@ impl Spares {
 
     /// Moves one of the snapshot's spares into two empty volumes; `false` when there is none, or it lies on another file system than
     /// the volumes. After an error the volumes hold scrap, as after a copy that failed. Blocking.
-    pub(super) fn take(&self, key: &str, meta: &Meta, volumes: &Volumes, database: &str) -> io::Result<bool> {
-        let Some(root) = self.root.get() else { return Ok(false) };
-        let Some(mine) = seize(root, key, meta)? else { return Ok(false) };
+    pub(super) fn take(
+        &self,
+        key: &str,
+        meta: &Meta,
+        volumes: &Volumes,
+        database: &str,
+    ) -> io::Result<bool> {
+        let Some(root) = self.root.get() else {
+            return Ok(false);
+        };
+        let Some(mine) = seize(root, key, meta)? else {
+            return Ok(false);
+        };
         let moved = move_content(&mine.join("pgdata"), &volumes.postgres);
-        if moved.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::CrossesDevices) {
+        if moved
+            .as_ref()
+            .is_err_and(|e| e.kind() == io::ErrorKind::CrossesDevices)
+        {
             tracing::warn!(
                 "{} is on another mount than Docker's volumes: new tenants wait for their copies",
                 root.display()
@@ -139,7 +159,9 @@ impl Spares {
         }
         moved?;
         let files = mine.join("filestore").join(&meta.database);
-        copy_into(&files, volumes, database, |from, to| std::fs::rename(from, to))?;
+        copy_into(&files, volumes, database, |from, to| {
+            std::fs::rename(from, to)
+        })?;
         let _ = std::fs::remove_dir_all(&mine); // or at the next start
         Ok(true)
     }
@@ -163,7 +185,8 @@ fn sweep(root: &Path, kinds: &[Kind]) -> io::Result<()> {
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
         let found = entry.file_name().to_string_lossy().into_owned();
-        let wanted = |kind: &Kind| (0..kind.most).any(|number| name(&kind.key, &kind.meta, number) == found);
+        let wanted =
+            |kind: &Kind| (0..kind.most).any(|number| name(&kind.key, &kind.meta, number) == found);
         if found.starts_with(HALF) || kinds.iter().any(wanted) {
             continue;
         }
@@ -236,7 +259,15 @@ mod tests {
     /// How many spares of a kind, or halves, are there.
     fn extra(dir: &Path, prefix: &str) -> usize {
         let entries = std::fs::read_dir(dir.join("spares")).unwrap();
-        entries.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(prefix)).count()
+        entries
+            .filter(|e| {
+                e.as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(prefix)
+            })
+            .count()
     }
 
     #[tokio::test]
@@ -249,9 +280,15 @@ mod tests {
             let to = volumes(dir.path(), &format!("t{n}"));
             std::fs::write(to.postgres.join("scrap"), "x").unwrap();
             let restored = store.restore("k", &to, "odoo_b").await.unwrap();
-            assert_eq!((restored.beforehand, restored.meta.database.as_str()), (n < SPARES[0], "odoo_a"));
+            assert_eq!(
+                (restored.beforehand, restored.meta.database.as_str()),
+                (n < SPARES[0], "odoo_a")
+            );
             assert!(to.postgres.join("base/1/f").exists() && !to.postgres.join("scrap").exists());
-            assert_eq!(std::fs::read(to.odoo.join("filestore/odoo_b/ab/f")).unwrap(), b"x");
+            assert_eq!(
+                std::fs::read(to.odoo.join("filestore/odoo_b/ab/f")).unwrap(),
+                b"x"
+            );
         }
         assert_eq!(extra(dir.path(), ""), 0, "nothing half is left");
         std::fs::create_dir(half(&dir.path().join("spares"))).unwrap();
@@ -261,7 +298,11 @@ mod tests {
         assert_eq!(extra(dir.path(), HALF), 0, "halves go at the start");
         replenish(&store).await;
         assert_eq!(extra(dir.path(), "k"), SPARES[0]);
-        assert_eq!(extra(dir.path(), "k-17-"), 0, "what belongs to another snapshot goes");
+        assert_eq!(
+            extra(dir.path(), "k-17-"),
+            0,
+            "what belongs to another snapshot goes"
+        );
     }
 
     #[tokio::test]
@@ -282,7 +323,10 @@ mod tests {
         let store = store(dir.path(), &["k"]).await;
         let stop = CancellationToken::new();
         stop.cancel();
-        assert!(!store.replenish(stop).await.unwrap(), "the agent ends: nothing comes of it");
+        assert!(
+            !store.replenish(stop).await.unwrap(),
+            "the agent ends: nothing comes of it"
+        );
         assert_eq!(extra(dir.path(), "k"), 0);
     }
 }

@@ -75,7 +75,10 @@ impl Groups {
             text.lines().find_map(|line| {
                 let mut parts = line.splitn(3, ':').skip(1);
                 let (names, path) = (parts.next()?, parts.next()?);
-                names.split(',').any(|n| n == controller).then_some((names, path))
+                names
+                    .split(',')
+                    .any(|n| n == controller)
+                    .then_some((names, path))
             })
         };
         let v1: BTreeMap<_, _> = CONTROLLERS
@@ -84,12 +87,21 @@ impl Groups {
             .collect();
         // A mixed machine keeps version 1's controllers where they are.
         if v1.contains_key("memory") {
-            return Some(Self { directories: v1, v2: false });
+            return Some(Self {
+                directories: v1,
+                v2: false,
+            });
         }
         let (_, path) = path_of("")?;
         let directory = format!("{root}{path}");
-        let directories = CONTROLLERS.into_iter().map(|c| (c, directory.clone())).collect();
-        Some(Self { directories, v2: true })
+        let directories = CONTROLLERS
+            .into_iter()
+            .map(|c| (c, directory.clone()))
+            .collect();
+        Some(Self {
+            directories,
+            v2: true,
+        })
     }
 
     /// Where a controller's files are.
@@ -110,7 +122,11 @@ impl Groups {
                 .and_then(|dir| read(&format!("{dir}/{file}")))
                 .unwrap_or_default()
         };
-        let figures = if self.v2 { version2(&text) } else { version1(&text) };
+        let figures = if self.v2 {
+            version2(&text)
+        } else {
+            version1(&text)
+        };
         (figures.memory > 0 || figures.cpu_s > 0.0).then_some(figures)
     }
 }
@@ -121,7 +137,9 @@ fn number(text: &str) -> u64 {
 
 /// `key 123` lines.
 fn field(text: &str, key: &str) -> u64 {
-    text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn limit(value: u64) -> u64 {
@@ -140,15 +158,25 @@ fn by_device_v1(text: &str, operation: &str) -> u64 {
 /// Sum over devices of `8:0 rbytes=1 wbytes=2 …`.
 fn by_device_v2(text: &str, key: &str) -> u64 {
     text.split_ascii_whitespace()
-        .filter_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse::<u64>().ok())
+        .filter_map(|word| {
+            word.strip_prefix(key)?
+                .strip_prefix('=')?
+                .parse::<u64>()
+                .ok()
+        })
         .sum()
 }
 
 fn version1(text: &dyn Fn(&str, &str) -> String) -> Figures {
-    let (stat, cpuacct, memory) =
-        (text("cpu", "cpu.stat"), text("cpuacct", "cpuacct.stat"), text("memory", "memory.stat"));
-    let (bytes, operations) =
-        (text("blkio", "blkio.throttle.io_service_bytes"), text("blkio", "blkio.throttle.io_serviced"));
+    let (stat, cpuacct, memory) = (
+        text("cpu", "cpu.stat"),
+        text("cpuacct", "cpuacct.stat"),
+        text("memory", "memory.stat"),
+    );
+    let (bytes, operations) = (
+        text("blkio", "blkio.throttle.io_service_bytes"),
+        text("blkio", "blkio.throttle.io_serviced"),
+    );
     let quota: i64 = text("cpu", "cpu.cfs_quota_us").trim().parse().unwrap_or(-1);
     Figures {
         cpu_s: number(&text("cpuacct", "cpuacct.usage")) as f64 / 1e9,
@@ -164,7 +192,8 @@ fn version1(text: &dyn Fn(&str, &str) -> String) -> Figures {
         rss: field(&memory, "total_rss"),
         cache: field(&memory, "total_cache"),
         swap: field(&memory, "total_swap"),
-        max_memory: Some(number(&text("memory", "memory.max_usage_in_bytes"))).filter(|max| *max > 0),
+        max_memory: Some(number(&text("memory", "memory.max_usage_in_bytes")))
+            .filter(|max| *max > 0),
         memory_limit: limit(number(&text("memory", "memory.limit_in_bytes"))),
         failures: number(&text("memory", "memory.failcnt")),
         oom_kills: field(&text("memory", "memory.oom_control"), "oom_kill"),
@@ -177,8 +206,11 @@ fn version1(text: &dyn Fn(&str, &str) -> String) -> Figures {
 }
 
 fn version2(text: &dyn Fn(&str, &str) -> String) -> Figures {
-    let (cpu, memory, io) =
-        (text("cpu", "cpu.stat"), text("memory", "memory.stat"), text("blkio", "io.stat"));
+    let (cpu, memory, io) = (
+        text("cpu", "cpu.stat"),
+        text("memory", "memory.stat"),
+        text("blkio", "io.stat"),
+    );
     let events = text("memory", "memory.events");
     let cpu_max = text("cpu", "cpu.max");
     let (quota, period) = cpu_max.trim().split_once(' ').unwrap_or(("max", "0"));
@@ -226,7 +258,9 @@ pub(super) mod tests {
             "/c/memory/docker/abc/memory.max_usage_in_bytes" => "5000\n",
             "/c/memory/docker/abc/memory.limit_in_bytes" => "8000\n",
             "/c/memory/docker/abc/memory.failcnt" => "2\n",
-            "/c/memory/docker/abc/memory.oom_control" => "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
+            "/c/memory/docker/abc/memory.oom_control" => {
+                "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"
+            }
             "/c/memory/docker/abc/memory.stat" => {
                 "cache 1\nrss 2\ntotal_cache 1500\ntotal_rss 2000\ntotal_swap 0\ntotal_inactive_file 1000\n"
             }
@@ -234,7 +268,9 @@ pub(super) mod tests {
             "/c/blkio/docker/abc/blkio.throttle.io_service_bytes" => {
                 "8:0 Read 100\n8:0 Write 200\n8:0 Total 300\n8:16 Read 1\n8:16 Write 2\nTotal 303\n"
             }
-            "/c/blkio/docker/abc/blkio.throttle.io_serviced" => "8:0 Read 5\n8:0 Write 6\nTotal 11\n",
+            "/c/blkio/docker/abc/blkio.throttle.io_serviced" => {
+                "8:0 Read 5\n8:0 Write 6\nTotal 11\n"
+            }
             _ => return None,
         };
         Some(text.to_owned())
@@ -266,10 +302,24 @@ pub(super) mod tests {
     #[test]
     fn both_versions_say_the_same() {
         let one = Groups::parse(V1, "/c").unwrap().figures(&v1).unwrap();
-        let two = Groups::parse("0::/system.slice/docker-abc.scope\n", "/c").unwrap().figures(&v2).unwrap();
+        let two = Groups::parse("0::/system.slice/docker-abc.scope\n", "/c")
+            .unwrap()
+            .figures(&v2)
+            .unwrap();
         assert_eq!(one, two);
-        assert_eq!((one.cpu_s, one.quota_us, one.memory_limit), (2.5, Some(50_000), 8000));
-        assert_eq!((one.read_bytes, one.written_bytes, one.oom_kills, one.processes), (101, 202, 1, 7));
+        assert_eq!(
+            (one.cpu_s, one.quota_us, one.memory_limit),
+            (2.5, Some(50_000), 8000)
+        );
+        assert_eq!(
+            (
+                one.read_bytes,
+                one.written_bytes,
+                one.oom_kills,
+                one.processes
+            ),
+            (101, 202, 1, 7)
+        );
     }
 
     #[test]
@@ -278,7 +328,11 @@ pub(super) mod tests {
             if path.ends_with("cpu.max") {
                 return Some("max 100000\n".to_owned());
             }
-            if path.ends_with("memory.max") { Some("max\n".to_owned()) } else { v2(path) }
+            if path.ends_with("memory.max") {
+                Some("max\n".to_owned())
+            } else {
+                v2(path)
+            }
         };
         let groups = Groups::parse("0::/system.slice/docker-abc.scope\n", "/c").unwrap();
         let figures = groups.figures(&unlimited).unwrap();

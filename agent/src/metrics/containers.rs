@@ -57,27 +57,52 @@ pub struct Measured {
 pub fn parse_net_dev(text: &str) -> Vec<Interface> {
     let parse = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
-        let numbers: Vec<u64> = numbers.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect();
-        let pick = |from: usize| -> Option<[u64; 4]> { numbers.get(from..from + 4)?.try_into().ok() };
-        Some(Interface { name: name.trim().to_owned(), received: pick(0)?, sent: pick(8)? })
+        let numbers: Vec<u64> = numbers
+            .split_ascii_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect();
+        let pick =
+            |from: usize| -> Option<[u64; 4]> { numbers.get(from..from + 4)?.try_into().ok() };
+        Some(Interface {
+            name: name.trim().to_owned(),
+            received: pick(0)?,
+            sent: pick(8)?,
+        })
     };
-    text.lines().filter_map(parse).filter(|i| i.name != "lo").collect()
+    text.lines()
+        .filter_map(parse)
+        .filter(|i| i.name != "lo")
+        .collect()
 }
 
 type Value = fn(&Measured) -> Option<f64>;
 
 /// Name, kind, help and value of each metric without further labels.
 const METRICS: &[(&str, Kind, &str, Value)] = &[
-    ("container_cpu_usage_seconds_total", Kind::Counter, "CPU time used", |m| Some(m.figures.cpu_s)),
-    ("container_cpu_user_seconds_total", Kind::Counter, "CPU time used in programs", |m| {
-        Some(m.figures.user_s)
-    }),
-    ("container_cpu_system_seconds_total", Kind::Counter, "CPU time used in the kernel", |m| {
-        Some(m.figures.system_s)
-    }),
-    ("container_cpu_cfs_periods_total", Kind::Counter, "Scheduling periods", |m| {
-        Some(m.figures.periods as f64)
-    }),
+    (
+        "container_cpu_usage_seconds_total",
+        Kind::Counter,
+        "CPU time used",
+        |m| Some(m.figures.cpu_s),
+    ),
+    (
+        "container_cpu_user_seconds_total",
+        Kind::Counter,
+        "CPU time used in programs",
+        |m| Some(m.figures.user_s),
+    ),
+    (
+        "container_cpu_system_seconds_total",
+        Kind::Counter,
+        "CPU time used in the kernel",
+        |m| Some(m.figures.system_s),
+    ),
+    (
+        "container_cpu_cfs_periods_total",
+        Kind::Counter,
+        "Scheduling periods",
+        |m| Some(m.figures.periods as f64),
+    ),
     (
         "container_cpu_cfs_throttled_periods_total",
         Kind::Counter,
@@ -90,65 +115,159 @@ const METRICS: &[(&str, Kind, &str, Value)] = &[
         "Time spent waiting for the next CPU quota",
         |m| Some(m.figures.throttled_s),
     ),
-    ("container_spec_cpu_quota", Kind::Gauge, "CPU quota per period, microseconds", |m| {
-        m.figures.quota_us.map(|q| q as f64)
+    (
+        "container_spec_cpu_quota",
+        Kind::Gauge,
+        "CPU quota per period, microseconds",
+        |m| m.figures.quota_us.map(|q| q as f64),
+    ),
+    (
+        "container_spec_cpu_period",
+        Kind::Gauge,
+        "CPU period, microseconds",
+        |m| Some(m.figures.period_us as f64),
+    ),
+    (
+        "container_memory_usage_bytes",
+        Kind::Gauge,
+        "Memory used, page cache included",
+        |m| Some(m.figures.memory as f64),
+    ),
+    (
+        "container_memory_working_set_bytes",
+        Kind::Gauge,
+        "Memory used, without page cache that can go",
+        |m| Some(m.figures.memory.saturating_sub(m.figures.inactive_file) as f64),
+    ),
+    (
+        "container_memory_rss",
+        Kind::Gauge,
+        "Anonymous memory",
+        |m| Some(m.figures.rss as f64),
+    ),
+    ("container_memory_cache", Kind::Gauge, "Page cache", |m| {
+        Some(m.figures.cache as f64)
     }),
-    ("container_spec_cpu_period", Kind::Gauge, "CPU period, microseconds", |m| {
-        Some(m.figures.period_us as f64)
-    }),
-    ("container_memory_usage_bytes", Kind::Gauge, "Memory used, page cache included", |m| {
-        Some(m.figures.memory as f64)
-    }),
-    ("container_memory_working_set_bytes", Kind::Gauge, "Memory used, without page cache that can go", |m| {
-        Some(m.figures.memory.saturating_sub(m.figures.inactive_file) as f64)
-    }),
-    ("container_memory_rss", Kind::Gauge, "Anonymous memory", |m| Some(m.figures.rss as f64)),
-    ("container_memory_cache", Kind::Gauge, "Page cache", |m| Some(m.figures.cache as f64)),
-    ("container_memory_swap", Kind::Gauge, "Memory swapped out", |m| Some(m.figures.swap as f64)),
-    ("container_memory_max_usage_bytes", Kind::Gauge, "Highest memory use", |m| {
-        m.figures.max_memory.map(|b| b as f64)
-    }),
-    ("container_memory_failcnt", Kind::Counter, "How often the memory limit was reached", |m| {
-        Some(m.figures.failures as f64)
-    }),
-    ("container_spec_memory_limit_bytes", Kind::Gauge, "Memory limit; 0: none", |m| {
-        Some(m.figures.memory_limit as f64)
-    }),
-    ("container_oom_events_total", Kind::Counter, "Processes killed for want of memory", |m| {
-        // A new container's group begins at 0, a new agent's count as well: the higher knows more.
-        Some(m.figures.oom_kills.max(m.subject.oom_events.into()) as f64)
-    }),
-    ("container_processes", Kind::Gauge, "Processes and threads", |m| Some(m.figures.processes as f64)),
-    ("container_fs_reads_bytes_total", Kind::Counter, "Read from block devices", |m| {
-        Some(m.figures.read_bytes as f64)
-    }),
-    ("container_fs_writes_bytes_total", Kind::Counter, "Written to block devices", |m| {
-        Some(m.figures.written_bytes as f64)
-    }),
-    ("container_fs_reads_total", Kind::Counter, "Read operations", |m| Some(m.figures.reads as f64)),
-    ("container_fs_writes_total", Kind::Counter, "Write operations", |m| Some(m.figures.writes as f64)),
+    (
+        "container_memory_swap",
+        Kind::Gauge,
+        "Memory swapped out",
+        |m| Some(m.figures.swap as f64),
+    ),
+    (
+        "container_memory_max_usage_bytes",
+        Kind::Gauge,
+        "Highest memory use",
+        |m| m.figures.max_memory.map(|b| b as f64),
+    ),
+    (
+        "container_memory_failcnt",
+        Kind::Counter,
+        "How often the memory limit was reached",
+        |m| Some(m.figures.failures as f64),
+    ),
+    (
+        "container_spec_memory_limit_bytes",
+        Kind::Gauge,
+        "Memory limit; 0: none",
+        |m| Some(m.figures.memory_limit as f64),
+    ),
+    (
+        "container_oom_events_total",
+        Kind::Counter,
+        "Processes killed for want of memory",
+        |m| {
+            // A new container's group begins at 0, a new agent's count as well: the higher knows more.
+            Some(m.figures.oom_kills.max(m.subject.oom_events.into()) as f64)
+        },
+    ),
+    (
+        "container_processes",
+        Kind::Gauge,
+        "Processes and threads",
+        |m| Some(m.figures.processes as f64),
+    ),
+    (
+        "container_fs_reads_bytes_total",
+        Kind::Counter,
+        "Read from block devices",
+        |m| Some(m.figures.read_bytes as f64),
+    ),
+    (
+        "container_fs_writes_bytes_total",
+        Kind::Counter,
+        "Written to block devices",
+        |m| Some(m.figures.written_bytes as f64),
+    ),
+    (
+        "container_fs_reads_total",
+        Kind::Counter,
+        "Read operations",
+        |m| Some(m.figures.reads as f64),
+    ),
+    (
+        "container_fs_writes_total",
+        Kind::Counter,
+        "Write operations",
+        |m| Some(m.figures.writes as f64),
+    ),
     (
         "container_fs_usage_bytes",
         Kind::Gauge,
         "Size of the volume; measured every quarter of an hour at most",
         |m| m.subject.volume_bytes.map(|b| b as f64),
     ),
-    ("container_start_time_seconds", Kind::Gauge, "Start, seconds since the Unix epoch", |m| {
-        m.subject.started_ms.map(|ms| ms as f64 / 1000.0)
-    }),
+    (
+        "container_start_time_seconds",
+        Kind::Gauge,
+        "Start, seconds since the Unix epoch",
+        |m| m.subject.started_ms.map(|ms| ms as f64 / 1000.0),
+    ),
 ];
 
 type Traffic = (&'static str, &'static str, fn(&Interface) -> u64);
 
 const NETWORK: &[Traffic] = &[
-    ("container_network_receive_bytes_total", "Bytes received", |i| i.received[0]),
-    ("container_network_receive_packets_total", "Packets received", |i| i.received[1]),
-    ("container_network_receive_errors_total", "Errors while receiving", |i| i.received[2]),
-    ("container_network_receive_packets_dropped_total", "Packets dropped while receiving", |i| i.received[3]),
-    ("container_network_transmit_bytes_total", "Bytes sent", |i| i.sent[0]),
-    ("container_network_transmit_packets_total", "Packets sent", |i| i.sent[1]),
-    ("container_network_transmit_errors_total", "Errors while sending", |i| i.sent[2]),
-    ("container_network_transmit_packets_dropped_total", "Packets dropped while sending", |i| i.sent[3]),
+    (
+        "container_network_receive_bytes_total",
+        "Bytes received",
+        |i| i.received[0],
+    ),
+    (
+        "container_network_receive_packets_total",
+        "Packets received",
+        |i| i.received[1],
+    ),
+    (
+        "container_network_receive_errors_total",
+        "Errors while receiving",
+        |i| i.received[2],
+    ),
+    (
+        "container_network_receive_packets_dropped_total",
+        "Packets dropped while receiving",
+        |i| i.received[3],
+    ),
+    (
+        "container_network_transmit_bytes_total",
+        "Bytes sent",
+        |i| i.sent[0],
+    ),
+    (
+        "container_network_transmit_packets_total",
+        "Packets sent",
+        |i| i.sent[1],
+    ),
+    (
+        "container_network_transmit_errors_total",
+        "Errors while sending",
+        |i| i.sent[2],
+    ),
+    (
+        "container_network_transmit_packets_dropped_total",
+        "Packets dropped while sending",
+        |i| i.sent[3],
+    ),
 ];
 
 /// The page. `now_ms`: when it was measured.
@@ -174,7 +293,11 @@ pub fn render(all: &[Measured], now_ms: i64) -> String {
         }
     }
     let name = "container_last_seen";
-    text.family(name, Kind::Gauge, "When it was measured, seconds since the Unix epoch");
+    text.family(
+        name,
+        Kind::Gauge,
+        "When it was measured, seconds since the Unix epoch",
+    );
     for measured in all {
         text.sample(name, &labels(&measured.subject), (now_ms / 1000) as f64);
     }
@@ -199,8 +322,12 @@ pub struct Reader {
 impl Reader {
     /// Those that run now.
     pub fn measure(&mut self, subjects: Vec<Subject>) -> Vec<Measured> {
-        self.groups.retain(|id, _| subjects.iter().any(|s| s.id == *id));
-        subjects.into_iter().filter_map(|subject| self.one(subject)).collect()
+        self.groups
+            .retain(|id, _| subjects.iter().any(|s| s.id == *id));
+        subjects
+            .into_iter()
+            .filter_map(|subject| self.one(subject))
+            .collect()
     }
 
     fn one(&mut self, subject: Subject) -> Option<Measured> {
@@ -213,8 +340,13 @@ impl Reader {
             }
         };
         let figures = groups.figures(&|path| text(path.to_owned()))?;
-        let interfaces = parse_net_dev(&text(format!("/proc/{}/net/dev", subject.pid)).unwrap_or_default());
-        Some(Measured { subject, figures, interfaces })
+        let interfaces =
+            parse_net_dev(&text(format!("/proc/{}/net/dev", subject.pid)).unwrap_or_default());
+        Some(Measured {
+            subject,
+            figures,
+            interfaces,
+        })
     }
 }
 
@@ -252,13 +384,19 @@ mod tests {
             ..Subject::default()
         };
         postgres.interfaces.clear();
-        check_golden("containers.txt", &render(&[odoo, postgres], 1_700_000_100_000));
+        check_golden(
+            "containers.txt",
+            &render(&[odoo, postgres], 1_700_000_100_000),
+        );
     }
 
     #[test]
     fn a_process_of_somebody_else_is_not_measured() {
-        let subject =
-            Subject { id: "no such container".into(), pid: std::process::id() as i32, ..Subject::default() };
+        let subject = Subject {
+            id: "no such container".into(),
+            pid: std::process::id() as i32,
+            ..Subject::default()
+        };
         assert!(Reader::default().measure(vec![subject]).is_empty());
     }
 }

@@ -56,7 +56,10 @@ pub fn only_odoo(page: &[u8]) -> String {
     }
     if left_out > 0 {
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "# {left_out} lines were no metrics of Odoo, or too many, and are left out");
+        let _ = writeln!(
+            out,
+            "# {left_out} lines were no metrics of Odoo, or too many, and are left out"
+        );
     }
     out
 }
@@ -192,8 +195,10 @@ mod tests {
         let page = format!("{}\n{GOOD}", forged.join("\n"));
         let passed = only_odoo(page.as_bytes());
         // A remark with a tab is one, and passes as none: it is not among those counted.
-        let note =
-            format!("# {} lines were no metrics of Odoo, or too many, and are left out\n", forged.len() - 1);
+        let note = format!(
+            "# {} lines were no metrics of Odoo, or too many, and are left out\n",
+            forged.len() - 1
+        );
         assert_eq!(passed, format!("{GOOD}{note}"));
         assert!(only_odoo(b"odoo_x{a=\"\xff\"} 1\n").starts_with("# 1 lines"));
     }
@@ -201,8 +206,9 @@ mod tests {
     #[test]
     fn sizes_are_bounded() {
         let line = |labels: usize, length: usize| {
-            let labels: Vec<String> =
-                (0..labels).map(|n| format!("l{n}=\"{}\"", "v".repeat(length))).collect();
+            let labels: Vec<String> = (0..labels)
+                .map(|n| format!("l{n}=\"{}\"", "v".repeat(length)))
+                .collect();
             format!("odoo_x{{{}}} 1\n", labels.join(","))
         };
         let passes = |line: String| only_odoo(line.as_bytes()) == line;
@@ -210,11 +216,18 @@ mod tests {
         assert!(!passes(line(MAX_LABELS + 1, 1)));
         assert!(!passes(line(1, MAX_VALUE + 1)));
         assert!(!passes(format!("odoo_{} 1\n", "x".repeat(MAX_NAME))));
-        assert!(!passes(format!("# HELP odoo_x {}\n", "x".repeat(MAX_HELP + 1))));
-        let many: String = (0..MAX_SAMPLES + 5).map(|n| format!("odoo_x{{n=\"{n}\"}} 1\n")).collect();
+        assert!(!passes(format!(
+            "# HELP odoo_x {}\n",
+            "x".repeat(MAX_HELP + 1)
+        )));
+        let many: String = (0..MAX_SAMPLES + 5)
+            .map(|n| format!("odoo_x{{n=\"{n}\"}} 1\n"))
+            .collect();
         let passed = only_odoo(many.as_bytes());
         assert_eq!(passed.lines().count(), MAX_SAMPLES + 1);
-        assert!(passed.ends_with("# 5 lines were no metrics of Odoo, or too many, and are left out\n"));
+        assert!(
+            passed.ends_with("# 5 lines were no metrics of Odoo, or too many, and are left out\n")
+        );
         let long = "# HELP odoo_x some words of explanation\n".repeat(100_000);
         assert!(only_odoo(long.as_bytes()).len() < MAX_PAGE + 100);
     }

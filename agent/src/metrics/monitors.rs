@@ -28,13 +28,19 @@ impl Monitors {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
-        Self { path, serials: ArcSwap::from_pointee(known) }
+        Self {
+            path,
+            serials: ArcSwap::from_pointee(known),
+        }
     }
 
     /// Takes a new list, complete. Written before it is used: a revocation must not come back with a restart.
     pub fn replace(&self, serials: Vec<String>) -> io::Result<()> {
-        let serials: BTreeSet<String> =
-            serials.into_iter().filter(|s| s.len() <= MAX_SERIAL_CHARS).take(MAX_SERIALS).collect();
+        let serials: BTreeSet<String> = serials
+            .into_iter()
+            .filter(|s| s.len() <= MAX_SERIAL_CHARS)
+            .take(MAX_SERIALS)
+            .collect();
         if **self.serials.load() == serials {
             return Ok(());
         }
@@ -47,8 +53,10 @@ impl Monitors {
 
     /// Whether the owner of a certificate (which our CA has signed) may scrape now.
     pub fn allow(&self, certificate: &CertificateInfo) -> bool {
-        matches!(certificate.identity, Identity::Operator(_, OperatorRole::Monitor))
-            && self.serials.load().contains(&certificate.serial_hex())
+        matches!(
+            certificate.identity,
+            Identity::Operator(_, OperatorRole::Monitor)
+        ) && self.serials.load().contains(&certificate.serial_hex())
     }
 }
 
@@ -75,10 +83,15 @@ mod tests {
         assert!(!monitors.allow(&monitor));
         monitors.replace(vec!["ab".into()]).unwrap();
         assert!(monitors.allow(&monitor));
-        assert!(!monitors.allow(&certificate("spiffe://isyone/operator/prometheus/monitor", 0xac)));
-        for other in
-            ["spiffe://isyone/operator/ana/admin", "spiffe://isyone/agent/h1", "spiffe://isyone/coordinator"]
-        {
+        assert!(!monitors.allow(&certificate(
+            "spiffe://isyone/operator/prometheus/monitor",
+            0xac
+        )));
+        for other in [
+            "spiffe://isyone/operator/ana/admin",
+            "spiffe://isyone/agent/h1",
+            "spiffe://isyone/coordinator",
+        ] {
             assert!(!monitors.allow(&certificate(other, 0xab)), "{other}");
         }
         let monitors = Monitors::open(path.clone());

@@ -19,7 +19,10 @@ pub fn read(docker_root: Option<&Path>) -> Text {
     procfs::loadavg(&mut out, &text("/proc/loadavg"));
     procfs::net_dev(&mut out, &text("/proc/net/dev"));
     procfs::diskstats(&mut out, &text("/proc/diskstats"));
-    procfs::pressure(&mut out, &["cpu", "memory", "io"].map(|kind| text(&format!("/proc/pressure/{kind}"))));
+    procfs::pressure(
+        &mut out,
+        &["cpu", "memory", "io"].map(|kind| text(&format!("/proc/pressure/{kind}"))),
+    );
     procfs::vmstat(&mut out, &text("/proc/vmstat"));
     procfs::tables(
         &mut out,
@@ -27,7 +30,9 @@ pub fn read(docker_root: Option<&Path>) -> Text {
         &text("/proc/sys/net/netfilter/nf_conntrack_count"),
         &text("/proc/sys/net/netfilter/nf_conntrack_max"),
     );
-    let docker = docker_root.map(|p| p.display().to_string()).unwrap_or_default();
+    let docker = docker_root
+        .map(|p| p.display().to_string())
+        .unwrap_or_default();
     let mounts = procfs::parse_mounts(&text("/proc/self/mounts"), &["/", &docker]);
     let known: Vec<_> = mounts.into_iter().filter_map(room).collect();
     procfs::filesystems(&mut out, &known);
@@ -65,7 +70,9 @@ fn uname(out: &mut Text) {
         ("version", uname.version()),
     ]
     .map(|(label, text)| (label, text.to_string_lossy()));
-    let labels = words.each_ref().map(|(label, text)| (*label, text.as_ref()));
+    let labels = words
+        .each_ref()
+        .map(|(label, text)| (*label, text.as_ref()));
     out.family("node_uname_info", Kind::Gauge, "The kernel");
     out.sample("node_uname_info", &labels, 1.0);
 }

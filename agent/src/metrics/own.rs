@@ -33,10 +33,21 @@ impl Counts {
 
     fn render(&self, out: &mut Text) {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (number, seconds) = ("isyone_agent_scrapes_total", "isyone_agent_scrape_seconds_total");
-        out.family(number, Kind::Counter, "Pages made for Prometheus, by kind and outcome");
+        let (number, seconds) = (
+            "isyone_agent_scrapes_total",
+            "isyone_agent_scrape_seconds_total",
+        );
+        out.family(
+            number,
+            Kind::Counter,
+            "Pages made for Prometheus, by kind and outcome",
+        );
         for ((kind, outcome), (count, _)) in &*counts {
-            out.sample(number, &[("page", kind), ("outcome", outcome)], *count as f64);
+            out.sample(
+                number,
+                &[("page", kind), ("outcome", outcome)],
+                *count as f64,
+            );
         }
         out.family(seconds, Kind::Counter, "Seconds that took");
         for ((kind, outcome), (_, s)) in &*counts {
@@ -50,10 +61,21 @@ pub fn render(host: &Host, connected: bool, scrapes: &Counts) -> Text {
     let mut out = Text::default();
     let info = "isyone_agent_info";
     out.family(info, Kind::Gauge, "This agent");
-    out.sample(info, &[("version", env!("CARGO_PKG_VERSION")), ("docker", &host.docker_version())], 1.0);
+    out.sample(
+        info,
+        &[
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("docker", &host.docker_version()),
+        ],
+        1.0,
+    );
     let counts = host.board.counts();
     let tenants = "isyone_agent_tenants";
-    out.family(tenants, Kind::Gauge, "Tenants of this host by how far they are");
+    out.family(
+        tenants,
+        Kind::Gauge,
+        "Tenants of this host by how far they are",
+    );
     for (progress, word) in [
         (Progress::Working, "working"),
         (Progress::Converged, "converged"),
@@ -66,17 +88,47 @@ pub fn render(host: &Host, connected: bool, scrapes: &Counts) -> Text {
     let flag = |is: bool| f64::from(u8::from(is));
     let gauge = Kind::Gauge;
     let name = "isyone_agent_coordinator_connected";
-    out.single(name, gauge, "1 while a session with the coordinator is open", flag(connected));
+    out.single(
+        name,
+        gauge,
+        "1 while a session with the coordinator is open",
+        flag(connected),
+    );
     let docker_up = flag(host.board.docker_error().is_empty());
-    out.single("isyone_agent_docker_up", gauge, "1 while Docker answers", docker_up);
+    out.single(
+        "isyone_agent_docker_up",
+        gauge,
+        "1 while Docker answers",
+        docker_up,
+    );
     let memory = resources::own_memory() as f64;
-    out.single("isyone_agent_resident_memory_bytes", gauge, "The agent's own memory", memory);
-    out.single("process_resident_memory_bytes", gauge, "The agent's own memory", memory);
+    out.single(
+        "isyone_agent_resident_memory_bytes",
+        gauge,
+        "The agent's own memory",
+        memory,
+    );
+    out.single(
+        "process_resident_memory_bytes",
+        gauge,
+        "The agent's own memory",
+        memory,
+    );
     if let Some(seconds) = cpu_seconds(&fs::read_to_string("/proc/self/stat").unwrap_or_default()) {
-        out.single("process_cpu_seconds_total", Kind::Counter, "CPU time the agent used", seconds);
+        out.single(
+            "process_cpu_seconds_total",
+            Kind::Counter,
+            "CPU time the agent used",
+            seconds,
+        );
     }
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
-        out.single("process_open_fds", gauge, "Files the agent has open", files.count() as f64);
+        out.single(
+            "process_open_fds",
+            gauge,
+            "Files the agent has open",
+            files.count() as f64,
+        );
     }
     scrapes.render(&mut out);
     out
@@ -85,7 +137,12 @@ pub fn render(host: &Host, connected: bool, scrapes: &Counts) -> Text {
 /// `utime` + `stime`; the program's name may hold anything, so fields count from its closing bracket.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(") ")?;
-    let ticks: Vec<u64> = rest.split(' ').skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
+    let ticks: Vec<u64> = rest
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|n| n.parse().ok())
+        .collect();
     (ticks.len() == 2).then(|| ticks.iter().sum::<u64>() as f64 / TICKS)
 }
 
@@ -95,7 +152,10 @@ mod tests {
 
     #[test]
     fn cpu_time_is_found_behind_any_name() {
-        assert_eq!(cpu_seconds("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 70 30 0 0"), Some(1.0));
+        assert_eq!(
+            cpu_seconds("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 70 30 0 0"),
+            Some(1.0)
+        );
         assert_eq!(cpu_seconds(""), None);
     }
 }

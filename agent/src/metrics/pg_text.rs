@@ -45,9 +45,21 @@ const DATABASE_COLUMNS: &[(&str, Kind, &str)] = &[
     ("temp_files", Kind::Counter, "Temporary files"),
     ("temp_bytes", Kind::Counter, "Bytes in temporary files"),
     ("deadlocks", Kind::Counter, "Deadlocks"),
-    ("blk_read_time", Kind::Counter, "Milliseconds of reading blocks, where measured"),
-    ("blk_write_time", Kind::Counter, "Milliseconds of writing blocks, where measured"),
-    ("stats_reset", Kind::Counter, "When the statistics began, seconds since the Unix epoch"),
+    (
+        "blk_read_time",
+        Kind::Counter,
+        "Milliseconds of reading blocks, where measured",
+    ),
+    (
+        "blk_write_time",
+        Kind::Counter,
+        "Milliseconds of writing blocks, where measured",
+    ),
+    (
+        "stats_reset",
+        Kind::Counter,
+        "When the statistics began, seconds since the Unix epoch",
+    ),
 ];
 
 /// Every mode, so that a lock that goes becomes a 0 and not a gap.
@@ -76,8 +88,16 @@ const STATES: [&str; 6] = [
 /// Columns of the background writer's views: name in the result, metric, help. Those that a version does not have are left
 /// out of the query.
 const WRITER: &[(&str, &str, &str)] = &[
-    ("checkpoints_timed", "pg_stat_bgwriter_checkpoints_timed_total", "Checkpoints by time"),
-    ("checkpoints_req", "pg_stat_bgwriter_checkpoints_req_total", "Checkpoints asked for"),
+    (
+        "checkpoints_timed",
+        "pg_stat_bgwriter_checkpoints_timed_total",
+        "Checkpoints by time",
+    ),
+    (
+        "checkpoints_req",
+        "pg_stat_bgwriter_checkpoints_req_total",
+        "Checkpoints asked for",
+    ),
     (
         "checkpoint_write_time",
         "pg_stat_bgwriter_checkpoint_write_time_total",
@@ -88,15 +108,31 @@ const WRITER: &[(&str, &str, &str)] = &[
         "pg_stat_bgwriter_checkpoint_sync_time_total",
         "Milliseconds of syncing checkpoints",
     ),
-    ("buffers_checkpoint", "pg_stat_bgwriter_buffers_checkpoint_total", "Buffers written by checkpoints"),
-    ("buffers_clean", "pg_stat_bgwriter_buffers_clean_total", "Buffers written by the background writer"),
+    (
+        "buffers_checkpoint",
+        "pg_stat_bgwriter_buffers_checkpoint_total",
+        "Buffers written by checkpoints",
+    ),
+    (
+        "buffers_clean",
+        "pg_stat_bgwriter_buffers_clean_total",
+        "Buffers written by the background writer",
+    ),
     (
         "maxwritten_clean",
         "pg_stat_bgwriter_maxwritten_clean_total",
         "Times it stopped for having written too many",
     ),
-    ("buffers_backend", "pg_stat_bgwriter_buffers_backend_total", "Buffers written by sessions themselves"),
-    ("buffers_alloc", "pg_stat_bgwriter_buffers_alloc_total", "Buffers allocated"),
+    (
+        "buffers_backend",
+        "pg_stat_bgwriter_buffers_backend_total",
+        "Buffers written by sessions themselves",
+    ),
+    (
+        "buffers_alloc",
+        "pg_stat_bgwriter_buffers_alloc_total",
+        "Buffers allocated",
+    ),
 ];
 
 /// The statements of one scrape, in the order of [`Tables`]; one exchange for all. `version` is `server_version_num`.
@@ -180,7 +216,11 @@ pub fn render(tables: &Tables, sizes: &[Row]) -> String {
             out.sample(name, &[("datname", word(row, "datname"))], bytes);
         }
     }
-    let names: Vec<&str> = tables.databases.iter().map(|row| word(row, "datname")).collect();
+    let names: Vec<&str> = tables
+        .databases
+        .iter()
+        .map(|row| word(row, "datname"))
+        .collect();
     by(
         &mut out,
         ("pg_locks_count", "Locks held or waited for"),
@@ -190,9 +230,26 @@ pub fn render(tables: &Tables, sizes: &[Row]) -> String {
         "n",
     );
     let states = ("state", &STATES[..]);
-    by(&mut out, ("pg_stat_activity_count", "Connections"), &names, states, &tables.activity, "n");
-    let longest = ("pg_stat_activity_max_tx_duration", "Seconds since the oldest open transaction began");
-    by(&mut out, longest, &names, states, &tables.activity, "longest");
+    by(
+        &mut out,
+        ("pg_stat_activity_count", "Connections"),
+        &names,
+        states,
+        &tables.activity,
+        "n",
+    );
+    let longest = (
+        "pg_stat_activity_max_tx_duration",
+        "Seconds since the oldest open transaction began",
+    );
+    by(
+        &mut out,
+        longest,
+        &names,
+        states,
+        &tables.activity,
+        "longest",
+    );
     if let Some(row) = tables.writer.first() {
         for (column, name, help) in WRITER {
             if let Some(value) = value(row, column) {
@@ -209,35 +266,63 @@ fn server(out: &mut Text, rows: &[Row]) {
     out.family(name, Kind::Gauge, "The server");
     out.sample(
         name,
-        &[("short_version", word(row, "short_version")), ("version", word(row, "version"))],
+        &[
+            ("short_version", word(row, "short_version")),
+            ("version", word(row, "version")),
+        ],
         1.0,
     );
-    for column in
-        ["max_connections", "superuser_reserved_connections", "shared_buffers_bytes", "work_mem_bytes"]
-    {
+    for column in [
+        "max_connections",
+        "superuser_reserved_connections",
+        "shared_buffers_bytes",
+        "work_mem_bytes",
+    ] {
         if let Some(value) = value(row, column) {
-            out.single(&format!("pg_settings_{column}"), Kind::Gauge, "Server setting", value);
+            out.single(
+                &format!("pg_settings_{column}"),
+                Kind::Gauge,
+                "Server setting",
+                value,
+            );
         }
     }
     if let Some(started) = value(row, "started") {
         let help = "Start, seconds since the Unix epoch";
-        out.single("pg_postmaster_start_time_seconds", Kind::Gauge, help, started);
+        out.single(
+            "pg_postmaster_start_time_seconds",
+            Kind::Gauge,
+            help,
+            started,
+        );
     }
 }
 
 fn databases(out: &mut Text, rows: &[Row]) {
     // The customers' dashboards call it by the second name.
-    let alias = [("numbackends", "pg_stat_database_connections", Kind::Gauge, "Connections; as numbackends")];
+    let alias = [(
+        "numbackends",
+        "pg_stat_database_connections",
+        Kind::Gauge,
+        "Connections; as numbackends",
+    )];
     let named: Vec<(&str, String, Kind, &str)> = DATABASE_COLUMNS
         .iter()
         .map(|(column, kind, help)| (*column, format!("pg_stat_database_{column}"), *kind, *help))
-        .chain(alias.into_iter().map(|(column, name, kind, help)| (column, name.to_owned(), kind, help)))
+        .chain(
+            alias
+                .into_iter()
+                .map(|(column, name, kind, help)| (column, name.to_owned(), kind, help)),
+        )
         .collect();
     for (column, name, kind, help) in named {
         out.family(&name, kind, help);
         for row in rows {
             if let Some(value) = value(row, column) {
-                let labels = [("datid", word(row, "datid")), ("datname", word(row, "datname"))];
+                let labels = [
+                    ("datid", word(row, "datid")),
+                    ("datname", word(row, "datname")),
+                ];
                 out.sample(&name, &labels, value);
             }
         }
@@ -256,7 +341,9 @@ fn by(
     out.family(name, Kind::Gauge, help);
     for database in databases {
         for each in words {
-            let row = rows.iter().find(|r| word(r, "datname") == *database && word(r, label) == *each);
+            let row = rows
+                .iter()
+                .find(|r| word(r, "datname") == *database && word(r, label) == *each);
             let value = row.and_then(|r| value(r, column)).unwrap_or(0.0);
             out.sample(name, &[("datname", database), (label, each)], value);
         }
@@ -269,21 +356,36 @@ mod tests {
     use crate::testing::check_golden;
 
     fn row(columns: &[(&str, &str)]) -> Row {
-        columns.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        columns
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
     fn the_page_is_as_the_golden_one() {
-        let mut database =
-            row(&[("datid", "16384"), ("datname", "odoo_alfa"), ("stats_reset", "1700000000.5")]);
+        let mut database = row(&[
+            ("datid", "16384"),
+            ("datname", "odoo_alfa"),
+            ("stats_reset", "1700000000.5"),
+        ]);
         for (at, (column, ..)) in DATABASE_COLUMNS.iter().enumerate().take(16) {
             database.insert((*column).to_owned(), at.to_string());
         }
         let tables = Tables {
             databases: vec![database],
-            locks: vec![row(&[("datname", "odoo_alfa"), ("mode", "accesssharelock"), ("n", "3")])],
+            locks: vec![row(&[
+                ("datname", "odoo_alfa"),
+                ("mode", "accesssharelock"),
+                ("n", "3"),
+            ])],
             activity: vec![
-                row(&[("datname", "odoo_alfa"), ("state", "active"), ("n", "2"), ("longest", "1.5")]),
+                row(&[
+                    ("datname", "odoo_alfa"),
+                    ("state", "active"),
+                    ("n", "2"),
+                    ("longest", "1.5"),
+                ]),
                 row(&[("datname", "odoo_alfa"), ("state", "idle"), ("n", "4")]),
             ],
             server: vec![row(&[

@@ -73,7 +73,9 @@ impl Pool {
         };
         let read = async {
             let mut slot = slot.lock().await;
-            let kept = slot.take().filter(|c| c.access == *access && !c.client.is_closed());
+            let kept = slot
+                .take()
+                .filter(|c| c.access == *access && !c.client.is_closed());
             let was_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
@@ -100,7 +102,9 @@ impl Pool {
     pub fn tidy(&self, keep: &dyn Fn(&TenantName) -> bool) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|tenant, slot| {
-            let Ok(mut connection) = slot.try_lock() else { return true }; // being used
+            let Ok(mut connection) = slot.try_lock() else {
+                return true;
+            }; // being used
             connection.take_if(|c| c.used.elapsed() > IDLE || !keep(tenant));
             connection.is_some()
         });
@@ -128,21 +132,41 @@ async fn connect(access: &Access) -> Result<Connection, String> {
         // Its end shows in the client.
         let _ = connection.await;
     });
-    let mut connection =
-        Connection { access: access.clone(), client, version: 0, driver, sizes: None, used: Instant::now() };
+    let mut connection = Connection {
+        access: access.clone(),
+        client,
+        version: 0,
+        driver,
+        sizes: None,
+        used: Instant::now(),
+    };
     let rows = connection.tables("SHOW server_version_num").await?;
-    let version = rows.first().and_then(|rows| rows.first()?.get("server_version_num")?.parse().ok());
+    let version = rows
+        .first()
+        .and_then(|rows| rows.first()?.get("server_version_num")?.parse().ok());
     connection.version = version.ok_or("PostgreSQL does not tell its version")?;
     Ok(connection)
 }
 
 impl Connection {
     async fn page(&mut self) -> Result<String, String> {
-        let mut tables = self.tables(&pg_text::statements(self.version).join(";")).await?.into_iter();
+        let mut tables = self
+            .tables(&pg_text::statements(self.version).join(";"))
+            .await?
+            .into_iter();
         let mut next = || tables.next().unwrap_or_default();
-        let tables =
-            Tables { databases: next(), locks: next(), activity: next(), server: next(), writer: next() };
-        if self.sizes.as_ref().is_none_or(|(at, _)| at.elapsed() > SIZES_EVERY) {
+        let tables = Tables {
+            databases: next(),
+            locks: next(),
+            activity: next(),
+            server: next(),
+            writer: next(),
+        };
+        if self
+            .sizes
+            .as_ref()
+            .is_none_or(|(at, _)| at.elapsed() > SIZES_EVERY)
+        {
             let rows = self.tables(&pg_text::sizes_statement()).await?;
             self.sizes = Some((Instant::now(), rows.into_iter().next().unwrap_or_default()));
         }
@@ -159,7 +183,9 @@ impl Connection {
                 SimpleQueryMessage::Row(row) => {
                     let columns = row.columns().iter().enumerate();
                     let row = columns
-                        .filter_map(|(at, column)| Some((column.name().to_owned(), row.get(at)?.to_owned())))
+                        .filter_map(|(at, column)| {
+                            Some((column.name().to_owned(), row.get(at)?.to_owned()))
+                        })
                         .collect();
                     if let Some(table) = tables.last_mut() {
                         table.push(row);
@@ -182,10 +208,16 @@ mod tests {
         let pool = Pool::default();
         let tenant = "alfa".parse().unwrap();
         // Nothing listens on this port of the loopback network's last address.
-        let access = Access { address: Ipv4Addr::new(127, 255, 255, 254), password: "secret".into() };
+        let access = Access {
+            address: Ipv4Addr::new(127, 255, 255, 254),
+            password: "secret".into(),
+        };
         let error = pool.scrape(&tenant, &access).await.unwrap_err();
         assert!(!error.is_empty() && !error.contains("secret"), "{error}");
         pool.tidy(&|_| true);
-        assert!(pool.slots.lock().unwrap().is_empty(), "nothing is kept of it");
+        assert!(
+            pool.slots.lock().unwrap().is_empty(),
+            "nothing is kept of it"
+        );
     }
 }

@@ -9,10 +9,14 @@ use super::text::{Kind, Text};
 const TICKS: f64 = 100.0;
 /// Bytes of a sector in /proc/diskstats, whatever the disk says.
 const SECTOR: f64 = 512.0;
-const CPU_MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
+const CPU_MODES: [&str; 8] = [
+    "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
+];
 
 fn numbers(text: &str) -> Vec<f64> {
-    text.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect()
+    text.split_ascii_whitespace()
+        .filter_map(|n| n.parse().ok())
+        .collect()
 }
 
 /// `/proc/stat`.
@@ -20,20 +24,54 @@ pub fn stat(out: &mut Text, text: &str) {
     let name = "node_cpu_seconds_total";
     out.family(name, Kind::Counter, "Seconds the CPUs spent in each mode");
     for line in text.lines().filter_map(|l| l.strip_prefix("cpu")) {
-        let Some((cpu, rest)) = line.split_once(' ').filter(|(cpu, _)| !cpu.is_empty()) else { continue };
+        let Some((cpu, rest)) = line.split_once(' ').filter(|(cpu, _)| !cpu.is_empty()) else {
+            continue;
+        };
         for (mode, ticks) in CPU_MODES.iter().zip(numbers(rest)) {
             out.sample(name, &[("cpu", cpu), ("mode", mode)], ticks / TICKS);
         }
     }
     for (key, name, kind, help) in [
-        ("btime", "node_boot_time_seconds", Kind::Gauge, "Boot, seconds since the Unix epoch"),
-        ("ctxt", "node_context_switches_total", Kind::Counter, "Context switches"),
-        ("processes", "node_forks_total", Kind::Counter, "Processes made"),
-        ("intr", "node_intr_total", Kind::Counter, "Interrupts served"),
-        ("procs_running", "node_procs_running", Kind::Gauge, "Processes that can run"),
-        ("procs_blocked", "node_procs_blocked", Kind::Gauge, "Processes that wait for disks"),
+        (
+            "btime",
+            "node_boot_time_seconds",
+            Kind::Gauge,
+            "Boot, seconds since the Unix epoch",
+        ),
+        (
+            "ctxt",
+            "node_context_switches_total",
+            Kind::Counter,
+            "Context switches",
+        ),
+        (
+            "processes",
+            "node_forks_total",
+            Kind::Counter,
+            "Processes made",
+        ),
+        (
+            "intr",
+            "node_intr_total",
+            Kind::Counter,
+            "Interrupts served",
+        ),
+        (
+            "procs_running",
+            "node_procs_running",
+            Kind::Gauge,
+            "Processes that can run",
+        ),
+        (
+            "procs_blocked",
+            "node_procs_blocked",
+            Kind::Gauge,
+            "Processes that wait for disks",
+        ),
     ] {
-        let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
         if let Some(value) = line.and_then(|l| l.split(' ').next()?.parse().ok()) {
             out.single(name, kind, help, value);
         }
@@ -43,9 +81,13 @@ pub fn stat(out: &mut Text, text: &str) {
 /// `/proc/meminfo`: `Active(anon):` becomes `Active_anon`.
 pub fn meminfo(out: &mut Text, text: &str) {
     for line in text.lines() {
-        let Some((key, rest)) = line.split_once(':') else { continue };
+        let Some((key, rest)) = line.split_once(':') else {
+            continue;
+        };
         let mut words = rest.split_ascii_whitespace();
-        let Some(value) = words.next().and_then(|n| n.parse::<f64>().ok()) else { continue };
+        let Some(value) = words.next().and_then(|n| n.parse::<f64>().ok()) else {
+            continue;
+        };
         let key = key.replace('(', "_").replace(')', "");
         match words.next() {
             Some("kB") => {
@@ -56,7 +98,12 @@ pub fn meminfo(out: &mut Text, text: &str) {
                     value * 1024.0,
                 );
             }
-            _ => out.single(&format!("node_memory_{key}"), Kind::Gauge, "From /proc/meminfo", value),
+            _ => out.single(
+                &format!("node_memory_{key}"),
+                Kind::Gauge,
+                "From /proc/meminfo",
+                value,
+            ),
         }
     }
 }
@@ -111,13 +158,33 @@ pub fn diskstats(out: &mut Text, text: &str) {
     const FIELDS: [(&str, &str, usize, f64); 9] = [
         ("reads_completed_total", "Reads", 0, 1.0),
         ("read_bytes_total", "Bytes read", 2, SECTOR),
-        ("read_time_seconds_total", "Seconds of all reads together", 3, 0.001),
+        (
+            "read_time_seconds_total",
+            "Seconds of all reads together",
+            3,
+            0.001,
+        ),
         ("writes_completed_total", "Writes", 4, 1.0),
         ("written_bytes_total", "Bytes written", 6, SECTOR),
-        ("write_time_seconds_total", "Seconds of all writes together", 7, 0.001),
+        (
+            "write_time_seconds_total",
+            "Seconds of all writes together",
+            7,
+            0.001,
+        ),
         ("io_now", "Operations under way", 8, 1.0),
-        ("io_time_seconds_total", "Seconds with an operation under way", 9, 0.001),
-        ("io_time_weighted_seconds_total", "Seconds of all operations together", 10, 0.001),
+        (
+            "io_time_seconds_total",
+            "Seconds with an operation under way",
+            9,
+            0.001,
+        ),
+        (
+            "io_time_weighted_seconds_total",
+            "Seconds of all operations together",
+            10,
+            0.001,
+        ),
     ];
     let disks: Vec<(&str, Vec<f64>)> = text
         .lines()
@@ -126,13 +193,23 @@ pub fn diskstats(out: &mut Text, text: &str) {
             let name = words.next()?;
             let values: Vec<f64> = words.filter_map(|n| n.parse().ok()).collect();
             let idle = values.iter().all(|v| *v == 0.0);
-            let virtual_disk = ["loop", "ram", "zram", "fd"].iter().any(|prefix| name.starts_with(prefix));
+            let virtual_disk = ["loop", "ram", "zram", "fd"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
             (values.len() >= 11 && !virtual_disk && !idle).then_some((name, values))
         })
         .collect();
     for (field, help, at, unit) in FIELDS {
         let name = format!("node_disk_{field}");
-        out.family(&name, if field == "io_now" { Kind::Gauge } else { Kind::Counter }, help);
+        out.family(
+            &name,
+            if field == "io_now" {
+                Kind::Gauge
+            } else {
+                Kind::Counter
+            },
+            help,
+        );
         for (device, values) in &disks {
             out.sample(&name, &[("device", device)], values[at] * unit);
         }
@@ -147,12 +224,19 @@ pub fn pressure(out: &mut Text, texts: &[String; 3]) {
             if *kind == "cpu" && word == "stalled" {
                 continue;
             }
-            let total = text
-                .lines()
-                .find_map(|l| l.strip_prefix(line)?.split(' ').find_map(|w| w.strip_prefix("total=")));
+            let total = text.lines().find_map(|l| {
+                l.strip_prefix(line)?
+                    .split(' ')
+                    .find_map(|w| w.strip_prefix("total="))
+            });
             if let Some(us) = total.and_then(|t| t.parse::<f64>().ok()) {
                 let name = format!("node_pressure_{kind}_{word}_seconds_total");
-                out.single(&name, Kind::Counter, "Seconds that programs waited for it", us / 1e6);
+                out.single(
+                    &name,
+                    Kind::Counter,
+                    "Seconds that programs waited for it",
+                    us / 1e6,
+                );
             }
         }
     }
@@ -205,8 +289,15 @@ const NOT_DISKS: &[&str] = &[
     "ceph",
 ];
 /// Where containers and the kernel mount theirs.
-const NOT_HERE: &[&str] =
-    &["/dev", "/proc", "/sys", "/run/docker", "/run/netns", "/run/credentials", "/var/lib/docker"];
+const NOT_HERE: &[&str] = &[
+    "/dev",
+    "/proc",
+    "/sys",
+    "/run/docker",
+    "/run/netns",
+    "/run/credentials",
+    "/var/lib/docker",
+];
 /// Most file systems told of.
 const MAX_MOUNTS: usize = 64;
 
@@ -217,7 +308,8 @@ pub fn parse_mounts(text: &str, also: &[&str]) -> Vec<Mount> {
     };
     let parse = |line: &str| {
         let mut words = line.split(' ');
-        let (device, point, kind, options) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let (device, point, kind, options) =
+            (words.next()?, words.next()?, words.next()?, words.next()?);
         let point = unescape(point);
         let network = kind.starts_with("fuse") || NOT_DISKS.contains(&kind);
         let skipped = network || NOT_HERE.iter().any(|dir| below(&point, dir));
@@ -225,7 +317,12 @@ pub fn parse_mounts(text: &str, also: &[&str]) -> Vec<Mount> {
             return None;
         }
         let read_only = options.split(',').any(|o| o == "ro");
-        Some(Mount { device: unescape(device), point, kind: kind.to_owned(), read_only })
+        Some(Mount {
+            device: unescape(device),
+            point,
+            kind: kind.to_owned(),
+            read_only,
+        })
     };
     let mut mounts: Vec<Mount> = Vec::new();
     for mount in text.lines().filter_map(parse) {
@@ -239,7 +336,9 @@ pub fn parse_mounts(text: &str, also: &[&str]) -> Vec<Mount> {
 
 /// The kernel writes blanks in names as `\040`.
 fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+    text.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\134", "\\")
 }
 
 /// A file system's room.
@@ -262,11 +361,17 @@ pub fn filesystems(out: &mut Text, mounts: &[(Mount, Room)]) {
     type Value = fn(&Mount, &Room) -> f64;
     const FIELDS: [(&str, &str, Value); 6] = [
         ("size_bytes", "Size", |_, r| r.size as f64),
-        ("free_bytes", "Free, root's reserve included", |_, r| r.free as f64),
-        ("avail_bytes", "Free for ordinary users", |_, r| r.available as f64),
+        ("free_bytes", "Free, root's reserve included", |_, r| {
+            r.free as f64
+        }),
+        ("avail_bytes", "Free for ordinary users", |_, r| {
+            r.available as f64
+        }),
         ("files", "Inodes", |_, r| r.files as f64),
         ("files_free", "Free inodes", |_, r| r.files_free as f64),
-        ("readonly", "1: not writable", |m, _| f64::from(u8::from(m.read_only))),
+        ("readonly", "1: not writable", |m, _| {
+            f64::from(u8::from(m.read_only))
+        }),
     ];
     for (field, help, value) in FIELDS {
         let name = format!("node_filesystem_{field}");
@@ -284,10 +389,25 @@ pub fn filesystems(out: &mut Text, mounts: &[(Mount, Room)]) {
 
 /// `/proc/vmstat`, of which few lines say something to an operator.
 pub fn vmstat(out: &mut Text, text: &str) {
-    for key in ["oom_kill", "pgfault", "pgmajfault", "pgpgin", "pgpgout", "pswpin", "pswpout"] {
-        let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
+    for key in [
+        "oom_kill",
+        "pgfault",
+        "pgmajfault",
+        "pgpgin",
+        "pgpgout",
+        "pswpin",
+        "pswpout",
+    ] {
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
         if let Some(value) = line.and_then(|n| n.parse().ok()) {
-            out.single(&format!("node_vmstat_{key}"), Kind::Counter, "From /proc/vmstat", value);
+            out.single(
+                &format!("node_vmstat_{key}"),
+                Kind::Counter,
+                "From /proc/vmstat",
+                value,
+            );
         }
     }
 }
@@ -296,10 +416,26 @@ pub fn vmstat(out: &mut Text, text: &str) {
 pub fn tables(out: &mut Text, file_nr: &str, conntrack: &str, conntrack_max: &str) {
     let words: Vec<&str> = file_nr.split_ascii_whitespace().collect();
     for (name, help, text) in [
-        ("node_filefd_allocated", "Open files", words.first().copied()),
-        ("node_filefd_maximum", "Most open files", words.get(2).copied()),
-        ("node_nf_conntrack_entries", "Connections that the packet filter follows", Some(conntrack)),
-        ("node_nf_conntrack_entries_limit", "Most such connections", Some(conntrack_max)),
+        (
+            "node_filefd_allocated",
+            "Open files",
+            words.first().copied(),
+        ),
+        (
+            "node_filefd_maximum",
+            "Most open files",
+            words.get(2).copied(),
+        ),
+        (
+            "node_nf_conntrack_entries",
+            "Connections that the packet filter follows",
+            Some(conntrack),
+        ),
+        (
+            "node_nf_conntrack_entries_limit",
+            "Most such connections",
+            Some(conntrack_max),
+        ),
     ] {
         if let Some(value) = text.and_then(|t| t.trim().parse().ok()) {
             out.single(name, Kind::Gauge, help, value);
@@ -328,12 +464,21 @@ mod tests {
         loadavg(&mut out, "0.50 1.25 2.00 1/345 6789\n");
         net_dev(&mut out, NET);
         diskstats(&mut out, DISKS);
-        let some = "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\nfull avg10=0.00 total=1000000\n"
-            .to_owned();
+        let some =
+            "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\nfull avg10=0.00 total=1000000\n"
+                .to_owned();
         pressure(&mut out, &[some.clone(), some, String::new()]);
-        let room = Room { size: 1000, free: 500, available: 400, files: 10, files_free: 5 };
-        let mounts: Vec<_> =
-            parse_mounts(MOUNTS, &["/", "/var/lib/docker"]).into_iter().map(|m| (m, room)).collect();
+        let room = Room {
+            size: 1000,
+            free: 500,
+            available: 400,
+            files: 10,
+            files_free: 5,
+        };
+        let mounts: Vec<_> = parse_mounts(MOUNTS, &["/", "/var/lib/docker"])
+            .into_iter()
+            .map(|m| (m, room))
+            .collect();
         filesystems(&mut out, &mounts);
         vmstat(&mut out, "oom_kill 3\noom_kill_x 4\npgfault 10\n");
         tables(&mut out, "1216\t0\t9223372036854775807\n", "12\n", "");
@@ -342,7 +487,10 @@ mod tests {
 
     #[test]
     fn only_the_hosts_own_disks_are_told_of() {
-        let points: Vec<String> = parse_mounts(MOUNTS, &["/"]).into_iter().map(|m| m.point).collect();
+        let points: Vec<String> = parse_mounts(MOUNTS, &["/"])
+            .into_iter()
+            .map(|m| m.point)
+            .collect();
         assert_eq!(points, ["/", "/srv/my data", "/run"]);
     }
 
@@ -355,7 +503,10 @@ mod tests {
             loadavg(&mut out, text);
             net_dev(&mut out, text);
             diskstats(&mut out, text);
-            pressure(&mut out, &[text.to_owned(), text.to_owned(), text.to_owned()]);
+            pressure(
+                &mut out,
+                &[text.to_owned(), text.to_owned(), text.to_owned()],
+            );
         }
         assert!(out.finish().lines().all(|l| l.starts_with('#')));
     }

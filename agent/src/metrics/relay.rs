@@ -42,14 +42,17 @@ pub enum RelayError {
 /// What the Odoo at `address` has to say of itself.
 pub async fn odoo(address: Ipv4Addr, token: &str) -> Result<Bytes, RelayError> {
     let address = SocketAddr::from((address, HTTP_PORT));
-    timeout(TIMEOUT, fetch(address, token)).await.map_err(|_| RelayError::Timeout)?
+    timeout(TIMEOUT, fetch(address, token))
+        .await
+        .map_err(|_| RelayError::Timeout)?
 }
 
 async fn fetch(address: SocketAddr, token: &str) -> Result<Bytes, RelayError> {
     let failed = |e: &dyn std::error::Error| RelayError::Unreachable(format!("Odoo: {e}"));
     let tcp = TcpStream::connect(address).await.map_err(|e| failed(&e))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.map_err(|e| failed(&e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp))
+        .await
+        .map_err(|e| failed(&e))?;
     let request = hyper::Request::get(PATH)
         .header("host", "localhost")
         .header("user-agent", "isy-agent")
@@ -60,14 +63,19 @@ async fn fetch(address: SocketAddr, token: &str) -> Result<Bytes, RelayError> {
         .map_err(|e| failed(&e))?;
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|e| failed(&e))?;
-        let plain = answer.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|kind| {
-            kind.starts_with("text/plain") || kind.starts_with("application/openmetrics-text")
-        });
+        let plain = answer
+            .headers()
+            .get("content-type")
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|kind| {
+                kind.starts_with("text/plain") || kind.starts_with("application/openmetrics-text")
+            });
         if answer.status() != 200 || !plain {
             return Err(RelayError::Refused(answer.status().as_u16()));
         }
         let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-        let body = body.map_err(|e| RelayError::Unreachable(format!("Odoo's answer broke off: {e}")))?;
+        let body =
+            body.map_err(|e| RelayError::Unreachable(format!("Odoo's answer broke off: {e}")))?;
         Ok(filter::only_odoo(&body.to_bytes()).into())
     };
     tokio::pin!(connection);
@@ -112,30 +120,48 @@ mod tests {
         )
         .await;
         let page = fetch(address, "secret").await.unwrap();
-        assert_eq!(page.split(|byte| *byte == b'\n').next().unwrap(), b"odoo_a 1");
+        assert_eq!(
+            page.split(|byte| *byte == b'\n').next().unwrap(),
+            b"odoo_a 1"
+        );
         assert!(!page.windows(6).any(|part| part == b"isyone"));
-        assert!(task.await.unwrap().to_lowercase().contains("authorization: bearer secret"));
+        assert!(
+            task.await
+                .unwrap()
+                .to_lowercase()
+                .contains("authorization: bearer secret")
+        );
     }
 
     #[tokio::test]
     async fn what_is_no_metrics_is_not_passed_on() {
-        let (address, _) =
-            serve(b"HTTP/1.1 404 NOT FOUND\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n".to_vec())
-                .await;
+        let (address, _) = serve(
+            b"HTTP/1.1 404 NOT FOUND\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
+                .to_vec(),
+        )
+        .await;
         assert_eq!(fetch(address, "t").await, Err(RelayError::Refused(404)));
-        let (address, _) =
-            serve(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi".to_vec())
-                .await;
+        let (address, _) = serve(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi".to_vec(),
+        )
+        .await;
         assert_eq!(fetch(address, "t").await, Err(RelayError::Refused(200)));
         let (address, _) = serve(Vec::new()).await;
-        assert!(matches!(fetch(address, "t").await, Err(RelayError::Unreachable(_))));
+        assert!(matches!(
+            fetch(address, "t").await,
+            Err(RelayError::Unreachable(_))
+        ));
     }
 
     #[tokio::test]
     async fn an_endless_page_is_cut_off() {
-        let mut answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n".to_vec();
+        let mut answer =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n".to_vec();
         answer.resize(MAX_BYTES + (1 << 20), b'a');
         let (address, _) = serve(answer).await;
-        assert!(matches!(fetch(address, "t").await, Err(RelayError::Unreachable(_))));
+        assert!(matches!(
+            fetch(address, "t").await,
+            Err(RelayError::Unreachable(_))
+        ));
     }
 }

@@ -49,7 +49,10 @@ pub struct Samples {
 
 impl Default for Samples {
     fn default() -> Self {
-        Self { begin: Instant::now(), known: Mutex::default() }
+        Self {
+            begin: Instant::now(),
+            known: Mutex::default(),
+        }
     }
 }
 
@@ -74,7 +77,11 @@ impl Samples {
             }
             None => {
                 known.failures = known.failures.saturating_add(1);
-                if known.history.newest_s().is_none_or(|at| now_s - at > STALE_S) {
+                if known
+                    .history
+                    .newest_s()
+                    .is_none_or(|at| now_s - at > STALE_S)
+                {
                     (known.latest, known.history) = (None, History::default());
                 }
             }
@@ -92,7 +99,10 @@ impl Samples {
 
     /// Forgets tenants that are not `kept`.
     pub fn tidy(&self, kept: &dyn Fn(&TenantName) -> bool) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|tenant, _| kept(tenant));
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|tenant, _| kept(tenant));
     }
 }
 
@@ -115,9 +125,14 @@ pub async fn run(scraper: Arc<Scraper>, stop: CancellationToken) {
                 .any(|c| c.name == entry.name.odoo_container() && c.state == "running")
         });
         // One that does not run has no traffic; it is not waited for that it does not answer.
-        down.iter().filter(|e| e.traffic.is_some()).for_each(|e| board.set_traffic(&e.name, None));
+        down.iter()
+            .filter(|e| e.traffic.is_some())
+            .for_each(|e| board.set_traffic(&e.name, None));
         let now_s = scraper.samples.now_s();
-        let due = up.into_iter().map(|e| e.name).filter(|name| scraper.samples.is_due(now_s, name));
+        let due = up
+            .into_iter()
+            .map(|e| e.name)
+            .filter(|name| scraper.samples.is_due(now_s, name));
         let asking = stream::iter(due.collect::<Vec<_>>()).for_each_concurrent(AT_ONCE, |tenant| {
             let scraper = &scraper;
             async move {
@@ -143,8 +158,17 @@ mod tests {
         assert!(samples.is_due(0.0, &alfa));
         assert_eq!(samples.heard_at(0.0, &alfa, Some(&page(0))), None);
         assert!(!samples.is_due(20.0, &alfa) && samples.is_due(30.0, &alfa));
-        assert_eq!(samples.heard_at(30.0, &alfa, Some(&page(10))).unwrap().requests_per_minute, 20);
-        assert!(samples.heard_at(60.0, &alfa, None).is_some(), "one miss is no finding");
+        assert_eq!(
+            samples
+                .heard_at(30.0, &alfa, Some(&page(10)))
+                .unwrap()
+                .requests_per_minute,
+            20
+        );
+        assert!(
+            samples.heard_at(60.0, &alfa, None).is_some(),
+            "one miss is no finding"
+        );
         for at in [90.0, 120.0, 150.0, 180.0] {
             samples.heard_at(at, &alfa, None);
         }

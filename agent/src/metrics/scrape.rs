@@ -46,10 +46,16 @@ pub struct Page {
 
 impl Page {
     fn ok(body: impl Into<Bytes>) -> Self {
-        Self { status: 200, body: body.into() }
+        Self {
+            status: 200,
+            body: body.into(),
+        }
     }
     fn reason(status: u16, why: &str) -> Self {
-        Self { status, body: format!("{why}\n").into() }
+        Self {
+            status,
+            body: format!("{why}\n").into(),
+        }
     }
 }
 
@@ -70,7 +76,11 @@ pub struct Scraper {
 
 impl Scraper {
     /// Over a host and the plan in force.
-    pub fn new(host: Arc<Host>, plans: watch::Receiver<InForce>, connected: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        host: Arc<Host>,
+        plans: watch::Receiver<InForce>,
+        connected: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             host,
             plans,
@@ -92,7 +102,10 @@ impl Scraper {
     pub fn running(&self) -> Vec<TenantName> {
         let in_force = self.plans.borrow();
         let tenants = in_force.plan.iter().flat_map(|p| &p.tenants);
-        tenants.filter(|t| t.desired == DesiredState::Running).map(|t| t.name.clone()).collect()
+        tenants
+            .filter(|t| t.desired == DesiredState::Running)
+            .map(|t| t.name.clone())
+            .collect()
     }
 
     /// A page, made now or a moment ago.
@@ -122,9 +135,13 @@ impl Scraper {
     /// Lets go of what is not fresh any more, and of tenants that have gone.
     pub fn tidy(&self) {
         let old = |slot: &Slot| {
-            slot.try_lock().is_ok_and(|page| page.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH))
+            slot.try_lock()
+                .is_ok_and(|page| page.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH))
         };
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| !old(slot));
+        self.pages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, slot| !old(slot));
         let running = self.running();
         self.pool.tidy(&|tenant| running.contains(tenant));
         self.samples.tidy(&|tenant| running.contains(tenant));
@@ -136,7 +153,14 @@ impl Scraper {
     }
 
     fn plan(&self, tenant: &TenantName) -> Option<TenantPlan> {
-        self.plans.borrow().plan.as_ref()?.tenants.iter().find(|t| t.name == *tenant).cloned()
+        self.plans
+            .borrow()
+            .plan
+            .as_ref()?
+            .tenants
+            .iter()
+            .find(|t| t.name == *tenant)
+            .cloned()
     }
 
     async fn make(&self, target: &Target) -> Page {
@@ -151,27 +175,51 @@ impl Scraper {
     async fn node(&self) -> Page {
         let root = self.host.docker_root();
         let read = tokio::task::spawn_blocking(move || node::read(root.as_deref())).await;
-        let Ok(mut page) = read else { return Page::reason(500, "the host could not be read") };
-        page.append(own::render(&self.host, *self.connected.borrow(), &self.counts));
+        let Ok(mut page) = read else {
+            return Page::reason(500, "the host could not be read");
+        };
+        page.append(own::render(
+            &self.host,
+            *self.connected.borrow(),
+            &self.counts,
+        ));
         Page::ok(page.finish())
     }
 
     async fn containers(&self) -> Page {
         let (reader, subjects) = (self.reader.clone(), self.subjects());
         let read = tokio::task::spawn_blocking(move || {
-            let measured = reader.lock().unwrap_or_else(PoisonError::into_inner).measure(subjects);
+            let measured = reader
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .measure(subjects);
             containers::render(&measured, now_ms())
         });
-        read.await.map_or_else(|_| Page::reason(500, "the containers could not be read"), Page::ok)
+        read.await.map_or_else(
+            |_| Page::reason(500, "the containers could not be read"),
+            Page::ok,
+        )
     }
 
     /// The running containers of all tenants.
     fn subjects(&self) -> Vec<Subject> {
         let mut subjects = Vec::new();
         for entry in self.host.board.entries() {
-            let Some(plan) = self.plan(&entry.name) else { continue };
-            for (at, c) in entry.status.containers.iter().enumerate().filter(|(_, c)| c.state == "running") {
-                let role = if c.name == plan.name.odoo_container() { Role::Odoo } else { Role::Postgres };
+            let Some(plan) = self.plan(&entry.name) else {
+                continue;
+            };
+            for (at, c) in entry
+                .status
+                .containers
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| c.state == "running")
+            {
+                let role = if c.name == plan.name.odoo_container() {
+                    Role::Odoo
+                } else {
+                    Role::Postgres
+                };
                 let image = match role {
                     Role::Odoo => plan.odoo_image.to_string(),
                     Role::Postgres => plan.postgres_image.to_string(),
@@ -185,7 +233,13 @@ impl Scraper {
                     pid: c.pid,
                     started_ms: c.started_ms,
                     oom_events: entry.oom_kills.get(at).copied().unwrap_or(0),
-                    volume_bytes: volumes.map(|v| if role == Role::Odoo { v.odoo } else { v.postgres }),
+                    volume_bytes: volumes.map(|v| {
+                        if role == Role::Odoo {
+                            v.odoo
+                        } else {
+                            v.postgres
+                        }
+                    }),
                 });
             }
         }
@@ -195,16 +249,24 @@ impl Scraper {
     /// The address of a tenant's container, while it runs.
     fn address(&self, tenant: &TenantName, container: &str) -> Result<Ipv4Addr, String> {
         let status = self.host.board.get(tenant);
-        let known = status.as_ref().and_then(|s| s.containers.iter().find(|c| c.name == container));
+        let known = status
+            .as_ref()
+            .and_then(|s| s.containers.iter().find(|c| c.name == container));
         match known {
-            Some(ContainerStatus { ip: Some(ip), state, .. }) if state == "running" => Ok(*ip),
+            Some(ContainerStatus {
+                ip: Some(ip),
+                state,
+                ..
+            }) if state == "running" => Ok(*ip),
             Some(c) => Err(format!("{container} is {}", c.state)),
             None => Err(format!("{container} is not known yet")),
         }
     }
 
     async fn odoo(&self, tenant: &TenantName) -> Page {
-        let Some(plan) = self.plan(tenant) else { return Page::reason(404, "no such tenant") };
+        let Some(plan) = self.plan(tenant) else {
+            return Page::reason(404, "no such tenant");
+        };
         let answer = match self.address(tenant, &tenant.odoo_container()) {
             Ok(address) => relay::odoo(address, &sql::metrics_token(&plan)).await,
             Err(why) => Err(RelayError::Unreachable(why)),
@@ -214,16 +276,24 @@ impl Scraper {
             Err(e @ RelayError::Timeout) => (Page::reason(504, &e.to_string()), None),
             Err(e) => (Page::reason(502, &e.to_string()), None),
         };
-        let traffic = self.samples.heard(tenant, text.as_deref().and_then(|b| std::str::from_utf8(b).ok()));
+        let traffic = self.samples.heard(
+            tenant,
+            text.as_deref().and_then(|b| std::str::from_utf8(b).ok()),
+        );
         self.host.board.set_traffic(tenant, traffic);
         page
     }
 
     async fn postgres(&self, tenant: &TenantName) -> Page {
-        let Some(plan) = self.plan(tenant) else { return Page::reason(404, "no such tenant") };
+        let Some(plan) = self.plan(tenant) else {
+            return Page::reason(404, "no such tenant");
+        };
         let answer = match self.address(tenant, &tenant.postgres_container()) {
             Ok(address) => {
-                let access = Access { address, password: sql::monitor_password(&plan) };
+                let access = Access {
+                    address,
+                    password: sql::monitor_password(&plan),
+                };
                 self.pool.scrape(tenant, &access).await
             }
             Err(why) => Err(why),
@@ -232,7 +302,10 @@ impl Scraper {
         answer.map_or_else(
             |why| {
                 let reason = why.replace(['\n', '\r'], " ");
-                Page::ok(format!("# PostgreSQL does not answer: {reason}\n{}", pg_text::down()))
+                Page::ok(format!(
+                    "# PostgreSQL does not answer: {reason}\n{}",
+                    pg_text::down()
+                ))
             },
             Page::ok,
         )

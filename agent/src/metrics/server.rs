@@ -53,11 +53,17 @@ pub fn config(ca: &str, certificate: &str, key: &str) -> Result<Arc<ServerConfig
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
         .build()
-        .map_err(|e| TlsError::Unreadable { what: "CA", why: e.to_string() })?;
+        .map_err(|e| TlsError::Unreadable {
+            what: "CA",
+            why: e.to_string(),
+        })?;
     let mut config = ServerConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(tls::certificates("certificate", certificate)?, tls::private_key(key)?)?;
+        .with_single_cert(
+            tls::certificates("certificate", certificate)?,
+            tls::private_key(key)?,
+        )?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A resumed session would not show its certificate again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -88,8 +94,10 @@ impl Port {
                     return Arc::new(self).serve(listener, stop).await;
                 }
                 Err(e) => {
-                    let warning =
-                        format!("{} cannot be listened on, so nothing is measured here: {e}", self.address);
+                    let warning = format!(
+                        "{} cannot be listened on, so nothing is measured here: {e}",
+                        self.address
+                    );
                     self.scraper.host().board.set_warning("metrics", &warning);
                 }
             }
@@ -139,8 +147,14 @@ impl Port {
             handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)) => handshake,
         };
         let Ok(Ok(stream)) = handshake else { return };
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let Some(peer) = shown.and_then(|c| CertificateInfo::parse(c).ok()) else { return };
+        let shown = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first());
+        let Some(peer) = shown.and_then(|c| CertificateInfo::parse(c).ok()) else {
+            return;
+        };
         let peer = Arc::new(peer);
         let port = self;
         let service = service_fn(move |request| {
@@ -163,7 +177,11 @@ impl Port {
         let _ = timeout(LAST_ANSWER, connection).await;
     }
 
-    async fn answer(&self, peer: &CertificateInfo, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        peer: &CertificateInfo,
+        request: &Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
         // Asked for each request: a revoked certificate ends here, not with its connection.
         if now_ms() / 1000 >= peer.not_after || !self.monitors.allow(peer) {
             let why = format!(
@@ -192,9 +210,12 @@ impl Port {
 
 fn respond(status: u16, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
-    *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::BAD_GATEWAY);
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::BAD_GATEWAY);
     let kind = hyper::header::HeaderValue::from_static(text::CONTENT_TYPE);
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, kind);
     response
 }
 

@@ -48,8 +48,14 @@ mod tests {
     fn only_known_paths_are_pages() {
         assert_eq!(Target::parse("/metrics"), Some(Target::Node));
         assert_eq!(Target::parse("/containers"), Some(Target::Containers));
-        assert_eq!(Target::parse("/tenants/alfa/odoo"), Some(Target::Odoo("alfa".parse().unwrap())));
-        assert_eq!(Target::parse("/tenants/alfa/postgres"), Some(Target::Postgres("alfa".parse().unwrap())));
+        assert_eq!(
+            Target::parse("/tenants/alfa/odoo"),
+            Some(Target::Odoo("alfa".parse().unwrap()))
+        );
+        assert_eq!(
+            Target::parse("/tenants/alfa/postgres"),
+            Some(Target::Postgres("alfa".parse().unwrap()))
+        );
         for path in [
             "",
             "/",

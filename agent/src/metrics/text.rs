@@ -33,7 +33,11 @@ impl Text {
     /// Begins a family.
     pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
         // Writing to a String cannot fail: here and below the result is not looked at.
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.word());
+        let _ = write!(
+            self.0,
+            "# HELP {name} {help}\n# TYPE {name} {}\n",
+            kind.word()
+        );
     }
 
     /// One sample of the family begun last.
@@ -51,7 +55,11 @@ impl Text {
             }
             self.0.push('"');
         }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+        let _ = writeln!(
+            self.0,
+            "{} {value}",
+            if labels.is_empty() { "" } else { "}" }
+        );
     }
 
     /// A family of one sample without labels.

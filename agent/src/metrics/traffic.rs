@@ -50,8 +50,12 @@ impl Reading {
         let mut reading = Self::default();
         let mut counts_requests = false;
         for line in text.lines().filter(|l| l.starts_with("odoo_")) {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let Ok(value) = value.parse::<f64>() else { continue };
+            let Some((series, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            let Ok(value) = value.parse::<f64>() else {
+                continue;
+            };
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
             let route = label(labels, "route");
             match name {
@@ -68,7 +72,8 @@ impl Reading {
                 "odoo_http_request_duration_seconds_bucket" => {
                     if let Some(bound) = label(labels, "le").and_then(bound_us)
                         && route.is_none_or(|r| r != HEALTH && r != WEBSOCKET)
-                        && (reading.buckets.len() < MAX_BUCKETS || reading.buckets.contains_key(&bound))
+                        && (reading.buckets.len() < MAX_BUCKETS
+                            || reading.buckets.contains_key(&bound))
                     {
                         *reading.buckets.entry(bound).or_default() += value;
                     }
@@ -89,7 +94,10 @@ fn bound_us(le: &str) -> Option<u64> {
     if le == "+Inf" {
         return Some(u64::MAX);
     }
-    le.parse::<f64>().ok().filter(|s| *s >= 0.0).map(|s| (s * 1e6).round() as u64)
+    le.parse::<f64>()
+        .ok()
+        .filter(|s| *s >= 0.0)
+        .map(|s| (s * 1e6).round() as u64)
 }
 
 /// A label's value as it stands; ours have nothing to unescape.
@@ -119,7 +127,10 @@ impl History {
 
     /// Takes a reading at `now_s` on a steady clock. The figures, once there are two readings.
     pub fn add(&mut self, now_s: f64, reading: Reading) -> Option<Traffic> {
-        let restarted = self.readings.back().is_some_and(|(_, last)| reading.requests < last.requests);
+        let restarted = self
+            .readings
+            .back()
+            .is_some_and(|(_, last)| reading.requests < last.requests);
         if restarted {
             // Odoo began to count anew: what it counts now has happened since the last reading.
             let at = self.newest_s()?;
@@ -130,7 +141,11 @@ impl History {
             self.readings.pop_back();
         }
         self.readings.push_back((now_s, reading));
-        while self.readings.get(1).is_some_and(|(at, _)| now_s - at >= WINDOW_S) {
+        while self
+            .readings
+            .get(1)
+            .is_some_and(|(at, _)| now_s - at >= WINDOW_S)
+        {
             self.readings.pop_front();
         }
         let ((then, first), (at, last)) = (self.readings.front()?, self.readings.back()?);
@@ -143,7 +158,12 @@ fn between(first: &Reading, last: &Reading, seconds: f64) -> Traffic {
     let buckets: Vec<(u64, f64)> = last
         .buckets
         .iter()
-        .map(|(bound, count)| (*bound, count - first.buckets.get(bound).copied().unwrap_or(0.0)))
+        .map(|(bound, count)| {
+            (
+                *bound,
+                count - first.buckets.get(bound).copied().unwrap_or(0.0),
+            )
+        })
         .collect();
     Traffic {
         requests_per_minute: per_minute(first.requests, last.requests),
@@ -199,8 +219,13 @@ mod tests {
     #[test]
     fn two_readings_give_figures() {
         let mut history = History::default();
-        assert_eq!(history.add(0.0, Reading::parse(&page(10, 0)).unwrap()), None);
-        let traffic = history.add(30.0, Reading::parse(&page(110, 5)).unwrap()).unwrap();
+        assert_eq!(
+            history.add(0.0, Reading::parse(&page(10, 0)).unwrap()),
+            None
+        );
+        let traffic = history
+            .add(30.0, Reading::parse(&page(110, 5)).unwrap())
+            .unwrap();
         // 100 requests: half under 0.1 s, the others evenly up to 1 s.
         let wanted = Traffic {
             requests_per_minute: 200,
@@ -218,7 +243,9 @@ mod tests {
         let mut history = History::default();
         history.add(0.0, Reading::parse(&page(1000, 0)).unwrap());
         history.add(30.0, Reading::parse(&page(2000, 0)).unwrap());
-        let traffic = history.add(60.0, Reading::parse(&page(20, 0)).unwrap()).unwrap();
+        let traffic = history
+            .add(60.0, Reading::parse(&page(20, 0)).unwrap())
+            .unwrap();
         assert_eq!(traffic.requests_per_minute, 40);
     }
 
@@ -226,10 +253,15 @@ mod tests {
     fn old_readings_leave_the_window() {
         let mut history = History::default();
         for at in 0..40 {
-            history.add(f64::from(at) * 15.0, Reading::parse(&page(10 * at, 0)).unwrap());
+            history.add(
+                f64::from(at) * 15.0,
+                Reading::parse(&page(10 * at, 0)).unwrap(),
+            );
         }
         assert!(history.readings.len() <= 6, "{}", history.readings.len());
-        let quiet = history.add(1000.0, Reading::parse(&page(390, 0)).unwrap()).unwrap();
+        let quiet = history
+            .add(1000.0, Reading::parse(&page(390, 0)).unwrap())
+            .unwrap();
         assert_eq!((quiet.requests_per_minute, quiet.latency_p95_ms), (0, 0));
     }
 

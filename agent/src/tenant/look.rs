@@ -75,12 +75,16 @@ impl Tenant {
             ..Default::default()
         };
         observed.set_foreign_aside();
-        self.lock().get_or_insert_with(|| diff::adopt(plan, &observed));
+        self.lock()
+            .get_or_insert_with(|| diff::adopt(plan, &observed));
         self.heed_history()?;
         observed.data_major = self.data_major(&observed).await?;
         let mut stack = None;
         if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
-            let images = Images { odoo: odoo.clone(), postgres: postgres.clone() };
+            let images = Images {
+                odoo: odoo.clone(),
+                postgres: postgres.clone(),
+            };
             let rendered = self.render(&facts, images).await;
             observed.files_current = execute::files_are_current(&self.directory(), &rendered);
             // Only who fills a database needs to know.
@@ -95,7 +99,11 @@ impl Tenant {
 
     /// A container: from the list and what is known, where that proves enough, else from the engine. (Of one that is not in the
     /// list, too: it may be somebody else's.)
-    async fn container(&self, name: &str, survey: Option<&Survey>) -> docker::Result<Option<Container>> {
+    async fn container(
+        &self,
+        name: &str,
+        survey: Option<&Survey>,
+    ) -> docker::Result<Option<Container>> {
         let known = &self.host.known;
         let listed = survey.and_then(|s| s.containers.get(name));
         if let Some(container) = listed.and_then(|listed| known.recall(name, listed)) {
@@ -109,8 +117,14 @@ impl Tenant {
     /// The major version of the data, when PostgreSQL's container is about to be made or started with it.
     async fn data_major(&self, observed: &Observed) -> Result<Option<String>> {
         let image = observed.postgres_image.as_ref().map(|i| &i.id);
-        let stays = observed.postgres.as_ref().is_some_and(|c| c.is_up() && Some(&c.image_id) == image);
-        let Some(volume) = observed.postgres_volume.as_ref().filter(|_| !stays && self.state().is_ready())
+        let stays = observed
+            .postgres
+            .as_ref()
+            .is_some_and(|c| c.is_up() && Some(&c.image_id) == image);
+        let Some(volume) = observed
+            .postgres_volume
+            .as_ref()
+            .filter(|_| !stays && self.state().is_ready())
         else {
             return Ok(None);
         };
@@ -129,7 +143,10 @@ impl Tenant {
             // It has run: whatever is (not) in its volumes, nothing is filled into them.
             self.remember(true, |s| s.database = Database::Ready { synced: true })?;
         }
-        let wanted = matches!(plan.desired, DesiredState::Running | DesiredState::Suspended);
+        let wanted = matches!(
+            plan.desired,
+            DesiredState::Running | DesiredState::Suspended
+        );
         if wanted && plan.generation > state.wanted_generation {
             self.remember(true, |s| s.wanted_generation = plan.generation)?;
         }
@@ -138,7 +155,10 @@ impl Tenant {
 
     /// The image that this tenant runs: the one its reference meant at first, as long as that is there.
     async fn image(&self, role: Role, reference: &str) -> Result<Option<ImageFacts>> {
-        let pinned = self.lock().as_ref().and_then(|s| s.pinned(role, reference).map(str::to_owned));
+        let pinned = self
+            .lock()
+            .as_ref()
+            .and_then(|s| s.pinned(role, reference).map(str::to_owned));
         if let Some(id) = pinned
             && let Some(facts) = self.host.images.facts(&id, role).await?
         {
@@ -156,11 +176,15 @@ impl Tenant {
             None => {
                 let (secret, uid) = (secret.to_owned(), self.plan.uid);
                 // Slow on purpose, so not on the runtime's threads; cannot fail but by a panic.
-                let hash = tokio::task::spawn_blocking(move || sql::password_hash(&secret, uid, "master"))
-                    .await
-                    .unwrap_or_default();
+                let hash =
+                    tokio::task::spawn_blocking(move || sql::password_hash(&secret, uid, "master"))
+                        .await
+                        .unwrap_or_default();
                 if let Some(state) = self.lock().as_mut() {
-                    state.master_hash = Some(MasterHash { of, hash: hash.clone() });
+                    state.master_hash = Some(MasterHash {
+                        of,
+                        hash: hash.clone(),
+                    });
                 }
                 hash
             }

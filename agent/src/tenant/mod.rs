@@ -96,7 +96,8 @@ impl TenantError {
                 " — make room on this host's disk"
             }
             Self::Docker(DockerError::Refused(text))
-                if text.contains("address already in use") || text.contains("port is already allocated") =>
+                if text.contains("address already in use")
+                    || text.contains("port is already allocated") =>
             {
                 " — another program holds this tenant's port; stop it"
             }
@@ -135,12 +136,23 @@ pub struct View {
 
 impl Tenant {
     /// For a desired state; `newest` tells of later ones.
-    pub fn new(host: Arc<Host>, desired: Desired, newest: watch::Receiver<Option<Desired>>) -> Self {
+    pub fn new(
+        host: Arc<Host>,
+        desired: Desired,
+        newest: watch::Receiver<Option<Desired>>,
+    ) -> Self {
         let Desired { plan, stale } = desired;
         let state = TenantState::load(&host.directory(&plan), &plan);
         // A copy older than one seen here stays down even if the ledger was lost.
         let stale = stale || state.as_ref().is_some_and(|s| s.epoch > plan.epoch);
-        Self { host, plan, stale, state: Mutex::new(state), unsaved: AtomicBool::new(false), newest }
+        Self {
+            host,
+            plan,
+            stale,
+            state: Mutex::new(state),
+            unsaved: AtomicBool::new(false),
+            newest,
+        }
     }
 
     /// Its name.
@@ -167,7 +179,9 @@ impl Tenant {
 
     /// The remembered state, now.
     pub fn state(&self) -> TenantState {
-        self.lock().clone().unwrap_or_else(|| TenantState::new(&self.plan))
+        self.lock()
+            .clone()
+            .unwrap_or_else(|| TenantState::new(&self.plan))
     }
 
     /// Changes the remembered state and writes it. `durable` where a power loss must not undo it.
@@ -195,7 +209,9 @@ impl Tenant {
     /// A newer plan asks for something else, so that going on would be in vain.
     pub fn is_interrupted(&self) -> bool {
         let newest = self.newest.borrow();
-        newest.as_ref().is_none_or(|d| d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid)
+        newest
+            .as_ref()
+            .is_none_or(|d| d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid)
     }
 
     /// Completes when [`Self::is_interrupted`] is true.
@@ -211,7 +227,10 @@ impl Tenant {
     /// Looks, compares and acts until nothing is left to do; the status ends on the board.
     pub async fn settle(&self) -> Result<View> {
         let operation = self.plan.operation;
-        let span = self.host.traces.within(operation, || span!("reconcile", tenant = %self.name()));
+        let span = self
+            .host
+            .traces
+            .within(operation, || span!("reconcile", tenant = %self.name()));
         let outcome = self.rounds().instrument(span).await;
         if self.unsaved.load(Ordering::Relaxed) && self.directory().is_dir() {
             // The steps would only begin anew after a restart of the agent: not worth failing for.
@@ -234,15 +253,28 @@ impl Tenant {
         // Semaphores are never closed: `ok` only drops an error that cannot be.
         let here = Span::current();
         let visitor = self.host.surveys.enter();
-        let mut light = self.host.light.acquire().instrument(child_span!(&here, "wait")).await.ok();
+        let mut light = self
+            .host
+            .light
+            .acquire()
+            .instrument(child_span!(&here, "wait"))
+            .await
+            .ok();
         let mut heavy = None;
         let mut survey = visitor.survey(&*self.host.docker).await?;
         drop(visitor);
         for _ in 0..MAX_ROUNDS {
             // Only the first look: later ones must see what was done meanwhile.
-            let view = self.look(survey.take()).instrument(child_span!(&here, "look")).await?;
+            let view = self
+                .look(survey.take())
+                .instrument(child_span!(&here, "look"))
+                .await?;
             self.host.board.set_docker_error("");
-            let no_new = if self.state().is_ready() { None } else { self.host.gate().await };
+            let no_new = if self.state().is_ready() {
+                None
+            } else {
+                self.host.gate().await
+            };
             let todo = self.compare(&view, no_new.as_deref())?;
             if todo.is_empty() {
                 self.finish(&view).await?;
@@ -253,14 +285,23 @@ impl Tenant {
                 state.epoch = state.epoch.max(self.plan.epoch);
                 self.remember(false, |s| *s = state)?;
             }
-            if heavy.is_none() && self.plan.desired == DesiredState::Running && !self.state().is_ready() {
+            if heavy.is_none()
+                && self.plan.desired == DesiredState::Running
+                && !self.state().is_ready()
+            {
                 // Making a tenant takes long: it waits among its like, not in the way of quick looks at others.
                 drop(light.take());
                 let turn = self.host.heavy.acquire();
-                heavy = turn.instrument(child_span!(&here, "wait for a turn")).await.ok();
+                heavy = turn
+                    .instrument(child_span!(&here, "wait for a turn"))
+                    .await
+                    .ok();
             }
-            last =
-                todo.iter().map(|s| format!("{:?} ({})", s.action, s.reason)).collect::<Vec<_>>().join(", ");
+            last = todo
+                .iter()
+                .map(|s| format!("{:?} ({})", s.action, s.reason))
+                .collect::<Vec<_>>()
+                .join(", ");
             tracing::debug!(tenant = %self.name(), "to do: {last}");
             self.show(&view, Progress::Working, "");
             execute::run(self, &view, todo).await?;
@@ -301,7 +342,8 @@ impl Tenant {
         let mut state = self.state();
         let adopted = steps::adopt_operation(&mut state, &self.plan, now_ms());
         let unsaved = self.unsaved.load(Ordering::Relaxed);
-        if steps::close(&mut state, now_ms()) || adopted || unsaved || state.epoch < self.plan.epoch {
+        if steps::close(&mut state, now_ms()) || adopted || unsaved || state.epoch < self.plan.epoch
+        {
             state.epoch = state.epoch.max(self.plan.epoch);
             self.remember(false, |s| *s = state)?;
         }
@@ -314,7 +356,10 @@ impl Tenant {
     /// The directory is gone, and with it the steps: those last shown stay.
     fn finish_absent(&self, view: &View) -> Result<()> {
         let shown = self.host.board.get(self.name());
-        if shown.as_ref().is_none_or(|s| !s.absent || !s.is_about(&self.plan)) {
+        if shown
+            .as_ref()
+            .is_none_or(|s| !s.absent || !s.is_about(&self.plan))
+        {
             if let Some(state) = self.lock().as_mut() {
                 steps::adopt_operation(state, &self.plan, now_ms());
                 steps::close(state, now_ms());
@@ -333,7 +378,9 @@ impl Tenant {
             .map(|v| PathBuf::from(&v.mountpoint))
             .collect();
         let flushed = blocking(move || places.iter().try_for_each(|place| tree::sync(place)));
-        flushed.await.map_err(TenantError::disk("the volumes cannot be flushed"))?;
+        flushed
+            .await
+            .map_err(TenantError::disk("the volumes cannot be flushed"))?;
         self.remember(true, |s| s.database = Database::Ready { synced: true })
     }
 }

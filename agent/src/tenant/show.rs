@@ -25,17 +25,24 @@ impl Tenant {
         match self.plan.desired {
             DesiredState::Running => {}
             DesiredState::Purged if !diff::may_purge(&self.plan, now_ms()) => {
-                return (Progress::Working, "volumes are kept until the quarantine's end".to_owned());
+                return (
+                    Progress::Working,
+                    "volumes are kept until the quarantine's end".to_owned(),
+                );
             }
             _ => return (Progress::Converged, String::new()),
         }
         let log = format!("see `isyctl tenant logs {}`", self.name());
         match &view.observed.odoo_health {
             Some(Ok(_)) if view.observed.postgres_ready => (Progress::Converged, String::new()),
-            Some(Ok(_)) => {
-                (Progress::Unhealthy, format!("PostgreSQL does not answer; {log} --container postgres"))
-            }
-            Some(Err(why)) => (Progress::Unhealthy, format!("Odoo does not answer: {why}; {log}")),
+            Some(Ok(_)) => (
+                Progress::Unhealthy,
+                format!("PostgreSQL does not answer; {log} --container postgres"),
+            ),
+            Some(Err(why)) => (
+                Progress::Unhealthy,
+                format!("Odoo does not answer: {why}; {log}"),
+            ),
             None => (Progress::Unhealthy, format!("Odoo is not running; {log}")),
         }
     }
@@ -45,7 +52,11 @@ impl Tenant {
                         container: Option<&Container>,
                         image: Option<&ImageFacts>,
                         healthy: bool| match container {
-            None => ContainerStatus { name, state: "absent".to_owned(), ..Default::default() },
+            None => ContainerStatus {
+                name,
+                state: "absent".to_owned(),
+                ..Default::default()
+            },
             Some(c) => ContainerStatus {
                 name,
                 state: c.state.clone(),
@@ -61,7 +72,10 @@ impl Tenant {
                 ip: c.ip,
             },
         };
-        let healthy = observed.odoo_health.as_ref().is_some_and(std::result::Result::is_ok);
+        let healthy = observed
+            .odoo_health
+            .as_ref()
+            .is_some_and(std::result::Result::is_ok);
         vec![
             describe(
                 self.name().odoo_container(),
@@ -81,19 +95,30 @@ impl Tenant {
     /// Puts a status on the board.
     pub fn show(&self, view: &View, progress: Progress, message: &str) {
         let state = self.state();
-        let latency = view.observed.odoo_health.as_ref().and_then(|h| h.as_ref().ok()).copied();
+        let latency = view
+            .observed
+            .odoo_health
+            .as_ref()
+            .and_then(|h| h.as_ref().ok())
+            .copied();
         let absent = self.plan.desired == DesiredState::Purged
             && view.observed.is_absent()
             && !view.observed.directory;
         let volumes = [&view.observed.postgres_volume, &view.observed.odoo_volume];
         // First, for a report may go out at once.
-        self.host.board.set_latency(self.name(), latency.unwrap_or(0));
+        self.host
+            .board
+            .set_latency(self.name(), latency.unwrap_or(0));
         self.host.board.set(
             self.name(),
             Status {
                 containers: self.containers(&view.observed),
                 absent,
-                volumes: volumes.into_iter().flatten().map(|v| v.mountpoint.clone()).collect(),
+                volumes: volumes
+                    .into_iter()
+                    .flatten()
+                    .map(|v| v.mountpoint.clone())
+                    .collect(),
                 ..self.blank(&state, progress, message)
             },
         );
@@ -107,7 +132,9 @@ impl Tenant {
             progress,
             message: message.to_owned(),
             containers: Vec::new(),
-            operation: state.operation.filter(|_| state.operation == self.plan.operation),
+            operation: state
+                .operation
+                .filter(|_| state.operation == self.plan.operation),
             steps: state.steps.clone(),
             absent: false,
             volumes: Vec::new(),
@@ -121,7 +148,11 @@ impl Tenant {
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {
                 // What was true under an older plan says nothing about this one.
-                let progress = if shown.is_about(&self.plan) { shown.progress } else { Progress::Working };
+                let progress = if shown.is_about(&self.plan) {
+                    shown.progress
+                } else {
+                    Progress::Working
+                };
                 Status {
                     operation: blank.operation,
                     steps: blank.steps,
@@ -142,9 +173,11 @@ impl Tenant {
         self.host.board.set_latency(self.name(), 0);
         let blank = self.blank(&self.state(), Progress::Failing, &message);
         let status = match self.host.board.get(self.name()) {
-            Some(shown) if shown.uid == self.plan.uid => {
-                Status { containers: shown.containers.clone(), volumes: shown.volumes.clone(), ..blank }
-            }
+            Some(shown) if shown.uid == self.plan.uid => Status {
+                containers: shown.containers.clone(),
+                volumes: shown.volumes.clone(),
+                ..blank
+            },
             _ => blank,
         };
         self.host.board.set(self.name(), status);

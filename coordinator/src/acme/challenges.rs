@@ -15,7 +15,10 @@ impl Challenges {
     /// Answers `token` for as long as the guard lives.
     pub(crate) fn put(self: &Arc<Self>, token: &str, answer: &str) -> Answered {
         self.lock().insert(token.to_owned(), answer.to_owned());
-        Answered { token: token.to_owned(), by: self.clone() }
+        Answered {
+            token: token.to_owned(),
+            by: self.clone(),
+        }
     }
 
     /// The answer to `token`, while its order is under way.
@@ -52,6 +55,9 @@ mod tests {
         let _second = challenges.put("t2", "t2.thumb");
         assert_eq!(challenges.answer("t1").as_deref(), Some("t1.thumb"));
         drop(first);
-        assert_eq!((challenges.answer("t1"), challenges.answer("t2").is_some()), (None, true));
+        assert_eq!(
+            (challenges.answer("t1"), challenges.answer("t2").is_some()),
+            (None, true)
+        );
     }
 }

@@ -25,10 +25,15 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     #[error("{path} (tls.acme.ca_file) cannot be read: {source}")]
-    CaFile { path: String, source: std::io::Error },
+    CaFile {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("tls.acme.ca_file: {0}")]
     Ca(#[from] tls::TlsError),
-    #[error("this machine has no trusted certificate authorities (Debian: apt-get install ca-certificates)")]
+    #[error(
+        "this machine has no trusted certificate authorities (Debian: apt-get install ca-certificates)"
+    )]
     NoRoots,
 }
 
@@ -49,8 +54,10 @@ impl Https {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
-                let pem = std::fs::read_to_string(path)
-                    .map_err(|source| ClientError::CaFile { path: path.display().to_string(), source })?;
+                let pem = std::fs::read_to_string(path).map_err(|source| ClientError::CaFile {
+                    path: path.display().to_string(),
+                    source,
+                })?;
                 for certificate in tls::certificates("CA", &pem)? {
                     roots.add(certificate).map_err(tls::TlsError::Rustls)?;
                 }
@@ -67,7 +74,9 @@ impl Https {
             .map_err(tls::TlsError::Rustls)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+        })
     }
 }
 
@@ -80,8 +89,14 @@ impl HttpClient for Https {
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let connector = self.connector.clone();
         Box::pin(async move {
-            let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-            let answer = match tokio::time::timeout(REQUEST_TIMEOUT, exchange(connector, request)).await {
+            let host = request
+                .uri()
+                .authority()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let answer = match tokio::time::timeout(REQUEST_TIMEOUT, exchange(connector, request))
+                .await
+            {
                 Ok(answer) => answer,
                 Err(_) => Err(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()).into()),
             };
@@ -97,15 +112,22 @@ fn note_retry_after(response: &Response<Full<Bytes>>) {
     if response.status().is_success() {
         return;
     }
-    let seconds =
-        response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
+    let seconds = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|v| v.to_str().ok()?.trim().parse().ok());
     // Outside of an order nobody wants to know.
     let _ = RETRY_AFTER.try_with(|cell| cell.set(seconds));
 }
 
 async fn exchange(connector: TlsConnector, request: Request<BodyWrapper<Bytes>>) -> Answer {
     let (mut parts, body) = request.into_parts();
-    let host = parts.uri.host().ok_or("no host in the URL")?.trim_matches(['[', ']']).to_owned();
+    let host = parts
+        .uri
+        .host()
+        .ok_or("no host in the URL")?
+        .trim_matches(['[', ']'])
+        .to_owned();
     if parts.uri.scheme_str() != Some("https") {
         return Err("the URL is not https".into());
     }
@@ -115,12 +137,23 @@ async fn exchange(connector: TlsConnector, request: Request<BodyWrapper<Bytes>>)
     let io = connector.connect(ServerName::try_from(host)?, tcp).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
     if let Some(authority) = parts.uri.authority() {
-        parts.headers.insert(header::HOST, authority.as_str().parse()?);
+        parts
+            .headers
+            .insert(header::HOST, authority.as_str().parse()?);
     }
-    parts.uri = parts.uri.path_and_query().map_or(Uri::from_static("/"), |path| path.clone().into());
+    parts.uri = parts
+        .uri
+        .path_and_query()
+        .map_or(Uri::from_static("/"), |path| path.clone().into());
     let answer = async {
-        let (head, body) = sender.send_request(Request::from_parts(parts, body)).await?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
+        let (head, body) = sender
+            .send_request(Request::from_parts(parts, body))
+            .await?
+            .into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES)
+            .collect()
+            .await?
+            .to_bytes();
         Ok(Response::from_parts(head, Full::new(body)))
     };
     // The connection is driven for as long as the answer takes, and no longer.

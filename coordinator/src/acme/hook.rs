@@ -18,7 +18,12 @@ pub(crate) enum HookError {
     #[error("the DNS hook {program} {verb} did not end within {seconds} s", seconds = HOOK_TIMEOUT.as_secs())]
     Late { program: String, verb: &'static str },
     #[error("the DNS hook {program} {verb} failed ({status}): {complaint}")]
-    Failed { program: String, verb: &'static str, status: std::process::ExitStatus, complaint: String },
+    Failed {
+        program: String,
+        verb: &'static str,
+        status: std::process::ExitStatus,
+        complaint: String,
+    },
 }
 
 /// `_acme-challenge.isy.one.` for `*.isy.one`.
@@ -55,13 +60,23 @@ pub(crate) async fn call(
         }
         Ok((child.wait().await.map_err(failed)?, complaint))
     };
-    let late = |_| HookError::Late { program: name.clone(), verb };
-    let (status, complaint) = tokio::time::timeout(HOOK_TIMEOUT, run).await.map_err(late)??;
+    let late = |_| HookError::Late {
+        program: name.clone(),
+        verb,
+    };
+    let (status, complaint) = tokio::time::timeout(HOOK_TIMEOUT, run)
+        .await
+        .map_err(late)??;
     if status.success() {
         return Ok(());
     }
     let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
-    Err(HookError::Failed { program: name.clone(), verb, status, complaint })
+    Err(HookError::Failed {
+        program: name.clone(),
+        verb,
+        status,
+        complaint,
+    })
 }
 
 #[cfg(test)]
@@ -86,17 +101,35 @@ mod tests {
             call(&hook, verb, &record("*.isy.one"), "v").await.unwrap();
         }
         let told = std::fs::read_to_string(out).unwrap();
-        assert_eq!(told, "present _acme-challenge.isy.one. v\ncleanup _acme-challenge.isy.one. v\n");
-        let hook = script(dir.path(), "yes no | head -c 100000 >&2; echo wrong zone >&2; exit 3");
-        let error = call(&hook, "present", "r", "v").await.unwrap_err().to_string();
-        assert!(error.contains("present failed (exit status: 3): no") && error.len() < 3_000, "{error}");
-        assert!(matches!(call(Path::new("/nowhere"), "present", "r", "v").await, Err(HookError::Run(..))));
+        assert_eq!(
+            told,
+            "present _acme-challenge.isy.one. v\ncleanup _acme-challenge.isy.one. v\n"
+        );
+        let hook = script(
+            dir.path(),
+            "yes no | head -c 100000 >&2; echo wrong zone >&2; exit 3",
+        );
+        let error = call(&hook, "present", "r", "v")
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("present failed (exit status: 3): no") && error.len() < 3_000,
+            "{error}"
+        );
+        assert!(matches!(
+            call(Path::new("/nowhere"), "present", "r", "v").await,
+            Err(HookError::Run(..))
+        ));
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_is_given_up() {
         let dir = tempfile::tempdir().unwrap();
         let hook = script(dir.path(), "exec sleep 600");
-        assert!(matches!(call(&hook, "present", "r", "v").await, Err(HookError::Late { .. })));
+        assert!(matches!(
+            call(&hook, "present", "r", "v").await,
+            Err(HookError::Late { .. })
+        ));
     }
 }

@@ -56,7 +56,8 @@ struct Seen {
 
 impl Seen {
     fn differs(&mut self, fleet: &Fleet) -> bool {
-        let same = self.tenants.ptr_eq(&fleet.tenants) && self.certificates.ptr_eq(&fleet.certificates);
+        let same =
+            self.tenants.ptr_eq(&fleet.tenants) && self.certificates.ptr_eq(&fleet.certificates);
         (self.tenants, self.certificates) = (fleet.tenants.clone(), fleet.certificates.clone());
         !same
     }
@@ -142,11 +143,24 @@ impl Worker {
     async fn look(&mut self) {
         let state = self.context.handle.snapshot();
         self.wanted.take(&state.fleet);
-        let held: BTreeMap<&str, &EdgeCertificate> =
-            state.fleet.certificates.iter().map(|(name, c)| (name.as_str(), &**c)).collect();
-        let troubles: BTreeMap<&str, &Trouble> =
-            state.fleet.certificate_troubles.iter().map(|(name, t)| (name.as_str(), &**t)).collect();
-        let elsewhere: BTreeSet<&str> = state.fleet.domain_troubles.keys().map(String::as_str).collect();
+        let held: BTreeMap<&str, &EdgeCertificate> = state
+            .fleet
+            .certificates
+            .iter()
+            .map(|(name, c)| (name.as_str(), &**c))
+            .collect();
+        let troubles: BTreeMap<&str, &Trouble> = state
+            .fleet
+            .certificate_troubles
+            .iter()
+            .map(|(name, t)| (name.as_str(), &**t))
+            .collect();
+        let elsewhere: BTreeSet<&str> = state
+            .fleet
+            .domain_troubles
+            .keys()
+            .map(String::as_str)
+            .collect();
         let plan = plan::plan(&Input {
             wanted: self.wanted.names(),
             held: &held,
@@ -173,20 +187,37 @@ impl Worker {
         for name in plan.begin {
             tracing::info!(name, "ordering a certificate");
             self.running.insert(name.clone());
-            self.orders.spawn(self.account.clone().issue(self.context.clone(), name));
+            self.orders
+                .spawn(self.account.clone().issue(self.context.clone(), name));
         }
         for name in plan.forget {
-            self.submit(Command::RemoveCertificate { name, why: "no tenant needs it".to_owned() }).await;
+            self.submit(Command::RemoveCertificate {
+                name,
+                why: "no tenant needs it".to_owned(),
+            })
+            .await;
         }
         for name in plan.settled {
-            let trouble = Trouble { name, failures: 0, at: 0, retry_at: 0, error: String::new() };
-            self.submit(Command::CertificateTrouble(Box::new(trouble))).await;
+            let trouble = Trouble {
+                name,
+                failures: 0,
+                at: 0,
+                retry_at: 0,
+                error: String::new(),
+            };
+            self.submit(Command::CertificateTrouble(Box::new(trouble)))
+                .await;
         }
     }
 
     /// One that is not stored is decided again at the next look.
     async fn submit(&self, command: Command) {
-        if let Err(error) = self.context.handle.submit_patiently("coordinator", command).await {
+        if let Err(error) = self
+            .context
+            .handle
+            .submit_patiently("coordinator", command)
+            .await
+        {
             tracing::warn!(%error, "a certificate's change could not be stored");
         }
     }
@@ -199,7 +230,8 @@ impl Worker {
             Ok(certificate) => {
                 self.closed = 0;
                 tracing::info!(name, "a certificate was issued");
-                self.submit(Command::PutCertificate(Box::new(certificate))).await;
+                self.submit(Command::PutCertificate(Box::new(certificate)))
+                    .await;
             }
             Err(failure) => self.failed(name, failure).await,
         }
@@ -207,16 +239,24 @@ impl Worker {
 
     /// The authority is not believed blindly: what it sends must be for that name and that key.
     fn certificate(&self, name: &str, issued: &Issued) -> Result<EdgeCertificate, Failure> {
-        let of_name = |why: String| Failure { whose: Whose::Name, why, retry_after_s: None };
+        let of_name = |why: String| Failure {
+            whose: Whose::Name,
+            why,
+            retry_after_s: None,
+        };
         let judged = certificates::judge(&issued.chain_pem, &issued.key_pem, clock::now_seconds())
             .map_err(|e| of_name(format!("the authority's answer: {e}")))?;
-        let key = self.context.sealer.seal(&EdgeCertificate::sealed_for(name), issued.key_pem.as_bytes());
+        let key = self.context.sealer.seal(
+            &EdgeCertificate::sealed_for(name),
+            issued.key_pem.as_bytes(),
+        );
         let certificate = judged.kept(name.to_owned(), Origin::Acme, key);
         match certificate.covers(name) {
             true => Ok(certificate),
-            false => {
-                Err(of_name(format!("the authority's answer is for {}", certificate.hostnames.join(", "))))
-            }
+            false => Err(of_name(format!(
+                "the authority's answer is for {}",
+                certificate.hostnames.join(", ")
+            ))),
         }
     }
 
@@ -227,7 +267,11 @@ impl Worker {
             .map(|s| now.saturating_add(i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(1000)));
         tracing::warn!(name, error = failure.why, "no certificate; tried again");
         let state = self.context.handle.snapshot();
-        let before = state.fleet.certificate_troubles.get(&name).map_or(0, |t| t.failures);
+        let before = state
+            .fleet
+            .certificate_troubles
+            .get(&name)
+            .map_or(0, |t| t.failures);
         let failures = if failure.whose == Whose::Name {
             before.saturating_add(1)
         } else {
@@ -241,9 +285,20 @@ impl Worker {
             self.closed_until = plan::retry_at("", self.closed, now, asked, &pauses, self.chance);
             before.max(1)
         };
-        let retry_failures = if failure.whose == Whose::Name { failures } else { 1 };
+        let retry_failures = if failure.whose == Whose::Name {
+            failures
+        } else {
+            1
+        };
         let retry_at = plan::retry_at(&name, retry_failures, now, asked, &self.limits, self.chance);
-        let trouble = Trouble { name, failures, at: now, retry_at, error: failure.why };
-        self.submit(Command::CertificateTrouble(Box::new(trouble))).await;
+        let trouble = Trouble {
+            name,
+            failures,
+            at: now,
+            retry_at,
+            error: failure.why,
+        };
+        self.submit(Command::CertificateTrouble(Box::new(trouble)))
+            .await;
     }
 }

@@ -82,14 +82,21 @@ pub(crate) fn plan(input: &Input<'_>) -> Plan {
             .collect(),
         ..Plan::default()
     };
-    let room = input.limits.orders_at_once.saturating_sub(input.running.len()).min(MAX_BEGIN);
+    let room = input
+        .limits
+        .orders_at_once
+        .saturating_sub(input.running.len())
+        .min(MAX_BEGIN);
     if room == 0 || input.now < input.closed_until {
         return plan;
     }
     let covered = Covered::of(input);
     // Missing ones first, then by the end of what there is.
-    let mut due: Vec<(i64, &String)> =
-        input.wanted.iter().filter_map(|name| Some((need(input, &covered, name)?, name))).collect();
+    let mut due: Vec<(i64, &String)> = input
+        .wanted
+        .iter()
+        .filter_map(|name| Some((need(input, &covered, name)?, name)))
+        .collect();
     due.sort_unstable();
     let mut issued = Issued::of(input);
     for (_, name) in due {
@@ -111,7 +118,10 @@ fn need(input: &Input<'_>, covered: &Covered<'_>, name: &str) -> Option<i64> {
     let elsewhere = input.elsewhere.contains(name) && !input.held.contains_key(name);
     if elsewhere
         || input.running.contains(name)
-        || input.troubles.get(name).is_some_and(|t| input.now < t.retry_at)
+        || input
+            .troubles
+            .get(name)
+            .is_some_and(|t| input.now < t.retry_at)
     {
         return None;
     }
@@ -133,11 +143,16 @@ fn valid(certificate: &EdgeCertificate, now: UnixMs) -> bool {
 pub(crate) fn renew_at(certificate: &EdgeCertificate, chance: u64) -> UnixMs {
     let (begin, life) = (certificate.not_before * 1000, life_ms(certificate));
     let most = life / JITTER;
-    begin + life / RENEW_AT.1 * RENEW_AT.0 - spread(&certificate.name, certificate.not_before, chance, most)
+    begin + life / RENEW_AT.1 * RENEW_AT.0
+        - spread(&certificate.name, certificate.not_before, chance, most)
 }
 
 fn life_ms(certificate: &EdgeCertificate) -> i64 {
-    certificate.not_after.saturating_sub(certificate.not_before).max(0).saturating_mul(1000)
+    certificate
+        .not_after
+        .saturating_sub(certificate.not_before)
+        .max(0)
+        .saturating_mul(1000)
 }
 
 /// When to try again after so many failures, the last one now. An authority's own word (`asked`) is not undercut.
@@ -150,16 +165,24 @@ pub(crate) fn retry_at(
     chance: u64,
 ) -> UnixMs {
     let doublings = failures.saturating_sub(1).min(30);
-    let pause = limits.retry_first_ms.saturating_mul(1 << doublings).min(limits.retry_most_ms);
+    let pause = limits
+        .retry_first_ms
+        .saturating_mul(1 << doublings)
+        .min(limits.retry_most_ms);
     let later = spread(name, i64::from(failures), chance, pause / RETRY_JITTER);
-    now.saturating_add(pause).saturating_add(later).max(asked.unwrap_or(0))
+    now.saturating_add(pause)
+        .saturating_add(later)
+        .max(asked.unwrap_or(0))
 }
 
 /// 0 to `most`, the same for the same arguments.
 fn spread(name: &str, turn: i64, chance: u64, most: i64) -> i64 {
-    let hash =
-        Sha256::new_with_prefix(chance.to_be_bytes()).chain_update(turn.to_be_bytes()).chain_update(name);
-    let word = hash.finalize()[..4].iter().fold(0_i64, |word, byte| word << 8 | i64::from(*byte));
+    let hash = Sha256::new_with_prefix(chance.to_be_bytes())
+        .chain_update(turn.to_be_bytes())
+        .chain_update(name);
+    let word = hash.finalize()[..4]
+        .iter()
+        .fold(0_i64, |word, byte| word << 8 | i64::from(*byte));
     // 32 bits times less than 2^31 seconds' milliseconds would overflow: the share first, in thousandths.
     most / 1000 * (word % 1000) + most % 1000 * (word % 1000) / 1000
 }
@@ -168,7 +191,9 @@ fn spread(name: &str, turn: i64, chance: u64, most: i64) -> i64 {
 fn forgotten(input: &Input<'_>) -> Vec<String> {
     let unwanted = input.held.values().filter(|c| {
         let recent = c.issued.last().is_some_and(|at| input.now - at < WEEK_MS);
-        c.origin == Origin::Acme && !input.wanted.contains(&c.name) && !(recent && valid(c, input.now))
+        c.origin == Origin::Acme
+            && !input.wanted.contains(&c.name)
+            && !(recent && valid(c, input.now))
     });
     unwanted.map(|c| c.name.clone()).collect()
 }
@@ -184,7 +209,11 @@ impl<'a> Covered<'a> {
         let mut names: HashMap<&str, Vec<&str>> = HashMap::new();
         // The week before its end an uploaded one counts no more: better a second certificate than none.
         let lasting = |c: &&&EdgeCertificate| {
-            let margin = if c.origin == Origin::Uploaded { WEEK_MS.min(life_ms(c) / RENEW_AT.1) } else { 0 };
+            let margin = if c.origin == Origin::Uploaded {
+                WEEK_MS.min(life_ms(c) / RENEW_AT.1)
+            } else {
+                0
+            };
             valid(c, input.now.saturating_add(margin))
         };
         for certificate in input.held.values().filter(lasting) {
@@ -196,8 +225,15 @@ impl<'a> Covered<'a> {
     }
 
     fn by_another(&self, name: &str) -> bool {
-        let others = |key: &str| self.names.get(key).is_some_and(|of| of.iter().any(|of| *of != name));
-        others(name) || name.split_once('.').is_some_and(|(_, base)| others(&format!("*.{base}")))
+        let others = |key: &str| {
+            self.names
+                .get(key)
+                .is_some_and(|of| of.iter().any(|of| *of != name))
+        };
+        others(name)
+            || name
+                .split_once('.')
+                .is_some_and(|(_, base)| others(&format!("*.{base}")))
     }
 }
 
@@ -209,9 +245,16 @@ struct Issued {
 
 impl Issued {
     fn of(input: &Input<'_>) -> Self {
-        let mut issued = Self { per_domain: HashMap::new(), same: HashMap::new() };
+        let mut issued = Self {
+            per_domain: HashMap::new(),
+            same: HashMap::new(),
+        };
         for certificate in input.held.values() {
-            let count = certificate.issued.iter().filter(|at| input.now - **at < WEEK_MS).count();
+            let count = certificate
+                .issued
+                .iter()
+                .filter(|at| input.now - **at < WEEK_MS)
+                .count();
             if count > 0 {
                 issued.add(&certificate.name, count);
             }
@@ -221,7 +264,10 @@ impl Issued {
     }
 
     fn add(&mut self, name: &str, count: usize) {
-        *self.per_domain.entry(registered(name).to_owned()).or_default() += count;
+        *self
+            .per_domain
+            .entry(registered(name).to_owned())
+            .or_default() += count;
         *self.same.entry(name.to_owned()).or_default() += count;
     }
 
@@ -241,14 +287,19 @@ impl Issued {
 /// (`com.br`, `co.uk`). The public suffix list would know better; here a mistake only makes us more modest, and the
 /// authority has the last word.
 pub(crate) fn registered(name: &str) -> &str {
-    const SECOND_LEVELS: [&str; 12] =
-        ["ac", "co", "com", "edu", "eco", "gov", "ind", "net", "org", "or", "ne", "med"];
+    const SECOND_LEVELS: [&str; 12] = [
+        "ac", "co", "com", "edu", "eco", "gov", "ind", "net", "org", "or", "ne", "med",
+    ];
     let labels: Vec<&str> = name.split('.').collect();
     let shared = labels.len() > 2
         && labels[labels.len() - 1].len() == 2
         && SECOND_LEVELS.contains(&labels[labels.len() - 2]);
     let keep = if shared { 3 } else { 2 };
-    let skip: usize = labels.iter().take(labels.len().saturating_sub(keep)).map(|l| l.len() + 1).sum();
+    let skip: usize = labels
+        .iter()
+        .take(labels.len().saturating_sub(keep))
+        .map(|l| l.len() + 1)
+        .sum();
     &name[skip..]
 }
 

@@ -24,9 +24,22 @@ impl Wanted {
     /// Of no tenants yet. A wildcard is wanted at once, so that the first tenant need not wait for it; and `own` (Traefik's
     /// dashboard), which is no tenant's, for good.
     pub(crate) fn new(base_domain: String, wildcard: Option<String>, own: Option<String>) -> Self {
-        let covered = |name: &String| wildcard.as_deref().is_some_and(|w| isyone_traefik::covers(w, name));
-        let names = own.into_iter().filter(|name| !covered(name)).chain(wildcard.clone()).collect();
-        Self { base_domain, wildcard, tenants: OrdMap::new(), names }
+        let covered = |name: &String| {
+            wildcard
+                .as_deref()
+                .is_some_and(|w| isyone_traefik::covers(w, name))
+        };
+        let names = own
+            .into_iter()
+            .filter(|name| !covered(name))
+            .chain(wildcard.clone())
+            .collect();
+        Self {
+            base_domain,
+            wildcard,
+            tenants: OrdMap::new(),
+            names,
+        }
     }
 
     /// Takes in a snapshot; whether that changed anything.
@@ -35,7 +48,10 @@ impl Wanted {
         for item in self.tenants.diff(&fleet.tenants) {
             let (old, new) = match item {
                 DiffItem::Add(_, new) => (None, Some(new)),
-                DiffItem::Update { old: (_, old), new: (_, new) } => (Some(old), Some(new)),
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (_, new),
+                } => (Some(old), Some(new)),
                 DiffItem::Remove(_, old) => (Some(old), None),
             };
             gone.extend(old.into_iter().flat_map(|tenant| self.of(tenant)));
@@ -62,9 +78,16 @@ impl Wanted {
         if !tenant.reserves_compute() {
             return Vec::new();
         }
-        let covered =
-            |name: &String| self.wildcard.as_deref().is_some_and(|w| isyone_traefik::covers(w, name));
-        tenant.hostnames(&self.base_domain).into_iter().filter(|name| !covered(name)).collect()
+        let covered = |name: &String| {
+            self.wildcard
+                .as_deref()
+                .is_some_and(|w| isyone_traefik::covers(w, name))
+        };
+        tenant
+            .hostnames(&self.base_domain)
+            .into_iter()
+            .filter(|name| !covered(name))
+            .collect()
     }
 }
 
@@ -96,7 +119,10 @@ mod tests {
         let mut wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()), None);
         assert_eq!(wild.names().len(), 1);
         wild.take(&bench.state.fleet);
-        assert_eq!(wild.names().iter().collect::<Vec<_>>(), ["*.isy.one", "erp.alfa.example"]);
+        assert_eq!(
+            wild.names().iter().collect::<Vec<_>>(),
+            ["*.isy.one", "erp.alfa.example"]
+        );
     }
 
     #[test]
@@ -108,7 +134,11 @@ mod tests {
         let wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()), own());
         assert_eq!(wild.names().iter().collect::<Vec<_>>(), ["*.isy.one"]);
         let elsewhere = Some("ops.example.net".to_owned());
-        let wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()), elsewhere);
+        let wild = Wanted::new(
+            "isy.one".to_owned(),
+            Some("*.isy.one".to_owned()),
+            elsewhere,
+        );
         assert!(wild.names().contains("ops.example.net"));
     }
 
@@ -117,9 +147,20 @@ mod tests {
         let mut bench = fleet();
         let mut wanted = Wanted::new("isy.one".to_owned(), None, None);
         wanted.take(&bench.state.fleet);
-        bench.apply(Command::SuspendTenant { name: name("beta"), request_id: None }).unwrap();
+        bench
+            .apply(Command::SuspendTenant {
+                name: name("beta"),
+                request_id: None,
+            })
+            .unwrap();
         assert!(!wanted.take(&bench.state.fleet));
-        bench.apply(Command::DeleteTenant { name: name("beta"), purge: false, request_id: None }).unwrap();
+        bench
+            .apply(Command::DeleteTenant {
+                name: name("beta"),
+                purge: false,
+                request_id: None,
+            })
+            .unwrap();
         assert!(wanted.take(&bench.state.fleet) && !wanted.names().contains("beta.isy.one"));
     }
 }

@@ -77,16 +77,31 @@ use OperatorRole::{Admin, Operator, Viewer};
 const TABLE: &[(&str, Access)] = &[
     ("/grpc.health.v1.Health/Check", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", From(Viewer)),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", From(Viewer)),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        From(Viewer),
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        From(Viewer),
+    ),
     ("/isyone.agent.v1.AgentService/Attach", Agents),
     ("/isyone.agent.v1.AgentService/Renew", Agents),
     ("/isyone.agent.v1.AgentService/Session", Agents),
     ("/isyone.agent.v1.EnrollmentService/Enroll", Joining),
-    ("/isyone.v1.CertificateService/AddCertificate", From(Operator)),
+    (
+        "/isyone.v1.CertificateService/AddCertificate",
+        From(Operator),
+    ),
     ("/isyone.v1.CertificateService/GetCertificate", From(Viewer)),
-    ("/isyone.v1.CertificateService/ListCertificates", From(Viewer)),
-    ("/isyone.v1.CertificateService/RemoveCertificate", From(Operator)),
+    (
+        "/isyone.v1.CertificateService/ListCertificates",
+        From(Viewer),
+    ),
+    (
+        "/isyone.v1.CertificateService/RemoveCertificate",
+        From(Operator),
+    ),
     ("/isyone.v1.DomainService/AddDomain", From(Operator)),
     ("/isyone.v1.DomainService/ListDomains", From(Viewer)),
     ("/isyone.v1.DomainService/RemoveDomain", From(Operator)),
@@ -100,7 +115,10 @@ const TABLE: &[(&str, Access)] = &[
     ("/isyone.v1.HostService/ListHosts", From(Viewer)),
     ("/isyone.v1.HostService/RemoveHost", From(Admin)),
     ("/isyone.v1.HostService/UncordonHost", From(Operator)),
-    ("/isyone.v1.OperationService/CancelOperation", From(Operator)),
+    (
+        "/isyone.v1.OperationService/CancelOperation",
+        From(Operator),
+    ),
     ("/isyone.v1.OperationService/GetOperation", From(Viewer)),
     ("/isyone.v1.OperationService/ListOperations", From(Viewer)),
     ("/isyone.v1.OperationService/WatchOperation", From(Viewer)),
@@ -157,7 +175,11 @@ fn judge(path: &str, peer: Option<&Peer>) -> (&'static str, Caller, Result<(), S
         (Anyone, Caller::Operator(..) | Caller::Agent(_)) => true,
         (From(_) | Agents | Joining | Anyone, _) => false,
     };
-    let verdict = if allowed { Ok(()) } else { Err(denied(access, &caller)) };
+    let verdict = if allowed {
+        Ok(())
+    } else {
+        Err(denied(access, &caller))
+    };
     (method, caller, verdict)
 }
 
@@ -172,7 +194,12 @@ fn denied(access: Access, caller: &Caller) -> Status {
         Agents => format!("{who}; this is for agents"),
         Joining | Anyone => format!("{who}; not here"),
     };
-    status(Code::PermissionDenied, "PERMISSION_DENIED", message, std::collections::HashMap::new())
+    status(
+        Code::PermissionDenied,
+        "PERMISSION_DENIED",
+        message,
+        std::collections::HashMap::new(),
+    )
 }
 
 /// Puts the table before all services of a port.
@@ -185,14 +212,21 @@ pub struct AccessLayer {
 impl AccessLayer {
     /// Counting into `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, gate: Arc::default() }
+        Self {
+            metrics,
+            gate: Arc::default(),
+        }
     }
 }
 
 impl<S> tower::Layer<S> for AccessLayer {
     type Service = AccessService<S>;
     fn layer(&self, inner: S) -> Self::Service {
-        AccessService { inner, metrics: self.metrics.clone(), gate: self.gate.clone() }
+        AccessService {
+            inner,
+            metrics: self.metrics.clone(),
+            gate: self.gate.clone(),
+        }
     }
 }
 
@@ -239,7 +273,9 @@ where
         request.extensions_mut().insert(caller.clone());
         let span = traced(&caller, method, request.headers());
         let began = Instant::now();
-        let answer = span.in_scope(|| self.inner.call(request)).instrument(span.clone());
+        let answer = span
+            .in_scope(|| self.inner.call(request))
+            .instrument(span.clone());
         Box::pin(async move {
             let response = match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
                 Ok(answered) => answered?,
@@ -259,7 +295,11 @@ where
 /// Answers with a refusal, once the request is there as a whole. An answer before its end would reset the stream, and what comes on it
 /// afterwards is an error to the transport (h2), which ends a connection after a thousand of them, with all calls that are under way
 /// on it: a client that is refused often would lose those that are not.
-async fn refuse(method: &str, request: http::Request<Body>, refusal: Status) -> http::Response<Body> {
+async fn refuse(
+    method: &str,
+    request: http::Request<Body>,
+    refusal: Status,
+) -> http::Response<Body> {
     if OPEN_ENDED.contains(&method) {
         return refusal.into_http();
     }
@@ -287,7 +327,9 @@ fn late() -> Status {
 
 /// An operator's call as a span, in the trace that it says it belongs to. Agents' calls are sessions, which never end.
 fn traced(caller: &Caller, method: &'static str, headers: &http::HeaderMap) -> Span {
-    let Caller::Operator(name, _) = caller else { return Span::none() };
+    let Caller::Operator(name, _) = caller else {
+        return Span::none();
+    };
     let span = span!(
         "call",
         otel.name = method.trim_start_matches('/'),
@@ -304,9 +346,14 @@ fn traced(caller: &Caller, method: &'static str, headers: &http::HeaderMap) -> S
 impl<S> AccessService<S> {
     /// Only operators' calls are counted.
     fn place(&self, method: &str, caller: &Caller) -> Result<Option<Place>, Status> {
-        let Caller::Operator(name, _) = caller else { return Ok(None) };
+        let Caller::Operator(name, _) = caller else {
+            return Ok(None);
+        };
         let kind = Kind::of(method);
-        self.gate.enter(kind, name).map(Some).map_err(|after| gate::refusal(kind, after))
+        self.gate
+            .enter(kind, name)
+            .map(Some)
+            .map_err(|after| gate::refusal(kind, after))
     }
 }
 
@@ -323,12 +370,16 @@ fn holding(response: http::Response<Body>, place: Option<Place>) -> http::Respon
 
 fn tell(caller: &Caller, method: &str, code: Code, seconds: f64, headers: &http::HeaderMap) {
     let ms = (seconds * 1e6).round() / 1e3;
-    let reason = Status::from_header_map(headers).map(|s| s.message().to_owned()).unwrap_or_default();
+    let reason = Status::from_header_map(headers)
+        .map(|s| s.message().to_owned())
+        .unwrap_or_default();
     match (code, caller) {
         // Agents call all the time; operators' calls are what people look for.
         // So do screens that follow the fleet.
         (Code::Ok, Caller::Agent(_)) => tracing::debug!(%caller, method, ms, "ok"),
-        (Code::Ok, _) if method.starts_with(FOLLOWING) => tracing::debug!(%caller, method, ms, "ok"),
+        (Code::Ok, _) if method.starts_with(FOLLOWING) => {
+            tracing::debug!(%caller, method, ms, "ok")
+        }
         (Code::Ok, _) => tracing::info!(%caller, method, ms, "ok"),
         (Code::Internal | Code::Unknown | Code::DataLoss, _) => {
             tracing::error!(%caller, method, ?code, ms, "failed: {reason}");
@@ -352,7 +403,10 @@ mod tests {
             not_after: 1,
             serves: false,
         };
-        Peer { certificate: Some(certificate), address: ([127, 0, 0, 1], 1).into() }
+        Peer {
+            certificate: Some(certificate),
+            address: ([127, 0, 0, 1], 1).into(),
+        }
     }
 
     fn may(path: &str, identity: Identity) -> bool {
@@ -364,16 +418,29 @@ mod tests {
         assert!(TABLE.is_sorted_by_key(|(path, _)| path));
         let files = prost_types::FileDescriptorSet::decode(isyone_proto::pb::DESCRIPTORS).unwrap();
         let mut methods = 0;
-        for file in files.file.iter().filter(|f| f.package().starts_with("isyone.")) {
+        for file in files
+            .file
+            .iter()
+            .filter(|f| f.package().starts_with("isyone."))
+        {
             for service in &file.service {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    assert!(TABLE.iter().any(|(known, _)| *known == path), "{path} is not in the table");
+                    assert!(
+                        TABLE.iter().any(|(known, _)| *known == path),
+                        "{path} is not in the table"
+                    );
                     methods += 1;
                 }
             }
         }
-        assert_eq!(TABLE.iter().filter(|(path, _)| path.starts_with("/isyone.")).count(), methods);
+        assert_eq!(
+            TABLE
+                .iter()
+                .filter(|(path, _)| path.starts_with("/isyone."))
+                .count(),
+            methods
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -384,9 +451,16 @@ mod tests {
         let mut service = tower::Layer::layer(&AccessLayer::new(Arc::default()), waits);
         let mut request = http::Request::new(Body::empty());
         *request.uri_mut() = "/isyone.v1.TenantService/GetTenant".parse().unwrap();
-        request.extensions_mut().insert(Arc::new(peer(Identity::Operator("ana".parse().unwrap(), Viewer))));
-        let answer =
-            tokio::time::timeout(Duration::from_secs(300), tower::Service::call(&mut service, request));
+        request
+            .extensions_mut()
+            .insert(Arc::new(peer(Identity::Operator(
+                "ana".parse().unwrap(),
+                Viewer,
+            ))));
+        let answer = tokio::time::timeout(
+            Duration::from_secs(300),
+            tower::Service::call(&mut service, request),
+        );
         let answer = answer.await.unwrap().unwrap();
         let status = Status::from_header_map(answer.headers()).unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded);
@@ -397,11 +471,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refused_request_is_not_waited_for_without_end() {
         let endless = || {
-            Body::new(http_body_util::StreamBody::new(futures_util::stream::pending::<
-                Result<hyper::body::Frame<Bytes>, Status>,
-            >()))
+            Body::new(http_body_util::StreamBody::new(
+                futures_util::stream::pending::<Result<hyper::body::Frame<Bytes>, Status>>(),
+            ))
         };
-        let refused = |method, body| refuse(method, http::Request::new(body), Status::aborted("no"));
+        let refused =
+            |method, body| refuse(method, http::Request::new(body), Status::aborted("no"));
         let began = tokio::time::Instant::now();
         refused("/isyone.v1.TenantService/Exec", endless()).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
@@ -413,14 +488,22 @@ mod tests {
     fn what_is_open_ended_is_known() {
         let files = prost_types::FileDescriptorSet::decode(isyone_proto::pb::DESCRIPTORS).unwrap();
         let mut streams = Vec::new();
-        for file in files.file.iter().filter(|f| f.package().starts_with("isyone.")) {
+        for file in files
+            .file
+            .iter()
+            .filter(|f| f.package().starts_with("isyone."))
+        {
             for service in &file.service {
                 let methods = service.method.iter().filter(|m| m.client_streaming());
-                streams
-                    .extend(methods.map(|m| format!("/{}.{}/{}", file.package(), service.name(), m.name())));
+                streams.extend(
+                    methods.map(|m| format!("/{}.{}/{}", file.package(), service.name(), m.name())),
+                );
             }
         }
-        let known: Vec<_> = OPEN_ENDED.iter().filter(|path| path.starts_with("/isyone.")).collect();
+        let known: Vec<_> = OPEN_ENDED
+            .iter()
+            .filter(|path| path.starts_with("/isyone."))
+            .collect();
         streams.sort();
         assert_eq!(known, streams.iter().collect::<Vec<_>>());
     }
@@ -431,19 +514,37 @@ mod tests {
         let agent = || Identity::Agent("h1".parse().unwrap());
         let create = "/isyone.v1.TenantService/CreateTenant";
         assert!(
-            !may(create, operator(Viewer)) && may(create, operator(Operator)) && may(create, operator(Admin))
+            !may(create, operator(Viewer))
+                && may(create, operator(Operator))
+                && may(create, operator(Admin))
         );
         assert!(may("/isyone.v1.TenantService/GetTenant", operator(Viewer)));
         assert!(may("/grpc.health.v1.Health/Check", operator(Monitor)));
-        let open: Vec<_> = TABLE.iter().filter(|(path, _)| may(path, operator(Monitor))).collect();
+        let open: Vec<_> = TABLE
+            .iter()
+            .filter(|(path, _)| may(path, operator(Monitor)))
+            .collect();
         assert_eq!(open.len(), 2, "a monitor may ask for health only: {open:?}");
-        assert!(!may("/isyone.v1.TenantService/GetCredentials", operator(Viewer)));
-        assert!(!may("/isyone.v1.HostService/CreateJoinToken", operator(Operator)));
+        assert!(!may(
+            "/isyone.v1.TenantService/GetCredentials",
+            operator(Viewer)
+        ));
+        assert!(!may(
+            "/isyone.v1.HostService/CreateJoinToken",
+            operator(Operator)
+        ));
         assert!(!may(create, agent()) && !may("/isyone.v1.TenantService/GetTenant", agent()));
         assert!(may("/isyone.agent.v1.AgentService/Session", agent()));
-        assert!(!may("/isyone.agent.v1.AgentService/Session", operator(Admin)));
+        assert!(!may(
+            "/isyone.agent.v1.AgentService/Session",
+            operator(Admin)
+        ));
         assert!(!may("/isyone.agent.v1.EnrollmentService/Enroll", agent()));
-        assert!(judge("/isyone.agent.v1.EnrollmentService/Enroll", None).2.is_ok());
+        assert!(
+            judge("/isyone.agent.v1.EnrollmentService/Enroll", None)
+                .2
+                .is_ok()
+        );
         assert!(judge(create, None).2.is_err());
         assert!(!may("/isyone.v1.TenantService/Nothing", operator(Admin)));
         assert!(!may(create, Identity::Coordinator));

@@ -39,10 +39,20 @@ impl CertificateService for Api {
         let mut page = page(&state.fleet, &asked.page_token, size + 1);
         let more = page.len() > size;
         page.truncate(size);
-        let next_page_token = page.last().filter(|_| more).map(|(name, ..)| name.clone()).unwrap_or_default();
+        let next_page_token = page
+            .last()
+            .filter(|_| more)
+            .map(|(name, ..)| name.clone())
+            .unwrap_or_default();
         let now = now();
-        let certificates = page.into_iter().map(|(name, c, t)| wire(&name, c, t, now)).collect();
-        Ok(Response::new(v1::ListCertificatesResponse { certificates, next_page_token }))
+        let certificates = page
+            .into_iter()
+            .map(|(name, c, t)| wire(&name, c, t, now))
+            .collect();
+        Ok(Response::new(v1::ListCertificatesResponse {
+            certificates,
+            next_page_token,
+        }))
     }
 
     async fn get_certificate(
@@ -52,7 +62,11 @@ impl CertificateService for Api {
         let name = request.into_inner().name;
         let state = self.state();
         let certificate = state.fleet.certificates.get(&name).map(AsRef::as_ref);
-        let trouble = state.fleet.certificate_troubles.get(&name).map(AsRef::as_ref);
+        let trouble = state
+            .fleet
+            .certificate_troubles
+            .get(&name)
+            .map(AsRef::as_ref);
         if certificate.is_none() && trouble.is_none() {
             let message = format!("there is no certificate `{}`", name.escape_debug());
             return Err(status::not_found("CERTIFICATE_NOT_FOUND", message));
@@ -71,7 +85,8 @@ impl CertificateService for Api {
         let key = zeroize::Zeroizing::new(asked.key_pem);
         let name = asked.name;
         if !self.context.config.publishes_keys() {
-            let message = "the coordinator gives edges no certificates: set [tls] mode = \"coordinator\"";
+            let message =
+                "the coordinator gives edges no certificates: set [tls] mode = \"coordinator\"";
             return Err(status::not_configured(message));
         }
         if !is_name(&name) {
@@ -79,11 +94,25 @@ impl CertificateService for Api {
             return Err(FieldError::new("name", problem).into());
         }
         let judged = judge(&asked.certificate_pem, &key, now() / 1000)?;
-        let key = self.context.sealer.seal(&EdgeCertificate::sealed_for(&name), key.as_bytes());
+        let key = self
+            .context
+            .sealer
+            .seal(&EdgeCertificate::sealed_for(&name), key.as_bytes());
         let certificate = judged.kept(name, Origin::Uploaded, key);
         let command = Command::PutCertificate(Box::new(certificate));
-        match self.context.handle.submit(actor, command).await.map_err(status::submit)? {
-            Outcome::Certificate(stored) => Ok(Response::new(wire(&stored.name, Some(&stored), None, now()))),
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Certificate(stored) => Ok(Response::new(wire(
+                &stored.name,
+                Some(&stored),
+                None,
+                now(),
+            ))),
             other => Err(unexpected(&other)),
         }
     }
@@ -94,15 +123,24 @@ impl CertificateService for Api {
     ) -> Result<Response<v1::RemoveCertificateResponse>, Status> {
         let actor = caller(&request)?.to_string();
         let name = request.into_inner().name;
-        let command = Command::RemoveCertificate { name, why: "removed by an operator".to_owned() };
-        self.context.handle.submit(actor, command).await.map_err(status::submit)?;
+        let command = Command::RemoveCertificate {
+            name,
+            why: "removed by an operator".to_owned(),
+        };
+        self.context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?;
         Ok(Response::new(v1::RemoveCertificateResponse {}))
     }
 }
 
 fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
 }
 
@@ -110,13 +148,27 @@ type Row<'a> = (String, Option<&'a EdgeCertificate>, Option<&'a Trouble>);
 
 /// Certificates and troubles behind `after`, by name.
 fn page<'a>(fleet: &'a Fleet, after: &str, size: usize) -> Vec<Row<'a>> {
-    let from = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
+    let from = if after.is_empty() {
+        Bound::Unbounded
+    } else {
+        Bound::Excluded(after)
+    };
     let mut rows: BTreeMap<&String, Row<'a>> = BTreeMap::new();
-    for (name, certificate) in fleet.certificates.range::<_, str>((from, Bound::Unbounded)).take(size) {
+    for (name, certificate) in fleet
+        .certificates
+        .range::<_, str>((from, Bound::Unbounded))
+        .take(size)
+    {
         rows.insert(name, (name.clone(), Some(&**certificate), None));
     }
-    for (name, trouble) in fleet.certificate_troubles.range::<_, str>((from, Bound::Unbounded)).take(size) {
-        rows.entry(name).or_insert_with(|| (name.clone(), None, None)).2 = Some(&**trouble);
+    for (name, trouble) in fleet
+        .certificate_troubles
+        .range::<_, str>((from, Bound::Unbounded))
+        .take(size)
+    {
+        rows.entry(name)
+            .or_insert_with(|| (name.clone(), None, None))
+            .2 = Some(&**trouble);
     }
     rows.into_values().take(size).collect()
 }

@@ -27,7 +27,11 @@ const MAX_HOSTNAME: usize = 253;
 impl Api {
     /// All names of a tenant, the platform's first.
     pub(super) fn domains_of(&self, state: &State, tenant: &Tenant) -> Vec<v1::Domain> {
-        let own = tenant.spec.domains.iter().map(|domain| self.domain(state, tenant, domain));
+        let own = tenant
+            .spec
+            .domains
+            .iter()
+            .map(|domain| self.domain(state, tenant, domain));
         std::iter::once(self.platform(tenant)).chain(own).collect()
     }
 
@@ -54,7 +58,9 @@ impl Api {
             (None, Some(Verdict::Elsewhere)) => v1::DomainState::Doubtful,
             (None, Some(Verdict::Unknown) | None) => v1::DomainState::Unknown,
         };
-        let since = trouble.map(|t| t.since).or_else(|| seen.as_ref().and_then(|seen| seen.since));
+        let since = trouble
+            .map(|t| t.since)
+            .or_else(|| seen.as_ref().and_then(|seen| seen.since));
         let stored = || trouble.map(|t| t.found.clone()).unwrap_or_default();
         v1::Domain {
             name: domain.to_string(),
@@ -76,8 +82,11 @@ impl Api {
             let problem = format!("`{domain}` lies under {base}, which belongs to the platform");
             return Err(FieldError::new("domain", problem).into());
         }
-        let refused = change::domain_refused(&state.fleet, self.context.handle.settings(), tenant, domain);
-        refused.map_or(Ok(()), |error| Err(status::submit(SubmitError::Refused(error))))
+        let refused =
+            change::domain_refused(&state.fleet, self.context.handle.settings(), tenant, domain);
+        refused.map_or(Ok(()), |error| {
+            Err(status::submit(SubmitError::Refused(error)))
+        })
     }
 
     /// The platform's own name becomes the primary again: no domain is it.
@@ -87,10 +96,23 @@ impl Api {
         name: TenantName,
         request_id: Option<String>,
     ) -> Result<Response<v1::AddDomainResponse>, Status> {
-        let add = AddDomains { name, domains: Vec::new(), primary: true, checked: false, request_id };
+        let add = AddDomains {
+            name,
+            domains: Vec::new(),
+            primary: true,
+            checked: false,
+            request_id,
+        };
         let command = Command::AddDomains(Box::new(add));
-        let outcome = self.context.handle.submit(actor, command).await.map_err(status::submit)?;
-        let Outcome::Domains { tenant, operation } = outcome else { return Err(unexpected(&outcome)) };
+        let outcome = self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?;
+        let Outcome::Domains { tenant, operation } = outcome else {
+            return Err(unexpected(&outcome));
+        };
         let state = self.state();
         Ok(Response::new(v1::AddDomainResponse {
             domains: vec![self.platform(&tenant)],
@@ -101,7 +123,12 @@ impl Api {
 
     /// Asks DNS; refuses when a domain does not lead to the edges, with what to set.
     async fn looks(&self, tenant: &Tenant, wanted: &[Domain]) -> Result<Vec<Look>, Status> {
-        let looks = join_all(wanted.iter().map(|domain| watch::at(&self.context, tenant, domain))).await;
+        let looks = join_all(
+            wanted
+                .iter()
+                .map(|domain| watch::at(&self.context, tenant, domain)),
+        )
+        .await;
         let platform = tenant.platform_name(&self.context.handle.settings().base_domain);
         let problems: Vec<String> = wanted
             .iter()
@@ -109,17 +136,24 @@ impl Api {
             .filter_map(|(domain, look)| match look.verdict {
                 Verdict::Here => None,
                 _ if look.by.is_some() => Some(anothers(domain, look, tenant, &platform)),
-                Verdict::Elsewhere if look.edges.is_empty() => Some(unknown(domain, look, &platform)),
+                Verdict::Elsewhere if look.edges.is_empty() => {
+                    Some(unknown(domain, look, &platform))
+                }
                 Verdict::Elsewhere => {
                     let advice = domains::advice(domain, &platform, &look.edges);
-                    Some(format!("{domain} does not lead to the edges (found: {}): {advice}", look.found))
+                    Some(format!(
+                        "{domain} does not lead to the edges (found: {}): {advice}",
+                        look.found
+                    ))
                 }
                 Verdict::Unknown => Some(unknown(domain, look, &platform)),
             })
             .collect();
         match problems.join("; ") {
             problems if problems.is_empty() => Ok(looks),
-            problems if looks.iter().any(|look| look.by.is_some()) => Err(status::anothers_name(problems)),
+            problems if looks.iter().any(|look| look.by.is_some()) => {
+                Err(status::anothers_name(problems))
+            }
             problems => Err(status::dns(problems)),
         }
     }
@@ -141,7 +175,10 @@ fn unknown(domain: &Domain, look: &Look, platform: &str) -> String {
     } else {
         "try again when name servers answer".to_owned()
     };
-    format!("it cannot be told whether {domain} leads to the edges ({}): {way_out}", look.found)
+    format!(
+        "it cannot be told whether {domain} leads to the edges ({}): {way_out}",
+        look.found
+    )
 }
 
 fn parse(text: &str) -> Result<Domain, FieldError> {
@@ -150,7 +187,11 @@ fn parse(text: &str) -> Result<Domain, FieldError> {
 
 /// `redirected`: it is the primary, and no look is awaited.
 fn unchecked(wanted: &[Domain], redirected: bool) -> String {
-    let names = wanted.iter().map(Domain::as_str).collect::<Vec<_>>().join(" and ");
+    let names = wanted
+        .iter()
+        .map(Domain::as_str)
+        .collect::<Vec<_>>()
+        .join(" and ");
     let all_the_same = if redirected {
         "; domains are not looked at by and by either ([dns] interval), so browsers are redirected to it all the same"
     } else {
@@ -175,13 +216,15 @@ impl DomainService for Api {
             if asked.primary {
                 return self.platform_is_primary(actor, name, request_id).await;
             }
-            let problem =
-                format!("`{}` leads to the tenant already; it can be made its primary again", wanted[0]);
+            let problem = format!(
+                "`{}` leads to the tenant already; it can be made its primary again",
+                wanted[0]
+            );
             return Err(FieldError::new("domain", problem).into());
         }
         if asked.with_www {
-            let sibling =
-                domains::sibling(&wanted[0]).map_err(|e| FieldError::new("domain", e.to_string()))?;
+            let sibling = domains::sibling(&wanted[0])
+                .map_err(|e| FieldError::new("domain", e.to_string()))?;
             wanted.push(sibling);
         }
         let state = self.state();
@@ -189,24 +232,51 @@ impl DomainService for Api {
         for domain in &wanted {
             self.check(&state, &name, domain)?;
         }
-        let looks = if asked.skip_dns_check { Vec::new() } else { self.looks(tenant, &wanted).await? };
+        let looks = if asked.skip_dns_check {
+            Vec::new()
+        } else {
+            self.looks(tenant, &wanted).await?
+        };
         // What led here when it was last looked at needs no other look.
         let known_good = |domain: &Domain| {
-            self.context.domains.seen(domain.as_str()).is_some_and(|seen| seen.verdict == Verdict::Here)
+            self.context
+                .domains
+                .seen(domain.as_str())
+                .is_some_and(|seen| seen.verdict == Verdict::Here)
         };
         let checked = !asked.skip_dns_check || wanted.iter().all(known_good);
-        let add = AddDomains { name, domains: wanted.clone(), primary: asked.primary, checked, request_id };
+        let add = AddDomains {
+            name,
+            domains: wanted.clone(),
+            primary: asked.primary,
+            checked,
+            request_id,
+        };
         let command = Command::AddDomains(Box::new(add));
-        let outcome = self.context.handle.submit(actor, command).await.map_err(status::submit)?;
-        let Outcome::Domains { tenant, operation } = outcome else { return Err(unexpected(&outcome)) };
+        let outcome = self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?;
+        let Outcome::Domains { tenant, operation } = outcome else {
+            return Err(unexpected(&outcome));
+        };
         for (domain, look) in wanted.iter().zip(&looks) {
             self.context.domains.found_good(domain.as_str(), look);
         }
         let redirected = asked.primary && !self.context.config.dns.watches();
-        let warning = if checked { String::new() } else { unchecked(&wanted, redirected) };
+        let warning = if checked {
+            String::new()
+        } else {
+            unchecked(&wanted, redirected)
+        };
         let state = self.state();
         Ok(Response::new(v1::AddDomainResponse {
-            domains: wanted.iter().map(|domain| self.domain(&state, &tenant, domain)).collect(),
+            domains: wanted
+                .iter()
+                .map(|domain| self.domain(&state, &tenant, domain))
+                .collect(),
             operation: operation.map(|operation| wire::operation(&state, &operation)),
             warning,
         }))
@@ -221,13 +291,25 @@ impl DomainService for Api {
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
         let domain = parse(&asked.domain)?;
         if domain.as_str() == name_of(self, &name) {
-            let problem =
-                format!("`{domain}` is the platform's own name for the tenant; it cannot be removed");
+            let problem = format!(
+                "`{domain}` is the platform's own name for the tenant; it cannot be removed"
+            );
             return Err(FieldError::new("domain", problem).into());
         }
-        let command = Command::RemoveDomain { name, domain, request_id };
-        let outcome = self.context.handle.submit(actor, command).await.map_err(status::submit)?;
-        let Outcome::Domains { operation, .. } = outcome else { return Err(unexpected(&outcome)) };
+        let command = Command::RemoveDomain {
+            name,
+            domain,
+            request_id,
+        };
+        let outcome = self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?;
+        let Outcome::Domains { operation, .. } = outcome else {
+            return Err(unexpected(&outcome));
+        };
         let operation = operation.map(|operation| wire::operation(&self.state(), &operation));
         Ok(Response::new(v1::RemoveDomainResponse { operation }))
     }
@@ -246,22 +328,44 @@ impl DomainService for Api {
         if !asked.name.is_empty() {
             let tenant = self.tenant(&state, &tenant_name(&asked.name)?)?;
             let domains = self.domains_of(&state, tenant);
-            return Ok(Response::new(v1::ListDomainsResponse { domains, next_page_token: String::new() }));
+            return Ok(Response::new(v1::ListDomainsResponse {
+                domains,
+                next_page_token: String::new(),
+            }));
         }
         let after = asked.page_token.as_str();
-        let from = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
+        let from = if after.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Excluded(after)
+        };
         let mut page: Vec<v1::Domain> = Vec::new();
         let mut next_page_token = String::new();
-        for (name, owner) in state.fleet.by_domain.range::<_, str>((from, Bound::Unbounded)) {
+        for (name, owner) in state
+            .fleet
+            .by_domain
+            .range::<_, str>((from, Bound::Unbounded))
+        {
             if page.len() == size {
-                next_page_token = page.last().map(|last| last.name.clone()).unwrap_or_default();
+                next_page_token = page
+                    .last()
+                    .map(|last| last.name.clone())
+                    .unwrap_or_default();
                 break;
             }
             let tenant = state.fleet.tenants.get(owner);
-            let domain = tenant.and_then(|t| t.spec.domains.iter().find(|d| d.as_str() == name.as_str()));
-            page.extend(tenant.zip(domain).map(|(tenant, domain)| self.domain(&state, tenant, domain)));
+            let domain =
+                tenant.and_then(|t| t.spec.domains.iter().find(|d| d.as_str() == name.as_str()));
+            page.extend(
+                tenant
+                    .zip(domain)
+                    .map(|(tenant, domain)| self.domain(&state, tenant, domain)),
+            );
         }
-        Ok(Response::new(v1::ListDomainsResponse { domains: page, next_page_token }))
+        Ok(Response::new(v1::ListDomainsResponse {
+            domains: page,
+            next_page_token,
+        }))
     }
 }
 

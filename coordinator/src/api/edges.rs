@@ -36,25 +36,42 @@ impl EdgeService for Api {
         edges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let more = edges.len() > size;
         edges.truncate(size);
-        let next_page_token = edges.last().filter(|_| more).map(|edge| edge.name.clone()).unwrap_or_default();
+        let next_page_token = edges
+            .last()
+            .filter(|_| more)
+            .map(|edge| edge.name.clone())
+            .unwrap_or_default();
         let edge = &self.context.config.edge;
         let files = edge.traefik_file.iter().chain(&edge.traefik_dir);
         Ok(Response::new(v1::ListEdgesResponse {
             edges,
             next_page_token,
-            files: files.map(|path| self.context.config.data_dir.join(path).display().to_string()).collect(),
+            files: files
+                .map(|path| {
+                    self.context
+                        .config
+                        .data_dir
+                        .join(path)
+                        .display()
+                        .to_string()
+                })
+                .collect(),
             rejected_routes: count(&self.context.edges.left_out(), |_| true),
         }))
     }
 
-    async fn get_edge(&self, request: Request<v1::GetEdgeRequest>) -> Result<Response<v1::Edge>, Status> {
+    async fn get_edge(
+        &self,
+        request: Request<v1::GetEdgeRequest>,
+    ) -> Result<Response<v1::Edge>, Status> {
         let name = request.into_inner().name;
         let mut edges = self.edges().await;
         edges.retain(|edge| edge.name == name || edge.address == name);
         match (edges.pop(), edges.is_empty()) {
             (Some(edge), true) => Ok(Response::new(edge)),
             (Some(_), false) => {
-                let problem = format!("stands for several edges: name the shard, too (`{name}/<shard>`)");
+                let problem =
+                    format!("stands for several edges: name the shard, too (`{name}/<shard>`)");
                 Err(FieldError::new("name", problem).into())
             }
             (None, _) => {
@@ -77,27 +94,40 @@ impl EdgeService for Api {
         let shards = &self.context.handle.settings().shards;
         let shard = match asked.shard.as_str() {
             "" => None,
-            shard => {
-                Some(shards.position(shard).ok_or_else(|| FieldError::new("shard", "there is no such one"))?)
-            }
+            shard => Some(
+                shards
+                    .position(shard)
+                    .ok_or_else(|| FieldError::new("shard", "there is no such one"))?,
+            ),
         };
         let left_out = self.context.edges.left_out();
         let ours = |tenant: &str| shard.is_none() || shards.of(tenant) == shard;
         let (routes, next_page_token) = rejected(&left_out, ours, after, size);
-        Ok(Response::new(v1::ListRejectedRoutesResponse { routes, next_page_token }))
+        Ok(Response::new(v1::ListRejectedRoutesResponse {
+            routes,
+            next_page_token,
+        }))
     }
 }
 
 impl Api {
     /// All edges, those that are not known to run the newest asked once more.
     async fn edges(&self) -> Vec<v1::Edge> {
-        let behind = self.context.edges.look(|edge| edge.state != EdgeState::Current);
+        let behind = self
+            .context
+            .edges
+            .look(|edge| edge.state != EdgeState::Current);
         // Not answered in time: see there.
         let _ = tokio::time::timeout(PATIENCE, behind).await;
-        let (shards, left_out) = (&self.context.handle.settings().shards, self.context.edges.left_out());
+        let (shards, left_out) = (
+            &self.context.handle.settings().shards,
+            self.context.edges.left_out(),
+        );
         let (at, now) = (Instant::now(), now());
         let seen = self.context.edges.seen(at);
-        seen.iter().map(|edge| wire(edge, shards, &left_out, |then| ago(then, at, now))).collect()
+        seen.iter()
+            .map(|edge| wire(edge, shards, &left_out, |then| ago(then, at, now)))
+            .collect()
     }
 }
 
@@ -115,7 +145,10 @@ fn ago(then: Instant, at: Instant, now: UnixMs) -> UnixMs {
 }
 
 fn count(left_out: &LeftOut, ours: impl Fn(&str) -> bool) -> u32 {
-    let routes = left_out.iter().filter(|(tenant, _)| ours(tenant)).map(|(_, routes)| routes.len());
+    let routes = left_out
+        .iter()
+        .filter(|(tenant, _)| ours(tenant))
+        .map(|(_, routes)| routes.len());
     u32::try_from(routes.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
@@ -142,10 +175,19 @@ fn rejected(
 }
 
 fn name(address: IpAddr, shard: &str) -> String {
-    if shard.is_empty() { address.to_string() } else { format!("{address}/{shard}") }
+    if shard.is_empty() {
+        address.to_string()
+    } else {
+        format!("{address}/{shard}")
+    }
 }
 
-fn wire(edge: &EdgeSeen, shards: &Shards, left_out: &LeftOut, time: impl Fn(Instant) -> UnixMs) -> v1::Edge {
+fn wire(
+    edge: &EdgeSeen,
+    shards: &Shards,
+    left_out: &LeftOut,
+    time: impl Fn(Instant) -> UnixMs,
+) -> v1::Edge {
     let shard = shards.scope_name(edge.scope);
     let own = edge.scope.checked_sub(1);
     let state = match edge.state {
@@ -183,7 +225,10 @@ mod tests {
             hostname: hostname.map(ToOwned::to_owned),
             reason: "why".to_owned(),
         };
-        let both = vec![route("beta", Some("a.example")), route("beta", Some("b.example"))];
+        let both = vec![
+            route("beta", Some("a.example")),
+            route("beta", Some("b.example")),
+        ];
         let left_out = LeftOut::from_iter([
             ("alfa".to_owned(), vec![route("alfa", None)]),
             ("beta".to_owned(), both),
@@ -192,7 +237,11 @@ mod tests {
         let (mut all, mut after, mut pages) = (Vec::new(), String::new(), 0);
         loop {
             let (routes, next) = rejected(&left_out, |_| true, &after, 1);
-            all.extend(routes.into_iter().map(|route| route.tenant + "/" + &route.hostname));
+            all.extend(
+                routes
+                    .into_iter()
+                    .map(|route| route.tenant + "/" + &route.hostname),
+            );
             pages += 1;
             if next.is_empty() {
                 break;
@@ -204,7 +253,17 @@ mod tests {
             (3, "alfa/ beta/a.example beta/b.example gama/c.example")
         );
         let (routes, next) = rejected(&left_out, |tenant| tenant != "gama", "", 2);
-        assert_eq!((routes.len(), next.as_str()), (3, ""), "nobody who counts is behind them");
-        assert_eq!((count(&left_out, |_| true), count(&left_out, |tenant| tenant == "beta")), (4, 2));
+        assert_eq!(
+            (routes.len(), next.as_str()),
+            (3, ""),
+            "nobody who counts is behind them"
+        );
+        assert_eq!(
+            (
+                count(&left_out, |_| true),
+                count(&left_out, |tenant| tenant == "beta")
+            ),
+            (4, 2)
+        );
     }
 }

@@ -28,8 +28,14 @@ struct Filter {
 
 impl Filter {
     fn matches(&self, event: &Event) -> bool {
-        let tenant = self.tenant.as_ref().is_none_or(|name| event.tenant.as_ref() == Some(name));
-        let host = self.host.as_ref().is_none_or(|name| event.host.as_ref() == Some(name));
+        let tenant = self
+            .tenant
+            .as_ref()
+            .is_none_or(|name| event.tenant.as_ref() == Some(name));
+        let host = self
+            .host
+            .as_ref()
+            .is_none_or(|name| event.host.as_ref() == Some(name));
         tenant && host
     }
 }
@@ -57,23 +63,43 @@ impl EventService for Api {
             after => after,
         };
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
-        tokio::spawn(stream(self.context.clone(), filter, after, asked.follow, caller));
+        tokio::spawn(stream(
+            self.context.clone(),
+            filter,
+            after,
+            asked.follow,
+            caller,
+        ));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }
 
 /// The sequence after which the newest `tail` matching events lie.
 fn before_tail(state: &State, filter: &Filter, tail: usize) -> u64 {
-    let newest = state.fleet.events.iter().rev().filter(|e| filter.matches(e)).take(tail);
-    newest.last().map_or(state.fleet.last_event, |oldest| oldest.sequence.saturating_sub(1))
+    let newest = state
+        .fleet
+        .events
+        .iter()
+        .rev()
+        .filter(|e| filter.matches(e))
+        .take(tail);
+    newest.last().map_or(state.fleet.last_event, |oldest| {
+        oldest.sequence.saturating_sub(1)
+    })
 }
 
 /// Stored events after a sequence; an error when some of them are forgotten already.
 fn after(state: &State, sequence: u64) -> Result<impl Iterator<Item = &Arc<Event>>, Status> {
     let events = &state.fleet.events;
-    let oldest = events.front().map_or(state.fleet.last_event + 1, |e| e.sequence);
+    let oldest = events
+        .front()
+        .map_or(state.fleet.last_event + 1, |e| e.sequence);
     if sequence + 1 < oldest {
-        let message = format!("events {} to {} are forgotten already", sequence + 1, oldest - 1);
+        let message = format!(
+            "events {} to {} are forgotten already",
+            sequence + 1,
+            oldest - 1
+        );
         return Err(Status::out_of_range(message));
     }
     // Sequences rise by one, so the place of one is known.

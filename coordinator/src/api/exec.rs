@@ -49,7 +49,11 @@ impl Api {
             Err(_) => return Err(FieldError::new("container", "unknown container").into()),
         }
         let host = self.host_of(&name)?;
-        let bridge = self.context.streams.open(&host, Target::Logs(asked)).await?;
+        let bridge = self
+            .context
+            .streams
+            .open(&host, Target::Logs(asked))
+            .await?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
         tokio::spawn(pump_logs(bridge, caller, self.context.stop.clone()));
         Ok(Box::pin(ReceiverStream::new(answers)))
@@ -61,17 +65,35 @@ impl Api {
         mut input: Streaming<v1::ExecRequest>,
     ) -> Result<Answers<v1::ExecResponse>, Status> {
         let first = tokio::time::timeout(START_PATIENCE, input.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no `start`"))??.and_then(|m| m.message);
+        let first = first
+            .map_err(|_| Status::deadline_exceeded("no `start`"))??
+            .and_then(|m| m.message);
         let Some(exec_request::Message::Start(start)) = first else {
             return Err(FieldError::new("start", "must be the first message").into());
         };
         let name = check_start(&start)?;
         let host = self.host_of(&name)?;
-        let kind = start.kind().as_str_name().trim_start_matches("EXEC_KIND_").to_ascii_lowercase();
+        let kind = start
+            .kind()
+            .as_str_name()
+            .trim_start_matches("EXEC_KIND_")
+            .to_ascii_lowercase();
         // Arguments may hold secrets: the kind is enough to know what was done.
-        let audit = Command::Audit { kind: "tenant.exec", tenant: name, message: kind };
-        self.context.handle.submit(actor, audit).await.map_err(status::submit)?;
-        let bridge = self.context.streams.open(&host, Target::Exec(start)).await?;
+        let audit = Command::Audit {
+            kind: "tenant.exec",
+            tenant: name,
+            message: kind,
+        };
+        self.context
+            .handle
+            .submit(actor, audit)
+            .await
+            .map_err(status::submit)?;
+        let bridge = self
+            .context
+            .streams
+            .open(&host, Target::Exec(start))
+            .await?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
         tokio::spawn(pump_exec(bridge, input, caller, self.context.stop.clone()));
         Ok(Box::pin(ReceiverStream::new(answers)))
@@ -85,17 +107,27 @@ impl Api {
 
 fn check_start(start: &v1::ExecStart) -> Result<TenantName, FieldError> {
     let name = parse("start.name", &start.name)?;
-    if !matches!(v1::ExecKind::try_from(start.kind), Ok(kind) if kind != v1::ExecKind::Unspecified) {
+    if !matches!(v1::ExecKind::try_from(start.kind), Ok(kind) if kind != v1::ExecKind::Unspecified)
+    {
         return Err(FieldError::new("start.kind", "must say what to run"));
     }
     let fits = start.arguments.len() <= ARGUMENTS.0
-        && start.arguments.iter().all(|a| a.len() <= ARGUMENTS.1 && !a.contains('\0'));
+        && start
+            .arguments
+            .iter()
+            .all(|a| a.len() <= ARGUMENTS.1 && !a.contains('\0'));
     if !fits {
-        let problem = format!("at most {} of {} bytes, without NUL", ARGUMENTS.0, ARGUMENTS.1);
+        let problem = format!(
+            "at most {} of {} bytes, without NUL",
+            ARGUMENTS.0, ARGUMENTS.1
+        );
         return Err(FieldError::new("start.arguments", problem));
     }
     if start.columns > MAX_TERMINAL || start.rows > MAX_TERMINAL {
-        return Err(FieldError::new("start.columns", format!("at most {MAX_TERMINAL}")));
+        return Err(FieldError::new(
+            "start.columns",
+            format!("at most {MAX_TERMINAL}"),
+        ));
     }
     Ok(name)
 }
@@ -103,14 +135,18 @@ fn check_start(start: &v1::ExecStart) -> Result<TenantName, FieldError> {
 /// The agent's next message, or why there is none.
 async fn next(up: &mut Streaming<AttachUp>) -> Option<Result<attach_up::Message, Status>> {
     match up.message().await {
-        Ok(Some(AttachUp { message: Some(attach_up::Message::Error(why)) })) => {
-            Some(Err(Status::failed_precondition(why)))
-        }
-        Ok(Some(AttachUp { message: Some(message) })) => Some(Ok(message)),
+        Ok(Some(AttachUp {
+            message: Some(attach_up::Message::Error(why)),
+        })) => Some(Err(Status::failed_precondition(why))),
+        Ok(Some(AttachUp {
+            message: Some(message),
+        })) => Some(Ok(message)),
         Ok(Some(AttachUp { message: None }) | None) => None,
         Err(error) => {
             tracing::debug!(%error, "agent's stream ended");
-            Some(Err(status::agent_away("the agent's connection was lost".to_owned())))
+            Some(Err(status::agent_away(
+                "the agent's connection was lost".to_owned(),
+            )))
         }
     }
 }
@@ -188,10 +224,13 @@ async fn pump_exec(
 
 fn checked_input(request: v1::ExecRequest) -> Result<exec_request::Message, FieldError> {
     match request.message {
-        Some(exec_request::Message::Start(_)) => Err(FieldError::new("start", "only in the first message")),
-        Some(exec_request::Message::Stdin(data)) if data.len() > MAX_CHUNK => {
-            Err(FieldError::new("stdin", format!("at most {MAX_CHUNK} bytes at once")))
+        Some(exec_request::Message::Start(_)) => {
+            Err(FieldError::new("start", "only in the first message"))
         }
+        Some(exec_request::Message::Stdin(data)) if data.len() > MAX_CHUNK => Err(FieldError::new(
+            "stdin",
+            format!("at most {MAX_CHUNK} bytes at once"),
+        )),
         Some(exec_request::Message::Resize(size))
             if size.columns > MAX_TERMINAL || size.rows > MAX_TERMINAL =>
         {

@@ -31,8 +31,14 @@ pub(super) enum Kind {
 /// Methods that are no plain calls (test: exactly those that answer with a stream).
 const STREAMING: &[(&str, Kind)] = &[
     ("/grpc.health.v1.Health/Watch", Kind::Watch),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Kind::Stream),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Kind::Stream),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Kind::Stream,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Kind::Stream,
+    ),
     ("/isyone.v1.EventService/StreamEvents", Kind::Watch),
     ("/isyone.v1.OperationService/WatchOperation", Kind::Watch),
     ("/isyone.v1.TenantService/Exec", Kind::Stream),
@@ -41,7 +47,10 @@ const STREAMING: &[(&str, Kind)] = &[
 
 impl Kind {
     pub(super) fn of(method: &str) -> Self {
-        STREAMING.iter().find(|(path, _)| *path == method).map_or(Self::Call, |(_, kind)| *kind)
+        STREAMING
+            .iter()
+            .find(|(path, _)| *path == method)
+            .map_or(Self::Call, |(_, kind)| *kind)
     }
 
     /// For all operators together, and for one of them: a quarter, so that one operator's program that runs wild leaves room.
@@ -85,11 +94,17 @@ pub(super) struct Place {
 impl Gate {
     fn count(&self, kind: Kind) -> MutexGuard<'_, Count> {
         // Nothing panics while holding it.
-        self.counts[kind as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts[kind as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets an operator's call in, or says when to come back: the later the more are under way and expected.
-    pub(super) fn enter(self: &Arc<Self>, kind: Kind, operator: &ShortName) -> Result<Place, Duration> {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        kind: Kind,
+        operator: &ShortName,
+    ) -> Result<Place, Duration> {
         let (most, most_each) = kind.most();
         let mut count = self.count(kind);
         let mine = count.by_operator.get(operator).copied().unwrap_or(0);
@@ -100,7 +115,11 @@ impl Gate {
         count.all += 1;
         *count.by_operator.entry(operator.clone()).or_default() += 1;
         drop(count);
-        Ok(Place { gate: self.clone(), kind, operator: operator.clone() })
+        Ok(Place {
+            gate: self.clone(),
+            kind,
+            operator: operator.clone(),
+        })
     }
 }
 
@@ -111,7 +130,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut count = self.gate.count(self.kind);
         count.all = count.all.saturating_sub(1);
-        count.expected = if count.all == 0 { 0 } else { count.expected.saturating_sub(1) };
+        count.expected = if count.all == 0 {
+            0
+        } else {
+            count.expected.saturating_sub(1)
+        };
         if let Some(mine) = count.by_operator.get_mut(&self.operator) {
             *mine = mine.saturating_sub(1);
             if *mine == 0 {
@@ -128,7 +151,10 @@ pub(super) fn refusal(kind: Kind, after: Duration) -> Status {
         Kind::Watch => "too many events and operations are being watched",
         Kind::Stream => "too many logs and shells are open",
     };
-    status::overloaded(format!("{what}; try again in {} ms", after.as_millis()), after)
+    status::overloaded(
+        format!("{what}; try again in {} ms", after.as_millis()),
+        after,
+    )
 }
 
 #[cfg(test)]
@@ -145,13 +171,17 @@ mod tests {
     fn one_operator_leaves_room_for_others_and_places_come_back() {
         let gate = Arc::new(Gate::default());
         let (most, each) = Kind::Call.most();
-        let mut places: Vec<_> =
-            (0..each).map(|_| gate.enter(Kind::Call, &operator("wild")).unwrap()).collect();
+        let mut places: Vec<_> = (0..each)
+            .map(|_| gate.enter(Kind::Call, &operator("wild")).unwrap())
+            .collect();
         let first = gate.enter(Kind::Call, &operator("wild")).unwrap_err();
         let second = gate.enter(Kind::Call, &operator("wild")).unwrap_err();
         assert!(second > first, "{first:?} {second:?}");
         for n in 0..most - each {
-            places.push(gate.enter(Kind::Call, &operator(&format!("o{}", n % 7))).unwrap());
+            places.push(
+                gate.enter(Kind::Call, &operator(&format!("o{}", n % 7)))
+                    .unwrap(),
+            );
         }
         assert!(gate.enter(Kind::Call, &operator("ana")).is_err());
         // Streams are counted apart.
@@ -160,15 +190,21 @@ mod tests {
         gate.enter(Kind::Call, &operator("ana")).unwrap();
         drop(places);
         let count = gate.count(Kind::Call);
-        assert_eq!((count.all, count.by_operator.len(), count.expected), (0, 0, 0));
+        assert_eq!(
+            (count.all, count.by_operator.len(), count.expected),
+            (0, 0, 0)
+        );
     }
 
     #[test]
     fn a_crowd_that_never_came_back_does_not_keep_later_ones_away() {
         let gate = Arc::new(Gate::default());
         let wild = operator("wild");
-        let fill =
-            || (0..Kind::Call.most().1).map(|_| gate.enter(Kind::Call, &wild).unwrap()).collect::<Vec<_>>();
+        let fill = || {
+            (0..Kind::Call.most().1)
+                .map(|_| gate.enter(Kind::Call, &wild).unwrap())
+                .collect::<Vec<_>>()
+        };
         let places = fill();
         let first = gate.enter(Kind::Call, &wild).unwrap_err();
         (0..MAX_EXPECTED).for_each(|_| drop(gate.enter(Kind::Call, &wild)));
@@ -185,7 +221,11 @@ mod tests {
             for service in &file.service {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    assert_eq!(Kind::of(&path) != Kind::Call, method.server_streaming(), "{path}");
+                    assert_eq!(
+                        Kind::of(&path) != Kind::Call,
+                        method.server_streaming(),
+                        "{path}"
+                    );
                 }
             }
         }
@@ -196,7 +236,10 @@ mod tests {
         use tonic_types::StatusExt as _;
         let status = refusal(Kind::Call, Duration::from_millis(350));
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-        assert_eq!(isyone_proto::error::reason(&status).as_deref(), Some("OVERLOADED"));
+        assert_eq!(
+            isyone_proto::error::reason(&status).as_deref(),
+            Some("OVERLOADED")
+        );
         let retry = status.get_details_retry_info().unwrap();
         assert_eq!(retry.retry_delay, Some(Duration::from_millis(350)));
     }

@@ -30,11 +30,24 @@ pub(crate) fn token_hash(secret: &str) -> String {
 }
 
 impl Api {
-    async fn host_command(&self, actor: String, command: Command) -> Result<Response<v1::Host>, Status> {
-        match self.context.handle.submit(actor, command).await.map_err(status::submit)? {
-            Outcome::Host(host) => {
-                Ok(Response::new(wire::host(&self.state(), self.context.handle.settings(), &host, now())))
-            }
+    async fn host_command(
+        &self,
+        actor: String,
+        command: Command,
+    ) -> Result<Response<v1::Host>, Status> {
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Host(host) => Ok(Response::new(wire::host(
+                &self.state(),
+                self.context.handle.settings(),
+                &host,
+                now(),
+            ))),
             other => Err(unexpected(&other)),
         }
     }
@@ -48,9 +61,17 @@ impl HostService for Api {
     ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
-        let ttl_s = if asked.ttl_seconds == 0 { TOKEN_TTL_S.0 } else { asked.ttl_seconds };
+        let ttl_s = if asked.ttl_seconds == 0 {
+            TOKEN_TTL_S.0
+        } else {
+            asked.ttl_seconds
+        };
         if ttl_s > TOKEN_TTL_S.1 {
-            return Err(FieldError::new("ttl_seconds", format!("at most {} (a week)", TOKEN_TTL_S.1)).into());
+            return Err(FieldError::new(
+                "ttl_seconds",
+                format!("at most {} (a week)", TOKEN_TTL_S.1),
+            )
+            .into());
         }
         let token = JoinToken {
             id: secrets::random_hex(8),
@@ -67,7 +88,11 @@ impl HostService for Api {
             used_by: None,
         };
         let command = Command::CreateToken(Box::new(record));
-        self.context.handle.submit(actor, command).await.map_err(status::submit)?;
+        self.context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?;
         Ok(Response::new(v1::CreateJoinTokenResponse {
             token: token.expose(),
             expire_time: Some(timestamp(expires_at)),
@@ -84,22 +109,44 @@ impl HostService for Api {
         let after: Option<HostName> = parse_optional("page_token", &asked.page_token)?;
         let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = state.fleet.hosts.range((from, Bound::Unbounded)).map(|(_, host)| host);
+        let mut rest = state
+            .fleet
+            .hosts
+            .range((from, Bound::Unbounded))
+            .map(|(_, host)| host);
         let page: Vec<_> = rest.by_ref().take(size).collect();
         let more = rest.next().is_some();
         Ok(Response::new(v1::ListHostsResponse {
-            next_page_token: page.last().filter(|_| more).map(|h| h.name.to_string()).unwrap_or_default(),
-            hosts: page.into_iter().map(|host| wire::host(&state, settings, host, now)).collect(),
+            next_page_token: page
+                .last()
+                .filter(|_| more)
+                .map(|h| h.name.to_string())
+                .unwrap_or_default(),
+            hosts: page
+                .into_iter()
+                .map(|host| wire::host(&state, settings, host, now))
+                .collect(),
         }))
     }
 
-    async fn get_host(&self, request: Request<v1::GetHostRequest>) -> Result<Response<v1::Host>, Status> {
+    async fn get_host(
+        &self,
+        request: Request<v1::GetHostRequest>,
+    ) -> Result<Response<v1::Host>, Status> {
         let name: HostName = parse("name", &request.get_ref().name)?;
         let state = self.state();
         let host = state.fleet.hosts.get(&name);
-        let host = host
-            .ok_or_else(|| status::submit(SubmitError::Refused(ChangeError::HostNotFound(name.clone()))))?;
-        Ok(Response::new(wire::host(&state, self.context.handle.settings(), host, now())))
+        let host = host.ok_or_else(|| {
+            status::submit(SubmitError::Refused(ChangeError::HostNotFound(
+                name.clone(),
+            )))
+        })?;
+        Ok(Response::new(wire::host(
+            &state,
+            self.context.handle.settings(),
+            host,
+            now(),
+        )))
     }
 
     async fn cordon_host(
@@ -108,7 +155,14 @@ impl HostService for Api {
     ) -> Result<Response<v1::Host>, Status> {
         let actor = caller(&request)?.to_string();
         let host = parse("name", &request.get_ref().name)?;
-        self.host_command(actor, Command::CordonHost { host, cordoned: true }).await
+        self.host_command(
+            actor,
+            Command::CordonHost {
+                host,
+                cordoned: true,
+            },
+        )
+        .await
     }
 
     async fn uncordon_host(
@@ -117,7 +171,14 @@ impl HostService for Api {
     ) -> Result<Response<v1::Host>, Status> {
         let actor = caller(&request)?.to_string();
         let host = parse("name", &request.get_ref().name)?;
-        self.host_command(actor, Command::CordonHost { host, cordoned: false }).await
+        self.host_command(
+            actor,
+            Command::CordonHost {
+                host,
+                cordoned: false,
+            },
+        )
+        .await
     }
 
     async fn remove_host(
@@ -126,7 +187,8 @@ impl HostService for Api {
     ) -> Result<Response<v1::RemoveHostResponse>, Status> {
         let actor = caller(&request)?.to_string();
         let host = parse("name", &request.get_ref().name)?;
-        self.host_command(actor, Command::RemoveHost { host }).await?;
+        self.host_command(actor, Command::RemoveHost { host })
+            .await?;
         Ok(Response::new(v1::RemoveHostResponse {}))
     }
 }

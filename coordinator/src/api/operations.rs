@@ -12,7 +12,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Answers, Api, STREAM_QUEUE, caller, now, page_size, status, tenants::unexpected, wire};
+use super::{
+    Answers, Api, STREAM_QUEUE, caller, now, page_size, status, tenants::unexpected, wire,
+};
 use crate::{
     change::{ChangeError, Command, Outcome},
     context::Context,
@@ -31,7 +33,12 @@ fn unknown(id: Uuid) -> Status {
 }
 
 fn find(state: &State, id: Uuid) -> Result<v1::Operation, Status> {
-    state.fleet.operations.get(&id).map(|o| wire::operation(state, o)).ok_or_else(|| unknown(id))
+    state
+        .fleet
+        .operations
+        .get(&id)
+        .map(|o| wire::operation(state, o))
+        .ok_or_else(|| unknown(id))
 }
 
 #[tonic::async_trait]
@@ -58,8 +65,15 @@ impl OperationService for Api {
         let page: Vec<_> = rest.by_ref().take(size).collect();
         let more = rest.next().is_some();
         Ok(Response::new(v1::ListOperationsResponse {
-            next_page_token: page.last().filter(|_| more).map(|o| o.id.to_string()).unwrap_or_default(),
-            operations: page.into_iter().map(|o| wire::operation(&state, o)).collect(),
+            next_page_token: page
+                .last()
+                .filter(|_| more)
+                .map(|o| o.id.to_string())
+                .unwrap_or_default(),
+            operations: page
+                .into_iter()
+                .map(|o| wire::operation(&state, o))
+                .collect(),
         }))
     }
 
@@ -83,8 +97,16 @@ impl OperationService for Api {
         let actor = caller(&request)?.to_string();
         let id = parse("id", &request.get_ref().id)?;
         let command = Command::CancelOperation { id };
-        match self.context.handle.submit(actor, command).await.map_err(status::submit)? {
-            Outcome::Operation(operation) => Ok(Response::new(wire::operation(&self.state(), &operation))),
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Operation(operation) => {
+                Ok(Response::new(wire::operation(&self.state(), &operation)))
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -98,7 +120,11 @@ fn just_ended(operation: &v1::Operation) -> bool {
 
 /// Sends the operation whenever it differs from what was sent last. A slow caller misses states in between, never the
 /// last.
-async fn watch(context: Arc<Context>, id: Uuid, caller: mpsc::Sender<Result<v1::Operation, Status>>) {
+async fn watch(
+    context: Arc<Context>,
+    id: Uuid,
+    caller: mpsc::Sender<Result<v1::Operation, Status>>,
+) {
     // Before the first look, so that no change falls in between.
     let mut changes = context.handle.subscribe();
     let mut told: Option<v1::Operation> = None;

@@ -27,9 +27,10 @@ fn role(wire: i32) -> Result<OperatorRole, FieldError> {
         Ok(v1::Role::Viewer) => Ok(OperatorRole::Viewer),
         Ok(v1::Role::Operator) => Ok(OperatorRole::Operator),
         Ok(v1::Role::Admin) => Ok(OperatorRole::Admin),
-        Ok(v1::Role::Unspecified) | Err(_) => {
-            Err(FieldError::new("role", "must be monitor, viewer, operator or admin"))
-        }
+        Ok(v1::Role::Unspecified) | Err(_) => Err(FieldError::new(
+            "role",
+            "must be monitor, viewer, operator or admin",
+        )),
     }
 }
 
@@ -53,9 +54,22 @@ impl OperatorService for Api {
             .sign_operator(&asked.csr_pem, &name, role, ttl_s, clock::now_seconds())
             .map_err(|e| status::pki(&e))?;
         // Worth nothing until its serial is stored.
-        let certificate = Certificate { serial: issued.serial, not_after: issued.not_after };
-        let command = Command::CreateOperator { name, role, certificate };
-        match self.context.handle.submit(actor, command).await.map_err(status::submit)? {
+        let certificate = Certificate {
+            serial: issued.serial,
+            not_after: issued.not_after,
+        };
+        let command = Command::CreateOperator {
+            name,
+            role,
+            certificate,
+        };
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
             Outcome::Operator(operator) => Ok(Response::new(v1::CreateOperatorResponse {
                 operator: Some(wire::operator(&operator)),
                 certificate_pem: issued.pem,
@@ -74,11 +88,19 @@ impl OperatorService for Api {
         let after: Option<ShortName> = parse_optional("page_token", &asked.page_token)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let state = self.state();
-        let mut rest = state.fleet.operators.range((from, Bound::Unbounded)).map(|(_, operator)| operator);
+        let mut rest = state
+            .fleet
+            .operators
+            .range((from, Bound::Unbounded))
+            .map(|(_, operator)| operator);
         let page: Vec<_> = rest.by_ref().take(size).collect();
         let more = rest.next().is_some();
         Ok(Response::new(v1::ListOperatorsResponse {
-            next_page_token: page.last().filter(|_| more).map(|o| o.name.to_string()).unwrap_or_default(),
+            next_page_token: page
+                .last()
+                .filter(|_| more)
+                .map(|o| o.name.to_string())
+                .unwrap_or_default(),
             operators: page.into_iter().map(|o| wire::operator(o)).collect(),
         }))
     }
@@ -89,7 +111,11 @@ impl OperatorService for Api {
     ) -> Result<Response<v1::RevokeOperatorResponse>, Status> {
         let actor = caller(&request)?.to_string();
         let name = parse("name", &request.get_ref().name)?;
-        self.context.handle.submit(actor, Command::RevokeOperator { name }).await.map_err(status::submit)?;
+        self.context
+            .handle
+            .submit(actor, Command::RevokeOperator { name })
+            .await
+            .map_err(status::submit)?;
         Ok(Response::new(v1::RevokeOperatorResponse {}))
     }
 }

@@ -67,7 +67,8 @@ fn change(error: &ChangeError) -> Status {
         // Which of the three it is, only the log tells.
         E::TokenRefused(why) => {
             tracing::warn!(why, "join token refused");
-            let message = "the join token is wrong, used or expired; make a new one with `isyctl host token`";
+            let message =
+                "the join token is wrong, used or expired; make a new one with `isyctl host token`";
             return plain(Code::Unauthenticated, "TOKEN_REFUSED", message);
         }
         E::TooManyTokens => (Code::ResourceExhausted, "TOO_MANY_TOKENS"),
@@ -82,7 +83,9 @@ fn change(error: &ChangeError) -> Status {
         E::TenantExists { differences, .. } => {
             HashMap::from([("differences".to_owned(), differences.join("; "))])
         }
-        E::RequestIdReused(operation) => HashMap::from([("operation_id".to_owned(), operation.to_string())]),
+        E::RequestIdReused(operation) => {
+            HashMap::from([("operation_id".to_owned(), operation.to_string())])
+        }
         E::HostNotEmpty { count, .. } => HashMap::from([("tenants".to_owned(), count.to_string())]),
         _ => HashMap::new(),
     };
@@ -92,9 +95,14 @@ fn change(error: &ChangeError) -> Status {
 /// A certificate that was not made.
 pub fn pki(error: &PkiError) -> Status {
     match error {
-        PkiError::BadRequest(why) => isyone_proto::error::FieldError::new("csr_pem", why.clone()).into(),
+        PkiError::BadRequest(why) => {
+            isyone_proto::error::FieldError::new("csr_pem", why.clone()).into()
+        }
         error => {
-            tracing::error!(error = isyone_proto::tls::error_chain(error), "signing failed");
+            tracing::error!(
+                error = isyone_proto::tls::error_chain(error),
+                "signing failed"
+            );
             plain(
                 Code::Internal,
                 "SIGNING_FAILED",
@@ -136,15 +144,28 @@ pub fn agent_away(message: String) -> Status {
 
 /// The end of every stream when the coordinator stops.
 pub fn stopping() -> Status {
-    plain(Code::Unavailable, "STOPPING", "the coordinator is stopping; try again in a moment")
+    plain(
+        Code::Unavailable,
+        "STOPPING",
+        "the coordinator is stopping; try again in a moment",
+    )
 }
 
 /// Adds one more detail message to a status that has some.
 fn with_detail(bare: Status, type_url: &str, detail: &v1::Placement) -> Status {
     // Encoded a moment ago by ourselves; if it does not read back, the plain status still says what matters.
-    let Ok(mut details) = tonic_types::pb::Status::decode(bare.details()) else { return bare };
-    details.details.push(prost_types::Any { type_url: type_url.to_owned(), value: detail.encode_to_vec() });
-    Status::with_details(bare.code(), bare.message(), Bytes::from(details.encode_to_vec()))
+    let Ok(mut details) = tonic_types::pb::Status::decode(bare.details()) else {
+        return bare;
+    };
+    details.details.push(prost_types::Any {
+        type_url: type_url.to_owned(),
+        value: detail.encode_to_vec(),
+    });
+    Status::with_details(
+        bare.code(),
+        bare.message(),
+        Bytes::from(details.encode_to_vec()),
+    )
 }
 
 #[cfg(test)]
@@ -169,20 +190,34 @@ mod tests {
             considered: 1,
             fitting: 0,
         };
-        let error = ChangeError::NoHostFits { name: "alfa".parse().unwrap(), decision: Box::new(decision) };
+        let error = ChangeError::NoHostFits {
+            name: "alfa".parse().unwrap(),
+            decision: Box::new(decision),
+        };
         let status = submit(SubmitError::Refused(error));
         assert_eq!(status.code(), Code::ResourceExhausted);
-        assert_eq!(isyone_proto::error::reason(&status).as_deref(), Some("NO_HOST_FITS"));
-        let details = tonic_types::pb::Status::decode(status.details()).unwrap().details;
-        let table = details.iter().find(|d| d.type_url == PLACEMENT_TYPE).unwrap();
+        assert_eq!(
+            isyone_proto::error::reason(&status).as_deref(),
+            Some("NO_HOST_FITS")
+        );
+        let details = tonic_types::pb::Status::decode(status.details())
+            .unwrap()
+            .details;
+        let table = details
+            .iter()
+            .find(|d| d.type_url == PLACEMENT_TYPE)
+            .unwrap();
         let placement = v1::Placement::decode(&*table.value).unwrap();
         assert_eq!(placement.hosts[0].reasons, ["cordoned"]);
     }
 
     #[test]
     fn a_refused_token_does_not_say_why() {
-        let texts = ["unknown", "already used", "expired"]
-            .map(|why| submit(SubmitError::Refused(ChangeError::TokenRefused(why))).message().to_owned());
+        let texts = ["unknown", "already used", "expired"].map(|why| {
+            submit(SubmitError::Refused(ChangeError::TokenRefused(why)))
+                .message()
+                .to_owned()
+        });
         assert!(texts[0] == texts[1] && texts[1] == texts[2]);
     }
 }

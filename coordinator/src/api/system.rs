@@ -10,7 +10,10 @@ use super::{Api, Caller, caller, wire};
 
 #[tonic::async_trait]
 impl SystemService for Api {
-    async fn get_info(&self, request: Request<v1::GetInfoRequest>) -> Result<Response<v1::Info>, Status> {
+    async fn get_info(
+        &self,
+        request: Request<v1::GetInfoRequest>,
+    ) -> Result<Response<v1::Info>, Status> {
         let Caller::Operator(name, role) = caller(&request)? else {
             return Err(Status::permission_denied("for operators"));
         };
@@ -18,7 +21,11 @@ impl SystemService for Api {
         Ok(Response::new(v1::Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             base_domain: settings.base_domain.clone(),
-            plans: settings.plans.iter().map(|(name, size)| (name.to_string(), (*size).into())).collect(),
+            plans: settings
+                .plans
+                .iter()
+                .map(|(name, size)| (name.to_string(), (*size).into()))
+                .collect(),
             default_plan: settings.defaults.plan.to_string(),
             caller_name: name.to_string(),
             caller_role: wire::role(role).into(),

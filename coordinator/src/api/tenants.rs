@@ -26,16 +26,36 @@ use crate::{
 const MAX_SCAN: usize = 20_000;
 
 impl Api {
-    async fn operation(&self, actor: String, command: Command) -> Result<Response<v1::Operation>, Status> {
-        match self.context.handle.submit(actor, command).await.map_err(status::submit)? {
-            Outcome::Operation(operation) => Ok(Response::new(wire::operation(&self.state(), &operation))),
+    async fn operation(
+        &self,
+        actor: String,
+        command: Command,
+    ) -> Result<Response<v1::Operation>, Status> {
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Operation(operation) => {
+                Ok(Response::new(wire::operation(&self.state(), &operation)))
+            }
             other => Err(unexpected(&other)),
         }
     }
 
-    pub(super) fn tenant<'a>(&self, state: &'a State, name: &TenantName) -> Result<&'a Tenant, Status> {
+    pub(super) fn tenant<'a>(
+        &self,
+        state: &'a State,
+        name: &TenantName,
+    ) -> Result<&'a Tenant, Status> {
         let found = state.fleet.tenants.get(name).map(AsRef::as_ref);
-        found.ok_or_else(|| status::submit(SubmitError::Refused(ChangeError::TenantNotFound(name.clone()))))
+        found.ok_or_else(|| {
+            status::submit(SubmitError::Refused(ChangeError::TenantNotFound(
+                name.clone(),
+            )))
+        })
     }
 }
 
@@ -55,8 +75,8 @@ impl TenantService for Api {
         let asked = request.into_inner();
         let name = tenant_name(&asked.name)?;
         let settings = self.context.handle.settings();
-        let (spec, size) =
-            spec::tenant_spec(settings, asked.spec.unwrap_or_default()).map_err(|e| e.within("spec"))?;
+        let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default())
+            .map_err(|e| e.within("spec"))?;
         // Used only if the tenant is new.
         let uid = Uuid::now_v7();
         let create = CreateTenant {
@@ -73,15 +93,31 @@ impl TenantService for Api {
         let handle = &self.context.handle;
         let outcome = if asked.dry_run {
             // It looks at every host: not in the writer's time.
-            handle.rehearse(&Stamp { now: now(), id: Uuid::now_v7(), actor }, command)
+            handle.rehearse(
+                &Stamp {
+                    now: now(),
+                    id: Uuid::now_v7(),
+                    actor,
+                },
+                command,
+            )
         } else {
             handle.submit(actor, command).await
         };
         let outcome = outcome.map_err(status::submit)?;
         let state = self.state();
         Ok(Response::new(match outcome {
-            Outcome::Tenant { tenant, operation, decision, existed } => v1::CreateTenantResponse {
-                placement: Some(wire::placement(&name, &decision, Some(&tenant.placement.reason))),
+            Outcome::Tenant {
+                tenant,
+                operation,
+                decision,
+                existed,
+            } => v1::CreateTenantResponse {
+                placement: Some(wire::placement(
+                    &name,
+                    &decision,
+                    Some(&tenant.placement.reason),
+                )),
                 operation: operation.map(|o| wire::operation(&state, &o)),
                 tenant: Some(self.shown(&state, &tenant)),
                 existed,
@@ -118,7 +154,12 @@ impl TenantService for Api {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut answer = v1::ListTenantsResponse::default();
         let mut last: Option<&TenantName> = None;
-        for (scanned, (name, tenant)) in state.fleet.tenants.range((from, Bound::Unbounded)).enumerate() {
+        for (scanned, (name, tenant)) in state
+            .fleet
+            .tenants
+            .range((from, Bound::Unbounded))
+            .enumerate()
+        {
             if answer.tenants.len() == size || scanned == MAX_SCAN {
                 answer.next_page_token = last.map(ToString::to_string).unwrap_or_default();
                 break;
@@ -158,10 +199,21 @@ impl TenantService for Api {
         let name = tenant_name(&request.get_ref().name)?;
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
-        let secrets = self.context.open_secrets(tenant).map_err(|e| status::seal(&e))?;
+        let secrets = self
+            .context
+            .open_secrets(tenant)
+            .map_err(|e| status::seal(&e))?;
         // Nothing is told before it is written down who asked.
-        let audit = Command::Audit { kind: "credentials.read", tenant: name.clone(), message: String::new() };
-        self.context.handle.submit(actor, audit).await.map_err(status::submit)?;
+        let audit = Command::Audit {
+            kind: "credentials.read",
+            tenant: name.clone(),
+            message: String::new(),
+        };
+        self.context
+            .handle
+            .submit(actor, audit)
+            .await
+            .map_err(status::submit)?;
         let settings = self.context.handle.settings();
         Ok(Response::new(v1::Credentials {
             url: views::address(&state, settings, tenant),
@@ -195,7 +247,8 @@ impl TenantService for Api {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::SuspendTenant { name, request_id }).await
+        self.operation(actor, Command::SuspendTenant { name, request_id })
+            .await
     }
 
     async fn resume_tenant(
@@ -205,7 +258,8 @@ impl TenantService for Api {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::ResumeTenant { name, request_id }).await
+        self.operation(actor, Command::ResumeTenant { name, request_id })
+            .await
     }
 
     async fn resize_tenant(
@@ -229,7 +283,15 @@ impl TenantService for Api {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::DeleteTenant { name, purge: asked.purge, request_id }).await
+        self.operation(
+            actor,
+            Command::DeleteTenant {
+                name,
+                purge: asked.purge,
+                request_id,
+            },
+        )
+        .await
     }
 
     async fn restore_tenant(
@@ -239,7 +301,8 @@ impl TenantService for Api {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::RestoreTenant { name, request_id }).await
+        self.operation(actor, Command::RestoreTenant { name, request_id })
+            .await
     }
 
     async fn get_access(
@@ -254,7 +317,9 @@ impl TenantService for Api {
         request: Request<v1::SetAccessRequest>,
     ) -> Result<Response<v1::SetAccessResponse>, Status> {
         let actor = caller(&request)?.to_string();
-        self.change_access(actor, request.into_inner()).await.map(Response::new)
+        self.change_access(actor, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type StreamLogsStream = Answers<v1::LogChunk>;
@@ -273,13 +338,19 @@ impl TenantService for Api {
         request: Request<Streaming<v1::ExecRequest>>,
     ) -> Result<Response<Self::ExecStream>, Status> {
         let actor = caller(&request)?.to_string();
-        self.run(actor, request.into_inner()).await.map(Response::new)
+        self.run(actor, request.into_inner())
+            .await
+            .map(Response::new)
     }
 }
 
 /// What every host would score for this tenant now, its own place counted as taken.
 fn today(state: &State, settings: &crate::settings::Settings, tenant: &Tenant) -> Decision {
     let labels: &BTreeMap<_, _> = &tenant.spec.host_labels;
-    let request = PlacementRequest { size: tenant.size, host: tenant.spec.host.as_ref(), labels };
+    let request = PlacementRequest {
+        size: tenant.size,
+        host: tenant.spec.host.as_ref(),
+        labels,
+    };
     placement::explain(state.view(settings), request, now())
 }

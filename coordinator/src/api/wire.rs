@@ -20,7 +20,12 @@ const MAX_FITTING: usize = 20;
 /// See [`MAX_FITTING`].
 const MAX_REJECTED: usize = 80;
 
-pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> v1::Tenant {
+pub(super) fn tenant(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    now: UnixMs,
+) -> v1::Tenant {
     let (phase, message) = views::phase(state, settings, tenant, now);
     let observed = views::observed(state, tenant);
     let mut hostnames = tenant.hostnames(&settings.base_domain);
@@ -41,7 +46,9 @@ pub(super) fn tenant(state: &State, settings: &Settings, tenant: &Tenant, now: U
         http_port: tenant.placement.http_port.into(),
         websocket_port: tenant.placement.websocket_port.into(),
         subnet: tenant.placement.subnet.to_string(),
-        containers: observed.map(|o| o.report.containers.iter().map(container).collect()).unwrap_or_default(),
+        containers: observed
+            .map(|o| o.report.containers.iter().map(container).collect())
+            .unwrap_or_default(),
         usage: observed.and_then(usage),
         create_time: Some(timestamp(tenant.created_at)),
         report_time: observed.map(|o| timestamp(o.at)),
@@ -76,8 +83,14 @@ pub(super) fn probe(seen: &Seen) -> v1::Probe {
         reach: reach.into(),
         http_status: probe.status.unwrap_or(0).into(),
         duration_ms: probe.duration_ms,
-        certificate_expire_time: probe.certificate_until_s.map(|s| timestamp(s.saturating_mul(1000))),
-        error: probe.failure.as_ref().map(ToString::to_string).unwrap_or_default(),
+        certificate_expire_time: probe
+            .certificate_until_s
+            .map(|s| timestamp(s.saturating_mul(1000))),
+        error: probe
+            .failure
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         edge: probe.edge.to_string(),
         time: Some(timestamp(probe.at)),
     }
@@ -94,8 +107,16 @@ pub(super) fn spec(spec: &TenantSpec) -> v1::TenantSpec {
         edition: spec.edition.to_string(),
         odoo_image: spec.odoo_image.to_string(),
         postgres_image: spec.postgres_image.to_string(),
-        host: spec.host.as_ref().map(ToString::to_string).unwrap_or_default(),
-        host_labels: spec.host_labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        host: spec
+            .host
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        host_labels: spec
+            .host_labels
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect(),
         admin_login: spec.admin_login.to_string(),
     }
 }
@@ -121,7 +142,10 @@ fn container(container: &Container) -> v1::Container {
         healthy: container.healthy,
         restarts: container.restarts,
         oom_kills: container.oom_kills,
-        image_digest: container.image_digest.map(|d| d.to_string()).unwrap_or_default(),
+        image_digest: container
+            .image_digest
+            .map(|d| d.to_string())
+            .unwrap_or_default(),
         exit_code: container.exit_code,
         start_time: container.started_at.map(timestamp),
     }
@@ -216,19 +240,29 @@ pub(super) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs)
         name: host.name.to_string(),
         uid: host.uid.to_string(),
         advertise_address: host.advertise.to_string(),
-        labels: host.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        labels: host
+            .labels
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect(),
         cordoned: host.cordoned,
         state: host_state(judged).into(),
         message: host_message(judged, silence_ms, seen),
-        resources: seen.filter(|s| s.reported_at.is_some()).map(|s| resources(&s.resources)),
+        resources: seen
+            .filter(|s| s.reported_at.is_some())
+            .map(|s| resources(&s.resources)),
         tenants: index.map_or(0, |i| u32::try_from(i.tenants.len()).unwrap_or(u32::MAX)),
         reserved_memory_bytes: index.map_or(0, |i| i.memory_bytes),
         reserved_cpu_millis: index.map_or(0, |i| u32::try_from(i.cpu_millis).unwrap_or(u32::MAX)),
         reserved_disk_bytes: index.map_or(0, |i| i.disk_bytes),
         join_time: Some(timestamp(host.joined_at)),
         report_time: seen.and_then(|s| s.reported_at).map(timestamp),
-        agent_version: seen.map(|s| s.hello.agent_version.clone()).unwrap_or_default(),
-        docker_version: seen.map(|s| s.hello.docker_version.clone()).unwrap_or_default(),
+        agent_version: seen
+            .map(|s| s.hello.agent_version.clone())
+            .unwrap_or_default(),
+        docker_version: seen
+            .map(|s| s.hello.docker_version.clone())
+            .unwrap_or_default(),
         plan_generation: host.plan_generation,
         accepted_generation: seen.map_or(0, |s| s.accepted_generation),
         certificate_expire_time: newest.map(|s| timestamp(s.saturating_mul(1000))),
@@ -246,14 +280,21 @@ fn host_state(state: HostState) -> v1::HostState {
 }
 
 fn host_message(state: HostState, silence_ms: i64, seen: Option<&HostObserved>) -> String {
-    let refused = seen.map(|s| s.plan_error.as_str()).filter(|e| !e.is_empty());
+    let refused = seen
+        .map(|s| s.plan_error.as_str())
+        .filter(|e| !e.is_empty());
     match state {
         HostState::Unknown => "nothing heard since the coordinator started".to_owned(),
         HostState::Suspect | HostState::Lost => format!("no report for {} s", silence_ms / 1000),
         HostState::Degraded => {
-            format!("Docker does not answer: {}", seen.map(|s| s.docker_error.as_str()).unwrap_or_default())
+            format!(
+                "Docker does not answer: {}",
+                seen.map(|s| s.docker_error.as_str()).unwrap_or_default()
+            )
         }
-        HostState::Ready => refused.map(|e| format!("its agent refused the plan: {e}")).unwrap_or_default(),
+        HostState::Ready => refused
+            .map(|e| format!("its agent refused the plan: {e}"))
+            .unwrap_or_default(),
     }
 }
 
@@ -281,8 +322,16 @@ pub(super) fn event(event: &Event) -> v1::Event {
         sequence: event.sequence,
         time: Some(timestamp(event.at)),
         kind: event.kind.clone(),
-        tenant: event.tenant.as_ref().map(ToString::to_string).unwrap_or_default(),
-        host: event.host.as_ref().map(ToString::to_string).unwrap_or_default(),
+        tenant: event
+            .tenant
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        host: event
+            .host
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         actor: event.actor.clone(),
         message: event.message.clone(),
         operation_id: event.operation.map(|id| id.to_string()).unwrap_or_default(),
@@ -310,13 +359,29 @@ pub(super) fn role(role: OperatorRole) -> v1::Role {
 }
 
 /// A decision as a table. `original` is the reason that was stored when the tenant was placed.
-pub(super) fn placement(tenant: &TenantName, decision: &Decision, original: Option<&str>) -> v1::Placement {
-    let (fitting, rejected): (Vec<_>, Vec<_>) = decision.hosts.iter().partition(|j| j.rejections.is_empty());
-    let ranked = fitting.iter().take(MAX_FITTING).zip(1..).map(|(judgement, rank)| score(judgement, rank));
-    let others = rejected.iter().take(MAX_REJECTED).map(|judgement| score(judgement, 0));
+pub(super) fn placement(
+    tenant: &TenantName,
+    decision: &Decision,
+    original: Option<&str>,
+) -> v1::Placement {
+    let (fitting, rejected): (Vec<_>, Vec<_>) =
+        decision.hosts.iter().partition(|j| j.rejections.is_empty());
+    let ranked = fitting
+        .iter()
+        .take(MAX_FITTING)
+        .zip(1..)
+        .map(|(judgement, rank)| score(judgement, rank));
+    let others = rejected
+        .iter()
+        .take(MAX_REJECTED)
+        .map(|judgement| score(judgement, 0));
     v1::Placement {
         tenant: tenant.to_string(),
-        host: decision.host.as_ref().map(ToString::to_string).unwrap_or_default(),
+        host: decision
+            .host
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         reason: decision.reason.clone(),
         hosts: ranked.chain(others).collect(),
         considered: u32::try_from(decision.considered).unwrap_or(u32::MAX),
@@ -329,7 +394,11 @@ fn score(judgement: &Judgement, rank: u32) -> v1::HostScore {
     v1::HostScore {
         host: judgement.host.to_string(),
         fits: judgement.rejections.is_empty(),
-        reasons: judgement.rejections.iter().map(ToString::to_string).collect(),
+        reasons: judgement
+            .rejections
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         load_permille: judgement.load.permille(),
         memory_permille: judgement.load.memory_permille,
         cpu_permille: judgement.load.cpu_permille,

@@ -65,7 +65,9 @@ impl Answers {
 
     /// What was added for a tenant counts no more.
     pub fn remove(&mut self, host: &HostName, wrong: bool) {
-        let Some(tally) = self.hosts.get_mut(host) else { return };
+        let Some(tally) = self.hosts.get_mut(host) else {
+            return;
+        };
         tally.remove(wrong);
         if tally.asked == 0 {
             self.hosts.remove(host);
@@ -75,7 +77,10 @@ impl Answers {
 
     /// The edge answers wrongly: for most tenants, and for most of those on several hosts that are `ready`.
     pub fn blame_edge(&self, ready: impl Fn(&HostName) -> bool) -> Option<Tally> {
-        let mut hosts = self.hosts.iter().filter(|(host, tally)| tally.most_wrong() && ready(host));
+        let mut hosts = self
+            .hosts
+            .iter()
+            .filter(|(host, tally)| tally.most_wrong() && ready(host));
         (self.total.most_wrong() && hosts.nth(HOSTS_FOR_EDGE - 1).is_some()).then_some(self.total)
     }
 
@@ -86,7 +91,10 @@ impl Answers {
 
     /// The host that [`Self::blames`]; there is one at most.
     pub fn blamed_host(&self) -> Option<&HostName> {
-        self.hosts.iter().find(|(_, own)| self.is_blamed(**own)).map(|(host, _)| host)
+        self.hosts
+            .iter()
+            .find(|(_, own)| self.is_blamed(**own))
+            .map(|(host, _)| host)
     }
 
     fn is_blamed(&self, own: Tally) -> bool {
@@ -137,7 +145,11 @@ mod tests {
         ] {
             let answers = answers(hosts);
             assert_eq!(answers.blame_edge(|_| ready).is_some(), edge, "{hosts:?}");
-            assert_eq!(answers.blamed_host(), blamed.map(host).as_ref(), "{hosts:?}");
+            assert_eq!(
+                answers.blamed_host(),
+                blamed.map(host).as_ref(),
+                "{hosts:?}"
+            );
         }
     }
 

@@ -85,15 +85,35 @@ impl Asker {
     }
 
     /// HTTPS. With `verify`, certificates are held against what this machine trusts and `ca_file`.
-    pub fn encrypted(timeout: Duration, verify: bool, ca_file: Option<&Path>) -> Result<Self, AskError> {
+    pub fn encrypted(
+        timeout: Duration,
+        verify: bool,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, AskError> {
         let trust = if verify { Some(trust(ca_file)?) } else { None };
-        Ok(Self { tls: Some(Tls { config: client()?, trust }), timeout })
+        Ok(Self {
+            tls: Some(Tls {
+                config: client()?,
+                trust,
+            }),
+            timeout,
+        })
     }
 
     /// Asks for the tenant of that host name. `authority` is its URL's host and port.
-    pub async fn ask(&self, edge: SocketAddr, hostname: &str, authority: &str, at: UnixMs) -> Probe {
+    pub async fn ask(
+        &self,
+        edge: SocketAddr,
+        hostname: &str,
+        authority: &str,
+        at: UnixMs,
+    ) -> Probe {
         let (begin, mut seen) = (Instant::now(), Seen::default());
-        let exchange = timeout(self.timeout, self.exchange(edge, hostname, authority, at, &mut seen)).await;
+        let exchange = timeout(
+            self.timeout,
+            self.exchange(edge, hostname, authority, at, &mut seen),
+        )
+        .await;
         let failure = match exchange {
             Ok(Ok(())) => None,
             Ok(Err(failure)) => Some(failure),
@@ -167,7 +187,10 @@ where
         .map_err(no_answer)?;
     let request = Request::get(PATH)
         .header(header::HOST, authority)
-        .header(header::USER_AGENT, concat!("isy-coordinator/", env!("CARGO_PKG_VERSION")))
+        .header(
+            header::USER_AGENT,
+            concat!("isy-coordinator/", env!("CARGO_PKG_VERSION")),
+        )
         // Who closes first keeps the port for a minute: thousands a second must not be ours.
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
@@ -189,7 +212,11 @@ where
     if open {
         let _ = timeout(CLOSE_PATIENCE, connection).await;
     }
-    if status.is_success() { Ok(()) } else { Err(Failure::Status(status.as_u16())) }
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(Failure::Status(status.as_u16()))
+    }
 }
 
 fn io_word(error: &io::Error) -> Cow<'static, str> {
@@ -224,7 +251,9 @@ fn check(
     let now = UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(at).unwrap_or(0)));
     match trust.verify_server_cert(own, others, name, &[], now) {
         Ok(_) => Ok(()),
-        Err(rustls::Error::InvalidCertificate(why)) => Err(Failure::Certificate(why.to_string().into())),
+        Err(rustls::Error::InvalidCertificate(why)) => {
+            Err(Failure::Certificate(why.to_string().into()))
+        }
         Err(other) => Err(Failure::Certificate(other.to_string().into())),
     }
 }
@@ -234,10 +263,12 @@ fn trust(ca_file: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, AskError> 
     // What cannot be read vouches for nobody.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca_file {
-        let pem = std::fs::read_to_string(path)
-            .map_err(|source| AskError::CaFile { path: path.to_owned(), source })?;
-        let more =
-            tls::certificates("probes.ca_file", &pem).map_err(|e| AskError::Trust(tls::error_chain(&e)))?;
+        let pem = std::fs::read_to_string(path).map_err(|source| AskError::CaFile {
+            path: path.to_owned(),
+            source,
+        })?;
+        let more = tls::certificates("probes.ca_file", &pem)
+            .map_err(|e| AskError::Trust(tls::error_chain(&e)))?;
         roots.add_parsable_certificates(more);
     }
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls::provider())
@@ -248,10 +279,14 @@ fn trust(ca_file: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, AskError> 
 fn client() -> Result<Arc<ClientConfig>, AskError> {
     let mut provider = (*tls::provider()).clone();
     // Nothing secret is asked for: the cheapest key exchange that every edge has.
-    provider.kx_groups =
-        vec![rustls::crypto::aws_lc_rs::kx_group::X25519, rustls::crypto::aws_lc_rs::kx_group::SECP256R1];
+    provider.kx_groups = vec![
+        rustls::crypto::aws_lc_rs::kx_group::X25519,
+        rustls::crypto::aws_lc_rs::kx_group::SECP256R1,
+    ];
     // And the cheapest hash; other suites follow for an edge that has not got it. Traefik would choose this one anyway.
-    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = Arc::new(provider);
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

@@ -128,8 +128,13 @@ impl Window {
             failed: self.present.failed.saturating_add(self.before.failed),
         };
         match self.last {
-            Some((at, connected)) if counts.tried == 0 && (0..2 * span_ms).contains(&(now - at)) => {
-                Counts { tried: 1, failed: u32::from(!connected) }
+            Some((at, connected))
+                if counts.tried == 0 && (0..2 * span_ms).contains(&(now - at)) =>
+            {
+                Counts {
+                    tried: 1,
+                    failed: u32::from(!connected),
+                }
             }
             _ => counts,
         }
@@ -139,7 +144,11 @@ impl Window {
         let (half, age) = ((span_ms / 2).max(1), now - self.began);
         // A clock that was set back begins anew, too.
         if age >= 2 * half || age < 0 {
-            *self = Self { began: now, last: self.last, ..Self::default() };
+            *self = Self {
+                began: now,
+                last: self.last,
+                ..Self::default()
+            };
         } else if age >= half {
             (self.began, self.before) = (self.began + half, std::mem::take(&mut self.present));
         }
@@ -159,7 +168,12 @@ pub enum Behind {
 
 /// See the module. `edge` is what is known of the edge that the probe went through; `behind` is asked only when the answer was a wrong
 /// one and nothing else explains it.
-pub fn judge(probe: &Probe, edge: Counts, host: HostState, behind: impl FnOnce() -> Behind) -> Judgement {
+pub fn judge(
+    probe: &Probe,
+    edge: Counts,
+    host: HostState,
+    behind: impl FnOnce() -> Behind,
+) -> Judgement {
     if probe.failure.is_none() {
         return Judgement::Reachable;
     }
@@ -233,7 +247,14 @@ mod tests {
 
     fn probe(failure: Option<Failure>) -> Probe {
         let edge = ([192, 0, 2, 1], 443).into();
-        Probe { at: 0, edge, duration_ms: 3, status: None, certificate_until_s: None, failure }
+        Probe {
+            at: 0,
+            edge,
+            duration_ms: 3,
+            status: None,
+            certificate_until_s: None,
+            failure,
+        }
     }
 
     #[test]
@@ -255,11 +276,31 @@ mod tests {
             (Some(Failure::Status(502)), counts(9, 10), Ready, TenantDown),
             (Some(Failure::Status(502)), counts(0, 10), Suspect, HostDown),
             (Some(Failure::Status(502)), counts(0, 10), Lost, HostDown),
-            (Some(Failure::NoAnswer("timeout".into())), counts(0, 10), Lost, HostDown),
-            (Some(Failure::NoAnswer("timeout".into())), counts(0, 10), Degraded, TenantDown),
+            (
+                Some(Failure::NoAnswer("timeout".into())),
+                counts(0, 10),
+                Lost,
+                HostDown,
+            ),
+            (
+                Some(Failure::NoAnswer("timeout".into())),
+                counts(0, 10),
+                Degraded,
+                TenantDown,
+            ),
             // Right after a start nothing is known of the host: that excuses nobody.
-            (Some(Failure::Status(404)), counts(0, 10), Unknown, TenantDown),
-            (Some(Failure::Certificate("expired".into())), counts(0, 10), Ready, TenantDown),
+            (
+                Some(Failure::Status(404)),
+                counts(0, 10),
+                Unknown,
+                TenantDown,
+            ),
+            (
+                Some(Failure::Certificate("expired".into())),
+                counts(0, 10),
+                Ready,
+                TenantDown,
+            ),
         ] {
             let judged = judge(&probe(failure.clone()), edge, host, || Behind::Tenant);
             assert_eq!(judged, expected, "{failure:?} {edge:?} {host:?}");
@@ -268,15 +309,32 @@ mod tests {
         for (failure, host, behind, expected) in [
             (Failure::Status(404), Ready, Behind::Edge, EdgeDown),
             (Failure::Status(502), Degraded, Behind::Edge, EdgeDown),
-            (Failure::NoAnswer("timeout".into()), Ready, Behind::Edge, EdgeDown),
+            (
+                Failure::NoAnswer("timeout".into()),
+                Ready,
+                Behind::Edge,
+                EdgeDown,
+            ),
             (Failure::Status(504), Ready, Behind::Host, HostDown),
             (Failure::Status(503), Lost, Behind::Edge, HostDown),
             // Odoo's own error, and what a certificate is: no edge in trouble says so.
             (Failure::Status(500), Ready, Behind::Edge, TenantDown),
-            (Failure::Certificate("expired".into()), Ready, Behind::Edge, TenantDown),
-            (Failure::NotConnected("refused".into()), Ready, Behind::Edge, TenantDown),
+            (
+                Failure::Certificate("expired".into()),
+                Ready,
+                Behind::Edge,
+                TenantDown,
+            ),
+            (
+                Failure::NotConnected("refused".into()),
+                Ready,
+                Behind::Edge,
+                TenantDown,
+            ),
         ] {
-            let judged = judge(&probe(Some(failure.clone())), counts(1, 10), host, || behind);
+            let judged = judge(&probe(Some(failure.clone())), counts(1, 10), host, || {
+                behind
+            });
             assert_eq!(judged, expected, "{failure:?} {host:?} {behind:?}");
         }
         assert!(!Counts::default().most_failed());
@@ -288,10 +346,28 @@ mod tests {
         for second in 0..20 {
             window.add(1_000_000 + second * 1000, MINUTE, false);
         }
-        assert_eq!(window.counts(1_020_000, MINUTE), Counts { tried: 20, failed: 20 });
+        assert_eq!(
+            window.counts(1_020_000, MINUTE),
+            Counts {
+                tried: 20,
+                failed: 20
+            }
+        );
         window.add(1_040_000, MINUTE, true);
-        assert_eq!(window.counts(1_040_000, MINUTE), Counts { tried: 21, failed: 20 });
-        assert_eq!(window.counts(1_065_000, MINUTE), Counts { tried: 1, failed: 0 });
+        assert_eq!(
+            window.counts(1_040_000, MINUTE),
+            Counts {
+                tried: 21,
+                failed: 20
+            }
+        );
+        assert_eq!(
+            window.counts(1_065_000, MINUTE),
+            Counts {
+                tried: 1,
+                failed: 0
+            }
+        );
         assert_eq!(window.counts(1_200_000, MINUTE), Counts::default());
         assert_eq!(window.counts(5, MINUTE), Counts::default());
     }
@@ -317,7 +393,10 @@ mod tests {
         for (step, (judgement, news)) in course.into_iter().enumerate() {
             assert_eq!(told.take(judgement), news, "step {step}");
         }
-        assert_eq!((told.take(TenantDown), told.take(TenantDown)), (None, Some(News::Down)));
+        assert_eq!(
+            (told.take(TenantDown), told.take(TenantDown)),
+            (None, Some(News::Down))
+        );
         told.not_told();
         assert_eq!(told.take(TenantDown), Some(News::Down));
     }
@@ -377,7 +456,10 @@ mod tests {
             let begin = round * (MINUTE + 300);
             window.add(begin, MINUTE, false);
             for after in (5_000..MINUTE + 5_300).step_by(100) {
-                assert!(window.counts(begin + after, MINUTE).most_failed(), "{after} ms after round {round}");
+                assert!(
+                    window.counts(begin + after, MINUTE).most_failed(),
+                    "{after} ms after round {round}"
+                );
             }
         }
     }

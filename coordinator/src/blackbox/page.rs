@@ -26,23 +26,49 @@ pub struct Row<'a> {
     pub seen: Seen,
 }
 
-type Column = (&'static str, &'static str, fn(&Row<'_>) -> Option<Cow<'static, str>>);
+type Column = (
+    &'static str,
+    &'static str,
+    fn(&Row<'_>) -> Option<Cow<'static, str>>,
+);
 
 /// Name, help and value. What is not known has no sample.
 const COLUMNS: [Column; 4] = [
-    ("probe_success", "Whether the tenant answered 200 to 299 through its edge", |row| {
-        Some(if row.seen.probe.failure.is_none() { "1".into() } else { "0".into() })
-    }),
-    ("probe_http_status_code", "Of the answer; none when there was none", |row| {
-        row.seen.probe.status.map(|status| status.to_string().into())
-    }),
-    ("probe_duration_seconds", "From the connection to the answer's head, or to the failure", |row| {
-        Some(format!("{:.3}", f64::from(row.seen.probe.duration_ms) / 1000.0).into())
-    }),
+    (
+        "probe_success",
+        "Whether the tenant answered 200 to 299 through its edge",
+        |row| {
+            Some(if row.seen.probe.failure.is_none() {
+                "1".into()
+            } else {
+                "0".into()
+            })
+        },
+    ),
+    (
+        "probe_http_status_code",
+        "Of the answer; none when there was none",
+        |row| {
+            row.seen
+                .probe
+                .status
+                .map(|status| status.to_string().into())
+        },
+    ),
+    (
+        "probe_duration_seconds",
+        "From the connection to the answer's head, or to the failure",
+        |row| Some(format!("{:.3}", f64::from(row.seen.probe.duration_ms) / 1000.0).into()),
+    ),
     (
         "probe_ssl_earliest_cert_expiry",
         "When the first certificate of the chain that the edge shows ends",
-        |row| row.seen.probe.certificate_until_s.map(|seconds| seconds.to_string().into()),
+        |row| {
+            row.seen
+                .probe
+                .certificate_until_s
+                .map(|seconds| seconds.to_string().into())
+        },
     ),
 ];
 
@@ -58,7 +84,11 @@ pub fn render(mut rows: Vec<Row<'_>>, edges: &[EdgeSeen]) -> String {
         for row in &rows {
             if let Some(value) = value(row) {
                 // Writing to a String cannot fail, here and below.
-                let _ = writeln!(text, "{name}{{tenant=\"{}\",host=\"{}\"}} {value}", row.tenant, row.host);
+                let _ = writeln!(
+                    text,
+                    "{name}{{tenant=\"{}\",host=\"{}\"}} {value}",
+                    row.tenant, row.host
+                );
             }
         }
     }
@@ -68,9 +98,15 @@ pub fn render(mut rows: Vec<Row<'_>>, edges: &[EdgeSeen]) -> String {
         name,
         "Whose trouble it is that a tenant cannot be reached: tenant_down, host_down or edge_down",
     );
-    for row in rows.iter().filter(|row| row.seen.judgement != Judgement::Reachable) {
+    for row in rows
+        .iter()
+        .filter(|row| row.seen.judgement != Judgement::Reachable)
+    {
         let (tenant, host, blame) = (row.tenant, row.host, row.seen.judgement.word());
-        let _ = writeln!(text, "{name}{{tenant=\"{tenant}\",host=\"{host}\",blame=\"{blame}\"}} 1");
+        let _ = writeln!(
+            text,
+            "{name}{{tenant=\"{tenant}\",host=\"{host}\",blame=\"{blame}\"}} 1"
+        );
     }
     head(
         &mut text,
@@ -81,7 +117,11 @@ pub fn render(mut rows: Vec<Row<'_>>, edges: &[EdgeSeen]) -> String {
         let up = u8::from(edge.is_up());
         let _ = writeln!(text, "isyone_edge_up{{edge=\"{}\"}} {up}", edge.address);
     }
-    head(&mut text, "isyone_probes_left_out", "Tenants that this page has no room for");
+    head(
+        &mut text,
+        "isyone_probes_left_out",
+        "Tenants that this page has no room for",
+    );
     let _ = writeln!(text, "isyone_probes_left_out {}", all - rows.len());
     text
 }
@@ -107,14 +147,34 @@ mod tests {
             certificate_until_s: well.then_some(1_795_420_800),
             failure: (!well).then_some(Failure::NotConnected("refused".into())),
         };
-        Row { tenant, host: "h1", seen: Seen { probe: Arc::new(probe), judgement } }
+        Row {
+            tenant,
+            host: "h1",
+            seen: Seen {
+                probe: Arc::new(probe),
+                judgement,
+            },
+        }
     }
 
     #[test]
     fn the_page() {
-        let counts = Counts { tried: 3, failed: 2 };
-        let edges = [EdgeSeen { address: ([192, 0, 2, 1], 443).into(), counts, wrong: None }];
-        let text = render(vec![row("alfa", Judgement::Reachable), row("beta", Judgement::EdgeDown)], &edges);
+        let counts = Counts {
+            tried: 3,
+            failed: 2,
+        };
+        let edges = [EdgeSeen {
+            address: ([192, 0, 2, 1], 443).into(),
+            counts,
+            wrong: None,
+        }];
+        let text = render(
+            vec![
+                row("alfa", Judgement::Reachable),
+                row("beta", Judgement::EdgeDown),
+            ],
+            &edges,
+        );
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let expected = [
             r#"probe_success{tenant="beta",host="h1"} 0"#,
@@ -133,11 +193,24 @@ mod tests {
     #[test]
     fn the_page_is_bounded_and_nobody_in_trouble_is_left_out() {
         let names: Vec<String> = (0..MAX_TENANTS + 5).map(|n| format!("t{n}")).collect();
-        let judged = |n| if n == MAX_TENANTS + 4 { Judgement::TenantDown } else { Judgement::Reachable };
-        let rows = names.iter().enumerate().map(|(n, name)| row(name, judged(n))).collect();
+        let judged = |n| {
+            if n == MAX_TENANTS + 4 {
+                Judgement::TenantDown
+            } else {
+                Judgement::Reachable
+            }
+        };
+        let rows = names
+            .iter()
+            .enumerate()
+            .map(|(n, name)| row(name, judged(n)))
+            .collect();
         let text = render(rows, &[]);
         assert!(text.contains("isyone_probes_left_out 5\n"));
-        assert!(text.contains(&format!("probe_success{{tenant=\"t{}\",host=\"h1\"}} 0", MAX_TENANTS + 4)));
+        assert!(text.contains(&format!(
+            "probe_success{{tenant=\"t{}\",host=\"h1\"}} 0",
+            MAX_TENANTS + 4
+        )));
         assert!(text.len() < 10 << 20, "{} bytes", text.len());
     }
 }

@@ -38,7 +38,10 @@ impl Places {
         self.share = share;
         self.edges.retain(|edge, _| edges.contains(edge));
         for edge in edges {
-            let new = || EdgePlaces { share, free: Arc::new(Semaphore::new(share)) };
+            let new = || EdgePlaces {
+                share,
+                free: Arc::new(Semaphore::new(share)),
+            };
             self.edges.entry(*edge).or_insert_with(new);
         }
     }
@@ -56,7 +59,10 @@ impl EdgePlaces {
         if no_connections && taken >= FEW {
             return None;
         }
-        timeout(PATIENCE, self.free.clone().acquire_owned()).await.ok()?.ok()
+        timeout(PATIENCE, self.free.clone().acquire_owned())
+            .await
+            .ok()?
+            .ok()
     }
 }
 

@@ -51,25 +51,36 @@ impl Rota {
         let faster = if self.rounds == 0 { FIRST_ROUND } else { 1.0 };
         let share = span.as_secs_f64() / interval.as_secs_f64().max(f64::MIN_POSITIVE);
         // What could not be done in time is not made up for: that would be a burst.
-        self.owed =
-            (self.owed + tenants.len() as f64 * share * faster).min(MAX_TURNS.min(tenants.len()) as f64);
+        self.owed = (self.owed + tenants.len() as f64 * share * faster)
+            .min(MAX_TURNS.min(tenants.len()) as f64);
         let mut turns = Vec::new();
         while self.owed >= 1.0 {
             self.owed -= 1.0;
-            let Some(tenant) = self.step(tenants) else { break };
+            let Some(tenant) = self.step(tenants) else {
+                break;
+            };
             if wanted(&tenant) {
-                turns.push(Turn { tenant, after: span.mul_f64(chance().clamp(0.0, 1.0)) });
+                turns.push(Turn {
+                    tenant,
+                    after: span.mul_f64(chance().clamp(0.0, 1.0)),
+                });
             }
         }
         turns
     }
 
     fn step(&mut self, tenants: &OrdMap<TenantName, Arc<Tenant>>) -> Option<Arc<Tenant>> {
-        let from = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let next = tenants.range::<_, TenantName>((from, Bound::Unbounded)).next().or_else(|| {
-            self.rounds += 1;
-            tenants.iter().next()
-        });
+        let from = self
+            .after
+            .as_ref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let next = tenants
+            .range::<_, TenantName>((from, Bound::Unbounded))
+            .next()
+            .or_else(|| {
+                self.rounds += 1;
+                tenants.iter().next()
+            });
         let (name, tenant) = next?;
         self.after = Some(name.clone());
         Some(tenant.clone())
@@ -101,7 +112,10 @@ mod tests {
     }
 
     fn rota_after_its_first_round() -> Rota {
-        Rota { rounds: 1, ..Rota::default() }
+        Rota {
+            rounds: 1,
+            ..Rota::default()
+        }
     }
 
     proptest! {
@@ -134,11 +148,20 @@ mod tests {
         let mut rota = rota_after_its_first_round();
         let everybody = fleet(30);
         let minute = Duration::from_secs(60);
-        rota.next(&everybody, Duration::from_secs(20), minute, |_| true, || 0.0);
+        rota.next(
+            &everybody,
+            Duration::from_secs(20),
+            minute,
+            |_| true,
+            || 0.0,
+        );
         let fewer: OrdMap<_, _> = everybody.into_iter().take(3).collect();
         let seen = rota.next(&fewer, minute, minute, |_| true, || 0.0);
         assert_eq!(seen.len(), 3);
-        assert!(rota.next(&OrdMap::new(), minute, minute, |_| true, || 0.0).is_empty());
+        assert!(
+            rota.next(&OrdMap::new(), minute, minute, |_| true, || 0.0)
+                .is_empty()
+        );
     }
 
     #[test]
@@ -153,9 +176,14 @@ mod tests {
     fn the_first_round_is_fast_and_never_a_burst() {
         let (mut rota, tenants) = (Rota::default(), fleet(1_000));
         let minute = Duration::from_secs(60);
-        let ten_seconds = (0..50).map(|_| rota.next(&tenants, SPAN, minute, |_| true, || 0.1).len());
+        let ten_seconds =
+            (0..50).map(|_| rota.next(&tenants, SPAN, minute, |_| true, || 0.1).len());
         assert!(ten_seconds.sum::<usize>() >= 999);
         // A look that comes an hour late.
-        assert_eq!(rota.next(&tenants, minute * 60, minute, |_| true, || 0.1).len(), MAX_TURNS);
+        assert_eq!(
+            rota.next(&tenants, minute * 60, minute, |_| true, || 0.1)
+                .len(),
+            MAX_TURNS
+        );
     }
 }

@@ -24,12 +24,20 @@ impl Edit<'_> {
         let (fleet, now) = (&self.state.fleet, self.stamp.now);
         let old = fleet.certificates.get(&certificate.name).cloned();
         if certificate.origin == Origin::Uploaded && old.is_none() {
-            let uploaded = fleet.certificates.values().filter(|c| c.origin == Origin::Uploaded).count();
+            let uploaded = fleet
+                .certificates
+                .values()
+                .filter(|c| c.origin == Origin::Uploaded)
+                .count();
             if uploaded >= MAX_UPLOADED {
                 return Err(ChangeError::TooManyCertificates);
             }
         }
-        let before = old.iter().flat_map(|old| &old.issued).copied().filter(|at| now - at < WEEK_MS);
+        let before = old
+            .iter()
+            .flat_map(|old| &old.issued)
+            .copied()
+            .filter(|at| now - at < WEEK_MS);
         certificate.issued = before.collect();
         if certificate.origin == Origin::Acme {
             certificate.issued.push(now);
@@ -42,22 +50,43 @@ impl Edit<'_> {
             (Origin::Acme, true) => "certificate.renewed",
         };
         let owner = self.owner(&certificate.name);
-        let what = format!("{} ({})", certificate.name, certificate.hostnames.join(", "));
+        let what = format!(
+            "{} ({})",
+            certificate.name,
+            certificate.hostnames.join(", ")
+        );
         self.event(kind, owner.as_deref(), None, None, what);
         let certificate = Arc::new(certificate);
-        self.effects.writes.push(Write::Put(Value::Certificate(certificate.clone())));
-        self.state.fleet.certificates.insert(certificate.name.clone(), certificate.clone());
+        self.effects
+            .writes
+            .push(Write::Put(Value::Certificate(certificate.clone())));
+        self.state
+            .fleet
+            .certificates
+            .insert(certificate.name.clone(), certificate.clone());
         self.forget_trouble(&certificate.name);
         Ok(Outcome::Certificate(certificate))
     }
 
     /// `why` is for the event.
-    pub(super) fn remove_certificate(&mut self, name: &str, why: &str) -> Result<Outcome, ChangeError> {
+    pub(super) fn remove_certificate(
+        &mut self,
+        name: &str,
+        why: &str,
+    ) -> Result<Outcome, ChangeError> {
         let old = self.state.fleet.certificates.remove(name);
         let old = old.ok_or_else(|| ChangeError::CertificateNotFound(name.to_owned()))?;
-        self.effects.writes.push(Write::Delete(Kind::Certificate, name.to_owned()));
+        self.effects
+            .writes
+            .push(Write::Delete(Kind::Certificate, name.to_owned()));
         let owner = self.owner(name);
-        self.event("certificate.removed", owner.as_deref(), None, None, format!("{name}: {why}"));
+        self.event(
+            "certificate.removed",
+            owner.as_deref(),
+            None,
+            None,
+            format!("{name}: {why}"),
+        );
         Ok(Outcome::Certificate(old))
     }
 
@@ -71,29 +100,49 @@ impl Edit<'_> {
         let message = format!("{}: {}", trouble.name, trouble.error);
         self.event("certificate.failed", owner.as_deref(), None, None, message);
         let trouble = Arc::new(trouble);
-        self.effects.writes.push(Write::Put(Value::Trouble(trouble.clone())));
-        self.state.fleet.certificate_troubles.insert(trouble.name.clone(), trouble);
+        self.effects
+            .writes
+            .push(Write::Put(Value::Trouble(trouble.clone())));
+        self.state
+            .fleet
+            .certificate_troubles
+            .insert(trouble.name.clone(), trouble);
         Ok(Outcome::Done)
     }
 
-    pub(super) fn put_acme_account(&mut self, account: AcmeAccount) -> Result<Outcome, ChangeError> {
+    pub(super) fn put_acme_account(
+        &mut self,
+        account: AcmeAccount,
+    ) -> Result<Outcome, ChangeError> {
         let account = Arc::new(account);
-        self.event("certificate.account", None, None, None, account.directory.clone());
-        self.effects.writes.push(Write::Put(Value::AcmeAccount(account.clone())));
+        self.event(
+            "certificate.account",
+            None,
+            None,
+            None,
+            account.directory.clone(),
+        );
+        self.effects
+            .writes
+            .push(Write::Put(Value::AcmeAccount(account.clone())));
         self.state.fleet.acme_account = Some(account);
         Ok(Outcome::Done)
     }
 
     fn forget_trouble(&mut self, name: &str) {
         if self.state.fleet.certificate_troubles.remove(name).is_some() {
-            self.effects.writes.push(Write::Delete(Kind::Trouble, name.to_owned()));
+            self.effects
+                .writes
+                .push(Write::Delete(Kind::Trouble, name.to_owned()));
         }
     }
 
     /// Whose host name it is.
     fn owner(&self, hostname: &str) -> Option<Arc<Tenant>> {
         let fleet = &self.state.fleet;
-        let label = hostname.strip_suffix(&self.settings.base_domain).and_then(|h| h.strip_suffix('.'));
+        let label = hostname
+            .strip_suffix(&self.settings.base_domain)
+            .and_then(|h| h.strip_suffix('.'));
         let platform = label.and_then(|label| label.parse::<TenantName>().ok());
         let name = platform.or_else(|| fleet.by_domain.get(hostname).cloned())?;
         fleet.tenants.get(&name).cloned()
@@ -121,21 +170,36 @@ mod tests {
     }
 
     fn kinds(bench: &Bench) -> Vec<&str> {
-        bench.state.fleet.events.iter().map(|e| e.kind.as_str()).filter(|k| k.starts_with("cert")).collect()
+        bench
+            .state
+            .fleet
+            .events
+            .iter()
+            .map(|e| e.kind.as_str())
+            .filter(|k| k.starts_with("cert"))
+            .collect()
     }
 
     #[test]
     fn issues_are_counted_for_a_week_and_each_change_is_told() {
         let mut bench = Bench::default();
         let put = |bench: &mut Bench| {
-            bench.apply(Command::PutCertificate(Box::new(certificate("a.isy.one", Origin::Acme)))).unwrap();
+            bench
+                .apply(Command::PutCertificate(Box::new(certificate(
+                    "a.isy.one",
+                    Origin::Acme,
+                ))))
+                .unwrap();
             bench.state.fleet.certificates["a.isy.one"].issued.len()
         };
         assert_eq!((put(&mut bench), put(&mut bench)), (1, 2));
         bench.now += WEEK_MS;
         assert_eq!(put(&mut bench), 1);
         assert_eq!((0..20).map(|_| put(&mut bench)).max(), Some(MAX_ISSUED));
-        let remove = || Command::RemoveCertificate { name: "a.isy.one".to_owned(), why: "x".to_owned() };
+        let remove = || Command::RemoveCertificate {
+            name: "a.isy.one".to_owned(),
+            why: "x".to_owned(),
+        };
         bench.apply(remove()).unwrap();
         assert_eq!(
             bench.apply(remove()).unwrap_err(),
@@ -144,7 +208,11 @@ mod tests {
         let told = kinds(&bench);
         assert_eq!(
             (told[0], told[1], *told.last().unwrap()),
-            ("certificate.issued", "certificate.renewed", "certificate.removed")
+            (
+                "certificate.issued",
+                "certificate.renewed",
+                "certificate.removed"
+            )
         );
     }
 
@@ -160,14 +228,34 @@ mod tests {
             retry_at: 1,
             error: "no such host".to_owned(),
         };
-        bench.apply(Command::CertificateTrouble(Box::new(trouble(1)))).unwrap();
+        bench
+            .apply(Command::CertificateTrouble(Box::new(trouble(1))))
+            .unwrap();
         let event = bench.state.fleet.events.last().unwrap().clone();
-        assert_eq!(event.tenant.as_ref().map(ToString::to_string).as_deref(), Some("alfa"));
-        assert!(bench.state.fleet.certificate_troubles.contains_key("alfa.isy.one"));
-        bench.apply(Command::PutCertificate(Box::new(certificate("alfa.isy.one", Origin::Acme)))).unwrap();
+        assert_eq!(
+            event.tenant.as_ref().map(ToString::to_string).as_deref(),
+            Some("alfa")
+        );
+        assert!(
+            bench
+                .state
+                .fleet
+                .certificate_troubles
+                .contains_key("alfa.isy.one")
+        );
+        bench
+            .apply(Command::PutCertificate(Box::new(certificate(
+                "alfa.isy.one",
+                Origin::Acme,
+            ))))
+            .unwrap();
         assert!(bench.state.fleet.certificate_troubles.is_empty());
-        bench.apply(Command::CertificateTrouble(Box::new(trouble(2)))).unwrap();
-        bench.apply(Command::CertificateTrouble(Box::new(trouble(0)))).unwrap();
+        bench
+            .apply(Command::CertificateTrouble(Box::new(trouble(2))))
+            .unwrap();
+        bench
+            .apply(Command::CertificateTrouble(Box::new(trouble(0))))
+            .unwrap();
         assert!(bench.state.fleet.certificate_troubles.is_empty());
     }
 
@@ -175,23 +263,48 @@ mod tests {
     fn certificates_troubles_and_the_account_survive_a_restart() {
         let mut bench = Bench::default();
         for name in ["a.isy.one", "b.isy.one"] {
-            bench.apply(Command::PutCertificate(Box::new(certificate(name, Origin::Acme)))).unwrap();
+            bench
+                .apply(Command::PutCertificate(Box::new(certificate(
+                    name,
+                    Origin::Acme,
+                ))))
+                .unwrap();
         }
         let (name, why) = ("b.isy.one".to_owned(), String::new());
-        bench.apply(Command::RemoveCertificate { name, why }).unwrap();
-        let trouble =
-            Trouble { name: "c.isy.one".to_owned(), failures: 2, at: 1, retry_at: 2, error: "e".to_owned() };
-        bench.apply(Command::CertificateTrouble(Box::new(trouble))).unwrap();
+        bench
+            .apply(Command::RemoveCertificate { name, why })
+            .unwrap();
+        let trouble = Trouble {
+            name: "c.isy.one".to_owned(),
+            failures: 2,
+            at: 1,
+            retry_at: 2,
+            error: "e".to_owned(),
+        };
+        bench
+            .apply(Command::CertificateTrouble(Box::new(trouble)))
+            .unwrap();
         let directory = "https://x".to_owned();
-        let account = AcmeAccount { directory, credentials: Sealed("s".to_owned()) };
-        bench.apply(Command::PutAcmeAccount(Box::new(account))).unwrap();
+        let account = AcmeAccount {
+            directory,
+            credentials: Sealed("s".to_owned()),
+        };
+        bench
+            .apply(Command::PutAcmeAccount(Box::new(account)))
+            .unwrap();
         let disk = crate::store::memory::MemoryStore::default();
         disk.apply(&bench.effects.writes).unwrap();
-        let (reloaded, fleet) = (crate::store::fleet(disk.contents()).unwrap(), &bench.state.fleet);
+        let (reloaded, fleet) = (
+            crate::store::fleet(disk.contents()).unwrap(),
+            &bench.state.fleet,
+        );
         assert_eq!(reloaded.certificates, fleet.certificates);
         assert_eq!(reloaded.certificate_troubles, fleet.certificate_troubles);
         assert_eq!(reloaded.acme_account, fleet.acme_account);
-        assert_eq!((fleet.certificates.len(), fleet.certificate_troubles.len()), (1, 1));
+        assert_eq!(
+            (fleet.certificates.len(), fleet.certificate_troubles.len()),
+            (1, 1)
+        );
     }
 
     #[test]
@@ -199,7 +312,9 @@ mod tests {
         let mut bench = Bench::default();
         let mut put = |n: usize| {
             let certificate = certificate(&format!("own{n}"), Origin::Uploaded);
-            bench.apply(Command::PutCertificate(Box::new(certificate))).map(drop)
+            bench
+                .apply(Command::PutCertificate(Box::new(certificate)))
+                .map(drop)
         };
         (0..MAX_UPLOADED).for_each(|n| put(n).unwrap());
         assert_eq!(put(MAX_UPLOADED), Err(ChangeError::TooManyCertificates));

@@ -25,8 +25,12 @@ impl Edit<'_> {
         }
         let before = self.living(&add.name)?;
         let mut tenant = before.clone();
-        let new: Vec<Domain> =
-            add.domains.iter().filter(|domain| !before.spec.domains.contains(domain)).cloned().collect();
+        let new: Vec<Domain> = add
+            .domains
+            .iter()
+            .filter(|domain| !before.spec.domains.contains(domain))
+            .cloned()
+            .collect();
         tenant.spec.domains.extend(new.iter().cloned());
         if tenant.spec.domains.len() > MAX_DOMAINS {
             return Err(ChangeError::TooManyDomains(add.name));
@@ -37,19 +41,38 @@ impl Edit<'_> {
             tenant.primary = add.domains.first().cloned();
         }
         for domain in &new {
-            self.event("domain.added", Some(&before), None, None, domain.to_string());
+            self.event(
+                "domain.added",
+                Some(&before),
+                None,
+                None,
+                domain.to_string(),
+            );
         }
         let unasked = tenant
             .primary
             .clone()
-            .filter(|primary| add.primary && !add.checked && before.primary.as_ref() != Some(primary))
-            .filter(|primary| !self.state.fleet.domain_troubles.contains_key(primary.as_str()))
+            .filter(|primary| {
+                add.primary && !add.checked && before.primary.as_ref() != Some(primary)
+            })
+            .filter(|primary| {
+                !self
+                    .state
+                    .fleet
+                    .domain_troubles
+                    .contains_key(primary.as_str())
+            })
             .filter(|_| self.settings.domains_are_watched);
         let outcome = self.put_domains(&before, tenant, add.request_id)?;
         if let Some(domain) = unasked {
             // Nobody is sent to where it leads now: its first good look begins the redirect.
             let (tenant, found) = (before.name.clone(), "DNS was not asked yet".to_owned());
-            self.put_domain_trouble(DomainTrouble { domain, tenant, since: self.stamp.now, found });
+            self.put_domain_trouble(DomainTrouble {
+                domain,
+                tenant,
+                since: self.stamp.now,
+                found,
+            });
         }
         if add.checked {
             for domain in &add.domains {
@@ -70,12 +93,21 @@ impl Edit<'_> {
         }
         let before = self.living(name)?;
         if !before.spec.domains.contains(domain) {
-            return Err(ChangeError::DomainNotFound { name: name.clone(), domain: domain.clone() });
+            return Err(ChangeError::DomainNotFound {
+                name: name.clone(),
+                domain: domain.clone(),
+            });
         }
         let mut tenant = before.clone();
         tenant.spec.domains.retain(|d| d != domain);
         tenant.primary = tenant.primary.filter(|primary| primary != domain);
-        self.event("domain.removed", Some(&before), None, None, domain.to_string());
+        self.event(
+            "domain.removed",
+            Some(&before),
+            None,
+            None,
+            domain.to_string(),
+        );
         self.put_domains(&before, tenant, request_id)
     }
 
@@ -88,7 +120,10 @@ impl Edit<'_> {
             return Ok(None);
         };
         let tenant = self.tenant(name)?;
-        Ok(Some(Outcome::Domains { tenant, operation: Some(operation) }))
+        Ok(Some(Outcome::Domains {
+            tenant,
+            operation: Some(operation),
+        }))
     }
 
     /// Stores what has changed; the host is concerned when the primary is another.
@@ -99,25 +134,49 @@ impl Edit<'_> {
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
         if tenant == *before {
-            return Ok(Outcome::Domains { tenant: self.tenant(&tenant.name)?, operation: None });
+            return Ok(Outcome::Domains {
+                tenant: self.tenant(&tenant.name)?,
+                operation: None,
+            });
         }
         if tenant.primary == before.primary {
-            return Ok(Outcome::Domains { tenant: self.store_tenant(tenant), operation: None });
+            return Ok(Outcome::Domains {
+                tenant: self.store_tenant(tenant),
+                operation: None,
+            });
         }
         let name = tenant.name.clone();
         let primary = tenant.primary_name(&self.settings.base_domain);
         let operation = self.change(tenant, OperationKind::Update, request_id);
         let tenant = self.tenant(&name)?;
-        self.event("domain.primary", Some(&tenant), None, Some(operation.id), primary);
-        Ok(Outcome::Domains { tenant, operation: Some(operation) })
+        self.event(
+            "domain.primary",
+            Some(&tenant),
+            None,
+            Some(operation.id),
+            primary,
+        );
+        Ok(Outcome::Domains {
+            tenant,
+            operation: Some(operation),
+        })
     }
 
     /// What the watch concluded; of a domain that is not the tenant's any more, nothing follows.
-    pub(super) fn domain_unreachable(&mut self, trouble: DomainTrouble) -> Result<Outcome, ChangeError> {
+    pub(super) fn domain_unreachable(
+        &mut self,
+        trouble: DomainTrouble,
+    ) -> Result<Outcome, ChangeError> {
         let name = trouble.domain.to_string();
         let fleet = &self.state.fleet;
-        let owner = fleet.by_domain.get(&name).filter(|owner| **owner == trouble.tenant);
-        let tenant = owner.and_then(|owner| fleet.tenants.get(owner)).filter(|t| !t.is_deleted()).cloned();
+        let owner = fleet
+            .by_domain
+            .get(&name)
+            .filter(|owner| **owner == trouble.tenant);
+        let tenant = owner
+            .and_then(|owner| fleet.tenants.get(owner))
+            .filter(|t| !t.is_deleted())
+            .cloned();
         let Some(tenant) = tenant.filter(|_| !fleet.domain_troubles.contains_key(&name)) else {
             return Ok(Outcome::Done);
         };
@@ -126,7 +185,10 @@ impl Edit<'_> {
         } else {
             ""
         };
-        let message = format!("{name} does not lead to the edges: {}{redirect}", trouble.found);
+        let message = format!(
+            "{name} does not lead to the edges: {}{redirect}",
+            trouble.found
+        );
         self.event("domain.unreachable", Some(&tenant), None, None, message);
         self.put_domain_trouble(trouble);
         Ok(Outcome::Done)
@@ -134,12 +196,21 @@ impl Edit<'_> {
 
     fn put_domain_trouble(&mut self, trouble: DomainTrouble) {
         let trouble = Arc::new(trouble);
-        self.effects.writes.push(Write::Put(Value::DomainTrouble(trouble.clone())));
-        self.state.fleet.domain_troubles.insert(trouble.domain.to_string(), trouble);
+        self.effects
+            .writes
+            .push(Write::Put(Value::DomainTrouble(trouble.clone())));
+        self.state
+            .fleet
+            .domain_troubles
+            .insert(trouble.domain.to_string(), trouble);
     }
 
     /// It leads here (again).
-    pub(super) fn domain_reachable(&mut self, domain: &Domain, found: &str) -> Result<Outcome, ChangeError> {
+    pub(super) fn domain_reachable(
+        &mut self,
+        domain: &Domain,
+        found: &str,
+    ) -> Result<Outcome, ChangeError> {
         if let Some(trouble) = self.forget_domain_trouble(domain) {
             let tenant = self.state.fleet.tenants.get(&trouble.tenant).cloned();
             let message = format!("{domain} leads to the edges again: {found}");
@@ -151,7 +222,9 @@ impl Edit<'_> {
     /// Of a domain that the tenant has no more, or that is well again.
     pub(super) fn forget_domain_trouble(&mut self, domain: &Domain) -> Option<Arc<DomainTrouble>> {
         let trouble = self.state.fleet.domain_troubles.remove(domain.as_str())?;
-        self.effects.writes.push(Write::Delete(Kind::DomainTrouble, domain.to_string()));
+        self.effects
+            .writes
+            .push(Write::Delete(Kind::DomainTrouble, domain.to_string()));
         Some(trouble)
     }
 
@@ -166,7 +239,11 @@ impl Edit<'_> {
     }
 
     /// A customer's domain belongs to one tenant, and never to the platform.
-    pub(super) fn check_domains(&self, name: &TenantName, spec: &TenantSpec) -> Result<(), ChangeError> {
+    pub(super) fn check_domains(
+        &self,
+        name: &TenantName,
+        spec: &TenantSpec,
+    ) -> Result<(), ChangeError> {
         let refused = |domain| domain_refused(&self.state.fleet, self.settings, name, domain);
         spec.domains.iter().find_map(refused).map_or(Ok(()), Err)
     }
@@ -188,11 +265,15 @@ pub fn domain_refused(
         Some(owner) if owner == name => return None,
         Some(owner) => format!("leads to tenant `{owner}` already"),
         None if settings.dashboard_hostname.as_deref() == Some(text) => {
-            "leads to Traefik's dashboard ([edge.dashboard] hostname), which a tenant cannot have".to_owned()
+            "leads to Traefik's dashboard ([edge.dashboard] hostname), which a tenant cannot have"
+                .to_owned()
         }
         None => return None,
     };
-    Some(ChangeError::DomainTaken { domain: text.to_owned(), problem })
+    Some(ChangeError::DomainTaken {
+        domain: text.to_owned(),
+        problem,
+    })
 }
 
 #[cfg(test)]

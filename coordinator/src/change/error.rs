@@ -74,7 +74,9 @@ pub enum ChangeError {
         problem: String,
     },
     /// Too many of one tenant.
-    #[error("tenant `{0}` would have more than {MAX_DOMAINS} domains; remove some that are not needed")]
+    #[error(
+        "tenant `{0}` would have more than {MAX_DOMAINS} domains; remove some that are not needed"
+    )]
     TooManyDomains(TenantName),
     /// Not one of the tenant's.
     #[error("tenant `{name}` has no domain `{domain}`")]

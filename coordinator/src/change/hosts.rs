@@ -16,15 +16,26 @@ impl Edit<'_> {
         if self.state.fleet.tokens.len() >= MAX_TOKENS {
             return Err(ChangeError::TooManyTokens);
         }
-        let message = token.host.as_ref().map_or_else(String::new, |h| format!("for host {h} only"));
-        self.event("token.created", None, token.host.clone().as_ref(), None, message);
+        let message = token
+            .host
+            .as_ref()
+            .map_or_else(String::new, |h| format!("for host {h} only"));
+        self.event(
+            "token.created",
+            None,
+            token.host.clone().as_ref(),
+            None,
+            message,
+        );
         self.put_token(token);
         Ok(Outcome::Done)
     }
 
     fn put_token(&mut self, token: Token) {
         let token = Arc::new(token);
-        self.effects.writes.push(Write::Put(Value::Token(token.clone())));
+        self.effects
+            .writes
+            .push(Write::Put(Value::Token(token.clone())));
         self.state.fleet.tokens.insert(token.id.clone(), token);
     }
 
@@ -61,7 +72,10 @@ impl Edit<'_> {
             .values()
             .find(|h| h.advertise == enroll.advertise && h.name != enroll.host);
         if let Some(other) = clash {
-            return Err(ChangeError::AddressTaken { address: enroll.advertise, host: other.name.clone() });
+            return Err(ChangeError::AddressTaken {
+                address: enroll.advertise,
+                host: other.name.clone(),
+            });
         }
         let mut labels = enroll.labels;
         labels.extend(token.labels.clone());
@@ -88,7 +102,13 @@ impl Edit<'_> {
             },
         };
         let host = self.put_host(host);
-        self.event("host.joined", None, Some(&host.name), None, format!("advertises {}", host.advertise));
+        self.event(
+            "host.joined",
+            None,
+            Some(&host.name),
+            None,
+            format!("advertises {}", host.advertise),
+        );
         Ok(Outcome::Host(host))
     }
 
@@ -106,14 +126,25 @@ impl Edit<'_> {
         Ok(Outcome::Host(self.put_host(host)))
     }
 
-    pub(super) fn cordon_host(&mut self, name: &HostName, cordoned: bool) -> Result<Outcome, ChangeError> {
+    pub(super) fn cordon_host(
+        &mut self,
+        name: &HostName,
+        cordoned: bool,
+    ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
         if host.cordoned == cordoned {
             return Ok(Outcome::Host(host));
         }
-        let host = self.put_host(Host { cordoned, ..(*host).clone() });
+        let host = self.put_host(Host {
+            cordoned,
+            ..(*host).clone()
+        });
         self.event(
-            if cordoned { "host.cordoned" } else { "host.uncordoned" },
+            if cordoned {
+                "host.cordoned"
+            } else {
+                "host.uncordoned"
+            },
             None,
             Some(name),
             None,
@@ -133,7 +164,9 @@ impl Edit<'_> {
                 first: first.clone(),
             });
         }
-        self.effects.writes.push(Write::Delete(Kind::Host, name.to_string()));
+        self.effects
+            .writes
+            .push(Write::Delete(Kind::Host, name.to_string()));
         self.state.fleet.hosts.remove(name);
         self.state.observed.hosts.remove(name);
         self.state.told.remove(name);
@@ -157,7 +190,13 @@ impl Edit<'_> {
         accepted_generation: u64,
     ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
-        let mut seen = self.state.observed.hosts.get(name).map(|h| (**h).clone()).unwrap_or_default();
+        let mut seen = self
+            .state
+            .observed
+            .hosts
+            .get(name)
+            .map(|h| (**h).clone())
+            .unwrap_or_default();
         seen.hello = hello;
         seen.accepted_generation = accepted_generation;
         seen.plan_error = String::new();
@@ -165,7 +204,10 @@ impl Edit<'_> {
         // A host that remembers a newer plan than we do: our store was set back. Go past it, so that it listens again.
         if accepted_generation > host.plan_generation {
             let generation = accepted_generation + 1;
-            self.put_host(Host { plan_generation: generation, ..(*host).clone() });
+            self.put_host(Host {
+                plan_generation: generation,
+                ..(*host).clone()
+            });
             self.effects.touched_hosts.insert(name.clone());
             let message = format!(
                 "agent holds plan {accepted_generation}, newer than ours ({}): was an old database restored?",
@@ -183,7 +225,13 @@ impl Edit<'_> {
         error: String,
     ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
-        let mut seen = self.state.observed.hosts.get(name).map(|h| (**h).clone()).unwrap_or_default();
+        let mut seen = self
+            .state
+            .observed
+            .hosts
+            .get(name)
+            .map(|h| (**h).clone())
+            .unwrap_or_default();
         if error.is_empty() {
             seen.accepted_generation = generation.min(host.plan_generation);
         } else if seen.plan_error != error {
@@ -196,7 +244,10 @@ impl Edit<'_> {
 
     /// Remembers what a host says of itself, and ranks it by that.
     pub(super) fn observe_host(&mut self, name: &HostName, seen: HostObserved) {
-        self.state.observed.hosts.insert(name.clone(), Arc::new(seen));
+        self.state
+            .observed
+            .hosts
+            .insert(name.clone(), Arc::new(seen));
         self.state.refresh(self.settings, name, self.stamp.now);
     }
 }

@@ -74,17 +74,32 @@ pub fn apply(
     effects: &mut Effects,
     command: Command,
 ) -> Result<Outcome, ChangeError> {
-    let mut edit = Edit { state, settings, stamp, effects };
+    let mut edit = Edit {
+        state,
+        settings,
+        stamp,
+        effects,
+    };
     match command {
         Command::CreateTenant(create) => edit.create_tenant(*create),
-        Command::RestartTenant { name, database, request_id } => {
-            edit.restart_tenant(&name, database, request_id)
-        }
+        Command::RestartTenant {
+            name,
+            database,
+            request_id,
+        } => edit.restart_tenant(&name, database, request_id),
         Command::SuspendTenant { name, request_id } => edit.suspend_tenant(&name, request_id),
         Command::ResumeTenant { name, request_id } => edit.resume_tenant(&name, request_id),
         Command::WakeTenant { name } => edit.wake_tenant(&name),
-        Command::ResizeTenant { name, plan, request_id } => edit.resize_tenant(&name, plan, request_id),
-        Command::DeleteTenant { name, purge, request_id } => edit.delete_tenant(&name, purge, request_id),
+        Command::ResizeTenant {
+            name,
+            plan,
+            request_id,
+        } => edit.resize_tenant(&name, plan, request_id),
+        Command::DeleteTenant {
+            name,
+            purge,
+            request_id,
+        } => edit.delete_tenant(&name, purge, request_id),
         Command::RestoreTenant { name, request_id } => edit.restore_tenant(&name, request_id),
         Command::SetAccess { name, change } => edit.set_access(&name, *change),
         Command::CancelOperation { id } => edit.cancel_operation(id),
@@ -93,20 +108,40 @@ pub fn apply(
         Command::RenewHost { host, certificate } => edit.renew_host(&host, certificate),
         Command::CordonHost { host, cordoned } => edit.cordon_host(&host, cordoned),
         Command::RemoveHost { host } => edit.remove_host(&host),
-        Command::CreateOperator { name, role, certificate } => edit.create_operator(name, role, certificate),
+        Command::CreateOperator {
+            name,
+            role,
+            certificate,
+        } => edit.create_operator(name, role, certificate),
         Command::RevokeOperator { name } => edit.revoke_operator(&name),
-        Command::Greet { host, hello, accepted_generation } => edit.greet(&host, hello, accepted_generation),
-        Command::PlanResult { host, generation, error } => edit.plan_result(&host, generation, error),
+        Command::Greet {
+            host,
+            hello,
+            accepted_generation,
+        } => edit.greet(&host, hello, accepted_generation),
+        Command::PlanResult {
+            host,
+            generation,
+            error,
+        } => edit.plan_result(&host, generation, error),
         Command::Report { host, report } => edit.report(&host, *report),
         Command::PutCertificate(certificate) => edit.put_certificate(*certificate),
         Command::RemoveCertificate { name, why } => edit.remove_certificate(&name, &why),
         Command::CertificateTrouble(trouble) => edit.certificate_trouble(*trouble),
         Command::PutAcmeAccount(account) => edit.put_acme_account(*account),
         Command::AddDomains(add) => edit.add_domains(*add),
-        Command::RemoveDomain { name, domain, request_id } => edit.remove_domain(&name, &domain, request_id),
+        Command::RemoveDomain {
+            name,
+            domain,
+            request_id,
+        } => edit.remove_domain(&name, &domain, request_id),
         Command::DomainUnreachable(trouble) => edit.domain_unreachable(*trouble),
         Command::DomainReachable { domain, found } => edit.domain_reachable(&domain, &found),
-        Command::Audit { kind, tenant, message } => edit.audit(kind, tenant, message),
+        Command::Audit {
+            kind,
+            tenant,
+            message,
+        } => edit.audit(kind, tenant, message),
         Command::Note { kind, message } => {
             edit.event(kind, None, None, None, message);
             Ok(Outcome::Done)
@@ -118,11 +153,21 @@ pub fn apply(
 
 impl Edit<'_> {
     pub(crate) fn tenant(&self, name: &TenantName) -> Result<Arc<Tenant>, ChangeError> {
-        self.state.fleet.tenants.get(name).cloned().ok_or_else(|| ChangeError::TenantNotFound(name.clone()))
+        self.state
+            .fleet
+            .tenants
+            .get(name)
+            .cloned()
+            .ok_or_else(|| ChangeError::TenantNotFound(name.clone()))
     }
 
     pub(crate) fn host(&self, name: &HostName) -> Result<Arc<Host>, ChangeError> {
-        self.state.fleet.hosts.get(name).cloned().ok_or_else(|| ChangeError::HostNotFound(name.clone()))
+        self.state
+            .fleet
+            .hosts
+            .get(name)
+            .cloned()
+            .ok_or_else(|| ChangeError::HostNotFound(name.clone()))
     }
 
     /// Stores a tenant as it is now, and gives its host's plan a new generation.
@@ -137,12 +182,19 @@ impl Edit<'_> {
     /// Stores a tenant whose host has nothing to do for the change.
     pub(crate) fn store_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
         if let Some(before) = self.state.fleet.tenants.get(&tenant.name).cloned() {
-            for domain in before.spec.domains.iter().filter(|domain| !tenant.spec.domains.contains(domain)) {
+            for domain in before
+                .spec
+                .domains
+                .iter()
+                .filter(|domain| !tenant.spec.domains.contains(domain))
+            {
                 self.forget_domain_trouble(domain);
             }
         }
         let tenant = Arc::new(tenant);
-        self.effects.writes.push(Write::Put(Value::Tenant(tenant.clone())));
+        self.effects
+            .writes
+            .push(Write::Put(Value::Tenant(tenant.clone())));
         self.state.fleet.put_tenant(tenant.clone());
         tenant
     }
@@ -151,7 +203,9 @@ impl Edit<'_> {
         for domain in &tenant.spec.domains {
             self.forget_domain_trouble(domain);
         }
-        self.effects.writes.push(Write::Delete(Kind::Tenant, tenant.name.to_string()));
+        self.effects
+            .writes
+            .push(Write::Delete(Kind::Tenant, tenant.name.to_string()));
         self.state.fleet.remove_tenant(&tenant.name);
         self.state.observed.tenants.remove(&tenant.name);
         self.touch_host(&tenant.placement.host);
@@ -169,15 +223,23 @@ impl Edit<'_> {
 
     pub(crate) fn put_host(&mut self, host: Host) -> Arc<Host> {
         let host = Arc::new(host);
-        self.effects.writes.push(Write::Put(Value::Host(host.clone())));
-        self.state.fleet.hosts.insert(host.name.clone(), host.clone());
-        self.state.refresh(self.settings, &host.name, self.stamp.now);
+        self.effects
+            .writes
+            .push(Write::Put(Value::Host(host.clone())));
+        self.state
+            .fleet
+            .hosts
+            .insert(host.name.clone(), host.clone());
+        self.state
+            .refresh(self.settings, &host.name, self.stamp.now);
         host
     }
 
     pub(crate) fn put_operation(&mut self, operation: Operation) -> Arc<Operation> {
         let operation = Arc::new(operation);
-        self.effects.writes.push(Write::Put(Value::Operation(operation.clone())));
+        self.effects
+            .writes
+            .push(Write::Put(Value::Operation(operation.clone())));
         self.state.fleet.put_operation(operation.clone());
         operation
     }
@@ -190,10 +252,19 @@ impl Edit<'_> {
         request_id: Option<String>,
         steps: Vec<Step>,
     ) -> Arc<Operation> {
-        if let Some(before) =
-            self.state.fleet.operations.get(&tenant.operation).filter(|o| !o.state.is_final()).cloned()
+        if let Some(before) = self
+            .state
+            .fleet
+            .operations
+            .get(&tenant.operation)
+            .filter(|o| !o.state.is_final())
+            .cloned()
         {
-            self.end(&before, OperationState::Cancelled, format!("overtaken by operation {}", self.stamp.id));
+            self.end(
+                &before,
+                OperationState::Cancelled,
+                format!("overtaken by operation {}", self.stamp.id),
+            );
         }
         self.forget_old_operations();
         self.put_operation(Operation {
@@ -223,7 +294,11 @@ impl Edit<'_> {
         let mut ended = operation.clone();
         ended.steps = crate::views::steps(
             operation,
-            self.state.observed.tenants.get(&operation.tenant).map(Arc::as_ref),
+            self.state
+                .observed
+                .tenants
+                .get(&operation.tenant)
+                .map(Arc::as_ref),
         );
         ended.state = state;
         ended.error = error;
@@ -234,9 +309,13 @@ impl Edit<'_> {
     fn forget_old_operations(&mut self) {
         while self.state.fleet.operations.len() >= MAX_OPERATIONS {
             // Those under way are not forgotten; there is at most one for each tenant.
-            let Some(id) = self.state.fleet.ended.get_min().copied() else { return };
+            let Some(id) = self.state.fleet.ended.get_min().copied() else {
+                return;
+            };
             self.state.fleet.remove_operation(&id);
-            self.effects.writes.push(Write::Delete(Kind::Operation, id.to_string()));
+            self.effects
+                .writes
+                .push(Write::Delete(Kind::Operation, id.to_string()));
         }
     }
 
@@ -250,7 +329,9 @@ impl Edit<'_> {
         let Some(id) = request_id.and_then(|key| self.state.fleet.by_request.get(key)) else {
             return Ok(None);
         };
-        let Some(operation) = self.state.fleet.operations.get(id) else { return Ok(None) };
+        let Some(operation) = self.state.fleet.operations.get(id) else {
+            return Ok(None);
+        };
         if kinds.contains(&operation.kind) && operation.tenant == *tenant {
             Ok(Some(operation.clone()))
         } else {
@@ -273,7 +354,9 @@ impl Edit<'_> {
             at: self.stamp.now,
             kind: kind.to_owned(),
             tenant: tenant.map(|t| t.name.clone()),
-            host: host.cloned().or_else(|| tenant.map(|t| t.placement.host.clone())),
+            host: host
+                .cloned()
+                .or_else(|| tenant.map(|t| t.placement.host.clone())),
             actor: self.stamp.actor.clone(),
             message,
             operation,
@@ -305,7 +388,9 @@ impl Edit<'_> {
             for host in &hosts {
                 self.touch_host(host);
             }
-            self.effects.writes.push(Write::Put(Value::PlanDigest(digest.clone())));
+            self.effects
+                .writes
+                .push(Write::Put(Value::PlanDigest(digest.clone())));
             self.state.fleet.plan_digest = digest;
         }
         Ok(Outcome::Done)

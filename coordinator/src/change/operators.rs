@@ -17,10 +17,17 @@ impl Edit<'_> {
         role: OperatorRole,
         certificate: Certificate,
     ) -> Result<Outcome, ChangeError> {
-        let conflict = |problem: String| ChangeError::OperatorConflict { name: name.clone(), problem };
+        let conflict = |problem: String| ChangeError::OperatorConflict {
+            name: name.clone(),
+            problem,
+        };
         let mut operator = match self.state.fleet.operators.get(&name) {
-            Some(old) if old.revoked => return Err(conflict("was revoked; choose another name".to_owned())),
-            Some(old) if old.role != role => return Err(conflict(format!("has the role {}", old.role))),
+            Some(old) if old.revoked => {
+                return Err(conflict("was revoked; choose another name".to_owned()));
+            }
+            Some(old) if old.role != role => {
+                return Err(conflict(format!("has the role {}", old.role)));
+            }
             Some(old) => (**old).clone(),
             None => Operator {
                 name: name.clone(),
@@ -33,11 +40,19 @@ impl Edit<'_> {
         let now_s = self.stamp.now / 1000;
         operator.certificates.retain(|c| c.not_after > now_s);
         if operator.certificates.len() >= MAX_OPERATOR_CERTIFICATES {
-            return Err(conflict(format!("holds {MAX_OPERATOR_CERTIFICATES} certificates already")));
+            return Err(conflict(format!(
+                "holds {MAX_OPERATOR_CERTIFICATES} certificates already"
+            )));
         }
         operator.certificates.push(certificate);
         let operator = self.put_operator(operator);
-        self.event("operator.certified", None, None, None, format!("{name}, role {role}"));
+        self.event(
+            "operator.certified",
+            None,
+            None,
+            None,
+            format!("{name}, role {role}"),
+        );
         Ok(Outcome::Operator(operator))
     }
 
@@ -61,18 +76,29 @@ impl Edit<'_> {
             .count();
         if old.role == OperatorRole::Admin && admins == 1 {
             let problem = "is the last admin; make another one first".to_owned();
-            return Err(ChangeError::OperatorConflict { name: name.clone(), problem });
+            return Err(ChangeError::OperatorConflict {
+                name: name.clone(),
+                problem,
+            });
         }
-        let operator =
-            self.put_operator(Operator { revoked: true, certificates: Vec::new(), ..(*old).clone() });
+        let operator = self.put_operator(Operator {
+            revoked: true,
+            certificates: Vec::new(),
+            ..(*old).clone()
+        });
         self.event("operator.revoked", None, None, None, name.to_string());
         Ok(Outcome::Operator(operator))
     }
 
     fn put_operator(&mut self, operator: Operator) -> Arc<Operator> {
         let operator = Arc::new(operator);
-        self.effects.writes.push(Write::Put(Value::Operator(operator.clone())));
-        self.state.fleet.operators.insert(operator.name.clone(), operator.clone());
+        self.effects
+            .writes
+            .push(Write::Put(Value::Operator(operator.clone())));
+        self.state
+            .fleet
+            .operators
+            .insert(operator.name.clone(), operator.clone());
         operator
     }
 }

@@ -11,9 +11,19 @@ use crate::{
 };
 
 impl Edit<'_> {
-    pub(super) fn report(&mut self, host: &HostName, report: Report) -> Result<Outcome, ChangeError> {
+    pub(super) fn report(
+        &mut self,
+        host: &HostName,
+        report: Report,
+    ) -> Result<Outcome, ChangeError> {
         self.host(host)?;
-        let mut seen = self.state.observed.hosts.get(host).map(|h| (**h).clone()).unwrap_or_default();
+        let mut seen = self
+            .state
+            .observed
+            .hosts
+            .get(host)
+            .map(|h| (**h).clone())
+            .unwrap_or_default();
         seen.take(report.resources, &report.docker_error, self.stamp.now);
         self.observe_host(host, seen);
         for tenant in report.tenants {
@@ -24,7 +34,9 @@ impl Edit<'_> {
 
     /// Only a word about the present incarnation, from the host it is placed on, under the present epoch, counts.
     fn tenant_report(&mut self, host: &HostName, report: TenantReport) {
-        let Some(tenant) = self.state.fleet.tenants.get(&report.name).cloned() else { return };
+        let Some(tenant) = self.state.fleet.tenants.get(&report.name).cloned() else {
+            return;
+        };
         let ours = tenant.uid == report.uid
             && tenant.placement.host == *host
             && tenant.placement.epoch == report.epoch;
@@ -39,10 +51,19 @@ impl Edit<'_> {
             return;
         }
         let told = self.tell_changes(&tenant, before.as_deref(), &report);
-        let converged = report.progress == Progress::Converged && report.generation == tenant.generation;
+        let converged =
+            report.progress == Progress::Converged && report.generation == tenant.generation;
         let absent = report.absent;
-        let observed = TenantObserved { host: host.clone(), at: self.stamp.now, report, told };
-        self.state.observed.tenants.insert(tenant.name.clone(), Arc::new(observed));
+        let observed = TenantObserved {
+            host: host.clone(),
+            at: self.stamp.now,
+            report,
+            told,
+        };
+        self.state
+            .observed
+            .tenants
+            .insert(tenant.name.clone(), Arc::new(observed));
         if converged {
             self.converged(&tenant, absent);
         }
@@ -56,13 +77,24 @@ impl Edit<'_> {
         before: Option<&TenantObserved>,
         report: &TenantReport,
     ) -> Option<(Progress, u64)> {
-        let mut told = before.filter(|b| b.report.uid == report.uid).and_then(|b| b.told);
+        let mut told = before
+            .filter(|b| b.report.uid == report.uid)
+            .and_then(|b| b.told);
         let trouble = Some((report.progress, report.generation));
         match report.progress {
             Progress::Failing | Progress::Unhealthy if told != trouble => {
-                let kind =
-                    if report.progress == Progress::Failing { "tenant.failing" } else { "tenant.unhealthy" };
-                self.event(kind, Some(tenant), None, report.operation, report.message.clone());
+                let kind = if report.progress == Progress::Failing {
+                    "tenant.failing"
+                } else {
+                    "tenant.unhealthy"
+                };
+                self.event(
+                    kind,
+                    Some(tenant),
+                    None,
+                    report.operation,
+                    report.message.clone(),
+                );
                 told = trouble;
             }
             Progress::Converged if told.take().is_some() => {
@@ -72,9 +104,15 @@ impl Edit<'_> {
             Progress::Working | Progress::Converged | Progress::Failing | Progress::Unhealthy => {}
         }
         let kills = |containers: &[crate::observed::Container]| {
-            containers.iter().map(|c| u64::from(c.oom_kills)).sum::<u64>()
+            containers
+                .iter()
+                .map(|c| u64::from(c.oom_kills))
+                .sum::<u64>()
         };
-        let (now, then) = (kills(&report.containers), before.map_or(0, |b| kills(&b.report.containers)));
+        let (now, then) = (
+            kills(&report.containers),
+            before.map_or(0, |b| kills(&b.report.containers)),
+        );
         if now > then && before.is_some() {
             self.event(
                 "tenant.oom_killed",
@@ -90,8 +128,13 @@ impl Edit<'_> {
     /// The host is where the tenant's plan wants it.
     fn converged(&mut self, tenant: &Arc<Tenant>, absent: bool) {
         let now = self.stamp.now;
-        let operation =
-            self.state.fleet.operations.get(&tenant.operation).filter(|o| !o.state.is_final()).cloned();
+        let operation = self
+            .state
+            .fleet
+            .operations
+            .get(&tenant.operation)
+            .filter(|o| !o.state.is_final())
+            .cloned();
         let purging = tenant.desired == DesiredState::Purged;
         if purging && !absent {
             return;
@@ -103,15 +146,32 @@ impl Edit<'_> {
                 OperationKind::Create | OperationKind::Resume | OperationKind::Restore
             ) {
                 let mut with_route = (*ended).clone();
-                with_route.steps.push(done_step("route", "published to the edges".to_owned(), now));
+                with_route
+                    .steps
+                    .push(done_step("route", "published to the edges".to_owned(), now));
                 ended = self.put_operation(with_route);
             }
-            let took =
-                format!("{:?} took {:.1} s", ended.kind, (now - ended.created_at).max(0) as f64 / 1000.0);
-            self.event("operation.succeeded", Some(tenant), None, Some(ended.id), took.to_lowercase());
+            let took = format!(
+                "{:?} took {:.1} s",
+                ended.kind,
+                (now - ended.created_at).max(0) as f64 / 1000.0
+            );
+            self.event(
+                "operation.succeeded",
+                Some(tenant),
+                None,
+                Some(ended.id),
+                took.to_lowercase(),
+            );
         }
         if purging {
-            self.event("tenant.purged", Some(tenant), None, None, "nothing of it is left".to_owned());
+            self.event(
+                "tenant.purged",
+                Some(tenant),
+                None,
+                None,
+                "nothing of it is left".to_owned(),
+            );
             self.remove_tenant(tenant);
         } else if tenant.desired == DesiredState::Running && tenant.activated_at.is_none() {
             let mut activated = (**tenant).clone();

@@ -43,12 +43,17 @@ impl Edit<'_> {
         if self.settings.sleep_after_ms.is_empty() {
             return;
         }
-        let from = self.state.sleep_hand.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let from = self
+            .state
+            .sleep_hand
+            .take()
+            .map_or(Bound::Unbounded, Bound::Excluded);
         let (mut due, mut looked_at, mut hand) = (Vec::new(), 0, None);
         for (name, tenant) in self.state.fleet.tenants.range((from, Bound::Unbounded)) {
             looked_at += 1;
             due.extend(
-                idle(self.state, self.settings, tenant, self.stamp.now).map(|idle| (name.clone(), idle)),
+                idle(self.state, self.settings, tenant, self.stamp.now)
+                    .map(|idle| (name.clone(), idle)),
             );
             if looked_at == LOOKED_AT || due.len() == MAX_PER_TICK {
                 hand = Some(name.clone());
@@ -62,20 +67,32 @@ impl Edit<'_> {
     }
 
     fn falls_asleep(&mut self, name: &TenantName, idle: Idle) {
-        let Some(tenant) = self.state.fleet.tenants.get(name).cloned() else { return };
+        let Some(tenant) = self.state.fleet.tenants.get(name).cloned() else {
+            return;
+        };
         let stamp = self.stamp_of(&tenant);
         let mut tenant = (*tenant).clone();
         tenant.desired = DesiredState::Suspended;
         tenant.asleep_since = Some(stamp.now);
         tenant.last_active_at = idle.last_active_at;
-        let mut edit =
-            Edit { state: self.state, settings: self.settings, stamp: &stamp, effects: self.effects };
+        let mut edit = Edit {
+            state: self.state,
+            settings: self.settings,
+            stamp: &stamp,
+            effects: self.effects,
+        };
         let operation = edit.change(tenant, OperationKind::Suspend, None);
         let minutes = u64::try_from(idle.for_ms / 60_000).unwrap_or(0);
         let unused = humantime::format_duration(Duration::from_secs(minutes * 60));
         let message = format!("nobody has used it for {unused}; the next visitor wakes it");
         if let Ok(tenant) = edit.tenant(name) {
-            edit.event("tenant.asleep", Some(&tenant), None, Some(operation.id), message);
+            edit.event(
+                "tenant.asleep",
+                Some(&tenant),
+                None,
+                Some(operation.id),
+                message,
+            );
         }
     }
 
@@ -96,7 +113,11 @@ impl Edit<'_> {
 fn idle(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Option<Idle> {
     let after_ms = *settings.sleep_after_ms.get(&tenant.spec.plan)?;
     let activated_at = tenant.activated_at?;
-    let busy = state.fleet.operations.get(&tenant.operation).is_some_and(|o| !o.state.is_final());
+    let busy = state
+        .fleet
+        .operations
+        .get(&tenant.operation)
+        .is_some_and(|o| !o.state.is_final());
     if tenant.desired != DesiredState::Running
         || busy
         || views::host_state(state, settings, tenant, now).0 != HostState::Ready
@@ -112,7 +133,10 @@ fn idle(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Opt
     let used = last_active_at.map(|at| at.saturating_add(NOTED_EVERY_MS));
     let since = used.max(tenant.started_at).max(Some(activated_at))?;
     let for_ms = now.saturating_sub(since);
-    (for_ms >= after_ms).then_some(Idle { last_active_at, for_ms })
+    (for_ms >= after_ms).then_some(Idle {
+        last_active_at,
+        for_ms,
+    })
 }
 
 #[cfg(test)]

@@ -18,10 +18,17 @@ use crate::{
 impl Edit<'_> {
     pub(super) fn create_tenant(&mut self, create: CreateTenant) -> Result<Outcome, ChangeError> {
         let kinds = [OperationKind::Create, OperationKind::Update];
-        if let Some(operation) = self.repeated(&kinds, &create.name, create.request_id.as_deref())? {
+        if let Some(operation) =
+            self.repeated(&kinds, &create.name, create.request_id.as_deref())?
+        {
             // Deleted since: a late repetition must not bring it back to life.
-            let tenant =
-                self.state.fleet.tenants.get(&create.name).filter(|t| t.uid == operation.tenant_uid).cloned();
+            let tenant = self
+                .state
+                .fleet
+                .tenants
+                .get(&create.name)
+                .filter(|t| t.uid == operation.tenant_uid)
+                .cloned();
             return tenant
                 .map(|t| found(t, Some(operation.clone())))
                 .ok_or(ChangeError::RequestIdReused(operation.id));
@@ -56,10 +63,16 @@ impl Edit<'_> {
         }
         let differences = differences(&tenant.spec, &create.spec);
         if differences.is_empty() {
-            return Ok(found(tenant.clone(), self.state.fleet.operations.get(&tenant.operation).cloned()));
+            return Ok(found(
+                tenant.clone(),
+                self.state.fleet.operations.get(&tenant.operation).cloned(),
+            ));
         }
         if !create.force {
-            return Err(ChangeError::TenantExists { name: tenant.name.clone(), differences });
+            return Err(ChangeError::TenantExists {
+                name: tenant.name.clone(),
+                differences,
+            });
         }
         // Another image is an upgrade, which needs more than other containers (PostgreSQL's files, Odoo's modules).
         let fixed = [
@@ -74,17 +87,30 @@ impl Edit<'_> {
             "postgres_image",
         ];
         for field in fixed {
-            let same_host =
-                field == "host" && create.spec.host.as_ref().is_none_or(|h| *h == tenant.placement.host);
-            if !same_host && differences.iter().any(|d| d.split(':').next() == Some(field)) {
-                return Err(ChangeError::Immutable { name: tenant.name.clone(), field });
+            let same_host = field == "host"
+                && create
+                    .spec
+                    .host
+                    .as_ref()
+                    .is_none_or(|h| *h == tenant.placement.host);
+            if !same_host
+                && differences
+                    .iter()
+                    .any(|d| d.split(':').next() == Some(field))
+            {
+                return Err(ChangeError::Immutable {
+                    name: tenant.name.clone(),
+                    field,
+                });
             }
         }
         self.check_growth(tenant, create.size)?;
         let mut updated = (**tenant).clone();
         updated.spec = create.spec;
         updated.size = create.size;
-        updated.primary = updated.primary.filter(|primary| updated.spec.domains.contains(primary));
+        updated.primary = updated
+            .primary
+            .filter(|primary| updated.spec.domains.contains(primary));
         if create.dry_run {
             return Ok(Outcome::Tenant {
                 tenant: Arc::new(updated),
@@ -103,12 +129,20 @@ impl Edit<'_> {
             format!("new spec: {}", differences.join(", ")),
         );
         let decision = Box::new(stayed(&tenant));
-        Ok(Outcome::Tenant { tenant, operation: Some(operation), decision, existed: true })
+        Ok(Outcome::Tenant {
+            tenant,
+            operation: Some(operation),
+            decision,
+            existed: true,
+        })
     }
 
     fn create_new(&mut self, create: CreateTenant) -> Result<Outcome, ChangeError> {
-        let request =
-            Request { size: create.size, host: create.spec.host.as_ref(), labels: &create.spec.host_labels };
+        let request = Request {
+            size: create.size,
+            host: create.spec.host.as_ref(),
+            labels: &create.spec.host_labels,
+        };
         let now = self.stamp.now;
         let view = self.state.view(self.settings);
         let decision = if create.dry_run {
@@ -122,7 +156,10 @@ impl Edit<'_> {
             return if create.dry_run {
                 Ok(Outcome::NoHost(decision))
             } else {
-                Err(ChangeError::NoHostFits { name: create.name, decision })
+                Err(ChangeError::NoHostFits {
+                    name: create.name,
+                    decision,
+                })
             };
         };
         let reason = decision.reason.clone();
@@ -152,7 +189,13 @@ impl Edit<'_> {
             vec![done_step("place", reason.clone(), now)],
         );
         let tenant = self.put_tenant(tenant);
-        self.event("tenant.created", Some(&tenant), None, Some(operation.id), format!("placed: {reason}"));
+        self.event(
+            "tenant.created",
+            Some(&tenant),
+            None,
+            Some(operation.id),
+            format!("placed: {reason}"),
+        );
         Ok(Outcome::Tenant {
             tenant,
             operation: Some(operation),
@@ -193,16 +236,26 @@ impl Edit<'_> {
         database: bool,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
-        if let Some(operation) = self.repeated(&[OperationKind::Restart], name, request_id.as_deref())? {
+        if let Some(operation) =
+            self.repeated(&[OperationKind::Restart], name, request_id.as_deref())?
+        {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(name)?;
         if tenant.desired == DesiredState::Suspended {
-            return Err(wrong_state(name, format!("is suspended; `isyctl tenant resume {name}` starts it")));
+            return Err(wrong_state(
+                name,
+                format!("is suspended; `isyctl tenant resume {name}` starts it"),
+            ));
         }
         tenant.odoo_restarts += 1;
         tenant.postgres_restarts += u64::from(database);
-        self.finish(tenant, OperationKind::Restart, request_id, "tenant.restarted")
+        self.finish(
+            tenant,
+            OperationKind::Restart,
+            request_id,
+            "tenant.restarted",
+        )
     }
 
     pub(super) fn suspend_tenant(
@@ -224,7 +277,13 @@ impl Edit<'_> {
         name: &TenantName,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
-        self.set_desired(name, DesiredState::Running, OperationKind::Resume, request_id, "tenant.resumed")
+        self.set_desired(
+            name,
+            DesiredState::Running,
+            OperationKind::Resume,
+            request_id,
+            "tenant.resumed",
+        )
     }
 
     /// Suspend and resume: asked a second time, they answer the operation that did it.
@@ -261,10 +320,16 @@ impl Edit<'_> {
         plan: ShortName,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
-        if let Some(operation) = self.repeated(&[OperationKind::Resize], name, request_id.as_deref())? {
+        if let Some(operation) =
+            self.repeated(&[OperationKind::Resize], name, request_id.as_deref())?
+        {
             return Ok(Outcome::Operation(operation));
         }
-        let size = *self.settings.plans.get(&plan).ok_or_else(|| ChangeError::UnknownPlan(plan.clone()))?;
+        let size = *self
+            .settings
+            .plans
+            .get(&plan)
+            .ok_or_else(|| ChangeError::UnknownPlan(plan.clone()))?;
         let mut tenant = self.living(name)?;
         if tenant.spec.plan == plan
             && tenant.size == size
@@ -299,11 +364,18 @@ impl Edit<'_> {
             (DesiredState::Quarantined, true) => {
                 tenant.desired = DesiredState::Purged;
                 tenant.purge_now = true;
-                self.finish(tenant, OperationKind::Purge, request_id, "tenant.purge_ordered")
+                self.finish(
+                    tenant,
+                    OperationKind::Purge,
+                    request_id,
+                    "tenant.purge_ordered",
+                )
             }
             (DesiredState::Running | DesiredState::Suspended, true) => Err(wrong_state(
                 name,
-                format!("is not deleted; `isyctl tenant delete {name}` first puts it into quarantine"),
+                format!(
+                    "is not deleted; `isyctl tenant delete {name}` first puts it into quarantine"
+                ),
             )),
             (DesiredState::Running | DesiredState::Suspended, false) => {
                 tenant.asleep_since = None;
@@ -317,7 +389,8 @@ impl Edit<'_> {
     fn quarantine(&self, tenant: &mut Tenant) {
         if tenant.activated_at.is_some() {
             tenant.desired = DesiredState::Quarantined;
-            tenant.quarantine_until = Some(self.stamp.now.saturating_add(self.settings.quarantine_ms));
+            tenant.quarantine_until =
+                Some(self.stamp.now.saturating_add(self.settings.quarantine_ms));
         } else {
             tenant.desired = DesiredState::Purged;
             tenant.purge_now = true;
@@ -329,7 +402,9 @@ impl Edit<'_> {
         name: &TenantName,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
-        if let Some(operation) = self.repeated(&[OperationKind::Restore], name, request_id.as_deref())? {
+        if let Some(operation) =
+            self.repeated(&[OperationKind::Restore], name, request_id.as_deref())?
+        {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = (*self.tenant(name)?).clone();
@@ -345,14 +420,27 @@ impl Edit<'_> {
         tenant.desired = DesiredState::Running;
         tenant.quarantine_until = None;
         tenant.started_at = Some(self.stamp.now);
-        self.finish(tenant, OperationKind::Restore, request_id, "tenant.restored")
+        self.finish(
+            tenant,
+            OperationKind::Restore,
+            request_id,
+            "tenant.restored",
+        )
     }
 
     pub(super) fn cancel_operation(&mut self, id: Uuid) -> Result<Outcome, ChangeError> {
-        let operation =
-            self.state.fleet.operations.get(&id).cloned().ok_or(ChangeError::OperationNotFound(id))?;
+        let operation = self
+            .state
+            .fleet
+            .operations
+            .get(&id)
+            .cloned()
+            .ok_or(ChangeError::OperationNotFound(id))?;
         if operation.state.is_final() {
-            return Err(ChangeError::NotCancellable { id, problem: "has ended already" });
+            return Err(ChangeError::NotCancellable {
+                id,
+                problem: "has ended already",
+            });
         }
         if operation.kind != OperationKind::Create {
             return Err(ChangeError::NotCancellable {
@@ -363,13 +451,20 @@ impl Edit<'_> {
         let mut tenant = (*self.tenant(&operation.tenant)?).clone();
         self.quarantine(&mut tenant);
         let name = tenant.name.clone();
-        self.finish(tenant, OperationKind::Delete, None, "tenant.create_cancelled")?;
+        self.finish(
+            tenant,
+            OperationKind::Delete,
+            None,
+            "tenant.create_cancelled",
+        )?;
         // `begin` marked it overtaken; say who did that.
         let mut cancelled = (*operation).clone();
         cancelled.state = OperationState::Cancelled;
         cancelled.ended_at = Some(self.stamp.now);
-        cancelled.error =
-            format!("cancelled by {}; what was made of `{name}` is being removed", self.stamp.actor);
+        cancelled.error = format!(
+            "cancelled by {}; what was made of `{name}` is being removed",
+            self.stamp.actor
+        );
         Ok(Outcome::Operation(self.put_operation(cancelled)))
     }
 
@@ -384,7 +479,13 @@ impl Edit<'_> {
         let name = tenant.name.clone();
         let operation = self.change(tenant, kind, request_id);
         let tenant = self.tenant(&name)?;
-        self.event(event, Some(&tenant), None, Some(operation.id), String::new());
+        self.event(
+            event,
+            Some(&tenant),
+            None,
+            Some(operation.id),
+            String::new(),
+        );
         Ok(Outcome::Operation(operation))
     }
 
@@ -431,29 +532,48 @@ impl Edit<'_> {
 
     fn check_room(&self, tenant: &Tenant, more: Size) -> Result<(), ChangeError> {
         let labels = std::collections::BTreeMap::new();
-        let request = Request { size: more, host: Some(&tenant.placement.host), labels: &labels };
-        let mut decision = placement::choose(self.state.view(self.settings), request, self.stamp.now);
+        let request = Request {
+            size: more,
+            host: Some(&tenant.placement.host),
+            labels: &labels,
+        };
+        let mut decision =
+            placement::choose(self.state.view(self.settings), request, self.stamp.now);
         // It already has its network, and a cordon closes a host to new tenants only.
         for judgement in &mut decision.hosts {
-            judgement
-                .rejections
-                .retain(|r| !matches!(r, placement::Rejection::Cordoned | placement::Rejection::NoNetwork));
+            judgement.rejections.retain(|r| {
+                !matches!(
+                    r,
+                    placement::Rejection::Cordoned | placement::Rejection::NoNetwork
+                )
+            });
         }
         if decision.hosts.iter().any(placement::Judgement::fits) {
             Ok(())
         } else {
-            Err(ChangeError::NoHostFits { name: tenant.name.clone(), decision: Box::new(decision) })
+            Err(ChangeError::NoHostFits {
+                name: tenant.name.clone(),
+                decision: Box::new(decision),
+            })
         }
     }
 }
 
 fn wrong_state(name: &TenantName, problem: String) -> ChangeError {
-    ChangeError::WrongState { name: name.clone(), problem }
+    ChangeError::WrongState {
+        name: name.clone(),
+        problem,
+    }
 }
 
 fn found(tenant: Arc<Tenant>, operation: Option<Arc<crate::fleet::Operation>>) -> Outcome {
     let decision = Box::new(stayed(&tenant));
-    Outcome::Tenant { tenant, operation, decision, existed: true }
+    Outcome::Tenant {
+        tenant,
+        operation,
+        decision,
+        existed: true,
+    }
 }
 
 /// The decision of a tenant that stays where it is.
@@ -476,22 +596,59 @@ fn differences(old: &TenantSpec, new: &TenantSpec) -> Vec<String> {
             found.push(format!("{field}: {a} → {b}"));
         }
     };
-    let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(" ") };
+    let list = |items: Vec<String>| {
+        if items.is_empty() {
+            "none".to_owned()
+        } else {
+            items.join(" ")
+        }
+    };
     let domains = |s: &TenantSpec| list(s.domains.iter().map(ToString::to_string).collect());
     let modules = |s: &TenantSpec| list(s.modules.iter().map(ToString::to_string).collect());
-    let labels = |s: &TenantSpec| list(s.host_labels.iter().map(|(k, v)| format!("{k}={v}")).collect());
-    let host = |s: &TenantSpec| s.host.as_ref().map_or_else(|| "any".to_owned(), ToString::to_string);
+    let labels = |s: &TenantSpec| {
+        list(
+            s.host_labels
+                .iter()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect(),
+        )
+    };
+    let host = |s: &TenantSpec| {
+        s.host
+            .as_ref()
+            .map_or_else(|| "any".to_owned(), ToString::to_string)
+    };
     compare("plan", old.plan.to_string(), new.plan.to_string());
     compare("domains", domains(old), domains(new));
-    compare("language", old.language.to_string(), new.language.to_string());
+    compare(
+        "language",
+        old.language.to_string(),
+        new.language.to_string(),
+    );
     compare("country", old.country.to_string(), new.country.to_string());
-    compare("time_zone", old.time_zone.to_string(), new.time_zone.to_string());
+    compare(
+        "time_zone",
+        old.time_zone.to_string(),
+        new.time_zone.to_string(),
+    );
     compare("modules", modules(old), modules(new));
     compare("edition", old.edition.to_string(), new.edition.to_string());
-    compare("odoo_image", old.odoo_image.to_string(), new.odoo_image.to_string());
-    compare("postgres_image", old.postgres_image.to_string(), new.postgres_image.to_string());
+    compare(
+        "odoo_image",
+        old.odoo_image.to_string(),
+        new.odoo_image.to_string(),
+    );
+    compare(
+        "postgres_image",
+        old.postgres_image.to_string(),
+        new.postgres_image.to_string(),
+    );
     compare("host", host(old), host(new));
     compare("host_labels", labels(old), labels(new));
-    compare("admin_login", old.admin_login.to_string(), new.admin_login.to_string());
+    compare(
+        "admin_login",
+        old.admin_login.to_string(),
+        new.admin_login.to_string(),
+    );
     found
 }

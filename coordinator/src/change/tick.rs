@@ -36,8 +36,12 @@ impl Edit<'_> {
         let mut changed: Vec<(HostName, HostState, i64)> = Vec::new();
         for name in self.state.fleet.hosts.keys() {
             let seen = self.state.observed.hosts.get(name).map(AsRef::as_ref);
-            let (state, silence) =
-                liveness::judge(seen, self.state.started_at, self.stamp.now, &self.settings.liveness);
+            let (state, silence) = liveness::judge(
+                seen,
+                self.state.started_at,
+                self.stamp.now,
+                &self.settings.liveness,
+            );
             if self.state.told.get(name) != Some(&state) {
                 changed.push((name.clone(), state, silence));
             }
@@ -47,7 +51,11 @@ impl Edit<'_> {
             // A silent host is out of the ranking until it speaks again.
             self.state.refresh(self.settings, &name, self.stamp.now);
             // The first judgement after a start is no news unless it is bad.
-            if before.is_some() || matches!(state, HostState::Suspect | HostState::Lost | HostState::Degraded)
+            if before.is_some()
+                || matches!(
+                    state,
+                    HostState::Suspect | HostState::Lost | HostState::Degraded
+                )
             {
                 let message = match state {
                     HostState::Degraded => self
@@ -57,10 +65,18 @@ impl Edit<'_> {
                         .get(&name)
                         .map(|h| h.docker_error.clone())
                         .unwrap_or_default(),
-                    HostState::Suspect | HostState::Lost => format!("no report for {} s", silence / 1000),
+                    HostState::Suspect | HostState::Lost => {
+                        format!("no report for {} s", silence / 1000)
+                    }
                     HostState::Ready | HostState::Unknown => String::new(),
                 };
-                self.event(&format!("host.{}", state.word()), None, Some(&name), None, message);
+                self.event(
+                    &format!("host.{}", state.word()),
+                    None,
+                    Some(&name),
+                    None,
+                    message,
+                );
             }
         }
     }
@@ -68,12 +84,22 @@ impl Edit<'_> {
     /// After a start, or when the clock jumps, its word is not enough to delete anybody's data.
     fn watch_the_clock(&mut self) {
         let now = self.stamp.now;
-        let jumped = self.state.last_tick.is_none_or(|before| (now - before).abs() > CLOCK_JUMP_MS);
+        let jumped = self
+            .state
+            .last_tick
+            .is_none_or(|before| (now - before).abs() > CLOCK_JUMP_MS);
         if jumped {
             self.state.quarantine_hold_until = now.saturating_add(self.settings.quarantine_hold_ms);
             // Nor to stop everybody: who sleeps after less need not be held for longer than that.
-            let shortest = self.settings.sleep_after_ms.values().min().copied().unwrap_or(0);
-            self.state.sleep_hold_until = now.saturating_add(shortest.min(self.settings.quarantine_hold_ms));
+            let shortest = self
+                .settings
+                .sleep_after_ms
+                .values()
+                .min()
+                .copied()
+                .unwrap_or(0);
+            self.state.sleep_hold_until =
+                now.saturating_add(shortest.min(self.settings.quarantine_hold_ms));
         }
         self.state.last_tick = Some(now);
     }
@@ -81,19 +107,39 @@ impl Edit<'_> {
     /// Quarantines whose time is over: the host is asked to remove the volumes.
     fn end_quarantines(&mut self) {
         let now = self.stamp.now;
-        let ended = self.state.fleet.quarantines.iter().take_while(|(until, _)| *until <= now);
-        let due: Vec<TenantName> = ended.take(MAX_PER_TICK).map(|(_, name)| name.clone()).collect();
+        let ended = self
+            .state
+            .fleet
+            .quarantines
+            .iter()
+            .take_while(|(until, _)| *until <= now);
+        let due: Vec<TenantName> = ended
+            .take(MAX_PER_TICK)
+            .map(|(_, name)| name.clone())
+            .collect();
         for name in due {
-            let Some(tenant) = self.state.fleet.tenants.get(&name) else { continue };
+            let Some(tenant) = self.state.fleet.tenants.get(&name) else {
+                continue;
+            };
             let mut tenant = (**tenant).clone();
             tenant.desired = DesiredState::Purged;
             let stamp = self.stamp_of(&tenant);
-            let mut edit =
-                Edit { state: self.state, settings: self.settings, stamp: &stamp, effects: self.effects };
+            let mut edit = Edit {
+                state: self.state,
+                settings: self.settings,
+                stamp: &stamp,
+                effects: self.effects,
+            };
             let operation = edit.change(tenant, OperationKind::Purge, None);
             let message = "the quarantine is over, its volumes are being removed".to_owned();
             if let Ok(tenant) = edit.tenant(&name) {
-                edit.event("tenant.quarantine_ended", Some(&tenant), None, Some(operation.id), message);
+                edit.event(
+                    "tenant.quarantine_ended",
+                    Some(&tenant),
+                    None,
+                    Some(operation.id),
+                    message,
+                );
             }
         }
     }
@@ -101,13 +147,22 @@ impl Edit<'_> {
     /// One command has one fresh id; operations of a tick need one each, derived so that the tick stays pure.
     pub(super) fn stamp_of(&self, tenant: &Tenant) -> Stamp {
         let id = Uuid::from_u128(self.stamp.id.as_u128() ^ u128::from(tenant.uid.as_u64_pair().1));
-        Stamp { id, ..self.stamp.clone() }
+        Stamp {
+            id,
+            ..self.stamp.clone()
+        }
     }
 
     fn forget_tokens(&mut self) {
         let now = self.stamp.now;
-        let expired: Vec<String> =
-            self.state.fleet.tokens.values().filter(|t| t.expires_at <= now).map(|t| t.id.clone()).collect();
+        let expired: Vec<String> = self
+            .state
+            .fleet
+            .tokens
+            .values()
+            .filter(|t| t.expires_at <= now)
+            .map(|t| t.id.clone())
+            .collect();
         for id in expired {
             self.state.fleet.tokens.remove(&id);
             self.effects.writes.push(Write::Delete(Kind::Token, id));

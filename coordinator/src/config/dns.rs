@@ -23,26 +23,38 @@ pub struct Dns {
 
 impl Default for Dns {
     fn default() -> Self {
-        Self { servers: Vec::new(), interval: Span::seconds(3600), retry: Span::seconds(600) }
+        Self {
+            servers: Vec::new(),
+            interval: Span::seconds(3600),
+            retry: Span::seconds(600),
+        }
     }
 }
 
 impl Dns {
     pub(super) fn check(&self, edge: &Edge) -> Result<(), ConfigError> {
-        ensure(edge.public_addresses.is_empty() || edge.shards.is_empty(), "edge.public_addresses", || {
-            "does not say which of edge.shards has which address: leave it out, then each tenant's platform name says where its edge is"
+        ensure(
+            edge.public_addresses.is_empty() || edge.shards.is_empty(),
+            "edge.public_addresses",
+            || {
+                "does not say which of edge.shards has which address: leave it out, then each tenant's platform name says where its edge is"
                 .to_owned()
-        })?;
-        ensure(self.servers.iter().all(|server| server.port() > 0), "dns.servers", || {
-            "must have ports other than 0".to_owned()
-        })?;
+            },
+        )?;
+        ensure(
+            self.servers.iter().all(|server| server.port() > 0),
+            "dns.servers",
+            || "must have ports other than 0".to_owned(),
+        )?;
         let off = self.interval == Span::seconds(0);
         ensure(off || self.interval >= MIN_INTERVAL, "dns.interval", || {
             "must be at least 1s, or \"0s\" to look only when a domain is added".to_owned()
         })?;
-        ensure(self.retry >= MIN_INTERVAL && (off || self.retry <= self.interval), "dns.retry", || {
-            "must be between 1s and dns.interval".to_owned()
-        })
+        ensure(
+            self.retry >= MIN_INTERVAL && (off || self.retry <= self.interval),
+            "dns.retry",
+            || "must be between 1s and dns.interval".to_owned(),
+        )
     }
 
     /// Whether domains are looked at by and by.

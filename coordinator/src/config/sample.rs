@@ -5,8 +5,16 @@ use super::{Config, Listen};
 
 /// A file for `config`'s domain and addresses; everything else is there as a comment with its default.
 pub fn sample(config: &Config) -> String {
-    let hosts = config.advertise.hosts.iter().map(|h| format!("{h:?}")).collect::<Vec<_>>().join(", ");
-    let mut text = SAMPLE.replace("@BASE_DOMAIN@", config.base_domain.as_str()).replace("@HOSTS@", &hosts);
+    let hosts = config
+        .advertise
+        .hosts
+        .iter()
+        .map(|h| format!("{h:?}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let mut text = SAMPLE
+        .replace("@BASE_DOMAIN@", config.base_domain.as_str())
+        .replace("@HOSTS@", &hosts);
     let (listen, usual) = (&config.listen, Listen::default());
     for (key, address, default) in [
         ("grpc", listen.grpc, usual.grpc),
@@ -14,7 +22,10 @@ pub fn sample(config: &Config) -> String {
         ("http", listen.http, usual.http),
     ] {
         if address != default {
-            text = text.replace(&format!("#= {key} = \"{default}\""), &format!("{key} = \"{address}\""));
+            text = text.replace(
+                &format!("#= {key} = \"{default}\""),
+                &format!("{key} = \"{address}\""),
+            );
         }
     }
     text

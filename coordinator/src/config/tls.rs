@@ -76,7 +76,8 @@ const MAX_SPAN: Span = Span::days(3660);
 impl Config {
     /// The wildcard name that all platform names are below, when one certificate is for all of them.
     pub fn wildcard(&self) -> Option<String> {
-        (self.tls.mode != TlsMode::Off && self.tls.wildcard).then(|| format!("*.{}", self.base_domain))
+        (self.tls.mode != TlsMode::Off && self.tls.wildcard)
+            .then(|| format!("*.{}", self.base_domain))
     }
 
     /// Whether Traefik's configuration carries private keys.
@@ -92,11 +93,20 @@ impl Config {
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let (tls, acme) = (&config.tls, &config.tls.acme);
-    ensure(tls.hsts <= MAX_SPAN, "tls.hsts", || "must be at most 10 years".to_owned())?;
-    for (key, value) in [("tls.entry_point", &tls.entry_point), ("tls.resolver", &tls.resolver)] {
-        let fits =
-            !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        ensure(fits, key, || format!("{value:?} is no name of Traefik's static configuration"))?;
+    ensure(tls.hsts <= MAX_SPAN, "tls.hsts", || {
+        "must be at most 10 years".to_owned()
+    })?;
+    for (key, value) in [
+        ("tls.entry_point", &tls.entry_point),
+        ("tls.resolver", &tls.resolver),
+    ] {
+        let fits = !value.is_empty()
+            && value
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        ensure(fits, key, || {
+            format!("{value:?} is no name of Traefik's static configuration")
+        })?;
     }
     if tls.mode == TlsMode::Off {
         return Ok(());
@@ -104,9 +114,16 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     ensure(config.url_scheme == UrlScheme::Https, "url_scheme", || {
         "must be \"https\" when tls.mode is not \"off\"".to_owned()
     })?;
-    ensure(!config.edge.entry_points.contains(&tls.entry_point), "edge.entry_points", || {
-        format!("are those without TLS; `{}` is tls.entry_point", tls.entry_point)
-    })?;
+    ensure(
+        !config.edge.entry_points.contains(&tls.entry_point),
+        "edge.entry_points",
+        || {
+            format!(
+                "are those without TLS; `{}` is tls.entry_point",
+                tls.entry_point
+            )
+        },
+    )?;
     if tls.mode == TlsMode::Coordinator {
         ensure(config.listen.http.ip().is_loopback(), "listen.http", || {
             "must be a loopback address when tls.mode is \"coordinator\": Traefik's configuration then carries private keys. \
@@ -114,35 +131,63 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
                 .to_owned()
         })?;
     }
-    if config.orders_certificates() { check_acme(config, acme) } else { Ok(()) }
+    if config.orders_certificates() {
+        check_acme(config, acme)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_acme(config: &Config, acme: &Acme) -> Result<(), ConfigError> {
     let directory = acme.directory.parse::<http::Uri>().ok();
     let fits = directory.is_some_and(|u| u.scheme_str() == Some("https") && u.host().is_some());
-    ensure(fits, "tls.acme.directory", || format!("{:?} is no https:// URL", acme.directory))?;
+    ensure(fits, "tls.acme.directory", || {
+        format!("{:?} is no https:// URL", acme.directory)
+    })?;
     if let Some(email) = &acme.email {
         let fits = email.contains('@') && !email.contains([' ', ':']);
-        ensure(fits, "tls.acme.email", || format!("{email:?} is no e-mail address (no mailto:)"))?;
+        ensure(fits, "tls.acme.email", || {
+            format!("{email:?} is no e-mail address (no mailto:)")
+        })?;
     }
-    ensure(acme.eab_key_id.is_some() == acme.eab_hmac_file.is_some(), "tls.acme.eab_key_id", || {
-        "and eab_hmac_file belong together: give both or none".to_owned()
+    ensure(
+        acme.eab_key_id.is_some() == acme.eab_hmac_file.is_some(),
+        "tls.acme.eab_key_id",
+        || "and eab_hmac_file belong together: give both or none".to_owned(),
+    )?;
+    ensure(
+        !config.tls.wildcard || acme.dns_hook.is_some(),
+        "tls.wildcard",
+        || "needs tls.acme.dns_hook: authorities give wildcards for DNS records only".to_owned(),
+    )?;
+    ensure(
+        (1..=MAX_ORDERS).contains(&acme.orders_at_once),
+        "tls.acme.orders_at_once",
+        || format!("must be 1 to {MAX_ORDERS}"),
+    )?;
+    ensure(
+        acme.weekly_per_domain > 0,
+        "tls.acme.weekly_per_domain",
+        || "must be at least 1".to_owned(),
+    )?;
+    ensure(acme.weekly_same > 0, "tls.acme.weekly_same", || {
+        "must be at least 1".to_owned()
     })?;
-    ensure(!config.tls.wildcard || acme.dns_hook.is_some(), "tls.wildcard", || {
-        "needs tls.acme.dns_hook: authorities give wildcards for DNS records only".to_owned()
-    })?;
-    ensure((1..=MAX_ORDERS).contains(&acme.orders_at_once), "tls.acme.orders_at_once", || {
-        format!("must be 1 to {MAX_ORDERS}")
-    })?;
-    ensure(acme.weekly_per_domain > 0, "tls.acme.weekly_per_domain", || "must be at least 1".to_owned())?;
-    ensure(acme.weekly_same > 0, "tls.acme.weekly_same", || "must be at least 1".to_owned())?;
-    ensure(acme.dns_wait <= Span::seconds(3600), "tls.acme.dns_wait", || "must be at most 1h".to_owned())?;
-    ensure(acme.retry_first >= Span::seconds(1), "tls.acme.retry_first", || {
-        "must be at least 1s".to_owned()
-    })?;
-    ensure((acme.retry_first..=MAX_SPAN).contains(&acme.retry_most), "tls.acme.retry_most", || {
-        "must be at least retry_first".to_owned()
-    })
+    ensure(
+        acme.dns_wait <= Span::seconds(3600),
+        "tls.acme.dns_wait",
+        || "must be at most 1h".to_owned(),
+    )?;
+    ensure(
+        acme.retry_first >= Span::seconds(1),
+        "tls.acme.retry_first",
+        || "must be at least 1s".to_owned(),
+    )?;
+    ensure(
+        (acme.retry_first..=MAX_SPAN).contains(&acme.retry_most),
+        "tls.acme.retry_most",
+        || "must be at least retry_first".to_owned(),
+    )
 }
 
 impl Default for Tls {
@@ -199,19 +244,40 @@ mod tests {
         let hooked = "wildcard = true\n[tls.acme]\ndns_hook = \"hook\"";
         check(&format!("{ON}{coordinator}{hooked}")).unwrap();
         for (text, key) in [
-            (format!("{ON}[listen]\nhttp = \"0.0.0.0:7480\"\n{coordinator}"), "listen.http"),
+            (
+                format!("{ON}[listen]\nhttp = \"0.0.0.0:7480\"\n{coordinator}"),
+                "listen.http",
+            ),
             (format!("{ON}{coordinator}wildcard = true"), "tls.wildcard"),
-            (format!("{ON}{coordinator}[tls.acme]\ndirectory = \"http://x\""), "tls.acme.directory"),
-            (format!("{ON}{coordinator}[tls.acme]\nemail = \"mailto:a@b\""), "tls.acme.email"),
-            (format!("{ON}{coordinator}[tls.acme]\neab_key_id = \"x\""), "tls.acme.eab_key_id"),
-            (format!("{ON}{coordinator}[tls.acme]\norders_at_once = 0"), "tls.acme.orders_at_once"),
-            (format!("{ON}{coordinator}[tls.acme]\nretry_first = \"7h\""), "tls.acme.retry_most"),
+            (
+                format!("{ON}{coordinator}[tls.acme]\ndirectory = \"http://x\""),
+                "tls.acme.directory",
+            ),
+            (
+                format!("{ON}{coordinator}[tls.acme]\nemail = \"mailto:a@b\""),
+                "tls.acme.email",
+            ),
+            (
+                format!("{ON}{coordinator}[tls.acme]\neab_key_id = \"x\""),
+                "tls.acme.eab_key_id",
+            ),
+            (
+                format!("{ON}{coordinator}[tls.acme]\norders_at_once = 0"),
+                "tls.acme.orders_at_once",
+            ),
+            (
+                format!("{ON}{coordinator}[tls.acme]\nretry_first = \"7h\""),
+                "tls.acme.retry_most",
+            ),
             (format!("{ON}[tls]\nhsts = \"20years\""), "tls.hsts"),
         ] {
             let error = check(&text).unwrap_err().to_string();
             assert!(error.starts_with(key), "{text}: {error}");
         }
         // Without orders, what they need is not asked for; keys stay on loopback.
-        check(&format!("{ON}{coordinator}[tls.acme]\nenabled = false\ndirectory = \"x\"")).unwrap();
+        check(&format!(
+            "{ON}{coordinator}[tls.acme]\nenabled = false\ndirectory = \"x\""
+        ))
+        .unwrap();
     }
 }

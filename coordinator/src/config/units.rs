@@ -36,17 +36,19 @@ impl<'de> Deserialize<'de> for Bytes {
         let wanted = || D::Error::custom("expected a number of bytes such as \"2GiB\" or 1048576");
         match NumberOrText::deserialize(deserializer).map_err(|_| wanted())? {
             NumberOrText::Number(bytes) => Ok(Self(bytes)),
-            NumberOrText::Text(text) => {
-                text.parse::<bytesize::ByteSize>().map(|b| Self(b.as_u64())).map_err(|_| wanted())
-            }
+            NumberOrText::Text(text) => text
+                .parse::<bytesize::ByteSize>()
+                .map(|b| Self(b.as_u64()))
+                .map_err(|_| wanted()),
         }
     }
 }
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let whole =
-            [("GiB", 30), ("MiB", 20)].into_iter().find(|(_, shift)| self.0 >> shift << shift == self.0);
+        let whole = [("GiB", 30), ("MiB", 20)]
+            .into_iter()
+            .find(|(_, shift)| self.0 >> shift << shift == self.0);
         match whole {
             Some((unit, shift)) if self.0 > 0 => {
                 serializer.serialize_str(&format!("{}{unit}", self.0 >> shift))
@@ -78,7 +80,9 @@ impl<'de> Deserialize<'de> for Cpus {
         if (0.001..=4096.0).contains(&number) {
             Ok(Self((number * 1000.0).round() as u32))
         } else {
-            Err(D::Error::custom(format!("{number} is out of range: expected 0.001 to 4096")))
+            Err(D::Error::custom(format!(
+                "{number} is out of range: expected 0.001 to 4096"
+            )))
         }
     }
 }
@@ -115,8 +119,11 @@ impl Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wanted =
-            |_| D::Error::custom(format!("{text:?} is no duration such as \"5s\", \"24h\" or \"7d\""));
+        let wanted = |_| {
+            D::Error::custom(format!(
+                "{text:?} is no duration such as \"5s\", \"24h\" or \"7d\""
+            ))
+        };
         humantime::parse_duration(&text).map(Self).map_err(wanted)
     }
 }
@@ -131,8 +138,11 @@ impl Serialize for Span {
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     let parse = |text: &String| {
-        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        net.map(|n| n.trunc()).map_err(|_| D::Error::custom(format!("{text:?} is no address or network")))
+        let net = text
+            .parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.map(|n| n.trunc())
+            .map_err(|_| D::Error::custom(format!("{text:?} is no address or network")))
     };
     texts.iter().map(parse).collect()
 }

@@ -31,18 +31,40 @@ async fn what_a_name_server_says_is_taken_in() {
     for (name, answer) in [
         ("alfa.isy.one", told(&[], &["192.0.2.1", "2001:db8::1"])),
         ("v4.example", told(&[], &["192.0.2.9"])),
-        ("erp.example", told(&["www.example", "alfa.isy.one"], &["192.0.2.1", "2001:db8::1"])),
+        (
+            "erp.example",
+            told(
+                &["www.example", "alfa.isy.one"],
+                &["192.0.2.1", "2001:db8::1"],
+            ),
+        ),
         ("empty.example", told(&[], &[])),
-        ("none.example", Answer::Told { exists: false, chain: vec![], addresses: BTreeSet::new() }),
+        (
+            "none.example",
+            Answer::Told {
+                exists: false,
+                chain: vec![],
+                addresses: BTreeSet::new(),
+            },
+        ),
         (
             "lost.example",
-            Answer::Told { exists: false, chain: vec!["gone.example".into()], addresses: BTreeSet::new() },
+            Answer::Told {
+                exists: false,
+                chain: vec!["gone.example".into()],
+                addresses: BTreeSet::new(),
+            },
         ),
     ] {
         assert_eq!(resolver.ask(name).await, answer, "{name}");
     }
-    let Answer::Silent(why) = resolver.ask("broken.example").await else { panic!("that says nothing") };
-    assert!(why.to_lowercase().contains("server failure") || why.contains("SERVFAIL"), "{why}");
+    let Answer::Silent(why) = resolver.ask("broken.example").await else {
+        panic!("that says nothing")
+    };
+    assert!(
+        why.to_lowercase().contains("server failure") || why.contains("SERVFAIL"),
+        "{why}"
+    );
     // What has changed is seen at once.
     server.addresses("v4.example", &["192.0.2.10"]);
     assert_eq!(resolver.ask("v4.example").await, told(&[], &["192.0.2.10"]));
@@ -58,18 +80,33 @@ fn many_addresses_do_not_hide_what_a_name_stands_for() {
         },
     };
     let of = |text: &str| Name::from_ascii(text).unwrap();
-    let address = |n: usize| RData::A(A(std::net::Ipv4Addr::new(192, 0, 2, u8::try_from(n).unwrap())));
+    let address = |n: usize| {
+        RData::A(A(std::net::Ipv4Addr::new(
+            192,
+            0,
+            2,
+            u8::try_from(n).unwrap(),
+        )))
+    };
     let alias = RData::CNAME(CNAME(of("beta.isy.one.")));
     let data = (0..2 * MAX_RECORDS).map(address).chain([alias]);
     let answers = data.map(|data| Record::from_rdata(of("erp.example."), 1, data));
     let query = Query::query(of("erp.example."), RecordType::A);
     let answer = records(Ok(Lookup::new_with_max_ttl(query, answers)));
-    let Answer::Told { chain, addresses, .. } =
-        joined(answer, Records::There(Vec::new()), Records::There(Vec::new()))
+    let Answer::Told {
+        chain, addresses, ..
+    } = joined(
+        answer,
+        Records::There(Vec::new()),
+        Records::There(Vec::new()),
+    )
     else {
         panic!("told")
     };
-    assert_eq!((chain, addresses.len()), (vec!["beta.isy.one".to_owned()], MAX_RECORDS));
+    assert_eq!(
+        (chain, addresses.len()),
+        (vec!["beta.isy.one".to_owned()], MAX_RECORDS)
+    );
 }
 
 #[tokio::test]
@@ -77,12 +114,15 @@ async fn a_name_server_that_says_nothing_is_not_waited_for() {
     let server = NameServer::start().await;
     server.set("quiet.example", Zone::Silent);
     let resolver = Resolver::new(vec![server.address]);
-    let answer = tokio::time::timeout(2 * PATIENCE, resolver.ask("quiet.example")).await.unwrap();
+    let answer = tokio::time::timeout(2 * PATIENCE, resolver.ask("quiet.example"))
+        .await
+        .unwrap();
     assert!(matches!(answer, Answer::Silent(_)), "{answer:?}");
     let nobody = server.address;
     drop(server);
-    let answer =
-        tokio::time::timeout(2 * PATIENCE, Resolver::new(vec![nobody]).ask("a.example")).await.unwrap();
+    let answer = tokio::time::timeout(2 * PATIENCE, Resolver::new(vec![nobody]).ask("a.example"))
+        .await
+        .unwrap();
     assert!(matches!(answer, Answer::Silent(_)), "{answer:?}");
 }
 
@@ -92,7 +132,11 @@ struct Fake(Answer, Answer);
 
 impl Dns for Fake {
     fn ask<'a>(&'a self, name: &'a str) -> Asked<'a> {
-        let answer = if name == "alfa.isy.one" { &self.1 } else { &self.0 };
+        let answer = if name == "alfa.isy.one" {
+            &self.1
+        } else {
+            &self.0
+        };
         Box::pin(async move { answer.clone() })
     }
 }
@@ -110,7 +154,12 @@ async fn a_look_compares_with_the_platforms_name_or_the_configuration() {
         (Fake(silent(), silent()), public, Verdict::Unknown),
         (Fake(here, silent()), &[], Verdict::Unknown),
     ] {
-        let ground = Ground { platform: "alfa.isy.one", base_domain: "isy.one", public, proxies: &[] };
+        let ground = Ground {
+            platform: "alfa.isy.one",
+            base_domain: "isy.one",
+            public,
+            proxies: &[],
+        };
         let look = look(&fake, &name("erp.example"), ground).await;
         assert_eq!(look.verdict, verdict, "{fake:?}");
     }

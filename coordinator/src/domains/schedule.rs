@@ -95,15 +95,30 @@ impl Schedule {
             }
         }
         // Added and removed since: nobody will tell us that they are gone.
-        gone.extend(std::mem::take(&mut self.early).into_iter().filter(|name| !names.contains_key(name)));
+        gone.extend(
+            std::mem::take(&mut self.early)
+                .into_iter()
+                .filter(|name| !names.contains_key(name)),
+        );
         for name in gone {
             if let Some(entry) = self.entries.remove(&name) {
                 self.due.remove(&(entry.due, name));
             }
         }
-        for name in come.into_iter().filter(|name| !self.entries.contains_key(name)).collect::<Vec<_>>() {
+        for name in come
+            .into_iter()
+            .filter(|name| !self.entries.contains_key(name))
+            .collect::<Vec<_>>()
+        {
             let due = now + self.spread(&name, 0, self.rhythm.retry_ms);
-            self.put(name, Entry { due, bad: 0, seen: None });
+            self.put(
+                name,
+                Entry {
+                    due,
+                    bad: 0,
+                    seen: None,
+                },
+            );
         }
         self.names = names.clone();
     }
@@ -124,19 +139,34 @@ impl Schedule {
     }
 
     /// Takes in what was found. `troubled`: the Fleet has it down as unreachable.
-    pub fn looked(&mut self, name: &str, look: &Look, troubled: bool, now: UnixMs) -> Option<Conclusion> {
+    pub fn looked(
+        &mut self,
+        name: &str,
+        look: &Look,
+        troubled: bool,
+        now: UnixMs,
+    ) -> Option<Conclusion> {
         let rhythm = self.rhythm;
         let entry = self.entries.get_mut(name)?;
         let before = entry.seen.take();
         let since = before.as_ref().and_then(|seen| seen.since);
         let (bad, since, pause) = match look.verdict {
             Verdict::Here => (0, None, rhythm.interval_ms),
-            Verdict::Elsewhere => (entry.bad.saturating_add(1), since.or(Some(now)), rhythm.retry_ms),
+            Verdict::Elsewhere => (
+                entry.bad.saturating_add(1),
+                since.or(Some(now)),
+                rhythm.retry_ms,
+            ),
             // Silence: neither good nor bad.
             Verdict::Unknown => (entry.bad, since, rhythm.retry_ms),
         };
         entry.bad = bad;
-        entry.seen = Some(Seen { verdict: look.verdict, found: look.found.clone(), at: now, since });
+        entry.seen = Some(Seen {
+            verdict: look.verdict,
+            found: look.found.clone(),
+            at: now,
+            since,
+        });
         self.again(name, now, pause);
         match look.verdict {
             Verdict::Here if troubled => Some(Conclusion::Reachable),
@@ -150,7 +180,14 @@ impl Schedule {
         // Without looks nobody would ever take it out again.
         if self.rhythm.interval_ms > 0 {
             if !self.entries.contains_key(name) {
-                self.put(name.to_owned(), Entry { due: now, bad: 0, seen: None });
+                self.put(
+                    name.to_owned(),
+                    Entry {
+                        due: now,
+                        bad: 0,
+                        seen: None,
+                    },
+                );
                 self.early.insert(name.to_owned());
             }
             self.looked(name, look, false, now);
@@ -181,7 +218,9 @@ impl Schedule {
         let hash = Sha256::new_with_prefix(self.chance.to_be_bytes())
             .chain_update(turn.to_be_bytes())
             .chain_update(name);
-        let word = hash.finalize()[..4].iter().fold(0_i64, |word, byte| word << 8 | i64::from(*byte));
+        let word = hash.finalize()[..4]
+            .iter()
+            .fold(0_i64, |word, byte| word << 8 | i64::from(*byte));
         word % (most.max(0) + 1)
     }
 }
@@ -195,17 +234,30 @@ mod tests {
     const RETRY: i64 = 600_000;
 
     fn names(of: &[&str]) -> OrdMap<String, TenantName> {
-        of.iter().map(|domain| ((*domain).to_owned(), name("alfa"))).collect()
+        of.iter()
+            .map(|domain| ((*domain).to_owned(), name("alfa")))
+            .collect()
     }
 
     fn schedule(of: &[&str]) -> Schedule {
-        let mut schedule = Schedule::new(Rhythm { interval_ms: HOUR, retry_ms: RETRY }, 7);
+        let mut schedule = Schedule::new(
+            Rhythm {
+                interval_ms: HOUR,
+                retry_ms: RETRY,
+            },
+            7,
+        );
         schedule.take(&names(of), 0);
         schedule
     }
 
     fn look(verdict: Verdict) -> Look {
-        Look { verdict, found: format!("{verdict:?}"), edges: BTreeSet::new(), by: None }
+        Look {
+            verdict,
+            found: format!("{verdict:?}"),
+            edges: BTreeSet::new(),
+            by: None,
+        }
     }
 
     #[test]
@@ -217,7 +269,10 @@ mod tests {
             let due = schedule.due(now, 1_000);
             most = most.max(due.len());
             for name in due {
-                assert_eq!(schedule.looked(&name, &look(Verdict::Here), false, now), None);
+                assert_eq!(
+                    schedule.looked(&name, &look(Verdict::Here), false, now),
+                    None
+                );
                 *looks.entry(name).or_default() += 1;
             }
         }
@@ -257,7 +312,11 @@ mod tests {
             now += 2 * RETRY;
             assert_eq!(s.due(now, 9), ["a.example"]);
             assert_eq!(s.due(now, 9), Vec::<String>::new(), "one turn each");
-            (now, s.looked("a.example", &look(verdict), troubled, now), s.seen("a.example").unwrap().since)
+            (
+                now,
+                s.looked("a.example", &look(verdict), troubled, now),
+                s.seen("a.example").unwrap().since,
+            )
         };
         let (first, concluded, since) = turn(Elsewhere, false);
         assert_eq!((concluded, since), (None, Some(first)));
@@ -265,13 +324,20 @@ mod tests {
         // Silence is never "absent", and no good news either.
         let (_, concluded, since) = turn(Unknown, false);
         assert_eq!((concluded, since), (None, Some(first)));
-        assert_eq!(turn(Elsewhere, false).1, Some(Conclusion::Unreachable(first)));
+        assert_eq!(
+            turn(Elsewhere, false).1,
+            Some(Conclusion::Unreachable(first))
+        );
         assert_eq!(turn(Elsewhere, true).1, None, "told once");
         assert_eq!(turn(Unknown, true).1, None);
         assert_eq!(turn(Here, true).1, Some(Conclusion::Reachable));
         now += HOUR;
         for verdict in [Elsewhere, Elsewhere, Here, Elsewhere, Elsewhere] {
-            assert_eq!(s.looked("a.example", &look(verdict), false, now), None, "not in a row");
+            assert_eq!(
+                s.looked("a.example", &look(verdict), false, now),
+                None,
+                "not in a row"
+            );
         }
         for _ in 0..20 {
             assert_eq!(s.looked("a.example", &look(Unknown), false, now), None);
@@ -298,8 +364,14 @@ mod tests {
         next.insert("b.example".to_owned(), name("beta"));
         s.take(&next, 6);
         assert_eq!((s.seen("a.example"), s.seen("b.example")), (None, None));
-        assert_eq!(s.seen("c.example").map(|seen| seen.verdict), Some(Verdict::Here));
-        assert_eq!(s.looked("a.example", &look(Verdict::Elsewhere), false, 7), None);
+        assert_eq!(
+            s.seen("c.example").map(|seen| seen.verdict),
+            Some(Verdict::Here)
+        );
+        assert_eq!(
+            s.looked("a.example", &look(Verdict::Elsewhere), false, 7),
+            None
+        );
         assert_eq!((s.entries.len(), s.due.len()), (2, 2));
     }
 }

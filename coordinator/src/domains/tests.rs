@@ -17,7 +17,12 @@ fn domain(text: &str) -> Domain {
 
 /// Of tenant `alfa`.
 fn ground(public: &[IpAddr]) -> Ground<'_> {
-    Ground { platform: "alfa.isy.one", base_domain: "isy.one", public, proxies: &[] }
+    Ground {
+        platform: "alfa.isy.one",
+        base_domain: "isy.one",
+        public,
+        proxies: &[],
+    }
 }
 
 #[test]
@@ -27,7 +32,11 @@ fn domains_are_read_as_people_write_them() {
         ("ERP.Customer.COM.", "erp.customer.com", "erp.customer.com"),
         ("bücher.example", "xn--bcher-kva.example", "bücher.example"),
         ("BÜCHER。example", "xn--bcher-kva.example", "bücher.example"),
-        ("xn--bcher-kva.example", "xn--bcher-kva.example", "bücher.example"),
+        (
+            "xn--bcher-kva.example",
+            "xn--bcher-kva.example",
+            "bücher.example",
+        ),
     ] {
         assert_eq!(domain(text).as_str(), name, "{text}");
         assert_eq!(unicode(name), shown);
@@ -55,10 +64,20 @@ fn domains_are_read_as_people_write_them() {
 
 #[test]
 fn www_goes_both_ways_and_the_platforms_names_are_known() {
-    assert_eq!(sibling(&domain("customer.com")).unwrap().as_str(), "www.customer.com");
-    assert_eq!(sibling(&domain("www.customer.com")).unwrap().as_str(), "customer.com");
+    assert_eq!(
+        sibling(&domain("customer.com")).unwrap().as_str(),
+        "www.customer.com"
+    );
+    assert_eq!(
+        sibling(&domain("www.customer.com")).unwrap().as_str(),
+        "customer.com"
+    );
     assert!(sibling(&domain("www.com")).is_err());
-    for (name, platform) in [("isy.one", true), ("alfa.isy.one", true), ("notisy.one", false)] {
+    for (name, platform) in [
+        ("isy.one", true),
+        ("alfa.isy.one", true),
+        ("notisy.one", false),
+    ] {
         assert_eq!(is_platform(&domain(name), "isy.one"), platform, "{name}");
     }
 }
@@ -66,7 +85,11 @@ fn www_goes_both_ways_and_the_platforms_names_are_known() {
 #[test]
 fn a_domain_leads_here_when_all_its_addresses_do() {
     let platform = told(&[], &["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
-    let nowhere = Answer::Told { exists: false, chain: vec![], addresses: BTreeSet::new() };
+    let nowhere = Answer::Told {
+        exists: false,
+        chain: vec![],
+        addresses: BTreeSet::new(),
+    };
     let silent = Answer::Silent("it took more than 5 s".to_owned());
     let none: &[IpAddr] = &[];
     let public: &[IpAddr] = &["198.51.100.1".parse().unwrap()];
@@ -79,7 +102,13 @@ fn a_domain_leads_here_when_all_its_addresses_do() {
             Here,
             "CNAME → alfa.isy.one, A 192.0.2.1",
         ),
-        (&told(&[], &["192.0.2.2", "2001:db8::1"]), &platform, none, Here, "A 192.0.2.2, AAAA 2001:db8::1"),
+        (
+            &told(&[], &["192.0.2.2", "2001:db8::1"]),
+            &platform,
+            none,
+            Here,
+            "A 192.0.2.2, AAAA 2001:db8::1",
+        ),
         (
             &told(&[], &["192.0.2.1", "203.0.113.9"]),
             &platform,
@@ -94,16 +123,64 @@ fn a_domain_leads_here_when_all_its_addresses_do() {
             Elsewhere,
             "CNAME → shop.example, no A or AAAA record",
         ),
-        (&nowhere, &platform, none, Elsewhere, "there is no such name in DNS"),
-        (&silent, &platform, none, Elsewhere, "DNS does not answer: it took more than 5 s"),
+        (
+            &nowhere,
+            &platform,
+            none,
+            Elsewhere,
+            "there is no such name in DNS",
+        ),
+        (
+            &silent,
+            &platform,
+            none,
+            Elsewhere,
+            "DNS does not answer: it took more than 5 s",
+        ),
         // Nobody answers anything: that says nothing of the domain.
-        (&silent, &silent, public, Unknown, "DNS does not answer: it took more than 5 s"),
-        (&silent, &nowhere, public, Unknown, "DNS does not answer: it took more than 5 s"),
-        (&told(&[], &["192.0.2.1"]), &silent, none, Unknown, "A 192.0.2.1; where the edges are is not known"),
-        (&nowhere, &nowhere, none, Unknown, "there is no such name in DNS; where the edges are is not known"),
+        (
+            &silent,
+            &silent,
+            public,
+            Unknown,
+            "DNS does not answer: it took more than 5 s",
+        ),
+        (
+            &silent,
+            &nowhere,
+            public,
+            Unknown,
+            "DNS does not answer: it took more than 5 s",
+        ),
+        (
+            &told(&[], &["192.0.2.1"]),
+            &silent,
+            none,
+            Unknown,
+            "A 192.0.2.1; where the edges are is not known",
+        ),
+        (
+            &nowhere,
+            &nowhere,
+            none,
+            Unknown,
+            "there is no such name in DNS; where the edges are is not known",
+        ),
         // The configuration's word goes before the platform's name.
-        (&told(&[], &["198.51.100.1"]), &platform, public, Here, "A 198.51.100.1"),
-        (&told(&[], &["192.0.2.1"]), &platform, public, Elsewhere, "A 192.0.2.1; no edge has 192.0.2.1"),
+        (
+            &told(&[], &["198.51.100.1"]),
+            &platform,
+            public,
+            Here,
+            "A 198.51.100.1",
+        ),
+        (
+            &told(&[], &["192.0.2.1"]),
+            &platform,
+            public,
+            Elsewhere,
+            "A 192.0.2.1; no edge has 192.0.2.1",
+        ),
     ] {
         let look = judge(answer, platform, &ground(public));
         assert_eq!((look.verdict, look.found.as_str()), (verdict, found));
@@ -114,18 +191,32 @@ fn a_domain_leads_here_when_all_its_addresses_do() {
 fn a_domain_may_lead_to_what_stands_before_the_edges() {
     let platform = told(&[], &["192.0.2.1"]);
     let silent = Answer::Silent("down".to_owned());
-    let proxies = &["198.51.100.0/24".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()];
+    let proxies = &[
+        "198.51.100.0/24".parse().unwrap(),
+        "2001:db8:1::/48".parse().unwrap(),
+    ];
     use Verdict::{Elsewhere, Here, Unknown};
     for (addresses, platform, verdict) in [
         (&["198.51.100.7"][..], &platform, Here),
-        (&["198.51.100.7", "192.0.2.1", "2001:db8:1::7"], &platform, Here),
+        (
+            &["198.51.100.7", "192.0.2.1", "2001:db8:1::7"],
+            &platform,
+            Here,
+        ),
         (&["198.51.100.7", "203.0.113.9"], &platform, Elsewhere),
         (&["198.51.100.7", "2001:db8:2::7"], &platform, Elsewhere),
         (&["198.51.100.7"], &silent, Here),
         (&["203.0.113.9"], &silent, Unknown),
         (&[], &silent, Unknown),
     ] {
-        let look = judge(&told(&[], addresses), platform, &Ground { proxies, ..ground(&[]) });
+        let look = judge(
+            &told(&[], addresses),
+            platform,
+            &Ground {
+                proxies,
+                ..ground(&[])
+            },
+        );
         assert_eq!(look.verdict, verdict, "{addresses:?}: {}", look.found);
     }
 }
@@ -147,8 +238,16 @@ fn each_kind_of_address_must_lead_here_and_it_is_said_which_does_not() {
             Elsewhere,
             "; no edge has 203.0.113.9: who comes by IPv4 gets elsewhere",
         ),
-        (&["192.0.2.1", "203.0.113.9", "2001:db8::1"], Elsewhere, "; no edge has 203.0.113.9"),
-        (&["203.0.113.9", "2001:db8::9"], Elsewhere, "; no edge has 203.0.113.9, 2001:db8::9"),
+        (
+            &["192.0.2.1", "203.0.113.9", "2001:db8::1"],
+            Elsewhere,
+            "; no edge has 203.0.113.9",
+        ),
+        (
+            &["203.0.113.9", "2001:db8::9"],
+            Elsewhere,
+            "; no edge has 203.0.113.9, 2001:db8::9",
+        ),
     ] {
         let look = judge(&told(&[], addresses), &platform, &ground(&[]));
         assert_eq!(look.verdict, verdict, "{addresses:?}");
@@ -165,12 +264,37 @@ fn a_cname_to_another_tenants_name_does_not_show_that_the_domain_is_this_tenants
     let public: &[IpAddr] = &["192.0.2.1".parse().unwrap()];
     use Verdict::{Elsewhere, Here, Unknown};
     for (chain, platform, verdict, by) in [
-        (&["beta.isy.one"][..], &plain, Elsewhere, Some("beta.isy.one")),
-        (&["www.old.example", "beta.isy.one"], &plain, Elsewhere, Some("beta.isy.one")),
+        (
+            &["beta.isy.one"][..],
+            &plain,
+            Elsewhere,
+            Some("beta.isy.one"),
+        ),
+        (
+            &["www.old.example", "beta.isy.one"],
+            &plain,
+            Elsewhere,
+            Some("beta.isy.one"),
+        ),
         // The star's record is good for this, too.
-        (&["erp.beta.isy.one"], &plain, Elsewhere, Some("erp.beta.isy.one")),
-        (&["beta.isy.one", "alfa.isy.one"], &plain, Elsewhere, Some("beta.isy.one")),
-        (&["beta.isy.one", "edge-2.isy.one"], &edge, Elsewhere, Some("beta.isy.one")),
+        (
+            &["erp.beta.isy.one"],
+            &plain,
+            Elsewhere,
+            Some("erp.beta.isy.one"),
+        ),
+        (
+            &["beta.isy.one", "alfa.isy.one"],
+            &plain,
+            Elsewhere,
+            Some("beta.isy.one"),
+        ),
+        (
+            &["beta.isy.one", "edge-2.isy.one"],
+            &edge,
+            Elsewhere,
+            Some("beta.isy.one"),
+        ),
         (&["beta.isy.one"], &silent, Unknown, Some("beta.isy.one")),
         (&["alfa.isy.one"], &plain, Here, None),
         (&["erp.alfa.isy.one"], &plain, Here, None),
@@ -185,16 +309,26 @@ fn a_cname_to_another_tenants_name_does_not_show_that_the_domain_is_this_tenants
         (&["beta.notisy.one"], &plain, Here, None),
     ] {
         let look = judge(&told(chain, here), platform, &ground(public));
-        assert_eq!((look.verdict, look.by.as_deref()), (verdict, by), "{chain:?}");
-        assert_eq!(look.found.ends_with(" is not alfa.isy.one"), by.is_some(), "{}", look.found);
+        assert_eq!(
+            (look.verdict, look.by.as_deref()),
+            (verdict, by),
+            "{chain:?}"
+        );
+        assert_eq!(
+            look.found.ends_with(" is not alfa.isy.one"),
+            by.is_some(),
+            "{}",
+            look.found
+        );
     }
 }
 
 #[test]
 fn what_is_shown_and_stored_of_a_look_is_bounded() {
     let platform = told(&[], &["192.0.2.1"]);
-    let addresses: BTreeSet<IpAddr> =
-        (0..1_000_u16).map(|n| IpAddr::from([203, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]])).collect();
+    let addresses: BTreeSet<IpAddr> = (0..1_000_u16)
+        .map(|n| IpAddr::from([203, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]))
+        .collect();
     let long = |n: usize| format!("{}.example", format!("\\{n:03}").repeat(240));
     let names = |n: usize| (0..n).map(long).collect::<Vec<_>>();
     let of = |chain, addresses: &BTreeSet<IpAddr>| Answer::Told {
@@ -203,10 +337,20 @@ fn what_is_shown_and_stored_of_a_look_is_bounded() {
         addresses: addresses.clone(),
     };
     let look = judge(&of(vec![], &addresses), &platform, &ground(&[]));
-    assert!(look.found.contains("A 203.0.0.7, 992 more addresses; no edge has"), "{}", look.found);
+    assert!(
+        look.found
+            .contains("A 203.0.0.7, 992 more addresses; no edge has"),
+        "{}",
+        look.found
+    );
     let short = (0..70).map(|n| format!("n{n}.example")).collect();
     let look = judge(&of(short, &addresses), &platform, &ground(&[]));
-    assert!(look.found.contains("CNAME → n7.example, 62 more names, A 203.0.0.0"), "{}", look.found);
+    assert!(
+        look.found
+            .contains("CNAME → n7.example, 62 more names, A 203.0.0.0"),
+        "{}",
+        look.found
+    );
     let beta = format!("{}.beta.isy.one", long(0));
     for answer in [
         of(vec![], &addresses),
@@ -219,14 +363,22 @@ fn what_is_shown_and_stored_of_a_look_is_bounded() {
     }
     // What is wrong with it is said however long its names are.
     let look = judge(&of(names(70), &addresses), &platform, &ground(&[]));
-    assert!(look.found.contains("…; no edge has 203.0.0.0, "), "{}", look.found);
-    assert_eq!((cut("äöü".to_owned(), 3), cut("äöüß".to_owned(), 3)), ("äöü".to_owned(), "äö…".to_owned()));
+    assert!(
+        look.found.contains("…; no edge has 203.0.0.0, "),
+        "{}",
+        look.found
+    );
+    assert_eq!(
+        (cut("äöü".to_owned(), 3), cut("äöüß".to_owned(), 3)),
+        ("äöü".to_owned(), "äö…".to_owned())
+    );
 }
 
 #[test]
 fn advice_knows_the_top_of_a_zone() {
-    let edges: BTreeSet<IpAddr> =
-        ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|a| a.parse().unwrap()).into();
+    let edges: BTreeSet<IpAddr> = ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
+        .map(|a| a.parse().unwrap())
+        .into();
     assert_eq!(
         advice(&domain("erp.customer.com"), "alfa.isy.one", &edges),
         "set CNAME erp.customer.com → alfa.isy.one, or erp.customer.com A 192.0.2.1, 192.0.2.2 and AAAA 2001:db8::1, and no other addresses"
@@ -235,11 +387,17 @@ fn advice_knows_the_top_of_a_zone() {
     for apex in ["customer.com", "customer.com.br"] {
         assert_eq!(
             advice(&domain(apex), "alfa.isy.one", &v4),
-            format!("set {apex} A 192.0.2.1, and no other addresses (the top of a zone cannot have a CNAME)")
+            format!(
+                "set {apex} A 192.0.2.1, and no other addresses (the top of a zone cannot have a CNAME)"
+            )
         );
     }
     assert!(advice(&domain("erp.customer.com.br"), "alfa.isy.one", &v4).contains("CNAME"));
-    let nowhere = advice(&domain("erp.customer.com"), "alfa.isy.one", &BTreeSet::new());
+    let nowhere = advice(
+        &domain("erp.customer.com"),
+        "alfa.isy.one",
+        &BTreeSet::new(),
+    );
     assert_eq!(nowhere, "set CNAME erp.customer.com → alfa.isy.one");
 }
 

@@ -40,8 +40,14 @@ impl Board {
     pub fn new(config: &config::Dns) -> Self {
         let mut chance = [0; 8];
         secrets::rand_bytes(&mut chance);
-        let rhythm = Rhythm { interval_ms: config.interval.millis(), retry_ms: config.retry.millis() };
-        Self(Mutex::new(Schedule::new(rhythm, u64::from_be_bytes(chance))))
+        let rhythm = Rhythm {
+            interval_ms: config.interval.millis(),
+            retry_ms: config.retry.millis(),
+        };
+        Self(Mutex::new(Schedule::new(
+            rhythm,
+            u64::from_be_bytes(chance),
+        )))
     }
 
     /// What is known of a domain.
@@ -76,7 +82,8 @@ pub(crate) async fn run(context: Arc<Context>) {
             schedule.take(&state.fleet.by_domain, now);
             schedule.due(now, MAX_LOOKS)
         };
-        let looks = stream::iter(due).for_each_concurrent(AT_ONCE, |name| look(&context, &state, name));
+        let looks =
+            stream::iter(due).for_each_concurrent(AT_ONCE, |name| look(&context, &state, name));
         tokio::select! {
             () = looks => {}
             () = context.stop.cancelled() => return,
@@ -85,24 +92,52 @@ pub(crate) async fn run(context: Arc<Context>) {
 }
 
 async fn look(context: &Context, state: &State, name: String) {
-    let owner = state.fleet.by_domain.get(&name).and_then(|owner| state.fleet.tenants.get(owner));
+    let owner = state
+        .fleet
+        .by_domain
+        .get(&name)
+        .and_then(|owner| state.fleet.tenants.get(owner));
     // A deleted tenant has no visitors.
-    let Some(tenant) = owner.filter(|tenant| !tenant.is_deleted()) else { return };
-    let Ok(domain) = name.parse::<Domain>() else { return };
+    let Some(tenant) = owner.filter(|tenant| !tenant.is_deleted()) else {
+        return;
+    };
+    let Ok(domain) = name.parse::<Domain>() else {
+        return;
+    };
     let look = at(context, tenant, &domain).await;
-    let troubled = context.handle.snapshot().fleet.domain_troubles.contains_key(&name);
-    let concluded = context.domains.schedule().looked(&name, &look, troubled, clock::now_ms());
+    let troubled = context
+        .handle
+        .snapshot()
+        .fleet
+        .domain_troubles
+        .contains_key(&name);
+    let concluded = context
+        .domains
+        .schedule()
+        .looked(&name, &look, troubled, clock::now_ms());
     let command = match concluded {
         None => return,
-        Some(Conclusion::Reachable) => Command::DomainReachable { domain, found: look.found },
+        Some(Conclusion::Reachable) => Command::DomainReachable {
+            domain,
+            found: look.found,
+        },
         Some(Conclusion::Unreachable(since)) => {
             tracing::warn!(domain = name, tenant = %tenant.name, found = look.found, "a domain does not lead here any more");
             let tenant = tenant.name.clone();
-            Command::DomainUnreachable(Box::new(DomainTrouble { domain, tenant, since, found: look.found }))
+            Command::DomainUnreachable(Box::new(DomainTrouble {
+                domain,
+                tenant,
+                since,
+                found: look.found,
+            }))
         }
     };
     // What is not stored is concluded again at the next look.
-    if let Err(error) = context.handle.submit_patiently("coordinator", command).await {
+    if let Err(error) = context
+        .handle
+        .submit_patiently("coordinator", command)
+        .await
+    {
         tracing::warn!(%error, "what was found of a domain could not be stored");
     }
 }

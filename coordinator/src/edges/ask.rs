@@ -58,7 +58,10 @@ async fn version(edge: SocketAddr) -> Option<String> {
     let mut http = http1::Builder::new();
     http.max_buf_size(HEAD_BYTES);
     let (mut sender, connection) = http.handshake(TokioIo::new(tcp)).await.ok()?;
-    let question = Request::get("/").header(HOST, VERSION_HOST).body(Empty::<Bytes>::new()).ok()?;
+    let question = Request::get("/")
+        .header(HOST, VERSION_HOST)
+        .body(Empty::<Bytes>::new())
+        .ok()?;
     let answer = sender.send_request(question);
     tokio::pin!(answer);
     let answer = tokio::select! {
@@ -66,7 +69,13 @@ async fn version(edge: SocketAddr) -> Option<String> {
         // It may end with the answer.
         _ = connection => answer.await,
     };
-    answer.ok()?.headers().get(VERSION_HEADER)?.to_str().ok().map(str::to_owned)
+    answer
+        .ok()?
+        .headers()
+        .get(VERSION_HEADER)?
+        .to_str()
+        .ok()
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -89,15 +98,24 @@ mod tests {
             String::from_utf8_lossy(&head[..read]).into_owned()
         });
         let version = Ask::on(edge.port()).version(edge.ip()).await;
-        assert!(served.await.unwrap().contains("host: edge.isyone.invalid\r\n"));
+        assert!(
+            served
+                .await
+                .unwrap()
+                .contains("host: edge.isyone.invalid\r\n")
+        );
         version
     }
 
     #[tokio::test]
     async fn the_version_is_the_answers_header() {
-        let teapot = "HTTP/1.1 418 I'm a teapot\r\nX-Isyone-Version: 0a1b\r\nContent-Length: 0\r\n\r\n";
+        let teapot =
+            "HTTP/1.1 418 I'm a teapot\r\nX-Isyone-Version: 0a1b\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(answered(teapot).await.as_deref(), Some("0a1b"));
-        assert_eq!(answered("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await, None);
+        assert_eq!(
+            answered("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await,
+            None
+        );
         assert_eq!(answered("SSH-2.0-nothing of ours\r\n").await, None);
     }
 }

@@ -34,13 +34,21 @@ pub(super) struct Versions(VecDeque<Version>);
 
 impl Versions {
     pub(super) fn push(&mut self, name: &str, revision: u64, tenants: u64, now: Instant) {
-        self.0.push_front(Version { name: name.to_owned(), revision, published: now, tenants });
+        self.0.push_front(Version {
+            name: name.to_owned(),
+            revision,
+            published: now,
+            tenants,
+        });
         self.0.truncate(MAX_VERSIONS);
     }
 
     /// One that nobody remembers is older than all that are.
     pub(super) fn revision(&self, name: &str) -> u64 {
-        self.0.iter().find(|version| version.name == name).map_or(0, |version| version.revision)
+        self.0
+            .iter()
+            .find(|version| version.name == name)
+            .map_or(0, |version| version.revision)
     }
 
     fn of(&self, revision: u64) -> Option<&Version> {
@@ -95,7 +103,13 @@ pub enum EdgeState {
 
 impl EdgeState {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Current, Self::Behind, Self::Stuck, Self::Unknown, Self::Silent];
+    pub const ALL: [Self; 5] = [
+        Self::Current,
+        Self::Behind,
+        Self::Stuck,
+        Self::Unknown,
+        Self::Silent,
+    ];
 
     /// In one word.
     pub fn word(self) -> &'static str {
@@ -155,7 +169,11 @@ impl Edge {
     pub(super) fn ask(&mut self, revision: u64, now: Instant) {
         if self.gone(now) {
             // Whatever it ran may be lost: it begins anew.
-            *self = Self { told: self.told, requests: self.requests, ..Self::new(revision, now) };
+            *self = Self {
+                told: self.told,
+                requests: self.requests,
+                ..Self::new(revision, now)
+            };
             return;
         }
         (self.asked, self.regular, self.requests) = (now, true, self.requests.saturating_add(1));
@@ -170,13 +188,16 @@ impl Edge {
     }
 
     pub(super) fn say(&mut self, runs: Runs) {
-        self.missing.retain(|(revision, _)| *revision > runs.revision);
+        self.missing
+            .retain(|(revision, _)| *revision > runs.revision);
         self.runs = Some(runs);
     }
 
     /// Whether it is not known to run a revision or a later one.
     pub(super) fn lacks(&self, revision: u64) -> bool {
-        self.runs.as_ref().is_none_or(|runs| runs.revision < revision)
+        self.runs
+            .as_ref()
+            .is_none_or(|runs| runs.revision < revision)
     }
 
     pub(super) fn gone(&self, now: Instant) -> bool {
@@ -184,7 +205,12 @@ impl Edge {
     }
 
     pub(super) fn forgotten(&self, now: Instant) -> bool {
-        now.duration_since(self.asked) >= if self.requests < MANY { GONE } else { FORGOTTEN }
+        now.duration_since(self.asked)
+            >= if self.requests < MANY {
+                GONE
+            } else {
+                FORGOTTEN
+            }
     }
 
     /// As people see it; those who only looked once or twice are none.
@@ -196,7 +222,11 @@ impl Edge {
     ) -> Option<EdgeSeen> {
         let (given, newest) = (versions.of(self.revision), versions.0.front());
         let lacks = newest.is_some_and(|newest| self.lacks(newest.revision));
-        let behind = self.runs.as_ref().filter(|_| lacks).and_then(|runs| self.behind_since(runs, versions));
+        let behind = self
+            .runs
+            .as_ref()
+            .filter(|_| lacks)
+            .and_then(|runs| self.behind_since(runs, versions));
         (self.requests >= MANY).then(|| EdgeSeen {
             address,
             scope,
@@ -212,8 +242,14 @@ impl Edge {
     }
 
     fn state(&self, lacks_newest: bool, now: Instant) -> EdgeState {
-        let fresh = self.runs.as_ref().is_some_and(|runs| now.duration_since(runs.said) < STALE);
-        let late = self.missing.front().is_some_and(|(_, given)| now.duration_since(*given) >= STUCK);
+        let fresh = self
+            .runs
+            .as_ref()
+            .is_some_and(|runs| now.duration_since(runs.said) < STALE);
+        let late = self
+            .missing
+            .front()
+            .is_some_and(|(_, given)| now.duration_since(*given) >= STUCK);
         match (self.gone(now), fresh, lacks_newest, late) {
             (true, ..) => EdgeState::Silent,
             (_, false, ..) => EdgeState::Unknown,
@@ -225,8 +261,14 @@ impl Edge {
 
     /// The earliest moment at which there was a newer version, as far as that is remembered.
     fn behind_since(&self, runs: &Runs, versions: &Versions) -> Option<Instant> {
-        let newer = versions.0.iter().filter(|version| version.revision > runs.revision);
+        let newer = versions
+            .0
+            .iter()
+            .filter(|version| version.revision > runs.revision);
         let published = newer.map(|version| version.published).min();
-        published.into_iter().chain(self.missing.front().map(|(_, given)| *given)).min()
+        published
+            .into_iter()
+            .chain(self.missing.front().map(|(_, given)| *given))
+            .min()
     }
 }

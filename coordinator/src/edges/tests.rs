@@ -3,8 +3,15 @@
 use super::*;
 
 const EDGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-const SAME: Progress = Progress { changed: None, pending: false, tenants: 400 };
-const PENDING: Progress = Progress { pending: true, ..SAME };
+const SAME: Progress = Progress {
+    changed: None,
+    pending: false,
+    tenants: 400,
+};
+const PENDING: Progress = Progress {
+    pending: true,
+    ..SAME
+};
 /// With 400 tenants.
 const TAKEN_UP: Duration = Duration::from_millis(200);
 
@@ -13,7 +20,10 @@ fn changed() -> Progress {
 }
 
 fn to(version: &str) -> Progress {
-    Progress { changed: Some(version.to_owned()), ..SAME }
+    Progress {
+        changed: Some(version.to_owned()),
+        ..SAME
+    }
 }
 
 /// Edges that cannot be asked.
@@ -57,7 +67,10 @@ async fn an_edge_is_waited_for_until_it_has_asked_again() {
     regular(&edges, 0);
     edges.published(5, &[changed()]);
     ask_after(&edges, 0, 700);
-    assert_eq!(took(&edges, 5, None).await, Duration::from_millis(700) + TAKEN_UP);
+    assert_eq!(
+        took(&edges, 5, None).await,
+        Duration::from_millis(700) + TAKEN_UP
+    );
     // It has this one already.
     edges.published(6, &[SAME]);
     assert_eq!(took(&edges, 6, None).await, Duration::ZERO);
@@ -77,13 +90,19 @@ async fn only_edges_that_serve_the_tenant_are_waited_for() {
     edges.published(5, &[changed(), changed(), SAME]);
     assert_eq!(took(&edges, 5, Some(1)).await, Duration::ZERO);
     ask_after(&edges, 1, 300);
-    assert_eq!(took(&edges, 5, Some(0)).await, Duration::from_millis(300) + TAKEN_UP);
+    assert_eq!(
+        took(&edges, 5, Some(0)).await,
+        Duration::from_millis(300) + TAKEN_UP
+    );
     // An edge with everything serves both.
     regular(&edges, 0);
     edges.published(6, &[changed(), changed(), SAME]);
     edges.asked(EDGE, 1, Instant::now());
     ask_after(&edges, 0, 400);
-    assert_eq!(took(&edges, 6, Some(0)).await, Duration::from_millis(400) + TAKEN_UP);
+    assert_eq!(
+        took(&edges, 6, Some(0)).await,
+        Duration::from_millis(400) + TAKEN_UP
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +141,10 @@ async fn an_edge_that_says_what_it_runs_is_waited_for_until_it_runs_it() {
         }
     });
     let (first, second) = tokio::join!(took(&edges, 2, None), took(&edges, 2, None));
-    assert!((1_500..1_600).contains(&first.as_millis()) && second <= first, "{first:?} {second:?}");
+    assert!(
+        (1_500..1_600).contains(&first.as_millis()) && second <= first,
+        "{first:?} {second:?}"
+    );
     // Built before the usual time is over.
     *runs.lock().unwrap() = Some("c".to_owned());
     edges.published(3, &[to("c")]);
@@ -155,7 +177,11 @@ async fn an_edge_that_cannot_be_asked_holds_up_nobody() {
     for waiter in waiters {
         waiter.await.unwrap();
     }
-    assert_eq!(begin.elapsed(), Duration::from_secs(1), "one question for all of them");
+    assert_eq!(
+        begin.elapsed(),
+        Duration::from_secs(1),
+        "one question for all of them"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,19 +224,29 @@ async fn an_edge_that_does_not_take_up_what_it_is_given_is_stuck_however_much_mo
     edges.published(0, &[to("v0")]);
     polls(&edges, 0, 20).await;
     assert_eq!(only(&edges).state, EdgeState::Current);
-    assert_eq!((only(&edges).behind_since, only(&edges).tenants), (None, 400));
+    assert_eq!(
+        (only(&edges).behind_since, only(&edges).tenants),
+        (None, 400)
+    );
     let refused = Instant::now();
     for n in 1..=85 {
         edges.published(n, &[to(&format!("v{n}"))]);
         polls(&edges, 0, 1).await;
     }
-    assert_eq!(only(&edges).state, EdgeState::Behind, "85 s may be a large document on a busy machine");
+    assert_eq!(
+        only(&edges).state,
+        EdgeState::Behind,
+        "85 s may be a large document on a busy machine"
+    );
     for n in 86..=95 {
         edges.published(n, &[to(&format!("v{n}"))]);
         polls(&edges, 0, 1).await;
     }
     let stuck = only(&edges);
-    assert_eq!((stuck.state, stuck.behind_since), (EdgeState::Stuck, Some(refused)));
+    assert_eq!(
+        (stuck.state, stuck.behind_since),
+        (EdgeState::Stuck, Some(refused))
+    );
     let versions = [stuck.given, stuck.runs, stuck.newest].map(Option::unwrap);
     assert_eq!(versions, ["v95", "v0", "v95"].map(ToOwned::to_owned));
     // It takes up one of them: it is late, not stuck.
@@ -219,7 +255,10 @@ async fn an_edge_that_does_not_take_up_what_it_is_given_is_stuck_however_much_mo
     assert_eq!(only(&edges).state, EdgeState::Behind);
     *says.lock().unwrap() = Some("v95".to_owned());
     polls(&edges, 0, 1).await;
-    assert_eq!((only(&edges).state, only(&edges).behind_since), (EdgeState::Current, None));
+    assert_eq!(
+        (only(&edges).state, only(&edges).behind_since),
+        (EdgeState::Current, None)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,10 +299,16 @@ async fn what_is_not_known_of_an_edge_is_unknown() {
     // It asks no longer; after an hour it is forgotten, and being stuck is remembered until then.
     edges.told(&only(&edges), true);
     tokio::time::advance(GONE).await;
-    assert_eq!((only(&edges).state, only(&edges).told), (EdgeState::Silent, true));
+    assert_eq!(
+        (only(&edges).state, only(&edges).told),
+        (EdgeState::Silent, true)
+    );
     *says.lock().unwrap() = Some("b".to_owned());
     polls(&edges, 2, 5).await;
-    assert_eq!((only(&edges).state, only(&edges).told), (EdgeState::Current, true));
+    assert_eq!(
+        (only(&edges).state, only(&edges).told),
+        (EdgeState::Current, true)
+    );
     tokio::time::advance(Duration::from_secs(3600)).await;
     assert_eq!(edges.seen(Instant::now()), []);
 }

@@ -22,7 +22,10 @@ pub async fn run(context: &Context) {
         context.edges.look(|_| true).await;
         let seen = context.edges.seen(Instant::now());
         let shards = &context.handle.settings().shards;
-        context.metrics.edges(seen.iter().map(|edge| (edge, shards.scope_name(edge.scope))));
+        context.metrics.edges(
+            seen.iter()
+                .map(|edge| (edge, shards.scope_name(edge.scope))),
+        );
         for edge in seen {
             tell(context, shards, &edge).await;
         }
@@ -31,7 +34,9 @@ pub async fn run(context: &Context) {
 
 /// An edge that became stuck, or is no longer. One whose event cannot be stored is told at the next look.
 async fn tell(context: &Context, shards: &Shards, edge: &EdgeSeen) {
-    let Some(event) = news(edge, shards.scope_name(edge.scope)) else { return };
+    let Some(event) = news(edge, shards.scope_name(edge.scope)) else {
+        return;
+    };
     match context.handle.submit("coordinator", event).await {
         Ok(_) => context.edges.told(edge, edge.state == EdgeState::Stuck),
         Err(error) => tracing::warn!(%error, "an edge's event could not be stored; tried again"),
@@ -39,9 +44,16 @@ async fn tell(context: &Context, shards: &Shards, edge: &EdgeSeen) {
 }
 
 fn news(edge: &EdgeSeen, shard: &str) -> Option<Command> {
-    let who = if shard.is_empty() { edge.address.to_string() } else { format!("{} ({shard})", edge.address) };
+    let who = if shard.is_empty() {
+        edge.address.to_string()
+    } else {
+        format!("{} ({shard})", edge.address)
+    };
     let short = |version: &Option<String>| {
-        version.as_deref().map_or("another", |v| v.get(..8).unwrap_or(v)).to_owned()
+        version
+            .as_deref()
+            .map_or("another", |v| v.get(..8).unwrap_or(v))
+            .to_owned()
     };
     let (runs, given) = (short(&edge.runs), short(&edge.given));
     match (edge.state, edge.told) {
@@ -86,11 +98,18 @@ mod tests {
         };
         let (kind, message) = told(EdgeState::Stuck, false).unwrap();
         assert_eq!(kind, "edge.stuck");
-        assert!(message.contains("192.0.2.1 (a)") && message.contains("01234567 and still runs fedcba98"));
+        assert!(
+            message.contains("192.0.2.1 (a)")
+                && message.contains("01234567 and still runs fedcba98")
+        );
         assert_eq!(told(EdgeState::Stuck, true), None);
         for state in EdgeState::ALL {
             let recovered = told(state, true).map(|(kind, _)| kind);
-            assert_eq!(recovered, (state == EdgeState::Current).then_some("edge.recovered"), "{state:?}");
+            assert_eq!(
+                recovered,
+                (state == EdgeState::Current).then_some("edge.recovered"),
+                "{state:?}"
+            );
             assert!(state == EdgeState::Stuck || told(state, false).is_none());
         }
     }

@@ -56,7 +56,9 @@ impl EdgeCertificate {
 
     /// Whether it is good for a host name, whatever the time.
     pub fn covers(&self, hostname: &str) -> bool {
-        self.hostnames.iter().any(|name| isyone_traefik::covers(name, hostname) || name == hostname)
+        self.hostnames
+            .iter()
+            .any(|name| isyone_traefik::covers(name, hostname) || name == hostname)
     }
 }
 

@@ -65,7 +65,8 @@ impl HostIndex {
         self.cpu_millis = self.cpu_millis.saturating_add(u64::from(size.cpu_millis));
         if tenant.is_settling() {
             self.settling.insert(tenant.name.clone());
-            self.settling_memory_bytes = self.settling_memory_bytes.saturating_add(size.memory_bytes);
+            self.settling_memory_bytes =
+                self.settling_memory_bytes.saturating_add(size.memory_bytes);
             self.settling_disk_bytes = self.settling_disk_bytes.saturating_add(size.disk_bytes);
         }
     }
@@ -80,7 +81,8 @@ impl HostIndex {
         self.cpu_millis = self.cpu_millis.saturating_sub(u64::from(size.cpu_millis));
         if tenant.is_settling() {
             self.settling.remove(&tenant.name);
-            self.settling_memory_bytes = self.settling_memory_bytes.saturating_sub(size.memory_bytes);
+            self.settling_memory_bytes =
+                self.settling_memory_bytes.saturating_sub(size.memory_bytes);
             self.settling_disk_bytes = self.settling_disk_bytes.saturating_sub(size.disk_bytes);
         }
     }
@@ -94,7 +96,9 @@ impl Tenant {
 
     /// Its entry among the quarantines.
     fn quarantine(&self) -> Option<(UnixMs, TenantName)> {
-        let until = self.quarantine_until.filter(|_| self.desired == DesiredState::Quarantined)?;
+        let until = self
+            .quarantine_until
+            .filter(|_| self.desired == DesiredState::Quarantined)?;
         Some((until, self.name.clone()))
     }
 
@@ -167,11 +171,15 @@ impl Fleet {
     }
 
     fn index(&mut self, tenant: &Tenant) {
-        let index = self.by_host.entry(tenant.placement.host.clone()).or_default();
+        let index = self
+            .by_host
+            .entry(tenant.placement.host.clone())
+            .or_default();
         index.hold(&tenant.name, &tenant.placement);
         index.add(tenant);
         for domain in &tenant.spec.domains {
-            self.by_domain.insert(domain.as_str().to_owned(), tenant.name.clone());
+            self.by_domain
+                .insert(domain.as_str().to_owned(), tenant.name.clone());
         }
     }
 

@@ -18,7 +18,8 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    Web, blackbox_page, challenge, hostnames, own_metrics, pages, shard_traefik, targets, whole_traefik,
+    Web, blackbox_page, challenge, hostnames, own_metrics, pages, shard_traefik, targets,
+    whole_traefik,
 };
 use crate::{files, secrets};
 
@@ -49,9 +50,15 @@ impl Token {
         }
         let text = Zeroizing::new(std::fs::read_to_string(&path)?);
         if !files::is_private(&path) || text.trim().is_empty() {
-            return Err(io::Error::other(format!("{} is empty or readable by others", path.display())));
+            return Err(io::Error::other(format!(
+                "{} is empty or readable by others",
+                path.display()
+            )));
         }
-        Ok(Self { file, digest: Sha256::digest(text.trim()).into() })
+        Ok(Self {
+            file,
+            digest: Sha256::digest(text.trim()).into(),
+        })
     }
 }
 
@@ -66,7 +73,10 @@ impl Tokens {
     /// Reads both, making those that are missing.
     pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
         let open = |file| Token::open(data_dir, file);
-        Ok(Self { edges: open(EDGE_FILE)?, prometheus: open(PROMETHEUS_FILE)? })
+        Ok(Self {
+            edges: open(EDGE_FILE)?,
+            prometheus: open(PROMETHEUS_FILE)?,
+        })
     }
 }
 
@@ -93,14 +103,20 @@ pub(crate) fn router(web: Web, tokens: &Tokens) -> Router {
 }
 
 async fn admit(Shared(token): Shared<Token>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let given = given
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .map(str::trim);
     if given.is_some_and(|given| Digest::from(Sha256::digest(given)) == token.digest) {
         return next.run(request).await;
     }
     let wanted = [(header::WWW_AUTHENTICATE, "Bearer")];
     let file = token.file;
-    let why = format!("Authorization: Bearer <content of {file} in the coordinator's data directory>\n");
+    let why =
+        format!("Authorization: Bearer <content of {file} in the coordinator's data directory>\n");
     (StatusCode::UNAUTHORIZED, wanted, why).into_response()
 }
 
@@ -117,7 +133,10 @@ mod tests {
         let tokens = Tokens::open(dir.path()).unwrap();
         let again = Tokens::open(dir.path()).unwrap();
         assert_eq!(again.edges.digest, tokens.edges.digest, "it is made once");
-        assert_ne!(tokens.prometheus.digest, tokens.edges.digest, "each opens its own door");
+        assert_ne!(
+            tokens.prometheus.digest, tokens.edges.digest,
+            "each opens its own door"
+        );
         let secret = std::fs::read_to_string(dir.path().join(EDGE_FILE)).unwrap();
         let inside = Router::new().route("/", get(|| async { "keys" }));
         let router = inside.layer(middleware::from_fn_with_state(tokens.edges, admit));
@@ -132,7 +151,11 @@ mod tests {
             if let Some(header) = &header {
                 request = request.header(header::AUTHORIZATION, header);
             }
-            let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            let answer = router
+                .clone()
+                .oneshot(request.body(Body::empty()).unwrap())
+                .await
+                .unwrap();
             assert_eq!(answer.status(), expected, "{header:?}");
         }
         files::replace(&dir.path().join(EDGE_FILE), b"", 0o600).unwrap();

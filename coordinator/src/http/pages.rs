@@ -40,8 +40,10 @@ const SWALLOWING: usize = 256;
 /// Answers a visitor whom a tenant's router has let in, if it is an edge that says so.
 pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Response {
     let edges = &web.context.handle.settings().edge.addresses;
-    let admitted =
-        request.extensions().get::<Arc<Caller>>().is_some_and(|caller| is_edge(caller.address.ip(), edges));
+    let admitted = request
+        .extensions()
+        .get::<Arc<Caller>>()
+        .is_some_and(|caller| is_edge(caller.address.ip(), edges));
     page(&web, request, admitted).await
 }
 
@@ -60,7 +62,13 @@ async fn page(web: &Web, request: Request, admitted: bool) -> Response {
     let settings = web.context.handle.settings();
     let visitor = Visitor::of(&request);
     let state = web.context.handle.snapshot();
-    let (page, tenant) = choose::page(&state, settings, visitor.host.as_deref(), admitted, clock::now_ms());
+    let (page, tenant) = choose::page(
+        &state,
+        settings,
+        visitor.host.as_deref(),
+        admitted,
+        clock::now_ms(),
+    );
     if page == Page::Asleep
         && visitor.wakes
         && let Some(tenant) = tenant
@@ -87,7 +95,9 @@ impl Default for Swallowing {
 /// Takes in what there is of a body, within bounds, and forgets it. With too many under way it is left where it is, and the
 /// connection ends with the answer.
 async fn swallow(places: &Semaphore, mut body: Body) {
-    let Ok(_place) = places.try_acquire() else { return };
+    let Ok(_place) = places.try_acquire() else {
+        return;
+    };
     let all = async {
         let mut taken = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -103,11 +113,21 @@ async fn swallow(places: &Semaphore, mut body: Body) {
 
 fn answer(page: Page, visitor: &Visitor, brand: &str) -> Response {
     let (kind, body) = match visitor.form {
-        Form::Html => ("text/html; charset=utf-8", text::html(page, visitor.portuguese, brand)),
+        Form::Html => (
+            "text/html; charset=utf-8",
+            text::html(page, visitor.portuguese, brand),
+        ),
         Form::Json => ("application/json", text::json(page, visitor.portuguese)),
-        Form::Text => ("text/plain; charset=utf-8", text::plain(page, visitor.portuguese)),
+        Form::Text => (
+            "text/plain; charset=utf-8",
+            text::plain(page, visitor.portuguese),
+        ),
     };
-    let status = if page == Page::Unknown { StatusCode::NOT_FOUND } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if page == Page::Unknown {
+        StatusCode::NOT_FOUND
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, head(page, visitor.form, kind), body).into_response()
 }
 
@@ -118,7 +138,10 @@ fn head(page: Page, form: Form, kind: &'static str) -> HeaderMap {
     };
     put(header::CONTENT_TYPE, kind);
     put(header::CACHE_CONTROL, "no-store");
-    put(header::VARY, "accept, accept-language, content-type, origin");
+    put(
+        header::VARY,
+        "accept, accept-language, content-type, origin",
+    );
     put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     put(HeaderName::from_static("x-robots-tag"), "noindex");
     if form == Form::Html {
@@ -137,7 +160,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_crowd_of_slow_bodies_is_not_waited_for() {
         let places = Swallowing::default().0;
-        let slow = || Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let slow = || {
+            Body::from_stream(futures_util::stream::pending::<
+                Result<Vec<u8>, std::io::Error>,
+            >())
+        };
         let begin = tokio::time::Instant::now();
         swallow(&places, slow()).await;
         assert_eq!(begin.elapsed(), SWALLOWED_WITHIN, "one is, for a while");
@@ -149,7 +176,10 @@ mod tests {
 
     #[test]
     fn only_edges_are_believed_that_somebody_was_let_in() {
-        let edges = ["192.0.2.0/28".parse().unwrap(), "2001:db8::1/128".parse().unwrap()];
+        let edges = [
+            "192.0.2.0/28".parse().unwrap(),
+            "2001:db8::1/128".parse().unwrap(),
+        ];
         for (peer, edge) in [
             ("127.0.0.1", true),
             ("192.0.2.7", true),
@@ -164,7 +194,10 @@ mod tests {
 
     #[test]
     fn each_form_has_its_head() {
-        let visitor = |form| Visitor { form, ..Visitor::default() };
+        let visitor = |form| Visitor {
+            form,
+            ..Visitor::default()
+        };
         for page in Page::ALL {
             for form in [Form::Html, Form::Json, Form::Text] {
                 let answer = answer(page, &visitor(form), "isy.one");
@@ -172,8 +205,14 @@ mod tests {
                 assert_eq!(answer.status(), expected, "{page:?}");
                 let head = answer.headers();
                 assert_eq!(head[header::CACHE_CONTROL], "no-store");
-                assert_eq!(head.contains_key(header::RETRY_AFTER), page != Page::Unknown);
-                assert_eq!(head.contains_key(header::CONTENT_SECURITY_POLICY), form == Form::Html);
+                assert_eq!(
+                    head.contains_key(header::RETRY_AFTER),
+                    page != Page::Unknown
+                );
+                assert_eq!(
+                    head.contains_key(header::CONTENT_SECURITY_POLICY),
+                    form == Form::Html
+                );
             }
         }
     }

@@ -57,7 +57,10 @@ impl Caller {
     /// What was last given of a scope.
     pub(super) fn given(&self, scope: usize) -> Option<String> {
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.as_ref().filter(|given| given.0 == scope).map(|given| given.1.clone())
+        given
+            .as_ref()
+            .filter(|given| given.0 == scope)
+            .map(|given| given.1.clone())
     }
 }
 
@@ -74,7 +77,10 @@ pub(crate) async fn serve(
         let accept = async {
             // The semaphore is never closed.
             let slot = slots.clone().acquire_owned().await.ok();
-            listener.accept().await.map(|(tcp, address)| (tcp, address, slot))
+            listener
+                .accept()
+                .await
+                .map(|(tcp, address)| (tcp, address, slot))
         };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -118,13 +124,18 @@ async fn connection(
     router: Router,
     stop: CancellationToken,
 ) {
-    let caller = Arc::new(Caller { address, given: Mutex::default() });
+    let caller = Arc::new(Caller {
+        address,
+        given: Mutex::default(),
+    });
     let answer = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
         router.clone().oneshot(request)
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES);
     let served = http.serve_connection(TokioIo::new(Patient::new(io)), answer);
     tokio::pin!(served);
     let ended = tokio::select! {
@@ -151,13 +162,22 @@ impl<S> Patient<S> {
         Self { io, deadline: None }
     }
 
-    fn bound<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn bound<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.deadline = None;
             return written;
         }
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
-        deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
+        deadline
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -172,7 +192,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, data);
         self.bound(cx, written)
     }
@@ -214,7 +238,9 @@ mod tests {
         let (address, stop, task) = start(Router::new().route("/", get(|| async { "yes" }))).await;
         let mut tcp = TcpStream::connect(address).await.unwrap();
         for _ in 0..2 {
-            tcp.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            tcp.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .unwrap();
             let mut answer = [0; 512];
             let n = tcp.read(&mut answer).await.unwrap();
             assert!(String::from_utf8_lossy(&answer[..n]).ends_with("yes"));
@@ -234,7 +260,9 @@ mod tests {
         assert_eq!(slow.read(&mut [0; 64]).await.unwrap_or(0), 0);
         assert!(began.elapsed() >= HEAD_TIMEOUT && began.elapsed() < 2 * HEAD_TIMEOUT);
         let mut deaf = TcpStream::connect(address).await.unwrap();
-        deaf.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        deaf.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
         tokio::time::sleep(2 * WRITE_TIMEOUT).await;
         let mut taken = Vec::new();
         let _ = deaf.read_to_end(&mut taken).await;

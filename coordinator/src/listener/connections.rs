@@ -95,7 +95,10 @@ impl Connections {
             cut.cancel();
         }
         drop(open);
-        Registration { id, of: self.clone() }
+        Registration {
+            id,
+            of: self.clone(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -106,8 +109,10 @@ impl Connections {
     /// Cuts every connection whose certificate is no longer accepted; how many.
     pub fn cut_unless(&self, accepted: impl Fn(&CertificateInfo) -> bool) -> usize {
         let open = self.lock();
-        let refused =
-            open.all.values().filter(|(peer, _)| peer.certificate.as_ref().is_some_and(|c| !accepted(c)));
+        let refused = open
+            .all
+            .values()
+            .filter(|(peer, _)| peer.certificate.as_ref().is_some_and(|c| !accepted(c)));
         refused.inspect(|(peer, cut)| {
             tracing::info!(peer = ?peer.identity().map(ToString::to_string), address = %peer.address, "certificate no longer accepted: connection cut");
             cut.cancel();
@@ -147,7 +152,10 @@ mod tests {
             not_after: 1,
             serves: false,
         });
-        Arc::new(Peer { certificate, address: (address, 1).into() })
+        Arc::new(Peer {
+            certificate,
+            address: (address, 1).into(),
+        })
     }
 
     /// How many of so many connections of each peer stay open. The newest does.
@@ -176,7 +184,13 @@ mod tests {
         assert_eq!(left(&[agent("h1"), agent("h2")], 2), 4);
         let operator = Identity::Operator("ana".parse().unwrap(), OperatorRole::Viewer);
         assert_eq!(left(&[peer(Some(operator), [192, 0, 2, 1])], 1_500), 1_024);
-        assert_eq!(left(&[peer(None, [192, 0, 2, 1]), peer(None, [192, 0, 2, 2])], 20), 32);
+        assert_eq!(
+            left(
+                &[peer(None, [192, 0, 2, 1]), peer(None, [192, 0, 2, 2])],
+                20
+            ),
+            32
+        );
         let strangers: Vec<_> = (0..20).map(|n| peer(None, [192, 0, 2, n])).collect();
         assert_eq!(left(&strangers, 16), 256);
     }

@@ -24,7 +24,10 @@ impl RateLimit {
         if self.buckets.len() >= MAX_ORIGINS {
             self.buckets.retain(|_, bucket| level(*bucket, now) < BURST);
             if self.buckets.len() >= MAX_ORIGINS {
-                return self.buckets.get_mut(&origin).is_some_and(|bucket| draw(bucket, now));
+                return self
+                    .buckets
+                    .get_mut(&origin)
+                    .is_some_and(|bucket| draw(bucket, now));
             }
         }
         draw(self.buckets.entry(origin).or_insert((BURST, now)), now)
@@ -55,7 +58,12 @@ mod tests {
         let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         assert_eq!((0..60).filter(|_| limit.take(a, start)).count(), 50);
         assert!(limit.take(b, start));
-        assert_eq!((0..60).filter(|_| limit.take(a, start + Duration::from_secs(2))).count(), 40);
+        assert_eq!(
+            (0..60)
+                .filter(|_| limit.take(a, start + Duration::from_secs(2)))
+                .count(),
+            40
+        );
     }
 
     #[test]

@@ -132,31 +132,53 @@ impl State {
         if !crowded && self.places < MAX_PLACES {
             return Ok(());
         }
-        let refused = if crowded { Refused::Network } else { Refused::Full };
-        let fullest = self
-            .networks
-            .iter()
-            .filter(|(key, network)| if crowded { **key == own } else { network.places > places + 1 });
+        let refused = if crowded {
+            Refused::Network
+        } else {
+            Refused::Full
+        };
+        let fullest = self.networks.iter().filter(|(key, network)| {
+            if crowded {
+                **key == own
+            } else {
+                network.places > places + 1
+            }
+        });
         let fullest = fullest.max_by_key(|(_, network)| network.places);
-        let origins = fullest.into_iter().flat_map(|(_, network)| &network.origins);
-        let origin_of_most = origins.max_by_key(|(_, origin)| origin.places()).map(|(address, _)| *address);
-        let from = origin_of_most.filter(|from| *from != origin(address)).ok_or(refused)?;
-        let given_up =
-            self.edit(from, |origin| origin.silent.pop_first().or_else(|| origin.waiting.pop_last()));
+        let origins = fullest
+            .into_iter()
+            .flat_map(|(_, network)| &network.origins);
+        let origin_of_most = origins
+            .max_by_key(|(_, origin)| origin.places())
+            .map(|(address, _)| *address);
+        let from = origin_of_most
+            .filter(|from| *from != origin(address))
+            .ok_or(refused)?;
+        let given_up = self.edit(from, |origin| {
+            origin
+                .silent
+                .pop_first()
+                .or_else(|| origin.waiting.pop_last())
+        });
         given_up.map(drop).ok_or(refused)
     }
 
     /// Turns for those that wait: free ones, and those of networks that have more.
     fn give_turns(&mut self) {
         loop {
-            let networks = self.networks.values().filter(|network| network.turns < MAX_TURNS_OF_ONE);
+            let networks = self
+                .networks
+                .values()
+                .filter(|network| network.turns < MAX_TURNS_OF_ONE);
             let waiting = networks.flat_map(|network| {
                 network.origins.iter().filter_map(|(address, origin)| {
                     let (ticket, _) = origin.waiting.first_key_value()?;
                     Some((network.turns, origin.turns.len(), *ticket, *address))
                 })
             });
-            let Some((has, _, _, next)) = waiting.min() else { return };
+            let Some((has, _, _, next)) = waiting.min() else {
+                return;
+            };
             if self.turns >= MAX_TURNS && !self.take_turn(has) {
                 return;
             }
@@ -173,14 +195,24 @@ impl State {
 
     /// Takes the oldest turn of the network with the most away, for one that `has` so many and will not have more than it.
     fn take_turn(&mut self, has: usize) -> bool {
-        let networks = self.networks.values().filter(|network| network.turns > has + 1);
+        let networks = self
+            .networks
+            .values()
+            .filter(|network| network.turns > has + 1);
         let held = networks.flat_map(|network| {
             network.origins.iter().filter_map(|(address, origin)| {
                 let (ticket, _) = origin.turns.first_key_value()?;
-                Some((network.turns, origin.turns.len(), Reverse(*ticket), *address))
+                Some((
+                    network.turns,
+                    origin.turns.len(),
+                    Reverse(*ticket),
+                    *address,
+                ))
             })
         });
-        let Some((_, _, _, from)) = held.max() else { return false };
+        let Some((_, _, _, from)) = held.max() else {
+            return false;
+        };
         self.edit(from, |origin| origin.turns.pop_first()).is_some()
     }
 }
@@ -199,7 +231,12 @@ impl Lobby {
         state.ticket += 1;
         let ticket = state.ticket;
         state.edit(address, |origin| origin.silent.insert(ticket, wake));
-        Ok(Place { of: self.clone(), address, ticket, woken })
+        Ok(Place {
+            of: self.clone(),
+            address,
+            ticket,
+            woken,
+        })
     }
 }
 
@@ -253,19 +290,31 @@ mod tests {
     }
 
     fn fill(lobby: &Arc<Lobby>, address: &str, count: usize) -> Vec<Place> {
-        (0..count).map(|_| lobby.enter(ip(address)).unwrap()).collect()
+        (0..count)
+            .map(|_| lobby.enter(ip(address)).unwrap())
+            .collect()
     }
 
     async fn has_turn(place: &mut Place) -> bool {
-        timeout(Duration::from_millis(1), place.turn()).await.is_ok_and(|turn| turn.is_ok())
+        timeout(Duration::from_millis(1), place.turn())
+            .await
+            .is_ok_and(|turn| turn.is_ok())
     }
 
     async fn woken(place: &mut Place) {
-        timeout(Duration::from_millis(1), &mut place.woken).await.unwrap().unwrap();
+        timeout(Duration::from_millis(1), &mut place.woken)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     async fn given_up(place: &mut Place) -> bool {
-        timeout(Duration::from_millis(1), place.listen(std::future::pending::<()>())).await.is_ok()
+        timeout(
+            Duration::from_millis(1),
+            place.listen(std::future::pending::<()>()),
+        )
+        .await
+        .is_ok()
     }
 
     #[tokio::test(start_paused = true)]
@@ -322,12 +371,20 @@ mod tests {
     async fn a_full_network_refuses_unless_a_neighbour_has_more_and_among_equals_nobody_goes() {
         let lobby = Arc::new(Lobby::default());
         let mut crowd = fill(&lobby, "2001:db8::1", MAX_PLACES_OF_ONE);
-        assert_eq!(lobby.enter(ip("2001:db8::2")).unwrap_err(), Refused::Network);
+        assert_eq!(
+            lobby.enter(ip("2001:db8::2")).unwrap_err(),
+            Refused::Network
+        );
         let neighbour = lobby.enter(ip("2001:db8:0:1::1")).unwrap();
         assert!(given_up(&mut crowd[0]).await && !given_up(&mut crowd[1]).await);
         drop((crowd, neighbour));
-        let _all: Vec<_> =
-            (0..4_096_u32).map(|n| lobby.enter(std::net::Ipv4Addr::from_bits(n).into()).unwrap()).collect();
+        let _all: Vec<_> = (0..4_096_u32)
+            .map(|n| {
+                lobby
+                    .enter(std::net::Ipv4Addr::from_bits(n).into())
+                    .unwrap()
+            })
+            .collect();
         assert_eq!(lobby.enter(ip("192.0.2.1")).unwrap_err(), Refused::Full);
     }
 

@@ -7,9 +7,9 @@ use isyone_proto::{
     tls::{self, COORDINATOR_NAME, CertificateInfo, Identity, OperatorRole, TlsError},
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -69,7 +69,9 @@ fn date(seconds: i64) -> Result<OffsetDateTime, PkiError> {
 fn parameters(common_name: &str, now_s: i64, ttl_s: i64) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.not_before = date(now_s - BACKDATE_S)?;
     params.not_after = date(now_s.saturating_add(ttl_s))?;
     let mut serial = [0_u8; 16];
@@ -96,7 +98,8 @@ pub(super) fn load_issuer(
 ) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), PkiError> {
     let key = KeyPair::from_pem(key_pem)?;
     for certificate in tls::certificates("CA", ca_pem)? {
-        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| PkiError::NoIssuer)?;
+        let (_, parsed) =
+            X509Certificate::from_der(&certificate).map_err(|_| PkiError::NoIssuer)?;
         if parsed.public_key().raw == key.subject_public_key_info() {
             let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
             return Ok((certificate, issuer));
@@ -131,24 +134,48 @@ pub(super) fn new_server(
 }
 
 /// Whether a server certificate is good enough to keep: of this CA, for these hosts, in the first half of its life.
-pub(super) fn server_fits(pem: &str, ca: &CertificateDer<'_>, hosts: &[String], now_s: i64) -> bool {
-    let Ok(chain) = tls::certificates("server certificate", pem) else { return false };
-    let (Ok(info), Ok((_, leaf))) = (CertificateInfo::parse(&chain[0]), X509Certificate::from_der(&chain[0]))
-    else {
+pub(super) fn server_fits(
+    pem: &str,
+    ca: &CertificateDer<'_>,
+    hosts: &[String],
+    now_s: i64,
+) -> bool {
+    let Ok(chain) = tls::certificates("server certificate", pem) else {
+        return false;
+    };
+    let (Ok(info), Ok((_, leaf))) = (
+        CertificateInfo::parse(&chain[0]),
+        X509Certificate::from_der(&chain[0]),
+    ) else {
         return false;
     };
     let names: Vec<String> = match leaf.subject_alternative_name() {
-        Ok(Some(names)) => names.value.general_names.iter().filter_map(host_of).collect(),
+        Ok(Some(names)) => names
+            .value
+            .general_names
+            .iter()
+            .filter_map(host_of)
+            .collect(),
         Ok(None) | Err(_) => return false,
     };
-    let same_hosts = hosts.iter().all(|h| names.contains(&h.to_ascii_lowercase()));
-    info.identity == Identity::Coordinator && same_hosts && now_s < info.renew_at() && signed_by(pem, ca)
+    let same_hosts = hosts
+        .iter()
+        .all(|h| names.contains(&h.to_ascii_lowercase()));
+    info.identity == Identity::Coordinator
+        && same_hosts
+        && now_s < info.renew_at()
+        && signed_by(pem, ca)
 }
 
 /// Whether a text's first certificate carries this CA's signature.
 pub(super) fn signed_by(pem: &str, ca: &CertificateDer<'_>) -> bool {
-    let Ok(chain) = tls::certificates("certificate", pem) else { return false };
-    match (X509Certificate::from_der(&chain[0]), X509Certificate::from_der(ca)) {
+    let Ok(chain) = tls::certificates("certificate", pem) else {
+        return false;
+    };
+    match (
+        X509Certificate::from_der(&chain[0]),
+        X509Certificate::from_der(ca),
+    ) {
         (Ok((_, leaf)), Ok((_, ca))) => leaf.verify_signature(Some(ca.public_key())).is_ok(),
         _ => false,
     }
@@ -159,7 +186,9 @@ fn host_of(name: &GeneralName<'_>) -> Option<String> {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
             Ok(v4) => Some(std::net::Ipv4Addr::from(v4).to_string()),
-            Err(_) => <[u8; 16]>::try_from(*bytes).ok().map(|v6| std::net::Ipv6Addr::from(v6).to_string()),
+            Err(_) => <[u8; 16]>::try_from(*bytes)
+                .ok()
+                .map(|v6| std::net::Ipv6Addr::from(v6).to_string()),
         },
         _ => None,
     }
@@ -175,9 +204,13 @@ pub(super) fn sign_host(
     life: Life,
 ) -> Result<Issued, PkiError> {
     let mut params = client_parameters(host.as_str(), &Identity::Agent(host.clone()), life)?;
-    params.subject_alt_names.push(SanType::DnsName(tls::host_server_name(host).try_into()?));
+    params
+        .subject_alt_names
+        .push(SanType::DnsName(tls::host_server_name(host).try_into()?));
     params.subject_alt_names.push(SanType::IpAddress(advertise));
-    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    params
+        .extended_key_usages
+        .push(ExtendedKeyUsagePurpose::ServerAuth);
     sign(issuer, csr_pem, params)
 }
 
@@ -213,7 +246,11 @@ fn client_parameters(
     Ok(params)
 }
 
-fn sign(issuer: &Issuer<'_, KeyPair>, csr_pem: &str, params: CertificateParams) -> Result<Issued, PkiError> {
+fn sign(
+    issuer: &Issuer<'_, KeyPair>,
+    csr_pem: &str,
+    params: CertificateParams,
+) -> Result<Issued, PkiError> {
     // Checks the request's signature: the applicant has the private key.
     let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)
         .map_err(|e| PkiError::BadRequest(e.to_string()))?;
@@ -221,5 +258,9 @@ fn sign(issuer: &Issuer<'_, KeyPair>, csr_pem: &str, params: CertificateParams) 
     csr.params = params;
     let certificate = csr.signed_by(issuer)?;
     let info = CertificateInfo::parse(certificate.der())?;
-    Ok(Issued { pem: certificate.pem(), serial: hex::encode(&info.serial), not_after: info.not_after })
+    Ok(Issued {
+        pem: certificate.pem(),
+        serial: hex::encode(&info.serial),
+        not_after: info.not_after,
+    })
 }

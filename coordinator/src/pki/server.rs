@@ -28,7 +28,10 @@ pub(super) fn mtls(
     }
     let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
-        .map_err(|e| TlsError::Unreadable { what: "CA", why: e.to_string() })?;
+        .map_err(|e| TlsError::Unreadable {
+            what: "CA",
+            why: e.to_string(),
+        })?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(Admitting { inner, admit }))
@@ -92,11 +95,17 @@ impl ClientCertVerifier for Admitting {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .inner
+            .verify_client_cert(end_entity, intermediates, now)?;
         let refused = |why| rustls::Error::InvalidCertificate(why);
-        let info =
-            CertificateInfo::parse(end_entity).map_err(|_| refused(rustls::CertificateError::BadEncoding))?;
-        if (self.admit)(&info) { Ok(verified) } else { Err(refused(rustls::CertificateError::Revoked)) }
+        let info = CertificateInfo::parse(end_entity)
+            .map_err(|_| refused(rustls::CertificateError::BadEncoding))?;
+        if (self.admit)(&info) {
+            Ok(verified)
+        } else {
+            Err(refused(rustls::CertificateError::Revoked))
+        }
     }
 
     fn verify_tls12_signature(
@@ -105,7 +114,8 @@ impl ClientCertVerifier for Admitting {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        self.inner
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -114,7 +124,8 @@ impl ClientCertVerifier for Admitting {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        self.inner
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -23,11 +23,19 @@ const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
 fn names(der: &CertificateDer<'_>) -> Vec<String> {
     use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
     let (_, parsed) = X509Certificate::from_der(der).unwrap();
-    let names = parsed.subject_alternative_name().unwrap().unwrap().value.general_names.iter();
+    let names = parsed
+        .subject_alternative_name()
+        .unwrap()
+        .unwrap()
+        .value
+        .general_names
+        .iter();
     names
         .map(|name| match name {
             GeneralName::URI(name) | GeneralName::DNSName(name) => (*name).to_owned(),
-            GeneralName::IPAddress(bytes) => IpAddr::from(<[u8; 4]>::try_from(*bytes).unwrap()).to_string(),
+            GeneralName::IPAddress(bytes) => {
+                IpAddr::from(<[u8; 4]>::try_from(*bytes).unwrap()).to_string()
+            }
             other => other.to_string(),
         })
         .collect()
@@ -40,7 +48,9 @@ fn an_operator_is_no_server() {
     create(dir.path(), now).unwrap();
     let (_, csr) = new_key_and_csr("prometheus").unwrap();
     let name = "prometheus".parse().unwrap();
-    let issued = open(dir.path(), now).sign_operator(&csr, &name, OperatorRole::Monitor, 3600, now).unwrap();
+    let issued = open(dir.path(), now)
+        .sign_operator(&csr, &name, OperatorRole::Monitor, 3600, now)
+        .unwrap();
     let der = tls::certificates("c", &issued.pem).unwrap().remove(0);
     let info = CertificateInfo::parse(&der).unwrap();
     assert_eq!((info.serves, info.serial_hex()), (false, issued.serial));
@@ -54,21 +64,51 @@ fn a_request_gets_our_name_dates_and_rights_whatever_it_asks() {
     create(dir.path(), now).unwrap();
     let pki = open(dir.path(), now);
     let key = KeyPair::generate().unwrap();
-    let mut wish = rcgen::CertificateParams::new(vec!["coordinator.isyone.internal".to_owned()]).unwrap();
+    let mut wish =
+        rcgen::CertificateParams::new(vec!["coordinator.isyone.internal".to_owned()]).unwrap();
     wish.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let csr = wish.serialize_request(&key).unwrap().pem().unwrap();
-    let issued = pki.sign_agent(&csr, &"h1".parse().unwrap(), HOST, 3600, now).unwrap();
+    let issued = pki
+        .sign_agent(&csr, &"h1".parse().unwrap(), HOST, 3600, now)
+        .unwrap();
     let der = tls::certificates("c", &issued.pem).unwrap().remove(0);
     let info = CertificateInfo::parse(&der).unwrap();
     assert_eq!(info.identity, Identity::Agent("h1".parse().unwrap()));
-    assert_eq!((info.not_after, hex::encode(&info.serial)), (now + 3600, issued.serial));
+    assert_eq!(
+        (info.not_after, hex::encode(&info.serial)),
+        (now + 3600, issued.serial)
+    );
     let (_, parsed) =
-        <x509_parser::certificate::X509Certificate as x509_parser::prelude::FromDer<_>>::from_der(&der)
-            .unwrap();
+        <x509_parser::certificate::X509Certificate as x509_parser::prelude::FromDer<_>>::from_der(
+            &der,
+        )
+        .unwrap();
     assert!(!parsed.is_ca());
-    assert!(parsed.extended_key_usage().unwrap().unwrap().value.client_auth);
-    assert!(parsed.extended_key_usage().unwrap().unwrap().value.server_auth && info.serves);
-    assert_eq!(names(&der), ["spiffe://isyone/agent/h1", "h1.host.isyone.internal", "192.0.2.9"]);
+    assert!(
+        parsed
+            .extended_key_usage()
+            .unwrap()
+            .unwrap()
+            .value
+            .client_auth
+    );
+    assert!(
+        parsed
+            .extended_key_usage()
+            .unwrap()
+            .unwrap()
+            .value
+            .server_auth
+            && info.serves
+    );
+    assert_eq!(
+        names(&der),
+        [
+            "spiffe://isyone/agent/h1",
+            "h1.host.isyone.internal",
+            "192.0.2.9"
+        ]
+    );
     assert!(matches!(
         pki.sign_agent("nonsense", &"h1".parse().unwrap(), HOST, 3600, now),
         Err(PkiError::BadRequest(_))
@@ -84,7 +124,11 @@ fn a_request_that_is_not_signed_with_its_own_key_is_refused() {
     // Flip a bit near the end, in the signature.
     let mut lines: Vec<String> = csr.lines().map(str::to_owned).collect();
     let last = lines.len() - 2;
-    let flipped = if lines[last - 1].starts_with('A') { "B" } else { "A" };
+    let flipped = if lines[last - 1].starts_with('A') {
+        "B"
+    } else {
+        "A"
+    };
     lines[last - 1].replace_range(0..1, flipped);
     let broken = lines.join("\n");
     assert!(matches!(
@@ -108,7 +152,10 @@ fn the_server_certificate_renews_at_half_life_and_when_hosts_change() {
     let mut other = config(dir.path());
     other.hosts.push("192.0.2.7".into());
     let _pki = Pki::open(other, Arc::new(|_| true), now).unwrap();
-    assert_ne!(std::fs::read_to_string(dir.path().join("server.pem")).unwrap(), pem);
+    assert_ne!(
+        std::fs::read_to_string(dir.path().join("server.pem")).unwrap(),
+        pem
+    );
 }
 
 #[test]
@@ -124,9 +171,22 @@ fn a_second_ca_is_taken_up_and_open_keys_are_refused() {
     write(dir.path(), "ca.pem", &both, 0o644).unwrap();
     assert!(pki.refresh(now).unwrap());
     assert_eq!((pki.ca_pem(), pki.ca_pin()), (both, pin.clone()));
-    write(dir.path(), "ca.key", &read(other.path(), "ca.key").unwrap(), 0o600).unwrap();
+    write(
+        dir.path(),
+        "ca.key",
+        &read(other.path(), "ca.key").unwrap(),
+        0o600,
+    )
+    .unwrap();
     assert!(pki.refresh(now).unwrap());
     assert_ne!(pki.ca_pin(), pin);
-    std::fs::set_permissions(dir.path().join("ca.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(Pki::open(config(dir.path()), Arc::new(|_| true), now), Err(PkiError::TooOpen(_))));
+    std::fs::set_permissions(
+        dir.path().join("ca.key"),
+        std::fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    assert!(matches!(
+        Pki::open(config(dir.path()), Arc::new(|_| true), now),
+        Err(PkiError::TooOpen(_))
+    ));
 }

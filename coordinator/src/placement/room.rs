@@ -69,8 +69,12 @@ fn weighed(cpu_millis: u64, settings: &Settings) -> u64 {
 
 fn used(index: &HostIndex, seen: &HostObserved, settings: &Settings) -> Amounts {
     let resources = &seen.resources;
-    let memory_used = resources.memory_total_bytes.saturating_sub(resources.memory_available_bytes);
-    let disk_used = resources.disk_total_bytes.saturating_sub(resources.disk_available_bytes);
+    let memory_used = resources
+        .memory_total_bytes
+        .saturating_sub(resources.memory_available_bytes);
+    let disk_used = resources
+        .disk_total_bytes
+        .saturating_sub(resources.disk_available_bytes);
     let cpu_used = u64::from(seen.cpu_average_permille) * u64::from(resources.cpus);
     Amounts {
         memory_bytes: effective(index.memory_bytes, memory_used, index.settling_memory_bytes),
@@ -99,7 +103,9 @@ impl Room {
             cordoned: host.cordoned,
             tenants: count(index.tenants.len()),
             total: total.unwrap_or_default(),
-            used: reported.map(|s| used(index, s, view.settings)).unwrap_or_default(),
+            used: reported
+                .map(|s| used(index, s, view.settings))
+                .unwrap_or_default(),
             cpu_reserved_millis: index.cpu_millis,
             slot: reported.and_then(|s| allocate(index, &view.settings.network, &s.hello.networks)),
             host,
@@ -109,13 +115,22 @@ impl Room {
 
     /// Whether it could take any tenant at all at `now`.
     pub(super) fn is_open(&self, view: View<'_>, now: UnixMs) -> bool {
-        let open = self.reported_at.is_some() && self.plan_accepted && !self.cordoned && self.slot.is_some();
+        let open = self.reported_at.is_some()
+            && self.plan_accepted
+            && !self.cordoned
+            && self.slot.is_some();
         open && self.state(view, now).0 == HostState::Ready
     }
 
     fn state(&self, view: View<'_>, now: UnixMs) -> (HostState, i64) {
         let live = &view.settings.liveness;
-        liveness::judge_silence(self.reported_at, self.docker_works, view.started_at, now, live)
+        liveness::judge_silence(
+            self.reported_at,
+            self.docker_works,
+            view.started_at,
+            now,
+            live,
+        )
     }
 
     /// Load with `extra` placed there in addition.
@@ -124,7 +139,11 @@ impl Room {
         let (used, total) = (&self.used, &self.total);
         Load {
             memory_permille: part(used.memory_bytes, extra.memory_bytes, total.memory_bytes),
-            cpu_permille: part(used.cpu_millis, weighed(extra.cpu_millis.into(), settings), total.cpu_millis),
+            cpu_permille: part(
+                used.cpu_millis,
+                weighed(extra.cpu_millis.into(), settings),
+                total.cpu_millis,
+            ),
             disk_permille: part(used.disk_bytes, extra.disk_bytes, total.disk_bytes),
         }
     }
@@ -138,11 +157,14 @@ impl Room {
         if self.cordoned {
             rejections.push(Rejection::Cordoned);
         }
-        let said =
-            |word: fn(&HostObserved) -> &String| self.seen.as_deref().map(word).cloned().unwrap_or_default();
+        let said = |word: fn(&HostObserved) -> &String| {
+            self.seen.as_deref().map(word).cloned().unwrap_or_default()
+        };
         match self.state(view, now) {
             (HostState::Ready, _) => {}
-            (HostState::Degraded, _) => rejections.push(Rejection::DockerDown(said(|s| &s.docker_error))),
+            (HostState::Degraded, _) => {
+                rejections.push(Rejection::DockerDown(said(|s| &s.docker_error)))
+            }
             _ if self.reported_at.is_none() => rejections.push(Rejection::NeverReported),
             (_, silence_ms) => rejections.push(Rejection::Silent(silence_ms / 1000)),
         }
@@ -159,7 +181,13 @@ impl Room {
             self.lacks(request.size, view.settings, &mut rejections);
             load = self.load(view.settings, request.size);
         }
-        Judgement { host: self.host.name.clone(), tenants: self.tenants, load, slot: self.slot, rejections }
+        Judgement {
+            host: self.host.name.clone(),
+            tenants: self.tenants,
+            load,
+            slot: self.slot,
+            rejections,
+        }
     }
 
     /// Resources that are not enough.
@@ -173,13 +201,18 @@ impl Room {
         if size.memory_bytes > memory {
             missing.push(Rejection::Memory(size.memory_bytes, memory));
         }
-        let cpu_capacity = total.cpu_millis.saturating_mul(placement.cpu_overcommit_permille.into()) / 1000;
+        let cpu_capacity = total
+            .cpu_millis
+            .saturating_mul(placement.cpu_overcommit_permille.into())
+            / 1000;
         let cpu = cpu_capacity.saturating_sub(self.cpu_reserved_millis);
         if u64::from(size.cpu_millis) > cpu {
             missing.push(Rejection::Cpu(size.cpu_millis.into(), cpu));
         }
-        let disk =
-            total.disk_bytes.saturating_sub(placement.disk_reserve_bytes).saturating_sub(used.disk_bytes);
+        let disk = total
+            .disk_bytes
+            .saturating_sub(placement.disk_reserve_bytes)
+            .saturating_sub(used.disk_bytes);
         if size.disk_bytes > disk {
             missing.push(Rejection::Disk(size.disk_bytes, disk));
         }

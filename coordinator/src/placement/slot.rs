@@ -22,7 +22,10 @@ pub struct Slot {
 pub fn allocate(index: &HostIndex, network: &Network, avoid: &[Ipv4Net]) -> Option<Slot> {
     let base = network.tenant_range.network().to_bits();
     let prefix = network.subnet_prefix;
-    let networks = 1u64 << prefix.saturating_sub(network.tenant_range.prefix_len()).min(31);
+    let networks = 1u64
+        << prefix
+            .saturating_sub(network.tenant_range.prefix_len())
+            .min(31);
     let pairs = (u64::from(network.last_port) + 1).saturating_sub(network.first_port.into()) / 2;
     let slots = u32::try_from(networks.min(pairs)).ok()?;
     let step = 1u32.checked_shl(32 - u32::from(prefix))?;
@@ -34,10 +37,19 @@ pub fn allocate(index: &HostIndex, network: &Network, avoid: &[Ipv4Net]) -> Opti
         let taken = index.subnets.contains(&subnet.network().to_bits())
             || index.ports.contains(&http_port)
             || index.ports.contains(&websocket_port);
-        let overlaps = avoid.iter().any(|n| n.contains(&subnet) || subnet.contains(n));
-        (!taken && !overlaps).then_some(Slot { subnet, http_port, websocket_port })
+        let overlaps = avoid
+            .iter()
+            .any(|n| n.contains(&subnet) || subnet.contains(n));
+        (!taken && !overlaps).then_some(Slot {
+            subnet,
+            http_port,
+            websocket_port,
+        })
     };
-    let top = index.subnets.get_max().and_then(|top| top.checked_sub(base));
+    let top = index
+        .subnets
+        .get_max()
+        .and_then(|top| top.checked_sub(base));
     let next = top.map_or(0, |d| d / step + 1).min(slots);
     (next..slots).chain(0..next).find_map(free)
 }

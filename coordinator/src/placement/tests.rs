@@ -101,15 +101,35 @@ proptest! {
 fn every_rejection_says_why() {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(1, 1, 2));
-    bench.apply(crate::change::Command::CordonHost { host: host.clone(), cordoned: true }).unwrap();
+    bench
+        .apply(crate::change::Command::CordonHost {
+            host: host.clone(),
+            cordoned: true,
+        })
+        .unwrap();
     let labels = BTreeMap::from([(name("disk"), name("ssd"))]);
     let other = name("h2");
     let size = bench.settings.plans[&name::<isyone_proto::ids::ShortName>("large")];
-    let size = Size { cpu_millis: 9_000, disk_bytes: 3 * GIB, ..size };
+    let size = Size {
+        cpu_millis: 9_000,
+        disk_bytes: 3 * GIB,
+        ..size
+    };
     let view = bench.state.view(&bench.settings);
-    let decision = explain(view, Request { size, host: Some(&other), labels: &labels }, 1_000);
-    let said: Vec<String> =
-        decision.hosts.iter().flat_map(|j| j.rejections.iter().map(|r| format!("{}: {r}", j.host))).collect();
+    let decision = explain(
+        view,
+        Request {
+            size,
+            host: Some(&other),
+            labels: &labels,
+        },
+        1_000,
+    );
+    let said: Vec<String> = decision
+        .hosts
+        .iter()
+        .flat_map(|j| j.rejections.iter().map(|r| format!("{}: {r}", j.host)))
+        .collect();
     assert_eq!(
         said,
         [
@@ -131,9 +151,16 @@ fn every_rejection_says_why() {
 #[test]
 fn the_reason_is_a_sentence() {
     let mut bench = Bench::default();
-    bench.host("h1", Resources { memory_available_bytes: 16 * GIB, ..resources(8, 32, 100) });
+    bench.host(
+        "h1",
+        Resources {
+            memory_available_bytes: 16 * GIB,
+            ..resources(8, 32, 100)
+        },
+    );
     bench.host("h2", resources(8, 32, 100));
-    let crate::change::Outcome::Tenant { decision, .. } = bench.create("alfa", "small").unwrap() else {
+    let crate::change::Outcome::Tenant { decision, .. } = bench.create("alfa", "small").unwrap()
+    else {
         panic!()
     };
     assert_eq!(
@@ -148,10 +175,23 @@ fn noise_at_a_steps_edge_does_not_decide() {
     // 19.9 % and 20.1 % of memory in use: equal for all purposes, so tenants spread evenly.
     for (host, used) in [("h1", 199), ("h2", 201), ("h3", 198)] {
         let available = 32 * GIB - 32 * GIB / 1000 * used;
-        bench.host(host, Resources { memory_available_bytes: available, ..resources(8, 32, 100) });
+        bench.host(
+            host,
+            Resources {
+                memory_available_bytes: available,
+                ..resources(8, 32, 100)
+            },
+        );
     }
     for i in 0..6 {
         bench.create(&format!("t{i}"), "small").unwrap();
     }
-    assert!(bench.state.fleet.by_host.values().all(|index| index.tenants.len() == 2));
+    assert!(
+        bench
+            .state
+            .fleet
+            .by_host
+            .values()
+            .all(|index| index.tenants.len() == 2)
+    );
 }

@@ -17,8 +17,8 @@ use super::{
     pages::{Edits, PARTS, Pages, Parts},
 };
 use crate::{
-    edges::LeftOut, fleet::certificates::EdgeCertificate, settings::Settings, shards::Shards, state::State,
-    views,
+    edges::LeftOut, fleet::certificates::EdgeCertificate, settings::Settings, shards::Shards,
+    state::State, views,
 };
 
 /// Kinds of fragments.
@@ -110,7 +110,10 @@ impl Content {
             None => self.shares.as_slice(),
             Some(place) => self.shares.get(place..=place).unwrap_or_default(),
         };
-        shares.iter().map(|share| share[kind as usize].clone()).collect()
+        shares
+            .iter()
+            .map(|share| share[kind as usize].clone())
+            .collect()
     }
 
     /// The certificates of a scope.
@@ -134,9 +137,11 @@ impl Content {
         let mut batch = vec![Edits::new(); self.certificates.len()];
         for item in self.known_certificates.diff(&state.fleet.certificates) {
             let (name, certificate) = match item {
-                DiffItem::Add(name, certificate) | DiffItem::Update { new: (name, certificate), .. } => {
-                    (name, Some(certificate))
-                }
+                DiffItem::Add(name, certificate)
+                | DiffItem::Update {
+                    new: (name, certificate),
+                    ..
+                } => (name, Some(certificate)),
                 DiffItem::Remove(name, _) => (name, None),
             };
             let fragment = certificate.and_then(|certificate| {
@@ -155,9 +160,13 @@ impl Content {
 
     /// By its name alone, so that it is found again when it goes.
     fn certificate_share(&self, name: &str, settings: &Settings) -> usize {
-        let label = name.strip_suffix(&settings.base_domain).and_then(|label| label.strip_suffix('.'));
+        let label = name
+            .strip_suffix(&settings.base_domain)
+            .and_then(|label| label.strip_suffix('.'));
         let platform = label.and_then(|label| label.parse::<TenantName>().ok());
-        platform.map_or(self.certificates.len() - 1, |tenant| self.share_of(tenant.as_str()))
+        platform.map_or(self.certificates.len() - 1, |tenant| {
+            self.share_of(tenant.as_str())
+        })
     }
 
     /// What is left out.
@@ -173,16 +182,28 @@ impl Content {
         for name in &dirty.tenants {
             self.tenant(state, settings, name, &mut batch);
             let tenant = state.fleet.tenants.get(name);
-            let route = tenant.and_then(|tenant| views::route(state, settings, tenant)).map(route);
+            let route = tenant
+                .and_then(|tenant| views::route(state, settings, tenant))
+                .map(route);
             concerned.extend(self.routes.set(name.as_str(), route));
         }
         for name in &dirty.hosts {
-            let known = state.fleet.hosts.get(name).map(|host| self.agent(name, host.advertise));
-            let group =
-                |render: fn(&monitoring::Host) -> String| known.as_ref().map(|host| single(render(host)));
+            let known = state
+                .fleet
+                .hosts
+                .get(name)
+                .map(|host| self.agent(name, host.advertise));
+            let group = |render: fn(&monitoring::Host) -> String| {
+                known.as_ref().map(|host| single(render(host)))
+            };
             let share = self.share_of(name.as_str());
             batch.put(share, Kind::Host, name.as_str(), group(monitoring::host));
-            batch.put(share, Kind::Containers, name.as_str(), group(monitoring::containers));
+            batch.put(
+                share,
+                Kind::Containers,
+                name.as_str(),
+                group(monitoring::containers),
+            );
         }
         let mut update = Update::default();
         for name in &concerned {
@@ -201,7 +222,11 @@ impl Content {
 
     /// Where a host's agent answers Prometheus.
     fn agent(&self, host: &HostName, address: IpAddr) -> monitoring::Host {
-        monitoring::Host { name: host.to_string(), address, port: self.agent_port }
+        monitoring::Host {
+            name: host.to_string(),
+            address,
+            port: self.agent_port,
+        }
     }
 
     fn share_of(&self, name: &str) -> usize {
@@ -212,23 +237,33 @@ impl Content {
     fn tenant(&self, state: &State, settings: &Settings, name: &TenantName, batch: &mut Batch) {
         let share = self.share_of(name.as_str());
         let tenant = state.fleet.tenants.get(name);
-        let target =
-            tenant.and_then(|tenant| views::target(state, tenant)).map(|target| monitoring::Tenant {
+        let target = tenant
+            .and_then(|tenant| views::target(state, tenant))
+            .map(|target| monitoring::Tenant {
                 name: target.tenant.to_string(),
                 host: self.agent(&target.host, target.address),
                 plan: target.plan,
             });
-        let group = |render: fn(&monitoring::Tenant) -> String| target.as_ref().map(|t| single(render(t)));
+        let group =
+            |render: fn(&monitoring::Tenant) -> String| target.as_ref().map(|t| single(render(t)));
         batch.put(share, Kind::Odoo, name.as_str(), group(monitoring::odoo));
-        batch.put(share, Kind::Postgres, name.as_str(), group(monitoring::postgres));
+        batch.put(
+            share,
+            Kind::Postgres,
+            name.as_str(),
+            group(monitoring::postgres),
+        );
         if let Some(shard) = self.shards.names().get(share) {
             // Also before it has a route: its host names must be in the DNS by then.
             let lines = tenant.filter(|t| !t.is_deleted()).map(|tenant| {
-                tenant.hostnames(&settings.base_domain).iter().fold(String::new(), |mut lines, hostname| {
-                    // Writing to a String cannot fail; neither name has a character that JSON escapes.
-                    let _ = write!(lines, ",\n\"{hostname}\":\"{shard}\"");
-                    lines
-                })
+                tenant.hostnames(&settings.base_domain).iter().fold(
+                    String::new(),
+                    |mut lines, hostname| {
+                        // Writing to a String cannot fail; neither name has a character that JSON escapes.
+                        let _ = write!(lines, ",\n\"{hostname}\":\"{shard}\"");
+                        lines
+                    },
+                )
             });
             batch.put(share, Kind::Hostnames, name.as_str(), lines.map(single));
         }
@@ -237,7 +272,11 @@ impl Content {
     /// Remembers what of a tenant is left out; answers what was not before.
     fn reject(&mut self, tenant: &str, rejected: Vec<traefik::Rejected>) -> Vec<traefik::Rejected> {
         let before = self.rejected.remove(tenant).unwrap_or_default();
-        let new = rejected.iter().filter(|r| !before.contains(r)).cloned().collect();
+        let new = rejected
+            .iter()
+            .filter(|r| !before.contains(r))
+            .cloned()
+            .collect();
         if !rejected.is_empty() {
             self.rejected.insert(tenant.to_owned(), rejected);
         }
@@ -253,7 +292,10 @@ fn route(route: views::Route) -> traefik::Route {
         access: traefik::Access {
             addresses: route.access.addresses,
             users: route.access.users,
-            rate: route.access.rate.map(|rate| traefik::Rate { average: rate.average, burst: rate.burst }),
+            rate: route.access.rate.map(|rate| traefik::Rate {
+                average: rate.average,
+                burst: rate.burst,
+            }),
         },
         target: if route.suspended {
             traefik::Target::Page

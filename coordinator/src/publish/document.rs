@@ -49,7 +49,10 @@ impl Frame {
             hasher.update((bytes.len() as u64).to_be_bytes());
             hasher.update(bytes);
         }
-        Self { sections, digest: hasher.finalize().into() }
+        Self {
+            sections,
+            digest: hasher.finalize().into(),
+        }
     }
 
     /// Traefik's dynamic configuration.
@@ -67,7 +70,11 @@ impl Frame {
             section(frame.middlewares, Content::Part(2)),
             section(frame.routers, Content::Part(0)),
             section(frame.services, Content::Part(1)),
-            Section { first: true, optional: true, ..certificates },
+            Section {
+                first: true,
+                optional: true,
+                ..certificates
+            },
             section([frame.tail.to_owned(), String::new()], Content::Nothing),
         ])
     }
@@ -75,7 +82,13 @@ impl Frame {
     /// A list or a map of the fragments' first parts.
     pub(crate) fn list([before, after]: [Bytes; 2]) -> Self {
         let content = Content::Part(0);
-        Self::new(vec![Section { before, content, after, first: true, optional: false }])
+        Self::new(vec![Section {
+            before,
+            content,
+            after,
+            first: true,
+            optional: false,
+        }])
     }
 }
 
@@ -96,11 +109,24 @@ impl Document {
     }
 
     /// And certificates, likewise.
-    pub(crate) fn with_certificates(frame: Arc<Frame>, shares: Vec<Pages>, certificates: Vec<Pages>) -> Self {
+    pub(crate) fn with_certificates(
+        frame: Arc<Frame>,
+        shares: Vec<Pages>,
+        certificates: Vec<Pages>,
+    ) -> Self {
         let mut hasher = Sha256::new_with_prefix(frame.digest);
-        shares.iter().chain(&certificates).for_each(|share| hasher.update(share.digest().bytes()));
+        shares
+            .iter()
+            .chain(&certificates)
+            .for_each(|share| hasher.update(share.digest().bytes()));
         let etag = format!("\"{}\"", hex::encode(&hasher.finalize()[..16]));
-        Self { frame, shares, certificates, etag, pieces: OnceLock::new() }
+        Self {
+            frame,
+            shares,
+            certificates,
+            etag,
+            pieces: OnceLock::new(),
+        }
     }
 
     /// Strong entity tag, quoted: the same content has the same one, also after a restart.
@@ -134,12 +160,21 @@ impl Document {
 
     /// The content, piece by piece.
     pub fn pieces(&self) -> &[Bytes] {
-        self.pieces.get_or_init(|| self.frame.sections.iter().flat_map(|s| self.section(s)).collect())
+        self.pieces.get_or_init(|| {
+            self.frame
+                .sections
+                .iter()
+                .flat_map(|s| self.section(s))
+                .collect()
+        })
     }
 
     /// The content in one piece: for tests and people, not for large fleets.
     pub fn text(&self) -> String {
-        self.pieces().iter().map(|piece| String::from_utf8_lossy(piece)).collect()
+        self.pieces()
+            .iter()
+            .map(|piece| String::from_utf8_lossy(piece))
+            .collect()
     }
 
     fn content_length(&self, content: Content) -> usize {
@@ -154,10 +189,18 @@ impl Document {
     fn section(&self, section: &Section) -> Vec<Bytes> {
         let mut pieces: Vec<Bytes> = match section.content {
             Content::Version => vec![Bytes::copy_from_slice(self.version().as_bytes())],
-            Content::Part(part) => self.shares.iter().flat_map(|share| share.part(part)).cloned().collect(),
-            Content::Certificates => {
-                self.certificates.iter().flat_map(|share| share.part(0)).cloned().collect()
-            }
+            Content::Part(part) => self
+                .shares
+                .iter()
+                .flat_map(|share| share.part(part))
+                .cloned()
+                .collect(),
+            Content::Certificates => self
+                .certificates
+                .iter()
+                .flat_map(|share| share.part(0))
+                .cloned()
+                .collect(),
             Content::Nothing => Vec::new(),
         };
         if pieces.is_empty() && section.optional {

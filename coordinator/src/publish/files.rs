@@ -51,7 +51,12 @@ impl Destination {
         }
         let above = path.parent().and_then(Path::parent).unwrap_or(data_dir);
         let scratch = files::scratch_for(&path, &[data_dir, above]).to_owned();
-        Self { path, scratch, written: None, mode }
+        Self {
+            path,
+            scratch,
+            written: None,
+            mode,
+        }
     }
 
     fn write(&mut self, document: &Document) {
@@ -64,7 +69,9 @@ impl Destination {
         let from = |scratch| files::replace_from(scratch, &self.path, document.pieces(), self.mode);
         // systemd mounts each directory that a unit may write onto itself: one file system, and yet no rename from one to the other.
         let write = || match from(&self.scratch) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => from(files::directory(&self.path)),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                from(files::directory(&self.path))
+            }
             done => done,
         };
         match if same { Ok(()) } else { write() } {
@@ -77,7 +84,10 @@ impl Destination {
 }
 
 fn is(content: &[u8], document: &Document) -> bool {
-    let rest = document.pieces().iter().try_fold(content, |rest, piece| rest.strip_prefix(&piece[..]));
+    let rest = document
+        .pieces()
+        .iter()
+        .try_fold(content, |rest, piece| rest.strip_prefix(&piece[..]));
     rest.is_some_and(<[u8]>::is_empty)
 }
 
@@ -94,7 +104,10 @@ impl Files {
                 Which::Traefik(_) if config.publishes_keys() => PRIVATE,
                 Which::Traefik(_) | Which::Targets(..) => OPEN,
             };
-            files.push((which, Destination::new(config.data_dir.join(path), &config.data_dir, mode)));
+            files.push((
+                which,
+                Destination::new(config.data_dir.join(path), &config.data_dir, mode),
+            ));
         };
         if let Some(path) = &config.edge.traefik_file {
             add(Which::Traefik(0), path.clone());
@@ -102,7 +115,10 @@ impl Files {
         let scopes = || shards.names().iter().zip(1..);
         for (shard, scope) in scopes() {
             if let Some(dir) = &config.edge.traefik_dir {
-                add(Which::Traefik(scope), dir.join(shard.as_str()).join(TRAEFIK_NAME));
+                add(
+                    Which::Traefik(scope),
+                    dir.join(shard.as_str()).join(TRAEFIK_NAME),
+                );
             }
         }
         if let Some(dir) = &config.monitoring.file_sd_dir {
@@ -112,7 +128,10 @@ impl Files {
                     add(Which::Targets(job, 0), dir.join(&name));
                 }
                 for (shard, scope) in scopes() {
-                    add(Which::Targets(job, scope), dir.join(shard.as_str()).join(&name));
+                    add(
+                        Which::Targets(job, scope),
+                        dir.join(shard.as_str()).join(&name),
+                    );
                 }
             }
         }
@@ -149,7 +168,10 @@ mod tests {
         let path = dir.path().join("shard/isyone.yml");
         let document = Document::new(Arc::new(Frame::list(["[".into(), "]".into()])), Vec::new());
         let mut file = Destination::new(path.clone(), dir.path(), OPEN);
-        let mode = std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode();
+        let mode = std::fs::metadata(path.parent().unwrap())
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, DIRECTORY, "whatever the umask");
         let elsewhere = Path::new("/dev/shm");
         let device = |path: &Path| std::fs::metadata(path).map(|m| m.dev()).ok();

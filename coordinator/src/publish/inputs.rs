@@ -41,9 +41,11 @@ impl Inputs {
         let mut dirty = Dirty::default();
         for item in self.tenants.diff(&state.fleet.tenants) {
             let (name, tenant) = match item {
-                DiffItem::Add(name, tenant) | DiffItem::Update { new: (name, tenant), .. } => {
-                    (name, Some(tenant))
-                }
+                DiffItem::Add(name, tenant)
+                | DiffItem::Update {
+                    new: (name, tenant),
+                    ..
+                } => (name, Some(tenant)),
                 DiffItem::Remove(name, _) => (name, None),
             };
             dirty.tenants.insert(name.clone());
@@ -56,32 +58,50 @@ impl Inputs {
         for item in self.hosts.diff(&state.fleet.hosts) {
             let name = match item {
                 DiffItem::Add(name, _) | DiffItem::Remove(name, _) => name,
-                DiffItem::Update { old: (_, old), new: (name, new) } if old.advertise != new.advertise => {
-                    name
-                }
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (name, new),
+                } if old.advertise != new.advertise => name,
                 // Its plan's generation rose, or the like.
                 DiffItem::Update { .. } => continue,
             };
             dirty.hosts.insert(name.clone());
             // Tenants that were placed there and are not any more have changed themselves.
-            let placed = state.fleet.by_host.get(name).map(|index| index.tenants.iter().cloned());
+            let placed = state
+                .fleet
+                .by_host
+                .get(name)
+                .map(|index| index.tenants.iter().cloned());
             dirty.tenants.extend(placed.into_iter().flatten());
         }
         for item in self.domain_troubles.diff(&state.fleet.domain_troubles) {
             // Whether its browsers are sent to its primary. The domain may have been another tenant's meanwhile.
             let concerned = match item {
                 DiffItem::Add(_, trouble) | DiffItem::Remove(_, trouble) => vec![trouble],
-                DiffItem::Update { old: (_, old), new: (_, new) } => vec![old, new],
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (_, new),
+                } => vec![old, new],
             };
-            dirty.tenants.extend(concerned.into_iter().map(|trouble| trouble.tenant.clone()));
+            dirty
+                .tenants
+                .extend(concerned.into_iter().map(|trouble| trouble.tenant.clone()));
         }
         for item in self.certificates.diff(&state.fleet.certificates) {
             // Likewise: there must be one that covers it.
             let concerned = match item {
-                DiffItem::Add(_, certificate) | DiffItem::Remove(_, certificate) => vec![certificate],
-                DiffItem::Update { old: (_, old), new: (_, new) } => vec![old, new],
+                DiffItem::Add(_, certificate) | DiffItem::Remove(_, certificate) => {
+                    vec![certificate]
+                }
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (_, new),
+                } => vec![old, new],
             };
-            for hostname in concerned.into_iter().flat_map(|certificate| &certificate.hostnames) {
+            for hostname in concerned
+                .into_iter()
+                .flat_map(|certificate| &certificate.hostnames)
+            {
                 dirty.tenants.extend(owners(state, hostname));
             }
         }
@@ -96,10 +116,16 @@ impl Inputs {
     /// Tenants in their first start: few, and each is looked at each time, because reports come all the time.
     fn take_early(&mut self, state: &State, settings: &Settings, dirty: &mut Dirty) {
         let routed = |name: &&TenantName| {
-            state.fleet.tenants.get(*name).is_some_and(|t| views::route(state, settings, t).is_some())
+            state
+                .fleet
+                .tenants
+                .get(*name)
+                .is_some_and(|t| views::route(state, settings, t).is_some())
         };
         let early: BTreeSet<TenantName> = self.settling.iter().filter(routed).cloned().collect();
-        dirty.tenants.extend(early.symmetric_difference(&self.early).cloned());
+        dirty
+            .tenants
+            .extend(early.symmetric_difference(&self.early).cloned());
         self.early = early;
     }
 }
@@ -109,8 +135,10 @@ fn owners(state: &State, hostname: &str) -> Vec<TenantName> {
     let domains = &state.fleet.by_domain;
     match hostname.strip_prefix('*') {
         None => domains.get(hostname).into_iter().cloned().collect(),
-        Some(base) => {
-            domains.iter().filter(|(name, _)| name.ends_with(base)).map(|(_, owner)| owner.clone()).collect()
-        }
+        Some(base) => domains
+            .iter()
+            .filter(|(name, _)| name.ends_with(base))
+            .map(|(_, owner)| owner.clone())
+            .collect(),
     }
 }

@@ -20,7 +20,9 @@ pub(super) struct Pace {
 impl Pace {
     /// Whether the document may change now; if so, the next pause begins. A change that may not is due at the pause's end.
     pub(super) fn may_change(&mut self, changed: bool, tenants: u64, now: Instant) -> bool {
-        self.due = self.not_before.filter(|not_before| changed && now < *not_before);
+        self.due = self
+            .not_before
+            .filter(|not_before| changed && now < *not_before);
         let may = changed && self.due.is_none();
         if may {
             let tenants = u32::try_from(tenants).unwrap_or(u32::MAX);

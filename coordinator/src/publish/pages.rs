@@ -39,12 +39,18 @@ pub(crate) struct SetDigest {
 impl SetDigest {
     fn add(&mut self, element: [u64; 4]) {
         self.count += 1;
-        self.sum.iter_mut().zip(element).for_each(|(sum, e)| *sum = sum.wrapping_add(e));
+        self.sum
+            .iter_mut()
+            .zip(element)
+            .for_each(|(sum, e)| *sum = sum.wrapping_add(e));
     }
 
     fn remove(&mut self, element: [u64; 4]) {
         self.count -= 1;
-        self.sum.iter_mut().zip(element).for_each(|(sum, e)| *sum = sum.wrapping_sub(e));
+        self.sum
+            .iter_mut()
+            .zip(element)
+            .for_each(|(sum, e)| *sum = sum.wrapping_sub(e));
     }
 
     /// For a digest of digests.
@@ -69,7 +75,9 @@ fn digest(parts: &Parts) -> [u64; 4] {
     let hash = hasher.finalize();
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(hash.chunks_exact(8)) {
-        *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        *word = bytes
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte));
     }
     words
 }
@@ -93,8 +101,11 @@ impl Page {
     /// Copies the entries' parts together, and lets the entries share the copy.
     fn of(mut entries: Vec<Entry>) -> Self {
         let parts = std::array::from_fn(|part| {
-            let mut whole = BytesMut::with_capacity(entries.iter().map(|e| e.parts[part].len()).sum());
-            entries.iter().for_each(|e| whole.extend_from_slice(&e.parts[part]));
+            let mut whole =
+                BytesMut::with_capacity(entries.iter().map(|e| e.parts[part].len()).sum());
+            entries
+                .iter()
+                .for_each(|e| whole.extend_from_slice(&e.parts[part]));
             let whole = whole.freeze();
             let mut begin = 0;
             for entry in &mut entries {
@@ -139,7 +150,10 @@ impl Pages {
 
     /// The pieces of one part, in the order of names.
     pub(crate) fn part(&self, part: usize) -> impl Iterator<Item = &Bytes> {
-        self.pages.values().map(move |page| &page.parts[part]).filter(|bytes| !bytes.is_empty())
+        self.pages
+            .values()
+            .map(move |page| &page.parts[part])
+            .filter(|bytes| !bytes.is_empty())
     }
 
     /// Applies edits; `false` when everything was so already. Costs what the touched pages cost.
@@ -148,7 +162,10 @@ impl Pages {
         let mut edits = edits.into_iter().peekable();
         while let Some((name, _)) = edits.peek() {
             let home = self.home(name);
-            let end = home.as_ref().and_then(|home| self.behind(home)).map(|(next, _)| next.clone());
+            let end = home
+                .as_ref()
+                .and_then(|home| self.behind(home))
+                .map(|(next, _)| next.clone());
             let mut own = BTreeMap::new();
             while let Some((name, edit)) =
                 edits.next_if(|(name, _)| end.as_ref().is_none_or(|end| name < end))
@@ -163,17 +180,24 @@ impl Pages {
     /// Where a name is, or would be.
     fn home(&self, name: &str) -> Option<String> {
         let first = || self.pages.get_min().map(|(first, _)| first);
-        self.before(name).map(|(home, _)| home).or_else(first).cloned()
+        self.before(name)
+            .map(|(home, _)| home)
+            .or_else(first)
+            .cloned()
     }
 
     /// The last page that begins at a name or before it.
     fn before(&self, name: &str) -> Option<(&String, &Arc<Page>)> {
-        self.pages.range::<_, str>((Bound::Unbounded, Bound::Included(name))).next_back()
+        self.pages
+            .range::<_, str>((Bound::Unbounded, Bound::Included(name)))
+            .next_back()
     }
 
     /// The first page that begins behind a name.
     fn behind(&self, name: &str) -> Option<(&String, &Arc<Page>)> {
-        self.pages.range::<_, str>((Bound::Excluded(name), Bound::Unbounded)).next()
+        self.pages
+            .range::<_, str>((Bound::Excluded(name), Bound::Unbounded))
+            .next()
     }
 
     fn edit_page(&mut self, home: Option<String>, edits: Edits) {
@@ -185,18 +209,30 @@ impl Pages {
             .collect();
         let mut changed = false;
         for (name, edit) in edits {
-            let new = edit.map(|parts| Entry { name: name.clone(), digest: digest(&parts), parts });
-            if entries.get(&name).map(|entry| entry.digest) == new.as_ref().map(|entry| entry.digest) {
+            let new = edit.map(|parts| Entry {
+                name: name.clone(),
+                digest: digest(&parts),
+                parts,
+            });
+            if entries.get(&name).map(|entry| entry.digest)
+                == new.as_ref().map(|entry| entry.digest)
+            {
                 continue;
             }
             changed = true;
             if let Some(old) = entries.remove(&name) {
                 self.digest.remove(old.digest);
-                self.lengths.iter_mut().zip(&old.parts).for_each(|(length, part)| *length -= part.len());
+                self.lengths
+                    .iter_mut()
+                    .zip(&old.parts)
+                    .for_each(|(length, part)| *length -= part.len());
             }
             if let Some(new) = new {
                 self.digest.add(new.digest);
-                self.lengths.iter_mut().zip(&new.parts).for_each(|(length, part)| *length += part.len());
+                self.lengths
+                    .iter_mut()
+                    .zip(&new.parts)
+                    .for_each(|(length, part)| *length += part.len());
                 entries.insert(name, new);
             }
         }
@@ -212,9 +248,13 @@ impl Pages {
             && let Some(first) = entries.first()
         {
             let neighbours = [self.before(&first.name), self.behind(&first.name)];
-            let fits = |(_, page): &(&String, &Arc<Page>)| page.entries.len() + entries.len() <= FILL;
-            let found =
-                neighbours.into_iter().flatten().find(fits).map(|(k, page)| (k.clone(), page.clone()));
+            let fits =
+                |(_, page): &(&String, &Arc<Page>)| page.entries.len() + entries.len() <= FILL;
+            let found = neighbours
+                .into_iter()
+                .flatten()
+                .find(fits)
+                .map(|(k, page)| (k.clone(), page.clone()));
             if let Some((neighbour, page)) = found {
                 self.pages.remove(&neighbour);
                 entries.extend(page.entries.iter().cloned());
@@ -223,7 +263,8 @@ impl Pages {
         }
         let size = if entries.len() > MAX { FILL } else { MAX };
         for chunk in entries.chunks(size) {
-            self.pages.insert(chunk[0].name.clone(), Arc::new(Page::of(chunk.to_vec())));
+            self.pages
+                .insert(chunk[0].name.clone(), Arc::new(Page::of(chunk.to_vec())));
         }
     }
 }
@@ -237,8 +278,16 @@ mod tests {
     fn parts(name: &str, version: u8) -> Parts {
         [
             format!(",{name}:{version}").into(),
-            if version == 0 { Bytes::new() } else { format!(";{name}").into() },
-            if version == 1 { Bytes::new() } else { format!(".{name}").into() },
+            if version == 0 {
+                Bytes::new()
+            } else {
+                format!(";{name}").into()
+            },
+            if version == 1 {
+                Bytes::new()
+            } else {
+                format!(".{name}").into()
+            },
         ]
     }
 
@@ -248,7 +297,10 @@ mod tests {
     }
 
     fn text(pages: &Pages, part: usize) -> String {
-        pages.part(part).map(|bytes| std::str::from_utf8(bytes).unwrap()).collect()
+        pages
+            .part(part)
+            .map(|bytes| std::str::from_utf8(bytes).unwrap())
+            .collect()
     }
 
     proptest! {

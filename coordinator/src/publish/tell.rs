@@ -37,13 +37,23 @@ impl Teller {
 }
 
 /// Has each stored, one after the other, until nothing more can come or `stop`.
-pub(super) async fn store(handle: &Handle, mut untold: mpsc::Receiver<Rejected>, stop: &CancellationToken) {
+pub(super) async fn store(
+    handle: &Handle,
+    mut untold: mpsc::Receiver<Rejected>,
+    stop: &CancellationToken,
+) {
     while let Some(route) = untold.recv().await {
-        let Ok(tenant) = route.tenant.parse::<TenantName>() else { continue };
+        let Ok(tenant) = route.tenant.parse::<TenantName>() else {
+            continue;
+        };
         let message = format!("route left out ({}): {}", what(&route), route.reason);
         loop {
             let (tenant, message) = (tenant.clone(), message.clone());
-            let audit = Command::Audit { kind: "tenant.route_rejected", tenant, message };
+            let audit = Command::Audit {
+                kind: "tenant.route_rejected",
+                tenant,
+                message,
+            };
             match handle.submit_patiently("coordinator", audit).await {
                 Ok(_) => break,
                 Err(error @ (SubmitError::NotStored(_) | SubmitError::Overloaded(_))) => {
@@ -77,11 +87,16 @@ mod tests {
     };
 
     fn rejected(reason: &str) -> Rejected {
-        Rejected { tenant: "alfa".to_owned(), hostname: None, reason: reason.to_owned() }
+        Rejected {
+            tenant: "alfa".to_owned(),
+            hostname: None,
+            reason: reason.to_owned(),
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn routes_left_out_are_told_whatever_the_writer_has_to_do_and_when_the_disk_is_well_again() {
+    async fn routes_left_out_are_told_whatever_the_writer_has_to_do_and_when_the_disk_is_well_again()
+     {
         let (mut bench, disk) = (Bench::default(), MemoryStore::default());
         bench.host("h1", resources(8, 32, 100));
         bench.create("alfa", "small").unwrap();
@@ -89,7 +104,9 @@ mod tests {
         let stop = CancellationToken::new();
         let store_box = Box::new(disk.clone());
         let (handle, _task) =
-            writer::start(store_box, Arc::new(settings()), SystemSource, stop.clone()).await.unwrap();
+            writer::start(store_box, Arc::new(settings()), SystemSource, stop.clone())
+                .await
+                .unwrap();
         let cordon = |_| handle.submit("ana", Command::AdoptSettings);
         let rush = future::join_all((0..OPERATOR_QUEUE + 1).map(cordon));
         let (teller, untold) = Teller::new();
@@ -102,7 +119,12 @@ mod tests {
         let (rush, ()) = tokio::join!(rush, telling);
         assert!(matches!(rush.last(), Some(Err(SubmitError::Overloaded(_)))));
         let state = handle.snapshot();
-        let told: Vec<_> = state.fleet.events.iter().filter(|e| e.kind == "tenant.route_rejected").collect();
+        let told: Vec<_> = state
+            .fleet
+            .events
+            .iter()
+            .filter(|e| e.kind == "tenant.route_rejected")
+            .collect();
         assert_eq!(told.len(), 2);
         assert!(told[0].message.ends_with("one") && told[1].message.ends_with("two"));
     }

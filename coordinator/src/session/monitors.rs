@@ -22,7 +22,9 @@ pub struct MonitorList {
 impl MonitorList {
     /// As of `state`.
     pub fn new(state: &State) -> Self {
-        Self { current: watch::Sender::new(Arc::new(views::monitors(state))) }
+        Self {
+            current: watch::Sender::new(Arc::new(views::monitors(state))),
+        }
     }
 
     /// Takes over what has changed.

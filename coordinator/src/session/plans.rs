@@ -54,7 +54,13 @@ pub(super) async fn send(
                 true
             }
         };
-        let newest = context.handle.snapshot().fleet.hosts.get(host).map(|h| h.plan_generation);
+        let newest = context
+            .handle
+            .snapshot()
+            .fleet
+            .hosts
+            .get(host)
+            .map(|h| h.plan_generation);
         if !again && newest.is_some_and(|generation| generation <= sent) {
             continue;
         }
@@ -70,7 +76,12 @@ pub(super) async fn send(
 
 /// The plan, if the agent has another one. Also under the same generation, if the content differs: the agent then raises
 /// the alarm.
-async fn first(context: &Context, host: &HostName, to_agent: &ToAgent, known: &Known) -> Result<u64, Status> {
+async fn first(
+    context: &Context,
+    host: &HostName,
+    to_agent: &ToAgent,
+    known: &Known,
+) -> Result<u64, Status> {
     let plan = render(context, host)?;
     if plan.generation > known.generation || plan.digest() != known.digest {
         give(context, to_agent, host, &plan).await?;
@@ -78,17 +89,27 @@ async fn first(context: &Context, host: &HostName, to_agent: &ToAgent, known: &K
     Ok(plan.generation)
 }
 
-async fn give(context: &Context, to_agent: &ToAgent, host: &HostName, plan: &HostPlan) -> Result<(), Status> {
+async fn give(
+    context: &Context,
+    to_agent: &ToAgent,
+    host: &HostName,
+    plan: &HostPlan,
+) -> Result<(), Status> {
     tracing::debug!(%host, generation = plan.generation, tenants = plan.tenants.len(), "sending plan");
     let traces = context.handle.traces();
     let places = traces.places(plan);
     let in_trace = |id: &String| child_span!(&traces.of(id.parse().ok()), "send plan", %host, generation = plan.generation);
     let _spans: Vec<Span> = places.keys().map(in_trace).collect();
-    for part in parts::split(Plan { traces: places, ..Plan::from(plan) }) {
+    for part in parts::split(Plan {
+        traces: places,
+        ..Plan::from(plan)
+    }) {
         let part = message(coordinator_message::Message::Plan(part));
         match timeout(PATIENCE, to_agent.send(part)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(Status::deadline_exceeded("the agent takes no messages")),
+            Ok(Err(_)) | Err(_) => {
+                return Err(Status::deadline_exceeded("the agent takes no messages"));
+            }
         }
     }
     Ok(())
@@ -97,7 +118,9 @@ async fn give(context: &Context, to_agent: &ToAgent, host: &HostName, plan: &Hos
 fn render(context: &Context, host: &HostName) -> Result<HostPlan, Status> {
     let state = context.handle.snapshot();
     let plan = timed(&context.handle.timings().plan_render, || {
-        views::host_plan(&state, context.handle.settings(), host, |tenant| context.open_secrets(tenant))
+        views::host_plan(&state, context.handle.settings(), host, |tenant| {
+            context.open_secrets(tenant)
+        })
     });
     let plan = plan.map_err(|error| {
         tracing::error!(%host, %error, "no plan can be made for this host");

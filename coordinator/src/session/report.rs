@@ -15,8 +15,8 @@ use crate::{
     clock,
     fleet::{OperationState, Step},
     observed::{
-        Container, ImageDigest, Pressure, Progress, Report, Resources, TenantReport, Traffic, Usage,
-        container_state,
+        Container, ImageDigest, Pressure, Progress, Report, Resources, TenantReport, Traffic,
+        Usage, container_state,
     },
     traces::Traces,
 };
@@ -33,7 +33,10 @@ const MAX_WORD: usize = 256;
 /// At most `max` bytes of a text, cut between characters, without control characters other than line breaks.
 pub(super) fn shortened(mut text: String, max: usize) -> String {
     if text.len() > max {
-        let end = (0..=max).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        let end = (0..=max)
+            .rev()
+            .find(|i| text.is_char_boundary(*i))
+            .unwrap_or(0);
         text.truncate(end);
     }
     text.retain(|c| !c.is_control() || c == '\n');
@@ -56,7 +59,9 @@ pub(super) fn parse(host: &HostName, wire: wire::Report) -> Result<Report, Statu
         let problem = format!("more than {MAX_TENANTS_PER_HOST}");
         return Err(FieldError::new("tenants", problem).into());
     }
-    let resources = wire.resources.ok_or_else(|| FieldError::new("resources", "must be set"))?;
+    let resources = wire
+        .resources
+        .ok_or_else(|| FieldError::new("resources", "must be set"))?;
     Ok(Report {
         resources: self::resources(&resources),
         docker_error: shortened(wire.docker_error, MAX_MESSAGE),
@@ -68,12 +73,17 @@ pub(super) fn parse(host: &HostName, wire: wire::Report) -> Result<Report, Statu
 /// A span for a report that says how a traced operation came out; the first, should it be several. Those on the way there are left
 /// out: they come many times a second, and the agent's own spans say the same.
 pub(super) fn in_trace(traces: &Traces, report: &Report) -> Span {
-    let mut told = report.tenants.iter().filter(|t| t.progress != Progress::Working);
+    let mut told = report
+        .tenants
+        .iter()
+        .filter(|t| t.progress != Progress::Working);
     let first = told.find_map(|t| {
         let operation = traces.of(t.operation);
         (!operation.is_disabled()).then_some((operation, t))
     });
-    let Some((operation, tenant)) = first else { return Span::none() };
+    let Some((operation, tenant)) = first else {
+        return Span::none();
+    };
     child_span!(&operation, "report", tenant = %tenant.name, progress = ?tenant.progress)
 }
 
@@ -98,7 +108,10 @@ fn resources(r: &v1::HostResources) -> Resources {
 
 fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
     if status.containers.len() > MAX_CONTAINERS || status.steps.len() > MAX_STEPS {
-        return Err(FieldError::new("containers", "too many containers or steps"));
+        return Err(FieldError::new(
+            "containers",
+            "too many containers or steps",
+        ));
     }
     let name: TenantName = convert::parse("name", &status.name)?;
     let progress = match wire::Progress::try_from(status.progress) {
@@ -106,7 +119,9 @@ fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
         Ok(wire::Progress::Converged) => Progress::Converged,
         Ok(wire::Progress::Failing) => Progress::Failing,
         Ok(wire::Progress::Unhealthy) => Progress::Unhealthy,
-        Ok(wire::Progress::Unspecified) | Err(_) => return Err(FieldError::new("progress", "unknown")),
+        Ok(wire::Progress::Unspecified) | Err(_) => {
+            return Err(FieldError::new("progress", "unknown"));
+        }
     };
     Ok(TenantReport {
         uid: convert::parse("uid", &status.uid)?,
@@ -127,10 +142,17 @@ fn tenant(status: wire::TenantStatus) -> Result<TenantReport, FieldError> {
             websockets: traffic.websockets,
             active_users: traffic.active_users,
             // The tenant's own word: nobody was there tomorrow.
-            last_active_at: traffic.last_active_time.as_ref().map(|at| unix_ms(at).min(clock::now_ms())),
+            last_active_at: traffic
+                .last_active_time
+                .as_ref()
+                .map(|at| unix_ms(at).min(clock::now_ms())),
         }),
         operation: parse_optional("operation_id", &status.operation_id)?,
-        steps: status.steps.into_iter().map(step).collect::<Result<_, _>>()?,
+        steps: status
+            .steps
+            .into_iter()
+            .map(step)
+            .collect::<Result<_, _>>()?,
         absent: status.absent,
         health_latency_ms: status.health_latency_ms,
         name,
@@ -195,7 +217,10 @@ mod tests {
             name: name.to_owned(),
             uid: uuid::Uuid::from_u128(1).to_string(),
             progress: wire::Progress::Converged.into(),
-            containers: vec![v1::Container { name: format!("odoo_{name}"), ..v1::Container::default() }],
+            containers: vec![v1::Container {
+                name: format!("odoo_{name}"),
+                ..v1::Container::default()
+            }],
             ..wire::TenantStatus::default()
         }
     }
@@ -203,7 +228,10 @@ mod tests {
     #[test]
     fn one_odd_tenant_does_not_cost_the_others_their_word() {
         let host = "h1".parse().unwrap();
-        let odd = wire::TenantStatus { progress: 99, ..status("beta") };
+        let odd = wire::TenantStatus {
+            progress: 99,
+            ..status("beta")
+        };
         let report = wire::Report {
             resources: Some(v1::HostResources::default()),
             tenants: vec![status("alfa"), odd, status("$(id)"), status("gama")],
@@ -219,7 +247,10 @@ mod tests {
     fn size_is_bounded() {
         let host = "h1".parse().unwrap();
         let many = vec![status("alfa"); MAX_TENANTS_PER_HOST + 1];
-        let report = wire::Report { tenants: many, ..wire::Report::default() };
+        let report = wire::Report {
+            tenants: many,
+            ..wire::Report::default()
+        };
         assert!(parse(&host, report).is_err());
         assert_eq!(shortened("ää".to_owned(), 3), "ä");
         assert_eq!(shortened("a\u{1b}[31m\nb".to_owned(), 99), "a[31m\nb");

@@ -34,7 +34,11 @@ impl MemoryStore {
             records: disk
                 .records
                 .iter()
-                .map(|((kind, id), body)| Record { kind: *kind, id: id.clone(), body: body.clone() })
+                .map(|((kind, id), body)| Record {
+                    kind: *kind,
+                    id: id.clone(),
+                    body: body.clone(),
+                })
                 .collect(),
             events: disk.events.clone(),
         })

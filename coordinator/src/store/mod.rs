@@ -61,8 +61,19 @@ impl Kind {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let plain = [Self::Tenant, Self::Host, Self::Operation, Self::Token, Self::Operator];
-        let rest = [Self::Certificate, Self::Trouble, Self::DomainTrouble, Self::Meta];
+        let plain = [
+            Self::Tenant,
+            Self::Host,
+            Self::Operation,
+            Self::Token,
+            Self::Operator,
+        ];
+        let rest = [
+            Self::Certificate,
+            Self::Trouble,
+            Self::DomainTrouble,
+            Self::Meta,
+        ];
         plain.into_iter().chain(rest).find(|k| k.as_str() == text)
     }
 }
@@ -179,7 +190,10 @@ impl<'a> Group<'a> {
                 Write::Event(event) => events.push(&**event),
             }
         }
-        let records = last.into_iter().map(|(key, value)| (key, value.map(Value::body))).collect();
+        let records = last
+            .into_iter()
+            .map(|(key, value)| (key, value.map(Value::body)))
+            .collect();
         Self { records, events }
     }
 }
@@ -225,11 +239,13 @@ pub trait Store: Send {
 /// The Fleet that records make.
 pub fn fleet(contents: Contents) -> Result<Fleet, StoreError> {
     fn read<T: DeserializeOwned>(record: &Record) -> Result<Arc<T>, StoreError> {
-        serde_json::from_str(&record.body).map(Arc::new).map_err(|e| StoreError::Unreadable {
-            kind: record.kind.as_str().to_owned(),
-            id: record.id.clone(),
-            why: e.to_string(),
-        })
+        serde_json::from_str(&record.body)
+            .map(Arc::new)
+            .map_err(|e| StoreError::Unreadable {
+                kind: record.kind.as_str().to_owned(),
+                id: record.id.clone(),
+                why: e.to_string(),
+            })
     }
     let mut fleet = Fleet::default();
     for record in &contents.records {
@@ -250,15 +266,21 @@ pub fn fleet(contents: Contents) -> Result<Fleet, StoreError> {
             }
             Kind::Certificate => {
                 let certificate = read::<EdgeCertificate>(record)?;
-                fleet.certificates.insert(certificate.name.clone(), certificate);
+                fleet
+                    .certificates
+                    .insert(certificate.name.clone(), certificate);
             }
             Kind::Trouble => {
                 let trouble = read::<Trouble>(record)?;
-                fleet.certificate_troubles.insert(trouble.name.clone(), trouble);
+                fleet
+                    .certificate_troubles
+                    .insert(trouble.name.clone(), trouble);
             }
             Kind::DomainTrouble => {
                 let trouble = read::<DomainTrouble>(record)?;
-                fleet.domain_troubles.insert(trouble.domain.to_string(), trouble);
+                fleet
+                    .domain_troubles
+                    .insert(trouble.domain.to_string(), trouble);
             }
             Kind::Meta => match record.id.as_str() {
                 PLAN_DIGEST => fleet.plan_digest = (*read::<String>(record)?).clone(),
@@ -268,7 +290,12 @@ pub fn fleet(contents: Contents) -> Result<Fleet, StoreError> {
         }
     }
     let skip = contents.events.len().saturating_sub(MAX_EVENTS);
-    fleet.events = contents.events.into_iter().skip(skip).map(Arc::new).collect();
+    fleet.events = contents
+        .events
+        .into_iter()
+        .skip(skip)
+        .map(Arc::new)
+        .collect();
     fleet.last_event = fleet.events.last().map_or(0, |e| e.sequence);
     Ok(fleet)
 }

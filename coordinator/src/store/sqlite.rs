@@ -40,14 +40,19 @@ impl SqliteStore {
             .await
             .map_err(|e| StoreError::Database(e.to_string()))?;
         // Takes the exclusive lock now, not at the first commit.
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await?;
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut connection)
+            .await?;
         sqlx::query("COMMIT").execute(&mut connection).await?;
         Ok(Self { connection })
     }
 
     async fn load_all(&mut self) -> Result<Contents, StoreError> {
         let mut contents = Contents::default();
-        for row in sqlx::query("SELECT kind, id, body FROM records").fetch_all(&mut self.connection).await? {
+        for row in sqlx::query("SELECT kind, id, body FROM records")
+            .fetch_all(&mut self.connection)
+            .await?
+        {
             let (kind, id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             let Some(kind) = Kind::parse(&kind) else {
                 return Err(StoreError::Unreadable {
@@ -56,7 +61,11 @@ impl SqliteStore {
                     why: "unknown kind: was a newer version running?".to_owned(),
                 });
             };
-            contents.records.push(Record { kind, id, body: row.try_get(2)? });
+            contents.records.push(Record {
+                kind,
+                id,
+                body: row.try_get(2)?,
+            });
         }
         for row in sqlx::query("SELECT sequence, body FROM events ORDER BY sequence")
             .fetch_all(&mut self.connection)
@@ -82,22 +91,39 @@ impl SqliteStore {
                 Some(body) => rows.push((*kind, &**id, body.as_str())),
                 None => {
                     let delete = sqlx::query("DELETE FROM records WHERE kind = $1 AND id = $2");
-                    delete.bind(kind.as_str()).bind(&**id).execute(&mut *transaction).await?;
+                    delete
+                        .bind(kind.as_str())
+                        .bind(&**id)
+                        .execute(&mut *transaction)
+                        .await?;
                 }
             }
         }
         for (chunk, sql) in chunks(&rows, &PUT) {
             let bind = |query: Query<'static>, (kind, id, body): &(Kind, &str, &str)| {
-                query.bind(kind.as_str()).bind((*id).to_owned()).bind((*body).to_owned())
+                query
+                    .bind(kind.as_str())
+                    .bind((*id).to_owned())
+                    .bind((*body).to_owned())
             };
-            chunk.iter().fold(sqlx::query(sql), bind).execute(&mut *transaction).await?;
+            chunk
+                .iter()
+                .fold(sqlx::query(sql), bind)
+                .execute(&mut *transaction)
+                .await?;
         }
         let sequence = |event: &Event| i64::try_from(event.sequence).unwrap_or(i64::MAX);
         for (chunk, sql) in chunks(&group.events, &APPEND) {
             let bind = |query: Query<'static>, event: &&Event| {
-                query.bind(sequence(event)).bind(serde_json::to_string(event).unwrap_or_default())
+                query
+                    .bind(sequence(event))
+                    .bind(serde_json::to_string(event).unwrap_or_default())
             };
-            chunk.iter().fold(sqlx::query(sql), bind).execute(&mut *transaction).await?;
+            chunk
+                .iter()
+                .fold(sqlx::query(sql), bind)
+                .execute(&mut *transaction)
+                .await?;
         }
         if let Some(newest) = group.events.last() {
             sqlx::query("DELETE FROM events WHERE sequence <= $1")
@@ -121,15 +147,26 @@ type Texts = LazyLock<[String; ROWS.len()]>;
 static PUT: Texts = LazyLock::new(|| {
     let end = "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body";
     ROWS.map(|n| {
-        format!("INSERT INTO records (kind, id, body) VALUES {} {end}", vec!["(?, ?, ?)"; n].join(", "))
+        format!(
+            "INSERT INTO records (kind, id, body) VALUES {} {end}",
+            vec!["(?, ?, ?)"; n].join(", ")
+        )
     })
 });
 static APPEND: Texts = LazyLock::new(|| {
-    ROWS.map(|n| format!("INSERT INTO events (sequence, body) VALUES {}", vec!["(?, ?)"; n].join(", ")))
+    ROWS.map(|n| {
+        format!(
+            "INSERT INTO events (sequence, body) VALUES {}",
+            vec!["(?, ?)"; n].join(", ")
+        )
+    })
 });
 
 /// Cuts rows into chunks of the sizes that there are statements for.
-fn chunks<'a, T>(mut rows: &'a [T], texts: &'static Texts) -> impl Iterator<Item = (&'a [T], &'static str)> {
+fn chunks<'a, T>(
+    mut rows: &'a [T],
+    texts: &'static Texts,
+) -> impl Iterator<Item = (&'a [T], &'static str)> {
     std::iter::from_fn(move || {
         let size = ROWS.iter().position(|size| *size <= rows.len())?;
         let (chunk, rest) = rows.split_at(ROWS[size]);

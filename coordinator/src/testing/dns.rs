@@ -52,17 +52,27 @@ impl NameServer {
         let address = socket.local_addr().expect("bound");
         let zones = Zones::default();
         let task = tokio::spawn(serve(socket, zones.clone()));
-        Self { address, zones, task }
+        Self {
+            address,
+            zones,
+            task,
+        }
     }
 
     /// From now on there is this at a name.
     pub fn set(&self, name: &str, zone: Zone) {
-        self.zones.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), zone);
+        self.zones
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), zone);
     }
 
     /// From now on a name has these addresses.
     pub fn addresses(&self, name: &str, addresses: &[&str]) {
-        let addresses = addresses.iter().map(|a| a.parse().expect("an address")).collect();
+        let addresses = addresses
+            .iter()
+            .map(|a| a.parse().expect("an address"))
+            .collect();
         self.set(name, Zone::Addresses(addresses));
     }
 }
@@ -70,8 +80,13 @@ impl NameServer {
 async fn serve(socket: UdpSocket, zones: Zones) {
     let mut buffer = [0; 4096];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-        let Ok(asked) = Message::from_vec(&buffer[..length]) else { continue };
-        let answer = answer(&asked, &zones.lock().unwrap_or_else(PoisonError::into_inner));
+        let Ok(asked) = Message::from_vec(&buffer[..length]) else {
+            continue;
+        };
+        let answer = answer(
+            &asked,
+            &zones.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         if let Some(bytes) = answer.and_then(|answer| answer.to_vec().ok()) {
             // Who does not listen any more is not waited for.
             drop(socket.send_to(&bytes, from).await);

@@ -124,8 +124,20 @@ fn take(from: &mut mpsc::Receiver<Envelope>, into: &mut Vec<Envelope>, most: usi
 }
 
 impl Writer {
-    pub(super) fn new(state: State, store: Box<dyn Store>, source: Box<dyn Source>, shared: Shared) -> Self {
-        let Shared { settings, snapshot, publish, signals, timings, traces } = shared;
+    pub(super) fn new(
+        state: State,
+        store: Box<dyn Store>,
+        source: Box<dyn Source>,
+        shared: Shared,
+    ) -> Self {
+        let Shared {
+            settings,
+            snapshot,
+            publish,
+            signals,
+            timings,
+            traces,
+        } = shared;
         Self {
             base: state.clone(),
             state,
@@ -187,7 +199,11 @@ impl Writer {
     }
 
     pub(super) fn stamp(&mut self, actor: String) -> Stamp {
-        Stamp { now: self.source.now(), id: self.source.id(), actor }
+        Stamp {
+            now: self.source.now(),
+            id: self.source.id(),
+            actor,
+        }
     }
 
     fn tick(&mut self) {
@@ -202,11 +218,21 @@ impl Writer {
         let before = effects.writes.len();
         let result = child_span!(&envelope.span, "apply").in_scope(|| {
             timed(&self.timings.apply, || {
-                change::apply(&mut self.state, &self.settings, &stamp, effects, envelope.command)
+                change::apply(
+                    &mut self.state,
+                    &self.settings,
+                    &stamp,
+                    effects,
+                    envelope.command,
+                )
             })
         });
         let half_changed = result.is_err() && effects.writes.len() != before;
-        self.gathered.answers.push(Answer { to: envelope.answer, result, span: envelope.span });
+        self.gathered.answers.push(Answer {
+            to: envelope.answer,
+            result,
+            span: envelope.span,
+        });
         if half_changed {
             self.throw_away();
         }
@@ -236,7 +262,9 @@ impl Writer {
             return self.announce(group, state);
         }
         // It is here whenever nothing is being stored.
-        let Some(mut store) = self.store.take() else { return };
+        let Some(mut store) = self.store.take() else {
+            return;
+        };
         let took = self.timings.commit.clone();
         self.storing = Some(tokio::spawn(async move {
             // One commit is part of every trace that waits for it.
@@ -247,14 +275,26 @@ impl Writer {
             let result = store.commit(&group.effects.writes).await;
             observe(&took, began.elapsed());
             drop(spans);
-            Stored { store, group, state, result }
+            Stored {
+                store,
+                group,
+                state,
+                result,
+            }
         }));
     }
 
     fn finish(&mut self, stored: Stored) {
-        let Stored { store, group, state, result } = stored;
+        let Stored {
+            store,
+            group,
+            state,
+            result,
+        } = stored;
         self.store = Some(store);
-        let Err(error) = result else { return self.announce(group, state) };
+        let Err(error) = result else {
+            return self.announce(group, state);
+        };
         // What was carried out since stands on what was not stored.
         let since = mem::take(&mut self.gathered).answers;
         let commands = group.answers.len() + since.len();

@@ -51,9 +51,24 @@ fn report() -> Box<crate::observed::Report> {
 async fn a_failed_commit_changes_nothing_and_an_answered_one_survives() {
     let (disk, host) = disk();
     let stop = CancellationToken::new();
-    let (handle, task) =
-        start(Box::new(disk.clone()), Arc::new(settings()), Counter(0, 0), stop.clone()).await.unwrap();
-    handle.submit_patiently("host/h1", Command::Report { host, report: report() }).await.unwrap();
+    let (handle, task) = start(
+        Box::new(disk.clone()),
+        Arc::new(settings()),
+        Counter(0, 0),
+        stop.clone(),
+    )
+    .await
+    .unwrap();
+    handle
+        .submit_patiently(
+            "host/h1",
+            Command::Report {
+                host,
+                report: report(),
+            },
+        )
+        .await
+        .unwrap();
     disk.fail_next(1);
     let failed = handle.submit("ana", creation("alfa")).await.unwrap_err();
     assert!(matches!(failed, SubmitError::NotStored(_)), "{failed}");
@@ -65,19 +80,43 @@ async fn a_failed_commit_changes_nothing_and_an_answered_one_survives() {
     task.await.unwrap();
     let reloaded = store::fleet(disk.contents()).unwrap();
     assert_eq!(reloaded.tenants, handle.snapshot().fleet.tenants);
-    assert!(matches!(handle.submit("ana", creation("beta")).await, Err(SubmitError::Stopping)));
+    assert!(matches!(
+        handle.submit("ana", creation("beta")).await,
+        Err(SubmitError::Stopping)
+    ));
 }
 
 #[tokio::test]
 async fn a_plan_change_wakes_its_host_only() {
     let (disk, host) = disk();
-    let (handle, _task) =
-        start(Box::new(disk), Arc::new(settings()), Counter(0, 0), CancellationToken::new()).await.unwrap();
-    handle.submit("host/h1", Command::Report { host: host.clone(), report: report() }).await.unwrap();
+    let (handle, _task) = start(
+        Box::new(disk),
+        Arc::new(settings()),
+        Counter(0, 0),
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap();
+    handle
+        .submit(
+            "host/h1",
+            Command::Report {
+                host: host.clone(),
+                report: report(),
+            },
+        )
+        .await
+        .unwrap();
     let (mine, other) = (handle.host_signal(&host), handle.host_signal(&name("h2")));
     handle.submit("ana", creation("alfa")).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(1), mine.notified()).await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(20), other.notified()).await.is_err());
+    tokio::time::timeout(Duration::from_secs(1), mine.notified())
+        .await
+        .unwrap();
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), other.notified())
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -90,7 +129,12 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
         .records
         .into_iter()
         .map(|record| store::Write::Put(store::Value::Copy(record)))
-        .chain(disk.contents().events.into_iter().map(|e| store::Write::Event(Arc::new(e))))
+        .chain(
+            disk.contents()
+                .events
+                .into_iter()
+                .map(|e| store::Write::Event(Arc::new(e))),
+        )
         .collect();
     {
         let mut sqlite = SqliteStore::open(&path).await.unwrap();
@@ -106,7 +150,10 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
             ])
             .await
             .unwrap();
-        assert!(SqliteStore::open(&path).await.is_err(), "a second coordinator on the same database");
+        assert!(
+            SqliteStore::open(&path).await.is_err(),
+            "a second coordinator on the same database"
+        );
     }
     let mut sqlite = SqliteStore::open(&path).await.unwrap();
     let loaded = sqlite.load().await.unwrap();
@@ -143,10 +190,22 @@ async fn a_flood_of_operators_delays_no_report_beyond_two_commits_and_is_told_to
     let (disk, host) = disk();
     let commit = Duration::from_millis(500);
     let slow = Box::new(SlowDisk(disk.clone(), commit));
-    let (handle, _task) =
-        start(slow, Arc::new(settings()), Counter(0, 0), CancellationToken::new()).await.unwrap();
+    let (handle, _task) = start(
+        slow,
+        Arc::new(settings()),
+        Counter(0, 0),
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     handle
-        .submit_patiently("host/h1", Command::Report { host: host.clone(), report: report() })
+        .submit_patiently(
+            "host/h1",
+            Command::Report {
+                host: host.clone(),
+                report: report(),
+            },
+        )
         .await
         .unwrap();
     // Three times what fits into the queue, again and again.
@@ -156,7 +215,10 @@ async fn a_flood_of_operators_delays_no_report_beyond_two_commits_and_is_told_to
             tokio::spawn(async move {
                 let (mut refused, mut hints) = (0, Vec::new());
                 for round in 0..4 {
-                    match handle.submit("ana", creation(&format!("t{n}-{round}"))).await {
+                    match handle
+                        .submit("ana", creation(&format!("t{n}-{round}")))
+                        .await
+                    {
                         Ok(_) | Err(SubmitError::Refused(_)) => {}
                         Err(SubmitError::Overloaded(after)) => {
                             refused += 1;
@@ -173,8 +235,13 @@ async fn a_flood_of_operators_delays_no_report_beyond_two_commits_and_is_told_to
     let mut worst = Duration::ZERO;
     for _ in 0..20 {
         let began = tokio::time::Instant::now();
-        let heard =
-            handle.submit_patiently("host/h1", Command::Report { host: host.clone(), report: report() });
+        let heard = handle.submit_patiently(
+            "host/h1",
+            Command::Report {
+                host: host.clone(),
+                report: report(),
+            },
+        );
         heard.await.unwrap();
         worst = worst.max(began.elapsed());
         tokio::time::sleep(Duration::from_millis(70)).await;
@@ -195,9 +262,24 @@ async fn a_flood_of_operators_delays_no_report_beyond_two_commits_and_is_told_to
 async fn what_stands_on_a_failed_commit_is_not_made_either() {
     let (disk, host) = disk();
     let slow = Box::new(SlowDisk(disk.clone(), Duration::from_millis(500)));
-    let (handle, _task) =
-        start(slow, Arc::new(settings()), Counter(0, 0), CancellationToken::new()).await.unwrap();
-    handle.submit_patiently("host/h1", Command::Report { host, report: report() }).await.unwrap();
+    let (handle, _task) = start(
+        slow,
+        Arc::new(settings()),
+        Counter(0, 0),
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap();
+    handle
+        .submit_patiently(
+            "host/h1",
+            Command::Report {
+                host,
+                report: report(),
+            },
+        )
+        .await
+        .unwrap();
     disk.fail_next(1);
     let first = tokio::spawn({
         let handle = handle.clone();
@@ -205,11 +287,24 @@ async fn what_stands_on_a_failed_commit_is_not_made_either() {
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
     // Carried out while alfa is on its way to the disk, as if alfa were there: only its restart.
-    let restart = Command::RestartTenant { name: name("alfa"), database: false, request_id: None };
+    let restart = Command::RestartTenant {
+        name: name("alfa"),
+        database: false,
+        request_id: None,
+    };
     let second = handle.submit("ana", restart).await;
-    assert!(matches!(first.await.unwrap(), Err(SubmitError::NotStored(_))));
-    assert!(matches!(second, Err(SubmitError::NotStored(_))), "{second:?}");
+    assert!(matches!(
+        first.await.unwrap(),
+        Err(SubmitError::NotStored(_))
+    ));
+    assert!(
+        matches!(second, Err(SubmitError::NotStored(_))),
+        "{second:?}"
+    );
     assert!(handle.snapshot().fleet.tenants.is_empty());
     handle.submit("ana", creation("alfa")).await.unwrap();
-    assert_eq!(store::fleet(disk.contents()).unwrap().tenants, handle.snapshot().fleet.tenants);
+    assert_eq!(
+        store::fleet(disk.contents()).unwrap().tenants,
+        handle.snapshot().fleet.tenants
+    );
 }

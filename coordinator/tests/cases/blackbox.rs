@@ -8,7 +8,9 @@ use std::{
 
 use isyone_coordinator::config::{Config, Span, UrlScheme};
 use isyone_proto::{
-    pb::v1::{self, event_service_client::EventServiceClient, top_service_client::TopServiceClient},
+    pb::v1::{
+        self, event_service_client::EventServiceClient, top_service_client::TopServiceClient,
+    },
     tls,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -37,7 +39,9 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, asked: Asked) {
     let well = head.contains("host: alfa.isy.one\r\n");
     asked.lock().unwrap().push(head);
     let status = if well { "200 OK" } else { "502 Bad Gateway" };
-    let _ = stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await;
+    let _ = stream
+        .write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes())
+        .await;
 }
 
 async fn edge(listener: TcpListener, tls: Option<TlsAcceptor>, asked: Asked) {
@@ -82,13 +86,24 @@ async fn seen(tls: Option<TlsAcceptor>, tenants: &[&str], set: impl Fn(&mut Conf
     }
     agent.plan_of(tenants).await;
     agent.converge().await;
-    Seen { fixture, agent, asked, edge, address }
+    Seen {
+        fixture,
+        agent,
+        asked,
+        edge,
+        address,
+    }
 }
 
 impl Seen {
     async fn tenant(&self, name: &str) -> v1::Tenant {
         let request = v1::GetTenantRequest { name: name.into() };
-        self.fixture.tenants().get_tenant(request).await.unwrap().into_inner()
+        self.fixture
+            .tenants()
+            .get_tenant(request)
+            .await
+            .unwrap()
+            .into_inner()
     }
 
     /// What is known of a tenant, once it `fits`.
@@ -121,7 +136,12 @@ impl Seen {
     async fn event(&self, wanted: &str) {
         let kind = wanted.split(' ').next().unwrap();
         soon(async {
-            while !self.events(&[kind]).await.iter().any(|event| event == wanted) {
+            while !self
+                .events(&[kind])
+                .await
+                .iter()
+                .any(|event| event == wanted)
+            {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })
@@ -133,10 +153,19 @@ impl Seen {
 async fn whose_trouble_it_is_shows_everywhere() {
     let mut seen = seen(None, &["alfa", "beta"], |_| {}).await;
     let alfa = seen.probe("alfa", |_| true).await;
-    assert_eq!((alfa.reach(), alfa.http_status, alfa.error.as_str()), (v1::Reach::Ok, 200, ""));
-    assert_eq!((alfa.edge, alfa.certificate_expire_time), (seen.address.to_string(), None));
+    assert_eq!(
+        (alfa.reach(), alfa.http_status, alfa.error.as_str()),
+        (v1::Reach::Ok, 200, "")
+    );
+    assert_eq!(
+        (alfa.edge, alfa.certificate_expire_time),
+        (seen.address.to_string(), None)
+    );
     let beta = seen.probe("beta", |_| true).await;
-    assert_eq!((beta.reach(), beta.http_status), (v1::Reach::TenantDown, 502));
+    assert_eq!(
+        (beta.reach(), beta.http_status),
+        (v1::Reach::TenantDown, 502)
+    );
     seen.event("tenant.unreachable beta").await;
     let head = seen.asked.lock().unwrap()[0].clone();
     assert!(
@@ -157,21 +186,33 @@ async fn whose_trouble_it_is_shows_everywhere() {
 
     // The edge goes: no tenant is to blame, and no more events of tenants.
     seen.edge.abort();
-    let gone = seen.probe("alfa", |probe| probe.reach() == v1::Reach::EdgeDown).await;
+    let gone = seen
+        .probe("alfa", |probe| probe.reach() == v1::Reach::EdgeDown)
+        .await;
     assert_eq!(gone.http_status, 0);
     seen.event("edge.down ").await;
     let request = v1::TopHostsRequest::default();
-    let top =
-        TopServiceClient::new(seen.fixture.admin.clone()).top_hosts(request).await.unwrap().into_inner();
+    let top = TopServiceClient::new(seen.fixture.admin.clone())
+        .top_hosts(request)
+        .await
+        .unwrap()
+        .into_inner();
     assert!(top.edges.len() == 1 && !top.edges[0].up, "{:?}", top.edges);
-    assert_eq!(seen.events(&["tenant.unreachable"]).await, ["tenant.unreachable beta"]);
+    assert_eq!(
+        seen.events(&["tenant.unreachable"]).await,
+        ["tenant.unreachable beta"]
+    );
 
     // It comes back, and who was down only through it was never told of.
     let listener = TcpListener::bind(seen.address).await.unwrap();
     seen.edge = tokio::spawn(edge(listener, None, seen.asked.clone()));
     seen.event("edge.up ").await;
-    seen.probe("alfa", |probe| probe.reach() == v1::Reach::Ok).await;
-    assert_eq!(seen.events(&["tenant.reachable"]).await, Vec::<String>::new());
+    seen.probe("alfa", |probe| probe.reach() == v1::Reach::Ok)
+        .await;
+    assert_eq!(
+        seen.events(&["tenant.reachable"]).await,
+        Vec::<String>::new()
+    );
     seen.edge.abort();
     seen.fixture.running.stop().await;
 }
@@ -180,8 +221,15 @@ async fn whose_trouble_it_is_shows_everywhere() {
 async fn a_suspended_tenant_is_not_missed() {
     let mut seen = seen(None, &["alfa", "beta"], |_| {}).await;
     seen.probe("alfa", |_| true).await;
-    let request = v1::SuspendTenantRequest { name: "alfa".into(), ..v1::SuspendTenantRequest::default() };
-    seen.fixture.tenants().suspend_tenant(request).await.unwrap();
+    let request = v1::SuspendTenantRequest {
+        name: "alfa".into(),
+        ..v1::SuspendTenantRequest::default()
+    };
+    seen.fixture
+        .tenants()
+        .suspend_tenant(request)
+        .await
+        .unwrap();
     assert_eq!(seen.tenant("alfa").await.probe, None);
     assert!(!seen.fixture.http("/probes").await.1.contains("alfa"));
     seen.agent.report(vec![]).await;
@@ -208,7 +256,11 @@ fn wildcard() -> (TlsAcceptor, String, i64) {
             tls::private_key(&key.serialize_pem()).unwrap(),
         )
         .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), ca_pem, own.not_after.unix_timestamp())
+    (
+        TlsAcceptor::from(Arc::new(config)),
+        ca_pem,
+        own.not_after.unix_timestamp(),
+    )
 }
 
 #[tokio::test]
@@ -223,15 +275,29 @@ async fn a_certificates_end_is_known_and_a_bad_one_counts_as_down() {
     .await;
     let alfa = trusted.probe("alfa", |_| true).await;
     assert_eq!((alfa.reach(), alfa.error.as_str()), (v1::Reach::Ok, ""));
-    assert_eq!(alfa.certificate_expire_time.map(|time| time.seconds), Some(end));
+    assert_eq!(
+        alfa.certificate_expire_time.map(|time| time.seconds),
+        Some(end)
+    );
     let line = format!("probe_ssl_earliest_cert_expiry{{tenant=\"alfa\",host=\"h1\"}} {end}");
-    assert!(trusted.fixture.http("/probes").await.1.lines().any(|l| l == line));
+    assert!(
+        trusted
+            .fixture
+            .http("/probes")
+            .await
+            .1
+            .lines()
+            .any(|l| l == line)
+    );
 
     let strange = seen(Some(acceptor), &["alfa"], https).await;
     let alfa = strange.probe("alfa", |_| true).await;
     assert_eq!((alfa.reach(), alfa.http_status), (v1::Reach::TenantDown, 0));
     assert!(alfa.error.contains("certificate refused"), "{}", alfa.error);
-    assert_eq!(alfa.certificate_expire_time.map(|time| time.seconds), Some(end));
+    assert_eq!(
+        alfa.certificate_expire_time.map(|time| time.seconds),
+        Some(end)
+    );
 }
 
 #[tokio::test]
@@ -243,9 +309,16 @@ async fn figures_of_reports_come_out_in_the_asked_order() {
         fixture.create(name).await;
     }
     agent.plan_of(&["alfa", "beta", "gama"]).await;
-    let mut statuses: Vec<_> =
-        agent.plan.iter().flat_map(|p| &p.tenants).map(crate::support::converged).collect();
-    let traffic = |requests_per_minute| v1::Traffic { requests_per_minute, ..v1::Traffic::default() };
+    let mut statuses: Vec<_> = agent
+        .plan
+        .iter()
+        .flat_map(|p| &p.tenants)
+        .map(crate::support::converged)
+        .collect();
+    let traffic = |requests_per_minute| v1::Traffic {
+        requests_per_minute,
+        ..v1::Traffic::default()
+    };
     (statuses[1].traffic, statuses[2].traffic) = (Some(traffic(3)), Some(traffic(70)));
     agent.report(statuses).await;
     let mut client = TopServiceClient::new(fixture.admin.clone());
@@ -254,16 +327,35 @@ async fn figures_of_reports_come_out_in_the_asked_order() {
         limit,
         ..v1::TopTenantsRequest::default()
     };
-    let top = client.top_tenants(request(v1::TenantOrder::Requests, 2)).await.unwrap().into_inner();
-    let found: Vec<_> = top.tenants.iter().map(|t| (t.name.as_str(), t.traffic.unwrap())).collect();
+    let top = client
+        .top_tenants(request(v1::TenantOrder::Requests, 2))
+        .await
+        .unwrap()
+        .into_inner();
+    let found: Vec<_> = top
+        .tenants
+        .iter()
+        .map(|t| (t.name.as_str(), t.traffic.unwrap()))
+        .collect();
     assert_eq!(found, [("gama", traffic(70)), ("beta", traffic(3))]);
     assert_eq!((top.matching, top.total), (3, 3));
-    let all = client.top_tenants(request(v1::TenantOrder::Requests, 0)).await.unwrap().into_inner();
+    let all = client
+        .top_tenants(request(v1::TenantOrder::Requests, 0))
+        .await
+        .unwrap()
+        .into_inner();
     // Not measured is not zero.
     assert_eq!(
-        (all.tenants[2].name.as_str(), all.tenants[2].traffic, all.tenants[2].usage),
+        (
+            all.tenants[2].name.as_str(),
+            all.tenants[2].traffic,
+            all.tenants[2].usage
+        ),
         ("alfa", None, None)
     );
-    let refused = client.top_tenants(request(v1::TenantOrder::Name, 201)).await.unwrap_err();
+    let refused = client
+        .top_tenants(request(v1::TenantOrder::Name, 201))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
 }

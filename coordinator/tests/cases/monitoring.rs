@@ -6,7 +6,8 @@ use isyone_proto::{
     pb::{
         agent::v1::coordinator_message,
         v1::{
-            self, operator_service_client::OperatorServiceClient, tenant_service_client::TenantServiceClient,
+            self, operator_service_client::OperatorServiceClient,
+            tenant_service_client::TenantServiceClient,
         },
     },
     tls::{self, CertificateInfo},
@@ -17,14 +18,20 @@ use crate::support::{Agent, config, soon, start, start_with};
 
 /// The list of the next Monitors message, the agent's first one or a newer one.
 async fn monitors(agent: &mut Agent) -> Vec<String> {
-    match agent.until(|m| matches!(m, coordinator_message::Message::Monitors(_))).await {
+    match agent
+        .until(|m| matches!(m, coordinator_message::Message::Monitors(_)))
+        .await
+    {
         coordinator_message::Message::Monitors(monitors) => monitors.serials,
         _ => unreachable!("it was just looked at"),
     }
 }
 
 /// Reads Prometheus' certificate as soon as `fits` holds.
-async fn certificate(dir: &std::path::Path, fits: impl Fn(&CertificateInfo) -> bool) -> CertificateInfo {
+async fn certificate(
+    dir: &std::path::Path,
+    fits: impl Fn(&CertificateInfo) -> bool,
+) -> CertificateInfo {
     soon(async {
         loop {
             let pem = std::fs::read_to_string(dir.join("prometheus.pem")).unwrap_or_default();
@@ -55,7 +62,12 @@ async fn agents_learn_at_once_who_may_scrape_and_who_no_longer_may() {
     let both = monitors(&mut agent).await;
     assert!(both.len() == 2 && both.contains(&list[0]) && both.is_sorted());
     let mut operators = OperatorServiceClient::new(fixture.admin.clone());
-    operators.revoke_operator(v1::RevokeOperatorRequest { name: "prometheus".into() }).await.unwrap();
+    operators
+        .revoke_operator(v1::RevokeOperatorRequest {
+            name: "prometheus".into(),
+        })
+        .await
+        .unwrap();
     assert_eq!(monitors(&mut agent).await, Vec::<String>::new());
 }
 
@@ -64,26 +76,38 @@ async fn a_monitor_reads_nothing_over_grpc_but_health() {
     let fixture = start().await;
     let channel = fixture.operator("prometheus", v1::Role::Monitor).await;
     let request = v1::ListTenantsRequest::default();
-    let error = TenantServiceClient::new(channel.clone()).list_tenants(request).await.unwrap_err();
+    let error = TenantServiceClient::new(channel.clone())
+        .list_tenants(request)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Code::PermissionDenied);
-    let request = tonic_health::pb::HealthCheckRequest { service: "isyone.v1.TenantService".into() };
+    let request = tonic_health::pb::HealthCheckRequest {
+        service: "isyone.v1.TenantService".into(),
+    };
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
 }
 
 #[tokio::test]
 async fn prometheus_gets_a_certificate_that_hosts_are_told_of() {
-    let fixture = start_with(|config| config.monitoring.certificate_dir = Some("prometheus".into())).await;
+    let fixture =
+        start_with(|config| config.monitoring.certificate_dir = Some("prometheus".into())).await;
     let dir = config(fixture.dir.path()).data_dir.join("prometheus");
     let info = certificate(&dir, |_| true).await;
-    assert_eq!(info.identity.to_string(), "spiffe://isyone/operator/prometheus/monitor");
+    assert_eq!(
+        info.identity.to_string(),
+        "spiffe://isyone/operator/prometheus/monitor"
+    );
     let key = std::fs::read_to_string(dir.join("prometheus.key")).unwrap();
     let ca = std::fs::read_to_string(dir.join("ca.pem")).unwrap();
     let pem = std::fs::read_to_string(dir.join("prometheus.pem")).unwrap();
     tls::client_config(&ca, &pem, &key).unwrap();
     for file in ["ca.pem", "prometheus.pem", "prometheus.key"] {
         use std::os::unix::fs::PermissionsExt as _;
-        let mode = std::fs::metadata(dir.join(file)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(dir.join(file))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o640, "{file}");
     }
     let host = fixture.join("h1").await;
@@ -110,6 +134,9 @@ async fn a_restart_keeps_prometheus_certificate_and_makes_a_lost_one_anew_for_th
     let third = crate::support::start_in_with(fixture.dir.clone(), set).await;
     let second = certificate(&dir, |_| true).await;
     assert_ne!(second.serial, first.serial);
-    assert_eq!(std::fs::read_to_string(dir.join("prometheus.key")).unwrap(), key);
+    assert_eq!(
+        std::fs::read_to_string(dir.join("prometheus.key")).unwrap(),
+        key
+    );
     third.running.stop().await;
 }

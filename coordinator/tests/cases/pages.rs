@@ -37,19 +37,30 @@ async fn ask(fixture: &Fixture, request: &str) -> Answer {
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    Answer {
+        status,
+        head: head.to_lowercase(),
+        body: body.to_owned(),
+    }
 }
 
 /// As Traefik's `replacePath` passes it on.
 async fn page(fixture: &Fixture, method: &str, host: &str, more: &str) -> Answer {
-    let head = format!("{method} /pages/tenant HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");
+    let head = format!(
+        "{method} /pages/tenant HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
+    );
     ask(fixture, &head).await
 }
 
 /// A word that a page's JSON has for it.
 async fn word(fixture: &Fixture, host: &str) -> String {
-    let answer =
-        page(fixture, "GET", host, "X-Replaced-Path: /websocket\r\nAccept: application/json\r\n").await;
+    let answer = page(
+        fixture,
+        "GET",
+        host,
+        "X-Replaced-Path: /websocket\r\nAccept: application/json\r\n",
+    )
+    .await;
     let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     json["error"]["code"].as_str().unwrap().to_owned()
 }
@@ -62,12 +73,21 @@ async fn nobody_learns_which_tenants_there_are() {
     fixture.create("alfa").await;
     agent.plan_of(&["alfa"]).await;
     agent.converge().await;
-    let request = v1::DeleteTenantRequest { name: "alfa".into(), ..Default::default() };
+    let request = v1::DeleteTenantRequest {
+        name: "alfa".into(),
+        ..Default::default()
+    };
     fixture.tenants().delete_tenant(request).await.unwrap();
     let mut bodies = Vec::new();
-    for host in
-        ["alfa.isy.one", "beta.isy.one", "isy.one", "www.example.com", "ana@alfa.isy.one", "[::1]:80", "x y"]
-    {
+    for host in [
+        "alfa.isy.one",
+        "beta.isy.one",
+        "isy.one",
+        "www.example.com",
+        "ana@alfa.isy.one",
+        "[::1]:80",
+        "x y",
+    ] {
         for method in ["GET", "POST", "DELETE", "PROPFIND"] {
             let answer = page(&fixture, method, host, "").await;
             assert_eq!(answer.status, 404, "{method} {host}: {}", answer.head);
@@ -75,7 +95,9 @@ async fn nobody_learns_which_tenants_there_are() {
             bodies.push(answer.body);
         }
     }
-    assert!(bodies.iter().all(|body| *body == bodies[0]) && bodies[0].contains("There is nothing here"));
+    assert!(
+        bodies.iter().all(|body| *body == bodies[0]) && bodies[0].contains("There is nothing here")
+    );
     // Names that are none, and none at all.
     let long = format!("{}.isy.one", "a".repeat(10_000));
     assert_eq!(page(&fixture, "GET", &long, "").await.body, bodies[0]);
@@ -83,9 +105,17 @@ async fn nobody_learns_which_tenants_there_are() {
     let none = ask(&fixture, "GET /pages/tenant HTTP/1.0\r\n\r\n").await;
     assert_eq!((none.status, none.body), (404, bodies[0].clone()));
     // Whoever reaches the port by way of an edge reaches this path only; what is beside it is not public by another spelling.
-    for path in ["/pages/tenant/", "/pages/tenant/x", "/pages/suspended", "/pages"] {
-        let answer =
-            ask(&fixture, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+    for path in [
+        "/pages/tenant/",
+        "/pages/tenant/x",
+        "/pages/suspended",
+        "/pages",
+    ] {
+        let answer = ask(
+            &fixture,
+            &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        )
+        .await;
         assert_eq!((answer.status, answer.body.as_str()), (404, ""), "{path}");
     }
 }
@@ -110,16 +140,30 @@ async fn browsers_programs_and_websockets_get_what_they_understand() {
         assert!(english.head.contains(line), "{line}: {}", english.head);
     }
     assert!(
-        english.body.contains("Your system is starting") && english.body.contains("http-equiv=\"refresh\"")
+        english.body.contains("Your system is starting")
+            && english.body.contains("http-equiv=\"refresh\"")
     );
-    let portuguese = page(&fixture, "POST", alfa, "Accept-Language: pt-BR,en;q=0.5\r\n").await;
-    assert!(portuguese.body.contains("O seu sistema está iniciando"), "{}", portuguese.body);
+    let portuguese = page(
+        &fixture,
+        "POST",
+        alfa,
+        "Accept-Language: pt-BR,en;q=0.5\r\n",
+    )
+    .await;
+    assert!(
+        portuguese.body.contains("O seu sistema está iniciando"),
+        "{}",
+        portuguese.body
+    );
     let head = page(&fixture, "HEAD", alfa, "").await;
     assert_eq!((head.status, head.body.as_str()), (503, ""));
     assert!(head.head.contains("content-length: "), "{}", head.head);
     // A program's call, with its body.
     let call = r#"{"jsonrpc":"2.0","method":"call"}"#;
-    let more = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{call}", call.len());
+    let more = format!(
+        "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{call}",
+        call.len()
+    );
     let json = page(&fixture, "POST", alfa, &more).await;
     assert_eq!(
         json.body,
@@ -127,31 +171,58 @@ async fn browsers_programs_and_websockets_get_what_they_understand() {
     );
     // The same from one of Odoo's pages must not look like an answer of Odoo.
     let more = format!("Origin: http://alfa.isy.one\r\n{more}");
-    assert_eq!(page(&fixture, "POST", alfa, &more).await.body, "Your system is starting.\n");
-    let xml = page(&fixture, "POST", alfa, "Content-Type: text/xml\r\nContent-Length: 0\r\n").await;
-    assert!(xml.head.contains("content-type: text/plain"), "{}", xml.head);
+    assert_eq!(
+        page(&fixture, "POST", alfa, &more).await.body,
+        "Your system is starting.\n"
+    );
+    let xml = page(
+        &fixture,
+        "POST",
+        alfa,
+        "Content-Type: text/xml\r\nContent-Length: 0\r\n",
+    )
+    .await;
+    assert!(
+        xml.head.contains("content-type: text/plain"),
+        "{}",
+        xml.head
+    );
     let socket = "GET /pages/tenant HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\
                   Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     let socket = ask(&fixture, socket).await;
-    assert!(socket.status == 503 && socket.head.contains("retry-after: 5"), "{}", socket.head);
+    assert!(
+        socket.status == 503 && socket.head.contains("retry-after: 5"),
+        "{}",
+        socket.head
+    );
     // As the `errors` middleware asks.
-    let failed = "GET /pages/tenant?status=502 HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: close\r\n\r\n";
+    let failed =
+        "GET /pages/tenant?status=502 HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: close\r\n\r\n";
     assert_eq!(ask(&fixture, failed).await.status, 503);
     let metrics = fixture.http("/metrics").await.1;
-    assert!(metrics.contains("isyone_pages_total{page=\"starting\"} 8"), "{metrics}");
+    assert!(
+        metrics.contains("isyone_pages_total{page=\"starting\"} 8"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
 async fn a_body_is_not_waited_for() {
     let fixture = start().await;
     // A gigabyte is announced and never sent; another one is sent when it is asked for, which it is not.
-    for more in ["Content-Length: 1073741824\r\n", "Content-Length: 1073741824\r\nExpect: 100-continue\r\n"] {
+    for more in [
+        "Content-Length: 1073741824\r\n",
+        "Content-Length: 1073741824\r\nExpect: 100-continue\r\n",
+    ] {
         let answer = page(&fixture, "POST", "alfa.isy.one", more).await;
         assert_eq!(answer.status, 404, "{}", answer.head);
     }
     // Headers have their bound.
     let large = format!("Cookie: {}\r\n", "x".repeat(20_000));
-    assert_eq!(page(&fixture, "GET", "alfa.isy.one", &large).await.status, 431);
+    assert_eq!(
+        page(&fixture, "GET", "alfa.isy.one", &large).await.status,
+        431
+    );
 }
 
 /// Real time, moved forward by the test.
@@ -178,8 +249,15 @@ fn sleepy(config: &mut Config) {
 
 /// Reports all tenants as their plan says, and that nobody was ever logged in.
 async fn unused(agent: &mut Agent) {
-    let traffic = v1::Traffic { last_active_time: Some(Default::default()), ..v1::Traffic::default() };
-    let tenants = agent.plan.iter().flat_map(|plan| &plan.tenants).map(converged);
+    let traffic = v1::Traffic {
+        last_active_time: Some(Default::default()),
+        ..v1::Traffic::default()
+    };
+    let tenants = agent
+        .plan
+        .iter()
+        .flat_map(|plan| &plan.tenants)
+        .map(converged);
     agent
         .report(
             tenants
@@ -193,8 +271,15 @@ async fn unused(agent: &mut Agent) {
 }
 
 async fn alfa(fixture: &Fixture) -> v1::Tenant {
-    let request = v1::GetTenantRequest { name: "alfa".into() };
-    fixture.tenants().get_tenant(request).await.unwrap().into_inner()
+    let request = v1::GetTenantRequest {
+        name: "alfa".into(),
+    };
+    fixture
+        .tenants()
+        .get_tenant(request)
+        .await
+        .unwrap()
+        .into_inner()
 }
 
 #[tokio::test]
@@ -223,7 +308,12 @@ async fn a_tenant_that_sleeps_is_woken_by_its_next_visitor_once() {
         }
     })
     .await;
-    assert!(alfa(&fixture).await.message.contains("the next visitor wakes it"));
+    assert!(
+        alfa(&fixture)
+            .await
+            .message
+            .contains("the next visitor wakes it")
+    );
     // What comes by itself does not wake it, nor what an edge asks after a failure; and it sleeps through a restart.
     assert_eq!(word(&fixture, "alfa.isy.one").await, "asleep");
     page(&fixture, "HEAD", "alfa.isy.one", "X-Replaced-Path: /\r\n").await;
@@ -232,7 +322,14 @@ async fn a_tenant_that_sleeps_is_woken_by_its_next_visitor_once() {
     fixture.running.stop().await;
     let fixture = start_in_with(dir, sleepy).await;
     assert_eq!(word(&fixture, "alfa.isy.one").await, "asleep");
-    let visits = (0..20).map(|_| page(&fixture, "GET", "alfa.isy.one", "X-Replaced-Path: /odoo\r\n"));
+    let visits = (0..20).map(|_| {
+        page(
+            &fixture,
+            "GET",
+            "alfa.isy.one",
+            "X-Replaced-Path: /odoo\r\n",
+        )
+    });
     for answer in futures_util::future::join_all(visits).await {
         assert_eq!(answer.status, 503);
     }
@@ -242,8 +339,16 @@ async fn a_tenant_that_sleeps_is_woken_by_its_next_visitor_once() {
         }
     })
     .await;
-    assert_eq!(alfa(&fixture).await.desired_state(), v1::DesiredState::Running);
+    assert_eq!(
+        alfa(&fixture).await.desired_state(),
+        v1::DesiredState::Running
+    );
     let state = fixture.running.context.handle.snapshot();
-    let woken: Vec<_> = state.fleet.events.iter().filter(|e| e.kind == "tenant.woken").collect();
+    let woken: Vec<_> = state
+        .fleet
+        .events
+        .iter()
+        .filter(|e| e.kind == "tenant.woken")
+        .collect();
     assert_eq!((woken.len(), woken[0].actor.as_str()), (1, "visitor"));
 }

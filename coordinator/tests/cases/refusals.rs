@@ -19,12 +19,22 @@ async fn a_client_that_is_refused_often_keeps_its_connection() {
         .map(|n| {
             let mut viewer = viewer.clone();
             async move {
-                let request = v1::CreateTenantRequest { name: format!("t{n}"), ..Default::default() };
+                let request = v1::CreateTenantRequest {
+                    name: format!("t{n}"),
+                    ..Default::default()
+                };
                 viewer.create_tenant(request).await.unwrap_err()
             }
         })
         .buffer_unordered(AT_ONCE);
-    let odd: Vec<_> =
-        refused.filter(|status| std::future::ready(status.code() != Code::PermissionDenied)).collect().await;
-    assert!(odd.is_empty(), "{} of {CALLS}, the first: {:?}", odd.len(), odd.first());
+    let odd: Vec<_> = refused
+        .filter(|status| std::future::ready(status.code() != Code::PermissionDenied))
+        .collect()
+        .await;
+    assert!(
+        odd.is_empty(),
+        "{} of {CALLS}, the first: {:?}",
+        odd.len(),
+        odd.first()
+    );
 }

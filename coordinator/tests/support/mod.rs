@@ -13,12 +13,14 @@ use isyone_coordinator::{
 use isyone_proto::{
     pb::{
         agent::v1::{
-            AgentMessage, CoordinatorMessage, EnrollRequest, EnrollResponse, Hello, Plan, PlanResult,
-            Progress, Report, TenantStatus, agent_message, agent_service_client::AgentServiceClient,
-            coordinator_message, enrollment_service_client::EnrollmentServiceClient,
+            AgentMessage, CoordinatorMessage, EnrollRequest, EnrollResponse, Hello, Plan,
+            PlanResult, Progress, Report, TenantStatus, agent_message,
+            agent_service_client::AgentServiceClient, coordinator_message,
+            enrollment_service_client::EnrollmentServiceClient,
         },
         v1::{
-            self, host_service_client::HostServiceClient, operator_service_client::OperatorServiceClient,
+            self, host_service_client::HostServiceClient,
+            operator_service_client::OperatorServiceClient,
             tenant_service_client::TenantServiceClient,
         },
     },
@@ -34,7 +36,9 @@ pub(crate) const GIB: u64 = 1 << 30;
 
 /// Far above anything that should happen here, so that a hanging test ends.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it takes too long")
+    tokio::time::timeout(Duration::from_secs(10), future)
+        .await
+        .expect("it takes too long")
 }
 
 #[derive(serde::Deserialize)]
@@ -51,7 +55,10 @@ pub(crate) struct Fixture {
 }
 
 pub(crate) fn config(dir: &Path) -> Config {
-    let mut config = Config { data_dir: dir.join("data"), ..Config::default() };
+    let mut config = Config {
+        data_dir: dir.join("data"),
+        ..Config::default()
+    };
     config.listen.grpc = ([127, 0, 0, 1], 0).into();
     config.listen.enroll = ([127, 0, 0, 1], 0).into();
     config.listen.http = ([127, 0, 0, 1], 0).into();
@@ -72,7 +79,13 @@ pub(crate) async fn start_with(set: impl Fn(&mut Config)) -> Fixture {
 /// With a clock of the test's own, too.
 pub(crate) async fn start_at(source: impl Source, set: impl Fn(&mut Config)) -> Fixture {
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    init::init(&config(dir.path()), &"admin".parse().unwrap(), &dir.path().join("admin.toml")).await.unwrap();
+    init::init(
+        &config(dir.path()),
+        &"admin".parse().unwrap(),
+        &dir.path().join("admin.toml"),
+    )
+    .await
+    .unwrap();
     start_in_at(dir, source, set).await
 }
 
@@ -80,19 +93,35 @@ pub(crate) async fn start_in(dir: Arc<tempfile::TempDir>) -> Fixture {
     start_in_with(dir, |_| {}).await
 }
 
-pub(crate) async fn start_in_with(dir: Arc<tempfile::TempDir>, set: impl Fn(&mut Config)) -> Fixture {
+pub(crate) async fn start_in_with(
+    dir: Arc<tempfile::TempDir>,
+    set: impl Fn(&mut Config),
+) -> Fixture {
     start_in_at(dir, SystemSource, set).await
 }
 
-async fn start_in_at(dir: Arc<tempfile::TempDir>, source: impl Source, set: impl Fn(&mut Config)) -> Fixture {
+async fn start_in_at(
+    dir: Arc<tempfile::TempDir>,
+    source: impl Source,
+    set: impl Fn(&mut Config),
+) -> Fixture {
     let mut config = config(dir.path());
     set(&mut config);
     let parts = Parts::open(&config, None).await.unwrap();
     let running = server::start(config, parts, source).await.unwrap();
     let text = std::fs::read_to_string(dir.path().join("admin.toml")).unwrap();
     let context: ContextFile = toml::from_str(&text).unwrap();
-    let admin = channel(&running, &context.ca_pem, &context.certificate_pem, &context.key_pem);
-    Fixture { running, admin, dir }
+    let admin = channel(
+        &running,
+        &context.ca_pem,
+        &context.certificate_pem,
+        &context.key_pem,
+    );
+    Fixture {
+        running,
+        admin,
+        dir,
+    }
 }
 
 /// A fresh connection with these papers.
@@ -108,8 +137,12 @@ impl Fixture {
 
     pub(crate) async fn operator(&self, name: &str, role: v1::Role) -> Channel {
         let (key, csr_pem) = tls::new_key_and_csr(name).unwrap();
-        let request =
-            v1::CreateOperatorRequest { name: name.into(), role: role.into(), csr_pem, ttl_days: 1 };
+        let request = v1::CreateOperatorRequest {
+            name: name.into(),
+            role: role.into(),
+            csr_pem,
+            ttl_days: 1,
+        };
         let made = OperatorServiceClient::new(self.admin.clone())
             .create_operator(request)
             .await
@@ -119,10 +152,15 @@ impl Fixture {
     }
 
     pub(crate) async fn token(&self, host: &str) -> JoinToken {
-        let request =
-            v1::CreateJoinTokenRequest { host: host.into(), ..v1::CreateJoinTokenRequest::default() };
-        let made =
-            HostServiceClient::new(self.admin.clone()).create_join_token(request).await.unwrap().into_inner();
+        let request = v1::CreateJoinTokenRequest {
+            host: host.into(),
+            ..v1::CreateJoinTokenRequest::default()
+        };
+        let made = HostServiceClient::new(self.admin.clone())
+            .create_join_token(request)
+            .await
+            .unwrap()
+            .into_inner();
         made.token.parse().unwrap()
     }
 
@@ -133,7 +171,11 @@ impl Fixture {
         csr_pem: &str,
     ) -> Result<EnrollResponse, Status> {
         let pinned = tls::pinned_config(&token.ca_pin).unwrap();
-        let channel = tls::channel(&self.running.enroll.to_string(), Arc::new(ArcSwap::new(pinned))).unwrap();
+        let channel = tls::channel(
+            &self.running.enroll.to_string(),
+            Arc::new(ArcSwap::new(pinned)),
+        )
+        .unwrap();
         let request = EnrollRequest {
             token_id: token.id.clone(),
             token_secret: token.secret.expose().to_owned(),
@@ -143,7 +185,10 @@ impl Fixture {
             advertise_address: format!("192.0.2.{}", host.as_bytes()[host.len() - 1]),
             ..EnrollRequest::default()
         };
-        EnrollmentServiceClient::new(channel).enroll(request).await.map(tonic::Response::into_inner)
+        EnrollmentServiceClient::new(channel)
+            .enroll(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     /// A joined host's connection.
@@ -155,8 +200,15 @@ impl Fixture {
     }
 
     pub(crate) async fn create(&self, name: &str) -> v1::CreateTenantResponse {
-        let request = v1::CreateTenantRequest { name: name.into(), ..v1::CreateTenantRequest::default() };
-        self.tenants().create_tenant(request).await.unwrap().into_inner()
+        let request = v1::CreateTenantRequest {
+            name: name.into(),
+            ..v1::CreateTenantRequest::default()
+        };
+        self.tenants()
+            .create_tenant(request)
+            .await
+            .unwrap()
+            .into_inner()
     }
 
     /// The document at `path` once it holds `text`: publication waits a moment for more changes.
@@ -187,7 +239,9 @@ impl Fixture {
     /// What the HTTP port says: status line and body.
     pub(crate) async fn http(&self, path: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = tokio::net::TcpStream::connect(self.running.http).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(self.running.http)
+            .await
+            .unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -216,11 +270,23 @@ impl Agent {
     /// As [`Agent::connect`], before any report: no message after the welcome is read yet.
     pub(crate) async fn connect_without_report(channel: &Channel) -> Self {
         let (up, messages) = mpsc::channel(8);
-        up.send(say(agent_message::Message::Hello(Hello::default()))).await.unwrap();
+        up.send(say(agent_message::Message::Hello(Hello::default())))
+            .await
+            .unwrap();
         let mut client = AgentServiceClient::new(channel.clone());
-        let down = soon(client.session(ReceiverStream::new(messages))).await.unwrap().into_inner();
-        let mut agent = Self { up, down, plan: None, sequence: 0 };
-        agent.until(|m| matches!(m, coordinator_message::Message::Welcome(_))).await;
+        let down = soon(client.session(ReceiverStream::new(messages)))
+            .await
+            .unwrap()
+            .into_inner();
+        let mut agent = Self {
+            up,
+            down,
+            plan: None,
+            sequence: 0,
+        };
+        agent
+            .until(|m| matches!(m, coordinator_message::Message::Welcome(_)))
+            .await;
         agent
     }
 
@@ -230,7 +296,12 @@ impl Agent {
         fits: impl Fn(&coordinator_message::Message) -> bool,
     ) -> coordinator_message::Message {
         loop {
-            let message = soon(self.down.message()).await.unwrap().unwrap().message.unwrap();
+            let message = soon(self.down.message())
+                .await
+                .unwrap()
+                .unwrap()
+                .message
+                .unwrap();
             if let coordinator_message::Message::Plan(plan) = &message {
                 self.store(plan.clone()).await;
             }
@@ -242,20 +313,31 @@ impl Agent {
 
     async fn store(&mut self, plan: Plan) {
         let plan = HostPlan::try_from(plan).unwrap();
-        let result = PlanResult { generation: plan.generation, digest: plan.digest(), error: String::new() };
+        let result = PlanResult {
+            generation: plan.generation,
+            digest: plan.digest(),
+            error: String::new(),
+        };
         self.plan = Some(plan);
-        self.up.send(say(agent_message::Message::PlanResult(result))).await.unwrap();
+        self.up
+            .send(say(agent_message::Message::PlanResult(result)))
+            .await
+            .unwrap();
     }
 
     /// The plan that names exactly these tenants.
     pub(crate) async fn plan_of(&mut self, names: &[&str]) -> HostPlan {
         loop {
-            let named: Vec<_> =
-                self.plan.iter().flat_map(|p| p.tenants.iter().map(|t| t.name.to_string())).collect();
+            let named: Vec<_> = self
+                .plan
+                .iter()
+                .flat_map(|p| p.tenants.iter().map(|t| t.name.to_string()))
+                .collect();
             if self.plan.is_some() && named == names {
                 return self.plan.clone().unwrap();
             }
-            self.until(|m| matches!(m, coordinator_message::Message::Plan(_))).await;
+            self.until(|m| matches!(m, coordinator_message::Message::Plan(_)))
+                .await;
         }
     }
 
@@ -276,7 +358,10 @@ impl Agent {
             complete: true,
             ..Report::default()
         };
-        self.up.send(say(agent_message::Message::Report(report))).await.unwrap();
+        self.up
+            .send(say(agent_message::Message::Report(report)))
+            .await
+            .unwrap();
         let sequence = self.sequence;
         self.until(|m| matches!(m, coordinator_message::Message::ReportAck(ack) if ack.sequence == sequence))
             .await;
@@ -284,7 +369,12 @@ impl Agent {
 
     /// All tenants of the plan are as it says.
     pub(crate) async fn converge(&mut self) {
-        let tenants = self.plan.iter().flat_map(|p| &p.tenants).map(converged).collect();
+        let tenants = self
+            .plan
+            .iter()
+            .flat_map(|p| &p.tenants)
+            .map(converged)
+            .collect();
         self.report(tenants).await;
     }
 }
@@ -306,12 +396,17 @@ pub(crate) fn converged(tenant: &isyone_proto::plan::TenantPlan) -> TenantStatus
             container(tenant.name.postgres_container()),
             container(tenant.name.odoo_container()),
         ],
-        operation_id: tenant.operation.map(|id| id.to_string()).unwrap_or_default(),
+        operation_id: tenant
+            .operation
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
         health_latency_ms: 7,
         ..TenantStatus::default()
     }
 }
 
 pub(crate) fn say(message: agent_message::Message) -> AgentMessage {
-    AgentMessage { message: Some(message) }
+    AgentMessage {
+        message: Some(message),
+    }
 }

@@ -51,7 +51,9 @@ pub struct List {
 
 /// `isyctl cert show`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  isyctl cert show alfa.isy.one\n  isyctl cert show '*.isy.one' -o json")]
+#[command(
+    after_help = "Examples:\n  isyctl cert show alfa.isy.one\n  isyctl cert show '*.isy.one' -o json"
+)]
 pub struct Show {
     /// The certificate's name, as listed
     name: String,
@@ -108,7 +110,10 @@ impl List {
         let client = app.client()?;
         let certificates = client
             .pages(self.limit, |page_size, page_token| {
-                let request = ListCertificatesRequest { page_size, page_token };
+                let request = ListCertificatesRequest {
+                    page_size,
+                    page_token,
+                };
                 let client = &client;
                 async move {
                     let page = client
@@ -121,7 +126,9 @@ impl List {
             })
             .await?;
         let names = || certificates.iter().map(|c| c.name.clone()).collect();
-        app.ui.emit(&Wire::all(&certificates), names, |_| table(&certificates, clock::now_ms()))?;
+        app.ui.emit(&Wire::all(&certificates), names, |_| {
+            table(&certificates, clock::now_ms())
+        })?;
         Ok(Exit::Done)
     }
 }
@@ -132,13 +139,20 @@ fn table(certificates: &[Certificate], now_ms: i64) -> String {
     }
     let mut table = Table::new(["NAME", "ORIGIN", "STATE", "UNTIL", "LEFT", "ERROR"]);
     for certificate in certificates {
-        let left = certificate.not_after.as_ref().map(isyone_proto::convert::unix_ms);
+        let left = certificate
+            .not_after
+            .as_ref()
+            .map(isyone_proto::convert::unix_ms);
         table.row([
             certificate.name.as_str().into(),
             origin(certificate.origin).into(),
             Paint::word(state(certificate.state)),
             format::local(certificate.not_after.as_ref()).into(),
-            left.map_or_else(|| "-".to_owned(), |end| format::duration(end.saturating_sub(now_ms))).into(),
+            left.map_or_else(
+                || "-".to_owned(),
+                |end| format::duration(end.saturating_sub(now_ms)),
+            )
+            .into(),
             certificate.error.as_str().into(),
         ]);
     }
@@ -169,9 +183,15 @@ impl Show {
         let doing = format!("show certificate `{}`", clean(&self.name));
         let request = GetCertificateRequest { name: self.name };
         let certificate = client
-            .read(&doing, request, |c, r| async move { c.certificates().get_certificate(r).await })
+            .read(&doing, request, |c, r| async move {
+                c.certificates().get_certificate(r).await
+            })
             .await?;
-        app.ui.emit(&Wire::of(&certificate), || vec![certificate.name.clone()], |_| sheet(&certificate))?;
+        app.ui.emit(
+            &Wire::of(&certificate),
+            || vec![certificate.name.clone()],
+            |_| sheet(&certificate),
+        )?;
         Ok(Exit::Done)
     }
 }
@@ -184,16 +204,29 @@ fn sheet(certificate: &Certificate) -> String {
     ];
     if let (Some(from), Some(until)) = (&certificate.not_before, &certificate.not_after) {
         lines.push(("hostnames", clean(&certificate.hostnames.join(", "))));
-        lines.push(("valid", format!("{} to {}", format::local(Some(from)), format::local(Some(until)))));
+        lines.push((
+            "valid",
+            format!(
+                "{} to {}",
+                format::local(Some(from)),
+                format::local(Some(until))
+            ),
+        ));
         lines.push(("issuer", clean(&certificate.issuer)));
         lines.push(("serial", clean(&certificate.serial)));
     }
     if certificate.failures > 0 {
         let retry = format::local(certificate.retry_time.as_ref());
         lines.push(("error", clean(&certificate.error)));
-        lines.push(("failures", format!("{}, tried again {retry}", certificate.failures)));
+        lines.push((
+            "failures",
+            format!("{}, tried again {retry}", certificate.failures),
+        ));
     }
-    let sheet: String = lines.iter().map(|(key, value)| format!("{key:<10} {value}\n")).collect();
+    let sheet: String = lines
+        .iter()
+        .map(|(key, value)| format!("{key:<10} {value}\n"))
+        .collect();
     sheet + &certificate.certificate_pem
 }
 
@@ -202,9 +235,19 @@ impl Add {
         let (certificate_pem, key_pem) = (read(&self.certificate)?, read(&self.key)?);
         let client = app.client()?;
         let doing = format!("add certificate `{}`", clean(&self.name));
-        let request = client.request(AddCertificateRequest { name: self.name, certificate_pem, key_pem });
-        let added = client.call(&doing, client.certificates().add_certificate(request)).await?;
-        app.ui.emit(&Wire::of(&added), || vec![added.name.clone()], |_| sheet(&added))?;
+        let request = client.request(AddCertificateRequest {
+            name: self.name,
+            certificate_pem,
+            key_pem,
+        });
+        let added = client
+            .call(&doing, client.certificates().add_certificate(request))
+            .await?;
+        app.ui.emit(
+            &Wire::of(&added),
+            || vec![added.name.clone()],
+            |_| sheet(&added),
+        )?;
         app.ui.note("edges serve it within seconds");
         Ok(Exit::Done)
     }
@@ -230,7 +273,9 @@ impl Remove {
             return Ok(Exit::Failed);
         }
         let request = client.request(RemoveCertificateRequest { name: self.name });
-        client.call(&doing, client.certificates().remove_certificate(request)).await?;
+        client
+            .call(&doing, client.certificates().remove_certificate(request))
+            .await?;
         app.ui.note(&format!("certificate {name} is forgotten"));
         Ok(Exit::Done)
     }

@@ -109,7 +109,8 @@ impl Command {
 }
 
 fn parsed(name: &str) -> Result<ShortName, Failure> {
-    name.parse().map_err(|e| Failure::usage(format!("`{name}` cannot name a context: {e}")))
+    name.parse()
+        .map_err(|e| Failure::usage(format!("`{name}` cannot name a context: {e}")))
 }
 
 fn choose(app: &App, store: &Store, name: &ShortName) -> Outcome {
@@ -155,7 +156,12 @@ fn list(app: &App, store: &Store) -> Outcome {
                 continue;
             }
         };
-        let view = view(name.as_str(), &path, &context, current.as_ref() == Some(&name));
+        let view = view(
+            name.as_str(),
+            &path,
+            &context,
+            current.as_ref() == Some(&name),
+        );
         table.row([
             if view.current { "*" } else { "" }.into(),
             name.as_str().into(),
@@ -167,18 +173,31 @@ fn list(app: &App, store: &Store) -> Outcome {
         views.push(view);
     }
     if views.is_empty() && app.ui.for_people() {
-        app.ui.note("no contexts; `isyctl context import FILE` keeps one");
+        app.ui
+            .note("no contexts; `isyctl context import FILE` keeps one");
     }
     let names = || views.iter().map(|view| view.name.clone()).collect();
-    app.ui.emit(&views, names, |_| if views.is_empty() { String::new() } else { table.render() })?;
+    app.ui.emit(&views, names, |_| {
+        if views.is_empty() {
+            String::new()
+        } else {
+            table.render()
+        }
+    })?;
     Ok(Exit::Done)
 }
 
 /// How long the certificate is still good.
 fn validity(context: &Context, now_ms: i64) -> Cell {
-    let Ok(info) = context.certificate() else { return Paint::Bad.on("unreadable") };
+    let Ok(info) = context.certificate() else {
+        return Paint::Bad.on("unreadable");
+    };
     let left = info.not_after.saturating_mul(1000).saturating_sub(now_ms);
-    if left <= 0 { Paint::Bad.on("expired") } else { format!("{} left", format::duration(left)).into() }
+    if left <= 0 {
+        Paint::Bad.on("expired")
+    } else {
+        format!("{} left", format::duration(left)).into()
+    }
 }
 
 fn show(app: &App, store: &Store, name: Option<&str>) -> Outcome {
@@ -190,8 +209,14 @@ fn show(app: &App, store: &Store, name: Option<&str>) -> Outcome {
             path.display()
         ));
     }
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or(&context.name).to_owned();
-    let current = store.current()?.is_some_and(|current| store.path(&current) == path);
+    let stem = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or(&context.name)
+        .to_owned();
+    let current = store
+        .current()?
+        .is_some_and(|current| store.path(&current) == path);
     let view = view(&stem, &path, &context, current);
     let text = |_| {
         let until = context
@@ -203,8 +228,14 @@ fn show(app: &App, store: &Store, name: Option<&str>) -> Outcome {
             ("Coordinator", context.endpoint.as_str().into()),
             ("Operator", view.operator.as_deref().unwrap_or("-").into()),
             ("Role", view.role.as_deref().unwrap_or("-").into()),
-            ("Certificate until", format!("{until} ({})", validity(&context, clock::now_ms())).into()),
-            ("CA (SHA-256)", view.ca_fingerprint.as_deref().unwrap_or("-").into()),
+            (
+                "Certificate until",
+                format!("{until} ({})", validity(&context, clock::now_ms())).into(),
+            ),
+            (
+                "CA (SHA-256)",
+                view.ca_fingerprint.as_deref().unwrap_or("-").into(),
+            ),
             ("File", view.file.as_str().into()),
         ])
     };
@@ -216,24 +247,38 @@ impl Import {
     fn run(self, app: &App, store: &Store) -> Outcome {
         let (mut context, _) = Context::read(&self.file)?;
         let unusable = |e: tls::TlsError| {
-            Failure::usage(format!("{} is no usable context: {}", self.file.display(), tls::error_chain(&e)))
+            Failure::usage(format!(
+                "{} is no usable context: {}",
+                self.file.display(),
+                tls::error_chain(&e)
+            ))
         };
-        tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem).map_err(unusable)?;
+        tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem)
+            .map_err(unusable)?;
         let name = match self.name {
             Some(name) => name,
-            None => parsed(&context.name).map_err(|failure| failure.hint("give it another with --name"))?,
+            None => parsed(&context.name)
+                .map_err(|failure| failure.hint("give it another with --name"))?,
         };
         context.name = name.to_string();
         let first = store.names()?.is_empty();
-        store.save(&name, &context, self.force).map_err(|failure| match failure.hint {
-            Some(_) => failure.hint("choose another name with --name, or replace it with --force"),
-            None => failure,
-        })?;
+        store
+            .save(&name, &context, self.force)
+            .map_err(|failure| match failure.hint {
+                Some(_) => {
+                    failure.hint("choose another name with --name, or replace it with --force")
+                }
+                None => failure,
+            })?;
         app.ui.note(&format!(
             "context {name} is kept; {} still holds the key, remove it if you need it no more",
             clean(&self.file.display().to_string())
         ));
-        if first { choose(app, store, &name) } else { Ok(Exit::Done) }
+        if first {
+            choose(app, store, &name)
+        } else {
+            Ok(Exit::Done)
+        }
     }
 }
 
@@ -242,7 +287,11 @@ impl Remove {
         store.existing(&self.name)?;
         let name = parsed(&self.name)?;
         let question = format!("Remove the context {name} and its private key from this machine?");
-        if !self.yes && !app.ui.confirm(&format!("remove the context `{name}`"), &question)? {
+        if !self.yes
+            && !app
+                .ui
+                .confirm(&format!("remove the context `{name}`"), &question)?
+        {
             app.ui.note("nothing was changed");
             return Ok(Exit::Failed);
         }

@@ -91,9 +91,14 @@ impl List {
         let (mut edges, mut page_token) = (Vec::new(), String::new());
         // Bounded by the coordinator, which remembers some 1,000 edges.
         let (files, rejected) = loop {
-            let request = ListEdgesRequest { page_size: 0, page_token };
+            let request = ListEdgesRequest {
+                page_size: 0,
+                page_token,
+            };
             let page = client
-                .read("list edges", request, |c, r| async move { c.edges().list_edges(r).await })
+                .read("list edges", request, |c, r| async move {
+                    c.edges().list_edges(r).await
+                })
                 .await?;
             edges.extend(page.edges);
             page_token = page.next_page_token;
@@ -103,9 +108,13 @@ impl List {
         };
         edges.truncate(self.limit.unwrap_or(usize::MAX));
         let names = || edges.iter().map(|edge| edge.name.clone()).collect();
-        app.ui.emit(&Wire::all(&edges), names, |_| table(&edges, clock::now_ms()))?;
+        app.ui.emit(&Wire::all(&edges), names, |_| {
+            table(&edges, clock::now_ms())
+        })?;
         if app.ui.for_people() {
-            notes(&edges, &files, rejected).iter().for_each(|note| app.ui.note(note));
+            notes(&edges, &files, rejected)
+                .iter()
+                .for_each(|note| app.ui.note(note));
         }
         Ok(Exit::Done)
     }
@@ -123,12 +132,21 @@ fn notes(edges: &[Edge], files: &[String], rejected: u32) -> Vec<String> {
         (false, false) => notes.push(format!("files are written to {written}, too; who reads them is not listed")),
         (false, true) => {}
     }
-    for edge in edges.iter().filter(|edge| edge.state == i32::from(EdgeState::Stuck)) {
-        notes.push(format!("{} is stuck: isyctl edge show {}", clean(&edge.name), clean(&edge.name)));
+    for edge in edges
+        .iter()
+        .filter(|edge| edge.state == i32::from(EdgeState::Stuck))
+    {
+        notes.push(format!(
+            "{} is stuck: isyctl edge show {}",
+            clean(&edge.name),
+            clean(&edge.name)
+        ));
     }
     if rejected > 0 {
         let routes = format::plural(rejected as usize, "route");
-        notes.push(format!("{routes} left out, which Traefik would refuse: isyctl edge rejected"));
+        notes.push(format!(
+            "{routes} left out, which Traefik would refuse: isyctl edge rejected"
+        ));
     }
     notes
 }
@@ -142,7 +160,8 @@ fn table(edges: &[Edge], now_ms: i64) -> String {
         return String::new();
     }
     let mut table = Table::new([
-        "ADDRESS", "SHARD", "STATE", "POLLED", "GIVEN", "RUNS", "NEWEST", "BEHIND", "TENANTS", "REJECTED",
+        "ADDRESS", "SHARD", "STATE", "POLLED", "GIVEN", "RUNS", "NEWEST", "BEHIND", "TENANTS",
+        "REJECTED",
     ]);
     for edge in edges {
         table.row([
@@ -162,7 +181,11 @@ fn table(edges: &[Edge], now_ms: i64) -> String {
 }
 
 fn shard(edge: &Edge) -> &str {
-    if edge.shard.is_empty() { "all" } else { &edge.shard }
+    if edge.shard.is_empty() {
+        "all"
+    } else {
+        &edge.shard
+    }
 }
 
 /// What a person does about an edge in that state.
@@ -192,7 +215,10 @@ fn sheet(edge: &Edge, routes: &[RejectedRoute], now_ms: i64) -> String {
         ("name", clean(&edge.name)),
         ("shard", clean(shard(edge))),
         ("state", format::edge_state(edge.state)),
-        ("polled", format!("{} ago", format::age(now_ms, edge.poll_time.as_ref()))),
+        (
+            "polled",
+            format!("{} ago", format::age(now_ms, edge.poll_time.as_ref())),
+        ),
         ("given", clean(format::or_dash(&edge.given_version))),
         ("runs", clean(&runs)),
         ("newest", clean(format::or_dash(&edge.newest_version))),
@@ -206,9 +232,16 @@ fn sheet(edge: &Edge, routes: &[RejectedRoute], now_ms: i64) -> String {
     if !advice.is_empty() {
         lines.push(("do", advice.to_owned()));
     }
-    let sheet: String = lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect();
+    let sheet: String = lines
+        .iter()
+        .map(|(key, value)| format!("{key:<9} {value}\n"))
+        .collect();
     let table = rejected_table(routes);
-    if table.is_empty() { sheet } else { format!("{sheet}\n{table}") }
+    if table.is_empty() {
+        sheet
+    } else {
+        format!("{sheet}\n{table}")
+    }
 }
 
 impl Show {
@@ -216,7 +249,11 @@ impl Show {
         let client = app.client()?;
         let doing = format!("show edge `{}`", clean(&self.name));
         let request = GetEdgeRequest { name: self.name };
-        let edge = client.read(&doing, request, |c, r| async move { c.edges().get_edge(r).await }).await?;
+        let edge = client
+            .read(&doing, request, |c, r| async move {
+                c.edges().get_edge(r).await
+            })
+            .await?;
         // Only people get them here; programs ask for them by themselves.
         let routes = if app.ui.for_people() && edge.rejected_routes > 0 {
             rejected(&client, &edge.shard, None).await?
@@ -224,7 +261,8 @@ impl Show {
             Vec::new()
         };
         let sheet = |_| sheet(&edge, &routes, clock::now_ms());
-        app.ui.emit(&Wire::of(&edge), || vec![edge.name.clone()], sheet)?;
+        app.ui
+            .emit(&Wire::of(&edge), || vec![edge.name.clone()], sheet)?;
         Ok(Exit::Done)
     }
 }
@@ -234,15 +272,24 @@ impl Rejected {
         let routes = rejected(&app.client()?, &self.shard, self.limit).await?;
         let mut names: Vec<String> = routes.iter().map(|route| route.tenant.clone()).collect();
         names.dedup();
-        app.ui.emit(&Wire::all(&routes), || names, |_| rejected_table(&routes))?;
+        app.ui
+            .emit(&Wire::all(&routes), || names, |_| rejected_table(&routes))?;
         Ok(Exit::Done)
     }
 }
 
-async fn rejected(client: &Client, shard: &str, limit: Option<usize>) -> Result<Vec<RejectedRoute>, Failure> {
+async fn rejected(
+    client: &Client,
+    shard: &str,
+    limit: Option<usize>,
+) -> Result<Vec<RejectedRoute>, Failure> {
     client
         .pages(limit, |page_size, page_token| async move {
-            let request = ListRejectedRoutesRequest { shard: shard.to_owned(), page_size, page_token };
+            let request = ListRejectedRoutesRequest {
+                shard: shard.to_owned(),
+                page_size,
+                page_token,
+            };
             let page = client
                 .read("list rejected routes", request, |c, r| async move {
                     c.edges().list_rejected_routes(r).await
@@ -259,8 +306,16 @@ fn rejected_table(routes: &[RejectedRoute]) -> String {
     }
     let mut table = Table::new(["TENANT", "HOST NAME", "REASON"]);
     for route in routes {
-        let hostname = if route.hostname.is_empty() { "all of them" } else { &route.hostname };
-        table.row([route.tenant.as_str().into(), hostname.into(), route.reason.as_str().into()]);
+        let hostname = if route.hostname.is_empty() {
+            "all of them"
+        } else {
+            &route.hostname
+        };
+        table.row([
+            route.tenant.as_str().into(),
+            hostname.into(),
+            route.reason.as_str().into(),
+        ]);
     }
     table.render()
 }
@@ -272,7 +327,10 @@ mod tests {
     #[test]
     fn who_has_no_edge_that_polls_is_told_where_routes_go() {
         let (file, edge) = (vec!["/srv/edge/isyone.yml".to_owned()], Edge::default());
-        assert_eq!(notes(&[], &file, 0), ["no edge polls; files are written to /srv/edge/isyone.yml"]);
+        assert_eq!(
+            notes(&[], &file, 0),
+            ["no edge polls; files are written to /srv/edge/isyone.yml"]
+        );
         assert!(notes(&[], &[], 0)[0].contains("[edge] traefik_file"));
         assert_eq!(notes(&[edge], &[], 0), Vec::<String>::new());
         assert_eq!(

@@ -46,7 +46,12 @@ pub struct Events {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     tail: u32,
     /// Only events after this sequence number
-    #[arg(long, value_name = "SEQUENCE", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "SEQUENCE",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
     after: u64,
 }
 
@@ -60,7 +65,8 @@ impl Events {
                 app.ui.note("no events");
             }
             let names = || events.iter().map(|e| e.sequence.to_string()).collect();
-            app.ui.emit(&Wire::all(&events), names, |_| table(&events))?;
+            app.ui
+                .emit(&Wire::all(&events), names, |_| table(&events))?;
             return Ok(Exit::Done);
         }
         tokio::select! {
@@ -82,9 +88,15 @@ impl Events {
     async fn stored(&self, client: &Client) -> Result<Vec<Event>, Failure> {
         let doing = "read events";
         let request = client.request(self.request(self.after, false));
-        let mut stream = client.call(doing, client.events().stream_events(request)).await?;
+        let mut stream = client
+            .call(doing, client.events().stream_events(request))
+            .await?;
         let mut events = Vec::new();
-        while let Some(event) = stream.message().await.map_err(|status| client.failure(doing, &status))? {
+        while let Some(event) = stream
+            .message()
+            .await
+            .map_err(|status| client.failure(doing, &status))?
+        {
             events.push(event);
         }
         Ok(events)
@@ -96,7 +108,10 @@ impl Events {
         loop {
             let heard_before = heard;
             let mut service = client.events();
-            let lost = match client.open(doing, service.stream_events(self.request(after, true))).await? {
+            let lost = match client
+                .open(doing, service.stream_events(self.request(after, true)))
+                .await?
+            {
                 Ok(mut stream) => loop {
                     match stream.message().await {
                         Ok(Some(event)) => {
@@ -112,8 +127,13 @@ impl Events {
             if !status::passing(&lost) || heard.elapsed() > MAX_SILENCE {
                 return Err(client.failure(doing, &lost));
             }
-            app.ui.detail(|| format!("connection lost ({lost}), going on after event {after}"));
-            lost_before = if heard > heard_before { 1 } else { lost_before + 1 };
+            app.ui
+                .detail(|| format!("connection lost ({lost}), going on after event {after}"));
+            lost_before = if heard > heard_before {
+                1
+            } else {
+                lost_before + 1
+            };
             tokio::time::sleep(retry::stream_pause(lost_before, &lost, clock::chance())).await;
         }
     }
@@ -147,7 +167,11 @@ fn subject(event: &Event) -> String {
 
 /// Columns of fixed width: the next event is not known yet.
 fn line(event: &Event) -> String {
-    let (kind, subject, actor) = (clean(&event.kind), clean(&subject(event)), clean(&event.actor));
+    let (kind, subject, actor) = (
+        clean(&event.kind),
+        clean(&subject(event)),
+        clean(&event.actor),
+    );
     format!(
         "{}  {kind:<20}  {subject:<16}  {actor:<12}  {}",
         format::local(event.time.as_ref()),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{
-    CordonHostRequest, CreateJoinTokenRequest, GetHostRequest, Host, HostResources, ListHostsRequest,
-    RemoveHostRequest, UncordonHostRequest,
+    CordonHostRequest, CreateJoinTokenRequest, GetHostRequest, Host, HostResources,
+    ListHostsRequest, RemoveHostRequest, UncordonHostRequest,
 };
 
 use crate::{
@@ -117,8 +117,17 @@ impl Token {
             ttl_seconds: u32::try_from(ttl).unwrap_or(u32::MAX),
             labels: self.labels.into_iter().collect(),
         });
-        let made = client.call("make a join token", client.hosts().create_join_token(request)).await?;
-        app.ui.emit(&Wire::of(&made), || vec![made.token.clone()], |_| format!("{}\n", made.token))?;
+        let made = client
+            .call(
+                "make a join token",
+                client.hosts().create_join_token(request),
+            )
+            .await?;
+        app.ui.emit(
+            &Wire::of(&made),
+            || vec![made.token.clone()],
+            |_| format!("{}\n", made.token),
+        )?;
         if app.ui.for_people() {
             app.ui.note(&format!(
                 "It works once, until {}. On the new machine, with the token in a file:",
@@ -138,18 +147,25 @@ impl List {
         let client = app.client()?;
         let hosts = client
             .pages(self.limit, |page_size, page_token| {
-                let request = ListHostsRequest { page_size, page_token };
+                let request = ListHostsRequest {
+                    page_size,
+                    page_token,
+                };
                 let client = &client;
                 async move {
                     let page = client
-                        .read("list hosts", request, |c, r| async move { c.hosts().list_hosts(r).await })
+                        .read("list hosts", request, |c, r| async move {
+                            c.hosts().list_hosts(r).await
+                        })
                         .await?;
                     Ok((page.hosts, page.next_page_token))
                 }
             })
             .await?;
         let names = || hosts.iter().map(|h| h.name.clone()).collect();
-        app.ui.emit(&Wire::all(&hosts), names, |wide| list(&hosts, wide, clock::now_ms()))?;
+        app.ui.emit(&Wire::all(&hosts), names, |wide| {
+            list(&hosts, wide, clock::now_ms())
+        })?;
         Ok(Exit::Done)
     }
 }
@@ -157,21 +173,28 @@ impl List {
 /// What a cordoned host shows beside its state.
 fn state(host: &Host) -> Cell {
     let word = format::host_state(host.state);
-    if host.cordoned { Paint::Warn.on(&format!("{word}, cordoned")) } else { Paint::word(&word) }
+    if host.cordoned {
+        Paint::Warn.on(&format!("{word}, cordoned"))
+    } else {
+        Paint::word(&word)
+    }
 }
 
 fn list(hosts: &[Host], wide: bool, now_ms: i64) -> String {
     if hosts.is_empty() {
         return String::new();
     }
-    let mut header = vec!["NAME", "STATE", "TENANTS", "CPU", "MEMORY", "DISK", "RESERVED", "REPORT"];
+    let mut header = vec![
+        "NAME", "STATE", "TENANTS", "CPU", "MEMORY", "DISK", "RESERVED", "REPORT",
+    ];
     if wide {
         header.extend(["ADDRESS", "LABELS", "AGENT", "DOCKER", "MESSAGE"]);
     }
     let mut table = Table::new(header);
     for host in hosts {
-        let used =
-            |show: &dyn Fn(&HostResources) -> String| host.resources.as_ref().map_or("-".to_owned(), show);
+        let used = |show: &dyn Fn(&HostResources) -> String| {
+            host.resources.as_ref().map_or("-".to_owned(), show)
+        };
         let mut row: Vec<Cell> = vec![
             host.name.as_str().into(),
             state(host),
@@ -197,7 +220,9 @@ fn list(hosts: &[Host], wide: bool, now_ms: i64) -> String {
 }
 
 fn memory(resources: &HostResources) -> String {
-    let used = resources.memory_total_bytes.saturating_sub(resources.memory_available_bytes);
+    let used = resources
+        .memory_total_bytes
+        .saturating_sub(resources.memory_available_bytes);
     format!(
         "{} of {}",
         format::share(used, resources.memory_total_bytes),
@@ -206,7 +231,9 @@ fn memory(resources: &HostResources) -> String {
 }
 
 fn disk(resources: &HostResources) -> String {
-    let used = resources.disk_total_bytes.saturating_sub(resources.disk_available_bytes);
+    let used = resources
+        .disk_total_bytes
+        .saturating_sub(resources.disk_available_bytes);
     format!(
         "{} of {}",
         format::share(used, resources.disk_total_bytes),
@@ -215,27 +242,39 @@ fn disk(resources: &HostResources) -> String {
 }
 
 async fn get(client: &Client, name: &str) -> Result<Host, Failure> {
-    let request = GetHostRequest { name: name.to_owned() };
+    let request = GetHostRequest {
+        name: name.to_owned(),
+    };
     client
-        .read(&format!("show host `{name}`"), request, |c, r| async move { c.hosts().get_host(r).await })
+        .read(&format!("show host `{name}`"), request, |c, r| async move {
+            c.hosts().get_host(r).await
+        })
         .await
 }
 
 async fn show(app: &App, name: &str) -> Outcome {
     let host = get(&app.client()?, name).await?;
-    app.ui.emit(&Wire::of(&host), || vec![host.name.clone()], |_| details(&host, clock::now_ms()))?;
+    app.ui.emit(
+        &Wire::of(&host),
+        || vec![host.name.clone()],
+        |_| details(&host, clock::now_ms()),
+    )?;
     Ok(Exit::Done)
 }
 
 fn details(host: &Host, now_ms: i64) -> String {
-    let mut pairs: Vec<(&str, Cell)> = vec![("Name", host.name.as_str().into()), ("State", state(host))];
+    let mut pairs: Vec<(&str, Cell)> =
+        vec![("Name", host.name.as_str().into()), ("State", state(host))];
     if !host.message.is_empty() {
         pairs.push(("Message", host.message.as_str().into()));
     }
     let plan = if host.plan_generation == host.accepted_generation {
         format!("generation {}", host.plan_generation)
     } else {
-        format!("generation {}, the agent has {}", host.plan_generation, host.accepted_generation)
+        format!(
+            "generation {}, the agent has {}",
+            host.plan_generation, host.accepted_generation
+        )
     };
     pairs.extend([
         ("Address", format::or_dash(&host.advertise_address).into()),
@@ -256,7 +295,10 @@ fn details(host: &Host, now_ms: i64) -> String {
         ("Docker", format::or_dash(&host.docker_version).into()),
         ("Joined", format::local(host.join_time.as_ref()).into()),
         ("Last report", reported.into()),
-        ("Certificate until", format::local(host.certificate_expire_time.as_ref()).into()),
+        (
+            "Certificate until",
+            format::local(host.certificate_expire_time.as_ref()).into(),
+        ),
     ]);
     Table::pairs(pairs)
 }
@@ -273,7 +315,11 @@ pub(crate) fn reserved(host: &Host) -> String {
 
 /// What it uses: CPU, memory, disk, and more.
 pub(crate) fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
-    let load = format!("{}.{:02}", resources.load1_milli / 1000, resources.load1_milli % 1000 / 10);
+    let load = format!(
+        "{}.{:02}",
+        resources.load1_milli / 1000,
+        resources.load1_milli % 1000 / 10
+    );
     let mut pairs: Vec<(&str, Cell)> = vec![
         (
             "CPU",
@@ -288,10 +334,16 @@ pub(crate) fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
         ("Disk", disk(resources).into()),
     ];
     if let Some(pressure) = &resources.pressure {
-        let [cpu, memory, io] =
-            [pressure.cpu_some_permille, pressure.memory_some_permille, pressure.io_some_permille]
-                .map(format::percent);
-        pairs.push(("Pressure", format!("cpu {cpu}, memory {memory}, io {io}").into()));
+        let [cpu, memory, io] = [
+            pressure.cpu_some_permille,
+            pressure.memory_some_permille,
+            pressure.io_some_permille,
+        ]
+        .map(format::percent);
+        pairs.push((
+            "Pressure",
+            format!("cpu {cpu}, memory {memory}, io {io}").into(),
+        ));
     }
     let own = format!(
         "{}, {} CPU",
@@ -306,7 +358,11 @@ async fn cordon(app: &App, name: String) -> Outcome {
     let client = app.client()?;
     let request = CordonHostRequest { name: name.clone() };
     let host = client
-        .read(&format!("cordon host `{name}`"), request, |c, r| async move { c.hosts().cordon_host(r).await })
+        .read(
+            &format!("cordon host `{name}`"),
+            request,
+            |c, r| async move { c.hosts().cordon_host(r).await },
+        )
         .await?;
     changed(app, &host, "gets no new tenants; those there stay")
 }
@@ -314,12 +370,13 @@ async fn cordon(app: &App, name: String) -> Outcome {
 async fn uncordon(app: &App, name: String) -> Outcome {
     let client = app.client()?;
     let request = UncordonHostRequest { name: name.clone() };
-    let host =
-        client
-            .read(&format!("uncordon host `{name}`"), request, |c, r| async move {
-                c.hosts().uncordon_host(r).await
-            })
-            .await?;
+    let host = client
+        .read(
+            &format!("uncordon host `{name}`"),
+            request,
+            |c, r| async move { c.hosts().uncordon_host(r).await },
+        )
+        .await?;
     changed(app, &host, "takes new tenants again")
 }
 
@@ -327,7 +384,11 @@ fn changed(app: &App, host: &Host, what: &str) -> Outcome {
     if app.ui.for_people() {
         app.ui.note(&format!("host {} {what}", clean(&host.name)));
     } else {
-        app.ui.emit(&Wire::of(host), || vec![host.name.clone()], |_| String::new())?;
+        app.ui.emit(
+            &Wire::of(host),
+            || vec![host.name.clone()],
+            |_| String::new(),
+        )?;
     }
     Ok(Exit::Done)
 }
@@ -336,14 +397,19 @@ impl Remove {
     async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let name = &self.name;
-        let question = format!("Forget the host {} and refuse its agent from now on?", clean(name));
+        let question = format!(
+            "Forget the host {} and refuse its agent from now on?",
+            clean(name)
+        );
         let doing = format!("remove host `{}`", clean(name));
         if !self.yes && !app.ui.confirm(&doing, &question)? {
             app.ui.note("nothing was changed");
             return Ok(Exit::Failed);
         }
         let request = client.request(RemoveHostRequest { name: name.clone() });
-        client.call(&doing, client.hosts().remove_host(request)).await?;
+        client
+            .call(&doing, client.hosts().remove_host(request))
+            .await?;
         app.ui.note(&format!("host {} is removed", clean(name)));
         Ok(Exit::Done)
     }

@@ -96,7 +96,9 @@ impl List {
             })
             .await?;
         let ids = || operations.iter().map(|o| o.id.clone()).collect();
-        app.ui.emit(&Wire::all(&operations), ids, |wide| list(&operations, wide, clock::now_ms()))?;
+        app.ui.emit(&Wire::all(&operations), ids, |wide| {
+            list(&operations, wide, clock::now_ms())
+        })?;
         Ok(Exit::Done)
     }
 }
@@ -105,7 +107,9 @@ fn list(operations: &[Operation], wide: bool, now_ms: i64) -> String {
     if operations.is_empty() {
         return String::new();
     }
-    let mut header = vec!["ID", "KIND", "TENANT", "HOST", "STATE", "STEP", "TOOK", "AGE"];
+    let mut header = vec![
+        "ID", "KIND", "TENANT", "HOST", "STATE", "STEP", "TOOK", "AGE",
+    ];
     if wide {
         header.extend(["ACTOR", "ERROR"]);
     }
@@ -123,7 +127,10 @@ fn list(operations: &[Operation], wide: bool, now_ms: i64) -> String {
             format::age(now_ms, operation.create_time.as_ref()).into(),
         ];
         if wide {
-            row.extend([Cell::from(format::or_dash(&operation.actor)), operation.error.as_str().into()]);
+            row.extend([
+                Cell::from(format::or_dash(&operation.actor)),
+                operation.error.as_str().into(),
+            ]);
         }
         table.row(row);
     }
@@ -132,26 +139,38 @@ fn list(operations: &[Operation], wide: bool, now_ms: i64) -> String {
 
 /// The step under way, or the one that failed.
 fn current_step(operation: &Operation) -> Option<&OperationStep> {
-    operation.steps.iter().find(|step| step.start_time.is_some() && step.end_time.is_none()).or_else(|| {
-        operation
-            .steps
-            .iter()
-            .find(|step| matches!(format::operation_state(step.state).as_str(), "failed" | "retrying"))
-    })
+    operation
+        .steps
+        .iter()
+        .find(|step| step.start_time.is_some() && step.end_time.is_none())
+        .or_else(|| {
+            operation.steps.iter().find(|step| {
+                matches!(
+                    format::operation_state(step.state).as_str(),
+                    "failed" | "retrying"
+                )
+            })
+        })
 }
 
 async fn get(client: &Client, id: &str) -> Result<Operation, Failure> {
     let request = GetOperationRequest { id: id.to_owned() };
     client
-        .read(&format!("show operation {id}"), request, |c, r| async move {
-            c.operations().get_operation(r).await
-        })
+        .read(
+            &format!("show operation {id}"),
+            request,
+            |c, r| async move { c.operations().get_operation(r).await },
+        )
         .await
 }
 
 async fn show(app: &App, id: &str) -> Outcome {
     let operation = get(&app.client()?, id).await?;
-    app.ui.emit(&Wire::of(&operation), || vec![operation.id.clone()], |_| details(&operation))?;
+    app.ui.emit(
+        &Wire::of(&operation),
+        || vec![operation.id.clone()],
+        |_| details(&operation),
+    )?;
     Ok(Exit::Done)
 }
 
@@ -161,10 +180,19 @@ fn details(operation: &Operation) -> String {
         ("Kind", format::operation_kind(operation.kind).into()),
         ("Tenant", operation.tenant.as_str().into()),
         ("Host", format::or_dash(&operation.host).into()),
-        ("State", Paint::word(&format::operation_state(operation.state))),
+        (
+            "State",
+            Paint::word(&format::operation_state(operation.state)),
+        ),
         ("Asked by", format::or_dash(&operation.actor).into()),
-        ("Began", format::local(operation.create_time.as_ref()).into()),
-        ("Took", format::between(operation.create_time.as_ref(), operation.end_time.as_ref()).into()),
+        (
+            "Began",
+            format::local(operation.create_time.as_ref()).into(),
+        ),
+        (
+            "Took",
+            format::between(operation.create_time.as_ref(), operation.end_time.as_ref()).into(),
+        ),
     ];
     if !operation.error.is_empty() {
         pairs.push(("Error", Paint::Bad.on(&operation.error)));
@@ -202,17 +230,37 @@ async fn watch(app: &App, id: &str) -> Outcome {
 async fn cancel(app: &App, id: String) -> Outcome {
     let client = app.client()?;
     let request = client.request(CancelOperationRequest { id: id.clone() });
-    let operation =
-        client.call(&format!("cancel operation {id}"), client.operations().cancel_operation(request)).await?;
-    told(app, &operation, if operation.done { "is cancelled" } else { "is being cancelled" })
+    let operation = client
+        .call(
+            &format!("cancel operation {id}"),
+            client.operations().cancel_operation(request),
+        )
+        .await?;
+    told(
+        app,
+        &operation,
+        if operation.done {
+            "is cancelled"
+        } else {
+            "is being cancelled"
+        },
+    )
 }
 
 fn told(app: &App, operation: &Operation, what: &str) -> Outcome {
     if app.ui.for_people() {
-        let (kind, tenant) = (format::operation_kind(operation.kind), clean(&operation.tenant));
-        app.ui.note(&format!("the {kind} of tenant {tenant} {what}"));
+        let (kind, tenant) = (
+            format::operation_kind(operation.kind),
+            clean(&operation.tenant),
+        );
+        app.ui
+            .note(&format!("the {kind} of tenant {tenant} {what}"));
     } else {
-        app.ui.emit(&Wire::of(operation), || vec![operation.id.clone()], |_| String::new())?;
+        app.ui.emit(
+            &Wire::of(operation),
+            || vec![operation.id.clone()],
+            |_| String::new(),
+        )?;
     }
     Ok(Exit::Done)
 }

@@ -78,7 +78,9 @@ pub struct List {
 
 /// `isyctl operator revoke`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  isyctl operator revoke ana\n  isyctl operator revoke ana --yes")]
+#[command(
+    after_help = "Examples:\n  isyctl operator revoke ana\n  isyctl operator revoke ana --yes"
+)]
 pub struct Revoke {
     /// The operator's name
     name: String,
@@ -114,15 +116,21 @@ impl Create {
         };
         // Before anything is signed: a name with a slash is no file name, and no certificate is worth another one's file.
         if self.out.is_none() && self.name.contains('/') {
-            return Err(Failure::usage(format!("`{}` is no operator's name", self.name)));
+            return Err(Failure::usage(format!(
+                "`{}` is no operator's name",
+                self.name
+            )));
         }
         if file.exists() {
-            return Err(Failure::failed(format!("{} exists already", file.display()))
-                .hint("choose another with --out, or remove it first"));
+            return Err(
+                Failure::failed(format!("{} exists already", file.display()))
+                    .hint("choose another with --out, or remove it first"),
+            );
         }
         let (key_pem, csr_pem) = tls::new_key_and_csr(&self.name)
             .map_err(|e| Failure::failed(format!("cannot make a key: {}", tls::error_chain(&e))))?;
-        let role = Role::from_str_name(&format!("ROLE_{}", self.role.to_uppercase())).unwrap_or_default();
+        let role =
+            Role::from_str_name(&format!("ROLE_{}", self.role.to_uppercase())).unwrap_or_default();
         let days = self.ttl.map_or(0, |ttl| ttl.as_secs().div_ceil(86_400));
         let request = client.request(CreateOperatorRequest {
             name: self.name.clone(),
@@ -132,7 +140,9 @@ impl Create {
             ttl_days: u32::try_from(days).unwrap_or(u32::MAX),
         });
         let doing = format!("create operator `{}`", self.name);
-        let made = client.call(&doing, client.operators().create_operator(request)).await?;
+        let made = client
+            .call(&doing, client.operators().create_operator(request))
+            .await?;
         let context = Context {
             name: client.context().name.clone(),
             endpoint: client.context().endpoint.clone(),
@@ -145,8 +155,15 @@ impl Create {
             None => context.write(&file, false)?,
         }
         let operator = made.operator.unwrap_or_default();
-        let value = Made { operator: Wire::of(&operator), file: file.display().to_string() };
-        app.ui.emit(&value, || vec![operator.name.clone()], |_| format!("{}\n", file.display()))?;
+        let value = Made {
+            operator: Wire::of(&operator),
+            file: file.display().to_string(),
+        };
+        app.ui.emit(
+            &value,
+            || vec![operator.name.clone()],
+            |_| format!("{}\n", file.display()),
+        )?;
         if app.ui.for_people() {
             let (name, role, until) = (
                 clean(&self.name),
@@ -170,8 +187,9 @@ impl Create {
 
 /// The three files, readable by their owner alone.
 fn write_pems(dir: &Path, name: &str, context: &Context) -> Result<(), Failure> {
-    let failed =
-        |path: &Path, e: std::io::Error| Failure::failed(format!("cannot write {}: {e}", path.display()));
+    let failed = |path: &Path, e: std::io::Error| {
+        Failure::failed(format!("cannot write {}: {e}", path.display()))
+    };
     fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
     for (file, content) in [
         ("ca.pem".to_owned(), &context.ca_pem),
@@ -193,7 +211,10 @@ impl List {
         let client = app.client()?;
         let operators = client
             .pages(self.limit, |page_size, page_token| {
-                let request = ListOperatorsRequest { page_size, page_token };
+                let request = ListOperatorsRequest {
+                    page_size,
+                    page_token,
+                };
                 let client = &client;
                 async move {
                     let page = client
@@ -206,7 +227,9 @@ impl List {
             })
             .await?;
         let names = || operators.iter().map(|o| o.name.clone()).collect();
-        app.ui.emit(&Wire::all(&operators), names, |_| list(&operators, clock::now_ms()))?;
+        app.ui.emit(&Wire::all(&operators), names, |_| {
+            list(&operators, clock::now_ms())
+        })?;
         Ok(Exit::Done)
     }
 }
@@ -220,7 +243,11 @@ fn list(operators: &[Operator], now_ms: i64) -> String {
         table.row([
             operator.name.as_str().into(),
             format::role(operator.role).into(),
-            Paint::word(if operator.revoked { "revoked" } else { "active" }),
+            Paint::word(if operator.revoked {
+                "revoked"
+            } else {
+                "active"
+            }),
             format::local(operator.certificate_expire_time.as_ref()).into(),
             format::age(now_ms, operator.create_time.as_ref()).into(),
         ]);
@@ -232,16 +259,23 @@ impl Revoke {
     async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let name = &self.name;
-        let question =
-            format!("Refuse all certificates of {} from now on? Nothing brings them back.", clean(name));
+        let question = format!(
+            "Refuse all certificates of {} from now on? Nothing brings them back.",
+            clean(name)
+        );
         let doing = format!("revoke operator `{}`", clean(name));
         if !self.yes && !app.ui.confirm(&doing, &question)? {
             app.ui.note("nothing was changed");
             return Ok(Exit::Failed);
         }
         let request = client.request(RevokeOperatorRequest { name: name.clone() });
-        client.call(&doing, client.operators().revoke_operator(request)).await?;
-        app.ui.note(&format!("operator {} is revoked; open connections are cut", clean(name)));
+        client
+            .call(&doing, client.operators().revoke_operator(request))
+            .await?;
+        app.ui.note(&format!(
+            "operator {} is revoked; open connections are cut",
+            clean(name)
+        ));
         Ok(Exit::Done)
     }
 }

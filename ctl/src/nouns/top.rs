@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, builder::PossibleValuesParser};
-use isyone_proto::pb::v1::{Host, HostOrder, Tenant, TenantOrder, TopHostsRequest, TopTenantsRequest};
+use isyone_proto::pb::v1::{
+    Host, HostOrder, Tenant, TenantOrder, TopHostsRequest, TopTenantsRequest,
+};
 use serde::Serialize;
 
 use crate::{
@@ -29,7 +31,9 @@ const ROWS: u32 = 50;
 /// Most that the coordinator gives at once.
 const MAX_ROWS: i64 = 200;
 
-const ORDERS: [&str; 9] = ["state", "cpu", "memory", "disk", "requests", "errors", "latency", "host", "name"];
+const ORDERS: [&str; 9] = [
+    "state", "cpu", "memory", "disk", "requests", "errors", "latency", "host", "name",
+];
 
 /// `isyctl top`.
 #[derive(Debug, Args)]
@@ -141,7 +145,10 @@ impl Top {
                 left(hosts.len(), answer.hosts.matching, "host"),
                 left(tenants.len(), answer.tenants.matching, "tenant"),
             ];
-            left_out.into_iter().flatten().for_each(|text| app.ui.note(&text));
+            left_out
+                .into_iter()
+                .flatten()
+                .for_each(|text| app.ui.note(&text));
         }
         Ok(Exit::Done)
     }
@@ -163,7 +170,10 @@ fn table<T, O>(items: &[T], columns: &[Column<T, O>], now_ms: i64) -> String {
     for item in items {
         table.row(columns.iter().map(|column| {
             let cell = (column.cell)(item, now_ms);
-            cell.paint.map_or_else(|| TableCell::from(&cell.text), |paint: Paint| paint.on(&cell.text))
+            cell.paint.map_or_else(
+                || TableCell::from(&cell.text),
+                |paint: Paint| paint.on(&cell.text),
+            )
         }));
     }
     table.render()

@@ -40,10 +40,21 @@ impl Version {
     /// Prints the versions.
     pub async fn run(self, app: &App) -> Outcome {
         // Our own version is known in any case: print it before saying why the other one is not.
-        let asked = if self.client { Ok(None) } else { ask(app).await };
+        let asked = if self.client {
+            Ok(None)
+        } else {
+            ask(app).await
+        };
         let info = asked.as_ref().ok().and_then(Option::as_ref);
-        let value = Versions { client: VERSION, coordinator: info.map(Wire::of) };
-        app.ui.emit(&value, || vec![VERSION.to_owned()], |_| text(info, clock::now_ms()))?;
+        let value = Versions {
+            client: VERSION,
+            coordinator: info.map(Wire::of),
+        };
+        app.ui.emit(
+            &value,
+            || vec![VERSION.to_owned()],
+            |_| text(info, clock::now_ms()),
+        )?;
         asked.map(|_| Exit::Done)
     }
 }
@@ -56,7 +67,11 @@ async fn ask(app: &App) -> Result<Option<Info>, Failure> {
 pub async fn get(client: &Client) -> Result<Info, Failure> {
     let request = GetInfoRequest {};
     client
-        .read("ask the coordinator's version", request, |c, r| async move { c.system().get_info(r).await })
+        .read(
+            "ask the coordinator's version",
+            request,
+            |c, r| async move { c.system().get_info(r).await },
+        )
         .await
 }
 
@@ -64,8 +79,14 @@ fn text(info: Option<&Info>, now_ms: i64) -> String {
     let mut pairs: Vec<(&str, Cell)> = vec![("isyctl", VERSION.into())];
     if let Some(info) = info {
         let up = format::age(now_ms, info.start_time.as_ref());
-        pairs.push(("Coordinator", format!("{}, up for {up}", info.version).into()));
-        pairs.push(("You are", format!("{} ({})", info.caller_name, format::role(info.caller_role)).into()));
+        pairs.push((
+            "Coordinator",
+            format!("{}, up for {up}", info.version).into(),
+        ));
+        pairs.push((
+            "You are",
+            format!("{} ({})", info.caller_name, format::role(info.caller_role)).into(),
+        ));
         pairs.push(("Base domain", info.base_domain.as_str().into()));
         pairs.push(("Plans", plans(info).into()));
         let mut editions: Vec<&str> = info.editions.keys().map(String::as_str).collect();
@@ -81,7 +102,11 @@ fn plans(info: &Info) -> String {
     let words: Vec<String> = plans
         .into_iter()
         .map(|(name, size)| {
-            let default = if *name == info.default_plan { ", the default" } else { "" };
+            let default = if *name == info.default_plan {
+                ", the default"
+            } else {
+                ""
+            };
             format!(
                 "{name} ({}, {} CPU{default})",
                 format::bytes(size.memory_bytes),

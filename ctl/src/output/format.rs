@@ -18,12 +18,18 @@ pub fn duration(ms: i64) -> String {
 }
 
 fn two(big: i64, big_unit: &str, small: i64, small_unit: &str) -> String {
-    if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit} {small}{small_unit}") }
+    if small == 0 {
+        format!("{big}{big_unit}")
+    } else {
+        format!("{big}{big_unit} {small}{small_unit}")
+    }
 }
 
 /// How long ago, one unit: `8s`, `5m`, `3h`, `12d`. `-` when it never was.
 pub fn age(now_ms: i64, then: Option<&Timestamp>) -> String {
-    let Some(then) = then else { return "-".to_owned() };
+    let Some(then) = then else {
+        return "-".to_owned();
+    };
     let seconds = (now_ms.saturating_sub(unix_ms(then)) / 1000).max(0);
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -74,7 +80,10 @@ pub fn share(part: u64, whole: u64) -> String {
     if whole == 0 {
         "-".to_owned()
     } else {
-        format!("{}%", (u128::from(part) * 100 + u128::from(whole) / 2) / u128::from(whole))
+        format!(
+            "{}%",
+            (u128::from(part) * 100 + u128::from(whole) / 2) / u128::from(whole)
+        )
     }
 }
 
@@ -97,7 +106,9 @@ pub fn p95(traffic: Option<&v1::Traffic>) -> Option<String> {
 
 /// What a tenant has on disk. Its volumes are never empty: none means not measured yet.
 pub fn measured_disk(usage: Option<&v1::Usage>) -> Option<u64> {
-    usage.map(|usage| usage.disk_bytes).filter(|bytes| *bytes > 0)
+    usage
+        .map(|usage| usage.disk_bytes)
+        .filter(|bytes| *bytes > 0)
 }
 
 /// Wire time as RFC 3339 in UTC with milliseconds: what programs read.
@@ -108,10 +119,16 @@ pub fn rfc3339(time: &Timestamp) -> Option<String> {
 
 /// Wire time in the reader's own time zone, to the second; `-` when unset.
 pub fn local(time: Option<&Timestamp>) -> String {
-    time.and_then(|t| jiff::Timestamp::from_millisecond(unix_ms(t)).ok()).map_or_else(
-        || "-".to_owned(),
-        |stamp| stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
-    )
+    time.and_then(|t| jiff::Timestamp::from_millisecond(unix_ms(t)).ok())
+        .map_or_else(
+            || "-".to_owned(),
+            |stamp| {
+                stamp
+                    .to_zoned(jiff::tz::TimeZone::system())
+                    .strftime("%Y-%m-%d %H:%M:%S %Z")
+                    .to_string()
+            },
+        )
 }
 
 /// `text`, or `-` when it is empty.
@@ -121,14 +138,21 @@ pub fn or_dash(text: &str) -> &str {
 
 /// `k=v,k=v`, sorted; `-` when there is none.
 pub fn labels(labels: &std::collections::HashMap<String, String>) -> String {
-    let mut pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     pairs.sort();
     or_dash(&pairs.join(",")).to_owned()
 }
 
 /// `s` as a count's ending: `1 host`, `2 hosts`.
 pub fn plural(count: usize, one: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+    if count == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{count} {one}s")
+    }
 }
 
 macro_rules! word {
@@ -150,7 +174,11 @@ word!(
 /// A tenant's [`phase`]; of one that sleeps, that it does.
 pub fn tenant_phase(tenant: &v1::Tenant) -> String {
     let sleeps = tenant.asleep_time.is_some() && tenant.phase() == v1::TenantPhase::Suspended;
-    if sleeps { "asleep".to_owned() } else { phase(tenant.phase) }
+    if sleeps {
+        "asleep".to_owned()
+    } else {
+        phase(tenant.phase)
+    }
 }
 
 word!(
@@ -219,7 +247,10 @@ mod tests {
             (cpus(0), cpus(250), cpus(2000), cpus(1500)),
             ("0".into(), "0.25".into(), "2".into(), "1.5".into())
         );
-        assert_eq!((percent(314), percent(1000), percent(4)), ("31%".into(), "100%".into(), "0%".into()));
+        assert_eq!(
+            (percent(314), percent(1000), percent(4)),
+            ("31%".into(), "100%".into(), "0%".into())
+        );
         assert_eq!((share(1, 3), share(5, 0)), ("33%".into(), "-".into()));
         assert_eq!(
             [0, 3, 59, 60, 5_999, 7_200].map(per_second),
@@ -230,17 +261,30 @@ mod tests {
     #[test]
     fn words_are_short_and_an_unknown_value_is_its_number() {
         assert_eq!(phase(v1::TenantPhase::Running.into()), "running");
-        assert_eq!(operation_state(v1::OperationState::Retrying.into()), "retrying");
+        assert_eq!(
+            operation_state(v1::OperationState::Retrying.into()),
+            "retrying"
+        );
         assert_eq!(role(99), "99");
     }
 
     #[test]
     fn times_are_rfc_3339() {
         assert_eq!(
-            rfc3339(&Timestamp { seconds: 1_795_420_800, nanos: 5_000_000 }).unwrap(),
+            rfc3339(&Timestamp {
+                seconds: 1_795_420_800,
+                nanos: 5_000_000
+            })
+            .unwrap(),
             "2026-11-23T08:00:00.005Z"
         );
-        assert_eq!(rfc3339(&Timestamp { seconds: i64::MAX, nanos: 0 }), None);
+        assert_eq!(
+            rfc3339(&Timestamp {
+                seconds: i64::MAX,
+                nanos: 0
+            }),
+            None
+        );
     }
 
     proptest! {

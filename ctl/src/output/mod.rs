@@ -66,7 +66,8 @@ impl Ui {
                 terminal && !refused
             }
         };
-        let live = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|v| v != "dumb");
+        let live =
+            io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|v| v != "dumb");
         Self {
             format,
             live,
@@ -86,7 +87,12 @@ impl Ui {
         match self.format {
             Format::Table => self.data(&text(false)),
             Format::Wide => self.data(&text(true)),
-            Format::Name => self.data(&names().iter().map(|name| format!("{name}\n")).collect::<String>()),
+            Format::Name => self.data(
+                &names()
+                    .iter()
+                    .map(|name| format!("{name}\n"))
+                    .collect::<String>(),
+            ),
             Format::Json => {
                 let json = serde_json::to_string_pretty(value)
                     .map_err(|e| Failure::failed(format!("cannot write JSON: {e}")))?;
@@ -125,10 +131,12 @@ impl Ui {
     /// Bytes on standard output, now.
     pub fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| match e.kind() {
-            io::ErrorKind::BrokenPipe => Failure::closed_pipe(),
-            _ => Failure::failed(format!("cannot write to standard output: {e}")),
-        })
+        out.write_all(bytes)
+            .and_then(|()| out.flush())
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::BrokenPipe => Failure::closed_pipe(),
+                _ => Failure::failed(format!("cannot write to standard output: {e}")),
+            })
     }
 
     /// Bytes on standard error, now. That nobody reads them is no error.
@@ -174,11 +182,19 @@ impl Ui {
     /// cannot be done (`doing`: "remove host `h1`").
     pub fn confirm(&self, doing: &str, question: &str) -> Result<bool, Failure> {
         let answer = ask(doing, &format!("{question} [y/N] "))?;
-        Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes" | "s" | "sim"))
+        Ok(matches!(
+            answer.to_lowercase().as_str(),
+            "y" | "yes" | "s" | "sim"
+        ))
     }
 
     /// Asks to type `expected`, for what cannot be undone.
-    pub fn confirm_by_typing(&self, doing: &str, question: &str, expected: &str) -> Result<bool, Failure> {
+    pub fn confirm_by_typing(
+        &self,
+        doing: &str,
+        question: &str,
+        expected: &str,
+    ) -> Result<bool, Failure> {
         Ok(ask(doing, &format!("{question}\nType `{expected}` to go on: "))? == expected)
     }
 }
@@ -192,7 +208,9 @@ fn ask(doing: &str, prompt: &str) -> Result<String, Failure> {
     }
     let failed = |e: io::Error| Failure::failed(format!("cannot ask: {e}"));
     let mut err = io::stderr().lock();
-    err.write_all(table::paint(prompt, false).as_bytes()).and_then(|()| err.flush()).map_err(failed)?;
+    err.write_all(table::paint(prompt, false).as_bytes())
+        .and_then(|()| err.flush())
+        .map_err(failed)?;
     let mut line = String::new();
     io::stdin().read_line(&mut line).map_err(failed)?;
     Ok(line.trim().to_owned())

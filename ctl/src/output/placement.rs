@@ -16,17 +16,43 @@ pub fn table(placement: &Placement, wide: bool) -> String {
     header.extend(["TENANTS", "WHY NOT"]);
     let mut table = Table::new(header);
     for score in &placement.hosts {
-        let number = |permille| if score.fits { format::percent(permille) } else { "-".to_owned() };
-        let rank = if score.rank == 0 { "-".to_owned() } else { score.rank.to_string() };
-        let fits = if score.fits { Paint::Good.on("yes") } else { Paint::Bad.on("no") };
-        let mut row: Vec<Cell> =
-            vec![rank.into(), score.host.as_str().into(), fits, number(score.load_permille).into()];
+        let number = |permille| {
+            if score.fits {
+                format::percent(permille)
+            } else {
+                "-".to_owned()
+            }
+        };
+        let rank = if score.rank == 0 {
+            "-".to_owned()
+        } else {
+            score.rank.to_string()
+        };
+        let fits = if score.fits {
+            Paint::Good.on("yes")
+        } else {
+            Paint::Bad.on("no")
+        };
+        let mut row: Vec<Cell> = vec![
+            rank.into(),
+            score.host.as_str().into(),
+            fits,
+            number(score.load_permille).into(),
+        ];
         if wide {
             row.extend(
-                [score.memory_permille, score.cpu_permille, score.disk_permille].map(|p| number(p).into()),
+                [
+                    score.memory_permille,
+                    score.cpu_permille,
+                    score.disk_permille,
+                ]
+                .map(|p| number(p).into()),
             );
         }
-        row.extend([score.tenants.to_string().into(), score.reasons.join(", ").into()]);
+        row.extend([
+            score.tenants.to_string().into(),
+            score.reasons.join(", ").into(),
+        ]);
         table.row(row);
     }
     let mut text = table.render();
@@ -49,7 +75,10 @@ pub fn explained(placement: &Placement, wide: bool) -> String {
         format!("{tenant} would go to {today}\n\n")
     } else {
         let then = Cell::from(chosen(&placement.host, &placement.original_reason));
-        format!("{tenant} is on {then}\ntoday: {}\n\n", Cell::from(&placement.reason))
+        format!(
+            "{tenant} is on {then}\ntoday: {}\n\n",
+            Cell::from(&placement.reason)
+        )
     };
     text.push_str(&table(placement, wide));
     text
@@ -57,5 +86,9 @@ pub fn explained(placement: &Placement, wide: bool) -> String {
 
 /// `h2: least loaded of 3`, whether or not the coordinator's sentence begins with the host.
 pub fn chosen(host: &str, reason: &str) -> String {
-    if reason.starts_with(host) { reason.to_owned() } else { format!("{}: {reason}", format::or_dash(host)) }
+    if reason.starts_with(host) {
+        reason.to_owned()
+    } else {
+        format!("{}: {reason}", format::or_dash(host))
+    }
 }

@@ -49,11 +49,14 @@ impl Paint {
     /// The colour of a state, phase or check result by its word.
     pub fn of(word: &str) -> Self {
         match word {
-            "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" | "current" => Self::Good,
-            "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" | "unreachable" | "stuck" => {
-                Self::Bad
+            "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" | "current" => {
+                Self::Good
             }
-            "suspended" | "asleep" | "skipped" | "skip" | "cancelled" | "quarantined" => Self::Faint,
+            "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" | "unreachable"
+            | "stuck" => Self::Bad,
+            "suspended" | "asleep" | "skipped" | "skip" | "cancelled" | "quarantined" => {
+                Self::Faint
+            }
             _ => Self::Warn,
         }
     }
@@ -119,7 +122,11 @@ pub fn clean(text: &str) -> String {
         match c {
             '\u{2060}'..='\u{2064}' => {}
             '\n' => safe.push(' '),
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => {
                 safe.extend(c.escape_unicode());
             }
             c if c.is_control() => safe.extend(c.escape_default()),
@@ -156,7 +163,8 @@ impl Table {
 
     /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
-        self.grid.add_row(cells.into_iter().map(|cell| cell.0).collect::<Vec<_>>());
+        self.grid
+            .add_row(cells.into_iter().map(|cell| cell.0).collect::<Vec<_>>());
     }
 
     /// The text, each line ended.
@@ -184,10 +192,12 @@ mod tests {
 
     #[test]
     fn text_cannot_turn_a_line_round() {
-        let all =
-            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        let all = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
         for turn in all.chars() {
-            assert_eq!(clean(&format!("a{turn}b")), format!("a{}b", turn.escape_unicode()));
+            assert_eq!(
+                clean(&format!("a{turn}b")),
+                format!("a{}b", turn.escape_unicode())
+            );
         }
         // Words that are written from right to left by themselves are words.
         assert_eq!(clean("a \u{5d0}\u{5d1} b"), "a \u{5d0}\u{5d1} b");
@@ -197,7 +207,11 @@ mod tests {
     fn colours_do_not_move_columns_and_strange_text_stays_harmless() {
         let mut table = Table::new(["NAME", "PHASE", "HOST"]);
         table.row(["alfa".into(), Paint::word("running"), "h1".into()]);
-        table.row(["b\x1b[2J\u{2061}".into(), Paint::word("failing"), "h2\nx".into()]);
+        table.row([
+            "b\x1b[2J\u{2061}".into(),
+            Paint::word("failing"),
+            "h2\nx".into(),
+        ]);
         let text = table.render();
         assert_eq!(
             paint(&text, false),
@@ -205,8 +219,12 @@ mod tests {
         );
         assert!(paint(&text, true).contains("\x1b[32mrunning\x1b[0m  h1"));
         let line = pieces(text.lines().nth(1).unwrap());
-        let expected = [("alfa        ", None), ("running", Some(Paint::Good)), ("  h1", None)]
-            .map(|(t, p)| (t.to_owned(), p));
+        let expected = [
+            ("alfa        ", None),
+            ("running", Some(Paint::Good)),
+            ("  h1", None),
+        ]
+        .map(|(t, p)| (t.to_owned(), p));
         assert_eq!(line, expected);
     }
 }

@@ -54,9 +54,14 @@ pub struct Wire(DynamicMessage);
 impl Wire {
     /// The given message.
     pub fn of<M: Named>(message: &M) -> Self {
-        let descriptor = POOL.get_message_by_name(M::NAME).expect("`named!` lists messages of the protocol");
+        let descriptor = POOL
+            .get_message_by_name(M::NAME)
+            .expect("`named!` lists messages of the protocol");
         let bytes = message.encode_to_vec();
-        Self(DynamicMessage::decode(descriptor, bytes.as_slice()).expect("what prost encoded, prost decodes"))
+        Self(
+            DynamicMessage::decode(descriptor, bytes.as_slice())
+                .expect("what prost encoded, prost decodes"),
+        )
     }
 
     /// Several.
@@ -74,17 +79,27 @@ impl Serialize for Wire {
 fn message<S: Serializer>(message: &DynamicMessage, serializer: S) -> Result<S::Ok, S::Error> {
     if message.descriptor().full_name() == "google.protobuf.Timestamp" {
         let part = |name: &str| {
-            message.get_field_by_name(name).and_then(|v| v.as_i64().or(v.as_i32().map(i64::from)))
+            message
+                .get_field_by_name(name)
+                .and_then(|v| v.as_i64().or(v.as_i32().map(i64::from)))
         };
-        let time =
-            Timestamp { seconds: part("seconds").unwrap_or(0), nanos: part("nanos").unwrap_or(0) as i32 };
+        let time = Timestamp {
+            seconds: part("seconds").unwrap_or(0),
+            nanos: part("nanos").unwrap_or(0) as i32,
+        };
         return format::rfc3339(&time).serialize(serializer);
     }
     let mut map = serializer.serialize_map(None)?;
     for field in message.descriptor().fields() {
         let value = message.get_field(&field);
         let unset = field.supports_presence() && !message.has_field(&field);
-        map.serialize_entry(field.name(), &(!unset).then_some(Field { value: &value, kind: field.kind() }))?;
+        map.serialize_entry(
+            field.name(),
+            &(!unset).then_some(Field {
+                value: &value,
+                kind: field.kind(),
+            }),
+        )?;
     }
     map.end()
 }
@@ -114,18 +129,30 @@ impl Serialize for Field<'_> {
             Value::List(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
                 for item in items {
-                    list.serialize_element(&Field { value: item, kind: self.kind.clone() })?;
+                    list.serialize_element(&Field {
+                        value: item,
+                        kind: self.kind.clone(),
+                    })?;
                 }
                 list.end()
             }
             Value::Map(entries) => {
                 // Sorted: the same answer prints the same text.
-                let mut sorted: Vec<_> = entries.iter().map(|(key, value)| (key_text(key), value)).collect();
+                let mut sorted: Vec<_> = entries
+                    .iter()
+                    .map(|(key, value)| (key_text(key), value))
+                    .collect();
                 sorted.sort_by(|a, b| a.0.cmp(&b.0));
                 let kind = map_value_kind(&self.kind);
                 let mut map = serializer.serialize_map(Some(sorted.len()))?;
                 for (key, value) in sorted {
-                    map.serialize_entry(&key, &Field { value, kind: kind.clone() })?;
+                    map.serialize_entry(
+                        &key,
+                        &Field {
+                            value,
+                            kind: kind.clone(),
+                        },
+                    )?;
                 }
                 map.end()
             }
@@ -154,10 +181,16 @@ fn key_text(key: &MapKey) -> String {
 
 /// `TENANT_PHASE_RUNNING` is `running`: the prefix is what the zero value has before `UNSPECIFIED`.
 fn word(descriptor: &EnumDescriptor, number: i32) -> String {
-    let Some(value) = descriptor.get_value(number) else { return number.to_string() };
+    let Some(value) = descriptor.get_value(number) else {
+        return number.to_string();
+    };
     let zero = descriptor.default_value();
     let prefix = zero.name().strip_suffix("UNSPECIFIED").unwrap_or_default();
-    value.name().strip_prefix(prefix).unwrap_or(value.name()).to_ascii_lowercase()
+    value
+        .name()
+        .strip_prefix(prefix)
+        .unwrap_or(value.name())
+        .to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -169,7 +202,10 @@ mod tests {
         let operator = v1::Operator {
             name: "ana".into(),
             role: v1::Role::Admin.into(),
-            create_time: Some(Timestamp { seconds: 1_795_420_800, nanos: 0 }),
+            create_time: Some(Timestamp {
+                seconds: 1_795_420_800,
+                nanos: 0,
+            }),
             revoked: false,
             certificate_expire_time: None,
         };
@@ -181,9 +217,16 @@ mod tests {
 
     #[test]
     fn maps_are_sorted_and_hold_messages() {
-        let size = |workers| v1::Size { memory_bytes: 1 << 40, cpu_millis: 1, disk_bytes: 2, workers };
-        let info =
-            v1::Info { plans: [("b".into(), size(2)), ("a".into(), size(1))].into(), ..Default::default() };
+        let size = |workers| v1::Size {
+            memory_bytes: 1 << 40,
+            cpu_millis: 1,
+            disk_bytes: 2,
+            workers,
+        };
+        let info = v1::Info {
+            plans: [("b".into(), size(2)), ("a".into(), size(1))].into(),
+            ..Default::default()
+        };
         let json = serde_json::to_value(Wire::of(&info)).unwrap();
         assert_eq!(json["plans"]["a"]["workers"], 1);
         assert_eq!(json["plans"]["b"]["memory_bytes"], 1u64 << 40);

@@ -27,9 +27,15 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, colour: bool) {
     frame.render_widget(text(&view.place, colour), place);
     match &view.body {
         Body::Text(lines) => frame.render_widget(texts(lines, colour), body),
-        Body::Rows { above, heads, rows, selected } => {
+        Body::Rows {
+            above,
+            heads,
+            rows,
+            selected,
+        } => {
             let lines = u16::try_from(above.len()).unwrap_or(u16::MAX);
-            let [top, rest] = Layout::vertical([Constraint::Length(lines), Constraint::Min(1)]).areas(body);
+            let [top, rest] =
+                Layout::vertical([Constraint::Length(lines), Constraint::Min(1)]).areas(body);
             frame.render_widget(texts(above, colour), top);
             grid(frame, rest, (heads, rows, *selected), colour);
         }
@@ -40,9 +46,19 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, colour: bool) {
 type Grid<'a> = (&'a [Head], &'a [Vec<Cell>], Option<usize>);
 
 fn grid(frame: &mut Frame<'_>, area: Rect, (heads, rows, selected): Grid<'_>, colour: bool) {
-    let align = |head: &Head| if head.right { Alignment::Right } else { Alignment::Left };
+    let align = |head: &Head| {
+        if head.right {
+            Alignment::Right
+        } else {
+            Alignment::Left
+        }
+    };
     let header = heads.iter().map(|head| {
-        let style = if head.decides { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
+        let style = if head.decides {
+            Style::new().add_modifier(Modifier::BOLD)
+        } else {
+            Style::new()
+        };
         GridCell::from(Text::from(head.name.clone()).alignment(align(head))).style(style)
     });
     let lines = rows.iter().map(|cells| {
@@ -68,7 +84,12 @@ fn text<'a>(line: &'a Line, colour: bool) -> Paragraph<'a> {
 }
 
 fn texts<'a>(lines: &'a [Line], colour: bool) -> Paragraph<'a> {
-    Paragraph::new(lines.iter().map(|line| spans(line, colour)).collect::<Vec<_>>())
+    Paragraph::new(
+        lines
+            .iter()
+            .map(|line| spans(line, colour))
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn spans(line: &Line, colour: bool) -> TextLine<'_> {

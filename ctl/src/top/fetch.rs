@@ -22,21 +22,43 @@ pub async fn ask(client: &Client, query: Query) -> Result<Answer, Failure> {
     let doing = "follow the fleet";
     let (mut tenants, mut hosts) = (client.top(), client.top());
     let (tenants, hosts, tenant, host) = tokio::try_join!(
-        client.call(doing, tenants.top_tenants(client.request(query.tenants.clone()))),
+        client.call(
+            doing,
+            tenants.top_tenants(client.request(query.tenants.clone()))
+        ),
         client.call(doing, hosts.top_hosts(client.request(query.hosts.clone()))),
         async {
-            let Some(name) = query.tenant.clone() else { return Ok(None) };
-            let (doing, request) =
-                (format!("show tenant `{name}`"), client.request(GetTenantRequest { name }));
-            or_gone(client.call(&doing, client.tenants().get_tenant(request)).await)
+            let Some(name) = query.tenant.clone() else {
+                return Ok(None);
+            };
+            let (doing, request) = (
+                format!("show tenant `{name}`"),
+                client.request(GetTenantRequest { name }),
+            );
+            or_gone(
+                client
+                    .call(&doing, client.tenants().get_tenant(request))
+                    .await,
+            )
         },
         async {
-            let Some(name) = query.host.clone() else { return Ok(None) };
-            let (doing, request) = (format!("show host `{name}`"), client.request(GetHostRequest { name }));
+            let Some(name) = query.host.clone() else {
+                return Ok(None);
+            };
+            let (doing, request) = (
+                format!("show host `{name}`"),
+                client.request(GetHostRequest { name }),
+            );
             or_gone(client.call(&doing, client.hosts().get_host(request)).await)
         },
     )?;
-    Ok(Answer { query, tenants, hosts, tenant, host })
+    Ok(Answer {
+        query,
+        tenants,
+        hosts,
+        tenant,
+        host,
+    })
 }
 
 /// What was there a moment ago may be gone: that is an answer.
@@ -93,13 +115,22 @@ async fn follow(
     to: &mpsc::Sender<Event>,
 ) -> Result<(), Failure> {
     let doing = format!("read the log of tenant `{name}`");
-    let request =
-        StreamLogsRequest { name, container: role.into(), follow: true, tail: TAIL, timestamps: false };
+    let request = StreamLogsRequest {
+        name,
+        container: role.into(),
+        follow: true,
+        tail: TAIL,
+        timestamps: false,
+    };
     let mut tenants = client.tenants();
     let opened = client.open(&doing, tenants.stream_logs(request)).await?;
     let mut stream = opened.map_err(|status| client.failure(&doing, &status))?;
     let mut lines = Lines::default();
-    while let Some(chunk) = stream.message().await.map_err(|status| client.failure(&doing, &status))? {
+    while let Some(chunk) = stream
+        .message()
+        .await
+        .map_err(|status| client.failure(&doing, &status))?
+    {
         let whole = lines.add(&chunk.data);
         if !whole.is_empty() && to.send(Event::LogLines(whole)).await.is_err() {
             return Ok(());
@@ -136,7 +167,11 @@ impl Lines {
     /// What came without a line's end, if anything did.
     fn rest(&mut self) -> Vec<String> {
         let rest = std::mem::take(&mut self.begun);
-        if rest.is_empty() { Vec::new() } else { vec![line(&rest)] }
+        if rest.is_empty() {
+            Vec::new()
+        } else {
+            vec![line(&rest)]
+        }
     }
 }
 
@@ -153,8 +188,14 @@ mod tests {
     fn chunks_become_lines() {
         let mut lines = Lines::default();
         assert_eq!(lines.add(b"one\r\ntw"), ["one"]);
-        assert_eq!(lines.add("o\n\tthree \u{1b}[2J\nrest".as_bytes()), ["two", "    three \\u{1b}[2J"]);
-        assert_eq!((lines.rest(), lines.rest()), (vec!["rest".to_owned()], vec![]));
+        assert_eq!(
+            lines.add("o\n\tthree \u{1b}[2J\nrest".as_bytes()),
+            ["two", "    three \\u{1b}[2J"]
+        );
+        assert_eq!(
+            (lines.rest(), lines.rest()),
+            (vec!["rest".to_owned()], vec![])
+        );
         let long = lines.add(&[b"x".repeat(5_000), b"\ny\n".to_vec()].concat());
         assert_eq!((long[0].len(), long[1].as_str()), (MAX_LINE, "y"));
     }

@@ -40,7 +40,17 @@ pub async fn follow(client: &Client, mut model: Model, every: Duration, colour: 
     };
     model.update(Event::Answer(Box::new(first)));
     let screen = Screen::enter(colour)?;
-    Loop { client, model, screen, ends, questions: JoinSet::new(), again: false, log: None }.run(every).await
+    Loop {
+        client,
+        model,
+        screen,
+        ends,
+        questions: JoinSet::new(),
+        again: false,
+        log: None,
+    }
+    .run(every)
+    .await
 }
 
 struct Loop<'a> {
@@ -80,7 +90,9 @@ impl Loop<'_> {
             for effect in self.model.update(event) {
                 match effect {
                     Effect::Fetch => self.ask(),
-                    Effect::OpenLog(name, role) => self.log = Some(Following::open(self.client, name, role)),
+                    Effect::OpenLog(name, role) => {
+                        self.log = Some(Following::open(self.client, name, role))
+                    }
                     Effect::CloseLog => self.log = None,
                     Effect::Quit => return Ok(Exit::Done),
                 }
@@ -94,10 +106,14 @@ impl Loop<'_> {
             return;
         }
         let (client, query) = (self.client.clone(), self.model.query());
-        self.questions.spawn(async move { fetch::ask(&client, query).await });
+        self.questions
+            .spawn(async move { fetch::ask(&client, query).await });
     }
 
-    fn answered(&mut self, answer: Result<Result<Answer, Failure>, tokio::task::JoinError>) -> Event {
+    fn answered(
+        &mut self,
+        answer: Result<Result<Answer, Failure>, tokio::task::JoinError>,
+    ) -> Event {
         if std::mem::take(&mut self.again) {
             self.ask();
         }
@@ -123,8 +139,14 @@ struct Ends([Signal; 3]);
 
 impl Ends {
     fn listen() -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")));
-        Ok(Self([on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?]))
+        let on = |kind| {
+            signal(kind).map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))
+        };
+        Ok(Self([
+            on(SignalKind::terminate())?,
+            on(SignalKind::interrupt())?,
+            on(SignalKind::hangup())?,
+        ]))
     }
 
     async fn came(&mut self) -> Failure {

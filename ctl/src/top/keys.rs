@@ -60,7 +60,10 @@ pub enum Action {
 
 /// Every key that does something, for the page of keys.
 pub const HELP: [(&str, &str); 15] = [
-    ("up down PgUp PgDn Home End", "select, or scroll (also k j g G)"),
+    (
+        "up down PgUp PgDn Home End",
+        "select, or scroll (also k j g G)",
+    ),
     ("Tab, 1, 2", "the other list; tenants; hosts"),
     ("Enter", "look closer: a tenant; a host and its tenants"),
     ("l", "follow the log of the tenant's Odoo"),
@@ -147,14 +150,29 @@ mod tests {
     #[test]
     fn ctrl_c_ends_everywhere_and_letters_are_text_while_typing() {
         let ctrl_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        for place in [Place::List, Place::Tenant, Place::Logs, Place::Filter, Place::Help] {
+        for place in [
+            Place::List,
+            Place::Tenant,
+            Place::Logs,
+            Place::Filter,
+            Place::Help,
+        ] {
             assert_eq!(action(place, ctrl_c), Some(Action::Quit), "{place:?}");
         }
         let q = KeyEvent::from(KeyCode::Char('q'));
         assert_eq!(action(Place::Filter, q), Some(Action::Letter('q')));
         assert_eq!(action(Place::Logs, q), Some(Action::Quit));
-        assert_eq!(action(Place::Help, KeyEvent::from(KeyCode::Char('x'))), Some(Action::Back));
-        assert_eq!(action(Place::Logs, KeyEvent::from(KeyCode::Char('s'))), None);
-        assert_eq!(action(Place::Tenant, KeyEvent::from(KeyCode::Down)), Some(Action::Go(Move::By(1))));
+        assert_eq!(
+            action(Place::Help, KeyEvent::from(KeyCode::Char('x'))),
+            Some(Action::Back)
+        );
+        assert_eq!(
+            action(Place::Logs, KeyEvent::from(KeyCode::Char('s'))),
+            None
+        );
+        assert_eq!(
+            action(Place::Tenant, KeyEvent::from(KeyCode::Down)),
+            Some(Action::Go(Move::By(1)))
+        );
     }
 }

@@ -14,17 +14,26 @@ pub trait Order: Copy + PartialEq + 'static {
 
     /// One word.
     fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(order, _)| *order == self).map_or("name", |(_, word)| word)
+        Self::ALL
+            .iter()
+            .find(|(order, _)| *order == self)
+            .map_or("name", |(_, word)| word)
     }
 
     /// By its word.
     fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == word).map(|(order, _)| *order)
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == word)
+            .map(|(order, _)| *order)
     }
 
     /// So many further on.
     fn turned(self, by: usize) -> Self {
-        let place = Self::ALL.iter().position(|(order, _)| *order == self).unwrap_or(0);
+        let place = Self::ALL
+            .iter()
+            .position(|(order, _)| *order == self)
+            .unwrap_or(0);
         Self::ALL[(place + by) % Self::ALL.len()].0
     }
 }
@@ -111,7 +120,14 @@ impl<O: Order, T> List<O, T> {
     }
 
     /// Takes rows from place `from` on.
-    pub fn take(&mut self, from: usize, rows: Vec<T>, matching: usize, total: usize, height: usize) {
+    pub fn take(
+        &mut self,
+        from: usize,
+        rows: Vec<T>,
+        matching: usize,
+        total: usize,
+        height: usize,
+    ) {
         (self.known, self.matching, self.total) = ((from, rows), matching, total);
         self.go(Move::By(0), height);
     }
@@ -129,14 +145,18 @@ impl<O: Order, T> List<O, T> {
         let page = isize::try_from(height).unwrap_or(isize::MAX);
         self.cursor = match to {
             Move::By(rows) => self.cursor.saturating_add_signed(rows),
-            Move::Page(pages) => self.cursor.saturating_add_signed(pages.saturating_mul(page)),
+            Move::Page(pages) => self
+                .cursor
+                .saturating_add_signed(pages.saturating_mul(page)),
             Move::First => 0,
             Move::Last => last,
         }
         .min(last);
         let lowest = (self.cursor + 1).saturating_sub(height);
-        self.offset =
-            self.offset.clamp(lowest, self.cursor).min(self.matching.saturating_sub(height).max(lowest));
+        self.offset = self
+            .offset
+            .clamp(lowest, self.cursor)
+            .min(self.matching.saturating_sub(height).max(lowest));
     }
 
     /// What was known in another order, or of another filter, is wrong now.
@@ -213,17 +233,37 @@ mod tests {
     #[test]
     fn orders_go_round() {
         assert_eq!(TenantOrder::Name.turned(1), TenantOrder::State);
-        assert_eq!(HostOrder::State.turned(HostOrder::ALL.len() - 1), HostOrder::Name);
-        assert!(TenantOrder::ALL.iter().all(|(order, word)| TenantOrder::from_word(word) == Some(*order)));
+        assert_eq!(
+            HostOrder::State.turned(HostOrder::ALL.len() - 1),
+            HostOrder::Name
+        );
+        assert!(
+            TenantOrder::ALL
+                .iter()
+                .all(|(order, word)| TenantOrder::from_word(word) == Some(*order))
+        );
         assert_eq!(HostOrder::from_word("requests"), None);
     }
 
     #[test]
     fn an_empty_list_has_no_selection() {
         let mut list = list(0);
-        for to in [Move::By(1), Move::By(-1), Move::Page(1), Move::Last, Move::First] {
+        for to in [
+            Move::By(1),
+            Move::By(-1),
+            Move::Page(1),
+            Move::Last,
+            Move::First,
+        ] {
             list.go(to, 10);
-            assert_eq!((list.selected(), list.visible(10).count(), list.selected_line()), (None, 0, 0));
+            assert_eq!(
+                (
+                    list.selected(),
+                    list.visible(10).count(),
+                    list.selected_line()
+                ),
+                (None, 0, 0)
+            );
         }
     }
 
@@ -231,7 +271,10 @@ mod tests {
     fn rows_that_are_not_known_yet_are_gaps() {
         let mut list = list(1_000);
         list.go(Move::Last, 10);
-        assert_eq!((list.selected(), list.offset, list.window(10)), (None, 990, (980, 30)));
+        assert_eq!(
+            (list.selected(), list.offset, list.window(10)),
+            (None, 990, (980, 30))
+        );
         assert!(list.visible(10).all(|row| row.is_none()));
         list.take(980, (980..1_000).collect(), 1_000, 1_000, 10);
         assert_eq!(list.selected(), Some(&999));

@@ -186,13 +186,19 @@ impl Model {
     /// Lines for rows of the list that is seen.
     pub fn height(&self) -> usize {
         let all = usize::from(self.size.1).saturating_sub(FRAME_LINES);
-        let above = if matches!(self.layers.last(), Some(Layer::Host(_))) { HOST_LINES } else { 0 };
+        let above = if matches!(self.layers.last(), Some(Layer::Host(_))) {
+            HOST_LINES
+        } else {
+            0
+        };
         all.saturating_sub(above).max(1)
     }
 
     /// Lines for text: where there are no columns, their names' line is free.
     pub fn text_height(&self) -> usize {
-        usize::from(self.size.1).saturating_sub(FRAME_LINES - 1).max(1)
+        usize::from(self.size.1)
+            .saturating_sub(FRAME_LINES - 1)
+            .max(1)
     }
 
     /// Where keys go.
@@ -226,11 +232,21 @@ impl Model {
         query
     }
 
-    fn ask_tenants(&self, list: &List<TenantOrder, Tenant>, host: &str, seen: bool) -> TopTenantsRequest {
+    fn ask_tenants(
+        &self,
+        list: &List<TenantOrder, Tenant>,
+        host: &str,
+        seen: bool,
+    ) -> TopTenantsRequest {
         let filter = list.filter.clone();
         if !seen {
             let order = TenantOrder::Name.into();
-            return TopTenantsRequest { order, filter, limit: COUNT, ..TopTenantsRequest::default() };
+            return TopTenantsRequest {
+                order,
+                filter,
+                limit: COUNT,
+                ..TopTenantsRequest::default()
+            };
         }
         let (offset, limit) = list.window(self.height());
         TopTenantsRequest {
@@ -247,7 +263,12 @@ impl Model {
         let (list, filter) = (&self.hosts, self.hosts.filter.clone());
         if !seen {
             let order = HostOrder::Name.into();
-            return TopHostsRequest { order, filter, limit: COUNT, ..TopHostsRequest::default() };
+            return TopHostsRequest {
+                order,
+                filter,
+                limit: COUNT,
+                ..TopHostsRequest::default()
+            };
         }
         let (offset, limit) = list.window(self.height());
         TopHostsRequest {
@@ -291,14 +312,20 @@ impl Model {
         if same_hosts(asked, &wanted.hosts) {
             match asked.limit {
                 ..=COUNT => self.hosts.count(matching, total, height),
-                _ => self.hosts.take(asked.offset as usize, rows.hosts, matching, total, height),
+                _ => self
+                    .hosts
+                    .take(asked.offset as usize, rows.hosts, matching, total, height),
             }
         }
         let (rows, asked) = (answer.tenants, &answer.query.tenants);
         let (matching, total) = (rows.matching as usize, rows.total as usize);
         if same_tenants(asked, &wanted.tenants) {
             let inside = matches!(self.layers.last(), Some(Layer::Host(_)));
-            let list = if inside { &mut self.inside } else { &mut self.tenants };
+            let list = if inside {
+                &mut self.inside
+            } else {
+                &mut self.tenants
+            };
             match asked.limit {
                 ..=COUNT => list.count(matching, total, height),
                 _ => list.take(asked.offset as usize, rows.tenants, matching, total, height),
@@ -329,7 +356,11 @@ impl Model {
             Action::Help => self.help = true,
             Action::Go(to) => return self.scroll(to),
             Action::OtherTab | Action::Tenants | Action::Hosts => {
-                let other = if self.tab == Tab::Tenants { Tab::Hosts } else { Tab::Tenants };
+                let other = if self.tab == Tab::Tenants {
+                    Tab::Hosts
+                } else {
+                    Tab::Tenants
+                };
                 self.tab = match action {
                     Action::Tenants => Tab::Tenants,
                     Action::Hosts => Tab::Hosts,
@@ -376,17 +407,24 @@ impl Model {
                 self.look_anew();
                 vec![Effect::Fetch]
             }
-            None if !self.listing().filter().is_empty() => self.reorder(|list| list.filter().clear()),
+            None if !self.listing().filter().is_empty() => {
+                self.reorder(|list| list.filter().clear())
+            }
             None => vec![Effect::Quit],
         }
     }
 
     fn open(&mut self) -> Vec<Effect> {
         let layer = match (self.layers.last(), self.tab) {
-            (None, Tab::Hosts) => self.hosts.selected().map(|host| Layer::Host(host.name.clone())),
+            (None, Tab::Hosts) => self
+                .hosts
+                .selected()
+                .map(|host| Layer::Host(host.name.clone())),
             _ => self.chosen().map(|name| Layer::Tenant(name, 0)),
         };
-        let Some(layer) = layer else { return Vec::new() };
+        let Some(layer) = layer else {
+            return Vec::new();
+        };
         if matches!(layer, Layer::Host(_)) {
             self.inside = List::new(TenantOrder::State);
         }
@@ -400,7 +438,9 @@ impl Model {
     }
 
     fn open_log(&mut self, role: ContainerRole) -> Vec<Effect> {
-        let Some(name) = self.chosen() else { return Vec::new() };
+        let Some(name) = self.chosen() else {
+            return Vec::new();
+        };
         self.log = Log::default();
         self.layers.push(Layer::Logs(name.clone(), role));
         vec![Effect::OpenLog(name, role)]
@@ -421,7 +461,9 @@ impl Model {
         let (height, lines) = (self.height(), self.text_height());
         let longest = view::tenant_lines(self).len().saturating_sub(lines);
         match self.layers.last_mut() {
-            Some(Layer::Tenant(_, scrolled)) => *scrolled = scrolled_by(*scrolled, to, lines).min(longest),
+            Some(Layer::Tenant(_, scrolled)) => {
+                *scrolled = scrolled_by(*scrolled, to, lines).min(longest)
+            }
             Some(Layer::Logs(..)) => {
                 let most = self.log.lines.len().saturating_sub(lines);
                 let up = match to {
@@ -433,10 +475,15 @@ impl Model {
                 self.log.below = scrolled_by(self.log.below, up, lines).min(most);
             }
             _ => {
-                let window = |model: &Self| (model.query().tenants.offset, model.query().hosts.offset);
+                let window =
+                    |model: &Self| (model.query().tenants.offset, model.query().hosts.offset);
                 let before = window(self);
                 self.listing().go(to, height);
-                return if before == window(self) { Vec::new() } else { vec![Effect::Fetch] };
+                return if before == window(self) {
+                    Vec::new()
+                } else {
+                    vec![Effect::Fetch]
+                };
             }
         }
         Vec::new()
@@ -482,11 +529,19 @@ fn wire(number: usize) -> u32 {
 
 /// The answer's rows belong into the list that is seen, wherever it has been scrolled to meanwhile.
 fn same_tenants(asked: &TopTenantsRequest, wanted: &TopTenantsRequest) -> bool {
-    let at_once = |request: &TopTenantsRequest| TopTenantsRequest { offset: 0, limit: 0, ..request.clone() };
+    let at_once = |request: &TopTenantsRequest| TopTenantsRequest {
+        offset: 0,
+        limit: 0,
+        ..request.clone()
+    };
     at_once(asked) == at_once(wanted) && (asked.limit > COUNT) == (wanted.limit > COUNT)
 }
 
 fn same_hosts(asked: &TopHostsRequest, wanted: &TopHostsRequest) -> bool {
-    let at_once = |request: &TopHostsRequest| TopHostsRequest { offset: 0, limit: 0, ..request.clone() };
+    let at_once = |request: &TopHostsRequest| TopHostsRequest {
+        offset: 0,
+        limit: 0,
+        ..request.clone()
+    };
     at_once(asked) == at_once(wanted) && (asked.limit > COUNT) == (wanted.limit > COUNT)
 }

@@ -24,20 +24,35 @@ pub struct Cell {
 
 impl Cell {
     fn plain(text: impl AsRef<str>) -> Self {
-        Self { text: clean(text.as_ref()), paint: None }
+        Self {
+            text: clean(text.as_ref()),
+            paint: None,
+        }
     }
 
     fn word(word: &str) -> Self {
-        Self { text: clean(word), paint: Some(Paint::of(word)) }
+        Self {
+            text: clean(word),
+            paint: Some(Paint::of(word)),
+        }
     }
 
     fn painted(text: impl AsRef<str>, paint: Paint) -> Self {
-        Self { text: clean(text.as_ref()), paint: Some(paint) }
+        Self {
+            text: clean(text.as_ref()),
+            paint: Some(paint),
+        }
     }
 
     /// A figure, or that it is not known.
     fn figure(value: Option<String>) -> Self {
-        value.map_or(Self { text: UNKNOWN.to_owned(), paint: Some(Paint::Faint) }, Self::plain)
+        value.map_or(
+            Self {
+                text: UNKNOWN.to_owned(),
+                paint: Some(Paint::Faint),
+            },
+            Self::plain,
+        )
     }
 
     /// The same, standing out when it is high.
@@ -70,11 +85,17 @@ pub struct Column<T: 'static, O: 'static> {
 const MIN_NAME: u16 = 14;
 
 /// The columns that fit into so many characters, one blank between them.
-pub fn fitting<T, O: Order>(columns: &'static [Column<T, O>], width: u16) -> Vec<&'static Column<T, O>> {
+pub fn fitting<T, O: Order>(
+    columns: &'static [Column<T, O>],
+    width: u16,
+) -> Vec<&'static Column<T, O>> {
     let mut kept: Vec<&Column<T, O>> = columns.iter().collect();
-    let needed = |kept: &[&Column<T, O>]| kept.iter().map(|c| c.width.max(1) + 1).sum::<u16>() + MIN_NAME;
+    let needed =
+        |kept: &[&Column<T, O>]| kept.iter().map(|c| c.width.max(1) + 1).sum::<u16>() + MIN_NAME;
     while needed(&kept) > width {
-        let Some(goes) = kept.iter().map(|c| c.goes).max().filter(|goes| *goes > 0) else { break };
+        let Some(goes) = kept.iter().map(|c| c.goes).max().filter(|goes| *goes > 0) else {
+            break;
+        };
         kept.retain(|column| column.goes != goes);
     }
     kept
@@ -108,7 +129,14 @@ pub static TENANTS: [TenantColumn; 10] = [
         goes: 2,
         cell: host,
     },
-    TenantColumn { name: "CPU", width: 5, right: true, order: Some(TenantOrder::Cpu), goes: 0, cell: cpu },
+    TenantColumn {
+        name: "CPU",
+        width: 5,
+        right: true,
+        order: Some(TenantOrder::Cpu),
+        goes: 0,
+        cell: cpu,
+    },
     TenantColumn {
         name: "MEMORY",
         width: 8,
@@ -117,7 +145,14 @@ pub static TENANTS: [TenantColumn; 10] = [
         goes: 0,
         cell: memory,
     },
-    TenantColumn { name: "DISK", width: 8, right: true, order: Some(TenantOrder::Disk), goes: 3, cell: disk },
+    TenantColumn {
+        name: "DISK",
+        width: 8,
+        right: true,
+        order: Some(TenantOrder::Disk),
+        goes: 3,
+        cell: disk,
+    },
     TenantColumn {
         name: "REQ/S",
         width: 6,
@@ -142,7 +177,14 @@ pub static TENANTS: [TenantColumn; 10] = [
         goes: 1,
         cell: latency,
     },
-    TenantColumn { name: "EDGE", width: 4, right: true, order: None, goes: 1, cell: edge },
+    TenantColumn {
+        name: "EDGE",
+        width: 4,
+        right: true,
+        order: None,
+        goes: 1,
+        cell: edge,
+    },
 ];
 
 type HostColumn = Column<Host, HostOrder>;
@@ -173,7 +215,14 @@ pub static HOSTS: [HostColumn; 9] = [
         goes: 0,
         cell: host_tenants,
     },
-    HostColumn { name: "CPU", width: 5, right: true, order: Some(HostOrder::Cpu), goes: 0, cell: host_cpu },
+    HostColumn {
+        name: "CPU",
+        width: 5,
+        right: true,
+        order: Some(HostOrder::Cpu),
+        goes: 0,
+        cell: host_cpu,
+    },
     HostColumn {
         name: "MEMORY",
         width: 7,
@@ -198,8 +247,22 @@ pub static HOSTS: [HostColumn; 9] = [
         goes: 1,
         cell: host_load,
     },
-    HostColumn { name: "AGENT", width: 9, right: true, order: None, goes: 2, cell: host_agent },
-    HostColumn { name: "REPORT", width: 6, right: true, order: None, goes: 3, cell: host_report },
+    HostColumn {
+        name: "AGENT",
+        width: 9,
+        right: true,
+        order: None,
+        goes: 2,
+        cell: host_agent,
+    },
+    HostColumn {
+        name: "REPORT",
+        width: 6,
+        right: true,
+        order: None,
+        goes: 3,
+        cell: host_report,
+    },
 ];
 
 fn name(tenant: &Tenant, _: i64) -> Cell {
@@ -234,13 +297,21 @@ fn disk(tenant: &Tenant, _: i64) -> Cell {
 }
 
 fn requests(tenant: &Tenant, _: i64) -> Cell {
-    Cell::figure(tenant.traffic.map(|traffic| format::per_second(traffic.requests_per_minute)))
+    Cell::figure(
+        tenant
+            .traffic
+            .map(|traffic| format::per_second(traffic.requests_per_minute)),
+    )
 }
 
 fn errors(tenant: &Tenant, _: i64) -> Cell {
     let errors = tenant.traffic.map(|traffic| traffic.errors_per_minute);
     let cell = Cell::figure(errors.map(format::per_second));
-    if errors.is_some_and(|errors| errors > 0) { Cell::painted(cell.text, Paint::Bad) } else { cell }
+    if errors.is_some_and(|errors| errors > 0) {
+        Cell::painted(cell.text, Paint::Bad)
+    } else {
+        cell
+    }
 }
 
 fn latency(tenant: &Tenant, _: i64) -> Cell {
@@ -248,13 +319,17 @@ fn latency(tenant: &Tenant, _: i64) -> Cell {
 }
 
 fn edge(tenant: &Tenant, _: i64) -> Cell {
-    let Some(probe) = &tenant.probe else { return Cell::figure(None) };
+    let Some(probe) = &tenant.probe else {
+        return Cell::figure(None);
+    };
     match (probe.reach(), probe.http_status) {
         (Reach::Ok, status) => Cell::painted(status.to_string(), Paint::Good),
         (Reach::EdgeDown, _) => Cell::painted("edge", Paint::Bad),
         (Reach::HostDown, _) => Cell::painted("host", Paint::Bad),
         (Reach::TenantDown | Reach::Unspecified, 0) => Cell::painted("down", Paint::Bad),
-        (Reach::TenantDown | Reach::Unspecified, status) => Cell::painted(status.to_string(), Paint::Bad),
+        (Reach::TenantDown | Reach::Unspecified, status) => {
+            Cell::painted(status.to_string(), Paint::Bad)
+        }
     }
 }
 
@@ -265,7 +340,11 @@ fn host_name(host: &Host, _: i64) -> Cell {
 /// What a cordoned host shows beside its state.
 pub fn host_state(host: &Host, _: i64) -> Cell {
     let word = format::host_state(host.state);
-    if host.cordoned { Cell::painted(format!("{word}, closed"), Paint::Warn) } else { Cell::word(&word) }
+    if host.cordoned {
+        Cell::painted(format!("{word}, closed"), Paint::Warn)
+    } else {
+        Cell::word(&word)
+    }
 }
 
 fn host_tenants(host: &Host, _: i64) -> Cell {
@@ -278,16 +357,23 @@ fn host_cpu(host: &Host, _: i64) -> Cell {
 }
 
 fn host_memory(host: &Host, _: i64) -> Cell {
-    share(host.resources.map(|r| (r.memory_total_bytes, r.memory_available_bytes)))
+    share(
+        host.resources
+            .map(|r| (r.memory_total_bytes, r.memory_available_bytes)),
+    )
 }
 
 fn host_disk(host: &Host, _: i64) -> Cell {
-    share(host.resources.map(|r| (r.disk_total_bytes, r.disk_available_bytes)))
+    share(
+        host.resources
+            .map(|r| (r.disk_total_bytes, r.disk_available_bytes)),
+    )
 }
 
 fn share(of: Option<(u64, u64)>) -> Cell {
-    let used =
-        of.filter(|(total, _)| *total > 0).map(|(total, available)| (total.saturating_sub(available), total));
+    let used = of
+        .filter(|(total, _)| *total > 0)
+        .map(|(total, available)| (total.saturating_sub(available), total));
     let cell = Cell::figure(used.map(|(used, total)| format::share(used, total)));
     cell.warned(used.is_some_and(|(used, total)| high(used, total)))
 }
@@ -296,7 +382,8 @@ fn host_load(host: &Host, _: i64) -> Cell {
     let load = host.resources.map(|r| (r.load1_milli, r.cpus));
     let text = load.map(|(milli, _)| format!("{:.2}", f64::from(milli) / 1000.0));
     // More that want to run than there are CPUs.
-    Cell::figure(text).warned(load.is_some_and(|(milli, cpus)| u64::from(milli) > u64::from(cpus) * 1000))
+    Cell::figure(text)
+        .warned(load.is_some_and(|(milli, cpus)| u64::from(milli) > u64::from(cpus) * 1000))
 }
 
 fn host_agent(host: &Host, _: i64) -> Cell {
@@ -304,7 +391,11 @@ fn host_agent(host: &Host, _: i64) -> Cell {
 }
 
 fn host_report(host: &Host, now_ms: i64) -> Cell {
-    Cell::figure(host.report_time.as_ref().map(|time| format::age(now_ms, Some(time))))
+    Cell::figure(
+        host.report_time
+            .as_ref()
+            .map(|time| format::age(now_ms, Some(time))),
+    )
 }
 
 fn high(used: u64, limit: u64) -> bool {

@@ -67,7 +67,10 @@ impl Slot {
             if let Some(view) = state.view.take() {
                 return Some(view);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -91,7 +94,13 @@ impl Screen {
         let (slot, (finished, drawn)) = (Arc::new(Slot::default()), threads::channel());
         let (to, keys) = mpsc::channel(KEYS);
         // The others hold it weakly: when the reader of keys ends, the channel closes, and then the terminal is gone.
-        let (ending, watching) = (Ending { finished, to: to.downgrade() }, to.downgrade());
+        let (ending, watching) = (
+            Ending {
+                finished,
+                to: to.downgrade(),
+            },
+            to.downgrade(),
+        );
         let pictures = slot.clone();
         let drawing = move || {
             let _ending = ending;
@@ -100,9 +109,16 @@ impl Screen {
         };
         let start = |name: &str| std::thread::Builder::new().name(name.to_owned());
         start("draw").spawn(drawing).map_err(failed)?;
-        start("hangup").spawn(move || watch(&watching)).map_err(failed)?;
+        start("hangup")
+            .spawn(move || watch(&watching))
+            .map_err(failed)?;
         start("keys").spawn(move || read(&to)).map_err(failed)?;
-        Ok(Self { slot, keys, drawn, _raw: raw })
+        Ok(Self {
+            slot,
+            keys,
+            drawn,
+            _raw: raw,
+        })
     }
 
     /// Draws this as soon as the terminal takes it.
@@ -181,7 +197,10 @@ fn pictures(slot: &Slot, colour: bool) -> io::Result<()> {
             Some(painter) => painter,
             None => Painter::new(area)?,
         };
-        if let Err(error) = fitting.terminal.draw(|frame| draw::draw(frame, &view, colour)) {
+        if let Err(error) = fitting
+            .terminal
+            .draw(|frame| draw::draw(frame, &view, colour))
+        {
             // Its drop would show the cursor, fail, and panic because it cannot say so on the same terminal.
             std::mem::forget(fitting);
             return Err(error);
@@ -202,8 +221,13 @@ impl Painter {
     fn new(size: Rect) -> io::Result<Self> {
         execute!(io::stdout(), Clear(ClearType::All))?;
         let out = BufWriter::with_capacity(PICTURE_BYTES, io::stdout());
-        let options = TerminalOptions { viewport: Viewport::Fixed(size) };
-        Ok(Self { terminal: Terminal::with_options(CrosstermBackend::new(out), options)?, size })
+        let options = TerminalOptions {
+            viewport: Viewport::Fixed(size),
+        };
+        Ok(Self {
+            terminal: Terminal::with_options(CrosstermBackend::new(out), options)?,
+            size,
+        })
     }
 }
 
@@ -229,7 +253,10 @@ mod tests {
     #[test]
     fn a_panic_while_drawing_ends_the_program() {
         let ((finished, drawn), (to, mut events)) = (threads::channel(), mpsc::channel(1));
-        let ending = Ending { finished, to: to.downgrade() };
+        let ending = Ending {
+            finished,
+            to: to.downgrade(),
+        };
         let drawing = std::thread::spawn(move || {
             let _ending = ending;
             panic!("on purpose");

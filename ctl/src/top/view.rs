@@ -33,15 +33,25 @@ pub struct Piece {
 pub type Line = Vec<Piece>;
 
 fn plain(text: impl AsRef<str>) -> Piece {
-    Piece { text: clean_line(text.as_ref()), paint: None, strong: false }
+    Piece {
+        text: clean_line(text.as_ref()),
+        paint: None,
+        strong: false,
+    }
 }
 
 fn painted(text: impl AsRef<str>, paint: Paint) -> Piece {
-    Piece { paint: Some(paint), ..plain(text) }
+    Piece {
+        paint: Some(paint),
+        ..plain(text)
+    }
 }
 
 fn strong(text: impl AsRef<str>) -> Piece {
-    Piece { strong: true, ..plain(text) }
+    Piece {
+        strong: true,
+        ..plain(text)
+    }
 }
 
 /// As [`clean`], blanks at the end kept: a piece may be followed by another.
@@ -108,7 +118,11 @@ pub fn view(model: &Model) -> View {
 }
 
 fn counted(matching: usize, total: usize) -> String {
-    if matching == total { total.to_string() } else { format!("{matching} of {total}") }
+    if matching == total {
+        total.to_string()
+    } else {
+        format!("{matching} of {total}")
+    }
 }
 
 fn summary(model: &Model) -> Line {
@@ -131,17 +145,35 @@ fn summary(model: &Model) -> Line {
 fn place(model: &Model) -> Line {
     let tab = |name: &str, own: Tab| {
         let here = model.tab == own;
-        if here { strong(format!("[{name}]")) } else { plain(format!(" {name} ")) }
+        if here {
+            strong(format!("[{name}]"))
+        } else {
+            plain(format!(" {name} "))
+        }
     };
-    let mut line = vec![tab("Tenants", Tab::Tenants), plain(" "), tab("Hosts", Tab::Hosts)];
+    let mut line = vec![
+        tab("Tenants", Tab::Tenants),
+        plain(" "),
+        tab("Hosts", Tab::Hosts),
+    ];
     for (depth, layer) in model.layers.iter().enumerate() {
         let text = match layer {
             Layer::Tenant(name, _) | Layer::Host(name) => name.clone(),
             Layer::Logs(name, role) => {
-                let whose = if *role == ContainerRole::Postgres { "PostgreSQL" } else { "Odoo" };
-                let told =
-                    matches!(depth.checked_sub(1).map(|below| &model.layers[below]), Some(Layer::Tenant(..)));
-                if told { format!("{whose}'s log") } else { format!("{whose}'s log of {name}") }
+                let whose = if *role == ContainerRole::Postgres {
+                    "PostgreSQL"
+                } else {
+                    "Odoo"
+                };
+                let told = matches!(
+                    depth.checked_sub(1).map(|below| &model.layers[below]),
+                    Some(Layer::Tenant(..))
+                );
+                if told {
+                    format!("{whose}'s log")
+                } else {
+                    format!("{whose}'s log of {name}")
+                }
             }
         };
         line.push(plain(" > "));
@@ -173,9 +205,13 @@ fn body(model: &Model) -> Body {
         return Body::Text(super::keys::HELP.iter().map(line).collect());
     }
     match (model.layers.last(), model.tab) {
-        (Some(Layer::Tenant(_, scrolled)), _) => {
-            Body::Text(tenant_lines(model).into_iter().skip(*scrolled).take(model.text_height()).collect())
-        }
+        (Some(Layer::Tenant(_, scrolled)), _) => Body::Text(
+            tenant_lines(model)
+                .into_iter()
+                .skip(*scrolled)
+                .take(model.text_height())
+                .collect(),
+        ),
         (Some(Layer::Logs(..)), _) => Body::Text(log(model)),
         (Some(Layer::Host(_)), _) => table(&model.inside, &rows::TENANTS, model, host_lines(model)),
         (None, Tab::Tenants) => table(&model.tenants, &rows::TENANTS, model, Vec::new()),
@@ -197,15 +233,28 @@ fn table<O: Order, T>(
             (true, false) => "▼",
             (true, true) => "▲",
         };
-        Head { name: format!("{}{arrow}", column.name), width: column.width, right: column.right, decides }
+        Head {
+            name: format!("{}{arrow}", column.name),
+            width: column.width,
+            right: column.right,
+            decides,
+        }
     };
     let cells = |row: Option<&T>| match row {
-        Some(row) => columns.iter().map(|column| (column.cell)(row, model.now_ms)).collect(),
+        Some(row) => columns
+            .iter()
+            .map(|column| (column.cell)(row, model.now_ms))
+            .collect(),
         None => Vec::new(),
     };
     let rows: Vec<_> = list.visible(model.height()).map(cells).collect();
     let selected = (!rows.is_empty()).then(|| list.selected_line());
-    Body::Rows { above, heads: columns.iter().map(head).collect(), rows, selected }
+    Body::Rows {
+        above,
+        heads: columns.iter().map(head).collect(),
+        rows,
+        selected,
+    }
 }
 
 /// Everything about the tenant that is looked at.
@@ -222,13 +271,23 @@ fn tenant_text(tenant: &Tenant, now_ms: i64) -> String {
 
 fn unknown(model: &Model, gone: &str) -> Vec<Line> {
     // The answer to the question before says nothing of this one.
-    let text = if model.waiting { "asking the coordinator…" } else { gone };
+    let text = if model.waiting {
+        "asking the coordinator…"
+    } else {
+        gone
+    };
     vec![vec![plain(text)]]
 }
 
 fn lines(text: &str) -> Vec<Line> {
-    let piece = |(text, paint): (String, Option<Paint>)| Piece { text, paint, strong: false };
-    text.lines().map(|line| table::pieces(line).into_iter().map(piece).collect()).collect()
+    let piece = |(text, paint): (String, Option<Paint>)| Piece {
+        text,
+        paint,
+        strong: false,
+    };
+    text.lines()
+        .map(|line| table::pieces(line).into_iter().map(piece).collect())
+        .collect()
 }
 
 /// A host in a few lines.
@@ -243,15 +302,21 @@ fn host_lines(model: &Model) -> Vec<Line> {
 
 fn host_summary(host: &Host, now_ms: i64) -> Vec<Line> {
     let state = rows::host_state(host, now_ms);
-    let state = Piece { text: state.text, paint: state.paint, strong: false };
+    let state = Piece {
+        text: state.text,
+        paint: state.paint,
+        strong: false,
+    };
     let mut first = vec![state];
     if !host.message.is_empty() {
         first.push(plain(format!(": {}", host.message)));
     }
     let used = match &host.resources {
-        Some(r) => {
-            host_noun::used(r).into_iter().take(3).map(|(name, value)| format!("{name} {value}")).collect()
-        }
+        Some(r) => host_noun::used(r)
+            .into_iter()
+            .take(3)
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect(),
         None => vec!["CPU, memory, disk: not known".to_owned()],
     };
     let reserved = host_noun::reserved(host);
@@ -277,7 +342,10 @@ fn log(model: &Model) -> Vec<Line> {
     let (log, height) = (&model.log, model.text_height());
     let end = log.lines.len().saturating_sub(log.below);
     let from = end.saturating_sub(height);
-    log.lines.range(from..end).map(|line| vec![plain(line)]).collect()
+    log.lines
+        .range(from..end)
+        .map(|line| vec![plain(line)])
+        .collect()
 }
 
 fn footer(model: &Model) -> Line {
@@ -286,16 +354,22 @@ fn footer(model: &Model) -> Line {
     }
     let silent_ms = model.answered_ms.map_or(0, |at| model.now_ms - at);
     if silent_ms > OLD_MS {
-        let text =
-            format!("the figures are {} old: the coordinator does not answer", format::duration(silent_ms));
+        let text = format!(
+            "the figures are {} old: the coordinator does not answer",
+            format::duration(silent_ms)
+        );
         return vec![painted(text, Paint::Bad)];
     }
     let keys = match (model.layers.last(), model.tab) {
         _ if model.help => "any key: back   q quit",
         _ if model.typing.is_some() => "type a part of a name   Enter accept   Esc as before",
         (Some(Layer::Logs(..)), _) => return log_footer(model),
-        (Some(Layer::Tenant(..)), _) => "up/down scroll   l log   L PostgreSQL's log   Esc back   q quit",
-        (None, Tab::Hosts) => "Enter its tenants  Tab tenants  s order  r reverse  / filter  ? help  q quit",
+        (Some(Layer::Tenant(..)), _) => {
+            "up/down scroll   l log   L PostgreSQL's log   Esc back   q quit"
+        }
+        (None, Tab::Hosts) => {
+            "Enter its tenants  Tab tenants  s order  r reverse  / filter  ? help  q quit"
+        }
         _ => "Enter details  l log  Tab hosts  s order  r reverse  / filter  ? help  q quit",
     };
     vec![painted(keys, Paint::Faint)]
@@ -310,5 +384,8 @@ fn log_footer(model: &Model) -> Line {
         0 => "following".to_owned(),
         below => format!("{below} newer lines below, G follows"),
     };
-    vec![painted(format!("{place}   up/down scroll   Esc back   q quit"), Paint::Faint)]
+    vec![painted(
+        format!("{place}   up/down scroll   Esc back   q quit"),
+        Paint::Faint,
+    )]
 }

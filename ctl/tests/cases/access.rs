@@ -16,21 +16,43 @@ fn with_stdin(text: &str) -> Run {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Run { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 #[test]
 fn a_password_comes_from_standard_input_without_its_line_break() {
-    for text in ["correct horse\n", "correct horse\r\n", "correct horse", "correct horse\nmore\n"] {
+    for text in [
+        "correct horse\n",
+        "correct horse\r\n",
+        "correct horse",
+        "correct horse\nmore\n",
+    ] {
         let run = with_stdin(text);
         assert_eq!(run.code, 0, "{}", run.stderr);
-        assert!(run.stdout.contains("(password of 13)") && !run.stdout.contains("correct"), "{}", run.stdout);
+        assert!(
+            run.stdout.contains("(password of 13)") && !run.stdout.contains("correct"),
+            "{}",
+            run.stdout
+        );
     }
     let run = with_stdin("\n");
-    assert!(run.code == 2 && run.stderr.contains("is empty"), "{}", run.stderr);
+    assert!(
+        run.code == 2 && run.stderr.contains("is empty"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -42,7 +64,11 @@ fn a_typed_password_is_asked_for_twice_and_never_shown() {
     terminal.send("correct horse\r");
     terminal.expect("(password of 13)");
     assert_eq!(terminal.wait(), 0);
-    assert!(!terminal.seen().contains("correct") && terminal.is_cooked(), "{}", terminal.seen());
+    assert!(
+        !terminal.seen().contains("correct") && terminal.is_cooked(),
+        "{}",
+        terminal.seen()
+    );
 
     let mut terminal = Terminal::start(command(&SET));
     terminal.expect("Password for tester: ");
@@ -58,6 +84,8 @@ fn no_option_takes_a_password_as_its_value() {
     for option in ["--password", "--password=secret"] {
         assert_eq!(isyctl(&[&SET[..], &[option]].concat()).code, 2);
     }
-    let both = finish(command(&[&SET[..], &["--password-stdin", "--generate-password"]].concat()));
+    let both = finish(command(
+        &[&SET[..], &["--password-stdin", "--generate-password"]].concat(),
+    ));
     assert_eq!(both.code, 2, "{}", both.stderr);
 }

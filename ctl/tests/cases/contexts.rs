@@ -14,21 +14,37 @@ fn with_config(config: &Path, arguments: &[&str]) -> Run {
 fn the_first_import_is_used_from_then_on() {
     let (world, folder) = (world(), tempfile::tempdir().unwrap());
     let file = folder.path().join("admin.toml");
-    world.context("prod", &world.fake.ca, &world.fake.ca).write(&file, false).unwrap();
+    world
+        .context("prod", &world.fake.ca, &world.fake.ca)
+        .write(&file, false)
+        .unwrap();
     let (config, file) = (folder.path().join("config"), file.to_str().unwrap());
     let isyctl = |arguments: &[&str]| with_config(&config, arguments);
 
     let run = isyctl(&["tenant", "list"]);
     assert_eq!(run.code, 2);
-    assert!(run.stderr.contains("no context") && run.stderr.contains("context import"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("no context") && run.stderr.contains("context import"),
+        "{}",
+        run.stderr
+    );
 
     assert_eq!(isyctl(&["context", "import", file]).code, 0);
-    assert_eq!(isyctl(&["tenant", "list", "-o", "name"]).stdout, "alfa\nbeta\ngama\n");
+    assert_eq!(
+        isyctl(&["tenant", "list", "-o", "name"]).stdout,
+        "alfa\nbeta\ngama\n"
+    );
     let again = isyctl(&["context", "import", file]);
     assert_eq!(again.code, 1, "never over another: {}", again.stderr);
     assert_eq!(isyctl(&["context", "import", file, "--force"]).code, 0);
-    assert_eq!(isyctl(&["context", "import", file, "--name", "second"]).code, 0);
-    assert_eq!(isyctl(&["context", "list", "-o", "name"]).stdout, "prod\nsecond\n");
+    assert_eq!(
+        isyctl(&["context", "import", file, "--name", "second"]).code,
+        0
+    );
+    assert_eq!(
+        isyctl(&["context", "list", "-o", "name"]).stdout,
+        "prod\nsecond\n"
+    );
 
     let list = isyctl(&["context", "list"]).stdout;
     assert!(list.lines().any(|l| l.starts_with("*  prod")), "{list}");
@@ -44,19 +60,39 @@ fn the_first_import_is_used_from_then_on() {
 
     assert_eq!(isyctl(&["context", "remove", "second", "--yes"]).code, 0);
     assert_eq!(isyctl(&["context", "use", "second"]).code, 3);
-    assert_eq!(isyctl(&["tenant", "list", "-o", "name"]).code, 0, "the only one left is used");
+    assert_eq!(
+        isyctl(&["tenant", "list", "-o", "name"]).code,
+        0,
+        "the only one left is used"
+    );
 }
 
 #[test]
 fn a_file_that_others_can_read_is_warned_about() {
     let (world, folder) = (world(), tempfile::tempdir().unwrap());
     let file = folder.path().join("open.toml");
-    world.context("open", &world.fake.ca, &world.fake.ca).write(&file, false).unwrap();
+    world
+        .context("open", &world.fake.ca, &world.fake.ca)
+        .write(&file, false)
+        .unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let run =
-        with_config(folder.path(), &["--context", file.to_str().unwrap(), "tenant", "list", "-o", "name"]);
+    let run = with_config(
+        folder.path(),
+        &[
+            "--context",
+            file.to_str().unwrap(),
+            "tenant",
+            "list",
+            "-o",
+            "name",
+        ],
+    );
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stderr.contains("warning: others can read"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("warning: others can read"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -64,31 +100,81 @@ fn an_operator_gets_a_file_that_works() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ci.toml");
     let out = file.to_str().unwrap();
-    let make = ["operator", "create", "ci", "--role", "viewer", "--ttl", "90d", "--out", out];
+    let make = [
+        "operator", "create", "ci", "--role", "viewer", "--ttl", "90d", "--out", out,
+    ];
     let run = crate::support::run::isyctl(&make);
-    assert_eq!((run.code, run.stdout), (0, format!("{out}\n")), "{}", run.stderr);
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        (run.code, run.stdout),
+        (0, format!("{out}\n")),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let config = folder.path().join("config");
     assert_eq!(with_config(&config, &["context", "import", out]).code, 0);
-    assert_eq!(with_config(&config, &["tenant", "list", "-o", "name"]).code, 0);
+    assert_eq!(
+        with_config(&config, &["tenant", "list", "-o", "name"]).code,
+        0
+    );
     let shown: serde_json::Value =
-        serde_json::from_str(&with_config(&config, &["context", "show", "-o", "json"]).stdout).unwrap();
-    assert_eq!((&shown["operator"], &shown["role"]), (&"ci".into(), &"viewer".into()));
-    assert_eq!(crate::support::run::isyctl(&make).code, 1, "never over another file");
+        serde_json::from_str(&with_config(&config, &["context", "show", "-o", "json"]).stdout)
+            .unwrap();
+    assert_eq!(
+        (&shown["operator"], &shown["role"]),
+        (&"ci".into(), &"viewer".into())
+    );
+    assert_eq!(
+        crate::support::run::isyctl(&make).code,
+        1,
+        "never over another file"
+    );
 }
 
 #[test]
 fn a_monitor_gets_the_files_that_prometheus_reads() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("isyone");
-    let make = ["operator", "create", "prom", "--role", "monitor", "--pem", dir.to_str().unwrap()];
+    let make = [
+        "operator",
+        "create",
+        "prom",
+        "--role",
+        "monitor",
+        "--pem",
+        dir.to_str().unwrap(),
+    ];
     let run = crate::support::run::isyctl(&make);
-    assert_eq!((run.code, run.stdout), (0, format!("{}/prom.pem\n", dir.display())), "{}", run.stderr);
-    for (file, first) in [("ca.pem", "CERTIFICATE"), ("prom.pem", "CERTIFICATE"), ("prom.key", "PRIVATE KEY")]
-    {
+    assert_eq!(
+        (run.code, run.stdout),
+        (0, format!("{}/prom.pem\n", dir.display())),
+        "{}",
+        run.stderr
+    );
+    for (file, first) in [
+        ("ca.pem", "CERTIFICATE"),
+        ("prom.pem", "CERTIFICATE"),
+        ("prom.key", "PRIVATE KEY"),
+    ] {
         let path = dir.join(file);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
-        assert!(fs::read_to_string(path).unwrap().starts_with(&format!("-----BEGIN {first}")), "{file}");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{file}"
+        );
+        assert!(
+            fs::read_to_string(path)
+                .unwrap()
+                .starts_with(&format!("-----BEGIN {first}")),
+            "{file}"
+        );
     }
-    assert_eq!(crate::support::run::isyctl(&make).code, 1, "never over another file");
+    assert_eq!(
+        crate::support::run::isyctl(&make).code,
+        1,
+        "never over another file"
+    );
 }

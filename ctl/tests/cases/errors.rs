@@ -60,7 +60,11 @@ fn errors() {
 fn verbose_tells_the_cause() {
     let run = isyctl(&["-v", "--context", "foreign", "tenant", "list"]);
     assert_eq!(run.code, 4);
-    assert!(run.stderr.contains("cause: ") && run.stderr.contains("alert"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("cause: ") && run.stderr.contains("alert"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -74,11 +78,17 @@ fn an_expired_certificate_is_called_so() {
 
 #[test]
 fn a_closed_pipe_is_no_error() {
-    let mut child =
-        command(&["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), [].as_slice()));
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(0), [].as_slice())
+    );
 }
 
 #[test]
@@ -86,6 +96,9 @@ fn completions_are_generated_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let run = isyctl(&["completions", shell]);
         assert_eq!(run.code, 0);
-        assert!(run.stdout.contains("credentials") && run.stderr.is_empty(), "{shell}");
+        assert!(
+            run.stdout.contains("credentials") && run.stderr.is_empty(),
+            "{shell}"
+        );
     }
 }

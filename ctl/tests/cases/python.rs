@@ -9,11 +9,19 @@ use crate::support::run::world;
 
 /// An interpreter with gRPC. `ISYONE_PYTHON` names one, and then it must be good; else `python3` will do if it can.
 fn python() -> Option<PathBuf> {
-    let named = std::env::var_os("ISYONE_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = std::env::var_os("ISYONE_PYTHON")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
     let python = named.clone().unwrap_or_else(|| "python3".into());
-    let check = Command::new(&python).args(["-c", "import grpc, grpc_tools, tomllib"]).output();
+    let check = Command::new(&python)
+        .args(["-c", "import grpc, grpc_tools, tomllib"])
+        .output();
     let able = check.is_ok_and(|output| output.status.success());
-    assert!(able || named.is_none(), "{} cannot import grpc, grpc_tools and tomllib", python.display());
+    assert!(
+        able || named.is_none(),
+        "{} cannot import grpc, grpc_tools and tomllib",
+        python.display()
+    );
     able.then_some(python)
 }
 
@@ -22,7 +30,9 @@ fn root() -> &'static Path {
 }
 
 fn stubs(python: &Path, folder: &Path) {
-    let files = std::fs::read_dir(root().join("proto/isyone/v1")).unwrap().map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(root().join("proto/isyone/v1"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let out = |kind: &str| format!("--{kind}={}", folder.display());
     let status = Command::new(python)
         .args(["-m", "grpc_tools.protoc", "-I"])
@@ -36,7 +46,9 @@ fn stubs(python: &Path, folder: &Path) {
 #[test]
 fn the_python_client_creates_a_tenant_and_watches_it() {
     let Some(python) = python() else {
-        println!("skipped: python3 has no grpcio and grpcio-tools, and ISYONE_PYTHON names no other");
+        println!(
+            "skipped: python3 has no grpcio and grpcio-tools, and ISYONE_PYTHON names no other"
+        );
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -53,12 +65,25 @@ fn the_python_client_creates_a_tenant_and_watches_it() {
     };
     let good = run("alfa");
     let text = String::from_utf8(good.stdout).unwrap();
-    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
-    assert!(text.contains("alfa goes to h2") && text.contains("7 of 7 steps"), "{text}");
-    assert!(text.ends_with("http://alfa.isy.one admin correct-horse-battery\n"), "{text}");
+    assert!(
+        good.status.success(),
+        "{}",
+        String::from_utf8_lossy(&good.stderr)
+    );
+    assert!(
+        text.contains("alfa goes to h2") && text.contains("7 of 7 steps"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("http://alfa.isy.one admin correct-horse-battery\n"),
+        "{text}"
+    );
 
     let bad = run("broken");
     assert!(!bad.status.success());
     let text = String::from_utf8(bad.stderr).unwrap();
-    assert!(text.contains("broken failed: image odoo:99 is not known"), "{text}");
+    assert!(
+        text.contains("broken failed: image odoo:99 is not known"),
+        "{text}"
+    );
 }

@@ -29,15 +29,23 @@ fn the_remote_exit_code_is_ours() {
     }
     let run = isyctl(&["tenant", "shell", "alfa", "--", "vanish"]);
     assert_eq!(run.code, 5, "{}", run.stderr);
-    assert!(run.stderr.contains("without an exit code"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("without an exit code"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
 fn each_command_asks_for_its_own_program_without_a_terminal() {
-    for (arguments, kind) in
-        [(&["tenant", "shell", "alfa", "--", "what"], 1), (&["tenant", "psql", "alfa", "--", "what"], 3)]
-    {
-        assert_eq!(isyctl(arguments).stdout, format!("kind {kind} tty false size 80x24\r\n"));
+    for (arguments, kind) in [
+        (&["tenant", "shell", "alfa", "--", "what"], 1),
+        (&["tenant", "psql", "alfa", "--", "what"], 3),
+    ] {
+        assert_eq!(
+            isyctl(arguments).stdout,
+            format!("kind {kind} tty false size 80x24\r\n")
+        );
     }
 }
 
@@ -49,12 +57,19 @@ fn standard_input_reaches_the_remote_program_whole() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let sent: Vec<u8> = (0..300_000u32).map(|i| b"0123456789abcdef\n"[i as usize % 17]).collect();
+    let sent: Vec<u8> = (0..300_000u32)
+        .map(|i| b"0123456789abcdef\n"[i as usize % 17])
+        .collect();
     let (mut stdin, text) = (child.stdin.take().unwrap(), sent.clone());
     let writer = std::thread::spawn(move || stdin.write_all(&text).unwrap());
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
-    assert!(output.stdout == sent, "{} of {} bytes came back", output.stdout.len(), sent.len());
+    assert!(
+        output.stdout == sent,
+        "{} of {} bytes came back",
+        output.stdout.len(),
+        sent.len()
+    );
     assert_eq!(output.status.code(), Some(0));
 }
 

@@ -35,10 +35,21 @@ struct Watcher {
 }
 
 fn answer(query: Query) -> Answer {
-    let tenant =
-        query.tenant.as_ref().and_then(|name| data::followed().into_iter().find(|t| t.name == *name));
-    let host = query.host.as_ref().and_then(|name| data::hosts().into_iter().find(|h| h.name == *name));
-    Answer { tenants: top::tenants(&query.tenants), hosts: top::hosts(&query.hosts), tenant, host, query }
+    let tenant = query
+        .tenant
+        .as_ref()
+        .and_then(|name| data::followed().into_iter().find(|t| t.name == *name));
+    let host = query
+        .host
+        .as_ref()
+        .and_then(|name| data::hosts().into_iter().find(|h| h.name == *name));
+    Answer {
+        tenants: top::tenants(&query.tenants),
+        hosts: top::hosts(&query.hosts),
+        tenant,
+        host,
+        query,
+    }
 }
 
 fn key(code: KeyCode) -> Event {
@@ -48,8 +59,17 @@ fn key(code: KeyCode) -> Event {
 impl Watcher {
     fn new(columns: u16, rows: u16) -> Self {
         let model = Model::new("test", TenantOrder::State, "", Tab::Tenants);
-        let mut watcher = Self { model, effects: Vec::new(), transcript: String::new() };
-        watcher.happens(Event::Tick(data::NOW.parse::<jiff::Timestamp>().unwrap().as_millisecond()));
+        let mut watcher = Self {
+            model,
+            effects: Vec::new(),
+            transcript: String::new(),
+        };
+        watcher.happens(Event::Tick(
+            data::NOW
+                .parse::<jiff::Timestamp>()
+                .unwrap()
+                .as_millisecond(),
+        ));
         watcher.happens(Event::Resize(columns, rows));
         watcher
     }
@@ -64,19 +84,24 @@ impl Watcher {
     }
 
     fn types(&mut self, text: &str) {
-        text.chars().for_each(|letter| self.happens(key(KeyCode::Char(letter))));
+        text.chars()
+            .for_each(|letter| self.happens(key(KeyCode::Char(letter))));
     }
 
     /// What is on the screen now. A mark at the end of a line says that it is selected.
     fn screen(&self) -> String {
         let (columns, rows) = self.model.size;
         let mut painter = Painter::new(TestBackend::new(columns, rows)).unwrap();
-        painter.draw(|frame| draw::draw(frame, &view::view(&self.model), true)).unwrap();
+        painter
+            .draw(|frame| draw::draw(frame, &view::view(&self.model), true))
+            .unwrap();
         let buffer = painter.backend().buffer();
         let line = |y| {
             let cells: Vec<_> = (0..columns).map(|x| &buffer[(x, y)]).collect();
             let text: String = cells.iter().map(|cell| cell.symbol()).collect();
-            let selected = cells.iter().any(|cell| cell.modifier.contains(Modifier::REVERSED));
+            let selected = cells
+                .iter()
+                .any(|cell| cell.modifier.contains(Modifier::REVERSED));
             format!("{}{}\n", text.trim_end(), if selected { " <" } else { "" })
         };
         (0..rows).map(line).collect()
@@ -84,8 +109,10 @@ impl Watcher {
 
     fn picture(&mut self, after: &str) {
         let screen = self.screen();
-        self.transcript
-            .push_str(&format!("==== {after} ({}x{})\n{screen}", self.model.size.0, self.model.size.1));
+        self.transcript.push_str(&format!(
+            "==== {after} ({}x{})\n{screen}",
+            self.model.size.0, self.model.size.1
+        ));
     }
 }
 
@@ -109,7 +136,9 @@ fn pictures() {
     watcher.happens(key(KeyCode::PageDown));
     watcher.picture("Down, PageDown");
     watcher.types("l");
-    watcher.happens(Event::LogLines((1..=40).map(|n| format!("odoo: line {n}")).collect()));
+    watcher.happens(Event::LogLines(
+        (1..=40).map(|n| format!("odoo: line {n}")).collect(),
+    ));
     watcher.picture("l");
     watcher.happens(key(KeyCode::Up));
     watcher.happens(Event::LogLines(vec!["odoo: line 41".to_owned()]));
@@ -126,11 +155,17 @@ fn pictures() {
     watcher.types("?");
     watcher.picture("?");
     watcher.happens(key(KeyCode::Esc));
-    watcher.happens(Event::Failed("cannot follow the fleet: no connection".to_owned()));
+    watcher.happens(Event::Failed(
+        "cannot follow the fleet: no connection".to_owned(),
+    ));
     watcher.types("1");
-    watcher.happens(Event::Failed("cannot follow the fleet: no connection".to_owned()));
+    watcher.happens(Event::Failed(
+        "cannot follow the fleet: no connection".to_owned(),
+    ));
     watcher.happens(Event::Resize(132, 12));
-    watcher.happens(Event::Failed("cannot follow the fleet: no connection".to_owned()));
+    watcher.happens(Event::Failed(
+        "cannot follow the fleet: no connection".to_owned(),
+    ));
     watcher.picture("Esc, 1, no answer, a wide terminal");
     watcher.happens(Event::Resize(30, 5));
     watcher.picture("a tiny one");
@@ -143,10 +178,17 @@ fn keys_lead_where_they_should() {
     watcher.types("l");
     watcher.happens(key(KeyCode::Esc));
     watcher.types("L");
-    let opened: Vec<_> = watcher.effects.iter().filter(|effect| **effect != Effect::Fetch).cloned().collect();
+    let opened: Vec<_> = watcher
+        .effects
+        .iter()
+        .filter(|effect| **effect != Effect::Fetch)
+        .cloned()
+        .collect();
     let log = |role| Effect::OpenLog("alfa".to_owned(), role);
-    let (odoo, postgres) =
-        (isyone_proto::pb::v1::ContainerRole::Odoo, isyone_proto::pb::v1::ContainerRole::Postgres);
+    let (odoo, postgres) = (
+        isyone_proto::pb::v1::ContainerRole::Odoo,
+        isyone_proto::pb::v1::ContainerRole::Postgres,
+    );
     assert_eq!(opened, [log(odoo), Effect::CloseLog, log(postgres)]);
     // Esc goes back step by step, drops the filter, then ends.
     let mut watcher = Watcher::new(80, 24);
@@ -158,7 +200,13 @@ fn keys_lead_where_they_should() {
         watcher.happens(key(KeyCode::Esc));
         assert!(!watcher.effects.contains(&Effect::Quit));
     }
-    assert_eq!((watcher.model.tenants.filter.as_str(), watcher.model.layers.len()), ("", 0));
+    assert_eq!(
+        (
+            watcher.model.tenants.filter.as_str(),
+            watcher.model.layers.len()
+        ),
+        ("", 0)
+    );
     watcher.happens(key(KeyCode::Esc));
     assert_eq!(watcher.effects.last(), Some(&Effect::Quit));
     // While a filter is typed, q is a letter, and Esc takes the filter back.
@@ -166,8 +214,17 @@ fn keys_lead_where_they_should() {
     watcher.types("/q");
     assert_eq!(watcher.model.tenants.filter, "q");
     watcher.happens(key(KeyCode::Esc));
-    assert_eq!((watcher.model.tenants.filter.as_str(), watcher.effects.contains(&Effect::Quit)), ("", false));
-    watcher.happens(Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
+    assert_eq!(
+        (
+            watcher.model.tenants.filter.as_str(),
+            watcher.effects.contains(&Effect::Quit)
+        ),
+        ("", false)
+    );
+    watcher.happens(Event::Key(KeyEvent::new(
+        KeyCode::Char('c'),
+        KeyModifiers::CONTROL,
+    )));
     assert_eq!(watcher.effects.last(), Some(&Effect::Quit));
 }
 
@@ -182,29 +239,45 @@ fn an_answer_to_an_older_question_does_not_replace_what_is_looked_at() {
     watcher.happens(key(KeyCode::Enter));
     watcher.happens(key(KeyCode::Enter));
     let before = watcher.screen();
-    assert!(before.contains("no connection: connection refused"), "{before}");
+    assert!(
+        before.contains("no connection: connection refused"),
+        "{before}"
+    );
     watcher.happens(Event::Answer(Box::new(old)));
     assert_eq!(watcher.screen(), before);
     // It was deleted meanwhile.
     let mut gone = answer(watcher.model.query());
     gone.tenant = None;
     watcher.happens(Event::Answer(Box::new(gone)));
-    assert!(watcher.screen().contains("there is no such tenant any more"));
+    assert!(
+        watcher
+            .screen()
+            .contains("there is no such tenant any more")
+    );
 }
 
 #[test]
 fn only_what_fits_on_the_screen_is_asked_for() {
     let mut watcher = Watcher::new(80, 24);
     let asked = watcher.model.query();
-    assert_eq!((asked.tenants.offset, asked.tenants.limit, asked.hosts.limit), (0, 40, 1));
+    assert_eq!(
+        (asked.tenants.offset, asked.tenants.limit, asked.hosts.limit),
+        (0, 40, 1)
+    );
     watcher.happens(key(KeyCode::End));
     let asked = watcher.model.query();
-    assert_eq!((asked.tenants.offset, asked.tenants.limit), (0, 55 - 20 + 20 - 20 + 21));
+    assert_eq!(
+        (asked.tenants.offset, asked.tenants.limit),
+        (0, 55 - 20 + 20 - 20 + 21)
+    );
     watcher.happens(Event::Resize(300, 1_000));
     assert_eq!(watcher.model.query().tenants.limit, 200);
     watcher.types("2");
     let asked = watcher.model.query();
-    assert_eq!((asked.tenants.limit, asked.hosts.limit, asked.hosts.order()), (1, 200, HostOrder::State));
+    assert_eq!(
+        (asked.tenants.limit, asked.hosts.limit, asked.hosts.order()),
+        (1, 200, HostOrder::State)
+    );
 }
 
 #[test]
@@ -242,7 +315,13 @@ fn one_look() {
     );
     let run = isyctl(&["top", "-o", "json", "--rows", "7"]);
     let look: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!((look["hosts"].as_array().unwrap().len(), look["tenants"].as_array().unwrap().len()), (3, 7));
+    assert_eq!(
+        (
+            look["hosts"].as_array().unwrap().len(),
+            look["tenants"].as_array().unwrap().len()
+        ),
+        (3, 7)
+    );
     assert_eq!(look["tenants"][0]["traffic"]["requests_per_minute"], 192);
     assert_eq!(look["tenants"][1]["traffic"], serde_json::Value::Null);
     assert_eq!(look["tenants"][1]["probe"]["reach"], "tenant_down");
@@ -320,11 +399,20 @@ fn a_panic_gives_the_terminal_back() {
         panic!("on purpose");
     }
     let mut again = Command::new(std::env::current_exe().unwrap());
-    again.args(["cases::top::a_panic_gives_the_terminal_back", "--exact", "--nocapture"]).env(PANIC, "1");
+    again
+        .args([
+            "cases::top::a_panic_gives_the_terminal_back",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(PANIC, "1");
     let mut terminal = Terminal::start(again);
     terminal.expect("on purpose");
     let seen = terminal.seen();
-    assert!(seen.find("\x1b[?1049l").unwrap() < seen.find("on purpose").unwrap(), "{seen}");
+    assert!(
+        seen.find("\x1b[?1049l").unwrap() < seen.find("on purpose").unwrap(),
+        "{seen}"
+    );
     assert!(terminal.is_cooked());
     assert_ne!(terminal.wait(), 0);
 }

@@ -25,7 +25,10 @@ fn good(path: &str) -> (&'static str, &'static str) {
     match path {
         "/web/health" => ("200 OK", r#"{"status": "pass"}"#),
         "/web/login" => ("200 OK", LOGIN),
-        "/websocket" => ("101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket", ""),
+        "/websocket" => (
+            "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket",
+            "",
+        ),
         path if path.starts_with("/api/v1/query?query=%75%70") => ("200 OK", UP),
         _ => ("404 Not Found", ""),
     }
@@ -62,9 +65,16 @@ fn answer(stream: impl std::io::Read + std::io::Write, pages: Pages) {
     }
     let path = first.split(' ').nth(1).unwrap_or("/");
     let known = host.ends_with("isy.one") || host == "erp.example.com" || path.starts_with("/api/");
-    let (head, body) = if known { pages(path) } else { ("404 Not Found", "") };
-    let length =
-        if head.starts_with("101") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let (head, body) = if known {
+        pages(path)
+    } else {
+        ("404 Not Found", "")
+    };
+    let length = if head.starts_with("101") {
+        String::new()
+    } else {
+        format!("Content-Length: {}\r\n", body.len())
+    };
     let _ = write!(stream.get_mut(), "HTTP/1.1 {head}\r\n{length}\r\n{body}");
     let _ = stream.get_mut().flush();
 }
@@ -77,9 +87,10 @@ fn edge(pages: Pages, config: Option<Arc<ServerConfig>>) -> SocketAddr {
             let config = config.clone();
             std::thread::spawn(move || match config {
                 None => answer(stream, pages),
-                Some(config) => {
-                    answer(StreamOwned::new(ServerConnection::new(config).unwrap(), stream), pages)
-                }
+                Some(config) => answer(
+                    StreamOwned::new(ServerConnection::new(config).unwrap(), stream),
+                    pages,
+                ),
             });
         }
     });
@@ -91,7 +102,12 @@ fn results(run: &Run) -> Vec<(String, String)> {
     let json: serde_json::Value =
         serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {run:?}"));
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-    json["checks"].as_array().unwrap().iter().map(|c| (text(&c["check"]), text(&c["result"]))).collect()
+    json["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (text(&c["check"]), text(&c["result"])))
+        .collect()
 }
 
 fn expected(words: [&str; 9]) -> Vec<(String, String)> {
@@ -106,33 +122,79 @@ fn expected(words: [&str; 9]) -> Vec<(String, String)> {
         "websocket",
         "prometheus",
     ];
-    checks.iter().zip(words).map(|(check, word)| ((*check).to_owned(), word.to_owned())).collect()
+    checks
+        .iter()
+        .zip(words)
+        .map(|(check, word)| ((*check).to_owned(), word.to_owned()))
+        .collect()
 }
 
 #[test]
 fn a_good_tenant_passes() {
     let url = format!("http://{}", edge(good, None));
-    let run = isyctl(&["tenant", "verify", "alfa", "--edge", &url, "--prometheus", &url, "-o", "json"]);
+    let run = isyctl(&[
+        "tenant",
+        "verify",
+        "alfa",
+        "--edge",
+        &url,
+        "--prometheus",
+        &url,
+        "-o",
+        "json",
+    ]);
     assert_eq!(run.code, 0, "{run:?}");
-    assert_eq!(results(&run), expected(["skip", "ok", "skip", "ok", "ok", "ok", "ok", "ok", "ok"]));
+    assert_eq!(
+        results(&run),
+        expected(["skip", "ok", "skip", "ok", "ok", "ok", "ok", "ok", "ok"])
+    );
     let table = isyctl(&["tenant", "verify", "alfa", "--edge", &url]).stdout;
-    assert!(table.contains("prometheus               skip    -"), "{table}");
+    assert!(
+        table.contains("prometheus               skip    -"),
+        "{table}"
+    );
 }
 
 #[test]
 fn a_bad_tenant_fails_by_name() {
     let url = format!("http://{}", edge(bad, None));
-    let run = isyctl(&["tenant", "verify", "alfa", "--edge", &url, "--prometheus", &url, "-o", "json"]);
+    let run = isyctl(&[
+        "tenant",
+        "verify",
+        "alfa",
+        "--edge",
+        &url,
+        "--prometheus",
+        &url,
+        "-o",
+        "json",
+    ]);
     assert_eq!(run.code, 1);
     assert_eq!(
         results(&run),
-        expected(["skip", "ok", "skip", "fail", "fail", "fail", "fail", "fail", "fail"])
+        expected([
+            "skip", "ok", "skip", "fail", "fail", "fail", "fail", "fail", "fail"
+        ])
     );
-    assert!(run.stderr.contains("does not pass: health, login-page"), "{}", run.stderr);
-    let nobody = isyctl(&["tenant", "verify", "alfa", "--edge", "http://127.0.0.1:1", "-o", "json"]);
+    assert!(
+        run.stderr.contains("does not pass: health, login-page"),
+        "{}",
+        run.stderr
+    );
+    let nobody = isyctl(&[
+        "tenant",
+        "verify",
+        "alfa",
+        "--edge",
+        "http://127.0.0.1:1",
+        "-o",
+        "json",
+    ]);
     assert_eq!(nobody.code, 1);
     assert!(
-        results(&nobody)[1..8].iter().all(|(check, result)| check == "tls" || result == "fail"),
+        results(&nobody)[1..8]
+            .iter()
+            .all(|(check, result)| check == "tls" || result == "fail"),
         "{nobody:?}"
     );
 }
@@ -145,7 +207,10 @@ fn tls_is_judged_by_what_this_machine_trusts() {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(tls::certificates("edge", &certificate).unwrap(), tls::private_key(&key).unwrap())
+        .with_single_cert(
+            tls::certificates("edge", &certificate).unwrap(),
+            tls::private_key(&key).unwrap(),
+        )
         .unwrap();
     let url = format!("https://{}", edge(good, Some(Arc::new(config))));
     let roots = folder.path().join("roots.pem");
@@ -159,7 +224,10 @@ fn tls_is_judged_by_what_this_machine_trusts() {
     };
     let run = verify(true);
     assert_eq!(run.code, 0, "{run:?}");
-    assert_eq!(results(&run), expected(["skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "skip"]));
+    assert_eq!(
+        results(&run),
+        expected(["skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "skip"])
+    );
     let run = verify(false);
     assert_eq!((run.code, results(&run)[2].1.as_str()), (1, "fail"));
 }

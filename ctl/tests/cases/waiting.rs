@@ -15,8 +15,11 @@ use crate::support::{
 
 #[test]
 fn ctrl_c_stops_the_waiting_and_says_how_to_go_on() {
-    let mut child =
-        command(&["tenant", "create", "slow"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&["tenant", "create", "slow"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("image-postgres") {
@@ -28,7 +31,8 @@ fn ctrl_c_stops_the_waiting_and_says_how_to_go_on() {
     let mut rest = String::new();
     lines.read_to_string(&mut rest).unwrap();
     assert!(
-        rest.contains("goes on in the background") && rest.contains(&format!("isyctl op watch {}", op_id(3))),
+        rest.contains("goes on in the background")
+            && rest.contains(&format!("isyctl op watch {}", op_id(3))),
         "{rest}"
     );
 }
@@ -47,7 +51,12 @@ fn a_limit_ends_the_waiting() {
 #[test]
 fn a_lost_answer_is_asked_for_again_with_the_same_request_id() {
     let run = isyctl(&["tenant", "create", "flaky", "--no-wait", "-o", "name"]);
-    assert_eq!((run.code, run.stdout.as_str()), (0, "flaky\n"), "{}", run.stderr);
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (0, "flaky\n"),
+        "{}",
+        run.stderr
+    );
     let seen = world().fake.request_ids.lock().unwrap().clone();
     assert_eq!(seen.len(), 2);
     assert!(seen[0].len() == 36 && seen[0] == seen[1], "{seen:?}");
@@ -95,10 +104,14 @@ fn purging_wants_the_name_typed() {
 
 #[test]
 fn following_events_prints_each_at_once_until_ctrl_c() {
-    let mut child = command(&["events", "-f", "-o", "json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&["events", "-f", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     for sequence in 7..=9 {
-        let event: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let event: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         assert_eq!(event["sequence"], sequence);
     }
     signal(&child, Signal::INT);

@@ -71,7 +71,10 @@ pub(crate) fn start(ca: Arc<Ca>) -> (SocketAddr, Fake) {
     let (address_to, address) = std::sync::mpsc::channel();
     let served = fake.clone();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             address_to.send(listener.local_addr().unwrap()).unwrap();
@@ -100,15 +103,21 @@ async fn serve(listener: TcpListener, fake: Fake) {
 
 fn server_config(ca: &Ca) -> Arc<ServerConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(tls::certificates("CA", &ca.pem).unwrap().remove(0)).unwrap();
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider()).build().unwrap();
+    roots
+        .add(tls::certificates("CA", &ca.pem).unwrap().remove(0))
+        .unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+        .build()
+        .unwrap();
     let (certificate, key) = ca.coordinator();
     let mut config = ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(verifier)
-        .with_single_cert(tls::certificates("server", &certificate).unwrap(), tls::private_key(&key).unwrap())
+        .with_single_cert(
+            tls::certificates("server", &certificate).unwrap(),
+            tls::private_key(&key).unwrap(),
+        )
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
@@ -189,12 +198,21 @@ pub(crate) fn stream<T: Send + 'static>(
 pub(crate) fn page<T: Clone>(all: &[T], token: &str) -> (Vec<T>, String) {
     let from: usize = token.parse().unwrap_or(0);
     let to = (from + 2).min(all.len());
-    (all[from..to].to_vec(), if to < all.len() { to.to_string() } else { String::new() })
+    (
+        all[from..to].to_vec(),
+        if to < all.len() {
+            to.to_string()
+        } else {
+            String::new()
+        },
+    )
 }
 
 fn host(name: &str) -> Result<Response<Host>, Status> {
     let found = data::hosts().into_iter().find(|host| host.name == name);
-    found.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no host `{name}`")))
+    found
+        .map(Response::new)
+        .ok_or_else(|| Status::not_found(format!("there is no host `{name}`")))
 }
 
 #[tonic::async_trait]
@@ -205,8 +223,17 @@ impl HostService for Fake {
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
         let asked = request.into_inner();
         Ok(Response::new(CreateJoinTokenResponse {
-            token: format!("isy1.{}.{}.{}", "0".repeat(16), "a".repeat(64), "b".repeat(64)),
-            expire_time: data::ago(-i64::from(if asked.ttl_seconds == 0 { 3600 } else { asked.ttl_seconds })),
+            token: format!(
+                "isy1.{}.{}.{}",
+                "0".repeat(16),
+                "a".repeat(64),
+                "b".repeat(64)
+            ),
+            expire_time: data::ago(-i64::from(if asked.ttl_seconds == 0 {
+                3600
+            } else {
+                asked.ttl_seconds
+            })),
             enroll_endpoint: "coordinator.example.com:7444".into(),
         }))
     }
@@ -215,15 +242,24 @@ impl HostService for Fake {
         request: Request<ListHostsRequest>,
     ) -> Result<Response<ListHostsResponse>, Status> {
         let (hosts, next_page_token) = page(&data::hosts(), &request.into_inner().page_token);
-        Ok(Response::new(ListHostsResponse { hosts, next_page_token }))
+        Ok(Response::new(ListHostsResponse {
+            hosts,
+            next_page_token,
+        }))
     }
     async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<Host>, Status> {
         host(&request.into_inner().name)
     }
-    async fn cordon_host(&self, request: Request<CordonHostRequest>) -> Result<Response<Host>, Status> {
+    async fn cordon_host(
+        &self,
+        request: Request<CordonHostRequest>,
+    ) -> Result<Response<Host>, Status> {
         host(&request.into_inner().name)
     }
-    async fn uncordon_host(&self, request: Request<UncordonHostRequest>) -> Result<Response<Host>, Status> {
+    async fn uncordon_host(
+        &self,
+        request: Request<UncordonHostRequest>,
+    ) -> Result<Response<Host>, Status> {
         host(&request.into_inner().name)
     }
     async fn remove_host(
@@ -232,8 +268,16 @@ impl HostService for Fake {
     ) -> Result<Response<RemoveHostResponse>, Status> {
         let found = host(&request.into_inner().name)?.into_inner();
         if found.tenants > 0 {
-            let message = format!("{} tenants are placed on host `{}`", found.tenants, found.name);
-            return Err(status(Code::FailedPrecondition, "HOST_NOT_EMPTY", message, Default::default()));
+            let message = format!(
+                "{} tenants are placed on host `{}`",
+                found.tenants, found.name
+            );
+            return Err(status(
+                Code::FailedPrecondition,
+                "HOST_NOT_EMPTY",
+                message,
+                Default::default(),
+            ));
         }
         Ok(Response::new(RemoveHostResponse {}))
     }
@@ -264,20 +308,33 @@ impl OperationService for Fake {
             .filter(|operation| asked.tenant.is_empty() || operation.tenant == asked.tenant)
             .collect();
         let (operations, next_page_token) = page(&all, &asked.page_token);
-        Ok(Response::new(ListOperationsResponse { operations, next_page_token }))
+        Ok(Response::new(ListOperationsResponse {
+            operations,
+            next_page_token,
+        }))
     }
     async fn watch_operation(
         &self,
         request: Request<WatchOperationRequest>,
     ) -> Result<Response<Answers<Operation>>, Status> {
         let id = request.into_inner().id;
-        let kind = if operations::number(&id) == 5 { OperationKind::Restart } else { OperationKind::Create };
+        let kind = if operations::number(&id) == 5 {
+            OperationKind::Restart
+        } else {
+            OperationKind::Create
+        };
         let first = operations::operation(operations::number(&id), kind, "alfa");
         if operations::number(&id) == 4 && self.watches.fetch_add(1, Ordering::SeqCst) == 0 {
-            return Ok(stream(vec![first], Some(Err(Status::unavailable("shutting down")))));
+            return Ok(stream(
+                vec![first],
+                Some(Err(Status::unavailable("shutting down"))),
+            ));
         }
         let stays_open = operations::number(&id) == 3;
-        Ok(stream(operations::life(first), if stays_open { None } else { Some(Ok(())) }))
+        Ok(stream(
+            operations::life(first),
+            if stays_open { None } else { Some(Ok(())) },
+        ))
     }
     async fn cancel_operation(
         &self,
@@ -285,9 +342,9 @@ impl OperationService for Fake {
     ) -> Result<Response<Operation>, Status> {
         let id = request.into_inner().id;
         match operations::get(&id) {
-            Some(operation) if operation.done => {
-                Err(Status::failed_precondition(format!("operation {id} is done already")))
-            }
+            Some(operation) if operation.done => Err(Status::failed_precondition(format!(
+                "operation {id} is done already"
+            ))),
             Some(operation) => Ok(Response::new(operation)),
             None => Err(Status::not_found(format!("there is no operation {id}"))),
         }
@@ -311,7 +368,10 @@ impl EventService for Fake {
             .filter(|event| event.sequence > asked.after_sequence)
             .filter(|event| asked.tenant.is_empty() || event.tenant == asked.tenant)
             .collect();
-        Ok(stream(events, if asked.follow { None } else { Some(Ok(())) }))
+        Ok(stream(
+            events,
+            if asked.follow { None } else { Some(Ok(())) },
+        ))
     }
 }
 
@@ -323,13 +383,20 @@ impl OperatorService for Fake {
     ) -> Result<Response<CreateOperatorResponse>, Status> {
         let asked = request.into_inner();
         let role = Role::try_from(asked.role).map_err(|_| Status::invalid_argument("role"))?;
-        let word = role.as_str_name().trim_start_matches("ROLE_").to_lowercase();
+        let word = role
+            .as_str_name()
+            .trim_start_matches("ROLE_")
+            .to_lowercase();
         let certificate_pem = self
             .ca
             .sign(&asked.csr_pem, &asked.name, &word)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let operator = Some(data::operator(&asked.name, role));
-        Ok(Response::new(CreateOperatorResponse { operator, certificate_pem, ca_pem: self.ca.pem.clone() }))
+        Ok(Response::new(CreateOperatorResponse {
+            operator,
+            certificate_pem,
+            ca_pem: self.ca.pem.clone(),
+        }))
     }
     async fn list_operators(
         &self,
@@ -341,14 +408,19 @@ impl OperatorService for Fake {
             data::operator("eve", Role::Operator),
         ];
         let (operators, next_page_token) = page(&all, &request.into_inner().page_token);
-        Ok(Response::new(ListOperatorsResponse { operators, next_page_token }))
+        Ok(Response::new(ListOperatorsResponse {
+            operators,
+            next_page_token,
+        }))
     }
     async fn revoke_operator(
         &self,
         request: Request<RevokeOperatorRequest>,
     ) -> Result<Response<RevokeOperatorResponse>, Status> {
         match request.into_inner().name.as_str() {
-            "ana" => Err(Status::failed_precondition("the last admin cannot be revoked")),
+            "ana" => Err(Status::failed_precondition(
+                "the last admin cannot be revoked",
+            )),
             _ => Ok(Response::new(RevokeOperatorResponse {})),
         }
     }
@@ -360,22 +432,34 @@ impl CertificateService for Fake {
         &self,
         request: Request<ListCertificatesRequest>,
     ) -> Result<Response<ListCertificatesResponse>, Status> {
-        let (certificates, next_page_token) = page(&data::certificates(), &request.into_inner().page_token);
-        Ok(Response::new(ListCertificatesResponse { certificates, next_page_token }))
+        let (certificates, next_page_token) =
+            page(&data::certificates(), &request.into_inner().page_token);
+        Ok(Response::new(ListCertificatesResponse {
+            certificates,
+            next_page_token,
+        }))
     }
     async fn get_certificate(
         &self,
         request: Request<GetCertificateRequest>,
     ) -> Result<Response<Certificate>, Status> {
         let name = request.into_inner().name;
-        let found = data::certificates().into_iter().find(|certificate| certificate.name == name);
-        found.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no certificate `{name}`")))
+        let found = data::certificates()
+            .into_iter()
+            .find(|certificate| certificate.name == name);
+        found
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("there is no certificate `{name}`")))
     }
     async fn add_certificate(
         &self,
         _: Request<AddCertificateRequest>,
     ) -> Result<Response<Certificate>, Status> {
-        Err(isyone_proto::error::FieldError::new("key_pem", "is not the key of the first certificate").into())
+        Err(isyone_proto::error::FieldError::new(
+            "key_pem",
+            "is not the key of the first certificate",
+        )
+        .into())
     }
     async fn remove_certificate(
         &self,
@@ -398,7 +482,12 @@ impl DomainService for Fake {
                 "{} does not lead to the edges (found: A 203.0.113.9; no edge has 203.0.113.9): set CNAME {} → {}.isy.one, or {} A 192.0.2.80, and no other addresses",
                 asked.domain, asked.domain, asked.name, asked.domain
             );
-            return Err(status(Code::FailedPrecondition, "DNS_CHECK_FAILED", message, Default::default()));
+            return Err(status(
+                Code::FailedPrecondition,
+                "DNS_CHECK_FAILED",
+                message,
+                Default::default(),
+            ));
         }
         if asked.domain.starts_with("old.") {
             let message = format!(
@@ -413,19 +502,37 @@ impl DomainService for Fake {
             ));
         }
         if asked.domain.starts_with('*') {
-            return Err(isyone_proto::error::FieldError::new("domain", "`*.a.example` is a wildcard").into());
+            return Err(isyone_proto::error::FieldError::new(
+                "domain",
+                "`*.a.example` is a wildcard",
+            )
+            .into());
         }
         let platform = asked.domain == format!("{}.isy.one", asked.name);
         let own = data::domains(&asked.name).remove(usize::from(!platform));
-        let domain =
-            |name: String| Domain { unicode_name: name.clone(), name, primary: asked.primary, ..own.clone() };
+        let domain = |name: String| Domain {
+            unicode_name: name.clone(),
+            name,
+            primary: asked.primary,
+            ..own.clone()
+        };
         let mut domains = vec![domain(asked.domain.clone())];
         if asked.with_www {
             domains.push(domain(format!("www.{}", asked.domain)));
         }
-        let operation = asked.primary.then(|| operations::operation(1, OperationKind::Update, &asked.name));
-        let warning = if asked.skip_dns_check { "DNS was not asked".into() } else { String::new() };
-        Ok(Response::new(AddDomainResponse { domains, operation, warning }))
+        let operation = asked
+            .primary
+            .then(|| operations::operation(1, OperationKind::Update, &asked.name));
+        let warning = if asked.skip_dns_check {
+            "DNS was not asked".into()
+        } else {
+            String::new()
+        };
+        Ok(Response::new(AddDomainResponse {
+            domains,
+            operation,
+            warning,
+        }))
     }
     async fn remove_domain(
         &self,
@@ -434,10 +541,16 @@ impl DomainService for Fake {
         let asked = request.into_inner();
         if asked.domain == "none.example" {
             let message = format!("tenant `{}` has no domain `none.example`", asked.name);
-            return Err(status(Code::NotFound, "DOMAIN_NOT_FOUND", message, Default::default()));
+            return Err(status(
+                Code::NotFound,
+                "DOMAIN_NOT_FOUND",
+                message,
+                Default::default(),
+            ));
         }
         let primary = asked.domain == "erp.example.com";
-        let operation = primary.then(|| operations::operation(1, OperationKind::Update, &asked.name));
+        let operation =
+            primary.then(|| operations::operation(1, OperationKind::Update, &asked.name));
         Ok(Response::new(RemoveDomainResponse { operation }))
     }
     async fn list_domains(
@@ -445,9 +558,16 @@ impl DomainService for Fake {
         request: Request<ListDomainsRequest>,
     ) -> Result<Response<ListDomainsResponse>, Status> {
         let asked = request.into_inner();
-        let all = if asked.name.is_empty() { data::all_domains() } else { data::domains(&asked.name) };
+        let all = if asked.name.is_empty() {
+            data::all_domains()
+        } else {
+            data::domains(&asked.name)
+        };
         let (domains, next_page_token) = page(&all, &asked.page_token);
-        Ok(Response::new(ListDomainsResponse { domains, next_page_token }))
+        Ok(Response::new(ListDomainsResponse {
+            domains,
+            next_page_token,
+        }))
     }
 }
 
@@ -459,23 +579,35 @@ impl EdgeService for Fake {
     ) -> Result<Response<ListEdgesResponse>, Status> {
         let (edges, next_page_token) = page(&data::edges(), &request.into_inner().page_token);
         let files = vec!["/var/lib/isyone/edge/isyone.yml".to_owned()];
-        Ok(Response::new(ListEdgesResponse { edges, next_page_token, files, rejected_routes: 2 }))
+        Ok(Response::new(ListEdgesResponse {
+            edges,
+            next_page_token,
+            files,
+            rejected_routes: 2,
+        }))
     }
     async fn get_edge(&self, request: Request<GetEdgeRequest>) -> Result<Response<Edge>, Status> {
         let name = request.into_inner().name;
         let found = data::edges().into_iter().find(|edge| edge.name == name);
-        found
-            .map(Response::new)
-            .ok_or_else(|| Status::not_found(format!("no edge `{name}` asks for its configuration")))
+        found.map(Response::new).ok_or_else(|| {
+            Status::not_found(format!("no edge `{name}` asks for its configuration"))
+        })
     }
     async fn list_rejected_routes(
         &self,
         request: Request<ListRejectedRoutesRequest>,
     ) -> Result<Response<ListRejectedRoutesResponse>, Status> {
         let asked = request.into_inner();
-        let all = if asked.shard == "edge-2" { Vec::new() } else { data::rejected_routes() };
+        let all = if asked.shard == "edge-2" {
+            Vec::new()
+        } else {
+            data::rejected_routes()
+        };
         let (routes, next_page_token) = page(&all, &asked.page_token);
-        Ok(Response::new(ListRejectedRoutesResponse { routes, next_page_token }))
+        Ok(Response::new(ListRejectedRoutesResponse {
+            routes,
+            next_page_token,
+        }))
     }
 }
 

@@ -14,21 +14,35 @@ pub(crate) const MIB: u64 = 1 << 20;
 
 /// That many seconds before (or, negative, after) now.
 pub(crate) fn ago(seconds: i64) -> Option<Timestamp> {
-    Some(Timestamp { seconds: NOW_SECONDS - seconds, nanos: 0 })
+    Some(Timestamp {
+        seconds: NOW_SECONDS - seconds,
+        nanos: 0,
+    })
 }
 
 /// Milliseconds after a point before now.
 pub(crate) fn after(seconds_ago: i64, ms: i64) -> Option<Timestamp> {
     let total = (NOW_SECONDS - seconds_ago) * 1000 + ms;
-    Some(Timestamp { seconds: total / 1000, nanos: (total % 1000 * 1_000_000) as i32 })
+    Some(Timestamp {
+        seconds: total / 1000,
+        nanos: (total % 1000 * 1_000_000) as i32,
+    })
 }
 
 fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 pub(crate) fn standard() -> Size {
-    Size { memory_bytes: 2 * GIB, cpu_millis: 1500, disk_bytes: 10 * GIB, workers: 2 }
+    Size {
+        memory_bytes: 2 * GIB,
+        cpu_millis: 1500,
+        disk_bytes: 10 * GIB,
+        workers: 2,
+    }
 }
 
 pub(crate) fn spec() -> TenantSpec {
@@ -78,7 +92,11 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         websocket_port: 20_001,
         subnet: "10.200.0.0/28".into(),
         containers: containers(name),
-        usage: Some(Usage { cpu_millis: 42, memory_bytes: 612 * MIB, disk_bytes: 3 * GIB / 2 }),
+        usage: Some(Usage {
+            cpu_millis: 42,
+            memory_bytes: 612 * MIB,
+            disk_bytes: 3 * GIB / 2,
+        }),
         create_time: ago(3 * 86_400),
         report_time: ago(4),
         quarantine_expire_time: None,
@@ -189,7 +207,10 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     gama.access = Some(TenantAccess {
         networks: vec!["203.0.113.0/24".into(), "2001:db8::/48".into()],
         users: vec!["tester".into()],
-        rate: Some(RequestRate { average: 5, burst: 10 }),
+        rate: Some(RequestRate {
+            average: 5,
+            burst: 10,
+        }),
         own_rate: true,
     });
     gama.desired_state = DesiredState::Suspended.into();
@@ -205,20 +226,38 @@ pub(crate) fn tenants() -> Vec<Tenant> {
 
 /// Tenants as a screen follows them: more than fit on it, one for each way of being in trouble.
 pub(crate) fn followed() -> Vec<Tenant> {
-    let mut all: Vec<Tenant> = tenants().into_iter().filter(|t| t.quarantine_expire_time.is_none()).collect();
+    let mut all: Vec<Tenant> = tenants()
+        .into_iter()
+        .filter(|t| t.quarantine_expire_time.is_none())
+        .collect();
     let mut dark = tenant("dark");
-    dark.probe = Some(probe(Reach::EdgeDown, 0, "no connection: connection refused"));
+    dark.probe = Some(probe(
+        Reach::EdgeDown,
+        0,
+        "no connection: connection refused",
+    ));
     let mut lost = tenant("lost");
     (lost.host, lost.phase) = ("h3".into(), TenantPhase::Unknown.into());
     (lost.usage, lost.traffic) = (None, None);
     lost.probe = Some(probe(Reach::HostDown, 504, "answered 504"));
     let mut hungry = tenant("hungry-with-a-rather-long-name");
-    hungry.usage = Some(Usage { cpu_millis: 1490, memory_bytes: 2000 * MIB, disk_bytes: 0 });
+    hungry.usage = Some(Usage {
+        cpu_millis: 1490,
+        memory_bytes: 2000 * MIB,
+        disk_bytes: 0,
+    });
     all.extend([dark, lost, hungry]);
     all.extend((1..=30).map(|n| {
         let mut tenant = tenant(&format!("tenant-{n:02}"));
-        tenant.usage = Some(Usage { cpu_millis: n, memory_bytes: u64::from(n) * MIB, disk_bytes: GIB });
-        tenant.traffic = Some(Traffic { requests_per_minute: 0, ..Traffic::default() });
+        tenant.usage = Some(Usage {
+            cpu_millis: n,
+            memory_bytes: u64::from(n) * MIB,
+            disk_bytes: GIB,
+        });
+        tenant.traffic = Some(Traffic {
+            requests_per_minute: 0,
+            ..Traffic::default()
+        });
         tenant.probe = None;
         tenant
     }));
@@ -242,7 +281,11 @@ pub(crate) fn hosts() -> Vec<Host> {
             disk_total_bytes: 500 * GIB,
             disk_available_bytes: 400 * GIB,
             load1_milli: 2530,
-            pressure: Some(Pressure { cpu_some_permille: 12, memory_some_permille: 0, io_some_permille: 31 }),
+            pressure: Some(Pressure {
+                cpu_some_permille: 12,
+                memory_some_permille: 0,
+                io_some_permille: 31,
+            }),
             agent_memory_bytes: 21 * MIB,
             agent_cpu_permille: 4,
         }),
@@ -285,7 +328,11 @@ pub(crate) fn placement(tenant: &str) -> Placement {
         tenant: tenant.into(),
         host: "h2".into(),
         reason: "h2: least loaded of 2 (31 % against 44 %)".into(),
-        hosts: vec![fits("h2", 1, 312), fits("h1", 2, 440), no_fit("h3", &["no report for 7 minutes"])],
+        hosts: vec![
+            fits("h2", 1, 312),
+            fits("h1", 2, 440),
+            no_fit("h3", &["no report for 7 minutes"]),
+        ],
         considered: 3,
         fitting: 2,
         original_reason: String::new(),
@@ -333,20 +380,35 @@ pub(crate) fn operator(name: &str, role: Role) -> Operator {
 }
 
 pub(crate) fn events() -> Vec<Event> {
-    let event = |sequence, kind: &str, tenant: &str, host: &str, actor: &str, message: &str| Event {
-        sequence,
-        time: ago(100 - sequence as i64),
-        kind: kind.into(),
-        tenant: tenant.into(),
-        host: host.into(),
-        actor: actor.into(),
-        message: message.into(),
-        operation_id: String::new(),
-    };
+    let event =
+        |sequence, kind: &str, tenant: &str, host: &str, actor: &str, message: &str| Event {
+            sequence,
+            time: ago(100 - sequence as i64),
+            kind: kind.into(),
+            tenant: tenant.into(),
+            host: host.into(),
+            actor: actor.into(),
+            message: message.into(),
+            operation_id: String::new(),
+        };
     vec![
-        event(7, "host.joined", "", "h3", "host/h3", "joined with a token of ana"),
+        event(
+            7,
+            "host.joined",
+            "",
+            "h3",
+            "host/h3",
+            "joined with a token of ana",
+        ),
         event(8, "tenant.created", "alfa", "h2", "ana", "placed on h2"),
-        event(9, "credentials.read", "alfa", "", "ana", "read \u{1b}[31mcredentials"),
+        event(
+            9,
+            "credentials.read",
+            "alfa",
+            "",
+            "ana",
+            "read \u{1b}[31mcredentials",
+        ),
     ]
 }
 
@@ -391,20 +453,25 @@ pub(crate) fn credentials(name: &str) -> Credentials {
 /// An uploaded one, an ordered one, and a name without.
 pub(crate) fn certificates() -> Vec<Certificate> {
     let day = 86_400;
-    let certificate = |name: &str, origin: CertificateOrigin, state: CertificateState| Certificate {
-        name: name.into(),
-        origin: origin.into(),
-        state: state.into(),
-        hostnames: vec![name.into()],
-        not_before: ago(30 * day),
-        not_after: ago(-60 * day),
-        issuer: "CN=R11, O=Let's Encrypt, C=US".into(),
-        serial: "0345".into(),
-        ..Certificate::default()
-    };
+    let certificate =
+        |name: &str, origin: CertificateOrigin, state: CertificateState| Certificate {
+            name: name.into(),
+            origin: origin.into(),
+            state: state.into(),
+            hostnames: vec![name.into()],
+            not_before: ago(30 * day),
+            not_after: ago(-60 * day),
+            issuer: "CN=R11, O=Let's Encrypt, C=US".into(),
+            serial: "0345".into(),
+            ..Certificate::default()
+        };
     let own = certificate("own", CertificateOrigin::Uploaded, CertificateState::Valid);
     vec![
-        certificate("alfa.isy.one", CertificateOrigin::Acme, CertificateState::Valid),
+        certificate(
+            "alfa.isy.one",
+            CertificateOrigin::Acme,
+            CertificateState::Valid,
+        ),
         Certificate {
             name: "erp.alfa.example".into(),
             origin: CertificateOrigin::Acme.into(),
@@ -414,13 +481,19 @@ pub(crate) fn certificates() -> Vec<Certificate> {
             retry_time: ago(-1200),
             ..Certificate::default()
         },
-        Certificate { hostnames: vec!["*.own.example".into(), "own.example".into()], ..own },
+        Certificate {
+            hostnames: vec!["*.own.example".into(), "own.example".into()],
+            ..own
+        },
     ]
 }
 
 /// One in each state.
 pub(crate) fn edges() -> Vec<Edge> {
-    let versions = ["5d41402abc4b2a76b9719d911017c592", "7d793037a0760186574b0282f2f435e7"];
+    let versions = [
+        "5d41402abc4b2a76b9719d911017c592",
+        "7d793037a0760186574b0282f2f435e7",
+    ];
     let edge = |last: u8, shard: &str, state: EdgeState, runs: &str| Edge {
         name: format!("192.0.2.{last}/{shard}"),
         address: format!("192.0.2.{last}"),
@@ -434,8 +507,14 @@ pub(crate) fn edges() -> Vec<Edge> {
         ..Edge::default()
     };
     vec![
-        Edge { rejected_routes: 2, ..edge(11, "edge-1", EdgeState::Current, versions[1]) },
-        Edge { behind_time: ago(320), ..edge(12, "edge-2", EdgeState::Stuck, versions[0]) },
+        Edge {
+            rejected_routes: 2,
+            ..edge(11, "edge-1", EdgeState::Current, versions[1])
+        },
+        Edge {
+            behind_time: ago(320),
+            ..edge(12, "edge-2", EdgeState::Stuck, versions[0])
+        },
         edge(13, "edge-3", EdgeState::Unknown, ""),
         Edge {
             name: "192.0.2.14".into(),
@@ -454,6 +533,10 @@ pub(crate) fn rejected_routes() -> Vec<RejectedRoute> {
     };
     vec![
         route("beta", "erp.alfa.example", "already leads to `alfa`"),
-        route("gama", "", "a user for its password prompt is not `name:hash`"),
+        route(
+            "gama",
+            "",
+            "a user for its password prompt is not `name:hash`",
+        ),
     ]
 }

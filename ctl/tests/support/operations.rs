@@ -5,16 +5,32 @@ use isyone_proto::pb::v1::*;
 
 use super::data::{after, ago, op_id};
 
-fn step(name: &str, state: OperationState, from_ms: i64, to_ms: i64, detail: &str) -> OperationStep {
-    let ended =
-        !matches!(state, OperationState::Pending | OperationState::Running | OperationState::Retrying);
+fn step(
+    name: &str,
+    state: OperationState,
+    from_ms: i64,
+    to_ms: i64,
+    detail: &str,
+) -> OperationStep {
+    let ended = !matches!(
+        state,
+        OperationState::Pending | OperationState::Running | OperationState::Retrying
+    );
     OperationStep {
         name: name.into(),
         state: state.into(),
-        start_time: if state == OperationState::Pending { None } else { after(60, from_ms) },
+        start_time: if state == OperationState::Pending {
+            None
+        } else {
+            after(60, from_ms)
+        },
         end_time: if ended { after(60, to_ms) } else { None },
         detail: detail.into(),
-        progress_percent: if state == OperationState::Running { 42 } else { 0 },
+        progress_percent: if state == OperationState::Running {
+            42
+        } else {
+            0
+        },
     }
 }
 
@@ -47,7 +63,13 @@ pub(crate) fn operation(number: u32, kind: OperationKind, tenant: &str) -> Opera
 pub(crate) fn succeeded(mut operation: Operation) -> Operation {
     use OperationState::Succeeded;
     operation.steps[3] = step("image-odoo", Succeeded, 61, 900, "pulled odoo:18.0, 612 MB");
-    operation.steps[4] = step("database", Succeeded, 900, 1400, "copied golden snapshot, 89 MB");
+    operation.steps[4] = step(
+        "database",
+        Succeeded,
+        900,
+        1400,
+        "copied golden snapshot, 89 MB",
+    );
     operation.steps[5] = step("healthy", Succeeded, 1400, 12_900, "");
     operation.steps[6] = step("route", Succeeded, 12_900, 12_950, "");
     operation.state = Succeeded.into();
@@ -57,29 +79,48 @@ pub(crate) fn succeeded(mut operation: Operation) -> Operation {
 }
 
 fn retrying(mut operation: Operation) -> Operation {
-    operation.steps[3] =
-        step("image-odoo", OperationState::Retrying, 61, 0, "pull failed: no space left on device");
+    operation.steps[3] = step(
+        "image-odoo",
+        OperationState::Retrying,
+        61,
+        0,
+        "pull failed: no space left on device",
+    );
     operation.state = OperationState::Retrying.into();
     operation.error = "no space left on device".into();
     operation
 }
 
 fn failed(mut operation: Operation) -> Operation {
-    operation.steps[3] = step("image-odoo", OperationState::Failed, 61, 5000, "manifest unknown");
+    operation.steps[3] = step(
+        "image-odoo",
+        OperationState::Failed,
+        61,
+        5000,
+        "manifest unknown",
+    );
     operation.state = OperationState::Failed.into();
     operation.done = true;
     operation.end_time = after(60, 5000);
-    operation.error = "image odoo:99 is not known to its registry; give another with --odoo-image".into();
+    operation.error =
+        "image odoo:99 is not known to its registry; give another with --odoo-image".into();
     operation
 }
 
 /// The number at the end of an id.
 pub(crate) fn number(id: &str) -> u32 {
-    id.rsplit('0').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    id.rsplit('0')
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0)
 }
 
 fn kind_of(number: u32) -> OperationKind {
-    if number == 5 { OperationKind::Restart } else { OperationKind::Create }
+    if number == 5 {
+        OperationKind::Restart
+    } else {
+        OperationKind::Create
+    }
 }
 
 /// The operation as `GetOperation` has it.

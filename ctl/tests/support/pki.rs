@@ -2,8 +2,8 @@
 
 use isyone_proto::tls::COORDINATOR_NAME;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use time::{OffsetDateTime, macros::datetime};
 
@@ -20,7 +20,9 @@ pub(crate) struct Ca {
 fn params(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     (params.not_before, params.not_after) = (NOT_BEFORE, NOT_AFTER);
     params
 }
@@ -42,7 +44,10 @@ impl Ca {
         let mut params = params(name);
         params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+        (
+            params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 
     /// The coordinator's.
@@ -51,7 +56,12 @@ impl Ca {
     }
 
     /// Signs an operator's request as a coordinator does: only the public key is taken from it.
-    pub(crate) fn sign(&self, csr_pem: &str, name: &str, role: &str) -> Result<String, rcgen::Error> {
+    pub(crate) fn sign(
+        &self,
+        csr_pem: &str,
+        name: &str,
+        role: &str,
+    ) -> Result<String, rcgen::Error> {
         let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)?;
         let mut params = params(name);
         let uri = format!("spiffe://isyone/operator/{name}/{role}");

@@ -26,7 +26,10 @@ use rustix::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between looks whether the terminal shall go away.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
 
 pub(crate) struct Terminal {
     /// Until it goes away.
@@ -45,11 +48,29 @@ impl Terminal {
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
         let name = ptsname(&ours, Vec::new()).unwrap();
-        let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        tcsetwinsize(&ours, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let theirs = open(
+            name,
+            OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .unwrap();
+        tcsetwinsize(
+            &ours,
+            Winsize {
+                ws_row: 30,
+                ws_col: 100,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            },
+        )
+        .unwrap();
         let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let child =
-            command.stdin(stdio(&theirs)).stdout(stdio(&theirs)).stderr(stdio(&theirs)).spawn().unwrap();
+        let child = command
+            .stdin(stdio(&theirs))
+            .stdout(stdio(&theirs))
+            .stderr(stdio(&theirs))
+            .spawn()
+            .unwrap();
         let ours = File::from(ours);
         let mut from = ours.try_clone().unwrap();
         let ((to, output), gone) = (channel(), Arc::new(AtomicBool::new(false)));
@@ -61,14 +82,23 @@ impl Terminal {
                 if !matches!(poll(&mut more, Some(&LOOK)), Ok(1..)) {
                     continue;
                 }
-                let Ok(count @ 1..) = from.read(&mut buffer) else { return };
+                let Ok(count @ 1..) = from.read(&mut buffer) else {
+                    return;
+                };
                 if to.send(buffer[..count].to_vec()).is_err() {
                     return;
                 }
             }
         });
         // `theirs` stays open in `command`, so that reading does not end before we look.
-        Self { ours: Some(ours), gone, reader: Some(reader), output, seen: String::new(), child }
+        Self {
+            ours: Some(ours),
+            gone,
+            reader: Some(reader),
+            output,
+            seen: String::new(),
+            child,
+        }
     }
 
     fn ours(&self) -> &File {
@@ -117,7 +147,9 @@ impl Terminal {
     fn comes(&mut self, text: &str, within: Duration) -> bool {
         let start = Instant::now();
         while !self.seen.contains(text) {
-            let Some(left) = within.checked_sub(start.elapsed()) else { return false };
+            let Some(left) = within.checked_sub(start.elapsed()) else {
+                return false;
+            };
             if let Ok(bytes) = self.output.recv_timeout(left) {
                 self.seen.push_str(&String::from_utf8_lossy(&bytes));
             }
@@ -147,8 +179,16 @@ impl Terminal {
     /// Changes the size, a moment after the last key: crossterm leaves what comes together with that unread until the next key.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
         std::thread::sleep(Duration::from_millis(200));
-        tcsetwinsize(self.ours(), Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
-            .unwrap();
+        tcsetwinsize(
+            self.ours(),
+            Winsize {
+                ws_row: rows,
+                ws_col: columns,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            },
+        )
+        .unwrap();
         // Without a controlling terminal the kernel tells nobody.
         signal(&self.child, Signal::WINCH);
     }

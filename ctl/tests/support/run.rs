@@ -29,7 +29,11 @@ pub(crate) fn world() -> &'static World {
     WORLD.get_or_init(|| {
         let ca = Arc::new(Ca::new());
         let (address, fake) = coordinator::start(ca);
-        let world = World { address, fake, folder: tempfile::tempdir().unwrap() };
+        let world = World {
+            address,
+            fake,
+            folder: tempfile::tempdir().unwrap(),
+        };
         world.write_contexts();
         world
     })
@@ -44,7 +48,13 @@ impl World {
     pub(crate) fn context(&self, name: &str, client_ca: &Ca, server_ca: &Ca) -> Context {
         let (certificate_pem, key_pem) = client_ca.operator("ana", "admin");
         let endpoint = self.address.to_string();
-        Context { name: name.into(), endpoint, ca_pem: server_ca.pem.clone(), certificate_pem, key_pem }
+        Context {
+            name: name.into(),
+            endpoint,
+            ca_pem: server_ca.pem.clone(),
+            certificate_pem,
+            key_pem,
+        }
     }
 
     /// `test` works and is current; `foreign` shows a stranger's certificate; `impostor` expects another coordinator;
@@ -62,7 +72,9 @@ impl World {
             nobody,
         ];
         for context in contexts {
-            context.write(&folder.join(format!("{}.toml", context.name)), false).unwrap();
+            context
+                .write(&folder.join(format!("{}.toml", context.name)), false)
+                .unwrap();
         }
         fs::write(self.config().join("current-context"), "test\n").unwrap();
     }
@@ -102,7 +114,11 @@ pub(crate) fn isyctl(arguments: &[&str]) -> Run {
 pub(crate) fn finish(mut command: Command) -> Run {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| normal(&String::from_utf8(bytes).unwrap());
-    Run { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 /// What differs between runs, by name.
@@ -134,7 +150,12 @@ pub(crate) fn golden(name: &str, lines: &[&str]) {
 
 /// Compares a text with `golden/<name>.txt`.
 pub(crate) fn compare_golden(name: &str, text: &str) {
-    compare(&Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.txt")), text);
+    compare(
+        &Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("golden")
+            .join(format!("{name}.txt")),
+        text,
+    );
 }
 
 fn compare(path: &Path, text: &str) {

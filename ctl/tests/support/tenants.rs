@@ -6,7 +6,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 use isyone_proto::{
     error::{self, FieldError},
     pb::v1::{
-        exec_request::Message as In, exec_response::Message as Out, tenant_service_server::TenantService, *,
+        exec_request::Message as In, exec_response::Message as Out,
+        tenant_service_server::TenantService, *,
     },
 };
 use prost::Message as _;
@@ -21,8 +22,12 @@ use super::{
 
 fn find(name: &str) -> Result<Tenant, Status> {
     match name {
-        "denied" => Err(Status::permission_denied("this needs the role operator; `ci` is viewer")),
-        "gone" => Err(Status::unauthenticated("the certificate of `ana` was revoked")),
+        "denied" => Err(Status::permission_denied(
+            "this needs the role operator; `ci` is viewer",
+        )),
+        "gone" => Err(Status::unauthenticated(
+            "the certificate of `ana` was revoked",
+        )),
         "away" => Err(Status::unavailable("host `h3` is not connected")),
         "hang" => Err(Status::deadline_exceeded("the host did not answer in time")),
         "missing" => Err(Status::not_found("there is no tenant `missing`")),
@@ -49,13 +54,22 @@ fn operation_number(name: &str) -> u32 {
 
 fn start(name: &str, kind: OperationKind) -> Result<Response<Operation>, Status> {
     find(name)?;
-    Ok(Response::new(operations::operation(operation_number(name), kind, name)))
+    Ok(Response::new(operations::operation(
+        operation_number(name),
+        kind,
+        name,
+    )))
 }
 
 /// RESOURCE_EXHAUSTED as the coordinator sends it: an `ErrorInfo`, and the placement as an `Any`.
 fn no_host_fits(name: &str) -> Status {
     let message = format!("no host fits tenant `{name}`: 3 looked at");
-    let plain = error::status(Code::ResourceExhausted, "NO_HOST_FITS", message.clone(), Default::default());
+    let plain = error::status(
+        Code::ResourceExhausted,
+        "NO_HOST_FITS",
+        message.clone(),
+        Default::default(),
+    );
     let mut rpc = tonic_types::Status::decode(plain.details()).unwrap();
     rpc.details.push(prost_types::Any {
         type_url: "type.googleapis.com/isyone.v1.Placement".into(),
@@ -84,7 +98,10 @@ impl TenantService for Fake {
         match name {
             "full" if asked.dry_run => {
                 let placement = Some(data::nowhere(name));
-                return Ok(Response::new(CreateTenantResponse { placement, ..Default::default() }));
+                return Ok(Response::new(CreateTenantResponse {
+                    placement,
+                    ..Default::default()
+                }));
             }
             "full" => return Err(no_host_fits(name)),
             "bad" => {
@@ -95,8 +112,14 @@ impl TenantService for Fake {
                 .into());
             }
             "taken" => {
-                let message = "tenant `taken` exists with another spec: plan is `small`, not `large`";
-                return Err(error::status(Code::AlreadyExists, "TENANT_EXISTS", message, Default::default()));
+                let message =
+                    "tenant `taken` exists with another spec: plan is `small`, not `large`";
+                return Err(error::status(
+                    Code::AlreadyExists,
+                    "TENANT_EXISTS",
+                    message,
+                    Default::default(),
+                ));
             }
             // Busy twice; then it has time.
             "busy" => {
@@ -126,7 +149,10 @@ impl TenantService for Fake {
         }))
     }
 
-    async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<Tenant>, Status> {
+    async fn get_tenant(
+        &self,
+        request: Request<GetTenantRequest>,
+    ) -> Result<Response<Tenant>, Status> {
         if request.get_ref().name == "busy" && self.reads.fetch_add(1, Ordering::Relaxed) == 0 {
             return Err(busy());
         }
@@ -145,7 +171,10 @@ impl TenantService for Fake {
             .filter(|t| asked.phase == 0 || t.phase == asked.phase)
             .collect();
         let (tenants, next_page_token) = page(&all, &asked.page_token);
-        Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
+        Ok(Response::new(ListTenantsResponse {
+            tenants,
+            next_page_token,
+        }))
     }
 
     async fn explain_tenant(
@@ -155,7 +184,10 @@ impl TenantService for Fake {
         let name = request.into_inner().name;
         find(&name)?;
         let original_reason = "h2: least loaded of 3 (12 % against 20 %)".into();
-        Ok(Response::new(Placement { original_reason, ..data::placement(&name) }))
+        Ok(Response::new(Placement {
+            original_reason,
+            ..data::placement(&name)
+        }))
     }
 
     async fn get_credentials(
@@ -167,10 +199,18 @@ impl TenantService for Fake {
         Ok(Response::new(data::credentials(&name)))
     }
 
-    async fn get_access(&self, request: Request<GetAccessRequest>) -> Result<Response<TenantAccess>, Status> {
+    async fn get_access(
+        &self,
+        request: Request<GetAccessRequest>,
+    ) -> Result<Response<TenantAccess>, Status> {
         let tenant = find(&request.into_inner().name)?;
-        let open =
-            TenantAccess { rate: Some(RequestRate { average: 100, burst: 300 }), ..Default::default() };
+        let open = TenantAccess {
+            rate: Some(RequestRate {
+                average: 100,
+                burst: 300,
+            }),
+            ..Default::default()
+        };
         Ok(Response::new(tenant.access.unwrap_or(open)))
     }
 
@@ -186,12 +226,17 @@ impl TenantService for Fake {
             Some(set_access_request::RateChoice::Rate(rate)) => (true, rate.average, rate.burst),
             _ => (false, 100, 300),
         };
-        let users = [user.name.clone()].into_iter().filter(|name| !name.is_empty());
+        let users = [user.name.clone()]
+            .into_iter()
+            .filter(|name| !name.is_empty());
         let length = match user.password.len() {
             0 => vec![],
             n => vec![format!("(password of {n})")],
         };
-        let gone = asked.remove_users.iter().map(|name| format!("(without {name})"));
+        let gone = asked
+            .remove_users
+            .iter()
+            .map(|name| format!("(without {name})"));
         let generated = !user.name.is_empty() && user.password.is_empty();
         Ok(Response::new(SetAccessResponse {
             access: Some(TenantAccess {
@@ -200,7 +245,11 @@ impl TenantService for Fake {
                 rate: Some(RequestRate { average, burst }),
                 own_rate: own,
             }),
-            generated_password: if generated { "MadeByTheCoordinator1234".into() } else { String::new() },
+            generated_password: if generated {
+                "MadeByTheCoordinator1234".into()
+            } else {
+                String::new()
+            },
         }))
     }
 
@@ -228,7 +277,9 @@ impl TenantService for Fake {
     ) -> Result<Response<Operation>, Status> {
         let asked = request.into_inner();
         if asked.plan == "huge" {
-            return Err(FieldError::new("plan", "there is no plan `huge`: small, standard, large").into());
+            return Err(
+                FieldError::new("plan", "there is no plan `huge`: small, standard, large").into(),
+            );
         }
         start(&asked.name, OperationKind::Resize)
     }
@@ -237,7 +288,14 @@ impl TenantService for Fake {
         request: Request<DeleteTenantRequest>,
     ) -> Result<Response<Operation>, Status> {
         let asked = request.into_inner();
-        start(&asked.name, if asked.purge { OperationKind::Purge } else { OperationKind::Delete })
+        start(
+            &asked.name,
+            if asked.purge {
+                OperationKind::Purge
+            } else {
+                OperationKind::Delete
+            },
+        )
     }
     async fn restore_tenant(
         &self,
@@ -252,14 +310,28 @@ impl TenantService for Fake {
     ) -> Result<Response<Answers<LogChunk>>, Status> {
         let asked = request.into_inner();
         find(&asked.name)?;
-        let who = if asked.container == i32::from(ContainerRole::Postgres) { "postgres" } else { "odoo" };
-        let time = if asked.timestamps { "2026-11-23T08:00:00Z " } else { "" };
-        let chunk = |text: String, stderr| LogChunk { data: text.into_bytes(), stderr };
+        let who = if asked.container == i32::from(ContainerRole::Postgres) {
+            "postgres"
+        } else {
+            "odoo"
+        };
+        let time = if asked.timestamps {
+            "2026-11-23T08:00:00Z "
+        } else {
+            ""
+        };
+        let chunk = |text: String, stderr| LogChunk {
+            data: text.into_bytes(),
+            stderr,
+        };
         let chunks = vec![
             chunk(format!("{time}{who}: the last {} li", asked.tail), true),
             chunk(format!("nes\n{time}{who}: ready\n"), false),
         ];
-        Ok(stream(chunks, if asked.follow { None } else { Some(Ok(())) }))
+        Ok(stream(
+            chunks,
+            if asked.follow { None } else { Some(Ok(())) },
+        ))
     }
 
     async fn exec(
@@ -267,13 +339,22 @@ impl TenantService for Fake {
         request: Request<Streaming<ExecRequest>>,
     ) -> Result<Response<Answers<ExecResponse>>, Status> {
         let mut requests = request.into_inner();
-        let Some(Ok(ExecRequest { message: Some(In::Start(start)) })) = requests.next().await else {
-            return Err(Status::invalid_argument("the first message must be `start`"));
+        let Some(Ok(ExecRequest {
+            message: Some(In::Start(start)),
+        })) = requests.next().await
+        else {
+            return Err(Status::invalid_argument(
+                "the first message must be `start`",
+            ));
         };
         find(&start.name)?;
         let (to, from) = tokio::sync::mpsc::channel(4);
         tokio::spawn(async move {
-            let answer = |message| Ok(ExecResponse { message: Some(message) });
+            let answer = |message| {
+                Ok(ExecResponse {
+                    message: Some(message),
+                })
+            };
             let arguments: Vec<&str> = start.arguments.iter().map(String::as_str).collect();
             let code = match arguments[..] {
                 ["exit", code] => {
@@ -302,7 +383,10 @@ async fn echo(
     requests: &mut Streaming<ExecRequest>,
     to: &tokio::sync::mpsc::Sender<Result<ExecResponse, Status>>,
 ) -> i32 {
-    while let Some(Ok(ExecRequest { message: Some(message) })) = requests.next().await {
+    while let Some(Ok(ExecRequest {
+        message: Some(message),
+    })) = requests.next().await
+    {
         let bytes = match message {
             In::Stdin(bytes) => bytes,
             In::Resize(size) => format!("now {}x{}\r\n", size.columns, size.rows).into_bytes(),
@@ -310,7 +394,11 @@ async fn echo(
             In::Start(_) => return 99,
         };
         let quit = bytes.contains(&b'q');
-        let _ = to.send(Ok(ExecResponse { message: Some(Out::Stdout(bytes)) })).await;
+        let _ = to
+            .send(Ok(ExecResponse {
+                message: Some(Out::Stdout(bytes)),
+            }))
+            .await;
         if quit {
             return 5;
         }

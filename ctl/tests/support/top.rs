@@ -6,14 +6,19 @@ use tonic::{Request, Response, Status};
 use super::{coordinator::Fake, data};
 
 fn window<T>(rows: Vec<T>, offset: u32, limit: u32) -> Vec<T> {
-    rows.into_iter().skip(offset as usize).take(limit as usize).collect()
+    rows.into_iter()
+        .skip(offset as usize)
+        .take(limit as usize)
+        .collect()
 }
 
 /// As the service answers.
 pub(crate) fn tenants(asked: &TopTenantsRequest) -> TopTenantsResponse {
     let all = data::followed();
     let total = all.len() as u32;
-    let fits = |t: &Tenant| t.name.contains(&asked.filter) && (asked.host.is_empty() || t.host == asked.host);
+    let fits = |t: &Tenant| {
+        t.name.contains(&asked.filter) && (asked.host.is_empty() || t.host == asked.host)
+    };
     let mut rows: Vec<Tenant> = all.into_iter().filter(fits).collect();
     match asked.order() {
         TenantOrder::Name => rows.sort_by(|a, b| a.name.cmp(&b.name)),
@@ -24,13 +29,19 @@ pub(crate) fn tenants(asked: &TopTenantsRequest) -> TopTenantsResponse {
         rows.reverse();
     }
     let matching = rows.len() as u32;
-    TopTenantsResponse { tenants: window(rows, asked.offset, asked.limit), matching, total }
+    TopTenantsResponse {
+        tenants: window(rows, asked.offset, asked.limit),
+        matching,
+        total,
+    }
 }
 
 /// As the service answers.
 pub(crate) fn hosts(asked: &TopHostsRequest) -> TopHostsResponse {
-    let rows: Vec<Host> =
-        data::hosts().into_iter().filter(|host| host.name.contains(&asked.filter)).collect();
+    let rows: Vec<Host> = data::hosts()
+        .into_iter()
+        .filter(|host| host.name.contains(&asked.filter))
+        .collect();
     let matching = rows.len() as u32;
     let edge = |address: &str, failed| EdgeHealth {
         address: address.into(),

@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(900);
 
 /// How long the agent is watched at a time, and how often: with most stacks, and with fewer. Multiples of half a minute, in which each of
 /// its regular works comes round: probes, reports, complete reports, readings of control groups, Odoo's page.
-const WINDOWS: [(Duration, usize); 2] = [(Duration::from_secs(60), 5), (Duration::from_secs(30), 1)];
+const WINDOWS: [(Duration, usize); 2] =
+    [(Duration::from_secs(60), 5), (Duration::from_secs(30), 1)];
 const SMALL_WINDOWS: [(Duration, usize); 2] = [(Duration::from_secs(2), 1); 2];
 
 /// See the module.
@@ -38,7 +39,11 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         liveness: "report_interval = \"5s\"",
         ..Shape::default()
     });
-    let pid = cell.hosts[0].agent.as_ref().context("the cell has an agent")?.pid();
+    let pid = cell.hosts[0]
+        .agent
+        .as_ref()
+        .context("the cell has an agent")?
+        .pid();
     let agent = Watched::new(pid)?;
     let most = sizes.last().copied();
     let mut report = Report::default();
@@ -52,8 +57,18 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         let (load, memory) = watch(&agent, windows[usize::from(!last)])?;
         ensure!(running(&cell)? == size, "a tenant does not run any more");
         let target = |limit: f64| last.then_some(Target::AtMost(limit));
-        report.add(&format!("CPU with {size} stacks at rest"), Unit::Core, &load, target(0.01));
-        report.add(&format!("memory with {size} stacks at rest"), Unit::Bytes, &memory, target(40e6));
+        report.add(
+            &format!("CPU with {size} stacks at rest"),
+            Unit::Core,
+            &load,
+            target(0.01),
+        );
+        report.add(
+            &format!("memory with {size} stacks at rest"),
+            Unit::Bytes,
+            &memory,
+            target(40e6),
+        );
     }
     let [most, fewer] = windows.map(|(window, _)| window.as_secs());
     report.note(format!(
@@ -87,10 +102,16 @@ pub(crate) fn fill(cell: &Cell, from: usize, to: usize) -> Result<()> {
     loop {
         let count = running(cell)?;
         if count == to {
-            eprintln!("  {to} stacks run after {:.0} s", begin.elapsed().as_secs_f64());
+            eprintln!(
+                "  {to} stacks run after {:.0} s",
+                begin.elapsed().as_secs_f64()
+            );
             return Ok(());
         }
-        ensure!(begin.elapsed() < PATIENCE, "only {count} of {to} stacks run");
+        ensure!(
+            begin.elapsed() < PATIENCE,
+            "only {count} of {to} stacks run"
+        );
         sleep(Duration::from_millis(500));
     }
 }

@@ -33,7 +33,9 @@ impl Disk {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let folder = folder.canonicalize()?;
         let mounts = Process::myself()?.mountinfo()?;
-        let file_system = file_system(&folder, &mounts.0).unwrap_or("unknown").to_owned();
+        let file_system = file_system(&folder, &mounts.0)
+            .unwrap_or("unknown")
+            .to_owned();
         if IN_MEMORY.contains(&file_system.as_str()) && !small {
             bail!(
                 "{} is on {file_system}, in memory: what is measured there is not durable; choose a folder on a disk with --out",
@@ -43,19 +45,30 @@ impl Disk {
         if let Err(other) = tempfile::env::override_temp_dir(&folder) {
             bail!("temporary files are in {} already", other.display());
         }
-        Ok(Self { file_system, fsync_s: fsync(&folder)? })
+        Ok(Self {
+            file_system,
+            fsync_s: fsync(&folder)?,
+        })
     }
 
     /// For people.
     pub(crate) fn show(&self) -> String {
-        format!("{}, {:.2} ms for a write of 4 KiB with fsync", self.file_system, self.fsync_s * 1e3)
+        format!(
+            "{}, {:.2} ms for a write of 4 KiB with fsync",
+            self.file_system,
+            self.fsync_s * 1e3
+        )
     }
 }
 
 /// Of the innermost mount that holds the folder; of several at one place, the last one hides the others.
 fn file_system<'a>(folder: &Path, mounts: &'a [MountInfo]) -> Option<&'a str> {
-    let holds = mounts.iter().filter(|mount| folder.starts_with(&mount.mount_point));
-    holds.max_by_key(|mount| depth(&mount.mount_point)).map(|mount| mount.fs_type.as_str())
+    let holds = mounts
+        .iter()
+        .filter(|mount| folder.starts_with(&mount.mount_point));
+    holds
+        .max_by_key(|mount| depth(&mount.mount_point))
+        .map(|mount| mount.fs_type.as_str())
 }
 
 fn depth(path: &Path) -> usize {
@@ -82,8 +95,10 @@ mod tests {
     #[test]
     fn the_innermost_and_last_mount_counts() {
         let line = |point: &str, kind: &str| {
-            MountInfo::from_line(&format!("36 35 98:0 / {point} rw,noatime master:1 - {kind} /dev/x rw"))
-                .unwrap()
+            MountInfo::from_line(&format!(
+                "36 35 98:0 / {point} rw,noatime master:1 - {kind} /dev/x rw"
+            ))
+            .unwrap()
         };
         let mounts = [
             line("/tmp/a", "ext4"),

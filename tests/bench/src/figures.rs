@@ -69,7 +69,10 @@ pub(crate) struct Figure {
 impl Figure {
     /// Whether some samples reach the target and others do not: then one more run may say the opposite.
     pub(crate) fn is_within_noise(&self) -> bool {
-        self.samples > 1 && self.target.is_some_and(|target| target.met(self.min) != target.met(self.max))
+        self.samples > 1
+            && self
+                .target
+                .is_some_and(|target| target.met(self.min) != target.met(self.max))
     }
 }
 
@@ -93,7 +96,11 @@ pub(crate) struct Machine {
 }
 
 fn said(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok().filter(|o| o.status.success())?;
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .ok()
+        .filter(|o| o.status.success())?;
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
@@ -101,15 +108,23 @@ impl Machine {
     /// This one.
     pub(crate) fn this(disk: Disk) -> Result<Self> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
-        let model =
-            cpuinfo.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ").map(|(_, m)| m));
+        let model = cpuinfo.lines().find_map(|l| {
+            l.strip_prefix("model name")?
+                .split_once(": ")
+                .map(|(_, m)| m)
+        });
         let meminfo = std::fs::read_to_string("/proc/meminfo")?;
-        let kib = meminfo
-            .lines()
-            .find_map(|l| l.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
-        let changed =
-            said("git", &["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| !s.is_empty());
-        let commit = said("git", &["rev-parse", "--short=9", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
+        let kib = meminfo.lines().find_map(|l| {
+            l.strip_prefix("MemTotal:")?
+                .split_whitespace()
+                .next()?
+                .parse::<u64>()
+                .ok()
+        });
+        let changed = said("git", &["status", "--porcelain", "--untracked-files=no"])
+            .is_some_and(|s| !s.is_empty());
+        let commit = said("git", &["rev-parse", "--short=9", "HEAD"])
+            .unwrap_or_else(|| "unknown".to_owned());
         Ok(Self {
             cpus: std::thread::available_parallelism()?.get(),
             cpu: model.unwrap_or("unknown").to_owned(),
@@ -145,7 +160,13 @@ pub(crate) struct Report {
 
 impl Report {
     /// A figure of one or more samples; its value is the median.
-    pub(crate) fn add(&mut self, name: &str, unit: Unit, samples: &Samples, target: Option<Target>) {
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        unit: Unit,
+        samples: &Samples,
+        target: Option<Target>,
+    ) {
         self.figure(name, unit, samples.median(), samples, target);
     }
 
@@ -166,7 +187,14 @@ impl Report {
         self.figure(name, unit, value, &[value].into_iter().collect(), target);
     }
 
-    fn figure(&mut self, name: &str, unit: Unit, value: f64, samples: &Samples, target: Option<Target>) {
+    fn figure(
+        &mut self,
+        name: &str,
+        unit: Unit,
+        value: f64,
+        samples: &Samples,
+        target: Option<Target>,
+    ) {
         self.figures.push(Figure {
             name: name.to_owned(),
             unit,
@@ -187,7 +215,10 @@ impl Report {
     /// Says of what it is a report.
     pub(crate) fn describe(&mut self, bench: &str, small: bool, machine: &Machine, took: Duration) {
         bench.clone_into(&mut self.bench);
-        self.command = format!("cargo xtask bench {bench}{}", if small { " --small" } else { "" });
+        self.command = format!(
+            "cargo xtask bench {bench}{}",
+            if small { " --small" } else { "" }
+        );
         self.date = now();
         self.duration_s = Some(took.as_secs_f64());
         self.small = small;
@@ -206,19 +237,29 @@ impl Report {
                 "{}: {}{}{met}",
                 f.name,
                 f.unit.show(f.value),
-                f.target.map_or(String::new(), |t| format!(" ({})", t.show(f.unit)))
+                f.target
+                    .map_or(String::new(), |t| format!(" ({})", t.show(f.unit)))
             );
         }
         for note in &self.notes {
             println!("  note: {note}");
         }
-        println!("{}: {}", self.bench, self.duration_s.map_or(String::new(), minutes));
+        println!(
+            "{}: {}",
+            self.bench,
+            self.duration_s.map_or(String::new(), minutes)
+        );
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a result says when it was measured")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a result says when it was measured"
+)]
 fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string()
 }
 
 /// A duration for people who wait.
@@ -265,7 +306,9 @@ pub(crate) fn load(dir: &Path, names: &[String]) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
     for name in names {
         let path = dir.join(format!("{name}.json"));
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
         reports.push(serde_json::from_str(&text).with_context(|| path.display().to_string())?);
     }
     Ok(reports)
@@ -293,13 +336,19 @@ mod tests {
 
     #[test]
     fn a_result_says_how_long_it_took_and_on_what_disk() {
-        let disk = Disk { file_system: "ext4".to_owned(), fsync_s: 0.001 };
+        let disk = Disk {
+            file_system: "ext4".to_owned(),
+            fsync_s: 0.001,
+        };
         let machine = Machine::this(disk).unwrap();
         let mut report = Report::default();
         report.describe("fleet", false, &machine, Duration::from_secs(61));
         let value = serde_json::to_value(&report).unwrap();
         assert_eq!(
-            (&value["duration_s"], &value["machine"]["disk"]["file_system"]),
+            (
+                &value["duration_s"],
+                &value["machine"]["disk"]["file_system"]
+            ),
             (&61.0.into(), &"ext4".into())
         );
         assert_eq!(minutes(61.0), "1 min 1 s");
@@ -309,16 +358,30 @@ mod tests {
     fn results_of_earlier_versions_are_read() {
         let mut value = serde_json::to_value(Report::default()).unwrap();
         value.as_object_mut().unwrap().remove("duration_s");
-        assert_eq!(serde_json::from_value::<Report>(value).unwrap().duration_s, None);
+        assert_eq!(
+            serde_json::from_value::<Report>(value).unwrap().duration_s,
+            None
+        );
     }
 
     #[test]
     fn a_missed_target_is_said() {
         let mut report = Report::default();
         report.add_one("a", Unit::Ratio, 0.9, Some(Target::AtMost(0.8)));
-        report.add_one("b", Unit::PerSecond, 5_000.0, Some(Target::AtLeast(4_000.0)));
-        assert_eq!(report.figures.iter().map(|f| f.met).collect::<Vec<_>>(), [Some(false), Some(true)]);
+        report.add_one(
+            "b",
+            Unit::PerSecond,
+            5_000.0,
+            Some(Target::AtLeast(4_000.0)),
+        );
+        assert_eq!(
+            report.figures.iter().map(|f| f.met).collect::<Vec<_>>(),
+            [Some(false), Some(true)]
+        );
         let text = serde_json::to_string(&report).unwrap();
-        assert_eq!(serde_json::from_str::<Report>(&text).unwrap().figures.len(), 2);
+        assert_eq!(
+            serde_json::from_str::<Report>(&text).unwrap().figures.len(),
+            2
+        );
     }
 }

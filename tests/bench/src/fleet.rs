@@ -60,7 +60,12 @@ struct Targets {
 impl Targets {
     fn of(agents: usize) -> Self {
         let target = |value| (agents == SIZES[2]).then_some(Target::AtMost(value));
-        Self { rest: target(0.5), memory: target(65_536.0), delivery: target(0.25), storm: target(60.0) }
+        Self {
+            rest: target(0.5),
+            memory: target(65_536.0),
+            delivery: target(0.25),
+            storm: target(60.0),
+        }
     }
 }
 
@@ -71,12 +76,16 @@ const NONE: Option<Target> = Some(Target::AtMost(0.0));
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     let sizes: Vec<usize> = match std::env::var("ISYONE_BENCH_AGENTS") {
-        Ok(text) => {
-            text.split(',').map(str::parse).collect::<Result<_, _>>().context("ISYONE_BENCH_AGENTS")?
-        }
+        Ok(text) => text
+            .split(',')
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .context("ISYONE_BENCH_AGENTS")?,
         Err(_) => run.pick(SIZES.to_vec(), vec![SMALL_SIZE]),
     };
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .maximum
+        .unwrap_or(u64::MAX);
     for agents in sizes {
         if agents as u64 + SPARE_FILES > files {
             report.note(format!(
@@ -99,11 +108,25 @@ fn measure(run: &Run, report: &mut Report, agents: usize) -> Result<()> {
     std::thread::sleep(settle);
     let empty = coordinator.resident()?;
     let swarm = Swarm::start(&site.papers, agents)?;
-    swarm.wait_for_all(CONNECT_LIMIT).with_context(|| site.log())?;
+    swarm
+        .wait_for_all(CONNECT_LIMIT)
+        .with_context(|| site.log())?;
     // One round of regular reports, so that the first ones' work is over.
     std::thread::sleep(Duration::from_secs(run.pick(REPORT_SECONDS, 1)));
-    let figures = Figures { report, agents, targets: Targets::of(agents) };
-    figures_of(run, figures, &runtime, &mut site, &coordinator, &swarm, empty)
+    let figures = Figures {
+        report,
+        agents,
+        targets: Targets::of(agents),
+    };
+    figures_of(
+        run,
+        figures,
+        &runtime,
+        &mut site,
+        &coordinator,
+        &swarm,
+        empty,
+    )
 }
 
 struct Figures<'a> {
@@ -115,12 +138,21 @@ struct Figures<'a> {
 impl Figures<'_> {
     fn one(&mut self, name: &str, unit: Unit, value: f64, target: Option<Target>) {
         eprintln!("  {} agents: {name}: {}", self.agents, unit.show(value));
-        self.report.add_one(&format!("{} agents: {name}", self.agents), unit, value, target);
+        self.report.add_one(
+            &format!("{} agents: {name}", self.agents),
+            unit,
+            value,
+            target,
+        );
     }
 
     /// The first of these where there are targets, the second in other fleets, seconds; little in a small run.
     fn span(&self, run: &Run, [judged, other]: [u64; 2]) -> Duration {
-        let full = if self.agents == SIZES[2] { judged } else { other };
+        let full = if self.agents == SIZES[2] {
+            judged
+        } else {
+            other
+        };
         Duration::from_secs(run.pick(full, 3))
     }
 
@@ -128,7 +160,8 @@ impl Figures<'_> {
         for (word, share, target) in [("p50", 0.5, None), ("p99", 0.99, target)] {
             let name = format!("{} agents: {name}, {word}", self.agents);
             eprintln!("  {name}: {}", Unit::Seconds.show(samples.quantile(share)));
-            self.report.add_quantile(&name, Unit::Seconds, samples, share, target);
+            self.report
+                .add_quantile(&name, Unit::Seconds, samples, share, target);
         }
     }
 }
@@ -150,12 +183,26 @@ fn figures_of(
     let resident = coordinator.resident()?;
     let memory = per_agent(resident);
     ensure!(after.made > before.made, "no reports are made");
-    ensure!(after.sessions == before.sessions, "sessions end at rest: {:?}", after.endings);
+    ensure!(
+        after.sessions == before.sessions,
+        "sessions end at rest: {:?}",
+        after.endings
+    );
     let (rest, bytes) = (figures.targets.rest, figures.targets.memory);
     figures.one("coordinator's CPU at rest", Unit::Core, load, rest);
     figures.one("memory per agent", Unit::Bytes, memory, bytes);
-    figures.one("coordinator's resident memory without agents", Unit::Bytes, empty as f64, None);
-    figures.one("coordinator's resident memory with all agents", Unit::Bytes, resident as f64, None);
+    figures.one(
+        "coordinator's resident memory without agents",
+        Unit::Bytes,
+        empty as f64,
+        None,
+    );
+    figures.one(
+        "coordinator's resident memory with all agents",
+        Unit::Bytes,
+        resident as f64,
+        None,
+    );
     operators(run, &mut figures, runtime, site, swarm)?;
     let peak = storm(run, &mut figures, site, swarm)?;
     figures.one(
@@ -165,12 +212,21 @@ fn figures_of(
         None,
     );
     let last = swarm.status();
-    let lost = if last.oldest_owed_ms > LOST_AFTER.as_millis() as u64 { last.owed } else { 0 };
+    let lost = if last.oldest_owed_ms > LOST_AFTER.as_millis() as u64 {
+        last.owed
+    } else {
+        0
+    };
     eprintln!("  {} sessions, endings {:?}", last.sessions, last.endings);
     ensure!(!run.small || lost == 0, "reports were lost: {last:?}");
     figures.one("reports lost", Unit::Count, lost as f64, NONE);
     let longest = last.longest_owed_ms as f64 / 1e3;
-    figures.one("longest time until a report was covered, storm included", Unit::Seconds, longest, None);
+    figures.one(
+        "longest time until a report was covered, storm included",
+        Unit::Seconds,
+        longest,
+        None,
+    );
     Ok(())
 }
 
@@ -183,14 +239,28 @@ fn operators(
 ) -> Result<()> {
     let admin: Channel = runtime.block_on(async { site.admin() })?;
     let time = figures.span(run, OPERATORS_SECONDS);
-    let timed = load::run(runtime, &admin, swarm, &site.tenants, time).with_context(|| site.log())?;
+    let timed =
+        load::run(runtime, &admin, swarm, &site.tenants, time).with_context(|| site.log())?;
     let target = figures.targets.delivery;
-    figures.quantiles("a change reaches its host after the API's answer", &timed.delivery, target);
-    figures.quantiles("a change reaches its host after the request", &timed.delivery_asked, target);
+    figures.quantiles(
+        "a change reaches its host after the API's answer",
+        &timed.delivery,
+        target,
+    );
+    figures.quantiles(
+        "a change reaches its host after the request",
+        &timed.delivery_asked,
+        target,
+    );
     figures.quantiles("RestartTenant", &timed.restart, None);
     figures.quantiles("GetTenant", &timed.get, None);
     figures.quantiles("ListTenants, 100 of them", &timed.list, None);
-    figures.one("calls refused for load", Unit::Count, timed.refused as f64, NONE);
+    figures.one(
+        "calls refused for load",
+        Unit::Count,
+        timed.refused as f64,
+        NONE,
+    );
     Ok(())
 }
 
@@ -198,21 +268,50 @@ fn operators(
 fn storm(run: &Run, figures: &mut Figures<'_>, site: &mut Site, swarm: &Swarm) -> Result<u64> {
     let rest = swarm.status();
     let longest = rest.longest_owed_ms as f64 / 1e3;
-    figures.one("longest time until a report was covered, before the storm", Unit::Seconds, longest, None);
+    figures.one(
+        "longest time until a report was covered, before the storm",
+        Unit::Seconds,
+        longest,
+        None,
+    );
     site.kill();
     let begin = Instant::now();
     swarm.wait_for_none(CONNECT_LIMIT)?;
     let killed = swarm.status();
     let coordinator = Watched::new(site.launch())?;
-    swarm.wait_for_all(CONNECT_LIMIT).with_context(|| site.log())?;
+    swarm
+        .wait_for_all(CONNECT_LIMIT)
+        .with_context(|| site.log())?;
     let took = begin.elapsed().as_secs_f64();
     let cpu = coordinator.cpu()?.as_secs_f64();
     let target = figures.targets.storm;
-    figures.one("all are back after kill -9 and a start", Unit::Seconds, took, target);
-    figures.one("coordinator's CPU time for its start and all coming back", Unit::Seconds, cpu, None);
-    std::thread::sleep(Duration::from_secs(run.pick(REPORT_SECONDS + LOST_AFTER.as_secs(), 3)));
-    figures.one("reports unacknowledged at the kill", Unit::Count, killed.owed as f64, None);
-    turned_away(figures, [&rest, &killed], &swarm.status(), site.connections_refused()?);
+    figures.one(
+        "all are back after kill -9 and a start",
+        Unit::Seconds,
+        took,
+        target,
+    );
+    figures.one(
+        "coordinator's CPU time for its start and all coming back",
+        Unit::Seconds,
+        cpu,
+        None,
+    );
+    std::thread::sleep(Duration::from_secs(
+        run.pick(REPORT_SECONDS + LOST_AFTER.as_secs(), 3),
+    ));
+    figures.one(
+        "reports unacknowledged at the kill",
+        Unit::Count,
+        killed.owed as f64,
+        None,
+    );
+    turned_away(
+        figures,
+        [&rest, &killed],
+        &swarm.status(),
+        site.connections_refused()?,
+    );
     coordinator.resident()
 }
 
@@ -240,13 +339,33 @@ fn turned_away(
     );
     // Each agent's session ended with the coordinator that was killed.
     let again = now.cut.saturating_sub(rest.cut + figures.agents as u64);
-    figures.one("sessions that ended again after they had come back", Unit::Count, again as f64, NONE);
+    figures.one(
+        "sessions that ended again after they had come back",
+        Unit::Count,
+        again as f64,
+        NONE,
+    );
     let closed = now.unreachable.saturating_sub(rest.unreachable);
-    figures.one("session attempts that met the closed port", Unit::Count, closed as f64, None);
+    figures.one(
+        "session attempts that met the closed port",
+        Unit::Count,
+        closed as f64,
+        None,
+    );
     let refused = "connections that the coordinator refused in the storm";
-    figures.one(refused, Unit::Count, counted.values().sum::<u64>() as f64, None);
+    figures.one(
+        refused,
+        Unit::Count,
+        counted.values().sum::<u64>() as f64,
+        None,
+    );
     // Reasons that nobody met would be a row each in each fleet, and say nothing that the sum does not.
     for (reason, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
-        figures.one(&format!("{refused}, {reason}"), Unit::Count, count as f64, None);
+        figures.one(
+            &format!("{refused}, {reason}"),
+            Unit::Count,
+            count as f64,
+            None,
+        );
     }
 }

@@ -79,7 +79,9 @@ enum Bench {
 
 impl Bench {
     fn name(self) -> String {
-        self.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+        self.to_possible_value()
+            .map(|v| v.get_name().to_owned())
+            .unwrap_or_default()
     }
 
     fn run(self, run: &Run) -> Result<Report> {
@@ -135,12 +137,23 @@ fn run(cli: &Cli) -> Result<()> {
         return edge::coordinator::serve(of);
     }
     // Figures of a small run never take the place of real ones.
-    let out = if cli.small { cli.out.join("small") } else { cli.out.clone() };
+    let out = if cli.small {
+        cli.out.join("small")
+    } else {
+        cli.out.clone()
+    };
     let disk = Disk::take(&out.join("data"), cli.small)?;
     let all = Bench::value_variants();
-    let benches = if cli.benches.is_empty() { all } else { &cli.benches };
+    let benches = if cli.benches.is_empty() {
+        all
+    } else {
+        &cli.benches
+    };
     let machine = Machine::this(disk.clone())?;
-    let run = Run { small: cli.small, disk };
+    let run = Run {
+        small: cli.small,
+        disk,
+    };
     for bench in benches {
         let name = bench.name();
         eprintln!("--- {name} ---");

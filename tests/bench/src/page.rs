@@ -24,7 +24,12 @@ met, or meet what it missed. Single times are worth what a shared machine is wor
 
 /// The page.
 pub(crate) fn render(reports: &[Report]) -> String {
-    let mut page = if is_of_one_commit(reports) { ONE_COMMIT } else { SEVERAL }.to_owned();
+    let mut page = if is_of_one_commit(reports) {
+        ONE_COMMIT
+    } else {
+        SEVERAL
+    }
+    .to_owned();
     page.push_str(HOW);
     page.push_str(&summary(reports));
     for report in reports {
@@ -35,26 +40,40 @@ pub(crate) fn render(reports: &[Report]) -> String {
 
 /// Whether all results are of the same commit, as it was committed.
 fn is_of_one_commit(reports: &[Report]) -> bool {
-    let commits: Vec<Option<&str>> =
-        reports.iter().map(|r| r.machine.as_ref().map(|m| m.commit.as_str())).collect();
-    commits.windows(2).all(|pair| pair[0] == pair[1]) && !commits.iter().flatten().any(|c| c.ends_with('+'))
+    let commits: Vec<Option<&str>> = reports
+        .iter()
+        .map(|r| r.machine.as_ref().map(|m| m.commit.as_str()))
+        .collect();
+    commits.windows(2).all(|pair| pair[0] == pair[1])
+        && !commits.iter().flatten().any(|c| c.ends_with('+'))
 }
 
 /// How many targets are met, which are not, and how long all took.
 fn summary(reports: &[Report]) -> String {
     let judged = || {
-        reports.iter().flat_map(|r| r.figures.iter().map(move |f| (r, f))).filter(|(_, f)| f.met.is_some())
+        reports
+            .iter()
+            .flat_map(|r| r.figures.iter().map(move |f| (r, f)))
+            .filter(|(_, f)| f.met.is_some())
     };
     let missed: Vec<String> = judged()
         .filter(|(_, f)| f.met == Some(false))
         .map(|(r, f)| {
-            let noise = if f.is_within_noise() { ", within the noise" } else { "" };
+            let noise = if f.is_within_noise() {
+                ", within the noise"
+            } else {
+                ""
+            };
             format!("{} ({}{noise})", f.name, r.bench)
         })
         .collect();
     let count = judged().count();
     let seconds: f64 = reports.iter().filter_map(|r| r.duration_s).sum();
-    let which = if missed.is_empty() { String::new() } else { format!(" Missed: {}.", missed.join("; ")) };
+    let which = if missed.is_empty() {
+        String::new()
+    } else {
+        format!(" Missed: {}.", missed.join("; "))
+    };
     format!(
         "\n{} of {count} targets are met.{which} All benches here took {}.\n",
         count - missed.len(),
@@ -66,17 +85,25 @@ fn section(page: &mut String, report: &Report) {
     // Writing to a String cannot fail.
     let _ = writeln!(page, "\n## {}\n", report.bench);
     if report.small {
-        page.push_str("**A small run: these figures show that the harness works and nothing else.**\n\n");
+        page.push_str(
+            "**A small run: these figures show that the harness works and nothing else.**\n\n",
+        );
     }
     let _ = write!(page, "`{}`, {}", report.command, report.date);
     if let Some(seconds) = report.duration_s {
         let _ = write!(page, ", took {}", minutes(seconds));
     }
     if let Some(m) = &report.machine {
-        let docker = m.docker.as_ref().map_or(String::new(), |d| format!(", Docker {d}"));
+        let docker = m
+            .docker
+            .as_ref()
+            .map_or(String::new(), |d| format!(", Docker {d}"));
         let gib = m.memory_bytes as f64 / f64::from(1 << 30);
-        let _ =
-            write!(page, ", commit {}; {} × {}, {gib:.1} GiB, {}{docker}", m.commit, m.cpus, m.cpu, m.kernel);
+        let _ = write!(
+            page,
+            ", commit {}; {} × {}, {gib:.1} GiB, {}{docker}",
+            m.commit, m.cpus, m.cpu, m.kernel
+        );
         if let Some(disk) = &m.disk {
             let _ = write!(page, "; {}", disk.show());
         }
@@ -130,11 +157,25 @@ mod tests {
 
     #[test]
     fn a_row_has_value_target_and_verdict() {
-        let mut report = Report { bench: "apply".to_owned(), ..Report::default() };
-        report.add_one("isyone / compose", Unit::Ratio, 0.9, Some(Target::AtMost(0.8)));
+        let mut report = Report {
+            bench: "apply".to_owned(),
+            ..Report::default()
+        };
+        report.add_one(
+            "isyone / compose",
+            Unit::Ratio,
+            0.9,
+            Some(Target::AtMost(0.8)),
+        );
         let page = render(&[report]);
-        assert!(page.contains("| isyone / compose | 0.90 × |  | 1 | ≤ 0.80 × | **missed** |"), "{page}");
-        assert!(page.contains("0 of 1 targets are met. Missed: isyone / compose (apply)."), "{page}");
+        assert!(
+            page.contains("| isyone / compose | 0.90 × |  | 1 | ≤ 0.80 × | **missed** |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("0 of 1 targets are met. Missed: isyone / compose (apply)."),
+            "{page}"
+        );
     }
 
     #[test]
@@ -146,22 +187,43 @@ mod tests {
             ([0.81, 0.85, 0.9], "**missed**"),
         ];
         for (values, verdict) in verdicts {
-            let mut report = Report { bench: "apply".to_owned(), ..Report::default() };
+            let mut report = Report {
+                bench: "apply".to_owned(),
+                ..Report::default()
+            };
             let target = Some(Target::AtMost(0.8));
-            report.add("isyone / compose", Unit::Ratio, &values.into_iter().collect(), target);
+            report.add(
+                "isyone / compose",
+                Unit::Ratio,
+                &values.into_iter().collect(),
+                target,
+            );
             let page = render(&[report]);
-            assert!(page.contains(&format!("| 3 | ≤ 0.80 × | {verdict} |")), "{verdict}: {page}");
+            assert!(
+                page.contains(&format!("| 3 | ≤ 0.80 × | {verdict} |")),
+                "{verdict}: {page}"
+            );
             let in_summary = page.contains("isyone / compose (apply, within the noise).");
-            assert_eq!(in_summary, verdict.starts_with("missed"), "{verdict}: {page}");
+            assert_eq!(
+                in_summary,
+                verdict.starts_with("missed"),
+                "{verdict}: {page}"
+            );
         }
     }
 
     #[test]
     fn the_head_says_whether_all_results_are_of_one_commit() {
-        let disk = Disk { file_system: "ext4".to_owned(), fsync_s: 0.001 };
+        let disk = Disk {
+            file_system: "ext4".to_owned(),
+            fsync_s: 0.001,
+        };
         let machine = Machine::this(disk).unwrap();
         let of = |commit: &str| Report {
-            machine: Some(Machine { commit: commit.to_owned(), ..machine.clone() }),
+            machine: Some(Machine {
+                commit: commit.to_owned(),
+                ..machine.clone()
+            }),
             ..Report::default()
         };
         for (commits, one) in [
@@ -177,7 +239,10 @@ mod tests {
 
     #[test]
     fn a_section_says_command_date_duration_and_machine() {
-        let disk = Disk { file_system: "ext4".to_owned(), fsync_s: 0.001 };
+        let disk = Disk {
+            file_system: "ext4".to_owned(),
+            fsync_s: 0.001,
+        };
         let machine = Machine::this(disk).unwrap();
         let mut report = Report::default();
         report.describe("fleet", false, &machine, Duration::from_secs(200));

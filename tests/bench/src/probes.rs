@@ -66,7 +66,9 @@ fn asking(run: &Run, report: &mut Report) -> Result<f64> {
             Some(Target::AtMost(0.000_2)),
         ),
     ];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let mut last = 0.0;
     for (what, asker, address, target) in sides {
         let asker = Arc::new(asker);
@@ -79,7 +81,12 @@ fn asking(run: &Run, report: &mut Report) -> Result<f64> {
             }
         }
         last = cpu.median();
-        report.add(&format!("one probe {what}: CPU"), Unit::Seconds, &cpu, target);
+        report.add(
+            &format!("one probe {what}: CPU"),
+            Unit::Seconds,
+            &cpu,
+            target,
+        );
     }
     Ok(last)
 }
@@ -118,7 +125,10 @@ fn turns(run: &Run, fleet: &Fleet, report: &mut Report) -> f64 {
             share.push((here() - begin).as_secs_f64() / (LOOK.as_secs_f64() * f64::from(looks)));
         }
     }
-    let name = format!("whose turn it is, {} tenants once a minute", fleet.tenants.len());
+    let name = format!(
+        "whose turn it is, {} tenants once a minute",
+        fleet.tenants.len()
+    );
     report.add(&name, Unit::Core, &share, Some(Target::AtMost(0.02)));
     share.median()
 }
@@ -136,7 +146,12 @@ fn kept(run: &Run, fleet: &Fleet, report: &mut Report) -> Result<f64> {
         }
         cpu.push((here() - begin).as_secs_f64() / tenants.len() as f64);
     }
-    report.add("keeping what one probe found: CPU", Unit::Seconds, &cpu, Some(Target::AtMost(0.000_05)));
+    report.add(
+        "keeping what one probe found: CPU",
+        Unit::Seconds,
+        &cpu,
+        Some(Target::AtMost(0.000_05)),
+    );
     ensure!(context.blackbox.take_news().is_empty(), "all are well");
     Ok(cpu.median())
 }
@@ -160,7 +175,11 @@ fn pages(run: &Run, fleet: &Fleet, report: &mut Report) -> Result<()> {
     let whole = format!("the whole page, {} tenants", fleet.tenants.len());
     for (what, path, target) in [
         (whole.as_str(), "/probes".to_owned(), Target::AtMost(0.5)),
-        ("one shard's page", format!("/probes?shard={shard}"), Target::AtMost(0.1)),
+        (
+            "one shard's page",
+            format!("/probes?shard={shard}"),
+            Target::AtMost(0.1),
+        ),
     ] {
         let (mut cpu, mut bytes) = (Samples::default(), 0);
         for round in 0..=run.pick(10, 1) {
@@ -172,13 +191,21 @@ fn pages(run: &Run, fleet: &Fleet, report: &mut Report) -> Result<()> {
             }
         }
         ensure!(bytes > 10_000, "{path}: {bytes} bytes");
-        report.add(&format!("{what}: CPU of the coordinator"), Unit::Seconds, &cpu, Some(target));
+        report.add(
+            &format!("{what}: CPU of the coordinator"),
+            Unit::Seconds,
+            &cpu,
+            Some(target),
+        );
         report.add_one(&format!("{what}: size"), Unit::Bytes, bytes as f64, None);
     }
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bench gives the time that the product takes as an argument")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bench gives the time that the product takes as an argument"
+)]
 fn unix_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }

@@ -21,7 +21,8 @@ pub(crate) struct Mark {
 impl Watched {
     /// By process id.
     pub(crate) fn new(pid: u32) -> Result<Self> {
-        let process = Process::new(i32::try_from(pid)?).with_context(|| format!("process {pid}"))?;
+        let process =
+            Process::new(i32::try_from(pid)?).with_context(|| format!("process {pid}"))?;
         Ok(Self { process })
     }
 
@@ -29,12 +30,17 @@ impl Watched {
     pub(crate) fn cpu(&self) -> Result<Duration> {
         let stat = self.process.stat()?;
         let ticks = (stat.utime + stat.stime) as f64;
-        Ok(Duration::from_secs_f64(ticks / procfs::ticks_per_second() as f64))
+        Ok(Duration::from_secs_f64(
+            ticks / procfs::ticks_per_second() as f64,
+        ))
     }
 
     /// Now, to measure from.
     pub(crate) fn mark(&self) -> Result<Mark> {
-        Ok(Mark { cpu: self.cpu()?, at: Instant::now() })
+        Ok(Mark {
+            cpu: self.cpu()?,
+            at: Instant::now(),
+        })
     }
 
     /// Share of one core since a mark.
@@ -59,7 +65,10 @@ impl Watched {
 pub(crate) fn thread_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     // The kernel's nanoseconds are below a second.
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 #[cfg(test)]

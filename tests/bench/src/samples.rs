@@ -29,7 +29,10 @@ impl Samples {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let rank = (share * sorted.len() as f64).ceil() as usize;
-        sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(0.0)
+        sorted
+            .get(rank.clamp(1, sorted.len().max(1)) - 1)
+            .copied()
+            .unwrap_or(0.0)
     }
 
     /// The middle one; the mean of the two middle ones of an even number.
@@ -119,7 +122,12 @@ mod tests {
     fn quantiles_are_nearest_ranks() {
         let samples: Samples = (1..=100).rev().map(f64::from).collect();
         assert_eq!(
-            (samples.quantile(0.5), samples.quantile(0.99), samples.max(), samples.min()),
+            (
+                samples.quantile(0.5),
+                samples.quantile(0.99),
+                samples.max(),
+                samples.min()
+            ),
             (50.0, 99.0, 100.0, 1.0)
         );
         assert_eq!(samples.median(), 50.5);

@@ -50,9 +50,14 @@ fn creates(run: &Run, report: &mut Report) -> Result<()> {
     let (hosts, rounds) = (run.pick(1_000, 20), run.pick(7, 1));
     let length = Duration::from_millis(run.pick(2_000, 500));
     let dir = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let mut coordinator = runtime.block_on(Coordinator::start(dir.path(), hosts))?;
-    let (theirs, ours) = (Watched::new(coordinator.pid())?, Watched::new(std::process::id())?);
+    let (theirs, ours) = (
+        Watched::new(coordinator.pid())?,
+        Watched::new(std::process::id())?,
+    );
     let mut all: Vec<Series> = CLIENTS.iter().map(|_| Series::default()).collect();
     let mut answered = BTreeSet::new();
     for round in 0..=rounds {
@@ -64,16 +69,25 @@ fn creates(run: &Run, report: &mut Report) -> Result<()> {
             if let Some(error) = burst.failure {
                 return Err(error).with_context(|| format!("{clients} clients"));
             }
-            let cost = ((theirs.cpu()? - before.0).as_secs_f64(), (ours.cpu()? - before.1).as_secs_f64());
+            let cost = (
+                (theirs.cpu()? - before.0).as_secs_f64(),
+                (ours.cpu()? - before.1).as_secs_f64(),
+            );
             let count = burst.answered.len() as f64;
             ensure!(count > 0.0, "nothing was created");
-            eprintln!("  round {round}: {clients} clients {:.0}/s", count / burst.took.as_secs_f64());
+            eprintln!(
+                "  round {round}: {clients} clients {:.0}/s",
+                count / burst.took.as_secs_f64()
+            );
             answered.extend(burst.answered);
             if round > 0 {
                 series.per_second.push(count / burst.took.as_secs_f64());
                 series.coordinator.push(cost.0 / count);
                 series.generator.push(cost.1 / count);
-                burst.seconds.into_iter().for_each(|s| series.latency.push(s));
+                burst
+                    .seconds
+                    .into_iter()
+                    .for_each(|s| series.latency.push(s));
             }
         }
     }
@@ -97,10 +111,17 @@ fn creates(run: &Run, report: &mut Report) -> Result<()> {
 }
 
 /// Kills the coordinator under load; what it had answered must be there. Answers how many tenants are.
-async fn survivors(coordinator: &mut Coordinator, answered: &mut BTreeSet<String>) -> Result<usize> {
+async fn survivors(
+    coordinator: &mut Coordinator,
+    answered: &mut BTreeSet<String>,
+) -> Result<usize> {
     let clients = CLIENTS[CLIENTS.len() - 1];
     let channels = coordinator.clients(clients).await?;
-    let load = tokio::spawn(load::burst(channels, "last", Instant::now() + Duration::from_secs(5)));
+    let load = tokio::spawn(load::burst(
+        channels,
+        "last",
+        Instant::now() + Duration::from_secs(5),
+    ));
     tokio::time::sleep(Duration::from_secs(1)).await;
     coordinator.kill();
     let Burst { answered: last, .. } = load.await?;
@@ -110,7 +131,10 @@ async fn survivors(coordinator: &mut Coordinator, answered: &mut BTreeSet<String
     let lost: Vec<_> = answered.difference(&stored).take(5).collect();
     ensure!(lost.is_empty(), "answered and not stored: {lost:?} …");
     let unheard = stored.len() - answered.len();
-    ensure!(unheard <= clients, "{unheard} tenants are stored that nobody was told of");
+    ensure!(
+        unheard <= clients,
+        "{unheard} tenants are stored that nobody was told of"
+    );
     Ok(stored.len())
 }
 
@@ -133,8 +157,18 @@ fn say(report: &mut Report, all: &[Series], hosts: usize, stored: usize) {
         }
     }
     if let Some(most) = all.last() {
-        report.add("CPU of the coordinator per create, 100 clients", Unit::Seconds, &most.coordinator, None);
-        report.add("CPU of the load generator per create, 100 clients", Unit::Seconds, &most.generator, None);
+        report.add(
+            "CPU of the coordinator per create, 100 clients",
+            Unit::Seconds,
+            &most.coordinator,
+            None,
+        );
+        report.add(
+            "CPU of the load generator per create, 100 clients",
+            Unit::Seconds,
+            &most.generator,
+            None,
+        );
     }
     report.note(format!(
         "{hosts} hosts have reported; each client has a connection of its own; the load generator runs on the same cores. Plans are \

@@ -42,10 +42,31 @@ impl Pebble {
         }});
         std::fs::write(dir.join("pebble.json"), config.to_string()).expect("pebble.json");
         let mut server = Command::new(tool("pebble-challtestsrv"));
-        server.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", &dns]);
-        server.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-management", &dns_manage]);
+        server.args([
+            "-defaultIPv4",
+            "127.0.0.1",
+            "-defaultIPv6",
+            "",
+            "-dns01",
+            &dns,
+        ]);
+        server.args([
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+            "-management",
+            &dns_manage,
+        ]);
         let dns = Daemon::start("pebble-challtestsrv", &mut server, &dir.join("dns.log"));
-        let mut pebble = Self { dir: dir.to_owned(), ports, authority: None, _dns: dns };
+        let mut pebble = Self {
+            dir: dir.to_owned(),
+            ports,
+            authority: None,
+            _dns: dns,
+        };
         pebble.resume();
         pebble
     }
@@ -55,9 +76,17 @@ impl Pebble {
         let mut command = Command::new(tool("pebble"));
         command.arg("-config").arg(self.dir.join("pebble.json"));
         command.args(["-dnsserver", &self.ports[2].to_string()]);
-        command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0");
-        self.authority = Some(Daemon::start("pebble", &mut command, &self.dir.join("pebble.log")));
-        wait_for("pebble", SOON, || (!self.fetch("roots/0").is_empty()).then_some(()));
+        command
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_WFE_NONCEREJECT", "0");
+        self.authority = Some(Daemon::start(
+            "pebble",
+            &mut command,
+            &self.dir.join("pebble.log"),
+        ));
+        wait_for("pebble", SOON, || {
+            (!self.fetch("roots/0").is_empty()).then_some(())
+        });
         std::fs::write(self.root(), self.fetch("roots/0")).expect("root.pem");
     }
 
@@ -100,7 +129,10 @@ impl Pebble {
 
     /// From now on a name stands for another one.
     pub fn alias(&self, host: &str, target: &str) {
-        self.manage("set-cname", &serde_json::json!({"host": host, "target": target}));
+        self.manage(
+            "set-cname",
+            &serde_json::json!({"host": host, "target": target}),
+        );
     }
 
     fn manage(&self, verb: &str, body: &serde_json::Value) {

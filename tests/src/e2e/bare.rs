@@ -26,7 +26,9 @@ impl Bare {
     pub fn start(images: &[&str]) -> Self {
         hosts(&["up", "1"]).ok();
         let bare = Self {
-            docker: Docker { socket: hosts_state().join("h1/run/docker.sock") },
+            docker: Docker {
+                socket: hosts_state().join("h1/run/docker.sock"),
+            },
             address: hosts(&["ip", "h1"]).ok().trim().to_owned(),
             namespace: PathBuf::from("/run/netns/isy78-h1"),
         };

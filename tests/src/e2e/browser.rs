@@ -37,7 +37,8 @@ pub struct Browser {
 
 /// Whether there is a browser; says so when there is none. With `ISYONE_BROWSER` set there must be one.
 pub fn installed(test: &str) -> bool {
-    let there = run(Command::new("sh").args(["-c", "command -v chromium chromedriver certutil"])).code == 0;
+    let there =
+        run(Command::new("sh").args(["-c", "command -v chromium chromedriver certutil"])).code == 0;
     let must = std::env::var_os("ISYONE_BROWSER").is_some_and(|value| !value.is_empty());
     assert!(
         there || !must,
@@ -57,7 +58,9 @@ impl Browser {
         let address = listener.local_addr().expect("an address");
         drop(listener);
         let mut command = Command::new("chromedriver");
-        command.arg(format!("--port={}", address.port())).env("HOME", home);
+        command
+            .arg(format!("--port={}", address.port()))
+            .env("HOME", home);
         let driver = Daemon::start("chromedriver", &mut command, &home.join("chromedriver.log"));
         wait_for("chromedriver", SOON, || TcpStream::connect(address).ok());
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -66,7 +69,11 @@ impl Browser {
             .build()
             .expect("a runtime");
         let client = runtime.block_on(connect(address, home, domain));
-        Self { client: Some(client), runtime, _driver: driver }
+        Self {
+            client: Some(client),
+            runtime,
+            _driver: driver,
+        }
     }
 
     fn client(&self) -> &Client {
@@ -75,7 +82,9 @@ impl Browser {
 
     /// Goes to a URL; returns when it is loaded, whatever came.
     pub fn open(&self, url: &str) {
-        self.runtime.block_on(self.client().goto(url)).unwrap_or_else(|e| panic!("{url}: {e}"));
+        self.runtime
+            .block_on(self.client().goto(url))
+            .unwrap_or_else(|e| panic!("{url}: {e}"));
     }
 
     /// Types into a field.
@@ -94,7 +103,12 @@ impl Browser {
         act: impl AsyncFnOnce(fantoccini::elements::Element) -> Result<(), CmdError>,
     ) {
         let done = self.runtime.block_on(async {
-            let element = self.client().wait().at_most(SOON).for_element(Locator::Css(selector)).await?;
+            let element = self
+                .client()
+                .wait()
+                .at_most(SOON)
+                .for_element(Locator::Css(selector))
+                .await?;
             act(element).await
         });
         done.unwrap_or_else(|e| panic!("{selector}: {e}\n{}", self.seen()));
@@ -103,14 +117,20 @@ impl Browser {
     /// The value of an expression in the page, while there is a page.
     pub fn value(&self, expression: &str) -> Option<Value> {
         let script = format!("return ({expression});");
-        self.runtime.block_on(self.client().execute(&script, Vec::new())).ok()
+        self.runtime
+            .block_on(self.client().execute(&script, Vec::new()))
+            .ok()
     }
 
     /// Waits until an expression in the page is true, without touching the page.
     pub fn wait(&self, what: &str, limit: Duration, expression: &str) {
         let begin = std::time::Instant::now();
         while self.value(expression) != Some(Value::Bool(true)) {
-            assert!(begin.elapsed() < limit, "gave up after {limit:?} waiting for {what}:\n{}", self.seen());
+            assert!(
+                begin.elapsed() < limit,
+                "gave up after {limit:?} waiting for {what}:\n{}",
+                self.seen()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -118,8 +138,10 @@ impl Browser {
     /// The begin of the page's text, with its address, for whoever asks what went wrong.
     pub fn seen(&self) -> String {
         let page = "location.href + '\\n' + document.title + '\\n' + document.body.innerText.slice(0, 2000)";
-        self.value(page)
-            .map_or_else(|| "no page".to_owned(), |page| page.as_str().unwrap_or_default().to_owned())
+        self.value(page).map_or_else(
+            || "no page".to_owned(),
+            |page| page.as_str().unwrap_or_default().to_owned(),
+        )
     }
 
     /// A picture for the documentation, when those are asked for (`ISYONE_PICTURES=1`).
@@ -127,7 +149,10 @@ impl Browser {
         if std::env::var_os("ISYONE_PICTURES").is_none_or(|value| value != "1") {
             return;
         }
-        let png = self.runtime.block_on(self.client().screenshot()).expect("a picture");
+        let png = self
+            .runtime
+            .block_on(self.client().screenshot())
+            .expect("a picture");
         let folder = root().join("docs/pictures");
         std::fs::create_dir_all(&folder).expect("docs/pictures");
         std::fs::write(folder.join(format!("{name}.png")), &png).expect("a picture");
@@ -168,9 +193,14 @@ async fn connect(driver: SocketAddr, home: &Path, domain: &str) -> Client {
         "goog:chromeOptions": {"args": arguments, "prefs": {"intl.accept_languages": "en-US,en"}},
         "timeouts": {"pageLoad": LOAD_MS},
     });
-    let Value::Object(capabilities) = capabilities else { unreachable!("it is an object") };
+    let Value::Object(capabilities) = capabilities else {
+        unreachable!("it is an object")
+    };
     let mut builder = ClientBuilder::new(HttpConnector::new());
-    let connected = builder.capabilities(capabilities).connect(&format!("http://{driver}")).await;
+    let connected = builder
+        .capabilities(capabilities)
+        .connect(&format!("http://{driver}"))
+        .await;
     connected.unwrap_or_else(|e| panic!("Chromium does not start: {e}"))
 }
 
@@ -181,5 +211,8 @@ fn trust(home: &Path, ca: &Path) {
     let database = format!("sql:{}", store.display());
     run(Command::new("certutil").args(["-N", "--empty-password", "-d", &database])).ok();
     let mut add = Command::new("certutil");
-    run(add.args(["-A", "-d", &database, "-n", "test", "-t", "C,,", "-i"]).arg(ca)).ok();
+    run(add
+        .args(["-A", "-d", &database, "-n", "test", "-t", "C,,", "-i"])
+        .arg(ca))
+    .ok();
 }

@@ -90,8 +90,16 @@ pub struct Cell {
 impl Cell {
     /// Starts everything; returns when all hosts are ready.
     pub fn start(shape: &Shape) -> Self {
-        let dir = tempfile::Builder::new().prefix("isyone-test-").tempdir().expect("temporary folder");
-        let mut cell = Self { coordinator: None, hosts: Vec::new(), traefik: None, dir };
+        let dir = tempfile::Builder::new()
+            .prefix("isyone-test-")
+            .tempdir()
+            .expect("temporary folder");
+        let mut cell = Self {
+            coordinator: None,
+            hosts: Vec::new(),
+            traefik: None,
+            dir,
+        };
         cell.init(shape);
         cell.start_coordinator();
         cell.make_hosts(shape);
@@ -114,12 +122,26 @@ impl Cell {
     fn init(&self, shape: &Shape) {
         let data = self.path("coordinator");
         let mut init = Command::new(binary("isy-coordinator"));
-        init.args(["init", "--base-domain", "isy.one", "--advertise", GATEWAY, "--context-file"])
-            .arg(self.path("admin.toml"));
+        init.args([
+            "init",
+            "--base-domain",
+            "isy.one",
+            "--advertise",
+            GATEWAY,
+            "--context-file",
+        ])
+        .arg(self.path("admin.toml"));
         run(init.arg("--data-dir").arg(&data)).ok();
-        let (scheme, port) = if shape.secure { ("https", SECURE_EDGE) } else { ("http", EDGE) };
-        let tls =
-            if shape.secure { "[tls]\nmode = \"coordinator\"\n[tls.acme]\nenabled = false\n" } else { "" };
+        let (scheme, port) = if shape.secure {
+            ("https", SECURE_EDGE)
+        } else {
+            ("http", EDGE)
+        };
+        let tls = if shape.secure {
+            "[tls]\nmode = \"coordinator\"\n[tls.acme]\nenabled = false\n"
+        } else {
+            ""
+        };
         let config = format!(
             "base_domain = \"isy.one\"\nurl_scheme = \"{scheme}\"\nurl_port = {port}\n{top}\n\
              [advertise]\nhosts = [\"{advertise}\"]\n\
@@ -156,12 +178,22 @@ impl Cell {
     pub fn start_coordinator(&mut self) {
         let data = self.path("coordinator");
         let mut command = Command::new(binary("isy-coordinator"));
-        command.arg("run").arg("--config").arg(data.join("coordinator.toml")).arg("--data-dir").arg(&data);
-        self.coordinator =
-            Some(Daemon::start("isy-coordinator", &mut command, &self.path("coordinator.log")));
-        wait_for("the coordinator to be ready", Duration::from_secs(15), || {
-            (super::http::get(self.http(), "localhost", "/readyz").status == 200).then_some(())
-        });
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(data.join("coordinator.toml"))
+            .arg("--data-dir")
+            .arg(&data);
+        self.coordinator = Some(Daemon::start(
+            "isy-coordinator",
+            &mut command,
+            &self.path("coordinator.log"),
+        ));
+        wait_for(
+            "the coordinator to be ready",
+            Duration::from_secs(15),
+            || (super::http::get(self.http(), "localhost", "/readyz").status == 200).then_some(()),
+        );
     }
 
     fn make_hosts(&mut self, shape: &Shape) {
@@ -169,7 +201,9 @@ impl Cell {
         for i in 1..=shape.hosts {
             let name = format!("h{i}");
             let address = hosts(&["ip", &name]).ok().trim().to_owned();
-            let docker = Docker { socket: hosts_state().join(&name).join("run/docker.sock") };
+            let docker = Docker {
+                socket: hosts_state().join(&name).join("run/docker.sock"),
+            };
             docker.clean();
             for image in [shape.edition.0, shape.edition.1] {
                 if docker.run(&["image", "inspect", image]).code != 0 {
@@ -178,7 +212,14 @@ impl Cell {
             }
             let namespace = PathBuf::from(format!("/run/netns/isy78-{name}"));
             let data = self.path(&format!("agent-{name}"));
-            self.hosts.push(Host { name, docker, address, data, agent: None, namespace });
+            self.hosts.push(Host {
+                name,
+                docker,
+                address,
+                data,
+                agent: None,
+                namespace,
+            });
         }
     }
 
@@ -189,7 +230,13 @@ impl Cell {
         let file = self.path(&format!("token-{}", host.name));
         std::fs::write(&file, token["token"].as_str().expect("a token")).expect("token file");
         let mut join = self.in_namespace(host, "isy-agent");
-        join.args(["join", "--coordinator", &format!("{}:{ENROLL}", GATEWAY), "--token-file"]).arg(&file);
+        join.args([
+            "join",
+            "--coordinator",
+            &format!("{}:{ENROLL}", GATEWAY),
+            "--token-file",
+        ])
+        .arg(&file);
         join.args([
             "--name",
             &host.name,
@@ -204,7 +251,9 @@ impl Cell {
     /// Our program, on a host.
     fn in_namespace(&self, host: &Host, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", host.namespace.display())).arg(binary(program));
+        command
+            .arg(format!("--net={}", host.namespace.display()))
+            .arg(binary(program));
         command
     }
 
@@ -212,20 +261,33 @@ impl Cell {
     pub fn start_agent(&mut self, index: usize, environment: &[(&str, &str)]) {
         let host = &self.hosts[index];
         let mut command = self.in_namespace(host, "isy-agent");
-        command.arg("run").arg("--data-dir").arg(&host.data).args(["--docker", &host.docker.host()]);
-        command.args(["--http", &format!("127.0.0.1:{AGENT_HTTP}")]).envs(environment.iter().copied());
+        command
+            .arg("run")
+            .arg("--data-dir")
+            .arg(&host.data)
+            .args(["--docker", &host.docker.host()]);
+        command
+            .args(["--http", &format!("127.0.0.1:{AGENT_HTTP}")])
+            .envs(environment.iter().copied());
         let log = self.path(&format!("agent-{}.log", host.name));
-        self.hosts[index].agent =
-            Some(Daemon::start(&format!("isy-agent {}", self.hosts[index].name), &mut command, &log));
+        self.hosts[index].agent = Some(Daemon::start(
+            &format!("isy-agent {}", self.hosts[index].name),
+            &mut command,
+            &log,
+        ));
     }
 
     /// Starts Traefik with the product's own static configuration, on the cell's ports.
     pub fn start_traefik(&mut self) {
-        let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml")).expect("traefik.yml");
+        let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml"))
+            .expect("traefik.yml");
         let config = config
             .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
             .replace("\":443\"", &format!("\"127.0.0.1:{SECURE_EDGE}\""))
-            .replace("/var/log/isyone-edge/access.log", &self.path("access.log").display().to_string())
+            .replace(
+                "/var/log/isyone-edge/access.log",
+                &self.path("access.log").display().to_string(),
+            )
             .replace("127.0.0.1:8080", "127.0.0.1:16081")
             .replace("127.0.0.1:8082", Self::EDGE_METRICS)
             .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));
@@ -233,7 +295,11 @@ impl Cell {
         std::fs::write(&path, config).expect("traefik.yml");
         let mut command = Command::new(tool("traefik"));
         command.arg(format!("--configFile={}", path.display()));
-        self.traefik = Some(Daemon::start("traefik", &mut command, &self.path("traefik.log")));
+        self.traefik = Some(Daemon::start(
+            "traefik",
+            &mut command,
+            &self.path("traefik.log"),
+        ));
     }
 
     /// `isyctl` as the admin.
@@ -249,7 +315,10 @@ impl Cell {
     /// `isyctl` with a context file of this cell, its arguments still to come.
     pub fn isyctl_command(&self, context: &str) -> Command {
         let mut command = Command::new(binary("isyctl"));
-        command.arg("--context").arg(self.path(context)).env("ISYCTL_CONFIG_DIR", self.path("contexts"));
+        command
+            .arg("--context")
+            .arg(self.path(context))
+            .env("ISYCTL_CONFIG_DIR", self.path("contexts"));
         command
     }
 
@@ -270,9 +339,11 @@ impl Cell {
 
     /// Waits until a host is in a state.
     pub fn wait_host(&self, host: &str, state: &str) {
-        wait_for(&format!("host {host} to be {state}"), Duration::from_secs(60), || {
-            (self.json(&["host", "show", host])["state"] == state).then_some(())
-        });
+        wait_for(
+            &format!("host {host} to be {state}"),
+            Duration::from_secs(60),
+            || (self.json(&["host", "show", host])["state"] == state).then_some(()),
+        );
     }
 
     /// The coordinator's HTTP.
@@ -295,7 +366,10 @@ impl Cell {
 
     /// All logs of our own programs together.
     pub fn logs(&self) -> String {
-        let daemons = self.coordinator.iter().chain(self.hosts.iter().filter_map(|h| h.agent.as_ref()));
+        let daemons = self
+            .coordinator
+            .iter()
+            .chain(self.hosts.iter().filter_map(|h| h.agent.as_ref()));
         daemons.map(Daemon::log).collect()
     }
 }

@@ -14,7 +14,9 @@ pub struct Docker {
 impl Docker {
     /// `docker ARGS`.
     pub fn run(&self, args: &[&str]) -> Output {
-        run(Command::new("docker").env("DOCKER_HOST", self.host()).args(args))
+        run(Command::new("docker")
+            .env("DOCKER_HOST", self.host())
+            .args(args))
     }
 
     /// As the agent's `--docker` and `DOCKER_HOST` take it.
@@ -25,7 +27,11 @@ impl Docker {
     /// One field of `docker inspect`, empty when there is no such thing.
     pub fn inspect(&self, name: &str, format: &str) -> String {
         let out = self.run(&["inspect", "-f", format, name]);
-        if out.code == 0 { out.stdout.trim().to_owned() } else { String::new() }
+        if out.code == 0 {
+            out.stdout.trim().to_owned()
+        } else {
+            String::new()
+        }
     }
 
     /// When a container was started last.
@@ -35,7 +41,16 @@ impl Docker {
 
     /// Names of all containers of ours, sorted.
     pub fn tenants_containers(&self) -> Vec<String> {
-        let out = self.run(&["ps", "-a", "--filter", "label=one.isy.tenant", "--format", "{{.Names}}"]).ok();
+        let out = self
+            .run(&[
+                "ps",
+                "-a",
+                "--filter",
+                "label=one.isy.tenant",
+                "--format",
+                "{{.Names}}",
+            ])
+            .ok();
         let mut names: Vec<String> = out.lines().map(str::to_owned).collect();
         names.sort();
         names
@@ -43,13 +58,20 @@ impl Docker {
 
     /// Removes all that tenants have here: the test's own containers, networks and volumes.
     pub fn clean(&self) {
-        let listed =
-            |args: &[&str]| -> Vec<String> { self.run(args).stdout.lines().map(str::to_owned).collect() };
+        let listed = |args: &[&str]| -> Vec<String> {
+            self.run(args).stdout.lines().map(str::to_owned).collect()
+        };
         let filter = "label=one.isy.tenant";
         for (list, remove) in [
             (&["ps", "-aq", "--filter", filter][..], &["rm", "-fv"][..]),
-            (&["volume", "ls", "-q", "--filter", filter][..], &["volume", "rm"][..]),
-            (&["network", "ls", "-q", "--filter", filter][..], &["network", "rm"][..]),
+            (
+                &["volume", "ls", "-q", "--filter", filter][..],
+                &["volume", "rm"][..],
+            ),
+            (
+                &["network", "ls", "-q", "--filter", filter][..],
+                &["network", "rm"][..],
+            ),
         ] {
             let ids = listed(list);
             if !ids.is_empty() {

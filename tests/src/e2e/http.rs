@@ -22,11 +22,19 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// GET `path` of `host` at `address`.
 pub fn get(address: SocketAddr, host: &str, path: &str) -> Response {
-    request(address, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+    request(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"),
+    )
 }
 
 /// POST JSON.
-pub fn post_json(address: SocketAddr, host: &str, path: &str, body: &serde_json::Value) -> Response {
+pub fn post_json(
+    address: SocketAddr,
+    host: &str,
+    path: &str,
+    body: &serde_json::Value,
+) -> Response {
     let body = body.to_string();
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -50,13 +58,28 @@ pub fn odoo_login(
 }
 
 /// A system parameter as Odoo's own code reads it, for its administrator: from the memory of whichever process answers.
-pub fn odoo_parameter(address: SocketAddr, host: &str, database: &str, password: &str, key: &str) -> String {
-    let arguments = serde_json::json!([database, 2, password, "ir.config_parameter", "get_param", [key]]);
+pub fn odoo_parameter(
+    address: SocketAddr,
+    host: &str,
+    database: &str,
+    password: &str,
+    key: &str,
+) -> String {
+    let arguments = serde_json::json!([
+        database,
+        2,
+        password,
+        "ir.config_parameter",
+        "get_param",
+        [key]
+    ]);
     let call = serde_json::json!({"jsonrpc": "2.0", "method": "call", "params":
         {"service": "object", "method": "execute_kw", "args": arguments}});
     let answer = post_json(address, host, "/jsonrpc", &call);
     let value = serde_json::from_str::<serde_json::Value>(&answer.body).unwrap_or_default();
-    value["result"].as_str().map_or_else(|| answer.body.clone(), ToOwned::to_owned)
+    value["result"]
+        .as_str()
+        .map_or_else(|| answer.body.clone(), ToOwned::to_owned)
 }
 
 /// One request, word for word; it must ask for the connection to be closed.
@@ -76,20 +99,39 @@ pub fn request(address: SocketAddr, text: &str) -> Response {
 pub(super) fn parse(bytes: &[u8]) -> Response {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    Response { status, head: head.to_owned(), body: if chunked { unchunk(body) } else { body.to_owned() } }
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    Response {
+        status,
+        head: head.to_owned(),
+        body: if chunked {
+            unchunk(body)
+        } else {
+            body.to_owned()
+        },
+    }
 }
 
 /// Good enough for text: lengths are bytes, and a lossy conversion may have changed some.
 fn unchunk(mut body: &str) -> String {
     let mut whole = String::new();
     while let Some((length, rest)) = body.split_once("\r\n") {
-        let Ok(length) = usize::from_str_radix(length.trim(), 16) else { break };
+        let Ok(length) = usize::from_str_radix(length.trim(), 16) else {
+            break;
+        };
         if length == 0 {
             break;
         }
-        let end = (0..=length.min(rest.len())).rev().find(|i| rest.is_char_boundary(*i)).unwrap_or(0);
+        let end = (0..=length.min(rest.len()))
+            .rev()
+            .find(|i| rest.is_char_boundary(*i))
+            .unwrap_or(0);
         whole.push_str(&rest[..end]);
         body = rest[end..].trim_start_matches("\r\n");
     }

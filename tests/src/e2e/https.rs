@@ -57,7 +57,8 @@ pub struct Site {
 /// Free a moment ago, and taken again in a moment.
 fn free<const N: usize>() -> [SocketAddr; N] {
     let free = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    free.each_ref().map(|listener| listener.local_addr().expect("an address"))
+    free.each_ref()
+        .map(|listener| listener.local_addr().expect("an address"))
 }
 
 impl Site {
@@ -70,7 +71,10 @@ impl Site {
         tls: impl Fn(&Pebble) -> String,
         resolvers: impl Fn(&Pebble) -> String,
     ) -> Self {
-        let dir = tempfile::Builder::new().prefix("isyone-https-").tempdir().expect("temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix("isyone-https-")
+            .tempdir()
+            .expect("temporary folder");
         let mut web = Vec::new();
         for _ in 0..edges {
             web.push(free::<4>());
@@ -85,11 +89,18 @@ impl Site {
             ports: free(),
             dir,
         };
-        site.init(&tls(&site.pebble).replace("{edge}", &web[0][1].to_string()), web[0][1].port());
+        site.init(
+            &tls(&site.pebble).replace("{edge}", &web[0][1].to_string()),
+            web[0][1].port(),
+        );
         site.start_coordinator();
         site.start_agent();
         let resolvers = resolvers(&site.pebble);
-        site.edges = web.iter().enumerate().map(|(i, ports)| site.start_edge(i, ports, &resolvers)).collect();
+        site.edges = web
+            .iter()
+            .enumerate()
+            .map(|(i, ports)| site.start_edge(i, ports, &resolvers))
+            .collect();
         answer_for_tenants();
         site
     }
@@ -100,7 +111,9 @@ impl Site {
 
     fn command(&self, role: &str) -> Command {
         let mut command = Command::new(&self.stand_in);
-        command.arg(role).env("ISYCTL_CONFIG_DIR", self.path("config"));
+        command
+            .arg(role)
+            .env("ISYCTL_CONFIG_DIR", self.path("config"));
         command
     }
 
@@ -108,8 +121,21 @@ impl Site {
         let [grpc, enroll, http, edges] = self.ports.map(|port| port.to_string());
         let data = self.path("coordinator");
         let mut init = self.command("coordinator");
-        init.arg("init").arg("--data-dir").arg(&data).arg("--context-file").arg(self.path("admin.toml"));
-        init.args(["--grpc", &grpc, "--enroll", &enroll, "--http", &http, "--advertise", "127.0.0.1"]);
+        init.arg("init")
+            .arg("--data-dir")
+            .arg(&data)
+            .arg("--context-file")
+            .arg(self.path("admin.toml"));
+        init.args([
+            "--grpc",
+            &grpc,
+            "--enroll",
+            &enroll,
+            "--http",
+            &http,
+            "--advertise",
+            "127.0.0.1",
+        ]);
         run(&mut init).ok();
         let config = format!(
             "url_scheme = \"https\"\nurl_port = {port}\n\
@@ -125,7 +151,10 @@ impl Site {
     /// Starts it and waits until it is ready.
     pub fn start_coordinator(&mut self) {
         let mut serve = self.command("coordinator");
-        serve.arg("run").arg("--data-dir").arg(self.path("coordinator"));
+        serve
+            .arg("run")
+            .arg("--data-dir")
+            .arg(self.path("coordinator"));
         let log = self.path("coordinator.log");
         self.coordinator = Some(Daemon::start("coordinator", &mut serve, &log));
         wait_for("the coordinator", SOON, || {
@@ -143,13 +172,21 @@ impl Site {
             labels: Default::default(),
         };
         let data = self.path("agent");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(join(&DataDir::new(data.clone()), options)).expect("joined");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime
+            .block_on(join(&DataDir::new(data.clone()), options))
+            .expect("joined");
         let mut serve = self.command("agent");
         serve.arg(data).arg(self.path("docker"));
         self.agent = Some(Daemon::start("agent", &mut serve, &self.path("agent.log")));
         wait_for("the host", SOON, || {
-            self.isyctl(&["host", "list", "-o", "json"]).stdout.contains("\"ready\"").then_some(())
+            self.isyctl(&["host", "list", "-o", "json"])
+                .stdout
+                .contains("\"ready\"")
+                .then_some(())
         });
     }
 
@@ -160,25 +197,37 @@ impl Site {
         [web, secure, dashboard, metrics]: &[SocketAddr; 4],
         more: &str,
     ) -> Edge {
-        let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml")).expect("traefik.yml");
+        let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml"))
+            .expect("traefik.yml");
         let config = config
             .replace("\":80\"", &format!("\"{web}\""))
             .replace("\":443\"", &format!("\"{secure}\""))
             .replace(
                 "/var/log/isyone-edge/access.log",
-                &self.file(&format!("access{index}.log")).display().to_string(),
+                &self
+                    .file(&format!("access{index}.log"))
+                    .display()
+                    .to_string(),
             )
             .replace("127.0.0.1:8080", &dashboard.to_string())
             .replace("127.0.0.1:8082", &metrics.to_string())
             .replace("127.0.0.1:7480", &self.ports[2].to_string());
         // The first is on the coordinator's machine, others are elsewhere.
-        let config = if index == 0 { config } else { self.asking_from_afar(&config) };
+        let config = if index == 0 {
+            config
+        } else {
+            self.asking_from_afar(&config)
+        };
         let path = self.path(&format!("traefik{index}.yml"));
         std::fs::write(&path, config + more).expect("traefik.yml");
         let mut command = Command::new(tool("traefik"));
         command.arg(format!("--configFile={}", path.display()));
         let log = self.path(&format!("traefik{index}.log"));
-        Edge { web: *web, secure: *secure, _traefik: Daemon::start("traefik", &mut command, &log) }
+        Edge {
+            web: *web,
+            secure: *secure,
+            _traefik: Daemon::start("traefik", &mut command, &log),
+        }
     }
 
     /// As an edge on another machine asks: over TLS, with the token. The deployed file says how.
@@ -186,8 +235,12 @@ impl Site {
         let data = self.path("coordinator");
         let token = std::fs::read_to_string(data.join("edge.token")).expect("a token");
         let ca = data.join("pki/ca.pem");
-        let lines = config.lines().filter(|line| !line.trim_start().starts_with("endpoint:"));
-        let config: String = lines.map(|line| line.replace("# edges: ", "") + "\n").collect();
+        let lines = config
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("endpoint:"));
+        let config: String = lines
+            .map(|line| line.replace("# edges: ", "") + "\n")
+            .collect();
         config
             .replace("coordinator.example.com:7445", &self.ports[3].to_string())
             .replace("Bearer …", &format!("Bearer {}", token.trim()))
@@ -196,7 +249,11 @@ impl Site {
 
     /// `isyctl` as the admin.
     pub fn isyctl(&self, arguments: &[&str]) -> Output {
-        run(self.command("isyctl").arg("--context").arg(self.path("admin.toml")).args(arguments))
+        run(self
+            .command("isyctl")
+            .arg("--context")
+            .arg(self.path("admin.toml"))
+            .args(arguments))
     }
 
     /// `isyctl … -o json`, parsed.
@@ -215,8 +272,12 @@ impl Site {
         let data = self.path("coordinator");
         let token = std::fs::read_to_string(data.join(token)).expect("a token");
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--include", "--cacert"]).arg(data.join("pki/ca.pem"));
-        curl.args(["--header", &format!("Authorization: Bearer {}", token.trim())]);
+        curl.args(["--silent", "--include", "--cacert"])
+            .arg(data.join("pki/ca.pem"));
+        curl.args([
+            "--header",
+            &format!("Authorization: Bearer {}", token.trim()),
+        ]);
         run(curl.arg(format!("https://{}{path}", self.for_edges()))).stdout
     }
 
@@ -241,20 +302,35 @@ impl Edge {
     pub fn https(&self, host: &str, root: &std::path::Path) -> Result<String, String> {
         let port = self.secure.port();
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--fail", "--include", "--max-time", "10", "--cacert"])
-            .arg(root);
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--include",
+            "--max-time",
+            "10",
+            "--cacert",
+        ])
+        .arg(root);
         curl.args([
             "--resolve",
             &format!("{host}:{port}:127.0.0.1"),
             &format!("https://{host}:{port}/web/health"),
         ]);
         let answer = run(&mut curl);
-        if answer.code == 0 { Ok(answer.stdout) } else { Err(answer.stderr) }
+        if answer.code == 0 {
+            Ok(answer.stdout)
+        } else {
+            Err(answer.stderr)
+        }
     }
 
     /// Serial number of the certificate that is served for a host, lower-case hex without leading zeroes.
     pub fn serial(&self, host: &str) -> String {
-        self.certificate(host, "serial").to_lowercase().trim_start_matches('0').to_owned()
+        self.certificate(host, "serial")
+            .to_lowercase()
+            .trim_start_matches('0')
+            .to_owned()
     }
 
     /// When that certificate ends, seconds since 1970.
@@ -271,7 +347,11 @@ impl Edge {
             self.secure
         );
         let answer = run(Command::new("sh").args(["-c", &script])).stdout;
-        answer.trim().split_once('=').map(|(_, value)| value.to_owned()).unwrap_or_default()
+        answer
+            .trim()
+            .split_once('=')
+            .map(|(_, value)| value.to_owned())
+            .unwrap_or_default()
     }
 }
 
@@ -283,7 +363,8 @@ fn answer_for_tenants() {
 
 fn listen_for_tenants() {
     for port in FIRST_PORT..=LAST_PORT {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|e| panic!("port {port}: {e}"));
+        let listener =
+            TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|e| panic!("port {port}: {e}"));
         thread::spawn(move || {
             for tcp in listener.incoming().flatten() {
                 thread::spawn(move || answer(tcp));
@@ -296,6 +377,8 @@ fn answer(mut tcp: std::net::TcpStream) {
     let mut head = [0; 8 * 1024];
     let _ = tcp.set_read_timeout(Some(SOON));
     if let Ok(length @ 1..) = tcp.read(&mut head) {
-        let _ = tcp.write_all(&super::replies::reply(&String::from_utf8_lossy(&head[..length])));
+        let _ = tcp.write_all(&super::replies::reply(&String::from_utf8_lossy(
+            &head[..length],
+        )));
     }
 }

@@ -41,18 +41,23 @@ pub fn alone() -> MutexGuard<'static, ()> {
 
 /// The repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the repository")
+        .to_owned()
 }
 
 /// A built binary of ours.
 pub fn binary(name: &str) -> PathBuf {
-    let folder = std::env::var_os("ISYONE_BIN").map_or_else(|| root().join("target/debug"), PathBuf::from);
+    let folder =
+        std::env::var_os("ISYONE_BIN").map_or_else(|| root().join("target/debug"), PathBuf::from);
     folder.join(name)
 }
 
 /// A fetched binary of others (traefik, prometheus).
 pub fn tool(name: &str) -> PathBuf {
-    let cache = std::env::var_os("ISYONE_CACHE").map_or_else(|| root().join("target/isyone"), PathBuf::from);
+    let cache = std::env::var_os("ISYONE_CACHE")
+        .map_or_else(|| root().join("target/isyone"), PathBuf::from);
     cache.join("bin").join(name)
 }
 
@@ -63,7 +68,10 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> O
         if let Some(value) = condition() {
             return value;
         }
-        assert!(begin.elapsed() < limit, "gave up after {limit:?} waiting for {what}");
+        assert!(
+            begin.elapsed() < limit,
+            "gave up after {limit:?} waiting for {what}"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -27,7 +27,11 @@ impl User {
     pub fn stranger(cell: &Cell, tenant: &str) -> Self {
         let host = format!("{tenant}.isy.one");
         let origin = format!("http://{host}:{}", cell.edge().port());
-        Self { edge: cell.edge(), origin, cookie: None }
+        Self {
+            edge: cell.edge(),
+            origin,
+            cookie: None,
+        }
     }
 
     /// The tenant's administrator, logged in as the web client does it.
@@ -36,13 +40,20 @@ impl User {
         let credentials = cell.json(&["tenant", "credentials", tenant]);
         let login = json!({"db": format!("odoo_{tenant}"), "login": credentials["login"], "password": credentials["password"]});
         let answer = user.post("/web/session/authenticate", &login);
-        let cookie =
-            answer.head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
+        let cookie = answer
+            .head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find_map(|(name, value)| {
                 let value = value.split(';').next()?;
-                (name.eq_ignore_ascii_case("set-cookie") && value.starts_with("session_id=")).then_some(value)
+                (name.eq_ignore_ascii_case("set-cookie") && value.starts_with("session_id="))
+                    .then_some(value)
             });
         user.cookie = cookie.map(str::to_owned);
-        assert!(user.cookie.is_some() && result(&answer)["uid"] == 2, "no session: {answer:?}");
+        assert!(
+            user.cookie.is_some() && result(&answer)["uid"] == 2,
+            "no session: {answer:?}"
+        );
         user
     }
 
@@ -53,13 +64,23 @@ impl User {
 
     /// Header lines that every request of this user has, each with its line break.
     pub fn headers(&self) -> String {
-        let cookie = self.cookie.iter().map(|cookie| format!("Cookie: {cookie}\r\n")).collect::<String>();
-        format!("Host: {}\r\n{cookie}", self.origin.trim_start_matches("http://"))
+        let cookie = self
+            .cookie
+            .iter()
+            .map(|cookie| format!("Cookie: {cookie}\r\n"))
+            .collect::<String>();
+        format!(
+            "Host: {}\r\n{cookie}",
+            self.origin.trim_start_matches("http://")
+        )
     }
 
     /// GET.
     pub fn get(&self, path: &str) -> Response {
-        let head = format!("GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n", self.headers());
+        let head = format!(
+            "GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n",
+            self.headers()
+        );
         request(self.edge, &head)
     }
 
@@ -81,13 +102,20 @@ impl User {
     /// What forms must carry, of this session.
     pub fn csrf_token(&self) -> String {
         let page = self.get("/odoo");
-        let token = page.body.split_once("csrf_token: \"").and_then(|(_, rest)| rest.split_once('"'));
-        token.unwrap_or_else(|| panic!("no token in the page: {} {}", page.head, page.body)).0.to_owned()
+        let token = page
+            .body
+            .split_once("csrf_token: \"")
+            .and_then(|(_, rest)| rest.split_once('"'));
+        token
+            .unwrap_or_else(|| panic!("no token in the page: {} {}", page.head, page.body))
+            .0
+            .to_owned()
     }
 }
 
 fn result(answer: &Response) -> Value {
-    let body: Value = serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
+    let body: Value =
+        serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
     assert!(body["error"].is_null(), "{body}");
     body["result"].clone()
 }
@@ -103,6 +131,9 @@ pub fn shell(cell: &Cell, tenant: &str, script: &str) -> String {
 pub fn notify_admin(cell: &Cell, tenant: &str, kind: &str, payload: &Value) {
     let partner = "env.ref('base.user_admin').partner_id";
     // JSON's numbers and strings are Python's as well.
-    let script = format!("env['bus.bus']._sendone({partner}, {}, {payload})\nenv.cr.commit()\n", json!(kind));
+    let script = format!(
+        "env['bus.bus']._sendone({partner}, {}, {payload})\nenv.cr.commit()\n",
+        json!(kind)
+    );
     shell(cell, tenant, &script);
 }

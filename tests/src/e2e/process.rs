@@ -18,12 +18,20 @@ pub struct Daemon {
 impl Daemon {
     /// Starts a command with its output in `log` (appended).
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
-        let out = File::options().create(true).append(true).open(log).expect("log file");
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("log file");
         let err = out.try_clone().expect("log file");
         let mut bound = bound_to_us(command);
         let child = bound.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
         let child = child.unwrap_or_else(|e| panic!("{name}: {e}"));
-        Self { child, log: log.to_owned(), name: name.to_owned() }
+        Self {
+            child,
+            log: log.to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     /// Its process id.
@@ -39,10 +47,17 @@ impl Daemon {
 
     /// SIGTERM; its exit code when it has ended.
     pub fn terminate(&mut self) -> i32 {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        if let Some(pid) = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        self.child.wait().ok().and_then(|status| status.code()).unwrap_or(-1)
+        self.child
+            .wait()
+            .ok()
+            .and_then(|status| status.code())
+            .unwrap_or(-1)
     }
 
     /// Everything it wrote.
@@ -54,7 +69,10 @@ impl Daemon {
 /// The same command, killed by the kernel when the test that started it dies, however that happens.
 fn bound_to_us(command: &Command) -> Command {
     let mut bound = Command::new("setpriv");
-    bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    bound
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(command.get_program())
+        .args(command.get_args());
     for (key, value) in command.get_envs() {
         match value {
             Some(value) => bound.env(key, value),
@@ -119,16 +137,26 @@ pub fn self_signed(name: &str, hosts: &[&str], certificate: &Path, key: &Path) {
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Output {
-    let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let out = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     ended(&out)
 }
 
 /// Runs a command to its end, with this on its standard input.
 pub fn run_with_input(command: &mut Command, input: &str) -> Output {
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     // A pipe takes a script as a whole, so whatever it prints meanwhile blocks nobody. Who does not read it says why when it ends.
-    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    let _ = child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(input.as_bytes());
     ended(&child.wait_with_output().expect("its output"))
 }
 

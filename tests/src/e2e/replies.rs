@@ -14,9 +14,15 @@ const SLOW: Duration = Duration::from_secs(3);
 pub fn reply(head: &str) -> Vec<u8> {
     let path = head.split(' ').nth(1).unwrap_or_default();
     match path.split('?').next().unwrap_or_default() {
-        "/page" => answer("Content-Type: text/html; charset=utf-8\r\n", &"a".repeat(LARGE)),
+        "/page" => answer(
+            "Content-Type: text/html; charset=utf-8\r\n",
+            &"a".repeat(LARGE),
+        ),
         "/picture" => answer("Content-Type: image/png\r\n", &"a".repeat(LARGE)),
-        "/packed" => answer("Content-Type: text/html\r\nContent-Encoding: br\r\n", &"a".repeat(LARGE)),
+        "/packed" => answer(
+            "Content-Type: text/html\r\nContent-Encoding: br\r\n",
+            &"a".repeat(LARGE),
+        ),
         "/slow" => {
             std::thread::sleep(SLOW);
             answer("", "slow")
@@ -28,6 +34,8 @@ pub fn reply(head: &str) -> Vec<u8> {
 
 fn answer(headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
-        .into_bytes()
+    format!(
+        "HTTP/1.1 200 OK\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
 }

@@ -42,11 +42,22 @@ struct Sum(Child);
 impl Sum {
     fn new() -> Self {
         let mut command = Command::new("sha1sum");
-        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sha1sum"))
+        Self(
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("sha1sum"),
+        )
     }
 
     fn add(&mut self, bytes: &[u8]) {
-        self.0.stdin.as_mut().expect("a pipe").write_all(bytes).expect("sha1sum reads");
+        self.0
+            .stdin
+            .as_mut()
+            .expect("a pipe")
+            .write_all(bytes)
+            .expect("sha1sum reads");
     }
 
     fn end(self) -> String {
@@ -60,7 +71,9 @@ impl Sum {
 pub fn post(user: &User, length: usize) -> (Response, String) {
     let token = user.csrf_token();
     let field = |name: &str, value: &str| {
-        format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        )
     };
     let before = field("csrf_token", &token)
         + &field("model", "res.partner")
@@ -95,7 +108,10 @@ pub fn post(user: &User, length: usize) -> (Response, String) {
 /// Gets a file: its length and SHA-1.
 pub fn download(user: &User, path: &str) -> (usize, String) {
     let mut tcp = connect(user);
-    let head = format!("GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n", user.headers());
+    let head = format!(
+        "GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n",
+        user.headers()
+    );
     tcp.write_all(head.as_bytes()).expect("asked");
     let (mut sum, mut total, mut buffer, mut seen) = (Sum::new(), 0, vec![0; BLOCK], Vec::new());
     loop {
@@ -107,9 +123,14 @@ pub fn download(user: &User, path: &str) -> (usize, String) {
         if total == 0 {
             // Headers come first, perhaps in pieces.
             seen.extend_from_slice(bytes);
-            let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") else {
+                continue;
+            };
             let head = String::from_utf8_lossy(&seen[..end]);
-            assert!(head.starts_with("HTTP/1.1 200") && !head.contains("chunked"), "{head}");
+            assert!(
+                head.starts_with("HTTP/1.1 200") && !head.contains("chunked"),
+                "{head}"
+            );
             bytes = &seen[end + 4..];
         }
         sum.add(bytes);

@@ -80,11 +80,21 @@ impl Prometheus {
 
     /// The series that a query finds, with labels and value.
     pub fn query(&self, expression: &str) -> Vec<Value> {
-        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = http::get(local(PROMETHEUS), "localhost", &format!("/api/v1/query?query={encoded}"));
+        let encoded: String = expression
+            .bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect();
+        let answer = http::get(
+            local(PROMETHEUS),
+            "localhost",
+            &format!("/api/v1/query?query={encoded}"),
+        );
         let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         assert_ne!(json["status"], "error", "{expression}: {}", answer.body);
-        json["data"]["result"].as_array().cloned().unwrap_or_default()
+        json["data"]["result"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Waits until a query finds something.
@@ -98,7 +108,9 @@ impl Prometheus {
     pub fn panels(&self, options: &[&str]) -> Output {
         let mut panels = Command::new("python3");
         panels.arg(root().join("monitoring/deploy/tests/panels.py"));
-        run(panels.arg(format!("http://127.0.0.1:{PROMETHEUS}")).args(options))
+        run(panels
+            .arg(format!("http://127.0.0.1:{PROMETHEUS}"))
+            .args(options))
     }
 }
 
@@ -116,7 +128,11 @@ impl Watch {
         std::fs::create_dir(&dir).expect("folder");
         let _alertmanager = alertmanager(&dir, receiver, ALERTMANAGER);
         ready("Alertmanager", ALERTMANAGER);
-        Self { prometheus: Prometheus::start(cell, "1s"), _alertmanager, received }
+        Self {
+            prometheus: Prometheus::start(cell, "1s"),
+            _alertmanager,
+            received,
+        }
     }
 
     /// Prometheus' process.
@@ -141,12 +157,20 @@ impl Watch {
 
     /// All that the receiver was told to be firing since [`Watch::forget`].
     pub fn told(&self) -> BTreeSet<Told> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).firing.clone()
+        self.received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .firing
+            .clone()
     }
 
     /// All that it was told to be over since then.
     pub fn over(&self) -> BTreeSet<Told> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).over.clone()
+        self.received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .over
+            .clone()
     }
 
     /// From here on anew.
@@ -157,12 +181,17 @@ impl Watch {
 
 /// `monitoring/deploy/tests/inhibition.py` with a real Alertmanager: who is silenced by whom.
 pub fn inhibitions() -> Output {
-    let dir = tempfile::Builder::new().prefix("isyone-test-").tempdir().expect("temporary folder");
+    let dir = tempfile::Builder::new()
+        .prefix("isyone-test-")
+        .tempdir()
+        .expect("temporary folder");
     let (receiver, _) = receive();
     let _alertmanager = alertmanager(dir.path(), receiver, ALERTMANAGER_ALONE);
     ready("Alertmanager", ALERTMANAGER_ALONE);
     let script = root().join("monitoring/deploy/tests/inhibition.py");
-    run(Command::new("python3").arg(script).arg(format!("http://{}", local(ALERTMANAGER_ALONE))))
+    run(Command::new("python3")
+        .arg(script)
+        .arg(format!("http://{}", local(ALERTMANAGER_ALONE))))
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -176,7 +205,10 @@ fn shipped(file: &str) -> String {
 /// What must be there is there: a shipped file with another form would otherwise be tested unchanged.
 fn replaced(text: &str, changes: &[(&str, String)]) -> String {
     changes.iter().fold(text.to_owned(), |text, (old, new)| {
-        assert!(text.contains(old), "the shipped file does not contain `{old}` any more");
+        assert!(
+            text.contains(old),
+            "the shipped file does not contain `{old}` any more"
+        );
         text.replace(old, new)
     })
 }
@@ -190,14 +222,20 @@ fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr, interval
             ("refresh_interval: 60s", "refresh_interval: 1s".to_owned()),
             ("127.0.0.1:7480", coordinator.to_string()),
             ("127.0.0.1:9093", local(ALERTMANAGER).to_string()),
-            ("_file: isyone/", format!("_file: {}/", certificates.display())),
+            (
+                "_file: isyone/",
+                format!("_file: {}/", certificates.display()),
+            ),
         ],
     );
     let file = write(dir, "prometheus.yml", &config);
     write(dir, "alerts.yml", &hurried(&shipped("alerts.yml")));
     let mut command = Command::new(tool("prometheus"));
     command.arg(format!("--config.file={}", file.display()));
-    command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
+    command.arg(format!(
+        "--storage.tsdb.path={}",
+        dir.join("data").display()
+    ));
     command.arg(format!("--web.listen-address={}", local(PROMETHEUS)));
     Daemon::start("prometheus", &mut command, &dir.join("prometheus.log"))
 }
@@ -237,15 +275,20 @@ fn alertmanager(dir: &Path, receiver: SocketAddr, port: u16) -> Daemon {
             ("group_interval: 5m", "group_interval: 3s".to_owned()),
         ],
     );
-    let webhook = format!("    webhook_configs: [{{url: \"http://{receiver}/\", send_resolved: true}}]\n");
-    let names = receivers.lines().filter(|line| line.starts_with("  - name: "));
+    let webhook =
+        format!("    webhook_configs: [{{url: \"http://{receiver}/\", send_resolved: true}}]\n");
+    let names = receivers
+        .lines()
+        .filter(|line| line.starts_with("  - name: "));
     let receivers: String = names.map(|name| format!("{name}\n{webhook}")).collect();
     let config = format!("route:\n{route}\nreceivers:\n{receivers}\ninhibit_rules:\n{inhibitions}");
     let file = write(dir, "alertmanager.yml", &config);
     let mut command = Command::new(tool("alertmanager"));
     command.arg(format!("--config.file={}", file.display()));
     command.arg(format!("--storage.path={}", dir.join("data").display()));
-    command.arg(format!("--web.listen-address={}", local(port))).arg("--cluster.listen-address=");
+    command
+        .arg(format!("--web.listen-address={}", local(port)))
+        .arg("--cluster.listen-address=");
     Daemon::start("alertmanager", &mut command, &dir.join("alertmanager.log"))
 }
 
@@ -289,18 +332,29 @@ fn notification(mut stream: TcpStream) -> Option<Received> {
     }
     let mut body = vec![0; Some(length).filter(|length| *length <= MAX_BODY)?];
     reader.read_exact(&mut body).ok()?;
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        .ok()?;
     let json: Value = serde_json::from_slice(&body).ok()?;
     let alerts = json["alerts"].as_array()?;
     let with = |status: &str| {
-        alerts.iter().filter(|alert| alert["status"] == status).map(|alert| told(&alert["labels"])).collect()
+        alerts
+            .iter()
+            .filter(|alert| alert["status"] == status)
+            .map(|alert| told(&alert["labels"]))
+            .collect()
     };
-    Some(Received { firing: with("firing"), over: with("resolved") })
+    Some(Received {
+        firing: with("firing"),
+        over: with("resolved"),
+    })
 }
 
 fn told(labels: &Value) -> Told {
     let label = |name: &str| labels[name].as_str().unwrap_or_default().to_owned();
-    let whom = Some(label("tenant")).filter(|tenant| !tenant.is_empty()).unwrap_or_else(|| label("host"));
+    let whom = Some(label("tenant"))
+        .filter(|tenant| !tenant.is_empty())
+        .unwrap_or_else(|| label("host"));
     (label("alertname"), whom)
 }
 
@@ -312,6 +366,9 @@ mod tests {
     fn only_durations_are_hurried() {
         let rules = "      - alert: A\n        expr: x > 60\n        for: 2m\n        labels: {severity: critical}\n        description: 'waits for: 5m'\n";
         assert_eq!(hurried(rules), rules.replace("for: 2m\n", "for: 24s\n"));
-        assert_eq!(hurried(&shipped("alerts.yml")).lines().count(), shipped("alerts.yml").lines().count());
+        assert_eq!(
+            hurried(&shipped("alerts.yml")).lines().count(),
+            shipped("alerts.yml").lines().count()
+        );
     }
 }

@@ -32,19 +32,31 @@ impl Socket {
     /// Opens one on a page of the user's, or says why there is none.
     pub fn open(user: &User, version: &str) -> Result<Self, String> {
         let tcp = TcpStream::connect(user.edge()).map_err(|e| e.to_string())?;
-        tcp.set_read_timeout(Some(HANDSHAKE)).map_err(|e| e.to_string())?;
+        tcp.set_read_timeout(Some(HANDSHAKE))
+            .map_err(|e| e.to_string())?;
         let (socket, _) = client(handshake(user, version), tcp).map_err(|e| match e {
-            HandshakeError::Failure(Error::Http(answer)) => format!("refused with {}", answer.status()),
+            HandshakeError::Failure(Error::Http(answer)) => {
+                format!("refused with {}", answer.status())
+            }
             other => other.to_string(),
         })?;
-        socket.get_ref().set_read_timeout(Some(LOOK)).map_err(|e| e.to_string())?;
-        Ok(Self { socket, opened: Instant::now(), pings: 0 })
+        socket
+            .get_ref()
+            .set_read_timeout(Some(LOOK))
+            .map_err(|e| e.to_string())?;
+        Ok(Self {
+            socket,
+            opened: Instant::now(),
+            pings: 0,
+        })
     }
 
     /// To what Odoo subscribes the user of itself: everybody's channel, and the user's own when there is one.
     pub fn subscribe(&mut self) {
         let wish = json!({"event_name": "subscribe", "data": {"channels": [], "last": 0}});
-        self.socket.send(Message::text(wish.to_string())).expect("sent");
+        self.socket
+            .send(Message::text(wish.to_string()))
+            .expect("sent");
     }
 
     /// Listens until a bus message of this kind comes: its payload; or for so long: none. A socket that ends is a failed test.
@@ -64,24 +76,35 @@ impl Socket {
     /// The bus messages that came just now. Pings are answered, and counted.
     fn look(&mut self) -> Vec<Value> {
         match self.socket.read() {
-            Ok(Message::Text(text)) => serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")),
+            Ok(Message::Text(text)) => {
+                serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+            }
             Ok(Message::Ping(_)) => {
                 self.pings += 1;
                 self.socket.flush().expect("the answer to a ping");
                 Vec::new()
             }
             Err(Error::Io(e)) if is_timeout(&e) => Vec::new(),
-            end => panic!("the websocket ended after {:?}: {end:?}", self.opened.elapsed()),
+            end => panic!(
+                "the websocket ended after {:?}: {end:?}",
+                self.opened.elapsed()
+            ),
         }
     }
 }
 
 fn is_timeout(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+    )
 }
 
 fn handshake(user: &User, version: &str) -> Request<()> {
-    let url = format!("{}/websocket?version={version}", user.origin.replacen("http", "ws", 1));
+    let url = format!(
+        "{}/websocket?version={version}",
+        user.origin.replacen("http", "ws", 1)
+    );
     let mut request = url.into_client_request().expect("a URL");
     let headers = request.headers_mut();
     let value = |text: &str| HeaderValue::from_str(text).expect("a header");

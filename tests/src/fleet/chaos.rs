@@ -57,13 +57,22 @@ struct Run {
 
 /// One run. Panics with its story when something is lost, done twice, or does not settle.
 pub fn run(seed: u64, shape: Shape) -> Summary {
-    let mut fleet = Fleet::start(&format!("[lifecycle]\nquarantine = \"{}\"", shape.quarantine));
+    let mut fleet = Fleet::start(&format!(
+        "[lifecycle]\nquarantine = \"{}\"",
+        shape.quarantine
+    ));
     for number in 0..HOSTS as u64 {
         fleet.add_agent(seed.wrapping_mul(7919).wrapping_add(number + 1));
     }
     fleet.all_report();
     let rng = StdRng::seed_from_u64(seed);
-    let mut run = Run { rng, fleet, model: Model::default(), summary: Summary::default(), requests: 0 };
+    let mut run = Run {
+        rng,
+        fleet,
+        model: Model::default(),
+        summary: Summary::default(),
+        requests: 0,
+    };
     for _ in 0..shape.steps {
         run.step(shape.fault_permille);
         quiet::check_always(&run.fleet);
@@ -104,7 +113,11 @@ impl Run {
             _ => Order::Restore,
         };
         self.requests += 1;
-        let request = Request { tenant, order, id: format!("request-{}", self.requests) };
+        let request = Request {
+            tenant,
+            order,
+            id: format!("request-{}", self.requests),
+        };
         if self.model.is_in_doubt(tenant) || !self.fleet.coordinator.is_up() {
             return;
         }
@@ -149,7 +162,10 @@ impl Run {
     }
 
     fn fault(&mut self) {
-        let (kind, host) = (self.rng.random_range(0..12u32), self.rng.random_range(0..HOSTS));
+        let (kind, host) = (
+            self.rng.random_range(0..12u32),
+            self.rng.random_range(0..HOSTS),
+        );
         let agent = &mut self.fleet.agents[host];
         match kind {
             0..=2 => agent.docker.set_faults(Faults {
@@ -197,6 +213,10 @@ impl Run {
         for _ in 0..LAST_TRIES {
             self.send_doubtful();
         }
-        assert!(self.model.in_doubt.is_empty(), "never answered: {:?}", self.model.in_doubt);
+        assert!(
+            self.model.in_doubt.is_empty(),
+            "never answered: {:?}",
+            self.model.in_doubt
+        );
     }
 }

@@ -75,13 +75,20 @@ impl Fleet {
     /// A coordinator, an admin and no hosts. `settings` are further lines of its configuration.
     pub fn start(settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
-        let mut config = Config::parse("fleet", &format!("{CONFIG}{settings}")).expect("a configuration");
+        let mut config =
+            Config::parse("fleet", &format!("{CONFIG}{settings}")).expect("a configuration");
         config.data_dir = dir.path().join("coordinator");
         let client = runtime("client");
         let context = dir.path().join("admin.toml");
         let coordinator = Coordinator::start(config, &context, &client);
         let admin = client.block_on(async { Operator::open(&context, coordinator.grpc()) });
-        Self { coordinator, agents: Vec::new(), admin, client, dir }
+        Self {
+            coordinator,
+            agents: Vec::new(),
+            admin,
+            client,
+            dir,
+        }
     }
 
     /// Adds a host: joins with a token for it and starts its agent. `seed` is for its Docker's faults.
@@ -90,7 +97,10 @@ impl Fleet {
         let name = format!("h{number}");
         let dir = self.dir.path().join(&name);
         let data = DataDir::new(dir.join("agent"));
-        let token = self.client.block_on(self.admin.token(&name)).expect("a token is made");
+        let token = self
+            .client
+            .block_on(self.admin.token(&name))
+            .expect("a token is made");
         let options = JoinOptions {
             coordinator: self.coordinator.enroll().to_string(),
             token,
@@ -98,7 +108,9 @@ impl Fleet {
             advertise: Some([192, 0, 2, u8::try_from(number).expect("a handful of hosts")].into()),
             labels: std::collections::BTreeMap::new(),
         };
-        self.client.block_on(join(&data, options)).expect("the host joins");
+        self.client
+            .block_on(join(&data, options))
+            .expect("the host joins");
         let mut agent = Agent::new(&name, data, FakeDocker::new(&dir.join("docker"), seed));
         agent.start();
         self.agents.push(agent);
@@ -111,7 +123,11 @@ impl Fleet {
             let state = self.coordinator.snapshot();
             let heard = |a: &Agent| {
                 a.is_connected()
-                    && state.observed.hosts.get(a.name.as_str()).is_some_and(|h| h.reported_at.is_some())
+                    && state
+                        .observed
+                        .hosts
+                        .get(a.name.as_str())
+                        .is_some_and(|h| h.reported_at.is_some())
             };
             self.agents.iter().all(heard)
         });
@@ -124,7 +140,9 @@ impl Fleet {
 
     /// Creates a tenant and waits until it runs.
     pub fn create(&self, tenant: &str) {
-        self.client.block_on(self.admin.create(tenant)).expect("the tenant is placed");
+        self.client
+            .block_on(self.admin.create(tenant))
+            .expect("the tenant is placed");
         self.runs(tenant);
     }
 
@@ -133,7 +151,11 @@ impl Fleet {
         wait_for(&format!("{tenant} to run"), Duration::from_secs(20), || {
             let state = self.coordinator.snapshot();
             let record = state.fleet.tenants.get(tenant)?;
-            let open = state.fleet.operations.get(&record.operation).is_some_and(|o| !o.state.is_final());
+            let open = state
+                .fleet
+                .operations
+                .get(&record.operation)
+                .is_some_and(|o| !o.state.is_final());
             (record.activated_at.is_some() && !open).then_some(())
         });
     }
@@ -162,13 +184,20 @@ impl<T> Answer for Option<T> {
 }
 
 /// Asks again and again until the answer is yes; panics with `what` after `limit`.
-pub fn wait_for<A: Answer>(what: &str, limit: Duration, mut question: impl FnMut() -> A) -> A::Value {
+pub fn wait_for<A: Answer>(
+    what: &str,
+    limit: Duration,
+    mut question: impl FnMut() -> A,
+) -> A::Value {
     let begin = Instant::now();
     loop {
         if let Some(value) = question().answer() {
             return value;
         }
-        assert!(begin.elapsed() < limit, "gave up after {limit:?} waiting for {what}");
+        assert!(
+            begin.elapsed() < limit,
+            "gave up after {limit:?} waiting for {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

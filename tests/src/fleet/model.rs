@@ -10,8 +10,9 @@ use tonic::{Code, Status};
 use super::operator::{Acknowledged, Order, Request, leaves_in_doubt};
 
 /// Names that operators use; few, so that they collide.
-pub const TENANTS: [&str; 10] =
-    ["alfa", "beta", "gama", "delta", "echo", "fox", "golf", "hotel", "india", "juliet"];
+pub const TENANTS: [&str; 10] = [
+    "alfa", "beta", "gama", "delta", "echo", "fox", "golf", "hotel", "india", "juliet",
+];
 
 /// What a tenant shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +87,13 @@ impl Model {
                 assert_eq!(known.uid, uid, "{request:?}: the tenant was replaced");
                 return false;
             }
-            self.tenants.insert(request.tenant, Known { uid, expected: Expected::Running });
+            self.tenants.insert(
+                request.tenant,
+                Known {
+                    uid,
+                    expected: Expected::Running,
+                },
+            );
             return true;
         }
         let known = before.unwrap_or_else(|| panic!("{request:?} was acknowledged for nobody"));
@@ -98,11 +105,14 @@ impl Model {
             (Order::Restore, Expected::Deleted) => Expected::Running,
             (Order::Restart(_), Expected::Running) => return true,
             // These change nothing that is looked at, or nothing at all.
-            (Order::Suspend | Order::Resume | Order::Resize(_), _) if known.is_alive() => return false,
+            (Order::Suspend | Order::Resume | Order::Resize(_), _) if known.is_alive() => {
+                return false;
+            }
             (Order::Delete | Order::Purge, Expected::Deleted | Expected::Purged) => return false,
             _ => panic!("{request:?} was acknowledged for a tenant that is {known:?}"),
         };
-        self.tenants.insert(request.tenant, Known { expected, ..known });
+        self.tenants
+            .insert(request.tenant, Known { expected, ..known });
         request.order != Order::Purge
     }
 
@@ -113,21 +123,38 @@ impl Model {
             (Order::Suspend | Order::Resume | Order::Delete, Some(_)) => true,
             (Order::Restart(_), Some(known)) => known.expected == Expected::Running,
             (_, Some(_)) => status.code() == Code::NotFound,
-            (_, None) => matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied),
+            (_, None) => matches!(
+                status.code(),
+                Code::InvalidArgument | Code::PermissionDenied
+            ),
         };
-        assert!(!wrong, "{request:?} was refused with {status:?} for {alive:?}");
+        assert!(
+            !wrong,
+            "{request:?} was refused with {status:?} for {alive:?}"
+        );
     }
 
     /// A late repetition of an acknowledged request: the same operation again, or the word that its tenant is gone.
-    pub fn take_repetition(&self, request: &Request, operation: &str, answer: Result<Acknowledged, Status>) {
+    pub fn take_repetition(
+        &self,
+        request: &Request,
+        operation: &str,
+        answer: Result<Acknowledged, Status>,
+    ) {
         match answer {
-            Ok(again) => assert_eq!(again.operation, operation, "{request:?} was carried out twice"),
+            Ok(again) => assert_eq!(
+                again.operation, operation,
+                "{request:?} was carried out twice"
+            ),
             Err(status) if leaves_in_doubt(status.code()) => {}
             Err(status) => {
                 let known = self.tenants.get(request.tenant);
                 let gone = matches!(request.order, Order::Create(_))
                     && reason(&status).as_deref() == Some("REQUEST_ID_REUSED");
-                assert!(gone, "the repetition of {request:?} was refused with {status:?} for {known:?}");
+                assert!(
+                    gone,
+                    "the repetition of {request:?} was refused with {status:?} for {known:?}"
+                );
             }
         }
     }

@@ -38,9 +38,17 @@ pub struct Coordinator {
 /// A store that holds this.
 pub fn store_of(contents: Contents) -> MemoryStore {
     let store = MemoryStore::default();
-    let records = contents.records.into_iter().map(|record| Write::Put(Value::Copy(record)));
-    let events = contents.events.into_iter().map(|event| Write::Event(Arc::new(event)));
-    store.apply(&records.chain(events).collect::<Vec<_>>()).expect("nothing fails yet");
+    let records = contents
+        .records
+        .into_iter()
+        .map(|record| Write::Put(Value::Copy(record)));
+    let events = contents
+        .events
+        .into_iter()
+        .map(|event| Write::Event(Arc::new(event)));
+    store
+        .apply(&records.chain(events).collect::<Vec<_>>())
+        .expect("nothing fails yet");
     store
 }
 
@@ -49,11 +57,19 @@ impl Coordinator {
     pub(super) fn start(config: Config, context: &Path, client: &Runtime) -> Self {
         let store = client.block_on(async {
             let admin = "admin".parse().expect("a name");
-            init::init(&config, &admin, context).await.expect("a coordinator can be made");
-            let mut made = SqliteStore::open(&config.data_dir.join(DATABASE_FILE)).await.expect("it opens");
+            init::init(&config, &admin, context)
+                .await
+                .expect("a coordinator can be made");
+            let mut made = SqliteStore::open(&config.data_dir.join(DATABASE_FILE))
+                .await
+                .expect("it opens");
             store_of(made.load().await.expect("it reads back"))
         });
-        let mut coordinator = Self { config, store, life: None };
+        let mut coordinator = Self {
+            config,
+            store,
+            life: None,
+        };
         coordinator.run();
         coordinator
     }
@@ -64,8 +80,12 @@ impl Coordinator {
         let runtime = runtime("coordinator");
         let begin = Instant::now();
         let running = loop {
-            let sealer = Sealer::load(&self.config.data_dir.join(KEY_FILE), None).expect("the key is there");
-            let parts = Parts { store: Box::new(self.store.clone()), sealer };
+            let sealer =
+                Sealer::load(&self.config.data_dir.join(KEY_FILE), None).expect("the key is there");
+            let parts = Parts {
+                store: Box::new(self.store.clone()),
+                sealer,
+            };
             match runtime.block_on(server::start(self.config.clone(), parts, SystemSource)) {
                 Ok(running) => break running,
                 Err(StartError::Listen { .. }) if begin.elapsed() < PORT_PATIENCE => {
@@ -81,14 +101,18 @@ impl Coordinator {
 
     /// SIGTERM.
     pub fn stop(&mut self) {
-        let Some((runtime, running)) = self.life.take() else { return };
+        let Some((runtime, running)) = self.life.take() else {
+            return;
+        };
         runtime.block_on(running.stop());
         runtime.shutdown_timeout(KILL_PATIENCE);
     }
 
     /// SIGKILL: what is not in the store is gone.
     pub fn kill(&mut self) {
-        let Some((runtime, running)) = self.life.take() else { return };
+        let Some((runtime, running)) = self.life.take() else {
+            return;
+        };
         runtime.shutdown_timeout(KILL_PATIENCE);
         drop(running);
     }
@@ -140,7 +164,13 @@ pub struct Agent {
 impl Agent {
     /// On a directory that has joined; not started.
     pub fn new(name: &str, data: DataDir, docker: Arc<FakeDocker>) -> Self {
-        Self { name: name.to_owned(), data, docker, pace: Pace::hasty(), life: None }
+        Self {
+            name: name.to_owned(),
+            data,
+            docker,
+            pace: Pace::hasty(),
+            life: None,
+        }
     }
 
     /// Starts it.
@@ -162,14 +192,18 @@ impl Agent {
 
     /// SIGTERM. Tenants run on.
     pub fn stop(&mut self) {
-        let Some((runtime, agent)) = self.life.take() else { return };
+        let Some((runtime, agent)) = self.life.take() else {
+            return;
+        };
         runtime.block_on(agent.stop());
         runtime.shutdown_timeout(KILL_PATIENCE);
     }
 
     /// SIGKILL. Tenants run on.
     pub fn kill(&mut self) {
-        let Some((runtime, agent)) = self.life.take() else { return };
+        let Some((runtime, agent)) = self.life.take() else {
+            return;
+        };
         runtime.shutdown_timeout(KILL_PATIENCE);
         drop(agent);
     }
@@ -193,6 +227,8 @@ impl Agent {
 
     /// Whether it has a session.
     pub fn is_connected(&self) -> bool {
-        self.life.as_ref().is_some_and(|(_, agent)| *agent.connected.borrow())
+        self.life
+            .as_ref()
+            .is_some_and(|(_, agent)| *agent.connected.borrow())
     }
 }

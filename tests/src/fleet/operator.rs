@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use isyone_proto::{
     pb::v1::{
-        self, host_service_client::HostServiceClient, operation_service_client::OperationServiceClient,
+        self, host_service_client::HostServiceClient,
+        operation_service_client::OperationServiceClient,
         tenant_service_client::TenantServiceClient,
     },
     tls,
@@ -72,7 +73,10 @@ pub fn leaves_in_doubt(code: Code) -> bool {
 
 async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
     let late = |_| Status::deadline_exceeded("no answer in time");
-    tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(late)?.map(Response::into_inner)
+    tokio::time::timeout(CALL_TIMEOUT, call)
+        .await
+        .map_err(late)?
+        .map(Response::into_inner)
 }
 
 /// See the module.
@@ -86,7 +90,14 @@ impl Operator {
         let text = std::fs::read_to_string(context).expect("the context file is there");
         let table: toml::Table = text.parse().expect("it is TOML");
         let pem = |key: &str| table[key].as_str().expect("a text").to_owned();
-        Self { channel: channel(address, &pem("ca_pem"), &pem("certificate_pem"), &pem("key_pem")) }
+        Self {
+            channel: channel(
+                address,
+                &pem("ca_pem"),
+                &pem("certificate_pem"),
+                &pem("key_pem"),
+            ),
+        }
     }
 
     fn tenants(&self) -> TenantServiceClient<Channel> {
@@ -105,14 +116,22 @@ impl Operator {
 
     /// A join token for one host.
     pub async fn token(&self, host: &str) -> Result<JoinToken, Status> {
-        let request = v1::CreateJoinTokenRequest { host: host.to_owned(), ..Default::default() };
+        let request = v1::CreateJoinTokenRequest {
+            host: host.to_owned(),
+            ..Default::default()
+        };
         let made = within(self.hosts().create_join_token(request)).await?;
-        made.token.parse().map_err(|_| Status::internal("an unreadable token"))
+        made.token
+            .parse()
+            .map_err(|_| Status::internal("an unreadable token"))
     }
 
     /// Creates a small tenant.
     pub async fn create(&self, tenant: &str) -> Result<v1::CreateTenantResponse, Status> {
-        let request = v1::CreateTenantRequest { name: tenant.to_owned(), ..Default::default() };
+        let request = v1::CreateTenantRequest {
+            name: tenant.to_owned(),
+            ..Default::default()
+        };
         within(self.tenants().create_tenant(request)).await
     }
 
@@ -129,22 +148,38 @@ impl Operator {
                 within(tenants.resume_tenant(v1::ResumeTenantRequest { name, request_id })).await
             }
             Order::Restart(with_database) => {
-                let request = v1::RestartTenantRequest { name, with_database, request_id };
+                let request = v1::RestartTenantRequest {
+                    name,
+                    with_database,
+                    request_id,
+                };
                 within(tenants.restart_tenant(request)).await
             }
             Order::Resize(plan) => {
-                let request = v1::ResizeTenantRequest { name, plan: plan.to_owned(), request_id };
+                let request = v1::ResizeTenantRequest {
+                    name,
+                    plan: plan.to_owned(),
+                    request_id,
+                };
                 within(tenants.resize_tenant(request)).await
             }
             Order::Delete | Order::Purge => {
                 let purge = request.order == Order::Purge;
-                within(tenants.delete_tenant(v1::DeleteTenantRequest { name, purge, request_id })).await
+                within(tenants.delete_tenant(v1::DeleteTenantRequest {
+                    name,
+                    purge,
+                    request_id,
+                }))
+                .await
             }
             Order::Restore => {
                 within(tenants.restore_tenant(v1::RestoreTenantRequest { name, request_id })).await
             }
         };
-        operation.map(|operation| Acknowledged { operation: operation.id, uid: None })
+        operation.map(|operation| Acknowledged {
+            operation: operation.id,
+            uid: None,
+        })
     }
 
     async fn send_create(
@@ -153,24 +188,50 @@ impl Operator {
         plan: &str,
         request_id: String,
     ) -> Result<Acknowledged, Status> {
-        let spec = Some(v1::TenantSpec { plan: plan.to_owned(), ..Default::default() });
-        let request = v1::CreateTenantRequest { name, spec, request_id, ..Default::default() };
+        let spec = Some(v1::TenantSpec {
+            plan: plan.to_owned(),
+            ..Default::default()
+        });
+        let request = v1::CreateTenantRequest {
+            name,
+            spec,
+            request_id,
+            ..Default::default()
+        };
         let made = within(self.tenants().create_tenant(request)).await?;
-        let (tenant, operation) = (made.tenant.unwrap_or_default(), made.operation.unwrap_or_default());
-        Ok(Acknowledged { operation: operation.id, uid: Some(tenant.uid) })
+        let (tenant, operation) = (
+            made.tenant.unwrap_or_default(),
+            made.operation.unwrap_or_default(),
+        );
+        Ok(Acknowledged {
+            operation: operation.id,
+            uid: Some(tenant.uid),
+        })
     }
 
     /// All tenants, deleted ones too.
     pub async fn list(&self) -> Result<Vec<v1::Tenant>, Status> {
-        let request = v1::ListTenantsRequest { page_size: 100, show_deleted: true, ..Default::default() };
-        within(self.tenants().list_tenants(request)).await.map(|page| page.tenants)
+        let request = v1::ListTenantsRequest {
+            page_size: 100,
+            show_deleted: true,
+            ..Default::default()
+        };
+        within(self.tenants().list_tenants(request))
+            .await
+            .map(|page| page.tenants)
     }
 
     /// Operations that have not ended.
     pub async fn open_operations(&self) -> Result<Vec<v1::Operation>, Status> {
-        let request = v1::ListOperationsRequest { page_size: 100, active_only: true, ..Default::default() };
+        let request = v1::ListOperationsRequest {
+            page_size: 100,
+            active_only: true,
+            ..Default::default()
+        };
         let mut client = OperationServiceClient::new(self.channel.clone());
-        within(client.list_operations(request)).await.map(|page| page.operations)
+        within(client.list_operations(request))
+            .await
+            .map(|page| page.operations)
     }
 }
 

@@ -23,7 +23,12 @@ const PROBE_VOLUME: &str = "isyone_probe_";
 pub fn check_always(fleet: &Fleet) {
     let mut running: BTreeMap<String, &str> = BTreeMap::new();
     for agent in &fleet.agents {
-        assert_eq!(agent.docker.violations(), Vec::<String>::new(), "on {}", agent.name);
+        assert_eq!(
+            agent.docker.violations(),
+            Vec::<String>::new(),
+            "on {}",
+            agent.name
+        );
         for container in agent.docker.running() {
             if let Some(other) = running.insert(container.clone(), &agent.name) {
                 panic!("{container} runs on {other} and on {}", agent.name);
@@ -37,10 +42,19 @@ pub fn check_always(fleet: &Fleet) {
     for tenant in fleet.coordinator.snapshot().fleet.tenants.values() {
         let place = &tenant.placement;
         for port in [place.http_port, place.websocket_port] {
-            assert!(ports.insert((place.host.clone(), port)), "port {port} twice on {}", place.host);
+            assert!(
+                ports.insert((place.host.clone(), port)),
+                "port {port} twice on {}",
+                place.host
+            );
         }
         let network = (place.host.clone(), place.subnet);
-        assert!(subnets.insert(network), "network {} twice on {}", place.subnet, place.host);
+        assert!(
+            subnets.insert(network),
+            "network {} twice on {}",
+            place.subnet,
+            place.host
+        );
     }
 }
 
@@ -53,23 +67,42 @@ pub fn settles(fleet: &Fleet, model: &Model) -> Duration {
         if wrong.is_empty() {
             return begin.elapsed();
         }
-        assert!(begin.elapsed() < SETTLE, "not settled after {SETTLE:?}:\n{}", wrong.join("\n"));
+        assert!(
+            begin.elapsed() < SETTLE,
+            "not settled after {SETTLE:?}:\n{}",
+            wrong.join("\n")
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 fn complaints(fleet: &Fleet, model: &Model) -> Vec<String> {
-    let seen =
-        fleet.client.block_on(async { (fleet.admin.list().await, fleet.admin.open_operations().await) });
+    let seen = fleet.client.block_on(async {
+        (
+            fleet.admin.list().await,
+            fleet.admin.open_operations().await,
+        )
+    });
     let (listed, open) = match seen {
         (Ok(listed), Ok(open)) => (listed, open),
         (Err(status), _) | (_, Err(status)) => return vec![format!("the API says {status:?}")],
     };
-    let mut wrong: Vec<String> = open.iter().map(|o| format!("an operation is left open: {o:?}")).collect();
+    let mut wrong: Vec<String> = open
+        .iter()
+        .map(|o| format!("an operation is left open: {o:?}"))
+        .collect();
     for name in TENANTS {
-        wrong.extend(tenant(fleet, model, name, listed.iter().find(|t| t.name == name)));
+        wrong.extend(tenant(
+            fleet,
+            model,
+            name,
+            listed.iter().find(|t| t.name == name),
+        ));
     }
-    for unknown in listed.iter().filter(|t| !TENANTS.contains(&t.name.as_str())) {
+    for unknown in listed
+        .iter()
+        .filter(|t| !TENANTS.contains(&t.name.as_str()))
+    {
         wrong.push(format!("nobody asked for {}", unknown.name));
     }
     wrong.extend(routes(fleet));
@@ -93,14 +126,24 @@ fn tenant(fleet: &Fleet, model: &Model, name: &str, listed: Option<&v1::Tenant>)
         wrong.extend(fleet.agents.iter().filter_map(|agent| left(agent, name)));
         return wrong;
     };
-    let Some(known) = known else { return vec![format!("nobody asked for {name}")] };
+    let Some(known) = known else {
+        return vec![format!("nobody asked for {name}")];
+    };
     let state = fleet.coordinator.snapshot();
-    let Some(record) = state.fleet.tenants.get(name) else { return vec![format!("{name} is half gone")] };
+    let Some(record) = state.fleet.tenants.get(name) else {
+        return vec![format!("{name} is half gone")];
+    };
     let (desired, phase, runs) = match known.expected {
         Expected::Running => (DesiredState::Running, v1::TenantPhase::Running, true),
         Expected::Suspended => (DesiredState::Suspended, v1::TenantPhase::Suspended, false),
-        Expected::Deleted => (DesiredState::Quarantined, v1::TenantPhase::Quarantined, false),
-        Expected::Purged => return vec![format!("{name} was purged and is still there: {record:?}")],
+        Expected::Deleted => (
+            DesiredState::Quarantined,
+            v1::TenantPhase::Quarantined,
+            false,
+        ),
+        Expected::Purged => {
+            return vec![format!("{name} was purged and is still there: {record:?}")];
+        }
     };
     if (&listed.uid, record.desired, listed.phase()) != (&known.uid, desired, phase) {
         wrong.push(format!("{name} should be {known:?} and is {listed:?}"));
@@ -119,29 +162,50 @@ fn tenant(fleet: &Fleet, model: &Model, name: &str, listed: Option<&v1::Tenant>)
 fn stack(agent: &Agent, record: &Tenant, runs: bool) -> Option<String> {
     let name = record.name.as_str();
     let wanted = [format!("odoo_{name}"), format!("postgres_{name}")];
-    let running: Vec<String> = agent.docker.running().into_iter().filter(|c| wanted.contains(c)).collect();
+    let running: Vec<String> = agent
+        .docker
+        .running()
+        .into_iter()
+        .filter(|c| wanted.contains(c))
+        .collect();
     let (containers, _, volumes) = agent.docker.things();
-    let kept = [format!("odoo_data_{name}"), format!("pgdata_{name}")].iter().all(|v| volumes.contains(v));
+    let kept = [format!("odoo_data_{name}"), format!("pgdata_{name}")]
+        .iter()
+        .all(|v| volumes.contains(v));
     let absent = !containers.iter().any(|c| wanted.contains(c));
     let good = kept
         && match record.desired {
             DesiredState::Quarantined => absent,
             _ => running.len() == if runs { 2 } else { 0 },
         };
-    let keyed = agent.docker.database_keys(name).is_some_and(|keys| keys != "default");
+    let keyed = agent
+        .docker
+        .database_keys(name)
+        .is_some_and(|keys| keys != "default");
     if record.activated_at.is_none() && record.desired == DesiredState::Suspended {
-        return (!running.is_empty()).then(|| format!("{name} was suspended before it ran, and runs"));
+        return (!running.is_empty())
+            .then(|| format!("{name} was suspended before it ran, and runs"));
     }
     (!good || !keyed).then(|| {
-        format!("{name} on {}: running {running:?}, volumes kept: {kept}, own keys: {keyed}", agent.name)
+        format!(
+            "{name} on {}: running {running:?}, volumes kept: {kept}, own keys: {keyed}",
+            agent.name
+        )
     })
 }
 
 /// What a host still has of a tenant that is not there.
 fn left(agent: &Agent, name: &str) -> Option<String> {
     let (containers, networks, volumes) = agent.docker.things();
-    let own = |thing: &&String| !thing.starts_with(PROBE_VOLUME) && thing.split('_').any(|part| part == name);
-    let left: Vec<_> = containers.iter().chain(&networks).chain(&volumes).filter(own).collect();
+    let own = |thing: &&String| {
+        !thing.starts_with(PROBE_VOLUME) && thing.split('_').any(|part| part == name)
+    };
+    let left: Vec<_> = containers
+        .iter()
+        .chain(&networks)
+        .chain(&volumes)
+        .filter(own)
+        .collect();
     (!left.is_empty()).then(|| format!("{} still has {left:?}", agent.name))
 }
 
@@ -160,16 +224,24 @@ fn routes(fleet: &Fleet) -> Vec<String> {
         let routed = published.contains(&format!("Host(`{}.isy.one`)", tenant.name));
         // One that was suspended before it ever ran has no route yet.
         if routed == (tenant.is_deleted() || tenant.activated_at.is_none()) {
-            wrong.push(format!("{} is {:?}, routed: {routed}", tenant.name, tenant.desired));
+            wrong.push(format!(
+                "{} is {:?}, routed: {routed}",
+                tenant.name, tenant.desired
+            ));
         }
         if tenant.desired == DesiredState::Running
             && let Some(host) = state.fleet.hosts.get(&tenant.placement.host)
         {
-            wanted.insert(format!("http://{}:{}", host.advertise, tenant.placement.http_port));
+            wanted.insert(format!(
+                "http://{}:{}",
+                host.advertise, tenant.placement.http_port
+            ));
         }
     }
     if targets != wanted {
-        wrong.push(format!("routes lead to {targets:?} and should lead to {wanted:?}"));
+        wrong.push(format!(
+            "routes lead to {targets:?} and should lead to {wanted:?}"
+        ));
     }
     wrong
 }

@@ -53,7 +53,13 @@ pub struct SimHost {
 impl SimHost {
     /// An empty machine.
     pub fn new(name: HostName) -> Self {
-        Self { name, plan: None, docker: BTreeMap::new(), done: BTreeMap::new(), removed: Vec::new() }
+        Self {
+            name,
+            plan: None,
+            docker: BTreeMap::new(),
+            done: BTreeMap::new(),
+            removed: Vec::new(),
+        }
     }
 
     /// Generation on disk.
@@ -70,14 +76,22 @@ impl SimHost {
     pub fn plan(&mut self, plan: HostPlan) -> Option<(u64, String)> {
         let generation = plan.generation;
         match &self.plan {
-            Some(held) if held.generation > generation => return Some((generation, "older".to_owned())),
+            Some(held) if held.generation > generation => {
+                return Some((generation, "older".to_owned()));
+            }
             Some(held) if held.generation == generation && held.digest() != plan.digest() => {
                 panic!("{}: two plans with generation {generation}", self.name)
             }
-            Some(held) if held.generation == generation => return Some((generation, String::new())),
+            Some(held) if held.generation == generation => {
+                return Some((generation, String::new()));
+            }
             _ => {}
         }
-        self.done.retain(|uid, done| plan.tenants.iter().any(|t| t.uid == *uid && t.generation == *done));
+        self.done.retain(|uid, done| {
+            plan.tenants
+                .iter()
+                .any(|t| t.uid == *uid && t.generation == *done)
+        });
         self.plan = Some(plan);
         Some((generation, String::new()))
     }
@@ -90,8 +104,11 @@ impl SimHost {
     /// One small step on one tenant. False when there is nothing to do.
     pub fn work(&mut self, now: i64) -> bool {
         let Some(plan) = &self.plan else { return false };
-        let Some(tenant) =
-            plan.tenants.iter().find(|t| self.done.get(&t.uid) != Some(&t.generation)).cloned()
+        let Some(tenant) = plan
+            .tenants
+            .iter()
+            .find(|t| self.done.get(&t.uid) != Some(&t.generation))
+            .cloned()
         else {
             return false;
         };
@@ -113,11 +130,18 @@ impl SimHost {
                 stack.odoo = false;
                 stack.odoo_port = None;
             }
-            DesiredState::Quarantined | DesiredState::Purged if stack.postgres => stack.postgres = false,
+            DesiredState::Quarantined | DesiredState::Purged if stack.postgres => {
+                stack.postgres = false
+            }
             DesiredState::Quarantined => return true,
             DesiredState::Purged => {
-                let allowed = tenant.purge_now || tenant.quarantine_until.is_some_and(|until| until <= now);
-                assert!(allowed, "{}: purge of {} ordered before its time", self.name, tenant.name);
+                let allowed =
+                    tenant.purge_now || tenant.quarantine_until.is_some_and(|until| until <= now);
+                assert!(
+                    allowed,
+                    "{}: purge of {} ordered before its time",
+                    self.name, tenant.name
+                );
                 self.docker.remove(&tenant.name);
                 self.removed.push((tenant.name.clone(), allowed));
                 return true;
@@ -128,7 +152,12 @@ impl SimHost {
 
     /// What the agent says of its tenants.
     pub fn report(&self) -> Report {
-        let tenants = self.plan.iter().flat_map(|p| &p.tenants).map(|t| self.tenant_report(t)).collect();
+        let tenants = self
+            .plan
+            .iter()
+            .flat_map(|p| &p.tenants)
+            .map(|t| self.tenant_report(t))
+            .collect();
         Report {
             resources: testing::resources(8, 16, 100),
             docker_error: String::new(),
@@ -156,12 +185,23 @@ impl SimHost {
             uid: tenant.uid,
             epoch: tenant.epoch,
             generation: tenant.generation,
-            progress: if done { Progress::Converged } else { Progress::Working },
+            progress: if done {
+                Progress::Converged
+            } else {
+                Progress::Working
+            },
             message: String::new(),
-            containers: if stack.odoo_port.is_some() { vec![odoo] } else { Vec::new() },
+            containers: if stack.odoo_port.is_some() {
+                vec![odoo]
+            } else {
+                Vec::new()
+            },
             usage: Some(Usage::default()),
             // Nobody was ever there.
-            traffic: stack.odoo.then(|| Traffic { last_active_at: Some(0), ..Traffic::default() }),
+            traffic: stack.odoo.then(|| Traffic {
+                last_active_at: Some(0),
+                ..Traffic::default()
+            }),
             operation: tenant.operation,
             steps: Vec::new(),
             absent: done && tenant.desired == DesiredState::Purged,
@@ -184,7 +224,9 @@ fn run(stack: &mut Stack, tenant: &TenantPlan) -> bool {
     } else if !stack.initialised {
         stack.initialised = true;
         stack.initialisations += 1;
-    } else if stack.odoo_port != Some(tenant.http_port) || stack.memory_bytes != tenant.size.memory_bytes {
+    } else if stack.odoo_port != Some(tenant.http_port)
+        || stack.memory_bytes != tenant.size.memory_bytes
+    {
         stack.odoo_port = Some(tenant.http_port);
         stack.memory_bytes = tenant.size.memory_bytes;
         stack.odoo = false;

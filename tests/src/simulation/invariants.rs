@@ -26,7 +26,11 @@ fn one_placement_and_nothing_twice(sim: &Simulation) {
             tenant.name
         );
         for port in [place.http_port, place.websocket_port] {
-            assert!(ports.insert((place.host.clone(), port)), "port {port} twice on {}", place.host);
+            assert!(
+                ports.insert((place.host.clone(), port)),
+                "port {port} twice on {}",
+                place.host
+            );
         }
         assert!(
             subnets.insert((place.host.clone(), place.subnet)),
@@ -97,7 +101,10 @@ fn hosts_hold_what_they_may(sim: &Simulation) {
             host.name
         );
         for (tenant, stack) in &host.docker {
-            assert!(stack.initialisations <= 1, "{tenant} was initialised twice on the same volumes");
+            assert!(
+                stack.initialisations <= 1,
+                "{tenant} was initialised twice on the same volumes"
+            );
         }
     }
 }
@@ -105,20 +112,36 @@ fn hosts_hold_what_they_may(sim: &Simulation) {
 /// After healing: everything is as wanted, and no operation is left open.
 pub fn check_quiet(sim: &Simulation) {
     for tenant in sim.state.fleet.tenants.values() {
-        let stack = sim.hosts[&tenant.placement.host].docker.get(&tenant.name).cloned().unwrap_or_default();
+        let stack = sim.hosts[&tenant.placement.host]
+            .docker
+            .get(&tenant.name)
+            .cloned()
+            .unwrap_or_default();
         match tenant.desired {
             DesiredState::Running => {
-                assert!(stack.odoo && stack.postgres, "{} does not run: {stack:?}", tenant.name)
+                assert!(
+                    stack.odoo && stack.postgres,
+                    "{} does not run: {stack:?}",
+                    tenant.name
+                )
             }
-            DesiredState::Suspended => assert!(!stack.odoo && !stack.postgres, "{} still runs", tenant.name),
+            DesiredState::Suspended => {
+                assert!(!stack.odoo && !stack.postgres, "{} still runs", tenant.name)
+            }
             DesiredState::Quarantined => {
-                assert!(stack.odoo_port.is_none() && stack.volumes.is_some() || tenant.activated_at.is_none())
+                assert!(
+                    stack.odoo_port.is_none() && stack.volumes.is_some()
+                        || tenant.activated_at.is_none()
+                )
             }
             DesiredState::Purged => panic!("{} is still being purged", tenant.name),
         }
     }
     for operation in sim.state.fleet.operations.values() {
-        assert!(operation.state.is_final(), "operation left open: {operation:?}");
+        assert!(
+            operation.state.is_final(),
+            "operation left open: {operation:?}"
+        );
     }
     for (name, host) in &sim.hosts {
         for tenant in host.docker.keys() {
@@ -132,8 +155,15 @@ pub fn check_quiet(sim: &Simulation) {
 
 /// What happened to a tenant, for the report of a failure.
 fn story(sim: &Simulation, tenant: &isyone_proto::ids::TenantName) -> String {
-    let told = sim.state.fleet.events.iter().filter(|e| e.tenant.as_ref() == Some(tenant));
-    let mut text: Vec<String> = told.map(|e| format!("{} {} {}", e.at, e.kind, e.message)).collect();
+    let told = sim
+        .state
+        .fleet
+        .events
+        .iter()
+        .filter(|e| e.tenant.as_ref() == Some(tenant));
+    let mut text: Vec<String> = told
+        .map(|e| format!("{} {} {}", e.at, e.kind, e.message))
+        .collect();
     text.push(format!("{:?}", sim.state.fleet.tenants.get(tenant)));
     text.push(format!("{:?}", sim.state.observed.tenants.get(tenant)));
     text.join("\n")

@@ -29,8 +29,10 @@ use uuid::Uuid;
 use host::SimHost;
 
 /// Names that operators use; few, so that they collide.
-const TENANTS: [&str; 12] =
-    ["alfa", "beta", "gama", "delta", "echo", "fox", "golf", "hotel", "india", "juliet", "kilo", "lima"];
+const TENANTS: [&str; 12] = [
+    "alfa", "beta", "gama", "delta", "echo", "fox", "golf", "hotel", "india", "juliet", "kilo",
+    "lima",
+];
 
 /// One message on its way to or from a host.
 #[derive(Debug, Clone)]
@@ -109,7 +111,8 @@ impl Simulation {
             hosts.insert(host.clone(), SimHost::new(host));
         }
         let disk = MemoryStore::default();
-        disk.apply(&bench.effects.writes).expect("nothing fails yet");
+        disk.apply(&bench.effects.writes)
+            .expect("nothing fails yet");
         let mut settings = testing::settings();
         settings.quarantine_ms = 30_000; // short, so that runs see its end
         settings.quarantine_hold_ms = 5_000;
@@ -171,15 +174,29 @@ impl Simulation {
 
     fn pick_host(&mut self) -> HostName {
         let index = self.rng.random_range(0..self.hosts.len());
-        self.hosts.keys().nth(index).cloned().expect("there are hosts")
+        self.hosts
+            .keys()
+            .nth(index)
+            .cloned()
+            .expect("there are hosts")
     }
 
     /// One group of one command, as the writer does it.
     fn submit(&mut self, command: Command) -> Option<Result<Outcome, ChangeError>> {
-        let stamp = Stamp { now: self.now, id: self.id(), actor: "ana".to_owned() };
+        let stamp = Stamp {
+            now: self.now,
+            id: self.id(),
+            actor: "ana".to_owned(),
+        };
         let before = self.state.clone();
         let mut effects = Effects::default();
-        let result = change::apply(&mut self.state, &self.settings, &stamp, &mut effects, command);
+        let result = change::apply(
+            &mut self.state,
+            &self.settings,
+            &stamp,
+            &mut effects,
+            command,
+        );
         if result.is_err() {
             self.state = before;
             return Some(result);
@@ -202,7 +219,10 @@ impl Simulation {
             Ok::<_, std::convert::Infallible>(TenantSecrets::default())
         };
         if let Ok(Some(plan)) = views::host_plan(&self.state, &self.settings, host, open) {
-            self.to_host.entry(host.clone()).or_default().push(Message::Plan(plan));
+            self.to_host
+                .entry(host.clone())
+                .or_default()
+                .push(Message::Plan(plan));
         }
     }
 
@@ -224,19 +244,42 @@ impl Simulation {
                 self.create(Command::CreateTenant(Box::new(creation)), tenant);
                 return;
             }
-            5 => Command::RestartTenant { name: tenant.clone(), database: self.chance(300), request_id },
-            6 => Command::SuspendTenant { name: tenant.clone(), request_id },
-            7 => Command::ResumeTenant { name: tenant.clone(), request_id },
-            8 => Command::ResizeTenant { name: tenant.clone(), plan: name(plan), request_id },
-            9 => Command::RestoreTenant { name: tenant.clone(), request_id },
-            10 => Command::WakeTenant { name: tenant.clone() },
+            5 => Command::RestartTenant {
+                name: tenant.clone(),
+                database: self.chance(300),
+                request_id,
+            },
+            6 => Command::SuspendTenant {
+                name: tenant.clone(),
+                request_id,
+            },
+            7 => Command::ResumeTenant {
+                name: tenant.clone(),
+                request_id,
+            },
+            8 => Command::ResizeTenant {
+                name: tenant.clone(),
+                plan: name(plan),
+                request_id,
+            },
+            9 => Command::RestoreTenant {
+                name: tenant.clone(),
+                request_id,
+            },
+            10 => Command::WakeTenant {
+                name: tenant.clone(),
+            },
             11 => {
                 let host = self.pick_host();
                 let cordoned = self.chance(400);
                 self.count(Command::CordonHost { host, cordoned });
                 return;
             }
-            _ => Command::DeleteTenant { name: tenant.clone(), purge: self.chance(200), request_id },
+            _ => Command::DeleteTenant {
+                name: tenant.clone(),
+                purge: self.chance(200),
+                request_id,
+            },
         };
         let deletes = matches!(command, Command::DeleteTenant { .. });
         let restores = matches!(command, Command::RestoreTenant { .. });
@@ -276,22 +319,38 @@ impl Simulation {
     fn pass_time(&mut self) {
         self.now += self.rng.random_range(0..4_000i64);
         self.submit(Command::Tick);
-        let told = |kind| self.state.fleet.events.iter().filter(|e| e.kind == kind).count() as u64;
+        let told = |kind| {
+            self.state
+                .fleet
+                .events
+                .iter()
+                .filter(|e| e.kind == kind)
+                .count() as u64
+        };
         (self.summary.purged, self.summary.slept) = (told("tenant.purged"), told("tenant.asleep"));
     }
 
     fn deliver_to_host(&mut self) {
         let host = self.pick_host();
-        let Some(queue) = self.to_host.get_mut(&host).filter(|q| !q.is_empty()) else { return };
-        let Message::Plan(plan) = queue.remove(0) else { return };
+        let Some(queue) = self.to_host.get_mut(&host).filter(|q| !q.is_empty()) else {
+            return;
+        };
+        let Message::Plan(plan) = queue.remove(0) else {
+            return;
+        };
         if let Some((generation, error)) = self.hosts.get_mut(&host).and_then(|h| h.plan(plan)) {
-            self.from_host.entry(host).or_default().push(Message::PlanResult(generation, error));
+            self.from_host
+                .entry(host)
+                .or_default()
+                .push(Message::PlanResult(generation, error));
         }
     }
 
     fn deliver_to_coordinator(&mut self) {
         let host = self.pick_host();
-        let Some(queue) = self.from_host.get_mut(&host).filter(|q| !q.is_empty()) else { return };
+        let Some(queue) = self.from_host.get_mut(&host).filter(|q| !q.is_empty()) else {
+            return;
+        };
         let message = queue.remove(0);
         self.receive(host, message);
     }
@@ -304,10 +363,15 @@ impl Simulation {
                 hello: isyone_coordinator::observed::Hello::default(),
                 accepted_generation,
             },
-            Message::PlanResult(generation, error) => {
-                Command::PlanResult { host: host.clone(), generation, error }
-            }
-            Message::Report(report) => Command::Report { host: host.clone(), report },
+            Message::PlanResult(generation, error) => Command::PlanResult {
+                host: host.clone(),
+                generation,
+                error,
+            },
+            Message::Report(report) => Command::Report {
+                host: host.clone(),
+                report,
+            },
         };
         let greeting = matches!(command, Command::Greet { .. });
         self.submit(command);
@@ -318,7 +382,9 @@ impl Simulation {
 
     fn host_step(&mut self) {
         let host = self.pick_host();
-        let Some(sim) = self.hosts.get_mut(&host) else { return };
+        let Some(sim) = self.hosts.get_mut(&host) else {
+            return;
+        };
         if sim.work(self.now) {
             return;
         }
@@ -365,7 +431,10 @@ impl Simulation {
         self.disconnect(host);
         self.connected.insert(host.clone(), true);
         let generation = self.hosts[host].generation();
-        self.from_host.entry(host.clone()).or_default().push(Message::Hello(generation));
+        self.from_host
+            .entry(host.clone())
+            .or_default()
+            .push(Message::Hello(generation));
     }
 
     /// kill -9: memory is gone, the disk stays, all sessions end.
@@ -389,25 +458,34 @@ impl Simulation {
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
         for host in &hosts {
             self.reconnect(host);
-            self.submit(Command::CordonHost { host: host.clone(), cordoned: false });
+            self.submit(Command::CordonHost {
+                host: host.clone(),
+                cordoned: false,
+            });
         }
         // Bound: each round delivers everything; a tenant needs a handful of rounds, quarantines end by time.
         for _ in 0..60 {
             self.now += 1_000;
             for host in &hosts {
-                while let Some(message) = self
-                    .from_host
-                    .get_mut(host)
-                    .and_then(|q| if q.is_empty() { None } else { Some(q.remove(0)) })
-                {
+                while let Some(message) = self.from_host.get_mut(host).and_then(|q| {
+                    if q.is_empty() {
+                        None
+                    } else {
+                        Some(q.remove(0))
+                    }
+                }) {
                     self.receive(host.clone(), message);
                 }
-                while let Some(Message::Plan(plan)) = self
-                    .to_host
-                    .get_mut(host)
-                    .and_then(|q| if q.is_empty() { None } else { Some(q.remove(0)) })
-                {
-                    if let Some((generation, error)) = self.hosts.get_mut(host).and_then(|h| h.plan(plan)) {
+                while let Some(Message::Plan(plan)) = self.to_host.get_mut(host).and_then(|q| {
+                    if q.is_empty() {
+                        None
+                    } else {
+                        Some(q.remove(0))
+                    }
+                }) {
+                    if let Some((generation, error)) =
+                        self.hosts.get_mut(host).and_then(|h| h.plan(plan))
+                    {
                         self.from_host
                             .entry(host.clone())
                             .or_default()
@@ -415,7 +493,9 @@ impl Simulation {
                     }
                 }
                 let now = self.now;
-                let Some(sim) = self.hosts.get_mut(host) else { continue };
+                let Some(sim) = self.hosts.get_mut(host) else {
+                    continue;
+                };
                 while sim.work(now) {}
                 let report = Message::Report(Box::new(sim.report()));
                 self.from_host.entry(host.clone()).or_default().push(report);
@@ -429,7 +509,9 @@ impl Simulation {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hasher = DefaultHasher::new();
         for tenant in self.state.fleet.tenants.values() {
-            serde_json::to_string(&**tenant).expect("plain data").hash(&mut hasher);
+            serde_json::to_string(&**tenant)
+                .expect("plain data")
+                .hash(&mut hasher);
         }
         self.state.fleet.last_event.hash(&mut hasher);
         self.rng.next_u64().hash(&mut hasher);

@@ -24,7 +24,9 @@ const SOON: Duration = Duration::from_secs(20);
 const VERSION_HOST: &str = "edge.isyone.invalid";
 
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
 }
 
 /// A fleet with a tenant that runs, and this configuration of the coordinator.
@@ -40,8 +42,12 @@ fn fleet(settings: &str) -> Fleet {
 fn published(fleet: &Fleet) -> String {
     let text = fleet.http("/traefik/config");
     let config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let headers = &config["http"]["middlewares"]["isyone-version"]["headers"]["customResponseHeaders"];
-    headers["X-Isyone-Version"].as_str().expect("a version").to_owned()
+    let headers =
+        &config["http"]["middlewares"]["isyone-version"]["headers"]["customResponseHeaders"];
+    headers["X-Isyone-Version"]
+        .as_str()
+        .expect("a version")
+        .to_owned()
 }
 
 #[test]
@@ -49,35 +55,49 @@ fn trap_a_restarted_coordinator_publishes_the_same_bytes_before_any_host_has_rep
     // Otherwise the address of the pages is the port that the system chose, at the first start none.
     let mut fleet = fleet("[edge]\npages_url = \"http://127.0.0.1:1\"\n");
     let before = get(fleet.coordinator.http(), "coordinator", "/traefik/config");
-    let etag =
-        |head: &str| head.lines().find(|line| line.to_lowercase().starts_with("etag")).map(str::to_owned);
+    let etag = |head: &str| {
+        head.lines()
+            .find(|line| line.to_lowercase().starts_with("etag"))
+            .map(str::to_owned)
+    };
     assert!(before.body.contains("alfa.isy.one") && etag(&before.head).is_some());
     // Nobody is there to report.
     fleet.agents[0].kill();
     fleet.coordinator.kill();
     fleet.coordinator.run();
     let after = get(fleet.coordinator.http(), "coordinator", "/traefik/config");
-    assert_eq!((after.body, etag(&after.head)), (before.body, etag(&before.head)));
+    assert_eq!(
+        (after.body, etag(&after.head)),
+        (before.body, etag(&before.head))
+    );
 }
 
 /// What the API says of the edges.
 fn listed(fleet: &Fleet) -> v1::ListEdgesResponse {
     let edges = fleet.admin.connection();
-    let asked = fleet
-        .client
-        .block_on(async { EdgeServiceClient::new(edges).list_edges(v1::ListEdgesRequest::default()).await });
+    let asked = fleet.client.block_on(async {
+        EdgeServiceClient::new(edges)
+            .list_edges(v1::ListEdgesRequest::default())
+            .await
+    });
     asked.expect("an answer").into_inner()
 }
 
 /// Answers as Traefik does, with the version that it is told.
 fn stand_in(port: SocketAddr) -> Arc<Mutex<String>> {
     let version = Arc::new(Mutex::new(String::new()));
-    let (listener, said) = (TcpListener::bind(port).expect("a free port"), version.clone());
+    let (listener, said) = (
+        TcpListener::bind(port).expect("a free port"),
+        version.clone(),
+    );
     thread::spawn(move || {
         for mut tcp in listener.incoming().flatten() {
             let _ = tcp.read(&mut [0; 1024]);
             let version = said.lock().expect("nobody panics").clone();
-            let _ = write!(tcp, "HTTP/1.1 418 x\r\nX-Isyone-Version: {version}\r\nContent-Length: 0\r\n\r\n");
+            let _ = write!(
+                tcp,
+                "HTTP/1.1 418 x\r\nX-Isyone-Version: {version}\r\nContent-Length: 0\r\n\r\n"
+            );
         }
     });
     version
@@ -86,20 +106,32 @@ fn stand_in(port: SocketAddr) -> Arc<Mutex<String>> {
 #[test]
 fn operators_see_who_asks_for_routes_and_what_it_runs() {
     let port = free();
-    let fleet = fleet(&format!("[edge]\nports = [{}]\ntraefik_file = \"edge/isyone.yml\"\n", port.port()));
+    let fleet = fleet(&format!(
+        "[edge]\nports = [{}]\ntraefik_file = \"edge/isyone.yml\"\n",
+        port.port()
+    ));
     let runs = stand_in(port);
     let none = listed(&fleet);
-    assert!(none.edges.is_empty() && none.files[0].ends_with("edge/isyone.yml"), "{none:?}");
+    assert!(
+        none.edges.is_empty() && none.files[0].ends_with("edge/isyone.yml"),
+        "{none:?}"
+    );
     let until = |what: &str, state: EdgeState| {
         wait_for(what, SOON, || {
             fleet.http("/traefik/config");
-            listed(&fleet).edges.into_iter().find(|edge| edge.state() == state)
+            listed(&fleet)
+                .edges
+                .into_iter()
+                .find(|edge| edge.state() == state)
         })
     };
     *runs.lock().unwrap() = published(&fleet);
     let current = until("an edge that is up to date", EdgeState::Current);
     assert_eq!((current.name.as_str(), current.tenants), ("127.0.0.1", 1));
-    assert_eq!((&current.running_version, &current.given_version), (&published(&fleet), &published(&fleet)));
+    assert_eq!(
+        (&current.running_version, &current.given_version),
+        (&published(&fleet), &published(&fleet))
+    );
     assert!(current.behind_time.is_none() && current.poll_time.is_some());
     // Something changes, and the edge does not take it up.
     fleet.create("beta");
@@ -126,16 +158,26 @@ enum Form {
 
 /// A Traefik with the deployed static configuration; its files lie in `dir`. It serves at `web`, and its own API at `api`.
 fn traefik(form: Form, coordinator: SocketAddr, dir: &Path, [web, api]: [SocketAddr; 2]) -> Daemon {
-    let name = if matches!(form, Form::Http) { "traefik.yml" } else { "traefik-file.yml" };
+    let name = if matches!(form, Form::Http) {
+        "traefik.yml"
+    } else {
+        "traefik-file.yml"
+    };
     let deployed = fs::read_to_string(root().join("traefik/deploy").join(name)).expect(name);
     let config = deployed
         .replace("\":80\"", &format!("\"{web}\""))
         .replace("\":443\"", "\"127.0.0.1:0\"")
-        .replace("/var/log/isyone-edge/access.log", &dir.join("access.log").display().to_string())
+        .replace(
+            "/var/log/isyone-edge/access.log",
+            &dir.join("access.log").display().to_string(),
+        )
         .replace("127.0.0.1:8080", &api.to_string())
         .replace("127.0.0.1:8082", &free().to_string())
         .replace("127.0.0.1:7480", &coordinator.to_string())
-        .replace("/var/lib/isyone-edge", &dir.join("watched").display().to_string());
+        .replace(
+            "/var/lib/isyone-edge",
+            &dir.join("watched").display().to_string(),
+        );
     let file = dir.join(name);
     fs::write(&file, config).expect("written");
     let mut command = Command::new(tool("traefik"));
@@ -146,7 +188,9 @@ fn traefik(form: Form, coordinator: SocketAddr, dir: &Path, [web, api]: [SocketA
 /// What Traefik runs; nothing while it has no configuration.
 fn runs(web: SocketAddr) -> Option<String> {
     let head = get(web, VERSION_HOST, "/").head;
-    let line = head.lines().find_map(|line| line.strip_prefix("X-Isyone-Version: "));
+    let line = head
+        .lines()
+        .find_map(|line| line.strip_prefix("X-Isyone-Version: "));
     line.map(|version| version.trim().to_owned())
 }
 
@@ -168,12 +212,19 @@ fn traefik_serves_on_without_the_coordinator_and_comes_back_without_it_from_a_fi
         let (coordinator, web) = (fleet.coordinator.http(), free());
         let _keeper = matches!(form, Form::Kept).then(|| {
             let mut keep = Command::new(root().join("traefik/deploy/keep-configuration.sh"));
-            keep.arg(format!("http://{coordinator}/traefik/config")).arg(&file);
-            Daemon::start("keep-configuration.sh", &mut keep, &dir.path().join("keep.log"))
+            keep.arg(format!("http://{coordinator}/traefik/config"))
+                .arg(&file);
+            Daemon::start(
+                "keep-configuration.sh",
+                &mut keep,
+                &dir.path().join("keep.log"),
+            )
         });
         let mut edge = traefik(form, coordinator, dir.path(), [web, free()]);
         let newest = |what: &str, fleet: &Fleet| {
-            wait_for(what, SOON, || (runs(web)? == published(fleet)).then_some(()));
+            wait_for(what, SOON, || {
+                (runs(web)? == published(fleet)).then_some(())
+            });
         };
         newest("Traefik's routes", &fleet);
         fleet.create("beta");
@@ -188,7 +239,9 @@ fn traefik_serves_on_without_the_coordinator_and_comes_back_without_it_from_a_fi
         match form {
             // It answers 404 for everybody until the coordinator is back: docs/operations.md says so, and what to do about it.
             Form::Http => {
-                wait_for("Traefik", SOON, || get(web, "alfa.isy.one", "/").status == 404);
+                wait_for("Traefik", SOON, || {
+                    get(web, "alfa.isy.one", "/").status == 404
+                });
                 assert_eq!(runs(web), None);
             }
             Form::File | Form::Kept => {
@@ -219,8 +272,14 @@ fn traefik_takes_every_form_of_the_configuration_that_there_is_a_golden_file_of(
         let api = free();
         let _traefik = traefik(Form::File, free(), dir.path(), [free(), api]);
         // Its own word: which entry points there are routers on differs.
-        let taken =
-            || (get(api, "traefik", "/api/http/middlewares/isyone-version@file").status == 200).then_some(());
-        wait_for(&format!("Traefik to take {}", golden.display()), SOON, taken);
+        let taken = || {
+            (get(api, "traefik", "/api/http/middlewares/isyone-version@file").status == 200)
+                .then_some(())
+        };
+        wait_for(
+            &format!("Traefik to take {}", golden.display()),
+            SOON,
+            taken,
+        );
     }
 }

@@ -30,7 +30,11 @@ const AT_ONCE: usize = 4;
 const SOON: Duration = Duration::from_secs(20);
 
 fn seeds() -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     match number("ISYONE_SEED") {
         Some(seed) => vec![seed],
         None => (0..number("ISYONE_SEEDS").unwrap_or(AT_ONCE as u64)).collect(),
@@ -40,7 +44,11 @@ fn seeds() -> Vec<u64> {
 /// Every second run also sees quarantines end; some see many faults.
 fn shape(seed: u64) -> Shape {
     let quarantine = if seed.is_multiple_of(2) { "7d" } else { "2s" };
-    Shape { steps: 160, fault_permille: 100 + 75 * (seed as u32 % 4), quarantine }
+    Shape {
+        steps: 160,
+        fault_permille: 100 + 75 * (seed as u32 % 4),
+        quarantine,
+    }
 }
 
 #[test]
@@ -48,27 +56,44 @@ fn a_fleet_under_faults_keeps_its_word_and_settles() {
     let begin = Instant::now();
     let start = |seed: &u64| {
         let seed = *seed;
-        (seed, std::thread::spawn(move || chaos::run(seed, shape(seed))))
+        (
+            seed,
+            std::thread::spawn(move || chaos::run(seed, shape(seed))),
+        )
     };
     let mut ended = Vec::new();
     for together in seeds().chunks(AT_ONCE) {
         let runs: Vec<_> = together.iter().map(start).collect();
         ended.extend(runs.into_iter().map(|(seed, run)| (seed, run.join())));
     }
-    let failed: Vec<u64> = ended.iter().filter(|(_, run)| run.is_err()).map(|(seed, _)| *seed).collect();
-    assert!(failed.is_empty(), "seeds {failed:?} failed (see above); ISYONE_SEED=n repeats one");
+    let failed: Vec<u64> = ended
+        .iter()
+        .filter(|(_, run)| run.is_err())
+        .map(|(seed, _)| *seed)
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "seeds {failed:?} failed (see above); ISYONE_SEED=n repeats one"
+    );
     let done: Vec<Summary> = ended.into_iter().filter_map(|(_, run)| run.ok()).collect();
     println!("{:.1} s: {done:#?}", begin.elapsed().as_secs_f32());
     // The runs must be about something.
-    let (acknowledged, faults) = done.iter().fold((0, 0), |(a, f), s| (a + s.acknowledged, f + s.faults));
+    let (acknowledged, faults) = done
+        .iter()
+        .fold((0, 0), |(a, f), s| (a + s.acknowledged, f + s.faults));
     let runs = u32::try_from(done.len()).expect("a few");
-    assert!(acknowledged > 15 * runs && faults > 10 * runs, "{acknowledged} {faults}");
+    assert!(
+        acknowledged > 15 * runs && faults > 10 * runs,
+        "{acknowledged} {faults}"
+    );
 }
 
 /// Serial number of the certificate in an identity's directory, as the Fleet knows it.
 fn serial(pems: &Pems) -> String {
     let chain = tls::certificates("certificate", &pems.certificate).expect("a certificate");
-    hex(&tls::CertificateInfo::parse(&chain[0]).expect("one of ours").serial)
+    hex(&tls::CertificateInfo::parse(&chain[0])
+        .expect("one of ours")
+        .serial)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -77,16 +102,28 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What the agent has on disk. Not `Pems::load`: that ends what a crash began, which is the agent's to do.
 fn papers(agent: &Agent) -> Pems {
-    let read = |name| std::fs::read_to_string(agent.data.identity().join(name)).expect("it has an identity");
+    let read = |name| {
+        std::fs::read_to_string(agent.data.identity().join(name)).expect("it has an identity")
+    };
     // The certificate first: a new one is put in place after its key.
     let certificate = read("certificate.pem");
-    Pems { key: read("key.pem"), certificate, ca: read("ca.pem") }
+    Pems {
+        key: read("key.pem"),
+        certificate,
+        ca: read("ca.pem"),
+    }
 }
 
 /// Has the Fleet accept one more certificate of a host.
 fn accept(fleet: &Fleet, host: &str, certificate: Certificate) {
-    let command = change::Command::RenewHost { host: host.parse().expect("a name"), certificate };
-    fleet.client.block_on(fleet.coordinator.context().handle.submit("test", command)).expect("it is stored");
+    let command = change::Command::RenewHost {
+        host: host.parse().expect("a name"),
+        certificate,
+    };
+    fleet
+        .client
+        .block_on(fleet.coordinator.context().handle.submit("test", command))
+        .expect("it is stored");
 }
 
 /// A certificate of an agent in the second half of its life.
@@ -96,10 +133,28 @@ fn aged(fleet: &Fleet, host: &str) -> Pems {
     let (key, csr) = tls::new_key_and_csr(host).expect("a key");
     let made_at = clock::now_seconds() - LIFE_S / 2;
     let address = std::net::IpAddr::from([127, 0, 0, 1]);
-    let issued =
-        pki.sign_agent(&csr, &host.parse().expect("a name"), address, LIFE_S, made_at).expect("it signs");
-    accept(fleet, host, Certificate { serial: issued.serial, not_after: issued.not_after });
-    Pems { key, certificate: issued.pem, ca: pki.ca_pem() }
+    let issued = pki
+        .sign_agent(
+            &csr,
+            &host.parse().expect("a name"),
+            address,
+            LIFE_S,
+            made_at,
+        )
+        .expect("it signs");
+    accept(
+        fleet,
+        host,
+        Certificate {
+            serial: issued.serial,
+            not_after: issued.not_after,
+        },
+    );
+    Pems {
+        key,
+        certificate: issued.pem,
+        ca: pki.ca_pem(),
+    }
 }
 
 #[test]
@@ -107,7 +162,8 @@ fn a_certificate_is_renewed_at_half_life_and_the_session_lives_on() {
     let mut fleet = Fleet::start("");
     fleet.add_agent(1).stop();
     let old = aged(&fleet, "h1");
-    old.store(&fleet.agents[0].data.identity()).expect("it is stored");
+    old.store(&fleet.agents[0].data.identity())
+        .expect("it is stored");
     fleet.agents[0].start();
     fleet.all_report();
     let session = fleet.agents[0].watch();
@@ -116,18 +172,39 @@ fn a_certificate_is_renewed_at_half_life_and_the_session_lives_on() {
     });
     assert!(renewed.key != old.key, "a new certificate has a new key");
     fleet.create("alfa");
-    assert!(!session.has_changed().expect("the agent runs"), "the session was dropped");
+    assert!(
+        !session.has_changed().expect("the agent runs"),
+        "the session was dropped"
+    );
 
     // Certificates that nobody holds push the old ones out: only the renewed one opens the next session.
     for number in 0..3 {
         let not_after = clock::now_seconds() + 3600;
-        accept(&fleet, "h1", Certificate { serial: format!("{number:032x}"), not_after });
+        accept(
+            &fleet,
+            "h1",
+            Certificate {
+                serial: format!("{number:032x}"),
+                not_after,
+            },
+        );
     }
     let state = fleet.coordinator.snapshot();
-    let known: Vec<_> = state.fleet.hosts["h1"].certificates.iter().map(|c| c.serial.clone()).collect();
-    assert!(known.contains(&serial(&renewed)) && !known.contains(&serial(&old)), "{known:?}");
-    wait_for("the old certificate's session to be cut", SOON, || session.has_changed().expect("it runs"));
-    wait_for("a session with the renewed one", SOON, || fleet.agents[0].is_connected());
+    let known: Vec<_> = state.fleet.hosts["h1"]
+        .certificates
+        .iter()
+        .map(|c| c.serial.clone())
+        .collect();
+    assert!(
+        known.contains(&serial(&renewed)) && !known.contains(&serial(&old)),
+        "{known:?}"
+    );
+    wait_for("the old certificate's session to be cut", SOON, || {
+        session.has_changed().expect("it runs")
+    });
+    wait_for("a session with the renewed one", SOON, || {
+        fleet.agents[0].is_connected()
+    });
     fleet.create("beta");
 }
 
@@ -139,13 +216,25 @@ fn a_removed_host_is_cut_and_its_certificate_refused() {
     fleet.all_report();
     let other = fleet.agents[1].watch();
     let request = v1::RemoveHostRequest { name: "h1".into() };
-    fleet.client.block_on(async { fleet.admin.hosts().remove_host(request).await }).expect("it is empty");
-    wait_for("the session's end", SOON, || !fleet.agents[0].is_connected());
+    fleet
+        .client
+        .block_on(async { fleet.admin.hosts().remove_host(request).await })
+        .expect("it is empty");
+    wait_for("the session's end", SOON, || {
+        !fleet.agents[0].is_connected()
+    });
     let pems = papers(&fleet.agents[0]);
     let (_, csr_pem) = tls::new_key_and_csr("h1").expect("a key");
     let refused = fleet.client.block_on(async {
-        let channel = channel(fleet.coordinator.grpc(), &pems.ca, &pems.certificate, &pems.key);
-        AgentServiceClient::new(channel).renew(RenewRequest { csr_pem }).await
+        let channel = channel(
+            fleet.coordinator.grpc(),
+            &pems.ca,
+            &pems.certificate,
+            &pems.key,
+        );
+        AgentServiceClient::new(channel)
+            .renew(RenewRequest { csr_pem })
+            .await
     });
     assert!(refused.is_err(), "{refused:?}");
     // Its own attempts to come back fail as well, and the rest of the fleet does not notice.
@@ -162,7 +251,11 @@ fn hand_overs<const N: usize>(agents: [&Agent; N], time: Duration) -> usize {
     let mut begun = 0;
     while begin.elapsed() < time {
         let now = agents.map(Agent::is_connected);
-        begun += now.iter().zip(connected).filter(|(now, before)| **now && !before).count();
+        begun += now
+            .iter()
+            .zip(connected)
+            .filter(|(now, before)| **now && !before)
+            .count();
         connected = now;
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -198,7 +291,11 @@ fn two_agents_with_one_identity_do_not_take_the_session_from_each_other_for_ever
     let changes = hand_overs([&fleet.agents[0], &second], Duration::from_secs(8));
     assert!(changes <= 4, "{changes} sessions began within 8 s");
     second.stop();
-    wait_for("the first to have its host back", Duration::from_secs(30), || fleet.agents[0].is_connected());
+    wait_for(
+        "the first to have its host back",
+        Duration::from_secs(30),
+        || fleet.agents[0].is_connected(),
+    );
 }
 
 #[test]
@@ -216,35 +313,78 @@ fn an_agent_ahead_of_a_restored_database_is_heard_and_loses_nothing() {
     fleet.coordinator.run();
     fleet.all_report();
     let docker = fleet.agents[0].docker.clone();
-    wait_for("the stop of what the old database does not know", SOON, || docker.running().len() == 2);
+    wait_for(
+        "the stop of what the old database does not know",
+        SOON,
+        || docker.running().len() == 2,
+    );
     let state = wait_for("the plan to be accepted", SOON, || {
         let state = fleet.coordinator.snapshot();
         let ours = state.fleet.hosts["h1"].plan_generation;
-        let accepted = state.observed.hosts.get("h1").is_some_and(|h| h.accepted_generation == ours);
+        let accepted = state
+            .observed
+            .hosts
+            .get("h1")
+            .is_some_and(|h| h.accepted_generation == ours);
         accepted.then_some(state)
     });
-    assert!(state.fleet.events.iter().any(|e| e.kind == "host.plan_ahead"), "operators are told");
+    assert!(
+        state
+            .fleet
+            .events
+            .iter()
+            .any(|e| e.kind == "host.plan_ahead"),
+        "operators are told"
+    );
     assert_eq!(docker.running(), ["odoo_alfa", "postgres_alfa"]);
-    assert!(docker.log()[calls..].iter().all(|call| !call.contains("alfa")), "alfa was left alone");
+    assert!(
+        docker.log()[calls..]
+            .iter()
+            .all(|call| !call.contains("alfa")),
+        "alfa was left alone"
+    );
     let (containers, _, volumes) = docker.things();
-    assert_eq!((containers.len(), volumes.len()), (4, 4), "beta is stopped and kept");
-    assert!(keys.is_some() && docker.database_keys("beta") == keys, "beta keeps its data");
+    assert_eq!(
+        (containers.len(), volumes.len()),
+        (4, 4),
+        "beta is stopped and kept"
+    );
+    assert!(
+        keys.is_some() && docker.database_keys("beta") == keys,
+        "beta keeps its data"
+    );
 }
 
 /// An interpreter with gRPC. `ISYONE_PYTHON` names one, and then it must be good; else `python3` will do if it can.
 fn python() -> Option<PathBuf> {
-    let named = std::env::var_os("ISYONE_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = std::env::var_os("ISYONE_PYTHON")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
     let python = named.clone().unwrap_or_else(|| "python3".into());
     let modules = "import grpc, grpc_tools, grpc_reflection, tomllib";
-    let able = Command::new(&python).args(["-c", modules]).output().is_ok_and(|o| o.status.success());
-    assert!(able || named.is_none(), "{} cannot `{modules}`", python.display());
+    let able = Command::new(&python)
+        .args(["-c", modules])
+        .output()
+        .is_ok_and(|o| o.status.success());
+    assert!(
+        able || named.is_none(),
+        "{} cannot `{modules}`",
+        python.display()
+    );
     able.then_some(python)
 }
 
 /// Runs a Python program to its end; what it printed.
 fn printed(command: &mut Command) -> String {
-    let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("python starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("text")
 }
 
@@ -253,7 +393,10 @@ fn context_file(fleet: &Fleet) -> PathBuf {
     let path = fleet.dir.path().join("admin.toml");
     let text = std::fs::read_to_string(&path).expect("the context file is there");
     let mut table: toml::Table = text.parse().expect("it is TOML");
-    table.insert("endpoint".to_owned(), fleet.coordinator.grpc().to_string().into());
+    table.insert(
+        "endpoint".to_owned(),
+        fleet.coordinator.grpc().to_string().into(),
+    );
     std::fs::write(&path, table.to_string()).expect("it is written");
     path
 }
@@ -279,19 +422,38 @@ fn python_lists_the_services_and_creates_a_tenant() {
     let (program, _) = rest.split_once("EOF\n").expect("and ends");
     let services = printed(Command::new(&python).arg("-c").arg(program).arg(&context));
     for service in ["Tenant", "Host", "Operation", "Event"] {
-        assert!(services.lines().any(|line| line == format!("isyone.v1.{service}Service")), "{services}");
+        assert!(
+            services
+                .lines()
+                .any(|line| line == format!("isyone.v1.{service}Service")),
+            "{services}"
+        );
     }
 
     let stubs = fleet.dir.path().join("stubs");
     std::fs::create_dir(&stubs).expect("a directory");
     let protos = std::fs::read_dir(root.join("proto/isyone/v1")).expect("protos");
     let mut generate = Command::new(&python);
-    generate.args(["-m", "grpc_tools.protoc", "-I"]).arg(root.join("proto"));
-    generate.args(["python_out", "grpc_python_out"].map(|kind| format!("--{kind}={}", stubs.display())));
+    generate
+        .args(["-m", "grpc_tools.protoc", "-I"])
+        .arg(root.join("proto"));
+    generate.args(
+        ["python_out", "grpc_python_out"].map(|kind| format!("--{kind}={}", stubs.display())),
+    );
     printed(generate.args(protos.map(|entry| entry.expect("it reads").path())));
     let mut create = Command::new(&python);
-    create.arg(client.join("create_tenant.py")).arg(&context).arg("alfa").env("PYTHONPATH", &stubs);
+    create
+        .arg(client.join("create_tenant.py"))
+        .arg(&context)
+        .arg("alfa")
+        .env("PYTHONPATH", &stubs);
     let text = printed(&mut create);
-    assert!(text.contains("alfa goes to h1") && text.contains("http://alfa.isy.one admin "), "{text}");
-    assert_eq!(fleet.agents[0].docker.running(), ["odoo_alfa", "postgres_alfa"]);
+    assert!(
+        text.contains("alfa goes to h1") && text.contains("http://alfa.isy.one admin "),
+        "{text}"
+    );
+    assert_eq!(
+        fleet.agents[0].docker.running(),
+        ["odoo_alfa", "postgres_alfa"]
+    );
 }

@@ -9,7 +9,9 @@ fn shipped(file: &str) -> String {
 }
 
 fn names<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
-    text.lines().filter_map(|line| line.strip_prefix(before)).collect()
+    text.lines()
+        .filter_map(|line| line.strip_prefix(before))
+        .collect()
 }
 
 /// Breaks with an alert that nobody has tried, or that says nothing of what to do.
@@ -22,9 +24,18 @@ fn every_alert_has_a_test_and_a_page() {
     let runbooks = root().join("docs/runbooks");
     let overview = std::fs::read_to_string(runbooks.join("README.md")).expect("the overview");
     for alert in alerts {
-        assert!(runbooks.join(format!("{alert}.md")).exists(), "{alert} has no page");
-        assert!(overview.contains(&format!("({alert}.md)")), "{alert} is not in the overview");
-        assert!(rules.contains(&format!("/docs/runbooks/{alert}.md\n")), "{alert} names no page");
+        assert!(
+            runbooks.join(format!("{alert}.md")).exists(),
+            "{alert} has no page"
+        );
+        assert!(
+            overview.contains(&format!("({alert}.md)")),
+            "{alert} is not in the overview"
+        );
+        assert!(
+            rules.contains(&format!("/docs/runbooks/{alert}.md\n")),
+            "{alert} names no page"
+        );
     }
 }
 
@@ -32,22 +43,35 @@ fn every_alert_has_a_test_and_a_page() {
 fn expressions(rules: &str) -> String {
     let mut inside = false;
     let of_expressions = rules.lines().filter(|line| {
-        inside = line.trim_start().starts_with("expr: ") || (inside && line.starts_with("          "));
+        inside =
+            line.trim_start().starts_with("expr: ") || (inside && line.starts_with("          "));
         inside
     });
-    of_expressions.flat_map(|line| line.split('"').step_by(2).chain(["\n"])).collect()
+    of_expressions
+        .flat_map(|line| line.split('"').step_by(2).chain(["\n"]))
+        .collect()
 }
 
 /// Breaks with a selector that whoever is scraped can satisfy: leave `job="isyone"` out of HostLost.
 #[test]
 fn every_selector_of_a_rule_says_its_job() {
-    let families = ["isyone_", "odoo_", "container_", "pg_", "node_", "probe_", "traefik_"];
+    let families = [
+        "isyone_",
+        "odoo_",
+        "container_",
+        "pg_",
+        "node_",
+        "probe_",
+        "traefik_",
+    ];
     let mut selectors = 0;
     for line in expressions(&shipped("alerts.yml")).lines() {
         let mut rest = line;
         while let Some(begin) = rest.find(|c: char| c.is_ascii_alphabetic()) {
             let word = &rest[begin..];
-            let end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(word.len());
+            let end = word
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(word.len());
             let (name, after) = word.split_at(end);
             if name == "up" || families.iter().any(|family| name.starts_with(family)) {
                 assert!(after.starts_with("{job"), "{name}: {line}");
@@ -75,10 +99,16 @@ fn prometheus_takes_its_files_and_rules_do_what_their_tests_say() {
         std::fs::write(dir.path().join(file), shipped(file)).expect(file);
     }
     let promtool = |dir: &Path, arguments: &[&str]| {
-        run(Command::new(tool("promtool")).current_dir(dir).args(arguments)).ok();
+        run(Command::new(tool("promtool"))
+            .current_dir(dir)
+            .args(arguments))
+        .ok();
     };
     promtool(dir.path(), &["check", "config", "prometheus.yml"]);
-    promtool(&root().join("monitoring/deploy/tests"), &["test", "rules", "alerts_test.yml"]);
+    promtool(
+        &root().join("monitoring/deploy/tests"),
+        &["test", "rules", "alerts_test.yml"],
+    );
 }
 
 /// Breaks when something worse does not silence what follows from it, or silences more (see tests/inhibition.py), and when what is
@@ -93,14 +123,24 @@ fn alertmanager_takes_its_file_and_silences_what_follows() {
     run(Command::new(tool("amtool")).arg("check-config").arg(&file)).ok();
     for (severity, receiver) in [("critical", "on-call"), ("warning", "operators")] {
         let mut route = Command::new(tool("amtool"));
-        route.args(["config", "routes", "test", "--config.file"]).arg(&file);
-        route.arg(format!("--verify.receivers={receiver}")).arg(format!("severity={severity}"));
+        route
+            .args(["config", "routes", "test", "--config.file"])
+            .arg(&file);
+        route
+            .arg(format!("--verify.receivers={receiver}"))
+            .arg(format!("severity={severity}"));
         run(&mut route).ok();
     }
     let shipped = shipped("alertmanager.yml");
-    let on_call = shipped.split_once("  - name: on-call\n").and_then(|(_, rest)| rest.split_once("\n\n"));
+    let on_call = shipped
+        .split_once("  - name: on-call\n")
+        .and_then(|(_, rest)| rest.split_once("\n\n"));
     let lines = names(on_call.map_or("", |(lines, _)| lines), "    ");
-    for way in ["slack_configs: *slack", "email_configs: *email", "webhook_configs:"] {
+    for way in [
+        "slack_configs: *slack",
+        "email_configs: *email",
+        "webhook_configs:",
+    ] {
         assert!(lines.contains(&way), "those on call are not told by {way}");
     }
     print!("{}", watch::inhibitions().ok());
@@ -115,5 +155,8 @@ fn the_module_that_measures_odoo_passes_its_own_tests() {
         return;
     }
     let tests = root().join("monitoring/addons/tests");
-    run(python().args(["-B", "-m", "unittest", "discover", "-s"]).arg(tests)).ok();
+    run(python()
+        .args(["-B", "-m", "unittest", "discover", "-s"])
+        .arg(tests))
+    .ok();
 }

@@ -5,7 +5,11 @@ use std::time::Instant;
 use isyone_tests::simulation::{Shape, Simulation};
 
 fn seeds() -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     match number("ISYONE_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("ISYONE_SEEDS").unwrap_or(60),
@@ -24,8 +28,11 @@ fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
     let started = Instant::now();
     let (mut steps, mut accepted, mut crashes, mut purged, mut slept) = (0, 0, 0, 0, 0);
     for seed in seeds() {
-        let shape =
-            Shape { hosts: 1 + seed as usize % 5, steps: 1_500, fault_permille: 20 + 40 * (seed as u32 % 4) };
+        let shape = Shape {
+            hosts: 1 + seed as usize % 5,
+            steps: 1_500,
+            fault_permille: 20 + 40 * (seed as u32 % 4),
+        };
         let summary = run(seed, shape);
         steps += summary.steps;
         accepted += summary.accepted;
@@ -48,7 +55,11 @@ fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let shape = Shape { hosts: 3, steps: 1_000, fault_permille: 60 };
+    let shape = Shape {
+        hosts: 3,
+        steps: 1_000,
+        fault_permille: 60,
+    };
     assert_eq!(run(7, shape), run(7, shape));
     assert_ne!(run(7, shape).digest, run(8, shape).digest);
 }

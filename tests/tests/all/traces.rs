@@ -44,14 +44,25 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let (collector, endpoint) = Collector::start(&runtime);
         // Free a moment ago, and taken again in a moment.
         let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = free.each_ref().map(|listener| listener.local_addr().unwrap());
+        let ports = free
+            .each_ref()
+            .map(|listener| listener.local_addr().unwrap());
         drop(free);
-        Self { dir: tempfile::tempdir().unwrap(), runtime, collector, endpoint, ports }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            runtime,
+            collector,
+            endpoint,
+            ports,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -60,8 +71,13 @@ impl Site {
 
     fn command(&self, role: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isyone-stand-in"));
-        command.arg(role).env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.endpoint));
-        command.env("OTEL_BSP_SCHEDULE_DELAY", "200").env("ISYCTL_CONFIG_DIR", self.path("config"));
+        command.arg(role).env(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            format!("http://{}", self.endpoint),
+        );
+        command
+            .env("OTEL_BSP_SCHEDULE_DELAY", "200")
+            .env("ISYCTL_CONFIG_DIR", self.path("config"));
         command
     }
 
@@ -69,11 +85,25 @@ impl Site {
         let [grpc, enroll, http] = self.ports.map(|port| port.to_string());
         let (data, context) = (self.path("coordinator"), self.path("admin.toml"));
         let mut init = self.command("coordinator");
-        init.arg("init").arg("--data-dir").arg(&data).arg("--context-file").arg(&context);
-        init.args(["--grpc", &grpc, "--enroll", &enroll, "--http", &http, "--advertise", "127.0.0.1"]);
+        init.arg("init")
+            .arg("--data-dir")
+            .arg(&data)
+            .arg("--context-file")
+            .arg(&context);
+        init.args([
+            "--grpc",
+            &grpc,
+            "--enroll",
+            &enroll,
+            "--http",
+            &http,
+            "--advertise",
+            "127.0.0.1",
+        ]);
         run(&mut init).ok();
         let config = data.join("coordinator.toml");
-        let listen = format!("[listen]\ngrpc = \"{grpc}\"\nenroll = \"{enroll}\"\nhttp = \"{http}\"\n");
+        let listen =
+            format!("[listen]\ngrpc = \"{grpc}\"\nenroll = \"{enroll}\"\nhttp = \"{http}\"\n");
         let hosts = "[advertise]\nhosts = [\"127.0.0.1\"]\n";
         std::fs::write(&config, format!("{CONFIG}{listen}{hosts}")).unwrap();
         let mut serve = self.command("coordinator");
@@ -96,26 +126,43 @@ impl Site {
             labels: Default::default(),
         };
         let data = self.path("agent");
-        self.runtime.block_on(join(&DataDir::new(data.clone()), options)).unwrap();
+        self.runtime
+            .block_on(join(&DataDir::new(data.clone()), options))
+            .unwrap();
         let mut serve = self.command("agent");
-        let daemon =
-            Daemon::start("agent", serve.arg(data).arg(self.path("docker")), &self.path("agent.log"));
+        let daemon = Daemon::start(
+            "agent",
+            serve.arg(data).arg(self.path("docker")),
+            &self.path("agent.log"),
+        );
         wait_for("the host", SOON, || {
-            self.isyctl(&["host", "list", "-o", "json"]).stdout.contains("\"ready\"")
+            self.isyctl(&["host", "list", "-o", "json"])
+                .stdout
+                .contains("\"ready\"")
         });
         daemon
     }
 
     fn isyctl(&self, arguments: &[&str]) -> Output {
-        run(self.command("isyctl").arg("--context").arg(self.path("admin.toml")).args(arguments))
+        run(self
+            .command("isyctl")
+            .arg("--context")
+            .arg(self.path("admin.toml"))
+            .args(arguments))
     }
 
     /// What must not be in any trace.
     fn secrets(&self) -> Vec<String> {
-        let told = self.isyctl(&["tenant", "credentials", "alfa", "-o", "json"]).ok();
+        let told = self
+            .isyctl(&["tenant", "credentials", "alfa", "-o", "json"])
+            .ok();
         let credentials: serde_json::Value = serde_json::from_str(&told).unwrap();
-        let secret =
-            |key: &str| credentials[key].as_str().unwrap_or_else(|| panic!("{key} in {told}")).to_owned();
+        let secret = |key: &str| {
+            credentials[key]
+                .as_str()
+                .unwrap_or_else(|| panic!("{key} in {told}"))
+                .to_owned()
+        };
         vec![
             secret("password"),
             secret("master_password"),
@@ -126,7 +173,11 @@ impl Site {
 }
 
 fn names<'a>(trace: &'a [Seen], service: &str) -> BTreeSet<&'a str> {
-    trace.iter().filter(|seen| seen.service == service).map(|seen| seen.span.name.as_str()).collect()
+    trace
+        .iter()
+        .filter(|seen| seen.service == service)
+        .map(|seen| seen.span.name.as_str())
+        .collect()
 }
 
 #[test]
@@ -142,10 +193,26 @@ fn a_create_is_one_trace_through_all_three_programs_without_secrets() {
     println!("{}", tree(&trace));
     let create = "isyone.v1.TenantService/CreateTenant";
     let expected = [
-        ("isyctl", vec!["isyctl tenant create", create, "isyone.v1.OperationService/WatchOperation"]),
+        (
+            "isyctl",
+            vec![
+                "isyctl tenant create",
+                create,
+                "isyone.v1.OperationService/WatchOperation",
+            ],
+        ),
         (
             "isy-coordinator",
-            vec![create, "write", "queue", "apply", "commit", "operation create", "send plan", "report"],
+            vec![
+                create,
+                "write",
+                "queue",
+                "apply",
+                "commit",
+                "operation create",
+                "send plan",
+                "report",
+            ],
         ),
         (
             "isy-agent",
@@ -164,12 +231,24 @@ fn a_create_is_one_trace_through_all_three_programs_without_secrets() {
     ];
     for (service, spans) in expected {
         let found = names(&trace, service);
-        let missing: Vec<_> = spans.iter().filter(|name| !found.contains(**name)).collect();
-        assert!(missing.is_empty(), "{service}: {missing:?} missing in {found:?}");
+        let missing: Vec<_> = spans
+            .iter()
+            .filter(|name| !found.contains(**name))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{service}: {missing:?} missing in {found:?}"
+        );
     }
-    let roots: Vec<_> = orphans(&trace).iter().map(|seen| seen.span.name.clone()).collect();
+    let roots: Vec<_> = orphans(&trace)
+        .iter()
+        .map(|seen| seen.span.name.clone())
+        .collect();
     assert_eq!(roots, ["isyctl tenant create"]);
-    let operation = trace.iter().find(|seen| seen.span.name == "operation create").unwrap();
+    let operation = trace
+        .iter()
+        .find(|seen| seen.span.name == "operation create")
+        .unwrap();
     assert_eq!(
         (operation.attribute("tenant"), operation.attribute("state")),
         ("alfa".into(), "succeeded".into())
@@ -178,12 +257,21 @@ fn a_create_is_one_trace_through_all_three_programs_without_secrets() {
     let bytes = site.collector.bytes();
     for secret in &secrets {
         assert!(secret.len() > 8);
-        let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        let found = bytes
+            .windows(secret.len())
+            .any(|window| window == secret.as_bytes());
         assert!(!found, "a secret was sent to the collector");
     }
     // What works by itself makes no traces: no host's report, no tick.
     let others = site.collector.traces();
-    let begins =
-        |spans: &Vec<Seen>| spans.iter().any(|s| s.service == "isyctl" && s.span.parent_span_id.is_empty());
-    assert!(others.values().all(begins), "{:?}", others.values().find(|spans| !begins(spans)));
+    let begins = |spans: &Vec<Seen>| {
+        spans
+            .iter()
+            .any(|s| s.service == "isyctl" && s.span.parent_span_id.is_empty())
+    };
+    assert!(
+        others.values().all(begins),
+        "{:?}",
+        others.values().find(|spans| !begins(spans))
+    );
 }

@@ -12,14 +12,30 @@ pub(super) const CERTIFICATES: &str = "prometheus";
 
 /// The coordinator's file. Its data is in the file's own folder.
 pub(super) fn coordinator(settings: &Settings) -> String {
-    let Settings { web, grpc, enroll, http, prometheus, agent_metrics, edge_metrics, .. } = settings;
+    let Settings {
+        web,
+        grpc,
+        enroll,
+        http,
+        prometheus,
+        agent_metrics,
+        edge_metrics,
+        ..
+    } = settings;
     let ip = settings.address();
-    let url_port = if *web == 80 { String::new() } else { format!("url_port = {web}\n") };
+    let url_port = if *web == 80 {
+        String::new()
+    } else {
+        format!("url_port = {web}\n")
+    };
     // With one host the edge is on it; with several, it reaches them from this machine's end of the bridge.
     let (advertise, edges) = if settings.is_single() {
         (r#""127.0.0.1", "localhost""#.to_owned(), String::new())
     } else {
-        (format!(r#""{ip}", "127.0.0.1", "localhost""#), format!("{ip:?}", ip = ip.to_string()))
+        (
+            format!(r#""{ip}", "127.0.0.1", "localhost""#),
+            format!("{ip:?}", ip = ip.to_string()),
+        )
     };
     let edition = settings.edition.unwrap_or(Edition::V18).name();
     format!(
@@ -80,29 +96,57 @@ pub(super) fn traefik(deployable: &str, settings: &Settings, access_log: &Path) 
         "traefik/deploy/traefik.yml",
         deployable,
         &[
-            (r#"address: ":80""#, format!(r#"address: ":{}""#, settings.web)),
+            (
+                r#"address: ":80""#,
+                format!(r#"address: ":{}""#, settings.web),
+            ),
             // A demo has no HTTPS: any free port.
             (r#"address: ":443""#, r#"address: "127.0.0.1:0""#.to_owned()),
-            (r#"address: "127.0.0.1:8080""#, format!(r#"address: "127.0.0.1:{}""#, settings.dashboard)),
-            (r#"address: "127.0.0.1:8082""#, format!(r#"address: "127.0.0.1:{}""#, settings.edge_metrics)),
-            ("http://127.0.0.1:7480/", format!("http://127.0.0.1:{}/", settings.http)),
-            ("/var/log/isyone-edge/access.log", access_log.display().to_string()),
+            (
+                r#"address: "127.0.0.1:8080""#,
+                format!(r#"address: "127.0.0.1:{}""#, settings.dashboard),
+            ),
+            (
+                r#"address: "127.0.0.1:8082""#,
+                format!(r#"address: "127.0.0.1:{}""#, settings.edge_metrics),
+            ),
+            (
+                "http://127.0.0.1:7480/",
+                format!("http://127.0.0.1:{}/", settings.http),
+            ),
+            (
+                "/var/log/isyone-edge/access.log",
+                access_log.display().to_string(),
+            ),
         ],
     )
 }
 
 /// Prometheus' file, from the deployable one. It asks more often, so that a demo need not be waited for. Its certificate is in
 /// `certificates`.
-pub(super) fn prometheus(deployable: &str, settings: &Settings, certificates: &Path) -> Result<String> {
+pub(super) fn prometheus(
+    deployable: &str,
+    settings: &Settings,
+    certificates: &Path,
+) -> Result<String> {
     replace_all(
         "monitoring/deploy/prometheus.yml",
         deployable,
         &[
             ("scrape_interval: 15s", "scrape_interval: 2s".to_owned()),
-            ("http://127.0.0.1:7480/", format!("http://127.0.0.1:{}/", settings.http)),
+            (
+                "http://127.0.0.1:7480/",
+                format!("http://127.0.0.1:{}/", settings.http),
+            ),
             ("refresh_interval: 5s", "refresh_interval: 1s".to_owned()),
-            ("127.0.0.1:9093", format!("127.0.0.1:{}", settings.alertmanager)),
-            ("_file: isyone/", format!("_file: {}/", certificates.display())),
+            (
+                "127.0.0.1:9093",
+                format!("127.0.0.1:{}", settings.alertmanager),
+            ),
+            (
+                "_file: isyone/",
+                format!("_file: {}/", certificates.display()),
+            ),
         ],
     )
 }
@@ -111,16 +155,25 @@ pub(super) fn prometheus(deployable: &str, settings: &Settings, certificates: &P
 /// demo has nobody to tell and no secrets.
 pub(super) fn alertmanager(deployable: &str) -> Result<String> {
     let part = |from: &str, to: &str| {
-        let begin =
-            deployable.find(from).with_context(|| format!("alertmanager.yml has no `{}`", from.trim()))?;
-        let length = deployable[begin..].find(to).unwrap_or(deployable.len() - begin);
+        let begin = deployable
+            .find(from)
+            .with_context(|| format!("alertmanager.yml has no `{}`", from.trim()))?;
+        let length = deployable[begin..]
+            .find(to)
+            .unwrap_or(deployable.len() - begin);
         anyhow::Ok(&deployable[begin..begin + length])
     };
-    let (route, inhibit) = (part("\nroute:", "\nreceivers:")?, part("\ninhibit_rules:", "\0")?);
-    let names =
-        part("\nreceivers:", "\ninhibit_rules:")?.lines().filter(|line| line.starts_with("  - name: "));
+    let (route, inhibit) = (
+        part("\nroute:", "\nreceivers:")?,
+        part("\ninhibit_rules:", "\0")?,
+    );
+    let names = part("\nreceivers:", "\ninhibit_rules:")?
+        .lines()
+        .filter(|line| line.starts_with("  - name: "));
     let receivers: String = names.map(|line| format!("{line}\n")).collect();
-    Ok(format!("# Written by `cargo xtask demo`.{route}\nreceivers:\n{receivers}{inhibit}"))
+    Ok(format!(
+        "# Written by `cargo xtask demo`.{route}\nreceivers:\n{receivers}{inhibit}"
+    ))
 }
 
 /// Grafana's data source, from the deployable one.
@@ -144,7 +197,13 @@ fn replace_all(file: &str, text: &str, changes: &[(&str, String)]) -> Result<Str
 /// `init` writes the context for the default port; the demo's may be another.
 pub(super) fn context_with_endpoint(context: &str, settings: &Settings) -> String {
     let endpoint = format!("endpoint = \"{}:{}\"", settings.address(), settings.grpc);
-    let line = |line: &str| if line.starts_with("endpoint") { endpoint.clone() } else { line.to_owned() };
+    let line = |line: &str| {
+        if line.starts_with("endpoint") {
+            endpoint.clone()
+        } else {
+            line.to_owned()
+        }
+    };
     context.lines().map(|text| line(text) + "\n").collect()
 }
 
@@ -161,13 +220,19 @@ mod tests {
             http_port: Some(7999),
             ..Ports::default()
         };
-        Settings { edition: Some(Edition::V19), ..Settings::choose(hosts, &ports).unwrap() }
+        Settings {
+            edition: Some(Edition::V19),
+            ..Settings::choose(hosts, &ports).unwrap()
+        }
     }
 
     #[test]
     fn the_coordinator_listens_where_only_this_machine_reaches() {
         let one = coordinator(&settings(1, 80));
-        assert!(one.contains("grpc = \"127.0.0.1:7443\"") && one.contains("addresses = []"), "{one}");
+        assert!(
+            one.contains("grpc = \"127.0.0.1:7443\"") && one.contains("addresses = []"),
+            "{one}"
+        );
         assert!(!one.contains("url_port"));
         let three = coordinator(&settings(3, 8080));
         assert!(three.contains("grpc = \"172.30.77.1:7443\""), "{three}");
@@ -175,32 +240,51 @@ mod tests {
             three.contains("addresses = [\"172.30.77.1\"]") && three.contains("url_port = 8080"),
             "{three}"
         );
-        assert!(three.contains("hosts = [\"172.30.77.1\", "), "agents dial the first: {three}");
+        assert!(
+            three.contains("hosts = [\"172.30.77.1\", "),
+            "agents dial the first: {three}"
+        );
         assert!(three.contains("odoo = \"odoo:19.0\""));
     }
 
     #[test]
     fn the_deployable_files_carry_the_demo_ports() {
         let read = |file: &str| std::fs::read_to_string(paths::root().join(file)).unwrap();
-        let edge =
-            traefik(&read("traefik/deploy/traefik.yml"), &settings(1, 8080), Path::new("/demo/access.log"));
+        let edge = traefik(
+            &read("traefik/deploy/traefik.yml"),
+            &settings(1, 8080),
+            Path::new("/demo/access.log"),
+        );
         let edge = edge.unwrap();
         assert!(edge.contains("filePath: /demo/access.log"), "{edge}");
-        assert!(edge.contains("address: \":8080\"") && edge.contains("\"127.0.0.1:8099\""), "{edge}");
-        assert!(edge.contains("http://127.0.0.1:7999/traefik/config"), "{edge}");
+        assert!(
+            edge.contains("address: \":8080\"") && edge.contains("\"127.0.0.1:8099\""),
+            "{edge}"
+        );
+        assert!(
+            edge.contains("http://127.0.0.1:7999/traefik/config"),
+            "{edge}"
+        );
         let watch = read("monitoring/deploy/prometheus.yml");
         let watch = prometheus(&watch, &settings(1, 80), Path::new("/demo/prometheus")).unwrap();
         assert!(
-            watch.contains("http://127.0.0.1:7999/sd/odoo") && watch.contains("scrape_interval: 2s"),
+            watch.contains("http://127.0.0.1:7999/sd/odoo")
+                && watch.contains("scrape_interval: 2s"),
             "{watch}"
         );
-        assert!(watch.contains("ca_file: /demo/prometheus/ca.pem") && !watch.contains(" isyone/"), "{watch}");
+        assert!(
+            watch.contains("ca_file: /demo/prometheus/ca.pem") && !watch.contains(" isyone/"),
+            "{watch}"
+        );
         let alerts = alertmanager(&read("monitoring/deploy/alertmanager.yml")).unwrap();
         assert!(
             alerts.contains("\n  - name: on-call\n") && alerts.contains("\ninhibit_rules:\n"),
             "{alerts}"
         );
-        assert!(!alerts.contains("slack") && !alerts.contains("http"), "{alerts}");
+        assert!(
+            !alerts.contains("slack") && !alerts.contains("http"),
+            "{alerts}"
+        );
         grafana_source(
             &read("monitoring/deploy/grafana/provisioning/datasources/prometheus.yml"),
             &settings(1, 80),
@@ -216,7 +300,8 @@ mod tests {
 
     #[test]
     fn a_context_gets_the_endpoint() {
-        let context = "name = \"admin\"\nendpoint = \"localhost:7443\"\nca_pem = \"\"\"\nx\n\"\"\"\n";
+        let context =
+            "name = \"admin\"\nendpoint = \"localhost:7443\"\nca_pem = \"\"\"\nx\n\"\"\"\n";
         let changed = context_with_endpoint(context, &settings(1, 80));
         assert_eq!(changed, context.replace("localhost", "127.0.0.1"));
     }

@@ -16,16 +16,24 @@ const TABLE: [&str; 2] = ["inet", "isyone"];
 /// Stops and removes everything of the demo in `folder`.
 pub(super) fn down(folder: &Path) -> Result<()> {
     if !folder.exists() {
-        say!("there is no demo in {}: nothing to remove", folder.display());
+        say!(
+            "there is no demo in {}: nothing to remove",
+            folder.display()
+        );
         return Ok(());
     }
     if !folder.join(settings::FILE).exists() {
-        bail!("{} holds no demo (no {} in it): it stays as it is", folder.display(), settings::FILE);
+        bail!(
+            "{} holds no demo (no {} in it): it stays as it is",
+            folder.display(),
+            settings::FILE
+        );
     }
     let start = Instant::now();
     let lock = super::lock(folder)?;
-    let (agents, others): (Vec<_>, Vec<_>) =
-        recorded(folder).into_iter().partition(|process| process.name.starts_with("agent-"));
+    let (agents, others): (Vec<_>, Vec<_>) = recorded(folder)
+        .into_iter()
+        .partition(|process| process.name.starts_with("agent-"));
     // Agents first: they would bring back what is removed next.
     for process in agents.iter().chain(&others) {
         if process.stop()? {
@@ -33,7 +41,10 @@ pub(super) fn down(folder: &Path) -> Result<()> {
         }
     }
     // Unreadable settings are no reason to leave everything running.
-    let is_single = Settings::load(folder).ok().flatten().is_none_or(|settings| settings.is_single());
+    let is_single = Settings::load(folder)
+        .ok()
+        .flatten()
+        .is_none_or(|settings| settings.is_single());
     if folder.join("hosts").is_dir() {
         hosts_in(folder)?.down(false)?;
     }
@@ -42,7 +53,10 @@ pub(super) fn down(folder: &Path) -> Result<()> {
     }
     fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     drop(lock);
-    say!("the demo is gone ({}); packages, images and `target` stay", took(start));
+    say!(
+        "the demo is gone ({}); packages, images and `target` stay",
+        took(start)
+    );
     Ok(())
 }
 
@@ -57,24 +71,42 @@ fn remove_tenants(folder: &Path) -> Result<()> {
     let kinds: [(&str, &[&str], &[&str]); 3] = [
         (
             "containers",
-            &["ps", "--all", "--format", r#"{{.ID}} {{.Label "one.isy.uid"}} {{.Names}}"#],
+            &[
+                "ps",
+                "--all",
+                "--format",
+                r#"{{.ID}} {{.Label "one.isy.uid"}} {{.Names}}"#,
+            ],
             &["rm", "--force", "--volumes"],
         ),
         (
             "volumes",
-            &["volume", "ls", "--format", r#"{{.Name}} {{.Label "one.isy.uid"}} {{.Name}}"#],
+            &[
+                "volume",
+                "ls",
+                "--format",
+                r#"{{.Name}} {{.Label "one.isy.uid"}} {{.Name}}"#,
+            ],
             &["volume", "rm"],
         ),
         (
             "networks",
-            &["network", "ls", "--format", r#"{{.ID}} {{.Label "one.isy.uid"}} {{.Name}}"#],
+            &[
+                "network",
+                "ls",
+                "--format",
+                r#"{{.ID}} {{.Label "one.isy.uid"}} {{.Name}}"#,
+            ],
             &["network", "rm"],
         ),
     ];
     for (what, list, remove) in kinds {
         let all = output(cmd("docker", list).args(["--filter", "label=one.isy.tenant"]))
             .with_context(|| format!("cannot list the tenants' {what}; is Docker running?"))?;
-        let ours: Vec<(&str, &str)> = all.lines().filter_map(|line| of_books(line, &books)).collect();
+        let ours: Vec<(&str, &str)> = all
+            .lines()
+            .filter_map(|line| of_books(line, &books))
+            .collect();
         if ours.is_empty() {
             continue;
         }
@@ -95,15 +127,29 @@ fn remove_tenants(folder: &Path) -> Result<()> {
 pub(super) fn foreign(folder: &Path, tenant: &str) -> Result<Vec<String>> {
     let books = books(&folder.join("agents"));
     let labelled = ["ps", "--filter", "label=one.isy.tenant", "--format"];
-    let all = output(cmd("docker", labelled).arg(r#"{{.Names}} {{.Label "one.isy.uid"}} {{.Names}}"#))?;
+    let all =
+        output(cmd("docker", labelled).arg(r#"{{.Names}} {{.Label "one.isy.uid"}} {{.Names}}"#))?;
     let others = all.lines().filter(|line| of_books(line, &books).is_none());
-    let mut found: Vec<String> =
-        others.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    let mut found: Vec<String> = others
+        .filter_map(|line| line.split(' ').next())
+        .map(str::to_owned)
+        .collect();
     let lists: [&[&str]; 2] = [
-        &["ps", "--all", "--format", r#"{{.Names}} {{.Label "one.isy.uid"}} {{.Names}}"#],
-        &["volume", "ls", "--format", r#"{{.Name}} {{.Label "one.isy.uid"}} {{.Name}}"#],
+        &[
+            "ps",
+            "--all",
+            "--format",
+            r#"{{.Names}} {{.Label "one.isy.uid"}} {{.Names}}"#,
+        ],
+        &[
+            "volume",
+            "ls",
+            "--format",
+            r#"{{.Name}} {{.Label "one.isy.uid"}} {{.Name}}"#,
+        ],
     ];
-    let names = ["odoo_", "postgres_", "odoo_data_", "pgdata_"].map(|kind| format!("{kind}{tenant}"));
+    let names =
+        ["odoo_", "postgres_", "odoo_data_", "pgdata_"].map(|kind| format!("{kind}{tenant}"));
     for list in lists {
         let all = output(&mut cmd("docker", list))?;
         let others = all.lines().filter(|line| of_books(line, &books).is_none());
@@ -121,13 +167,22 @@ pub(super) fn foreign(folder: &Path, tenant: &str) -> Result<Vec<String>> {
 
 /// What the agents have written about their tenants, as one text: only looked through for their uids.
 fn books(agents: &Path) -> String {
-    let entries =
-        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let entries = |dir: &Path| {
+        fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect()
+    };
     let mut text = String::new();
     let hosts: Vec<_> = entries(agents);
     for host in hosts {
         let tenants: Vec<_> = entries(&host.join("tenants"));
-        let files = tenants.iter().map(|tenant| tenant.join("state.json")).chain([host.join("plan.json")]);
+        let files = tenants
+            .iter()
+            .map(|tenant| tenant.join("state.json"))
+            .chain([host.join("plan.json")]);
         files.for_each(|file| text.push_str(&fs::read_to_string(file).unwrap_or_default()));
     }
     text
@@ -143,8 +198,14 @@ fn of_books<'a>(line: &'a str, books: &str) -> Option<(&'a str, &'a str)> {
 
 /// Whether another agent's tenants are on this machine: the table is theirs then.
 fn no_tenants_left() -> bool {
-    output(&mut docker(["ps", "--all", "--quiet", "--filter", "label=one.isy.tenant"]))
-        .is_ok_and(|ids| ids.is_empty())
+    output(&mut docker([
+        "ps",
+        "--all",
+        "--quiet",
+        "--filter",
+        "label=one.isy.tenant",
+    ]))
+    .is_ok_and(|ids| ids.is_empty())
 }
 
 #[cfg(test)]
@@ -155,7 +216,10 @@ mod tests {
     fn only_what_is_in_the_books_is_ours() {
         let uid = "0190f7a0-0000-7000-8000-000000000001";
         let books = format!("{{\"uid\":\"{uid}\"}}");
-        assert_eq!(of_books(&format!("c1 {uid} odoo_alfa"), &books), Some(("c1", "odoo_alfa")));
+        assert_eq!(
+            of_books(&format!("c1 {uid} odoo_alfa"), &books),
+            Some(("c1", "odoo_alfa"))
+        );
         assert_eq!(of_books(&format!("c1 {uid} odoo_alfa"), "{}"), None);
         assert_eq!(of_books("c1  odoo_alfa", &books), None);
         assert_eq!(of_books("c1 uid odoo_alfa", &books), None);

@@ -18,7 +18,11 @@ pub(super) fn status(address: SocketAddr, host: &str, path: &str) -> Option<u16>
 pub(super) fn get(address: SocketAddr, host: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).ok()?;
     stream.set_read_timeout(Some(ANSWER_LIMIT)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = Vec::new();
     // A reset behind the answer does not make the answer unsaid.
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).ok();

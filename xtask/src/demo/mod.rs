@@ -41,7 +41,12 @@ pub(crate) struct Args {
     #[arg(long)]
     release: bool,
     /// Use the binaries in this folder in place of building them
-    #[arg(long, env = "ISYONE_BIN", value_name = "FOLDER", conflicts_with = "release")]
+    #[arg(
+        long,
+        env = "ISYONE_BIN",
+        value_name = "FOLDER",
+        conflicts_with = "release"
+    )]
     bin: Option<PathBuf>,
     /// Go on without monitoring when it cannot be started, and when a check at the end fails
     #[arg(long)]
@@ -107,7 +112,10 @@ const DOMAIN: &str = "alfa.isy.one";
 
 /// The command line's entry point.
 pub(crate) fn run_demo(args: &Args) -> Result<ExitCode> {
-    let folder = args.dir.clone().unwrap_or_else(|| paths::root().join(FOLDER));
+    let folder = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| paths::root().join(FOLDER));
     let folder = std::path::absolute(&folder)?;
     if matches!(args.verb, Some(Verb::Status)) {
         return status::print(&folder);
@@ -145,12 +153,18 @@ impl Demo {
     /// The programs that this demo consists of.
     fn processes(&self) -> Vec<Process> {
         let agents = self.settings.host_names();
-        let names =
-            ["coordinator".to_owned()].into_iter().chain(agents.iter().map(|host| agent_process(host)));
+        let names = ["coordinator".to_owned()]
+            .into_iter()
+            .chain(agents.iter().map(|host| agent_process(host)));
         let rest = ["traefik", "alertmanager", "prometheus"].map(str::to_owned);
         // Not everywhere to be had, so missed only where it was started.
-        let grafana = Some(monitoring::GRAFANA.to_owned()).filter(|name| self.process(name).was_started());
-        names.chain(rest).chain(grafana).map(|name| self.process(&name)).collect()
+        let grafana =
+            Some(monitoring::GRAFANA.to_owned()).filter(|name| self.process(name).was_started());
+        names
+            .chain(rest)
+            .chain(grafana)
+            .map(|name| self.process(&name))
+            .collect()
     }
 
     fn context(&self) -> PathBuf {
@@ -182,7 +196,8 @@ impl Demo {
 }
 
 fn hosts_in(folder: &Path) -> Result<crate::hosts::Hosts> {
-    crate::hosts::Hosts::at(folder.join("hosts")).context("give the demo a shorter folder with --dir")
+    crate::hosts::Hosts::at(folder.join("hosts"))
+        .context("give the demo a shorter folder with --dir")
 }
 
 fn agent_process(host: &str) -> String {
@@ -192,7 +207,10 @@ fn agent_process(host: &str) -> String {
 /// One `demo` at a time.
 fn lock(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let file = File::options().create(true).append(true).open(folder.join("lock"))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("lock"))?;
     file.try_lock()
         .ok()
         .with_context(|| format!("another `cargo xtask demo` works in {}", folder.display()))?;

@@ -50,9 +50,14 @@ impl Up {
         let address = local(self.demo.settings.alertmanager);
         let mut command = Command::new(images::binary("alertmanager"));
         command.arg(format!("--config.file={}", file.display()));
-        command.arg(format!("--storage.path={}", self.demo.path("alertmanager/data").display()));
+        command.arg(format!(
+            "--storage.path={}",
+            self.demo.path("alertmanager/data").display()
+        ));
         // One of them needs no cluster, and no port for it.
-        command.arg(format!("--web.listen-address={address}")).arg("--cluster.listen-address=");
+        command
+            .arg(format!("--web.listen-address={address}"))
+            .arg("--cluster.listen-address=");
         let ready = || http::status(address, "localhost", "/-/ready") == Some(200);
         self.keep(&self.demo.process("alertmanager"), &command, changed, ready)
     }
@@ -60,19 +65,30 @@ impl Up {
     fn prometheus(&mut self) -> Result<()> {
         let settings = &self.demo.settings;
         let certificates = self.demo.path("coordinator").join(config::CERTIFICATES);
-        if !wait_until(CERTIFICATE_LIMIT, || certificates.join("prometheus.pem").exists()) {
-            bail!("the coordinator has not put Prometheus' certificate into {}", certificates.display());
+        if !wait_until(CERTIFICATE_LIMIT, || {
+            certificates.join("prometheus.pem").exists()
+        }) {
+            bail!(
+                "the coordinator has not put Prometheus' certificate into {}",
+                certificates.display()
+            );
         }
         let file = self.demo.path("prometheus/prometheus.yml");
-        let text =
-            config::prometheus(&deployable("monitoring/deploy/prometheus.yml")?, settings, &certificates)?;
+        let text = config::prometheus(
+            &deployable("monitoring/deploy/prometheus.yml")?,
+            settings,
+            &certificates,
+        )?;
         let rules = deployable("monitoring/deploy/alerts.yml")?;
-        let changed =
-            write_changed(&file, &text)? | write_changed(&self.demo.path("prometheus/alerts.yml"), &rules)?;
+        let changed = write_changed(&file, &text)?
+            | write_changed(&self.demo.path("prometheus/alerts.yml"), &rules)?;
         let address = local(settings.prometheus);
         let mut command = Command::new(images::binary("prometheus"));
         command.arg(format!("--config.file={}", file.display()));
-        command.arg(format!("--storage.tsdb.path={}", self.demo.path("prometheus/data").display()));
+        command.arg(format!(
+            "--storage.tsdb.path={}",
+            self.demo.path("prometheus/data").display()
+        ));
         command.arg(format!("--web.listen-address={address}"));
         let ready = || http::status(address, "localhost", "/-/ready") == Some(200);
         self.keep(&self.demo.process("prometheus"), &command, changed, ready)
@@ -89,18 +105,37 @@ impl Up {
         let port = self.demo.settings.grafana;
         let source = "monitoring/deploy/grafana/provisioning/datasources/prometheus.yml";
         let file = self.demo.path("grafana/datasources/prometheus.yml");
-        let changed =
-            write_changed(&file, &config::grafana_source(&deployable(source)?, &self.demo.settings)?)?;
+        let changed = write_changed(
+            &file,
+            &config::grafana_source(&deployable(source)?, &self.demo.settings)?,
+        )?;
         let shipped = paths::root().join("monitoring/deploy/grafana");
         let mounts = [
-            (self.demo.path("grafana/datasources"), "/etc/grafana/provisioning/datasources"),
-            (shipped.join("provisioning/dashboards"), "/etc/grafana/provisioning/dashboards"),
+            (
+                self.demo.path("grafana/datasources"),
+                "/etc/grafana/provisioning/datasources",
+            ),
+            (
+                shipped.join("provisioning/dashboards"),
+                "/etc/grafana/provisioning/dashboards",
+            ),
             (shipped.join("dashboards"), "/var/lib/grafana/dashboards"),
         ];
-        let mut command =
-            cmd("docker", ["run", "--rm", "--network", "host", "--name", "isyone-demo-grafana"]);
+        let mut command = cmd(
+            "docker",
+            [
+                "run",
+                "--rm",
+                "--network",
+                "host",
+                "--name",
+                "isyone-demo-grafana",
+            ],
+        );
         for (from, to) in mounts {
-            command.arg("--volume").arg(format!("{}:{to}:ro", from.display()));
+            command
+                .arg("--volume")
+                .arg(format!("{}:{to}:ro", from.display()));
         }
         // Whoever reaches this machine's loopback may look, and change nothing.
         for variable in [
@@ -129,7 +164,11 @@ impl Up {
         for query in QUERIES {
             let mut value = None;
             wait_until(FIGURES_LIMIT, || {
-                value = largest(&http::get(prometheus, "localhost", &question(query)).unwrap_or_default().1);
+                value = largest(
+                    &http::get(prometheus, "localhost", &question(query))
+                        .unwrap_or_default()
+                        .1,
+                );
                 value.is_some() || {
                     std::thread::sleep(FIGURES_PAUSE);
                     false
@@ -143,7 +182,11 @@ impl Up {
             })?;
             found.push(format!("\n               {value:>12}  {query}"));
         }
-        self.demo.say(&format!("Prometheus knows tenant {TENANT} ({}):{}", took(start), found.concat()));
+        self.demo.say(&format!(
+            "Prometheus knows tenant {TENANT} ({}):{}",
+            took(start),
+            found.concat()
+        ));
         Ok(())
     }
 }
@@ -151,14 +194,20 @@ impl Up {
 /// The path that asks for the largest value, if it is above 0.
 fn question(query: &str) -> String {
     let expression = format!("max({query}) > 0");
-    let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded: String = expression
+        .bytes()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
     format!("/api/v1/query?query={encoded}")
 }
 
 /// The value in Prometheus' answer: `…"value":[1763989000.1,"0.25"]…`.
 fn largest(answer: &str) -> Option<String> {
     let (_, value) = answer.split_once("\"value\":[")?;
-    value.split('"').nth(1).map(|number| number.chars().take(12).collect())
+    value
+        .split('"')
+        .nth(1)
+        .map(|number| number.chars().take(12).collect())
 }
 
 #[cfg(test)]
@@ -167,17 +216,24 @@ mod tests {
 
     #[test]
     fn questions_and_answers() {
-        assert_eq!(question("up"), "/api/v1/query?query=%6D%61%78%28%75%70%29%20%3E%20%30");
+        assert_eq!(
+            question("up"),
+            "/api/v1/query?query=%6D%61%78%28%75%70%29%20%3E%20%30"
+        );
         let answer = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1763989000.1,"0.25"]}]}}"#;
         assert_eq!(largest(answer).as_deref(), Some("0.25"));
-        assert_eq!(largest(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#), None);
+        assert_eq!(
+            largest(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#),
+            None
+        );
     }
 
     #[test]
     fn the_image_is_the_deployed_one() {
-        let compose =
-            std::fs::read_to_string(paths::root().join("monitoring/deploy/docker-compose-monitoring.yml"))
-                .unwrap();
+        let compose = std::fs::read_to_string(
+            paths::root().join("monitoring/deploy/docker-compose-monitoring.yml"),
+        )
+        .unwrap();
         assert!(compose.contains(GRAFANA_IMAGE));
     }
 }

@@ -63,16 +63,27 @@ impl Process {
         let log = File::options().create(true).append(true).open(&self.log)?;
         // A session of its own, so that neither Ctrl-C nor a closed terminal ends it.
         let mut launch = cmd("setsid", ["sh", "-c", LAUNCH]);
-        launch.arg(&self.record).arg(command.get_program()).args(command.get_args());
-        for name in
-            std::env::vars_os().map(|(name, _)| name).filter(|name| is_foreign(&name.to_string_lossy()))
+        launch
+            .arg(&self.record)
+            .arg(command.get_program())
+            .args(command.get_args());
+        for name in std::env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| is_foreign(&name.to_string_lossy()))
         {
             launch.env_remove(name);
         }
-        launch.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut child = launch.spawn().with_context(|| format!("cannot start {}", self.name))?;
-        let settled =
-            wait_until(RECORD_LIMIT, || self.record.exists() || child.try_wait().is_ok_and(|s| s.is_some()));
+        launch
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let mut child = launch
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.name))?;
+        let settled = wait_until(RECORD_LIMIT, || {
+            self.record.exists() || child.try_wait().is_ok_and(|s| s.is_some())
+        });
         if !settled || !self.record.exists() {
             bail!(
                 "{} could not be started; its log {} ends:\n{}",
@@ -85,7 +96,11 @@ impl Process {
     }
 
     /// Waits until `ready` says yes. An error when the program ends before, or the time is over.
-    pub(super) fn wait_ready(&self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
+    pub(super) fn wait_ready(
+        &self,
+        limit: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<()> {
         let mut died = false;
         let is_ready = wait_until(limit, || {
             died = self.pid().is_none();
@@ -94,9 +109,17 @@ impl Process {
         if is_ready && !died {
             return Ok(());
         }
-        let what =
-            if died { "ended".to_owned() } else { format!("is not ready after {} s", limit.as_secs()) };
-        bail!("{} {what}; its log {} ends:\n{}", self.name, self.log.display(), self.log_tail())
+        let what = if died {
+            "ended".to_owned()
+        } else {
+            format!("is not ready after {} s", limit.as_secs())
+        };
+        bail!(
+            "{} {what}; its log {} ends:\n{}",
+            self.name,
+            self.log.display(),
+            self.log_tail()
+        )
     }
 
     /// Ends it, if it runs, and waits until it is gone.
@@ -129,12 +152,24 @@ impl Process {
 
 /// Every program that has a record in `folder`.
 pub(super) fn recorded(folder: &Path) -> Vec<Process> {
-    let entries = fs::read_dir(folder.join("run")).into_iter().flatten().flatten();
+    let entries = fs::read_dir(folder.join("run"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.file_name().to_string_lossy().strip_suffix(".pid").map(str::to_owned))
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .strip_suffix(".pid")
+                .map(str::to_owned)
+        })
         .collect();
     names.sort();
-    names.iter().map(|name| Process::new(folder, name)).collect()
+    names
+        .iter()
+        .map(|name| Process::new(folder, name))
+        .collect()
 }
 
 /// `pid starttime boot` of a process that exists and is not merely waiting to be reaped.
@@ -142,26 +177,41 @@ fn identity(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    (*fields.first()? != "Z").then(|| format!("{pid} {} {}", fields.get(19).unwrap_or(&""), boot.trim_end()))
+    (*fields.first()? != "Z").then(|| {
+        format!(
+            "{pid} {} {}",
+            fields.get(19).unwrap_or(&""),
+            boot.trim_end()
+        )
+    })
 }
 
 /// Takes settings of the person's shell away that are about something else than this demo. (A proxy would be asked for
 /// the tenants' own addresses.)
 pub(super) fn without_foreign(command: &mut Command) {
-    for name in std::env::vars_os().map(|(name, _)| name).filter(|name| is_foreign(&name.to_string_lossy())) {
+    for name in std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| is_foreign(&name.to_string_lossy()))
+    {
         command.env_remove(name);
     }
 }
 
 fn is_foreign(variable: &str) -> bool {
     let name = variable.to_ascii_lowercase();
-    ["isyone_", "isyctl_", "docker_", "rust_log"].iter().any(|prefix| name.starts_with(prefix))
+    ["isyone_", "isyctl_", "docker_", "rust_log"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
         || name.ends_with("_proxy")
 }
 
 /// The process that listens on a TCP port, as far as it can be seen: `nginx (pid 812)`.
 pub(super) fn listener(port: u16) -> String {
-    let said = output(&mut cmd("ss", ["-Hltnp".to_owned(), format!("sport = :{port}")])).unwrap_or_default();
+    let said = output(&mut cmd(
+        "ss",
+        ["-Hltnp".to_owned(), format!("sport = :{port}")],
+    ))
+    .unwrap_or_default();
     let owner = said.split_once("users:((\"").and_then(|(_, rest)| {
         let (name, rest) = rest.split_once('"')?;
         let pid = rest.strip_prefix(",pid=")?.split(',').next()?;
@@ -176,7 +226,8 @@ mod tests {
 
     #[test]
     fn a_process_is_recorded_found_and_stopped() {
-        let folder = std::env::temp_dir().join(format!("isyone-xtask-process-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("isyone-xtask-process-{}", std::process::id()));
         let process = Process::new(&folder, "sleeper");
         assert!(process.pid().is_none() && !process.was_started());
         process.start(&cmd("sleep", ["600"])).unwrap();
@@ -185,7 +236,11 @@ mod tests {
         assert!(process.wait_ready(RECORD_LIMIT, || true).is_ok());
         // Another process that got the same number, as it looks after a reboot, is not ours.
         let record = fs::read_to_string(&process.record).unwrap();
-        fs::write(&process.record, record.replace(&format!("{pid} "), &format!("{pid} 9"))).unwrap();
+        fs::write(
+            &process.record,
+            record.replace(&format!("{pid} "), &format!("{pid} 9")),
+        )
+        .unwrap();
         assert!(process.pid().is_none());
         fs::write(&process.record, record).unwrap();
         assert!(process.stop().unwrap());
@@ -195,11 +250,20 @@ mod tests {
 
     #[test]
     fn a_program_that_ends_at_once_is_told_with_its_log() {
-        let folder = std::env::temp_dir().join(format!("isyone-xtask-early-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("isyone-xtask-early-{}", std::process::id()));
         let process = Process::new(&folder, "early");
-        process.start(&cmd("sh", ["-c", "echo no luck; exit 3"])).unwrap();
-        let error = process.wait_ready(RECORD_LIMIT, || false).unwrap_err().to_string();
-        assert!(error.contains("ended") && error.contains("no luck"), "{error}");
+        process
+            .start(&cmd("sh", ["-c", "echo no luck; exit 3"]))
+            .unwrap();
+        let error = process
+            .wait_ready(RECORD_LIMIT, || false)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("ended") && error.contains("no luck"),
+            "{error}"
+        );
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -36,7 +36,9 @@ impl Edition {
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::V18, Self::V19].into_iter().find(|edition| edition.name() == name)
+        [Self::V18, Self::V19]
+            .into_iter()
+            .find(|edition| edition.name() == name)
     }
 }
 
@@ -71,14 +73,20 @@ impl Settings {
     /// For a new demo; ports that were not asked for are chosen.
     pub(super) fn choose(hosts: u8, asked: &Ports) -> Result<Self> {
         let first_free = |candidates: &[u16], not: u16| {
-            candidates.iter().copied().find(|port| *port != not && is_free(any(*port)))
+            candidates
+                .iter()
+                .copied()
+                .find(|port| *port != not && is_free(any(*port)))
         };
-        let web = asked.web_port.or_else(|| first_free(&WEB_PORTS, 0)).with_context(|| {
-            format!(
-                "port 80 is taken by {}, and so are 8080 and 8880: choose one with --web-port",
-                listener(80)
-            )
-        })?;
+        let web = asked
+            .web_port
+            .or_else(|| first_free(&WEB_PORTS, 0))
+            .with_context(|| {
+                format!(
+                    "port 80 is taken by {}, and so are 8080 and 8880: choose one with --web-port",
+                    listener(80)
+                )
+            })?;
         let dashboard = asked
             .dashboard_port
             .or_else(|| first_free(&DASHBOARD_PORTS, web))
@@ -115,10 +123,22 @@ impl Settings {
         differs("--enroll-port", self.enroll, asked.enroll_port);
         differs("--http-port", self.http, asked.http_port);
         differs("--agent-port", self.agent_http, asked.agent_port);
-        differs("--edge-metrics-port", self.edge_metrics, asked.edge_metrics_port);
-        differs("--agent-metrics-port", self.agent_metrics, asked.agent_metrics_port);
+        differs(
+            "--edge-metrics-port",
+            self.edge_metrics,
+            asked.edge_metrics_port,
+        );
+        differs(
+            "--agent-metrics-port",
+            self.agent_metrics,
+            asked.agent_metrics_port,
+        );
         differs("--prometheus-port", self.prometheus, asked.prometheus_port);
-        differs("--alertmanager-port", self.alertmanager, asked.alertmanager_port);
+        differs(
+            "--alertmanager-port",
+            self.alertmanager,
+            asked.alertmanager_port,
+        );
         differs("--grafana-port", self.grafana, asked.grafana_port);
         if !wrong.is_empty() {
             bail!(
@@ -134,7 +154,10 @@ impl Settings {
         match fs::read_to_string(&file) {
             Ok(text) => Self::parse(&text)
                 .with_context(|| {
-                    format!("{} is broken: `cargo xtask demo --down` starts over", file.display())
+                    format!(
+                        "{} is broken: `cargo xtask demo --down` starts over",
+                        file.display()
+                    )
                 })
                 .map(Some),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
@@ -147,8 +170,25 @@ impl Settings {
     }
 
     fn render(&self) -> String {
-        let Self { hosts, edition, web, dashboard, edge_metrics, grpc, enroll, http, .. } = self;
-        let Self { agent_http, agent_metrics, prometheus, alertmanager, grafana, .. } = self;
+        let Self {
+            hosts,
+            edition,
+            web,
+            dashboard,
+            edge_metrics,
+            grpc,
+            enroll,
+            http,
+            ..
+        } = self;
+        let Self {
+            agent_http,
+            agent_metrics,
+            prometheus,
+            alertmanager,
+            grafana,
+            ..
+        } = self;
         let edition = edition.map_or("", Edition::name);
         format!(
             "# The demo of isyone. `cargo xtask demo --down` ends it and removes this folder.\nhosts = {hosts}\n\
@@ -162,10 +202,16 @@ impl Settings {
     fn parse(text: &str) -> Result<Self> {
         let value = |key: &str| {
             let mut pairs = text.lines().filter_map(|line| line.split_once(" ="));
-            let found = pairs.find(|(name, _)| *name == key).map(|(_, value)| value.trim());
+            let found = pairs
+                .find(|(name, _)| *name == key)
+                .map(|(_, value)| value.trim());
             found.with_context(|| format!("it has no `{key}`"))
         };
-        let port = |key: &str| value(key)?.parse::<u16>().with_context(|| format!("`{key}` is no port"));
+        let port = |key: &str| {
+            value(key)?
+                .parse::<u16>()
+                .with_context(|| format!("`{key}` is no port"))
+        };
         Ok(Self {
             hosts: value("hosts")?.parse().context("`hosts` is no number")?,
             edition: Edition::from_name(value("edition")?),
@@ -200,7 +246,9 @@ impl Settings {
 
     /// The addresses that a program of the demo listens on, with the option that changes the port.
     pub(super) fn listens(&self, process: &str) -> Vec<(&'static str, SocketAddr)> {
-        let (ip, local) = (self.address(), |port: u16| (Ipv4Addr::LOCALHOST, port).into());
+        let (ip, local) = (self.address(), |port: u16| {
+            (Ipv4Addr::LOCALHOST, port).into()
+        });
         match process {
             "coordinator" => vec![
                 ("--grpc-port", (ip, self.grpc).into()),
@@ -226,12 +274,18 @@ impl Settings {
 
     /// `h1` …
     pub(super) fn host_names(&self) -> Vec<String> {
-        (1..=self.hosts).map(|number| format!("h{number}")).collect()
+        (1..=self.hosts)
+            .map(|number| format!("h{number}"))
+            .collect()
     }
 
     /// `:8080`, or nothing for the usual port.
     pub(super) fn web_suffix(&self) -> String {
-        if self.web == 80 { String::new() } else { format!(":{}", self.web) }
+        if self.web == 80 {
+            String::new()
+        } else {
+            format!(":{}", self.web)
+        }
     }
 }
 
@@ -283,30 +337,66 @@ mod tests {
     #[test]
     fn settings_read_back() {
         for edition in [None, Some(Edition::V18), Some(Edition::V19)] {
-            let settings = Settings { edition, ..settings() };
+            let settings = Settings {
+                edition,
+                ..settings()
+            };
             assert_eq!(Settings::parse(&settings.render()).unwrap(), settings);
         }
-        assert!(Settings::parse("hosts = 1\n").unwrap_err().to_string().contains("`edition`"));
+        assert!(
+            Settings::parse("hosts = 1\n")
+                .unwrap_err()
+                .to_string()
+                .contains("`edition`")
+        );
     }
 
     #[test]
     fn another_request_is_refused_with_the_differences() {
         assert!(settings().check(Some(3), &Ports::default()).is_ok());
-        assert!(settings().check(None, &Ports { web_port: Some(8080), ..Ports::default() }).is_ok());
+        assert!(
+            settings()
+                .check(
+                    None,
+                    &Ports {
+                        web_port: Some(8080),
+                        ..Ports::default()
+                    }
+                )
+                .is_ok()
+        );
         let error = settings()
-            .check(Some(2), &Ports { grpc_port: Some(9), ..Ports::default() })
+            .check(
+                Some(2),
+                &Ports {
+                    grpc_port: Some(9),
+                    ..Ports::default()
+                },
+            )
             .unwrap_err()
             .to_string();
-        assert!(error.contains("--hosts is 3, not 2; --grpc-port is 1, not 9;"), "{error}");
+        assert!(
+            error.contains("--hosts is 3, not 2; --grpc-port is 1, not 9;"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_taken_port_is_named() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = taken.local_addr().unwrap();
-        let error = need_free("Traefik", &[("--web-port", address)]).unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("--web-port"), "{error}");
-        let asked = Ports { web_port: Some(81), dashboard_port: Some(82), ..Ports::default() };
+        let error = need_free("Traefik", &[("--web-port", address)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&address.to_string()) && error.contains("--web-port"),
+            "{error}"
+        );
+        let asked = Ports {
+            web_port: Some(81),
+            dashboard_port: Some(82),
+            ..Ports::default()
+        };
         assert_eq!(Settings::choose(1, &asked).unwrap().web_suffix(), ":81");
     }
 }

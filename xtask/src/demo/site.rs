@@ -19,17 +19,32 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn of(demo: &Demo, name: &str) -> Result<Self> {
         if demo.settings.is_single() {
-            let docker =
-                std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-            return Ok(Self { name: name.to_owned(), advertise: "127.0.0.1".to_owned(), docker, host: None });
+            let docker = std::env::var("DOCKER_HOST")
+                .unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+            return Ok(Self {
+                name: name.to_owned(),
+                advertise: "127.0.0.1".to_owned(),
+                docker,
+                host: None,
+            });
         }
         let host = demo.hosts()?.host(name)?;
         let docker = format!("unix://{}", host.socket().display());
-        Ok(Self { name: name.to_owned(), advertise: host.ip(), docker, host: Some(host) })
+        Ok(Self {
+            name: name.to_owned(),
+            advertise: host.ip(),
+            docker,
+            host: Some(host),
+        })
     }
 
     /// `isy-agent ARGS… --data-dir …`, there.
-    pub(super) fn agent(&self, demo: &Demo, args: &[&str], more: impl FnOnce(&mut Command)) -> Command {
+    pub(super) fn agent(
+        &self,
+        demo: &Demo,
+        args: &[&str],
+        more: impl FnOnce(&mut Command),
+    ) -> Command {
         let program = demo.path("bin/isy-agent");
         let mut command = match &self.host {
             Some(host) => host.exec(program, args),
@@ -37,7 +52,9 @@ impl Site {
         };
         without_foreign(&mut command);
         more(&mut command);
-        command.arg("--data-dir").arg(demo.path("agents").join(&self.name));
+        command
+            .arg("--data-dir")
+            .arg(demo.path("agents").join(&self.name));
         command
     }
 }
@@ -51,26 +68,38 @@ impl Demo {
         }
         // An interrupted join: its key is lost with this, so the coordinator must forget the name.
         if data.exists() {
-            fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+            fs::remove_dir_all(&data)
+                .with_context(|| format!("cannot remove {}", data.display()))?;
         }
         if succeeds(&mut self.isyctl(&["host", "show", &site.name])) {
             output(&mut self.isyctl(&["host", "remove", &site.name, "--yes"]))?;
         }
-        let token =
-            output(&mut self.isyctl(&["host", "token", "--host", &site.name, "--ttl", "10m", "-o", "name"]))?;
+        let token = output(&mut self.isyctl(&[
+            "host", "token", "--host", &site.name, "--ttl", "10m", "-o", "name",
+        ]))?;
         let file = self.path("run").join(format!("token-{}", site.name));
         fs::write(&file, "")?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         fs::write(&file, token)?;
         let coordinator = format!("{}:{}", self.settings.address(), self.settings.enroll);
-        let args =
-            ["join", "--coordinator", &coordinator, "--name", &site.name, "--advertise", &site.advertise];
+        let args = [
+            "join",
+            "--coordinator",
+            &coordinator,
+            "--name",
+            &site.name,
+            "--advertise",
+            &site.advertise,
+        ];
         let joined = output(&mut site.agent(self, &args, |command| {
             command.arg("--token-file").arg(&file);
         }));
         fs::remove_file(&file)?;
         joined.with_context(|| format!("{} cannot join", site.name))?;
-        self.say(&format!("{}: joined with a single-use token, address {}", site.name, site.advertise));
+        self.say(&format!(
+            "{}: joined with a single-use token, address {}",
+            site.name, site.advertise
+        ));
         Ok(true)
     }
 

@@ -13,7 +13,11 @@ pub(super) fn print(folder: &Path) -> Result<ExitCode> {
         println!("there is no demo in {}", folder.display());
         return Ok(ExitCode::FAILURE);
     };
-    let demo = Demo { folder: folder.to_owned(), settings, start: Instant::now() };
+    let demo = Demo {
+        folder: folder.to_owned(),
+        settings,
+        start: Instant::now(),
+    };
     let mut all_run = true;
     println!("{:<12} {:<12} {:>7}  LOG", "PART", "STATE", "PID");
     for process in demo.processes() {
@@ -25,7 +29,11 @@ pub(super) fn print(folder: &Path) -> Result<ExitCode> {
         };
         all_run &= pid.is_some();
         let number = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        println!("{:<12} {state:<12} {number:>7}  {}", process.name, process.log().display());
+        println!(
+            "{:<12} {state:<12} {number:>7}  {}",
+            process.name,
+            process.log().display()
+        );
     }
     for list in [["host", "list"], ["tenant", "list"]] {
         if let Some(table) = said(&mut demo.isyctl(&list)).filter(|table| !table.is_empty()) {
@@ -35,5 +43,9 @@ pub(super) fn print(folder: &Path) -> Result<ExitCode> {
     if !all_run {
         println!("\n`cargo xtask demo` starts what is missing");
     }
-    Ok(if all_run { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if all_run {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

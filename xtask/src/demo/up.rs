@@ -3,7 +3,8 @@
 use super::settings::{Edition, Settings, need_free};
 use super::site::Site;
 use super::{
-    Args, DOMAIN, Demo, Process, TENANT, agent_process, config, down, http, monitoring, write_changed,
+    Args, DOMAIN, Demo, Process, TENANT, agent_process, config, down, http, monitoring,
+    write_changed,
 };
 use crate::cmd::{cargo, output, run, succeeds, took, wait_until};
 use crate::{images, paths, setup};
@@ -35,7 +36,10 @@ pub(super) fn up(folder: &Path, args: &Args) -> Result<()> {
         && fs::read_dir(folder)
             .is_ok_and(|mut entries| entries.any(|e| e.is_ok_and(|e| e.file_name() != "lock")))
     {
-        bail!("{} is not empty and no demo: choose another folder with --dir", folder.display());
+        bail!(
+            "{} is not empty and no demo: choose another folder with --dir",
+            folder.display()
+        );
     }
     let _lock = super::lock(folder)?;
     setup::ensure()?;
@@ -46,7 +50,14 @@ pub(super) fn up(folder: &Path, args: &Args) -> Result<()> {
     };
     settings.check(args.hosts, &args.ports)?;
     settings.save(folder)?;
-    let mut up = Up { demo: Demo { folder: folder.to_owned(), settings, start }, changes: 0 };
+    let mut up = Up {
+        demo: Demo {
+            folder: folder.to_owned(),
+            settings,
+            start,
+        },
+        changes: 0,
+    };
     up.demo.say(&format!(
         "everything of this demo is in {}; Ctrl-C and starting again are safe",
         folder.display()
@@ -70,7 +81,12 @@ impl Up {
         if self.demo.settings.is_single() {
             need_own_names(&self.demo.folder)?;
         }
-        for process in self.demo.processes().iter().filter(|process| process.pid().is_none()) {
+        for process in self
+            .demo
+            .processes()
+            .iter()
+            .filter(|process| process.pid().is_none())
+        {
             need_free(&process.name, &self.demo.settings.listens(&process.name))?;
         }
         self.images()?;
@@ -85,7 +101,8 @@ impl Up {
         let verified = self.verify().and_then(|()| self.figures());
         self.tolerate(verified, args.keep_going)?;
         if self.changes == 0 {
-            self.demo.say("everything was running already: nothing was changed");
+            self.demo
+                .say("everything was running already: nothing was changed");
         }
         self.demo.summary()
     }
@@ -93,7 +110,8 @@ impl Up {
     fn tolerate(&self, outcome: Result<()>, keep_going: bool) -> Result<()> {
         match outcome {
             Err(err) if keep_going => {
-                self.demo.say(&format!("WARNING, going on (--keep-going): {err:#}"));
+                self.demo
+                    .say(&format!("WARNING, going on (--keep-going): {err:#}"));
                 Ok(())
             }
             outcome => outcome,
@@ -118,7 +136,12 @@ impl Up {
         }
         self.demo.settings.edition = Some(edition);
         self.demo.settings.save(&self.demo.folder)?;
-        self.demo.say(&format!("images: Odoo {} and {} ({})", edition.name(), images::POSTGRES, took(start)));
+        self.demo.say(&format!(
+            "images: Odoo {} and {} ({})",
+            edition.name(),
+            images::POSTGRES,
+            took(start)
+        ));
         Ok(())
     }
 
@@ -149,7 +172,13 @@ impl Up {
         let hosts = self.demo.hosts()?;
         hosts.up(self.demo.settings.hosts)?;
         let edition = self.demo.settings.edition.unwrap_or(Edition::V19);
-        hosts.load("all", &[format!("odoo:{}", edition.name()), images::POSTGRES.to_owned()])?;
+        hosts.load(
+            "all",
+            &[
+                format!("odoo:{}", edition.name()),
+                images::POSTGRES.to_owned(),
+            ],
+        )?;
         self.demo.say(&format!(
             "hosts: {} Docker daemons with images ({})",
             self.demo.settings.hosts,
@@ -167,8 +196,12 @@ impl Up {
         let changed = write_changed(&file, &config::coordinator(&demo.settings))?;
         let mut command = demo.program("isy-coordinator");
         command.arg("run").arg("--config").arg(&file);
-        let context = fs::read_to_string(demo.context()).context("the administrator's context is gone")?;
-        write_changed(&demo.context(), &config::context_with_endpoint(&context, &demo.settings))?;
+        let context =
+            fs::read_to_string(demo.context()).context("the administrator's context is gone")?;
+        write_changed(
+            &demo.context(),
+            &config::context_with_endpoint(&context, &demo.settings),
+        )?;
         give_to_sudo_user(&demo.context());
         demo.write_environment()?;
         let http = local(demo.settings.http);
@@ -182,12 +215,23 @@ impl Up {
             if self.demo.join(&site)? {
                 self.changes += 1;
             }
-            let command = site.agent(&self.demo, &["run", "--docker", &site.docker, "--http"], |command| {
-                command.arg(local(self.demo.settings.agent_http).to_string());
-                command
-                    .args(["--metrics", &format!("{}:{}", site.advertise, self.demo.settings.agent_metrics)]);
-            });
-            self.keep(&self.demo.process(&agent_process(&host)), &command, is_newer, || true)?;
+            let command = site.agent(
+                &self.demo,
+                &["run", "--docker", &site.docker, "--http"],
+                |command| {
+                    command.arg(local(self.demo.settings.agent_http).to_string());
+                    command.args([
+                        "--metrics",
+                        &format!("{}:{}", site.advertise, self.demo.settings.agent_metrics),
+                    ]);
+                },
+            );
+            self.keep(
+                &self.demo.process(&agent_process(&host)),
+                &command,
+                is_newer,
+                || true,
+            )?;
         }
         let start = Instant::now();
         for host in self.demo.settings.host_names() {
@@ -270,7 +314,8 @@ impl Up {
         let start = Instant::now();
         run(&mut self.demo.isyctl(&["tenant", "create", TENANT]))?;
         self.changes += 1;
-        self.demo.say(&format!("tenant {TENANT}: created in {}", took(start)));
+        self.demo
+            .say(&format!("tenant {TENANT}: created in {}", took(start)));
         Ok(())
     }
 
@@ -284,9 +329,16 @@ impl Up {
             }
         });
         // Once more, for the person to see.
-        run(&mut self.demo.isyctl(&["tenant", "verify", TENANT]))
-            .with_context(|| format!("tenant {TENANT} does not pass its checks after {}", took(start)))?;
-        self.demo.say(&format!("tenant {TENANT}: verified from outside ({})", took(start)));
+        run(&mut self.demo.isyctl(&["tenant", "verify", TENANT])).with_context(|| {
+            format!(
+                "tenant {TENANT} does not pass its checks after {}",
+                took(start)
+            )
+        })?;
+        self.demo.say(&format!(
+            "tenant {TENANT}: verified from outside ({})",
+            took(start)
+        ));
         debug_assert!(verified, "it passed just now");
         Ok(())
     }
@@ -321,9 +373,13 @@ fn init(demo: &Demo, data: &Path, process: &Process) -> Result<()> {
         fs::remove_dir_all(data).with_context(|| format!("cannot remove {}", data.display()))?;
     }
     let mut init = demo.program("isy-coordinator");
-    init.arg("init").arg("--data-dir").arg(data).args(["--base-domain", "isy.one"]);
+    init.arg("init")
+        .arg("--data-dir")
+        .arg(data)
+        .args(["--base-domain", "isy.one"]);
     if !demo.settings.is_single() {
-        init.arg("--advertise").arg(demo.settings.address().to_string());
+        init.arg("--advertise")
+            .arg(demo.settings.address().to_string());
     }
     init.args(["--advertise", "127.0.0.1", "--advertise", "localhost"]);
     // By rename, so that an interrupted `init` is seen as one.
@@ -354,18 +410,40 @@ impl Demo {
         let (edge, ports) = (self.edge(), &self.settings);
         let env = self.path("env");
         let is_usual = self.folder == paths::root().join(super::FOLDER);
-        let dir = if is_usual { String::new() } else { format!(" --dir {}", self.folder.display()) };
-        println!("\nThe demo runs, after {}. Log in:\n\n{credentials}\n", took(self.start));
+        let dir = if is_usual {
+            String::new()
+        } else {
+            format!(" --dir {}", self.folder.display())
+        };
+        println!(
+            "\nThe demo runs, after {}. Log in:\n\n{credentials}\n",
+            took(self.start)
+        );
         println!("  from this machine     curl -H 'Host: {DOMAIN}' {edge}/web/login");
         println!("  in a browser          add the line `127.0.0.1 {DOMAIN}` to /etc/hosts");
-        println!("  Traefik's dashboard   http://127.0.0.1:{}/dashboard/", ports.dashboard);
-        println!("  Prometheus            http://127.0.0.1:{}/query?g0.expr=up", ports.prometheus);
-        println!("  Alertmanager          http://127.0.0.1:{}", ports.alertmanager);
+        println!(
+            "  Traefik's dashboard   http://127.0.0.1:{}/dashboard/",
+            ports.dashboard
+        );
+        println!(
+            "  Prometheus            http://127.0.0.1:{}/query?g0.expr=up",
+            ports.prometheus
+        );
+        println!(
+            "  Alertmanager          http://127.0.0.1:{}",
+            ports.alertmanager
+        );
         if self.process(monitoring::GRAFANA).pid().is_some() {
-            println!("  Grafana               http://127.0.0.1:{}/dashboards", ports.grafana);
+            println!(
+                "  Grafana               http://127.0.0.1:{}/dashboards",
+                ports.grafana
+            );
         }
         println!("\nGo on:\n");
-        println!("  . {}     # isyctl in PATH, ISYCTL_CONTEXT set", env.display());
+        println!(
+            "  . {}     # isyctl in PATH, ISYCTL_CONTEXT set",
+            env.display()
+        );
         println!("  isyctl tenant create beta");
         println!("  isyctl tenant list");
         println!("  isyctl events");
@@ -385,8 +463,16 @@ pub(super) fn deployable(file: &str) -> Result<String> {
 
 /// Builds the three programs; returns the folder they are in.
 fn build(release: bool) -> Result<PathBuf> {
-    let mut build =
-        cargo(&["build", "--bins", "-p", "isyone-coordinator", "-p", "isyone-agent", "-p", "isyone-ctl"]);
+    let mut build = cargo(&[
+        "build",
+        "--bins",
+        "-p",
+        "isyone-coordinator",
+        "-p",
+        "isyone-agent",
+        "-p",
+        "isyone-ctl",
+    ]);
     if release {
         build.arg("--release");
     }
@@ -396,7 +482,8 @@ fn build(release: bool) -> Result<PathBuf> {
 
 /// Copies a program when it is another one than the copy; true when it was.
 fn install(from: &Path, to: &Path) -> Result<bool> {
-    let read = |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    let read =
+        |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
     let new = read(from)?;
     if to.exists() && read(to)? == new {
         return Ok(false);
@@ -411,7 +498,11 @@ fn install(from: &Path, to: &Path) -> Result<bool> {
 
 /// With `sudo cargo xtask demo`, the person who typed it shall be able to use `isyctl`.
 fn give_to_sudo_user(file: &Path) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|id| id.parse::<u32>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|id| id.parse::<u32>().ok())
+    };
     let owner = fs::metadata(file).map(|meta| meta.uid()).ok();
     if let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID"))
         && owner != Some(uid)

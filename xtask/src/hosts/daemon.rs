@@ -28,19 +28,30 @@ impl Host {
         fs::write(&config, "{}\n")?;
         // A fresh log, so that what the last daemon said is not taken for this one's words.
         fs::rename(self.log_file(), self.dir.join("log.old")).ok();
-        let log = File::options().create(true).append(true).open(self.log_file())?;
-        let dockerd = paths::which("dockerd").context("there is no dockerd: run `cargo xtask setup`")?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())?;
+        let dockerd =
+            paths::which("dockerd").context("there is no dockerd: run `cargo xtask setup`")?;
         // As many open files as allowed, as on a real host: every container inherits the limit.
         let script = r#"ulimit -n "$(ulimit -Hn)"; exec "$0" "$@""#;
         let space = self.namespace();
         let mut command = self.exec("setsid", ["sh", "-c", script]);
         command.arg(dockerd).args(["--log-level", "warn"]);
         command.arg("--config-file").arg(config);
-        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        command
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket().display()));
         command.arg("--data-root").arg(self.dir.join("data"));
         command.arg("--exec-root").arg(run.join("exec"));
         command.arg("--pidfile").arg(self.pid_file());
-        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &format!("/{space}")]);
+        command.args([
+            "--exec-opt",
+            "native.cgroupdriver=cgroupfs",
+            "--cgroup-parent",
+            &format!("/{space}"),
+        ]);
         // Where a containerd of the machine runs, all daemons share it: names of their own keep them apart.
         command.args([
             "--containerd-namespace",
@@ -48,8 +59,14 @@ impl Host {
             "--containerd-plugins-namespace",
             &format!("{space}-plugins"),
         ]);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
-        command.spawn().with_context(|| format!("cannot start the daemon of {}", self.name()))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .current_dir("/");
+        command
+            .spawn()
+            .with_context(|| format!("cannot start the daemon of {}", self.name()))?;
         Ok(())
     }
 
@@ -80,7 +97,11 @@ impl Host {
 
     /// The daemon's pid, if it runs.
     pub(super) fn daemon_pid(&self) -> Option<u32> {
-        let pid = fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
+        let pid = fs::read_to_string(self.pid_file())
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
         self.is_our_daemon(pid).then_some(pid)
     }
 
@@ -88,12 +109,14 @@ impl Host {
     fn is_our_daemon(&self, pid: u32) -> bool {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let ours = self.pid_file();
-        line.split(|byte| *byte == 0).any(|word| word == ours.as_os_str().as_encoded_bytes())
+        line.split(|byte| *byte == 0)
+            .any(|word| word == ours.as_os_str().as_encoded_bytes())
     }
 
     /// Whether the log says that the daemon gave up.
     pub(super) fn has_failed(&self) -> bool {
-        fs::read_to_string(self.log_file()).is_ok_and(|log| tail(&log, 1).contains("failed to start daemon"))
+        fs::read_to_string(self.log_file())
+            .is_ok_and(|log| tail(&log, 1).contains("failed to start daemon"))
     }
 
     pub(super) fn log_tail(&self) -> String {
@@ -112,7 +135,10 @@ impl Host {
     pub(super) fn remove_leftovers(&self, keep_data: bool) -> Result<()> {
         let below = format!("{}/", self.dir.display());
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let mut points: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        let mut points: Vec<&str> = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .collect();
         points.retain(|point| point.starts_with(&below));
         points.sort_unstable();
         for point in points.iter().rev() {
@@ -120,7 +146,11 @@ impl Host {
         }
         remove_cgroups(&self.namespace());
         net::remove_namespace(self);
-        let gone = if keep_data { self.dir.join("run") } else { self.dir.clone() };
+        let gone = if keep_data {
+            self.dir.join("run")
+        } else {
+            self.dir.clone()
+        };
         fs::remove_dir_all(&gone).with_context(|| format!("cannot remove {}", gone.display()))
     }
 }
@@ -128,12 +158,21 @@ impl Host {
 /// Removes the empty control groups named `name`: one in every hierarchy (version 1), or one (version 2).
 fn remove_cgroups(name: &str) {
     let top = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
-    for group in
-        hierarchies.chain([top.to_path_buf()]).map(|dir| dir.join(name)).filter(|group| group.is_dir())
+    let hierarchies = fs::read_dir(top)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    for group in hierarchies
+        .chain([top.to_path_buf()])
+        .map(|dir| dir.join(name))
+        .filter(|group| group.is_dir())
     {
         // Deepest first; the kernel refuses those that are still in use, and that is right.
-        output(cmd("find", [group.as_path()]).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]))
-            .ok();
+        output(
+            cmd("find", [group.as_path()])
+                .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]),
+        )
+        .ok();
     }
 }

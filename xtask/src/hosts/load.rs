@@ -17,10 +17,18 @@ const CHUNKS_AHEAD: usize = 64;
 /// Copies `images` to those of `hosts` that lack one of them.
 pub(super) fn load(hosts: &[Host], images: &[String]) -> Result<()> {
     let start = Instant::now();
-    let ids = image_ids(&mut cmd("docker", ["image", "inspect", "--format", "{{.Id}}"]), images)
-        .context("the machine's own daemon lacks an image: `cargo xtask images` provides them")?;
+    let ids = image_ids(
+        &mut cmd("docker", ["image", "inspect", "--format", "{{.Id}}"]),
+        images,
+    )
+    .context("the machine's own daemon lacks an image: `cargo xtask images` provides them")?;
     let lacks = |host: &&Host| {
-        image_ids(&mut host.docker(["image", "inspect", "--format", "{{.Id}}"]), images).ok().as_ref()
+        image_ids(
+            &mut host.docker(["image", "inspect", "--format", "{{.Id}}"]),
+            images,
+        )
+        .ok()
+        .as_ref()
             != Some(&ids)
     };
     let hosts: Vec<&Host> = hosts.iter().filter(lacks).collect();
@@ -31,7 +39,12 @@ pub(super) fn load(hosts: &[Host], images: &[String]) -> Result<()> {
     let mut save = cmd("docker", ["save"]);
     save.args(images);
     copy(&mut save, &hosts)?;
-    say!("{} loaded on {} hosts ({})", images.join(", "), hosts.len(), took(start));
+    say!(
+        "{} loaded on {} hosts ({})",
+        images.join(", "),
+        hosts.len(),
+        took(start)
+    );
     Ok(())
 }
 
@@ -48,12 +61,21 @@ struct Loader {
 }
 
 fn copy(save: &mut Command, hosts: &[&Host]) -> Result<()> {
-    let mut saving = save.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run docker")?;
+    let mut saving = save
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run docker")?;
     let mut tar = saving.stdout.take().context("docker save has no output")?;
-    let loaders = hosts.iter().map(|host| start_loader(host)).collect::<Result<Vec<_>>>()?;
+    let loaders = hosts
+        .iter()
+        .map(|host| start_loader(host))
+        .collect::<Result<Vec<_>>>()?;
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
-        let bytes = tar.read(&mut chunk).context("cannot read what docker saves")?;
+        let bytes = tar
+            .read(&mut chunk)
+            .context("cannot read what docker saves")?;
         if bytes == 0 {
             break;
         }
@@ -72,18 +94,30 @@ fn copy(save: &mut Command, hosts: &[&Host]) -> Result<()> {
 fn start_loader(host: &Host) -> Result<Loader> {
     let mut command = host.docker(["load", "--quiet"]);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command.spawn().with_context(|| format!("cannot load images on {}", host.name()))?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot load images on {}", host.name()))?;
     let stdin = child.stdin.take().context("docker load has no input")?;
     let (feed, chunks) = sync_channel::<Arc<[u8]>>(CHUNKS_AHEAD);
     let feeder = std::thread::spawn(move || {
         let mut stdin: ChildStdin = stdin;
         chunks.iter().try_for_each(|chunk| stdin.write_all(&chunk))
     });
-    Ok(Loader { name: host.name(), child, feed, feeder })
+    Ok(Loader {
+        name: host.name(),
+        child,
+        feed,
+        feeder,
+    })
 }
 
 fn finish(loader: Loader) -> Result<()> {
-    let Loader { name, mut child, feed, feeder } = loader;
+    let Loader {
+        name,
+        mut child,
+        feed,
+        feeder,
+    } = loader;
     drop(feed); // the end of its input
     let fed = feeder.join().is_ok_and(|written| written.is_ok());
     if !child.wait()?.success() || !fed {

@@ -101,7 +101,11 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The command line's entry point.
 pub(crate) fn run_hosts(args: &Args) -> Result<ExitCode> {
-    let hosts = Hosts::at(args.state.clone().unwrap_or_else(|| paths::cache().join("hosts")))?;
+    let hosts = Hosts::at(
+        args.state
+            .clone()
+            .unwrap_or_else(|| paths::cache().join("hosts")),
+    )?;
     match &args.verb {
         Verb::Up { count } => hosts.up(*count)?,
         Verb::Down { keep_images } => hosts.down(*keep_images)?,
@@ -109,14 +113,22 @@ pub(crate) fn run_hosts(args: &Args) -> Result<ExitCode> {
         Verb::Docker(on) => return Err(hosts.host(&on.host)?.docker(&on.args).exec().into()),
         Verb::Exec(on) => {
             let host = hosts.host(&on.host)?;
-            let [program, args @ ..] = on.args.as_slice() else { bail!("nothing to run") };
+            let [program, args @ ..] = on.args.as_slice() else {
+                bail!("nothing to run")
+            };
             let err = host.exec(program, args).exec();
             return Err(err).with_context(|| format!("cannot run {program} on {}", on.host));
         }
-        Verb::Load { hosts: names, images } => hosts.load(names, images)?,
+        Verb::Load {
+            hosts: names,
+            images,
+        } => hosts.load(names, images)?,
         Verb::Ip { host } => println!("{}", hosts.host(host)?.ip()),
         Verb::Cut { host, peer } => {
-            let peer = peer.as_deref().map(|peer| hosts.address_of(peer)).transpose()?;
+            let peer = peer
+                .as_deref()
+                .map(|peer| hosts.address_of(peer))
+                .transpose()?;
             net::cut(&hosts.host(host)?, peer.as_deref())?;
         }
         Verb::Heal { host } => net::heal(&hosts.host(host)?)?,
@@ -146,9 +158,15 @@ impl Hosts {
     pub(crate) fn at(state: PathBuf) -> Result<Self> {
         let state = std::path::absolute(&state)?;
         // containerd's longest socket below it, and the kernel's limit on socket paths
-        let longest = state.join("h200/run/exec/containerd/containerd-debug.sock").as_os_str().len();
+        let longest = state
+            .join("h200/run/exec/containerd/containerd-debug.sock")
+            .as_os_str()
+            .len();
         if longest > 107 {
-            bail!("{} is too long a path for sockets: give a shorter one with --state", state.display());
+            bail!(
+                "{} is too long a path for sockets: give a shorter one with --state",
+                state.display()
+            );
         }
         Ok(Self { state })
     }
@@ -170,7 +188,11 @@ impl Hosts {
         for host in &hosts {
             host.wait_ready()?;
         }
-        say!("{count} hosts are up ({}), state in {}", took(start), self.state.display());
+        say!(
+            "{count} hosts are up ({}), state in {}",
+            took(start),
+            self.state.display()
+        );
         Ok(())
     }
 
@@ -187,7 +209,10 @@ impl Hosts {
         // Nobody will miss their last words: an Odoo may take minutes to end by itself, and a daemon waits for it.
         hosts.iter().for_each(Host::kill_all);
         // All are told to stop before the first is waited for.
-        let emptied: Vec<bool> = hosts.iter().map(|host| !keep_images || host.remove_all()).collect();
+        let emptied: Vec<bool> = hosts
+            .iter()
+            .map(|host| !keep_images || host.remove_all())
+            .collect();
         let leaving: Vec<_> = hosts.iter().map(Host::tell_daemon_to_stop).collect();
         for (host, pid) in hosts.iter().zip(leaving) {
             host.wait_gone(pid)?;
@@ -213,28 +238,44 @@ impl Hosts {
     pub(crate) fn load(&self, names: &str, images: &[String]) -> Result<()> {
         let hosts = match names {
             "all" => self.all(),
-            names => names.split(',').map(|name| self.host(name)).collect::<Result<_>>()?,
+            names => names
+                .split(',')
+                .map(|name| self.host(name))
+                .collect::<Result<_>>()?,
         };
         if hosts.is_empty() {
-            bail!("there are no hosts in {}: `cargo xtask hosts up 3` starts some", self.state.display());
+            bail!(
+                "there are no hosts in {}: `cargo xtask hosts up 3` starts some",
+                self.state.display()
+            );
         }
         load::load(&hosts, images)
     }
 
     /// The host of that name (`h1`, `h2` …), which must have been started by `up`.
     pub(crate) fn host(&self, name: &str) -> Result<Host> {
-        let number = name.strip_prefix('h').and_then(|number| number.parse().ok());
-        let host = number.map(|number| self.numbered(number)).filter(|host| host.dir.is_dir());
+        let number = name
+            .strip_prefix('h')
+            .and_then(|number| number.parse().ok());
+        let host = number
+            .map(|number| self.numbered(number))
+            .filter(|host| host.dir.is_dir());
         host.with_context(|| format!("there is no host `{name}` in {}", self.state.display()))
     }
 
     /// Every host that has state here, by number.
     pub(crate) fn all(&self) -> Vec<Host> {
-        (1..=200).map(|number| self.numbered(number)).filter(|host| host.dir.is_dir()).collect()
+        (1..=200)
+            .map(|number| self.numbered(number))
+            .filter(|host| host.dir.is_dir())
+            .collect()
     }
 
     fn numbered(&self, number: u8) -> Host {
-        Host { number, dir: self.state.join(format!("h{number}")) }
+        Host {
+            number,
+            dir: self.state.join(format!("h{number}")),
+        }
     }
 
     fn address_of(&self, peer: &str) -> Result<String> {
@@ -247,15 +288,23 @@ impl Hosts {
     fn print_list(&self) {
         for host in self.all() {
             let answers = if host.answers() { "up" } else { "down" };
-            println!("{}\t{}\t{}\t{answers}", host.name(), host.ip(), host.socket().display());
+            println!(
+                "{}\t{}\t{}\t{answers}",
+                host.name(),
+                host.ip(),
+                host.socket().display()
+            );
         }
     }
 
     fn lock(&self) -> Result<File> {
         let message = || format!("cannot write {}", self.state.display());
         fs::create_dir_all(&self.state).with_context(message)?;
-        let file =
-            File::options().create(true).append(true).open(self.state.join("lock")).with_context(message)?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(self.state.join("lock"))
+            .with_context(message)?;
         file.lock()?;
         Ok(file)
     }
@@ -278,10 +327,22 @@ impl Host {
     }
 
     /// `docker ARGS…` against this host's daemon.
-    pub(crate) fn docker<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = cmd("docker", ["--host".to_owned(), format!("unix://{}", self.socket().display())]);
+    pub(crate) fn docker<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = cmd(
+            "docker",
+            [
+                "--host".to_owned(),
+                format!("unix://{}", self.socket().display()),
+            ],
+        );
         // A context or DOCKER_HOST of the person's must not get in the way.
-        command.args(args).env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT");
+        command
+            .args(args)
+            .env_remove("DOCKER_HOST")
+            .env_remove("DOCKER_CONTEXT");
         command
     }
 
@@ -292,7 +353,10 @@ impl Host {
         args: impl IntoIterator<Item = S>,
     ) -> Command {
         // Not `ip netns exec`: that mounts another /sys, in which a dockerd finds no cgroups of version 1.
-        let mut command = cmd("nsenter", [format!("--net={}", self.namespace_file().display())]);
+        let mut command = cmd(
+            "nsenter",
+            [format!("--net={}", self.namespace_file().display())],
+        );
         command.arg("--").arg(program).args(args);
         command
     }
@@ -305,12 +369,17 @@ impl Host {
 
     /// Waits for its daemon to answer.
     pub(crate) fn wait_ready(&self) -> Result<()> {
-        if wait_until(BOOT_LIMIT, || self.answers() || self.daemon_pid().is_none() && self.has_failed())
-            && self.answers()
+        if wait_until(BOOT_LIMIT, || {
+            self.answers() || self.daemon_pid().is_none() && self.has_failed()
+        }) && self.answers()
         {
             return Ok(());
         }
-        bail!("the daemon of {} does not answer; the end of its log:\n{}", self.name(), self.log_tail());
+        bail!(
+            "the daemon of {} does not answer; the end of its log:\n{}",
+            self.name(),
+            self.log_tail()
+        );
     }
 
     fn namespace(&self) -> String {
@@ -344,7 +413,12 @@ impl Host {
         quiet(&["network", "prune", "--force"]);
         let volumes = quiet(&["volume", "ls", "--quiet"]);
         if !volumes.is_empty() {
-            quiet(&["volume", "rm"].into_iter().chain(volumes.split_whitespace()).collect::<Vec<_>>());
+            quiet(
+                &["volume", "rm"]
+                    .into_iter()
+                    .chain(volumes.split_whitespace())
+                    .collect::<Vec<_>>(),
+            );
         }
         self.answers()
             && quiet(&["ps", "--all", "--quiet"]).is_empty()
@@ -360,7 +434,9 @@ fn require_programs() -> Result<()> {
         }
     }
     if engine::version().is_none() {
-        say!("note: this machine's own Docker daemon does not answer; `hosts load` copies images from it");
+        say!(
+            "note: this machine's own Docker daemon does not answer; `hosts load` copies images from it"
+        );
     }
     Ok(())
 }

@@ -16,12 +16,19 @@ const VARIABLE: &str = "ISYONE_HOSTS_NET";
 
 /// The third number of the hosts' addresses.
 pub(crate) fn number() -> u8 {
-    std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_NET)
+    std::env::var(VARIABLE)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(DEFAULT_NET)
 }
 
 /// What distinguishes this set's names from the default's; empty for the default.
 pub(super) fn mark() -> String {
-    if number() == DEFAULT_NET { String::new() } else { number().to_string() }
+    if number() == DEFAULT_NET {
+        String::new()
+    } else {
+        number().to_string()
+    }
 }
 
 /// The first three numbers of every host's address; the machine is `.1`.
@@ -51,7 +58,10 @@ pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    let route = output(&mut ip(&format!("-4 route show {}.0/24 type unicast", subnet())))?;
+    let route = output(&mut ip(&format!(
+        "-4 route show {}.0/24 type unicast",
+        subnet()
+    )))?;
     if !route.is_empty() {
         bail!(
             "this machine uses {}.0/24 already ({route}), which the test hosts need; {VARIABLE}=78 takes another network",
@@ -61,10 +71,17 @@ pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
     output(&mut ip(&format!("link add {} type bridge", bridge())))
         .context("cannot make the test hosts' bridge")?;
     output(cmd("ip", ["link", "set", &bridge(), "alias"]).arg(state))?;
-    output(&mut ip(&format!("addr add {}.1/24 dev {}", subnet(), bridge())))?;
+    output(&mut ip(&format!(
+        "addr add {}.1/24 dev {}",
+        subnet(),
+        bridge()
+    )))?;
     output(&mut ip(&format!("link set {} up", bridge())))?;
     for rule in forward_rules() {
-        output(&mut cmd("iptables", ["-I", "FORWARD"].into_iter().chain(rule.split_whitespace())))?;
+        output(&mut cmd(
+            "iptables",
+            ["-I", "FORWARD"].into_iter().chain(rule.split_whitespace()),
+        ))?;
     }
     Ok(())
 }
@@ -73,7 +90,10 @@ pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
 pub(super) fn remove_bridge(state: &Path) {
     if owner().is_some_and(|owner| owner == state.to_string_lossy()) {
         for rule in forward_rules() {
-            succeeds(&mut cmd("iptables", ["-D", "FORWARD"].into_iter().chain(rule.split_whitespace())));
+            succeeds(&mut cmd(
+                "iptables",
+                ["-D", "FORWARD"].into_iter().chain(rule.split_whitespace()),
+            ));
         }
         succeeds(&mut ip(&format!("link del {}", bridge())));
     }
@@ -102,12 +122,20 @@ pub(super) fn ensure_namespace(host: &Host) -> Result<()> {
     let (space, link) = (host.namespace(), format!("v-isy{}-{}", mark(), host.name()));
     let make = || -> Result<()> {
         output(&mut ip(&format!("netns add {space}")))?;
-        output(&mut ip(&format!("link add {link} type veth peer name eth0 netns {space}")))?;
+        output(&mut ip(&format!(
+            "link add {link} type veth peer name eth0 netns {space}"
+        )))?;
         output(&mut ip(&format!("link set {link} master {} up", bridge())))?;
         output(&mut ip(&format!("-n {space} link set lo up")))?;
-        output(&mut ip(&format!("-n {space} addr add {}/24 dev eth0", host.ip())))?;
+        output(&mut ip(&format!(
+            "-n {space} addr add {}/24 dev eth0",
+            host.ip()
+        )))?;
         output(&mut ip(&format!("-n {space} link set eth0 up")))?;
-        output(&mut ip(&format!("-n {space} route add default via {}.1", subnet())))?;
+        output(&mut ip(&format!(
+            "-n {space} route add default via {}.1",
+            subnet()
+        )))?;
         Ok(())
     };
     make()
@@ -140,7 +168,9 @@ pub(super) fn heal(host: &Host) -> Result<()> {
     for (table, chain) in [("raw", "PREROUTING"), ("mangle", "POSTROUTING")] {
         let rules = output(&mut host.exec("iptables", ["-t", table, "-S", chain]))?;
         for rule in rules.lines().filter(|rule| rule.contains(CUT)) {
-            let words = rule.split_whitespace().map(|word| if word == "-A" { "-D" } else { word });
+            let words = rule
+                .split_whitespace()
+                .map(|word| if word == "-A" { "-D" } else { word });
             output(&mut host.exec("iptables", ["-t", table].into_iter().chain(words)))?;
         }
     }
@@ -150,7 +180,9 @@ pub(super) fn heal(host: &Host) -> Result<()> {
 /// Lets many daemons and containers watch files at once. Stays raised: it costs nothing.
 pub(super) fn raise_inotify_limit() {
     let file = "/proc/sys/fs/inotify/max_user_instances";
-    let now = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let now = fs::read_to_string(file)
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
     if now.is_some_and(|now| now < INOTIFY_INSTANCES)
         && let Err(err) = fs::write(file, INOTIFY_INSTANCES.to_string())
     {

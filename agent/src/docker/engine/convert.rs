@@ -6,14 +6,16 @@ use bollard::{container::LogOutput, models as m};
 use bytes::Bytes;
 
 use super::super::{
-    Chunk, Container, ContainerSpec, ContainerSummary, LABEL_TENANT, Limits, Listed, MAX_OUTPUT_BYTES,
-    MountSource, Network, Volume,
+    Chunk, Container, ContainerSpec, ContainerSummary, LABEL_TENANT, Limits, Listed,
+    MAX_OUTPUT_BYTES, MountSource, Network, Volume,
 };
 
 pub(super) fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
     let mut map: HashMap<String, Vec<String>> = HashMap::new();
     for (key, value) in pairs {
-        map.entry((*key).to_owned()).or_default().push((*value).to_owned());
+        map.entry((*key).to_owned())
+            .or_default()
+            .push((*value).to_owned());
     }
     map
 }
@@ -21,9 +23,9 @@ pub(super) fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
 pub(super) fn chunk(output: LogOutput) -> Chunk {
     match output {
         LogOutput::StdErr { message } => (true, message),
-        LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
-            (false, message)
-        }
+        LogOutput::StdOut { message }
+        | LogOutput::Console { message }
+        | LogOutput::StdIn { message } => (false, message),
     }
 }
 
@@ -53,18 +55,31 @@ pub(super) fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
         };
         (format!("{}/tcp", port.container), Some(vec![binding]))
     });
-    let restart =
-        if spec.restart { m::RestartPolicyNameEnum::UNLESS_STOPPED } else { m::RestartPolicyNameEnum::NO };
+    let restart = if spec.restart {
+        m::RestartPolicyNameEnum::UNLESS_STOPPED
+    } else {
+        m::RestartPolicyNameEnum::NO
+    };
     // A noisy tenant must not fill the disk: three files of ten megabytes each.
-    let log_options =
-        HashMap::from([("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())]);
-    let endpoint = m::EndpointSettings { aliases: Some(spec.aliases.clone()), ..Default::default() };
+    let log_options = HashMap::from([
+        ("max-size".to_owned(), "10m".to_owned()),
+        ("max-file".to_owned(), "3".to_owned()),
+    ]);
+    let endpoint = m::EndpointSettings {
+        aliases: Some(spec.aliases.clone()),
+        ..Default::default()
+    };
     m::ContainerCreateBody {
         image: Some(spec.image.clone()),
         cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
         env: Some(spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
         labels: Some(spec.labels.clone().into_iter().collect()),
-        exposed_ports: Some(spec.ports.iter().map(|p| format!("{}/tcp", p.container)).collect()),
+        exposed_ports: Some(
+            spec.ports
+                .iter()
+                .map(|p| format!("{}/tcp", p.container))
+                .collect(),
+        ),
         stop_timeout: Some(i64::from(spec.stop_grace_s)),
         host_config: Some(m::HostConfig {
             memory: Some(spec.limits.memory_bytes as i64),
@@ -72,7 +87,10 @@ pub(super) fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
             nano_cpus: Some(spec.limits.nano_cpus as i64),
             pids_limit: Some(i64::from(spec.limits.pids)),
             shm_size: spec.shm_bytes.map(|b| b as i64),
-            restart_policy: Some(m::RestartPolicy { name: Some(restart), maximum_retry_count: None }),
+            restart_policy: Some(m::RestartPolicy {
+                name: Some(restart),
+                maximum_retry_count: None,
+            }),
             log_config: Some(m::HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
                 config: Some(log_options),
@@ -96,12 +114,25 @@ pub(super) fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
 pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
     let state = found.state.unwrap_or_default();
     let host = found.host_config.unwrap_or_default();
-    let networks = found.network_settings.and_then(|n| n.networks).unwrap_or_default();
-    let ip = networks.values().filter_map(|n| n.ip_address.as_ref()).find_map(|ip| ip.parse().ok());
-    let started =
-        state.started_at.as_ref().and_then(|t| t.parse::<jiff::Timestamp>().ok()).map(|t| t.as_millisecond());
+    let networks = found
+        .network_settings
+        .and_then(|n| n.networks)
+        .unwrap_or_default();
+    let ip = networks
+        .values()
+        .filter_map(|n| n.ip_address.as_ref())
+        .find_map(|ip| ip.parse().ok());
+    let started = state
+        .started_at
+        .as_ref()
+        .and_then(|t| t.parse::<jiff::Timestamp>().ok())
+        .map(|t| t.as_millisecond());
     Container {
-        name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        name: found
+            .name
+            .unwrap_or_default()
+            .trim_start_matches('/')
+            .to_owned(),
         id: found.id.unwrap_or_default(),
         state: state.status.map(|s| s.to_string()).unwrap_or_default(),
         labels: found.config.and_then(|c| c.labels).unwrap_or_default(),
@@ -120,36 +151,71 @@ pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
     }
 }
 
-pub(super) fn network_view(ipam: Option<m::Ipam>, labels: Option<HashMap<String, String>>) -> Network {
-    let subnet = ipam.and_then(|i| i.config).unwrap_or_default().into_iter().find_map(|c| c.subnet);
-    Network { subnet: subnet.unwrap_or_default(), labels: labels.unwrap_or_default() }
+pub(super) fn network_view(
+    ipam: Option<m::Ipam>,
+    labels: Option<HashMap<String, String>>,
+) -> Network {
+    let subnet = ipam
+        .and_then(|i| i.config)
+        .unwrap_or_default()
+        .into_iter()
+        .find_map(|c| c.subnet);
+    Network {
+        subnet: subnet.unwrap_or_default(),
+        labels: labels.unwrap_or_default(),
+    }
 }
 
 /// With its name.
 pub(super) fn volume_view(found: m::Volume) -> (String, Volume) {
-    (found.name, Volume { mountpoint: found.mountpoint, labels: found.labels })
+    (
+        found.name,
+        Volume {
+            mountpoint: found.mountpoint,
+            labels: found.labels,
+        },
+    )
 }
 
 /// With its name.
 pub(super) fn listed(found: m::ContainerSummary) -> (String, Listed) {
-    let name = found.names.unwrap_or_default().into_iter().next().unwrap_or_default();
-    let networks = found.network_settings.and_then(|n| n.networks).unwrap_or_default();
+    let name = found
+        .names
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let networks = found
+        .network_settings
+        .and_then(|n| n.networks)
+        .unwrap_or_default();
     let listed = Listed {
         id: found.id.unwrap_or_default(),
         state: found.state.map(|s| s.to_string()).unwrap_or_default(),
         labels: found.labels.unwrap_or_default(),
         image_id: found.image_id.unwrap_or_default(),
-        ip: networks.values().filter_map(|n| n.ip_address.as_ref()).find_map(|ip| ip.parse().ok()),
+        ip: networks
+            .values()
+            .filter_map(|n| n.ip_address.as_ref())
+            .find_map(|ip| ip.parse().ok()),
     };
     (name.trim_start_matches('/').to_owned(), listed)
 }
 
 pub(super) fn summary(found: m::ContainerSummary) -> ContainerSummary {
-    let name = found.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+    let name = found
+        .names
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     ContainerSummary {
         name: name.trim_start_matches('/').to_owned(),
         state: found.state.map(|s| s.to_string()).unwrap_or_default(),
-        tenant: found.labels.and_then(|mut l| l.remove(LABEL_TENANT)).unwrap_or_default(),
+        tenant: found
+            .labels
+            .and_then(|mut l| l.remove(LABEL_TENANT))
+            .unwrap_or_default(),
     }
 }
 
@@ -162,7 +228,10 @@ impl Layers {
         let (id, detail) = (line.id.as_ref()?, line.progress_detail.as_ref()?);
         let (current, total) = (detail.current?, detail.total?);
         self.0.insert(id.clone(), (current, total));
-        let (current, total) = self.0.values().fold((0, 0), |(c, t), (a, b)| (c + a, t + b));
+        let (current, total) = self
+            .0
+            .values()
+            .fold((0, 0), |(c, t), (a, b)| (c + a, t + b));
         (total > 0).then(|| (current.saturating_mul(100) / total).clamp(0, 99) as u32)
     }
 }
@@ -182,7 +251,10 @@ pub(super) fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
     let mut archive = tar::Archive::new(archive);
     let entry = archive.entries().ok()?.next()?.ok()?;
     let mut bytes = Vec::new();
-    entry.take(MAX_OUTPUT_BYTES as u64).read_to_end(&mut bytes).ok()?;
+    entry
+        .take(MAX_OUTPUT_BYTES as u64)
+        .read_to_end(&mut bytes)
+        .ok()?;
     Some(bytes)
 }
 
@@ -193,8 +265,14 @@ mod tests {
     #[test]
     fn references_without_a_tag_get_one() {
         assert_eq!(with_tag("odoo"), "odoo:latest");
-        assert_eq!(with_tag("r.example:5000/odoo"), "r.example:5000/odoo:latest");
-        assert_eq!(with_tag("r.example:5000/odoo:18.0"), "r.example:5000/odoo:18.0");
+        assert_eq!(
+            with_tag("r.example:5000/odoo"),
+            "r.example:5000/odoo:latest"
+        );
+        assert_eq!(
+            with_tag("r.example:5000/odoo:18.0"),
+            "r.example:5000/odoo:18.0"
+        );
         assert_eq!(with_tag("odoo@sha256:00"), "odoo@sha256:00");
     }
 }

@@ -20,13 +20,13 @@ use tokio::io::AsyncWriteExt as _;
 use tonic::async_trait;
 
 use self::convert::{
-    Layers, append, chunk, container_view, create_body, filters, first_file, listed, network_view, summary,
-    volume_view, with_tag,
+    Layers, append, chunk, container_view, create_body, filters, first_file, listed, network_view,
+    summary, volume_view, with_tag,
 };
 use super::{
-    Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event, ExecOutput,
-    ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, Named, Network, PullProgress, Result,
-    Survey, Volume,
+    Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event,
+    ExecOutput, ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, Named, Network,
+    PullProgress, Result, Survey, Volume,
 };
 
 /// Until the head of an answer. Creating a network on a busy daemon takes seconds; a hanging daemon must show.
@@ -49,7 +49,10 @@ pub struct Engine {
 impl Engine {
     /// For `unix:///var/run/docker.sock` or `tcp://host:port`. Connects later.
     pub fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), client: ArcSwapOption::empty() }
+        Self {
+            address: address.to_owned(),
+            client: ArcSwapOption::empty(),
+        }
     }
 
     async fn client(&self) -> Result<Arc<Client>> {
@@ -61,7 +64,11 @@ impl Engine {
         } else {
             Client::connect_with_http(&self.address, CALL_TIMEOUT_S, bollard::API_DEFAULT_VERSION)
         };
-        let negotiated = fresh.map_err(unreachable)?.negotiate_version().await.map_err(unreachable)?;
+        let negotiated = fresh
+            .map_err(unreachable)?
+            .negotiate_version()
+            .await
+            .map_err(unreachable)?;
         let client = Arc::new(with_version_prefix(negotiated));
         self.client.store(Some(client.clone()));
         Ok(client)
@@ -101,7 +108,11 @@ fn with_version_prefix(client: Client) -> Client {
     let version = client.client_version();
     let prefix = format!("/v{}.{}", version.major_version, version.minor_version);
     client.with_request_modifier(move |mut request| {
-        let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |p| p.as_str())
+            .to_owned();
         if !path.starts_with("/v1.") {
             let mut parts = request.uri().clone().into_parts();
             parts.path_and_query = format!("{prefix}{path}").parse().ok();
@@ -119,12 +130,14 @@ fn unreachable(error: BollardError) -> DockerError {
 
 fn classify(error: BollardError) -> DockerError {
     match error {
-        BollardError::DockerResponseServerError { status_code: 404, message } => {
-            DockerError::NotFound(message)
-        }
-        BollardError::DockerResponseServerError { status_code: 409, message } => {
-            DockerError::Conflict(message)
-        }
+        BollardError::DockerResponseServerError {
+            status_code: 404,
+            message,
+        } => DockerError::NotFound(message),
+        BollardError::DockerResponseServerError {
+            status_code: 409,
+            message,
+        } => DockerError::Conflict(message),
         BollardError::DockerResponseServerError { message, .. } => DockerError::Refused(message),
         BollardError::DockerStreamError { error } => DockerError::Refused(error),
         other => unreachable(other),
@@ -143,7 +156,10 @@ impl Docker for Engine {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>> {
-        let Some(found) = self.find(|c| async move { c.inspect_image(reference).await }).await? else {
+        let Some(found) = self
+            .find(|c| async move { c.inspect_image(reference).await })
+            .await?
+        else {
             return Ok(None);
         };
         let id = found.id.unwrap_or_default();
@@ -163,9 +179,14 @@ impl Docker for Engine {
     }
 
     async fn pull(&self, reference: &str, progress: PullProgress<'_>) -> Result<()> {
-        let failed = |why: String| DockerError::Pull { image: reference.to_owned(), why };
+        let failed = |why: String| DockerError::Pull {
+            image: reference.to_owned(),
+            why,
+        };
         let client = self.client().await?;
-        let options = q::CreateImageOptionsBuilder::default().from_image(&with_tag(reference)).build();
+        let options = q::CreateImageOptionsBuilder::default()
+            .from_image(&with_tag(reference))
+            .build();
         let mut lines = std::pin::pin!(client.create_image(Some(options), None, None));
         let mut layers = Layers::default();
         // To its end: a stream that is dropped cancels the pull.
@@ -193,7 +214,9 @@ impl Docker for Engine {
             cmd: Some(vec!["true".to_owned()]),
             ..Default::default()
         };
-        let made = self.call(|c| async move { c.create_container(None, body).await }).await?;
+        let made = self
+            .call(|c| async move { c.create_container(None, body).await })
+            .await?;
         let mut files = HashMap::new();
         let mut outcome = Ok(());
         for path in paths {
@@ -203,8 +226,12 @@ impl Docker for Engine {
                 Err(e) => outcome = Err(e),
             }
         }
-        let options = q::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        self.call(|c| async move { c.remove_container(&made.id, Some(options)).await }).await?;
+        let options = q::RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        self.call(|c| async move { c.remove_container(&made.id, Some(options)).await })
+            .await?;
         outcome.map(|()| files)
     }
 
@@ -213,7 +240,9 @@ impl Docker for Engine {
             .all(true)
             .filters(&filters(&[("label", LABEL_TENANT)]))
             .build();
-        let found = self.call(|c| async move { c.list_containers(Some(options)).await }).await?;
+        let found = self
+            .call(|c| async move { c.list_containers(Some(options)).await })
+            .await?;
         Ok(found.into_iter().map(summary).collect())
     }
 
@@ -232,52 +261,76 @@ impl Docker for Engine {
                 .into_iter()
                 .filter_map(|n| Some((n.name.clone()?, network_view(n.ipam, n.labels))))
                 .collect(),
-            volumes: volumes.volumes.unwrap_or_default().into_iter().map(volume_view).collect(),
+            volumes: volumes
+                .volumes
+                .unwrap_or_default()
+                .into_iter()
+                .map(volume_view)
+                .collect(),
             containers: containers.into_iter().map(listed).collect(),
         })
     }
 
     async fn container(&self, name: &str) -> Result<Option<Container>> {
-        let found = self.find(|c| async move { c.inspect_container(name, None).await }).await?;
+        let found = self
+            .find(|c| async move { c.inspect_container(name, None).await })
+            .await?;
         Ok(found.map(container_view))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {
-        let options = q::CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        let options = q::CreateContainerOptionsBuilder::default()
+            .name(&spec.name)
+            .build();
         let body = create_body(spec);
-        self.call(|c| async move { c.create_container(Some(options), body).await }).await.map(drop)
+        self.call(|c| async move { c.create_container(Some(options), body).await })
+            .await
+            .map(drop)
     }
 
     async fn start(&self, name: &str) -> Result<()> {
-        self.call(|c| async move { c.start_container(name, None).await }).await
+        self.call(|c| async move { c.start_container(name, None).await })
+            .await
     }
 
     async fn stop(&self, name: &str, grace_s: u32) -> Result<()> {
         let timeout = Duration::from_secs(u64::from(grace_s) + STOP_MARGIN_S);
-        let options = q::StopContainerOptionsBuilder::default().t(grace_s as i32).build();
+        let options = q::StopContainerOptionsBuilder::default()
+            .t(grace_s as i32)
+            .build();
         let stopped = self.find(|c| async move {
-            (*c).clone().with_timeout(timeout).stop_container(name, Some(options)).await
+            (*c).clone()
+                .with_timeout(timeout)
+                .stop_container(name, Some(options))
+                .await
         });
         stopped.await.map(drop)
     }
 
     async fn wait(&self, name: &str) -> Result<i32> {
-        let client = (*self.client().await?).clone().with_timeout(Duration::from_secs(WAIT_TIMEOUT_S));
+        let client = (*self.client().await?)
+            .clone()
+            .with_timeout(Duration::from_secs(WAIT_TIMEOUT_S));
         let mut ends = std::pin::pin!(client.wait_container(name, None));
         match ends.next().await {
             Some(Ok(end)) => Ok(end.status_code as i32),
             Some(Err(BollardError::DockerContainerWaitError { code, .. })) => Ok(code as i32), // not 0, but an answer
             Some(Err(e)) => Err(self.failed(e)),
-            None => {
-                Err(DockerError::Unreachable("the connection ended while waiting for a container".to_owned()))
-            }
+            None => Err(DockerError::Unreachable(
+                "the connection ended while waiting for a container".to_owned(),
+            )),
         }
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
         // `v`: anonymous volumes of the image (/mnt/extra-addons) go, named ones stay.
-        let options = q::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        self.find(|c| async move { c.remove_container(name, Some(options)).await }).await.map(drop)
+        let options = q::RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        self.find(|c| async move { c.remove_container(name, Some(options)).await })
+            .await
+            .map(drop)
     }
 
     async fn update(&self, name: &str, limits: &Limits) -> Result<()> {
@@ -288,17 +341,23 @@ impl Docker for Engine {
             pids_limit: Some(i64::from(limits.pids)),
             ..Default::default()
         };
-        self.call(|c| async move { c.update_container(name, body).await }).await
+        self.call(|c| async move { c.update_container(name, body).await })
+            .await
     }
 
     async fn network(&self, name: &str) -> Result<Option<Network>> {
-        let found = self.find(|c| async move { c.inspect_network(name, None).await }).await?;
+        let found = self
+            .find(|c| async move { c.inspect_network(name, None).await })
+            .await?;
         Ok(found.map(|n| network_view(n.ipam, n.labels)))
     }
 
     async fn create_network(&self, network: &Named, subnet: &str) -> Result<()> {
         let ipam = m::Ipam {
-            config: Some(vec![m::IpamConfig { subnet: Some(subnet.to_owned()), ..Default::default() }]),
+            config: Some(vec![m::IpamConfig {
+                subnet: Some(subnet.to_owned()),
+                ..Default::default()
+            }]),
             ..Default::default()
         };
         let body = m::NetworkCreateRequest {
@@ -308,15 +367,21 @@ impl Docker for Engine {
             labels: Some(network.labels.clone().into_iter().collect()),
             ..Default::default()
         };
-        self.call(|c| async move { c.create_network(body).await }).await.map(drop)
+        self.call(|c| async move { c.create_network(body).await })
+            .await
+            .map(drop)
     }
 
     async fn remove_network(&self, name: &str) -> Result<()> {
-        self.find(|c| async move { c.remove_network(name).await }).await.map(drop)
+        self.find(|c| async move { c.remove_network(name).await })
+            .await
+            .map(drop)
     }
 
     async fn volume(&self, name: &str) -> Result<Option<Volume>> {
-        let found = self.find(|c| async move { c.inspect_volume(name).await }).await?;
+        let found = self
+            .find(|c| async move { c.inspect_volume(name).await })
+            .await?;
         Ok(found.map(|v| volume_view(v).1))
     }
 
@@ -326,7 +391,9 @@ impl Docker for Engine {
             labels: Some(volume.labels.clone().into_iter().collect()),
             ..Default::default()
         };
-        let made = self.call(|c| async move { c.create_volume(body).await }).await?;
+        let made = self
+            .call(|c| async move { c.create_volume(body).await })
+            .await?;
         Ok(volume_view(made).1)
     }
 
@@ -336,7 +403,12 @@ impl Docker for Engine {
             .map(drop)
     }
 
-    async fn exec(&self, container: &str, command: &[String], stdin: Vec<u8>) -> Result<ExecOutput> {
+    async fn exec(
+        &self,
+        container: &str,
+        command: &[String],
+        stdin: Vec<u8>,
+    ) -> Result<ExecOutput> {
         let mut session = self.exec_session(container, command, None).await?;
         let feed = async {
             // A command that ends early closes its end: its exit code tells, not this error.
@@ -346,7 +418,14 @@ impl Docker for Engine {
         let mut result = ExecOutput::default();
         let collect = async {
             while let Some((stderr, bytes)) = session.output.try_next().await? {
-                append(if stderr { &mut result.stderr } else { &mut result.stdout }, &bytes);
+                append(
+                    if stderr {
+                        &mut result.stderr
+                    } else {
+                        &mut result.stdout
+                    },
+                    &bytes,
+                );
             }
             Ok::<_, DockerError>(())
         };
@@ -357,7 +436,16 @@ impl Docker for Engine {
     }
 
     async fn log_tail(&self, name: &str, lines: u32) -> Result<String> {
-        let mut logs = self.logs(name, LogQuery { follow: false, tail: lines, timestamps: false }).await?;
+        let mut logs = self
+            .logs(
+                name,
+                LogQuery {
+                    follow: false,
+                    tail: lines,
+                    timestamps: false,
+                },
+            )
+            .await?;
         let mut text = Vec::new();
         while let Some((_, bytes)) = logs.try_next().await? {
             append(&mut text, &bytes);
@@ -367,7 +455,12 @@ impl Docker for Engine {
 
     async fn events(&self) -> Result<BoxStream<'static, Result<Event>>> {
         let mut wanted = filters(&[("label", LABEL_TENANT), ("type", "container")]);
-        wanted.insert("event".to_owned(), ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec());
+        wanted.insert(
+            "event".to_owned(),
+            ["start", "die", "oom", "destroy"]
+                .map(str::to_owned)
+                .to_vec(),
+        );
         let options = q::EventsOptionsBuilder::default().filters(&wanted).build();
         let client = self.client().await?;
         let stream = client.events(Some(options)).map(|event| {
@@ -391,7 +484,10 @@ impl Docker for Engine {
             .tail(&query.tail.to_string())
             .build();
         let client = self.client().await?;
-        Ok(client.logs(name, Some(options)).map(|line| line.map(chunk).map_err(classify)).boxed())
+        Ok(client
+            .logs(name, Some(options))
+            .map(|line| line.map(chunk).map_err(classify))
+            .boxed())
     }
 
     async fn exec_session(
@@ -408,28 +504,47 @@ impl Docker for Engine {
             tty: Some(tty.is_some()),
             ..Default::default()
         };
-        let made = self.call(|c| async move { c.create_exec(container, options).await }).await?;
-        let start = StartExecOptions { tty: tty.is_some(), ..Default::default() };
+        let made = self
+            .call(|c| async move { c.create_exec(container, options).await })
+            .await?;
+        let start = StartExecOptions {
+            tty: tty.is_some(),
+            ..Default::default()
+        };
         let id = made.id.clone();
-        let started = self.call(|c| async move { c.start_exec(&id, Some(start)).await }).await?;
+        let started = self
+            .call(|c| async move { c.start_exec(&id, Some(start)).await })
+            .await?;
         let StartExecResults::Attached { output, input } = started else {
-            return Err(DockerError::Refused("the command was started detached".to_owned()));
+            return Err(DockerError::Refused(
+                "the command was started detached".to_owned(),
+            ));
         };
         if let Some(size) = tty {
             // Races with the start by design of the API; the client sends its size again on change.
             let _ = self.exec_resize(&made.id, size).await;
         }
         let output = output.map(|part| part.map(chunk).map_err(classify)).boxed();
-        Ok(ExecSession { id: made.id, output, input })
+        Ok(ExecSession {
+            id: made.id,
+            output,
+            input,
+        })
     }
 
     async fn exec_resize(&self, id: &str, (columns, rows): (u16, u16)) -> Result<()> {
-        let options = ResizeExecOptions { height: rows, width: columns };
-        self.call(|c| async move { c.resize_exec(id, options).await }).await
+        let options = ResizeExecOptions {
+            height: rows,
+            width: columns,
+        };
+        self.call(|c| async move { c.resize_exec(id, options).await })
+            .await
     }
 
     async fn exec_state(&self, id: &str) -> Result<ExecState> {
-        let found = self.call(|c| async move { c.inspect_exec(id).await }).await?;
+        let found = self
+            .call(|c| async move { c.inspect_exec(id).await })
+            .await?;
         Ok(ExecState {
             running: found.running.unwrap_or_default(),
             code: found.exit_code.unwrap_or_default() as i32,
@@ -440,7 +555,9 @@ impl Docker for Engine {
 
 impl Engine {
     async fn read_file(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
-        let options = q::DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let options = q::DownloadFromContainerOptionsBuilder::default()
+            .path(path)
+            .build();
         // An image may be anybody's: the path may lead to a file of any size, or to a directory.
         let archive = self
             .find(|c| async move {

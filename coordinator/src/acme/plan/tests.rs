@@ -28,7 +28,11 @@ struct World {
 
 impl World {
     fn wanting(names: &[&str]) -> Self {
-        Self { wanted: names.iter().map(|n| (*n).to_owned()).collect(), now: 100 * DAY, ..Self::default() }
+        Self {
+            wanted: names.iter().map(|n| (*n).to_owned()).collect(),
+            now: 100 * DAY,
+            ..Self::default()
+        }
     }
 
     /// Holds a certificate of 90 days that was issued so many days ago.
@@ -88,11 +92,16 @@ impl World {
 fn a_table_of_what_is_ordered() {
     let alfa = || World::wanting(&["alfa.isy.one"]);
     let own = |days_ago, hostname| alfa().holding("own", days_ago, Origin::Uploaded, &[hostname]);
-    let below = World::wanting(&["a.b.isy.one"]).holding("own", 1, Origin::Uploaded, &["*.isy.one"]);
+    let below =
+        World::wanting(&["a.b.isy.one"]).holding("own", 1, Origin::Uploaded, &["*.isy.one"]);
     let table = [
         ("missing", alfa(), 1),
         ("fresh", alfa().acme("alfa.isy.one", 10), 0),
-        ("before two thirds less the jitter", alfa().acme("alfa.isy.one", 52), 0),
+        (
+            "before two thirds less the jitter",
+            alfa().acme("alfa.isy.one", 52),
+            0,
+        ),
         ("after two thirds", alfa().acme("alfa.isy.one", 60), 1),
         ("expired", alfa().acme("alfa.isy.one", 91), 1),
         ("covered by an uploaded one", own(10, "alfa.isy.one"), 0),
@@ -101,12 +110,51 @@ fn a_table_of_what_is_ordered() {
         ("a wildcard is not for two labels", below, 1),
         ("failed a moment ago", alfa().trouble("alfa.isy.one", 1), 0),
         ("failed long ago", alfa().trouble("alfa.isy.one", 0), 1),
-        ("renewal failed a moment ago", alfa().acme("alfa.isy.one", 70).trouble("alfa.isy.one", 1), 0),
-        ("already under way", World { running: ["alfa.isy.one".to_owned()].into(), ..alfa() }, 0),
-        ("it leads elsewhere", World { elsewhere: ["alfa.isy.one"].into(), ..alfa() }, 0),
-        ("another one leads elsewhere", World { elsewhere: ["beta.isy.one"].into(), ..alfa() }, 1),
-        ("the authority is away", World { closed_until: 100 * DAY + 1, ..alfa() }, 0),
-        ("the authority is back", World { closed_until: 100 * DAY, ..alfa() }, 1),
+        (
+            "renewal failed a moment ago",
+            alfa().acme("alfa.isy.one", 70).trouble("alfa.isy.one", 1),
+            0,
+        ),
+        (
+            "already under way",
+            World {
+                running: ["alfa.isy.one".to_owned()].into(),
+                ..alfa()
+            },
+            0,
+        ),
+        (
+            "it leads elsewhere",
+            World {
+                elsewhere: ["alfa.isy.one"].into(),
+                ..alfa()
+            },
+            0,
+        ),
+        (
+            "another one leads elsewhere",
+            World {
+                elsewhere: ["beta.isy.one"].into(),
+                ..alfa()
+            },
+            1,
+        ),
+        (
+            "the authority is away",
+            World {
+                closed_until: 100 * DAY + 1,
+                ..alfa()
+            },
+            0,
+        ),
+        (
+            "the authority is back",
+            World {
+                closed_until: 100 * DAY,
+                ..alfa()
+            },
+            1,
+        ),
     ];
     for (what, world, expected) in table {
         assert_eq!(world.begins().len(), expected, "{what}");
@@ -115,10 +163,18 @@ fn a_table_of_what_is_ordered() {
 
 #[test]
 fn missing_ones_go_first_then_those_that_end_soonest_and_only_so_many_at_once() {
-    let names = ["a.x.one", "b.x.one", "c.x.one", "d.x.one", "e.x.one", "f.x.one"];
-    let world = World::wanting(&names).acme("a.x.one", 70).acme("b.x.one", 80).acme("c.x.one", 75);
+    let names = [
+        "a.x.one", "b.x.one", "c.x.one", "d.x.one", "e.x.one", "f.x.one",
+    ];
+    let world = World::wanting(&names)
+        .acme("a.x.one", 70)
+        .acme("b.x.one", 80)
+        .acme("c.x.one", 75);
     assert_eq!(world.begins(), ["d.x.one", "e.x.one", "f.x.one", "b.x.one"]);
-    let busy = World { running: ["d.x.one".to_owned(), "e.x.one".to_owned()].into(), ..world };
+    let busy = World {
+        running: ["d.x.one".to_owned(), "e.x.one".to_owned()].into(),
+        ..world
+    };
     assert_eq!(busy.begins(), ["f.x.one", "b.x.one"]);
 }
 
@@ -135,14 +191,30 @@ fn a_failing_domain_stops_no_other() {
 
 #[test]
 fn weekly_limits_hold_a_registered_domain_back_and_no_other() {
-    let limits = Limits { weekly_per_domain: 3, weekly_same: 2, ..LIMITS };
-    let mut world = World::wanting(&["c.isy.one", "d.isy.one", "erp.cliente.com.br", "erp.outro.com.br"])
-        .acme("a.isy.one", 1)
-        .acme("b.isy.one", 6)
-        .acme("z.isy.one", 8);
-    world.wanted.extend(["a.isy.one".to_owned(), "b.isy.one".to_owned(), "z.isy.one".to_owned()]);
+    let limits = Limits {
+        weekly_per_domain: 3,
+        weekly_same: 2,
+        ..LIMITS
+    };
+    let mut world = World::wanting(&[
+        "c.isy.one",
+        "d.isy.one",
+        "erp.cliente.com.br",
+        "erp.outro.com.br",
+    ])
+    .acme("a.isy.one", 1)
+    .acme("b.isy.one", 6)
+    .acme("z.isy.one", 8);
+    world.wanted.extend([
+        "a.isy.one".to_owned(),
+        "b.isy.one".to_owned(),
+        "z.isy.one".to_owned(),
+    ]);
     let made = world.plan(limits);
-    assert_eq!(made.begin, ["c.isy.one", "erp.cliente.com.br", "erp.outro.com.br"]);
+    assert_eq!(
+        made.begin,
+        ["c.isy.one", "erp.cliente.com.br", "erp.outro.com.br"]
+    );
     assert_eq!(made.held_back, ["d.isy.one"]);
     // The same name: lost and ordered again, and again.
     let mut lost = World::wanting(&["a.x.one"]).acme("a.x.one", 1);
@@ -181,17 +253,30 @@ fn what_nobody_wants_is_forgotten_when_it_counts_no_more() {
     let made = world.plan(LIMITS);
     assert_eq!(
         (made.forget, made.settled),
-        (vec!["old.isy.one".to_owned()], vec!["gone.isy.one".to_owned()])
+        (
+            vec!["old.isy.one".to_owned()],
+            vec!["gone.isy.one".to_owned()]
+        )
     );
 }
 
 #[test]
 fn retries_double_up_to_the_most_and_never_undercut_the_authority() {
     let at = |failures, asked| retry_at("a.x", failures, 1_000, asked, &LIMITS, 7) - 1_000;
-    let table = [(1, 300_000), (2, 600_000), (3, 1_200_000), (8, 21_600_000), (u32::MAX, 21_600_000)];
+    let table = [
+        (1, 300_000),
+        (2, 600_000),
+        (3, 1_200_000),
+        (8, 21_600_000),
+        (u32::MAX, 21_600_000),
+    ];
     for (failures, pause) in table {
         let pauses = pause..=pause + pause / 4;
-        assert!(pauses.contains(&at(failures, None)), "{failures}: {}", at(failures, None));
+        assert!(
+            pauses.contains(&at(failures, None)),
+            "{failures}: {}",
+            at(failures, None)
+        );
     }
     assert_eq!(at(1, Some(90_001_000)), 90_000_000);
     assert!(at(8, Some(2_000)) >= 21_600_000);

@@ -22,19 +22,38 @@ fn running() -> Bench {
 
 fn adding(tenant: &str, domains: &[&str], primary: bool) -> AddDomains {
     let domains = domains.iter().map(|d| name(d)).collect();
-    AddDomains { name: name(tenant), domains, primary, checked: true, request_id: None }
+    AddDomains {
+        name: name(tenant),
+        domains,
+        primary,
+        checked: true,
+        request_id: None,
+    }
 }
 
-fn add(bench: &mut Bench, tenant: &str, domains: &[&str], primary: bool) -> Result<Outcome, ChangeError> {
-    bench.apply(Command::AddDomains(Box::new(adding(tenant, domains, primary))))
+fn add(
+    bench: &mut Bench,
+    tenant: &str,
+    domains: &[&str],
+    primary: bool,
+) -> Result<Outcome, ChangeError> {
+    bench.apply(Command::AddDomains(Box::new(adding(
+        tenant, domains, primary,
+    ))))
 }
 
 fn remove(bench: &mut Bench, tenant: &str, domain: &str) -> Result<Outcome, ChangeError> {
-    bench.apply(Command::RemoveDomain { name: name(tenant), domain: name(domain), request_id: None })
+    bench.apply(Command::RemoveDomain {
+        name: name(tenant),
+        domain: name(domain),
+        request_id: None,
+    })
 }
 
 fn operation(outcome: Outcome) -> Option<OperationKind> {
-    let Outcome::Domains { operation, .. } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Domains { operation, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
     operation.map(|operation| operation.kind)
 }
 
@@ -51,15 +70,26 @@ fn plan(bench: &Bench) -> isyone_proto::plan::HostPlan {
             master_password: secret(),
         })
     };
-    views::host_plan(&bench.state, &bench.settings, &name("h1"), open).unwrap().unwrap()
+    views::host_plan(&bench.state, &bench.settings, &name("h1"), open)
+        .unwrap()
+        .unwrap()
 }
 
 fn primary(bench: &Bench) -> Option<String> {
-    views::route(&bench.state, &bench.settings, &tenant(bench)).unwrap().primary
+    views::route(&bench.state, &bench.settings, &tenant(bench))
+        .unwrap()
+        .primary
 }
 
 fn kinds(bench: &Bench) -> Vec<&str> {
-    bench.state.fleet.events.iter().map(|e| e.kind.as_str()).filter(|k| k.starts_with("domain.")).collect()
+    bench
+        .state
+        .fleet
+        .events
+        .iter()
+        .map(|e| e.kind.as_str())
+        .filter(|k| k.starts_with("domain."))
+        .collect()
 }
 
 fn unreachable(bench: &mut Bench, tenant: &str, domain: &str) {
@@ -69,7 +99,9 @@ fn unreachable(bench: &mut Bench, tenant: &str, domain: &str) {
         since: 7,
         found: "A 203.0.113.9".to_owned(),
     };
-    bench.apply(Command::DomainUnreachable(Box::new(trouble))).unwrap();
+    bench
+        .apply(Command::DomainUnreachable(Box::new(trouble)))
+        .unwrap();
 }
 
 #[test]
@@ -78,15 +110,34 @@ fn a_domain_changes_routes_and_leaves_the_host_alone() {
     let (before, generation) = (plan(&bench), tenant(&bench).generation);
     bench.effects.touched_hosts.clear();
     assert_eq!(
-        operation(add(&mut bench, "alfa", &["customer.com", "www.customer.com"], false).unwrap()),
+        operation(
+            add(
+                &mut bench,
+                "alfa",
+                &["customer.com", "www.customer.com"],
+                false
+            )
+            .unwrap()
+        ),
         None
     );
-    let names = views::route(&bench.state, &bench.settings, &tenant(&bench)).unwrap().hostnames;
+    let names = views::route(&bench.state, &bench.settings, &tenant(&bench))
+        .unwrap()
+        .hostnames;
     assert_eq!(names, ["alfa.isy.one", "customer.com", "www.customer.com"]);
-    assert_eq!(operation(remove(&mut bench, "alfa", "www.customer.com").unwrap()), None);
-    assert_eq!((plan(&bench), tenant(&bench).generation), (before, generation));
+    assert_eq!(
+        operation(remove(&mut bench, "alfa", "www.customer.com").unwrap()),
+        None
+    );
+    assert_eq!(
+        (plan(&bench), tenant(&bench).generation),
+        (before, generation)
+    );
     assert!(bench.effects.touched_hosts.is_empty());
-    assert_eq!(kinds(&bench), ["domain.added", "domain.added", "domain.removed"]);
+    assert_eq!(
+        kinds(&bench),
+        ["domain.added", "domain.added", "domain.removed"]
+    );
     assert_eq!(tenant(&bench).spec.domains, [name("customer.com")]);
 }
 
@@ -95,7 +146,10 @@ fn another_primary_is_an_operation_that_ends_when_the_host_has_it() {
     let mut bench = running();
     let generation = tenant(&bench).generation;
     let update = Some(OperationKind::Update);
-    assert_eq!(operation(add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap()), update);
+    assert_eq!(
+        operation(add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap()),
+        update
+    );
     assert_eq!(tenant(&bench).generation, generation + 1);
     assert_eq!(plan(&bench).tenants[0].base_url, "http://erp.customer.com");
     assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"));
@@ -106,11 +160,20 @@ fn another_primary_is_an_operation_that_ends_when_the_host_has_it() {
     assert!(bench.state.fleet.operations[&under_way].state.is_final());
     // Said again, it is so already.
     let writes = bench.effects.writes.len();
-    assert_eq!(operation(add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap()), None);
-    assert_eq!(operation(add(&mut bench, "alfa", &["erp.customer.com"], false).unwrap()), None);
+    assert_eq!(
+        operation(add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap()),
+        None
+    );
+    assert_eq!(
+        operation(add(&mut bench, "alfa", &["erp.customer.com"], false).unwrap()),
+        None
+    );
     assert_eq!(bench.effects.writes.len(), writes);
     // Back to the platform's name.
-    assert_eq!(operation(remove(&mut bench, "alfa", "erp.customer.com").unwrap()), update);
+    assert_eq!(
+        operation(remove(&mut bench, "alfa", "erp.customer.com").unwrap()),
+        update
+    );
     assert_eq!(plan(&bench).tenants[0].base_url, "http://alfa.isy.one");
     assert_eq!(primary(&bench), None);
 }
@@ -120,11 +183,20 @@ fn the_platforms_name_is_primary_again_without_a_domains_removal() {
     let mut bench = running();
     add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
     let update = Some(OperationKind::Update);
-    assert_eq!(operation(add(&mut bench, "alfa", &[], true).unwrap()), update);
-    assert_eq!((tenant(&bench).primary.clone(), primary(&bench)), (None, None));
+    assert_eq!(
+        operation(add(&mut bench, "alfa", &[], true).unwrap()),
+        update
+    );
+    assert_eq!(
+        (tenant(&bench).primary.clone(), primary(&bench)),
+        (None, None)
+    );
     assert_eq!(tenant(&bench).spec.domains, [name("erp.customer.com")]);
     assert_eq!(plan(&bench).tenants[0].base_url, "http://alfa.isy.one");
-    assert_eq!(bench.state.fleet.events.back().unwrap().message, "alfa.isy.one");
+    assert_eq!(
+        bench.state.fleet.events.back().unwrap().message,
+        "alfa.isy.one"
+    );
     // Said again, it is so already.
     let writes = bench.effects.writes.len();
     assert_eq!(operation(add(&mut bench, "alfa", &[], true).unwrap()), None);
@@ -141,13 +213,17 @@ fn a_repeated_request_answers_its_operation() {
     let mut bench = running();
     let mut asked = adding("alfa", &["erp.customer.com"], true);
     asked.request_id = Some("r1".to_owned());
-    let Outcome::Domains { operation: first, .. } =
-        bench.apply(Command::AddDomains(Box::new(asked.clone()))).unwrap()
+    let Outcome::Domains {
+        operation: first, ..
+    } = bench
+        .apply(Command::AddDomains(Box::new(asked.clone())))
+        .unwrap()
     else {
         panic!()
     };
-    let Outcome::Domains { operation: second, .. } =
-        bench.apply(Command::AddDomains(Box::new(asked))).unwrap()
+    let Outcome::Domains {
+        operation: second, ..
+    } = bench.apply(Command::AddDomains(Box::new(asked))).unwrap()
     else {
         panic!()
     };
@@ -160,17 +236,26 @@ fn a_removal_is_remembered_when_it_is_an_operation_and_is_not_found_again_otherw
     add(&mut bench, "alfa", &["a.example", "b.example"], true).unwrap();
     let remove = |bench: &mut Bench, domain: &str| {
         let request_id = Some(format!("removal of {domain}"));
-        bench.apply(Command::RemoveDomain { name: name("alfa"), domain: name(domain), request_id })
+        bench.apply(Command::RemoveDomain {
+            name: name("alfa"),
+            domain: name(domain),
+            request_id,
+        })
     };
     let id = |outcome: Outcome| {
-        let Outcome::Domains { operation, .. } = outcome else { panic!("{outcome:?}") };
+        let Outcome::Domains { operation, .. } = outcome else {
+            panic!("{outcome:?}")
+        };
         operation.map(|operation| operation.id)
     };
     let first = id(remove(&mut bench, "a.example").unwrap());
     assert!(first.is_some());
     assert_eq!(id(remove(&mut bench, "a.example").unwrap()), first);
     assert_eq!(id(remove(&mut bench, "b.example").unwrap()), None);
-    assert!(matches!(remove(&mut bench, "b.example"), Err(ChangeError::DomainNotFound { .. })));
+    assert!(matches!(
+        remove(&mut bench, "b.example"),
+        Err(ChangeError::DomainNotFound { .. })
+    ));
 }
 
 #[test]
@@ -184,7 +269,10 @@ fn what_is_refused() {
     }
     bench.settings.dashboard_hostname = Some("ops.example.net".to_owned());
     let error = refused(add(&mut bench, "alfa", &["ops.example.net"], false)).to_string();
-    assert!(error.contains("Traefik's dashboard ([edge.dashboard] hostname)"), "{error}");
+    assert!(
+        error.contains("Traefik's dashboard ([edge.dashboard] hostname)"),
+        "{error}"
+    );
     let mut creation = bench.creation("gama", "small");
     creation.spec.domains = vec![name("ops.example.net")];
     let created = bench.apply(Command::CreateTenant(Box::new(creation)));
@@ -199,9 +287,18 @@ fn what_is_refused() {
     ));
     let many: Vec<String> = (0..=MAX_DOMAINS).map(|n| format!("d{n}.example")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    assert_eq!(refused(add(&mut bench, "alfa", &many, false)), ChangeError::TooManyDomains(name("alfa")));
+    assert_eq!(
+        refused(add(&mut bench, "alfa", &many, false)),
+        ChangeError::TooManyDomains(name("alfa"))
+    );
     add(&mut bench, "alfa", &many[1..], false).unwrap();
-    bench.apply(Command::DeleteTenant { name: name("alfa"), purge: false, request_id: None }).unwrap();
+    bench
+        .apply(Command::DeleteTenant {
+            name: name("alfa"),
+            purge: false,
+            request_id: None,
+        })
+        .unwrap();
     assert!(matches!(
         refused(add(&mut bench, "alfa", &["a.example"], false)),
         ChangeError::Quarantined { .. }
@@ -212,7 +309,10 @@ fn what_is_refused() {
 fn a_tenant_that_had_the_dashboards_name_first_is_told_of_and_goes_on() {
     let mut bench = running();
     add(&mut bench, "alfa", &["ops.example.net"], false).unwrap();
-    assert_eq!(views::in_the_dashboards_place(&bench.state, &bench.settings), None);
+    assert_eq!(
+        views::in_the_dashboards_place(&bench.state, &bench.settings),
+        None
+    );
     bench.settings.dashboard_hostname = Some("ops.example.net".to_owned());
     let alfa = name("alfa");
     assert_eq!(
@@ -231,11 +331,16 @@ fn a_new_spec_keeps_the_primary_only_if_it_is_among_its_domains() {
         let mut creation = bench.creation("alfa", "small");
         creation.spec.domains = domains.iter().map(|d| name(d)).collect();
         creation.force = true;
-        bench.apply(Command::CreateTenant(Box::new(creation))).unwrap();
+        bench
+            .apply(Command::CreateTenant(Box::new(creation)))
+            .unwrap();
     };
     force(&mut bench, &["c.example", "a.example"]);
     assert_eq!(tenant(&bench).primary, Some(name("a.example")));
-    assert!(bench.state.fleet.domain_troubles.is_empty(), "of a domain that is not its any more");
+    assert!(
+        bench.state.fleet.domain_troubles.is_empty(),
+        "of a domain that is not its any more"
+    );
     force(&mut bench, &["c.example"]);
     assert_eq!(tenant(&bench).primary, None);
 }
@@ -248,32 +353,67 @@ fn nobody_is_redirected_to_a_primary_that_leads_elsewhere() {
     unreachable(&mut bench, "alfa", "erp.customer.com");
     unreachable(&mut bench, "alfa", "erp.customer.com");
     assert_eq!(primary(&bench), None);
-    let names = views::route(&bench.state, &bench.settings, &tenant(&bench)).unwrap().hostnames;
-    assert_eq!(names, ["alfa.isy.one", "erp.customer.com"], "who still gets here by it is served");
+    let names = views::route(&bench.state, &bench.settings, &tenant(&bench))
+        .unwrap()
+        .hostnames;
+    assert_eq!(
+        names,
+        ["alfa.isy.one", "erp.customer.com"],
+        "who still gets here by it is served"
+    );
     assert_eq!(plan(&bench), before, "links that Odoo writes do not flap");
-    assert_eq!(views::address(&bench.state, &bench.settings, &tenant(&bench)), "http://alfa.isy.one");
+    assert_eq!(
+        views::address(&bench.state, &bench.settings, &tenant(&bench)),
+        "http://alfa.isy.one"
+    );
     let store = crate::store::memory::MemoryStore::default();
     store.apply(&bench.effects.writes).unwrap();
     let stored = crate::store::fleet(store.contents()).unwrap();
     assert_eq!(stored.domain_troubles, bench.state.fleet.domain_troubles);
     assert_eq!(stored.domain_troubles.len(), 1);
     bench
-        .apply(Command::DomainReachable { domain: name("erp.customer.com"), found: "A 192.0.2.1".to_owned() })
+        .apply(Command::DomainReachable {
+            domain: name("erp.customer.com"),
+            found: "A 192.0.2.1".to_owned(),
+        })
         .unwrap();
     assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"));
-    assert_eq!(kinds(&bench), ["domain.added", "domain.primary", "domain.unreachable", "domain.recovered"]);
+    assert_eq!(
+        kinds(&bench),
+        [
+            "domain.added",
+            "domain.primary",
+            "domain.unreachable",
+            "domain.recovered"
+        ]
+    );
 }
 
 #[test]
 fn nobody_is_redirected_to_a_new_primary_that_dns_was_not_asked_for() {
     let mut bench = running();
-    let unasked = AddDomains { checked: false, ..adding("alfa", &["erp.customer.com"], true) };
-    bench.apply(Command::AddDomains(Box::new(unasked.clone()))).unwrap();
-    assert_eq!((primary(&bench), tenant(&bench).primary.is_some()), (None, true));
+    let unasked = AddDomains {
+        checked: false,
+        ..adding("alfa", &["erp.customer.com"], true)
+    };
+    bench
+        .apply(Command::AddDomains(Box::new(unasked.clone())))
+        .unwrap();
+    assert_eq!(
+        (primary(&bench), tenant(&bench).primary.is_some()),
+        (None, true)
+    );
     add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
-    assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"), "asked, and it leads here");
+    assert_eq!(
+        primary(&bench).as_deref(),
+        Some("erp.customer.com"),
+        "asked, and it leads here"
+    );
     bench.apply(Command::AddDomains(Box::new(unasked))).unwrap();
-    assert!(primary(&bench).is_some(), "what is known to lead here stays so");
+    assert!(
+        primary(&bench).is_some(),
+        "what is known to lead here stays so"
+    );
 }
 
 #[test]
@@ -288,9 +428,17 @@ fn without_looks_no_trouble_is_kept() {
     assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"));
     let store = crate::store::memory::MemoryStore::default();
     store.apply(&bench.effects.writes).unwrap();
-    assert!(crate::store::fleet(store.contents()).unwrap().domain_troubles.is_empty());
+    assert!(
+        crate::store::fleet(store.contents())
+            .unwrap()
+            .domain_troubles
+            .is_empty()
+    );
     // There will be no first good look either.
-    let unasked = AddDomains { checked: false, ..adding("alfa", &["new.customer.com"], true) };
+    let unasked = AddDomains {
+        checked: false,
+        ..adding("alfa", &["new.customer.com"], true)
+    };
     bench.apply(Command::AddDomains(Box::new(unasked))).unwrap();
     assert_eq!(primary(&bench).as_deref(), Some("new.customer.com"));
 }
@@ -318,8 +466,16 @@ fn nobody_is_redirected_to_a_primary_without_a_certificate() {
             key: Sealed(String::new()),
             issued: Vec::new(),
         };
-        bench.state.fleet.certificates.insert("own".to_owned(), Arc::new(certificate));
-        assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"), "{hostname}");
+        bench
+            .state
+            .fleet
+            .certificates
+            .insert("own".to_owned(), Arc::new(certificate));
+        assert_eq!(
+            primary(&bench).as_deref(),
+            Some("erp.customer.com"),
+            "{hostname}"
+        );
     }
 }
 
@@ -327,11 +483,16 @@ fn nobody_is_redirected_to_a_primary_without_a_certificate() {
 fn a_repeated_create_leaves_domains_as_they_are() {
     let mut bench = running();
     add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
-    let existed = matches!(bench.create("alfa", "small").unwrap(), Outcome::Tenant { existed: true, .. });
+    let existed = matches!(
+        bench.create("alfa", "small").unwrap(),
+        Outcome::Tenant { existed: true, .. }
+    );
     assert!(existed && tenant(&bench).primary.is_some());
     let mut larger = bench.creation("alfa", "standard");
     larger.force = true;
-    bench.apply(Command::CreateTenant(Box::new(larger))).unwrap();
+    bench
+        .apply(Command::CreateTenant(Box::new(larger)))
+        .unwrap();
     assert_eq!(tenant(&bench).spec.domains, [name("erp.customer.com")]);
     assert_eq!(primary(&bench).as_deref(), Some("erp.customer.com"));
 }
@@ -349,10 +510,28 @@ fn a_late_word_about_a_domain_of_somebody_else_says_nothing() {
     add(&mut bench, "beta", &["erp.customer.com"], false).unwrap();
     assert!(bench.state.fleet.domain_troubles.is_empty());
     unreachable(&mut bench, "beta", "erp.customer.com");
-    bench.apply(Command::DeleteTenant { name: name("beta"), purge: false, request_id: None }).unwrap();
-    bench.apply(Command::DeleteTenant { name: name("beta"), purge: true, request_id: None }).unwrap();
+    bench
+        .apply(Command::DeleteTenant {
+            name: name("beta"),
+            purge: false,
+            request_id: None,
+        })
+        .unwrap();
+    bench
+        .apply(Command::DeleteTenant {
+            name: name("beta"),
+            purge: true,
+            request_id: None,
+        })
+        .unwrap();
     let report = bench.converged(&name("beta"));
     bench.report(&name("h1"), resources(8, 32, 100), vec![report]);
-    assert!(!bench.state.fleet.tenants.contains_key(&name::<TenantName>("beta")));
+    assert!(
+        !bench
+            .state
+            .fleet
+            .tenants
+            .contains_key(&name::<TenantName>("beta"))
+    );
     assert!(bench.state.fleet.domain_troubles.is_empty(), "nobody's");
 }

@@ -33,7 +33,10 @@ fn tell(bench: &mut Bench, host: &HostName, last_active_at: Option<i64>) {
     let all: Vec<TenantName> = bench.state.fleet.tenants.keys().cloned().collect();
     let told = |tenant: &TenantName| {
         let mut report = bench.converged(tenant);
-        report.traffic = Some(Traffic { last_active_at, ..Traffic::default() });
+        report.traffic = Some(Traffic {
+            last_active_at,
+            ..Traffic::default()
+        });
         report
     };
     let reports = all.iter().map(told).collect();
@@ -57,11 +60,19 @@ fn tenant<'a>(bench: &'a Bench, tenant: &str) -> &'a Tenant {
 }
 
 fn wake(bench: &mut Bench, tenant: &str) -> Outcome {
-    bench.apply(Command::WakeTenant { name: name(tenant) }).unwrap()
+    bench
+        .apply(Command::WakeTenant { name: name(tenant) })
+        .unwrap()
 }
 
 fn told(bench: &Bench, kind: &str) -> usize {
-    bench.state.fleet.events.iter().filter(|e| e.kind == kind).count()
+    bench
+        .state
+        .fleet
+        .events
+        .iter()
+        .filter(|e| e.kind == kind)
+        .count()
 }
 
 #[test]
@@ -73,19 +84,34 @@ fn who_is_not_used_falls_asleep_and_a_visitor_wakes_it() {
     let generation = tenant(&bench, "alfa").generation;
     pass(&mut bench, &host, DAY, Some(used));
     let asleep = tenant(&bench, "alfa").clone();
-    assert_eq!((asleep.desired, asleep.last_active_at), (DesiredState::Suspended, Some(used)));
+    assert_eq!(
+        (asleep.desired, asleep.last_active_at),
+        (DesiredState::Suspended, Some(used))
+    );
     assert!(asleep.asleep_since.is_some() && asleep.generation == generation + 1);
     assert_eq!(told(&bench, "tenant.asleep"), 1);
     let operation = &bench.state.fleet.operations[&asleep.operation];
-    assert_eq!((operation.kind, operation.state), (OperationKind::Suspend, OperationState::Succeeded));
+    assert_eq!(
+        (operation.kind, operation.state),
+        (OperationKind::Suspend, OperationState::Succeeded)
+    );
     let (phase, message) = views::phase(&bench.state, &bench.settings, &asleep, bench.now);
-    assert!(phase == views::Phase::Suspended && message.starts_with("asleep since 20"), "{message}");
+    assert!(
+        phase == views::Phase::Suspended && message.starts_with("asleep since 20"),
+        "{message}"
+    );
     // However many come, it is woken once.
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Operation(_)));
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Done));
     let woken = tenant(&bench, "alfa").clone();
-    assert_eq!((woken.desired, woken.asleep_since), (DesiredState::Running, None));
-    assert_eq!((woken.generation, told(&bench, "tenant.woken")), (asleep.generation + 1, 1));
+    assert_eq!(
+        (woken.desired, woken.asleep_since),
+        (DesiredState::Running, None)
+    );
+    assert_eq!(
+        (woken.generation, told(&bench, "tenant.woken")),
+        (asleep.generation + 1, 1)
+    );
     // Its time begins anew, whether or not somebody logs in.
     pass(&mut bench, &host, AFTER - DAY, Some(used));
     assert_eq!(tenant(&bench, "alfa").desired, DesiredState::Running);
@@ -144,26 +170,65 @@ fn a_restarted_coordinator_knows_who_sleeps_and_holds_on_for_a_while() {
 fn an_operators_word_goes_before() {
     let (mut bench, host) = bench(&["alfa", "beta", "gama"]);
     let order = |bench: &mut Bench, command| bench.apply(command).unwrap();
-    order(&mut bench, Command::SuspendTenant { name: name("gama"), request_id: None });
+    order(
+        &mut bench,
+        Command::SuspendTenant {
+            name: name("gama"),
+            request_id: None,
+        },
+    );
     pass(&mut bench, &host, AFTER, Some(0));
-    assert!(tenant(&bench, "gama").asleep_since.is_none(), "suspended is not asleep");
+    assert!(
+        tenant(&bench, "gama").asleep_since.is_none(),
+        "suspended is not asleep"
+    );
     assert!(matches!(wake(&mut bench, "gama"), Outcome::Done));
-    assert_eq!(tenant(&bench, "gama").desired, DesiredState::Suspended, "no visitor lifts that");
+    assert_eq!(
+        tenant(&bench, "gama").desired,
+        DesiredState::Suspended,
+        "no visitor lifts that"
+    );
     // Suspending one that sleeps makes it that, too.
-    order(&mut bench, Command::SuspendTenant { name: name("alfa"), request_id: None });
+    order(
+        &mut bench,
+        Command::SuspendTenant {
+            name: name("alfa"),
+            request_id: None,
+        },
+    );
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Done));
     assert_eq!(tenant(&bench, "alfa").desired, DesiredState::Suspended);
     // Resuming wakes.
-    order(&mut bench, Command::ResumeTenant { name: name("beta"), request_id: None });
+    order(
+        &mut bench,
+        Command::ResumeTenant {
+            name: name("beta"),
+            request_id: None,
+        },
+    );
     assert_eq!(
-        (tenant(&bench, "beta").desired, tenant(&bench, "beta").asleep_since),
+        (
+            tenant(&bench, "beta").desired,
+            tenant(&bench, "beta").asleep_since
+        ),
         (DesiredState::Running, None)
     );
     // A deleted one is nobody's to wake.
     pass(&mut bench, &host, AFTER, Some(0));
-    order(&mut bench, Command::DeleteTenant { name: name("beta"), purge: false, request_id: None });
+    order(
+        &mut bench,
+        Command::DeleteTenant {
+            name: name("beta"),
+            purge: false,
+            request_id: None,
+        },
+    );
     assert_eq!(tenant(&bench, "beta").asleep_since, None);
-    assert!(bench.apply(Command::WakeTenant { name: name("beta") }).is_err());
+    assert!(
+        bench
+            .apply(Command::WakeTenant { name: name("beta") })
+            .is_err()
+    );
 }
 
 #[test]
@@ -174,14 +239,26 @@ fn they_fall_asleep_by_and_by_and_nobody_is_forgotten() {
     bench.now += AFTER;
     bench.apply(Command::Tick).unwrap();
     bench.state.sleep_hold_until = 0;
-    let asleep =
-        |bench: &Bench| bench.state.fleet.tenants.values().filter(|t| t.asleep_since.is_some()).count();
+    let asleep = |bench: &Bench| {
+        bench
+            .state
+            .fleet
+            .tenants
+            .values()
+            .filter(|t| t.asleep_since.is_some())
+            .count()
+    };
     for expected in [10, 20, 30, 35, 35] {
         tell(&mut bench, &host, Some(0));
         bench.apply(Command::Tick).unwrap();
         assert_eq!(asleep(&bench), expected);
     }
-    let operations: std::collections::BTreeSet<_> =
-        bench.state.fleet.tenants.values().map(|t| t.operation).collect();
+    let operations: std::collections::BTreeSet<_> = bench
+        .state
+        .fleet
+        .tenants
+        .values()
+        .map(|t| t.operation)
+        .collect();
     assert_eq!(operations.len(), 35, "each has its own operation");
 }

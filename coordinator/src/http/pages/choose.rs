@@ -104,17 +104,25 @@ pub(super) fn page<'a>(
 
 /// Who has a host name, unless it is deleted.
 fn tenant<'a>(state: &'a State, settings: &Settings, host: &str) -> Option<&'a Tenant> {
-    let label = host.strip_suffix(settings.base_domain.as_str()).and_then(|rest| rest.strip_suffix('.'));
+    let label = host
+        .strip_suffix(settings.base_domain.as_str())
+        .and_then(|rest| rest.strip_suffix('.'));
     let tenant = match label {
         Some(label) => state.fleet.tenants.get(&label.parse::<TenantName>().ok()?),
         None => state.fleet.tenants.get(state.fleet.by_domain.get(host)?),
     };
-    tenant.map(AsRef::as_ref).filter(|tenant| !tenant.is_deleted())
+    tenant
+        .map(AsRef::as_ref)
+        .filter(|tenant| !tenant.is_deleted())
 }
 
 fn of_tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Page {
     if tenant.desired == DesiredState::Suspended {
-        return if tenant.asleep_since.is_some() { Page::Asleep } else { Page::Suspended };
+        return if tenant.asleep_since.is_some() {
+            Page::Asleep
+        } else {
+            Page::Suspended
+        };
     }
     if views::is_silent(views::host_state(state, settings, tenant, now).0) {
         return Page::HostLost;
@@ -131,13 +139,22 @@ fn of_tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
 }
 
 fn under_way(state: &State, tenant: &Tenant) -> Page {
-    let operation = state.fleet.operations.get(&tenant.operation).filter(|o| !o.state.is_final());
+    let operation = state
+        .fleet
+        .operations
+        .get(&tenant.operation)
+        .filter(|o| !o.state.is_final());
     match operation.map(|o| o.kind) {
-        Some(OperationKind::Create | OperationKind::Resume | OperationKind::Restore) => Page::Starting,
+        Some(OperationKind::Create | OperationKind::Resume | OperationKind::Restore) => {
+            Page::Starting
+        }
         Some(OperationKind::Update | OperationKind::Resize) => Page::Updating,
         // Without one, its host brings back what has ended by itself.
         Some(
-            OperationKind::Restart | OperationKind::Suspend | OperationKind::Delete | OperationKind::Purge,
+            OperationKind::Restart
+            | OperationKind::Suspend
+            | OperationKind::Delete
+            | OperationKind::Purge,
         )
         | None => Page::Restarting,
     }

@@ -43,7 +43,10 @@ type Words = (&'static str, &'static str);
 
 fn english(page: Page) -> Words {
     match page {
-        Page::Unknown => ("There is nothing here", "Please check the address, or ask who gave it to you."),
+        Page::Unknown => (
+            "There is nothing here",
+            "Please check the address, or ask who gave it to you.",
+        ),
         Page::Suspended => (
             "This service is suspended",
             "Your data is safe. Please contact your provider to have it resumed.",
@@ -56,9 +59,10 @@ fn english(page: Page) -> Words {
             "Your system is starting",
             "This takes a moment. You do not have to do anything: this page opens it by itself.",
         ),
-        Page::Restarting => {
-            ("Your system is restarting", "It will be back in a moment. This page opens it by itself.")
-        }
+        Page::Restarting => (
+            "Your system is restarting",
+            "It will be back in a moment. This page opens it by itself.",
+        ),
         Page::Updating => (
             "Your system is being updated",
             "Your data is safe, and it will be back soon. This page opens it by itself.",
@@ -80,7 +84,10 @@ fn english(page: Page) -> Words {
 
 fn portuguese(page: Page) -> Words {
     match page {
-        Page::Unknown => ("Não há nada aqui", "Confira o endereço ou pergunte a quem o passou para você."),
+        Page::Unknown => (
+            "Não há nada aqui",
+            "Confira o endereço ou pergunte a quem o passou para você.",
+        ),
         Page::Suspended => (
             "Este serviço está suspenso",
             "Seus dados estão seguros. Entre em contato com o seu provedor para reativá-lo.",
@@ -93,9 +100,10 @@ fn portuguese(page: Page) -> Words {
             "O seu sistema está iniciando",
             "Leva só um instante. Você não precisa fazer nada: esta página o abre sozinha.",
         ),
-        Page::Restarting => {
-            ("O seu sistema está reiniciando", "Ele volta em um instante. Esta página o abre sozinha.")
-        }
+        Page::Restarting => (
+            "O seu sistema está reiniciando",
+            "Ele volta em um instante. Esta página o abre sozinha.",
+        ),
         Page::Updating => (
             "O seu sistema está sendo atualizado",
             "Seus dados estão seguros e ele volta logo. Esta página o abre sozinha.",
@@ -116,7 +124,11 @@ fn portuguese(page: Page) -> Words {
 }
 
 fn words(page: Page, in_portuguese: bool) -> Words {
-    if in_portuguese { portuguese(page) } else { english(page) }
+    if in_portuguese {
+        portuguese(page)
+    } else {
+        english(page)
+    }
 }
 
 /// For browsers. `brand` is the platform's domain, which is a checked name.
@@ -124,8 +136,9 @@ pub(super) fn html(page: Page, in_portuguese: bool, brand: &str) -> String {
     let (title, text) = words(page, in_portuguese);
     let language = if in_portuguese { "pt-BR" } else { "en" };
     let seconds = page.retry_after_s().filter(|_| page.reloads());
-    let refresh =
-        seconds.map(|s| format!("<meta http-equiv=\"refresh\" content=\"{s}\">\n")).unwrap_or_default();
+    let refresh = seconds
+        .map(|s| format!("<meta http-equiv=\"refresh\" content=\"{s}\">\n"))
+        .unwrap_or_default();
     let dots = if seconds.is_some() {
         "<div class=\"dots\" aria-hidden=\"true\"><i></i><i></i><i></i></div>\n"
     } else {
@@ -168,12 +181,23 @@ mod tests {
                 for loaded in ["src=", "href=", "url(", "@import", "<script", "on="] {
                     assert!(!html.contains(loaded), "{page:?}: {loaded}");
                 }
-                let language = if portuguese { "lang=\"pt-BR\"" } else { "lang=\"en\"" };
+                let language = if portuguese {
+                    "lang=\"pt-BR\""
+                } else {
+                    "lang=\"en\""
+                };
                 assert!(html.contains(language) && html.contains("isy.one"));
-                assert_eq!(html.contains("http-equiv=\"refresh\""), page.reloads(), "{page:?}");
+                assert_eq!(
+                    html.contains("http-equiv=\"refresh\""),
+                    page.reloads(),
+                    "{page:?}"
+                );
                 let (title, text) = words(page, portuguese);
                 // Neither needs escaping, in HTML or elsewhere.
-                assert!(!format!("{title}{text}").contains(['<', '>', '&', '"']), "{page:?}");
+                assert!(
+                    !format!("{title}{text}").contains(['<', '>', '&', '"']),
+                    "{page:?}"
+                );
             }
             assert_ne!(english(page), portuguese(page));
         }
@@ -186,11 +210,18 @@ mod tests {
             "{\"error\":{\"code\":\"starting\",\"message\":\"Your system is starting\",\"retry_after_seconds\":5}}\n"
         );
         assert!(!json(Page::Unknown, true).contains("retry_after_seconds"));
-        assert_eq!(plain(Page::Suspended, true), "Este serviço está suspenso.\n");
+        assert_eq!(
+            plain(Page::Suspended, true),
+            "Este serviço está suspenso.\n"
+        );
     }
 
     #[test]
     fn the_policy_admits_the_style_and_nothing_else() {
-        assert!(policy().starts_with("default-src 'none'; style-src 'sha256-"), "{}", policy());
+        assert!(
+            policy().starts_with("default-src 'none'; style-src 'sha256-"),
+            "{}",
+            policy()
+        );
     }
 }

@@ -57,7 +57,10 @@ impl Visitor {
 
 /// A header's value; nothing when it is not there or not ASCII.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 /// The name in `Host`, without port and the root's dot. Addresses, users and whatever else is no name are none.
@@ -85,14 +88,19 @@ fn form(headers: &HeaderMap) -> Form {
     if html > 0.0 {
         return Form::Html;
     }
-    let sent = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    let sent = text(headers, &header::CONTENT_TYPE)
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
     // Odoo's own pages read JSON with an error in it as an answer of Odoo, and stumble over its form. What is no JSON is to them a
     // connection that was lost: they say so, try again by themselves, and go on when Odoo is back.
     let from_page = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-mode");
     if sent.eq_ignore_ascii_case("application/json") {
         return if from_page { Form::Text } else { Form::Json };
     }
-    let anything = accept.is_empty() || weight(accept, |kind| matches!(kind, "*/*" | "text/*")) > 0.0;
+    let anything =
+        accept.is_empty() || weight(accept, |kind| matches!(kind, "*/*" | "text/*")) > 0.0;
     if sent.eq_ignore_ascii_case("text/xml")
         || sent.eq_ignore_ascii_case("application/xml")
         || is_upgrade(headers)
@@ -111,11 +119,13 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
 /// A person, or a program on a person's behalf, who is not just passing by. What the edge asks after a failure (`?status=`) is none:
 /// there, it is not known what was asked for, and the next try comes without.
 fn wakes(method: &Method, query: Option<&str>, headers: &HeaderMap) -> bool {
-    let failed = query.is_some_and(|query| query.split('&').any(|part| part.starts_with("status=")));
+    let failed =
+        query.is_some_and(|query| query.split('&').any(|part| part.starts_with("status=")));
     let replaced = headers.get_all(REPLACED_PATH).iter().next_back();
     let path = replaced.and_then(|path| path.to_str().ok()).unwrap_or("/");
     let by_itself = NOT_WAKING.iter().any(|known| {
-        path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+        path.strip_prefix(known)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
     });
     matches!(*method, Method::GET | Method::POST) && !failed && !by_itself && !is_upgrade(headers)
 }
@@ -133,7 +143,11 @@ fn weight(list: &str, fits: impl Fn(&str) -> bool) -> f32 {
 fn quality(parameters: &str) -> f32 {
     let mut all = parameters.split(';').map(str::trim);
     match all.find_map(|parameter| parameter.strip_prefix("q=")) {
-        Some(q) => q.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0),
+        Some(q) => q
+            .parse()
+            .ok()
+            .filter(|q| (0.0..=1.0).contains(q))
+            .unwrap_or(0.0),
         None => 1.0,
     }
 }
@@ -141,7 +155,11 @@ fn quality(parameters: &str) -> f32 {
 /// Compares the weights of Portuguese and English; English when in doubt.
 fn prefers_portuguese(accept_language: &str) -> bool {
     let of = |wanted: &'static str| {
-        move |tag: &str| tag.split('-').next().is_some_and(|language| language.eq_ignore_ascii_case(wanted))
+        move |tag: &str| {
+            tag.split('-')
+                .next()
+                .is_some_and(|language| language.eq_ignore_ascii_case(wanted))
+        }
     };
     weight(accept_language, of("pt")) > weight(accept_language, of("en"))
 }
@@ -179,13 +197,27 @@ mod tests {
             (".", None),
             (&long, None),
         ] {
-            assert_eq!(visitor("GET", "/", &[("host", host)]).host.as_deref(), expected, "{host}");
+            assert_eq!(
+                visitor("GET", "/", &[("host", host)]).host.as_deref(),
+                expected,
+                "{host}"
+            );
         }
         assert_eq!(visitor("GET", "/", &[]).host, None);
-        let two = visitor("GET", "/", &[("host", "alfa.isy.one"), ("host", "beta.isy.one")]);
+        let two = visitor(
+            "GET",
+            "/",
+            &[("host", "alfa.isy.one"), ("host", "beta.isy.one")],
+        );
         assert_eq!(two.host, None);
-        let forwarded = [("host", "alfa.isy.one"), ("x-forwarded-host", "beta.isy.one")];
-        assert_eq!(visitor("GET", "/", &forwarded).host.as_deref(), Some("alfa.isy.one"));
+        let forwarded = [
+            ("host", "alfa.isy.one"),
+            ("x-forwarded-host", "beta.isy.one"),
+        ];
+        assert_eq!(
+            visitor("GET", "/", &forwarded).host.as_deref(),
+            Some("alfa.isy.one")
+        );
     }
 
     #[test]
@@ -198,16 +230,48 @@ mod tests {
             (&[("accept", "*/*")], Form::Html),
             (&[("accept", "image/avif,*/*;q=0.8")], Form::Html),
             (&[("accept", "image/png")], Form::Text),
-            (&[("accept", "application/json, text/plain, */*")], Form::Json),
-            (&[("accept", "application/json;q=0.5, text/html")], Form::Html),
-            (&[("accept", "text/html;q=0.1, application/json; q=0.9")], Form::Json),
+            (
+                &[("accept", "application/json, text/plain, */*")],
+                Form::Json,
+            ),
+            (
+                &[("accept", "application/json;q=0.5, text/html")],
+                Form::Html,
+            ),
+            (
+                &[("accept", "text/html;q=0.1, application/json; q=0.9")],
+                Form::Json,
+            ),
             (&[("content-type", json)], Form::Json),
-            (&[("content-type", "application/json; charset=utf-8"), ("accept", "*/*")], Form::Json),
+            (
+                &[
+                    ("content-type", "application/json; charset=utf-8"),
+                    ("accept", "*/*"),
+                ],
+                Form::Json,
+            ),
             // Odoo's web client, over HTTPS and plain: see `form`.
-            (&[("content-type", json), ("accept", "*/*"), ("sec-fetch-mode", "cors")], Form::Text),
-            (&[("content-type", json), ("accept", "*/*"), ("origin", "http://alfa.isy.one")], Form::Text),
+            (
+                &[
+                    ("content-type", json),
+                    ("accept", "*/*"),
+                    ("sec-fetch-mode", "cors"),
+                ],
+                Form::Text,
+            ),
+            (
+                &[
+                    ("content-type", json),
+                    ("accept", "*/*"),
+                    ("origin", "http://alfa.isy.one"),
+                ],
+                Form::Text,
+            ),
             (&[("content-type", "text/xml")], Form::Text),
-            (&[("upgrade", "WebSocket"), ("connection", "Upgrade")], Form::Text),
+            (
+                &[("upgrade", "WebSocket"), ("connection", "Upgrade")],
+                Form::Text,
+            ),
             (&[("upgrade", "h2c"), ("connection", "Upgrade")], Form::Html),
         ];
         for (headers, form) in cases {
@@ -231,11 +295,22 @@ mod tests {
             ("OPTIONS", "/", false),
         ] {
             let said = [("x-replaced-path", path)];
-            assert_eq!(visitor(method, "/pages/tenant", &said).wakes, wakes, "{method} {path}");
+            assert_eq!(
+                visitor(method, "/pages/tenant", &said).wakes,
+                wakes,
+                "{method} {path}"
+            );
         }
         let upgrade = [("x-replaced-path", "/"), ("upgrade", "websocket")];
         assert!(!visitor("GET", "/pages/tenant", &upgrade).wakes);
-        assert!(!visitor("GET", "/pages/tenant?status=502", &[("x-replaced-path", "/")]).wakes);
+        assert!(
+            !visitor(
+                "GET",
+                "/pages/tenant?status=502",
+                &[("x-replaced-path", "/")]
+            )
+            .wakes
+        );
         // What a visitor says of the path comes first; the edge's word is the last one.
         let forged = [("x-replaced-path", "/"), ("x-replaced-path", "/web/health")];
         assert!(!visitor("GET", "/pages/tenant", &forged).wakes);

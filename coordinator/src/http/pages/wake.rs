@@ -38,7 +38,11 @@ struct Ringing {
 impl Ringing {
     /// Whether it is this one's turn; then it is counted.
     fn takes(&mut self, tenant: &TenantName, now: Instant) -> bool {
-        while self.lately.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
+        while self
+            .lately
+            .front()
+            .is_some_and(|at| now.duration_since(*at) >= WINDOW)
+        {
             self.lately.pop_front();
         }
         if self.lately.len() >= MOST || self.under_way.contains(tenant) {
@@ -57,7 +61,14 @@ impl Alarm {
         }
         let (alarm, handle, tenant) = (self.clone(), handle.clone(), tenant.clone());
         tokio::spawn(async move {
-            let woken = handle.submit(ACTOR, Command::WakeTenant { name: tenant.clone() }).await;
+            let woken = handle
+                .submit(
+                    ACTOR,
+                    Command::WakeTenant {
+                        name: tenant.clone(),
+                    },
+                )
+                .await;
             if let Err(error) = woken {
                 tracing::warn!(%tenant, %error, "a visitor could not wake it; the next one tries again");
             }
@@ -80,7 +91,9 @@ mod tests {
         let name = |n: usize| format!("t{n}").parse::<TenantName>().unwrap();
         assert!(ringing.takes(&name(0), Instant::now()));
         assert!(!ringing.takes(&name(0), Instant::now()), "it is under way");
-        let taken = (1..1_000).filter(|n| ringing.takes(&name(*n), Instant::now())).count();
+        let taken = (1..1_000)
+            .filter(|n| ringing.takes(&name(*n), Instant::now()))
+            .count();
         assert_eq!(taken, MOST - 1, "a crawler wakes a few");
         tokio::time::advance(WINDOW).await;
         assert!(!ringing.takes(&name(0), Instant::now()), "it still is");

@@ -17,14 +17,26 @@ use crate::{
     testing::{Bench, name, resources},
 };
 
-const KINDS_ALL: [Kind; KINDS] =
-    [Kind::Traefik, Kind::Odoo, Kind::Postgres, Kind::Host, Kind::Containers, Kind::Hostnames];
+const KINDS_ALL: [Kind; KINDS] = [
+    Kind::Traefik,
+    Kind::Odoo,
+    Kind::Postgres,
+    Kind::Host,
+    Kind::Containers,
+    Kind::Hostnames,
+];
 
 /// Something that happens. Tenants and hosts by number.
 #[derive(Debug, Clone)]
 enum Happening {
     /// Placed on a host, with these domains (some contested, one bad), wanted so, active or not.
-    Tenant { tenant: u8, host: u8, domains: Vec<u8>, desired: u8, active: bool },
+    Tenant {
+        tenant: u8,
+        host: u8,
+        domains: Vec<u8>,
+        desired: u8,
+        active: bool,
+    },
     /// Somebody else gets in to it, if it is there.
     Access(u8, u8),
     /// Forgotten.
@@ -40,7 +52,13 @@ enum Happening {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let tenant = (0..12_u8, 0..3_u8, proptest::collection::vec(0..5_u8, 0..3), 0..4_u8, any::<bool>());
+    let tenant = (
+        0..12_u8,
+        0..3_u8,
+        proptest::collection::vec(0..5_u8, 0..3),
+        0..4_u8,
+        any::<bool>(),
+    );
     prop_oneof![
         5 => tenant.prop_map(|(tenant, host, domains, desired, active)| {
             Happening::Tenant { tenant, host, domains, desired, active }
@@ -80,7 +98,12 @@ fn access(which: u8) -> Access {
         1 => access.addresses = vec!["203.0.113.0/24".parse().unwrap()],
         2 => access.users = vec!["ana:$2y$08$x".to_owned()],
         3 => access.users = vec!["ana".to_owned()],
-        4 => access.rate = Some(Rate { average: 5, burst: 10 }),
+        4 => {
+            access.rate = Some(Rate {
+                average: 5,
+                burst: 10,
+            })
+        }
         _ => {}
     }
     access
@@ -107,19 +130,38 @@ impl World {
         let seen = (*state.observed.tenants[&model]).clone();
         let host = (*state.fleet.hosts["h0"]).clone();
         state.fleet.remove_tenant(&model);
-        Self { bench, tenant, host, seen }
+        Self {
+            bench,
+            tenant,
+            host,
+            seen,
+        }
     }
 
     fn take(&mut self, happening: Happening) {
         let state = &mut self.bench.state;
-        let (t, h) =
-            (|n: u8| name::<TenantName>(&format!("t{n}")), |n: u8| name::<HostName>(&format!("h{n}")));
+        let (t, h) = (
+            |n: u8| name::<TenantName>(&format!("t{n}")),
+            |n: u8| name::<HostName>(&format!("h{n}")),
+        );
         match happening {
-            Happening::Tenant { tenant, host, domains, desired, active } => {
+            Happening::Tenant {
+                tenant,
+                host,
+                domains,
+                desired,
+                active,
+            } => {
                 let mut new = self.tenant.clone();
                 (new.name, new.placement.host) = (t(tenant), h(host));
                 // Contested ones, and one that is another tenant's platform name.
-                let domain = |n: u8| if n == 4 { "t3.isy.one".to_owned() } else { format!("d{n}.example") };
+                let domain = |n: u8| {
+                    if n == 4 {
+                        "t3.isy.one".to_owned()
+                    } else {
+                        format!("d{n}.example")
+                    }
+                };
                 new.primary = domains.first().map(|n| name(&domain(*n)));
                 new.spec.domains = domains.into_iter().map(|n| name(&domain(n))).collect();
                 new.desired = [
@@ -134,7 +176,8 @@ impl World {
                 state.fleet.put_tenant(Arc::new(new));
             }
             Happening::Access(tenant, which) => {
-                let Some(mut new) = state.fleet.tenants.get(&t(tenant)).map(|t| (**t).clone()) else {
+                let Some(mut new) = state.fleet.tenants.get(&t(tenant)).map(|t| (**t).clone())
+                else {
                     return;
                 };
                 new.access = access(which);
@@ -164,7 +207,12 @@ impl World {
                     found: String::new(),
                 });
                 match trouble {
-                    Some(trouble) => drop(state.fleet.domain_troubles.insert(domain, Arc::new(trouble))),
+                    Some(trouble) => drop(
+                        state
+                            .fleet
+                            .domain_troubles
+                            .insert(domain, Arc::new(trouble)),
+                    ),
                     None => drop(state.fleet.domain_troubles.remove(&domain)),
                 }
             }
@@ -183,11 +231,16 @@ fn said(content: &Content, scopes: usize) -> (Vec<(String, String)>, Vec<traefik
     let documents = (0..scopes).flat_map(|scope| KINDS_ALL.map(|kind| content.shares(kind, scope)));
     let documents = documents.map(|shares| {
         let others = shares.iter().flat_map(|s| s.part(1).chain(s.part(2)));
-        let others: String = others.map(|b| String::from_utf8(b.to_vec()).unwrap()).collect();
+        let others: String = others
+            .map(|b| String::from_utf8(b.to_vec()).unwrap())
+            .collect();
         let document = Document::new(frame.clone(), shares);
         (document.text() + &others, document.etag().to_owned())
     });
-    (documents.collect(), content.rejected.values().flatten().cloned().collect())
+    (
+        documents.collect(),
+        content.rejected.values().flatten().cloned().collect(),
+    )
 }
 
 proptest! {
@@ -232,7 +285,13 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
     let frame = Arc::new(Frame::traefik(traefik::frame(&options())));
     let mut tags = Vec::new();
     for (tenant, desired, active) in [(0, 3, false), (1, 0, true), (2, 2, true)] {
-        world.take(Happening::Tenant { tenant, host: 0, domains: vec![], desired, active });
+        world.take(Happening::Tenant {
+            tenant,
+            host: 0,
+            domains: vec![],
+            desired,
+            active,
+        });
         content.update(&world.bench.state, &world.bench.settings);
         let document = Document::new(frame.clone(), content.shares(Kind::Traefik, 0));
         let text = document.text();
@@ -240,8 +299,13 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         let routers = parsed["http"]["routers"].as_object();
         // Which version it is, what is closed, and unknown names; quarantined: none; running with workers: two; suspended: one more.
-        assert_eq!(routers.map_or(0, serde_json::Map::len), [3, 5, 6][usize::from(tenant)], "{text}");
-        let version = &parsed["http"]["middlewares"]["isyone-version"]["headers"]["customResponseHeaders"];
+        assert_eq!(
+            routers.map_or(0, serde_json::Map::len),
+            [3, 5, 6][usize::from(tenant)],
+            "{text}"
+        );
+        let version =
+            &parsed["http"]["middlewares"]["isyone-version"]["headers"]["customResponseHeaders"];
         assert_eq!(version["X-Isyone-Version"], document.version());
         tags.push(document.etag().to_owned());
     }
@@ -272,10 +336,17 @@ fn published(content: &Content, scope: usize) -> serde_json::Value {
         resolver: None,
         challenges: true,
     };
-    let frame =
-        traefik::frame(&traefik::Options { scheme: traefik::Scheme::Https, tls: Some(tls), ..options() });
-    let (shares, certificates) = (content.shares(Kind::Traefik, scope), content.certificates(scope));
-    let document = Document::with_certificates(Arc::new(Frame::traefik(frame)), shares, certificates);
+    let frame = traefik::frame(&traefik::Options {
+        scheme: traefik::Scheme::Https,
+        tls: Some(tls),
+        ..options()
+    });
+    let (shares, certificates) = (
+        content.shares(Kind::Traefik, scope),
+        content.certificates(scope),
+    );
+    let document =
+        Document::with_certificates(Arc::new(Frame::traefik(frame)), shares, certificates);
     let text = document.text();
     assert_eq!(document.length(), text.len() as u64);
     serde_json::from_str(&text).unwrap()
@@ -284,8 +355,14 @@ fn published(content: &Content, scope: usize) -> serde_json::Value {
 /// Chains in a scope.
 fn chains(content: &Content, scope: usize) -> Vec<String> {
     let document = published(content, scope);
-    let list = document["tls"]["certificates"].as_array().cloned().unwrap_or_default();
-    let mut chains: Vec<String> = list.iter().map(|c| c["certFile"].as_str().unwrap().to_owned()).collect();
+    let list = document["tls"]["certificates"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let mut chains: Vec<String> = list
+        .iter()
+        .map(|c| c["certFile"].as_str().unwrap().to_owned())
+        .collect();
     chains.sort();
     chains
 }
@@ -294,8 +371,9 @@ fn chains(content: &Content, scope: usize) -> Vec<String> {
 fn certificates_go_where_their_tenants_are_and_one_that_does_not_open_costs_no_other() {
     let mut world = World::new(&["a", "b"]);
     let mut content = world.content();
-    let key =
-        |c: &EdgeCertificate| (c.name != "shut.isy.one").then(|| zeroize::Zeroizing::new(c.key.0.clone()));
+    let key = |c: &EdgeCertificate| {
+        (c.name != "shut.isy.one").then(|| zeroize::Zeroizing::new(c.key.0.clone()))
+    };
     assert!(published(&content, 0)["tls"].get("certificates").is_none());
     let names = [
         "t0.isy.one",
@@ -318,10 +396,22 @@ fn certificates_go_where_their_tenants_are_and_one_that_does_not_open_costs_no_o
     for common in ["*.isy.one", "erp.example.com"] {
         assert!(a.contains(&common.to_owned()) && b.contains(&common.to_owned()));
     }
-    let split = a.iter().chain(&b).filter(|name| name.starts_with('t')).count();
-    assert_eq!(split, 4, "each platform name in its tenant's shard only: {a:?} {b:?}");
+    let split = a
+        .iter()
+        .chain(&b)
+        .filter(|name| name.starts_with('t'))
+        .count();
+    assert_eq!(
+        split, 4,
+        "each platform name in its tenant's shard only: {a:?} {b:?}"
+    );
     // Renewed, and gone: as a fresh start would have it.
-    world.bench.state.fleet.certificates.insert("t1.isy.one".to_owned(), held("t1.isy.one", "renewed"));
+    world
+        .bench
+        .state
+        .fleet
+        .certificates
+        .insert("t1.isy.one".to_owned(), held("t1.isy.one", "renewed"));
     world.bench.state.fleet.certificates.remove("t2.isy.one");
     assert!(content.update_certificates(&world.bench.state, &world.bench.settings, key));
     let mut fresh = world.content();
@@ -331,14 +421,23 @@ fn certificates_go_where_their_tenants_are_and_one_that_does_not_open_costs_no_o
     }
     assert!(chains(&content, 0).contains(&"renewed".to_owned()));
     let keys = published(&content, 0)["tls"]["certificates"].to_string();
-    assert!(keys.contains("key of erp.example.com") && !keys.contains("t2.isy.one"), "{keys}");
+    assert!(
+        keys.contains("key of erp.example.com") && !keys.contains("t2.isy.one"),
+        "{keys}"
+    );
 }
 
 #[test]
 fn a_claim_that_is_left_out_is_known_although_no_document_changes() {
     let mut world = World::new(&[]);
     let mut content = world.content();
-    let claims = |tenant, domains| Happening::Tenant { tenant, host: 0, domains, desired: 0, active: true };
+    let claims = |tenant, domains| Happening::Tenant {
+        tenant,
+        host: 0,
+        domains,
+        desired: 0,
+        active: true,
+    };
     for tenant in [0, 1] {
         world.take(claims(tenant, if tenant == 0 { vec![1] } else { vec![] }));
         content.update(&world.bench.state, &world.bench.settings);

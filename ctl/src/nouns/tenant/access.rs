@@ -6,8 +6,8 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{
-    AccessUser, GetAccessRequest, Networks, RequestRate, SetAccessRequest, SetAccessResponse, TenantAccess,
-    set_access_request::RateChoice,
+    AccessUser, GetAccessRequest, Networks, RequestRate, SetAccessRequest, SetAccessResponse,
+    TenantAccess, set_access_request::RateChoice,
 };
 
 use super::Name;
@@ -84,7 +84,10 @@ pub struct Set {
 fn rate(text: &str) -> Result<RequestRate, String> {
     let parse = || {
         let (average, burst) = text.split_once('/')?;
-        Some(RequestRate { average: average.parse().ok()?, burst: burst.parse().ok()? })
+        Some(RequestRate {
+            average: average.parse().ok()?,
+            burst: burst.parse().ok()?,
+        })
     };
     parse().ok_or_else(|| "must be two numbers such as 5/10".to_owned())
 }
@@ -103,28 +106,42 @@ async fn show(app: &App, name: String) -> Outcome {
     let doing = format!("show who gets in to tenant `{}`", clean(&name));
     let access = app
         .client()?
-        .read(&doing, GetAccessRequest { name: name.clone() }, |c, r| async move {
-            c.tenants().get_access(r).await
-        })
+        .read(
+            &doing,
+            GetAccessRequest { name: name.clone() },
+            |c, r| async move { c.tenants().get_access(r).await },
+        )
         .await?;
-    app.ui.emit(&Wire::of(&access), || vec![name], |_| Table::pairs(pairs(&access)))?;
+    app.ui.emit(
+        &Wire::of(&access),
+        || vec![name],
+        |_| Table::pairs(pairs(&access)),
+    )?;
     Ok(Exit::Done)
 }
 
 impl Set {
     async fn run(self, app: &App) -> Outcome {
         let nothing = self.allow.is_empty() && self.user.is_none() && self.remove_user.is_empty();
-        if nothing && !self.allow_all && !self.no_users && self.rate.is_none() && !self.default_rate {
-            return Err(Failure::usage("nothing is to be changed").hint("isyctl tenant access set --help"));
+        if nothing && !self.allow_all && !self.no_users && self.rate.is_none() && !self.default_rate
+        {
+            return Err(
+                Failure::usage("nothing is to be changed").hint("isyctl tenant access set --help")
+            );
         }
         let doing = format!("change who gets in to tenant `{}`", clean(&self.name));
         let put_user = match &self.user {
             None => None,
-            Some(name) => Some(AccessUser { name: name.clone(), password: self.password(&doing, name)? }),
+            Some(name) => Some(AccessUser {
+                name: name.clone(),
+                password: self.password(&doing, name)?,
+            }),
         };
         let request = SetAccessRequest {
             name: self.name.clone(),
-            networks: (self.allow_all || !self.allow.is_empty()).then_some(Networks { networks: self.allow }),
+            networks: (self.allow_all || !self.allow.is_empty()).then_some(Networks {
+                networks: self.allow,
+            }),
             remove_users: self.remove_user,
             remove_all_users: self.no_users,
             put_user,
@@ -135,8 +152,14 @@ impl Set {
             },
         };
         let client = app.client()?;
-        let set = client.call(&doing, client.tenants().set_access(client.request(request))).await?;
-        app.ui.emit(&Wire::of(&set), || vec![self.name.clone()], |_| changed(&set))?;
+        let set = client
+            .call(&doing, client.tenants().set_access(client.request(request)))
+            .await?;
+        app.ui.emit(
+            &Wire::of(&set),
+            || vec![self.name.clone()],
+            |_| changed(&set),
+        )?;
         app.ui.note("edges take it up within seconds");
         Ok(Exit::Done)
     }
@@ -151,13 +174,17 @@ impl Set {
         } else {
             let first = typed(doing, &format!("Password for {}: ", clean(user)))?;
             if first != typed(doing, "The same once more: ")? {
-                return Err(Failure::usage(format!("cannot {doing}: the two passwords differ")));
+                return Err(Failure::usage(format!(
+                    "cannot {doing}: the two passwords differ"
+                )));
             }
             first
         };
         if password.is_empty() {
-            return Err(Failure::usage(format!("cannot {doing}: the password is empty"))
-                .hint("with --generate-password the coordinator makes one"));
+            return Err(
+                Failure::usage(format!("cannot {doing}: the password is empty"))
+                    .hint("with --generate-password the coordinator makes one"),
+            );
         }
         Ok(password)
     }
@@ -175,7 +202,9 @@ fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
     let mut err = io::stderr().lock();
     // Before it is asked for: what is typed at once would show, or be thrown away.
     let hushed = Hushed::enter().map_err(failed)?;
-    err.write_all(prompt.as_bytes()).and_then(|()| err.flush()).map_err(failed)?;
+    err.write_all(prompt.as_bytes())
+        .and_then(|()| err.flush())
+        .map_err(failed)?;
     let password = line(doing);
     drop(hushed);
     err.write_all(b"\n").map_err(failed)?;
@@ -186,23 +215,36 @@ fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
 fn line(doing: &str) -> Result<String, Failure> {
     let mut line = String::new();
     let mut limited = io::Read::take(io::stdin().lock(), MAX_PASSWORD_BYTES);
-    limited
-        .read_line(&mut line)
-        .map_err(|e| Failure::failed(format!("cannot {doing}: standard input cannot be read: {e}")))?;
+    limited.read_line(&mut line).map_err(|e| {
+        Failure::failed(format!(
+            "cannot {doing}: standard input cannot be read: {e}"
+        ))
+    })?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Also in a tenant's own sheet.
 pub(crate) fn pairs(access: &TenantAccess) -> Vec<(&'static str, Cell)> {
     let list = |items: &[String], none: &str| {
-        if items.is_empty() { none.to_owned() } else { items.join(", ") }
+        if items.is_empty() {
+            none.to_owned()
+        } else {
+            items.join(", ")
+        }
     };
     let rate = access.rate.unwrap_or_default();
-    let whose = if access.own_rate { "" } else { ", as for all tenants" };
+    let whose = if access.own_rate {
+        ""
+    } else {
+        ", as for all tenants"
+    };
     let rate = format!("{} requests/s, {} at once{whose}", rate.average, rate.burst);
     vec![
         ("Admitted", list(&access.networks, "all addresses").into()),
-        ("Password for", list(&access.users, "nobody is asked").into()),
+        (
+            "Password for",
+            list(&access.users, "nobody is asked").into(),
+        ),
         ("Rate", rate.into()),
     ]
 }
@@ -221,7 +263,13 @@ mod tests {
 
     #[test]
     fn a_rate_is_two_numbers() {
-        assert_eq!(rate("5/10").unwrap(), RequestRate { average: 5, burst: 10 });
+        assert_eq!(
+            rate("5/10").unwrap(),
+            RequestRate {
+                average: 5,
+                burst: 10
+            }
+        );
         for bad in ["", "5", "5/", "/10", "5/x", "-5/10", "5/10/15"] {
             assert!(rate(bad).is_err(), "{bad}");
         }

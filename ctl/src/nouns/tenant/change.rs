@@ -2,8 +2,8 @@
 
 use clap::Args;
 use isyone_proto::pb::v1::{
-    Operation, ResizeTenantRequest, RestartTenantRequest, RestoreTenantRequest, ResumeTenantRequest,
-    SuspendTenantRequest,
+    Operation, ResizeTenantRequest, RestartTenantRequest, RestoreTenantRequest,
+    ResumeTenantRequest, SuspendTenantRequest,
 };
 
 use super::Waiting;
@@ -63,9 +63,11 @@ impl Restart {
             request_id: clock::request_id(),
         };
         let operation = client
-            .change(&format!("restart tenant `{}`", self.name), message, |c, r| async move {
-                c.tenants().restart_tenant(r).await
-            })
+            .change(
+                &format!("restart tenant `{}`", self.name),
+                message,
+                |c, r| async move { c.tenants().restart_tenant(r).await },
+            )
             .await?;
         settle(app, &client, operation, self.waiting, "restarted").await
     }
@@ -81,22 +83,36 @@ impl Resize {
             request_id: clock::request_id(),
         };
         let operation = client
-            .change(&format!("resize tenant `{}`", self.name), message, |c, r| async move {
-                c.tenants().resize_tenant(r).await
-            })
+            .change(
+                &format!("resize tenant `{}`", self.name),
+                message,
+                |c, r| async move { c.tenants().resize_tenant(r).await },
+            )
             .await?;
-        settle(app, &client, operation, self.waiting, &format!("resized to {}", clean(&self.plan))).await
+        settle(
+            app,
+            &client,
+            operation,
+            self.waiting,
+            &format!("resized to {}", clean(&self.plan)),
+        )
+        .await
     }
 }
 
 /// `isyctl tenant suspend`.
 pub async fn suspend(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
-    let message = SuspendTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
+    let message = SuspendTenantRequest {
+        name: plain.name.clone(),
+        request_id: clock::request_id(),
+    };
     let operation = client
-        .change(&format!("suspend tenant `{}`", plain.name), message, |c, r| async move {
-            c.tenants().suspend_tenant(r).await
-        })
+        .change(
+            &format!("suspend tenant `{}`", plain.name),
+            message,
+            |c, r| async move { c.tenants().suspend_tenant(r).await },
+        )
         .await?;
     settle(app, &client, operation, plain.waiting, "suspended").await
 }
@@ -104,11 +120,16 @@ pub async fn suspend(app: &App, plain: Plain) -> Outcome {
 /// `isyctl tenant resume`.
 pub async fn resume(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
-    let message = ResumeTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
+    let message = ResumeTenantRequest {
+        name: plain.name.clone(),
+        request_id: clock::request_id(),
+    };
     let operation = client
-        .change(&format!("resume tenant `{}`", plain.name), message, |c, r| async move {
-            c.tenants().resume_tenant(r).await
-        })
+        .change(
+            &format!("resume tenant `{}`", plain.name),
+            message,
+            |c, r| async move { c.tenants().resume_tenant(r).await },
+        )
         .await?;
     settle(app, &client, operation, plain.waiting, "resumed").await
 }
@@ -116,11 +137,16 @@ pub async fn resume(app: &App, plain: Plain) -> Outcome {
 /// `isyctl tenant restore`.
 pub async fn restore(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
-    let message = RestoreTenantRequest { name: plain.name.clone(), request_id: clock::request_id() };
+    let message = RestoreTenantRequest {
+        name: plain.name.clone(),
+        request_id: clock::request_id(),
+    };
     let operation = client
-        .change(&format!("restore tenant `{}`", plain.name), message, |c, r| async move {
-            c.tenants().restore_tenant(r).await
-        })
+        .change(
+            &format!("restore tenant `{}`", plain.name),
+            message,
+            |c, r| async move { c.tenants().restore_tenant(r).await },
+        )
         .await?;
     settle(app, &client, operation, plain.waiting, "restored").await
 }
@@ -135,7 +161,11 @@ pub async fn settle(
 ) -> Outcome {
     let last = outcome(app, client, operation, waiting, done).await?;
     if !app.ui.for_people() {
-        app.ui.emit(&Wire::of(&last), || vec![last.tenant.clone()], |_| String::new())?;
+        app.ui.emit(
+            &Wire::of(&last),
+            || vec![last.tenant.clone()],
+            |_| String::new(),
+        )?;
     }
     Ok(Exit::Done)
 }
@@ -151,8 +181,9 @@ pub async fn outcome(
     let tenant = clean(&operation.tenant);
     if !waiting.wanted() {
         let (kind, id) = (format::operation_kind(operation.kind), clean(&operation.id));
-        app.ui
-            .note(&format!("the {kind} of tenant {tenant} has begun; follow it with `isyctl op watch {id}`"));
+        app.ui.note(&format!(
+            "the {kind} of tenant {tenant} has begun; follow it with `isyctl op watch {id}`"
+        ));
         return Ok(operation);
     }
     let last = wait::finished(client, &app.ui, operation, app.wait_limit()).await?;

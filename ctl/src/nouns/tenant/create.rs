@@ -2,7 +2,8 @@
 
 use clap::Args;
 use isyone_proto::pb::v1::{
-    CreateTenantRequest, CreateTenantResponse, Credentials, GetCredentialsRequest, Operation, TenantSpec,
+    CreateTenantRequest, CreateTenantResponse, Credentials, GetCredentialsRequest, Operation,
+    TenantSpec,
 };
 use serde::Serialize;
 
@@ -123,8 +124,11 @@ impl Create {
         let client = app.client()?;
         let message = self.request(clock::request_id());
         let doing = format!("create tenant `{}`", self.name);
-        let mut answer: CreateTenantResponse =
-            client.change(&doing, message, |c, r| async move { c.tenants().create_tenant(r).await }).await?;
+        let mut answer: CreateTenantResponse = client
+            .change(&doing, message, |c, r| async move {
+                c.tenants().create_tenant(r).await
+            })
+            .await?;
         if self.dry_run {
             return dry_run(app, &doing, &answer);
         }
@@ -133,7 +137,8 @@ impl Create {
         if self.waiting.wanted() {
             // A tenant that was there already may have no operation any more.
             if let Some(operation) = answer.operation.take() {
-                answer.operation = Some(wait::finished(&client, &app.ui, operation, app.wait_limit()).await?);
+                answer.operation =
+                    Some(wait::finished(&client, &app.ui, operation, app.wait_limit()).await?);
             }
             let found = get_credentials(&client, &self.name).await?;
             // As it is now; the answer to the create will do when this one cannot be had.
@@ -149,7 +154,8 @@ impl Create {
     fn tell(&self, app: &App, answer: &CreateTenantResponse) {
         let name = clean(&self.name);
         if answer.existed {
-            app.ui.note(&format!("tenant {name} is there already, as asked"));
+            app.ui
+                .note(&format!("tenant {name} is there already, as asked"));
         }
         if let Some(placement) = answer.placement.as_ref().filter(|p| !p.host.is_empty()) {
             app.ui.note(&format!(
@@ -159,7 +165,12 @@ impl Create {
         }
     }
 
-    fn finish(&self, app: &App, answer: &CreateTenantResponse, credentials: Option<&Credentials>) -> Outcome {
+    fn finish(
+        &self,
+        app: &App,
+        answer: &CreateTenantResponse,
+        credentials: Option<&Credentials>,
+    ) -> Outcome {
         let value = Created {
             tenant: answer.tenant.as_ref().map(Wire::of),
             operation: answer.operation.as_ref().map(Wire::of),
@@ -174,14 +185,20 @@ impl Create {
         };
         app.ui.emit(&value, || vec![self.name.clone()], text)?;
         if let (None, Some(operation)) = (credentials, &answer.operation) {
-            app.ui.note(&format!("follow it with `isyctl op watch {}`", clean(&operation.id)));
+            app.ui.note(&format!(
+                "follow it with `isyctl op watch {}`",
+                clean(&operation.id)
+            ));
         }
         Ok(Exit::Done)
     }
 }
 
 fn pending<'a>(name: &str, operation: &Operation) -> [(&'a str, Cell); 2] {
-    [("Tenant", name.into()), ("Operation", operation.id.as_str().into())]
+    [
+        ("Tenant", name.into()),
+        ("Operation", operation.id.as_str().into()),
+    ]
 }
 
 fn dry_run(app: &App, doing: &str, answer: &CreateTenantResponse) -> Outcome {
@@ -191,17 +208,25 @@ fn dry_run(app: &App, doing: &str, answer: &CreateTenantResponse) -> Outcome {
         let failure = Failure::failed(format!("cannot {doing}: {}", clean(&found.reason)));
         return Err(status::no_host_fits_with(failure, Some(found)));
     }
-    app.ui.emit(&Wire::of(found), || vec![found.host.clone()], |wide| placement::explained(found, wide))?;
+    app.ui.emit(
+        &Wire::of(found),
+        || vec![found.host.clone()],
+        |wide| placement::explained(found, wide),
+    )?;
     Ok(Exit::Done)
 }
 
 /// A tenant's secrets. Audited by the coordinator.
 pub async fn get_credentials(client: &Client, name: &str) -> Result<Credentials, Failure> {
-    let request = GetCredentialsRequest { name: name.to_owned() };
+    let request = GetCredentialsRequest {
+        name: name.to_owned(),
+    };
     client
-        .read(&format!("read the credentials of tenant `{name}`"), request, |c, r| async move {
-            c.tenants().get_credentials(r).await
-        })
+        .read(
+            &format!("read the credentials of tenant `{name}`"),
+            request,
+            |c, r| async move { c.tenants().get_credentials(r).await },
+        )
         .await
 }
 

@@ -43,8 +43,14 @@ impl Delete {
             .iter()
             .any(|s| tenant.desired_state == i32::from(*s));
         if self.purge && !deleted {
-            return Err(Failure::failed(format!("cannot purge tenant `{}`: it is not deleted", self.name))
-                .hint(format!("delete it first: `isyctl tenant delete {}`", self.name)));
+            return Err(Failure::failed(format!(
+                "cannot purge tenant `{}`: it is not deleted",
+                self.name
+            ))
+            .hint(format!(
+                "delete it first: `isyctl tenant delete {}`",
+                self.name
+            )));
         }
         if !self.yes && !self.confirmed(app, &tenant)? {
             app.ui.note("nothing was changed");
@@ -56,9 +62,11 @@ impl Delete {
             purge: self.purge,
         };
         let operation = client
-            .change(&format!("delete tenant `{}`", self.name), message, |c, r| async move {
-                c.tenants().delete_tenant(r).await
-            })
+            .change(
+                &format!("delete tenant `{}`", self.name),
+                message,
+                |c, r| async move { c.tenants().delete_tenant(r).await },
+            )
             .await?;
         let exit = change::settle(
             app,
@@ -70,7 +78,11 @@ impl Delete {
         .await?;
         if !self.purge {
             // Only for the sentence; the deletion stands whatever this call says.
-            if let Ok(Tenant { quarantine_expire_time: Some(until), .. }) = get(&client, &self.name).await {
+            if let Ok(Tenant {
+                quarantine_expire_time: Some(until),
+                ..
+            }) = get(&client, &self.name).await
+            {
                 let (until, name) = (format::local(Some(&until)), clean(&self.name));
                 app.ui.note(&format!(
                     "its data is kept until {until}; `isyctl tenant restore {name}` brings it back"
@@ -113,6 +125,9 @@ impl Delete {
                 "`isyctl tenant restore {name}` brings it back until the quarantine ends; the date follows."
             ),
         });
-        app.ui.confirm(&format!("delete tenant `{name}`"), &format!("Delete {name}?"))
+        app.ui.confirm(
+            &format!("delete tenant `{name}`"),
+            &format!("Delete {name}?"),
+        )
     }
 }

@@ -1,7 +1,9 @@
 //! `isyctl tenant domain`: the host names by which visitors reach a tenant.
 
 use clap::{Args, Subcommand};
-use isyone_proto::pb::v1::{AddDomainRequest, Domain, DomainState, ListDomainsRequest, RemoveDomainRequest};
+use isyone_proto::pb::v1::{
+    AddDomainRequest, Domain, DomainState, ListDomainsRequest, RemoveDomainRequest,
+};
 
 use super::{Waiting, change};
 use crate::{
@@ -115,21 +117,48 @@ impl Add {
             skip_dns_check: self.skip_dns_check,
             request_id: clock::request_id(),
         };
-        let doing = format!("add domain `{}` to tenant `{}`", clean(&self.domain), clean(&self.name));
-        let mut answer =
-            client.change(&doing, message, |c, r| async move { c.domains().add_domain(r).await }).await?;
-        let names = answer.domains.iter().map(shown).collect::<Vec<_>>().join(" and ");
-        let leads = if answer.domains.len() == 1 { "leads" } else { "lead" };
-        app.ui.note(&format!("{} {leads} to tenant {}", clean(&names), clean(&self.name)));
+        let doing = format!(
+            "add domain `{}` to tenant `{}`",
+            clean(&self.domain),
+            clean(&self.name)
+        );
+        let mut answer = client
+            .change(&doing, message, |c, r| async move {
+                c.domains().add_domain(r).await
+            })
+            .await?;
+        let names = answer
+            .domains
+            .iter()
+            .map(shown)
+            .collect::<Vec<_>>()
+            .join(" and ");
+        let leads = if answer.domains.len() == 1 {
+            "leads"
+        } else {
+            "lead"
+        };
+        app.ui.note(&format!(
+            "{} {leads} to tenant {}",
+            clean(&names),
+            clean(&self.name)
+        ));
         if !answer.warning.is_empty() {
             app.ui.note(&format!("warning: {}", clean(&answer.warning)));
         }
         if let Some(operation) = answer.operation.take() {
             let done = "has its new address";
-            answer.operation = Some(change::outcome(app, &client, operation, self.waiting, done).await?);
+            answer.operation =
+                Some(change::outcome(app, &client, operation, self.waiting, done).await?);
         }
         if !app.ui.for_people() {
-            let names = || answer.domains.iter().map(|domain| domain.name.clone()).collect();
+            let names = || {
+                answer
+                    .domains
+                    .iter()
+                    .map(|domain| domain.name.clone())
+                    .collect()
+            };
             app.ui.emit(&Wire::of(&answer), names, |_| String::new())?;
         }
         Ok(Exit::Done)
@@ -139,21 +168,36 @@ impl Add {
 impl Remove {
     async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
-        let doing = format!("remove domain `{}` from tenant `{}`", clean(&self.domain), clean(&self.name));
+        let doing = format!(
+            "remove domain `{}` from tenant `{}`",
+            clean(&self.domain),
+            clean(&self.name)
+        );
         // Sent once: said again after a lost answer, it would not be there any more.
         let request = client.request(RemoveDomainRequest {
             name: self.name.clone(),
             domain: self.domain.clone(),
             request_id: clock::request_id(),
         });
-        let mut answer = client.call(&doing, client.domains().remove_domain(request)).await?;
-        app.ui.note(&format!("{} leads to tenant {} no more", clean(&self.domain), clean(&self.name)));
+        let mut answer = client
+            .call(&doing, client.domains().remove_domain(request))
+            .await?;
+        app.ui.note(&format!(
+            "{} leads to tenant {} no more",
+            clean(&self.domain),
+            clean(&self.name)
+        ));
         if let Some(operation) = answer.operation.take() {
             let done = "has its platform address";
-            answer.operation = Some(change::outcome(app, &client, operation, self.waiting, done).await?);
+            answer.operation =
+                Some(change::outcome(app, &client, operation, self.waiting, done).await?);
         }
         if !app.ui.for_people() {
-            app.ui.emit(&Wire::of(&answer), || vec![self.domain.clone()], |_| String::new())?;
+            app.ui.emit(
+                &Wire::of(&answer),
+                || vec![self.domain.clone()],
+                |_| String::new(),
+            )?;
         }
         Ok(Exit::Done)
     }
@@ -165,23 +209,26 @@ impl List {
         let name = self.name.clone().unwrap_or_default();
         let domains = client
             .pages(self.limit, |page_size, page_token| {
-                let request = ListDomainsRequest { name: name.clone(), page_size, page_token };
+                let request = ListDomainsRequest {
+                    name: name.clone(),
+                    page_size,
+                    page_token,
+                };
                 let client = &client;
                 async move {
                     let page = client
-                        .read(
-                            "list domains",
-                            request,
-                            |c, r| async move { c.domains().list_domains(r).await },
-                        )
+                        .read("list domains", request, |c, r| async move {
+                            c.domains().list_domains(r).await
+                        })
                         .await?;
                     Ok((page.domains, page.next_page_token))
                 }
             })
             .await?;
         let names = || domains.iter().map(|domain| domain.name.clone()).collect();
-        app.ui
-            .emit(&Wire::all(&domains), names, |_| table(&domains, self.name.is_none(), clock::now_ms()))?;
+        app.ui.emit(&Wire::all(&domains), names, |_| {
+            table(&domains, self.name.is_none(), clock::now_ms())
+        })?;
         Ok(Exit::Done)
     }
 }
@@ -203,7 +250,11 @@ fn table(domains: &[Domain], everybodys: bool, now_ms: i64) -> String {
         let mut row: Vec<Cell> = vec![
             shown(domain).into(),
             if domain.primary { "yes" } else { "-" }.into(),
-            if domain.platform { "platform".into() } else { Paint::word(state(domain.state)) },
+            if domain.platform {
+                "platform".into()
+            } else {
+                Paint::word(state(domain.state))
+            },
             ago(domain.since_time.as_ref()).into(),
             ago(domain.check_time.as_ref()).into(),
             format::or_dash(&domain.found).into(),
@@ -239,11 +290,21 @@ pub fn pairs(domains: &[Domain]) -> Vec<(&'static str, Cell)> {
     if domains.len() < 2 {
         return Vec::new();
     }
-    let names = domains.iter().map(|d| shown(d) + if d.primary { " (primary)" } else { "" });
-    let mut pairs: Vec<(&'static str, Cell)> = vec![("Domains", names.collect::<Vec<_>>().join(", ").into())];
-    for domain in domains.iter().filter(|d| d.state() == DomainState::Unreachable) {
+    let names = domains
+        .iter()
+        .map(|d| shown(d) + if d.primary { " (primary)" } else { "" });
+    let mut pairs: Vec<(&'static str, Cell)> =
+        vec![("Domains", names.collect::<Vec<_>>().join(", ").into())];
+    for domain in domains
+        .iter()
+        .filter(|d| d.state() == DomainState::Unreachable)
+    {
         let since = format::local(domain.since_time.as_ref());
-        let text = format!("{} does not lead to the edges since {since}: {}", shown(domain), domain.found);
+        let text = format!(
+            "{} does not lead to the edges since {since}: {}",
+            shown(domain),
+            domain.found
+        );
         pairs.push(("Astray", Paint::Bad.on(&text)));
     }
     pairs

@@ -65,7 +65,11 @@ pub struct Psql {
 impl Shell {
     /// Runs it.
     pub async fn run(self, app: &App) -> Outcome {
-        let kind = if self.odoo { ExecKind::OdooShell } else { ExecKind::Shell };
+        let kind = if self.odoo {
+            ExecKind::OdooShell
+        } else {
+            ExecKind::Shell
+        };
         exec(app, self.name, kind, self.command).await
     }
 }
@@ -83,15 +87,27 @@ async fn exec(app: &App, name: String, kind: ExecKind, arguments: Vec<String>) -
     let tty = terminal::interactive();
     let (columns, rows) = terminal::size();
     let (to_remote, queue) = mpsc::channel(QUEUE);
-    let start = ExecStart { name, kind: kind.into(), arguments, tty, columns, rows };
+    let start = ExecStart {
+        name,
+        kind: kind.into(),
+        arguments,
+        tty,
+        columns,
+        rows,
+    };
     // The queue is empty: this cannot wait or fail.
     let _ = to_remote.try_send(message(In::Start(start)));
     let mut service = client.tenants();
-    let opened = client.open(&doing, service.exec(ReceiverStream::new(queue))).await?;
+    let opened = client
+        .open(&doing, service.exec(ReceiverStream::new(queue)))
+        .await?;
     let remote = opened.map_err(|status| client.failure(&doing, &status))?;
     let signals = Signals::new()?;
     let raw = if tty {
-        Some(RawMode::enter().map_err(|e| Failure::failed(format!("cannot use the terminal: {e}")))?)
+        Some(
+            RawMode::enter()
+                .map_err(|e| Failure::failed(format!("cannot use the terminal: {e}")))?,
+        )
     } else {
         None
     };
@@ -107,7 +123,9 @@ async fn exec(app: &App, name: String, kind: ExecKind, arguments: Vec<String>) -
 }
 
 fn message(message: In) -> ExecRequest {
-    ExecRequest { message: Some(message) }
+    ExecRequest {
+        message: Some(message),
+    }
 }
 
 /// Standard input has no asynchronous form: a thread reads it, and dies with the process when it is stuck in a read.
@@ -138,8 +156,9 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")));
+        let listen = |kind| {
+            signal(kind).map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))
+        };
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

@@ -63,8 +63,10 @@ impl Logs {
                     async move { tenants.stream_logs(request).await }
                 })
                 .await?;
-            while let Some(chunk) =
-                stream.message().await.map_err(|status| client.failure(&doing, &status))?
+            while let Some(chunk) = stream
+                .message()
+                .await
+                .map_err(|status| client.failure(&doing, &status))?
             {
                 app.ui.raw(&chunk.data)?;
             }

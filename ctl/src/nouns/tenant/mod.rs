@@ -24,7 +24,9 @@ pub enum Command {
     #[command(alias = "ls")]
     List(read::List),
     /// Show one tenant
-    #[command(after_help = "Examples:\n  isyctl tenant show alfa\n  isyctl tenant show alfa -o json")]
+    #[command(
+        after_help = "Examples:\n  isyctl tenant show alfa\n  isyctl tenant show alfa -o json"
+    )]
     Show(Name),
     /// Say why a tenant is where it is, and how each host would score today
     #[command(
@@ -45,7 +47,9 @@ pub enum Command {
     /// Restart Odoo
     Restart(change::Restart),
     /// Stop a tenant; visitors see a page that says so, data and place are kept
-    #[command(after_help = "Examples:\n  isyctl tenant suspend alfa\n  isyctl tenant suspend alfa --no-wait")]
+    #[command(
+        after_help = "Examples:\n  isyctl tenant suspend alfa\n  isyctl tenant suspend alfa --no-wait"
+    )]
     Suspend(change::Plain),
     /// Start a suspended tenant again
     #[command(after_help = "Examples:\n  isyctl tenant resume alfa")]
@@ -55,7 +59,9 @@ pub enum Command {
     /// Delete a tenant; its volumes stay restorable for a time
     Delete(delete::Delete),
     /// Bring a deleted tenant back
-    #[command(after_help = "Examples:\n  isyctl tenant list --deleted\n  isyctl tenant restore alfa")]
+    #[command(
+        after_help = "Examples:\n  isyctl tenant list --deleted\n  isyctl tenant restore alfa"
+    )]
     Restore(change::Plain),
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
@@ -119,7 +125,9 @@ impl Command {
 
 /// One tenant, as the coordinator has it.
 pub async fn get(client: &Client, name: &str) -> Result<Tenant, Failure> {
-    let request = GetTenantRequest { name: name.to_owned() };
+    let request = GetTenantRequest {
+        name: name.to_owned(),
+    };
     client
         .read(
             &format!("show tenant `{name}`"),

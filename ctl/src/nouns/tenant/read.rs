@@ -54,9 +54,9 @@ impl List {
     /// Lists.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
-        let phase = self
-            .phase
-            .and_then(|word| TenantPhase::from_str_name(&format!("TENANT_PHASE_{}", word.to_uppercase())));
+        let phase = self.phase.and_then(|word| {
+            TenantPhase::from_str_name(&format!("TENANT_PHASE_{}", word.to_uppercase()))
+        });
         let tenants = client
             .pages(self.limit, |page_size, page_token| {
                 let request = ListTenantsRequest {
@@ -69,18 +69,18 @@ impl List {
                 let client = &client;
                 async move {
                     let page = client
-                        .read(
-                            "list tenants",
-                            request,
-                            |c, r| async move { c.tenants().list_tenants(r).await },
-                        )
+                        .read("list tenants", request, |c, r| async move {
+                            c.tenants().list_tenants(r).await
+                        })
                         .await?;
                     Ok((page.tenants, page.next_page_token))
                 }
             })
             .await?;
         let names = || tenants.iter().map(|t| t.name.clone()).collect();
-        app.ui.emit(&Wire::all(&tenants), names, |wide| list(&tenants, wide, clock::now_ms()))?;
+        app.ui.emit(&Wire::all(&tenants), names, |wide| {
+            list(&tenants, wide, clock::now_ms())
+        })?;
         Ok(Exit::Done)
     }
 }
@@ -106,12 +106,15 @@ fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
         ];
         if wide {
             let usage = tenant.usage.as_ref();
-            let used =
-                |show: &dyn Fn(&isyone_proto::pb::v1::Usage) -> String| usage.map_or("-".to_owned(), show);
+            let used = |show: &dyn Fn(&isyone_proto::pb::v1::Usage) -> String| {
+                usage.map_or("-".to_owned(), show)
+            };
             row.extend([
                 used(&|u| format::cpus(u.cpu_millis)).into(),
                 used(&|u| format::bytes(u.memory_bytes)).into(),
-                format::measured_disk(usage).map_or("-".to_owned(), format::bytes).into(),
+                format::measured_disk(usage)
+                    .map_or("-".to_owned(), format::bytes)
+                    .into(),
                 format::or_dash(&spec.odoo_image).into(),
                 tenant.message.as_str().into(),
             ]);
@@ -124,7 +127,11 @@ fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
 /// `isyctl tenant show`.
 pub async fn show(app: &App, name: &str) -> Outcome {
     let tenant = super::get(&app.client()?, name).await?;
-    app.ui.emit(&Wire::of(&tenant), || vec![tenant.name.clone()], |_| details(&tenant, clock::now_ms()))?;
+    app.ui.emit(
+        &Wire::of(&tenant),
+        || vec![tenant.name.clone()],
+        |_| details(&tenant, clock::now_ms()),
+    )?;
     Ok(Exit::Done)
 }
 
@@ -144,13 +151,22 @@ pub(crate) fn details(tenant: &Tenant, now_ms: i64) -> String {
     if !tenant.edge_shard.is_empty() {
         pairs.push(("Edge shard", tenant.edge_shard.as_str().into()));
     }
-    pairs.extend(tenant.access.as_ref().map(super::access::pairs).unwrap_or_default());
+    pairs.extend(
+        tenant
+            .access
+            .as_ref()
+            .map(super::access::pairs)
+            .unwrap_or_default(),
+    );
     pairs.push(("Host", placed(tenant).into()));
     pairs.extend(asked(tenant));
     pairs.push(("Uses", used(tenant).into()));
     pairs.extend(visitors(tenant));
     if tenant.last_active_time.is_some() {
-        let ago = format!("{} ago", format::age(now_ms, tenant.last_active_time.as_ref()));
+        let ago = format!(
+            "{} ago",
+            format::age(now_ms, tenant.last_active_time.as_ref())
+        );
         pairs.push(("Last used", ago.into()));
     }
     pairs.push(("Created", format::local(tenant.create_time.as_ref()).into()));
@@ -160,7 +176,10 @@ pub(crate) fn details(tenant: &Tenant, now_ms: i64) -> String {
     };
     pairs.push(("Last report", reported.into()));
     if tenant.quarantine_expire_time.is_some() {
-        pairs.push(("Restorable until", format::local(tenant.quarantine_expire_time.as_ref()).into()));
+        pairs.push((
+            "Restorable until",
+            format::local(tenant.quarantine_expire_time.as_ref()).into(),
+        ));
     }
     pairs.push(("Operation", format::or_dash(&tenant.operation_id).into()));
     let mut text = Table::pairs(pairs);
@@ -173,7 +192,9 @@ pub(crate) fn details(tenant: &Tenant, now_ms: i64) -> String {
 
 /// How visitors get in.
 fn reached(tenant: &Tenant, now_ms: i64) -> Cell {
-    let Some(probe) = &tenant.probe else { return "not known".into() };
+    let Some(probe) = &tenant.probe else {
+        return "not known".into();
+    };
     let mut text = match (probe.http_status, probe.error.as_str()) {
         (0, error) => format::or_dash(error).to_owned(),
         (status, error) => {
@@ -205,7 +226,9 @@ fn reached(tenant: &Tenant, now_ms: i64) -> Cell {
 }
 
 fn used(tenant: &Tenant) -> String {
-    let Some(usage) = &tenant.usage else { return "not known".to_owned() };
+    let Some(usage) = &tenant.usage else {
+        return "not known".to_owned();
+    };
     let disk = format::measured_disk(Some(usage)).map_or("-".to_owned(), format::bytes);
     format!(
         "{} CPU, {} memory, {disk} disk",
@@ -216,7 +239,9 @@ fn used(tenant: &Tenant) -> String {
 
 /// What visitors do, over about the last minute.
 fn visitors(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
-    let Some(traffic) = &tenant.traffic else { return vec![("Visitors", "not known".into())] };
+    let Some(traffic) = &tenant.traffic else {
+        return vec![("Visitors", "not known".into())];
+    };
     let rates = format!(
         "{} requests/s, {} errors/s, 95% within {}",
         format::per_second(traffic.requests_per_minute),
@@ -235,8 +260,11 @@ fn placed(tenant: &Tenant) -> String {
     if tenant.host.is_empty() {
         return "-".to_owned();
     }
-    let websocket =
-        if tenant.websocket_port == 0 { String::new() } else { format!(", {}", tenant.websocket_port) };
+    let websocket = if tenant.websocket_port == 0 {
+        String::new()
+    } else {
+        format!(", {}", tenant.websocket_port)
+    };
     format!(
         "{} (ports {}{websocket}; network {})",
         tenant.host,
@@ -256,15 +284,28 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
             format::plural(size.workers as usize, "worker")
         )
     });
-    let modules = if spec.modules.is_empty() { "base".to_owned() } else { spec.modules.join(", ") };
+    let modules = if spec.modules.is_empty() {
+        "base".to_owned()
+    } else {
+        spec.modules.join(", ")
+    };
     let mut pairs: Vec<(&str, Cell)> = vec![
-        ("Plan", format!("{}{size}", format::or_dash(&spec.plan)).into()),
+        (
+            "Plan",
+            format!("{}{size}", format::or_dash(&spec.plan)).into(),
+        ),
         ("Edition", format::or_dash(&spec.edition).into()),
         ("Odoo image", format::or_dash(&spec.odoo_image).into()),
-        ("PostgreSQL image", format::or_dash(&spec.postgres_image).into()),
+        (
+            "PostgreSQL image",
+            format::or_dash(&spec.postgres_image).into(),
+        ),
         (
             "Locale",
-            [spec.language.as_str(), &spec.country, &spec.time_zone].map(format::or_dash).join(", ").into(),
+            [spec.language.as_str(), &spec.country, &spec.time_zone]
+                .map(format::or_dash)
+                .join(", ")
+                .into(),
         ),
         ("Modules", modules.into()),
         ("Login", format::or_dash(&spec.admin_login).into()),
@@ -273,13 +314,24 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         pairs.push(("Only on host", spec.host.as_str().into()));
     }
     if !spec.host_labels.is_empty() {
-        pairs.push(("Only on hosts with", format::labels(&spec.host_labels).into()));
+        pairs.push((
+            "Only on hosts with",
+            format::labels(&spec.host_labels).into(),
+        ));
     }
     pairs
 }
 
 fn containers(tenant: &Tenant, now_ms: i64) -> String {
-    let mut table = Table::new(["CONTAINER", "STATE", "HEALTH", "RESTARTS", "OOM KILLS", "UP", "IMAGE"]);
+    let mut table = Table::new([
+        "CONTAINER",
+        "STATE",
+        "HEALTH",
+        "RESTARTS",
+        "OOM KILLS",
+        "UP",
+        "IMAGE",
+    ]);
     for container in &tenant.containers {
         let running = container.state == "running";
         let health = match (running, container.healthy) {
@@ -287,7 +339,11 @@ fn containers(tenant: &Tenant, now_ms: i64) -> String {
             (true, false) => Paint::Warn.on("not yet"),
             (false, _) => format!("exit {}", container.exit_code).into(),
         };
-        let up = if running { format::age(now_ms, container.start_time.as_ref()) } else { "-".to_owned() };
+        let up = if running {
+            format::age(now_ms, container.start_time.as_ref())
+        } else {
+            "-".to_owned()
+        };
         table.row([
             container.name.as_str().into(),
             Paint::word(&container.state),
@@ -296,7 +352,12 @@ fn containers(tenant: &Tenant, now_ms: i64) -> String {
             container.oom_kills.to_string().into(),
             up.into(),
             // As docker shows it: the algorithm and twelve digits.
-            container.image_digest.chars().take(19).collect::<String>().into(),
+            container
+                .image_digest
+                .chars()
+                .take(19)
+                .collect::<String>()
+                .into(),
         ]);
     }
     table.render()
@@ -305,13 +366,21 @@ fn containers(tenant: &Tenant, now_ms: i64) -> String {
 /// `isyctl tenant explain`.
 pub async fn explain(app: &App, name: &str) -> Outcome {
     let client = app.client()?;
-    let request = ExplainTenantRequest { name: name.to_owned() };
+    let request = ExplainTenantRequest {
+        name: name.to_owned(),
+    };
     let found = client
-        .read(&format!("explain tenant `{name}`"), request, |c, r| async move {
-            c.tenants().explain_tenant(r).await
-        })
+        .read(
+            &format!("explain tenant `{name}`"),
+            request,
+            |c, r| async move { c.tenants().explain_tenant(r).await },
+        )
         .await?;
-    app.ui.emit(&Wire::of(&found), || vec![found.host.clone()], |wide| placement::explained(&found, wide))?;
+    app.ui.emit(
+        &Wire::of(&found),
+        || vec![found.host.clone()],
+        |wide| placement::explained(&found, wide),
+    )?;
     Ok(Exit::Done)
 }
 
@@ -330,6 +399,7 @@ pub async fn credentials(app: &App, name: &str) -> Outcome {
         }
         Table::pairs(pairs)
     };
-    app.ui.emit(&Wire::of(&found), || vec![name.to_owned()], text)?;
+    app.ui
+        .emit(&Wire::of(&found), || vec![name.to_owned()], text)?;
     Ok(Exit::Done)
 }

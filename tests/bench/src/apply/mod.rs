@@ -56,24 +56,59 @@ fn apply(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> 
                     Ok(took)
                 }),
             ),
-            ("docker compose up -d --wait", Box::new(|| compose.round(true))),
+            (
+                "docker compose up -d --wait",
+                Box::new(|| compose.round(true)),
+            ),
             ("docker compose up -d", Box::new(|| compose.round(false))),
             ("docker service create x 2", Box::new(|| swarm.round())),
         ],
     )?;
-    let [ours_s, wait, plain, swarm_s] = &taken[..] else { anyhow::bail!("a side is missing") };
-    report.add("apply: isyone, plan to converged", Unit::Seconds, ours_s, None);
-    report.add("apply: docker compose up -d --wait", Unit::Seconds, wait, None);
-    report.add("apply: docker compose up -d, not waiting for health", Unit::Seconds, plain, None);
-    report.add("apply: docker service create x 2", Unit::Seconds, swarm_s, None);
+    let [ours_s, wait, plain, swarm_s] = &taken[..] else {
+        anyhow::bail!("a side is missing")
+    };
+    report.add(
+        "apply: isyone, plan to converged",
+        Unit::Seconds,
+        ours_s,
+        None,
+    );
+    report.add(
+        "apply: docker compose up -d --wait",
+        Unit::Seconds,
+        wait,
+        None,
+    );
+    report.add(
+        "apply: docker compose up -d, not waiting for health",
+        Unit::Seconds,
+        plain,
+        None,
+    );
+    report.add(
+        "apply: docker service create x 2",
+        Unit::Seconds,
+        swarm_s,
+        None,
+    );
     report.add(
         "apply: isyone / compose --wait",
         Unit::Ratio,
         &ours_s.ratios(wait),
         Some(Target::AtMost(0.8)),
     );
-    report.add("apply: isyone / compose without health", Unit::Ratio, &ours_s.ratios(plain), None);
-    report.add("apply: isyone / Swarm", Unit::Ratio, &ours_s.ratios(swarm_s), Some(Target::AtMost(0.6)));
+    report.add(
+        "apply: isyone / compose without health",
+        Unit::Ratio,
+        &ours_s.ratios(plain),
+        None,
+    );
+    report.add(
+        "apply: isyone / Swarm",
+        Unit::Ratio,
+        &ours_s.ratios(swarm_s),
+        Some(Target::AtMost(0.6)),
+    );
     drop(taken);
     ours.into_inner().end();
     Ok(())
@@ -88,7 +123,10 @@ fn no_op(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> 
     let files: Vec<TenantFiles> = (0..sampled)
         .map(|n| ours.files_of(&format!("c{n}"), &dir.join(format!("files-{n}"))))
         .collect::<Result<_>>()?;
-    let composes: Vec<Compose> = files.iter().map(|files| Compose::new(bare, files)).collect();
+    let composes: Vec<Compose> = files
+        .iter()
+        .map(|files| Compose::new(bare, files))
+        .collect();
     composes.iter().try_for_each(Compose::up_to_stay)?;
     let before = bare.docker.run(&["ps", "-q"]).ok();
     let taken = alternate(
@@ -109,12 +147,29 @@ fn no_op(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> 
         "a pass that should change nothing made containers anew"
     );
     let per = |samples: &Samples, count: usize| samples.each(|s| s / count as f64);
-    let [pass, compose] = &taken[..] else { anyhow::bail!("a side is missing") };
+    let [pass, compose] = &taken[..] else {
+        anyhow::bail!("a side is missing")
+    };
     let (pass, compose) = (per(pass, stacks), per(compose, sampled));
-    report.add(&format!("no-op: isyone, a pass over {stacks} stacks, each"), Unit::Seconds, &pass, None);
-    report.add("no-op: docker compose up -d, each", Unit::Seconds, &compose, None);
+    report.add(
+        &format!("no-op: isyone, a pass over {stacks} stacks, each"),
+        Unit::Seconds,
+        &pass,
+        None,
+    );
+    report.add(
+        "no-op: docker compose up -d, each",
+        Unit::Seconds,
+        &compose,
+        None,
+    );
     let target = Some(Target::AtMost(1.0 / 50.0));
-    report.add("no-op: isyone / compose", Unit::Ratio, &pass.ratios(&compose), target);
+    report.add(
+        "no-op: isyone / compose",
+        Unit::Ratio,
+        &pass.ratios(&compose),
+        target,
+    );
     composes.iter().try_for_each(Compose::down)?;
     ours.end();
     Ok(())

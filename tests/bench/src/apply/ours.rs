@@ -73,8 +73,12 @@ impl Ours {
             .worker_threads(2) // as the program has
             .on_thread_start(move || {
                 let kind = rustix::thread::LinkNameSpaceType::Network;
-                if let Err(e) = rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind)) {
-                    eprintln!("a thread is not in the host's network, so nothing will get healthy: {e}");
+                if let Err(e) =
+                    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
+                {
+                    eprintln!(
+                        "a thread is not in the host's network, so nothing will get healthy: {e}"
+                    );
                 }
             })
             .enable_all()
@@ -101,13 +105,25 @@ impl Ours {
     /// Starts the agent's reconciler from the ledger.
     fn live(&mut self) -> Result<()> {
         let engine = Arc::new(Engine::new(&self.docker.host()));
-        let host =
-            Host::new(engine, Arc::new(NetProbe), DataDir::new(&self.data), self.address, Pace::default())?;
+        let host = Host::new(
+            engine,
+            Arc::new(NetProbe),
+            DataDir::new(&self.data),
+            self.address,
+            Pace::default(),
+        )?;
         let host = Arc::new(host);
         let (plans, receiver) = watch::channel(link::in_force(&self.ledger));
         let stop = CancellationToken::new();
-        let reconciler = self.runtime.spawn(reconcile::run(host.clone(), receiver, stop.clone()));
-        self.life = Some(Life { host, plans, stop, reconciler });
+        let reconciler = self
+            .runtime
+            .spawn(reconcile::run(host.clone(), receiver, stop.clone()));
+        self.life = Some(Life {
+            host,
+            plans,
+            stop,
+            reconciler,
+        });
         Ok(())
     }
 
@@ -136,8 +152,14 @@ impl Ours {
         plan.uid = uuid::Uuid::from_u128(u128::from(n) + 1);
         plan.operation = Some(uuid::Uuid::from_u128(u128::from(n) + 1_000_000));
         let [odoo, postgres] = IMAGES.map(str::parse);
-        (plan.odoo_image, plan.postgres_image) = (odoo.expect("an image"), postgres.expect("an image"));
-        plan.size = Size { memory_bytes: 64 << 20, cpu_millis: 500, disk_bytes: 1 << 20, workers: 0 };
+        (plan.odoo_image, plan.postgres_image) =
+            (odoo.expect("an image"), postgres.expect("an image"));
+        plan.size = Size {
+            memory_bytes: 64 << 20,
+            cpu_millis: 500,
+            disk_bytes: 1 << 20,
+            workers: 0,
+        };
         plan
     }
 
@@ -145,7 +167,8 @@ impl Ours {
     fn order(&mut self) -> Result<()> {
         self.generation += 1;
         let life = self.life.as_ref().context("no agent runs")?;
-        self.ledger.accept(testing::host_plan(self.generation, self.tenants.clone()))?;
+        self.ledger
+            .accept(testing::host_plan(self.generation, self.tenants.clone()))?;
         life.plans.send_replace(link::in_force(&self.ledger));
         Ok(())
     }
@@ -157,7 +180,9 @@ impl Ours {
             let status = life.host.board.get(&name);
             match status {
                 Some(status) if fits(&status) => return Ok(()),
-                Some(status) if status.progress == Progress::Failing => bail!("{name}: {}", status.message),
+                Some(status) if status.progress == Progress::Failing => {
+                    bail!("{name}: {}", status.message)
+                }
                 status if begin.elapsed() > PATIENCE => bail!("{name} is not {what}: {status:?}"),
                 _ => std::thread::sleep(Duration::from_millis(1)),
             }
@@ -165,7 +190,8 @@ impl Ours {
     }
 
     fn wait_converged(&self, plan: &TenantPlan) -> Result<()> {
-        let fits = |s: &Status| s.progress == Progress::Converged && s.generation == plan.generation;
+        let fits =
+            |s: &Status| s.progress == Progress::Converged && s.generation == plan.generation;
         self.wait(plan.name.as_str(), "converged", fits)
     }
 
@@ -189,7 +215,11 @@ impl Ours {
 
     /// The tenant goes, with its volumes and directory.
     pub(super) fn purge(&mut self, name: &str) -> Result<()> {
-        let tenant = self.tenants.iter_mut().find(|t| t.name.as_str() == name).context("no such tenant")?;
+        let tenant = self
+            .tenants
+            .iter_mut()
+            .find(|t| t.name.as_str() == name)
+            .context("no such tenant")?;
         tenant.desired = DesiredState::Purged;
         tenant.purge_now = true;
         tenant.generation += 1;
@@ -216,9 +246,17 @@ impl Ours {
                 std::fs::write(&target, text.replace("one.isy.", "bench.isy."))?;
             }
         }
-        let plan = self.tenants.iter().find(|t| t.name.as_str() == name).context("no such tenant")?.clone();
+        let plan = self
+            .tenants
+            .iter()
+            .find(|t| t.name.as_str() == name)
+            .context("no such tenant")?
+            .clone();
         self.purge(name)?;
-        Ok(TenantFiles { dir: to.to_owned(), plan })
+        Ok(TenantFiles {
+            dir: to.to_owned(),
+            plan,
+        })
     }
 
     /// The agent ends and starts again: until it has found every tenant as it should be.
@@ -226,7 +264,9 @@ impl Ours {
         self.die();
         let begin = Instant::now();
         self.live()?;
-        self.tenants.iter().try_for_each(|plan| self.wait_converged(plan))?;
+        self.tenants
+            .iter()
+            .try_for_each(|plan| self.wait_converged(plan))?;
         Ok(begin.elapsed())
     }
 }

@@ -29,7 +29,12 @@ const HEALTH: &str = "services:
 ";
 
 fn succeeded(what: &str, output: Output) -> Result<String> {
-    ensure!(output.code == 0, "{what}: {}{}", output.stdout, output.stderr);
+    ensure!(
+        output.code == 0,
+        "{what}: {}{}",
+        output.stdout,
+        output.stderr
+    );
     Ok(output.stdout)
 }
 
@@ -38,7 +43,13 @@ fn make_volumes(docker: &Docker, plan: &TenantPlan) -> Result<()> {
     for volume in [plan.name.postgres_volume(), plan.name.odoo_volume()] {
         succeeded(
             "docker volume create",
-            docker.run(&["volume", "create", "--label", "one.isy.tenant=bench", &volume]),
+            docker.run(&[
+                "volume",
+                "create",
+                "--label",
+                "one.isy.tenant=bench",
+                &volume,
+            ]),
         )?;
     }
     Ok(())
@@ -53,7 +64,11 @@ fn remove_volumes(docker: &Docker, plan: &TenantPlan) -> Result<()> {
             return Ok(());
         }
         // A service's containers go a moment after the service.
-        ensure!(begin.elapsed() < PATIENCE, "docker volume rm: {}", output.stderr);
+        ensure!(
+            begin.elapsed() < PATIENCE,
+            "docker volume rm: {}",
+            output.stderr
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -69,14 +84,25 @@ pub(super) struct Compose<'a> {
 
 impl<'a> Compose<'a> {
     pub(super) fn new(bare: &'a Bare, files: &TenantFiles) -> Self {
-        let file = files.dir.join(format!("docker-compose-{}.yml", files.plan.name));
+        let file = files
+            .dir
+            .join(format!("docker-compose-{}.yml", files.plan.name));
         let health = files.dir.join("health.yml");
-        Self { docker: &bare.docker, files: files.clone(), file, health }
+        Self {
+            docker: &bare.docker,
+            files: files.clone(),
+            file,
+            health,
+        }
     }
 
     fn compose(&self, health: bool, args: &[&str]) -> Result<()> {
         let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", self.docker.host()).arg("compose").arg("-f").arg(&self.file);
+        command
+            .env("DOCKER_HOST", self.docker.host())
+            .arg("compose")
+            .arg("-f")
+            .arg(&self.file);
         if health {
             command.arg("-f").arg(&self.health);
         }
@@ -87,7 +113,11 @@ impl<'a> Compose<'a> {
     pub(super) fn round(&self, health: bool) -> Result<Duration> {
         std::fs::write(&self.health, HEALTH).with_context(|| self.health.display().to_string())?;
         make_volumes(self.docker, &self.files.plan)?;
-        let up: &[&str] = if health { &["up", "-d", "--wait"] } else { &["up", "-d"] };
+        let up: &[&str] = if health {
+            &["up", "-d", "--wait"]
+        } else {
+            &["up", "-d"]
+        };
         let ((), took) = timed(|| self.compose(health, up))?;
         self.down()?;
         Ok(took)
@@ -131,15 +161,34 @@ impl<'a> Swarm<'a> {
             )?;
         }
         docker.run(&["network", "rm", NETWORK]);
-        let network = ["network", "create", "--driver", "overlay", "--subnet", "10.231.0.0/24", NETWORK];
+        let network = [
+            "network",
+            "create",
+            "--driver",
+            "overlay",
+            "--subnet",
+            "10.231.0.0/24",
+            NETWORK,
+        ];
         succeeded("docker network create", docker.run(&network))?;
-        Ok(Self { docker, files: files.clone() })
+        Ok(Self {
+            docker,
+            files: files.clone(),
+        })
     }
 
     fn create(&self, name: &str, image: &str, args: &[String]) -> Result<()> {
-        let mut all: Vec<String> = ["service", "create", "--quiet", "--name", name, "--network", NETWORK]
-            .map(str::to_owned)
-            .to_vec();
+        let mut all: Vec<String> = [
+            "service",
+            "create",
+            "--quiet",
+            "--name",
+            name,
+            "--network",
+            NETWORK,
+        ]
+        .map(str::to_owned)
+        .to_vec();
         for option in [
             "--endpoint-mode=dnsrr",
             "--update-monitor=1ms",
@@ -162,8 +211,9 @@ impl<'a> Swarm<'a> {
 
     fn services(&self) -> Result<()> {
         let plan = &self.files.plan;
-        let mount =
-            |volume: &str, target: &str| format!("--mount=type=volume,source={volume},target={target}");
+        let mount = |volume: &str, target: &str| {
+            format!("--mount=type=volume,source={volume},target={target}")
+        };
         let bind = |file: &str, target: &str| {
             let mut text = String::new();
             // Writing to a String cannot fail.
@@ -174,8 +224,9 @@ impl<'a> Swarm<'a> {
             );
             text
         };
-        let publish =
-            |host: u16, container: u16| format!("--publish=mode=host,published={host},target={container}");
+        let publish = |host: u16, container: u16| {
+            format!("--publish=mode=host,published={host},target={container}")
+        };
         let memory = |share: u64| format!("--limit-memory={}", plan.size.memory_bytes * share / 4);
         self.create(
             "bench_postgres",
@@ -205,9 +256,19 @@ impl<'a> Swarm<'a> {
     pub(super) fn round(&self) -> Result<Duration> {
         make_volumes(self.docker, &self.files.plan)?;
         let ((), took) = timed(|| self.services())?;
-        let tasks = self.docker.run(&["service", "ls", "--format", "{{.Replicas}}"]).ok();
-        ensure!(tasks.lines().filter(|l| *l == "1/1").count() == 2, "not both tasks run: {tasks}");
-        succeeded("docker service rm", self.docker.run(&["service", "rm", "bench_postgres", "bench_odoo"]))?;
+        let tasks = self
+            .docker
+            .run(&["service", "ls", "--format", "{{.Replicas}}"])
+            .ok();
+        ensure!(
+            tasks.lines().filter(|l| *l == "1/1").count() == 2,
+            "not both tasks run: {tasks}"
+        );
+        succeeded(
+            "docker service rm",
+            self.docker
+                .run(&["service", "rm", "bench_postgres", "bench_odoo"]),
+        )?;
         remove_volumes(self.docker, &self.files.plan)?;
         Ok(took)
     }

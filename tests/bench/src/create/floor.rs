@@ -54,16 +54,24 @@ impl Floor {
     pub(super) fn new(cell: &Cell, model: &Created, real: bool) -> Result<Self> {
         let host = &cell.hosts[0];
         let inspect = |container: String| -> Result<Value> {
-            Ok(serde_json::from_str(&host.docker.run(&["inspect", &container]).ok())?)
+            Ok(serde_json::from_str(
+                &host.docker.run(&["inspect", &container]).ok(),
+            )?)
         };
-        let (odoo, postgres) =
-            (inspect(format!("odoo_{}", model.name))?, inspect(format!("postgres_{}", model.name))?);
+        let (odoo, postgres) = (
+            inspect(format!("odoo_{}", model.name))?,
+            inspect(format!("postgres_{}", model.name))?,
+        );
         let from = host.data.join("tenants").join(&model.name).canonicalize()?;
         let files = cell.dir.path().join("floor");
         std::fs::create_dir_all(&files)?;
         let conf = std::fs::read_to_string(from.join("odoo.conf"))?;
         let password = conf_value(&conf, "db_password")?;
-        let golden = if real { Some(golden(&host.data.join("golden"), password)?) } else { None };
+        let golden = if real {
+            Some(golden(&host.data.join("golden"), password)?)
+        } else {
+            None
+        };
         let mut text = conf.replace(&format!("postgres_{}", model.name), CONTAINERS[0]);
         if let Some(golden) = &golden {
             text = text.replace(&format!("odoo_{}", model.name), &golden.database);
@@ -77,7 +85,11 @@ impl Floor {
                 std::fs::copy(&source, &to)?;
             }
             let mut chown = Command::new("chown");
-            ensure!(run(chown.arg("--reference").arg(&source).arg(&to)).code == 0, "chown {}", to.display());
+            ensure!(
+                run(chown.arg("--reference").arg(&source).arg(&to)).code == 0,
+                "chown {}",
+                to.display()
+            );
         }
         let address = host_address(cell)?;
         Ok(Self {
@@ -89,14 +101,24 @@ impl Floor {
             tenant: from,
             files,
             golden,
-            cpus: host.docker.run(&["info", "--format", "{{.NCPU}}"]).ok().trim().to_owned(),
+            cpus: host
+                .docker
+                .run(&["info", "--format", "{{.NCPU}}"])
+                .ok()
+                .trim()
+                .to_owned(),
             rounds: Counter::new(0),
         })
     }
 
     fn docker(&self, args: &[&str]) -> Result<String> {
         let output = self.docker.run(args);
-        ensure!(output.code == 0, "docker {}: {}", args.join(" "), output.stderr);
+        ensure!(
+            output.code == 0,
+            "docker {}: {}",
+            args.join(" "),
+            output.stderr
+        );
         Ok(output.stdout)
     }
 
@@ -111,13 +133,17 @@ impl Floor {
         await_login_page(self.address, begin)?;
         let took = begin.elapsed();
         let restarts = self.docker.inspect(CONTAINERS[1], "{{.RestartCount}}");
-        ensure!(restarts == "0", "the floor's Odoo was restarted {restarts} times, so it is no floor");
+        ensure!(
+            restarts == "0",
+            "the floor's Odoo was restarted {restarts} times, so it is no floor"
+        );
         self.remove();
         Ok(took)
     }
 
     fn remove(&self) {
-        self.docker.run(&["rm", "-fv", CONTAINERS[0], CONTAINERS[1]]);
+        self.docker
+            .run(&["rm", "-fv", CONTAINERS[0], CONTAINERS[1]]);
         self.docker.run(&["volume", "rm", VOLUMES[0], VOLUMES[1]]);
         self.docker.run(&["network", "rm", NETWORK]);
     }
@@ -125,16 +151,29 @@ impl Floor {
     /// Network, volumes, and in them a copy of the snapshot that knows the role's password.
     fn prepare(&self) -> Result<()> {
         self.remove();
-        self.docker(&["network", "create", "--label", LABEL, "--subnet", "10.230.0.0/28", NETWORK])?;
+        self.docker(&[
+            "network",
+            "create",
+            "--label",
+            LABEL,
+            "--subnet",
+            "10.230.0.0/28",
+            NETWORK,
+        ])?;
         let mut places = Vec::new();
         for volume in VOLUMES {
             self.docker(&["volume", "create", "--label", LABEL, volume])?;
             let place = self.docker(&["volume", "inspect", "-f", "{{.Mountpoint}}", volume])?;
             places.push(PathBuf::from(place.trim()));
         }
-        let Some(golden) = &self.golden else { return Ok(()) };
+        let Some(golden) = &self.golden else {
+            return Ok(());
+        };
         copy(&golden.dir.join("pgdata/."), &places[0])?;
-        copy(&golden.dir.join("filestore/."), &places[1].join("filestore"))?;
+        copy(
+            &golden.dir.join("filestore/."),
+            &places[1].join("filestore"),
+        )?;
         let owner = self.docker(&[
             "run",
             "--rm",
@@ -145,15 +184,29 @@ impl Floor {
             "id -u; id -g",
         ])?;
         let owner: Vec<&str> = owner.split_whitespace().collect();
-        let chown = run(Command::new("chown").arg("-R").arg(owner.join(":")).arg(&places[1]));
+        let chown = run(Command::new("chown")
+            .arg("-R")
+            .arg(owner.join(":"))
+            .arg(&places[1]));
         ensure!(chown.code == 0, "{}", chown.stderr);
         // The role gets its password from a PostgreSQL that is stopped cleanly again.
         let postgres = self.run_postgres();
         self.docker(&postgres.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let sql = format!("ALTER ROLE odoo WITH LOGIN NOSUPERUSER NOCREATEDB PASSWORD '{}'", golden.password);
+        let sql = format!(
+            "ALTER ROLE odoo WITH LOGIN NOSUPERUSER NOCREATEDB PASSWORD '{}'",
+            golden.password
+        );
         let begin = Instant::now();
-        while self.docker.run(&["exec", CONTAINERS[0], "psql", "-U", "postgres", "-c", &sql]).code != 0 {
-            ensure!(begin.elapsed() < Duration::from_secs(60), "the floor's PostgreSQL does not start");
+        while self
+            .docker
+            .run(&["exec", CONTAINERS[0], "psql", "-U", "postgres", "-c", &sql])
+            .code
+            != 0
+        {
+            ensure!(
+                begin.elapsed() < Duration::from_secs(60),
+                "the floor's PostgreSQL does not start"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         self.docker(&["stop", CONTAINERS[0]])?;
@@ -163,8 +216,18 @@ impl Floor {
     /// `docker run` with what both have in common.
     fn common(&self, name: &str, model: &Value) -> Vec<String> {
         let host = &model["HostConfig"];
-        let mut args: Vec<String> =
-            ["run", "-d", "--name", name, "--network", NETWORK, "--label", LABEL].map(str::to_owned).to_vec();
+        let mut args: Vec<String> = [
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            NETWORK,
+            "--label",
+            LABEL,
+        ]
+        .map(str::to_owned)
+        .to_vec();
         args.push(format!("--memory={}", host["Memory"]));
         args.push(format!("--memory-swap={}", host["MemorySwap"]));
         args.push(format!("--cpus={}", self.cpus));
@@ -180,29 +243,53 @@ impl Floor {
             args.push(option.to_owned());
         }
         args.extend(["--log-opt=max-size=10m", "--log-opt=max-file=3"].map(str::to_owned));
-        let capabilities = host["CapAdd"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let capabilities = host["CapAdd"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         args.extend(capabilities.map(|c| format!("--cap-add={c}")));
         args
     }
 
     fn finish(&self, mut args: Vec<String>, model: &Value) -> Vec<String> {
-        args.push(model["Config"]["Image"].as_str().unwrap_or_default().to_owned());
-        let command = model["Config"]["Cmd"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        args.push(
+            model["Config"]["Image"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        );
+        let command = model["Config"]["Cmd"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         args.extend(command.map(str::to_owned));
         args
     }
 
     /// What the tenant's container mounts, with the floor's volumes and files in place of the tenant's.
     fn mounts(&self, model: &Value, volume: &str) -> Vec<String> {
-        let all = model["HostConfig"]["Mounts"].as_array().into_iter().flatten();
+        let all = model["HostConfig"]["Mounts"]
+            .as_array()
+            .into_iter()
+            .flatten();
         let mount = |mount: &Value| {
             let (source, target) = (mount["Source"].as_str()?, mount["Target"].as_str()?);
             if mount["Type"] == "volume" {
-                return Some(format!("--mount=type=volume,source={volume},target={target}"));
+                return Some(format!(
+                    "--mount=type=volume,source={volume},target={target}"
+                ));
             }
-            let own = Path::new(source).strip_prefix(&self.tenant).ok().map(|name| self.files.join(name));
+            let own = Path::new(source)
+                .strip_prefix(&self.tenant)
+                .ok()
+                .map(|name| self.files.join(name));
             let source = own.unwrap_or_else(|| PathBuf::from(source));
-            Some(format!("--mount=type=bind,source={},target={target},readonly", source.display()))
+            Some(format!(
+                "--mount=type=bind,source={},target={target},readonly",
+                source.display()
+            ))
         };
         all.filter_map(mount).collect()
     }
@@ -225,18 +312,31 @@ impl Floor {
 
 /// The one snapshot that the host has.
 fn golden(store: &Path, password: String) -> Result<Golden> {
-    let entry = std::fs::read_dir(store)?.next().context("the host has no golden snapshot")??;
+    let entry = std::fs::read_dir(store)?
+        .next()
+        .context("the host has no golden snapshot")??;
     let meta: Value = serde_json::from_slice(&std::fs::read(entry.path().join("meta.json"))?)?;
-    Ok(Golden { dir: entry.path(), database: text(&meta["database"])?.to_owned(), password })
+    Ok(Golden {
+        dir: entry.path(),
+        database: text(&meta["database"])?.to_owned(),
+        password,
+    })
 }
 
 fn text(value: &Value) -> Result<&str> {
-    value.as_str().with_context(|| format!("a text in place of {value}"))
+    value
+        .as_str()
+        .with_context(|| format!("a text in place of {value}"))
 }
 
 fn conf_value(conf: &str, key: &str) -> Result<String> {
-    let line = conf.lines().find_map(|l| l.strip_prefix(key)?.trim_start().strip_prefix('='));
-    Ok(line.with_context(|| format!("{key} in odoo.conf"))?.trim().to_owned())
+    let line = conf
+        .lines()
+        .find_map(|l| l.strip_prefix(key)?.trim_start().strip_prefix('='));
+    Ok(line
+        .with_context(|| format!("{key} in odoo.conf"))?
+        .trim()
+        .to_owned())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -39,8 +39,11 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n",
         ..Shape::default()
     });
-    let bench =
-        Bench { cell: &cell, number: std::cell::Cell::new(0), spares: Spares::new(&cell, !run.small)? };
+    let bench = Bench {
+        cell: &cell,
+        number: std::cell::Cell::new(0),
+        spares: Spares::new(&cell, !run.small)?,
+    };
     let mut report = Report::default();
     // The first one leaves the golden snapshot behind; it is no sample, for it also finds all caches empty.
     let model = bench.create()?;
@@ -96,16 +99,36 @@ fn rounds(run: &Run, bench: &Bench<'_>, floor: &Floor, steps: &mut Steps) -> Res
             bench.purge(&created)?;
             Ok(created.took)
         };
-        sides.push(("from the golden snapshot, copied meanwhile", Box::new(copying)));
+        sides.push((
+            "from the golden snapshot, copied meanwhile",
+            Box::new(copying),
+        ));
     }
     alternate(run.pick(6, 1), &mut sides)
 }
 
 fn say(report: &mut Report, taken: &[Samples], cold: &Samples) -> Result<()> {
-    let [golden, plain, copied @ ..] = taken else { anyhow::bail!("a side is missing") };
-    report.add("create: from the golden snapshot", Unit::Seconds, golden, None);
-    report.add("create: the floor, docker run on prepared volumes", Unit::Seconds, plain, None);
-    report.add("create: golden / floor", Unit::Ratio, &golden.ratios(plain), Some(Target::AtMost(1.25)));
+    let [golden, plain, copied @ ..] = taken else {
+        anyhow::bail!("a side is missing")
+    };
+    report.add(
+        "create: from the golden snapshot",
+        Unit::Seconds,
+        golden,
+        None,
+    );
+    report.add(
+        "create: the floor, docker run on prepared volumes",
+        Unit::Seconds,
+        plain,
+        None,
+    );
+    report.add(
+        "create: golden / floor",
+        Unit::Ratio,
+        &golden.ratios(plain),
+        Some(Target::AtMost(1.25)),
+    );
     if let [copied] = copied {
         let name = "create: from the golden snapshot, no copy made beforehand";
         report.add(name, Unit::Seconds, copied, None);
@@ -115,7 +138,12 @@ fn say(report: &mut Report, taken: &[Samples], cold: &Samples) -> Result<()> {
     if cold.len() > 0 {
         report.add("create: cold (-i base)", Unit::Seconds, cold, None);
         let ratio = golden.median() / cold.median();
-        report.add_one("create: golden / cold, of medians", Unit::Ratio, ratio, Some(Target::AtMost(0.2)));
+        report.add_one(
+            "create: golden / cold, of medians",
+            Unit::Ratio,
+            ratio,
+            Some(Target::AtMost(0.2)),
+        );
     }
     Ok(())
 }
@@ -165,20 +193,32 @@ impl Bench<'_> {
         self.number.set(self.number.get() + 1);
         let name = format!("c{}", self.number.get());
         let begin = Instant::now();
-        let made = self.cell.isyctl(&["tenant", "create", &name, "--no-wait", "-o", "json"]);
+        let made = self
+            .cell
+            .isyctl(&["tenant", "create", &name, "--no-wait", "-o", "json"]);
         let accepted = begin.elapsed();
         ensure!(made.code == 0, "create {name}: {}", made.stderr);
         let made: serde_json::Value = serde_json::from_str(&made.stdout)?;
-        let port = made["tenant"]["http_port"].as_u64().with_context(|| format!("no port in {made}"))?;
+        let port = made["tenant"]["http_port"]
+            .as_u64()
+            .with_context(|| format!("no port in {made}"))?;
         let address = SocketAddr::new(host_address(self.cell)?, u16::try_from(port)?);
         await_login_page(address, begin)?;
         let took = begin.elapsed();
         let phase = || self.cell.json(&["tenant", "show", &name])["phase"].clone();
         while phase() != "running" {
-            ensure!(begin.elapsed() < PATIENCE, "{name} has a login page but is {}", phase());
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "{name} has a login page but is {}",
+                phase()
+            );
             sleep(Duration::from_millis(100));
         }
-        Ok(Created { name, took, accepted })
+        Ok(Created {
+            name,
+            took,
+            accepted,
+        })
     }
 
     fn purge(&self, created: &Created) -> Result<()> {
@@ -186,7 +226,12 @@ impl Bench<'_> {
         for options in [&["--yes"][..], &["--purge", "--yes"]] {
             let args = [&["tenant", "delete", &created.name], options].concat();
             let deleted = self.cell.isyctl(&args);
-            ensure!(deleted.code == 0, "delete {}: {}", created.name, deleted.stderr);
+            ensure!(
+                deleted.code == 0,
+                "delete {}: {}",
+                created.name,
+                deleted.stderr
+            );
         }
         while self.cell.isyctl(&["tenant", "show", &created.name]).code == 0 {
             ensure!(begin.elapsed() < PATIENCE, "{} is not purged", created.name);
@@ -214,7 +259,12 @@ pub(crate) fn await_login_page(address: SocketAddr, begin: Instant) -> Result<()
         if page.status == 200 && page.body.contains("name=\"login\"") {
             return Ok(());
         }
-        ensure!(begin.elapsed() < PATIENCE, "no login page at {address}: {} {}", page.status, page.head);
+        ensure!(
+            begin.elapsed() < PATIENCE,
+            "no login page at {address}: {} {}",
+            page.status,
+            page.head
+        );
         sleep(LOOK);
     }
 }

@@ -36,25 +36,35 @@ impl Spares {
         if !real {
             return Ok(Self { folder: None });
         }
-        let info = cell.hosts[0].docker.run(&["info", "--format", "{{.DockerRootDir}}"]);
+        let info = cell.hosts[0]
+            .docker
+            .run(&["info", "--format", "{{.DockerRootDir}}"]);
         ensure!(info.code == 0, "docker info: {}", info.stderr);
-        Ok(Self { folder: Some(Path::new(info.stdout.trim()).join(FOLDER)) })
+        Ok(Self {
+            folder: Some(Path::new(info.stdout.trim()).join(FOLDER)),
+        })
     }
 
     fn names(folder: &Path) -> Result<BTreeSet<String>> {
         let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-        let name =
-            |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            Ok(entry?.file_name().to_string_lossy().into_owned())
+        };
         entries.map(name).collect()
     }
 
     /// Waits until the agent copies nothing and misses nothing: from then on it leaves the machine to what is measured.
     pub(super) fn settle(&self) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
         let begin = Instant::now();
         let (mut seen, mut since) = (Self::names(folder)?, Instant::now());
         while since.elapsed() < STILL {
-            ensure!(begin.elapsed() < PATIENCE, "the agent does not end copying: {seen:?}");
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "the agent does not end copying: {seen:?}"
+            );
             sleep(LOOK);
             let now = Self::names(folder)?;
             if now != seen || now.iter().any(|name| name.starts_with(HALF)) {
@@ -67,7 +77,9 @@ impl Spares {
     /// Takes all away, once the agent has made them; it makes others only after the next create.
     pub(super) fn remove(&self) -> Result<()> {
         self.settle()?;
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
         for name in Self::names(folder)? {
             std::fs::remove_dir_all(folder.join(name))?;
         }

@@ -28,17 +28,23 @@ impl Steps {
     /// Reads a finished create's operation; answers whether it took a copy that the agent had made beforehand.
     pub(super) fn add(&mut self, cell: &Cell, created: &Created) -> Result<bool> {
         let tenant = cell.json(&["tenant", "show", &created.name]);
-        let id = tenant["operation_id"].as_str().context("an operation")?.to_owned();
+        let id = tenant["operation_id"]
+            .as_str()
+            .context("an operation")?
+            .to_owned();
         let operation = cell.json(&["op", "show", &id]);
         let begin = seconds(&operation["create_time"])?;
         let mut beforehand = false;
         for step in operation["steps"].as_array().context("steps")? {
             let name = step["name"].as_str().context("a name")?.to_owned();
-            let (Ok(start), Ok(end)) = (seconds(&step["start_time"]), seconds(&step["end_time"])) else {
+            let (Ok(start), Ok(end)) = (seconds(&step["start_time"]), seconds(&step["end_time"]))
+            else {
                 continue; // was not needed
             };
             if name == "database" {
-                beforehand = step["detail"].as_str().is_some_and(|detail| detail.contains(BEFOREHAND));
+                beforehand = step["detail"]
+                    .as_str()
+                    .is_some_and(|detail| detail.contains(BEFOREHAND));
             }
             if !self.order.contains(&name) {
                 self.order.push(name.clone());

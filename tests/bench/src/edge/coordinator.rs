@@ -21,7 +21,10 @@ pub(crate) fn serve(of: &str) -> Result<()> {
     println!("{}", fleet.running.http);
     for line in std::io::stdin().lines() {
         let tenant: usize = line?.parse()?;
-        println!("{}", fleet.toggle(fleet.tenants.get(tenant).context("no such tenant")?)?);
+        println!(
+            "{}",
+            fleet.toggle(fleet.tenants.get(tenant).context("no such tenant")?)?
+        );
     }
     fleet.stop();
     Ok(())
@@ -43,16 +46,31 @@ pub(super) struct Coordinator {
 impl Coordinator {
     pub(super) fn start(tenants: usize, shards: usize) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--coordinator").arg(format!("{tenants},{shards}"));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        command
+            .arg("--coordinator")
+            .arg(format!("{tenants},{shards}"));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (orders, answers) = pipes.context("pipes were asked for")?;
         let mut answers = BufReader::new(answers);
         let mut line = String::new();
         answers.read_line(&mut line)?;
-        let http = line.trim().parse().with_context(|| format!("the coordinator said {line:?}"))?;
+        let http = line
+            .trim()
+            .parse()
+            .with_context(|| format!("the coordinator said {line:?}"))?;
         let watched = Watched::new(child.id())?;
-        Ok(Self { child, orders, answers, http, watched, runs: vec![true; tenants] })
+        Ok(Self {
+            child,
+            orders,
+            answers,
+            http,
+            watched,
+            runs: vec![true; tenants],
+        })
     }
 
     /// A tenant's name.
@@ -66,7 +84,10 @@ impl Coordinator {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
         let runs: bool = line.trim().parse().context("the coordinator ended")?;
-        ensure!(runs != self.runs[tenant], "tenant {tenant}: nothing was changed");
+        ensure!(
+            runs != self.runs[tenant],
+            "tenant {tenant}: nothing was changed"
+        );
         self.runs[tenant] = runs;
         Ok(runs)
     }

@@ -50,8 +50,13 @@ const DEAD: Duration = Duration::from_secs(5);
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     if !tool("traefik").exists() {
-        ensure!(run.small, "there is no Traefik: `cargo xtask images` gets one");
-        report.note("No Traefik here (`cargo xtask images` gets one): nothing was measured at an edge.");
+        ensure!(
+            run.small,
+            "there is no Traefik: `cargo xtask images` gets one"
+        );
+        report.note(
+            "No Traefik here (`cargo xtask images` gets one): nothing was measured at an edge.",
+        );
         return Ok(report);
     }
     // On its own threads: it must answer when the coordinator is dead.
@@ -146,7 +151,9 @@ impl Edge {
         };
         eprintln!("  {name}");
         let coordinator = Coordinator::start(tenants, shares)?;
-        let names: Vec<_> = (0..shares).map(|n| format!("e{n}").parse()).collect::<Result<_, _>>()?;
+        let names: Vec<_> = (0..shares)
+            .map(|n| format!("e{n}").parse())
+            .collect::<Result<_, _>>()?;
         let shard = names.first().map(ToString::to_string);
         let shards = Shards::new(names);
         let own = |tenant: &usize| {
@@ -156,14 +163,27 @@ impl Edge {
         let dir = tempfile::tempdir()?;
         let traefik = traefik(&coordinator, shard.as_deref(), dir.path(), WAITING[0])?;
         let watched = Watched::new(traefik.pid())?;
-        let edge = Self { name, coordinator, tenants, shard, traefik, watched, dir };
+        let edge = Self {
+            name,
+            coordinator,
+            tenants,
+            shard,
+            traefik,
+            watched,
+            dir,
+        };
         edge.until(*edge.tenants.last().context("an edge has tenants")?, 200)?;
         Ok(edge)
     }
 
     /// What a visitor of a tenant gets.
     fn visit(&self, tenant: usize) -> u16 {
-        http::get(([127, 0, 0, 1], EDGE).into(), &format!("tenant-{tenant}.isy.one"), "/").status
+        http::get(
+            ([127, 0, 0, 1], EDGE).into(),
+            &format!("tenant-{tenant}.isy.one"),
+            "/",
+        )
+        .status
     }
 
     fn until(&self, tenant: usize, status: u16) -> Result<()> {
@@ -181,11 +201,18 @@ impl Edge {
 
     fn measure(mut self, run: &Run, report: &mut Report) -> Result<()> {
         let tenants = self.tenants.len();
-        let settle = Duration::from_millis(if tenants > 2_000 { 12_000 } else { run.pick(2_500, 500) });
+        let settle = Duration::from_millis(if tenants > 2_000 {
+            12_000
+        } else {
+            run.pick(2_500, 500)
+        });
         std::thread::sleep(settle);
         let rest = self.at_rest(run)?;
         self.lone_changes(run, report, rest.traefik, settle)?;
-        for (who, watched) in [("Traefik", &self.watched), ("coordinator", &self.coordinator.watched)] {
+        for (who, watched) in [
+            ("Traefik", &self.watched),
+            ("coordinator", &self.coordinator.watched),
+        ] {
             let name = format!("{}: memory of {who}", self.name);
             report.add_one(&name, Unit::Bytes, watched.resident()? as f64, None);
         }
@@ -204,7 +231,13 @@ impl Edge {
     }
 
     /// Each after a pause.
-    fn lone_changes(&mut self, run: &Run, report: &mut Report, rest: f64, settle: Duration) -> Result<()> {
+    fn lone_changes(
+        &mut self,
+        run: &Run,
+        report: &mut Report,
+        rest: f64,
+        settle: Duration,
+    ) -> Result<()> {
         let tenants = self.tenants.len();
         let [mut effective, mut cpu, mut own_cpu, mut sent] = [(); 4].map(|()| Samples::default());
         for round in 0..run.pick(if tenants > 2_000 { 5 } else { 15 }, 2) {
@@ -217,16 +250,37 @@ impl Edge {
             self.until(tenant, if runs { 200 } else { 503 })?;
             effective.push(begin.elapsed().as_secs_f64());
             sent.push(self.coordinator.watched.written()?.saturating_sub(written) as f64);
-            own_cpu.push(self.coordinator.watched.cpu()?.saturating_sub(own_mark).as_secs_f64());
+            own_cpu.push(
+                self.coordinator
+                    .watched
+                    .cpu()?
+                    .saturating_sub(own_mark)
+                    .as_secs_f64(),
+            );
             std::thread::sleep(settle);
             let used = (self.watched.cpu()?.saturating_sub(mark)).as_secs_f64();
             cpu.push((used - rest * begin.elapsed().as_secs_f64()).max(0.0));
         }
         let target = (tenants == 1_000).then_some(Target::AtMost(0.5));
         let name = |what: &str| format!("{}: {what}", self.name);
-        report.add(&name("a lone change is effective"), Unit::Seconds, &effective, target);
-        report.add(&name("Traefik's CPU of a change"), Unit::Seconds, &cpu, None);
-        report.add(&name("the coordinator's CPU of a change"), Unit::Seconds, &own_cpu, None);
+        report.add(
+            &name("a lone change is effective"),
+            Unit::Seconds,
+            &effective,
+            target,
+        );
+        report.add(
+            &name("Traefik's CPU of a change"),
+            Unit::Seconds,
+            &cpu,
+            None,
+        );
+        report.add(
+            &name("the coordinator's CPU of a change"),
+            Unit::Seconds,
+            &own_cpu,
+            None,
+        );
         report.add(&name("sent for a change"), Unit::Bytes, &sent, None);
         Ok(())
     }
@@ -239,7 +293,10 @@ impl Edge {
         let name = format!("{}: Traefik under a change every 100 ms", self.name);
         report.add_one(&name, Unit::Core, load, None);
         let stream = self.stream(length, true)?;
-        let name = format!("{}: a change is effective, under a change every 100 ms", self.name);
+        let name = format!(
+            "{}: a change is effective, under a change every 100 ms",
+            self.name
+        );
         report.add(&name, Unit::Seconds, &stream.effective, None);
         let name = format!("{}: changes a second in that stream", self.name);
         report.add_one(&name, Unit::PerSecond, stream.pace, None);
@@ -250,7 +307,11 @@ impl Edge {
     fn kill_the_coordinator(mut self, report: &mut Report) -> Result<()> {
         self.coordinator.kill();
         std::thread::sleep(DEAD);
-        let lost = self.tenants.iter().filter(|tenant| self.visit(**tenant) != 200).count();
+        let lost = self
+            .tenants
+            .iter()
+            .filter(|tenant| self.visit(**tenant) != 200)
+            .count();
         let name = format!(
             "{}: coordinator killed, of {} tenants that do not answer",
             self.name,
@@ -262,7 +323,12 @@ impl Edge {
 
     fn report_rest(&self, report: &mut Report, rest: &Rest, how: &str) {
         for (who, share) in [("Traefik", rest.traefik), ("coordinator", rest.coordinator)] {
-            report.add_one(&format!("{} at rest, {how}: {who}", self.name), Unit::Core, share, None);
+            report.add_one(
+                &format!("{} at rest, {how}: {who}", self.name),
+                Unit::Core,
+                share,
+                None,
+            );
         }
         let name = format!("{} at rest, {how}: sent in a second", self.name);
         report.add_one(&name, Unit::Bytes, rest.sent, None);
@@ -271,11 +337,19 @@ impl Edge {
     /// While nothing changes.
     fn at_rest(&self, run: &Run) -> Result<Rest> {
         let own = &self.coordinator.watched;
-        let (mark, own_mark, written, begin) =
-            (self.watched.mark()?, own.mark()?, own.written()?, Instant::now());
+        let (mark, own_mark, written, begin) = (
+            self.watched.mark()?,
+            own.mark()?,
+            own.written()?,
+            Instant::now(),
+        );
         std::thread::sleep(Duration::from_secs(run.pick(12, 1)));
         let sent = own.written()?.saturating_sub(written) as f64 / begin.elapsed().as_secs_f64();
-        Ok(Rest { traefik: self.watched.load_since(mark)?, coordinator: own.load_since(own_mark)?, sent })
+        Ok(Rest {
+            traefik: self.watched.load_since(mark)?,
+            coordinator: own.load_since(own_mark)?,
+            sent,
+        })
     }
 
     /// Tenants change one after the other; with `look`, when some of the changes are effective.
@@ -287,10 +361,16 @@ impl Edge {
             let runs = self.coordinator.toggle(tenant)?;
             changes += 1;
             if look {
-                watched = watched.or(Some(Order { tenant, status: if runs { 200 } else { 503 }, asked }));
+                watched = watched.or(Some(Order {
+                    tenant,
+                    status: if runs { 200 } else { 503 },
+                    asked,
+                }));
             }
             while asked.elapsed() < STREAM_PACE {
-                if let Some(order) = watched.take_if(|order| self.visit(order.tenant) == order.status) {
+                if let Some(order) =
+                    watched.take_if(|order| self.visit(order.tenant) == order.status)
+                {
                     effective.push(order.asked.elapsed().as_secs_f64());
                 }
                 std::thread::sleep(LOOK);
@@ -307,34 +387,60 @@ impl Edge {
 
     /// Resumes whoever is suspended, and waits until Traefik knows.
     fn all_run(&mut self) -> Result<()> {
-        let suspended: Vec<usize> =
-            self.tenants.iter().copied().filter(|tenant| !self.coordinator.runs[*tenant]).collect();
+        let suspended: Vec<usize> = self
+            .tenants
+            .iter()
+            .copied()
+            .filter(|tenant| !self.coordinator.runs[*tenant])
+            .collect();
         for tenant in &suspended {
             self.coordinator.toggle(*tenant)?;
         }
-        suspended.into_iter().try_for_each(|tenant| self.until(tenant, 200))
+        suspended
+            .into_iter()
+            .try_for_each(|tenant| self.until(tenant, 200))
     }
 
     fn ask_otherwise(&mut self, path: &str) -> Result<()> {
         self.traefik.kill();
-        self.traefik = traefik(&self.coordinator, self.shard.as_deref(), self.dir.path(), path)?;
+        self.traefik = traefik(
+            &self.coordinator,
+            self.shard.as_deref(),
+            self.dir.path(),
+            path,
+        )?;
         self.watched = Watched::new(self.traefik.pid())?;
-        self.until(self.tenants[self.tenants.len() - 1], 200).context("Traefik did not come back")
+        self.until(self.tenants[self.tenants.len() - 1], 200)
+            .context("Traefik did not come back")
     }
 }
 
 /// Traefik with the deployed configuration, but for its ports and how it asks.
-fn traefik(coordinator: &Coordinator, shard: Option<&str>, dir: &Path, path: &str) -> Result<Daemon> {
+fn traefik(
+    coordinator: &Coordinator,
+    shard: Option<&str>,
+    dir: &Path,
+    path: &str,
+) -> Result<Daemon> {
     let deployed = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml"))?;
     let own = shard.map(|shard| format!("/traefik/config/{shard}"));
-    let path = own.map_or_else(|| path.to_owned(), |own| path.replace("/traefik/config", &own));
+    let path = own.map_or_else(
+        || path.to_owned(),
+        |own| path.replace("/traefik/config", &own),
+    );
     let asking = format!("http://{}{path}", coordinator.http);
     let deployed_asking = format!("http://127.0.0.1:7480{}", WAITING[0]);
-    ensure!(deployed.contains(&deployed_asking), "traefik.yml has a new form");
+    ensure!(
+        deployed.contains(&deployed_asking),
+        "traefik.yml has a new form"
+    );
     let config = deployed
         .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
         .replace("\":443\"", "\"127.0.0.1:0\"")
-        .replace("/var/log/isyone-edge/access.log", &dir.join("access.log").display().to_string())
+        .replace(
+            "/var/log/isyone-edge/access.log",
+            &dir.join("access.log").display().to_string(),
+        )
         .replace("127.0.0.1:8080", &format!("127.0.0.1:{DASHBOARD}"))
         .replace("127.0.0.1:8082", &format!("127.0.0.1:{METRICS}"))
         .replace(&deployed_asking, &asking);
@@ -342,13 +448,19 @@ fn traefik(coordinator: &Coordinator, shard: Option<&str>, dir: &Path, path: &st
     std::fs::write(&file, config)?;
     let mut command = Command::new(tool("traefik"));
     command.arg(format!("--configFile={}", file.display()));
-    Ok(Daemon::start("traefik", &mut command, &dir.join("traefik.log")))
+    Ok(Daemon::start(
+        "traefik",
+        &mut command,
+        &dir.join("traefik.log"),
+    ))
 }
 
 /// Answers at all ports that tenants may have, at all addresses.
 async fn visited() -> Result<()> {
     for port in (FIRST_PORT..).take(2 * PER_HOST) {
-        let listener = TcpListener::bind(("0.0.0.0", port)).await.with_context(|| format!("port {port}"))?;
+        let listener = TcpListener::bind(("0.0.0.0", port))
+            .await
+            .with_context(|| format!("port {port}"))?;
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 tokio::spawn(answer(tcp));
@@ -363,7 +475,11 @@ async fn answer(mut tcp: TcpStream) {
     let mut request = [0; 4_096];
     // A request of Traefik's comes in one piece.
     while tcp.read(&mut request).await.is_ok_and(|n| n > 0) {
-        if tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.is_err() {
+        if tcp
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .await
+            .is_err()
+        {
             return;
         }
     }

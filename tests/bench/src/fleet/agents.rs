@@ -29,8 +29,8 @@ use isyone_proto::{
     ids::TenantName,
     parts::Assembly,
     pb::agent::v1::{
-        AgentMessage, Hello, Plan, PlanResult, agent_message, agent_service_client::AgentServiceClient,
-        coordinator_message,
+        AgentMessage, Hello, Plan, PlanResult, agent_message,
+        agent_service_client::AgentServiceClient, coordinator_message,
     },
     plan::{HostPlan, TenantPlan},
     tls,
@@ -64,15 +64,22 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
     raise_file_limit();
     let text = std::fs::read(papers).with_context(|| papers.display().to_string())?;
     let papers: Papers = serde_json::from_slice(&text)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let all = Arc::new(Counts::default());
         let (lines, told) = mpsc::channel(1024);
-        let fleet = Fleet { count: papers.agents.len(), begin: Instant::now(), endpoint: papers.endpoint };
+        let fleet = Fleet {
+            count: papers.agents.len(),
+            begin: Instant::now(),
+            endpoint: papers.endpoint,
+        };
         let fleet = Arc::new(fleet);
         let per_second = f64::from(papers.connects_per_second.max(1));
         for (index, identity) in papers.agents.iter().enumerate() {
-            let config = tls::client_config(&papers.ca_pem, &identity.certificate_pem, &identity.key_pem)?;
+            let config =
+                tls::client_config(&papers.ca_pem, &identity.certificate_pem, &identity.key_pem)?;
             let agent = Agent {
                 index,
                 fleet: fleet.clone(),
@@ -91,8 +98,9 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
         }
         let telling = tokio::spawn(tell(told, all));
         // Ends with the bench, however that ends.
-        let closed =
-            tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        let closed = tokio::task::spawn_blocking(|| {
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink())
+        });
         tokio::select! { _ = closed => {} _ = telling => {} }
         Ok::<_, anyhow::Error>(())
     })?;
@@ -105,7 +113,13 @@ fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // If it cannot be raised, the bench sees agents that do not connect.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
 }
 
 async fn tell(mut told: mpsc::Receiver<Line>, all: Arc<Counts>) {
@@ -115,7 +129,9 @@ async fn tell(mut told: mpsc::Receiver<Line>, all: Arc<Counts>) {
             line = told.recv() => line,
             _ = every.tick() => Some(Line::Status(all.status())),
         };
-        let Some(Ok(text)) = line.as_ref().map(serde_json::to_string) else { return };
+        let Some(Ok(text)) = line.as_ref().map(serde_json::to_string) else {
+            return;
+        };
         let mut out = std::io::stdout().lock();
         if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
             return;
@@ -141,7 +157,10 @@ struct Counts {
 impl Counts {
     fn status(&self) -> Status {
         let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = owed.keys().next().map_or(0, |(at, _)| at.elapsed().as_millis());
+        let oldest = owed
+            .keys()
+            .next()
+            .map_or(0, |(at, _)| at.elapsed().as_millis());
         Status {
             connected: self.connected.load(Relaxed),
             heard: self.heard.load(Relaxed),
@@ -154,7 +173,11 @@ impl Counts {
             unreachable: self.unreachable.load(Relaxed),
             cut: self.cut.load(Relaxed),
             sessions: self.sessions.load(Relaxed),
-            endings: self.endings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            endings: self
+                .endings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         }
     }
 
@@ -171,7 +194,9 @@ impl Counts {
     fn ended(&self, ending: String) {
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
         let other = endings.len() >= MAX_ENDINGS && !endings.contains_key(&ending);
-        *endings.entry(if other { "other".to_owned() } else { ending }).or_default() += 1;
+        *endings
+            .entry(if other { "other".to_owned() } else { ending })
+            .or_default() += 1;
     }
 }
 
@@ -249,7 +274,9 @@ struct Agent {
 }
 
 fn wrap(message: agent_message::Message) -> AgentMessage {
-    AgentMessage { message: Some(message) }
+    AgentMessage {
+        message: Some(message),
+    }
 }
 
 fn gone() -> SessionError {
@@ -267,7 +294,13 @@ impl Agent {
             self.all.over(&Ending::of(self.heard, self.closed_port));
             if let Err(error) = &ended {
                 // Addresses and numbers differ; the sentence is what counts.
-                self.all.ended(error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect());
+                self.all.ended(
+                    error
+                        .to_string()
+                        .chars()
+                        .filter(|c| !c.is_ascii_digit())
+                        .collect(),
+                );
             }
             let span = comeback.after(&ended, begin.elapsed());
             sleep(span.least + jitter(span.most - span.least)).await;
@@ -278,7 +311,8 @@ impl Agent {
         let all = self.all.clone();
         all.sessions.fetch_add(1, Relaxed);
         let channel = tls::channel(&self.fleet.endpoint, self.config.clone())?;
-        let mut client = AgentServiceClient::new(channel).max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
+        let mut client =
+            AgentServiceClient::new(channel).max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -287,15 +321,23 @@ impl Agent {
             plan_digest: self.held.1.clone(),
             ..Hello::default()
         };
-        outbox.send(wrap(agent_message::Message::Hello(hello))).await.map_err(|_| gone())?;
+        outbox
+            .send(wrap(agent_message::Message::Hello(hello)))
+            .await
+            .map_err(|_| gone())?;
         let late = |_| SessionError::Ended("no answer in time".to_owned());
-        let opened = timeout(WELCOME_TIMEOUT, client.session(ReceiverStream::new(messages))).await;
+        let opened = timeout(
+            WELCOME_TIMEOUT,
+            client.session(ReceiverStream::new(messages)),
+        )
+        .await;
         let opened = opened.map_err(late)?;
         self.closed_port = opened.as_ref().is_err_and(|status| is_closed_port(status));
         let mut inbound = opened?.into_inner();
         let first = timeout(WELCOME_TIMEOUT, inbound.message()).await;
         let first = first.map_err(late)??;
-        let Some(coordinator_message::Message::Welcome(welcome)) = first.and_then(|m| m.message) else {
+        let Some(coordinator_message::Message::Welcome(welcome)) = first.and_then(|m| m.message)
+        else {
             return Err(gone());
         };
         comeback.welcomed(welcome.comeback_spread_ms);
@@ -354,7 +396,11 @@ impl Agent {
         let mine = every.mul_f64(self.index as f64 / self.fleet.count as f64);
         let since = self.fleet.begin.elapsed().as_nanos() % every.as_nanos();
         let since = Duration::from_nanos(u64::try_from(since).unwrap_or(0));
-        let wait = if mine > since { mine - since } else { mine + every - since };
+        let wait = if mine > since {
+            mine - since
+        } else {
+            mine + every - since
+        };
         Instant::now() + wait
     }
 
@@ -379,14 +425,25 @@ impl Agent {
             agent_memory: 20 << 20,
             agent_cpu_permille: 4,
         };
-        let around =
-            Surroundings { host, all_known: self.held.0 > 0, now: now_ms(), ..Surroundings::default() };
+        let around = Surroundings {
+            host,
+            all_known: self.held.0 > 0,
+            now: now_ms(),
+            ..Surroundings::default()
+        };
         let report = reporter.next(self.board.entries(), &around, regular);
         self.all.made.fetch_add(1, Relaxed);
         let at = Instant::now();
         self.owed.push((report.sequence, at));
-        self.all.owed.lock().unwrap_or_else(PoisonError::into_inner).insert((at, self.index), 1);
-        outbox.send(wrap(agent_message::Message::Report(report))).await.map_err(|_| gone())
+        self.all
+            .owed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((at, self.index), 1);
+        outbox
+            .send(wrap(agent_message::Message::Report(report)))
+            .await
+            .map_err(|_| gone())
     }
 
     /// The real agent does it every 10 s or more, at moments of its own; here each regular report has news.
@@ -409,7 +466,11 @@ impl Agent {
         }
     }
 
-    async fn plan(&mut self, wire: Plan, outbox: &mpsc::Sender<AgentMessage>) -> Result<(), SessionError> {
+    async fn plan(
+        &mut self,
+        wire: Plan,
+        outbox: &mpsc::Sender<AgentMessage>,
+    ) -> Result<(), SessionError> {
         let plan = HostPlan::try_from(wire).map_err(|e| SessionError::Ended(e.to_string()))?;
         let at_ns = clock_ns();
         let (generation, digest) = (plan.generation, plan.digest());
@@ -417,16 +478,28 @@ impl Agent {
             self.all.planned.fetch_add(1, Relaxed);
         }
         for tenant in &plan.tenants {
-            let before = self.restarts.insert(tenant.name.clone(), tenant.odoo_restarts);
+            let before = self
+                .restarts
+                .insert(tenant.name.clone(), tenant.odoo_restarts);
             if before.is_some_and(|before| before < tenant.odoo_restarts) {
-                let line = Line::Restart { tenant: tenant.name.to_string(), at_ns };
+                let line = Line::Restart {
+                    tenant: tenant.name.to_string(),
+                    at_ns,
+                };
                 self.lines.send(line).await.map_err(|_| gone())?;
             }
             self.board.set(&tenant.name, state(tenant));
         }
         self.held = (generation, digest.clone());
-        let result = PlanResult { generation, digest, error: String::new() };
-        outbox.send(wrap(agent_message::Message::PlanResult(result))).await.map_err(|_| gone())
+        let result = PlanResult {
+            generation,
+            digest,
+            error: String::new(),
+        };
+        outbox
+            .send(wrap(agent_message::Message::PlanResult(result)))
+            .await
+            .map_err(|_| gone())
     }
 }
 
@@ -466,7 +539,10 @@ mod tests {
         let config = tls::pinned_config(&format!("sha256:{}", "0".repeat(64))).unwrap();
         let channel = tls::channel(endpoint, Arc::new(ArcSwap::new(config))).unwrap();
         let (_up, messages) = mpsc::channel(1);
-        AgentServiceClient::new(channel).session(ReceiverStream::new(messages)).await.unwrap_err()
+        AgentServiceClient::new(channel)
+            .session(ReceiverStream::new(messages))
+            .await
+            .unwrap_err()
     }
 
     #[tokio::test]

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use isyone_proto::pb::v1::{
-    GetTenantRequest, ListTenantsRequest, RestartTenantRequest, tenant_service_client::TenantServiceClient,
+    GetTenantRequest, ListTenantsRequest, RestartTenantRequest,
+    tenant_service_client::TenantServiceClient,
 };
 use tokio::runtime::Runtime;
 use tonic::{Code, transport::Channel};
@@ -71,8 +72,11 @@ pub(super) fn run(
         let mut calls = Vec::new();
         for round in 0..rounds {
             ticks.tick().await;
-            let (tenant, client, log) =
-                (tenants[round * stride].clone(), TenantServiceClient::new(admin.clone()), log.clone());
+            let (tenant, client, log) = (
+                tenants[round * stride].clone(),
+                TenantServiceClient::new(admin.clone()),
+                log.clone(),
+            );
             calls.push(tokio::spawn(one_round(client, tenant, log)));
         }
         for call in calls {
@@ -81,7 +85,12 @@ pub(super) fn run(
         Ok::<_, anyhow::Error>(())
     })?;
     let log = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
-    ensure!(log.errors.is_empty(), "{} calls failed, the first: {}", log.errors.len(), log.errors[0]);
+    ensure!(
+        log.errors.is_empty(),
+        "{} calls failed, the first: {}",
+        log.errors.len(),
+        log.errors[0]
+    );
     let mut timed = Timed {
         get: log.get.into_iter().collect(),
         list: log.list.into_iter().collect(),
@@ -92,7 +101,9 @@ pub(super) fn run(
     let seconds = |from: u64, to: u64| (to as f64 - from as f64).max(0.0) / 1e9;
     for (tenant, asked, answered) in &log.restarts {
         let at = within(DELIVERY_LIMIT, || swarm.restarted_at(tenant));
-        let Some(at) = at else { anyhow::bail!("the plan that restarts {tenant} never arrived") };
+        let Some(at) = at else {
+            anyhow::bail!("the plan that restarts {tenant} never arrived")
+        };
         timed.delivery.push(seconds(*answered, at));
         timed.delivery_asked.push(seconds(*asked, at));
         timed.restart.push(seconds(*asked, *answered));
@@ -101,7 +112,8 @@ pub(super) fn run(
 }
 
 async fn one_round(mut client: TenantServiceClient<Channel>, tenant: String, log: Arc<Mutex<Log>>) {
-    let note = |what: &dyn Fn(&mut Log)| what(&mut log.lock().unwrap_or_else(PoisonError::into_inner));
+    let note =
+        |what: &dyn Fn(&mut Log)| what(&mut log.lock().unwrap_or_else(PoisonError::into_inner));
     let failed = |status: tonic::Status| {
         note(&|log| match status.code() {
             Code::ResourceExhausted | Code::Unavailable => log.refused += 1,
@@ -109,7 +121,13 @@ async fn one_round(mut client: TenantServiceClient<Channel>, tenant: String, log
         });
     };
     let asked = clock_ns();
-    match client.restart_tenant(RestartTenantRequest { name: tenant.clone(), ..Default::default() }).await {
+    match client
+        .restart_tenant(RestartTenantRequest {
+            name: tenant.clone(),
+            ..Default::default()
+        })
+        .await
+    {
         Ok(_) => {
             let answered = clock_ns();
             note(&|log| log.restarts.push((tenant.clone(), asked, answered)));
@@ -117,12 +135,23 @@ async fn one_round(mut client: TenantServiceClient<Channel>, tenant: String, log
         Err(status) => failed(status),
     }
     let begin = Instant::now();
-    match client.get_tenant(GetTenantRequest { name: tenant.clone() }).await {
+    match client
+        .get_tenant(GetTenantRequest {
+            name: tenant.clone(),
+        })
+        .await
+    {
         Ok(_) => note(&|log| log.get.push(begin.elapsed().as_secs_f64())),
         Err(status) => failed(status),
     }
     let begin = Instant::now();
-    match client.list_tenants(ListTenantsRequest { page_size: PAGE, ..Default::default() }).await {
+    match client
+        .list_tenants(ListTenantsRequest {
+            page_size: PAGE,
+            ..Default::default()
+        })
+        .await
+    {
         Ok(_) => note(&|log| log.list.push(begin.elapsed().as_secs_f64())),
         Err(status) => failed(status),
     }

@@ -64,7 +64,10 @@ fn operators(report: &mut Report) {
 fn spreads() -> String {
     let told = |agents| match comeback_spread(agents, Duration::from_secs(SUSPECT_SECONDS)) {
         Duration::ZERO => format!("{agents} agents none"),
-        spread => format!("{agents} agents {}", Unit::Seconds.show(spread.as_secs_f64())),
+        spread => format!(
+            "{agents} agents {}",
+            Unit::Seconds.show(spread.as_secs_f64())
+        ),
     };
     SIZES.map(told).join(", ")
 }

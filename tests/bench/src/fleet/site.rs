@@ -70,7 +70,10 @@ impl Site {
     /// `hosts` hosts with `each` tenants.
     pub(super) fn make(runtime: &Runtime, hosts: usize, each: usize) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("isyone-bench-").tempdir()?;
-        let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+        let mut config = Config {
+            data_dir: dir.path().join("data"),
+            ..Config::default()
+        };
         config.listen.grpc = free()?;
         config.listen.enroll = free()?;
         config.listen.http = free()?;
@@ -78,7 +81,13 @@ impl Site {
         config.liveness.suspect = Span::seconds(SUSPECT_SECONDS);
         config.liveness.lost = Span::seconds(LOST_SECONDS);
         let papers = dir.path().join("agents.json");
-        let mut site = Self { dir, config, tenants: Vec::new(), papers, daemon: None };
+        let mut site = Self {
+            dir,
+            config,
+            tenants: Vec::new(),
+            papers,
+            daemon: None,
+        };
         runtime.block_on(site.fill(hosts, each))?;
         Ok(site)
     }
@@ -93,10 +102,19 @@ impl Site {
         std::fs::write(&toml, self.config.to_toml()).with_context(|| toml.display().to_string())?;
         // Its authority signs and its key seals; its configuration is the one that plans are made of.
         let mut private = self.config.clone();
-        for address in [&mut private.listen.grpc, &mut private.listen.enroll, &mut private.listen.http] {
+        for address in [
+            &mut private.listen.grpc,
+            &mut private.listen.enroll,
+            &mut private.listen.http,
+        ] {
             address.set_port(0);
         }
-        let running = server::start(private, Parts::open(&self.config, None).await?, SystemSource).await?;
+        let running = server::start(
+            private,
+            Parts::open(&self.config, None).await?,
+            SystemSource,
+        )
+        .await?;
         let made = self.records(&running.context, hosts, each);
         running.stop().await;
         let mut store = SqliteStore::open(&self.config.data_dir.join(DATABASE_FILE)).await?;
@@ -140,7 +158,10 @@ impl Site {
     /// Starts the program and does not wait.
     pub(super) fn launch(&mut self) -> u32 {
         let mut command = Command::new(binary("isy-coordinator"));
-        command.arg("run").arg("--data-dir").arg(&self.config.data_dir);
+        command
+            .arg("run")
+            .arg("--data-dir")
+            .arg(&self.config.data_dir);
         // Each of thousands of agents coming and going is a line otherwise: a fleet of that size logs less.
         command.env("ISYONE_LOG", "warn");
         let daemon = Daemon::start("isy-coordinator", &mut command, &self.log_file());
@@ -170,7 +191,12 @@ impl Site {
     /// How many connections the running coordinator has refused, by reason.
     pub(super) fn connections_refused(&self) -> Result<BTreeMap<String, u64>> {
         let page = http::get(self.config.listen.http, "localhost", "/metrics");
-        ensure!(page.status == 200, "/metrics: {} {}", page.status, page.head);
+        ensure!(
+            page.status == 200,
+            "/metrics: {} {}",
+            page.status,
+            page.head
+        );
         Ok(by_reason(&page.body))
     }
 
@@ -184,8 +210,12 @@ impl Site {
     /// The admin's connection.
     pub(super) fn admin(&self) -> Result<Channel> {
         let context: ContextFile = toml::from_str(&std::fs::read_to_string(self.context_file())?)?;
-        let config = tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem)?;
-        Ok(tls::channel(&self.config.listen.grpc.to_string(), Arc::new(ArcSwap::new(config)))?)
+        let config =
+            tls::client_config(&context.ca_pem, &context.certificate_pem, &context.key_pem)?;
+        Ok(tls::channel(
+            &self.config.listen.grpc.to_string(),
+            Arc::new(ArcSwap::new(config)),
+        )?)
     }
 }
 
@@ -204,9 +234,15 @@ fn by_reason(metrics: &str) -> BTreeMap<String, u64> {
 fn host(context: &Context, index: usize) -> Result<(Host, Identity)> {
     let name = format!("h{index:05}").parse()?;
     let (key_pem, csr) = tls::new_key_and_csr(&format!("h{index:05}"))?;
-    let advertise = Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + u32::try_from(index)?).into();
-    let issued = context.pki.sign_agent(&csr, &name, advertise, 86_400, now_seconds())?;
-    let certificate = Certificate { serial: issued.serial, not_after: issued.not_after };
+    let advertise =
+        Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + u32::try_from(index)?).into();
+    let issued = context
+        .pki
+        .sign_agent(&csr, &name, advertise, 86_400, now_seconds())?;
+    let certificate = Certificate {
+        serial: issued.serial,
+        not_after: issued.not_after,
+    };
     let host = Host {
         name,
         uid: Uuid::now_v7(),
@@ -217,7 +253,13 @@ fn host(context: &Context, index: usize) -> Result<(Host, Identity)> {
         joined_at: now_ms(),
         certificates: vec![certificate],
     };
-    Ok((host, Identity { certificate_pem: issued.pem, key_pem }))
+    Ok((
+        host,
+        Identity {
+            certificate_pem: issued.pem,
+            key_pem,
+        },
+    ))
 }
 
 fn tenant(context: &Context, settings: &Settings, host: &Host, slot: usize) -> Result<Tenant> {
@@ -284,6 +326,9 @@ mod tests {
         let metrics = "# TYPE isyone_connections_refused_total counter\nisyone_connections_refused_total{reason=\"waiting\"} 12\n\
                        isyone_connections_refused_total{reason=\"handshake\"} 3\nisyone_hosts 4\n";
         let read = by_reason(metrics);
-        assert_eq!(read, [("handshake".to_owned(), 3), ("waiting".to_owned(), 12)].into());
+        assert_eq!(
+            read,
+            [("handshake".to_owned(), 3), ("waiting".to_owned(), 12)].into()
+        );
     }
 }

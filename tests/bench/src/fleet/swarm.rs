@@ -32,14 +32,22 @@ impl Swarm {
     /// Ourselves once more, as `count` agents.
     pub(super) fn start(papers: &Path, count: usize) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--agents").arg(papers).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("the simulated agents do not start")?;
+        command
+            .arg("--agents")
+            .arg(papers)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .context("the simulated agents do not start")?;
         let lines = child.stdout.take().context("no pipe")?;
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (of, reader) = (heard.clone(), BufReader::new(lines));
         std::thread::spawn(move || {
             for line in reader.lines().map_while(Result::ok) {
-                let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
+                let Ok(line) = serde_json::from_str::<Line>(&line) else {
+                    continue;
+                };
                 let mut heard = lock(&of);
                 match line {
                     Line::Status(status) => heard.status = status,
@@ -49,7 +57,11 @@ impl Swarm {
                 }
             }
         });
-        Ok(Self { child, heard, count })
+        Ok(Self {
+            child,
+            heard,
+            count,
+        })
     }
 
     /// How they are.
@@ -65,7 +77,9 @@ impl Swarm {
     /// Waits until every agent has a session with an acknowledged report, and a plan; how long that took.
     pub(super) fn wait_for_all(&self, limit: Duration) -> Result<Duration> {
         let begin = Instant::now();
-        let all = |s: &Status| s.heard == self.count && s.connected == self.count && s.planned == self.count;
+        let all = |s: &Status| {
+            s.heard == self.count && s.connected == self.count && s.planned == self.count
+        };
         let mut told = Instant::now();
         let done = within(limit, || {
             let status = self.status();
@@ -81,7 +95,11 @@ impl Swarm {
             all(&status).then_some(())
         });
         if done.is_none() {
-            bail!("of {} agents not all are connected after {limit:?}: {:?}", self.count, self.status());
+            bail!(
+                "of {} agents not all are connected after {limit:?}: {:?}",
+                self.count,
+                self.status()
+            );
         }
         Ok(begin.elapsed())
     }

@@ -50,14 +50,30 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
         ..Shape::default()
     });
     crate::agent::fill(&cell, 0, tenants)?;
-    let agent = Watched::new(cell.hosts[0].agent.as_ref().context("the cell has an agent")?.pid())?;
+    let agent = Watched::new(
+        cell.hosts[0]
+            .agent
+            .as_ref()
+            .context("the cell has an agent")?
+            .pid(),
+    )?;
     let load = |what: &str, report: &mut Report| -> Result<f64> {
         sleep(settle);
         let mark = agent.mark()?;
         sleep(window);
         let (load, memory) = (agent.load_since(mark)?, agent.resident()? as f64);
-        report.add_one(&format!("agent, {tenants} tenants, {what}: CPU"), Unit::Core, load, None);
-        report.add_one(&format!("agent, {tenants} tenants, {what}: memory"), Unit::Bytes, memory, None);
+        report.add_one(
+            &format!("agent, {tenants} tenants, {what}: CPU"),
+            Unit::Core,
+            load,
+            None,
+        );
+        report.add_one(
+            &format!("agent, {tenants} tenants, {what}: memory"),
+            Unit::Bytes,
+            memory,
+            None,
+        );
         Ok(load)
     };
     load("not scraped", report)?;
@@ -65,9 +81,22 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
     load(&format!("scraped every {INTERVAL}, all pages"), report)?;
     drop(prometheus);
     let streaming = streaming(&cell, window)?;
-    let name = format!("docker stats, the same {} containers, once a second as it does", 2 * tenants);
-    report.add_one(&format!("{name}: CPU of it and the engine"), Unit::Core, streaming.0, None);
-    report.add_one(&format!("{name}: its own memory"), Unit::Bytes, streaming.1, None);
+    let name = format!(
+        "docker stats, the same {} containers, once a second as it does",
+        2 * tenants
+    );
+    report.add_one(
+        &format!("{name}: CPU of it and the engine"),
+        Unit::Core,
+        streaming.0,
+        None,
+    );
+    report.add_one(
+        &format!("{name}: its own memory"),
+        Unit::Bytes,
+        streaming.1,
+        None,
+    );
     looks(&cell, &agent, rounds, report)?;
     report.note(format!(
         "One host with {} stand-in containers at rest. Prometheus asks for the host, all containers, and each tenant's Odoo and PostgreSQL; \
@@ -114,11 +143,23 @@ fn looks(cell: &Cell, agent: &Watched, rounds: usize, report: &mut Report) -> Re
             ),
         ],
     )?;
-    let [ours, theirs] = &taken[..] else { anyhow::bail!("a side is missing") };
+    let [ours, theirs] = &taken[..] else {
+        anyhow::bail!("a side is missing")
+    };
     // A whole number of the kernel's ticks may be none.
     let ours = ours.each(|cpu| cpu.max(1.0 / procfs::ticks_per_second() as f64));
-    report.add("one look at all containers, agent: CPU", Unit::Seconds, &ours, None);
-    report.add("one look at all containers, docker stats: CPU", Unit::Seconds, theirs, None);
+    report.add(
+        "one look at all containers, agent: CPU",
+        Unit::Seconds,
+        &ours,
+        None,
+    );
+    report.add(
+        "one look at all containers, docker stats: CPU",
+        Unit::Seconds,
+        theirs,
+        None,
+    );
     report.add(
         "one look: agent / docker stats",
         Unit::Ratio,
@@ -132,12 +173,19 @@ fn looks(cell: &Cell, agent: &Watched, rounds: usize, report: &mut Report) -> Re
 fn page(certificates: &Path, url: &str) -> Result<()> {
     let mut curl = Command::new("curl");
     curl.args(["-sSf", "--max-time", "15"]);
-    for (option, file) in [("--cacert", "ca.pem"), ("--cert", "prometheus.pem"), ("--key", "prometheus.key")]
-    {
+    for (option, file) in [
+        ("--cacert", "ca.pem"),
+        ("--cert", "prometheus.pem"),
+        ("--key", "prometheus.key"),
+    ] {
         curl.arg(option).arg(certificates.join(file));
     }
     let page = command(curl.arg(url));
-    ensure!(page.code == 0 && page.stdout.contains("container_cpu_usage"), "{url}: {}", page.stderr);
+    ensure!(
+        page.code == 0 && page.stdout.contains("container_cpu_usage"),
+        "{url}: {}",
+        page.stderr
+    );
     Ok(())
 }
 
@@ -145,13 +193,17 @@ fn page(certificates: &Path, url: &str) -> Result<()> {
 fn streaming(cell: &Cell, window: Duration) -> Result<(f64, f64)> {
     let engine = Engine::of(cell);
     let mut stats = Command::new("docker");
-    stats.env("DOCKER_HOST", cell.hosts[0].docker.host()).args(["stats", "--format", "{{.Name}}"]);
+    stats
+        .env("DOCKER_HOST", cell.hosts[0].docker.host())
+        .args(["stats", "--format", "{{.Name}}"]);
     let stats = isyone_tests::e2e::process::Daemon::start(
         "docker stats",
         &mut stats,
         &cell.dir.path().join("stats.log"),
     );
-    wait_for("docker stats to begin", Duration::from_secs(30), || (!stats.log().is_empty()).then_some(()));
+    wait_for("docker stats to begin", Duration::from_secs(30), || {
+        (!stats.log().is_empty()).then_some(())
+    });
     let command = Watched::new(stats.pid())?;
     let (mark, before) = (command.mark()?, engine.cpu()?);
     sleep(window);
@@ -166,22 +218,34 @@ struct Engine(Vec<Watched>);
 impl Engine {
     /// dockerd, containerd and the shims: all name the folder that the host's engine lives in.
     fn of(cell: &Cell) -> Self {
-        let folder = cell.hosts[0].docker.socket.parent().and_then(Path::parent).map(Path::to_owned);
+        let folder = cell.hosts[0]
+            .docker
+            .socket
+            .parent()
+            .and_then(Path::parent)
+            .map(Path::to_owned);
         let folder = folder.unwrap_or_default().to_string_lossy().into_owned();
         let ours = |process: &procfs::process::Process| {
             let arguments = process.cmdline().unwrap_or_default();
-            let program =
-                arguments.first().map(|path| path.rsplit('/').next().unwrap_or_default().to_owned());
-            program.is_some_and(|name| name.starts_with("dockerd") || name.starts_with("containerd"))
+            let program = arguments
+                .first()
+                .map(|path| path.rsplit('/').next().unwrap_or_default().to_owned());
+            program
+                .is_some_and(|name| name.starts_with("dockerd") || name.starts_with("containerd"))
                 && arguments.iter().any(|argument| argument.contains(&folder))
         };
         let all = all_processes().into_iter().flatten().flatten();
-        let numbers = all.filter(ours).filter_map(|process| u32::try_from(process.pid()).ok());
+        let numbers = all
+            .filter(ours)
+            .filter_map(|process| u32::try_from(process.pid()).ok());
         Self(numbers.filter_map(|pid| Watched::new(pid).ok()).collect())
     }
 
     fn cpu(&self) -> Result<Duration> {
-        ensure!(!self.0.is_empty(), "the host's engine is not to be found among the processes");
+        ensure!(
+            !self.0.is_empty(),
+            "the host's engine is not to be found among the processes"
+        );
         self.0.iter().map(Watched::cpu).sum()
     }
 }
@@ -190,5 +254,7 @@ impl Engine {
 fn children() -> Result<Duration> {
     let stat = procfs::process::Process::myself()?.stat()?;
     let ticks = u64::try_from(stat.cutime + stat.cstime).unwrap_or(0) as f64;
-    Ok(Duration::from_secs_f64(ticks / procfs::ticks_per_second() as f64))
+    Ok(Duration::from_secs_f64(
+        ticks / procfs::ticks_per_second() as f64,
+    ))
 }

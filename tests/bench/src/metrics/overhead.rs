@@ -46,14 +46,39 @@ pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
     }
     let rate = |took: &Samples| took.each(|seconds| f64::from(requests) / seconds);
     let [rate_with, rate_without] = taken.took.each_ref().map(rate);
-    report.add("Odoo with the module: requests", Unit::PerSecond, &rate_with, None);
-    report.add("Odoo without: requests", Unit::PerSecond, &rate_without, None);
+    report.add(
+        "Odoo with the module: requests",
+        Unit::PerSecond,
+        &rate_with,
+        None,
+    );
+    report.add(
+        "Odoo without: requests",
+        Unit::PerSecond,
+        &rate_without,
+        None,
+    );
     let ratio = rate_with.ratios(&rate_without);
-    report.add("requests per second: with / without", Unit::Ratio, &ratio, Some(Target::AtLeast(0.99)));
+    report.add(
+        "requests per second: with / without",
+        Unit::Ratio,
+        &ratio,
+        Some(Target::AtLeast(0.99)),
+    );
     let [cost_with, cost_without] = &taken.cost;
-    report.add("Odoo with the module: CPU of a request", Unit::Seconds, cost_with, None);
+    report.add(
+        "Odoo with the module: CPU of a request",
+        Unit::Seconds,
+        cost_with,
+        None,
+    );
     let ratio = cost_with.ratios(cost_without);
-    report.add("CPU of a request: with / without", Unit::Ratio, &ratio, Some(Target::AtMost(1.01)));
+    report.add(
+        "CPU of a request: with / without",
+        Unit::Ratio,
+        &ratio,
+        Some(Target::AtMost(1.01)),
+    );
     report.note(format!(
         "Two tenants alike (odoo:19.0, two workers, one CPU), of which one is started without the module, and for the second half of the \
          rounds the other; {requests} × GET {PAGE} from one client in each turn, over the tenants' published ports, each request on a \
@@ -78,12 +103,17 @@ impl Taken {
         let turn = |side: usize| {
             let before = counted[side].cpu_s()?;
             let ((), took) = timed(|| (0..requests).try_for_each(|_| counted[side].side.visit()))?;
-            costs[side].borrow_mut().push((counted[side].cpu_s()? - before) / f64::from(requests));
+            costs[side]
+                .borrow_mut()
+                .push((counted[side].cpu_s()? - before) / f64::from(requests));
             Ok(took)
         };
         let took = alternate(
             rounds,
-            &mut [("with the module", Box::new(|| turn(0))), ("without", Box::new(|| turn(1)))],
+            &mut [
+                ("with the module", Box::new(|| turn(0))),
+                ("without", Box::new(|| turn(1))),
+            ],
         )?;
         for (all, new) in self.took.iter_mut().zip(&took) {
             all.append(new);
@@ -112,35 +142,73 @@ impl Side {
     fn create(cell: &Cell, name: &'static str) -> Result<Self> {
         let made = cell.isyctl(&["tenant", "create", name, "-o", "json"]);
         ensure!(made.code == 0, "create {name}: {}", made.stderr);
-        let port = cell.json(&["tenant", "show", name])["http_port"].as_u64().context("no port")?;
-        Ok(Self { name, address: SocketAddr::new(cell.hosts[0].address.parse()?, u16::try_from(port)?) })
+        let port = cell.json(&["tenant", "show", name])["http_port"]
+            .as_u64()
+            .context("no port")?;
+        Ok(Self {
+            name,
+            address: SocketAddr::new(cell.hosts[0].address.parse()?, u16::try_from(port)?),
+        })
     }
 
     /// Starts its Odoo again, with the module or without.
     fn start<'a>(&'a self, cell: &Cell, with: bool) -> Result<Counted<'a>> {
-        let file = cell.hosts[0].data.join("tenants").join(self.name).join("odoo.conf");
+        let file = cell.hosts[0]
+            .data
+            .join("tenants")
+            .join(self.name)
+            .join("odoo.conf");
         let text = std::fs::read_to_string(&file)?;
         let bare = text.replace(",isyone_metrics\n", "\n");
         let is_server_wide = |line: &&str| line.starts_with("server_wide_modules");
-        let line = bare.lines().find(is_server_wide).context("no server_wide_modules in odoo.conf")?;
-        let wanted = if with { bare.replace(line, &format!("{line},isyone_metrics")) } else { bare.clone() };
+        let line = bare
+            .lines()
+            .find(is_server_wide)
+            .context("no server_wide_modules in odoo.conf")?;
+        let wanted = if with {
+            bare.replace(line, &format!("{line},isyone_metrics"))
+        } else {
+            bare.clone()
+        };
         // In place: the container has this file, not its name.
         std::fs::write(&file, wanted)?;
         let (docker, container) = (&cell.hosts[0].docker, format!("odoo_{}", self.name));
         docker.run(&["restart", "-t", "5", &container]).ok();
         await_login_page(self.address, Instant::now())?;
-        let loaded =
-            docker.run(&["exec", &container, "grep", "-c", ",isyone_metrics$", "/etc/odoo/odoo.conf"]);
-        ensure!(loaded.stdout.trim() == if with { "1" } else { "0" }, "{container} loads what it should not");
+        let loaded = docker.run(&[
+            "exec",
+            &container,
+            "grep",
+            "-c",
+            ",isyone_metrics$",
+            "/etc/odoo/odoo.conf",
+        ]);
+        ensure!(
+            loaded.stdout.trim() == if with { "1" } else { "0" },
+            "{container} loads what it should not"
+        );
         let field = |format: &str| docker.inspect(&container, format);
         let (id, pid) = (field("{{.Id}}"), field("{{.State.Pid}}").parse()?);
         wait_for("its pages to be warm", PATIENCE, || self.visit().ok());
-        Ok(Counted { container: Subject { id, pid, ..Subject::default() }, side: self })
+        Ok(Counted {
+            container: Subject {
+                id,
+                pid,
+                ..Subject::default()
+            },
+            side: self,
+        })
     }
 
     fn visit(&self) -> Result<()> {
         let page = http::get(self.address, "localhost", PAGE);
-        ensure!(page.status == 200, "{}: {} {}", self.name, page.status, page.head);
+        ensure!(
+            page.status == 200,
+            "{}: {} {}",
+            self.name,
+            page.status,
+            page.head
+        );
         Ok(())
     }
 }
@@ -148,6 +216,10 @@ impl Side {
 impl Counted<'_> {
     fn cpu_s(&self) -> Result<f64> {
         let measured = Reader::default().measure(vec![self.container.clone()]);
-        Ok(measured.first().with_context(|| format!("{} does not run", self.side.name))?.figures.cpu_s)
+        Ok(measured
+            .first()
+            .with_context(|| format!("{} does not run", self.side.name))?
+            .figures
+            .cpu_s)
     }
 }

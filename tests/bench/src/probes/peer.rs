@@ -44,11 +44,19 @@ pub(super) fn start(dir: &Path) -> Result<(Peer, PathBuf)> {
         Ok(listener)
     };
     let (plain, encrypted) = (bind()?, bind()?);
-    let peer = Peer { plain: plain.local_addr()?, encrypted: encrypted.local_addr()? };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let peer = Peer {
+        plain: plain.local_addr()?,
+        encrypted: encrypted.local_addr()?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let (plain, encrypted) = (TcpListener::from_std(plain), TcpListener::from_std(encrypted));
+            let (plain, encrypted) = (
+                TcpListener::from_std(plain),
+                TcpListener::from_std(encrypted),
+            );
             if let (Ok(plain), Ok(encrypted)) = (plain, encrypted) {
                 let acceptor = TlsAcceptor::from(config);
                 tokio::join!(serve(plain, None), serve(encrypted, Some(acceptor)));
@@ -86,7 +94,9 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Option<()> {
 fn certificates() -> Result<(Arc<ServerConfig>, String)> {
     let authority = |name: &str| {
         let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         anyhow::Ok(params)
     };
@@ -94,7 +104,10 @@ fn certificates() -> Result<(Arc<ServerConfig>, String)> {
     let middle = CertifiedIssuer::signed_by(authority("middle")?, KeyPair::generate()?, &root)?;
     let key = KeyPair::generate()?;
     let own = CertificateParams::new(vec![NAME.to_owned()])?.signed_by(&key, &middle)?;
-    let chain = vec![own.der().clone(), CertificateDer::from(middle.der().to_vec())];
+    let chain = vec![
+        own.der().clone(),
+        CertificateDer::from(middle.der().to_vec()),
+    ];
     let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
     let config = ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()?

@@ -54,7 +54,12 @@ pub(super) fn measure(run: &Run, report: &mut Report) -> Result<()> {
         rest.push(others().saturating_sub(cpu).as_secs_f64() / begin.elapsed().as_secs_f64());
     }
     say(report, sizes, &fleets, &all)?;
-    report.add("the coordinators of all these fleets, between changes", Unit::Core, &rest, None);
+    report.add(
+        "the coordinators of all these fleets, between changes",
+        Unit::Core,
+        &rest,
+        None,
+    );
     fleets.into_iter().for_each(Fleet::stop);
     Ok(())
 }
@@ -82,10 +87,17 @@ fn say(report: &mut Report, sizes: &[usize], fleets: &[Fleet], all: &[Series]) -
     for ((size, fleet), series) in sizes.iter().zip(fleets).zip(all) {
         let shard = fleet.shard(&fleet.tenants[0]).context("there are shards")?;
         let http = fleet.running.http;
-        let [whole, own] = ["/traefik/config".to_owned(), format!("/traefik/config/{shard}")]
-            .map(|path| length(http, &path));
+        let [whole, own] = [
+            "/traefik/config".to_owned(),
+            format!("/traefik/config/{shard}"),
+        ]
+        .map(|path| length(http, &path));
         let targets = length(http, "/sd/odoo")? + length(http, "/sd/postgres")?;
-        let bytes = [("Traefik, everything", whole?), ("Traefik, one edge", own?), ("Prometheus", targets)];
+        let bytes = [
+            ("Traefik, everything", whole?),
+            ("Traefik, one edge", own?),
+            ("Prometheus", targets),
+        ];
         for (what, bytes) in bytes {
             let name = format!("published at {size} tenants: {what}");
             report.add_one(&name, Unit::Bytes, bytes as f64, None);
@@ -127,7 +139,10 @@ fn change(fleet: &Fleet, round: usize) -> Result<(Duration, Duration)> {
     let wall = begin.elapsed();
     std::thread::sleep(TAIL);
     let cpu = others().saturating_sub(cpu);
-    ensure!(tag(fleet.running.http, &path)? != before, "{tenant}: the document is the same");
+    ensure!(
+        tag(fleet.running.http, &path)? != before,
+        "{tenant}: the document is the same"
+    );
     Ok((cpu, wall))
 }
 
@@ -135,7 +150,11 @@ fn change(fleet: &Fleet, round: usize) -> Result<(Duration, Duration)> {
 fn poll(fleet: &Fleet) -> Result<Duration> {
     let shard = fleet.shard(&fleet.tenants[0]).context("there are shards")?;
     let cpu = others();
-    let bytes = ask(fleet.running.http, "GET", &format!("/traefik/config/{shard}"))?;
+    let bytes = ask(
+        fleet.running.http,
+        "GET",
+        &format!("/traefik/config/{shard}"),
+    )?;
     let cpu = others().saturating_sub(cpu);
     ensure!(
         String::from_utf8_lossy(&bytes).contains("odoo-tenant-0\""),
@@ -147,17 +166,27 @@ fn poll(fleet: &Fleet) -> Result<Duration> {
 /// A whole answer, which must be a good one.
 pub(crate) fn ask(http: SocketAddr, method: &str, path: &str) -> Result<Vec<u8>> {
     let mut tcp = TcpStream::connect(http)?;
-    tcp.write_all(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
+    tcp.write_all(
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
     let mut answer = Vec::new();
     tcp.read_to_end(&mut answer)?;
-    ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{path}: {}", String::from_utf8_lossy(&answer[..40]));
+    ensure!(
+        answer.starts_with(b"HTTP/1.1 200 "),
+        "{path}: {}",
+        String::from_utf8_lossy(&answer[..40])
+    );
     Ok(answer)
 }
 
 fn head(http: SocketAddr, path: &str, name: &str) -> Result<String> {
     let answer = String::from_utf8(ask(http, "HEAD", path)?)?;
-    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    Ok(value.with_context(|| format!("{path}: no {name}"))?.to_owned())
+    let value = answer
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    Ok(value
+        .with_context(|| format!("{path}: no {name}"))?
+        .to_owned())
 }
 
 fn length(http: SocketAddr, path: &str) -> Result<u64> {

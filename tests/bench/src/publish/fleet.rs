@@ -38,24 +38,43 @@ impl Fleet {
     /// Starts it with so many tenants, divided among so many edges (0: there are no shards).
     pub(crate) fn start(tenants: usize, shards: usize) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let mut config = Config { data_dir: dir.path().join("coordinator"), ..Config::default() };
-        for listen in [&mut config.listen.grpc, &mut config.listen.enroll, &mut config.listen.http] {
+        let mut config = Config {
+            data_dir: dir.path().join("coordinator"),
+            ..Config::default()
+        };
+        for listen in [
+            &mut config.listen.grpc,
+            &mut config.listen.enroll,
+            &mut config.listen.http,
+        ] {
             *listen = ([127, 0, 0, 1], 0).into();
         }
         // Traefik must reach the page of suspended tenants, so this port is chosen before the start.
         config.listen.http = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         config.network.first_port = FIRST_PORT;
         config.network.last_port = FIRST_PORT + 2 * u16::try_from(PER_HOST)? - 1;
-        config.edge.shards = (0..shards).map(|n| format!("e{n}").parse()).collect::<Result<_, _>>()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        config.edge.shards = (0..shards)
+            .map(|n| format!("e{n}").parse())
+            .collect::<Result<_, _>>()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         let (store, tenants) = store(&config, tenants)?;
         let running = runtime.block_on(async {
             init::init(&config, &"admin".parse()?, &dir.path().join("admin.toml")).await?;
             let sealer = Sealer::load(&config.data_dir.join(KEY_FILE), None)?;
-            let parts = Parts { store: Box::new(store), sealer };
+            let parts = Parts {
+                store: Box::new(store),
+                sealer,
+            };
             anyhow::Ok(server::start(config, parts, SystemSource).await?)
         })?;
-        Ok(Self { tenants, running, runtime, _dir: dir })
+        Ok(Self {
+            tenants,
+            running,
+            runtime,
+            _dir: dir,
+        })
     }
 
     /// The name of a tenant's shard.
@@ -67,7 +86,11 @@ impl Fleet {
     /// Whether a tenant shall run.
     pub(crate) fn runs(&self, tenant: &TenantName) -> Result<bool> {
         let snapshot = self.running.context.handle.snapshot();
-        let record = snapshot.fleet.tenants.get(tenant).context("no such tenant")?;
+        let record = snapshot
+            .fleet
+            .tenants
+            .get(tenant)
+            .context("no such tenant")?;
         Ok(record.desired == isyone_proto::plan::DesiredState::Running)
     }
 
@@ -83,7 +106,10 @@ impl Fleet {
             Command::ResumeTenant { name, request_id }
         };
         let outcome = self.runtime.block_on(handle.submit("bench", command))?;
-        ensure!(!matches!(outcome, Outcome::Done), "{tenant}: nothing was changed");
+        ensure!(
+            !matches!(outcome, Outcome::Done),
+            "{tenant}: nothing was changed"
+        );
         Ok(!runs)
     }
 
@@ -91,8 +117,12 @@ impl Fleet {
     pub(crate) fn published(&self, tenant: &TenantName) -> Result<()> {
         let context = &self.running.context;
         let shard = context.handle.settings().shards.of(tenant.as_str());
-        let shown = context.edges.shown(context.handle.snapshot().version, shard);
-        let shown = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, shown).await });
+        let shown = context
+            .edges
+            .shown(context.handle.snapshot().version, shard);
+        let shown = self
+            .runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, shown).await });
         shown.with_context(|| format!("{tenant} was not published"))
     }
 
@@ -131,13 +161,24 @@ fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName
     let mut names = Vec::with_capacity(tenants);
     for n in 0..tenants {
         let name = format!("tenant-{n}");
-        bench.create(&name, "small").with_context(|| format!("no room for {name}"))?;
+        bench
+            .create(&name, "small")
+            .with_context(|| format!("no room for {name}"))?;
         store.apply(&std::mem::take(&mut bench.effects.writes))?;
         names.push(name.parse()?);
     }
     for name in hosts {
-        let placed = bench.state.fleet.by_host.get(&name).map(|i| i.tenants.clone()).unwrap_or_default();
-        let running = placed.iter().map(|tenant| bench.converged(tenant)).collect();
+        let placed = bench
+            .state
+            .fleet
+            .by_host
+            .get(&name)
+            .map(|i| i.tenants.clone())
+            .unwrap_or_default();
+        let running = placed
+            .iter()
+            .map(|tenant| bench.converged(tenant))
+            .collect();
         bench.report(&name, machine, running);
         store.apply(&std::mem::take(&mut bench.effects.writes))?;
     }
@@ -156,5 +197,8 @@ pub(crate) fn here() -> Duration {
 
 fn cpu(of: ClockId) -> Duration {
     let time = clock_gettime(of);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }

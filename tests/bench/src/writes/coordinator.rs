@@ -23,12 +23,13 @@ use isyone_proto::{
     ids::HostName,
     pb::{
         agent::v1::{
-            AgentMessage, Hello, Report, agent_message::Message, agent_service_client::AgentServiceClient,
-            coordinator_message,
+            AgentMessage, Hello, Report, agent_message::Message,
+            agent_service_client::AgentServiceClient, coordinator_message,
         },
         v1::{
             CreateOperatorRequest, GetInfoRequest, HostResources, Role,
-            operator_service_client::OperatorServiceClient, system_service_client::SystemServiceClient,
+            operator_service_client::OperatorServiceClient,
+            system_service_client::SystemServiceClient,
         },
     },
     tls,
@@ -65,13 +66,18 @@ pub(crate) struct Door {
 impl Door {
     /// A connection that opens with its first call. It lives on the runtime that this is called on.
     pub(crate) fn channel(&self) -> Result<Channel> {
-        Ok(tls::channel(&self.grpc, Arc::new(ArcSwap::new(self.config.clone())))?)
+        Ok(tls::channel(
+            &self.grpc,
+            Arc::new(ArcSwap::new(self.config.clone())),
+        )?)
     }
 
     /// An operator's connection, open.
     pub(crate) async fn open(&self) -> Result<Channel> {
         let channel = self.channel()?;
-        SystemServiceClient::new(channel.clone()).get_info(GetInfoRequest {}).await?;
+        SystemServiceClient::new(channel.clone())
+            .get_info(GetInfoRequest {})
+            .await?;
         Ok(channel)
     }
 }
@@ -89,7 +95,10 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     /// Makes a data directory in `dir`, starts the program on it, and lets all its hosts report once.
     pub(crate) async fn start(dir: &Path, hosts: usize) -> Result<Self> {
-        let mut config = Config { data_dir: dir.join("data"), ..Config::default() };
+        let mut config = Config {
+            data_dir: dir.join("data"),
+            ..Config::default()
+        };
         let papers = dir.join("admin.toml");
         init::init(&config, &"admin".parse()?, &papers).await?;
         let agents = join(&config, hosts).await?;
@@ -99,15 +108,32 @@ impl Coordinator {
         (config.liveness.suspect, config.liveness.lost) = (Span::days(1), Span::days(2));
         std::fs::write(config.data_dir.join(FILE_NAME), config.to_toml())?;
         let mut command = Command::new(binary("isy-coordinator"));
-        command.args(["run", "--log-format", "json", "--data-dir"]).arg(&config.data_dir);
-        let daemon = Daemon::start("isy-coordinator", &mut command, &dir.join("coordinator.log"));
+        command
+            .args(["run", "--log-format", "json", "--data-dir"])
+            .arg(&config.data_dir);
+        let daemon = Daemon::start(
+            "isy-coordinator",
+            &mut command,
+            &dir.join("coordinator.log"),
+        );
         let grpc = ready(&daemon).await?;
         for (name, agent) in &agents {
-            let door = Door { grpc: grpc.clone(), config: agent.clone() };
-            report(door.channel()?).await.with_context(|| name.clone())?;
+            let door = Door {
+                grpc: grpc.clone(),
+                config: agent.clone(),
+            };
+            report(door.channel()?)
+                .await
+                .with_context(|| name.clone())?;
         }
         let agents = agents.into_iter().map(|(_, agent)| agent).collect();
-        Ok(Self { daemon, config, grpc, papers, agents })
+        Ok(Self {
+            daemon,
+            config,
+            grpc,
+            papers,
+            agents,
+        })
     }
 
     /// Its process.
@@ -121,13 +147,20 @@ impl Coordinator {
     }
 
     fn door(&self, config: Arc<ClientConfig>) -> Door {
-        Door { grpc: self.grpc.clone(), config }
+        Door {
+            grpc: self.grpc.clone(),
+            config,
+        }
     }
 
     /// The admin's.
     pub(crate) fn admin(&self) -> Result<Door> {
         let papers: Papers = toml::from_str(&std::fs::read_to_string(&self.papers)?)?;
-        Ok(self.door(tls::client_config(&papers.ca_pem, &papers.certificate_pem, &papers.key_pem)?))
+        Ok(self.door(tls::client_config(
+            &papers.ca_pem,
+            &papers.certificate_pem,
+            &papers.key_pem,
+        )?))
     }
 
     /// Another operator's, who is made for it.
@@ -140,13 +173,24 @@ impl Coordinator {
             ..CreateOperatorRequest::default()
         };
         let channel = self.admin()?.channel()?;
-        let made = OperatorServiceClient::new(channel).create_operator(request).await?.into_inner();
-        Ok(self.door(tls::client_config(&made.ca_pem, &made.certificate_pem, &key)?))
+        let made = OperatorServiceClient::new(channel)
+            .create_operator(request)
+            .await?
+            .into_inner();
+        Ok(self.door(tls::client_config(
+            &made.ca_pem,
+            &made.certificate_pem,
+            &key,
+        )?))
     }
 
     /// The agents' of so many hosts, or of all when it has fewer.
     pub(crate) fn agents(&self, count: usize) -> Vec<Door> {
-        self.agents.iter().take(count).map(|config| self.door(config.clone())).collect()
+        self.agents
+            .iter()
+            .take(count)
+            .map(|config| self.door(config.clone()))
+            .collect()
     }
 
     /// So many connections of the admin, open.
@@ -189,11 +233,17 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             cordoned: false,
             plan_generation: 1,
             joined_at: now_s * 1000,
-            certificates: vec![Certificate { serial: issued.serial, not_after: issued.not_after }],
+            certificates: vec![Certificate {
+                serial: issued.serial,
+                not_after: issued.not_after,
+            }],
             name: name.clone(),
         };
         writes.push(Write::Put(Value::Host(Arc::new(host))));
-        agents.push((name.to_string(), tls::client_config(&pki.ca_pem(), &issued.pem, &key)?));
+        agents.push((
+            name.to_string(),
+            tls::client_config(&pki.ca_pem(), &issued.pem, &key)?,
+        ));
     }
     let mut store = SqliteStore::open(&config.data_dir.join(DATABASE_FILE)).await?;
     store.commit(&writes).await?;
@@ -205,15 +255,22 @@ async fn ready(daemon: &Daemon) -> Result<String> {
     let look = async {
         loop {
             let log = daemon.log();
-            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let lines = log
+                .lines()
+                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
             let mut said = lines.filter(|line| line["message"] == "ready");
-            if let Some(grpc) = said.next().and_then(|line| line["grpc"].as_str().map(ToOwned::to_owned)) {
+            if let Some(grpc) = said
+                .next()
+                .and_then(|line| line["grpc"].as_str().map(ToOwned::to_owned))
+            {
                 return grpc;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, look).await.with_context(|| format!("not ready:\n{}", daemon.log()))
+    tokio::time::timeout(PATIENCE, look)
+        .await
+        .with_context(|| format!("not ready:\n{}", daemon.log()))
 }
 
 /// What a host without tenants says. Complete: all that it runs.
@@ -226,13 +283,22 @@ pub(crate) fn word(sequence: u64, complete: bool) -> AgentMessage {
         disk_available_bytes: MEMORY_BYTES,
         ..HostResources::default()
     };
-    let report = Report { sequence, resources: Some(resources), complete, ..Report::default() };
-    AgentMessage { message: Some(Message::Report(report)) }
+    let report = Report {
+        sequence,
+        resources: Some(resources),
+        complete,
+        ..Report::default()
+    };
+    AgentMessage {
+        message: Some(Message::Report(report)),
+    }
 }
 
 /// The first message of a session, of a host that holds no plan.
 pub(crate) fn greeting() -> AgentMessage {
-    AgentMessage { message: Some(Message::Hello(Hello::default())) }
+    AgentMessage {
+        message: Some(Message::Hello(Hello::default())),
+    }
 }
 
 /// One host's greeting and report, acknowledged.
@@ -243,15 +309,23 @@ async fn report(channel: Channel) -> Result<()> {
     }
     let talk = async {
         let mut client = AgentServiceClient::new(channel);
-        let mut down = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let mut down = client
+            .session(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
         while let Some(said) = down.message().await? {
-            if matches!(said.message, Some(coordinator_message::Message::ReportAck(_))) {
+            if matches!(
+                said.message,
+                Some(coordinator_message::Message::ReportAck(_))
+            ) {
                 return Ok(());
             }
         }
         bail!("the session ended without an acknowledgement")
     };
-    let result = tokio::time::timeout(PATIENCE, talk).await.context("no acknowledgement")?;
+    let result = tokio::time::timeout(PATIENCE, talk)
+        .await
+        .context("no acknowledgement")?;
     drop(up);
     result
 }

@@ -66,8 +66,14 @@ async fn client(channel: Channel, prefix: String, end: Instant) -> Burst {
 }
 
 async fn create(client: &mut TenantServiceClient<Channel>, name: String) -> Result<()> {
-    let request = CreateTenantRequest { name, ..CreateTenantRequest::default() };
+    let request = CreateTenantRequest {
+        name,
+        ..CreateTenantRequest::default()
+    };
     let answer = client.create_tenant(request).await?.into_inner();
     anyhow::ensure!(!answer.existed, "it was there already");
-    answer.operation.map(drop).context("an answer without an operation")
+    answer
+        .operation
+        .map(drop)
+        .context("an answer without an operation")
 }

@@ -49,12 +49,21 @@ pub(super) enum Answer {
 }
 
 /// One create, tried once. A refusal that is none for load, or does not say when to come back, is an error.
-pub(super) async fn create(client: &mut TenantServiceClient<Channel>, name: String) -> Result<Answer> {
-    let request = CreateTenantRequest { name, ..CreateTenantRequest::default() };
+pub(super) async fn create(
+    client: &mut TenantServiceClient<Channel>,
+    name: String,
+) -> Result<Answer> {
+    let request = CreateTenantRequest {
+        name,
+        ..CreateTenantRequest::default()
+    };
     match client.create_tenant(request).await {
         Ok(answer) => {
             let answer = answer.into_inner();
-            ensure!(!answer.existed && answer.operation.is_some(), "an odd answer: {answer:?}");
+            ensure!(
+                !answer.existed && answer.operation.is_some(),
+                "an odd answer: {answer:?}"
+            );
             Ok(Answer::Created)
         }
         Err(status) => Ok(Answer::Refused(hint(&status)?)),
@@ -111,24 +120,45 @@ pub(super) fn measure(
     let rest = Duration::from_secs(run.pick(3, 1));
     let channels = runtime.block_on(connections(coordinator, operators))?;
     let witness = runtime.block_on(coordinator.operator("witness"))?;
-    let witnesses = Witnesses::start(coordinator.agents(AGENTS), witness, Watched::new(coordinator.pid())?)?;
+    let witnesses = Witnesses::start(
+        coordinator.agents(AGENTS),
+        witness,
+        Watched::new(coordinator.pid())?,
+    )?;
     let there = Instant::now();
     runtime.block_on(async { sleep(rest).await });
     let begin = Instant::now();
-    let mut crowd = runtime.block_on(crowd(&channels, clients, begin + length)).context("the crowd")?;
+    let mut crowd = runtime
+        .block_on(crowd(&channels, clients, begin + length))
+        .context("the crowd")?;
     crowd.operators = operators;
     let last = Instant::now();
     let lone = runtime.block_on(lone(coordinator))?;
     runtime.block_on(async { sleep(rest).await });
     let end = Instant::now();
     let mut seen = witnesses.end()?;
-    eprintln!("  overload: {} created, {} refused", crowd.answered.len(), crowd.refused.len());
-    ensure!(crowd.refused.len() > 0, "nobody was refused: that was no overload");
-    ensure!(!crowd.answered.is_empty(), "nothing was created in the overload");
+    eprintln!(
+        "  overload: {} created, {} refused",
+        crowd.answered.len(),
+        crowd.refused.len()
+    );
+    ensure!(
+        crowd.refused.len() > 0,
+        "nobody was refused: that was no overload"
+    );
+    ensure!(
+        !crowd.answered.is_empty(),
+        "nothing was created in the overload"
+    );
     answered.extend(std::mem::take(&mut crowd.answered));
     answered.extend(std::mem::take(&mut seen.names));
     answered.insert(LONE.to_owned());
-    let measured = Measured { crowd, seen, moments: [there, begin, last, end], lone };
+    let measured = Measured {
+        crowd,
+        seen,
+        moments: [there, begin, last, end],
+        lone,
+    };
     of_the_crowd(report, &measured);
     of_the_witnesses(report, &measured)
 }
@@ -154,7 +184,11 @@ async fn crowd(channels: &[Channel], clients: usize, end: Instant) -> Result<Cro
             tokio::spawn(timeout(end - begin + PATIENCE, client))
         })
         .collect();
-    let mut all = Crowd { clients, connections: channels.len(), ..Crowd::default() };
+    let mut all = Crowd {
+        clients,
+        connections: channels.len(),
+        ..Crowd::default()
+    };
     for task in tasks {
         let one = task.await?.context("a call was not answered")??;
         all.answered.extend(one.answered);
@@ -196,8 +230,13 @@ const LONE: &str = "after-the-crowd";
 async fn lone(coordinator: &Coordinator) -> Result<Duration> {
     let mut client = TenantServiceClient::new(coordinator.admin()?.open().await?);
     let began = Instant::now();
-    let answer = timeout(PATIENCE, create(&mut client, LONE.to_owned())).await.context("no answer")??;
-    ensure!(matches!(answer, Answer::Created), "refused when nobody else was there: {answer:?}");
+    let answer = timeout(PATIENCE, create(&mut client, LONE.to_owned()))
+        .await
+        .context("no answer")??;
+    ensure!(
+        matches!(answer, Answer::Created),
+        "refused when nobody else was there: {answer:?}"
+    );
     Ok(began.elapsed())
 }
 
@@ -207,11 +246,34 @@ fn of_the_crowd(report: &mut Report, measured: &Measured) {
     let per_second = created / crowd.took.as_secs_f64();
     let name = format!("overload, {} clients: durable creates", crowd.clients);
     report.add_one(&name, Unit::PerSecond, per_second, None);
-    report.add_quantile("overload: time of a create, p99", Unit::Seconds, &crowd.created, 0.99, None);
+    report.add_quantile(
+        "overload: time of a create, p99",
+        Unit::Seconds,
+        &crowd.created,
+        0.99,
+        None,
+    );
     report.add_one("overload: calls refused", Unit::Count, refused, None);
-    report.add_quantile("overload: time of a refusal, p99", Unit::Seconds, &crowd.refused, 0.99, None);
-    report.add_quantile("overload: time of a refusal, longest", Unit::Seconds, &crowd.refused, 1.0, None);
-    report.add("overload: hint when to come back", Unit::Seconds, &crowd.hints, None);
+    report.add_quantile(
+        "overload: time of a refusal, p99",
+        Unit::Seconds,
+        &crowd.refused,
+        0.99,
+        None,
+    );
+    report.add_quantile(
+        "overload: time of a refusal, longest",
+        Unit::Seconds,
+        &crowd.refused,
+        1.0,
+        None,
+    );
+    report.add(
+        "overload: hint when to come back",
+        Unit::Seconds,
+        &crowd.hints,
+        None,
+    );
     report.note(format!(
         "Overload: {} clients on {} connections of {} operators create for {:.1} s, and who is refused sends the next create at once. {:.0} % of \
          the {:.0} calls were refused, every one with RESOURCE_EXHAUSTED, the reason OVERLOADED and a hint when to come back; there was no \
@@ -226,7 +288,12 @@ fn of_the_crowd(report: &mut Report, measured: &Measured) {
 }
 
 fn of_the_witnesses(report: &mut Report, measured: &Measured) -> Result<()> {
-    let Measured { seen, crowd, moments: [there, begin, last, end], lone } = measured;
+    let Measured {
+        seen,
+        crowd,
+        moments: [there, begin, last, end],
+        lone,
+    } = measured;
     let refused = seen.refused(*begin, *last);
     let mut asked = seen.created(*begin, *last);
     asked.append(&refused);
@@ -235,22 +302,68 @@ fn of_the_witnesses(report: &mut Report, measured: &Measured) -> Result<()> {
     let acknowledged = seen.acknowledged(*begin, *last);
     let at_rest = seen.acknowledged(*there, *begin);
     let name = "until an agent's report is acknowledged";
-    report.add_quantile(&format!("{name}, before the overload, p99"), Unit::Seconds, &at_rest, 0.99, None);
-    report.add_quantile(&format!("overload: {name}, p99"), Unit::Seconds, &acknowledged, 0.99, None);
-    report.add_quantile(&format!("overload: {name}, longest"), Unit::Seconds, &acknowledged, 1.0, None);
-    let (name, turns) =
-        ("overload: the same without its wait for the agent's earlier reports", seen.turns(*begin, *last));
+    report.add_quantile(
+        &format!("{name}, before the overload, p99"),
+        Unit::Seconds,
+        &at_rest,
+        0.99,
+        None,
+    );
+    report.add_quantile(
+        &format!("overload: {name}, p99"),
+        Unit::Seconds,
+        &acknowledged,
+        0.99,
+        None,
+    );
+    report.add_quantile(
+        &format!("overload: {name}, longest"),
+        Unit::Seconds,
+        &acknowledged,
+        1.0,
+        None,
+    );
+    let (name, turns) = (
+        "overload: the same without its wait for the agent's earlier reports",
+        seen.turns(*begin, *last),
+    );
     report.add_quantile(&format!("{name}, p99"), Unit::Seconds, &turns, 0.99, None);
-    report.add_quantile(&format!("{name}, longest"), Unit::Seconds, &turns, 1.0, None);
+    report.add_quantile(
+        &format!("{name}, longest"),
+        Unit::Seconds,
+        &turns,
+        1.0,
+        None,
+    );
     let ended = seen.ended.len() as f64;
-    report.add_one("overload: agents' sessions that ended", Unit::Count, ended, Some(Target::AtMost(0.0)));
+    report.add_one(
+        "overload: agents' sessions that ended",
+        Unit::Count,
+        ended,
+        Some(Target::AtMost(0.0)),
+    );
     let before = seen.resident_at(*begin)?;
     let (peak, after) = (seen.peak(*begin, *last)?, seen.resident_at(*end)?);
     let name = "overload: coordinator's resident memory";
     report.add_one(&format!("{name} before"), Unit::Bytes, before, None);
-    report.add_one(&format!("{name}, peak above that"), Unit::Bytes, (peak - before).max(0.0), None);
-    report.add_one(&format!("{name}, afterwards above that"), Unit::Bytes, (after - before).max(0.0), None);
-    report.add_one("time of a lone create after the overload", Unit::Seconds, lone.as_secs_f64(), None);
+    report.add_one(
+        &format!("{name}, peak above that"),
+        Unit::Bytes,
+        (peak - before).max(0.0),
+        None,
+    );
+    report.add_one(
+        &format!("{name}, afterwards above that"),
+        Unit::Bytes,
+        (after - before).max(0.0),
+        None,
+    );
+    report.add_one(
+        "time of a lone create after the overload",
+        Unit::Seconds,
+        lone.as_secs_f64(),
+        None,
+    );
     report.note(format!(
         "Overload, memory: the {} tenants created meanwhile stay, so what is left above the memory before is theirs.",
         crowd.created.len()
@@ -266,7 +379,9 @@ fn of_the_witnesses(report: &mut Report, measured: &Measured) -> Result<()> {
         refused.len()
     ));
     if let Some(first) = seen.ended.first() {
-        report.note(format!("The first session that ended in the overload: {first}"));
+        report.note(format!(
+            "The first session that ended in the overload: {first}"
+        ));
     }
     Ok(())
 }
@@ -277,7 +392,9 @@ mod tests {
 
     #[test]
     fn only_a_refusal_for_load_with_a_hint_counts() {
-        let status = |code, reason: &str| error::status(code, reason, "no", std::collections::HashMap::new());
+        let status = |code, reason: &str| {
+            error::status(code, reason, "no", std::collections::HashMap::new())
+        };
         let after = Duration::from_millis(350);
         let load = status(Code::ResourceExhausted, "OVERLOADED");
         assert_eq!(hint(&error::retry_later(&load, after)).unwrap(), after);

@@ -40,8 +40,10 @@ struct Series {
 
 pub(crate) fn measure(run: &Run, report: &mut Report) -> Result<()> {
     let tenants = run.pick(100_000, 1_000);
-    let mut fleets =
-        HOSTS.iter().map(|hosts| fleet(*hosts / run.pick(1, 10), tenants)).collect::<Result<Vec<_>>>()?;
+    let mut fleets = HOSTS
+        .iter()
+        .map(|hosts| fleet(*hosts / run.pick(1, 10), tenants))
+        .collect::<Result<Vec<_>>>()?;
     let mut all: Vec<Series> = HOSTS.iter().map(|_| Series::default()).collect();
     let rounds = run.pick(20, 1);
     for round in 0..=rounds {
@@ -58,14 +60,29 @@ pub(crate) fn measure(run: &Run, report: &mut Report) -> Result<()> {
     }
     for (series, hosts) in all.iter().zip(HOSTS) {
         let target = (hosts == 10_000).then_some(Target::AtMost(20e-6));
-        report.add(&format!("placement, {hosts} hosts"), Unit::Seconds, &series.place, target);
+        report.add(
+            &format!("placement, {hosts} hosts"),
+            Unit::Seconds,
+            &series.place,
+            target,
+        );
     }
     for (series, hosts) in all.iter().zip(HOSTS) {
-        report.add(&format!("create in the core, {hosts} hosts"), Unit::Seconds, &series.create, None);
+        report.add(
+            &format!("create in the core, {hosts} hosts"),
+            Unit::Seconds,
+            &series.create,
+            None,
+        );
     }
     let (large, small) = (&all[2], &all[1]);
     let grows = Some(Target::AtMost(2.0));
-    report.add("placement, 10,000 hosts / 1,000", Unit::Ratio, &large.place.ratios(&small.place), grows);
+    report.add(
+        "placement, 10,000 hosts / 1,000",
+        Unit::Ratio,
+        &large.place.ratios(&small.place),
+        grows,
+    );
     report.add(
         "create in the core, 10,000 hosts / 1,000",
         Unit::Ratio,
@@ -74,7 +91,12 @@ pub(crate) fn measure(run: &Run, report: &mut Report) -> Result<()> {
     );
     let name = "a create that no host can take, 10,000 hosts";
     report.add(name, Unit::Seconds, &large.refuse, None);
-    report.add("the core's work each second, 10,000 hosts", Unit::Seconds, &large.tick, None);
+    report.add(
+        "the core's work each second, 10,000 hosts",
+        Unit::Seconds,
+        &large.tick,
+        None,
+    );
     report.note(format!(
         "Placements: {tenants} tenants are placed and running in each fleet; a placement is the choice of a host, its network and its \
          ports; a create in the core is the whole change of the Fleet, without storing it."
@@ -97,7 +119,10 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
             cordoned: false,
             plan_generation: 1,
             joined_at: 0,
-            certificates: vec![Certificate { serial: format!("{n:032x}"), not_after: 1 << 40 }],
+            certificates: vec![Certificate {
+                serial: format!("{n:032x}"),
+                not_after: 1 << 40,
+            }],
         };
         bench.state.fleet.hosts.insert(name.clone(), Arc::new(host));
         // Room for three times the tenants; a fifth of the memory of some is in use by something else.
@@ -114,8 +139,17 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
         bench.create(&format!("t{n}"), "small").context("no room")?;
     }
     for (name, busy) in names {
-        let placed = bench.state.fleet.by_host.get(&name).map(|i| i.tenants.clone()).unwrap_or_default();
-        let running = placed.iter().map(|tenant| bench.converged(tenant)).collect();
+        let placed = bench
+            .state
+            .fleet
+            .by_host
+            .get(&name)
+            .map(|i| i.tenants.clone())
+            .unwrap_or_default();
+        let running = placed
+            .iter()
+            .map(|tenant| bench.converged(tenant))
+            .collect();
         bench.report(&name, busy, running);
     }
     // The first judgement of all hosts is no everyday tick.
@@ -128,12 +162,19 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
 fn placements(bench: &Bench) -> Result<f64> {
     let small: ShortName = "small".parse()?;
     let labels = BTreeMap::new();
-    let request = Request { size: bench.settings.plans[&small], host: None, labels: &labels };
+    let request = Request {
+        size: bench.settings.plans[&small],
+        host: None,
+        labels: &labels,
+    };
     let view = bench.state.view(&bench.settings);
     let began = thread_cpu();
     for _ in 0..BATCH {
         let decision = black_box(placement::choose(view, black_box(request), bench.now));
-        ensure!(decision.host.is_some() && decision.slot.is_some(), "no host fits");
+        ensure!(
+            decision.host.is_some() && decision.slot.is_some(),
+            "no host fits"
+        );
     }
     Ok((thread_cpu() - began).as_secs_f64() / BATCH as f64)
 }
@@ -175,10 +216,20 @@ fn refusal_and_tick(bench: &mut Bench) -> Result<(f64, f64)> {
 }
 
 fn stamp(bench: &mut Bench) -> Stamp {
-    Stamp { now: bench.now, id: bench.id(), actor: "bench".to_owned() }
+    Stamp {
+        now: bench.now,
+        id: bench.id(),
+        actor: "bench".to_owned(),
+    }
 }
 
 /// As the writer does it.
 fn apply(bench: &mut Bench, stamp: &Stamp, command: Command) -> Result<Outcome, ChangeError> {
-    change::apply(&mut bench.state, &bench.settings, stamp, &mut bench.effects, command)
+    change::apply(
+        &mut bench.state,
+        &bench.settings,
+        stamp,
+        &mut bench.effects,
+        command,
+    )
 }

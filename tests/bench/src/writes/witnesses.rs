@@ -14,8 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use isyone_proto::pb::agent::v1::{
-    AgentMessage, CoordinatorMessage, PlanResult, agent_message, agent_service_client::AgentServiceClient,
-    coordinator_message::Message,
+    AgentMessage, CoordinatorMessage, PlanResult, agent_message,
+    agent_service_client::AgentServiceClient, coordinator_message::Message,
 };
 use isyone_proto::pb::v1::tenant_service_client::TenantServiceClient;
 use tokio::{
@@ -67,7 +67,10 @@ pub(super) struct Seen {
 
 /// Seconds of what began between two moments.
 fn between(all: &[Timed], from: Instant, to: Instant) -> Samples {
-    all.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, took)| took.as_secs_f64()).collect()
+    all.iter()
+        .filter(|(at, _)| (from..to).contains(at))
+        .map(|(_, took)| took.as_secs_f64())
+        .collect()
 }
 
 impl Seen {
@@ -90,13 +93,20 @@ impl Seen {
     /// Memory as it was at a moment.
     pub(super) fn resident_at(&self, moment: Instant) -> Result<f64> {
         let last = self.resident.iter().rfind(|(at, _)| *at <= moment);
-        last.map(|(_, bytes)| *bytes as f64).context("the memory was not looked at before")
+        last.map(|(_, bytes)| *bytes as f64)
+            .context("the memory was not looked at before")
     }
 
     /// The most between two moments.
     pub(super) fn peak(&self, from: Instant, to: Instant) -> Result<f64> {
-        let during = self.resident.iter().filter(|(at, _)| (from..=to).contains(at));
-        during.map(|(_, bytes)| *bytes as f64).reduce(f64::max).context("the memory was not looked at")
+        let during = self
+            .resident
+            .iter()
+            .filter(|(at, _)| (from..=to).contains(at));
+        during
+            .map(|(_, bytes)| *bytes as f64)
+            .reduce(f64::max)
+            .context("the memory was not looked at")
     }
 }
 
@@ -113,7 +123,9 @@ impl Witnesses {
         let (count, (ready, readies)) = (agents.len(), std_mpsc::sync_channel(agents.len()));
         let mine = stop.clone();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(witness(agents, &operator, memory, &ready, &mine))
         });
         let witnesses = Self { thread, stop };
@@ -129,7 +141,9 @@ impl Witnesses {
     /// Lets them go home.
     pub(super) fn end(self) -> Result<Seen> {
         self.stop.cancel();
-        self.thread.join().map_err(|_| anyhow!("the witnesses' thread panicked"))?
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the witnesses' thread panicked"))?
     }
 }
 
@@ -146,13 +160,16 @@ async fn witness(
         .collect();
     let looking = tokio::spawn(look(memory, stop.clone()));
     let mut seen = Seen::default();
-    ask(operator, &mut seen, stop).await.context("the operator among the witnesses")?;
+    ask(operator, &mut seen, stop)
+        .await
+        .context("the operator among the witnesses")?;
     seen.resident = looking.await??;
     for agent in agents {
         let (agent, ended) = agent.await?;
         seen.acknowledged.extend(agent.acknowledged);
         seen.turns.extend(agent.turns);
-        seen.ended.extend(ended.err().map(|error| format!("{error:#}")));
+        seen.ended
+            .extend(ended.err().map(|error| format!("{error:#}")));
     }
     Ok(seen)
 }
@@ -176,7 +193,10 @@ async fn ask(operator: &Door, seen: &mut Seen, stop: &CancellationToken) -> Resu
             break;
         }
         let (name, at) = (format!("witness-{n}"), Instant::now());
-        match timeout(PATIENCE, create(&mut client, name.clone())).await.context("no answer")?? {
+        match timeout(PATIENCE, create(&mut client, name.clone()))
+            .await
+            .context("no answer")??
+        {
             Answer::Created => {
                 seen.created.push((at, at.elapsed()));
                 seen.names.push(name);
@@ -220,7 +240,10 @@ impl Agent {
         let (up, messages) = mpsc::channel(OUTBOX);
         up.send(coordinator::greeting()).await?;
         let mut client = AgentServiceClient::new(door.channel()?);
-        let mut down = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let mut down = client
+            .session(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
         let mut every = interval(REPORT_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ready = Some(ready);
@@ -236,7 +259,9 @@ impl Agent {
                 ready.try_send(()).context("nobody waits for us")?;
             }
         }
-        timeout(PATIENCE, self.wait_for_the_last(&mut down, &up)).await.context("not acknowledged")?
+        timeout(PATIENCE, self.wait_for_the_last(&mut down, &up))
+            .await
+            .context("not acknowledged")?
     }
 
     async fn wait_for_the_last(
@@ -254,7 +279,9 @@ impl Agent {
     async fn report(&mut self, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
         self.sequence += 1;
         self.owed.push_back((self.sequence, Instant::now()));
-        up.send(coordinator::word(self.sequence, self.sequence == 1)).await.context("the session ended")
+        up.send(coordinator::word(self.sequence, self.sequence == 1))
+            .await
+            .context("the session ended")
     }
 
     async fn hear(
@@ -265,17 +292,27 @@ impl Agent {
         match heard.context("the session ended")?.message {
             // A later one covers those before it.
             Some(Message::ReportAck(ack)) => {
-                ensure!(ack.sequence <= self.sequence, "report {} was never sent", ack.sequence);
+                ensure!(
+                    ack.sequence <= self.sequence,
+                    "report {} was never sent",
+                    ack.sequence
+                );
                 let before = self.heard_at.replace(Instant::now());
                 while let Some((_, at)) = self.owed.pop_front_if(|(of, _)| *of <= ack.sequence) {
                     self.acknowledged.push((at, at.elapsed()));
-                    self.turns.push((at, before.map_or(at, |before| before.max(at)).elapsed()));
+                    self.turns
+                        .push((at, before.map_or(at, |before| before.max(at)).elapsed()));
                 }
             }
             Some(Message::Plan(plan)) if !plan.more => {
-                let taken = PlanResult { generation: plan.generation, ..PlanResult::default() };
+                let taken = PlanResult {
+                    generation: plan.generation,
+                    ..PlanResult::default()
+                };
                 let message = Some(agent_message::Message::PlanResult(taken));
-                up.send(AgentMessage { message }).await.context("the session ended")?;
+                up.send(AgentMessage { message })
+                    .await
+                    .context("the session ended")?;
             }
             _ => {}
         }

@@ -1,7 +1,8 @@
 //! Who gets in at a real edge and how fast, what visitors never reach, what browsers are told, and what is logged of it.
 
 use std::{
-    net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread, time::Duration,
+    net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread,
+    time::Duration,
 };
 
 use isyone_tests::e2e::{alone, enabled, https::Site, process::run, wait_for};
@@ -30,12 +31,28 @@ struct Answer {
 /// A visitor at an edge's entry point, from an address of its own, with further arguments of curl's.
 fn visit(edge: SocketAddr, from: &str, host: &str, path: &str, more: &[&str]) -> Answer {
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--include", "--max-time", "20", "--interface", from]);
-    curl.args(["--header", &format!("Host: {host}"), "--cookie", COOKIE]).args(more);
+    curl.args([
+        "--silent",
+        "--include",
+        "--max-time",
+        "20",
+        "--interface",
+        from,
+    ]);
+    curl.args(["--header", &format!("Host: {host}"), "--cookie", COOKIE])
+        .args(more);
     let output = run(curl.arg(format!("http://{edge}{path}"))).stdout;
     let (head, body) = output.split_once("\r\n\r\n").unwrap_or((&output, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    Answer {
+        status,
+        head: head.to_lowercase(),
+        body: body.to_owned(),
+    }
 }
 
 /// Plain HTTP at the edge, as behind something that ends TLS.
@@ -64,13 +81,16 @@ impl Test {
 
     /// Until the edge has taken something up.
     fn comes(&self, from: &str, tenant: &str, path: &str, status: u16) {
-        wait_for(&format!("{status} for {from} at {tenant}{path}"), SOON, || {
-            (self.status(from, tenant, path) == status).then_some(())
-        });
+        wait_for(
+            &format!("{status} for {from} at {tenant}{path}"),
+            SOON,
+            || (self.status(from, tenant, path) == status).then_some(()),
+        );
     }
 
     fn set(&self, arguments: &[&str]) -> serde_json::Value {
-        self.site.json(&[&["tenant", "access", "set"], arguments].concat())
+        self.site
+            .json(&[&["tenant", "access", "set"], arguments].concat())
     }
 }
 
@@ -89,7 +109,10 @@ fn the_edge_lets_in_whom_it_should_as_fast_as_it_should_and_logs_it() {
     for tenant in ["alfa", "beta"] {
         site.isyctl(&["tenant", "create", tenant]).ok();
     }
-    let test = Test { edge: site.edges[0].web, site };
+    let test = Test {
+        edge: site.edges[0].web,
+        site,
+    };
     test.comes(ANA, "alfa", "/echo", 200);
     test.comes(ANA, "beta", "/echo", 200);
     what_is_closed_and_what_browsers_are_told(&test);
@@ -103,17 +126,31 @@ fn the_edge_lets_in_whom_it_should_as_fast_as_it_should_and_logs_it() {
 }
 
 fn what_is_closed_and_what_browsers_are_told(test: &Test) {
-    let encoded =
-        ["/web%2Fdatabase/manager", "/web%2fdatabase", "/xmlrpc%2Fdb", "/xmlrpc/2%2Fdb", "/xmlrpc%2F2%2fdb"];
-    let plain = ["/metrics", "/metrics/x", "/web/database/manager", "/xmlrpc/db", "/xmlrpc/2/db"];
+    let encoded = [
+        "/web%2Fdatabase/manager",
+        "/web%2fdatabase",
+        "/xmlrpc%2Fdb",
+        "/xmlrpc/2%2Fdb",
+        "/xmlrpc%2F2%2fdb",
+    ];
+    let plain = [
+        "/metrics",
+        "/metrics/x",
+        "/web/database/manager",
+        "/xmlrpc/db",
+        "/xmlrpc/2/db",
+    ];
     for path in plain.into_iter().chain(encoded) {
         assert_eq!(test.status(ANA, "alfa", path), 404, "{path}");
         // The same name, to resolvers and to Traefik.
-        let dotted = test.get(ANA, "alfa", path, &["--header", "Host: alfa.isy.one."]).status;
+        let dotted = test
+            .get(ANA, "alfa", path, &["--header", "Host: alfa.isy.one."])
+            .status;
         assert_eq!(dotted, 404, "{path} with the root's dot");
     }
     assert_eq!(
-        test.get(ANA, "alfa", "/page", &["--header", "Host: alfa.isy.one."]).status,
+        test.get(ANA, "alfa", "/page", &["--header", "Host: alfa.isy.one."])
+            .status,
         200,
         "it is a name of alfa's"
     );
@@ -126,10 +163,19 @@ fn what_is_closed_and_what_browsers_are_told(test: &Test) {
         assert!(page.head.contains(header), "{header}: {}", page.head);
     }
     // Traefik alone would say `wss` here, and Odoo then thinks that page and socket differ.
-    let upgrade = ["--http1.1", "--header", "Connection: Upgrade", "--header", "Upgrade: websocket"];
+    let upgrade = [
+        "--http1.1",
+        "--header",
+        "Connection: Upgrade",
+        "--header",
+        "Upgrade: websocket",
+    ];
     for more in [&upgrade[..], &[]] {
         let socket = test.get(ANA, "alfa", "/websocket", more);
-        assert!(socket.status == 200 && socket.body.contains("x-forwarded-proto: https"), "{socket:?}");
+        assert!(
+            socket.status == 200 && socket.body.contains("x-forwarded-proto: https"),
+            "{socket:?}"
+        );
     }
     let routers = test.site.http("/traefik/config");
     assert!(routers.contains("\"odoo-alfa_websocket\""), "{routers}");
@@ -141,9 +187,19 @@ fn what_is_worth_it_is_compressed(test: &Test) {
             ANA,
             "alfa",
             path,
-            &["--header", "Accept-Encoding: gzip", "--output", "/dev/null", "--dump-header", "-"],
+            &[
+                "--header",
+                "Accept-Encoding: gzip",
+                "--output",
+                "/dev/null",
+                "--dump-header",
+                "-",
+            ],
         );
-        answer.head.lines().find_map(|line| line.strip_prefix("content-encoding: ").map(ToOwned::to_owned))
+        answer.head.lines().find_map(|line| {
+            line.strip_prefix("content-encoding: ")
+                .map(ToOwned::to_owned)
+        })
     };
     assert_eq!(encoding("/page").as_deref(), Some("gzip"));
     assert_eq!(encoding("/picture"), None);
@@ -155,10 +211,23 @@ fn networks(test: &Test) {
     test.comes(ANA, "alfa", "/echo", 403);
     assert_eq!(test.status(BOB, "alfa", "/echo"), 200);
     assert_eq!(test.status(ANA, "alfa", "/websocket"), 403);
-    assert_eq!(test.status(ANA, "alfa", "/web/health"), 200, "the coordinator's probes come from anywhere");
-    let pretended = test.get(ANA, "alfa", "/echo", &["--header", &format!("X-Forwarded-For: {BOB}")]);
+    assert_eq!(
+        test.status(ANA, "alfa", "/web/health"),
+        200,
+        "the coordinator's probes come from anywhere"
+    );
+    let pretended = test.get(
+        ANA,
+        "alfa",
+        "/echo",
+        &["--header", &format!("X-Forwarded-For: {BOB}")],
+    );
     assert_eq!(pretended.status, 403);
-    assert_eq!(test.status(ANA, "beta", "/echo"), 200, "another tenant's visitors");
+    assert_eq!(
+        test.status(ANA, "beta", "/echo"),
+        200,
+        "another tenant's visitors"
+    );
     let shown = test.site.isyctl(&["tenant", "show", "alfa"]).ok();
     assert!(shown.contains("127.0.0.2/32, 203.0.113.0/24"), "{shown}");
     test.set(&["alfa", "--allow-all"]);
@@ -167,23 +236,46 @@ fn networks(test: &Test) {
 
 fn passwords(test: &Test) {
     let made = test.set(&["alfa", "--user", "tester", "--generate-password"]);
-    let password = made["generated_password"].as_str().expect("a password").to_owned();
+    let password = made["generated_password"]
+        .as_str()
+        .expect("a password")
+        .to_owned();
     test.comes(ANA, "alfa", "/echo", 401);
-    let with = |password: &str| test.get(ANA, "alfa", "/echo", &["--user", &format!("tester:{password}")]);
+    let with = |password: &str| {
+        test.get(
+            ANA,
+            "alfa",
+            "/echo",
+            &["--user", &format!("tester:{password}")],
+        )
+    };
     assert_eq!(with("wrong").status, 401);
     let page = with(&password);
-    assert!(page.status == 200 && !page.body.contains("authorization"), "Odoo does not see it: {page:?}");
+    assert!(
+        page.status == 200 && !page.body.contains("authorization"),
+        "Odoo does not see it: {page:?}"
+    );
     assert_eq!(test.status(ANA, "alfa", "/websocket"), 401);
     assert_eq!(test.status(ANA, "alfa", "/web/health"), 200);
     assert_eq!(test.status(ANA, "alfa", "/metrics"), 404);
     for told in [
         test.site.isyctl(&["events", "-o", "json"]).ok(),
-        test.site.isyctl(&["tenant", "show", "alfa", "-o", "json"]).ok(),
+        test.site
+            .isyctl(&["tenant", "show", "alfa", "-o", "json"])
+            .ok(),
         std::fs::read_to_string(test.site.file("coordinator.log")).expect("a log"),
     ] {
-        assert!(!told.contains(&password) && !told.contains("$2y$"), "{told}");
+        assert!(
+            !told.contains(&password) && !told.contains("$2y$"),
+            "{told}"
+        );
     }
-    assert!(test.site.isyctl(&["events"]).ok().contains("user tester added"));
+    assert!(
+        test.site
+            .isyctl(&["events"])
+            .ok()
+            .contains("user tester added")
+    );
     test.set(&["alfa", "--no-users"]);
     test.comes(ANA, "alfa", "/echo", 200);
 }
@@ -192,37 +284,60 @@ fn a_rate_is_the_offenders_own(test: &Test) {
     test.set(&["beta", "--rate", "1/4"]);
     // Taken up once the burst ends early.
     wait_for("429", SOON, || {
-        let answers: Vec<Answer> = (0..6).map(|_| test.get(ANA, "beta", "/echo", &[])).collect();
-        answers.iter().any(|a| a.status == 429 && a.head.contains("retry-after")).then_some(())
+        let answers: Vec<Answer> = (0..6)
+            .map(|_| test.get(ANA, "beta", "/echo", &[]))
+            .collect();
+        answers
+            .iter()
+            .any(|a| a.status == 429 && a.head.contains("retry-after"))
+            .then_some(())
     });
     // Whoever says that it asks for another is not believed.
     let pretended = |n: u32| {
         let header = format!("X-Forwarded-For: 203.0.113.{n}");
-        test.get(ANA, "beta", "/echo", &["--header", &header]).status
+        test.get(ANA, "beta", "/echo", &["--header", &header])
+            .status
     };
     let answers: Vec<u16> = (0..12).map(pretended).collect();
-    assert!(answers.iter().filter(|status| **status == 429).count() >= 5, "{answers:?}");
+    assert!(
+        answers.iter().filter(|status| **status == 429).count() >= 5,
+        "{answers:?}"
+    );
     assert_eq!(test.status(BOB, "beta", "/echo"), 200, "only the offender");
     assert_eq!(test.status(ANA, "alfa", "/echo"), 200, "only there");
     test.set(&["beta", "--default-rate"]);
-    wait_for("no 429", SOON, || (0..6).all(|_| test.status(ANA, "beta", "/echo") == 200).then_some(()));
+    wait_for("no 429", SOON, || {
+        (0..6)
+            .all(|_| test.status(ANA, "beta", "/echo") == 200)
+            .then_some(())
+    });
 }
 
 fn so_many_at_the_same_time(test: &Test) {
     thread::scope(|scope| {
-        let slow: Vec<_> = (0..6).map(|_| scope.spawn(|| test.status(ANA, "alfa", "/slow"))).collect();
+        let slow: Vec<_> = (0..6)
+            .map(|_| scope.spawn(|| test.status(ANA, "alfa", "/slow")))
+            .collect();
         thread::sleep(Duration::from_millis(1_500));
         assert_eq!(test.status(BOB, "alfa", "/echo"), 200, "another client");
         assert_eq!(test.status(ANA, "beta", "/echo"), 200, "another tenant");
-        assert_eq!(test.status(ANA, "alfa", "/websocket"), 200, "sockets do not count");
-        let answers: Vec<u16> = slow.into_iter().map(|s| s.join().expect("an answer")).collect();
+        assert_eq!(
+            test.status(ANA, "alfa", "/websocket"),
+            200,
+            "sockets do not count"
+        );
+        let answers: Vec<u16> = slow
+            .into_iter()
+            .map(|s| s.join().expect("an answer"))
+            .collect();
         let count = |status| answers.iter().filter(|answer| **answer == status).count();
         assert_eq!((count(200), count(429)), (3, 3), "{answers:?}");
     });
 }
 
 fn the_dashboard(test: &Test) {
-    let dashboard = |from, path, more: &[&str]| visit(test.edge, from, "traefik.isy.one", path, more).status;
+    let dashboard =
+        |from, path, more: &[&str]| visit(test.edge, from, "traefik.isy.one", path, more).status;
     let ops = ["--user", &format!("ops:{PASSWORD}")];
     assert_eq!(dashboard(ANA, "/dashboard/", &[]), 401);
     assert_eq!(dashboard(ANA, "/api/http/routers", &[]), 401);
@@ -244,25 +359,42 @@ fn the_dashboard(test: &Test) {
 }
 
 fn the_log(test: &Test) {
-    let _ = test.get(ANA, "alfa", "/web/reset_password?token=of-somebody", &["--user", "x:in-a-header"]);
+    let _ = test.get(
+        ANA,
+        "alfa",
+        "/web/reset_password?token=of-somebody",
+        &["--user", "x:in-a-header"],
+    );
     let lines = wait_for("the log", SOON, || {
         let text = std::fs::read_to_string(test.site.file("access0.log")).ok()?;
         text.contains("/web/reset_password").then_some(text)
     });
-    for secret in
-        ["a-session-of-somebody", PASSWORD, "of-somebody", "eDppbi1hLWhlYWRlcg", "authorization", "cookie"]
-    {
-        assert!(!lines.to_lowercase().contains(&secret.to_lowercase()), "{secret}");
+    for secret in [
+        "a-session-of-somebody",
+        PASSWORD,
+        "of-somebody",
+        "eDppbi1hLWhlYWRlcg",
+        "authorization",
+        "cookie",
+    ] {
+        assert!(
+            !lines.to_lowercase().contains(&secret.to_lowercase()),
+            "{secret}"
+        );
     }
     let whole = lines.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let entries: Vec<serde_json::Value> =
-        whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let entries: Vec<serde_json::Value> = whole
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
     let of = |router: &str, status: u64| {
         entries.iter().any(|e| {
             e["RouterName"] == router
                 && e["DownstreamStatus"] == status
                 && e["ClientHost"] == ANA
-                && e["request_User-Agent"].as_str().is_some_and(|agent| agent.starts_with("curl/"))
+                && e["request_User-Agent"]
+                    .as_str()
+                    .is_some_and(|agent| agent.starts_with("curl/"))
         })
     };
     for (router, status) in [

@@ -27,11 +27,25 @@ fn a_browser_logs_in_sees_the_apps_and_after_a_restart_sees_them_again_by_itself
     }
     let _alone = alone();
     let config = "---[plans.small]\nmemory = \"1GiB\"\ncpu = 1.0\ndisk = \"1GiB\"\nworkers = 2\n";
-    let cell = Cell::start(&Shape { config, secure: true, ..Shape::default() });
+    let cell = Cell::start(&Shape {
+        config,
+        secure: true,
+        ..Shape::default()
+    });
     let folder = cell.dir.path();
     authority::make(folder, "DNS:*.isy.one");
-    let [certificate, key] = ["server.pem", "server.key"].map(|name| folder.join(name).display().to_string());
-    cell.isyctl(&["cert", "add", "wildcard", "--certificate", &certificate, "--key", &key]).ok();
+    let [certificate, key] =
+        ["server.pem", "server.key"].map(|name| folder.join(name).display().to_string());
+    cell.isyctl(&[
+        "cert",
+        "add",
+        "wildcard",
+        "--certificate",
+        &certificate,
+        "--key",
+        &key,
+    ])
+    .ok();
     cell.isyctl(&["tenant", "create", "alfa"]).ok();
     let browser = Browser::start(folder, &folder.join("ca.pem"), "isy.one");
     it_logs_in_over_https(&cell, &browser);
@@ -44,7 +58,10 @@ fn a_browser_logs_in_sees_the_apps_and_after_a_restart_sees_them_again_by_itself
 fn it_logs_in_over_https(cell: &Cell, browser: &Browser) {
     let credentials = cell.json(&["tenant", "credentials", "alfa"]);
     let text = |key: &str| credentials[key].as_str().expect("text").to_owned();
-    browser.open(&format!("http://alfa.isy.one:{}/web/login", cell.edge().port()));
+    browser.open(&format!(
+        "http://alfa.isy.one:{}/web/login",
+        cell.edge().port()
+    ));
     let login = format!("{}/web/login", cell.secure_origin("alfa.isy.one"));
     // Odoo's script shows the form once it knows that nobody has logged in here before.
     browser.wait(
@@ -52,12 +69,20 @@ fn it_logs_in_over_https(cell: &Cell, browser: &Browser) {
         FIRST_PAGE,
         "document.querySelector('input[name=login]')?.checkVisibility() === true",
     );
-    assert_eq!(browser.value("location.href"), Some(login.into()), "plain HTTP leads to HTTPS");
+    assert_eq!(
+        browser.value("location.href"),
+        Some(login.into()),
+        "plain HTTP leads to HTTPS"
+    );
     browser.picture("login");
     browser.fill("input[name=login]", &text("login"));
     browser.fill("input[name=password]", &text("password"));
     browser.click(".oe_login_form button[type=submit]");
-    browser.wait("Odoo's own page", FIRST_PAGE, "document.querySelector('.o_main_navbar') !== null");
+    browser.wait(
+        "Odoo's own page",
+        FIRST_PAGE,
+        "document.querySelector('.o_main_navbar') !== null",
+    );
 }
 
 fn it_sees_the_apps(cell: &Cell, browser: &Browser) {
@@ -81,9 +106,18 @@ fn its_websocket_brings_messages(cell: &Cell, browser: &Browser) {
         return true; })()";
     assert_eq!(browser.value(open), Some(true.into()));
     browser.wait("the websocket", MINUTE, "isyone.state !== 'opening'");
-    assert_eq!(browser.value("isyone.state"), Some("open".into()), "{:?}", browser.value("isyone"));
+    assert_eq!(
+        browser.value("isyone.state"),
+        Some("open".into()),
+        "{:?}",
+        browser.value("isyone")
+    );
     notify_admin(cell, "alfa", "isyone.test", &json!({}));
-    browser.wait("the message of the bus", MINUTE, "isyone.got.includes('isyone.test')");
+    browser.wait(
+        "the message of the bus",
+        MINUTE,
+        "isyone.got.includes('isyone.test')",
+    );
     assert_eq!(browser.value("isyone.state"), Some("open".into()));
 }
 
@@ -95,7 +129,11 @@ fn a_restart_shows_a_page_that_opens_odoo_by_itself(cell: &Cell, browser: &Brows
         let begin = std::time::Instant::now();
         let title = || browser.value(&format!("{OUR_PAGE}?.innerText ?? ''"));
         while title() != Some("Your system is restarting".into()) {
-            assert!(begin.elapsed() < MINUTE, "no page in place of Odoo:\n{}", browser.seen());
+            assert!(
+                begin.elapsed() < MINUTE,
+                "no page in place of Odoo:\n{}",
+                browser.seen()
+            );
             browser.open(&apps);
         }
         browser.picture("restarting");
@@ -112,8 +150,15 @@ fn a_restart_shows_a_page_that_opens_odoo_by_itself(cell: &Cell, browser: &Brows
 }
 
 fn it_sees_that_there_is_no_such_tenant(cell: &Cell, browser: &Browser) {
-    browser.open(&format!("{}/web/login", cell.secure_origin("nobody.isy.one")));
+    browser.open(&format!(
+        "{}/web/login",
+        cell.secure_origin("nobody.isy.one")
+    ));
     browser.wait("the page", MINUTE, &format!("{OUR_PAGE} !== null"));
     browser.picture("unknown");
-    assert!(!browser.seen().contains("alfa"), "nobody learns which tenants there are: {}", browser.seen());
+    assert!(
+        !browser.seen().contains("alfa"),
+        "nobody learns which tenants there are: {}",
+        browser.seen()
+    );
 }

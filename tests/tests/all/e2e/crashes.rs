@@ -26,9 +26,20 @@ fn one_running_tenant(cell: &Cell, tenant: &str) {
         .filter(|n| n.ends_with(&format!("_{tenant}")) || n.contains(&format!("_{tenant}_")))
         .collect();
     assert_eq!(ours, expected, "exactly one stack");
-    let password =
-        cell.json(&["tenant", "credentials", tenant])["password"].as_str().expect("a password").to_owned();
-    assert_eq!(odoo_login(cell.edge(), &host, &format!("odoo_{tenant}"), "admin", &password), Some(2));
+    let password = cell.json(&["tenant", "credentials", tenant])["password"]
+        .as_str()
+        .expect("a password")
+        .to_owned();
+    assert_eq!(
+        odoo_login(
+            cell.edge(),
+            &host,
+            &format!("odoo_{tenant}"),
+            "admin",
+            &password
+        ),
+        Some(2)
+    );
 }
 
 /// Waits until the operation shows that a step is under way or done, then kills.
@@ -43,7 +54,9 @@ fn reached(cell: &Cell, tenant: &str, step: &str) {
             let operation = cell.json(&["op", "show", &id]);
             let steps = operation["steps"].as_array().cloned().unwrap_or_default();
             if operation["done"] == true
-                || steps.iter().any(|s| s["name"] == step && s["start_time"].is_string())
+                || steps
+                    .iter()
+                    .any(|s| s["name"] == step && s["start_time"].is_string())
             {
                 return;
             }
@@ -86,7 +99,12 @@ fn kill_9_of_the_coordinator_at_any_step_ends_in_one_running_tenant() {
     }
     let _alone = alone();
     let mut cell = Cell::start(&Shape::default());
-    for (tenant, step) in [("alfa", "place"), ("beta", "database"), ("gama", "odoo"), ("delta", "healthy")] {
+    for (tenant, step) in [
+        ("alfa", "place"),
+        ("beta", "database"),
+        ("gama", "odoo"),
+        ("delta", "healthy"),
+    ] {
         cell.isyctl(&["tenant", "create", tenant, "--no-wait"]).ok();
         reached(&cell, tenant, step);
         cell.coordinator.as_mut().expect("running").kill();
@@ -94,5 +112,12 @@ fn kill_9_of_the_coordinator_at_any_step_ends_in_one_running_tenant() {
         one_running_tenant(&cell, tenant);
     }
     let operations = cell.json(&["op", "list"]);
-    assert!(operations.as_array().expect("a list").iter().all(|o| o["done"] == true), "{operations}");
+    assert!(
+        operations
+            .as_array()
+            .expect("a list")
+            .iter()
+            .all(|o| o["done"] == true),
+        "{operations}"
+    );
 }

@@ -40,9 +40,15 @@ fn three_hosts_share_the_tenants_and_outlive_restarts() {
     }
     let mut per_host = std::collections::BTreeMap::new();
     for tenant in cell.json(&["tenant", "list"]).as_array().expect("a list") {
-        *per_host.entry(tenant["host"].as_str().expect("a host").to_owned()).or_insert(0) += 1;
+        *per_host
+            .entry(tenant["host"].as_str().expect("a host").to_owned())
+            .or_insert(0) += 1;
     }
-    assert_eq!(per_host.values().copied().collect::<Vec<_>>(), [2, 2, 2], "{per_host:?}");
+    assert_eq!(
+        per_host.values().copied().collect::<Vec<_>>(),
+        [2, 2, 2],
+        "{per_host:?}"
+    );
     TENANTS.iter().for_each(|t| answers(&cell, t));
     explained_and_cordoned(&cell);
     compose_sees_the_stacks(&cell);
@@ -59,25 +65,47 @@ fn explained_and_cordoned(cell: &Cell) {
         assert_ne!(cell.json(&["tenant", "show", tenant])["host"], "h2");
     }
     let dry = cell.isyctl(&["tenant", "create", "juliet", "--host", "h2", "--dry-run"]);
-    assert!(format!("{}{}", dry.stdout, dry.stderr).contains("cordoned"), "{}{}", dry.stdout, dry.stderr);
-    assert_eq!(cell.isyctl(&["tenant", "show", "juliet"]).code, 3, "a dry run stores nothing");
+    assert!(
+        format!("{}{}", dry.stdout, dry.stderr).contains("cordoned"),
+        "{}{}",
+        dry.stdout,
+        dry.stderr
+    );
+    assert_eq!(
+        cell.isyctl(&["tenant", "show", "juliet"]).code,
+        3,
+        "a dry run stores nothing"
+    );
     cell.isyctl(&["host", "uncordon", "h2"]).ok();
 }
 
 fn compose_sees_the_stacks(cell: &Cell) {
     let tenant = cell.json(&["tenant", "show", "alfa"]);
-    let host = cell.hosts.iter().find(|h| tenant["host"] == h.name.as_str()).expect("its host");
+    let host = cell
+        .hosts
+        .iter()
+        .find(|h| tenant["host"] == h.name.as_str())
+        .expect("its host");
     let stacks = host.docker.run(&["compose", "ls"]).ok();
     assert!(stacks.contains("isyone_alfa"), "{stacks}");
-    let containers = host.docker.run(&["compose", "-p", "isyone_alfa", "ps", "--format", "json"]).ok();
-    assert!(containers.contains("odoo_alfa") && containers.contains("postgres_alfa"), "{containers}");
+    let containers = host
+        .docker
+        .run(&["compose", "-p", "isyone_alfa", "ps", "--format", "json"])
+        .ok();
+    assert!(
+        containers.contains("odoo_alfa") && containers.contains("postgres_alfa"),
+        "{containers}"
+    );
 }
 
 /// When each tenant's Odoo was started last.
 fn starts(cell: &Cell) -> Vec<String> {
     let of = |host: &isyone_tests::e2e::cell::Host| {
         let names = host.docker.tenants_containers();
-        names.into_iter().map(|n| format!("{n} {}", host.docker.started_at(&n))).collect::<Vec<_>>()
+        names
+            .into_iter()
+            .map(|n| format!("{n} {}", host.docker.started_at(&n)))
+            .collect::<Vec<_>>()
     };
     cell.hosts.iter().flat_map(of).collect()
 }
@@ -137,7 +165,11 @@ fn restarts_all_at_once(cell: &mut Cell) {
         cell.start_agent(index, &[]);
     }
     all_answer(cell);
-    let count = cell.json(&["tenant", "list"]).as_array().expect("a list").len();
+    let count = cell
+        .json(&["tenant", "list"])
+        .as_array()
+        .expect("a list")
+        .len();
     assert_eq!(count, 9, "no tenant was lost");
 }
 
@@ -148,7 +180,8 @@ fn a_partition_takes_no_route_and_ends_in_agreement() {
     }
     let _alone = alone();
     let cell = Cell::start(&THREE);
-    cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"]).ok();
+    cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"])
+        .ok();
     answers(&cell, "alfa");
     let before = starts(&cell);
     hosts(&["cut", "h1"]).ok();
@@ -156,9 +189,13 @@ fn a_partition_takes_no_route_and_ends_in_agreement() {
     let shown = cell.json(&["tenant", "show", "alfa"]);
     assert_eq!(shown["phase"], "unknown", "{shown}");
     let routes = get(cell.http(), "localhost", "/traefik/config").body;
-    assert!(routes.contains("alfa.isy.one"), "silence takes no route away");
+    assert!(
+        routes.contains("alfa.isy.one"),
+        "silence takes no route away"
+    );
     // A change made meanwhile is carried out when the host is back.
-    cell.isyctl(&["tenant", "suspend", "alfa", "--no-wait"]).ok();
+    cell.isyctl(&["tenant", "suspend", "alfa", "--no-wait"])
+        .ok();
     hosts(&["heal", "h1"]).ok();
     cell.wait_host("h1", "ready");
     cell.wait_phase("alfa", "suspended", MINUTE);

@@ -38,16 +38,22 @@ fn coordinator_tls(pebble: &Pebble, more: &str) -> String {
 
 fn served(edges: &[Edge], host: &str, root: &std::path::Path) {
     for edge in edges {
-        wait_for(&format!("{host} at {}: {:?}", edge.secure, edge.https(host, root)), SOON, || {
-            edge.https(host, root).ok()
-        });
+        wait_for(
+            &format!("{host} at {}: {:?}", edge.secure, edge.https(host, root)),
+            SOON,
+            || edge.https(host, root).ok(),
+        );
     }
 }
 
 /// `cert show`'s serial, as `openssl` says it.
 fn serial(site: &Site, name: &str) -> String {
     let shown = site.json(&["cert", "show", name]);
-    shown["serial"].as_str().unwrap_or_default().trim_start_matches('0').to_owned()
+    shown["serial"]
+        .as_str()
+        .unwrap_or_default()
+        .trim_start_matches('0')
+        .to_owned()
 }
 
 #[test]
@@ -56,15 +62,24 @@ fn the_coordinator_gets_certificates_renews_them_and_gives_them_to_every_edge() 
         return;
     }
     let _alone = alone();
-    let mut site =
-        Site::start(STAND_IN, 2, SHORT_LIFE_S, |pebble| coordinator_tls(pebble, ""), |_| String::new());
-    site.isyctl(&["tenant", "create", "alfa", "--domain", "erp.alfa.example"]).ok();
+    let mut site = Site::start(
+        STAND_IN,
+        2,
+        SHORT_LIFE_S,
+        |pebble| coordinator_tls(pebble, ""),
+        |_| String::new(),
+    );
+    site.isyctl(&["tenant", "create", "alfa", "--domain", "erp.alfa.example"])
+        .ok();
     let root = site.pebble.root();
     for host in ["alfa.isy.one", "erp.alfa.example"] {
         served(&site.edges, host, &root);
         wait_for("the same certificate at both edges", SOON, || {
             let known = serial(&site, host);
-            site.edges.iter().all(|edge| edge.serial(host) == known).then_some(())
+            site.edges
+                .iter()
+                .all(|edge| edge.serial(host) == known)
+                .then_some(())
         });
     }
     a_domain_is_checked_served_and_left_when_it_leads_elsewhere(&site, &root);
@@ -75,13 +90,20 @@ fn the_coordinator_gets_certificates_renews_them_and_gives_them_to_every_edge() 
     without_the_coordinator_edges_go_on(&mut site);
 }
 
-fn a_domain_is_checked_served_and_left_when_it_leads_elsewhere(site: &Site, root: &std::path::Path) {
+fn a_domain_is_checked_served_and_left_when_it_leads_elsewhere(
+    site: &Site,
+    root: &std::path::Path,
+) {
     let domain = "shop.customer.example";
     site.pebble.lead(domain, "203.0.113.9");
     let add = ["tenant", "domain", "add", "alfa", domain, "--primary"];
     let refused = site.isyctl(&add);
-    let told =
-        |text: &str| assert!(refused.code == 1 && refused.stderr.contains(text), "{text}: {refused:?}");
+    let told = |text: &str| {
+        assert!(
+            refused.code == 1 && refused.stderr.contains(text),
+            "{text}: {refused:?}"
+        )
+    };
     told("found: A 203.0.113.9; no edge has 203.0.113.9");
     told("set CNAME shop.customer.example → alfa.isy.one, or shop.customer.example A 127.0.0.1");
     site.pebble.alias(domain, "alfa.isy.one");
@@ -90,15 +112,24 @@ fn a_domain_is_checked_served_and_left_when_it_leads_elsewhere(site: &Site, root
     let redirect = |edge: &Edge| {
         let port = edge.secure.port();
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--include", "--max-time", "10", "--cacert"]).arg(root);
+        curl.args(["--silent", "--include", "--max-time", "10", "--cacert"])
+            .arg(root);
         curl.args(["--resolve", &format!("alfa.isy.one:{port}:127.0.0.1")]);
-        let answer = run(curl.arg(format!("https://alfa.isy.one:{port}/odoo"))).stdout.to_lowercase();
-        answer.lines().find_map(|line| line.strip_prefix("location: ").map(|to| to.trim().to_owned()))
+        let answer = run(curl.arg(format!("https://alfa.isy.one:{port}/odoo")))
+            .stdout
+            .to_lowercase();
+        answer.lines().find_map(|line| {
+            line.strip_prefix("location: ")
+                .map(|to| to.trim().to_owned())
+        })
     };
     let there = format!("https://{domain}:{}/odoo", site.edges[0].secure.port());
     let edges_send = |to: Option<&str>| {
         wait_for("the redirect", SOON, || {
-            site.edges.iter().all(|edge| redirect(edge).as_deref() == to).then_some(())
+            site.edges
+                .iter()
+                .all(|edge| redirect(edge).as_deref() == to)
+                .then_some(())
         });
     };
     edges_send(Some(&there));
@@ -106,10 +137,14 @@ fn a_domain_is_checked_served_and_left_when_it_leads_elsewhere(site: &Site, root
     site.pebble.lead("elsewhere.example", "203.0.113.9");
     edges_send(None);
     let list = site.isyctl(&["tenant", "domain", "list", "alfa"]).ok();
-    assert!(list.contains("unreachable") && list.contains("elsewhere.example"), "{list}");
+    assert!(
+        list.contains("unreachable") && list.contains("elsewhere.example"),
+        "{list}"
+    );
     site.pebble.alias(domain, "alfa.isy.one");
     edges_send(Some(&there));
-    site.isyctl(&["tenant", "domain", "remove", "alfa", domain]).ok();
+    site.isyctl(&["tenant", "domain", "remove", "alfa", domain])
+        .ok();
     edges_send(None);
 }
 
@@ -118,23 +153,37 @@ fn plain_http_only_redirects_and_answers_challenges(site: &Site) {
         let page = get(edge.web, "alfa.isy.one", "/web/login?a=b");
         let port = site.edges[0].secure.port();
         let there = format!("location: https://alfa.isy.one:{port}/web/login?a=b");
-        assert!(matches!(page.status, 301 | 308) && page.head.to_lowercase().contains(&there), "{page:?}");
+        assert!(
+            matches!(page.status, 301 | 308) && page.head.to_lowercase().contains(&there),
+            "{page:?}"
+        );
         assert_eq!(
             get(edge.web, "nobody.isy.one", "/").status,
             page.status,
             "no hint of which tenants there are"
         );
-        let challenge = get(edge.web, "alfa.isy.one", "/.well-known/acme-challenge/nothing");
-        assert_eq!((challenge.status, challenge.body.trim()), (404, "no such challenge"));
+        let challenge = get(
+            edge.web,
+            "alfa.isy.one",
+            "/.well-known/acme-challenge/nothing",
+        );
+        assert_eq!(
+            (challenge.status, challenge.body.trim()),
+            (404, "no such challenge")
+        );
     }
 }
 
 fn strangers_get_no_handshake_and_browsers_are_told_to_stay(site: &Site, root: &std::path::Path) {
     let edge = &site.edges[1];
-    let curl =
-        |url: String| run(Command::new("curl").args(["--silent", "--insecure", "--include", &url])).stdout;
+    let curl = |url: String| {
+        run(Command::new("curl").args(["--silent", "--insecure", "--include", &url])).stdout
+    };
     let refused = curl(format!("https://{}/traefik/config", site.for_edges()));
-    assert!(refused.starts_with("HTTP/1.1 401") && !refused.contains("PRIVATE"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.1 401") && !refused.contains("PRIVATE"),
+        "{refused}"
+    );
     for (token, path, status) in [
         ("prometheus.token", "/sd/odoo", "200"),
         ("prometheus.token", "/probes", "200"),
@@ -144,16 +193,28 @@ fn strangers_get_no_handshake_and_browsers_are_told_to_stay(site: &Site, root: &
         ("edge.token", "/sd/odoo", "401"),
     ] {
         let answer = site.as_bearer(token, path);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{token} {path}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{token} {path}: {answer}"
+        );
     }
-    let page = edge.https("alfa.isy.one", root).expect("an answer").to_lowercase();
+    let page = edge
+        .https("alfa.isy.one", root)
+        .expect("an answer")
+        .to_lowercase();
     assert!(
-        page.contains("strict-transport-security: max-age=15552000") && page.starts_with("http/2 200"),
+        page.contains("strict-transport-security: max-age=15552000")
+            && page.starts_with("http/2 200"),
         "{page}"
     );
     // 35 is a refused handshake; 60 would be a certificate that is not believed.
     let stranger = edge.https("nobody.isy.one", root);
-    assert!(stranger.as_ref().is_err_and(|why| why.starts_with("curl: (35)")), "{stranger:?}");
+    assert!(
+        stranger
+            .as_ref()
+            .is_err_and(|why| why.starts_with("curl: (35)")),
+        "{stranger:?}"
+    );
 }
 
 fn a_renewal_costs_no_request(site: &Site, root: &std::path::Path) {
@@ -180,8 +241,12 @@ fn a_renewal_costs_no_request(site: &Site, root: &std::path::Path) {
             .collect();
         let renewed = || {
             let known = serial(site, "alfa.isy.one");
-            (known != before && site.edges.iter().all(|edge| edge.serial("alfa.isy.one") == known))
-                .then_some(())
+            (known != before
+                && site
+                    .edges
+                    .iter()
+                    .all(|edge| edge.serial("alfa.isy.one") == known))
+            .then_some(())
         };
         wait_for("another certificate at both edges", SOON, renewed);
         // Beyond the end of the first one.
@@ -191,9 +256,15 @@ fn a_renewal_costs_no_request(site: &Site, root: &std::path::Path) {
             assert_eq!(visitor.join().expect("a visitor"), Vec::<String>::new());
         }
     });
-    println!("{} requests around the renewals, none failed", asked.load(Ordering::Relaxed));
+    println!(
+        "{} requests around the renewals, none failed",
+        asked.load(Ordering::Relaxed)
+    );
     let events = site.isyctl(&["events", "-o", "json"]).ok();
-    assert!(events.contains("certificate.issued") && events.contains("certificate.renewed"), "{events}");
+    assert!(
+        events.contains("certificate.issued") && events.contains("certificate.renewed"),
+        "{events}"
+    );
     let metrics = site.http("/metrics");
     assert!(
         metrics.contains("isyone_certificate_not_after_seconds{certificate=\"alfa.isy.one\"} "),
@@ -208,7 +279,11 @@ fn an_outage_of_the_authority_breaks_nothing(site: &mut Site) {
     site.isyctl(&["tenant", "create", "beta"]).ok();
     wait_for("the failure to be told", SOON, || {
         let listed = site.json(&["cert", "list"]);
-        let beta = listed.as_array()?.iter().find(|c| c["name"] == "beta.isy.one")?.clone();
+        let beta = listed
+            .as_array()?
+            .iter()
+            .find(|c| c["name"] == "beta.isy.one")?
+            .clone();
         (beta["state"] == "failing" && beta["error"].as_str()?.contains("refused")).then_some(())
     });
     for edge in &site.edges {
@@ -217,14 +292,18 @@ fn an_outage_of_the_authority_breaks_nothing(site: &mut Site) {
     // It forgets our account, too.
     site.pebble.resume();
     served(&site.edges, "beta.isy.one", &site.pebble.root());
-    assert_eq!(site.json(&["cert", "show", "beta.isy.one"])["state"], "valid");
+    assert_eq!(
+        site.json(&["cert", "show", "beta.isy.one"])["state"],
+        "valid"
+    );
 }
 
 fn without_the_coordinator_edges_go_on(site: &mut Site) {
     site.coordinator = None;
     thread::sleep(Duration::from_secs(2));
     for edge in &site.edges {
-        edge.https("beta.isy.one", &site.pebble.root()).expect("what runs goes on");
+        edge.https("beta.isy.one", &site.pebble.root())
+            .expect("what runs goes on");
     }
 }
 
@@ -253,15 +332,41 @@ fn one_wildcard_is_for_all_tenants_and_uploaded_certificates_go_before_orders() 
     operators_see_when_certificates_end(&site);
     let own = own_certificate(&site, "own.example");
     let [certificate, key] = [&own.0, &own.1].map(|path| path.display().to_string());
-    let wrong = site.isyctl(&["cert", "add", "own", "--certificate", &certificate, "--key", &certificate]);
-    assert!(wrong.code != 0 && wrong.stderr.contains("key_pem"), "{wrong:?}");
-    site.isyctl(&["cert", "add", "own", "--certificate", &certificate, "--key", &key]).ok();
-    site.isyctl(&["tenant", "create", "gama", "--domain", "own.example"]).ok();
+    let wrong = site.isyctl(&[
+        "cert",
+        "add",
+        "own",
+        "--certificate",
+        &certificate,
+        "--key",
+        &certificate,
+    ]);
+    assert!(
+        wrong.code != 0 && wrong.stderr.contains("key_pem"),
+        "{wrong:?}"
+    );
+    site.isyctl(&[
+        "cert",
+        "add",
+        "own",
+        "--certificate",
+        &certificate,
+        "--key",
+        &key,
+    ])
+    .ok();
+    site.isyctl(&["tenant", "create", "gama", "--domain", "own.example"])
+        .ok();
     served(&site.edges, "own.example", &own.0);
     let listed = site.isyctl(&["cert", "list", "-o", "name"]).ok();
     assert_eq!(listed.lines().collect::<Vec<_>>(), ["*.isy.one", "own"]);
     // Its key is in what edges get, and nowhere else.
-    assert!(!site.isyctl(&["cert", "show", "own", "-o", "json"]).ok().contains("PRIVATE"));
+    assert!(
+        !site
+            .isyctl(&["cert", "show", "own", "-o", "json"])
+            .ok()
+            .contains("PRIVATE")
+    );
     assert!(site.http("/traefik/config").contains("PRIVATE"));
     site.isyctl(&["cert", "remove", "own", "--yes"]).ok();
     served(&site.edges, "own.example", &root);
@@ -275,9 +380,17 @@ fn operators_see_when_certificates_end(site: &Site) {
         let of = format!("{{job=\"probes\", tenant=\"{tenant}\", host=\"h1\"}}");
         let ends = site.edges[0].ends(&format!("{tenant}.isy.one"));
         prometheus.wait(&format!("probe_success{of} == 1"), SOON);
-        prometheus.wait(&format!("probe_ssl_earliest_cert_expiry{of} == {ends}"), SOON);
+        prometheus.wait(
+            &format!("probe_ssl_earliest_cert_expiry{of} == {ends}"),
+            SOON,
+        );
     }
-    print!("{}", prometheus.panels(&["--only", "^edge: Certificates that end first$"]).ok());
+    print!(
+        "{}",
+        prometheus
+            .panels(&["--only", "^edge: Certificates that end first$"])
+            .ok()
+    );
 }
 
 fn own_certificate(site: &Site, host: &str) -> (PathBuf, PathBuf) {
@@ -303,10 +416,15 @@ fn traefik_gets_certificates_by_itself_for_one_edge() {
     };
     let tls = |_: &Pebble| "[tls]\nmode = \"traefik\"\n".to_owned();
     let site = Site::start(STAND_IN, 1, LONG_LIFE_S, tls, resolver);
-    site.isyctl(&["tenant", "create", "alfa", "--domain", "erp.alfa.example"]).ok();
+    site.isyctl(&["tenant", "create", "alfa", "--domain", "erp.alfa.example"])
+        .ok();
     let (root, edge) = (site.pebble.root(), &site.edges[0]);
     served(&site.edges, "alfa.isy.one", &root);
     served(&site.edges, "erp.alfa.example", &root);
-    assert_ne!(edge.serial("alfa.isy.one"), edge.serial("erp.alfa.example"), "one each");
+    assert_ne!(
+        edge.serial("alfa.isy.one"),
+        edge.serial("erp.alfa.example"),
+        "one each"
+    );
     assert_eq!(get(edge.web, "alfa.isy.one", "/").status, 301);
 }

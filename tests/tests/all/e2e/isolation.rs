@@ -12,7 +12,11 @@ use isyone_tests::e2e::{
 /// Whether a TCP connection opens from inside `odoo_alfa`, by Python, which every Odoo image has.
 fn opens_from_alfa(cell: &Cell, host: usize, address: &str, port: &str) -> bool {
     let script = format!("import socket; socket.create_connection(('{address}', {port}), 2)");
-    cell.hosts[host].docker.run(&["exec", "odoo_alfa", "python3", "-c", &script]).code == 0
+    cell.hosts[host]
+        .docker
+        .run(&["exec", "odoo_alfa", "python3", "-c", &script])
+        .code
+        == 0
 }
 
 fn opens_from_here(address: &str, port: &str) -> bool {
@@ -32,7 +36,8 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
         ..Shape::default()
     });
     for (tenant, host) in [("alfa", "h1"), ("beta", "h1"), ("gama", "h2")] {
-        cell.isyctl(&["tenant", "create", tenant, "--host", host]).ok();
+        cell.isyctl(&["tenant", "create", tenant, "--host", host])
+            .ok();
     }
     let port = |tenant: &str, key: &str| cell.json(&["tenant", "show", tenant])[key].to_string();
     let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
@@ -40,42 +45,97 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
     let (h1, h2) = (cell.hosts[0].address.clone(), cell.hosts[1].address.clone());
 
     // The probe itself works: alfa reaches its own database.
-    assert!(opens_from_alfa(&cell, 0, &address(0, "postgres_alfa"), "5432"));
+    assert!(opens_from_alfa(
+        &cell,
+        0,
+        &address(0, "postgres_alfa"),
+        "5432"
+    ));
     assert!(opens_from_alfa(&cell, 0, "postgres_alfa", "5432"));
-    let gateway =
-        cell.hosts[0].docker.inspect("odoo_alfa", "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}");
+    let gateway = cell.hosts[0].docker.inspect(
+        "odoo_alfa",
+        "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}",
+    );
     let beta = (port("beta", "http_port"), port("beta", "websocket_port"));
     let gama = port("gama", "http_port");
     let closed = [
-        ("postgres_beta by its address", address(0, "postgres_beta"), "5432".to_owned()),
-        ("odoo_beta by its address", address(0, "odoo_beta"), "8069".to_owned()),
+        (
+            "postgres_beta by its address",
+            address(0, "postgres_beta"),
+            "5432".to_owned(),
+        ),
+        (
+            "odoo_beta by its address",
+            address(0, "odoo_beta"),
+            "8069".to_owned(),
+        ),
         ("odoo_beta's published port", h1.clone(), beta.0.clone()),
         ("odoo_beta's websocket port", h1.clone(), beta.1),
-        ("odoo_beta's port by its own gateway", gateway.clone(), beta.0.clone()),
-        ("its own published port", h1.clone(), port("alfa", "http_port")),
+        (
+            "odoo_beta's port by its own gateway",
+            gateway.clone(),
+            beta.0.clone(),
+        ),
+        (
+            "its own published port",
+            h1.clone(),
+            port("alfa", "http_port"),
+        ),
         ("odoo_gama on the other host", h2.clone(), gama.clone()),
         ("the agent", gateway.clone(), "16481".to_owned()),
-        ("the agent by the host's address", h1.clone(), "16481".to_owned()),
-        ("the coordinator's gRPC", "172.30.78.1".to_owned(), "16443".to_owned()),
-        ("the coordinator's enrolment", "172.30.78.1".to_owned(), "16444".to_owned()),
+        (
+            "the agent by the host's address",
+            h1.clone(),
+            "16481".to_owned(),
+        ),
+        (
+            "the coordinator's gRPC",
+            "172.30.78.1".to_owned(),
+            "16443".to_owned(),
+        ),
+        (
+            "the coordinator's enrolment",
+            "172.30.78.1".to_owned(),
+            "16444".to_owned(),
+        ),
         ("Docker over TCP", gateway, "2375".to_owned()),
-        ("the cloud's metadata service", "169.254.169.254".to_owned(), "80".to_owned()),
+        (
+            "the cloud's metadata service",
+            "169.254.169.254".to_owned(),
+            "80".to_owned(),
+        ),
     ];
     for (what, address, port) in &closed {
         assert!(!address.is_empty(), "{what}: no address");
-        assert!(!opens_from_alfa(&cell, 0, address, port), "alfa reaches {what} at {address}:{port}");
+        assert!(
+            !opens_from_alfa(&cell, 0, address, port),
+            "alfa reaches {what} at {address}:{port}"
+        );
     }
     // The edge (this machine) does reach them; another machine (h2) does not.
     assert!(opens_from_here(&h1, &beta.0) && opens_from_here(&h2, &gama));
-    let script = format!("import socket; socket.create_connection(('{h1}', {}), 2)", beta.0);
+    let script = format!(
+        "import socket; socket.create_connection(('{h1}', {}), 2)",
+        beta.0
+    );
     let mut other = Command::new("nsenter");
     let from_h2 = run(other.args(["--net=/run/netns/isy78-h2", "python3", "-c", &script]));
-    assert_ne!(from_h2.code, 0, "a machine that is no edge reaches a tenant's port");
+    assert_ne!(
+        from_h2.code, 0,
+        "a machine that is no edge reaches a tenant's port"
+    );
     docker_socket_is_not_in_a_tenant(&cell);
 }
 
 fn docker_socket_is_not_in_a_tenant(cell: &Cell) {
-    let mounts = cell.hosts[0].docker.inspect("odoo_alfa", "{{range .Mounts}}{{.Source}} {{end}}");
+    let mounts = cell.hosts[0]
+        .docker
+        .inspect("odoo_alfa", "{{range .Mounts}}{{.Source}} {{end}}");
     assert!(!mounts.contains("docker.sock"), "{mounts}");
-    assert_eq!(cell.hosts[0].docker.inspect("odoo_alfa", "{{.HostConfig.Privileged}}"), "false");
+    assert_eq!(
+        cell.hosts[0]
+            .docker
+            .inspect("odoo_alfa", "{{.HostConfig.Privileged}}"),
+        "false"
+    );
 }

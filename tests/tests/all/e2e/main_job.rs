@@ -14,9 +14,11 @@ use isyone_tests::e2e::{
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn answers(cell: &Cell, host: &str) {
-    wait_for(&format!("{host} to answer through the edge"), MINUTE, || {
-        (get(cell.edge(), host, "/web/health").status == 200).then_some(())
-    });
+    wait_for(
+        &format!("{host} to answer through the edge"),
+        MINUTE,
+        || (get(cell.edge(), host, "/web/health").status == 200).then_some(()),
+    );
 }
 
 #[test]
@@ -44,7 +46,14 @@ fn a_tenant_from_create_to_purge() {
 
 /// A Brazilian customer's tenant; always with the same options.
 fn create(cell: &Cell, tenant: &str) -> Output {
-    let options = ["--lang", "pt_BR", "--country", "BR", "--tz", "America/Sao_Paulo"];
+    let options = [
+        "--lang",
+        "pt_BR",
+        "--country",
+        "BR",
+        "--tz",
+        "America/Sao_Paulo",
+    ];
     cell.isyctl(&[&["tenant", "create", tenant][..], &options].concat())
 }
 
@@ -58,17 +67,33 @@ fn login_page_and_login(cell: &Cell, tenant: &str, printed: &str) {
     );
     answers(cell, &host);
     let page = get(cell.edge(), &host, "/web/login");
-    assert!(page.status == 200 && page.body.contains("name=\"login\""), "{} {}", page.status, page.head);
+    assert!(
+        page.status == 200 && page.body.contains("name=\"login\""),
+        "{} {}",
+        page.status,
+        page.head
+    );
     let database = format!("odoo_{tenant}");
-    assert_eq!(odoo_login(cell.edge(), &host, &database, "admin", password), Some(2));
+    assert_eq!(
+        odoo_login(cell.edge(), &host, &database, "admin", password),
+        Some(2)
+    );
     assert_eq!(
         odoo_login(cell.edge(), &host, &database, "admin", "admin"),
         None,
         "the default password is gone"
     );
-    for closed in ["/web/database/manager", "/web/database/selector", "/metrics"] {
+    for closed in [
+        "/web/database/manager",
+        "/web/database/selector",
+        "/metrics",
+    ] {
         let answer = get(cell.edge(), &host, closed);
-        assert!(matches!(answer.status, 403 | 404), "{closed} answers {}", answer.status);
+        assert!(
+            matches!(answer.status, 403 | 404),
+            "{closed} answers {}",
+            answer.status
+        );
     }
     assert_eq!(get(cell.edge(), "nobody.isy.one", "/web/login").status, 404);
     let verified = cell.isyctl(&["tenant", "verify", tenant]);
@@ -81,15 +106,22 @@ fn sql(cell: &Cell, tenant: &str, query: &str) -> String {
     let container = format!("postgres_{tenant}");
     let docker = &cell.hosts[0].docker;
     docker
-        .run(&["exec", &container, "psql", "-U", "odoo", "-d", &database, "-Atc", query])
+        .run(&[
+            "exec", &container, "psql", "-U", "odoo", "-d", &database, "-Atc", query,
+        ])
         .ok()
         .trim()
         .to_owned()
 }
 
 fn the_database_is_configured(cell: &Cell) {
-    let parameter =
-        |key: &str| sql(cell, "alfa", &format!("select value from ir_config_parameter where key='{key}'"));
+    let parameter = |key: &str| {
+        sql(
+            cell,
+            "alfa",
+            &format!("select value from ir_config_parameter where key='{key}'"),
+        )
+    };
     assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:16080");
     assert_eq!(parameter("web.base.url.freeze").to_lowercase(), "true");
     // 256 MiB, which is what `small` has room for, and the form around them.
@@ -105,7 +137,11 @@ fn the_database_is_configured(cell: &Cell) {
     let country = "select c.code from res_company o join res_partner p on p.id=o.partner_id join res_country c on c.id=p.country_id";
     assert_eq!(sql(cell, "alfa", country), "BR");
     assert_eq!(
-        sql(cell, "alfa", "select y.name from res_company o join res_currency y on y.id=o.currency_id"),
+        sql(
+            cell,
+            "alfa",
+            "select y.name from res_company o join res_currency y on y.id=o.currency_id"
+        ),
         "BRL"
     );
 }
@@ -116,23 +152,49 @@ fn odoo_follows_the_primary_domain(cell: &Cell) {
     // There are several processes, each with a memory of its own: each is asked sooner or later.
     let all_say = |address: &str| {
         for _ in 0..24 {
-            let said = odoo_parameter(cell.edge(), "alfa.isy.one", "odoo_alfa", password, "web.base.url");
+            let said = odoo_parameter(
+                cell.edge(),
+                "alfa.isy.one",
+                "odoo_alfa",
+                password,
+                "web.base.url",
+            );
             assert_eq!(said, address);
         }
     };
-    let started = || cell.hosts[0].docker.run(&["inspect", "-f", "{{.State.StartedAt}}", "odoo_alfa"]).ok();
+    let started = || {
+        cell.hosts[0]
+            .docker
+            .run(&["inspect", "-f", "{{.State.StartedAt}}", "odoo_alfa"])
+            .ok()
+    };
     let sent_to = || {
-        let head = get(cell.edge(), "alfa.isy.one", "/web/login").head.to_lowercase();
-        head.lines().find_map(|line| line.strip_prefix("location: ").map(|to| to.trim().to_owned()))
+        let head = get(cell.edge(), "alfa.isy.one", "/web/login")
+            .head
+            .to_lowercase();
+        head.lines().find_map(|line| {
+            line.strip_prefix("location: ")
+                .map(|to| to.trim().to_owned())
+        })
     };
     let before = started();
     all_say("http://alfa.isy.one:16080");
     let domain = "erp.customer.example";
-    cell.isyctl(&["tenant", "domain", "add", "alfa", domain, "--primary", "--skip-dns-check"]).ok();
+    cell.isyctl(&[
+        "tenant",
+        "domain",
+        "add",
+        "alfa",
+        domain,
+        "--primary",
+        "--skip-dns-check",
+    ])
+    .ok();
     all_say("http://erp.customer.example:16080");
     assert_eq!(sent_to(), None, "nobody knows yet where the domain leads");
     assert_eq!(get(cell.edge(), domain, "/web/login").status, 200);
-    cell.isyctl(&["tenant", "domain", "remove", "alfa", domain]).ok();
+    cell.isyctl(&["tenant", "domain", "remove", "alfa", domain])
+        .ok();
     all_say("http://alfa.isy.one:16080");
     assert_eq!(sent_to(), None);
     assert_eq!(started(), before, "nothing was restarted");
@@ -141,40 +203,60 @@ fn odoo_follows_the_primary_domain(cell: &Cell) {
 fn secrets_are_nowhere(cell: &Cell) {
     let credentials = cell.json(&["tenant", "credentials", "alfa"]);
     let docker = &cell.hosts[0].docker;
-    let processes =
-        std::process::Command::new("ps").args(["axww", "-o", "args"]).output().expect("ps").stdout;
+    let processes = std::process::Command::new("ps")
+        .args(["axww", "-o", "args"])
+        .output()
+        .expect("ps")
+        .stdout;
     let places = [
         ("ps", String::from_utf8_lossy(&processes).into_owned()),
-        ("docker inspect odoo", docker.run(&["inspect", "odoo_alfa"]).ok()),
-        ("docker inspect postgres", docker.run(&["inspect", "postgres_alfa"]).ok()),
+        (
+            "docker inspect odoo",
+            docker.run(&["inspect", "odoo_alfa"]).ok(),
+        ),
+        (
+            "docker inspect postgres",
+            docker.run(&["inspect", "postgres_alfa"]).ok(),
+        ),
         (
             "docker logs",
             docker.run(&["logs", "odoo_alfa"]).stdout + &docker.run(&["logs", "odoo_alfa"]).stderr,
         ),
         (
             "docker logs",
-            docker.run(&["logs", "postgres_alfa"]).stdout + &docker.run(&["logs", "postgres_alfa"]).stderr,
+            docker.run(&["logs", "postgres_alfa"]).stdout
+                + &docker.run(&["logs", "postgres_alfa"]).stderr,
         ),
         ("our logs", cell.logs()),
     ];
     for kind in ["password", "master_password", "database_password"] {
-        let secret = credentials[kind].as_str().unwrap_or_else(|| panic!("{kind} in {credentials}"));
+        let secret = credentials[kind]
+            .as_str()
+            .unwrap_or_else(|| panic!("{kind} in {credentials}"));
         for (place, text) in &places {
             assert!(!text.contains(secret), "{kind} is in {place}");
         }
     }
     let database = std::fs::read(cell.dir.path().join("coordinator/isyone.db")).expect("database");
     let secret = credentials["password"].as_str().expect("a password");
-    assert!(!String::from_utf8_lossy(&database).contains(secret), "the password is sealed at rest");
+    assert!(
+        !String::from_utf8_lossy(&database).contains(secret),
+        "the password is sealed at rest"
+    );
 }
 
 /// Milliseconds from an operation's begin to its end.
 fn took_ms(operation: &serde_json::Value) -> i64 {
     let instant = |key: &str| {
-        let text = operation[key].as_str().unwrap_or_else(|| panic!("{key} in {operation}"));
+        let text = operation[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("{key} in {operation}"));
         let (_, time) = text.split_once('T').expect("RFC 3339");
-        let parts: Vec<f64> =
-            time.trim_end_matches('Z').split(':').map(|p| p.parse().expect("number")).collect();
+        let parts: Vec<f64> = time
+            .trim_end_matches('Z')
+            .split(':')
+            .map(|p| p.parse().expect("number"))
+            .collect();
         ((parts[0] * 3600.0 + parts[1] * 60.0 + parts[2]) * 1000.0) as i64
     };
     (instant("end_time") - instant("create_time")).rem_euclid(86_400_000)
@@ -188,27 +270,68 @@ fn the_second_comes_from_the_golden_snapshot(cell: &Cell) {
     assert_eq!(page.status, 200, "{}", page.head);
     login_page_and_login(cell, "beta", &created.stdout);
     let operation = |tenant: &str| {
-        let id = cell.json(&["tenant", "show", tenant])["operation_id"].as_str().expect("an id").to_owned();
+        let id = cell.json(&["tenant", "show", tenant])["operation_id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
         cell.json(&["op", "show", &id])
     };
     let (first, second) = (operation("alfa"), operation("beta"));
     let steps = second["steps"].as_array().expect("steps");
-    for wanted in ["place", "volumes", "database", "postgres", "rekey", "odoo", "healthy", "route"] {
-        let step =
-            steps.iter().find(|s| s["name"] == wanted).unwrap_or_else(|| panic!("step {wanted} in {second}"));
-        assert!(step["start_time"].is_string() && step["end_time"].is_string(), "{step}");
+    for wanted in [
+        "place", "volumes", "database", "postgres", "rekey", "odoo", "healthy", "route",
+    ] {
+        let step = steps
+            .iter()
+            .find(|s| s["name"] == wanted)
+            .unwrap_or_else(|| panic!("step {wanted} in {second}"));
+        assert!(
+            step["start_time"].is_string() && step["end_time"].is_string(),
+            "{step}"
+        );
     }
-    let database = steps.iter().find(|s| s["name"] == "database").expect("a step");
-    assert!(database["detail"].as_str().expect("text").contains("golden"), "{database}");
-    println!("create: cold {} ms, from the golden snapshot {} ms", took_ms(&first), took_ms(&second));
-    let uuid =
-        |tenant: &str| sql(cell, tenant, "select value from ir_config_parameter where key='database.uuid'");
-    let secret =
-        |tenant: &str| sql(cell, tenant, "select value from ir_config_parameter where key='database.secret'");
-    assert!(uuid("alfa") != uuid("beta") && secret("alfa") != secret("beta"), "each has its own identity");
-    let others =
-        cell.json(&["tenant", "credentials", "alfa"])["password"].as_str().expect("a password").to_owned();
-    assert_eq!(odoo_login(cell.edge(), "beta.isy.one", "odoo_beta", "admin", &others), None);
+    let database = steps
+        .iter()
+        .find(|s| s["name"] == "database")
+        .expect("a step");
+    assert!(
+        database["detail"]
+            .as_str()
+            .expect("text")
+            .contains("golden"),
+        "{database}"
+    );
+    println!(
+        "create: cold {} ms, from the golden snapshot {} ms",
+        took_ms(&first),
+        took_ms(&second)
+    );
+    let uuid = |tenant: &str| {
+        sql(
+            cell,
+            tenant,
+            "select value from ir_config_parameter where key='database.uuid'",
+        )
+    };
+    let secret = |tenant: &str| {
+        sql(
+            cell,
+            tenant,
+            "select value from ir_config_parameter where key='database.secret'",
+        )
+    };
+    assert!(
+        uuid("alfa") != uuid("beta") && secret("alfa") != secret("beta"),
+        "each has its own identity"
+    );
+    let others = cell.json(&["tenant", "credentials", "alfa"])["password"]
+        .as_str()
+        .expect("a password")
+        .to_owned();
+    assert_eq!(
+        odoo_login(cell.edge(), "beta.isy.one", "odoo_beta", "admin", &others),
+        None
+    );
 }
 
 fn create_is_idempotent(cell: &Cell) {
@@ -227,14 +350,38 @@ fn create_is_idempotent(cell: &Cell) {
 
 fn shells_and_logs(cell: &Cell) {
     let answer = cell.isyctl(&["tenant", "psql", "alfa", "--", "-Atc", "select 40+2"]);
-    assert_eq!((answer.code, answer.stdout.trim()), (0, "42"), "{}", answer.stderr);
-    let answer = cell.isyctl(&["tenant", "shell", "alfa", "--", "sh", "-c", "id -un; exit 7"]);
-    assert_eq!((answer.code, answer.stdout.trim()), (7, "odoo"), "{}", answer.stderr);
+    assert_eq!(
+        (answer.code, answer.stdout.trim()),
+        (0, "42"),
+        "{}",
+        answer.stderr
+    );
+    let answer = cell.isyctl(&[
+        "tenant",
+        "shell",
+        "alfa",
+        "--",
+        "sh",
+        "-c",
+        "id -un; exit 7",
+    ]);
+    assert_eq!(
+        (answer.code, answer.stdout.trim()),
+        (7, "odoo"),
+        "{}",
+        answer.stderr
+    );
     let logs = cell.isyctl(&["tenant", "logs", "alfa", "--tail", "500"]);
     assert_eq!(logs.code, 0, "{}", logs.stderr);
-    assert!(format!("{}{}", logs.stdout, logs.stderr).contains("odoo"), "no log lines");
+    assert!(
+        format!("{}{}", logs.stdout, logs.stderr).contains("odoo"),
+        "no log lines"
+    );
     let audited = cell.isyctl(&["events", "-o", "json"]).ok();
-    assert!(audited.contains("credentials.read") && audited.contains("tenant.created"), "{audited}");
+    assert!(
+        audited.contains("credentials.read") && audited.contains("tenant.created"),
+        "{audited}"
+    );
 }
 
 fn suspend_resume_restart_resize(cell: &Cell) {
@@ -244,7 +391,11 @@ fn suspend_resume_restart_resize(cell: &Cell) {
         let page = get(cell.edge(), "beta.isy.one", "/web/login");
         (page.status == 503).then_some(page)
     });
-    assert!(page.body.to_lowercase().contains("suspended"), "{}", page.body);
+    assert!(
+        page.body.to_lowercase().contains("suspended"),
+        "{}",
+        page.body
+    );
     assert_eq!(docker.inspect("odoo_beta", "{{.State.Running}}"), "false");
     cell.isyctl(&["tenant", "resume", "beta"]).ok();
     answers(cell, "beta.isy.one");
@@ -252,7 +403,8 @@ fn suspend_resume_restart_resize(cell: &Cell) {
     let database_before = docker.started_at("postgres_beta");
     cell.isyctl(&["tenant", "restart", "beta"]).ok();
     assert_ne!(docker.started_at("odoo_beta"), before);
-    cell.isyctl(&["tenant", "resize", "beta", "--plan", "large"]).ok();
+    cell.isyctl(&["tenant", "resize", "beta", "--plan", "large"])
+        .ok();
     answers(cell, "beta.isy.one");
     assert_eq!(
         docker.started_at("postgres_beta"),
@@ -264,8 +416,10 @@ fn suspend_resume_restart_resize(cell: &Cell) {
 
 fn delete_restore_purge(cell: &Cell) {
     let docker = &cell.hosts[0].docker;
-    let password =
-        cell.json(&["tenant", "credentials", "beta"])["password"].as_str().expect("a password").to_owned();
+    let password = cell.json(&["tenant", "credentials", "beta"])["password"]
+        .as_str()
+        .expect("a password")
+        .to_owned();
     assert_eq!(
         cell.isyctl(&["tenant", "delete", "beta"]).code,
         2,
@@ -277,13 +431,20 @@ fn delete_restore_purge(cell: &Cell) {
         (get(cell.edge(), "beta.isy.one", "/web/login").status == 404).then_some(())
     });
     assert!(docker.inspect("odoo_beta", "{{.Id}}").is_empty());
-    assert!(!docker.inspect("pgdata_beta", "{{.Name}}").is_empty(), "volumes are kept");
+    assert!(
+        !docker.inspect("pgdata_beta", "{{.Name}}").is_empty(),
+        "volumes are kept"
+    );
     cell.isyctl(&["tenant", "restore", "beta"]).ok();
     answers(cell, "beta.isy.one");
-    assert_eq!(odoo_login(cell.edge(), "beta.isy.one", "odoo_beta", "admin", &password), Some(2));
+    assert_eq!(
+        odoo_login(cell.edge(), "beta.isy.one", "odoo_beta", "admin", &password),
+        Some(2)
+    );
     cell.isyctl(&["tenant", "delete", "beta", "--yes"]).ok();
     cell.wait_phase("beta", "quarantined", MINUTE);
-    cell.isyctl(&["tenant", "delete", "beta", "--purge", "--yes"]).ok();
+    cell.isyctl(&["tenant", "delete", "beta", "--purge", "--yes"])
+        .ok();
     wait_for("beta to be gone", MINUTE, || {
         (cell.isyctl(&["tenant", "show", "beta"]).code == 3).then_some(())
     });
@@ -291,5 +452,8 @@ fn delete_restore_purge(cell: &Cell) {
         docker.inspect("pgdata_beta", "{{.Name}}").is_empty()
             && docker.inspect("odoo_data_beta", "{{.Name}}").is_empty()
     );
-    assert!(docker.started_at("odoo_alfa").starts_with("20"), "alfa is untouched");
+    assert!(
+        docker.started_at("odoo_alfa").starts_with("20"),
+        "alfa is untouched"
+    );
 }

@@ -25,14 +25,22 @@ fn one_host_carries_120_tenants() {
     });
     let begin = Instant::now();
     for i in 0..TENANTS {
-        cell.isyctl(&["tenant", "create", &format!("t{i}"), "--no-wait"]).ok();
+        cell.isyctl(&["tenant", "create", &format!("t{i}"), "--no-wait"])
+            .ok();
     }
     wait_for("120 running tenants", Duration::from_secs(900), || {
-        let running =
-            cell.json(&["tenant", "list"]).as_array()?.iter().filter(|t| t["phase"] == "running").count();
+        let running = cell
+            .json(&["tenant", "list"])
+            .as_array()?
+            .iter()
+            .filter(|t| t["phase"] == "running")
+            .count();
         (running == TENANTS).then_some(())
     });
-    println!("{TENANTS} tenants run after {:.0} s", begin.elapsed().as_secs_f64());
+    println!(
+        "{TENANTS} tenants run after {:.0} s",
+        begin.elapsed().as_secs_f64()
+    );
     for i in 0..TENANTS {
         let host = format!("t{i}.isy.one");
         wait_for(&host, Duration::from_secs(30), || {
@@ -52,13 +60,19 @@ fn one_host_carries_120_tenants() {
 
 /// Resident memory, MB, and CPU time so far, in clock ticks of 10 ms (proc(5)).
 fn cost(pid: u32) -> (f64, f64) {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");
+    let read =
+        |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");
     let rss = read("status")
         .lines()
         .find(|l| l.starts_with("VmRSS"))
         .and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok());
     let stat = read("stat");
-    let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+    let fields: Vec<&str> = stat
+        .rsplit(") ")
+        .next()
+        .expect("fields")
+        .split(' ')
+        .collect();
     let ticks = |i: usize| fields[i].parse::<f64>().expect("a number");
     (rss.expect("VmRSS") / 1024.0, ticks(11) + ticks(12))
 }
@@ -68,8 +82,14 @@ fn cost_at_rest(cell: &mut Cell) {
     const SECONDS: u64 = 20;
     std::thread::sleep(Duration::from_secs(15));
     let parts = [
-        ("coordinator", cell.coordinator.as_ref().expect("running").pid()),
-        ("agent", cell.hosts[0].agent.as_ref().expect("running").pid()),
+        (
+            "coordinator",
+            cell.coordinator.as_ref().expect("running").pid(),
+        ),
+        (
+            "agent",
+            cell.hosts[0].agent.as_ref().expect("running").pid(),
+        ),
     ];
     let before = parts.map(|(_, pid)| cost(pid).1);
     std::thread::sleep(Duration::from_secs(SECONDS));
@@ -86,5 +106,8 @@ fn cost_at_rest(cell: &mut Cell) {
     cell.coordinator.as_mut().expect("running").kill();
     let begin = Instant::now();
     cell.start_coordinator();
-    println!("coordinator ready {} ms after its start", begin.elapsed().as_millis());
+    println!(
+        "coordinator ready {} ms after its start",
+        begin.elapsed().as_millis()
+    );
 }

@@ -29,21 +29,47 @@ impl Scraper {
         fs::create_dir(&dir).expect("folder");
         let context = dir.join("context.toml");
         let context_text = context.to_string_lossy().into_owned();
-        cell.isyctl(&["operator", "create", name, "--role", role, "--out", &context_text]).ok();
+        cell.isyctl(&[
+            "operator",
+            "create",
+            name,
+            "--role",
+            role,
+            "--out",
+            &context_text,
+        ])
+        .ok();
         let text = fs::read_to_string(&context).expect("context");
         let context: toml::Table = text.parse().expect("TOML");
-        for (key, file) in [("ca_pem", "ca.pem"), ("certificate_pem", "cert.pem"), ("key_pem", "key.pem")] {
+        for (key, file) in [
+            ("ca_pem", "ca.pem"),
+            ("certificate_pem", "cert.pem"),
+            ("key_pem", "key.pem"),
+        ] {
             fs::write(dir.join(file), context[key].as_str().expect("PEM")).expect("file");
         }
-        Self { dir, base: format!("https://{}:7482", cell.hosts[0].address) }
+        Self {
+            dir,
+            base: format!("https://{}:7482", cell.hosts[0].address),
+        }
     }
 
     fn curl(&self, path: &str, with_certificate: bool) -> Output {
         let mut curl = Command::new("curl");
-        curl.args(["-sS", "--max-time", "15", "-w", "\n%{http_code}", "--cacert"])
-            .arg(self.dir.join("ca.pem"));
+        curl.args([
+            "-sS",
+            "--max-time",
+            "15",
+            "-w",
+            "\n%{http_code}",
+            "--cacert",
+        ])
+        .arg(self.dir.join("ca.pem"));
         if with_certificate {
-            curl.arg("--cert").arg(self.dir.join("cert.pem")).arg("--key").arg(self.dir.join("key.pem"));
+            curl.arg("--cert")
+                .arg(self.dir.join("cert.pem"))
+                .arg("--key")
+                .arg(self.dir.join("key.pem"));
         }
         run(curl.arg(format!("{}{path}", self.base)))
     }
@@ -52,7 +78,14 @@ impl Scraper {
     fn get(&self, path: &str) -> (u16, String) {
         let out = self.curl(path, true);
         let (body, status) = out.stdout.rsplit_once('\n').unwrap_or(("", "0"));
-        (status.parse().unwrap_or(0), if out.code == 0 { body.to_owned() } else { out.stderr })
+        (
+            status.parse().unwrap_or(0),
+            if out.code == 0 {
+                body.to_owned()
+            } else {
+                out.stderr
+            },
+        )
     }
 
     /// A page that must be there.
@@ -68,8 +101,8 @@ fn sum(page: &str, metric: &str, having: &[&str]) -> f64 {
     let value = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
         let labels = series.strip_prefix(metric)?;
-        let ours =
-            (labels.is_empty() || labels.starts_with('{')) && having.iter().all(|h| labels.contains(h));
+        let ours = (labels.is_empty() || labels.starts_with('{'))
+            && having.iter().all(|h| labels.contains(h));
         ours.then(|| value.parse::<f64>().ok())?
     };
     page.lines().filter_map(value).sum()
@@ -89,11 +122,14 @@ fn figures_are_exact_and_only_for_monitors() {
         let created = cell.isyctl(&["tenant", "create", tenant]);
         assert_eq!(created.code, 0, "{}", created.stderr);
         wait_for("the edge to know it", MINUTE, || {
-            (get(cell.edge(), &format!("{tenant}.isy.one"), "/web/health").status == 200).then_some(())
+            (get(cell.edge(), &format!("{tenant}.isy.one"), "/web/health").status == 200)
+                .then_some(())
         });
     }
     let prometheus = Scraper::new(&cell, "prometheus", "monitor");
-    wait_for("the host to know its scraper", MINUTE, || (prometheus.get("/metrics").0 == 200).then_some(()));
+    wait_for("the host to know its scraper", MINUTE, || {
+        (prometheus.get("/metrics").0 == 200).then_some(())
+    });
     requests_are_counted_exactly(&cell, &prometheus);
     the_module_tells_what_odoo_does(&cell);
     the_rest_is_told(&prometheus);
@@ -106,7 +142,11 @@ fn requests_are_counted_exactly(cell: &Cell, prometheus: &Scraper) {
     let counted = || {
         thread::sleep(Duration::from_secs(5)); // longer than a page is shared
         let page = prometheus.page("/tenants/alfa/odoo");
-        sum(&page, "odoo_http_requests_total", &["method=\"GET\"", "code=\"200\"", "route=\"login\""])
+        sum(
+            &page,
+            "odoo_http_requests_total",
+            &["method=\"GET\"", "code=\"200\"", "route=\"login\""],
+        )
     };
     get(cell.edge(), "alfa.isy.one", "/web/login"); // builds the assets
     let before = counted();
@@ -137,8 +177,13 @@ for pid in [pid for pid in os.listdir('/proc') if pid.isdigit()]:
 /// all in check_odoo.py, which asks Odoo itself, from where only edges can. Breaks with any hook in isyone_metrics/hooks.py left out.
 fn the_module_tells_what_odoo_does(cell: &Cell) {
     let docker = &cell.hosts[0].docker;
-    docker.run(&["exec", "odoo_alfa", "python3", "-c", END_WORKERS]).ok();
-    print!("{}", check_odoo(cell, &["--recycles", "--clients", "8", "--each", "12"]).ok());
+    docker
+        .run(&["exec", "odoo_alfa", "python3", "-c", END_WORKERS])
+        .ok();
+    print!(
+        "{}",
+        check_odoo(cell, &["--recycles", "--clients", "8", "--each", "12"]).ok()
+    );
     // Away, but not gone: the page is there, without what needs it.
     docker.run(&["pause", "postgres_alfa"]).ok();
     let without = check_odoo(cell, &["--database", "down"]);
@@ -150,9 +195,16 @@ fn check_odoo(cell: &Cell, options: &[&str]) -> Output {
     let (host, alfa) = (&cell.hosts[0], cell.json(&["tenant", "show", "alfa"]));
     let url = |port: &str| format!("http://{}:{}", host.address, alfa[port]);
     let mut check = Command::new("python3");
-    check.arg("-B").arg(root().join("monitoring/addons/tests/check_odoo.py")).arg(url("http_port"));
-    check.arg("--token-file").arg(host.data.join("tenants/alfa/metrics_token"));
-    run(check.args(["--websocket", &url("websocket_port")]).args(options))
+    check
+        .arg("-B")
+        .arg(root().join("monitoring/addons/tests/check_odoo.py"))
+        .arg(url("http_port"));
+    check
+        .arg("--token-file")
+        .arg(host.data.join("tenants/alfa/metrics_token"));
+    run(check
+        .args(["--websocket", &url("websocket_port")])
+        .args(options))
 }
 
 fn the_rest_is_told(prometheus: &Scraper) {
@@ -161,8 +213,20 @@ fn the_rest_is_told(prometheus: &Scraper) {
         let page = prometheus.page("/tenants/alfa/odoo");
         (sum(&page, "odoo_database_size", &[]) > 1e6).then_some(page)
     });
-    assert!(sum(&odoo, "odoo_sql_query_duration_seconds_bucket", &["le=\"+Inf\""]) > 0.0);
-    assert!(sum(&odoo, "odoo_http_request_duration_seconds_bucket", &["le=\"+Inf\""]) >= REQUESTS as f64);
+    assert!(
+        sum(
+            &odoo,
+            "odoo_sql_query_duration_seconds_bucket",
+            &["le=\"+Inf\""]
+        ) > 0.0
+    );
+    assert!(
+        sum(
+            &odoo,
+            "odoo_http_request_duration_seconds_bucket",
+            &["le=\"+Inf\""]
+        ) >= REQUESTS as f64
+    );
     let postgres = prometheus.page("/tenants/alfa/postgres");
     let alfa = "datname=\"odoo_alfa\"";
     for metric in [
@@ -171,7 +235,10 @@ fn the_rest_is_told(prometheus: &Scraper) {
         "pg_database_size_bytes",
         "pg_stat_database_xact_commit",
     ] {
-        assert!(sum(&postgres, metric, &[alfa]) > 0.0, "{metric}\n{postgres}");
+        assert!(
+            sum(&postgres, metric, &[alfa]) > 0.0,
+            "{metric}\n{postgres}"
+        );
     }
     assert_eq!(sum(&postgres, "pg_up", &[]), 1.0);
     assert_eq!(sum(&postgres, "pg_settings_max_connections", &[]), 200.0);
@@ -187,7 +254,10 @@ fn the_rest_is_told(prometheus: &Scraper) {
     ] {
         for container in ["odoo_alfa", "postgres_alfa", "odoo_beta"] {
             let label = format!("container=\"{container}\"");
-            assert!(sum(&containers, metric, &[&label]) > 0.0, "{metric} {container}\n{containers}");
+            assert!(
+                sum(&containers, metric, &[&label]) > 0.0,
+                "{metric} {container}\n{containers}"
+            );
         }
     }
     let host = prometheus.page("/metrics");
@@ -203,17 +273,33 @@ fn the_rest_is_told(prometheus: &Scraper) {
 
 fn others_get_nothing(cell: &Cell, prometheus: &Scraper) {
     let refused = prometheus.curl("/metrics", false);
-    assert!(refused.code != 0 && !refused.stdout.contains("node_"), "no certificate: {}", refused.stdout);
+    assert!(
+        refused.code != 0 && !refused.stdout.contains("node_"),
+        "no certificate: {}",
+        refused.stdout
+    );
     let ana = Scraper::new(cell, "ana", "operator");
-    for path in ["/metrics", "/containers", "/tenants/alfa/odoo", "/tenants/alfa/postgres"] {
-        assert_eq!(ana.get(path).0, 403, "{path} for an operator who is no monitor");
+    for path in [
+        "/metrics",
+        "/containers",
+        "/tenants/alfa/odoo",
+        "/tenants/alfa/postgres",
+    ] {
+        assert_eq!(
+            ana.get(path).0,
+            403,
+            "{path} for an operator who is no monitor"
+        );
     }
     // A certificate of another CA.
     let dir = cell.dir.path().join("foreign");
     fs::create_dir(&dir).expect("folder");
     self_signed("x", &[], &dir.join("cert.pem"), &dir.join("key.pem"));
     fs::copy(prometheus.dir.join("ca.pem"), dir.join("ca.pem")).expect("copy");
-    let foreign = Scraper { dir, base: prometheus.base.clone() };
+    let foreign = Scraper {
+        dir,
+        base: prometheus.base.clone(),
+    };
     assert_eq!(foreign.get("/metrics").0, 0);
     assert_eq!(get(cell.edge(), "alfa.isy.one", "/metrics").status, 404);
     assert_eq!(prometheus.get("/tenants/nobody/odoo").0, 404);
@@ -224,18 +310,29 @@ fn tenants_get_nothing(cell: &Cell) {
     let docker = &cell.hosts[0].docker;
     let inside = |script: &str| docker.run(&["exec", "odoo_beta", "python3", "-c", script]);
     let opens = |address: &str, port: u16| {
-        inside(&format!("import socket; socket.create_connection(('{address}', {port}), 2)")).code == 0
+        inside(&format!(
+            "import socket; socket.create_connection(('{address}', {port}), 2)"
+        ))
+        .code
+            == 0
     };
     let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-    let gateway = docker.inspect("odoo_beta", "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}");
-    assert!(opens(&docker.inspect("odoo_beta", address), 8069), "the probe itself works");
+    let gateway = docker.inspect(
+        "odoo_beta",
+        "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}",
+    );
+    assert!(
+        opens(&docker.inspect("odoo_beta", address), 8069),
+        "the probe itself works"
+    );
     assert!(!opens(&gateway, 7482) && !opens(&cell.hosts[0].address, 7482));
     assert!(!opens(&docker.inspect("odoo_alfa", address), 8069));
     assert!(!opens(&docker.inspect("postgres_alfa", address), 5432));
     let script = "import urllib.request as u\ntry: print(u.urlopen('http://localhost:8069/metrics').status)\nexcept u.HTTPError as e: print(e.code)";
     assert_eq!(inside(script).stdout.trim(), "404");
     let environment = docker.inspect("odoo_alfa", "{{json .Config}}{{json .HostConfig}}");
-    let token = fs::read_to_string(cell.hosts[0].data.join("tenants/alfa/metrics_token")).expect("token");
+    let token =
+        fs::read_to_string(cell.hosts[0].data.join("tenants/alfa/metrics_token")).expect("token");
     assert!(token.len() >= 32 && !environment.contains(&token));
 }
 

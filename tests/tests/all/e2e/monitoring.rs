@@ -53,11 +53,25 @@ fn operators_see_their_fleet_and_are_told_of_what_is_wrong_and_of_nothing_else()
     let mut cell = Cell::start(&SHAPE);
     let watch = Watch::start(&cell);
     // The mail module, because a panel is about it.
-    cell.isyctl(&["tenant", "create", "alfa", "--host", "h1", "--modules", "mail", "--no-wait"]).ok();
-    cell.isyctl(&["tenant", "create", "beta", "--host", "h2", "--no-wait"]).ok();
+    cell.isyctl(&[
+        "tenant",
+        "create",
+        "alfa",
+        "--host",
+        "h1",
+        "--modules",
+        "mail",
+        "--no-wait",
+    ])
+    .ok();
+    cell.isyctl(&["tenant", "create", "beta", "--host", "h2", "--no-wait"])
+        .ok();
     for tenant in ["alfa", "beta"] {
         cell.wait_phase(tenant, "running", 3 * MINUTE);
-        watch.wait(&format!("up{{job=\"odoo\", tenant=\"{tenant}\"}} == 1"), REFRESH);
+        watch.wait(
+            &format!("up{{job=\"odoo\", tenant=\"{tenant}\"}} == 1"),
+            REFRESH,
+        );
     }
     targets_are_as_dashboards_know_them(&watch);
     a_tenant_comes_and_goes(&cell, &watch);
@@ -87,18 +101,41 @@ fn targets_are_as_dashboards_know_them(watch: &Watch) {
     ] {
         watch.wait(series, REFRESH);
     }
-    assert_eq!(watch.query("up == 0").len(), 0, "{:?}", watch.query("up == 0"));
+    assert_eq!(
+        watch.query("up == 0").len(),
+        0,
+        "{:?}",
+        watch.query("up == 0")
+    );
 }
 
 /// Breaks when tenants' groups are not published anew: leave Kind::Odoo out of coordinator/src/publish/content.rs.
 fn a_tenant_comes_and_goes(cell: &Cell, watch: &Watch) {
     let process = watch.pid();
-    cell.isyctl(&["tenant", "create", "gama", "--host", "h1", "--modules", "mail"]).ok();
-    watch.wait("up{job=\"odoo\", instance=\"odoo_gama:8069\"} == 1", REFRESH);
-    watch.wait("up{job=\"postgres\", instance=\"postgres_gama:9187\"} == 1", REFRESH);
+    cell.isyctl(&[
+        "tenant",
+        "create",
+        "gama",
+        "--host",
+        "h1",
+        "--modules",
+        "mail",
+    ])
+    .ok();
+    watch.wait(
+        "up{job=\"odoo\", instance=\"odoo_gama:8069\"} == 1",
+        REFRESH,
+    );
+    watch.wait(
+        "up{job=\"postgres\", instance=\"postgres_gama:9187\"} == 1",
+        REFRESH,
+    );
     cell.isyctl(&["tenant", "delete", "gama", "--yes"]).ok();
     wait_for("gama to be out of sight", REFRESH, || {
-        watch.query("up{tenant=\"gama\"} or container_last_seen{tenant=\"gama\"}").is_empty().then_some(())
+        watch
+            .query("up{tenant=\"gama\"} or container_last_seen{tenant=\"gama\"}")
+            .is_empty()
+            .then_some(())
     });
     assert_eq!(watch.pid(), process);
 }
@@ -112,13 +149,19 @@ fn every_panel_shows_something(cell: &Cell, watch: &Watch) {
         }
         // A refused login, and a page that is not there, are what those panels are for.
         let database = format!("odoo_{tenant}");
-        assert_eq!(odoo_login(cell.edge(), &host, &database, "admin", "wrong"), None);
+        assert_eq!(
+            odoo_login(cell.edge(), &host, &database, "admin", "wrong"),
+            None
+        );
         assert_eq!(get(cell.edge(), &host, "/metrics").status, 404);
     }
     for query in QUERIES {
         watch.wait(query, MINUTE);
     }
-    watch.wait("sum by (tenant) (rate(traefik_service_requests_total{tenant=\"alfa\"}[5m])) > 0", REFRESH);
+    watch.wait(
+        "sum by (tenant) (rate(traefik_service_requests_total{tenant=\"alfa\"}[5m])) > 0",
+        REFRESH,
+    );
     let mut last = String::new();
     let shown = (0..20).any(|_| {
         let out = watch.panels(&["--may-be-empty", MAY_BE_EMPTY]);
@@ -135,18 +178,29 @@ fn every_panel_shows_something(cell: &Cell, watch: &Watch) {
 /// Breaks when the firewall's rule for the port goes: METRICS_PORT in agent/src/firewall.rs.
 fn nobody_else_reads_it(cell: &Cell) {
     for tenant in ["alfa", "beta"] {
-        assert_eq!(get(cell.edge(), &format!("{tenant}.isy.one"), "/metrics").status, 404);
+        assert_eq!(
+            get(cell.edge(), &format!("{tenant}.isy.one"), "/metrics").status,
+            404
+        );
     }
     let (h1, h2) = (&cell.hosts[0], &cell.hosts[1]);
     let opens = |address: &str, port: u16| {
         let script = format!("import socket; socket.create_connection(('{address}', {port}), 2)");
-        h1.docker.run(&["exec", "odoo_alfa", "python3", "-c", &script]).code == 0
+        h1.docker
+            .run(&["exec", "odoo_alfa", "python3", "-c", &script])
+            .code
+            == 0
     };
     assert!(opens("127.0.0.1", 8069), "the probe itself works");
     assert!(!opens(&h1.address, 7482) && !opens(&h2.address, 7482));
     let placement = cell.json(&["tenant", "show", "beta"]);
-    let port = placement["http_port"].as_u64().and_then(|port| u16::try_from(port).ok());
-    assert!(!opens(&h2.address, port.unwrap_or(20_000)), "beta's published port");
+    let port = placement["http_port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok());
+    assert!(
+        !opens(&h2.address, port.unwrap_or(20_000)),
+        "beta's published port"
+    );
 }
 
 fn pair(alert: &str, whom: &str) -> Told {
@@ -155,7 +209,11 @@ fn pair(alert: &str, whom: &str) -> Told {
 
 /// What operators were told about the fleet.
 fn told(watch: &Watch) -> BTreeSet<Told> {
-    watch.told().into_iter().filter(|(alert, _)| !OF_THIS_MACHINE.contains(&alert.as_str())).collect()
+    watch
+        .told()
+        .into_iter()
+        .filter(|(alert, _)| !OF_THIS_MACHINE.contains(&alert.as_str()))
+        .collect()
 }
 
 /// Waits until exactly these are told, and sees that it stays so.
@@ -169,14 +227,19 @@ fn only(watch: &Watch, expected: &[Told]) {
 }
 
 fn fires(watch: &Watch, alert: &str, labels: &str) {
-    watch.wait(&format!("ALERTS{{alertname=\"{alert}\", alertstate=\"firing\", {labels}}}"), 2 * MINUTE);
+    watch.wait(
+        &format!("ALERTS{{alertname=\"{alert}\", alertstate=\"firing\", {labels}}}"),
+        2 * MINUTE,
+    );
 }
 
 /// PostgreSQL that cannot start: the agent would bring one back that was merely stopped. Odoo ends with it, and nobody is told that.
 /// Breaks when alertmanager.yml has no inhibition by PostgreSQLDown.
 fn a_stopped_database_is_told_alone(cell: &Cell, watch: &Watch) {
     let docker = &cell.hosts[0].docker;
-    let settings = docker.run(&["volume", "inspect", "-f", "{{.Mountpoint}}", "pgdata_alfa"]).ok();
+    let settings = docker
+        .run(&["volume", "inspect", "-f", "{{.Mountpoint}}", "pgdata_alfa"])
+        .ok();
     let settings = format!("{}/postgresql.auto.conf", settings.trim());
     let good = std::fs::read(&settings).expect("PostgreSQL's settings");
     std::fs::write(&settings, b"nonsense = 'yes'\n").expect("PostgreSQL's settings");
@@ -186,8 +249,13 @@ fn a_stopped_database_is_told_alone(cell: &Cell, watch: &Watch) {
     only(watch, &[pair("PostgreSQLDown", "alfa")]);
     std::fs::write(&settings, good).expect("PostgreSQL's settings");
     // Docker waits longer and longer before it starts them again.
-    docker.run(&["restart", "-t", "5", "postgres_alfa", "odoo_alfa"]).ok();
-    watch.wait("pg_up{tenant=\"alfa\"} == 1 and on (tenant) up{job=\"odoo\"} == 1", 2 * MINUTE);
+    docker
+        .run(&["restart", "-t", "5", "postgres_alfa", "odoo_alfa"])
+        .ok();
+    watch.wait(
+        "pg_up{tenant=\"alfa\"} == 1 and on (tenant) up{job=\"odoo\"} == 1",
+        2 * MINUTE,
+    );
     all_is_well(watch);
     watch.forget();
 }
@@ -205,7 +273,11 @@ fn a_stopped_edge_is_told_alone(cell: &mut Cell, watch: &Watch) {
     cell.traefik = None;
     fires(watch, "EdgeDown", &format!("edge=\"{}\"", cell.edge()));
     // What is not told, but true.
-    fires(watch, "EdgeNotScraped", &format!("instance=\"{}\"", Cell::EDGE_METRICS));
+    fires(
+        watch,
+        "EdgeNotScraped",
+        &format!("instance=\"{}\"", Cell::EDGE_METRICS),
+    );
     only(watch, &[pair("EdgeDown", "")]);
     // By now even the wait for an alert would have begun.
     let blamed = "ALERTS{alertname=~\"TenantUnreachable|OdooDown\"}";
@@ -225,21 +297,45 @@ fn a_lost_host_and_a_stuck_queue_are_told_alone(cell: &mut Cell, watch: &Watch) 
     // Overdue actions that Odoo's cron workers leave alone, because somebody holds their rows.
     let stuck = "update ir_cron set nextcall = (now() at time zone 'utc') - interval '1 hour'; begin; \
                  select count(*) from (select id from ir_cron for update) held; select pg_sleep(600);";
-    let statements = stuck.split_inclusive(';').flat_map(|statement| ["-c", statement.trim()]);
-    let command: Vec<&str> = ["exec", "-d", "postgres_alfa", "psql", "-U", "odoo", "-d", "odoo_alfa"]
-        .into_iter()
-        .chain(statements)
-        .collect();
+    let statements = stuck
+        .split_inclusive(';')
+        .flat_map(|statement| ["-c", statement.trim()]);
+    let command: Vec<&str> = [
+        "exec",
+        "-d",
+        "postgres_alfa",
+        "psql",
+        "-U",
+        "odoo",
+        "-d",
+        "odoo_alfa",
+    ]
+    .into_iter()
+    .chain(statements)
+    .collect();
     cell.hosts[0].docker.run(&command).ok();
     // The whole host: its agent is silent, its containers are gone, and visitors of beta get nothing.
     cell.hosts[1].agent = None;
     cell.wait_host("h2", "suspect");
-    cell.hosts[1].docker.run(&["kill", "odoo_beta", "postgres_beta"]).ok();
-    watch.wait("isyone_probe_blame{tenant=\"beta\", blame=\"host_down\"} == 1", MINUTE);
+    cell.hosts[1]
+        .docker
+        .run(&["kill", "odoo_beta", "postgres_beta"])
+        .ok();
+    watch.wait(
+        "isyone_probe_blame{tenant=\"beta\", blame=\"host_down\"} == 1",
+        MINUTE,
+    );
     fires(watch, "HostLost", "host=\"h2\"");
     // What is not told, but true.
     fires(watch, "HostNotScraped", "host=\"h2\"");
-    only(watch, &[pair("HostSuspect", "h2"), pair("HostLost", "h2"), pair("OdooCronStuck", "alfa")]);
+    only(
+        watch,
+        &[
+            pair("HostSuspect", "h2"),
+            pair("HostLost", "h2"),
+            pair("OdooCronStuck", "alfa"),
+        ],
+    );
     // Whose trouble it is has been said: nothing of the tenants on it.
     let guesses = "ALERTS{alertstate=\"firing\", tenant=\"beta\"}";
     assert_eq!(watch.query(guesses).len(), 0, "{:?}", watch.query(guesses));

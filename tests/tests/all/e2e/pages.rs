@@ -15,13 +15,20 @@ const MINUTE: Duration = Duration::from_secs(60);
 const BROWSER: &str = "Accept: text/html,*/*;q=0.8\r\n";
 
 fn visit(cell: &Cell, method: &str, host: &str, path: &str, more: &str) -> Response {
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");
     request(cell.edge(), &head)
 }
 
 /// A browser's look at a tenant's first page.
 fn browse(cell: &Cell, tenant: &str) -> Response {
-    visit(cell, "GET", &format!("{tenant}.isy.one"), "/web/login", BROWSER)
+    visit(
+        cell,
+        "GET",
+        &format!("{tenant}.isy.one"),
+        "/web/login",
+        BROWSER,
+    )
 }
 
 /// Waits until a browser gets this page, which reloads itself.
@@ -56,16 +63,24 @@ fn visitors_are_told_what_is_the_matter() {
     nobody_has_this_name(&cell);
     cell.isyctl(&["tenant", "create", "alfa", "--no-wait"]).ok();
     let starting = shows(&cell, "alfa", "Your system is starting");
-    assert!(starting.status == 503 && starting.head.contains("Retry-After: 5"), "{}", starting.head);
+    assert!(
+        starting.status == 503 && starting.head.contains("Retry-After: 5"),
+        "{}",
+        starting.head
+    );
     assert!(starting.body.contains("http-equiv=\"refresh\""));
     odoo_answers(&cell, "alfa");
     for path in ["/metrics", "/web/database/manager"] {
-        let [nobodys, alfas] =
-            ["nobody", "alfa"].map(|name| visit(&cell, "GET", &format!("{name}.isy.one"), path, BROWSER));
+        let [nobodys, alfas] = ["nobody", "alfa"]
+            .map(|name| visit(&cell, "GET", &format!("{name}.isy.one"), path, BROWSER));
         assert_eq!((nobodys.status, alfas.status), (404, 404), "{path}");
-        assert_eq!(nobodys.body, alfas.body, "nor does what is closed tell which names there are");
+        assert_eq!(
+            nobodys.body, alfas.body,
+            "nor does what is closed tell which names there are"
+        );
     }
-    cell.isyctl(&["tenant", "create", "beta", "--plan", "sleepy"]).ok();
+    cell.isyctl(&["tenant", "create", "beta", "--plan", "sleepy"])
+        .ok();
     odoo_answers(&cell, "beta");
     a_restart(&cell);
     suspended(&cell);
@@ -79,19 +94,37 @@ fn nobody_has_this_name(cell: &Cell) {
         page.body.contains("There is nothing here").then_some(page)
     });
     assert_eq!(english.status, 404, "{}", english.head);
-    assert!(english.head.contains("Content-Security-Policy: default-src 'none'"), "{}", english.head);
+    assert!(
+        english
+            .head
+            .contains("Content-Security-Policy: default-src 'none'"),
+        "{}",
+        english.head
+    );
     let more = format!("{BROWSER}Accept-Language: pt-BR,pt;q=0.9\r\n");
     let portuguese = visit(cell, "POST", "www.example.com", "/", &more);
-    assert!(portuguese.status == 404 && portuguese.body.contains("Não há nada aqui"), "{}", portuguese.body);
+    assert!(
+        portuguese.status == 404 && portuguese.body.contains("Não há nada aqui"),
+        "{}",
+        portuguese.body
+    );
     // What of the coordinator is not for visitors stays where it is.
     for path in ["/traefik/config", "/sd/odoo", "/healthz"] {
-        assert_eq!(visit(cell, "GET", "nobody.isy.one", path, BROWSER).body, english.body, "{path}");
+        assert_eq!(
+            visit(cell, "GET", "nobody.isy.one", path, BROWSER).body,
+            english.body,
+            "{path}"
+        );
     }
-    assert_eq!(visit(cell, "GET", "www.example.com", "/metrics", BROWSER).body, english.body);
+    assert_eq!(
+        visit(cell, "GET", "www.example.com", "/metrics", BROWSER).body,
+        english.body
+    );
 }
 
 fn a_restart(cell: &Cell) {
-    cell.isyctl(&["tenant", "restart", "alfa", "--no-wait"]).ok();
+    cell.isyctl(&["tenant", "restart", "alfa", "--no-wait"])
+        .ok();
     shows(cell, "alfa", "Your system is restarting");
     odoo_answers(cell, "alfa");
 }
@@ -99,7 +132,11 @@ fn a_restart(cell: &Cell) {
 fn suspended(cell: &Cell) {
     cell.isyctl(&["tenant", "suspend", "alfa"]).ok();
     let page = shows(cell, "alfa", "This service is suspended");
-    assert!(page.head.contains("Retry-After: 3600") && !page.body.contains("http-equiv"), "{}", page.head);
+    assert!(
+        page.head.contains("Retry-After: 3600") && !page.body.contains("http-equiv"),
+        "{}",
+        page.head
+    );
     let json = visit(
         cell,
         "POST",
@@ -107,11 +144,19 @@ fn suspended(cell: &Cell) {
         "/jsonrpc",
         "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
     );
-    assert_eq!((json.status, json.body.contains("\"code\":\"suspended\"")), (503, true), "{}", json.body);
+    assert_eq!(
+        (json.status, json.body.contains("\"code\":\"suspended\"")),
+        (503, true),
+        "{}",
+        json.body
+    );
     let upgrade = "GET /websocket HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     let socket = request_until_answered(cell, upgrade);
-    assert!(socket.contains("503") && socket.contains("Retry-After"), "{socket}");
+    assert!(
+        socket.contains("503") && socket.contains("Retry-After"),
+        "{socket}"
+    );
     assert_eq!(visit(cell, "HEAD", "alfa.isy.one", "/", "").status, 503);
     cell.isyctl(&["tenant", "resume", "alfa"]).ok();
     odoo_answers(cell, "alfa");
@@ -121,7 +166,9 @@ fn suspended(cell: &Cell) {
 fn request_until_answered(cell: &Cell, text: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(cell.edge()).expect("the edge");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a timeout");
     stream.write_all(text.as_bytes()).expect("sent");
     let mut bytes = [0; 4096];
     let n = stream.read(&mut bytes).expect("an answer");
@@ -130,7 +177,9 @@ fn request_until_answered(cell: &Cell, text: &str) -> String {
 
 fn asleep(cell: &mut Cell) {
     let sleeps = |cell: &Cell| cell.json(&["tenant", "show", "beta"])["asleep_time"].is_string();
-    wait_for("beta to fall asleep", 4 * MINUTE, || sleeps(cell).then_some(()));
+    wait_for("beta to fall asleep", 4 * MINUTE, || {
+        sleeps(cell).then_some(())
+    });
     cell.wait_phase("beta", "suspended", MINUTE);
     let shown = cell.isyctl(&["tenant", "show", "beta"]).ok();
     assert!(shown.contains("asleep since"), "{shown}");
@@ -138,11 +187,18 @@ fn asleep(cell: &mut Cell) {
     // What comes by itself does not wake it, whatever the coordinator remembers of it.
     cell.coordinator.as_mut().expect("running").kill();
     cell.start_coordinator();
-    for (method, path) in
-        [("HEAD", "/"), ("GET", "/web/health"), ("GET", "/websocket"), ("GET", "/robots.txt")]
-    {
+    for (method, path) in [
+        ("HEAD", "/"),
+        ("GET", "/web/health"),
+        ("GET", "/websocket"),
+        ("GET", "/robots.txt"),
+    ] {
         let answer = visit(cell, method, "beta.isy.one", path, "");
-        assert!(matches!(answer.status, 502..=504), "{method} {path}: {}", answer.head);
+        assert!(
+            matches!(answer.status, 502..=504),
+            "{method} {path}: {}",
+            answer.head
+        );
     }
     assert!(sleeps(cell));
     shows(cell, "beta", "we are starting your system");
@@ -157,12 +213,18 @@ fn the_host_is_gone(cell: &Cell) {
     let begin = Instant::now();
     let page = browse(cell, "alfa");
     assert!(matches!(page.status, 502..=504), "{}", page.head);
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
     shows(cell, "alfa", "We cannot reach the server of this system");
     hosts(&["heal", "h1"]).ok();
     cell.wait_host("h1", "ready");
     odoo_answers(cell, "alfa");
     assert!(
-        get(cell.http(), "localhost", "/metrics").body.contains("isyone_pages_total{page=\"host_lost\"}")
+        get(cell.http(), "localhost", "/metrics")
+            .body
+            .contains("isyone_pages_total{page=\"host_lost\"}")
     );
 }

@@ -30,7 +30,10 @@ fn a_websocket_stays_and_brings_messages_and_a_gibibyte_passes() {
     let _alone = alone();
     // As the plan `standard` is by default, on less disk.
     let config = "---[plans.small]\nmemory = \"2GiB\"\ncpu = 1.0\ndisk = \"3GiB\"\nworkers = 2\n";
-    let cell = Cell::start(&Shape { config, ..Shape::default() });
+    let cell = Cell::start(&Shape {
+        config,
+        ..Shape::default()
+    });
     cell.isyctl(&["tenant", "create", "alfa"]).ok();
     let admin = User::admin(&cell, "alfa");
     let mut socket = a_websocket_brings_messages_to_whom_they_are_for(&cell, &admin);
@@ -40,27 +43,47 @@ fn a_websocket_stays_and_brings_messages_and_a_gibibyte_passes() {
         idle.join().expect("the websocket");
     });
     notify_admin(&cell, "alfa", "isyone.late", &json!({"number": 2}));
-    assert_eq!(socket.listen("isyone.late", SOON), Some(json!({"number": 2})));
+    assert_eq!(
+        socket.listen("isyone.late", SOON),
+        Some(json!({"number": 2}))
+    );
 }
 
 fn a_websocket_brings_messages_to_whom_they_are_for(cell: &Cell, admin: &User) -> Socket {
     let session = admin.json("/web/session/get_session_info", &json!({}));
-    let version = session["websocket_worker_version"].as_str().expect("a version").to_owned();
-    let open = |user: &User| Socket::open(user, &version).unwrap_or_else(|why| panic!("no websocket: {why}"));
+    let version = session["websocket_worker_version"]
+        .as_str()
+        .expect("a version")
+        .to_owned();
+    let open = |user: &User| {
+        Socket::open(user, &version).unwrap_or_else(|why| panic!("no websocket: {why}"))
+    };
     let (mut socket, mut other) = (open(admin), open(&User::stranger(cell, "alfa")));
     socket.subscribe();
     other.subscribe();
     notify_admin(cell, "alfa", "isyone.test", &json!({"number": 1}));
-    assert_eq!(socket.listen("isyone.test", SOON), Some(json!({"number": 1})));
-    assert_eq!(other.listen("isyone.test", NOTHING), None, "it is nobody else's");
+    assert_eq!(
+        socket.listen("isyone.test", SOON),
+        Some(json!({"number": 1}))
+    );
+    assert_eq!(
+        other.listen("isyone.test", NOTHING),
+        None,
+        "it is nobody else's"
+    );
     socket
 }
 
 fn a_websocket_stays(socket: &mut Socket) {
-    let idle_s =
-        std::env::var("ISYONE_WEBSOCKET_S").ok().and_then(|text| text.parse().ok()).unwrap_or(IDLE_S);
+    let idle_s = std::env::var("ISYONE_WEBSOCKET_S")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(IDLE_S);
     let before = socket.pings;
-    assert_eq!(socket.listen("isyone.nothing", Duration::from_secs(idle_s)), None);
+    assert_eq!(
+        socket.listen("isyone.nothing", Duration::from_secs(idle_s)),
+        None
+    );
     let pings = socket.pings - before;
     println!("a websocket was idle for {idle_s} s, with {pings} pings of Odoo's");
     assert!(pings > 0, "Odoo gave no sign of life");

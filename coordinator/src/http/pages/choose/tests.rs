@@ -16,7 +16,9 @@ fn bench(progress: Option<Progress>) -> (Bench, HostName) {
     let host = bench.host("h1", resources(8, 32, 100));
     let mut creation = bench.creation("alfa", "small");
     creation.spec.domains = vec![name("erp.example.com")];
-    bench.apply(Command::CreateTenant(Box::new(creation))).unwrap();
+    bench
+        .apply(Command::CreateTenant(Box::new(creation)))
+        .unwrap();
     if let Some(progress) = progress {
         report(&mut bench, &host, progress);
     }
@@ -36,7 +38,11 @@ fn asked(bench: &Bench, host: &str) -> Page {
 
 fn alfa(bench: &Bench) -> Page {
     let page = asked(bench, "alfa.isy.one");
-    assert_eq!(asked(bench, "erp.example.com"), page, "both names lead to the same");
+    assert_eq!(
+        asked(bench, "erp.example.com"),
+        page,
+        "both names lead to the same"
+    );
     page
 }
 
@@ -55,7 +61,10 @@ fn a_name_that_nobody_has() {
     ] {
         assert_eq!(asked(&bench, host), Page::Unknown, "{host}");
     }
-    assert_eq!(page(&bench.state, &bench.settings, None, true, bench.now).0, Page::Unknown);
+    assert_eq!(
+        page(&bench.state, &bench.settings, None, true, bench.now).0,
+        Page::Unknown
+    );
 }
 
 #[test]
@@ -83,29 +92,57 @@ fn ordered_changes() {
     let alfa = || name::<TenantName>("alfa");
     let request_id = None;
     assert_eq!(
-        order(Command::RestartTenant { name: alfa(), database: false, request_id: None }),
+        order(Command::RestartTenant {
+            name: alfa(),
+            database: false,
+            request_id: None
+        }),
         Page::Restarting
     );
     assert_eq!(
-        order(Command::ResizeTenant { name: alfa(), plan: name("large"), request_id: None }),
+        order(Command::ResizeTenant {
+            name: alfa(),
+            plan: name("large"),
+            request_id: None
+        }),
         Page::Updating
     );
-    assert_eq!(order(Command::SuspendTenant { name: alfa(), request_id: None }), Page::Suspended);
+    assert_eq!(
+        order(Command::SuspendTenant {
+            name: alfa(),
+            request_id: None
+        }),
+        Page::Suspended
+    );
     // Deleted looks like never there, under both names.
-    assert_eq!(order(Command::DeleteTenant { name: alfa(), purge: false, request_id }), Page::Unknown);
+    assert_eq!(
+        order(Command::DeleteTenant {
+            name: alfa(),
+            purge: false,
+            request_id
+        }),
+        Page::Unknown
+    );
 }
 
 #[test]
 fn suspended_asleep_and_back() {
     let (mut bench, host) = bench(Some(Progress::Converged));
-    bench.apply(Command::SuspendTenant { name: name("alfa"), request_id: None }).unwrap();
+    bench
+        .apply(Command::SuspendTenant {
+            name: name("alfa"),
+            request_id: None,
+        })
+        .unwrap();
     report(&mut bench, &host, Progress::Converged);
     assert_eq!(alfa(&bench), Page::Suspended);
     let mut tenant = (*bench.state.fleet.tenants[&name::<TenantName>("alfa")]).clone();
     tenant.asleep_since = Some(1);
     bench.state.fleet.put_tenant(tenant.into());
     assert_eq!(alfa(&bench), Page::Asleep);
-    bench.apply(Command::WakeTenant { name: name("alfa") }).unwrap();
+    bench
+        .apply(Command::WakeTenant { name: name("alfa") })
+        .unwrap();
     assert_eq!(alfa(&bench), Page::Starting);
     report(&mut bench, &host, Progress::Converged);
     assert_eq!(alfa(&bench), Page::Away);
@@ -115,9 +152,19 @@ fn suspended_asleep_and_back() {
 fn who_has_not_been_let_in_learns_nothing_of_a_closed_tenant() {
     let (mut bench, _) = bench(Some(Progress::Converged));
     let seen = |bench: &Bench, admitted| {
-        page(&bench.state, &bench.settings, Some("alfa.isy.one"), admitted, bench.now).0
+        page(
+            &bench.state,
+            &bench.settings,
+            Some("alfa.isy.one"),
+            admitted,
+            bench.now,
+        )
+        .0
     };
-    assert_eq!((seen(&bench, true), seen(&bench, false)), (Page::Away, Page::Away));
+    assert_eq!(
+        (seen(&bench, true), seen(&bench, false)),
+        (Page::Away, Page::Away)
+    );
     for close in [
         |tenant: &mut Tenant| tenant.access.users = vec!["ana:$2y$06$x".to_owned()],
         |tenant: &mut Tenant| tenant.access.addresses = vec!["192.0.2.0/24".parse().unwrap()],
@@ -126,7 +173,10 @@ fn who_has_not_been_let_in_learns_nothing_of_a_closed_tenant() {
         tenant.access = Default::default();
         close(&mut tenant);
         bench.state.fleet.put_tenant(tenant.into());
-        assert_eq!((seen(&bench, true), seen(&bench, false)), (Page::Away, Page::Unknown));
+        assert_eq!(
+            (seen(&bench, true), seen(&bench, false)),
+            (Page::Away, Page::Unknown)
+        );
     }
 }
 
@@ -136,7 +186,11 @@ fn trouble() {
     report(&mut bench, &host, Progress::Unhealthy);
     assert_eq!(alfa(&bench), Page::Failing);
     report(&mut bench, &host, Progress::Working);
-    assert_eq!(alfa(&bench), Page::Restarting, "its host brings it back by itself");
+    assert_eq!(
+        alfa(&bench),
+        Page::Restarting,
+        "its host brings it back by itself"
+    );
     bench.now += bench.settings.liveness.suspect_ms;
     assert_eq!(alfa(&bench), Page::HostLost);
     // A coordinator that has just started has heard of nobody: that is no news about hosts.

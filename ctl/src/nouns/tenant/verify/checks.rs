@@ -55,7 +55,11 @@ impl Found {
     }
 
     fn of(good: bool, detail: impl Into<String>) -> Self {
-        if good { Self::Ok(detail.into()) } else { Self::Fail(detail.into()) }
+        if good {
+            Self::Ok(detail.into())
+        } else {
+            Self::Fail(detail.into())
+        }
     }
 }
 
@@ -86,8 +90,11 @@ pub async fn dns(site: &Site) -> Found {
     }
     let mut resolved = Vec::new();
     for name in &site.names {
-        let looked_up =
-            tokio::time::timeout(site.timeout, tokio::net::lookup_host((name.as_str(), site.url.port))).await;
+        let looked_up = tokio::time::timeout(
+            site.timeout,
+            tokio::net::lookup_host((name.as_str(), site.url.port)),
+        )
+        .await;
         let mut addresses: Vec<String> = match looked_up {
             Ok(Ok(addresses)) => addresses.map(|address| address.ip().to_string()).collect(),
             Ok(Err(e)) => return Found::Fail(format!("{name}: {e}")),
@@ -107,7 +114,11 @@ pub async fn dns(site: &Site) -> Found {
 pub async fn route(site: &Site) -> Found {
     let mut answers = Vec::new();
     for name in &site.names {
-        let host = Base { host: name.clone(), ..site.url.clone() }.authority();
+        let host = Base {
+            host: name.clone(),
+            ..site.url.clone()
+        }
+        .authority();
         let reply = match get(&site.base, name, &host, "/web/login", site.timeout).await {
             Ok(reply) => reply,
             Err(why) => return Found::Fail(format!("{name}: {why}")),
@@ -145,7 +156,9 @@ pub async fn health(site: &Site) -> Found {
             let pass = json.is_some_and(|json| json["status"] == "pass");
             match (reply.status, pass) {
                 (StatusCode::OK, true) => Found::Ok("200, status pass".to_owned()),
-                (StatusCode::OK, false) => Found::Fail("200, but not Odoo's health answer".to_owned()),
+                (StatusCode::OK, false) => {
+                    Found::Fail("200, but not Odoo's health answer".to_owned())
+                }
                 _ => Found::Fail(reply.words()),
             }
         }
@@ -157,14 +170,30 @@ pub async fn login_page(site: &Site) -> Found {
     match site.get("/web/login").await {
         Err(why) => Found::Fail(why),
         Ok(reply)
-            if site.closed && matches!(reply.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =>
+            if site.closed
+                && matches!(
+                    reply.status,
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+                ) =>
         {
-            Found::Skip(format!("{}, as `isyctl tenant access` has it", reply.status.as_u16()))
+            Found::Skip(format!(
+                "{}, as `isyctl tenant access` has it",
+                reply.status.as_u16()
+            ))
         }
         Ok(reply) if reply.status != StatusCode::OK => Found::Fail(reply.words()),
         Ok(reply) => {
-            let form = ["name=\"login\"", "name=\"password\""].iter().all(|field| reply.body.contains(field));
-            Found::of(form, if form { "200, with the login form" } else { "200, but no login form in it" })
+            let form = ["name=\"login\"", "name=\"password\""]
+                .iter()
+                .all(|field| reply.body.contains(field));
+            Found::of(
+                form,
+                if form {
+                    "200, with the login form"
+                } else {
+                    "200, but no login form in it"
+                },
+            )
         }
     }
 }
@@ -179,7 +208,14 @@ pub async fn database_manager(site: &Site) -> Found {
         Ok(reply) if reply.status.is_server_error() => Found::Fail(reply.words()),
         Ok(reply) if reply.status.is_success() => {
             let disabled = reply.body.contains(MANAGER_DISABLED);
-            Found::of(disabled, if disabled { "disabled by Odoo" } else { "it is open to everybody" })
+            Found::of(
+                disabled,
+                if disabled {
+                    "disabled by Odoo"
+                } else {
+                    "it is open to everybody"
+                },
+            )
         }
         Ok(reply) => Found::Ok(reply.words()),
     }
@@ -196,12 +232,21 @@ pub async fn metrics(site: &Site) -> Found {
 
 /// Does the websocket route lead to a websocket?
 pub async fn websocket(site: &Site) -> Found {
-    match upgrade(&site.base, &site.url.host, &site.host(), &site.url.origin(), site.timeout).await {
+    match upgrade(
+        &site.base,
+        &site.url.host,
+        &site.host(),
+        &site.url.origin(),
+        site.timeout,
+    )
+    .await
+    {
         Err(why) => Found::Fail(why),
         // Odoo may refuse an anonymous visitor; what counts is that the route leads there.
-        Ok(reply) => {
-            Found::of(reply.status != StatusCode::NOT_FOUND && !reply.status.is_server_error(), reply.words())
-        }
+        Ok(reply) => Found::of(
+            reply.status != StatusCode::NOT_FOUND && !reply.status.is_server_error(),
+            reply.words(),
+        ),
     }
 }
 
@@ -209,21 +254,29 @@ pub async fn websocket(site: &Site) -> Found {
 pub async fn prometheus(site: &Site) -> Found {
     let Some(base) = &site.prometheus else {
         return Found::Skip(
-            "no Prometheus is known: configure it at the coordinator or give --prometheus".to_owned(),
+            "no Prometheus is known: configure it at the coordinator or give --prometheus"
+                .to_owned(),
         );
     };
     let instance = format!("odoo_{}:8069", site.tenant);
     // Tenant names are DNS labels: nothing in them needs escaping, but a coordinator's word is not trusted with a query.
-    let query: String =
-        format!("up{{instance=\"{instance}\"}}").bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let reply =
-        match get(base, &base.host, &base.authority(), &format!("/api/v1/query?query={query}"), site.timeout)
-            .await
-        {
-            Ok(reply) if reply.status == StatusCode::OK => reply,
-            Ok(reply) => return Found::Fail(format!("Prometheus: {}", reply.words())),
-            Err(why) => return Found::Fail(format!("Prometheus: {why}")),
-        };
+    let query: String = format!("up{{instance=\"{instance}\"}}")
+        .bytes()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
+    let reply = match get(
+        base,
+        &base.host,
+        &base.authority(),
+        &format!("/api/v1/query?query={query}"),
+        site.timeout,
+    )
+    .await
+    {
+        Ok(reply) if reply.status == StatusCode::OK => reply,
+        Ok(reply) => return Found::Fail(format!("Prometheus: {}", reply.words())),
+        Err(why) => return Found::Fail(format!("Prometheus: {why}")),
+    };
     judge_up(&instance, &reply.body)
 }
 
@@ -236,10 +289,16 @@ fn judge_up(instance: &str, body: &str) -> Found {
     if results.is_empty() {
         return Found::Fail(format!("Prometheus has no target {instance}"));
     }
-    let up = results.iter().filter(|result| result["value"][1] == "1").count();
+    let up = results
+        .iter()
+        .filter(|result| result["value"][1] == "1")
+        .count();
     Found::of(
         up == results.len(),
-        format!("{instance} is {}", if up == results.len() { "up" } else { "down" }),
+        format!(
+            "{instance} is {}",
+            if up == results.len() { "up" } else { "down" }
+        ),
     )
 }
 
@@ -249,9 +308,16 @@ mod tests {
 
     #[test]
     fn prometheus_answers_are_judged() {
-        let answer = |value: &str| format!(r#"{{"data":{{"result":[{{"value":[1,"{value}"]}}]}}}}"#);
-        assert_eq!(judge_up("odoo_a:8069", &answer("1")), Found::Ok("odoo_a:8069 is up".into()));
-        assert_eq!(judge_up("odoo_a:8069", &answer("0")), Found::Fail("odoo_a:8069 is down".into()));
+        let answer =
+            |value: &str| format!(r#"{{"data":{{"result":[{{"value":[1,"{value}"]}}]}}}}"#);
+        assert_eq!(
+            judge_up("odoo_a:8069", &answer("1")),
+            Found::Ok("odoo_a:8069 is up".into())
+        );
+        assert_eq!(
+            judge_up("odoo_a:8069", &answer("0")),
+            Found::Fail("odoo_a:8069 is down".into())
+        );
         assert!(judge_up("i", r#"{"data":{"result":[]}}"#).failed());
         assert!(judge_up("i", "<html>").failed());
     }

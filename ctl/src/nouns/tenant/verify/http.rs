@@ -45,27 +45,46 @@ impl FromStr for Base {
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(bad)?;
         // What follows the host must be a port; no user name is before it.
-        let rest = uri.authority().and_then(|authority| authority.as_str().strip_prefix(host)).ok_or(bad)?;
+        let rest = uri
+            .authority()
+            .and_then(|authority| authority.as_str().strip_prefix(host))
+            .ok_or(bad)?;
         let port = match (rest, tls) {
             ("", true) => 443,
             ("", false) => 80,
             _ => uri.port_u16().ok_or(bad)?,
         };
-        Ok(Self { tls, host: host.trim_matches(['[', ']']).to_owned(), port })
+        Ok(Self {
+            tls,
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port,
+        })
     }
 }
 
 impl Base {
     /// `host` or `host:port`, as a browser sends it.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
         let own = if self.tls { 443 } else { 80 };
-        if self.port == own { host } else { format!("{host}:{}", self.port) }
+        if self.port == own {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 
     /// `https://host`, as a browser sends it.
     pub fn origin(&self) -> String {
-        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+        format!(
+            "{}://{}",
+            if self.tls { "https" } else { "http" },
+            self.authority()
+        )
     }
 }
 
@@ -109,9 +128,10 @@ pub async fn connect(base: &Base, name: &str, timeout: Duration) -> Result<Box<d
         if !base.tls {
             return Ok(Box::new(tcp) as Box<dyn Io>);
         }
-        let name =
-            ServerName::try_from(name.to_owned()).map_err(|_| format!("`{name}` is no server name"))?;
-        let config = trusting_this_machine().map_err(|e| format!("TLS: {}", tls::error_chain(&e)))?;
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| format!("`{name}` is no server name"))?;
+        let config =
+            trusting_this_machine().map_err(|e| format!("TLS: {}", tls::error_chain(&e)))?;
         let stream = TlsConnector::from(config)
             .connect(name, tcp)
             .await
@@ -158,11 +178,23 @@ pub async fn upgrade(
     let mut request = request(host, "/websocket")?;
     let value = |text: &str| header::HeaderValue::from_str(text).map_err(|e| e.to_string());
     let headers = request.headers_mut();
-    headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_VERSION, header::HeaderValue::from_static("13"));
+    headers.insert(
+        header::CONNECTION,
+        header::HeaderValue::from_static("Upgrade"),
+    );
+    headers.insert(
+        header::UPGRADE,
+        header::HeaderValue::from_static("websocket"),
+    );
+    headers.insert(
+        header::SEC_WEBSOCKET_VERSION,
+        header::HeaderValue::from_static("13"),
+    );
     // The sample nonce of RFC 6455: the connection is closed again at once, so it protects nothing.
-    headers.insert(header::SEC_WEBSOCKET_KEY, header::HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+    headers.insert(
+        header::SEC_WEBSOCKET_KEY,
+        header::HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="),
+    );
     headers.insert(header::ORIGIN, value(origin)?);
     send(base, name, request, timeout).await
 }
@@ -170,7 +202,10 @@ pub async fn upgrade(
 fn request(host: &str, path: &str) -> Result<Request<Empty<Bytes>>, String> {
     Request::get(path)
         .header(header::HOST, host)
-        .header(header::USER_AGENT, concat!("isyctl/", env!("CARGO_PKG_VERSION")))
+        .header(
+            header::USER_AGENT,
+            concat!("isyctl/", env!("CARGO_PKG_VERSION")),
+        )
         .header(header::ACCEPT, "*/*")
         .body(Empty::new())
         .map_err(|e| e.to_string())
@@ -184,19 +219,36 @@ async fn send(
 ) -> Result<Reply, String> {
     let exchange = async {
         let stream = connect(base, name, timeout).await?;
-        let failed =
-            |e: hyper::Error| format!("no HTTP answer from {}: {}", base.authority(), tls::error_chain(&e));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let failed = |e: hyper::Error| {
+            format!(
+                "no HTTP answer from {}: {}",
+                base.authority(),
+                tls::error_chain(&e)
+            )
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(failed)?;
         // The connection ends with its last request; its error is the request's error too.
         let driver = tokio::spawn(connection.with_upgrades());
         let reply = async {
             let response = sender.send_request(request).await.map_err(failed)?;
             let status = response.status();
-            let location =
-                response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
-            let body =
-                if status == StatusCode::SWITCHING_PROTOCOLS { Bytes::new() } else { read(response).await? };
-            Ok(Reply { status, location, body: String::from_utf8_lossy(&body).into_owned() })
+            let location = response
+                .headers()
+                .get(header::LOCATION)
+                .and_then(|v| v.to_str().ok())
+                .map(str::to_owned);
+            let body = if status == StatusCode::SWITCHING_PROTOCOLS {
+                Bytes::new()
+            } else {
+                read(response).await?
+            };
+            Ok(Reply {
+                status,
+                location,
+                body: String::from_utf8_lossy(&body).into_owned(),
+            })
         }
         .await;
         driver.abort();
@@ -208,8 +260,11 @@ async fn send(
 }
 
 async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Bytes, String> {
-    let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
-    body.map(http_body_util::Collected::to_bytes).map_err(|e| format!("the answer cannot be read: {e}"))
+    let body = Limited::new(response.into_body(), MAX_BODY_BYTES)
+        .collect()
+        .await;
+    body.map(http_body_util::Collected::to_bytes)
+        .map_err(|e| format!("the answer cannot be read: {e}"))
 }
 
 #[cfg(test)]
@@ -221,12 +276,30 @@ mod tests {
         let base = |text: &str| text.parse::<Base>();
         assert_eq!(
             base("http://alfa.isy.one").unwrap(),
-            Base { tls: false, host: "alfa.isy.one".into(), port: 80 }
+            Base {
+                tls: false,
+                host: "alfa.isy.one".into(),
+                port: 80
+            }
         );
-        assert_eq!(base("https://alfa.isy.one:8443/x").unwrap().authority(), "alfa.isy.one:8443");
-        assert_eq!(base("https://alfa.isy.one:443").unwrap().origin(), "https://alfa.isy.one");
+        assert_eq!(
+            base("https://alfa.isy.one:8443/x").unwrap().authority(),
+            "alfa.isy.one:8443"
+        );
+        assert_eq!(
+            base("https://alfa.isy.one:443").unwrap().origin(),
+            "https://alfa.isy.one"
+        );
         assert_eq!(base("http://[::1]:8080").unwrap().authority(), "[::1]:8080");
-        for bad in ["", "alfa", "ftp://a", "http://", "//a", "http://a:99999", "http://b@a"] {
+        for bad in [
+            "",
+            "alfa",
+            "ftp://a",
+            "http://",
+            "//a",
+            "http://a:99999",
+            "http://b@a",
+        ] {
             assert!(base(bad).is_err(), "{bad}");
         }
     }

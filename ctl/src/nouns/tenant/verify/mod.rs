@@ -70,7 +70,8 @@ impl Verify {
         let client = app.client()?;
         let tenant = super::get(&client, &self.name).await?;
         let info = version::get(&client).await?;
-        let first = |asked: Option<String>, known: String| asked.or((!known.is_empty()).then_some(known));
+        let first =
+            |asked: Option<String>, known: String| asked.or((!known.is_empty()).then_some(known));
         let edge = first(self.edge, info.edge_url);
         let prometheus = first(self.prometheus, info.prometheus_url);
         let url = parsed("the tenant's URL", &tenant.url)?;
@@ -86,16 +87,33 @@ impl Verify {
                 None => url.clone(),
             },
             edge: edge.clone(),
-            closed: tenant.access.as_ref().is_some_and(|a| !a.networks.is_empty() || !a.users.is_empty()),
+            closed: tenant
+                .access
+                .as_ref()
+                .is_some_and(|a| !a.networks.is_empty() || !a.users.is_empty()),
             url,
-            prometheus: prometheus.as_deref().map(|text| parsed("--prometheus", text)).transpose()?,
+            prometheus: prometheus
+                .as_deref()
+                .map(|text| parsed("--prometheus", text))
+                .transpose()?,
             timeout: app.call_timeout().min(MAX_CHECK),
         };
         let checks = run_all(&site).await;
         let passed = checks.iter().all(|checked| !checked.found.failed());
-        let report = Report { tenant: tenant.name, url: tenant.url, edge, passed, checks };
-        app.ui.emit(&report, || vec![report.tenant.clone()], |_| table(&report))?;
-        if passed { Ok(Exit::Done) } else { Err(failure(&report)) }
+        let report = Report {
+            tenant: tenant.name,
+            url: tenant.url,
+            edge,
+            passed,
+            checks,
+        };
+        app.ui
+            .emit(&report, || vec![report.tenant.clone()], |_| table(&report))?;
+        if passed {
+            Ok(Exit::Done)
+        } else {
+            Err(failure(&report))
+        }
     }
 }
 
@@ -103,7 +121,8 @@ impl Verify {
 const MAX_CHECK: Duration = Duration::from_secs(15);
 
 fn parsed(what: &str, text: &str) -> Result<Base, Failure> {
-    text.parse().map_err(|why| Failure::usage(format!("{what} `{text}` {why}")))
+    text.parse()
+        .map_err(|why| Failure::usage(format!("{what} `{text}` {why}")))
 }
 
 async fn run_all(site: &Site) -> Vec<Checked> {
@@ -138,14 +157,29 @@ fn table(report: &Report) -> String {
             _ => format::duration(checked.duration_ms.cast_signed()),
         };
         let (word, detail) = checked.found.words();
-        table.row([checked.check.into(), Paint::word(word), took.into(), detail.into()]);
+        table.row([
+            checked.check.into(),
+            Paint::word(word),
+            took.into(),
+            detail.into(),
+        ]);
     }
     table.render()
 }
 
 fn failure(report: &Report) -> Failure {
-    let failed: Vec<&str> = report.checks.iter().filter(|c| c.found.failed()).map(|c| c.check).collect();
+    let failed: Vec<&str> = report
+        .checks
+        .iter()
+        .filter(|c| c.found.failed())
+        .map(|c| c.check)
+        .collect();
     let tenant = &report.tenant;
-    Failure::failed(format!("tenant `{tenant}` does not pass: {}", failed.join(", ")))
-        .hint(format!("`isyctl tenant show {tenant}` and `isyctl tenant logs {tenant}` say more"))
+    Failure::failed(format!(
+        "tenant `{tenant}` does not pass: {}",
+        failed.join(", ")
+    ))
+    .hint(format!(
+        "`isyctl tenant show {tenant}` and `isyctl tenant logs {tenant}` say more"
+    ))
 }
