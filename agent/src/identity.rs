@@ -185,7 +185,7 @@ fn usable(dir: &Path, pems: &Pems) -> Result<Usable, IdentityError> {
     let client = tls::client_config(&pems.ca, &pems.certificate, &pems.key).map_err(failed)?;
     let server = metrics::server::config(&pems.ca, &pems.certificate, &pems.key).map_err(failed)?;
     let chain = tls::certificates("certificate", &pems.certificate).map_err(failed)?;
-    let info = CertificateInfo::parse(&chain[0]).map_err(failed)?; // never empty: `certificates` refuses that
+    let info = isyone_proto::tls::certificate_info(&chain[0]).map_err(failed)?; // never empty: `certificates` refuses that
     Ok(Usable {
         client,
         server,

@@ -122,7 +122,7 @@ async fn refresh(context: &Context, dir: &Path) -> Result<(), ScraperError> {
 
 fn info(pem: &str) -> Option<CertificateInfo> {
     let chain = tls::certificates("Prometheus' certificate", pem).ok()?;
-    CertificateInfo::parse(chain.first()?).ok()
+    isyone_proto::tls::certificate_info(chain.first()?).ok()
 }
 
 fn write_if_other(path: &Path, content: &str) -> Result<(), ScraperError> {

@@ -335,10 +335,7 @@ async fn a_removed_host_is_cut_and_a_renewed_certificate_is_accepted() {
         .into_inner();
     let der = tls::certificates("c", &renewed.certificate_pem).unwrap();
     assert_eq!(
-        tls::CertificateInfo::parse(&der[0])
-            .unwrap()
-            .identity
-            .to_string(),
+        tls::certificate_info(&der[0]).unwrap().identity.to_string(),
         "spiffe://isyone/agent/h1"
     );
     agent.report(vec![]).await;

@@ -89,7 +89,7 @@ impl Context {
     pub fn certificate(&self) -> Result<CertificateInfo, tls::TlsError> {
         let chain = tls::certificates("certificate", &self.certificate_pem)?;
         // `certificates` never gives an empty list.
-        CertificateInfo::parse(&chain[0])
+        isyone_proto::tls::certificate_info(&chain[0])
     }
 
     /// Writes a new file of mode 0600 that appears complete or not at all. With `replace` it may exist already.

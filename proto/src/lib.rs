@@ -6,10 +6,9 @@
 pub mod codec;
 pub mod convert;
 pub mod error;
-pub mod ids;
 pub mod parts;
 pub mod pb;
-pub mod plan;
-pub mod spec;
 pub mod tls;
-pub mod token;
+
+/// The checked types, which programs get together with the border that makes them.
+pub use isyone_types::{identity, ids, plan, spec, token};

@@ -4,7 +4,7 @@
 //! Not here: the listening side and the CA (coordinator/pki, coordinator/listener). tonic's own TLS is not used: it
 //! cannot reload a certificate.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
@@ -23,7 +23,9 @@ use tokio_rustls::{
 };
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::ids::{HostName, ShortName};
+pub use isyone_types::identity::{CertificateInfo, Identity, NoIdentity, OperatorRole};
+
+use crate::ids::HostName;
 
 /// The name that every coordinator certificate carries, whatever its addresses: clients check this one.
 pub const COORDINATOR_NAME: &str = "coordinator.isyone.internal";
@@ -58,8 +60,8 @@ pub enum TlsError {
     #[error("TLS set-up failed")]
     Rustls(#[from] rustls::Error),
     /// A certificate without one of our names.
-    #[error("the certificate names no isyone identity")]
-    NoIdentity,
+    #[error(transparent)]
+    NoIdentity(#[from] NoIdentity),
     /// `host:port` expected.
     #[error("`{0}` is not host:port")]
     BadEndpoint(String),
@@ -104,146 +106,40 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(certificate.as_ref()))
 }
 
-/// Who a certificate's owner is: the URI `spiffe://isyone/<kind>/<name>[/<role>]` in its SAN.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Identity {
-    /// An agent: `spiffe://isyone/agent/<host>`.
-    Agent(HostName),
-    /// A person or program: `spiffe://isyone/operator/<name>/<role>`.
-    Operator(ShortName, OperatorRole),
-    /// The coordinator itself.
-    Coordinator,
-}
-
-/// What an operator may do; a higher one may all that a lower one may.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum OperatorRole {
-    /// Scrapes hosts; over gRPC it may only ask for health.
-    Monitor,
-    /// Reads.
-    Viewer,
-    /// Works on tenants.
-    Operator,
-    /// Works on hosts and operators.
-    Admin,
-}
-
-impl fmt::Display for OperatorRole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Monitor => "monitor",
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        })
-    }
-}
-
-impl FromStr for OperatorRole {
-    type Err = TlsError;
-    fn from_str(text: &str) -> Result<Self, TlsError> {
-        match text {
-            "monitor" => Ok(Self::Monitor),
-            "viewer" => Ok(Self::Viewer),
-            "operator" => Ok(Self::Operator),
-            "admin" => Ok(Self::Admin),
-            _ => Err(TlsError::NoIdentity),
-        }
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Agent(host) => write!(f, "spiffe://isyone/agent/{host}"),
-            Self::Operator(name, role) => write!(f, "spiffe://isyone/operator/{name}/{role}"),
-            Self::Coordinator => f.write_str("spiffe://isyone/coordinator"),
-        }
-    }
-}
-
-impl FromStr for Identity {
-    type Err = TlsError;
-    fn from_str(uri: &str) -> Result<Self, TlsError> {
-        let path = uri
-            .strip_prefix("spiffe://isyone/")
-            .ok_or(TlsError::NoIdentity)?;
-        match path.split('/').collect::<Vec<_>>()[..] {
-            ["agent", host] => Ok(Self::Agent(host.parse().map_err(|_| TlsError::NoIdentity)?)),
-            ["operator", name, role] => Ok(Self::Operator(
-                name.parse().map_err(|_| TlsError::NoIdentity)?,
-                role.parse()?,
-            )),
-            ["coordinator"] => Ok(Self::Coordinator),
-            _ => Err(TlsError::NoIdentity),
-        }
-    }
-}
-
-/// What we read of a certificate.
-#[derive(Debug, Clone)]
-pub struct CertificateInfo {
-    /// Its owner.
-    pub identity: Identity,
-    /// As DER has it.
-    pub serial: Vec<u8>,
-    /// Seconds since the Unix epoch.
-    pub not_before: i64,
-    /// Seconds since the Unix epoch.
-    pub not_after: i64,
-    /// Whether its owner may also be a TLS server with it (hosts: the port for scrapes).
-    pub serves: bool,
-}
-
-impl CertificateInfo {
-    /// Reads a certificate of ours.
-    pub fn parse(certificate: &CertificateDer<'_>) -> Result<Self, TlsError> {
-        use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
-        let unreadable = |why: String| TlsError::Unreadable {
-            what: "certificate",
-            why,
-        };
-        let (_, parsed) =
-            X509Certificate::from_der(certificate).map_err(|e| unreadable(e.to_string()))?;
-        let names = parsed
-            .subject_alternative_name()
+/// Reads a certificate of ours.
+pub fn certificate_info(certificate: &CertificateDer<'_>) -> Result<CertificateInfo, TlsError> {
+    use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+    let unreadable = |why: String| TlsError::Unreadable {
+        what: "certificate",
+        why,
+    };
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|e| unreadable(e.to_string()))?;
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|e| unreadable(e.to_string()))?
+        .ok_or(NoIdentity)?;
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+    let (Some(uri), None) = (uris.next(), uris.next()) else {
+        return Err(NoIdentity.into());
+    };
+    Ok(CertificateInfo {
+        identity: uri.parse()?,
+        serial: parsed.tbs_certificate.raw_serial().to_vec(),
+        not_before: parsed.validity().not_before.timestamp(),
+        not_after: parsed.validity().not_after.timestamp(),
+        serves: parsed
+            .extended_key_usage()
             .map_err(|e| unreadable(e.to_string()))?
-            .ok_or(TlsError::NoIdentity)?;
-        let mut uris = names
-            .value
-            .general_names
-            .iter()
-            .filter_map(|name| match name {
-                GeneralName::URI(uri) => Some(*uri),
-                _ => None,
-            });
-        let (Some(uri), None) = (uris.next(), uris.next()) else {
-            return Err(TlsError::NoIdentity);
-        };
-        Ok(Self {
-            identity: uri.parse()?,
-            serial: parsed.tbs_certificate.raw_serial().to_vec(),
-            not_before: parsed.validity().not_before.timestamp(),
-            not_after: parsed.validity().not_after.timestamp(),
-            serves: parsed
-                .extended_key_usage()
-                .map_err(|e| unreadable(e.to_string()))?
-                .is_some_and(|usage| usage.value.server_auth),
-        })
-    }
-
-    /// The serial number as lists of accepted ones have it: lower-case hex.
-    pub fn serial_hex(&self) -> String {
-        hex::encode(&self.serial)
-    }
-
-    /// When to renew: half of the life.
-    pub fn renew_at(&self) -> i64 {
-        self.not_before + (self.not_after - self.not_before) / 2
-    }
+            .is_some_and(|usage| usage.value.server_auth),
+    })
 }
 
 fn unsigned(error: rcgen::Error) -> TlsError {

@@ -152,7 +152,7 @@ impl Port {
             .1
             .peer_certificates()
             .and_then(|chain| chain.first());
-        let Some(peer) = shown.and_then(|c| CertificateInfo::parse(c).ok()) else {
+        let Some(peer) = shown.and_then(|c| isyone_proto::tls::certificate_info(c).ok()) else {
             return;
         };
         let peer = Arc::new(peer);

@@ -182,7 +182,8 @@ pub fn mtls(
                 .peer_certificates()
                 .and_then(|chain| chain.first());
             let shown = shown.ok_or_else(|| io::Error::other("no client certificate"))?;
-            let certificate = CertificateInfo::parse(shown).map_err(io::Error::other)?;
+            let certificate =
+                isyone_proto::tls::certificate_info(shown).map_err(io::Error::other)?;
             let left = u64::try_from(certificate.not_after - clock::now_seconds()).unwrap_or(0);
             let peer = Arc::new(Peer {
                 certificate: Some(certificate),

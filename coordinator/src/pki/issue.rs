@@ -144,7 +144,7 @@ pub(super) fn server_fits(
         return false;
     };
     let (Ok(info), Ok((_, leaf))) = (
-        CertificateInfo::parse(&chain[0]),
+        isyone_proto::tls::certificate_info(&chain[0]),
         X509Certificate::from_der(&chain[0]),
     ) else {
         return false;
@@ -257,7 +257,7 @@ fn sign(
     // Everything that the applicant wished for goes.
     csr.params = params;
     let certificate = csr.signed_by(issuer)?;
-    let info = CertificateInfo::parse(certificate.der())?;
+    let info = isyone_proto::tls::certificate_info(certificate.der())?;
     Ok(Issued {
         pem: certificate.pem(),
         serial: hex::encode(&info.serial),

@@ -194,7 +194,7 @@ fn load(config: &PkiConfig, admit: &Admit) -> Result<Loaded, PkiError> {
     let (signing_ca, issuer) = issue::load_issuer(&ca_pem, &read(dir, "ca.key")?)?;
     let server_pem = read(dir, "server.pem")?;
     let chain = tls::certificates("server certificate", &server_pem)?;
-    let server = CertificateInfo::parse(&chain[0])?;
+    let server = isyone_proto::tls::certificate_info(&chain[0])?;
     let key_pem = read(dir, "server.key")?;
     Ok(Loaded {
         mtls: server::mtls(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use isyone_proto::tls::{CertificateInfo, TlsError, certificates, provider};
+use isyone_proto::tls::{TlsError, certificates, provider};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::{
     self, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
@@ -99,7 +99,7 @@ impl ClientCertVerifier for Admitting {
             .inner
             .verify_client_cert(end_entity, intermediates, now)?;
         let refused = |why| rustls::Error::InvalidCertificate(why);
-        let info = CertificateInfo::parse(end_entity)
+        let info = isyone_proto::tls::certificate_info(end_entity)
             .map_err(|_| refused(rustls::CertificateError::BadEncoding))?;
         if (self.admit)(&info) {
             Ok(verified)

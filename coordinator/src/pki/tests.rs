@@ -52,7 +52,7 @@ fn an_operator_is_no_server() {
         .sign_operator(&csr, &name, OperatorRole::Monitor, 3600, now)
         .unwrap();
     let der = tls::certificates("c", &issued.pem).unwrap().remove(0);
-    let info = CertificateInfo::parse(&der).unwrap();
+    let info = isyone_proto::tls::certificate_info(&der).unwrap();
     assert_eq!((info.serves, info.serial_hex()), (false, issued.serial));
     assert_eq!(names(&der), ["spiffe://isyone/operator/prometheus/monitor"]);
 }
@@ -72,7 +72,7 @@ fn a_request_gets_our_name_dates_and_rights_whatever_it_asks() {
         .sign_agent(&csr, &"h1".parse().unwrap(), HOST, 3600, now)
         .unwrap();
     let der = tls::certificates("c", &issued.pem).unwrap().remove(0);
-    let info = CertificateInfo::parse(&der).unwrap();
+    let info = isyone_proto::tls::certificate_info(&der).unwrap();
     assert_eq!(info.identity, Identity::Agent("h1".parse().unwrap()));
     assert_eq!(
         (info.not_after, hex::encode(&info.serial)),

@@ -36,7 +36,7 @@ async fn certificate(
         loop {
             let pem = std::fs::read_to_string(dir.join("prometheus.pem")).unwrap_or_default();
             if let Ok(chain) = tls::certificates("Prometheus' certificate", &pem) {
-                let info = CertificateInfo::parse(&chain[0]).unwrap();
+                let info = isyone_proto::tls::certificate_info(&chain[0]).unwrap();
                 if fits(&info) {
                     return info;
                 }

@@ -91,7 +91,7 @@ fn a_fleet_under_faults_keeps_its_word_and_settles() {
 /// Serial number of the certificate in an identity's directory, as the Fleet knows it.
 fn serial(pems: &Pems) -> String {
     let chain = tls::certificates("certificate", &pems.certificate).expect("a certificate");
-    hex(&tls::CertificateInfo::parse(&chain[0])
+    hex(&tls::certificate_info(&chain[0])
         .expect("one of ours")
         .serial)
 }

@@ -1,0 +1,116 @@
+//! Who somebody is by their certificate, and what their role lets them do.
+//!
+//! Not here: reading certificates (proto's tls) and which of them are accepted (the Fleet).
+
+use std::{fmt, str::FromStr};
+
+use crate::ids::{HostName, ShortName};
+
+/// A certificate without one of our names, or a role that there is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the certificate names no isyone identity")]
+pub struct NoIdentity;
+
+/// Who a certificate's owner is: the URI `spiffe://isyone/<kind>/<name>[/<role>]` in its SAN.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// An agent: `spiffe://isyone/agent/<host>`.
+    Agent(HostName),
+    /// A person or program: `spiffe://isyone/operator/<name>/<role>`.
+    Operator(ShortName, OperatorRole),
+    /// The coordinator itself.
+    Coordinator,
+}
+
+/// What an operator may do; a higher one may all that a lower one may.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OperatorRole {
+    /// Scrapes hosts; over gRPC it may only ask for health.
+    Monitor,
+    /// Reads.
+    Viewer,
+    /// Works on tenants.
+    Operator,
+    /// Works on hosts and operators.
+    Admin,
+}
+
+impl fmt::Display for OperatorRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Monitor => "monitor",
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+impl FromStr for OperatorRole {
+    type Err = NoIdentity;
+    fn from_str(text: &str) -> Result<Self, NoIdentity> {
+        match text {
+            "monitor" => Ok(Self::Monitor),
+            "viewer" => Ok(Self::Viewer),
+            "operator" => Ok(Self::Operator),
+            "admin" => Ok(Self::Admin),
+            _ => Err(NoIdentity),
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(host) => write!(f, "spiffe://isyone/agent/{host}"),
+            Self::Operator(name, role) => write!(f, "spiffe://isyone/operator/{name}/{role}"),
+            Self::Coordinator => f.write_str("spiffe://isyone/coordinator"),
+        }
+    }
+}
+
+impl FromStr for Identity {
+    type Err = NoIdentity;
+    fn from_str(uri: &str) -> Result<Self, NoIdentity> {
+        let path = uri.strip_prefix("spiffe://isyone/").ok_or(NoIdentity)?;
+        match path.split('/').collect::<Vec<_>>()[..] {
+            ["agent", host] => Ok(Self::Agent(host.parse().map_err(|_| NoIdentity)?)),
+            ["operator", name, role] => Ok(Self::Operator(
+                name.parse().map_err(|_| NoIdentity)?,
+                role.parse()?,
+            )),
+            ["coordinator"] => Ok(Self::Coordinator),
+            _ => Err(NoIdentity),
+        }
+    }
+}
+
+/// What we read of a certificate.
+#[derive(Debug, Clone)]
+pub struct CertificateInfo {
+    /// Its owner.
+    pub identity: Identity,
+    /// As DER has it.
+    pub serial: Vec<u8>,
+    /// Seconds since the Unix epoch.
+    pub not_before: i64,
+    /// Seconds since the Unix epoch.
+    pub not_after: i64,
+    /// Whether its owner may also be a TLS server with it (hosts: the port for scrapes).
+    pub serves: bool,
+}
+
+impl CertificateInfo {
+    /// The serial number as lists of accepted ones have it: lower-case hex.
+    pub fn serial_hex(&self) -> String {
+        hex::encode(&self.serial)
+    }
+
+    /// When to renew: half of the life.
+    pub fn renew_at(&self) -> i64 {
+        self.not_before + (self.not_after - self.not_before) / 2
+    }
+}

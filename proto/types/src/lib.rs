@@ -1,0 +1,10 @@
+//! The checked types that coordinator, agent and command line share: names, specs, plans, reports, who somebody is.
+//!
+//! Plain values, no I/O, nothing of the wire: the coordinator's pure core depends on them. Not here: the protocol and its
+//! parsing (isyone-proto, which exports these types again).
+
+pub mod identity;
+pub mod ids;
+pub mod plan;
+pub mod spec;
+pub mod token;
