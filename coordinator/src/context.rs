@@ -6,20 +6,17 @@ use isyone_proto::plan::{TenantSecrets, UnixMs};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acme::Challenges,
-    blackbox::board::Board,
-    config::Config,
-    dns::Dns,
-    domains::watch,
-    edges::Edges,
-    fleet::{Sealed, Tenant, certificates::EdgeCertificate},
-    metrics::Metrics,
-    pki::Pki,
-    secrets::{self, SealError, Sealer},
-    session::monitors::MonitorList,
-    streams::Streams,
+    agents::{session::monitors::MonitorList, streams::Streams},
+    base::{
+        config::Config,
+        metrics::Metrics,
+        pki::Pki,
+        secrets::{self, SealError, Sealer},
+    },
+    edges::{acme::Challenges, dns::Dns, domains as watch, probes::board::Board, running::Edges},
     writer::Handle,
 };
+use isyone_fleet::desired::{Sealed, Tenant, certificates::EdgeCertificate};
 
 /// Characters of a generated password that people type: 142 bits.
 const ADMIN_PASSWORD: usize = 24;

@@ -18,16 +18,19 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    change::Command,
-    clock::{self, SystemSource},
-    config::{self, Config, ConfigError},
-    files,
-    fleet::Certificate,
-    pki::{self, Pki, PkiConfig, PkiError},
-    secrets::{KEY_FILE, SealError, Sealer},
-    store::{StoreError, sqlite::SqliteStore},
-    writer::{self, SubmitError},
+    base::{
+        clock,
+        config::{self, Config, ConfigError},
+        files,
+        pki::{self, Pki, PkiConfig, PkiError},
+        secrets::{KEY_FILE, SealError, Sealer},
+    },
+    writer::{
+        self, SubmitError, SystemSource,
+        store::{StoreError, sqlite::SqliteStore},
+    },
 };
+use isyone_fleet::{change::Command, desired::Certificate};
 
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "isyone.db";

@@ -1,47 +1,19 @@
-//! The coordinator: one value, the Fleet, changed by one writer; everything else is a view of it.
+//! The coordinator's acting parts around the core (isyone-fleet): one writer that changes the Fleet and stores it, and everything
+//! that serves, publishes, asks and tells what follows from it.
 //!
-//! Pure: `fleet`, `change`, `placement`, `views`, `liveness`. Acting: the rest. See ARCHITECTURE.md.
+//! By what acts: `base` (what all stand on), `writer` (with the store), `wire` (answers and errors), `edges`, `agents`, `ports`,
+//! `operators`; `server` puts them together. See ARCHITECTURE.md.
 
-pub mod acme;
-pub mod api;
-pub mod blackbox;
-pub mod certificates;
-pub mod change;
-pub mod clock;
-pub mod config;
+pub mod agents;
+pub mod base;
 pub mod context;
-pub mod dns;
-pub mod domains;
 pub mod edges;
-pub mod enroll;
-pub mod files;
-pub mod fleet;
-pub mod http;
 pub mod init;
-pub mod listener;
-pub mod liveness;
-pub mod memory;
-pub mod metrics;
-pub mod observed;
-pub mod pki;
-pub mod placement;
+pub mod operators;
+pub mod ports;
 pub mod program;
-pub mod publish;
-pub mod scraper;
-pub mod secrets;
 pub mod server;
-pub mod session;
-pub mod settings;
-pub mod shards;
-pub mod state;
-pub mod store;
-pub mod streams;
-pub mod telemetry;
-pub mod timings;
-pub mod top;
-pub mod traces;
-pub mod views;
-pub mod writer;
-
-#[doc(hidden)]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod wire;
+pub mod writer;

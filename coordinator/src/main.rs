@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use isyone_coordinator::{memory, program};
+use isyone_coordinator::{base::memory, program};
 
 #[global_allocator]
 static ALLOCATOR: memory::Allocator = memory::ALLOCATOR;

@@ -14,9 +14,12 @@ use isyone_proto::{ids::ShortName, spec::Domain};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    clock::SystemSource,
-    config::{self, Config, LogFormat},
-    init, secrets, server, telemetry,
+    base::{
+        config::{self, Config, LogFormat},
+        secrets, telemetry,
+    },
+    init, server,
+    writer::SystemSource,
 };
 
 /// The coordinator of an isyone fleet: keeps what operators want, chooses hosts, tells agents, Traefik and Prometheus.

@@ -32,36 +32,46 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
-    acme,
-    api::{Api, access::AccessLayer},
-    blackbox::{
-        self,
-        ask::{AskError, Asker},
-        board::Board,
+    agents::{
+        enroll::Enrollment,
+        session::{
+            Agents,
+            monitors::{self, MonitorList},
+        },
+        streams::Streams,
     },
-    clock,
-    config::{Config, ConfigError},
+    base::{
+        clock,
+        config::{Config, ConfigError},
+        metrics::Metrics,
+        pki::{Pki, PkiConfig, PkiError},
+        secrets::{self, SealError, Sealer},
+    },
     context::Context,
-    dns::Resolver,
-    domains::watch,
-    edges::{self, Edges},
-    enroll::Enrollment,
-    http::{self, Web},
-    listener::{self, Connections},
-    metrics::Metrics,
-    pki::{Pki, PkiConfig, PkiError},
-    publish::Publisher,
-    scraper,
-    secrets::{self, SealError, Sealer},
-    session::{
-        Agents,
-        monitors::{self, MonitorList},
+    edges::{
+        acme,
+        dns::Resolver,
+        domains as watch, probes as blackbox,
+        probes::{
+            ask::{AskError, Asker},
+            board::Board,
+        },
+        publish::Publisher,
+        running as edges,
+        running::Edges,
+        scraper,
     },
-    store::{Store, StoreError, sqlite::SqliteStore},
-    streams::Streams,
-    views,
-    writer::{self, Handle, Source},
+    operators::{Api, access::AccessLayer},
+    ports::{
+        http::{self, Web},
+        listener::{self, Connections},
+    },
+    writer::{
+        self, Handle, Source,
+        store::{Store, StoreError, sqlite::SqliteStore},
+    },
 };
+use isyone_fleet::views;
 
 /// Largest request of an operator: 200 modules, 50 domains and 32 labels are 40 KiB, a piece of a shell's input is 64 KiB. As much is
 /// held of each call that runs.

@@ -3,6 +3,8 @@
 //!
 //! Not here: decisions (coordinator), Docker (agent), output (ctl).
 
+#![warn(missing_docs)]
+
 pub mod codec;
 pub mod convert;
 pub mod error;

@@ -24,7 +24,7 @@ use dynamic::{IpStrategy, Middleware, Router, Server, ServersTransport, Service}
 use fragment::fragment;
 pub use pages::{Dashboard, PAGE_PATH, UNKNOWN_PATH};
 pub use routes::{Routes, is_user};
-pub use tls::{Resolver, Tls, certificate, covers};
+pub use tls::{Resolver, Tls, certificate};
 
 /// What comes without TLS is sent to it. Above every priority that Traefik itself derives, below the tenants'.
 const REDIRECT_PRIORITY: u32 = 10_000;

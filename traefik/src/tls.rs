@@ -8,6 +8,7 @@ use crate::{
     dynamic::{CertificatePair, Middleware, Router, RouterTls, TlsDomain, TlsOptions},
     json,
 };
+use isyone_types::spec::covers;
 
 /// What TLS 1.2 may use: forward secrecy and authenticated encryption, nothing else (Mozilla's "intermediate" without the
 /// finite-field suites, which Go does not have). TLS 1.3's own are not configurable.
@@ -124,15 +125,5 @@ pub(crate) fn of_page<'a>(tls: &'a Tls, hosts: &[&'a str]) -> RouterTls<'a> {
     RouterTls {
         cert_resolver: Some(&resolver.name),
         domains,
-    }
-}
-
-/// Whether a certificate for `name` (`*.isy.one` or a plain one) is good for a host: a star stands for one label.
-pub fn covers(name: &str, host: &str) -> bool {
-    match name.strip_prefix('*') {
-        None => name == host,
-        Some(base) => host
-            .strip_suffix(base)
-            .is_some_and(|label| !label.is_empty() && !label.contains('.')),
     }
 }

@@ -20,12 +20,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Envelope, HostSignals, Source, SubmitError};
 use crate::{
+    base::timings::{Timings, observe, timed},
+    writer::{
+        store::{Store, StoreError},
+        traces::Traces,
+    },
+};
+use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
     settings::Settings,
     state::State,
-    store::{Store, StoreError},
-    timings::{Timings, observe, timed},
-    traces::Traces,
 };
 
 /// Operators' commands stored in one transaction at most: bounds the time of one commit.

@@ -5,6 +5,8 @@
 //! Not here: what a command does (change), how groups are made (groups), how many calls may wait (api/gate).
 
 mod groups;
+pub mod store;
+pub mod traces;
 
 use std::{
     collections::BTreeMap,
@@ -25,13 +27,15 @@ use uuid::Uuid;
 pub use self::groups::{GROUP, TICK};
 use self::groups::{Queues, Shared, Writer};
 
-use crate::{
+use self::{
+    store::{Store, StoreError},
+    traces::Traces,
+};
+use crate::base::{clock, timings::Timings};
+use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
     settings::Settings,
     state::State,
-    store::{self, Store, StoreError},
-    timings::Timings,
-    traces::{self, Traces},
 };
 
 /// Operators' commands that may wait: a quarter of a second's work for a fast disk. A full queue refuses at once.
@@ -62,6 +66,19 @@ pub trait Source: Send + 'static {
     fn now(&mut self) -> i64;
     /// A fresh UUIDv7.
     fn id(&mut self) -> Uuid;
+}
+
+/// Real time and chance, for the writer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemSource;
+
+impl Source for SystemSource {
+    fn now(&mut self) -> i64 {
+        clock::now_ms()
+    }
+    fn id(&mut self) -> uuid::Uuid {
+        uuid::Uuid::now_v7()
+    }
 }
 
 /// Why a command got no outcome.
@@ -244,7 +261,7 @@ pub async fn start(
     mut source: impl Source,
     stop: CancellationToken,
 ) -> Result<(Handle, JoinHandle<()>), StoreError> {
-    let fleet = store::fleet(store.load().await?)?;
+    let fleet = isyone_fleet::written::fleet(store.load().await?)?;
     let mut state = State::new(fleet, source.now());
     adopt(&mut state, &mut *store, &settings, &mut source).await?;
     let snapshot = Arc::new(ArcSwap::from_pointee(state.clone()));

@@ -4,9 +4,10 @@ use isyone_proto::ids::TenantName;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{
-    store::{memory::MemoryStore, sqlite::SqliteStore},
+use crate::writer::store::{memory::MemoryStore, sqlite::SqliteStore};
+use isyone_fleet::{
     testing::{Bench, name, resources, settings},
+    written::{Contents, Record, RecordKind, RecordValue, Write},
 };
 
 struct Counter(i64, u128);
@@ -38,8 +39,8 @@ fn creation(tenant: &str) -> Command {
     Command::CreateTenant(Box::new(creation))
 }
 
-fn report() -> Box<crate::observed::Report> {
-    Box::new(crate::observed::Report {
+fn report() -> Box<isyone_fleet::observed::Report> {
+    Box::new(isyone_fleet::observed::Report {
         resources: resources(8, 32, 100),
         docker_error: String::new(),
         tenants: Vec::new(),
@@ -78,7 +79,7 @@ async fn a_failed_commit_changes_nothing_and_an_answered_one_survives() {
     assert!(handle.snapshot().fleet.tenants.contains_key(&alfa));
     stop.cancel();
     task.await.unwrap();
-    let reloaded = store::fleet(disk.contents()).unwrap();
+    let reloaded = isyone_fleet::written::fleet(disk.contents()).unwrap();
     assert_eq!(reloaded.tenants, handle.snapshot().fleet.tenants);
     assert!(matches!(
         handle.submit("ana", creation("beta")).await,
@@ -128,12 +129,12 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
         .contents()
         .records
         .into_iter()
-        .map(|record| store::Write::Put(store::Value::Copy(record)))
+        .map(|record| Write::Put(RecordValue::Copy(record)))
         .chain(
             disk.contents()
                 .events
                 .into_iter()
-                .map(|e| store::Write::Event(Arc::new(e))),
+                .map(|e| Write::Event(Arc::new(e))),
         )
         .collect();
     {
@@ -141,12 +142,12 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
         sqlite.commit(&writes).await.unwrap();
         sqlite
             .commit(&[
-                store::Write::Put(store::Value::Copy(store::Record {
-                    kind: store::Kind::Meta,
+                Write::Put(RecordValue::Copy(Record {
+                    kind: RecordKind::Meta,
                     id: "x".into(),
                     body: "1".into(),
                 })),
-                store::Write::Delete(store::Kind::Meta, "x".into()),
+                Write::Delete(RecordKind::Meta, "x".into()),
             ])
             .await
             .unwrap();
@@ -158,7 +159,7 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
     let mut sqlite = SqliteStore::open(&path).await.unwrap();
     let loaded = sqlite.load().await.unwrap();
     let expected = disk.contents();
-    let key = |r: &store::Record| (r.kind, r.id.clone(), r.body.clone());
+    let key = |r: &Record| (r.kind, r.id.clone(), r.body.clone());
     let sorted = |mut list: Vec<_>| {
         list.sort();
         list
@@ -174,10 +175,10 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
 struct SlowDisk(MemoryStore, Duration);
 
 impl Store for SlowDisk {
-    fn load(&mut self) -> store::StoreFuture<'_, store::Contents> {
+    fn load(&mut self) -> store::StoreFuture<'_, Contents> {
         self.0.load()
     }
-    fn commit<'a>(&'a mut self, writes: &'a [store::Write]) -> store::StoreFuture<'a, ()> {
+    fn commit<'a>(&'a mut self, writes: &'a [Write]) -> store::StoreFuture<'a, ()> {
         Box::pin(async move {
             tokio::time::sleep(self.1).await;
             self.0.commit(writes).await
@@ -254,7 +255,7 @@ async fn a_flood_of_operators_delays_no_report_beyond_two_commits_and_is_told_to
         assert!(hints.iter().all(|h| *h > RETRY_LEAST && *h <= RETRY_MOST));
     }
     assert!(refused > OPERATOR_QUEUE, "only {refused} were refused");
-    let stored = store::fleet(disk.contents()).unwrap();
+    let stored = isyone_fleet::written::fleet(disk.contents()).unwrap();
     assert_eq!(stored.tenants, handle.snapshot().fleet.tenants);
 }
 
@@ -304,7 +305,9 @@ async fn what_stands_on_a_failed_commit_is_not_made_either() {
     assert!(handle.snapshot().fleet.tenants.is_empty());
     handle.submit("ana", creation("alfa")).await.unwrap();
     assert_eq!(
-        store::fleet(disk.contents()).unwrap().tenants,
+        isyone_fleet::written::fleet(disk.contents())
+            .unwrap()
+            .tenants,
         handle.snapshot().fleet.tenants
     );
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use isyone_coordinator::config::{Config, Span, UrlScheme};
+use isyone_coordinator::base::config::{Config, Span, UrlScheme};
 use isyone_proto::{
     pb::v1::{
         self, event_service_client::EventServiceClient, top_service_client::TopServiceClient,

@@ -1,7 +1,7 @@
 //! Tenants' own domains: a real coordinator asks a name server on loopback.
 
 use isyone_coordinator::{
-    config::Config,
+    base::config::Config,
     testing::dns::{NameServer, Zone},
 };
 use isyone_proto::{
@@ -27,7 +27,7 @@ fn watched(server: &NameServer) -> impl Fn(&mut Config) + use<> {
     move |config| {
         config.dns.servers = vec![address];
         let second = toml::from_str("interval = \"1s\"\nretry = \"1s\"");
-        let every: isyone_coordinator::config::Dns = second.unwrap();
+        let every: isyone_coordinator::base::config::Dns = second.unwrap();
         (config.dns.interval, config.dns.retry) = (every.interval, every.retry);
     }
 }
@@ -427,7 +427,7 @@ async fn without_looks_a_primary_is_redirected_to_at_once_and_who_adds_it_is_tol
     let fixture = start_with(move |config| {
         config.dns.servers = vec![address];
         config.dns.interval =
-            toml::from_str::<isyone_coordinator::config::Dns>("interval = \"0s\"")
+            toml::from_str::<isyone_coordinator::base::config::Dns>("interval = \"0s\"")
                 .unwrap()
                 .interval;
     })

@@ -117,7 +117,7 @@ async fn prometheus_gets_a_certificate_that_hosts_are_told_of() {
 
 #[tokio::test]
 async fn a_restart_keeps_prometheus_certificate_and_makes_a_lost_one_anew_for_the_same_key() {
-    let set = |config: &mut isyone_coordinator::config::Config| {
+    let set = |config: &mut isyone_coordinator::base::config::Config| {
         config.monitoring.certificate_dir = Some("prometheus".into());
     };
     let fixture = start_with(set).await;

@@ -9,9 +9,11 @@ use std::{
 };
 
 use isyone_coordinator::{
-    clock::{self, SystemSource},
-    config::{Config, Span},
-    writer::Source,
+    base::{
+        clock,
+        config::{Config, Span},
+    },
+    writer::{Source, SystemSource},
 };
 use isyone_proto::pb::v1;
 use tokio::{

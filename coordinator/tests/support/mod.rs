@@ -4,11 +4,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use isyone_coordinator::{
-    clock::SystemSource,
-    config::Config,
+    base::config::Config,
     init,
     server::{self, Parts, Running},
-    writer::Source,
+    writer::{Source, SystemSource},
 };
 use isyone_proto::{
     pb::{

@@ -3,6 +3,8 @@
 //! Plain values, no I/O, nothing of the wire: the coordinator's pure core depends on them. Not here: the protocol and its
 //! parsing (isyone-proto, which exports these types again).
 
+#![warn(missing_docs)]
+
 pub mod identity;
 pub mod ids;
 pub mod plan;

@@ -218,6 +218,16 @@ text_type!(
     }
 );
 
+/// Whether a certificate for `name` (`*.isy.one` or a plain one) is good for a host: a star stands for one label.
+pub fn covers(name: &str, host: &str) -> bool {
+    match name.strip_prefix('*') {
+        None => name == host,
+        Some(base) => host
+            .strip_suffix(base)
+            .is_some_and(|label| !label.is_empty() && !label.contains('.')),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,6 @@ use std::{
 
 use isyone_agent::{agent, config::DataDir, fake_docker::FakeDocker, host::Pace};
 use isyone_coordinator::{
-    clock::SystemSource,
     config::Config,
     context::Context,
     init::{self, DATABASE_FILE},
@@ -17,6 +16,7 @@ use isyone_coordinator::{
     server::{self, Parts, Running, StartError},
     state::State,
     store::{Contents, Store as _, Value, Write, memory::MemoryStore, sqlite::SqliteStore},
+    writer::SystemSource,
 };
 use tokio::{runtime::Runtime, sync::watch};
 

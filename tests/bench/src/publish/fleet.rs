@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use isyone_coordinator::{
     change::{Command, Outcome},
-    clock::SystemSource,
     config::Config,
     fleet::Host,
     init,
@@ -13,6 +12,7 @@ use isyone_coordinator::{
     server::{self, Parts, Running},
     store::{Value, Write, memory::MemoryStore},
     testing::{Bench, resources},
+    writer::SystemSource,
 };
 use isyone_proto::ids::{HostName, TenantName};
 use rustix::time::{ClockId, clock_gettime};

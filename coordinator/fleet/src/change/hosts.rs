@@ -1,0 +1,253 @@
+//! Commands on hosts: tokens, joining, certificates, cordon, removal; and what agents say when they connect.
+
+use std::sync::Arc;
+
+use isyone_types::ids::HostName;
+
+use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome};
+use crate::{
+    desired::{Certificate, Host, MAX_CERTIFICATES, Token},
+    observed::{Hello, HostObserved},
+    written::{RecordKind, RecordValue, Write},
+};
+
+impl Edit<'_> {
+    pub(super) fn create_token(&mut self, token: Token) -> Result<Outcome, ChangeError> {
+        if self.state.fleet.tokens.len() >= MAX_TOKENS {
+            return Err(ChangeError::TooManyTokens);
+        }
+        let message = token
+            .host
+            .as_ref()
+            .map_or_else(String::new, |h| format!("for host {h} only"));
+        self.event(
+            "token.created",
+            None,
+            token.host.clone().as_ref(),
+            None,
+            message,
+        );
+        self.put_token(token);
+        Ok(Outcome::Done)
+    }
+
+    fn put_token(&mut self, token: Token) {
+        let token = Arc::new(token);
+        self.effects
+            .writes
+            .push(Write::Put(RecordValue::Token(token.clone())));
+        self.state.fleet.tokens.insert(token.id.clone(), token);
+    }
+
+    /// Uses a token up and adds the host, or lets it join again when the token names it.
+    pub(super) fn enroll(&mut self, enroll: Enroll) -> Result<Outcome, ChangeError> {
+        let token = self
+            .state
+            .fleet
+            .tokens
+            .get(&enroll.token_id)
+            .cloned()
+            .ok_or(ChangeError::TokenRefused("unknown"))?;
+        // The secret is compared as a hash: timing tells nothing about it.
+        if token.secret_hash != enroll.secret_hash {
+            return Err(ChangeError::TokenRefused("unknown"));
+        }
+        if token.used_by.is_some() {
+            return Err(ChangeError::TokenRefused("already used"));
+        }
+        if token.expires_at <= self.stamp.now {
+            return Err(ChangeError::TokenRefused("expired"));
+        }
+        if token.host.as_ref().is_some_and(|h| *h != enroll.host) {
+            return Err(ChangeError::TokenRefused("made for another host name"));
+        }
+        let existing = self.state.fleet.hosts.get(&enroll.host).cloned();
+        if existing.is_some() && token.host.is_none() {
+            return Err(ChangeError::HostExists(enroll.host));
+        }
+        let clash = self
+            .state
+            .fleet
+            .hosts
+            .values()
+            .find(|h| h.advertise == enroll.advertise && h.name != enroll.host);
+        if let Some(other) = clash {
+            return Err(ChangeError::AddressTaken {
+                address: enroll.advertise,
+                host: other.name.clone(),
+            });
+        }
+        let mut labels = enroll.labels;
+        labels.extend(token.labels.clone());
+        let mut used = (*token).clone();
+        used.used_by = Some(enroll.host.clone());
+        self.put_token(used);
+        let host = match existing {
+            // All earlier certificates are replaced: whoever holds one is cut.
+            Some(old) => Host {
+                advertise: enroll.advertise,
+                labels,
+                certificates: vec![enroll.certificate],
+                ..(*old).clone()
+            },
+            None => Host {
+                name: enroll.host,
+                uid: enroll.uid,
+                advertise: enroll.advertise,
+                labels,
+                cordoned: false,
+                plan_generation: 1,
+                joined_at: self.stamp.now,
+                certificates: vec![enroll.certificate],
+            },
+        };
+        let host = self.put_host(host);
+        self.event(
+            "host.joined",
+            None,
+            Some(&host.name),
+            None,
+            format!("advertises {}", host.advertise),
+        );
+        Ok(Outcome::Host(host))
+    }
+
+    pub(super) fn renew_host(
+        &mut self,
+        name: &HostName,
+        certificate: Certificate,
+    ) -> Result<Outcome, ChangeError> {
+        let mut host = (*self.host(name)?).clone();
+        let now_s = self.stamp.now / 1000;
+        host.certificates.retain(|c| c.not_after > now_s);
+        host.certificates.push(certificate);
+        let surplus = host.certificates.len().saturating_sub(MAX_CERTIFICATES);
+        host.certificates.drain(..surplus);
+        Ok(Outcome::Host(self.put_host(host)))
+    }
+
+    pub(super) fn cordon_host(
+        &mut self,
+        name: &HostName,
+        cordoned: bool,
+    ) -> Result<Outcome, ChangeError> {
+        let host = self.host(name)?;
+        if host.cordoned == cordoned {
+            return Ok(Outcome::Host(host));
+        }
+        let host = self.put_host(Host {
+            cordoned,
+            ..(*host).clone()
+        });
+        self.event(
+            if cordoned {
+                "host.cordoned"
+            } else {
+                "host.uncordoned"
+            },
+            None,
+            Some(name),
+            None,
+            String::new(),
+        );
+        Ok(Outcome::Host(host))
+    }
+
+    pub(super) fn remove_host(&mut self, name: &HostName) -> Result<Outcome, ChangeError> {
+        let host = self.host(name)?;
+        if let Some(index) = self.state.fleet.by_host.get(name)
+            && let Some(first) = index.tenants.get_min()
+        {
+            return Err(ChangeError::HostNotEmpty {
+                host: name.clone(),
+                count: index.tenants.len(),
+                first: first.clone(),
+            });
+        }
+        self.effects
+            .writes
+            .push(Write::Delete(RecordKind::Host, name.to_string()));
+        self.state.fleet.hosts.remove(name);
+        self.state.observed.hosts.remove(name);
+        self.state.told.remove(name);
+        self.state.refresh(self.settings, name, self.stamp.now);
+        self.effects.touched_hosts.insert(name.clone());
+        self.event(
+            "host.removed",
+            None,
+            Some(name),
+            None,
+            "its certificates are refused from now on".to_owned(),
+        );
+        Ok(Outcome::Host(host))
+    }
+
+    /// An agent connected. Its report follows; until then nothing is known of its tenants.
+    pub(super) fn greet(
+        &mut self,
+        name: &HostName,
+        hello: Hello,
+        accepted_generation: u64,
+    ) -> Result<Outcome, ChangeError> {
+        let host = self.host(name)?;
+        let mut seen = self
+            .state
+            .observed
+            .hosts
+            .get(name)
+            .map(|h| (**h).clone())
+            .unwrap_or_default();
+        seen.hello = hello;
+        seen.accepted_generation = accepted_generation;
+        seen.plan_error = String::new();
+        self.observe_host(name, seen);
+        // A host that remembers a newer plan than we do: our store was set back. Go past it, so that it listens again.
+        if accepted_generation > host.plan_generation {
+            let generation = accepted_generation + 1;
+            self.put_host(Host {
+                plan_generation: generation,
+                ..(*host).clone()
+            });
+            self.effects.touched_hosts.insert(name.clone());
+            let message = format!(
+                "agent holds plan {accepted_generation}, newer than ours ({}): was an old database restored?",
+                host.plan_generation
+            );
+            self.event("host.plan_ahead", None, Some(name), None, message);
+        }
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn plan_result(
+        &mut self,
+        name: &HostName,
+        generation: u64,
+        error: String,
+    ) -> Result<Outcome, ChangeError> {
+        let host = self.host(name)?;
+        let mut seen = self
+            .state
+            .observed
+            .hosts
+            .get(name)
+            .map(|h| (**h).clone())
+            .unwrap_or_default();
+        if error.is_empty() {
+            seen.accepted_generation = generation.min(host.plan_generation);
+        } else if seen.plan_error != error {
+            self.event("host.plan_refused", None, Some(name), None, error.clone());
+        }
+        seen.plan_error = error;
+        self.observe_host(name, seen);
+        Ok(Outcome::Done)
+    }
+
+    /// Remembers what a host says of itself, and ranks it by that.
+    pub(super) fn observe_host(&mut self, name: &HostName, seen: HostObserved) {
+        self.state
+            .observed
+            .hosts
+            .insert(name.clone(), Arc::new(seen));
+        self.state.refresh(self.settings, name, self.stamp.now);
+    }
+}

@@ -1,0 +1,407 @@
+//! How the Fleet changes: one function from a state and a command to a new state, what to store, and an answer. Pure: time,
+//! identifiers and secrets come with the command.
+//!
+//! Every command checks everything before it changes anything; the writer also throws a half-changed state away.
+//! Not here: storing and publishing (writer), choosing a host (placement).
+
+pub mod access;
+pub mod certificates;
+mod command;
+mod domains;
+mod error;
+mod hosts;
+mod operators;
+#[cfg(test)]
+mod properties;
+mod report;
+mod sleep;
+mod tenants;
+#[cfg(test)]
+mod tests;
+mod tick;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use isyone_types::{
+    ids::{HostName, TenantName},
+    plan::UnixMs,
+};
+use uuid::Uuid;
+
+pub use self::{
+    command::{AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, Stamp, User},
+    domains::domain_refused,
+    error::ChangeError,
+};
+use crate::{
+    desired::{Event, Host, Tenant},
+    operation::{Operation, OperationKind, OperationState, Step},
+    settings::Settings,
+    state::State,
+    written::{RecordKind, RecordValue, Write},
+};
+
+/// Tokens that may be open at once.
+pub const MAX_TOKENS: usize = 1_000;
+/// Certificates an operator may hold at once.
+pub const MAX_OPERATOR_CERTIFICATES: usize = 16;
+
+/// A command in progress: the state it edits, and what must be stored and told.
+pub(crate) struct Edit<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) settings: &'a Settings,
+    pub(crate) stamp: &'a Stamp,
+    pub(crate) effects: &'a mut Effects,
+}
+
+/// What follows from commands: writes for the store, and hosts whose plan changed.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// In order.
+    pub writes: Vec<Write>,
+    /// To be woken.
+    pub touched_hosts: BTreeSet<HostName>,
+}
+
+/// Applies one command. On an error the state may be half-changed and must be thrown away (it is cheap to clone before).
+pub fn apply(
+    state: &mut State,
+    settings: &Settings,
+    stamp: &Stamp,
+    effects: &mut Effects,
+    command: Command,
+) -> Result<Outcome, ChangeError> {
+    let mut edit = Edit {
+        state,
+        settings,
+        stamp,
+        effects,
+    };
+    match command {
+        Command::CreateTenant(create) => edit.create_tenant(*create),
+        Command::RestartTenant {
+            name,
+            database,
+            request_id,
+        } => edit.restart_tenant(&name, database, request_id),
+        Command::SuspendTenant { name, request_id } => edit.suspend_tenant(&name, request_id),
+        Command::ResumeTenant { name, request_id } => edit.resume_tenant(&name, request_id),
+        Command::WakeTenant { name } => edit.wake_tenant(&name),
+        Command::ResizeTenant {
+            name,
+            plan,
+            request_id,
+        } => edit.resize_tenant(&name, plan, request_id),
+        Command::DeleteTenant {
+            name,
+            purge,
+            request_id,
+        } => edit.delete_tenant(&name, purge, request_id),
+        Command::RestoreTenant { name, request_id } => edit.restore_tenant(&name, request_id),
+        Command::SetAccess { name, change } => edit.set_access(&name, *change),
+        Command::CancelOperation { id } => edit.cancel_operation(id),
+        Command::CreateToken(token) => edit.create_token(*token),
+        Command::Enroll(enroll) => edit.enroll(*enroll),
+        Command::RenewHost { host, certificate } => edit.renew_host(&host, certificate),
+        Command::CordonHost { host, cordoned } => edit.cordon_host(&host, cordoned),
+        Command::RemoveHost { host } => edit.remove_host(&host),
+        Command::CreateOperator {
+            name,
+            role,
+            certificate,
+        } => edit.create_operator(name, role, certificate),
+        Command::RevokeOperator { name } => edit.revoke_operator(&name),
+        Command::Greet {
+            host,
+            hello,
+            accepted_generation,
+        } => edit.greet(&host, hello, accepted_generation),
+        Command::PlanResult {
+            host,
+            generation,
+            error,
+        } => edit.plan_result(&host, generation, error),
+        Command::Report { host, report } => edit.report(&host, *report),
+        Command::PutCertificate(certificate) => edit.put_certificate(*certificate),
+        Command::RemoveCertificate { name, why } => edit.remove_certificate(&name, &why),
+        Command::CertificateTrouble(trouble) => edit.certificate_trouble(*trouble),
+        Command::PutAcmeAccount(account) => edit.put_acme_account(*account),
+        Command::AddDomains(add) => edit.add_domains(*add),
+        Command::RemoveDomain {
+            name,
+            domain,
+            request_id,
+        } => edit.remove_domain(&name, &domain, request_id),
+        Command::DomainUnreachable(trouble) => edit.domain_unreachable(*trouble),
+        Command::DomainReachable { domain, found } => edit.domain_reachable(&domain, &found),
+        Command::Audit {
+            kind,
+            tenant,
+            message,
+        } => edit.audit(kind, tenant, message),
+        Command::Note { kind, message } => {
+            edit.event(kind, None, None, None, message);
+            Ok(Outcome::Done)
+        }
+        Command::AdoptSettings => edit.adopt_settings(),
+        Command::Tick => edit.tick(),
+    }
+}
+
+impl Edit<'_> {
+    pub(crate) fn tenant(&self, name: &TenantName) -> Result<Arc<Tenant>, ChangeError> {
+        self.state
+            .fleet
+            .tenants
+            .get(name)
+            .cloned()
+            .ok_or_else(|| ChangeError::TenantNotFound(name.clone()))
+    }
+
+    pub(crate) fn host(&self, name: &HostName) -> Result<Arc<Host>, ChangeError> {
+        self.state
+            .fleet
+            .hosts
+            .get(name)
+            .cloned()
+            .ok_or_else(|| ChangeError::HostNotFound(name.clone()))
+    }
+
+    /// Stores a tenant as it is now, and gives its host's plan a new generation.
+    pub(crate) fn put_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
+        let host = tenant.placement.host.clone();
+        let tenant = self.store_tenant(tenant);
+        // Ranks the host anew, too.
+        self.touch_host(&host);
+        tenant
+    }
+
+    /// Stores a tenant whose host has nothing to do for the change.
+    pub(crate) fn store_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
+        if let Some(before) = self.state.fleet.tenants.get(&tenant.name).cloned() {
+            for domain in before
+                .spec
+                .domains
+                .iter()
+                .filter(|domain| !tenant.spec.domains.contains(domain))
+            {
+                self.forget_domain_trouble(domain);
+            }
+        }
+        let tenant = Arc::new(tenant);
+        self.effects
+            .writes
+            .push(Write::Put(RecordValue::Tenant(tenant.clone())));
+        self.state.fleet.put_tenant(tenant.clone());
+        tenant
+    }
+
+    pub(crate) fn remove_tenant(&mut self, tenant: &Tenant) {
+        for domain in &tenant.spec.domains {
+            self.forget_domain_trouble(domain);
+        }
+        self.effects
+            .writes
+            .push(Write::Delete(RecordKind::Tenant, tenant.name.to_string()));
+        self.state.fleet.remove_tenant(&tenant.name);
+        self.state.observed.tenants.remove(&tenant.name);
+        self.touch_host(&tenant.placement.host);
+    }
+
+    /// The host's plan has changed.
+    pub(crate) fn touch_host(&mut self, name: &HostName) {
+        if let Some(host) = self.state.fleet.hosts.get(name) {
+            let mut host = (**host).clone();
+            host.plan_generation += 1;
+            self.put_host(host);
+        }
+        self.effects.touched_hosts.insert(name.clone());
+    }
+
+    pub(crate) fn put_host(&mut self, host: Host) -> Arc<Host> {
+        let host = Arc::new(host);
+        self.effects
+            .writes
+            .push(Write::Put(RecordValue::Host(host.clone())));
+        self.state
+            .fleet
+            .hosts
+            .insert(host.name.clone(), host.clone());
+        self.state
+            .refresh(self.settings, &host.name, self.stamp.now);
+        host
+    }
+
+    pub(crate) fn put_operation(&mut self, operation: Operation) -> Arc<Operation> {
+        let operation = Arc::new(operation);
+        self.effects
+            .writes
+            .push(Write::Put(RecordValue::Operation(operation.clone())));
+        self.state.fleet.put_operation(operation.clone());
+        operation
+    }
+
+    /// Starts an operation on a tenant and ends the one before it, which it overtakes.
+    pub(crate) fn begin(
+        &mut self,
+        kind: OperationKind,
+        tenant: &Tenant,
+        request_id: Option<String>,
+        steps: Vec<Step>,
+    ) -> Arc<Operation> {
+        if let Some(before) = self
+            .state
+            .fleet
+            .operations
+            .get(&tenant.operation)
+            .filter(|o| !o.state.is_final())
+            .cloned()
+        {
+            self.end(
+                &before,
+                OperationState::Cancelled,
+                format!("overtaken by operation {}", self.stamp.id),
+            );
+        }
+        self.forget_old_operations();
+        self.put_operation(Operation {
+            id: self.stamp.id,
+            kind,
+            tenant: tenant.name.clone(),
+            tenant_uid: tenant.uid,
+            host: tenant.placement.host.clone(),
+            generation: tenant.generation,
+            state: OperationState::Running,
+            steps,
+            created_at: self.stamp.now,
+            ended_at: None,
+            error: String::new(),
+            actor: self.stamp.actor.clone(),
+            request_id,
+        })
+    }
+
+    /// Ends an operation, with the steps that its host reported.
+    pub(crate) fn end(
+        &mut self,
+        operation: &Operation,
+        state: OperationState,
+        error: String,
+    ) -> Arc<Operation> {
+        let mut ended = operation.clone();
+        ended.steps = crate::views::steps(
+            operation,
+            self.state
+                .observed
+                .tenants
+                .get(&operation.tenant)
+                .map(Arc::as_ref),
+        );
+        ended.state = state;
+        ended.error = error;
+        ended.ended_at = Some(self.stamp.now);
+        self.put_operation(ended)
+    }
+
+    fn forget_old_operations(&mut self) {
+        while self.state.fleet.operations.len() >= crate::desired::MAX_OPERATIONS {
+            // Those under way are not forgotten; there is at most one for each tenant.
+            let Some(id) = self.state.fleet.ended.get_min().copied() else {
+                return;
+            };
+            self.state.fleet.remove_operation(&id);
+            self.effects
+                .writes
+                .push(Write::Delete(RecordKind::Operation, id.to_string()));
+        }
+    }
+
+    /// The operation that this idempotency key started, if it did; an error when that was something else.
+    pub(crate) fn repeated(
+        &self,
+        kinds: &[OperationKind],
+        tenant: &TenantName,
+        request_id: Option<&str>,
+    ) -> Result<Option<Arc<Operation>>, ChangeError> {
+        let Some(id) = request_id.and_then(|key| self.state.fleet.by_request.get(key)) else {
+            return Ok(None);
+        };
+        let Some(operation) = self.state.fleet.operations.get(id) else {
+            return Ok(None);
+        };
+        if kinds.contains(&operation.kind) && operation.tenant == *tenant {
+            Ok(Some(operation.clone()))
+        } else {
+            Err(ChangeError::RequestIdReused(*id))
+        }
+    }
+
+    pub(crate) fn event(
+        &mut self,
+        kind: &str,
+        tenant: Option<&Tenant>,
+        host: Option<&HostName>,
+        operation: Option<Uuid>,
+        message: String,
+    ) {
+        let fleet = &mut self.state.fleet;
+        fleet.last_event += 1;
+        let event = Arc::new(Event {
+            sequence: fleet.last_event,
+            at: self.stamp.now,
+            kind: kind.to_owned(),
+            tenant: tenant.map(|t| t.name.clone()),
+            host: host
+                .cloned()
+                .or_else(|| tenant.map(|t| t.placement.host.clone())),
+            actor: self.stamp.actor.clone(),
+            message,
+            operation,
+        });
+        fleet.events.push_back(event.clone());
+        if fleet.events.len() > crate::desired::MAX_EVENTS {
+            fleet.events.pop_front();
+        }
+        self.effects.writes.push(Write::Event(event));
+    }
+
+    fn audit(
+        &mut self,
+        kind: &'static str,
+        name: TenantName,
+        message: String,
+    ) -> Result<Outcome, ChangeError> {
+        let tenant = self.tenant(&name)?;
+        self.event(kind, Some(&tenant), None, None, message);
+        Ok(Outcome::Done)
+    }
+
+    /// Gives every plan a new generation when the part of the configuration that plans are made of has changed.
+    fn adopt_settings(&mut self) -> Result<Outcome, ChangeError> {
+        self.forget_unwatched();
+        let digest = self.settings.plan_digest();
+        if self.state.fleet.plan_digest != digest {
+            let hosts: Vec<HostName> = self.state.fleet.hosts.keys().cloned().collect();
+            for host in &hosts {
+                self.touch_host(host);
+            }
+            self.effects
+                .writes
+                .push(Write::Put(RecordValue::PlanDigest(digest.clone())));
+            self.state.fleet.plan_digest = digest;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// A step of the coordinator's own, done at once.
+pub(crate) fn done_step(name: &str, detail: String, now: UnixMs) -> Step {
+    Step {
+        name: name.to_owned(),
+        state: OperationState::Succeeded,
+        started_at: Some(now),
+        ended_at: Some(now),
+        detail,
+        progress_percent: 100,
+    }
+}

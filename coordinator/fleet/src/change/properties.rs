@@ -1,0 +1,414 @@
+//! What must hold after any commands whatsoever: computed indexes and the ranking are what the records make them, and a refused
+//! command has changed nothing.
+
+use std::{cell::Cell, collections::BTreeSet};
+
+use isyone_types::{ids::TenantName, plan::DesiredState};
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use super::*;
+use crate::{
+    desired::{Fleet, HostIndex, domains::DomainTrouble},
+    observed::{Report, Traffic},
+    testing::{Bench, name, resources},
+};
+
+const HOSTS: usize = 4;
+const TENANTS: usize = 8;
+/// Of the plan `standard`, milliseconds.
+const SLEEP_AFTER_MS: i64 = 3_600_000;
+/// Between two reports while nobody uses anything.
+const IDLE_STEP_MS: i64 = 55_000;
+/// The first are the ones that creates come with.
+const DOMAINS: usize = TENANTS + 2;
+
+/// One thing that happens; numbers name whom it happens to.
+#[derive(Debug, Clone)]
+enum Step {
+    Create(usize, usize, bool),
+    Delete(usize, bool),
+    Restore(usize),
+    Suspend(usize),
+    Wake(usize),
+    Resume(usize),
+    Resize(usize, usize),
+    Cancel(usize),
+    Cordon(usize, bool),
+    Report(usize, bool, u64),
+    Refuse(usize, bool),
+    Greet(usize, bool),
+    Remove(usize),
+    AddDomain(usize, usize, bool, bool),
+    RemoveDomain(usize, usize),
+    PlatformPrimary(usize),
+    Unreachable(usize, usize),
+    Reachable(usize),
+    Pass(i64),
+    /// Nobody uses anything for [`SLEEP_AFTER_MS`], and all hosts say so.
+    Idle,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (tenant, host, plan) = (0..TENANTS, 0..HOSTS, 0..3_usize);
+    prop_oneof![
+        6 => (tenant.clone(), plan.clone(), any::<bool>()).prop_map(|(t, p, force)| Step::Create(t, p, force)),
+        3 => (tenant.clone(), any::<bool>()).prop_map(|(t, purge)| Step::Delete(t, purge)),
+        2 => tenant.clone().prop_map(Step::Restore),
+        1 => tenant.clone().prop_map(Step::Suspend),
+        1 => tenant.clone().prop_map(Step::Wake),
+        1 => tenant.clone().prop_map(Step::Resume),
+        2 => (tenant.clone(), plan).prop_map(|(t, p)| Step::Resize(t, p)),
+        1 => tenant.prop_map(Step::Cancel),
+        1 => (host.clone(), any::<bool>()).prop_map(|(h, cordoned)| Step::Cordon(h, cordoned)),
+        6 => (host.clone(), prop::bool::weighted(0.1), 0..16_u64).prop_map(|(h, broken, used)| Step::Report(h, broken, used)),
+        1 => (host.clone(), any::<bool>()).prop_map(|(h, refused)| Step::Refuse(h, refused)),
+        1 => (host.clone(), any::<bool>()).prop_map(|(h, ahead)| Step::Greet(h, ahead)),
+        3 => (0..TENANTS, 0..DOMAINS, any::<bool>(), any::<bool>()).prop_map(|(t, d, primary, checked)| Step::AddDomain(t, d, primary, checked)),
+        2 => (0..TENANTS, 0..DOMAINS).prop_map(|(t, d)| Step::RemoveDomain(t, d)),
+        1 => (0..TENANTS).prop_map(Step::PlatformPrimary),
+        2 => (0..TENANTS, 0..DOMAINS).prop_map(|(t, d)| Step::Unreachable(t, d)),
+        1 => (0..DOMAINS).prop_map(Step::Reachable),
+        1 => host.prop_map(Step::Remove),
+        1 => Just(Step::Idle),
+        3 => prop_oneof![Just(1_000), Just(25_000), Just(3_600_000), Just(8 * 86_400_000_i64)].prop_map(Step::Pass),
+    ]
+}
+
+fn domain(n: usize) -> isyone_types::spec::Domain {
+    name(&format!("t{n}.example.com"))
+}
+
+fn plan(n: usize) -> &'static str {
+    ["small", "standard", "large"][n]
+}
+
+/// The command for a step; `None` when there is nothing to say.
+fn command(bench: &mut Bench, step: Step) -> Option<Command> {
+    let tenant = |n: usize| name::<TenantName>(&format!("t{n}"));
+    let host = |n: usize| name::<HostName>(&format!("h{n}"));
+    let request_id = None;
+    Some(match step {
+        Step::Create(t, p, force) => {
+            let mut creation = bench.creation(&format!("t{t}"), plan(p));
+            creation.force = force;
+            creation.spec.domains = if p == 1 {
+                vec![name(&format!("t{t}.example.com"))]
+            } else {
+                vec![]
+            };
+            Command::CreateTenant(Box::new(creation))
+        }
+        Step::Delete(t, purge) => Command::DeleteTenant {
+            name: tenant(t),
+            purge,
+            request_id,
+        },
+        Step::Restore(t) => Command::RestoreTenant {
+            name: tenant(t),
+            request_id,
+        },
+        Step::Suspend(t) => Command::SuspendTenant {
+            name: tenant(t),
+            request_id,
+        },
+        Step::Wake(t) => Command::WakeTenant { name: tenant(t) },
+        Step::Resume(t) => Command::ResumeTenant {
+            name: tenant(t),
+            request_id,
+        },
+        Step::Resize(t, p) => Command::ResizeTenant {
+            name: tenant(t),
+            plan: name(plan(p)),
+            request_id,
+        },
+        Step::Cancel(t) => Command::CancelOperation {
+            id: bench.state.fleet.tenants.get(&tenant(t))?.operation,
+        },
+        Step::Cordon(h, cordoned) => Command::CordonHost {
+            host: host(h),
+            cordoned,
+        },
+        Step::Report(h, broken, used) => {
+            let mut report = report(bench, &host(h));
+            report.resources.memory_available_bytes -= used << 30;
+            report.docker_error = if broken {
+                "no daemon".to_owned()
+            } else {
+                String::new()
+            };
+            Command::Report {
+                host: host(h),
+                report: Box::new(report),
+            }
+        }
+        Step::Refuse(h, refused) => {
+            let error = if refused {
+                "disk full".to_owned()
+            } else {
+                String::new()
+            };
+            Command::PlanResult {
+                host: host(h),
+                generation: 1,
+                error,
+            }
+        }
+        Step::Greet(h, ahead) => {
+            let accepted_generation = if ahead { 1_000 } else { 0 };
+            Command::Greet {
+                host: host(h),
+                hello: crate::observed::Hello::default(),
+                accepted_generation,
+            }
+        }
+        Step::Remove(h) => Command::RemoveHost { host: host(h) },
+        Step::AddDomain(t, d, primary, checked) => Command::AddDomains(Box::new(AddDomains {
+            name: tenant(t),
+            domains: vec![domain(d)],
+            primary,
+            checked,
+            request_id,
+        })),
+        Step::PlatformPrimary(t) => Command::AddDomains(Box::new(AddDomains {
+            name: tenant(t),
+            domains: Vec::new(),
+            primary: true,
+            checked: false,
+            request_id,
+        })),
+        Step::RemoveDomain(t, d) => Command::RemoveDomain {
+            name: tenant(t),
+            domain: domain(d),
+            request_id,
+        },
+        Step::Unreachable(t, d) => {
+            let (domain, tenant, since) = (domain(d), tenant(t), bench.now);
+            let trouble = DomainTrouble {
+                domain,
+                tenant,
+                since,
+                found: "gone".to_owned(),
+            };
+            Command::DomainUnreachable(Box::new(trouble))
+        }
+        Step::Reachable(d) => Command::DomainReachable {
+            domain: domain(d),
+            found: String::new(),
+        },
+        Step::Pass(ms) => {
+            bench.now += ms;
+            Command::Tick
+        }
+        Step::Idle => {
+            // In steps that are no jump of the clock: after one, nothing happens for an hour.
+            for _ in 0..=SLEEP_AFTER_MS / IDLE_STEP_MS {
+                bench.now += IDLE_STEP_MS;
+                let hosts: Vec<HostName> = bench.state.fleet.hosts.keys().cloned().collect();
+                for host in hosts {
+                    let report = report(bench, &host);
+                    bench.report(&host, report.resources, report.tenants);
+                }
+                bench.apply(Command::Tick).unwrap();
+            }
+            Command::Tick
+        }
+    })
+}
+
+/// All is well there, and nobody has used a tenant yet.
+fn report(bench: &Bench, host: &HostName) -> Report {
+    let placed = bench
+        .state
+        .fleet
+        .by_host
+        .get(host)
+        .map(|i| i.tenants.clone())
+        .unwrap_or_default();
+    let unused = |tenant| {
+        let mut report = bench.converged(tenant);
+        report.traffic = Some(Traffic {
+            last_active_at: Some(0),
+            ..Traffic::default()
+        });
+        report
+    };
+    let tenants = placed.iter().map(unused).collect();
+    Report {
+        resources: resources(4, 16, 40),
+        docker_error: String::new(),
+        tenants,
+        complete: true,
+    }
+}
+
+/// The sums of a host, added up from its tenants.
+fn summed(fleet: &Fleet, host: &HostName) -> (u64, u64, u64, u64, u64) {
+    let mut sums = (0, 0, 0, 0, 0);
+    for tenant in fleet.tenants.values().filter(|t| t.placement.host == *host) {
+        sums.2 += tenant.size.disk_bytes;
+        if matches!(
+            tenant.desired,
+            DesiredState::Running | DesiredState::Suspended
+        ) {
+            sums.0 += tenant.size.memory_bytes;
+            sums.1 += u64::from(tenant.size.cpu_millis);
+            if tenant.activated_at.is_none() {
+                sums.3 += tenant.size.memory_bytes;
+                sums.4 += tenant.size.disk_bytes;
+            }
+        }
+    }
+    sums
+}
+
+fn check(bench: &Bench) {
+    let fleet = &bench.state.fleet;
+    let mut fresh = Fleet::default();
+    fleet
+        .tenants
+        .values()
+        .for_each(|t| fresh.put_tenant(t.clone()));
+    fleet
+        .operations
+        .values()
+        .for_each(|o| fresh.put_operation(o.clone()));
+    assert_eq!(fresh.by_host, fleet.by_host);
+    assert_eq!(fresh.by_domain, fleet.by_domain);
+    assert_eq!(fresh.by_request, fleet.by_request);
+    assert_eq!(fresh.ended, fleet.ended);
+    assert_eq!(fresh.quarantines, fleet.quarantines);
+    for (host, i) in &fleet.by_host {
+        let HostIndex {
+            settling_memory_bytes,
+            settling_disk_bytes,
+            ..
+        } = *i;
+        let kept = (
+            i.memory_bytes,
+            i.cpu_millis,
+            i.disk_bytes,
+            settling_memory_bytes,
+            settling_disk_bytes,
+        );
+        assert_eq!(kept, summed(fleet, host), "{host}");
+    }
+    for (domain, trouble) in &fleet.domain_troubles {
+        assert_eq!(
+            fleet.by_domain.get(domain),
+            Some(&trouble.tenant),
+            "trouble with a domain of nobody's"
+        );
+    }
+    for tenant in fleet.tenants.values() {
+        let primary = tenant
+            .primary
+            .iter()
+            .all(|primary| tenant.spec.domains.contains(primary));
+        assert!(primary, "{} has a primary that is not its own", tenant.name);
+    }
+    let quarantined = fleet
+        .tenants
+        .values()
+        .filter(|t| t.desired == DesiredState::Quarantined);
+    let named: BTreeSet<_> = fleet
+        .quarantines
+        .iter()
+        .map(|(_, name)| name.clone())
+        .collect();
+    assert_eq!(named, quarantined.map(|t| t.name.clone()).collect());
+    for tenant in fleet.tenants.values().filter(|t| t.asleep_since.is_some()) {
+        assert_eq!(
+            tenant.desired,
+            DesiredState::Suspended,
+            "{} is asleep",
+            tenant.name
+        );
+    }
+    assert!(
+        bench
+            .state
+            .ranking
+            .is_true(bench.state.view(&bench.settings), bench.now)
+    );
+}
+
+/// Goes through all steps; how many tenants slept at the end of one.
+fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
+    let mut bench = Bench::default();
+    bench
+        .settings
+        .sleep_after_ms
+        .insert(name("standard"), SLEEP_AFTER_MS);
+    for h in 0..HOSTS {
+        bench.host(&format!("h{h}"), resources(4, 16, 40));
+    }
+    let mut slept = 0;
+    for step in steps {
+        let Some(command) = command(&mut bench, step) else {
+            continue;
+        };
+        let (stored, version) = (bench.effects.writes.len(), bench.state.fleet.last_event);
+        let stamp = Stamp {
+            now: bench.now,
+            id: bench.id(),
+            actor: "ana".to_owned(),
+        };
+        let settings = bench.settings.clone();
+        let result = apply(
+            &mut bench.state,
+            &settings,
+            &stamp,
+            &mut bench.effects,
+            command,
+        );
+        if result.is_err() {
+            // The writer relies on it: what is refused has changed nothing.
+            prop_assert_eq!(
+                (stored, version),
+                (bench.effects.writes.len(), bench.state.fleet.last_event)
+            );
+        }
+        // Time alone changes the ranking at the next tick only.
+        let tick = Stamp {
+            now: bench.now,
+            id: bench.id(),
+            actor: "coordinator".to_owned(),
+        };
+        apply(
+            &mut bench.state,
+            &settings,
+            &tick,
+            &mut bench.effects,
+            Command::Tick,
+        )
+        .unwrap();
+        check(&bench);
+        slept += bench
+            .state
+            .fleet
+            .tenants
+            .values()
+            .filter(|t| t.asleep_since.is_some())
+            .count();
+    }
+    Ok(slept)
+}
+
+#[test]
+fn indexes_are_what_records_make_them() {
+    let slept = Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig {
+        source_file: Some(file!()),
+        ..ProptestConfig::with_cases(96)
+    });
+    let steps = prop::collection::vec(step(), 1..80);
+    runner
+        .run(&steps, |steps| {
+            walk(steps).map(|more| slept.set(slept.get() + more))
+        })
+        .unwrap();
+    assert!(
+        slept.get() > 0,
+        "no tenant ever slept: nothing was seen of that"
+    );
+}

@@ -1,0 +1,184 @@
+//! Takes in hosts' reports: remembers them, and ends operations whose generation has converged.
+
+use std::sync::Arc;
+
+use isyone_types::{ids::HostName, plan::DesiredState};
+
+use super::{ChangeError, Edit, Outcome, done_step};
+use crate::{
+    desired::Tenant,
+    observed::{Progress, Report, TenantObserved, TenantReport},
+    operation::{OperationKind, OperationState},
+};
+
+impl Edit<'_> {
+    pub(super) fn report(
+        &mut self,
+        host: &HostName,
+        report: Report,
+    ) -> Result<Outcome, ChangeError> {
+        self.host(host)?;
+        let mut seen = self
+            .state
+            .observed
+            .hosts
+            .get(host)
+            .map(|h| (**h).clone())
+            .unwrap_or_default();
+        seen.take(report.resources, &report.docker_error, self.stamp.now);
+        self.observe_host(host, seen);
+        for tenant in report.tenants {
+            self.tenant_report(host, tenant);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Only a word about the present incarnation, from the host it is placed on, under the present epoch, counts.
+    fn tenant_report(&mut self, host: &HostName, report: TenantReport) {
+        let Some(tenant) = self.state.fleet.tenants.get(&report.name).cloned() else {
+            return;
+        };
+        let ours = tenant.uid == report.uid
+            && tenant.placement.host == *host
+            && tenant.placement.epoch == report.epoch;
+        if !ours || report.generation > tenant.generation {
+            return;
+        }
+        let before = self.state.observed.tenants.get(&report.name).cloned();
+        // Reports of one session arrive in order, but a late one of an ended session must not undo a newer word.
+        if before.as_ref().is_some_and(|b| {
+            b.host == *host && b.report.uid == report.uid && b.report.generation > report.generation
+        }) {
+            return;
+        }
+        let told = self.tell_changes(&tenant, before.as_deref(), &report);
+        let converged =
+            report.progress == Progress::Converged && report.generation == tenant.generation;
+        let absent = report.absent;
+        let observed = TenantObserved {
+            host: host.clone(),
+            at: self.stamp.now,
+            report,
+            told,
+        };
+        self.state
+            .observed
+            .tenants
+            .insert(tenant.name.clone(), Arc::new(observed));
+        if converged {
+            self.converged(&tenant, absent);
+        }
+    }
+
+    /// Events of what is new; answers which trouble is told of now. It is told once, when it begins, not at each try:
+    /// messages differ by a time or a log line, and would push everything else out of the memory of events.
+    fn tell_changes(
+        &mut self,
+        tenant: &Tenant,
+        before: Option<&TenantObserved>,
+        report: &TenantReport,
+    ) -> Option<(Progress, u64)> {
+        let mut told = before
+            .filter(|b| b.report.uid == report.uid)
+            .and_then(|b| b.told);
+        let trouble = Some((report.progress, report.generation));
+        match report.progress {
+            Progress::Failing | Progress::Unhealthy if told != trouble => {
+                let kind = if report.progress == Progress::Failing {
+                    "tenant.failing"
+                } else {
+                    "tenant.unhealthy"
+                };
+                self.event(
+                    kind,
+                    Some(tenant),
+                    None,
+                    report.operation,
+                    report.message.clone(),
+                );
+                told = trouble;
+            }
+            Progress::Converged if told.take().is_some() => {
+                self.event("tenant.recovered", Some(tenant), None, None, String::new());
+            }
+            // A next try: neither over nor new.
+            Progress::Working | Progress::Converged | Progress::Failing | Progress::Unhealthy => {}
+        }
+        let kills = |containers: &[crate::observed::Container]| {
+            containers
+                .iter()
+                .map(|c| u64::from(c.oom_kills))
+                .sum::<u64>()
+        };
+        let (now, then) = (
+            kills(&report.containers),
+            before.map_or(0, |b| kills(&b.report.containers)),
+        );
+        if now > then && before.is_some() {
+            self.event(
+                "tenant.oom_killed",
+                Some(tenant),
+                None,
+                None,
+                format!("{} out-of-memory kills", now - then),
+            );
+        }
+        told
+    }
+
+    /// The host is where the tenant's plan wants it.
+    fn converged(&mut self, tenant: &Arc<Tenant>, absent: bool) {
+        let now = self.stamp.now;
+        let operation = self
+            .state
+            .fleet
+            .operations
+            .get(&tenant.operation)
+            .filter(|o| !o.state.is_final())
+            .cloned();
+        let purging = tenant.desired == DesiredState::Purged;
+        if purging && !absent {
+            return;
+        }
+        if let Some(operation) = &operation {
+            let mut ended = self.end(operation, OperationState::Succeeded, String::new());
+            if matches!(
+                operation.kind,
+                OperationKind::Create | OperationKind::Resume | OperationKind::Restore
+            ) {
+                let mut with_route = (*ended).clone();
+                with_route
+                    .steps
+                    .push(done_step("route", "published to the edges".to_owned(), now));
+                ended = self.put_operation(with_route);
+            }
+            let took = format!(
+                "{:?} took {:.1} s",
+                ended.kind,
+                (now - ended.created_at).max(0) as f64 / 1000.0
+            );
+            self.event(
+                "operation.succeeded",
+                Some(tenant),
+                None,
+                Some(ended.id),
+                took.to_lowercase(),
+            );
+        }
+        if purging {
+            self.event(
+                "tenant.purged",
+                Some(tenant),
+                None,
+                None,
+                "nothing of it is left".to_owned(),
+            );
+            self.remove_tenant(tenant);
+        } else if tenant.desired == DesiredState::Running && tenant.activated_at.is_none() {
+            let mut activated = (**tenant).clone();
+            activated.activated_at = Some(now);
+            // The plan says so from now on: a host that lost the data must not start an empty tenant.
+            self.put_tenant(activated);
+        }
+    }
+}

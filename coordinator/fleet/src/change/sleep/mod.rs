@@ -1,0 +1,139 @@
+//! Cold tenants: who falls asleep because nobody uses it (plans with `sleep_after`), and how a visitor wakes it.
+//!
+//! To sleep is to be suspended, with a mark that lets any visitor resume it. When somebody was last logged in, each tenant's own
+//! database knows and its host reports: so nothing is written down while it is used, and a coordinator that was away misses nothing.
+//! Of whom that is not known for certain, now, stays awake. Not here: who counts as a visitor (http/pages).
+
+use std::{ops::Bound, time::Duration};
+
+use isyone_types::{
+    ids::TenantName,
+    plan::{DesiredState, UnixMs},
+};
+
+use super::{ChangeError, Edit, Outcome};
+use crate::{
+    desired::Tenant, liveness::HostState, observed::Progress, operation::OperationKind,
+    settings::Settings, state::State, views,
+};
+
+/// Tenants that one tick looks at: 100,000 are gone through in less than two minutes, and nobody notices a tick.
+const LOOKED_AT: usize = 1_000;
+/// Tenants that one tick stops: a thousand that become due at the same moment, when a plan is configured, do not all stop at once.
+const MAX_PER_TICK: usize = 10;
+/// Odoo notes that a session is in use once an hour.
+const NOTED_EVERY_MS: i64 = 3_600_000;
+
+/// A tenant that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Idle {
+    /// When somebody was last seen; none: nobody ever was.
+    last_active_at: Option<UnixMs>,
+    /// For so long nobody was.
+    for_ms: i64,
+}
+
+impl Edit<'_> {
+    /// Goes on with the round through all tenants.
+    pub(super) fn put_to_sleep(&mut self) {
+        if self.settings.sleep_after_ms.is_empty() {
+            return;
+        }
+        let from = self
+            .state
+            .sleep_hand
+            .take()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut due, mut looked_at, mut hand) = (Vec::new(), 0, None);
+        for (name, tenant) in self.state.fleet.tenants.range((from, Bound::Unbounded)) {
+            looked_at += 1;
+            due.extend(
+                idle(self.state, self.settings, tenant, self.stamp.now)
+                    .map(|idle| (name.clone(), idle)),
+            );
+            if looked_at == LOOKED_AT || due.len() == MAX_PER_TICK {
+                hand = Some(name.clone());
+                break;
+            }
+        }
+        self.state.sleep_hand = hand;
+        for (name, idle) in due {
+            self.falls_asleep(&name, idle);
+        }
+    }
+
+    fn falls_asleep(&mut self, name: &TenantName, idle: Idle) {
+        let Some(tenant) = self.state.fleet.tenants.get(name).cloned() else {
+            return;
+        };
+        let stamp = self.stamp_of(&tenant);
+        let mut tenant = (*tenant).clone();
+        tenant.desired = DesiredState::Suspended;
+        tenant.asleep_since = Some(stamp.now);
+        tenant.last_active_at = idle.last_active_at;
+        let mut edit = Edit {
+            state: self.state,
+            settings: self.settings,
+            stamp: &stamp,
+            effects: self.effects,
+        };
+        let operation = edit.change(tenant, OperationKind::Suspend, None);
+        let minutes = u64::try_from(idle.for_ms / 60_000).unwrap_or(0);
+        let unused = humantime::format_duration(Duration::from_secs(minutes * 60));
+        let message = format!("nobody has used it for {unused}; the next visitor wakes it");
+        if let Ok(tenant) = edit.tenant(name) {
+            edit.event(
+                "tenant.asleep",
+                Some(&tenant),
+                None,
+                Some(operation.id),
+                message,
+            );
+        }
+    }
+
+    /// Asked for each visitor, so a second time changes nothing.
+    pub(super) fn wake_tenant(&mut self, name: &TenantName) -> Result<Outcome, ChangeError> {
+        let mut tenant = self.living(name)?;
+        if tenant.asleep_since.take().is_none() {
+            return Ok(Outcome::Done);
+        }
+        tenant.desired = DesiredState::Running;
+        tenant.started_at = Some(self.stamp.now);
+        self.finish(tenant, OperationKind::Resume, None, "tenant.woken")
+    }
+}
+
+/// Whether a tenant may sleep: its plan says so, it runs as it should by the present word of a host that is not silent, and its own
+/// database says that nobody was logged in for long enough, nor was it started since.
+fn idle(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Option<Idle> {
+    let after_ms = *settings.sleep_after_ms.get(&tenant.spec.plan)?;
+    let activated_at = tenant.activated_at?;
+    let busy = state
+        .fleet
+        .operations
+        .get(&tenant.operation)
+        .is_some_and(|o| !o.state.is_final());
+    if tenant.desired != DesiredState::Running
+        || busy
+        || views::host_state(state, settings, tenant, now).0 != HostState::Ready
+    {
+        return None;
+    }
+    let report = &views::observed(state, tenant)?.report;
+    if report.generation != tenant.generation || report.progress != Progress::Converged {
+        return None;
+    }
+    let seen = report.traffic?.last_active_at?;
+    let last_active_at = (seen > 0).then_some(seen);
+    let used = last_active_at.map(|at| at.saturating_add(NOTED_EVERY_MS));
+    let since = used.max(tenant.started_at).max(Some(activated_at))?;
+    let for_ms = now.saturating_sub(since);
+    (for_ms >= after_ms).then_some(Idle {
+        last_active_at,
+        for_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests;

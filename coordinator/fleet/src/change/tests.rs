@@ -1,0 +1,555 @@
+//! What must hold of changes; the three traps are here by name.
+
+use isyone_types::{identity::OperatorRole, ids::TenantName, plan::DesiredState};
+
+use super::*;
+use crate::{
+    desired::Certificate,
+    observed::{Progress, Resources},
+    operation::OperationState,
+    testing::{Bench, name, resources},
+    views,
+    written::{Contents, Record, Records},
+};
+
+fn tenant_of(outcome: Outcome) -> std::sync::Arc<Tenant> {
+    match outcome {
+        Outcome::Tenant { tenant, .. } => tenant,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn operation_of(outcome: Outcome) -> std::sync::Arc<Operation> {
+    match outcome {
+        Outcome::Operation(operation) => operation,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A bench with one host and one running tenant.
+fn running() -> (Bench, HostName, TenantName) {
+    let mut bench = Bench::default();
+    let host = bench.host("h1", resources(8, 32, 100));
+    let alfa: TenantName = name("alfa");
+    bench.create("alfa", "small").unwrap();
+    let report = bench.converged(&alfa);
+    bench.report(&host, resources(8, 32, 100), vec![report]);
+    (bench, host, alfa)
+}
+
+/// Everything written so far, loaded as after a restart: nothing observed.
+fn restart(bench: &Bench) -> State {
+    let mut store = Records::default();
+    store.apply(&bench.effects.writes);
+    State::new(crate::written::fleet(store.contents()).unwrap(), bench.now)
+}
+
+#[test]
+fn trap_a_restart_does_not_empty_the_routes() {
+    let (bench, ..) = running();
+    let before: Vec<_> = views::routes(&bench.state, &bench.settings).collect();
+    assert_eq!(before.len(), 1);
+    let restarted = restart(&bench);
+    assert!(restarted.observed.tenants.is_empty());
+    assert_eq!(
+        views::routes(&restarted, &bench.settings).collect::<Vec<_>>(),
+        before
+    );
+}
+
+#[test]
+fn trap_a_host_without_a_report_is_not_the_least_loaded() {
+    let mut bench = Bench::default();
+    bench.host(
+        "h1",
+        Resources {
+            memory_available_bytes: 10 << 30,
+            ..resources(8, 32, 100)
+        },
+    );
+    // h2 has joined and never reported.
+    let h2 = bench.host("h2", resources(8, 32, 100));
+    bench.state.observed.hosts.remove(&h2);
+    let settings = bench.settings.clone();
+    bench.state.refresh(&settings, &h2, 0);
+    let tenant = tenant_of(bench.create("alfa", "small").unwrap());
+    assert_eq!(tenant.placement.host.as_str(), "h1");
+    bench.now = 30_000; // h1 is silent now, too
+    let Err(ChangeError::NoHostFits { decision, .. }) = bench.create("beta", "small") else {
+        panic!("placed on a silent host")
+    };
+    assert_eq!(decision.hosts.len(), 2);
+    assert!(
+        !bench
+            .state
+            .fleet
+            .tenants
+            .contains_key(&name::<TenantName>("beta"))
+    );
+}
+
+#[test]
+fn trap_a_repeated_create_succeeds_and_another_spec_is_refused() {
+    let (mut bench, ..) = running();
+    let first = bench.state.fleet.tenants[&name::<TenantName>("alfa")].clone();
+    let Outcome::Tenant {
+        tenant, existed, ..
+    } = bench.create("alfa", "small").unwrap()
+    else {
+        panic!()
+    };
+    assert!(existed && tenant.placement == first.placement && tenant.uid == first.uid);
+    let Err(ChangeError::TenantExists { differences, .. }) = bench.create("alfa", "large") else {
+        panic!()
+    };
+    assert_eq!(differences, ["plan: small → large"]);
+    let mut forced = bench.creation("alfa", "large");
+    forced.force = true;
+    let updated = tenant_of(
+        bench
+            .apply(Command::CreateTenant(Box::new(forced)))
+            .unwrap(),
+    );
+    assert_eq!(
+        (updated.generation, updated.size.workers, updated.uid),
+        (2, 4, first.uid)
+    );
+}
+
+#[test]
+fn a_repeated_request_id_answers_the_same_operation_and_is_not_another_request() {
+    let (mut bench, _, alfa) = running();
+    let restart = |bench: &mut Bench| {
+        let request_id = Some("r1".to_owned());
+        bench.apply(Command::RestartTenant {
+            name: name("alfa"),
+            database: false,
+            request_id,
+        })
+    };
+    let first = operation_of(restart(&mut bench).unwrap());
+    assert_eq!(operation_of(restart(&mut bench).unwrap()).id, first.id);
+    assert_eq!(bench.state.fleet.tenants[&alfa].odoo_restarts, 1);
+    let other = Command::SuspendTenant {
+        name: alfa,
+        request_id: Some("r1".to_owned()),
+    };
+    assert_eq!(
+        bench.apply(other).unwrap_err(),
+        ChangeError::RequestIdReused(first.id)
+    );
+}
+
+#[test]
+fn no_host_fits_stores_nothing() {
+    let mut bench = Bench::default();
+    bench.host("h1", resources(1, 1, 100));
+    let writes = bench.effects.writes.len();
+    let Err(ChangeError::NoHostFits { decision, .. }) = bench.create("alfa", "large") else {
+        panic!()
+    };
+    assert!(
+        decision.hosts[0]
+            .rejections
+            .iter()
+            .any(|r| r.to_string().starts_with("memory: needs 4096 MiB"))
+    );
+    assert_eq!(bench.effects.writes.len(), writes);
+    assert!(bench.state.fleet.tenants.is_empty() && bench.state.fleet.operations.is_empty());
+}
+
+#[test]
+fn ten_quick_creates_do_not_land_on_one_host() {
+    let mut bench = Bench::default();
+    for host in ["h1", "h2", "h3", "h4", "h5"] {
+        bench.host(host, resources(8, 32, 100));
+    }
+    for i in 0..10 {
+        bench.create(&format!("t{i}"), "standard").unwrap();
+    }
+    assert!(
+        bench
+            .state
+            .fleet
+            .by_host
+            .values()
+            .all(|index| index.tenants.len() == 2)
+    );
+}
+
+#[test]
+fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says_so() {
+    let (mut bench, host, alfa) = running();
+    let delete = Command::DeleteTenant {
+        name: alfa.clone(),
+        purge: false,
+        request_id: None,
+    };
+    bench.apply(delete).unwrap();
+    assert_eq!(views::routes(&bench.state, &bench.settings).count(), 0);
+    assert!(matches!(
+        bench.create("alfa", "small"),
+        Err(ChangeError::Quarantined { .. })
+    ));
+    let report = bench.converged(&alfa);
+    bench.report(&host, resources(8, 32, 100), vec![report]);
+    bench.apply(Command::Tick).unwrap();
+    // A clock that jumps ends no quarantine by itself.
+    bench.now += bench.settings.quarantine_ms;
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(
+        bench.state.fleet.tenants[&alfa].desired,
+        DesiredState::Quarantined
+    );
+    for _ in 0..bench.settings.quarantine_hold_ms / 30_000 - 1 {
+        bench.now += 30_000;
+        bench.apply(Command::Tick).unwrap();
+    }
+    assert_eq!(
+        bench.state.fleet.tenants[&alfa].desired,
+        DesiredState::Quarantined
+    );
+    bench.now += 30_000;
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(
+        bench.state.fleet.tenants[&alfa].desired,
+        DesiredState::Purged
+    );
+    // A complete report without the tenant is silence about it, not "absent".
+    bench.report(&host, resources(8, 32, 100), Vec::new());
+    assert!(bench.state.fleet.tenants.contains_key(&alfa));
+    let report = bench.converged(&alfa);
+    bench.report(&host, resources(8, 32, 100), vec![report]);
+    assert!(!bench.state.fleet.tenants.contains_key(&alfa));
+    assert!(bench.state.fleet.by_host.is_empty());
+}
+
+#[test]
+fn a_restored_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
+    let (mut bench, _, alfa) = running();
+    bench
+        .apply(Command::DeleteTenant {
+            name: alfa.clone(),
+            purge: false,
+            request_id: None,
+        })
+        .unwrap();
+    bench
+        .apply(Command::RestoreTenant {
+            name: alfa.clone(),
+            request_id: None,
+        })
+        .unwrap();
+    let tenant = &bench.state.fleet.tenants[&alfa];
+    assert_eq!(
+        (tenant.desired, tenant.quarantine_until),
+        (DesiredState::Running, None)
+    );
+    bench.create("beta", "small").unwrap();
+    bench
+        .apply(Command::DeleteTenant {
+            name: name("beta"),
+            purge: false,
+            request_id: None,
+        })
+        .unwrap();
+    assert_eq!(
+        bench.state.fleet.tenants[&name::<TenantName>("beta")].desired,
+        DesiredState::Purged
+    );
+}
+
+#[test]
+fn cancelling_a_create_removes_what_was_made() {
+    let mut bench = Bench::default();
+    bench.host("h1", resources(8, 32, 100));
+    let Outcome::Tenant {
+        operation: Some(operation),
+        ..
+    } = bench.create("alfa", "small").unwrap()
+    else {
+        panic!()
+    };
+    let cancelled = operation_of(
+        bench
+            .apply(Command::CancelOperation { id: operation.id })
+            .unwrap(),
+    );
+    assert_eq!(cancelled.state, OperationState::Cancelled);
+    let tenant = &bench.state.fleet.tenants[&name::<TenantName>("alfa")];
+    assert!(tenant.desired == DesiredState::Purged && tenant.purge_now);
+    let again = bench
+        .apply(Command::CancelOperation { id: operation.id })
+        .unwrap_err();
+    assert!(matches!(again, ChangeError::NotCancellable { .. }));
+}
+
+#[test]
+fn a_report_of_an_older_generation_epoch_or_another_host_ends_nothing() {
+    let mut bench = Bench::default();
+    let h1 = bench.host("h1", resources(8, 32, 100));
+    let h2 = bench.host("h2", resources(8, 32, 100));
+    bench.create("alfa", "small").unwrap();
+    let alfa: TenantName = name("alfa");
+    let good = bench.converged(&alfa);
+    for wrong in [
+        crate::observed::TenantReport {
+            epoch: 0,
+            ..good.clone()
+        },
+        crate::observed::TenantReport {
+            generation: 0,
+            ..good.clone()
+        },
+        crate::observed::TenantReport {
+            generation: 2,
+            ..good.clone()
+        },
+        crate::observed::TenantReport {
+            uid: uuid::Uuid::from_u128(9),
+            ..good.clone()
+        },
+        crate::observed::TenantReport {
+            progress: Progress::Working,
+            ..good.clone()
+        },
+    ] {
+        bench.report(&h1, resources(8, 32, 100), vec![wrong]);
+        assert!(bench.state.fleet.tenants[&alfa].activated_at.is_none());
+    }
+    let placed = bench.state.fleet.tenants[&alfa].placement.host.clone();
+    let other = if placed == h1 { h2 } else { h1 };
+    bench.report(&other, resources(8, 32, 100), vec![good.clone()]);
+    assert!(bench.state.fleet.tenants[&alfa].activated_at.is_none());
+    bench.report(&placed, resources(8, 32, 100), vec![good]);
+    assert!(bench.state.fleet.tenants[&alfa].activated_at.is_some());
+}
+
+#[test]
+fn a_trouble_is_told_once_whatever_its_tries_say_and_odd_counts_do_no_harm() {
+    let mut bench = Bench::default();
+    let h1 = bench.host("h1", resources(8, 32, 100));
+    bench.create("alfa", "small").unwrap();
+    let good = bench.converged(&name("alfa"));
+    for n in 0..5 {
+        for progress in [Progress::Failing, Progress::Working] {
+            let mut bad = good.clone();
+            (bad.progress, bad.message) = (progress, format!("no answer after {n} s"));
+            bad.containers[0].oom_kills = u32::MAX;
+            bad.containers.push(bad.containers[0].clone());
+            bench.report(&h1, resources(8, 32, 100), vec![bad]);
+        }
+    }
+    bench.report(&h1, resources(8, 32, 100), vec![good.clone()]);
+    bench.report(&h1, resources(8, 32, 100), vec![good]);
+    let told = |kind: &str| {
+        bench
+            .state
+            .fleet
+            .events
+            .iter()
+            .filter(|e| e.kind == kind)
+            .count()
+    };
+    assert_eq!((told("tenant.failing"), told("tenant.recovered")), (1, 1));
+}
+
+#[test]
+fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
+    let mut bench = Bench::default();
+    let host = bench.host("h1", resources(8, 32, 100));
+    let Outcome::Tenant {
+        tenant,
+        operation: Some(operation),
+        ..
+    } = bench.create("alfa", "small").unwrap()
+    else {
+        panic!()
+    };
+    let refused = |error: &str| Command::PlanResult {
+        host: host.clone(),
+        generation: 2,
+        error: error.to_owned(),
+    };
+    bench.apply(refused("No space left on device")).unwrap();
+    let (phase, message) = views::phase(&bench.state, &bench.settings, &tenant, bench.now);
+    assert_eq!(
+        (phase, message.as_str()),
+        (
+            views::Phase::Failing,
+            "host h1 cannot take its plan: No space left on device"
+        )
+    );
+    assert_eq!(
+        views::progress(&bench.state, &operation).0,
+        OperationState::Retrying
+    );
+    bench.apply(refused("")).unwrap();
+    assert_eq!(
+        views::phase(&bench.state, &bench.settings, &tenant, bench.now).0,
+        views::Phase::Pending
+    );
+    assert_eq!(
+        views::progress(&bench.state, &operation).0,
+        OperationState::Running
+    );
+}
+
+#[test]
+fn domains_are_unique_and_never_the_platforms() {
+    let (mut bench, ..) = running();
+    let mut first = bench.creation("beta", "small");
+    first.spec.domains = vec![name("erp.example.com")];
+    bench.apply(Command::CreateTenant(Box::new(first))).unwrap();
+    for domain in ["erp.example.com", "alfa.isy.one", "isy.one", "x.y.isy.one"] {
+        let mut second = bench.creation("gama", "small");
+        second.spec.domains = vec![name(domain)];
+        let refused = bench
+            .apply(Command::CreateTenant(Box::new(second)))
+            .unwrap_err();
+        assert!(
+            matches!(refused, ChangeError::DomainTaken { .. }),
+            "{domain}"
+        );
+    }
+    let mut fine = bench.creation("gama", "small");
+    fine.spec.domains = vec![name("notisy.one")];
+    bench.apply(Command::CreateTenant(Box::new(fine))).unwrap();
+}
+
+#[test]
+fn a_token_works_once_and_a_used_host_name_needs_its_own_token() {
+    let mut bench = Bench::default();
+    bench.host("h1", resources(8, 32, 100));
+    let used = bench.state.fleet.tokens.values().next().unwrap().id.clone();
+    let enroll = |token: &str, host: &str| {
+        Command::Enroll(Box::new(Enroll {
+            token_id: token.to_owned(),
+            secret_hash: "s".to_owned(),
+            host: name(host),
+            uid: uuid::Uuid::from_u128(5),
+            advertise: "198.51.100.7".parse().unwrap(),
+            labels: std::collections::BTreeMap::new(),
+            certificate: crate::desired::Certificate {
+                serial: "02".to_owned(),
+                not_after: 1,
+            },
+        }))
+    };
+    assert_eq!(
+        bench.apply(enroll(&used, "h9")).unwrap_err(),
+        ChangeError::TokenRefused("already used")
+    );
+    let token = |id: &str, host: Option<&str>| {
+        Command::CreateToken(Box::new(crate::desired::Token {
+            id: id.to_owned(),
+            secret_hash: "s".to_owned(),
+            host: host.map(name),
+            labels: std::collections::BTreeMap::new(),
+            expires_at: 1_000,
+            used_by: None,
+        }))
+    };
+    bench.apply(token("t1", None)).unwrap();
+    assert_eq!(
+        bench.apply(enroll("t1", "h1")).unwrap_err(),
+        ChangeError::HostExists(name("h1"))
+    );
+    bench.apply(token("t2", Some("h1"))).unwrap();
+    bench.apply(enroll("t2", "h1")).unwrap();
+    bench.now = 1_000;
+    bench.apply(token("t3", None)).unwrap();
+    assert_eq!(
+        bench.apply(enroll("t3", "h3")).unwrap_err(),
+        ChangeError::TokenRefused("expired")
+    );
+}
+
+#[test]
+fn what_is_stored_reads_back_as_it_was() {
+    let (mut bench, ..) = running();
+    bench
+        .apply(Command::DeleteTenant {
+            name: name("alfa"),
+            purge: false,
+            request_id: Some("r".to_owned()),
+        })
+        .unwrap();
+    bench.create("beta", "large").unwrap();
+    let loaded = restart(&bench).fleet;
+    let now = &bench.state.fleet;
+    assert_eq!(loaded.tenants, now.tenants);
+    assert_eq!(loaded.hosts, now.hosts);
+    assert_eq!(loaded.operations, now.operations);
+    assert_eq!(loaded.tokens, now.tokens);
+    assert_eq!(loaded.by_host, now.by_host);
+    assert_eq!(loaded.by_request, now.by_request);
+    assert_eq!(loaded.events, now.events);
+}
+
+#[test]
+fn an_unreadable_record_stops_the_start() {
+    let record = Record {
+        kind: RecordKind::Tenant,
+        id: "alfa".to_owned(),
+        body: "{".to_owned(),
+    };
+    let contents = Contents {
+        records: vec![record],
+        events: Vec::new(),
+    };
+    assert!(
+        crate::written::fleet(contents)
+            .unwrap_err()
+            .to_string()
+            .contains("tenant/alfa")
+    );
+}
+
+#[test]
+fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
+    let (mut bench, _, _) = running();
+    let certificate = |serial: &str| Certificate {
+        serial: serial.to_owned(),
+        not_after: 1 << 40,
+    };
+    let operator = Command::CreateOperator {
+        name: name("ana"),
+        role: OperatorRole::Viewer,
+        certificate: certificate("0a"),
+    };
+    bench.apply(operator).unwrap();
+    bench.host("h2", resources(1, 1, 1));
+    let mut withdrew = |command: Option<Command>| {
+        let before = bench.state.fleet.clone();
+        match command {
+            Some(command) => drop(bench.apply(command).unwrap()),
+            None => drop(bench.create("beta", "small").unwrap()),
+        }
+        assert!(
+            !before.hosts.ptr_eq(&bench.state.fleet.hosts)
+                || !before.operators.ptr_eq(&bench.state.fleet.operators)
+        );
+        bench.state.fleet.withdrew_since(&before)
+    };
+    let renewed = |serial| {
+        Some(Command::RenewHost {
+            host: name("h2"),
+            certificate: certificate(serial),
+        })
+    };
+    assert!(!withdrew(None));
+    assert!(!withdrew(Some(Command::CordonHost {
+        host: name("h2"),
+        cordoned: true
+    })));
+    for serial in ["02", "03", "04"] {
+        assert!(!withdrew(renewed(serial)));
+    }
+    // The first is forgotten.
+    assert!(withdrew(renewed("05")));
+    assert!(withdrew(Some(Command::RevokeOperator {
+        name: name("ana")
+    })));
+    assert!(withdrew(Some(Command::RemoveHost { host: name("h2") })));
+}

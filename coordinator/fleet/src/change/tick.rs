@@ -1,0 +1,174 @@
+//! What the passing of time changes: silence becomes an event, quarantines end, who is not used falls asleep, tokens expire.
+
+use isyone_types::{
+    ids::{HostName, TenantName},
+    plan::DesiredState,
+};
+use uuid::Uuid;
+
+use super::{ChangeError, Edit, Outcome, Stamp};
+use crate::{
+    desired::Tenant,
+    liveness::{self, HostState},
+    operation::OperationKind,
+    written::{RecordKind, Write},
+};
+
+/// How many tenants one tick moves on, so that a tick stays short.
+const MAX_PER_TICK: usize = 100;
+/// Ticks come every second; a machine that was asleep or whose clock was set looks like this.
+const CLOCK_JUMP_MS: i64 = 60_000;
+
+impl Edit<'_> {
+    pub(super) fn tick(&mut self) -> Result<Outcome, ChangeError> {
+        self.judge_hosts();
+        self.watch_the_clock();
+        if self.stamp.now >= self.state.quarantine_hold_until {
+            self.end_quarantines();
+        }
+        if self.stamp.now >= self.state.sleep_hold_until {
+            self.put_to_sleep();
+        }
+        self.forget_tokens();
+        Ok(Outcome::Done)
+    }
+
+    fn judge_hosts(&mut self) {
+        let mut changed: Vec<(HostName, HostState, i64)> = Vec::new();
+        for name in self.state.fleet.hosts.keys() {
+            let seen = self.state.observed.hosts.get(name).map(AsRef::as_ref);
+            let (state, silence) = liveness::judge(
+                seen,
+                self.state.started_at,
+                self.stamp.now,
+                &self.settings.liveness,
+            );
+            if self.state.told.get(name) != Some(&state) {
+                changed.push((name.clone(), state, silence));
+            }
+        }
+        for (name, state, silence) in changed {
+            let before = self.state.told.insert(name.clone(), state);
+            // A silent host is out of the ranking until it speaks again.
+            self.state.refresh(self.settings, &name, self.stamp.now);
+            // The first judgement after a start is no news unless it is bad.
+            if before.is_some()
+                || matches!(
+                    state,
+                    HostState::Suspect | HostState::Lost | HostState::Degraded
+                )
+            {
+                let message = match state {
+                    HostState::Degraded => self
+                        .state
+                        .observed
+                        .hosts
+                        .get(&name)
+                        .map(|h| h.docker_error.clone())
+                        .unwrap_or_default(),
+                    HostState::Suspect | HostState::Lost => {
+                        format!("no report for {} s", silence / 1000)
+                    }
+                    HostState::Ready | HostState::Unknown => String::new(),
+                };
+                self.event(
+                    &format!("host.{}", state.word()),
+                    None,
+                    Some(&name),
+                    None,
+                    message,
+                );
+            }
+        }
+    }
+
+    /// After a start, or when the clock jumps, its word is not enough to delete anybody's data.
+    fn watch_the_clock(&mut self) {
+        let now = self.stamp.now;
+        let jumped = self
+            .state
+            .last_tick
+            .is_none_or(|before| (now - before).abs() > CLOCK_JUMP_MS);
+        if jumped {
+            self.state.quarantine_hold_until = now.saturating_add(self.settings.quarantine_hold_ms);
+            // Nor to stop everybody: who sleeps after less need not be held for longer than that.
+            let shortest = self
+                .settings
+                .sleep_after_ms
+                .values()
+                .min()
+                .copied()
+                .unwrap_or(0);
+            self.state.sleep_hold_until =
+                now.saturating_add(shortest.min(self.settings.quarantine_hold_ms));
+        }
+        self.state.last_tick = Some(now);
+    }
+
+    /// Quarantines whose time is over: the host is asked to remove the volumes.
+    fn end_quarantines(&mut self) {
+        let now = self.stamp.now;
+        let ended = self
+            .state
+            .fleet
+            .quarantines
+            .iter()
+            .take_while(|(until, _)| *until <= now);
+        let due: Vec<TenantName> = ended
+            .take(MAX_PER_TICK)
+            .map(|(_, name)| name.clone())
+            .collect();
+        for name in due {
+            let Some(tenant) = self.state.fleet.tenants.get(&name) else {
+                continue;
+            };
+            let mut tenant = (**tenant).clone();
+            tenant.desired = DesiredState::Purged;
+            let stamp = self.stamp_of(&tenant);
+            let mut edit = Edit {
+                state: self.state,
+                settings: self.settings,
+                stamp: &stamp,
+                effects: self.effects,
+            };
+            let operation = edit.change(tenant, OperationKind::Purge, None);
+            let message = "the quarantine is over, its volumes are being removed".to_owned();
+            if let Ok(tenant) = edit.tenant(&name) {
+                edit.event(
+                    "tenant.quarantine_ended",
+                    Some(&tenant),
+                    None,
+                    Some(operation.id),
+                    message,
+                );
+            }
+        }
+    }
+
+    /// One command has one fresh id; operations of a tick need one each, derived so that the tick stays pure.
+    pub(super) fn stamp_of(&self, tenant: &Tenant) -> Stamp {
+        let id = Uuid::from_u128(self.stamp.id.as_u128() ^ u128::from(tenant.uid.as_u64_pair().1));
+        Stamp {
+            id,
+            ..self.stamp.clone()
+        }
+    }
+
+    fn forget_tokens(&mut self) {
+        let now = self.stamp.now;
+        let expired: Vec<String> = self
+            .state
+            .fleet
+            .tokens
+            .values()
+            .filter(|t| t.expires_at <= now)
+            .map(|t| t.id.clone())
+            .collect();
+        for id in expired {
+            self.state.fleet.tokens.remove(&id);
+            self.effects
+                .writes
+                .push(Write::Delete(RecordKind::Token, id));
+        }
+    }
+}

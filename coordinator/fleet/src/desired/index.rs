@@ -1,0 +1,202 @@
+//! What is computed from the Fleet's records, kept true by every change of them: what is placed on each host, who owns a domain, when
+//! quarantines end, which operations have ended.
+//!
+//! The same records always give the same indexes, whatever the order in which they came (tests: `indexes_are_what_records_make_them`).
+//! Nothing of it is stored.
+
+use std::sync::Arc;
+
+use imbl::OrdSet;
+use isyone_types::{
+    ids::TenantName,
+    plan::{DesiredState, UnixMs},
+};
+use uuid::Uuid;
+
+use super::{Fleet, Tenant, TenantPlacement};
+use crate::operation::Operation;
+
+/// What is placed on a host, computed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostIndex {
+    /// Every tenant placed there, also quarantined ones: they hold disk, ports and a network.
+    pub tenants: OrdSet<TenantName>,
+    /// Tenants that do not run yet as far as was ever reported: promised, not visible.
+    pub settling: OrdSet<TenantName>,
+    /// Memory of the settling ones.
+    pub settling_memory_bytes: u64,
+    /// Disk of the settling ones.
+    pub settling_disk_bytes: u64,
+    /// Memory of tenants that (shall) run.
+    pub memory_bytes: u64,
+    /// CPU of tenants that (shall) run.
+    pub cpu_millis: u64,
+    /// Disk of all tenants.
+    pub disk_bytes: u64,
+    /// Used published ports (both of each tenant).
+    pub ports: OrdSet<u16>,
+    /// Used networks, by their first address.
+    pub subnets: OrdSet<u32>,
+}
+
+impl HostIndex {
+    /// A tenant's place: name, network, ports.
+    fn hold(&mut self, name: &TenantName, place: &TenantPlacement) {
+        self.tenants.insert(name.clone());
+        self.ports.insert(place.http_port);
+        self.ports.insert(place.websocket_port);
+        self.subnets.insert(place.subnet.network().to_bits());
+    }
+
+    fn release(&mut self, name: &TenantName, place: &TenantPlacement) {
+        self.tenants.remove(name);
+        self.ports.remove(&place.http_port);
+        self.ports.remove(&place.websocket_port);
+        self.subnets.remove(&place.subnet.network().to_bits());
+    }
+
+    /// A tenant's share in the sums.
+    fn add(&mut self, tenant: &Tenant) {
+        let size = tenant.size;
+        self.disk_bytes = self.disk_bytes.saturating_add(size.disk_bytes);
+        if !tenant.reserves_compute() {
+            return;
+        }
+        self.memory_bytes = self.memory_bytes.saturating_add(size.memory_bytes);
+        self.cpu_millis = self.cpu_millis.saturating_add(u64::from(size.cpu_millis));
+        if tenant.is_settling() {
+            self.settling.insert(tenant.name.clone());
+            self.settling_memory_bytes =
+                self.settling_memory_bytes.saturating_add(size.memory_bytes);
+            self.settling_disk_bytes = self.settling_disk_bytes.saturating_add(size.disk_bytes);
+        }
+    }
+
+    fn subtract(&mut self, tenant: &Tenant) {
+        let size = tenant.size;
+        self.disk_bytes = self.disk_bytes.saturating_sub(size.disk_bytes);
+        if !tenant.reserves_compute() {
+            return;
+        }
+        self.memory_bytes = self.memory_bytes.saturating_sub(size.memory_bytes);
+        self.cpu_millis = self.cpu_millis.saturating_sub(u64::from(size.cpu_millis));
+        if tenant.is_settling() {
+            self.settling.remove(&tenant.name);
+            self.settling_memory_bytes =
+                self.settling_memory_bytes.saturating_sub(size.memory_bytes);
+            self.settling_disk_bytes = self.settling_disk_bytes.saturating_sub(size.disk_bytes);
+        }
+    }
+}
+
+impl Tenant {
+    /// Promised memory and CPU, and not seen running yet.
+    fn is_settling(&self) -> bool {
+        self.reserves_compute() && self.activated_at.is_none()
+    }
+
+    /// Its entry among the quarantines.
+    fn quarantine(&self) -> Option<(UnixMs, TenantName)> {
+        let until = self
+            .quarantine_until
+            .filter(|_| self.desired == DesiredState::Quarantined)?;
+        Some((until, self.name.clone()))
+    }
+
+    /// Whether both hold the same network, ports and domains.
+    fn holds_the_same(&self, other: &Self) -> bool {
+        let (a, b) = (&self.placement, &other.placement);
+        a.host == b.host
+            && a.subnet == b.subnet
+            && (a.http_port, a.websocket_port) == (b.http_port, b.websocket_port)
+            && self.spec.domains == other.spec.domains
+    }
+}
+
+impl Fleet {
+    /// Inserts or replaces a tenant and keeps the indexes true.
+    pub fn put_tenant(&mut self, tenant: Arc<Tenant>) {
+        let old = self.tenants.insert(tenant.name.clone(), tenant.clone());
+        match &old {
+            // Most changes leave a tenant where it is, and only move its share in the sums.
+            Some(old) if old.holds_the_same(&tenant) => {
+                if let Some(index) = self.by_host.get_mut(&tenant.placement.host) {
+                    index.subtract(old);
+                    index.add(&tenant);
+                }
+            }
+            Some(old) => {
+                self.unindex(old);
+                self.index(&tenant);
+            }
+            None => self.index(&tenant),
+        }
+        if let Some(entry) = old.and_then(|old| old.quarantine()) {
+            self.quarantines.remove(&entry);
+        }
+        self.quarantines.extend(tenant.quarantine());
+    }
+
+    /// Forgets a tenant.
+    pub fn remove_tenant(&mut self, name: &TenantName) {
+        if let Some(old) = self.tenants.remove(name) {
+            self.unindex(&old);
+            if let Some(entry) = old.quarantine() {
+                self.quarantines.remove(&entry);
+            }
+        }
+    }
+
+    /// Inserts or replaces an operation, its idempotency key, and its place among those that have ended.
+    pub fn put_operation(&mut self, operation: Arc<Operation>) {
+        if let Some(key) = &operation.request_id {
+            self.by_request.insert(key.clone(), operation.id);
+        }
+        if operation.state.is_final() {
+            self.ended.insert(operation.id);
+        } else {
+            self.ended.remove(&operation.id);
+        }
+        self.operations.insert(operation.id, operation);
+    }
+
+    /// Forgets an operation.
+    pub fn remove_operation(&mut self, id: &Uuid) {
+        self.ended.remove(id);
+        if let Some(old) = self.operations.remove(id)
+            && let Some(key) = &old.request_id
+            && self.by_request.get(key) == Some(id)
+        {
+            self.by_request.remove(key);
+        }
+    }
+
+    fn index(&mut self, tenant: &Tenant) {
+        let index = self
+            .by_host
+            .entry(tenant.placement.host.clone())
+            .or_default();
+        index.hold(&tenant.name, &tenant.placement);
+        index.add(tenant);
+        for domain in &tenant.spec.domains {
+            self.by_domain
+                .insert(domain.as_str().to_owned(), tenant.name.clone());
+        }
+    }
+
+    fn unindex(&mut self, tenant: &Tenant) {
+        let host = &tenant.placement.host;
+        if let Some(index) = self.by_host.get_mut(host) {
+            index.release(&tenant.name, &tenant.placement);
+            index.subtract(tenant);
+            if index.tenants.is_empty() {
+                self.by_host.remove(host);
+            }
+        }
+        for domain in &tenant.spec.domains {
+            if self.by_domain.get(domain.as_str()) == Some(&tenant.name) {
+                self.by_domain.remove(domain.as_str());
+            }
+        }
+    }
+}

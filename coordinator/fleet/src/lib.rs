@@ -1,0 +1,24 @@
+//! The coordinator's core: one value, the Fleet, how commands change it, and what can be read off it. All of it is pure and
+//! synchronous: time, identifiers and secrets are arguments, so the same inputs give the same answer.
+//!
+//! Not here: anything that acts. Storing, listening, asking and drawing random numbers are the coordinator's, which depends on
+//! this crate; nothing here can know of it, of tokio or of the wire.
+
+pub mod change;
+pub mod desired;
+pub mod domains;
+pub mod edge;
+pub mod liveness;
+pub mod observed;
+pub mod operation;
+pub mod orders;
+pub mod placement;
+pub mod probes;
+pub mod settings;
+pub mod shards;
+pub mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod top;
+pub mod views;
+pub mod written;

@@ -1,0 +1,118 @@
+//! Judges silence: what may be said of a host, given when it last spoke. Pure.
+//!
+//! Not here: what follows from it (placement filters, events, phases).
+
+use isyone_types::plan::UnixMs;
+
+use crate::{observed::HostObserved, settings::Liveness};
+
+/// What is known of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostState {
+    /// Nothing heard since the coordinator started: neither good nor bad.
+    Unknown,
+    /// Fresh report, Docker answers.
+    Ready,
+    /// Fresh report, Docker does not answer.
+    Degraded,
+    /// Silent for a while.
+    Suspect,
+    /// Silent for long.
+    Lost,
+}
+
+/// Milliseconds of silence, and the state that follows. `started_at` is the coordinator's start: a host that never spoke
+/// is unknown until the lost time has passed since then.
+pub fn judge(
+    observed: Option<&HostObserved>,
+    started_at: UnixMs,
+    now: UnixMs,
+    settings: &Liveness,
+) -> (HostState, i64) {
+    let docker_works = observed.is_none_or(|host| host.docker_error.is_empty());
+    judge_silence(
+        observed.and_then(|host| host.reported_at),
+        docker_works,
+        started_at,
+        now,
+        settings,
+    )
+}
+
+/// As [`judge`], from the two facts that matter.
+pub fn judge_silence(
+    reported_at: Option<UnixMs>,
+    docker_works: bool,
+    started_at: UnixMs,
+    now: UnixMs,
+    settings: &Liveness,
+) -> (HostState, i64) {
+    let Some(at) = reported_at else {
+        let silence = (now - started_at).max(0);
+        return (
+            if silence >= settings.lost_ms {
+                HostState::Lost
+            } else {
+                HostState::Unknown
+            },
+            silence,
+        );
+    };
+    let silence = (now - at).max(0);
+    let state = if silence >= settings.lost_ms {
+        HostState::Lost
+    } else if silence >= settings.suspect_ms {
+        HostState::Suspect
+    } else if !docker_works {
+        HostState::Degraded
+    } else {
+        HostState::Ready
+    };
+    (state, silence)
+}
+
+impl HostState {
+    /// One lower-case word, for events and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Suspect => "suspect",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_judged_by_time_and_never_speaking_is_unknown_first() {
+        let settings = Liveness {
+            report_interval_ms: 5_000,
+            suspect_ms: 20_000,
+            lost_ms: 60_000,
+        };
+        assert_eq!(judge(None, 0, 1_000, &settings).0, HostState::Unknown);
+        assert_eq!(judge(None, 0, 60_000, &settings).0, HostState::Lost);
+        let mut host = HostObserved {
+            reported_at: Some(100_000),
+            ..HostObserved::default()
+        };
+        for (now, state) in [
+            (100_000, HostState::Ready),
+            (120_000, HostState::Suspect),
+            (160_000, HostState::Lost),
+            (90_000, HostState::Ready),
+        ] {
+            assert_eq!(judge(Some(&host), 0, now, &settings).0, state, "{now}");
+        }
+        host.docker_error = "no daemon".into();
+        assert_eq!(
+            judge(Some(&host), 0, 100_001, &settings).0,
+            HostState::Degraded
+        );
+    }
+}

@@ -1,0 +1,450 @@
+//! Chooses a host: filter, then score; the least loaded wins. Pure: the same inputs give the same answer, with reasons.
+//!
+//! Hosts are kept ranked by load, so a choice looks at the least loaded first and stops after [`CANDIDATES`] that fit:
+//! its cost does not grow with the fleet. [`explain`] looks at all of them.
+//! Not here: what one host has to offer (room), its networks and ports (slot), remembering the choice (change).
+
+mod room;
+mod slot;
+
+use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
+
+use imbl::OrdMap;
+use isyone_types::{
+    ids::HostName,
+    plan::UnixMs,
+    spec::{LabelKey, LabelValue, Size},
+};
+
+use self::room::Room;
+pub use self::slot::{Slot, allocate};
+use crate::{desired::Fleet, observed::Observed, settings::Settings, state::State};
+
+/// How many hosts that fit are compared: the exact minimum in fleets up to this size, close to it in larger ones.
+pub const CANDIDATES: usize = 32;
+
+/// Hosts that do not fit are named up to here, with their reasons, and only counted beyond: an answer does not grow with the fleet.
+pub const MAX_NAMED: usize = 80;
+
+/// Loads within one step of the least count as equal, and the number of tenants decides: measurements are noisy. (Steps from
+/// zero would let noise decide for hosts that happen to lie at a step's edge.)
+pub const LOAD_STEP_PERMILLE: u32 = 100;
+
+/// Disk counts as load only above this: a half-full disk is no reason to go elsewhere, a nearly full one is.
+pub const DISK_PRESSURE_PERMILLE: u32 = 850;
+
+/// The policy: field order decides, the name is last so that equal inputs give equal answers. Lower is better.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Score {
+    /// Load in steps of [`LOAD_STEP_PERMILLE`], counted from the least loaded host that fits.
+    pub load_step: u32,
+    /// Tenants placed there.
+    pub tenants: u32,
+    /// Load, per mille.
+    pub load_permille: u32,
+    /// The host.
+    pub host: HostName,
+}
+
+/// Load by kind, per mille of what the host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// The larger of reserved, and used plus promised.
+    pub memory_permille: u32,
+    /// The larger of reserved (over-commit counted) and used on average.
+    pub cpu_permille: u32,
+    /// The larger of expected, and used plus promised.
+    pub disk_permille: u32,
+}
+
+impl Load {
+    /// The one number: the scarcest of memory and CPU, and of disk once it is scarce.
+    pub fn permille(self) -> u32 {
+        let disk = if self.disk_permille >= DISK_PRESSURE_PERMILLE {
+            self.disk_permille
+        } else {
+            0
+        };
+        self.memory_permille.max(self.cpu_permille).max(disk)
+    }
+}
+
+/// Why a host cannot take a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// An operator closed it.
+    Cordoned,
+    /// No such host in the fleet.
+    NoSuchHost,
+    /// Nothing heard since the coordinator started.
+    NeverReported,
+    /// Silent for this many seconds.
+    Silent(i64),
+    /// Its Docker Engine does not answer.
+    DockerDown(String),
+    /// The agent refused its plan.
+    PlanRefused(String),
+    /// Another host was asked for.
+    OtherHostWanted(HostName),
+    /// A label is missing or differs.
+    Label(LabelKey, LabelValue),
+    /// Needed and free bytes.
+    Memory(u64, u64),
+    /// Needed and free thousandths of a CPU.
+    Cpu(u64, u64),
+    /// Needed and free bytes.
+    Disk(u64, u64),
+    /// All networks or ports of the configured ranges are in use.
+    NoNetwork,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: &u64| bytes >> 20;
+        match self {
+            Self::Cordoned => f.write_str("cordoned"),
+            Self::NoSuchHost => f.write_str("no such host"),
+            Self::NeverReported => f.write_str("no report since the coordinator started"),
+            Self::Silent(seconds) => write!(f, "no report for {seconds} s"),
+            Self::DockerDown(why) => write!(f, "Docker does not answer: {why}"),
+            Self::PlanRefused(why) => write!(f, "agent refused its plan: {why}"),
+            Self::OtherHostWanted(host) => write!(f, "only {host} was asked for"),
+            Self::Label(key, value) => write!(f, "label {key}={value} missing"),
+            Self::Memory(need, free) => {
+                write!(
+                    f,
+                    "memory: needs {} MiB, {} MiB unreserved",
+                    mib(need),
+                    mib(free)
+                )
+            }
+            Self::Cpu(need, free) => write!(f, "CPU: needs {need} m, {free} m unreserved"),
+            Self::Disk(need, free) => {
+                write!(f, "disk: needs {} MiB, {} MiB free", mib(need), mib(free))
+            }
+            Self::NoNetwork => f.write_str("no free network or port in the configured ranges"),
+        }
+    }
+}
+
+impl Rejection {
+    /// One word or two, for counting.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Cordoned => "cordoned",
+            Self::NoSuchHost => "no such host",
+            Self::NeverReported => "no report yet",
+            Self::Silent(_) => "silent",
+            Self::DockerDown(_) => "Docker down",
+            Self::PlanRefused(_) => "plan refused",
+            Self::OtherHostWanted(_) => "not asked for",
+            Self::Label(..) => "label",
+            Self::Memory(..) => "memory",
+            Self::Cpu(..) => "CPU",
+            Self::Disk(..) => "disk",
+            Self::NoNetwork => "network",
+        }
+    }
+}
+
+/// What is asked of a host.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Resources to reserve.
+    pub size: Size,
+    /// Only this one.
+    pub host: Option<&'a HostName>,
+    /// Only hosts with these.
+    pub labels: &'a BTreeMap<LabelKey, LabelValue>,
+}
+
+/// A host's judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// Whom.
+    pub host: HostName,
+    /// Tenants placed there.
+    pub tenants: u32,
+    /// Load after placing; none when it never reported.
+    pub load: Load,
+    /// The network and ports it would get.
+    pub slot: Option<Slot>,
+    /// Empty when it fits.
+    pub rejections: Vec<Rejection>,
+}
+
+impl Judgement {
+    /// Whether the host could take the tenant.
+    pub fn fits(&self) -> bool {
+        self.rejections.is_empty()
+    }
+}
+
+/// A decision with its reasons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The winner.
+    pub host: Option<HostName>,
+    /// Its network and ports there.
+    pub slot: Option<Slot>,
+    /// One sentence.
+    pub reason: String,
+    /// Who was looked at: those that fit, best first, then the others by name, at most [`MAX_NAMED`].
+    pub hosts: Vec<Judgement>,
+    /// How many were looked at.
+    pub considered: usize,
+    /// How many of them fit.
+    pub fitting: usize,
+}
+
+/// The values that a judgement is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Desired.
+    pub fleet: &'a Fleet,
+    /// Heard of.
+    pub observed: &'a Observed,
+    /// Order of load.
+    pub ranking: &'a Ranking,
+    /// Coordinator's start.
+    pub started_at: UnixMs,
+    /// Configuration.
+    pub settings: &'a Settings,
+}
+
+/// Hosts that could take a tenant at all, in the order of their load, kept up to date by [`Ranking::refresh`]. Those that are closed,
+/// silent or without Docker are not in it: however many there are, nobody looks at them.
+#[derive(Debug, Clone, Default)]
+pub struct Ranking {
+    order: OrdMap<Score, Arc<Room>>,
+    of: OrdMap<HostName, Score>,
+}
+
+impl Ranking {
+    /// The host's entry after a change of its tenants, a report, or the passing of time.
+    fn entry(view: View<'_>, host: &HostName, now: UnixMs) -> Option<(Score, Room)> {
+        let room = Room::of(view, host).filter(|room| room.is_open(view, now))?;
+        let nothing = Size {
+            memory_bytes: 0,
+            cpu_millis: 0,
+            disk_bytes: 0,
+            workers: 0,
+        };
+        let load = room.load(view.settings, nothing).permille();
+        let score = Score {
+            load_step: load / LOAD_STEP_PERMILLE,
+            tenants: room.tenants,
+            load_permille: load,
+            host: host.clone(),
+        };
+        Some((score, room))
+    }
+
+    /// Brings one host up to date.
+    pub(crate) fn refresh(state: &mut State, settings: &Settings, host: &HostName, now: UnixMs) {
+        let entry = Self::entry(state.view(settings), host, now);
+        let ranking = &mut state.ranking;
+        let before = match &entry {
+            Some((score, _)) => ranking.of.insert(host.clone(), score.clone()),
+            None => ranking.of.remove(host),
+        };
+        if let Some(before) =
+            before.filter(|before| entry.as_ref().is_none_or(|(score, _)| score != before))
+        {
+            ranking.order.remove(&before);
+        }
+        if let Some((score, room)) = entry {
+            ranking.order.insert(score, Arc::new(room));
+        }
+    }
+
+    /// How many hosts are open.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Whether every entry is what it would be if it were made now. For tests.
+    #[cfg(test)]
+    pub(crate) fn is_true(&self, view: View<'_>, now: UnixMs) -> bool {
+        let fresh = view
+            .fleet
+            .hosts
+            .keys()
+            .filter_map(|host| Self::entry(view, host, now));
+        let fresh: Vec<_> = fresh.map(|(score, room)| (score, Arc::new(room))).collect();
+        let order: OrdMap<_, _> = fresh.iter().cloned().collect();
+        let of: OrdMap<_, _> = fresh
+            .into_iter()
+            .map(|(score, _)| (score.host.clone(), score))
+            .collect();
+        self.order == order && self.of == of
+    }
+}
+
+/// Looks at the least loaded first. A request for one host is judged by that host alone; when none fits, the decision counts all reasons and
+/// names [`MAX_NAMED`] hosts with theirs.
+pub fn choose(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
+    if let Some(wanted) = request.host {
+        let judgement = judge(view, request, wanted, now);
+        let (fitting, rejected) = if judgement.fits() {
+            (vec![judgement], vec![])
+        } else {
+            (vec![], vec![judgement])
+        };
+        return decide(fitting, Rejected::named(rejected), 1);
+    }
+    let mut fitting = Vec::with_capacity(CANDIDATES);
+    let mut considered = 0;
+    for room in view.ranking.order.values() {
+        considered += 1;
+        let judgement = room.judge(view, request, now);
+        if judgement.fits() {
+            fitting.push(judgement);
+            if fitting.len() == CANDIDATES {
+                return decide(fitting, Rejected::default(), considered);
+            }
+        }
+    }
+    if fitting.is_empty() {
+        return explain(view, request, now);
+    }
+    decide(fitting, Rejected::default(), view.fleet.hosts.len())
+}
+
+/// One host's judgement, whatever else there is.
+pub fn judge(view: View<'_>, request: Request<'_>, host: &HostName, now: UnixMs) -> Judgement {
+    match Room::of(view, host) {
+        Some(room) => room.judge(view, request, now),
+        None => Judgement {
+            host: host.clone(),
+            tenants: 0,
+            load: Load::default(),
+            slot: None,
+            rejections: vec![Rejection::NoSuchHost],
+        },
+    }
+}
+
+/// As [`choose`], with every host judged, and the best that fit all named.
+pub fn explain(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
+    let (mut fitting, mut rejected) = (Vec::new(), Rejected::default());
+    let missing = request
+        .host
+        .filter(|name| !view.fleet.hosts.contains_key(*name));
+    for host in view.fleet.hosts.keys().chain(missing) {
+        // A ranked host's room is there already.
+        let ranked = view
+            .ranking
+            .of
+            .get(host)
+            .and_then(|score| view.ranking.order.get(score));
+        let judgement = match ranked {
+            Some(room) => room.judge(view, request, now),
+            None => judge(view, request, host, now),
+        };
+        if judgement.fits() {
+            fitting.push(judgement);
+        } else {
+            rejected.add(judgement);
+        }
+    }
+    let considered = fitting.len() + rejected.count;
+    decide(fitting, rejected, considered)
+}
+
+/// Hosts that do not fit: all counted by reason, some named.
+#[derive(Debug, Default)]
+struct Rejected {
+    named: Vec<Judgement>,
+    count: usize,
+    reasons: BTreeMap<&'static str, usize>,
+}
+
+impl Rejected {
+    fn named(judgements: Vec<Judgement>) -> Self {
+        let mut rejected = Self::default();
+        judgements
+            .into_iter()
+            .for_each(|judgement| rejected.add(judgement));
+        rejected
+    }
+
+    fn add(&mut self, judgement: Judgement) {
+        self.count += 1;
+        for rejection in &judgement.rejections {
+            *self.reasons.entry(rejection.word()).or_default() += 1;
+        }
+        if self.named.len() < MAX_NAMED {
+            self.named.push(judgement);
+        }
+    }
+
+    /// `memory 9, cordoned 1`: the most frequent first.
+    fn words(&self) -> String {
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|(word, count)| (Reverse(**count), **word));
+        reasons
+            .iter()
+            .map(|(word, count)| format!("{word} {count}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+fn decide(mut fitting: Vec<Judgement>, rejected: Rejected, considered: usize) -> Decision {
+    let least = fitting.iter().map(|j| j.load.permille()).min().unwrap_or(0);
+    let step = |j: &Judgement| j.load.permille().saturating_sub(least) / LOAD_STEP_PERMILLE;
+    // The order of `Score`, without making one for each comparison.
+    let key = |j: &Judgement| (step(j), j.tenants, j.load.permille());
+    fitting.sort_unstable_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.host.cmp(&b.host)));
+    let percent = |j: &Judgement| j.load.permille().div_ceil(10);
+    let reason = match (&fitting[..], considered) {
+        ([], 0) => "the fleet has no hosts: add one with `isyctl host token`".to_owned(),
+        ([], n) => format!("none of {n} hosts fits ({})", rejected.words()),
+        ([only], n) => {
+            format!(
+                "{}: the only one of {n} hosts that fits ({} % loaded)",
+                only.host,
+                percent(only)
+            )
+        }
+        ([best, second, ..], n) => {
+            let fewest = step(best) == step(second) && best.tenants != second.tenants;
+            let why = if fewest {
+                "fewest tenants among equally loaded"
+            } else {
+                "least loaded"
+            };
+            format!(
+                "{}: {why} of {} hosts that fit out of {n} ({} %, {} tenants; next {} with {} %, {} tenants)",
+                best.host,
+                fitting.len(),
+                percent(best),
+                best.tenants,
+                second.host,
+                percent(second),
+                second.tenants
+            )
+        }
+    };
+    let count = fitting.len();
+    let best = fitting.first();
+    let (host, slot) = (best.map(|j| j.host.clone()), best.and_then(|j| j.slot));
+    fitting.extend(rejected.named);
+    Decision {
+        host,
+        slot,
+        reason,
+        hosts: fitting,
+        considered,
+        fitting: count,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! A tenant's place on a host: a network and two ports.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::{desired::HostIndex, settings::Network};
+
+/// A free network and pair of ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// The tenant's network.
+    pub subnet: Ipv4Net,
+    /// Odoo's HTTP server.
+    pub http_port: u16,
+    /// Odoo's gevent server.
+    pub websocket_port: u16,
+}
+
+/// A free network and pair of ports on a host: slot `i` is the i-th network and the i-th pair. The slot after the highest
+/// used one is tried first, so that addresses of deleted tenants are not reused soon; then the lowest gap.
+pub fn allocate(index: &HostIndex, network: &Network, avoid: &[Ipv4Net]) -> Option<Slot> {
+    let base = network.tenant_range.network().to_bits();
+    let prefix = network.subnet_prefix;
+    let networks = 1u64
+        << prefix
+            .saturating_sub(network.tenant_range.prefix_len())
+            .min(31);
+    let pairs = (u64::from(network.last_port) + 1).saturating_sub(network.first_port.into()) / 2;
+    let slots = u32::try_from(networks.min(pairs)).ok()?;
+    let step = 1u32.checked_shl(32 - u32::from(prefix))?;
+    let free = |i: u32| -> Option<Slot> {
+        let first = Ipv4Addr::from_bits(base.checked_add(i.checked_mul(step)?)?);
+        let subnet = Ipv4Net::new(first, prefix).ok()?;
+        let http_port = u16::try_from(u32::from(network.first_port) + 2 * i).ok()?;
+        let websocket_port = http_port.checked_add(1)?;
+        let taken = index.subnets.contains(&subnet.network().to_bits())
+            || index.ports.contains(&http_port)
+            || index.ports.contains(&websocket_port);
+        let overlaps = avoid
+            .iter()
+            .any(|n| n.contains(&subnet) || subnet.contains(n));
+        (!taken && !overlaps).then_some(Slot {
+            subnet,
+            http_port,
+            websocket_port,
+        })
+    };
+    let top = index
+        .subnets
+        .get_max()
+        .and_then(|top| top.checked_sub(base));
+    let next = top.map_or(0, |d| d / step + 1).min(slots);
+    (next..slots).chain(0..next).find_map(free)
+}

@@ -1,0 +1,155 @@
+//! What the pure core needs to know of the configuration, checked: plans, ranges, factors, times.
+//!
+//! Not here: where it comes from (config) and anything that only the acting parts use (addresses, files, certificates).
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::{IpNet, Ipv4Net};
+use isyone_types::{
+    ids::ShortName,
+    plan::PLAN_FORMAT,
+    spec::{Country, ImageRef, Language, Login, Size, TimeZone},
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::shards::Shards;
+
+/// A pair of images that belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edition {
+    /// Odoo's image.
+    pub odoo: ImageRef,
+    /// PostgreSQL's image.
+    pub postgres: ImageRef,
+}
+
+/// Networks and ports that tenants get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Tenants' networks are cut out of this range, on each host anew.
+    pub tenant_range: Ipv4Net,
+    /// Prefix length of one tenant's network; 28 has room for 13 containers.
+    pub subnet_prefix: u8,
+    /// First published port.
+    pub first_port: u16,
+    /// Last published port.
+    pub last_port: u16,
+}
+
+/// Who reaches tenants, and what tenants must not reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// Where edges connect from.
+    pub addresses: Vec<IpNet>,
+    /// Ports of an edge on a tenant's own host.
+    pub ports: Vec<u16>,
+    /// Control plane addresses.
+    pub protected_addresses: Vec<IpAddr>,
+    /// Largest file that Odoo takes.
+    pub upload_limit_bytes: u64,
+}
+
+/// How placement counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementSettings {
+    /// Reserved CPU may exceed the machine's by this factor, in thousandths (4000 = four times).
+    pub cpu_overcommit_permille: u32,
+    /// Memory on each host that no tenant gets.
+    pub memory_reserve_bytes: u64,
+    /// Disk on each host that no tenant gets.
+    pub disk_reserve_bytes: u64,
+}
+
+/// When silence becomes suspicious, milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Liveness {
+    /// How often agents report.
+    pub report_interval_ms: u32,
+    /// Silence after which a host gets no new tenants.
+    pub suspect_ms: i64,
+    /// Silence after which a host counts as lost.
+    pub lost_ms: i64,
+}
+
+/// What a spec gets where the request is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Defaults {
+    /// Plan name.
+    pub plan: ShortName,
+    /// Edition name.
+    pub edition: ShortName,
+    /// Odoo language.
+    pub language: Language,
+    /// Company's country.
+    pub country: Country,
+    /// Administrator's time zone.
+    pub time_zone: TimeZone,
+    /// Administrator's login.
+    pub admin_login: Login,
+}
+
+/// Everything the core is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `isy.one`.
+    pub base_domain: String,
+    /// `http` or `https`, as customers see it.
+    pub url_scheme: String,
+    /// Port in customers' URLs when it is not the scheme's own.
+    pub url_port: Option<u16>,
+    /// Sizes by name.
+    pub plans: BTreeMap<ShortName, Size>,
+    /// How long nobody must have used a tenant for it to be put to sleep, by plan, milliseconds; plans that are not here never.
+    pub sleep_after_ms: BTreeMap<ShortName, i64>,
+    /// Images by edition.
+    pub editions: BTreeMap<ShortName, Edition>,
+    /// See [`Defaults`].
+    pub defaults: Defaults,
+    /// See [`Network`].
+    pub network: Network,
+    /// See [`Edge`].
+    pub edge: Edge,
+    /// How tenants are divided among edges.
+    pub shards: Shards,
+    /// See [`PlacementSettings`].
+    pub placement: PlacementSettings,
+    /// See [`Liveness`].
+    pub liveness: Liveness,
+    /// How long a deleted tenant's volumes are kept, milliseconds.
+    pub quarantine_ms: i64,
+    /// How long no quarantine ends after a start of the coordinator or a jump of its clock, milliseconds: a wrong clock must
+    /// not delete data before somebody can see it.
+    pub quarantine_hold_ms: i64,
+    /// Edges end TLS with certificates that the coordinator gives them, and with no others.
+    pub edges_have_our_certificates: bool,
+    /// Host name of Traefik's dashboard, which no tenant may have as its domain.
+    pub dashboard_hostname: Option<String>,
+    /// Tenants' domains are looked at by and by.
+    pub domains_are_watched: bool,
+}
+
+impl Settings {
+    /// Digest of everything that ends up in hosts' plans without being stored with a tenant. When it changes, all plans
+    /// get a new generation: the same generation never has two contents.
+    pub fn plan_digest(&self) -> String {
+        let relevant = (
+            PLAN_FORMAT,
+            &self.base_domain,
+            &self.url_scheme,
+            self.url_port,
+            &self.network,
+            &self.edge,
+        );
+        // Plain data: serialising it cannot fail.
+        hex::encode(Sha256::digest(
+            serde_json::to_vec(&relevant).unwrap_or_default(),
+        ))
+    }
+
+    /// Address that customers type for a host name.
+    pub fn url(&self, hostname: &str) -> String {
+        let port = self.url_port.map(|p| format!(":{p}")).unwrap_or_default();
+        format!("{}://{hostname}{port}", self.url_scheme)
+    }
+}

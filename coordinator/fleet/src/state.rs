@@ -1,0 +1,67 @@
+//! What the writer holds and everybody else reads as a snapshot: desired, observed, and hosts ranked by load.
+//! Cloning it is cheap: persistent maps.
+
+use isyone_types::{
+    ids::{HostName, TenantName},
+    plan::UnixMs,
+};
+
+use crate::{
+    desired::Fleet,
+    liveness::HostState,
+    observed::Observed,
+    placement::{Ranking, View},
+    settings::Settings,
+};
+
+/// One moment of the coordinator.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// Wanted; stored.
+    pub fleet: Fleet,
+    /// Heard; memory only.
+    pub observed: Observed,
+    /// Computed from both.
+    pub ranking: Ranking,
+    /// When the coordinator started.
+    pub started_at: UnixMs,
+    /// The host states that events have told; so that each change is told once.
+    pub told: imbl::OrdMap<HostName, HostState>,
+    /// When time last passed for the core; `None` until the first tick.
+    pub last_tick: Option<UnixMs>,
+    /// Until then no quarantine ends.
+    pub quarantine_hold_until: UnixMs,
+    /// And until then nobody falls asleep.
+    pub sleep_hold_until: UnixMs,
+    /// The last tenant that was looked at for whether it is used; none: the round begins anew.
+    pub sleep_hand: Option<TenantName>,
+    /// Rises with each published snapshot.
+    pub version: u64,
+}
+
+impl State {
+    /// A state as it is right after a start: nothing heard yet.
+    pub fn new(fleet: Fleet, started_at: UnixMs) -> Self {
+        Self {
+            fleet,
+            started_at,
+            ..Self::default()
+        }
+    }
+
+    /// For placement.
+    pub fn view<'a>(&'a self, settings: &'a Settings) -> View<'a> {
+        View {
+            fleet: &self.fleet,
+            observed: &self.observed,
+            ranking: &self.ranking,
+            started_at: self.started_at,
+            settings,
+        }
+    }
+
+    /// Brings the ranking of one host up to date, as of `now`.
+    pub fn refresh(&mut self, settings: &Settings, host: &HostName, now: UnixMs) {
+        Ranking::refresh(self, settings, host, now);
+    }
+}

@@ -1,0 +1,280 @@
+//! Values for tests, here and in `tests/`: a configuration, specs, reports. Not part of the product.
+
+use std::collections::BTreeMap;
+
+use isyone_types::{
+    ids::{HostName, ShortName, TenantName},
+    spec::{Size, TenantSpec},
+};
+use uuid::Uuid;
+
+use crate::{
+    change::{self, ChangeError, Command, CreateTenant, Effects, Enroll, Outcome, Stamp},
+    desired::{Certificate, Sealed, Token},
+    observed::{Container, Progress, Report, Resources, TenantReport, Usage},
+    settings::{Defaults, Edge, Edition, Liveness, Network, PlacementSettings, Settings},
+    state::State,
+};
+
+/// Parses a literal that the test knows to be good.
+pub fn name<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().unwrap_or_else(|e| panic!("{text}: {e:?}"))
+}
+
+/// One GiB.
+pub const GIB: u64 = 1 << 30;
+
+/// A small configuration.
+pub fn settings() -> Settings {
+    let size = |memory_bytes, cpu_millis, workers| Size {
+        memory_bytes,
+        cpu_millis,
+        disk_bytes: GIB,
+        workers,
+    };
+    Settings {
+        base_domain: "isy.one".to_owned(),
+        url_scheme: "http".to_owned(),
+        url_port: None,
+        plans: BTreeMap::from([
+            (name::<ShortName>("small"), size(GIB, 500, 0)),
+            (name("standard"), size(2 * GIB, 1000, 2)),
+            (name("large"), size(4 * GIB, 2000, 4)),
+        ]),
+        sleep_after_ms: BTreeMap::new(),
+        editions: BTreeMap::from([(
+            name::<ShortName>("18.0"),
+            Edition {
+                odoo: name("odoo:18.0"),
+                postgres: name("postgres:15"),
+            },
+        )]),
+        defaults: Defaults {
+            plan: name("small"),
+            edition: name("18.0"),
+            language: name("en_US"),
+            country: name("BR"),
+            time_zone: name("UTC"),
+            admin_login: name("admin"),
+        },
+        network: Network {
+            tenant_range: name("10.200.0.0/14"),
+            subnet_prefix: 28,
+            first_port: 20_000,
+            last_port: 29_999,
+        },
+        edge: Edge {
+            addresses: Vec::new(),
+            ports: vec![80, 443],
+            protected_addresses: Vec::new(),
+            upload_limit_bytes: 1 << 30,
+        },
+        shards: crate::shards::Shards::default(),
+        placement: PlacementSettings {
+            cpu_overcommit_permille: 4_000,
+            memory_reserve_bytes: GIB / 2,
+            disk_reserve_bytes: GIB,
+        },
+        liveness: Liveness {
+            report_interval_ms: 5_000,
+            suspect_ms: 20_000,
+            lost_ms: 60_000,
+        },
+        quarantine_ms: 7 * 86_400_000,
+        quarantine_hold_ms: 3_600_000,
+        edges_have_our_certificates: false,
+        dashboard_hostname: None,
+        domains_are_watched: true,
+    }
+}
+
+/// A default spec.
+pub fn spec(settings: &Settings, plan: &str) -> TenantSpec {
+    let edition = &settings.editions[&settings.defaults.edition];
+    TenantSpec {
+        plan: name(plan),
+        domains: Vec::new(),
+        language: settings.defaults.language.clone(),
+        country: settings.defaults.country.clone(),
+        time_zone: settings.defaults.time_zone.clone(),
+        modules: Vec::new(),
+        edition: settings.defaults.edition.clone(),
+        odoo_image: edition.odoo.clone(),
+        postgres_image: edition.postgres.clone(),
+        host: None,
+        host_labels: BTreeMap::new(),
+        admin_login: settings.defaults.admin_login.clone(),
+    }
+}
+
+/// A machine that does nothing.
+pub fn resources(cpus: u32, memory_gib: u64, disk_gib: u64) -> Resources {
+    Resources {
+        cpus,
+        memory_total_bytes: memory_gib * GIB,
+        memory_available_bytes: memory_gib * GIB,
+        disk_total_bytes: disk_gib * GIB,
+        disk_available_bytes: disk_gib * GIB,
+        ..Resources::default()
+    }
+}
+
+/// A state with its clock and its writes, driven by hand.
+#[derive(Debug)]
+pub struct Bench {
+    /// Present state.
+    pub state: State,
+    /// Configuration.
+    pub settings: Settings,
+    /// Clock.
+    pub now: i64,
+    /// Everything that would have been stored.
+    pub effects: Effects,
+    ids: u128,
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self {
+            state: State::new(crate::desired::Fleet::default(), 0),
+            settings: settings(),
+            now: 0,
+            effects: Effects::default(),
+            ids: 1,
+        }
+    }
+}
+
+impl Bench {
+    /// A fresh id; they rise.
+    pub fn id(&mut self) -> Uuid {
+        self.ids += 1;
+        // Both halves, as real ones: those of a tick are made of the lower one.
+        Uuid::from_u128(self.ids << 64 | self.ids)
+    }
+
+    /// Applies a command as the writer does: a refused one changes nothing.
+    pub fn apply(&mut self, command: Command) -> Result<Outcome, ChangeError> {
+        let stamp = Stamp {
+            now: self.now,
+            id: self.id(),
+            actor: "ana".to_owned(),
+        };
+        let before = (self.state.clone(), self.effects.writes.len());
+        let result = change::apply(
+            &mut self.state,
+            &self.settings,
+            &stamp,
+            &mut self.effects,
+            command,
+        );
+        if result.is_err() {
+            self.state = before.0;
+            self.effects.writes.truncate(before.1);
+        }
+        result
+    }
+
+    /// Adds a host and lets it report.
+    pub fn host(&mut self, host: &str, resources: Resources) -> HostName {
+        let host: HostName = name(host);
+        let id = format!("{:016x}", self.ids);
+        let token = Token {
+            id: id.clone(),
+            secret_hash: "s".to_owned(),
+            host: None,
+            labels: BTreeMap::new(),
+            expires_at: self.now + 60_000,
+            used_by: None,
+        };
+        self.apply(Command::CreateToken(Box::new(token)))
+            .expect("token");
+        let last = u8::try_from(self.state.fleet.hosts.len() % 250 + 1).expect("fits");
+        let third = u8::try_from(self.state.fleet.hosts.len() / 250).expect("fits");
+        let enroll = Enroll {
+            token_id: id,
+            secret_hash: "s".to_owned(),
+            host: host.clone(),
+            uid: self.id(),
+            advertise: std::net::IpAddr::from([192, 0, third, last]),
+            labels: BTreeMap::new(),
+            certificate: Certificate {
+                serial: "01".to_owned(),
+                not_after: 1 << 40,
+            },
+        };
+        self.apply(Command::Enroll(Box::new(enroll)))
+            .expect("enroll");
+        self.report(&host, resources, Vec::new());
+        host
+    }
+
+    /// A host reports.
+    pub fn report(&mut self, host: &HostName, resources: Resources, tenants: Vec<TenantReport>) {
+        let report = Report {
+            resources,
+            docker_error: String::new(),
+            tenants,
+            complete: true,
+        };
+        self.apply(Command::Report {
+            host: host.clone(),
+            report: Box::new(report),
+        })
+        .expect("report");
+    }
+
+    /// A create command.
+    pub fn creation(&mut self, tenant: &str, plan: &str) -> CreateTenant {
+        let spec = spec(&self.settings, plan);
+        CreateTenant {
+            name: name(tenant),
+            uid: self.id(),
+            size: self.settings.plans[&spec.plan],
+            spec,
+            secrets: Sealed("sealed".to_owned()),
+            request_id: None,
+            force: false,
+            dry_run: false,
+        }
+    }
+
+    /// Creates a tenant.
+    pub fn create(&mut self, tenant: &str, plan: &str) -> Result<Outcome, ChangeError> {
+        let creation = self.creation(tenant, plan);
+        self.apply(Command::CreateTenant(Box::new(creation)))
+    }
+
+    /// What a host would report of a tenant that is as its plan says.
+    pub fn converged(&self, tenant: &TenantName) -> TenantReport {
+        let record = &self.state.fleet.tenants[tenant];
+        TenantReport {
+            name: tenant.clone(),
+            uid: record.uid,
+            epoch: record.placement.epoch,
+            generation: record.generation,
+            progress: Progress::Converged,
+            message: String::new(),
+            containers: vec![Container {
+                name: tenant.odoo_container(),
+                role: Some(isyone_types::plan::Role::Odoo),
+                state: "running".into(),
+                healthy: true,
+                restarts: 0,
+                oom_kills: 0,
+                image_digest: None,
+                exit_code: 0,
+                started_at: None,
+            }],
+            usage: Some(Usage::default()),
+            traffic: None,
+            operation: Some(record.operation),
+            steps: Vec::new(),
+            absent: record.desired == isyone_types::plan::DesiredState::Purged,
+            health_latency_ms: 1,
+        }
+    }
+}

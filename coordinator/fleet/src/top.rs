@@ -1,0 +1,495 @@
+//! Puts tenants and hosts in the order that somebody watches them in, and picks the rows that are on the screen. Pure.
+//!
+//! Of all names only a key is made, and of the picked rows alone is more made elsewhere: a screen costs the same at any size of
+//! the fleet, but for one pass over the keys. Not here: the rows' form (api).
+
+use std::{cmp::Ordering, sync::Arc};
+
+use isyone_types::{ids::HostName, plan::UnixMs};
+
+use crate::{
+    desired::{Host, Tenant},
+    liveness::{self, HostState},
+    probes::judge::Judgement,
+    settings::Settings,
+    state::State,
+    views::{self, Phase},
+};
+
+/// What decides, for tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TenantOrder {
+    /// The name.
+    Name,
+    /// Trouble first.
+    State,
+    /// CPU.
+    Cpu,
+    /// Memory.
+    Memory,
+    /// Disk.
+    Disk,
+    /// Requests.
+    Requests,
+    /// Errors.
+    Errors,
+    /// Latency.
+    Latency,
+    /// The host's name.
+    Host,
+}
+
+/// What decides, for hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostOrder {
+    /// The name.
+    Name,
+    /// Trouble first.
+    State,
+    /// Busy share.
+    Cpu,
+    /// Used share.
+    Memory,
+    /// Used share.
+    Disk,
+    /// For each CPU.
+    Load,
+    /// How many.
+    Tenants,
+}
+
+/// Which rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows<O> {
+    /// What decides.
+    pub order: O,
+    /// The other way round.
+    pub reverse: bool,
+    /// Only what contains this.
+    pub filter: String,
+    /// First row.
+    pub offset: usize,
+    /// Rows.
+    pub limit: usize,
+}
+
+/// The rows, and how many there are in all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picked<T> {
+    /// In order.
+    pub rows: Vec<T>,
+    /// With the filter.
+    pub matching: usize,
+    /// Without.
+    pub total: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key<'a> {
+    Word(&'a str),
+    /// A rank: the smallest first.
+    Rank(u8),
+    /// A figure: the largest first.
+    Figure(u64),
+    /// After all others, either way round.
+    Nothing,
+}
+
+fn compare(a: Key<'_>, b: Key<'_>, reverse: bool) -> Ordering {
+    let natural = match (a, b) {
+        (Key::Nothing, Key::Nothing) => return Ordering::Equal,
+        (Key::Nothing, _) => return Ordering::Greater,
+        (_, Key::Nothing) => return Ordering::Less,
+        (Key::Figure(a), Key::Figure(b)) => b.cmp(&a),
+        (a, b) => a.cmp(&b),
+    };
+    if reverse { natural.reverse() } else { natural }
+}
+
+fn figure(value: Option<impl Into<u64>>) -> Key<'static> {
+    value.map_or(Key::Nothing, |value| Key::Figure(value.into()))
+}
+
+/// The asked rows of what passed the filter.
+fn pick<'a, T, O>(
+    mut keyed: Vec<(Key<'a>, &'a str, T)>,
+    rows: &Rows<O>,
+    total: usize,
+) -> Picked<T> {
+    let by = |a: &(Key<'a>, &'a str, T), b: &(Key<'a>, &'a str, T)| {
+        compare(a.0, b.0, rows.reverse).then_with(|| a.1.cmp(b.1))
+    };
+    let matching = keyed.len();
+    let end = rows.offset.saturating_add(rows.limit);
+    if end < matching {
+        // Sorting all of them is what would make a large fleet dear.
+        keyed.select_nth_unstable_by(end, by);
+        keyed.truncate(end);
+    }
+    keyed.sort_unstable_by(by);
+    let picked = keyed.into_iter().skip(rows.offset).map(|(_, _, row)| row);
+    Picked {
+        rows: picked.collect(),
+        matching,
+        total,
+    }
+}
+
+/// Tenants that are not deleted, on `host` or anywhere. `reach` tells what the probes found.
+pub fn tenants<'a>(
+    state: &'a State,
+    settings: &Settings,
+    now: UnixMs,
+    rows: &Rows<TenantOrder>,
+    host: Option<&HostName>,
+    reach: impl Fn(&Tenant) -> Option<Judgement>,
+) -> Picked<&'a Arc<Tenant>> {
+    let (mut total, mut keyed) = (0, Vec::new());
+    for tenant in state
+        .fleet
+        .tenants
+        .values()
+        .filter(|tenant| !tenant.is_deleted())
+    {
+        total += 1;
+        if host.is_some_and(|host| *host != tenant.placement.host) || !fits(tenant, &rows.filter) {
+            continue;
+        }
+        let seen = || views::observed(state, tenant).map(|seen| &seen.report);
+        let usage = || seen().and_then(|report| report.usage);
+        let traffic = || seen().and_then(|report| report.traffic);
+        let key = match rows.order {
+            TenantOrder::Name => Key::Word(tenant.name.as_str()),
+            TenantOrder::Host => Key::Word(tenant.placement.host.as_str()),
+            TenantOrder::State => Key::Rank(trouble(
+                views::phase(state, settings, tenant, now).0,
+                reach(tenant),
+            )),
+            TenantOrder::Cpu => figure(usage().map(|u| u.cpu_millis)),
+            TenantOrder::Memory => figure(usage().map(|u| u.memory_bytes)),
+            // A volume is never empty: none means not measured.
+            TenantOrder::Disk => figure(usage().map(|u| u.disk_bytes).filter(|bytes| *bytes > 0)),
+            TenantOrder::Requests => figure(traffic().map(|t| t.requests_per_minute)),
+            TenantOrder::Errors => figure(traffic().map(|t| t.errors_per_minute)),
+            TenantOrder::Latency => figure(
+                traffic()
+                    .filter(|t| t.requests_per_minute > 0)
+                    .map(|t| t.latency_p95_ms),
+            ),
+        };
+        keyed.push((key, tenant.name.as_str(), tenant));
+    }
+    pick(keyed, rows, total)
+}
+
+fn fits(tenant: &Tenant, filter: &str) -> bool {
+    filter.is_empty()
+        || tenant.name.as_str().contains(filter)
+        || tenant.placement.host.as_str().contains(filter)
+        || tenant
+            .spec
+            .domains
+            .iter()
+            .any(|domain| domain.as_str().contains(filter))
+}
+
+/// The smallest is the worst.
+fn trouble(phase: Phase, reach: Option<Judgement>) -> u8 {
+    match (phase, reach) {
+        (Phase::Failing, _) => 0,
+        (
+            Phase::Running,
+            Some(Judgement::TenantDown | Judgement::HostDown | Judgement::EdgeDown),
+        ) => 1,
+        (Phase::Unknown, _) => 2,
+        (Phase::Pending | Phase::Creating | Phase::Updating | Phase::Deleting, _) => 3,
+        (Phase::Running, _) => 4,
+        (Phase::Suspended | Phase::Quarantined, _) => 5,
+    }
+}
+
+/// Hosts.
+pub fn hosts<'a>(
+    state: &'a State,
+    settings: &Settings,
+    now: UnixMs,
+    rows: &Rows<HostOrder>,
+) -> Picked<&'a Arc<Host>> {
+    let mut keyed = Vec::new();
+    for host in state
+        .fleet
+        .hosts
+        .values()
+        .filter(|host| host_fits(host, &rows.filter))
+    {
+        let seen = state.observed.hosts.get(&host.name).map(AsRef::as_ref);
+        let resources = seen
+            .filter(|seen| seen.reported_at.is_some())
+            .map(|seen| &seen.resources);
+        let share = |used: u64, of: u64| used.saturating_mul(1_000_000).checked_div(of);
+        let key = match rows.order {
+            HostOrder::Name => Key::Word(host.name.as_str()),
+            HostOrder::State => Key::Rank(host_trouble(
+                liveness::judge(seen, state.started_at, now, &settings.liveness).0,
+            )),
+            HostOrder::Cpu => figure(resources.map(|r| r.cpu_used_permille)),
+            HostOrder::Memory => figure(resources.and_then(|r| {
+                share(
+                    r.memory_total_bytes
+                        .saturating_sub(r.memory_available_bytes),
+                    r.memory_total_bytes,
+                )
+            })),
+            HostOrder::Disk => figure(resources.and_then(|r| {
+                share(
+                    r.disk_total_bytes.saturating_sub(r.disk_available_bytes),
+                    r.disk_total_bytes,
+                )
+            })),
+            HostOrder::Load => {
+                figure(resources.and_then(|r| share(r.load1_milli.into(), r.cpus.into())))
+            }
+            HostOrder::Tenants => {
+                let index = state.fleet.by_host.get(&host.name);
+                Key::Figure(index.map_or(0, |index| index.tenants.len() as u64))
+            }
+        };
+        keyed.push((key, host.name.as_str(), host));
+    }
+    pick(keyed, rows, state.fleet.hosts.len())
+}
+
+fn host_fits(host: &Host, filter: &str) -> bool {
+    filter.is_empty()
+        || host.name.as_str().contains(filter)
+        || host
+            .labels
+            .iter()
+            .any(|(key, value)| format!("{key}={value}").contains(filter))
+}
+
+fn host_trouble(state: HostState) -> u8 {
+    match state {
+        HostState::Lost => 0,
+        HostState::Degraded => 1,
+        HostState::Suspect => 2,
+        HostState::Unknown => 3,
+        HostState::Ready => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        observed::{Traffic, Usage},
+        testing::{Bench, name, resources},
+    };
+
+    /// Tenants t0, t1, …, with these CPU figures; `None` was not measured.
+    fn fleet(figures: &[Option<u32>]) -> Bench {
+        let mut bench = Bench::default();
+        bench.now = 1_000;
+        let host = bench.host("h1", resources(640, 5120, 40960));
+        let mut reports = Vec::new();
+        for (n, figure) in figures.iter().enumerate() {
+            let tenant = name(&format!("t{n}"));
+            bench.create(&format!("t{n}"), "small").unwrap();
+            let mut report = bench.converged(&tenant);
+            report.usage = figure.map(|cpu_millis| Usage {
+                cpu_millis,
+                memory_bytes: 1,
+                disk_bytes: 0,
+            });
+            report.traffic = figure.map(|n| Traffic {
+                requests_per_minute: n,
+                latency_p95_ms: 7,
+                ..Traffic::default()
+            });
+            reports.push(report);
+        }
+        bench.report(&host, resources(640, 5120, 40960), reports);
+        bench
+    }
+
+    fn rows<O>(order: O) -> Rows<O> {
+        Rows {
+            order,
+            reverse: false,
+            filter: String::new(),
+            offset: 0,
+            limit: 50,
+        }
+    }
+
+    fn names(bench: &Bench, rows: &Rows<TenantOrder>) -> Vec<String> {
+        let picked = tenants(&bench.state, &bench.settings, bench.now, rows, None, |_| {
+            None
+        });
+        picked
+            .rows
+            .iter()
+            .map(|tenant| tenant.name.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn the_largest_first_and_what_is_unknown_last_either_way_round() {
+        let bench = fleet(&[Some(5), None, Some(90), Some(0)]);
+        let mut by_cpu = rows(TenantOrder::Cpu);
+        assert_eq!(names(&bench, &by_cpu), ["t2", "t0", "t3", "t1"]);
+        by_cpu.reverse = true;
+        assert_eq!(names(&bench, &by_cpu), ["t3", "t0", "t2", "t1"]);
+        // Nobody has a measured disk; who had no request has no latency.
+        assert_eq!(
+            names(&bench, &rows(TenantOrder::Disk)),
+            ["t0", "t1", "t2", "t3"]
+        );
+        assert_eq!(
+            names(&bench, &rows(TenantOrder::Latency)),
+            ["t0", "t2", "t1", "t3"]
+        );
+        assert_eq!(
+            names(
+                &bench,
+                &Rows {
+                    reverse: true,
+                    ..rows(TenantOrder::Name)
+                }
+            ),
+            ["t3", "t2", "t1", "t0"]
+        );
+    }
+
+    #[test]
+    fn trouble_comes_first() {
+        let bench = fleet(&[Some(1), Some(1), Some(1)]);
+        let down =
+            |tenant: &Tenant| (tenant.name.as_str() == "t2").then_some(Judgement::TenantDown);
+        let by_state = rows(TenantOrder::State);
+        let picked = tenants(
+            &bench.state,
+            &bench.settings,
+            bench.now,
+            &by_state,
+            None,
+            down,
+        );
+        assert_eq!(picked.rows[0].name.as_str(), "t2");
+        // All are unknown when their host is silent: then that is worse than "not reachable" of none.
+        let later = tenants(
+            &bench.state,
+            &bench.settings,
+            bench.now + 70_000,
+            &by_state,
+            None,
+            |_| None,
+        );
+        assert_eq!((later.rows.len(), later.rows[0].name.as_str()), (3, "t0"));
+    }
+
+    #[test]
+    fn filters_and_pages() {
+        let bench = fleet(&[Some(1); 12]);
+        let ones = Rows {
+            filter: "t1".to_owned(),
+            ..rows(TenantOrder::Name)
+        };
+        assert_eq!(names(&bench, &ones), ["t1", "t10", "t11"]);
+        let second = Rows {
+            offset: 1,
+            limit: 1,
+            ..ones.clone()
+        };
+        let picked = tenants(
+            &bench.state,
+            &bench.settings,
+            bench.now,
+            &second,
+            None,
+            |_| None,
+        );
+        assert_eq!(
+            (picked.rows[0].name.as_str(), picked.matching, picked.total),
+            ("t10", 3, 12)
+        );
+        let elsewhere = tenants(
+            &bench.state,
+            &bench.settings,
+            bench.now,
+            &ones,
+            Some(&name("h9")),
+            |_| None,
+        );
+        assert_eq!(
+            (elsewhere.rows.len(), elsewhere.matching, elsewhere.total),
+            (0, 0, 12)
+        );
+        assert_eq!(
+            names(
+                &bench,
+                &Rows {
+                    filter: "h1".to_owned(),
+                    ..rows(TenantOrder::Name)
+                }
+            )
+            .len(),
+            12
+        );
+        assert_eq!(
+            names(
+                &bench,
+                &Rows {
+                    offset: 99,
+                    ..rows(TenantOrder::Name)
+                }
+            ),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn hosts_in_order() {
+        let mut bench = Bench::default();
+        bench.now = 1_000;
+        let mut busy = resources(4, 16, 100);
+        (busy.cpu_used_permille, busy.load1_milli) = (900, 8_000);
+        bench.host("idle", resources(8, 32, 100));
+        bench.now += 100_000;
+        bench.host("busy", busy);
+        let order = |order| {
+            let picked = hosts(&bench.state, &bench.settings, bench.now, &rows(order));
+            picked
+                .rows
+                .iter()
+                .map(|host| host.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(order(HostOrder::Cpu), ["busy", "idle"]);
+        assert_eq!(order(HostOrder::Load), ["busy", "idle"]);
+        // Silent for long.
+        assert_eq!(order(HostOrder::State), ["idle", "busy"]);
+        assert_eq!(order(HostOrder::Name), ["busy", "idle"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Page after page is the same as all at once: nothing twice, nothing missing.
+        #[test]
+        fn pages_make_up_the_whole(
+            figures in proptest::collection::vec(proptest::option::of(0..4_u32), 1..40), size in 1..9_usize, reverse: bool
+        ) {
+            let bench = fleet(&figures);
+            let whole = Rows { reverse, limit: 200, ..rows(TenantOrder::Cpu) };
+            let all = names(&bench, &whole);
+            let paged: Vec<String> = (0..figures.len().div_ceil(size))
+                .flat_map(|page| names(&bench, &Rows { offset: page * size, limit: size, ..whole.clone() }))
+                .collect();
+            prop_assert_eq!(&paged, &all);
+            prop_assert_eq!(all.len(), figures.len());
+        }
+    }
+}

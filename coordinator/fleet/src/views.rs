@@ -1,0 +1,440 @@
+//! What others get to see of a state: a host's plan, routes, scrape targets, a tenant's phase, an operation's steps. Pure
+//! functions of one snapshot.
+//!
+//! Not here: wire and file formats (api, publish).
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use isyone_types::{
+    identity::OperatorRole,
+    ids::{HostName, TenantName},
+    plan::{DesiredState, Firewall, HostPlan, Role, TenantPlan, TenantSecrets, UnixMs},
+    spec::Domain,
+};
+use uuid::Uuid;
+
+use crate::{
+    desired::{Access, Tenant},
+    liveness::{self, HostState},
+    observed::{Progress, TenantObserved},
+    operation::{Operation, OperationState, Step},
+    settings::Settings,
+    state::State,
+};
+
+/// What a host shall run, everything included. `open` unseals a tenant's passwords.
+pub fn host_plan<E>(
+    state: &State,
+    settings: &Settings,
+    host: &HostName,
+    mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
+) -> Result<Option<HostPlan>, E> {
+    let Some(record) = state.fleet.hosts.get(host) else {
+        return Ok(None);
+    };
+    let names = state
+        .fleet
+        .by_host
+        .get(host)
+        .map(|i| i.tenants.clone())
+        .unwrap_or_default();
+    let tenants = names
+        .iter()
+        .filter_map(|name| state.fleet.tenants.get(name))
+        .map(|tenant| Ok(tenant_plan(tenant, settings, open(tenant)?)))
+        .collect::<Result<Vec<_>, E>>()?;
+    Ok(Some(HostPlan {
+        generation: record.plan_generation,
+        tenants,
+        firewall: firewall(settings),
+    }))
+}
+
+fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> TenantPlan {
+    let spec = &tenant.spec;
+    TenantPlan {
+        name: tenant.name.clone(),
+        uid: tenant.uid,
+        epoch: tenant.placement.epoch,
+        generation: tenant.generation,
+        desired: tenant.desired,
+        operation: Some(tenant.operation),
+        odoo_image: spec.odoo_image.clone(),
+        postgres_image: spec.postgres_image.clone(),
+        size: tenant.size,
+        subnet: tenant.placement.subnet,
+        http_port: tenant.placement.http_port,
+        websocket_port: tenant.placement.websocket_port,
+        base_url: settings.url(&tenant.primary_name(&settings.base_domain)),
+        language: spec.language.clone(),
+        country: spec.country.clone(),
+        time_zone: spec.time_zone.clone(),
+        modules: spec.modules.clone(),
+        admin_login: spec.admin_login.clone(),
+        secrets,
+        odoo_restarts: tenant.odoo_restarts,
+        postgres_restarts: tenant.postgres_restarts,
+        quarantine_until: tenant.quarantine_until,
+        purge_now: tenant.purge_now,
+        activated: tenant.activated_at.is_some(),
+        upload_limit_bytes: settings.edge.upload_limit_bytes,
+    }
+}
+
+fn firewall(settings: &Settings) -> Firewall {
+    Firewall {
+        tenant_range: settings.network.tenant_range,
+        first_port: settings.network.first_port,
+        last_port: settings.network.last_port,
+        edges: settings.edge.addresses.clone(),
+        edge_ports: settings.edge.ports.clone(),
+        protected_addresses: settings.edge.protected_addresses.clone(),
+    }
+}
+
+/// One word for where a tenant is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Stored, its host has not spoken of it.
+    Pending,
+    /// First start.
+    Creating,
+    /// Answers.
+    Running,
+    /// Should run and does not.
+    Failing,
+    /// Stopped on request.
+    Suspended,
+    /// Containers or volumes being removed.
+    Deleting,
+    /// Deleted, volumes kept.
+    Quarantined,
+    /// Its host is silent.
+    Unknown,
+    /// An ordered change is being carried out.
+    Updating,
+}
+
+/// Phase, and the sentence that goes with it.
+pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (Phase, String) {
+    let host = &tenant.placement.host;
+    let (host_state, silence_ms) = host_state(state, settings, tenant, now);
+    let quarantined = tenant.desired == DesiredState::Quarantined;
+    let observed = observed(state, tenant);
+    if is_silent(host_state) {
+        let text = format!(
+            "host {host} is silent for {} s: nothing is known of this tenant",
+            silence_ms / 1000
+        );
+        return (
+            if quarantined {
+                Phase::Quarantined
+            } else {
+                Phase::Unknown
+            },
+            text,
+        );
+    }
+    if let Some(why) = refused_plan(state, tenant) {
+        return (Phase::Failing, why);
+    }
+    let Some(report) = observed.map(|o| &o.report) else {
+        let phase = match (tenant.desired, tenant.activated_at) {
+            (DesiredState::Quarantined, _) => Phase::Quarantined,
+            (DesiredState::Purged, _) => Phase::Deleting,
+            (_, None) => Phase::Pending,
+            (_, Some(_)) => Phase::Unknown,
+        };
+        return (phase, format!("waiting for a report of host {host}"));
+    };
+    let current = report.generation == tenant.generation;
+    let bad = matches!(report.progress, Progress::Failing | Progress::Unhealthy);
+    let phase = match (tenant.desired, report.progress) {
+        (DesiredState::Running | DesiredState::Suspended, _) if bad => Phase::Failing,
+        (DesiredState::Running, Progress::Converged) if current => Phase::Running,
+        (DesiredState::Suspended, Progress::Converged) if current => Phase::Suspended,
+        (DesiredState::Quarantined, Progress::Converged) if current => Phase::Quarantined,
+        (DesiredState::Quarantined | DesiredState::Purged, _) => Phase::Deleting,
+        _ if tenant.activated_at.is_none() => Phase::Creating,
+        _ => Phase::Updating,
+    };
+    if let (Phase::Suspended, Some(since)) = (phase, tenant.asleep_since) {
+        return (
+            phase,
+            format!("asleep since {}; the next visitor wakes it", utc(since)),
+        );
+    }
+    (phase, report.message.clone())
+}
+
+/// Date and time, to the second.
+fn utc(at: UnixMs) -> String {
+    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
+/// What is known of a tenant's host, and for how long it has been silent.
+pub fn host_state(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    now: UnixMs,
+) -> (HostState, i64) {
+    let seen = state
+        .observed
+        .hosts
+        .get(&tenant.placement.host)
+        .map(Arc::as_ref);
+    liveness::judge(seen, state.started_at, now, &settings.liveness)
+}
+
+/// Nothing is known of whatever is on such a host.
+pub fn is_silent(host: HostState) -> bool {
+    matches!(host, HostState::Suspect | HostState::Lost)
+}
+
+/// Why the tenant's host could not take the plan with its present generation, if so. It is offered again every few seconds.
+fn refused_plan(state: &State, tenant: &Tenant) -> Option<String> {
+    let host = &tenant.placement.host;
+    let why = state
+        .observed
+        .hosts
+        .get(host)
+        .map(|h| h.plan_error.as_str())
+        .filter(|why| !why.is_empty())?;
+    let current = observed(state, tenant).is_some_and(|o| o.report.generation == tenant.generation);
+    (!current).then(|| format!("host {host} cannot take its plan: {why}"))
+}
+
+/// The host's last word on this very incarnation and placement.
+pub fn observed<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a TenantObserved> {
+    let seen = state.observed.tenants.get(&tenant.name)?;
+    let ours = seen.report.uid == tenant.uid
+        && seen.report.epoch == tenant.placement.epoch
+        && seen.host == tenant.placement.host;
+    ours.then_some(&**seen)
+}
+
+/// When somebody was last logged in to a tenant, as far as is known.
+pub fn last_active(state: &State, tenant: &Tenant) -> Option<UnixMs> {
+    let told = observed(state, tenant).and_then(|seen| seen.report.traffic?.last_active_at);
+    tenant.last_active_at.max(told).filter(|at| *at > 0)
+}
+
+/// Steps of an operation: the coordinator's own, then what the host reported for it.
+pub fn steps(operation: &Operation, observed: Option<&TenantObserved>) -> Vec<Step> {
+    let mut steps = operation.steps.clone();
+    if operation.state.is_final() {
+        return steps;
+    }
+    if let Some(report) = observed
+        .map(|o| &o.report)
+        .filter(|r| r.operation == Some(operation.id))
+    {
+        steps.extend(report.steps.iter().cloned());
+    }
+    steps
+}
+
+/// An operation's state and error as of now: a running one is retrying while its host reports a failure, or cannot even take
+/// the plan.
+pub fn progress(state: &State, operation: &Operation) -> (OperationState, String) {
+    let stored = (operation.state, operation.error.clone());
+    if operation.state != OperationState::Running {
+        return stored;
+    }
+    let tenant = state
+        .fleet
+        .tenants
+        .get(&operation.tenant)
+        .filter(|t| t.operation == operation.id);
+    if let Some(why) = tenant.and_then(|t| refused_plan(state, t)) {
+        return (OperationState::Retrying, why);
+    }
+    let report = state
+        .observed
+        .tenants
+        .get(&operation.tenant)
+        .map(|o| &o.report);
+    match report
+        .filter(|r| r.operation == Some(operation.id) && r.generation == operation.generation)
+    {
+        Some(r) if r.progress == Progress::Failing => (OperationState::Retrying, r.message.clone()),
+        _ => stored,
+    }
+}
+
+/// How visitors reach a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Whom.
+    pub tenant: TenantName,
+    /// The platform's name first.
+    pub hostnames: Vec<String>,
+    /// The one of them that browsers are sent to.
+    pub primary: Option<String>,
+    /// Who gets in.
+    pub access: Access,
+    /// Its host's advertised address.
+    pub address: IpAddr,
+    /// Odoo.
+    pub http_port: u16,
+    /// Odoo's gevent process, when it has one.
+    pub websocket_port: Option<u16>,
+    /// Show the page that says so.
+    pub suspended: bool,
+}
+
+/// Routes of all tenants that visitors may reach, by name. A tenant gets its route once its Odoo container was seen running, and
+/// keeps it as long as it is wanted: silence takes none away.
+pub fn routes<'a>(state: &'a State, settings: &'a Settings) -> impl Iterator<Item = Route> + 'a {
+    state
+        .fleet
+        .tenants
+        .values()
+        .filter_map(|tenant| route(state, settings, tenant))
+}
+
+/// See [`routes`].
+pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Route> {
+    let suspended = match tenant.desired {
+        DesiredState::Running => false,
+        DesiredState::Suspended => true,
+        DesiredState::Quarantined | DesiredState::Purged => return None,
+    };
+    if tenant.activated_at.is_none() && !odoo_runs(state, tenant) {
+        return None;
+    }
+    let host = state.fleet.hosts.get(&tenant.placement.host)?;
+    Some(Route {
+        tenant: tenant.name.clone(),
+        hostnames: tenant.hostnames(&settings.base_domain),
+        primary: primary(state, settings, tenant).map(ToString::to_string),
+        access: tenant.access.clone(),
+        address: host.advertise,
+        http_port: tenant.placement.http_port,
+        websocket_port: (tenant.size.workers > 0).then_some(tenant.placement.websocket_port),
+        suspended,
+    })
+}
+
+/// Where its browsers are sent: never to a name that is known not to lead here, nor to one that edges have no certificate of ours for.
+pub fn primary<'a>(state: &State, settings: &Settings, tenant: &'a Tenant) -> Option<&'a Domain> {
+    let shown = |domain: &Domain| {
+        let held = &state.fleet.certificates;
+        !settings.edges_have_our_certificates
+            // Mostly there is one of its name; uploaded ones have others.
+            || held.contains_key(domain.as_str())
+            || held.values().any(|certificate| certificate.covers(domain.as_str()))
+    };
+    let astray = |domain: &Domain| {
+        state
+            .fleet
+            .domain_troubles
+            .get(domain.as_str())
+            .is_some_and(|trouble| trouble.tenant == tenant.name)
+    };
+    tenant
+        .primary
+        .as_ref()
+        .filter(|primary| !astray(primary) && shown(primary))
+}
+
+/// Whose domain the name of Traefik's dashboard is: edges cannot serve both.
+pub fn in_the_dashboards_place<'a>(
+    state: &'a State,
+    settings: &Settings,
+) -> Option<(&'a str, &'a TenantName)> {
+    let (name, owner) = state
+        .fleet
+        .by_domain
+        .get_key_value(settings.dashboard_hostname.as_deref()?)?;
+    Some((name.as_str(), owner))
+}
+
+/// Where people reach it.
+pub fn address(state: &State, settings: &Settings, tenant: &Tenant) -> String {
+    let platform = || tenant.platform_name(&settings.base_domain);
+    settings.url(&primary(state, settings, tenant).map_or_else(platform, ToString::to_string))
+}
+
+fn odoo_runs(state: &State, tenant: &Tenant) -> bool {
+    let odoo = tenant.name.odoo_container();
+    observed(state, tenant).is_some_and(|seen| {
+        seen.report
+            .containers
+            .iter()
+            .any(|c| (c.role == Some(Role::Odoo) || c.name == odoo) && c.state == "running")
+    })
+}
+
+/// One thing that Prometheus asks about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Whom.
+    pub tenant: TenantName,
+    /// Where it runs.
+    pub host: HostName,
+    /// Where that host is asked.
+    pub address: IpAddr,
+    /// Its plan.
+    pub plan: String,
+}
+
+/// Whether a tenant is monitored: as long as it should run, once it did.
+pub fn monitored(tenant: &Tenant) -> bool {
+    tenant.desired == DesiredState::Running && tenant.activated_at.is_some()
+}
+
+/// How a tenant is monitored, on a host that we know.
+pub fn target(state: &State, tenant: &Tenant) -> Option<Target> {
+    let host = state.fleet.hosts.get(&tenant.placement.host)?;
+    monitored(tenant).then(|| Target {
+        tenant: tenant.name.clone(),
+        host: host.name.clone(),
+        address: host.advertise,
+        plan: tenant.spec.plan.to_string(),
+    })
+}
+
+/// Certificates that a host's list of scrapers has room for; documented in the protocol.
+pub const MAX_MONITORS: usize = 64;
+
+/// Serial numbers of the certificates of operators with the role monitor that are accepted, sorted: who may scrape hosts.
+/// When there are too many, those that last longest.
+pub fn monitors(state: &State) -> Vec<String> {
+    let operators = state.fleet.operators.values();
+    let mut accepted: Vec<_> = operators
+        .filter(|o| !o.revoked && o.role == OperatorRole::Monitor)
+        .flat_map(|o| &o.certificates)
+        .map(|c| (std::cmp::Reverse(c.not_after), c.serial.clone()))
+        .collect();
+    accepted.sort();
+    accepted.truncate(MAX_MONITORS);
+    let mut serials: Vec<_> = accepted.into_iter().map(|(_, serial)| serial).collect();
+    serials.sort();
+    serials
+}
+
+/// Operations on a tenant or all, newest first.
+pub fn operations<'a>(
+    state: &'a State,
+    tenant: Option<&'a TenantName>,
+    before: Option<Uuid>,
+) -> impl Iterator<Item = &'a Arc<Operation>> {
+    let range = match before {
+        Some(id) => state.fleet.operations.range(..id),
+        None => state
+            .fleet
+            .operations
+            .range::<std::ops::RangeFull, Uuid>(..),
+    };
+    range
+        .rev()
+        .map(|(_, operation)| operation)
+        .filter(move |o| tenant.is_none_or(|name| o.tenant == *name))
+}

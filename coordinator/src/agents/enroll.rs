@@ -1,0 +1,121 @@
+//! `EnrollmentService`: a join token and a public key become a host with a certificate.
+//!
+//! The token is looked at before anything is signed, and decided on by the writer: of two that show the same token at
+//! once, one gets in. Not here: the rate of connections (listener), what a token allows (change).
+
+use std::{net::IpAddr, sync::Arc};
+
+use isyone_proto::{
+    convert::{parse, parse_labels},
+    error::FieldError,
+    ids::HostName,
+    pb::agent::v1::{EnrollRequest, EnrollResponse, enrollment_service_server::EnrollmentService},
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::{
+    base::clock, context::Context, operators::token_hash, wire::status, writer::SubmitError,
+};
+use isyone_fleet::{
+    change::{ChangeError, Command, Enroll, Outcome},
+    desired::Certificate,
+};
+
+/// The service on the enrolment port.
+#[derive(Debug, Clone)]
+pub struct Enrollment {
+    context: Arc<Context>,
+}
+
+impl Enrollment {
+    /// In this context.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    /// Strangers get nothing signed.
+    fn knows(&self, token_id: &str, secret_hash: &str) -> bool {
+        let state = self.context.handle.snapshot();
+        state
+            .fleet
+            .tokens
+            .get(token_id)
+            .is_some_and(|t| t.secret_hash == secret_hash)
+    }
+}
+
+#[tonic::async_trait]
+impl EnrollmentService for Enrollment {
+    async fn enroll(
+        &self,
+        request: Request<EnrollRequest>,
+    ) -> Result<Response<EnrollResponse>, Status> {
+        let asked = request.into_inner();
+        let secret_hash = token_hash(&asked.token_secret);
+        if !self.knows(&asked.token_id, &secret_hash) {
+            return Err(status::submit(SubmitError::Refused(
+                ChangeError::TokenRefused("unknown"),
+            )));
+        }
+        let host: HostName = parse("host", &asked.host)?;
+        let advertise = advertised(&asked.advertise_address)?;
+        let context = &self.context;
+        let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
+        let issued = context
+            .pki
+            .sign_agent(
+                &asked.csr_pem,
+                &host,
+                advertise,
+                ttl_s,
+                clock::now_seconds(),
+            )
+            .map_err(|e| status::pki(&e))?;
+        let enroll = Enroll {
+            token_id: asked.token_id,
+            secret_hash,
+            uid: Uuid::now_v7(),
+            advertise,
+            labels: parse_labels("labels", &asked.labels)?,
+            certificate: Certificate {
+                serial: issued.serial,
+                not_after: issued.not_after,
+            },
+            host: host.clone(),
+        };
+        let command = Command::Enroll(Box::new(enroll));
+        match context
+            .handle
+            .submit_patiently(format!("host/{host}"), command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Host(joined) => {
+                tracing::info!(%host, %advertise, agent = asked.agent_version.escape_debug().to_string(), "host joined");
+                Ok(Response::new(EnrollResponse {
+                    certificate_pem: issued.pem,
+                    ca_pem: context.pki.ca_pem(),
+                    agent_endpoint: context.agent_endpoint.clone(),
+                    host_uid: joined.uid.to_string(),
+                }))
+            }
+            other => {
+                tracing::error!(?other, "unexpected outcome");
+                Err(Status::internal("unexpected outcome"))
+            }
+        }
+    }
+}
+
+/// An address that an edge can connect to.
+fn advertised(text: &str) -> Result<IpAddr, FieldError> {
+    let address: IpAddr = parse("advertise_address", text)?;
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(FieldError::new(
+            "advertise_address",
+            format!("{address} is no address of one machine"),
+        ));
+    }
+    Ok(address)
+}

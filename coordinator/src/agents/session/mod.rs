@@ -1,0 +1,433 @@
+//! Agents: one session per host (plans down, reports up), certificate renewal, and the streams they open when asked.
+//!
+//! The host's name comes from its certificate. A session is two loops over a bounded queue, so a slow agent holds up
+//! nobody but itself; silence is judged by time (liveness), not by a session's end.
+//! Not here: joining (enroll), what a report means (change), who waits for a stream (streams).
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use isyone_proto::{
+    error,
+    ids::HostName,
+    pb::agent::v1::{
+        self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RenewRequest,
+        RenewResponse, Welcome, agent_message, agent_service_server::AgentService, attach_up,
+        coordinator_message,
+    },
+};
+use isyone_telemetry::tracing::Instrument as _;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+pub mod monitors;
+mod plans;
+mod report;
+
+use crate::{
+    agents::streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard},
+    base::{clock, timings::timed},
+    context::Context,
+    operators::Caller,
+    wire::status,
+    writer::SubmitError,
+};
+use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
+
+/// Messages on the way to an agent: a plan, and acknowledgements and stream requests beside it.
+const SESSION_QUEUE: usize = 32;
+/// How long a connected agent may wait with its first word, and with taking a plan.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Agents that come back each second after we have sent them away or were away ourselves: half of the handshakes that two cores do, so
+/// that operators' calls get through.
+pub const COMEBACKS_PER_SECOND: u32 = 500;
+/// A coordinator that stops is not back sooner.
+const LEAST_ABSENCE: Duration = Duration::from_secs(1);
+/// And a fleet is not left alone for longer, however large it is.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(20);
+/// The shortest spread that agents are told: below, the jitter of their own back-off does it.
+const LEAST_SPREAD: Duration = Duration::from_millis(500);
+/// And the longest; documented in the protocol.
+const LONGEST_SPREAD: Duration = Duration::from_secs(30);
+/// Generations count changes: none gets here, and past it there is room for all that will ever be.
+const MAX_GENERATION: u64 = 1 << 62;
+/// Longest version text that is kept.
+const MAX_VERSION: usize = 64;
+/// Networks that a host may name; documented in the protocol.
+const MAX_NETWORKS: usize = 256;
+
+type Down<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ToAgent = mpsc::Sender<Outgoing>;
+
+/// The service for agents.
+#[derive(Debug, Clone)]
+pub struct Agents {
+    context: Arc<Context>,
+}
+
+impl Agents {
+    /// In this context.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+fn host<T>(request: &Request<T>) -> Result<HostName, Status> {
+    match request.extensions().get::<Caller>() {
+        Some(Caller::Agent(host)) => Ok(host.clone()),
+        Some(Caller::Operator(..) | Caller::Stranger) | None => {
+            Err(Status::permission_denied("for agents"))
+        }
+    }
+}
+
+fn message(message: coordinator_message::Message) -> Outgoing {
+    Box::new(Ok(CoordinatorMessage {
+        message: Some(message),
+    }))
+}
+
+/// The time in which so many hosts come back at a rate that we can take.
+fn time_for(hosts: usize) -> Duration {
+    let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
+    Duration::from_secs(1).saturating_mul(hosts) / COMEBACKS_PER_SECOND
+}
+
+/// How widely the agents of a fleet with so many hosts spread when they come back and nobody could tell them when: after a crash, or a
+/// break of the network. Nothing for a small fleet. An agent knows what its last Welcome said, at most half the life of its certificate
+/// ago: a fleet that has grown tenfold since then comes back at some times the rate, once.
+/// After a long absence the first second sees twice the rate, because waits are half the spread on average: what two cores do.
+/// Half the time until a silent host is suspect at most: one host that lost its connection waits as long, and nobody shall be alarmed.
+pub fn comeback_spread(hosts: usize, suspect: Duration) -> Duration {
+    let spread = time_for(hosts).min(LONGEST_SPREAD).min(suspect / 2);
+    if spread < LEAST_SPREAD {
+        Duration::ZERO
+    } else {
+        spread
+    }
+}
+
+/// For a session that we cannot go on with, though the agent did nothing wrong. The more sessions end for it, the longer agents stay
+/// away: each comes back at a moment of its own between once and twice that time, and so at a rate that we can take.
+fn later(context: &Context, status: &Status) -> Status {
+    let absence = time_for(context.streams.sessions()).clamp(LEAST_ABSENCE, LONGEST_ABSENCE);
+    error::retry_later(status, absence)
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        let host = host(&request)?;
+        let context = &self.context;
+        let known = context
+            .handle
+            .snapshot()
+            .fleet
+            .hosts
+            .get(&host)
+            .map(|h| h.advertise);
+        let advertise = known.ok_or_else(|| Status::permission_denied("this host was removed"))?;
+        let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
+        let issued = context
+            .pki
+            .sign_agent(
+                &request.get_ref().csr_pem,
+                &host,
+                advertise,
+                ttl_s,
+                clock::now_seconds(),
+            )
+            .map_err(|e| status::pki(&e))?;
+        let certificate = Certificate {
+            serial: issued.serial,
+            not_after: issued.not_after,
+        };
+        let command = Command::RenewHost {
+            host: host.clone(),
+            certificate,
+        };
+        context
+            .handle
+            .submit_patiently(format!("host/{host}"), command)
+            .await
+            .map_err(status::submit)?;
+        Ok(Response::new(RenewResponse {
+            certificate_pem: issued.pem,
+            ca_pem: context.pki.ca_pem(),
+        }))
+    }
+
+    type SessionStream = Down<CoordinatorMessage>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let host = host(&request)?;
+        let up = request.into_inner();
+        let (to_agent, messages) = mpsc::channel(SESSION_QUEUE);
+        let session = Session {
+            context: self.context.clone(),
+            actor: format!("host/{host}"),
+            host,
+            to_agent,
+            end: CancellationToken::new(),
+            refused: Notify::new(),
+        };
+        tokio::spawn(session.run(up));
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(messages).map(|message| *message),
+        )))
+    }
+
+    type AttachStream = Down<AttachDown>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<AttachUp>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let host = host(&request)?;
+        let mut up = request.into_inner();
+        let first = tokio::time::timeout(PATIENCE, up.message()).await;
+        let first = first
+            .map_err(|_| Status::deadline_exceeded("no stream id"))??
+            .and_then(|m| m.message);
+        let Some(attach_up::Message::StreamId(id)) = first else {
+            return Err(Status::invalid_argument(
+                "the first message must carry the stream's id",
+            ));
+        };
+        let (down, messages) = mpsc::channel(DOWN_QUEUE);
+        self.context
+            .streams
+            .attach(&host, &id, Bridge { up, down })?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+}
+
+struct Session {
+    context: Arc<Context>,
+    host: HostName,
+    actor: String,
+    to_agent: ToAgent,
+    end: CancellationToken,
+    /// The agent did not take its plan.
+    refused: Notify,
+}
+
+impl Session {
+    async fn run(self, mut up: Streaming<AgentMessage>) {
+        // Boxed, here and below: what is needed for a moment takes no room in thousands of sessions for months.
+        let why = match Box::pin(self.greet(&mut up)).await {
+            Ok((guard, known)) => {
+                tracing::info!(host = %self.host, "agent connected");
+                let why = tokio::select! {
+                    why = self.listen(&mut up) => why,
+                    why = plans::send(&self.context, &self.host, &self.to_agent, known, &self.refused) => why,
+                    why = monitors::send(&self.context, &self.to_agent) => why,
+                    () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
+                    () = self.context.stop.cancelled() => later(&self.context, &status::stopping()),
+                };
+                drop(guard);
+                // The session that replaced us waits for the same signal; one that came to us at the end was meant for it.
+                self.context.handle.host_signal(&self.host).notify_one();
+                why
+            }
+            Err(why) => why,
+        };
+        tracing::info!(host = %self.host, reason = why.message(), "agent's session ended");
+        // The agent may be gone, or not reading: both end with the connection.
+        let _ = self.to_agent.try_send(Box::new(Err(why)));
+    }
+
+    /// The first message, and our answer to it.
+    async fn greet(
+        &self,
+        up: &mut Streaming<AgentMessage>,
+    ) -> Result<(SessionGuard, plans::Known), Status> {
+        let first = tokio::select! {
+            first = tokio::time::timeout(PATIENCE, up.message()) => first,
+            () = self.context.stop.cancelled() => return Err(later(&self.context, &status::stopping())),
+        };
+        let first = first
+            .map_err(|_| Status::deadline_exceeded("no hello"))??
+            .and_then(|m| m.message);
+        let Some(agent_message::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument(
+                "the first message must be `hello`",
+            ));
+        };
+        if hello.plan_generation > MAX_GENERATION {
+            return Err(Status::invalid_argument(format!(
+                "plan_generation: more than {MAX_GENERATION}"
+            )));
+        }
+        let known = plans::Known {
+            generation: hello.plan_generation,
+            digest: hello.plan_digest.clone(),
+        };
+        self.warn_of_other_address(&hello.advertise_address);
+        let command = Command::Greet {
+            host: self.host.clone(),
+            hello: checked_hello(hello)?,
+            accepted_generation: known.generation,
+        };
+        self.submit(command).await?;
+        // From here on it is this session that gets the host's messages; an older one is ended.
+        let guard = self
+            .context
+            .streams
+            .enter(&self.host, self.to_agent.clone(), self.end.clone());
+        // An empty queue of 32 takes one message.
+        let _ = self
+            .to_agent
+            .try_send(message(coordinator_message::Message::Welcome(
+                self.welcome(),
+            )));
+        Ok((guard, known))
+    }
+
+    fn welcome(&self) -> Welcome {
+        let handle = &self.context.handle;
+        let settings = handle.settings();
+        let liveness = &settings.liveness;
+        let suspect = Duration::from_millis(u64::try_from(liveness.suspect_ms).unwrap_or(0));
+        let spread = comeback_spread(handle.snapshot().fleet.hosts.len(), suspect);
+        Welcome {
+            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            report_interval_ms: liveness.report_interval_ms,
+            comeback_spread_ms: u32::try_from(spread.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The address is fixed at joining, because routes and firewalls of others depend on it.
+    fn warn_of_other_address(&self, said: &str) {
+        let state = self.context.handle.snapshot();
+        let Some(host) = state.fleet.hosts.get(&self.host) else {
+            return;
+        };
+        if !said.is_empty() && said.parse() != Ok(host.advertise) {
+            tracing::warn!(
+                host = %self.host, known = %host.advertise, %said,
+                "agent advertises another address than it joined with; to change it, let the host join again"
+            );
+        }
+    }
+
+    /// Takes messages until the agent goes away. Each report is awaited: an overloaded coordinator slows agents down.
+    async fn listen(&self, up: &mut Streaming<AgentMessage>) -> Status {
+        loop {
+            let next = match up.message().await {
+                Ok(Some(next)) => next,
+                Ok(None) => return Status::ok("agent closed the session"),
+                Err(error) => return error,
+            };
+            let handled = match next.message {
+                Some(agent_message::Message::Report(report)) => Box::pin(self.report(report)).await,
+                Some(agent_message::Message::PlanResult(result)) => {
+                    Box::pin(self.plan_result(result)).await
+                }
+                Some(agent_message::Message::Hello(_)) => {
+                    Err(Status::invalid_argument("a second `hello`"))
+                }
+                // A newer agent's message: not ours to understand.
+                None => Ok(()),
+            };
+            if let Err(status) = handled {
+                return status;
+            }
+        }
+    }
+
+    /// Has a word of the agent taken in.
+    async fn submit(&self, command: Command) -> Result<(), Status> {
+        match self
+            .context
+            .handle
+            .submit_patiently(&self.actor, command)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error @ SubmitError::Refused(_)) => Err(status::submit(error)),
+            Err(error) => Err(later(&self.context, &status::submit(error))),
+        }
+    }
+
+    async fn report(&self, wire: wire::Report) -> Result<(), Status> {
+        let sequence = wire.sequence;
+        let handle = &self.context.handle;
+        let report = timed(&handle.timings().report_parse, || {
+            report::parse(&self.host, wire)
+        })?;
+        let span = report::in_trace(handle.traces(), &report);
+        let command = Command::Report {
+            host: self.host.clone(),
+            report: Box::new(report),
+        };
+        self.submit(command).instrument(span).await?;
+        self.context.metrics.reports.inc();
+        let ack = wire::ReportAck { sequence };
+        // A full queue: the agent does not read at the moment, and will not miss one acknowledgement.
+        let _ = self
+            .to_agent
+            .try_send(message(coordinator_message::Message::ReportAck(ack)));
+        Ok(())
+    }
+
+    async fn plan_result(&self, result: wire::PlanResult) -> Result<(), Status> {
+        let refused = !result.error.is_empty();
+        let command = Command::PlanResult {
+            host: self.host.clone(),
+            generation: result.generation,
+            error: report::shortened(result.error, report::MAX_MESSAGE),
+        };
+        self.submit(command).await?;
+        if refused {
+            self.refused.notify_one();
+        }
+        Ok(())
+    }
+}
+
+fn checked_hello(hello: wire::Hello) -> Result<Hello, Status> {
+    if hello.networks.len() > MAX_NETWORKS {
+        return Err(Status::invalid_argument(format!(
+            "networks: more than {MAX_NETWORKS}"
+        )));
+    }
+    Ok(Hello {
+        agent_version: report::shortened(hello.agent_version, MAX_VERSION),
+        docker_version: report::shortened(hello.docker_version, MAX_VERSION),
+        // One that cannot be read cannot be avoided either: placement goes on with the rest.
+        networks: hello
+            .networks
+            .iter()
+            .filter_map(|n| n.parse().ok())
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_grows_with_the_fleet_from_half_a_second_to_its_bound() {
+        let (patient, usual) = (Duration::from_secs(120), Duration::from_secs(20));
+        let told = [0, 1, 3, 249, 250, 1_000, 10_000, 15_000, usize::MAX]
+            .map(|n| comeback_spread(n, patient));
+        assert_eq!(
+            comeback_spread(10_000, usual),
+            usual / 2,
+            "a lone host is back before it is suspect"
+        );
+        assert_eq!(
+            told,
+            [0, 0, 0, 0, 500, 2_000, 20_000, 30_000, 30_000].map(Duration::from_millis)
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! Tells hosts who may scrape them: at a session's start and whenever the list changes.
+//!
+//! One task computes the list from the snapshots; sessions share it. Not part of the plan: a scraper's new certificate must
+//! not give ten thousand plans a new generation.
+//! Not here: which certificates are in the list (views) and keeping Prometheus' own fresh (scraper).
+
+use std::sync::Arc;
+
+use isyone_proto::pb::agent::v1::{Monitors, coordinator_message};
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::{PATIENCE, ToAgent, message};
+use crate::context::Context;
+use isyone_fleet::{state::State, views};
+
+/// Serial numbers of the certificates with which hosts may be scraped, as of the newest snapshot.
+#[derive(Debug)]
+pub struct MonitorList {
+    current: watch::Sender<Arc<Vec<String>>>,
+}
+
+impl MonitorList {
+    /// As of `state`.
+    pub fn new(state: &State) -> Self {
+        Self {
+            current: watch::Sender::new(Arc::new(views::monitors(state))),
+        }
+    }
+
+    /// Takes over what has changed.
+    fn update(&self, state: &State) {
+        let newest = views::monitors(state);
+        self.current.send_if_modified(|list| {
+            let changed = **list != newest;
+            if changed {
+                *list = Arc::new(newest);
+            }
+            changed
+        });
+    }
+}
+
+/// Follows the snapshots until the coordinator stops.
+pub async fn follow(context: Arc<Context>) {
+    let mut changes = context.handle.subscribe();
+    changes.mark_changed();
+    let mut seen = None;
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = context.stop.cancelled() => return,
+        }
+        let state = context.handle.snapshot();
+        let operators = &state.fleet.operators;
+        if !seen.as_ref().is_some_and(|seen| operators.ptr_eq(seen)) {
+            context.monitors.update(&state);
+            seen = Some(operators.clone());
+        }
+    }
+}
+
+/// Gives an agent the list and every newer one. Runs until the agent stops taking messages; says why.
+pub(super) async fn send(context: &Context, to_agent: &ToAgent) -> Status {
+    let mut list = context.monitors.current.subscribe();
+    loop {
+        let serials = list.borrow_and_update().to_vec();
+        let message = message(coordinator_message::Message::Monitors(Monitors { serials }));
+        match tokio::time::timeout(PATIENCE, to_agent.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Status::deadline_exceeded("the agent takes no messages"),
+        }
+        if list.changed().await.is_err() {
+            // The list lives as long as the context.
+            return std::future::pending().await;
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Sends a host its plan: at once when it has another one, and after each change.
+
+use std::time::Duration;
+
+use isyone_proto::{
+    ids::HostName,
+    parts,
+    pb::agent::v1::{Plan, coordinator_message},
+    plan::HostPlan,
+};
+use isyone_telemetry::{child_span, tracing::Span};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tonic::Status;
+
+use super::{PATIENCE, ToAgent, message};
+use crate::{base::timings::timed, context::Context, wire::status};
+use isyone_fleet::views;
+
+/// What the agent said it has on disk.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) generation: u64,
+    pub(super) digest: String,
+}
+
+/// Also without a signal; seldom, because there are thousands of us and none is expected to miss one.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// A plan that the agent could not take (its disk was full, say) is offered again after this time.
+const OFFER_AGAIN: Duration = Duration::from_secs(5);
+
+/// Runs until the agent stops taking plans or the host is gone; says why. `refused` tells that the agent did not take one.
+pub(super) async fn send(
+    context: &Context,
+    host: &HostName,
+    to_agent: &ToAgent,
+    known: Known,
+    refused: &Notify,
+) -> Status {
+    // Before the first look, so that no change falls in between.
+    let changed = context.handle.host_signal(host);
+    let mut sent = match Box::pin(first(context, host, to_agent, &known)).await {
+        Ok(generation) => generation,
+        Err(status) => return status,
+    };
+    loop {
+        let again = tokio::select! {
+            () = changed.notified() => false,
+            () = sleep(LOOK_EVERY) => false,
+            () = refused.notified() => {
+                // Either way there is something to send.
+                let _ = timeout(OFFER_AGAIN, changed.notified()).await;
+                true
+            }
+        };
+        let newest = context
+            .handle
+            .snapshot()
+            .fleet
+            .hosts
+            .get(host)
+            .map(|h| h.plan_generation);
+        if !again && newest.is_some_and(|generation| generation <= sent) {
+            continue;
+        }
+        sent = match render(context, host) {
+            Ok(plan) => match Box::pin(give(context, to_agent, host, &plan)).await {
+                Ok(()) => plan.generation,
+                Err(status) => return status,
+            },
+            Err(status) => return status,
+        };
+    }
+}
+
+/// The plan, if the agent has another one. Also under the same generation, if the content differs: the agent then raises
+/// the alarm.
+async fn first(
+    context: &Context,
+    host: &HostName,
+    to_agent: &ToAgent,
+    known: &Known,
+) -> Result<u64, Status> {
+    let plan = render(context, host)?;
+    if plan.generation > known.generation || plan.digest() != known.digest {
+        give(context, to_agent, host, &plan).await?;
+    }
+    Ok(plan.generation)
+}
+
+async fn give(
+    context: &Context,
+    to_agent: &ToAgent,
+    host: &HostName,
+    plan: &HostPlan,
+) -> Result<(), Status> {
+    tracing::debug!(%host, generation = plan.generation, tenants = plan.tenants.len(), "sending plan");
+    let traces = context.handle.traces();
+    let places = traces.places(plan);
+    let in_trace = |id: &String| child_span!(&traces.of(id.parse().ok()), "send plan", %host, generation = plan.generation);
+    let _spans: Vec<Span> = places.keys().map(in_trace).collect();
+    for part in parts::split(Plan {
+        traces: places,
+        ..Plan::from(plan)
+    }) {
+        let part = message(coordinator_message::Message::Plan(part));
+        match timeout(PATIENCE, to_agent.send(part)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => {
+                return Err(Status::deadline_exceeded("the agent takes no messages"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn render(context: &Context, host: &HostName) -> Result<HostPlan, Status> {
+    let state = context.handle.snapshot();
+    let plan = timed(&context.handle.timings().plan_render, || {
+        views::host_plan(&state, context.handle.settings(), host, |tenant| {
+            context.open_secrets(tenant)
+        })
+    });
+    let plan = plan.map_err(|error| {
+        tracing::error!(%host, %error, "no plan can be made for this host");
+        status::seal(&error)
+    })?;
+    plan.ok_or_else(|| Status::permission_denied("this host was removed"))
+}

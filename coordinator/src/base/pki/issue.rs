@@ -1,0 +1,266 @@
+//! Making certificates: dates, serial numbers, names and rights are ours; a request gives its public key, nothing else.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use isyone_proto::{
+    ids::{HostName, ShortName},
+    tls::{self, COORDINATOR_NAME, Identity, OperatorRole, TlsError},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    SanType, SerialNumber,
+};
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::base::secrets;
+
+/// Certificates begin a little in the past: other machines' clocks are not ours.
+const BACKDATE_S: i64 = 300;
+
+/// What is wrong with the authority's files or with a request.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file cannot be read or written.
+    #[error("{path} cannot be used")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is an authority already.
+    #[error("{0} already holds a certificate authority")]
+    Exists(PathBuf),
+    /// Others could read a key.
+    #[error("{0} is readable by others: chmod 600 it")]
+    TooOpen(PathBuf),
+    /// PEM, DER or a combination that cannot be used.
+    #[error("a certificate or key cannot be used")]
+    Tls(#[source] TlsError),
+    /// rcgen refuses.
+    #[error("a certificate cannot be made")]
+    Make(#[from] rcgen::Error),
+    /// No certificate in `ca.pem` belongs to `ca.key`.
+    #[error("no certificate in ca.pem belongs to ca.key")]
+    NoIssuer,
+    /// The applicant's fault.
+    #[error("the certificate request cannot be used: {0}")]
+    BadRequest(String),
+}
+
+/// A certificate that was made; it is worth nothing until its serial is stored.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The certificate.
+    pub pem: String,
+    /// As the store keeps it: hex of the DER integer.
+    pub serial: String,
+    /// Seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+fn date(seconds: i64) -> Result<OffsetDateTime, PkiError> {
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Make(rcgen::Error::Time))
+}
+
+fn parameters(common_name: &str, now_s: i64, ttl_s: i64) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.not_before = date(now_s - BACKDATE_S)?;
+    params.not_after = date(now_s.saturating_add(ttl_s))?;
+    let mut serial = [0_u8; 16];
+    secrets::rand_bytes(&mut serial);
+    // Positive and of fixed length: DER then never pads it, and hex of it is hex of what a peer shows.
+    serial[0] = serial[0] & 0x3f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    Ok(params)
+}
+
+/// Certificate and key of a new CA, PEM.
+pub(super) fn new_ca(now_s: i64, ttl_s: i64) -> Result<(String, String), PkiError> {
+    let key = KeyPair::generate()?;
+    let mut params = parameters("isyone CA", now_s, ttl_s)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+/// The CA of the bundle that the key belongs to, ready to sign.
+pub(super) fn load_issuer(
+    ca_pem: &str,
+    key_pem: &str,
+) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), PkiError> {
+    let key = KeyPair::from_pem(key_pem)?;
+    for certificate in tls::certificates("CA", ca_pem)? {
+        let (_, parsed) =
+            X509Certificate::from_der(&certificate).map_err(|_| PkiError::NoIssuer)?;
+        if parsed.public_key().raw == key.subject_public_key_info() {
+            let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+            return Ok((certificate, issuer));
+        }
+    }
+    Err(PkiError::NoIssuer)
+}
+
+/// Certificate and key of the coordinator, PEM.
+pub(super) fn new_server(
+    issuer: &Issuer<'_, KeyPair>,
+    hosts: &[String],
+    ttl_s: i64,
+    now_s: i64,
+) -> Result<(String, String), PkiError> {
+    let key = KeyPair::generate()?;
+    let mut params = parameters(COORDINATOR_NAME, now_s, ttl_s)?;
+    params.subject_alt_names = vec![
+        SanType::URI(Identity::Coordinator.to_string().as_str().try_into()?),
+        SanType::DnsName(COORDINATOR_NAME.try_into()?),
+    ];
+    for host in hosts {
+        params.subject_alt_names.push(match host.parse() {
+            Ok(ip) => SanType::IpAddress(ip),
+            Err(_) => SanType::DnsName(host.as_str().try_into()?),
+        });
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
+}
+
+/// Whether a server certificate is good enough to keep: of this CA, for these hosts, in the first half of its life.
+pub(super) fn server_fits(
+    pem: &str,
+    ca: &CertificateDer<'_>,
+    hosts: &[String],
+    now_s: i64,
+) -> bool {
+    let Ok(chain) = tls::certificates("server certificate", pem) else {
+        return false;
+    };
+    let (Ok(info), Ok((_, leaf))) = (
+        isyone_proto::tls::certificate_info(&chain[0]),
+        X509Certificate::from_der(&chain[0]),
+    ) else {
+        return false;
+    };
+    let names: Vec<String> = match leaf.subject_alternative_name() {
+        Ok(Some(names)) => names
+            .value
+            .general_names
+            .iter()
+            .filter_map(host_of)
+            .collect(),
+        Ok(None) | Err(_) => return false,
+    };
+    let same_hosts = hosts
+        .iter()
+        .all(|h| names.contains(&h.to_ascii_lowercase()));
+    info.identity == Identity::Coordinator
+        && same_hosts
+        && now_s < info.renew_at()
+        && signed_by(pem, ca)
+}
+
+/// Whether a text's first certificate carries this CA's signature.
+pub(super) fn signed_by(pem: &str, ca: &CertificateDer<'_>) -> bool {
+    let Ok(chain) = tls::certificates("certificate", pem) else {
+        return false;
+    };
+    match (
+        X509Certificate::from_der(&chain[0]),
+        X509Certificate::from_der(ca),
+    ) {
+        (Ok((_, leaf)), Ok((_, ca))) => leaf.verify_signature(Some(ca.public_key())).is_ok(),
+        _ => false,
+    }
+}
+
+fn host_of(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
+            Ok(v4) => Some(std::net::Ipv4Addr::from(v4).to_string()),
+            Err(_) => <[u8; 16]>::try_from(*bytes)
+                .ok()
+                .map(|v6| std::net::Ipv6Addr::from(v6).to_string()),
+        },
+        _ => None,
+    }
+}
+
+/// A certificate for a host: as a client of ours, and as the server that it is for scrapes, at the address that others
+/// know it by.
+pub(super) fn sign_host(
+    issuer: &Issuer<'_, KeyPair>,
+    csr_pem: &str,
+    host: &HostName,
+    advertise: IpAddr,
+    life: Life,
+) -> Result<Issued, PkiError> {
+    let mut params = client_parameters(host.as_str(), &Identity::Agent(host.clone()), life)?;
+    params
+        .subject_alt_names
+        .push(SanType::DnsName(tls::host_server_name(host).try_into()?));
+    params.subject_alt_names.push(SanType::IpAddress(advertise));
+    params
+        .extended_key_usages
+        .push(ExtendedKeyUsagePurpose::ServerAuth);
+    sign(issuer, csr_pem, params)
+}
+
+/// A client certificate for an operator.
+pub(super) fn sign_operator(
+    issuer: &Issuer<'_, KeyPair>,
+    csr_pem: &str,
+    name: &ShortName,
+    role: OperatorRole,
+    life: Life,
+) -> Result<Issued, PkiError> {
+    let params = client_parameters(name.as_str(), &Identity::Operator(name.clone(), role), life)?;
+    sign(issuer, csr_pem, params)
+}
+
+/// When a certificate is made and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life {
+    pub(super) now_s: i64,
+    pub(super) ttl_s: i64,
+}
+
+fn client_parameters(
+    common_name: &str,
+    identity: &Identity,
+    life: Life,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = parameters(common_name, life.now_s, life.ttl_s)?;
+    params.subject_alt_names = vec![SanType::URI(identity.to_string().as_str().try_into()?)];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn sign(
+    issuer: &Issuer<'_, KeyPair>,
+    csr_pem: &str,
+    params: CertificateParams,
+) -> Result<Issued, PkiError> {
+    // Checks the request's signature: the applicant has the private key.
+    let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)
+        .map_err(|e| PkiError::BadRequest(e.to_string()))?;
+    // Everything that the applicant wished for goes.
+    csr.params = params;
+    let certificate = csr.signed_by(issuer)?;
+    let info = isyone_proto::tls::certificate_info(certificate.der())?;
+    Ok(Issued {
+        pem: certificate.pem(),
+        serial: hex::encode(&info.serial),
+        not_after: info.not_after,
+    })
+}

@@ -1,0 +1,16 @@
+//! Logs and traces of the coordinator, from its configuration and OpenTelemetry's environment.
+
+use isyone_telemetry::{Format, Telemetry};
+use tracing_subscriber::EnvFilter;
+
+use crate::base::config::{Log, LogFormat};
+
+/// Starts logging, and tracing where the environment asks for it. Inside the runtime.
+pub fn start(log: &Log) -> Telemetry {
+    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let format = match log.format {
+        LogFormat::Human => Format::Human,
+        LogFormat::Json => Format::Json,
+    };
+    isyone_telemetry::start("isy-coordinator", Some((filter, format)))
+}

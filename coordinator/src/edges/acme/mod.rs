@@ -1,0 +1,304 @@
+//! The coordinator as the client of a certificate authority (ACME, RFC 8555): what must have a certificate gets one, and another one
+//! before it ends, for all edges.
+//!
+//! This loop looks (at changes of the Fleet, at ends of orders, by and by), has it decided ([`plan`]), starts orders ([`order`]) and
+//! hands their ends to the writer. Nothing that runs depends on it: what is published stays published whatever happens here.
+//! Not here: publishing (publish) and what operators upload (api/certificates).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
+
+mod challenges;
+mod client;
+mod hook;
+mod order;
+mod wanted;
+
+pub use challenges::Challenges;
+
+use crate::{
+    base::{clock, config::Acme, secrets},
+    context::Context,
+    edges::certificates,
+};
+use isyone_fleet::{
+    change::Command,
+    desired::{
+        Fleet,
+        certificates::{EdgeCertificate, Origin, Trouble},
+    },
+    orders::{self, Input, Limits, Plan},
+};
+use order::{Failure, Issued, SharedAccount, Whose};
+use wanted::Wanted;
+
+/// After a change, so that a burst of new tenants is one look.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Also without a change: retries and renewals come due.
+const EVERY: Duration = Duration::from_secs(5);
+/// An authority that does not answer is asked again after this; doubled up to [`CLOSED_MOST_MS`].
+const CLOSED_FIRST_MS: i64 = 10_000;
+/// So that the end of an outage is noticed soon.
+const CLOSED_MOST_MS: i64 = 600_000;
+
+/// What of the Fleet this depends on, as last looked at.
+#[derive(Default)]
+struct Seen {
+    tenants: imbl::OrdMap<isyone_proto::ids::TenantName, Arc<isyone_fleet::desired::Tenant>>,
+    certificates: imbl::OrdMap<String, Arc<EdgeCertificate>>,
+}
+
+impl Seen {
+    fn differs(&mut self, fleet: &Fleet) -> bool {
+        let same =
+            self.tenants.ptr_eq(&fleet.tenants) && self.certificates.ptr_eq(&fleet.certificates);
+        (self.tenants, self.certificates) = (fleet.tenants.clone(), fleet.certificates.clone());
+        !same
+    }
+}
+
+struct Worker {
+    context: Arc<Context>,
+    account: Arc<SharedAccount>,
+    wanted: Wanted,
+    limits: Limits,
+    orders: JoinSet<(String, Result<Issued, Failure>)>,
+    running: BTreeSet<String>,
+    /// Failures of the authority in a row.
+    closed: u32,
+    closed_until: i64,
+    chance: u64,
+}
+
+/// Runs until the coordinator stops. Orders under way are given up then: they are made anew after the start.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut changes = context.handle.subscribe();
+    let mut worker = Worker::new(context.clone());
+    let (mut seen, mut timer) = (Seen::default(), tokio::time::interval(EVERY));
+    loop {
+        let look = tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                seen.differs(&context.handle.snapshot().fleet)
+            }
+            Some(ended) = worker.orders.join_next() => {
+                match ended {
+                    Ok((name, issued)) => worker.ended(name, issued).await,
+                    // An order that panicked takes its name out of the game until the next start, and nothing else.
+                    Err(error) => tracing::error!(%error, "an order of a certificate has failed badly"),
+                }
+                true
+            }
+            _ = timer.tick() => true,
+            () = context.stop.cancelled() => return,
+        };
+        if look {
+            worker.look().await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+pub(crate) fn limits(acme: &Acme) -> Limits {
+    let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    Limits {
+        orders_at_once: acme.orders_at_once,
+        weekly_per_domain: number(acme.weekly_per_domain),
+        weekly_same: number(acme.weekly_same),
+        retry_first_ms: acme.retry_first.millis(),
+        retry_most_ms: acme.retry_most.millis(),
+    }
+}
+
+impl Worker {
+    fn new(context: Arc<Context>) -> Self {
+        let config = &context.config;
+        let mut chance = [0; 8];
+        secrets::rand_bytes(&mut chance);
+        Self {
+            wanted: Wanted::new(
+                config.base_domain.to_string(),
+                config.wildcard(),
+                config.dashboard_hostname(),
+            ),
+            limits: limits(&config.tls.acme),
+            account: Arc::default(),
+            orders: JoinSet::new(),
+            running: BTreeSet::new(),
+            closed: 0,
+            closed_until: 0,
+            chance: u64::from_be_bytes(chance),
+            context,
+        }
+    }
+
+    async fn look(&mut self) {
+        let state = self.context.handle.snapshot();
+        self.wanted.take(&state.fleet);
+        let held: BTreeMap<&str, &EdgeCertificate> = state
+            .fleet
+            .certificates
+            .iter()
+            .map(|(name, c)| (name.as_str(), &**c))
+            .collect();
+        let troubles: BTreeMap<&str, &Trouble> = state
+            .fleet
+            .certificate_troubles
+            .iter()
+            .map(|(name, t)| (name.as_str(), &**t))
+            .collect();
+        let elsewhere: BTreeSet<&str> = state
+            .fleet
+            .domain_troubles
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let plan = orders::plan(&Input {
+            wanted: self.wanted.names(),
+            held: &held,
+            troubles: &troubles,
+            elsewhere: &elsewhere,
+            running: &self.running,
+            closed_until: self.closed_until,
+            limits: self.limits,
+            now: clock::now_ms(),
+            chance: self.chance,
+        });
+        self.carry_out(plan).await;
+    }
+
+    async fn carry_out(&mut self, plan: Plan) {
+        let held_back = i64::try_from(plan.held_back.len()).unwrap_or(i64::MAX);
+        let before = self.context.metrics.certificates_held_back.set(held_back);
+        if before == 0 && held_back > 0 {
+            tracing::warn!(
+                names = held_back,
+                "certificates wait for the authority's weekly limit ([tls.acme] weekly_per_domain); with `wildcard = true` in [tls] one is for all of the platform's names"
+            );
+        }
+        for name in plan.begin {
+            tracing::info!(name, "ordering a certificate");
+            self.running.insert(name.clone());
+            self.orders
+                .spawn(self.account.clone().issue(self.context.clone(), name));
+        }
+        for name in plan.forget {
+            self.submit(Command::RemoveCertificate {
+                name,
+                why: "no tenant needs it".to_owned(),
+            })
+            .await;
+        }
+        for name in plan.settled {
+            let trouble = Trouble {
+                name,
+                failures: 0,
+                at: 0,
+                retry_at: 0,
+                error: String::new(),
+            };
+            self.submit(Command::CertificateTrouble(Box::new(trouble)))
+                .await;
+        }
+    }
+
+    /// One that is not stored is decided again at the next look.
+    async fn submit(&self, command: Command) {
+        if let Err(error) = self
+            .context
+            .handle
+            .submit_patiently("coordinator", command)
+            .await
+        {
+            tracing::warn!(%error, "a certificate's change could not be stored");
+        }
+    }
+
+    async fn ended(&mut self, name: String, issued: Result<Issued, Failure>) {
+        self.running.remove(&name);
+        let made = issued.and_then(|issued| self.certificate(&name, &issued));
+        self.context.metrics.certificate_order(made.is_ok());
+        match made {
+            Ok(certificate) => {
+                self.closed = 0;
+                tracing::info!(name, "a certificate was issued");
+                self.submit(Command::PutCertificate(Box::new(certificate)))
+                    .await;
+            }
+            Err(failure) => self.failed(name, failure).await,
+        }
+    }
+
+    /// The authority is not believed blindly: what it sends must be for that name and that key.
+    fn certificate(&self, name: &str, issued: &Issued) -> Result<EdgeCertificate, Failure> {
+        let of_name = |why: String| Failure {
+            whose: Whose::Name,
+            why,
+            retry_after_s: None,
+        };
+        let judged = certificates::judge(&issued.chain_pem, &issued.key_pem, clock::now_seconds())
+            .map_err(|e| of_name(format!("the authority's answer: {e}")))?;
+        let key = self.context.sealer.seal(
+            &EdgeCertificate::sealed_for(name),
+            issued.key_pem.as_bytes(),
+        );
+        let certificate = judged.kept(name.to_owned(), Origin::Acme, key);
+        match certificate.covers(name) {
+            true => Ok(certificate),
+            false => Err(of_name(format!(
+                "the authority's answer is for {}",
+                certificate.hostnames.join(", ")
+            ))),
+        }
+    }
+
+    async fn failed(&mut self, name: String, failure: Failure) {
+        let now = clock::now_ms();
+        let asked = failure
+            .retry_after_s
+            .map(|s| now.saturating_add(i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(1000)));
+        tracing::warn!(name, error = failure.why, "no certificate; tried again");
+        let state = self.context.handle.snapshot();
+        let before = state
+            .fleet
+            .certificate_troubles
+            .get(&name)
+            .map_or(0, |t| t.failures);
+        let failures = if failure.whose == Whose::Name {
+            before.saturating_add(1)
+        } else {
+            // Not the name's fault: it waits no longer than after a first failure, and all wait for the authority.
+            self.closed = self.closed.saturating_add(1);
+            let pauses = Limits {
+                retry_first_ms: CLOSED_FIRST_MS.min(self.limits.retry_first_ms),
+                retry_most_ms: CLOSED_MOST_MS,
+                ..self.limits
+            };
+            self.closed_until = orders::retry_at("", self.closed, now, asked, &pauses, self.chance);
+            before.max(1)
+        };
+        let retry_failures = if failure.whose == Whose::Name {
+            failures
+        } else {
+            1
+        };
+        let retry_at =
+            orders::retry_at(&name, retry_failures, now, asked, &self.limits, self.chance);
+        let trouble = Trouble {
+            name,
+            failures,
+            at: now,
+            retry_at,
+            error: failure.why,
+        };
+        self.submit(Command::CertificateTrouble(Box::new(trouble)))
+            .await;
+    }
+}

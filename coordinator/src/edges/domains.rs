@@ -1,0 +1,158 @@
+//! Looks at tenants' domains by and by, and tells the writer which of them do not lead here any more.
+//!
+//! Nothing waits for it. Not here: when, and what follows (schedule); what the redirects do then (views).
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+use isyone_proto::spec::Domain;
+
+use crate::{
+    base::{clock, config, secrets},
+    context::Context,
+    edges::dns,
+};
+use isyone_fleet::{
+    change::Command,
+    desired::{Tenant, domains::DomainTrouble},
+    domains::{
+        Ground, Look,
+        schedule::{Conclusion, Rhythm, Schedule, Seen},
+    },
+    state::State,
+};
+
+/// How often it is seen whose turn it is.
+const EVERY: Duration = Duration::from_secs(1);
+/// Looks of one go; at an hour's interval it is enough for 200,000 domains.
+const MAX_LOOKS: usize = 64;
+/// Of them at the same time.
+const AT_ONCE: usize = 16;
+
+/// What was found, for whoever asks.
+#[derive(Debug)]
+pub struct Board(Mutex<Schedule>);
+
+impl Board {
+    /// Nothing is known yet.
+    pub fn new(config: &config::Dns) -> Self {
+        let mut chance = [0; 8];
+        secrets::rand_bytes(&mut chance);
+        let rhythm = Rhythm {
+            interval_ms: config.interval.millis(),
+            retry_ms: config.retry.millis(),
+        };
+        Self(Mutex::new(Schedule::new(
+            rhythm,
+            u64::from_be_bytes(chance),
+        )))
+    }
+
+    /// What is known of a domain.
+    pub fn seen(&self, name: &str) -> Option<Seen> {
+        self.schedule().seen(name).cloned()
+    }
+
+    /// It was looked at before it was added, and was good.
+    pub fn found_good(&self, name: &str, look: &Look) {
+        self.schedule().found_good(name, look, clock::now_ms());
+    }
+
+    /// Never held over a wait.
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs until the coordinator stops.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut timer = tokio::time::interval(EVERY);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            () = context.stop.cancelled() => return,
+        }
+        let state = context.handle.snapshot();
+        let due = {
+            let mut schedule = context.domains.schedule();
+            let now = clock::now_ms();
+            schedule.take(&state.fleet.by_domain, now);
+            schedule.due(now, MAX_LOOKS)
+        };
+        let looks =
+            stream::iter(due).for_each_concurrent(AT_ONCE, |name| look(&context, &state, name));
+        tokio::select! {
+            () = looks => {}
+            () = context.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn look(context: &Context, state: &State, name: String) {
+    let owner = state
+        .fleet
+        .by_domain
+        .get(&name)
+        .and_then(|owner| state.fleet.tenants.get(owner));
+    // A deleted tenant has no visitors.
+    let Some(tenant) = owner.filter(|tenant| !tenant.is_deleted()) else {
+        return;
+    };
+    let Ok(domain) = name.parse::<Domain>() else {
+        return;
+    };
+    let look = at(context, tenant, &domain).await;
+    let troubled = context
+        .handle
+        .snapshot()
+        .fleet
+        .domain_troubles
+        .contains_key(&name);
+    let concluded = context
+        .domains
+        .schedule()
+        .looked(&name, &look, troubled, clock::now_ms());
+    let command = match concluded {
+        None => return,
+        Some(Conclusion::Reachable) => Command::DomainReachable {
+            domain,
+            found: look.found,
+        },
+        Some(Conclusion::Unreachable(since)) => {
+            tracing::warn!(domain = name, tenant = %tenant.name, found = look.found, "a domain does not lead here any more");
+            let tenant = tenant.name.clone();
+            Command::DomainUnreachable(Box::new(DomainTrouble {
+                domain,
+                tenant,
+                since,
+                found: look.found,
+            }))
+        }
+    };
+    // What is not stored is concluded again at the next look.
+    if let Err(error) = context
+        .handle
+        .submit_patiently("coordinator", command)
+        .await
+    {
+        tracing::warn!(%error, "what was found of a domain could not be stored");
+    }
+}
+
+/// Looks at one domain of a tenant.
+pub(crate) async fn at(context: &Context, tenant: &Tenant, domain: &Domain) -> Look {
+    let base_domain = context.config.base_domain.as_str();
+    let platform = tenant.platform_name(base_domain);
+    let edge = &context.config.edge;
+    let ground = Ground {
+        platform: &platform,
+        base_domain,
+        public: &edge.public_addresses,
+        proxies: &edge.trusted_proxies,
+    };
+    dns::look(&*context.dns, domain, ground).await
+}

@@ -1,0 +1,360 @@
+//! What Traefik and Prometheus get, kept up to date with the snapshots: for the HTTP endpoints, and in files if so configured.
+//!
+//! A change costs what it concerns: its tenants' fragments are rendered again (content) and their pages copied (pages); all
+//! else of a document is shared with the one before. With shards there is a document for each edge, and one of everything.
+//! Traefik builds everything anew whenever its document changes, so each of its documents changes at most every so often
+//! (pace). A restart publishes at once what the store knows: an empty Observed takes no route away.
+//! Not here: the documents' form (isyone-traefik, isyone-monitoring) and serving them (http).
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use isyone_monitoring::{self as monitoring, Job};
+use isyone_traefik as traefik;
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    base::config::{Config, TlsMode, UrlScheme},
+    context::Context,
+    edges::running::Progress,
+};
+use isyone_fleet::{desired::certificates::EdgeCertificate, shards::Shards, state::State};
+
+mod content;
+mod document;
+mod files;
+mod inputs;
+mod pace;
+mod pages;
+mod tell;
+
+use content::{Content, Kind};
+pub use document::Document;
+use document::Frame;
+use files::Files;
+use pace::Pace;
+use tell::Teller;
+
+/// Changes within this time are rendered together. Far below what a reader notices, and enough that reports, of which there
+/// may be thousands a second, do not make this loop spin.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Also without a change: a file that could not be written is tried again.
+const EVERY: Duration = Duration::from_secs(5);
+/// Before and after the map of host names.
+const HOSTNAMES_FRAME: [&str; 2] = ["{", "\n}\n"];
+
+/// Everything that is published. A *scope* is 0 for everything, otherwise a shard's place and one.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    traefik: Vec<Arc<Document>>,
+    targets: [Vec<Arc<Document>>; Job::ALL.len()],
+    hostnames: Option<Arc<Document>>,
+}
+
+impl Published {
+    /// Traefik's dynamic configuration.
+    pub fn traefik(&self, scope: usize) -> Option<&Arc<Document>> {
+        self.traefik.get(scope)
+    }
+
+    /// The target groups of a job.
+    pub fn targets(&self, job: Job, scope: usize) -> Option<&Arc<Document>> {
+        // `Job::ALL` has every job, in this order.
+        self.targets[Job::ALL.iter().position(|j| *j == job)?].get(scope)
+    }
+
+    /// Tenants' host names with their shard, when there are shards.
+    pub fn hostnames(&self) -> Option<&Arc<Document>> {
+        self.hostnames.as_ref()
+    }
+}
+
+/// What is around fragments, by kind of document.
+struct Frames {
+    traefik: Arc<Frame>,
+    targets: Arc<Frame>,
+    edges: Arc<Frame>,
+    /// By scope.
+    probes: Vec<Arc<Frame>>,
+    platform: Arc<Frame>,
+    hostnames: Arc<Frame>,
+}
+
+impl Frames {
+    fn new(options: &traefik::Options, config: &Config, shards: &Shards) -> Self {
+        let [before, after] = monitoring::FRAME;
+        // Groups that are the same for everybody, whatever the fleet is like, are a part of the frame.
+        let fixed = |groups: String| {
+            Arc::new(Frame::list([
+                format!("{before}{}", groups.trim_start_matches(',')).into(),
+                after.into(),
+            ]))
+        };
+        Self {
+            traefik: Arc::new(Frame::traefik(traefik::frame(options))),
+            targets: Arc::new(Frame::list([before.into(), after.into()])),
+            edges: fixed(
+                config
+                    .monitoring
+                    .edges
+                    .iter()
+                    .map(|edge| monitoring::edge(edge))
+                    .collect(),
+            ),
+            probes: std::iter::once(None)
+                .chain(shards.names().iter().map(|shard| Some(shard.as_str())))
+                .map(|shard| fixed(monitoring::probes(&config.metrics_address(), shard)))
+                .collect(),
+            platform: fixed(monitoring::platform(&config.metrics_address())),
+            hostnames: Arc::new(Frame::list(HOSTNAMES_FRAME.map(Into::into))),
+        }
+    }
+}
+
+/// See the module.
+pub struct Publisher {
+    context: Arc<Context>,
+    current: Arc<ArcSwap<Published>>,
+    content: Content,
+    frames: Frames,
+    /// When each scope's configuration may change again.
+    pace: Vec<Pace>,
+    files: Files,
+}
+
+impl Publisher {
+    /// Renders the present state, so that whoever asks first gets an answer.
+    pub fn new(context: Arc<Context>) -> Self {
+        let (config, shards) = (&context.config, context.handle.settings().shards.clone());
+        let options = options(&context);
+        let mut publisher = Self {
+            current: Arc::default(),
+            frames: Frames::new(&options, config, &shards),
+            pace: vec![Pace::default(); shards.scopes()],
+            files: Files::new(config, &shards),
+            content: Content::new(options, config.monitoring.agent_port, shards),
+            context,
+        };
+        let state = publisher.context.handle.snapshot();
+        // Every start tells in the log what is left out; the events have it since it was new.
+        publisher.pass(&state, Instant::now()).iter().for_each(log);
+        publisher.files.write(&publisher.current.load());
+        publisher
+    }
+
+    /// What is published now, for the HTTP port.
+    pub fn current(&self) -> Arc<ArcSwap<Published>> {
+        self.current.clone()
+    }
+
+    /// Follows the snapshots until the coordinator stops.
+    pub async fn run(self) {
+        let context = self.context.clone();
+        let (teller, untold) = Teller::new();
+        tokio::join!(
+            self.follow(teller),
+            tell::store(&context.handle, untold, &context.stop)
+        );
+    }
+
+    async fn follow(mut self, teller: Teller) {
+        let context = self.context.clone();
+        let mut changes = context.handle.subscribe();
+        changes.mark_changed();
+        let mut timer = tokio::time::interval(EVERY);
+        loop {
+            let due = self.pace.iter().filter_map(Pace::due).min();
+            let alive = tokio::select! {
+                changed = changes.changed() => changed.is_ok(),
+                _ = timer.tick() => true,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
+                () = context.stop.cancelled() => false,
+            };
+            if !alive {
+                return;
+            }
+            let state = context.handle.snapshot();
+            let rejected = self.pass(&state, Instant::now());
+            drop(state);
+            if !self.write().await {
+                return;
+            }
+            teller.tell(rejected);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Publishes a state, as far as the pace allows; answers what is newly left out.
+    fn pass(&mut self, state: &State, now: Instant) -> Vec<traefik::Rejected> {
+        let settings = self.context.handle.settings();
+        let mut update = self.content.update(state, settings);
+        if self.context.config.publishes_keys() {
+            let key = |certificate: &EdgeCertificate| match self.context.open_key(certificate) {
+                Ok(key) => Some(key),
+                Err(error) => {
+                    tracing::error!(certificate = certificate.name, %error, "certificate left out");
+                    None
+                }
+            };
+            update.changed |= self.content.update_certificates(state, settings, key);
+        }
+        let waiting = self.pace.iter().any(|pace| pace.due().is_some());
+        let mut progress = vec![Progress::default(); self.pace.len()];
+        let current = self.current.load_full();
+        if update.changed || waiting || current.traefik.is_empty() {
+            let published = self.publish(&current, &mut progress, now);
+            self.current.store(Arc::new(published));
+        }
+        // Also when no document changed: a second claim to a host name changes none.
+        let left_out = self.content.left_out();
+        let routes = left_out.values().map(Vec::len).sum::<usize>();
+        self.context
+            .metrics
+            .rejected_routes
+            .set(i64::try_from(routes).unwrap_or(i64::MAX));
+        self.context.edges.leave_out(left_out.clone());
+        // After the documents are there: whom this wakes gets them.
+        self.context.edges.published(state.version, &progress);
+        update.rejected
+    }
+
+    /// What is published next, and how far each scope's configuration is with it.
+    fn publish(
+        &mut self,
+        current: &Published,
+        progress: &mut [Progress],
+        now: Instant,
+    ) -> Published {
+        let (content, frames) = (&self.content, &self.frames);
+        let document = |frame: &Arc<Frame>, shares| Document::new(frame.clone(), shares);
+        let list = |job: Job, scope: usize| {
+            let new = match job {
+                Job::Odoo => document(&frames.targets, content.shares(Kind::Odoo, scope)),
+                Job::Postgres => document(&frames.targets, content.shares(Kind::Postgres, scope)),
+                Job::Host => document(&frames.targets, content.shares(Kind::Host, scope)),
+                Job::Containers => {
+                    document(&frames.targets, content.shares(Kind::Containers, scope))
+                }
+                Job::Traefik => document(&frames.edges, Vec::new()),
+                Job::Probes => document(&frames.probes[scope], Vec::new()),
+                Job::Isyone => document(&frames.platform, Vec::new()),
+            };
+            renew(current.targets(job, scope), new)
+        };
+        let targets =
+            Job::ALL.map(|job| (0..progress.len()).map(|scope| list(job, scope)).collect());
+        let hostnames = (progress.len() > 1).then(|| {
+            let new = document(&frames.hostnames, content.shares(Kind::Hostnames, 0));
+            renew(current.hostnames(), new)
+        });
+        let traefik =
+            progress
+                .iter_mut()
+                .zip(&mut self.pace)
+                .enumerate()
+                .map(|(scope, (progress, pace))| {
+                    let shares = content.shares(Kind::Traefik, scope);
+                    let new = Document::with_certificates(
+                        frames.traefik.clone(),
+                        shares,
+                        content.certificates(scope),
+                    );
+                    progress.tenants = new.fragments();
+                    let old = current.traefik(scope).filter(|old| {
+                        let changed = old.etag() != new.etag();
+                        let may_change = pace.may_change(changed, new.fragments(), now);
+                        progress.pending = changed && !may_change;
+                        !may_change
+                    });
+                    old.cloned().unwrap_or_else(|| {
+                        progress.changed = Some(new.version().to_owned());
+                        self.context.metrics.published(content.shard(scope));
+                        Arc::new(new)
+                    })
+                });
+        Published {
+            traefik: traefik.collect(),
+            targets,
+            hostnames,
+        }
+    }
+
+    /// Files that are behind; `false` when writing panicked.
+    async fn write(&mut self) -> bool {
+        if self.files.is_empty() {
+            return true;
+        }
+        let (mut files, published) = (std::mem::take(&mut self.files), self.current.load_full());
+        // Not on this thread: a large file takes its time.
+        let written = tokio::task::spawn_blocking(move || {
+            files.write(&published);
+            files
+        });
+        written.await.map(|files| self.files = files).is_ok()
+    }
+}
+
+/// The document that is there when the new one says the same: its pieces may have been looked up already.
+fn renew(old: Option<&Arc<Document>>, new: Document) -> Arc<Document> {
+    old.filter(|old| old.etag() == new.etag())
+        .cloned()
+        .unwrap_or_else(|| Arc::new(new))
+}
+
+fn what(route: &traefik::Rejected) -> &str {
+    route.hostname.as_deref().unwrap_or("all of it")
+}
+
+fn log(route: &traefik::Rejected) {
+    tracing::error!(
+        tenant = route.tenant,
+        what = what(route),
+        reason = route.reason,
+        "route left out"
+    );
+}
+
+fn options(context: &Context) -> traefik::Options {
+    let config = &context.config;
+    traefik::Options {
+        base_domain: config.base_domain.to_string(),
+        entry_points: config.edge.entry_points.clone(),
+        scheme: match config.url_scheme {
+            UrlScheme::Http => traefik::Scheme::Http,
+            UrlScheme::Https => traefik::Scheme::Https,
+        },
+        port: config.url_port,
+        pages_url: config.pages_url(),
+        pages_identity: config.pages_over_tls().then(|| traefik::Identity {
+            ca_pem: context.pki.ca_pem(),
+            server_name: isyone_proto::tls::COORDINATOR_NAME.to_owned(),
+        }),
+        rate_average: config.edge.rate_average,
+        rate_burst: config.edge.rate_burst,
+        in_flight: config.edge.in_flight,
+        trusted_proxies: config.edge.trusted_proxies.clone(),
+        frame_options: config.edge.frame_options.header(),
+        dashboard: context.dashboard.clone(),
+        tls: tls(config),
+    }
+}
+
+fn tls(config: &Config) -> Option<traefik::Tls> {
+    let tls = &config.tls;
+    let resolver = || {
+        Some(traefik::Resolver {
+            name: tls.resolver.clone(),
+            wildcard: config.wildcard(),
+        })
+    };
+    Some(traefik::Tls {
+        entry_point: tls.entry_point.clone(),
+        hsts_seconds: tls.hsts.get().as_secs(),
+        resolver: match tls.mode {
+            TlsMode::Off => return None,
+            TlsMode::Traefik => resolver(),
+            TlsMode::Coordinator => None,
+        },
+        challenges: config.orders_certificates(),
+    })
+}

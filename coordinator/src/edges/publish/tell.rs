@@ -1,0 +1,129 @@
+//! Routes that were left out become events: operators must see a tenant without (all of) its routes. Publishing does not wait for
+//! that, and a busy writer or a disk that fails for a while loses none.
+
+use isyone_proto::ids::TenantName;
+use isyone_traefik::Rejected;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{EVERY, log, what};
+use crate::writer::{Handle, SubmitError};
+use isyone_fleet::change::Command;
+
+/// What may wait to be stored. Rejections are rare: domains are judged before they are taken in.
+const MAX_UNTOLD: usize = 4_096;
+
+/// Where rejections go.
+pub(super) struct Teller(mpsc::Sender<Rejected>);
+
+impl Teller {
+    /// And where they come out, for [`store`].
+    pub(super) fn new() -> (Self, mpsc::Receiver<Rejected>) {
+        let (sender, untold) = mpsc::channel(MAX_UNTOLD);
+        (Self(sender), untold)
+    }
+
+    /// Does not wait.
+    pub(super) fn tell(&self, rejected: Vec<Rejected>) {
+        for route in rejected {
+            log(&route);
+            if self.0.try_send(route).is_err() {
+                tracing::warn!("too many routes left out: there is no event of the one above");
+            }
+        }
+    }
+}
+
+/// Has each stored, one after the other, until nothing more can come or `stop`.
+pub(super) async fn store(
+    handle: &Handle,
+    mut untold: mpsc::Receiver<Rejected>,
+    stop: &CancellationToken,
+) {
+    while let Some(route) = untold.recv().await {
+        let Ok(tenant) = route.tenant.parse::<TenantName>() else {
+            continue;
+        };
+        let message = format!("route left out ({}): {}", what(&route), route.reason);
+        loop {
+            let (tenant, message) = (tenant.clone(), message.clone());
+            let audit = Command::Audit {
+                kind: "tenant.route_rejected",
+                tenant,
+                message,
+            };
+            match handle.submit_patiently("coordinator", audit).await {
+                Ok(_) => break,
+                Err(error @ (SubmitError::NotStored(_) | SubmitError::Overloaded(_))) => {
+                    tracing::warn!(%error, "an event could not be stored yet");
+                    tokio::select! {
+                        () = tokio::time::sleep(EVERY) => {}
+                        () = stop.cancelled() => return,
+                    }
+                }
+                Err(error @ (SubmitError::Refused(_) | SubmitError::Stopping)) => {
+                    tracing::warn!(%error, "an event could not be stored");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::future;
+
+    use super::*;
+    use crate::{
+        writer,
+        writer::SystemSource,
+        writer::{OPERATOR_QUEUE, store::memory::MemoryStore},
+    };
+    use isyone_fleet::testing::{Bench, resources, settings};
+
+    fn rejected(reason: &str) -> Rejected {
+        Rejected {
+            tenant: "alfa".to_owned(),
+            hostname: None,
+            reason: reason.to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn routes_left_out_are_told_whatever_the_writer_has_to_do_and_when_the_disk_is_well_again()
+     {
+        let (mut bench, disk) = (Bench::default(), MemoryStore::default());
+        bench.host("h1", resources(8, 32, 100));
+        bench.create("alfa", "small").unwrap();
+        disk.apply(&bench.effects.writes).unwrap();
+        let stop = CancellationToken::new();
+        let store_box = Box::new(disk.clone());
+        let (handle, _task) =
+            writer::start(store_box, Arc::new(settings()), SystemSource, stop.clone())
+                .await
+                .unwrap();
+        let cordon = |_| handle.submit("ana", Command::AdoptSettings);
+        let rush = future::join_all((0..OPERATOR_QUEUE + 1).map(cordon));
+        let (teller, untold) = Teller::new();
+        disk.fail_next(1);
+        let telling = async {
+            teller.tell(vec![rejected("one"), rejected("two")]);
+            drop(teller);
+            store(&handle, untold, &stop).await;
+        };
+        let (rush, ()) = tokio::join!(rush, telling);
+        assert!(matches!(rush.last(), Some(Err(SubmitError::Overloaded(_)))));
+        let state = handle.snapshot();
+        let told: Vec<_> = state
+            .fleet
+            .events
+            .iter()
+            .filter(|e| e.kind == "tenant.route_rejected")
+            .collect();
+        assert_eq!(told.len(), 2);
+        assert!(told[0].message.ends_with("one") && told[1].message.ends_with("two"));
+    }
+}

@@ -1,0 +1,381 @@
+//! Which edges ask for their configuration, and how far they are: so that an operation is told to be over when visitors
+//! get through, not a second earlier. Edges ask for the configuration of everything or of their shard; only those that
+//! serve the operation's tenant are waited for.
+//!
+//! What an edge was given says little: Traefik builds its routes when it gets round to it. So it is asked what it runs (ask);
+//! one that cannot be asked is given a time that is usually enough.
+//!
+//! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none asks. The same
+//! knowledge is shown to operators, and an edge that does not take up what it is given is told (watch).
+//! Not here: the configuration (publish) and serving it (http).
+
+mod ask;
+pub mod watch;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::base::clock;
+use arc_swap::ArcSwap;
+use futures_util::{StreamExt as _, stream};
+use imbl::OrdMap;
+use isyone_traefik::Rejected;
+use tokio::sync::watch as channel;
+
+use ask::Ask;
+use isyone_fleet::edge::{Edge, Runs, Versions};
+pub use isyone_fleet::edge::{EdgeSeen, EdgeState};
+
+/// Edges remembered; more addresses than a fleet has edges.
+const MAX_EDGES: usize = 1024;
+/// Longest wait for edges. A slower one gets there by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two questions to an edge.
+const AGAIN: Duration = Duration::from_millis(20);
+/// An edge that could not be asked is not asked again for so long: it is behind a firewall, or does not answer on that port.
+const MUTE: Duration = Duration::from_secs(10);
+/// Edges asked at the same time in a look at all: with those that do not answer, a look at the most there may be takes half a minute.
+const LOOKS: usize = 32;
+/// From an edge's request to its new routes when it cannot be asked: Traefik's throttle, and reading them.
+const TAKE_UP: Duration = Duration::from_millis(100);
+/// And building them, for each tenant in the document: all are built anew.
+const TAKE_UP_PER_TENANT: Duration = Duration::from_micros(250);
+
+/// How one scope's configuration came out of a look at a snapshot. Scopes are those of `publish`: 0 is everything, others
+/// are a shard's place and one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// It is another than before; this version.
+    pub changed: Option<String>,
+    /// It will change: the snapshot's changes are not in it yet.
+    pub pending: bool,
+    /// Tenants in it.
+    pub tenants: u64,
+}
+
+/// How far a scope's publication is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Publication {
+    /// The snapshot whose changes are all in it.
+    version: u64,
+    /// Counts the changes of the document.
+    revision: u64,
+    tenants: u64,
+}
+
+/// Routes that are left out because Traefik would refuse them, by tenant; no empty lists.
+pub type LeftOut = OrdMap<String, Vec<Rejected>>;
+
+/// An edge on record, and its turn.
+#[derive(Debug, Clone)]
+struct Known {
+    edge: Edge,
+    /// One question at a time: many who wait for the same edge need one answer.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Edges {
+    edges: Mutex<HashMap<(IpAddr, usize), Known>>,
+    /// By scope.
+    published: channel::Sender<Vec<Publication>>,
+    /// By scope.
+    versions: Mutex<Vec<Versions>>,
+    asked: channel::Sender<()>,
+    left_out: ArcSwap<LeftOut>,
+    ask: Ask,
+}
+
+impl Edges {
+    /// Edges that can be asked on this port what they run.
+    pub fn on(port: u16) -> Self {
+        Self::new(Ask::on(port))
+    }
+
+    fn new(ask: Ask) -> Self {
+        Self {
+            edges: Mutex::default(),
+            published: channel::Sender::default(),
+            versions: Mutex::default(),
+            asked: channel::Sender::default(),
+            left_out: ArcSwap::default(),
+            ask,
+        }
+    }
+
+    /// The documents now show snapshot `version`, each scope as far as `progress` says.
+    pub fn published(&self, version: u64, progress: &[Progress]) {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.resize_with(progress.len(), Versions::default);
+        let now = clock::monotonic();
+        self.published.send_modify(|scopes| {
+            scopes.resize(progress.len(), Publication::default());
+            for ((scope, versions), progress) in scopes.iter_mut().zip(&mut *versions).zip(progress)
+            {
+                if let Some(changed) = &progress.changed {
+                    scope.revision += 1;
+                    scope.tenants = progress.tenants;
+                    versions.push(changed, scope.revision, progress.tenants, now);
+                }
+                if !progress.pending {
+                    scope.version = version;
+                }
+            }
+        });
+    }
+
+    /// Told whenever something was published; perhaps also when nothing was.
+    pub(crate) fn publications(&self) -> channel::Receiver<Vec<Publication>> {
+        self.published.subscribe()
+    }
+
+    /// Somebody is about to be given a scope's present configuration.
+    pub fn asked(&self, from: IpAddr, scope: usize, now: Instant) {
+        let revision = self.published.borrow().get(scope).map_or(0, |p| p.revision);
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        edges.retain(|_, known| !known.edge.forgotten(now));
+        let full = edges.len() >= MAX_EDGES;
+        match edges.entry((from, scope)) {
+            Entry::Occupied(mut known) => known.get_mut().edge.ask(revision, now),
+            Entry::Vacant(_) if full => {}
+            Entry::Vacant(place) => drop(place.insert(Known {
+                edge: Edge::new(revision, now),
+                turn: Arc::default(),
+            })),
+        }
+        drop(edges);
+        self.asked.send_replace(());
+    }
+
+    /// Whether there are edges that ask regularly for a scope, and whether one has an older revision than that.
+    fn behind(&self, scope: usize, revision: u64, now: Instant) -> (bool, bool) {
+        let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = |key: &(IpAddr, usize), e: &Edge| key.1 == scope && e.regular && !e.gone(now);
+        let mut here = edges
+            .iter()
+            .filter(|(key, known)| here(key, &known.edge))
+            .peekable();
+        (
+            here.peek().is_some(),
+            here.any(|(_, known)| known.edge.revision < revision),
+        )
+    }
+
+    /// A scope's edges that ask regularly.
+    fn regular(&self, scope: usize) -> Vec<IpAddr> {
+        let (edges, now) = (
+            self.edges.lock().unwrap_or_else(PoisonError::into_inner),
+            clock::monotonic(),
+        );
+        let here = |(key, known): &(&(IpAddr, usize), &Known)| {
+            key.1 == scope && known.edge.regular && !known.edge.gone(now)
+        };
+        edges.iter().filter(here).map(|(key, _)| key.0).collect()
+    }
+
+    fn edge(&self, address: IpAddr, scope: usize) -> Option<Known> {
+        self.edges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(address, scope))
+            .cloned()
+    }
+
+    /// Keeps what an edge said.
+    fn said(&self, address: IpAddr, scope: usize, version: String) {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let revision = versions
+            .get(scope)
+            .map_or(0, |versions| versions.revision(&version));
+        drop(versions);
+        let runs = Runs {
+            version,
+            revision,
+            said: clock::monotonic(),
+        };
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        edges
+            .entry((address, scope))
+            .and_modify(|known| known.edge.say(runs));
+    }
+
+    fn mute(&self, address: IpAddr, scope: usize) {
+        let until = Some(clock::monotonic() + MUTE);
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        edges
+            .entry((address, scope))
+            .and_modify(|known| known.edge.mute_until = until);
+    }
+
+    /// Waits until every edge that serves a tenant of this shard has what snapshot `version` says, within bounds.
+    pub async fn take_up(&self, version: u64, shard: Option<usize>) {
+        let own = own_scope(shard);
+        let both = async {
+            tokio::join!(self.take_up_scope(version, own), async {
+                // Who takes everything serves the tenant as well. Published without regard to whether somebody asks,
+                // everything may have to wait long for its turn.
+                if own != 0 && self.behind(0, 0, clock::monotonic()).0 {
+                    self.take_up_scope(version, 0).await;
+                }
+            })
+        };
+        let _ = tokio::time::timeout(PATIENCE, both).await;
+    }
+
+    /// Waits, without a bound, until what the edge of this shard gets shows snapshot `version`.
+    pub async fn shown(&self, version: u64, shard: Option<usize>) {
+        self.publication(version, own_scope(shard)).await;
+    }
+
+    async fn publication(&self, version: u64, scope: usize) -> Publication {
+        let there =
+            |scopes: &Vec<Publication>| scopes.get(scope).is_some_and(|p| p.version >= version);
+        let mut published = self.published.subscribe();
+        // The sender is ours: it cannot be gone.
+        published
+            .wait_for(there)
+            .await
+            .map(|p| p[scope])
+            .unwrap_or_default()
+    }
+
+    async fn take_up_scope(&self, version: u64, scope: usize) {
+        let publication = self.publication(version, scope).await;
+        let mut asked = self.asked.subscribe();
+        while self
+            .behind(scope, publication.revision, clock::monotonic())
+            .1
+        {
+            // Wakes also without a request: an edge may be gone.
+            let _ = tokio::time::timeout(Duration::from_secs(1), asked.changed()).await;
+        }
+        // Given is not built: see the module.
+        let tenants = u32::try_from(publication.tenants).unwrap_or(u32::MAX);
+        let building = TAKE_UP + TAKE_UP_PER_TENANT.saturating_mul(tenants);
+        for address in self.regular(scope) {
+            self.built(address, scope, publication.revision, building)
+                .await;
+        }
+    }
+
+    /// Waits until an edge says that it runs a revision or a later one; for `building` when it cannot be asked.
+    async fn built(&self, address: IpAddr, scope: usize, revision: u64, building: Duration) {
+        let behind = || {
+            let edge = self.edge(address, scope);
+            edge.filter(|known| known.edge.lacks(revision))
+        };
+        while let Some(known) = behind() {
+            let turn = known.turn.lock().await;
+            // Somebody else's question may have been answered meanwhile, or the edge is gone.
+            let Some(Known { edge, .. }) = behind() else {
+                return;
+            };
+            let mute = edge
+                .mute_until
+                .is_some_and(|until| clock::monotonic() < until);
+            match if mute {
+                None
+            } else {
+                self.ask.version(address).await
+            } {
+                Some(version) => self.said(address, scope, version),
+                None if edge.runs.is_none() => {
+                    if !mute {
+                        self.mute(address, scope);
+                    }
+                    drop(turn);
+                    return tokio::time::sleep_until((edge.given + building).into()).await;
+                }
+                // It has answered before: busy, perhaps.
+                None => {}
+            }
+            drop(turn);
+            if behind().is_some() {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Asks those of the known edges that `which` wants what they run, each once; bounded by their number and the time of a question.
+    pub(crate) async fn look(&self, which: impl Fn(&EdgeSeen) -> bool) {
+        let wanted = self.seen(clock::monotonic()).into_iter().filter(which);
+        stream::iter(wanted)
+            .for_each_concurrent(LOOKS, |edge| self.look_at(edge.address, edge.scope))
+            .await;
+    }
+
+    async fn look_at(&self, address: IpAddr, scope: usize) {
+        let Some(Known { edge, turn }) = self
+            .edge(address, scope)
+            .filter(|known| !known.edge.gone(clock::monotonic()))
+        else {
+            return;
+        };
+        // Somebody else asks it: that answer will do.
+        let Ok(_turn) = turn.try_lock() else {
+            return;
+        };
+        if edge
+            .mute_until
+            .is_some_and(|until| clock::monotonic() < until)
+        {
+            return;
+        }
+        match self.ask.version(address).await {
+            Some(version) => self.said(address, scope, version),
+            None if edge.runs.is_none() => self.mute(address, scope),
+            // It has answered before: busy, perhaps. Its word becomes stale by itself.
+            None => {}
+        }
+    }
+
+    /// The edges, sorted by scope and address.
+    pub(crate) fn seen(&self, now: Instant) -> Vec<EdgeSeen> {
+        let versions = self
+            .versions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = Versions::default();
+        let of = |scope: usize| versions.get(scope).unwrap_or(&none);
+        let known = edges.iter().filter(|(_, known)| !known.edge.forgotten(now));
+        let mut seen: Vec<EdgeSeen> = known
+            .filter_map(|(key, known)| known.edge.seen(*key, of(key.1), now))
+            .collect();
+        drop(edges);
+        seen.sort_unstable_by_key(|edge| (edge.scope, edge.address));
+        seen
+    }
+
+    /// An edge is on record as stuck, or as well again.
+    fn told(&self, edge: &EdgeSeen, stuck: bool) {
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        edges
+            .entry((edge.address, edge.scope))
+            .and_modify(|known| known.edge.told = stuck);
+    }
+
+    /// These routes are left out of the documents.
+    pub(crate) fn leave_out(&self, routes: LeftOut) {
+        self.left_out.store(Arc::new(routes));
+    }
+
+    /// What is left out now.
+    pub(crate) fn left_out(&self) -> Arc<LeftOut> {
+        self.left_out.load_full()
+    }
+}
+
+/// What the edge of a shard gets: its share, or everything when there are no shards.
+fn own_scope(shard: Option<usize>) -> usize {
+    shard.map_or(0, |place| place + 1)
+}
+
+#[cfg(test)]
+mod tests;

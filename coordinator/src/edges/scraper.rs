@@ -1,0 +1,140 @@
+//! Prometheus' own certificate, when `[monitoring] certificate_dir` asks for it: made, renewed at half of its life, and made
+//! anew when it is missing, revoked or of another CA. A site then needs no manual step before hosts can be scraped.
+//!
+//! Files: `ca.pem` (all CAs to trust), `prometheus.pem`, `prometheus.key`, readable by their group. A renewal keeps the key,
+//! so that one file is replaced and Prometheus, which reads them at each handshake, never sees a pair that does not match.
+//! Whoever wants another key removes `prometheus.key`.
+//! Not here: telling the hosts (session/monitors).
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use isyone_proto::tls::{self, CertificateInfo, Identity, OperatorRole, TlsError};
+
+use crate::{
+    base::{clock, files, pki::PkiError},
+    context::Context,
+};
+use isyone_fleet::{change::Command, desired::Certificate};
+
+/// Prometheus takes up a new file by itself, so a short life costs nothing; half of it outlives a long week-end without a
+/// coordinator.
+const TTL_S: i64 = 30 * 86_400;
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Owner and group, and nobody else.
+const MODE: u32 = 0o640;
+
+/// Why Prometheus has no (fresh) certificate.
+#[derive(Debug, thiserror::Error)]
+enum ScraperError {
+    #[error("{path} cannot be used")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("its certificate cannot be made")]
+    Tls(#[from] TlsError),
+    #[error("its certificate cannot be signed")]
+    Pki(#[from] PkiError),
+    #[error("its certificate is not accepted: {0}")]
+    Refused(String),
+}
+
+/// Keeps the files fresh until the coordinator stops.
+pub async fn run(context: Arc<Context>) {
+    let Some(dir) = &context.config.monitoring.certificate_dir else {
+        return;
+    };
+    let dir = context.config.data_dir.join(dir);
+    let mut said = String::new();
+    loop {
+        match refresh(&context, &dir).await {
+            Ok(()) => said.clear(),
+            Err(error) => {
+                let error = tls::error_chain(&error);
+                if said != error {
+                    tracing::error!(dir = %dir.display(), error, "Prometheus' certificate is not fresh; tried again");
+                    said = error;
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = context.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn refresh(context: &Context, dir: &Path) -> Result<(), ScraperError> {
+    let (ca, certificate, key) = (
+        dir.join("ca.pem"),
+        dir.join("prometheus.pem"),
+        dir.join("prometheus.key"),
+    );
+    std::fs::create_dir_all(dir).map_err(|source| ScraperError::Io {
+        path: dir.to_owned(),
+        source,
+    })?;
+    write_if_other(&ca, &context.pki.ca_pem())?;
+    let now_s = clock::now_seconds();
+    let present = std::fs::read_to_string(&certificate).unwrap_or_default();
+    let key_pem = std::fs::read_to_string(&key)
+        .ok()
+        .filter(|pem| tls::private_key(pem).is_ok());
+    let name = &context.config.monitoring.certificate_operator;
+    let good = |info: &CertificateInfo| {
+        info.identity == Identity::Operator(name.clone(), OperatorRole::Monitor)
+            && now_s < info.renew_at()
+            && context.handle.snapshot().fleet.admits(info).is_ok()
+            && context.pki.has_signed(&present)
+    };
+    if key_pem.is_some() && info(&present).is_some_and(|info| good(&info)) {
+        return Ok(());
+    }
+    let (key_pem, csr) = match key_pem {
+        Some(key_pem) => {
+            let csr = tls::csr_for(&key_pem, name.as_str())?;
+            (key_pem, csr)
+        }
+        None => tls::new_key_and_csr(name.as_str())?,
+    };
+    let issued = context
+        .pki
+        .sign_operator(&csr, name, OperatorRole::Monitor, TTL_S, now_s)?;
+    let accepted = Certificate {
+        serial: issued.serial,
+        not_after: issued.not_after,
+    };
+    let command = Command::CreateOperator {
+        name: name.clone(),
+        role: OperatorRole::Monitor,
+        certificate: accepted,
+    };
+    let submitted = context
+        .handle
+        .submit_patiently("coordinator", command)
+        .await;
+    submitted.map_err(|e| ScraperError::Refused(e.to_string()))?;
+    // The key first: a certificate without its key is what the next look would find whole.
+    write_if_other(&key, &key_pem)?;
+    write_if_other(&certificate, &issued.pem)?;
+    tracing::info!(dir = %dir.display(), operator = %name, "Prometheus has a fresh certificate");
+    Ok(())
+}
+
+fn info(pem: &str) -> Option<CertificateInfo> {
+    let chain = tls::certificates("Prometheus' certificate", pem).ok()?;
+    isyone_proto::tls::certificate_info(chain.first()?).ok()
+}
+
+fn write_if_other(path: &Path, content: &str) -> Result<(), ScraperError> {
+    if std::fs::read(path).is_ok_and(|old| old == content.as_bytes()) {
+        return Ok(());
+    }
+    files::replace(path, content.as_bytes(), MODE).map_err(|source| ScraperError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}

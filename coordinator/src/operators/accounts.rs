@@ -1,0 +1,124 @@
+//! `OperatorService`.
+
+use std::ops::Bound;
+
+use isyone_proto::{
+    convert::{parse, parse_optional},
+    error::FieldError,
+    ids::ShortName,
+    pb::v1::{self, operator_service_server::OperatorService},
+    tls::OperatorRole,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, caller, page_size, tenants::unexpected};
+use crate::{
+    base::clock,
+    wire::{shown, status},
+};
+use isyone_fleet::{
+    change::{Command, Outcome},
+    desired::Certificate,
+};
+
+/// Five years.
+const MAX_TTL_DAYS: u32 = 1825;
+
+fn role(wire: i32) -> Result<OperatorRole, FieldError> {
+    match v1::Role::try_from(wire) {
+        Ok(v1::Role::Monitor) => Ok(OperatorRole::Monitor),
+        Ok(v1::Role::Viewer) => Ok(OperatorRole::Viewer),
+        Ok(v1::Role::Operator) => Ok(OperatorRole::Operator),
+        Ok(v1::Role::Admin) => Ok(OperatorRole::Admin),
+        Ok(v1::Role::Unspecified) | Err(_) => Err(FieldError::new(
+            "role",
+            "must be monitor, viewer, operator or admin",
+        )),
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Api {
+    async fn create_operator(
+        &self,
+        request: Request<v1::CreateOperatorRequest>,
+    ) -> Result<Response<v1::CreateOperatorResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let name: ShortName = parse("name", &asked.name)?;
+        let role = role(asked.role)?;
+        let ttl_s = match asked.ttl_days {
+            0 => self.context.config.certificates.operator_ttl.millis() / 1000,
+            days if days <= MAX_TTL_DAYS => i64::from(days) * 86_400,
+            _ => return Err(FieldError::new("ttl_days", format!("at most {MAX_TTL_DAYS}")).into()),
+        };
+        let pki = &self.context.pki;
+        let issued = pki
+            .sign_operator(&asked.csr_pem, &name, role, ttl_s, clock::now_seconds())
+            .map_err(|e| status::pki(&e))?;
+        // Worth nothing until its serial is stored.
+        let certificate = Certificate {
+            serial: issued.serial,
+            not_after: issued.not_after,
+        };
+        let command = Command::CreateOperator {
+            name,
+            role,
+            certificate,
+        };
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Operator(operator) => Ok(Response::new(v1::CreateOperatorResponse {
+                operator: Some(shown::operator(&operator)),
+                certificate_pem: issued.pem,
+                ca_pem: pki.ca_pem(),
+            })),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn list_operators(
+        &self,
+        request: Request<v1::ListOperatorsRequest>,
+    ) -> Result<Response<v1::ListOperatorsResponse>, Status> {
+        let asked = request.into_inner();
+        let size = page_size(asked.page_size)?;
+        let after: Option<ShortName> = parse_optional("page_token", &asked.page_token)?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.state();
+        let mut rest = state
+            .fleet
+            .operators
+            .range((from, Bound::Unbounded))
+            .map(|(_, operator)| operator);
+        let page: Vec<_> = rest.by_ref().take(size).collect();
+        let more = rest.next().is_some();
+        Ok(Response::new(v1::ListOperatorsResponse {
+            next_page_token: page
+                .last()
+                .filter(|_| more)
+                .map(|o| o.name.to_string())
+                .unwrap_or_default(),
+            operators: page.into_iter().map(|o| shown::operator(o)).collect(),
+        }))
+    }
+
+    async fn revoke_operator(
+        &self,
+        request: Request<v1::RevokeOperatorRequest>,
+    ) -> Result<Response<v1::RevokeOperatorResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let name = parse("name", &request.get_ref().name)?;
+        self.context
+            .handle
+            .submit(actor, Command::RevokeOperator { name })
+            .await
+            .map_err(status::submit)?;
+        Ok(Response::new(v1::RevokeOperatorResponse {}))
+    }
+}

@@ -1,0 +1,150 @@
+//! `EventService`.
+
+use std::{sync::Arc, time::Duration};
+
+use isyone_proto::{
+    convert::parse_optional,
+    error::FieldError,
+    ids::{HostName, TenantName},
+    pb::v1::{self, event_service_server::EventService},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Answers, Api, STREAM_QUEUE};
+use crate::{
+    context::Context,
+    wire::{shown, status},
+};
+use isyone_fleet::{desired::Event, state::State};
+
+/// Old events when none are asked for, and at most.
+const TAIL: (usize, usize) = (50, 10_000);
+/// New events are gathered this long, so that a burst costs one wake.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
+
+/// Which events.
+struct Filter {
+    tenant: Option<TenantName>,
+    host: Option<HostName>,
+}
+
+impl Filter {
+    fn matches(&self, event: &Event) -> bool {
+        let tenant = self
+            .tenant
+            .as_ref()
+            .is_none_or(|name| event.tenant.as_ref() == Some(name));
+        let host = self
+            .host
+            .as_ref()
+            .is_none_or(|name| event.host.as_ref() == Some(name));
+        tenant && host
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Api {
+    type StreamEventsStream = Answers<v1::Event>;
+
+    async fn stream_events(
+        &self,
+        request: Request<v1::StreamEventsRequest>,
+    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        let asked = request.into_inner();
+        let filter = Filter {
+            tenant: parse_optional("tenant", &asked.tenant)?,
+            host: parse_optional("host", &asked.host)?,
+        };
+        let tail = match usize::try_from(asked.tail).unwrap_or(usize::MAX) {
+            0 => TAIL.0,
+            n if n <= TAIL.1 => n,
+            _ => return Err(FieldError::new("tail", format!("at most {}", TAIL.1)).into()),
+        };
+        let after = match asked.after_sequence {
+            0 => before_tail(&self.state(), &filter, tail),
+            after => after,
+        };
+        let (caller, answers) = mpsc::channel(STREAM_QUEUE);
+        tokio::spawn(stream(
+            self.context.clone(),
+            filter,
+            after,
+            asked.follow,
+            caller,
+        ));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+/// The sequence after which the newest `tail` matching events lie.
+fn before_tail(state: &State, filter: &Filter, tail: usize) -> u64 {
+    let newest = state
+        .fleet
+        .events
+        .iter()
+        .rev()
+        .filter(|e| filter.matches(e))
+        .take(tail);
+    newest.last().map_or(state.fleet.last_event, |oldest| {
+        oldest.sequence.saturating_sub(1)
+    })
+}
+
+/// Stored events after a sequence; an error when some of them are forgotten already.
+fn after(state: &State, sequence: u64) -> Result<impl Iterator<Item = &Arc<Event>>, Status> {
+    let events = &state.fleet.events;
+    let oldest = events
+        .front()
+        .map_or(state.fleet.last_event + 1, |e| e.sequence);
+    if sequence + 1 < oldest {
+        let message = format!(
+            "events {} to {} are forgotten already",
+            sequence + 1,
+            oldest - 1
+        );
+        return Err(Status::out_of_range(message));
+    }
+    // Sequences rise by one, so the place of one is known.
+    let skip = usize::try_from(sequence + 1 - oldest).unwrap_or(usize::MAX);
+    Ok(events.iter().skip(skip))
+}
+
+async fn stream(
+    context: Arc<Context>,
+    filter: Filter,
+    mut sequence: u64,
+    follow: bool,
+    caller: mpsc::Sender<Result<v1::Event, Status>>,
+) {
+    let mut changes = context.handle.subscribe();
+    loop {
+        let state = context.handle.snapshot();
+        match after(&state, sequence) {
+            Ok(events) => {
+                for event in events {
+                    sequence = event.sequence;
+                    if filter.matches(event) && caller.send(Ok(shown::event(event))).await.is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+            Err(lost) => return drop(caller.send(Err(lost)).await),
+        }
+        if !follow {
+            return;
+        }
+        drop(state);
+        let alive = tokio::select! {
+            changed = changes.changed() => changed.is_ok(),
+            () = caller.closed() => return,
+            () = context.stop.cancelled() => false,
+        };
+        if !alive {
+            return drop(caller.send(Err(status::stopping())).await);
+        }
+        tokio::time::sleep(FOLLOW_PAUSE).await;
+    }
+}

@@ -1,0 +1,243 @@
+//! Logs and interactive commands: a bridge between a caller's stream and one that the tenant's agent opens. When one side
+//! goes away, the other is ended.
+
+use std::time::Duration;
+
+use isyone_proto::{
+    convert::parse,
+    error::FieldError,
+    ids::{HostName, TenantName},
+    pb::{
+        agent::v1::{AttachDown, AttachUp, attach_down, attach_up, open_stream::Target},
+        v1::{self, exec_request, exec_response},
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::{Answers, Api, STREAM_QUEUE};
+use crate::{agents::streams::Bridge, wire::status};
+use isyone_fleet::change::Command;
+
+/// Largest piece of log, standard input or output, as documented in the protocol.
+const MAX_CHUNK: usize = 64 << 10;
+/// Log lines when none are asked for, and at most.
+const TAIL: (u32, u32) = (200, 100_000);
+/// Arguments of a command, and bytes of one.
+const ARGUMENTS: (usize, usize) = (64, 4096);
+/// A caller says at once what to run.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Terminals have fewer columns and rows.
+const MAX_TERMINAL: u32 = 10_000;
+
+type ToCaller<T> = mpsc::Sender<Result<T, Status>>;
+
+impl Api {
+    pub(super) async fn logs(
+        &self,
+        mut asked: v1::StreamLogsRequest,
+    ) -> Result<Answers<v1::LogChunk>, Status> {
+        let name: TenantName = parse("name", &asked.name)?;
+        asked.tail = if asked.tail == 0 { TAIL.0 } else { asked.tail };
+        if asked.tail > TAIL.1 {
+            return Err(FieldError::new("tail", format!("at most {}", TAIL.1)).into());
+        }
+        match v1::ContainerRole::try_from(asked.container) {
+            Ok(v1::ContainerRole::Unspecified) => asked.container = v1::ContainerRole::Odoo.into(),
+            Ok(_) => {}
+            Err(_) => return Err(FieldError::new("container", "unknown container").into()),
+        }
+        let host = self.host_of(&name)?;
+        let bridge = self
+            .context
+            .streams
+            .open(&host, Target::Logs(asked))
+            .await?;
+        let (caller, answers) = mpsc::channel(STREAM_QUEUE);
+        tokio::spawn(pump_logs(bridge, caller, self.context.stop.clone()));
+        Ok(Box::pin(ReceiverStream::new(answers)))
+    }
+
+    pub(super) async fn run(
+        &self,
+        actor: String,
+        mut input: Streaming<v1::ExecRequest>,
+    ) -> Result<Answers<v1::ExecResponse>, Status> {
+        let first = tokio::time::timeout(START_PATIENCE, input.message()).await;
+        let first = first
+            .map_err(|_| Status::deadline_exceeded("no `start`"))??
+            .and_then(|m| m.message);
+        let Some(exec_request::Message::Start(start)) = first else {
+            return Err(FieldError::new("start", "must be the first message").into());
+        };
+        let name = check_start(&start)?;
+        let host = self.host_of(&name)?;
+        let kind = start
+            .kind()
+            .as_str_name()
+            .trim_start_matches("EXEC_KIND_")
+            .to_ascii_lowercase();
+        // Arguments may hold secrets: the kind is enough to know what was done.
+        let audit = Command::Audit {
+            kind: "tenant.exec",
+            tenant: name,
+            message: kind,
+        };
+        self.context
+            .handle
+            .submit(actor, audit)
+            .await
+            .map_err(status::submit)?;
+        let bridge = self
+            .context
+            .streams
+            .open(&host, Target::Exec(start))
+            .await?;
+        let (caller, answers) = mpsc::channel(STREAM_QUEUE);
+        tokio::spawn(pump_exec(bridge, input, caller, self.context.stop.clone()));
+        Ok(Box::pin(ReceiverStream::new(answers)))
+    }
+
+    fn host_of(&self, name: &TenantName) -> Result<HostName, Status> {
+        let state = self.state();
+        Ok(self.tenant(&state, name)?.placement.host.clone())
+    }
+}
+
+fn check_start(start: &v1::ExecStart) -> Result<TenantName, FieldError> {
+    let name = parse("start.name", &start.name)?;
+    if !matches!(v1::ExecKind::try_from(start.kind), Ok(kind) if kind != v1::ExecKind::Unspecified)
+    {
+        return Err(FieldError::new("start.kind", "must say what to run"));
+    }
+    let fits = start.arguments.len() <= ARGUMENTS.0
+        && start
+            .arguments
+            .iter()
+            .all(|a| a.len() <= ARGUMENTS.1 && !a.contains('\0'));
+    if !fits {
+        let problem = format!(
+            "at most {} of {} bytes, without NUL",
+            ARGUMENTS.0, ARGUMENTS.1
+        );
+        return Err(FieldError::new("start.arguments", problem));
+    }
+    if start.columns > MAX_TERMINAL || start.rows > MAX_TERMINAL {
+        return Err(FieldError::new(
+            "start.columns",
+            format!("at most {MAX_TERMINAL}"),
+        ));
+    }
+    Ok(name)
+}
+
+/// The agent's next message, or why there is none.
+async fn next(up: &mut Streaming<AttachUp>) -> Option<Result<attach_up::Message, Status>> {
+    match up.message().await {
+        Ok(Some(AttachUp {
+            message: Some(attach_up::Message::Error(why)),
+        })) => Some(Err(Status::failed_precondition(why))),
+        Ok(Some(AttachUp {
+            message: Some(message),
+        })) => Some(Ok(message)),
+        Ok(Some(AttachUp { message: None }) | None) => None,
+        Err(error) => {
+            tracing::debug!(%error, "agent's stream ended");
+            Some(Err(status::agent_away(
+                "the agent's connection was lost".to_owned(),
+            )))
+        }
+    }
+}
+
+async fn pump_logs(mut bridge: Bridge, caller: ToCaller<v1::LogChunk>, stop: CancellationToken) {
+    loop {
+        let message = tokio::select! {
+            message = next(&mut bridge.up) => message,
+            () = caller.closed() => return,
+            () = stop.cancelled() => Some(Err(status::stopping())),
+        };
+        let item = match message {
+            Some(Ok(attach_up::Message::Log(chunk))) if chunk.data.len() <= MAX_CHUNK => Ok(chunk),
+            Some(Ok(_)) => Err(Status::internal("the agent sent something that is no log")),
+            Some(Err(status)) => Err(status),
+            None => return,
+        };
+        let last = item.is_err();
+        // Waits for the caller: the agent is slowed down through the transport's own flow control.
+        if caller.send(item).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn pump_exec(
+    mut bridge: Bridge,
+    mut input: Streaming<v1::ExecRequest>,
+    caller: ToCaller<v1::ExecResponse>,
+    stop: CancellationToken,
+) {
+    let mut input_open = true;
+    loop {
+        let item = tokio::select! {
+            message = next(&mut bridge.up) => match message {
+                Some(Ok(attach_up::Message::Exec(response))) => Ok(response),
+                Some(Ok(_)) => Err(Status::internal("the agent sent something that is no output")),
+                Some(Err(status)) => Err(status),
+                None => Err(status::agent_away("the command's end was not reported".to_owned())),
+            },
+            message = input.message(), if input_open => {
+                let down = match message {
+                    Ok(Some(request)) => checked_input(request),
+                    // The caller has said all it will: as if it had closed standard input.
+                    Ok(None) => {
+                        input_open = false;
+                        Ok(exec_request::Message::StdinEof(true))
+                    }
+                    Err(_) => return,
+                };
+                match down {
+                    Ok(message) => {
+                        let request = v1::ExecRequest { message: Some(message) };
+                        let down = AttachDown { message: Some(attach_down::Message::Exec(request)) };
+                        if bridge.down.send(Ok(down)).await.is_err() {
+                            input_open = false;
+                        }
+                        continue;
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            },
+            () = caller.closed() => return,
+            () = stop.cancelled() => Err(status::stopping()),
+        };
+        let last = match &item {
+            Ok(response) => matches!(response.message, Some(exec_response::Message::ExitCode(_))),
+            Err(_) => true,
+        };
+        if caller.send(item).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn checked_input(request: v1::ExecRequest) -> Result<exec_request::Message, FieldError> {
+    match request.message {
+        Some(exec_request::Message::Start(_)) => {
+            Err(FieldError::new("start", "only in the first message"))
+        }
+        Some(exec_request::Message::Stdin(data)) if data.len() > MAX_CHUNK => Err(FieldError::new(
+            "stdin",
+            format!("at most {MAX_CHUNK} bytes at once"),
+        )),
+        Some(exec_request::Message::Resize(size))
+            if size.columns > MAX_TERMINAL || size.rows > MAX_TERMINAL =>
+        {
+            Err(FieldError::new("resize", format!("at most {MAX_TERMINAL}")))
+        }
+        Some(message) => Ok(message),
+        None => Err(FieldError::new("message", "must be set")),
+    }
+}

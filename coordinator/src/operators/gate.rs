@@ -1,0 +1,248 @@
+//! How much operators may have under way: calls, watches (events, operations) and streams (logs, shells), each bounded for all and for
+//! one operator. Who comes above it is told when to come back as soon as its request is there: refusing costs next to nothing,
+//! waiting would cost memory.
+//!
+//! Agents are not counted here: there is one session for each, and the writer takes their commands first.
+//! Not here: who may call what (access), the queue behind the calls (writer).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use isyone_proto::ids::ShortName;
+use tonic::Status;
+
+use crate::{
+    wire::status,
+    writer::{OPERATOR_QUEUE, retry_after},
+};
+
+/// What a call holds while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A question and an answer; most wait for the writer.
+    Call,
+    /// Follows events or an operation: a task that wakes with each change.
+    Watch,
+    /// Logs or a shell: two pairs of queues, and a stream of the agent's.
+    Stream,
+}
+
+/// Methods that are no plain calls (test: exactly those that answer with a stream).
+const STREAMING: &[(&str, Kind)] = &[
+    ("/grpc.health.v1.Health/Watch", Kind::Watch),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Kind::Stream,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Kind::Stream,
+    ),
+    ("/isyone.v1.EventService/StreamEvents", Kind::Watch),
+    ("/isyone.v1.OperationService/WatchOperation", Kind::Watch),
+    ("/isyone.v1.TenantService/Exec", Kind::Stream),
+    ("/isyone.v1.TenantService/StreamLogs", Kind::Stream),
+];
+
+impl Kind {
+    pub(super) fn of(method: &str) -> Self {
+        STREAMING
+            .iter()
+            .find(|(path, _)| *path == method)
+            .map_or(Self::Call, |(_, kind)| *kind)
+    }
+
+    /// For all operators together, and for one of them: a quarter, so that one operator's program that runs wild leaves room.
+    const fn most(self) -> (usize, usize) {
+        let all = match self {
+            // As many as the writer's queue takes; an answer is at most a page of some MB.
+            Self::Call => OPERATOR_QUEUE,
+            // One for each tenant that is being created by somebody who looks on; some KB and some microseconds per change each.
+            Self::Watch => 2_048,
+            // People who look at logs or sit in shells; up to some hundred KB each.
+            Self::Stream => 512,
+        };
+        (all, all / 4)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    all: usize,
+    /// Only operators that have something under way.
+    by_operator: HashMap<ShortName, usize>,
+    /// Refused ones that will come back: up with each refusal, down with each end, and none once nothing is under way. Whoever has not
+    /// come by then finds room.
+    expected: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    counts: [Mutex<Count>; 3],
+}
+
+/// A place among those under way, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    gate: Arc<Gate>,
+    kind: Kind,
+    operator: ShortName,
+}
+
+impl Gate {
+    fn count(&self, kind: Kind) -> MutexGuard<'_, Count> {
+        // Nothing panics while holding it.
+        self.counts[kind as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets an operator's call in, or says when to come back: the later the more are under way and expected.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        kind: Kind,
+        operator: &ShortName,
+    ) -> Result<Place, Duration> {
+        let (most, most_each) = kind.most();
+        let mut count = self.count(kind);
+        let mine = count.by_operator.get(operator).copied().unwrap_or(0);
+        if count.all >= most || mine >= most_each {
+            count.expected = count.expected.saturating_add(1).min(MAX_EXPECTED);
+            return Err(retry_after(mine.max(count.all) + count.expected));
+        }
+        count.all += 1;
+        *count.by_operator.entry(operator.clone()).or_default() += 1;
+        drop(count);
+        Ok(Place {
+            gate: self.clone(),
+            kind,
+            operator: operator.clone(),
+        })
+    }
+}
+
+/// Beyond it the hint is at its longest anyway.
+const MAX_EXPECTED: usize = 10_000;
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut count = self.gate.count(self.kind);
+        count.all = count.all.saturating_sub(1);
+        count.expected = if count.all == 0 {
+            0
+        } else {
+            count.expected.saturating_sub(1)
+        };
+        if let Some(mine) = count.by_operator.get_mut(&self.operator) {
+            *mine = mine.saturating_sub(1);
+            if *mine == 0 {
+                count.by_operator.remove(&self.operator);
+            }
+        }
+    }
+}
+
+/// The answer to a call that finds no place.
+pub(super) fn refusal(kind: Kind, after: Duration) -> Status {
+    let what = match kind {
+        Kind::Call => "too many calls are under way",
+        Kind::Watch => "too many events and operations are being watched",
+        Kind::Stream => "too many logs and shells are open",
+    };
+    status::overloaded(
+        format!("{what}; try again in {} ms", after.as_millis()),
+        after,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    fn operator(name: &str) -> ShortName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn one_operator_leaves_room_for_others_and_places_come_back() {
+        let gate = Arc::new(Gate::default());
+        let (most, each) = Kind::Call.most();
+        let mut places: Vec<_> = (0..each)
+            .map(|_| gate.enter(Kind::Call, &operator("wild")).unwrap())
+            .collect();
+        let first = gate.enter(Kind::Call, &operator("wild")).unwrap_err();
+        let second = gate.enter(Kind::Call, &operator("wild")).unwrap_err();
+        assert!(second > first, "{first:?} {second:?}");
+        for n in 0..most - each {
+            places.push(
+                gate.enter(Kind::Call, &operator(&format!("o{}", n % 7)))
+                    .unwrap(),
+            );
+        }
+        assert!(gate.enter(Kind::Call, &operator("ana")).is_err());
+        // Streams are counted apart.
+        gate.enter(Kind::Watch, &operator("wild")).unwrap();
+        places.pop();
+        gate.enter(Kind::Call, &operator("ana")).unwrap();
+        drop(places);
+        let count = gate.count(Kind::Call);
+        assert_eq!(
+            (count.all, count.by_operator.len(), count.expected),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_crowd_that_never_came_back_does_not_keep_later_ones_away() {
+        let gate = Arc::new(Gate::default());
+        let wild = operator("wild");
+        let fill = || {
+            (0..Kind::Call.most().1)
+                .map(|_| gate.enter(Kind::Call, &wild).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let places = fill();
+        let first = gate.enter(Kind::Call, &wild).unwrap_err();
+        (0..MAX_EXPECTED).for_each(|_| drop(gate.enter(Kind::Call, &wild)));
+        assert!(gate.enter(Kind::Call, &wild).unwrap_err() > first);
+        drop(places);
+        let _places = fill();
+        assert_eq!(gate.enter(Kind::Call, &wild).unwrap_err(), first);
+    }
+
+    #[test]
+    fn exactly_the_methods_that_answer_with_a_stream_are_no_plain_calls() {
+        let files = prost_types::FileDescriptorSet::decode(isyone_proto::pb::DESCRIPTORS).unwrap();
+        for file in files.file.iter().filter(|f| f.package() == "isyone.v1") {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    assert_eq!(
+                        Kind::of(&path) != Kind::Call,
+                        method.server_streaming(),
+                        "{path}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        use tonic_types::StatusExt as _;
+        let status = refusal(Kind::Call, Duration::from_millis(350));
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(
+            isyone_proto::error::reason(&status).as_deref(),
+            Some("OVERLOADED")
+        );
+        let retry = status.get_details_retry_info().unwrap();
+        assert_eq!(retry.retry_delay, Some(Duration::from_millis(350)));
+    }
+}

@@ -1,0 +1,197 @@
+//! `HostService`.
+
+use std::ops::Bound;
+
+use isyone_proto::{
+    convert::{parse, parse_labels, parse_optional, timestamp},
+    error::FieldError,
+    ids::HostName,
+    pb::v1::{self, host_service_server::HostService},
+    plan::Secret,
+    token::JoinToken,
+};
+use sha2::{Digest as _, Sha256};
+use tonic::{Request, Response, Status};
+
+use super::{Api, caller, now, page_size, tenants::unexpected};
+use crate::{
+    base::secrets,
+    wire::{shown, status},
+    writer::SubmitError,
+};
+use isyone_fleet::{
+    change::{ChangeError, Command, Outcome},
+    desired::Token,
+};
+
+/// Life of a token: when none is asked for, and at most.
+const TOKEN_TTL_S: (u32, u32) = (3600, 604_800);
+
+/// What is kept of a token's secret half.
+pub(crate) fn token_hash(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret.as_bytes()))
+}
+
+impl Api {
+    async fn host_command(
+        &self,
+        actor: String,
+        command: Command,
+    ) -> Result<Response<v1::Host>, Status> {
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Host(host) => Ok(Response::new(shown::host(
+                &self.state(),
+                self.context.handle.settings(),
+                &host,
+                now(),
+            ))),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl HostService for Api {
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let ttl_s = if asked.ttl_seconds == 0 {
+            TOKEN_TTL_S.0
+        } else {
+            asked.ttl_seconds
+        };
+        if ttl_s > TOKEN_TTL_S.1 {
+            return Err(FieldError::new(
+                "ttl_seconds",
+                format!("at most {} (a week)", TOKEN_TTL_S.1),
+            )
+            .into());
+        }
+        let token = JoinToken {
+            id: secrets::random_hex(8),
+            secret: Secret::new(secrets::random_hex(32)),
+            ca_pin: self.context.pki.ca_pin(),
+        };
+        let expires_at = now() + i64::from(ttl_s) * 1000;
+        let record = Token {
+            id: token.id.clone(),
+            secret_hash: token_hash(token.secret.expose()),
+            host: parse_optional("host", &asked.host)?,
+            labels: parse_labels("labels", &asked.labels)?,
+            expires_at,
+            used_by: None,
+        };
+        let command = Command::CreateToken(Box::new(record));
+        self.context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?;
+        Ok(Response::new(v1::CreateJoinTokenResponse {
+            token: token.expose(),
+            expire_time: Some(timestamp(expires_at)),
+            enroll_endpoint: self.context.enroll_endpoint.clone(),
+        }))
+    }
+
+    async fn list_hosts(
+        &self,
+        request: Request<v1::ListHostsRequest>,
+    ) -> Result<Response<v1::ListHostsResponse>, Status> {
+        let asked = request.into_inner();
+        let size = page_size(asked.page_size)?;
+        let after: Option<HostName> = parse_optional("page_token", &asked.page_token)?;
+        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = state
+            .fleet
+            .hosts
+            .range((from, Bound::Unbounded))
+            .map(|(_, host)| host);
+        let page: Vec<_> = rest.by_ref().take(size).collect();
+        let more = rest.next().is_some();
+        Ok(Response::new(v1::ListHostsResponse {
+            next_page_token: page
+                .last()
+                .filter(|_| more)
+                .map(|h| h.name.to_string())
+                .unwrap_or_default(),
+            hosts: page
+                .into_iter()
+                .map(|host| shown::host(&state, settings, host, now))
+                .collect(),
+        }))
+    }
+
+    async fn get_host(
+        &self,
+        request: Request<v1::GetHostRequest>,
+    ) -> Result<Response<v1::Host>, Status> {
+        let name: HostName = parse("name", &request.get_ref().name)?;
+        let state = self.state();
+        let host = state.fleet.hosts.get(&name);
+        let host = host.ok_or_else(|| {
+            status::submit(SubmitError::Refused(ChangeError::HostNotFound(
+                name.clone(),
+            )))
+        })?;
+        Ok(Response::new(shown::host(
+            &state,
+            self.context.handle.settings(),
+            host,
+            now(),
+        )))
+    }
+
+    async fn cordon_host(
+        &self,
+        request: Request<v1::CordonHostRequest>,
+    ) -> Result<Response<v1::Host>, Status> {
+        let actor = caller(&request)?.to_string();
+        let host = parse("name", &request.get_ref().name)?;
+        self.host_command(
+            actor,
+            Command::CordonHost {
+                host,
+                cordoned: true,
+            },
+        )
+        .await
+    }
+
+    async fn uncordon_host(
+        &self,
+        request: Request<v1::UncordonHostRequest>,
+    ) -> Result<Response<v1::Host>, Status> {
+        let actor = caller(&request)?.to_string();
+        let host = parse("name", &request.get_ref().name)?;
+        self.host_command(
+            actor,
+            Command::CordonHost {
+                host,
+                cordoned: false,
+            },
+        )
+        .await
+    }
+
+    async fn remove_host(
+        &self,
+        request: Request<v1::RemoveHostRequest>,
+    ) -> Result<Response<v1::RemoveHostResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let host = parse("name", &request.get_ref().name)?;
+        self.host_command(actor, Command::RemoveHost { host })
+            .await?;
+        Ok(Response::new(v1::RemoveHostResponse {}))
+    }
+}

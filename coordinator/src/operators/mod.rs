@@ -1,0 +1,117 @@
+//! The public services, one file each: parse the request into checked types, hand a command to the writer or read a
+//! snapshot, say the answer in wire types.
+//!
+//! Who may call what is decided before any of this runs ([`access`]). Not here: decisions (change, placement, views).
+
+use std::{pin::Pin, sync::Arc};
+
+use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, pb::v1, plan::UnixMs};
+use tokio_stream::Stream;
+use tonic::{Request, Status};
+
+pub mod access;
+mod accounts;
+mod certificates;
+mod domains;
+mod edges;
+mod events;
+mod exec;
+mod gate;
+mod hosts;
+mod operations;
+mod spec;
+mod system;
+mod tenant_access;
+mod tenants;
+mod top;
+
+pub use access::Caller;
+pub(crate) use hosts::token_hash;
+
+use crate::{base::clock, context::Context, wire::shown};
+use isyone_fleet::{
+    desired::{Access, Tenant},
+    state::State,
+    views,
+};
+
+/// A streamed answer.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Items on the way to one client: enough to keep a stream busy, little to hold for a client that does not read.
+pub(crate) const STREAM_QUEUE: usize = 16;
+
+/// Page sizes: the default and the largest.
+const PAGE: (usize, usize) = (100, 1000);
+/// Longest idempotency key; a UUID has 36.
+const MAX_REQUEST_ID: usize = 64;
+
+/// All public services.
+#[derive(Debug, Clone)]
+pub struct Api {
+    context: Arc<Context>,
+}
+
+impl Api {
+    /// In this context.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.context.handle.snapshot()
+    }
+
+    /// A tenant in wire form, with what the probes found.
+    fn shown(&self, state: &State, tenant: &Tenant) -> v1::Tenant {
+        let (settings, now) = (self.context.handle.settings(), now());
+        let seen = self.context.blackbox.seen(state, settings, tenant, now);
+        // Who shall not run is not missed.
+        let seen = seen.filter(|_| views::monitored(tenant));
+        v1::Tenant {
+            probe: seen.map(|seen| shown::probe(&seen)),
+            access: (tenant.access != Access::default())
+                .then(|| tenant_access::wire(&tenant.access, &self.context.config.edge)),
+            domains: self.domains_of(state, tenant),
+            ..shown::tenant(state, settings, tenant, now)
+        }
+    }
+}
+
+fn now() -> UnixMs {
+    clock::now_ms()
+}
+
+/// The caller that [`access`] let through.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Status::internal("request without a caller"))
+}
+
+fn tenant_name(text: &str) -> Result<TenantName, FieldError> {
+    parse("name", text)
+}
+
+fn request_id(text: String) -> Result<Option<String>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.len() <= MAX_REQUEST_ID && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(Some(text))
+    } else {
+        let problem =
+            format!("must be at most {MAX_REQUEST_ID} printable characters, such as a UUID");
+        Err(FieldError::new("request_id", problem))
+    }
+}
+
+fn page_size(wanted: u32) -> Result<usize, FieldError> {
+    match usize::try_from(wanted).unwrap_or(usize::MAX) {
+        0 => Ok(PAGE.0),
+        n if n <= PAGE.1 => Ok(n),
+        n => Err(FieldError::new(
+            "page_size",
+            format!("{n} is more than {}", PAGE.1),
+        )),
+    }
+}

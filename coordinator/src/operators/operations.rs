@@ -1,0 +1,164 @@
+//! `OperationService`.
+
+use std::{sync::Arc, time::Duration};
+
+use isyone_proto::{
+    convert::{parse, parse_optional, unix_ms},
+    ids::TenantName,
+    pb::v1::{self, operation_service_server::OperationService},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{Answers, Api, STREAM_QUEUE, caller, now, page_size, tenants::unexpected};
+use crate::{
+    context::Context,
+    wire::{shown, status},
+    writer::SubmitError,
+};
+use isyone_fleet::{
+    change::{ChangeError, Command, Outcome},
+    state::State,
+    views,
+};
+
+/// An operation that ended longer ago has its route everywhere.
+const JUST_NOW_MS: i64 = 10_000;
+/// Changes of an operation are told at most this often: a busy fleet publishes many snapshots a second.
+const WATCH_PAUSE: Duration = Duration::from_millis(50);
+
+fn unknown(id: Uuid) -> Status {
+    status::submit(SubmitError::Refused(ChangeError::OperationNotFound(id)))
+}
+
+fn find(state: &State, id: Uuid) -> Result<v1::Operation, Status> {
+    state
+        .fleet
+        .operations
+        .get(&id)
+        .map(|o| shown::operation(state, o))
+        .ok_or_else(|| unknown(id))
+}
+
+#[tonic::async_trait]
+impl OperationService for Api {
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let id = parse("id", &request.get_ref().id)?;
+        find(&self.state(), id).map(Response::new)
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        let asked = request.into_inner();
+        let size = page_size(asked.page_size)?;
+        let before: Option<Uuid> = parse_optional("page_token", &asked.page_token)?;
+        let tenant: Option<TenantName> = parse_optional("tenant", &asked.tenant)?;
+        let state = self.state();
+        let mut rest = views::operations(&state, tenant.as_ref(), before)
+            .filter(|operation| !asked.active_only || !operation.state.is_final());
+        let page: Vec<_> = rest.by_ref().take(size).collect();
+        let more = rest.next().is_some();
+        Ok(Response::new(v1::ListOperationsResponse {
+            next_page_token: page
+                .last()
+                .filter(|_| more)
+                .map(|o| o.id.to_string())
+                .unwrap_or_default(),
+            operations: page
+                .into_iter()
+                .map(|o| shown::operation(&state, o))
+                .collect(),
+        }))
+    }
+
+    type WatchOperationStream = Answers<v1::Operation>;
+
+    async fn watch_operation(
+        &self,
+        request: Request<v1::WatchOperationRequest>,
+    ) -> Result<Response<Self::WatchOperationStream>, Status> {
+        let id = parse("id", &request.get_ref().id)?;
+        find(&self.state(), id)?;
+        let (caller, answers) = mpsc::channel(STREAM_QUEUE);
+        tokio::spawn(watch(self.context.clone(), id, caller));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let id = parse("id", &request.get_ref().id)?;
+        let command = Command::CancelOperation { id };
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Operation(operation) => {
+                Ok(Response::new(shown::operation(&self.state(), &operation)))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Edges may still be about to take up its route: whoever watches is told of its end when visitors get through.
+fn just_ended(operation: &v1::Operation) -> bool {
+    let ended = operation.end_time.as_ref().map(unix_ms);
+    ended.is_some_and(|at| now() - at < JUST_NOW_MS)
+}
+
+/// Sends the operation whenever it differs from what was sent last. A slow caller misses states in between, never the
+/// last.
+async fn watch(
+    context: Arc<Context>,
+    id: Uuid,
+    caller: mpsc::Sender<Result<v1::Operation, Status>>,
+) {
+    // Before the first look, so that no change falls in between.
+    let mut changes = context.handle.subscribe();
+    let mut told: Option<v1::Operation> = None;
+    loop {
+        let state = context.handle.snapshot();
+        match find(&state, id) {
+            Ok(operation) => {
+                let done = operation.done;
+                if done && just_ended(&operation) {
+                    let shard = context.handle.settings().shards.of(&operation.tenant);
+                    let edges = context.edges.take_up(state.version, shard);
+                    tokio::select! { () = edges => {}, () = context.stop.cancelled() => {} }
+                }
+                if told.as_ref() != Some(&operation) {
+                    told = Some(operation.clone());
+                    if caller.send(Ok(operation)).await.is_err() {
+                        return;
+                    }
+                }
+                if done {
+                    return;
+                }
+            }
+            Err(gone) => return drop(caller.send(Err(gone)).await),
+        }
+        let alive = tokio::select! {
+            changed = changes.changed() => changed.is_ok(),
+            () = caller.closed() => return,
+            () = context.stop.cancelled() => false,
+        };
+        if !alive {
+            return drop(caller.send(Err(status::stopping())).await);
+        }
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+}

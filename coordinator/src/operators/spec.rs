@@ -1,0 +1,204 @@
+//! `TenantSpec` from the wire: checked, with the configuration's defaults filled in. What comes out is complete.
+
+use isyone_proto::{
+    convert::{parse, parse_labels, parse_optional},
+    error::FieldError,
+    ids::ShortName,
+    pb::v1,
+    spec::{Domain, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec},
+};
+
+use isyone_fleet::settings::Settings;
+
+/// The module that every database has; naming it changes nothing.
+const BASE_MODULE: &str = "base";
+
+/// Parses what was asked, and looks its plan up.
+pub(super) fn tenant_spec(
+    settings: &Settings,
+    wire: v1::TenantSpec,
+) -> Result<(TenantSpec, Size), FieldError> {
+    let defaults = &settings.defaults;
+    let plan =
+        parse_optional::<ShortName>("plan", &wire.plan)?.unwrap_or_else(|| defaults.plan.clone());
+    let size = *settings
+        .plans
+        .get(&plan)
+        .ok_or_else(|| unknown("plan", &plan, settings.plans.keys()))?;
+    let edition =
+        parse_optional("edition", &wire.edition)?.unwrap_or_else(|| defaults.edition.clone());
+    let images = settings
+        .editions
+        .get(&edition)
+        .ok_or_else(|| unknown("edition", &edition, settings.editions.keys()))?;
+    let spec = TenantSpec {
+        domains: domains(&wire.domains)?,
+        language: parse_optional("language", &wire.language)?
+            .unwrap_or_else(|| defaults.language.clone()),
+        country: parse_optional("country", &wire.country)?
+            .unwrap_or_else(|| defaults.country.clone()),
+        time_zone: parse_optional("time_zone", &wire.time_zone)?
+            .unwrap_or_else(|| defaults.time_zone.clone()),
+        modules: modules(&wire.modules)?,
+        odoo_image: parse_optional("odoo_image", &wire.odoo_image)?
+            .unwrap_or_else(|| images.odoo.clone()),
+        postgres_image: parse_optional("postgres_image", &wire.postgres_image)?
+            .unwrap_or_else(|| images.postgres.clone()),
+        host: parse_optional("host", &wire.host)?,
+        host_labels: parse_labels("host_labels", &wire.host_labels)?,
+        admin_login: parse_optional("admin_login", &wire.admin_login)?
+            .unwrap_or_else(|| defaults.admin_login.clone()),
+        plan,
+        edition,
+    };
+    Ok((spec, size))
+}
+
+fn unknown<'a>(
+    field: &str,
+    name: &ShortName,
+    known: impl Iterator<Item = &'a ShortName>,
+) -> FieldError {
+    let known = known.map(ShortName::as_str).collect::<Vec<_>>().join(", ");
+    FieldError::new(
+        field,
+        format!("there is no {field} `{name}`; there are: {known}"),
+    )
+}
+
+fn domains(wire: &[String]) -> Result<Vec<Domain>, FieldError> {
+    if wire.len() > MAX_DOMAINS {
+        return Err(FieldError::new(
+            "domains",
+            format!("more than {MAX_DOMAINS}"),
+        ));
+    }
+    let mut domains: Vec<Domain> = Vec::with_capacity(wire.len());
+    for (i, text) in wire.iter().enumerate() {
+        let domain = isyone_fleet::domains::parse(text)
+            .map_err(|e| FieldError::new(format!("domains[{i}]"), e.to_string()))?;
+        if domains.contains(&domain) {
+            return Err(FieldError::new(
+                format!("domains[{i}]"),
+                format!("`{domain}` is there twice"),
+            ));
+        }
+        domains.push(domain);
+    }
+    Ok(domains)
+}
+
+/// Sorted, each once, without `base`: the same set asked in another order is the same spec.
+fn modules(wire: &[String]) -> Result<Vec<Module>, FieldError> {
+    if wire.len() > MAX_MODULES {
+        return Err(FieldError::new(
+            "modules",
+            format!("more than {MAX_MODULES}"),
+        ));
+    }
+    let parsed = wire
+        .iter()
+        .enumerate()
+        .map(|(i, text)| parse(&format!("modules[{i}]"), text));
+    let mut modules = parsed.collect::<Result<Vec<Module>, _>>()?;
+    modules.retain(|m| m.as_str() != BASE_MODULE);
+    modules.sort();
+    modules.dedup();
+    Ok(modules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isyone_fleet::testing;
+
+    fn parse_spec(wire: v1::TenantSpec) -> Result<TenantSpec, FieldError> {
+        tenant_spec(&testing::settings(), wire).map(|(spec, _)| spec)
+    }
+
+    #[test]
+    fn silence_takes_the_defaults_and_order_does_not_matter() {
+        let spec = parse_spec(v1::TenantSpec::default()).unwrap();
+        assert_eq!(spec, testing::spec(&testing::settings(), "small"));
+        let modules = |list: &[&str]| v1::TenantSpec {
+            modules: list.iter().map(|m| (*m).to_owned()).collect(),
+            ..v1::TenantSpec::default()
+        };
+        assert_eq!(
+            parse_spec(modules(&["stock", "crm", "base", "crm"])),
+            parse_spec(modules(&["crm", "stock"]))
+        );
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        let base = v1::TenantSpec::default;
+        for (wire, field) in [
+            (
+                v1::TenantSpec {
+                    plan: "huge".into(),
+                    ..base()
+                },
+                "plan",
+            ),
+            (
+                v1::TenantSpec {
+                    edition: "7.0".into(),
+                    ..base()
+                },
+                "edition",
+            ),
+            (
+                v1::TenantSpec {
+                    domains: vec!["a.example".into(), "nope".into()],
+                    ..base()
+                },
+                "domains[1]",
+            ),
+            (
+                v1::TenantSpec {
+                    domains: vec!["a.example".into(), "a.example".into()],
+                    ..base()
+                },
+                "domains[1]",
+            ),
+            (
+                v1::TenantSpec {
+                    modules: vec!["$(id)".into()],
+                    ..base()
+                },
+                "modules[0]",
+            ),
+            (
+                v1::TenantSpec {
+                    language: "portuguese".into(),
+                    ..base()
+                },
+                "language",
+            ),
+            (
+                v1::TenantSpec {
+                    odoo_image: "a b".into(),
+                    ..base()
+                },
+                "odoo_image",
+            ),
+            (
+                v1::TenantSpec {
+                    admin_login: "a'b".into(),
+                    ..base()
+                },
+                "admin_login",
+            ),
+            (
+                v1::TenantSpec {
+                    host: "H 1".into(),
+                    ..base()
+                },
+                "host",
+            ),
+        ] {
+            assert_eq!(parse_spec(wire).unwrap_err().field, field);
+        }
+    }
+}

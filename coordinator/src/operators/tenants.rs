@@ -1,0 +1,359 @@
+//! `TenantService`. The streaming calls are in exec.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use isyone_proto::{
+    convert::{parse, parse_optional},
+    error::FieldError,
+    ids::{HostName, ShortName, TenantName},
+    pb::v1::{self, tenant_service_server::TenantService},
+};
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use super::{Answers, Api, caller, now, page_size, request_id, spec, tenant_name};
+use crate::{
+    wire::{shown, status},
+    writer::SubmitError,
+};
+use isyone_fleet::{
+    change::{ChangeError, Command, CreateTenant, Outcome, Stamp},
+    desired::Tenant,
+    placement::{self, Decision, Request as PlacementRequest},
+    state::State,
+    views,
+};
+
+/// Tenants looked at for one page, so that a rare filter over a large fleet stays a short call; the client goes on with
+/// the token.
+const MAX_SCAN: usize = 20_000;
+
+impl Api {
+    async fn operation(
+        &self,
+        actor: String,
+        command: Command,
+    ) -> Result<Response<v1::Operation>, Status> {
+        match self
+            .context
+            .handle
+            .submit(actor, command)
+            .await
+            .map_err(status::submit)?
+        {
+            Outcome::Operation(operation) => {
+                Ok(Response::new(shown::operation(&self.state(), &operation)))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) fn tenant<'a>(
+        &self,
+        state: &'a State,
+        name: &TenantName,
+    ) -> Result<&'a Tenant, Status> {
+        let found = state.fleet.tenants.get(name).map(AsRef::as_ref);
+        found.ok_or_else(|| {
+            status::submit(SubmitError::Refused(ChangeError::TenantNotFound(
+                name.clone(),
+            )))
+        })
+    }
+}
+
+/// The writer answered something else than the command's own kind of outcome: our mistake, not the caller's.
+pub(super) fn unexpected(outcome: &Outcome) -> Status {
+    tracing::error!(?outcome, "unexpected outcome");
+    Status::internal("the coordinator gave itself an answer that it does not understand")
+}
+
+#[tonic::async_trait]
+impl TenantService for Api {
+    async fn create_tenant(
+        &self,
+        request: Request<v1::CreateTenantRequest>,
+    ) -> Result<Response<v1::CreateTenantResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let name = tenant_name(&asked.name)?;
+        let settings = self.context.handle.settings();
+        let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default())
+            .map_err(|e| e.within("spec"))?;
+        // Used only if the tenant is new.
+        let uid = Uuid::now_v7();
+        let create = CreateTenant {
+            secrets: self.context.new_secrets(&name, uid),
+            name: name.clone(),
+            uid,
+            spec,
+            size,
+            request_id: request_id(asked.request_id)?,
+            force: asked.force,
+            dry_run: asked.dry_run,
+        };
+        let command = Command::CreateTenant(Box::new(create));
+        let handle = &self.context.handle;
+        let outcome = if asked.dry_run {
+            // It looks at every host: not in the writer's time.
+            handle.rehearse(
+                &Stamp {
+                    now: now(),
+                    id: Uuid::now_v7(),
+                    actor,
+                },
+                command,
+            )
+        } else {
+            handle.submit(actor, command).await
+        };
+        let outcome = outcome.map_err(status::submit)?;
+        let state = self.state();
+        Ok(Response::new(match outcome {
+            Outcome::Tenant {
+                tenant,
+                operation,
+                decision,
+                existed,
+            } => v1::CreateTenantResponse {
+                placement: Some(shown::placement(
+                    &name,
+                    &decision,
+                    Some(&tenant.placement.reason),
+                )),
+                operation: operation.map(|o| shown::operation(&state, &o)),
+                tenant: Some(self.shown(&state, &tenant)),
+                existed,
+            },
+            Outcome::NoHost(decision) => v1::CreateTenantResponse {
+                placement: Some(shown::placement(&name, &decision, None)),
+                ..v1::CreateTenantResponse::default()
+            },
+            other => return Err(unexpected(&other)),
+        }))
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<v1::GetTenantRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let name = tenant_name(&request.get_ref().name)?;
+        let state = self.state();
+        let tenant = self.tenant(&state, &name)?;
+        Ok(Response::new(self.shown(&state, tenant)))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<v1::ListTenantsRequest>,
+    ) -> Result<Response<v1::ListTenantsResponse>, Status> {
+        let asked = request.into_inner();
+        let size = page_size(asked.page_size)?;
+        let after: Option<TenantName> = parse_optional("page_token", &asked.page_token)?;
+        let host: Option<HostName> = parse_optional("host", &asked.host)?;
+        let phase = v1::TenantPhase::try_from(asked.phase)
+            .map_err(|_| FieldError::new("phase", format!("unknown phase {}", asked.phase)))?;
+        let state = self.state();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut answer = v1::ListTenantsResponse::default();
+        let mut last: Option<&TenantName> = None;
+        for (scanned, (name, tenant)) in state
+            .fleet
+            .tenants
+            .range((from, Bound::Unbounded))
+            .enumerate()
+        {
+            if answer.tenants.len() == size || scanned == MAX_SCAN {
+                answer.next_page_token = last.map(ToString::to_string).unwrap_or_default();
+                break;
+            }
+            last = Some(name);
+            let here = host.as_ref().is_none_or(|h| *h == tenant.placement.host);
+            if !here || (tenant.is_deleted() && !asked.show_deleted) {
+                continue;
+            }
+            let shown = self.shown(&state, tenant);
+            if phase == v1::TenantPhase::Unspecified || shown.phase() == phase {
+                answer.tenants.push(shown);
+            }
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn explain_tenant(
+        &self,
+        request: Request<v1::ExplainTenantRequest>,
+    ) -> Result<Response<v1::Placement>, Status> {
+        let name = tenant_name(&request.get_ref().name)?;
+        let state = self.state();
+        let tenant = self.tenant(&state, &name)?;
+        let decision = today(&state, self.context.handle.settings(), tenant);
+        let mut table = shown::placement(&name, &decision, Some(&tenant.placement.reason));
+        // Where it is, not where it would go today: that is the table's first row.
+        table.host = tenant.placement.host.to_string();
+        Ok(Response::new(table))
+    }
+
+    async fn get_credentials(
+        &self,
+        request: Request<v1::GetCredentialsRequest>,
+    ) -> Result<Response<v1::Credentials>, Status> {
+        let actor = caller(&request)?.to_string();
+        let name = tenant_name(&request.get_ref().name)?;
+        let state = self.state();
+        let tenant = self.tenant(&state, &name)?;
+        let secrets = self
+            .context
+            .open_secrets(tenant)
+            .map_err(|e| status::seal(&e))?;
+        // Nothing is told before it is written down who asked.
+        let audit = Command::Audit {
+            kind: "credentials.read",
+            tenant: name.clone(),
+            message: String::new(),
+        };
+        self.context
+            .handle
+            .submit(actor, audit)
+            .await
+            .map_err(status::submit)?;
+        let settings = self.context.handle.settings();
+        Ok(Response::new(v1::Credentials {
+            url: views::address(&state, settings, tenant),
+            login: tenant.spec.admin_login.to_string(),
+            password: secrets.admin_password.expose().to_owned(),
+            master_password: secrets.master_password.expose().to_owned(),
+            database: name.database(),
+            database_user: "odoo".to_owned(),
+            database_password: secrets.database_password.expose().to_owned(),
+        }))
+    }
+
+    async fn restart_tenant(
+        &self,
+        request: Request<v1::RestartTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let command = Command::RestartTenant {
+            name: tenant_name(&asked.name)?,
+            database: asked.with_database,
+            request_id: request_id(asked.request_id)?,
+        };
+        self.operation(actor, command).await
+    }
+
+    async fn suspend_tenant(
+        &self,
+        request: Request<v1::SuspendTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
+        self.operation(actor, Command::SuspendTenant { name, request_id })
+            .await
+    }
+
+    async fn resume_tenant(
+        &self,
+        request: Request<v1::ResumeTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
+        self.operation(actor, Command::ResumeTenant { name, request_id })
+            .await
+    }
+
+    async fn resize_tenant(
+        &self,
+        request: Request<v1::ResizeTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let command = Command::ResizeTenant {
+            name: tenant_name(&asked.name)?,
+            plan: parse::<ShortName>("plan", &asked.plan)?,
+            request_id: request_id(asked.request_id)?,
+        };
+        self.operation(actor, command).await
+    }
+
+    async fn delete_tenant(
+        &self,
+        request: Request<v1::DeleteTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
+        self.operation(
+            actor,
+            Command::DeleteTenant {
+                name,
+                purge: asked.purge,
+                request_id,
+            },
+        )
+        .await
+    }
+
+    async fn restore_tenant(
+        &self,
+        request: Request<v1::RestoreTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
+        self.operation(actor, Command::RestoreTenant { name, request_id })
+            .await
+    }
+
+    async fn get_access(
+        &self,
+        request: Request<v1::GetAccessRequest>,
+    ) -> Result<Response<v1::TenantAccess>, Status> {
+        self.access(&request.get_ref().name).map(Response::new)
+    }
+
+    async fn set_access(
+        &self,
+        request: Request<v1::SetAccessRequest>,
+    ) -> Result<Response<v1::SetAccessResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.change_access(actor, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    type StreamLogsStream = Answers<v1::LogChunk>;
+
+    async fn stream_logs(
+        &self,
+        request: Request<v1::StreamLogsRequest>,
+    ) -> Result<Response<Self::StreamLogsStream>, Status> {
+        self.logs(request.into_inner()).await.map(Response::new)
+    }
+
+    type ExecStream = Answers<v1::ExecResponse>;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.run(actor, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+}
+
+/// What every host would score for this tenant now, its own place counted as taken.
+fn today(state: &State, settings: &isyone_fleet::settings::Settings, tenant: &Tenant) -> Decision {
+    let labels: &BTreeMap<_, _> = &tenant.spec.host_labels;
+    let request = PlacementRequest {
+        size: tenant.size,
+        host: tenant.spec.host.as_ref(),
+        labels,
+    };
+    placement::explain(state.view(settings), request, now())
+}

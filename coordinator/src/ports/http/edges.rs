@@ -1,0 +1,166 @@
+//! The port for edges and Prometheus on other machines (`listen.edges`): TLS with the coordinator's own certificate, and a token
+//! before Traefik's configuration, which may hold private keys, and another before what Prometheus reads, which names all tenants.
+//! Pages and challenges are public there, too: edges pass visitors on to them.
+//!
+//! Each token is a file of the data directory (mode 0600), made when missing. Another one comes by removing the file and a restart.
+
+use std::{io, path::Path};
+
+use axum::{
+    Router,
+    extract::{Request, State as Shared},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::{any, get},
+};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::{
+    Web, blackbox_page, challenge, hostnames, own_metrics, pages, shard_traefik, targets,
+    whole_traefik,
+};
+use crate::base::{files, secrets};
+
+/// The edges' token in the data directory.
+const EDGE_FILE: &str = "edge.token";
+/// Prometheus' likewise: it has no business with keys.
+const PROMETHEUS_FILE: &str = "prometheus.token";
+/// 256 bits.
+const TOKEN_BYTES: usize = 32;
+
+/// What is compared: its time says nothing about the token.
+type Digest = [u8; 32];
+
+/// A token, and the file that has it.
+#[derive(Debug, Clone, Copy)]
+struct Token {
+    file: &'static str,
+    digest: Digest,
+}
+
+impl Token {
+    /// Reads it, making it when there is none.
+    fn open(data_dir: &Path, file: &'static str) -> io::Result<Self> {
+        let path = data_dir.join(file);
+        if !path.exists() {
+            let fresh = Zeroizing::new(secrets::random_hex(TOKEN_BYTES) + "\n");
+            files::replace(&path, fresh.as_bytes(), 0o600)?;
+        }
+        let text = Zeroizing::new(std::fs::read_to_string(&path)?);
+        if !files::is_private(&path) || text.trim().is_empty() {
+            return Err(io::Error::other(format!(
+                "{} is empty or readable by others",
+                path.display()
+            )));
+        }
+        Ok(Self {
+            file,
+            digest: Sha256::digest(text.trim()).into(),
+        })
+    }
+}
+
+/// Who is let in where.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    edges: Token,
+    prometheus: Token,
+}
+
+impl Tokens {
+    /// Reads both, making those that are missing.
+    pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
+        let open = |file| Token::open(data_dir, file);
+        Ok(Self {
+            edges: open(EDGE_FILE)?,
+            prometheus: open(PROMETHEUS_FILE)?,
+        })
+    }
+}
+
+/// All paths.
+pub(crate) fn router(web: Web, tokens: &Tokens) -> Router {
+    let edges = Router::new()
+        .route("/traefik/config", get(whole_traefik))
+        .route("/traefik/config/{shard}", get(shard_traefik))
+        .route("/edges/map", get(hostnames))
+        .layer(middleware::from_fn_with_state(tokens.edges, admit));
+    let prometheus = Router::new()
+        .route("/sd/{job}", get(targets))
+        .route("/probes", get(blackbox_page))
+        .route("/metrics", get(own_metrics))
+        .layer(middleware::from_fn_with_state(tokens.prometheus, admit));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route(isyone_traefik::PAGE_PATH, any(pages::tenant))
+        .route(isyone_traefik::UNKNOWN_PATH, any(pages::unknown))
+        .route("/.well-known/acme-challenge/{token}", get(challenge))
+        .merge(edges)
+        .merge(prometheus)
+        .with_state(web)
+}
+
+async fn admit(Shared(token): Shared<Token>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let given = given
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .map(str::trim);
+    if given.is_some_and(|given| Digest::from(Sha256::digest(given)) == token.digest) {
+        return next.run(request).await;
+    }
+    let wanted = [(header::WWW_AUTHENTICATE, "Bearer")];
+    let file = token.file;
+    let why =
+        format!("Authorization: Bearer <content of {file} in the coordinator's data directory>\n");
+    (StatusCode::UNAUTHORIZED, wanted, why).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_token_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(dir.path()).unwrap();
+        let again = Tokens::open(dir.path()).unwrap();
+        assert_eq!(again.edges.digest, tokens.edges.digest, "it is made once");
+        assert_ne!(
+            tokens.prometheus.digest, tokens.edges.digest,
+            "each opens its own door"
+        );
+        let secret = std::fs::read_to_string(dir.path().join(EDGE_FILE)).unwrap();
+        let inside = Router::new().route("/", get(|| async { "keys" }));
+        let router = inside.layer(middleware::from_fn_with_state(tokens.edges, admit));
+        for (header, expected) in [
+            (Some(format!("Bearer {}", secret.trim())), 200),
+            (Some(format!("Bearer {}x", secret.trim())), 401),
+            (Some(format!("Basic {}", secret.trim())), 401),
+            (Some("Bearer ".to_owned()), 401),
+            (None, 401),
+        ] {
+            let mut request = Request::builder().uri("/");
+            if let Some(header) = &header {
+                request = request.header(header::AUTHORIZATION, header);
+            }
+            let answer = router
+                .clone()
+                .oneshot(request.body(Body::empty()).unwrap())
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), expected, "{header:?}");
+        }
+        files::replace(&dir.path().join(EDGE_FILE), b"", 0o600).unwrap();
+        assert!(Tokens::open(dir.path()).is_err());
+        files::replace(&dir.path().join(EDGE_FILE), secret.as_bytes(), 0o644).unwrap();
+        assert!(Tokens::open(dir.path()).is_err());
+    }
+}

@@ -1,0 +1,266 @@
+//! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets, the pages that stand in for
+//! tenants, certificate authorities' challenges. Read only; on loopback unless configured otherwise. Without secrets, but for the private keys
+//! in Traefik's configuration when the coordinator gets certificates: then on loopback in any case (config).
+//!
+//! Not here: what the documents say (publish) and gRPC (server).
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Path, Query, State as Shared},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use isyone_monitoring::Job;
+use isyone_proto::ids::ShortName;
+
+pub(crate) mod edges;
+mod pages;
+pub(crate) mod serve;
+
+use serve::Caller;
+
+use crate::{
+    base::{clock, metrics},
+    context::Context,
+    edges::{
+        probes as blackbox,
+        publish::{Document, Published},
+    },
+    ports::listener::Connections,
+};
+
+/// Longest time for which an answer is held back; below the time after which an edge counts as gone (edges).
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// What the handlers read.
+#[derive(Clone)]
+pub struct Web {
+    /// The shared context.
+    pub context: Arc<Context>,
+    /// What is published.
+    pub published: Arc<ArcSwap<Published>>,
+    /// To be counted.
+    pub connections: Arc<Connections>,
+    /// Wakes tenants that sleep.
+    pub(crate) alarm: Arc<pages::Alarm>,
+    /// Bounds how many visitors' bodies are taken in at a time.
+    pub(crate) swallowing: pages::Swallowing,
+}
+
+/// All paths.
+pub fn router(web: Web) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(own_metrics))
+        .route("/probes", get(blackbox_page))
+        .route("/traefik/config", get(whole_traefik))
+        .route("/traefik/config/{shard}", get(shard_traefik))
+        .route("/edges/map", get(hostnames))
+        .route("/sd/{job}", get(targets))
+        .route(isyone_traefik::PAGE_PATH, any(pages::tenant))
+        .route(isyone_traefik::UNKNOWN_PATH, any(pages::unknown))
+        .route("/.well-known/acme-challenge/{token}", get(challenge))
+        .with_state(web)
+}
+
+async fn ready(Shared(web): Shared<Web>) -> (StatusCode, &'static str) {
+    if web.context.stop.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+async fn own_metrics(Shared(web): Shared<Web>) -> impl IntoResponse {
+    let context = &web.context;
+    let open = (web.connections.count(), context.streams.sessions());
+    let live = &context.handle.settings().liveness;
+    let text = context
+        .metrics
+        .render(&context.handle.snapshot(), live, clock::now_ms(), open);
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+}
+
+/// What was found of each tenant through its edge. A page of its own, so that `/metrics` stays small.
+async fn blackbox_page(Shared(web): Shared<Web>, Query(of): Query<OfShard>) -> Response {
+    let scope = match scope(&web, of.shard.as_deref()) {
+        Ok(scope) => scope,
+        Err(why) => return not_found(&why),
+    };
+    let state = web.context.handle.snapshot();
+    // Milliseconds of work for a large fleet: not where calls are answered.
+    let made = move || blackbox::page(&web.context, &state, scope.checked_sub(1));
+    match tokio::task::spawn_blocking(made).await {
+        Ok(text) => ([(header::CONTENT_TYPE, blackbox::page::CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// `?wait=4`: seconds.
+#[derive(serde::Deserialize)]
+struct Waiting {
+    #[serde(default)]
+    wait: f32,
+}
+
+/// `?shard=a`.
+#[derive(serde::Deserialize)]
+struct OfShard {
+    shard: Option<String>,
+}
+
+async fn whole_traefik(
+    Shared(web): Shared<Web>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Query(waiting): Query<Waiting>,
+    headers: HeaderMap,
+) -> Response {
+    traefik(&web, &caller, 0, &waiting, &headers).await
+}
+
+async fn shard_traefik(
+    Shared(web): Shared<Web>,
+    Path(shard): Path<String>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Query(waiting): Query<Waiting>,
+    headers: HeaderMap,
+) -> Response {
+    match scope(&web, Some(&shard)) {
+        Ok(scope) => traefik(&web, &caller, scope, &waiting, &headers).await,
+        Err(why) => not_found(&why),
+    }
+}
+
+/// The configuration of a scope. With `wait`, a connection that was given the present one already is answered when there is
+/// another, or when the time is over: then the same again, so that nothing depends on what the other end made of it.
+async fn traefik(
+    web: &Web,
+    caller: &Caller,
+    scope: usize,
+    waiting: &Waiting,
+    headers: &HeaderMap,
+) -> Response {
+    if let Some(known) = caller.given(scope).filter(|_| waiting.wait > 0.0) {
+        let wait = Duration::try_from_secs_f32(waiting.wait)
+            .unwrap_or(MAX_WAIT)
+            .min(MAX_WAIT);
+        tokio::select! {
+            () = another(web, scope, &known) => {}
+            () = tokio::time::sleep(wait) => {}
+            () = web.context.stop.cancelled() => {}
+        }
+    }
+    // Before the look: an edge counts as having what it is given, not more.
+    web.context
+        .edges
+        .asked(caller.address.ip(), scope, clock::monotonic());
+    let published = web.published.load_full();
+    let Some(document) = published.traefik(scope) else {
+        return not_found("nothing is published");
+    };
+    caller.give(scope, document.etag());
+    serve(document, headers)
+}
+
+/// Returns when a scope's configuration is another than the known one.
+async fn another(web: &Web, scope: usize, known: &str) {
+    let mut publications = web.context.edges.publications();
+    loop {
+        publications.mark_unchanged();
+        if web
+            .published
+            .load()
+            .traefik(scope)
+            .is_none_or(|document| document.etag() != known)
+        {
+            return;
+        }
+        // The publisher lives as long as the context.
+        if publications.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The scope of a shard that was asked for, of everything when none was; an error says which there are.
+fn scope(web: &Web, shard: Option<&str>) -> Result<usize, String> {
+    let shards = &web.context.handle.settings().shards;
+    let Some(shard) = shard else { return Ok(0) };
+    shards
+        .position(shard)
+        .map(|place| place + 1)
+        .ok_or_else(|| {
+            let names: Vec<&str> = shards.names().iter().map(ShortName::as_str).collect();
+            match names.as_slice() {
+                [] => "no such shard; there are none ([edge] shards)".to_owned(),
+                names => format!("no such shard; there are: {}", names.join(", ")),
+            }
+        })
+}
+
+fn not_found(why: &str) -> Response {
+    (StatusCode::NOT_FOUND, format!("{why}\n")).into_response()
+}
+
+async fn hostnames(Shared(web): Shared<Web>, headers: HeaderMap) -> Response {
+    match web.published.load().hostnames() {
+        Some(document) => serve(document, &headers),
+        None => not_found("there are no shards ([edge] shards)"),
+    }
+}
+
+async fn targets(
+    Shared(web): Shared<Web>,
+    Path(job): Path<String>,
+    Query(of): Query<OfShard>,
+    headers: HeaderMap,
+) -> Response {
+    let scope = match scope(&web, of.shard.as_deref()) {
+        Ok(scope) => scope,
+        Err(why) => return not_found(&why),
+    };
+    let published = web.published.load();
+    match Job::from_name(&job).and_then(|job| published.targets(job, scope)) {
+        Some(document) => serve(document, &headers),
+        None => not_found("no such job"),
+    }
+}
+
+/// A document, or word that the client has it already.
+fn serve(document: &Arc<Document>, headers: &HeaderMap) -> Response {
+    let etag = [(header::ETAG, document.etag().to_owned())];
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|v| v.as_bytes() == document.etag().as_bytes());
+    if known {
+        return (StatusCode::NOT_MODIFIED, etag).into_response();
+    }
+    let length = document.length().to_string();
+    let pieces = document
+        .pieces()
+        .to_vec()
+        .into_iter()
+        .map(Ok::<_, std::convert::Infallible>);
+    let body = Body::from_stream(tokio_stream::iter(pieces));
+    let form = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CONTENT_LENGTH, length),
+    ];
+    (etag, form, body).into_response()
+}
+
+/// A certificate authority's question, by way of any edge.
+async fn challenge(Shared(web): Shared<Web>, Path(token): Path<String>) -> Response {
+    match web.context.challenges.answer(&token) {
+        Some(answer) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response()
+        }
+        None => not_found("no such challenge"),
+    }
+}

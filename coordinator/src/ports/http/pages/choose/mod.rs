@@ -1,0 +1,165 @@
+//! Which page a visitor of a host name gets. Pure: a snapshot, a name, the time.
+//!
+//! The edge asks when a tenant did not answer, or when it has no way to it (yet): so "it runs" is no page. Not here: what a page says.
+
+use isyone_proto::{
+    ids::TenantName,
+    plan::{DesiredState, UnixMs},
+};
+
+use isyone_fleet::{
+    desired::Tenant,
+    operation::OperationKind,
+    settings::Settings,
+    state::State,
+    views::{self, Phase},
+};
+
+/// What a visitor is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Page {
+    /// Nobody has this name. Deleted tenants look the same.
+    Unknown,
+    /// Stopped by an operator.
+    Suspended,
+    /// Stopped because nobody used it: who comes wakes it.
+    Asleep,
+    /// On its way up.
+    Starting,
+    /// Odoo is started anew.
+    Restarting,
+    /// Something about it is being changed.
+    Updating,
+    /// Its host is silent.
+    HostLost,
+    /// It should run and does not.
+    Failing,
+    /// It is thought to run; the edge is about to reach it again, or for the first time.
+    Away,
+}
+
+impl Page {
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 9] = [
+        Self::Unknown,
+        Self::Suspended,
+        Self::Asleep,
+        Self::Starting,
+        Self::Restarting,
+        Self::Updating,
+        Self::HostLost,
+        Self::Failing,
+        Self::Away,
+    ];
+
+    /// Stable: in metrics and for programs.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Suspended => "suspended",
+            Self::Asleep => "asleep",
+            Self::Starting => "starting",
+            Self::Restarting => "restarting",
+            Self::Updating => "updating",
+            Self::HostLost => "host_lost",
+            Self::Failing => "failing",
+            Self::Away => "away",
+        }
+    }
+
+    /// When to come again; none: not at all.
+    pub(super) fn retry_after_s(self) -> Option<u32> {
+        match self {
+            Self::Unknown => None,
+            // A person lifts it.
+            Self::Suspended => Some(3600),
+            // Odoo starts in 5 to 20 s.
+            Self::Asleep | Self::Starting | Self::Restarting | Self::Away => Some(5),
+            Self::Updating => Some(10),
+            // Somebody has to do something first.
+            Self::HostLost | Self::Failing => Some(30),
+        }
+    }
+
+    /// Whether browsers come again by themselves.
+    pub(super) fn reloads(self) -> bool {
+        !matches!(self, Self::Unknown | Self::Suspended)
+    }
+}
+
+/// The page for a host name, and whose name it is. Who was not `admitted` by a tenant's router learns nothing of one that does not
+/// let everybody in.
+pub(super) fn page<'a>(
+    state: &'a State,
+    settings: &Settings,
+    host: Option<&str>,
+    admitted: bool,
+    now: UnixMs,
+) -> (Page, Option<&'a Tenant>) {
+    let tenant = host.and_then(|host| tenant(state, settings, host));
+    match tenant.filter(|tenant| admitted || tenant.access.is_open()) {
+        Some(tenant) => (of_tenant(state, settings, tenant, now), Some(tenant)),
+        None => (Page::Unknown, None),
+    }
+}
+
+/// Who has a host name, unless it is deleted.
+fn tenant<'a>(state: &'a State, settings: &Settings, host: &str) -> Option<&'a Tenant> {
+    let label = host
+        .strip_suffix(settings.base_domain.as_str())
+        .and_then(|rest| rest.strip_suffix('.'));
+    let tenant = match label {
+        Some(label) => state.fleet.tenants.get(&label.parse::<TenantName>().ok()?),
+        None => state.fleet.tenants.get(state.fleet.by_domain.get(host)?),
+    };
+    tenant
+        .map(AsRef::as_ref)
+        .filter(|tenant| !tenant.is_deleted())
+}
+
+fn of_tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Page {
+    if tenant.desired == DesiredState::Suspended {
+        return if tenant.asleep_since.is_some() {
+            Page::Asleep
+        } else {
+            Page::Suspended
+        };
+    }
+    if views::is_silent(views::host_state(state, settings, tenant, now).0) {
+        return Page::HostLost;
+    }
+    match views::phase(state, settings, tenant, now).0 {
+        Phase::Pending | Phase::Creating => Page::Starting,
+        Phase::Failing => Page::Failing,
+        Phase::Updating => under_way(state, tenant),
+        // A coordinator that has just started does not know better either.
+        Phase::Running | Phase::Unknown => Page::Away,
+        // Not of a tenant that shall run.
+        Phase::Suspended | Phase::Deleting | Phase::Quarantined => Page::Away,
+    }
+}
+
+fn under_way(state: &State, tenant: &Tenant) -> Page {
+    let operation = state
+        .fleet
+        .operations
+        .get(&tenant.operation)
+        .filter(|o| !o.state.is_final());
+    match operation.map(|o| o.kind) {
+        Some(OperationKind::Create | OperationKind::Resume | OperationKind::Restore) => {
+            Page::Starting
+        }
+        Some(OperationKind::Update | OperationKind::Resize) => Page::Updating,
+        // Without one, its host brings back what has ended by itself.
+        Some(
+            OperationKind::Restart
+            | OperationKind::Suspend
+            | OperationKind::Delete
+            | OperationKind::Purge,
+        )
+        | None => Page::Restarting,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Each page, and what all of them have in common.
+
+use isyone_proto::ids::HostName;
+use proptest::prelude::*;
+
+use super::*;
+use isyone_fleet::{
+    change::Command,
+    observed::Progress,
+    testing::{Bench, name, resources},
+};
+
+/// A bench with a host, and `alfa`, which is reported like this; `None`: not at all.
+fn bench(progress: Option<Progress>) -> (Bench, HostName) {
+    let mut bench = Bench::default();
+    let host = bench.host("h1", resources(8, 32, 100));
+    let mut creation = bench.creation("alfa", "small");
+    creation.spec.domains = vec![name("erp.example.com")];
+    bench
+        .apply(Command::CreateTenant(Box::new(creation)))
+        .unwrap();
+    if let Some(progress) = progress {
+        report(&mut bench, &host, progress);
+    }
+    (bench, host)
+}
+
+fn report(bench: &mut Bench, host: &HostName, progress: Progress) {
+    let mut report = bench.converged(&name("alfa"));
+    report.progress = progress;
+    report.message = "password authentication failed for 10.200.0.2".to_owned();
+    bench.report(host, resources(8, 32, 100), vec![report]);
+}
+
+fn asked(bench: &Bench, host: &str) -> Page {
+    page(&bench.state, &bench.settings, Some(host), true, bench.now).0
+}
+
+fn alfa(bench: &Bench) -> Page {
+    let page = asked(bench, "alfa.isy.one");
+    assert_eq!(
+        asked(bench, "erp.example.com"),
+        page,
+        "both names lead to the same"
+    );
+    page
+}
+
+#[test]
+fn a_name_that_nobody_has() {
+    let (bench, _) = bench(Some(Progress::Converged));
+    for host in [
+        "beta.isy.one",
+        "isy.one",
+        ".isy.one",
+        "x.alfa.isy.one",
+        "alfa",
+        "alfa.isy.one.evil",
+        "alfaisy.one",
+        "-",
+    ] {
+        assert_eq!(asked(&bench, host), Page::Unknown, "{host}");
+    }
+    assert_eq!(
+        page(&bench.state, &bench.settings, None, true, bench.now).0,
+        Page::Unknown
+    );
+}
+
+#[test]
+fn the_first_create() {
+    let (mut bench, host) = bench(None);
+    assert_eq!(alfa(&bench), Page::Starting);
+    report(&mut bench, &host, Progress::Working);
+    assert_eq!(alfa(&bench), Page::Starting);
+    report(&mut bench, &host, Progress::Failing);
+    assert_eq!(alfa(&bench), Page::Failing);
+    report(&mut bench, &host, Progress::Converged);
+    assert_eq!(alfa(&bench), Page::Away, "the edge gets there in a moment");
+}
+
+#[test]
+fn ordered_changes() {
+    let order = |command: Command| {
+        let (mut bench, host) = bench(Some(Progress::Converged));
+        bench.apply(command).unwrap();
+        let before_the_host_knows = alfa(&bench);
+        report(&mut bench, &host, Progress::Working);
+        assert_eq!(alfa(&bench), before_the_host_knows);
+        before_the_host_knows
+    };
+    let alfa = || name::<TenantName>("alfa");
+    let request_id = None;
+    assert_eq!(
+        order(Command::RestartTenant {
+            name: alfa(),
+            database: false,
+            request_id: None
+        }),
+        Page::Restarting
+    );
+    assert_eq!(
+        order(Command::ResizeTenant {
+            name: alfa(),
+            plan: name("large"),
+            request_id: None
+        }),
+        Page::Updating
+    );
+    assert_eq!(
+        order(Command::SuspendTenant {
+            name: alfa(),
+            request_id: None
+        }),
+        Page::Suspended
+    );
+    // Deleted looks like never there, under both names.
+    assert_eq!(
+        order(Command::DeleteTenant {
+            name: alfa(),
+            purge: false,
+            request_id
+        }),
+        Page::Unknown
+    );
+}
+
+#[test]
+fn suspended_asleep_and_back() {
+    let (mut bench, host) = bench(Some(Progress::Converged));
+    bench
+        .apply(Command::SuspendTenant {
+            name: name("alfa"),
+            request_id: None,
+        })
+        .unwrap();
+    report(&mut bench, &host, Progress::Converged);
+    assert_eq!(alfa(&bench), Page::Suspended);
+    let mut tenant = (*bench.state.fleet.tenants[&name::<TenantName>("alfa")]).clone();
+    tenant.asleep_since = Some(1);
+    bench.state.fleet.put_tenant(tenant.into());
+    assert_eq!(alfa(&bench), Page::Asleep);
+    bench
+        .apply(Command::WakeTenant { name: name("alfa") })
+        .unwrap();
+    assert_eq!(alfa(&bench), Page::Starting);
+    report(&mut bench, &host, Progress::Converged);
+    assert_eq!(alfa(&bench), Page::Away);
+}
+
+#[test]
+fn who_has_not_been_let_in_learns_nothing_of_a_closed_tenant() {
+    let (mut bench, _) = bench(Some(Progress::Converged));
+    let seen = |bench: &Bench, admitted| {
+        page(
+            &bench.state,
+            &bench.settings,
+            Some("alfa.isy.one"),
+            admitted,
+            bench.now,
+        )
+        .0
+    };
+    assert_eq!(
+        (seen(&bench, true), seen(&bench, false)),
+        (Page::Away, Page::Away)
+    );
+    for close in [
+        |tenant: &mut Tenant| tenant.access.users = vec!["ana:$2y$06$x".to_owned()],
+        |tenant: &mut Tenant| tenant.access.addresses = vec!["192.0.2.0/24".parse().unwrap()],
+    ] {
+        let mut tenant = (*bench.state.fleet.tenants[&name::<TenantName>("alfa")]).clone();
+        tenant.access = Default::default();
+        close(&mut tenant);
+        bench.state.fleet.put_tenant(tenant.into());
+        assert_eq!(
+            (seen(&bench, true), seen(&bench, false)),
+            (Page::Away, Page::Unknown)
+        );
+    }
+}
+
+#[test]
+fn trouble() {
+    let (mut bench, host) = bench(Some(Progress::Converged));
+    report(&mut bench, &host, Progress::Unhealthy);
+    assert_eq!(alfa(&bench), Page::Failing);
+    report(&mut bench, &host, Progress::Working);
+    assert_eq!(
+        alfa(&bench),
+        Page::Restarting,
+        "its host brings it back by itself"
+    );
+    bench.now += bench.settings.liveness.suspect_ms;
+    assert_eq!(alfa(&bench), Page::HostLost);
+    // A coordinator that has just started has heard of nobody: that is no news about hosts.
+    bench.state.observed = Default::default();
+    bench.state.started_at = bench.now;
+    assert_eq!(alfa(&bench), Page::Away);
+    bench.now += bench.settings.liveness.lost_ms;
+    assert_eq!(alfa(&bench), Page::HostLost);
+}
+
+proptest! {
+    #[test]
+    fn any_host_has_a_page_and_only_names_have_tenants(host in "\\PC{0,30}", dots in "[a-z.-]{0,20}(isy\\.one)?") {
+        let (bench, _) = bench(Some(Progress::Converged));
+        for host in [&host, &dots] {
+            let (page, tenant) = page(&bench.state, &bench.settings, Some(host), true, bench.now);
+            prop_assert_eq!(page == Page::Unknown, tenant.is_none());
+            prop_assert!(tenant.is_none() || host == "alfa.isy.one" || host == "erp.example.com");
+        }
+    }
+}

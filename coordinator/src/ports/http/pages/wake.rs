@@ -1,0 +1,103 @@
+//! Wakes tenants that sleep when a visitor comes: one command for each tenant at a time, and no more of them in a while than hosts
+//! can start without being felt. Whoever comes too many sees the same page, whose reload tries again.
+//!
+//! Not here: who is worth waking one for (visitor), what waking changes (change).
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use isyone_proto::ids::TenantName;
+use tokio::time::Instant;
+
+use crate::writer::Handle;
+use isyone_fleet::change::Command;
+
+/// Who wakes, in events.
+const ACTOR: &str = "visitor";
+/// So many are woken within [`WINDOW`]: a crawler that goes through ten thousand sleeping tenants must not start them all at once.
+const MOST: usize = 20;
+/// See [`MOST`]; about what a start takes.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    ringing: Mutex<Ringing>,
+}
+
+#[derive(Debug, Default)]
+struct Ringing {
+    /// Whose command is at the writer.
+    under_way: BTreeSet<TenantName>,
+    /// When the last were woken, oldest first.
+    lately: VecDeque<Instant>,
+}
+
+impl Ringing {
+    /// Whether it is this one's turn; then it is counted.
+    fn takes(&mut self, tenant: &TenantName, now: Instant) -> bool {
+        while self
+            .lately
+            .front()
+            .is_some_and(|at| now.duration_since(*at) >= WINDOW)
+        {
+            self.lately.pop_front();
+        }
+        if self.lately.len() >= MOST || self.under_way.contains(tenant) {
+            return false;
+        }
+        self.lately.push_back(now);
+        self.under_way.insert(tenant.clone())
+    }
+}
+
+impl Alarm {
+    /// Has a tenant woken, unless that is under way or too many were lately. Does not wait for it.
+    pub(super) fn ring(self: &Arc<Self>, handle: &Handle, tenant: &TenantName) {
+        if !self.lock().takes(tenant, Instant::now()) {
+            return;
+        }
+        let (alarm, handle, tenant) = (self.clone(), handle.clone(), tenant.clone());
+        tokio::spawn(async move {
+            let woken = handle
+                .submit(
+                    ACTOR,
+                    Command::WakeTenant {
+                        name: tenant.clone(),
+                    },
+                )
+                .await;
+            if let Err(error) = woken {
+                tracing::warn!(%tenant, %error, "a visitor could not wake it; the next one tries again");
+            }
+            alarm.lock().under_way.remove(&tenant);
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ringing> {
+        self.ringing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_once_and_not_too_many() {
+        let mut ringing = Ringing::default();
+        let name = |n: usize| format!("t{n}").parse::<TenantName>().unwrap();
+        assert!(ringing.takes(&name(0), Instant::now()));
+        assert!(!ringing.takes(&name(0), Instant::now()), "it is under way");
+        let taken = (1..1_000)
+            .filter(|n| ringing.takes(&name(*n), Instant::now()))
+            .count();
+        assert_eq!(taken, MOST - 1, "a crawler wakes a few");
+        tokio::time::advance(WINDOW).await;
+        assert!(!ringing.takes(&name(0), Instant::now()), "it still is");
+        assert!(ringing.takes(&name(500), Instant::now()));
+    }
+}

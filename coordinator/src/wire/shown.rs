@@ -1,0 +1,411 @@
+//! The core's values as the public protocol says them.
+
+use isyone_proto::{
+    convert::timestamp, ids::TenantName, pb::v1, plan::UnixMs, spec::TenantSpec, tls::OperatorRole,
+};
+
+use crate::edges::probes::board::Seen;
+use isyone_fleet::{
+    desired::{Event, Host, Operator, Tenant},
+    liveness::{self, HostState},
+    observed::{Container, HostObserved, Resources, TenantObserved},
+    operation::{Operation, OperationKind, OperationState, Step},
+    placement::{Decision, Judgement},
+    probes::judge::Judgement as Judged,
+    settings::Settings,
+    state::State,
+    views::{self, Phase},
+};
+
+/// Rows of a placement table: the best that fit, then others; the rest is counted only.
+const MAX_FITTING: usize = 20;
+/// See [`MAX_FITTING`].
+const MAX_REJECTED: usize = 80;
+
+pub(crate) fn tenant(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    now: UnixMs,
+) -> v1::Tenant {
+    let (phase, message) = views::phase(state, settings, tenant, now);
+    let observed = views::observed(state, tenant);
+    let mut hostnames = tenant.hostnames(&settings.base_domain);
+    let primary = views::primary(state, settings, tenant).map(|domain| domain.as_str());
+    // The one that people use first, the others in their order.
+    hostnames.sort_by_key(|name| Some(name.as_str()) != primary);
+    v1::Tenant {
+        name: tenant.name.to_string(),
+        uid: tenant.uid.to_string(),
+        spec: Some(spec(&tenant.spec)),
+        desired_state: v1::DesiredState::from(tenant.desired).into(),
+        phase: phase_word(phase).into(),
+        message,
+        host: tenant.placement.host.to_string(),
+        epoch: tenant.placement.epoch,
+        generation: tenant.generation,
+        url: views::address(state, settings, tenant),
+        http_port: tenant.placement.http_port.into(),
+        websocket_port: tenant.placement.websocket_port.into(),
+        subnet: tenant.placement.subnet.to_string(),
+        containers: observed
+            .map(|o| o.report.containers.iter().map(container).collect())
+            .unwrap_or_default(),
+        usage: observed.and_then(usage),
+        create_time: Some(timestamp(tenant.created_at)),
+        report_time: observed.map(|o| timestamp(o.at)),
+        quarantine_expire_time: tenant.quarantine_until.map(timestamp),
+        operation_id: tenant.operation.to_string(),
+        size: Some(tenant.size.into()),
+        hostnames,
+        traffic: observed.and_then(traffic),
+        edge_shard: settings
+            .shards
+            .name_of(tenant.name.as_str())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        probe: None,
+        access: None,
+        domains: Vec::new(),
+        asleep_time: tenant.asleep_since.map(timestamp),
+        last_active_time: views::last_active(state, tenant).map(timestamp),
+    }
+}
+
+/// What the probes found, and whose trouble it is.
+pub(crate) fn probe(seen: &Seen) -> v1::Probe {
+    let probe = &seen.probe;
+    let reach = match seen.judgement {
+        Judged::Reachable => v1::Reach::Ok,
+        Judged::TenantDown => v1::Reach::TenantDown,
+        Judged::HostDown => v1::Reach::HostDown,
+        Judged::EdgeDown => v1::Reach::EdgeDown,
+    };
+    v1::Probe {
+        reach: reach.into(),
+        http_status: probe.status.unwrap_or(0).into(),
+        duration_ms: probe.duration_ms,
+        certificate_expire_time: probe
+            .certificate_until_s
+            .map(|s| timestamp(s.saturating_mul(1000))),
+        error: probe
+            .failure
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        edge: probe.edge.to_string(),
+        time: Some(timestamp(probe.at)),
+    }
+}
+
+pub(crate) fn spec(spec: &TenantSpec) -> v1::TenantSpec {
+    v1::TenantSpec {
+        plan: spec.plan.to_string(),
+        domains: spec.domains.iter().map(ToString::to_string).collect(),
+        language: spec.language.to_string(),
+        country: spec.country.to_string(),
+        time_zone: spec.time_zone.to_string(),
+        modules: spec.modules.iter().map(ToString::to_string).collect(),
+        edition: spec.edition.to_string(),
+        odoo_image: spec.odoo_image.to_string(),
+        postgres_image: spec.postgres_image.to_string(),
+        host: spec
+            .host
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        host_labels: spec
+            .host_labels
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect(),
+        admin_login: spec.admin_login.to_string(),
+    }
+}
+
+pub(crate) fn phase_word(phase: Phase) -> v1::TenantPhase {
+    match phase {
+        Phase::Pending => v1::TenantPhase::Pending,
+        Phase::Creating => v1::TenantPhase::Creating,
+        Phase::Running => v1::TenantPhase::Running,
+        Phase::Failing => v1::TenantPhase::Failing,
+        Phase::Suspended => v1::TenantPhase::Suspended,
+        Phase::Deleting => v1::TenantPhase::Deleting,
+        Phase::Quarantined => v1::TenantPhase::Quarantined,
+        Phase::Unknown => v1::TenantPhase::Unknown,
+        Phase::Updating => v1::TenantPhase::Updating,
+    }
+}
+
+fn container(container: &Container) -> v1::Container {
+    v1::Container {
+        name: container.name.clone(),
+        state: container.state.to_string(),
+        healthy: container.healthy,
+        restarts: container.restarts,
+        oom_kills: container.oom_kills,
+        image_digest: container
+            .image_digest
+            .map(|d| d.to_string())
+            .unwrap_or_default(),
+        exit_code: container.exit_code,
+        start_time: container.started_at.map(timestamp),
+    }
+}
+
+fn usage(observed: &TenantObserved) -> Option<v1::Usage> {
+    observed.report.usage.map(|usage| v1::Usage {
+        cpu_millis: usage.cpu_millis,
+        memory_bytes: usage.memory_bytes,
+        disk_bytes: usage.disk_bytes,
+    })
+}
+
+fn traffic(observed: &TenantObserved) -> Option<v1::Traffic> {
+    observed.report.traffic.map(|traffic| v1::Traffic {
+        requests_per_minute: traffic.requests_per_minute,
+        errors_per_minute: traffic.errors_per_minute,
+        latency_p95_ms: traffic.latency_p95_ms,
+        websockets: traffic.websockets,
+        active_users: traffic.active_users,
+        last_active_time: traffic.last_active_at.map(timestamp),
+    })
+}
+
+pub(crate) fn operation(state: &State, operation: &Operation) -> v1::Operation {
+    let observed = state
+        .fleet
+        .tenants
+        .get(&operation.tenant)
+        .filter(|t| t.uid == operation.tenant_uid)
+        .and_then(|t| views::observed(state, t));
+    let (now, error) = views::progress(state, operation);
+    v1::Operation {
+        id: operation.id.to_string(),
+        kind: kind(operation.kind).into(),
+        tenant: operation.tenant.to_string(),
+        host: operation.host.to_string(),
+        state: operation_state(now).into(),
+        done: operation.state.is_final(),
+        steps: views::steps(operation, observed).iter().map(step).collect(),
+        create_time: Some(timestamp(operation.created_at)),
+        end_time: operation.ended_at.map(timestamp),
+        error,
+        actor: operation.actor.clone(),
+        request_id: operation.request_id.clone().unwrap_or_default(),
+    }
+}
+
+fn kind(kind: OperationKind) -> v1::OperationKind {
+    match kind {
+        OperationKind::Create => v1::OperationKind::Create,
+        OperationKind::Update => v1::OperationKind::Update,
+        OperationKind::Restart => v1::OperationKind::Restart,
+        OperationKind::Suspend => v1::OperationKind::Suspend,
+        OperationKind::Resume => v1::OperationKind::Resume,
+        OperationKind::Resize => v1::OperationKind::Resize,
+        OperationKind::Delete => v1::OperationKind::Delete,
+        OperationKind::Restore => v1::OperationKind::Restore,
+        OperationKind::Purge => v1::OperationKind::Purge,
+    }
+}
+
+fn operation_state(state: OperationState) -> v1::OperationState {
+    match state {
+        OperationState::Pending => v1::OperationState::Pending,
+        OperationState::Running => v1::OperationState::Running,
+        OperationState::Retrying => v1::OperationState::Retrying,
+        OperationState::Succeeded => v1::OperationState::Succeeded,
+        OperationState::Failed => v1::OperationState::Failed,
+        OperationState::Cancelled => v1::OperationState::Cancelled,
+        OperationState::Skipped => v1::OperationState::Skipped,
+    }
+}
+
+fn step(step: &Step) -> v1::OperationStep {
+    v1::OperationStep {
+        name: step.name.clone(),
+        state: operation_state(step.state).into(),
+        start_time: step.started_at.map(timestamp),
+        end_time: step.ended_at.map(timestamp),
+        detail: step.detail.clone(),
+        progress_percent: step.progress_percent,
+    }
+}
+
+pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs) -> v1::Host {
+    let seen = state.observed.hosts.get(&host.name).map(AsRef::as_ref);
+    let (judged, silence_ms) = liveness::judge(seen, state.started_at, now, &settings.liveness);
+    let index = state.fleet.by_host.get(&host.name);
+    let newest = host.certificates.iter().map(|c| c.not_after).max();
+    v1::Host {
+        name: host.name.to_string(),
+        uid: host.uid.to_string(),
+        advertise_address: host.advertise.to_string(),
+        labels: host
+            .labels
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect(),
+        cordoned: host.cordoned,
+        state: host_state(judged).into(),
+        message: host_message(judged, silence_ms, seen),
+        resources: seen
+            .filter(|s| s.reported_at.is_some())
+            .map(|s| resources(&s.resources)),
+        tenants: index.map_or(0, |i| u32::try_from(i.tenants.len()).unwrap_or(u32::MAX)),
+        reserved_memory_bytes: index.map_or(0, |i| i.memory_bytes),
+        reserved_cpu_millis: index.map_or(0, |i| u32::try_from(i.cpu_millis).unwrap_or(u32::MAX)),
+        reserved_disk_bytes: index.map_or(0, |i| i.disk_bytes),
+        join_time: Some(timestamp(host.joined_at)),
+        report_time: seen.and_then(|s| s.reported_at).map(timestamp),
+        agent_version: seen
+            .map(|s| s.hello.agent_version.clone())
+            .unwrap_or_default(),
+        docker_version: seen
+            .map(|s| s.hello.docker_version.clone())
+            .unwrap_or_default(),
+        plan_generation: host.plan_generation,
+        accepted_generation: seen.map_or(0, |s| s.accepted_generation),
+        certificate_expire_time: newest.map(|s| timestamp(s.saturating_mul(1000))),
+    }
+}
+
+fn host_state(state: HostState) -> v1::HostState {
+    match state {
+        HostState::Unknown => v1::HostState::Unknown,
+        HostState::Ready => v1::HostState::Ready,
+        HostState::Suspect => v1::HostState::Suspect,
+        HostState::Lost => v1::HostState::Lost,
+        HostState::Degraded => v1::HostState::Degraded,
+    }
+}
+
+fn host_message(state: HostState, silence_ms: i64, seen: Option<&HostObserved>) -> String {
+    let refused = seen
+        .map(|s| s.plan_error.as_str())
+        .filter(|e| !e.is_empty());
+    match state {
+        HostState::Unknown => "nothing heard since the coordinator started".to_owned(),
+        HostState::Suspect | HostState::Lost => format!("no report for {} s", silence_ms / 1000),
+        HostState::Degraded => {
+            format!(
+                "Docker does not answer: {}",
+                seen.map(|s| s.docker_error.as_str()).unwrap_or_default()
+            )
+        }
+        HostState::Ready => refused
+            .map(|e| format!("its agent refused the plan: {e}"))
+            .unwrap_or_default(),
+    }
+}
+
+fn resources(r: &Resources) -> v1::HostResources {
+    v1::HostResources {
+        cpus: r.cpus,
+        cpu_used_permille: r.cpu_used_permille,
+        memory_total_bytes: r.memory_total_bytes,
+        memory_available_bytes: r.memory_available_bytes,
+        disk_total_bytes: r.disk_total_bytes,
+        disk_available_bytes: r.disk_available_bytes,
+        load1_milli: r.load1_milli,
+        pressure: r.pressure.map(|p| v1::Pressure {
+            cpu_some_permille: p.cpu_some_permille,
+            memory_some_permille: p.memory_some_permille,
+            io_some_permille: p.io_some_permille,
+        }),
+        agent_memory_bytes: r.agent_memory_bytes,
+        agent_cpu_permille: r.agent_cpu_permille,
+    }
+}
+
+pub(crate) fn event(event: &Event) -> v1::Event {
+    v1::Event {
+        sequence: event.sequence,
+        time: Some(timestamp(event.at)),
+        kind: event.kind.clone(),
+        tenant: event
+            .tenant
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        host: event
+            .host
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        actor: event.actor.clone(),
+        message: event.message.clone(),
+        operation_id: event.operation.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn operator(operator: &Operator) -> v1::Operator {
+    let newest = operator.certificates.iter().map(|c| c.not_after).max();
+    v1::Operator {
+        name: operator.name.to_string(),
+        role: role(operator.role).into(),
+        create_time: Some(timestamp(operator.created_at)),
+        revoked: operator.revoked,
+        certificate_expire_time: newest.map(|s| timestamp(s.saturating_mul(1000))),
+    }
+}
+
+pub(crate) fn role(role: OperatorRole) -> v1::Role {
+    match role {
+        OperatorRole::Monitor => v1::Role::Monitor,
+        OperatorRole::Viewer => v1::Role::Viewer,
+        OperatorRole::Operator => v1::Role::Operator,
+        OperatorRole::Admin => v1::Role::Admin,
+    }
+}
+
+/// A decision as a table. `original` is the reason that was stored when the tenant was placed.
+pub(crate) fn placement(
+    tenant: &TenantName,
+    decision: &Decision,
+    original: Option<&str>,
+) -> v1::Placement {
+    let (fitting, rejected): (Vec<_>, Vec<_>) =
+        decision.hosts.iter().partition(|j| j.rejections.is_empty());
+    let ranked = fitting
+        .iter()
+        .take(MAX_FITTING)
+        .zip(1..)
+        .map(|(judgement, rank)| score(judgement, rank));
+    let others = rejected
+        .iter()
+        .take(MAX_REJECTED)
+        .map(|judgement| score(judgement, 0));
+    v1::Placement {
+        tenant: tenant.to_string(),
+        host: decision
+            .host
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        reason: decision.reason.clone(),
+        hosts: ranked.chain(others).collect(),
+        considered: u32::try_from(decision.considered).unwrap_or(u32::MAX),
+        fitting: u32::try_from(decision.fitting).unwrap_or(u32::MAX),
+        original_reason: original.unwrap_or_default().to_owned(),
+    }
+}
+
+fn score(judgement: &Judgement, rank: u32) -> v1::HostScore {
+    v1::HostScore {
+        host: judgement.host.to_string(),
+        fits: judgement.rejections.is_empty(),
+        reasons: judgement
+            .rejections
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        load_permille: judgement.load.permille(),
+        memory_permille: judgement.load.memory_permille,
+        cpu_permille: judgement.load.cpu_permille,
+        disk_permille: judgement.load.disk_permille,
+        tenants: judgement.tenants,
+        rank,
+    }
+}
