@@ -6,7 +6,7 @@
 
 pub mod agents;
 pub mod base;
-pub mod context;
+
 pub mod edges;
 pub mod init;
 pub mod operators;

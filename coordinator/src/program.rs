@@ -219,7 +219,7 @@ async fn run_until_told(config: Config, began: Instant) -> Result<()> {
     let key = std::env::var(secrets::KEY_VARIABLE).ok();
     let parts = server::Parts::open(&config, key.as_deref()).await?;
     let mut running = server::start(config, parts, SystemSource).await?;
-    warn_of_file_limit(running.context.handle.snapshot().fleet.hosts.len());
+    warn_of_file_limit(running.handle.snapshot().fleet.hosts.len());
     let ms = began.elapsed().as_millis();
     tracing::info!(grpc = %running.grpc, enroll = %running.enroll, http = %running.http, ms, "ready");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -35,7 +35,7 @@ use crate::{
     agents::{
         enroll::Enrollment,
         session::{
-            Agents,
+            self, Agents,
             monitors::{self, MonitorList},
         },
         streams::Streams,
@@ -43,35 +43,36 @@ use crate::{
     base::{
         clock,
         config::{Config, ConfigError},
-        metrics::Metrics,
+        metrics::{self, Metrics},
         pki::{Pki, PkiConfig, PkiError},
         secrets::{self, SealError, Sealer},
     },
-    context::Context,
     edges::{
-        acme,
-        dns::Resolver,
-        domains as watch, probes as blackbox,
+        acme::{self, Acme, Challenges},
+        dns::{Dns, Resolver},
+        domains::{self, DomainLooks, Watch},
         probes::{
+            self, Prober,
             ask::{AskError, Asker},
-            board::Board,
+            board::ProbeBoard,
         },
-        publish::Publisher,
-        running as edges,
-        running::Edges,
-        scraper,
+        publish::{Publisher, Sources},
+        running::{self, Edges, collector::EdgeCollector},
+        scraper::{self, Scraper},
     },
-    operators::{Api, access::AccessLayer},
+    operators::{self, Api, access::AccessLayer},
     ports::{
         http::{self, Web},
         listener::{self, Connections},
     },
     writer::{
         self, Handle, Source,
+        collector::FleetCollector,
         store::{Store, StoreError, sqlite::SqliteStore},
     },
 };
 use isyone_fleet::views;
+use prometheus_client::registry::Registry;
 
 /// Largest request of an operator: 200 modules, 50 domains and 32 labels are 40 KiB, a piece of a shell's input is 64 KiB. As much is
 /// held of each call that runs.
@@ -148,11 +149,23 @@ impl Parts {
     }
 }
 
-/// A coordinator that runs.
+/// A coordinator that runs, with the parts that tests and benches look into.
 #[derive(Debug)]
 pub struct Running {
-    /// What its parts share; `context.handle` reaches the Fleet.
-    pub context: Arc<Context>,
+    /// To the Fleet.
+    pub handle: Handle,
+    /// As checked.
+    pub config: Arc<Config>,
+    /// Certificates.
+    pub pki: Arc<Pki>,
+    /// Secrets at rest.
+    pub sealer: Arc<Sealer>,
+    /// To the agents.
+    pub streams: Arc<Streams>,
+    /// Who asks for routes.
+    pub edges_seen: Arc<Edges>,
+    /// What the probes through the edges found.
+    pub probes: Arc<ProbeBoard>,
     /// Where gRPC listens.
     pub grpc: SocketAddr,
     /// Where enrolment listens.
@@ -161,6 +174,7 @@ pub struct Running {
     pub http: SocketAddr,
     /// Where edges on other machines are served.
     pub edges: Option<SocketAddr>,
+    stop: CancellationToken,
     refresh: Arc<Notify>,
     tasks: JoinSet<()>,
     writer: JoinHandle<()>,
@@ -189,6 +203,106 @@ async fn bind(
     Ok((listener, bound))
 }
 
+/// Where the ports are.
+struct Addresses {
+    grpc: SocketAddr,
+    enroll: SocketAddr,
+    http: SocketAddr,
+    edges: Option<SocketAddr>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<(Self, Addresses), StartError> {
+        let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
+        let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
+        let (http_listener, http) = bind("http", config.listen.http).await?;
+        let (edges_listener, edges) = match config.listen.edges {
+            None => (None, None),
+            Some(address) => {
+                let tokens =
+                    http::edges::Tokens::open(&config.data_dir).map_err(StartError::EdgeToken)?;
+                let (listener, bound) = bind("edges", address).await?;
+                (Some((listener, tokens)), Some(bound))
+            }
+        };
+        let listeners = Self {
+            grpc: grpc_listener,
+            enroll: enroll_listener,
+            http: http_listener,
+            edges: edges_listener,
+        };
+        let addresses = Addresses {
+            grpc,
+            enroll,
+            http,
+            edges,
+        };
+        Ok((listeners, addresses))
+    }
+}
+
+/// What the tasks share; made once, taken apart by [`spawn`].
+struct Shared {
+    handle: Handle,
+    config: Arc<Config>,
+    pki: Arc<Pki>,
+    sealer: Arc<Sealer>,
+    streams: Arc<Streams>,
+    monitors: Arc<MonitorList>,
+    edges: Arc<Edges>,
+    challenges: Arc<Challenges>,
+    probes: Arc<ProbeBoard>,
+    domains: Arc<DomainLooks>,
+    dns: Arc<dyn Dns>,
+    metrics: Arc<Metrics>,
+    connections: Arc<Connections>,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    fn new(config: Config, handle: Handle, sealer: Sealer) -> Result<Self, PkiError> {
+        Ok(Self {
+            pki: Arc::new(authority(&config, &handle)?),
+            monitors: Arc::new(MonitorList::new(&handle.snapshot())),
+            sealer: Arc::new(sealer),
+            streams: Arc::default(),
+            edges: Arc::new(Edges::on(
+                config.edge.ports.first().copied().unwrap_or(EDGE_PORT),
+            )),
+            challenges: Arc::default(),
+            probes: Arc::new(ProbeBoard::new(config.probes.interval.millis())),
+            domains: Arc::new(DomainLooks::new(&config.dns)),
+            dns: Arc::new(Resolver::new(config.dns.servers.clone())),
+            metrics: Arc::default(),
+            connections: Arc::default(),
+            stop: CancellationToken::new(),
+            config: Arc::new(config),
+            handle,
+        })
+    }
+
+    fn agent_ttl_s(&self) -> i64 {
+        self.config.certificates.agent_ttl.millis() / 1000
+    }
+
+    /// Everything that is counted, and what is collected at each scrape.
+    fn registry(&self) -> Registry {
+        let mut registry = metrics::registry();
+        self.handle.timings().register(&mut registry);
+        self.metrics.register(&mut registry);
+        registry.register_collector(Box::new(EdgeCollector {
+            edges: self.edges.clone(),
+            shards: self.handle.settings().shards.clone(),
+        }));
+        registry.register_collector(Box::new(FleetCollector {
+            handle: self.handle.clone(),
+        }));
+        registry.register_collector(Box::new(self.connections.clone()));
+        registry.register_collector(Box::new(self.streams.clone()));
+        registry
+    }
+}
+
 /// Starts everything; when it answers, all ports are open.
 pub async fn start(
     config: Config,
@@ -206,54 +320,25 @@ pub async fn start(
     {
         tracing::warn!(%tenant, "[edge.dashboard] hostname {name} is a domain of that tenant's; edges cannot serve both: name another, or `isyctl tenant domain remove {tenant} {name}`");
     }
-    let pki = Arc::new(authority(&config, &handle)?);
-    let asker = blackbox::asker(&config)?;
-    let (grpc_listener, grpc) = bind("grpc", config.listen.grpc).await?;
-    let (enroll_listener, enroll) = bind("enroll", config.listen.enroll).await?;
-    let (http_listener, http) = bind("http", config.listen.http).await?;
-    let (edges_listener, edges) = match config.listen.edges {
-        None => (None, None),
-        Some(address) => {
-            let tokens =
-                http::edges::Tokens::open(&config.data_dir).map_err(StartError::EdgeToken)?;
-            let (listener, bound) = bind("edges", address).await?;
-            (Some((listener, tokens)), Some(bound))
-        }
-    };
-    let metrics = Arc::new(Metrics::new(handle.timings()));
-    let context = Arc::new(Context {
-        monitors: MonitorList::new(&handle.snapshot()),
-        handle,
-        dashboard,
-        pki,
-        sealer: parts.sealer,
-        streams: Arc::new(Streams::default()),
-        edges: Edges::on(config.edge.ports.first().copied().unwrap_or(EDGE_PORT)),
-        challenges: Arc::default(),
-        blackbox: Board::new(config.probes.interval.millis()),
-        domains: watch::Board::new(&config.dns),
-        dns: Arc::new(Resolver::new(config.dns.servers.clone())),
-        metrics,
-        stop: CancellationToken::new(),
-        started_at: clock::now_ms(),
-        agent_endpoint: config.reached_at(grpc),
-        enroll_endpoint: config.reached_at(enroll),
-        config,
-    });
+    let asker = probes::asker(&config)?;
+    let shared = Shared::new(config, handle, parts.sealer)?;
+    let (listeners, addresses) = Listeners::bind(&shared.config).await?;
     let refresh = Arc::new(Notify::new());
-    let listeners = Listeners {
-        grpc: grpc_listener,
-        enroll: enroll_listener,
-        http: http_listener,
-        edges: edges_listener,
-    };
-    let tasks = spawn(&context, listeners, refresh.clone(), asker).await?;
+    let mut tasks = spawn(&shared, asker, refresh.clone());
+    serve(&shared, listeners, &addresses, dashboard, &mut tasks).await?;
     Ok(Running {
-        context,
-        grpc,
-        enroll,
-        http,
-        edges,
+        handle: shared.handle,
+        config: shared.config,
+        pki: shared.pki,
+        sealer: shared.sealer,
+        streams: shared.streams,
+        edges_seen: shared.edges,
+        probes: shared.probes,
+        stop: shared.stop,
+        grpc: addresses.grpc,
+        enroll: addresses.enroll,
+        http: addresses.http,
+        edges: addresses.edges,
         refresh,
         tasks,
         writer,
@@ -279,19 +364,98 @@ fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
     Pki::open(pki_config, Arc::new(admit), clock::now_seconds())
 }
 
-async fn spawn(
-    context: &Arc<Context>,
-    listeners: Listeners,
-    refresh: Arc<Notify>,
-    asker: Option<Asker>,
-) -> Result<JoinSet<()>, StartError> {
-    let connections = Arc::new(Connections::default());
+/// The loops that look, ask and tell by themselves.
+fn spawn(shared: &Shared, asker: Option<Asker>, refresh: Arc<Notify>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let publisher = Publisher::new(context.clone());
+    let (handle, config, stop) = (&shared.handle, &shared.config, &shared.stop);
+    tasks.spawn(cut_refused(
+        handle.clone(),
+        shared.connections.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(monitors::follow(
+        handle.clone(),
+        shared.monitors.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(running::watch::run(
+        handle.clone(),
+        shared.edges.clone(),
+        stop.clone(),
+    ));
+    // A part that ends is a failure; without a directory there is nothing to do.
+    if config.monitoring.certificate_dir.is_some() {
+        tasks.spawn(scraper::run(Scraper {
+            handle: handle.clone(),
+            config: config.clone(),
+            pki: shared.pki.clone(),
+            stop: stop.clone(),
+        }));
+    }
+    if config.orders_certificates() {
+        tasks.spawn(acme::run(Arc::new(Acme {
+            handle: handle.clone(),
+            config: config.clone(),
+            sealer: shared.sealer.clone(),
+            challenges: shared.challenges.clone(),
+            metrics: shared.metrics.clone(),
+            stop: stop.clone(),
+        })));
+    }
+    if let Some(asker) = asker {
+        let prober = Prober {
+            handle: handle.clone(),
+            config: config.clone(),
+            board: shared.probes.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(probes::run(Arc::new(prober), asker));
+    }
+    if config.dns.watches() {
+        tasks.spawn(domains::run(Watch {
+            handle: handle.clone(),
+            config: config.clone(),
+            looks: shared.domains.clone(),
+            dns: shared.dns.clone(),
+            stop: stop.clone(),
+        }));
+    }
+    tasks.spawn(keep_certificates_fresh(
+        shared.pki.clone(),
+        refresh,
+        stop.clone(),
+    ));
+    tasks
+}
+
+/// The ports, and what is published on them.
+async fn serve(
+    shared: &Shared,
+    listeners: Listeners,
+    addresses: &Addresses,
+    dashboard: Option<isyone_traefik::Dashboard>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), StartError> {
+    let (pki, metrics, stop) = (&shared.pki, &shared.metrics, &shared.stop);
+    let publisher = Publisher::new(Arc::new(Sources {
+        handle: shared.handle.clone(),
+        config: shared.config.clone(),
+        dashboard,
+        pki: pki.clone(),
+        sealer: shared.sealer.clone(),
+        edges: shared.edges.clone(),
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    }));
     let web = Web {
-        context: context.clone(),
+        handle: shared.handle.clone(),
         published: publisher.current(),
-        connections: connections.clone(),
+        edges: shared.edges.clone(),
+        challenges: shared.challenges.clone(),
+        probes: shared.probes.clone(),
+        metrics: metrics.clone(),
+        registry: Arc::new(shared.registry()),
+        stop: stop.clone(),
         alarm: Arc::default(),
         swallowing: Default::default(),
     };
@@ -300,47 +464,39 @@ async fn spawn(
         let router = http::edges::router(web.clone(), &tokens);
         tasks.spawn(http::serve::serve(
             listener,
-            Some(context.pki.clone()),
+            Some(pki.clone()),
             router,
-            context.stop.clone(),
+            stop.clone(),
         ));
     }
     tasks.spawn(http::serve::serve(
         listeners.http,
         None,
         http::router(web),
-        context.stop.clone(),
+        stop.clone(),
     ));
-    let (pki, metrics, stop) = (&context.pki, &context.metrics, &context.stop);
     let incoming = listener::mtls(
         listeners.grpc,
         pki.clone(),
-        connections.clone(),
+        shared.connections.clone(),
         metrics.clone(),
         stop.clone(),
     );
-    tasks.spawn(serve_grpc(incoming, context.clone()).await?);
+    tasks.spawn(serve_grpc(incoming, shared, addresses).await?);
     let incoming = listener::enroll(listeners.enroll, pki.clone(), metrics.clone(), stop.clone());
-    tasks.spawn(serve_enrollment(incoming, context.clone()));
-    tasks.spawn(cut_refused(context.clone(), connections));
-    tasks.spawn(monitors::follow(context.clone()));
-    let watched = context.clone();
-    tasks.spawn(async move { edges::watch::run(&watched).await });
-    // A part that ends is a failure; without a directory there is nothing to do.
-    if context.config.monitoring.certificate_dir.is_some() {
-        tasks.spawn(scraper::run(context.clone()));
-    }
-    if context.config.orders_certificates() {
-        tasks.spawn(acme::run(context.clone()));
-    }
-    if let Some(asker) = asker {
-        tasks.spawn(blackbox::run(context.clone(), asker));
-    }
-    if context.config.dns.watches() {
-        tasks.spawn(watch::run(context.clone()));
-    }
-    tasks.spawn(keep_certificates_fresh(context.clone(), refresh));
-    Ok(tasks)
+    let enrollment = Enrollment {
+        handle: shared.handle.clone(),
+        pki: pki.clone(),
+        agent_ttl_s: shared.agent_ttl_s(),
+        agent_endpoint: shared.config.reached_at(addresses.grpc),
+    };
+    tasks.spawn(serve_enrollment(
+        incoming,
+        enrollment,
+        metrics.clone(),
+        stop.clone(),
+    ));
+    Ok(())
 }
 
 fn builder(max_streams: u32) -> Server {
@@ -362,11 +518,41 @@ macro_rules! limited {
     };
 }
 
+/// The services behind the gRPC port.
+fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
+    let api = Api::new(Arc::new(operators::Parts {
+        handle: shared.handle.clone(),
+        config: shared.config.clone(),
+        pki: shared.pki.clone(),
+        sealer: shared.sealer.clone(),
+        streams: shared.streams.clone(),
+        edges: shared.edges.clone(),
+        probes: shared.probes.clone(),
+        domains: shared.domains.clone(),
+        dns: shared.dns.clone(),
+        enroll_endpoint: shared.config.reached_at(addresses.enroll),
+        started_at: clock::now_ms(),
+        stop: shared.stop.clone(),
+    }));
+    let agents = Agents::new(Arc::new(session::Shared {
+        handle: shared.handle.clone(),
+        pki: shared.pki.clone(),
+        agent_ttl_s: shared.agent_ttl_s(),
+        sealer: shared.sealer.clone(),
+        streams: shared.streams.clone(),
+        monitors: shared.monitors.clone(),
+        metrics: shared.metrics.clone(),
+        stop: shared.stop.clone(),
+    }));
+    (api, agents)
+}
+
 async fn serve_grpc(
     incoming: listener::Incoming,
-    context: Arc<Context>,
-) -> Result<impl Future<Output = ()> + Send + 'static, StartError> {
-    let api = Api::new(context.clone());
+    shared: &Shared,
+    addresses: &Addresses,
+) -> Result<impl Future<Output = ()> + Send + use<>, StartError> {
+    let (api, agents) = services(shared, addresses);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<TenantServiceServer<Api>>().await;
     health.set_serving::<HostServiceServer<Api>>().await;
@@ -385,7 +571,7 @@ async fn serve_grpc(
     };
     let most = MAX_REQUEST_BYTES;
     let router = builder(MAX_STREAMS)
-        .layer(AccessLayer::new(context.metrics.clone()))
+        .layer(AccessLayer::new(shared.metrics.clone()))
         .add_service(limited!(most, health_service))
         .add_service(limited!(most, reflection().build_v1()?))
         // Older clients know only this one.
@@ -401,13 +587,11 @@ async fn serve_grpc(
         .add_service(limited!(most, EdgeServiceServer::new(api.clone())))
         .add_service(limited!(most, TopServiceServer::new(api)))
         // A host's report may be long.
-        .add_service(limited!(
-            MAX_MESSAGE_BYTES,
-            AgentServiceServer::new(Agents::new(context.clone()))
-        ));
+        .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(agents)));
+    let stop = shared.stop.clone();
     Ok(async move {
         let served = router
-            .serve_with_incoming_shutdown(incoming, context.stop.cancelled())
+            .serve_with_incoming_shutdown(incoming, stop.cancelled())
             .await;
         if let Err(error) = served {
             tracing::error!(%error, "gRPC ended");
@@ -415,13 +599,18 @@ async fn serve_grpc(
     })
 }
 
-async fn serve_enrollment(incoming: listener::Incoming, context: Arc<Context>) {
-    let service = EnrollmentServiceServer::new(Enrollment::new(context.clone()));
+async fn serve_enrollment(
+    incoming: listener::Incoming,
+    enrollment: Enrollment,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let service = EnrollmentServiceServer::new(enrollment);
     let router = builder(MAX_JOIN_STREAMS)
-        .layer(AccessLayer::new(context.metrics.clone()))
+        .layer(AccessLayer::new(metrics))
         .add_service(limited!(MAX_JOIN_BYTES, service));
     if let Err(error) = router
-        .serve_with_incoming_shutdown(incoming, context.stop.cancelled())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled())
         .await
     {
         tracing::error!(%error, "enrolment ended");
@@ -429,15 +618,15 @@ async fn serve_enrollment(incoming: listener::Incoming, context: Arc<Context>) {
 }
 
 /// Cuts connections whose certificate the Fleet no longer admits.
-async fn cut_refused(context: Arc<Context>, connections: Arc<Connections>) {
-    let mut changes = context.handle.subscribe();
-    let mut seen = context.handle.snapshot();
+async fn cut_refused(handle: Handle, connections: Arc<Connections>, stop: CancellationToken) {
+    let mut changes = handle.subscribe();
+    let mut seen = handle.snapshot();
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = context.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
-        let state = context.handle.snapshot();
+        let state = handle.snapshot();
         if state.fleet.withdrew_since(&seen.fleet) {
             connections.cut_unless(|certificate| state.fleet.admits(certificate).is_ok());
         }
@@ -447,14 +636,14 @@ async fn cut_refused(context: Arc<Context>, connections: Arc<Connections>) {
 }
 
 /// Takes up changed certificate files and renews our own, by and by and when told to.
-async fn keep_certificates_fresh(context: Arc<Context>, refresh: Arc<Notify>) {
+async fn keep_certificates_fresh(pki: Arc<Pki>, refresh: Arc<Notify>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(PKI_REFRESH) => {}
             () = refresh.notified() => {}
-            () = context.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
-        match context.pki.refresh(clock::now_seconds()) {
+        match pki.refresh(clock::now_seconds()) {
             Ok(true) => tracing::info!("certificates taken up"),
             Ok(false) => {}
             Err(error) => {
@@ -486,7 +675,7 @@ impl Running {
 
     /// Ends every stream, waits a bounded time for open calls, then lets the writer finish what it has accepted.
     pub async fn stop(mut self) {
-        self.context.stop.cancel();
+        self.stop.cancel();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
             tracing::warn!("some calls did not end in time and are cut");

@@ -611,7 +611,7 @@ async fn without_an_agent_logs_are_unavailable_at_once() {
         ..v1::StreamLogsRequest::default()
     };
     soon(async {
-        while fixture.running.context.streams.sessions() > 0 {
+        while fixture.running.streams.sessions() > 0 {
             tokio::task::yield_now().await
         }
     })

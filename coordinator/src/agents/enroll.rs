@@ -10,12 +10,15 @@ use isyone_proto::{
     error::FieldError,
     ids::HostName,
     pb::agent::v1::{EnrollRequest, EnrollResponse, enrollment_service_server::EnrollmentService},
+    token,
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::{
-    base::clock, context::Context, operators::token_hash, wire::status, writer::SubmitError,
+    base::{clock, pki::Pki},
+    wire::status,
+    writer::{Handle, SubmitError},
 };
 use isyone_fleet::{
     change::{ChangeError, Command, Enroll, Outcome},
@@ -25,18 +28,20 @@ use isyone_fleet::{
 /// The service on the enrolment port.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
-    context: Arc<Context>,
+    /// To the Fleet.
+    pub handle: Handle,
+    /// Signs certificates.
+    pub pki: Arc<Pki>,
+    /// How long those of agents are valid, seconds.
+    pub agent_ttl_s: i64,
+    /// `host:port` that agents dial once they have joined.
+    pub agent_endpoint: String,
 }
 
 impl Enrollment {
-    /// In this context.
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
-    }
-
     /// Strangers get nothing signed.
     fn knows(&self, token_id: &str, secret_hash: &str) -> bool {
-        let state = self.context.handle.snapshot();
+        let state = self.handle.snapshot();
         state
             .fleet
             .tokens
@@ -52,7 +57,7 @@ impl EnrollmentService for Enrollment {
         request: Request<EnrollRequest>,
     ) -> Result<Response<EnrollResponse>, Status> {
         let asked = request.into_inner();
-        let secret_hash = token_hash(&asked.token_secret);
+        let secret_hash = token::secret_hash(&asked.token_secret);
         if !self.knows(&asked.token_id, &secret_hash) {
             return Err(status::submit(SubmitError::Refused(
                 ChangeError::TokenRefused("unknown"),
@@ -60,15 +65,13 @@ impl EnrollmentService for Enrollment {
         }
         let host: HostName = parse("host", &asked.host)?;
         let advertise = advertised(&asked.advertise_address)?;
-        let context = &self.context;
-        let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
-        let issued = context
+        let issued = self
             .pki
             .sign_agent(
                 &asked.csr_pem,
                 &host,
                 advertise,
-                ttl_s,
+                self.agent_ttl_s,
                 clock::now_seconds(),
             )
             .map_err(|e| status::pki(&e))?;
@@ -85,7 +88,7 @@ impl EnrollmentService for Enrollment {
             host: host.clone(),
         };
         let command = Command::Enroll(Box::new(enroll));
-        match context
+        match self
             .handle
             .submit_patiently(format!("host/{host}"), command)
             .await
@@ -95,8 +98,8 @@ impl EnrollmentService for Enrollment {
                 tracing::info!(%host, %advertise, agent = asked.agent_version.escape_debug().to_string(), "host joined");
                 Ok(Response::new(EnrollResponse {
                     certificate_pem: issued.pem,
-                    ca_pem: context.pki.ca_pem(),
-                    agent_endpoint: context.agent_endpoint.clone(),
+                    ca_pem: self.pki.ca_pem(),
+                    agent_endpoint: self.agent_endpoint.clone(),
                     host_uid: joined.uid.to_string(),
                 }))
             }

@@ -24,7 +24,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::{base::secrets, wire::status};
+use crate::{
+    base::{
+        metrics::{Families, number},
+        secrets,
+    },
+    wire::status,
+};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 /// How long an agent has to open the stream it was asked for.
 pub const RENDEZVOUS: Duration = Duration::from_secs(10);
@@ -191,5 +198,16 @@ impl Streams {
             .ok_or_else(unknown)?
             .send(bridge)
             .map_err(|_| unknown())
+    }
+}
+
+impl Collector for Streams {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        Families(encoder).gauge(
+            "agent_sessions",
+            "Agents connected",
+            None,
+            number(self.sessions()),
+        )
     }
 }

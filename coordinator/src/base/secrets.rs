@@ -11,11 +11,16 @@ use chacha20poly1305::{
     Key, XChaCha20Poly1305, XNonce,
     aead::{Aead as _, Generate as _, KeyInit as _, Payload},
 };
+use isyone_fleet::desired::{Sealed, Tenant, certificates::EdgeCertificate};
+use isyone_proto::{
+    ids::TenantName,
+    plan::{Secret, TenantSecrets},
+};
 use rand::distr::{Alphanumeric, SampleString as _};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::base::files;
-use isyone_fleet::desired::Sealed;
 
 /// Name of the key's file in the data directory.
 pub const KEY_FILE: &str = "seal.key";
@@ -23,6 +28,11 @@ pub const KEY_FILE: &str = "seal.key";
 pub const KEY_VARIABLE: &str = "ISYONE_SEAL_KEY";
 /// 192 bits.
 const NONCE_BYTES: usize = 24;
+
+/// Characters of a generated password that people type: 142 bits.
+const ADMIN_PASSWORD: usize = 24;
+/// And of those that only programs use.
+const MACHINE_PASSWORD: usize = 32;
 
 /// Why a key cannot be used or a value cannot be opened. Never says anything about the secret.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +196,43 @@ pub fn rand_bytes(buffer: &mut [u8]) {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     let mut rng = rand::rng();
     rng.fill_bytes(buffer);
+}
+
+/// What a tenant's secrets are sealed for: they open for no other name and no other incarnation.
+fn record(name: &str, uid: Uuid) -> String {
+    format!("tenant/{name}/{uid}")
+}
+
+/// What is sealed for whom.
+impl Sealer {
+    /// Fresh passwords for a new tenant, sealed.
+    pub fn new_secrets(&self, name: &TenantName, uid: Uuid) -> Sealed {
+        let password = |length| Secret::new(random_password(length));
+        let fresh = TenantSecrets {
+            database_password: password(MACHINE_PASSWORD),
+            admin_password: password(ADMIN_PASSWORD),
+            master_password: password(MACHINE_PASSWORD),
+        };
+        // Plain data: serialising it cannot fail.
+        let json = Zeroizing::new(serde_json::to_vec(&fresh).unwrap_or_default());
+        self.seal(&record(name.as_str(), uid), &json)
+    }
+
+    /// The private key of a certificate for tenants' host names, PEM.
+    pub fn open_key(&self, certificate: &EdgeCertificate) -> Result<Zeroizing<String>, SealError> {
+        let key = self.open(
+            &EdgeCertificate::sealed_for(&certificate.name),
+            &certificate.key,
+        )?;
+        let key = std::str::from_utf8(&key).map_err(|_| SealError::DoesNotOpen)?;
+        Ok(Zeroizing::new(key.to_owned()))
+    }
+
+    /// A tenant's passwords.
+    pub fn open_secrets(&self, tenant: &Tenant) -> Result<TenantSecrets, SealError> {
+        let json = self.open(&record(tenant.name.as_str(), tenant.uid), &tenant.secrets)?;
+        serde_json::from_slice(&json).map_err(|_| SealError::DoesNotOpen)
+    }
 }
 
 #[cfg(test)]

@@ -11,9 +11,13 @@ use futures_util::{StreamExt as _, stream};
 use isyone_proto::spec::Domain;
 
 use crate::{
-    base::{clock, config, secrets},
-    context::Context,
-    edges::dns,
+    base::{
+        clock,
+        config::{self, Config},
+        secrets,
+    },
+    edges::dns::{self, Dns},
+    writer::Handle,
 };
 use isyone_fleet::{
     change::Command,
@@ -24,6 +28,7 @@ use isyone_fleet::{
     },
     state::State,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How often it is seen whose turn it is.
 const EVERY: Duration = Duration::from_secs(1);
@@ -34,9 +39,9 @@ const AT_ONCE: usize = 16;
 
 /// What was found, for whoever asks.
 #[derive(Debug)]
-pub struct Board(Mutex<Schedule>);
+pub struct DomainLooks(Mutex<Schedule>);
 
-impl Board {
+impl DomainLooks {
     /// Nothing is known yet.
     pub fn new(config: &config::Dns) -> Self {
         let mut chance = [0; 8];
@@ -67,32 +72,42 @@ impl Board {
     }
 }
 
+/// What looking at domains needs of the coordinator.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) handle: Handle,
+    pub(crate) config: Arc<Config>,
+    pub(crate) looks: Arc<DomainLooks>,
+    pub(crate) dns: Arc<dyn Dns>,
+    pub(crate) stop: CancellationToken,
+}
+
 /// Runs until the coordinator stops.
-pub(crate) async fn run(context: Arc<Context>) {
+pub(crate) async fn run(watch: Watch) {
     let mut timer = tokio::time::interval(EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = timer.tick() => {}
-            () = context.stop.cancelled() => return,
+            () = watch.stop.cancelled() => return,
         }
-        let state = context.handle.snapshot();
+        let state = watch.handle.snapshot();
         let due = {
-            let mut schedule = context.domains.schedule();
+            let mut schedule = watch.looks.schedule();
             let now = clock::now_ms();
             schedule.take(&state.fleet.by_domain, now);
             schedule.due(now, MAX_LOOKS)
         };
         let looks =
-            stream::iter(due).for_each_concurrent(AT_ONCE, |name| look(&context, &state, name));
+            stream::iter(due).for_each_concurrent(AT_ONCE, |name| look(&watch, &state, name));
         tokio::select! {
             () = looks => {}
-            () = context.stop.cancelled() => return,
+            () = watch.stop.cancelled() => return,
         }
     }
 }
 
-async fn look(context: &Context, state: &State, name: String) {
+async fn look(watch: &Watch, state: &State, name: String) {
     let owner = state
         .fleet
         .by_domain
@@ -105,15 +120,15 @@ async fn look(context: &Context, state: &State, name: String) {
     let Ok(domain) = name.parse::<Domain>() else {
         return;
     };
-    let look = at(context, tenant, &domain).await;
-    let troubled = context
+    let look = at(&*watch.dns, &watch.config, tenant, &domain).await;
+    let troubled = watch
         .handle
         .snapshot()
         .fleet
         .domain_troubles
         .contains_key(&name);
-    let concluded = context
-        .domains
+    let concluded = watch
+        .looks
         .schedule()
         .looked(&name, &look, troubled, clock::now_ms());
     let command = match concluded {
@@ -134,25 +149,21 @@ async fn look(context: &Context, state: &State, name: String) {
         }
     };
     // What is not stored is concluded again at the next look.
-    if let Err(error) = context
-        .handle
-        .submit_patiently("coordinator", command)
-        .await
-    {
+    if let Err(error) = watch.handle.submit_patiently("coordinator", command).await {
         tracing::warn!(%error, "what was found of a domain could not be stored");
     }
 }
 
 /// Looks at one domain of a tenant.
-pub(crate) async fn at(context: &Context, tenant: &Tenant, domain: &Domain) -> Look {
-    let base_domain = context.config.base_domain.as_str();
+pub(crate) async fn at(dns: &dyn Dns, config: &Config, tenant: &Tenant, domain: &Domain) -> Look {
+    let base_domain = config.base_domain.as_str();
     let platform = tenant.platform_name(base_domain);
-    let edge = &context.config.edge;
+    let edge = &config.edge;
     let ground = Ground {
         platform: &platform,
         base_domain,
         public: &edge.public_addresses,
         proxies: &edge.trusted_proxies,
     };
-    dns::look(&*context.dns, domain, ground).await
+    dns::look(dns, domain, ground).await
 }

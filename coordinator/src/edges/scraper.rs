@@ -16,10 +16,16 @@ use std::{
 use isyone_proto::tls::{self, CertificateInfo, Identity, OperatorRole, TlsError};
 
 use crate::{
-    base::{clock, files, pki::PkiError},
-    context::Context,
+    base::{
+        clock,
+        config::Config,
+        files,
+        pki::{Pki, PkiError},
+    },
+    writer::Handle,
 };
 use isyone_fleet::{change::Command, desired::Certificate};
+use tokio_util::sync::CancellationToken;
 
 /// Prometheus takes up a new file by itself, so a short life costs nothing; half of it outlives a long week-end without a
 /// coordinator.
@@ -42,15 +48,24 @@ enum ScraperError {
     Refused(String),
 }
 
+/// What Prometheus' certificate needs of the coordinator.
+#[derive(Debug)]
+pub(crate) struct Scraper {
+    pub(crate) handle: Handle,
+    pub(crate) config: Arc<Config>,
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) stop: CancellationToken,
+}
+
 /// Keeps the files fresh until the coordinator stops.
-pub async fn run(context: Arc<Context>) {
-    let Some(dir) = &context.config.monitoring.certificate_dir else {
+pub(crate) async fn run(scraper: Scraper) {
+    let Some(dir) = &scraper.config.monitoring.certificate_dir else {
         return;
     };
-    let dir = context.config.data_dir.join(dir);
+    let dir = scraper.config.data_dir.join(dir);
     let mut said = String::new();
     loop {
-        match refresh(&context, &dir).await {
+        match refresh(&scraper, &dir).await {
             Ok(()) => said.clear(),
             Err(error) => {
                 let error = tls::error_chain(&error);
@@ -62,12 +77,12 @@ pub async fn run(context: Arc<Context>) {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = context.stop.cancelled() => return,
+            () = scraper.stop.cancelled() => return,
         }
     }
 }
 
-async fn refresh(context: &Context, dir: &Path) -> Result<(), ScraperError> {
+async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
     let (ca, certificate, key) = (
         dir.join("ca.pem"),
         dir.join("prometheus.pem"),
@@ -77,18 +92,18 @@ async fn refresh(context: &Context, dir: &Path) -> Result<(), ScraperError> {
         path: dir.to_owned(),
         source,
     })?;
-    write_if_other(&ca, &context.pki.ca_pem())?;
+    write_if_other(&ca, &scraper.pki.ca_pem())?;
     let now_s = clock::now_seconds();
     let present = std::fs::read_to_string(&certificate).unwrap_or_default();
     let key_pem = std::fs::read_to_string(&key)
         .ok()
         .filter(|pem| tls::private_key(pem).is_ok());
-    let name = &context.config.monitoring.certificate_operator;
+    let name = &scraper.config.monitoring.certificate_operator;
     let good = |info: &CertificateInfo| {
         info.identity == Identity::Operator(name.clone(), OperatorRole::Monitor)
             && now_s < info.renew_at()
-            && context.handle.snapshot().fleet.admits(info).is_ok()
-            && context.pki.has_signed(&present)
+            && scraper.handle.snapshot().fleet.admits(info).is_ok()
+            && scraper.pki.has_signed(&present)
     };
     if key_pem.is_some() && info(&present).is_some_and(|info| good(&info)) {
         return Ok(());
@@ -100,7 +115,7 @@ async fn refresh(context: &Context, dir: &Path) -> Result<(), ScraperError> {
         }
         None => tls::new_key_and_csr(name.as_str())?,
     };
-    let issued = context
+    let issued = scraper
         .pki
         .sign_operator(&csr, name, OperatorRole::Monitor, TTL_S, now_s)?;
     let accepted = Certificate {
@@ -112,7 +127,7 @@ async fn refresh(context: &Context, dir: &Path) -> Result<(), ScraperError> {
         role: OperatorRole::Monitor,
         certificate: accepted,
     };
-    let submitted = context
+    let submitted = scraper
         .handle
         .submit_patiently("coordinator", command)
         .await;

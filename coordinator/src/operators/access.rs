@@ -3,7 +3,6 @@
 //! Also the edge: here each request is counted and logged once, with the caller, the method and how it ended.
 
 use std::{
-    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -16,7 +15,6 @@ use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use isyone_proto::{
     error::status,
-    ids::{HostName, ShortName},
     tls::{Identity, OperatorRole},
 };
 use isyone_telemetry::{
@@ -29,7 +27,7 @@ use super::{
     gate,
     gate::{Gate, Kind, Place},
 };
-use crate::{base::metrics::Metrics, ports::listener::Peer};
+use crate::{base::metrics::Metrics, ports::listener::Peer, wire::caller::Caller};
 
 /// For a call to be there as a whole and to get its first answer. A shell may wait half of it for its first word
 /// (exec); who takes longer holds memory for nothing.
@@ -39,30 +37,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const REFUSED_BYTES: usize = 64 << 10;
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Who calls, from the certificate and from nowhere else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caller {
-    /// A person or a program.
-    Operator(ShortName, OperatorRole),
-    /// A host's agent.
-    Agent(HostName),
-    /// Somebody who wants to join.
-    Stranger,
-}
-
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Operator(name, _) => f.write_str(name.as_str()),
-            Self::Agent(host) => write!(f, "host/{host}"),
-            Self::Stranger => f.write_str("stranger"),
-        }
-    }
-}
-
 /// Who may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
+enum Permission {
     /// Operators of at least this role.
     From(OperatorRole),
     /// Agents only.
@@ -73,11 +50,11 @@ enum Access {
     Anyone,
 }
 
-use Access::{Agents, Anyone, From, Joining};
 use OperatorRole::{Admin, Operator, Viewer};
+use Permission::{Agents, Anyone, From, Joining};
 
 /// Sorted by path, for the binary search.
-const TABLE: &[(&str, Access)] = &[
+const TABLE: &[(&str, Permission)] = &[
     ("/grpc.health.v1.Health/Check", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
     (
@@ -186,7 +163,7 @@ fn judge(path: &str, peer: Option<&Peer>) -> (&'static str, Caller, Result<(), S
     (method, caller, verdict)
 }
 
-fn denied(access: Access, caller: &Caller) -> Status {
+fn denied(access: Permission, caller: &Caller) -> Status {
     let who = match caller {
         Caller::Operator(name, role) => format!("operator `{name}` has the role {role}"),
         Caller::Agent(host) => format!("host `{host}` is no operator"),

@@ -48,11 +48,11 @@ impl OperatorService for Api {
         let name: ShortName = parse("name", &asked.name)?;
         let role = role(asked.role)?;
         let ttl_s = match asked.ttl_days {
-            0 => self.context.config.certificates.operator_ttl.millis() / 1000,
+            0 => self.parts.config.certificates.operator_ttl.millis() / 1000,
             days if days <= MAX_TTL_DAYS => i64::from(days) * 86_400,
             _ => return Err(FieldError::new("ttl_days", format!("at most {MAX_TTL_DAYS}")).into()),
         };
-        let pki = &self.context.pki;
+        let pki = &self.parts.pki;
         let issued = pki
             .sign_operator(&asked.csr_pem, &name, role, ttl_s, clock::now_seconds())
             .map_err(|e| status::pki(&e))?;
@@ -67,7 +67,7 @@ impl OperatorService for Api {
             certificate,
         };
         match self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
@@ -114,7 +114,7 @@ impl OperatorService for Api {
     ) -> Result<Response<v1::RevokeOperatorResponse>, Status> {
         let actor = caller(&request)?.to_string();
         let name = parse("name", &request.get_ref().name)?;
-        self.context
+        self.parts
             .handle
             .submit(actor, Command::RevokeOperator { name })
             .await

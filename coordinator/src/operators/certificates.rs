@@ -84,7 +84,7 @@ impl CertificateService for Api {
         let asked = request.into_inner();
         let key = zeroize::Zeroizing::new(asked.key_pem);
         let name = asked.name;
-        if !self.context.config.publishes_keys() {
+        if !self.parts.config.publishes_keys() {
             let message =
                 "the coordinator gives edges no certificates: set [tls] mode = \"coordinator\"";
             return Err(status::not_configured(message));
@@ -95,13 +95,13 @@ impl CertificateService for Api {
         }
         let judged = judge(&asked.certificate_pem, &key, now() / 1000)?;
         let key = self
-            .context
+            .parts
             .sealer
             .seal(&EdgeCertificate::sealed_for(&name), key.as_bytes());
         let certificate = judged.kept(name, Origin::Uploaded, key);
         let command = Command::PutCertificate(Box::new(certificate));
         match self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
@@ -127,7 +127,7 @@ impl CertificateService for Api {
             name,
             why: "removed by an operator".to_owned(),
         };
-        self.context
+        self.parts
             .handle
             .submit(actor, command)
             .await

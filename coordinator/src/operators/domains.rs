@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, caller, page_size, request_id, tenant_name, tenants::unexpected};
 use crate::{
-    edges::domains as watch,
+    edges::domains::at as look_at,
     wire::{shown, status},
     writer::SubmitError,
 };
@@ -40,7 +40,7 @@ impl Api {
     }
 
     fn platform(&self, tenant: &Tenant) -> v1::Domain {
-        let name = tenant.platform_name(&self.context.handle.settings().base_domain);
+        let name = tenant.platform_name(&self.parts.handle.settings().base_domain);
         v1::Domain {
             unicode_name: domains::unicode(&name),
             name,
@@ -52,7 +52,7 @@ impl Api {
     }
 
     fn domain(&self, state: &State, tenant: &Tenant, domain: &Domain) -> v1::Domain {
-        let seen = self.context.domains.seen(domain.as_str());
+        let seen = self.parts.domains.seen(domain.as_str());
         let trouble = state.fleet.domain_troubles.get(domain.as_str());
         let verdict = seen.as_ref().map(|seen| seen.verdict);
         let state = match (trouble, verdict) {
@@ -81,13 +81,13 @@ impl Api {
 
     /// What must hold before DNS is asked.
     fn check(&self, state: &State, tenant: &TenantName, domain: &Domain) -> Result<(), Status> {
-        let base = &self.context.handle.settings().base_domain;
+        let base = &self.parts.handle.settings().base_domain;
         if domains::is_platform(domain, base) {
             let problem = format!("`{domain}` lies under {base}, which belongs to the platform");
             return Err(FieldError::new("domain", problem).into());
         }
         let refused =
-            change::domain_refused(&state.fleet, self.context.handle.settings(), tenant, domain);
+            change::domain_refused(&state.fleet, self.parts.handle.settings(), tenant, domain);
         refused.map_or(Ok(()), |error| {
             Err(status::submit(SubmitError::Refused(error)))
         })
@@ -109,7 +109,7 @@ impl Api {
         };
         let command = Command::AddDomains(Box::new(add));
         let outcome = self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
@@ -130,10 +130,10 @@ impl Api {
         let looks = join_all(
             wanted
                 .iter()
-                .map(|domain| watch::at(&self.context, tenant, domain)),
+                .map(|domain| look_at(&*self.parts.dns, &self.parts.config, tenant, domain)),
         )
         .await;
-        let platform = tenant.platform_name(&self.context.handle.settings().base_domain);
+        let platform = tenant.platform_name(&self.parts.handle.settings().base_domain);
         let problems: Vec<String> = wanted
             .iter()
             .zip(&looks)
@@ -243,7 +243,7 @@ impl DomainService for Api {
         };
         // What led here when it was last looked at needs no other look.
         let known_good = |domain: &Domain| {
-            self.context
+            self.parts
                 .domains
                 .seen(domain.as_str())
                 .is_some_and(|seen| seen.verdict == Verdict::Here)
@@ -258,7 +258,7 @@ impl DomainService for Api {
         };
         let command = Command::AddDomains(Box::new(add));
         let outcome = self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
@@ -267,9 +267,9 @@ impl DomainService for Api {
             return Err(unexpected(&outcome));
         };
         for (domain, look) in wanted.iter().zip(&looks) {
-            self.context.domains.found_good(domain.as_str(), look);
+            self.parts.domains.found_good(domain.as_str(), look);
         }
-        let redirected = asked.primary && !self.context.config.dns.watches();
+        let redirected = asked.primary && !self.parts.config.dns.watches();
         let warning = if checked {
             String::new()
         } else {
@@ -306,7 +306,7 @@ impl DomainService for Api {
             request_id,
         };
         let outcome = self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
@@ -374,5 +374,5 @@ impl DomainService for Api {
 }
 
 fn name_of(api: &Api, tenant: &TenantName) -> String {
-    format!("{tenant}.{}", api.context.handle.settings().base_domain)
+    format!("{tenant}.{}", api.parts.handle.settings().base_domain)
 }

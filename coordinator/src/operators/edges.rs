@@ -46,22 +46,15 @@ impl EdgeService for Api {
             .filter(|_| more)
             .map(|edge| edge.name.clone())
             .unwrap_or_default();
-        let edge = &self.context.config.edge;
+        let edge = &self.parts.config.edge;
         let files = edge.traefik_file.iter().chain(&edge.traefik_dir);
         Ok(Response::new(v1::ListEdgesResponse {
             edges,
             next_page_token,
             files: files
-                .map(|path| {
-                    self.context
-                        .config
-                        .data_dir
-                        .join(path)
-                        .display()
-                        .to_string()
-                })
+                .map(|path| self.parts.config.data_dir.join(path).display().to_string())
                 .collect(),
-            rejected_routes: count(&self.context.edges.left_out(), |_| true),
+            rejected_routes: count(&self.parts.edges.left_out(), |_| true),
         }))
     }
 
@@ -96,7 +89,7 @@ impl EdgeService for Api {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
         let after = token(&asked.page_token)?;
-        let shards = &self.context.handle.settings().shards;
+        let shards = &self.parts.handle.settings().shards;
         let shard = match asked.shard.as_str() {
             "" => None,
             shard => Some(
@@ -105,7 +98,7 @@ impl EdgeService for Api {
                     .ok_or_else(|| FieldError::new("shard", "there is no such one"))?,
             ),
         };
-        let left_out = self.context.edges.left_out();
+        let left_out = self.parts.edges.left_out();
         let ours = |tenant: &str| shard.is_none() || shards.of(tenant) == shard;
         let (routes, next_page_token) = rejected(&left_out, ours, after, size);
         Ok(Response::new(v1::ListRejectedRoutesResponse {
@@ -119,17 +112,17 @@ impl Api {
     /// All edges, those that are not known to run the newest asked once more.
     async fn edges(&self) -> Vec<v1::Edge> {
         let behind = self
-            .context
+            .parts
             .edges
             .look(|edge| edge.state != EdgeState::Current);
         // Not answered in time: see there.
         let _ = tokio::time::timeout(PATIENCE, behind).await;
         let (shards, left_out) = (
-            &self.context.handle.settings().shards,
-            self.context.edges.left_out(),
+            &self.parts.handle.settings().shards,
+            self.parts.edges.left_out(),
         );
         let (at, now) = (clock::monotonic(), now());
-        let seen = self.context.edges.seen(at);
+        let seen = self.parts.edges.seen(at);
         seen.iter()
             .map(|edge| wire(edge, shards, &left_out, |then| ago(then, at, now)))
             .collect()

@@ -12,11 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::Parts;
 use super::{Answers, Api, STREAM_QUEUE};
-use crate::{
-    context::Context,
-    wire::{shown, status},
-};
+use crate::wire::{shown, status};
 use isyone_fleet::{desired::Event, state::State};
 
 /// Old events when none are asked for, and at most.
@@ -68,7 +66,7 @@ impl EventService for Api {
         };
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
         tokio::spawn(stream(
-            self.context.clone(),
+            self.parts.clone(),
             filter,
             after,
             asked.follow,
@@ -112,15 +110,15 @@ fn after(state: &State, sequence: u64) -> Result<impl Iterator<Item = &Arc<Event
 }
 
 async fn stream(
-    context: Arc<Context>,
+    parts: Arc<Parts>,
     filter: Filter,
     mut sequence: u64,
     follow: bool,
     caller: mpsc::Sender<Result<v1::Event, Status>>,
 ) {
-    let mut changes = context.handle.subscribe();
+    let mut changes = parts.handle.subscribe();
     loop {
-        let state = context.handle.snapshot();
+        let state = parts.handle.snapshot();
         match after(&state, sequence) {
             Ok(events) => {
                 for event in events {
@@ -140,7 +138,7 @@ async fn stream(
         let alive = tokio::select! {
             changed = changes.changed() => changed.is_ok(),
             () = caller.closed() => return,
-            () = context.stop.cancelled() => false,
+            () = parts.stop.cancelled() => false,
         };
         if !alive {
             return drop(caller.send(Err(status::stopping())).await);

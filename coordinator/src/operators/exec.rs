@@ -50,13 +50,9 @@ impl Api {
             Err(_) => return Err(FieldError::new("container", "unknown container").into()),
         }
         let host = self.host_of(&name)?;
-        let bridge = self
-            .context
-            .streams
-            .open(&host, Target::Logs(asked))
-            .await?;
+        let bridge = self.parts.streams.open(&host, Target::Logs(asked)).await?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
-        tokio::spawn(pump_logs(bridge, caller, self.context.stop.clone()));
+        tokio::spawn(pump_logs(bridge, caller, self.parts.stop.clone()));
         Ok(Box::pin(ReceiverStream::new(answers)))
     }
 
@@ -85,18 +81,14 @@ impl Api {
             tenant: name,
             message: kind,
         };
-        self.context
+        self.parts
             .handle
             .submit(actor, audit)
             .await
             .map_err(status::submit)?;
-        let bridge = self
-            .context
-            .streams
-            .open(&host, Target::Exec(start))
-            .await?;
+        let bridge = self.parts.streams.open(&host, Target::Exec(start)).await?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
-        tokio::spawn(pump_exec(bridge, input, caller, self.context.stop.clone()));
+        tokio::spawn(pump_exec(bridge, input, caller, self.parts.stop.clone()));
         Ok(Box::pin(ReceiverStream::new(answers)))
     }
 

@@ -10,7 +10,6 @@ use isyone_proto::{
     plan::Secret,
     token::JoinToken,
 };
-use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
 use super::{Api, caller, now, page_size, tenants::unexpected};
@@ -27,11 +26,6 @@ use isyone_fleet::{
 /// Life of a token: when none is asked for, and at most.
 const TOKEN_TTL_S: (u32, u32) = (3600, 604_800);
 
-/// What is kept of a token's secret half.
-pub(crate) fn token_hash(secret: &str) -> String {
-    hex::encode(Sha256::digest(secret.as_bytes()))
-}
-
 impl Api {
     async fn host_command(
         &self,
@@ -39,7 +33,7 @@ impl Api {
         command: Command,
     ) -> Result<Response<v1::Host>, Status> {
         match self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
@@ -47,7 +41,7 @@ impl Api {
         {
             Outcome::Host(host) => Ok(Response::new(shown::host(
                 &self.state(),
-                self.context.handle.settings(),
+                self.parts.handle.settings(),
                 &host,
                 now(),
             ))),
@@ -79,19 +73,19 @@ impl HostService for Api {
         let token = JoinToken {
             id: secrets::random_hex(8),
             secret: Secret::new(secrets::random_hex(32)),
-            ca_pin: self.context.pki.ca_pin(),
+            ca_pin: self.parts.pki.ca_pin(),
         };
         let expires_at = now() + i64::from(ttl_s) * 1000;
         let record = Token {
             id: token.id.clone(),
-            secret_hash: token_hash(token.secret.expose()),
+            secret_hash: isyone_proto::token::secret_hash(token.secret.expose()),
             host: parse_optional("host", &asked.host)?,
             labels: parse_labels("labels", &asked.labels)?,
             expires_at,
             used_by: None,
         };
         let command = Command::CreateToken(Box::new(record));
-        self.context
+        self.parts
             .handle
             .submit(actor, command)
             .await
@@ -99,7 +93,7 @@ impl HostService for Api {
         Ok(Response::new(v1::CreateJoinTokenResponse {
             token: token.expose(),
             expire_time: Some(timestamp(expires_at)),
-            enroll_endpoint: self.context.enroll_endpoint.clone(),
+            enroll_endpoint: self.parts.enroll_endpoint.clone(),
         }))
     }
 
@@ -110,7 +104,7 @@ impl HostService for Api {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
         let after: Option<HostName> = parse_optional("page_token", &asked.page_token)?;
-        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
+        let (state, settings, now) = (self.state(), self.parts.handle.settings(), now());
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = state
             .fleet
@@ -146,7 +140,7 @@ impl HostService for Api {
         })?;
         Ok(Response::new(shown::host(
             &state,
-            self.context.handle.settings(),
+            self.parts.handle.settings(),
             host,
             now(),
         )))

@@ -25,15 +25,19 @@ mod tenant_access;
 mod tenants;
 mod top;
 
-pub use access::Caller;
-pub(crate) use hosts::token_hash;
-
-use crate::{base::clock, context::Context, wire::shown};
+use crate::{
+    agents::streams::Streams,
+    base::{clock, config::Config, pki::Pki, secrets::Sealer},
+    edges::{dns::Dns, domains::DomainLooks, probes::board::ProbeBoard, running::Edges},
+    wire::{caller::Caller, shown},
+    writer::Handle,
+};
 use isyone_fleet::{
     desired::{Access, Tenant},
     state::State,
     views,
 };
+use tokio_util::sync::CancellationToken;
 
 /// A streamed answer.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -46,32 +50,61 @@ const PAGE: (usize, usize) = (100, 1000);
 /// Longest idempotency key; a UUID has 36.
 const MAX_REQUEST_ID: usize = 64;
 
+/// What the services need of the coordinator.
+#[derive(Debug)]
+pub struct Parts {
+    /// To the Fleet.
+    pub handle: Handle,
+    /// As checked.
+    pub config: Arc<Config>,
+    /// Signs certificates.
+    pub pki: Arc<Pki>,
+    /// Seals and opens tenants' passwords and certificates' keys.
+    pub sealer: Arc<Sealer>,
+    /// To the agents.
+    pub streams: Arc<Streams>,
+    /// Who asks for routes.
+    pub edges: Arc<Edges>,
+    /// What the probes through the edges found.
+    pub probes: Arc<ProbeBoard>,
+    /// What DNS said of tenants' domains.
+    pub domains: Arc<DomainLooks>,
+    /// Where names lead.
+    pub dns: Arc<dyn Dns>,
+    /// `host:port` for joining.
+    pub enroll_endpoint: String,
+    /// When the coordinator started.
+    pub started_at: UnixMs,
+    /// Cancelled when it stops: ends every stream.
+    pub stop: CancellationToken,
+}
+
 /// All public services.
 #[derive(Debug, Clone)]
 pub struct Api {
-    context: Arc<Context>,
+    parts: Arc<Parts>,
 }
 
 impl Api {
-    /// In this context.
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
+    /// The services over these parts.
+    pub fn new(parts: Arc<Parts>) -> Self {
+        Self { parts }
     }
 
     fn state(&self) -> Arc<State> {
-        self.context.handle.snapshot()
+        self.parts.handle.snapshot()
     }
 
     /// A tenant in wire form, with what the probes found.
     fn shown(&self, state: &State, tenant: &Tenant) -> v1::Tenant {
-        let (settings, now) = (self.context.handle.settings(), now());
-        let seen = self.context.blackbox.seen(state, settings, tenant, now);
+        let (settings, now) = (self.parts.handle.settings(), now());
+        let seen = self.parts.probes.seen(state, settings, tenant, now);
         // Who shall not run is not missed.
         let seen = seen.filter(|_| views::monitored(tenant));
         v1::Tenant {
             probe: seen.map(|seen| shown::probe(&seen)),
             access: (tenant.access != Access::default())
-                .then(|| tenant_access::wire(&tenant.access, &self.context.config.edge)),
+                .then(|| tenant_access::wire(&tenant.access, &self.parts.config.edge)),
             domains: self.domains_of(state, tenant),
             ..shown::tenant(state, settings, tenant, now)
         }

@@ -12,9 +12,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::Parts;
 use super::{Answers, Api, STREAM_QUEUE, caller, now, page_size, tenants::unexpected};
 use crate::{
-    context::Context,
     wire::{shown, status},
     writer::SubmitError,
 };
@@ -87,7 +87,7 @@ impl OperationService for Api {
         let id = parse("id", &request.get_ref().id)?;
         find(&self.state(), id)?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
-        tokio::spawn(watch(self.context.clone(), id, caller));
+        tokio::spawn(watch(self.parts.clone(), id, caller));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
@@ -99,7 +99,7 @@ impl OperationService for Api {
         let id = parse("id", &request.get_ref().id)?;
         let command = Command::CancelOperation { id };
         match self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
@@ -121,23 +121,19 @@ fn just_ended(operation: &v1::Operation) -> bool {
 
 /// Sends the operation whenever it differs from what was sent last. A slow caller misses states in between, never the
 /// last.
-async fn watch(
-    context: Arc<Context>,
-    id: Uuid,
-    caller: mpsc::Sender<Result<v1::Operation, Status>>,
-) {
+async fn watch(parts: Arc<Parts>, id: Uuid, caller: mpsc::Sender<Result<v1::Operation, Status>>) {
     // Before the first look, so that no change falls in between.
-    let mut changes = context.handle.subscribe();
+    let mut changes = parts.handle.subscribe();
     let mut told: Option<v1::Operation> = None;
     loop {
-        let state = context.handle.snapshot();
+        let state = parts.handle.snapshot();
         match find(&state, id) {
             Ok(operation) => {
                 let done = operation.done;
                 if done && just_ended(&operation) {
-                    let shard = context.handle.settings().shards.of(&operation.tenant);
-                    let edges = context.edges.take_up(state.version, shard);
-                    tokio::select! { () = edges => {}, () = context.stop.cancelled() => {} }
+                    let shard = parts.handle.settings().shards.of(&operation.tenant);
+                    let edges = parts.edges.take_up(state.version, shard);
+                    tokio::select! { () = edges => {}, () = parts.stop.cancelled() => {} }
                 }
                 if told.as_ref() != Some(&operation) {
                     told = Some(operation.clone());
@@ -154,7 +150,7 @@ async fn watch(
         let alive = tokio::select! {
             changed = changes.changed() => changed.is_ok(),
             () = caller.closed() => return,
-            () = context.stop.cancelled() => false,
+            () = parts.stop.cancelled() => false,
         };
         if !alive {
             return drop(caller.send(Err(status::stopping())).await);

@@ -6,8 +6,8 @@ use isyone_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, Caller, caller};
-use crate::wire::shown;
+use super::{Api, caller};
+use crate::wire::{caller::Caller, shown};
 
 #[tonic::async_trait]
 impl SystemService for Api {
@@ -18,7 +18,7 @@ impl SystemService for Api {
         let Caller::Operator(name, role) = caller(&request)? else {
             return Err(Status::permission_denied("for operators"));
         };
-        let (settings, config) = (self.context.handle.settings(), &self.context.config);
+        let (settings, config) = (self.parts.handle.settings(), &self.parts.config);
         Ok(Response::new(v1::Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             base_domain: settings.base_domain.clone(),
@@ -37,7 +37,7 @@ impl SystemService for Api {
                 .iter()
                 .map(|(name, e)| (name.to_string(), e.odoo.to_string()))
                 .collect(),
-            start_time: Some(timestamp(self.context.started_at)),
+            start_time: Some(timestamp(self.parts.started_at)),
         }))
     }
 }

@@ -37,7 +37,7 @@ impl Api {
         let state = self.state();
         Ok(wire(
             &self.tenant(&state, &name)?.access,
-            &self.context.config.edge,
+            &self.parts.config.edge,
         ))
     }
 
@@ -68,14 +68,14 @@ impl Api {
             change: Box::new(change),
         };
         match self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
             .map_err(status::submit)?
         {
             Outcome::Changed(tenant) => {
-                let access = wire(&tenant.access, &self.context.config.edge);
+                let access = wire(&tenant.access, &self.parts.config.edge);
                 Ok(v1::SetAccessResponse {
                     access: Some(access),
                     generated_password,

@@ -35,7 +35,7 @@ impl Api {
         command: Command,
     ) -> Result<Response<v1::Operation>, Status> {
         match self
-            .context
+            .parts
             .handle
             .submit(actor, command)
             .await
@@ -77,13 +77,13 @@ impl TenantService for Api {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
         let name = tenant_name(&asked.name)?;
-        let settings = self.context.handle.settings();
+        let settings = self.parts.handle.settings();
         let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default())
             .map_err(|e| e.within("spec"))?;
         // Used only if the tenant is new.
         let uid = Uuid::now_v7();
         let create = CreateTenant {
-            secrets: self.context.new_secrets(&name, uid),
+            secrets: self.parts.sealer.new_secrets(&name, uid),
             name: name.clone(),
             uid,
             spec,
@@ -93,7 +93,7 @@ impl TenantService for Api {
             dry_run: asked.dry_run,
         };
         let command = Command::CreateTenant(Box::new(create));
-        let handle = &self.context.handle;
+        let handle = &self.parts.handle;
         let outcome = if asked.dry_run {
             // It looks at every host: not in the writer's time.
             handle.rehearse(
@@ -187,7 +187,7 @@ impl TenantService for Api {
         let name = tenant_name(&request.get_ref().name)?;
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
-        let decision = today(&state, self.context.handle.settings(), tenant);
+        let decision = today(&state, self.parts.handle.settings(), tenant);
         let mut table = shown::placement(&name, &decision, Some(&tenant.placement.reason));
         // Where it is, not where it would go today: that is the table's first row.
         table.host = tenant.placement.host.to_string();
@@ -203,7 +203,8 @@ impl TenantService for Api {
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
         let secrets = self
-            .context
+            .parts
+            .sealer
             .open_secrets(tenant)
             .map_err(|e| status::seal(&e))?;
         // Nothing is told before it is written down who asked.
@@ -212,12 +213,12 @@ impl TenantService for Api {
             tenant: name.clone(),
             message: String::new(),
         };
-        self.context
+        self.parts
             .handle
             .submit(actor, audit)
             .await
             .map_err(status::submit)?;
-        let settings = self.context.handle.settings();
+        let settings = self.parts.handle.settings();
         Ok(Response::new(v1::Credentials {
             url: views::address(&state, settings, tenant),
             login: tenant.spec.admin_login.to_string(),

@@ -90,8 +90,8 @@ impl Api {
         rows: &Rows<TenantOrder>,
         host: Option<&HostName>,
     ) -> v1::TopTenantsResponse {
-        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
-        let board = &self.context.blackbox;
+        let (state, settings, now) = (self.state(), self.parts.handle.settings(), now());
+        let board = &self.parts.probes;
         let reach = |tenant: &_| {
             board
                 .seen(&state, settings, tenant, now)
@@ -110,7 +110,7 @@ impl Api {
     }
 
     fn host_rows(&self, rows: &Rows<HostOrder>) -> v1::TopHostsResponse {
-        let (state, settings, now) = (self.state(), self.context.handle.settings(), now());
+        let (state, settings, now) = (self.state(), self.parts.handle.settings(), now());
         let picked = top::hosts(&state, settings, now, rows);
         let health = |edge: EdgeSeen| v1::EdgeHealth {
             address: edge.address.to_string(),
@@ -118,7 +118,7 @@ impl Api {
             connections: edge.counts.tried,
             failed: edge.counts.failed,
         };
-        let edges = self.context.blackbox.edges(&state, settings, now);
+        let edges = self.parts.probes.edges(&state, settings, now);
         v1::TopHostsResponse {
             matching: count(picked.matching),
             total: count(picked.total),

@@ -4,6 +4,7 @@
 //! There is no lock around the state and no second way to change it.
 //! Not here: what a command does (change), how groups are made (groups), how many calls may wait (api/gate).
 
+pub(crate) mod collector;
 mod groups;
 pub mod store;
 pub mod traces;

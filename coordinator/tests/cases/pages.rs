@@ -345,7 +345,7 @@ async fn a_tenant_that_sleeps_is_woken_by_its_next_visitor_once() {
         alfa(&fixture).await.desired_state(),
         v1::DesiredState::Running
     );
-    let state = fixture.running.context.handle.snapshot();
+    let state = fixture.running.handle.snapshot();
     let woken: Vec<_> = state
         .fleet
         .events

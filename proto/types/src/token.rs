@@ -5,7 +5,14 @@
 
 use std::{fmt, str::FromStr};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::{plan::Secret, spec::ValueError};
+
+/// What is kept of a token's secret half: its SHA-256, hex.
+pub fn secret_hash(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret.as_bytes()))
+}
 
 /// A join token as an operator hands it to `isy-agent join`.
 #[derive(Debug, Clone, PartialEq, Eq)]

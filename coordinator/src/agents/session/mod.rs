@@ -25,13 +25,12 @@ pub mod monitors;
 mod plans;
 mod report;
 
+use self::monitors::MonitorList;
 use crate::{
-    agents::streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard},
-    base::{clock, timings::timed},
-    context::Context,
-    operators::Caller,
-    wire::status,
-    writer::SubmitError,
+    agents::streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
+    base::{clock, metrics::Metrics, pki::Pki, secrets::Sealer, timings::timed},
+    wire::{caller::Caller, status},
+    writer::{Handle, SubmitError},
 };
 use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
 
@@ -60,16 +59,35 @@ const MAX_NETWORKS: usize = 256;
 type Down<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type ToAgent = mpsc::Sender<Outgoing>;
 
-/// The service for agents.
-#[derive(Debug, Clone)]
-pub struct Agents {
-    context: Arc<Context>,
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Shared {
+    /// To the Fleet.
+    pub handle: Handle,
+    /// Signs certificates.
+    pub pki: Arc<Pki>,
+    /// How long those of agents are valid, seconds.
+    pub agent_ttl_s: i64,
+    /// Opens the secrets that plans carry.
+    pub sealer: Arc<Sealer>,
+    /// Who is connected, and bulk data.
+    pub streams: Arc<Streams>,
+    /// Who may scrape hosts.
+    pub monitors: Arc<MonitorList>,
+    /// Counts reports.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the coordinator stops.
+    pub stop: CancellationToken,
 }
 
+/// The service for agents.
+#[derive(Debug, Clone)]
+pub struct Agents(Arc<Shared>);
+
 impl Agents {
-    /// In this context.
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
+    /// With what sessions share.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
     }
 }
 
@@ -110,8 +128,8 @@ pub fn comeback_spread(hosts: usize, suspect: Duration) -> Duration {
 
 /// For a session that we cannot go on with, though the agent did nothing wrong. The more sessions end for it, the longer agents stay
 /// away: each comes back at a moment of its own between once and twice that time, and so at a rate that we can take.
-fn later(context: &Context, status: &Status) -> Status {
-    let absence = time_for(context.streams.sessions()).clamp(LEAST_ABSENCE, LONGEST_ABSENCE);
+fn later(shared: &Shared, status: &Status) -> Status {
+    let absence = time_for(shared.streams.sessions()).clamp(LEAST_ABSENCE, LONGEST_ABSENCE);
     error::retry_later(status, absence)
 }
 
@@ -122,8 +140,8 @@ impl AgentService for Agents {
         request: Request<RenewRequest>,
     ) -> Result<Response<RenewResponse>, Status> {
         let host = host(&request)?;
-        let context = &self.context;
-        let known = context
+        let shared = &self.0;
+        let known = shared
             .handle
             .snapshot()
             .fleet
@@ -131,14 +149,13 @@ impl AgentService for Agents {
             .get(&host)
             .map(|h| h.advertise);
         let advertise = known.ok_or_else(|| Status::permission_denied("this host was removed"))?;
-        let ttl_s = context.config.certificates.agent_ttl.millis() / 1000;
-        let issued = context
+        let issued = shared
             .pki
             .sign_agent(
                 &request.get_ref().csr_pem,
                 &host,
                 advertise,
-                ttl_s,
+                shared.agent_ttl_s,
                 clock::now_seconds(),
             )
             .map_err(|e| status::pki(&e))?;
@@ -150,14 +167,14 @@ impl AgentService for Agents {
             host: host.clone(),
             certificate,
         };
-        context
+        shared
             .handle
             .submit_patiently(format!("host/{host}"), command)
             .await
             .map_err(status::submit)?;
         Ok(Response::new(RenewResponse {
             certificate_pem: issued.pem,
-            ca_pem: context.pki.ca_pem(),
+            ca_pem: shared.pki.ca_pem(),
         }))
     }
 
@@ -171,7 +188,7 @@ impl AgentService for Agents {
         let up = request.into_inner();
         let (to_agent, messages) = mpsc::channel(SESSION_QUEUE);
         let session = Session {
-            context: self.context.clone(),
+            shared: self.0.clone(),
             actor: format!("host/{host}"),
             host,
             to_agent,
@@ -202,15 +219,13 @@ impl AgentService for Agents {
             ));
         };
         let (down, messages) = mpsc::channel(DOWN_QUEUE);
-        self.context
-            .streams
-            .attach(&host, &id, Bridge { up, down })?;
+        self.0.streams.attach(&host, &id, Bridge { up, down })?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 }
 
 struct Session {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     host: HostName,
     actor: String,
     to_agent: ToAgent,
@@ -227,14 +242,14 @@ impl Session {
                 tracing::info!(host = %self.host, "agent connected");
                 let why = tokio::select! {
                     why = self.listen(&mut up) => why,
-                    why = plans::send(&self.context, &self.host, &self.to_agent, known, &self.refused) => why,
-                    why = monitors::send(&self.context, &self.to_agent) => why,
+                    why = plans::send(&self.shared, &self.host, &self.to_agent, known, &self.refused) => why,
+                    why = monitors::send(&self.shared.monitors, &self.to_agent) => why,
                     () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
-                    () = self.context.stop.cancelled() => later(&self.context, &status::stopping()),
+                    () = self.shared.stop.cancelled() => later(&self.shared, &status::stopping()),
                 };
                 drop(guard);
                 // The session that replaced us waits for the same signal; one that came to us at the end was meant for it.
-                self.context.handle.host_signal(&self.host).notify_one();
+                self.shared.handle.host_signal(&self.host).notify_one();
                 why
             }
             Err(why) => why,
@@ -251,7 +266,7 @@ impl Session {
     ) -> Result<(SessionGuard, plans::Known), Status> {
         let first = tokio::select! {
             first = tokio::time::timeout(PATIENCE, up.message()) => first,
-            () = self.context.stop.cancelled() => return Err(later(&self.context, &status::stopping())),
+            () = self.shared.stop.cancelled() => return Err(later(&self.shared, &status::stopping())),
         };
         let first = first
             .map_err(|_| Status::deadline_exceeded("no hello"))??
@@ -279,7 +294,7 @@ impl Session {
         self.submit(command).await?;
         // From here on it is this session that gets the host's messages; an older one is ended.
         let guard = self
-            .context
+            .shared
             .streams
             .enter(&self.host, self.to_agent.clone(), self.end.clone());
         // An empty queue of 32 takes one message.
@@ -292,7 +307,7 @@ impl Session {
     }
 
     fn welcome(&self) -> Welcome {
-        let handle = &self.context.handle;
+        let handle = &self.shared.handle;
         let settings = handle.settings();
         let liveness = &settings.liveness;
         let suspect = Duration::from_millis(u64::try_from(liveness.suspect_ms).unwrap_or(0));
@@ -306,7 +321,7 @@ impl Session {
 
     /// The address is fixed at joining, because routes and firewalls of others depend on it.
     fn warn_of_other_address(&self, said: &str) {
-        let state = self.context.handle.snapshot();
+        let state = self.shared.handle.snapshot();
         let Some(host) = state.fleet.hosts.get(&self.host) else {
             return;
         };
@@ -346,20 +361,20 @@ impl Session {
     /// Has a word of the agent taken in.
     async fn submit(&self, command: Command) -> Result<(), Status> {
         match self
-            .context
+            .shared
             .handle
             .submit_patiently(&self.actor, command)
             .await
         {
             Ok(_) => Ok(()),
             Err(error @ SubmitError::Refused(_)) => Err(status::submit(error)),
-            Err(error) => Err(later(&self.context, &status::submit(error))),
+            Err(error) => Err(later(&self.shared, &status::submit(error))),
         }
     }
 
     async fn report(&self, wire: wire::Report) -> Result<(), Status> {
         let sequence = wire.sequence;
-        let handle = &self.context.handle;
+        let handle = &self.shared.handle;
         let report = timed(&handle.timings().report_parse, || {
             report::parse(&self.host, wire)
         })?;
@@ -369,7 +384,7 @@ impl Session {
             report: Box::new(report),
         };
         self.submit(command).instrument(span).await?;
-        self.context.metrics.reports.inc();
+        self.shared.metrics.reports.inc();
         let ack = wire::ReportAck { sequence };
         // A full queue: the agent does not read at the moment, and will not miss one acknowledgement.
         let _ = self

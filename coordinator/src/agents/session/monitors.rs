@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
+use crate::writer::Handle;
 use isyone_proto::pb::agent::v1::{Monitors, coordinator_message};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{PATIENCE, ToAgent, message};
-use crate::context::Context;
 use isyone_fleet::{state::State, views};
 
 /// Serial numbers of the certificates with which hosts may be scraped, as of the newest snapshot.
@@ -42,27 +43,27 @@ impl MonitorList {
 }
 
 /// Follows the snapshots until the coordinator stops.
-pub async fn follow(context: Arc<Context>) {
-    let mut changes = context.handle.subscribe();
+pub(crate) async fn follow(handle: Handle, monitors: Arc<MonitorList>, stop: CancellationToken) {
+    let mut changes = handle.subscribe();
     changes.mark_changed();
     let mut seen = None;
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = context.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
-        let state = context.handle.snapshot();
+        let state = handle.snapshot();
         let operators = &state.fleet.operators;
         if !seen.as_ref().is_some_and(|seen| operators.ptr_eq(seen)) {
-            context.monitors.update(&state);
+            monitors.update(&state);
             seen = Some(operators.clone());
         }
     }
 }
 
 /// Gives an agent the list and every newer one. Runs until the agent stops taking messages; says why.
-pub(super) async fn send(context: &Context, to_agent: &ToAgent) -> Status {
-    let mut list = context.monitors.current.subscribe();
+pub(super) async fn send(monitors: &MonitorList, to_agent: &ToAgent) -> Status {
+    let mut list = monitors.current.subscribe();
     loop {
         let serials = list.borrow_and_update().to_vec();
         let message = message(coordinator_message::Message::Monitors(Monitors { serials }));
@@ -71,7 +72,7 @@ pub(super) async fn send(context: &Context, to_agent: &ToAgent) -> Status {
             Ok(Err(_)) | Err(_) => return Status::deadline_exceeded("the agent takes no messages"),
         }
         if list.changed().await.is_err() {
-            // The list lives as long as the context.
+            // The list lives as long as the sessions.
             return std::future::pending().await;
         }
     }

@@ -15,8 +15,8 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{PATIENCE, ToAgent, message};
-use crate::{base::timings::timed, context::Context, wire::status};
+use super::{PATIENCE, Shared, ToAgent, message};
+use crate::{base::timings::timed, wire::status};
 use isyone_fleet::views;
 
 /// What the agent said it has on disk.
@@ -33,15 +33,15 @@ const OFFER_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs until the agent stops taking plans or the host is gone; says why. `refused` tells that the agent did not take one.
 pub(super) async fn send(
-    context: &Context,
+    shared: &Shared,
     host: &HostName,
     to_agent: &ToAgent,
     known: Known,
     refused: &Notify,
 ) -> Status {
     // Before the first look, so that no change falls in between.
-    let changed = context.handle.host_signal(host);
-    let mut sent = match Box::pin(first(context, host, to_agent, &known)).await {
+    let changed = shared.handle.host_signal(host);
+    let mut sent = match Box::pin(first(shared, host, to_agent, &known)).await {
         Ok(generation) => generation,
         Err(status) => return status,
     };
@@ -55,7 +55,7 @@ pub(super) async fn send(
                 true
             }
         };
-        let newest = context
+        let newest = shared
             .handle
             .snapshot()
             .fleet
@@ -65,8 +65,8 @@ pub(super) async fn send(
         if !again && newest.is_some_and(|generation| generation <= sent) {
             continue;
         }
-        sent = match render(context, host) {
-            Ok(plan) => match Box::pin(give(context, to_agent, host, &plan)).await {
+        sent = match render(shared, host) {
+            Ok(plan) => match Box::pin(give(shared, to_agent, host, &plan)).await {
                 Ok(()) => plan.generation,
                 Err(status) => return status,
             },
@@ -78,26 +78,26 @@ pub(super) async fn send(
 /// The plan, if the agent has another one. Also under the same generation, if the content differs: the agent then raises
 /// the alarm.
 async fn first(
-    context: &Context,
+    shared: &Shared,
     host: &HostName,
     to_agent: &ToAgent,
     known: &Known,
 ) -> Result<u64, Status> {
-    let plan = render(context, host)?;
+    let plan = render(shared, host)?;
     if plan.generation > known.generation || plan.digest() != known.digest {
-        give(context, to_agent, host, &plan).await?;
+        give(shared, to_agent, host, &plan).await?;
     }
     Ok(plan.generation)
 }
 
 async fn give(
-    context: &Context,
+    shared: &Shared,
     to_agent: &ToAgent,
     host: &HostName,
     plan: &HostPlan,
 ) -> Result<(), Status> {
     tracing::debug!(%host, generation = plan.generation, tenants = plan.tenants.len(), "sending plan");
-    let traces = context.handle.traces();
+    let traces = shared.handle.traces();
     let places = traces.places(plan);
     let in_trace = |id: &String| child_span!(&traces.of(id.parse().ok()), "send plan", %host, generation = plan.generation);
     let _spans: Vec<Span> = places.keys().map(in_trace).collect();
@@ -116,11 +116,11 @@ async fn give(
     Ok(())
 }
 
-fn render(context: &Context, host: &HostName) -> Result<HostPlan, Status> {
-    let state = context.handle.snapshot();
-    let plan = timed(&context.handle.timings().plan_render, || {
-        views::host_plan(&state, context.handle.settings(), host, |tenant| {
-            context.open_secrets(tenant)
+fn render(shared: &Shared, host: &HostName) -> Result<HostPlan, Status> {
+    let state = shared.handle.snapshot();
+    let plan = timed(&shared.handle.timings().plan_render, || {
+        views::host_plan(&state, shared.handle.settings(), host, |tenant| {
+            shared.sealer.open_secrets(tenant)
         })
     });
     let plan = plan.map_err(|error| {

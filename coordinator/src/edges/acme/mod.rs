@@ -22,9 +22,14 @@ mod wanted;
 pub use challenges::Challenges;
 
 use crate::{
-    base::{clock, config::Acme, secrets},
-    context::Context,
+    base::{
+        clock,
+        config::{self, Config},
+        metrics::Metrics,
+        secrets::{self, Sealer},
+    },
     edges::certificates,
+    writer::Handle,
 };
 use isyone_fleet::{
     change::Command,
@@ -35,6 +40,7 @@ use isyone_fleet::{
     orders::{self, Input, Limits, Plan},
 };
 use order::{Failure, Issued, SharedAccount, Whose};
+use tokio_util::sync::CancellationToken;
 use wanted::Wanted;
 
 /// After a change, so that a burst of new tenants is one look.
@@ -62,8 +68,19 @@ impl Seen {
     }
 }
 
+/// What orders of certificates need of the coordinator.
+#[derive(Debug)]
+pub(crate) struct Acme {
+    pub(crate) handle: Handle,
+    pub(crate) config: Arc<Config>,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) challenges: Arc<Challenges>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stop: CancellationToken,
+}
+
 struct Worker {
-    context: Arc<Context>,
+    acme: Arc<Acme>,
     account: Arc<SharedAccount>,
     wanted: Wanted,
     limits: Limits,
@@ -76,9 +93,9 @@ struct Worker {
 }
 
 /// Runs until the coordinator stops. Orders under way are given up then: they are made anew after the start.
-pub(crate) async fn run(context: Arc<Context>) {
-    let mut changes = context.handle.subscribe();
-    let mut worker = Worker::new(context.clone());
+pub(crate) async fn run(acme: Arc<Acme>) {
+    let mut changes = acme.handle.subscribe();
+    let mut worker = Worker::new(acme.clone());
     let (mut seen, mut timer) = (Seen::default(), tokio::time::interval(EVERY));
     loop {
         let look = tokio::select! {
@@ -86,7 +103,7 @@ pub(crate) async fn run(context: Arc<Context>) {
                 if changed.is_err() {
                     return;
                 }
-                seen.differs(&context.handle.snapshot().fleet)
+                seen.differs(&acme.handle.snapshot().fleet)
             }
             Some(ended) = worker.orders.join_next() => {
                 match ended {
@@ -97,7 +114,7 @@ pub(crate) async fn run(context: Arc<Context>) {
                 true
             }
             _ = timer.tick() => true,
-            () = context.stop.cancelled() => return,
+            () = acme.stop.cancelled() => return,
         };
         if look {
             worker.look().await;
@@ -106,7 +123,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-pub(crate) fn limits(acme: &Acme) -> Limits {
+pub(crate) fn limits(acme: &config::Acme) -> Limits {
     let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     Limits {
         orders_at_once: acme.orders_at_once,
@@ -118,8 +135,8 @@ pub(crate) fn limits(acme: &Acme) -> Limits {
 }
 
 impl Worker {
-    fn new(context: Arc<Context>) -> Self {
-        let config = &context.config;
+    fn new(acme: Arc<Acme>) -> Self {
+        let config = &acme.config;
         let mut chance = [0; 8];
         secrets::rand_bytes(&mut chance);
         Self {
@@ -135,12 +152,12 @@ impl Worker {
             closed: 0,
             closed_until: 0,
             chance: u64::from_be_bytes(chance),
-            context,
+            acme,
         }
     }
 
     async fn look(&mut self) {
-        let state = self.context.handle.snapshot();
+        let state = self.acme.handle.snapshot();
         self.wanted.take(&state.fleet);
         let held: BTreeMap<&str, &EdgeCertificate> = state
             .fleet
@@ -176,7 +193,7 @@ impl Worker {
 
     async fn carry_out(&mut self, plan: Plan) {
         let held_back = i64::try_from(plan.held_back.len()).unwrap_or(i64::MAX);
-        let before = self.context.metrics.certificates_held_back.set(held_back);
+        let before = self.acme.metrics.certificates_held_back.set(held_back);
         if before == 0 && held_back > 0 {
             tracing::warn!(
                 names = held_back,
@@ -187,7 +204,7 @@ impl Worker {
             tracing::info!(name, "ordering a certificate");
             self.running.insert(name.clone());
             self.orders
-                .spawn(self.account.clone().issue(self.context.clone(), name));
+                .spawn(self.account.clone().issue(self.acme.clone(), name));
         }
         for name in plan.forget {
             self.submit(Command::RemoveCertificate {
@@ -212,7 +229,7 @@ impl Worker {
     /// One that is not stored is decided again at the next look.
     async fn submit(&self, command: Command) {
         if let Err(error) = self
-            .context
+            .acme
             .handle
             .submit_patiently("coordinator", command)
             .await
@@ -224,7 +241,7 @@ impl Worker {
     async fn ended(&mut self, name: String, issued: Result<Issued, Failure>) {
         self.running.remove(&name);
         let made = issued.and_then(|issued| self.certificate(&name, &issued));
-        self.context.metrics.certificate_order(made.is_ok());
+        self.acme.metrics.certificate_order(made.is_ok());
         match made {
             Ok(certificate) => {
                 self.closed = 0;
@@ -245,7 +262,7 @@ impl Worker {
         };
         let judged = certificates::judge(&issued.chain_pem, &issued.key_pem, clock::now_seconds())
             .map_err(|e| of_name(format!("the authority's answer: {e}")))?;
-        let key = self.context.sealer.seal(
+        let key = self.acme.sealer.seal(
             &EdgeCertificate::sealed_for(name),
             issued.key_pem.as_bytes(),
         );
@@ -265,7 +282,7 @@ impl Worker {
             .retry_after_s
             .map(|s| now.saturating_add(i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(1000)));
         tracing::warn!(name, error = failure.why, "no certificate; tried again");
-        let state = self.context.handle.snapshot();
+        let state = self.acme.handle.snapshot();
         let before = state
             .fleet
             .certificate_troubles

@@ -12,11 +12,11 @@ use instant_acme::{
 use isyone_proto::tls;
 use zeroize::Zeroizing;
 
+use super::Acme;
 use super::{
     client::{Https, RETRY_AFTER},
     hook,
 };
-use crate::context::Context;
 use isyone_fleet::{change::Command, desired::certificates::AcmeAccount};
 
 /// From the challenge to the verdict, and from the request to the certificate: authorities look within seconds, busy ones within
@@ -75,25 +75,26 @@ pub(crate) struct Issued {
 }
 
 /// Our account: the stored one if it is of this directory and not `lost`, otherwise a new one, which is stored before it is used.
-pub(crate) async fn account(context: &Context, lost: bool) -> Result<Account, Failure> {
-    let acme = &context.config.tls.acme;
-    let data_dir = &context.config.data_dir;
+pub(crate) async fn account(acme: &Acme, lost: bool) -> Result<Account, Failure> {
+    let settings = &acme.config.tls.acme;
+    let data_dir = &acme.config.data_dir;
     let https = Https::new(
-        acme.ca_file
+        settings
+            .ca_file
             .as_ref()
             .map(|file| data_dir.join(file))
             .as_deref(),
     )
     .map_err(Failure::of_authority)?;
     let builder = Account::builder_with_http(Box::new(https));
-    let state = context.handle.snapshot();
+    let state = acme.handle.snapshot();
     let stored = state
         .fleet
         .acme_account
         .as_ref()
-        .filter(|known| !lost && known.directory == acme.directory);
+        .filter(|known| !lost && known.directory == settings.directory);
     if let Some(stored) = stored {
-        let json = context
+        let json = acme
             .sealer
             .open(ACCOUNT_RECORD, &stored.credentials)
             .map_err(Failure::of_authority)?;
@@ -105,11 +106,14 @@ pub(crate) async fn account(context: &Context, lost: bool) -> Result<Account, Fa
             .map_err(Failure::of_authority);
     }
     let external = external_account(
-        acme.eab_key_id.as_deref(),
-        acme.eab_hmac_file.as_deref(),
+        settings.eab_key_id.as_deref(),
+        settings.eab_hmac_file.as_deref(),
         data_dir,
     )?;
-    let contact = acme.email.as_ref().map(|email| format!("mailto:{email}"));
+    let contact = settings
+        .email
+        .as_ref()
+        .map(|email| format!("mailto:{email}"));
     let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
     let wanted = NewAccount {
         contact: &contact,
@@ -117,19 +121,19 @@ pub(crate) async fn account(context: &Context, lost: bool) -> Result<Account, Fa
         only_return_existing: false,
     };
     let (account, credentials) = builder
-        .create(&wanted, acme.directory.clone(), external.as_ref())
+        .create(&wanted, settings.directory.clone(), external.as_ref())
         .await
         .map_err(|e| Failure {
             whose: Whose::Authority,
             ..failure(e)
         })?;
     let json = Zeroizing::new(serde_json::to_vec(&credentials).map_err(Failure::of_authority)?);
-    let credentials = context.sealer.seal(ACCOUNT_RECORD, &json);
+    let credentials = acme.sealer.seal(ACCOUNT_RECORD, &json);
     let made = AcmeAccount {
-        directory: acme.directory.clone(),
+        directory: settings.directory.clone(),
         credentials,
     };
-    let submitted = context
+    let submitted = acme
         .handle
         .submit_patiently("coordinator", Command::PutAcmeAccount(Box::new(made)))
         .await;
@@ -160,18 +164,14 @@ fn external_account(
 }
 
 /// Orders a certificate for a name.
-pub(crate) async fn issue(
-    context: &Context,
-    account: &Account,
-    name: &str,
-) -> Result<Issued, Failure> {
+pub(crate) async fn issue(acme: &Acme, account: &Account, name: &str) -> Result<Issued, Failure> {
     let dns = if name.starts_with('*') {
-        context.config.tls.acme.dns_wait.get() + PATIENCE * 4
+        acme.config.tls.acme.dns_wait.get() + PATIENCE * 4
     } else {
         Duration::ZERO
     };
     let order = RETRY_AFTER.scope(Default::default(), async {
-        let issued = carry_out(context, account, name).await;
+        let issued = carry_out(acme, account, name).await;
         issued.map_err(|mut failure| {
             failure.retry_after_s = failure
                 .retry_after_s
@@ -185,13 +185,13 @@ pub(crate) async fn issue(
     }
 }
 
-async fn carry_out(context: &Context, account: &Account, name: &str) -> Result<Issued, Failure> {
+async fn carry_out(acme: &Acme, account: &Account, name: &str) -> Result<Issued, Failure> {
     let identifiers = [Identifier::Dns(name.to_owned())];
     let mut order = account
         .new_order(&NewOrder::new(&identifiers))
         .await
         .map_err(failure)?;
-    prove(context, &mut order, name).await?;
+    prove(acme, &mut order, name).await?;
     // Fresh for each certificate: a key that leaked is worth nothing after the next renewal.
     let key = rcgen::KeyPair::generate().map_err(Failure::of_name)?;
     let mut params = rcgen::CertificateParams::new([name.to_owned()]).map_err(Failure::of_name)?;
@@ -210,7 +210,7 @@ fn patience() -> RetryPolicy {
 }
 
 /// Shows the authority that the name is ours.
-async fn prove(context: &Context, order: &mut Order, name: &str) -> Result<(), Failure> {
+async fn prove(acme: &Acme, order: &mut Order, name: &str) -> Result<(), Failure> {
     let mut answered = Vec::new();
     let mut record = None;
     let mut authorizations = order.authorizations();
@@ -232,9 +232,9 @@ async fn prove(context: &Context, order: &mut Order, name: &str) -> Result<(), F
             offered.ok_or_else(|| Failure::of_name("the authority offers no fitting challenge"))?;
         let answer = challenge.key_authorization();
         if challenge.r#type == ChallengeType::Dns01 {
-            record = Some(Record::put_up(context, name, answer.dns_value()).await?);
+            record = Some(Record::put_up(acme, name, answer.dns_value()).await?);
         } else {
-            answered.push(context.challenges.put(&challenge.token, answer.as_str()));
+            answered.push(acme.challenges.put(&challenge.token, answer.as_str()));
         }
         challenge.set_ready().await.map_err(failure)?;
     }
@@ -283,20 +283,20 @@ struct Record {
 
 impl Record {
     /// Puts it up and waits until everybody sees it.
-    async fn put_up(context: &Context, name: &str, value: String) -> Result<Self, Failure> {
-        let acme = &context.config.tls.acme;
-        let hook = acme
+    async fn put_up(acme: &Acme, name: &str, value: String) -> Result<Self, Failure> {
+        let settings = &acme.config.tls.acme;
+        let hook = settings
             .dns_hook
             .as_ref()
             .ok_or_else(|| Failure::of_name("tls.acme.dns_hook is not set"))?;
         let record = Self {
-            program: context.config.data_dir.join(hook),
+            program: acme.config.data_dir.join(hook),
             name: hook::record(name),
             value,
         };
         let called = hook::call(&record.program, "present", &record.name, &record.value).await;
         called.map_err(Failure::of_name)?;
-        tokio::time::sleep(acme.dns_wait.get()).await;
+        tokio::time::sleep(settings.dns_wait.get()).await;
         Ok(record)
     }
 
@@ -358,22 +358,22 @@ impl SharedAccount {
     /// Orders with it; forgets it when the authority does not know it.
     pub(crate) async fn issue(
         self: Arc<Self>,
-        context: Arc<Context>,
+        acme: Arc<Acme>,
         name: String,
     ) -> (String, Result<Issued, Failure>) {
         let account = {
             let mut shared = self.0.lock().await;
             match &*shared {
                 Some(account) => Ok(account.clone()),
-                None => account(&context, false)
+                None => account(&acme, false)
                     .await
                     .inspect(|account| *shared = Some(account.clone())),
             }
         };
         let issued = match account {
-            Ok(account) => match issue(&context, &account, &name).await {
+            Ok(account) => match issue(&acme, &account, &name).await {
                 Err(failure) if failure.whose == Whose::Account => {
-                    self.again(&context, &account, &name).await
+                    self.again(&acme, &account, &name).await
                 }
                 issued => issued,
             },
@@ -383,12 +383,7 @@ impl SharedAccount {
     }
 
     /// With a new account, unless another order has made one meanwhile.
-    async fn again(
-        &self,
-        context: &Context,
-        lost: &Account,
-        name: &str,
-    ) -> Result<Issued, Failure> {
+    async fn again(&self, acme: &Acme, lost: &Account, name: &str) -> Result<Issued, Failure> {
         let fresh = {
             let mut shared = self.0.lock().await;
             match &*shared {
@@ -398,13 +393,13 @@ impl SharedAccount {
                         account = lost.id(),
                         "the certificate authority does not know our account; making another"
                     );
-                    let made = account(context, true).await?;
+                    let made = account(acme, true).await?;
                     *shared = Some(made.clone());
                     made
                 }
             }
         };
-        issue(context, &fresh, name).await
+        issue(acme, &fresh, name).await
     }
 }
 

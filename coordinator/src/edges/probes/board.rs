@@ -88,7 +88,7 @@ pub struct TenantNews {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Board {
+pub struct ProbeBoard {
     interval_ms: i64,
     inner: Mutex<Inner>,
 }
@@ -205,7 +205,7 @@ impl View<'_> {
     }
 }
 
-impl Board {
+impl ProbeBoard {
     /// Empty. A round of probes takes so long.
     pub fn new(interval_ms: i64) -> Self {
         Self {
@@ -437,7 +437,7 @@ mod tests {
 
     struct Fixture {
         bench: Bench,
-        board: Board,
+        board: ProbeBoard,
         tenants: Vec<Arc<Tenant>>,
     }
 
@@ -458,7 +458,7 @@ mod tests {
             let tenants = bench.state.fleet.tenants.values().cloned().collect();
             Self {
                 bench,
-                board: Board::new(MINUTE),
+                board: ProbeBoard::new(MINUTE),
                 tenants,
             }
         }

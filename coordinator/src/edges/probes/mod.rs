@@ -19,6 +19,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
+use self::board::ProbeBoard;
 use self::{
     ask::{AskError, Asker},
     board::{EdgeNews, HostNews},
@@ -30,7 +31,7 @@ use crate::{
         config::{Config, UrlScheme},
         secrets,
     },
-    context::Context,
+    writer::Handle,
 };
 use isyone_fleet::{
     change::Command,
@@ -40,6 +41,7 @@ use isyone_fleet::{
     state::State,
     views,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Between looks at whose turn it is: short, so that turns are spread well.
 const LOOK: Duration = Duration::from_millis(200);
@@ -90,13 +92,22 @@ pub fn asker(config: &Config) -> Result<Option<Asker>, AskError> {
     }
 }
 
-/// Asks until the coordinator stops.
-pub async fn run(context: Arc<Context>, asker: Asker) {
-    tokio::join!(ask_all(&context, asker), tell_all(&context));
+/// What probing through the edges needs of the coordinator.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    pub(crate) handle: Handle,
+    pub(crate) config: Arc<Config>,
+    pub(crate) board: Arc<ProbeBoard>,
+    pub(crate) stop: CancellationToken,
 }
 
-async fn ask_all(context: &Arc<Context>, asker: Asker) {
-    let (probes, names) = (&context.config.probes, context.config.edges_to_probe());
+/// Asks until the coordinator stops.
+pub(crate) async fn run(prober: Arc<Prober>, asker: Asker) {
+    tokio::join!(ask_all(&prober, asker), tell_all(&prober));
+}
+
+async fn ask_all(prober: &Arc<Prober>, asker: Asker) {
+    let (probes, names) = (&prober.config.probes, prober.config.edges_to_probe());
     let (asker, mut places) = (Arc::new(asker), Places::default());
     let (mut rota, mut running) = (Rota::default(), JoinSet::new());
     let (mut addresses, mut tidied) = (Addresses::default(), None::<Instant>);
@@ -106,12 +117,12 @@ async fn ask_all(context: &Arc<Context>, asker: Asker) {
     loop {
         tokio::select! {
             _ = looks.tick() => {}
-            () = context.stop.cancelled() => return,
+            () = prober.stop.cancelled() => return,
         }
-        let state = context.handle.snapshot();
+        let state = prober.handle.snapshot();
         if tidied.is_none_or(|at| at.elapsed() >= TIDY) {
             addresses = resolve(&names, addresses).await;
-            context.blackbox.tidy(
+            prober.board.tidy(
                 |name| state.fleet.tenants.get(name).is_some_and(|t| wanted(t)),
                 &addresses.all(),
             );
@@ -127,22 +138,22 @@ async fn ask_all(context: &Arc<Context>, asker: Asker) {
             secrets::chance,
         );
         for turn in turns {
-            let settings = context.handle.settings();
+            let settings = prober.handle.settings();
             let Some(edge) = addresses.of(settings, &turn.tenant.name, rota.rounds()) else {
                 continue;
             };
             let Some(places) = places.of(edge) else {
                 continue;
             };
-            let (context, asker) = (context.clone(), asker.clone());
+            let (prober, asker) = (prober.clone(), asker.clone());
             running.spawn(async move {
                 tokio::time::sleep(turn.after).await;
                 // Left out: the next round asks through another edge, or when there is room.
-                let failing = context.blackbox.takes_no_connections(edge, clock::now_ms());
+                let failing = prober.board.takes_no_connections(edge, clock::now_ms());
                 let Some(_place) = places.take(failing).await else {
                     return;
                 };
-                one(&context, &asker, edge, &turn.tenant).await;
+                one(&prober, &asker, edge, &turn.tenant).await;
             });
         }
     }
@@ -153,8 +164,8 @@ fn wanted(tenant: &Tenant) -> bool {
     views::monitored(tenant)
 }
 
-async fn one(context: &Context, asker: &Asker, edge: SocketAddr, tenant: &Tenant) {
-    let settings = context.handle.settings();
+async fn one(prober: &Prober, asker: &Asker, edge: SocketAddr, tenant: &Tenant) {
+    let settings = prober.handle.settings();
     let hostname = format!("{}.{}", tenant.name, settings.base_domain);
     let authority = settings
         .url_port
@@ -162,7 +173,7 @@ async fn one(context: &Context, asker: &Asker, edge: SocketAddr, tenant: &Tenant
     let probe = asker
         .ask(edge, &hostname, &authority, clock::now_ms())
         .await;
-    let state = context.handle.snapshot();
+    let state = prober.handle.snapshot();
     // What was asked for is another one by now, or shall not run any more: its failure means nothing.
     let same = |now: &Arc<Tenant>| {
         now.uid == tenant.uid && now.placement == tenant.placement && wanted(now)
@@ -173,7 +184,7 @@ async fn one(context: &Context, asker: &Asker, edge: SocketAddr, tenant: &Tenant
         .get(&tenant.name)
         .filter(|now| same(now))
     {
-        context.blackbox.take(&state, settings, tenant, probe);
+        prober.board.take(&state, settings, tenant, probe);
     }
 }
 
@@ -202,30 +213,30 @@ async fn resolve(names: &[Vec<String>], before: Addresses) -> Addresses {
     Addresses(addresses)
 }
 
-async fn tell_all(context: &Context) {
+async fn tell_all(prober: &Prober) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(TELL) => {}
-            () = context.stop.cancelled() => return,
+            () = prober.stop.cancelled() => return,
         }
-        let state = context.handle.snapshot();
-        let (settings, now) = (context.handle.settings(), clock::now_ms());
-        for news in context.blackbox.take_edge_news(&state, settings, now) {
-            tell(context, edge_event(&news)).await;
+        let state = prober.handle.snapshot();
+        let (settings, now) = (prober.handle.settings(), clock::now_ms());
+        for news in prober.board.take_edge_news(&state, settings, now) {
+            tell(prober, edge_event(&news)).await;
         }
-        for news in context.blackbox.take_host_news(&state, settings, now) {
-            tell(context, host_event(&news)).await;
+        for news in prober.board.take_host_news(&state, settings, now) {
+            tell(prober, host_event(&news)).await;
         }
-        for news in context.blackbox.take_news() {
+        for news in prober.board.take_news() {
             if state.fleet.tenants.contains_key(&news.tenant) {
-                tell(context, tenant_event(news)).await;
+                tell(prober, tenant_event(news)).await;
             }
         }
     }
 }
 
-async fn tell(context: &Context, event: Command) {
-    if let Err(error) = context.handle.submit("coordinator", event).await {
+async fn tell(prober: &Prober, event: Command) {
+    if let Err(error) = prober.handle.submit("coordinator", event).await {
         tracing::warn!(%error, "what the probes found could not be stored as an event");
     }
 }
@@ -290,28 +301,23 @@ fn tenant_event(news: board::TenantNews) -> Command {
 }
 
 /// The page for Prometheus: of all tenants or of one shard's.
-pub fn page(context: &Context, state: &State, shard: Option<usize>) -> String {
-    let (settings, now) = (context.handle.settings(), clock::now_ms());
-    let ours = |tenant: &Tenant| {
-        shard.is_none_or(|shard| context.blackbox.is_of_shard(&tenant.name, shard))
-    };
+pub fn page(handle: &Handle, board: &ProbeBoard, state: &State, shard: Option<usize>) -> String {
+    let (settings, now) = (handle.settings(), clock::now_ms());
+    let ours = |tenant: &Tenant| shard.is_none_or(|shard| board.is_of_shard(&tenant.name, shard));
     let rows = state
         .fleet
         .tenants
         .values()
         .filter(|t| wanted(t) && ours(t))
         .filter_map(|tenant| {
-            let seen = context.blackbox.seen(state, settings, tenant, now)?;
+            let seen = board.seen(state, settings, tenant, now)?;
             Some(page::Row {
                 tenant: tenant.name.as_str(),
                 host: tenant.placement.host.as_str(),
                 seen,
             })
         });
-    page::render(
-        rows.collect(),
-        &context.blackbox.edges(state, settings, now),
-    )
+    page::render(rows.collect(), &board.edges(state, settings, now))
 }
 
 #[cfg(test)]

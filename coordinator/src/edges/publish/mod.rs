@@ -14,11 +14,17 @@ use isyone_traefik as traefik;
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    base::config::{Config, TlsMode, UrlScheme},
-    context::Context,
-    edges::running::Progress,
+    base::{
+        config::{Config, TlsMode, UrlScheme},
+        metrics::Metrics,
+        pki::Pki,
+        secrets::Sealer,
+    },
+    edges::running::{Edges, Progress},
+    writer::Handle,
 };
 use isyone_fleet::{desired::certificates::EdgeCertificate, shards::Shards, state::State};
+use tokio_util::sync::CancellationToken;
 
 mod content;
 mod document;
@@ -111,9 +117,30 @@ impl Frames {
     }
 }
 
-/// See the module.
+/// What publishing needs of the coordinator.
+#[derive(Debug)]
+pub struct Sources {
+    /// To the Fleet.
+    pub handle: Handle,
+    /// As checked.
+    pub config: Arc<Config>,
+    /// Traefik's dashboard, with the users that its file had at the start.
+    pub dashboard: Option<traefik::Dashboard>,
+    /// For the CA that edges check our HTTP port by.
+    pub pki: Arc<Pki>,
+    /// Opens the private keys that edges get.
+    pub sealer: Arc<Sealer>,
+    /// Told of each publication.
+    pub edges: Arc<Edges>,
+    /// Counts them.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the coordinator stops.
+    pub stop: CancellationToken,
+}
+
+/// Renders every snapshot's documents and puts them where edges and Prometheus find them.
 pub struct Publisher {
-    context: Arc<Context>,
+    sources: Arc<Sources>,
     current: Arc<ArcSwap<Published>>,
     content: Content,
     frames: Frames,
@@ -124,18 +151,18 @@ pub struct Publisher {
 
 impl Publisher {
     /// Renders the present state, so that whoever asks first gets an answer.
-    pub fn new(context: Arc<Context>) -> Self {
-        let (config, shards) = (&context.config, context.handle.settings().shards.clone());
-        let options = options(&context);
+    pub fn new(sources: Arc<Sources>) -> Self {
+        let (config, shards) = (&sources.config, sources.handle.settings().shards.clone());
+        let options = options(&sources);
         let mut publisher = Self {
             current: Arc::default(),
             frames: Frames::new(&options, config, &shards),
             pace: vec![Pace::default(); shards.scopes()],
             files: Files::new(config, &shards),
             content: Content::new(options, config.monitoring.agent_port, shards),
-            context,
+            sources,
         };
-        let state = publisher.context.handle.snapshot();
+        let state = publisher.sources.handle.snapshot();
         // Every start tells in the log what is left out; the events have it since it was new.
         publisher.pass(&state, Instant::now()).iter().for_each(log);
         publisher.files.write(&publisher.current.load());
@@ -149,17 +176,17 @@ impl Publisher {
 
     /// Follows the snapshots until the coordinator stops.
     pub async fn run(self) {
-        let context = self.context.clone();
+        let sources = self.sources.clone();
         let (teller, untold) = Teller::new();
         tokio::join!(
             self.follow(teller),
-            tell::store(&context.handle, untold, &context.stop)
+            tell::store(&sources.handle, untold, &sources.stop)
         );
     }
 
     async fn follow(mut self, teller: Teller) {
-        let context = self.context.clone();
-        let mut changes = context.handle.subscribe();
+        let sources = self.sources.clone();
+        let mut changes = sources.handle.subscribe();
         changes.mark_changed();
         let mut timer = tokio::time::interval(EVERY);
         loop {
@@ -168,12 +195,12 @@ impl Publisher {
                 changed = changes.changed() => changed.is_ok(),
                 _ = timer.tick() => true,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
-                () = context.stop.cancelled() => false,
+                () = sources.stop.cancelled() => false,
             };
             if !alive {
                 return;
             }
-            let state = context.handle.snapshot();
+            let state = sources.handle.snapshot();
             let rejected = self.pass(&state, Instant::now());
             drop(state);
             if !self.write().await {
@@ -186,10 +213,14 @@ impl Publisher {
 
     /// Publishes a state, as far as the pace allows; answers what is newly left out.
     fn pass(&mut self, state: &State, now: Instant) -> Vec<traefik::Rejected> {
-        let settings = self.context.handle.settings();
+        let settings = self.sources.handle.settings();
         let mut update = self.content.update(state, settings);
-        if self.context.config.publishes_keys() {
-            let key = |certificate: &EdgeCertificate| match self.context.open_key(certificate) {
+        if self.sources.config.publishes_keys() {
+            let key = |certificate: &EdgeCertificate| match self
+                .sources
+                .sealer
+                .open_key(certificate)
+            {
                 Ok(key) => Some(key),
                 Err(error) => {
                     tracing::error!(certificate = certificate.name, %error, "certificate left out");
@@ -208,13 +239,13 @@ impl Publisher {
         // Also when no document changed: a second claim to a host name changes none.
         let left_out = self.content.left_out();
         let routes = left_out.values().map(Vec::len).sum::<usize>();
-        self.context
+        self.sources
             .metrics
             .rejected_routes
             .set(i64::try_from(routes).unwrap_or(i64::MAX));
-        self.context.edges.leave_out(left_out.clone());
+        self.sources.edges.leave_out(left_out.clone());
         // After the documents are there: whom this wakes gets them.
-        self.context.edges.published(state.version, &progress);
+        self.sources.edges.published(state.version, &progress);
         update.rejected
     }
 
@@ -268,7 +299,7 @@ impl Publisher {
                     });
                     old.cloned().unwrap_or_else(|| {
                         progress.changed = Some(new.version().to_owned());
-                        self.context.metrics.published(content.shard(scope));
+                        self.sources.metrics.published(content.shard(scope));
                         Arc::new(new)
                     })
                 });
@@ -314,8 +345,8 @@ fn log(route: &traefik::Rejected) {
     );
 }
 
-fn options(context: &Context) -> traefik::Options {
-    let config = &context.config;
+fn options(sources: &Sources) -> traefik::Options {
+    let config = &sources.config;
     traefik::Options {
         base_domain: config.base_domain.to_string(),
         entry_points: config.edge.entry_points.clone(),
@@ -326,7 +357,7 @@ fn options(context: &Context) -> traefik::Options {
         port: config.url_port,
         pages_url: config.pages_url(),
         pages_identity: config.pages_over_tls().then(|| traefik::Identity {
-            ca_pem: context.pki.ca_pem(),
+            ca_pem: sources.pki.ca_pem(),
             server_name: isyone_proto::tls::COORDINATOR_NAME.to_owned(),
         }),
         rate_average: config.edge.rate_average,
@@ -334,7 +365,7 @@ fn options(context: &Context) -> traefik::Options {
         in_flight: config.edge.in_flight,
         trusted_proxies: config.edge.trusted_proxies.clone(),
         frame_options: config.edge.frame_options.header(),
-        dashboard: context.dashboard.clone(),
+        dashboard: sources.dashboard.clone(),
         tls: tls(config),
     }
 }

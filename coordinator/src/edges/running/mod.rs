@@ -10,6 +10,7 @@
 //! Not here: the configuration (publish) and serving it (http).
 
 mod ask;
+pub(crate) mod collector;
 pub mod watch;
 
 use std::{

@@ -1,43 +1,41 @@
-//! Looks at the edges by and by: what they run, for the metrics, and an event when one does not take up what it was given.
+//! Looks at the edges by and by: what they run, and an event when one does not take up what it was given.
 //!
 //! Not here: what is known of an edge and how it is judged (record).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{EdgeSeen, EdgeState};
-use crate::{base::clock, context::Context};
+use tokio_util::sync::CancellationToken;
+
+use super::{EdgeSeen, EdgeState, Edges};
+use crate::{base::clock, writer::Handle};
 use isyone_fleet::{change::Command, shards::Shards};
 
 /// Between two looks. Well below the time after which an edge's word is stale (record).
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Until the coordinator stops.
-pub async fn run(context: &Context) {
+pub(crate) async fn run(handle: Handle, edges: Arc<Edges>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            () = context.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
-        context.edges.look(|_| true).await;
-        let seen = context.edges.seen(clock::monotonic());
-        let shards = &context.handle.settings().shards;
-        context.metrics.edges(
-            seen.iter()
-                .map(|edge| (edge, shards.scope_name(edge.scope))),
-        );
+        edges.look(|_| true).await;
+        let seen = edges.seen(clock::monotonic());
+        let shards = &handle.settings().shards;
         for edge in seen {
-            tell(context, shards, &edge).await;
+            tell(&handle, &edges, shards, &edge).await;
         }
     }
 }
 
 /// An edge that became stuck, or is no longer. One whose event cannot be stored is told at the next look.
-async fn tell(context: &Context, shards: &Shards, edge: &EdgeSeen) {
+async fn tell(handle: &Handle, edges: &Edges, shards: &Shards, edge: &EdgeSeen) {
     let Some(event) = news(edge, shards.scope_name(edge.scope)) else {
         return;
     };
-    match context.handle.submit("coordinator", event).await {
-        Ok(_) => context.edges.told(edge, edge.state == EdgeState::Stuck),
+    match handle.submit("coordinator", event).await {
+        Ok(_) => edges.told(edge, edge.state == EdgeState::Stuck),
         Err(error) => tracing::warn!(%error, "an edge's event could not be stored; tried again"),
     }
 }

@@ -25,14 +25,21 @@ pub(crate) mod serve;
 use serve::Caller;
 
 use crate::{
-    base::{clock, metrics},
-    context::Context,
-    edges::{
-        probes as blackbox,
-        publish::{Document, Published},
+    base::{
+        clock,
+        metrics::{self, Metrics},
     },
-    ports::listener::Connections,
+    edges::{
+        acme::Challenges,
+        probes as blackbox,
+        probes::board::ProbeBoard,
+        publish::{Document, Published},
+        running::Edges,
+    },
+    writer::Handle,
 };
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
 /// Longest time for which an answer is held back; below the time after which an edge counts as gone (edges).
 const MAX_WAIT: Duration = Duration::from_secs(5);
@@ -40,12 +47,22 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// What the handlers read.
 #[derive(Clone)]
 pub struct Web {
-    /// The shared context.
-    pub context: Arc<Context>,
+    /// To the Fleet.
+    pub handle: Handle,
     /// What is published.
     pub published: Arc<ArcSwap<Published>>,
-    /// To be counted.
-    pub connections: Arc<Connections>,
+    /// Who asks for routes.
+    pub edges: Arc<Edges>,
+    /// What certificate authorities ask.
+    pub challenges: Arc<Challenges>,
+    /// What the probes through the edges found.
+    pub probes: Arc<ProbeBoard>,
+    /// Counts pages.
+    pub metrics: Arc<Metrics>,
+    /// Everything that is counted.
+    pub registry: Arc<Registry>,
+    /// Cancelled when the coordinator stops.
+    pub stop: CancellationToken,
     /// Wakes tenants that sleep.
     pub(crate) alarm: Arc<pages::Alarm>,
     /// Bounds how many visitors' bodies are taken in at a time.
@@ -70,7 +87,7 @@ pub fn router(web: Web) -> Router {
 }
 
 async fn ready(Shared(web): Shared<Web>) -> (StatusCode, &'static str) {
-    if web.context.stop.is_cancelled() {
+    if web.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {
         (StatusCode::OK, "ready\n")
@@ -78,13 +95,10 @@ async fn ready(Shared(web): Shared<Web>) -> (StatusCode, &'static str) {
 }
 
 async fn own_metrics(Shared(web): Shared<Web>) -> impl IntoResponse {
-    let context = &web.context;
-    let open = (web.connections.count(), context.streams.sessions());
-    let live = &context.handle.settings().liveness;
-    let text = context
-        .metrics
-        .render(&context.handle.snapshot(), live, clock::now_ms(), open);
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+    (
+        [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        metrics::render(&web.registry),
+    )
 }
 
 /// What was found of each tenant through its edge. A page of its own, so that `/metrics` stays small.
@@ -93,9 +107,9 @@ async fn blackbox_page(Shared(web): Shared<Web>, Query(of): Query<OfShard>) -> R
         Ok(scope) => scope,
         Err(why) => return not_found(&why),
     };
-    let state = web.context.handle.snapshot();
+    let state = web.handle.snapshot();
     // Milliseconds of work for a large fleet: not where calls are answered.
-    let made = move || blackbox::page(&web.context, &state, scope.checked_sub(1));
+    let made = move || blackbox::page(&web.handle, &web.probes, &state, scope.checked_sub(1));
     match tokio::task::spawn_blocking(made).await {
         Ok(text) => ([(header::CONTENT_TYPE, blackbox::page::CONTENT_TYPE)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -153,12 +167,11 @@ async fn traefik(
         tokio::select! {
             () = another(web, scope, &known) => {}
             () = tokio::time::sleep(wait) => {}
-            () = web.context.stop.cancelled() => {}
+            () = web.stop.cancelled() => {}
         }
     }
     // Before the look: an edge counts as having what it is given, not more.
-    web.context
-        .edges
+    web.edges
         .asked(caller.address.ip(), scope, clock::monotonic());
     let published = web.published.load_full();
     let Some(document) = published.traefik(scope) else {
@@ -170,7 +183,7 @@ async fn traefik(
 
 /// Returns when a scope's configuration is another than the known one.
 async fn another(web: &Web, scope: usize, known: &str) {
-    let mut publications = web.context.edges.publications();
+    let mut publications = web.edges.publications();
     loop {
         publications.mark_unchanged();
         if web
@@ -181,7 +194,7 @@ async fn another(web: &Web, scope: usize, known: &str) {
         {
             return;
         }
-        // The publisher lives as long as the context.
+        // The publisher lives as long as we do.
         if publications.changed().await.is_err() {
             return;
         }
@@ -190,7 +203,7 @@ async fn another(web: &Web, scope: usize, known: &str) {
 
 /// The scope of a shard that was asked for, of everything when none was; an error says which there are.
 fn scope(web: &Web, shard: Option<&str>) -> Result<usize, String> {
-    let shards = &web.context.handle.settings().shards;
+    let shards = &web.handle.settings().shards;
     let Some(shard) = shard else { return Ok(0) };
     shards
         .position(shard)
@@ -257,7 +270,7 @@ fn serve(document: &Arc<Document>, headers: &HeaderMap) -> Response {
 
 /// A certificate authority's question, by way of any edge.
 async fn challenge(Shared(web): Shared<Web>, Path(token): Path<String>) -> Response {
-    match web.context.challenges.answer(&token) {
+    match web.challenges.answer(&token) {
         Some(answer) => {
             ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response()
         }

@@ -12,6 +12,8 @@ use isyone_proto::tls::{CertificateInfo, Identity};
 use tokio_util::sync::CancellationToken;
 
 use super::{Peer, lobby};
+use crate::base::metrics::{Families, number};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 /// An agent has one, and a few more for a moment: while it renews its certificate, when the network went away and came back.
 const MAX_OF_AGENT: usize = 8;
@@ -135,6 +137,17 @@ pub(super) struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.of.lock().remove(self.id);
+    }
+}
+
+impl Collector for Connections {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        Families(encoder).gauge(
+            "connections",
+            "Open mTLS connections",
+            None,
+            number(self.count()),
+        )
     }
 }
 

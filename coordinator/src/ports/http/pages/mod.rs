@@ -39,7 +39,7 @@ const SWALLOWING: usize = 256;
 
 /// Answers a visitor whom a tenant's router has let in, if it is an edge that says so.
 pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Response {
-    let edges = &web.context.handle.settings().edge.addresses;
+    let edges = &web.handle.settings().edge.addresses;
     let admitted = request
         .extensions()
         .get::<Arc<Caller>>()
@@ -59,9 +59,9 @@ pub(super) async fn unknown(Shared(web): Shared<Web>, request: Request) -> Respo
 }
 
 async fn page(web: &Web, request: Request, admitted: bool) -> Response {
-    let settings = web.context.handle.settings();
+    let settings = web.handle.settings();
     let visitor = Visitor::of(&request);
-    let state = web.context.handle.snapshot();
+    let state = web.handle.snapshot();
     let (page, tenant) = choose::page(
         &state,
         settings,
@@ -73,9 +73,9 @@ async fn page(web: &Web, request: Request, admitted: bool) -> Response {
         && visitor.wakes
         && let Some(tenant) = tenant
     {
-        web.alarm.ring(&web.context.handle, &tenant.name);
+        web.alarm.ring(&web.handle, &tenant.name);
     }
-    web.context.metrics.page(page.word());
+    web.metrics.page(page.word());
     if !visitor.waits_for_word {
         swallow(&web.swallowing.0, request.into_body()).await;
     }

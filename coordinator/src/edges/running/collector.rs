@@ -1,0 +1,68 @@
+//! The edges in our metrics, as they are at the scrape.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use isyone_fleet::shards::Shards;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet},
+};
+
+use super::{EdgeState, Edges};
+use crate::base::{clock, metrics::Families};
+
+/// Collects the edges that ask.
+#[derive(Debug)]
+pub(crate) struct EdgeCollector {
+    pub(crate) edges: Arc<Edges>,
+    pub(crate) shards: Shards,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EdgeLabels {
+    edge: String,
+    shard: String,
+}
+
+impl Collector for EdgeCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let seen = self.edges.seen(clock::monotonic());
+        let mut states: BTreeMap<&str, i64> = EdgeState::ALL.map(|state| (state.word(), 0)).into();
+        for edge in &seen {
+            *states.entry(edge.state.word()).or_default() += 1;
+        }
+        let mut families = Families(encoder);
+        families.gauges(
+            "edges",
+            "Edges that ask for their configuration, by how far they are",
+            None,
+            states
+                .into_iter()
+                .map(|(state, count)| (StateLabel { state }, count)),
+        )?;
+        // Who cannot be asked, or asks no longer, says nothing of being stuck: others look after that.
+        let known = seen.iter().filter(|edge| {
+            matches!(
+                edge.state,
+                EdgeState::Current | EdgeState::Behind | EdgeState::Stuck
+            )
+        });
+        families.gauges(
+            "edge_stuck",
+            "1 when an edge was given a configuration long ago and runs an older one",
+            None,
+            known.map(|edge| {
+                let labels = EdgeLabels {
+                    edge: edge.address.to_string(),
+                    shard: self.shards.scope_name(edge.scope).to_owned(),
+                };
+                (labels, i64::from(edge.state == EdgeState::Stuck))
+            }),
+        )
+    }
+}

@@ -1,0 +1,29 @@
+//! Who calls. Read from the peer's certificate once, by the access layer, and handed to the services with the request.
+
+use std::fmt;
+
+use isyone_proto::{
+    ids::{HostName, ShortName},
+    tls::OperatorRole,
+};
+
+/// Who calls, from the certificate and from nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// A person or a program.
+    Operator(ShortName, OperatorRole),
+    /// A host's agent.
+    Agent(HostName),
+    /// Somebody who wants to join.
+    Stranger,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator(name, _) => f.write_str(name.as_str()),
+            Self::Agent(host) => write!(f, "host/{host}"),
+            Self::Stranger => f.write_str("stranger"),
+        }
+    }
+}
