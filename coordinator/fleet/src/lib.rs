@@ -8,6 +8,7 @@ pub mod change;
 pub mod desired;
 pub mod domains;
 pub mod edge;
+pub mod event;
 pub mod liveness;
 pub mod observed;
 pub mod operation;

@@ -10,7 +10,7 @@ use crate::{
     desired::Fleet,
     liveness::HostState,
     observed::Observed,
-    placement::{Ranking, View},
+    placement::{PlacementInputs, Ranking},
     settings::Settings,
 };
 
@@ -50,8 +50,8 @@ impl State {
     }
 
     /// For placement.
-    pub fn view<'a>(&'a self, settings: &'a Settings) -> View<'a> {
-        View {
+    pub fn view<'a>(&'a self, settings: &'a Settings) -> PlacementInputs<'a> {
+        PlacementInputs {
             fleet: &self.fleet,
             observed: &self.observed,
             ranking: &self.ranking,
@@ -62,6 +62,7 @@ impl State {
 
     /// Brings the ranking of one host up to date, as of `now`.
     pub fn refresh(&mut self, settings: &Settings, host: &HostName, now: UnixMs) {
-        Ranking::refresh(self, settings, host, now);
+        let entry = Ranking::entry(self.view(settings), host, now);
+        self.ranking.update(host, entry);
     }
 }

@@ -12,10 +12,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     desired::{
-        Event, Fleet, Host, MAX_EVENTS, Operator, Tenant, Token,
+        Fleet, Host, MAX_EVENTS, Operator, Tenant, Token,
         certificates::{AcmeAccount, EdgeCertificate, Trouble},
         domains::DomainTrouble,
     },
+    event::Event,
     operation::Operation,
 };
 

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use super::Parts;
 use super::{Answers, Api, STREAM_QUEUE};
 use crate::wire::{shown, status};
-use isyone_fleet::{desired::Event, state::State};
+use isyone_fleet::{event::Event, state::State};
 
 /// Old events when none are asked for, and at most.
 const TAIL: (usize, usize) = (50, 10_000);

@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 
 use super::{Answers, Api, STREAM_QUEUE};
 use crate::{agents::streams::Bridge, wire::status};
-use isyone_fleet::change::Command;
+use isyone_fleet::{change::Command, event::EventKind};
 
 /// Largest piece of log, standard input or output, as documented in the protocol.
 const MAX_CHUNK: usize = 64 << 10;
@@ -77,7 +77,7 @@ impl Api {
             .to_ascii_lowercase();
         // Arguments may hold secrets: the kind is enough to know what was done.
         let audit = Command::Audit {
-            kind: "tenant.exec",
+            kind: EventKind::TenantExec,
             tenant: name,
             message: kind,
         };

@@ -209,7 +209,7 @@ impl TenantService for Api {
             .map_err(|e| status::seal(&e))?;
         // Nothing is told before it is written down who asked.
         let audit = Command::Audit {
-            kind: "credentials.read",
+            kind: isyone_fleet::event::EventKind::CredentialsRead,
             tenant: name.clone(),
             message: String::new(),
         };

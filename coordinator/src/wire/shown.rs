@@ -6,7 +6,8 @@ use isyone_proto::{
 
 use crate::edges::probes::board::Seen;
 use isyone_fleet::{
-    desired::{Event, Host, Operator, Tenant},
+    desired::{Host, Operator, Tenant},
+    event::Event,
     liveness::{self, HostState},
     observed::{Container, HostObserved, Resources, TenantObserved},
     operation::{Operation, OperationKind, OperationState, Step},
@@ -323,7 +324,7 @@ pub(crate) fn event(event: &Event) -> v1::Event {
     v1::Event {
         sequence: event.sequence,
         time: Some(timestamp(event.at)),
-        kind: event.kind.clone(),
+        kind: event.kind.to_string(),
         tenant: event
             .tenant
             .as_ref()

@@ -84,9 +84,10 @@ fn change(error: &ChangeError) -> Status {
         E::NotPlacedHere { .. } => (Code::PermissionDenied, "NOT_PLACED_HERE"),
     };
     let metadata = match error {
-        E::TenantExists { differences, .. } => {
-            HashMap::from([("differences".to_owned(), differences.join("; "))])
-        }
+        E::TenantExists { changes, .. } => HashMap::from([(
+            "differences".to_owned(),
+            isyone_fleet::change::spec_change::listed(changes, "; "),
+        )]),
         E::RequestIdReused(operation) => {
             HashMap::from([("operation_id".to_owned(), operation.to_string())])
         }

@@ -350,7 +350,7 @@ async fn a_tenant_that_sleeps_is_woken_by_its_next_visitor_once() {
         .fleet
         .events
         .iter()
-        .filter(|e| e.kind == "tenant.woken")
+        .filter(|e| e.kind == isyone_fleet::event::EventKind::TenantWoken)
         .collect();
     assert_eq!((woken.len(), woken[0].actor.as_str()), (1, "visitor"));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use isyone_types::ids::TenantName;
 
 use super::{AccessChange, ChangeError, Edit, Outcome};
-use crate::desired::Access;
+use crate::{desired::Access, event::EventKind};
 
 /// Networks that an edge compares each request's address with.
 pub const MAX_NETWORKS: usize = 64;
@@ -30,7 +30,7 @@ impl Edit<'_> {
         tenant.access = access;
         let tenant = self.store_tenant(tenant);
         self.event(
-            "tenant.access_changed",
+            EventKind::TenantAccessChanged,
             Some(&tenant),
             None,
             None,

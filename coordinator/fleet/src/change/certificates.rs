@@ -10,6 +10,7 @@ use crate::{
         Tenant,
         certificates::{AcmeAccount, EdgeCertificate, MAX_ISSUED, Origin, Trouble, WEEK_MS},
     },
+    event::EventKind,
     written::{RecordKind, RecordValue, Write},
 };
 
@@ -45,9 +46,9 @@ impl Edit<'_> {
             certificate.issued.drain(..surplus);
         }
         let kind = match (certificate.origin, old.is_some()) {
-            (Origin::Uploaded, _) => "certificate.uploaded",
-            (Origin::Acme, false) => "certificate.issued",
-            (Origin::Acme, true) => "certificate.renewed",
+            (Origin::Uploaded, _) => EventKind::CertificateUploaded,
+            (Origin::Acme, false) => EventKind::CertificateIssued,
+            (Origin::Acme, true) => EventKind::CertificateRenewed,
         };
         let owner = self.owner(&certificate.name);
         let what = format!(
@@ -81,7 +82,7 @@ impl Edit<'_> {
             .push(Write::Delete(RecordKind::Certificate, name.to_owned()));
         let owner = self.owner(name);
         self.event(
-            "certificate.removed",
+            EventKind::CertificateRemoved,
             owner.as_deref(),
             None,
             None,
@@ -98,7 +99,13 @@ impl Edit<'_> {
         }
         let owner = self.owner(&trouble.name);
         let message = format!("{}: {}", trouble.name, trouble.error);
-        self.event("certificate.failed", owner.as_deref(), None, None, message);
+        self.event(
+            EventKind::CertificateFailed,
+            owner.as_deref(),
+            None,
+            None,
+            message,
+        );
         let trouble = Arc::new(trouble);
         self.effects
             .writes
@@ -116,7 +123,7 @@ impl Edit<'_> {
     ) -> Result<Outcome, ChangeError> {
         let account = Arc::new(account);
         self.event(
-            "certificate.account",
+            EventKind::CertificateAccount,
             None,
             None,
             None,

@@ -19,6 +19,7 @@ use crate::{
         certificates::{AcmeAccount, EdgeCertificate, Trouble},
         domains::DomainTrouble,
     },
+    event::EventKind,
     observed::{Hello, Report},
     operation::Operation,
     placement::Decision,
@@ -203,7 +204,7 @@ pub enum Command {
     /// Something to remember that changes nothing: a secret was read, a shell opened.
     Audit {
         /// Dotted kind.
-        kind: &'static str,
+        kind: EventKind,
         /// On whom.
         tenant: TenantName,
         /// For people.
@@ -212,7 +213,7 @@ pub enum Command {
     /// Likewise, and it concerns no single tenant: an edge is down.
     Note {
         /// Dotted kind.
-        kind: &'static str,
+        kind: EventKind,
         /// For people.
         message: String,
     },

@@ -11,6 +11,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
+use super::spec_change::{SpecChange, SpecField, listed};
 use super::{MAX_TOKENS, certificates::MAX_UPLOADED};
 use crate::placement::Decision;
 
@@ -21,12 +22,12 @@ pub enum ChangeError {
     #[error("there is no tenant `{0}`")]
     TenantNotFound(TenantName),
     /// The name is taken by a tenant with another spec.
-    #[error("tenant `{name}` exists with another spec ({}); use --force to apply the new one, its data is kept", .differences.join(", "))]
+    #[error("tenant `{name}` exists with another spec ({}); use --force to apply the new one, its data is kept", listed(.changes, ", "))]
     TenantExists {
         /// Whose.
         name: TenantName,
         /// Fields that differ.
-        differences: Vec<String>,
+        changes: Vec<SpecChange>,
     },
     /// The name is taken by a deleted tenant whose volumes still exist.
     #[error(
@@ -55,7 +56,7 @@ pub enum ChangeError {
         /// Whose.
         name: TenantName,
         /// Which.
-        field: &'static str,
+        field: SpecField,
     },
     /// No host can take it.
     #[error("no host fits tenant `{name}`: {}", .decision.reason)]

@@ -7,6 +7,7 @@ use isyone_types::ids::HostName;
 use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome};
 use crate::{
     desired::{Certificate, Host, MAX_CERTIFICATES, Token},
+    event::EventKind,
     observed::{Hello, HostObserved},
     written::{RecordKind, RecordValue, Write},
 };
@@ -21,7 +22,7 @@ impl Edit<'_> {
             .as_ref()
             .map_or_else(String::new, |h| format!("for host {h} only"));
         self.event(
-            "token.created",
+            EventKind::TokenCreated,
             None,
             token.host.clone().as_ref(),
             None,
@@ -103,7 +104,7 @@ impl Edit<'_> {
         };
         let host = self.put_host(host);
         self.event(
-            "host.joined",
+            EventKind::HostJoined,
             None,
             Some(&host.name),
             None,
@@ -141,9 +142,9 @@ impl Edit<'_> {
         });
         self.event(
             if cordoned {
-                "host.cordoned"
+                EventKind::HostCordoned
             } else {
-                "host.uncordoned"
+                EventKind::HostUncordoned
             },
             None,
             Some(name),
@@ -173,7 +174,7 @@ impl Edit<'_> {
         self.state.refresh(self.settings, name, self.stamp.now);
         self.effects.touched_hosts.insert(name.clone());
         self.event(
-            "host.removed",
+            EventKind::HostRemoved,
             None,
             Some(name),
             None,
@@ -213,7 +214,7 @@ impl Edit<'_> {
                 "agent holds plan {accepted_generation}, newer than ours ({}): was an old database restored?",
                 host.plan_generation
             );
-            self.event("host.plan_ahead", None, Some(name), None, message);
+            self.event(EventKind::HostPlanAhead, None, Some(name), None, message);
         }
         Ok(Outcome::Done)
     }
@@ -235,7 +236,13 @@ impl Edit<'_> {
         if error.is_empty() {
             seen.accepted_generation = generation.min(host.plan_generation);
         } else if seen.plan_error != error {
-            self.event("host.plan_refused", None, Some(name), None, error.clone());
+            self.event(
+                EventKind::HostPlanRefused,
+                None,
+                Some(name),
+                None,
+                error.clone(),
+            );
         }
         seen.plan_error = error;
         self.observe_host(name, seen);

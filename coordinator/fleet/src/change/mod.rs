@@ -15,6 +15,7 @@ mod operators;
 mod properties;
 mod report;
 mod sleep;
+pub mod spec_change;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -32,9 +33,11 @@ pub use self::{
     command::{AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, Stamp, User},
     domains::domain_refused,
     error::ChangeError,
+    spec_change::{SpecChange, SpecField},
 };
 use crate::{
-    desired::{Event, Host, Tenant},
+    desired::{Host, Tenant},
+    event::{Event, EventKind},
     operation::{Operation, OperationKind, OperationState, Step},
     settings::Settings,
     state::State,
@@ -338,7 +341,7 @@ impl Edit<'_> {
 
     pub(crate) fn event(
         &mut self,
-        kind: &str,
+        kind: EventKind,
         tenant: Option<&Tenant>,
         host: Option<&HostName>,
         operation: Option<Uuid>,
@@ -349,7 +352,7 @@ impl Edit<'_> {
         let event = Arc::new(Event {
             sequence: fleet.last_event,
             at: self.stamp.now,
-            kind: kind.to_owned(),
+            kind,
             tenant: tenant.map(|t| t.name.clone()),
             host: host
                 .cloned()
@@ -367,7 +370,7 @@ impl Edit<'_> {
 
     fn audit(
         &mut self,
-        kind: &'static str,
+        kind: EventKind,
         name: TenantName,
         message: String,
     ) -> Result<Outcome, ChangeError> {

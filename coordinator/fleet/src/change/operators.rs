@@ -7,6 +7,7 @@ use isyone_types::{identity::OperatorRole, ids::ShortName};
 use super::{ChangeError, Edit, MAX_OPERATOR_CERTIFICATES, Outcome};
 use crate::{
     desired::{Certificate, Operator},
+    event::EventKind,
     written::{RecordValue, Write},
 };
 
@@ -47,7 +48,7 @@ impl Edit<'_> {
         operator.certificates.push(certificate);
         let operator = self.put_operator(operator);
         self.event(
-            "operator.certified",
+            EventKind::OperatorCertified,
             None,
             None,
             None,
@@ -86,7 +87,13 @@ impl Edit<'_> {
             certificates: Vec::new(),
             ..(*old).clone()
         });
-        self.event("operator.revoked", None, None, None, name.to_string());
+        self.event(
+            EventKind::OperatorRevoked,
+            None,
+            None,
+            None,
+            name.to_string(),
+        );
         Ok(Outcome::Operator(operator))
     }
 

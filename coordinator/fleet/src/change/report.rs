@@ -7,6 +7,7 @@ use isyone_types::{ids::HostName, plan::DesiredState};
 use super::{ChangeError, Edit, Outcome, done_step};
 use crate::{
     desired::Tenant,
+    event::EventKind,
     observed::{Progress, Report, TenantObserved, TenantReport},
     operation::{OperationKind, OperationState},
 };
@@ -85,9 +86,9 @@ impl Edit<'_> {
         match report.progress {
             Progress::Failing | Progress::Unhealthy if told != trouble => {
                 let kind = if report.progress == Progress::Failing {
-                    "tenant.failing"
+                    EventKind::TenantFailing
                 } else {
-                    "tenant.unhealthy"
+                    EventKind::TenantUnhealthy
                 };
                 self.event(
                     kind,
@@ -99,7 +100,13 @@ impl Edit<'_> {
                 told = trouble;
             }
             Progress::Converged if told.take().is_some() => {
-                self.event("tenant.recovered", Some(tenant), None, None, String::new());
+                self.event(
+                    EventKind::TenantRecovered,
+                    Some(tenant),
+                    None,
+                    None,
+                    String::new(),
+                );
             }
             // A next try: neither over nor new.
             Progress::Working | Progress::Converged | Progress::Failing | Progress::Unhealthy => {}
@@ -116,7 +123,7 @@ impl Edit<'_> {
         );
         if now > then && before.is_some() {
             self.event(
-                "tenant.oom_killed",
+                EventKind::TenantOomKilled,
                 Some(tenant),
                 None,
                 None,
@@ -158,7 +165,7 @@ impl Edit<'_> {
                 (now - ended.created_at).max(0) as f64 / 1000.0
             );
             self.event(
-                "operation.succeeded",
+                EventKind::OperationSucceeded,
                 Some(tenant),
                 None,
                 Some(ended.id),
@@ -167,7 +174,7 @@ impl Edit<'_> {
         }
         if purging {
             self.event(
-                "tenant.purged",
+                EventKind::TenantPurged,
                 Some(tenant),
                 None,
                 None,

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use isyone_types::{
-    ids::{ShortName, TenantName},
+    ids::{HostName, ShortName, TenantName},
     plan::DesiredState,
-    spec::{Size, TenantSpec},
+    spec::Size,
 };
 use uuid::Uuid;
 
+use super::spec_change::{self, SpecField};
 use super::{ChangeError, CreateTenant, Edit, Outcome, done_step};
 use crate::{
     desired::{Access, Tenant, TenantPlacement},
+    event::EventKind,
     operation::{OperationKind, OperationState},
     placement::{self, Decision, Request},
 };
@@ -62,8 +64,8 @@ impl Edit<'_> {
             // Domains have verbs of their own: who names none means those that are there.
             create.spec.domains = tenant.spec.domains.clone();
         }
-        let differences = differences(&tenant.spec, &create.spec);
-        if differences.is_empty() {
+        let changes = spec_change::between(&tenant.spec, &create.spec);
+        if changes.is_empty() {
             return Ok(found(
                 tenant.clone(),
                 self.state.fleet.operations.get(&tenant.operation).cloned(),
@@ -72,38 +74,20 @@ impl Edit<'_> {
         if !create.force {
             return Err(ChangeError::TenantExists {
                 name: tenant.name.clone(),
-                differences,
+                changes,
             });
         }
-        // Another image is an upgrade, which needs more than other containers (PostgreSQL's files, Odoo's modules).
-        let fixed = [
-            "language",
-            "country",
-            "time_zone",
-            "modules",
-            "admin_login",
-            "host",
-            "edition",
-            "odoo_image",
-            "postgres_image",
-        ];
-        for field in fixed {
-            let same_host = field == "host"
-                && create
-                    .spec
-                    .host
-                    .as_ref()
-                    .is_none_or(|h| *h == tenant.placement.host);
-            if !same_host
-                && differences
-                    .iter()
-                    .any(|d| d.split(':').next() == Some(field))
-            {
-                return Err(ChangeError::Immutable {
-                    name: tenant.name.clone(),
-                    field,
-                });
-            }
+        let same_host = |host: &HostName| *host == tenant.placement.host;
+        let stays = create.spec.host.as_ref().is_none_or(same_host);
+        let fixed = changes
+            .iter()
+            .map(|change| change.field)
+            .find(|field| field.is_fixed() && !(*field == SpecField::Host && stays));
+        if let Some(field) = fixed {
+            return Err(ChangeError::Immutable {
+                name: tenant.name.clone(),
+                field,
+            });
         }
         self.check_growth(tenant, create.size)?;
         let mut updated = (**tenant).clone();
@@ -123,11 +107,11 @@ impl Edit<'_> {
         let operation = self.change(updated, OperationKind::Update, create.request_id);
         let tenant = self.tenant(&create.name)?;
         self.event(
-            "tenant.updated",
+            EventKind::TenantUpdated,
             Some(&tenant),
             None,
             Some(operation.id),
-            format!("new spec: {}", differences.join(", ")),
+            format!("new spec: {}", spec_change::listed(&changes, ", ")),
         );
         let decision = Box::new(stayed(&tenant));
         Ok(Outcome::Tenant {
@@ -191,7 +175,7 @@ impl Edit<'_> {
         );
         let tenant = self.put_tenant(tenant);
         self.event(
-            "tenant.created",
+            EventKind::TenantCreated,
             Some(&tenant),
             None,
             Some(operation.id),
@@ -255,7 +239,7 @@ impl Edit<'_> {
             tenant,
             OperationKind::Restart,
             request_id,
-            "tenant.restarted",
+            EventKind::TenantRestarted,
         )
     }
 
@@ -269,7 +253,7 @@ impl Edit<'_> {
             DesiredState::Suspended,
             OperationKind::Suspend,
             request_id,
-            "tenant.suspended",
+            EventKind::TenantSuspended,
         )
     }
 
@@ -283,7 +267,7 @@ impl Edit<'_> {
             DesiredState::Running,
             OperationKind::Resume,
             request_id,
-            "tenant.resumed",
+            EventKind::TenantResumed,
         )
     }
 
@@ -294,7 +278,7 @@ impl Edit<'_> {
         desired: DesiredState,
         kind: OperationKind,
         request_id: Option<String>,
-        event: &str,
+        event: EventKind,
     ) -> Result<Outcome, ChangeError> {
         if let Some(operation) = self.repeated(&[kind], name, request_id.as_deref())? {
             return Ok(Outcome::Operation(operation));
@@ -341,7 +325,12 @@ impl Edit<'_> {
         self.check_growth(&tenant, size)?;
         tenant.spec.plan = plan;
         tenant.size = size;
-        self.finish(tenant, OperationKind::Resize, request_id, "tenant.resized")
+        self.finish(
+            tenant,
+            OperationKind::Resize,
+            request_id,
+            EventKind::TenantResized,
+        )
     }
 
     pub(super) fn delete_tenant(
@@ -369,7 +358,7 @@ impl Edit<'_> {
                     tenant,
                     OperationKind::Purge,
                     request_id,
-                    "tenant.purge_ordered",
+                    EventKind::TenantPurgeOrdered,
                 )
             }
             (DesiredState::Running | DesiredState::Suspended, true) => Err(wrong_state(
@@ -381,7 +370,12 @@ impl Edit<'_> {
             (DesiredState::Running | DesiredState::Suspended, false) => {
                 tenant.asleep_since = None;
                 self.quarantine(&mut tenant);
-                self.finish(tenant, OperationKind::Delete, request_id, "tenant.deleted")
+                self.finish(
+                    tenant,
+                    OperationKind::Delete,
+                    request_id,
+                    EventKind::TenantDeleted,
+                )
             }
         }
     }
@@ -425,7 +419,7 @@ impl Edit<'_> {
             tenant,
             OperationKind::Restore,
             request_id,
-            "tenant.restored",
+            EventKind::TenantRestored,
         )
     }
 
@@ -456,7 +450,7 @@ impl Edit<'_> {
             tenant,
             OperationKind::Delete,
             None,
-            "tenant.create_cancelled",
+            EventKind::TenantCreateCancelled,
         )?;
         // `begin` marked it overtaken; say who did that.
         let mut cancelled = (*operation).clone();
@@ -475,7 +469,7 @@ impl Edit<'_> {
         tenant: Tenant,
         kind: OperationKind,
         request_id: Option<String>,
-        event: &str,
+        event: EventKind,
     ) -> Result<Outcome, ChangeError> {
         let name = tenant.name.clone();
         let operation = self.change(tenant, kind, request_id);
@@ -587,69 +581,4 @@ fn stayed(tenant: &Tenant) -> Decision {
         considered: 0,
         fitting: 0,
     }
-}
-
-/// Fields in which two specs differ, as `name: old → new`.
-fn differences(old: &TenantSpec, new: &TenantSpec) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut compare = |field: &str, a: String, b: String| {
-        if a != b {
-            found.push(format!("{field}: {a} → {b}"));
-        }
-    };
-    let list = |items: Vec<String>| {
-        if items.is_empty() {
-            "none".to_owned()
-        } else {
-            items.join(" ")
-        }
-    };
-    let domains = |s: &TenantSpec| list(s.domains.iter().map(ToString::to_string).collect());
-    let modules = |s: &TenantSpec| list(s.modules.iter().map(ToString::to_string).collect());
-    let labels = |s: &TenantSpec| {
-        list(
-            s.host_labels
-                .iter()
-                .map(|(k, v)| format!("{k}={v}"))
-                .collect(),
-        )
-    };
-    let host = |s: &TenantSpec| {
-        s.host
-            .as_ref()
-            .map_or_else(|| "any".to_owned(), ToString::to_string)
-    };
-    compare("plan", old.plan.to_string(), new.plan.to_string());
-    compare("domains", domains(old), domains(new));
-    compare(
-        "language",
-        old.language.to_string(),
-        new.language.to_string(),
-    );
-    compare("country", old.country.to_string(), new.country.to_string());
-    compare(
-        "time_zone",
-        old.time_zone.to_string(),
-        new.time_zone.to_string(),
-    );
-    compare("modules", modules(old), modules(new));
-    compare("edition", old.edition.to_string(), new.edition.to_string());
-    compare(
-        "odoo_image",
-        old.odoo_image.to_string(),
-        new.odoo_image.to_string(),
-    );
-    compare(
-        "postgres_image",
-        old.postgres_image.to_string(),
-        new.postgres_image.to_string(),
-    );
-    compare("host", host(old), host(new));
-    compare("host_labels", labels(old), labels(new));
-    compare(
-        "admin_login",
-        old.admin_login.to_string(),
-        new.admin_login.to_string(),
-    );
-    found
 }

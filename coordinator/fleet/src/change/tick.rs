@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{ChangeError, Edit, Outcome, Stamp};
 use crate::{
     desired::Tenant,
+    event::EventKind,
     liveness::{self, HostState},
     operation::OperationKind,
     written::{RecordKind, Write},
@@ -71,13 +72,7 @@ impl Edit<'_> {
                     }
                     HostState::Ready | HostState::Unknown => String::new(),
                 };
-                self.event(
-                    &format!("host.{}", state.word()),
-                    None,
-                    Some(&name),
-                    None,
-                    message,
-                );
+                self.event(host_event(state), None, Some(&name), None, message);
             }
         }
     }
@@ -135,7 +130,7 @@ impl Edit<'_> {
             let message = "the quarantine is over, its volumes are being removed".to_owned();
             if let Ok(tenant) = edit.tenant(&name) {
                 edit.event(
-                    "tenant.quarantine_ended",
+                    EventKind::TenantQuarantineEnded,
                     Some(&tenant),
                     None,
                     Some(operation.id),
@@ -170,5 +165,15 @@ impl Edit<'_> {
                 .writes
                 .push(Write::Delete(RecordKind::Token, id));
         }
+    }
+}
+
+fn host_event(state: HostState) -> EventKind {
+    match state {
+        HostState::Unknown => EventKind::HostUnknown,
+        HostState::Ready => EventKind::HostReady,
+        HostState::Degraded => EventKind::HostDegraded,
+        HostState::Suspect => EventKind::HostSuspect,
+        HostState::Lost => EventKind::HostLost,
     }
 }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::index::HostIndex;
-use crate::operation::Operation;
+use crate::{event::Event, operation::Operation};
 
 /// Sealed bytes, base64 in JSON so that a record stays readable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,27 +197,6 @@ pub struct Operator {
     pub revoked: bool,
     /// Accepted certificates.
     pub certificates: Vec<Certificate>,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// Rises by one.
-    pub sequence: u64,
-    /// When.
-    pub at: UnixMs,
-    /// Dotted and stable.
-    pub kind: String,
-    /// On which tenant.
-    pub tenant: Option<TenantName>,
-    /// On which host.
-    pub host: Option<HostName>,
-    /// Who caused it.
-    pub actor: String,
-    /// For people.
-    pub message: String,
-    /// Belongs to this operation.
-    pub operation: Option<Uuid>,
 }
 
 /// Ended operations that are remembered: a year of a busy small fleet, a few MB.

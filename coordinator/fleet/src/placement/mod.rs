@@ -18,7 +18,7 @@ use isyone_types::{
 
 use self::room::Room;
 pub use self::slot::{Slot, allocate};
-use crate::{desired::Fleet, observed::Observed, settings::Settings, state::State};
+use crate::{desired::Fleet, observed::Observed, settings::Settings};
 
 /// How many hosts that fit are compared: the exact minimum in fleets up to this size, close to it in larger ones.
 pub const CANDIDATES: usize = 32;
@@ -199,7 +199,7 @@ pub struct Decision {
 
 /// The values that a judgement is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
+pub struct PlacementInputs<'a> {
     /// Desired.
     pub fleet: &'a Fleet,
     /// Heard of.
@@ -222,7 +222,11 @@ pub struct Ranking {
 
 impl Ranking {
     /// The host's entry after a change of its tenants, a report, or the passing of time.
-    fn entry(view: View<'_>, host: &HostName, now: UnixMs) -> Option<(Score, Room)> {
+    pub(crate) fn entry(
+        view: PlacementInputs<'_>,
+        host: &HostName,
+        now: UnixMs,
+    ) -> Option<(Score, Room)> {
         let room = Room::of(view, host).filter(|room| room.is_open(view, now))?;
         let nothing = Size {
             memory_bytes: 0,
@@ -240,21 +244,19 @@ impl Ranking {
         Some((score, room))
     }
 
-    /// Brings one host up to date.
-    pub(crate) fn refresh(state: &mut State, settings: &Settings, host: &HostName, now: UnixMs) {
-        let entry = Self::entry(state.view(settings), host, now);
-        let ranking = &mut state.ranking;
+    /// Takes in what [`Ranking::entry`] says of a host now.
+    pub(crate) fn update(&mut self, host: &HostName, entry: Option<(Score, Room)>) {
         let before = match &entry {
-            Some((score, _)) => ranking.of.insert(host.clone(), score.clone()),
-            None => ranking.of.remove(host),
+            Some((score, _)) => self.of.insert(host.clone(), score.clone()),
+            None => self.of.remove(host),
         };
         if let Some(before) =
             before.filter(|before| entry.as_ref().is_none_or(|(score, _)| score != before))
         {
-            ranking.order.remove(&before);
+            self.order.remove(&before);
         }
         if let Some((score, room)) = entry {
-            ranking.order.insert(score, Arc::new(room));
+            self.order.insert(score, Arc::new(room));
         }
     }
 
@@ -270,7 +272,7 @@ impl Ranking {
 
     /// Whether every entry is what it would be if it were made now. For tests.
     #[cfg(test)]
-    pub(crate) fn is_true(&self, view: View<'_>, now: UnixMs) -> bool {
+    pub(crate) fn is_true(&self, view: PlacementInputs<'_>, now: UnixMs) -> bool {
         let fresh = view
             .fleet
             .hosts
@@ -288,7 +290,7 @@ impl Ranking {
 
 /// Looks at the least loaded first. A request for one host is judged by that host alone; when none fits, the decision counts all reasons and
 /// names [`MAX_NAMED`] hosts with theirs.
-pub fn choose(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
+pub fn choose(view: PlacementInputs<'_>, request: Request<'_>, now: UnixMs) -> Decision {
     if let Some(wanted) = request.host {
         let judgement = judge(view, request, wanted, now);
         let (fitting, rejected) = if judgement.fits() {
@@ -317,7 +319,12 @@ pub fn choose(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
 }
 
 /// One host's judgement, whatever else there is.
-pub fn judge(view: View<'_>, request: Request<'_>, host: &HostName, now: UnixMs) -> Judgement {
+pub fn judge(
+    view: PlacementInputs<'_>,
+    request: Request<'_>,
+    host: &HostName,
+    now: UnixMs,
+) -> Judgement {
     match Room::of(view, host) {
         Some(room) => room.judge(view, request, now),
         None => Judgement {
@@ -331,7 +338,7 @@ pub fn judge(view: View<'_>, request: Request<'_>, host: &HostName, now: UnixMs)
 }
 
 /// As [`choose`], with every host judged, and the best that fit all named.
-pub fn explain(view: View<'_>, request: Request<'_>, now: UnixMs) -> Decision {
+pub fn explain(view: PlacementInputs<'_>, request: Request<'_>, now: UnixMs) -> Decision {
     let (mut fitting, mut rejected) = (Vec::new(), Rejected::default());
     let missing = request
         .host

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use isyone_types::{ids::HostName, plan::UnixMs, spec::Size};
 
 use super::{
-    Judgement, Load, Rejection, Request, View,
+    Judgement, Load, PlacementInputs, Rejection, Request,
     slot::{Slot, allocate},
 };
 use crate::{
@@ -28,7 +28,7 @@ struct Amounts {
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Room {
+pub(crate) struct Room {
     host: Arc<Host>,
     seen: Option<Arc<HostObserved>>,
     reported_at: Option<UnixMs>,
@@ -85,7 +85,7 @@ fn used(index: &HostIndex, seen: &HostObserved, settings: &Settings) -> Amounts 
 
 impl Room {
     /// A host as it is now; `None` when there is no such host.
-    pub(super) fn of(view: View<'_>, host: &HostName) -> Option<Self> {
+    pub(super) fn of(view: PlacementInputs<'_>, host: &HostName) -> Option<Self> {
         let host = view.fleet.hosts.get(host)?.clone();
         let seen = view.observed.hosts.get(&host.name).cloned();
         let empty = HostIndex::default();
@@ -114,7 +114,7 @@ impl Room {
     }
 
     /// Whether it could take any tenant at all at `now`.
-    pub(super) fn is_open(&self, view: View<'_>, now: UnixMs) -> bool {
+    pub(super) fn is_open(&self, view: PlacementInputs<'_>, now: UnixMs) -> bool {
         let open = self.reported_at.is_some()
             && self.plan_accepted
             && !self.cordoned
@@ -122,7 +122,7 @@ impl Room {
         open && self.state(view, now).0 == HostState::Ready
     }
 
-    fn state(&self, view: View<'_>, now: UnixMs) -> (HostState, i64) {
+    fn state(&self, view: PlacementInputs<'_>, now: UnixMs) -> (HostState, i64) {
         let live = &view.settings.liveness;
         liveness::judge_silence(
             self.reported_at,
@@ -149,7 +149,12 @@ impl Room {
     }
 
     /// What it says to a request.
-    pub(super) fn judge(&self, view: View<'_>, request: Request<'_>, now: UnixMs) -> Judgement {
+    pub(super) fn judge(
+        &self,
+        view: PlacementInputs<'_>,
+        request: Request<'_>,
+        now: UnixMs,
+    ) -> Judgement {
         let mut rejections = Vec::new();
         if let Some(wanted) = request.host.filter(|wanted| **wanted != self.host.name) {
             rejections.push(Rejection::OtherHostWanted(wanted.clone()));

@@ -36,6 +36,7 @@ use crate::{
 use isyone_fleet::{
     change::Command,
     desired::Tenant,
+    event::EventKind,
     probes::{judge::News, rota::Rota},
     settings::Settings,
     state::State,
@@ -245,21 +246,21 @@ fn edge_event(news: &EdgeNews) -> Command {
     let (address, counts) = (news.edge.address, news.edge.counts);
     let (kind, message) = match (news.news, news.edge.wrong) {
         (News::Down, Some(wrong)) if !counts.most_failed() => (
-            "edge.down",
+            EventKind::EdgeDown,
             format!(
                 "edge {address} answers 404, 502, 503, 504 or nothing for {} of {} tenants",
                 wrong.wrong, wrong.asked
             ),
         ),
         (News::Down, _) => (
-            "edge.down",
+            EventKind::EdgeDown,
             format!(
                 "edge {address} took {} of {} connections",
                 counts.tried - counts.failed,
                 counts.tried
             ),
         ),
-        (News::Up, _) => ("edge.up", format!("edge {address} works again")),
+        (News::Up, _) => (EventKind::EdgeUp, format!("edge {address} works again")),
     };
     Command::Note { kind, message }
 }
@@ -268,13 +269,13 @@ fn host_event(news: &HostNews) -> Command {
     let (host, edge) = (&news.host, news.edge);
     let (kind, message) = match news.news {
         News::Down => (
-            "host.unreachable",
+            EventKind::HostUnreachable,
             format!(
                 "host {host} reports, but its tenants do not answer through edge {edge}: look at the way from there to the host's ports"
             ),
         ),
         News::Up => (
-            "host.reachable",
+            EventKind::HostReachable,
             format!(
                 "host {host} is no longer the one whose tenants do not answer through edge {edge}"
             ),
@@ -287,11 +288,14 @@ fn tenant_event(news: board::TenantNews) -> Command {
     let edge = news.probe.edge;
     let (kind, message) = match (news.news, &news.probe.failure) {
         (News::Up, _) => (
-            "tenant.reachable",
+            EventKind::TenantReachable,
             format!("answers again through edge {edge}"),
         ),
-        (News::Down, Some(why)) => ("tenant.unreachable", format!("through edge {edge}: {why}")),
-        (News::Down, None) => ("tenant.unreachable", format!("through edge {edge}")),
+        (News::Down, Some(why)) => (
+            EventKind::TenantUnreachable,
+            format!("through edge {edge}: {why}"),
+        ),
+        (News::Down, None) => (EventKind::TenantUnreachable, format!("through edge {edge}")),
     };
     Command::Audit {
         kind,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{EVERY, log, what};
 use crate::writer::{Handle, SubmitError};
-use isyone_fleet::change::Command;
+use isyone_fleet::{change::Command, event::EventKind};
 
 /// What may wait to be stored. Rejections are rare: domains are judged before they are taken in.
 const MAX_UNTOLD: usize = 4_096;
@@ -48,7 +48,7 @@ pub(super) async fn store(
         loop {
             let (tenant, message) = (tenant.clone(), message.clone());
             let audit = Command::Audit {
-                kind: "tenant.route_rejected",
+                kind: EventKind::TenantRouteRejected,
                 tenant,
                 message,
             };
@@ -121,7 +121,7 @@ mod tests {
             .fleet
             .events
             .iter()
-            .filter(|e| e.kind == "tenant.route_rejected")
+            .filter(|e| e.kind == EventKind::TenantRouteRejected)
             .collect();
         assert_eq!(told.len(), 2);
         assert!(told[0].message.ends_with("one") && told[1].message.ends_with("two"));

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{EdgeSeen, EdgeState, Edges};
 use crate::{base::clock, writer::Handle};
-use isyone_fleet::{change::Command, shards::Shards};
+use isyone_fleet::{change::Command, event::EventKind, shards::Shards};
 
 /// Between two looks. Well below the time after which an edge's word is stale (record).
 const EVERY: Duration = Duration::from_secs(15);
@@ -55,7 +55,7 @@ fn news(edge: &EdgeSeen, shard: &str) -> Option<Command> {
     let (runs, given) = (short(&edge.runs), short(&edge.given));
     match (edge.state, edge.told) {
         (EdgeState::Stuck, false) => Some(Command::Note {
-            kind: "edge.stuck",
+            kind: EventKind::EdgeStuck,
             message: format!(
                 "edge {who} was given version {given} and still runs {runs}: its Traefik refuses it or hangs. Its log says why; its tenants \
                  are served as before"
@@ -63,7 +63,7 @@ fn news(edge: &EdgeSeen, shard: &str) -> Option<Command> {
         }),
         // One that cannot be asked now, or is away, may be stuck still.
         (EdgeState::Current, true) => Some(Command::Note {
-            kind: "edge.recovered",
+            kind: EventKind::EdgeRecovered,
             message: format!("edge {who} runs what it was given, version {runs}"),
         }),
         _ => None,
@@ -94,7 +94,7 @@ mod tests {
             _ => None,
         };
         let (kind, message) = told(EdgeState::Stuck, false).unwrap();
-        assert_eq!(kind, "edge.stuck");
+        assert_eq!(kind, EventKind::EdgeStuck);
         assert!(
             message.contains("192.0.2.1 (a)")
                 && message.contains("01234567 and still runs fedcba98")
@@ -104,7 +104,7 @@ mod tests {
             let recovered = told(state, true).map(|(kind, _)| kind);
             assert_eq!(
                 recovered,
-                (state == EdgeState::Current).then_some("edge.recovered"),
+                (state == EdgeState::Current).then_some(EventKind::EdgeRecovered),
                 "{state:?}"
             );
             assert!(state == EdgeState::Stuck || told(state, false).is_none());

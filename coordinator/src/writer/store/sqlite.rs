@@ -9,7 +9,8 @@ use sqlx::{
 
 use super::{Store, StoreError, StoreFuture};
 use isyone_fleet::{
-    desired::{Event, MAX_EVENTS},
+    desired::MAX_EVENTS,
+    event::Event,
     written::{Contents, Group, Record, RecordKind, UnreadableRecord, Write},
 };
 

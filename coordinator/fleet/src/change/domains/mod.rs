@@ -14,6 +14,7 @@ use super::{AddDomains, ChangeError, Edit, Outcome};
 use crate::{
     desired::{Fleet, Tenant, domains::DomainTrouble},
     domains,
+    event::EventKind,
     operation::OperationKind,
     settings::Settings,
     written::{RecordKind, RecordValue, Write},
@@ -43,7 +44,7 @@ impl Edit<'_> {
         }
         for domain in &new {
             self.event(
-                "domain.added",
+                EventKind::DomainAdded,
                 Some(&before),
                 None,
                 None,
@@ -103,7 +104,7 @@ impl Edit<'_> {
         tenant.spec.domains.retain(|d| d != domain);
         tenant.primary = tenant.primary.filter(|primary| primary != domain);
         self.event(
-            "domain.removed",
+            EventKind::DomainRemoved,
             Some(&before),
             None,
             None,
@@ -151,7 +152,7 @@ impl Edit<'_> {
         let operation = self.change(tenant, OperationKind::Update, request_id);
         let tenant = self.tenant(&name)?;
         self.event(
-            "domain.primary",
+            EventKind::DomainPrimary,
             Some(&tenant),
             None,
             Some(operation.id),
@@ -190,7 +191,13 @@ impl Edit<'_> {
             "{name} does not lead to the edges: {}{redirect}",
             trouble.found
         );
-        self.event("domain.unreachable", Some(&tenant), None, None, message);
+        self.event(
+            EventKind::DomainUnreachable,
+            Some(&tenant),
+            None,
+            None,
+            message,
+        );
         self.put_domain_trouble(trouble);
         Ok(Outcome::Done)
     }
@@ -215,7 +222,13 @@ impl Edit<'_> {
         if let Some(trouble) = self.forget_domain_trouble(domain) {
             let tenant = self.state.fleet.tenants.get(&trouble.tenant).cloned();
             let message = format!("{domain} leads to the edges again: {found}");
-            self.event("domain.recovered", tenant.as_deref(), None, None, message);
+            self.event(
+                EventKind::DomainRecovered,
+                tenant.as_deref(),
+                None,
+                None,
+                message,
+            );
         }
         Ok(Outcome::Done)
     }

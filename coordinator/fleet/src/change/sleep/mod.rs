@@ -13,8 +13,8 @@ use isyone_types::{
 
 use super::{ChangeError, Edit, Outcome};
 use crate::{
-    desired::Tenant, liveness::HostState, observed::Progress, operation::OperationKind,
-    settings::Settings, state::State, views,
+    desired::Tenant, event::EventKind, liveness::HostState, observed::Progress,
+    operation::OperationKind, settings::Settings, state::State, views,
 };
 
 /// Tenants that one tick looks at: 100,000 are gone through in less than two minutes, and nobody notices a tick.
@@ -83,7 +83,7 @@ impl Edit<'_> {
         let message = format!("nobody has used it for {unused}; the next visitor wakes it");
         if let Ok(tenant) = edit.tenant(name) {
             edit.event(
-                "tenant.asleep",
+                EventKind::TenantAsleep,
                 Some(&tenant),
                 None,
                 Some(operation.id),
@@ -100,7 +100,7 @@ impl Edit<'_> {
         }
         tenant.desired = DesiredState::Running;
         tenant.started_at = Some(self.stamp.now);
-        self.finish(tenant, OperationKind::Resume, None, "tenant.woken")
+        self.finish(tenant, OperationKind::Resume, None, EventKind::TenantWoken)
     }
 }
 

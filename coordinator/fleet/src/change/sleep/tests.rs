@@ -72,7 +72,7 @@ fn told(bench: &Bench, kind: &str) -> usize {
         .fleet
         .events
         .iter()
-        .filter(|e| e.kind == kind)
+        .filter(|e| e.kind.as_str() == kind)
         .count()
 }
 

@@ -1,0 +1,130 @@
+//! In which fields two specs differ, and which of them only the first start can set.
+//!
+//! Not here: what a change of a field leads to (tenants).
+
+use std::fmt;
+
+use isyone_types::spec::TenantSpec;
+
+/// A field of a tenant's spec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecField {
+    Plan,
+    Domains,
+    Language,
+    Country,
+    TimeZone,
+    Modules,
+    Edition,
+    OdooImage,
+    PostgresImage,
+    Host,
+    HostLabels,
+    AdminLogin,
+}
+
+impl SpecField {
+    /// As the protocol names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Domains => "domains",
+            Self::Language => "language",
+            Self::Country => "country",
+            Self::TimeZone => "time_zone",
+            Self::Modules => "modules",
+            Self::Edition => "edition",
+            Self::OdooImage => "odoo_image",
+            Self::PostgresImage => "postgres_image",
+            Self::Host => "host",
+            Self::HostLabels => "host_labels",
+            Self::AdminLogin => "admin_login",
+        }
+    }
+
+    /// Set by the first start and by nothing after it. Another image is an upgrade, which needs more than other containers
+    /// (PostgreSQL's files, Odoo's modules).
+    pub fn is_fixed(self) -> bool {
+        !matches!(self, Self::Plan | Self::Domains | Self::HostLabels)
+    }
+}
+
+impl fmt::Display for SpecField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One field that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecChange {
+    pub field: SpecField,
+    pub from: String,
+    pub to: String,
+}
+
+impl fmt::Display for SpecChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} → {}", self.field, self.from, self.to)
+    }
+}
+
+/// For people.
+pub fn listed(changes: &[SpecChange], separator: &str) -> String {
+    let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    texts.join(separator)
+}
+
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() {
+        "none".to_owned()
+    } else {
+        items.join(" ")
+    }
+}
+
+fn shown(field: SpecField, spec: &TenantSpec) -> String {
+    use SpecField as F;
+    match field {
+        F::Plan => spec.plan.to_string(),
+        F::Domains => list(&spec.domains),
+        F::Language => spec.language.to_string(),
+        F::Country => spec.country.to_string(),
+        F::TimeZone => spec.time_zone.to_string(),
+        F::Modules => list(&spec.modules),
+        F::Edition => spec.edition.to_string(),
+        F::OdooImage => spec.odoo_image.to_string(),
+        F::PostgresImage => spec.postgres_image.to_string(),
+        F::Host => spec
+            .host
+            .as_ref()
+            .map_or_else(|| "any".to_owned(), ToString::to_string),
+        F::HostLabels => list(spec.host_labels.iter().map(|(k, v)| format!("{k}={v}"))),
+        F::AdminLogin => spec.admin_login.to_string(),
+    }
+}
+
+/// The fields in which two specs differ.
+pub(super) fn between(old: &TenantSpec, new: &TenantSpec) -> Vec<SpecChange> {
+    use SpecField as F;
+    let fields = [
+        F::Plan,
+        F::Domains,
+        F::Language,
+        F::Country,
+        F::TimeZone,
+        F::Modules,
+        F::Edition,
+        F::OdooImage,
+        F::PostgresImage,
+        F::Host,
+        F::HostLabels,
+        F::AdminLogin,
+    ];
+    let change = |field| {
+        let (from, to) = (shown(field, old), shown(field, new));
+        (from != to).then_some(SpecChange { field, from, to })
+    };
+    fields.into_iter().filter_map(change).collect()
+}

@@ -1,0 +1,152 @@
+//! Events: what happened, for people and for whoever watches. Their kinds are a closed list, so that nobody misspells one.
+//!
+//! Not here: when one is told (change) and how many are remembered ([`crate::desired::MAX_EVENTS`]).
+
+use std::fmt;
+
+use isyone_types::{
+    ids::{HostName, TenantName},
+    plan::UnixMs,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! kinds {
+    ($($kind:ident => $word:literal,)*) => {
+        /// What an event tells of. Its word is dotted and stable: programs match on it.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub enum EventKind {
+            $(#[doc = concat!("`", $word, "`")] $kind,)*
+            /// Of another version of this program, read back as it was stored.
+            Other(Box<str>),
+        }
+
+        impl EventKind {
+            /// As stored and as the protocol has it.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$kind => $word,)*
+                    Self::Other(word) => word,
+                }
+            }
+        }
+
+        impl From<String> for EventKind {
+            fn from(word: String) -> Self {
+                match word.as_str() {
+                    $($word => Self::$kind,)*
+                    _ => Self::Other(word.into()),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    CertificateAccount => "certificate.account",
+    CertificateFailed => "certificate.failed",
+    CertificateIssued => "certificate.issued",
+    CertificateRemoved => "certificate.removed",
+    CertificateRenewed => "certificate.renewed",
+    CertificateUploaded => "certificate.uploaded",
+    CredentialsRead => "credentials.read",
+    DomainAdded => "domain.added",
+    DomainPrimary => "domain.primary",
+    DomainRecovered => "domain.recovered",
+    DomainRemoved => "domain.removed",
+    DomainUnreachable => "domain.unreachable",
+    EdgeDown => "edge.down",
+    EdgeRecovered => "edge.recovered",
+    EdgeStuck => "edge.stuck",
+    EdgeUp => "edge.up",
+    HostCordoned => "host.cordoned",
+    HostDegraded => "host.degraded",
+    HostJoined => "host.joined",
+    HostLost => "host.lost",
+    HostPlanAhead => "host.plan_ahead",
+    HostPlanRefused => "host.plan_refused",
+    HostReachable => "host.reachable",
+    HostReady => "host.ready",
+    HostRemoved => "host.removed",
+    HostSuspect => "host.suspect",
+    HostUncordoned => "host.uncordoned",
+    HostUnknown => "host.unknown",
+    HostUnreachable => "host.unreachable",
+    OperationSucceeded => "operation.succeeded",
+    OperatorCertified => "operator.certified",
+    OperatorRevoked => "operator.revoked",
+    TenantAccessChanged => "tenant.access_changed",
+    TenantAsleep => "tenant.asleep",
+    TenantCreateCancelled => "tenant.create_cancelled",
+    TenantCreated => "tenant.created",
+    TenantDeleted => "tenant.deleted",
+    TenantExec => "tenant.exec",
+    TenantFailing => "tenant.failing",
+    TenantOomKilled => "tenant.oom_killed",
+    TenantPurgeOrdered => "tenant.purge_ordered",
+    TenantPurged => "tenant.purged",
+    TenantQuarantineEnded => "tenant.quarantine_ended",
+    TenantReachable => "tenant.reachable",
+    TenantRecovered => "tenant.recovered",
+    TenantResized => "tenant.resized",
+    TenantRestarted => "tenant.restarted",
+    TenantRestored => "tenant.restored",
+    TenantResumed => "tenant.resumed",
+    TenantRouteRejected => "tenant.route_rejected",
+    TenantSuspended => "tenant.suspended",
+    TenantUnhealthy => "tenant.unhealthy",
+    TenantUnreachable => "tenant.unreachable",
+    TenantUpdated => "tenant.updated",
+    TenantWoken => "tenant.woken",
+    TokenCreated => "token.created",
+}
+
+impl From<EventKind> for String {
+    fn from(kind: EventKind) -> Self {
+        kind.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Rises by one.
+    pub sequence: u64,
+    /// When.
+    pub at: UnixMs,
+    /// What.
+    pub kind: EventKind,
+    /// The tenant it concerns.
+    pub tenant: Option<TenantName>,
+    /// The host it concerns.
+    pub host: Option<HostName>,
+    /// Who caused it.
+    pub actor: String,
+    /// For people.
+    pub message: String,
+    /// The operation it belongs to.
+    pub operation: Option<Uuid>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_stored_as_their_words_and_unknown_ones_survive() {
+        let json = serde_json::to_string(&EventKind::TenantOomKilled).unwrap();
+        assert_eq!(json, "\"tenant.oom_killed\"");
+        for word in ["tenant.oom_killed", "backup.proven"] {
+            let kind: EventKind = serde_json::from_str(&format!("\"{word}\"")).unwrap();
+            assert_eq!(kind.as_str(), word);
+            assert_eq!(matches!(kind, EventKind::Other(_)), word == "backup.proven");
+        }
+    }
+}
