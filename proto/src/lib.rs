@@ -13,4 +13,4 @@ pub mod pb;
 pub mod tls;
 
 /// The checked types, which programs get together with the border that makes them.
-pub use isyone_types::{identity, ids, plan, spec, token};
+pub use isyone_types::{identity, ids, operation, plan, report, spec, token};

@@ -4,6 +4,7 @@
 
 use isyone_types::{
     ids::{HostName, TenantName},
+    operation::{OperationState, Step},
     plan::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -31,53 +32,6 @@ pub enum OperationKind {
     Restore,
     /// Volumes removed.
     Purge,
-}
-
-/// How far an operation or step is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OperationState {
-    /// Not begun.
-    Pending,
-    /// Under way.
-    Running,
-    /// Failed for now, tried again.
-    Retrying,
-    /// Done.
-    Succeeded,
-    /// Given up.
-    Failed,
-    /// Stopped by an operator, or overtaken by a newer operation.
-    Cancelled,
-    /// A step that was not needed.
-    Skipped,
-}
-
-impl OperationState {
-    /// Will not change any more.
-    pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped
-        )
-    }
-}
-
-/// One step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    /// Stable name.
-    pub name: String,
-    /// How far.
-    pub state: OperationState,
-    /// Begin.
-    pub started_at: Option<UnixMs>,
-    /// End.
-    pub ended_at: Option<UnixMs>,
-    /// What was done, or why it failed.
-    pub detail: String,
-    /// 0..=100.
-    pub progress_percent: u32,
 }
 
 /// Long work on one tenant. While it runs, only its existence is stored; its steps are the host's report.

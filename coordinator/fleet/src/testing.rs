@@ -11,9 +11,11 @@ use uuid::Uuid;
 use crate::{
     change::{self, ChangeError, Command, CreateTenant, Effects, Enroll, Outcome, Stamp},
     desired::{Certificate, Sealed, Token},
-    observed::{Container, Progress, Report, Resources, TenantReport, Usage},
     settings::{Defaults, Edge, Edition, Liveness, Network, PlacementSettings, Settings},
     state::State,
+};
+use isyone_types::report::{
+    ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage,
 };
 
 /// Parses a literal that the test knows to be good.
@@ -111,14 +113,14 @@ pub fn spec(settings: &Settings, plan: &str) -> TenantSpec {
 }
 
 /// A machine that does nothing.
-pub fn resources(cpus: u32, memory_gib: u64, disk_gib: u64) -> Resources {
-    Resources {
+pub fn resources(cpus: u32, memory_gib: u64, disk_gib: u64) -> HostResources {
+    HostResources {
         cpus,
         memory_total_bytes: memory_gib * GIB,
         memory_available_bytes: memory_gib * GIB,
         disk_total_bytes: disk_gib * GIB,
         disk_available_bytes: disk_gib * GIB,
-        ..Resources::default()
+        ..HostResources::default()
     }
 }
 
@@ -179,7 +181,7 @@ impl Bench {
     }
 
     /// Adds a host and lets it report.
-    pub fn host(&mut self, host: &str, resources: Resources) -> HostName {
+    pub fn host(&mut self, host: &str, resources: HostResources) -> HostName {
         let host: HostName = name(host);
         let id = format!("{:016x}", self.ids);
         let token = Token {
@@ -213,8 +215,13 @@ impl Bench {
     }
 
     /// A host reports.
-    pub fn report(&mut self, host: &HostName, resources: Resources, tenants: Vec<TenantReport>) {
-        let report = Report {
+    pub fn report(
+        &mut self,
+        host: &HostName,
+        resources: HostResources,
+        tenants: Vec<TenantReport>,
+    ) {
+        let report = HostReport {
             resources,
             docker_error: String::new(),
             tenants,
@@ -256,9 +263,9 @@ impl Bench {
             uid: record.uid,
             epoch: record.placement.epoch,
             generation: record.generation,
-            progress: Progress::Converged,
+            progress: TenantProgress::Converged,
             message: String::new(),
-            containers: vec![Container {
+            containers: vec![ContainerReport {
                 name: tenant.odoo_container(),
                 role: Some(isyone_types::plan::Role::Odoo),
                 state: "running".into(),

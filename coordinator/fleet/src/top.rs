@@ -283,10 +283,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        observed::{Traffic, Usage},
-        testing::{Bench, name, resources},
-    };
+    use crate::testing::{Bench, name, resources};
+    use isyone_types::report::{Traffic, Usage};
 
     /// Tenants t0, t1, …, with these CPU figures; `None` was not measured.
     fn fleet(figures: &[Option<u32>]) -> Bench {

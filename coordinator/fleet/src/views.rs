@@ -20,10 +20,14 @@ use uuid::Uuid;
 use crate::{
     desired::{Access, Tenant},
     liveness::{self, HostState},
-    observed::{Progress, TenantObserved},
-    operation::{Operation, OperationState, Step},
+    observed::TenantObserved,
+    operation::Operation,
     settings::Settings,
     state::State,
+};
+use isyone_types::{
+    operation::{OperationState, Step},
+    report::TenantProgress,
 };
 
 /// What a host shall run, everything included. `open` unseals a tenant's passwords.
@@ -152,12 +156,15 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
         return (phase, format!("waiting for a report of host {host}"));
     };
     let current = report.generation == tenant.generation;
-    let bad = matches!(report.progress, Progress::Failing | Progress::Unhealthy);
+    let bad = matches!(
+        report.progress,
+        TenantProgress::Failing | TenantProgress::Unhealthy
+    );
     let phase = match (tenant.desired, report.progress) {
         (DesiredState::Running | DesiredState::Suspended, _) if bad => Phase::Failing,
-        (DesiredState::Running, Progress::Converged) if current => Phase::Running,
-        (DesiredState::Suspended, Progress::Converged) if current => Phase::Suspended,
-        (DesiredState::Quarantined, Progress::Converged) if current => Phase::Quarantined,
+        (DesiredState::Running, TenantProgress::Converged) if current => Phase::Running,
+        (DesiredState::Suspended, TenantProgress::Converged) if current => Phase::Suspended,
+        (DesiredState::Quarantined, TenantProgress::Converged) if current => Phase::Quarantined,
         (DesiredState::Quarantined | DesiredState::Purged, _) => Phase::Deleting,
         _ if tenant.activated_at.is_none() => Phase::Creating,
         _ => Phase::Updating,
@@ -263,7 +270,9 @@ pub fn progress(state: &State, operation: &Operation) -> (OperationState, String
     match report
         .filter(|r| r.operation == Some(operation.id) && r.generation == operation.generation)
     {
-        Some(r) if r.progress == Progress::Failing => (OperationState::Retrying, r.message.clone()),
+        Some(r) if r.progress == TenantProgress::Failing => {
+            (OperationState::Retrying, r.message.clone())
+        }
         _ => stored,
     }
 }

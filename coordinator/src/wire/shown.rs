@@ -9,8 +9,8 @@ use isyone_fleet::{
     desired::{Host, Operator, Tenant},
     event::Event,
     liveness::{self, HostState},
-    observed::{Container, HostObserved, Resources, TenantObserved},
-    operation::{Operation, OperationKind, OperationState, Step},
+    observed::HostObserved,
+    operation::{Operation, OperationKind},
     placement::{Decision, Judgement},
     probes::judge::Judgement as Judged,
     settings::Settings,
@@ -50,16 +50,16 @@ pub(crate) fn tenant(
         websocket_port: tenant.placement.websocket_port.into(),
         subnet: tenant.placement.subnet.to_string(),
         containers: observed
-            .map(|o| o.report.containers.iter().map(container).collect())
+            .map(|o| o.report.containers.iter().map(Into::into).collect())
             .unwrap_or_default(),
-        usage: observed.and_then(usage),
+        usage: observed.and_then(|o| o.report.usage).map(Into::into),
         create_time: Some(timestamp(tenant.created_at)),
         report_time: observed.map(|o| timestamp(o.at)),
         quarantine_expire_time: tenant.quarantine_until.map(timestamp),
         operation_id: tenant.operation.to_string(),
         size: Some(tenant.size.into()),
         hostnames,
-        traffic: observed.and_then(traffic),
+        traffic: observed.and_then(|o| o.report.traffic).map(Into::into),
         edge_shard: settings
             .shards
             .name_of(tenant.name.as_str())
@@ -138,41 +138,6 @@ pub(crate) fn phase_word(phase: Phase) -> v1::TenantPhase {
     }
 }
 
-fn container(container: &Container) -> v1::Container {
-    v1::Container {
-        name: container.name.clone(),
-        state: container.state.to_string(),
-        healthy: container.healthy,
-        restarts: container.restarts,
-        oom_kills: container.oom_kills,
-        image_digest: container
-            .image_digest
-            .map(|d| d.to_string())
-            .unwrap_or_default(),
-        exit_code: container.exit_code,
-        start_time: container.started_at.map(timestamp),
-    }
-}
-
-fn usage(observed: &TenantObserved) -> Option<v1::Usage> {
-    observed.report.usage.map(|usage| v1::Usage {
-        cpu_millis: usage.cpu_millis,
-        memory_bytes: usage.memory_bytes,
-        disk_bytes: usage.disk_bytes,
-    })
-}
-
-fn traffic(observed: &TenantObserved) -> Option<v1::Traffic> {
-    observed.report.traffic.map(|traffic| v1::Traffic {
-        requests_per_minute: traffic.requests_per_minute,
-        errors_per_minute: traffic.errors_per_minute,
-        latency_p95_ms: traffic.latency_p95_ms,
-        websockets: traffic.websockets,
-        active_users: traffic.active_users,
-        last_active_time: traffic.last_active_at.map(timestamp),
-    })
-}
-
 pub(crate) fn operation(state: &State, operation: &Operation) -> v1::Operation {
     let observed = state
         .fleet
@@ -186,9 +151,12 @@ pub(crate) fn operation(state: &State, operation: &Operation) -> v1::Operation {
         kind: kind(operation.kind).into(),
         tenant: operation.tenant.to_string(),
         host: operation.host.to_string(),
-        state: operation_state(now).into(),
+        state: v1::OperationState::from(now).into(),
         done: operation.state.is_final(),
-        steps: views::steps(operation, observed).iter().map(step).collect(),
+        steps: views::steps(operation, observed)
+            .iter()
+            .map(Into::into)
+            .collect(),
         create_time: Some(timestamp(operation.created_at)),
         end_time: operation.ended_at.map(timestamp),
         error,
@@ -211,29 +179,6 @@ fn kind(kind: OperationKind) -> v1::OperationKind {
     }
 }
 
-fn operation_state(state: OperationState) -> v1::OperationState {
-    match state {
-        OperationState::Pending => v1::OperationState::Pending,
-        OperationState::Running => v1::OperationState::Running,
-        OperationState::Retrying => v1::OperationState::Retrying,
-        OperationState::Succeeded => v1::OperationState::Succeeded,
-        OperationState::Failed => v1::OperationState::Failed,
-        OperationState::Cancelled => v1::OperationState::Cancelled,
-        OperationState::Skipped => v1::OperationState::Skipped,
-    }
-}
-
-fn step(step: &Step) -> v1::OperationStep {
-    v1::OperationStep {
-        name: step.name.clone(),
-        state: operation_state(step.state).into(),
-        start_time: step.started_at.map(timestamp),
-        end_time: step.ended_at.map(timestamp),
-        detail: step.detail.clone(),
-        progress_percent: step.progress_percent,
-    }
-}
-
 pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs) -> v1::Host {
     let seen = state.observed.hosts.get(&host.name).map(AsRef::as_ref);
     let (judged, silence_ms) = liveness::judge(seen, state.started_at, now, &settings.liveness);
@@ -253,7 +198,7 @@ pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs)
         message: host_message(judged, silence_ms, seen),
         resources: seen
             .filter(|s| s.reported_at.is_some())
-            .map(|s| resources(&s.resources)),
+            .map(|s| (&s.resources).into()),
         tenants: index.map_or(0, |i| u32::try_from(i.tenants.len()).unwrap_or(u32::MAX)),
         reserved_memory_bytes: index.map_or(0, |i| i.memory_bytes),
         reserved_cpu_millis: index.map_or(0, |i| u32::try_from(i.cpu_millis).unwrap_or(u32::MAX)),
@@ -298,25 +243,6 @@ fn host_message(state: HostState, silence_ms: i64, seen: Option<&HostObserved>) 
         HostState::Ready => refused
             .map(|e| format!("its agent refused the plan: {e}"))
             .unwrap_or_default(),
-    }
-}
-
-fn resources(r: &Resources) -> v1::HostResources {
-    v1::HostResources {
-        cpus: r.cpus,
-        cpu_used_permille: r.cpu_used_permille,
-        memory_total_bytes: r.memory_total_bytes,
-        memory_available_bytes: r.memory_available_bytes,
-        disk_total_bytes: r.disk_total_bytes,
-        disk_available_bytes: r.disk_available_bytes,
-        load1_milli: r.load1_milli,
-        pressure: r.pressure.map(|p| v1::Pressure {
-            cpu_some_permille: p.cpu_some_permille,
-            memory_some_permille: p.memory_some_permille,
-            io_some_permille: p.io_some_permille,
-        }),
-        agent_memory_bytes: r.agent_memory_bytes,
-        agent_cpu_permille: r.agent_cpu_permille,
     }
 }
 

@@ -39,8 +39,8 @@ fn creation(tenant: &str) -> Command {
     Command::CreateTenant(Box::new(creation))
 }
 
-fn report() -> Box<isyone_fleet::observed::Report> {
-    Box::new(isyone_fleet::observed::Report {
+fn report() -> Box<isyone_proto::report::HostReport> {
+    Box::new(isyone_proto::report::HostReport {
         resources: resources(8, 32, 100),
         docker_error: String::new(),
         tenants: Vec::new(),

@@ -18,9 +18,10 @@ use uuid::Uuid;
 
 use isyone_fleet::{
     change::{Command, Outcome},
-    operation::{Operation, OperationState},
+    operation::Operation,
     written::{RecordValue, Write},
 };
+use isyone_proto::operation::OperationState;
 
 /// Traced operations that are remembered. More are under way only when hundreds are asked for at once; the oldest then lose their
 /// place, which costs their traces the agent's half.

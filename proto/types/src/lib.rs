@@ -7,6 +7,8 @@
 
 pub mod identity;
 pub mod ids;
+pub mod operation;
 pub mod plan;
+pub mod report;
 pub mod spec;
 pub mod token;

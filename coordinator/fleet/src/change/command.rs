@@ -20,10 +20,11 @@ use crate::{
         domains::DomainTrouble,
     },
     event::EventKind,
-    observed::{Hello, Report},
+    observed::Hello,
     operation::Operation,
     placement::Decision,
 };
+use isyone_types::report::HostReport;
 
 /// What a command is told of the world.
 #[derive(Debug, Clone)]
@@ -166,7 +167,7 @@ pub enum Command {
         /// Whose.
         host: HostName,
         /// What.
-        report: Box<Report>,
+        report: Box<HostReport>,
     },
     /// A certificate for tenants' host names was issued or uploaded.
     PutCertificate(Box<EdgeCertificate>),

@@ -38,11 +38,12 @@ pub use self::{
 use crate::{
     desired::{Host, Tenant},
     event::{Event, EventKind},
-    operation::{Operation, OperationKind, OperationState, Step},
+    operation::{Operation, OperationKind},
     settings::Settings,
     state::State,
     written::{RecordKind, RecordValue, Write},
 };
+use isyone_types::operation::{OperationState, Step};
 
 /// Tokens that may be open at once.
 pub const MAX_TOKENS: usize = 1_000;

@@ -9,9 +9,9 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use super::*;
 use crate::{
     desired::{Fleet, HostIndex, domains::DomainTrouble},
-    observed::{Report, Traffic},
     testing::{Bench, name, resources},
 };
+use isyone_types::report::{HostReport, Traffic};
 
 const HOSTS: usize = 4;
 const TENANTS: usize = 8;
@@ -216,7 +216,7 @@ fn command(bench: &mut Bench, step: Step) -> Option<Command> {
 }
 
 /// All is well there, and nobody has used a tenant yet.
-fn report(bench: &Bench, host: &HostName) -> Report {
+fn report(bench: &Bench, host: &HostName) -> HostReport {
     let placed = bench
         .state
         .fleet
@@ -233,7 +233,7 @@ fn report(bench: &Bench, host: &HostName) -> Report {
         report
     };
     let tenants = placed.iter().map(unused).collect();
-    Report {
+    HostReport {
         resources: resources(4, 16, 40),
         docker_error: String::new(),
         tenants,

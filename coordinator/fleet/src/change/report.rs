@@ -6,17 +6,18 @@ use isyone_types::{ids::HostName, plan::DesiredState};
 
 use super::{ChangeError, Edit, Outcome, done_step};
 use crate::{
-    desired::Tenant,
-    event::EventKind,
-    observed::{Progress, Report, TenantObserved, TenantReport},
-    operation::{OperationKind, OperationState},
+    desired::Tenant, event::EventKind, observed::TenantObserved, operation::OperationKind,
+};
+use isyone_types::{
+    operation::OperationState,
+    report::{HostReport, TenantProgress, TenantReport},
 };
 
 impl Edit<'_> {
     pub(super) fn report(
         &mut self,
         host: &HostName,
-        report: Report,
+        report: HostReport,
     ) -> Result<Outcome, ChangeError> {
         self.host(host)?;
         let mut seen = self
@@ -26,7 +27,7 @@ impl Edit<'_> {
             .get(host)
             .map(|h| (**h).clone())
             .unwrap_or_default();
-        seen.take(report.resources, &report.docker_error, self.stamp.now);
+        seen.take_report(report.resources, &report.docker_error, self.stamp.now);
         self.observe_host(host, seen);
         for tenant in report.tenants {
             self.tenant_report(host, tenant);
@@ -54,7 +55,7 @@ impl Edit<'_> {
         }
         let told = self.tell_changes(&tenant, before.as_deref(), &report);
         let converged =
-            report.progress == Progress::Converged && report.generation == tenant.generation;
+            report.progress == TenantProgress::Converged && report.generation == tenant.generation;
         let absent = report.absent;
         let observed = TenantObserved {
             host: host.clone(),
@@ -78,14 +79,14 @@ impl Edit<'_> {
         tenant: &Tenant,
         before: Option<&TenantObserved>,
         report: &TenantReport,
-    ) -> Option<(Progress, u64)> {
+    ) -> Option<(TenantProgress, u64)> {
         let mut told = before
             .filter(|b| b.report.uid == report.uid)
             .and_then(|b| b.told);
         let trouble = Some((report.progress, report.generation));
         match report.progress {
-            Progress::Failing | Progress::Unhealthy if told != trouble => {
-                let kind = if report.progress == Progress::Failing {
+            TenantProgress::Failing | TenantProgress::Unhealthy if told != trouble => {
+                let kind = if report.progress == TenantProgress::Failing {
                     EventKind::TenantFailing
                 } else {
                     EventKind::TenantUnhealthy
@@ -99,7 +100,7 @@ impl Edit<'_> {
                 );
                 told = trouble;
             }
-            Progress::Converged if told.take().is_some() => {
+            TenantProgress::Converged if told.take().is_some() => {
                 self.event(
                     EventKind::TenantRecovered,
                     Some(tenant),
@@ -109,9 +110,12 @@ impl Edit<'_> {
                 );
             }
             // A next try: neither over nor new.
-            Progress::Working | Progress::Converged | Progress::Failing | Progress::Unhealthy => {}
+            TenantProgress::Working
+            | TenantProgress::Converged
+            | TenantProgress::Failing
+            | TenantProgress::Unhealthy => {}
         }
-        let kills = |containers: &[crate::observed::Container]| {
+        let kills = |containers: &[isyone_types::report::ContainerReport]| {
             containers
                 .iter()
                 .map(|c| u64::from(c.oom_kills))

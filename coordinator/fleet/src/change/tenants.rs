@@ -14,9 +14,10 @@ use super::{ChangeError, CreateTenant, Edit, Outcome, done_step};
 use crate::{
     desired::{Access, Tenant, TenantPlacement},
     event::EventKind,
-    operation::{OperationKind, OperationState},
+    operation::OperationKind,
     placement::{self, Decision, Request},
 };
+use isyone_types::operation::OperationState;
 
 impl Edit<'_> {
     pub(super) fn create_tenant(&mut self, create: CreateTenant) -> Result<Outcome, ChangeError> {

@@ -5,11 +5,13 @@ use isyone_types::{identity::OperatorRole, ids::TenantName, plan::DesiredState};
 use super::*;
 use crate::{
     desired::Certificate,
-    observed::{Progress, Resources},
-    operation::OperationState,
     testing::{Bench, name, resources},
     views,
     written::{Contents, Record, Records},
+};
+use isyone_types::{
+    operation::OperationState,
+    report::{HostResources, TenantProgress},
 };
 
 fn tenant_of(outcome: Outcome) -> std::sync::Arc<Tenant> {
@@ -62,7 +64,7 @@ fn trap_a_host_without_a_report_is_not_the_least_loaded() {
     let mut bench = Bench::default();
     bench.host(
         "h1",
-        Resources {
+        HostResources {
             memory_available_bytes: 10 << 30,
             ..resources(8, 32, 100)
         },
@@ -293,24 +295,24 @@ fn a_report_of_an_older_generation_epoch_or_another_host_ends_nothing() {
     let alfa: TenantName = name("alfa");
     let good = bench.converged(&alfa);
     for wrong in [
-        crate::observed::TenantReport {
+        isyone_types::report::TenantReport {
             epoch: 0,
             ..good.clone()
         },
-        crate::observed::TenantReport {
+        isyone_types::report::TenantReport {
             generation: 0,
             ..good.clone()
         },
-        crate::observed::TenantReport {
+        isyone_types::report::TenantReport {
             generation: 2,
             ..good.clone()
         },
-        crate::observed::TenantReport {
+        isyone_types::report::TenantReport {
             uid: uuid::Uuid::from_u128(9),
             ..good.clone()
         },
-        crate::observed::TenantReport {
-            progress: Progress::Working,
+        isyone_types::report::TenantReport {
+            progress: TenantProgress::Working,
             ..good.clone()
         },
     ] {
@@ -332,7 +334,7 @@ fn a_trouble_is_told_once_whatever_its_tries_say_and_odd_counts_do_no_harm() {
     bench.create("alfa", "small").unwrap();
     let good = bench.converged(&name("alfa"));
     for n in 0..5 {
-        for progress in [Progress::Failing, Progress::Working] {
+        for progress in [TenantProgress::Failing, TenantProgress::Working] {
             let mut bad = good.clone();
             (bad.progress, bad.message) = (progress, format!("no answer after {n} s"));
             bad.containers[0].oom_kills = u32::MAX;

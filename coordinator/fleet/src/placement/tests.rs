@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     desired::HostIndex,
-    observed::Resources,
     settings::Network,
     testing::{Bench, GIB, name, resources},
 };
+use isyone_types::report::HostResources;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -61,7 +61,7 @@ proptest! {
     fn choosing_agrees_with_explaining(loads in prop::collection::vec((0u64..31, 0u32..1000), 1..CANDIDATES)) {
         let mut bench = Bench::default();
         for (i, (used, cpu)) in loads.iter().enumerate() {
-            let busy = Resources {
+            let busy = HostResources {
                 memory_available_bytes: (32 - used) * GIB,
                 cpu_used_permille: *cpu,
                 load1_milli: 8 * cpu,
@@ -153,7 +153,7 @@ fn the_reason_is_a_sentence() {
     let mut bench = Bench::default();
     bench.host(
         "h1",
-        Resources {
+        HostResources {
             memory_available_bytes: 16 * GIB,
             ..resources(8, 32, 100)
         },
@@ -177,7 +177,7 @@ fn noise_at_a_steps_edge_does_not_decide() {
         let available = 32 * GIB - 32 * GIB / 1000 * used;
         bench.host(
             host,
-            Resources {
+            HostResources {
                 memory_available_bytes: available,
                 ..resources(8, 32, 100)
             },

@@ -7,7 +7,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use isyone_proto::{
-    error,
+    convert, error,
     ids::HostName,
     pb::agent::v1::{
         self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RenewRequest,
@@ -398,7 +398,7 @@ impl Session {
         let command = Command::PlanResult {
             host: self.host.clone(),
             generation: result.generation,
-            error: report::shortened(result.error, report::MAX_MESSAGE),
+            error: convert::shortened(result.error, convert::MAX_MESSAGE),
         };
         self.submit(command).await?;
         if refused {
@@ -415,8 +415,8 @@ fn checked_hello(hello: wire::Hello) -> Result<Hello, Status> {
         )));
     }
     Ok(Hello {
-        agent_version: report::shortened(hello.agent_version, MAX_VERSION),
-        docker_version: report::shortened(hello.docker_version, MAX_VERSION),
+        agent_version: convert::shortened(hello.agent_version, MAX_VERSION),
+        docker_version: convert::shortened(hello.docker_version, MAX_VERSION),
         // One that cannot be read cannot be avoided either: placement goes on with the rest.
         networks: hello
             .networks

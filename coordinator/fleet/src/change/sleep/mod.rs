@@ -13,9 +13,10 @@ use isyone_types::{
 
 use super::{ChangeError, Edit, Outcome};
 use crate::{
-    desired::Tenant, event::EventKind, liveness::HostState, observed::Progress,
-    operation::OperationKind, settings::Settings, state::State, views,
+    desired::Tenant, event::EventKind, liveness::HostState, operation::OperationKind,
+    settings::Settings, state::State, views,
 };
+use isyone_types::report::TenantProgress;
 
 /// Tenants that one tick looks at: 100,000 are gone through in less than two minutes, and nobody notices a tick.
 const LOOKED_AT: usize = 1_000;
@@ -121,7 +122,7 @@ fn idle(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Opt
         return None;
     }
     let report = &views::observed(state, tenant)?.report;
-    if report.generation != tenant.generation || report.progress != Progress::Converged {
+    if report.generation != tenant.generation || report.progress != TenantProgress::Converged {
         return None;
     }
     let seen = report.traffic?.last_active_at?;

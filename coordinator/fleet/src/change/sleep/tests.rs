@@ -6,11 +6,10 @@ use super::*;
 use crate::{
     change::Command,
     desired::Tenant,
-    observed::Traffic,
-    operation::OperationState,
     testing::{Bench, name, resources},
     written::Records,
 };
+use isyone_types::{operation::OperationState, report::Traffic};
 
 const DAY: i64 = 86_400_000;
 /// Of `small`.

@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use super::*;
 use isyone_fleet::{
     change::Command,
-    observed::Progress,
     testing::{Bench, name, resources},
 };
+use isyone_proto::report::TenantProgress;
 
 /// A bench with a host, and `alfa`, which is reported like this; `None`: not at all.
-fn bench(progress: Option<Progress>) -> (Bench, HostName) {
+fn bench(progress: Option<TenantProgress>) -> (Bench, HostName) {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));
     let mut creation = bench.creation("alfa", "small");
@@ -25,7 +25,7 @@ fn bench(progress: Option<Progress>) -> (Bench, HostName) {
     (bench, host)
 }
 
-fn report(bench: &mut Bench, host: &HostName, progress: Progress) {
+fn report(bench: &mut Bench, host: &HostName, progress: TenantProgress) {
     let mut report = bench.converged(&name("alfa"));
     report.progress = progress;
     report.message = "password authentication failed for 10.200.0.2".to_owned();
@@ -48,7 +48,7 @@ fn alfa(bench: &Bench) -> Page {
 
 #[test]
 fn a_name_that_nobody_has() {
-    let (bench, _) = bench(Some(Progress::Converged));
+    let (bench, _) = bench(Some(TenantProgress::Converged));
     for host in [
         "beta.isy.one",
         "isy.one",
@@ -71,21 +71,21 @@ fn a_name_that_nobody_has() {
 fn the_first_create() {
     let (mut bench, host) = bench(None);
     assert_eq!(alfa(&bench), Page::Starting);
-    report(&mut bench, &host, Progress::Working);
+    report(&mut bench, &host, TenantProgress::Working);
     assert_eq!(alfa(&bench), Page::Starting);
-    report(&mut bench, &host, Progress::Failing);
+    report(&mut bench, &host, TenantProgress::Failing);
     assert_eq!(alfa(&bench), Page::Failing);
-    report(&mut bench, &host, Progress::Converged);
+    report(&mut bench, &host, TenantProgress::Converged);
     assert_eq!(alfa(&bench), Page::Away, "the edge gets there in a moment");
 }
 
 #[test]
 fn ordered_changes() {
     let order = |command: Command| {
-        let (mut bench, host) = bench(Some(Progress::Converged));
+        let (mut bench, host) = bench(Some(TenantProgress::Converged));
         bench.apply(command).unwrap();
         let before_the_host_knows = alfa(&bench);
-        report(&mut bench, &host, Progress::Working);
+        report(&mut bench, &host, TenantProgress::Working);
         assert_eq!(alfa(&bench), before_the_host_knows);
         before_the_host_knows
     };
@@ -127,14 +127,14 @@ fn ordered_changes() {
 
 #[test]
 fn suspended_asleep_and_back() {
-    let (mut bench, host) = bench(Some(Progress::Converged));
+    let (mut bench, host) = bench(Some(TenantProgress::Converged));
     bench
         .apply(Command::SuspendTenant {
             name: name("alfa"),
             request_id: None,
         })
         .unwrap();
-    report(&mut bench, &host, Progress::Converged);
+    report(&mut bench, &host, TenantProgress::Converged);
     assert_eq!(alfa(&bench), Page::Suspended);
     let mut tenant = (*bench.state.fleet.tenants[&name::<TenantName>("alfa")]).clone();
     tenant.asleep_since = Some(1);
@@ -144,13 +144,13 @@ fn suspended_asleep_and_back() {
         .apply(Command::WakeTenant { name: name("alfa") })
         .unwrap();
     assert_eq!(alfa(&bench), Page::Starting);
-    report(&mut bench, &host, Progress::Converged);
+    report(&mut bench, &host, TenantProgress::Converged);
     assert_eq!(alfa(&bench), Page::Away);
 }
 
 #[test]
 fn who_has_not_been_let_in_learns_nothing_of_a_closed_tenant() {
-    let (mut bench, _) = bench(Some(Progress::Converged));
+    let (mut bench, _) = bench(Some(TenantProgress::Converged));
     let seen = |bench: &Bench, admitted| {
         page(
             &bench.state,
@@ -182,10 +182,10 @@ fn who_has_not_been_let_in_learns_nothing_of_a_closed_tenant() {
 
 #[test]
 fn trouble() {
-    let (mut bench, host) = bench(Some(Progress::Converged));
-    report(&mut bench, &host, Progress::Unhealthy);
+    let (mut bench, host) = bench(Some(TenantProgress::Converged));
+    report(&mut bench, &host, TenantProgress::Unhealthy);
     assert_eq!(alfa(&bench), Page::Failing);
-    report(&mut bench, &host, Progress::Working);
+    report(&mut bench, &host, TenantProgress::Working);
     assert_eq!(
         alfa(&bench),
         Page::Restarting,
@@ -204,7 +204,7 @@ fn trouble() {
 proptest! {
     #[test]
     fn any_host_has_a_page_and_only_names_have_tenants(host in "\\PC{0,30}", dots in "[a-z.-]{0,20}(isy\\.one)?") {
-        let (bench, _) = bench(Some(Progress::Converged));
+        let (bench, _) = bench(Some(TenantProgress::Converged));
         for host in [&host, &dots] {
             let (page, tenant) = page(&bench.state, &bench.settings, Some(host), true, bench.now);
             prop_assert_eq!(page == Page::Unknown, tenant.is_none());

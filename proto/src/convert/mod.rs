@@ -1,7 +1,11 @@
 //! The border: wire messages to checked types and back. A wire value that does not fit is a [`FieldError`] naming the
 //! field; nothing half-parsed gets past this file.
 
+mod report;
+
 use std::{collections::BTreeMap, str::FromStr};
+
+pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
 
 use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
