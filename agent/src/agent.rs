@@ -14,15 +14,20 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{ConfigError, DataDir},
-    docker::{Docker, Probe},
-    host::{Gate, Host, Pace},
-    http,
-    identity::{IdentityError, LiveIdentity},
-    ledger::{Ledger, LedgerError},
-    link::{self, Link},
-    metrics::{self, monitors::Monitors, scrape::Scraper},
-    reconcile, renew, usage,
+    base::config::{ConfigError, DataDir},
+    docker::Docker,
+    host::{
+        Gate, Host, Pace,
+        identity::{IdentityError, LiveIdentity},
+        ledger::{InForce, Ledger, LedgerError},
+        monitors::Monitors,
+        probe::Probe,
+        usage,
+    },
+    link::{renew, session::Link},
+    metrics::{self, http, scrape::Scraper},
+    plan::firewall::METRICS_PORT,
+    tenant::reconcile,
 };
 
 /// Why an agent does not start.
@@ -44,17 +49,17 @@ pub enum StartError {
 
 /// Where Prometheus scrapes this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metrics {
+pub enum ScrapeAddress {
     /// Nowhere.
     Off,
     /// There.
     At(SocketAddr),
-    /// At the address that the edges use, on [`metrics::PORT`].
+    /// At the address that the edges use, on [`METRICS_PORT`].
     Advertised,
 }
 
 /// What an agent is made of.
-pub struct Parts {
+pub struct AgentParts {
     /// Where it keeps things; joined.
     pub data: DataDir,
     /// The engine.
@@ -66,9 +71,9 @@ pub struct Parts {
     /// For `/healthz` and `/metrics`, if wanted.
     pub http: Option<TcpListener>,
     /// Where Prometheus scrapes.
-    pub metrics: Metrics,
+    pub metrics: ScrapeAddress,
     /// The packet filter, if there shall be one.
-    pub firewall: Option<crate::firewall::Applier>,
+    pub firewall: Option<crate::host::firewall::Applier>,
 }
 
 /// A running agent. Dropping it leaves its tasks running; [`Agent::stop`] ends them.
@@ -78,7 +83,7 @@ pub struct Agent {
     /// True while a session with the coordinator is open.
     pub connected: watch::Receiver<bool>,
     /// The plan in force.
-    pub plans: watch::Receiver<reconcile::InForce>,
+    pub plans: watch::Receiver<InForce>,
     stop: CancellationToken,
     tasks: TaskTracker,
     reconciler: JoinHandle<()>,
@@ -86,8 +91,8 @@ pub struct Agent {
 
 impl Agent {
     /// Starts from the ledger; the coordinator may be away.
-    pub fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts {
+    pub fn start(parts: AgentParts) -> Result<Self, StartError> {
+        let AgentParts {
             data,
             docker,
             probe,
@@ -107,7 +112,7 @@ impl Agent {
             tracing::error!("{warning}");
             host.board.set_warning("ledger", &warning);
         }
-        let (plans, in_force) = watch::channel(link::in_force(&ledger));
+        let (plans, in_force) = watch::channel(ledger.in_force());
         let (connected, is_connected) = watch::channel(false);
         let monitors = Arc::new(Monitors::open(data.monitors()));
         let scraper = Arc::new(Scraper::new(
@@ -133,13 +138,13 @@ impl Agent {
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
         let address = match metrics {
-            Metrics::Off => None,
-            Metrics::At(address) => Some(address),
-            Metrics::Advertised => Some(SocketAddr::from((config.advertise, metrics::PORT))),
+            ScrapeAddress::Off => None,
+            ScrapeAddress::At(address) => Some(address),
+            ScrapeAddress::Advertised => Some(SocketAddr::from((config.advertise, METRICS_PORT))),
         };
         if let Some(address) = address {
             let tls = identity.server();
-            let port = metrics::server::Port {
+            let port = metrics::server::ScrapePort {
                 address,
                 tls,
                 monitors,

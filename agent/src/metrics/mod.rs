@@ -6,10 +6,9 @@
 //! (the port), `monitors` (who may scrape), `scrape` (one answer each, shared for a moment), `node` (reading the host), `relay`
 //! (Odoo), `postgres`, `sample` (figures for the coordinator). Not here: what `isyctl` shows of it.
 
-pub mod cgroup;
 pub mod containers;
 pub mod filter;
-pub mod monitors;
+pub mod http;
 pub mod node;
 pub mod own;
 pub mod pg_text;
@@ -22,6 +21,3 @@ pub mod server;
 pub mod target;
 pub mod text;
 pub mod traffic;
-
-/// The port that Prometheus scrapes on every host, unless told otherwise.
-pub const PORT: u16 = 7482;

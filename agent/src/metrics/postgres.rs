@@ -19,7 +19,7 @@ use tokio::{
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::pg_text::{self, Row, Tables};
-use crate::{sql, stack::POSTGRES_PORT};
+use crate::plan::{sql, stack::POSTGRES_PORT};
 
 /// Everything of one scrape; PostgreSQL's own limit is shorter.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -34,7 +34,7 @@ const OPTIONS: &str = "-c statement_timeout=5000 -c lock_timeout=1000 -c default
 
 /// How to reach one.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Access {
+pub struct MonitorLogin {
     /// The container's address.
     pub address: Ipv4Addr,
     /// The role's password.
@@ -42,7 +42,7 @@ pub struct Access {
 }
 
 struct Connection {
-    access: Access,
+    access: MonitorLogin,
     client: Client,
     version: u32,
     driver: JoinHandle<()>,
@@ -66,7 +66,11 @@ pub struct Pool {
 
 impl Pool {
     /// The page of a tenant's PostgreSQL, or why there is none.
-    pub async fn scrape(&self, tenant: &TenantName, access: &Access) -> Result<String, String> {
+    pub async fn scrape(
+        &self,
+        tenant: &TenantName,
+        access: &MonitorLogin,
+    ) -> Result<String, String> {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.entry(tenant.clone()).or_default().clone()
@@ -116,7 +120,7 @@ fn words(error: &tokio_postgres::Error) -> String {
     isyone_proto::tls::error_chain(error)
 }
 
-async fn connect(access: &Access) -> Result<Connection, String> {
+async fn connect(access: &MonitorLogin) -> Result<Connection, String> {
     let mut config = Config::new();
     config
         .hostaddr(access.address.into())
@@ -208,7 +212,7 @@ mod tests {
         let pool = Pool::default();
         let tenant = "alfa".parse().unwrap();
         // Nothing listens on this port of the loopback network's last address.
-        let access = Access {
+        let access = MonitorLogin {
             address: Ipv4Addr::new(127, 255, 255, 254),
             password: "secret".into(),
         };

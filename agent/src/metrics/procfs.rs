@@ -3,7 +3,7 @@
 //!
 //! Not here: reading (node).
 
-use super::text::{Kind, Text};
+use super::text::{MetricType, Text};
 
 /// The kernel counts CPU time in hundredths of a second.
 const TICKS: f64 = 100.0;
@@ -22,7 +22,11 @@ fn numbers(text: &str) -> Vec<f64> {
 /// `/proc/stat`.
 pub fn stat(out: &mut Text, text: &str) {
     let name = "node_cpu_seconds_total";
-    out.family(name, Kind::Counter, "Seconds the CPUs spent in each mode");
+    out.family(
+        name,
+        MetricType::Counter,
+        "Seconds the CPUs spent in each mode",
+    );
     for line in text.lines().filter_map(|l| l.strip_prefix("cpu")) {
         let Some((cpu, rest)) = line.split_once(' ').filter(|(cpu, _)| !cpu.is_empty()) else {
             continue;
@@ -35,37 +39,37 @@ pub fn stat(out: &mut Text, text: &str) {
         (
             "btime",
             "node_boot_time_seconds",
-            Kind::Gauge,
+            MetricType::Gauge,
             "Boot, seconds since the Unix epoch",
         ),
         (
             "ctxt",
             "node_context_switches_total",
-            Kind::Counter,
+            MetricType::Counter,
             "Context switches",
         ),
         (
             "processes",
             "node_forks_total",
-            Kind::Counter,
+            MetricType::Counter,
             "Processes made",
         ),
         (
             "intr",
             "node_intr_total",
-            Kind::Counter,
+            MetricType::Counter,
             "Interrupts served",
         ),
         (
             "procs_running",
             "node_procs_running",
-            Kind::Gauge,
+            MetricType::Gauge,
             "Processes that can run",
         ),
         (
             "procs_blocked",
             "node_procs_blocked",
-            Kind::Gauge,
+            MetricType::Gauge,
             "Processes that wait for disks",
         ),
     ] {
@@ -93,14 +97,14 @@ pub fn meminfo(out: &mut Text, text: &str) {
             Some("kB") => {
                 out.single(
                     &format!("node_memory_{key}_bytes"),
-                    Kind::Gauge,
+                    MetricType::Gauge,
                     "From /proc/meminfo",
                     value * 1024.0,
                 );
             }
             _ => out.single(
                 &format!("node_memory_{key}"),
-                Kind::Gauge,
+                MetricType::Gauge,
                 "From /proc/meminfo",
                 value,
             ),
@@ -120,7 +124,7 @@ pub fn loadavg(out: &mut Text, text: &str) {
     .zip(values)
     {
         if let Some(value) = value {
-            out.single(name, Kind::Gauge, help, value);
+            out.single(name, MetricType::Gauge, help, value);
         }
     }
 }
@@ -146,7 +150,7 @@ pub fn net_dev(out: &mut Text, text: &str) {
         .collect();
     for (field, at) in FIELDS {
         let name = format!("node_network_{field}_total");
-        out.family(&name, Kind::Counter, "From /proc/net/dev");
+        out.family(&name, MetricType::Counter, "From /proc/net/dev");
         for (device, values) in &devices {
             out.sample(&name, &[("device", device)], values[at]);
         }
@@ -204,9 +208,9 @@ pub fn diskstats(out: &mut Text, text: &str) {
         out.family(
             &name,
             if field == "io_now" {
-                Kind::Gauge
+                MetricType::Gauge
             } else {
-                Kind::Counter
+                MetricType::Counter
             },
             help,
         );
@@ -233,7 +237,7 @@ pub fn pressure(out: &mut Text, texts: &[String; 3]) {
                 let name = format!("node_pressure_{kind}_{word}_seconds_total");
                 out.single(
                     &name,
-                    Kind::Counter,
+                    MetricType::Counter,
                     "Seconds that programs waited for it",
                     us / 1e6,
                 );
@@ -375,7 +379,7 @@ pub fn filesystems(out: &mut Text, mounts: &[(Mount, Room)]) {
     ];
     for (field, help, value) in FIELDS {
         let name = format!("node_filesystem_{field}");
-        out.family(&name, Kind::Gauge, help);
+        out.family(&name, MetricType::Gauge, help);
         for (mount, room) in mounts {
             let labels = [
                 ("device", mount.device.as_str()),
@@ -404,7 +408,7 @@ pub fn vmstat(out: &mut Text, text: &str) {
         if let Some(value) = line.and_then(|n| n.parse().ok()) {
             out.single(
                 &format!("node_vmstat_{key}"),
-                Kind::Counter,
+                MetricType::Counter,
                 "From /proc/vmstat",
                 value,
             );
@@ -438,7 +442,7 @@ pub fn tables(out: &mut Text, file_nr: &str, conntrack: &str, conntrack_max: &st
         ),
     ] {
         if let Some(value) = text.and_then(|t| t.trim().parse().ok()) {
-            out.single(name, Kind::Gauge, help, value);
+            out.single(name, MetricType::Gauge, help, value);
         }
     }
 }

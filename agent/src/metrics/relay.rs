@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::filter;
-use crate::stack::HTTP_PORT;
+use crate::plan::stack::HTTP_PORT;
 
 /// Prometheus gives up after 10 s by default; the reason should reach it before.
 const TIMEOUT: Duration = Duration::from_secs(8);

@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     scrape::Scraper,
     target::Target,
-    traffic::{History, Reading, Traffic},
+    traffic::{History, Reading},
 };
+use crate::host::board::Traffic;
 
 /// How often it is looked for tenants that nobody has asked.
 const LOOK: Duration = Duration::from_secs(5);

@@ -23,14 +23,18 @@ use tokio::{
 use super::{
     containers::{self, Reader, Subject},
     node,
-    own::{self, Counts},
+    own::{self, ScrapeCounts},
     pg_text,
-    postgres::{Access, Pool},
+    postgres::{MonitorLogin, Pool},
     relay::{self, RelayError},
     sample::Samples,
     target::Target,
 };
-use crate::{clock::now_ms, host::Host, reconcile::InForce, sql, status::ContainerStatus};
+use crate::{
+    base::clock::now_ms,
+    host::{Host, board::ContainerStatus, ledger::InForce},
+    plan::sql,
+};
 
 /// How long a page is good for a second scraper. Below every sensible scrape interval.
 const FRESH: Duration = Duration::from_secs(4);
@@ -68,7 +72,7 @@ pub struct Scraper {
     connected: watch::Receiver<bool>,
     reader: Arc<Mutex<Reader>>,
     pool: Pool,
-    counts: Counts,
+    counts: ScrapeCounts,
     pages: Mutex<HashMap<Target, Slot>>,
     /// Odoo's figures over time.
     pub samples: Samples,
@@ -87,7 +91,7 @@ impl Scraper {
             connected,
             reader: Arc::default(),
             pool: Pool::default(),
-            counts: Counts::default(),
+            counts: ScrapeCounts::default(),
             pages: Mutex::default(),
             samples: Samples::default(),
         }
@@ -290,7 +294,7 @@ impl Scraper {
         };
         let answer = match self.address(tenant, &tenant.postgres_container()) {
             Ok(address) => {
-                let access = Access {
+                let access = MonitorLogin {
                     address,
                     password: sql::monitor_password(&plan),
                 };

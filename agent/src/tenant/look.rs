@@ -7,21 +7,24 @@ use std::{path::Path, sync::Arc};
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
-use super::{Result, Tenant, View};
+use super::{Result, Tenant, TenantView};
 use crate::{
-    diff::{self, Observed},
-    docker::{self, Container, Survey},
-    execute,
-    images::ImageFacts,
-    sql,
-    stack::{self, HostFacts, Images, Stack},
-    state::{Database, MasterHash},
+    base::fsutil,
+    docker::{self, Survey},
+    plan::{
+        container::Container,
+        diff::{self, Observed},
+        facts::{HostFacts, ImageFacts, Images},
+        sql,
+        stack::{self, Stack},
+        state::{Database, MasterHash},
+    },
 };
 
 impl Tenant {
     /// Asks Docker, the disk and the programs inside how things are. What a whole host has in common may come from a
     /// `survey`, which is not older than what this tenant's loop has done.
-    pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<View> {
+    pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<TenantView> {
         let facts = self.host.facts().await?;
         let (docker, plan) = (&self.host.docker, &self.plan);
         let names = (
@@ -86,7 +89,7 @@ impl Tenant {
                 postgres: postgres.clone(),
             };
             let rendered = self.render(&facts, images).await;
-            observed.files_current = execute::files_are_current(&self.directory(), &rendered);
+            observed.files_current = files_are_current(&self.directory(), &rendered);
             // Only who fills a database needs to know.
             observed.golden = !self.state().is_ready()
                 && self.host.golden.find(&rendered.golden_key).is_some()
@@ -94,7 +97,7 @@ impl Tenant {
             stack = Some(rendered);
         }
         self.ask(&mut observed).await;
-        Ok(View { observed, stack })
+        Ok(TenantView { observed, stack })
     }
 
     /// A container: from the list and what is known, where that proves enough, else from the engine. (Of one that is not in the
@@ -211,4 +214,16 @@ impl Tenant {
         observed.postgres_ready = postgres_ready;
         observed.odoo_health = odoo_health;
     }
+}
+
+/// True when each rendered file is on disk as it should be.
+fn files_are_current(directory: &Path, stack: &Stack) -> bool {
+    stack.files.iter().all(|f| {
+        fsutil::is_current(
+            &directory.join(&f.name),
+            f.content.as_bytes(),
+            0o600,
+            f.owner,
+        )
+    })
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use bollard::{container::LogOutput, models as m};
 use bytes::Bytes;
 
-use super::super::{
-    Chunk, Container, ContainerSpec, ContainerSummary, LABEL_TENANT, Limits, Listed,
-    MAX_OUTPUT_BYTES, MountSource, Network, Volume,
+use super::super::{Chunk, ContainerSummary, ListedContainer, MAX_OUTPUT_BYTES};
+use crate::plan::container::{
+    Container, ContainerSpec, LABEL_TENANT, Limits, MountSource, Network, Volume,
 };
 
 pub(super) fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
@@ -178,7 +178,7 @@ pub(super) fn volume_view(found: m::Volume) -> (String, Volume) {
 }
 
 /// With its name.
-pub(super) fn listed(found: m::ContainerSummary) -> (String, Listed) {
+pub(super) fn listed(found: m::ContainerSummary) -> (String, ListedContainer) {
     let name = found
         .names
         .unwrap_or_default()
@@ -189,7 +189,7 @@ pub(super) fn listed(found: m::ContainerSummary) -> (String, Listed) {
         .network_settings
         .and_then(|n| n.networks)
         .unwrap_or_default();
-    let listed = Listed {
+    let listed = ListedContainer {
         id: found.id.unwrap_or_default(),
         state: found.state.map(|s| s.to_string()).unwrap_or_default(),
         labels: found.labels.unwrap_or_default(),

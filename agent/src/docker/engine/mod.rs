@@ -24,9 +24,11 @@ use self::convert::{
     summary, volume_view, with_tag,
 };
 use super::{
-    Chunk, Container, ContainerSpec, ContainerSummary, Docker, DockerError, EngineInfo, Event,
-    ExecOutput, ExecSession, ExecState, Image, LABEL_TENANT, Limits, LogQuery, Named, Network,
-    PullProgress, Result, Survey, Volume,
+    Chunk, ContainerEvent, ContainerSummary, Docker, DockerError, EngineInfo, ExecOutput,
+    ExecSession, ExecState, Image, LogQuery, PullProgress, Result, Survey,
+};
+use crate::plan::container::{
+    Container, ContainerSpec, LABEL_TENANT, Limits, NamedSpec, Network, Volume,
 };
 
 /// Until the head of an answer. Creating a network on a busy daemon takes seconds; a hanging daemon must show.
@@ -352,7 +354,7 @@ impl Docker for Engine {
         Ok(found.map(|n| network_view(n.ipam, n.labels)))
     }
 
-    async fn create_network(&self, network: &Named, subnet: &str) -> Result<()> {
+    async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()> {
         let ipam = m::Ipam {
             config: Some(vec![m::IpamConfig {
                 subnet: Some(subnet.to_owned()),
@@ -385,7 +387,7 @@ impl Docker for Engine {
         Ok(found.map(|v| volume_view(v).1))
     }
 
-    async fn create_volume(&self, volume: &Named) -> Result<Volume> {
+    async fn create_volume(&self, volume: &NamedSpec) -> Result<Volume> {
         let body = m::VolumeCreateRequest {
             name: Some(volume.name.clone()),
             labels: Some(volume.labels.clone().into_iter().collect()),
@@ -453,7 +455,7 @@ impl Docker for Engine {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event>>> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<ContainerEvent>>> {
         let mut wanted = filters(&[("label", LABEL_TENANT), ("type", "container")]);
         wanted.insert(
             "event".to_owned(),
@@ -466,7 +468,7 @@ impl Docker for Engine {
         let stream = client.events(Some(options)).map(|event| {
             let event = event.map_err(classify)?;
             let mut attributes = event.actor.and_then(|a| a.attributes).unwrap_or_default();
-            Ok(Event {
+            Ok(ContainerEvent {
                 action: event.action.unwrap_or_default(),
                 container: attributes.remove("name").unwrap_or_default(),
                 tenant: attributes.remove(LABEL_TENANT).unwrap_or_default(),
