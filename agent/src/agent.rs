@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -58,6 +58,16 @@ pub enum ScrapeAddress {
     Advertised,
 }
 
+impl ScrapeAddress {
+    fn resolve(self, advertise: IpAddr) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+            Self::Advertised => Some(SocketAddr::from((advertise, METRICS_PORT))),
+        }
+    }
+}
+
 /// What an agent is made of.
 pub struct AgentParts {
     /// Where it keeps things; joined.
@@ -105,13 +115,9 @@ impl Agent {
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
         let (ledger, warning) = Ledger::open(&data.ledger())?;
-        let host = Host::new(docker, probe, data.clone(), config.advertise, pace)
-            .map_err(|e| StartError::Io(data.path().to_owned(), e))?;
-        let host = Arc::new(host);
-        if let Some(warning) = warning {
-            tracing::error!("{warning}");
-            host.board.set_warning("ledger", &warning);
-        }
+        let made = Host::new(docker, probe, data.clone(), config.advertise, pace);
+        let host = Arc::new(made.map_err(|e| StartError::Io(data.path().to_owned(), e))?);
+        warn_of_ledger(&host, warning);
         let (plans, in_force) = watch::channel(ledger.in_force());
         let (connected, is_connected) = watch::channel(false);
         let monitors = Arc::new(Monitors::open(data.monitors()));
@@ -137,16 +143,10 @@ impl Agent {
         }
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
-        let address = match metrics {
-            ScrapeAddress::Off => None,
-            ScrapeAddress::At(address) => Some(address),
-            ScrapeAddress::Advertised => Some(SocketAddr::from((config.advertise, METRICS_PORT))),
-        };
-        if let Some(address) = address {
-            let tls = identity.server();
+        if let Some(address) = metrics.resolve(config.advertise) {
             let port = metrics::server::ScrapePort {
                 address,
-                tls,
+                tls: identity.server(),
                 monitors,
                 scraper: scraper.clone(),
             };
@@ -161,12 +161,7 @@ impl Agent {
         ));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
         if let Some(listener) = http {
-            let serving = http::serve(listener, scraper, stop.clone());
-            tasks.spawn(async move {
-                if let Err(e) = serving.await {
-                    tracing::error!("/healthz and /metrics are not served any more: {e}");
-                }
-            });
+            tasks.spawn(serve_loopback(listener, scraper, stop.clone()));
         }
         tasks.close();
         Ok(Self {
@@ -185,5 +180,19 @@ impl Agent {
         // A panic in there was logged when it happened.
         let _ = self.reconciler.await;
         self.tasks.wait().await;
+    }
+}
+
+fn warn_of_ledger(host: &Host, warning: Option<String>) {
+    if let Some(warning) = warning {
+        tracing::error!("{warning}");
+        host.board.set_warning("ledger", &warning);
+    }
+}
+
+/// `/healthz` and `/metrics`; tenants do not need them.
+async fn serve_loopback(listener: TcpListener, scraper: Arc<Scraper>, stop: CancellationToken) {
+    if let Err(e) = http::serve(listener, scraper, stop).await {
+        tracing::error!("/healthz and /metrics are not served any more: {e}");
     }
 }

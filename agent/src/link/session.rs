@@ -13,11 +13,11 @@ use std::{
 use isyone_proto::{
     parts::Assembly,
     pb::agent::v1::{
-        AgentMessage, Hello, Plan, PlanResult, agent_message,
+        AgentMessage, CoordinatorMessage, Hello, Plan, PlanResult, Welcome, agent_message,
         agent_service_client::AgentServiceClient, coordinator_message,
     },
     plan::HostPlan,
-    tls,
+    tls::{self, CertificateInfo},
 };
 use isyone_telemetry::{span, tracing::Span};
 use tokio::{
@@ -106,6 +106,16 @@ impl Link {
     /// One session. `Ok`: ended by us, to come back with a fresh certificate.
     async fn session(self: &Arc<Self>, comeback: &mut Comeback) -> Result<(), SessionError> {
         let certificate = self.identity.info();
+        let (session, mut inbound) = self.open().await?;
+        let welcome = welcomed(&mut inbound).await?;
+        tracing::info!(coordinator = %self.endpoint, version = welcome.coordinator_version, "session open");
+        self.connected.send_replace(true);
+        comeback.welcomed(welcome.comeback_spread_ms);
+        session.run(inbound, &welcome, &certificate).await
+    }
+
+    /// Says hello; the answer is still to come.
+    async fn open(self: &Arc<Self>) -> Result<(Session, Inbound), SessionError> {
         let channel = tls::channel(&self.endpoint, self.identity.config())?;
         let mut client = AgentServiceClient::new(channel.clone())
             .max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
@@ -117,7 +127,7 @@ impl Link {
             .send(wrap(agent_message::Message::Hello(hello)))
             .await
             .map_err(|_| gone())?;
-        let mut inbound = timeout(
+        let inbound = timeout(
             WELCOME_TIMEOUT,
             client.session(ReceiverStream::new(messages)),
         )
@@ -126,7 +136,7 @@ impl Link {
             SessionError::Ended(format!("no answer within {} s", WELCOME_TIMEOUT.as_secs()))
         })??
         .into_inner();
-        let mut session = Session {
+        let session = Session {
             link: self.clone(),
             channel,
             outbox,
@@ -134,54 +144,7 @@ impl Link {
             plan: Assembly::default(),
             reader: HostReader::default(),
         };
-        let first = timeout(WELCOME_TIMEOUT, inbound.message())
-            .await
-            .map_err(|_| SessionError::Ended("no welcome".to_owned()))??;
-        let Some(coordinator_message::Message::Welcome(welcome)) = first.and_then(|m| m.message)
-        else {
-            return Err(SessionError::Ended(
-                "the first message was no welcome".to_owned(),
-            ));
-        };
-        tracing::info!(coordinator = %self.endpoint, version = welcome.coordinator_version, "session open");
-        self.connected.send_replace(true);
-        comeback.welcomed(welcome.comeback_spread_ms);
-        let every = Duration::from_millis(
-            welcome
-                .report_interval_ms
-                .clamp(REPORT_INTERVAL.0, REPORT_INTERVAL.1)
-                .into(),
-        );
-        // The first report at once, the regular ones at a moment of our own: hosts that all came back at one moment would
-        // otherwise report at one moment from then on.
-        let mut regular = interval_at(Instant::now() + jitter(every), every);
-        regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        session.report(true).await?;
-        let (mut last_report, mut pending) = (Instant::now(), false);
-        // Near its end the old certificate is given up for a fresh one, before the coordinator cuts the stream.
-        let leave_at = Instant::now()
-            + until_ms(
-                (certificate.not_after - (certificate.not_after - certificate.not_before) / 10)
-                    * 1000,
-            );
-        loop {
-            tokio::select! {
-                message = inbound.message() => match message?.ok_or_else(gone)?.message {
-                    Some(message) => session.handle(message).await?,
-                    None => tracing::debug!("a message of a newer coordinator was skipped"),
-                },
-                _ = regular.tick() => {
-                    session.report(true).await?;
-                    (last_report, pending) = (Instant::now(), false);
-                }
-                () = self.host.board.changed(), if !pending => pending = true,
-                () = sleep_until(last_report + COALESCE), if pending => {
-                    session.report(false).await?;
-                    (last_report, pending) = (Instant::now(), false);
-                }
-                () = sleep_until(leave_at), if self.identity.info().serial != certificate.serial => return Ok(()),
-            }
-        }
+        Ok((session, inbound))
     }
 
     fn hello(&self) -> Hello {
@@ -263,6 +226,22 @@ impl Link {
     }
 }
 
+/// What the coordinator sends.
+type Inbound = tonic::Streaming<CoordinatorMessage>;
+
+/// The first message of a session.
+async fn welcomed(inbound: &mut Inbound) -> Result<Welcome, SessionError> {
+    let first = timeout(WELCOME_TIMEOUT, inbound.message())
+        .await
+        .map_err(|_| SessionError::Ended("no welcome".to_owned()))??;
+    match first.and_then(|m| m.message) {
+        Some(coordinator_message::Message::Welcome(welcome)) => Ok(welcome),
+        _ => Err(SessionError::Ended(
+            "the first message was no welcome".to_owned(),
+        )),
+    }
+}
+
 fn until_ms(at_ms: i64) -> Duration {
     Duration::from_millis((at_ms - now_ms()).clamp(0, 365 * 86_400_000) as u64)
 }
@@ -286,6 +265,52 @@ struct Session {
 static STREAMS: Semaphore = Semaphore::const_new(MAX_STREAMS);
 
 impl Session {
+    /// Reports and does what the coordinator says, until one of the two ends it.
+    async fn run(
+        mut self,
+        mut inbound: Inbound,
+        welcome: &Welcome,
+        certificate: &CertificateInfo,
+    ) -> Result<(), SessionError> {
+        let link = self.link.clone();
+        let every = Duration::from_millis(
+            welcome
+                .report_interval_ms
+                .clamp(REPORT_INTERVAL.0, REPORT_INTERVAL.1)
+                .into(),
+        );
+        // The first report at once, the regular ones at a moment of our own: hosts that all came back at one moment would
+        // otherwise report at one moment from then on.
+        let mut regular = interval_at(Instant::now() + jitter(every), every);
+        regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.report(true).await?;
+        let (mut last_report, mut pending) = (Instant::now(), false);
+        // Near its end the old certificate is given up for a fresh one, before the coordinator cuts the stream.
+        let leave_at = Instant::now()
+            + until_ms(
+                (certificate.not_after - (certificate.not_after - certificate.not_before) / 10)
+                    * 1000,
+            );
+        loop {
+            tokio::select! {
+                message = inbound.message() => match message?.ok_or_else(gone)?.message {
+                    Some(message) => self.handle(message).await?,
+                    None => tracing::debug!("a message of a newer coordinator was skipped"),
+                },
+                _ = regular.tick() => {
+                    self.report(true).await?;
+                    (last_report, pending) = (Instant::now(), false);
+                }
+                () = link.host.board.changed(), if !pending => pending = true,
+                () = sleep_until(last_report + COALESCE), if pending => {
+                    self.report(false).await?;
+                    (last_report, pending) = (Instant::now(), false);
+                }
+                () = sleep_until(leave_at), if link.identity.info().serial != certificate.serial => return Ok(()),
+            }
+        }
+    }
+
     async fn send(&self, message: agent_message::Message) -> Result<(), SessionError> {
         match timeout(SEND_TIMEOUT, self.outbox.send(wrap(message))).await {
             Ok(Ok(())) => Ok(()),

@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    procfs::{self, Mount, Room},
+    procfs::{self, MountedDisk, Room},
     text::{MetricType, Text},
 };
 use crate::base::clock::now_ms;
@@ -46,7 +46,7 @@ pub fn read(docker_root: Option<&Path>) -> Text {
     out
 }
 
-fn room(mount: Mount) -> Option<(Mount, Room)> {
+fn room(mount: MountedDisk) -> Option<(MountedDisk, Room)> {
     let s = rustix::fs::statvfs(mount.point.as_str()).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
     let room = Room {

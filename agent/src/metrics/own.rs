@@ -69,10 +69,30 @@ pub fn render(host: &Host, connected: bool, scrapes: &ScrapeCounts) -> Text {
         ],
         1.0,
     );
+    tenants(&mut out, host);
+    let flag = |is: bool| f64::from(u8::from(is));
+    out.single(
+        "isyone_agent_coordinator_connected",
+        MetricType::Gauge,
+        "1 while a session with the coordinator is open",
+        flag(connected),
+    );
+    out.single(
+        "isyone_agent_docker_up",
+        MetricType::Gauge,
+        "1 while Docker answers",
+        flag(host.board.docker_error().is_empty()),
+    );
+    process(&mut out);
+    scrapes.render(&mut out);
+    out
+}
+
+fn tenants(out: &mut Text, host: &Host) {
     let counts = host.board.counts();
-    let tenants = "isyone_agent_tenants";
+    let name = "isyone_agent_tenants";
     out.family(
-        tenants,
+        name,
         MetricType::Gauge,
         "Tenants of this host by how far they are",
     );
@@ -83,37 +103,19 @@ pub fn render(host: &Host, connected: bool, scrapes: &ScrapeCounts) -> Text {
         (TenantProgress::Unhealthy, "unhealthy"),
     ] {
         let count = counts.get(&progress).copied().unwrap_or(0);
-        out.sample(tenants, &[("progress", word)], count as f64);
+        out.sample(name, &[("progress", word)], count as f64);
     }
-    let flag = |is: bool| f64::from(u8::from(is));
-    let gauge = MetricType::Gauge;
-    let name = "isyone_agent_coordinator_connected";
-    out.single(
-        name,
-        gauge,
-        "1 while a session with the coordinator is open",
-        flag(connected),
-    );
-    let docker_up = flag(host.board.docker_error().is_empty());
-    out.single(
-        "isyone_agent_docker_up",
-        gauge,
-        "1 while Docker answers",
-        docker_up,
-    );
+}
+
+/// The agent's process, from `/proc/self`.
+fn process(out: &mut Text) {
     let memory = resources::own_memory() as f64;
-    out.single(
+    for name in [
         "isyone_agent_resident_memory_bytes",
-        gauge,
-        "The agent's own memory",
-        memory,
-    );
-    out.single(
         "process_resident_memory_bytes",
-        gauge,
-        "The agent's own memory",
-        memory,
-    );
+    ] {
+        out.single(name, MetricType::Gauge, "The agent's own memory", memory);
+    }
     if let Some(seconds) = cpu_seconds(&fs::read_to_string("/proc/self/stat").unwrap_or_default()) {
         out.single(
             "process_cpu_seconds_total",
@@ -125,13 +127,11 @@ pub fn render(host: &Host, connected: bool, scrapes: &ScrapeCounts) -> Text {
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
         out.single(
             "process_open_fds",
-            gauge,
+            MetricType::Gauge,
             "Files the agent has open",
             files.count() as f64,
         );
     }
-    scrapes.render(&mut out);
-    out
 }
 
 /// `utime` + `stime`; the program's name may hold anything, so fields count from its closing bracket.

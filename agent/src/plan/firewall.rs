@@ -73,9 +73,29 @@ fn ranges(plan: &HostPlan) -> (String, String) {
 
 /// The whole table as an nft script that replaces any earlier one in one transaction.
 pub fn render(plan: &HostPlan) -> String {
-    let firewall = &plan.firewall;
     let (range, ports) = ranges(plan);
+    let mut text =
+        format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+    own_network(&mut text, plan);
+    from_tenant(&mut text, &plan.firewall, &range, &ports);
+    prerouting(&mut text, &plan.firewall, &range, &ports);
+    text += "}\n";
+    text
+}
+
+/// Pairs of equal networks: what passes within one tenant's.
+fn own_network(text: &mut String, plan: &HostPlan) {
     let subnets: BTreeSet<Ipv4Net> = plan.tenants.iter().map(|t| t.subnet.trunc()).collect();
+    *text += "  set own_network {\n    type ipv4_addr . ipv4_addr\n    flags interval\n";
+    if !subnets.is_empty() {
+        let pairs = set(subnets.iter().map(|s| format!("{s} . {s}")));
+        *text += &format!("    elements = {pairs}\n");
+    }
+    *text += "  }\n";
+}
+
+/// What a tenant may reach.
+fn from_tenant(text: &mut String, firewall: &Firewall, range: &str, ports: &str) {
     let protected: BTreeSet<Ipv4Addr> = firewall
         .protected_addresses
         .iter()
@@ -92,26 +112,12 @@ pub fn render(plan: &HostPlan) -> String {
             format!("    {rule} tcp dport {} accept\n", set(&edge_ports))
         }
     };
-    let mut text =
-        format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
-    // Writing to a String cannot fail: the results are not looked at.
-    let _ = write!(
-        text,
-        "  set own_network {{\n    type ipv4_addr . ipv4_addr\n    flags interval\n"
-    );
-    if !subnets.is_empty() {
-        let _ = writeln!(
-            text,
-            "    elements = {}",
-            set(subnets.iter().map(|s| format!("{s} . {s}")))
-        );
-    }
-    text += "  }\n";
     // This host first: the gateway's address lies in the tenant's own network.
-    text += "  chain from_tenant {\n";
-    text += &to_edge("fib daddr type local");
-    text += "    fib daddr type local counter drop comment \"this host\"\n";
-    text += "    ip saddr . ip daddr @own_network accept\n";
+    *text += "  chain from_tenant {\n";
+    *text += &to_edge("fib daddr type local");
+    *text += "    fib daddr type local counter drop comment \"this host\"\n";
+    *text += "    ip saddr . ip daddr @own_network accept\n";
+    // Writing to a String cannot fail: the results are not looked at.
     let _ = writeln!(
         text,
         "    ip daddr {range} counter drop comment \"another tenant\""
@@ -125,7 +131,7 @@ pub fn render(plan: &HostPlan) -> String {
         "    tcp dport {METRICS_PORT} counter drop comment \"hosts' metrics, on whatever address\""
     );
     if !protected.is_empty() {
-        text += &to_edge(&format!("ip daddr {}", set(&protected)));
+        *text += &to_edge(&format!("ip daddr {}", set(&protected)));
         let _ = writeln!(
             text,
             "    ip daddr {} counter drop comment \"the control plane\"",
@@ -136,9 +142,13 @@ pub fn render(plan: &HostPlan) -> String {
         text,
         "    ip daddr {LINK_LOCAL} counter drop comment \"metadata services\"\n  }}"
     );
-    text +=
+}
+
+/// Who reaches tenants: edges, by published ports.
+fn prerouting(text: &mut String, firewall: &Firewall, range: &str, ports: &str) {
+    *text +=
         "  chain prerouting {\n    type filter hook prerouting priority mangle; policy accept;\n";
-    text += "    iif \"lo\" accept\n    ct state established,related accept\n";
+    *text += "    iif \"lo\" accept\n    ct state established,related accept\n";
     let _ = writeln!(text, "    ip saddr {range} goto from_tenant");
     let _ = writeln!(
         text,
@@ -161,9 +171,8 @@ pub fn render(plan: &HostPlan) -> String {
     }
     let _ = writeln!(
         text,
-        "    fib daddr type local tcp dport {ports} counter drop comment \"only edges\"\n  }}\n}}"
+        "    fib daddr type local tcp dport {ports} counter drop comment \"only edges\"\n  }}"
     );
-    text
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ pub enum StepState {
 /// One step of the operation under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// One of [`crate::plan::steps::ORDER`].
+    /// Text of a [`StepName`](crate::plan::steps::StepName); another version of the agent may have had others.
     pub name: String,
     /// Where it is.
     pub state: StepState,

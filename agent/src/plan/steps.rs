@@ -2,29 +2,83 @@
 //!
 //! Not here: the coordinator's own steps, `place` before and `route` after.
 
-use isyone_proto::plan::{DesiredState, TenantPlan, UnixMs};
+use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
 
 use crate::plan::state::{StepRecord, StepState, TenantState};
 
-/// All of them, in the order they are shown.
-pub const ORDER: [&str; 10] = [
-    "accept",
-    "image-postgres",
-    "image-odoo",
-    "network",
-    "volumes",
-    "database",
-    "postgres",
-    "rekey",
-    "odoo",
-    "healthy",
-];
+/// A step of an operation, in the order in which they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StepName {
+    /// The plan is stored.
+    Accept,
+    /// PostgreSQL's image is on this host.
+    ImagePostgres,
+    /// Odoo's image is.
+    ImageOdoo,
+    /// Network and containers are made.
+    Network,
+    /// Volumes and files are there.
+    Volumes,
+    /// The database is filled.
+    Database,
+    /// PostgreSQL runs.
+    Postgres,
+    /// The database has this tenant's keys and settings.
+    Rekey,
+    /// Odoo runs.
+    Odoo,
+    /// Odoo answers.
+    Healthy,
+}
+
+impl StepName {
+    /// All of them, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Accept,
+        Self::ImagePostgres,
+        Self::ImageOdoo,
+        Self::Network,
+        Self::Volumes,
+        Self::Database,
+        Self::Postgres,
+        Self::Rekey,
+        Self::Odoo,
+        Self::Healthy,
+    ];
+
+    /// The step of a role's image.
+    pub fn image(role: Role) -> Self {
+        match role {
+            Role::Odoo => Self::ImageOdoo,
+            Role::Postgres => Self::ImagePostgres,
+        }
+    }
+
+    /// As reports, `state.json` and the crash points of tests have it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::ImagePostgres => "image-postgres",
+            Self::ImageOdoo => "image-odoo",
+            Self::Network => "network",
+            Self::Volumes => "volumes",
+            Self::Database => "database",
+            Self::Postgres => "postgres",
+            Self::Rekey => "rekey",
+            Self::Odoo => "odoo",
+            Self::Healthy => "healthy",
+        }
+    }
+}
 
 /// Longest detail kept: a log's last lines fit, a runaway message does not.
 const MAX_DETAIL_BYTES: usize = 2000;
 
-fn position(name: &str) -> usize {
-    ORDER.iter().position(|n| *n == name).unwrap_or(ORDER.len())
+/// Where a recorded step stands; one that another version of the agent wrote, at the end.
+fn position(record: &StepRecord) -> usize {
+    let all = StepName::ALL;
+    let known = all.iter().position(|n| n.text() == record.name);
+    known.unwrap_or(all.len())
 }
 
 fn shorten(text: &str) -> String {
@@ -46,16 +100,16 @@ pub fn adopt_operation(state: &mut TenantState, plan: &TenantPlan, now: UnixMs) 
         return true;
     }
     if plan.desired == DesiredState::Running && !state.is_ready() {
-        state.steps = ORDER.iter().map(|name| record(name)).collect();
+        state.steps = StepName::ALL.map(record).to_vec();
     }
-    begin(state, "accept", now);
-    succeed(state, "accept", "plan stored", now);
+    begin(state, StepName::Accept, now);
+    succeed(state, StepName::Accept, "plan stored", now);
     true
 }
 
-fn record(name: &str) -> StepRecord {
+fn record(name: StepName) -> StepRecord {
     StepRecord {
-        name: name.to_owned(),
+        name: name.text().to_owned(),
         state: StepState::Pending,
         start_ms: None,
         end_ms: None,
@@ -64,22 +118,22 @@ fn record(name: &str) -> StepRecord {
     }
 }
 
-fn entry<'a>(state: &'a mut TenantState, name: &str) -> Option<&'a mut StepRecord> {
+fn entry(state: &mut TenantState, name: StepName) -> Option<&mut StepRecord> {
     state.operation?;
-    if let Some(at) = state.steps.iter().position(|s| s.name == name) {
+    if let Some(at) = state.steps.iter().position(|s| s.name == name.text()) {
         return state.steps.get_mut(at);
     }
     let at = state
         .steps
         .iter()
-        .position(|s| position(&s.name) > position(name))
+        .position(|s| position(s) > name as usize)
         .unwrap_or(state.steps.len());
     state.steps.insert(at, record(name));
     state.steps.get_mut(at)
 }
 
 /// A step is under way. Of several tries the first start counts; a later, separate part of a step counts for itself.
-pub fn begin(state: &mut TenantState, name: &str, now: UnixMs) {
+pub fn begin(state: &mut TenantState, name: StepName, now: UnixMs) {
     if let Some(step) = entry(state, name) {
         let again = matches!(step.state, StepState::Retrying | StepState::Running);
         step.start_ms = step.start_ms.filter(|_| again).or(Some(now));
@@ -89,7 +143,7 @@ pub fn begin(state: &mut TenantState, name: &str, now: UnixMs) {
 }
 
 /// How far it is.
-pub fn progress(state: &mut TenantState, name: &str, percent: u32, detail: &str) {
+pub fn progress(state: &mut TenantState, name: StepName, percent: u32, detail: &str) {
     if let Some(step) = entry(state, name) {
         step.percent = percent;
         step.detail = shorten(detail);
@@ -97,7 +151,7 @@ pub fn progress(state: &mut TenantState, name: &str, percent: u32, detail: &str)
 }
 
 /// It is done; an empty detail keeps what was said before.
-pub fn succeed(state: &mut TenantState, name: &str, detail: &str, now: UnixMs) {
+pub fn succeed(state: &mut TenantState, name: StepName, detail: &str, now: UnixMs) {
     if let Some(step) = entry(state, name) {
         step.state = StepState::Succeeded;
         step.end_ms = Some(now);
@@ -109,7 +163,7 @@ pub fn succeed(state: &mut TenantState, name: &str, detail: &str, now: UnixMs) {
 }
 
 /// It failed and will be tried again.
-pub fn fail(state: &mut TenantState, name: &str, why: &str) {
+pub fn fail(state: &mut TenantState, name: StepName, why: &str) {
     if let Some(step) = entry(state, name) {
         step.state = StepState::Retrying;
         step.percent = 0;
@@ -149,11 +203,11 @@ mod tests {
         let mut state = TenantState::new(&plan);
         assert!(adopt_operation(&mut state, &plan, 1));
         assert!(!adopt_operation(&mut state, &plan, 2));
-        assert_eq!(state.steps.len(), ORDER.len());
-        begin(&mut state, "database", 5);
-        fail(&mut state, "database", "disk full");
-        begin(&mut state, "database", 9);
-        succeed(&mut state, "database", "copied", 11);
+        assert_eq!(state.steps.len(), StepName::ALL.len());
+        begin(&mut state, StepName::Database, 5);
+        fail(&mut state, StepName::Database, "disk full");
+        begin(&mut state, StepName::Database, 9);
+        succeed(&mut state, StepName::Database, "copied", 11);
         assert_eq!(
             (state.steps[5].start_ms, state.steps[5].end_ms),
             (Some(5), Some(11))
@@ -165,9 +219,19 @@ mod tests {
         restart.operation = Some(uuid::Uuid::nil());
         state.database = crate::plan::state::Database::Ready { synced: true };
         adopt_operation(&mut state, &restart, 20);
-        begin(&mut state, "healthy", 21);
-        begin(&mut state, "odoo", 21);
+        begin(&mut state, StepName::Healthy, 21);
+        begin(&mut state, StepName::Odoo, 21);
         let names: Vec<_> = state.steps.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["accept", "odoo", "healthy"]);
+    }
+
+    #[test]
+    fn the_order_of_the_names_is_the_one_shown() {
+        assert!(
+            StepName::ALL
+                .iter()
+                .enumerate()
+                .all(|(at, n)| *n as usize == at)
+        );
     }
 }

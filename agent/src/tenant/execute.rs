@@ -20,7 +20,7 @@ use crate::{
         diff::{Action, PlannedAction},
         stack::{self, Stack},
         state::Database,
-        steps,
+        steps::{self, StepName},
     },
     tenant::{
         Result, Tenant, TenantError, TenantView,
@@ -64,13 +64,13 @@ pub(super) async fn run(
 async fn run_lane(tenant: &Tenant, view: &TenantView, lane: Vec<PlannedAction>) -> Result<()> {
     for (at, step) in lane.iter().enumerate() {
         let name = step.action.step();
-        failpoints::reached(&format!("before-{name}"));
+        failpoints::reached(&format!("before-{}", name.text()));
         tenant.show_progress(|s| steps::begin(s, name, now_ms()));
         tracing::info!(tenant = %tenant.name(), action = ?step.action, reason = %step.reason);
         let span = child_span!(
             &Span::current(),
             "step",
-            otel.name = name,
+            otel.name = name.text(),
             otel.status_code = field::Empty,
             action = ?step.action
         );
@@ -95,7 +95,7 @@ async fn run_lane(tenant: &Tenant, view: &TenantView, lane: Vec<PlannedAction>) 
                 return Err(error);
             }
         }
-        failpoints::reached(&format!("after-{name}"));
+        failpoints::reached(&format!("after-{}", name.text()));
     }
     Ok(())
 }
@@ -197,9 +197,10 @@ fn grace(role: Role) -> u32 {
 }
 
 async fn pull(tenant: &Tenant, role: Role) -> Result<String> {
-    let (step, reference) = match role {
-        Role::Odoo => ("image-odoo", tenant.plan.odoo_image.as_str()),
-        Role::Postgres => ("image-postgres", tenant.plan.postgres_image.as_str()),
+    let step = StepName::image(role);
+    let reference = match role {
+        Role::Odoo => tenant.plan.odoo_image.as_str(),
+        Role::Postgres => tenant.plan.postgres_image.as_str(),
     };
     let progress = |percent: u32| {
         tenant.show_progress(|s| steps::progress(s, step, percent, &format!("pulling {reference}")))

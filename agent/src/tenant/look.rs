@@ -26,6 +26,32 @@ impl Tenant {
     /// `survey`, which is not older than what this tenant's loop has done.
     pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<TenantView> {
         let facts = self.host.facts().await?;
+        let mut observed = self.find(survey).await?;
+        observed.set_foreign_aside();
+        self.lock()
+            .get_or_insert_with(|| diff::adopt(&self.plan, &observed));
+        self.heed_history()?;
+        observed.data_major = self.data_major(&observed).await?;
+        let mut stack = None;
+        if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
+            let images = Images {
+                odoo: odoo.clone(),
+                postgres: postgres.clone(),
+            };
+            let rendered = self.render(&facts, images).await;
+            observed.files_current = files_are_current(&self.directory(), &rendered);
+            // Only who fills a database needs to know.
+            observed.golden = !self.state().is_ready()
+                && self.host.golden.find(&rendered.golden_key).is_some()
+                && self.host.volumes_are_local().await?;
+            stack = Some(rendered);
+        }
+        self.ask(&mut observed).await;
+        Ok(TenantView { observed, stack })
+    }
+
+    /// What is there, by name: containers, network, volumes, images, directory.
+    async fn find(&self, survey: Option<Arc<Survey>>) -> Result<Observed> {
         let (docker, plan) = (&self.host.docker, &self.plan);
         let names = (
             plan.name.project(),
@@ -64,8 +90,7 @@ impl Tenant {
             self.image(Role::Postgres, plan.postgres_image.as_str()),
             self.image(Role::Odoo, plan.odoo_image.as_str())
         )?;
-        let directory = self.directory().is_dir();
-        let mut observed = Observed {
+        Ok(Observed {
             network,
             postgres,
             odoo,
@@ -74,30 +99,9 @@ impl Tenant {
             odoo_volume,
             postgres_image,
             odoo_image,
-            directory,
+            directory: self.directory().is_dir(),
             ..Default::default()
-        };
-        observed.set_foreign_aside();
-        self.lock()
-            .get_or_insert_with(|| diff::adopt(plan, &observed));
-        self.heed_history()?;
-        observed.data_major = self.data_major(&observed).await?;
-        let mut stack = None;
-        if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
-            let images = Images {
-                odoo: odoo.clone(),
-                postgres: postgres.clone(),
-            };
-            let rendered = self.render(&facts, images).await;
-            observed.files_current = files_are_current(&self.directory(), &rendered);
-            // Only who fills a database needs to know.
-            observed.golden = !self.state().is_ready()
-                && self.host.golden.find(&rendered.golden_key).is_some()
-                && self.host.volumes_are_local().await?;
-            stack = Some(rendered);
-        }
-        self.ask(&mut observed).await;
-        Ok(TenantView { observed, stack })
+        })
     }
 
     /// A container: from the list and what is known, where that proves enough, else from the engine. (Of one that is not in the

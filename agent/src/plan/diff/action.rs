@@ -4,6 +4,8 @@
 
 use isyone_proto::plan::Role;
 
+use crate::plan::steps::StepName;
+
 /// One thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
@@ -52,33 +54,34 @@ pub enum Action {
 }
 
 impl Action {
-    /// Name of the step that shows it.
-    pub fn step(self) -> &'static str {
+    /// The step that shows it.
+    pub fn step(self) -> StepName {
         match self {
-            Self::PullImage(Role::Postgres) => "image-postgres",
-            Self::PullImage(Role::Odoo) => "image-odoo",
+            Self::PullImage(role) => StepName::image(role),
             // Making a container takes milliseconds and happens beside filling the database; starting it is the step that counts.
-            Self::RemoveNetwork | Self::CreateNetwork | Self::CreateContainer(_) => "network",
+            Self::RemoveNetwork | Self::CreateNetwork | Self::CreateContainer(_) => {
+                StepName::Network
+            }
             Self::RemoveVolume(_)
             | Self::CreateVolume(_)
             | Self::WriteFiles
-            | Self::RemoveDirectory => "volumes",
+            | Self::RemoveDirectory => StepName::Volumes,
             Self::CopyGolden | Self::InitDatabase | Self::RemoveInit | Self::SkipDatabase => {
-                "database"
+                StepName::Database
             }
-            Self::Rekey | Self::UpdateSettings => "rekey",
-            Self::AwaitOdoo => "healthy",
+            Self::Rekey | Self::UpdateSettings => StepName::Rekey,
+            Self::AwaitOdoo => StepName::Healthy,
             Self::AwaitPostgres
             | Self::StopContainer(Role::Postgres)
             | Self::RemoveContainer(Role::Postgres)
             | Self::UpdateLimits(Role::Postgres)
             | Self::StartContainer(Role::Postgres)
-            | Self::RestartContainer(Role::Postgres) => "postgres",
+            | Self::RestartContainer(Role::Postgres) => StepName::Postgres,
             Self::StopContainer(Role::Odoo)
             | Self::RemoveContainer(Role::Odoo)
             | Self::UpdateLimits(Role::Odoo)
             | Self::StartContainer(Role::Odoo)
-            | Self::RestartContainer(Role::Odoo) => "odoo",
+            | Self::RestartContainer(Role::Odoo) => StepName::Odoo,
         }
     }
 }
