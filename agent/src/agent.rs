@@ -25,7 +25,7 @@ use crate::{
         usage,
     },
     link::{renew, session::Link},
-    metrics::{self, http, scrape::Scraper},
+    metrics::{self, loopback, scrape::Scraper},
     plan::firewall::METRICS_PORT,
     tenant::reconcile,
 };
@@ -39,10 +39,10 @@ pub enum StartError {
     /// No key or certificate.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The plan's file.
+    /// The plan on disk cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// Directories.
+    /// A directory cannot be used.
     #[error("{path} cannot be used", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
 }
@@ -50,9 +50,9 @@ pub enum StartError {
 /// Where Prometheus scrapes this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScrapeAddress {
-    /// Nowhere.
+    /// No port is opened.
     Off,
-    /// There.
+    /// At this address.
     At(SocketAddr),
     /// At the address that the edges use, on [`METRICS_PORT`].
     Advertised,
@@ -72,11 +72,8 @@ impl ScrapeAddress {
 pub struct AgentParts {
     /// Where it keeps things; joined.
     pub data: DataDir,
-    /// The engine.
     pub docker: Arc<dyn Docker>,
-    /// Health.
     pub probe: Arc<dyn Probe>,
-    /// Patience.
     pub pace: Pace,
     /// For `/healthz` and `/metrics`, if wanted.
     pub http: Option<TcpListener>,
@@ -88,11 +85,9 @@ pub struct AgentParts {
 
 /// A running agent. Dropping it leaves its tasks running; [`Agent::stop`] ends them.
 pub struct Agent {
-    /// The host and its board.
     pub host: Arc<Host>,
     /// True while a session with the coordinator is open.
     pub connected: watch::Receiver<bool>,
-    /// The plan in force.
     pub plans: watch::Receiver<InForce>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -192,7 +187,7 @@ fn warn_of_ledger(host: &Host, warning: Option<String>) {
 
 /// `/healthz` and `/metrics`; tenants do not need them.
 async fn serve_loopback(listener: TcpListener, scraper: Arc<Scraper>, stop: CancellationToken) {
-    if let Err(e) = http::serve(listener, scraper, stop).await {
+    if let Err(e) = loopback::serve(listener, scraper, stop).await {
         tracing::error!("/healthz and /metrics are not served any more: {e}");
     }
 }

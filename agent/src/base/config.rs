@@ -1,6 +1,6 @@
 //! The agent's data directory and its `agent.toml`, written by `join` and read by `run`.
 //!
-//! Not here: key and certificates (identity), the plan (ledger).
+//! Not here: key and certificates (host::identity), the plan (host::ledger).
 
 use std::{
     collections::BTreeMap,
@@ -25,12 +25,7 @@ pub enum ConfigError {
     InUse(PathBuf),
     /// It is there but says nonsense.
     #[error("{path} cannot be used: {why}", path = .path.display())]
-    Bad {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Bad { path: PathBuf, why: String },
     /// The file system refuses.
     #[error("{path}", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
@@ -62,15 +57,12 @@ impl DataDir {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
-    /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.0
     }
-    /// Settings.
     pub fn config(&self) -> PathBuf {
         self.0.join("agent.toml")
     }
-    /// Key and certificates.
     pub fn identity(&self) -> PathBuf {
         self.0.join("identity")
     }

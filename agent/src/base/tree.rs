@@ -1,7 +1,7 @@
 //! Directory trees on the host: copied with owners and modes (as clones where the file system can), wiped, flushed.
 //! Blocking: call it from a blocking thread.
 //!
-//! Not here: which trees (golden, database).
+//! Not here: which trees (host::golden, tenant).
 
 use std::{
     fs, io,

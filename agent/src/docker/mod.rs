@@ -1,6 +1,6 @@
 //! What the agent needs of a container engine, as a small trait with plain types; bollard's stay in [`engine`].
 //!
-//! Not here: which containers there should be (stack, diff), and the in-memory engine for tests (fake_docker).
+//! Not here: which containers there should be (plan), and the in-memory engine for tests (testing).
 
 pub mod engine;
 
@@ -31,14 +31,12 @@ pub enum DockerError {
     /// An image could not be fetched.
     #[error("image {image} cannot be pulled: {why}")]
     Pull {
-        /// The reference.
         image: String,
         /// The registry's or engine's words.
         why: String,
     },
 }
 
-/// Short form.
 pub type Result<T> = std::result::Result<T, DockerError>;
 
 /// The engine and its machine.
@@ -61,16 +59,13 @@ pub struct Image {
     pub digest: String,
     /// `USER` of its configuration.
     pub user: String,
-    /// Environment.
     pub env: Vec<String>,
-    /// Labels.
     pub labels: HashMap<String, String>,
 }
 
 /// One line of a list of containers: cheap, for many at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerSummary {
-    /// Its name.
     pub name: String,
     /// Docker's word.
     pub state: String,
@@ -85,7 +80,6 @@ pub struct ListedContainer {
     pub id: String,
     /// Docker's word.
     pub state: String,
-    /// Labels.
     pub labels: HashMap<String, String>,
     /// Id of the image it was made from.
     pub image_id: String,
@@ -107,7 +101,6 @@ pub struct Survey {
 /// What a finished command left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExecOutput {
-    /// Exit code.
     pub code: i32,
     /// Standard output, cut at [`MAX_OUTPUT_BYTES`].
     pub stdout: Vec<u8>,
@@ -129,10 +122,9 @@ pub struct ContainerEvent {
     pub tenant: String,
 }
 
-/// Which log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogQuery {
-    /// Go on with new ones.
+    /// Go on with new lines as they come.
     pub follow: bool,
     /// Lines from the end.
     pub tail: u32,
@@ -147,16 +139,16 @@ pub type Chunk = (bool, Bytes);
 pub struct ExecSession {
     /// Engine's id of it.
     pub id: String,
-    /// What it says.
+    /// What the command writes.
     pub output: BoxStream<'static, Result<Chunk>>,
-    /// What it hears.
+    /// Input for the command.
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
 /// State of an exec.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExecState {
-    /// Still there.
+    /// The command runs.
     pub running: bool,
     /// Exit code once it is not.
     pub code: i32,
@@ -183,11 +175,9 @@ pub trait Docker: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<ContainerSummary>>;
     /// All networks and volumes, ours or not, and all containers with a tenant label.
     async fn survey(&self) -> Result<Survey>;
-    /// One container.
+    /// The container of this name, if there is one.
     async fn container(&self, name: &str) -> Result<Option<Container>>;
-    /// Makes one.
     async fn create(&self, spec: &ContainerSpec) -> Result<()>;
-    /// Starts it.
     async fn start(&self, name: &str) -> Result<()>;
     /// Stops it within `grace_s`, then hard.
     async fn stop(&self, name: &str, grace_s: u32) -> Result<()>;
@@ -197,15 +187,13 @@ pub trait Docker: Send + Sync + 'static {
     async fn remove(&self, name: &str) -> Result<()>;
     /// Changes limits in flight.
     async fn update(&self, name: &str, limits: &Limits) -> Result<()>;
-    /// A network.
+    /// The network of this name, if there is one.
     async fn network(&self, name: &str) -> Result<Option<Network>>;
-    /// Makes one.
     async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()>;
     /// Removes one; gone already is fine.
     async fn remove_network(&self, name: &str) -> Result<()>;
-    /// A volume.
+    /// The volume of this name, if there is one.
     async fn volume(&self, name: &str) -> Result<Option<Volume>>;
-    /// Makes one.
     async fn create_volume(&self, volume: &NamedSpec) -> Result<Volume>;
     /// Removes one; gone already is fine.
     async fn remove_volume(&self, name: &str) -> Result<()>;
@@ -227,6 +215,6 @@ pub trait Docker: Send + Sync + 'static {
     ) -> Result<ExecSession>;
     /// Changes its terminal's size (columns, rows).
     async fn exec_resize(&self, id: &str, size: (u16, u16)) -> Result<()>;
-    /// How it is.
+    /// State of an interactive command.
     async fn exec_state(&self, id: &str) -> Result<ExecState>;
 }

@@ -1,7 +1,7 @@
 //! What the host has to say of each tenant, kept for the link to report: only the newest is kept, so a long silence costs
 //! nothing.
 //!
-//! Not here: the wire (report).
+//! Not here: the wire (link::report).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -38,7 +38,6 @@ pub struct ContainerStatus {
     pub name: String,
     /// Docker's word, or `absent`.
     pub state: String,
-    /// It answers.
     pub healthy: bool,
     /// Restarts by the engine.
     pub restarts: u32,
@@ -48,9 +47,9 @@ pub struct ContainerStatus {
     pub exit_code: i32,
     /// Start of the present run.
     pub started_ms: Option<UnixMs>,
-    /// For the resource reader.
+    /// Process 1 on the host, for measuring.
     pub pid: i32,
-    /// Likewise.
+    /// Engine's id, for measuring.
     pub id: String,
     /// Its address, while it runs.
     pub ip: Option<Ipv4Addr>,
@@ -98,13 +97,11 @@ pub struct Traffic {
 /// The host's word on one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantStatus {
-    /// Identity.
     pub uid: Uuid,
     /// Epoch it is about.
     pub epoch: u64,
     /// Plan generation it is about.
     pub generation: u64,
-    /// How far.
     pub progress: TenantProgress,
     /// What is wrong and what to do; empty when nothing is.
     pub message: String,
@@ -112,7 +109,6 @@ pub struct TenantStatus {
     pub containers: Vec<ContainerStatus>,
     /// Operation whose steps follow.
     pub operation: Option<Uuid>,
-    /// Its steps.
     pub steps: Vec<StepRecord>,
     /// Purged, nothing is left.
     pub absent: bool,
@@ -150,15 +146,12 @@ pub struct StatusBoard {
 /// A tenant as it stands on the board.
 #[derive(Debug, Clone)]
 pub struct BoardEntry {
-    /// Name.
     pub name: TenantName,
     /// Rises with each change.
     pub revision: u64,
-    /// The word on it.
     pub status: Arc<TenantStatus>,
     /// Milliseconds of its last health check, 0 when it failed or there was none.
     pub latency_ms: u32,
-    /// What it uses.
     pub usage: TenantUsage,
     /// That was measured; before, nothing is known.
     pub measured: bool,
@@ -221,7 +214,6 @@ impl StatusBoard {
             .map(|(_, status)| status.clone())
     }
 
-    /// Everything.
     pub fn entries(&self) -> Vec<BoardEntry> {
         let inner = self.lock();
         let entry =
@@ -256,12 +248,10 @@ impl StatusBoard {
         self.changed.notified().await;
     }
 
-    /// Measured usage.
     pub fn set_usage(&self, name: &TenantName, usage: TenantUsage) {
         self.lock().usage.insert(name.clone(), usage);
     }
 
-    /// Last measured usage.
     pub fn usage(&self, name: &TenantName) -> TenantUsage {
         self.lock().usage.get(name).copied().unwrap_or_default()
     }

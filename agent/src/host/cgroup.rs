@@ -1,6 +1,6 @@
 //! A container's control groups, version 1 and 2, as plain numbers. Pure: files come through a function.
 //!
-//! Not here: names and labels of metrics (containers).
+//! Not here: names and labels of metrics (metrics::containers).
 
 use std::collections::BTreeMap;
 

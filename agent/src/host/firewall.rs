@@ -23,10 +23,10 @@ const NFT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Why the filter is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
-    /// No `nft`.
+    /// `nft` cannot be started.
     #[error("`nft` cannot be run ({0}); install the package nftables")]
     Missing(std::io::Error),
-    /// It said no.
+    /// `nft` refuses the rules.
     #[error("nft refuses the packet filter: {0}")]
     Refused(String),
 }

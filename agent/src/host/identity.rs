@@ -1,7 +1,7 @@
 //! This host's key and certificates: stored so that a crash never leaves a key without its certificate, swapped while in
 //! use, re-read when somebody changes the files.
 //!
-//! Not here: asking for certificates (join, renew).
+//! Not here: asking for certificates (link::join, link::renew).
 
 use std::{
     io,
@@ -33,9 +33,7 @@ pub enum IdentityError {
 /// The three files.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pems {
-    /// Private key.
     pub key: String,
-    /// Its certificate.
     pub certificate: String,
     /// CAs that the coordinator's certificate must come from.
     pub ca: String,
@@ -138,7 +136,6 @@ impl LiveIdentity {
         self.server.clone()
     }
 
-    /// The certificate in use.
     pub fn info(&self) -> CertificateInfo {
         self.now
             .lock()

@@ -1,7 +1,7 @@
 //! What the stack must know of an image: whose numbers its user has, whether it is a stand-in, which addons path its own
 //! odoo.conf sets. Read once per image and remembered on disk.
 //!
-//! Not here: pulling (execute).
+//! Not here: pulling (tenant::execute).
 
 use std::{
     collections::{BTreeMap, HashMap},

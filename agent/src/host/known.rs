@@ -56,14 +56,13 @@ struct KnownFile {
 struct Living {
     /// As [`KnownContainer::born`].
     born: u64,
-    /// Of its control groups.
+    /// Limits of its control groups.
     limits: Limits,
 }
 
 /// Asks the kernel for the process that was container `id`'s; `None` when it is not any more.
 type Kernel = Box<dyn Fn(i32, &str) -> Option<Living> + Send + Sync>;
 
-/// See the module.
 pub struct KnownContainers {
     path: PathBuf,
     file: Mutex<KnownFile>,

@@ -48,7 +48,7 @@ pub enum LedgerError {
         /// Digest on disk.
         held: String,
     },
-    /// Disk trouble.
+    /// The ledger's file cannot be written or read.
     #[error("the plan cannot be stored in {path}", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
 }
@@ -56,7 +56,6 @@ pub enum LedgerError {
 /// The plan in force, with what the ledger knows of epochs; `None` until there is one.
 #[derive(Debug, Clone, Default)]
 pub struct InForce {
-    /// The plan.
     pub plan: Option<Arc<HostPlan>>,
     /// Names of tenants whose copy here is stale.
     pub stale: Vec<TenantName>,
@@ -119,7 +118,6 @@ impl Ledger {
         }
     }
 
-    /// The plan in force.
     pub fn plan(&self) -> Option<&HostPlan> {
         self.plan.as_ref()
     }

@@ -5,6 +5,8 @@
 pub mod addon;
 pub mod board;
 pub mod cgroup;
+pub mod chores;
+pub mod events;
 pub mod firewall;
 pub mod golden;
 pub mod identity;
@@ -129,17 +131,13 @@ pub enum Gate {
     Closed(String),
 }
 
-/// See the module.
 pub struct Host {
-    /// The engine.
     pub docker: Arc<dyn Docker>,
     /// Health of the programs inside.
     pub probe: Arc<dyn Probe>,
-    /// Facts of images.
+    /// What stacks must know of images.
     pub images: ImageCache,
-    /// Snapshots.
     pub golden: GoldenStore,
-    /// Statuses.
     pub board: StatusBoard,
     /// Running containers that need not be asked for again.
     pub known: KnownContainers,
@@ -147,9 +145,7 @@ pub struct Host {
     pub surveys: Surveys,
     /// Where operations belong in their traces.
     pub traces: Traces,
-    /// Patience.
     pub pace: Pace,
-    /// Paths.
     pub data: DataDir,
     /// Creates at the same time.
     pub heavy: Semaphore,
@@ -301,7 +297,6 @@ impl Host {
         })
     }
 
-    /// A tenant's directory.
     pub fn directory(&self, plan: &TenantPlan) -> PathBuf {
         self.data.tenants().join(plan.name.as_str())
     }

@@ -1,6 +1,6 @@
 //! Who may scrape this host: the serial numbers that the coordinator sent, on disk, so that they also hold while it is away.
 //!
-//! Not here: the port (server).
+//! Not here: the port (metrics::server).
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
@@ -14,7 +14,6 @@ pub const MAX_SERIALS: usize = 64;
 /// A serial number has at most 20 octets.
 const MAX_SERIAL_CHARS: usize = 42;
 
-/// See the module.
 #[derive(Debug)]
 pub struct Monitors {
     path: PathBuf,

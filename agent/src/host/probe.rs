@@ -1,7 +1,7 @@
 //! Asks Odoo and PostgreSQL whether they answer, over the network and without starting a process in a container: 120
 //! tenants at rest must cost next to nothing.
 //!
-//! Not here: how often (reconcile) and what follows from it.
+//! Not here: how often (tenant::rest) and what follows from it.
 
 use std::{net::SocketAddr, time::Duration};
 

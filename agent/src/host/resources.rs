@@ -11,11 +11,9 @@ use crate::{host::cgroup::ControlGroups, plan::container::Limits};
 /// What a host has and uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostUse {
-    /// CPUs.
     pub cpus: u32,
     /// Busy, per mille of all.
     pub cpu_used_permille: u32,
-    /// RAM.
     pub memory_total: u64,
     /// `MemAvailable`.
     pub memory_available: u64,
@@ -27,9 +25,7 @@ pub struct HostUse {
     pub load1_milli: u32,
     /// CPU, memory, IO pressure over 10 s, per mille; `None` where the kernel has none.
     pub pressure: Option<[u32; 3]>,
-    /// The agent itself.
     pub agent_memory: u64,
-    /// The agent itself.
     pub agent_cpu_permille: u32,
 }
 
@@ -139,7 +135,7 @@ fn kibibytes(text: &str, key: &str) -> Option<u64> {
     Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// Most networks that are told of.
+/// Most networks that are reported.
 const MAX_NETWORKS: usize = 256;
 
 /// IPv4 networks that this host has routes to, without the default route and without those of `own` (its tenants').

@@ -44,7 +44,7 @@ impl Surveys {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody comes.
+    /// Registers somebody who is about to look.
     pub fn enter(&self) -> Visitor<'_> {
         self.here.fetch_add(1, Ordering::Relaxed);
         Visitor {

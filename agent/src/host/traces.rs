@@ -11,7 +11,6 @@ use isyone_proto::convert::MAX_TENANTS_PER_HOST;
 use isyone_telemetry::{context, tracing::Span};
 use uuid::Uuid;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Traces {
     places: Mutex<HashMap<Uuid, String>>,

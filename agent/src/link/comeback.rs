@@ -2,7 +2,7 @@
 //! agent comes back is drawn evenly (full jitter), so that a fleet that lost its coordinator at one moment does not knock at one.
 //! How large the fleet is only the coordinator knows: each Welcome says how wide the span must be, and that is remembered.
 //!
-//! Not here: sessions (link), drawing (clock).
+//! Not here: sessions (session), drawing (clock).
 
 use std::time::Duration;
 

@@ -18,9 +18,9 @@ pub enum SessionError {
     /// The coordinator ended it and said when it can take us again.
     #[error("{why}")]
     Later {
-        /// Its words.
+        /// The coordinator's words.
         why: String,
-        /// Not before.
+        /// How long to stay away at least.
         after: Duration,
     },
     /// The coordinator has a newer session with the same identity, and it is not ours: we hold one at a time.

@@ -1,6 +1,6 @@
 //! Joining a fleet: makes the key, trades token and CSR for a certificate, writes identity and `agent.toml`.
 //!
-//! The key never leaves the host. Not here: everything after (link).
+//! The key never leaves the host. Not here: everything after (session).
 
 use std::{
     collections::BTreeMap,
@@ -28,23 +28,19 @@ const ENROLL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Why joining failed. Nothing is half-joined: `agent.toml` is written last.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// Done before.
+    /// This host has joined before.
     #[error("this host has already joined as `{name}` (coordinator {endpoint}); nothing was changed. To join anew, remove {path} first", path = .path.display())]
     Already {
-        /// Under this name.
         name: HostName,
-        /// There.
         endpoint: String,
-        /// Said so by this file.
+        /// The settings that say so.
         path: std::path::PathBuf,
     },
-    /// The local part failed.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The local part failed.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// No TLS.
+    /// No secure channel could be made.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
     /// The coordinator said no, or nothing.
@@ -62,13 +58,11 @@ pub enum JoinError {
 pub struct JoinOptions {
     /// `host:port` of the enrolment service.
     pub coordinator: String,
-    /// The token.
     pub token: JoinToken,
-    /// Wanted name.
+    /// Name that this host asks for.
     pub name: HostName,
     /// Address for the edges; found out when not given.
     pub advertise: Option<IpAddr>,
-    /// Labels.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -84,7 +78,6 @@ pub fn machine_name() -> String {
     }
 }
 
-/// Joins.
 pub async fn join(data: &DataDir, options: JoinOptions) -> Result<AgentConfig, JoinError> {
     match data.load_config() {
         Err(ConfigError::NotJoined(_)) => {}

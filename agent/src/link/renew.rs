@@ -1,6 +1,6 @@
 //! Keeps the certificate fresh: a new key and CSR at half of its life, and files changed by hand are taken up.
 //!
-//! Not here: the files (identity) and the session, which changes over by itself (link).
+//! Not here: the files (identity) and the session, which changes over by itself (session).
 
 use std::{sync::Arc, time::Duration};
 

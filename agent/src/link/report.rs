@@ -1,6 +1,6 @@
 //! Statuses and resources in their wire form, and which of them a report carries. Pure.
 //!
-//! Not here: sending (link).
+//! Not here: sending (session).
 
 use std::collections::{HashMap, HashSet};
 
@@ -36,7 +36,6 @@ pub struct Reporter {
 /// What goes into a report beside the tenants.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
-    /// The host.
     pub host: HostUse,
     /// Docker's trouble and other warnings.
     pub docker_error: String,

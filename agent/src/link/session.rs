@@ -1,7 +1,7 @@
 //! The session with the coordinator: takes plans, sends reports, opens streams; comes back by itself.
 //!
 //! Nothing here can stop a tenant: without a coordinator the ledger's plan stays in force. Not here: what a plan causes
-//! (reconcile), what a report holds (report), bulk data (streams).
+//! (tenant), what a report holds (report), bulk data (streams).
 
 use std::{
     collections::BTreeSet,
@@ -60,15 +60,13 @@ const REPORT_INTERVAL: (u32, u32) = (100, 300_000);
 /// Logs and shells at the same time; each costs a task and a few buffers.
 const MAX_STREAMS: usize = 64;
 
-/// What the link needs.
+/// The agent's end of the sessions with the coordinator.
 pub struct Link {
-    /// The host and its board.
     pub host: Arc<Host>,
     /// The plan on disk.
     pub ledger: Arc<Mutex<Ledger>>,
     /// Where accepted plans go.
     pub plans: watch::Sender<InForce>,
-    /// Key and certificates.
     pub identity: Arc<LiveIdentity>,
     /// `host:port` of the coordinator.
     pub endpoint: String,

@@ -45,7 +45,6 @@ pub struct Interface {
 /// All that is known of one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
-    /// Whose.
     pub subject: Subject,
     /// From its control groups.
     pub figures: Figures,

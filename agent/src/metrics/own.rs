@@ -1,6 +1,6 @@
 //! The agent's own metrics, `isyone_agent_*`, for both of its ports.
 //!
-//! Not here: the host's (node).
+//! Not here: the host's (node), serving it (loopback, server).
 
 use std::{
     collections::BTreeMap,

@@ -9,7 +9,7 @@ use super::text::{MetricType, Text};
 /// A row by column name. NULLs are left out.
 pub type Row = HashMap<String, String>;
 
-/// Most databases told of: a tenant has one.
+/// Most databases that are reported: a tenant has one.
 const MAX_DATABASES: u32 = 16;
 /// Which databases: not the templates, and not the one that only administrators (and we) enter.
 const DATABASES: &str = "SELECT oid, datname FROM pg_catalog.pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname";
@@ -99,7 +99,6 @@ const LOCK_MODES: [&str; 9] = [
     "sireadlock",
 ];
 
-/// Likewise.
 const STATES: [&str; 6] = [
     "active",
     "disabled",
@@ -227,7 +226,6 @@ fn up(out: &mut Text, value: f64) {
     out.single("pg_up", MetricType::Gauge, "1: PostgreSQL answers", value);
 }
 
-/// The page.
 pub fn render(tables: &Tables, sizes: &[Row]) -> String {
     let mut out = Text::default();
     up(&mut out, 1.0);

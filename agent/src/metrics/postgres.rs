@@ -32,7 +32,7 @@ const SIZES_EVERY: Duration = Duration::from_secs(60);
 /// In force for each session of ours, whatever the role's own settings: never long, never writing, never another's functions.
 const OPTIONS: &str = "-c statement_timeout=5000 -c lock_timeout=1000 -c default_transaction_read_only=on -c search_path=pg_catalog -c jit=off";
 
-/// How to reach one.
+/// Where a tenant's PostgreSQL is, and what lets us in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MonitorLogin {
     /// The container's address.
@@ -58,7 +58,6 @@ impl Drop for Connection {
 
 type Slot = Arc<Turn<Option<Connection>>>;
 
-/// The connections.
 #[derive(Default)]
 pub struct Pool {
     slots: Mutex<HashMap<TenantName, Slot>>,

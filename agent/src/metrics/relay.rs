@@ -26,7 +26,7 @@ const PATH: &str = "/metrics";
 /// Why there is no page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelayError {
-    /// Nothing, in time.
+    /// No answer in time.
     #[error("Odoo did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
     /// It does not run, refuses the connection, or breaks it off.

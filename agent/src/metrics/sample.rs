@@ -1,7 +1,7 @@
 //! The figures of each tenant that the coordinator is told of: taken from what Prometheus scrapes, and fetched by ourselves
 //! where nobody scrapes.
 //!
-//! Not here: what they are made of (traffic), reporting them (report).
+//! Not here: what they are made of (traffic), reporting them (link::report).
 
 use std::{
     collections::HashMap,
@@ -36,7 +36,7 @@ const AT_ONCE: usize = 4;
 struct Known {
     history: History,
     latest: Option<Traffic>,
-    /// When it was asked last, by whomever, and how often in vain since it last answered.
+    /// When it was asked last, by us or by Prometheus, and how often in vain since it last answered.
     asked_s: f64,
     failures: i32,
 }

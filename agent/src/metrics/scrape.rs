@@ -39,10 +39,8 @@ use crate::{
 /// How long a page is good for a second scraper. Below every sensible scrape interval.
 const FRESH: Duration = Duration::from_secs(4);
 
-/// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// HTTP status.
     pub status: u16,
     /// The metrics, or one line of reason.
     pub body: Bytes,
@@ -65,7 +63,6 @@ impl Page {
 
 type Slot = Arc<Turn<Option<(Instant, Page)>>>;
 
-/// See the module.
 pub struct Scraper {
     host: Arc<Host>,
     plans: watch::Receiver<InForce>,

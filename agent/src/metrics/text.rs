@@ -73,7 +73,7 @@ impl Text {
         self.0.push_str(&other.0);
     }
 
-    /// The page.
+    /// The whole text.
     pub fn finish(self) -> String {
         self.0
     }

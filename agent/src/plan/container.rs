@@ -41,10 +41,8 @@ pub enum MountSource {
     File(String),
 }
 
-/// A mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// What.
     pub source: MountSource,
     /// Where in the container.
     pub target: String,
@@ -64,7 +62,6 @@ pub struct PublishedPort {
 /// A container to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
-    /// Its name.
     pub name: String,
     /// Image: a reference, or an id when the reference has moved on.
     pub image: String,
@@ -72,15 +69,12 @@ pub struct ContainerSpec {
     pub command: Vec<String>,
     /// Environment. Never a secret.
     pub env: BTreeMap<String, String>,
-    /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Mounts.
     pub mounts: Vec<Mount>,
     /// The one network.
     pub network: String,
     /// Other names of it there.
     pub aliases: Vec<String>,
-    /// Published ports.
     pub ports: Vec<PublishedPort>,
     /// Changeable limits.
     pub limits: Limits,
@@ -99,9 +93,7 @@ pub struct ContainerSpec {
 /// A network or volume to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedSpec {
-    /// Its name.
     pub name: String,
-    /// Labels.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -114,7 +106,6 @@ pub struct Container {
     pub id: String,
     /// Docker's word: created, running, paused, restarting, exited, dead.
     pub state: String,
-    /// Labels.
     pub labels: HashMap<String, String>,
     /// Id of the image it was made from.
     pub image_id: String,
@@ -128,7 +119,6 @@ pub struct Container {
     pub ip: Option<Ipv4Addr>,
     /// Process id of its process 1 on the host; 0 when not running.
     pub pid: i32,
-    /// Limits in force.
     pub limits: Limits,
     /// Engine's error text of the last start.
     pub error: String,
@@ -148,9 +138,8 @@ impl Container {
 /// A network that is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
-    /// CIDR.
+    /// Its range, in CIDR form.
     pub subnet: String,
-    /// Labels.
     pub labels: HashMap<String, String>,
 }
 
@@ -159,6 +148,5 @@ pub struct Network {
 pub struct Volume {
     /// Directory on the engine's machine.
     pub mountpoint: String,
-    /// Labels.
     pub labels: HashMap<String, String>,
 }

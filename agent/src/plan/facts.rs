@@ -39,7 +39,6 @@ pub struct ImageFacts {
     pub standin: bool,
     /// Numbers of the user that reads odoo.conf or owns the cluster.
     pub uid: u32,
-    /// Likewise.
     pub gid: u32,
     /// `addons_path` of the image's own odoo.conf.
     pub addons_path: Option<String>,

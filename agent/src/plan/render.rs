@@ -2,7 +2,7 @@
 //! sorted, without dates, pinned by golden files.
 //!
 //! The agent itself works through the Engine API; the compose file is for the day the agent is gone. Not here: writing
-//! (execute).
+//! (tenant::execute).
 
 use std::{collections::BTreeMap, path::PathBuf};
 

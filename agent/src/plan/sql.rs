@@ -1,6 +1,6 @@
 //! SQL that makes a freshly filled database this tenant's own, and Odoo's password hashes. Pure.
 //!
-//! It goes to `psql` through standard input, so no value is ever an argument. Not here: running it (execute).
+//! It goes to `psql` through standard input, so no value is ever an argument. Not here: running it (tenant::database).
 
 use base64::Engine as _;
 use isyone_proto::plan::TenantPlan;

@@ -44,7 +44,6 @@ pub struct Pin {
 pub enum StepState {
     /// Not begun.
     Pending,
-    /// Under way.
     Running,
     /// Failed, tried again.
     Retrying,
@@ -59,11 +58,8 @@ pub enum StepState {
 pub struct StepRecord {
     /// Text of a [`StepName`](crate::plan::steps::StepName); another version of the agent may have had others.
     pub name: String,
-    /// Where it is.
     pub state: StepState,
-    /// Begin.
     pub start_ms: Option<UnixMs>,
-    /// End.
     pub end_ms: Option<UnixMs>,
     /// What was done, or why it failed.
     pub detail: String,
@@ -80,11 +76,10 @@ pub struct MasterHash {
     pub hash: String,
 }
 
-/// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantState {
     version: u32,
-    /// Whose state this is.
+    /// Uid of the tenant.
     pub uid: Uuid,
     /// Highest epoch seen, beside the ledger's memory.
     pub epoch: u64,
@@ -100,7 +95,6 @@ pub struct TenantState {
     pub odoo_pin: Option<Pin>,
     /// PostgreSQL's image.
     pub postgres_pin: Option<Pin>,
-    /// See [`MasterHash`].
     pub master_hash: Option<MasterHash>,
     /// Operation that the steps belong to.
     pub operation: Option<Uuid>,
@@ -148,7 +142,6 @@ impl TenantState {
             .map(|p| p.id.as_str())
     }
 
-    /// Settles it.
     pub fn pin(&mut self, role: Role, reference: &str, id: &str) {
         let pin = Some(Pin {
             reference: reference.to_owned(),

@@ -13,7 +13,7 @@ pub enum StepName {
     Accept,
     /// PostgreSQL's image is on this host.
     ImagePostgres,
-    /// Odoo's image is.
+    /// Odoo's image is on this host.
     ImageOdoo,
     /// Network and containers are made.
     Network,

@@ -1,4 +1,4 @@
-//! One tenant at work: `reconcile` says when, `settle` observes (`look`), compares (plan::diff) and has the difference carried out
+//! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and has the difference carried out
 //! (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board. This file: the tenant and its memory.
 //!
 //! Not here: what to do (plan::diff), what tenants share (host).
@@ -9,6 +9,7 @@ mod execute;
 mod look;
 mod ready;
 pub mod reconcile;
+mod rest;
 mod settle;
 mod show;
 mod state_file;
@@ -41,7 +42,6 @@ use crate::{
 /// What the plan in force says of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
-    /// Its plan.
     pub plan: TenantPlan,
     /// A higher epoch was seen.
     pub stale: bool,
@@ -70,7 +70,7 @@ pub enum TenantError {
     /// Another plan came in the middle; not a failure.
     #[error("interrupted by a new plan")]
     Interrupted,
-    /// See [`MAX_ROUNDS`].
+    /// Still not as planned after the last round of looking and acting.
     #[error("the stack does not settle; the last thing to do was: {0}")]
     Unsettled(String),
 }
@@ -108,14 +108,11 @@ impl TenantError {
     }
 }
 
-/// Short form.
 pub type Result<T> = std::result::Result<T, TenantError>;
 
 /// A tenant on this host, for one plan. Made anew for each look at it; what lasts is in [`TenantState`].
 pub struct Tenant {
-    /// The host.
     pub host: Arc<Host>,
-    /// Its plan.
     pub plan: TenantPlan,
     stale: bool,
     /// `None` until the first look at a tenant without a state file.
@@ -154,7 +151,6 @@ impl Tenant {
         }
     }
 
-    /// Its name.
     pub fn name(&self) -> &TenantName {
         &self.plan.name
     }
@@ -167,7 +163,6 @@ impl Tenant {
         }
     }
 
-    /// Its directory.
     pub fn directory(&self) -> PathBuf {
         self.host.directory(&self.plan)
     }

@@ -1,6 +1,6 @@
 //! What is said of a tenant: its status on the board.
 //!
-//! Not here: reporting it (report, link).
+//! Not here: reporting it (link).
 
 use isyone_proto::plan::DesiredState;
 

@@ -1,4 +1,4 @@
-//! Our plain types as bollard's, and back. Pure.
+//! Our plain types as bollard's, and back. Pure. Not here: calling it (calls).
 
 use std::collections::HashMap;
 

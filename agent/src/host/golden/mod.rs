@@ -1,7 +1,7 @@
 //! Golden snapshots: clean databases, initialised once per (images, modules, language), from which later tenants start.
 //!
 //! A snapshot is a cleanly stopped cluster's data directory and the filestore, taken before any tenant's keys were put
-//! in, complete or absent (made beside, then renamed). Not here: when to take one and the re-keying (database).
+//! in, complete or absent (made beside, then renamed). Not here: when to take one and the re-keying (tenant::database).
 
 mod spare;
 
@@ -34,7 +34,6 @@ pub struct Meta {
     pub database: String,
     /// When it was taken.
     pub created_ms: UnixMs,
-    /// Size.
     pub bytes: u64,
 }
 
@@ -231,9 +230,7 @@ fn copy_into(
 /// Both volumes of a tenant, as directories of this machine.
 #[derive(Debug, Clone)]
 pub struct Volumes {
-    /// PostgreSQL's.
     pub postgres: PathBuf,
-    /// Odoo's.
     pub odoo: PathBuf,
     /// Who owns Odoo's.
     pub odoo_owner: Owner,

@@ -4,8 +4,8 @@
 //! Spares lie in Docker's own data directory: Docker may mount that onto itself, and nothing can be renamed from one mount to
 //! another, be it the same file system. Each bears the name of its snapshot and when that was taken; what belongs to no snapshot of
 //! this agent goes. One is complete, or absent: made under another name, flushed, renamed; taken by another rename, after which
-//! it is nobody's but the taker's. How many a host has is bounded by [`SPARES`]. Not here: when one is made (reconcile),
-//! which tenant gets it (database).
+//! it is nobody's but the taker's. How many a host has is bounded by [`SPARES`]. Not here: when one is made (host::chores),
+//! which tenant gets it (tenant::database).
 
 use std::{
     io,

@@ -12,7 +12,7 @@ const SECTOR: f64 = 512.0;
 pub struct MountedDisk {
     /// `/dev/sda1`.
     pub device: String,
-    /// `/`.
+    /// Mount point.
     pub point: String,
     /// `ext4`.
     pub kind: String,
@@ -65,7 +65,7 @@ const NOT_HERE: &[&str] = &[
     "/var/lib/docker",
 ];
 
-/// Most file systems told of.
+/// Most file systems that are listed.
 const MAX_MOUNTS: usize = 64;
 
 /// `/proc/self/mounts`: the host's own disks. `also`: mount points that count whatever their kind (`/` may be an overlay).
@@ -111,19 +111,16 @@ fn unescape(text: &str) -> String {
 /// A file system's room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Bytes.
     pub size: u64,
     /// Bytes, root's reserve included.
     pub free: u64,
     /// Bytes that ordinary users may take.
     pub available: u64,
-    /// Inodes.
     pub files: u64,
-    /// Free ones.
+    /// Free inodes.
     pub files_free: u64,
 }
 
-/// File systems.
 pub fn filesystems(out: &mut Text, mounts: &[(MountedDisk, Room)]) {
     type Value = fn(&MountedDisk, &Room) -> f64;
     const FIELDS: [(&str, &str, Value); 6] = [

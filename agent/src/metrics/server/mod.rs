@@ -39,15 +39,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// A request is a line and a few headers.
 const MAX_HEAD: usize = 16 << 10;
 
-/// The port.
+/// The port, not yet listened on.
 pub struct ScrapePort {
-    /// Where.
     pub address: SocketAddr,
     /// The newest identity.
     pub tls: Arc<ArcSwap<ServerConfig>>,
-    /// Who may.
     pub monitors: Arc<Monitors>,
-    /// What there is.
     pub scraper: Arc<Scraper>,
 }
 

@@ -1,6 +1,6 @@
 //! What can be done to a tenant, one thing at a time, and which step of an operation shows it.
 //!
-//! Not here: when (the parent), how (execute).
+//! Not here: when (the parent), how (tenant::execute).
 
 use isyone_proto::plan::Role;
 
@@ -37,7 +37,6 @@ pub enum Action {
     CopyGolden,
     /// Fill them with `odoo -i`.
     InitDatabase,
-    /// Start.
     StartContainer(Role),
     /// Stop and start, because an operator asked.
     RestartContainer(Role),

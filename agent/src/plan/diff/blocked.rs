@@ -26,7 +26,6 @@ pub enum Blocked {
     ForeignVolume {
         /// Name of the volume.
         volume: String,
-        /// Its label.
         owner: String,
         /// Uid of this tenant.
         tenant: Uuid,

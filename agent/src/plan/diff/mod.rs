@@ -1,7 +1,7 @@
 //! Observed + desired → what to do, each with its reason. Pure: no clock, no Docker, no files.
 //!
 //! Actions come in waves; within a wave the lanes run at the same time, within a lane one after the other. After each run
-//! the world is observed and compared again, until nothing is left to do. Not here: doing it (execute).
+//! the world is observed and compared again, until nothing is left to do. Not here: doing it (tenant::execute).
 
 mod action;
 mod blocked;
@@ -27,28 +27,23 @@ pub struct PlannedAction {
     pub wave: u8,
     /// Lanes of a wave run at the same time.
     pub lane: u8,
-    /// What.
     pub action: Action,
-    /// Why.
     pub reason: String,
 }
 
 /// What is compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
-    /// Desired.
     pub plan: &'a TenantPlan,
     /// Desired, rendered; `None` while an image is missing.
     pub stack: Option<&'a Stack>,
-    /// Found.
     pub observed: &'a Observed,
-    /// Remembered.
+    /// What the agent remembers of the tenant.
     pub state: &'a TenantState,
     /// A higher epoch was seen: this copy must not run.
     pub stale: bool,
     /// Why no new tenant may be started on this host, if so.
     pub no_new: Option<&'a str>,
-    /// Now.
     pub now: UnixMs,
 }
 

@@ -49,7 +49,6 @@ pub const CRON_THREADS: u32 = 1;
 /// All that a tenant has on its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
-    /// Its network.
     pub network: NamedSpec,
     /// That network's CIDR.
     pub subnet: String,

@@ -1,4 +1,4 @@
-//! The fake's side of [`Docker`] and [`Probe`].
+//! The fake's side of [`Docker`] and [`Probe`]. Not here: the world behind it (the parent).
 
 use std::{collections::HashMap, path::Path};
 

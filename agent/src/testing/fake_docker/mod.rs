@@ -3,6 +3,7 @@
 //!
 //! Databases are files in the PostgreSQL volume, so that golden copies are real copies. It notes what must never happen
 //! ([`FakeDocker::violations`]): Odoo started before its database has its own keys, a volume removed while in use.
+//! Not here: faults of the network and of the coordinator.
 
 mod calls;
 
@@ -81,7 +82,6 @@ impl World {
     }
 }
 
-/// See the module.
 pub struct FakeDocker {
     dir: PathBuf,
     world: Mutex<World>,
