@@ -2,10 +2,10 @@
 //! Odoo and PostgreSQL, so that no tenant port is opened for monitoring.
 //!
 //! Pure: `text` (the format), `target` (paths), `containers` (control groups to cAdvisor's names), `procfs` (to
-//! node-exporter's), `pg_text` (to postgres_exporter's), `traffic` (Odoo's counters to a few numbers), `filter` (what of a
+//! node-exporter's), `pg_text` (to postgres_exporter's), `traffic` and `traffic_samples` (Odoo's counters to a few numbers), `filter` (what of a
 //! customer's page is passed on). Acting: `server` (the port), `loopback` (the agent's own page, for this machine), `scrape`
-//! (one answer each, shared for a moment), `node` (reading the host), `relay` (Odoo), `postgres`, `sample` (figures for the
-//! coordinator). Not here: who may scrape (host::monitors), what `isyctl` shows of it.
+//! (one answer each, shared for a moment), `node` (reading the host), `relay` (Odoo), `postgres`, `sample` (asks tenants
+//! that nobody scrapes). Not here: who may scrape (host::monitors), what `isyctl` shows of it.
 
 pub mod containers;
 pub mod filter;
@@ -22,3 +22,4 @@ pub mod server;
 pub mod target;
 pub mod text;
 pub mod traffic;
+pub mod traffic_samples;

@@ -27,8 +27,8 @@ use super::{
     pg_text,
     postgres::{MonitorLogin, Pool},
     relay::{self, RelayError},
-    sample::Samples,
     target::Target,
+    traffic_samples::TrafficSamples,
 };
 use crate::{
     base::clock::now_ms,
@@ -72,7 +72,7 @@ pub struct Scraper {
     counts: ScrapeCounts,
     pages: Mutex<HashMap<Target, Slot>>,
     /// Odoo's figures over time.
-    pub samples: Samples,
+    pub samples: TrafficSamples,
 }
 
 impl Scraper {
@@ -90,7 +90,7 @@ impl Scraper {
             pool: Pool::default(),
             counts: ScrapeCounts::default(),
             pages: Mutex::default(),
-            samples: Samples::default(),
+            samples: TrafficSamples::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! No clock, no files, no engine: what they say are arguments. Imports no other room. Not here: carrying anything out.
 
 pub mod container;
+pub mod design;
 pub mod diff;
 pub mod facts;
 pub mod firewall;

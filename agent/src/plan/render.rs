@@ -14,7 +14,8 @@ use crate::plan::{
     facts::{HostFacts, ImageFacts, Images},
     sql,
     stack::{
-        ADDON_NAME, ADDONS_TARGET, CRON_THREADS, GEVENT_PORT, POSTGRES_PORT, Stack, db_maxconn,
+        ADDON_NAME, ADDONS_TARGET, CRON_THREADS, GEVENT_PORT, POSTGRES_PORT, RenderedFile, Stack,
+        db_maxconn,
     },
 };
 
@@ -37,23 +38,6 @@ const LIMIT_TIME_S: u64 = 120;
 /// What an office's line carries upwards: 12 Mbit/s. Odoo reads an upload within its request, so the request must be allowed to take
 /// as long: 1 GiB in 716 s, just within the 720 s that the edge waits (`readTimeout` in traefik.yml).
 const UPLOAD_BYTES_PER_S: u64 = 1_500_000;
-
-/// A file to be there with this content, mode 0600 and, when given, owner.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RenderedFile {
-    /// Name in the tenant's directory.
-    pub name: String,
-    /// Its text; may hold secrets.
-    pub content: String,
-    /// User and group, by number, of who reads it in the container.
-    pub owner: Option<(u32, u32)>,
-}
-
-impl std::fmt::Debug for RenderedFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} bytes)", self.name, self.content.len())
-    }
-}
 
 /// The tenant's directory on the host.
 pub fn directory(host: &HostFacts, tenant: &TenantName) -> PathBuf {
@@ -407,7 +391,7 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::stack::stack, testing::tenant_plan};
+    use crate::{plan::design::stack, testing::tenant_plan};
 
     #[test]
     fn the_files_are_as_the_golden_ones() {

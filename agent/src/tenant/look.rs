@@ -13,6 +13,7 @@ use crate::{
     docker::{self, Survey},
     plan::{
         container::Container,
+        design,
         diff::{self, Observed},
         facts::{HostFacts, ImageFacts, Images},
         sql,
@@ -196,7 +197,7 @@ impl Tenant {
                 hash
             }
         };
-        stack::stack(&self.plan, facts, &images, &hash)
+        design::stack(&self.plan, facts, &images, &hash)
     }
 
     /// Probes what is up.

@@ -6,10 +6,11 @@ use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 
 use crate::plan::{
     container::{Container, Network, Volume},
+    design::stack,
     diff::{Action, Blocked, Inputs, Observed, PlannedAction, diff},
     facts::{HostFacts, ImageFacts, Images},
     sql,
-    stack::{Stack, stack},
+    stack::Stack,
     state::{Database, TenantState},
 };
 

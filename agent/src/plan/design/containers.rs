@@ -9,10 +9,6 @@ use isyone_proto::{
     spec::Size,
 };
 
-use super::{
-    ADDON_NAME, ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS, ODOO_END_S,
-    POSTGRES_GRACE_S, init_name, split_memory,
-};
 use crate::plan::{
     container::{
         ContainerSpec, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
@@ -20,7 +16,14 @@ use crate::plan::{
     },
     facts::{HostFacts, Images},
     render,
+    stack::{
+        ADDON_NAME, ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS, POSTGRES_GRACE_S,
+        init_name, split_memory,
+    },
 };
+
+/// Odoo may need so much longer than its requests.
+const ODOO_END_S: u64 = 10;
 
 pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
     let (odoo, postgres) = split_memory(size.memory_bytes);
