@@ -8,12 +8,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use isyone_agent::{
-    config::DataDir,
+    base::config::DataDir,
     docker::engine::Engine,
-    host::{Host, Pace},
-    probe::NetProbe,
-    reconcile::{self, InForce},
-    status::Progress,
+    host::{Host, Pace, board::TenantProgress, ledger::InForce, probe::NetProbe},
+    tenant::reconcile,
     testing,
 };
 use isyone_proto::plan::HostPlan;
@@ -97,13 +95,13 @@ async fn run(data: &Path, plan: &Path, go_on: bool) -> anyhow::Result<()> {
         let done = entries.len() == count
             && entries
                 .iter()
-                .all(|e| e.status.progress == Progress::Converged);
+                .all(|e| e.status.progress == TenantProgress::Converged);
         if text != printed
             && (done
                 || go_on
                 || entries
                     .iter()
-                    .any(|e| e.status.progress == Progress::Failing))
+                    .any(|e| e.status.progress == TenantProgress::Failing))
         {
             println!(
                 "{:.3} s, docker: {:?}\n{text}",

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -14,15 +14,20 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{ConfigError, DataDir},
-    docker::{Docker, Probe},
-    host::{Gate, Host, Pace},
-    http,
-    identity::{IdentityError, LiveIdentity},
-    ledger::{Ledger, LedgerError},
-    link::{self, Link},
-    metrics::{self, monitors::Monitors, scrape::Scraper},
-    reconcile, renew, usage,
+    base::config::{ConfigError, DataDir},
+    docker::Docker,
+    host::{
+        Gate, Host, Pace,
+        identity::{IdentityError, LiveIdentity},
+        ledger::{InForce, Ledger, LedgerError},
+        monitors::Monitors,
+        probe::Probe,
+        usage,
+    },
+    link::{renew, session::Link},
+    metrics::{self, loopback, scrape::Scraper},
+    plan::firewall::METRICS_PORT,
+    tenant::reconcile,
 };
 
 /// Why an agent does not start.
@@ -34,51 +39,56 @@ pub enum StartError {
     /// No key or certificate.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The plan's file.
+    /// The plan on disk cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// Directories.
+    /// A directory cannot be used.
     #[error("{path} cannot be used", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
 }
 
 /// Where Prometheus scrapes this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metrics {
-    /// Nowhere.
+pub enum ScrapeAddress {
+    /// No port is opened.
     Off,
-    /// There.
+    /// At this address.
     At(SocketAddr),
-    /// At the address that the edges use, on [`metrics::PORT`].
+    /// At the address that the edges use, on [`METRICS_PORT`].
     Advertised,
 }
 
+impl ScrapeAddress {
+    fn resolve(self, advertise: IpAddr) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+            Self::Advertised => Some(SocketAddr::from((advertise, METRICS_PORT))),
+        }
+    }
+}
+
 /// What an agent is made of.
-pub struct Parts {
+pub struct AgentParts {
     /// Where it keeps things; joined.
     pub data: DataDir,
-    /// The engine.
     pub docker: Arc<dyn Docker>,
-    /// Health.
     pub probe: Arc<dyn Probe>,
-    /// Patience.
     pub pace: Pace,
     /// For `/healthz` and `/metrics`, if wanted.
     pub http: Option<TcpListener>,
     /// Where Prometheus scrapes.
-    pub metrics: Metrics,
+    pub metrics: ScrapeAddress,
     /// The packet filter, if there shall be one.
-    pub firewall: Option<crate::firewall::Applier>,
+    pub firewall: Option<crate::host::firewall::Applier>,
 }
 
 /// A running agent. Dropping it leaves its tasks running; [`Agent::stop`] ends them.
 pub struct Agent {
-    /// The host and its board.
     pub host: Arc<Host>,
     /// True while a session with the coordinator is open.
     pub connected: watch::Receiver<bool>,
-    /// The plan in force.
-    pub plans: watch::Receiver<reconcile::InForce>,
+    pub plans: watch::Receiver<InForce>,
     stop: CancellationToken,
     tasks: TaskTracker,
     reconciler: JoinHandle<()>,
@@ -86,8 +96,8 @@ pub struct Agent {
 
 impl Agent {
     /// Starts from the ledger; the coordinator may be away.
-    pub fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts {
+    pub fn start(parts: AgentParts) -> Result<Self, StartError> {
+        let AgentParts {
             data,
             docker,
             probe,
@@ -100,14 +110,10 @@ impl Agent {
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
         let (ledger, warning) = Ledger::open(&data.ledger())?;
-        let host = Host::new(docker, probe, data.clone(), config.advertise, pace)
-            .map_err(|e| StartError::Io(data.path().to_owned(), e))?;
-        let host = Arc::new(host);
-        if let Some(warning) = warning {
-            tracing::error!("{warning}");
-            host.board.set_warning("ledger", &warning);
-        }
-        let (plans, in_force) = watch::channel(link::in_force(&ledger));
+        let made = Host::new(docker, probe, data.clone(), config.advertise, pace);
+        let host = Arc::new(made.map_err(|e| StartError::Io(data.path().to_owned(), e))?);
+        warn_of_ledger(&host, warning);
+        let (plans, in_force) = watch::channel(ledger.in_force());
         let (connected, is_connected) = watch::channel(false);
         let monitors = Arc::new(Monitors::open(data.monitors()));
         let scraper = Arc::new(Scraper::new(
@@ -132,16 +138,10 @@ impl Agent {
         }
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
-        let address = match metrics {
-            Metrics::Off => None,
-            Metrics::At(address) => Some(address),
-            Metrics::Advertised => Some(SocketAddr::from((config.advertise, metrics::PORT))),
-        };
-        if let Some(address) = address {
-            let tls = identity.server();
-            let port = metrics::server::Port {
+        if let Some(address) = metrics.resolve(config.advertise) {
+            let port = metrics::server::ScrapePort {
                 address,
-                tls,
+                tls: identity.server(),
                 monitors,
                 scraper: scraper.clone(),
             };
@@ -156,12 +156,7 @@ impl Agent {
         ));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
         if let Some(listener) = http {
-            let serving = http::serve(listener, scraper, stop.clone());
-            tasks.spawn(async move {
-                if let Err(e) = serving.await {
-                    tracing::error!("/healthz and /metrics are not served any more: {e}");
-                }
-            });
+            tasks.spawn(serve_loopback(listener, scraper, stop.clone()));
         }
         tasks.close();
         Ok(Self {
@@ -180,5 +175,19 @@ impl Agent {
         // A panic in there was logged when it happened.
         let _ = self.reconciler.await;
         self.tasks.wait().await;
+    }
+}
+
+fn warn_of_ledger(host: &Host, warning: Option<String>) {
+    if let Some(warning) = warning {
+        tracing::error!("{warning}");
+        host.board.set_warning("ledger", &warning);
+    }
+}
+
+/// `/healthz` and `/metrics`; tenants do not need them.
+async fn serve_loopback(listener: TcpListener, scraper: Arc<Scraper>, stop: CancellationToken) {
+    if let Err(e) = loopback::serve(listener, scraper, stop).await {
+        tracing::error!("/healthz and /metrics are not served any more: {e}");
     }
 }

@@ -1,48 +1,28 @@
 //! The host agent: runs a host's tenant stacks as the coordinator's plan says, and reports.
 //!
-//! Pure parts decide: `diff` (what to do), `stack` and `render` (what a stack is), `firewall`, `sql`, `steps`. The others
-//! act and make no choices. The agent works without the coordinator from the plan in its `ledger`.
-//! Not here: placement, ports, passwords; they come with the plan.
+//! The rooms, each importing only those above it:
+//!
+//! | room | what it is | what it is not | imports |
+//! |---|---|---|---|
+//! | `base` | clock, files, the data directory, crash points | anything about tenants or Docker | – |
+//! | `plan` | pure: what a stack is, what is to be done, firewall rules, SQL, steps | doing it; no clock, no files | – |
+//! | `docker` | what we need of an engine, and bollard behind it | which containers there should be | plan |
+//! | `host` | what all tenants of a host share: ledger, board, images, snapshots, measuring, identity | one tenant's work | base, plan, docker |
+//! | `tenant` | one tenant at work, and the loops that wake it | what to do (plan), what is shared (host) | base, plan, docker, host |
+//! | `link` | the coordinator: joining, the session, reports, renewal | what a plan causes | base, plan, docker, host |
+//! | `metrics` | the pages that Prometheus scrapes | reports to the coordinator | base, plan, host |
+//! | `agent` | puts it together | the command line (main) | all |
+//!
+//! `testing` (feature `testing` only) stands beside `agent`: an engine in memory and sample plans. The agent works without
+//! the coordinator from the plan in its ledger. Not here: placement, ports, passwords; they come with the plan.
 
-pub mod addon;
 pub mod agent;
-pub mod bulk;
-pub mod clock;
-pub mod comeback;
-pub mod config;
-pub mod database;
-pub mod diff;
+pub mod base;
 pub mod docker;
-pub mod execute;
-pub mod failpoints;
-pub mod fake_docker;
-pub mod firewall;
-pub mod fsutil;
-pub mod golden;
 pub mod host;
-pub mod http;
-pub mod identity;
-pub mod images;
-pub mod join;
-pub mod known;
-pub mod ledger;
 pub mod link;
 pub mod metrics;
-pub mod probe;
-pub mod ready;
-pub mod reconcile;
-pub mod render;
-pub mod renew;
-pub mod report;
-pub mod resources;
-pub mod sql;
-pub mod stack;
-pub mod state;
-pub mod status;
-pub mod steps;
-pub mod survey;
+pub mod plan;
 pub mod tenant;
+#[cfg(feature = "testing")]
 pub mod testing;
-pub mod traces;
-pub mod tree;
-pub mod usage;

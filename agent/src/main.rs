@@ -12,13 +12,11 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isyone_agent::{
-    agent::{Agent, Metrics, Parts},
-    config::DataDir,
+    agent::{Agent, AgentParts, ScrapeAddress},
+    base::config::DataDir,
     docker::engine::Engine,
-    firewall::Applier,
-    host::Pace,
-    join::{JoinOptions, join, machine_name},
-    probe::NetProbe,
+    host::{Pace, firewall::Applier, probe::NetProbe},
+    link::join::{JoinOptions, join, machine_name},
 };
 use isyone_proto::{ids::HostName, token::JoinToken};
 use isyone_telemetry::{Format, Telemetry};
@@ -40,11 +38,11 @@ const LAST_TRACES: Duration = Duration::from_secs(3);
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: AgentCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum AgentCommand {
     /// Join a fleet with a token from `isyctl host token`; once per host.
     Join(JoinArguments),
     /// Run until told to stop. Tenants run on without the agent.
@@ -96,7 +94,7 @@ struct RunArguments {
     /// Where Prometheus scrapes this host and its tenants, with a client certificate: ADDRESS:PORT, or `off`; by default port
     /// 7482 of the address that the edges use.
     #[arg(long, env = "ISYONE_AGENT_METRICS", value_parser = scraped)]
-    metrics: Option<Metrics>,
+    metrics: Option<ScrapeAddress>,
     /// Form of the log.
     #[arg(long, env = "ISYONE_LOG_FORMAT", value_enum, default_value = "human")]
     log_format: LogFormat,
@@ -111,12 +109,12 @@ enum LogFormat {
     Json,
 }
 
-fn scraped(text: &str) -> Result<Metrics, String> {
+fn scraped(text: &str) -> Result<ScrapeAddress, String> {
     if text == "off" {
-        return Ok(Metrics::Off);
+        return Ok(ScrapeAddress::Off);
     }
     text.parse()
-        .map(Metrics::At)
+        .map(ScrapeAddress::At)
         .map_err(|_| "expected ADDRESS:PORT or off".to_owned())
 }
 
@@ -142,12 +140,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     match cli.command {
-        Command::Version => {
+        AgentCommand::Version => {
             println!("isy-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
-        Command::Join(arguments) => runtime.block_on(join_fleet(arguments)),
-        Command::Run(arguments) => {
+        AgentCommand::Join(arguments) => runtime.block_on(join_fleet(arguments)),
+        AgentCommand::Run(arguments) => {
             let telemetry = {
                 let _inside = runtime.enter();
                 start_telemetry(arguments.log_format)
@@ -206,13 +204,13 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
     let http = TcpListener::bind(arguments.http)
         .await
         .with_context(|| format!("{} cannot be listened on", arguments.http))?;
-    let agent = Agent::start(Parts {
+    let agent = Agent::start(AgentParts {
         data,
         docker: Arc::new(Engine::new(&arguments.docker)),
         probe: Arc::new(NetProbe),
         pace: Pace::default(),
         http: Some(http),
-        metrics: arguments.metrics.unwrap_or(Metrics::Advertised),
+        metrics: arguments.metrics.unwrap_or(ScrapeAddress::Advertised),
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
         }),

@@ -4,12 +4,17 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use isyone_agent::{
-    config::DataDir,
-    fake_docker::{FakeDocker, Faults},
-    host::{Host, Pace},
-    reconcile::{self, InForce},
-    status::{Progress, Status},
-    testing::{host_plan, tenant_plan},
+    base::config::DataDir,
+    host::{
+        Host, Pace,
+        board::{TenantProgress, TenantStatus},
+        ledger::InForce,
+    },
+    tenant::reconcile,
+    testing::{
+        fake_docker::{FakeDocker, Faults},
+        host_plan, tenant_plan,
+    },
 };
 use isyone_proto::plan::{DesiredState, TenantPlan};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -66,7 +71,7 @@ impl Life {
         self.plans.send_replace(in_force(self.generation, tenants));
     }
 
-    fn status(&self, name: &str) -> Option<Status> {
+    fn status(&self, name: &str) -> Option<TenantStatus> {
         self.host
             .board
             .get(&name.parse().unwrap())
@@ -85,8 +90,9 @@ impl Life {
     }
 
     async fn converged(&self, plan: &TenantPlan) {
-        let fits =
-            |s: &Status| s.progress == Progress::Converged && s.generation == plan.generation;
+        let fits = |s: &TenantStatus| {
+            s.progress == TenantProgress::Converged && s.generation == plan.generation
+        };
         self.wait("convergence", |l| {
             l.status(plan.name.as_str()).as_ref().is_some_and(fits)
         })
@@ -277,8 +283,9 @@ async fn sql_that_hangs_in_a_tenants_database_is_told_and_does_not_hold_up_its_s
     plan.base_url = "https://erp.example.com".to_owned();
     plan.generation += 1;
     life.plan(std::slice::from_ref(&plan));
-    let told =
-        |s: Status| s.progress == Progress::Failing && s.message.contains("psql has not ended");
+    let told = |s: TenantStatus| {
+        s.progress == TenantProgress::Failing && s.message.contains("psql has not ended")
+    };
     life.wait("the error", |l| l.status("alfa").is_some_and(told))
         .await;
     plan.desired = DesiredState::Suspended;
@@ -312,7 +319,7 @@ async fn a_second_tenant_purged_under_one_name_is_reported_gone_too() {
             let status = l
                 .status("alfa")
                 .filter(|s| s.absent && s.uid == uid && s.operation == operation);
-            status.is_some_and(|s| s.progress == Progress::Converged)
+            status.is_some_and(|s| s.progress == TenantProgress::Converged)
         }
     };
     life.wait("the first one's absence", gone(&plan)).await;
@@ -389,7 +396,7 @@ async fn a_postgresql_that_falls_silent_is_found_and_so_is_its_recovery() {
     let life = Life::begin_at(pace, &fake, dir.path(), std::slice::from_ref(&plan));
     life.converged(&plan).await;
     fake.set_unhealthy("postgres_alfa", true);
-    let silent = |s: Status| s.message.contains("PostgreSQL does not");
+    let silent = |s: TenantStatus| s.message.contains("PostgreSQL does not");
     life.wait("the finding", |l| l.status("alfa").is_some_and(silent))
         .await;
     fake.set_unhealthy("postgres_alfa", false);
@@ -410,7 +417,7 @@ async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
     fake.set_unhealthy("odoo_alfa", true);
     life.wait("the finding", |l| {
         l.status("alfa")
-            .is_some_and(|s| s.progress == Progress::Unhealthy)
+            .is_some_and(|s| s.progress == TenantProgress::Unhealthy)
     })
     .await;
     assert!(
@@ -440,7 +447,7 @@ async fn an_unknown_image_fails_with_the_registrys_words_and_the_way_out() {
     let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
     life.wait("the failure", |l| {
         l.status("alfa")
-            .is_some_and(|s| s.progress == Progress::Failing)
+            .is_some_and(|s| s.progress == TenantProgress::Failing)
     })
     .await;
     let status = life.status("alfa").unwrap();

@@ -4,10 +4,10 @@
 use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
 use isyone_agent::{
-    agent::{Agent, Metrics, Parts},
-    config::DataDir,
-    fake_docker::FakeDocker,
+    agent::{Agent, AgentParts, ScrapeAddress},
+    base::config::DataDir,
     host::Pace,
+    testing::fake_docker::FakeDocker,
 };
 use isyone_telemetry::Format;
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,13 +45,13 @@ fn agent(data: &Path, docker: &Path) -> ExitCode {
     };
     runtime.block_on(async {
         let engine = FakeDocker::new(docker, 1);
-        let parts = Parts {
+        let parts = AgentParts {
             data: DataDir::new(data),
             docker: engine.clone(),
             probe: engine,
             pace: Pace::hasty(),
             http: None,
-            metrics: Metrics::Off,
+            metrics: ScrapeAddress::Off,
             firewall: None,
         };
         let agent = Agent::start(parts).expect("the agent starts");

@@ -4,11 +4,11 @@
 
 use std::{collections::HashMap, fs};
 
-use super::{
-    cgroup::{Figures, Groups},
-    text::{Kind, Text},
+use super::text::{MetricType, Text};
+use crate::host::{
+    cgroup::{ControlGroups, Figures},
+    resources,
 };
-use crate::resources;
 
 /// A container to measure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,7 +45,6 @@ pub struct Interface {
 /// All that is known of one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
-    /// Whose.
     pub subject: Subject,
     /// From its control groups.
     pub figures: Figures,
@@ -78,103 +77,106 @@ pub fn parse_net_dev(text: &str) -> Vec<Interface> {
 type Value = fn(&Measured) -> Option<f64>;
 
 /// Name, kind, help and value of each metric without further labels.
-const METRICS: &[(&str, Kind, &str, Value)] = &[
+const METRICS: &[(&str, MetricType, &str, Value)] = &[
     (
         "container_cpu_usage_seconds_total",
-        Kind::Counter,
+        MetricType::Counter,
         "CPU time used",
         |m| Some(m.figures.cpu_s),
     ),
     (
         "container_cpu_user_seconds_total",
-        Kind::Counter,
+        MetricType::Counter,
         "CPU time used in programs",
         |m| Some(m.figures.user_s),
     ),
     (
         "container_cpu_system_seconds_total",
-        Kind::Counter,
+        MetricType::Counter,
         "CPU time used in the kernel",
         |m| Some(m.figures.system_s),
     ),
     (
         "container_cpu_cfs_periods_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Scheduling periods",
         |m| Some(m.figures.periods as f64),
     ),
     (
         "container_cpu_cfs_throttled_periods_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Scheduling periods in which the CPU quota ran out",
         |m| Some(m.figures.throttled_periods as f64),
     ),
     (
         "container_cpu_cfs_throttled_seconds_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Time spent waiting for the next CPU quota",
         |m| Some(m.figures.throttled_s),
     ),
     (
         "container_spec_cpu_quota",
-        Kind::Gauge,
+        MetricType::Gauge,
         "CPU quota per period, microseconds",
         |m| m.figures.quota_us.map(|q| q as f64),
     ),
     (
         "container_spec_cpu_period",
-        Kind::Gauge,
+        MetricType::Gauge,
         "CPU period, microseconds",
         |m| Some(m.figures.period_us as f64),
     ),
     (
         "container_memory_usage_bytes",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Memory used, page cache included",
         |m| Some(m.figures.memory as f64),
     ),
     (
         "container_memory_working_set_bytes",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Memory used, without page cache that can go",
         |m| Some(m.figures.memory.saturating_sub(m.figures.inactive_file) as f64),
     ),
     (
         "container_memory_rss",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Anonymous memory",
         |m| Some(m.figures.rss as f64),
     ),
-    ("container_memory_cache", Kind::Gauge, "Page cache", |m| {
-        Some(m.figures.cache as f64)
-    }),
+    (
+        "container_memory_cache",
+        MetricType::Gauge,
+        "Page cache",
+        |m| Some(m.figures.cache as f64),
+    ),
     (
         "container_memory_swap",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Memory swapped out",
         |m| Some(m.figures.swap as f64),
     ),
     (
         "container_memory_max_usage_bytes",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Highest memory use",
         |m| m.figures.max_memory.map(|b| b as f64),
     ),
     (
         "container_memory_failcnt",
-        Kind::Counter,
+        MetricType::Counter,
         "How often the memory limit was reached",
         |m| Some(m.figures.failures as f64),
     ),
     (
         "container_spec_memory_limit_bytes",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Memory limit; 0: none",
         |m| Some(m.figures.memory_limit as f64),
     ),
     (
         "container_oom_events_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Processes killed for want of memory",
         |m| {
             // A new container's group begins at 0, a new agent's count as well: the higher knows more.
@@ -183,43 +185,43 @@ const METRICS: &[(&str, Kind, &str, Value)] = &[
     ),
     (
         "container_processes",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Processes and threads",
         |m| Some(m.figures.processes as f64),
     ),
     (
         "container_fs_reads_bytes_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Read from block devices",
         |m| Some(m.figures.read_bytes as f64),
     ),
     (
         "container_fs_writes_bytes_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Written to block devices",
         |m| Some(m.figures.written_bytes as f64),
     ),
     (
         "container_fs_reads_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Read operations",
         |m| Some(m.figures.reads as f64),
     ),
     (
         "container_fs_writes_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Write operations",
         |m| Some(m.figures.writes as f64),
     ),
     (
         "container_fs_usage_bytes",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Size of the volume; measured every quarter of an hour at most",
         |m| m.subject.volume_bytes.map(|b| b as f64),
     ),
     (
         "container_start_time_seconds",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Start, seconds since the Unix epoch",
         |m| m.subject.started_ms.map(|ms| ms as f64 / 1000.0),
     ),
@@ -282,7 +284,7 @@ pub fn render(all: &[Measured], now_ms: i64) -> String {
         }
     }
     for (name, help, value) in NETWORK {
-        text.family(name, Kind::Counter, help);
+        text.family(name, MetricType::Counter, help);
         for measured in all {
             let own = labels(&measured.subject);
             for interface in &measured.interfaces {
@@ -295,7 +297,7 @@ pub fn render(all: &[Measured], now_ms: i64) -> String {
     let name = "container_last_seen";
     text.family(
         name,
-        Kind::Gauge,
+        MetricType::Gauge,
         "When it was measured, seconds since the Unix epoch",
     );
     for measured in all {
@@ -316,7 +318,7 @@ fn labels(subject: &Subject) -> [(&str, &str); 4] {
 /// Reads containers; remembers where their control groups are.
 #[derive(Debug, Default)]
 pub struct Reader {
-    groups: HashMap<String, Groups>,
+    groups: HashMap<String, ControlGroups>,
 }
 
 impl Reader {
@@ -352,9 +354,11 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cgroup::tests::{V1, v1};
     use super::*;
-    use crate::testing::check_golden;
+    use crate::{
+        host::cgroup::tests::{V1, v1},
+        testing::check_golden,
+    };
 
     const NET_DEV: &str = "Inter-|   Receive                                                |  Transmit\n \
         face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
@@ -373,7 +377,10 @@ mod tests {
                 volume_bytes: Some(123_456),
                 ..Subject::default()
             },
-            figures: Groups::parse(V1, "/c").unwrap().figures(&v1).unwrap(),
+            figures: ControlGroups::parse(V1, "/c")
+                .unwrap()
+                .figures(&v1)
+                .unwrap(),
             interfaces: parse_net_dev(NET_DEV),
         };
         let mut postgres = odoo.clone();

@@ -1,15 +1,15 @@
 //! The host's figures for Prometheus, on one mTLS port: the host itself, its tenants' containers, and relays to each tenant's
 //! Odoo and PostgreSQL, so that no tenant port is opened for monitoring.
 //!
-//! Pure: `text` (the format), `target` (paths), `cgroup` and `containers` (control groups to cAdvisor's names), `procfs` (to
-//! node-exporter's names), `pg_text` (to postgres_exporter's), `traffic` (Odoo's counters to a few numbers), `filter` (what of a customer's page is passed on). Acting: `server`
-//! (the port), `monitors` (who may scrape), `scrape` (one answer each, shared for a moment), `node` (reading the host), `relay`
-//! (Odoo), `postgres`, `sample` (figures for the coordinator). Not here: what `isyctl` shows of it.
+//! Pure: `text` (the format), `target` (paths), `containers` (control groups to cAdvisor's names), `procfs` (to
+//! node-exporter's), `pg_text` (to postgres_exporter's), `traffic` and `traffic_samples` (Odoo's counters to a few numbers), `filter` (what of a
+//! customer's page is passed on). Acting: `server` (the port), `loopback` (the agent's own page, for this machine), `scrape`
+//! (one answer each, shared for a moment), `node` (reading the host), `relay` (Odoo), `postgres`, `sample` (asks tenants
+//! that nobody scrapes). Not here: who may scrape (host::monitors), what `isyctl` shows of it.
 
-pub mod cgroup;
 pub mod containers;
 pub mod filter;
-pub mod monitors;
+pub mod loopback;
 pub mod node;
 pub mod own;
 pub mod pg_text;
@@ -22,6 +22,4 @@ pub mod server;
 pub mod target;
 pub mod text;
 pub mod traffic;
-
-/// The port that Prometheus scrapes on every host, unless told otherwise.
-pub const PORT: u16 = 7482;
+pub mod traffic_samples;

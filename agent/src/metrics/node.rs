@@ -5,10 +5,10 @@
 use std::{fs, path::Path};
 
 use super::{
-    procfs::{self, Mount, Room},
-    text::{Kind, Text},
+    procfs::{self, MountedDisk, Room},
+    text::{MetricType, Text},
 };
-use crate::clock::now_ms;
+use crate::base::clock::now_ms;
 
 /// The host's page. Blocking, though only for files that the kernel makes up; `docker_root` is Docker's data directory.
 pub fn read(docker_root: Option<&Path>) -> Text {
@@ -38,7 +38,7 @@ pub fn read(docker_root: Option<&Path>) -> Text {
     procfs::filesystems(&mut out, &known);
     out.single(
         "node_time_seconds",
-        Kind::Gauge,
+        MetricType::Gauge,
         "This machine's clock, seconds since the Unix epoch",
         now_ms() as f64 / 1000.0,
     );
@@ -46,7 +46,7 @@ pub fn read(docker_root: Option<&Path>) -> Text {
     out
 }
 
-fn room(mount: Mount) -> Option<(Mount, Room)> {
+fn room(mount: MountedDisk) -> Option<(MountedDisk, Room)> {
     let s = rustix::fs::statvfs(mount.point.as_str()).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
     let room = Room {
@@ -73,7 +73,7 @@ fn uname(out: &mut Text) {
     let labels = words
         .each_ref()
         .map(|(label, text)| (*label, text.as_ref()));
-    out.family("node_uname_info", Kind::Gauge, "The kernel");
+    out.family("node_uname_info", MetricType::Gauge, "The kernel");
     out.sample("node_uname_info", &labels, 1.0);
 }
 

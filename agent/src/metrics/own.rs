@@ -1,6 +1,6 @@
 //! The agent's own metrics, `isyone_agent_*`, for both of its ports.
 //!
-//! Not here: the host's (node).
+//! Not here: the host's (node), serving it (loopback, server).
 
 use std::{
     collections::BTreeMap,
@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use super::text::{Kind, Text};
-use crate::{host::Host, resources, status::Progress};
+use super::text::{MetricType, Text};
+use crate::host::{Host, board::TenantProgress, resources};
 
 /// The kernel counts a process' CPU time in hundredths of a second.
 const TICKS: f64 = 100.0;
@@ -20,9 +20,9 @@ type Key = (&'static str, &'static str);
 
 /// How scrapes went: number and seconds.
 #[derive(Debug, Default)]
-pub struct Counts(Mutex<BTreeMap<Key, (u64, f64)>>);
+pub struct ScrapeCounts(Mutex<BTreeMap<Key, (u64, f64)>>);
 
-impl Counts {
+impl ScrapeCounts {
     /// One scrape of a kind of page is over: `ok`, `failed`, or `shared` with another scraper.
     pub fn add(&self, kind: &'static str, outcome: &'static str, took: Duration) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,7 +39,7 @@ impl Counts {
         );
         out.family(
             number,
-            Kind::Counter,
+            MetricType::Counter,
             "Pages made for Prometheus, by kind and outcome",
         );
         for ((kind, outcome), (count, _)) in &*counts {
@@ -49,7 +49,7 @@ impl Counts {
                 *count as f64,
             );
         }
-        out.family(seconds, Kind::Counter, "Seconds that took");
+        out.family(seconds, MetricType::Counter, "Seconds that took");
         for ((kind, outcome), (_, s)) in &*counts {
             out.sample(seconds, &[("page", kind), ("outcome", outcome)], *s);
         }
@@ -57,10 +57,10 @@ impl Counts {
 }
 
 /// The agent's page.
-pub fn render(host: &Host, connected: bool, scrapes: &Counts) -> Text {
+pub fn render(host: &Host, connected: bool, scrapes: &ScrapeCounts) -> Text {
     let mut out = Text::default();
     let info = "isyone_agent_info";
-    out.family(info, Kind::Gauge, "This agent");
+    out.family(info, MetricType::Gauge, "This agent");
     out.sample(
         info,
         &[
@@ -69,55 +69,57 @@ pub fn render(host: &Host, connected: bool, scrapes: &Counts) -> Text {
         ],
         1.0,
     );
-    let counts = host.board.counts();
-    let tenants = "isyone_agent_tenants";
-    out.family(
-        tenants,
-        Kind::Gauge,
-        "Tenants of this host by how far they are",
-    );
-    for (progress, word) in [
-        (Progress::Working, "working"),
-        (Progress::Converged, "converged"),
-        (Progress::Failing, "failing"),
-        (Progress::Unhealthy, "unhealthy"),
-    ] {
-        let count = counts.get(&progress).copied().unwrap_or(0);
-        out.sample(tenants, &[("progress", word)], count as f64);
-    }
+    tenants(&mut out, host);
     let flag = |is: bool| f64::from(u8::from(is));
-    let gauge = Kind::Gauge;
-    let name = "isyone_agent_coordinator_connected";
     out.single(
-        name,
-        gauge,
+        "isyone_agent_coordinator_connected",
+        MetricType::Gauge,
         "1 while a session with the coordinator is open",
         flag(connected),
     );
-    let docker_up = flag(host.board.docker_error().is_empty());
     out.single(
         "isyone_agent_docker_up",
-        gauge,
+        MetricType::Gauge,
         "1 while Docker answers",
-        docker_up,
+        flag(host.board.docker_error().is_empty()),
     );
+    process(&mut out);
+    scrapes.render(&mut out);
+    out
+}
+
+fn tenants(out: &mut Text, host: &Host) {
+    let counts = host.board.counts();
+    let name = "isyone_agent_tenants";
+    out.family(
+        name,
+        MetricType::Gauge,
+        "Tenants of this host by how far they are",
+    );
+    for (progress, word) in [
+        (TenantProgress::Working, "working"),
+        (TenantProgress::Converged, "converged"),
+        (TenantProgress::Failing, "failing"),
+        (TenantProgress::Unhealthy, "unhealthy"),
+    ] {
+        let count = counts.get(&progress).copied().unwrap_or(0);
+        out.sample(name, &[("progress", word)], count as f64);
+    }
+}
+
+/// The agent's process, from `/proc/self`.
+fn process(out: &mut Text) {
     let memory = resources::own_memory() as f64;
-    out.single(
+    for name in [
         "isyone_agent_resident_memory_bytes",
-        gauge,
-        "The agent's own memory",
-        memory,
-    );
-    out.single(
         "process_resident_memory_bytes",
-        gauge,
-        "The agent's own memory",
-        memory,
-    );
+    ] {
+        out.single(name, MetricType::Gauge, "The agent's own memory", memory);
+    }
     if let Some(seconds) = cpu_seconds(&fs::read_to_string("/proc/self/stat").unwrap_or_default()) {
         out.single(
             "process_cpu_seconds_total",
-            Kind::Counter,
+            MetricType::Counter,
             "CPU time the agent used",
             seconds,
         );
@@ -125,13 +127,11 @@ pub fn render(host: &Host, connected: bool, scrapes: &Counts) -> Text {
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
         out.single(
             "process_open_fds",
-            gauge,
+            MetricType::Gauge,
             "Files the agent has open",
             files.count() as f64,
         );
     }
-    scrapes.render(&mut out);
-    out
 }
 
 /// `utime` + `stime`; the program's name may hold anything, so fields count from its closing bracket.

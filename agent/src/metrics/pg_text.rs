@@ -4,12 +4,12 @@
 
 use std::collections::HashMap;
 
-use super::text::{Kind, Text};
+use super::text::{MetricType, Text};
 
 /// A row by column name. NULLs are left out.
 pub type Row = HashMap<String, String>;
 
-/// Most databases told of: a tenant has one.
+/// Most databases that are reported: a tenant has one.
 const MAX_DATABASES: u32 = 16;
 /// Which databases: not the templates, and not the one that only administrators (and we) enter.
 const DATABASES: &str = "SELECT oid, datname FROM pg_catalog.pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname";
@@ -30,34 +30,58 @@ pub struct Tables {
 }
 
 /// The columns of `pg_stat_database` that we tell, which every supported version has.
-const DATABASE_COLUMNS: &[(&str, Kind, &str)] = &[
-    ("numbackends", Kind::Gauge, "Connections"),
-    ("xact_commit", Kind::Counter, "Transactions committed"),
-    ("xact_rollback", Kind::Counter, "Transactions rolled back"),
-    ("blks_read", Kind::Counter, "Blocks read from disk"),
-    ("blks_hit", Kind::Counter, "Blocks found in the buffers"),
-    ("tup_returned", Kind::Counter, "Rows returned by scans"),
-    ("tup_fetched", Kind::Counter, "Rows fetched by index scans"),
-    ("tup_inserted", Kind::Counter, "Rows inserted"),
-    ("tup_updated", Kind::Counter, "Rows updated"),
-    ("tup_deleted", Kind::Counter, "Rows deleted"),
-    ("conflicts", Kind::Counter, "Queries cancelled for recovery"),
-    ("temp_files", Kind::Counter, "Temporary files"),
-    ("temp_bytes", Kind::Counter, "Bytes in temporary files"),
-    ("deadlocks", Kind::Counter, "Deadlocks"),
+const DATABASE_COLUMNS: &[(&str, MetricType, &str)] = &[
+    ("numbackends", MetricType::Gauge, "Connections"),
+    ("xact_commit", MetricType::Counter, "Transactions committed"),
+    (
+        "xact_rollback",
+        MetricType::Counter,
+        "Transactions rolled back",
+    ),
+    ("blks_read", MetricType::Counter, "Blocks read from disk"),
+    (
+        "blks_hit",
+        MetricType::Counter,
+        "Blocks found in the buffers",
+    ),
+    (
+        "tup_returned",
+        MetricType::Counter,
+        "Rows returned by scans",
+    ),
+    (
+        "tup_fetched",
+        MetricType::Counter,
+        "Rows fetched by index scans",
+    ),
+    ("tup_inserted", MetricType::Counter, "Rows inserted"),
+    ("tup_updated", MetricType::Counter, "Rows updated"),
+    ("tup_deleted", MetricType::Counter, "Rows deleted"),
+    (
+        "conflicts",
+        MetricType::Counter,
+        "Queries cancelled for recovery",
+    ),
+    ("temp_files", MetricType::Counter, "Temporary files"),
+    (
+        "temp_bytes",
+        MetricType::Counter,
+        "Bytes in temporary files",
+    ),
+    ("deadlocks", MetricType::Counter, "Deadlocks"),
     (
         "blk_read_time",
-        Kind::Counter,
+        MetricType::Counter,
         "Milliseconds of reading blocks, where measured",
     ),
     (
         "blk_write_time",
-        Kind::Counter,
+        MetricType::Counter,
         "Milliseconds of writing blocks, where measured",
     ),
     (
         "stats_reset",
-        Kind::Counter,
+        MetricType::Counter,
         "When the statistics began, seconds since the Unix epoch",
     ),
 ];
@@ -75,7 +99,6 @@ const LOCK_MODES: [&str; 9] = [
     "sireadlock",
 ];
 
-/// Likewise.
 const STATES: [&str; 6] = [
     "active",
     "disabled",
@@ -200,17 +223,16 @@ pub fn down() -> String {
 }
 
 fn up(out: &mut Text, value: f64) {
-    out.single("pg_up", Kind::Gauge, "1: PostgreSQL answers", value);
+    out.single("pg_up", MetricType::Gauge, "1: PostgreSQL answers", value);
 }
 
-/// The page.
 pub fn render(tables: &Tables, sizes: &[Row]) -> String {
     let mut out = Text::default();
     up(&mut out, 1.0);
     server(&mut out, &tables.server);
     databases(&mut out, &tables.databases);
     let name = "pg_database_size_bytes";
-    out.family(name, Kind::Gauge, "Size on disk");
+    out.family(name, MetricType::Gauge, "Size on disk");
     for row in sizes {
         if let Some(bytes) = value(row, "bytes") {
             out.sample(name, &[("datname", word(row, "datname"))], bytes);
@@ -253,7 +275,7 @@ pub fn render(tables: &Tables, sizes: &[Row]) -> String {
     if let Some(row) = tables.writer.first() {
         for (column, name, help) in WRITER {
             if let Some(value) = value(row, column) {
-                out.single(name, Kind::Counter, help, value);
+                out.single(name, MetricType::Counter, help, value);
             }
         }
     }
@@ -263,7 +285,7 @@ pub fn render(tables: &Tables, sizes: &[Row]) -> String {
 fn server(out: &mut Text, rows: &[Row]) {
     let Some(row) = rows.first() else { return };
     let name = "pg_static";
-    out.family(name, Kind::Gauge, "The server");
+    out.family(name, MetricType::Gauge, "The server");
     out.sample(
         name,
         &[
@@ -281,7 +303,7 @@ fn server(out: &mut Text, rows: &[Row]) {
         if let Some(value) = value(row, column) {
             out.single(
                 &format!("pg_settings_{column}"),
-                Kind::Gauge,
+                MetricType::Gauge,
                 "Server setting",
                 value,
             );
@@ -291,7 +313,7 @@ fn server(out: &mut Text, rows: &[Row]) {
         let help = "Start, seconds since the Unix epoch";
         out.single(
             "pg_postmaster_start_time_seconds",
-            Kind::Gauge,
+            MetricType::Gauge,
             help,
             started,
         );
@@ -303,10 +325,10 @@ fn databases(out: &mut Text, rows: &[Row]) {
     let alias = [(
         "numbackends",
         "pg_stat_database_connections",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Connections; as numbackends",
     )];
-    let named: Vec<(&str, String, Kind, &str)> = DATABASE_COLUMNS
+    let named: Vec<(&str, String, MetricType, &str)> = DATABASE_COLUMNS
         .iter()
         .map(|(column, kind, help)| (*column, format!("pg_stat_database_{column}"), *kind, *help))
         .chain(
@@ -338,7 +360,7 @@ fn by(
     rows: &[Row],
     column: &str,
 ) {
-    out.family(name, Kind::Gauge, help);
+    out.family(name, MetricType::Gauge, help);
     for database in databases {
         for each in words {
             let row = rows

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::pg_text::{self, Row, Tables};
-use crate::{sql, stack::POSTGRES_PORT};
+use crate::plan::{sql, stack::POSTGRES_PORT};
 
 /// Everything of one scrape; PostgreSQL's own limit is shorter.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -32,9 +32,9 @@ const SIZES_EVERY: Duration = Duration::from_secs(60);
 /// In force for each session of ours, whatever the role's own settings: never long, never writing, never another's functions.
 const OPTIONS: &str = "-c statement_timeout=5000 -c lock_timeout=1000 -c default_transaction_read_only=on -c search_path=pg_catalog -c jit=off";
 
-/// How to reach one.
+/// Where a tenant's PostgreSQL is, and what lets us in.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Access {
+pub struct MonitorLogin {
     /// The container's address.
     pub address: Ipv4Addr,
     /// The role's password.
@@ -42,7 +42,7 @@ pub struct Access {
 }
 
 struct Connection {
-    access: Access,
+    access: MonitorLogin,
     client: Client,
     version: u32,
     driver: JoinHandle<()>,
@@ -58,7 +58,6 @@ impl Drop for Connection {
 
 type Slot = Arc<Turn<Option<Connection>>>;
 
-/// The connections.
 #[derive(Default)]
 pub struct Pool {
     slots: Mutex<HashMap<TenantName, Slot>>,
@@ -66,7 +65,11 @@ pub struct Pool {
 
 impl Pool {
     /// The page of a tenant's PostgreSQL, or why there is none.
-    pub async fn scrape(&self, tenant: &TenantName, access: &Access) -> Result<String, String> {
+    pub async fn scrape(
+        &self,
+        tenant: &TenantName,
+        access: &MonitorLogin,
+    ) -> Result<String, String> {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.entry(tenant.clone()).or_default().clone()
@@ -116,7 +119,7 @@ fn words(error: &tokio_postgres::Error) -> String {
     isyone_proto::tls::error_chain(error)
 }
 
-async fn connect(access: &Access) -> Result<Connection, String> {
+async fn connect(access: &MonitorLogin) -> Result<Connection, String> {
     let mut config = Config::new();
     config
         .hostaddr(access.address.into())
@@ -208,7 +211,7 @@ mod tests {
         let pool = Pool::default();
         let tenant = "alfa".parse().unwrap();
         // Nothing listens on this port of the loopback network's last address.
-        let access = Access {
+        let access = MonitorLogin {
             address: Ipv4Addr::new(127, 255, 255, 254),
             password: "secret".into(),
         };

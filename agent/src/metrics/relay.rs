@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::filter;
-use crate::stack::HTTP_PORT;
+use crate::plan::stack::HTTP_PORT;
 
 /// Prometheus gives up after 10 s by default; the reason should reach it before.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -26,7 +26,7 @@ const PATH: &str = "/metrics";
 /// Why there is no page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelayError {
-    /// Nothing, in time.
+    /// No answer in time.
     #[error("Odoo did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
     /// It does not run, refuses the connection, or breaks it off.

@@ -23,22 +23,24 @@ use tokio::{
 use super::{
     containers::{self, Reader, Subject},
     node,
-    own::{self, Counts},
+    own::{self, ScrapeCounts},
     pg_text,
-    postgres::{Access, Pool},
+    postgres::{MonitorLogin, Pool},
     relay::{self, RelayError},
-    sample::Samples,
     target::Target,
+    traffic_samples::TrafficSamples,
 };
-use crate::{clock::now_ms, host::Host, reconcile::InForce, sql, status::ContainerStatus};
+use crate::{
+    base::clock::now_ms,
+    host::{Host, board::ContainerStatus, ledger::InForce},
+    plan::sql,
+};
 
 /// How long a page is good for a second scraper. Below every sensible scrape interval.
 const FRESH: Duration = Duration::from_secs(4);
 
-/// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// HTTP status.
     pub status: u16,
     /// The metrics, or one line of reason.
     pub body: Bytes,
@@ -61,17 +63,16 @@ impl Page {
 
 type Slot = Arc<Turn<Option<(Instant, Page)>>>;
 
-/// See the module.
 pub struct Scraper {
     host: Arc<Host>,
     plans: watch::Receiver<InForce>,
     connected: watch::Receiver<bool>,
     reader: Arc<Mutex<Reader>>,
     pool: Pool,
-    counts: Counts,
+    counts: ScrapeCounts,
     pages: Mutex<HashMap<Target, Slot>>,
     /// Odoo's figures over time.
-    pub samples: Samples,
+    pub samples: TrafficSamples,
 }
 
 impl Scraper {
@@ -87,9 +88,9 @@ impl Scraper {
             connected,
             reader: Arc::default(),
             pool: Pool::default(),
-            counts: Counts::default(),
+            counts: ScrapeCounts::default(),
             pages: Mutex::default(),
-            samples: Samples::default(),
+            samples: TrafficSamples::default(),
         }
     }
 
@@ -290,7 +291,7 @@ impl Scraper {
         };
         let answer = match self.address(tenant, &tenant.postgres_container()) {
             Ok(address) => {
-                let access = Access {
+                let access = MonitorLogin {
                     address,
                     password: sql::monitor_password(&plan),
                 };

@@ -9,14 +9,14 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a metric means to Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricType {
     /// Only rises.
     Counter,
     /// Goes up and down.
     Gauge,
 }
 
-impl Kind {
+impl MetricType {
     fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -31,7 +31,7 @@ pub struct Text(String);
 
 impl Text {
     /// Begins a family.
-    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    pub fn family(&mut self, name: &str, kind: MetricType, help: &str) {
         // Writing to a String cannot fail: here and below the result is not looked at.
         let _ = write!(
             self.0,
@@ -63,7 +63,7 @@ impl Text {
     }
 
     /// A family of one sample without labels.
-    pub fn single(&mut self, name: &str, kind: Kind, help: &str, value: f64) {
+    pub fn single(&mut self, name: &str, kind: MetricType, help: &str, value: f64) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
@@ -73,7 +73,7 @@ impl Text {
         self.0.push_str(&other.0);
     }
 
-    /// The page.
+    /// The whole text.
     pub fn finish(self) -> String {
         self.0
     }
@@ -86,9 +86,9 @@ mod tests {
     #[test]
     fn labels_are_escaped_and_numbers_are_plain() {
         let mut text = Text::default();
-        text.family("a_total", Kind::Counter, "Things");
+        text.family("a_total", MetricType::Counter, "Things");
         text.sample("a_total", &[("x", "a\"b\\c\nd"), ("y", "")], 1e18);
-        text.single("b", Kind::Gauge, "Part", 0.25);
+        text.single("b", MetricType::Gauge, "Part", 0.25);
         assert_eq!(
             text.finish(),
             "# HELP a_total Things\n# TYPE a_total counter\na_total{x=\"a\\\"b\\\\c\\nd\",y=\"\"} 1000000000000000000\n\

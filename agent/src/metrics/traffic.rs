@@ -4,22 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// What visitors of a tenant do, over about the last minute.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Answered requests.
-    pub requests_per_minute: u32,
-    /// Of these, answers of 500 and above.
-    pub errors_per_minute: u32,
-    /// 95 % took at most this long; 0 when there were none.
-    pub latency_p95_ms: u32,
-    /// Open websocket connections.
-    pub websockets: u32,
-    /// Users seen within the last hour.
-    pub active_users: u32,
-    /// When one was last seen, milliseconds since the Unix epoch, 0: never; none when Odoo does not tell.
-    pub last_active_ms: Option<i64>,
-}
+use crate::host::board::Traffic;
 
 /// Figures are taken over this long, when there are samples that old.
 const WINDOW_S: f64 = 60.0;

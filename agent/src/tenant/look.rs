@@ -7,22 +7,52 @@ use std::{path::Path, sync::Arc};
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
-use super::{Result, Tenant, View};
+use super::{Result, Tenant, TenantView};
 use crate::{
-    diff::{self, Observed},
-    docker::{self, Container, Survey},
-    execute,
-    images::ImageFacts,
-    sql,
-    stack::{self, HostFacts, Images, Stack},
-    state::{Database, MasterHash},
+    base::fsutil,
+    docker::{self, Survey},
+    plan::{
+        container::Container,
+        design,
+        diff::{self, Observed},
+        facts::{HostFacts, ImageFacts, Images},
+        sql,
+        stack::{self, Stack},
+        state::{Database, MasterHash},
+    },
 };
 
 impl Tenant {
     /// Asks Docker, the disk and the programs inside how things are. What a whole host has in common may come from a
     /// `survey`, which is not older than what this tenant's loop has done.
-    pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<View> {
+    pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<TenantView> {
         let facts = self.host.facts().await?;
+        let mut observed = self.find(survey).await?;
+        observed.set_foreign_aside();
+        self.lock()
+            .get_or_insert_with(|| diff::adopt(&self.plan, &observed));
+        self.heed_history()?;
+        observed.data_major = self.data_major(&observed).await?;
+        let mut stack = None;
+        if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
+            let images = Images {
+                odoo: odoo.clone(),
+                postgres: postgres.clone(),
+            };
+            let rendered = self.render(&facts, images).await;
+            observed.files_current = files_are_current(&self.directory(), &rendered);
+            // Only who fills a database needs to know.
+            observed.golden = !self.state().is_ready()
+                && self.host.golden.find(&rendered.golden_key).is_some()
+                && self.host.volumes_are_local().await?;
+            stack = Some(rendered);
+        }
+        self.ask(&mut observed).await;
+        Ok(TenantView { observed, stack })
+    }
+
+    /// What is there, by name: containers, network, volumes, images, directory.
+    async fn find(&self, survey: Option<Arc<Survey>>) -> Result<Observed> {
         let (docker, plan) = (&self.host.docker, &self.plan);
         let names = (
             plan.name.project(),
@@ -61,8 +91,7 @@ impl Tenant {
             self.image(Role::Postgres, plan.postgres_image.as_str()),
             self.image(Role::Odoo, plan.odoo_image.as_str())
         )?;
-        let directory = self.directory().is_dir();
-        let mut observed = Observed {
+        Ok(Observed {
             network,
             postgres,
             odoo,
@@ -71,30 +100,9 @@ impl Tenant {
             odoo_volume,
             postgres_image,
             odoo_image,
-            directory,
+            directory: self.directory().is_dir(),
             ..Default::default()
-        };
-        observed.set_foreign_aside();
-        self.lock()
-            .get_or_insert_with(|| diff::adopt(plan, &observed));
-        self.heed_history()?;
-        observed.data_major = self.data_major(&observed).await?;
-        let mut stack = None;
-        if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
-            let images = Images {
-                odoo: odoo.clone(),
-                postgres: postgres.clone(),
-            };
-            let rendered = self.render(&facts, images).await;
-            observed.files_current = execute::files_are_current(&self.directory(), &rendered);
-            // Only who fills a database needs to know.
-            observed.golden = !self.state().is_ready()
-                && self.host.golden.find(&rendered.golden_key).is_some()
-                && self.host.volumes_are_local().await?;
-            stack = Some(rendered);
-        }
-        self.ask(&mut observed).await;
-        Ok(View { observed, stack })
+        })
     }
 
     /// A container: from the list and what is known, where that proves enough, else from the engine. (Of one that is not in the
@@ -189,7 +197,7 @@ impl Tenant {
                 hash
             }
         };
-        stack::stack(&self.plan, facts, &images, &hash)
+        design::stack(&self.plan, facts, &images, &hash)
     }
 
     /// Probes what is up.
@@ -211,4 +219,16 @@ impl Tenant {
         observed.postgres_ready = postgres_ready;
         observed.odoo_health = odoo_health;
     }
+}
+
+/// True when each rendered file is on disk as it should be.
+fn files_are_current(directory: &Path, stack: &Stack) -> bool {
+    stack.files.iter().all(|f| {
+        fsutil::is_current(
+            &directory.join(&f.name),
+            f.content.as_bytes(),
+            0o600,
+            f.owner,
+        )
+    })
 }

@@ -1,9 +1,18 @@
-//! One tenant at work: observes it, compares, has the difference carried out, and puts its status on the board.
+//! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and has the difference carried out
+//! (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board. This file: the tenant and its memory.
 //!
-//! Not here: when (reconcile), what to do (diff), how (execute, database).
+//! Not here: what to do (plan::diff), what tenants share (host).
 
+mod containers;
+mod database;
+mod execute;
 mod look;
+mod ready;
+pub mod reconcile;
+mod rest;
+mod settle;
 mod show;
+mod state_file;
 
 use std::{
     path::PathBuf,
@@ -15,34 +24,24 @@ use std::{
 
 use isyone_proto::{
     ids::TenantName,
-    plan::{DesiredState, Role, TenantPlan},
-};
-use isyone_telemetry::{
-    child_span, span,
-    tracing::{Instrument as _, Span},
+    plan::{Role, TenantPlan},
 };
 use tokio::sync::watch;
 
 use crate::{
-    clock::now_ms,
-    diff::{self, Blocked, Inputs, Observed},
+    base::fsutil,
     docker::DockerError,
-    execute, fsutil,
-    golden::blocking,
     host::Host,
-    stack::Stack,
-    state::{Database, TenantState},
-    status::Progress,
-    steps, tree,
+    plan::{
+        diff::{Blocked, Observed},
+        stack::Stack,
+        state::TenantState,
+    },
 };
-
-/// Rounds of observing and acting in one go; a world that does not settle by then is looked at again later.
-const MAX_ROUNDS: usize = 12;
 
 /// What the plan in force says of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
-    /// Its plan.
     pub plan: TenantPlan,
     /// A higher epoch was seen.
     pub stale: bool,
@@ -71,7 +70,7 @@ pub enum TenantError {
     /// Another plan came in the middle; not a failure.
     #[error("interrupted by a new plan")]
     Interrupted,
-    /// See [`MAX_ROUNDS`].
+    /// Still not as planned after the last round of looking and acting.
     #[error("the stack does not settle; the last thing to do was: {0}")]
     Unsettled(String),
 }
@@ -109,14 +108,11 @@ impl TenantError {
     }
 }
 
-/// Short form.
 pub type Result<T> = std::result::Result<T, TenantError>;
 
 /// A tenant on this host, for one plan. Made anew for each look at it; what lasts is in [`TenantState`].
 pub struct Tenant {
-    /// The host.
     pub host: Arc<Host>,
-    /// Its plan.
     pub plan: TenantPlan,
     stale: bool,
     /// `None` until the first look at a tenant without a state file.
@@ -127,7 +123,7 @@ pub struct Tenant {
 }
 
 /// Everything about a tenant after a look at it.
-pub struct View {
+pub struct TenantView {
     /// What is there.
     pub observed: Observed,
     /// What should be; `None` while an image is missing.
@@ -142,7 +138,7 @@ impl Tenant {
         newest: watch::Receiver<Option<Desired>>,
     ) -> Self {
         let Desired { plan, stale } = desired;
-        let state = TenantState::load(&host.directory(&plan), &plan);
+        let state = state_file::load(&host.directory(&plan), &plan);
         // A copy older than one seen here stays down even if the ledger was lost.
         let stale = stale || state.as_ref().is_some_and(|s| s.epoch > plan.epoch);
         Self {
@@ -155,7 +151,6 @@ impl Tenant {
         }
     }
 
-    /// Its name.
     pub fn name(&self) -> &TenantName {
         &self.plan.name
     }
@@ -168,7 +163,6 @@ impl Tenant {
         }
     }
 
-    /// Its directory.
     pub fn directory(&self) -> PathBuf {
         self.host.directory(&self.plan)
     }
@@ -191,7 +185,8 @@ impl Tenant {
         change(state);
         self.unsaved.store(false, Ordering::Relaxed);
         let directory = self.directory();
-        let saved = fsutil::private_dir(&directory).and_then(|()| state.save(&directory, durable));
+        let saved = fsutil::private_dir(&directory)
+            .and_then(|()| state_file::save(state, &directory, durable));
         drop(guard);
         self.show_steps();
         saved.map_err(TenantError::disk("state.json cannot be written"))
@@ -222,165 +217,5 @@ impl Tenant {
                 return;
             }
         }
-    }
-
-    /// Looks, compares and acts until nothing is left to do; the status ends on the board.
-    pub async fn settle(&self) -> Result<View> {
-        let operation = self.plan.operation;
-        let span = self
-            .host
-            .traces
-            .within(operation, || span!("reconcile", tenant = %self.name()));
-        let outcome = self.rounds().instrument(span).await;
-        if self.unsaved.load(Ordering::Relaxed) && self.directory().is_dir() {
-            // The steps would only begin anew after a restart of the agent: not worth failing for.
-            let _ = self.remember(false, |_| ());
-        }
-        match &outcome {
-            Err(TenantError::Interrupted) => {}
-            Err(TenantError::Docker(DockerError::Unreachable(why))) => {
-                self.host.forget_engine();
-                self.host.board.set_docker_error(why);
-            }
-            Err(error) => self.show_failure(error),
-            Ok(_) => {}
-        }
-        outcome
-    }
-
-    async fn rounds(&self) -> Result<View> {
-        let mut last = String::new();
-        // Semaphores are never closed: `ok` only drops an error that cannot be.
-        let here = Span::current();
-        let visitor = self.host.surveys.enter();
-        let mut light = self
-            .host
-            .light
-            .acquire()
-            .instrument(child_span!(&here, "wait"))
-            .await
-            .ok();
-        let mut heavy = None;
-        let mut survey = visitor.survey(&*self.host.docker).await?;
-        drop(visitor);
-        for _ in 0..MAX_ROUNDS {
-            // Only the first look: later ones must see what was done meanwhile.
-            let view = self
-                .look(survey.take())
-                .instrument(child_span!(&here, "look"))
-                .await?;
-            self.host.board.set_docker_error("");
-            let no_new = if self.state().is_ready() {
-                None
-            } else {
-                self.host.gate().await
-            };
-            let todo = self.compare(&view, no_new.as_deref())?;
-            if todo.is_empty() {
-                self.finish(&view).await?;
-                return Ok(view);
-            }
-            let mut state = self.state();
-            if steps::adopt_operation(&mut state, &self.plan, now_ms()) {
-                state.epoch = state.epoch.max(self.plan.epoch);
-                self.remember(false, |s| *s = state)?;
-            }
-            if heavy.is_none()
-                && self.plan.desired == DesiredState::Running
-                && !self.state().is_ready()
-            {
-                // Making a tenant takes long: it waits among its like, not in the way of quick looks at others.
-                drop(light.take());
-                let turn = self.host.heavy.acquire();
-                heavy = turn
-                    .instrument(child_span!(&here, "wait for a turn"))
-                    .await
-                    .ok();
-            }
-            last = todo
-                .iter()
-                .map(|s| format!("{:?} ({})", s.action, s.reason))
-                .collect::<Vec<_>>()
-                .join(", ");
-            tracing::debug!(tenant = %self.name(), "to do: {last}");
-            self.show(&view, Progress::Working, "");
-            execute::run(self, &view, todo).await?;
-            if self.is_interrupted() {
-                return Err(TenantError::Interrupted);
-            }
-        }
-        Err(TenantError::Unsettled(last))
-    }
-
-    fn compare(&self, view: &View, no_new: Option<&str>) -> Result<Vec<diff::Step>> {
-        let state = self.state();
-        let inputs = Inputs {
-            plan: &self.plan,
-            stack: view.stack.as_ref(),
-            observed: &view.observed,
-            state: &state,
-            stale: self.stale,
-            no_new,
-            now: now_ms(),
-        };
-        Ok(diff::diff(&inputs)?)
-    }
-
-    /// Nothing is left to do: closes the steps and says how the tenant is.
-    async fn finish(&self, view: &View) -> Result<()> {
-        let absent = self.plan.desired == DesiredState::Purged
-            && view.observed.is_absent()
-            && !view.observed.directory;
-        if absent {
-            return self.finish_absent(view);
-        }
-        if self.plan.desired == DesiredState::Running
-            && self.state().database == (Database::Ready { synced: false })
-        {
-            self.flush(view).await?;
-        }
-        let mut state = self.state();
-        let adopted = steps::adopt_operation(&mut state, &self.plan, now_ms());
-        let unsaved = self.unsaved.load(Ordering::Relaxed);
-        if steps::close(&mut state, now_ms()) || adopted || unsaved || state.epoch < self.plan.epoch
-        {
-            state.epoch = state.epoch.max(self.plan.epoch);
-            self.remember(false, |s| *s = state)?;
-        }
-        let (progress, message) = self.verdict(view);
-        self.show(view, progress, &message);
-        self.host.traces.done(self.plan.operation);
-        Ok(())
-    }
-
-    /// The directory is gone, and with it the steps: those last shown stay.
-    fn finish_absent(&self, view: &View) -> Result<()> {
-        let shown = self.host.board.get(self.name());
-        if shown
-            .as_ref()
-            .is_none_or(|s| !s.absent || !s.is_about(&self.plan))
-        {
-            if let Some(state) = self.lock().as_mut() {
-                steps::adopt_operation(state, &self.plan, now_ms());
-                steps::close(state, now_ms());
-            }
-            self.show(view, Progress::Converged, "");
-        }
-        self.host.traces.done(self.plan.operation);
-        Ok(())
-    }
-
-    /// Copied files go to the disk before anybody is told that the tenant is there.
-    async fn flush(&self, view: &View) -> Result<()> {
-        let places: Vec<_> = [&view.observed.postgres_volume, &view.observed.odoo_volume]
-            .into_iter()
-            .flatten()
-            .map(|v| PathBuf::from(&v.mountpoint))
-            .collect();
-        let flushed = blocking(move || places.iter().try_for_each(|place| tree::sync(place)));
-        flushed
-            .await
-            .map_err(TenantError::disk("the volumes cannot be flushed"))?;
-        self.remember(true, |s| s.database = Database::Ready { synced: true })
     }
 }

@@ -1,24 +1,26 @@
 //! What is said of a tenant: its status on the board.
 //!
-//! Not here: reporting it (report, link).
+//! Not here: reporting it (link).
 
 use isyone_proto::plan::DesiredState;
 
-use super::{Tenant, TenantError, View};
+use super::{Tenant, TenantError, TenantView};
 use crate::{
-    clock::now_ms,
-    diff::{self, Observed},
-    docker::Container,
-    images::ImageFacts,
-    state::TenantState,
-    status::{ContainerStatus, Progress, Status},
+    base::clock::now_ms,
+    host::board::{ContainerStatus, TenantProgress, TenantStatus},
+    plan::{
+        container::Container,
+        diff::{self, Observed},
+        facts::ImageFacts,
+        state::TenantState,
+    },
 };
 
 impl Tenant {
-    pub(super) fn verdict(&self, view: &View) -> (Progress, String) {
+    pub(super) fn verdict(&self, view: &TenantView) -> (TenantProgress, String) {
         if self.stale {
             return (
-                Progress::Converged,
+                TenantProgress::Converged,
                 "stopped: another host holds a newer copy of this tenant".to_owned(),
             );
         }
@@ -26,24 +28,29 @@ impl Tenant {
             DesiredState::Running => {}
             DesiredState::Purged if !diff::may_purge(&self.plan, now_ms()) => {
                 return (
-                    Progress::Working,
+                    TenantProgress::Working,
                     "volumes are kept until the quarantine's end".to_owned(),
                 );
             }
-            _ => return (Progress::Converged, String::new()),
+            _ => return (TenantProgress::Converged, String::new()),
         }
         let log = format!("see `isyctl tenant logs {}`", self.name());
         match &view.observed.odoo_health {
-            Some(Ok(_)) if view.observed.postgres_ready => (Progress::Converged, String::new()),
+            Some(Ok(_)) if view.observed.postgres_ready => {
+                (TenantProgress::Converged, String::new())
+            }
             Some(Ok(_)) => (
-                Progress::Unhealthy,
+                TenantProgress::Unhealthy,
                 format!("PostgreSQL does not answer; {log} --container postgres"),
             ),
             Some(Err(why)) => (
-                Progress::Unhealthy,
+                TenantProgress::Unhealthy,
                 format!("Odoo does not answer: {why}; {log}"),
             ),
-            None => (Progress::Unhealthy, format!("Odoo is not running; {log}")),
+            None => (
+                TenantProgress::Unhealthy,
+                format!("Odoo is not running; {log}"),
+            ),
         }
     }
 
@@ -93,7 +100,7 @@ impl Tenant {
     }
 
     /// Puts a status on the board.
-    pub fn show(&self, view: &View, progress: Progress, message: &str) {
+    pub fn show(&self, view: &TenantView, progress: TenantProgress, message: &str) {
         let state = self.state();
         let latency = view
             .observed
@@ -111,7 +118,7 @@ impl Tenant {
             .set_latency(self.name(), latency.unwrap_or(0));
         self.host.board.set(
             self.name(),
-            Status {
+            TenantStatus {
                 containers: self.containers(&view.observed),
                 absent,
                 volumes: volumes
@@ -124,8 +131,8 @@ impl Tenant {
         );
     }
 
-    fn blank(&self, state: &TenantState, progress: Progress, message: &str) -> Status {
-        Status {
+    fn blank(&self, state: &TenantState, progress: TenantProgress, message: &str) -> TenantStatus {
+        TenantStatus {
             uid: self.plan.uid,
             epoch: self.plan.epoch,
             generation: self.plan.generation,
@@ -144,22 +151,22 @@ impl Tenant {
     /// Only the steps have moved.
     pub(super) fn show_steps(&self) {
         let state = self.state();
-        let blank = self.blank(&state, Progress::Working, "");
+        let blank = self.blank(&state, TenantProgress::Working, "");
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {
                 // What was true under an older plan says nothing about this one.
                 let progress = if shown.is_about(&self.plan) {
                     shown.progress
                 } else {
-                    Progress::Working
+                    TenantProgress::Working
                 };
-                Status {
+                TenantStatus {
                     operation: blank.operation,
                     steps: blank.steps,
                     generation: blank.generation,
                     epoch: blank.epoch,
                     progress,
-                    ..Status::clone(&shown)
+                    ..TenantStatus::clone(&shown)
                 }
             }
             _ => blank,
@@ -171,9 +178,9 @@ impl Tenant {
         let message = format!("{error}{}", error.way_out());
         tracing::warn!(tenant = %self.name(), "{message}");
         self.host.board.set_latency(self.name(), 0);
-        let blank = self.blank(&self.state(), Progress::Failing, &message);
+        let blank = self.blank(&self.state(), TenantProgress::Failing, &message);
         let status = match self.host.board.get(self.name()) {
-            Some(shown) if shown.uid == self.plan.uid => Status {
+            Some(shown) if shown.uid == self.plan.uid => TenantStatus {
                 containers: shown.containers.clone(),
                 volumes: shown.volumes.clone(),
                 ..blank

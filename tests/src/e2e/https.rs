@@ -12,8 +12,8 @@ use std::{
 };
 
 use isyone_agent::{
-    config::DataDir,
-    join::{JoinOptions, join},
+    base::config::DataDir,
+    link::join::{JoinOptions, join},
 };
 
 use super::{

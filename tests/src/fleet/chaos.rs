@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use isyone_agent::fake_docker::Faults;
+use isyone_agent::testing::fake_docker::Faults;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{

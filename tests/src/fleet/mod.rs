@@ -13,9 +13,9 @@ pub mod quiet;
 use std::time::{Duration, Instant};
 
 use isyone_agent::{
-    config::DataDir,
-    fake_docker::FakeDocker,
-    join::{JoinOptions, join},
+    base::config::DataDir,
+    link::join::{JoinOptions, join},
+    testing::fake_docker::FakeDocker,
 };
 use isyone_coordinator::config::Config;
 use tokio::runtime::Runtime;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isyone_agent::{agent, config::DataDir, fake_docker::FakeDocker, host::Pace};
+use isyone_agent::{agent, base::config::DataDir, host::Pace, testing::fake_docker::FakeDocker};
 use isyone_coordinator::{
     config::Config,
     context::Context,
@@ -177,13 +177,13 @@ impl Agent {
     pub fn start(&mut self) {
         assert!(self.life.is_none(), "it runs already");
         let runtime = runtime(&self.name);
-        let parts = agent::Parts {
+        let parts = agent::AgentParts {
             data: self.data.clone(),
             docker: self.docker.clone(),
             probe: self.docker.clone(),
             pace: self.pace.clone(),
             http: None,
-            metrics: agent::Metrics::Off,
+            metrics: agent::ScrapeAddress::Off,
             firewall: None,
         };
         let started = runtime.block_on(async { agent::Agent::start(parts) });

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isyone_agent::{fake_docker::FakeDocker, identity::Pems};
+use isyone_agent::{host::identity::Pems, testing::fake_docker::FakeDocker};
 use isyone_coordinator::{change, clock, fleet::Certificate};
 use isyone_proto::{
     pb::{
@@ -281,7 +281,7 @@ fn two_agents_with_one_identity_do_not_take_the_session_from_each_other_for_ever
     fleet.all_report();
     let clone = fleet.dir.path().join("clone");
     copy(fleet.agents[0].data.path(), &clone.join("agent"));
-    let data = isyone_agent::config::DataDir::new(clone.join("agent"));
+    let data = isyone_agent::base::config::DataDir::new(clone.join("agent"));
     let mut second = Agent::new("clone", data, FakeDocker::new(&clone.join("docker"), 2));
     second.start();
     wait_for("the second to have the session", SOON, || {

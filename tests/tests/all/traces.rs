@@ -9,8 +9,8 @@ use std::{
 };
 
 use isyone_agent::{
-    config::DataDir,
-    join::{JoinOptions, join},
+    base::config::DataDir,
+    link::join::{JoinOptions, join},
 };
 use isyone_tests::{
     collector::{Collector, Seen, orphans, tree},

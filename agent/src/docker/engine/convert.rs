@@ -1,13 +1,13 @@
-//! Our plain types as bollard's, and back. Pure.
+//! Our plain types as bollard's, and back. Pure. Not here: calling it (calls).
 
 use std::collections::HashMap;
 
 use bollard::{container::LogOutput, models as m};
 use bytes::Bytes;
 
-use super::super::{
-    Chunk, Container, ContainerSpec, ContainerSummary, LABEL_TENANT, Limits, Listed,
-    MAX_OUTPUT_BYTES, MountSource, Network, Volume,
+use super::super::{Chunk, ContainerSummary, ListedContainer, MAX_OUTPUT_BYTES};
+use crate::plan::container::{
+    Container, ContainerSpec, LABEL_TENANT, Limits, Mount, MountSource, Network, Volume,
 };
 
 pub(super) fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
@@ -35,19 +35,31 @@ pub(super) fn append(buffer: &mut Vec<u8>, message: &Bytes) {
 }
 
 pub(super) fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
-    let mounts = spec.mounts.iter().map(|mount| {
-        let (typ, source, read_only) = match &mount.source {
-            MountSource::Volume(name) => (m::MountType::VOLUME, name, false),
-            MountSource::File(path) => (m::MountType::BIND, path, true),
-        };
-        m::Mount {
-            target: Some(mount.target.clone()),
-            source: Some(source.clone()),
-            typ: Some(typ),
-            read_only: Some(read_only),
-            ..Default::default()
-        }
-    });
+    let endpoint = m::EndpointSettings {
+        aliases: Some(spec.aliases.clone()),
+        ..Default::default()
+    };
+    m::ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
+        env: Some(spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        exposed_ports: Some(
+            spec.ports
+                .iter()
+                .map(|p| format!("{}/tcp", p.container))
+                .collect(),
+        ),
+        stop_timeout: Some(i64::from(spec.stop_grace_s)),
+        host_config: Some(host_config(spec)),
+        networking_config: Some(m::NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(spec.network.clone(), endpoint)])),
+        }),
+        ..Default::default()
+    }
+}
+
+fn host_config(spec: &ContainerSpec) -> m::HostConfig {
     let ports = spec.ports.iter().map(|port| {
         let binding = m::PortBinding {
             host_ip: Some(port.host_ip.to_string()),
@@ -65,48 +77,41 @@ pub(super) fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
         ("max-size".to_owned(), "10m".to_owned()),
         ("max-file".to_owned(), "3".to_owned()),
     ]);
-    let endpoint = m::EndpointSettings {
-        aliases: Some(spec.aliases.clone()),
+    m::HostConfig {
+        memory: Some(spec.limits.memory_bytes as i64),
+        memory_swap: Some(spec.limits.memory_bytes as i64), // equal: no swap
+        nano_cpus: Some(spec.limits.nano_cpus as i64),
+        pids_limit: Some(i64::from(spec.limits.pids)),
+        shm_size: spec.shm_bytes.map(|b| b as i64),
+        restart_policy: Some(m::RestartPolicy {
+            name: Some(restart),
+            maximum_retry_count: None,
+        }),
+        log_config: Some(m::HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(log_options),
+        }),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(spec.cap_add.clone()),
+        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+        init: Some(spec.init),
+        mounts: Some(spec.mounts.iter().map(mount).collect()),
+        port_bindings: Some(ports.collect()),
+        network_mode: Some(spec.network.clone()),
         ..Default::default()
+    }
+}
+
+fn mount(mount: &Mount) -> m::Mount {
+    let (typ, source, read_only) = match &mount.source {
+        MountSource::Volume(name) => (m::MountType::VOLUME, name, false),
+        MountSource::File(path) => (m::MountType::BIND, path, true),
     };
-    m::ContainerCreateBody {
-        image: Some(spec.image.clone()),
-        cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
-        env: Some(spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
-        labels: Some(spec.labels.clone().into_iter().collect()),
-        exposed_ports: Some(
-            spec.ports
-                .iter()
-                .map(|p| format!("{}/tcp", p.container))
-                .collect(),
-        ),
-        stop_timeout: Some(i64::from(spec.stop_grace_s)),
-        host_config: Some(m::HostConfig {
-            memory: Some(spec.limits.memory_bytes as i64),
-            memory_swap: Some(spec.limits.memory_bytes as i64), // equal: no swap
-            nano_cpus: Some(spec.limits.nano_cpus as i64),
-            pids_limit: Some(i64::from(spec.limits.pids)),
-            shm_size: spec.shm_bytes.map(|b| b as i64),
-            restart_policy: Some(m::RestartPolicy {
-                name: Some(restart),
-                maximum_retry_count: None,
-            }),
-            log_config: Some(m::HostConfigLogConfig {
-                typ: Some("json-file".to_owned()),
-                config: Some(log_options),
-            }),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            cap_add: Some(spec.cap_add.clone()),
-            security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
-            init: Some(spec.init),
-            mounts: Some(mounts.collect()),
-            port_bindings: Some(ports.collect()),
-            network_mode: Some(spec.network.clone()),
-            ..Default::default()
-        }),
-        networking_config: Some(m::NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(spec.network.clone(), endpoint)])),
-        }),
+    m::Mount {
+        target: Some(mount.target.clone()),
+        source: Some(source.clone()),
+        typ: Some(typ),
+        read_only: Some(read_only),
         ..Default::default()
     }
 }
@@ -178,7 +183,7 @@ pub(super) fn volume_view(found: m::Volume) -> (String, Volume) {
 }
 
 /// With its name.
-pub(super) fn listed(found: m::ContainerSummary) -> (String, Listed) {
+pub(super) fn listed(found: m::ContainerSummary) -> (String, ListedContainer) {
     let name = found
         .names
         .unwrap_or_default()
@@ -189,7 +194,7 @@ pub(super) fn listed(found: m::ContainerSummary) -> (String, Listed) {
         .network_settings
         .and_then(|n| n.networks)
         .unwrap_or_default();
-    let listed = Listed {
+    let listed = ListedContainer {
         id: found.id.unwrap_or_default(),
         state: found.state.map(|s| s.to_string()).unwrap_or_default(),
         labels: found.labels.unwrap_or_default(),

@@ -13,15 +13,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use ipnet::Ipv4Net;
 use isyone_agent::{
-    addon,
-    config::DataDir,
+    base::config::DataDir,
     docker::engine::Engine,
-    host::{Host, Pace},
-    ledger::Ledger,
-    link,
-    probe::NetProbe,
-    reconcile::{self, InForce},
-    status::{Progress, Status},
+    host::{
+        Host, Pace, addon,
+        board::{TenantProgress, TenantStatus},
+        ledger::{InForce, Ledger},
+        probe::NetProbe,
+    },
+    tenant::reconcile,
     testing,
 };
 use isyone_proto::{
@@ -113,7 +113,7 @@ impl Ours {
             Pace::default(),
         )?;
         let host = Arc::new(host);
-        let (plans, receiver) = watch::channel(link::in_force(&self.ledger));
+        let (plans, receiver) = watch::channel(self.ledger.in_force());
         let stop = CancellationToken::new();
         let reconciler = self
             .runtime
@@ -169,18 +169,18 @@ impl Ours {
         let life = self.life.as_ref().context("no agent runs")?;
         self.ledger
             .accept(testing::host_plan(self.generation, self.tenants.clone()))?;
-        life.plans.send_replace(link::in_force(&self.ledger));
+        life.plans.send_replace(self.ledger.in_force());
         Ok(())
     }
 
-    fn wait(&self, name: &str, what: &str, fits: impl Fn(&Status) -> bool) -> Result<()> {
+    fn wait(&self, name: &str, what: &str, fits: impl Fn(&TenantStatus) -> bool) -> Result<()> {
         let life = self.life.as_ref().context("no agent runs")?;
         let (begin, name) = (Instant::now(), name.parse()?);
         loop {
             let status = life.host.board.get(&name);
             match status {
                 Some(status) if fits(&status) => return Ok(()),
-                Some(status) if status.progress == Progress::Failing => {
+                Some(status) if status.progress == TenantProgress::Failing => {
                     bail!("{name}: {}", status.message)
                 }
                 status if begin.elapsed() > PATIENCE => bail!("{name} is not {what}: {status:?}"),
@@ -190,8 +190,9 @@ impl Ours {
     }
 
     fn wait_converged(&self, plan: &TenantPlan) -> Result<()> {
-        let fits =
-            |s: &Status| s.progress == Progress::Converged && s.generation == plan.generation;
+        let fits = |s: &TenantStatus| {
+            s.progress == TenantProgress::Converged && s.generation == plan.generation
+        };
         self.wait(plan.name.as_str(), "converged", fits)
     }
 

@@ -18,12 +18,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use isyone_agent::{
-    clock::{jitter, now_ms},
-    comeback::Comeback,
-    link::SessionError,
-    report::{Reporter, Surroundings},
-    resources::HostUse,
-    status::{Board, ContainerStatus, Progress, Status as TenantState},
+    base::clock::{jitter, now_ms},
+    host::{
+        board::{ContainerStatus, StatusBoard, TenantProgress, TenantStatus as TenantState},
+        resources::HostUse,
+    },
+    link::{
+        comeback::Comeback,
+        error::SessionError,
+        report::{Reporter, Surroundings},
+    },
 };
 use isyone_proto::{
     ids::TenantName,
@@ -86,7 +90,7 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
                 config: Arc::new(ArcSwap::new(config)),
                 all: all.clone(),
                 lines: lines.clone(),
-                board: Board::default(),
+                board: StatusBoard::default(),
                 held: (0, String::new()),
                 restarts: BTreeMap::new(),
                 measurements: 0,
@@ -258,7 +262,7 @@ struct Agent {
     config: Arc<ArcSwap<tokio_rustls::rustls::ClientConfig>>,
     all: Arc<Counts>,
     lines: mpsc::Sender<Line>,
-    board: Board,
+    board: StatusBoard,
     /// Generation and digest of the plan in the ledger.
     held: (u64, String),
     /// Of each tenant, as its newest plan says.
@@ -517,7 +521,7 @@ fn state(tenant: &TenantPlan) -> TenantState {
         uid: tenant.uid,
         epoch: tenant.epoch,
         generation: tenant.generation,
-        progress: Progress::Converged,
+        progress: TenantProgress::Converged,
         message: String::new(),
         containers: vec![
             container(tenant.name.postgres_container()),

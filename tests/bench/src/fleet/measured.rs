@@ -2,24 +2,21 @@
 //!
 //! Not here: when it measures, and what of it is reported (agents).
 
-use isyone_agent::{
-    metrics::traffic::Traffic,
-    status::{Usage, VolumeBytes},
-};
+use isyone_agent::host::board::{TenantUsage, Traffic, VolumeBytes};
 use isyone_proto::plan::UnixMs;
 
 /// So many different values follow each other; prime, so that tenants and measurements do not go in step.
 const STEPS: u64 = 31;
 
 /// The `nth` measurement of a tenant; `which` tells tenants apart, so that they do not all say the same.
-pub(super) fn measured(which: usize, nth: u64, now: UnixMs) -> (Usage, Traffic) {
+pub(super) fn measured(which: usize, nth: u64, now: UnixMs) -> (TenantUsage, Traffic) {
     let which = which as u64;
     let step = ((which + nth) * 7 % STEPS) as u32;
     let volumes = VolumeBytes {
         postgres: (60 << 20) + ((which % STEPS) << 20) + (nth << 13),
         odoo: (25 << 20) + ((which % STEPS) << 20),
     };
-    let usage = Usage {
+    let usage = TenantUsage {
         cpu_millis: 20 + 3 * step,
         memory_bytes: (280 << 20) + (u64::from(step) << 18),
         disk_bytes: volumes.postgres + volumes.odoo,

@@ -1,0 +1,16 @@
+//! Places where a test lets the agent die: `ISY_AGENT_CRASH_AT=<name>` aborts the process there, as `kill -9` would.
+//!
+//! Names: `before-<step>` and `after-<step>` for each step of an operation (plan::steps), and `mid-database`. Nothing of it is
+//! in a build without the feature `failpoints`. Not here: who dies (tenant).
+
+/// Dies here if told to.
+#[cfg(feature = "failpoints")]
+pub fn reached(place: &str) {
+    if std::env::var("ISY_AGENT_CRASH_AT").is_ok_and(|at| at == place) {
+        std::process::abort();
+    }
+}
+
+/// Does nothing in this build.
+#[cfg(not(feature = "failpoints"))]
+pub fn reached(_place: &str) {}

@@ -1,0 +1,9 @@
+//! What every room may use and what knows of none: the clock, files, paths of the data directory, crash points for tests.
+//!
+//! Not here: anything about tenants or Docker.
+
+pub mod clock;
+pub mod config;
+pub mod failpoints;
+pub mod fsutil;
+pub mod tree;

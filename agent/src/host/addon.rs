@@ -1,0 +1,91 @@
+//! The Odoo module isyone_metrics: its files are in this program, and on the host in the agent's data directory, from where
+//! they are mounted read-only into each Odoo.
+//!
+//! Not here: what it does (monitoring/addons/isyone_metrics), asking it (metrics::relay).
+
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+
+use crate::{base::fsutil, plan::stack::ADDON_NAME};
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_bytes!(concat!("../../../monitoring/addons/isyone_metrics/", $name)))),*]
+    };
+}
+
+/// Every file of it.
+const FILES: &[(&str, &[u8])] = files![
+    "README.md",
+    "__init__.py",
+    "__manifest__.py",
+    "database.py",
+    "endpoint.py",
+    "exposition.py",
+    "hooks.py",
+    "layout.py",
+    "recorder.py",
+    "segment.py",
+];
+
+/// Writes it below `addons`. Containers that run take a change at their next start. Whatever else lies there goes: a file of an
+/// older version could be imported.
+pub fn write(addons: &Path) -> io::Result<()> {
+    let directory = addons.join(ADDON_NAME);
+    fs::create_dir_all(&directory)?;
+    // Odoo's user in the container must be able to read it; on the host nobody gets past the data directory.
+    for path in [addons, &directory] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    }
+    for (name, content) in FILES {
+        fsutil::write_if_changed(&directory.join(name), content, 0o644, None)?;
+    }
+    for entry in fs::read_dir(&directory)? {
+        let entry = entry?;
+        if FILES.iter().any(|(name, _)| entry.file_name() == *name) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_of_the_module_is_left_out() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../monitoring/addons")
+            .join(ADDON_NAME);
+        let mut there: Vec<String> = fs::read_dir(source)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "__pycache__")
+            .collect();
+        there.sort();
+        let ours: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(there, ours);
+    }
+
+    #[test]
+    fn an_older_version_is_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let module = dir.path().join(ADDON_NAME);
+        fs::create_dir_all(module.join("__pycache__")).unwrap();
+        fs::write(module.join("old.py"), "x").unwrap();
+        fs::write(module.join("hooks.py"), "x").unwrap();
+        write(dir.path()).unwrap();
+        write(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(&module).unwrap().count(), FILES.len());
+        assert!(fs::read(module.join("hooks.py")).unwrap().len() > 1);
+        assert_eq!(
+            fs::metadata(&module).unwrap().permissions().mode() & 0o777,
+            0o755
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! What the host has to say of each tenant, kept for the link to report: only the newest is kept, so a long silence costs
+//! nothing.
+//!
+//! Not here: the wire (link::report).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use isyone_proto::{
+    ids::TenantName,
+    plan::{TenantPlan, UnixMs},
+};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::plan::state::StepRecord;
+
+/// How far the host is with a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TenantProgress {
+    /// Work is under way.
+    Working,
+    /// As planned, and healthy where it should run.
+    Converged,
+    /// The last try failed; tried again.
+    Failing,
+    /// As planned, but it does not answer.
+    Unhealthy,
+}
+
+/// One container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerStatus {
+    /// `odoo_alfa`.
+    pub name: String,
+    /// Docker's word, or `absent`.
+    pub state: String,
+    pub healthy: bool,
+    /// Restarts by the engine.
+    pub restarts: u32,
+    /// Digest of its image.
+    pub image_digest: String,
+    /// Exit code of the last run.
+    pub exit_code: i32,
+    /// Start of the present run.
+    pub started_ms: Option<UnixMs>,
+    /// Process 1 on the host, for measuring.
+    pub pid: i32,
+    /// Engine's id, for measuring.
+    pub id: String,
+    /// Its address, while it runs.
+    pub ip: Option<Ipv4Addr>,
+}
+
+/// What a tenant uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TenantUsage {
+    /// Thousandths of a CPU.
+    pub cpu_millis: u32,
+    /// Without page cache.
+    pub memory_bytes: u64,
+    /// Both volumes.
+    pub disk_bytes: u64,
+    /// Each by itself, once measured.
+    pub volumes: Option<VolumeBytes>,
+}
+
+/// What a tenant's volumes hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VolumeBytes {
+    /// The database.
+    pub postgres: u64,
+    /// Filestore and sessions.
+    pub odoo: u64,
+}
+
+/// What visitors of a tenant do, over about the last minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Answered requests.
+    pub requests_per_minute: u32,
+    /// Of these, answers of 500 and above.
+    pub errors_per_minute: u32,
+    /// 95 % took at most this long; 0 when there were none.
+    pub latency_p95_ms: u32,
+    /// Open websocket connections.
+    pub websockets: u32,
+    /// Users seen within the last hour.
+    pub active_users: u32,
+    /// When one was last seen, milliseconds since the Unix epoch, 0: never; none when Odoo does not tell.
+    pub last_active_ms: Option<i64>,
+}
+
+/// The host's word on one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantStatus {
+    pub uid: Uuid,
+    /// Epoch it is about.
+    pub epoch: u64,
+    /// Plan generation it is about.
+    pub generation: u64,
+    pub progress: TenantProgress,
+    /// What is wrong and what to do; empty when nothing is.
+    pub message: String,
+    /// Both containers.
+    pub containers: Vec<ContainerStatus>,
+    /// Operation whose steps follow.
+    pub operation: Option<Uuid>,
+    pub steps: Vec<StepRecord>,
+    /// Purged, nothing is left.
+    pub absent: bool,
+    /// Directories of the volumes, for the disk walk.
+    pub volumes: Vec<String>,
+}
+
+impl TenantStatus {
+    /// Whether this is a word on that plan: on this incarnation, placement and generation. A name alone says nothing, and
+    /// neither does a generation: every incarnation counts from 1.
+    pub fn is_about(&self, plan: &TenantPlan) -> bool {
+        (self.uid, self.epoch, self.generation) == (plan.uid, plan.epoch, plan.generation)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    tenants: BTreeMap<TenantName, (u64, Arc<TenantStatus>)>,
+    latency_ms: HashMap<TenantName, u32>,
+    usage: HashMap<TenantName, TenantUsage>,
+    traffic: HashMap<TenantName, Traffic>,
+    oom_kills: HashMap<String, u32>,
+    revision: u64,
+    docker_error: String,
+    warnings: BTreeMap<&'static str, String>,
+}
+
+/// All statuses of the host.
+#[derive(Debug, Default)]
+pub struct StatusBoard {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+/// A tenant as it stands on the board.
+#[derive(Debug, Clone)]
+pub struct BoardEntry {
+    pub name: TenantName,
+    /// Rises with each change.
+    pub revision: u64,
+    pub status: Arc<TenantStatus>,
+    /// Milliseconds of its last health check, 0 when it failed or there was none.
+    pub latency_ms: u32,
+    pub usage: TenantUsage,
+    /// That was measured; before, nothing is known.
+    pub measured: bool,
+    /// What its visitors do, when known.
+    pub traffic: Option<Traffic>,
+    /// Out-of-memory kills of its containers, in their order.
+    pub oom_kills: Vec<u32>,
+}
+
+impl StatusBoard {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a status up. Tells the link when something changed.
+    pub fn set(&self, name: &TenantName, status: TenantStatus) {
+        let mut inner = self.lock();
+        if inner
+            .tenants
+            .get(name)
+            .is_some_and(|(_, old)| **old == status)
+        {
+            return;
+        }
+        inner.revision += 1;
+        let revision = inner.revision;
+        inner
+            .tenants
+            .insert(name.clone(), (revision, Arc::new(status)));
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// How long its last health check took, 0 when it failed. No news by itself: it changes each time, and travels with other news.
+    pub fn set_latency(&self, name: &TenantName, latency_ms: u32) {
+        let mut inner = self.lock();
+        if inner.tenants.contains_key(name) {
+            inner.latency_ms.insert(name.clone(), latency_ms);
+        }
+    }
+
+    /// Takes a tenant off: it is none of this host's business any more.
+    pub fn remove(&self, name: &TenantName) {
+        let mut inner = self.lock();
+        inner.usage.remove(name);
+        inner.traffic.remove(name);
+        inner.latency_ms.remove(name);
+        if let Some((_, status)) = inner.tenants.remove(name) {
+            inner
+                .oom_kills
+                .retain(|container, _| status.containers.iter().all(|c| c.name != *container));
+        }
+    }
+
+    /// The newest status of a tenant.
+    pub fn get(&self, name: &TenantName) -> Option<Arc<TenantStatus>> {
+        self.lock()
+            .tenants
+            .get(name)
+            .map(|(_, status)| status.clone())
+    }
+
+    pub fn entries(&self) -> Vec<BoardEntry> {
+        let inner = self.lock();
+        let entry =
+            |(name, (revision, status)): (&TenantName, &(u64, Arc<TenantStatus>))| BoardEntry {
+                name: name.clone(),
+                revision: *revision,
+                usage: inner.usage.get(name).copied().unwrap_or_default(),
+                measured: inner.usage.contains_key(name),
+                traffic: inner.traffic.get(name).copied(),
+                latency_ms: inner.latency_ms.get(name).copied().unwrap_or(0),
+                oom_kills: status
+                    .containers
+                    .iter()
+                    .map(|c| inner.oom_kills.get(&c.name).copied().unwrap_or(0))
+                    .collect(),
+                status: status.clone(),
+            };
+        inner.tenants.iter().map(entry).collect()
+    }
+
+    /// Number of tenants in each progress.
+    pub fn counts(&self) -> HashMap<TenantProgress, usize> {
+        let mut counts = HashMap::new();
+        for (_, status) in self.lock().tenants.values() {
+            *counts.entry(status.progress).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Completes when a status has changed since the last call.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub fn set_usage(&self, name: &TenantName, usage: TenantUsage) {
+        self.lock().usage.insert(name.clone(), usage);
+    }
+
+    pub fn usage(&self, name: &TenantName) -> TenantUsage {
+        self.lock().usage.get(name).copied().unwrap_or_default()
+    }
+
+    /// What a tenant's visitors do; `None`: not known (any more).
+    pub fn set_traffic(&self, name: &TenantName, traffic: Option<Traffic>) {
+        let mut inner = self.lock();
+        match traffic {
+            Some(traffic) if inner.tenants.contains_key(name) => {
+                inner.traffic.insert(name.clone(), traffic)
+            }
+            _ => inner.traffic.remove(name),
+        };
+    }
+
+    /// The kernel killed a container's process for want of memory.
+    pub fn count_oom(&self, container: &str) {
+        *self
+            .lock()
+            .oom_kills
+            .entry(container.to_owned())
+            .or_default() += 1;
+    }
+
+    /// Docker's trouble; empty when it answers. Says whether that is news.
+    pub fn set_docker_error(&self, error: &str) -> bool {
+        let mut inner = self.lock();
+        let news = inner.docker_error != error;
+        if news {
+            inner.docker_error = error.to_owned();
+            drop(inner);
+            self.changed.notify_one();
+        }
+        news
+    }
+
+    /// Something else that the host's operators must know, by subject (`ledger`, `firewall`); empty takes it back.
+    pub fn set_warning(&self, subject: &'static str, warning: &str) {
+        let mut inner = self.lock();
+        let news = if warning.is_empty() {
+            inner.warnings.remove(subject).is_some()
+        } else {
+            inner
+                .warnings
+                .insert(subject, warning.to_owned())
+                .is_none_or(|old| old != warning)
+        };
+        drop(inner);
+        if news {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Docker's trouble.
+    pub fn docker_error(&self) -> String {
+        self.lock().docker_error.clone()
+    }
+
+    /// Docker's trouble and all warnings, as one text.
+    pub fn troubles(&self) -> String {
+        let inner = self.lock();
+        let all = std::iter::once(&inner.docker_error).chain(inner.warnings.values());
+        all.filter(|t| !t.is_empty())
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+}

@@ -1,0 +1,94 @@
+//! What a host has to do beside its tenants: stop strays, copy snapshots beforehand, write down what is known of containers.
+//!
+//! Not here: the tenants' own loops (tenant).
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Host, ledger::InForce};
+use crate::{
+    base::fsutil::blocking,
+    docker::ContainerSummary,
+    plan::stack::{ODOO_STOP_S, POSTGRES_GRACE_S},
+};
+
+/// What is known of containers is written so often when there is news: losing it costs a question for each.
+const SAVE_KNOWN: Duration = Duration::from_secs(30);
+
+/// Containers of ours that no plan names are stopped, and kept. Only an accepted plan can say so. A task of its own:
+/// stopping takes as long as a tenant's last requests.
+pub async fn stop_strays(host: Arc<Host>, plans: watch::Receiver<InForce>, look: Arc<Notify>) {
+    loop {
+        look.notified().await;
+        let in_force = plans.borrow().clone();
+        let Some(plan) = in_force.plan else { continue };
+        let listed = match host.docker.list().await {
+            Ok(listed) => listed,
+            Err(e) => {
+                tracing::debug!("strays are looked for later: {e}");
+                continue;
+            }
+        };
+        for (prefix, grace) in [("odoo_", ODOO_STOP_S), ("postgres_", POSTGRES_GRACE_S)] {
+            let stray = |c: &&ContainerSummary| {
+                let named = plan.tenants.iter().any(|t| t.name.as_str() == c.tenant);
+                !named
+                    && c.name.starts_with(prefix)
+                    && matches!(c.state.as_str(), "running" | "restarting" | "paused")
+            };
+            for container in listed.iter().filter(stray) {
+                tracing::warn!(
+                    container = container.name,
+                    "no plan names its tenant any more: stopped and kept"
+                );
+                if let Err(e) = host.docker.stop(&container.name, grace).await {
+                    tracing::warn!(container = container.name, "cannot be stopped: {e}");
+                }
+            }
+        }
+    }
+}
+
+/// Copies golden snapshots beforehand, while no tenant is being made.
+pub async fn keep_spares(host: Arc<Host>, stop: CancellationToken) {
+    loop {
+        host.golden.spare_wanted().await;
+        loop {
+            // Before each: a create that has come meanwhile goes first.
+            host.until_idle().await;
+            match host.golden.replenish(stop.clone()).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(e) => {
+                    tracing::warn!(
+                        "no golden snapshot could be copied beforehand: {e}; the next tenant waits for its copy"
+                    );
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Writes down now and then what is known of containers, for the agent's next life.
+pub async fn keep_known(host: Arc<Host>) {
+    loop {
+        sleep(SAVE_KNOWN).await;
+        save_known(&host).await;
+    }
+}
+
+/// Writes it down now.
+pub async fn save_known(host: &Arc<Host>) {
+    let host = host.clone();
+    if let Err(e) = blocking(move || host.known.save()).await {
+        tracing::debug!(
+            "what is known of containers is not kept: {e}; the next start asks Docker for each"
+        );
+    }
+}

@@ -1,0 +1,52 @@
+//! Docker's events, heard for as long as the agent runs.
+//!
+//! Not here: what follows from them (tenant::reconcile).
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use tokio::time::sleep;
+
+use super::Host;
+use crate::docker::{ContainerEvent, DockerError};
+
+/// Between attempts to hear Docker's events again.
+const EVENTS_RETRY: Duration = Duration::from_secs(2);
+
+/// What wakes the loops.
+#[derive(Debug)]
+pub enum Signal {
+    /// Something happened to a container of ours.
+    Event(ContainerEvent),
+    /// Events may have been lost: everything is to be looked at.
+    Resync,
+}
+
+/// Hears Docker's events; each time the connection is new, everything is looked at again, for events may have been lost.
+pub async fn listen(host: Arc<Host>, signals: tokio::sync::mpsc::Sender<Signal>) {
+    loop {
+        match host.docker.events().await {
+            Ok(mut events) => {
+                if signals.send(Signal::Resync).await.is_err() {
+                    return;
+                }
+                while let Some(event) = events.next().await {
+                    let Ok(event) = event else { break };
+                    if signals.send(Signal::Event(event)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(DockerError::Unreachable(why)) => {
+                if host.board.set_docker_error(&why) {
+                    tracing::error!(
+                        "Docker does not answer: {why}; tenants run on, nothing can be changed until it is back"
+                    );
+                }
+            }
+            Err(e) => tracing::warn!("no events from Docker: {e}"),
+        }
+        host.forget_engine();
+        sleep(EVENTS_RETRY.min(host.pace.resync)).await;
+    }
+}

@@ -1,0 +1,263 @@
+//! This host's key and certificates: stored so that a crash never leaves a key without its certificate, swapped while in
+//! use, re-read when somebody changes the files.
+//!
+//! Not here: asking for certificates (link::join, link::renew).
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use isyone_proto::tls::{self, CertificateInfo, TlsError};
+use tokio_rustls::rustls::{
+    self, ClientConfig, RootCertStore, ServerConfig,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+};
+
+use crate::base::fsutil;
+
+/// Why there is no usable identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file system refuses.
+    #[error("{path} cannot be read or written", path = .0.display())]
+    Io(PathBuf, #[source] io::Error),
+    /// The files are there and make no sense together.
+    #[error("the identity in {path} cannot be used", path = .0.display())]
+    Tls(PathBuf, #[source] TlsError),
+}
+
+/// The three files.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pems {
+    pub key: String,
+    pub certificate: String,
+    /// CAs that the coordinator's certificate must come from.
+    pub ca: String,
+}
+
+const NAMES: [&str; 3] = ["key.pem", "certificate.pem", "ca.pem"];
+/// A complete newer set on its way into place.
+const NEXT: &str = "next";
+
+impl Pems {
+    fn parts(&self) -> [&str; 3] {
+        [&self.key, &self.certificate, &self.ca]
+    }
+
+    /// Stores the set: first complete in a directory beside, then into place. [`Pems::load`] ends what a crash began.
+    pub fn store(&self, dir: &Path) -> Result<(), IdentityError> {
+        let failed = |e| IdentityError::Io(dir.to_owned(), e);
+        let (tmp, next) = (dir.join("next.tmp"), dir.join(NEXT));
+        let put = || {
+            let _ = std::fs::remove_dir_all(&tmp); // a half of an earlier life
+            fsutil::private_dir(&tmp)?;
+            for (name, text) in NAMES.iter().zip(self.parts()) {
+                fsutil::write_atomic(&tmp.join(name), text.as_bytes(), 0o600, true)?;
+            }
+            let _ = std::fs::remove_dir_all(&next);
+            std::fs::rename(&tmp, &next)?;
+            settle(dir)
+        };
+        put().map_err(failed)
+    }
+
+    /// Reads the set.
+    pub fn load(dir: &Path) -> Result<Self, IdentityError> {
+        settle(dir).map_err(|e| IdentityError::Io(dir.to_owned(), e))?;
+        let read = |name: &str| {
+            std::fs::read_to_string(dir.join(name))
+                .map_err(|e| IdentityError::Io(dir.join(name), e))
+        };
+        Ok(Self {
+            key: read(NAMES[0])?,
+            certificate: read(NAMES[1])?,
+            ca: read(NAMES[2])?,
+        })
+    }
+}
+
+/// Moves a complete newer set into place.
+fn settle(dir: &Path) -> io::Result<()> {
+    let next = dir.join(NEXT);
+    if !next.is_dir() {
+        return Ok(());
+    }
+    for name in NAMES {
+        match std::fs::read(next.join(name)) {
+            Ok(bytes) => fsutil::write_atomic(&dir.join(name), &bytes, 0o600, true)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    std::fs::remove_dir_all(next)
+}
+
+/// The identity in use.
+pub struct LiveIdentity {
+    dir: PathBuf,
+    config: Arc<ArcSwap<ClientConfig>>,
+    server: Arc<ArcSwap<ServerConfig>>,
+    now: Mutex<(CertificateInfo, Vec<Option<SystemTime>>)>,
+}
+
+impl LiveIdentity {
+    /// Loads the files in `dir`.
+    pub fn open(dir: PathBuf) -> Result<Self, IdentityError> {
+        let pems = Pems::load(&dir)?;
+        let Usable {
+            client,
+            server,
+            info,
+        } = usable(&dir, &pems)?;
+        let stamps = stamps(&dir);
+        let (config, server) = (
+            Arc::new(ArcSwap::from(client)),
+            Arc::new(ArcSwap::from(server)),
+        );
+        Ok(Self {
+            dir,
+            config,
+            server,
+            now: Mutex::new((info, stamps)),
+        })
+    }
+
+    /// For channels: each new connection takes the newest.
+    pub fn config(&self) -> Arc<ArcSwap<ClientConfig>> {
+        self.config.clone()
+    }
+
+    /// For the port that is scraped: likewise.
+    pub fn server(&self) -> Arc<ArcSwap<ServerConfig>> {
+        self.server.clone()
+    }
+
+    pub fn info(&self) -> CertificateInfo {
+        self.now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
+    }
+
+    /// Stores and uses a new set. One that makes no sense changes nothing.
+    pub fn replace(&self, pems: &Pems) -> Result<(), IdentityError> {
+        let usable = usable(&self.dir, pems)?;
+        pems.store(&self.dir)?;
+        self.adopt(usable);
+        Ok(())
+    }
+
+    /// Reads the files again if they have changed on disk; says whether they had.
+    pub fn reload(&self) -> Result<bool, IdentityError> {
+        let seen = self
+            .now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .clone();
+        if stamps(&self.dir) == seen {
+            return Ok(false);
+        }
+        self.adopt(usable(&self.dir, &Pems::load(&self.dir)?)?);
+        Ok(true)
+    }
+
+    fn adopt(&self, usable: Usable) {
+        self.config.store(usable.client);
+        self.server.store(usable.server);
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = (usable.info, stamps(&self.dir));
+    }
+}
+
+struct Usable {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    info: CertificateInfo,
+}
+
+/// TLS of the port that Prometheus scrapes: shows our certificate, wants one of our CA.
+pub fn server_config(
+    ca: &str,
+    certificate: &str,
+    key: &str,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for ca in tls::certificates("CA", ca)? {
+        roots.add(ca)?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+        .build()
+        .map_err(|e| TlsError::Unreadable {
+            what: "CA",
+            why: e.to_string(),
+        })?;
+    let mut config = ServerConfig::builder_with_provider(tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            tls::certificates("certificate", certificate)?,
+            tls::private_key(key)?,
+        )?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A resumed session would not show its certificate again.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+fn usable(dir: &Path, pems: &Pems) -> Result<Usable, IdentityError> {
+    let failed = |e| IdentityError::Tls(dir.to_owned(), e);
+    let client = tls::client_config(&pems.ca, &pems.certificate, &pems.key).map_err(failed)?;
+    let server = server_config(&pems.ca, &pems.certificate, &pems.key).map_err(failed)?;
+    let chain = tls::certificates("certificate", &pems.certificate).map_err(failed)?;
+    let info = isyone_proto::tls::certificate_info(&chain[0]).map_err(failed)?; // never empty: `certificates` refuses that
+    Ok(Usable {
+        client,
+        server,
+        info,
+    })
+}
+
+fn stamps(dir: &Path) -> Vec<Option<SystemTime>> {
+    NAMES
+        .iter()
+        .map(|name| {
+            std::fs::metadata(dir.join(name))
+                .and_then(|m| m.modified())
+                .ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_while_storing_leaves_a_matching_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = |n: &str| Pems {
+            key: format!("k{n}"),
+            certificate: format!("c{n}"),
+            ca: "ca".into(),
+        };
+        set("1").store(dir.path()).unwrap();
+        // Died after the commit, before everything was in place.
+        let next = dir.path().join(NEXT);
+        std::fs::create_dir(&next).unwrap();
+        for (name, text) in NAMES.iter().zip(set("2").parts()) {
+            std::fs::write(next.join(name), text).unwrap();
+        }
+        std::fs::write(dir.path().join("key.pem"), "k2").unwrap();
+        assert!(Pems::load(dir.path()).unwrap() == set("2"));
+        // Died before the commit.
+        std::fs::create_dir(dir.path().join("next.tmp")).unwrap();
+        std::fs::write(dir.path().join("next.tmp/key.pem"), "k3").unwrap();
+        assert!(Pems::load(dir.path()).unwrap() == set("2"));
+    }
+}

@@ -1,0 +1,375 @@
+//! What the engine said last of each running container, kept over restarts of the agent: asking again for hundreds of them is most of
+//! what a pass that changes nothing costs, on both sides.
+//!
+//! Nothing is believed without proof. A container is taken from here only if a list made just now names the same container, running,
+//! the kernel has the same process for it since the same moment, and its control groups hold the same limits: then nothing that
+//! the engine could tell has changed. Everything else is asked for. Not here: when a list is made (survey).
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::PathBuf,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use isyone_proto::plan::UnixMs;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::fsutil,
+    docker::ListedContainer,
+    host::resources,
+    plan::container::{Container, Limits},
+};
+
+/// The kernel keeps memory limits in whole pages; no machine has larger ones.
+const PAGE_BYTES: u64 = 64 << 10;
+/// Differs with each start of the machine, which begins anew with process ids.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// `running`: nothing is remembered of a container in any other state.
+const RUNNING: &str = "running";
+
+/// What only the engine knows of a container, and the proof that it holds: process id and its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KnownContainer {
+    id: String,
+    pid: i32,
+    /// Clock ticks since the machine's start.
+    born: u64,
+    exit_code: i32,
+    restarts: u32,
+    started_ms: Option<UnixMs>,
+    limits: Limits,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct KnownFile {
+    boot: String,
+    containers: BTreeMap<String, KnownContainer>,
+}
+
+/// What the kernel has of a container's first process now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Living {
+    /// As [`KnownContainer::born`].
+    born: u64,
+    /// Limits of its control groups.
+    limits: Limits,
+}
+
+/// Asks the kernel for the process that was container `id`'s; `None` when it is not any more.
+type Kernel = Box<dyn Fn(i32, &str) -> Option<Living> + Send + Sync>;
+
+pub struct KnownContainers {
+    path: PathBuf,
+    file: Mutex<KnownFile>,
+    unsaved: AtomicBool,
+    kernel: Kernel,
+}
+
+impl KnownContainers {
+    /// Remembers in the file `path`; one that cannot be read, or is of another start of the machine, only costs the questions.
+    pub fn open(path: PathBuf) -> Self {
+        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        Self::with(path, boot, Box::new(living))
+    }
+
+    fn with(path: PathBuf, boot: String, kernel: Kernel) -> Self {
+        let read = fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<KnownFile>(&bytes).ok());
+        let file = read.filter(|f| f.boot == boot).unwrap_or(KnownFile {
+            boot,
+            containers: BTreeMap::new(),
+        });
+        Self {
+            path,
+            file: Mutex::new(file),
+            unsaved: AtomicBool::new(false),
+            kernel,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KnownFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The container of this name as the engine would describe it, if there is proof.
+    pub fn recall(&self, name: &str, listed: &ListedContainer) -> Option<Container> {
+        let entry = self
+            .lock()
+            .containers
+            .get(name)
+            .filter(|e| e.id == listed.id)?
+            .clone();
+        if listed.state != RUNNING || !self.proves(&entry) {
+            return None;
+        }
+        Some(Container {
+            name: name.to_owned(),
+            id: entry.id,
+            state: listed.state.clone(),
+            labels: listed.labels.clone(),
+            image_id: listed.image_id.clone(),
+            exit_code: entry.exit_code,
+            restarts: entry.restarts,
+            started_ms: entry.started_ms,
+            ip: listed.ip,
+            pid: entry.pid,
+            limits: entry.limits,
+            error: String::new(),
+        })
+    }
+
+    /// The engine has just said this of the container `name`.
+    pub fn learn(&self, name: &str, container: Option<&Container>) {
+        let entry = container
+            .filter(|c| c.state == RUNNING && c.error.is_empty())
+            .and_then(|c| {
+                let born = (self.kernel)(c.pid, &c.id)?.born;
+                let entry = KnownContainer {
+                    id: c.id.clone(),
+                    pid: c.pid,
+                    born,
+                    exit_code: c.exit_code,
+                    restarts: c.restarts,
+                    started_ms: c.started_ms,
+                    limits: c.limits,
+                };
+                self.proves(&entry).then_some(entry)
+            });
+        let mut file = self.lock();
+        let changed = match entry {
+            Some(entry) if file.containers.get(name) == Some(&entry) => false,
+            Some(entry) => {
+                file.containers.insert(name.to_owned(), entry);
+                true
+            }
+            None => file.containers.remove(name).is_some(),
+        };
+        self.unsaved.fetch_or(changed, Ordering::Relaxed);
+    }
+
+    /// The container's process has not ended since, and has the limits that it had.
+    fn proves(&self, entry: &KnownContainer) -> bool {
+        let now = (self.kernel)(entry.pid, &entry.id);
+        now.is_some_and(|now| now.born == entry.born && same(&now.limits, &entry.limits))
+    }
+
+    /// Writes down what is new. Blocking.
+    pub fn save(&self) -> io::Result<()> {
+        if !self.unsaved.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        // Plain structs: serialising cannot fail.
+        let bytes = serde_json::to_vec(&*self.lock()).unwrap_or_default();
+        fsutil::write_atomic(&self.path, &bytes, 0o600, false)
+    }
+}
+
+/// `None`: it has ended, or is not in sight from here.
+fn living(pid: i32, id: &str) -> Option<Living> {
+    let limits = resources::limits_of(&resources::groups_of(pid, id)?)?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(Living {
+        born: born(&stat)?,
+        limits,
+    })
+}
+
+fn same(kernel: &Limits, engine: &Limits) -> bool {
+    kernel.memory_bytes / PAGE_BYTES == engine.memory_bytes / PAGE_BYTES
+        && (kernel.nano_cpus, kernel.pids) == (engine.nano_cpus, engine.pids)
+}
+
+/// When a process began, in clock ticks since the machine's start, by its `stat`.
+fn born(stat: &str) -> Option<u64> {
+    // Its name, in parentheses, may hold anything; `starttime` is the 22nd field, the state after the name the third.
+    stat.get(stat.rfind(')')? + 1..)?
+        .split_ascii_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        memory_bytes: 64 << 20,
+        nano_cpus: 500_000_000,
+        pids: 100,
+    };
+
+    struct Machine {
+        dir: tempfile::TempDir,
+        now: Arc<Mutex<Option<Living>>>,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let now = Arc::new(Mutex::new(Some(Living {
+                born: 9,
+                limits: LIMITS,
+            })));
+            Self {
+                dir: tempfile::tempdir().unwrap(),
+                now,
+            }
+        }
+
+        fn known(&self, boot: &str) -> KnownContainers {
+            let now = self.now.clone();
+            let kernel =
+                move |pid, id: &str| now.lock().unwrap().filter(|_| pid == 7 && id == "id");
+            KnownContainers::with(
+                self.dir.path().join("containers.json"),
+                boot.to_owned(),
+                Box::new(kernel),
+            )
+        }
+
+        fn is(&self, now: Option<Living>) {
+            *self.now.lock().unwrap() = now;
+        }
+    }
+
+    fn container() -> Container {
+        Container {
+            id: "id".into(),
+            state: RUNNING.into(),
+            pid: 7,
+            limits: LIMITS,
+            restarts: 3,
+            started_ms: Some(5),
+            ..Container::default()
+        }
+    }
+
+    fn listed() -> ListedContainer {
+        ListedContainer {
+            id: "id".into(),
+            state: RUNNING.into(),
+            image_id: "image".into(),
+            ..ListedContainer::default()
+        }
+    }
+
+    #[test]
+    fn a_running_container_is_known_after_a_restart_of_the_agent_but_not_of_the_machine() {
+        let machine = Machine::new();
+        let known = machine.known("boot 1");
+        assert_eq!(known.recall("c", &listed()), None);
+        known.learn("c", Some(&container()));
+        known.save().unwrap();
+        let back = machine.known("boot 1").recall("c", &listed()).unwrap();
+        assert_eq!(
+            (
+                back.restarts,
+                back.started_ms,
+                back.pid,
+                back.image_id.as_str()
+            ),
+            (3, Some(5), 7, "image")
+        );
+        assert_eq!(machine.known("boot 2").recall("c", &listed()), None);
+    }
+
+    #[test]
+    fn whatever_was_changed_by_hand_is_asked_for() {
+        let machine = Machine::new();
+        let known = machine.known("boot");
+        known.learn("c", Some(&container()));
+        assert!(known.recall("c", &listed()).is_some());
+        let other = ListedContainer {
+            id: "another".into(),
+            ..listed()
+        };
+        let stopped = ListedContainer {
+            state: "exited".into(),
+            ..listed()
+        };
+        assert_eq!(
+            (known.recall("c", &other), known.recall("c", &stopped)),
+            (None, None)
+        );
+        for now in [
+            None,
+            Some(Living {
+                born: 10,
+                limits: LIMITS,
+            }),
+            Some(Living {
+                born: 9,
+                limits: Limits {
+                    memory_bytes: 128 << 20,
+                    ..LIMITS
+                },
+            }),
+            Some(Living {
+                born: 9,
+                limits: Limits {
+                    nano_cpus: 1,
+                    ..LIMITS
+                },
+            }),
+        ] {
+            machine.is(now);
+            assert_eq!(known.recall("c", &listed()), None, "{now:?}");
+        }
+        machine.is(Some(Living {
+            born: 9,
+            limits: LIMITS,
+        }));
+        known.learn("c", None);
+        assert_eq!(known.recall("c", &listed()), None, "it was removed");
+    }
+
+    #[test]
+    fn nothing_is_kept_that_the_kernel_contradicts() {
+        let machine = Machine::new();
+        let known = machine.known("boot");
+        let limits = Limits { pids: 1, ..LIMITS };
+        known.learn(
+            "c",
+            Some(&Container {
+                limits,
+                ..container()
+            }),
+        );
+        known.learn(
+            "d",
+            Some(&Container {
+                pid: 8,
+                ..container()
+            }),
+        );
+        known.learn(
+            "e",
+            Some(&Container {
+                state: "exited".into(),
+                ..container()
+            }),
+        );
+        assert!(
+            ["c", "d", "e"]
+                .iter()
+                .all(|name| known.recall(name, &listed()).is_none())
+        );
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 1 2";
+        assert_eq!(born(stat), Some(4711));
+        assert_eq!(born(""), None);
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(born(&own).is_some_and(|ticks| ticks > 0));
+    }
+}

@@ -1,0 +1,345 @@
+//! The last accepted plan, on disk: tenants run from it without the coordinator, and come back after a reboot.
+//!
+//! A lower generation is refused, the same generation with other content is a loud error, and for each tenant uid the
+//! highest epoch ever seen is remembered, so that a copy that has moved away is never started here again.
+//! Not here: carrying the plan out (reconcile).
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use isyone_proto::{
+    ids::TenantName,
+    plan::{HostPlan, PLAN_FORMAT, TenantPlan},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::base::fsutil;
+
+/// Format of the file. A newer one is not read by guessing.
+const VERSION: u32 = 1;
+/// Files that could not be read and were put aside; beyond this many the oldest name is reused.
+const MAX_CORRUPT_COPIES: u32 = 100;
+
+/// Why a plan was not taken or the ledger not written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// An older plan arrived.
+    #[error("plan generation {offered} is older than {held}, which this host already has")]
+    Older {
+        /// Generation that came.
+        offered: u64,
+        /// Generation on disk.
+        held: u64,
+    },
+    /// Two plans with one number.
+    #[error(
+        "plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); restore the coordinator's newest database or raise its generation"
+    )]
+    Conflict {
+        /// Their common generation.
+        generation: u64,
+        /// Digest that came.
+        offered: String,
+        /// Digest on disk.
+        held: String,
+    },
+    /// The ledger's file cannot be written or read.
+    #[error("the plan cannot be stored in {path}", path = .0.display())]
+    Io(PathBuf, #[source] io::Error),
+}
+
+/// The plan in force, with what the ledger knows of epochs; `None` until there is one.
+#[derive(Debug, Clone, Default)]
+pub struct InForce {
+    pub plan: Option<Arc<HostPlan>>,
+    /// Names of tenants whose copy here is stale.
+    pub stale: Vec<TenantName>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LedgerFile {
+    version: u32,
+    plan: HostPlan,
+    digest: String,
+    epochs: BTreeMap<Uuid, u64>,
+    /// [`PLAN_FORMAT`] of who wrote it.
+    #[serde(default)]
+    format: u32,
+}
+
+/// The plan in force and what must be remembered beside it.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    plan: Option<HostPlan>,
+    digest: String,
+    epochs: BTreeMap<Uuid, u64>,
+    format: u32,
+}
+
+impl Ledger {
+    /// Opens the ledger at `path`. A file that cannot be read is kept aside as `plan.json.corrupt-<n>`; the second value
+    /// then says so, and there is no plan: nothing new runs, nothing is stopped, until one arrives.
+    pub fn open(path: &Path) -> Result<(Self, Option<String>), LedgerError> {
+        let mut ledger = Self {
+            path: path.to_owned(),
+            plan: None,
+            digest: String::new(),
+            epochs: BTreeMap::new(),
+            format: 0,
+        };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((ledger, None)),
+            Err(e) => return Err(LedgerError::Io(path.to_owned(), e)),
+        };
+        match parse(&bytes) {
+            Ok(file) => {
+                ledger.plan = Some(file.plan);
+                ledger.digest = file.digest;
+                ledger.epochs = file.epochs;
+                ledger.format = file.format;
+                Ok((ledger, None))
+            }
+            Err(why) => {
+                let aside = put_aside(path).map_err(|e| LedgerError::Io(path.to_owned(), e))?;
+                let text = format!(
+                    "the stored plan could not be read ({why}); it was kept as {}. Running tenants stay as they are; \
+                     nothing is started or stopped until the coordinator sends a plan",
+                    aside.display()
+                );
+                Ok((ledger, Some(text)))
+            }
+        }
+    }
+
+    pub fn plan(&self) -> Option<&HostPlan> {
+        self.plan.as_ref()
+    }
+
+    /// Its generation; 0 when none.
+    pub fn generation(&self) -> u64 {
+        self.plan.as_ref().map_or(0, |p| p.generation)
+    }
+
+    /// Its digest; empty when none.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// True when this host has seen a higher epoch of the tenant: this copy must not run.
+    pub fn is_stale(&self, tenant: &TenantPlan) -> bool {
+        self.epochs
+            .get(&tenant.uid)
+            .is_some_and(|seen| *seen > tenant.epoch)
+    }
+
+    /// What of it is in force, for those who act on it.
+    pub fn in_force(&self) -> InForce {
+        let Some(plan) = &self.plan else {
+            return InForce::default();
+        };
+        let stale = plan
+            .tenants
+            .iter()
+            .filter(|t| self.is_stale(t))
+            .map(|t| t.name.clone())
+            .collect();
+        InForce {
+            plan: Some(Arc::new(plan.clone())),
+            stale,
+        }
+    }
+
+    /// Checks and stores a plan. `Ok(false)`: the same plan again, nothing to do.
+    pub fn accept(&mut self, plan: HostPlan) -> Result<bool, LedgerError> {
+        let digest = plan.digest();
+        let mut news = true;
+        if let Some(held) = &self.plan {
+            if plan.generation < held.generation {
+                return Err(LedgerError::Older {
+                    offered: plan.generation,
+                    held: held.generation,
+                });
+            }
+            if plan.generation == held.generation {
+                news = digest != self.digest;
+                if self.format == PLAN_FORMAT {
+                    if !news {
+                        return Ok(false);
+                    }
+                    return Err(LedgerError::Conflict {
+                        generation: plan.generation,
+                        offered: digest,
+                        held: self.digest.clone(),
+                    });
+                }
+                // An agent of before may have dropped what it did not know of this very plan: once it is taken as it comes.
+            }
+        }
+        let mut epochs = self.epochs.clone();
+        for tenant in &plan.tenants {
+            let seen = epochs.entry(tenant.uid).or_default();
+            *seen = (*seen).max(tenant.epoch);
+        }
+        let file = LedgerFile {
+            version: VERSION,
+            plan,
+            digest,
+            epochs,
+            format: PLAN_FORMAT,
+        };
+        // Plain structs with string keys: serialising cannot fail; an empty file would be refused at the next start.
+        let bytes = serde_json::to_vec(&file).unwrap_or_default();
+        fsutil::write_atomic(&self.path, &bytes, 0o600, true)
+            .map_err(|e| LedgerError::Io(self.path.clone(), e))?;
+        self.plan = Some(file.plan);
+        self.digest = file.digest;
+        self.epochs = file.epochs;
+        self.format = file.format;
+        Ok(news)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<LedgerFile, String> {
+    let file: LedgerFile = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    if file.version != VERSION {
+        return Err(format!(
+            "version {} where {VERSION} was expected",
+            file.version
+        ));
+    }
+    // The digest is not checked: a later program, whose plans have more fields, would call every ledger corrupt.
+    Ok(file)
+}
+
+fn put_aside(path: &Path) -> io::Result<PathBuf> {
+    let name = |n: u32| PathBuf::from(format!("{}.corrupt-{n}", path.display()));
+    let free = (1..MAX_CORRUPT_COPIES)
+        .map(name)
+        .find(|p| !p.exists())
+        .unwrap_or_else(|| name(MAX_CORRUPT_COPIES));
+    std::fs::rename(path, &free)?;
+    Ok(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{host_plan, tenant_plan};
+    use proptest::prelude::*;
+
+    fn open(dir: &tempfile::TempDir) -> (Ledger, Option<String>) {
+        Ledger::open(&dir.path().join("plan.json")).unwrap()
+    }
+
+    #[test]
+    fn older_plans_and_twins_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, warning) = open(&dir);
+        assert!(warning.is_none() && ledger.generation() == 0);
+        assert!(
+            ledger
+                .accept(host_plan(5, vec![tenant_plan("alfa")]))
+                .unwrap()
+        );
+        assert!(
+            !ledger
+                .accept(host_plan(5, vec![tenant_plan("alfa")]))
+                .unwrap()
+        );
+        assert!(matches!(
+            ledger.accept(host_plan(4, vec![])),
+            Err(LedgerError::Older { .. })
+        ));
+        assert!(matches!(
+            ledger.accept(host_plan(5, vec![])),
+            Err(LedgerError::Conflict { .. })
+        ));
+        let (again, _) = open(&dir);
+        assert_eq!((again.generation(), again.digest()), (5, ledger.digest()));
+    }
+
+    #[test]
+    fn a_plan_that_an_older_agent_kept_in_part_is_taken_whole_after_its_upgrade() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut of_old = tenant_plan("alfa");
+        let whole = of_old.clone();
+        of_old.upload_limit_bytes = 0;
+        open(&dir)
+            .0
+            .accept(host_plan(5, vec![of_old.clone()]))
+            .unwrap();
+        let path = dir.path().join("plan.json");
+        let written = std::fs::read_to_string(&path).unwrap();
+        let by_older = written.replace(&format!(",\"format\":{PLAN_FORMAT}"), "");
+        assert_ne!(written, by_older);
+        std::fs::write(&path, &by_older).unwrap();
+        let (mut ledger, warning) = open(&dir);
+        assert!(warning.is_none());
+        assert!(
+            !ledger.accept(host_plan(5, vec![of_old.clone()])).unwrap(),
+            "nothing was left out of it after all"
+        );
+        assert!(matches!(
+            ledger.accept(host_plan(5, vec![whole.clone()])),
+            Err(LedgerError::Conflict { .. })
+        ));
+        std::fs::write(&path, &by_older).unwrap();
+        let (mut ledger, _) = open(&dir);
+        assert!(ledger.accept(host_plan(5, vec![whole.clone()])).unwrap());
+        assert_eq!(ledger.plan(), Some(&host_plan(5, vec![whole])));
+        let twin = ledger.accept(host_plan(5, vec![of_old]));
+        assert!(
+            matches!(twin, Err(LedgerError::Conflict { .. })),
+            "from now on a twin is one"
+        );
+    }
+
+    #[test]
+    fn an_epoch_once_seen_is_never_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut newer = tenant_plan("alfa");
+        newer.epoch = 3;
+        let (mut ledger, _) = open(&dir);
+        ledger.accept(host_plan(1, vec![newer.clone()])).unwrap();
+        ledger.accept(host_plan(2, vec![])).unwrap();
+        let (ledger, _) = open(&dir);
+        assert!(!ledger.is_stale(&newer));
+        newer.epoch = 2;
+        assert!(ledger.is_stale(&newer));
+    }
+
+    #[test]
+    fn a_corrupt_ledger_is_kept_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 1..3 {
+            std::fs::write(dir.path().join("plan.json"), "{\"version\":").unwrap();
+            let (ledger, warning) = open(&dir);
+            assert!(ledger.plan().is_none());
+            assert!(warning.unwrap().contains(&format!("plan.json.corrupt-{n}")));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_generation_never_falls(generations in proptest::collection::vec(0u64..8, 1..20)) {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut ledger, _) = open(&dir);
+            let mut held = 0;
+            for generation in generations {
+                let _ = ledger.accept(host_plan(generation, vec![]));
+                prop_assert!(ledger.generation() >= held);
+                held = ledger.generation();
+                let (reread, warning) = open(&dir);
+                prop_assert!(warning.is_none());
+                prop_assert_eq!(reread.generation(), held);
+            }
+        }
+    }
+}

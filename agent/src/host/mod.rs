@@ -1,0 +1,308 @@
+//! What all tenants of a host share: the engine, the probes, the snapshots, the board, and how patient to be.
+//!
+//! Not here: loops (reconcile) and the link.
+
+pub mod addon;
+pub mod board;
+pub mod cgroup;
+pub mod chores;
+pub mod events;
+pub mod firewall;
+pub mod golden;
+pub mod identity;
+pub mod images;
+pub mod known;
+pub mod ledger;
+pub mod monitors;
+pub mod probe;
+pub mod resources;
+pub mod survey;
+pub mod traces;
+pub mod usage;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use isyone_proto::plan::TenantPlan;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, sleep, timeout},
+};
+use uuid::Uuid;
+
+use self::{
+    board::StatusBoard, golden::GoldenStore, images::ImageCache, known::KnownContainers,
+    probe::Probe, survey::Surveys, traces::Traces,
+};
+use crate::{
+    base::{clock, config::DataDir},
+    docker::{Docker, DockerError, EngineInfo},
+    plan::{container::NamedSpec, facts::HostFacts, render},
+};
+
+/// Creates at the same time: more would only make each slower, and starve running tenants.
+const HEAVY_AT_ONCE: usize = 4;
+/// Comparisons at the same time: bounds the calls that a start with hundreds of tenants sends to Docker.
+const LIGHT_AT_ONCE: usize = 8;
+
+/// How patient the agent is. Tests make it hasty.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// Between looks while something starts.
+    pub poll: Duration,
+    /// Between looks for a moment without creates, for work that can wait.
+    pub idle: Duration,
+    /// Until something that starts must answer.
+    pub start_timeout: Duration,
+    /// Until Odoo's process for websockets must take connections, once Odoo answers; after that the tenant goes on without.
+    pub websockets_timeout: Duration,
+    /// Until SQL of ours must have ended. It takes well under a second; a tenant's own triggers and locks may hold it for ever.
+    pub sql_timeout: Duration,
+    /// Between health checks of a tenant at rest.
+    pub probe: Duration,
+    /// Between full comparisons of a tenant at rest; events come in between.
+    pub resync: Duration,
+    /// First wait after a failure; doubles.
+    pub retry_first: Duration,
+    /// Longest wait after a failure.
+    pub retry_cap: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_millis(25),
+            idle: Duration::from_secs(1),
+            start_timeout: Duration::from_secs(180),
+            websockets_timeout: Duration::from_secs(15),
+            sql_timeout: Duration::from_secs(60),
+            // 120 tenants at rest: some 8 small HTTP requests at one moment of each second (PROBE_MOMENTS).
+            probe: Duration::from_secs(15),
+            resync: Duration::from_secs(300),
+            retry_first: Duration::from_secs(1),
+            retry_cap: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Pace {
+    /// For tests over a fake engine: everything happens within milliseconds.
+    pub fn hasty() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            poll: ms(1),
+            idle: ms(5),
+            start_timeout: ms(300),
+            websockets_timeout: ms(50),
+            sql_timeout: ms(100),
+            probe: ms(50),
+            resync: ms(200),
+            retry_first: ms(2),
+            retry_cap: ms(20),
+        }
+    }
+}
+
+/// Prefix and label of the volume that shows whether volumes are directories of this machine.
+const PROBE_VOLUME: &str = "isyone_probe_";
+const PROBE_LABEL: &str = "one.isy.probe";
+/// Directory of ours in Docker's data directory, which leaves alone what it does not know.
+const SPARES_DIR: &str = "isyone-spares";
+/// Health checks begin at so many moments between two of the same tenant: about one a second. At moments of their own, 200 tenants' checks
+/// woke the agent some hundred times a second, and that cost more than the checks.
+const PROBE_MOMENTS: u32 = 16;
+/// New tenants wait for this long for the packet filter to be put up at the agent's start.
+const GATE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether new tenants may start on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// They may.
+    Open,
+    /// It will be known in a moment.
+    Pending,
+    /// They may not, for this reason.
+    Closed(String),
+}
+
+pub struct Host {
+    pub docker: Arc<dyn Docker>,
+    /// Health of the programs inside.
+    pub probe: Arc<dyn Probe>,
+    /// What stacks must know of images.
+    pub images: ImageCache,
+    pub golden: GoldenStore,
+    pub board: StatusBoard,
+    /// Running containers that need not be asked for again.
+    pub known: KnownContainers,
+    /// What many looks share.
+    pub surveys: Surveys,
+    /// Where operations belong in their traces.
+    pub traces: Traces,
+    pub pace: Pace,
+    pub data: DataDir,
+    /// Creates at the same time.
+    pub heavy: Semaphore,
+    /// Comparisons at the same time.
+    pub light: Semaphore,
+    /// Whether new tenants may start.
+    pub gate: watch::Sender<Gate>,
+    advertise: std::net::IpAddr,
+    born: Instant,
+    engine: ArcSwapOption<EngineInfo>,
+    local_volumes: ArcSwapOption<bool>,
+}
+
+impl Host {
+    /// Over a data directory that exists ([`DataDir::create`]).
+    pub fn new(
+        docker: Arc<dyn Docker>,
+        probe: Arc<dyn Probe>,
+        data: DataDir,
+        advertise: std::net::IpAddr,
+        pace: Pace,
+    ) -> io::Result<Self> {
+        let path = data.path().canonicalize()?; // bind mounts need absolute paths
+        let data = DataDir::new(path);
+        addon::write(&data.addons())?; // stacks mount it
+        Ok(Self {
+            images: ImageCache::new(docker.clone(), data.path().join("images.json")),
+            golden: GoldenStore::open(data.golden())?,
+            known: KnownContainers::open(data.known()),
+            docker,
+            probe,
+            board: StatusBoard::default(),
+            surveys: Surveys::default(),
+            traces: Traces::default(),
+            pace,
+            data,
+            heavy: Semaphore::new(HEAVY_AT_ONCE),
+            light: Semaphore::new(LIGHT_AT_ONCE),
+            gate: watch::Sender::new(Gate::Open),
+            advertise,
+            born: Instant::now(),
+            engine: ArcSwapOption::empty(),
+            local_volumes: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Why no new tenant may start, if so. Waits while that is being found out.
+    pub async fn gate(&self) -> Option<String> {
+        let mut gate = self.gate.subscribe();
+        match timeout(GATE_PATIENCE, gate.wait_for(|g| *g != Gate::Pending)).await {
+            Ok(Ok(settled)) => match &*settled {
+                Gate::Closed(why) => Some(why.clone()),
+                Gate::Open | Gate::Pending => None,
+            },
+            // Not known is not open. (The sender is ours, so it is the time that ran out.)
+            Ok(Err(_)) | Err(_) => Some("the packet filter is not up yet; tried again".to_owned()),
+        }
+    }
+
+    /// A pause before a health check, so long that it ends when others do.
+    pub fn aligned(&self, pause: Duration) -> Duration {
+        clock::aligned(self.born.elapsed(), pause, self.pace.probe / PROBE_MOMENTS)
+    }
+
+    /// Waits until no tenant is being made, nor has been for a moment.
+    pub async fn until_idle(&self) {
+        loop {
+            sleep(self.pace.idle).await;
+            if self.heavy.available_permits() == HEAVY_AT_ONCE {
+                return;
+            }
+        }
+    }
+
+    /// Where ports are published.
+    pub fn advertise(&self) -> std::net::IpAddr {
+        self.advertise
+    }
+
+    /// The engine's machine; asked once per connection.
+    pub async fn engine(&self) -> Result<Arc<EngineInfo>, DockerError> {
+        if let Some(known) = self.engine.load_full() {
+            return Ok(known);
+        }
+        let info = Arc::new(self.docker.info().await?);
+        self.engine.store(Some(info.clone()));
+        Ok(info)
+    }
+
+    /// Docker was lost: what is known of it is asked again.
+    pub fn forget_engine(&self) {
+        self.engine.store(None);
+        self.local_volumes.store(None);
+    }
+
+    /// The engine's version, when it was ever reached.
+    pub fn docker_version(&self) -> String {
+        self.engine
+            .load()
+            .as_ref()
+            .map(|e| e.version.clone())
+            .unwrap_or_default()
+    }
+
+    /// Docker's data directory, when known.
+    pub fn docker_root(&self) -> Option<PathBuf> {
+        self.engine
+            .load()
+            .as_ref()
+            .map(|e| PathBuf::from(&e.root_dir))
+    }
+
+    /// Docker's volumes are directories of this machine, so snapshots can be copied. Found out with a volume of a name
+    /// that nobody else has: a path alone could be another daemon's. Asked once per connection, and only when needed.
+    pub async fn volumes_are_local(&self) -> Result<bool, DockerError> {
+        if let Some(known) = self.local_volumes.load_full() {
+            return Ok(*known);
+        }
+        // An earlier life may have ended between the next lines and left its own.
+        for (name, volume) in self.docker.survey().await?.volumes {
+            if name.starts_with(PROBE_VOLUME) && volume.labels.contains_key(PROBE_LABEL) {
+                self.docker.remove_volume(&name).await?;
+            }
+        }
+        let labels = BTreeMap::from([(PROBE_LABEL.to_owned(), "1".to_owned())]);
+        let probe = NamedSpec {
+            name: format!("{PROBE_VOLUME}{}", Uuid::new_v4().simple()),
+            labels,
+        };
+        let volume = self.docker.create_volume(&probe).await?;
+        let local = Path::new(&volume.mountpoint).is_dir();
+        if local {
+            let root = PathBuf::from(&self.engine().await?.root_dir);
+            self.golden.spares_in(&root.join(SPARES_DIR)).await;
+        }
+        self.docker.remove_volume(&probe.name).await?;
+        self.local_volumes.store(Some(Arc::new(local)));
+        Ok(local)
+    }
+
+    /// What a stack depends on.
+    pub async fn facts(&self) -> Result<HostFacts, DockerError> {
+        let engine = self.engine().await?;
+        Ok(HostFacts {
+            advertise: self.advertise,
+            cpus: engine.cpus,
+            tenants_dir: self.data.tenants(),
+            addons_dir: self.data.addons(),
+        })
+    }
+
+    pub fn directory(&self, plan: &TenantPlan) -> PathBuf {
+        self.data.tenants().join(plan.name.as_str())
+    }
+
+    /// The compose file of a tenant, for texts that say what to do by hand.
+    pub fn compose_path(&self, plan: &TenantPlan) -> PathBuf {
+        self.directory(plan).join(render::compose_file(&plan.name))
+    }
+}

@@ -1,0 +1,171 @@
+//! Asks Odoo and PostgreSQL whether they answer, over the network and without starting a process in a container: 120
+//! tenants at rest must cost next to nothing.
+//!
+//! Not here: how often (tenant::rest) and what follows from it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tonic::async_trait;
+
+use crate::plan::{
+    container::Container,
+    stack::{GEVENT_PORT, HTTP_PORT, POSTGRES_PORT},
+};
+
+/// A busy Odoo with all workers in long requests answers late; later than this it is as good as not.
+const ODOO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who listens, takes a connection at once.
+const WEBSOCKETS_TIMEOUT: Duration = Duration::from_secs(3);
+/// PostgreSQL's postmaster answers at once or not at all.
+const POSTGRES_TIMEOUT: Duration = Duration::from_secs(3);
+/// `SSLRequest` of the wire protocol: length 8, code 80877103. The answer is one byte, `S` or `N`.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// Whether the programs inside answer.
+#[async_trait]
+pub trait Probe: Send + Sync + 'static {
+    /// `/web/health` of Odoo: milliseconds it took, or why not.
+    async fn odoo(&self, odoo: &Container) -> std::result::Result<u32, String>;
+    /// Whether the process that Odoo has for websockets, when it has workers, takes connections.
+    async fn websockets(&self, odoo: &Container) -> std::result::Result<(), String>;
+    /// A start-up exchange with PostgreSQL.
+    async fn postgres(&self, postgres: &Container) -> std::result::Result<(), String>;
+}
+
+/// Probes over container addresses, which the host reaches directly.
+pub struct NetProbe;
+
+fn address(container: &Container, port: u16) -> Result<SocketAddr, String> {
+    match container.ip {
+        Some(ip) if container.is_up() => Ok((ip, port).into()),
+        _ => Err(format!(
+            "{} has no address (it is {})",
+            container.name, container.state
+        )),
+    }
+}
+
+async fn health(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /web/health HTTP/1.1\r\nHost: localhost\r\nUser-Agent: isy-agent\r\nConnection: close\r\n\r\n").await?;
+    let mut head = Vec::with_capacity(512);
+    let mut buffer = [0u8; 512];
+    while !head.windows(2).any(|w| w == b"\r\n") && head.len() < 2048 {
+        match stream.read(&mut buffer).await? {
+            0 => break,
+            n => head.extend_from_slice(&buffer[..n]),
+        }
+    }
+    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).into_owned())
+}
+
+/// A connection alone: the process listens once it has loaded.
+async fn connects(address: SocketAddr) -> Result<(), String> {
+    match timeout(WEBSOCKETS_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map(drop).map_err(|e| e.to_string()),
+        Err(_) => Err(format!(
+            "no answer within {} s",
+            WEBSOCKETS_TIMEOUT.as_secs()
+        )),
+    }
+}
+
+#[async_trait]
+impl Probe for NetProbe {
+    async fn odoo(&self, odoo: &Container) -> Result<u32, String> {
+        let address = address(odoo, HTTP_PORT)?;
+        let begin = Instant::now();
+        match timeout(ODOO_TIMEOUT, health(address)).await {
+            Err(_) => Err(format!(
+                "/web/health did not answer within {} s",
+                ODOO_TIMEOUT.as_secs()
+            )),
+            Ok(Err(e)) => Err(format!("/web/health: {e}")),
+            Ok(Ok(line)) if line.split(' ').nth(1) == Some("200") => {
+                Ok((begin.elapsed().as_millis() as u32).max(1))
+            }
+            Ok(Ok(line)) => Err(format!("/web/health answered `{line}`")),
+        }
+    }
+
+    async fn websockets(&self, odoo: &Container) -> Result<(), String> {
+        connects(address(odoo, GEVENT_PORT)?).await
+    }
+
+    async fn postgres(&self, postgres: &Container) -> Result<(), String> {
+        let address = address(postgres, POSTGRES_PORT)?;
+        let ask = async {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(&SSL_REQUEST).await?;
+            stream.read_u8().await
+        };
+        match timeout(POSTGRES_TIMEOUT, ask).await {
+            Ok(Ok(b'S' | b'N')) => Ok(()),
+            Ok(Ok(other)) => Err(format!(
+                "something that is not PostgreSQL answered ({other:#04x})"
+            )),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err(format!("no answer within {} s", POSTGRES_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn serve(answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0u8; 256];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answer).await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn the_status_line_is_read() {
+        let address = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(health(address).await.unwrap(), "HTTP/1.1 200 OK");
+        let address = serve(b"").await;
+        assert_eq!(health(address).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn websockets_are_there_once_somebody_listens() {
+        let address = serve(b"").await;
+        assert_eq!(connects(address).await, Ok(()));
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert!(connects(closed).await.unwrap_err().contains("refused"));
+    }
+
+    #[tokio::test]
+    async fn a_container_without_address_is_not_healthy() {
+        let container = Container {
+            name: "odoo_a".into(),
+            state: "exited".into(),
+            ..Default::default()
+        };
+        assert!(
+            NetProbe
+                .odoo(&container)
+                .await
+                .unwrap_err()
+                .contains("exited")
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! The agent's side of the coordinator: joining, the session and its streams, reports, renewal.
+//!
+//! Nothing here can stop a tenant. Not here: what a plan causes (tenant), key and certificates on disk (host::identity).
+
+pub mod comeback;
+pub mod error;
+pub mod join;
+pub mod renew;
+pub mod report;
+pub mod session;
+pub mod streams;

@@ -1,0 +1,90 @@
+//! Keeps the certificate fresh: a new key and CSR at half of its life, and files changed by hand are taken up.
+//!
+//! Not here: the files (identity) and the session, which changes over by itself (session).
+
+use std::{sync::Arc, time::Duration};
+
+use isyone_proto::{
+    pb::agent::v1::{RenewRequest, agent_service_client::AgentServiceClient},
+    tls,
+};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    base::clock::{backoff, jitter, now_ms},
+    host::identity::{LiveIdentity, Pems},
+};
+
+/// How often the files and the date are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// First and longest wait after a failed renewal: half of a life is left to try in.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs until `stop`.
+pub async fn run(
+    identity: Arc<LiveIdentity>,
+    endpoint: String,
+    host_name: String,
+    stop: CancellationToken,
+) {
+    let mut failures = 0;
+    // A certificate from before hosts were scraped is changed for one that can serve, once: an old coordinator has none.
+    let mut lacks = !identity.info().serves;
+    loop {
+        let wait = if failures == 0 {
+            look_interval(&identity)
+        } else {
+            jitter(backoff(failures - 1, RETRY.0, RETRY.1)).max(LOOK)
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(wait) => {}
+        }
+        match identity.reload() {
+            Ok(true) => tracing::info!("identity files have changed and are in use now"),
+            Ok(false) => {}
+            Err(e) => tracing::error!("the changed identity is not used: {}", tls::error_chain(&e)),
+        }
+        if now_ms() / 1000 < identity.info().renew_at() && !lacks {
+            continue;
+        }
+        match renew(&identity, &endpoint, &host_name).await {
+            Ok(()) => {
+                (failures, lacks) = (0, false);
+                tracing::info!("certificate renewed");
+            }
+            Err(why) => {
+                failures += 1;
+                tracing::warn!("the certificate could not be renewed, tried again: {why}");
+            }
+        }
+    }
+}
+
+/// Short-lived certificates (tests) are looked at more often.
+fn look_interval(identity: &LiveIdentity) -> Duration {
+    let info = identity.info();
+    let life = (info.not_after - info.not_before).max(1) as u64;
+    LOOK.min(Duration::from_millis(life * 1000 / 20))
+        .max(Duration::from_millis(50))
+}
+
+async fn renew(identity: &LiveIdentity, endpoint: &str, host_name: &str) -> Result<(), String> {
+    let text = |e: &dyn std::error::Error| e.to_string();
+    let (key, csr_pem) = tls::new_key_and_csr(host_name).map_err(|e| text(&e))?;
+    let channel = tls::channel(endpoint, identity.config()).map_err(|e| text(&e))?;
+    let mut client = AgentServiceClient::new(channel);
+    let answer = timeout(CALL_TIMEOUT, client.renew(RenewRequest { csr_pem }))
+        .await
+        .map_err(|_| "no answer".to_owned())?
+        .map_err(|status| format!("{:?}: {}", status.code(), status.message()))?
+        .into_inner();
+    let pems = Pems {
+        key,
+        certificate: answer.certificate_pem,
+        ca: answer.ca_pem,
+    };
+    identity.replace(&pems).map_err(|e| tls::error_chain(&e))
+}

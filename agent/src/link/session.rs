@@ -1,0 +1,393 @@
+//! The session with the coordinator: takes plans, sends reports, opens streams; comes back by itself.
+//!
+//! Nothing here can stop a tenant: without a coordinator the ledger's plan stays in force. Not here: what a plan causes
+//! (tenant), what a report holds (report), bulk data (streams).
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use isyone_proto::{
+    parts::Assembly,
+    pb::agent::v1::{
+        AgentMessage, CoordinatorMessage, Hello, Plan, PlanResult, Welcome, agent_message,
+        agent_service_client::AgentServiceClient, coordinator_message,
+    },
+    plan::HostPlan,
+    tls::{self, CertificateInfo},
+};
+use isyone_telemetry::{span, tracing::Span};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::{
+    base::clock::{jitter, now_ms},
+    host::{
+        Host,
+        identity::LiveIdentity,
+        ledger::{InForce, Ledger, LedgerError},
+        monitors::Monitors,
+        resources::{HostReader, host_networks},
+    },
+    link::{
+        comeback::Comeback,
+        error::{SessionError, gone},
+        report::{Reporter, Surroundings},
+        streams,
+    },
+};
+
+/// Reports and answers waiting for a slow connection; beyond that the session is given up and made anew.
+const OUTBOX: usize = 16;
+/// Waiting that long for room in the outbox means the connection is dead.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// For Docker to tell its version before a session begins.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Until the coordinator answers a new session with Welcome.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
+/// Reports about changes come at most that often; what happens in between travels together.
+const COALESCE: Duration = Duration::from_millis(100);
+/// Bounds of the interval that the coordinator may ask for.
+const REPORT_INTERVAL: (u32, u32) = (100, 300_000);
+/// Logs and shells at the same time; each costs a task and a few buffers.
+const MAX_STREAMS: usize = 64;
+
+/// The agent's end of the sessions with the coordinator.
+pub struct Link {
+    pub host: Arc<Host>,
+    /// The plan on disk.
+    pub ledger: Arc<Mutex<Ledger>>,
+    /// Where accepted plans go.
+    pub plans: watch::Sender<InForce>,
+    pub identity: Arc<LiveIdentity>,
+    /// `host:port` of the coordinator.
+    pub endpoint: String,
+    /// Who may scrape this host.
+    pub monitors: Arc<Monitors>,
+    /// True while a session is welcome; for health and metrics.
+    pub connected: watch::Sender<bool>,
+}
+
+impl Link {
+    /// Keeps a session until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut comeback = Comeback::default();
+        loop {
+            let begin = Instant::now();
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = self.session(&mut comeback) => ended,
+            };
+            self.connected.send_replace(false);
+            match &ended {
+                Ok(()) => {}
+                Err(e @ SessionError::Displaced) => tracing::error!("{e}"),
+                Err(e) => tracing::warn!("session with {} ended: {e}", self.endpoint),
+            }
+            let span = comeback.after(&ended, begin.elapsed());
+            let wait = span.least + jitter(span.most - span.least);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One session. `Ok`: ended by us, to come back with a fresh certificate.
+    async fn session(self: &Arc<Self>, comeback: &mut Comeback) -> Result<(), SessionError> {
+        let certificate = self.identity.info();
+        let (session, mut inbound) = self.open().await?;
+        let welcome = welcomed(&mut inbound).await?;
+        tracing::info!(coordinator = %self.endpoint, version = welcome.coordinator_version, "session open");
+        self.connected.send_replace(true);
+        comeback.welcomed(welcome.comeback_spread_ms);
+        session.run(inbound, &welcome, &certificate).await
+    }
+
+    /// Says hello; the answer is still to come.
+    async fn open(self: &Arc<Self>) -> Result<(Session, Inbound), SessionError> {
+        let channel = tls::channel(&self.endpoint, self.identity.config())?;
+        let mut client = AgentServiceClient::new(channel.clone())
+            .max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        // Docker may be away: then its version is told with the next session.
+        let _ = timeout(ENGINE_TIMEOUT, self.host.engine()).await;
+        let hello = self.hello();
+        outbox
+            .send(wrap(agent_message::Message::Hello(hello)))
+            .await
+            .map_err(|_| gone())?;
+        let inbound = timeout(
+            WELCOME_TIMEOUT,
+            client.session(ReceiverStream::new(messages)),
+        )
+        .await
+        .map_err(|_| {
+            SessionError::Ended(format!("no answer within {} s", WELCOME_TIMEOUT.as_secs()))
+        })??
+        .into_inner();
+        let session = Session {
+            link: self.clone(),
+            channel,
+            outbox,
+            reporter: Reporter::default(),
+            plan: Assembly::default(),
+            reader: HostReader::default(),
+        };
+        Ok((session, inbound))
+    }
+
+    fn hello(&self) -> Hello {
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let own: Vec<_> = ledger
+            .plan()
+            .iter()
+            .flat_map(|p| &p.tenants)
+            .map(|t| t.subnet.trunc())
+            .collect();
+        Hello {
+            networks: host_networks(&own)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            docker_version: self.host.docker_version(),
+            advertise_address: self.host.advertise().to_string(),
+            plan_generation: ledger.generation(),
+            plan_digest: ledger.digest().to_owned(),
+        }
+    }
+
+    /// Checks and stores a plan, and puts it in force. The answer for the coordinator.
+    fn take_plan(&self, mut wire: Plan) -> PlanResult {
+        let generation = wire.generation;
+        let traces = &self.host.traces;
+        traces.replace(std::mem::take(&mut wire.traces));
+        let begun = || span!("store plan", otel.kind = "consumer", generation);
+        let _spans: Vec<Span> = traces
+            .operations()
+            .into_iter()
+            .map(|id| traces.within(Some(id), begun))
+            .collect();
+        let plan = match HostPlan::try_from(wire) {
+            Ok(plan) => plan,
+            Err(e) => {
+                tracing::error!(generation, "the plan cannot be read: {e}");
+                return PlanResult {
+                    generation,
+                    digest: String::new(),
+                    error: format!("the plan cannot be read: {e}"),
+                };
+            }
+        };
+        let digest = plan.digest();
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = match ledger.accept(plan) {
+            Ok(news) => {
+                tracing::info!(generation, news, "plan accepted");
+                self.host.board.set_warning("ledger", ""); // a corrupt ledger is mended by this
+                self.plans.send_replace(ledger.in_force());
+                String::new()
+            }
+            Err(e) => {
+                let chain = tls::error_chain(&e);
+                match e {
+                    LedgerError::Older { .. } => tracing::warn!("{chain}"),
+                    LedgerError::Conflict { .. } | LedgerError::Io(..) => {
+                        tracing::error!("{chain}")
+                    }
+                }
+                chain
+            }
+        };
+        PlanResult {
+            generation,
+            digest,
+            error,
+        }
+    }
+
+    /// Each tenant of the plan in force has a status.
+    fn all_known(&self, known: &BTreeSet<&str>) -> bool {
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger
+            .plan()
+            .is_some_and(|plan| plan.tenants.iter().all(|t| known.contains(t.name.as_str())))
+    }
+}
+
+/// What the coordinator sends.
+type Inbound = tonic::Streaming<CoordinatorMessage>;
+
+/// The first message of a session.
+async fn welcomed(inbound: &mut Inbound) -> Result<Welcome, SessionError> {
+    let first = timeout(WELCOME_TIMEOUT, inbound.message())
+        .await
+        .map_err(|_| SessionError::Ended("no welcome".to_owned()))??;
+    match first.and_then(|m| m.message) {
+        Some(coordinator_message::Message::Welcome(welcome)) => Ok(welcome),
+        _ => Err(SessionError::Ended(
+            "the first message was no welcome".to_owned(),
+        )),
+    }
+}
+
+fn until_ms(at_ms: i64) -> Duration {
+    Duration::from_millis((at_ms - now_ms()).clamp(0, 365 * 86_400_000) as u64)
+}
+
+fn wrap(message: agent_message::Message) -> AgentMessage {
+    AgentMessage {
+        message: Some(message),
+    }
+}
+
+struct Session {
+    link: Arc<Link>,
+    channel: Channel,
+    outbox: mpsc::Sender<AgentMessage>,
+    reporter: Reporter,
+    plan: Assembly,
+    reader: HostReader,
+}
+
+/// Shared by all sessions of this process: what an earlier one opened still counts.
+static STREAMS: Semaphore = Semaphore::const_new(MAX_STREAMS);
+
+impl Session {
+    /// Reports and does what the coordinator says, until one of the two ends it.
+    async fn run(
+        mut self,
+        mut inbound: Inbound,
+        welcome: &Welcome,
+        certificate: &CertificateInfo,
+    ) -> Result<(), SessionError> {
+        let link = self.link.clone();
+        let every = Duration::from_millis(
+            welcome
+                .report_interval_ms
+                .clamp(REPORT_INTERVAL.0, REPORT_INTERVAL.1)
+                .into(),
+        );
+        // The first report at once, the regular ones at a moment of our own: hosts that all came back at one moment would
+        // otherwise report at one moment from then on.
+        let mut regular = interval_at(Instant::now() + jitter(every), every);
+        regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.report(true).await?;
+        let (mut last_report, mut pending) = (Instant::now(), false);
+        // Near its end the old certificate is given up for a fresh one, before the coordinator cuts the stream.
+        let leave_at = Instant::now()
+            + until_ms(
+                (certificate.not_after - (certificate.not_after - certificate.not_before) / 10)
+                    * 1000,
+            );
+        loop {
+            tokio::select! {
+                message = inbound.message() => match message?.ok_or_else(gone)?.message {
+                    Some(message) => self.handle(message).await?,
+                    None => tracing::debug!("a message of a newer coordinator was skipped"),
+                },
+                _ = regular.tick() => {
+                    self.report(true).await?;
+                    (last_report, pending) = (Instant::now(), false);
+                }
+                () = link.host.board.changed(), if !pending => pending = true,
+                () = sleep_until(last_report + COALESCE), if pending => {
+                    self.report(false).await?;
+                    (last_report, pending) = (Instant::now(), false);
+                }
+                () = sleep_until(leave_at), if link.identity.info().serial != certificate.serial => return Ok(()),
+            }
+        }
+    }
+
+    async fn send(&self, message: agent_message::Message) -> Result<(), SessionError> {
+        match timeout(SEND_TIMEOUT, self.outbox.send(wrap(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(SessionError::Ended(
+                "the connection does not take reports".to_owned(),
+            )),
+        }
+    }
+
+    async fn handle(&mut self, message: coordinator_message::Message) -> Result<(), SessionError> {
+        match message {
+            coordinator_message::Message::Plan(plan) => {
+                let whole = self
+                    .plan
+                    .take(plan)
+                    .map_err(|e| SessionError::Ended(e.to_string()))?;
+                let Some(plan) = whole else { return Ok(()) };
+                let link = self.link.clone();
+                // Writing to disk, so not on the runtime's threads.
+                let result = tokio::task::spawn_blocking(move || link.take_plan(plan)).await;
+                let result = result.map_err(|e| SessionError::Ended(e.to_string()))?;
+                self.send(agent_message::Message::PlanResult(result)).await
+            }
+            coordinator_message::Message::OpenStream(open) => {
+                let Ok(permit) = STREAMS.try_acquire() else {
+                    tracing::warn!("{MAX_STREAMS} streams are open already; one more was refused");
+                    return Ok(());
+                };
+                let (host, channel) = (self.link.host.clone(), self.channel.clone());
+                tokio::spawn(async move {
+                    streams::serve(host, channel, open).await;
+                    drop(permit);
+                });
+                Ok(())
+            }
+            coordinator_message::Message::Monitors(list) => {
+                let monitors = self.link.monitors.clone();
+                // Writing to disk, so not on the runtime's threads.
+                let kept =
+                    tokio::task::spawn_blocking(move || monitors.replace(list.serials)).await;
+                if let Ok(Err(e)) = kept {
+                    tracing::error!(
+                        "who may scrape is in force, but could not be written down: {e}"
+                    );
+                }
+                Ok(())
+            }
+            coordinator_message::Message::ReportAck(_)
+            | coordinator_message::Message::Welcome(_) => Ok(()),
+        }
+    }
+
+    async fn report(&mut self, regular: bool) -> Result<(), SessionError> {
+        let host = &self.link.host;
+        let disk = host
+            .docker_root()
+            .filter(|p| p.exists())
+            .unwrap_or_else(|| PathBuf::from(host.data.path()));
+        let entries = host.board.entries();
+        let known = entries.iter().map(|e| e.name.as_str()).collect();
+        let around = Surroundings {
+            host: self.reader.read(&disk),
+            docker_error: host.board.troubles(),
+            all_known: self.link.all_known(&known),
+            now: now_ms(),
+        };
+        let report = self.reporter.next(entries, &around, regular);
+        self.send(agent_message::Message::Report(report)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_bounded() {
+        assert_eq!(until_ms(0), Duration::ZERO);
+        assert!(until_ms(i64::MAX) <= Duration::from_secs(366 * 86_400));
+    }
+}

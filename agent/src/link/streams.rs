@@ -1,0 +1,345 @@
+//! Logs and interactive commands, on streams of their own that the agent opens when asked.
+//!
+//! A command whose client goes away is ended in the container, not left behind: the engine has no call for that, so its
+//! process group is signalled from the host, after making sure that it is the container's. Not here: who may do this
+//! (coordinator).
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf as _, Bytes};
+use futures_util::StreamExt as _;
+use isyone_proto::{
+    ids::TenantName,
+    pb::{
+        agent::v1::{
+            AttachDown, AttachUp, OpenStream, agent_service_client::AgentServiceClient,
+            attach_down, attach_up, open_stream,
+        },
+        v1::{
+            ContainerRole, ExecKind, ExecRequest, ExecResponse, ExecStart, LogChunk,
+            StreamLogsRequest, exec_request, exec_response,
+        },
+    },
+    tls::MAX_MESSAGE_BYTES,
+};
+use rustix::process::{Pid, Signal};
+use tokio::{
+    io::AsyncWriteExt as _,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+use crate::{
+    docker::{ExecSession, LogQuery},
+    host::Host,
+};
+
+/// Largest piece of data in one message.
+const CHUNK: usize = 64 << 10;
+/// Pieces on their way to a slow client; then the container's output waits.
+const OUTBOX: usize = 8;
+/// The coordinator forgets a stream id after 10 s.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the coordinator to take the last messages and close its side.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Lines shown when the request does not say, and at most.
+const TAIL: (u32, u32) = (200, 100_000);
+/// Between the polite and the hard signal to a command whose client has gone.
+const KILL_GRACE: Duration = Duration::from_secs(2);
+
+type Up = mpsc::Sender<AttachUp>;
+type Input = std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
+
+/// Serves one request; failures are told to the client.
+pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
+    let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let (up, messages) = mpsc::channel(OUTBOX);
+    // The channel is empty and has room: this cannot fail.
+    let _ = up.try_send(AttachUp {
+        message: Some(attach_up::Message::StreamId(open.stream_id)),
+    });
+    let mut down = match timeout(OPEN_TIMEOUT, client.attach(ReceiverStream::new(messages))).await {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) => return tracing::warn!("a stream could not be opened: {status}"),
+        Err(_) => return tracing::warn!("a stream could not be opened in time"),
+    };
+    let outcome = match open.target {
+        Some(open_stream::Target::Logs(request)) => logs(&host, request, &up, &mut down).await,
+        Some(open_stream::Target::Exec(start)) => exec(&host, start, &up, &mut down).await,
+        None => Err("the request names neither logs nor a command".to_owned()),
+    };
+    if let Err(why) = outcome {
+        let _ = up
+            .send(AttachUp {
+                message: Some(attach_up::Message::Error(why)),
+            })
+            .await; // the client may be gone
+    }
+    drop(up);
+    // Dropping our receiving half at once would cancel the call with the last messages still on their way.
+    let _ = timeout(CLOSE_TIMEOUT, async {
+        while let Ok(Some(_)) = down.message().await {}
+    })
+    .await;
+}
+
+fn tenant(name: &str) -> Result<TenantName, String> {
+    name.parse().map_err(|e| format!("tenant name {e}"))
+}
+
+async fn logs(
+    host: &Host,
+    request: StreamLogsRequest,
+    up: &Up,
+    down: &mut Streaming<AttachDown>,
+) -> Result<(), String> {
+    let name = tenant(&request.name)?;
+    let container = match request.container() {
+        ContainerRole::Postgres => name.postgres_container(),
+        ContainerRole::Odoo | ContainerRole::Unspecified => name.odoo_container(),
+    };
+    let tail = if request.tail == 0 {
+        TAIL.0
+    } else {
+        request.tail.min(TAIL.1)
+    };
+    let query = LogQuery {
+        follow: request.follow,
+        tail,
+        timestamps: request.timestamps,
+    };
+    let mut lines = host
+        .docker
+        .logs(&container, query)
+        .await
+        .map_err(|e| e.to_string())?;
+    loop {
+        let line = tokio::select! {
+            line = lines.next() => line,
+            message = down.message() => match message {
+                Ok(Some(_)) => continue,
+                Ok(None) | Err(_) => return Ok(()), // the client has gone
+            },
+        };
+        let Some(line) = line else { return Ok(()) };
+        let (stderr, bytes) = line.map_err(|e| e.to_string())?;
+        for piece in bytes.chunks(CHUNK) {
+            let chunk = LogChunk {
+                data: piece.to_vec(),
+                stderr,
+            };
+            if up
+                .send(AttachUp {
+                    message: Some(attach_up::Message::Log(chunk)),
+                })
+                .await
+                .is_err()
+            {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Container and command line of a request.
+fn command(start: &ExecStart) -> Result<(String, Vec<String>), String> {
+    let name = tenant(&start.name)?;
+    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let with_arguments = |base: &[&str]| {
+        words(base)
+            .into_iter()
+            .chain(start.arguments.iter().cloned())
+            .collect()
+    };
+    let database = name.database();
+    Ok(match start.kind() {
+        ExecKind::Shell if start.arguments.is_empty() => {
+            let shell = "if command -v bash >/dev/null; then exec bash; else exec sh; fi";
+            (name.odoo_container(), words(&["sh", "-c", shell]))
+        }
+        ExecKind::Shell => (name.odoo_container(), start.arguments.clone()),
+        // Database parameters come from odoo.conf, so no password is in the arguments.
+        ExecKind::OdooShell => (
+            name.odoo_container(),
+            with_arguments(&["odoo", "shell", "-d", &database, "--no-http"]),
+        ),
+        ExecKind::Psql => (
+            name.postgres_container(),
+            with_arguments(&["psql", "-U", "odoo", "-d", &database]),
+        ),
+        ExecKind::Unspecified => return Err("the request does not say what to run".to_owned()),
+    })
+}
+
+fn size(columns: u32, rows: u32) -> (u16, u16) {
+    let dimension = |n: u32, default: u16| if n == 0 { default } else { n.min(1000) as u16 };
+    (dimension(columns, 80), dimension(rows, 24))
+}
+
+async fn exec(
+    host: &Host,
+    start: ExecStart,
+    up: &Up,
+    down: &mut Streaming<AttachDown>,
+) -> Result<(), String> {
+    let (container, command) = command(&start)?;
+    let tty = start.tty.then(|| size(start.columns, start.rows));
+    let session = host
+        .docker
+        .exec_session(&container, &command, tty)
+        .await
+        .map_err(|e| e.to_string())?;
+    let ExecSession {
+        id,
+        mut output,
+        input,
+    } = session;
+    let mut input = Some(input);
+    // Input that the command has not taken yet. Until it does no more is asked for, but its output goes on: a command
+    // that waits for its reader does not read either.
+    let mut waiting = Bytes::new();
+    let finished = loop {
+        tokio::select! {
+            part = output.next() => match part {
+                Some(Ok((stderr, bytes))) => if !forward(up, stderr, &bytes).await { break false },
+                Some(Err(e)) => return Err(e.to_string()),
+                None => break true,
+            },
+            taken = write_some(&mut input, &waiting), if !waiting.is_empty() => match taken {
+                Some(n) => waiting.advance(n),
+                // A command that closed its input just does not hear the rest.
+                None => (input, waiting) = (None, Bytes::new()),
+            },
+            // Also while nothing is asked of it.
+            () = up.closed() => break false,
+            message = down.message(), if waiting.is_empty() => match message {
+                Ok(Some(AttachDown { message: Some(attach_down::Message::Exec(ExecRequest { message: Some(request) })) })) => match request {
+                    exec_request::Message::Stdin(bytes) => waiting = bytes.into(),
+                    exec_request::Message::StdinEof(_) => if let Some(mut writer) = input.take() {
+                        let _ = writer.shutdown().await; // likewise
+                    },
+                    exec_request::Message::Resize(to) => {
+                        // It may have ended meanwhile; then there is nothing to resize.
+                        let _ = host.docker.exec_resize(&id, size(to.columns, to.rows)).await;
+                    }
+                    exec_request::Message::Start(_) => return Err("a second start".to_owned()),
+                },
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break false,
+            },
+        }
+    };
+    if !finished {
+        end_command(host, &container, &id).await;
+        return Ok(());
+    }
+    let code = host
+        .docker
+        .exec_state(&id)
+        .await
+        .map_err(|e| e.to_string())?
+        .code;
+    let _ = send(up, exec_response::Message::ExitCode(code)).await; // the last message; the client may be gone
+    Ok(())
+}
+
+/// Hands a command some of its input: how much, or nothing when it takes no more.
+async fn write_some(input: &mut Option<Input>, bytes: &[u8]) -> Option<usize> {
+    input.as_mut()?.write(bytes).await.ok().filter(|n| *n > 0)
+}
+
+async fn forward(up: &Up, stderr: bool, bytes: &Bytes) -> bool {
+    for piece in bytes.chunks(CHUNK) {
+        let message = if stderr {
+            exec_response::Message::Stderr(piece.to_vec())
+        } else {
+            exec_response::Message::Stdout(piece.to_vec())
+        };
+        if !send(up, message).await {
+            return false;
+        }
+    }
+    true
+}
+
+async fn send(up: &Up, message: exec_response::Message) -> bool {
+    up.send(AttachUp {
+        message: Some(attach_up::Message::Exec(ExecResponse {
+            message: Some(message),
+        })),
+    })
+    .await
+    .is_ok()
+}
+
+/// Ends a command whose client has gone: hang-up, and if that is not heard, kill.
+async fn end_command(host: &Host, container: &str, id: &str) {
+    for (signal, grace) in [(Signal::HUP, KILL_GRACE), (Signal::KILL, Duration::ZERO)] {
+        let (state, found) =
+            match tokio::join!(host.docker.exec_state(id), host.docker.container(container)) {
+                (Ok(state), Ok(Some(found))) if state.running => (state, found),
+                _ => return,
+            };
+        // The pid may be another machine's (remote engine) or re-used: only a process of this very container is hit.
+        let groups =
+            std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).unwrap_or_default();
+        let Some(pid) =
+            Pid::from_raw(state.pid).filter(|_| !found.id.is_empty() && groups.contains(&found.id))
+        else {
+            return tracing::warn!(
+                container,
+                "a command left behind by its client could not be ended"
+            );
+        };
+        // The engine starts each command in a session of its own: its group holds its children.
+        if rustix::process::kill_process_group(pid, signal).is_err() {
+            let _ = rustix::process::kill_process(pid, signal); // gone in between
+        }
+        sleep(grace).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(kind: ExecKind, arguments: &[&str]) -> ExecStart {
+        ExecStart {
+            name: "alfa".into(),
+            kind: kind.into(),
+            arguments: arguments.iter().map(|a| (*a).into()).collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn commands_run_in_the_right_container() {
+        let (container, words) = command(&start(ExecKind::Psql, &["-c", "select 1"])).unwrap();
+        assert_eq!(
+            (container.as_str(), words.join(" ").as_str()),
+            ("postgres_alfa", "psql -U odoo -d odoo_alfa -c select 1")
+        );
+        let (container, words) = command(&start(ExecKind::Shell, &["id"])).unwrap();
+        assert_eq!(
+            (container.as_str(), words.as_slice()),
+            ("odoo_alfa", &["id".to_owned()][..])
+        );
+        assert!(command(&start(ExecKind::Unspecified, &[])).is_err());
+        assert!(
+            command(&ExecStart {
+                name: "../x".into(),
+                kind: ExecKind::Psql.into(),
+                ..Default::default()
+            })
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn sizes_are_sane() {
+        assert_eq!(size(0, 0), (80, 24));
+        assert_eq!(size(70_000, 50), (1000, 50));
+    }
+}

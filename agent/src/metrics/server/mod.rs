@@ -1,0 +1,188 @@
+//! The port that Prometheus scrapes: TLS 1.3, the host's own certificate, client certificates of monitors only, GET only.
+//!
+//! Who has a certificate of our CA but is not on the list is told so (403) and not merely cut off: that is what an operator who
+//! has just set up a scraper needs to see. Not here: the pages (scrape).
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use isyone_proto::tls::CertificateInfo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{scrape::Scraper, target::Target, text};
+use crate::{base::clock::now_ms, host::monitors::Monitors};
+
+/// Two Prometheus servers keep a few dozen connections each; more are not accepted until one ends.
+const MAX_CONNECTIONS: usize = 128;
+/// For a handshake; a connection without one is worth nothing.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the next request: longer than the usual scrape interval, so that a connection is used again.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+/// Then a connection is made anew, with the certificates of that day.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// For the answer under way when a connection is to end.
+const LAST_ANSWER: Duration = Duration::from_secs(20);
+/// Between tries to listen: the address may come up after us.
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
+/// After an error that is the machine's, not the peer's (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// A request is a line and a few headers.
+const MAX_HEAD: usize = 16 << 10;
+
+/// The port, not yet listened on.
+pub struct ScrapePort {
+    pub address: SocketAddr,
+    /// The newest identity.
+    pub tls: Arc<ArcSwap<ServerConfig>>,
+    pub monitors: Arc<Monitors>,
+    pub scraper: Arc<Scraper>,
+}
+
+impl ScrapePort {
+    /// Serves until `stop`. A port that cannot be listened on is a warning, and tried again: tenants do not need it.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            match TcpListener::bind(self.address).await {
+                Ok(listener) => {
+                    self.scraper.host().board.set_warning("metrics", "");
+                    tracing::info!(address = %self.address, "metrics are served");
+                    return Arc::new(self).serve(listener, stop).await;
+                }
+                Err(e) => {
+                    let warning = format!(
+                        "{} cannot be listened on, so nothing is measured here: {e}",
+                        self.address
+                    );
+                    self.scraper.host().board.set_warning("metrics", &warning);
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(LISTEN_RETRY) => {}
+            }
+        }
+    }
+
+    /// Serves connections of an open listener until `stop`.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = TaskTracker::new();
+        loop {
+            let next = async {
+                // Never closed: `ok` only drops an error that cannot be.
+                let place = places.clone().acquire_owned().await.ok();
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                () = stop.cancelled() => break,
+                next = next => next,
+            };
+            match accepted {
+                Ok((tcp, _)) => {
+                    let (port, stop) = (self.clone(), stop.clone());
+                    connections.spawn(async move {
+                        port.connection(tcp, stop).await;
+                        drop(place);
+                    });
+                }
+                Err(e) => {
+                    tracing::debug!("no connection accepted for metrics: {e}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn connection(self: Arc<Self>, tcp: TcpStream, stop: CancellationToken) {
+        let acceptor = TlsAcceptor::from(self.tls.load_full());
+        let handshake = tokio::select! {
+            () = stop.cancelled() => return,
+            handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)) => handshake,
+        };
+        let Ok(Ok(stream)) = handshake else { return };
+        let shown = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first());
+        let Some(peer) = shown.and_then(|c| isyone_proto::tls::certificate_info(c).ok()) else {
+            return;
+        };
+        let peer = Arc::new(peer);
+        let port = self;
+        let service = service_fn(move |request| {
+            let (port, peer) = (port.clone(), peer.clone());
+            async move { Ok::<_, Infallible>(port.answer(&peer, &request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            // How it ended is the scraper's to tell.
+            _ = connection.as_mut() => return,
+            () = stop.cancelled() => {}
+            () = sleep(MAX_AGE) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(LAST_ANSWER, connection).await;
+    }
+
+    async fn answer(
+        &self,
+        peer: &CertificateInfo,
+        request: &Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        // Asked for each request: a revoked certificate ends here, not with its connection.
+        if now_ms() / 1000 >= peer.not_after || !self.monitors.allow(peer) {
+            let why = format!(
+                "{} may not scrape this host: it takes an operator with role monitor\n",
+                peer.identity
+            );
+            return respond(403, why.into());
+        }
+        if request.method() != Method::GET {
+            return respond(405, Bytes::from_static(b"only GET\n"));
+        }
+        match Target::parse(request.uri().path()) {
+            Some(target) => {
+                let page = self.scraper.page(&target).await;
+                respond(page.status, page.body)
+            }
+            None => respond(
+                404,
+                Bytes::from_static(
+                    b"/metrics /containers /tenants/<tenant>/odoo /tenants/<tenant>/postgres\n",
+                ),
+            ),
+        }
+    }
+}
+
+fn respond(status: u16, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::BAD_GATEWAY);
+    let kind = hyper::header::HeaderValue::from_static(text::CONTENT_TYPE);
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, kind);
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! The containers of a stack: PostgreSQL, Odoo and the one-off `odoo -i`.
+//!
+//! Not here: network, volumes, files and the hash over a container (the parent).
+
+use std::collections::BTreeMap;
+
+use isyone_proto::{
+    plan::{Role, TenantPlan},
+    spec::Size,
+};
+
+use crate::plan::{
+    container::{
+        ContainerSpec, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
+        PublishedPort,
+    },
+    facts::{HostFacts, Images},
+    render,
+    stack::{
+        ADDON_NAME, ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS, POSTGRES_GRACE_S,
+        init_name, split_memory,
+    },
+};
+
+/// Odoo may need so much longer than its requests.
+const ODOO_END_S: u64 = 10;
+
+pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
+    let (odoo, postgres) = split_memory(size.memory_bytes);
+    // CPU is shared, not split: Odoo may use all of it, PostgreSQL half beside. The engine refuses more than there is.
+    let most = u64::from(host.cpus.max(1)) * 1_000_000_000;
+    let cpu = u64::from(size.cpu_millis) * 1_000_000;
+    let least = 10_000_000; // Docker's minimum
+    match role {
+        Role::Odoo => Limits {
+            memory_bytes: odoo,
+            nano_cpus: cpu.clamp(least, most),
+            pids: 256 + 64 * size.workers,
+        },
+        Role::Postgres => Limits {
+            memory_bytes: postgres,
+            nano_cpus: (cpu / 2).clamp(least, most),
+            pids: MAX_CONNECTIONS + 100,
+        },
+    }
+}
+
+/// `shared_buffers` follows the memory at the container's birth; a resize leaves it, or PostgreSQL would restart.
+fn postgres_tuning(limits: &Limits) -> Vec<String> {
+    let buffers_mib = ((limits.memory_bytes / 4) >> 20).clamp(16, 1024);
+    [
+        format!("shared_buffers={buffers_mib}MB"),
+        format!("max_connections={MAX_CONNECTIONS}"),
+    ]
+    .into_iter()
+    .flat_map(|setting| ["-c".to_owned(), setting])
+    .collect()
+}
+
+fn labels(plan: &TenantPlan, host: &HostFacts, role: &str) -> BTreeMap<String, String> {
+    let directory = render::directory(host, &plan.name);
+    let compose = directory.join(render::compose_file(&plan.name));
+    BTreeMap::from([
+        (LABEL_TENANT.to_owned(), plan.name.to_string()),
+        (LABEL_UID.to_owned(), plan.uid.to_string()),
+        (LABEL_ROLE.to_owned(), role.to_owned()),
+        ("com.docker.compose.project".to_owned(), plan.name.project()),
+        ("com.docker.compose.service".to_owned(), role.to_owned()),
+        (
+            "com.docker.compose.container-number".to_owned(),
+            "1".to_owned(),
+        ),
+        ("com.docker.compose.oneoff".to_owned(), "False".to_owned()),
+        (
+            "com.docker.compose.project.config_files".to_owned(),
+            compose.display().to_string(),
+        ),
+        (
+            "com.docker.compose.project.working_dir".to_owned(),
+            directory.display().to_string(),
+        ),
+    ])
+}
+
+fn file_mount(host: &HostFacts, plan: &TenantPlan, file: &str, target: &str) -> Mount {
+    let source = render::directory(host, &plan.name)
+        .join(file)
+        .display()
+        .to_string();
+    Mount {
+        source: MountSource::File(source),
+        target: target.to_owned(),
+    }
+}
+
+/// Since 18 the official image keeps its clusters one level higher, a directory for each major.
+fn postgres_data(images: &Images) -> &'static str {
+    let major: u32 = images.postgres.postgres_major.parse().unwrap_or(0);
+    if major >= 18 {
+        "/var/lib/postgresql"
+    } else {
+        "/var/lib/postgresql/data"
+    }
+}
+
+pub(super) fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
+    let limits = limits(&plan.size, host, Role::Postgres);
+    let mut command = vec!["postgres".to_owned()];
+    command.extend(postgres_tuning(&limits));
+    ContainerSpec {
+        name: plan.name.postgres_container(),
+        image: plan.postgres_image.to_string(),
+        command,
+        env: BTreeMap::from([(
+            "POSTGRES_PASSWORD_FILE".to_owned(),
+            render::PASSWORD_TARGET.to_owned(),
+        )]),
+        labels: labels(plan, host, "postgres"),
+        mounts: vec![
+            Mount {
+                source: MountSource::Volume(plan.name.postgres_volume()),
+                target: postgres_data(images).to_owned(),
+            },
+            file_mount(host, plan, render::PASSWORD_FILE, render::PASSWORD_TARGET),
+        ],
+        network: plan.name.project(),
+        aliases: vec!["postgres".to_owned()],
+        ports: Vec::new(),
+        limits,
+        // Parallel queries exchange through it; Docker's 64 MiB is soon full.
+        shm_bytes: Some((limits.memory_bytes / 2).max(64 << 20)),
+        // Its entrypoint hands the volume over and steps down from root.
+        cap_add: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
+            .map(str::to_owned)
+            .to_vec(),
+        init: false,
+        stop_grace_s: POSTGRES_GRACE_S,
+        restart: true,
+    }
+}
+
+pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
+    ContainerSpec {
+        name: plan.name.odoo_container(),
+        image: plan.odoo_image.to_string(),
+        command: odoo_command(images, &[]),
+        env: BTreeMap::new(),
+        labels: labels(plan, host, "odoo"),
+        mounts: vec![
+            Mount {
+                source: MountSource::Volume(plan.name.odoo_volume()),
+                target: "/var/lib/odoo".to_owned(),
+            },
+            file_mount(host, plan, render::ODOO_CONF, "/etc/odoo/odoo.conf"),
+            file_mount(
+                host,
+                plan,
+                render::METRICS_TOKEN,
+                render::METRICS_TOKEN_TARGET,
+            ),
+            // The directory and not its files: a newer agent's are there at the next start, and nothing is made anew.
+            Mount {
+                source: MountSource::File(host.addons_dir.join(ADDON_NAME).display().to_string()),
+                target: format!("{}/{}", ADDONS_TARGET, ADDON_NAME),
+            },
+        ],
+        network: plan.name.project(),
+        aliases: vec!["odoo".to_owned()],
+        ports: vec![
+            PublishedPort {
+                host_ip: host.advertise,
+                host: plan.http_port,
+                container: HTTP_PORT,
+            },
+            PublishedPort {
+                host_ip: host.advertise,
+                host: plan.websocket_port,
+                container: GEVENT_PORT,
+            },
+        ],
+        limits: limits(&plan.size, host, Role::Odoo),
+        shm_bytes: None,
+        cap_add: Vec::new(),
+        init: true, // wkhtmltopdf and friends leave orphans
+        // For whoever else stops it, a hand with docker compose above all: no request is cut.
+        stop_grace_s: u32::try_from(render::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
+        restart: true,
+    }
+}
+
+/// The official entrypoint turns `odoo …` into a command line with the database password in it; any other command it
+/// runs as it is. `env odoo` is another command. (A stand-in only knows the plain form.)
+fn odoo_command(images: &Images, arguments: &[String]) -> Vec<String> {
+    let program: &[&str] = if images.odoo.standin {
+        &["odoo"]
+    } else {
+        &["/usr/bin/env", "odoo"]
+    };
+    program
+        .iter()
+        .map(|s| (*s).to_owned())
+        .chain(arguments.iter().cloned())
+        .collect()
+}
+
+pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
+    let modules = std::iter::once("base")
+        .chain(plan.modules.iter().map(|m| m.as_str()))
+        .collect::<Vec<_>>()
+        .join(",");
+    let mut arguments = vec![
+        "-d".to_owned(),
+        plan.name.database(),
+        "-i".to_owned(),
+        modules,
+    ];
+    // `=True` is understood by 18 (any text means none) and 19 (a boolean). Limits off: it is one long request.
+    for flag in [
+        "--without-demo=True",
+        "--stop-after-init",
+        "--no-http",
+        "--workers=0",
+        "--max-cron-threads=0",
+        "--limit-memory-soft=0",
+        "--limit-memory-hard=0",
+        "--limit-time-cpu=0",
+        "--limit-time-real=0",
+    ] {
+        arguments.push(flag.to_owned());
+    }
+    if plan.language.as_str() != "en_US" {
+        arguments.push(format!("--load-language={}", plan.language));
+    }
+    let mut spec = odoo(plan, host, images);
+    spec.name = init_name(&plan.name);
+    spec.command = odoo_command(images, &arguments);
+    spec.labels = labels(plan, host, "init");
+    spec.labels
+        .insert("com.docker.compose.oneoff".to_owned(), "True".to_owned());
+    spec.labels
+        .insert("com.docker.compose.service".to_owned(), "odoo".to_owned());
+    spec.aliases.clear();
+    spec.ports.clear();
+    spec.restart = false;
+    spec
+}

@@ -1,0 +1,204 @@
+//! Makes a stack of a tenant's plan: containers, network and volumes. Pure: the same inputs give the same stack.
+//!
+//! The stack is made through the Engine API; the files beside it (render) describe the same for people. Not here: what is
+//! there already (diff).
+
+mod containers;
+
+use std::collections::BTreeMap;
+
+use isyone_proto::plan::TenantPlan;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::plan::{
+    container::{ContainerSpec, LABEL_CONFIG_HASH, LABEL_TENANT, LABEL_UID, Limits, NamedSpec},
+    facts::{HostFacts, Images},
+    render, sql,
+    stack::Stack,
+};
+
+fn named(plan: &TenantPlan, name: String, key: &str, value: &str) -> NamedSpec {
+    let labels = BTreeMap::from([
+        (LABEL_TENANT.to_owned(), plan.name.to_string()),
+        (LABEL_UID.to_owned(), plan.uid.to_string()),
+        ("com.docker.compose.project".to_owned(), plan.name.project()),
+        (format!("com.docker.compose.{key}"), value.to_owned()),
+    ]);
+    NamedSpec { name, labels }
+}
+
+/// Hash over what a container cannot change while it lives: not limits, not tuning, which follow the size.
+fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
+    let mut fixed = spec.clone();
+    fixed.limits = Limits::default();
+    fixed.shm_bytes = None;
+    if fixed.command.first().is_some_and(|c| c == "postgres") {
+        fixed.command.truncate(1);
+    }
+    #[derive(Serialize)]
+    struct Hashed<'a> {
+        spec: &'a ContainerSpec,
+        contents: &'a str,
+    }
+    // Plain structs with string keys: serialising cannot fail.
+    let json = serde_json::to_vec(&Hashed {
+        spec: &fixed,
+        contents,
+    })
+    .unwrap_or_default();
+    hex::encode(Sha256::digest(json))
+}
+
+fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
+    let hash = config_hash(&spec, contents);
+    spec.labels
+        .insert("com.docker.compose.config-hash".to_owned(), hash.clone());
+    spec.labels.insert(LABEL_CONFIG_HASH.to_owned(), hash);
+    spec
+}
+
+/// Names the snapshot from which this tenant's database may be copied.
+pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
+    let modules: Vec<&str> = plan.modules.iter().map(|m| m.as_str()).collect();
+    let text = format!(
+        "2 {} {} {} {} {}",
+        images.odoo.id,
+        images.postgres.id,
+        images.postgres.postgres_major,
+        modules.join(","),
+        plan.language
+    );
+    hex::encode(&Sha256::digest(text)[..12])
+}
+
+/// The whole stack. `master_hash` is the hashed master password (slow to make, so made elsewhere and kept).
+pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: &str) -> Stack {
+    let conf = render::odoo_conf(plan, &images.odoo, master_hash);
+    let postgres = with_hash(containers::postgres(plan, host, images), "");
+    // Mounted files are written anew beside the old: a container sees a change only when it is made anew as well.
+    let odoo = with_hash(
+        containers::odoo(plan, host, images),
+        &(conf.clone() + &sql::metrics_token(plan)),
+    );
+    let mut stack = Stack {
+        network: named(plan, plan.name.project(), "network", "default"),
+        subnet: plan.subnet.trunc().to_string(),
+        postgres_volume: named(plan, plan.name.postgres_volume(), "volume", "pgdata"),
+        odoo_volume: named(plan, plan.name.odoo_volume(), "volume", "odoo_data"),
+        postgres,
+        odoo,
+        init: containers::init(plan, host, images),
+        files: Vec::new(),
+        standin: images.odoo.standin || images.postgres.standin,
+        golden_key: golden_key(plan, images),
+    };
+    stack.files = render::files(plan, &stack, images, conf);
+    stack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        plan::{
+            facts::ImageFacts,
+            stack::{CRON_THREADS, MAX_CONNECTIONS, db_maxconn, split_memory},
+        },
+        testing::tenant_plan,
+    };
+    use isyone_proto::{plan::Role, spec::Size};
+    use proptest::prelude::*;
+
+    fn host() -> HostFacts {
+        HostFacts {
+            advertise: "192.0.2.7".parse().unwrap(),
+            cpus: 4,
+            tenants_dir: "/var/lib/isyone/tenants".into(),
+            addons_dir: "/var/lib/isyone/addons".into(),
+        }
+    }
+
+    fn images() -> Images {
+        let facts = |id: &str| ImageFacts {
+            id: id.into(),
+            digest: id.into(),
+            uid: 100,
+            gid: 101,
+            ..Default::default()
+        };
+        Images {
+            odoo: facts("sha256:odoo"),
+            postgres: facts("sha256:postgres"),
+        }
+    }
+
+    fn hashes(plan: &TenantPlan) -> (String, String) {
+        let stack = stack(plan, &host(), &images(), "hash");
+        (
+            stack.postgres.labels[LABEL_CONFIG_HASH].clone(),
+            stack.odoo.labels[LABEL_CONFIG_HASH].clone(),
+        )
+    }
+
+    #[test]
+    fn a_resize_never_makes_postgres_anew() {
+        let before = tenant_plan("alfa");
+        let mut after = before.clone();
+        after.size = Size {
+            memory_bytes: 8 << 30,
+            cpu_millis: 4000,
+            disk_bytes: 1,
+            workers: 2,
+        };
+        assert_eq!(
+            hashes(&before),
+            hashes(&after),
+            "memory and CPU change in flight"
+        );
+        after.size.workers = 9;
+        assert_eq!(hashes(&before).0, hashes(&after).0);
+        assert_ne!(
+            hashes(&before).1,
+            hashes(&after).1,
+            "workers are in odoo.conf"
+        );
+    }
+
+    #[test]
+    fn no_secret_is_in_a_container_spec() {
+        let plan = tenant_plan("alfa");
+        let stack = stack(&plan, &host(), &images(), "hash");
+        for spec in [&stack.odoo, &stack.postgres, &stack.init] {
+            let text = format!("{spec:?}");
+            for secret in [
+                &plan.secrets.database_password,
+                &plan.secrets.admin_password,
+                &plan.secrets.master_password,
+            ] {
+                assert!(!text.contains(secret.expose()), "{}", spec.name);
+            }
+            let derived = [
+                sql::superuser_password(&plan),
+                sql::monitor_password(&plan),
+                sql::metrics_token(&plan),
+            ];
+            assert!(derived.iter().all(|secret| !text.contains(secret)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn limits_and_connections_always_fit(memory in (64u64 << 20)..(512 << 30), cpu in 1u32..256_000, workers in 0u32..180) {
+            let size = Size { memory_bytes: memory, cpu_millis: cpu, disk_bytes: 0, workers };
+            let (odoo, postgres) = split_memory(memory);
+            prop_assert_eq!(odoo + postgres, memory);
+            prop_assert!(postgres >= 6 << 20 && odoo >= postgres);
+            let processes = if workers == 0 { 1 } else { workers + CRON_THREADS + 1 };
+            prop_assert!(processes * db_maxconn(&size) <= MAX_CONNECTIONS);
+            for role in [Role::Odoo, Role::Postgres] {
+                prop_assert!(containers::limits(&size, &host(), role).nano_cpus <= 4_000_000_000);
+            }
+        }
+    }
+}

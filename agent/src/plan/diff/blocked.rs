@@ -1,0 +1,78 @@
+//! Why going on with a tenant would do harm or cannot work: data until somebody reads it.
+//!
+//! Not here: errors of carrying out (tenant).
+
+use uuid::Uuid;
+
+use crate::plan::container::LABEL_UID;
+
+/// A person must act. Tried again all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Blocked {
+    /// The order to purge comes from a coordinator whose database was set back.
+    #[error(
+        "the order to purge has generation {ordered}, but this tenant was wanted under generation {wanted} since: was an old database of the coordinator restored? Its volumes are kept"
+    )]
+    OldOrder {
+        /// Generation of the plan with the order.
+        ordered: u64,
+        /// Highest generation under which the tenant was wanted.
+        wanted: u64,
+    },
+    /// A volume of that name carries another tenant's label, or none.
+    #[error(
+        "volume {volume} belongs to another tenant (label {LABEL_UID}={owner}, this tenant is {tenant}); purge that one first, or move its volume away"
+    )]
+    ForeignVolume {
+        /// Name of the volume.
+        volume: String,
+        owner: String,
+        /// Uid of this tenant.
+        tenant: Uuid,
+    },
+    /// A container of that name does not carry our label.
+    #[error(
+        "container {0} is somebody else's (it has no label {LABEL_UID}) and is left alone; rename or remove it"
+    )]
+    ForeignContainer(String),
+    /// The tenant has data, and its volume is not there.
+    #[error(
+        "volume {0} is gone, and with it this tenant's data; nothing new is put in its place. Restore it from a backup, or delete the tenant"
+    )]
+    VolumeGone(String),
+    /// PostgreSQL opens no other major version's data.
+    #[error(
+        "this tenant's data is PostgreSQL {data}'s, and the image is PostgreSQL {image}: it cannot open it. Go back to an image of \
+         version {data}; to change the version, restore a dump into a new tenant"
+    )]
+    OtherMajor {
+        /// Version of the data.
+        data: String,
+        /// Version of the image.
+        image: String,
+    },
+    /// This host takes no new tenants now, in the host's words.
+    #[error("{0}")]
+    HostClosed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_says_what_to_do_on_one_line() {
+        let major = Blocked::OtherMajor {
+            data: "15".into(),
+            image: "16".into(),
+        };
+        let text = major.to_string();
+        assert!(
+            text.starts_with(
+                "this tenant's data is PostgreSQL 15's, and the image is PostgreSQL 16:"
+            )
+        );
+        assert!(text.ends_with("restore a dump into a new tenant"));
+        assert!(!text.contains("  ") && !text.contains('\n'));
+    }
+}

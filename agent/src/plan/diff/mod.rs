@@ -1,0 +1,186 @@
+//! Observed + desired → what to do, each with its reason. Pure: no clock, no Docker, no files.
+//!
+//! Actions come in waves; within a wave the lanes run at the same time, within a lane one after the other. After each run
+//! the world is observed and compared again, until nothing is left to do. Not here: doing it (tenant::execute).
+
+mod action;
+mod blocked;
+mod observed;
+mod run;
+
+use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
+
+pub use self::{action::Action, blocked::Blocked, observed::Observed};
+use crate::plan::{
+    container::{LABEL_UID, Volume},
+    stack::Stack,
+    state::{Database, TenantState},
+};
+
+/// Odoo with a hundred modules on a slow disk needs minutes until it answers; after that silence is a finding.
+pub const START_GRACE_MS: UnixMs = 180_000;
+
+/// An action in its place, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedAction {
+    /// Waves run one after the other.
+    pub wave: u8,
+    /// Lanes of a wave run at the same time.
+    pub lane: u8,
+    pub action: Action,
+    pub reason: String,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    pub plan: &'a TenantPlan,
+    /// Desired, rendered; `None` while an image is missing.
+    pub stack: Option<&'a Stack>,
+    pub observed: &'a Observed,
+    /// What the agent remembers of the tenant.
+    pub state: &'a TenantState,
+    /// A higher epoch was seen: this copy must not run.
+    pub stale: bool,
+    /// Why no new tenant may be started on this host, if so.
+    pub no_new: Option<&'a str>,
+    pub now: UnixMs,
+}
+
+/// The state without a `state.json`: volumes that are there with this uid hold data, and are taken as they are; also when
+/// only one is left.
+pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
+    let mut state = TenantState::new(plan);
+    let ours = |v: &Volume| {
+        v.labels
+            .get(LABEL_UID)
+            .is_some_and(|uid| *uid == plan.uid.to_string())
+    };
+    if ROLES
+        .into_iter()
+        .filter_map(|role| observed.volume(role))
+        .any(ours)
+    {
+        state.database = Database::Ready { synced: true };
+    }
+    state
+}
+
+/// Removal of volumes is allowed.
+pub fn may_purge(plan: &TenantPlan, now: UnixMs) -> bool {
+    plan.desired == DesiredState::Purged
+        && (plan.purge_now || plan.quarantine_until.is_some_and(|until| until <= now))
+}
+
+#[derive(Default)]
+struct List(Vec<PlannedAction>);
+
+impl List {
+    fn add(&mut self, wave: u8, lane: u8, action: Action, reason: impl Into<String>) {
+        self.0.push(PlannedAction {
+            wave,
+            lane,
+            action,
+            reason: reason.into(),
+        });
+    }
+}
+
+const ROLES: [Role; 2] = [Role::Postgres, Role::Odoo];
+
+/// Compares. An empty list: nothing to do.
+pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
+    if inputs.stale {
+        return Ok(stop_all(
+            inputs.observed,
+            "another host holds a newer copy of this tenant",
+        ));
+    }
+    match inputs.plan.desired {
+        DesiredState::Running => run::run(inputs),
+        DesiredState::Suspended => Ok(stop_all(inputs.observed, "suspended")),
+        DesiredState::Quarantined => Ok(take_down(inputs.observed, "deleted, volumes kept")),
+        DesiredState::Purged => purge(inputs),
+    }
+}
+
+/// Odoo first: its requests end while PostgreSQL still answers.
+fn stop_all(observed: &Observed, reason: &str) -> Vec<PlannedAction> {
+    let mut list = List::default();
+    if observed.init.is_some() {
+        list.add(0, 1, Action::RemoveInit, reason);
+    }
+    for (wave, role) in [(0, Role::Odoo), (1, Role::Postgres)] {
+        if observed.is_up(role) {
+            list.add(wave, 0, Action::StopContainer(role), reason);
+        }
+    }
+    list.0
+}
+
+fn take_down(observed: &Observed, reason: &str) -> Vec<PlannedAction> {
+    let mut list = List(stop_all(observed, reason));
+    for role in ROLES {
+        if observed.container(role).is_some() {
+            list.add(2, role as u8, Action::RemoveContainer(role), reason);
+        }
+    }
+    if observed.network.is_some() {
+        list.add(3, 0, Action::RemoveNetwork, reason);
+    }
+    list.0
+}
+
+fn purge(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
+    let observed = inputs.observed;
+    let mut list = List(take_down(observed, "deleted"));
+    if inputs.plan.generation <= inputs.state.wanted_generation {
+        return Err(Blocked::OldOrder {
+            ordered: inputs.plan.generation,
+            wanted: inputs.state.wanted_generation,
+        });
+    }
+    if !may_purge(inputs.plan, inputs.now) {
+        return Ok(list.0);
+    }
+    for role in ROLES {
+        if let Some(volume) = observed.volume(role) {
+            own_volume(inputs.plan, role, volume)?;
+            list.add(
+                4,
+                role as u8,
+                Action::RemoveVolume(role),
+                "the quarantine is over",
+            );
+        }
+    }
+    if observed.directory {
+        list.add(5, 0, Action::RemoveDirectory, "the quarantine is over");
+    }
+    Ok(list.0)
+}
+
+fn volume_name(plan: &TenantPlan, role: Role) -> String {
+    match role {
+        Role::Odoo => plan.name.odoo_volume(),
+        Role::Postgres => plan.name.postgres_volume(),
+    }
+}
+
+fn own_volume(plan: &TenantPlan, role: Role, volume: &Volume) -> Result<(), Blocked> {
+    let uid = volume
+        .labels
+        .get(LABEL_UID)
+        .map_or("nobody", String::as_str);
+    if uid == plan.uid.to_string() {
+        return Ok(());
+    }
+    Err(Blocked::ForeignVolume {
+        volume: volume_name(plan, role),
+        owner: uid.to_owned(),
+        tenant: plan.uid,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! A tenant that should run: what is in the way goes, what is missing is made, filled and started.
+//!
+//! Not here: tenants that should not run (the parent), doing it (tenant).
+
+use isyone_proto::plan::Role;
+
+use super::{
+    Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, own_volume,
+    volume_name,
+};
+use crate::plan::{
+    container::{LABEL_CONFIG_HASH, LABEL_UID},
+    sql,
+    stack::Stack,
+    state::Database,
+};
+
+pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
+    let observed = inputs.observed;
+    let mut list = List::default();
+    for (lane, (role, image)) in [
+        (Role::Postgres, &observed.postgres_image),
+        (Role::Odoo, &observed.odoo_image),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if image.is_none() {
+            list.add(
+                0,
+                lane as u8,
+                Action::PullImage(role),
+                "the image is not on this host",
+            );
+        }
+    }
+    let Some(stack) = inputs.stack.filter(|_| list.0.is_empty()) else {
+        return Ok(list.0);
+    };
+    if let Some(name) = &observed.foreign {
+        return Err(Blocked::ForeignContainer(name.clone()));
+    }
+    check_volumes(inputs)?;
+    check_major(observed)?;
+    if let (Some(why), false) = (inputs.no_new, inputs.state.is_ready()) {
+        return Err(Blocked::HostClosed(why.to_owned()));
+    }
+    let kept = clear_the_way(&mut list, inputs, stack);
+    make(&mut list, inputs, stack, &kept);
+    fill(&mut list, inputs, stack);
+    start(&mut list, inputs, &kept);
+    Ok(list.0)
+}
+
+fn check_volumes(inputs: &Inputs<'_>) -> Result<(), Blocked> {
+    for role in ROLES {
+        match inputs.observed.volume(role) {
+            Some(volume) => own_volume(inputs.plan, role, volume)?,
+            None if inputs.state.is_ready() => {
+                return Err(Blocked::VolumeGone(volume_name(inputs.plan, role)));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// PostgreSQL opens no other major version's data: it would end and be started again for ever.
+fn check_major(observed: &Observed) -> Result<(), Blocked> {
+    let image = observed
+        .postgres_image
+        .as_ref()
+        .map_or("", |i| i.postgres_major.as_str());
+    match &observed.data_major {
+        Some(data) if !image.is_empty() && data != image => Err(Blocked::OtherMajor {
+            data: data.clone(),
+            image: image.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Which of the present things may stay.
+#[derive(Debug, Default)]
+struct Kept {
+    network: bool,
+    postgres: bool,
+    odoo: bool,
+}
+
+impl Kept {
+    fn container(&self, role: Role) -> bool {
+        match role {
+            Role::Odoo => self.odoo,
+            Role::Postgres => self.postgres,
+        }
+    }
+}
+
+/// Wave 1 and 2: what is in the way goes.
+fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
+    let observed = inputs.observed;
+    let network_fits = observed
+        .network
+        .as_ref()
+        .is_none_or(|n| n.subnet == stack.subnet);
+    if observed.init.is_some() {
+        list.add(
+            1,
+            2,
+            Action::RemoveInit,
+            "an earlier initialisation was interrupted",
+        );
+    }
+    let mut kept = Kept {
+        network: observed.network.is_some() && network_fits,
+        ..Kept::default()
+    };
+    for role in ROLES {
+        let Some(container) = observed.container(role) else {
+            continue;
+        };
+        let wanted = stack
+            .container(role)
+            .labels
+            .get(LABEL_CONFIG_HASH)
+            .map_or("", String::as_str);
+        let reason = if !network_fits {
+            "its network has another subnet"
+        } else if container.label(LABEL_UID) != inputs.plan.uid.to_string() {
+            "it was made for another tenant of this name"
+        } else if container.label(LABEL_CONFIG_HASH) != wanted {
+            "its configuration has changed"
+        } else if matches!(container.state.as_str(), "dead" | "removing") {
+            "Docker could not remove it"
+        } else {
+            match role {
+                Role::Odoo => kept.odoo = true,
+                Role::Postgres => kept.postgres = true,
+            }
+            if container.is_up()
+                && !inputs.state.is_ready()
+                && (role == Role::Odoo || observed.golden)
+            {
+                list.add(
+                    1,
+                    role as u8,
+                    Action::StopContainer(role),
+                    "its database is not ready",
+                );
+            }
+            continue;
+        };
+        if container.is_up() {
+            list.add(1, role as u8, Action::StopContainer(role), reason);
+        }
+        list.add(1, role as u8, Action::RemoveContainer(role), reason);
+    }
+    if !network_fits {
+        list.add(2, 0, Action::RemoveNetwork, "it has another subnet");
+    }
+    kept
+}
+
+/// Waves 3 and 4: files, volumes and network, then PostgreSQL's container; wave 6: Odoo's, while PostgreSQL starts.
+fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
+    let observed = inputs.observed;
+    if !observed.files_current {
+        list.add(3, 0, Action::WriteFiles, "files differ from the plan");
+    }
+    for role in ROLES {
+        if observed.volume(role).is_none() {
+            list.add(3, 1, Action::CreateVolume(role), "it is not there");
+        }
+    }
+    if !kept.network {
+        list.add(3, 2, Action::CreateNetwork, "it is not there");
+    }
+    for (role, wave, lane) in [(Role::Postgres, 4, 0), (Role::Odoo, 6, 1)] {
+        if !kept.container(role) {
+            list.add(wave, lane, Action::CreateContainer(role), "it is not there");
+            continue;
+        }
+        // While it is being made a tenant has more CPU than its due.
+        if inputs.state.is_ready()
+            && observed
+                .container(role)
+                .is_some_and(|c| c.limits != stack.container(role).limits)
+        {
+            list.add(4, 0, Action::UpdateLimits(role), "the size has changed");
+        }
+    }
+}
+
+/// Waves 4 to 5: the database's content. The golden copy needs only the volumes, so it runs beside making a container.
+fn fill(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
+    if stack.standin {
+        return;
+    }
+    if copies(inputs) {
+        list.add(4, 1, Action::CopyGolden, "a golden snapshot fits");
+    } else if let Database::Empty | Database::Filling = inputs.state.database {
+        list.add(
+            5,
+            0,
+            Action::InitDatabase,
+            "there is no golden snapshot yet",
+        );
+    }
+}
+
+/// The database is filled by copying a snapshot, now.
+fn copies(inputs: &Inputs<'_>) -> bool {
+    inputs.observed.golden && matches!(inputs.state.database, Database::Empty | Database::Filling)
+}
+
+/// Present, up, and not to be stopped for its database's sake.
+fn is_untouched(inputs: &Inputs<'_>, kept: &Kept, role: Role) -> bool {
+    let Inputs {
+        observed, state, ..
+    } = *inputs;
+    kept.container(role)
+        && observed.is_up(role)
+        && (state.is_ready() || (role == Role::Postgres && !observed.golden))
+}
+
+/// Starts or restarts a role's container where that is due; says whether it stays as it is.
+fn start_role(
+    list: &mut List,
+    inputs: &Inputs<'_>,
+    kept: &Kept,
+    role: Role,
+    (wave, lane): (u8, u8),
+) -> bool {
+    let Inputs { plan, state, .. } = *inputs;
+    let (asked, done) = match role {
+        Role::Odoo => (plan.odoo_restarts, state.odoo_restarts),
+        Role::Postgres => (plan.postgres_restarts, state.postgres_restarts),
+    };
+    if !is_untouched(inputs, kept, role) {
+        list.add(wave, lane, Action::StartContainer(role), "it should run");
+        return false;
+    }
+    if asked > done {
+        let reason = "a restart was asked for";
+        list.add(wave, lane, Action::RestartContainer(role), reason);
+        return false;
+    }
+    true
+}
+
+/// Waves 6 to 9: PostgreSQL, keys, Odoo, healthy.
+fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
+    let Inputs {
+        observed, state, ..
+    } = *inputs;
+    let standin = inputs.stack.is_some_and(|s| s.standin);
+    let postgres_stays = start_role(list, inputs, kept, Role::Postgres, (6, 0));
+    if !postgres_stays || !observed.postgres_ready || !state.is_ready() {
+        list.add(6, 0, Action::AwaitPostgres, "Odoo needs it");
+    }
+    settle_database(list, inputs, standin);
+    // A stand-in does not ask its database anything. And nobody enters a copied database as Odoo before it has its keys, so
+    // the second that Odoo takes to load can pass meanwhile.
+    let at_once = standin || copies(inputs);
+    let place = if at_once { (6, 1) } else { (8, 0) };
+    // A new address does not restart it: Odoo is told through the database (`sql::update`). With another password its
+    // configuration file is another, and so is the container.
+    let odoo_stays = start_role(list, inputs, kept, Role::Odoo, place);
+    let healthy = observed.odoo_health.as_ref().is_some_and(Result::is_ok);
+    let young = observed
+        .odoo
+        .as_ref()
+        .and_then(|c| c.started_ms)
+        .is_some_and(|at| inputs.now - at < START_GRACE_MS);
+    if !odoo_stays || (!healthy && young) {
+        list.add(9, 0, Action::AwaitOdoo, "it has just started");
+    }
+}
+
+/// Keys for a new database, or settings that have changed since.
+fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
+    let Inputs { plan, state, .. } = *inputs;
+    if !state.is_ready() {
+        let (action, reason) = if standin {
+            (Action::SkipDatabase, "stand-in image")
+        } else {
+            (Action::Rekey, "the database is new")
+        };
+        list.add(6, 0, action, reason);
+    } else if state.settings != sql::settings_digest(plan) && !standin {
+        list.add(
+            6,
+            0,
+            Action::UpdateSettings,
+            "address, upload limit or database password have changed",
+        );
+    }
+}

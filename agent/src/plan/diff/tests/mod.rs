@@ -1,0 +1,324 @@
+//! Properties of [`super::diff`], over a model of the world that obeys each action at once.
+//!
+//! Not here: the model (world).
+
+mod world;
+
+use proptest::prelude::*;
+
+use self::world::{World, render};
+use super::*;
+use crate::{
+    plan::{
+        container::{Container, LABEL_CONFIG_HASH},
+        facts::ImageFacts,
+    },
+    testing::tenant_plan,
+};
+
+#[test]
+fn a_create_converges_in_one_go_and_then_nothing_is_touched() {
+    for golden in [false, true] {
+        let plan = tenant_plan("alfa");
+        let mut world = World::empty(&plan);
+        world.observed.golden = golden;
+        assert!(world.converge(&plan, 0, usize::MAX));
+        assert!(world.observed.is_up(Role::Odoo) && world.state.is_ready());
+        assert_eq!(world.steps(&plan, 1).unwrap(), []);
+    }
+}
+
+#[test]
+fn another_address_is_written_and_restarts_nothing() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    let next = changed(&plan, 7);
+    let actions: Vec<_> = world
+        .steps(&next, 1)
+        .unwrap()
+        .into_iter()
+        .map(|step| step.action)
+        .collect();
+    assert!(actions.contains(&Action::UpdateSettings), "{actions:?}");
+    let touches = |action: &Action| {
+        matches!(
+            action,
+            Action::StartContainer(_) | Action::RestartContainer(_) | Action::StopContainer(_)
+        )
+    };
+    assert!(!actions.iter().any(touches), "{actions:?}");
+    assert!(world.converge(&next, 1, usize::MAX));
+    assert_eq!(world.steps(&next, 2).unwrap(), []);
+}
+
+#[test]
+fn images_come_first_and_alone() {
+    let plan = tenant_plan("alfa");
+    let world = World::empty(&plan);
+    let observed = Observed {
+        odoo_image: None,
+        ..world.observed.clone()
+    };
+    let inputs = Inputs {
+        plan: &plan,
+        stack: None,
+        observed: &observed,
+        state: &world.state,
+        stale: false,
+        no_new: None,
+        now: 0,
+    };
+    let actions: Vec<_> = diff(&inputs)
+        .unwrap()
+        .into_iter()
+        .map(|s| s.action)
+        .collect();
+    assert_eq!(actions, [Action::PullImage(Role::Odoo)]);
+}
+
+#[test]
+fn volumes_go_only_after_the_quarantine() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    plan.desired = DesiredState::Quarantined;
+    plan.quarantine_until = Some(1000);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    assert!(
+        world.observed.postgres.is_none()
+            && world.observed.network.is_none()
+            && world.observed.postgres_volume.is_some()
+    );
+    plan.desired = DesiredState::Purged;
+    assert_eq!(world.steps(&plan, 999).unwrap(), []);
+    assert!(world.converge(&plan, 1000, usize::MAX));
+    assert!(world.observed.is_absent());
+}
+
+#[test]
+fn a_restored_tenant_keeps_its_data() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    plan.desired = DesiredState::Quarantined;
+    world.converge(&plan, 0, usize::MAX);
+    plan.desired = DesiredState::Running;
+    world.observed.golden = true;
+    let steps = world.steps(&plan, 0).unwrap();
+    assert!(!steps.iter().any(|s| matches!(
+        s.action,
+        Action::CopyGolden | Action::InitDatabase | Action::Rekey
+    )));
+}
+
+#[test]
+fn foreign_or_missing_volumes_block() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    let mut gone = World {
+        observed: Observed {
+            postgres_volume: None,
+            ..world.observed.clone()
+        },
+        state: world.state.clone(),
+        closed: false,
+    };
+    assert!(matches!(gone.steps(&plan, 0), Err(Blocked::VolumeGone(_))));
+    gone.observed.postgres_volume = Some(Volume::default());
+    assert!(matches!(
+        gone.steps(&plan, 0),
+        Err(Blocked::ForeignVolume { .. })
+    ));
+    let purged = TenantPlan {
+        desired: DesiredState::Purged,
+        purge_now: true,
+        ..plan
+    };
+    assert!(
+        gone.steps(&purged, 0).is_err(),
+        "a foreign volume is not purged"
+    );
+}
+
+#[test]
+fn an_order_to_purge_from_a_set_back_coordinator_is_refused() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    world.state.wanted_generation = plan.generation;
+    let old = TenantPlan {
+        desired: DesiredState::Purged,
+        purge_now: true,
+        ..plan
+    };
+    assert!(matches!(
+        world.steps(&old, 0),
+        Err(Blocked::OldOrder { .. })
+    ));
+    let newer = TenantPlan {
+        generation: old.generation + 1,
+        ..old
+    };
+    assert!(world.steps(&newer, 0).is_ok());
+}
+
+#[test]
+fn one_volume_that_is_left_is_not_filled_anew() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    world.observed.postgres_volume = None;
+    let state = adopt(&plan, &world.observed);
+    assert!(state.is_ready(), "the files in it are a tenant's");
+    let left = World {
+        observed: world.observed,
+        state,
+        closed: false,
+    };
+    assert!(matches!(left.steps(&plan, 0), Err(Blocked::VolumeGone(_))));
+}
+
+#[test]
+fn a_container_of_somebody_else_is_left_alone() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    let theirs = Container {
+        name: "postgres_alfa".into(),
+        state: "running".into(),
+        ..Default::default()
+    };
+    world.observed.postgres = Some(theirs);
+    world.observed.set_foreign_aside();
+    assert_eq!(
+        world.steps(&plan, 0),
+        Err(Blocked::ForeignContainer("postgres_alfa".into()))
+    );
+    for desired in [
+        DesiredState::Suspended,
+        DesiredState::Quarantined,
+        DesiredState::Purged,
+    ] {
+        (plan.desired, plan.purge_now) = (desired, true);
+        assert_eq!(world.steps(&plan, 0).unwrap(), []);
+    }
+    plan.desired = DesiredState::Running;
+    let mut world = World::empty(&plan);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    world.observed.set_foreign_aside();
+    assert!(world.observed.foreign.is_none() && world.observed.postgres.is_some());
+}
+
+#[test]
+fn a_stale_copy_is_stopped_and_kept() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    let stack = render(&plan);
+    let inputs = Inputs {
+        plan: &plan,
+        stack: Some(&stack),
+        observed: &world.observed,
+        state: &world.state,
+        stale: true,
+        no_new: None,
+        now: 0,
+    };
+    let actions: Vec<_> = diff(&inputs)
+        .unwrap()
+        .into_iter()
+        .map(|s| s.action)
+        .collect();
+    assert_eq!(
+        actions,
+        [
+            Action::StopContainer(Role::Odoo),
+            Action::StopContainer(Role::Postgres)
+        ]
+    );
+}
+
+#[test]
+fn without_a_packet_filter_only_new_tenants_wait() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    let stack = render(&plan);
+    let blocked = |w: &World| {
+        diff(&Inputs {
+            plan: &plan,
+            stack: Some(&stack),
+            observed: &w.observed,
+            state: &w.state,
+            stale: false,
+            no_new: Some("no nft"),
+            now: 0,
+        })
+    };
+    assert!(blocked(&world).is_err());
+    world.converge(&plan, 0, usize::MAX);
+    assert_eq!(blocked(&world).unwrap(), []);
+}
+
+fn changed(plan: &TenantPlan, which: u8) -> TenantPlan {
+    let mut next = plan.clone();
+    match which {
+        0 => next.desired = DesiredState::Suspended,
+        1 => next.desired = DesiredState::Quarantined,
+        2 => next.desired = DesiredState::Running,
+        3 => next.size.workers += 1,
+        4 => next.size.memory_bytes *= 2,
+        5 => next.odoo_restarts += 1,
+        6 => next.postgres_restarts += 1,
+        7 => next.base_url.push('x'),
+        8 => next.subnet = "10.250.0.0/28".parse().unwrap(),
+        9 => next.upload_limit_bytes *= 2,
+        _ => next.odoo_image = "odoo:20.0".parse().unwrap(),
+    }
+    next
+}
+
+proptest! {
+    #[test]
+    fn whatever_changes_and_wherever_it_crashes_it_ends_as_planned(
+        changes in proptest::collection::vec((0u8..11, 0usize..25, any::<bool>()), 1..8),
+    ) {
+        let mut plan = tenant_plan("alfa");
+        let mut world = World::empty(&plan);
+        for (which, budget, golden) in changes {
+            plan = changed(&plan, which);
+            world.observed.golden = golden;
+            world.converge(&plan, 0, budget);
+        }
+        plan.desired = DesiredState::Running;
+        prop_assert!(world.converge(&plan, 0, usize::MAX));
+        prop_assert!(world.observed.is_up(Role::Odoo) && world.observed.is_up(Role::Postgres) && world.state.is_ready());
+        let stack = render(&plan);
+        for role in ROLES {
+            let container = world.observed.container(role).unwrap();
+            prop_assert_eq!(container.label(LABEL_CONFIG_HASH), stack.container(role).labels[LABEL_CONFIG_HASH].as_str());
+        }
+        prop_assert_eq!(world.steps(&plan, 0).unwrap(), vec![]);
+    }
+}
+
+#[test]
+fn another_major_version_blocks_before_anything_is_taken_down() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    let image = |major: &str| {
+        Some(ImageFacts {
+            postgres_major: major.into(),
+            ..Default::default()
+        })
+    };
+    (world.observed.postgres_image, world.observed.data_major) = (image("16"), Some("15".into()));
+    let blocked = Blocked::OtherMajor {
+        data: "15".into(),
+        image: "16".into(),
+    };
+    assert_eq!(world.steps(&plan, 0), Err(blocked));
+    world.observed.postgres_image = image("15");
+    assert_eq!(world.steps(&plan, 0).unwrap(), []);
+}

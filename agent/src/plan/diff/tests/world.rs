@@ -1,0 +1,225 @@
+//! A tenant's world in which everything an action promises happens at once. Not here: what is tested of it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use isyone_proto::plan::{Role, TenantPlan, UnixMs};
+
+use crate::plan::{
+    container::{Container, Network, Volume},
+    design::stack,
+    diff::{Action, Blocked, Inputs, Observed, PlannedAction, diff},
+    facts::{HostFacts, ImageFacts, Images},
+    sql,
+    stack::Stack,
+    state::{Database, TenantState},
+};
+
+pub(super) fn host() -> HostFacts {
+    HostFacts {
+        advertise: "192.0.2.7".parse().unwrap(),
+        cpus: 4,
+        tenants_dir: "/t".into(),
+        addons_dir: "/a".into(),
+    }
+}
+
+pub(super) fn render(plan: &TenantPlan) -> Stack {
+    let images = Images {
+        odoo: ImageFacts::default(),
+        postgres: ImageFacts::default(),
+    };
+    stack(plan, &host(), &images, "hash")
+}
+
+/// A world in which everything an action promises happens.
+pub(super) struct World {
+    pub(super) observed: Observed,
+    pub(super) state: TenantState,
+    /// Nobody enters the database as Odoo.
+    pub(super) closed: bool,
+}
+
+impl World {
+    pub(super) fn empty(plan: &TenantPlan) -> Self {
+        let observed = Observed {
+            odoo_image: Some(ImageFacts::default()),
+            postgres_image: Some(ImageFacts::default()),
+            ..Default::default()
+        };
+        Self {
+            observed,
+            state: TenantState::new(plan),
+            closed: false,
+        }
+    }
+
+    pub(super) fn steps(
+        &self,
+        plan: &TenantPlan,
+        now: UnixMs,
+    ) -> Result<Vec<PlannedAction>, Blocked> {
+        let stack = render(plan);
+        let inputs = Inputs {
+            plan,
+            stack: Some(&stack),
+            observed: &self.observed,
+            state: &self.state,
+            stale: false,
+            no_new: None,
+            now,
+        };
+        diff(&inputs)
+    }
+
+    pub(super) fn slot(&mut self, role: Role) -> &mut Option<Container> {
+        match role {
+            Role::Odoo => &mut self.observed.odoo,
+            Role::Postgres => &mut self.observed.postgres,
+        }
+    }
+
+    pub(super) fn set_state(&mut self, role: Role, state: &str) {
+        if let Some(container) = self.slot(role) {
+            container.state = state.to_owned();
+        }
+    }
+
+    pub(super) fn apply(&mut self, plan: &TenantPlan, action: Action) {
+        match action {
+            Action::PullImage(_) => unreachable!("images are there"),
+            Action::StopContainer(role) => self.set_state(role, "exited"),
+            Action::RemoveContainer(role) => *self.slot(role) = None,
+            Action::RemoveInit => self.observed.init = None,
+            Action::RemoveNetwork => {
+                assert!(
+                    self.observed.odoo.is_none() && self.observed.postgres.is_none(),
+                    "network in use"
+                );
+                self.observed.network = None;
+            }
+            Action::RemoveVolume(role) => {
+                assert!(self.observed.container(role).is_none(), "volume in use");
+                match role {
+                    Role::Odoo => self.observed.odoo_volume = None,
+                    Role::Postgres => self.observed.postgres_volume = None,
+                }
+            }
+            Action::RemoveDirectory => {
+                (self.observed.directory, self.observed.files_current) = (false, false)
+            }
+            Action::WriteFiles => {
+                (self.observed.directory, self.observed.files_current) = (true, true)
+            }
+            _ => self.make(plan, action),
+        }
+    }
+
+    fn make(&mut self, plan: &TenantPlan, action: Action) {
+        let stack = render(plan);
+        let labels =
+            |l: &BTreeMap<String, String>| l.clone().into_iter().collect::<HashMap<_, _>>();
+        match action {
+            Action::CreateVolume(role) => {
+                let volume = Some(Volume {
+                    mountpoint: String::new(),
+                    labels: labels(&stack.volume(role).labels),
+                });
+                match role {
+                    Role::Odoo => self.observed.odoo_volume = volume,
+                    Role::Postgres => self.observed.postgres_volume = volume,
+                }
+            }
+            Action::CreateNetwork => {
+                self.observed.network = Some(Network {
+                    subnet: stack.subnet.clone(),
+                    labels: labels(&stack.network.labels),
+                });
+            }
+            Action::CreateContainer(role) => {
+                assert!(
+                    self.observed.network.is_some()
+                        && self.observed.volume(role).is_some()
+                        && self.observed.files_current
+                );
+                assert!(self.slot(role).is_none(), "name is taken");
+                let spec = stack.container(role);
+                *self.slot(role) = Some(Container {
+                    state: "created".into(),
+                    labels: labels(&spec.labels),
+                    limits: spec.limits,
+                    ..Default::default()
+                });
+            }
+            Action::UpdateLimits(role) => {
+                let limits = stack.container(role).limits;
+                if let Some(container) = self.slot(role) {
+                    container.limits = limits;
+                }
+            }
+            _ => self.fill_and_start(plan, action),
+        }
+    }
+
+    fn fill_and_start(&mut self, plan: &TenantPlan, action: Action) {
+        match action {
+            Action::CopyGolden | Action::InitDatabase => {
+                assert!(!self.state.is_ready(), "a ready database is never filled");
+                assert!(!self.observed.is_up(Role::Odoo));
+                assert!(
+                    action == Action::InitDatabase || !self.observed.is_up(Role::Postgres),
+                    "copied under a running server"
+                );
+                self.closed = action == Action::CopyGolden;
+                self.state.database = Database::Filled {
+                    source: "odoo_x".into(),
+                };
+            }
+            Action::StartContainer(role) | Action::RestartContainer(role) => {
+                assert!(
+                    role == Role::Postgres || self.closed || self.state.is_ready(),
+                    "Odoo before its keys"
+                );
+                self.set_state(role, "running");
+                match role {
+                    Role::Odoo => self.state.odoo_restarts = plan.odoo_restarts,
+                    Role::Postgres => self.state.postgres_restarts = plan.postgres_restarts,
+                }
+            }
+            Action::AwaitPostgres => {
+                assert!(self.observed.is_up(Role::Postgres));
+                self.observed.postgres_ready = true;
+            }
+            Action::Rekey | Action::SkipDatabase => {
+                self.closed = false;
+                self.state.database = Database::Ready { synced: true };
+                self.state.settings = sql::settings_digest(plan);
+            }
+            Action::UpdateSettings => self.state.settings = sql::settings_digest(plan),
+            Action::AwaitOdoo => {
+                assert!(self.observed.is_up(Role::Odoo));
+                self.observed.odoo_health = Some(Ok(1));
+            }
+            _ => unreachable!("handled above"),
+        }
+    }
+
+    /// Runs until nothing is left; stops after `budget` actions, as a crash would.
+    pub(super) fn converge(&mut self, plan: &TenantPlan, now: UnixMs, budget: usize) -> bool {
+        let mut left = budget;
+        for _ in 0..10 {
+            let mut steps = self.steps(plan, now).expect("not blocked");
+            if steps.is_empty() {
+                return true;
+            }
+            steps.sort_by_key(|s| (s.wave, s.lane));
+            for step in steps {
+                if left == 0 {
+                    return false;
+                }
+                left -= 1;
+                self.apply(plan, step.action);
+            }
+        }
+        panic!("does not converge");
+    }
+}

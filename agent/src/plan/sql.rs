@@ -1,0 +1,344 @@
+//! SQL that makes a freshly filled database this tenant's own, and Odoo's password hashes. Pure.
+//!
+//! It goes to `psql` through standard input, so no value is ever an argument. Not here: running it (tenant::database).
+
+use base64::Engine as _;
+use isyone_proto::plan::TenantPlan;
+use sha2::{Digest as _, Sha256, Sha512};
+use uuid::Uuid;
+
+use crate::plan::stack::split_memory;
+
+/// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
+const ROUNDS: u32 = 25_000;
+
+/// A text as a PostgreSQL literal, whatever `standard_conforming_strings` says.
+pub fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// passlib's form of a password, as Odoo stores it. The salt follows from tenant and purpose: the same input gives the
+/// same text, so a rendered file does not change by itself.
+pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
+    let salt = &Sha256::digest(format!("isyone {purpose} {uid}"))[..16];
+    let mut key = [0u8; 64];
+    pbkdf2::pbkdf2_hmac::<Sha512>(password.as_bytes(), salt, ROUNDS, &mut key);
+    let ab64 = |bytes: &[u8]| {
+        base64::engine::general_purpose::STANDARD_NO_PAD
+            .encode(bytes)
+            .replace('+', ".")
+    };
+    format!("$pbkdf2-sha512${ROUNDS}${}${}", ab64(salt), ab64(&key))
+}
+
+/// The cluster's superuser gets this at its birth and loses it with [`rekey`]: afterwards nobody enters as superuser over
+/// the network. Odoo cannot work it out: it does not know the master password, only its hash.
+pub fn superuser_password(tenant: &TenantPlan) -> String {
+    derived(tenant, "superuser")
+}
+
+/// The role that may see PostgreSQL's statistics and no customer's data.
+pub const MONITOR_ROLE: &str = "isyone_monitor";
+
+/// A password of its own for one purpose, from the secret that neither Odoo nor PostgreSQL knows: nothing more to store,
+/// and the same after a lost disk.
+fn derived(tenant: &TenantPlan, purpose: &str) -> String {
+    let secret = tenant.secrets.master_password.expose();
+    hex::encode(Sha256::digest(format!(
+        "isyone {purpose} {} {secret}",
+        tenant.uid
+    )))
+}
+
+/// [`MONITOR_ROLE`]'s password. It is in no file of the host: PostgreSQL keeps its hash, the agent works it out.
+pub fn monitor_password(tenant: &TenantPlan) -> String {
+    derived(tenant, "monitor")
+}
+
+/// What Odoo's module isyone_metrics wants to see before it answers; in a file that only Odoo and we can read.
+pub fn metrics_token(tenant: &TenantPlan) -> String {
+    derived(tenant, "metrics")
+}
+
+/// What [`update`] sets, as a digest: when it changes, `update` must run again.
+pub fn settings_digest(tenant: &TenantPlan) -> String {
+    let secret = tenant.secrets.database_password.expose();
+    // The monitor's password follows from what never changes; `monitor 1` is the role's own settings.
+    let upload = match upload_limit(tenant) {
+        0 => String::new(),
+        bytes => format!(" upload {bytes}"),
+    };
+    hex::encode(Sha256::digest(format!(
+        "monitor 1 {} {} {secret}{upload}",
+        tenant.uid, tenant.base_url
+    )))
+}
+
+/// Nothing of what follows may reach PostgreSQL's log, not even on an error.
+const QUIET: &str = "SET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
+
+fn alter_role(tenant: &TenantPlan) -> String {
+    let password = literal(tenant.secrets.database_password.expose());
+    format!("ALTER ROLE odoo WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {password};\n")
+}
+
+/// Statistics only, two connections, and nothing that could hold anybody up.
+fn monitor_role(tenant: &TenantPlan) -> String {
+    format!(
+        "SELECT 'CREATE ROLE {MONITOR_ROLE}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{MONITOR_ROLE}') \\gexec\n\
+         ALTER ROLE {MONITOR_ROLE} WITH LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 2 PASSWORD {};\n\
+         ALTER ROLE {MONITOR_ROLE} SET statement_timeout = '5s';\n\
+         ALTER ROLE {MONITOR_ROLE} SET default_transaction_read_only = on;\n\
+         SELECT 'GRANT pg_monitor TO {MONITOR_ROLE}' WHERE NOT pg_has_role('{MONITOR_ROLE}', 'pg_monitor', 'MEMBER') \\gexec\n",
+        literal(&monitor_password(tenant))
+    )
+}
+
+fn parameter(key: &str, value: &str) -> String {
+    format!(
+        "INSERT INTO ir_config_parameter (key, value, create_uid, write_uid, create_date, write_date)\n  \
+         VALUES ({}, {}, 1, 1, now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')\n  \
+         ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, write_date = EXCLUDED.write_date;\n",
+        literal(key),
+        literal(value)
+    )
+}
+
+fn address(tenant: &TenantPlan) -> String {
+    // Frozen, or the first administrator's login would overwrite it.
+    parameter("web.base.url", &tenant.base_url) + &parameter("web.base.url.freeze", "True")
+}
+
+/// What an Odoo needs of its container's memory beside a file that is uploaded.
+const OWN_MEMORY_BYTES: u64 = 512 << 20;
+/// Odoo's own limit when nothing is said. None is lower, however small a tenant is.
+const LEAST_UPLOAD_BYTES: u64 = 128 << 20;
+/// What a form has around the file in it.
+const FORM_BYTES: u64 = 1 << 20;
+
+/// Largest file that a tenant's Odoo takes: what is configured for all, but no more than its memory has room for, because Odoo holds
+/// an uploaded file in it as a whole. 0: of a coordinator that says nothing of it.
+fn upload_limit(plan: &TenantPlan) -> u64 {
+    let (odoo, _) = split_memory(plan.size.memory_bytes);
+    plan.upload_limit_bytes.min(
+        odoo.saturating_sub(OWN_MEMORY_BYTES)
+            .max(LEAST_UPLOAD_BYTES),
+    )
+}
+
+/// [`upload_limit`] as Odoo's parameter.
+fn upload_parameter(tenant: &TenantPlan) -> String {
+    match upload_limit(tenant) {
+        0 => String::new(),
+        bytes => parameter(
+            "web.max_file_upload_size",
+            &bytes.saturating_add(FORM_BYTES).to_string(),
+        ),
+    }
+}
+
+/// Tells every process of a running Odoo that parameters have changed: they keep them in memory until a counter in the database rises,
+/// which they look at before each request. In Odoo 19 it is a table (`stable` is where parameters are kept), up to 18 a sequence.
+/// Whichever there is: a fresh database has neither until Odoo first ran.
+fn signal() -> String {
+    "SELECT format('INSERT INTO %I DEFAULT VALUES', table_name) FROM information_schema.tables\n  \
+     WHERE table_schema = current_schema AND table_name IN ('orm_signaling_default', 'orm_signaling_stable') \\gexec\n\
+     SELECT format('SELECT nextval(%L)', sequencename) FROM pg_sequences\n  \
+     WHERE schemaname = current_schema AND sequencename IN ('base_cache_signaling', 'base_cache_signaling_default', 'base_cache_signaling_stable') \\gexec\n"
+        .to_owned()
+}
+
+/// Before `-i`: the role that Odoo connects as, allowed to make its database. Any half-made one goes.
+pub fn prepare(tenant: &TenantPlan) -> String {
+    let password = literal(tenant.secrets.database_password.expose());
+    format!(
+        "{QUIET}SELECT 'CREATE ROLE odoo' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'odoo') \\gexec\n\
+         ALTER ROLE odoo WITH LOGIN CREATEDB PASSWORD {password};\n\
+         DROP DATABASE IF EXISTS \"{}\" WITH (FORCE);\n",
+        tenant.name.database()
+    )
+}
+
+/// Before the golden copy is taken: it keeps no password of the tenant it came from, and nobody enters a copy as Odoo before
+/// [`open`] lets him: Odoo may be starting already while the copy gets its keys.
+pub const SCRUB: &str =
+    "ALTER ROLE odoo NOLOGIN PASSWORD NULL;\nALTER ROLE postgres PASSWORD NULL;\nCHECKPOINT;\n";
+
+/// Fresh random identity of a database.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseIdentity {
+    /// `database.uuid`.
+    pub uuid: Uuid,
+    /// `database.secret`.
+    pub secret: Uuid,
+}
+
+/// Lets Odoo in: its role gets its password and may log in. The last thing that is done to a new database.
+pub fn open(tenant: &TenantPlan) -> String {
+    format!("{QUIET}{}", alter_role(tenant))
+}
+
+/// Makes the database in the cluster (named `source`) this tenant's: name, identity, administrator, company, address. May be
+/// repeated. Must be done before Odoo enters, which caches the secret.
+pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> String {
+    let database = tenant.name.database();
+    let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
+    let user = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
+    let company =
+        "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'main_company')";
+    let country = format!(
+        "(SELECT id FROM res_country WHERE code = {})",
+        literal(tenant.country.as_str())
+    );
+    let (language, zone) = (
+        literal(tenant.language.as_str()),
+        literal(tenant.time_zone.as_str()),
+    );
+    let mut sql = format!(
+        "{QUIET}{}ALTER ROLE postgres PASSWORD NULL;\n\
+         SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
+         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
+         \\connect \"{database}\"\n{QUIET}BEGIN;\n",
+        monitor_role(tenant),
+        source = literal(source),
+        target = literal(&database),
+    );
+    sql += &parameter("database.uuid", &identity.uuid.to_string());
+    sql += &parameter("database.secret", &identity.secret.to_string());
+    sql += &address(tenant);
+    sql += &upload_parameter(tenant);
+    sql += &format!(
+        "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {user};\n\
+         UPDATE res_partner SET lang = {language}, tz = {zone} WHERE id = (SELECT partner_id FROM res_users WHERE id = {user});\n\
+         UPDATE res_partner SET lang = {language}, tz = {zone}, country_id = {country} WHERE id = (SELECT partner_id FROM res_company WHERE id = {company});\n\
+         UPDATE res_company SET currency_id = c.currency_id FROM res_country c WHERE c.id = {country} AND c.currency_id IS NOT NULL AND res_company.id = {company};\n\
+         UPDATE res_currency SET active = true WHERE id IN (SELECT currency_id FROM res_company);\n\
+         SELECT format('UPDATE res_company SET account_fiscal_country_id = %s WHERE id = %s', {country}, {company})\n  \
+         WHERE {country} IS NOT NULL AND EXISTS (SELECT FROM information_schema.columns WHERE table_name = 'res_company' AND column_name = 'account_fiscal_country_id') \\gexec\n\
+         COMMIT;\n",
+        login = literal(tenant.admin_login.as_str()),
+        hash = literal(&admin_hash),
+    );
+    sql
+}
+
+/// What may change in a tenant's life: its address and how much may be uploaded, which a running Odoo takes up, and the role's password. What
+/// its administrator may have changed himself (login, language, company) is left alone. In the tenant's database only as the tenant's own role: a trigger
+/// there, put up by whoever has taken Odoo over, would otherwise run as superuser. A lock that is held is an error that says so.
+pub fn update(tenant: &TenantPlan) -> String {
+    format!(
+        "{QUIET}{}{}\\connect \"{}\" odoo\nSET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
+        alter_role(tenant),
+        monitor_role(tenant),
+        tenant.name.database(),
+        address(tenant),
+        upload_parameter(tenant),
+        signal()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tenant_plan;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hashes_are_as_passlib_makes_them() {
+        // pbkdf2_sha512.using(rounds=25000, salt=…).hash('secret') of passlib 1.7.4 gave this.
+        let hash = password_hash("secret", Uuid::nil(), "test");
+        assert_eq!(hash, include_str!("../../golden/passlib.txt").trim());
+        assert_eq!(hash, password_hash("secret", Uuid::nil(), "test"));
+        assert_ne!(hash, password_hash("secret", Uuid::nil(), "other"));
+    }
+
+    #[test]
+    fn the_master_password_does_not_enter_the_database() {
+        let plan = tenant_plan("alfa");
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
+        let sql = rekey(&plan, "odoo_beta", identity);
+        assert!(!sql.contains(plan.secrets.master_password.expose()));
+        assert!(
+            !sql.contains(plan.secrets.admin_password.expose()),
+            "only its hash"
+        );
+        assert!(
+            !sql.contains("ALTER ROLE odoo"),
+            "nobody is let in before the keys are there"
+        );
+        assert!(open(&plan).contains(plan.secrets.database_password.expose()));
+    }
+
+    #[test]
+    fn a_file_of_the_largest_size_passes_with_its_form_and_another_limit_is_written() {
+        let mut plan = tenant_plan("alfa");
+        plan.size.memory_bytes = 2 << 30;
+        let before = settings_digest(&plan);
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
+        for sql in [update(&plan), rekey(&plan, "x", identity)] {
+            assert!(
+                sql.contains("(E'web.max_file_upload_size', E'1074790400', "),
+                "{sql}"
+            );
+        }
+        plan.upload_limit_bytes *= 2;
+        assert_eq!(
+            settings_digest(&plan),
+            before,
+            "there is no memory for more"
+        );
+        plan.size.memory_bytes *= 2;
+        assert_ne!(settings_digest(&plan), before);
+        plan.size.memory_bytes = 1 << 30;
+        assert!(
+            update(&plan).contains(&format!("E'{}'", (256 << 20) + FORM_BYTES)),
+            "nor in a small one for that"
+        );
+        plan.upload_limit_bytes = 0;
+        assert!(
+            !update(&plan).contains("max_file"),
+            "of a coordinator that says nothing of it"
+        );
+    }
+
+    #[test]
+    fn a_living_database_is_entered_as_its_own_role_only() {
+        assert!(update(&tenant_plan("alfa")).contains("\\connect \"odoo_alfa\" odoo\n"));
+    }
+
+    #[test]
+    fn a_running_odoo_is_told_of_its_new_address_in_the_same_transaction() {
+        let sql = update(&tenant_plan("alfa"));
+        let (before, after) = sql.split_once("web.base.url").unwrap();
+        assert!(
+            before.ends_with("VALUES (E'") && before.contains("BEGIN;"),
+            "{sql}"
+        );
+        for signal in ["'orm_signaling_stable'", "'base_cache_signaling_default'"] {
+            let at = after.find(signal).unwrap();
+            assert!(at < after.find("COMMIT;").unwrap(), "{sql}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_literal_never_ends_early(text in "\\PC{0,40}|['\\\\]{0,8}") {
+            let quoted = literal(&text);
+            let mut inner = quoted[2..quoted.len() - 1].chars();
+            let mut back = String::new();
+            while let Some(c) = inner.next() {
+                if c == '\\' || c == '\'' {
+                    prop_assert_eq!(inner.next(), Some(c), "doubled");
+                }
+                back.push(c);
+            }
+            prop_assert_eq!(back, text);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Names and order of the steps that an operation shows, and the recorder that keeps their times. Pure.
+//!
+//! Not here: the coordinator's own steps, `place` before and `route` after.
+
+use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
+
+use crate::plan::state::{StepRecord, StepState, TenantState};
+
+/// A step of an operation, in the order in which they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StepName {
+    /// The plan is stored.
+    Accept,
+    /// PostgreSQL's image is on this host.
+    ImagePostgres,
+    /// Odoo's image is on this host.
+    ImageOdoo,
+    /// Network and containers are made.
+    Network,
+    /// Volumes and files are there.
+    Volumes,
+    /// The database is filled.
+    Database,
+    /// PostgreSQL runs.
+    Postgres,
+    /// The database has this tenant's keys and settings.
+    Rekey,
+    /// Odoo runs.
+    Odoo,
+    /// Odoo answers.
+    Healthy,
+}
+
+impl StepName {
+    /// All of them, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Accept,
+        Self::ImagePostgres,
+        Self::ImageOdoo,
+        Self::Network,
+        Self::Volumes,
+        Self::Database,
+        Self::Postgres,
+        Self::Rekey,
+        Self::Odoo,
+        Self::Healthy,
+    ];
+
+    /// The step of a role's image.
+    pub fn image(role: Role) -> Self {
+        match role {
+            Role::Odoo => Self::ImageOdoo,
+            Role::Postgres => Self::ImagePostgres,
+        }
+    }
+
+    /// As reports, `state.json` and the crash points of tests have it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::ImagePostgres => "image-postgres",
+            Self::ImageOdoo => "image-odoo",
+            Self::Network => "network",
+            Self::Volumes => "volumes",
+            Self::Database => "database",
+            Self::Postgres => "postgres",
+            Self::Rekey => "rekey",
+            Self::Odoo => "odoo",
+            Self::Healthy => "healthy",
+        }
+    }
+}
+
+/// Longest detail kept: a log's last lines fit, a runaway message does not.
+const MAX_DETAIL_BYTES: usize = 2000;
+
+/// Where a recorded step stands; one that another version of the agent wrote, at the end.
+fn position(record: &StepRecord) -> usize {
+    let all = StepName::ALL;
+    let known = all.iter().position(|n| n.text() == record.name);
+    known.unwrap_or(all.len())
+}
+
+fn shorten(text: &str) -> String {
+    let mut end = text.len().min(MAX_DETAIL_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// Starts the list anew when the plan brings another operation. A create shows all steps from the beginning.
+pub fn adopt_operation(state: &mut TenantState, plan: &TenantPlan, now: UnixMs) -> bool {
+    if state.operation == plan.operation {
+        return false;
+    }
+    state.operation = plan.operation;
+    state.steps.clear();
+    if plan.operation.is_none() {
+        return true;
+    }
+    if plan.desired == DesiredState::Running && !state.is_ready() {
+        state.steps = StepName::ALL.map(record).to_vec();
+    }
+    begin(state, StepName::Accept, now);
+    succeed(state, StepName::Accept, "plan stored", now);
+    true
+}
+
+fn record(name: StepName) -> StepRecord {
+    StepRecord {
+        name: name.text().to_owned(),
+        state: StepState::Pending,
+        start_ms: None,
+        end_ms: None,
+        detail: String::new(),
+        percent: 0,
+    }
+}
+
+fn entry(state: &mut TenantState, name: StepName) -> Option<&mut StepRecord> {
+    state.operation?;
+    if let Some(at) = state.steps.iter().position(|s| s.name == name.text()) {
+        return state.steps.get_mut(at);
+    }
+    let at = state
+        .steps
+        .iter()
+        .position(|s| position(s) > name as usize)
+        .unwrap_or(state.steps.len());
+    state.steps.insert(at, record(name));
+    state.steps.get_mut(at)
+}
+
+/// A step is under way. Of several tries the first start counts; a later, separate part of a step counts for itself.
+pub fn begin(state: &mut TenantState, name: StepName, now: UnixMs) {
+    if let Some(step) = entry(state, name) {
+        let again = matches!(step.state, StepState::Retrying | StepState::Running);
+        step.start_ms = step.start_ms.filter(|_| again).or(Some(now));
+        step.state = StepState::Running;
+        step.end_ms = None;
+    }
+}
+
+/// How far it is.
+pub fn progress(state: &mut TenantState, name: StepName, percent: u32, detail: &str) {
+    if let Some(step) = entry(state, name) {
+        step.percent = percent;
+        step.detail = shorten(detail);
+    }
+}
+
+/// It is done; an empty detail keeps what was said before.
+pub fn succeed(state: &mut TenantState, name: StepName, detail: &str, now: UnixMs) {
+    if let Some(step) = entry(state, name) {
+        step.state = StepState::Succeeded;
+        step.end_ms = Some(now);
+        step.percent = 0;
+        if !detail.is_empty() {
+            step.detail = shorten(detail);
+        }
+    }
+}
+
+/// It failed and will be tried again.
+pub fn fail(state: &mut TenantState, name: StepName, why: &str) {
+    if let Some(step) = entry(state, name) {
+        step.state = StepState::Retrying;
+        step.percent = 0;
+        step.detail = shorten(why);
+    }
+}
+
+/// The stack is as it should be: what was not done was not needed.
+pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
+    let mut changed = false;
+    for step in &mut state.steps {
+        match step.state {
+            StepState::Pending => {
+                step.state = StepState::Skipped;
+                step.detail = "nothing to do".to_owned();
+            }
+            // Left by a life of the agent that ended in the middle; the state it worked for is reached.
+            StepState::Running | StepState::Retrying => {
+                step.state = StepState::Succeeded;
+                step.end_ms = Some(now);
+            }
+            StepState::Succeeded | StepState::Skipped => continue,
+        }
+        changed = true;
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tenant_plan;
+
+    #[test]
+    fn a_create_shows_all_steps_and_others_only_theirs() {
+        let plan = tenant_plan("alfa");
+        let mut state = TenantState::new(&plan);
+        assert!(adopt_operation(&mut state, &plan, 1));
+        assert!(!adopt_operation(&mut state, &plan, 2));
+        assert_eq!(state.steps.len(), StepName::ALL.len());
+        begin(&mut state, StepName::Database, 5);
+        fail(&mut state, StepName::Database, "disk full");
+        begin(&mut state, StepName::Database, 9);
+        succeed(&mut state, StepName::Database, "copied", 11);
+        assert_eq!(
+            (state.steps[5].start_ms, state.steps[5].end_ms),
+            (Some(5), Some(11))
+        );
+        assert!(close(&mut state, 12) && !close(&mut state, 13));
+        assert_eq!(state.steps[1].state, StepState::Skipped);
+
+        let mut restart = plan.clone();
+        restart.operation = Some(uuid::Uuid::nil());
+        state.database = crate::plan::state::Database::Ready { synced: true };
+        adopt_operation(&mut state, &restart, 20);
+        begin(&mut state, StepName::Healthy, 21);
+        begin(&mut state, StepName::Odoo, 21);
+        let names: Vec<_> = state.steps.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["accept", "odoo", "healthy"]);
+    }
+
+    #[test]
+    fn the_order_of_the_names_is_the_one_shown() {
+        assert!(
+            StepName::ALL
+                .iter()
+                .enumerate()
+                .all(|(at, n)| *n as usize == at)
+        );
+    }
+}

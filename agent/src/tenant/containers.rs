@@ -1,0 +1,69 @@
+//! Making a tenant's containers, with their images settled.
+//!
+//! Not here: what a container is made of (plan::stack), which are made (plan::diff).
+
+use isyone_proto::plan::Role;
+
+use crate::{
+    docker::DockerError,
+    plan::{container::ContainerSpec, stack::Stack},
+    tenant::{Result, Tenant, TenantError, TenantView},
+};
+
+/// What an action that needs the stack fails with when there is none.
+pub(super) fn no_stack() -> TenantError {
+    TenantError::Program("the stack is not known while an image is missing".to_owned())
+}
+
+/// Makes the container of a role, not yet started, and settles which image its reference means.
+pub(super) async fn create(
+    tenant: &Tenant,
+    view: &TenantView,
+    stack: &Stack,
+    role: Role,
+) -> Result<String> {
+    let (reference, facts) = match role {
+        Role::Odoo => (tenant.plan.odoo_image.as_str(), &view.observed.odoo_image),
+        Role::Postgres => (
+            tenant.plan.postgres_image.as_str(),
+            &view.observed.postgres_image,
+        ),
+    };
+    let id = facts.as_ref().map(|f| f.id.clone()).ok_or_else(no_stack)?;
+    tenant.remember(false, |s| s.pin(role, reference, &id))?;
+    let mut spec = settled(tenant, stack.container(role), &id).await?;
+    if !tenant.state().is_ready() {
+        spec.limits.nano_cpus = boosted(tenant).await?;
+    }
+    match tenant.host.docker.create(&spec).await {
+        // Made by an earlier try whose answer was lost; the next look compares it.
+        Ok(()) | Err(DockerError::Conflict(_)) => Ok(String::new()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A tenant that is being made may use the whole CPU for the seconds that takes; once it is healthy its own limit holds.
+/// (Few are made at the same time, so the others still get theirs.)
+pub(super) async fn boosted(tenant: &Tenant) -> Result<u64> {
+    Ok(u64::from(tenant.host.facts().await?.cpus.max(1)) * 1_000_000_000)
+}
+
+/// The spec with the image settled: the reference while it still means the pinned image (it reads better in
+/// `docker ps`), else the id.
+pub(super) async fn settled(
+    tenant: &Tenant,
+    spec: &ContainerSpec,
+    id: &str,
+) -> Result<ContainerSpec> {
+    let mut spec = spec.clone();
+    if tenant
+        .host
+        .docker
+        .image(&spec.image)
+        .await?
+        .is_none_or(|i| i.id != id)
+    {
+        spec.image = id.to_owned();
+    }
+    Ok(spec)
+}

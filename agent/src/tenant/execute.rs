@@ -1,0 +1,286 @@
+//! Carries out what `diff` decided, wave by wave, recording each step. Makes no choices.
+//!
+//! Not here: what an operation on the database consists of (database).
+
+use futures_util::future::join_all;
+use isyone_proto::plan::Role;
+use isyone_telemetry::{
+    child_span,
+    tracing::{Instrument as _, Span, field},
+};
+
+use crate::{
+    base::{
+        clock::now_ms,
+        failpoints,
+        fsutil::{self, blocking},
+    },
+    docker::DockerError,
+    plan::{
+        diff::{Action, PlannedAction},
+        stack::{self, Stack},
+        state::Database,
+        steps::{self, StepName},
+    },
+    tenant::{
+        Result, Tenant, TenantError, TenantView,
+        containers::{create, no_stack},
+        database, ready,
+    },
+};
+
+/// Runs all steps; the first failure ends it after its wave.
+pub(super) async fn run(
+    tenant: &Tenant,
+    view: &TenantView,
+    mut todo: Vec<PlannedAction>,
+) -> Result<()> {
+    todo.sort_by_key(|s| (s.wave, s.lane)); // stable: the order within a lane stays
+    while !todo.is_empty() {
+        let wave = todo[0].wave;
+        let rest = todo.split_off(
+            todo.iter()
+                .position(|s| s.wave != wave)
+                .unwrap_or(todo.len()),
+        );
+        let mut lanes: Vec<Vec<PlannedAction>> = Vec::new();
+        for step in std::mem::replace(&mut todo, rest) {
+            match lanes.last_mut() {
+                Some(lane) if lane[0].lane == step.lane => lane.push(step),
+                _ => lanes.push(vec![step]),
+            }
+        }
+        // All are waited for, also after a failure: a copy that nobody waits for would go on writing into the volumes,
+        // beside the next try's.
+        let done = join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane))).await;
+        done.into_iter().collect::<Result<()>>()?;
+        if tenant.is_interrupted() {
+            return Err(TenantError::Interrupted);
+        }
+    }
+    Ok(())
+}
+
+async fn run_lane(tenant: &Tenant, view: &TenantView, lane: Vec<PlannedAction>) -> Result<()> {
+    for (at, step) in lane.iter().enumerate() {
+        let name = step.action.step();
+        failpoints::reached(&format!("before-{}", name.text()));
+        tenant.show_progress(|s| steps::begin(s, name, now_ms()));
+        tracing::info!(tenant = %tenant.name(), action = ?step.action, reason = %step.reason);
+        let span = child_span!(
+            &Span::current(),
+            "step",
+            otel.name = name.text(),
+            otel.status_code = field::Empty,
+            action = ?step.action
+        );
+        match act(tenant, view, step.action)
+            .instrument(span.clone())
+            .await
+        {
+            Ok(detail) => {
+                let last = lane
+                    .get(at + 1)
+                    .is_none_or(|next| next.action.step() != name);
+                if last {
+                    tenant.show_progress(|s| steps::succeed(s, name, &detail, now_ms()));
+                } else if !detail.is_empty() {
+                    tenant.show_progress(|s| steps::progress(s, name, 0, &detail));
+                }
+            }
+            Err(error) => {
+                // Its words may hold a log's: they go to the operation, not into a trace.
+                span.record("otel.status_code", "ERROR");
+                tenant.show_progress(|s| steps::fail(s, name, &error.to_string()));
+                return Err(error);
+            }
+        }
+        failpoints::reached(&format!("after-{}", name.text()));
+    }
+    Ok(())
+}
+
+/// One action; the answer is the step's detail.
+async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<String> {
+    let docker = &tenant.host.docker;
+    let plan = &tenant.plan;
+    match action {
+        Action::PullImage(role) => pull(tenant, role).await,
+        Action::StopContainer(role) => {
+            quiet(docker.stop(&tenant.container_name(role), grace(role)).await)
+        }
+        Action::RemoveContainer(role) => quiet(docker.remove(&tenant.container_name(role)).await),
+        Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
+        Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),
+        Action::RemoveVolume(role) => remove_volume(tenant, role).await,
+        Action::RemoveDirectory => remove_directory(tenant).await,
+        Action::RestartContainer(role) => restart(tenant, role).await,
+        Action::StartContainer(role) => start(tenant, role).await,
+        _ => {
+            act_on_stack(
+                tenant,
+                view,
+                view.stack.as_ref().ok_or_else(no_stack)?,
+                action,
+            )
+            .await
+        }
+    }
+}
+
+async fn act_on_stack(
+    tenant: &Tenant,
+    view: &TenantView,
+    stack: &Stack,
+    action: Action,
+) -> Result<String> {
+    let docker = &tenant.host.docker;
+    match action {
+        Action::WriteFiles => write_files(tenant, stack).await,
+        Action::CreateVolume(role) => {
+            // Before the first volume is there, it is on record that nothing is in it. For good: a volume without that
+            // record, after a power loss, would count as a tenant's data. (PostgreSQL's is always the first.)
+            if role == Role::Postgres {
+                tenant.remember(true, |s| {
+                    // Then the copy need not wait for the disk once more.
+                    if view.observed.golden && s.database == Database::Empty {
+                        s.database = Database::Filling;
+                    }
+                })?;
+            }
+            docker.create_volume(stack.volume(role)).await?;
+            Ok(format!("{} made", stack.volume(role).name))
+        }
+        Action::CreateNetwork => {
+            docker.create_network(&stack.network, &stack.subnet).await?;
+            Ok(stack.subnet.clone())
+        }
+        Action::CreateContainer(role) => create(tenant, view, stack, role).await,
+        Action::UpdateLimits(role) => {
+            let spec = stack.container(role);
+            docker.update(&spec.name, &spec.limits).await?;
+            Ok(format!(
+                "now {} MiB, {} CPU",
+                spec.limits.memory_bytes >> 20,
+                spec.limits.nano_cpus as f64 / 1e9
+            ))
+        }
+        Action::CopyGolden => database::copy_golden(tenant, view, stack).await,
+        Action::InitDatabase => database::initialise(tenant, view, stack).await,
+        Action::Rekey => database::rekey(tenant).await,
+        Action::UpdateSettings => database::update_settings(tenant).await,
+        Action::SkipDatabase => database::skip(tenant),
+        Action::AwaitPostgres => ready::await_postgres(tenant).await,
+        Action::AwaitOdoo => {
+            let detail = ready::await_odoo(tenant).await?;
+            // Ends the boost; where there was none this changes nothing.
+            let (odoo, postgres) = (&stack.odoo, &stack.postgres);
+            tokio::try_join!(
+                docker.update(&odoo.name, &odoo.limits),
+                docker.update(&postgres.name, &postgres.limits)
+            )?;
+            Ok(detail)
+        }
+        _ => Ok(String::new()), // handled by `act`
+    }
+}
+
+fn quiet(done: std::result::Result<(), DockerError>) -> Result<String> {
+    Ok(done.map(|()| String::new())?)
+}
+
+fn grace(role: Role) -> u32 {
+    match role {
+        Role::Odoo => stack::ODOO_STOP_S,
+        Role::Postgres => stack::POSTGRES_GRACE_S,
+    }
+}
+
+async fn pull(tenant: &Tenant, role: Role) -> Result<String> {
+    let step = StepName::image(role);
+    let reference = match role {
+        Role::Odoo => tenant.plan.odoo_image.as_str(),
+        Role::Postgres => tenant.plan.postgres_image.as_str(),
+    };
+    let progress = |percent: u32| {
+        tenant.show_progress(|s| steps::progress(s, step, percent, &format!("pulling {reference}")))
+    };
+    tenant.host.docker.pull(reference, &progress).await?;
+    Ok(format!("{reference} pulled"))
+}
+
+async fn remove_volume(tenant: &Tenant, role: Role) -> Result<String> {
+    let name = match role {
+        Role::Odoo => tenant.name().odoo_volume(),
+        Role::Postgres => tenant.name().postgres_volume(),
+    };
+    tracing::warn!(tenant = %tenant.name(), volume = name, "removing a purged tenant's volume");
+    tenant.host.docker.remove_volume(&name).await?;
+    Ok(format!("{name} removed"))
+}
+
+async fn remove_directory(tenant: &Tenant) -> Result<String> {
+    let directory = tenant.directory();
+    let removed = blocking(move || std::fs::remove_dir_all(directory)).await;
+    removed.map_err(TenantError::disk(
+        "the tenant's directory cannot be removed",
+    ))?;
+    Ok(String::new())
+}
+
+async fn write_files(tenant: &Tenant, stack: &Stack) -> Result<String> {
+    let (directory, files) = (tenant.directory(), stack.files.clone());
+    let written = blocking(move || {
+        fsutil::private_dir(&directory)?;
+        files.iter().try_for_each(|f| {
+            fsutil::write_if_changed(
+                &directory.join(&f.name),
+                f.content.as_bytes(),
+                0o600,
+                f.owner,
+            )
+            .map(drop)
+        })
+    });
+    written
+        .await
+        .map_err(TenantError::disk("the tenant's files cannot be written"))?;
+    tenant.remember(false, |_| ())?; // keeps the hash that rendering has made
+    Ok(String::new())
+}
+
+async fn start(tenant: &Tenant, role: Role) -> Result<String> {
+    tenant
+        .host
+        .docker
+        .start(&tenant.container_name(role))
+        .await?;
+    // A start serves whatever restart was asked for before it.
+    mark_restarted(tenant, role)?;
+    Ok(String::new())
+}
+
+async fn restart(tenant: &Tenant, role: Role) -> Result<String> {
+    let name = tenant.container_name(role);
+    tenant.host.docker.stop(&name, grace(role)).await?;
+    tenant.host.docker.start(&name).await?;
+    mark_restarted(tenant, role)?;
+    Ok("restarted".to_owned())
+}
+
+fn mark_restarted(tenant: &Tenant, role: Role) -> Result<()> {
+    let (done, wanted) = match role {
+        Role::Odoo => (tenant.state().odoo_restarts, tenant.plan.odoo_restarts),
+        Role::Postgres => (
+            tenant.state().postgres_restarts,
+            tenant.plan.postgres_restarts,
+        ),
+    };
+    if done == wanted {
+        return Ok(());
+    }
+    tenant.remember(false, |s| match role {
+        Role::Odoo => s.odoo_restarts = wanted,
+        Role::Postgres => s.postgres_restarts = wanted,
+    })
+}

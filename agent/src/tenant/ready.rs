@@ -1,0 +1,151 @@
+//! Waiting for the programs of a stack to answer, and giving up where waiting is in vain.
+//!
+//! Not here: how they are asked (probe), and what is started before (execute).
+
+use std::time::Duration;
+
+use isyone_proto::plan::Role;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    plan::container::Container,
+    tenant::{Result, Tenant, TenantError},
+};
+
+/// Log lines shown when a program does not come up.
+const LOG_LINES: u32 = 15;
+/// The first pause between asks is this part of [`crate::host::Pace::poll`], up to which pauses grow.
+const POLL_GROWTH: u32 = 5;
+/// While a program does not answer, its container is looked at once in so many of these pauses.
+const LOOK_EVERY_POLLS: u32 = 8;
+/// A program that Docker had to restart so often while we wait will not come up.
+const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
+
+/// Waits until PostgreSQL answers.
+pub(super) async fn await_postgres(tenant: &Tenant) -> Result<String> {
+    await_answer(tenant, Role::Postgres).await?;
+    Ok(String::new())
+}
+
+/// Waits until Odoo answers. With workers websockets have a process of their own, which Odoo starts last: it is waited for, too, but
+/// not for long, for without it all the rest works.
+pub(super) async fn await_odoo(tenant: &Tenant) -> Result<String> {
+    let took = await_answer(tenant, Role::Odoo).await?;
+    let detail = format!("/web/health answers after {:.1} s", took.as_secs_f64());
+    if tenant.plan.size.workers == 0 {
+        return Ok(detail);
+    }
+    Ok(match await_websockets(tenant).await? {
+        Ok(more) => format!(
+            "{detail}, websockets after {:.1} s",
+            (took + more).as_secs_f64()
+        ),
+        Err(why) => format!("{detail}, its process for websockets does not: {why}"),
+    })
+}
+
+/// How long it took, or why there was no answer in time.
+async fn await_websockets(tenant: &Tenant) -> Result<std::result::Result<Duration, String>> {
+    let (name, pace) = (tenant.container_name(Role::Odoo), &tenant.host.pace);
+    let begin = Instant::now();
+    let Some(container) = tenant.host.docker.container(&name).await? else {
+        return Ok(Err("its container has gone".to_owned()));
+    };
+    loop {
+        let Err(why) = tenant.host.probe.websockets(&container).await else {
+            return Ok(Ok(begin.elapsed()));
+        };
+        if begin.elapsed() > pace.websockets_timeout {
+            tracing::warn!(tenant = %tenant.name(), "Odoo answers, but its process for websockets does not: {why}");
+            return Ok(Err(why));
+        }
+        if tenant.is_interrupted() {
+            return Err(TenantError::Interrupted);
+        }
+        sleep(pace.poll).await;
+    }
+}
+
+async fn ask(
+    tenant: &Tenant,
+    role: Role,
+    container: &Container,
+) -> std::result::Result<(), String> {
+    match role {
+        Role::Odoo => tenant.host.probe.odoo(container).await.map(drop),
+        Role::Postgres => tenant.host.probe.postgres(container).await,
+    }
+}
+
+/// Asks until there is an answer. Docker is asked less often than the program: it only says whether waiting on is in vain.
+async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
+    let (name, pace) = (tenant.container_name(role), &tenant.host.pace);
+    let begin = Instant::now();
+    let (mut container, mut looked) = (tenant.host.docker.container(&name).await?, begin);
+    let mut pause = pace.poll / POLL_GROWTH;
+    loop {
+        let why = match &container {
+            Some(c) => match ask(tenant, role, c).await {
+                Ok(()) => return Ok(begin.elapsed()),
+                Err(why) => why,
+            },
+            None => "it is not there".to_owned(),
+        };
+        let stale = looked.elapsed() > pace.poll * LOOK_EVERY_POLLS;
+        if stale
+            || container
+                .as_ref()
+                .is_none_or(|c| !c.is_up() || c.ip.is_none())
+        {
+            (container, looked) = (tenant.host.docker.container(&name).await?, Instant::now());
+            check_waiting(tenant, role, container.as_ref(), begin, &why).await?;
+        }
+        if tenant.is_interrupted() {
+            return Err(TenantError::Interrupted);
+        }
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(pace.poll);
+    }
+}
+
+/// Fails when waiting on is in vain.
+async fn check_waiting(
+    tenant: &Tenant,
+    role: Role,
+    container: Option<&Container>,
+    begin: Instant,
+    why: &str,
+) -> Result<()> {
+    let name = tenant.container_name(role);
+    let what = match role {
+        Role::Odoo => "Odoo",
+        Role::Postgres => "PostgreSQL",
+    };
+    let given_up = match container {
+        None => Some(format!("{what} does not start: container {name} has gone")),
+        Some(c) if !c.is_up() => Some(format!(
+            "{what} does not start: it ended with code {}. {}",
+            c.exit_code, c.error
+        )),
+        Some(c) if c.restarts >= MAX_RESTARTS_WHILE_WAITING => Some(format!(
+            "{what} does not start: it ended {} times",
+            c.restarts
+        )),
+        Some(_) if begin.elapsed() > tenant.host.pace.start_timeout => Some(format!(
+            "{what} does not answer after {:.0} s: {why}",
+            begin.elapsed().as_secs_f64()
+        )),
+        Some(_) => None,
+    };
+    let Some(text) = given_up else { return Ok(()) };
+    let log = tenant
+        .host
+        .docker
+        .log_tail(&name, LOG_LINES)
+        .await
+        .unwrap_or_default();
+    Err(TenantError::Program(format!(
+        "{text} Last log lines:\n{}",
+        log.trim_end()
+    )))
+}

@@ -1,0 +1,136 @@
+//! The loops: one per tenant, woken by a new plan, a Docker event or a timer, and one that watches the plan and wakes them.
+//!
+//! Signals only wake; what is done follows from the state that is then found. Not here: what is done (settle).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::FutureExt as _;
+use isyone_proto::ids::TenantName;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Desired, rest};
+use crate::host::{
+    Host, chores,
+    events::{self, Signal},
+    ledger::InForce,
+};
+
+struct Running {
+    desired: watch::Sender<Option<Desired>>,
+    wake: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+/// Runs until `stop` is cancelled. Tenants are left as they are then.
+pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: CancellationToken) {
+    let tracker = TaskTracker::new();
+    let mut tenants: BTreeMap<TenantName, Running> = BTreeMap::new();
+    let (events_tx, mut events) = tokio::sync::mpsc::channel(256);
+    tracker.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(events::listen(host.clone(), events_tx)),
+    );
+    let strays = Arc::new(Notify::new());
+    let stopping = chores::stop_strays(host.clone(), plans.clone(), strays.clone());
+    tracker.spawn(stop.clone().run_until_cancelled_owned(stopping));
+    tracker.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(chores::keep_spares(host.clone(), stop.clone())),
+    );
+    tracker.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(chores::keep_known(host.clone())),
+    );
+    let mut in_force = plans.borrow_and_update().clone();
+    adapt(&host, &mut tenants, &in_force, &stop);
+    loop {
+        let resync = sleep(host.pace.resync);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            changed = plans.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                in_force = plans.borrow_and_update().clone();
+                adapt(&host, &mut tenants, &in_force, &stop);
+                strays.notify_one();
+            }
+            Some(signal) = events.recv() => match signal {
+                Signal::Event(event) => {
+                    if event.action == "oom" {
+                        host.board.count_oom(&event.container);
+                        tracing::warn!(container = event.container, "killed for want of memory");
+                    }
+                    if let Some(running) = tenants.get(event.tenant.as_str()) {
+                        running.wake.notify_one();
+                    }
+                }
+                Signal::Resync => {
+                    tenants.values().for_each(|t| t.wake.notify_one());
+                    strays.notify_one();
+                }
+            },
+            () = resync => strays.notify_one(),
+        }
+    }
+    for running in tenants.into_values() {
+        drop(running.desired);
+        // Between two calls to Docker, or waiting for one: safe to leave at any point, as after a crash.
+        running.task.abort();
+    }
+    tracker.close();
+    tracker.wait().await;
+    chores::save_known(&host).await;
+}
+
+/// Starts loops for new tenants, tells the others what they shall be now, ends those of tenants not named any more.
+fn adapt(
+    host: &Arc<Host>,
+    tenants: &mut BTreeMap<TenantName, Running>,
+    in_force: &InForce,
+    stop: &CancellationToken,
+) {
+    let Some(plan) = &in_force.plan else { return };
+    for tenant in &plan.tenants {
+        let desired = Some(Desired {
+            plan: tenant.clone(),
+            stale: in_force.stale.contains(&tenant.name),
+        });
+        if let Some(running) = tenants.get(&tenant.name).filter(|r| !r.task.is_finished()) {
+            running.desired.send_if_modified(|now| {
+                let news = *now != desired;
+                now.clone_from(&desired);
+                news
+            });
+            continue;
+        }
+        let (sender, receiver) = watch::channel(desired);
+        let wake = Arc::new(Notify::new());
+        let task = tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(rest::tenant_loop(host.clone(), receiver, wake.clone()))
+                .map(drop),
+        );
+        tenants.insert(
+            tenant.name.clone(),
+            Running {
+                desired: sender,
+                wake,
+                task,
+            },
+        );
+    }
+    tenants.retain(|name, running| {
+        let named = plan.tenants.iter().any(|t| t.name == *name);
+        if !named {
+            running.task.abort();
+            host.board.remove(name);
+        }
+        named
+    });
+}

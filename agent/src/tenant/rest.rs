@@ -1,0 +1,148 @@
+//! The loop of one tenant: brings it to what its plan says, then rests with it until something wakes it.
+//!
+//! Not here: who starts and wakes it (reconcile), what is done (settle).
+
+use std::{sync::Arc, time::Duration};
+
+use isyone_proto::plan::DesiredState;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Desired, Tenant, TenantError, TenantView};
+use crate::{
+    base::clock::{backoff, jitter},
+    host::{Host, board::TenantProgress},
+};
+
+/// Health checks that may fail before a tenant is called unhealthy: one slow answer is no finding.
+const PATIENT_PROBES: u32 = 2;
+
+/// PostgreSQL is asked at one in so many of a healthy tenant's checks: it seldom hangs, and Docker tells of its end by itself.
+const POSTGRES_EVERY: u32 = 2;
+
+/// One tenant, for as long as plans name it.
+pub(super) async fn tenant_loop(
+    host: Arc<Host>,
+    mut desired: watch::Receiver<Option<Desired>>,
+    wake: Arc<Notify>,
+) {
+    let mut failures = 0u32;
+    loop {
+        let Some(now) = desired.borrow_and_update().clone() else {
+            return;
+        };
+        let tenant = Tenant::new(host.clone(), now, desired.clone());
+        // Boxed, so that the memory of all that may be to do is given back when nothing is: most tenants rest most of the time.
+        let rest = match Box::pin(tenant.settle()).await.map(Box::new) {
+            Ok(view) => {
+                failures = 0;
+                rest(&tenant, view, &mut desired, &wake).await
+            }
+            Err(TenantError::Interrupted) => Woken::Again,
+            Err(_) => {
+                let wait = backoff(failures, host.pace.retry_first, host.pace.retry_cap);
+                failures = failures.saturating_add(1);
+                let woken = nap(wait / 2 + jitter(wait / 2), &mut desired, &wake).await;
+                if matches!(woken, Woken::Plan) {
+                    failures = 0;
+                }
+                woken
+            }
+        };
+        if matches!(rest, Woken::Gone) {
+            return;
+        }
+    }
+}
+
+enum Woken {
+    /// A plan came.
+    Plan,
+    /// An event or the timer.
+    Again,
+    /// No plan names the tenant.
+    Gone,
+}
+
+async fn nap(
+    time: Duration,
+    desired: &mut watch::Receiver<Option<Desired>>,
+    wake: &Notify,
+) -> Woken {
+    tokio::select! {
+        changed = desired.changed() => if changed.is_ok() { Woken::Plan } else { Woken::Gone },
+        () = wake.notified() => Woken::Again,
+        () = sleep(time) => Woken::Again,
+    }
+}
+
+/// A tenant as planned: its health is asked now and then, cheaply; anything unusual ends the rest.
+async fn rest(
+    tenant: &Tenant,
+    view: Box<TenantView>,
+    desired: &mut watch::Receiver<Option<Desired>>,
+    wake: &Notify,
+) -> Woken {
+    let host = &tenant.host;
+    let until = Instant::now() + host.pace.resync + jitter(host.pace.resync / 4);
+    let was_healthy = host
+        .board
+        .get(tenant.name())
+        .is_some_and(|s| s.progress == TenantProgress::Converged);
+    let (mut missed, mut round) = (0u32, 0u32);
+    loop {
+        // An unhealthy tenant that recovers should be known soon.
+        let pause = if was_healthy {
+            host.pace.probe + jitter(host.pace.probe / 8)
+        } else {
+            host.pace.probe / 3
+        };
+        if tenant.plan.desired != DesiredState::Running {
+            let quarantine = tenant
+                .plan
+                .quarantine_until
+                .filter(|_| tenant.plan.desired == DesiredState::Purged);
+            let left = quarantine.map_or(i64::MAX, |until| {
+                (until - crate::base::clock::now_ms()).max(0)
+            });
+            return nap(
+                host.pace.resync.min(Duration::from_millis(left as u64 + 1)),
+                desired,
+                wake,
+            )
+            .await;
+        }
+        let pause = host.aligned(pause);
+        match timeout(pause, nap(host.pace.resync * 2, desired, wake)).await {
+            Ok(woken) => return woken,
+            Err(_) if Instant::now() >= until => return Woken::Again,
+            Err(_) => {}
+        }
+        round = round.wrapping_add(1);
+        let both = round.is_multiple_of(POSTGRES_EVERY) || missed > 0 || !was_healthy;
+        missed = if Box::pin(is_healthy(tenant, &view, both)).await {
+            0
+        } else {
+            missed + 1
+        };
+        let healthy = missed < PATIENT_PROBES && (missed == 0) | was_healthy;
+        if healthy != was_healthy {
+            return Woken::Again;
+        }
+    }
+}
+
+/// Asks Odoo, and PostgreSQL when `both` are wanted.
+async fn is_healthy(tenant: &Tenant, view: &TenantView, both: bool) -> bool {
+    let (Some(odoo), Some(postgres)) = (&view.observed.odoo, &view.observed.postgres) else {
+        return false;
+    };
+    let latency_ms = tenant.host.probe.odoo(odoo).await;
+    tenant
+        .host
+        .board
+        .set_latency(tenant.name(), *latency_ms.as_ref().unwrap_or(&0));
+    latency_ms.is_ok() && (!both || tenant.host.probe.postgres(postgres).await.is_ok())
+}

@@ -1,0 +1,188 @@
+//! The rounds of looking, comparing and acting until a tenant is as planned, and what follows when it is.
+//!
+//! Not here: what to do (plan::diff), how (execute).
+
+use std::{path::PathBuf, sync::atomic::Ordering};
+
+use isyone_proto::plan::DesiredState;
+use isyone_telemetry::{
+    child_span, span,
+    tracing::{Instrument as _, Span},
+};
+
+use super::{Result, Tenant, TenantError, TenantView, execute};
+use crate::{
+    base::{clock::now_ms, fsutil::blocking, tree},
+    docker::DockerError,
+    host::board::TenantProgress,
+    plan::{
+        diff::{self, Inputs},
+        state::Database,
+        steps,
+    },
+};
+
+/// Rounds of observing and acting in one go; a world that does not settle by then is looked at again later.
+const MAX_ROUNDS: usize = 12;
+
+impl Tenant {
+    /// Looks, compares and acts until nothing is left to do; the status ends on the board.
+    pub async fn settle(&self) -> Result<TenantView> {
+        let operation = self.plan.operation;
+        let span = self
+            .host
+            .traces
+            .within(operation, || span!("reconcile", tenant = %self.name()));
+        let outcome = self.rounds().instrument(span).await;
+        if self.unsaved.load(Ordering::Relaxed) && self.directory().is_dir() {
+            // The steps would only begin anew after a restart of the agent: not worth failing for.
+            let _ = self.remember(false, |_| ());
+        }
+        match &outcome {
+            Err(TenantError::Interrupted) => {}
+            Err(TenantError::Docker(DockerError::Unreachable(why))) => {
+                self.host.forget_engine();
+                self.host.board.set_docker_error(why);
+            }
+            Err(error) => self.show_failure(error),
+            Ok(_) => {}
+        }
+        outcome
+    }
+
+    async fn rounds(&self) -> Result<TenantView> {
+        let mut last = String::new();
+        // Semaphores are never closed: `ok` only drops an error that cannot be.
+        let here = Span::current();
+        let visitor = self.host.surveys.enter();
+        let mut light = self
+            .host
+            .light
+            .acquire()
+            .instrument(child_span!(&here, "wait"))
+            .await
+            .ok();
+        let mut heavy = None;
+        let mut survey = visitor.survey(&*self.host.docker).await?;
+        drop(visitor);
+        for _ in 0..MAX_ROUNDS {
+            // Only the first look: later ones must see what was done meanwhile.
+            let view = self
+                .look(survey.take())
+                .instrument(child_span!(&here, "look"))
+                .await?;
+            self.host.board.set_docker_error("");
+            let no_new = if self.state().is_ready() {
+                None
+            } else {
+                self.host.gate().await
+            };
+            let todo = self.compare(&view, no_new.as_deref())?;
+            if todo.is_empty() {
+                self.finish(&view).await?;
+                return Ok(view);
+            }
+            let mut state = self.state();
+            if steps::adopt_operation(&mut state, &self.plan, now_ms()) {
+                state.epoch = state.epoch.max(self.plan.epoch);
+                self.remember(false, |s| *s = state)?;
+            }
+            if heavy.is_none()
+                && self.plan.desired == DesiredState::Running
+                && !self.state().is_ready()
+            {
+                // Making a tenant takes long: it waits among its like, not in the way of quick looks at others.
+                drop(light.take());
+                let turn = self.host.heavy.acquire();
+                heavy = turn
+                    .instrument(child_span!(&here, "wait for a turn"))
+                    .await
+                    .ok();
+            }
+            last = todo
+                .iter()
+                .map(|s| format!("{:?} ({})", s.action, s.reason))
+                .collect::<Vec<_>>()
+                .join(", ");
+            tracing::debug!(tenant = %self.name(), "to do: {last}");
+            self.show(&view, TenantProgress::Working, "");
+            execute::run(self, &view, todo).await?;
+            if self.is_interrupted() {
+                return Err(TenantError::Interrupted);
+            }
+        }
+        Err(TenantError::Unsettled(last))
+    }
+
+    fn compare(&self, view: &TenantView, no_new: Option<&str>) -> Result<Vec<diff::PlannedAction>> {
+        let state = self.state();
+        let inputs = Inputs {
+            plan: &self.plan,
+            stack: view.stack.as_ref(),
+            observed: &view.observed,
+            state: &state,
+            stale: self.stale,
+            no_new,
+            now: now_ms(),
+        };
+        Ok(diff::diff(&inputs)?)
+    }
+
+    /// Nothing is left to do: closes the steps and says how the tenant is.
+    async fn finish(&self, view: &TenantView) -> Result<()> {
+        let absent = self.plan.desired == DesiredState::Purged
+            && view.observed.is_absent()
+            && !view.observed.directory;
+        if absent {
+            return self.finish_absent(view);
+        }
+        if self.plan.desired == DesiredState::Running
+            && self.state().database == (Database::Ready { synced: false })
+        {
+            self.flush(view).await?;
+        }
+        let mut state = self.state();
+        let adopted = steps::adopt_operation(&mut state, &self.plan, now_ms());
+        let unsaved = self.unsaved.load(Ordering::Relaxed);
+        if steps::close(&mut state, now_ms()) || adopted || unsaved || state.epoch < self.plan.epoch
+        {
+            state.epoch = state.epoch.max(self.plan.epoch);
+            self.remember(false, |s| *s = state)?;
+        }
+        let (progress, message) = self.verdict(view);
+        self.show(view, progress, &message);
+        self.host.traces.done(self.plan.operation);
+        Ok(())
+    }
+
+    /// The directory is gone, and with it the steps: those last shown stay.
+    fn finish_absent(&self, view: &TenantView) -> Result<()> {
+        let shown = self.host.board.get(self.name());
+        if shown
+            .as_ref()
+            .is_none_or(|s| !s.absent || !s.is_about(&self.plan))
+        {
+            if let Some(state) = self.lock().as_mut() {
+                steps::adopt_operation(state, &self.plan, now_ms());
+                steps::close(state, now_ms());
+            }
+            self.show(view, TenantProgress::Converged, "");
+        }
+        self.host.traces.done(self.plan.operation);
+        Ok(())
+    }
+
+    /// Copied files go to the disk before anybody is told that the tenant is there.
+    async fn flush(&self, view: &TenantView) -> Result<()> {
+        let places: Vec<_> = [&view.observed.postgres_volume, &view.observed.odoo_volume]
+            .into_iter()
+            .flatten()
+            .map(|v| PathBuf::from(&v.mountpoint))
+            .collect();
+        let flushed = blocking(move || places.iter().try_for_each(|place| tree::sync(place)));
+        flushed
+            .await
+            .map_err(TenantError::disk("the volumes cannot be flushed"))?;
+        self.remember(true, |s| s.database = Database::Ready { synced: true })
+    }
+}

@@ -1,0 +1,454 @@
+//! The fake's side of [`Docker`] and [`Probe`]. Not here: the world behind it (the parent).
+
+use std::{collections::HashMap, path::Path};
+
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use tokio::sync::broadcast;
+use tonic::async_trait;
+
+use super::{FakeContainer, FakeDocker};
+use crate::plan::stack::GEVENT_PORT;
+use crate::{
+    docker::{
+        Chunk, ContainerEvent, ContainerSummary, Docker, DockerError, EngineInfo, ExecOutput,
+        ExecSession, ExecState, Image, ListedContainer, LogQuery, PullProgress, Result, Survey,
+    },
+    host::probe::Probe,
+    plan::container::{
+        Container, ContainerSpec, LABEL_TENANT, Limits, MountSource, NamedSpec, Network, Volume,
+    },
+};
+
+#[async_trait]
+impl Docker for FakeDocker {
+    async fn info(&self) -> Result<EngineInfo> {
+        drop(self.up()?);
+        Ok(EngineInfo {
+            version: "fake".to_owned(),
+            root_dir: self.dir.display().to_string(),
+            cpus: 4,
+        })
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        let world = self.up()?;
+        Ok(world
+            .images
+            .get(reference)
+            .or_else(|| world.images.values().find(|i| i.id == reference))
+            .cloned())
+    }
+
+    async fn pull(&self, reference: &str, progress: PullProgress<'_>) -> Result<()> {
+        let fate = self.before(format!("pull {reference}")).await?;
+        progress(50);
+        {
+            let mut world = self.world();
+            if !world.registry.contains(reference) {
+                return Err(DockerError::Pull {
+                    image: reference.to_owned(),
+                    why: "manifest unknown".to_owned(),
+                });
+            }
+            let id = format!("sha256:{reference}");
+            let image = Image {
+                digest: format!("{id}-pulled"),
+                id,
+                user: "odoo".to_owned(),
+                ..Default::default()
+            };
+            world.images.insert(reference.to_owned(), image);
+        }
+        self.after(fate, ()).await
+    }
+
+    async fn image_files(&self, _image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
+        drop(self.up()?);
+        // The numbers of whoever runs the test: no chown is needed then.
+        let (uid, gid) = (
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        );
+        let passwd = format!("odoo:x:{uid}:{gid}::/:/bin/sh\npostgres:x:{uid}:{gid}::/:/bin/sh\n");
+        Ok(paths
+            .iter()
+            .filter(|p| **p == "/etc/passwd")
+            .map(|p| ((*p).to_owned(), passwd.clone().into_bytes()))
+            .collect())
+    }
+
+    async fn list(&self) -> Result<Vec<ContainerSummary>> {
+        let world = self.up()?;
+        let summary = |(name, c): (&String, &FakeContainer)| ContainerSummary {
+            name: name.clone(),
+            state: c.state.to_owned(),
+            tenant: c.spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default(),
+        };
+        Ok(world.containers.iter().map(summary).collect())
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        let world = self.up()?;
+        let volume = |(name, labels): (&String, &HashMap<String, String>)| {
+            let mountpoint = self.place(name).display().to_string();
+            (
+                name.clone(),
+                Volume {
+                    mountpoint,
+                    labels: labels.clone(),
+                },
+            )
+        };
+        let listed = |(name, c): (&String, &FakeContainer)| {
+            let Container {
+                id,
+                state,
+                labels,
+                image_id,
+                ip,
+                ..
+            } = self.view(name, c, &world.images);
+            (
+                name.clone(),
+                ListedContainer {
+                    id,
+                    state,
+                    labels,
+                    image_id,
+                    ip,
+                },
+            )
+        };
+        Ok(Survey {
+            networks: world.networks.clone().into_iter().collect(),
+            volumes: world.volumes.iter().map(volume).collect(),
+            containers: world.containers.iter().map(listed).collect(),
+        })
+    }
+
+    async fn container(&self, name: &str) -> Result<Option<Container>> {
+        let world = self.up()?;
+        Ok(world
+            .containers
+            .get(name)
+            .map(|c| self.view(name, c, &world.images)))
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<()> {
+        let fate = self.before(format!("create {}", spec.name)).await?;
+        {
+            let mut world = self.world();
+            if world.containers.contains_key(&spec.name) {
+                return Err(DockerError::Conflict(format!(
+                    "the name {} is already in use",
+                    spec.name
+                )));
+            }
+            let known = |i: &Image| i.id == spec.image;
+            if !world.images.contains_key(&spec.image) && !world.images.values().any(known) {
+                return Err(DockerError::NotFound(format!(
+                    "No such image: {}",
+                    spec.image
+                )));
+            }
+            if !world.networks.contains_key(&spec.network) {
+                return Err(DockerError::NotFound(format!(
+                    "network {} not found",
+                    spec.network
+                )));
+            }
+            for mount in &spec.mounts {
+                let missing = match &mount.source {
+                    MountSource::Volume(name) => !world.volumes.contains_key(name),
+                    MountSource::File(path) => !Path::new(path).exists(),
+                };
+                if missing {
+                    return Err(DockerError::Refused(format!(
+                        "mount source of {} is not there",
+                        mount.target
+                    )));
+                }
+            }
+            world.next_id += 1;
+            let container = FakeContainer {
+                spec: spec.clone(),
+                id: world.next_id,
+                state: "created",
+                code: 0,
+                limits: spec.limits,
+            };
+            world.containers.insert(spec.name.clone(), container);
+        }
+        self.after(fate, ()).await
+    }
+
+    async fn start(&self, name: &str) -> Result<()> {
+        let fate = self.before(format!("start {name}")).await?;
+        self.begin(name)?;
+        self.tell(name, "start");
+        self.after(fate, ()).await
+    }
+
+    async fn stop(&self, name: &str, _grace_s: u32) -> Result<()> {
+        let fate = self.before(format!("stop {name}")).await?;
+        if let Ok(container) = self.world().find(name)
+            && container.state == "running"
+        {
+            container.state = "exited";
+        }
+        self.tell(name, "die");
+        self.after(fate, ()).await
+    }
+
+    async fn wait(&self, name: &str) -> Result<i32> {
+        Ok(self.up()?.find(name)?.code)
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        let fate = self.before(format!("remove {name}")).await?;
+        self.world().containers.remove(name);
+        self.after(fate, ()).await
+    }
+
+    async fn update(&self, name: &str, limits: &Limits) -> Result<()> {
+        let fate = self.before(format!("update {name}")).await?;
+        self.world().find(name)?.limits = *limits;
+        self.after(fate, ()).await
+    }
+
+    async fn network(&self, name: &str) -> Result<Option<Network>> {
+        Ok(self.up()?.networks.get(name).cloned())
+    }
+
+    async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()> {
+        let fate = self
+            .before(format!("create-network {}", network.name))
+            .await?;
+        {
+            let mut world = self.world();
+            if world.networks.values().any(|n| n.subnet == subnet) {
+                return Err(DockerError::Refused(
+                    "Pool overlaps with other one on this address space".to_owned(),
+                ));
+            }
+            let labels = network.labels.clone().into_iter().collect();
+            world.networks.insert(
+                network.name.clone(),
+                Network {
+                    subnet: subnet.to_owned(),
+                    labels,
+                },
+            );
+        }
+        self.after(fate, ()).await
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<()> {
+        let fate = self.before(format!("remove-network {name}")).await?;
+        {
+            let mut world = self.world();
+            if world
+                .containers
+                .values()
+                .any(|c| c.spec.network == name && c.state == "running")
+            {
+                return Err(DockerError::Refused(format!(
+                    "network {name} has active endpoints"
+                )));
+            }
+            world.networks.remove(name);
+        }
+        self.after(fate, ()).await
+    }
+
+    async fn volume(&self, name: &str) -> Result<Option<Volume>> {
+        let labels = self.up()?.volumes.get(name).cloned();
+        Ok(labels.map(|labels| Volume {
+            mountpoint: self.place(name).display().to_string(),
+            labels,
+        }))
+    }
+
+    async fn create_volume(&self, volume: &NamedSpec) -> Result<Volume> {
+        let fate = self
+            .before(format!("create-volume {}", volume.name))
+            .await?;
+        let place = self.place(&volume.name);
+        std::fs::create_dir_all(&place).map_err(|e| DockerError::Refused(e.to_string()))?;
+        let labels: HashMap<String, String> = volume.labels.clone().into_iter().collect();
+        self.world()
+            .volumes
+            .entry(volume.name.clone())
+            .or_insert_with(|| labels.clone());
+        self.after(
+            fate,
+            Volume {
+                mountpoint: place.display().to_string(),
+                labels,
+            },
+        )
+        .await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<()> {
+        let fate = self.before(format!("remove-volume {name}")).await?;
+        {
+            let mut world = self.world();
+            let uses = |c: &FakeContainer| {
+                c.spec
+                    .mounts
+                    .iter()
+                    .any(|m| m.source == MountSource::Volume(name.to_owned()))
+            };
+            if world.containers.values().any(uses) {
+                world
+                    .violations
+                    .push(format!("volume {name} was to be removed while in use"));
+                return Err(DockerError::Conflict(format!("volume {name} is in use")));
+            }
+            world.volumes.remove(name);
+        }
+        let _ = std::fs::remove_dir_all(self.place(name)); // may never have been filled
+        self.after(fate, ()).await
+    }
+
+    async fn exec(
+        &self,
+        container: &str,
+        command: &[String],
+        stdin: Vec<u8>,
+    ) -> Result<ExecOutput> {
+        let fate = self
+            .before(format!(
+                "exec {container} {}",
+                command.first().map_or("", String::as_str)
+            ))
+            .await?;
+        let tenant = {
+            let mut world = self.world();
+            let found = world.find(container)?;
+            if found.state != "running" {
+                return Err(DockerError::Conflict(format!(
+                    "container {container} is not running"
+                )));
+            }
+            found
+                .spec
+                .labels
+                .get(LABEL_TENANT)
+                .cloned()
+                .unwrap_or_default()
+        };
+        let hangs = self.world().faults.sql_hangs;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        let code = self.psql(&tenant, &String::from_utf8_lossy(&stdin))?;
+        self.after(
+            fate,
+            ExecOutput {
+                code,
+                ..Default::default()
+            },
+        )
+        .await
+    }
+
+    async fn log_tail(&self, name: &str, _lines: u32) -> Result<String> {
+        drop(self.up()?);
+        Ok(format!("last words of {name}"))
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Result<ContainerEvent>>> {
+        drop(self.up()?);
+        let receiver = self.events.subscribe();
+        let next = |mut receiver: broadcast::Receiver<ContainerEvent>| async move {
+            let event = receiver.recv().await.ok()?;
+            Some((Ok(event), receiver))
+        };
+        Ok(stream::unfold(receiver, next).boxed())
+    }
+
+    async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<'static, Result<Chunk>>> {
+        self.up()?.find(name)?;
+        let line = Ok((false, format!("log of {name}\n").into_bytes().into()));
+        let rest = if query.follow {
+            stream::pending().boxed()
+        } else {
+            stream::empty().boxed()
+        };
+        Ok(stream::iter([line]).chain(rest).boxed())
+    }
+
+    async fn exec_session(
+        &self,
+        container: &str,
+        command: &[String],
+        _tty: Option<(u16, u16)>,
+    ) -> Result<ExecSession> {
+        self.up()?.find(container)?;
+        let said = Ok((
+            false,
+            format!("ran {}\n", command.join(" ")).into_bytes().into(),
+        ));
+        Ok(ExecSession {
+            id: "exec".to_owned(),
+            output: stream::iter([said]).boxed(),
+            input: Box::pin(tokio::io::sink()),
+        })
+    }
+
+    async fn exec_resize(&self, _id: &str, _size: (u16, u16)) -> Result<()> {
+        Ok(())
+    }
+
+    async fn exec_state(&self, _id: &str) -> Result<ExecState> {
+        Ok(ExecState::default())
+    }
+}
+
+#[async_trait]
+impl Probe for FakeDocker {
+    async fn odoo(&self, odoo: &Container) -> std::result::Result<u32, String> {
+        let tenant = odoo.label(LABEL_TENANT);
+        let world = self.world();
+        let runs = |name: &str| {
+            world
+                .containers
+                .get(name)
+                .is_some_and(|c| c.state == "running")
+        };
+        if world.unhealthy.contains(&odoo.name) {
+            return Err("told to be unhealthy".to_owned());
+        }
+        if runs(&odoo.name) && runs(&format!("postgres_{tenant}")) {
+            Ok(1)
+        } else {
+            Err("connection refused".to_owned())
+        }
+    }
+
+    async fn websockets(&self, odoo: &Container) -> std::result::Result<(), String> {
+        self.answers(&odoo.name, &format!("{}:{GEVENT_PORT}", odoo.name))
+    }
+
+    async fn postgres(&self, postgres: &Container) -> std::result::Result<(), String> {
+        self.answers(&postgres.name, &postgres.name)
+    }
+}
+
+impl FakeDocker {
+    /// A container runs, and its program `what` was not told to be unhealthy.
+    fn answers(&self, container: &str, what: &str) -> std::result::Result<(), String> {
+        let world = self.world();
+        let running = world
+            .containers
+            .get(container)
+            .is_some_and(|c| c.state == "running");
+        if running && !world.unhealthy.contains(what) {
+            Ok(())
+        } else {
+            Err("connection refused".to_owned())
+        }
+    }
+}

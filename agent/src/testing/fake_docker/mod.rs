@@ -1,0 +1,452 @@
+//! An engine in memory with volumes in a directory: obeys at once, keeps the real one's rules (names, running, in use),
+//! fails and dies on command. For tests, here and in the workspace's `tests/`; not used by the program.
+//!
+//! Databases are files in the PostgreSQL volume, so that golden copies are real copies. It notes what must never happen
+//! ([`FakeDocker::violations`]): Odoo started before its database has its own keys, a volume removed while in use.
+//! Not here: faults of the network and of the coordinator.
+
+mod calls;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    docker::{ContainerEvent, DockerError, Image, Result},
+    plan::container::{
+        Container, ContainerSpec, LABEL_ROLE, LABEL_STANDIN, LABEL_TENANT, Limits, Network,
+    },
+};
+
+/// Content of a database file that nobody has re-keyed.
+const DEFAULT_KEYS: &str = "default";
+/// Events that a slow listener may be behind.
+const EVENTS: usize = 1024;
+
+/// What goes wrong, in thousandths of the calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// The call fails and has no effect.
+    pub refused: u32,
+    /// The call has its effect, but the answer is lost.
+    pub answer_lost: u32,
+    /// `odoo -i` ends with an error, leaving half a database.
+    pub init_fails: u32,
+    /// SQL in a container never ends.
+    pub sql_hangs: bool,
+}
+
+struct FakeContainer {
+    spec: ContainerSpec,
+    id: u64,
+    state: &'static str,
+    code: i32,
+    limits: Limits,
+}
+
+#[derive(Default)]
+struct World {
+    images: BTreeMap<String, Image>,
+    registry: BTreeSet<String>,
+    containers: BTreeMap<String, FakeContainer>,
+    networks: BTreeMap<String, Network>,
+    volumes: BTreeMap<String, HashMap<String, String>>,
+    faults: Faults,
+    random: u64,
+    calls: u64,
+    dies_at: Option<u64>,
+    down: bool,
+    next_id: u64,
+    unhealthy: BTreeSet<String>,
+    violations: Vec<String>,
+    log: Vec<String>,
+}
+
+impl World {
+    /// Xorshift: a test's seed gives the same faults each time.
+    fn chance(&mut self, permille: u32) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % 1000 < u64::from(permille)
+    }
+
+    fn find(&mut self, name: &str) -> Result<&mut FakeContainer> {
+        self.containers
+            .get_mut(name)
+            .ok_or_else(|| DockerError::NotFound(format!("No such container: {name}")))
+    }
+}
+
+pub struct FakeDocker {
+    dir: PathBuf,
+    world: Mutex<World>,
+    events: broadcast::Sender<ContainerEvent>,
+    dead: watch::Sender<bool>,
+}
+
+/// Whether a call fails before or after its effect.
+enum Fate {
+    Fine,
+    LostAnswer,
+}
+
+impl FakeDocker {
+    /// Keeps its volumes below `dir`. Present: `odoo:19.0`, `postgres:15`, `isyone/standin:1`; pullable: `odoo:18.0`.
+    pub fn new(dir: &Path, seed: u64) -> Arc<Self> {
+        let mut world = World {
+            random: seed | 1,
+            ..World::default()
+        };
+        for (name, user, standin) in [
+            ("odoo:19.0", "odoo", false),
+            ("postgres:15", "", false),
+            ("isyone/standin:1", "", true),
+            ("isyone/standin-postgres:1", "", true),
+        ] {
+            let labels = if standin {
+                HashMap::from([(LABEL_STANDIN.to_owned(), "1".to_owned())])
+            } else {
+                HashMap::new()
+            };
+            let id = format!("sha256:{name}");
+            world.images.insert(
+                name.to_owned(),
+                Image {
+                    digest: id.clone(),
+                    id,
+                    user: user.to_owned(),
+                    env: vec!["PG_MAJOR=15".to_owned()],
+                    labels,
+                },
+            );
+        }
+        world.registry.insert("odoo:18.0".to_owned());
+        Arc::new(Self {
+            dir: dir.to_owned(),
+            world: Mutex::new(world),
+            events: broadcast::channel(EVENTS).0,
+            dead: watch::Sender::new(false),
+        })
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on these go wrong.
+    pub fn set_faults(&self, faults: Faults) {
+        self.world().faults = faults;
+    }
+
+    /// At the `calls`-th changing call from now the caller dies: odd ones before the effect, even ones after. The call
+    /// never returns; [`FakeDocker::died`] tells. The test then drops the agent and starts another.
+    pub fn die_at(&self, calls: Option<u64>) {
+        let mut world = self.world();
+        world.dies_at = calls.map(|n| world.calls + n);
+        self.dead.send_replace(false);
+    }
+
+    /// Completes when the caller has died.
+    pub async fn died(&self) {
+        let mut dead = self.dead.subscribe();
+        // The sender lives as long as `self`.
+        let _ = dead.wait_for(|dead| *dead).await;
+    }
+
+    /// The daemon stops or comes back. Containers are restarted with it.
+    pub fn set_down(&self, down: bool) {
+        self.world().down = down;
+    }
+
+    /// A container's program ends by itself.
+    pub fn kill(&self, name: &str, code: i32) {
+        if let Ok(container) = self.world().find(name) {
+            (container.state, container.code) = ("exited", code);
+        }
+        self.tell(name, "die");
+    }
+
+    /// The program in this container answers no more, or again; `odoo_alfa:8072` is Odoo's process for websockets alone.
+    pub fn set_unhealthy(&self, name: &str, unhealthy: bool) {
+        let mut world = self.world();
+        if unhealthy {
+            world.unhealthy.insert(name.to_owned())
+        } else {
+            world.unhealthy.remove(name)
+        };
+    }
+
+    /// Names of containers that run.
+    pub fn running(&self) -> Vec<String> {
+        self.world()
+            .containers
+            .iter()
+            .filter(|(_, c)| c.state == "running")
+            .map(|(n, _)| n.clone())
+            .collect()
+    }
+
+    /// Names of all containers, networks and volumes.
+    pub fn things(&self) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let world = self.world();
+        (
+            world.containers.keys().cloned().collect(),
+            world.networks.keys().cloned().collect(),
+            world.volumes.keys().cloned().collect(),
+        )
+    }
+
+    /// What must never happen and did.
+    pub fn violations(&self) -> Vec<String> {
+        self.world().violations.clone()
+    }
+
+    /// Changing calls so far, in order.
+    pub fn log(&self) -> Vec<String> {
+        self.world().log.clone()
+    }
+
+    /// Keys of a tenant's database; `None` when there is none.
+    pub fn database_keys(&self, tenant: &str) -> Option<String> {
+        std::fs::read_to_string(
+            self.place(&format!("pgdata_{tenant}"))
+                .join("databases")
+                .join(format!("odoo_{tenant}")),
+        )
+        .ok()
+    }
+
+    fn place(&self, volume: &str) -> PathBuf {
+        self.dir.join("volumes").join(volume).join("_data")
+    }
+
+    fn tell(&self, container: &str, action: &str) {
+        let tenant = self
+            .world()
+            .containers
+            .get(container)
+            .and_then(|c| c.spec.labels.get(LABEL_TENANT).cloned());
+        let event = ContainerEvent {
+            action: action.to_owned(),
+            container: container.to_owned(),
+            tenant: tenant.unwrap_or_default(),
+        };
+        let _ = self.events.send(event); // nobody may be listening
+    }
+
+    fn up(&self) -> Result<MutexGuard<'_, World>> {
+        let world = self.world();
+        if world.down {
+            Err(DockerError::Unreachable("connection refused".to_owned()))
+        } else {
+            Ok(world)
+        }
+    }
+
+    /// Before a changing call: it may be refused, or its caller may die.
+    async fn before(&self, what: String) -> Result<(Fate, bool)> {
+        let (fate, dies, early) = {
+            let mut world = self.up()?;
+            world.calls += 1;
+            world.log.push(what.clone());
+            let dies = world.dies_at == Some(world.calls);
+            let Faults {
+                refused,
+                answer_lost,
+                ..
+            } = world.faults;
+            if world.chance(refused) {
+                return Err(DockerError::Refused(format!("{what}: refused by the test")));
+            }
+            let fate = if world.chance(answer_lost) {
+                Fate::LostAnswer
+            } else {
+                Fate::Fine
+            };
+            (fate, dies, world.calls % 2 == 1)
+        };
+        if dies && early {
+            self.die().await;
+        }
+        Ok((fate, dies))
+    }
+
+    async fn after<T>(&self, (fate, dies): (Fate, bool), value: T) -> Result<T> {
+        if dies {
+            self.die().await;
+        }
+        match fate {
+            Fate::Fine => Ok(value),
+            Fate::LostAnswer => Err(DockerError::Unreachable(
+                "the answer was lost (by the test)".to_owned(),
+            )),
+        }
+    }
+
+    async fn die(&self) {
+        self.dead.send_replace(true);
+        std::future::pending::<()>().await;
+    }
+
+    fn begin(&self, name: &str) -> Result<()> {
+        let (role, spec) = {
+            let mut world = self.world();
+            let container = world.find(name)?;
+            if container.state == "running" {
+                return Ok(());
+            }
+            (
+                container
+                    .spec
+                    .labels
+                    .get(LABEL_ROLE)
+                    .cloned()
+                    .unwrap_or_default(),
+                container.spec.clone(),
+            )
+        };
+        let standin = self
+            .world()
+            .images
+            .get(&spec.image)
+            .is_some_and(|i| i.labels.contains_key(LABEL_STANDIN));
+        let tenant = spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default();
+        let data = self.place(&format!("pgdata_{tenant}"));
+        let mut code = None;
+        match role.as_str() {
+            "postgres" if !data.join("PG_VERSION").exists() => {
+                put(&data.join("PG_VERSION"), "15")?;
+                put(&data.join("databases/postgres"), "")?;
+            }
+            "init" => code = Some(self.initialise(&tenant, &data)?),
+            "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it ends and is started again until it is let in
+            "odoo" if !standin && self.has_default_keys(&tenant) => {
+                let text =
+                    format!("{name} could enter its database before that had keys of its own");
+                self.world().violations.push(text);
+            }
+            _ => {}
+        }
+        let mut world = self.world();
+        world.next_id += 1;
+        let container = world.find(name)?;
+        (container.state, container.code) = match code {
+            Some(code) => ("exited", code),
+            None => ("running", 0),
+        };
+        Ok(())
+    }
+
+    fn has_default_keys(&self, tenant: &str) -> bool {
+        self.database_keys(tenant)
+            .is_none_or(|keys| keys == DEFAULT_KEYS)
+    }
+
+    /// The role `odoo` may log in to the cluster in `data`.
+    fn lets_odoo_in(&self, data: &Path) -> bool {
+        !data.join("NOLOGIN").exists()
+    }
+
+    fn initialise(&self, tenant: &str, data: &Path) -> Result<i32> {
+        put(
+            &data.join("databases").join(format!("odoo_{tenant}")),
+            DEFAULT_KEYS,
+        )?;
+        put(
+            &self
+                .place(&format!("odoo_data_{tenant}"))
+                .join(format!("filestore/odoo_{tenant}/00/file")),
+            "x",
+        )?;
+        let mut world = self.world();
+        let permille = world.faults.init_fails;
+        Ok(i32::from(world.chance(permille)))
+    }
+
+    /// Understands just what our own scripts hold.
+    fn psql(&self, tenant: &str, script: &str) -> Result<i32> {
+        let data = self.place(&format!("pgdata_{tenant}"));
+        let databases = data.join("databases");
+        let mut at = databases.join("postgres");
+        for line in script.lines() {
+            let quoted: Vec<&str> = line
+                .split("E'")
+                .skip(1)
+                .filter_map(|part| part.split('\'').next())
+                .collect();
+            if line.starts_with("ALTER ROLE odoo NOLOGIN") {
+                put(&data.join("NOLOGIN"), "")?;
+            } else if line.starts_with("ALTER ROLE odoo WITH LOGIN") {
+                let _ = std::fs::remove_file(data.join("NOLOGIN")); // it may have been let in before
+                let name = format!("odoo_{tenant}");
+                let mut world = self.world();
+                let runs = world
+                    .containers
+                    .get(&name)
+                    .is_some_and(|c| c.state == "running");
+                if runs
+                    && std::fs::read_to_string(databases.join(&name))
+                        .is_ok_and(|keys| keys == DEFAULT_KEYS)
+                {
+                    world.violations.push(format!(
+                        "{name} was let in before its database had keys of its own"
+                    ));
+                }
+            } else if let Some(name) = line
+                .strip_prefix("DROP DATABASE IF EXISTS \"")
+                .and_then(|rest| rest.split('"').next())
+            {
+                let _ = std::fs::remove_file(databases.join(name)); // "if exists"
+            } else if line.contains("ALTER DATABASE %I RENAME") && quoted.len() >= 2 {
+                let (from, to) = (databases.join(quoted[0]), databases.join(quoted[1]));
+                if from.exists() && !to.exists() {
+                    std::fs::rename(from, to).map_err(|e| DockerError::Refused(e.to_string()))?;
+                }
+            } else if let Some(name) = line
+                .strip_prefix("\\connect \"")
+                .and_then(|rest| rest.split('"').next())
+            {
+                at = databases.join(name);
+                if !at.exists() {
+                    return Ok(3);
+                }
+            } else if let [key, value, ..] = quoted[..]
+                && key == "database.uuid"
+            {
+                put(&at, value)?;
+            }
+        }
+        Ok(0)
+    }
+
+    fn view(&self, name: &str, c: &FakeContainer, images: &BTreeMap<String, Image>) -> Container {
+        Container {
+            name: name.to_owned(),
+            id: format!("id{}", c.id),
+            state: c.state.to_owned(),
+            labels: c.spec.labels.clone().into_iter().collect(),
+            image_id: images
+                .get(&c.spec.image)
+                .map_or(c.spec.image.clone(), |i| i.id.clone()),
+            exit_code: c.code,
+            limits: c.limits,
+            ip: (c.state == "running").then_some([127, 0, 0, 1].into()),
+            ..Default::default()
+        }
+    }
+}
+
+fn put(path: &Path, text: &str) -> Result<()> {
+    let write = || {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(path, text)
+    };
+    write().map_err(|e: std::io::Error| DockerError::Refused(e.to_string()))
+}
