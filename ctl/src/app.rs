@@ -14,13 +14,11 @@ use crate::{
 /// One run of `isyctl`.
 #[derive(Debug)]
 pub struct App {
-    /// Output.
     pub ui: Ui,
     global: Global,
 }
 
 impl App {
-    /// From the global options.
     pub fn new(global: Global) -> Self {
         Self {
             ui: Ui::new(global.output, global.color, global.verbose),

@@ -120,7 +120,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Tenant(command) => command.run(app).await,

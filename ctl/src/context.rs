@@ -24,7 +24,7 @@ const MAX_FILE_BYTES: u64 = 256 << 10;
 /// What a context file holds.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
-    /// Its name here.
+    /// The name that this machine knows it by.
     pub name: String,
     /// `host:port` of the coordinator's gRPC port.
     pub endpoint: String,
@@ -235,7 +235,6 @@ impl Store {
         }
     }
 
-    /// Chooses a context.
     pub fn choose(&self, name: &ShortName) -> Result<(), Failure> {
         write_private(&self.current_path(), format!("{name}\n").as_bytes(), true)
     }

@@ -8,7 +8,7 @@ use std::fmt;
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// As asked.
+    /// Everything went as asked.
     Done,
     /// It was tried and failed.
     Failed,
@@ -48,7 +48,6 @@ pub type Outcome = Result<Exit, Failure>;
 /// Something went wrong; `Display` is what the person reads on standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The exit code.
     pub exit: Exit,
     /// What happened, to whom. Empty when there is nothing to say (a closed pipe).
     pub message: String,

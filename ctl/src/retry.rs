@@ -32,7 +32,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// For people.
+    /// As error messages say it.
     pub fn words(self) -> &'static str {
         match self {
             Self::Busy(_) => "the coordinator is busy",

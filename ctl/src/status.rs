@@ -23,7 +23,6 @@ const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
 pub struct Peer {
     /// `host:port`.
     pub endpoint: String,
-    /// The context's name.
     pub context: String,
     /// The command that shows this context.
     pub show: String,

@@ -42,7 +42,7 @@ struct Parts<'a> {
     hosts: &'a [&'a str],
     /// `odoo-<tenant>`.
     name: String,
-    /// All host names.
+    /// Matches all host names.
     rule: String,
     /// Middlewares that keep visitors out, before the password.
     limits: Vec<String>,

@@ -67,7 +67,6 @@ const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathP
 /// How browsers see the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain.
     Http,
     /// TLS, ended at the edge or before it.
     Https,
@@ -100,7 +99,6 @@ pub struct Options {
     pub pages_identity: Option<Identity>,
     /// Requests per second that one client address may make of one tenant, on average.
     pub rate_average: u32,
-    /// And at once.
     pub rate_burst: u32,
     /// Requests of one client address to one tenant that are answered at the same time; websockets do not count.
     pub in_flight: u32,
@@ -127,7 +125,7 @@ impl Options {
 pub struct Identity {
     /// Who signed it, PEM.
     pub ca_pem: String,
-    /// The name in it.
+    /// The name that the certificate must have.
     pub server_name: String,
 }
 
@@ -140,9 +138,7 @@ pub struct Route {
     pub hostnames: Vec<String>,
     /// The one of them that browsers are sent to from the others; none: each is as good.
     pub primary: Option<String>,
-    /// Who gets in.
     pub access: Access,
-    /// Where they lead.
     pub target: Target,
 }
 
@@ -162,7 +158,6 @@ pub struct Access {
 pub struct Rate {
     /// Per second, on average.
     pub average: u32,
-    /// And at once.
     pub burst: u32,
 }
 
@@ -185,11 +180,10 @@ pub enum Target {
 /// What was left out, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rejected {
-    /// The tenant.
     pub tenant: String,
     /// The host name, when only that is left out.
     pub hostname: Option<String>,
-    /// For the operator.
+    /// Why, for the operator to read.
     pub reason: String,
 }
 

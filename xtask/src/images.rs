@@ -31,7 +31,6 @@ const PULL_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) const ODOO: &str = "odoo:19.0";
 /// Odoo of a machine with a registry.
 pub(crate) const ODOO_18: &str = "odoo:18.0";
-/// See [`ODOO`].
 pub(crate) const POSTGRES: &str = "postgres:15";
 /// The stand-in for both Odoo and PostgreSQL, for tests with many tenants.
 pub(crate) const STANDIN: &str = "isyone/standin:3";
@@ -50,7 +49,7 @@ struct Item {
 
 #[derive(PartialEq)]
 enum Kind {
-    /// Pulled when possible.
+    /// Pulled where a registry has it.
     Public,
     /// Ours: in no registry.
     Own,

@@ -92,7 +92,6 @@ struct View {
 }
 
 impl Command {
-    /// Carries the command out.
     pub fn run(self, app: &App) -> Outcome {
         let store = Store::open()?;
         match self {

@@ -75,7 +75,6 @@ pub struct Rejected {
 }
 
 impl Command {
-    /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::List(command) => command.run(app).await,

@@ -94,7 +94,6 @@ pub struct Remove {
 }
 
 impl Command {
-    /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Token(command) => command.run(app).await,

@@ -62,7 +62,6 @@ pub struct List {
 }
 
 impl Command {
-    /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::List(command) => command.run(app).await,

@@ -90,7 +90,6 @@ pub struct Revoke {
 }
 
 impl Command {
-    /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Create(command) => command.run(app).await,

@@ -45,7 +45,6 @@ pub enum Color {
 /// Where output goes and how it looks.
 #[derive(Debug, Clone, Copy)]
 pub struct Ui {
-    /// The asked format.
     pub format: Format,
     /// Standard error is a terminal that can be redrawn.
     pub live: bool,

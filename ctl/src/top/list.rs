@@ -12,7 +12,7 @@ pub trait Order: Copy + PartialEq + 'static {
     /// All of them, in the order in which a key goes through them.
     const ALL: &'static [(Self, &'static str)];
 
-    /// One word.
+    /// The word for it on the command line and on the screen.
     fn word(self) -> &'static str {
         Self::ALL
             .iter()
@@ -20,7 +20,6 @@ pub trait Order: Copy + PartialEq + 'static {
             .map_or("name", |(_, word)| word)
     }
 
-    /// By its word.
     fn from_word(word: &str) -> Option<Self> {
         Self::ALL
             .iter()
@@ -28,7 +27,7 @@ pub trait Order: Copy + PartialEq + 'static {
             .map(|(order, _)| *order)
     }
 
-    /// So many further on.
+    /// The order that many places further on, round and round.
     fn turned(self, by: usize) -> Self {
         let place = Self::ALL
             .iter()
@@ -67,22 +66,15 @@ impl Order for HostOrder {
 /// How a selection moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
-    /// By rows.
     By(isize),
-    /// By screens.
     Page(isize),
-    /// To the top.
     First,
-    /// To the end.
     Last,
 }
 
-/// See the module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct List<O, T> {
-    /// What decides.
     pub order: O,
-    /// The other way round.
     pub reverse: bool,
     /// Only what contains this.
     pub filter: String,
@@ -92,7 +84,7 @@ pub struct List<O, T> {
     pub offset: usize,
     /// How many match, by the last answer.
     pub matching: usize,
-    /// How many there are.
+    /// How many rows there are, whether they match or not.
     pub total: usize,
     /// Rows that are known, and the place of the first of them.
     known: (usize, Vec<T>),
@@ -186,15 +178,12 @@ impl<O: Order, T> List<O, T> {
     }
 }
 
-/// Whichever list is seen.
+/// Whichever of the lists is seen.
 pub trait Listing {
-    /// Moves the selection.
     fn go(&mut self, to: Move, height: usize);
     /// Orders by the next figure, or by the one before.
     fn turn(&mut self, back: bool);
-    /// The other way round.
     fn turn_round(&mut self);
-    /// What its rows contain.
     fn filter(&mut self) -> &mut String;
     /// Begins at the top, with nothing known.
     fn restart(&mut self);

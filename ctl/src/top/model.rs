@@ -28,9 +28,7 @@ pub const HOST_LINES: usize = 6;
 /// Which of the two lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tab {
-    /// Tenants.
     Tenants,
-    /// Hosts.
     Hosts,
 }
 
@@ -48,9 +46,7 @@ pub enum Layer {
 /// What is asked of the coordinator.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Query {
-    /// Rows of tenants.
     pub tenants: TopTenantsRequest,
-    /// Rows of hosts.
     pub hosts: TopHostsRequest,
     /// One tenant, all of it.
     pub tenant: Option<String>,
@@ -58,14 +54,11 @@ pub struct Query {
     pub host: Option<String>,
 }
 
-/// What it answered.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Answer {
-    /// To what.
+    /// The question that this answers.
     pub query: Query,
-    /// Rows of tenants.
     pub tenants: TopTenantsResponse,
-    /// Rows of hosts.
     pub hosts: TopHostsResponse,
     /// The tenant, unless it is gone.
     pub tenant: Option<Tenant>,
@@ -73,16 +66,13 @@ pub struct Answer {
     pub host: Option<Host>,
 }
 
-/// What happens.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A key.
     Key(KeyEvent),
     /// Columns and rows of the terminal.
     Resize(u16, u16),
     /// Time has passed: now, in milliseconds.
     Tick(i64),
-    /// The coordinator answered.
     Answer(Box<Answer>),
     /// It did not, and why.
     Failed(String),
@@ -90,7 +80,6 @@ pub enum Event {
     LogLines(Vec<String>),
     /// It has ended, and why.
     LogEnded(String),
-    /// The terminal is gone.
     Hangup,
 }
 
@@ -101,9 +90,7 @@ pub enum Effect {
     Fetch,
     /// Open a log, and close the one before.
     OpenLog(String, ContainerRole),
-    /// Close the log.
     CloseLog,
-    /// End.
     Quit,
 }
 
@@ -118,20 +105,15 @@ pub struct Log {
     pub ended: Option<String>,
 }
 
-/// See the module.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// Columns and rows.
+    /// Columns and rows of the terminal.
     pub size: (u16, u16),
-    /// Now, milliseconds.
     pub now_ms: i64,
-    /// The context's name.
     pub context: String,
     /// The list at the bottom.
     pub tab: Tab,
-    /// All tenants.
     pub tenants: List<TenantOrder, Tenant>,
-    /// All hosts.
     pub hosts: List<HostOrder, Host>,
     /// The tenants of the host that is looked at.
     pub inside: List<TenantOrder, Tenant>,
@@ -141,7 +123,6 @@ pub struct Model {
     pub tenant: Option<Tenant>,
     /// The host that is looked at.
     pub host: Option<Host>,
-    /// The log.
     pub log: Log,
     /// A filter is being typed; this was there before.
     pub typing: Option<String>,
@@ -158,7 +139,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// Nothing is known yet.
     pub fn new(context: &str, order: TenantOrder, filter: &str, tab: Tab) -> Self {
         let mut tenants = List::new(order);
         filter.clone_into(&mut tenants.filter);
@@ -201,7 +181,7 @@ impl Model {
             .max(1)
     }
 
-    /// Where keys go.
+    /// What the keys mean now.
     pub fn place(&self) -> Place {
         match self.layers.last() {
             _ if self.help => Place::Help,

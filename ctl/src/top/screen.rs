@@ -75,7 +75,6 @@ impl Slot {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Screen {
     slot: Arc<Slot>,
@@ -86,7 +85,6 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal.
     pub fn enter(colour: bool) -> Result<Self, Failure> {
         let failed = |e: io::Error| Failure::failed(format!("cannot use this terminal: {e}"));
         let raw = RawMode::enter().map_err(failed)?;

@@ -21,15 +21,12 @@ const OLD_MS: i64 = 10_000;
 /// A part of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// One line, harmless.
+    /// On one line, control characters taken out.
     pub text: String,
-    /// By meaning.
     pub paint: Option<Paint>,
-    /// Stands out.
     pub strong: bool,
 }
 
-/// A line.
 pub type Line = Vec<Piece>;
 
 fn plain(text: impl AsRef<str>) -> Piece {
@@ -67,7 +64,7 @@ pub struct Head {
     pub name: String,
     /// 0 for what is left.
     pub width: u16,
-    /// To the right.
+    /// Aligned to the right.
     pub right: bool,
     /// It decides the order.
     pub decides: bool,
@@ -80,33 +77,25 @@ pub enum Body {
     Rows {
         /// Lines above them.
         above: Vec<Line>,
-        /// Columns.
         heads: Vec<Head>,
         /// Cells of each; a row that is not known yet has none.
         rows: Vec<Vec<Cell>>,
-        /// Which is selected.
         selected: Option<usize>,
     },
-    /// Text.
     Text(Vec<Line>),
 }
 
-/// Everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     /// Columns and rows that it is for.
     pub size: (u16, u16),
-    /// How the fleet is.
     pub summary: Line,
-    /// Where one is.
     pub place: Line,
-    /// What there is.
     pub body: Body,
     /// What one can do, or what is wrong.
     pub footer: Line,
 }
 
-/// See the module.
 pub fn view(model: &Model) -> View {
     View {
         size: model.size,

@@ -42,7 +42,6 @@ use tonic::{Code, Request, Response, Status, transport::server::Connected};
 
 use super::{data, operations, pki::Ca};
 
-/// Answers of a stream.
 pub(crate) type Answers<T> = ReceiverStream<Result<T, Status>>;
 
 /// What all services share.

@@ -20,7 +20,6 @@ const PAGE: [u8; 4_096] = [7; 4_096];
 /// The disk under the benches' data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Disk {
-    /// Its file system.
     pub(crate) file_system: String,
     /// One write of 4 KiB and its fsync: the median of several, seconds.
     pub(crate) fsync_s: f64,
@@ -51,7 +50,7 @@ impl Disk {
         })
     }
 
-    /// For people.
+    /// As reports show it.
     pub(crate) fn show(&self) -> String {
         format!(
             "{}, {:.2} ms for a write of 4 KiB with fsync",

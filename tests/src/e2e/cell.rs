@@ -30,15 +30,12 @@ pub const STANDIN: (&str, &str) = ("isyone/standin:3", "isyone/standin-postgres:
 pub struct Host {
     /// `h1`.
     pub name: String,
-    /// Its engine.
     pub docker: Docker,
     /// Where it advertises its tenants.
     pub address: String,
-    /// The agent's data.
     pub data: PathBuf,
     /// The agent, when it runs.
     pub agent: Option<Daemon>,
-    /// Its network namespace.
     namespace: PathBuf,
 }
 
@@ -74,12 +71,10 @@ impl Default for Shape {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Cell {
     /// The coordinator, when it runs.
     pub coordinator: Option<Daemon>,
-    /// In order.
     pub hosts: Vec<Host>,
     /// The edge, when it runs.
     pub traefik: Option<Daemon>,
@@ -346,7 +341,6 @@ impl Cell {
         );
     }
 
-    /// The coordinator's HTTP.
     pub fn http(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], HTTP))
     }
@@ -354,7 +348,6 @@ impl Cell {
     /// The edge's own metrics, for `[monitoring] edges`.
     pub const EDGE_METRICS: &str = "127.0.0.1:16082";
 
-    /// The edge.
     pub fn edge(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], EDGE))
     }

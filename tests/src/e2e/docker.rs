@@ -4,10 +4,8 @@ use std::{path::PathBuf, process::Command};
 
 use super::process::{Output, run};
 
-/// An engine.
 #[derive(Debug, Clone)]
 pub struct Docker {
-    /// Its socket.
     pub socket: PathBuf,
 }
 

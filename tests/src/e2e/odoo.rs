@@ -16,7 +16,6 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct User {
     edge: SocketAddr,
-    /// The page's origin.
     pub origin: String,
     /// `session_id=…`; none: nobody in particular.
     pub cookie: Option<String>,
@@ -75,7 +74,6 @@ impl User {
         )
     }
 
-    /// GET.
     pub fn get(&self, path: &str) -> Response {
         let head = format!(
             "GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n",

@@ -15,7 +15,6 @@ use super::{
     quiet,
 };
 
-/// Hosts of a run.
 const HOSTS: usize = 3;
 /// How often a request in doubt is sent again at the end: the coordinator is up by then.
 const LAST_TRIES: usize = 20;
@@ -31,22 +30,17 @@ pub struct Shape {
     pub quarantine: &'static str,
 }
 
-/// What a run did.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Summary {
-    /// Requests acknowledged.
     pub acknowledged: u32,
-    /// Requests refused.
     pub refused: u32,
     /// Acknowledged requests that were sent once more.
     pub repeated: u32,
-    /// Faults.
     pub faults: u32,
     /// From the end of the faults until all was well.
     pub settled_in: Duration,
 }
 
-/// A run under way.
 struct Run {
     rng: StdRng,
     fleet: Fleet,

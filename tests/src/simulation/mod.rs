@@ -37,20 +37,16 @@ const TENANTS: [&str; 12] = [
 /// One message on its way to or from a host.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// To the host.
     Plan(HostPlan),
     /// To the coordinator: plan on disk.
     Hello(u64),
     /// To the coordinator: generation, error.
     PlanResult(u64, String),
-    /// To the coordinator.
     Report(Box<Report>),
 }
 
-/// How a run goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Hosts.
     pub hosts: usize,
     /// Random steps before the healing.
     pub steps: usize,
@@ -58,20 +54,15 @@ pub struct Shape {
     pub fault_permille: u32,
 }
 
-/// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// Steps carried out.
     pub steps: u64,
-    /// Commands that were accepted.
     pub accepted: u64,
-    /// Commands that were refused.
     pub refused: u64,
     /// Crashes of hosts and of the coordinator.
     pub crashes: u64,
     /// Messages lost or repeated.
     pub faults: u64,
-    /// Tenants purged.
     pub purged: u64,
     /// Times that a tenant fell asleep.
     pub slept: u64,
@@ -79,7 +70,6 @@ pub struct Summary {
     pub digest: String,
 }
 
-/// The world.
 #[derive(Debug)]
 pub struct Simulation {
     rng: StdRng,

@@ -107,7 +107,6 @@ struct Ports {
 const FOLDER: &str = ".demo";
 /// The first tenant.
 const TENANT: &str = "alfa";
-/// Its address.
 const DOMAIN: &str = "alfa.isy.one";
 
 /// The command line's entry point.

@@ -55,7 +55,7 @@ pub(super) struct Settings {
     pub(super) dashboard: u16,
     /// Traefik's own metrics, on loopback.
     pub(super) edge_metrics: u16,
-    /// The coordinator's three.
+    /// The coordinator's three ports.
     pub(super) grpc: u16,
     pub(super) enroll: u16,
     pub(super) http: u16,

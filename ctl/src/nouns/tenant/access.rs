@@ -93,7 +93,6 @@ fn rate(text: &str) -> Result<RequestRate, String> {
 }
 
 impl Command {
-    /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Show(Name { name }) => show(app, name).await,

@@ -119,7 +119,6 @@ impl Create {
         }
     }
 
-    /// Creates the tenant.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let message = self.request(clock::request_id());

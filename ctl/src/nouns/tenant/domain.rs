@@ -96,7 +96,6 @@ pub struct List {
 }
 
 impl Command {
-    /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Add(command) => command.run(app).await,

@@ -99,7 +99,6 @@ impl Waiting {
 }
 
 impl Command {
-    /// Carries the command out.
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Create(command) => command.run(app).await,

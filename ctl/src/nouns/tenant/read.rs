@@ -51,7 +51,6 @@ pub struct List {
 }
 
 impl List {
-    /// Lists.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let phase = self.phase.and_then(|word| {

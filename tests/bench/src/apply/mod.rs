@@ -25,7 +25,6 @@ use crate::{
 /// The stand-ins for Odoo and PostgreSQL.
 pub(super) const IMAGES: [&str; 2] = [STANDIN.0, STANDIN.1];
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let bare = Bare::start(&IMAGES);
     let dir = tempfile::Builder::new().prefix("isyone-bench-").tempdir()?;

@@ -46,7 +46,7 @@ pub(super) struct Timed {
 
 #[derive(Default)]
 struct Log {
-    /// Tenant, asked, answered.
+    /// The tenant, when it was asked for, when it was answered.
     restarts: Vec<(String, u64, u64)>,
     get: Vec<f64>,
     list: Vec<f64>,
@@ -54,7 +54,6 @@ struct Log {
     errors: Vec<String>,
 }
 
-/// For so long.
 pub(super) fn run(
     runtime: &Runtime,
     admin: &Channel,

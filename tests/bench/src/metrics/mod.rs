@@ -28,7 +28,6 @@ const NOT_SHARED: Duration = Duration::from_millis(4_200);
 /// As monitoring/deploy has it.
 const INTERVAL: &str = "15s";
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     overhead::run(run, &mut report)?;

@@ -110,7 +110,6 @@ impl Seen {
     }
 }
 
-/// See the module.
 pub(super) struct Witnesses {
     thread: JoinHandle<Result<Seen>>,
     stop: CancellationToken,
@@ -207,7 +206,6 @@ async fn ask(operator: &Door, seen: &mut Seen, stop: &CancellationToken) -> Resu
     Ok(())
 }
 
-/// One agent's session.
 #[derive(Debug, Default)]
 struct Agent {
     sequence: u64,
