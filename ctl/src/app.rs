@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    cli::Global,
     client::{CALL_TIMEOUT, Client},
     context::{Context, Store},
     exit::Failure,
+    options::Global,
     output::Ui,
     retry::PATIENCE,
 };

@@ -1,10 +1,12 @@
 //! Everything that is printed: data on standard output in the asked format, talk on standard error, questions.
 //!
-//! Not here: what a noun's table looks like (each noun's file).
+//! Not here: what a noun's table looks like (each noun's file), but for what `top` shows as well (`tenant`, `host`).
 
 pub mod format;
+pub mod host;
 pub mod placement;
 pub mod table;
+pub mod tenant;
 pub mod wire;
 
 use std::io::{self, IsTerminal as _, Write as _};

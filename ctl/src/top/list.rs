@@ -112,7 +112,7 @@ impl<O: Order, T> List<O, T> {
     }
 
     /// Takes rows from place `from` on.
-    pub fn take(
+    pub fn take_rows(
         &mut self,
         from: usize,
         rows: Vec<T>,
@@ -215,7 +215,7 @@ mod tests {
 
     fn list(matching: usize) -> List<TenantOrder, usize> {
         let mut list = List::new(TenantOrder::Name);
-        list.take(0, (0..matching.min(30)).collect(), matching, matching, 10);
+        list.take_rows(0, (0..matching.min(30)).collect(), matching, matching, 10);
         list
     }
 
@@ -265,7 +265,7 @@ mod tests {
             (None, 990, (980, 30))
         );
         assert!(list.visible(10).all(|row| row.is_none()));
-        list.take(980, (980..1_000).collect(), 1_000, 1_000, 10);
+        list.take_rows(980, (980..1_000).collect(), 1_000, 1_000, 10);
         assert_eq!(list.selected(), Some(&999));
     }
 
@@ -282,7 +282,7 @@ mod tests {
                     1 => list.go(Move::Page(by.signum()), height),
                     2 => list.go(Move::Last, height),
                     3 => list.go(Move::First, height),
-                    _ => list.take(0, (0..matching).collect(), matching, matching, height),
+                    _ => list.take_rows(0, (0..matching).collect(), matching, matching, height),
                 }
                 prop_assert!(list.cursor < list.matching.max(1));
                 prop_assert!(list.selected_line() < height, "{list:?}");

@@ -28,7 +28,7 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
-use super::{draw, model::Event, view::View};
+use super::{draw, model::Event, view::ScreenView};
 use crate::{exit::Failure, terminal::RawMode};
 
 /// Keys that are pressed faster than they are handled wait here.
@@ -47,7 +47,7 @@ struct Slot {
 
 #[derive(Debug, Default)]
 struct Pending {
-    view: Option<View>,
+    view: Option<ScreenView>,
     stop: bool,
 }
 
@@ -58,7 +58,7 @@ impl Slot {
     }
 
     /// The next picture; `None` at the end.
-    fn next(&self) -> Option<View> {
+    fn next(&self) -> Option<ScreenView> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if state.stop {
@@ -120,7 +120,7 @@ impl Screen {
     }
 
     /// Draws this as soon as the terminal takes it.
-    pub fn show(&self, view: View) {
+    pub fn show(&self, view: ScreenView) {
         self.slot.set(|pending| pending.view = Some(view));
     }
 

@@ -1,18 +1,15 @@
 //! What is on the screen, as a value: the summary, the tabs, rows or text, and the keys. Pure.
 
-use isyone_proto::pb::v1::{ContainerRole, Host, Tenant};
+use isyone_proto::pb::v1::{ContainerRole, Host};
 
 use super::{
     list::{List, Order},
     model::{HOST_LINES, Layer, Model, Tab},
     rows::{self, Cell, Column},
 };
-use crate::{
-    nouns::{host as host_noun, tenant::read},
-    output::{
-        format,
-        table::{self, Paint, clean},
-    },
+use crate::output::{
+    self, format,
+    table::{self, Paint, clean},
 };
 
 /// An answer that is older than this is told: five are missing.
@@ -86,7 +83,7 @@ pub enum Body {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub struct ScreenView {
     /// Columns and rows that it is for.
     pub size: (u16, u16),
     pub summary: Line,
@@ -96,8 +93,8 @@ pub struct View {
     pub footer: Line,
 }
 
-pub fn view(model: &Model) -> View {
-    View {
+pub fn view(model: &Model) -> ScreenView {
+    ScreenView {
         size: model.size,
         summary: summary(model),
         place: place(model),
@@ -249,13 +246,9 @@ fn table<O: Order, T>(
 /// Everything about the tenant that is looked at.
 pub(super) fn tenant_lines(model: &Model) -> Vec<Line> {
     match &model.tenant {
-        Some(tenant) => lines(&tenant_text(tenant, model.now_ms)),
+        Some(tenant) => lines(&output::tenant::details(tenant, model.now_ms)),
         None => unknown(model, "there is no such tenant any more"),
     }
-}
-
-fn tenant_text(tenant: &Tenant, now_ms: i64) -> String {
-    read::details(tenant, now_ms)
 }
 
 fn unknown(model: &Model, gone: &str) -> Vec<Line> {
@@ -301,14 +294,14 @@ fn host_summary(host: &Host, now_ms: i64) -> Vec<Line> {
         first.push(plain(format!(": {}", host.message)));
     }
     let used = match &host.resources {
-        Some(r) => host_noun::used(r)
+        Some(r) => output::host::used(r)
             .into_iter()
             .take(3)
             .map(|(name, value)| format!("{name} {value}"))
             .collect(),
         None => vec!["CPU, memory, disk: not known".to_owned()],
     };
-    let reserved = host_noun::reserved(host);
+    let reserved = output::host::reserved(host);
     vec![
         first,
         vec![plain(format!(
