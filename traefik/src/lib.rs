@@ -138,13 +138,13 @@ pub struct Route {
     pub hostnames: Vec<String>,
     /// The one of them that browsers are sent to from the others; none: each is as good.
     pub primary: Option<String>,
-    pub access: Access,
+    pub access: RouteAccess,
     pub target: Target,
 }
 
 /// Who gets in to one tenant. The default is everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Access {
+pub struct RouteAccess {
     /// Only clients with these addresses; empty: all.
     pub addresses: Vec<IpNet>,
     /// Only who knows one of these, as `htpasswd` writes them (`name:hash`); empty: nobody is asked.
@@ -152,6 +152,9 @@ pub struct Access {
     /// Requests per second and at once from one client address, in place of what holds for all tenants.
     pub rate: Option<Rate>,
 }
+
+/// The name that [`RouteAccess`] had; for the coordinator, until it says the new one.
+pub type Access = RouteAccess;
 
 /// Requests from one client address to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,49 +223,8 @@ pub struct Frame {
 
 /// The frame of every document.
 pub fn frame(options: &Options) -> Frame {
-    let clients = IpStrategy::of(&options.trusted_proxies);
-    let mut middlewares = BTreeMap::from([
-        (
-            "isyone-away",
-            Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}")),
-        ),
-        ("isyone-closed", Middleware::deny(NOBODY)),
-        ("isyone-compress", Middleware::compress()),
-        (
-            "isyone-headers",
-            Middleware::security(options.frame_options.as_deref()),
-        ),
-        (
-            "isyone-in-flight",
-            Middleware::in_flight(options.in_flight, clients.clone()),
-        ),
-        ("isyone-page", Middleware::replace_path(PAGE_PATH)),
-        (
-            "isyone-rate",
-            Middleware::rate(options.rate_average, options.rate_burst, clients.clone()),
-        ),
-        ("isyone-unknown", Middleware::replace_path(UNKNOWN_PATH)),
-        (
-            "isyone-scheme",
-            Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str()),
-        ),
-        (
-            VERSION,
-            Middleware::response_header(VERSION_HEADER, VERSION_PLACE),
-        ),
-    ]);
     let tls = options.tls.as_ref();
-    middlewares.extend(
-        tls.into_iter()
-            .flat_map(|tls| tls::middlewares(tls, options.port)),
-    );
-    middlewares.extend(
-        options
-            .dashboard
-            .iter()
-            .flat_map(|board| board.middlewares(clients.clone())),
-    );
-    let middlewares = json(&middlewares);
+    let middlewares = json(&shared_middlewares(options));
     // The map stays open: tenants' own follow.
     let middlewares = middlewares.strip_suffix('}').unwrap_or(&middlewares);
     let (before, after) = middlewares
@@ -311,6 +273,54 @@ pub fn frame(options: &Options) -> Frame {
         certificates: [",\"certificates\":[".to_owned(), "\n]".to_owned()],
         tail: if tls.is_some() { "}}\n" } else { "}\n" },
     }
+}
+
+/// What every document has, by name: the middlewares that tenants share.
+fn shared_middlewares(options: &Options) -> BTreeMap<&'static str, Middleware> {
+    let clients = IpStrategy::of(&options.trusted_proxies);
+    let mut middlewares = BTreeMap::from([
+        (
+            "isyone-away",
+            Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}")),
+        ),
+        ("isyone-closed", Middleware::deny(NOBODY)),
+        ("isyone-compress", Middleware::compress()),
+        (
+            "isyone-headers",
+            Middleware::security(options.frame_options.as_deref()),
+        ),
+        (
+            "isyone-in-flight",
+            Middleware::in_flight(options.in_flight, clients.clone()),
+        ),
+        ("isyone-page", Middleware::replace_path(PAGE_PATH)),
+        (
+            "isyone-rate",
+            Middleware::rate(options.rate_average, options.rate_burst, clients.clone()),
+        ),
+        ("isyone-unknown", Middleware::replace_path(UNKNOWN_PATH)),
+        (
+            "isyone-scheme",
+            Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str()),
+        ),
+        (
+            VERSION,
+            Middleware::response_header(VERSION_HEADER, VERSION_PLACE),
+        ),
+    ]);
+    middlewares.extend(
+        options
+            .tls
+            .iter()
+            .flat_map(|tls| tls::middlewares(tls, options.port)),
+    );
+    middlewares.extend(
+        options
+            .dashboard
+            .iter()
+            .flat_map(|board| board.middlewares(clients.clone())),
+    );
+    middlewares
 }
 
 /// The router that says which document an edge runs: without TLS, which it has no certificate for.
