@@ -28,7 +28,7 @@ pub(crate) struct Disk {
 impl Disk {
     /// Makes `folder` the place of all temporary files of this process. A place in memory is refused, but for a small run,
     /// whose figures mean nothing.
-    pub(crate) fn take(folder: &Path, small: bool) -> Result<Self> {
+    pub(crate) fn put_temporary_files_on(folder: &Path, small: bool) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let folder = folder.canonicalize()?;
         let mounts = Process::myself()?.mountinfo()?;

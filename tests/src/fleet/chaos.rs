@@ -116,7 +116,7 @@ impl Run {
             return;
         }
         let answer = self.fleet.client.block_on(self.fleet.admin.send(&request));
-        self.model.take(request, answer);
+        self.model.learn(request, answer);
     }
 
     /// Once more with the same key: nobody knows whether the first time counted.
@@ -124,7 +124,7 @@ impl Run {
         if self.fleet.coordinator.is_up() && !self.model.in_doubt.is_empty() {
             let request = self.model.in_doubt.remove(0);
             let answer = self.fleet.client.block_on(self.fleet.admin.send(&request));
-            self.model.take(request, answer);
+            self.model.learn(request, answer);
         }
     }
 

@@ -56,7 +56,7 @@ impl Model {
     }
 
     /// Takes an answer in. Panics when it contradicts what was said before.
-    pub fn take(&mut self, request: Request, answer: Result<Acknowledged, Status>) {
+    pub fn learn(&mut self, request: Request, answer: Result<Acknowledged, Status>) {
         match answer {
             Ok(acknowledged) => {
                 self.counts.0 += 1;

@@ -63,7 +63,14 @@ fn apply(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> 
             ("docker service create x 2", Box::new(|| swarm.round())),
         ],
     )?;
-    let [ours_s, wait, plain, swarm_s] = &taken[..] else {
+    of_applies(&taken, report)?;
+    drop(taken);
+    ours.into_inner().end();
+    Ok(())
+}
+
+fn of_applies(taken: &[Samples], report: &mut Report) -> Result<()> {
+    let [ours_s, wait, plain, swarm_s] = taken else {
         anyhow::bail!("a side is missing")
     };
     report.add(
@@ -108,8 +115,6 @@ fn apply(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> 
         &ours_s.ratios(swarm_s),
         Some(Target::AtMost(0.6)),
     );
-    drop(taken);
-    ours.into_inner().end();
     Ok(())
 }
 

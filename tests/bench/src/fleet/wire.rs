@@ -64,10 +64,7 @@ pub(super) enum Line {
     /// Several times a second.
     Status(Status),
     /// A plan with one more restart of this tenant is held by its host since `at_ns` of the machine's monotonic clock.
-    Restart {
-        tenant: String,
-        at_ns: u64,
-    },
+    Restart { tenant: String, at_ns: u64 },
 }
 
 /// The machine's monotonic clock, the same in all its processes, ns.
