@@ -28,11 +28,9 @@ pub struct Context {
     pub name: String,
     /// `host:port` of the coordinator's gRPC port.
     pub endpoint: String,
-    /// The coordinator's CA.
     pub ca_pem: String,
     /// Our certificate, with its chain.
     pub certificate_pem: String,
-    /// Our private key.
     pub key_pem: String,
 }
 

@@ -20,7 +20,7 @@ pub enum Exit {
     Denied,
     /// No answer, or none in time.
     Unavailable,
-    /// Ctrl-C.
+    /// By Ctrl-C.
     Interrupted,
     /// What a remote command ended with.
     Remote(i32),
@@ -53,7 +53,7 @@ pub struct Failure {
     pub message: String,
     /// A table or list that belongs to the message, shown before it.
     pub detail: Option<String>,
-    /// What to do next.
+    /// What the person can do next.
     pub hint: Option<String>,
     /// The technical chain of causes, for `-v`.
     pub cause: Option<String>,
@@ -71,12 +71,12 @@ impl Failure {
         }
     }
 
-    /// Exit code 1.
+    /// With exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
     }
 
-    /// Exit code 2.
+    /// With exit code 2: the command line is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
@@ -93,7 +93,7 @@ impl Failure {
         self
     }
 
-    /// Adds the technical cause.
+    /// Adds the technical cause, which only `-v` shows.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());

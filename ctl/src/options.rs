@@ -59,7 +59,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `key=value`.
+/// A label as people write it: `key=value`.
 pub fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),

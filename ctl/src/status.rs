@@ -22,7 +22,7 @@ const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
 /// Whom we talk to and as whom, for error messages.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// `host:port`.
+    /// As `host:port`.
     pub endpoint: String,
     pub context: String,
     /// The command that shows this context.

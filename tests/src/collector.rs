@@ -91,7 +91,7 @@ impl Collector {
             .collect()
     }
 
-    /// All spans, by trace.
+    /// All spans by their trace's id.
     pub fn traces(&self) -> HashMap<Vec<u8>, Vec<Seen>> {
         let mut traces: HashMap<Vec<u8>, Vec<Seen>> = HashMap::new();
         for resource in self

@@ -40,7 +40,7 @@ struct Parts<'a> {
     options: &'a Options,
     route: &'a Route,
     hosts: &'a [&'a str],
-    /// `odoo-<tenant>`.
+    /// As `odoo-<tenant>`.
     name: String,
     /// Matches all host names.
     rule: String,

@@ -57,7 +57,7 @@ const VERSION_PLACE: &str = "{version}";
 
 /// Service of the pages that stand in for a tenant; no tenant's begins like it.
 const PAGES: &str = "isyone-pages";
-/// Transport to all tenants.
+/// The transport to all tenants.
 const ODOO: &str = "isyone-odoo";
 /// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik leaves an encoded slash as it is and Odoo does not.
 const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`) || \
@@ -99,6 +99,7 @@ pub struct Options {
     pub pages_identity: Option<Identity>,
     /// Requests per second that one client address may make of one tenant, on average.
     pub rate_average: u32,
+    /// Requests that it may make at once, whatever the average.
     pub rate_burst: u32,
     /// Requests of one client address to one tenant that are answered at the same time; websockets do not count.
     pub in_flight: u32,
@@ -123,13 +124,13 @@ impl Options {
 /// Whose certificate a server of ours must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Who signed it, PEM.
+    /// The CA that signed it, as PEM.
     pub ca_pem: String,
     /// The name that the certificate must have.
     pub server_name: String,
 }
 
-/// One tenant's way in.
+/// How visitors reach one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Names routers and services: `odoo-<tenant>`, `odoo-<tenant>_websocket`, ….
@@ -161,6 +162,7 @@ pub type Access = RouteAccess;
 pub struct Rate {
     /// Per second, on average.
     pub average: u32,
+    /// At once, whatever the average.
     pub burst: u32,
 }
 
@@ -217,7 +219,7 @@ pub struct Frame {
     pub services: [String; 2],
     /// Before and after the [`certificate`]s, without the first one's comma; left out as a whole when there is none.
     pub certificates: [String; 2],
-    /// End of the document.
+    /// The end of the document.
     pub tail: &'static str,
 }
 

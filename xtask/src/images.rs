@@ -51,7 +51,7 @@ struct Item {
 enum ItemKind {
     /// Pulled where a registry has it.
     Public,
-    /// Ours: in no registry.
+    /// Our own, in no registry.
     Own,
     /// A file in the cache's `bin` folder.
     Binary,

@@ -163,7 +163,6 @@ impl Ui {
         }
     }
 
-    /// Says what went wrong.
     pub fn failure(&self, failure: &Failure) {
         let text = failure.to_string();
         if !text.is_empty() {

@@ -136,7 +136,6 @@ pub fn clean(text: &str) -> String {
     safe
 }
 
-/// Rows under a header.
 #[derive(Debug)]
 pub struct Table {
     grid: Grid,

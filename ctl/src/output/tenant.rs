@@ -56,7 +56,7 @@ pub fn details(tenant: &Tenant, now_ms: i64) -> String {
     text
 }
 
-/// How visitors get in.
+/// What the last probe through the edge found.
 fn reached(tenant: &Tenant, now_ms: i64) -> Cell {
     let Some(probe) = &tenant.probe else {
         return "not known".into();

@@ -141,7 +141,7 @@ async fn follow(
     Ok(())
 }
 
-/// Makes lines of chunks.
+/// Puts lines together from the chunks that come.
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,

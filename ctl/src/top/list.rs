@@ -76,7 +76,7 @@ pub enum Move {
 pub struct List<O, T> {
     pub order: O,
     pub reverse: bool,
-    /// Only what contains this.
+    /// Only rows that contain this.
     pub filter: String,
     /// The selected row, counted over the whole list.
     pub cursor: usize,

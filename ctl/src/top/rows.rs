@@ -8,7 +8,7 @@ use crate::output::{
     table::{Paint, clean},
 };
 
-/// What is not known.
+/// Stands for what is not known.
 const UNKNOWN: &str = "-";
 /// Per mille of a limit from which on a figure stands out.
 const HIGH: u64 = 900;

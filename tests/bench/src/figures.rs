@@ -18,7 +18,6 @@ pub(crate) enum Unit {
     /// Share of one core, 1 is a whole one.
     Core,
     PerSecond,
-    /// A number of things.
     Count,
 }
 

@@ -86,7 +86,6 @@ impl Browser {
             .unwrap_or_else(|e| panic!("{url}: {e}"));
     }
 
-    /// Types into a field.
     pub fn fill(&self, selector: &str, text: &str) {
         self.element(selector, async |element| element.send_keys(text).await);
     }

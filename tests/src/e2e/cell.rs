@@ -28,7 +28,7 @@ pub const STANDIN: (&str, &str) = ("isyone/standin:3", "isyone/standin-postgres:
 /// One machine with an agent.
 #[derive(Debug)]
 pub struct Host {
-    /// `h1`.
+    /// `h1`, `h2` and so on.
     pub name: String,
     pub docker: Docker,
     /// Where it advertises its tenants.
@@ -252,7 +252,6 @@ impl Cell {
         command
     }
 
-    /// Starts a host's agent.
     pub fn start_agent(&mut self, index: usize, environment: &[(&str, &str)]) {
         let host = &self.hosts[index];
         let mut command = self.in_namespace(host, "isy-agent");
@@ -297,7 +296,7 @@ impl Cell {
         ));
     }
 
-    /// `isyctl` as the admin.
+    /// Runs `isyctl` as the admin.
     pub fn isyctl(&self, args: &[&str]) -> Output {
         self.isyctl_as("admin.toml", args)
     }

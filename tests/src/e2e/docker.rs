@@ -10,7 +10,7 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// `docker ARGS`.
+    /// Runs `docker ARGS`.
     pub fn run(&self, args: &[&str]) -> Output {
         run(Command::new("docker")
             .env("DOCKER_HOST", self.host())

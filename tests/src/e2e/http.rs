@@ -11,7 +11,7 @@ pub struct Response {
     /// Status code; 0 when there was no answer.
     pub status: u16,
     pub head: String,
-    /// Body, chunks put together.
+    /// With its chunks put together.
     pub body: String,
 }
 

@@ -43,7 +43,7 @@ pub struct Site {
     pub edges: Vec<Edge>,
     agent: Option<Daemon>,
     stand_in: PathBuf,
-    /// gRPC, enrolment, HTTP, edges.
+    /// For gRPC, enrolment, HTTP and edges.
     ports: [SocketAddr; 4],
     dir: tempfile::TempDir,
 }
@@ -241,7 +241,7 @@ impl Site {
             .replace("/etc/traefik/isyone-ca.pem", &ca.display().to_string())
     }
 
-    /// `isyctl` as the admin.
+    /// Runs `isyctl` as the admin.
     pub fn isyctl(&self, arguments: &[&str]) -> Output {
         run(self
             .command("isyctl")

@@ -22,7 +22,7 @@ pub struct User {
 }
 
 impl User {
-    /// Somebody without a session.
+    /// A visitor without a session.
     pub fn stranger(cell: &Cell, tenant: &str) -> Self {
         let host = format!("{tenant}.isy.one");
         let origin = format!("http://{host}:{}", cell.edge().port());

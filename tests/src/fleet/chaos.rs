@@ -19,7 +19,6 @@ const HOSTS: usize = 3;
 /// How often a request in doubt is sent again at the end: the coordinator is up by then.
 const LAST_TRIES: usize = 20;
 
-/// How a run goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Requests and faults.

@@ -99,7 +99,7 @@ impl Coordinator {
         self.life = Some((runtime, running));
     }
 
-    /// SIGTERM.
+    /// By SIGTERM.
     pub fn stop(&mut self) {
         let Some((runtime, running)) = self.life.take() else {
             return;
@@ -182,7 +182,7 @@ impl Agent {
         self.life = Some((runtime, started.expect("the agent starts")));
     }
 
-    /// SIGTERM. Tenants run on.
+    /// By SIGTERM; tenants run on.
     pub fn stop(&mut self) {
         let Some((runtime, agent)) = self.life.take() else {
             return;
@@ -191,7 +191,7 @@ impl Agent {
         runtime.shutdown_timeout(KILL_PATIENCE);
     }
 
-    /// SIGKILL. Tenants run on.
+    /// By SIGKILL; tenants run on.
     pub fn kill(&mut self) {
         let Some((runtime, agent)) = self.life.take() else {
             return;

@@ -44,7 +44,6 @@ pub struct Request {
     pub id: String,
 }
 
-/// What the coordinator acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
     pub operation: String,
@@ -118,7 +117,7 @@ impl Operator {
             .map_err(|_| Status::internal("an unreadable token"))
     }
 
-    /// Creates a small tenant.
+    /// Creates a tenant of the size `small`.
     pub async fn create(&self, tenant: &str) -> Result<v1::CreateTenantResponse, Status> {
         let request = v1::CreateTenantRequest {
             name: tenant.to_owned(),

@@ -18,7 +18,6 @@ use uuid::Uuid;
 pub struct Stack {
     /// Volumes exist, and whose data is in them.
     pub volumes: Option<Uuid>,
-    /// The database was initialised.
     pub initialised: bool,
     pub postgres: bool,
     /// Odoo exists (running or stopped) and publishes this port.
@@ -46,7 +45,6 @@ pub struct SimHost {
 }
 
 impl SimHost {
-    /// An empty machine.
     pub fn new(name: HostName) -> Self {
         Self {
             name,

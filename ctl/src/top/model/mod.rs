@@ -97,7 +97,7 @@ pub struct Log {
     pub lines: VecDeque<String>,
     /// Lines below the screen.
     pub below: usize,
-    /// Why no more come.
+    /// Why no more lines come.
     pub ended: Option<String>,
 }
 

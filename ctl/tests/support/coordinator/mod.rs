@@ -41,7 +41,7 @@ use super::pki::Ca;
 
 pub(crate) type Answers<T> = ReceiverStream<Result<T, Status>>;
 
-/// What all services share.
+/// State that all services share.
 #[derive(Clone)]
 pub(crate) struct Fake {
     pub(crate) ca: Arc<Ca>,

@@ -89,7 +89,7 @@ impl Coordinator {
         Ok(runs)
     }
 
-    /// SIGKILL.
+    /// By SIGKILL.
     pub(super) fn kill(&mut self) {
         // It may be dead already: that is what is wanted.
         let _ = self.child.kill();

@@ -333,7 +333,7 @@ impl Edge {
         report.add_one(&name, Unit::Bytes, rest.sent, None);
     }
 
-    /// While nothing changes.
+    /// Figures while nothing changes.
     fn at_rest(&self, run: &Run) -> Result<Rest> {
         let own = &self.coordinator.watched;
         let (mark, own_mark, written, begin) = (

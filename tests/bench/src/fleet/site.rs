@@ -199,7 +199,7 @@ impl Site {
         Ok(by_reason(&page.body))
     }
 
-    /// `kill -9`.
+    /// As `kill -9` does.
     pub(super) fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill();

@@ -35,7 +35,6 @@ pub(super) struct Status {
     pub(super) heard: usize,
     /// Agents that hold a plan.
     pub(super) planned: usize,
-    /// Reports made so far.
     pub(super) made: u64,
     /// Reports that no acknowledgement covers (yet). An agent's acknowledged report covers its earlier ones: the first of a session
     /// says everything.
@@ -61,7 +60,7 @@ pub(super) struct Status {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
-    /// Several times a second.
+    /// Told several times a second.
     Status(Status),
     /// A plan with one more restart of this tenant is held by its host since `at_ns` of the machine's monotonic clock.
     Restart { tenant: String, at_ns: u64 },

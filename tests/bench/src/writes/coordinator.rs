@@ -72,7 +72,7 @@ impl Door {
         )?)
     }
 
-    /// An operator's connection, open.
+    /// Opens an operator's connection.
     pub(crate) async fn open(&self) -> Result<Channel> {
         let channel = self.channel()?;
         SystemServiceClient::new(channel.clone())
@@ -139,7 +139,7 @@ impl Coordinator {
         self.daemon.pid()
     }
 
-    /// SIGKILL.
+    /// By SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.daemon.kill();
     }

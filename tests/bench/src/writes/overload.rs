@@ -42,7 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a create was answered with.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// It was carried out.
     Created,
     /// Refused for load; come back after this time.
     Refused(Duration),
@@ -89,7 +88,7 @@ struct Crowd {
     answered: Vec<String>,
     /// Seconds until the answer to a create that was carried out.
     created: Samples,
-    /// Seconds until a refusal.
+    /// In seconds.
     refused: Samples,
     /// Seconds after which to come back.
     hints: Samples,

@@ -46,7 +46,6 @@ const OUTBOX: usize = 16;
 /// Something that took its time: when it began, and how long.
 type Timed = (Instant, Duration);
 
-/// What they have seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Reports until their acknowledgement.
@@ -137,7 +136,7 @@ impl Witnesses {
         Ok(witnesses)
     }
 
-    /// Lets them go home.
+    /// Ends their sessions.
     pub(super) fn end(self) -> Result<Seen> {
         self.stop.cancel();
         self.thread

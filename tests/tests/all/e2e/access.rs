@@ -21,7 +21,7 @@ const BOB: &str = "127.0.0.2";
 #[derive(Debug)]
 struct Answer {
     status: u16,
-    /// In lower case.
+    /// Header lines in lower case.
     head: String,
     body: String,
 }
