@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    cli::Global,
     client::{CALL_TIMEOUT, Client},
     context::{Context, Store},
     exit::Failure,
+    options::Global,
     output::Ui,
     retry::PATIENCE,
 };
@@ -14,13 +14,11 @@ use crate::{
 /// One run of `isyctl`.
 #[derive(Debug)]
 pub struct App {
-    /// Output.
     pub ui: Ui,
     global: Global,
 }
 
 impl App {
-    /// From the global options.
     pub fn new(global: Global) -> Self {
         Self {
             ui: Ui::new(global.output, global.color, global.verbose),

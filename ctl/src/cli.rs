@@ -1,15 +1,15 @@
-//! The command line: global options and the tree of nouns. Each noun's own options are in its file.
+//! The command line: the tree of nouns. The global options are in `options`, each noun's own in its file.
 
-use std::{ffi::OsString, time::Duration};
+use std::ffi::OsString;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
     app::App,
     exit::{Exit, Outcome},
     nouns::{cert, context, edge, events, host, op, operator, tenant, top, version},
-    output::{Color, Format},
+    options::Global,
 };
 
 const EXAMPLES: &str = "\
@@ -32,81 +32,37 @@ pub struct Cli {
     pub global: Global,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
-}
-
-/// Options of every command.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Global options")]
-pub struct Global {
-    /// Which coordinator: a context's name, or a context file
-    #[arg(
-        long,
-        global = true,
-        env = "ISYCTL_CONTEXT",
-        value_name = "NAME|FILE",
-        hide_env_values = true
-    )]
-    pub context: Option<String>,
-    /// How to print results
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT",
-        hide_possible_values = true,
-        help = "How to print results: table, wide, json, yaml or name"
-    )]
-    pub output: Format,
-    /// How long to wait: for one answer at most 30s, for an operation as long as it takes unless this is given (90s, 10m)
-    #[arg(long, global = true, value_parser = duration, value_name = "TIME")]
-    pub timeout: Option<Duration>,
-    /// Say what is done, and the causes of errors
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
-    /// Colours
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "WHEN",
-        hide_possible_values = true,
-        help = "Colours: auto, always or never"
-    )]
-    pub color: Color,
+    pub command: Noun,
 }
 
 /// The nouns.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum Noun {
     /// Customers: one Odoo, its database and its address each
     #[command(subcommand)]
-    Tenant(tenant::Command),
+    Tenant(tenant::TenantCommand),
     /// Machines that run tenants
     #[command(subcommand)]
-    Host(host::Command),
+    Host(host::HostCommand),
     /// Operations: long work, its steps and how far it is
     #[command(subcommand)]
-    Op(op::Command),
+    Op(op::OpCommand),
     /// What happened, in order
     Events(events::Events),
     /// Certificates of tenants' host names
     #[command(subcommand)]
-    Cert(cert::Command),
+    Cert(cert::CertCommand),
     /// Traefiks that ask for routes, how far they are, and routes that are left out
     #[command(subcommand)]
-    Edge(edge::Command),
+    Edge(edge::EdgeCommand),
     /// Follow hosts and tenants on a screen: CPU, memory, requests, errors, latency, state
     Top(top::Top),
     /// People and programs that may use the coordinator
     #[command(subcommand)]
-    Operator(operator::Command),
+    Operator(operator::OperatorCommand),
     /// Coordinators that isyctl knows, and who you are to them
     #[command(subcommand)]
-    Context(context::Command),
+    Context(context::ContextCommand),
     /// Versions of isyctl and of the coordinator, and who you are
     Version(version::Version),
     /// Print a shell's completion script
@@ -119,8 +75,7 @@ pub enum Command {
     },
 }
 
-impl Command {
-    /// Carries the command out.
+impl Noun {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Tenant(command) => command.run(app).await,
@@ -152,23 +107,6 @@ pub fn words(arguments: &[OsString]) -> String {
         at = Some(inner);
     }
     words.join(" ")
-}
-
-/// A span of time as people write it: `90s`, `10m`, `1h 30m`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() => Err("must be more than nothing".to_owned()),
-        Ok(time) => Ok(time),
-        Err(e) => Err(format!("{e}; write it as 90s, 10m or 1h")),
-    }
-}
-
-/// `key=value`.
-pub fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write it as key=value".to_owned()),
-    }
 }
 
 #[cfg(test)]
@@ -211,13 +149,5 @@ mod tests {
             "x",
         ];
         assert_eq!(words(&line.map(OsString::from)), "isyctl tenant create");
-    }
-
-    #[test]
-    fn values_are_checked_while_parsing() {
-        assert_eq!(duration("10m").unwrap().as_secs(), 600);
-        assert!(duration("0s").is_err() && duration("soon").is_err());
-        assert_eq!(label("a=b=c").unwrap(), ("a".into(), "b=c".into()));
-        assert!(label("a").is_err() && label("=b").is_err());
     }
 }

@@ -98,32 +98,25 @@ impl Client {
         })
     }
 
-    /// The context in use.
     pub fn context(&self) -> &Context {
         &self.context
     }
 
-    /// Tenants.
     pub fn tenants(&self) -> TenantServiceClient<Traced<Channel>> {
         TenantServiceClient::new(self.channel.clone())
     }
-    /// Hosts.
     pub fn hosts(&self) -> HostServiceClient<Traced<Channel>> {
         HostServiceClient::new(self.channel.clone())
     }
-    /// Operations.
     pub fn operations(&self) -> OperationServiceClient<Traced<Channel>> {
         OperationServiceClient::new(self.channel.clone())
     }
-    /// Events.
     pub fn events(&self) -> EventServiceClient<Traced<Channel>> {
         EventServiceClient::new(self.channel.clone())
     }
-    /// Operators.
     pub fn operators(&self) -> OperatorServiceClient<Traced<Channel>> {
         OperatorServiceClient::new(self.channel.clone())
     }
-    /// Edges.
     pub fn edges(&self) -> EdgeServiceClient<Traced<Channel>> {
         EdgeServiceClient::new(self.channel.clone())
     }
@@ -132,16 +125,13 @@ impl Client {
     pub fn certificates(&self) -> CertificateServiceClient<Traced<Channel>> {
         CertificateServiceClient::new(self.channel.clone())
     }
-    /// Tenants' own domains.
     pub fn domains(&self) -> DomainServiceClient<Traced<Channel>> {
         DomainServiceClient::new(self.channel.clone())
     }
-    /// The coordinator itself.
     pub fn system(&self) -> SystemServiceClient<Traced<Channel>> {
         SystemServiceClient::new(self.channel.clone())
     }
 
-    /// Rows for a screen.
     pub fn top(&self) -> TopServiceClient<Traced<Channel>> {
         TopServiceClient::new(self.channel.clone())
     }

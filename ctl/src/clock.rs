@@ -12,7 +12,7 @@ pub fn now_ms() -> i64 {
     pinned.unwrap_or_else(jiff::Timestamp::now).as_millisecond()
 }
 
-/// Chance, in 0..1.
+/// A random number in 0..1.
 pub fn chance() -> f64 {
     // Of a random UUID, the last 48 bits are all random.
     let bits = Uuid::new_v4().as_u128() & ((1 << 48) - 1);

@@ -24,15 +24,13 @@ const MAX_FILE_BYTES: u64 = 256 << 10;
 /// What a context file holds.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
-    /// Its name here.
+    /// The name that this machine knows it by.
     pub name: String,
     /// `host:port` of the coordinator's gRPC port.
     pub endpoint: String,
-    /// The coordinator's CA.
     pub ca_pem: String,
     /// Our certificate, with its chain.
     pub certificate_pem: String,
-    /// Our private key.
     pub key_pem: String,
 }
 
@@ -235,7 +233,6 @@ impl Store {
         }
     }
 
-    /// Chooses a context.
     pub fn choose(&self, name: &ShortName) -> Result<(), Failure> {
         write_private(&self.current_path(), format!("{name}\n").as_bytes(), true)
     }

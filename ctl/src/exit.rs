@@ -8,7 +8,7 @@ use std::fmt;
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// As asked.
+    /// Everything went as asked.
     Done,
     /// It was tried and failed.
     Failed,
@@ -20,7 +20,7 @@ pub enum Exit {
     Denied,
     /// No answer, or none in time.
     Unavailable,
-    /// Ctrl-C.
+    /// By Ctrl-C.
     Interrupted,
     /// What a remote command ended with.
     Remote(i32),
@@ -48,13 +48,12 @@ pub type Outcome = Result<Exit, Failure>;
 /// Something went wrong; `Display` is what the person reads on standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The exit code.
     pub exit: Exit,
     /// What happened, to whom. Empty when there is nothing to say (a closed pipe).
     pub message: String,
     /// A table or list that belongs to the message, shown before it.
     pub detail: Option<String>,
-    /// What to do next.
+    /// What the person can do next.
     pub hint: Option<String>,
     /// The technical chain of causes, for `-v`.
     pub cause: Option<String>,
@@ -72,12 +71,12 @@ impl Failure {
         }
     }
 
-    /// Exit code 1.
+    /// With exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
     }
 
-    /// Exit code 2.
+    /// With exit code 2: the command line is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
@@ -94,7 +93,7 @@ impl Failure {
         self
     }
 
-    /// Adds the technical cause.
+    /// Adds the technical cause, which only `-v` shows.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());

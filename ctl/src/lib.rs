@@ -1,6 +1,6 @@
 //! `isyctl`, the command line of isyone: nothing but a client of the public gRPC protocol `isyone.v1`.
 //!
-//! `cli` parses, `nouns` does (one file per noun), `client` talks, `output` prints. Data goes to standard output, talk to
+//! `cli` and `options` parse, `nouns` does (one file per noun), `client` talks, `output` prints. Data goes to standard output, talk to
 //! standard error; the exit code is a contract (`exit`).
 //!
 //! Not here: decisions. What is asked is checked and decided by the coordinator; this program shows the answer.
@@ -12,6 +12,7 @@ pub mod clock;
 pub mod context;
 pub mod exit;
 pub mod nouns;
+pub mod options;
 pub mod output;
 pub mod progress;
 pub mod retry;

@@ -18,7 +18,7 @@ const ENDED: &str = "{wide_msg}";
 
 /// The view. Dropping it leaves the finished lines on the screen.
 #[derive(Debug)]
-pub struct Progress {
+pub struct OperationProgress {
     ui: Ui,
     live: Option<MultiProgress>,
     bars: HashMap<String, ProgressBar>,
@@ -27,7 +27,7 @@ pub struct Progress {
     lost: bool,
 }
 
-impl Progress {
+impl OperationProgress {
     /// A view that begins with what is known already.
     pub fn new(ui: &Ui, operation: &Operation) -> Self {
         let live = ui

@@ -32,7 +32,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// For people.
+    /// As error messages say it.
     pub fn words(self) -> &'static str {
         match self {
             Self::Busy(_) => "the coordinator is busy",
@@ -41,24 +41,9 @@ impl Reason {
     }
 }
 
-/// How long a coordinator that sheds load asks us to stay away; None when it does not shed load.
-pub fn busy(status: &Status) -> Option<Option<Duration>> {
-    if !matches!(status.code(), Code::ResourceExhausted | Code::Unavailable) {
-        return None;
-    }
-    let details = status.get_error_details();
-    let overloaded = details
-        .error_info()
-        .is_some_and(|info| info.reason == "OVERLOADED");
-    match details.retry_info() {
-        Some(info) => Some(info.retry_delay),
-        None => overloaded.then_some(None),
-    }
-}
-
 /// Whether a read that ended like this is worth asking again. A full quota without a word on when to come back is not: it stays full.
 pub fn reason(status: &Status) -> Option<Reason> {
-    if let Some(asked) = busy(status) {
+    if let Some(asked) = status::busy(status) {
         return Some(Reason::Busy(asked));
     }
     match status::transport(status) {

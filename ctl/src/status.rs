@@ -1,6 +1,8 @@
 //! What a gRPC status means to a person: which exit code, which words, what to do next. Pure, but for the certificate's
 //! end, which is compared with the given time.
 
+use std::time::Duration;
+
 use isyone_proto::{pb::v1, tls};
 use prost::Message as _;
 use tonic::{Code, Status};
@@ -9,7 +11,6 @@ use tonic_types::StatusExt as _;
 use crate::{
     exit::{Exit, Failure},
     output::{placement, table::clean},
-    retry,
 };
 
 /// `ErrorInfo` reason of a create that no host can take.
@@ -21,9 +22,8 @@ const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
 /// Whom we talk to and as whom, for error messages.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// `host:port`.
+    /// As `host:port`.
     pub endpoint: String,
-    /// The context's name.
     pub context: String,
     /// The command that shows this context.
     pub show: String,
@@ -77,9 +77,23 @@ pub fn passing(status: &Status) -> bool {
     match transport(status) {
         Some(kind) => matches!(kind, Transport::Lost | Transport::NotConnected),
         None => {
-            matches!(status.code(), Code::Unavailable | Code::Cancelled)
-                || retry::busy(status).is_some()
+            matches!(status.code(), Code::Unavailable | Code::Cancelled) || busy(status).is_some()
         }
+    }
+}
+
+/// How long a coordinator that sheds load asks us to stay away; None when it does not shed load.
+pub fn busy(status: &Status) -> Option<Option<Duration>> {
+    if !matches!(status.code(), Code::ResourceExhausted | Code::Unavailable) {
+        return None;
+    }
+    let details = status.get_error_details();
+    let overloaded = details
+        .error_info()
+        .is_some_and(|info| info.reason == "OVERLOADED");
+    match details.retry_info() {
+        Some(info) => Some(info.retry_delay),
+        None => overloaded.then_some(None),
     }
 }
 
@@ -106,7 +120,7 @@ pub fn failure(doing: &str, peer: &Peer, status: &Status, now_ms: i64) -> Failur
 }
 
 /// The words for a call that took too long.
-pub fn no_answer(doing: &str, peer: &Peer, waited: std::time::Duration) -> Failure {
+pub fn no_answer(doing: &str, peer: &Peer, waited: Duration) -> Failure {
     let waited = humantime::format_duration(waited);
     Failure::new(
         Exit::Unavailable,
@@ -154,7 +168,7 @@ fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> 
 fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     let said = clean(status.message());
     // Busy is a kind of away: a script may try again later.
-    let exit = if retry::busy(status).is_some() {
+    let exit = if busy(status).is_some() {
         Exit::Unavailable
     } else {
         exit_of(status.code())

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
-/// Raw mode, until dropped.
+/// Puts the terminal into raw mode until it is dropped.
 #[derive(Debug)]
 pub struct RawMode {
     before: Termios,

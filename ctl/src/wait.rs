@@ -12,7 +12,7 @@ use crate::{
     clock,
     exit::{Exit, Failure},
     output::{Ui, format, table::clean},
-    progress::Progress,
+    progress::OperationProgress,
     retry, status,
 };
 
@@ -29,7 +29,7 @@ pub async fn finished(
     // Before anything is shown: who sees the first line may press Ctrl-C.
     let interrupt = Interrupt::listen();
     let id = first.id.clone();
-    let mut progress = Progress::new(ui, &first);
+    let mut progress = OperationProgress::new(ui, &first);
     let last = if first.done {
         first
     } else {
@@ -58,7 +58,11 @@ fn left_running(mut failure: Failure, what: &str, id: &str) -> Failure {
     failure.hint(format!("follow it with `isyctl op watch {id}`"))
 }
 
-async fn watch(client: &Client, id: &str, progress: &mut Progress) -> Result<Operation, Failure> {
+async fn watch(
+    client: &Client,
+    id: &str,
+    progress: &mut OperationProgress,
+) -> Result<Operation, Failure> {
     let doing = format!("watch operation {id}");
     let (mut heard, mut lost_before) = (Instant::now(), 0);
     loop {
@@ -87,7 +91,7 @@ async fn follow(
     client: &Client,
     id: &str,
     doing: &str,
-    progress: &mut Progress,
+    progress: &mut OperationProgress,
     heard: &mut Instant,
 ) -> Result<Result<Operation, Status>, Failure> {
     let mut service = client.operations();

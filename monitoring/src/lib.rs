@@ -26,20 +26,17 @@ pub enum Job {
     Odoo,
     /// Every running tenant's PostgreSQL.
     Postgres,
-    /// Every host.
     Host,
     /// The tenants' containers of every host: one page for all of a host's.
     Containers,
-    /// Every edge.
     Traefik,
     /// What the coordinator finds when it visits tenants through the edges: one page for all of a share.
     Probes,
-    /// The platform itself.
+    /// Coordinator and agents.
     Isyone,
 }
 
 impl Job {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Odoo,
         Self::Postgres,
@@ -72,22 +69,18 @@ impl Job {
 /// A host: its name, and where its agent answers Prometheus.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Host {
-    /// Name.
     pub name: String,
     /// The address that it advertises: the one in its certificate.
     pub address: IpAddr,
-    /// The agents' port.
     pub port: u16,
 }
 
 /// A tenant that Prometheus shall watch: one that shall run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenant {
-    /// Name.
     pub name: String,
-    /// Where it is placed.
     pub host: Host,
-    /// Its size's name.
+    /// The name of its size.
     pub plan: String,
 }
 

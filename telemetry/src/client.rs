@@ -14,14 +14,12 @@ use tracing::{Instrument as _, Span, field};
 
 use crate::{context, span};
 
-/// A channel, traced.
 #[derive(Debug, Clone)]
 pub struct Traced<S> {
     inner: S,
 }
 
 impl<S> Traced<S> {
-    /// Around a channel.
     pub fn new(inner: S) -> Self {
         Self { inner }
     }

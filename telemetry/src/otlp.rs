@@ -16,9 +16,7 @@ use tracing_subscriber::Registry;
 /// Whether the environment asks for traces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// It does not.
     Off,
-    /// To this collector.
     At(String),
 }
 
@@ -36,7 +34,7 @@ pub enum Trouble {
 }
 
 impl Wanted {
-    /// Reads the variables.
+    /// Reads OpenTelemetry's usual environment variables.
     pub fn from_environment() -> Self {
         Self::of(|name| std::env::var(name).ok())
     }

@@ -22,9 +22,8 @@ use tonic::{Request, Response, Status, transport::Server};
 /// A span and whose it is.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// `service.name`.
+    /// The resource attribute `service.name`.
     pub service: String,
-    /// As sent.
     pub span: Span,
 }
 
@@ -48,7 +47,6 @@ fn text(attributes: &[KeyValue], key: &str) -> String {
     }
 }
 
-/// See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Collector {
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
@@ -93,7 +91,7 @@ impl Collector {
             .collect()
     }
 
-    /// All spans, by trace.
+    /// All spans by their trace's id.
     pub fn traces(&self) -> HashMap<Vec<u8>, Vec<Seen>> {
         let mut traces: HashMap<Vec<u8>, Vec<Seen>> = HashMap::new();
         for resource in self

@@ -40,9 +40,9 @@ struct Parts<'a> {
     options: &'a Options,
     route: &'a Route,
     hosts: &'a [&'a str],
-    /// `odoo-<tenant>`.
+    /// As `odoo-<tenant>`.
     name: String,
-    /// All host names.
+    /// Matches all host names.
     rule: String,
     /// Middlewares that keep visitors out, before the password.
     limits: Vec<String>,

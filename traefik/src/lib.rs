@@ -57,7 +57,7 @@ const VERSION_PLACE: &str = "{version}";
 
 /// Service of the pages that stand in for a tenant; no tenant's begins like it.
 const PAGES: &str = "isyone-pages";
-/// Transport to all tenants.
+/// The transport to all tenants.
 const ODOO: &str = "isyone-odoo";
 /// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik leaves an encoded slash as it is and Odoo does not.
 const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`) || \
@@ -67,7 +67,6 @@ const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathP
 /// How browsers see the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain.
     Http,
     /// TLS, ended at the edge or before it.
     Https,
@@ -100,7 +99,7 @@ pub struct Options {
     pub pages_identity: Option<Identity>,
     /// Requests per second that one client address may make of one tenant, on average.
     pub rate_average: u32,
-    /// And at once.
+    /// Requests that it may make at once, whatever the average.
     pub rate_burst: u32,
     /// Requests of one client address to one tenant that are answered at the same time; websockets do not count.
     pub in_flight: u32,
@@ -125,13 +124,13 @@ impl Options {
 /// Whose certificate a server of ours must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Who signed it, PEM.
+    /// The CA that signed it, as PEM.
     pub ca_pem: String,
-    /// The name in it.
+    /// The name that the certificate must have.
     pub server_name: String,
 }
 
-/// One tenant's way in.
+/// How visitors reach one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Names routers and services: `odoo-<tenant>`, `odoo-<tenant>_websocket`, ….
@@ -140,15 +139,13 @@ pub struct Route {
     pub hostnames: Vec<String>,
     /// The one of them that browsers are sent to from the others; none: each is as good.
     pub primary: Option<String>,
-    /// Who gets in.
-    pub access: Access,
-    /// Where they lead.
+    pub access: RouteAccess,
     pub target: Target,
 }
 
 /// Who gets in to one tenant. The default is everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Access {
+pub struct RouteAccess {
     /// Only clients with these addresses; empty: all.
     pub addresses: Vec<IpNet>,
     /// Only who knows one of these, as `htpasswd` writes them (`name:hash`); empty: nobody is asked.
@@ -157,12 +154,15 @@ pub struct Access {
     pub rate: Option<Rate>,
 }
 
+/// The name that [`RouteAccess`] had; for the coordinator, until it says the new one.
+pub type Access = RouteAccess;
+
 /// Requests from one client address to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Per second, on average.
     pub average: u32,
-    /// And at once.
+    /// At once, whatever the average.
     pub burst: u32,
 }
 
@@ -185,11 +185,10 @@ pub enum Target {
 /// What was left out, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rejected {
-    /// The tenant.
     pub tenant: String,
     /// The host name, when only that is left out.
     pub hostname: Option<String>,
-    /// For the operator.
+    /// Why, for the operator to read.
     pub reason: String,
 }
 
@@ -220,55 +219,14 @@ pub struct Frame {
     pub services: [String; 2],
     /// Before and after the [`certificate`]s, without the first one's comma; left out as a whole when there is none.
     pub certificates: [String; 2],
-    /// End of the document.
+    /// The end of the document.
     pub tail: &'static str,
 }
 
 /// The frame of every document.
 pub fn frame(options: &Options) -> Frame {
-    let clients = IpStrategy::of(&options.trusted_proxies);
-    let mut middlewares = BTreeMap::from([
-        (
-            "isyone-away",
-            Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}")),
-        ),
-        ("isyone-closed", Middleware::deny(NOBODY)),
-        ("isyone-compress", Middleware::compress()),
-        (
-            "isyone-headers",
-            Middleware::security(options.frame_options.as_deref()),
-        ),
-        (
-            "isyone-in-flight",
-            Middleware::in_flight(options.in_flight, clients.clone()),
-        ),
-        ("isyone-page", Middleware::replace_path(PAGE_PATH)),
-        (
-            "isyone-rate",
-            Middleware::rate(options.rate_average, options.rate_burst, clients.clone()),
-        ),
-        ("isyone-unknown", Middleware::replace_path(UNKNOWN_PATH)),
-        (
-            "isyone-scheme",
-            Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str()),
-        ),
-        (
-            VERSION,
-            Middleware::response_header(VERSION_HEADER, VERSION_PLACE),
-        ),
-    ]);
     let tls = options.tls.as_ref();
-    middlewares.extend(
-        tls.into_iter()
-            .flat_map(|tls| tls::middlewares(tls, options.port)),
-    );
-    middlewares.extend(
-        options
-            .dashboard
-            .iter()
-            .flat_map(|board| board.middlewares(clients.clone())),
-    );
-    let middlewares = json(&middlewares);
+    let middlewares = json(&shared_middlewares(options));
     // The map stays open: tenants' own follow.
     let middlewares = middlewares.strip_suffix('}').unwrap_or(&middlewares);
     let (before, after) = middlewares
@@ -317,6 +275,54 @@ pub fn frame(options: &Options) -> Frame {
         certificates: [",\"certificates\":[".to_owned(), "\n]".to_owned()],
         tail: if tls.is_some() { "}}\n" } else { "}\n" },
     }
+}
+
+/// What every document has, by name: the middlewares that tenants share.
+fn shared_middlewares(options: &Options) -> BTreeMap<&'static str, Middleware> {
+    let clients = IpStrategy::of(&options.trusted_proxies);
+    let mut middlewares = BTreeMap::from([
+        (
+            "isyone-away",
+            Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}")),
+        ),
+        ("isyone-closed", Middleware::deny(NOBODY)),
+        ("isyone-compress", Middleware::compress()),
+        (
+            "isyone-headers",
+            Middleware::security(options.frame_options.as_deref()),
+        ),
+        (
+            "isyone-in-flight",
+            Middleware::in_flight(options.in_flight, clients.clone()),
+        ),
+        ("isyone-page", Middleware::replace_path(PAGE_PATH)),
+        (
+            "isyone-rate",
+            Middleware::rate(options.rate_average, options.rate_burst, clients.clone()),
+        ),
+        ("isyone-unknown", Middleware::replace_path(UNKNOWN_PATH)),
+        (
+            "isyone-scheme",
+            Middleware::request_header("X-Forwarded-Proto", options.scheme.as_str()),
+        ),
+        (
+            VERSION,
+            Middleware::response_header(VERSION_HEADER, VERSION_PLACE),
+        ),
+    ]);
+    middlewares.extend(
+        options
+            .tls
+            .iter()
+            .flat_map(|tls| tls::middlewares(tls, options.port)),
+    );
+    middlewares.extend(
+        options
+            .dashboard
+            .iter()
+            .flat_map(|board| board.middlewares(clients.clone())),
+    );
+    middlewares
 }
 
 /// The router that says which document an edge runs: without TLS, which it has no certificate for.

@@ -31,7 +31,6 @@ const UNKNOWN_PRIORITY: u32 = 1;
 /// How Traefik's dashboard is reached from outside. It shows all tenants' names and addresses: nobody gets there without a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dashboard {
-    /// Its host name.
     pub hostname: String,
     /// As `htpasswd` writes them; at least one.
     pub users: Vec<String>,

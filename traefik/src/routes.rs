@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Fragment, Options, Rejected, Route, Target, fragment, is_host_name, is_label};
 
-/// See the module.
 #[derive(Debug, Clone)]
 pub struct Routes {
     options: Options,
@@ -17,7 +16,6 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Without any tenant.
     pub fn new(options: Options) -> Self {
         Self {
             options,
@@ -49,7 +47,7 @@ impl Routes {
         concerned
     }
 
-    /// The other claimants.
+    /// Answers the other claimants.
     fn claim(&mut self, hostname: &str, tenant: &str) -> Vec<String> {
         let claimants = self.claims.entry(hostname.to_owned()).or_default();
         let others = claimants.clone();
@@ -59,7 +57,7 @@ impl Routes {
         others
     }
 
-    /// The other claimants.
+    /// Answers the other claimants.
     fn release(&mut self, hostname: &str, tenant: &str) -> Vec<String> {
         let Some(claimants) = self.claims.get_mut(hostname) else {
             return Vec::new();

@@ -39,7 +39,6 @@ pub struct Tls {
 /// One of `certificatesResolvers` in Traefik's static configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolver {
-    /// Its name.
     pub name: String,
     /// `*.isy.one`: one certificate for it in place of one for each tenant's platform name. Needs a DNS challenge.
     pub wildcard: Option<String>,

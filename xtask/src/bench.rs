@@ -27,7 +27,6 @@ pub(crate) struct Args {
 /// Benches that run on this machine without Docker.
 const WITHOUT_DOCKER: [&str; 5] = ["fleet", "writes", "publish", "edge", "probes"];
 
-/// See the module.
 pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {
     let profile = if args.small { "debug" } else { "release" };
     say!("building ({profile}; a release build takes some minutes the first time)");

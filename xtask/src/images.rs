@@ -31,7 +31,6 @@ const PULL_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) const ODOO: &str = "odoo:19.0";
 /// Odoo of a machine with a registry.
 pub(crate) const ODOO_18: &str = "odoo:18.0";
-/// See [`ODOO`].
 pub(crate) const POSTGRES: &str = "postgres:15";
 /// The stand-in for both Odoo and PostgreSQL, for tests with many tenants.
 pub(crate) const STANDIN: &str = "isyone/standin:3";
@@ -45,14 +44,14 @@ struct Item {
     name: &'static str,
     /// The script under `images/` that makes it.
     script: &'static str,
-    kind: Kind,
+    kind: ItemKind,
 }
 
 #[derive(PartialEq)]
-enum Kind {
-    /// Pulled when possible.
+enum ItemKind {
+    /// Pulled where a registry has it.
     Public,
-    /// Ours: in no registry.
+    /// Our own, in no registry.
     Own,
     /// A file in the cache's `bin` folder.
     Binary,
@@ -62,55 +61,55 @@ const ITEMS: &[Item] = &[
     Item {
         name: STANDIN,
         script: "standin/build.sh",
-        kind: Kind::Own,
+        kind: ItemKind::Own,
     },
     Item {
         name: STANDIN_POSTGRES,
         script: "standin/build.sh",
-        kind: Kind::Own,
+        kind: ItemKind::Own,
     },
     Item {
         name: POSTGRES,
         script: "postgres/build.sh",
-        kind: Kind::Public,
+        kind: ItemKind::Public,
     },
     Item {
         name: ODOO,
         script: "odoo/build.sh",
-        kind: Kind::Public,
+        kind: ItemKind::Public,
     },
     Item {
         name: "traefik",
         script: "traefik/fetch.sh",
-        kind: Kind::Binary,
+        kind: ItemKind::Binary,
     },
     Item {
         name: "prometheus",
         script: "prometheus/fetch.sh",
-        kind: Kind::Binary,
+        kind: ItemKind::Binary,
     },
     Item {
         name: "pebble",
         script: "pebble/fetch.sh",
-        kind: Kind::Binary,
+        kind: ItemKind::Binary,
     },
     Item {
         name: "alertmanager",
         script: "alertmanager/fetch.sh",
-        kind: Kind::Binary,
+        kind: ItemKind::Binary,
     },
     Item {
         name: TRAEFIK,
         script: "traefik/build.sh",
-        kind: Kind::Public,
+        kind: ItemKind::Public,
     },
 ];
 
 impl Item {
     fn is_there(&self) -> bool {
         match self.kind {
-            Kind::Binary => binary(self.name).is_file(),
-            Kind::Public | Kind::Own => engine::has_image(self.name),
+            ItemKind::Binary => binary(self.name).is_file(),
+            ItemKind::Public | ItemKind::Own => engine::has_image(self.name),
         }
     }
 }
@@ -148,7 +147,7 @@ pub(crate) fn provide(names: &[&str], rebuild: bool) -> Result<()> {
         .filter(|item| rebuild || !item.is_there())
         .collect();
     let pullable =
-        !rebuild && missing.iter().any(|item| item.kind == Kind::Public) && registry_answers();
+        !rebuild && missing.iter().any(|item| item.kind == ItemKind::Public) && registry_answers();
     let mut failed = Vec::new();
     for item in &missing {
         // One script may make two items; and one item that cannot be had does not cost the others.
@@ -202,7 +201,7 @@ fn registry_answers() -> bool {
 
 fn get(item: &Item, pullable: bool) -> Result<()> {
     let start = Instant::now();
-    if item.kind == Kind::Public && pullable {
+    if item.kind == ItemKind::Public && pullable {
         say!("{}: pulling …", item.name);
         match run_within(&mut docker(["pull", "--quiet", item.name]), PULL_LIMIT) {
             Ok(()) => {
@@ -255,7 +254,7 @@ pub(crate) fn pull(names: &[&str]) -> Result<bool> {
 }
 
 fn make(item: &Item) -> Result<()> {
-    if item.kind == Kind::Public {
+    if item.kind == ItemKind::Public {
         need_root(&format!("building {}", item.name))?;
     }
     let script = paths::root().join("images").join(item.script);

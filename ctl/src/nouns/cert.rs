@@ -27,7 +27,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// `isyctl cert …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CertCommand {
     /// List certificates, and host names that have none
     #[command(alias = "ls")]
     List(List),
@@ -93,8 +93,7 @@ pub struct Remove {
     yes: bool,
 }
 
-impl Command {
-    /// Carries the command out.
+impl CertCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::List(command) => command.run(app).await,

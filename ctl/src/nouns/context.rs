@@ -23,7 +23,7 @@ use crate::{
 
 /// `isyctl context …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum ContextCommand {
     /// List contexts
     #[command(alias = "ls", after_help = "Examples:\n  isyctl context list")]
     List,
@@ -80,7 +80,7 @@ pub struct Remove {
 
 /// What is shown of a context: everything but the key.
 #[derive(Serialize)]
-struct View {
+struct ContextView {
     name: String,
     current: bool,
     endpoint: String,
@@ -91,8 +91,7 @@ struct View {
     file: String,
 }
 
-impl Command {
-    /// Carries the command out.
+impl ContextCommand {
     pub fn run(self, app: &App) -> Outcome {
         let store = Store::open()?;
         match self {
@@ -119,14 +118,14 @@ fn choose(app: &App, store: &Store, name: &ShortName) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn view(name: &str, path: &Path, context: &Context, current: bool) -> View {
+fn view(name: &str, path: &Path, context: &Context, current: bool) -> ContextView {
     let info = context.certificate().ok();
     let (operator, role) = match info.as_ref().map(|info| &info.identity) {
         Some(Identity::Operator(name, role)) => (Some(name.to_string()), Some(role.to_string())),
         _ => (None, None),
     };
     let ca = tls::certificates("CA", &context.ca_pem).ok();
-    View {
+    ContextView {
         name: name.to_owned(),
         current,
         endpoint: context.endpoint.clone(),

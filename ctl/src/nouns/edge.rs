@@ -22,7 +22,7 @@ const SHORT: usize = 8;
 
 /// `isyctl edge …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum EdgeCommand {
     /// List edges: what each was given, what it runs, and whether that is the newest
     #[command(alias = "ls")]
     List(List),
@@ -74,8 +74,7 @@ pub struct Rejected {
     limit: Option<usize>,
 }
 
-impl Command {
-    /// Carries the command out.
+impl EdgeCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::List(command) => command.run(app).await,

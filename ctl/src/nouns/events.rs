@@ -56,7 +56,6 @@ pub struct Events {
 }
 
 impl Events {
-    /// Prints events.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         if !self.follow {

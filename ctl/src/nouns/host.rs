@@ -10,20 +10,20 @@ use isyone_proto::pb::v1::{
 
 use crate::{
     app::App,
-    cli,
     client::Client,
     clock,
     exit::{Exit, Failure, Outcome},
+    options,
     output::{
-        format,
-        table::{Cell, Paint, Table, clean},
+        format, host as sheet,
+        table::{Cell, Table, clean},
         wire::Wire,
     },
 };
 
 /// `isyctl host …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum HostCommand {
     /// Print a single-use token with which one machine joins the fleet
     Token(Token),
     /// List hosts
@@ -64,10 +64,10 @@ pub struct Token {
     #[arg(long)]
     host: Option<String>,
     /// How long it can be used (an hour, at most a week)
-    #[arg(long, value_name = "TIME", value_parser = cli::duration)]
+    #[arg(long, value_name = "TIME", value_parser = options::duration)]
     ttl: Option<Duration>,
     /// Label that the host gets on joining; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = cli::label)]
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = options::label)]
     labels: Vec<(String, String)>,
 }
 
@@ -93,8 +93,7 @@ pub struct Remove {
     yes: bool,
 }
 
-impl Command {
-    /// Carries the command out.
+impl HostCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Token(command) => command.run(app).await,
@@ -170,16 +169,6 @@ impl List {
     }
 }
 
-/// What a cordoned host shows beside its state.
-fn state(host: &Host) -> Cell {
-    let word = format::host_state(host.state);
-    if host.cordoned {
-        Paint::Warn.on(&format!("{word}, cordoned"))
-    } else {
-        Paint::word(&word)
-    }
-}
-
 fn list(hosts: &[Host], wide: bool, now_ms: i64) -> String {
     if hosts.is_empty() {
         return String::new();
@@ -197,11 +186,11 @@ fn list(hosts: &[Host], wide: bool, now_ms: i64) -> String {
         };
         let mut row: Vec<Cell> = vec![
             host.name.as_str().into(),
-            state(host),
+            sheet::state(host),
             host.tenants.to_string().into(),
             used(&|r| format!("{} of {}", format::percent(r.cpu_used_permille), r.cpus)).into(),
-            used(&memory).into(),
-            used(&disk).into(),
+            used(&sheet::memory).into(),
+            used(&sheet::disk).into(),
             format::bytes(host.reserved_memory_bytes).into(),
             format::age(now_ms, host.report_time.as_ref()).into(),
         ];
@@ -217,28 +206,6 @@ fn list(hosts: &[Host], wide: bool, now_ms: i64) -> String {
         table.row(row);
     }
     table.render()
-}
-
-fn memory(resources: &HostResources) -> String {
-    let used = resources
-        .memory_total_bytes
-        .saturating_sub(resources.memory_available_bytes);
-    format!(
-        "{} of {}",
-        format::share(used, resources.memory_total_bytes),
-        format::bytes(resources.memory_total_bytes)
-    )
-}
-
-fn disk(resources: &HostResources) -> String {
-    let used = resources
-        .disk_total_bytes
-        .saturating_sub(resources.disk_available_bytes);
-    format!(
-        "{} of {}",
-        format::share(used, resources.disk_total_bytes),
-        format::bytes(resources.disk_total_bytes)
-    )
 }
 
 async fn get(client: &Client, name: &str) -> Result<Host, Failure> {
@@ -257,101 +224,9 @@ async fn show(app: &App, name: &str) -> Outcome {
     app.ui.emit(
         &Wire::of(&host),
         || vec![host.name.clone()],
-        |_| details(&host, clock::now_ms()),
+        |_| sheet::details(&host, clock::now_ms()),
     )?;
     Ok(Exit::Done)
-}
-
-fn details(host: &Host, now_ms: i64) -> String {
-    let mut pairs: Vec<(&str, Cell)> =
-        vec![("Name", host.name.as_str().into()), ("State", state(host))];
-    if !host.message.is_empty() {
-        pairs.push(("Message", host.message.as_str().into()));
-    }
-    let plan = if host.plan_generation == host.accepted_generation {
-        format!("generation {}", host.plan_generation)
-    } else {
-        format!(
-            "generation {}, the agent has {}",
-            host.plan_generation, host.accepted_generation
-        )
-    };
-    pairs.extend([
-        ("Address", format::or_dash(&host.advertise_address).into()),
-        ("Labels", format::labels(&host.labels).into()),
-        ("Tenants", host.tenants.to_string().into()),
-        ("Reserved", reserved(host).into()),
-    ]);
-    if let Some(resources) = &host.resources {
-        pairs.extend(used(resources));
-    }
-    let reported = match &host.report_time {
-        Some(time) => format!("{} ago", format::age(now_ms, Some(time))),
-        None => "not since the coordinator started".to_owned(),
-    };
-    pairs.extend([
-        ("Plan", plan.into()),
-        ("Agent", format::or_dash(&host.agent_version).into()),
-        ("Docker", format::or_dash(&host.docker_version).into()),
-        ("Joined", format::local(host.join_time.as_ref()).into()),
-        ("Last report", reported.into()),
-        (
-            "Certificate until",
-            format::local(host.certificate_expire_time.as_ref()).into(),
-        ),
-    ]);
-    Table::pairs(pairs)
-}
-
-/// What its tenants were promised.
-pub(crate) fn reserved(host: &Host) -> String {
-    format!(
-        "{} memory, {} CPU, {} disk",
-        format::bytes(host.reserved_memory_bytes),
-        format::cpus(host.reserved_cpu_millis),
-        format::bytes(host.reserved_disk_bytes)
-    )
-}
-
-/// What it uses: CPU, memory, disk, and more.
-pub(crate) fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
-    let load = format!(
-        "{}.{:02}",
-        resources.load1_milli / 1000,
-        resources.load1_milli % 1000 / 10
-    );
-    let mut pairs: Vec<(&str, Cell)> = vec![
-        (
-            "CPU",
-            format!(
-                "{} of {} CPUs, load {load}",
-                format::percent(resources.cpu_used_permille),
-                resources.cpus
-            )
-            .into(),
-        ),
-        ("Memory", memory(resources).into()),
-        ("Disk", disk(resources).into()),
-    ];
-    if let Some(pressure) = &resources.pressure {
-        let [cpu, memory, io] = [
-            pressure.cpu_some_permille,
-            pressure.memory_some_permille,
-            pressure.io_some_permille,
-        ]
-        .map(format::percent);
-        pairs.push((
-            "Pressure",
-            format!("cpu {cpu}, memory {memory}, io {io}").into(),
-        ));
-    }
-    let own = format!(
-        "{}, {} CPU",
-        format::bytes(resources.agent_memory_bytes),
-        format::percent(resources.agent_cpu_permille)
-    );
-    pairs.push(("Agent's own use", own.into()));
-    pairs
 }
 
 async fn cordon(app: &App, name: String) -> Outcome {

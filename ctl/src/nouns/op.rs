@@ -20,7 +20,7 @@ use crate::{
 
 /// `isyctl op …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum OpCommand {
     /// List operations, newest first
     #[command(alias = "ls")]
     List(List),
@@ -61,8 +61,7 @@ pub struct List {
     limit: usize,
 }
 
-impl Command {
-    /// Carries the command out.
+impl OpCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::List(command) => command.run(app).await,

@@ -16,9 +16,11 @@ use serde::Serialize;
 
 use crate::{
     app::App,
-    cli, clock,
+    client::Client,
+    clock,
     context::Context,
     exit::{Exit, Failure, Outcome},
+    options,
     output::{
         format,
         table::{Paint, Table, clean},
@@ -28,7 +30,7 @@ use crate::{
 
 /// `isyctl operator …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum OperatorCommand {
     /// Make a context file with which somebody can use the coordinator
     Create(Create),
     /// List operators
@@ -63,7 +65,7 @@ pub struct Create {
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     pem: Option<PathBuf>,
     /// How long the certificate is valid, in whole days (a year, at most five)
-    #[arg(long, value_name = "TIME", value_parser = cli::duration)]
+    #[arg(long, value_name = "TIME", value_parser = options::duration)]
     ttl: Option<Duration>,
 }
 
@@ -89,8 +91,7 @@ pub struct Revoke {
     yes: bool,
 }
 
-impl Command {
-    /// Carries the command out.
+impl OperatorCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Create(command) => command.run(app).await,
@@ -127,6 +128,28 @@ impl Create {
                     .hint("choose another with --out, or remove it first"),
             );
         }
+        let (operator, context) = self.signed(&client).await?;
+        match &self.pem {
+            Some(dir) => write_pems(dir, &self.name, &context)?,
+            None => context.write(&file, false)?,
+        }
+        let value = Made {
+            operator: Wire::of(&operator),
+            file: file.display().to_string(),
+        };
+        app.ui.emit(
+            &value,
+            || vec![operator.name.clone()],
+            |_| format!("{}\n", file.display()),
+        )?;
+        if app.ui.for_people() {
+            self.explain(app, &operator);
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Makes a key, which stays here, and has the coordinator sign its certificate.
+    async fn signed(&self, client: &Client) -> Result<(Operator, Context), Failure> {
         let (key_pem, csr_pem) = tls::new_key_and_csr(&self.name)
             .map_err(|e| Failure::failed(format!("cannot make a key: {}", tls::error_chain(&e))))?;
         let role =
@@ -150,38 +173,25 @@ impl Create {
             certificate_pem: made.certificate_pem,
             key_pem,
         };
-        match &self.pem {
-            Some(dir) => write_pems(dir, &self.name, &context)?,
-            None => context.write(&file, false)?,
-        }
-        let operator = made.operator.unwrap_or_default();
-        let value = Made {
-            operator: Wire::of(&operator),
-            file: file.display().to_string(),
-        };
-        app.ui.emit(
-            &value,
-            || vec![operator.name.clone()],
-            |_| format!("{}\n", file.display()),
-        )?;
-        if app.ui.for_people() {
-            let (name, role, until) = (
-                clean(&self.name),
-                format::role(operator.role),
-                format::local(operator.certificate_expire_time.as_ref()),
-            );
-            if self.pem.is_some() {
-                app.ui.note(&format!(
-                    "{name} is {role} until {until}; ca.pem and the private key are beside it"
-                ));
-            } else {
-                app.ui.note(&format!(
+        Ok((made.operator.unwrap_or_default(), context))
+    }
+
+    fn explain(&self, app: &App, operator: &Operator) {
+        let (name, role, until) = (
+            clean(&self.name),
+            format::role(operator.role),
+            format::local(operator.certificate_expire_time.as_ref()),
+        );
+        if self.pem.is_some() {
+            app.ui.note(&format!(
+                "{name} is {role} until {until}; ca.pem and the private key are beside it"
+            ));
+        } else {
+            app.ui.note(&format!(
                     "{name} is {role} until {until}. The file holds the private key: hand it over safely,"
                 ));
-                app.ui.note("it is used with `isyctl context import FILE`");
-            }
+            app.ui.note("it is used with `isyctl context import FILE`");
         }
-        Ok(Exit::Done)
     }
 }
 

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::{
     app::App,
-    cli, clock,
+    clock,
     exit::{Exit, Failure, Outcome},
+    options,
     output::{
         Format, format,
         table::{Cell as TableCell, Paint, Table},
@@ -69,7 +70,7 @@ pub struct Top {
 }
 
 fn pace(text: &str) -> Result<Duration, String> {
-    match cli::duration(text)? {
+    match options::duration(text)? {
         // Hosts report every few seconds: nothing would be newer.
         every if every < Duration::from_secs(1) => Err("must be at least 1s".to_owned()),
         every => Ok(every),

@@ -16,7 +16,6 @@ use crate::{
     },
 };
 
-/// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `isyctl version`.
@@ -37,7 +36,6 @@ struct Versions {
 }
 
 impl Version {
-    /// Prints the versions.
     pub async fn run(self, app: &App) -> Outcome {
         // Our own version is known in any case: print it before saying why the other one is not.
         let asked = if self.client {

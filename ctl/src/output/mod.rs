@@ -1,10 +1,12 @@
 //! Everything that is printed: data on standard output in the asked format, talk on standard error, questions.
 //!
-//! Not here: what a noun's table looks like (each noun's file).
+//! Not here: what a noun's table looks like (each noun's file), but for what `top` shows as well (`tenant`, `host`).
 
 pub mod format;
+pub mod host;
 pub mod placement;
 pub mod table;
+pub mod tenant;
 pub mod wire;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -45,7 +47,6 @@ pub enum Color {
 /// Where output goes and how it looks.
 #[derive(Debug, Clone, Copy)]
 pub struct Ui {
-    /// The asked format.
     pub format: Format,
     /// Standard error is a terminal that can be redrawn.
     pub live: bool,
@@ -162,7 +163,6 @@ impl Ui {
         }
     }
 
-    /// Says what went wrong.
     pub fn failure(&self, failure: &Failure) {
         let text = failure.to_string();
         if !text.is_empty() {

@@ -136,14 +136,12 @@ pub fn clean(text: &str) -> String {
     safe
 }
 
-/// Rows under a header.
 #[derive(Debug)]
 pub struct Table {
     grid: Grid,
 }
 
 impl Table {
-    /// An empty table.
     pub fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Self {
         let mut grid = Grid::new();
         grid.load_style(presets::NOTHING)
@@ -161,7 +159,6 @@ impl Table {
         render(grid)
     }
 
-    /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.grid
             .add_row(cells.into_iter().map(|cell| cell.0).collect::<Vec<_>>());

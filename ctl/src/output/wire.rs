@@ -52,7 +52,6 @@ named!(
 pub struct Wire(DynamicMessage);
 
 impl Wire {
-    /// The given message.
     pub fn of<M: Named>(message: &M) -> Self {
         let descriptor = POOL
             .get_message_by_name(M::NAME)
@@ -64,7 +63,6 @@ impl Wire {
         )
     }
 
-    /// Several.
     pub fn all<'a, M: Named + 'a>(messages: impl IntoIterator<Item = &'a M>) -> Vec<Self> {
         messages.into_iter().map(Self::of).collect()
     }

@@ -1,4 +1,4 @@
-//! A [`View`] onto ratatui's buffer.
+//! A [`ScreenView`] onto ratatui's buffer.
 
 use ratatui::{
     Frame,
@@ -10,12 +10,12 @@ use ratatui::{
 
 use super::{
     rows::Cell,
-    view::{Body, Head, Line, View},
+    view::{Body, Head, Line, ScreenView},
 };
 use crate::output::table::Paint;
 
 /// Draws all of it. Without `colour`, what stands out does so by weight alone.
-pub fn draw(frame: &mut Frame<'_>, view: &View, colour: bool) {
+pub fn draw(frame: &mut Frame<'_>, view: &ScreenView, colour: bool) {
     let [summary, place, body, footer] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),

@@ -17,7 +17,6 @@ const MAX_LINE: usize = 1_000;
 /// News of a log on their way to the screen. A log that is faster waits.
 const LOG_QUEUE: usize = 16;
 
-/// Asks.
 pub async fn ask(client: &Client, query: Query) -> Result<Answer, Failure> {
     let doing = "follow the fleet";
     let (mut tenants, mut hosts) = (client.top(), client.top());
@@ -84,7 +83,6 @@ impl Drop for Following {
 }
 
 impl Following {
-    /// Opens it.
     pub fn open(client: &Client, name: String, role: ContainerRole) -> Self {
         let (to, news) = mpsc::channel(LOG_QUEUE);
         let client = client.clone();
@@ -143,7 +141,7 @@ async fn follow(
     Ok(())
 }
 
-/// Makes lines of chunks.
+/// Puts lines together from the chunks that come.
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,

@@ -58,7 +58,7 @@ struct Loop<'a> {
     model: Model,
     screen: Screen,
     ends: Ends,
-    /// One at most.
+    /// The question that is under way: one at most.
     questions: JoinSet<Result<Answer, Failure>>,
     /// What is asked has changed since.
     again: bool,

@@ -9,52 +9,39 @@ use super::list::Move;
 pub enum Place {
     /// A list of tenants or hosts.
     List,
-    /// One tenant.
     Tenant,
-    /// Log lines.
     Logs,
     /// The line in which a filter is typed.
     Filter,
-    /// The page of keys.
     Help,
 }
 
-/// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// End.
     Quit,
     /// One step back; from the first list, end.
     Back,
-    /// Show the keys.
     Help,
-    /// Move.
     Go(Move),
-    /// The other list.
     OtherTab,
-    /// The list of tenants.
     Tenants,
-    /// The list of hosts.
     Hosts,
     /// Order by the next (or, backwards, by the one before).
     Order(bool),
-    /// The other way round.
+    /// Turn the order round.
     Reverse,
-    /// Look closer.
+    /// Look at the selected row closely.
     Open,
-    /// Odoo's log.
     OdooLog,
-    /// PostgreSQL's log.
     PostgresLog,
     /// Begin to type a filter.
     Filter,
-    /// A letter of it.
+    /// A letter of the filter.
     Letter(char),
     /// Take the last letter away.
     Erase,
     /// Take all of it away.
     EraseAll,
-    /// The filter is complete.
     Accept,
 }
 

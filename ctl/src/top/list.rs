@@ -12,7 +12,7 @@ pub trait Order: Copy + PartialEq + 'static {
     /// All of them, in the order in which a key goes through them.
     const ALL: &'static [(Self, &'static str)];
 
-    /// One word.
+    /// The word for it on the command line and on the screen.
     fn word(self) -> &'static str {
         Self::ALL
             .iter()
@@ -20,7 +20,6 @@ pub trait Order: Copy + PartialEq + 'static {
             .map_or("name", |(_, word)| word)
     }
 
-    /// By its word.
     fn from_word(word: &str) -> Option<Self> {
         Self::ALL
             .iter()
@@ -28,7 +27,7 @@ pub trait Order: Copy + PartialEq + 'static {
             .map(|(order, _)| *order)
     }
 
-    /// So many further on.
+    /// The order that many places further on, round and round.
     fn turned(self, by: usize) -> Self {
         let place = Self::ALL
             .iter()
@@ -67,24 +66,17 @@ impl Order for HostOrder {
 /// How a selection moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
-    /// By rows.
     By(isize),
-    /// By screens.
     Page(isize),
-    /// To the top.
     First,
-    /// To the end.
     Last,
 }
 
-/// See the module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct List<O, T> {
-    /// What decides.
     pub order: O,
-    /// The other way round.
     pub reverse: bool,
-    /// Only what contains this.
+    /// Only rows that contain this.
     pub filter: String,
     /// The selected row, counted over the whole list.
     pub cursor: usize,
@@ -92,7 +84,7 @@ pub struct List<O, T> {
     pub offset: usize,
     /// How many match, by the last answer.
     pub matching: usize,
-    /// How many there are.
+    /// How many rows there are, whether they match or not.
     pub total: usize,
     /// Rows that are known, and the place of the first of them.
     known: (usize, Vec<T>),
@@ -120,7 +112,7 @@ impl<O: Order, T> List<O, T> {
     }
 
     /// Takes rows from place `from` on.
-    pub fn take(
+    pub fn take_rows(
         &mut self,
         from: usize,
         rows: Vec<T>,
@@ -186,15 +178,12 @@ impl<O: Order, T> List<O, T> {
     }
 }
 
-/// Whichever list is seen.
+/// Whichever of the lists is seen.
 pub trait Listing {
-    /// Moves the selection.
     fn go(&mut self, to: Move, height: usize);
     /// Orders by the next figure, or by the one before.
     fn turn(&mut self, back: bool);
-    /// The other way round.
     fn turn_round(&mut self);
-    /// What its rows contain.
     fn filter(&mut self) -> &mut String;
     /// Begins at the top, with nothing known.
     fn restart(&mut self);
@@ -226,7 +215,7 @@ mod tests {
 
     fn list(matching: usize) -> List<TenantOrder, usize> {
         let mut list = List::new(TenantOrder::Name);
-        list.take(0, (0..matching.min(30)).collect(), matching, matching, 10);
+        list.take_rows(0, (0..matching.min(30)).collect(), matching, matching, 10);
         list
     }
 
@@ -276,7 +265,7 @@ mod tests {
             (None, 990, (980, 30))
         );
         assert!(list.visible(10).all(|row| row.is_none()));
-        list.take(980, (980..1_000).collect(), 1_000, 1_000, 10);
+        list.take_rows(980, (980..1_000).collect(), 1_000, 1_000, 10);
         assert_eq!(list.selected(), Some(&999));
     }
 
@@ -293,7 +282,7 @@ mod tests {
                     1 => list.go(Move::Page(by.signum()), height),
                     2 => list.go(Move::Last, height),
                     3 => list.go(Move::First, height),
-                    _ => list.take(0, (0..matching).collect(), matching, matching, height),
+                    _ => list.take_rows(0, (0..matching).collect(), matching, matching, height),
                 }
                 prop_assert!(list.cursor < list.matching.max(1));
                 prop_assert!(list.selected_line() < height, "{list:?}");

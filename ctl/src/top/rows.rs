@@ -8,7 +8,7 @@ use crate::output::{
     table::{Paint, clean},
 };
 
-/// What is not known.
+/// Stands for what is not known.
 const UNKNOWN: &str = "-";
 /// Per mille of a limit from which on a figure stands out.
 const HIGH: u64 = 900;
@@ -16,9 +16,7 @@ const HIGH: u64 = 900;
 /// A cell: its text, harmless, and its colour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
-    /// One line.
     pub text: String,
-    /// By meaning.
     pub paint: Option<Paint>,
 }
 
@@ -64,20 +62,17 @@ impl Cell {
     }
 }
 
-/// A column.
 #[derive(Debug)]
 pub struct Column<T: 'static, O: 'static> {
-    /// Its name.
     pub name: &'static str,
     /// Its width; 0 for the one that takes what is left.
     pub width: u16,
-    /// To the right: figures.
+    /// Aligned to the right, as figures are.
     pub right: bool,
-    /// The order by it.
+    /// The order that this column decides.
     pub order: Option<O>,
     /// When there is no room for all, the highest goes first; 0 stays.
     pub goes: u8,
-    /// What stands in it.
     pub cell: fn(&T, i64) -> Cell,
 }
 
@@ -103,7 +98,6 @@ pub fn fitting<T, O: Order>(
 
 type TenantColumn = Column<Tenant, TenantOrder>;
 
-/// Of tenants.
 pub static TENANTS: [TenantColumn; 10] = [
     TenantColumn {
         name: "NAME",
@@ -189,7 +183,6 @@ pub static TENANTS: [TenantColumn; 10] = [
 
 type HostColumn = Column<Host, HostOrder>;
 
-/// Of hosts.
 pub static HOSTS: [HostColumn; 9] = [
     HostColumn {
         name: "NAME",

@@ -28,7 +28,7 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
-use super::{draw, model::Event, view::View};
+use super::{draw, model::Event, view::ScreenView};
 use crate::{exit::Failure, terminal::RawMode};
 
 /// Keys that are pressed faster than they are handled wait here.
@@ -47,7 +47,7 @@ struct Slot {
 
 #[derive(Debug, Default)]
 struct Pending {
-    view: Option<View>,
+    view: Option<ScreenView>,
     stop: bool,
 }
 
@@ -58,7 +58,7 @@ impl Slot {
     }
 
     /// The next picture; `None` at the end.
-    fn next(&self) -> Option<View> {
+    fn next(&self) -> Option<ScreenView> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if state.stop {
@@ -75,7 +75,6 @@ impl Slot {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Screen {
     slot: Arc<Slot>,
@@ -86,7 +85,6 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal.
     pub fn enter(colour: bool) -> Result<Self, Failure> {
         let failed = |e: io::Error| Failure::failed(format!("cannot use this terminal: {e}"));
         let raw = RawMode::enter().map_err(failed)?;
@@ -122,7 +120,7 @@ impl Screen {
     }
 
     /// Draws this as soon as the terminal takes it.
-    pub fn show(&self, view: View) {
+    pub fn show(&self, view: ScreenView) {
         self.slot.set(|pending| pending.view = Some(view));
     }
 

@@ -1,18 +1,15 @@
 //! What is on the screen, as a value: the summary, the tabs, rows or text, and the keys. Pure.
 
-use isyone_proto::pb::v1::{ContainerRole, Host, Tenant};
+use isyone_proto::pb::v1::{ContainerRole, Host};
 
 use super::{
     list::{List, Order},
     model::{HOST_LINES, Layer, Model, Tab},
     rows::{self, Cell, Column},
 };
-use crate::{
-    nouns::{host as host_noun, tenant::read},
-    output::{
-        format,
-        table::{self, Paint, clean},
-    },
+use crate::output::{
+    self, format,
+    table::{self, Paint, clean},
 };
 
 /// An answer that is older than this is told: five are missing.
@@ -21,15 +18,12 @@ const OLD_MS: i64 = 10_000;
 /// A part of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// One line, harmless.
+    /// On one line, control characters taken out.
     pub text: String,
-    /// By meaning.
     pub paint: Option<Paint>,
-    /// Stands out.
     pub strong: bool,
 }
 
-/// A line.
 pub type Line = Vec<Piece>;
 
 fn plain(text: impl AsRef<str>) -> Piece {
@@ -67,7 +61,7 @@ pub struct Head {
     pub name: String,
     /// 0 for what is left.
     pub width: u16,
-    /// To the right.
+    /// Aligned to the right.
     pub right: bool,
     /// It decides the order.
     pub decides: bool,
@@ -80,35 +74,27 @@ pub enum Body {
     Rows {
         /// Lines above them.
         above: Vec<Line>,
-        /// Columns.
         heads: Vec<Head>,
         /// Cells of each; a row that is not known yet has none.
         rows: Vec<Vec<Cell>>,
-        /// Which is selected.
         selected: Option<usize>,
     },
-    /// Text.
     Text(Vec<Line>),
 }
 
-/// Everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub struct ScreenView {
     /// Columns and rows that it is for.
     pub size: (u16, u16),
-    /// How the fleet is.
     pub summary: Line,
-    /// Where one is.
     pub place: Line,
-    /// What there is.
     pub body: Body,
     /// What one can do, or what is wrong.
     pub footer: Line,
 }
 
-/// See the module.
-pub fn view(model: &Model) -> View {
-    View {
+pub fn view(model: &Model) -> ScreenView {
+    ScreenView {
         size: model.size,
         summary: summary(model),
         place: place(model),
@@ -260,13 +246,9 @@ fn table<O: Order, T>(
 /// Everything about the tenant that is looked at.
 pub(super) fn tenant_lines(model: &Model) -> Vec<Line> {
     match &model.tenant {
-        Some(tenant) => lines(&tenant_text(tenant, model.now_ms)),
+        Some(tenant) => lines(&output::tenant::details(tenant, model.now_ms)),
         None => unknown(model, "there is no such tenant any more"),
     }
-}
-
-fn tenant_text(tenant: &Tenant, now_ms: i64) -> String {
-    read::details(tenant, now_ms)
 }
 
 fn unknown(model: &Model, gone: &str) -> Vec<Line> {
@@ -312,14 +294,14 @@ fn host_summary(host: &Host, now_ms: i64) -> Vec<Line> {
         first.push(plain(format!(": {}", host.message)));
     }
     let used = match &host.resources {
-        Some(r) => host_noun::used(r)
+        Some(r) => output::host::used(r)
             .into_iter()
             .take(3)
             .map(|(name, value)| format!("{name} {value}"))
             .collect(),
         None => vec!["CPU, memory, disk: not known".to_owned()],
     };
-    let reserved = host_noun::reserved(host);
+    let reserved = output::host::reserved(host);
     vec![
         first,
         vec![plain(format!(

@@ -9,7 +9,6 @@ use time::{OffsetDateTime, macros::datetime};
 
 /// Certificates of the tests are valid from before `isyctl`'s pinned clock until long after the real one.
 const NOT_BEFORE: OffsetDateTime = datetime!(2020-01-01 0:00 UTC);
-/// See [`NOT_BEFORE`].
 const NOT_AFTER: OffsetDateTime = datetime!(2090-01-01 0:00 UTC);
 
 pub(crate) struct Ca {
@@ -50,7 +49,7 @@ impl Ca {
         )
     }
 
-    /// The coordinator's.
+    /// The coordinator's certificate and key.
     pub(crate) fn coordinator(&self) -> (String, String) {
         self.server(COORDINATOR_NAME)
     }

@@ -32,7 +32,7 @@ const LOOK: Timespec = Timespec {
 };
 
 pub(crate) struct Terminal {
-    /// Until it goes away.
+    /// Our side, until it is closed.
     ours: Option<File>,
     gone: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
@@ -113,7 +113,6 @@ impl Terminal {
         self.ours = None;
     }
 
-    /// Types.
     pub(crate) fn send(&mut self, text: &str) {
         self.ours().write_all(text.as_bytes()).unwrap();
     }
@@ -193,7 +192,6 @@ impl Terminal {
         signal(&self.child, Signal::WINCH);
     }
 
-    /// The exit code.
     pub(crate) fn wait(&mut self) -> i32 {
         wait(&mut self.child)
     }

@@ -12,7 +12,6 @@ fn window<T>(rows: Vec<T>, offset: u32, limit: u32) -> Vec<T> {
         .collect()
 }
 
-/// As the service answers.
 pub(crate) fn tenants(asked: &TopTenantsRequest) -> TopTenantsResponse {
     let all = data::followed();
     let total = all.len() as u32;
@@ -36,7 +35,6 @@ pub(crate) fn tenants(asked: &TopTenantsRequest) -> TopTenantsResponse {
     }
 }
 
-/// As the service answers.
 pub(crate) fn hosts(asked: &TopHostsRequest) -> TopHostsResponse {
     let rows: Vec<Host> = data::hosts()
         .into_iter()

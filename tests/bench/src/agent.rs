@@ -27,7 +27,6 @@ const WINDOWS: [(Duration, usize); 2] =
     [(Duration::from_secs(60), 5), (Duration::from_secs(30), 1)];
 const SMALL_WINDOWS: [(Duration, usize); 2] = [(Duration::from_secs(2), 1); 2];
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let (sizes, settle, windows) = run.pick(
         (vec![0, 50, 200], Duration::from_secs(10), WINDOWS),

@@ -20,7 +20,6 @@ const PAGE: [u8; 4_096] = [7; 4_096];
 /// The disk under the benches' data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Disk {
-    /// Its file system.
     pub(crate) file_system: String,
     /// One write of 4 KiB and its fsync: the median of several, seconds.
     pub(crate) fsync_s: f64,
@@ -29,7 +28,7 @@ pub(crate) struct Disk {
 impl Disk {
     /// Makes `folder` the place of all temporary files of this process. A place in memory is refused, but for a small run,
     /// whose figures mean nothing.
-    pub(crate) fn take(folder: &Path, small: bool) -> Result<Self> {
+    pub(crate) fn put_temporary_files_on(folder: &Path, small: bool) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let folder = folder.canonicalize()?;
         let mounts = Process::myself()?.mountinfo()?;
@@ -51,7 +50,7 @@ impl Disk {
         })
     }
 
-    /// For people.
+    /// As reports show it.
     pub(crate) fn show(&self) -> String {
         format!(
             "{}, {:.2} ms for a write of 4 KiB with fsync",

@@ -11,17 +11,13 @@ use crate::{disk::Disk, samples::Samples};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unit {
-    /// Seconds.
     Seconds,
     /// One side's value over the other's.
     Ratio,
-    /// Bytes.
     Bytes,
     /// Share of one core, 1 is a whole one.
     Core,
-    /// Per second.
     PerSecond,
-    /// A number of things.
     Count,
 }
 
@@ -45,24 +41,19 @@ impl Target {
     }
 }
 
-/// One figure.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// What was measured.
     pub(crate) name: String,
-    /// In what.
     pub(crate) unit: Unit,
     /// The value: the median of several samples.
     pub(crate) value: f64,
-    /// Smallest sample.
+    /// The smallest sample.
     pub(crate) min: f64,
-    /// Largest sample.
+    /// The largest sample.
     pub(crate) max: f64,
-    /// How many samples.
     pub(crate) samples: usize,
-    /// What it must reach.
     pub(crate) target: Option<Target>,
-    /// Whether it does.
+    /// Whether the target is reached.
     pub(crate) met: Option<bool>,
 }
 
@@ -76,14 +67,10 @@ impl Figure {
     }
 }
 
-/// Where it was measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Machine {
-    /// CPUs.
     pub(crate) cpus: usize,
-    /// Their model.
     pub(crate) cpu: String,
-    /// Memory.
     pub(crate) memory_bytes: u64,
     /// `uname -sr`.
     pub(crate) kernel: String,
@@ -105,7 +92,6 @@ fn said(program: &str, args: &[&str]) -> Option<String> {
 }
 
 impl Machine {
-    /// This one.
     pub(crate) fn this(disk: Disk) -> Result<Self> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
         let model = cpuinfo.lines().find_map(|l| {
@@ -137,22 +123,18 @@ impl Machine {
     }
 }
 
-/// What a bench found.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// Which bench.
     pub(crate) bench: String,
     /// The command that makes these figures.
     pub(crate) command: String,
-    /// When, RFC 3339.
+    /// RFC 3339.
     pub(crate) date: String,
     /// From the bench's begin to its end, with all that is not measured; results of earlier versions do not say.
     pub(crate) duration_s: Option<f64>,
     /// Few rounds, small numbers: the figures mean nothing.
     pub(crate) small: bool,
-    /// On what.
     pub(crate) machine: Option<Machine>,
-    /// In order.
     pub(crate) figures: Vec<Figure>,
     /// What a reader must know to judge the figures: versions, sizes, what bounds them.
     pub(crate) notes: Vec<String>,
@@ -182,7 +164,6 @@ impl Report {
         self.figure(name, unit, samples.quantile(share), samples, target);
     }
 
-    /// A figure measured once.
     pub(crate) fn add_one(&mut self, name: &str, unit: Unit, value: f64, target: Option<Target>) {
         self.figure(name, unit, value, &[value].into_iter().collect(), target);
     }
@@ -269,7 +250,7 @@ pub(crate) fn minutes(seconds: f64) -> String {
 }
 
 impl Target {
-    /// For people.
+    /// As reports show it.
     pub(crate) fn show(self, unit: Unit) -> String {
         match self {
             Self::AtMost(limit) => format!("≤ {}", unit.show(limit)),

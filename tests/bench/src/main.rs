@@ -142,7 +142,7 @@ fn run(cli: &Cli) -> Result<()> {
     } else {
         cli.out.clone()
     };
-    let disk = Disk::take(&out.join("data"), cli.small)?;
+    let disk = Disk::put_temporary_files_on(&out.join("data"), cli.small)?;
     let all = Bench::value_variants();
     let benches = if cli.benches.is_empty() {
         all

@@ -22,7 +22,6 @@ one of medians. \"Within the noise\": the target lies between the smallest and t
 met, or meet what it missed. Single times are worth what a shared machine is worth; read the ratios.
 ";
 
-/// The page.
 pub(crate) fn render(reports: &[Report]) -> String {
     let mut page = if is_of_one_commit(reports) {
         ONE_COMMIT

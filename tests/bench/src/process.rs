@@ -19,7 +19,6 @@ pub(crate) struct Mark {
 }
 
 impl Watched {
-    /// By process id.
     pub(crate) fn new(pid: u32) -> Result<Self> {
         let process =
             Process::new(i32::try_from(pid)?).with_context(|| format!("process {pid}"))?;
@@ -35,7 +34,7 @@ impl Watched {
         ))
     }
 
-    /// Now, to measure from.
+    /// A mark to measure from.
     pub(crate) fn mark(&self) -> Result<Mark> {
         Ok(Mark {
             cpu: self.cpu()?,

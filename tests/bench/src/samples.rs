@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result};
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    /// One more.
     pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);
     }
@@ -19,7 +18,6 @@ impl Samples {
         self.0.extend(&more.0);
     }
 
-    /// How many.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -47,12 +45,10 @@ impl Samples {
         }
     }
 
-    /// The smallest.
     pub(crate) fn min(&self) -> f64 {
         self.quantile(0.0)
     }
 
-    /// The largest.
     pub(crate) fn max(&self) -> f64 {
         self.quantile(1.0)
     }

@@ -19,7 +19,6 @@ use super::{
 /// Above what a loaded machine needs.
 const SOON: Duration = Duration::from_secs(20);
 
-/// See the module.
 #[derive(Debug)]
 pub struct Pebble {
     dir: PathBuf,
@@ -90,7 +89,6 @@ impl Pebble {
         std::fs::write(self.root(), self.fetch("roots/0")).expect("root.pem");
     }
 
-    /// An outage.
     pub fn stop(&mut self) {
         self.authority = None;
     }
@@ -100,7 +98,6 @@ impl Pebble {
         run(Command::new("curl").args(["--silent", "--fail", "--insecure", &url])).stdout
     }
 
-    /// Its directory's URL.
     pub fn directory(&self) -> String {
         format!("https://{}/dir", self.ports[0])
     }

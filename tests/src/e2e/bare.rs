@@ -13,9 +13,7 @@ use super::{
 /// The host; what is on it goes when this is dropped, images stay.
 #[derive(Debug)]
 pub struct Bare {
-    /// Its engine.
     pub docker: Docker,
-    /// Its address.
     pub address: String,
     /// Its network namespace; the addresses of its containers are reached only from there.
     pub namespace: PathBuf,

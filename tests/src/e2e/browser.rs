@@ -27,7 +27,6 @@ const LOAD_MS: u64 = 90_000;
 /// Pictures go to the documentation; this keeps them legible there and small.
 const WINDOW: &str = "--window-size=1100,700";
 
-/// See the module.
 #[derive(Debug)]
 pub struct Browser {
     client: Option<Client>,
@@ -87,12 +86,10 @@ impl Browser {
             .unwrap_or_else(|e| panic!("{url}: {e}"));
     }
 
-    /// Types into a field.
     pub fn fill(&self, selector: &str, text: &str) {
         self.element(selector, async |element| element.send_keys(text).await);
     }
 
-    /// Clicks.
     pub fn click(&self, selector: &str) {
         self.element(selector, async |element| element.click().await);
     }

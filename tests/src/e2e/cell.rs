@@ -28,17 +28,14 @@ pub const STANDIN: (&str, &str) = ("isyone/standin:3", "isyone/standin-postgres:
 /// One machine with an agent.
 #[derive(Debug)]
 pub struct Host {
-    /// `h1`.
+    /// `h1`, `h2` and so on.
     pub name: String,
-    /// Its engine.
     pub docker: Docker,
     /// Where it advertises its tenants.
     pub address: String,
-    /// The agent's data.
     pub data: PathBuf,
     /// The agent, when it runs.
     pub agent: Option<Daemon>,
-    /// Its network namespace.
     namespace: PathBuf,
 }
 
@@ -74,12 +71,10 @@ impl Default for Shape {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Cell {
     /// The coordinator, when it runs.
     pub coordinator: Option<Daemon>,
-    /// In order.
     pub hosts: Vec<Host>,
     /// The edge, when it runs.
     pub traefik: Option<Daemon>,
@@ -257,7 +252,6 @@ impl Cell {
         command
     }
 
-    /// Starts a host's agent.
     pub fn start_agent(&mut self, index: usize, environment: &[(&str, &str)]) {
         let host = &self.hosts[index];
         let mut command = self.in_namespace(host, "isy-agent");
@@ -302,7 +296,7 @@ impl Cell {
         ));
     }
 
-    /// `isyctl` as the admin.
+    /// Runs `isyctl` as the admin.
     pub fn isyctl(&self, args: &[&str]) -> Output {
         self.isyctl_as("admin.toml", args)
     }
@@ -346,7 +340,6 @@ impl Cell {
         );
     }
 
-    /// The coordinator's HTTP.
     pub fn http(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], HTTP))
     }
@@ -354,7 +347,6 @@ impl Cell {
     /// The edge's own metrics, for `[monitoring] edges`.
     pub const EDGE_METRICS: &str = "127.0.0.1:16082";
 
-    /// The edge.
     pub fn edge(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], EDGE))
     }

@@ -4,15 +4,13 @@ use std::{path::PathBuf, process::Command};
 
 use super::process::{Output, run};
 
-/// An engine.
 #[derive(Debug, Clone)]
 pub struct Docker {
-    /// Its socket.
     pub socket: PathBuf,
 }
 
 impl Docker {
-    /// `docker ARGS`.
+    /// Runs `docker ARGS`.
     pub fn run(&self, args: &[&str]) -> Output {
         run(Command::new("docker")
             .env("DOCKER_HOST", self.host())

@@ -6,14 +6,12 @@ use std::{
     time::Duration,
 };
 
-/// An answer.
 #[derive(Debug, Clone, Default)]
 pub struct Response {
     /// Status code; 0 when there was no answer.
     pub status: u16,
-    /// Header lines.
     pub head: String,
-    /// Body, chunks put together.
+    /// With its chunks put together.
     pub body: String,
 }
 
@@ -28,7 +26,6 @@ pub fn get(address: SocketAddr, host: &str, path: &str) -> Response {
     )
 }
 
-/// POST JSON.
 pub fn post_json(
     address: SocketAddr,
     host: &str,
@@ -95,7 +92,6 @@ pub fn request(address: SocketAddr, text: &str) -> Response {
     exchange().map(|bytes| parse(&bytes)).unwrap_or_default()
 }
 
-/// A whole answer.
 pub(super) fn parse(bytes: &[u8]) -> Response {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));

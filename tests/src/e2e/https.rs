@@ -28,28 +28,22 @@ const SOON: Duration = Duration::from_secs(30);
 const FIRST_PORT: u16 = 26_100;
 const LAST_PORT: u16 = 26_119;
 
-/// One Traefik.
 #[derive(Debug)]
 pub struct Edge {
-    /// Without TLS.
     pub web: SocketAddr,
-    /// With TLS.
     pub secure: SocketAddr,
     _traefik: Daemon,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Site {
-    /// The authority.
     pub pebble: Pebble,
     /// Ends when dropped.
     pub coordinator: Option<Daemon>,
-    /// In order.
     pub edges: Vec<Edge>,
     agent: Option<Daemon>,
     stand_in: PathBuf,
-    /// gRPC, enrolment, HTTP, edges.
+    /// For gRPC, enrolment, HTTP and edges.
     ports: [SocketAddr; 4],
     dir: tempfile::TempDir,
 }
@@ -247,7 +241,7 @@ impl Site {
             .replace("/etc/traefik/isyone-ca.pem", &ca.display().to_string())
     }
 
-    /// `isyctl` as the admin.
+    /// Runs `isyctl` as the admin.
     pub fn isyctl(&self, arguments: &[&str]) -> Output {
         run(self
             .command("isyctl")

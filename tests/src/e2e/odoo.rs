@@ -16,14 +16,13 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct User {
     edge: SocketAddr,
-    /// The page's origin.
     pub origin: String,
     /// `session_id=…`; none: nobody in particular.
     pub cookie: Option<String>,
 }
 
 impl User {
-    /// Somebody without a session.
+    /// A visitor without a session.
     pub fn stranger(cell: &Cell, tenant: &str) -> Self {
         let host = format!("{tenant}.isy.one");
         let origin = format!("http://{host}:{}", cell.edge().port());
@@ -75,7 +74,6 @@ impl User {
         )
     }
 
-    /// GET.
     pub fn get(&self, path: &str) -> Response {
         let head = format!(
             "GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n",

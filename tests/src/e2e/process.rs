@@ -34,7 +34,6 @@ impl Daemon {
         }
     }
 
-    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -94,14 +93,11 @@ impl Drop for Daemon {
     }
 }
 
-/// How a command ended.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// Exit code; -1 for a signal.
     pub code: i32,
-    /// Standard output.
     pub stdout: String,
-    /// Standard error.
     pub stderr: String,
 }
 

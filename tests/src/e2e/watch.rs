@@ -37,7 +37,6 @@ const MAX_BODY: usize = 1 << 20;
 /// An alert as it was told: its name, and whom it concerns (tenant, host or nobody).
 pub type Told = (String, String);
 
-/// See the module.
 #[derive(Debug)]
 pub struct Watch {
     prometheus: Prometheus,
@@ -55,7 +54,6 @@ struct Received {
 /// Prometheus alone. The coordinator's configuration needs `[monitoring] certificate_dir = "prometheus"`.
 #[derive(Debug)]
 pub struct Prometheus {
-    /// Its process.
     pub process: Daemon,
 }
 
@@ -121,7 +119,6 @@ fn ready(name: &str, port: u16) {
 }
 
 impl Watch {
-    /// Starts all three.
     pub fn start(cell: &Cell) -> Self {
         let (receiver, received) = receive();
         let dir = cell.dir.path().join("alertmanager");
@@ -135,22 +132,18 @@ impl Watch {
         }
     }
 
-    /// Prometheus' process.
     pub fn pid(&self) -> u32 {
         self.prometheus.process.pid()
     }
 
-    /// As [`Prometheus::query`].
     pub fn query(&self, expression: &str) -> Vec<Value> {
         self.prometheus.query(expression)
     }
 
-    /// As [`Prometheus::wait`].
     pub fn wait(&self, expression: &str, limit: Duration) {
         self.prometheus.wait(expression, limit);
     }
 
-    /// As [`Prometheus::panels`].
     pub fn panels(&self, options: &[&str]) -> Output {
         self.prometheus.panels(options)
     }
@@ -173,7 +166,7 @@ impl Watch {
             .clone()
     }
 
-    /// From here on anew.
+    /// Forgets what was told so far.
     pub fn forget(&self) {
         *self.received.lock().unwrap_or_else(PoisonError::into_inner) = Received::default();
     }

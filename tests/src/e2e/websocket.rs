@@ -19,7 +19,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Odoo's gevent process starts with the first connection's database.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
-/// See the module.
 #[derive(Debug)]
 pub struct Socket {
     socket: WebSocket<TcpStream>,

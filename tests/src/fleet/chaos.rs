@@ -15,12 +15,10 @@ use super::{
     quiet,
 };
 
-/// Hosts of a run.
 const HOSTS: usize = 3;
 /// How often a request in doubt is sent again at the end: the coordinator is up by then.
 const LAST_TRIES: usize = 20;
 
-/// How a run goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Requests and faults.
@@ -31,22 +29,17 @@ pub struct Shape {
     pub quarantine: &'static str,
 }
 
-/// What a run did.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Summary {
-    /// Requests acknowledged.
     pub acknowledged: u32,
-    /// Requests refused.
     pub refused: u32,
     /// Acknowledged requests that were sent once more.
     pub repeated: u32,
-    /// Faults.
     pub faults: u32,
     /// From the end of the faults until all was well.
     pub settled_in: Duration,
 }
 
-/// A run under way.
 struct Run {
     rng: StdRng,
     fleet: Fleet,
@@ -122,7 +115,7 @@ impl Run {
             return;
         }
         let answer = self.fleet.client.block_on(self.fleet.admin.send(&request));
-        self.model.take(request, answer);
+        self.model.learn(request, answer);
     }
 
     /// Once more with the same key: nobody knows whether the first time counted.
@@ -130,7 +123,7 @@ impl Run {
         if self.fleet.coordinator.is_up() && !self.model.in_doubt.is_empty() {
             let request = self.model.in_doubt.remove(0);
             let answer = self.fleet.client.block_on(self.fleet.admin.send(&request));
-            self.model.take(request, answer);
+            self.model.learn(request, answer);
         }
     }
 

@@ -26,9 +26,7 @@ use operator::Operator;
 /// Threads of one program: enough to run beside the test on two cores.
 const WORKERS: usize = 1;
 
-/// See the module.
 pub struct Fleet {
-    /// The coordinator.
     pub coordinator: Coordinator,
     /// The agents `h1`, `h2`, ….
     pub agents: Vec<Agent>,
@@ -36,7 +34,7 @@ pub struct Fleet {
     pub admin: Operator,
     /// Where clients' futures run; dropped last but for the directory.
     pub client: Runtime,
-    /// Everything on disk.
+    /// Holds everything on disk.
     pub dir: tempfile::TempDir,
 }
 
@@ -165,7 +163,6 @@ impl Fleet {
 pub trait Answer {
     /// `Some` ends the waiting.
     type Value;
-    /// As an option.
     fn answer(self) -> Option<Self::Value>;
 }
 

@@ -17,22 +17,18 @@ pub const TENANTS: [&str; 10] = [
 /// What a tenant shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// Answers.
     Running,
-    /// Stopped.
     Suspended,
     /// In quarantine; gone if it never ran, or once the quarantine is over.
     Deleted,
-    /// Gone.
     Purged,
 }
 
 /// A tenant that was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Which incarnation.
+    /// Tells its incarnations apart.
     pub uid: String,
-    /// See [`Expected`].
     pub expected: Expected,
 }
 
@@ -42,10 +38,8 @@ impl Known {
     }
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// By name.
     pub tenants: BTreeMap<&'static str, Known>,
     /// Sent, perhaps carried out, not answered.
     pub in_doubt: Vec<Request>,
@@ -62,7 +56,7 @@ impl Model {
     }
 
     /// Takes an answer in. Panics when it contradicts what was said before.
-    pub fn take(&mut self, request: Request, answer: Result<Acknowledged, Status>) {
+    pub fn learn(&mut self, request: Request, answer: Result<Acknowledged, Status>) {
         match answer {
             Ok(acknowledged) => {
                 self.counts.0 += 1;

@@ -99,7 +99,7 @@ impl Coordinator {
         self.life = Some((runtime, running));
     }
 
-    /// SIGTERM.
+    /// By SIGTERM.
     pub fn stop(&mut self) {
         let Some((runtime, running)) = self.life.take() else {
             return;
@@ -117,7 +117,6 @@ impl Coordinator {
         drop(running);
     }
 
-    /// Whether it runs.
     pub fn is_up(&self) -> bool {
         self.life.is_some()
     }
@@ -132,12 +131,10 @@ impl Coordinator {
         self.context().handle.snapshot()
     }
 
-    /// Where gRPC is.
     pub fn grpc(&self) -> SocketAddr {
         self.config.listen.grpc
     }
 
-    /// Where hosts join.
     pub fn enroll(&self) -> SocketAddr {
         self.config.listen.enroll
     }
@@ -150,13 +147,9 @@ impl Coordinator {
 
 /// A host's agent with a Docker that outlives it.
 pub struct Agent {
-    /// The host's name.
     pub name: String,
-    /// Its directory.
     pub data: DataDir,
-    /// Its engine.
     pub docker: Arc<FakeDocker>,
-    /// Its patience.
     pub pace: Pace,
     life: Option<(Runtime, agent::Agent)>,
 }
@@ -173,7 +166,6 @@ impl Agent {
         }
     }
 
-    /// Starts it.
     pub fn start(&mut self) {
         assert!(self.life.is_none(), "it runs already");
         let runtime = runtime(&self.name);
@@ -190,7 +182,7 @@ impl Agent {
         self.life = Some((runtime, started.expect("the agent starts")));
     }
 
-    /// SIGTERM. Tenants run on.
+    /// By SIGTERM; tenants run on.
     pub fn stop(&mut self) {
         let Some((runtime, agent)) = self.life.take() else {
             return;
@@ -199,7 +191,7 @@ impl Agent {
         runtime.shutdown_timeout(KILL_PATIENCE);
     }
 
-    /// SIGKILL. Tenants run on.
+    /// By SIGKILL; tenants run on.
     pub fn kill(&mut self) {
         let Some((runtime, agent)) = self.life.take() else {
             return;
@@ -208,7 +200,6 @@ impl Agent {
         drop(agent);
     }
 
-    /// Whether it runs.
     pub fn is_up(&self) -> bool {
         self.life.is_some()
     }

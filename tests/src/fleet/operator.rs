@@ -20,19 +20,17 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// What an operator may want of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// With this plan.
+    /// With this size.
     Create(&'static str),
-    /// Stop.
     Suspend,
-    /// Start.
     Resume,
-    /// With PostgreSQL?
+    /// True: PostgreSQL, too.
     Restart(bool),
-    /// To this plan.
+    /// To this size.
     Resize(&'static str),
     /// Into quarantine.
     Delete,
-    /// Out of existence.
+    /// Without quarantine.
     Purge,
     /// Out of quarantine.
     Restore,
@@ -41,18 +39,13 @@ pub enum Order {
 /// An order with its idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// On whom.
     pub tenant: &'static str,
-    /// What.
     pub order: Order,
-    /// Key.
     pub id: String,
 }
 
-/// What the coordinator acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// The operation.
     pub operation: String,
     /// Of a create: the tenant's identity.
     pub uid: Option<String>,
@@ -79,7 +72,6 @@ async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> R
         .map(Response::into_inner)
 }
 
-/// See the module.
 pub struct Operator {
     channel: Channel,
 }
@@ -104,12 +96,11 @@ impl Operator {
         TenantServiceClient::new(self.channel.clone())
     }
 
-    /// For the host service.
     pub fn hosts(&self) -> HostServiceClient<Channel> {
         HostServiceClient::new(self.channel.clone())
     }
 
-    /// For any other service.
+    /// A channel for any other service.
     pub fn connection(&self) -> Channel {
         self.channel.clone()
     }
@@ -126,7 +117,7 @@ impl Operator {
             .map_err(|_| Status::internal("an unreadable token"))
     }
 
-    /// Creates a small tenant.
+    /// Creates a tenant of the size `small`.
     pub async fn create(&self, tenant: &str) -> Result<v1::CreateTenantResponse, Status> {
         let request = v1::CreateTenantRequest {
             name: tenant.to_owned(),

@@ -18,30 +18,24 @@ use uuid::Uuid;
 pub struct Stack {
     /// Volumes exist, and whose data is in them.
     pub volumes: Option<Uuid>,
-    /// The database was initialised.
     pub initialised: bool,
-    /// PostgreSQL runs.
     pub postgres: bool,
     /// Odoo exists (running or stopped) and publishes this port.
     pub odoo_port: Option<u16>,
-    /// Odoo runs.
     pub odoo: bool,
     /// Size that the containers were made with.
     pub memory_bytes: u64,
-    /// Restarts carried out.
     pub restarts: u64,
     /// How often it was initialised; more than once for one set of volumes is lost data.
     pub initialisations: u32,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct SimHost {
-    /// Its name.
     pub name: HostName,
-    /// On disk.
+    /// The plan on disk.
     plan: Option<HostPlan>,
-    /// On disk: Docker.
+    /// What Docker keeps on disk.
     pub docker: BTreeMap<TenantName, Stack>,
     /// In memory: which incarnations of tenants are known to be as planned, and for which generation. Not by name: a
     /// re-created tenant starts again at generation 1.
@@ -51,7 +45,6 @@ pub struct SimHost {
 }
 
 impl SimHost {
-    /// An empty machine.
     pub fn new(name: HostName) -> Self {
         Self {
             name,
@@ -62,7 +55,7 @@ impl SimHost {
         }
     }
 
-    /// Generation on disk.
+    /// The generation of the plan on disk.
     pub fn generation(&self) -> u64 {
         self.plan.as_ref().map_or(0, |p| p.generation)
     }

@@ -7,7 +7,7 @@ use isyone_proto::plan::DesiredState;
 
 use super::Simulation;
 
-/// After each step.
+/// What must hold after each step.
 pub fn check(sim: &Simulation) {
     one_placement_and_nothing_twice(sim);
     nothing_lost(sim);

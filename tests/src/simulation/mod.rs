@@ -3,10 +3,12 @@
 //! healed and must converge. Same seed, same run.
 //!
 //! Real: the coordinator's pure core and its store records. Modelled: the writer's loop (apply, commit, publish), the wire, and hosts
-//! ([`host`]).
+//! ([`host`]). What operators ask is in `operators`, what goes wrong in `faults`.
 
+mod faults;
 pub mod host;
 pub mod invariants;
+mod operators;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +17,7 @@ use isyone_coordinator::{
     observed::Report,
     settings::Settings,
     state::State,
-    store::{self, memory::MemoryStore},
+    store::memory::MemoryStore,
     testing::{self, Bench, name},
     views,
 };
@@ -28,29 +30,19 @@ use uuid::Uuid;
 
 use host::SimHost;
 
-/// Names that operators use; few, so that they collide.
-const TENANTS: [&str; 12] = [
-    "alfa", "beta", "gama", "delta", "echo", "fox", "golf", "hotel", "india", "juliet", "kilo",
-    "lima",
-];
-
 /// One message on its way to or from a host.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// To the host.
     Plan(HostPlan),
     /// To the coordinator: plan on disk.
     Hello(u64),
     /// To the coordinator: generation, error.
     PlanResult(u64, String),
-    /// To the coordinator.
     Report(Box<Report>),
 }
 
-/// How a run goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Hosts.
     pub hosts: usize,
     /// Random steps before the healing.
     pub steps: usize,
@@ -58,20 +50,15 @@ pub struct Shape {
     pub fault_permille: u32,
 }
 
-/// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// Steps carried out.
     pub steps: u64,
-    /// Commands that were accepted.
     pub accepted: u64,
-    /// Commands that were refused.
     pub refused: u64,
     /// Crashes of hosts and of the coordinator.
     pub crashes: u64,
     /// Messages lost or repeated.
     pub faults: u64,
-    /// Tenants purged.
     pub purged: u64,
     /// Times that a tenant fell asleep.
     pub slept: u64,
@@ -79,7 +66,6 @@ pub struct Summary {
     pub digest: String,
 }
 
-/// The world.
 #[derive(Debug)]
 pub struct Simulation {
     rng: StdRng,
@@ -226,110 +212,6 @@ impl Simulation {
         }
     }
 
-    fn operator(&mut self) {
-        if !self.unanswered.is_empty() && self.chance(500) {
-            let (command, tenant) = self.unanswered.swap_remove(0);
-            self.create(command, tenant);
-            return;
-        }
-        let tenant: TenantName = name(TENANTS[self.rng.random_range(0..TENANTS.len())]);
-        let request_id = Some(format!("r{}", self.rng.random_range(0..1_000_000u32)));
-        let plan = ["small", "standard", "large"][self.rng.random_range(0..3usize)];
-        let command = match self.rng.random_range(0..13u32) {
-            0..=4 => {
-                let mut creation = Bench::default().creation(tenant.as_str(), plan);
-                creation.uid = self.id();
-                creation.request_id = request_id;
-                creation.force = self.chance(100);
-                self.create(Command::CreateTenant(Box::new(creation)), tenant);
-                return;
-            }
-            5 => Command::RestartTenant {
-                name: tenant.clone(),
-                database: self.chance(300),
-                request_id,
-            },
-            6 => Command::SuspendTenant {
-                name: tenant.clone(),
-                request_id,
-            },
-            7 => Command::ResumeTenant {
-                name: tenant.clone(),
-                request_id,
-            },
-            8 => Command::ResizeTenant {
-                name: tenant.clone(),
-                plan: name(plan),
-                request_id,
-            },
-            9 => Command::RestoreTenant {
-                name: tenant.clone(),
-                request_id,
-            },
-            10 => Command::WakeTenant {
-                name: tenant.clone(),
-            },
-            11 => {
-                let host = self.pick_host();
-                let cordoned = self.chance(400);
-                self.count(Command::CordonHost { host, cordoned });
-                return;
-            }
-            _ => Command::DeleteTenant {
-                name: tenant.clone(),
-                purge: self.chance(200),
-                request_id,
-            },
-        };
-        let deletes = matches!(command, Command::DeleteTenant { .. });
-        let restores = matches!(command, Command::RestoreTenant { .. });
-        if self.count(command) {
-            if deletes {
-                self.promised.remove(&tenant);
-            }
-            if restores && let Some(record) = self.state.fleet.tenants.get(&tenant) {
-                self.promised.insert(tenant, record.uid);
-            }
-        }
-    }
-
-    fn create(&mut self, command: Command, tenant: TenantName) {
-        let lost_answer = self.chance(100);
-        if self.count(command.clone()) {
-            let record = self.state.fleet.tenants[&tenant].clone();
-            if !record.is_deleted() {
-                self.promised.insert(tenant.clone(), record.uid);
-            }
-        }
-        if lost_answer {
-            self.unanswered.push((command, tenant));
-        }
-    }
-
-    fn count(&mut self, command: Command) -> bool {
-        let accepted = matches!(self.submit(command), Some(Ok(_)));
-        if accepted {
-            self.summary.accepted += 1
-        } else {
-            self.summary.refused += 1
-        }
-        accepted
-    }
-
-    fn pass_time(&mut self) {
-        self.now += self.rng.random_range(0..4_000i64);
-        self.submit(Command::Tick);
-        let told = |kind| {
-            self.state
-                .fleet
-                .events
-                .iter()
-                .filter(|e| e.kind == kind)
-                .count() as u64
-        };
-        (self.summary.purged, self.summary.slept) = (told("tenant.purged"), told("tenant.asleep"));
-    }
-
     fn deliver_to_host(&mut self) {
         let host = self.pick_host();
         let Some(queue) = self.to_host.get_mut(&host).filter(|q| !q.is_empty()) else {
@@ -391,116 +273,6 @@ impl Simulation {
         if self.connected[&host] {
             let report = Message::Report(Box::new(sim.report()));
             self.from_host.entry(host).or_default().push(report);
-        }
-    }
-
-    fn fault(&mut self) {
-        self.summary.faults += 1;
-        let host = self.pick_host();
-        match self.rng.random_range(0..8u32) {
-            0 => self.crash_coordinator(),
-            1 => {
-                self.summary.crashes += 1;
-                if let Some(sim) = self.hosts.get_mut(&host) {
-                    sim.crash();
-                }
-                self.reconnect(&host);
-            }
-            2 => self.disconnect(&host),
-            3 => self.reconnect(&host),
-            4 => drop(self.to_host.get_mut(&host).and_then(Vec::pop)),
-            5 => drop(self.from_host.get_mut(&host).and_then(Vec::pop)),
-            6 => {
-                let repeated = self.from_host.get(&host).and_then(|q| q.first().cloned());
-                if let Some(message) = repeated {
-                    self.receive(host, message);
-                }
-            }
-            _ => self.disk.fail_next(1),
-        }
-    }
-
-    fn disconnect(&mut self, host: &HostName) {
-        self.connected.insert(host.clone(), false);
-        self.to_host.remove(host);
-        self.from_host.remove(host);
-    }
-
-    /// A new session: what was in flight is gone, the agent greets.
-    fn reconnect(&mut self, host: &HostName) {
-        self.disconnect(host);
-        self.connected.insert(host.clone(), true);
-        let generation = self.hosts[host].generation();
-        self.from_host
-            .entry(host.clone())
-            .or_default()
-            .push(Message::Hello(generation));
-    }
-
-    /// kill -9: memory is gone, the disk stays, all sessions end.
-    fn crash_coordinator(&mut self) {
-        self.summary.crashes += 1;
-        let fleet = store::fleet(self.disk.contents()).expect("what we wrote reads back");
-        self.state = State::new(fleet, self.now);
-        let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
-        for host in &hosts {
-            if self.connected[host] {
-                self.reconnect(host);
-            }
-        }
-    }
-
-    /// All links up, no more faults: everything must settle.
-    fn heal(&mut self) {
-        self.disk.fail_next(0);
-        // What is wanted stays as it is from here on.
-        self.settings.sleep_after_ms.clear();
-        let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
-        for host in &hosts {
-            self.reconnect(host);
-            self.submit(Command::CordonHost {
-                host: host.clone(),
-                cordoned: false,
-            });
-        }
-        // Bound: each round delivers everything; a tenant needs a handful of rounds, quarantines end by time.
-        for _ in 0..60 {
-            self.now += 1_000;
-            for host in &hosts {
-                while let Some(message) = self.from_host.get_mut(host).and_then(|q| {
-                    if q.is_empty() {
-                        None
-                    } else {
-                        Some(q.remove(0))
-                    }
-                }) {
-                    self.receive(host.clone(), message);
-                }
-                while let Some(Message::Plan(plan)) = self.to_host.get_mut(host).and_then(|q| {
-                    if q.is_empty() {
-                        None
-                    } else {
-                        Some(q.remove(0))
-                    }
-                }) {
-                    if let Some((generation, error)) =
-                        self.hosts.get_mut(host).and_then(|h| h.plan(plan))
-                    {
-                        self.from_host
-                            .entry(host.clone())
-                            .or_default()
-                            .push(Message::PlanResult(generation, error));
-                    }
-                }
-                let now = self.now;
-                let Some(sim) = self.hosts.get_mut(host) else {
-                    continue;
-                };
-                while sim.work(now) {}
-                let report = Message::Report(Box::new(sim.report()));
-                self.from_host.entry(host.clone()).or_default().push(report);
-            }
-            self.submit(Command::Tick);
         }
     }
 

@@ -5,4 +5,5 @@ mod edges;
 mod fleet_in_process;
 mod monitoring_files;
 mod simulation;
+mod tidy;
 mod traces;

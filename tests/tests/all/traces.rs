@@ -33,6 +33,47 @@ disk_reserve = "1MiB"
 small = { memory = "64MiB", cpu = 0.1, disk = "1MiB" }
 "#;
 
+const CREATE: &str = "isyone.v1.TenantService/CreateTenant";
+
+/// Spans of each program that a create's trace must have.
+const EXPECTED: [(&str, &[&str]); 3] = [
+    (
+        "isyctl",
+        &[
+            "isyctl tenant create",
+            CREATE,
+            "isyone.v1.OperationService/WatchOperation",
+        ],
+    ),
+    (
+        "isy-coordinator",
+        &[
+            CREATE,
+            "write",
+            "queue",
+            "apply",
+            "commit",
+            "operation create",
+            "send plan",
+            "report",
+        ],
+    ),
+    (
+        "isy-agent",
+        &[
+            "store plan",
+            "reconcile",
+            "look",
+            "network",
+            "volumes",
+            "database",
+            "postgres",
+            "odoo",
+            "healthy",
+        ],
+    ),
+];
+
 /// A coordinator's data directory, and where things are.
 struct Site {
     dir: TempDir,
@@ -191,45 +232,7 @@ fn a_create_is_one_trace_through_all_three_programs_without_secrets() {
 
     let trace = site.collector.trace("isyctl tenant create");
     println!("{}", tree(&trace));
-    let create = "isyone.v1.TenantService/CreateTenant";
-    let expected = [
-        (
-            "isyctl",
-            vec![
-                "isyctl tenant create",
-                create,
-                "isyone.v1.OperationService/WatchOperation",
-            ],
-        ),
-        (
-            "isy-coordinator",
-            vec![
-                create,
-                "write",
-                "queue",
-                "apply",
-                "commit",
-                "operation create",
-                "send plan",
-                "report",
-            ],
-        ),
-        (
-            "isy-agent",
-            vec![
-                "store plan",
-                "reconcile",
-                "look",
-                "network",
-                "volumes",
-                "database",
-                "postgres",
-                "odoo",
-                "healthy",
-            ],
-        ),
-    ];
-    for (service, spans) in expected {
+    for (service, spans) in EXPECTED {
         let found = names(&trace, service);
         let missing: Vec<_> = spans
             .iter()
@@ -254,14 +257,7 @@ fn a_create_is_one_trace_through_all_three_programs_without_secrets() {
         ("alfa".into(), "succeeded".into())
     );
 
-    let bytes = site.collector.bytes();
-    for secret in &secrets {
-        assert!(secret.len() > 8);
-        let found = bytes
-            .windows(secret.len())
-            .any(|window| window == secret.as_bytes());
-        assert!(!found, "a secret was sent to the collector");
-    }
+    nothing_secret_was_sent(&site, &secrets);
     // What works by itself makes no traces: no host's report, no tick.
     let others = site.collector.traces();
     let begins = |spans: &Vec<Seen>| {
@@ -274,4 +270,15 @@ fn a_create_is_one_trace_through_all_three_programs_without_secrets() {
         "{:?}",
         others.values().find(|spans| !begins(spans))
     );
+}
+
+fn nothing_secret_was_sent(site: &Site, secrets: &[String]) {
+    let bytes = site.collector.bytes();
+    for secret in secrets {
+        assert!(secret.len() > 8);
+        let found = bytes
+            .windows(secret.len())
+            .any(|window| window == secret.as_bytes());
+        assert!(!found, "a secret was sent to the collector");
+    }
 }

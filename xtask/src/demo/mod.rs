@@ -107,7 +107,6 @@ struct Ports {
 const FOLDER: &str = ".demo";
 /// The first tenant.
 const TENANT: &str = "alfa";
-/// Its address.
 const DOMAIN: &str = "alfa.isy.one";
 
 /// The command line's entry point.
@@ -171,7 +170,7 @@ impl Demo {
         self.path("admin.toml")
     }
 
-    /// One of our binaries.
+    /// One of our own programs.
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.path("bin").join(name));
         process::without_foreign(&mut command);

@@ -22,7 +22,7 @@ const CERTIFICATE_LIMIT: Duration = Duration::from_secs(20);
 const VISITS: u32 = 20;
 /// From a visit to its rate: the agent's page is shared for 4 s, Prometheus asks every 2 s, and a rate needs two different values.
 const FIGURES_LIMIT: Duration = Duration::from_secs(45);
-/// Between two questions.
+/// Pause between two questions.
 const FIGURES_PAUSE: Duration = Duration::from_secs(1);
 
 /// What operators of Odoo ask first; `alfa` is the demo's tenant.
@@ -36,7 +36,7 @@ const QUERIES: [&str; 6] = [
 ];
 
 impl Up {
-    /// All three.
+    /// Starts Prometheus, Alertmanager and Grafana.
     pub(super) fn monitoring(&mut self) -> Result<()> {
         self.alertmanager()?;
         self.prometheus()?;

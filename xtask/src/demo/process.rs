@@ -144,7 +144,6 @@ impl Process {
         tail(&fs::read_to_string(&self.log).unwrap_or_default(), 12)
     }
 
-    /// Where it logs.
     pub(super) fn log(&self) -> &Path {
         &self.log
     }

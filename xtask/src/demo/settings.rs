@@ -21,7 +21,7 @@ const DASHBOARD_PORTS: [u16; 3] = [8080, 8081, 8083];
 /// Images that tenants get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Edition {
-    /// `odoo:18.0`, pulled.
+    /// The image `odoo:18.0`, pulled from a registry.
     V18,
     /// `odoo:19.0`, built from Debian packages.
     V19,
@@ -55,7 +55,7 @@ pub(super) struct Settings {
     pub(super) dashboard: u16,
     /// Traefik's own metrics, on loopback.
     pub(super) edge_metrics: u16,
-    /// The coordinator's three.
+    /// The coordinator's three ports.
     pub(super) grpc: u16,
     pub(super) enroll: u16,
     pub(super) http: u16,
@@ -272,7 +272,7 @@ impl Settings {
         }
     }
 
-    /// `h1` …
+    /// `h1`, `h2` and so on.
     pub(super) fn host_names(&self) -> Vec<String> {
         (1..=self.hosts)
             .map(|number| format!("h{number}"))

@@ -7,7 +7,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{
     AccessUser, GetAccessRequest, Networks, RequestRate, SetAccessRequest, SetAccessResponse,
-    TenantAccess, set_access_request::RateChoice,
+    set_access_request::RateChoice,
 };
 
 use super::Name;
@@ -15,7 +15,8 @@ use crate::{
     app::App,
     exit::{Exit, Failure, Outcome},
     output::{
-        table::{Cell, Table, clean},
+        table::{Table, clean},
+        tenant as sheet,
         wire::Wire,
     },
     terminal::Hushed,
@@ -26,7 +27,7 @@ const MAX_PASSWORD_BYTES: u64 = 1024;
 
 /// `isyctl tenant access …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum AccessCommand {
     /// Show who gets in to a tenant
     #[command(
         after_help = "Examples:\n  isyctl tenant access show alfa\n  isyctl tenant access show alfa -o json"
@@ -92,8 +93,7 @@ fn rate(text: &str) -> Result<RequestRate, String> {
     parse().ok_or_else(|| "must be two numbers such as 5/10".to_owned())
 }
 
-impl Command {
-    /// Carries the command out.
+impl AccessCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Show(Name { name }) => show(app, name).await,
@@ -115,7 +115,7 @@ async fn show(app: &App, name: String) -> Outcome {
     app.ui.emit(
         &Wire::of(&access),
         || vec![name],
-        |_| Table::pairs(pairs(&access)),
+        |_| Table::pairs(sheet::access(&access)),
     )?;
     Ok(Exit::Done)
 }
@@ -223,34 +223,8 @@ fn line(doing: &str) -> Result<String, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Also in a tenant's own sheet.
-pub(crate) fn pairs(access: &TenantAccess) -> Vec<(&'static str, Cell)> {
-    let list = |items: &[String], none: &str| {
-        if items.is_empty() {
-            none.to_owned()
-        } else {
-            items.join(", ")
-        }
-    };
-    let rate = access.rate.unwrap_or_default();
-    let whose = if access.own_rate {
-        ""
-    } else {
-        ", as for all tenants"
-    };
-    let rate = format!("{} requests/s, {} at once{whose}", rate.average, rate.burst);
-    vec![
-        ("Admitted", list(&access.networks, "all addresses").into()),
-        (
-            "Password for",
-            list(&access.users, "nobody is asked").into(),
-        ),
-        ("Rate", rate.into()),
-    ]
-}
-
 fn changed(set: &SetAccessResponse) -> String {
-    let mut pairs = set.access.as_ref().map(pairs).unwrap_or_default();
+    let mut pairs = set.access.as_ref().map(sheet::access).unwrap_or_default();
     if !set.generated_password.is_empty() {
         pairs.push(("Password", set.generated_password.as_str().into()));
     }

@@ -54,7 +54,6 @@ pub struct Resize {
 }
 
 impl Restart {
-    /// Restarts.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let message = RestartTenantRequest {
@@ -74,7 +73,6 @@ impl Restart {
 }
 
 impl Resize {
-    /// Resizes.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let message = ResizeTenantRequest {

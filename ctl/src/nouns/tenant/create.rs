@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::Waiting;
 use crate::{
     app::App,
-    cli,
     client::Client,
     clock,
     exit::{Exit, Failure, Outcome},
+    options,
     output::{
         placement,
         table::{Cell, Table, clean},
@@ -68,7 +68,7 @@ pub struct Create {
     #[arg(long)]
     host: Option<String>,
     /// Only hosts with this label; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = cli::label)]
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = options::label)]
     labels: Vec<(String, String)>,
     /// Login of Odoo's administrator
     #[arg(long)]
@@ -119,7 +119,6 @@ impl Create {
         }
     }
 
-    /// Creates the tenant.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let message = self.request(clock::request_id());

@@ -35,7 +35,6 @@ pub struct Delete {
 }
 
 impl Delete {
-    /// Deletes.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let tenant = get(&client, &self.name).await?;

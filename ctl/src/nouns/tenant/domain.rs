@@ -13,13 +13,14 @@ use crate::{
     output::{
         format,
         table::{Cell, Paint, Table, clean},
+        tenant::domain_name,
         wire::Wire,
     },
 };
 
 /// `isyctl tenant domain …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum DomainCommand {
     /// Let a domain lead to a tenant, or make one of its domains the primary
     Add(Add),
     /// Take a domain away from a tenant
@@ -95,8 +96,7 @@ pub struct List {
     limit: Option<usize>,
 }
 
-impl Command {
-    /// Carries the command out.
+impl DomainCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Add(command) => command.run(app).await,
@@ -130,7 +130,7 @@ impl Add {
         let names = answer
             .domains
             .iter()
-            .map(shown)
+            .map(domain_name)
             .collect::<Vec<_>>()
             .join(" and ");
         let leads = if answer.domains.len() == 1 {
@@ -248,7 +248,7 @@ fn table(domains: &[Domain], everybodys: bool, now_ms: i64) -> String {
             None => "-".to_owned(),
         };
         let mut row: Vec<Cell> = vec![
-            shown(domain).into(),
+            domain_name(domain).into(),
             if domain.primary { "yes" } else { "-" }.into(),
             if domain.platform {
                 "platform".into()
@@ -267,15 +267,6 @@ fn table(domains: &[Domain], everybodys: bool, now_ms: i64) -> String {
     table.render()
 }
 
-/// In both forms, when there are two: letters that look alike are not the same.
-pub fn shown(domain: &Domain) -> String {
-    if domain.unicode_name.is_empty() || domain.unicode_name == domain.name {
-        domain.name.clone()
-    } else {
-        format!("{} ({})", domain.name, domain.unicode_name)
-    }
-}
-
 fn state(wire: i32) -> &'static str {
     match DomainState::try_from(wire) {
         Ok(DomainState::Ok) => "ok",
@@ -283,29 +274,4 @@ fn state(wire: i32) -> &'static str {
         Ok(DomainState::Unreachable) => "unreachable",
         Ok(DomainState::Unknown | DomainState::Unspecified) | Err(_) => "unknown",
     }
-}
-
-/// A tenant's domains in the sheet of all that is known of it; nothing when it has the platform's only.
-pub fn pairs(domains: &[Domain]) -> Vec<(&'static str, Cell)> {
-    if domains.len() < 2 {
-        return Vec::new();
-    }
-    let names = domains
-        .iter()
-        .map(|d| shown(d) + if d.primary { " (primary)" } else { "" });
-    let mut pairs: Vec<(&'static str, Cell)> =
-        vec![("Domains", names.collect::<Vec<_>>().join(", ").into())];
-    for domain in domains
-        .iter()
-        .filter(|d| d.state() == DomainState::Unreachable)
-    {
-        let since = format::local(domain.since_time.as_ref());
-        let text = format!(
-            "{} does not lead to the edges since {since}: {}",
-            shown(domain),
-            domain.found
-        );
-        pairs.push(("Astray", Paint::Bad.on(&text)));
-    }
-    pairs
 }

@@ -63,7 +63,6 @@ pub struct Psql {
 }
 
 impl Shell {
-    /// Runs it.
     pub async fn run(self, app: &App) -> Outcome {
         let kind = if self.odoo {
             ExecKind::OdooShell
@@ -75,7 +74,6 @@ impl Shell {
 }
 
 impl Psql {
-    /// Runs it.
     pub async fn run(self, app: &App) -> Outcome {
         exec(app, self.name, ExecKind::Psql, self.arguments).await
     }

@@ -41,7 +41,6 @@ enum Container {
 }
 
 impl Logs {
-    /// Prints the lines.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let doing = format!("read the logs of tenant `{}`", self.name);

@@ -17,7 +17,7 @@ use crate::{app::App, client::Client, exit::Failure, exit::Outcome};
 
 /// `isyctl tenant …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum TenantCommand {
     /// Create a tenant and wait until it answers
     Create(Box<create::Create>),
     /// List tenants
@@ -65,10 +65,10 @@ pub enum Command {
     Restore(change::Plain),
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
-    Access(access::Command),
+    Access(access::AccessCommand),
     /// The domains by which visitors reach a tenant
     #[command(subcommand)]
-    Domain(domain::Command),
+    Domain(domain::DomainCommand),
     /// Check from outside that a tenant works
     Verify(verify::Verify),
 }
@@ -98,8 +98,7 @@ impl Waiting {
     }
 }
 
-impl Command {
-    /// Carries the command out.
+impl TenantCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
             Self::Create(command) => command.run(app).await,

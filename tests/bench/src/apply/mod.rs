@@ -25,7 +25,6 @@ use crate::{
 /// The stand-ins for Odoo and PostgreSQL.
 pub(super) const IMAGES: [&str; 2] = [STANDIN.0, STANDIN.1];
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let bare = Bare::start(&IMAGES);
     let dir = tempfile::Builder::new().prefix("isyone-bench-").tempdir()?;
@@ -64,7 +63,14 @@ fn apply(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> 
             ("docker service create x 2", Box::new(|| swarm.round())),
         ],
     )?;
-    let [ours_s, wait, plain, swarm_s] = &taken[..] else {
+    of_applies(&taken, report)?;
+    drop(taken);
+    ours.into_inner().end();
+    Ok(())
+}
+
+fn of_applies(taken: &[Samples], report: &mut Report) -> Result<()> {
+    let [ours_s, wait, plain, swarm_s] = taken else {
         anyhow::bail!("a side is missing")
     };
     report.add(
@@ -109,8 +115,6 @@ fn apply(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> 
         &ours_s.ratios(swarm_s),
         Some(Target::AtMost(0.6)),
     );
-    drop(taken);
-    ours.into_inner().end();
     Ok(())
 }
 

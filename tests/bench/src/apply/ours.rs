@@ -58,9 +58,7 @@ struct Life {
 /// The files that the agent writes for a tenant, kept, and the plan they come from.
 #[derive(Debug, Clone)]
 pub(super) struct TenantFiles {
-    /// Folder.
     pub(super) dir: PathBuf,
-    /// The plan.
     pub(super) plan: TenantPlan,
 }
 

@@ -73,7 +73,7 @@ fn remove_volumes(docker: &Docker, plan: &TenantPlan) -> Result<()> {
     }
 }
 
-/// One stack of compose's.
+/// One project of Docker Compose.
 #[derive(Debug)]
 pub(super) struct Compose<'a> {
     docker: &'a Docker,
@@ -123,13 +123,13 @@ impl<'a> Compose<'a> {
         Ok(took)
     }
 
-    /// Down, with its volumes.
+    /// Takes it down, its volumes too.
     pub(super) fn down(&self) -> Result<()> {
         self.compose(false, &["down", "--timeout", "1"])?;
         remove_volumes(self.docker, &self.files.plan)
     }
 
-    /// Up, and left there.
+    /// Brings it up and leaves it there.
     pub(super) fn up_to_stay(&self) -> Result<()> {
         make_volumes(self.docker, &self.files.plan)?;
         self.compose(false, &["up", "-d"])

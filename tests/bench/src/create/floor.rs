@@ -24,7 +24,6 @@ const CONTAINERS: [&str; 2] = ["floor_postgres", "floor_odoo"];
 /// Their things bear it, so that the cell removes them whatever happens.
 const LABEL: &str = "one.isy.tenant=floor";
 
-/// See the module.
 pub(super) struct Floor {
     docker: Docker,
     address: SocketAddr,

@@ -31,7 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Between looks at the login page.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let real = ("odoo:19.0", "postgres:15");
     let cell = Cell::start(&Shape {
@@ -174,7 +173,6 @@ fn notes(report: &mut Report) {
 /// A tenant that has been made.
 #[derive(Debug)]
 pub(crate) struct Created {
-    /// Its name.
     pub(crate) name: String,
     /// Until its login page came.
     pub(crate) took: Duration,

@@ -21,10 +21,9 @@ const FOLDER: &str = "isyone-spares";
 const HALF: &str = "half-";
 /// When nothing has changed for so long, no copy is missing: the agent begins one a second after it has become idle.
 const STILL: Duration = Duration::from_secs(2);
-/// Between two looks.
+/// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// See the module.
 pub(super) struct Spares {
     /// `None`: stand-ins have no snapshot, so there is nothing to copy.
     folder: Option<PathBuf>,

@@ -59,7 +59,6 @@ impl Steps {
         Ok(beforehand)
     }
 
-    /// As a note.
     pub(super) fn tell(self, report: &mut Report) {
         let ms = |samples: &Samples| (samples.median() * 1000.0).round();
         let step = |name: &String| {

@@ -30,14 +30,12 @@ pub(crate) fn serve(of: &str) -> Result<()> {
     Ok(())
 }
 
-/// See the module.
 pub(super) struct Coordinator {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
     /// Where its HTTP port is.
     pub(super) http: SocketAddr,
-    /// What it costs.
     pub(super) watched: Watched,
     /// Whether each tenant runs.
     pub(super) runs: Vec<bool>,
@@ -73,7 +71,6 @@ impl Coordinator {
         })
     }
 
-    /// A tenant's name.
     pub(super) fn name(tenant: usize) -> Result<TenantName> {
         Ok(format!("tenant-{tenant}").parse()?)
     }
@@ -92,7 +89,7 @@ impl Coordinator {
         Ok(runs)
     }
 
-    /// SIGKILL.
+    /// By SIGKILL.
     pub(super) fn kill(&mut self) {
         // It may be dead already: that is what is wanted.
         let _ = self.child.kill();

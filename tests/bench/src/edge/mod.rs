@@ -46,7 +46,6 @@ const SHARES: usize = 10;
 /// From the coordinator's death to the questions: Traefik has failed to reach it several times by then.
 const DEAD: Duration = Duration::from_secs(5);
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     if !tool("traefik").exists() {
@@ -130,7 +129,7 @@ struct Stream {
 
 /// An edge and the coordinator before it.
 struct Edge {
-    /// Of whom figures are.
+    /// Whose figures these are.
     name: String,
     coordinator: Coordinator,
     /// The edge's tenants, by number.
@@ -230,7 +229,7 @@ impl Edge {
         self.kill_the_coordinator(report)
     }
 
-    /// Each after a pause.
+    /// Changes one by one, each after a pause.
     fn lone_changes(
         &mut self,
         run: &Run,
@@ -334,7 +333,7 @@ impl Edge {
         report.add_one(&name, Unit::Bytes, rest.sent, None);
     }
 
-    /// While nothing changes.
+    /// Figures while nothing changes.
     fn at_rest(&self, run: &Run) -> Result<Rest> {
         let own = &self.coordinator.watched;
         let (mark, own_mark, written, begin) = (

@@ -27,18 +27,16 @@ pub(super) const PAGE: u32 = 100;
 /// A plan that takes longer never arrives.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
 
-/// What was timed, seconds.
+/// Times of calls, in seconds.
 #[derive(Debug, Default)]
 pub(super) struct Timed {
     /// From the API's answer to a restart until the host holds the plan.
     pub(super) delivery: Samples,
     /// The same from before the request.
     pub(super) delivery_asked: Samples,
-    /// `RestartTenant`.
     pub(super) restart: Samples,
-    /// `GetTenant`.
     pub(super) get: Samples,
-    /// `ListTenants`, a page.
+    /// One page.
     pub(super) list: Samples,
     /// Calls that were refused for load.
     pub(super) refused: u64,
@@ -46,7 +44,7 @@ pub(super) struct Timed {
 
 #[derive(Default)]
 struct Log {
-    /// Tenant, asked, answered.
+    /// The tenant, when it was asked for, when it was answered.
     restarts: Vec<(String, u64, u64)>,
     get: Vec<f64>,
     list: Vec<f64>,
@@ -54,7 +52,6 @@ struct Log {
     errors: Vec<String>,
 }
 
-/// For so long.
 pub(super) fn run(
     runtime: &Runtime,
     admin: &Channel,

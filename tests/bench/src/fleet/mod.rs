@@ -72,7 +72,6 @@ impl Targets {
 /// What must not happen at all.
 const NONE: Option<Target> = Some(Target::AtMost(0.0));
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     let sizes: Vec<usize> = match std::env::var("ISYONE_BENCH_AGENTS") {

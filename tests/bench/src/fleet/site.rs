@@ -45,7 +45,6 @@ const CHUNK: usize = 5_000;
 /// Starting with 100,000 tenants in the database takes a few seconds; on a busy machine some more.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// See the module.
 pub(super) struct Site {
     dir: tempfile::TempDir,
     config: Config,
@@ -200,14 +199,13 @@ impl Site {
         Ok(by_reason(&page.body))
     }
 
-    /// `kill -9`.
+    /// As `kill -9` does.
     pub(super) fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill();
         }
     }
 
-    /// The admin's connection.
     pub(super) fn admin(&self) -> Result<Channel> {
         let context: ContextFile = toml::from_str(&std::fs::read_to_string(self.context_file())?)?;
         let config =

@@ -21,7 +21,6 @@ struct Heard {
     restarts: HashMap<String, u64>,
 }
 
-/// See the module.
 pub(super) struct Swarm {
     child: Child,
     heard: Arc<Mutex<Heard>>,
@@ -64,7 +63,6 @@ impl Swarm {
         })
     }
 
-    /// How they are.
     pub(super) fn status(&self) -> Status {
         lock(&self.heard).status.clone()
     }

@@ -14,33 +14,27 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Papers {
     /// `host:port` of the coordinator.
     pub(super) endpoint: String,
-    /// CA to trust.
     pub(super) ca_pem: String,
     /// First connections, spread evenly: so many a second.
     pub(super) connects_per_second: u32,
-    /// Everybody.
     pub(super) agents: Vec<Identity>,
 }
 
-/// One host.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Identity {
-    /// Its certificate.
     pub(super) certificate_pem: String,
-    /// Its key.
     pub(super) key_pem: String,
 }
 
 /// How all agents are, now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Status {
-    /// Have a session.
+    /// Agents that have a session.
     pub(super) connected: usize,
     /// Have a session in which a report was acknowledged.
     pub(super) heard: usize,
-    /// Hold a plan.
+    /// Agents that hold a plan.
     pub(super) planned: usize,
-    /// Reports made so far.
     pub(super) made: u64,
     /// Reports that no acknowledgement covers (yet). An agent's acknowledged report covers its earlier ones: the first of a session
     /// says everything.
@@ -66,15 +60,10 @@ pub(super) struct Status {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
-    /// Several times a second.
+    /// Told several times a second.
     Status(Status),
     /// A plan with one more restart of this tenant is held by its host since `at_ns` of the machine's monotonic clock.
-    Restart {
-        /// Which.
-        tenant: String,
-        /// When.
-        at_ns: u64,
-    },
+    Restart { tenant: String, at_ns: u64 },
 }
 
 /// The machine's monotonic clock, the same in all its processes, ns.

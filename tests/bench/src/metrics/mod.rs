@@ -28,7 +28,6 @@ const NOT_SHARED: Duration = Duration::from_millis(4_200);
 /// As monitoring/deploy has it.
 const INTERVAL: &str = "15s";
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     overhead::run(run, &mut report)?;
@@ -98,6 +97,12 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
         None,
     );
     looks(&cell, &agent, rounds, report)?;
+    explain(tenants, report);
+    Ok(())
+}
+
+/// What the figures are of, and what is not compared.
+fn explain(tenants: usize, report: &mut Report) {
     report.note(format!(
         "One host with {} stand-in containers at rest. Prometheus asks for the host, all containers, and each tenant's Odoo and PostgreSQL; \
          a stand-in's Odoo page is as long as a real one's and never changes, its PostgreSQL answers no query. The engine: dockerd, containerd and its shims.",
@@ -112,7 +117,6 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
          second and cannot be told otherwise. So the two are compared by one look each, in turns. cAdvisor is not compared: it comes as an \
          image from a registry, which is not to be had where these benches run."
     ));
-    Ok(())
 }
 
 /// One look at all containers, the two sides in turns: CPU seconds.

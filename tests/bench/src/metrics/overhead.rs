@@ -126,7 +126,6 @@ impl Taken {
     }
 }
 
-/// A tenant.
 struct Side {
     name: &'static str,
     address: SocketAddr,

@@ -26,7 +26,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     let tenants = run.pick(100_000, 1_000);

@@ -21,13 +21,11 @@ use tokio_rustls::{
     },
 };
 
-/// Who is asked for.
 pub(super) const NAME: &str = "alfa.isy.one";
 /// As much as Odoo's own answer.
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{\"status\": \"pass\"}";
 
-/// Where.
 pub(super) struct Peer {
     pub(super) plain: SocketAddr,
     pub(super) encrypted: SocketAddr,

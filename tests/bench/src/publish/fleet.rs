@@ -26,7 +26,6 @@ pub(crate) const FIRST_PORT: u16 = 21_000;
 /// Far above what a change may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// See the module.
 pub(crate) struct Fleet {
     pub(crate) tenants: Vec<TenantName>,
     pub(crate) running: Running,
@@ -126,7 +125,6 @@ impl Fleet {
         shown.with_context(|| format!("{tenant} was not published"))
     }
 
-    /// Ends it.
     pub(crate) fn stop(self) {
         self.runtime.block_on(self.running.stop());
     }

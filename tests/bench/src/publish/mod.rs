@@ -11,7 +11,6 @@ use anyhow::Result;
 
 use crate::{Run, figures::Report};
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     cost::measure(run, &mut report)?;

@@ -56,7 +56,7 @@ struct Papers {
     key_pem: String,
 }
 
-/// How somebody connects.
+/// An address, and the certificate to connect with.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
     grpc: String,
@@ -72,7 +72,7 @@ impl Door {
         )?)
     }
 
-    /// An operator's connection, open.
+    /// Opens an operator's connection.
     pub(crate) async fn open(&self) -> Result<Channel> {
         let channel = self.channel()?;
         SystemServiceClient::new(channel.clone())
@@ -82,7 +82,6 @@ impl Door {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     daemon: Daemon,
@@ -136,12 +135,11 @@ impl Coordinator {
         })
     }
 
-    /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.pid()
     }
 
-    /// SIGKILL.
+    /// By SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.daemon.kill();
     }
@@ -153,7 +151,6 @@ impl Coordinator {
         }
     }
 
-    /// The admin's.
     pub(crate) fn admin(&self) -> Result<Door> {
         let papers: Papers = toml::from_str(&std::fs::read_to_string(&self.papers)?)?;
         Ok(self.door(tls::client_config(

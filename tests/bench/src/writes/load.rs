@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result};
 use isyone_proto::pb::v1::{CreateTenantRequest, tenant_service_client::TenantServiceClient};
 use tonic::transport::Channel;
 
-/// What happened.
 #[derive(Debug, Default)]
 pub(crate) struct Burst {
     /// Names of the tenants whose creation was answered.

@@ -26,10 +26,8 @@ use crate::{
     samples::Samples,
 };
 
-/// Clients at once.
 const CLIENTS: [usize; 3] = [1, 10, 100];
 
-/// See the module.
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
     creates(run, &mut report)?;

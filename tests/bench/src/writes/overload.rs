@@ -42,7 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a create was answered with.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// It was carried out.
     Created,
     /// Refused for load; come back after this time.
     Refused(Duration),
@@ -89,7 +88,7 @@ struct Crowd {
     answered: Vec<String>,
     /// Seconds until the answer to a create that was carried out.
     created: Samples,
-    /// Seconds until a refusal.
+    /// In seconds.
     refused: Samples,
     /// Seconds after which to come back.
     hints: Samples,
@@ -291,7 +290,7 @@ fn of_the_witnesses(report: &mut Report, measured: &Measured) -> Result<()> {
     let Measured {
         seen,
         crowd,
-        moments: [there, begin, last, end],
+        moments: [_, begin, last, _],
         lone,
     } = measured;
     let refused = seen.refused(*begin, *last);
@@ -299,6 +298,46 @@ fn of_the_witnesses(report: &mut Report, measured: &Measured) -> Result<()> {
     asked.append(&refused);
     let name = "overload: an operator apart from the crowd has an answer, either way, p99";
     report.add_quantile(name, Unit::Seconds, &asked, 0.99, None);
+    let acknowledged = of_reports(report, measured);
+    let ended = seen.ended.len() as f64;
+    report.add_one(
+        "overload: agents' sessions that ended",
+        Unit::Count,
+        ended,
+        Some(Target::AtMost(0.0)),
+    );
+    of_memory(report, measured)?;
+    report.add_one(
+        "time of a lone create after the overload",
+        Unit::Seconds,
+        lone.as_secs_f64(),
+        None,
+    );
+    report.note(format!(
+        "Overload, memory: the {} tenants created meanwhile stay, so what is left above the memory before is theirs.",
+        crowd.created.len()
+    ));
+    report.note(format!(
+        "Overload, witnesses: agents with a session report four times a second each and take their plans ({} reports in the overload), \
+         some twenty times as often as a real one at rest: a session's messages are taken one after another, each waits for the commit that it came \
+         into, so with slow commits reports also wait for the agent's earlier ones. An operator \
+         apart from the crowd asked {} times and was refused {} times. They have a thread of their own, on the same cores as the crowd and the coordinator: \
+         what the crowd itself waits for a refusal is mostly its turn among its own calls.",
+        acknowledged.len(),
+        asked.len(),
+        refused.len()
+    ));
+    if let Some(first) = seen.ended.first() {
+        report.note(format!(
+            "The first session that ended in the overload: {first}"
+        ));
+    }
+    Ok(())
+}
+
+/// How long agents waited for their acknowledgements; the overload's are answered.
+fn of_reports(report: &mut Report, measured: &Measured) -> Samples {
+    let (seen, [there, begin, last, _]) = (&measured.seen, &measured.moments);
     let acknowledged = seen.acknowledged(*begin, *last);
     let at_rest = seen.acknowledged(*there, *begin);
     let name = "until an agent's report is acknowledged";
@@ -335,13 +374,12 @@ fn of_the_witnesses(report: &mut Report, measured: &Measured) -> Result<()> {
         1.0,
         None,
     );
-    let ended = seen.ended.len() as f64;
-    report.add_one(
-        "overload: agents' sessions that ended",
-        Unit::Count,
-        ended,
-        Some(Target::AtMost(0.0)),
-    );
+    acknowledged
+}
+
+/// What the overload cost the coordinator's memory.
+fn of_memory(report: &mut Report, measured: &Measured) -> Result<()> {
+    let (seen, [_, begin, last, end]) = (&measured.seen, &measured.moments);
     let before = seen.resident_at(*begin)?;
     let (peak, after) = (seen.peak(*begin, *last)?, seen.resident_at(*end)?);
     let name = "overload: coordinator's resident memory";
@@ -358,31 +396,6 @@ fn of_the_witnesses(report: &mut Report, measured: &Measured) -> Result<()> {
         (after - before).max(0.0),
         None,
     );
-    report.add_one(
-        "time of a lone create after the overload",
-        Unit::Seconds,
-        lone.as_secs_f64(),
-        None,
-    );
-    report.note(format!(
-        "Overload, memory: the {} tenants created meanwhile stay, so what is left above the memory before is theirs.",
-        crowd.created.len()
-    ));
-    report.note(format!(
-        "Overload, witnesses: agents with a session report four times a second each and take their plans ({} reports in the overload), \
-         some twenty times as often as a real one at rest: a session's messages are taken one after another, each waits for the commit that it came \
-         into, so with slow commits reports also wait for the agent's earlier ones. An operator \
-         apart from the crowd asked {} times and was refused {} times. They have a thread of their own, on the same cores as the crowd and the coordinator: \
-         what the crowd itself waits for a refusal is mostly its turn among its own calls.",
-        acknowledged.len(),
-        asked.len(),
-        refused.len()
-    ));
-    if let Some(first) = seen.ended.first() {
-        report.note(format!(
-            "The first session that ended in the overload: {first}"
-        ));
-    }
     Ok(())
 }
 

@@ -46,7 +46,6 @@ const OUTBOX: usize = 16;
 /// Something that took its time: when it began, and how long.
 type Timed = (Instant, Duration);
 
-/// What they have seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Reports until their acknowledgement.
@@ -110,7 +109,6 @@ impl Seen {
     }
 }
 
-/// See the module.
 pub(super) struct Witnesses {
     thread: JoinHandle<Result<Seen>>,
     stop: CancellationToken,
@@ -138,7 +136,7 @@ impl Witnesses {
         Ok(witnesses)
     }
 
-    /// Lets them go home.
+    /// Ends their sessions.
     pub(super) fn end(self) -> Result<Seen> {
         self.stop.cancel();
         self.thread
@@ -207,7 +205,6 @@ async fn ask(operator: &Door, seen: &mut Seen, stop: &CancellationToken) -> Resu
     Ok(())
 }
 
-/// One agent's session.
 #[derive(Debug, Default)]
 struct Agent {
     sequence: u64,

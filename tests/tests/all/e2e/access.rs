@@ -13,9 +13,7 @@ const SOON: Duration = Duration::from_secs(30);
 const YEAR_S: u32 = 86_400 * 365;
 /// Of the dashboard. Never to be seen in a log.
 const PASSWORD: &str = "horse-battery-staple";
-/// Likewise.
 const COOKIE: &str = "session_id=a-session-of-somebody";
-/// Two visitors.
 const ANA: &str = "127.0.0.1";
 const BOB: &str = "127.0.0.2";
 
@@ -23,7 +21,7 @@ const BOB: &str = "127.0.0.2";
 #[derive(Debug)]
 struct Answer {
     status: u16,
-    /// Lower case.
+    /// Header lines in lower case.
     head: String,
     body: String,
 }

@@ -74,7 +74,6 @@ impl Scraper {
         run(curl.arg(format!("{}{path}", self.base)))
     }
 
-    /// Status and page.
     fn get(&self, path: &str) -> (u16, String) {
         let out = self.curl(path, true);
         let (body, status) = out.stdout.rsplit_once('\n').unwrap_or(("", "0"));

@@ -10,7 +10,6 @@ use super::http::{Base, Reply, connect, get, upgrade};
 /// Which tenant, and where to knock.
 #[derive(Debug)]
 pub struct Site {
-    /// Its name.
     pub tenant: String,
     /// All host names that should lead to it, the primary first.
     pub names: Vec<String>,
@@ -24,7 +23,6 @@ pub struct Site {
     pub prometheus: Option<Base>,
     /// `isyctl tenant access` lets only some in: we may be none of them.
     pub closed: bool,
-    /// For each request.
     pub timeout: Duration,
 }
 

@@ -25,9 +25,9 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// Scheme, host and port of a URL; the path is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base {
-    /// `https`.
+    /// Whether it speaks `https`.
     pub tls: bool,
-    /// Name or address.
+    /// A name or an address.
     pub host: String,
     /// The scheme's own when the URL has none.
     pub port: u16,
@@ -88,10 +88,8 @@ impl Base {
     }
 }
 
-/// An answer.
 #[derive(Debug)]
 pub struct Reply {
-    /// Its code.
     pub status: StatusCode,
     /// Where it redirects to.
     pub location: Option<String>,

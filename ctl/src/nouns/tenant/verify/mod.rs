@@ -65,7 +65,6 @@ struct Report {
 }
 
 impl Verify {
-    /// Checks.
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let tenant = super::get(&client, &self.name).await?;

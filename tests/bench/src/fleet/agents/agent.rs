@@ -1,21 +1,11 @@
-//! The process of simulated agents: real TLS, real protocol, the real agent's choice of what to report and when to come back; no
-//! Docker, and every tenant is at once as its plan says.
-//!
-//! Each keeps to its own moment of the report interval, evenly spread. A report counts as owed until it, or a later one of the same
-//! agent, is acknowledged.
+//! One simulated agent: its sessions, what it reports, and how it takes a plan.
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
-    path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use isyone_agent::{
     base::clock::{jitter, now_ms},
@@ -47,216 +37,23 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::{
-    measured::measured,
-    wire::{Line, Papers, Status, clock_ns},
+    super::{
+        measured::measured,
+        wire::{Line, clock_ns},
+    },
+    Fleet,
+    counts::{Counts, Ending, While, is_closed_port},
 };
 
 /// As the real agent has them.
 const OUTBOX: usize = 16;
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 const COALESCE: Duration = Duration::from_millis(100);
-/// How often the bench is told how things are.
-const TELL_EVERY: Duration = Duration::from_millis(100);
-/// Different endings of sessions that are told apart.
-const MAX_ENDINGS: usize = 20;
 /// A machine with room for more tenants than it has.
 const MEMORY: u64 = 64 << 30;
 const DISK: u64 = 1 << 40;
 
-/// Runs the agents of a papers file until the bench closes our standard input.
-pub(crate) fn run(papers: &Path) -> Result<()> {
-    raise_file_limit();
-    let text = std::fs::read(papers).with_context(|| papers.display().to_string())?;
-    let papers: Papers = serde_json::from_slice(&text)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let all = Arc::new(Counts::default());
-        let (lines, told) = mpsc::channel(1024);
-        let fleet = Fleet {
-            count: papers.agents.len(),
-            begin: Instant::now(),
-            endpoint: papers.endpoint,
-        };
-        let fleet = Arc::new(fleet);
-        let per_second = f64::from(papers.connects_per_second.max(1));
-        for (index, identity) in papers.agents.iter().enumerate() {
-            let config =
-                tls::client_config(&papers.ca_pem, &identity.certificate_pem, &identity.key_pem)?;
-            let agent = Agent {
-                index,
-                fleet: fleet.clone(),
-                config: Arc::new(ArcSwap::new(config)),
-                all: all.clone(),
-                lines: lines.clone(),
-                board: StatusBoard::default(),
-                held: (0, String::new()),
-                restarts: BTreeMap::new(),
-                measurements: 0,
-                owed: Vec::new(),
-                heard: false,
-                closed_port: false,
-            };
-            tokio::spawn(agent.run(Duration::from_secs_f64(index as f64 / per_second)));
-        }
-        let telling = tokio::spawn(tell(told, all));
-        // Ends with the bench, however that ends.
-        let closed = tokio::task::spawn_blocking(|| {
-            std::io::copy(&mut std::io::stdin(), &mut std::io::sink())
-        });
-        tokio::select! { _ = closed => {} _ = telling => {} }
-        Ok::<_, anyhow::Error>(())
-    })?;
-    runtime.shutdown_background();
-    Ok(())
-}
-
-/// Every agent is an open file.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // If it cannot be raised, the bench sees agents that do not connect.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
-}
-
-async fn tell(mut told: mpsc::Receiver<Line>, all: Arc<Counts>) {
-    let mut every = tokio::time::interval(TELL_EVERY);
-    loop {
-        let line = tokio::select! {
-            line = told.recv() => line,
-            _ = every.tick() => Some(Line::Status(all.status())),
-        };
-        let Some(Ok(text)) = line.as_ref().map(serde_json::to_string) else {
-            return;
-        };
-        let mut out = std::io::stdout().lock();
-        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-            return;
-        }
-    }
-}
-
-#[derive(Default)]
-struct Counts {
-    connected: AtomicUsize,
-    heard: AtomicUsize,
-    planned: AtomicUsize,
-    made: AtomicU64,
-    failed: AtomicU64,
-    unreachable: AtomicU64,
-    cut: AtomicU64,
-    longest_owed_ms: AtomicU64,
-    sessions: AtomicU64,
-    owed: Mutex<BTreeMap<(Instant, usize), u64>>,
-    endings: Mutex<BTreeMap<String, u64>>,
-}
-
-impl Counts {
-    fn status(&self) -> Status {
-        let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = owed
-            .keys()
-            .next()
-            .map_or(0, |(at, _)| at.elapsed().as_millis());
-        Status {
-            connected: self.connected.load(Relaxed),
-            heard: self.heard.load(Relaxed),
-            planned: self.planned.load(Relaxed),
-            made: self.made.load(Relaxed),
-            owed: owed.values().sum(),
-            oldest_owed_ms: u64::try_from(oldest).unwrap_or(u64::MAX),
-            longest_owed_ms: self.longest_owed_ms.load(Relaxed),
-            failed: self.failed.load(Relaxed),
-            unreachable: self.unreachable.load(Relaxed),
-            cut: self.cut.load(Relaxed),
-            sessions: self.sessions.load(Relaxed),
-            endings: self
-                .endings
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        }
-    }
-
-    /// A session, or an attempt at one, is over.
-    fn over(&self, ending: &Ending) {
-        let counter = match ending {
-            Ending::Cut => &self.cut,
-            Ending::Unreachable => &self.unreachable,
-            Ending::Failed => &self.failed,
-        };
-        counter.fetch_add(1, Relaxed);
-    }
-
-    fn ended(&self, ending: String) {
-        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-        let other = endings.len() >= MAX_ENDINGS && !endings.contains_key(&ending);
-        *endings
-            .entry(if other { "other".to_owned() } else { ending })
-            .or_default() += 1;
-    }
-}
-
-/// Counts a thing for as long as it is true.
-struct While<'a>(&'a AtomicUsize);
-
-impl<'a> While<'a> {
-    fn begin(counter: &'a AtomicUsize) -> Self {
-        counter.fetch_add(1, Relaxed);
-        Self(counter)
-    }
-}
-
-impl Drop for While<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// How a session, or an attempt at one, was over.
-#[derive(Debug, PartialEq, Eq)]
-enum Ending {
-    /// A report of it had been acknowledged.
-    Cut,
-    /// Nobody listened at the port.
-    Unreachable,
-    /// Somebody listened, and yet no report was acknowledged.
-    Failed,
-}
-
-impl Ending {
-    fn of(heard: bool, closed_port: bool) -> Self {
-        match (heard, closed_port) {
-            (true, _) => Self::Cut,
-            (false, true) => Self::Unreachable,
-            (false, false) => Self::Failed,
-        }
-    }
-}
-
-/// Whether an error comes from a port at which nobody listens. Somebody who listens and has no room resets, or is silent.
-fn is_closed_port(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| {
-        let io = cause.downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
-    })
-}
-
-struct Fleet {
-    count: usize,
-    begin: Instant,
-    endpoint: String,
-}
-
-struct Agent {
+pub(super) struct Agent {
     index: usize,
     fleet: Arc<Fleet>,
     config: Arc<ArcSwap<tokio_rustls::rustls::ClientConfig>>,
@@ -288,7 +85,30 @@ fn gone() -> SessionError {
 }
 
 impl Agent {
-    async fn run(mut self, after: Duration) {
+    pub(super) fn new(
+        index: usize,
+        fleet: Arc<Fleet>,
+        config: Arc<ArcSwap<tokio_rustls::rustls::ClientConfig>>,
+        all: Arc<Counts>,
+        lines: mpsc::Sender<Line>,
+    ) -> Self {
+        Self {
+            index,
+            fleet,
+            config,
+            all,
+            lines,
+            board: StatusBoard::default(),
+            held: (0, String::new()),
+            restarts: BTreeMap::new(),
+            measurements: 0,
+            owed: Vec::new(),
+            heard: false,
+            closed_port: false,
+        }
+    }
+
+    pub(super) async fn run(mut self, after: Duration) {
         sleep(after).await;
         let mut comeback = Comeback::default();
         loop {
@@ -531,43 +351,5 @@ fn state(tenant: &TenantPlan) -> TenantState {
         steps: Vec::new(),
         absent: false,
         volumes: Vec::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a session at this port ends with.
-    async fn attempt(endpoint: &str) -> tonic::Status {
-        let config = tls::pinned_config(&format!("sha256:{}", "0".repeat(64))).unwrap();
-        let channel = tls::channel(endpoint, Arc::new(ArcSwap::new(config))).unwrap();
-        let (_up, messages) = mpsc::channel(1);
-        AgentServiceClient::new(channel)
-            .session(ReceiverStream::new(messages))
-            .await
-            .unwrap_err()
-    }
-
-    #[tokio::test]
-    async fn turned_away_at_an_open_port_is_no_closed_port() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = listener.local_addr().unwrap().to_string();
-        let lobby = tokio::spawn(async move { listener.accept().await.map(drop) });
-        let turned_away = attempt(&endpoint).await;
-        lobby.await.unwrap().unwrap();
-        assert!(!is_closed_port(&turned_away), "{turned_away:?}");
-        let closed = attempt(&endpoint).await;
-        assert!(is_closed_port(&closed), "{closed:?}");
-    }
-
-    #[test]
-    fn what_an_ending_counts_as() {
-        let all = Counts::default();
-        for (heard, closed_port) in [(true, false), (false, true), (false, false), (false, false)] {
-            all.over(&Ending::of(heard, closed_port));
-        }
-        let status = all.status();
-        assert_eq!((status.cut, status.unreachable, status.failed), (1, 1, 2));
     }
 }

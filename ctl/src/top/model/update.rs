@@ -1,285 +1,20 @@
-//! What is looked at: which list, order, filter and row, what is known of it, and what a key, an answer or a line of a log does to
-//! that. Pure: time and size are events.
-
-use std::collections::VecDeque;
+//! What an event does to what is looked at, and what follows from it.
 
 use isyone_proto::pb::v1::{
-    ContainerRole, Host, HostOrder, Tenant, TenantOrder, TopHostsRequest, TopHostsResponse,
-    TopTenantsRequest, TopTenantsResponse,
+    ContainerRole, Tenant, TenantOrder, TopHostsRequest, TopTenantsRequest,
 };
-use ratatui::crossterm::event::KeyEvent;
 
-use super::{
-    keys::{self, Action, Place},
+use super::{Answer, COUNT, Effect, Event, Layer, Log, Model, Tab};
+use crate::top::{
+    keys::{self, Action},
     list::{List, Listing, MAX_FILTER, Move},
     view,
 };
 
 /// Log lines that are kept: some screens back.
 const MAX_LOG_LINES: usize = 2_000;
-/// Rows that are asked for of a list that is not seen, where only their number matters; of one that is seen there are more. They
-/// are asked for by name: the coordinator keeps that order, and makes any other from all rows.
-const COUNT: u32 = 1;
-/// Lines of the screen that are no rows: summary, tabs, column names, keys.
-pub const FRAME_LINES: usize = 4;
-/// Lines that tell of a host above its tenants.
-pub const HOST_LINES: usize = 6;
-
-/// Which of the two lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tab {
-    /// Tenants.
-    Tenants,
-    /// Hosts.
-    Hosts,
-}
-
-/// What lies on top of the lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Layer {
-    /// One tenant, scrolled by so many lines.
-    Tenant(String, usize),
-    /// One host and its tenants.
-    Host(String),
-    /// The log of one of a tenant's containers.
-    Logs(String, ContainerRole),
-}
-
-/// What is asked of the coordinator.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Query {
-    /// Rows of tenants.
-    pub tenants: TopTenantsRequest,
-    /// Rows of hosts.
-    pub hosts: TopHostsRequest,
-    /// One tenant, all of it.
-    pub tenant: Option<String>,
-    /// One host, all of it.
-    pub host: Option<String>,
-}
-
-/// What it answered.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Answer {
-    /// To what.
-    pub query: Query,
-    /// Rows of tenants.
-    pub tenants: TopTenantsResponse,
-    /// Rows of hosts.
-    pub hosts: TopHostsResponse,
-    /// The tenant, unless it is gone.
-    pub tenant: Option<Tenant>,
-    /// The host, unless it is gone.
-    pub host: Option<Host>,
-}
-
-/// What happens.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// A key.
-    Key(KeyEvent),
-    /// Columns and rows of the terminal.
-    Resize(u16, u16),
-    /// Time has passed: now, in milliseconds.
-    Tick(i64),
-    /// The coordinator answered.
-    Answer(Box<Answer>),
-    /// It did not, and why.
-    Failed(String),
-    /// Lines of the log that is open.
-    LogLines(Vec<String>),
-    /// It has ended, and why.
-    LogEnded(String),
-    /// The terminal is gone.
-    Hangup,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask for [`Model::query`] now, not at the next turn.
-    Fetch,
-    /// Open a log, and close the one before.
-    OpenLog(String, ContainerRole),
-    /// Close the log.
-    CloseLog,
-    /// End.
-    Quit,
-}
-
-/// Log lines, and how far one has scrolled up from the newest.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Log {
-    /// Oldest first.
-    pub lines: VecDeque<String>,
-    /// Lines below the screen.
-    pub below: usize,
-    /// Why no more come.
-    pub ended: Option<String>,
-}
-
-/// See the module.
-#[derive(Debug, Clone)]
-pub struct Model {
-    /// Columns and rows.
-    pub size: (u16, u16),
-    /// Now, milliseconds.
-    pub now_ms: i64,
-    /// The context's name.
-    pub context: String,
-    /// The list at the bottom.
-    pub tab: Tab,
-    /// All tenants.
-    pub tenants: List<TenantOrder, Tenant>,
-    /// All hosts.
-    pub hosts: List<HostOrder, Host>,
-    /// The tenants of the host that is looked at.
-    pub inside: List<TenantOrder, Tenant>,
-    /// What lies on top, the last is seen.
-    pub layers: Vec<Layer>,
-    /// The tenant that is looked at.
-    pub tenant: Option<Tenant>,
-    /// The host that is looked at.
-    pub host: Option<Host>,
-    /// The log.
-    pub log: Log,
-    /// A filter is being typed; this was there before.
-    pub typing: Option<String>,
-    /// The page of keys is shown.
-    pub help: bool,
-    /// When the last answer came.
-    pub answered_ms: Option<i64>,
-    /// What is looked at now has not been answered for yet.
-    pub waiting: bool,
-    /// Why the last question had no answer.
-    pub problem: Option<String>,
-    /// Edges that take connections, and all that are known.
-    pub edges: (usize, usize),
-}
 
 impl Model {
-    /// Nothing is known yet.
-    pub fn new(context: &str, order: TenantOrder, filter: &str, tab: Tab) -> Self {
-        let mut tenants = List::new(order);
-        filter.clone_into(&mut tenants.filter);
-        Self {
-            size: (80, 24),
-            now_ms: 0,
-            context: context.to_owned(),
-            tab,
-            tenants,
-            hosts: List::new(HostOrder::State),
-            inside: List::new(TenantOrder::State),
-            layers: Vec::new(),
-            tenant: None,
-            host: None,
-            log: Log::default(),
-            typing: None,
-            help: false,
-            answered_ms: None,
-            waiting: true,
-            problem: None,
-            edges: (0, 0),
-        }
-    }
-
-    /// Lines for rows of the list that is seen.
-    pub fn height(&self) -> usize {
-        let all = usize::from(self.size.1).saturating_sub(FRAME_LINES);
-        let above = if matches!(self.layers.last(), Some(Layer::Host(_))) {
-            HOST_LINES
-        } else {
-            0
-        };
-        all.saturating_sub(above).max(1)
-    }
-
-    /// Lines for text: where there are no columns, their names' line is free.
-    pub fn text_height(&self) -> usize {
-        usize::from(self.size.1)
-            .saturating_sub(FRAME_LINES - 1)
-            .max(1)
-    }
-
-    /// Where keys go.
-    pub fn place(&self) -> Place {
-        match self.layers.last() {
-            _ if self.help => Place::Help,
-            _ if self.typing.is_some() => Place::Filter,
-            None | Some(Layer::Host(_)) => Place::List,
-            Some(Layer::Tenant(..)) => Place::Tenant,
-            Some(Layer::Logs(..)) => Place::Logs,
-        }
-    }
-
-    /// What to ask for: the rows on the screen, and of the other list only how many there are.
-    pub fn query(&self) -> Query {
-        let listed = |tab| self.tab == tab && self.layers.is_empty();
-        let mut query = Query {
-            tenants: self.ask_tenants(&self.tenants, "", listed(Tab::Tenants)),
-            hosts: self.ask_hosts(listed(Tab::Hosts)),
-            tenant: None,
-            host: None,
-        };
-        match self.layers.last() {
-            Some(Layer::Tenant(name, _)) => query.tenant = Some(name.clone()),
-            Some(Layer::Host(name)) => {
-                query.tenants = self.ask_tenants(&self.inside, name, true);
-                query.host = Some(name.clone());
-            }
-            Some(Layer::Logs(..)) | None => {}
-        }
-        query
-    }
-
-    fn ask_tenants(
-        &self,
-        list: &List<TenantOrder, Tenant>,
-        host: &str,
-        seen: bool,
-    ) -> TopTenantsRequest {
-        let filter = list.filter.clone();
-        if !seen {
-            let order = TenantOrder::Name.into();
-            return TopTenantsRequest {
-                order,
-                filter,
-                limit: COUNT,
-                ..TopTenantsRequest::default()
-            };
-        }
-        let (offset, limit) = list.window(self.height());
-        TopTenantsRequest {
-            order: list.order.into(),
-            reverse: list.reverse,
-            filter,
-            host: host.to_owned(),
-            offset: wire(offset),
-            limit: wire(limit),
-        }
-    }
-
-    fn ask_hosts(&self, seen: bool) -> TopHostsRequest {
-        let (list, filter) = (&self.hosts, self.hosts.filter.clone());
-        if !seen {
-            let order = HostOrder::Name.into();
-            return TopHostsRequest {
-                order,
-                filter,
-                limit: COUNT,
-                ..TopHostsRequest::default()
-            };
-        }
-        let (offset, limit) = list.window(self.height());
-        TopHostsRequest {
-            order: list.order.into(),
-            reverse: list.reverse,
-            filter,
-            offset: wire(offset),
-            limit: wire(limit),
-        }
-    }
-
     /// Takes an event in, and says what follows.
     pub fn update(&mut self, event: Event) -> Vec<Effect> {
         match event {
@@ -293,7 +28,7 @@ impl Model {
                 return vec![Effect::Fetch];
             }
             Event::Tick(now_ms) => self.now_ms = now_ms,
-            Event::Answer(answer) => self.take(*answer),
+            Event::Answer(answer) => self.take_answer(*answer),
             Event::Failed(why) => self.problem = Some(why),
             Event::LogLines(lines) => self.take_lines(lines),
             Event::LogEnded(why) => self.log.ended = Some(why),
@@ -302,7 +37,7 @@ impl Model {
         Vec::new()
     }
 
-    fn take(&mut self, answer: Answer) {
+    fn take_answer(&mut self, answer: Answer) {
         (self.problem, self.answered_ms) = (None, Some(self.now_ms));
         let edges = &answer.hosts.edges;
         self.edges = (edges.iter().filter(|edge| edge.up).count(), edges.len());
@@ -312,9 +47,10 @@ impl Model {
         if same_hosts(asked, &wanted.hosts) {
             match asked.limit {
                 ..=COUNT => self.hosts.count(matching, total, height),
-                _ => self
-                    .hosts
-                    .take(asked.offset as usize, rows.hosts, matching, total, height),
+                _ => {
+                    self.hosts
+                        .take_rows(asked.offset as usize, rows.hosts, matching, total, height)
+                }
             }
         }
         let (rows, asked) = (answer.tenants, &answer.query.tenants);
@@ -328,7 +64,7 @@ impl Model {
             };
             match asked.limit {
                 ..=COUNT => list.count(matching, total, height),
-                _ => list.take(asked.offset as usize, rows.tenants, matching, total, height),
+                _ => list.take_rows(asked.offset as usize, rows.tenants, matching, total, height),
             }
         }
         // An answer to what was looked at before leaves what is looked at now unknown.
@@ -521,10 +257,6 @@ fn scrolled_by(scrolled: usize, to: Move, height: usize) -> usize {
         Move::First => 0,
         Move::Last => usize::MAX,
     }
-}
-
-fn wire(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The answer's rows belong into the list that is seen, wherever it has been scrolled to meanwhile.

@@ -1,0 +1,135 @@
+//! All that is known of a host, in words: for `isyctl host show` and for the screen of `isyctl top`. Pure.
+
+use isyone_proto::pb::v1::{Host, HostResources};
+
+use super::{
+    format,
+    table::{Cell, Paint, Table},
+};
+
+/// All that is known of a host.
+pub fn details(host: &Host, now_ms: i64) -> String {
+    let mut pairs: Vec<(&str, Cell)> =
+        vec![("Name", host.name.as_str().into()), ("State", state(host))];
+    if !host.message.is_empty() {
+        pairs.push(("Message", host.message.as_str().into()));
+    }
+    let plan = if host.plan_generation == host.accepted_generation {
+        format!("generation {}", host.plan_generation)
+    } else {
+        format!(
+            "generation {}, the agent has {}",
+            host.plan_generation, host.accepted_generation
+        )
+    };
+    pairs.extend([
+        ("Address", format::or_dash(&host.advertise_address).into()),
+        ("Labels", format::labels(&host.labels).into()),
+        ("Tenants", host.tenants.to_string().into()),
+        ("Reserved", reserved(host).into()),
+    ]);
+    if let Some(resources) = &host.resources {
+        pairs.extend(used(resources));
+    }
+    let reported = match &host.report_time {
+        Some(time) => format!("{} ago", format::age(now_ms, Some(time))),
+        None => "not since the coordinator started".to_owned(),
+    };
+    pairs.extend([
+        ("Plan", plan.into()),
+        ("Agent", format::or_dash(&host.agent_version).into()),
+        ("Docker", format::or_dash(&host.docker_version).into()),
+        ("Joined", format::local(host.join_time.as_ref()).into()),
+        ("Last report", reported.into()),
+        (
+            "Certificate until",
+            format::local(host.certificate_expire_time.as_ref()).into(),
+        ),
+    ]);
+    Table::pairs(pairs)
+}
+
+/// What a cordoned host shows beside its state.
+pub fn state(host: &Host) -> Cell {
+    let word = format::host_state(host.state);
+    if host.cordoned {
+        Paint::Warn.on(&format!("{word}, cordoned"))
+    } else {
+        Paint::word(&word)
+    }
+}
+
+/// How much of its memory is used.
+pub fn memory(resources: &HostResources) -> String {
+    let used = resources
+        .memory_total_bytes
+        .saturating_sub(resources.memory_available_bytes);
+    format!(
+        "{} of {}",
+        format::share(used, resources.memory_total_bytes),
+        format::bytes(resources.memory_total_bytes)
+    )
+}
+
+/// How much of its disk is used.
+pub fn disk(resources: &HostResources) -> String {
+    let used = resources
+        .disk_total_bytes
+        .saturating_sub(resources.disk_available_bytes);
+    format!(
+        "{} of {}",
+        format::share(used, resources.disk_total_bytes),
+        format::bytes(resources.disk_total_bytes)
+    )
+}
+
+/// What its tenants were promised.
+pub fn reserved(host: &Host) -> String {
+    format!(
+        "{} memory, {} CPU, {} disk",
+        format::bytes(host.reserved_memory_bytes),
+        format::cpus(host.reserved_cpu_millis),
+        format::bytes(host.reserved_disk_bytes)
+    )
+}
+
+/// What it uses: CPU, memory, disk, and more.
+pub fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
+    let load = format!(
+        "{}.{:02}",
+        resources.load1_milli / 1000,
+        resources.load1_milli % 1000 / 10
+    );
+    let mut pairs: Vec<(&str, Cell)> = vec![
+        (
+            "CPU",
+            format!(
+                "{} of {} CPUs, load {load}",
+                format::percent(resources.cpu_used_permille),
+                resources.cpus
+            )
+            .into(),
+        ),
+        ("Memory", memory(resources).into()),
+        ("Disk", disk(resources).into()),
+    ];
+    if let Some(pressure) = &resources.pressure {
+        let [cpu, memory, io] = [
+            pressure.cpu_some_permille,
+            pressure.memory_some_permille,
+            pressure.io_some_permille,
+        ]
+        .map(format::percent);
+        pairs.push((
+            "Pressure",
+            format!("cpu {cpu}, memory {memory}, io {io}").into(),
+        ));
+    }
+    let own = format!(
+        "{}, {} CPU",
+        format::bytes(resources.agent_memory_bytes),
+        format::percent(resources.agent_cpu_permille)
+    );
+    pairs.push(("Agent's own use", own.into()));
+    pairs
+}

@@ -1,0 +1,290 @@
+//! All that is known of a tenant, in words: for `isyctl tenant show` and for the screen of `isyctl top`. Pure.
+
+use isyone_proto::pb::v1::{Domain, DomainState, Reach, Tenant, TenantAccess};
+
+use super::{
+    format,
+    table::{Cell, Paint, Table},
+};
+
+/// All that is known of a tenant.
+pub fn details(tenant: &Tenant, now_ms: i64) -> String {
+    let mut pairs: Vec<(&str, Cell)> = vec![
+        ("Name", tenant.name.as_str().into()),
+        ("Phase", Paint::word(&format::tenant_phase(tenant))),
+        ("Wanted", format::desired(tenant.desired_state).into()),
+    ];
+    if !tenant.message.is_empty() {
+        pairs.push(("Message", tenant.message.as_str().into()));
+    }
+    pairs.push(("URL", format::or_dash(&tenant.url).into()));
+    pairs.extend(domains(&tenant.domains));
+    pairs.push(("Edge", reached(tenant, now_ms)));
+    if !tenant.edge_shard.is_empty() {
+        pairs.push(("Edge shard", tenant.edge_shard.as_str().into()));
+    }
+    pairs.extend(tenant.access.as_ref().map(access).unwrap_or_default());
+    pairs.push(("Host", placed(tenant).into()));
+    pairs.extend(asked(tenant));
+    pairs.push(("Uses", used(tenant).into()));
+    pairs.extend(visitors(tenant));
+    if tenant.last_active_time.is_some() {
+        let ago = format!(
+            "{} ago",
+            format::age(now_ms, tenant.last_active_time.as_ref())
+        );
+        pairs.push(("Last used", ago.into()));
+    }
+    pairs.push(("Created", format::local(tenant.create_time.as_ref()).into()));
+    let reported = match &tenant.report_time {
+        Some(time) => format!("{} ago", format::age(now_ms, Some(time))),
+        None => "not since the coordinator started".to_owned(),
+    };
+    pairs.push(("Last report", reported.into()));
+    if tenant.quarantine_expire_time.is_some() {
+        pairs.push((
+            "Restorable until",
+            format::local(tenant.quarantine_expire_time.as_ref()).into(),
+        ));
+    }
+    pairs.push(("Operation", format::or_dash(&tenant.operation_id).into()));
+    let mut text = Table::pairs(pairs);
+    if !tenant.containers.is_empty() {
+        text.push('\n');
+        text.push_str(&containers(tenant, now_ms));
+    }
+    text
+}
+
+/// What the last probe through the edge found.
+fn reached(tenant: &Tenant, now_ms: i64) -> Cell {
+    let Some(probe) = &tenant.probe else {
+        return "not known".into();
+    };
+    let mut text = match (probe.http_status, probe.error.as_str()) {
+        (0, error) => format::or_dash(error).to_owned(),
+        (status, error) => {
+            let more = if error.is_empty() || error == format!("answered {status}") {
+                String::new()
+            } else {
+                format!(" ({error})")
+            };
+            format!("{status} in {} ms{more}", probe.duration_ms)
+        }
+    };
+    if probe.certificate_expire_time.is_some() {
+        text.push_str(&format!(
+            ", certificate until {}",
+            format::local(probe.certificate_expire_time.as_ref())
+        ));
+    }
+    text.push_str(&format!(
+        " ({} ago, through {})",
+        format::age(now_ms, probe.time.as_ref()),
+        format::or_dash(&probe.edge)
+    ));
+    match probe.reach() {
+        Reach::Ok => Paint::Good.on(&text),
+        Reach::HostDown => Paint::Bad.on(&format!("its host is down: {text}")),
+        Reach::EdgeDown => Paint::Bad.on(&format!("the edge is down: {text}")),
+        Reach::TenantDown | Reach::Unspecified => Paint::Bad.on(&text),
+    }
+}
+
+fn used(tenant: &Tenant) -> String {
+    let Some(usage) = &tenant.usage else {
+        return "not known".to_owned();
+    };
+    let disk = format::measured_disk(Some(usage)).map_or("-".to_owned(), format::bytes);
+    format!(
+        "{} CPU, {} memory, {disk} disk",
+        format::cpus(usage.cpu_millis),
+        format::bytes(usage.memory_bytes)
+    )
+}
+
+/// What visitors do, over about the last minute.
+fn visitors(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
+    let Some(traffic) = &tenant.traffic else {
+        return vec![("Visitors", "not known".into())];
+    };
+    let rates = format!(
+        "{} requests/s, {} errors/s, 95% within {}",
+        format::per_second(traffic.requests_per_minute),
+        format::per_second(traffic.errors_per_minute),
+        format::p95(Some(traffic)).unwrap_or("-".to_owned()),
+    );
+    let connected = format!(
+        "{}, {}",
+        format::plural(traffic.active_users as usize, "active user"),
+        format::plural(traffic.websockets as usize, "websocket")
+    );
+    vec![("Visitors", rates.into()), ("Connected", connected.into())]
+}
+
+fn placed(tenant: &Tenant) -> String {
+    if tenant.host.is_empty() {
+        return "-".to_owned();
+    }
+    let websocket = if tenant.websocket_port == 0 {
+        String::new()
+    } else {
+        format!(", {}", tenant.websocket_port)
+    };
+    format!(
+        "{} (ports {}{websocket}; network {})",
+        tenant.host,
+        tenant.http_port,
+        format::or_dash(&tenant.subnet)
+    )
+}
+
+fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
+    let spec = tenant.spec.clone().unwrap_or_default();
+    let size = tenant.size.map_or(String::new(), |size| {
+        format!(
+            " ({}, {} CPU, {} disk, {})",
+            format::bytes(size.memory_bytes),
+            format::cpus(size.cpu_millis),
+            format::bytes(size.disk_bytes),
+            format::plural(size.workers as usize, "worker")
+        )
+    });
+    let modules = if spec.modules.is_empty() {
+        "base".to_owned()
+    } else {
+        spec.modules.join(", ")
+    };
+    let mut pairs: Vec<(&str, Cell)> = vec![
+        (
+            "Plan",
+            format!("{}{size}", format::or_dash(&spec.plan)).into(),
+        ),
+        ("Edition", format::or_dash(&spec.edition).into()),
+        ("Odoo image", format::or_dash(&spec.odoo_image).into()),
+        (
+            "PostgreSQL image",
+            format::or_dash(&spec.postgres_image).into(),
+        ),
+        (
+            "Locale",
+            [spec.language.as_str(), &spec.country, &spec.time_zone]
+                .map(format::or_dash)
+                .join(", ")
+                .into(),
+        ),
+        ("Modules", modules.into()),
+        ("Login", format::or_dash(&spec.admin_login).into()),
+    ];
+    if !spec.host.is_empty() {
+        pairs.push(("Only on host", spec.host.as_str().into()));
+    }
+    if !spec.host_labels.is_empty() {
+        pairs.push((
+            "Only on hosts with",
+            format::labels(&spec.host_labels).into(),
+        ));
+    }
+    pairs
+}
+
+fn containers(tenant: &Tenant, now_ms: i64) -> String {
+    let mut table = Table::new([
+        "CONTAINER",
+        "STATE",
+        "HEALTH",
+        "RESTARTS",
+        "OOM KILLS",
+        "UP",
+        "IMAGE",
+    ]);
+    for container in &tenant.containers {
+        let running = container.state == "running";
+        let health = match (running, container.healthy) {
+            (true, true) => Paint::word("healthy"),
+            (true, false) => Paint::Warn.on("not yet"),
+            (false, _) => format!("exit {}", container.exit_code).into(),
+        };
+        let up = if running {
+            format::age(now_ms, container.start_time.as_ref())
+        } else {
+            "-".to_owned()
+        };
+        table.row([
+            container.name.as_str().into(),
+            Paint::word(&container.state),
+            health,
+            container.restarts.to_string().into(),
+            container.oom_kills.to_string().into(),
+            up.into(),
+            // As docker shows it: the algorithm and twelve digits.
+            container
+                .image_digest
+                .chars()
+                .take(19)
+                .collect::<String>()
+                .into(),
+        ]);
+    }
+    table.render()
+}
+
+/// Who gets in to a tenant.
+pub fn access(access: &TenantAccess) -> Vec<(&'static str, Cell)> {
+    let list = |items: &[String], none: &str| {
+        if items.is_empty() {
+            none.to_owned()
+        } else {
+            items.join(", ")
+        }
+    };
+    let rate = access.rate.unwrap_or_default();
+    let whose = if access.own_rate {
+        ""
+    } else {
+        ", as for all tenants"
+    };
+    let rate = format!("{} requests/s, {} at once{whose}", rate.average, rate.burst);
+    vec![
+        ("Admitted", list(&access.networks, "all addresses").into()),
+        (
+            "Password for",
+            list(&access.users, "nobody is asked").into(),
+        ),
+        ("Rate", rate.into()),
+    ]
+}
+
+/// A tenant's domains; nothing when it has the platform's only.
+fn domains(domains: &[Domain]) -> Vec<(&'static str, Cell)> {
+    if domains.len() < 2 {
+        return Vec::new();
+    }
+    let names = domains
+        .iter()
+        .map(|d| domain_name(d) + if d.primary { " (primary)" } else { "" });
+    let mut pairs: Vec<(&'static str, Cell)> =
+        vec![("Domains", names.collect::<Vec<_>>().join(", ").into())];
+    for domain in domains
+        .iter()
+        .filter(|d| d.state() == DomainState::Unreachable)
+    {
+        let since = format::local(domain.since_time.as_ref());
+        let text = format!(
+            "{} does not lead to the edges since {since}: {}",
+            domain_name(domain),
+            domain.found
+        );
+        pairs.push(("Astray", Paint::Bad.on(&text)));
+    }
+    pairs
+}
+
+/// In both forms, when there are two: letters that look alike are not the same.
+pub fn domain_name(domain: &Domain) -> String {
+    if domain.unicode_name.is_empty() || domain.unicode_name == domain.name {
+        domain.name.clone()
+    } else {
+        format!("{} ({})", domain.name, domain.unicode_name)
+    }
+}

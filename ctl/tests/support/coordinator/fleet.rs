@@ -1,0 +1,189 @@
+//! Hosts, operations, events, and the coordinator's own facts.
+
+use std::sync::atomic::Ordering;
+
+use isyone_proto::{
+    error::status,
+    pb::v1::{
+        event_service_server::EventService, host_service_server::HostService,
+        operation_service_server::OperationService, system_service_server::SystemService, *,
+    },
+};
+use tonic::{Code, Request, Response, Status};
+
+use super::{Answers, Fake, page, stream};
+use crate::support::{data, operations};
+
+fn host(name: &str) -> Result<Response<Host>, Status> {
+    let found = data::hosts().into_iter().find(|host| host.name == name);
+    found
+        .map(Response::new)
+        .ok_or_else(|| Status::not_found(format!("there is no host `{name}`")))
+}
+
+#[tonic::async_trait]
+impl HostService for Fake {
+    async fn create_join_token(
+        &self,
+        request: Request<CreateJoinTokenRequest>,
+    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+        let asked = request.into_inner();
+        Ok(Response::new(CreateJoinTokenResponse {
+            token: format!(
+                "isy1.{}.{}.{}",
+                "0".repeat(16),
+                "a".repeat(64),
+                "b".repeat(64)
+            ),
+            expire_time: data::ago(-i64::from(if asked.ttl_seconds == 0 {
+                3600
+            } else {
+                asked.ttl_seconds
+            })),
+            enroll_endpoint: "coordinator.example.com:7444".into(),
+        }))
+    }
+    async fn list_hosts(
+        &self,
+        request: Request<ListHostsRequest>,
+    ) -> Result<Response<ListHostsResponse>, Status> {
+        let (hosts, next_page_token) = page(&data::hosts(), &request.into_inner().page_token);
+        Ok(Response::new(ListHostsResponse {
+            hosts,
+            next_page_token,
+        }))
+    }
+    async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<Host>, Status> {
+        host(&request.into_inner().name)
+    }
+    async fn cordon_host(
+        &self,
+        request: Request<CordonHostRequest>,
+    ) -> Result<Response<Host>, Status> {
+        host(&request.into_inner().name)
+    }
+    async fn uncordon_host(
+        &self,
+        request: Request<UncordonHostRequest>,
+    ) -> Result<Response<Host>, Status> {
+        host(&request.into_inner().name)
+    }
+    async fn remove_host(
+        &self,
+        request: Request<RemoveHostRequest>,
+    ) -> Result<Response<RemoveHostResponse>, Status> {
+        let found = host(&request.into_inner().name)?.into_inner();
+        if found.tenants > 0 {
+            let message = format!(
+                "{} tenants are placed on host `{}`",
+                found.tenants, found.name
+            );
+            return Err(status(
+                Code::FailedPrecondition,
+                "HOST_NOT_EMPTY",
+                message,
+                Default::default(),
+            ));
+        }
+        Ok(Response::new(RemoveHostResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl OperationService for Fake {
+    type WatchOperationStream = Answers<Operation>;
+
+    async fn get_operation(
+        &self,
+        request: Request<GetOperationRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let id = request.into_inner().id;
+        operations::get(&id)
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("there is no operation {id}")))
+    }
+    async fn list_operations(
+        &self,
+        request: Request<ListOperationsRequest>,
+    ) -> Result<Response<ListOperationsResponse>, Status> {
+        let asked = request.into_inner();
+        let all: Vec<Operation> = [5, 2, 1]
+            .into_iter()
+            .filter_map(|number| operations::get(&data::op_id(number)))
+            .filter(|operation| !(asked.active_only && operation.done))
+            .filter(|operation| asked.tenant.is_empty() || operation.tenant == asked.tenant)
+            .collect();
+        let (operations, next_page_token) = page(&all, &asked.page_token);
+        Ok(Response::new(ListOperationsResponse {
+            operations,
+            next_page_token,
+        }))
+    }
+    async fn watch_operation(
+        &self,
+        request: Request<WatchOperationRequest>,
+    ) -> Result<Response<Answers<Operation>>, Status> {
+        let id = request.into_inner().id;
+        let kind = if operations::number(&id) == 5 {
+            OperationKind::Restart
+        } else {
+            OperationKind::Create
+        };
+        let first = operations::operation(operations::number(&id), kind, "alfa");
+        if operations::number(&id) == 4 && self.watches.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Ok(stream(
+                vec![first],
+                Some(Err(Status::unavailable("shutting down"))),
+            ));
+        }
+        let stays_open = operations::number(&id) == 3;
+        Ok(stream(
+            operations::life(first),
+            if stays_open { None } else { Some(Ok(())) },
+        ))
+    }
+    async fn cancel_operation(
+        &self,
+        request: Request<CancelOperationRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let id = request.into_inner().id;
+        match operations::get(&id) {
+            Some(operation) if operation.done => Err(Status::failed_precondition(format!(
+                "operation {id} is done already"
+            ))),
+            Some(operation) => Ok(Response::new(operation)),
+            None => Err(Status::not_found(format!("there is no operation {id}"))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Fake {
+    type StreamEventsStream = Answers<Event>;
+
+    async fn stream_events(
+        &self,
+        request: Request<StreamEventsRequest>,
+    ) -> Result<Response<Answers<Event>>, Status> {
+        let asked = request.into_inner();
+        if asked.after_sequence > 1000 {
+            return Err(Status::out_of_range("events up to 1000 were dropped"));
+        }
+        let events = data::events()
+            .into_iter()
+            .filter(|event| event.sequence > asked.after_sequence)
+            .filter(|event| asked.tenant.is_empty() || event.tenant == asked.tenant)
+            .collect();
+        Ok(stream(
+            events,
+            if asked.follow { None } else { Some(Ok(())) },
+        ))
+    }
+}
+
+#[tonic::async_trait]
+impl SystemService for Fake {
+    async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<Info>, Status> {
+        Ok(Response::new(data::info()))
+    }
+}

@@ -1,0 +1,114 @@
+//! What goes wrong, and the healing after which everything must settle.
+
+use std::collections::BTreeMap;
+
+use isyone_coordinator::{change::Command, state::State, store};
+use isyone_proto::ids::HostName;
+use rand::RngExt as _;
+
+use super::{Message, Simulation};
+
+impl Simulation {
+    pub(super) fn fault(&mut self) {
+        self.summary.faults += 1;
+        let host = self.pick_host();
+        match self.rng.random_range(0..8u32) {
+            0 => self.crash_coordinator(),
+            1 => {
+                self.summary.crashes += 1;
+                if let Some(sim) = self.hosts.get_mut(&host) {
+                    sim.crash();
+                }
+                self.reconnect(&host);
+            }
+            2 => self.disconnect(&host),
+            3 => self.reconnect(&host),
+            4 => drop(self.to_host.get_mut(&host).and_then(Vec::pop)),
+            5 => drop(self.from_host.get_mut(&host).and_then(Vec::pop)),
+            6 => {
+                let repeated = self.from_host.get(&host).and_then(|q| q.first().cloned());
+                if let Some(message) = repeated {
+                    self.receive(host, message);
+                }
+            }
+            _ => self.disk.fail_next(1),
+        }
+    }
+
+    fn disconnect(&mut self, host: &HostName) {
+        self.connected.insert(host.clone(), false);
+        self.to_host.remove(host);
+        self.from_host.remove(host);
+    }
+
+    /// A new session: what was in flight is gone, the agent greets.
+    fn reconnect(&mut self, host: &HostName) {
+        self.disconnect(host);
+        self.connected.insert(host.clone(), true);
+        let generation = self.hosts[host].generation();
+        self.from_host
+            .entry(host.clone())
+            .or_default()
+            .push(Message::Hello(generation));
+    }
+
+    /// kill -9: memory is gone, the disk stays, all sessions end.
+    fn crash_coordinator(&mut self) {
+        self.summary.crashes += 1;
+        let fleet = store::fleet(self.disk.contents()).expect("what we wrote reads back");
+        self.state = State::new(fleet, self.now);
+        let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
+        for host in &hosts {
+            if self.connected[host] {
+                self.reconnect(host);
+            }
+        }
+    }
+
+    /// All links up, no more faults: everything must settle.
+    pub(super) fn heal(&mut self) {
+        self.disk.fail_next(0);
+        // What is wanted stays as it is from here on.
+        self.settings.sleep_after_ms.clear();
+        let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
+        for host in &hosts {
+            self.reconnect(host);
+            self.submit(Command::CordonHost {
+                host: host.clone(),
+                cordoned: false,
+            });
+        }
+        // Bound: each round delivers everything; a tenant needs a handful of rounds, quarantines end by time.
+        for _ in 0..60 {
+            self.now += 1_000;
+            hosts.iter().for_each(|host| self.settle(host));
+            self.submit(Command::Tick);
+        }
+    }
+    /// Delivers everything both ways, and lets the host do all its work.
+    fn settle(&mut self, host: &HostName) {
+        while let Some(message) = next(&mut self.from_host, host) {
+            self.receive(host.clone(), message);
+        }
+        while let Some(Message::Plan(plan)) = next(&mut self.to_host, host) {
+            if let Some((generation, error)) = self.hosts.get_mut(host).and_then(|h| h.plan(plan)) {
+                self.from_host
+                    .entry(host.clone())
+                    .or_default()
+                    .push(Message::PlanResult(generation, error));
+            }
+        }
+        let now = self.now;
+        let Some(sim) = self.hosts.get_mut(host) else {
+            return;
+        };
+        while sim.work(now) {}
+        let report = Message::Report(Box::new(sim.report()));
+        self.from_host.entry(host.clone()).or_default().push(report);
+    }
+}
+
+fn next(queues: &mut BTreeMap<HostName, Vec<Message>>, host: &HostName) -> Option<Message> {
+    let queue = queues.get_mut(host)?;
+    (!queue.is_empty()).then(|| queue.remove(0))
+}

@@ -1,0 +1,360 @@
+//! What the compiler does not see to: which module may import which, that the map is true, and how files look. It reads the sources of
+//! the workspace and runs nothing. What is allowed is in `tables`; each failure lists all that is wrong, ready to be copied there.
+
+mod edges;
+mod source;
+mod tables;
+mod workspace;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edges::Edges;
+use source::{Source, Token, with_tests};
+use tables::{CRATES, Imports, NOT_MODULES, PURE, PURE_DEPENDENCIES, TOO_LONG};
+use workspace::{Crate, read, rust_files};
+
+/// Lines of a file at most: two screens of a large monitor, some six functions' worth of reading.
+const MAX_LINES: usize = 500;
+
+fn none(wrong: Vec<String>) {
+    assert!(
+        wrong.is_empty(),
+        "{} found:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+/// Each file's path with what is wrong with its text.
+fn of_each_file(look: impl Fn(&str, &str) -> Vec<String>) -> Vec<String> {
+    let files = rust_files("");
+    assert!(
+        files.len() > 100,
+        "the sources are not where they should be"
+    );
+    let look = |file: &String| match read(file) {
+        Ok(text) => look(file, &text),
+        Err(error) => vec![error],
+    };
+    files.iter().flat_map(look).collect()
+}
+
+#[test]
+fn modules_import_only_what_their_crates_table_names() {
+    let mut wrong = Vec::new();
+    for (folder, allowed) in CRATES {
+        match Crate::read(folder) {
+            Ok(found) => wrong.extend(differences(folder, &found.edges, allowed)),
+            Err(error) => wrong.push(error),
+        }
+    }
+    none(wrong);
+}
+
+fn pairs(table: Imports) -> BTreeSet<(String, String)> {
+    let words = |(from, to): &(&str, &'static str)| {
+        let from = (*from).to_owned();
+        to.split_whitespace()
+            .map(move |to| (from.clone(), to.to_owned()))
+    };
+    table.iter().flat_map(words).collect()
+}
+
+/// What a crate imports beyond its table, and what its table allows for nothing; with the table as it would have to be.
+fn differences(folder: &str, found: &Edges, allowed: Imports) -> Vec<String> {
+    let allowed = pairs(allowed);
+    let new = found.iter().filter(|(edge, _)| !allowed.contains(edge));
+    let gone = allowed.iter().filter(|edge| !found.contains_key(edge));
+    let mut wrong: Vec<String> = new
+        .map(|((from, to), place)| format!("{folder}: {from} imports {to} ({place})"))
+        .chain(gone.map(|(from, to)| format!("{folder}: {from} does not import {to} any more")))
+        .collect();
+    if !wrong.is_empty() {
+        wrong.push(format!(
+            "the table as the code is:\n{}",
+            table(folder, found)
+        ));
+    }
+    wrong
+}
+
+fn table(folder: &str, found: &Edges) -> String {
+    let mut rows = BTreeMap::<&str, Vec<&str>>::new();
+    for (from, to) in found.keys() {
+        rows.entry(from).or_default().push(to);
+    }
+    let rows: String = rows.iter().map(|(from, to)| row(from, to)).collect();
+    format!("    (\n        \"{folder}\",\n        &[\n{rows}        ],\n    ),")
+}
+
+/// Much as rustfmt leaves it.
+fn row(from: &str, to: &[&str]) -> String {
+    const WIDTH: usize = 96;
+    let short = format!("            (\"{from}\", \"{}\"),\n", to.join(" "));
+    if short.len() <= WIDTH {
+        return short;
+    }
+    let indent = " ".repeat(16);
+    let mut lines = vec![format!("{indent}\"")];
+    for word in to {
+        let is_full = lines.last().is_some_and(|l| l.len() + word.len() > WIDTH);
+        if is_full {
+            lines.push(format!("{indent} "));
+        }
+        let line = lines.last_mut().expect("there is one at least");
+        line.push_str(word);
+        line.push(' ');
+    }
+    let words = lines.join("\\\n");
+    let words = words.trim_end();
+    format!("            (\n{indent}\"{from}\",\n{words}\",\n            ),\n")
+}
+
+#[test]
+fn the_tables_have_no_cycle() {
+    let mut wrong = Vec::new();
+    for (folder, table) in CRATES {
+        let mut left = pairs(table);
+        // Each time without the arrow that closes the cycle, so that all are told.
+        while let Some(way) = edges::cycle(&left) {
+            wrong.push(format!("{folder}: {}", way.join(" → ")));
+            let closing = way.last_chunk::<2>().expect("two modules at least");
+            left.remove(&(closing[0].clone(), closing[1].clone()));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn pure_crates_stay_pure() {
+    let mut wrong = Vec::new();
+    for folder in PURE {
+        let manifest = read(&format!("{folder}/Cargo.toml")).unwrap_or_else(|error| error);
+        let names = manifest.lines().map(|line| {
+            let end = line.find(['.', ' ', '=']).unwrap_or(line.len());
+            line[..end].trim()
+        });
+        let forbidden = names.filter(|name| PURE_DEPENDENCIES.contains(name));
+        wrong.extend(forbidden.map(|name| format!("{folder}/Cargo.toml names {name}")));
+        match Crate::read(folder) {
+            Ok(found) => wrong.extend(found.sources.iter().flat_map(impure)),
+            Err(error) => wrong.push(error),
+        }
+    }
+    none(wrong);
+}
+
+/// Where a source reaches for the world: files, network, processes, threads, environment, clocks, chance.
+fn impure((file, source): (&String, &Source)) -> Vec<String> {
+    let named = edges::paths(&source.tokens, &[]);
+    let reaches = named.into_iter().filter(|named| {
+        let path: Vec<&str> = named.path.iter().map(String::as_str).collect();
+        let is_clock = path.iter().any(|s| ["SystemTime", "Instant"].contains(s));
+        is_clock
+            || match path[..] {
+                ["std", "fs" | "process" | "thread" | "env", ..] | ["rand", ..] => true,
+                ["std", "net", what, ..] => ["*", "Tcp", "Udp"].iter().any(|w| what.starts_with(w)),
+                _ => false,
+            }
+    });
+    reaches
+        .map(|named| format!("{file}:{}: {}", named.line, named.path.join("::")))
+        .collect()
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    none(of_each_file(|file, text| {
+        let says = text.starts_with("//!");
+        Vec::from_iter((!says).then(|| format!("{file} does not begin with //!")))
+    }));
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let mut wrong = of_each_file(|file, text| {
+        let lines = text.lines().count();
+        let excused = TOO_LONG.iter().any(|(name, _)| *name == file);
+        let what = match (lines > MAX_LINES, excused) {
+            (true, false) => format!("    (\"{file}\", \"why\"), // {lines} lines"),
+            (false, true) => format!("{file} needs no excuse any more: {lines} lines"),
+            _ => return Vec::new(),
+        };
+        vec![what]
+    });
+    let gone = TOO_LONG.iter().filter(|(file, _)| read(file).is_err());
+    wrong.extend(gone.map(|(file, _)| format!("{file} is excused and is not there")));
+    none(wrong);
+}
+
+#[test]
+fn the_code_map_names_every_module_and_none_that_is_not_there() {
+    let text = read("ARCHITECTURE.md").unwrap();
+    let map = text
+        .split("\n## ")
+        .find(|part| part.starts_with("Code map"));
+    let map = map.expect("ARCHITECTURE.md has a section `Code map`");
+    let mut wrong = Vec::new();
+    for (folder, _) in CRATES {
+        let begin = format!("| `{folder}/` |");
+        let row = map.lines().find(|line| line.starts_with(&begin));
+        match (row, Crate::read(folder)) {
+            // What is so small that one row says it all.
+            _ if tables::NOT_ON_THE_MAP.contains(folder) => {}
+            (Some(row), Ok(found)) => wrong.extend(unlike_the_map(folder, row, &found)),
+            (None, _) => wrong.push(format!("the code map has no row `{folder}/`")),
+            (_, Err(error)) => wrong.push(error),
+        }
+    }
+    none(wrong);
+}
+
+/// What a row of the map leaves out, and what it names that is no module, top or below.
+fn unlike_the_map(folder: &str, row: &str, found: &Crate) -> Vec<String> {
+    let cell = row.split('|').nth(2).unwrap_or_default();
+    let quoted = cell.split('`').skip(1).step_by(2);
+    let names: BTreeSet<&str> = quoted
+        .map(|name| name.trim_end_matches('/'))
+        .filter(|name| {
+            let is_path = |c: char| c.is_ascii_lowercase() || c == '_' || c == '/';
+            !name.is_empty() && name.chars().all(is_path) && !NOT_MODULES.contains(name)
+        })
+        .collect();
+    let is_there = |name: &str| {
+        let below = format!("/{name}");
+        let mut modules = found.modules.iter();
+        modules.any(|module| module == name || module.ends_with(&below))
+    };
+    let missing = found
+        .tops
+        .iter()
+        .filter(|top| !names.contains(top.as_str()));
+    let missing: Vec<_> = missing.map(|top| format!("`{top}`")).collect();
+    let unknown = names.iter().filter(|name| !is_there(name));
+    let mut wrong: Vec<_> = unknown
+        .map(|name| format!("the code map names {folder}'s `{name}`, which is not there"))
+        .collect();
+    if !missing.is_empty() {
+        wrong.push(format!(
+            "the code map lacks, of {folder}: {}",
+            missing.join(" ")
+        ));
+    }
+    wrong
+}
+
+#[test]
+fn a_module_with_children_is_a_folder_with_mod_rs() {
+    let files: BTreeSet<String> = rust_files("").into_iter().collect();
+    let beside = files.iter().filter(|file| {
+        let folder = format!("{}/", file.trim_end_matches(".rs"));
+        files.iter().any(|other| other.starts_with(&folder))
+    });
+    let mut wrong: Vec<_> = beside
+        .map(|file| format!("{file} lies beside a folder of its name"))
+        .collect();
+    wrong.extend(of_each_file(|file, text| {
+        let tokens = with_tests(text);
+        let is_path = |at: &[Token]| {
+            let texts = [0, 1, 2].map(|n| at[n].text.as_str());
+            texts == ["#", "[", "path"]
+        };
+        let with_path = tokens.windows(3).filter(|at| is_path(at));
+        with_path
+            .map(|at| format!("{file}:{}: #[path]", at[0].line))
+            .collect()
+    }));
+    none(wrong);
+}
+
+#[test]
+fn one_type_is_named_command() {
+    let declared = of_each_file(|file, text| {
+        let tokens = with_tests(text);
+        let is_command = |at: &[Token]| {
+            ["enum", "struct", "type", "trait"].contains(&at[0].text.as_str())
+                && at[1].text == "Command"
+        };
+        let commands = tokens.windows(2).filter(|at| is_command(at));
+        commands
+            .map(|at| format!("{file}:{}: {} Command", at[0].line, at[0].text))
+            .collect()
+    });
+    assert!(declared.len() <= 1, "{}", declared.join("\n"));
+}
+
+#[test]
+fn no_doc_comment_is_one_word_that_says_nothing() {
+    none(of_each_file(|file, text| {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let is_lone = |at: usize| {
+            let beside = [at.checked_sub(1), Some(at + 1)];
+            let mut beside = beside.into_iter().flatten();
+            !beside.any(|at| lines.get(at).is_some_and(|line| line.starts_with("///")))
+        };
+        let useless = lines.iter().enumerate().filter(|(at, line)| {
+            let said = line
+                .strip_prefix("/// ")
+                .map(|said| said.trim_end_matches('.'));
+            said.is_some_and(|said| tables::USELESS.contains(&said)) && is_lone(*at)
+        });
+        useless
+            .map(|(at, line)| format!("{file}:{}: {line}", at + 1))
+            .collect()
+    }));
+}
+
+#[test]
+fn differences_are_told_with_the_table_to_copy() {
+    let edge = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    let found = Edges::from([
+        (edge("plan", "store"), "x/src/plan.rs:7".to_owned()),
+        (edge("session", "plan"), "x/src/session.rs:1".to_owned()),
+    ]);
+    let right: Imports = &[("plan", "store"), ("session", "plan")];
+    assert_eq!(differences("x", &found, right), Vec::<String>::new());
+    let turned: Imports = &[("store", "plan"), ("session", "plan")];
+    assert_eq!(
+        differences("x", &found, turned),
+        [
+            "x: plan imports store (x/src/plan.rs:7)",
+            "x: store does not import plan any more",
+            "the table as the code is:\n    (\n        \"x\",\n        &[\n            (\"plan\", \"store\"),\n            (\"session\", \"plan\"),\n        ],\n    ),"
+        ]
+    );
+}
+
+#[test]
+fn what_is_impure_is_found() {
+    let impure_in = |text: &str| impure((&"x.rs".to_owned(), &Source::of(text)));
+    let text = "use std::{fs, net::{IpAddr, TcpStream}};\nuse std::time::{Duration, Instant};\nlet x = rand::random();";
+    assert_eq!(
+        impure_in(text),
+        [
+            "x.rs:1: std::fs",
+            "x.rs:1: std::net::TcpStream",
+            "x.rs:2: std::time::Instant",
+            "x.rs:3: rand::random"
+        ]
+    );
+    let pure = "use std::net::Ipv4Addr; #[cfg(test)] mod tests { use std::fs; }";
+    assert_eq!(impure_in(pure), Vec::<String>::new());
+}
+
+#[test]
+fn a_row_of_the_map_is_compared_with_the_modules() {
+    let strings = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    let found = Crate {
+        tops: strings(&["acme", "views"]),
+        modules: strings(&["acme", "acme/plan", "views"]),
+        ..Crate::default()
+    };
+    let row = "| `x/` | `acme/` (its `plan`, `acme/plan`) `gone`, `-i` | proto |";
+    assert_eq!(
+        unlike_the_map("x", row, &found),
+        [
+            "the code map names x's `gone`, which is not there",
+            "the code map lacks, of x: `views`"
+        ]
+    );
+}
