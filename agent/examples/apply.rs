@@ -10,11 +10,12 @@ use anyhow::Context as _;
 use isyone_agent::{
     base::config::DataDir,
     docker::engine::Engine,
-    host::{Host, Pace, board::TenantProgress, ledger::InForce, probe::NetProbe},
+    host::{Host, Pace, ledger::InForce, probe::NetProbe},
     tenant::reconcile,
     testing,
 };
 use isyone_proto::plan::HostPlan;
+use isyone_proto::report::TenantProgress;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

@@ -5,11 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use isyone_agent::{
     base::config::DataDir,
-    host::{
-        Host, Pace,
-        board::{TenantProgress, TenantStatus},
-        ledger::InForce,
-    },
+    host::{Host, Pace, board::TenantStatus, ledger::InForce},
     tenant::reconcile,
     testing::{
         fake_docker::{FakeDocker, Faults},
@@ -17,6 +13,7 @@ use isyone_agent::{
     },
 };
 use isyone_proto::plan::{DesiredState, TenantPlan};
+use isyone_proto::report::TenantProgress;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

@@ -12,24 +12,12 @@ use std::{
 use isyone_proto::{
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
+    report::{TenantProgress, Traffic},
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::plan::state::StepRecord;
-
-/// How far the host is with a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TenantProgress {
-    /// Work is under way.
-    Working,
-    /// As planned, and healthy where it should run.
-    Converged,
-    /// The last try failed; tried again.
-    Failing,
-    /// As planned, but it does not answer.
-    Unhealthy,
-}
 
 /// One container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,23 +63,6 @@ pub struct VolumeBytes {
     pub postgres: u64,
     /// Filestore and sessions.
     pub odoo: u64,
-}
-
-/// What visitors of a tenant do, over about the last minute.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Answered requests.
-    pub requests_per_minute: u32,
-    /// Of these, answers of 500 and above.
-    pub errors_per_minute: u32,
-    /// 95 % took at most this long; 0 when there were none.
-    pub latency_p95_ms: u32,
-    /// Open websocket connections.
-    pub websockets: u32,
-    /// Users seen within the last hour.
-    pub active_users: u32,
-    /// When one was last seen, milliseconds since the Unix epoch, 0: never; none when Odoo does not tell.
-    pub last_active_ms: Option<i64>,
 }
 
 /// The host's word on one tenant.

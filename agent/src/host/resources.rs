@@ -5,29 +5,9 @@
 use std::{fs, net::Ipv4Addr, path::Path, time::Instant};
 
 use ipnet::Ipv4Net;
+use isyone_proto::report::{HostResources, Pressure};
 
 use crate::{host::cgroup::ControlGroups, plan::container::Limits};
-
-/// What a host has and uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HostUse {
-    pub cpus: u32,
-    /// Busy, per mille of all.
-    pub cpu_used_permille: u32,
-    pub memory_total: u64,
-    /// `MemAvailable`.
-    pub memory_available: u64,
-    /// File system of Docker's data.
-    pub disk_total: u64,
-    /// Free there for ordinary use.
-    pub disk_available: u64,
-    /// One-minute load, thousandths.
-    pub load1_milli: u32,
-    /// CPU, memory, IO pressure over 10 s, per mille; `None` where the kernel has none.
-    pub pressure: Option<[u32; 3]>,
-    pub agent_memory: u64,
-    pub agent_cpu_permille: u32,
-}
 
 #[derive(Clone, Copy)]
 struct CpuSample {
@@ -45,7 +25,7 @@ pub struct HostReader {
 
 impl HostReader {
     /// Reads everything; `disk` is any path on the file system to report.
-    pub fn read(&mut self, disk: &Path) -> HostUse {
+    pub fn read(&mut self, disk: &Path) -> HostResources {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (busy, total, cpus) = parse_stat(&text("/proc/stat"));
         let (memory_total, memory_available) = parse_meminfo(&text("/proc/meminfo"));
@@ -69,23 +49,27 @@ impl HostReader {
             .unwrap_or_default();
         let pressure = ["cpu", "memory", "io"]
             .map(|kind| parse_pressure(&text(&format!("/proc/pressure/{kind}"))));
-        HostUse {
+        HostResources {
             cpus,
             cpu_used_permille,
-            memory_total,
-            memory_available,
-            disk_total,
-            disk_available,
+            memory_total_bytes: memory_total,
+            memory_available_bytes: memory_available,
+            disk_total_bytes: disk_total,
+            disk_available_bytes: disk_available,
             load1_milli: text("/proc/loadavg")
                 .split(' ')
                 .next()
                 .and_then(|l| l.parse::<f64>().ok())
                 .map_or(0, |l| (l * 1000.0) as u32),
-            pressure: pressure
-                .iter()
-                .any(Option::is_some)
-                .then(|| pressure.map(Option::unwrap_or_default)),
-            agent_memory: own_memory(),
+            pressure: pressure.iter().any(Option::is_some).then(|| {
+                let [cpu, memory, io] = pressure.map(Option::unwrap_or_default);
+                Pressure {
+                    cpu_some_permille: cpu,
+                    memory_some_permille: memory,
+                    io_some_permille: io,
+                }
+            }),
+            agent_memory_bytes: own_memory(),
             agent_cpu_permille,
         }
     }
@@ -314,9 +298,9 @@ mod tests {
         let used = reader.read(Path::new("/"));
         assert!(
             used.cpus > 0
-                && used.memory_total > used.memory_available
-                && used.disk_total > 0
-                && used.agent_memory > 0
+                && used.memory_total_bytes > used.memory_available_bytes
+                && used.disk_total_bytes > 0
+                && used.agent_memory_bytes > 0
         );
     }
 }

@@ -1,21 +1,26 @@
-//! Statuses and resources in their wire form, and which of them a report carries. Pure.
+//! What a report says, and which tenants it carries. Pure.
 //!
 //! Not here: sending (session).
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    iter,
+};
 
 use isyone_proto::{
     convert::timestamp,
     ids::TenantName,
-    pb::{agent::v1 as agent, v1},
+    operation::{OperationState, Step},
+    pb::agent::v1 as agent,
     plan::UnixMs,
+    report::{
+        ContainerReport, HostReport, HostResources, ImageDigest, TenantReport, Usage,
+        container_state, role_of,
+    },
 };
 
 use crate::{
-    host::{
-        board::{BoardEntry, ContainerStatus, TenantProgress},
-        resources::HostUse,
-    },
+    host::board::{BoardEntry, ContainerStatus},
     plan::state::{StepRecord, StepState},
 };
 
@@ -36,7 +41,7 @@ pub struct Reporter {
 /// What goes into a report beside the tenants.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
-    pub host: HostUse,
+    pub host: HostResources,
     /// Docker's trouble and other warnings.
     pub docker_error: String,
     /// Every tenant of the plan has been looked at, so who is missing is absent.
@@ -68,107 +73,78 @@ impl Reporter {
             let there: HashSet<&TenantName> = entries.iter().map(|e| &e.name).collect();
             self.told.retain(|name, _| there.contains(name));
         }
-        agent::Report {
-            sequence: self.sequence,
-            time: Some(timestamp(around.now)),
-            resources: Some(resources(&around.host)),
+        let report = HostReport {
+            resources: around.host,
             docker_error: around.docker_error.clone(),
             tenants,
             complete: everything,
+        };
+        agent::Report {
+            sequence: self.sequence,
+            time: Some(timestamp(around.now)),
+            ..agent::Report::from(&report)
         }
     }
 }
 
-fn resources(host: &HostUse) -> v1::HostResources {
-    v1::HostResources {
-        cpus: host.cpus,
-        cpu_used_permille: host.cpu_used_permille,
-        memory_total_bytes: host.memory_total,
-        memory_available_bytes: host.memory_available,
-        disk_total_bytes: host.disk_total,
-        disk_available_bytes: host.disk_available,
-        load1_milli: host.load1_milli,
-        pressure: host.pressure.map(|[cpu, memory, io]| v1::Pressure {
-            cpu_some_permille: cpu,
-            memory_some_permille: memory,
-            io_some_permille: io,
-        }),
-        agent_memory_bytes: host.agent_memory,
-        agent_cpu_permille: host.agent_cpu_permille,
-    }
-}
-
-fn tenant(entry: &BoardEntry) -> agent::TenantStatus {
+fn tenant(entry: &BoardEntry) -> TenantReport {
     let status = &entry.status;
-    let progress = match status.progress {
-        TenantProgress::Working => agent::Progress::Working,
-        TenantProgress::Converged => agent::Progress::Converged,
-        TenantProgress::Failing => agent::Progress::Failing,
-        TenantProgress::Unhealthy => agent::Progress::Unhealthy,
-    };
-    let containers = status.containers.iter().enumerate();
-    agent::TenantStatus {
-        name: entry.name.to_string(),
-        uid: status.uid.to_string(),
+    let kills = entry.oom_kills.iter().copied().chain(iter::repeat(0));
+    TenantReport {
+        name: entry.name.clone(),
+        uid: status.uid,
         epoch: status.epoch,
         generation: status.generation,
-        progress: progress.into(),
+        progress: status.progress,
         message: status.message.chars().take(MAX_MESSAGE_CHARS).collect(),
-        containers: containers
-            .map(|(at, c)| container(c, entry.oom_kills.get(at).copied().unwrap_or(0)))
+        containers: status
+            .containers
+            .iter()
+            .zip(kills)
+            .map(|(c, oom_kills)| container(&entry.name, c, oom_kills))
             .collect(),
-        usage: entry.measured.then_some(v1::Usage {
+        usage: entry.measured.then_some(Usage {
             cpu_millis: entry.usage.cpu_millis,
             memory_bytes: entry.usage.memory_bytes,
             disk_bytes: entry.usage.disk_bytes,
         }),
-        operation_id: status
-            .operation
-            .map(|id| id.to_string())
-            .unwrap_or_default(),
+        traffic: entry.traffic,
+        operation: status.operation,
         steps: status
             .operation
             .map(|_| status.steps.iter().map(step).collect())
             .unwrap_or_default(),
         absent: status.absent,
         health_latency_ms: entry.latency_ms,
-        traffic: entry.traffic.map(|t| v1::Traffic {
-            requests_per_minute: t.requests_per_minute,
-            errors_per_minute: t.errors_per_minute,
-            latency_p95_ms: t.latency_p95_ms,
-            websockets: t.websockets,
-            active_users: t.active_users,
-            last_active_time: t.last_active_ms.map(timestamp),
-        }),
     }
 }
 
-fn container(c: &ContainerStatus, oom_kills: u32) -> v1::Container {
-    v1::Container {
+fn container(tenant: &TenantName, c: &ContainerStatus, oom_kills: u32) -> ContainerReport {
+    ContainerReport {
         name: c.name.clone(),
-        state: c.state.clone(),
+        role: role_of(tenant, &c.name),
+        state: container_state(c.state.clone()),
         healthy: c.healthy,
         restarts: c.restarts,
         oom_kills,
-        image_digest: c.image_digest.clone(),
+        image_digest: ImageDigest::parse(&c.image_digest),
         exit_code: c.exit_code,
-        start_time: c.started_ms.map(timestamp),
+        started_at: c.started_ms,
     }
 }
 
-fn step(record: &StepRecord) -> v1::OperationStep {
-    let state = match record.state {
-        StepState::Pending => v1::OperationState::Pending,
-        StepState::Running => v1::OperationState::Running,
-        StepState::Retrying => v1::OperationState::Retrying,
-        StepState::Succeeded => v1::OperationState::Succeeded,
-        StepState::Skipped => v1::OperationState::Skipped,
-    };
-    v1::OperationStep {
+fn step(record: &StepRecord) -> Step {
+    Step {
         name: record.name.clone(),
-        state: state.into(),
-        start_time: record.start_ms.map(timestamp),
-        end_time: record.end_ms.map(timestamp),
+        state: match record.state {
+            StepState::Pending => OperationState::Pending,
+            StepState::Running => OperationState::Running,
+            StepState::Retrying => OperationState::Retrying,
+            StepState::Succeeded => OperationState::Succeeded,
+            StepState::Skipped => OperationState::Skipped,
+        },
+        started_at: record.start_ms,
+        ended_at: record.end_ms,
         detail: record.detail.clone(),
         progress_percent: record.percent,
     }
@@ -177,6 +153,8 @@ fn step(record: &StepRecord) -> v1::OperationStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isyone_proto::report::TenantProgress;
+
     use crate::host::board::{StatusBoard, TenantStatus};
 
     fn status(message: &str) -> TenantStatus {

@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::text::{MetricType, Text};
-use crate::host::{Host, board::TenantProgress, resources};
+use crate::host::{Host, resources};
+use isyone_proto::report::TenantProgress;
 
 /// The kernel counts a process' CPU time in hundredths of a second.
 const TICKS: f64 = 100.0;

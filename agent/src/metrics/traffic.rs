@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::host::board::Traffic;
+use isyone_proto::report::Traffic;
 
 /// Figures are taken over this long, when there are samples that old.
 const WINDOW_S: f64 = 60.0;
@@ -157,7 +157,7 @@ fn between(first: &Reading, last: &Reading, seconds: f64) -> Traffic {
         websockets: last.websockets.max(0.0) as u32,
         active_users: last.active_users.max(0.0) as u32,
         // `as` saturates.
-        last_active_ms: last.last_active_s.map(|seconds| (seconds * 1000.0) as i64),
+        last_active_at: last.last_active_s.map(|seconds| (seconds * 1000.0) as i64),
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
             latency_p95_ms: 910,
             websockets: 3,
             active_users: 2,
-            last_active_ms: Some(1_700_000_000_000),
+            last_active_at: Some(1_700_000_000_000),
         };
         assert_eq!(traffic, wanted);
     }

@@ -11,7 +11,7 @@ use isyone_proto::ids::TenantName;
 use tokio::time::Instant;
 
 use super::traffic::{History, Reading};
-use crate::host::board::Traffic;
+use isyone_proto::report::Traffic;
 
 /// A tenant is asked by us when nobody else has for so long.
 const EVERY_S: f64 = 30.0;

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use isyone_proto::plan::DesiredState;
+use isyone_proto::report::TenantProgress;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
@@ -13,7 +14,7 @@ use tokio::{
 use super::{Desired, Tenant, TenantError, TenantView};
 use crate::{
     base::clock::{backoff, jitter},
-    host::{Host, board::TenantProgress},
+    host::Host,
 };
 
 /// Health checks that may fail before a tenant is called unhealthy: one slow answer is no finding.

@@ -5,6 +5,7 @@
 use std::{path::PathBuf, sync::atomic::Ordering};
 
 use isyone_proto::plan::DesiredState;
+use isyone_proto::report::TenantProgress;
 use isyone_telemetry::{
     child_span, span,
     tracing::{Instrument as _, Span},
@@ -14,7 +15,6 @@ use super::{Result, Tenant, TenantError, TenantView, execute};
 use crate::{
     base::{clock::now_ms, fsutil::blocking, tree},
     docker::DockerError,
-    host::board::TenantProgress,
     plan::{
         diff::{self, Inputs},
         state::Database,

@@ -3,11 +3,12 @@
 //! Not here: reporting it (link).
 
 use isyone_proto::plan::DesiredState;
+use isyone_proto::report::TenantProgress;
 
 use super::{Tenant, TenantError, TenantView};
 use crate::{
     base::clock::now_ms,
-    host::board::{ContainerStatus, TenantProgress, TenantStatus},
+    host::board::{ContainerStatus, TenantStatus},
     plan::{
         container::Container,
         diff::{self, Observed},

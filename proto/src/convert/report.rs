@@ -7,10 +7,10 @@ use crate::{
     ids::TenantName,
     operation::{OperationState, Step},
     pb::{agent::v1 as agent, v1},
-    plan::{Role, UnixMs},
+    plan::UnixMs,
     report::{
         ContainerReport, HostReport, HostResources, ImageDigest, Pressure, TenantProgress,
-        TenantReport, Traffic, Usage, container_state,
+        TenantReport, Traffic, Usage, container_state, role_of,
     },
 };
 
@@ -158,14 +158,9 @@ fn exactly<T>(values: impl ExactSizeIterator<Item = T>) -> Vec<T> {
 }
 
 fn container(tenant: &TenantName, c: v1::Container) -> ContainerReport {
-    let role = match c.name.as_str() {
-        name if name == tenant.odoo_container() => Some(Role::Odoo),
-        name if name == tenant.postgres_container() => Some(Role::Postgres),
-        _ => None,
-    };
     ContainerReport {
+        role: role_of(tenant, &c.name),
         name: shortened(c.name, MAX_WORD),
-        role,
         state: container_state(shortened(c.state, MAX_WORD)),
         healthy: c.healthy,
         restarts: c.restarts,
@@ -369,7 +364,10 @@ mod tests {
         assert_eq!(names, ["alfa", "gama"]);
         let left_out: Vec<_> = left_out.iter().map(|l| l.tenant.as_str()).collect();
         assert_eq!(left_out, ["beta", "$(id)"]);
-        assert_eq!(parsed.tenants[0].containers[0].role, Some(Role::Odoo));
+        assert_eq!(
+            parsed.tenants[0].containers[0].role,
+            Some(crate::plan::Role::Odoo)
+        );
     }
 
     #[test]

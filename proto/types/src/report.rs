@@ -50,7 +50,7 @@ pub struct HostResources {
 }
 
 /// How far a host is with a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TenantProgress {
     /// Working on it.
     Working,
@@ -122,6 +122,17 @@ pub struct ContainerReport {
     pub exit_code: i32,
     /// Last start.
     pub started_at: Option<UnixMs>,
+}
+
+/// Which of a tenant's containers has this name; none of them for leftovers.
+pub fn role_of(tenant: &TenantName, container: &str) -> Option<Role> {
+    if container == tenant.odoo_container() {
+        Some(Role::Odoo)
+    } else if container == tenant.postgres_container() {
+        Some(Role::Postgres)
+    } else {
+        None
+    }
 }
 
 /// What a tenant uses.

@@ -23,7 +23,7 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use isyone_coordinator::memory;
+use isyone_coordinator::base::memory;
 
 use crate::{
     disk::Disk,

@@ -17,7 +17,7 @@ use isyone_agent::{
     link::join::{JoinOptions, join},
     testing::fake_docker::FakeDocker,
 };
-use isyone_coordinator::config::Config;
+use isyone_coordinator::base::config::Config;
 use tokio::runtime::Runtime;
 
 use node::{Agent, Coordinator};

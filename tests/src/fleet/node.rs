@@ -9,14 +9,20 @@ use std::{
 
 use isyone_agent::{agent, base::config::DataDir, host::Pace, testing::fake_docker::FakeDocker};
 use isyone_coordinator::{
-    config::Config,
-    context::Context,
+    base::{
+        config::Config,
+        secrets::{KEY_FILE, Sealer},
+    },
     init::{self, DATABASE_FILE},
-    secrets::{KEY_FILE, Sealer},
     server::{self, Parts, Running, StartError},
+    writer::{
+        SystemSource,
+        store::{Store as _, memory::MemoryStore, sqlite::SqliteStore},
+    },
+};
+use isyone_fleet::{
     state::State,
-    store::{Contents, Store as _, Value, Write, memory::MemoryStore, sqlite::SqliteStore},
-    writer::SystemSource,
+    written::{Contents, RecordValue, Write},
 };
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -41,7 +47,7 @@ pub fn store_of(contents: Contents) -> MemoryStore {
     let records = contents
         .records
         .into_iter()
-        .map(|record| Write::Put(Value::Copy(record)));
+        .map(|record| Write::Put(RecordValue::Copy(record)));
     let events = contents
         .events
         .into_iter()
@@ -122,13 +128,13 @@ impl Coordinator {
     }
 
     /// What its parts share. Panics while it is down.
-    pub fn context(&self) -> &Arc<Context> {
-        &self.life.as_ref().expect("the coordinator runs").1.context
+    pub fn running(&self) -> &server::Running {
+        &self.life.as_ref().expect("the coordinator runs").1
     }
 
     /// The newest snapshot. Panics while it is down.
     pub fn snapshot(&self) -> Arc<State> {
-        self.context().handle.snapshot()
+        self.running().handle.snapshot()
     }
 
     pub fn grpc(&self) -> SocketAddr {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isyone_coordinator::fleet::Tenant;
+use isyone_fleet::desired::Tenant;
 use isyone_proto::{pb::v1, plan::DesiredState};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use isyone_coordinator::{change::Command, state::State, store};
+use isyone_fleet::{change::Command, state::State, written};
 use isyone_proto::ids::HostName;
 use rand::RngExt as _;
 
@@ -55,7 +55,7 @@ impl Simulation {
     /// kill -9: memory is gone, the disk stays, all sessions end.
     fn crash_coordinator(&mut self) {
         self.summary.crashes += 1;
-        let fleet = store::fleet(self.disk.contents()).expect("what we wrote reads back");
+        let fleet = written::fleet(self.disk.contents()).expect("what we wrote reads back");
         self.state = State::new(fleet, self.now);
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
         for host in &hosts {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use isyone_coordinator::{
-    observed::{Container, Progress, Report, TenantReport, Traffic, Usage},
-    testing,
+use isyone_fleet::testing;
+use isyone_proto::report::{
+    ContainerReport, HostReport, TenantProgress, TenantReport, Traffic, Usage,
 };
 use isyone_proto::{
     ids::{HostName, TenantName},
@@ -144,14 +144,14 @@ impl SimHost {
     }
 
     /// What the agent says of its tenants.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> HostReport {
         let tenants = self
             .plan
             .iter()
             .flat_map(|p| &p.tenants)
             .map(|t| self.tenant_report(t))
             .collect();
-        Report {
+        HostReport {
             resources: testing::resources(8, 16, 100),
             docker_error: String::new(),
             tenants,
@@ -162,7 +162,7 @@ impl SimHost {
     fn tenant_report(&self, tenant: &TenantPlan) -> TenantReport {
         let stack = self.docker.get(&tenant.name).cloned().unwrap_or_default();
         let done = self.done.get(&tenant.uid) == Some(&tenant.generation);
-        let odoo = Container {
+        let odoo = ContainerReport {
             name: tenant.name.odoo_container(),
             role: Some(Role::Odoo),
             state: if stack.odoo { "running" } else { "exited" }.into(),
@@ -179,9 +179,9 @@ impl SimHost {
             epoch: tenant.epoch,
             generation: tenant.generation,
             progress: if done {
-                Progress::Converged
+                TenantProgress::Converged
             } else {
-                Progress::Working
+                TenantProgress::Working
             },
             message: String::new(),
             containers: if stack.odoo_port.is_some() {

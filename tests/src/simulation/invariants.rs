@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isyone_coordinator::{fleet::Fleet, views};
+use isyone_fleet::{desired::Fleet, views};
 use isyone_proto::plan::DesiredState;
 
 use super::Simulation;

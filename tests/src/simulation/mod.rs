@@ -12,15 +12,15 @@ mod operators;
 
 use std::collections::BTreeMap;
 
-use isyone_coordinator::{
+use isyone_coordinator::writer::store::memory::MemoryStore;
+use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
-    observed::Report,
     settings::Settings,
     state::State,
-    store::memory::MemoryStore,
     testing::{self, Bench, name},
     views,
 };
+use isyone_proto::report::HostReport;
 use isyone_proto::{
     ids::{HostName, TenantName},
     plan::{HostPlan, TenantSecrets},
@@ -38,7 +38,7 @@ pub enum Message {
     Hello(u64),
     /// To the coordinator: generation, error.
     PlanResult(u64, String),
-    Report(Box<Report>),
+    Report(Box<HostReport>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -201,7 +201,7 @@ impl Simulation {
         if self.connected.get(host) != Some(&true) {
             return;
         }
-        let open = |_: &isyone_coordinator::fleet::Tenant| {
+        let open = |_: &isyone_fleet::desired::Tenant| {
             Ok::<_, std::convert::Infallible>(TenantSecrets::default())
         };
         if let Ok(Some(plan)) = views::host_plan(&self.state, &self.settings, host, open) {
@@ -242,7 +242,7 @@ impl Simulation {
             Message::Plan(_) => return,
             Message::Hello(accepted_generation) => Command::Greet {
                 host: host.clone(),
-                hello: isyone_coordinator::observed::Hello::default(),
+                hello: isyone_fleet::observed::Hello::default(),
                 accepted_generation,
             },
             Message::PlanResult(generation, error) => Command::PlanResult {

@@ -1,7 +1,8 @@
 //! What operators ask of the fleet, and what the passing of time does by itself.
 
-use isyone_coordinator::{
+use isyone_fleet::{
     change::Command,
+    event::EventKind,
     testing::{Bench, name},
 };
 use isyone_proto::ids::TenantName;
@@ -117,6 +118,7 @@ impl Simulation {
                 .filter(|e| e.kind == kind)
                 .count() as u64
         };
-        (self.summary.purged, self.summary.slept) = (told("tenant.purged"), told("tenant.asleep"));
+        (self.summary.purged, self.summary.slept) =
+            (told(EventKind::TenantPurged), told(EventKind::TenantAsleep));
     }
 }

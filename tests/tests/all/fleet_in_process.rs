@@ -8,7 +8,8 @@ use std::{
 };
 
 use isyone_agent::{host::identity::Pems, testing::fake_docker::FakeDocker};
-use isyone_coordinator::{change, clock, fleet::Certificate};
+use isyone_coordinator::base::clock;
+use isyone_fleet::{change, desired::Certificate};
 use isyone_proto::{
     pb::{
         agent::v1::{RenewRequest, agent_service_client::AgentServiceClient},
@@ -122,14 +123,14 @@ fn accept(fleet: &Fleet, host: &str, certificate: Certificate) {
     };
     fleet
         .client
-        .block_on(fleet.coordinator.context().handle.submit("test", command))
+        .block_on(fleet.coordinator.running().handle.submit("test", command))
         .expect("it is stored");
 }
 
 /// A certificate of an agent in the second half of its life.
 fn aged(fleet: &Fleet, host: &str) -> Pems {
     const LIFE_S: i64 = 3600;
-    let pki = &fleet.coordinator.context().pki;
+    let pki = &fleet.coordinator.running().pki;
     let (key, csr) = tls::new_key_and_csr(host).expect("a key");
     let made_at = clock::now_seconds() - LIFE_S / 2;
     let address = std::net::IpAddr::from([127, 0, 0, 1]);
@@ -334,7 +335,7 @@ fn an_agent_ahead_of_a_restored_database_is_heard_and_loses_nothing() {
             .fleet
             .events
             .iter()
-            .any(|e| e.kind == "host.plan_ahead"),
+            .any(|e| e.kind == isyone_fleet::event::EventKind::HostPlanAhead),
         "operators are told"
     );
     assert_eq!(docker.running(), ["odoo_alfa", "postgres_alfa"]);

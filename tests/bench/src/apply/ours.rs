@@ -17,13 +17,14 @@ use isyone_agent::{
     docker::engine::Engine,
     host::{
         Host, Pace, addon,
-        board::{TenantProgress, TenantStatus},
+        board::TenantStatus,
         ledger::{InForce, Ledger},
         probe::NetProbe,
     },
     tenant::reconcile,
     testing,
 };
+use isyone_proto::report::TenantProgress;
 use isyone_proto::{
     plan::{DesiredState, TenantPlan},
     spec::Size,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use isyone_coordinator::shards::Shards;
+use isyone_fleet::shards::Shards;
 use isyone_tests::e2e::{http, process::Daemon, root, tool};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

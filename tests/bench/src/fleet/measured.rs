@@ -2,8 +2,9 @@
 //!
 //! Not here: when it measures, and what of it is reported (agents).
 
-use isyone_agent::host::board::{TenantUsage, Traffic, VolumeBytes};
+use isyone_agent::host::board::{TenantUsage, VolumeBytes};
 use isyone_proto::plan::UnixMs;
+use isyone_proto::report::Traffic;
 
 /// So many different values follow each other; prime, so that tenants and measurements do not go in step.
 const STEPS: u64 = 31;
@@ -28,7 +29,7 @@ pub(super) fn measured(which: usize, nth: u64, now: UnixMs) -> (TenantUsage, Tra
         latency_p95_ms: 150 + 5 * step,
         websockets: 2 + step % 4,
         active_users: 1 + step % 4,
-        last_active_ms: Some(now - 1_000 * i64::from(step)),
+        last_active_at: Some(now - 1_000 * i64::from(step)),
     };
     (usage, traffic)
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use isyone_coordinator::{
-    config::{Liveness, Span},
-    session::{COMEBACKS_PER_SECOND, comeback_spread},
+    agents::session::{COMEBACKS_PER_SECOND, comeback_spread},
+    base::config::{Liveness, Span},
 };
 
 use super::{

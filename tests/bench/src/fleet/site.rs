@@ -15,14 +15,21 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use isyone_coordinator::{
-    clock::{SystemSource, now_ms, now_seconds},
-    config::{self, Config, Span},
-    context::Context,
-    fleet::{Access, Certificate, Host, Tenant, TenantPlacement},
+    base::{
+        clock::{now_ms, now_seconds},
+        config::{self, Config, Span},
+    },
     init::{self, DATABASE_FILE},
-    server::{self, Parts},
+    server::{self, Parts, Running},
+    writer::{
+        SystemSource,
+        store::{Store as _, sqlite::SqliteStore},
+    },
+};
+use isyone_fleet::{
+    desired::{Access, Certificate, Host, Tenant, TenantPlacement},
     settings::Settings,
-    store::{Store as _, Value, Write, sqlite::SqliteStore},
+    written::{RecordValue, Write},
 };
 use isyone_proto::{plan::DesiredState, spec::TenantSpec, tls};
 use isyone_tests::e2e::{binary, http, process::Daemon};
@@ -114,7 +121,7 @@ impl Site {
             SystemSource,
         )
         .await?;
-        let made = self.records(&running.context, hosts, each);
+        let made = self.records(&running, hosts, each);
         running.stop().await;
         let mut store = SqliteStore::open(&self.config.data_dir.join(DATABASE_FILE)).await?;
         for chunk in made?.chunks(CHUNK) {
@@ -123,23 +130,23 @@ impl Site {
         Ok(())
     }
 
-    fn records(&mut self, context: &Context, hosts: usize, each: usize) -> Result<Vec<Write>> {
+    fn records(&mut self, running: &Running, hosts: usize, each: usize) -> Result<Vec<Write>> {
         let settings = self.config.settings();
         let mut agents = Vec::with_capacity(hosts);
         let mut writes = Vec::with_capacity(hosts * (each + 1));
         for index in 0..hosts {
-            let (host, identity) = host(context, index)?;
+            let (host, identity) = host(running, index)?;
             agents.push(identity);
             for slot in 0..each {
-                let tenant = tenant(context, &settings, &host, slot)?;
+                let tenant = tenant(running, &settings, &host, slot)?;
                 self.tenants.push(tenant.name.to_string());
-                writes.push(Write::Put(Value::Tenant(Arc::new(tenant))));
+                writes.push(Write::Put(RecordValue::Tenant(Arc::new(tenant))));
             }
-            writes.push(Write::Put(Value::Host(Arc::new(host))));
+            writes.push(Write::Put(RecordValue::Host(Arc::new(host))));
         }
         let papers = Papers {
             endpoint: self.config.listen.grpc.to_string(),
-            ca_pem: context.pki.ca_pem(),
+            ca_pem: running.pki.ca_pem(),
             connects_per_second: CONNECTS_PER_SECOND,
             agents,
         };
@@ -229,12 +236,12 @@ fn by_reason(metrics: &str) -> BTreeMap<String, u64> {
     metrics.lines().filter_map(value).collect()
 }
 
-fn host(context: &Context, index: usize) -> Result<(Host, Identity)> {
+fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
     let name = format!("h{index:05}").parse()?;
     let (key_pem, csr) = tls::new_key_and_csr(&format!("h{index:05}"))?;
     let advertise =
         Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + u32::try_from(index)?).into();
-    let issued = context
+    let issued = running
         .pki
         .sign_agent(&csr, &name, advertise, 86_400, now_seconds())?;
     let certificate = Certificate {
@@ -260,7 +267,7 @@ fn host(context: &Context, index: usize) -> Result<(Host, Identity)> {
     ))
 }
 
-fn tenant(context: &Context, settings: &Settings, host: &Host, slot: usize) -> Result<Tenant> {
+fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> Result<Tenant> {
     let name = format!("{}-t{slot}", host.name).parse()?;
     let uid = Uuid::now_v7();
     let defaults = &settings.defaults;
@@ -292,7 +299,7 @@ fn tenant(context: &Context, settings: &Settings, host: &Host, slot: usize) -> R
         admin_login: defaults.admin_login.clone(),
     };
     Ok(Tenant {
-        secrets: context.new_secrets(&name, uid),
+        secrets: running.sealer.new_secrets(&name, uid),
         name,
         uid,
         size: settings.plans[&defaults.plan],

@@ -6,7 +6,8 @@ mod peer;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use isyone_coordinator::blackbox::{ask::Asker, judge::Probe, rota::Rota};
+use isyone_coordinator::edges::probes::ask::Asker;
+use isyone_fleet::probes::{judge::Probe, rota::Rota};
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     samples::Samples,
 };
 
-/// As the product does it: the usual interval, and the look of coordinator/src/blackbox.rs.
+/// As the product does it: the usual interval, and the look of coordinator/src/edges/probes.
 const INTERVAL: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// Asked at once here. In the product many more may be, but what one costs does not depend on it.
@@ -110,7 +111,7 @@ fn all_well(runtime: &Runtime, asker: &Arc<Asker>, edge: SocketAddr, probes: usi
 
 /// Share of a core that choosing whose turn it is takes.
 fn turns(run: &Run, fleet: &Fleet, report: &mut Report) -> f64 {
-    let state = fleet.running.context.handle.snapshot();
+    let state = fleet.running.handle.snapshot();
     let (mut rota, mut share) = (Rota::default(), Samples::default());
     let looks = run.pick(300, 10);
     for round in 0..=run.pick(5, 1) {
@@ -134,14 +135,14 @@ fn turns(run: &Run, fleet: &Fleet, report: &mut Report) -> f64 {
 
 /// CPU seconds of keeping what one probe found. Everybody is known afterwards.
 fn kept(run: &Run, fleet: &Fleet, report: &mut Report) -> Result<f64> {
-    let context = &fleet.running.context;
-    let (state, settings) = (context.handle.snapshot(), context.handle.settings());
+    let running = &fleet.running;
+    let (state, settings) = (running.handle.snapshot(), running.handle.settings());
     let tenants: Vec<_> = state.fleet.tenants.values().collect();
     let mut cpu = Samples::default();
     for _ in 0..run.pick(5, 1) {
         let begin = here();
         for (n, tenant) in tenants.iter().enumerate() {
-            context.blackbox.take(&state, settings, tenant, found(n));
+            running.probes.take(&state, settings, tenant, found(n));
         }
         cpu.push((here() - begin).as_secs_f64() / tenants.len() as f64);
     }
@@ -151,7 +152,7 @@ fn kept(run: &Run, fleet: &Fleet, report: &mut Report) -> Result<f64> {
         &cpu,
         Some(Target::AtMost(0.000_05)),
     );
-    ensure!(context.blackbox.take_news().is_empty(), "all are well");
+    ensure!(running.probes.take_news().is_empty(), "all are well");
     Ok(cpu.median())
 }
 

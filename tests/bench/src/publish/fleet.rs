@@ -4,15 +4,19 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use isyone_coordinator::{
-    change::{Command, Outcome},
-    config::Config,
-    fleet::Host,
+    base::{
+        config::Config,
+        secrets::{KEY_FILE, Sealer},
+    },
     init,
-    secrets::{KEY_FILE, Sealer},
     server::{self, Parts, Running},
-    store::{Value, Write, memory::MemoryStore},
+    writer::{SystemSource, store::memory::MemoryStore},
+};
+use isyone_fleet::{
+    change::{Command, Outcome},
+    desired::Host,
     testing::{Bench, resources},
-    writer::SystemSource,
+    written::{RecordValue, Write},
 };
 use isyone_proto::ids::{HostName, TenantName};
 use rustix::time::{ClockId, clock_gettime};
@@ -78,13 +82,13 @@ impl Fleet {
 
     /// The name of a tenant's shard.
     pub(crate) fn shard(&self, tenant: &TenantName) -> Option<String> {
-        let shards = &self.running.context.handle.settings().shards;
+        let shards = &self.running.handle.settings().shards;
         shards.name_of(tenant.as_str()).map(ToString::to_string)
     }
 
     /// Whether a tenant shall run.
     pub(crate) fn runs(&self, tenant: &TenantName) -> Result<bool> {
-        let snapshot = self.running.context.handle.snapshot();
+        let snapshot = self.running.handle.snapshot();
         let record = snapshot
             .fleet
             .tenants
@@ -96,7 +100,7 @@ impl Fleet {
     /// Suspends a tenant that runs, resumes one that is suspended: both change its routes and its targets. Returns when the
     /// change is stored; answers whether the tenant shall run now.
     pub(crate) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
-        let handle = &self.running.context.handle;
+        let handle = &self.running.handle;
         let runs = self.runs(tenant)?;
         let (name, request_id) = (tenant.clone(), None);
         let command = if runs {
@@ -114,11 +118,11 @@ impl Fleet {
 
     /// Waits until what is published shows the newest state of a tenant's shard.
     pub(crate) fn published(&self, tenant: &TenantName) -> Result<()> {
-        let context = &self.running.context;
-        let shard = context.handle.settings().shards.of(tenant.as_str());
-        let shown = context
-            .edges
-            .shown(context.handle.snapshot().version, shard);
+        let running = &self.running;
+        let shard = running.handle.settings().shards.of(tenant.as_str());
+        let shown = running
+            .edges_seen
+            .shown(running.handle.snapshot().version, shard);
         let shown = self
             .runtime
             .block_on(async { tokio::time::timeout(PATIENCE, shown).await });
@@ -151,7 +155,7 @@ fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName
             certificates: Vec::new(),
         };
         let host = Arc::new(host);
-        store.apply(&[Write::Put(Value::Host(host.clone()))])?;
+        store.apply(&[Write::Put(RecordValue::Host(host.clone()))])?;
         bench.state.fleet.hosts.insert(name.clone(), host);
         bench.report(&name, machine, Vec::new());
         hosts.push(name);

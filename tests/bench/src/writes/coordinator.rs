@@ -12,12 +12,17 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use isyone_coordinator::{
-    clock,
-    config::{Config, FILE_NAME, Span},
-    fleet::{Certificate, Host},
+    base::{
+        clock,
+        config::{Config, FILE_NAME, Span},
+        pki::{Pki, PkiConfig},
+    },
     init::{self, DATABASE_FILE, PKI_DIR},
-    pki::{Pki, PkiConfig},
-    store::{self, Store as _, Value, Write, sqlite::SqliteStore},
+    writer::store::{Store as _, sqlite::SqliteStore},
+};
+use isyone_fleet::{
+    desired::{Certificate, Host},
+    written::{RecordValue, Write},
 };
 use isyone_proto::{
     ids::HostName,
@@ -203,7 +208,7 @@ impl Coordinator {
     /// Names of the tenants in its database. It must be dead.
     pub(crate) async fn stored(&self) -> Result<BTreeSet<String>> {
         let mut store = SqliteStore::open(&self.config.data_dir.join(DATABASE_FILE)).await?;
-        let fleet = store::fleet(store.load().await?)?;
+        let fleet = isyone_fleet::written::fleet(store.load().await?)?;
         Ok(fleet.tenants.keys().map(ToString::to_string).collect())
     }
 }
@@ -236,7 +241,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             }],
             name: name.clone(),
         };
-        writes.push(Write::Put(Value::Host(Arc::new(host))));
+        writes.push(Write::Put(RecordValue::Host(Arc::new(host))));
         agents.push((
             name.to_string(),
             tls::client_config(&pki.ca_pem(), &issued.pem, &key)?,

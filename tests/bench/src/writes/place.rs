@@ -6,14 +6,14 @@
 use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
-use isyone_coordinator::{
+use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
-    fleet::{Certificate, Host},
-    observed::Resources,
+    desired::{Certificate, Host},
     placement::{self, Request},
     testing::{Bench, GIB, resources},
 };
 use isyone_proto::ids::{HostName, ShortName};
+use isyone_proto::report::HostResources;
 use uuid::Uuid;
 
 use crate::{
@@ -127,7 +127,7 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
         bench.state.fleet.hosts.insert(name.clone(), Arc::new(host));
         // Room for three times the tenants; a fifth of the memory of some is in use by something else.
         let memory = 4 * GIB * size * (1 + n as u64 % 3);
-        let busy = Resources {
+        let busy = HostResources {
             memory_available_bytes: memory / 10 * (10 - n as u64 % 3),
             memory_total_bytes: memory,
             ..resources(64 * (1 + u32::try_from(size)?), 1, 64 * size + 100)

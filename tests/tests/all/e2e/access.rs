@@ -100,7 +100,7 @@ fn the_edge_lets_in_whom_it_should_as_fast_as_it_should_and_logs_it() {
     let _alone = alone();
     let dir = tempfile::tempdir().expect("a folder");
     let users = dir.path().join("dashboard.users");
-    let hash = isyone_coordinator::secrets::edge_hash(PASSWORD).expect("a hash");
+    let hash = isyone_coordinator::base::secrets::edge_hash(PASSWORD).expect("a hash");
     std::fs::write(&users, format!("ops:{hash}\n")).expect("a file");
     std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o600)).expect("its mode");
     let site = Site::start(STAND_IN, 1, YEAR_S, |_| config(&users), |_| String::new());

@@ -9,16 +9,14 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_agent::{
     base::clock::{jitter, now_ms},
-    host::{
-        board::{ContainerStatus, StatusBoard, TenantProgress, TenantStatus as TenantState},
-        resources::HostUse,
-    },
+    host::board::{ContainerStatus, StatusBoard, TenantStatus as TenantState},
     link::{
         comeback::Comeback,
         error::SessionError,
         report::{Reporter, Surroundings},
     },
 };
+use isyone_proto::report::{HostResources, Pressure, TenantProgress};
 use isyone_proto::{
     ids::TenantName,
     parts::Assembly,
@@ -237,16 +235,20 @@ impl Agent {
         if regular {
             self.measure();
         }
-        let host = HostUse {
+        let host = HostResources {
             cpus: 16,
             cpu_used_permille: 150 + (self.index % 100) as u32,
-            memory_total: MEMORY,
-            memory_available: MEMORY / 2,
-            disk_total: DISK,
-            disk_available: DISK / 2,
+            memory_total_bytes: MEMORY,
+            memory_available_bytes: MEMORY / 2,
+            disk_total_bytes: DISK,
+            disk_available_bytes: DISK / 2,
             load1_milli: 2_000,
-            pressure: Some([5, 0, 3]),
-            agent_memory: 20 << 20,
+            pressure: Some(Pressure {
+                cpu_some_permille: 5,
+                memory_some_permille: 0,
+                io_some_permille: 3,
+            }),
+            agent_memory_bytes: 20 << 20,
             agent_cpu_permille: 4,
         };
         let around = Surroundings {
