@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use edges::Edges;
 use source::{Source, Token, with_tests};
-use tables::{CRATES, Imports, NOT_MODULES, PURE, PURE_DEPENDENCIES, TOO_LONG};
+use tables::{CRATES, Imports, PURE, PURE_DEPENDENCIES, TOO_LONG};
 use workspace::{Crate, read, rust_files};
 
 /// Lines of a file at most: two screens of a large monitor, some six functions' worth of reading.
@@ -149,7 +149,8 @@ fn impure((file, source): (&String, &Source)) -> Vec<String> {
     let named = edges::paths(&source.tokens, &[]);
     let reaches = named.into_iter().filter(|named| {
         let path: Vec<&str> = named.path.iter().map(String::as_str).collect();
-        let is_clock = path.iter().any(|s| ["SystemTime", "Instant"].contains(s));
+        // A moment may be an argument; asking for the present one is what is impure.
+        let is_clock = path.contains(&"SystemTime");
         is_clock
             || match path[..] {
                 ["std", "fs" | "process" | "thread" | "env", ..] | ["rand", ..] => true,
@@ -157,8 +158,13 @@ fn impure((file, source): (&String, &Source)) -> Vec<String> {
                 _ => false,
             }
     });
+    let calls = source.tokens.windows(2).filter(|at| {
+        let called = at[1].text == "(";
+        called && ["now", "elapsed"].contains(&at[0].text.as_str())
+    });
     reaches
         .map(|named| format!("{file}:{}: {}", named.line, named.path.join("::")))
+        .chain(calls.map(|at| format!("{file}:{}: {}()", at[0].line, at[0].text)))
         .collect()
 }
 
@@ -196,51 +202,42 @@ fn the_code_map_names_every_module_and_none_that_is_not_there() {
     let map = map.expect("ARCHITECTURE.md has a section `Code map`");
     let mut wrong = Vec::new();
     for (folder, _) in CRATES {
-        let begin = format!("| `{folder}/` |");
-        let row = map.lines().find(|line| line.starts_with(&begin));
-        match (row, Crate::read(folder)) {
+        let begin = format!("### `{folder}/`\n");
+        let part = map.split("\n### ").find_map(|part| {
+            format!("### {part}")
+                .strip_prefix(&begin)
+                .map(str::to_owned)
+        });
+        match (part, Crate::read(folder)) {
             // What is so small that one row says it all.
             _ if tables::NOT_ON_THE_MAP.contains(folder) => {}
-            (Some(row), Ok(found)) => wrong.extend(unlike_the_map(folder, row, &found)),
-            (None, _) => wrong.push(format!("the code map has no row `{folder}/`")),
+            (Some(part), Ok(found)) => wrong.extend(unlike_the_map(folder, &part, &found)),
+            (None, _) => wrong.push(format!("the code map has no part `{folder}/`")),
             (_, Err(error)) => wrong.push(error),
         }
     }
     none(wrong);
 }
 
-/// What a row of the map leaves out, and what it names that is no module, top or below.
-fn unlike_the_map(folder: &str, row: &str, found: &Crate) -> Vec<String> {
-    let cell = row.split('|').nth(2).unwrap_or_default();
-    let quoted = cell.split('`').skip(1).step_by(2);
-    let names: BTreeSet<&str> = quoted
-        .map(|name| name.trim_end_matches('/'))
-        .filter(|name| {
-            let is_path = |c: char| c.is_ascii_lowercase() || c == '_' || c == '/';
-            !name.is_empty() && name.chars().all(is_path) && !NOT_MODULES.contains(name)
-        })
+/// What a part of the map leaves out, and what it names that is no top module. Names are what its rows have in backticks in
+/// their first cell.
+fn unlike_the_map(folder: &str, part: &str, found: &Crate) -> Vec<String> {
+    let rows = part.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split('|').next());
+    let names: BTreeSet<&str> = cells
+        .flat_map(|cell| cell.split([' ', '`']))
+        .filter(|name| !name.is_empty())
         .collect();
-    let is_there = |name: &str| {
-        let below = format!("/{name}");
-        let mut modules = found.modules.iter();
-        modules.any(|module| module == name || module.ends_with(&below))
-    };
-    let missing = found
-        .tops
-        .iter()
-        .filter(|top| !names.contains(top.as_str()));
-    let missing: Vec<_> = missing.map(|top| format!("`{top}`")).collect();
-    let unknown = names.iter().filter(|name| !is_there(name));
-    let mut wrong: Vec<_> = unknown
-        .map(|name| format!("the code map names {folder}'s `{name}`, which is not there"))
-        .collect();
-    if !missing.is_empty() {
-        wrong.push(format!(
-            "the code map lacks, of {folder}: {}",
-            missing.join(" ")
-        ));
-    }
-    wrong
+    let tops: BTreeSet<&str> = found.tops.iter().map(String::as_str).collect();
+    let missing = tops.difference(&names);
+    let unknown = names.difference(&tops);
+    missing
+        .map(|name| format!("the code map lacks {folder}'s `{name}`"))
+        .chain(
+            unknown
+                .map(|name| format!("the code map names {folder}'s `{name}`, which is not there")),
+        )
+        .collect()
 }
 
 #[test]
@@ -327,14 +324,15 @@ fn differences_are_told_with_the_table_to_copy() {
 #[test]
 fn what_is_impure_is_found() {
     let impure_in = |text: &str| impure((&"x.rs".to_owned(), &Source::of(text)));
-    let text = "use std::{fs, net::{IpAddr, TcpStream}};\nuse std::time::{Duration, Instant};\nlet x = rand::random();";
+    let text = "use std::{fs, net::{IpAddr, TcpStream}};\nuse std::time::{Duration, Instant};\nlet x = rand::random();\nlet t = Instant::now().elapsed();";
     assert_eq!(
         impure_in(text),
         [
             "x.rs:1: std::fs",
             "x.rs:1: std::net::TcpStream",
-            "x.rs:2: std::time::Instant",
-            "x.rs:3: rand::random"
+            "x.rs:3: rand::random",
+            "x.rs:4: now()",
+            "x.rs:4: elapsed()"
         ]
     );
     let pure = "use std::net::Ipv4Addr; #[cfg(test)] mod tests { use std::fs; }";
@@ -349,12 +347,12 @@ fn a_row_of_the_map_is_compared_with_the_modules() {
         modules: strings(&["acme", "acme/plan", "views"]),
         ..Crate::default()
     };
-    let row = "| `x/` | `acme/` (its `plan`, `acme/plan`) `gone`, `-i` | proto |";
+    let part = "`x/`\n\n| module | what |\n|---|---|\n| `acme` `gone` | `views` and `plan` |\n";
     assert_eq!(
-        unlike_the_map("x", row, &found),
+        unlike_the_map("x", part, &found),
         [
-            "the code map names x's `gone`, which is not there",
-            "the code map lacks, of x: `views`"
+            "the code map lacks x's `views`",
+            "the code map names x's `gone`, which is not there"
         ]
     );
 }

@@ -7,162 +7,69 @@ pub(super) type Imports = &'static [(&'static str, &'static str)];
 /// modules that import nothing.
 pub(super) const CRATES: &[(&str, Imports)] = &[
     (
-        "proto",
+        "proto/types",
         &[
-            ("convert", "error ids pb plan spec"),
-            ("parts", "convert error pb"),
+            ("identity", "ids"),
+            ("operation", "plan"),
             ("plan", "ids spec"),
+            ("report", "ids operation plan"),
             ("spec", "ids"),
-            ("tls", "ids"),
             ("token", "plan spec"),
         ],
     ),
-    // ("coordinator/fleet", &[]),
-    // As it is, cycles and all: to be filled in anew when its modules are regrouped.
+    (
+        "proto",
+        &[("convert", "error pb"), ("parts", "convert error pb")],
+    ),
+    (
+        "coordinator/fleet",
+        &[
+            (
+                "change",
+                "desired domains event liveness observed operation placement settings state \
+                 views written",
+            ),
+            ("desired", "event operation"),
+            ("domains", "orders"),
+            ("liveness", "observed settings"),
+            ("orders", "desired"),
+            ("placement", "desired liveness observed settings"),
+            ("probes", "desired liveness"),
+            ("settings", "shards"),
+            ("state", "desired liveness observed placement settings"),
+            ("testing", "change desired settings shards state"),
+            ("top", "desired liveness probes settings state views"),
+            (
+                "views",
+                "desired liveness observed operation settings state",
+            ),
+            ("written", "desired event operation"),
+        ],
+    ),
     (
         "coordinator",
         &[
-            (
-                "acme",
-                "certificates change clock config context fleet secrets",
-            ),
-            (
-                "api",
-                "blackbox certificates change clock config context domains edges fleet listener \
-                 liveness metrics observed pki placement secrets settings shards state streams \
-                 top views writer",
-            ),
-            (
-                "blackbox",
-                "change clock config context fleet liveness secrets settings state views",
-            ),
-            ("certificates", "fleet"),
-            (
-                "change",
-                "domains fleet liveness observed placement settings state store views",
-            ),
-            ("clock", "writer"),
-            ("config", "files settings shards"),
-            (
-                "context",
-                "acme blackbox config dns domains edges fleet metrics pki secrets session \
-                 streams writer",
-            ),
-            ("dns", "domains"),
-            (
-                "domains",
-                "acme change clock config context dns fleet secrets state",
-            ),
-            ("edges", "change context shards"),
-            ("enroll", "api change clock context fleet writer"),
-            (
-                "http",
-                "blackbox change clock context files fleet listener metrics pki publish secrets \
-                 settings state views writer",
-            ),
-            (
-                "init",
-                "change clock config files fleet pki secrets store writer",
-            ),
-            ("listener", "clock metrics pki"),
-            ("liveness", "observed settings"),
-            ("metrics", "edges liveness settings state timings"),
-            ("observed", "fleet"),
-            ("pki", "files secrets"),
-            ("placement", "fleet liveness observed settings state"),
-            ("program", "clock config init secrets server telemetry"),
-            (
-                "publish",
-                "change config context edges files fleet settings shards state views writer",
-            ),
-            ("scraper", "change clock context files fleet pki"),
-            ("secrets", "files fleet"),
-            (
-                "server",
-                "acme api blackbox clock config context dns domains edges enroll http init \
-                 listener metrics pki publish scraper secrets session store streams views writer",
-            ),
-            (
-                "session",
-                "api change clock context fleet observed state streams timings traces views \
-                 writer",
-            ),
-            ("settings", "shards"),
-            ("state", "fleet liveness observed placement settings"),
-            ("store", "change fleet"),
-            ("streams", "api secrets"),
-            ("telemetry", "config"),
-            ("testing", "change fleet observed settings shards state"),
-            ("top", "blackbox fleet liveness settings state views"),
-            ("traces", "change fleet store"),
-            ("views", "fleet liveness observed settings state"),
-            ("writer", "change settings state store timings traces"),
+            ("agents", "base wire writer"),
+            ("edges", "base writer"),
+            ("init", "base writer"),
+            ("operators", "agents base edges ports wire writer"),
+            ("ports", "base edges writer"),
+            ("program", "base init server writer"),
+            ("server", "agents base edges init operators ports writer"),
+            ("wire", "base edges writer"),
+            ("writer", "base"),
         ],
     ),
-    // As it is, cycles and all: to be filled in anew when its modules are regrouped.
     (
         "agent",
         &[
-            ("addon", "fsutil"),
-            (
-                "agent",
-                "config docker firewall host http identity ledger link metrics reconcile renew \
-                 usage",
-            ),
-            ("bulk", "docker host"),
-            ("comeback", "clock link"),
-            ("config", "fsutil"),
-            (
-                "database",
-                "clock docker execute failpoints golden ready sql stack state tenant tree",
-            ),
-            ("diff", "docker images sql stack state"),
-            (
-                "execute",
-                "clock database diff docker failpoints fsutil golden ready stack state steps \
-                 tenant",
-            ),
-            ("fake_docker", "docker stack"),
-            ("firewall", "fsutil host metrics reconcile"),
-            ("golden", "fsutil tree"),
-            (
-                "host",
-                "addon clock config docker golden images known render stack status survey traces",
-            ),
-            ("http", "metrics"),
-            ("identity", "fsutil metrics"),
-            ("images", "docker fsutil"),
-            ("join", "config identity"),
-            ("known", "docker fsutil resources"),
-            ("ledger", "fsutil"),
-            (
-                "link",
-                "bulk clock comeback host identity ledger metrics reconcile report resources",
-            ),
-            (
-                "metrics",
-                "clock config fake_docker fsutil host reconcile resources sql stack status \
-                 testing",
-            ),
-            ("probe", "docker stack"),
-            ("ready", "docker tenant"),
-            ("reconcile", "clock docker golden host stack status tenant"),
-            ("render", "addon docker fsutil images sql stack"),
-            ("renew", "clock identity"),
-            ("report", "resources state status"),
-            ("resources", "docker metrics"),
-            ("sql", "stack"),
-            ("stack", "addon docker images render sql"),
-            ("state", "fsutil"),
-            ("status", "metrics state"),
-            ("steps", "state"),
-            ("survey", "docker"),
-            (
-                "tenant",
-                "clock diff docker execute fsutil golden host images sql stack state status \
-                 steps tree",
-            ),
-            ("usage", "host metrics resources status tree"),
+            ("agent", "base docker host link metrics plan tenant"),
+            ("docker", "plan"),
+            ("host", "base docker plan"),
+            ("link", "base docker host plan"),
+            ("metrics", "base host plan"),
+            ("tenant", "base docker host plan"),
+            ("testing", "docker host plan"),
         ],
     ),
     (
@@ -196,13 +103,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         ],
     ),
     ("monitoring", &[]),
-    ("telemetry", &[("client", "context")]),
 ];
 
 /// Crates without any world around them: what they are told is all they know.
-pub(super) const PURE: &[&str] = &[
-    // "coordinator/fleet",
-];
+pub(super) const PURE: &[&str] = &["coordinator/fleet"];
 
 /// What a pure crate must not depend on.
 pub(super) const PURE_DEPENDENCIES: &[&str] = &["tokio", "tonic", "rcgen", "hyper", "sqlx", "axum"];
@@ -211,10 +115,8 @@ pub(super) const PURE_DEPENDENCIES: &[&str] = &["tokio", "tonic", "rcgen", "hype
 pub(super) const TOO_LONG: &[(&str, &str)] = &[];
 
 /// Crates whose modules the code map need not name.
-pub(super) const NOT_ON_THE_MAP: &[&str] = &["proto", "traefik", "monitoring", "telemetry"];
-
-/// Names in the code map that look like modules and are none.
-pub(super) const NOT_MODULES: &[&str] = &["isyctl"];
+pub(super) const NOT_ON_THE_MAP: &[&str] =
+    &["proto", "traefik", "monitoring", "telemetry", "proto/types"];
 
 /// Doc comments that say no more than the name below them.
 pub(super) const USELESS: &[&str] = &[
