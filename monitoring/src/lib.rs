@@ -4,7 +4,7 @@
 //! and PostgreSQL have a path. Targets are addresses and not names, because that is what Prometheus checks an agent's
 //! certificate against when a job names no server. Names that dashboards know are in the label `instance`.
 //!
-//! Pure. Not here: what is known of a tenant (coordinator/views), serving the documents (coordinator/http), what a host
+//! Pure. Not here: what is known of a tenant (isyone-fleet::views), serving the documents (coordinator/ports/http), what a host
 //! answers (agent/metrics), alerts and dashboards (deploy).
 
 use std::{

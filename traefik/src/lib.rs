@@ -7,7 +7,7 @@
 //! Pure: the same routes give the same bytes. Nothing is rendered that Traefik would refuse: a name or host name that
 //! does not fit is left out and [`Rejected`], so one bad tenant never costs another its route.
 //!
-//! Not here: who has which port (coordinator), putting documents together and publishing them (coordinator/publish), and
+//! Not here: who has which port (coordinator), putting documents together and publishing them (coordinator/edges/publish), and
 //! the static configuration (deploy/).
 
 use std::{collections::BTreeMap, net::IpAddr};

@@ -1,6 +1,6 @@
 //! HTTPS that ends at the edge: the redirect, HSTS, the options that all connections share, whence certificates come.
 //!
-//! Not here: getting certificates (Traefik's resolver by its static configuration, or coordinator/acme), and a tenant's own
+//! Not here: getting certificates (Traefik's resolver by its static configuration, or coordinator/edges/acme), and a tenant's own
 //! routers (fragment).
 
 use crate::{

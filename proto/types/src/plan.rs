@@ -1,7 +1,7 @@
 //! What a host shall run, and what it says of it: the checked form of `isyone.agent.v1.Plan` and its parts.
 //!
 //! The agent stores a [`HostPlan`] on disk as JSON; [`HostPlan::digest`] is over that form.
-//! Not here: how a plan comes about (coordinator/views) and how it is carried out (agent/reconcile).
+//! Not here: how a plan comes about (isyone-fleet::views) and how it is carried out (agent/tenant).
 
 use std::{fmt, net::IpAddr};
 

@@ -6,6 +6,7 @@
 
 mod agent;
 mod apply;
+mod compare;
 mod create;
 mod disk;
 mod edge;
@@ -46,6 +47,12 @@ struct Cli {
     /// Also write the page that shows the results of DIR
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
+    /// Measure nothing: compare the results in these folders …
+    #[arg(long, value_name = "DIR", value_delimiter = ',', requires = "after")]
+    before: Vec<PathBuf>,
+    /// … with those in these
+    #[arg(long, value_name = "DIR", value_delimiter = ',', requires = "before")]
+    after: Vec<PathBuf>,
     /// Not for people: be the agents of `bench fleet`
     #[arg(long, value_name = "FILE", hide = true)]
     agents: Option<PathBuf>,
@@ -135,6 +142,9 @@ fn run(cli: &Cli) -> Result<()> {
     }
     if let Some(of) = &cli.coordinator {
         return edge::coordinator::serve(of);
+    }
+    if !cli.before.is_empty() {
+        return compare::print(&cli.before, &cli.after);
     }
     // Figures of a small run never take the place of real ones.
     let out = if cli.small {

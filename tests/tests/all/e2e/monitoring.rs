@@ -175,7 +175,7 @@ fn every_panel_shows_something(cell: &Cell, watch: &Watch) {
 }
 
 /// Neither through the edge, nor from inside another tenant: not its own host's port, nor the other's, nor the other tenant.
-/// Breaks when the firewall's rule for the port goes: METRICS_PORT in agent/src/firewall.rs.
+/// Breaks when the firewall's rule for the port goes: METRICS_PORT in agent/src/plan/firewall.rs.
 fn nobody_else_reads_it(cell: &Cell) {
     for tenant in ["alfa", "beta"] {
         assert_eq!(

@@ -3,8 +3,10 @@
 //! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches together take about 45
 //! minutes on two quiet cores; each result says how long it took. Not here: what is measured (tests/bench).
 
+mod against;
+
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -19,28 +21,38 @@ pub(crate) struct Args {
     /// Few rounds, small numbers, debug builds: shows that the harness works, its figures mean nothing and go to a folder of their own
     #[arg(long, conflicts_with = "write")]
     small: bool,
+    /// Compare with another commit: both are built and run in turn on this machine, and each figure is shown beside the other's
+    #[arg(long, value_name = "REV", conflicts_with_all = ["write", "small"])]
+    against: Option<String>,
+    /// How often each version runs, with --against
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "against", value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
     /// Write docs/benchmarks.md from the results (of this run, and of earlier ones for benches that are not named)
     #[arg(long)]
     write: bool,
 }
 
+/// What is measured, and what measures.
+const BUILT: [&str; 10] = [
+    "-p",
+    "isyone-coordinator",
+    "-p",
+    "isyone-agent",
+    "-p",
+    "isyone-ctl",
+    "-p",
+    "isyone-bench",
+    "-p",
+    "xtask",
+];
 /// Benches that run on this machine without Docker.
 const WITHOUT_DOCKER: [&str; 5] = ["fleet", "writes", "publish", "edge", "probes"];
 
 pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {
     let profile = if args.small { "debug" } else { "release" };
     say!("building ({profile}; a release build takes some minutes the first time)");
-    let mut build = cargo(&[
-        "build",
-        "--bins",
-        "-p",
-        "isyone-coordinator",
-        "-p",
-        "isyone-agent",
-        "-p",
-        "isyone-ctl",
-    ]);
-    build.args(["-p", "isyone-bench", "-p", "xtask"]);
+    let mut build = cargo(&["build", "--bins"]);
+    build.args(BUILT);
     if !args.small {
         build.arg("--release");
     }
@@ -55,7 +67,11 @@ pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {
         images::provide(&[], false)?;
         seal::on(seal::Holder::Test)?;
     }
-    let ran = benches(args, &paths::target().join(profile));
+    let binaries = paths::target().join(profile);
+    let ran = match &args.against {
+        Some(revision) => against::run_both(args, revision, &binaries),
+        None => benches(args, &binaries),
+    };
     if docker {
         seal::off(seal::Holder::Test);
     }
@@ -73,6 +89,8 @@ pub(crate) fn small(docker: bool) -> Result<String> {
         benches: names,
         small: true,
         write: false,
+        against: None,
+        rounds: 1,
     };
     if docker {
         seal::on(seal::Holder::Test)?;
@@ -90,7 +108,7 @@ pub(crate) fn small(docker: bool) -> Result<String> {
     })
 }
 
-/// Runs the built harness, with the environment of the end-to-end tests: both start the same real components.
+/// Runs the built harness.
 pub(crate) fn benches(args: &Args, binaries: &Path) -> Result<()> {
     let mut bench = cmd(
         &binaries.join("isyone-bench").to_string_lossy(),
@@ -100,10 +118,7 @@ pub(crate) fn benches(args: &Args, binaries: &Path) -> Result<()> {
         .current_dir(paths::root())
         .arg("--out")
         .arg(paths::cache().join("bench"));
-    bench
-        .env("ISYONE_E2E", "1")
-        .env("ISYONE_BIN", binaries)
-        .env("ISYONE_CACHE", paths::cache());
+    environment(&mut bench, binaries);
     if args.small {
         bench.arg("--small");
     }
@@ -111,4 +126,12 @@ pub(crate) fn benches(args: &Args, binaries: &Path) -> Result<()> {
         bench.args(["--page", "docs/benchmarks.md"]);
     }
     run(&mut bench)
+}
+
+/// That of the end-to-end tests: both start the same real components.
+fn environment(bench: &mut Command, binaries: &Path) {
+    bench
+        .env("ISYONE_E2E", "1")
+        .env("ISYONE_BIN", binaries)
+        .env("ISYONE_CACHE", paths::cache());
 }

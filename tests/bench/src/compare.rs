@@ -1,0 +1,228 @@
+//! Two versions of isyone beside each other: the results of the same benches, run in turn on one machine.
+//!
+//! A figure counts as worse only when every one of its values after is more than [`TOLERANCE`] worse than every one before:
+//! what lies between is the machine's noise, and the table shows how wide that is. Not here: building and running the two
+//! versions (`cargo xtask bench --against`).
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::figures::{Figure, Report, Unit};
+
+/// What may be lost without being called worse.
+const TOLERANCE: f64 = 0.05;
+
+/// A figure's values, one for each run.
+#[derive(Debug, Clone)]
+struct Compared {
+    bench: String,
+    name: String,
+    unit: Unit,
+    before: Vec<f64>,
+    after: Vec<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Within the noise and the tolerance.
+    Same,
+    Better,
+    Worse,
+}
+
+fn range(values: &[f64]) -> (f64, f64) {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    (least, most)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    } else {
+        sorted[middle]
+    }
+}
+
+impl Compared {
+    fn ratio(&self) -> f64 {
+        median(&self.after) / median(&self.before)
+    }
+
+    /// Whether more is better: rates are, everything else that is measured is a cost.
+    fn more_is_better(&self) -> bool {
+        self.unit == Unit::PerSecond
+    }
+
+    fn verdict(&self) -> Verdict {
+        let ((least_before, most_before), (least_after, most_after)) =
+            (range(&self.before), range(&self.after));
+        let lower = most_after < least_before * (1.0 - TOLERANCE);
+        let higher = least_after > most_before * (1.0 + TOLERANCE);
+        match (lower, higher, self.more_is_better()) {
+            (true, _, false) | (_, true, true) => Verdict::Better,
+            (true, _, true) | (_, true, false) => Verdict::Worse,
+            (false, false, _) => Verdict::Same,
+        }
+    }
+
+    fn row(&self) -> String {
+        let shown = |values: &[f64]| {
+            let (least, most) = range(values);
+            let unit = self.unit;
+            format!(
+                "{} ({} … {})",
+                unit.show(median(values)),
+                unit.show(least),
+                unit.show(most)
+            )
+        };
+        let verdict = match self.verdict() {
+            Verdict::Same => "",
+            Verdict::Better => "  better",
+            Verdict::Worse => "  WORSE",
+        };
+        format!(
+            "{}: {}: {} → {}, {:.3} ×{verdict}",
+            self.bench,
+            self.name,
+            shown(&self.before),
+            shown(&self.after),
+            self.ratio()
+        )
+    }
+}
+
+/// All results that lie in a folder.
+fn reports(dir: &PathBuf) -> Result<Vec<Report>> {
+    let mut found = Vec::new();
+    let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "json") {
+            let text = std::fs::read_to_string(&path)?;
+            found.push(serde_json::from_str(&text).with_context(|| path.display().to_string())?);
+        }
+    }
+    Ok(found)
+}
+
+type Values = BTreeMap<(String, String), (Unit, Vec<f64>)>;
+
+fn values(dirs: &[PathBuf]) -> Result<Values> {
+    let mut all = Values::new();
+    for dir in dirs {
+        for Report { bench, figures, .. } in reports(dir)? {
+            for Figure {
+                name, unit, value, ..
+            } in figures
+            {
+                let key = (bench.clone(), name);
+                all.entry(key).or_insert((unit, Vec::new())).1.push(value);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Pairs what both sides have measured; what only one has is named.
+fn pair(before: Values, mut after: Values) -> (Vec<Compared>, Vec<String>) {
+    let (mut both, mut alone) = (Vec::new(), Vec::new());
+    for ((bench, name), (unit, before)) in before {
+        match after.remove(&(bench.clone(), name.clone())) {
+            // Counts say what was done, and nothing of zero is a share of anything.
+            Some((_, after)) if unit != Unit::Count && median(&before) != 0.0 => {
+                both.push(Compared {
+                    bench,
+                    name,
+                    unit,
+                    before,
+                    after,
+                });
+            }
+            Some(_) => {}
+            None => alone.push(format!("{bench}: {name}: only before")),
+        }
+    }
+    let new = after.into_keys();
+    alone.extend(new.map(|(bench, name)| format!("{bench}: {name}: only after")));
+    (both, alone)
+}
+
+/// Prints the results of runs before beside those after.
+pub(crate) fn print(before: &[PathBuf], after: &[PathBuf]) -> Result<()> {
+    let (both, alone) = pair(values(before)?, values(after)?);
+    ensure!(!both.is_empty(), "the two versions share no figure");
+    for compared in &both {
+        println!("{}", compared.row());
+    }
+    for line in alone {
+        println!("{line}");
+    }
+    let worse = both
+        .iter()
+        .filter(|compared| compared.verdict() == Verdict::Worse)
+        .count();
+    println!(
+        "{} figures, {} runs of each version in turn; {worse} worse by more than {:.0} % in every run",
+        both.len(),
+        before.len(),
+        TOLERANCE * 100.0
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compared(unit: Unit, before: &[f64], after: &[f64]) -> Verdict {
+        Compared {
+            bench: "writes".to_owned(),
+            name: "x".to_owned(),
+            unit,
+            before: before.to_vec(),
+            after: after.to_vec(),
+        }
+        .verdict()
+    }
+
+    #[test]
+    fn worse_is_what_is_worse_in_every_run() {
+        assert_eq!(
+            compared(Unit::Seconds, &[1.0, 1.1], &[1.2, 1.3]),
+            Verdict::Worse
+        );
+        assert_eq!(
+            compared(Unit::Seconds, &[1.0, 1.2], &[1.2, 1.3]),
+            Verdict::Same
+        );
+        assert_eq!(compared(Unit::Seconds, &[1.0], &[0.9]), Verdict::Better);
+        assert_eq!(
+            compared(Unit::PerSecond, &[1000.0], &[900.0]),
+            Verdict::Worse
+        );
+        assert_eq!(
+            compared(Unit::PerSecond, &[1000.0], &[1100.0]),
+            Verdict::Better
+        );
+    }
+
+    #[test]
+    fn what_only_one_side_has_is_named() {
+        let side = |names: &[&str]| {
+            let key = |name: &&str| ("fleet".to_owned(), (*name).to_owned());
+            names
+                .iter()
+                .map(|name| (key(name), (Unit::Bytes, vec![2.0])))
+                .collect::<Values>()
+        };
+        let (both, alone) = pair(side(&["a", "b"]), side(&["b", "c"]));
+        assert_eq!(both.len(), 1);
+        assert_eq!(alone, ["fleet: a: only before", "fleet: c: only after"]);
+    }
+}

@@ -1,0 +1,97 @@
+//! `cargo xtask bench --against REV`: another commit beside this one, both built and run on this machine, in turn, so that what the
+//! machine does meanwhile meets both.
+//!
+//! The other commit gets a checkout and a target folder of its own below the cache, which stay for the next time. Not here: what
+//! the figures mean (isyone-bench, whose `--before` and `--after` compare them).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::{Args, BUILT, environment};
+use crate::cmd::{cargo, cmd, output, run, say};
+use crate::paths;
+
+/// Builds the other commit and runs the named benches of both, `rounds` times each.
+pub(super) fn run_both(args: &Args, revision: &str, binaries: &Path) -> Result<()> {
+    let before = Version::checked_out(revision)?;
+    let after = Version {
+        root: paths::root(),
+        binaries: binaries.to_owned(),
+    };
+    let results = paths::cache().join("against");
+    let (mut befores, mut afters) = (Vec::new(), Vec::new());
+    for round in 1..=args.rounds {
+        // Who goes first changes, so that neither always finds the warmer machine.
+        let mut turns = [
+            (&before, "before", &mut befores),
+            (&after, "after", &mut afters),
+        ];
+        if round % 2 == 0 {
+            turns.reverse();
+        }
+        for (version, side, done) in turns {
+            say!("round {round} of {}, {side}", args.rounds);
+            let out = results.join(format!("{side}-{round}"));
+            version.run(&args.benches, &out)?;
+            done.push(out);
+        }
+    }
+    let list = |dirs: &[PathBuf]| {
+        let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        dirs.join(",")
+    };
+    let bench = binaries.join("isyone-bench");
+    let mut compare = cmd(&bench.to_string_lossy(), ["--before"]);
+    compare
+        .arg(list(&befores))
+        .arg("--after")
+        .arg(list(&afters));
+    run(&mut compare)
+}
+
+/// Built sources, and where its programs are.
+struct Version {
+    root: PathBuf,
+    binaries: PathBuf,
+}
+
+impl Version {
+    /// A commit in a checkout of its own, built for release.
+    fn checked_out(revision: &str) -> Result<Self> {
+        let name = format!("{revision}^{{commit}}");
+        let mut git = cmd("git", ["rev-parse", "--verify", "--quiet", name.as_str()]);
+        let commit = output(git.current_dir(paths::root()))
+            .with_context(|| format!("there is no commit `{revision}` in this checkout"))?;
+        let short = commit.get(..12).unwrap_or(&commit);
+        let folder = paths::cache().join("versions");
+        let root = folder.join(short);
+        if !root.join("Cargo.toml").is_file() {
+            std::fs::create_dir_all(&folder)?;
+            let mut add = cmd("git", ["worktree", "add", "--force", "--detach"]);
+            run(add.arg(&root).arg(&commit).current_dir(paths::root()))?;
+        }
+        let target = folder.join("target");
+        say!("building {short} (some minutes the first time)");
+        let mut build = cargo(&["build", "--release", "--bins"]);
+        build.args(BUILT).current_dir(&root);
+        run(build.env("CARGO_TARGET_DIR", &target))?;
+        Ok(Self {
+            root,
+            binaries: target.join("release"),
+        })
+    }
+
+    /// Its own harness, with its own programs.
+    fn run(&self, benches: &[String], out: &Path) -> Result<()> {
+        // Results of an earlier run with other benches would be compared, too.
+        if out.exists() {
+            std::fs::remove_dir_all(out)?;
+        }
+        let bench = self.binaries.join("isyone-bench");
+        let mut bench = cmd(&bench.to_string_lossy(), benches);
+        bench.current_dir(&self.root).arg("--out").arg(out);
+        environment(&mut bench, &self.binaries);
+        run(&mut bench)
+    }
+}
