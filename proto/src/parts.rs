@@ -1,6 +1,7 @@
 //! Plans larger than a message: cut into parts by the coordinator, put together by the agent.
 //!
 //! All parts carry the plan's generation, and all but the last say that there is more; what is not a tenant is in the first.
+//! Not here: parsing the plan that comes out (convert).
 
 use prost::Message as _;
 

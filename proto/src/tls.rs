@@ -1,7 +1,7 @@
 //! Mutual TLS for clients (agent, isyctl): identity files, CA pinning for the first contact, and a gRPC channel whose
 //! certificate can be swapped while it lives. Also who a peer certificate says its owner is.
 //!
-//! Not here: the listening side and the CA (coordinator/pki, coordinator/listener). tonic's own TLS is not used: it
+//! Not here: the listening side and the CA (the coordinator's base/pki and ports/listener). tonic's own TLS is not used: it
 //! cannot reload a certificate.
 
 use std::{sync::Arc, time::Duration};
@@ -51,7 +51,7 @@ pub enum TlsError {
     /// PEM or DER that cannot be read.
     #[error("{what} cannot be read: {why}")]
     Unreadable {
-        /// Which of the inputs.
+        /// The input that it is, for people: `certificate`, `private key` …
         what: &'static str,
         /// The reader's words.
         why: String,
@@ -62,7 +62,7 @@ pub enum TlsError {
     /// A certificate without one of our names.
     #[error(transparent)]
     NoIdentity(#[from] NoIdentity),
-    /// `host:port` expected.
+    /// An endpoint that is not `host:port`.
     #[error("`{0}` is not host:port")]
     BadEndpoint(String),
 }

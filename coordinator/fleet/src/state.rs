@@ -1,5 +1,7 @@
 //! What the writer holds and everybody else reads as a snapshot: desired, observed, and hosts ranked by load.
 //! Cloning it is cheap: persistent maps.
+//!
+//! Not here: who changes it (change) and who publishes it (the coordinator's writer).
 
 use isyone_types::{
     ids::{HostName, TenantName},
@@ -17,11 +19,11 @@ use crate::{
 /// One moment of the coordinator.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// Wanted; stored.
+    /// What operators want; stored.
     pub fleet: Fleet,
-    /// Heard; memory only.
+    /// What hosts reported; in memory only.
     pub observed: Observed,
-    /// Computed from both.
+    /// Hosts by load; computed from both.
     pub ranking: Ranking,
     /// When the coordinator started.
     pub started_at: UnixMs,
@@ -49,7 +51,7 @@ impl State {
         }
     }
 
-    /// For placement.
+    /// What placement decides by.
     pub fn view<'a>(&'a self, settings: &'a Settings) -> PlacementInputs<'a> {
         PlacementInputs {
             fleet: &self.fleet,

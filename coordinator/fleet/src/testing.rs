@@ -1,4 +1,6 @@
 //! Values for tests, here and in `tests/`: a configuration, specs, reports. Not part of the product.
+//!
+//! Not here: stand-ins for what acts; those are the coordinator's and the agent's own.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +28,7 @@ where
     text.parse().unwrap_or_else(|e| panic!("{text}: {e:?}"))
 }
 
-/// One GiB.
+/// Bytes in a GiB.
 pub const GIB: u64 = 1 << 30;
 
 /// A small configuration.
@@ -127,11 +129,9 @@ pub fn resources(cpus: u32, memory_gib: u64, disk_gib: u64) -> HostResources {
 /// A state with its clock and its writes, driven by hand.
 #[derive(Debug)]
 pub struct Bench {
-    /// Present state.
     pub state: State,
-    /// Configuration.
     pub settings: Settings,
-    /// Clock.
+    /// The time that the next command is stamped with.
     pub now: i64,
     /// Everything that would have been stored.
     pub effects: Effects,

@@ -1,7 +1,7 @@
 //! Puts tenants and hosts in the order that somebody watches them in, and picks the rows that are on the screen. Pure.
 //!
 //! Of all names only a key is made, and of the picked rows alone is more made elsewhere: a screen costs the same at any size of
-//! the fleet, but for one pass over the keys. Not here: the rows' form (api).
+//! the fleet, but for one pass over the keys. Not here: the rows' form (the coordinator's operators/top).
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -19,21 +19,17 @@ use crate::{
 /// What decides, for tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TenantOrder {
-    /// The name.
     Name,
     /// Trouble first.
     State,
-    /// CPU.
     Cpu,
-    /// Memory.
     Memory,
-    /// Disk.
     Disk,
-    /// Requests.
+    /// Requests per minute.
     Requests,
-    /// Errors.
+    /// Errors per minute.
     Errors,
-    /// Latency.
+    /// 95th percentile of the latency; nothing without requests.
     Latency,
     /// The host's name.
     Host,
@@ -42,45 +38,42 @@ pub enum TenantOrder {
 /// What decides, for hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostOrder {
-    /// The name.
     Name,
     /// Trouble first.
     State,
-    /// Busy share.
+    /// Busy share of all CPUs.
     Cpu,
-    /// Used share.
+    /// Used share of the memory.
     Memory,
-    /// Used share.
+    /// Used share of the disk.
     Disk,
-    /// For each CPU.
+    /// Load average, for each CPU.
     Load,
-    /// How many.
+    /// Number of tenants placed there.
     Tenants,
 }
 
-/// Which rows.
+/// The rows that are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows<O> {
-    /// What decides.
     pub order: O,
-    /// The other way round.
+    /// The last first.
     pub reverse: bool,
-    /// Only what contains this.
+    /// Only what has this text in its name, its host, its domains or its labels; empty: all.
     pub filter: String,
-    /// First row.
+    /// Rows to skip.
     pub offset: usize,
-    /// Rows.
+    /// Rows at most.
     pub limit: usize,
 }
 
 /// The rows, and how many there are in all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picked<T> {
-    /// In order.
     pub rows: Vec<T>,
-    /// With the filter.
+    /// How many pass the filter.
     pub matching: usize,
-    /// Without.
+    /// How many there are without the filter.
     pub total: usize,
 }
 
@@ -208,7 +201,7 @@ fn trouble(phase: Phase, reach: Option<Judgement>) -> u8 {
     }
 }
 
-/// Hosts.
+/// Hosts of the fleet, those whose name or labels pass the filter.
 pub fn hosts<'a>(
     state: &'a State,
     settings: &Settings,

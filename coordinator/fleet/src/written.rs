@@ -23,28 +23,23 @@ use crate::{
 /// Kinds of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKind {
-    /// By name.
     Tenant,
-    /// By name.
     Host,
-    /// By id.
     Operation,
-    /// By id.
     Token,
-    /// By name.
     Operator,
-    /// Of tenants' host names, by name.
+    /// A certificate of tenants' host names.
     Certificate,
-    /// A host name without one, by name.
+    /// A host name for which no certificate could be had.
     Trouble,
-    /// A tenant's domain that leads elsewhere, by name.
+    /// A tenant's domain that leads elsewhere.
     DomainTrouble,
-    /// Single values.
+    /// Values of which there is one each: the plans' digest, the account with the authority.
     Meta,
 }
 
 impl RecordKind {
-    /// As stored.
+    /// The word that is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
@@ -80,11 +75,9 @@ impl RecordKind {
 /// One stored value, as it lies on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Of what.
     pub kind: RecordKind,
-    /// Which.
+    /// Its key among its kind: a name or an id.
     pub id: String,
-    /// JSON.
     pub body: String,
 }
 
@@ -92,27 +85,19 @@ pub struct Record {
 /// does.
 #[derive(Debug, Clone)]
 pub enum RecordValue {
-    /// A tenant.
     Tenant(Arc<Tenant>),
-    /// A host.
     Host(Arc<Host>),
-    /// An operation.
     Operation(Arc<Operation>),
-    /// A join token.
     Token(Arc<Token>),
-    /// An operator.
     Operator(Arc<Operator>),
-    /// A certificate.
     Certificate(Arc<EdgeCertificate>),
-    /// Why there is none.
+    /// Why there is no certificate.
     Trouble(Arc<Trouble>),
-    /// Where a domain leads.
     DomainTrouble(Arc<DomainTrouble>),
-    /// At the certificate authority.
     AcmeAccount(Arc<AcmeAccount>),
     /// [`Fleet::plan_digest`].
     PlanDigest(String),
-    /// Out of another store, as it was.
+    /// A record out of another store, as it was.
     Copy(Record),
 }
 
@@ -169,7 +154,6 @@ impl RecordValue {
 pub enum Write {
     /// Insert or replace.
     Put(RecordValue),
-    /// Forget.
     Delete(RecordKind, String),
     /// Append; the oldest beyond [`MAX_EVENTS`] go.
     Event(Arc<Event>),
@@ -180,12 +164,12 @@ pub enum Write {
 pub struct Group<'a> {
     /// By kind and key: JSON, or none where the record goes.
     pub records: BTreeMap<(RecordKind, Cow<'a, str>), Option<String>>,
-    /// In order.
+    /// Oldest first.
     pub events: Vec<&'a Event>,
 }
 
 impl<'a> Group<'a> {
-    /// Of writes that are stored together.
+    /// What writes come to that are stored together.
     pub fn of(writes: &'a [Write]) -> Self {
         let mut last: BTreeMap<(RecordKind, Cow<'a, str>), Option<&'a RecordValue>> =
             BTreeMap::new();
@@ -254,7 +238,7 @@ impl Records {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("record {kind}/{id} cannot be read: {why}")]
 pub struct UnreadableRecord {
-    /// RecordKind of record, as stored.
+    /// Its kind, as stored.
     pub kind: String,
     /// Its key among its kind.
     pub id: String,

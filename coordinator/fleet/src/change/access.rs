@@ -1,4 +1,6 @@
 //! Who gets in to a tenant at the edge. Nothing to its host: no plan changes, nothing is restarted, and there is no operation to watch.
+//!
+//! Not here: making hashes of passwords (the coordinator's operators/tenant_access).
 
 use std::sync::Arc;
 

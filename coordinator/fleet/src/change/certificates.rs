@@ -1,4 +1,6 @@
 //! Commands on the certificates of tenants' host names, and what is told of them.
+//!
+//! Not here: which certificates to get (orders), and getting them (the coordinator's edges/acme).
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! identifiers and secrets come with the command.
 //!
 //! Every command checks everything before it changes anything; the writer also throws a half-changed state away.
-//! Not here: storing and publishing (writer), choosing a host (placement).
+//! Not here: storing and publishing (the coordinator's writer), choosing a host (placement).
 
 pub mod access;
 pub mod certificates;

@@ -1,5 +1,7 @@
 //! What must hold after any commands whatsoever: computed indexes and the ranking are what the records make them, and a refused
 //! command has changed nothing.
+//!
+//! Not here: what single commands are for (tests).
 
 use std::{cell::Cell, collections::BTreeSet};
 

@@ -1,4 +1,6 @@
 //! Takes in hosts' reports: remembers them, and ends operations whose generation has converged.
+//!
+//! Not here: what may be concluded from silence (liveness), and the bounds of a report (isyone-proto's convert).
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! that one wrong answer of a resolver moves nobody.
 //!
 //! Pure: time and chance are arguments. Kept in memory: after a start every domain is looked at anew, soon, and then once an interval.
-//! Not here: looking (watch), and troubles that were concluded (they are in the Fleet).
+//! Not here: looking (the coordinator's edges/domains), and troubles that were concluded (they are in the Fleet).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ pub struct Seen {
     pub verdict: Verdict,
     /// What DNS said.
     pub found: String,
-    /// When.
+    /// When it was looked at.
     pub at: UnixMs,
     /// The first of the bad looks in a row.
     pub since: Option<UnixMs>,
@@ -55,7 +55,7 @@ struct Entry {
     seen: Option<Seen>,
 }
 
-/// See the module.
+/// Whose turn it is, and what was seen of each domain so far.
 #[derive(Debug)]
 pub struct Schedule {
     rhythm: Rhythm,

@@ -1,4 +1,6 @@
 //! Domains as people write them, and what DNS says of them.
+//!
+//! Not here: commands on domains (change/domains/tests).
 
 use super::*;
 use proptest::prelude::*;

@@ -4,7 +4,7 @@
 //! A name is ordered when nothing valid covers it, or when the certificate of its own is due for renewal. Missing ones go before
 //! renewals, those that end sooner before others. What limits an order limits that name alone; only an authority that does not
 //! answer holds up all of them, and then what runs goes on.
-//! Not here: which names are wanted (wanted) and carrying orders out (order).
+//! Not here: which names are wanted, and carrying orders out (the coordinator's edges/acme).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -22,18 +22,18 @@ const RETRY_JITTER: i64 = 4;
 /// Orders begun at one go: a bound for one look, further ones are found at the next.
 const MAX_BEGIN: usize = 32;
 
-/// What an authority bears. See `[tls.acme]`.
+/// What an authority bears: `[tls.acme]` of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Orders under way.
+    /// Orders that may be under way at the same time.
     pub orders_at_once: usize,
-    /// A week, for one registered domain; renewals count, too, although some authorities let them pass.
+    /// Certificates in a week for one registered domain; renewals count, too, although some authorities let them pass.
     pub weekly_per_domain: usize,
-    /// A week, for the same name.
+    /// Certificates in a week for the same name.
     pub weekly_same: usize,
-    /// After a first failure.
+    /// The pause after a first failure; each further one doubles it.
     pub retry_first_ms: i64,
-    /// After many.
+    /// The longest pause, after many failures.
     pub retry_most_ms: i64,
 }
 
@@ -41,15 +41,15 @@ pub struct Limits {
 pub struct Input<'a> {
     /// Host names that must have a certificate.
     pub wanted: &'a BTreeSet<String>,
-    /// By name.
+    /// Certificates that there are, by name.
     pub held: &'a BTreeMap<&'a str, &'a EdgeCertificate>,
-    /// By name.
+    /// Host names for which none could be had, by name.
     pub troubles: &'a BTreeMap<&'a str, &'a Trouble>,
     /// The authority would find somebody else there: no orders, they would only use up its limits.
     pub elsewhere: &'a BTreeSet<&'a str>,
-    /// Being ordered.
+    /// Names whose orders are under way.
     pub running: &'a BTreeSet<String>,
-    /// The authority does not answer: not before.
+    /// The authority does not answer: nothing is ordered before this time.
     pub closed_until: UnixMs,
     pub limits: Limits,
     pub now: UnixMs,
@@ -70,7 +70,7 @@ pub struct Plan {
     pub held_back: Vec<String>,
 }
 
-/// The decision.
+/// What to order, forget and settle now.
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan {
         forget: forgotten(input),

@@ -1,4 +1,4 @@
-//! Tables of what is ordered and when, and properties that hold for all plans. Not here: the orders themselves (acme).
+//! Tables of what is ordered and when, and properties that hold for all plans. Not here: the orders themselves (the coordinator's edges/acme).
 
 use proptest::prelude::*;
 

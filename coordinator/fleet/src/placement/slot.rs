@@ -1,4 +1,6 @@
 //! A tenant's place on a host: a network and two ports.
+//!
+//! Not here: which host (placement), and remembering what is taken (desired/index).
 
 use std::net::Ipv4Addr;
 

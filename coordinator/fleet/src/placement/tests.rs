@@ -1,4 +1,6 @@
 //! What must hold of placement, for any fleet.
+//!
+//! Not here: what creating a tenant makes of a decision (change/tests).
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //!
 //! The edge comes first: when most connections to one edge address fail, nobody's tenant is to blame. Then the host: a
 //! silent one explains its tenants. Then whoever is behind wrong answers that many tenants get (answers). What is left is the
-//! tenant's own trouble, its route and its certificate included. Not here: asking (ask), keeping the answers (board).
+//! tenant's own trouble, its route and its certificate included. Not here: asking, and keeping the answers (the coordinator's edges/probes).
 
 use std::{borrow::Cow, fmt, net::SocketAddr};
 
@@ -40,11 +40,11 @@ impl fmt::Display for Failure {
 pub struct Probe {
     /// When it was asked.
     pub at: UnixMs,
-    /// Through which edge.
+    /// The edge that it went through.
     pub edge: SocketAddr,
     /// From the beginning of the connection to the answer's head, or to the failure.
     pub duration_ms: u32,
-    /// Of the answer, when there was one.
+    /// HTTP status of the answer, when there was one.
     pub status: Option<u16>,
     /// When the first certificate of the chain that the edge showed ends, seconds; none without TLS.
     pub certificate_until_s: Option<i64>,
@@ -87,9 +87,7 @@ impl Judgement {
 /// Connections to one edge address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Tried.
     pub tried: u32,
-    /// Of these, failed.
     pub failed: u32,
 }
 
@@ -160,13 +158,11 @@ impl Window {
 pub enum Behind {
     /// Each tenant itself, as far as others tell.
     Tenant,
-    /// The tenant's host.
     Host,
-    /// The edge.
     Edge,
 }
 
-/// See the module. `edge` is what is known of the edge that the probe went through; `behind` is asked only when the answer was a wrong
+/// Whose trouble a probe shows. `edge` is what is known of the edge that the probe went through; `behind` is asked only when the answer was a wrong
 /// one and nothing else explains it.
 pub fn judge(
     probe: &Probe,
@@ -203,7 +199,7 @@ pub struct Told {
     failures: u8,
 }
 
-/// Something to tell.
+/// What an event is to tell of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
     /// The tenant is not reachable, and it is its own trouble.

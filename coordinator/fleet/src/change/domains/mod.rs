@@ -2,6 +2,7 @@
 //!
 //! A domain by itself concerns edges only: the host's plan stays as it is. Another primary changes Odoo's own address, so it is an
 //! operation on the host.
+//! Not here: where a domain leads (the crate's domains).
 
 use std::sync::Arc;
 

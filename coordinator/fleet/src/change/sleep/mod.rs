@@ -2,7 +2,8 @@
 //!
 //! To sleep is to be suspended, with a mark that lets any visitor resume it. When somebody was last logged in, each tenant's own
 //! database knows and its host reports: so nothing is written down while it is used, and a coordinator that was away misses nothing.
-//! Of whom that is not known for certain, now, stays awake. Not here: who counts as a visitor (http/pages).
+//! Of whom that is not known for certain, now, stays awake. Not here: who counts as a visitor (the coordinator's
+//! ports/http/pages).
 
 use std::{ops::Bound, time::Duration};
 

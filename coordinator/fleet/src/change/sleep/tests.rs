@@ -1,4 +1,6 @@
 //! Who falls asleep and who does not; and waking.
+//!
+//! Not here: other operations on tenants (the crate's change/tests).
 
 use isyone_types::ids::HostName;
 

@@ -1,4 +1,6 @@
 //! How tenants go, come back and are forgotten.
+//!
+//! Not here: falling asleep and waking (sleep/tests).
 
 use super::*;
 

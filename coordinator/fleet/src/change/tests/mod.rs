@@ -1,4 +1,6 @@
 //! What must hold of changes; the three traps are here by name.
+//!
+//! Not here: what holds after any commands whatsoever (properties), and domains and sleep, whose tests are beside them.
 
 mod lifecycle;
 mod reports;

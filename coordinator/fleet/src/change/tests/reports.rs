@@ -1,4 +1,6 @@
 //! What hosts' words change: of older plans, of troubles, of plans that cannot be taken.
+//!
+//! Not here: taking reports from the wire (isyone-proto's convert).
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! What happens to tenants' domains.
+//!
+//! Not here: what DNS says of a domain (the crate's domains/tests).
 
 mod troubles;
 

@@ -1,4 +1,6 @@
 //! Primaries that nobody is redirected to, and domains that lead elsewhere.
+//!
+//! Not here: when a domain counts as leading elsewhere (the crate's domains/schedule).
 
 use super::*;
 
