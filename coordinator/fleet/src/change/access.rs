@@ -151,6 +151,13 @@ mod tests {
         }
     }
 
+    fn networks(list: &[&str]) -> AccessChange {
+        AccessChange {
+            networks: Some(list.iter().map(|n| n.parse().unwrap()).collect()),
+            ..AccessChange::default()
+        }
+    }
+
     fn bench() -> Bench {
         let mut bench = Bench::default();
         bench.host("h1", resources(4, 16, 100));
@@ -166,10 +173,6 @@ mod tests {
     #[test]
     fn each_part_changes_alone_and_is_told_without_hashes() {
         let mut bench = bench();
-        let networks = |list: &[&str]| AccessChange {
-            networks: Some(list.iter().map(|n| n.parse().unwrap()).collect()),
-            ..AccessChange::default()
-        };
         let access = set(
             &mut bench,
             networks(&["203.0.113.0/24", "192.0.2.1/32", "192.0.2.1/32"]),
@@ -209,6 +212,22 @@ mod tests {
             (access.rate, access.addresses.len(), access.users.len()),
             (rate, 2, 2)
         );
+        assert!(
+            !format!(
+                "{:?}{:?}",
+                bench.state.fleet.events,
+                user("ana", "$2y$08$secret")
+            )
+            .contains("$2y")
+        );
+    }
+
+    #[test]
+    fn what_was_set_is_taken_away_and_nothing_is_opened_by_the_way() {
+        let mut bench = bench();
+        set(&mut bench, networks(&["203.0.113.0/24", "192.0.2.1/32"])).unwrap();
+        set(&mut bench, user("bob", "$2y$08$secret")).unwrap();
+        set(&mut bench, user("ana", "$2y$08$secret")).unwrap();
         let gone = AccessChange {
             remove_users: vec!["bob".to_owned()],
             ..networks(&[])
@@ -232,20 +251,21 @@ mod tests {
             set(&mut bench, another).unwrap().users,
             ["eva:$2y$08$secret"]
         );
+        let rate = Some(Rate {
+            average: 5,
+            burst: 10,
+        });
+        let limited = AccessChange {
+            rate: Some(rate),
+            ..AccessChange::default()
+        };
+        assert_eq!(set(&mut bench, limited).unwrap().rate, rate);
         let open = AccessChange {
             remove_all_users: true,
             rate: Some(None),
             ..AccessChange::default()
         };
         assert_eq!(set(&mut bench, open).unwrap(), Access::default());
-        assert!(
-            !format!(
-                "{:?}{:?}",
-                bench.state.fleet.events,
-                user("ana", "$2y$08$secret")
-            )
-            .contains("$2y")
-        );
     }
 
     #[test]
