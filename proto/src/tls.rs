@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+pub use isyone_types::identity::{CertificateInfo, Identity, NoIdentity, OperatorRole};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
@@ -22,8 +23,6 @@ use tokio_rustls::{
     },
 };
 use tonic::transport::{Channel, Endpoint, Uri};
-
-pub use isyone_types::identity::{CertificateInfo, Identity, NoIdentity, OperatorRole};
 
 use crate::ids::HostName;
 

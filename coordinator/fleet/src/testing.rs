@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use isyone_types::{
     ids::{HostName, ShortName, TenantName},
+    report::{ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage},
     spec::{Size, TenantSpec},
 };
 use uuid::Uuid;
@@ -15,9 +16,6 @@ use crate::{
     desired::{Certificate, Sealed, Token},
     settings::{Defaults, Edge, Edition, Liveness, Network, PlacementSettings, Settings},
     state::State,
-};
-use isyone_types::report::{
-    ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage,
 };
 
 /// Parses a literal that the test knows to be good.

@@ -273,11 +273,11 @@ fn host_trouble(state: HostState) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use isyone_types::report::{Traffic, Usage};
     use proptest::prelude::*;
 
     use super::*;
     use crate::testing::{Bench, name, resources};
-    use isyone_types::report::{Traffic, Usage};
 
     /// Tenants t0, t1, …, with these CPU figures; `None` was not measured.
     fn fleet(figures: &[Option<u32>]) -> Bench {

@@ -12,7 +12,9 @@ use std::{
 use isyone_types::{
     identity::OperatorRole,
     ids::{HostName, TenantName},
+    operation::{OperationState, Step},
     plan::{DesiredState, Firewall, HostPlan, Role, TenantPlan, TenantSecrets, UnixMs},
+    report::TenantProgress,
     spec::Domain,
 };
 use uuid::Uuid;
@@ -24,10 +26,6 @@ use crate::{
     operation::Operation,
     settings::Settings,
     state::State,
-};
-use isyone_types::{
-    operation::{OperationState, Step},
-    report::TenantProgress,
 };
 
 /// What a host shall run, everything included. `open` unseals a tenant's passwords.

@@ -7,11 +7,10 @@ mod report;
 
 use std::{collections::BTreeMap, str::FromStr};
 
-pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
-
 use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
+pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
 use crate::{
     error::FieldError,
     ids::TenantName,

@@ -216,8 +216,9 @@ impl TenantName {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn reserved_names_are_sorted() {

@@ -9,6 +9,7 @@ use isyone_types::{
     identity::OperatorRole,
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
+    report::HostReport,
     spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
 };
 use uuid::Uuid;
@@ -24,7 +25,6 @@ use crate::{
     operation::Operation,
     placement::Decision,
 };
-use isyone_types::report::HostReport;
 
 /// What a command is told of the world.
 #[derive(Debug, Clone)]

@@ -11,8 +11,11 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::spec_change::{SpecChange, SpecField, listed};
-use super::{MAX_TOKENS, certificates::MAX_UPLOADED};
+use super::{
+    MAX_TOKENS,
+    certificates::MAX_UPLOADED,
+    spec_change::{SpecChange, SpecField, listed},
+};
 use crate::placement::Decision;
 
 /// Why a command was refused. Nothing has changed then.

@@ -25,6 +25,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use isyone_types::{
     ids::{HostName, TenantName},
+    operation::{OperationState, Step},
     plan::UnixMs,
 };
 use uuid::Uuid;
@@ -43,7 +44,6 @@ use crate::{
     state::State,
     written::{RecordKind, RecordValue, Write},
 };
-use isyone_types::operation::{OperationState, Step};
 
 /// Tokens that may be open at once.
 pub const MAX_TOKENS: usize = 1_000;

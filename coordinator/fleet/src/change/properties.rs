@@ -5,7 +5,12 @@
 
 use std::{cell::Cell, collections::BTreeSet};
 
-use isyone_types::{ids::TenantName, plan::DesiredState, spec::Domain};
+use isyone_types::{
+    ids::TenantName,
+    plan::DesiredState,
+    report::{HostReport, Traffic},
+    spec::Domain,
+};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
@@ -13,7 +18,6 @@ use crate::{
     desired::{Fleet, HostIndex, domains::DomainTrouble},
     testing::{Bench, name, resources},
 };
-use isyone_types::report::{HostReport, Traffic};
 
 const HOSTS: usize = 4;
 const TENANTS: usize = 8;

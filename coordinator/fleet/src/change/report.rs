@@ -4,15 +4,16 @@
 
 use std::sync::Arc;
 
-use isyone_types::{ids::HostName, plan::DesiredState};
+use isyone_types::{
+    ids::HostName,
+    operation::OperationState,
+    plan::DesiredState,
+    report::{HostReport, TenantProgress, TenantReport},
+};
 
 use super::{ChangeError, Edit, Outcome, done_step};
 use crate::{
     desired::Tenant, event::EventKind, observed::TenantObserved, operation::OperationKind,
-};
-use isyone_types::{
-    operation::OperationState,
-    report::{HostReport, TenantProgress, TenantReport},
 };
 
 impl Edit<'_> {

@@ -2,8 +2,9 @@
 //!
 //! Not here: commands on domains (change/domains/tests).
 
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 fn told(chain: &[&str], addresses: &[&str]) -> Answer {
     Answer::Told {

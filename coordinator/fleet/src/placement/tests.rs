@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
+use isyone_types::report::HostResources;
 use proptest::prelude::*;
 
 use super::*;
@@ -13,7 +14,6 @@ use crate::{
     settings::Network,
     testing::{Bench, GIB, name, resources},
 };
-use isyone_types::report::HostResources;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]

@@ -10,6 +10,7 @@ use std::{ops::Bound, time::Duration};
 use isyone_types::{
     ids::TenantName,
     plan::{DesiredState, UnixMs},
+    report::TenantProgress,
 };
 
 use super::{ChangeError, Edit, Outcome};
@@ -17,7 +18,6 @@ use crate::{
     desired::Tenant, event::EventKind, liveness::HostState, operation::OperationKind,
     settings::Settings, state::State, views,
 };
-use isyone_types::report::TenantProgress;
 
 /// Tenants that one tick looks at: 100,000 are gone through in less than two minutes, and nobody notices a tick.
 const LOOKED_AT: usize = 1_000;

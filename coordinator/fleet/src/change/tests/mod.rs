@@ -5,7 +5,13 @@
 mod lifecycle;
 mod reports;
 
-use isyone_types::{identity::OperatorRole, ids::TenantName, plan::DesiredState};
+use isyone_types::{
+    identity::OperatorRole,
+    ids::TenantName,
+    operation::OperationState,
+    plan::DesiredState,
+    report::{HostResources, TenantProgress},
+};
 
 use super::*;
 use crate::{
@@ -13,10 +19,6 @@ use crate::{
     testing::{Bench, name, resources},
     views,
     written::{Contents, Record, Records},
-};
-use isyone_types::{
-    operation::OperationState,
-    report::{HostResources, TenantProgress},
 };
 
 fn tenant_of(outcome: Outcome) -> std::sync::Arc<Tenant> {

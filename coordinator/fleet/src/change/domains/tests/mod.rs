@@ -4,13 +4,14 @@
 
 mod troubles;
 
+use isyone_types::plan::TenantSecrets;
+
 use super::*;
 use crate::{
     change::Command,
     testing::{Bench, name, resources},
     views,
 };
-use isyone_types::plan::TenantSecrets;
 
 /// A running tenant `alfa`, and `beta`.
 fn running() -> Bench {
