@@ -52,7 +52,7 @@ impl State {
     }
 
     /// What placement decides by.
-    pub fn view<'a>(&'a self, settings: &'a Settings) -> PlacementInputs<'a> {
+    pub fn placement_inputs<'a>(&'a self, settings: &'a Settings) -> PlacementInputs<'a> {
         PlacementInputs {
             fleet: &self.fleet,
             observed: &self.observed,
@@ -64,7 +64,7 @@ impl State {
 
     /// Brings the ranking of one host up to date, as of `now`.
     pub fn refresh(&mut self, settings: &Settings, host: &HostName, now: UnixMs) {
-        let entry = Ranking::entry(self.view(settings), host, now);
+        let entry = Ranking::entry(self.placement_inputs(settings), host, now);
         self.ranking.update(host, entry);
     }
 }

@@ -78,7 +78,7 @@ pub struct Picked<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key<'a> {
+enum SortKey<'a> {
     Word(&'a str),
     /// A rank: the smallest first.
     Rank(u8),
@@ -88,28 +88,28 @@ enum Key<'a> {
     Nothing,
 }
 
-fn compare(a: Key<'_>, b: Key<'_>, reverse: bool) -> Ordering {
+fn compare(a: SortKey<'_>, b: SortKey<'_>, reverse: bool) -> Ordering {
     let natural = match (a, b) {
-        (Key::Nothing, Key::Nothing) => return Ordering::Equal,
-        (Key::Nothing, _) => return Ordering::Greater,
-        (_, Key::Nothing) => return Ordering::Less,
-        (Key::Figure(a), Key::Figure(b)) => b.cmp(&a),
+        (SortKey::Nothing, SortKey::Nothing) => return Ordering::Equal,
+        (SortKey::Nothing, _) => return Ordering::Greater,
+        (_, SortKey::Nothing) => return Ordering::Less,
+        (SortKey::Figure(a), SortKey::Figure(b)) => b.cmp(&a),
         (a, b) => a.cmp(&b),
     };
     if reverse { natural.reverse() } else { natural }
 }
 
-fn figure(value: Option<impl Into<u64>>) -> Key<'static> {
-    value.map_or(Key::Nothing, |value| Key::Figure(value.into()))
+fn figure(value: Option<impl Into<u64>>) -> SortKey<'static> {
+    value.map_or(SortKey::Nothing, |value| SortKey::Figure(value.into()))
 }
 
 /// The asked rows of what passed the filter.
 fn pick<'a, T, O>(
-    mut keyed: Vec<(Key<'a>, &'a str, T)>,
+    mut keyed: Vec<(SortKey<'a>, &'a str, T)>,
     rows: &Rows<O>,
     total: usize,
 ) -> Picked<T> {
-    let by = |a: &(Key<'a>, &'a str, T), b: &(Key<'a>, &'a str, T)| {
+    let by = |a: &(SortKey<'a>, &'a str, T), b: &(SortKey<'a>, &'a str, T)| {
         compare(a.0, b.0, rows.reverse).then_with(|| a.1.cmp(b.1))
     };
     let matching = keyed.len();
@@ -152,9 +152,9 @@ pub fn tenants<'a>(
         let usage = || seen().and_then(|report| report.usage);
         let traffic = || seen().and_then(|report| report.traffic);
         let key = match rows.order {
-            TenantOrder::Name => Key::Word(tenant.name.as_str()),
-            TenantOrder::Host => Key::Word(tenant.placement.host.as_str()),
-            TenantOrder::State => Key::Rank(trouble(
+            TenantOrder::Name => SortKey::Word(tenant.name.as_str()),
+            TenantOrder::Host => SortKey::Word(tenant.placement.host.as_str()),
+            TenantOrder::State => SortKey::Rank(trouble(
                 views::phase(state, settings, tenant, now).0,
                 reach(tenant),
             )),
@@ -221,8 +221,8 @@ pub fn hosts<'a>(
             .map(|seen| &seen.resources);
         let share = |used: u64, of: u64| used.saturating_mul(1_000_000).checked_div(of);
         let key = match rows.order {
-            HostOrder::Name => Key::Word(host.name.as_str()),
-            HostOrder::State => Key::Rank(host_trouble(
+            HostOrder::Name => SortKey::Word(host.name.as_str()),
+            HostOrder::State => SortKey::Rank(host_trouble(
                 liveness::judge(seen, state.started_at, now, &settings.liveness).0,
             )),
             HostOrder::Cpu => figure(resources.map(|r| r.cpu_used_permille)),
@@ -244,7 +244,7 @@ pub fn hosts<'a>(
             }
             HostOrder::Tenants => {
                 let index = state.fleet.by_host.get(&host.name);
-                Key::Figure(index.map_or(0, |index| index.tenants.len() as u64))
+                SortKey::Figure(index.map_or(0, |index| index.tenants.len() as u64))
             }
         };
         keyed.push((key, host.name.as_str(), host));

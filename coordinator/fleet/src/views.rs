@@ -20,7 +20,7 @@ use isyone_types::{
 use uuid::Uuid;
 
 use crate::{
-    desired::{Access, Tenant},
+    desired::{Tenant, VisitorAccess},
     liveness::{self, HostState},
     observed::TenantObserved,
     operation::Operation,
@@ -284,7 +284,7 @@ pub struct Route {
     /// The one of them that browsers are sent to.
     pub primary: Option<String>,
     /// Who gets in.
-    pub access: Access,
+    pub access: VisitorAccess,
     /// Its host's advertised address.
     pub address: IpAddr,
     /// Published port of Odoo's HTTP server.

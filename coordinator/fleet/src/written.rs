@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     desired::{
         Fleet, Host, MAX_EVENTS, Operator, Tenant, Token,
-        certificates::{AcmeAccount, EdgeCertificate, Trouble},
+        certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
         domains::DomainTrouble,
     },
     event::Event,
@@ -31,7 +31,7 @@ pub enum RecordKind {
     /// A certificate of tenants' host names.
     Certificate,
     /// A host name for which no certificate could be had.
-    Trouble,
+    CertificateTrouble,
     /// A tenant's domain that leads elsewhere.
     DomainTrouble,
     /// Values of which there is one each: the plans' digest, the account with the authority.
@@ -48,7 +48,7 @@ impl RecordKind {
             Self::Token => "token",
             Self::Operator => "operator",
             Self::Certificate => "certificate",
-            Self::Trouble => "certificate_trouble",
+            Self::CertificateTrouble => "certificate_trouble",
             Self::DomainTrouble => "domain_trouble",
             Self::Meta => "meta",
         }
@@ -64,7 +64,7 @@ impl RecordKind {
         ];
         let rest = [
             Self::Certificate,
-            Self::Trouble,
+            Self::CertificateTrouble,
             Self::DomainTrouble,
             Self::Meta,
         ];
@@ -92,7 +92,7 @@ pub enum RecordValue {
     Operator(Arc<Operator>),
     Certificate(Arc<EdgeCertificate>),
     /// Why there is no certificate.
-    Trouble(Arc<Trouble>),
+    CertificateTrouble(Arc<CertificateTrouble>),
     DomainTrouble(Arc<DomainTrouble>),
     AcmeAccount(Arc<AcmeAccount>),
     /// [`Fleet::plan_digest`].
@@ -118,7 +118,9 @@ impl RecordValue {
             Self::Certificate(certificate) => {
                 (RecordKind::Certificate, certificate.name.as_str().into())
             }
-            Self::Trouble(trouble) => (RecordKind::Trouble, trouble.name.as_str().into()),
+            Self::CertificateTrouble(trouble) => {
+                (RecordKind::CertificateTrouble, trouble.name.as_str().into())
+            }
             Self::DomainTrouble(trouble) => {
                 (RecordKind::DomainTrouble, trouble.domain.as_str().into())
             }
@@ -140,7 +142,7 @@ impl RecordValue {
             Self::Token(token) => json(&**token),
             Self::Operator(operator) => json(&**operator),
             Self::Certificate(certificate) => json(&**certificate),
-            Self::Trouble(trouble) => json(&**trouble),
+            Self::CertificateTrouble(trouble) => json(&**trouble),
             Self::DomainTrouble(trouble) => json(&**trouble),
             Self::AcmeAccount(account) => json(&**account),
             Self::PlanDigest(digest) => json(digest),
@@ -280,8 +282,8 @@ pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
                     .certificates
                     .insert(certificate.name.clone(), certificate);
             }
-            RecordKind::Trouble => {
-                let trouble = read::<Trouble>(record)?;
+            RecordKind::CertificateTrouble => {
+                let trouble = read::<CertificateTrouble>(record)?;
                 fleet
                     .certificate_troubles
                     .insert(trouble.name.clone(), trouble);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use isyone_types::ids::TenantName;
 
 use super::{AccessChange, ChangeError, Edit, Outcome};
-use crate::{desired::Access, event::EventKind};
+use crate::{desired::VisitorAccess, event::EventKind};
 
 /// Networks that an edge compares each request's address with.
 pub const MAX_NETWORKS: usize = 64;
@@ -43,7 +43,10 @@ impl Edit<'_> {
 }
 
 /// Access as it will be, and what of it is new, in words without hashes.
-fn changed(before: &Access, change: AccessChange) -> Result<(Access, Vec<String>), String> {
+fn changed(
+    before: &VisitorAccess,
+    change: AccessChange,
+) -> Result<(VisitorAccess, Vec<String>), String> {
     let (mut access, mut said) = (before.clone(), Vec::new());
     if let Some(mut networks) = change.networks {
         networks.sort();
@@ -129,7 +132,7 @@ mod tests {
         testing::{Bench, name, resources},
     };
 
-    fn set(bench: &mut Bench, change: AccessChange) -> Result<Access, ChangeError> {
+    fn set(bench: &mut Bench, change: AccessChange) -> Result<VisitorAccess, ChangeError> {
         let command = Command::SetAccess {
             name: name("alfa"),
             change: Box::new(change),
@@ -265,7 +268,7 @@ mod tests {
             rate: Some(None),
             ..AccessChange::default()
         };
-        assert_eq!(set(&mut bench, open).unwrap(), Access::default());
+        assert_eq!(set(&mut bench, open).unwrap(), VisitorAccess::default());
     }
 
     #[test]

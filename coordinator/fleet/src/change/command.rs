@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
-        certificates::{AcmeAccount, EdgeCertificate, Trouble},
+        certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
         domains::DomainTrouble,
     },
     event::EventKind,
@@ -138,7 +138,7 @@ pub enum Command {
         why: String,
     },
     /// No certificate could be had; with 0 failures: nobody wants one any more.
-    CertificateTrouble(Box<Trouble>),
+    CertificateTrouble(Box<CertificateTrouble>),
     /// An account with the certificate authority was made.
     PutAcmeAccount(Box<AcmeAccount>),
     /// Domains for a tenant, or another primary among them.

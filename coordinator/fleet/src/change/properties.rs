@@ -342,7 +342,7 @@ fn check(bench: &Bench) {
         bench
             .state
             .ranking
-            .is_true(bench.state.view(&bench.settings), bench.now)
+            .is_true(bench.state.placement_inputs(&bench.settings), bench.now)
     );
 }
 

@@ -63,7 +63,7 @@ impl EdgeCertificate {
 
 /// A host name for which no certificate could be had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+pub struct CertificateTrouble {
     /// The host name.
     pub name: String,
     /// Failures since the last success.

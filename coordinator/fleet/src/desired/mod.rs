@@ -89,7 +89,7 @@ pub struct Tenant {
     pub primary: Option<Domain>,
     /// Who gets in.
     #[serde(default)]
-    pub access: Access,
+    pub access: VisitorAccess,
     /// Suspended because nobody used it, since then: the next visitor wakes it.
     #[serde(default)]
     pub asleep_since: Option<UnixMs>,
@@ -103,7 +103,7 @@ pub struct Tenant {
 
 /// Who gets in to a tenant, at the edge. The default is everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Access {
+pub struct VisitorAccess {
     /// Only clients with these addresses; empty: all.
     #[serde(default)]
     pub addresses: Vec<IpNet>,
@@ -115,7 +115,7 @@ pub struct Access {
     pub rate: Option<Rate>,
 }
 
-impl Access {
+impl VisitorAccess {
     /// Whether everybody gets in.
     pub fn is_open(&self) -> bool {
         self.addresses.is_empty() && self.users.is_empty()
@@ -216,7 +216,7 @@ pub struct Fleet {
     /// Certificates of tenants' host names, by name.
     pub certificates: OrdMap<String, Arc<certificates::EdgeCertificate>>,
     /// Host names for which no certificate could be had.
-    pub certificate_troubles: OrdMap<String, Arc<certificates::Trouble>>,
+    pub certificate_troubles: OrdMap<String, Arc<certificates::CertificateTrouble>>,
     /// Tenants' domains that do not lead to the edges any more, by name.
     pub domain_troubles: OrdMap<String, Arc<domains::DomainTrouble>>,
     /// The account with the certificate authority.

@@ -206,7 +206,7 @@ pub struct PlacementInputs<'a> {
     pub settings: &'a Settings,
 }
 
-/// Hosts that could take a tenant at all, in the order of their load, kept up to date by [`Ranking::refresh`]. Those that are closed,
+/// Hosts that could take a tenant at all, in the order of their load, kept up to date by [`crate::state::State::refresh`]. Those that are closed,
 /// silent or without Docker are not in it: however many there are, nobody looks at them.
 #[derive(Debug, Clone, Default)]
 pub struct Ranking {

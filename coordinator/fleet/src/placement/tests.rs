@@ -74,7 +74,7 @@ proptest! {
         let size = bench.settings.plans[&name::<isyone_types::ids::ShortName>("small")];
         let labels = BTreeMap::new();
         let request = Request { size, host: None, labels: &labels };
-        let view = bench.state.view(&bench.settings);
+        let view = bench.state.placement_inputs(&bench.settings);
         prop_assert_eq!(choose(view, request, bench.now).host, explain(view, request, bench.now).host);
     }
 
@@ -117,7 +117,7 @@ fn every_rejection_says_why() {
         disk_bytes: 3 * GIB,
         ..size
     };
-    let view = bench.state.view(&bench.settings);
+    let view = bench.state.placement_inputs(&bench.settings);
     let decision = explain(
         view,
         Request {

@@ -210,7 +210,7 @@ pub enum News {
 
 impl Told {
     /// Takes a judgement in. A host's and an edge's trouble are told as theirs, not once more for each tenant.
-    pub fn take(&mut self, judgement: Judgement) -> Option<News> {
+    pub fn hear(&mut self, judgement: Judgement) -> Option<News> {
         match judgement {
             Judgement::Reachable => {
                 let news = self.down.then_some(News::Up);
@@ -394,14 +394,14 @@ mod tests {
             (Reachable, None),
         ];
         for (step, (judgement, news)) in course.into_iter().enumerate() {
-            assert_eq!(told.take(judgement), news, "step {step}");
+            assert_eq!(told.hear(judgement), news, "step {step}");
         }
         assert_eq!(
-            (told.take(TenantDown), told.take(TenantDown)),
+            (told.hear(TenantDown), told.hear(TenantDown)),
             (None, Some(News::Down))
         );
         told.not_told();
-        assert_eq!(told.take(TenantDown), Some(News::Down));
+        assert_eq!(told.hear(TenantDown), Some(News::Down));
     }
 
     fn judgements() -> impl Strategy<Value = Vec<Judgement>> {
@@ -416,7 +416,7 @@ mod tests {
         #[test]
         fn down_and_up_are_told_in_turns(course in judgements()) {
             let mut told = Told::default();
-            let news: Vec<News> = course.into_iter().filter_map(|j| told.take(j)).collect();
+            let news: Vec<News> = course.into_iter().filter_map(|j| told.hear(j)).collect();
             for (place, one) in news.iter().enumerate() {
                 prop_assert_eq!(*one, if place % 2 == 0 { News::Down } else { News::Up });
             }

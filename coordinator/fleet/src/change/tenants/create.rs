@@ -11,7 +11,7 @@ use super::super::{
     spec_change::{self, SpecField},
 };
 use crate::{
-    desired::{Access, Tenant, TenantPlacement},
+    desired::{Tenant, TenantPlacement, VisitorAccess},
     event::EventKind,
     operation::{Operation, OperationKind},
     placement::{self, Decision, Request},
@@ -131,7 +131,7 @@ impl Edit<'_> {
             labels: &create.spec.host_labels,
         };
         let now = self.stamp.now;
-        let view = self.state.view(self.settings);
+        let view = self.state.placement_inputs(self.settings);
         let decision = if create.dry_run {
             placement::explain(view, request, now)
         } else {
@@ -210,7 +210,7 @@ impl Edit<'_> {
             quarantine_until: None,
             purge_now: false,
             primary: None,
-            access: Access::default(),
+            access: VisitorAccess::default(),
             asleep_since: None,
             last_active_at: None,
             started_at: None,

@@ -88,8 +88,11 @@ impl Edit<'_> {
             host: Some(&tenant.placement.host),
             labels: &labels,
         };
-        let mut decision =
-            placement::choose(self.state.view(self.settings), request, self.stamp.now);
+        let mut decision = placement::choose(
+            self.state.placement_inputs(self.settings),
+            request,
+            self.stamp.now,
+        );
         // It already has its network, and a cordon closes a host to new tenants only.
         for judgement in &mut decision.hosts {
             judgement.rejections.retain(|r| {
