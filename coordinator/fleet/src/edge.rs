@@ -111,7 +111,7 @@ impl EdgeState {
         Self::Silent,
     ];
 
-    /// In one word.
+    /// One word, for labels and people.
     pub fn word(self) -> &'static str {
         match self {
             Self::Current => "current",
@@ -130,13 +130,12 @@ pub struct EdgeSeen {
     pub address: IpAddr,
     /// What it asks for: everything or a shard, as [`crate::shards::Shards::scopes`] counts.
     pub scope: usize,
-    /// How it is.
     pub state: EdgeState,
     /// When it last asked.
     pub asked: Instant,
     /// The version that it was given last, while that is remembered.
     pub given: Option<String>,
-    /// Tenants in that.
+    /// Tenants in the version that it was given, or in the newest.
     pub tenants: u64,
     /// The version that it said it runs.
     pub runs: Option<String>,
@@ -164,7 +163,7 @@ impl Edge {
         }
     }
 
-    /// It asks again.
+    /// It asks again, and is about to be given this revision.
     pub fn ask(&mut self, revision: u64, now: Instant) {
         if self.gone(now) {
             // Whatever it ran may be lost: it begins anew.

@@ -117,7 +117,7 @@ impl fmt::Display for EventKind {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Rises by one.
+    /// Rises by one with each event.
     pub sequence: u64,
     pub at: UnixMs,
     pub kind: EventKind,

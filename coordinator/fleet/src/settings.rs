@@ -18,9 +18,7 @@ use crate::shards::Shards;
 /// A pair of images that belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edition {
-    /// Odoo's image.
     pub odoo: ImageRef,
-    /// PostgreSQL's image.
     pub postgres: ImageRef,
 }
 
@@ -44,13 +42,13 @@ pub struct Edge {
     pub addresses: Vec<IpNet>,
     /// Ports of an edge on a tenant's own host.
     pub ports: Vec<u16>,
-    /// Control plane addresses.
+    /// Control plane addresses, closed to tenants.
     pub protected_addresses: Vec<IpAddr>,
     /// Largest file that Odoo takes.
     pub upload_limit_bytes: u64,
 }
 
-/// How placement counts.
+/// How placement counts what hosts have and tenants need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementSettings {
     /// Reserved CPU may exceed the machine's by this factor, in thousandths (4000 = four times).

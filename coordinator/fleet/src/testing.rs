@@ -212,7 +212,7 @@ impl Bench {
         host
     }
 
-    /// A host reports.
+    /// A host reports these tenants, all that it has.
     pub fn report(
         &mut self,
         host: &HostName,
@@ -232,7 +232,7 @@ impl Bench {
         .expect("report");
     }
 
-    /// A create command.
+    /// A request for a tenant of this plan, all else by default.
     pub fn creation(&mut self, tenant: &str, plan: &str) -> CreateTenant {
         let spec = spec(&self.settings, plan);
         CreateTenant {
@@ -247,7 +247,7 @@ impl Bench {
         }
     }
 
-    /// Creates a tenant.
+    /// Carries [`Self::creation`] out.
     pub fn create(&mut self, tenant: &str, plan: &str) -> Result<Outcome, ChangeError> {
         let creation = self.creation(tenant, plan);
         self.apply(Command::CreateTenant(Box::new(creation)))

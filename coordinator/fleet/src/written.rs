@@ -95,7 +95,7 @@ pub enum RecordValue {
     CertificateTrouble(Arc<CertificateTrouble>),
     DomainTrouble(Arc<DomainTrouble>),
     AcmeAccount(Arc<AcmeAccount>),
-    /// [`Fleet::plan_digest`].
+    /// The value of [`Fleet::plan_digest`].
     PlanDigest(String),
     /// A record out of another store, as it was.
     Copy(Record),
@@ -191,7 +191,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Everything stored.
+/// Everything that is stored, as it is loaded at a start.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
     /// In no particular order.
@@ -244,7 +244,7 @@ pub struct UnreadableRecord {
     pub kind: String,
     /// Its key among its kind.
     pub id: String,
-    /// The reader's words.
+    /// The JSON reader's words.
     pub why: String,
 }
 

@@ -64,7 +64,6 @@ impl EdgeCertificate {
 /// A host name for which no certificate could be had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateTrouble {
-    /// The host name.
     pub name: String,
     /// Failures since the last success.
     pub failures: u32,

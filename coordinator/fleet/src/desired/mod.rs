@@ -175,7 +175,7 @@ pub struct Token {
     pub host: Option<HostName>,
     /// Labels that the host gets.
     pub labels: BTreeMap<LabelKey, LabelValue>,
-    /// End of validity.
+    /// Good until then.
     pub expires_at: UnixMs,
     /// The host that used it up.
     pub used_by: Option<HostName>,
@@ -227,7 +227,7 @@ pub struct Fleet {
     pub last_event: u64,
     /// [`crate::settings::Settings::plan_digest`] that all plans were last rendered with.
     pub plan_digest: String,
-    /// Computed: per host.
+    /// Computed: what is placed on each host; hosts without tenants are not in it.
     pub by_host: OrdMap<HostName, HostIndex>,
     /// Computed: which tenant owns a host name (customers' domains; platform names follow from tenant names).
     pub by_domain: OrdMap<String, TenantName>,

@@ -165,7 +165,7 @@ impl Edit<'_> {
         })
     }
 
-    /// What the watch concluded; of a domain that is not the tenant's any more, nothing follows.
+    /// What looks at DNS came to; of a domain that is not the tenant's any more, nothing follows.
     pub(super) fn domain_unreachable(
         &mut self,
         trouble: DomainTrouble,
