@@ -2,6 +2,7 @@
 //!
 //! tonic begins with 8 KiB in each direction of each call, for as long as it lasts. A session lasts for months, and most of its messages
 //! have a few hundred bytes; with ten thousand sessions that is what matters. Buffers still grow with their messages.
+//! Not here: the bounds of a message, which clients and servers set (tls).
 
 use std::marker::PhantomData;
 
@@ -14,7 +15,7 @@ const BUFFER_BYTES: usize = 1024;
 /// tonic's own: so much is written in one piece when more is ready.
 const YIELD_BYTES: usize = 32 * 1024;
 
-/// See the module. `E` is encoded, `D` decoded.
+/// prost's codec with small buffers: `E` is encoded, `D` decoded.
 #[derive(Debug, Clone)]
 pub struct SmallProst<E, D>(PhantomData<(E, D)>);
 

@@ -1,6 +1,7 @@
 //! Plans larger than a message: cut into parts by the coordinator, put together by the agent.
 //!
 //! All parts carry the plan's generation, and all but the last say that there is more; what is not a tenant is in the first.
+//! Not here: parsing the plan that comes out (convert).
 
 use prost::Message as _;
 
@@ -36,13 +37,13 @@ pub fn split(mut plan: Plan) -> Vec<Plan> {
 
 /// Parts that have come so far, of one session.
 #[derive(Debug, Default)]
-pub struct Assembly {
+pub struct PlanAssembly {
     begun: Option<Plan>,
 }
 
-impl Assembly {
+impl PlanAssembly {
     /// One more message; the plan when it is whole. Parts of two plans do not mix: the coordinator sends one after the other.
-    pub fn take(&mut self, part: Plan) -> Result<Option<Plan>, FieldError> {
+    pub fn add(&mut self, part: Plan) -> Result<Option<Plan>, FieldError> {
         let mut whole = match self.begun.take() {
             None => part,
             Some(begun) if begun.generation != part.generation => {
@@ -96,10 +97,10 @@ mod tests {
             let messages = split(plan.clone());
             assert_eq!(messages.len(), parts);
             assert!(messages.iter().all(|m| m.encoded_len() < MAX_MESSAGE_BYTES));
-            let mut assembly = Assembly::default();
+            let mut assembly = PlanAssembly::default();
             let taken: Vec<_> = messages
                 .into_iter()
-                .map(|m| assembly.take(m).unwrap())
+                .map(|m| assembly.add(m).unwrap())
                 .collect();
             assert!(taken[..parts - 1].iter().all(Option::is_none));
             assert_eq!(taken[parts - 1], Some(plan));
@@ -108,21 +109,21 @@ mod tests {
 
     #[test]
     fn parts_of_two_plans_do_not_mix_and_memory_is_bounded() {
-        let mut assembly = Assembly::default();
+        let mut assembly = PlanAssembly::default();
         let more = |mut plan: Plan, generation| {
             (plan.more, plan.generation) = (true, generation);
             plan
         };
-        assert_eq!(assembly.take(more(plan(1, 1), 7)).unwrap(), None);
-        assert!(assembly.take(plan(1, 1)).unwrap().is_some());
-        assert_eq!(assembly.take(more(plan(1, 1), 7)).unwrap(), None);
-        assert!(assembly.take(more(plan(1, 1), 8)).is_err());
+        assert_eq!(assembly.add(more(plan(1, 1), 7)).unwrap(), None);
+        assert!(assembly.add(plan(1, 1)).unwrap().is_some());
+        assert_eq!(assembly.add(more(plan(1, 1), 7)).unwrap(), None);
+        assert!(assembly.add(more(plan(1, 1), 8)).is_err());
         assert_eq!(
             assembly
-                .take(more(plan(MAX_TENANTS_PER_HOST, 1), 7))
+                .add(more(plan(MAX_TENANTS_PER_HOST, 1), 7))
                 .unwrap(),
             None
         );
-        assert!(assembly.take(plan(1, 1)).is_err());
+        assert!(assembly.add(plan(1, 1)).is_err());
     }
 }

@@ -1,12 +1,17 @@
 //! Mutual TLS for clients (agent, isyctl): identity files, CA pinning for the first contact, and a gRPC channel whose
 //! certificate can be swapped while it lives. Also who a peer certificate says its owner is.
 //!
+<<<<<<< HEAD
 //! Not here: the listening side and the CA (coordinator/base/pki, coordinator/ports/listener). tonic's own TLS is not used: it
+=======
+//! Not here: the listening side and the CA (the coordinator's base/pki and ports/listener). tonic's own TLS is not used: it
+>>>>>>> house-core
 //! cannot reload a certificate.
 
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+pub use isyone_types::identity::{CertificateInfo, Identity, NoIdentity, OperatorRole};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
@@ -22,8 +27,6 @@ use tokio_rustls::{
     },
 };
 use tonic::transport::{Channel, Endpoint, Uri};
-
-pub use isyone_types::identity::{CertificateInfo, Identity, NoIdentity, OperatorRole};
 
 use crate::ids::HostName;
 
@@ -51,7 +54,7 @@ pub enum TlsError {
     /// PEM or DER that cannot be read.
     #[error("{what} cannot be read: {why}")]
     Unreadable {
-        /// Which of the inputs.
+        /// The input that it is, for people: `certificate`, `private key` …
         what: &'static str,
         /// The reader's words.
         why: String,
@@ -62,7 +65,7 @@ pub enum TlsError {
     /// A certificate without one of our names.
     #[error(transparent)]
     NoIdentity(#[from] NoIdentity),
-    /// `host:port` expected.
+    /// An endpoint that is not `host:port`.
     #[error("`{0}` is not host:port")]
     BadEndpoint(String),
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use isyone_proto::{
-    parts::Assembly,
+    parts::PlanAssembly,
     pb::agent::v1::{
         AgentMessage, CoordinatorMessage, Hello, Plan, PlanResult, Welcome, agent_message,
         agent_service_client::AgentServiceClient, coordinator_message,
@@ -139,7 +139,7 @@ impl Link {
             channel,
             outbox,
             reporter: Reporter::default(),
-            plan: Assembly::default(),
+            plan: PlanAssembly::default(),
             reader: HostReader::default(),
         };
         Ok((session, inbound))
@@ -255,7 +255,7 @@ struct Session {
     channel: Channel,
     outbox: mpsc::Sender<AgentMessage>,
     reporter: Reporter,
-    plan: Assembly,
+    plan: PlanAssembly,
     reader: HostReader,
 }
 
@@ -324,7 +324,7 @@ impl Session {
             coordinator_message::Message::Plan(plan) => {
                 let whole = self
                     .plan
-                    .take(plan)
+                    .add(plan)
                     .map_err(|e| SessionError::Ended(e.to_string()))?;
                 let Some(plan) = whole else { return Ok(()) };
                 let link = self.link.clone();

@@ -1,6 +1,6 @@
 //! What is known of one edge, and what follows from it: whether it runs what it was given.
 //!
-//! Pure: the time is an argument. Not here: who asks and who is asked (edges), and telling it (watch).
+//! Pure: the time is an argument. Not here: who asks and who is asked, and telling it (the coordinator's edges/running).
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ pub const GONE: Duration = Duration::from_secs(10);
 const MAX_VERSIONS: usize = 64;
 /// Given so long ago and not running yet: refused, or stuck. Traefik builds 10,000 tenants in 4 s, and is asked every few seconds.
 pub const STUCK: Duration = Duration::from_secs(90);
-/// What an edge said longer ago says nothing of it any more: three looks (watch).
+/// What an edge said longer ago says nothing of it any more: three looks of the coordinator.
 const STALE: Duration = Duration::from_secs(60);
 /// One that asks no longer is shown for so long.
 pub const FORGOTTEN: Duration = Duration::from_secs(3600);
@@ -67,7 +67,7 @@ pub struct Runs {
     pub said: Instant,
 }
 
-/// See the module.
+/// An edge: when it asked, what it was given and what it said it runs.
 #[derive(Debug, Clone)]
 pub struct Edge {
     pub asked: Instant,
@@ -103,7 +103,6 @@ pub enum EdgeState {
 }
 
 impl EdgeState {
-    /// All of them.
     pub const ALL: [Self; 5] = [
         Self::Current,
         Self::Behind,
@@ -112,7 +111,7 @@ impl EdgeState {
         Self::Silent,
     ];
 
-    /// In one word.
+    /// One word, for labels and people.
     pub fn word(self) -> &'static str {
         match self {
             Self::Current => "current",
@@ -127,17 +126,16 @@ impl EdgeState {
 /// An edge, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeSeen {
-    /// Whence it asks.
+    /// The address that it asks from.
     pub address: IpAddr,
-    /// For what.
+    /// What it asks for: everything or a shard, as [`crate::shards::Shards::scopes`] counts.
     pub scope: usize,
-    /// How it is.
     pub state: EdgeState,
     /// When it last asked.
     pub asked: Instant,
     /// The version that it was given last, while that is remembered.
     pub given: Option<String>,
-    /// Tenants in that.
+    /// Tenants in the version that it was given, or in the newest.
     pub tenants: u64,
     /// The version that it said it runs.
     pub runs: Option<String>,
@@ -165,7 +163,7 @@ impl Edge {
         }
     }
 
-    /// It asks again.
+    /// It asks again, and is about to be given this revision.
     pub fn ask(&mut self, revision: u64, now: Instant) {
         if self.gone(now) {
             // Whatever it ran may be lost: it begins anew.

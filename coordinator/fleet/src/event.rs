@@ -117,19 +117,17 @@ impl fmt::Display for EventKind {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Rises by one.
+    /// Rises by one with each event.
     pub sequence: u64,
-    /// When.
     pub at: UnixMs,
-    /// What.
     pub kind: EventKind,
     /// The tenant it concerns.
     pub tenant: Option<TenantName>,
     /// The host it concerns.
     pub host: Option<HostName>,
-    /// Who caused it.
+    /// Who caused it, as [`crate::change::Stamp::actor`].
     pub actor: String,
-    /// For people.
+    /// More words for people; may be empty.
     pub message: String,
     /// The operation it belongs to.
     pub operation: Option<Uuid>,

@@ -15,9 +15,8 @@ use isyone_types::{
 /// What an agent says when it connects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hello {
-    /// Agent's version.
     pub agent_version: String,
-    /// Engine's version.
+    /// Docker Engine's version.
     pub docker_version: String,
     /// Networks that the host uses itself: tenants get none that overlaps.
     pub networks: Vec<Ipv4Net>,
@@ -26,7 +25,7 @@ pub struct Hello {
 /// A tenant as last heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantObserved {
-    /// From whom.
+    /// The host that told of it.
     pub host: HostName,
     /// When it arrived.
     pub at: UnixMs,
@@ -39,15 +38,15 @@ pub struct TenantObserved {
 /// A host as last heard of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostObserved {
-    /// When the last report arrived; none since the coordinator started is `None`.
+    /// When the last report arrived; `None` before the first one since the coordinator started.
     pub reported_at: Option<UnixMs>,
-    /// Its greeting.
+    /// What its agent said when it connected.
     pub hello: Hello,
-    /// From the last report.
+    /// What it has and uses, by the last report.
     pub resources: HostResources,
     /// Busy share of its CPUs, averaged exponentially over [`CPU_AVERAGE_MS`].
     pub cpu_average_permille: u32,
-    /// From the last report.
+    /// Why Docker does not answer, by the last report; empty when it does.
     pub docker_error: String,
     /// Plan generation that the agent stored.
     pub accepted_generation: u64,
@@ -61,9 +60,7 @@ pub const CPU_AVERAGE_MS: i64 = 120_000;
 /// Everything that was heard since the start.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// Hosts.
     pub hosts: OrdMap<HostName, Arc<HostObserved>>,
-    /// Tenants.
     pub tenants: OrdMap<TenantName, Arc<TenantObserved>>,
 }
 

@@ -14,38 +14,36 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationKind {
-    /// First start.
+    /// Placed and started for the first time.
     Create,
-    /// New spec for an existing tenant.
+    /// Given another spec.
     Update,
-    /// Odoo (and PostgreSQL) restarted.
+    /// Odoo, and if asked for PostgreSQL, is restarted.
     Restart,
-    /// Containers stopped.
+    /// Its containers are stopped.
     Suspend,
-    /// Containers started.
+    /// Its containers are started.
     Resume,
-    /// New size.
+    /// Given another plan's size.
     Resize,
-    /// Into quarantine.
+    /// Put into quarantine.
     Delete,
-    /// Out of quarantine.
+    /// Taken out of quarantine.
     Restore,
-    /// Volumes removed.
+    /// Its volumes are removed.
     Purge,
 }
 
 /// Long work on one tenant. While it runs, only its existence is stored; its steps are the host's report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
-    /// UUIDv7.
+    /// A UUIDv7, so that operations sort by their time.
     pub id: Uuid,
-    /// What.
     pub kind: OperationKind,
-    /// On whom.
     pub tenant: TenantName,
     /// Identity of that tenant.
     pub tenant_uid: Uuid,
-    /// Where.
+    /// The host that carries it out.
     pub host: HostName,
     /// The tenant's generation that must converge.
     pub generation: u64,
@@ -53,14 +51,12 @@ pub struct Operation {
     pub state: OperationState,
     /// Coordinator's own steps; on its end, all of them.
     pub steps: Vec<Step>,
-    /// Begin.
     pub created_at: UnixMs,
-    /// End.
     pub ended_at: Option<UnixMs>,
-    /// Why it failed.
+    /// Why it failed; empty unless it did.
     pub error: String,
-    /// Who asked.
+    /// Who asked for it, as [`crate::change::Stamp::actor`].
     pub actor: String,
-    /// Idempotency key.
+    /// Idempotency key of the request: the same one answers this operation again.
     pub request_id: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! What the pure core needs to know of the configuration, checked: plans, ranges, factors, times.
 //!
-//! Not here: where it comes from (config) and anything that only the acting parts use (addresses, files, certificates).
+//! Not here: where it comes from (the coordinator's base/config) and anything that only the acting parts use (addresses, files, certificates).
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -18,9 +18,7 @@ use crate::shards::Shards;
 /// A pair of images that belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edition {
-    /// Odoo's image.
     pub odoo: ImageRef,
-    /// PostgreSQL's image.
     pub postgres: ImageRef,
 }
 
@@ -44,13 +42,13 @@ pub struct Edge {
     pub addresses: Vec<IpNet>,
     /// Ports of an edge on a tenant's own host.
     pub ports: Vec<u16>,
-    /// Control plane addresses.
+    /// Control plane addresses, closed to tenants.
     pub protected_addresses: Vec<IpAddr>,
     /// Largest file that Odoo takes.
     pub upload_limit_bytes: u64,
 }
 
-/// How placement counts.
+/// How placement counts what hosts have and tenants need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementSettings {
     /// Reserved CPU may exceed the machine's by this factor, in thousandths (4000 = four times).
@@ -75,24 +73,21 @@ pub struct Liveness {
 /// What a spec gets where the request is silent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Defaults {
-    /// Plan name.
     pub plan: ShortName,
-    /// Edition name.
     pub edition: ShortName,
-    /// Odoo language.
     pub language: Language,
-    /// Company's country.
+    /// The company's country.
     pub country: Country,
-    /// Administrator's time zone.
+    /// The administrator's time zone.
     pub time_zone: TimeZone,
-    /// Administrator's login.
+    /// The administrator's login.
     pub admin_login: Login,
 }
 
 /// Everything the core is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// `isy.one`.
+    /// What tenants' platform names lie under, such as `isy.one`.
     pub base_domain: String,
     /// `http` or `https`, as customers see it.
     pub url_scheme: String,
@@ -104,17 +99,12 @@ pub struct Settings {
     pub sleep_after_ms: BTreeMap<ShortName, i64>,
     /// Images by edition.
     pub editions: BTreeMap<ShortName, Edition>,
-    /// See [`Defaults`].
     pub defaults: Defaults,
-    /// See [`Network`].
     pub network: Network,
-    /// See [`Edge`].
     pub edge: Edge,
     /// How tenants are divided among edges.
     pub shards: Shards,
-    /// See [`PlacementSettings`].
     pub placement: PlacementSettings,
-    /// See [`Liveness`].
     pub liveness: Liveness,
     /// How long a deleted tenant's volumes are kept, milliseconds.
     pub quarantine_ms: i64,

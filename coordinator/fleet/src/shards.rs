@@ -3,6 +3,7 @@
 //! Rendezvous hashing: every shard gets a weight for a name, the heaviest has it. The answer depends on the two names and
 //! nothing else, so everybody who knows the shards agrees; one more shard takes its share from the others, one less gives
 //! its share to them, and nothing else moves.
+//! Not here: what a shard's edge is given (the coordinator's edges/publish).
 
 use isyone_types::ids::ShortName;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,6 @@ impl Shards {
         Self(names)
     }
 
-    /// Their names.
     pub fn names(&self) -> &[ShortName] {
         &self.0
     }

@@ -1,5 +1,7 @@
 //! What the writer holds and everybody else reads as a snapshot: desired, observed, and hosts ranked by load.
 //! Cloning it is cheap: persistent maps.
+//!
+//! Not here: who changes it (change) and who publishes it (the coordinator's writer).
 
 use isyone_types::{
     ids::{HostName, TenantName},
@@ -17,11 +19,11 @@ use crate::{
 /// One moment of the coordinator.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// Wanted; stored.
+    /// What operators want; stored.
     pub fleet: Fleet,
-    /// Heard; memory only.
+    /// What hosts reported; in memory only.
     pub observed: Observed,
-    /// Computed from both.
+    /// Hosts by load; computed from both.
     pub ranking: Ranking,
     /// When the coordinator started.
     pub started_at: UnixMs,
@@ -49,8 +51,8 @@ impl State {
         }
     }
 
-    /// For placement.
-    pub fn view<'a>(&'a self, settings: &'a Settings) -> PlacementInputs<'a> {
+    /// What placement decides by.
+    pub fn placement_inputs<'a>(&'a self, settings: &'a Settings) -> PlacementInputs<'a> {
         PlacementInputs {
             fleet: &self.fleet,
             observed: &self.observed,
@@ -62,7 +64,7 @@ impl State {
 
     /// Brings the ranking of one host up to date, as of `now`.
     pub fn refresh(&mut self, settings: &Settings, host: &HostName, now: UnixMs) {
-        let entry = Ranking::entry(self.view(settings), host, now);
+        let entry = Ranking::entry(self.placement_inputs(settings), host, now);
         self.ranking.update(host, entry);
     }
 }

@@ -1,9 +1,12 @@
 //! Values for tests, here and in `tests/`: a configuration, specs, reports. Not part of the product.
+//!
+//! Not here: stand-ins for what acts; those are the coordinator's and the agent's own.
 
 use std::collections::BTreeMap;
 
 use isyone_types::{
     ids::{HostName, ShortName, TenantName},
+    report::{ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage},
     spec::{Size, TenantSpec},
 };
 use uuid::Uuid;
@@ -14,9 +17,6 @@ use crate::{
     settings::{Defaults, Edge, Edition, Liveness, Network, PlacementSettings, Settings},
     state::State,
 };
-use isyone_types::report::{
-    ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage,
-};
 
 /// Parses a literal that the test knows to be good.
 pub fn name<T: std::str::FromStr>(text: &str) -> T
@@ -26,7 +26,7 @@ where
     text.parse().unwrap_or_else(|e| panic!("{text}: {e:?}"))
 }
 
-/// One GiB.
+/// Bytes in a GiB.
 pub const GIB: u64 = 1 << 30;
 
 /// A small configuration.
@@ -127,11 +127,9 @@ pub fn resources(cpus: u32, memory_gib: u64, disk_gib: u64) -> HostResources {
 /// A state with its clock and its writes, driven by hand.
 #[derive(Debug)]
 pub struct Bench {
-    /// Present state.
     pub state: State,
-    /// Configuration.
     pub settings: Settings,
-    /// Clock.
+    /// The time that the next command is stamped with.
     pub now: i64,
     /// Everything that would have been stored.
     pub effects: Effects,
@@ -214,7 +212,7 @@ impl Bench {
         host
     }
 
-    /// A host reports.
+    /// A host reports these tenants, all that it has.
     pub fn report(
         &mut self,
         host: &HostName,
@@ -234,7 +232,7 @@ impl Bench {
         .expect("report");
     }
 
-    /// A create command.
+    /// A request for a tenant of this plan, all else by default.
     pub fn creation(&mut self, tenant: &str, plan: &str) -> CreateTenant {
         let spec = spec(&self.settings, plan);
         CreateTenant {
@@ -249,7 +247,7 @@ impl Bench {
         }
     }
 
-    /// Creates a tenant.
+    /// Carries [`Self::creation`] out.
     pub fn create(&mut self, tenant: &str, plan: &str) -> Result<Outcome, ChangeError> {
         let creation = self.creation(tenant, plan);
         self.apply(Command::CreateTenant(Box::new(creation)))

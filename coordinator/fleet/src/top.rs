@@ -1,7 +1,7 @@
 //! Puts tenants and hosts in the order that somebody watches them in, and picks the rows that are on the screen. Pure.
 //!
 //! Of all names only a key is made, and of the picked rows alone is more made elsewhere: a screen costs the same at any size of
-//! the fleet, but for one pass over the keys. Not here: the rows' form (api).
+//! the fleet, but for one pass over the keys. Not here: the rows' form (the coordinator's operators/top).
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -19,21 +19,17 @@ use crate::{
 /// What decides, for tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TenantOrder {
-    /// The name.
     Name,
     /// Trouble first.
     State,
-    /// CPU.
     Cpu,
-    /// Memory.
     Memory,
-    /// Disk.
     Disk,
-    /// Requests.
+    /// Requests per minute.
     Requests,
-    /// Errors.
+    /// Errors per minute.
     Errors,
-    /// Latency.
+    /// 95th percentile of the latency; nothing without requests.
     Latency,
     /// The host's name.
     Host,
@@ -42,50 +38,47 @@ pub enum TenantOrder {
 /// What decides, for hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostOrder {
-    /// The name.
     Name,
     /// Trouble first.
     State,
-    /// Busy share.
+    /// Busy share of all CPUs.
     Cpu,
-    /// Used share.
+    /// Used share of the memory.
     Memory,
-    /// Used share.
+    /// Used share of the disk.
     Disk,
-    /// For each CPU.
+    /// Load average, for each CPU.
     Load,
-    /// How many.
+    /// Number of tenants placed there.
     Tenants,
 }
 
-/// Which rows.
+/// The rows that are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows<O> {
-    /// What decides.
     pub order: O,
-    /// The other way round.
+    /// The last first.
     pub reverse: bool,
-    /// Only what contains this.
+    /// Only what has this text in its name, its host, its domains or its labels; empty: all.
     pub filter: String,
-    /// First row.
+    /// Rows to skip.
     pub offset: usize,
-    /// Rows.
+    /// Rows at most.
     pub limit: usize,
 }
 
 /// The rows, and how many there are in all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picked<T> {
-    /// In order.
     pub rows: Vec<T>,
-    /// With the filter.
+    /// How many pass the filter.
     pub matching: usize,
-    /// Without.
+    /// How many there are without the filter.
     pub total: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key<'a> {
+enum SortKey<'a> {
     Word(&'a str),
     /// A rank: the smallest first.
     Rank(u8),
@@ -95,28 +88,28 @@ enum Key<'a> {
     Nothing,
 }
 
-fn compare(a: Key<'_>, b: Key<'_>, reverse: bool) -> Ordering {
+fn compare(a: SortKey<'_>, b: SortKey<'_>, reverse: bool) -> Ordering {
     let natural = match (a, b) {
-        (Key::Nothing, Key::Nothing) => return Ordering::Equal,
-        (Key::Nothing, _) => return Ordering::Greater,
-        (_, Key::Nothing) => return Ordering::Less,
-        (Key::Figure(a), Key::Figure(b)) => b.cmp(&a),
+        (SortKey::Nothing, SortKey::Nothing) => return Ordering::Equal,
+        (SortKey::Nothing, _) => return Ordering::Greater,
+        (_, SortKey::Nothing) => return Ordering::Less,
+        (SortKey::Figure(a), SortKey::Figure(b)) => b.cmp(&a),
         (a, b) => a.cmp(&b),
     };
     if reverse { natural.reverse() } else { natural }
 }
 
-fn figure(value: Option<impl Into<u64>>) -> Key<'static> {
-    value.map_or(Key::Nothing, |value| Key::Figure(value.into()))
+fn figure(value: Option<impl Into<u64>>) -> SortKey<'static> {
+    value.map_or(SortKey::Nothing, |value| SortKey::Figure(value.into()))
 }
 
 /// The asked rows of what passed the filter.
 fn pick<'a, T, O>(
-    mut keyed: Vec<(Key<'a>, &'a str, T)>,
+    mut keyed: Vec<(SortKey<'a>, &'a str, T)>,
     rows: &Rows<O>,
     total: usize,
 ) -> Picked<T> {
-    let by = |a: &(Key<'a>, &'a str, T), b: &(Key<'a>, &'a str, T)| {
+    let by = |a: &(SortKey<'a>, &'a str, T), b: &(SortKey<'a>, &'a str, T)| {
         compare(a.0, b.0, rows.reverse).then_with(|| a.1.cmp(b.1))
     };
     let matching = keyed.len();
@@ -159,9 +152,9 @@ pub fn tenants<'a>(
         let usage = || seen().and_then(|report| report.usage);
         let traffic = || seen().and_then(|report| report.traffic);
         let key = match rows.order {
-            TenantOrder::Name => Key::Word(tenant.name.as_str()),
-            TenantOrder::Host => Key::Word(tenant.placement.host.as_str()),
-            TenantOrder::State => Key::Rank(trouble(
+            TenantOrder::Name => SortKey::Word(tenant.name.as_str()),
+            TenantOrder::Host => SortKey::Word(tenant.placement.host.as_str()),
+            TenantOrder::State => SortKey::Rank(trouble(
                 views::phase(state, settings, tenant, now).0,
                 reach(tenant),
             )),
@@ -208,7 +201,7 @@ fn trouble(phase: Phase, reach: Option<Judgement>) -> u8 {
     }
 }
 
-/// Hosts.
+/// Hosts of the fleet, those whose name or labels pass the filter.
 pub fn hosts<'a>(
     state: &'a State,
     settings: &Settings,
@@ -228,8 +221,8 @@ pub fn hosts<'a>(
             .map(|seen| &seen.resources);
         let share = |used: u64, of: u64| used.saturating_mul(1_000_000).checked_div(of);
         let key = match rows.order {
-            HostOrder::Name => Key::Word(host.name.as_str()),
-            HostOrder::State => Key::Rank(host_trouble(
+            HostOrder::Name => SortKey::Word(host.name.as_str()),
+            HostOrder::State => SortKey::Rank(host_trouble(
                 liveness::judge(seen, state.started_at, now, &settings.liveness).0,
             )),
             HostOrder::Cpu => figure(resources.map(|r| r.cpu_used_permille)),
@@ -251,7 +244,7 @@ pub fn hosts<'a>(
             }
             HostOrder::Tenants => {
                 let index = state.fleet.by_host.get(&host.name);
-                Key::Figure(index.map_or(0, |index| index.tenants.len() as u64))
+                SortKey::Figure(index.map_or(0, |index| index.tenants.len() as u64))
             }
         };
         keyed.push((key, host.name.as_str(), host));
@@ -280,11 +273,11 @@ fn host_trouble(state: HostState) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use isyone_types::report::{Traffic, Usage};
     use proptest::prelude::*;
 
     use super::*;
     use crate::testing::{Bench, name, resources};
-    use isyone_types::report::{Traffic, Usage};
 
     /// Tenants t0, t1, …, with these CPU figures; `None` was not measured.
     fn fleet(figures: &[Option<u32>]) -> Bench {

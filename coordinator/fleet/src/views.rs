@@ -1,7 +1,7 @@
 //! What others get to see of a state: a host's plan, routes, scrape targets, a tenant's phase, an operation's steps. Pure
 //! functions of one snapshot.
 //!
-//! Not here: wire and file formats (api, publish).
+//! Not here: wire formats (the coordinator's operators/ and agents/) and documents for edges and Prometheus (its edges/publish).
 
 use std::{
     net::IpAddr,
@@ -12,22 +12,20 @@ use std::{
 use isyone_types::{
     identity::OperatorRole,
     ids::{HostName, TenantName},
+    operation::{OperationState, Step},
     plan::{DesiredState, Firewall, HostPlan, Role, TenantPlan, TenantSecrets, UnixMs},
+    report::TenantProgress,
     spec::Domain,
 };
 use uuid::Uuid;
 
 use crate::{
-    desired::{Access, Tenant},
+    desired::{Tenant, VisitorAccess},
     liveness::{self, HostState},
     observed::TenantObserved,
     operation::Operation,
     settings::Settings,
     state::State,
-};
-use isyone_types::{
-    operation::{OperationState, Step},
-    report::TenantProgress,
 };
 
 /// What a host shall run, everything included. `open` unseals a tenant's passwords.
@@ -105,9 +103,9 @@ fn firewall(settings: &Settings) -> Firewall {
 pub enum Phase {
     /// Stored, its host has not spoken of it.
     Pending,
-    /// First start.
+    /// Under way to its first start.
     Creating,
-    /// Answers.
+    /// As wanted, and its Odoo answers.
     Running,
     /// Should run and does not.
     Failing,
@@ -280,21 +278,20 @@ pub fn progress(state: &State, operation: &Operation) -> (OperationState, String
 /// How visitors reach a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Whom.
     pub tenant: TenantName,
     /// The platform's name first.
     pub hostnames: Vec<String>,
     /// The one of them that browsers are sent to.
     pub primary: Option<String>,
     /// Who gets in.
-    pub access: Access,
+    pub access: VisitorAccess,
     /// Its host's advertised address.
     pub address: IpAddr,
-    /// Odoo.
+    /// Published port of Odoo's HTTP server.
     pub http_port: u16,
-    /// Odoo's gevent process, when it has one.
+    /// Published port of Odoo's gevent process, when it has one.
     pub websocket_port: Option<u16>,
-    /// Show the page that says so.
+    /// Visitors get the page that says so.
     pub suspended: bool,
 }
 
@@ -308,7 +305,7 @@ pub fn routes<'a>(state: &'a State, settings: &'a Settings) -> impl Iterator<Ite
         .filter_map(|tenant| route(state, settings, tenant))
 }
 
-/// See [`routes`].
+/// One tenant's route, if it has one; as [`routes`].
 pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Route> {
     let suspended = match tenant.desired {
         DesiredState::Running => false,
@@ -365,7 +362,7 @@ pub fn in_the_dashboards_place<'a>(
     Some((name.as_str(), owner))
 }
 
-/// Where people reach it.
+/// The URL that people reach it by.
 pub fn address(state: &State, settings: &Settings, tenant: &Tenant) -> String {
     let platform = || tenant.platform_name(&settings.base_domain);
     settings.url(&primary(state, settings, tenant).map_or_else(platform, ToString::to_string))
@@ -384,13 +381,11 @@ fn odoo_runs(state: &State, tenant: &Tenant) -> bool {
 /// One thing that Prometheus asks about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Whom.
     pub tenant: TenantName,
-    /// Where it runs.
     pub host: HostName,
-    /// Where that host is asked.
+    /// The address that the host is asked at.
     pub address: IpAddr,
-    /// Its plan.
+    /// Name of its plan, for a label.
     pub plan: String,
 }
 

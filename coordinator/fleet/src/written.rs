@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     desired::{
         Fleet, Host, MAX_EVENTS, Operator, Tenant, Token,
-        certificates::{AcmeAccount, EdgeCertificate, Trouble},
+        certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
         domains::DomainTrouble,
     },
     event::Event,
@@ -23,28 +23,23 @@ use crate::{
 /// Kinds of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKind {
-    /// By name.
     Tenant,
-    /// By name.
     Host,
-    /// By id.
     Operation,
-    /// By id.
     Token,
-    /// By name.
     Operator,
-    /// Of tenants' host names, by name.
+    /// A certificate of tenants' host names.
     Certificate,
-    /// A host name without one, by name.
-    Trouble,
-    /// A tenant's domain that leads elsewhere, by name.
+    /// A host name for which no certificate could be had.
+    CertificateTrouble,
+    /// A tenant's domain that leads elsewhere.
     DomainTrouble,
-    /// Single values.
+    /// Values of which there is one each: the plans' digest, the account with the authority.
     Meta,
 }
 
 impl RecordKind {
-    /// As stored.
+    /// The word that is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
@@ -53,7 +48,7 @@ impl RecordKind {
             Self::Token => "token",
             Self::Operator => "operator",
             Self::Certificate => "certificate",
-            Self::Trouble => "certificate_trouble",
+            Self::CertificateTrouble => "certificate_trouble",
             Self::DomainTrouble => "domain_trouble",
             Self::Meta => "meta",
         }
@@ -69,7 +64,7 @@ impl RecordKind {
         ];
         let rest = [
             Self::Certificate,
-            Self::Trouble,
+            Self::CertificateTrouble,
             Self::DomainTrouble,
             Self::Meta,
         ];
@@ -80,11 +75,9 @@ impl RecordKind {
 /// One stored value, as it lies on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Of what.
     pub kind: RecordKind,
-    /// Which.
+    /// Its key among its kind: a name or an id.
     pub id: String,
-    /// JSON.
     pub body: String,
 }
 
@@ -92,27 +85,19 @@ pub struct Record {
 /// does.
 #[derive(Debug, Clone)]
 pub enum RecordValue {
-    /// A tenant.
     Tenant(Arc<Tenant>),
-    /// A host.
     Host(Arc<Host>),
-    /// An operation.
     Operation(Arc<Operation>),
-    /// A join token.
     Token(Arc<Token>),
-    /// An operator.
     Operator(Arc<Operator>),
-    /// A certificate.
     Certificate(Arc<EdgeCertificate>),
-    /// Why there is none.
-    Trouble(Arc<Trouble>),
-    /// Where a domain leads.
+    /// Why there is no certificate.
+    CertificateTrouble(Arc<CertificateTrouble>),
     DomainTrouble(Arc<DomainTrouble>),
-    /// At the certificate authority.
     AcmeAccount(Arc<AcmeAccount>),
-    /// [`Fleet::plan_digest`].
+    /// The value of [`Fleet::plan_digest`].
     PlanDigest(String),
-    /// Out of another store, as it was.
+    /// A record out of another store, as it was.
     Copy(Record),
 }
 
@@ -133,7 +118,9 @@ impl RecordValue {
             Self::Certificate(certificate) => {
                 (RecordKind::Certificate, certificate.name.as_str().into())
             }
-            Self::Trouble(trouble) => (RecordKind::Trouble, trouble.name.as_str().into()),
+            Self::CertificateTrouble(trouble) => {
+                (RecordKind::CertificateTrouble, trouble.name.as_str().into())
+            }
             Self::DomainTrouble(trouble) => {
                 (RecordKind::DomainTrouble, trouble.domain.as_str().into())
             }
@@ -155,7 +142,7 @@ impl RecordValue {
             Self::Token(token) => json(&**token),
             Self::Operator(operator) => json(&**operator),
             Self::Certificate(certificate) => json(&**certificate),
-            Self::Trouble(trouble) => json(&**trouble),
+            Self::CertificateTrouble(trouble) => json(&**trouble),
             Self::DomainTrouble(trouble) => json(&**trouble),
             Self::AcmeAccount(account) => json(&**account),
             Self::PlanDigest(digest) => json(digest),
@@ -169,7 +156,6 @@ impl RecordValue {
 pub enum Write {
     /// Insert or replace.
     Put(RecordValue),
-    /// Forget.
     Delete(RecordKind, String),
     /// Append; the oldest beyond [`MAX_EVENTS`] go.
     Event(Arc<Event>),
@@ -180,12 +166,12 @@ pub enum Write {
 pub struct Group<'a> {
     /// By kind and key: JSON, or none where the record goes.
     pub records: BTreeMap<(RecordKind, Cow<'a, str>), Option<String>>,
-    /// In order.
+    /// Oldest first.
     pub events: Vec<&'a Event>,
 }
 
 impl<'a> Group<'a> {
-    /// Of writes that are stored together.
+    /// What writes come to that are stored together.
     pub fn of(writes: &'a [Write]) -> Self {
         let mut last: BTreeMap<(RecordKind, Cow<'a, str>), Option<&'a RecordValue>> =
             BTreeMap::new();
@@ -205,7 +191,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Everything stored.
+/// Everything that is stored, as it is loaded at a start.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
     /// In no particular order.
@@ -254,11 +240,11 @@ impl Records {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("record {kind}/{id} cannot be read: {why}")]
 pub struct UnreadableRecord {
-    /// RecordKind of record, as stored.
+    /// Its kind, as stored.
     pub kind: String,
     /// Its key among its kind.
     pub id: String,
-    /// The reader's words.
+    /// The JSON reader's words.
     pub why: String,
 }
 
@@ -296,8 +282,8 @@ pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
                     .certificates
                     .insert(certificate.name.clone(), certificate);
             }
-            RecordKind::Trouble => {
-                let trouble = read::<Trouble>(record)?;
+            RecordKind::CertificateTrouble => {
+                let trouble = read::<CertificateTrouble>(record)?;
                 fleet
                     .certificate_troubles
                     .insert(trouble.name.clone(), trouble);

@@ -95,7 +95,7 @@ pub(crate) async fn run(watch: Watch) {
         let due = {
             let mut schedule = watch.looks.schedule();
             let now = clock::now_ms();
-            schedule.take(&state.fleet.by_domain, now);
+            schedule.follow(&state.fleet.by_domain, now);
             schedule.due(now, MAX_LOOKS)
         };
         let looks =

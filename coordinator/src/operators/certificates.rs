@@ -15,7 +15,7 @@ use isyone_fleet::{
     change::{Command, Outcome},
     desired::{
         Fleet,
-        certificates::{EdgeCertificate, Origin, Trouble},
+        certificates::{CertificateTrouble, EdgeCertificate, Origin},
     },
 };
 
@@ -144,7 +144,11 @@ fn is_name(name: &str) -> bool {
         && !name.starts_with('-')
 }
 
-type Row<'a> = (String, Option<&'a EdgeCertificate>, Option<&'a Trouble>);
+type Row<'a> = (
+    String,
+    Option<&'a EdgeCertificate>,
+    Option<&'a CertificateTrouble>,
+);
 
 /// Certificates and troubles behind `after`, by name.
 fn page<'a>(fleet: &'a Fleet, after: &str, size: usize) -> Vec<Row<'a>> {
@@ -176,7 +180,7 @@ fn page<'a>(fleet: &'a Fleet, after: &str, size: usize) -> Vec<Row<'a>> {
 fn wire(
     name: &str,
     certificate: Option<&EdgeCertificate>,
-    trouble: Option<&Trouble>,
+    trouble: Option<&CertificateTrouble>,
     now: i64,
 ) -> v1::Certificate {
     let valid = certificate.map(|c| now < c.not_after.saturating_mul(1000));

@@ -33,7 +33,7 @@ use crate::{
     writer::Handle,
 };
 use isyone_fleet::{
-    desired::{Access, Tenant},
+    desired::{Tenant, VisitorAccess},
     state::State,
     views,
 };
@@ -103,7 +103,7 @@ impl Api {
         let seen = seen.filter(|_| views::monitored(tenant));
         v1::Tenant {
             probe: seen.map(|seen| shown::probe(&seen)),
-            access: (tenant.access != Access::default())
+            access: (tenant.access != VisitorAccess::default())
                 .then(|| tenant_access::wire(&tenant.access, &self.parts.config.edge)),
             domains: self.domains_of(state, tenant),
             ..shown::tenant(state, settings, tenant, now)

@@ -17,7 +17,7 @@ use isyone_fleet::{
         AccessChange, Command, Outcome, User,
         access::{MAX_NETWORKS, MAX_USERS, name_of},
     },
-    desired::{Access, Rate},
+    desired::{Rate, VisitorAccess},
 };
 
 /// Longest name of a user.
@@ -87,7 +87,7 @@ impl Api {
 }
 
 /// As the protocol says it: without hashes.
-pub(super) fn wire(access: &Access, edge: &Edge) -> v1::TenantAccess {
+pub(super) fn wire(access: &VisitorAccess, edge: &Edge) -> v1::TenantAccess {
     let rate = access.rate.unwrap_or(Rate {
         average: edge.rate_average,
         burst: edge.rate_burst,

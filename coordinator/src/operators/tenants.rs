@@ -356,5 +356,5 @@ fn today(state: &State, settings: &isyone_fleet::settings::Settings, tenant: &Te
         host: tenant.spec.host.as_ref(),
         labels,
     };
-    placement::explain(state.view(settings), request, now())
+    placement::explain(state.placement_inputs(settings), request, now())
 }

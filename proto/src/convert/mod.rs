@@ -1,15 +1,16 @@
 //! The border: wire messages to checked types and back. A wire value that does not fit is a [`FieldError`] naming the
 //! field; nothing half-parsed gets past this file.
+//!
+//! Not here: whether what is named exists: that is the coordinator's and the agent's to say.
 
 mod report;
 
 use std::{collections::BTreeMap, str::FromStr};
 
-pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
-
 use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
+pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
 use crate::{
     error::FieldError,
     ids::TenantName,
@@ -61,7 +62,7 @@ pub fn parse_labels<'a>(
     Ok(parsed)
 }
 
-/// Wire time.
+/// The wire's form of a time in milliseconds.
 pub fn timestamp(ms: UnixMs) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: ms.div_euclid(1000),

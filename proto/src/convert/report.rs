@@ -1,5 +1,7 @@
 //! Reports: to the wire as they are, from the wire bounded and checked. A tenant's report that cannot be read is left out and said;
 //! the rest still counts, or one odd container would blind the coordinator to a whole host.
+//!
+//! Not here: what follows from a report (isyone-fleet's change).
 
 use super::{MAX_TENANTS_PER_HOST, parse, parse_optional, timestamp, unix_ms};
 use crate::{
@@ -41,7 +43,7 @@ pub fn shortened(mut text: String, max: usize) -> String {
 pub struct LeftOut {
     /// The name that it gave, cut to a word.
     pub tenant: String,
-    /// Why.
+    /// What does not fit.
     pub error: FieldError,
 }
 

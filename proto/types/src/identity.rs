@@ -30,7 +30,7 @@ pub enum Identity {
 pub enum OperatorRole {
     /// Scrapes hosts; over gRPC it may only ask for health.
     Monitor,
-    /// Reads.
+    /// Reads, and changes nothing.
     Viewer,
     /// Works on tenants.
     Operator,
@@ -91,13 +91,13 @@ impl FromStr for Identity {
 /// What we read of a certificate.
 #[derive(Debug, Clone)]
 pub struct CertificateInfo {
-    /// Its owner.
+    /// Who it was issued to.
     pub identity: Identity,
-    /// As DER has it.
+    /// The serial number, big-endian, as DER has it.
     pub serial: Vec<u8>,
-    /// Seconds since the Unix epoch.
+    /// Begin of validity, seconds since the Unix epoch.
     pub not_before: i64,
-    /// Seconds since the Unix epoch.
+    /// End of validity, seconds since the Unix epoch.
     pub not_after: i64,
     /// Whether its owner may also be a TLS server with it (hosts: the port for scrapes).
     pub serves: bool,
@@ -109,7 +109,7 @@ impl CertificateInfo {
         hex::encode(&self.serial)
     }
 
-    /// When to renew: half of the life.
+    /// When to renew, seconds since the Unix epoch: after half of its life.
     pub fn renew_at(&self) -> i64 {
         self.not_before + (self.not_after - self.not_before) / 2
     }

@@ -55,15 +55,15 @@ pub const RESERVED_TENANT_NAMES: &[&str] = &[
 /// Why a name is refused. `Display` says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Zero characters.
+    /// An empty text.
     #[error("must not be empty")]
     Empty,
     /// More than the allowed characters.
     #[error("has {length} characters, at most {max} are allowed")]
     TooLong {
-        /// As given.
+        /// Characters that it has.
         length: usize,
-        /// The limit.
+        /// Characters that it may have.
         max: usize,
     },
     /// Not a DNS label.
@@ -192,19 +192,19 @@ impl TenantName {
     pub fn odoo_container(&self) -> String {
         format!("odoo_{self}")
     }
-    /// `postgres_<tenant>`.
+    /// `postgres_<tenant>`: name of PostgreSQL's container.
     pub fn postgres_container(&self) -> String {
         format!("postgres_{self}")
     }
-    /// `odoo_<tenant>`.
+    /// `odoo_<tenant>`: name of the database.
     pub fn database(&self) -> String {
         format!("odoo_{self}")
     }
-    /// `pgdata_<tenant>`.
+    /// `pgdata_<tenant>`: name of PostgreSQL's volume.
     pub fn postgres_volume(&self) -> String {
         format!("pgdata_{self}")
     }
-    /// `odoo_data_<tenant>`.
+    /// `odoo_data_<tenant>`: name of Odoo's volume.
     pub fn odoo_volume(&self) -> String {
         format!("odoo_data_{self}")
     }
@@ -216,8 +216,9 @@ impl TenantName {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn reserved_names_are_sorted() {

@@ -10,15 +10,15 @@ use crate::plan::UnixMs;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
-    /// Not begun.
+    /// It has not begun.
     Pending,
-    /// Under way.
+    /// It is under way.
     Running,
-    /// Failed for now, tried again.
+    /// It failed, and is tried again.
     Retrying,
-    /// Done.
+    /// It was done.
     Succeeded,
-    /// Given up.
+    /// It was given up.
     Failed,
     /// Stopped by an operator, or overtaken by a newer operation.
     Cancelled,
@@ -27,7 +27,7 @@ pub enum OperationState {
 }
 
 impl OperationState {
-    /// Will not change any more.
+    /// Whether it will not change any more.
     pub fn is_final(self) -> bool {
         matches!(
             self,
@@ -36,19 +36,19 @@ impl OperationState {
     }
 }
 
-/// One step.
+/// One step of an operation, in the order in which they are taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Stable name.
+    /// Its name, such as `volumes`: programs match on it.
     pub name: String,
-    /// How far.
+    /// How far it is.
     pub state: OperationState,
-    /// Begin.
+    /// When it began; none before that.
     pub started_at: Option<UnixMs>,
-    /// End.
+    /// When it ended; none before that.
     pub ended_at: Option<UnixMs>,
     /// What was done, or why it failed.
     pub detail: String,
-    /// 0..=100.
+    /// How much of it is done, 0 to 100.
     pub progress_percent: u32,
 }

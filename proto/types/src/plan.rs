@@ -1,7 +1,7 @@
 //! What a host shall run, and what it says of it: the checked form of `isyone.agent.v1.Plan` and its parts.
 //!
 //! The agent stores a [`HostPlan`] on disk as JSON; [`HostPlan::digest`] is over that form.
-//! Not here: how a plan comes about (isyone-fleet::views) and how it is carried out (agent/tenant).
+//! Not here: how a plan comes about (isyone-fleet's views) and how it is carried out (the agent).
 
 use std::{fmt, net::IpAddr};
 
@@ -29,7 +29,7 @@ pub struct HostPlan {
     pub generation: u64,
     /// Ordered by name, each once.
     pub tenants: Vec<TenantPlan>,
-    /// Who may reach what.
+    /// The host's packet filter.
     pub firewall: Firewall,
 }
 
@@ -42,14 +42,14 @@ impl HostPlan {
     }
 }
 
-/// The host's packet filter, as data.
+/// Who may reach what on a host, as data for its packet filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firewall {
-    /// All tenant networks lie within.
+    /// The range that all tenants' networks lie in.
     pub tenant_range: Ipv4Net,
-    /// First published port.
+    /// First of the ports that tenants' containers are published on.
     pub first_port: u16,
-    /// Last published port.
+    /// Last of these ports.
     pub last_port: u16,
     /// Edges: the only ones that reach published ports from outside the host.
     pub edges: Vec<ipnet::IpNet>,
@@ -69,14 +69,14 @@ pub enum DesiredState {
     Suspended,
     /// Containers and network removed, volumes kept.
     Quarantined,
-    /// Nothing left.
+    /// Containers, network and volumes removed.
     Purged,
 }
 
 /// One tenant on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantPlan {
-    /// Name.
+    /// The tenant's name.
     pub name: TenantName,
     /// Identity across re-creation of the name.
     pub uid: Uuid,
@@ -86,39 +86,39 @@ pub struct TenantPlan {
     pub generation: u64,
     /// What it shall be.
     pub desired: DesiredState,
-    /// Whose steps to report.
+    /// The operation whose steps are to be reported.
     pub operation: Option<Uuid>,
     /// Image of Odoo.
     pub odoo_image: ImageRef,
     /// Image of PostgreSQL.
     pub postgres_image: ImageRef,
-    /// Limits.
+    /// Limits of its containers, and workers.
     pub size: Size,
     /// The tenant's network.
     pub subnet: Ipv4Net,
-    /// Published port of 8069.
+    /// Port on the host that leads to Odoo's HTTP server, 8069.
     pub http_port: u16,
-    /// Published port of 8072.
+    /// Port on the host that leads to Odoo's gevent server, 8072.
     pub websocket_port: u16,
-    /// `web.base.url`.
+    /// Odoo's own address, its parameter `web.base.url`.
     pub base_url: String,
-    /// Odoo language.
+    /// Language of its Odoo.
     pub language: Language,
-    /// Company's country.
+    /// The company's country.
     pub country: Country,
-    /// Administrator's time zone.
+    /// The administrator's time zone.
     pub time_zone: TimeZone,
     /// Modules besides `base`, sorted.
     pub modules: Vec<Module>,
-    /// Administrator's login.
+    /// The administrator's login.
     pub admin_login: Login,
-    /// Passwords.
+    /// Its passwords.
     pub secrets: TenantSecrets,
     /// Number of restarts of Odoo asked for so far.
     pub odoo_restarts: u64,
     /// Number of restarts of PostgreSQL asked for so far.
     pub postgres_restarts: u64,
-    /// Volumes live at least this long.
+    /// Its volumes are kept until then at least.
     pub quarantine_until: Option<UnixMs>,
     /// An operator asked for removal before that.
     pub purge_now: bool,
@@ -155,21 +155,21 @@ impl fmt::Debug for Secret {
 /// Passwords of one tenant. `[A-Za-z0-9]` only, so they need no quoting anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct TenantSecrets {
-    /// Role `odoo` in PostgreSQL.
+    /// Password of role `odoo` in PostgreSQL.
     pub database_password: Secret,
-    /// Odoo's administrator.
+    /// Password of Odoo's administrator.
     pub admin_password: Secret,
     /// Odoo's master password; written to odoo.conf as a hash.
     pub master_password: Secret,
 }
 
-/// Which container of a tenant.
+/// What a tenant's container is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// `odoo_<tenant>`.
+    /// Odoo: `odoo_<tenant>`.
     Odoo,
-    /// `postgres_<tenant>`.
+    /// PostgreSQL: `postgres_<tenant>`.
     Postgres,
 }
 

@@ -27,38 +27,38 @@ pub struct Pressure {
 /// What a host has and uses; see `isyone.v1.HostResources`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HostResources {
-    /// CPUs.
+    /// Number of CPUs.
     pub cpus: u32,
-    /// Busy share of all CPUs.
+    /// Busy share of all CPUs, per mille.
     pub cpu_used_permille: u32,
-    /// Memory.
+    /// All of its memory.
     pub memory_total_bytes: u64,
     /// Memory that can be had without swapping.
     pub memory_available_bytes: u64,
-    /// Docker's file system.
+    /// Size of the file system that Docker's data lies on.
     pub disk_total_bytes: u64,
-    /// Free there.
+    /// Free space on that file system.
     pub disk_available_bytes: u64,
     /// Load average over one minute, thousandths.
     pub load1_milli: u32,
-    /// Where the kernel has it.
+    /// How long tasks wait; none where the kernel does not say.
     pub pressure: Option<Pressure>,
-    /// Agent's resident memory.
+    /// The agent's own resident memory.
     pub agent_memory_bytes: u64,
-    /// Agent's CPU, per mille of one.
+    /// The agent's own use of CPU, per mille of one.
     pub agent_cpu_permille: u32,
 }
 
 /// How far a host is with a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TenantProgress {
-    /// Working on it.
+    /// The host is working on it.
     Working,
-    /// As the plan says.
+    /// It is as the plan says.
     Converged,
-    /// Last try failed, tried again.
+    /// The last try failed; it is tried again.
     Failing,
-    /// As the plan says, but it does not answer.
+    /// It is as the plan says, but does not answer.
     Unhealthy,
 }
 
@@ -101,26 +101,26 @@ pub fn container_state(word: String) -> Cow<'static, str> {
     }
 }
 
-/// One container.
+/// One of a tenant's containers, as its host sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerReport {
-    /// `odoo_alfa`.
+    /// Its name in Docker, such as `odoo_alfa`.
     pub name: String,
-    /// Which.
+    /// What it is for; none for a leftover.
     pub role: Option<Role>,
-    /// Docker's word, or `absent`.
+    /// Docker's word for its state, or `absent`.
     pub state: Cow<'static, str>,
-    /// Answers.
+    /// Whether it answers the probe of its health.
     pub healthy: bool,
-    /// By Docker.
+    /// Restarts by Docker since it was created.
     pub restarts: u32,
-    /// Seen.
+    /// How often the kernel killed a process of it for want of memory, since the agent began to watch.
     pub oom_kills: u32,
-    /// Of its image.
+    /// Digest of its image, where Docker knows one.
     pub image_digest: Option<ImageDigest>,
-    /// Last.
+    /// Exit code of its last run.
     pub exit_code: i32,
-    /// Last start.
+    /// When it was last started.
     pub started_at: Option<UnixMs>,
 }
 
@@ -138,26 +138,26 @@ pub fn role_of(tenant: &TenantName, container: &str) -> Option<Role> {
 /// What a tenant uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Thousandths of a CPU.
+    /// CPU of both containers, thousandths of one.
     pub cpu_millis: u32,
-    /// Bytes.
+    /// Memory of both containers, bytes.
     pub memory_bytes: u64,
-    /// Bytes.
+    /// Disk of its volumes, bytes; 0: not measured.
     pub disk_bytes: u64,
 }
 
 /// What a tenant's visitors do; see `isyone.v1.Traffic`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// Answered.
+    /// Requests that its Odoo answered, per minute.
     pub requests_per_minute: u32,
-    /// Of these, 500 and above.
+    /// Of these, answers with status 500 and above.
     pub errors_per_minute: u32,
-    /// 95 % took at most this long.
+    /// 95 % of the requests took at most this long; 0 when there was none.
     pub latency_p95_ms: u32,
-    /// Open.
+    /// Websockets that are open.
     pub websockets: u32,
-    /// Seen lately.
+    /// Users with a request within the last hour.
     pub active_users: u32,
     /// When somebody was last logged in, 0: never; none when its Odoo does not tell.
     pub last_active_at: Option<UnixMs>,
@@ -166,19 +166,19 @@ pub struct Traffic {
 /// A host's word on a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantReport {
-    /// Whom.
+    /// The tenant's name.
     pub name: TenantName,
-    /// Which incarnation.
+    /// Identity of the tenant across re-creation of its name.
     pub uid: Uuid,
-    /// Which placement.
+    /// Epoch of the placement that the host carries out.
     pub epoch: u64,
-    /// Which plan.
+    /// Generation of the tenant's plan that this is about.
     pub generation: u64,
-    /// How far.
+    /// How far the host is with that plan.
     pub progress: TenantProgress,
-    /// What is wrong.
+    /// What is wrong, for people; empty when nothing is.
     pub message: String,
-    /// Its containers.
+    /// Its containers, leftovers too.
     pub containers: Vec<ContainerReport>,
     /// What it uses; none while its host has not measured it.
     pub usage: Option<Usage>,
@@ -186,11 +186,11 @@ pub struct TenantReport {
     pub traffic: Option<Traffic>,
     /// Operation that `steps` belong to.
     pub operation: Option<Uuid>,
-    /// What was done for it.
+    /// What was done for that operation so far.
     pub steps: Vec<Step>,
-    /// Nothing is left of it.
+    /// Whether nothing is left of it on the host.
     pub absent: bool,
-    /// Last health probe.
+    /// How long the last probe of its health took; 0 when it failed.
     pub health_latency_ms: u32,
 }
 
@@ -199,11 +199,11 @@ pub struct TenantReport {
 pub struct HostReport {
     /// What it has and uses.
     pub resources: HostResources,
-    /// Empty when Docker answers.
+    /// Why Docker does not answer; empty when it does.
     pub docker_error: String,
-    /// Tenants, all when `complete`.
+    /// Tenants that changed since the report before; all of them when `complete`.
     pub tenants: Vec<TenantReport>,
-    /// All tenants are there.
+    /// Whether all tenants of the host are in `tenants`: who is missing is absent.
     pub complete: bool,
 }
 

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostName, ShortName};
 
-/// Largest number of modules, domains and labels in one spec: what a person would write, and far from a message's limit.
+/// Largest number of modules in one spec. This and the next two: what a person would write, and far from a message's limit.
 pub const MAX_MODULES: usize = 200;
-/// See [`MAX_MODULES`].
+/// Largest number of domains in one spec.
 pub const MAX_DOMAINS: usize = 50;
-/// See [`MAX_MODULES`].
+/// Largest number of labels in one spec.
 pub const MAX_LABELS: usize = 32;
 
 /// A tenant's complete spec: nothing is left to defaults.
@@ -22,11 +22,11 @@ pub struct TenantSpec {
     pub plan: ShortName,
     /// Domains besides the platform's sub-domain, in the given order.
     pub domains: Vec<Domain>,
-    /// Odoo language, `pt_BR`.
+    /// Language of its Odoo, such as `pt_BR`.
     pub language: Language,
-    /// Company's country.
+    /// The company's country.
     pub country: Country,
-    /// Administrator's time zone.
+    /// The administrator's time zone.
     pub time_zone: TimeZone,
     /// Modules besides `base`; sorted, each once.
     pub modules: Vec<Module>,
@@ -36,7 +36,7 @@ pub struct TenantSpec {
     pub odoo_image: ImageRef,
     /// Image of PostgreSQL.
     pub postgres_image: ImageRef,
-    /// Only this host.
+    /// The only host that will do; none: any.
     pub host: Option<HostName>,
     /// Only hosts with all of these labels.
     pub host_labels: BTreeMap<LabelKey, LabelValue>,
@@ -191,7 +191,7 @@ text_type!(
     }
 );
 text_type!(
-    /// Key of a host label.
+    /// The key of a host's label.
     LabelKey,
     |text| {
         let ok = (1..=63).contains(&text.len())
@@ -201,7 +201,7 @@ text_type!(
     }
 );
 text_type!(
-    /// Value of a host label.
+    /// The value of a host's label.
     LabelValue,
     |text| {
         let ok = text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));

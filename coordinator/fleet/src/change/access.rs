@@ -1,11 +1,13 @@
 //! Who gets in to a tenant at the edge. Nothing to its host: no plan changes, nothing is restarted, and there is no operation to watch.
+//!
+//! Not here: making hashes of passwords (the coordinator's operators/tenant_access).
 
 use std::sync::Arc;
 
 use isyone_types::ids::TenantName;
 
 use super::{AccessChange, ChangeError, Edit, Outcome};
-use crate::{desired::Access, event::EventKind};
+use crate::{desired::VisitorAccess, event::EventKind};
 
 /// Networks that an edge compares each request's address with.
 pub const MAX_NETWORKS: usize = 64;
@@ -41,7 +43,10 @@ impl Edit<'_> {
 }
 
 /// Access as it will be, and what of it is new, in words without hashes.
-fn changed(before: &Access, change: AccessChange) -> Result<(Access, Vec<String>), String> {
+fn changed(
+    before: &VisitorAccess,
+    change: AccessChange,
+) -> Result<(VisitorAccess, Vec<String>), String> {
     let (mut access, mut said) = (before.clone(), Vec::new());
     if let Some(mut networks) = change.networks {
         networks.sort();
@@ -127,7 +132,7 @@ mod tests {
         testing::{Bench, name, resources},
     };
 
-    fn set(bench: &mut Bench, change: AccessChange) -> Result<Access, ChangeError> {
+    fn set(bench: &mut Bench, change: AccessChange) -> Result<VisitorAccess, ChangeError> {
         let command = Command::SetAccess {
             name: name("alfa"),
             change: Box::new(change),
@@ -149,6 +154,13 @@ mod tests {
         }
     }
 
+    fn networks(list: &[&str]) -> AccessChange {
+        AccessChange {
+            networks: Some(list.iter().map(|n| n.parse().unwrap()).collect()),
+            ..AccessChange::default()
+        }
+    }
+
     fn bench() -> Bench {
         let mut bench = Bench::default();
         bench.host("h1", resources(4, 16, 100));
@@ -164,10 +176,6 @@ mod tests {
     #[test]
     fn each_part_changes_alone_and_is_told_without_hashes() {
         let mut bench = bench();
-        let networks = |list: &[&str]| AccessChange {
-            networks: Some(list.iter().map(|n| n.parse().unwrap()).collect()),
-            ..AccessChange::default()
-        };
         let access = set(
             &mut bench,
             networks(&["203.0.113.0/24", "192.0.2.1/32", "192.0.2.1/32"]),
@@ -207,6 +215,22 @@ mod tests {
             (access.rate, access.addresses.len(), access.users.len()),
             (rate, 2, 2)
         );
+        assert!(
+            !format!(
+                "{:?}{:?}",
+                bench.state.fleet.events,
+                user("ana", "$2y$08$secret")
+            )
+            .contains("$2y")
+        );
+    }
+
+    #[test]
+    fn what_was_set_is_taken_away_and_nothing_is_opened_by_the_way() {
+        let mut bench = bench();
+        set(&mut bench, networks(&["203.0.113.0/24", "192.0.2.1/32"])).unwrap();
+        set(&mut bench, user("bob", "$2y$08$secret")).unwrap();
+        set(&mut bench, user("ana", "$2y$08$secret")).unwrap();
         let gone = AccessChange {
             remove_users: vec!["bob".to_owned()],
             ..networks(&[])
@@ -230,20 +254,21 @@ mod tests {
             set(&mut bench, another).unwrap().users,
             ["eva:$2y$08$secret"]
         );
+        let rate = Some(Rate {
+            average: 5,
+            burst: 10,
+        });
+        let limited = AccessChange {
+            rate: Some(rate),
+            ..AccessChange::default()
+        };
+        assert_eq!(set(&mut bench, limited).unwrap().rate, rate);
         let open = AccessChange {
             remove_all_users: true,
             rate: Some(None),
             ..AccessChange::default()
         };
-        assert_eq!(set(&mut bench, open).unwrap(), Access::default());
-        assert!(
-            !format!(
-                "{:?}{:?}",
-                bench.state.fleet.events,
-                user("ana", "$2y$08$secret")
-            )
-            .contains("$2y")
-        );
+        assert_eq!(set(&mut bench, open).unwrap(), VisitorAccess::default());
     }
 
     #[test]

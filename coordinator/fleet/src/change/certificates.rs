@@ -1,4 +1,6 @@
 //! Commands on the certificates of tenants' host names, and what is told of them.
+//!
+//! Not here: which certificates to get (orders), and getting them (the coordinator's edges/acme).
 
 use std::sync::Arc;
 
@@ -8,7 +10,9 @@ use super::{ChangeError, Edit, Outcome};
 use crate::{
     desired::{
         Tenant,
-        certificates::{AcmeAccount, EdgeCertificate, MAX_ISSUED, Origin, Trouble, WEEK_MS},
+        certificates::{
+            AcmeAccount, CertificateTrouble, EdgeCertificate, MAX_ISSUED, Origin, WEEK_MS,
+        },
     },
     event::EventKind,
     written::{RecordKind, RecordValue, Write},
@@ -92,7 +96,10 @@ impl Edit<'_> {
     }
 
     /// A name for which no certificate could be had; or, without failures, one that nobody wants any more.
-    pub(super) fn certificate_trouble(&mut self, trouble: Trouble) -> Result<Outcome, ChangeError> {
+    pub(super) fn certificate_trouble(
+        &mut self,
+        trouble: CertificateTrouble,
+    ) -> Result<Outcome, ChangeError> {
         if trouble.failures == 0 {
             self.forget_trouble(&trouble.name);
             return Ok(Outcome::Done);
@@ -109,7 +116,7 @@ impl Edit<'_> {
         let trouble = Arc::new(trouble);
         self.effects
             .writes
-            .push(Write::Put(RecordValue::Trouble(trouble.clone())));
+            .push(Write::Put(RecordValue::CertificateTrouble(trouble.clone())));
         self.state
             .fleet
             .certificate_troubles
@@ -138,9 +145,10 @@ impl Edit<'_> {
 
     fn forget_trouble(&mut self, name: &str) {
         if self.state.fleet.certificate_troubles.remove(name).is_some() {
-            self.effects
-                .writes
-                .push(Write::Delete(RecordKind::Trouble, name.to_owned()));
+            self.effects.writes.push(Write::Delete(
+                RecordKind::CertificateTrouble,
+                name.to_owned(),
+            ));
         }
     }
 
@@ -228,7 +236,7 @@ mod tests {
         let mut bench = Bench::default();
         bench.host("h1", crate::testing::resources(4, 16, 100));
         bench.create("alfa", "small").unwrap();
-        let trouble = |failures| Trouble {
+        let trouble = |failures| CertificateTrouble {
             name: "alfa.isy.one".to_owned(),
             failures,
             at: 0,
@@ -281,7 +289,7 @@ mod tests {
         bench
             .apply(Command::RemoveCertificate { name, why })
             .unwrap();
-        let trouble = Trouble {
+        let trouble = CertificateTrouble {
             name: "c.isy.one".to_owned(),
             failures: 2,
             at: 1,

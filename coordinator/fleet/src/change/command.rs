@@ -9,6 +9,7 @@ use isyone_types::{
     identity::OperatorRole,
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
+    report::HostReport,
     spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
 };
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
-        certificates::{AcmeAccount, EdgeCertificate, Trouble},
+        certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
         domains::DomainTrouble,
     },
     event::EventKind,
@@ -24,12 +25,10 @@ use crate::{
     operation::Operation,
     placement::Decision,
 };
-use isyone_types::report::HostReport;
 
 /// What a command is told of the world.
 #[derive(Debug, Clone)]
 pub struct Stamp {
-    /// Now.
     pub now: UnixMs,
     /// Fresh UUIDv7, for an operation.
     pub id: Uuid,
@@ -44,109 +43,72 @@ pub enum Command {
     CreateTenant(Box<CreateTenant>),
     /// Restart Odoo, with `database` PostgreSQL too.
     RestartTenant {
-        /// Whom.
         name: TenantName,
-        /// PostgreSQL too.
         database: bool,
-        /// Idempotency key.
         request_id: Option<String>,
     },
-    /// Stop and keep.
+    /// Stop the containers and keep them.
     SuspendTenant {
-        /// Whom.
         name: TenantName,
-        /// Idempotency key.
         request_id: Option<String>,
     },
-    /// Start again.
+    /// Start a suspended tenant again.
     ResumeTenant {
-        /// Whom.
         name: TenantName,
-        /// Idempotency key.
         request_id: Option<String>,
     },
     /// Start again what sleeps; nothing is done with any other.
-    WakeTenant {
-        /// Whom.
-        name: TenantName,
-    },
-    /// Another size.
+    WakeTenant { name: TenantName },
+    /// Give a tenant the size of another plan.
     ResizeTenant {
-        /// Whom.
         name: TenantName,
-        /// To which plan.
         plan: ShortName,
-        /// Idempotency key.
         request_id: Option<String>,
     },
-    /// Into quarantine; with `purge`, out of existence.
+    /// Put a tenant into quarantine; with `purge`, remove one that is there.
     DeleteTenant {
-        /// Whom.
         name: TenantName,
         /// Remove quarantined volumes now.
         purge: bool,
-        /// Idempotency key.
         request_id: Option<String>,
     },
-    /// Out of quarantine.
+    /// Take a tenant out of quarantine.
     RestoreTenant {
-        /// Whom.
         name: TenantName,
-        /// Idempotency key.
         request_id: Option<String>,
     },
-    /// Who gets in at the edge.
+    /// Change who gets in to a tenant at the edge.
     SetAccess {
-        /// To whom.
         name: TenantName,
         /// What is to be other than it is.
         change: Box<AccessChange>,
     },
     /// Give an operation up.
-    CancelOperation {
-        /// Which.
-        id: Uuid,
-    },
+    CancelOperation { id: Uuid },
     /// A join token was made.
     CreateToken(Box<Token>),
     /// An agent shows a token.
     Enroll(Box<Enroll>),
     /// A host's certificate was renewed.
     RenewHost {
-        /// Whose.
         host: HostName,
-        /// The new one.
         certificate: Certificate,
     },
-    /// No new tenants (`cordoned`), or again.
-    CordonHost {
-        /// Whom.
-        host: HostName,
-        /// Close or open.
-        cordoned: bool,
-    },
+    /// Close a host to new tenants, or open it again.
+    CordonHost { host: HostName, cordoned: bool },
     /// Forget an empty host.
-    RemoveHost {
-        /// Whom.
-        host: HostName,
-    },
+    RemoveHost { host: HostName },
     /// An operator's certificate was signed.
     CreateOperator {
-        /// Whose.
         name: ShortName,
         /// What they may do.
         role: OperatorRole,
-        /// The new one.
         certificate: Certificate,
     },
     /// Refuse an operator.
-    RevokeOperator {
-        /// Whom.
-        name: ShortName,
-    },
+    RevokeOperator { name: ShortName },
     /// An agent connected.
     Greet {
-        /// Whose.
         host: HostName,
         /// What it says of itself.
         hello: Hello,
@@ -155,72 +117,57 @@ pub enum Command {
     },
     /// An agent answered a plan.
     PlanResult {
-        /// Whose.
         host: HostName,
-        /// Which.
+        /// Of the plan that it answers.
         generation: u64,
         /// Empty when it was stored.
         error: String,
     },
     /// An agent reported.
     Report {
-        /// Whose.
         host: HostName,
-        /// What.
         report: Box<HostReport>,
     },
     /// A certificate for tenants' host names was issued or uploaded.
     PutCertificate(Box<EdgeCertificate>),
-    /// Forget one.
+    /// Forget a certificate.
     RemoveCertificate {
-        /// Which.
+        /// Name of the certificate.
         name: String,
-        /// For the event.
+        /// Why, for the event.
         why: String,
     },
-    /// None could be had; no failures: nobody wants one any more.
-    CertificateTrouble(Box<Trouble>),
+    /// No certificate could be had; with 0 failures: nobody wants one any more.
+    CertificateTrouble(Box<CertificateTrouble>),
     /// An account with the certificate authority was made.
     PutAcmeAccount(Box<AcmeAccount>),
     /// Domains for a tenant, or another primary among them.
     AddDomains(Box<AddDomains>),
     /// Take a domain away.
     RemoveDomain {
-        /// From whom.
         name: TenantName,
-        /// Which.
         domain: Domain,
-        /// Idempotency key.
         request_id: Option<String>,
     },
     /// A domain does not lead to the edges any more.
     DomainUnreachable(Box<DomainTrouble>),
-    /// It does again.
+    /// It leads to the edges again.
     DomainReachable {
-        /// Which.
         domain: Domain,
         /// What DNS said.
         found: String,
     },
     /// Something to remember that changes nothing: a secret was read, a shell opened.
     Audit {
-        /// Dotted kind.
         kind: EventKind,
-        /// On whom.
         tenant: TenantName,
-        /// For people.
         message: String,
     },
-    /// Likewise, and it concerns no single tenant: an edge is down.
-    Note {
-        /// Dotted kind.
-        kind: EventKind,
-        /// For people.
-        message: String,
-    },
-    /// The configuration was read.
+    /// As `Audit`, of what concerns no single tenant: an edge is down.
+    Note { kind: EventKind, message: String },
+    /// The coordinator has started: take its configuration in.
     AdoptSettings,
-    /// Time passed.
+    /// Time has passed: what is due is done.
     Tick,
 }
 
@@ -283,46 +230,40 @@ impl Command {
     }
 }
 
-/// See [`Command::CreateTenant`].
+/// What is asked of [`Command::CreateTenant`].
 #[derive(Debug, Clone)]
 pub struct CreateTenant {
-    /// Name.
     pub name: TenantName,
-    /// Identity if it is new; `secrets` are sealed for it.
+    /// Its identity if it is new; `secrets` are sealed for it.
     pub uid: Uuid,
-    /// Complete spec.
     pub spec: TenantSpec,
     /// Its plan's size.
     pub size: Size,
-    /// Passwords if it is new.
+    /// Its passwords if it is new.
     pub secrets: Sealed,
-    /// Idempotency key.
     pub request_id: Option<String>,
-    /// Apply the spec to an existing tenant.
+    /// Apply the spec to the tenant if there is one of that name.
     pub force: bool,
-    /// Decide only.
+    /// Decide only, and change nothing.
     pub dry_run: bool,
 }
 
-/// See [`Command::SetAccess`]. What is not named stays.
+/// What [`Command::SetAccess`] changes. What is not named stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccessChange {
-    /// In place of all networks.
+    /// Networks in place of all that there are.
     pub networks: Option<Vec<IpNet>>,
-    /// All users go.
     pub remove_all_users: bool,
-    /// These go.
     pub remove_users: Vec<String>,
-    /// Then this one comes, or gets another password.
+    /// Added after the removals, or given another password.
     pub put_user: Option<User>,
-    /// In place of the rate; `Some(None)`: what holds for all.
+    /// A rate in place of the tenant's own; `Some(None)`: what holds for all.
     pub rate: Option<Option<Rate>>,
 }
 
 /// Somebody whom the edge lets in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
-    /// Name.
     pub name: String,
     /// bcrypt hash of the password.
     pub hash: String,
@@ -336,29 +277,27 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// See [`Command::AddDomains`].
+/// What is asked of [`Command::AddDomains`].
 #[derive(Debug, Clone)]
 pub struct AddDomains {
-    /// Whose they shall be.
     pub name: TenantName,
-    /// Which; those that it has already stay.
+    /// Domains to add; those that it has already stay.
     pub domains: Vec<Domain>,
     /// The first of them is the primary from now on; of none, the platform's own name.
     pub primary: bool,
     /// DNS was asked just now, and leads all of them here.
     pub checked: bool,
-    /// Idempotency key.
     pub request_id: Option<String>,
 }
 
-/// See [`Command::Enroll`].
+/// What an agent shows in [`Command::Enroll`].
 #[derive(Debug, Clone)]
 pub struct Enroll {
-    /// Public half.
+    /// Public half of the token.
     pub token_id: String,
     /// SHA-256 of the secret half, hex.
     pub secret_hash: String,
-    /// Wanted name.
+    /// The name that the host wants.
     pub host: HostName,
     /// Identity if it is new.
     pub uid: Uuid,
@@ -381,27 +320,24 @@ pub enum Outcome {
         tenant: Arc<Tenant>,
         /// None for a dry run.
         operation: Option<Arc<Operation>>,
-        /// Why there.
+        /// Why it is placed there.
         decision: Box<Decision>,
-        /// It was there already with this spec.
+        /// Whether the name was there already.
         existed: bool,
     },
     /// A dry run that found no host.
     NoHost(Box<Decision>),
-    /// A tenant that was changed at once.
+    /// A tenant that was changed at once, without an operation.
     Changed(Arc<Tenant>),
-    /// Whose domains have changed, or were so already.
+    /// A tenant whose domains have changed, or were so already.
     Domains {
-        /// As stored.
         tenant: Arc<Tenant>,
-        /// Its host has something to do.
+        /// None when its host has nothing to do.
         operation: Option<Arc<Operation>>,
     },
-    /// Long work.
+    /// The operation that does it, begun now or found.
     Operation(Arc<Operation>),
-    /// A host.
     Host(Arc<Host>),
-    /// An operator.
     Operator(Arc<Operator>),
     /// A certificate of tenants' host names.
     Certificate(Arc<EdgeCertificate>),

@@ -1,6 +1,6 @@
 //! Why a command is refused. `Display` is for operators: what happened, to whom, what to do next.
 //!
-//! Not here: gRPC codes (api/status).
+//! Not here: gRPC codes (the coordinator's wire/status).
 
 use std::net::IpAddr;
 
@@ -11,20 +11,21 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::spec_change::{SpecChange, SpecField, listed};
-use super::{MAX_TOKENS, certificates::MAX_UPLOADED};
+use super::{
+    MAX_TOKENS,
+    certificates::MAX_UPLOADED,
+    spec_change::{SpecChange, SpecField, listed},
+};
 use crate::placement::Decision;
 
 /// Why a command was refused. Nothing has changed then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// No such tenant.
     #[error("there is no tenant `{0}`")]
     TenantNotFound(TenantName),
     /// The name is taken by a tenant with another spec.
     #[error("tenant `{name}` exists with another spec ({}); use --force to apply the new one, its data is kept", listed(.changes, ", "))]
     TenantExists {
-        /// Whose.
         name: TenantName,
         /// Fields that differ.
         changes: Vec<SpecChange>,
@@ -34,7 +35,6 @@ pub enum ChangeError {
         "tenant `{name}` was deleted and is in quarantine; `isyctl tenant restore {name}` brings it back, `isyctl tenant delete {name} --purge` removes its data for good"
     )]
     Quarantined {
-        /// Whose.
         name: TenantName,
         /// End of the quarantine.
         until: UnixMs,
@@ -42,26 +42,19 @@ pub enum ChangeError {
     /// Its volumes are being removed.
     #[error("tenant `{0}` is being purged; try again in a moment")]
     BeingPurged(TenantName),
-    /// Not possible in the present state.
+    /// Not possible in the tenant's present state.
     #[error("tenant `{name}` {problem}")]
     WrongState {
-        /// Whose.
         name: TenantName,
         /// What stands in the way, and the way out.
         problem: String,
     },
-    /// Only the first start can set it.
+    /// A field that only the first start can set.
     #[error("{field} of tenant `{name}` cannot be changed after its creation")]
-    Immutable {
-        /// Whose.
-        name: TenantName,
-        /// Which.
-        field: SpecField,
-    },
+    Immutable { name: TenantName, field: SpecField },
     /// No host can take it.
     #[error("no host fits tenant `{name}`: {}", .decision.reason)]
     NoHostFits {
-        /// Whose.
         name: TenantName,
         /// Every host's reasons.
         decision: Box<Decision>,
@@ -69,80 +62,53 @@ pub enum ChangeError {
     /// The host name leads elsewhere already.
     #[error("domain `{domain}` {problem}")]
     DomainTaken {
-        /// Which.
         domain: String,
-        /// By whom.
+        /// Who has it, and what to do.
         problem: String,
     },
-    /// Too many of one tenant.
     #[error(
         "tenant `{0}` would have more than {MAX_DOMAINS} domains; remove some that are not needed"
     )]
     TooManyDomains(TenantName),
-    /// Not one of the tenant's.
     #[error("tenant `{name}` has no domain `{domain}`")]
-    DomainNotFound {
-        /// Whose.
-        name: TenantName,
-        /// Which.
-        domain: Domain,
-    },
-    /// The configuration has no such plan.
+    DomainNotFound { name: TenantName, domain: Domain },
     #[error("there is no plan `{0}`")]
     UnknownPlan(ShortName),
     /// The idempotency key was used for something else.
     #[error("request id was already used for another request (operation {0})")]
     RequestIdReused(Uuid),
-    /// No such operation.
     #[error("there is no operation {0}")]
     OperationNotFound(Uuid),
-    /// Cannot be cancelled.
+    /// The operation cannot be cancelled.
     #[error("operation {id} {problem}")]
-    NotCancellable {
-        /// Which.
-        id: Uuid,
-        /// Why.
-        problem: &'static str,
-    },
-    /// No such host.
+    NotCancellable { id: Uuid, problem: &'static str },
     #[error("there is no host `{0}`")]
     HostNotFound(HostName),
     /// Tenants are placed there.
     #[error("host `{host}` still holds {count} tenants (first: {first}); move or purge them first")]
     HostNotEmpty {
-        /// Whose.
         host: HostName,
-        /// How many.
         count: usize,
-        /// One of them.
         first: TenantName,
     },
-    /// The name is taken.
+    /// The name is taken by a host that is there.
     #[error(
         "host `{0}` exists; to let it join again, make a token for this very name: `isyctl host token --host {0}`"
     )]
     HostExists(HostName),
     /// The address belongs to another host.
     #[error("address {address} is host `{host}`'s already")]
-    AddressTaken {
-        /// Which.
-        address: IpAddr,
-        /// Whose.
-        host: HostName,
-    },
+    AddressTaken { address: IpAddr, host: HostName },
     /// Wrong, used or expired. Does not say which, the log does.
     #[error("join token refused: {0}")]
     TokenRefused(&'static str),
-    /// Too many open tokens.
     #[error("more than {MAX_TOKENS} open join tokens; wait until some expire")]
     TooManyTokens,
-    /// No such operator.
     #[error("there is no operator `{0}`")]
     OperatorNotFound(ShortName),
     /// Another role than the operator has, or revoked.
     #[error("operator `{name}` {problem}")]
     OperatorConflict {
-        /// Whose.
         name: ShortName,
         /// What stands in the way.
         problem: String,
@@ -150,23 +116,19 @@ pub enum ChangeError {
     /// Bounds of what an edge is told of a tenant.
     #[error("tenant `{name}` {problem}")]
     AccessRefused {
-        /// Whose.
         name: TenantName,
         /// What does not fit.
         problem: String,
     },
-    /// No such certificate.
     #[error("there is no certificate `{0}`")]
     CertificateNotFound(String),
-    /// Too many uploaded ones.
     #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
     TooManyCertificates,
     /// A report or renewal of a host that is not there.
     #[error("tenant `{tenant}` is not placed on host `{host}`")]
     NotPlacedHere {
-        /// Which.
         tenant: TenantName,
-        /// Whose report.
+        /// The host that reported.
         host: HostName,
     },
 }

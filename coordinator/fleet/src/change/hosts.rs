@@ -1,4 +1,6 @@
 //! Commands on hosts: tokens, joining, certificates, cordon, removal; and what agents say when they connect.
+//!
+//! Not here: reports (report), and signing certificates (the coordinator's base/pki).
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! identifiers and secrets come with the command.
 //!
 //! Every command checks everything before it changes anything; the writer also throws a half-changed state away.
-//! Not here: storing and publishing (writer), choosing a host (placement).
+//! Not here: storing and publishing (the coordinator's writer), choosing a host (placement).
 
 pub mod access;
 pub mod certificates;
@@ -25,6 +25,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use isyone_types::{
     ids::{HostName, TenantName},
+    operation::{OperationState, Step},
     plan::UnixMs,
 };
 use uuid::Uuid;
@@ -43,7 +44,6 @@ use crate::{
     state::State,
     written::{RecordKind, RecordValue, Write},
 };
-use isyone_types::operation::{OperationState, Step};
 
 /// Tokens that may be open at once.
 pub const MAX_TOKENS: usize = 1_000;
@@ -61,9 +61,9 @@ pub(crate) struct Edit<'a> {
 /// What follows from commands: writes for the store, and hosts whose plan changed.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// In order.
+    /// What to store, in order.
     pub writes: Vec<Write>,
-    /// To be woken.
+    /// Hosts whose sessions must look at their plans again.
     pub touched_hosts: BTreeSet<HostName>,
 }
 
@@ -75,84 +75,86 @@ pub fn apply(
     effects: &mut Effects,
     command: Command,
 ) -> Result<Outcome, ChangeError> {
-    let mut edit = Edit {
+    Edit {
         state,
         settings,
         stamp,
         effects,
-    };
-    match command {
-        Command::CreateTenant(create) => edit.create_tenant(*create),
-        Command::RestartTenant {
-            name,
-            database,
-            request_id,
-        } => edit.restart_tenant(&name, database, request_id),
-        Command::SuspendTenant { name, request_id } => edit.suspend_tenant(&name, request_id),
-        Command::ResumeTenant { name, request_id } => edit.resume_tenant(&name, request_id),
-        Command::WakeTenant { name } => edit.wake_tenant(&name),
-        Command::ResizeTenant {
-            name,
-            plan,
-            request_id,
-        } => edit.resize_tenant(&name, plan, request_id),
-        Command::DeleteTenant {
-            name,
-            purge,
-            request_id,
-        } => edit.delete_tenant(&name, purge, request_id),
-        Command::RestoreTenant { name, request_id } => edit.restore_tenant(&name, request_id),
-        Command::SetAccess { name, change } => edit.set_access(&name, *change),
-        Command::CancelOperation { id } => edit.cancel_operation(id),
-        Command::CreateToken(token) => edit.create_token(*token),
-        Command::Enroll(enroll) => edit.enroll(*enroll),
-        Command::RenewHost { host, certificate } => edit.renew_host(&host, certificate),
-        Command::CordonHost { host, cordoned } => edit.cordon_host(&host, cordoned),
-        Command::RemoveHost { host } => edit.remove_host(&host),
-        Command::CreateOperator {
-            name,
-            role,
-            certificate,
-        } => edit.create_operator(name, role, certificate),
-        Command::RevokeOperator { name } => edit.revoke_operator(&name),
-        Command::Greet {
-            host,
-            hello,
-            accepted_generation,
-        } => edit.greet(&host, hello, accepted_generation),
-        Command::PlanResult {
-            host,
-            generation,
-            error,
-        } => edit.plan_result(&host, generation, error),
-        Command::Report { host, report } => edit.report(&host, *report),
-        Command::PutCertificate(certificate) => edit.put_certificate(*certificate),
-        Command::RemoveCertificate { name, why } => edit.remove_certificate(&name, &why),
-        Command::CertificateTrouble(trouble) => edit.certificate_trouble(*trouble),
-        Command::PutAcmeAccount(account) => edit.put_acme_account(*account),
-        Command::AddDomains(add) => edit.add_domains(*add),
-        Command::RemoveDomain {
-            name,
-            domain,
-            request_id,
-        } => edit.remove_domain(&name, &domain, request_id),
-        Command::DomainUnreachable(trouble) => edit.domain_unreachable(*trouble),
-        Command::DomainReachable { domain, found } => edit.domain_reachable(&domain, &found),
-        Command::Audit {
-            kind,
-            tenant,
-            message,
-        } => edit.audit(kind, tenant, message),
-        Command::Note { kind, message } => {
-            edit.event(kind, None, None, None, message);
-            Ok(Outcome::Done)
-        }
-        Command::AdoptSettings => edit.adopt_settings(),
-        Command::Tick => edit.tick(),
     }
+    .carry_out(command)
 }
 
 impl Edit<'_> {
+    /// The table of commands: what each does is said where its function is.
+    fn carry_out(&mut self, command: Command) -> Result<Outcome, ChangeError> {
+        match command {
+            Command::CreateTenant(create) => self.create_tenant(*create),
+            Command::RestartTenant {
+                name,
+                database,
+                request_id,
+            } => self.restart_tenant(&name, database, request_id),
+            Command::SuspendTenant { name, request_id } => self.suspend_tenant(&name, request_id),
+            Command::ResumeTenant { name, request_id } => self.resume_tenant(&name, request_id),
+            Command::WakeTenant { name } => self.wake_tenant(&name),
+            Command::ResizeTenant {
+                name,
+                plan,
+                request_id,
+            } => self.resize_tenant(&name, plan, request_id),
+            Command::DeleteTenant {
+                name,
+                purge,
+                request_id,
+            } => self.delete_tenant(&name, purge, request_id),
+            Command::RestoreTenant { name, request_id } => self.restore_tenant(&name, request_id),
+            Command::SetAccess { name, change } => self.set_access(&name, *change),
+            Command::CancelOperation { id } => self.cancel_operation(id),
+            Command::CreateToken(token) => self.create_token(*token),
+            Command::Enroll(enroll) => self.enroll(*enroll),
+            Command::RenewHost { host, certificate } => self.renew_host(&host, certificate),
+            Command::CordonHost { host, cordoned } => self.cordon_host(&host, cordoned),
+            Command::RemoveHost { host } => self.remove_host(&host),
+            Command::CreateOperator {
+                name,
+                role,
+                certificate,
+            } => self.create_operator(name, role, certificate),
+            Command::RevokeOperator { name } => self.revoke_operator(&name),
+            Command::Greet {
+                host,
+                hello,
+                accepted_generation,
+            } => self.greet(&host, hello, accepted_generation),
+            Command::PlanResult {
+                host,
+                generation,
+                error,
+            } => self.plan_result(&host, generation, error),
+            Command::Report { host, report } => self.report(&host, *report),
+            Command::PutCertificate(certificate) => self.put_certificate(*certificate),
+            Command::RemoveCertificate { name, why } => self.remove_certificate(&name, &why),
+            Command::CertificateTrouble(trouble) => self.certificate_trouble(*trouble),
+            Command::PutAcmeAccount(account) => self.put_acme_account(*account),
+            Command::AddDomains(add) => self.add_domains(*add),
+            Command::RemoveDomain {
+                name,
+                domain,
+                request_id,
+            } => self.remove_domain(&name, &domain, request_id),
+            Command::DomainUnreachable(trouble) => self.domain_unreachable(*trouble),
+            Command::DomainReachable { domain, found } => self.domain_reachable(&domain, &found),
+            Command::Audit {
+                kind,
+                tenant,
+                message,
+            } => self.audit(kind, tenant, message),
+            Command::Note { kind, message } => self.note(kind, message),
+            Command::AdoptSettings => self.adopt_settings(),
+            Command::Tick => self.tick(),
+        }
+    }
+
     pub(crate) fn tenant(&self, name: &TenantName) -> Result<Arc<Tenant>, ChangeError> {
         self.state
             .fleet
@@ -377,6 +379,11 @@ impl Edit<'_> {
     ) -> Result<Outcome, ChangeError> {
         let tenant = self.tenant(&name)?;
         self.event(kind, Some(&tenant), None, None, message);
+        Ok(Outcome::Done)
+    }
+
+    fn note(&mut self, kind: EventKind, message: String) -> Result<Outcome, ChangeError> {
+        self.event(kind, None, None, None, message);
         Ok(Outcome::Done)
     }
 

@@ -1,4 +1,6 @@
 //! Commands on operators: certificates and revocation.
+//!
+//! Not here: what a role may do (the coordinator's operators/access), and signing certificates (its base/pki).
 
 use std::sync::Arc;
 

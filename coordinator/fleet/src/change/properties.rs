@@ -1,9 +1,16 @@
 //! What must hold after any commands whatsoever: computed indexes and the ranking are what the records make them, and a refused
 //! command has changed nothing.
+//!
+//! Not here: what single commands are for (tests).
 
 use std::{cell::Cell, collections::BTreeSet};
 
-use isyone_types::{ids::TenantName, plan::DesiredState};
+use isyone_types::{
+    ids::TenantName,
+    plan::DesiredState,
+    report::{HostReport, Traffic},
+    spec::Domain,
+};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
@@ -11,7 +18,6 @@ use crate::{
     desired::{Fleet, HostIndex, domains::DomainTrouble},
     testing::{Bench, name, resources},
 };
-use isyone_types::report::{HostReport, Traffic};
 
 const HOSTS: usize = 4;
 const TENANTS: usize = 8;
@@ -25,56 +31,74 @@ const DOMAINS: usize = TENANTS + 2;
 /// One thing that happens; numbers name whom it happens to.
 #[derive(Debug, Clone)]
 enum Step {
-    Create(usize, usize, bool),
-    Delete(usize, bool),
-    Restore(usize),
-    Suspend(usize),
-    Wake(usize),
-    Resume(usize),
-    Resize(usize, usize),
-    Cancel(usize),
-    Cordon(usize, bool),
-    Report(usize, bool, u64),
-    Refuse(usize, bool),
-    Greet(usize, bool),
-    Remove(usize),
-    AddDomain(usize, usize, bool, bool),
-    RemoveDomain(usize, usize),
-    PlatformPrimary(usize),
-    Unreachable(usize, usize),
-    Reachable(usize),
+    Tenant(usize, TenantStep),
+    Host(usize, HostStep),
+    Domain(usize, DomainStep),
     Pass(i64),
     /// Nobody uses anything for [`SLEEP_AFTER_MS`], and all hosts say so.
     Idle,
 }
 
+#[derive(Debug, Clone)]
+enum TenantStep {
+    /// With a plan, and by force or not.
+    Create(usize, bool),
+    Delete(bool),
+    Restore,
+    Suspend,
+    Wake,
+    Resume,
+    Resize(usize),
+    Cancel,
+    PlatformPrimary,
+}
+
+#[derive(Debug, Clone)]
+enum HostStep {
+    Cordon(bool),
+    /// Docker is broken or not, and so many GiB are in use.
+    Report(bool, u64),
+    Refuse(bool),
+    Greet(bool),
+    Remove,
+}
+
+/// With the tenant that it happens to.
+#[derive(Debug, Clone)]
+enum DomainStep {
+    Add(usize, bool, bool),
+    Remove(usize),
+    Unreachable(usize),
+    Reachable,
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let (tenant, host, plan) = (0..TENANTS, 0..HOSTS, 0..3_usize);
     prop_oneof![
-        6 => (tenant.clone(), plan.clone(), any::<bool>()).prop_map(|(t, p, force)| Step::Create(t, p, force)),
-        3 => (tenant.clone(), any::<bool>()).prop_map(|(t, purge)| Step::Delete(t, purge)),
-        2 => tenant.clone().prop_map(Step::Restore),
-        1 => tenant.clone().prop_map(Step::Suspend),
-        1 => tenant.clone().prop_map(Step::Wake),
-        1 => tenant.clone().prop_map(Step::Resume),
-        2 => (tenant.clone(), plan).prop_map(|(t, p)| Step::Resize(t, p)),
-        1 => tenant.prop_map(Step::Cancel),
-        1 => (host.clone(), any::<bool>()).prop_map(|(h, cordoned)| Step::Cordon(h, cordoned)),
-        6 => (host.clone(), prop::bool::weighted(0.1), 0..16_u64).prop_map(|(h, broken, used)| Step::Report(h, broken, used)),
-        1 => (host.clone(), any::<bool>()).prop_map(|(h, refused)| Step::Refuse(h, refused)),
-        1 => (host.clone(), any::<bool>()).prop_map(|(h, ahead)| Step::Greet(h, ahead)),
-        3 => (0..TENANTS, 0..DOMAINS, any::<bool>(), any::<bool>()).prop_map(|(t, d, primary, checked)| Step::AddDomain(t, d, primary, checked)),
-        2 => (0..TENANTS, 0..DOMAINS).prop_map(|(t, d)| Step::RemoveDomain(t, d)),
-        1 => (0..TENANTS).prop_map(Step::PlatformPrimary),
-        2 => (0..TENANTS, 0..DOMAINS).prop_map(|(t, d)| Step::Unreachable(t, d)),
-        1 => (0..DOMAINS).prop_map(Step::Reachable),
-        1 => host.prop_map(Step::Remove),
+        6 => (tenant.clone(), plan.clone(), any::<bool>()).prop_map(|(t, p, force)| Step::Tenant(t, TenantStep::Create(p, force))),
+        3 => (tenant.clone(), any::<bool>()).prop_map(|(t, purge)| Step::Tenant(t, TenantStep::Delete(purge))),
+        2 => tenant.clone().prop_map(|t| Step::Tenant(t, TenantStep::Restore)),
+        1 => tenant.clone().prop_map(|t| Step::Tenant(t, TenantStep::Suspend)),
+        1 => tenant.clone().prop_map(|t| Step::Tenant(t, TenantStep::Wake)),
+        1 => tenant.clone().prop_map(|t| Step::Tenant(t, TenantStep::Resume)),
+        2 => (tenant.clone(), plan).prop_map(|(t, p)| Step::Tenant(t, TenantStep::Resize(p))),
+        1 => tenant.prop_map(|t| Step::Tenant(t, TenantStep::Cancel)),
+        1 => (host.clone(), any::<bool>()).prop_map(|(h, cordoned)| Step::Host(h, HostStep::Cordon(cordoned))),
+        6 => (host.clone(), prop::bool::weighted(0.1), 0..16_u64).prop_map(|(h, broken, used)| Step::Host(h, HostStep::Report(broken, used))),
+        1 => (host.clone(), any::<bool>()).prop_map(|(h, refused)| Step::Host(h, HostStep::Refuse(refused))),
+        1 => (host.clone(), any::<bool>()).prop_map(|(h, ahead)| Step::Host(h, HostStep::Greet(ahead))),
+        3 => (0..TENANTS, 0..DOMAINS, any::<bool>(), any::<bool>()).prop_map(|(t, d, primary, checked)| Step::Domain(d, DomainStep::Add(t, primary, checked))),
+        2 => (0..TENANTS, 0..DOMAINS).prop_map(|(t, d)| Step::Domain(d, DomainStep::Remove(t))),
+        1 => (0..TENANTS).prop_map(|t| Step::Tenant(t, TenantStep::PlatformPrimary)),
+        2 => (0..TENANTS, 0..DOMAINS).prop_map(|(t, d)| Step::Domain(d, DomainStep::Unreachable(t))),
+        1 => (0..DOMAINS).prop_map(|d| Step::Domain(d, DomainStep::Reachable)),
+        1 => host.prop_map(|h| Step::Host(h, HostStep::Remove)),
         1 => Just(Step::Idle),
         3 => prop_oneof![Just(1_000), Just(25_000), Just(3_600_000), Just(8 * 86_400_000_i64)].prop_map(Step::Pass),
     ]
 }
 
-fn domain(n: usize) -> isyone_types::spec::Domain {
+fn domain(n: usize) -> Domain {
     name(&format!("t{n}.example.com"))
 }
 
@@ -84,135 +108,125 @@ fn plan(n: usize) -> &'static str {
 
 /// The command for a step; `None` when there is nothing to say.
 fn command(bench: &mut Bench, step: Step) -> Option<Command> {
-    let tenant = |n: usize| name::<TenantName>(&format!("t{n}"));
-    let host = |n: usize| name::<HostName>(&format!("h{n}"));
-    let request_id = None;
+    match step {
+        Step::Tenant(t, step) => on_tenant(bench, &format!("t{t}"), step),
+        Step::Host(h, step) => Some(on_host(bench, name(&format!("h{h}")), step)),
+        Step::Domain(d, step) => Some(on_domain(bench, domain(d), step)),
+        Step::Pass(ms) => {
+            bench.now += ms;
+            Some(Command::Tick)
+        }
+        Step::Idle => {
+            idle(bench);
+            Some(Command::Tick)
+        }
+    }
+}
+
+fn on_tenant(bench: &mut Bench, tenant: &str, step: TenantStep) -> Option<Command> {
+    let sized = |p| name(plan(p));
+    let own_domain = name(&format!("{tenant}.example.com"));
+    let (name, request_id) = (name::<TenantName>(tenant), None);
     Some(match step {
-        Step::Create(t, p, force) => {
-            let mut creation = bench.creation(&format!("t{t}"), plan(p));
+        TenantStep::Create(p, force) => {
+            let mut creation = bench.creation(tenant, plan(p));
             creation.force = force;
-            creation.spec.domains = if p == 1 {
-                vec![name(&format!("t{t}.example.com"))]
-            } else {
-                vec![]
-            };
+            creation.spec.domains = if p == 1 { vec![own_domain] } else { vec![] };
             Command::CreateTenant(Box::new(creation))
         }
-        Step::Delete(t, purge) => Command::DeleteTenant {
-            name: tenant(t),
+        TenantStep::Delete(purge) => Command::DeleteTenant {
+            name,
             purge,
             request_id,
         },
-        Step::Restore(t) => Command::RestoreTenant {
-            name: tenant(t),
+        TenantStep::Restore => Command::RestoreTenant { name, request_id },
+        TenantStep::Suspend => Command::SuspendTenant { name, request_id },
+        TenantStep::Wake => Command::WakeTenant { name },
+        TenantStep::Resume => Command::ResumeTenant { name, request_id },
+        TenantStep::Resize(p) => Command::ResizeTenant {
+            name,
+            plan: sized(p),
             request_id,
         },
-        Step::Suspend(t) => Command::SuspendTenant {
-            name: tenant(t),
-            request_id,
+        TenantStep::Cancel => Command::CancelOperation {
+            id: bench.state.fleet.tenants.get(&name)?.operation,
         },
-        Step::Wake(t) => Command::WakeTenant { name: tenant(t) },
-        Step::Resume(t) => Command::ResumeTenant {
-            name: tenant(t),
-            request_id,
-        },
-        Step::Resize(t, p) => Command::ResizeTenant {
-            name: tenant(t),
-            plan: name(plan(p)),
-            request_id,
-        },
-        Step::Cancel(t) => Command::CancelOperation {
-            id: bench.state.fleet.tenants.get(&tenant(t))?.operation,
-        },
-        Step::Cordon(h, cordoned) => Command::CordonHost {
-            host: host(h),
-            cordoned,
-        },
-        Step::Report(h, broken, used) => {
-            let mut report = report(bench, &host(h));
-            report.resources.memory_available_bytes -= used << 30;
-            report.docker_error = if broken {
-                "no daemon".to_owned()
-            } else {
-                String::new()
-            };
-            Command::Report {
-                host: host(h),
-                report: Box::new(report),
-            }
-        }
-        Step::Refuse(h, refused) => {
-            let error = if refused {
-                "disk full".to_owned()
-            } else {
-                String::new()
-            };
-            Command::PlanResult {
-                host: host(h),
-                generation: 1,
-                error,
-            }
-        }
-        Step::Greet(h, ahead) => {
-            let accepted_generation = if ahead { 1_000 } else { 0 };
-            Command::Greet {
-                host: host(h),
-                hello: crate::observed::Hello::default(),
-                accepted_generation,
-            }
-        }
-        Step::Remove(h) => Command::RemoveHost { host: host(h) },
-        Step::AddDomain(t, d, primary, checked) => Command::AddDomains(Box::new(AddDomains {
-            name: tenant(t),
-            domains: vec![domain(d)],
-            primary,
-            checked,
-            request_id,
-        })),
-        Step::PlatformPrimary(t) => Command::AddDomains(Box::new(AddDomains {
-            name: tenant(t),
+        TenantStep::PlatformPrimary => Command::AddDomains(Box::new(AddDomains {
+            name,
             domains: Vec::new(),
             primary: true,
             checked: false,
             request_id,
         })),
-        Step::RemoveDomain(t, d) => Command::RemoveDomain {
-            name: tenant(t),
-            domain: domain(d),
-            request_id,
-        },
-        Step::Unreachable(t, d) => {
-            let (domain, tenant, since) = (domain(d), tenant(t), bench.now);
-            let trouble = DomainTrouble {
-                domain,
-                tenant,
-                since,
-                found: "gone".to_owned(),
-            };
-            Command::DomainUnreachable(Box::new(trouble))
+    })
+}
+
+fn on_host(bench: &Bench, host: HostName, step: HostStep) -> Command {
+    let when = |so: bool, text: &str| if so { text.to_owned() } else { String::new() };
+    match step {
+        HostStep::Cordon(cordoned) => Command::CordonHost { host, cordoned },
+        HostStep::Report(broken, used) => {
+            let mut report = report(bench, &host);
+            report.resources.memory_available_bytes -= used << 30;
+            report.docker_error = when(broken, "no daemon");
+            Command::Report {
+                host,
+                report: Box::new(report),
+            }
         }
-        Step::Reachable(d) => Command::DomainReachable {
-            domain: domain(d),
+        HostStep::Refuse(refused) => Command::PlanResult {
+            host,
+            generation: 1,
+            error: when(refused, "disk full"),
+        },
+        HostStep::Greet(ahead) => Command::Greet {
+            host,
+            hello: crate::observed::Hello::default(),
+            accepted_generation: if ahead { 1_000 } else { 0 },
+        },
+        HostStep::Remove => Command::RemoveHost { host },
+    }
+}
+
+fn on_domain(bench: &Bench, domain: Domain, step: DomainStep) -> Command {
+    let tenant = |t: usize| name::<TenantName>(&format!("t{t}"));
+    match step {
+        DomainStep::Add(t, primary, checked) => Command::AddDomains(Box::new(AddDomains {
+            name: tenant(t),
+            domains: vec![domain],
+            primary,
+            checked,
+            request_id: None,
+        })),
+        DomainStep::Remove(t) => Command::RemoveDomain {
+            name: tenant(t),
+            domain,
+            request_id: None,
+        },
+        DomainStep::Unreachable(t) => Command::DomainUnreachable(Box::new(DomainTrouble {
+            domain,
+            tenant: tenant(t),
+            since: bench.now,
+            found: "gone".to_owned(),
+        })),
+        DomainStep::Reachable => Command::DomainReachable {
+            domain,
             found: String::new(),
         },
-        Step::Pass(ms) => {
-            bench.now += ms;
-            Command::Tick
+    }
+}
+
+/// In steps that are no jump of the clock: after one, nothing happens for an hour.
+fn idle(bench: &mut Bench) {
+    for _ in 0..=SLEEP_AFTER_MS / IDLE_STEP_MS {
+        bench.now += IDLE_STEP_MS;
+        let hosts: Vec<HostName> = bench.state.fleet.hosts.keys().cloned().collect();
+        for host in hosts {
+            let report = report(bench, &host);
+            bench.report(&host, report.resources, report.tenants);
         }
-        Step::Idle => {
-            // In steps that are no jump of the clock: after one, nothing happens for an hour.
-            for _ in 0..=SLEEP_AFTER_MS / IDLE_STEP_MS {
-                bench.now += IDLE_STEP_MS;
-                let hosts: Vec<HostName> = bench.state.fleet.hosts.keys().cloned().collect();
-                for host in hosts {
-                    let report = report(bench, &host);
-                    bench.report(&host, report.resources, report.tenants);
-                }
-                bench.apply(Command::Tick).unwrap();
-            }
-            Command::Tick
-        }
-    })
+        bench.apply(Command::Tick).unwrap();
+    }
 }
 
 /// All is well there, and nobody has used a tenant yet.
@@ -328,7 +342,7 @@ fn check(bench: &Bench) {
         bench
             .state
             .ranking
-            .is_true(bench.state.view(&bench.settings), bench.now)
+            .is_true(bench.state.placement_inputs(&bench.settings), bench.now)
     );
 }
 

@@ -1,16 +1,19 @@
 //! Takes in hosts' reports: remembers them, and ends operations whose generation has converged.
+//!
+//! Not here: what may be concluded from silence (liveness), and the bounds of a report (isyone-proto's convert).
 
 use std::sync::Arc;
 
-use isyone_types::{ids::HostName, plan::DesiredState};
+use isyone_types::{
+    ids::HostName,
+    operation::OperationState,
+    plan::DesiredState,
+    report::{HostReport, TenantProgress, TenantReport},
+};
 
 use super::{ChangeError, Edit, Outcome, done_step};
 use crate::{
     desired::Tenant, event::EventKind, observed::TenantObserved, operation::OperationKind,
-};
-use isyone_types::{
-    operation::OperationState,
-    report::{HostReport, TenantProgress, TenantReport},
 };
 
 impl Edit<'_> {

@@ -1,6 +1,6 @@
 //! In which fields two specs differ, and which of them only the first start can set.
 //!
-//! Not here: what a change of a field leads to (tenants).
+//! Not here: what a change of a field leads to (tenants/create).
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ impl fmt::Display for SpecChange {
     }
 }
 
-/// For people.
+/// The changes for people, with `separator` between them.
 pub fn listed(changes: &[SpecChange], separator: &str) -> String {
     let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
     texts.join(separator)

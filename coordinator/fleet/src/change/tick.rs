@@ -1,4 +1,6 @@
 //! What the passing of time changes: silence becomes an event, quarantines end, who is not used falls asleep, tokens expire.
+//!
+//! Not here: what counts as silence (liveness), and which tenants nobody uses (sleep).
 
 use isyone_types::{
     ids::{HostName, TenantName},

@@ -1,7 +1,7 @@
 //! Certificates of tenants' host names, as stored. In the Fleet and not beside it: they come from orders that outlive a request, every
 //! edge's configuration is a view of them, and the store has one user, the writer.
 //!
-//! Not here: agents' and operators' certificates (`fleet`), and getting these (acme).
+//! Not here: agents' and operators' certificates (desired), which to get (orders), and getting them (the coordinator's edges/acme).
 
 use isyone_types::plan::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub const MAX_ISSUED: usize = 8;
 /// How long an issue counts against an authority's limits.
 pub const WEEK_MS: i64 = 7 * 86_400_000;
 
-/// Whence a certificate is.
+/// How we came by a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -28,9 +28,8 @@ pub enum Origin {
 pub struct EdgeCertificate {
     /// An ordered one's host name (`alfa.isy.one`, `*.isy.one`); an uploaded one's name, which has no dot, so the two never meet.
     pub name: String,
-    /// Whence.
     pub origin: Origin,
-    /// What it is good for.
+    /// Host names that it is good for; a star stands for one label.
     pub hostnames: Vec<String>,
     /// Serial number, hex.
     pub serial: String,
@@ -40,7 +39,7 @@ pub struct EdgeCertificate {
     pub not_before: i64,
     /// End of validity, seconds since the Unix epoch.
     pub not_after: i64,
-    /// The leaf first.
+    /// The chain as PEM, the leaf first.
     pub chain_pem: String,
     /// Its private key, PEM, sealed.
     pub key: Sealed,
@@ -64,23 +63,22 @@ impl EdgeCertificate {
 
 /// A host name for which no certificate could be had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// The host name.
+pub struct CertificateTrouble {
     pub name: String,
     /// Failures since the last success.
     pub failures: u32,
-    /// The last one's time.
+    /// When the last one was.
     pub at: UnixMs,
-    /// Not again before.
+    /// No new order before this time.
     pub retry_at: UnixMs,
-    /// The last one's reason.
+    /// Why the last one failed.
     pub error: String,
 }
 
 /// Who we are to the certificate authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcmeAccount {
-    /// Whose account it is; an account of another directory is of no use.
+    /// URL of the directory that it is an account with; with another one it is of no use.
     pub directory: String,
     /// Address and private key, sealed.
     pub credentials: Sealed,

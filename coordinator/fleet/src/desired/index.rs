@@ -3,6 +3,7 @@
 //!
 //! The same records always give the same indexes, whatever the order in which they came (tests: `indexes_are_what_records_make_them`).
 //! Nothing of it is stored.
+//! Not here: the ranking of hosts by load (placement).
 
 use std::sync::Arc;
 

@@ -38,7 +38,6 @@ impl std::fmt::Debug for Sealed {
 /// Where a tenant runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantPlacement {
-    /// The host.
     pub host: HostName,
     /// Rises with each move; an agent never starts a lower one than it has seen.
     pub epoch: u64,
@@ -57,11 +56,10 @@ pub struct TenantPlacement {
 /// One customer, as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
-    /// Name.
     pub name: TenantName,
     /// Identity across re-creation of the name.
     pub uid: Uuid,
-    /// As asked, complete.
+    /// What was asked for, with nothing left to defaults.
     pub spec: TenantSpec,
     /// The plan's size at the time it was asked for: a changed configuration resizes nobody.
     pub size: Size,
@@ -69,7 +67,6 @@ pub struct Tenant {
     pub desired: DesiredState,
     /// Rises with each change of what its host must do.
     pub generation: u64,
-    /// Where.
     pub placement: TenantPlacement,
     /// When it first converged. From then on its route stays, whatever is (not) reported.
     pub activated_at: Option<UnixMs>,
@@ -77,7 +74,7 @@ pub struct Tenant {
     pub odoo_restarts: u64,
     /// Restarts of PostgreSQL asked for so far.
     pub postgres_restarts: u64,
-    /// Its passwords.
+    /// Its passwords, sealed for its `uid`.
     pub secrets: Sealed,
     /// When it was asked for.
     pub created_at: UnixMs,
@@ -92,7 +89,7 @@ pub struct Tenant {
     pub primary: Option<Domain>,
     /// Who gets in.
     #[serde(default)]
-    pub access: Access,
+    pub access: VisitorAccess,
     /// Suspended because nobody used it, since then: the next visitor wakes it.
     #[serde(default)]
     pub asleep_since: Option<UnixMs>,
@@ -106,7 +103,7 @@ pub struct Tenant {
 
 /// Who gets in to a tenant, at the edge. The default is everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Access {
+pub struct VisitorAccess {
     /// Only clients with these addresses; empty: all.
     #[serde(default)]
     pub addresses: Vec<IpNet>,
@@ -118,7 +115,7 @@ pub struct Access {
     pub rate: Option<Rate>,
 }
 
-impl Access {
+impl VisitorAccess {
     /// Whether everybody gets in.
     pub fn is_open(&self) -> bool {
         self.addresses.is_empty() && self.users.is_empty()
@@ -128,9 +125,9 @@ impl Access {
 /// Requests from one client address to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
-    /// Per second, on average.
+    /// Requests per second, on average.
     pub average: u32,
-    /// And at once.
+    /// Requests that may come at once.
     pub burst: u32,
 }
 
@@ -152,7 +149,7 @@ pub struct Host {
     pub uid: Uuid,
     /// Where edges reach its tenants.
     pub advertise: IpAddr,
-    /// For constraints.
+    /// What specs may ask of a host.
     pub labels: BTreeMap<LabelKey, LabelValue>,
     /// Gets no new tenants.
     pub cordoned: bool,
@@ -170,17 +167,17 @@ pub const MAX_CERTIFICATES: usize = 4;
 /// A join token. Only the hash of its secret is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// Public half.
+    /// Public half of the token, its name in logs.
     pub id: String,
     /// SHA-256 of the secret half, hex.
     pub secret_hash: String,
     /// The only name it may be used for.
     pub host: Option<HostName>,
-    /// Labels for the host.
+    /// Labels that the host gets.
     pub labels: BTreeMap<LabelKey, LabelValue>,
-    /// End of validity.
+    /// Good until then.
     pub expires_at: UnixMs,
-    /// Set once used.
+    /// The host that used it up.
     pub used_by: Option<HostName>,
 }
 
@@ -191,11 +188,11 @@ pub struct Operator {
     pub name: ShortName,
     /// What they may do.
     pub role: OperatorRole,
-    /// When made.
+    /// When its first certificate was made.
     pub created_at: UnixMs,
-    /// Refused from now on.
+    /// Refused, whatever certificate is shown.
     pub revoked: bool,
-    /// Accepted certificates.
+    /// Certificates that are accepted, newest last; at most [`crate::change::MAX_OPERATOR_CERTIFICATES`].
     pub certificates: Vec<Certificate>,
 }
 
@@ -209,21 +206,20 @@ pub const MAX_EVENTS: usize = 10_000;
 pub struct Fleet {
     /// Tenants, deleted ones until they are purged.
     pub tenants: OrdMap<TenantName, Arc<Tenant>>,
-    /// Hosts.
     pub hosts: OrdMap<HostName, Arc<Host>>,
     /// Operations, oldest first; bounded by [`MAX_OPERATIONS`].
     pub operations: OrdMap<Uuid, Arc<Operation>>,
     /// Join tokens until they expire.
     pub tokens: OrdMap<String, Arc<Token>>,
-    /// Operators.
+    /// Operators, revoked ones too.
     pub operators: OrdMap<ShortName, Arc<Operator>>,
-    /// Of tenants' host names, by name.
+    /// Certificates of tenants' host names, by name.
     pub certificates: OrdMap<String, Arc<certificates::EdgeCertificate>>,
-    /// Host names for which none could be had.
-    pub certificate_troubles: OrdMap<String, Arc<certificates::Trouble>>,
+    /// Host names for which no certificate could be had.
+    pub certificate_troubles: OrdMap<String, Arc<certificates::CertificateTrouble>>,
     /// Tenants' domains that do not lead to the edges any more, by name.
     pub domain_troubles: OrdMap<String, Arc<domains::DomainTrouble>>,
-    /// At the certificate authority.
+    /// The account with the certificate authority.
     pub acme_account: Option<Arc<certificates::AcmeAccount>>,
     /// The newest events, oldest first; bounded by [`MAX_EVENTS`].
     pub events: imbl::Vector<Arc<Event>>,
@@ -231,7 +227,7 @@ pub struct Fleet {
     pub last_event: u64,
     /// [`crate::settings::Settings::plan_digest`] that all plans were last rendered with.
     pub plan_digest: String,
-    /// Computed: per host.
+    /// Computed: what is placed on each host; hosts without tenants are not in it.
     pub by_host: OrdMap<HostName, HostIndex>,
     /// Computed: which tenant owns a host name (customers' domains; platform names follow from tenant names).
     pub by_domain: OrdMap<String, TenantName>,

@@ -1,7 +1,7 @@
 //! Tenants' own domains: how one is written, whether it leads to the edges, and what to set in DNS when it does not.
 //!
-//! Pure: DNS' answers are arguments. Not here: asking (dns), whose a domain is (change/domains), looking again by and by
-//! (watch; when, is schedule's).
+//! Pure: DNS' answers are arguments. Not here: when to look again (schedule), whose a domain is (change/domains), asking DNS
+//! and looking again (the coordinator's edges/dns and edges/domains).
 
 pub mod schedule;
 
@@ -100,7 +100,7 @@ pub enum Verdict {
     Here,
     /// Nowhere, or to another place, at least sometimes.
     Elsewhere,
-    /// Nobody knows.
+    /// DNS does not tell.
     Unknown,
 }
 

@@ -2,7 +2,7 @@
 //! that one wrong answer of a resolver moves nobody.
 //!
 //! Pure: time and chance are arguments. Kept in memory: after a start every domain is looked at anew, soon, and then once an interval.
-//! Not here: looking (watch), and troubles that were concluded (they are in the Fleet).
+//! Not here: looking (the coordinator's edges/domains), and troubles that were concluded (they are in the Fleet).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ pub struct Seen {
     pub verdict: Verdict,
     /// What DNS said.
     pub found: String,
-    /// When.
+    /// When it was looked at.
     pub at: UnixMs,
     /// The first of the bad looks in a row.
     pub since: Option<UnixMs>,
@@ -49,19 +49,19 @@ pub enum Conclusion {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ScheduledDomain {
     due: UnixMs,
     bad: u32,
     seen: Option<Seen>,
 }
 
-/// See the module.
+/// Whose turn it is, and what was seen of each domain so far.
 #[derive(Debug)]
 pub struct Schedule {
     rhythm: Rhythm,
     chance: u64,
     names: OrdMap<String, TenantName>,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, ScheduledDomain>,
     due: BTreeSet<(UnixMs, String)>,
     /// Those that were looked at before we were told that there are such domains.
     early: BTreeSet<String>,
@@ -81,7 +81,7 @@ impl Schedule {
     }
 
     /// Takes in which domains there are. New ones get a turn before a retry is over: whoever added one without a look waits for it.
-    pub fn take(&mut self, names: &OrdMap<String, TenantName>, now: UnixMs) {
+    pub fn follow(&mut self, names: &OrdMap<String, TenantName>, now: UnixMs) {
         let (mut come, mut gone) = (Vec::new(), Vec::new());
         for item in self.names.diff(names) {
             match item {
@@ -113,7 +113,7 @@ impl Schedule {
             let due = now + self.spread(&name, 0, self.rhythm.retry_ms);
             self.put(
                 name,
-                Entry {
+                ScheduledDomain {
                     due,
                     bad: 0,
                     seen: None,
@@ -182,7 +182,7 @@ impl Schedule {
             if !self.entries.contains_key(name) {
                 self.put(
                     name.to_owned(),
-                    Entry {
+                    ScheduledDomain {
                         due: now,
                         bad: 0,
                         seen: None,
@@ -199,7 +199,7 @@ impl Schedule {
         self.entries.get(name)?.seen.as_ref()
     }
 
-    fn put(&mut self, name: String, entry: Entry) {
+    fn put(&mut self, name: String, entry: ScheduledDomain) {
         self.due.insert((entry.due, name.clone()));
         self.entries.insert(name, entry);
     }
@@ -247,7 +247,7 @@ mod tests {
             },
             7,
         );
-        schedule.take(&names(of), 0);
+        schedule.follow(&names(of), 0);
         schedule
     }
 
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(s.due(RETRY, 9), ["a.example"]);
         s.looked("a.example", &look(Verdict::Here), false, RETRY);
         // Added later, without a look.
-        s.take(&names(&["a.example", "b.example"]), 2 * RETRY);
+        s.follow(&names(&["a.example", "b.example"]), 2 * RETRY);
         assert_eq!(s.due(3 * RETRY, 9), ["b.example"]);
     }
 
@@ -296,10 +296,10 @@ mod tests {
         let mut s = schedule(&["a.example"]);
         s.found_good("b.example", &look(Verdict::Here), 5);
         s.found_good("c.example", &look(Verdict::Here), 5);
-        s.take(&names(&["a.example", "c.example"]), 6);
+        s.follow(&names(&["a.example", "c.example"]), 6);
         assert_eq!((s.entries.len(), s.due.len()), (2, 2));
         assert!(s.seen("b.example").is_none() && s.seen("c.example").is_some());
-        s.take(&names(&["a.example"]), 7);
+        s.follow(&names(&["a.example"]), 7);
         assert_eq!((s.entries.len(), s.due.len(), s.early.len()), (1, 1, 0));
     }
 
@@ -362,7 +362,7 @@ mod tests {
         }
         let mut next = names(&["b.example", "c.example"]);
         next.insert("b.example".to_owned(), name("beta"));
-        s.take(&next, 6);
+        s.follow(&next, 6);
         assert_eq!((s.seen("a.example"), s.seen("b.example")), (None, None));
         assert_eq!(
             s.seen("c.example").map(|seen| seen.verdict),

@@ -1,7 +1,10 @@
 //! Domains as people write them, and what DNS says of them.
+//!
+//! Not here: commands on domains (change/domains/tests).
+
+use proptest::prelude::*;
 
 use super::*;
-use proptest::prelude::*;
 
 fn told(chain: &[&str], addresses: &[&str]) -> Answer {
     Answer::Told {
@@ -82,19 +85,34 @@ fn www_goes_both_ways_and_the_platforms_names_are_known() {
     }
 }
 
-#[test]
-fn a_domain_leads_here_when_all_its_addresses_do() {
-    let platform = told(&[], &["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
-    let nowhere = Answer::Told {
+/// A domain's answer, the platform's name's, where the configuration says that edges are; and what is to be found.
+type Case<'a> = (&'a Answer, &'a Answer, &'a [IpAddr], Verdict, &'a str);
+
+fn check(cases: &[Case<'_>]) {
+    for (answer, platform, public, verdict, found) in cases {
+        let look = judge(answer, platform, &ground(public));
+        assert_eq!((look.verdict, look.found.as_str()), (*verdict, *found));
+    }
+}
+
+fn nowhere() -> Answer {
+    Answer::Told {
         exists: false,
         chain: vec![],
         addresses: BTreeSet::new(),
-    };
-    let silent = Answer::Silent("it took more than 5 s".to_owned());
+    }
+}
+
+fn silent() -> Answer {
+    Answer::Silent("it took more than 5 s".to_owned())
+}
+
+#[test]
+fn a_domain_leads_here_when_all_its_addresses_do() {
+    let platform = told(&[], &["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
     let none: &[IpAddr] = &[];
-    let public: &[IpAddr] = &["198.51.100.1".parse().unwrap()];
-    use Verdict::{Elsewhere, Here, Unknown};
-    for (answer, platform, public, verdict, found) in [
+    use Verdict::{Elsewhere, Here};
+    check(&[
         (
             &told(&["alfa.isy.one"], &["192.0.2.1"]),
             &platform,
@@ -124,49 +142,65 @@ fn a_domain_leads_here_when_all_its_addresses_do() {
             "CNAME → shop.example, no A or AAAA record",
         ),
         (
-            &nowhere,
+            &nowhere(),
             &platform,
             none,
             Elsewhere,
             "there is no such name in DNS",
         ),
         (
-            &silent,
+            &silent(),
             &platform,
             none,
             Elsewhere,
             "DNS does not answer: it took more than 5 s",
         ),
-        // Nobody answers anything: that says nothing of the domain.
+    ]);
+}
+
+#[test]
+fn nothing_is_concluded_when_the_platforms_name_is_not_answered_either() {
+    let none: &[IpAddr] = &[];
+    let public: &[IpAddr] = &["198.51.100.1".parse().unwrap()];
+    use Verdict::Unknown;
+    check(&[
         (
-            &silent,
-            &silent,
+            &silent(),
+            &silent(),
             public,
             Unknown,
             "DNS does not answer: it took more than 5 s",
         ),
         (
-            &silent,
-            &nowhere,
+            &silent(),
+            &nowhere(),
             public,
             Unknown,
             "DNS does not answer: it took more than 5 s",
         ),
         (
             &told(&[], &["192.0.2.1"]),
-            &silent,
+            &silent(),
             none,
             Unknown,
             "A 192.0.2.1; where the edges are is not known",
         ),
         (
-            &nowhere,
-            &nowhere,
+            &nowhere(),
+            &nowhere(),
             none,
             Unknown,
             "there is no such name in DNS; where the edges are is not known",
         ),
-        // The configuration's word goes before the platform's name.
+    ]);
+}
+
+#[test]
+fn the_configurations_word_goes_before_the_platforms_name() {
+    let platform = told(&[], &["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+    let public: &[IpAddr] = &["198.51.100.1".parse().unwrap()];
+    use Verdict::{Elsewhere, Here};
+    check(&[
         (
             &told(&[], &["198.51.100.1"]),
             &platform,
@@ -181,10 +215,7 @@ fn a_domain_leads_here_when_all_its_addresses_do() {
             Elsewhere,
             "A 192.0.2.1; no edge has 192.0.2.1",
         ),
-    ] {
-        let look = judge(answer, platform, &ground(public));
-        assert_eq!((look.verdict, look.found.as_str()), (verdict, found));
-    }
+    ]);
 }
 
 #[test]

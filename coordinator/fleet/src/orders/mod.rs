@@ -4,14 +4,14 @@
 //! A name is ordered when nothing valid covers it, or when the certificate of its own is due for renewal. Missing ones go before
 //! renewals, those that end sooner before others. What limits an order limits that name alone; only an authority that does not
 //! answer holds up all of them, and then what runs goes on.
-//! Not here: which names are wanted (wanted) and carrying orders out (order).
+//! Not here: which names are wanted, and carrying orders out (the coordinator's edges/acme).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use isyone_types::plan::UnixMs;
 use sha2::{Digest as _, Sha256};
 
-use crate::desired::certificates::{EdgeCertificate, Origin, Trouble, WEEK_MS};
+use crate::desired::certificates::{CertificateTrouble, EdgeCertificate, Origin, WEEK_MS};
 
 /// An ordered certificate is renewed after two thirds of its life, as Let's Encrypt advises …
 const RENEW_AT: (i64, i64) = (2, 3);
@@ -22,36 +22,36 @@ const RETRY_JITTER: i64 = 4;
 /// Orders begun at one go: a bound for one look, further ones are found at the next.
 const MAX_BEGIN: usize = 32;
 
-/// What an authority bears. See `[tls.acme]`.
+/// What an authority bears: `[tls.acme]` of the configuration.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Orders under way.
+pub struct OrderLimits {
+    /// Orders that may be under way at the same time.
     pub orders_at_once: usize,
-    /// A week, for one registered domain; renewals count, too, although some authorities let them pass.
+    /// Certificates in a week for one registered domain; renewals count, too, although some authorities let them pass.
     pub weekly_per_domain: usize,
-    /// A week, for the same name.
+    /// Certificates in a week for the same name.
     pub weekly_same: usize,
-    /// After a first failure.
+    /// The pause after a first failure; each further one doubles it.
     pub retry_first_ms: i64,
-    /// After many.
+    /// The longest pause, after many failures.
     pub retry_most_ms: i64,
 }
 
 /// Everything that the decision depends on.
-pub struct Input<'a> {
+pub struct OrderInputs<'a> {
     /// Host names that must have a certificate.
     pub wanted: &'a BTreeSet<String>,
-    /// By name.
+    /// Certificates that there are, by name.
     pub held: &'a BTreeMap<&'a str, &'a EdgeCertificate>,
-    /// By name.
-    pub troubles: &'a BTreeMap<&'a str, &'a Trouble>,
+    /// Host names for which none could be had, by name.
+    pub troubles: &'a BTreeMap<&'a str, &'a CertificateTrouble>,
     /// The authority would find somebody else there: no orders, they would only use up its limits.
     pub elsewhere: &'a BTreeSet<&'a str>,
-    /// Being ordered.
+    /// Names whose orders are under way.
     pub running: &'a BTreeSet<String>,
-    /// The authority does not answer: not before.
+    /// The authority does not answer: nothing is ordered before this time.
     pub closed_until: UnixMs,
-    pub limits: Limits,
+    pub limits: OrderLimits,
     pub now: UnixMs,
     /// Drawn once: it spreads renewals, and must not change while they are waited for.
     pub chance: u64,
@@ -59,7 +59,7 @@ pub struct Input<'a> {
 
 /// What to do now.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct OrderPlan {
     /// Names to order.
     pub begin: Vec<String>,
     /// Certificates that nobody wants any more, and whose issue counts no more against a limit.
@@ -70,9 +70,9 @@ pub struct Plan {
     pub held_back: Vec<String>,
 }
 
-/// The decision.
-pub fn plan(input: &Input<'_>) -> Plan {
-    let mut plan = Plan {
+/// What to order, forget and settle now.
+pub fn plan(input: &OrderInputs<'_>) -> OrderPlan {
+    let mut plan = OrderPlan {
         forget: forgotten(input),
         settled: input
             .troubles
@@ -80,7 +80,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
             .filter(|n| !input.wanted.contains(**n))
             .map(|n| (*n).to_owned())
             .collect(),
-        ..Plan::default()
+        ..OrderPlan::default()
     };
     let room = input
         .limits
@@ -113,7 +113,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
 }
 
 /// Whether a name needs an order now: how urgent, less is more.
-fn need(input: &Input<'_>, covered: &Covered<'_>, name: &str) -> Option<i64> {
+fn need(input: &OrderInputs<'_>, covered: &Covered<'_>, name: &str) -> Option<i64> {
     // One that is held is renewed all the same: it may be behind something that passes the authority's question on.
     let elsewhere = input.elsewhere.contains(name) && !input.held.contains_key(name);
     if elsewhere
@@ -161,7 +161,7 @@ pub fn retry_at(
     failures: u32,
     now: UnixMs,
     asked: Option<UnixMs>,
-    limits: &Limits,
+    limits: &OrderLimits,
     chance: u64,
 ) -> UnixMs {
     let doublings = failures.saturating_sub(1).min(30);
@@ -188,7 +188,7 @@ fn spread(name: &str, turn: i64, chance: u64, most: i64) -> i64 {
 }
 
 /// Certificates of ours that nobody wants. For a week they are kept: they may be wanted again, and the authority still counts them.
-fn forgotten(input: &Input<'_>) -> Vec<String> {
+fn forgotten(input: &OrderInputs<'_>) -> Vec<String> {
     let unwanted = input.held.values().filter(|c| {
         let recent = c.issued.last().is_some_and(|at| input.now - at < WEEK_MS);
         c.origin == Origin::Acme
@@ -205,7 +205,7 @@ struct Covered<'a> {
 }
 
 impl<'a> Covered<'a> {
-    fn of(input: &Input<'a>) -> Self {
+    fn of(input: &OrderInputs<'a>) -> Self {
         let mut names: HashMap<&str, Vec<&str>> = HashMap::new();
         // The week before its end an uploaded one counts no more: better a second certificate than none.
         let lasting = |c: &&&EdgeCertificate| {
@@ -244,7 +244,7 @@ struct Issued {
 }
 
 impl Issued {
-    fn of(input: &Input<'_>) -> Self {
+    fn of(input: &OrderInputs<'_>) -> Self {
         let mut issued = Self {
             per_domain: HashMap::new(),
             same: HashMap::new(),
@@ -272,7 +272,7 @@ impl Issued {
     }
 
     /// Whether one more stays within the limits; counts it then.
-    fn admits(&mut self, name: &str, limits: &Limits) -> bool {
+    fn admits(&mut self, name: &str, limits: &OrderLimits) -> bool {
         let of = |map: &HashMap<String, usize>, key: &str| map.get(key).copied().unwrap_or(0);
         let fits = of(&self.per_domain, registered(name)) < limits.weekly_per_domain
             && of(&self.same, name) < limits.weekly_same;

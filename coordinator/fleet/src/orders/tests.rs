@@ -1,4 +1,4 @@
-//! Tables of what is ordered and when, and properties that hold for all plans. Not here: the orders themselves (acme).
+//! Tables of what is ordered and when, and properties that hold for all plans. Not here: the orders themselves (the coordinator's edges/acme).
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::desired::Sealed;
 
 const DAY: i64 = 86_400_000;
-const LIMITS: Limits = Limits {
+const LIMITS: OrderLimits = OrderLimits {
     orders_at_once: 4,
     weekly_per_domain: 50,
     weekly_same: 5,
@@ -19,7 +19,7 @@ const LIMITS: Limits = Limits {
 struct World {
     wanted: BTreeSet<String>,
     held: Vec<EdgeCertificate>,
-    troubles: Vec<Trouble>,
+    troubles: Vec<CertificateTrouble>,
     elsewhere: BTreeSet<&'static str>,
     running: BTreeSet<String>,
     closed_until: i64,
@@ -59,7 +59,7 @@ impl World {
 
     fn trouble(mut self, name: &str, retry_in: i64) -> Self {
         let (at, retry_at) = (self.now, self.now + retry_in);
-        self.troubles.push(Trouble {
+        self.troubles.push(CertificateTrouble {
             name: name.to_owned(),
             failures: 1,
             at,
@@ -69,8 +69,8 @@ impl World {
         self
     }
 
-    fn plan(&self, limits: Limits) -> Plan {
-        plan(&Input {
+    fn plan(&self, limits: OrderLimits) -> OrderPlan {
+        plan(&OrderInputs {
             wanted: &self.wanted,
             held: &self.held.iter().map(|c| (c.name.as_str(), c)).collect(),
             troubles: &self.troubles.iter().map(|t| (t.name.as_str(), t)).collect(),
@@ -191,7 +191,7 @@ fn a_failing_domain_stops_no_other() {
 
 #[test]
 fn weekly_limits_hold_a_registered_domain_back_and_no_other() {
-    let limits = Limits {
+    let limits = OrderLimits {
         weekly_per_domain: 3,
         weekly_same: 2,
         ..LIMITS
@@ -307,7 +307,7 @@ proptest! {
         for (name, retry_in) in &troubles {
             world = world.trouble(name, *retry_in);
         }
-        let limits = Limits { orders_at_once: at_once, weekly_per_domain: weekly, ..LIMITS };
+        let limits = OrderLimits { orders_at_once: at_once, weekly_per_domain: weekly, ..LIMITS };
         let made = world.plan(limits);
         prop_assert_eq!(&made, &world.plan(limits));
         prop_assert!(made.begin.len() + world.running.len() <= at_once.max(world.running.len()));

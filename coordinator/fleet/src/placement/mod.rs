@@ -42,7 +42,6 @@ pub struct Score {
     pub tenants: u32,
     /// Load, per mille.
     pub load_permille: u32,
-    /// The host.
     pub host: HostName,
 }
 
@@ -152,16 +151,15 @@ impl Rejection {
 pub struct Request<'a> {
     /// Resources to reserve.
     pub size: Size,
-    /// Only this one.
+    /// The only host that will do.
     pub host: Option<&'a HostName>,
-    /// Only hosts with these.
+    /// Labels that the host must have.
     pub labels: &'a BTreeMap<LabelKey, LabelValue>,
 }
 
-/// A host's judgement.
+/// What is to be said of one host for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// Whom.
     pub host: HostName,
     /// Tenants placed there.
     pub tenants: u32,
@@ -183,11 +181,11 @@ impl Judgement {
 /// A decision with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The winner.
+    /// The host that was chosen, if any fits.
     pub host: Option<HostName>,
     /// Its network and ports there.
     pub slot: Option<Slot>,
-    /// One sentence.
+    /// Why, in one sentence for people.
     pub reason: String,
     /// Who was looked at: those that fit, best first, then the others by name, at most [`MAX_NAMED`].
     pub hosts: Vec<Judgement>,
@@ -200,19 +198,15 @@ pub struct Decision {
 /// The values that a judgement is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct PlacementInputs<'a> {
-    /// Desired.
     pub fleet: &'a Fleet,
-    /// Heard of.
     pub observed: &'a Observed,
-    /// Order of load.
     pub ranking: &'a Ranking,
-    /// Coordinator's start.
+    /// When the coordinator started.
     pub started_at: UnixMs,
-    /// Configuration.
     pub settings: &'a Settings,
 }
 
-/// Hosts that could take a tenant at all, in the order of their load, kept up to date by [`Ranking::refresh`]. Those that are closed,
+/// Hosts that could take a tenant at all, in the order of their load, kept up to date by [`crate::state::State::refresh`]. Those that are closed,
 /// silent or without Docker are not in it: however many there are, nobody looks at them.
 #[derive(Debug, Clone, Default)]
 pub struct Ranking {
@@ -265,7 +259,6 @@ impl Ranking {
         self.order.len()
     }
 
-    /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }

@@ -26,7 +26,7 @@ struct Amounts {
     disk_bytes: u64,
 }
 
-/// See the module.
+/// One host's room for tenants, as it was when last computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Room {
     host: Arc<Host>,

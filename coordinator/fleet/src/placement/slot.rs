@@ -1,4 +1,6 @@
 //! A tenant's place on a host: a network and two ports.
+//!
+//! Not here: which host (placement), and remembering what is taken (desired/index).
 
 use std::net::Ipv4Addr;
 
@@ -9,11 +11,10 @@ use crate::{desired::HostIndex, settings::Network};
 /// A free network and pair of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// The tenant's network.
     pub subnet: Ipv4Net,
-    /// Odoo's HTTP server.
+    /// Published port of Odoo's HTTP server.
     pub http_port: u16,
-    /// Odoo's gevent server.
+    /// Published port of Odoo's gevent server.
     pub websocket_port: u16,
 }
 

@@ -1,8 +1,11 @@
 //! What must hold of placement, for any fleet.
+//!
+//! Not here: what creating a tenant makes of a decision (change/tests).
 
 use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
+use isyone_types::report::HostResources;
 use proptest::prelude::*;
 
 use super::*;
@@ -11,7 +14,6 @@ use crate::{
     settings::Network,
     testing::{Bench, GIB, name, resources},
 };
-use isyone_types::report::HostResources;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -72,7 +74,7 @@ proptest! {
         let size = bench.settings.plans[&name::<isyone_types::ids::ShortName>("small")];
         let labels = BTreeMap::new();
         let request = Request { size, host: None, labels: &labels };
-        let view = bench.state.view(&bench.settings);
+        let view = bench.state.placement_inputs(&bench.settings);
         prop_assert_eq!(choose(view, request, bench.now).host, explain(view, request, bench.now).host);
     }
 
@@ -115,7 +117,7 @@ fn every_rejection_says_why() {
         disk_bytes: 3 * GIB,
         ..size
     };
-    let view = bench.state.view(&bench.settings);
+    let view = bench.state.placement_inputs(&bench.settings);
     let decision = explain(
         view,
         Request {

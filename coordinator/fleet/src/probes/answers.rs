@@ -2,6 +2,7 @@
 //!
 //! One tenant counts once, as it was last found, however often it is asked for. An edge that has lost its routes answers 404 for
 //! everybody, one that does not get through to the hosts 502 or 504: on hosts that are well, that is no tenant's fault.
+//! Not here: whose trouble one probe shows (judge).
 
 use std::collections::BTreeMap;
 
@@ -17,9 +18,8 @@ const TENANTS_FOR_HOST: u32 = 3;
 /// Tenants that got an answer, or at least a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// All.
     pub asked: u32,
-    /// Of these, with an answer as edges give it, or none.
+    /// Of these, with no answer or one that edges give by themselves.
     pub wrong: u32,
 }
 
@@ -49,7 +49,7 @@ pub fn is_wrong(probe: &Probe) -> Option<bool> {
     }
 }
 
-/// Of one edge.
+/// What the tenants behind one edge got, in all and for each host.
 #[derive(Debug, Default)]
 pub struct Answers {
     total: Tally,

@@ -2,7 +2,7 @@
 //!
 //! The edge comes first: when most connections to one edge address fail, nobody's tenant is to blame. Then the host: a
 //! silent one explains its tenants. Then whoever is behind wrong answers that many tenants get (answers). What is left is the
-//! tenant's own trouble, its route and its certificate included. Not here: asking (ask), keeping the answers (board).
+//! tenant's own trouble, its route and its certificate included. Not here: asking, and keeping the answers (the coordinator's edges/probes).
 
 use std::{borrow::Cow, fmt, net::SocketAddr};
 
@@ -40,11 +40,11 @@ impl fmt::Display for Failure {
 pub struct Probe {
     /// When it was asked.
     pub at: UnixMs,
-    /// Through which edge.
+    /// The edge that it went through.
     pub edge: SocketAddr,
     /// From the beginning of the connection to the answer's head, or to the failure.
     pub duration_ms: u32,
-    /// Of the answer, when there was one.
+    /// HTTP status of the answer, when there was one.
     pub status: Option<u16>,
     /// When the first certificate of the chain that the edge showed ends, seconds; none without TLS.
     pub certificate_until_s: Option<i64>,
@@ -87,9 +87,7 @@ impl Judgement {
 /// Connections to one edge address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Tried.
     pub tried: u32,
-    /// Of these, failed.
     pub failed: u32,
 }
 
@@ -160,13 +158,11 @@ impl Window {
 pub enum Behind {
     /// Each tenant itself, as far as others tell.
     Tenant,
-    /// The tenant's host.
     Host,
-    /// The edge.
     Edge,
 }
 
-/// See the module. `edge` is what is known of the edge that the probe went through; `behind` is asked only when the answer was a wrong
+/// Whose trouble a probe shows. `edge` is what is known of the edge that the probe went through; `behind` is asked only when the answer was a wrong
 /// one and nothing else explains it.
 pub fn judge(
     probe: &Probe,
@@ -203,7 +199,7 @@ pub struct Told {
     failures: u8,
 }
 
-/// Something to tell.
+/// What an event is to tell of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
     /// The tenant is not reachable, and it is its own trouble.
@@ -214,7 +210,7 @@ pub enum News {
 
 impl Told {
     /// Takes a judgement in. A host's and an edge's trouble are told as theirs, not once more for each tenant.
-    pub fn take(&mut self, judgement: Judgement) -> Option<News> {
+    pub fn hear(&mut self, judgement: Judgement) -> Option<News> {
         match judgement {
             Judgement::Reachable => {
                 let news = self.down.then_some(News::Up);
@@ -305,7 +301,17 @@ mod tests {
             let judged = judge(&probe(failure.clone()), edge, host, || Behind::Tenant);
             assert_eq!(judged, expected, "{failure:?} {edge:?} {host:?}");
         }
-        // Wrong answers that others get, too.
+        assert!(!Counts::default().most_failed());
+    }
+
+    #[test]
+    fn a_wrong_answer_that_others_get_too_is_the_trouble_of_whoever_is_behind_them() {
+        use HostState::{Degraded, Lost, Ready};
+        use Judgement::{EdgeDown, HostDown, TenantDown};
+        let edge = Counts {
+            tried: 10,
+            failed: 1,
+        };
         for (failure, host, behind, expected) in [
             (Failure::Status(404), Ready, Behind::Edge, EdgeDown),
             (Failure::Status(502), Degraded, Behind::Edge, EdgeDown),
@@ -332,12 +338,9 @@ mod tests {
                 TenantDown,
             ),
         ] {
-            let judged = judge(&probe(Some(failure.clone())), counts(1, 10), host, || {
-                behind
-            });
+            let judged = judge(&probe(Some(failure.clone())), edge, host, || behind);
             assert_eq!(judged, expected, "{failure:?} {host:?} {behind:?}");
         }
-        assert!(!Counts::default().most_failed());
     }
 
     #[test]
@@ -391,14 +394,14 @@ mod tests {
             (Reachable, None),
         ];
         for (step, (judgement, news)) in course.into_iter().enumerate() {
-            assert_eq!(told.take(judgement), news, "step {step}");
+            assert_eq!(told.hear(judgement), news, "step {step}");
         }
         assert_eq!(
-            (told.take(TenantDown), told.take(TenantDown)),
+            (told.hear(TenantDown), told.hear(TenantDown)),
             (None, Some(News::Down))
         );
         told.not_told();
-        assert_eq!(told.take(TenantDown), Some(News::Down));
+        assert_eq!(told.hear(TenantDown), Some(News::Down));
     }
 
     fn judgements() -> impl Strategy<Value = Vec<Judgement>> {
@@ -413,7 +416,7 @@ mod tests {
         #[test]
         fn down_and_up_are_told_in_turns(course in judgements()) {
             let mut told = Told::default();
-            let news: Vec<News> = course.into_iter().filter_map(|j| told.take(j)).collect();
+            let news: Vec<News> = course.into_iter().filter_map(|j| told.hear(j)).collect();
             for (place, one) in news.iter().enumerate() {
                 prop_assert_eq!(*one, if place % 2 == 0 { News::Down } else { News::Up });
             }

@@ -2,6 +2,7 @@
 //!
 //! There is no timetable to keep: a hand goes round the names in their order, so fast that it is through once an interval.
 //! Tenants that come and go take part from where the hand is.
+//! Not here: asking (the coordinator's edges/probes), and the asking of tenants' domains (domains/schedule).
 
 use std::{ops::Bound, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ const FIRST_ROUND: f64 = 6.0;
 /// Turns at once. With a look every 200 ms that bounds the rate to 2,000 a second: 100,000 tenants in a minute, and some room.
 pub const MAX_TURNS: usize = 400;
 
-/// The hand.
+/// The hand that goes round the tenants' names.
 #[derive(Debug, Default)]
 pub struct Rota {
     after: Option<TenantName>,
@@ -26,7 +27,6 @@ pub struct Rota {
 /// A tenant's turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
-    /// Whose.
     pub tenant: Arc<Tenant>,
     /// How long after the look.
     pub after: Duration,

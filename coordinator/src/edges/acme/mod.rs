@@ -35,9 +35,9 @@ use isyone_fleet::{
     change::Command,
     desired::{
         Fleet,
-        certificates::{EdgeCertificate, Origin, Trouble},
+        certificates::{CertificateTrouble, EdgeCertificate, Origin},
     },
-    orders::{self, Input, Limits, Plan},
+    orders::{self, OrderInputs, OrderLimits, OrderPlan},
 };
 use order::{Failure, Issued, SharedAccount, Whose};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ struct Worker {
     acme: Arc<Acme>,
     account: Arc<SharedAccount>,
     wanted: Wanted,
-    limits: Limits,
+    limits: OrderLimits,
     orders: JoinSet<(String, Result<Issued, Failure>)>,
     running: BTreeSet<String>,
     /// Failures of the authority in a row.
@@ -123,9 +123,9 @@ pub(crate) async fn run(acme: Arc<Acme>) {
     }
 }
 
-pub(crate) fn limits(acme: &config::Acme) -> Limits {
+pub(crate) fn limits(acme: &config::Acme) -> OrderLimits {
     let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-    Limits {
+    OrderLimits {
         orders_at_once: acme.orders_at_once,
         weekly_per_domain: number(acme.weekly_per_domain),
         weekly_same: number(acme.weekly_same),
@@ -165,7 +165,7 @@ impl Worker {
             .iter()
             .map(|(name, c)| (name.as_str(), &**c))
             .collect();
-        let troubles: BTreeMap<&str, &Trouble> = state
+        let troubles: BTreeMap<&str, &CertificateTrouble> = state
             .fleet
             .certificate_troubles
             .iter()
@@ -177,7 +177,7 @@ impl Worker {
             .keys()
             .map(String::as_str)
             .collect();
-        let plan = orders::plan(&Input {
+        let plan = orders::plan(&OrderInputs {
             wanted: self.wanted.names(),
             held: &held,
             troubles: &troubles,
@@ -191,7 +191,7 @@ impl Worker {
         self.carry_out(plan).await;
     }
 
-    async fn carry_out(&mut self, plan: Plan) {
+    async fn carry_out(&mut self, plan: OrderPlan) {
         let held_back = i64::try_from(plan.held_back.len()).unwrap_or(i64::MAX);
         let before = self.acme.metrics.certificates_held_back.set(held_back);
         if before == 0 && held_back > 0 {
@@ -214,7 +214,7 @@ impl Worker {
             .await;
         }
         for name in plan.settled {
-            let trouble = Trouble {
+            let trouble = CertificateTrouble {
                 name,
                 failures: 0,
                 at: 0,
@@ -293,7 +293,7 @@ impl Worker {
         } else {
             // Not the name's fault: it waits no longer than after a first failure, and all wait for the authority.
             self.closed = self.closed.saturating_add(1);
-            let pauses = Limits {
+            let pauses = OrderLimits {
                 retry_first_ms: CLOSED_FIRST_MS.min(self.limits.retry_first_ms),
                 retry_most_ms: CLOSED_MOST_MS,
                 ..self.limits
@@ -308,7 +308,7 @@ impl Worker {
         };
         let retry_at =
             orders::retry_at(&name, retry_failures, now, asked, &self.limits, self.chance);
-        let trouble = Trouble {
+        let trouble = CertificateTrouble {
             name,
             failures,
             at: now,

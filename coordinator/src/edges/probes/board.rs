@@ -247,7 +247,7 @@ impl ProbeBoard {
             (record.uid, record.told) = (tenant.uid, Told::default());
         }
         (record.probe, record.counted) = (probe.clone(), counted);
-        match record.told.take(judgement) {
+        match record.told.hear(judgement) {
             Some(_) if !room => record.told.not_told(),
             Some(news) => inner.news.push(TenantNews {
                 tenant: tenant.name.clone(),

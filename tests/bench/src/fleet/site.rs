@@ -27,7 +27,7 @@ use isyone_coordinator::{
     },
 };
 use isyone_fleet::{
-    desired::{Access, Certificate, Host, Tenant, TenantPlacement},
+    desired::{Certificate, Host, Tenant, TenantPlacement, VisitorAccess},
     settings::Settings,
     written::{RecordValue, Write},
 };
@@ -315,7 +315,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         quarantine_until: None,
         purge_now: false,
         primary: None,
-        access: Access::default(),
+        access: VisitorAccess::default(),
         asleep_since: None,
         last_active_at: None,
         started_at: None,

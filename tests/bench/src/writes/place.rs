@@ -167,7 +167,7 @@ fn placements(bench: &Bench) -> Result<f64> {
         host: None,
         labels: &labels,
     };
-    let view = bench.state.view(&bench.settings);
+    let view = bench.state.placement_inputs(&bench.settings);
     let began = thread_cpu();
     for _ in 0..BATCH {
         let decision = black_box(placement::choose(view, black_box(request), bench.now));

@@ -2,6 +2,7 @@
 //!
 //! A domain by itself concerns edges only: the host's plan stays as it is. Another primary changes Odoo's own address, so it is an
 //! operation on the host.
+//! Not here: where a domain leads (the crate's domains).
 
 use std::sync::Arc;
 
@@ -164,7 +165,7 @@ impl Edit<'_> {
         })
     }
 
-    /// What the watch concluded; of a domain that is not the tenant's any more, nothing follows.
+    /// What looks at DNS came to; of a domain that is not the tenant's any more, nothing follows.
     pub(super) fn domain_unreachable(
         &mut self,
         trouble: DomainTrouble,

@@ -2,13 +2,15 @@
 //!
 //! To sleep is to be suspended, with a mark that lets any visitor resume it. When somebody was last logged in, each tenant's own
 //! database knows and its host reports: so nothing is written down while it is used, and a coordinator that was away misses nothing.
-//! Of whom that is not known for certain, now, stays awake. Not here: who counts as a visitor (http/pages).
+//! Of whom that is not known for certain, now, stays awake. Not here: who counts as a visitor (the coordinator's
+//! ports/http/pages).
 
 use std::{ops::Bound, time::Duration};
 
 use isyone_types::{
     ids::TenantName,
     plan::{DesiredState, UnixMs},
+    report::TenantProgress,
 };
 
 use super::{ChangeError, Edit, Outcome};
@@ -16,7 +18,6 @@ use crate::{
     desired::Tenant, event::EventKind, liveness::HostState, operation::OperationKind,
     settings::Settings, state::State, views,
 };
-use isyone_types::report::TenantProgress;
 
 /// Tenants that one tick looks at: 100,000 are gone through in less than two minutes, and nobody notices a tick.
 const LOOKED_AT: usize = 1_000;

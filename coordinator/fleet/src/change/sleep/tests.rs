@@ -1,6 +1,8 @@
 //! Who falls asleep and who does not; and waking.
+//!
+//! Not here: other operations on tenants (the crate's change/tests).
 
-use isyone_types::ids::HostName;
+use isyone_types::{ids::HostName, operation::OperationState, report::Traffic};
 
 use super::*;
 use crate::{
@@ -9,7 +11,6 @@ use crate::{
     testing::{Bench, name, resources},
     written::Records,
 };
-use isyone_types::{operation::OperationState, report::Traffic};
 
 const DAY: i64 = 86_400_000;
 /// Of `small`.

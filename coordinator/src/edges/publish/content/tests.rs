@@ -9,7 +9,7 @@ use super::*;
 use crate::edges::publish::document::{Document, Frame};
 use isyone_fleet::{
     desired::{
-        Access, Rate, Sealed,
+        Rate, Sealed, VisitorAccess,
         certificates::{EdgeCertificate, Origin},
         domains::DomainTrouble,
     },
@@ -92,8 +92,8 @@ fn options() -> traefik::Options {
 }
 
 /// One kind for each number; the third is one that Traefik would refuse.
-fn access(which: u8) -> Access {
-    let mut access = Access::default();
+fn access(which: u8) -> VisitorAccess {
+    let mut access = VisitorAccess::default();
     match which {
         1 => access.addresses = vec!["203.0.113.0/24".parse().unwrap()],
         2 => access.users = vec!["ana:$2y$08$x".to_owned()],

@@ -19,7 +19,7 @@ use isyone_agent::{
 use isyone_proto::report::{HostResources, Pressure, TenantProgress};
 use isyone_proto::{
     ids::TenantName,
-    parts::Assembly,
+    parts::PlanAssembly,
     pb::agent::v1::{
         AgentMessage, Hello, Plan, PlanResult, agent_message,
         agent_service_client::AgentServiceClient, coordinator_message,
@@ -178,7 +178,7 @@ impl Agent {
     ) -> Result<(), SessionError> {
         let mut reporter = Reporter::default();
         self.owed.iter_mut().for_each(|(sequence, _)| *sequence = 0);
-        let (mut heard, mut parts) = (None, Assembly::default());
+        let (mut heard, mut parts) = (None, PlanAssembly::default());
         let mut regular = interval_at(self.moment(every), every);
         self.report(&mut reporter, outbox, true).await?;
         let (mut last_report, mut pending) = (Instant::now(), false);
@@ -187,7 +187,7 @@ impl Agent {
                 message = inbound.message() => {
                     match message?.ok_or_else(gone)?.message {
                         Some(coordinator_message::Message::Plan(part)) => {
-                            let whole = parts.take(part).map_err(|e| SessionError::Ended(e.to_string()))?;
+                            let whole = parts.add(part).map_err(|e| SessionError::Ended(e.to_string()))?;
                             if let Some(plan) = whole {
                                 self.plan(plan, outbox).await?;
                             }

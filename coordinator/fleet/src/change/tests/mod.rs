@@ -1,6 +1,17 @@
 //! What must hold of changes; the three traps are here by name.
+//!
+//! Not here: what holds after any commands whatsoever (properties), and domains and sleep, whose tests are beside them.
 
-use isyone_types::{identity::OperatorRole, ids::TenantName, plan::DesiredState};
+mod lifecycle;
+mod reports;
+
+use isyone_types::{
+    identity::OperatorRole,
+    ids::TenantName,
+    operation::OperationState,
+    plan::DesiredState,
+    report::{HostResources, TenantProgress},
+};
 
 use super::*;
 use crate::{
@@ -8,10 +19,6 @@ use crate::{
     testing::{Bench, name, resources},
     views,
     written::{Contents, Record, Records},
-};
-use isyone_types::{
-    operation::OperationState,
-    report::{HostResources, TenantProgress},
 };
 
 fn tenant_of(outcome: Outcome) -> std::sync::Arc<Tenant> {
@@ -176,224 +183,6 @@ fn ten_quick_creates_do_not_land_on_one_host() {
             .by_host
             .values()
             .all(|index| index.tenants.len() == 2)
-    );
-}
-
-#[test]
-fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says_so() {
-    let (mut bench, host, alfa) = running();
-    let delete = Command::DeleteTenant {
-        name: alfa.clone(),
-        purge: false,
-        request_id: None,
-    };
-    bench.apply(delete).unwrap();
-    assert_eq!(views::routes(&bench.state, &bench.settings).count(), 0);
-    assert!(matches!(
-        bench.create("alfa", "small"),
-        Err(ChangeError::Quarantined { .. })
-    ));
-    let report = bench.converged(&alfa);
-    bench.report(&host, resources(8, 32, 100), vec![report]);
-    bench.apply(Command::Tick).unwrap();
-    // A clock that jumps ends no quarantine by itself.
-    bench.now += bench.settings.quarantine_ms;
-    bench.apply(Command::Tick).unwrap();
-    assert_eq!(
-        bench.state.fleet.tenants[&alfa].desired,
-        DesiredState::Quarantined
-    );
-    for _ in 0..bench.settings.quarantine_hold_ms / 30_000 - 1 {
-        bench.now += 30_000;
-        bench.apply(Command::Tick).unwrap();
-    }
-    assert_eq!(
-        bench.state.fleet.tenants[&alfa].desired,
-        DesiredState::Quarantined
-    );
-    bench.now += 30_000;
-    bench.apply(Command::Tick).unwrap();
-    assert_eq!(
-        bench.state.fleet.tenants[&alfa].desired,
-        DesiredState::Purged
-    );
-    // A complete report without the tenant is silence about it, not "absent".
-    bench.report(&host, resources(8, 32, 100), Vec::new());
-    assert!(bench.state.fleet.tenants.contains_key(&alfa));
-    let report = bench.converged(&alfa);
-    bench.report(&host, resources(8, 32, 100), vec![report]);
-    assert!(!bench.state.fleet.tenants.contains_key(&alfa));
-    assert!(bench.state.fleet.by_host.is_empty());
-}
-
-#[test]
-fn a_restored_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
-    let (mut bench, _, alfa) = running();
-    bench
-        .apply(Command::DeleteTenant {
-            name: alfa.clone(),
-            purge: false,
-            request_id: None,
-        })
-        .unwrap();
-    bench
-        .apply(Command::RestoreTenant {
-            name: alfa.clone(),
-            request_id: None,
-        })
-        .unwrap();
-    let tenant = &bench.state.fleet.tenants[&alfa];
-    assert_eq!(
-        (tenant.desired, tenant.quarantine_until),
-        (DesiredState::Running, None)
-    );
-    bench.create("beta", "small").unwrap();
-    bench
-        .apply(Command::DeleteTenant {
-            name: name("beta"),
-            purge: false,
-            request_id: None,
-        })
-        .unwrap();
-    assert_eq!(
-        bench.state.fleet.tenants[&name::<TenantName>("beta")].desired,
-        DesiredState::Purged
-    );
-}
-
-#[test]
-fn cancelling_a_create_removes_what_was_made() {
-    let mut bench = Bench::default();
-    bench.host("h1", resources(8, 32, 100));
-    let Outcome::Tenant {
-        operation: Some(operation),
-        ..
-    } = bench.create("alfa", "small").unwrap()
-    else {
-        panic!()
-    };
-    let cancelled = operation_of(
-        bench
-            .apply(Command::CancelOperation { id: operation.id })
-            .unwrap(),
-    );
-    assert_eq!(cancelled.state, OperationState::Cancelled);
-    let tenant = &bench.state.fleet.tenants[&name::<TenantName>("alfa")];
-    assert!(tenant.desired == DesiredState::Purged && tenant.purge_now);
-    let again = bench
-        .apply(Command::CancelOperation { id: operation.id })
-        .unwrap_err();
-    assert!(matches!(again, ChangeError::NotCancellable { .. }));
-}
-
-#[test]
-fn a_report_of_an_older_generation_epoch_or_another_host_ends_nothing() {
-    let mut bench = Bench::default();
-    let h1 = bench.host("h1", resources(8, 32, 100));
-    let h2 = bench.host("h2", resources(8, 32, 100));
-    bench.create("alfa", "small").unwrap();
-    let alfa: TenantName = name("alfa");
-    let good = bench.converged(&alfa);
-    for wrong in [
-        isyone_types::report::TenantReport {
-            epoch: 0,
-            ..good.clone()
-        },
-        isyone_types::report::TenantReport {
-            generation: 0,
-            ..good.clone()
-        },
-        isyone_types::report::TenantReport {
-            generation: 2,
-            ..good.clone()
-        },
-        isyone_types::report::TenantReport {
-            uid: uuid::Uuid::from_u128(9),
-            ..good.clone()
-        },
-        isyone_types::report::TenantReport {
-            progress: TenantProgress::Working,
-            ..good.clone()
-        },
-    ] {
-        bench.report(&h1, resources(8, 32, 100), vec![wrong]);
-        assert!(bench.state.fleet.tenants[&alfa].activated_at.is_none());
-    }
-    let placed = bench.state.fleet.tenants[&alfa].placement.host.clone();
-    let other = if placed == h1 { h2 } else { h1 };
-    bench.report(&other, resources(8, 32, 100), vec![good.clone()]);
-    assert!(bench.state.fleet.tenants[&alfa].activated_at.is_none());
-    bench.report(&placed, resources(8, 32, 100), vec![good]);
-    assert!(bench.state.fleet.tenants[&alfa].activated_at.is_some());
-}
-
-#[test]
-fn a_trouble_is_told_once_whatever_its_tries_say_and_odd_counts_do_no_harm() {
-    let mut bench = Bench::default();
-    let h1 = bench.host("h1", resources(8, 32, 100));
-    bench.create("alfa", "small").unwrap();
-    let good = bench.converged(&name("alfa"));
-    for n in 0..5 {
-        for progress in [TenantProgress::Failing, TenantProgress::Working] {
-            let mut bad = good.clone();
-            (bad.progress, bad.message) = (progress, format!("no answer after {n} s"));
-            bad.containers[0].oom_kills = u32::MAX;
-            bad.containers.push(bad.containers[0].clone());
-            bench.report(&h1, resources(8, 32, 100), vec![bad]);
-        }
-    }
-    bench.report(&h1, resources(8, 32, 100), vec![good.clone()]);
-    bench.report(&h1, resources(8, 32, 100), vec![good]);
-    let told = |kind: &str| {
-        bench
-            .state
-            .fleet
-            .events
-            .iter()
-            .filter(|e| e.kind.as_str() == kind)
-            .count()
-    };
-    assert_eq!((told("tenant.failing"), told("tenant.recovered")), (1, 1));
-}
-
-#[test]
-fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
-    let mut bench = Bench::default();
-    let host = bench.host("h1", resources(8, 32, 100));
-    let Outcome::Tenant {
-        tenant,
-        operation: Some(operation),
-        ..
-    } = bench.create("alfa", "small").unwrap()
-    else {
-        panic!()
-    };
-    let refused = |error: &str| Command::PlanResult {
-        host: host.clone(),
-        generation: 2,
-        error: error.to_owned(),
-    };
-    bench.apply(refused("No space left on device")).unwrap();
-    let (phase, message) = views::phase(&bench.state, &bench.settings, &tenant, bench.now);
-    assert_eq!(
-        (phase, message.as_str()),
-        (
-            views::Phase::Failing,
-            "host h1 cannot take its plan: No space left on device"
-        )
-    );
-    assert_eq!(
-        views::progress(&bench.state, &operation).0,
-        OperationState::Retrying
-    );
-    bench.apply(refused("")).unwrap();
-    assert_eq!(
-        views::phase(&bench.state, &bench.settings, &tenant, bench.now).0,
-        views::Phase::Pending
-    );
-    assert_eq!(
-        views::progress(&bench.state, &operation).0,
-        OperationState::Running
     );
 }
 

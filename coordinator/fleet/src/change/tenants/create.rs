@@ -1,0 +1,241 @@
+//! The creation of tenants: new ones, and what a create means when the name is there already.
+//!
+//! Not here: which host is chosen (placement), and in which fields specs differ (`spec_change`).
+
+use std::sync::Arc;
+
+use isyone_types::{ids::HostName, plan::DesiredState};
+
+use super::super::{
+    ChangeError, CreateTenant, Edit, Outcome, done_step,
+    spec_change::{self, SpecField},
+};
+use crate::{
+    desired::{Tenant, TenantPlacement, VisitorAccess},
+    event::EventKind,
+    operation::{Operation, OperationKind},
+    placement::{self, Decision, Request},
+};
+
+impl Edit<'_> {
+    pub(in crate::change) fn create_tenant(
+        &mut self,
+        create: CreateTenant,
+    ) -> Result<Outcome, ChangeError> {
+        let kinds = [OperationKind::Create, OperationKind::Update];
+        if let Some(operation) =
+            self.repeated(&kinds, &create.name, create.request_id.as_deref())?
+        {
+            // Deleted since: a late repetition must not bring it back to life.
+            let tenant = self
+                .state
+                .fleet
+                .tenants
+                .get(&create.name)
+                .filter(|t| t.uid == operation.tenant_uid)
+                .cloned();
+            return tenant
+                .map(|t| found(t, Some(operation.clone())))
+                .ok_or(ChangeError::RequestIdReused(operation.id));
+        }
+        self.check_domains(&create.name, &create.spec)?;
+        match self.state.fleet.tenants.get(&create.name).cloned() {
+            Some(tenant) => self.create_existing(&tenant, create),
+            None => self.create_new(create),
+        }
+    }
+
+    /// The name is there: the same spec succeeds, another one only by force.
+    fn create_existing(
+        &mut self,
+        tenant: &Arc<Tenant>,
+        create: CreateTenant,
+    ) -> Result<Outcome, ChangeError> {
+        match tenant.desired {
+            DesiredState::Purged => return Err(ChangeError::BeingPurged(tenant.name.clone())),
+            DesiredState::Quarantined => {
+                return Err(ChangeError::Quarantined {
+                    name: tenant.name.clone(),
+                    until: tenant.quarantine_until.unwrap_or(0),
+                });
+            }
+            DesiredState::Running | DesiredState::Suspended => {}
+        }
+        let mut create = create;
+        if create.spec.domains.is_empty() {
+            // Domains have verbs of their own: who names none means those that are there.
+            create.spec.domains = tenant.spec.domains.clone();
+        }
+        let changes = spec_change::between(&tenant.spec, &create.spec);
+        if changes.is_empty() {
+            return Ok(found(
+                tenant.clone(),
+                self.state.fleet.operations.get(&tenant.operation).cloned(),
+            ));
+        }
+        if !create.force {
+            return Err(ChangeError::TenantExists {
+                name: tenant.name.clone(),
+                changes,
+            });
+        }
+        let same_host = |host: &HostName| *host == tenant.placement.host;
+        let stays = create.spec.host.as_ref().is_none_or(same_host);
+        let fixed = changes
+            .iter()
+            .map(|change| change.field)
+            .find(|field| field.is_fixed() && !(*field == SpecField::Host && stays));
+        if let Some(field) = fixed {
+            return Err(ChangeError::Immutable {
+                name: tenant.name.clone(),
+                field,
+            });
+        }
+        self.check_growth(tenant, create.size)?;
+        let mut updated = (**tenant).clone();
+        updated.spec = create.spec;
+        updated.size = create.size;
+        updated.primary = updated
+            .primary
+            .filter(|primary| updated.spec.domains.contains(primary));
+        if create.dry_run {
+            return Ok(Outcome::Tenant {
+                tenant: Arc::new(updated),
+                operation: None,
+                decision: Box::new(stayed(tenant)),
+                existed: true,
+            });
+        }
+        let operation = self.change(updated, OperationKind::Update, create.request_id);
+        let tenant = self.tenant(&create.name)?;
+        self.event(
+            EventKind::TenantUpdated,
+            Some(&tenant),
+            None,
+            Some(operation.id),
+            format!("new spec: {}", spec_change::listed(&changes, ", ")),
+        );
+        let decision = Box::new(stayed(&tenant));
+        Ok(Outcome::Tenant {
+            tenant,
+            operation: Some(operation),
+            decision,
+            existed: true,
+        })
+    }
+
+    fn create_new(&mut self, create: CreateTenant) -> Result<Outcome, ChangeError> {
+        let request = Request {
+            size: create.size,
+            host: create.spec.host.as_ref(),
+            labels: &create.spec.host_labels,
+        };
+        let now = self.stamp.now;
+        let view = self.state.placement_inputs(self.settings);
+        let decision = if create.dry_run {
+            placement::explain(view, request, now)
+        } else {
+            placement::choose(view, request, now)
+        };
+        // A host without a free network or ports does not fit.
+        let (Some(host), Some(slot)) = (decision.host.clone(), decision.slot) else {
+            let decision = Box::new(decision);
+            return if create.dry_run {
+                Ok(Outcome::NoHost(decision))
+            } else {
+                Err(ChangeError::NoHostFits {
+                    name: create.name,
+                    decision,
+                })
+            };
+        };
+        let reason = decision.reason.clone();
+        let placement = TenantPlacement {
+            host,
+            epoch: 1,
+            subnet: slot.subnet,
+            http_port: slot.http_port,
+            websocket_port: slot.websocket_port,
+            reason: reason.clone(),
+            at: now,
+        };
+        let (dry_run, request_id) = (create.dry_run, create.request_id.clone());
+        let tenant = self.fresh(create, placement);
+        if dry_run {
+            return Ok(Outcome::Tenant {
+                tenant: Arc::new(tenant),
+                operation: None,
+                decision: Box::new(decision),
+                existed: false,
+            });
+        }
+        let operation = self.begin(
+            OperationKind::Create,
+            &tenant,
+            request_id,
+            vec![done_step("place", reason.clone(), now)],
+        );
+        let tenant = self.put_tenant(tenant);
+        self.event(
+            EventKind::TenantCreated,
+            Some(&tenant),
+            None,
+            Some(operation.id),
+            format!("placed: {reason}"),
+        );
+        Ok(Outcome::Tenant {
+            tenant,
+            operation: Some(operation),
+            decision: Box::new(decision),
+            existed: false,
+        })
+    }
+
+    /// A tenant that shall run, and that no host has heard of.
+    fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
+        Tenant {
+            name: create.name,
+            uid: create.uid,
+            spec: create.spec,
+            size: create.size,
+            desired: DesiredState::Running,
+            generation: 1,
+            placement,
+            activated_at: None,
+            odoo_restarts: 0,
+            postgres_restarts: 0,
+            secrets: create.secrets,
+            created_at: self.stamp.now,
+            operation: self.stamp.id,
+            quarantine_until: None,
+            purge_now: false,
+            primary: None,
+            access: VisitorAccess::default(),
+            asleep_since: None,
+            last_active_at: None,
+            started_at: None,
+        }
+    }
+}
+
+fn found(tenant: Arc<Tenant>, operation: Option<Arc<Operation>>) -> Outcome {
+    let decision = Box::new(stayed(&tenant));
+    Outcome::Tenant {
+        tenant,
+        operation,
+        decision,
+        existed: true,
+    }
+}
+
+/// The decision of a tenant that stays where it is.
+fn stayed(tenant: &Tenant) -> Decision {
+    Decision {
+        host: Some(tenant.placement.host.clone()),
+        slot: None,
+        reason: tenant.placement.reason.clone(),
+        hosts: Vec::new(),
+        considered: 0,
+        fitting: 0,
+    }
+}

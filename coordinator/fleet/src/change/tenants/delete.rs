@@ -1,0 +1,144 @@
+//! How tenants go and come back: delete, purge, restore, and cancelling a creation.
+//!
+//! Not here: the end of a quarantine (tick), and forgetting a tenant that its host has removed (report).
+
+use isyone_types::{ids::TenantName, operation::OperationState, plan::DesiredState};
+use uuid::Uuid;
+
+use super::{
+    super::{ChangeError, Edit, Outcome},
+    wrong_state,
+};
+use crate::{desired::Tenant, event::EventKind, operation::OperationKind};
+
+impl Edit<'_> {
+    pub(in crate::change) fn delete_tenant(
+        &mut self,
+        name: &TenantName,
+        purge: bool,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        let kinds = [OperationKind::Delete, OperationKind::Purge];
+        if let Some(operation) = self.repeated(&kinds, name, request_id.as_deref())? {
+            return Ok(Outcome::Operation(operation));
+        }
+        let mut tenant = (*self.tenant(name)?).clone();
+        match (tenant.desired, purge) {
+            (DesiredState::Purged, _) | (DesiredState::Quarantined, false) => {
+                match self.state.fleet.operations.get(&tenant.operation) {
+                    Some(operation) => Ok(Outcome::Operation(operation.clone())),
+                    None => Err(wrong_state(name, "is deleted already".to_owned())),
+                }
+            }
+            (DesiredState::Quarantined, true) => {
+                tenant.desired = DesiredState::Purged;
+                tenant.purge_now = true;
+                self.finish(
+                    tenant,
+                    OperationKind::Purge,
+                    request_id,
+                    EventKind::TenantPurgeOrdered,
+                )
+            }
+            (DesiredState::Running | DesiredState::Suspended, true) => Err(wrong_state(
+                name,
+                format!(
+                    "is not deleted; `isyctl tenant delete {name}` first puts it into quarantine"
+                ),
+            )),
+            (DesiredState::Running | DesiredState::Suspended, false) => {
+                tenant.asleep_since = None;
+                self.quarantine(&mut tenant);
+                self.finish(
+                    tenant,
+                    OperationKind::Delete,
+                    request_id,
+                    EventKind::TenantDeleted,
+                )
+            }
+        }
+    }
+
+    /// A tenant that never ran holds nobody's data and is purged at once; any other goes into quarantine.
+    fn quarantine(&self, tenant: &mut Tenant) {
+        if tenant.activated_at.is_some() {
+            tenant.desired = DesiredState::Quarantined;
+            tenant.quarantine_until =
+                Some(self.stamp.now.saturating_add(self.settings.quarantine_ms));
+        } else {
+            tenant.desired = DesiredState::Purged;
+            tenant.purge_now = true;
+        }
+    }
+
+    pub(in crate::change) fn restore_tenant(
+        &mut self,
+        name: &TenantName,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        if let Some(operation) =
+            self.repeated(&[OperationKind::Restore], name, request_id.as_deref())?
+        {
+            return Ok(Outcome::Operation(operation));
+        }
+        let mut tenant = (*self.tenant(name)?).clone();
+        match tenant.desired {
+            DesiredState::Quarantined => {}
+            DesiredState::Purged => return Err(ChangeError::BeingPurged(name.clone())),
+            DesiredState::Running | DesiredState::Suspended => {
+                return Err(wrong_state(name, "is not deleted".to_owned()));
+            }
+        }
+        // A quarantined tenant keeps no memory or CPU: there must be room for it on its host again.
+        self.check_room(&tenant, tenant.size)?;
+        tenant.desired = DesiredState::Running;
+        tenant.quarantine_until = None;
+        tenant.started_at = Some(self.stamp.now);
+        self.finish(
+            tenant,
+            OperationKind::Restore,
+            request_id,
+            EventKind::TenantRestored,
+        )
+    }
+
+    pub(in crate::change) fn cancel_operation(&mut self, id: Uuid) -> Result<Outcome, ChangeError> {
+        let operation = self
+            .state
+            .fleet
+            .operations
+            .get(&id)
+            .cloned()
+            .ok_or(ChangeError::OperationNotFound(id))?;
+        if operation.state.is_final() {
+            return Err(ChangeError::NotCancellable {
+                id,
+                problem: "has ended already",
+            });
+        }
+        if operation.kind != OperationKind::Create {
+            return Err(ChangeError::NotCancellable {
+                id,
+                problem: "cannot be cancelled: only the creation of a tenant can",
+            });
+        }
+        let mut tenant = (*self.tenant(&operation.tenant)?).clone();
+        self.quarantine(&mut tenant);
+        let name = tenant.name.clone();
+        self.finish(
+            tenant,
+            OperationKind::Delete,
+            None,
+            EventKind::TenantCreateCancelled,
+        )?;
+        // `begin` marked it overtaken; say who did that.
+        let mut cancelled = (*operation).clone();
+        cancelled.state = OperationState::Cancelled;
+        cancelled.ended_at = Some(self.stamp.now);
+        cancelled.error = format!(
+            "cancelled by {}; what was made of `{name}` is being removed",
+            self.stamp.actor
+        );
+        Ok(Outcome::Operation(self.put_operation(cancelled)))
+    }
+}

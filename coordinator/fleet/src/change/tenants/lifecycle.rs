@@ -1,0 +1,134 @@
+//! Commands on tenants that are there to stay: restart, suspend, resume, resize.
+//!
+//! Not here: falling asleep and waking (sleep), and what an agent makes of a changed plan.
+
+use isyone_types::{
+    ids::{ShortName, TenantName},
+    plan::DesiredState,
+};
+
+use super::{
+    super::{ChangeError, Edit, Outcome},
+    wrong_state,
+};
+use crate::{event::EventKind, operation::OperationKind};
+
+impl Edit<'_> {
+    pub(in crate::change) fn restart_tenant(
+        &mut self,
+        name: &TenantName,
+        database: bool,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        if let Some(operation) =
+            self.repeated(&[OperationKind::Restart], name, request_id.as_deref())?
+        {
+            return Ok(Outcome::Operation(operation));
+        }
+        let mut tenant = self.living(name)?;
+        if tenant.desired == DesiredState::Suspended {
+            return Err(wrong_state(
+                name,
+                format!("is suspended; `isyctl tenant resume {name}` starts it"),
+            ));
+        }
+        tenant.odoo_restarts += 1;
+        tenant.postgres_restarts += u64::from(database);
+        self.finish(
+            tenant,
+            OperationKind::Restart,
+            request_id,
+            EventKind::TenantRestarted,
+        )
+    }
+
+    pub(in crate::change) fn suspend_tenant(
+        &mut self,
+        name: &TenantName,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        self.set_desired(
+            name,
+            DesiredState::Suspended,
+            OperationKind::Suspend,
+            request_id,
+            EventKind::TenantSuspended,
+        )
+    }
+
+    pub(in crate::change) fn resume_tenant(
+        &mut self,
+        name: &TenantName,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        self.set_desired(
+            name,
+            DesiredState::Running,
+            OperationKind::Resume,
+            request_id,
+            EventKind::TenantResumed,
+        )
+    }
+
+    /// Suspend and resume: asked a second time, they answer the operation that did it.
+    fn set_desired(
+        &mut self,
+        name: &TenantName,
+        desired: DesiredState,
+        kind: OperationKind,
+        request_id: Option<String>,
+        event: EventKind,
+    ) -> Result<Outcome, ChangeError> {
+        if let Some(operation) = self.repeated(&[kind], name, request_id.as_deref())? {
+            return Ok(Outcome::Operation(operation));
+        }
+        let mut tenant = self.living(name)?;
+        // One that sleeps is not what an operator calls suspended: nobody but an operator resumes that.
+        if tenant.desired == desired
+            && tenant.asleep_since.is_none()
+            && let Some(operation) = self.state.fleet.operations.get(&tenant.operation)
+        {
+            return Ok(Outcome::Operation(operation.clone()));
+        }
+        tenant.desired = desired;
+        tenant.asleep_since = None;
+        if desired == DesiredState::Running {
+            tenant.started_at = Some(self.stamp.now);
+        }
+        self.finish(tenant, kind, request_id, event)
+    }
+
+    pub(in crate::change) fn resize_tenant(
+        &mut self,
+        name: &TenantName,
+        plan: ShortName,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        if let Some(operation) =
+            self.repeated(&[OperationKind::Resize], name, request_id.as_deref())?
+        {
+            return Ok(Outcome::Operation(operation));
+        }
+        let size = *self
+            .settings
+            .plans
+            .get(&plan)
+            .ok_or_else(|| ChangeError::UnknownPlan(plan.clone()))?;
+        let mut tenant = self.living(name)?;
+        if tenant.spec.plan == plan
+            && tenant.size == size
+            && let Some(operation) = self.state.fleet.operations.get(&tenant.operation)
+        {
+            return Ok(Outcome::Operation(operation.clone()));
+        }
+        self.check_growth(&tenant, size)?;
+        tenant.spec.plan = plan;
+        tenant.size = size;
+        self.finish(
+            tenant,
+            OperationKind::Resize,
+            request_id,
+            EventKind::TenantResized,
+        )
+    }
+}

@@ -1,0 +1,121 @@
+//! Commands on tenants, and what they share: a copy to change, room on its host, a new generation with its operation.
+//!
+//! Not here: who gets in (access), domains, and tenants that nobody uses (sleep).
+
+mod create;
+mod delete;
+mod lifecycle;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use isyone_types::{ids::TenantName, plan::DesiredState, spec::Size};
+
+use super::{ChangeError, Edit, Outcome};
+use crate::{
+    desired::Tenant,
+    event::EventKind,
+    operation::{Operation, OperationKind},
+    placement::{self, Request},
+};
+
+impl Edit<'_> {
+    /// Stores a changed tenant with a new operation.
+    pub(super) fn finish(
+        &mut self,
+        tenant: Tenant,
+        kind: OperationKind,
+        request_id: Option<String>,
+        event: EventKind,
+    ) -> Result<Outcome, ChangeError> {
+        let name = tenant.name.clone();
+        let operation = self.change(tenant, kind, request_id);
+        let tenant = self.tenant(&name)?;
+        self.event(
+            event,
+            Some(&tenant),
+            None,
+            Some(operation.id),
+            String::new(),
+        );
+        Ok(Outcome::Operation(operation))
+    }
+
+    pub(super) fn change(
+        &mut self,
+        mut tenant: Tenant,
+        kind: OperationKind,
+        request_id: Option<String>,
+    ) -> Arc<Operation> {
+        tenant.generation += 1;
+        let operation = self.begin(kind, &tenant, request_id, Vec::new());
+        tenant.operation = operation.id;
+        self.put_tenant(tenant);
+        operation
+    }
+
+    /// A copy of a tenant that is not deleted.
+    pub(super) fn living(&self, name: &TenantName) -> Result<Tenant, ChangeError> {
+        let tenant = self.tenant(name)?;
+        match tenant.desired {
+            DesiredState::Running | DesiredState::Suspended => Ok((*tenant).clone()),
+            DesiredState::Quarantined => Err(ChangeError::Quarantined {
+                name: name.clone(),
+                until: tenant.quarantine_until.unwrap_or(0),
+            }),
+            DesiredState::Purged => Err(ChangeError::BeingPurged(name.clone())),
+        }
+    }
+
+    /// Whether the tenant's host has room for what it would need more.
+    fn check_growth(&self, tenant: &Tenant, size: Size) -> Result<(), ChangeError> {
+        let more = Size {
+            memory_bytes: size.memory_bytes.saturating_sub(tenant.size.memory_bytes),
+            cpu_millis: size.cpu_millis.saturating_sub(tenant.size.cpu_millis),
+            disk_bytes: size.disk_bytes.saturating_sub(tenant.size.disk_bytes),
+            workers: 0,
+        };
+        if more.memory_bytes == 0 && more.cpu_millis == 0 && more.disk_bytes == 0 {
+            Ok(())
+        } else {
+            self.check_room(tenant, more)
+        }
+    }
+
+    fn check_room(&self, tenant: &Tenant, more: Size) -> Result<(), ChangeError> {
+        let labels = BTreeMap::new();
+        let request = Request {
+            size: more,
+            host: Some(&tenant.placement.host),
+            labels: &labels,
+        };
+        let mut decision = placement::choose(
+            self.state.placement_inputs(self.settings),
+            request,
+            self.stamp.now,
+        );
+        // It already has its network, and a cordon closes a host to new tenants only.
+        for judgement in &mut decision.hosts {
+            judgement.rejections.retain(|r| {
+                !matches!(
+                    r,
+                    placement::Rejection::Cordoned | placement::Rejection::NoNetwork
+                )
+            });
+        }
+        if decision.hosts.iter().any(placement::Judgement::fits) {
+            Ok(())
+        } else {
+            Err(ChangeError::NoHostFits {
+                name: tenant.name.clone(),
+                decision: Box::new(decision),
+            })
+        }
+    }
+}
+
+fn wrong_state(name: &TenantName, problem: String) -> ChangeError {
+    ChangeError::WrongState {
+        name: name.clone(),
+        problem,
+    }
+}

@@ -1,0 +1,112 @@
+//! How tenants go, come back and are forgotten.
+//!
+//! Not here: falling asleep and waking (sleep/tests).
+
+use super::*;
+
+#[test]
+fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says_so() {
+    let (mut bench, host, alfa) = running();
+    let delete = Command::DeleteTenant {
+        name: alfa.clone(),
+        purge: false,
+        request_id: None,
+    };
+    bench.apply(delete).unwrap();
+    assert_eq!(views::routes(&bench.state, &bench.settings).count(), 0);
+    assert!(matches!(
+        bench.create("alfa", "small"),
+        Err(ChangeError::Quarantined { .. })
+    ));
+    let report = bench.converged(&alfa);
+    bench.report(&host, resources(8, 32, 100), vec![report]);
+    bench.apply(Command::Tick).unwrap();
+    // A clock that jumps ends no quarantine by itself.
+    bench.now += bench.settings.quarantine_ms;
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(
+        bench.state.fleet.tenants[&alfa].desired,
+        DesiredState::Quarantined
+    );
+    for _ in 0..bench.settings.quarantine_hold_ms / 30_000 - 1 {
+        bench.now += 30_000;
+        bench.apply(Command::Tick).unwrap();
+    }
+    assert_eq!(
+        bench.state.fleet.tenants[&alfa].desired,
+        DesiredState::Quarantined
+    );
+    bench.now += 30_000;
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(
+        bench.state.fleet.tenants[&alfa].desired,
+        DesiredState::Purged
+    );
+    // A complete report without the tenant is silence about it, not "absent".
+    bench.report(&host, resources(8, 32, 100), Vec::new());
+    assert!(bench.state.fleet.tenants.contains_key(&alfa));
+    let report = bench.converged(&alfa);
+    bench.report(&host, resources(8, 32, 100), vec![report]);
+    assert!(!bench.state.fleet.tenants.contains_key(&alfa));
+    assert!(bench.state.fleet.by_host.is_empty());
+}
+
+#[test]
+fn a_restored_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
+    let (mut bench, _, alfa) = running();
+    bench
+        .apply(Command::DeleteTenant {
+            name: alfa.clone(),
+            purge: false,
+            request_id: None,
+        })
+        .unwrap();
+    bench
+        .apply(Command::RestoreTenant {
+            name: alfa.clone(),
+            request_id: None,
+        })
+        .unwrap();
+    let tenant = &bench.state.fleet.tenants[&alfa];
+    assert_eq!(
+        (tenant.desired, tenant.quarantine_until),
+        (DesiredState::Running, None)
+    );
+    bench.create("beta", "small").unwrap();
+    bench
+        .apply(Command::DeleteTenant {
+            name: name("beta"),
+            purge: false,
+            request_id: None,
+        })
+        .unwrap();
+    assert_eq!(
+        bench.state.fleet.tenants[&name::<TenantName>("beta")].desired,
+        DesiredState::Purged
+    );
+}
+
+#[test]
+fn cancelling_a_create_removes_what_was_made() {
+    let mut bench = Bench::default();
+    bench.host("h1", resources(8, 32, 100));
+    let Outcome::Tenant {
+        operation: Some(operation),
+        ..
+    } = bench.create("alfa", "small").unwrap()
+    else {
+        panic!()
+    };
+    let cancelled = operation_of(
+        bench
+            .apply(Command::CancelOperation { id: operation.id })
+            .unwrap(),
+    );
+    assert_eq!(cancelled.state, OperationState::Cancelled);
+    let tenant = &bench.state.fleet.tenants[&name::<TenantName>("alfa")];
+    assert!(tenant.desired == DesiredState::Purged && tenant.purge_now);
+    let again = bench
+        .apply(Command::CancelOperation { id: operation.id })
+        .unwrap_err();
+    assert!(matches!(again, ChangeError::NotCancellable { .. }));
+}
