@@ -1,11 +1,7 @@
 //! Mutual TLS for clients (agent, isyctl): identity files, CA pinning for the first contact, and a gRPC channel whose
 //! certificate can be swapped while it lives. Also who a peer certificate says its owner is.
 //!
-<<<<<<< HEAD
-//! Not here: the listening side and the CA (coordinator/base/pki, coordinator/ports/listener). tonic's own TLS is not used: it
-=======
 //! Not here: the listening side and the CA (the coordinator's base/pki and ports/listener). tonic's own TLS is not used: it
->>>>>>> house-core
 //! cannot reload a certificate.
 
 use std::{sync::Arc, time::Duration};

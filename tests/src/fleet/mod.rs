@@ -9,6 +9,7 @@ pub mod model;
 pub mod node;
 pub mod operator;
 pub mod quiet;
+pub mod stored;
 
 use std::time::{Duration, Instant};
 

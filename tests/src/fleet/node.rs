@@ -80,6 +80,15 @@ impl Coordinator {
         coordinator
     }
 
+    /// On a data directory and a store that are there already; not started.
+    pub(super) fn over(config: Config, store: MemoryStore) -> Self {
+        Self {
+            config,
+            store,
+            life: None,
+        }
+    }
+
     /// Starts it; after the first time on the same ports.
     pub fn run(&mut self) {
         assert!(self.life.is_none(), "it runs already");

@@ -7,3 +7,4 @@ mod monitoring_files;
 mod simulation;
 mod tidy;
 mod traces;
+mod upgrade;

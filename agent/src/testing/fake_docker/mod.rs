@@ -201,6 +201,11 @@ impl FakeDocker {
         )
     }
 
+    /// A volume whose data lies in the directory already, left by an engine before this one.
+    pub fn find_volume(&self, name: &str, labels: HashMap<String, String>) {
+        self.world().volumes.insert(name.to_owned(), labels);
+    }
+
     /// What must never happen and did.
     pub fn violations(&self) -> Vec<String> {
         self.world().violations.clone()
