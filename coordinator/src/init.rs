@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use isyone_fleet::{change::Command, desired::Certificate};
 use isyone_proto::{
     ids::ShortName,
     tls::{OperatorRole, TlsError, error_chain, new_key_and_csr},
@@ -30,7 +31,6 @@ use crate::{
         store::{StoreError, sqlite::SqliteStore},
     },
 };
-use isyone_fleet::{change::Command, desired::Certificate};
 
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "isyone.db";

@@ -5,6 +5,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use isyone_fleet::{
+    change::{ChangeError, Command, Enroll, Outcome},
+    desired::Certificate,
+};
 use isyone_proto::{
     convert::{parse, parse_labels},
     error::FieldError,
@@ -19,10 +23,6 @@ use crate::{
     base::{clock, pki::Pki},
     wire::status,
     writer::{Handle, SubmitError},
-};
-use isyone_fleet::{
-    change::{ChangeError, Command, Enroll, Outcome},
-    desired::Certificate,
 };
 
 /// The service on the enrolment port.

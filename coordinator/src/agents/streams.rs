@@ -20,6 +20,7 @@ use isyone_proto::{
         open_stream::Target,
     },
 };
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -31,7 +32,6 @@ use crate::{
     },
     wire::status,
 };
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 /// How long an agent has to open the stream it was asked for.
 pub const RENDEZVOUS: Duration = Duration::from_secs(10);

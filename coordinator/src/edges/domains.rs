@@ -8,7 +8,17 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
+use isyone_fleet::{
+    change::Command,
+    desired::{Tenant, domains::DomainTrouble},
+    domains::{
+        Ground, Look,
+        schedule::{Conclusion, Rhythm, Schedule, Seen},
+    },
+    state::State,
+};
 use isyone_proto::spec::Domain;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     base::{
@@ -19,16 +29,6 @@ use crate::{
     edges::dns::{self, Dns},
     writer::Handle,
 };
-use isyone_fleet::{
-    change::Command,
-    desired::{Tenant, domains::DomainTrouble},
-    domains::{
-        Ground, Look,
-        schedule::{Conclusion, Rhythm, Schedule, Seen},
-    },
-    state::State,
-};
-use tokio_util::sync::CancellationToken;
 
 /// How often it is seen whose turn it is.
 const EVERY: Duration = Duration::from_secs(1);

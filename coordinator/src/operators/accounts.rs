@@ -2,6 +2,10 @@
 
 use std::ops::Bound;
 
+use isyone_fleet::{
+    change::{Command, Outcome},
+    desired::Certificate,
+};
 use isyone_proto::{
     convert::{parse, parse_optional},
     error::FieldError,
@@ -15,10 +19,6 @@ use super::{Api, caller, page_size, tenants::unexpected};
 use crate::{
     base::clock,
     wire::{shown, status},
-};
-use isyone_fleet::{
-    change::{Command, Outcome},
-    desired::Certificate,
 };
 
 /// Five years.

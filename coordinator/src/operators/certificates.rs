@@ -2,6 +2,13 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
+use isyone_fleet::{
+    change::{Command, Outcome},
+    desired::{
+        Fleet,
+        certificates::{EdgeCertificate, Origin, Trouble},
+    },
+};
 use isyone_proto::{
     convert::timestamp,
     error::FieldError,
@@ -11,13 +18,6 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, caller, now, page_size, tenants::unexpected};
 use crate::{edges::certificates::judge, wire::status};
-use isyone_fleet::{
-    change::{Command, Outcome},
-    desired::{
-        Fleet,
-        certificates::{EdgeCertificate, Origin, Trouble},
-    },
-};
 
 /// Longest name of an uploaded certificate: a DNS label's.
 const MAX_NAME: usize = 63;

@@ -3,6 +3,12 @@
 use std::ops::Bound;
 
 use futures_util::future::join_all;
+use isyone_fleet::{
+    change::{self, AddDomains, Command, Outcome},
+    desired::Tenant,
+    domains::{self, Look, Verdict},
+    state::State,
+};
 use isyone_proto::{
     convert::timestamp,
     error::FieldError,
@@ -17,12 +23,6 @@ use crate::{
     edges::domains::at as look_at,
     wire::{shown, status},
     writer::SubmitError,
-};
-use isyone_fleet::{
-    change::{self, AddDomains, Command, Outcome},
-    desired::Tenant,
-    domains::{self, Look, Verdict},
-    state::State,
 };
 
 /// Longest page token: a host name's.
@@ -206,6 +206,11 @@ fn unchecked(wanted: &[Domain], redirected: bool) -> String {
     )
 }
 
+/// The same domain with `www.` before it, or without.
+fn sibling(domain: &Domain) -> Result<Domain, FieldError> {
+    domains::sibling(domain).map_err(|e| FieldError::new("domain", e.to_string()))
+}
+
 #[tonic::async_trait]
 impl DomainService for Api {
     async fn add_domain(
@@ -227,9 +232,7 @@ impl DomainService for Api {
             return Err(FieldError::new("domain", problem).into());
         }
         if asked.with_www {
-            let sibling = domains::sibling(&wanted[0])
-                .map_err(|e| FieldError::new("domain", e.to_string()))?;
-            wanted.push(sibling);
+            wanted.push(sibling(&wanted[0])?);
         }
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;

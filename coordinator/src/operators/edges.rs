@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use isyone_fleet::shards::Shards;
 use isyone_proto::{
     convert::timestamp,
     error::FieldError,
@@ -20,7 +21,6 @@ use crate::{
     edges::running::{EdgeSeen, EdgeState, LeftOut},
     wire::status,
 };
-use isyone_fleet::shards::Shards;
 
 /// Longest name: an IPv6 address, a slash and a shard.
 const MAX_NAME: usize = 128;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use isyone_fleet::{event::Event, state::State};
 use isyone_proto::{
     convert::parse_optional,
     error::FieldError,
@@ -12,10 +13,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Parts;
-use super::{Answers, Api, STREAM_QUEUE};
+use super::{Answers, Api, Parts, STREAM_QUEUE};
 use crate::wire::{shown, status};
-use isyone_fleet::{event::Event, state::State};
 
 /// Old events when none are asked for, and at most.
 const TAIL: (usize, usize) = (50, 10_000);

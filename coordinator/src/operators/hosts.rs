@@ -2,6 +2,10 @@
 
 use std::ops::Bound;
 
+use isyone_fleet::{
+    change::{ChangeError, Command, Outcome},
+    desired::Token,
+};
 use isyone_proto::{
     convert::{parse, parse_labels, parse_optional, timestamp},
     error::FieldError,
@@ -17,10 +21,6 @@ use crate::{
     base::secrets,
     wire::{shown, status},
     writer::SubmitError,
-};
-use isyone_fleet::{
-    change::{ChangeError, Command, Outcome},
-    desired::Token,
 };
 
 /// Life of a token: when none is asked for, and at most.

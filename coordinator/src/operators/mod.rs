@@ -3,12 +3,6 @@
 //!
 //! Who may call what is decided before any of this runs ([`access`]). Not here: decisions (change, placement, views).
 
-use std::{pin::Pin, sync::Arc};
-
-use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, pb::v1, plan::UnixMs};
-use tokio_stream::Stream;
-use tonic::{Request, Status};
-
 pub mod access;
 mod accounts;
 mod certificates;
@@ -25,6 +19,18 @@ mod tenant_access;
 mod tenants;
 mod top;
 
+use std::{pin::Pin, sync::Arc};
+
+use isyone_fleet::{
+    desired::{Access, Tenant},
+    state::State,
+    views,
+};
+use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, pb::v1, plan::UnixMs};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
 use crate::{
     agents::streams::Streams,
     base::{clock, config::Config, pki::Pki, secrets::Sealer},
@@ -32,12 +38,6 @@ use crate::{
     wire::{caller::Caller, shown},
     writer::Handle,
 };
-use isyone_fleet::{
-    desired::{Access, Tenant},
-    state::State,
-    views,
-};
-use tokio_util::sync::CancellationToken;
 
 /// A streamed answer.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -3,6 +3,13 @@
 //! A password is hashed here and nowhere else, so that every client gets the same: it is neither stored nor logged.
 
 use ipnet::IpNet;
+use isyone_fleet::{
+    change::{
+        AccessChange, Command, Outcome, User,
+        access::{MAX_NETWORKS, MAX_USERS, name_of},
+    },
+    desired::{Access, Rate},
+};
 use isyone_proto::{error::FieldError, pb::v1};
 use tonic::Status;
 use zeroize::Zeroizing;
@@ -11,13 +18,6 @@ use super::{Api, tenant_name, tenants::unexpected};
 use crate::{
     base::{config::Edge, secrets},
     wire::status,
-};
-use isyone_fleet::{
-    change::{
-        AccessChange, Command, Outcome, User,
-        access::{MAX_NETWORKS, MAX_USERS, name_of},
-    },
-    desired::{Access, Rate},
 };
 
 /// Longest name of a user.

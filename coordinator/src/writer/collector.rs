@@ -160,13 +160,14 @@ fn desired_word(state: DesiredState) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::base::metrics;
     use isyone_fleet::{
         change::Command,
         desired::domains::DomainTrouble,
         testing::{Bench, name, resources},
     };
+
+    use super::*;
+    use crate::base::metrics;
 
     fn shown(state: &State, live: &Liveness, now: UnixMs) -> String {
         #[derive(Debug)]

@@ -11,6 +11,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use isyone_fleet::{
+    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
+    settings::Settings,
+    state::State,
+};
 use isyone_telemetry::{child_span, tracing::Span};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -25,11 +30,6 @@ use crate::{
         store::{Store, StoreError},
         traces::Traces,
     },
-};
-use isyone_fleet::{
-    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
-    settings::Settings,
-    state::State,
 };
 
 /// Operators' commands stored in one transaction at most: bounds the time of one commit.
@@ -119,7 +119,7 @@ async fn stored(storing: &mut Option<JoinHandle<Stored>>) -> Result<Stored, Join
 }
 
 /// As many as are there, up to `most`.
-fn take(from: &mut mpsc::Receiver<Envelope>, into: &mut Vec<Envelope>, most: usize) {
+fn take_up_to(from: &mut mpsc::Receiver<Envelope>, into: &mut Vec<Envelope>, most: usize) {
     while into.len() < most
         && let Ok(envelope) = from.try_recv()
     {
@@ -192,8 +192,8 @@ impl Writer {
                     queues.operators.close();
                 }
             }
-            take(&mut queues.agents, &mut agents, room);
-            take(&mut queues.operators, &mut operators, share);
+            take_up_to(&mut queues.agents, &mut agents, room);
+            take_up_to(&mut queues.operators, &mut operators, share);
             self.gathered.agents += agents.len();
             self.gathered.operators += operators.len();
             for envelope in agents.drain(..).chain(operators.drain(..)) {

@@ -16,6 +16,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use isyone_fleet::{
+    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
+    settings::Settings,
+    state::State,
+};
 use isyone_proto::ids::HostName;
 use isyone_telemetry::{child_span, tracing::Span};
 use tokio::{
@@ -26,18 +31,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::groups::{GROUP, TICK};
-use self::groups::{Queues, Shared, Writer};
-
 use self::{
+    groups::{Queues, Shared, Writer},
     store::{Store, StoreError},
     traces::Traces,
 };
 use crate::base::{clock, timings::Timings};
-use isyone_fleet::{
-    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
-    settings::Settings,
-    state::State,
-};
 
 /// Operators' commands that may wait: a quarter of a second's work for a fast disk. A full queue refuses at once.
 pub const OPERATOR_QUEUE: usize = 1_024;

@@ -9,19 +9,17 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use isyone_proto::plan::HostPlan;
-use isyone_telemetry::{
-    child_span, context, span,
-    tracing::{Span, field},
-};
-use uuid::Uuid;
-
 use isyone_fleet::{
     change::{Command, Outcome},
     operation::Operation,
     written::{RecordValue, Write},
 };
-use isyone_proto::operation::OperationState;
+use isyone_proto::{operation::OperationState, plan::HostPlan};
+use isyone_telemetry::{
+    child_span, context, span,
+    tracing::{Span, field},
+};
+use uuid::Uuid;
 
 /// Traced operations that are remembered. More are under way only when hundreds are asked for at once; the oldest then lose their
 /// place, which costs their traces the agent's half.

@@ -4,8 +4,13 @@
 //! nobody but itself; silence is judged by time (liveness), not by a session's end.
 //! Not here: joining (enroll), what a report means (change), who waits for a stream (streams).
 
+pub mod monitors;
+mod plans;
+mod report;
+
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
 use isyone_proto::{
     convert, error,
     ids::HostName,
@@ -21,10 +26,6 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-pub mod monitors;
-mod plans;
-mod report;
-
 use self::monitors::MonitorList;
 use crate::{
     agents::streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
@@ -32,7 +33,6 @@ use crate::{
     wire::{caller::Caller, status},
     writer::{Handle, SubmitError},
 };
-use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
 
 /// Messages on the way to an agent: a plan, and acknowledgements and stream requests beside it.
 const SESSION_QUEUE: usize = 32;

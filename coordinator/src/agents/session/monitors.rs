@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use crate::writer::Handle;
+use isyone_fleet::{state::State, views};
 use isyone_proto::pb::agent::v1::{Monitors, coordinator_message};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{PATIENCE, ToAgent, message};
-use isyone_fleet::{state::State, views};
+use crate::writer::Handle;
 
 /// Serial numbers of the certificates with which hosts may be scraped, as of the newest snapshot.
 #[derive(Debug)]

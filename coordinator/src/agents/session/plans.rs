@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use isyone_fleet::views;
 use isyone_proto::{
     ids::HostName,
     parts,
@@ -17,7 +18,6 @@ use tonic::Status;
 
 use super::{PATIENCE, Shared, ToAgent, message};
 use crate::{base::timings::timed, wire::status};
-use isyone_fleet::views;
 
 /// What the agent said it has on disk.
 #[derive(Debug, Clone)]

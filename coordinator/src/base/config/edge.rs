@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use ipnet::IpNet;
+use isyone_fleet::shards;
 use isyone_proto::{ids::TenantName, spec::Domain};
 use isyone_traefik as traefik;
 use serde::{Deserialize, Serialize};
 
 use super::{Bytes, Config, ConfigError, Edge, check::ensure, units};
 use crate::base::files;
-use isyone_fleet::shards;
 
 /// Every edge looks each request's address up in it.
 const MAX_TRUSTED: usize = 256;

@@ -3,6 +3,16 @@
 //! The file's shape is the structs below, field for field; a key that is not here is an error. [`Config::settings`] is
 //! the part that the pure core gets. Not here: checks across fields (check) and the commented sample (sample).
 
+mod check;
+mod defaults;
+mod dns;
+mod edge;
+mod probes;
+mod sample;
+mod settings;
+mod tls;
+mod units;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -10,30 +20,20 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
+use isyone_fleet::settings::Edition;
 use isyone_proto::{
     ids::ShortName,
-    spec::{Country, Domain, Language, Login, Size, TimeZone},
+    spec::{Country, Domain, Language, Login, TimeZone},
 };
 use serde::{Deserialize, Serialize};
 
-mod check;
-mod dns;
-mod edge;
-mod probes;
-mod sample;
-mod tls;
-mod units;
-
-pub use dns::Dns;
-pub use edge::{Dashboard, FrameOptions};
-pub use probes::Probes;
-pub use sample::sample;
-pub use tls::{Acme, Tls, TlsMode};
-pub use units::{Bytes, Cpus, Span};
-
-use isyone_fleet::{
-    settings::{self, Edition, Settings},
-    shards::Shards,
+pub use self::{
+    dns::Dns,
+    edge::{Dashboard, FrameOptions},
+    probes::Probes,
+    sample::sample,
+    tls::{Acme, Tls, TlsMode},
+    units::{Bytes, Cpus, Span},
 };
 
 /// Name of the file inside the data directory.
@@ -59,9 +59,6 @@ pub enum ConfigError {
         problem: String,
     },
 }
-
-/// Time enough to see that a clock is wrong, and nothing beside the days that a quarantine takes.
-const QUARANTINE_HOLD_MS: i64 = 3_600_000;
 
 impl ConfigError {
     fn at(key: &str, problem: impl Into<String>) -> Self {
@@ -372,74 +369,6 @@ impl Config {
         check::check(self)
     }
 
-    /// The part that decisions depend on.
-    pub fn settings(&self) -> Settings {
-        let mut protected = self.edge.protected_addresses.clone();
-        let own = self
-            .advertise
-            .hosts
-            .iter()
-            .filter_map(|h| h.parse::<IpAddr>().ok());
-        protected.extend(own.filter(|ip| !ip.is_loopback()));
-        protected.sort();
-        protected.dedup();
-        Settings {
-            base_domain: self.base_domain.to_string(),
-            url_scheme: self.url_scheme.as_str().to_owned(),
-            url_port: self.url_port,
-            plans: self
-                .plans
-                .iter()
-                .map(|(name, plan)| (name.clone(), plan.size()))
-                .collect(),
-            sleep_after_ms: self.sleep_after_ms(),
-            editions: self.editions.clone(),
-            defaults: settings::Defaults {
-                plan: self.default_plan.clone(),
-                edition: self.default_edition.clone(),
-                language: self.defaults.language.clone(),
-                country: self.defaults.country.clone(),
-                time_zone: self.defaults.time_zone.clone(),
-                admin_login: self.defaults.admin_login.clone(),
-            },
-            network: settings::Network {
-                tenant_range: self.network.tenant_range.trunc(),
-                subnet_prefix: self.network.subnet_prefix,
-                first_port: self.network.first_port,
-                last_port: self.network.last_port,
-            },
-            edge: settings::Edge {
-                addresses: self.edge.addresses.clone(),
-                ports: self.edge.ports.clone(),
-                protected_addresses: protected,
-                upload_limit_bytes: self.edge.upload_limit.get(),
-            },
-            shards: Shards::new(self.edge.shards.clone()),
-            placement: settings::PlacementSettings {
-                cpu_overcommit_permille: self.placement.cpu_overcommit.millis(),
-                memory_reserve_bytes: self.placement.memory_reserve.get(),
-                disk_reserve_bytes: self.placement.disk_reserve.get(),
-            },
-            liveness: settings::Liveness {
-                report_interval_ms: u32::try_from(self.liveness.report_interval.millis())
-                    .unwrap_or(u32::MAX),
-                suspect_ms: self.liveness.suspect.millis(),
-                lost_ms: self.liveness.lost.millis(),
-            },
-            quarantine_ms: self.lifecycle.quarantine.millis(),
-            quarantine_hold_ms: QUARANTINE_HOLD_MS,
-            edges_have_our_certificates: self.publishes_keys(),
-            dashboard_hostname: self.dashboard_hostname(),
-            domains_are_watched: self.dns.watches(),
-        }
-    }
-
-    fn sleep_after_ms(&self) -> BTreeMap<ShortName, i64> {
-        let sleeps =
-            |(name, plan): (&ShortName, &Plan)| Some((name.clone(), plan.sleep_after?.millis()));
-        self.plans.iter().filter_map(sleeps).collect()
-    }
-
     /// Where Traefik reaches our pages.
     pub fn pages_url(&self) -> String {
         let plain = || format!("http://{}", reachable(self.listen.http));
@@ -504,13 +433,5 @@ impl UrlScheme {
     }
 }
 
-impl Plan {
-    fn size(&self) -> Size {
-        Size {
-            memory_bytes: self.memory.get(),
-            cpu_millis: self.cpu.millis(),
-            disk_bytes: self.disk.get(),
-            workers: self.workers,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

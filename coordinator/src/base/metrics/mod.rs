@@ -6,14 +6,14 @@
 mod collect;
 mod process;
 
-pub(crate) use self::collect::{Families, number};
-
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 use tonic::Code;
+
+pub(crate) use self::collect::{Families, number};
 
 /// Content type of [`render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

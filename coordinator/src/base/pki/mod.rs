@@ -6,6 +6,9 @@
 //!
 //! Not here: which certificates are still accepted (the Fleet, asked through [`Admit`]), accepting connections (listener).
 
+mod issue;
+mod server;
+
 use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt as _,
@@ -23,12 +26,10 @@ use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
 use tokio_rustls::rustls::ServerConfig;
 
-mod issue;
-mod server;
-
-pub use issue::{Issued, PkiError};
-pub use server::Admit;
-
+pub use self::{
+    issue::{Issued, PkiError},
+    server::Admit,
+};
 use crate::base::files;
 
 /// How long our CA lives, seconds: replacing it means touching every host, so seldom.

@@ -5,22 +5,34 @@
 //! hands their ends to the writer. Nothing that runs depends on it: what is published stays published whatever happens here.
 //! Not here: publishing (publish) and what operators upload (api/certificates).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
-
-use tokio::task::JoinSet;
-
 mod challenges;
 mod client;
 mod hook;
 mod order;
 mod wanted;
 
-pub use challenges::Challenges;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use isyone_fleet::{
+    change::Command,
+    desired::{
+        Fleet,
+        certificates::{EdgeCertificate, Origin, Trouble},
+    },
+    orders::{self, Input, Limits, Plan},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::challenges::Challenges;
+use self::{
+    order::{Failure, Issued, SharedAccount, Whose},
+    wanted::Wanted,
+};
 use crate::{
     base::{
         clock,
@@ -31,17 +43,6 @@ use crate::{
     edges::certificates,
     writer::Handle,
 };
-use isyone_fleet::{
-    change::Command,
-    desired::{
-        Fleet,
-        certificates::{EdgeCertificate, Origin, Trouble},
-    },
-    orders::{self, Input, Limits, Plan},
-};
-use order::{Failure, Issued, SharedAccount, Whose};
-use tokio_util::sync::CancellationToken;
-use wanted::Wanted;
 
 /// After a change, so that a burst of new tenants is one look.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -158,7 +159,7 @@ impl Worker {
 
     async fn look(&mut self) {
         let state = self.acme.handle.snapshot();
-        self.wanted.take(&state.fleet);
+        self.wanted.follow(&state.fleet);
         let held: BTreeMap<&str, &EdgeCertificate> = state
             .fleet
             .certificates

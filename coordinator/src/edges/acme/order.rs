@@ -9,15 +9,15 @@ use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, ExternalAccountKey,
     Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
+use isyone_fleet::{change::Command, desired::certificates::AcmeAccount};
 use isyone_proto::tls;
 use zeroize::Zeroizing;
 
-use super::Acme;
 use super::{
+    Acme,
     client::{Https, RETRY_AFTER},
     hook,
 };
-use isyone_fleet::{change::Command, desired::certificates::AcmeAccount};
 
 /// From the challenge to the verdict, and from the request to the certificate: authorities look within seconds, busy ones within
 /// a minute.

@@ -21,9 +21,8 @@ use hickory_resolver::{
         rr::{RData, RecordType},
     },
 };
-use isyone_proto::spec::Domain;
-
 use isyone_fleet::domains::{self, Answer, Ground, Look};
+use isyone_proto::spec::Domain;
 
 /// For one name, all its questions together: an operator waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{Request, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use isyone_fleet::probes::judge::{Failure, Probe};
 use isyone_proto::{plan::UnixMs, tls};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::{
@@ -36,8 +37,6 @@ use tokio_rustls::{
         crypto::CryptoProvider,
     },
 };
-
-use isyone_fleet::probes::judge::{Failure, Probe};
 
 /// Odoo's own health page: no session is made for it, and it is not counted as a visitor's request.
 const PATH: &str = "/web/health";

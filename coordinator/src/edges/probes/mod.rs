@@ -12,17 +12,26 @@ pub mod places;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use isyone_fleet::{
+    change::Command,
+    desired::Tenant,
+    event::EventKind,
+    probes::{judge::News, rota::Rota},
+    settings::Settings,
+    state::State,
+    views,
+};
 use isyone_proto::ids::TenantName;
 use tokio::{
     net::lookup_host,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
+use tokio_util::sync::CancellationToken;
 
-use self::board::ProbeBoard;
 use self::{
     ask::{AskError, Asker},
-    board::{EdgeNews, HostNews},
+    board::{EdgeNews, HostNews, ProbeBoard},
     places::Places,
 };
 use crate::{
@@ -33,16 +42,6 @@ use crate::{
     },
     writer::Handle,
 };
-use isyone_fleet::{
-    change::Command,
-    desired::Tenant,
-    event::EventKind,
-    probes::{judge::News, rota::Rota},
-    settings::Settings,
-    state::State,
-    views,
-};
-use tokio_util::sync::CancellationToken;
 
 /// Between looks at whose turn it is: short, so that turns are spread well.
 const LOOK: Duration = Duration::from_millis(200);
@@ -151,7 +150,7 @@ async fn ask_all(prober: &Arc<Prober>, asker: Asker) {
                 tokio::time::sleep(turn.after).await;
                 // Left out: the next round asks through another edge, or when there is room.
                 let failing = prober.board.takes_no_connections(edge, clock::now_ms());
-                let Some(_place) = places.take(failing).await else {
+                let Some(_place) = places.enter(failing).await else {
                     return;
                 };
                 one(&prober, &asker, edge, &turn.tenant).await;
@@ -326,8 +325,9 @@ pub fn page(handle: &Handle, board: &ProbeBoard, state: &State, shard: Option<us
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use isyone_fleet::{shards::Shards, testing};
+
+    use super::*;
 
     #[test]
     fn each_edge_has_its_turn_and_a_shards_tenants_go_through_its_own() {

@@ -5,8 +5,9 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use super::board::{EdgeSeen, Seen};
 use isyone_fleet::probes::judge::Judgement;
+
+use super::board::{EdgeSeen, Seen};
 
 /// Prometheus' own text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -132,8 +133,9 @@ fn head(text: &mut String, name: &str, help: &str) {
 mod tests {
     use std::sync::Arc;
 
-    use super::*;
     use isyone_fleet::probes::judge::{Counts, Failure, Probe};
+
+    use super::*;
 
     fn row<'a>(tenant: &'a str, judgement: Judgement) -> Row<'a> {
         let well = judgement == Judgement::Reachable;

@@ -10,11 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use isyone_fleet::shards::Shards;
 use isyone_monitoring::Job;
 
 use super::{Document, Published};
 use crate::base::{config::Config, files};
-use isyone_fleet::shards::Shards;
 
 /// In a directory of its own for each shard, which its Traefik watches.
 const TRAEFIK_NAME: &str = "isyone.yml";

@@ -84,7 +84,7 @@ fn digest(parts: &Parts) -> [u64; 4] {
 
 /// One name's parts, as pieces of its page.
 #[derive(Debug, Clone)]
-struct Entry {
+struct PageEntry {
     name: String,
     digest: [u64; 4],
     parts: Parts,
@@ -93,13 +93,13 @@ struct Entry {
 /// Neighbours by name, and all of their first parts, all of their second ones, and so on, each in one piece.
 #[derive(Debug, Clone)]
 struct Page {
-    entries: Vec<Entry>,
+    entries: Vec<PageEntry>,
     parts: Parts,
 }
 
 impl Page {
     /// Copies the entries' parts together, and lets the entries share the copy.
-    fn of(mut entries: Vec<Entry>) -> Self {
+    fn of(mut entries: Vec<PageEntry>) -> Self {
         let parts = std::array::from_fn(|part| {
             let mut whole =
                 BytesMut::with_capacity(entries.iter().map(|e| e.parts[part].len()).sum());
@@ -202,14 +202,14 @@ impl Pages {
 
     fn edit_page(&mut self, home: Option<String>, edits: Edits) {
         let page = home.as_ref().and_then(|home| self.pages.get(home)).cloned();
-        let mut entries: BTreeMap<String, Entry> = page
+        let mut entries: BTreeMap<String, PageEntry> = page
             .iter()
             .flat_map(|page| &page.entries)
             .map(|entry| (entry.name.clone(), entry.clone()))
             .collect();
         let mut changed = false;
         for (name, edit) in edits {
-            let new = edit.map(|parts| Entry {
+            let new = edit.map(|parts| PageEntry {
                 name: name.clone(),
                 digest: digest(&parts),
                 parts,
@@ -243,7 +243,7 @@ impl Pages {
     }
 
     /// Puts entries in place of a page that is out already: split when they are many, joined with a neighbour when they are few.
-    fn put(&mut self, mut entries: Vec<Entry>) {
+    fn put(&mut self, mut entries: Vec<PageEntry>) {
         if entries.len() < MIN
             && let Some(first) = entries.first()
         {

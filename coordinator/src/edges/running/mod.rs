@@ -20,16 +20,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::base::clock;
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt as _, stream};
 use imbl::OrdMap;
+use isyone_fleet::edge::{Edge, Runs, Versions};
+pub use isyone_fleet::edge::{EdgeSeen, EdgeState};
 use isyone_traefik::Rejected;
 use tokio::sync::watch as channel;
 
-use ask::Ask;
-use isyone_fleet::edge::{Edge, Runs, Versions};
-pub use isyone_fleet::edge::{EdgeSeen, EdgeState};
+use self::ask::Ask;
+use crate::base::clock;
 
 /// Edges remembered; more addresses than a fleet has edges.
 const MAX_EDGES: usize = 1024;
@@ -49,7 +49,7 @@ const TAKE_UP_PER_TENANT: Duration = Duration::from_micros(250);
 /// How one scope's configuration came out of a look at a snapshot. Scopes are those of `publish`: 0 is everything, others
 /// are a shard's place and one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Progress {
+pub struct ScopeProgress {
     /// It is another than before; this version.
     pub changed: Option<String>,
     /// It will change: the snapshot's changes are not in it yet.
@@ -110,7 +110,7 @@ impl Edges {
     }
 
     /// The documents now show snapshot `version`, each scope as far as `progress` says.
-    pub fn published(&self, version: u64, progress: &[Progress]) {
+    pub fn published(&self, version: u64, progress: &[ScopeProgress]) {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.resize_with(progress.len(), Versions::default);
         let now = clock::monotonic();

@@ -4,11 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use isyone_fleet::{change::Command, event::EventKind, shards::Shards};
 use tokio_util::sync::CancellationToken;
 
 use super::{EdgeSeen, EdgeState, Edges};
 use crate::{base::clock, writer::Handle};
-use isyone_fleet::{change::Command, event::EventKind, shards::Shards};
 
 /// Between two looks. Well below the time after which an edge's word is stale (record).
 const EVERY: Duration = Duration::from_secs(15);

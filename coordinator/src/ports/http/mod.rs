@@ -4,6 +4,10 @@
 //!
 //! Not here: what the documents say (publish) and gRPC (server).
 
+pub(crate) mod edges;
+mod pages;
+pub(crate) mod serve;
+
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
@@ -17,13 +21,10 @@ use axum::{
 };
 use isyone_monitoring::Job;
 use isyone_proto::ids::ShortName;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
-pub(crate) mod edges;
-mod pages;
-pub(crate) mod serve;
-
-use serve::Caller;
-
+use self::serve::Caller;
 use crate::{
     base::{
         clock,
@@ -38,8 +39,6 @@ use crate::{
     },
     writer::Handle,
 };
-use prometheus_client::registry::Registry;
-use tokio_util::sync::CancellationToken;
 
 /// Longest time for which an answer is held back; below the time after which an edge counts as gone (edges).
 const MAX_WAIT: Duration = Duration::from_secs(5);

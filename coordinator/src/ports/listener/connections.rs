@@ -9,11 +9,11 @@ use std::{
 };
 
 use isyone_proto::tls::{CertificateInfo, Identity};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use tokio_util::sync::CancellationToken;
 
 use super::{Peer, lobby};
 use crate::base::metrics::{Families, number};
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 /// An agent has one, and a few more for a moment: while it renews its certificate, when the network went away and came back.
 const MAX_OF_AGENT: usize = 8;

@@ -2,17 +2,17 @@
 
 use std::{path::Path, sync::LazyLock, time::Duration};
 
+use isyone_fleet::{
+    desired::MAX_EVENTS,
+    event::Event,
+    written::{Contents, Group, Record, RecordKind, UnreadableRecord, Write},
+};
 use sqlx::{
     Connection as _, Row as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{Store, StoreError, StoreFuture};
-use isyone_fleet::{
-    desired::MAX_EVENTS,
-    event::Event,
-    written::{Contents, Group, Record, RecordKind, UnreadableRecord, Write},
-};
 
 /// See the module.
 #[derive(Debug)]

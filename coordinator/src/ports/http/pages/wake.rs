@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
+use isyone_fleet::change::Command;
 use isyone_proto::ids::TenantName;
 use tokio::time::Instant;
 
 use crate::writer::Handle;
-use isyone_fleet::change::Command;
 
 /// Who wakes, in events.
 const ACTOR: &str = "visitor";

@@ -122,6 +122,10 @@ async fn nobody_learns_which_tenants_there_are() {
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the same page in every form, and at the end all of them counted"
+)]
 #[tokio::test]
 async fn browsers_programs_and_websockets_get_what_they_understand() {
     let fixture = start().await;

@@ -409,3 +409,24 @@ pub(crate) fn say(message: agent_message::Message) -> AgentMessage {
         message: Some(message),
     }
 }
+
+/// One host, one running tenant `alfa`.
+pub(crate) async fn with_alfa() -> (Fixture, Channel, Agent) {
+    let fixture = start().await;
+    let host = fixture.join("h1").await;
+    let mut agent = Agent::connect(&host).await;
+    fixture.create("alfa").await;
+    agent.plan_of(&["alfa"]).await;
+    agent.converge().await;
+    // From its first convergence on, the plan says that there is data.
+    while !agent
+        .plan
+        .as_ref()
+        .is_some_and(|p| p.tenants.iter().all(|t| t.activated))
+    {
+        agent
+            .until(|m| matches!(m, coordinator_message::Message::Plan(_)))
+            .await;
+    }
+    (fixture, host, agent)
+}
