@@ -1,4 +1,6 @@
 //! The program `isy-coordinator`: command line, signals and exit codes around [`server`].
+//!
+//! Not here: the parts that it starts, and what `init` makes.
 
 use std::{
     ffi::OsString,

@@ -1,7 +1,7 @@
 //! `EnrollmentService`: a join token and a public key become a host with a certificate.
 //!
 //! The token is looked at before anything is signed, and decided on by the writer: of two that show the same token at
-//! once, one gets in. Not here: the rate of connections (listener), what a token allows (change).
+//! once, one gets in. Not here: the rate of connections (ports/listener), what a token allows (isyone_fleet::change).
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -28,7 +28,7 @@ use crate::{
 /// The service on the enrolment port.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
     /// Signs certificates.
     pub pki: Arc<Pki>,

@@ -4,7 +4,7 @@
 //! Files: `ca.pem` (all CAs to trust), `prometheus.pem`, `prometheus.key`, readable by their group. A renewal keeps the key,
 //! so that one file is replaced and Prometheus, which reads them at each handshake, never sees a pair that does not match.
 //! Whoever wants another key removes `prometheus.key`.
-//! Not here: telling the hosts (session/monitors).
+//! Not here: telling the hosts (agents/session/monitors).
 
 use std::{
     io,

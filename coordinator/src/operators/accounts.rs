@@ -1,4 +1,6 @@
-//! `OperatorService`.
+//! `OperatorService`: operators are made with a certificate, listed and revoked.
+//!
+//! Not here: what a role may do (access) and cutting connections of who is revoked (server/loops).
 
 use std::ops::Bound;
 

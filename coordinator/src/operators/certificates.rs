@@ -1,4 +1,6 @@
 //! `CertificateService`: certificates of tenants' host names.
+//!
+//! Not here: judging one (edges/certificates) and ordering them (edges/acme).
 
 use std::{collections::BTreeMap, ops::Bound};
 

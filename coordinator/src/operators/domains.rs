@@ -1,4 +1,6 @@
 //! `DomainService`: tenants' own domains. DNS is asked before one is taken in.
+//!
+//! Not here: what an answer of DNS means (isyone_fleet::domains) and looking again later (edges/domains).
 
 use std::ops::Bound;
 

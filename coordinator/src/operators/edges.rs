@@ -1,4 +1,6 @@
 //! `EdgeService`: who asks for routes and how far they are, and which routes are left out.
+//!
+//! Not here: how an edge is judged (isyone_fleet::edge) and asked (edges/running).
 
 use std::{
     net::IpAddr,

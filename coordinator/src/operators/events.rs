@@ -1,4 +1,6 @@
-//! `EventService`.
+//! `EventService`: what happened, from the events that are kept and as they come.
+//!
+//! Not here: which events there are and how many are kept (isyone_fleet).
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,7 @@
 //! Logs and interactive commands: a bridge between a caller's stream and one that the tenant's agent opens. When one side
 //! goes away, the other is ended.
+//!
+//! Not here: the streams of agents (agents/streams).
 
 use std::time::Duration;
 

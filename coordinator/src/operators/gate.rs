@@ -3,7 +3,7 @@
 //! waiting would cost memory.
 //!
 //! Agents are not counted here: there is one session for each, and the writer takes their commands first.
-//! Not here: who may call what (access), the queue behind the calls (writer).
+//! Not here: who may call what (access), the queue behind the calls (the writer).
 
 use std::{
     collections::HashMap,
@@ -82,7 +82,7 @@ struct Count {
     expected: usize,
 }
 
-/// See the module.
+/// What operators have under way, by kind of call.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     counts: [Mutex<Count>; 3],

@@ -1,4 +1,6 @@
-//! `HostService`.
+//! `HostService`: join tokens, and hosts that are shown, closed, opened and removed.
+//!
+//! Not here: joining itself (agents/enroll) and what a host's silence means (isyone_fleet::liveness).
 
 use std::ops::Bound;
 

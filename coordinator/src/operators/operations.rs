@@ -1,4 +1,6 @@
-//! `OperationService`.
+//! `OperationService`: operations are shown, listed, watched and cancelled.
+//!
+//! Not here: what ends one (isyone_fleet::change), and waiting for edges (edges/running).
 
 use std::{sync::Arc, time::Duration};
 

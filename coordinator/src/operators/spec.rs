@@ -1,4 +1,6 @@
 //! `TenantSpec` from the wire: checked, with the configuration's defaults filled in. What comes out is complete.
+//!
+//! Not here: what a change of it means (isyone_fleet::change).
 
 use isyone_fleet::settings::Settings;
 use isyone_proto::{

@@ -1,6 +1,7 @@
 //! Who gets in to a tenant at the edge: `GetAccess` and `SetAccess` of `TenantService`.
 //!
 //! A password is hashed here and nowhere else, so that every client gets the same: it is neither stored nor logged.
+//! Not here: what the edge makes of it (isyone-traefik).
 
 use ipnet::IpNet;
 use isyone_fleet::{

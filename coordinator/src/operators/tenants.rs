@@ -1,4 +1,6 @@
-//! `TenantService`. The streaming calls are in exec.
+//! `TenantService`: tenants are made, changed, stopped, shown and listed.
+//!
+//! Not here: its streaming calls (exec), who gets in at the edge (tenant_access), what any of it means (isyone_fleet::change).
 
 use std::{collections::BTreeMap, ops::Bound};
 

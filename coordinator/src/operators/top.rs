@@ -1,4 +1,6 @@
 //! `TopService`: rows for a screen that follows the fleet.
+//!
+//! Not here: which rows, and in what order (isyone_fleet::top).
 
 use isyone_fleet::top::{self, HostOrder, Rows, TenantOrder};
 use isyone_proto::{

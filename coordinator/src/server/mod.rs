@@ -41,32 +41,25 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Why the coordinator does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Configuration.
     #[error("configuration")]
     Config(#[from] ConfigError),
-    /// Database.
     #[error("the database cannot be opened")]
     Store(#[from] StoreError),
-    /// Certificates.
     #[error("the certificate authority cannot be opened")]
     Pki(#[from] PkiError),
-    /// Sealing key.
     #[error("the sealing key cannot be opened")]
     Seal(#[from] SealError),
-    /// Tokens of edges and Prometheus on other machines.
+    /// A token of edges or Prometheus on other machines cannot be read or made.
     #[error("a token of listen.edges cannot be used")]
     EdgeToken(#[source] io::Error),
-    /// Probes through the edges.
+    /// The authorities for probes through TLS cannot be used.
     #[error("tenants cannot be probed through the edges")]
     Probes(#[from] AskError),
-    /// A port.
+    /// A port cannot be opened.
     #[error("cannot listen on {address} (listen.{key})")]
     Listen {
-        /// Which.
         key: &'static str,
-        /// Where.
         address: SocketAddr,
-        /// Why.
         source: io::Error,
     },
     /// Our own descriptors are damaged.
@@ -78,7 +71,7 @@ pub enum StartError {
 pub struct Parts {
     /// Where the Fleet is kept.
     pub store: Box<dyn Store>,
-    /// Secrets at rest.
+    /// Seals and opens secrets at rest.
     pub sealer: Sealer,
 }
 
@@ -97,17 +90,17 @@ impl Parts {
 /// A coordinator that runs, with the parts that tests and benches look into.
 #[derive(Debug)]
 pub struct Running {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
-    /// As checked.
+    /// The configuration that it runs with.
     pub config: Arc<Config>,
-    /// Certificates.
+    /// The certificate authority.
     pub pki: Arc<Pki>,
-    /// Secrets at rest.
+    /// Seals and opens secrets at rest.
     pub sealer: Arc<Sealer>,
-    /// To the agents.
+    /// The sessions of agents.
     pub streams: Arc<Streams>,
-    /// Who asks for routes.
+    /// Which edges ask for routes, and how far they are.
     pub edges_seen: Arc<Edges>,
     /// What the probes through the edges found.
     pub probes: Arc<ProbeBoard>,

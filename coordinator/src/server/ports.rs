@@ -25,7 +25,7 @@ pub(super) struct Listeners {
     grpc: TcpListener,
     enroll: TcpListener,
     http: TcpListener,
-    /// With its tokens.
+    /// When there is such a port, with its tokens.
     edges: Option<(TcpListener, http::edges::Tokens)>,
 }
 
@@ -43,7 +43,7 @@ async fn bind(
     Ok((listener, bound))
 }
 
-/// Where the ports are.
+/// The addresses that the ports are bound to.
 pub(super) struct Addresses {
     pub(super) grpc: SocketAddr,
     pub(super) enroll: SocketAddr,

@@ -1,4 +1,6 @@
 //! A name server on loopback that says what a test wants, over UDP.
+//!
+//! Not here: a resolver.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,6 @@
 //! The core's values as the public protocol says them.
+//!
+//! Not here: choosing what is shown (operators).
 
 use isyone_fleet::{
     desired::{Host, Operator, Tenant},
@@ -20,7 +22,7 @@ use crate::edges::probes::board::Seen;
 
 /// Rows of a placement table: the best that fit, then others; the rest is counted only.
 const MAX_FITTING: usize = 20;
-/// See [`MAX_FITTING`].
+/// Rows of hosts that were not chosen, each with why; the rest is counted only.
 const MAX_REJECTED: usize = 80;
 
 pub(crate) fn tenant(

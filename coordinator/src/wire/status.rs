@@ -1,4 +1,6 @@
 //! The one table from the core's errors to gRPC: code, stable reason, details.
+//!
+//! Not here: errors of parsing, which isyone-proto makes, and logging (operators/access).
 
 use std::{collections::HashMap, time::Duration};
 

@@ -1,4 +1,6 @@
 //! The Fleet's own numbers in our metrics, taken from the newest snapshot at each scrape: nothing is counted twice.
+//!
+//! Not here: counters of the writer's own work (base/timings).
 
 use std::{collections::BTreeMap, fmt};
 

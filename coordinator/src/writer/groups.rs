@@ -3,6 +3,7 @@
 //!
 //! Agents' commands are taken first, then a share of operators': neither can starve the other, and a report waits for two commits at
 //! most.
+//! Not here: what a command does (isyone_fleet::change) and how it is stored (store).
 
 use std::{
     mem,
@@ -41,11 +42,11 @@ const SHARE: usize = 64;
 /// How often time passes for the core.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// Where commands come from.
+/// The two queues that commands come from.
 pub(super) struct Queues {
     /// Reports, greetings, answers to plans, renewals.
     pub(super) agents: mpsc::Receiver<Envelope>,
-    /// Everything else.
+    /// Everything else: operators and loops of ours.
     pub(super) operators: mpsc::Receiver<Envelope>,
 }
 
@@ -83,11 +84,11 @@ pub(super) struct Writer {
     pub(super) state: State,
     /// Without the group that is being gathered.
     pub(super) base: State,
-    /// None while it stores.
+    /// `None` while a group is being stored.
     pub(super) store: Option<Box<dyn Store>>,
     pub(super) settings: Arc<Settings>,
     pub(super) source: Box<dyn Source>,
-    /// As stored.
+    /// What is stored, for everybody to read.
     pub(super) snapshot: Arc<ArcSwap<State>>,
     pub(super) publish: watch::Sender<u64>,
     pub(super) signals: Arc<HostSignals>,

@@ -2,7 +2,7 @@
 //! each group in one transaction, publishes a new snapshot, and only then answers.
 //!
 //! There is no lock around the state and no second way to change it.
-//! Not here: what a command does (change), how groups are made (groups), how many calls may wait (api/gate).
+//! Not here: what a command does (isyone_fleet::change), how groups are made (groups), how many calls may wait (operators/gate).
 
 pub(crate) mod collector;
 mod groups;
@@ -243,7 +243,7 @@ impl Handle {
         &self.settings
     }
 
-    /// Where time goes.
+    /// Histograms of the writer's stages.
     pub fn timings(&self) -> &Timings {
         &self.timings
     }

@@ -2,7 +2,7 @@
 //! goes with the host's plan, so that the agent's steps are its children.
 //!
 //! In memory only, and lost with the process: a trace is for looking at, nothing depends on it. Not here: what is sent where
-//! (isyone-telemetry), how a plan carries it (session/plans).
+//! (isyone-telemetry), how a plan carries it (agents/session).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,7 +25,7 @@ use uuid::Uuid;
 /// place, which costs their traces the agent's half.
 pub const MAX_TRACED: usize = 1_024;
 
-/// See the module.
+/// The span of each traced operation that is under way.
 #[derive(Debug, Default)]
 pub struct Traces {
     /// By id, which sorts by time.

@@ -1,4 +1,6 @@
 //! Pages as edges ask for them, over the real port; and a tenant that falls asleep and is woken.
+//!
+//! Not here: every page there is (unit tests of ports/http/pages).
 
 use std::{
     sync::{

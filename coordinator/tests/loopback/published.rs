@@ -1,4 +1,6 @@
 //! What edges and Prometheus get from a coordinator whose tenants are divided among edges.
+//!
+//! Not here: what a route looks like (isyone-traefik).
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! Agents: one session per host (plans down, reports up), certificate renewal, and the streams they open when asked.
 //!
 //! The host's name comes from its certificate. A session is two loops over a bounded queue, so a slow agent holds up
-//! nobody but itself; silence is judged by time (liveness), not by a session's end.
-//! Not here: joining (enroll), what a report means (change), who waits for a stream (streams).
+//! nobody but itself; silence is judged by time (isyone_fleet::liveness), not by a session's end.
+//! Not here: joining (enroll), what a report means (isyone_fleet::change), who waits for a stream (streams).
 
 pub mod monitors;
 mod plans;
@@ -62,9 +62,9 @@ type ToAgent = mpsc::Sender<Outgoing>;
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Shared {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
-    /// Signs certificates.
+    /// Signs agents' renewed certificates.
     pub pki: Arc<Pki>,
     /// How long those of agents are valid, seconds.
     pub agent_ttl_s: i64,
@@ -74,18 +74,17 @@ pub struct Shared {
     pub streams: Arc<Streams>,
     /// Who may scrape hosts.
     pub monitors: Arc<MonitorList>,
-    /// Counts reports.
+    /// Where reports are counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
     pub stop: CancellationToken,
 }
 
-/// The service for agents.
+/// `AgentService`: sessions, renewals and streams of bulk data.
 #[derive(Debug, Clone)]
 pub struct Agents(Arc<Shared>);
 
 impl Agents {
-    /// With what sessions share.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
     }

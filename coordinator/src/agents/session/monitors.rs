@@ -2,7 +2,7 @@
 //!
 //! One task computes the list from the snapshots; sessions share it. Not part of the plan: a scraper's new certificate must
 //! not give ten thousand plans a new generation.
-//! Not here: which certificates are in the list (views) and keeping Prometheus' own fresh (scraper).
+//! Not here: which certificates are in the list (isyone_fleet::views) and keeping Prometheus' own fresh (edges/scraper).
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Sends a host its plan: at once when it has another one, and after each change.
+//!
+//! Not here: what is in a plan (isyone_fleet::views).
 
 use std::time::Duration;
 

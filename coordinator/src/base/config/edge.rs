@@ -1,4 +1,6 @@
 //! `[edge]`: what every edge does, whoever the tenant is, and Traefik's dashboard. Reads the dashboard's file of users.
+//!
+//! Not here: the section's fields (the folder's head) and what Traefik makes of them (isyone-traefik).
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -25,7 +27,7 @@ const MAX_COST: u32 = 10;
 /// Who may show tenants' pages in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrameOptions {
-    /// The tenant's own pages.
+    /// Only the tenant's own pages.
     #[serde(rename = "SAMEORIGIN")]
     SameOrigin,
     /// Nobody.

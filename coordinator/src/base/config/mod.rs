@@ -1,7 +1,7 @@
 //! The configuration: defaults, `coordinator.toml`, then command line and environment on top.
 //!
 //! The file's shape is the structs below, field for field; a key that is not here is an error. [`Config::settings`] is
-//! the part that the pure core gets. Not here: checks across fields (check) and the commented sample (sample).
+//! the part that the pure core gets. Not here: defaults (defaults), checks across fields (check) and the commented sample (sample).
 
 mod check;
 mod defaults;
@@ -45,9 +45,7 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path} cannot be read")]
     Io {
-        /// Which file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A key or value that does not fit.
@@ -91,11 +89,11 @@ pub struct Config {
     pub advertise: Advertise,
     /// Tenants' networks and ports.
     pub network: Network,
-    /// Traefik.
+    /// What the edges (Traefik) are and do.
     pub edge: Edge,
     /// HTTPS for tenants.
     pub tls: Tls,
-    /// Prometheus.
+    /// What Prometheus is told.
     pub monitoring: Monitoring,
     /// Looking at tenants through the edges.
     pub probes: Probes,
@@ -123,13 +121,11 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UrlScheme {
-    /// Plain.
     Http,
-    /// TLS.
     Https,
 }
 
-/// Addresses to listen on.
+/// `[listen]`: the addresses of the ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
@@ -143,7 +139,7 @@ pub struct Listen {
     pub edges: Option<SocketAddr>,
 }
 
-/// How we are reached.
+/// `[advertise]`: how agents and operators reach us.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Advertise {
@@ -151,13 +147,13 @@ pub struct Advertise {
     pub hosts: Vec<String>,
 }
 
-/// Tenants' networks and ports.
+/// `[network]`: where tenants' networks and ports are taken from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
     /// Range that tenants' networks are cut from.
     pub tenant_range: Ipv4Net,
-    /// Size of one of them.
+    /// Prefix length of one tenant's network.
     pub subnet_prefix: u8,
     /// First published port.
     pub first_port: u16,
@@ -165,7 +161,7 @@ pub struct Network {
     pub last_port: u16,
 }
 
-/// The edge.
+/// `[edge]`: where the edges are, and what all of them do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Edge {
@@ -192,7 +188,7 @@ pub struct Edge {
     pub pages_url: Option<String>,
     /// Requests per second from one client address to one tenant.
     pub rate_average: u32,
-    /// And at once.
+    /// Requests above that rate that are let through at once.
     pub rate_burst: u32,
     /// Requests from one client address to one tenant that are answered at the same time.
     pub in_flight: u32,
@@ -207,7 +203,7 @@ pub struct Edge {
     pub dashboard: Option<Dashboard>,
 }
 
-/// Monitoring.
+/// `[monitoring]`: what Prometheus is told, and how it reaches hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Monitoring {
@@ -227,7 +223,7 @@ pub struct Monitoring {
     pub certificate_operator: ShortName,
 }
 
-/// Choosing hosts.
+/// `[placement]`: how much of a host may be given away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Placement {
@@ -239,7 +235,7 @@ pub struct Placement {
     pub disk_reserve: Bytes,
 }
 
-/// New tenants.
+/// `[defaults]`: what a new tenant gets that asks for nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
@@ -253,45 +249,45 @@ pub struct Defaults {
     pub admin_login: Login,
 }
 
-/// Keeping things.
+/// `[lifecycle]`: how long what is deleted is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lifecycle {
-    /// Volumes of a deleted tenant.
+    /// For how long the volumes of a deleted tenant are kept.
     pub quarantine: Span,
 }
 
-/// Judging silence.
+/// `[liveness]`: how often agents report, and when their silence means something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Liveness {
     /// How often agents report.
     pub report_interval: Span,
-    /// Then a host gets no new tenants.
+    /// A host that has been silent for so long gets no new tenants.
     pub suspect: Span,
-    /// Then it counts as lost.
+    /// One that has been silent for so long counts as lost.
     pub lost: Span,
 }
 
-/// Certificates' lives.
+/// `[certificates]`: for how long those that our own authority signs are valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Certificates {
-    /// Agents renew at half of it.
+    /// Certificates of agents, which renew them at half of it.
     pub agent_ttl: Span,
-    /// Operators' own.
+    /// Certificates of operators, who have to get another one in time.
     pub operator_ttl: Span,
-    /// Ours; renewed at half of it.
+    /// The coordinator's own, renewed at half of it.
     pub server_ttl: Span,
 }
 
-/// Logging.
+/// `[log]`: what is logged, and in what form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// For people or for programs.
     pub format: LogFormat,
-    /// As `RUST_LOG`.
+    /// Which spans and events, in the syntax of `RUST_LOG`.
     pub filter: String,
 }
 
@@ -305,15 +301,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// A size.
+/// A size of tenant, under its name in `[plans]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Of both containers together.
+    /// Memory of both containers together.
     pub memory: Bytes,
-    /// Of both containers together.
+    /// CPU of both containers together.
     pub cpu: Cpus,
-    /// That placement counts on.
+    /// Disk that placement counts on.
     pub disk: Bytes,
     /// Odoo's HTTP workers; 0: one threaded process.
     #[serde(default)]
@@ -424,7 +420,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl UrlScheme {
-    /// As in a URL.
+    /// The scheme as it stands in a URL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",

@@ -4,7 +4,7 @@
 //! `server.pem`, `server.key`. They are looked at every few seconds: a changed file is taken up without a restart, and
 //! the server certificate renews itself. Of a certificate request only the public key is used.
 //!
-//! Not here: which certificates are still accepted (the Fleet, asked through [`Admit`]), accepting connections (listener).
+//! Not here: which certificates are still accepted (the Fleet, asked through [`Admit`]), accepting connections (ports/listener).
 
 mod issue;
 mod server;

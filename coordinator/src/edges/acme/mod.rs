@@ -1,9 +1,9 @@
 //! The coordinator as the client of a certificate authority (ACME, RFC 8555): what must have a certificate gets one, and another one
 //! before it ends, for all edges.
 //!
-//! This loop looks (at changes of the Fleet, at ends of orders, by and by), has it decided ([`plan`]), starts orders ([`order`]) and
+//! This loop looks (at changes of the Fleet, at ends of orders, by and by), has it decided (isyone_fleet::orders), starts orders ([`order`]) and
 //! hands their ends to the writer. Nothing that runs depends on it: what is published stays published whatever happens here.
-//! Not here: publishing (publish) and what operators upload (api/certificates).
+//! Not here: publishing (edges/publish) and what operators upload (operators/certificates).
 
 mod challenges;
 mod client;

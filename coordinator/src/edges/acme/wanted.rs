@@ -1,7 +1,7 @@
 //! Which host names must have a certificate, kept up to date with the Fleet: from one snapshot to the next only tenants that
 //! changed are looked at.
 //!
-//! Pure. Not here: whether there is one already (plan).
+//! Pure. Not here: whether there is one already, and when to order (isyone_fleet::orders).
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,7 +9,7 @@ use imbl::{OrdMap, ordmap::DiffItem};
 use isyone_fleet::desired::{Fleet, Tenant};
 use isyone_proto::ids::TenantName;
 
-/// See the module.
+/// The host names that must have a certificate, as of the last snapshot that it followed.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     base_domain: String,
@@ -41,7 +41,7 @@ impl Wanted {
         }
     }
 
-    /// Takes in a snapshot; whether that changed anything.
+    /// Goes on to this snapshot; answers whether that changed anything.
     pub(crate) fn follow(&mut self, fleet: &Fleet) -> bool {
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         for item in self.tenants.diff(&fleet.tenants) {
@@ -67,7 +67,6 @@ impl Wanted {
         removed || before != self.names.len()
     }
 
-    /// All of them.
     pub(crate) fn names(&self) -> &BTreeSet<String> {
         &self.names
     }

@@ -2,7 +2,7 @@
 //! answer's head. Bounded in time and size.
 //!
 //! The connection goes to the edge's address, not where DNS says: so a tenant can be told from its edge. Whether the name leads
-//! there is what `isyctl tenant verify` looks at. Not here: what an answer means (judge).
+//! there is what `isyctl tenant verify` looks at. Not here: what an answer means (isyone_fleet::probes).
 
 use std::{
     borrow::Cow,
@@ -52,18 +52,13 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 pub enum AskError {
     /// The file of further authorities.
     #[error("{path} (probes.ca_file) cannot be read")]
-    CaFile {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    CaFile { path: PathBuf, source: io::Error },
     /// Its content, or the machine's authorities.
     #[error("certificates cannot be checked: {0}")]
     Trust(String),
 }
 
-/// How to ask.
+/// Makes probes: what it trusts, and how long it waits.
 #[derive(Debug, Clone)]
 pub struct Asker {
     tls: Option<Tls>,
@@ -78,7 +73,7 @@ struct Tls {
 }
 
 impl Asker {
-    /// Plain HTTP.
+    /// Asks over plain HTTP.
     pub fn plain(timeout: Duration) -> Self {
         Self { tls: None, timeout }
     }

@@ -1,9 +1,10 @@
 //! Looks at each tenant through its edge, as visitors do, and keeps what it found in memory. Off the writer's path: it reads
 //! snapshots, and hands in an event only when a judgement changes.
 //!
-//! Pure: `judge` (whose trouble it is), `answers` (who is behind wrong ones), `rota` (whose turn it is), `page` (for Prometheus). Acting: `ask` (one probe), `board`
-//! (what was found), `places` (how many at once), and this loop. Bounded: so many at once, for each edge too, so many a second, each in so much time and so many bytes read.
-//! Not here: what is told of a tenant's containers by its host (observed).
+//! `ask` makes one probe, `board` keeps what was found, `places` says how many run at once, `page` shows it to Prometheus, and this
+//! loop goes round. Bounded: so many at once, for each edge too, so many a second, each in so much time and so many bytes read.
+//! Not here: whose turn it is, whose trouble it is and who is behind wrong answers (isyone_fleet::probes); what a host tells of a
+//! tenant's containers (isyone_fleet::observed).
 
 pub mod ask;
 pub mod board;

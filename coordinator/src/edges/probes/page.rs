@@ -2,6 +2,7 @@
 //!
 //! The page is bounded: up to [`MAX_TENANTS`] tenants, those that cannot be reached first. A larger fleet is scraped shard by
 //! shard.
+//! Not here: what a probe means (isyone_fleet::probes) and serving the page (ports/http).
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -17,9 +18,8 @@ pub const MAX_TENANTS: usize = 20_000;
 /// One tenant's line of the page.
 #[derive(Debug, Clone)]
 pub struct Row<'a> {
-    /// Its name.
     pub tenant: &'a str,
-    /// Where it is placed.
+    /// The host that it is placed on.
     pub host: &'a str,
     /// What was found.
     pub seen: Seen,

@@ -1,5 +1,5 @@
 //! How many probes run at once, edge by edge: each edge has its own places, so that one that swallows connections holds up
-//! nobody who is asked for through another. Not here: whose turn it is (rota), what an answer means (judge).
+//! nobody who is asked for through another. Not here: whose turn it is, and what an answer means (isyone_fleet::probes).
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -35,7 +35,7 @@ pub(super) struct Dirty {
 }
 
 impl Inputs {
-    /// Takes in a state; answers how it differs from the last one.
+    /// Goes on to this state; answers how it differs from the last one.
     pub(super) fn follow(&mut self, state: &State, settings: &Settings) -> Dirty {
         let mut dirty = Dirty::default();
         for item in self.tenants.diff(&state.fleet.tenants) {

@@ -4,7 +4,7 @@
 //! else of a document is shared with the one before. With shards there is a document for each edge, and one of everything.
 //! Traefik builds everything anew whenever its document changes, so each of its documents changes at most every so often
 //! (pace). A restart publishes at once what the store knows: an empty Observed takes no route away.
-//! Not here: the documents' form (isyone-traefik, isyone-monitoring) and serving them (http).
+//! Not here: the documents' form (isyone-traefik, isyone-monitoring) and serving them (ports/http).
 
 mod content;
 mod document;
@@ -81,7 +81,7 @@ struct Frames {
     traefik: Arc<Frame>,
     targets: Arc<Frame>,
     edges: Arc<Frame>,
-    /// By scope.
+    /// One for each scope.
     probes: Vec<Arc<Frame>>,
     platform: Arc<Frame>,
     hostnames: Arc<Frame>,
@@ -121,19 +121,18 @@ impl Frames {
 /// What publishing needs of the coordinator.
 #[derive(Debug)]
 pub struct Sources {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
-    /// As checked.
     pub config: Arc<Config>,
     /// Traefik's dashboard, with the users that its file had at the start.
     pub dashboard: Option<traefik::Dashboard>,
-    /// For the CA that edges check our HTTP port by.
+    /// Has the CA that edges check our HTTP port by.
     pub pki: Arc<Pki>,
     /// Opens the private keys that edges get.
     pub sealer: Arc<Sealer>,
     /// Told of each publication.
     pub edges: Arc<Edges>,
-    /// Counts them.
+    /// Where publications are counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
     pub stop: CancellationToken,

@@ -2,6 +2,7 @@
 //! concatenation of few pieces, and a clone (what is published) shares all pages that did not change.
 //!
 //! Pure; the same fragments give the same bytes and the same digest, however they came to be here.
+//! Not here: what the fragments say (content) and what stands around them (document).
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -21,7 +22,7 @@ const MIN: usize = 16;
 /// among the middlewares. Where a document has one place only, the other pieces are empty.
 pub(crate) const PARTS: usize = 3;
 
-/// A fragment.
+/// A fragment, in its pieces.
 pub(crate) type Parts = [Bytes; PARTS];
 
 /// What a set of fragments has in common with no other: the sum of the fragments' SHA-256, and their number. Adding and
@@ -53,7 +54,7 @@ impl SetDigest {
             .for_each(|(sum, e)| *sum = sum.wrapping_sub(e));
     }
 
-    /// For a digest of digests.
+    /// The digest as bytes, for a digest of digests.
     pub(crate) fn bytes(&self) -> [u8; 40] {
         let mut bytes = [0; 40];
         let words = self.sum.iter().chain([&self.count]);
@@ -119,13 +120,13 @@ impl Page {
     }
 }
 
-/// See the module.
+/// The fragments of one kind and share, in pages that clones share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pages {
     /// By their first names.
     pages: OrdMap<String, Arc<Page>>,
     digest: SetDigest,
-    /// Bytes of each part.
+    /// Length of each part over all pages, in bytes.
     lengths: [usize; PARTS],
 }
 
@@ -138,7 +139,7 @@ impl Pages {
         self.digest.count
     }
 
-    /// See [`SetDigest`].
+    /// What this set of fragments has in common with no other.
     pub(crate) fn digest(&self) -> SetDigest {
         self.digest
     }

@@ -1,5 +1,7 @@
 //! Routes that were left out become events: operators must see a tenant without (all of) its routes. Publishing does not wait for
 //! that, and a busy writer or a disk that fails for a while loses none.
+//!
+//! Not here: which routes are left out (isyone-traefik).
 
 use isyone_fleet::{change::Command, event::EventKind};
 use isyone_proto::ids::TenantName;
@@ -13,7 +15,7 @@ use crate::writer::{Handle, SubmitError};
 /// What may wait to be stored. Rejections are rare: domains are judged before they are taken in.
 const MAX_UNTOLD: usize = 4_096;
 
-/// Where rejections go.
+/// Takes rejections without making anybody wait.
 pub(super) struct Teller(mpsc::Sender<Rejected>);
 
 impl Teller {
@@ -23,7 +25,7 @@ impl Teller {
         (Self(sender), untold)
     }
 
-    /// Does not wait.
+    /// Hands rejections over, without waiting.
     pub(super) fn tell(&self, rejected: Vec<Rejected>) {
         for route in rejected {
             log(&route);

@@ -7,7 +7,7 @@
 //!
 //! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none asks. The same
 //! knowledge is shown to operators, and an edge that does not take up what it is given is told (watch).
-//! Not here: the configuration (publish) and serving it (http).
+//! Not here: the configuration (edges/publish), serving it (ports/http), and how an edge is judged (isyone_fleet::edge).
 
 mod ask;
 pub(crate) mod collector;
@@ -46,7 +46,7 @@ const TAKE_UP: Duration = Duration::from_millis(100);
 /// And building them, for each tenant in the document: all are built anew.
 const TAKE_UP_PER_TENANT: Duration = Duration::from_micros(250);
 
-/// How one scope's configuration came out of a look at a snapshot. Scopes are those of `publish`: 0 is everything, others
+/// How one scope's configuration came out of a look at a snapshot. Scopes are those of `edges/publish`: 0 is everything, others
 /// are a shard's place and one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScopeProgress {
@@ -79,13 +79,13 @@ struct Known {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// See the module.
+/// The edges that ask for their configuration, and how far each scope and each edge is.
 #[derive(Debug)]
 pub struct Edges {
     edges: Mutex<HashMap<(IpAddr, usize), Known>>,
-    /// By scope.
+    /// How far each scope is, by scope.
     published: channel::Sender<Vec<Publication>>,
-    /// By scope.
+    /// Which versions each scope has had, by scope.
     versions: Mutex<Vec<Versions>>,
     asked: channel::Sender<()>,
     left_out: ArcSwap<LeftOut>,
@@ -367,7 +367,7 @@ impl Edges {
         self.left_out.store(Arc::new(routes));
     }
 
-    /// What is left out now.
+    /// The routes that are left out now, by tenant.
     pub(crate) fn left_out(&self) -> Arc<LeftOut> {
         self.left_out.load_full()
     }

@@ -45,7 +45,7 @@ pub struct AccessLayer {
 }
 
 impl AccessLayer {
-    /// Counting into `metrics`.
+    /// With a gate of its own, counting into `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
@@ -65,7 +65,7 @@ impl<S> tower::Layer<S> for AccessLayer {
     }
 }
 
-/// See [`AccessLayer`].
+/// A service behind the table and the gate.
 #[derive(Debug, Clone)]
 pub struct AccessService<S> {
     inner: S,

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use self::Permission::{Agents, Anyone, From, Joining};
 use crate::{ports::listener::Peer, wire::caller::Caller};
 
-/// Who may.
+/// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Permission {
     /// Operators of at least this role.

@@ -1,4 +1,6 @@
 //! How often one origin (lobby) may connect to the enrolment port. A token bucket for each, in bounded memory.
+//!
+//! Not here: connections of those that have a certificate (connections).
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -12,7 +14,7 @@ const PER_SECOND: f64 = 20.0;
 /// connections a second leave no room then, and newcomers are refused for that moment.
 const MAX_ORIGINS: usize = 10_000;
 
-/// See the module.
+/// A token bucket for each origin that connected lately.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit {
     buckets: HashMap<IpAddr, (f64, Instant)>,

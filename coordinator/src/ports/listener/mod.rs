@@ -1,7 +1,7 @@
 //! Accepting connections: TLS handshakes off the accept loop, bounded in all and for one network, the peer's identity parsed once, and a switch
 //! on every connection that cuts it from outside (revocation, certificate expiry, stop).
 //!
-//! Not here: TLS configurations (pki) and what is served (server).
+//! Not here: TLS configurations (base/pki) and what is served (server).
 
 mod connections;
 mod hello;

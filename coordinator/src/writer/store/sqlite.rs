@@ -1,4 +1,6 @@
 //! SQLite, embedded: one file, one connection, write-ahead log, every commit synced.
+//!
+//! Not here: what a record looks like (isyone_fleet::written).
 
 use std::{path::Path, sync::LazyLock, time::Duration};
 
@@ -14,7 +16,7 @@ use sqlx::{
 
 use super::{Store, StoreError, StoreFuture};
 
-/// See the module.
+/// The one connection to the database file.
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: SqliteConnection,

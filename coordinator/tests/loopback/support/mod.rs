@@ -1,4 +1,6 @@
 //! A whole coordinator on loopback, an admin, and a hand-moved agent.
+//!
+//! Not here: what one file alone needs.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

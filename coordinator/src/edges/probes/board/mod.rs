@@ -34,7 +34,6 @@ pub const MAX_NEWS: usize = 30;
 /// What is known of a tenant, and whose trouble it is.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// The last probe.
     pub probe: Arc<Probe>,
     /// What it means now.
     pub judgement: Judgement,
@@ -61,7 +60,7 @@ impl EdgeSeen {
 /// An edge that takes no more connections or answers wrongly, or works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EdgeNews {
-    /// As it is now.
+    /// The edge as it is now.
     pub edge: EdgeSeen,
     /// What to tell of it.
     pub news: News,
@@ -70,9 +69,8 @@ pub struct EdgeNews {
 /// A host that says it is well, but whose tenants cannot be reached, or can be again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostNews {
-    /// Which.
     pub host: HostName,
-    /// Through which edge.
+    /// The edge that its tenants were asked for through.
     pub edge: SocketAddr,
     /// What to tell of it.
     pub news: News,
@@ -81,15 +79,13 @@ pub struct HostNews {
 /// A tenant's news, to be told.
 #[derive(Debug, Clone)]
 pub struct TenantNews {
-    /// Whose.
     pub tenant: TenantName,
-    /// What.
     pub news: News,
-    /// Why.
+    /// The probe that made it news.
     pub probe: Arc<Probe>,
 }
 
-/// See the module.
+/// What the probes found of tenants and edges, shared by the prober and all who show it.
 #[derive(Debug)]
 pub struct ProbeBoard {
     interval_ms: i64,

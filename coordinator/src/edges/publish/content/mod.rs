@@ -21,7 +21,7 @@ use super::{
 };
 use crate::edges::running::LeftOut;
 
-/// Kinds of fragments.
+/// The documents that are made of fragments, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DocumentKind {
     /// Routers and services of tenants.
@@ -44,7 +44,7 @@ const KINDS: usize = 6;
 /// The fragments of one shard, by kind.
 type Share = [Pages; KINDS];
 
-/// See the module.
+/// The fragments of all documents, by shard and kind, and the inputs that they were rendered from.
 pub(super) struct Content {
     inputs: Inputs,
     routes: traefik::Routes,
@@ -91,7 +91,7 @@ fn single(text: String) -> [String; PARTS] {
 }
 
 impl Content {
-    /// With nothing in it.
+    /// Without any fragments yet.
     pub(super) fn new(options: traefik::Options, agent_port: u16, shards: Shards) -> Self {
         Self {
             inputs: Inputs::default(),
@@ -175,12 +175,12 @@ impl Content {
         })
     }
 
-    /// What is left out.
+    /// The routes that are left out now, by tenant.
     pub(super) fn left_out(&self) -> &LeftOut {
         &self.rejected
     }
 
-    /// Takes in a state.
+    /// Goes on to this state: renders what differs from the last one.
     pub(super) fn update(&mut self, state: &State, settings: &Settings) -> Update {
         let dirty = self.inputs.follow(state, settings);
         let mut batch = Batch(vec![<[Edits; KINDS]>::default(); self.shares.len()]);

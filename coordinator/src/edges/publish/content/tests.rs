@@ -39,13 +39,13 @@ enum Happening {
     },
     /// Somebody else gets in to it, if it is there.
     Access(u8, u8),
-    /// Forgotten.
+    /// A tenant is forgotten.
     Purged(u8),
     /// Its host says that its Odoo runs, or not.
     Observed { tenant: u8, runs: bool },
     /// Moves to another address, or is new.
     Host { host: u8, address: u8 },
-    /// Removed.
+    /// A host is removed.
     HostGone(u8),
     /// A domain leads elsewhere, or here again.
     Astray(u8, bool),
