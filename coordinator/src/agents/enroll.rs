@@ -30,7 +30,7 @@ use crate::{
 pub struct Enrollment {
     /// To the writer and its snapshots.
     pub handle: Handle,
-    /// Signs certificates.
+    /// Signs new agents' certificates.
     pub pki: Arc<Pki>,
     /// How long those of agents are valid, seconds.
     pub agent_ttl_s: i64,

@@ -25,9 +25,9 @@ const MAX_NAMES: usize = 100;
 pub struct Judged {
     /// Lower case, in the certificate's order; at least one.
     pub hostnames: Vec<String>,
-    /// Hex.
+    /// Serial number, in hex.
     pub serial: String,
-    /// Distinguished name.
+    /// Distinguished name of its issuer.
     pub issuer: String,
     /// Seconds since the Unix epoch.
     pub not_before: i64,

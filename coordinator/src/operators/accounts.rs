@@ -23,7 +23,7 @@ use crate::{
     wire::{shown, status},
 };
 
-/// Five years.
+/// Longest life of an operator's certificate: five years.
 const MAX_TTL_DAYS: u32 = 1825;
 
 fn role(wire: i32) -> Result<OperatorRole, FieldError> {

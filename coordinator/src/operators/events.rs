@@ -23,7 +23,7 @@ const TAIL: (usize, usize) = (50, 10_000);
 /// New events are gathered this long, so that a burst costs one wake.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
 
-/// Which events.
+/// The events that were asked for.
 struct Filter {
     tenant: Option<TenantName>,
     host: Option<HostName>,

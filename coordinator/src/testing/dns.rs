@@ -48,7 +48,7 @@ impl Drop for NameServer {
 }
 
 impl NameServer {
-    /// Starts one.
+    /// Starts one on a free port.
     pub async fn start() -> Self {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = socket.local_addr().expect("bound");
