@@ -2,6 +2,7 @@
 //! admin's context.
 //!
 //! Made aside and renamed into place at the end: a failed or killed `init` leaves nothing behind that looks finished.
+//! Not here: the command line (program) and opening what was made (server).
 
 use std::{
     io,
@@ -10,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use isyone_fleet::{change::Command, desired::Certificate};
 use isyone_proto::{
     ids::ShortName,
     tls::{OperatorRole, TlsError, error_chain, new_key_and_csr},
@@ -30,7 +32,6 @@ use crate::{
         store::{StoreError, sqlite::SqliteStore},
     },
 };
-use isyone_fleet::{change::Command, desired::Certificate};
 
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "isyone.db";
@@ -43,30 +44,20 @@ pub enum InitError {
     /// There is something already.
     #[error("{0} exists and is not empty: it is left as it is")]
     Exists(PathBuf),
-    /// A file or directory.
+    /// A file or directory cannot be made.
     #[error("{path} cannot be made")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Wrong values.
+    Io { path: PathBuf, source: io::Error },
+    /// What was asked for is no valid configuration.
     #[error("configuration")]
     Config(#[from] ConfigError),
-    /// Authority.
     #[error("the certificate authority cannot be made")]
     Pki(#[from] PkiError),
-    /// Sealing key.
     #[error("the sealing key cannot be made")]
     Seal(#[from] SealError),
-    /// The admin's key.
     #[error("the admin's key cannot be made")]
     Tls(#[from] TlsError),
-    /// Database.
     #[error("the database cannot be made")]
     Store(#[from] StoreError),
-    /// The admin's record.
     #[error("the admin cannot be stored")]
     Submit(#[from] SubmitError),
 }

@@ -2,11 +2,11 @@
 //! that serves, publishes, asks and tells what follows from it.
 //!
 //! By what acts: `base` (what all stand on), `writer` (with the store), `wire` (answers and errors), `edges`, `agents`, `ports`,
-//! `operators`; `server` puts them together. See ARCHITECTURE.md.
+//! `operators`; `server` puts them together, `init` and `program` are the command line. See ARCHITECTURE.md. Not here: what any change
+//! or report means, which is decided in isyone-fleet.
 
 pub mod agents;
 pub mod base;
-
 pub mod edges;
 pub mod init;
 pub mod operators;

@@ -1,4 +1,6 @@
 //! The program `isy-coordinator`: command line, signals and exit codes around [`server`].
+//!
+//! Not here: the parts that it starts, and what `init` makes.
 
 use std::{
     ffi::OsString,
@@ -27,13 +29,13 @@ use crate::{
 #[command(name = "isy-coordinator", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Invocation>,
     #[command(flatten)]
     run: Run,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Invocation {
     /// Make a new data directory: certificate authority, sealing key, database, configuration, the first admin.
     Init(Init),
     /// Run (the default).
@@ -125,8 +127,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let began = Instant::now();
     let cli = Cli::parse_from(arguments);
     let result = match cli.command {
-        Some(Command::Init(init)) => make(init).map(|()| ExitCode::SUCCESS),
-        Some(Command::Run(run)) => serve(run, began),
+        Some(Invocation::Init(init)) => make(init).map(|()| ExitCode::SUCCESS),
+        Some(Invocation::Run(run)) => serve(run, began),
         None => serve(cli.run, began),
     };
     result.unwrap_or_else(|error| {

@@ -154,9 +154,6 @@ pub struct RouteAccess {
     pub rate: Option<Rate>,
 }
 
-/// The name that [`RouteAccess`] had; for the coordinator, until it says the new one.
-pub type Access = RouteAccess;
-
 /// Requests from one client address to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {

@@ -1,10 +1,14 @@
 //! `EnrollmentService`: a join token and a public key become a host with a certificate.
 //!
 //! The token is looked at before anything is signed, and decided on by the writer: of two that show the same token at
-//! once, one gets in. Not here: the rate of connections (listener), what a token allows (change).
+//! once, one gets in. Not here: the rate of connections (ports/listener), what a token allows (isyone_fleet::change).
 
 use std::{net::IpAddr, sync::Arc};
 
+use isyone_fleet::{
+    change::{ChangeError, Command, Enroll, Outcome},
+    desired::Certificate,
+};
 use isyone_proto::{
     convert::{parse, parse_labels},
     error::FieldError,
@@ -20,17 +24,13 @@ use crate::{
     wire::status,
     writer::{Handle, SubmitError},
 };
-use isyone_fleet::{
-    change::{ChangeError, Command, Enroll, Outcome},
-    desired::Certificate,
-};
 
 /// The service on the enrolment port.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
-    /// Signs certificates.
+    /// Signs new agents' certificates.
     pub pki: Arc<Pki>,
     /// How long those of agents are valid, seconds.
     pub agent_ttl_s: i64,

@@ -2,7 +2,7 @@
 //!
 //! `open` sends an OpenStream with a random id through the host's session and waits for the Attach that shows it. Ids are
 //! single use, valid for [`RENDEZVOUS`], and only for the host that was asked.
-//! Not here: what flows through a stream (api/exec) and what a session says (session).
+//! Not here: what flows through a stream (operators/exec) and what a session says (session).
 
 use std::{
     collections::HashMap,
@@ -20,6 +20,7 @@ use isyone_proto::{
         open_stream::Target,
     },
 };
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -31,7 +32,6 @@ use crate::{
     },
     wire::status,
 };
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 /// How long an agent has to open the stream it was asked for.
 pub const RENDEZVOUS: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub struct Bridge {
     pub down: mpsc::Sender<Result<AttachDown, Status>>,
 }
 
-/// See the module.
+/// The sessions that are open, and the streams that were asked for and have not been opened yet.
 #[derive(Debug, Default)]
 pub struct Streams {
     sessions: Mutex<HashMap<HostName, SessionHandle>>,

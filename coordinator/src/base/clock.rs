@@ -1,4 +1,6 @@
 //! The only place that reads the wall clock. Everything else takes the time as an argument.
+//!
+//! Not here: monotonic time, which waits and deadlines take from tokio or std.
 
 use isyone_proto::plan::UnixMs;
 

@@ -1,4 +1,6 @@
 //! Files that are replaced whole: written aside, synced, renamed. A reader sees the old or the new one, never a half.
+//!
+//! Not here: what is in them, and the files of the store.
 
 use std::{
     io::{self, Write as _},

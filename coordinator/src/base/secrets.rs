@@ -3,6 +3,7 @@
 //! XChaCha20-Poly1305 with a random nonce per record; the record's key is authenticated along, so a sealed value moved to
 //! another record does not open. The sealing key is in a file of its own (mode 0600) or comes by the environment, never
 //! in the database. This is the only place that draws random numbers.
+//! Not here: hashing passwords of visitors (operators/tenant_access) and the keys of certificates (pki).
 
 use std::{fmt, io, path::Path};
 
@@ -39,12 +40,7 @@ const MACHINE_PASSWORD: usize = 32;
 pub enum SealError {
     /// The key file cannot be read or written.
     #[error("the sealing key {path} cannot be used")]
-    Io {
-        /// Its path.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: String, source: io::Error },
     /// Others could read the key.
     #[error("the sealing key {0} is readable by others: chmod 600 it")]
     TooOpen(String),
@@ -56,7 +52,7 @@ pub enum SealError {
     DoesNotOpen,
 }
 
-/// The sealing key.
+/// Seals and opens secrets, with the one sealing key.
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
 }

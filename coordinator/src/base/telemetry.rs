@@ -1,4 +1,6 @@
 //! Logs and traces of the coordinator, from its configuration and OpenTelemetry's environment.
+//!
+//! Not here: what is logged, and how spans travel (isyone-telemetry).
 
 use isyone_telemetry::{Format, Telemetry};
 use tracing_subscriber::EnvFilter;

@@ -1,7 +1,7 @@
 //! Where the coordinator's time goes, as histograms: the writer's stages, the plans and the reports. Always measured: an observation
 //! costs some tens of nanoseconds.
 //!
-//! Not here: counts and the fleet's own numbers (metrics), one request's way through all programs (traces).
+//! Not here: counts and the fleet's own numbers (metrics), one request's way through all programs (writer/traces).
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// Has them shown.
+    /// Puts them into the registry that is scraped.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -92,7 +92,7 @@ pub(crate) fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Notes a time.
+/// Adds a time, in seconds.
 pub(crate) fn observe(histogram: &Histogram, time: Duration) {
     histogram.observe(time.as_secs_f64());
 }

@@ -4,15 +4,14 @@
 //! Pure. Not here: whether browsers will trust its issuer, which is for whoever uploads one to know.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use isyone_proto::{error::FieldError, tls};
-use rustls_pki_types::CertificateDer;
-use tokio_rustls::rustls::{self, sign::CertifiedKey};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
-
 use isyone_fleet::desired::{
     Sealed,
     certificates::{EdgeCertificate, Origin},
 };
+use isyone_proto::{error::FieldError, tls};
+use rustls_pki_types::CertificateDer;
+use tokio_rustls::rustls::{self, sign::CertifiedKey};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// Longest chain or key, bytes: four RSA-4096 certificates with text around them are half of it.
 const MAX_PEM_BYTES: usize = 64 * 1024;
@@ -26,9 +25,9 @@ const MAX_NAMES: usize = 100;
 pub struct Judged {
     /// Lower case, in the certificate's order; at least one.
     pub hostnames: Vec<String>,
-    /// Hex.
+    /// Serial number, in hex.
     pub serial: String,
-    /// Distinguished name.
+    /// Distinguished name of its issuer.
     pub issuer: String,
     /// Seconds since the Unix epoch.
     pub not_before: i64,
@@ -230,6 +229,7 @@ mod tests {
         assert_eq!(judged.chain_pem, made.chain.replace("\r\n", "\n"));
     }
 
+    #[expect(clippy::too_many_lines, reason = "one table, a case each")]
     #[test]
     fn what_is_wrong_is_said_of_the_field_that_it_is_wrong_with() {
         let good = leaf(&["alfa.isy.one"], |_| {});

@@ -1,6 +1,6 @@
 //! Looks at tenants' domains by and by, and tells the writer which of them do not lead here any more.
 //!
-//! Nothing waits for it. Not here: when, and what follows (schedule); what the redirects do then (views).
+//! Nothing waits for it. Not here: when, and what follows (isyone_fleet::domains); what the redirects do then (isyone_fleet::views).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,7 +8,17 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
+use isyone_fleet::{
+    change::Command,
+    desired::{Tenant, domains::DomainTrouble},
+    domains::{
+        Ground, Look,
+        schedule::{Conclusion, Rhythm, Schedule, Seen},
+    },
+    state::State,
+};
 use isyone_proto::spec::Domain;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     base::{
@@ -19,22 +29,12 @@ use crate::{
     edges::dns::{self, Dns},
     writer::Handle,
 };
-use isyone_fleet::{
-    change::Command,
-    desired::{Tenant, domains::DomainTrouble},
-    domains::{
-        Ground, Look,
-        schedule::{Conclusion, Rhythm, Schedule, Seen},
-    },
-    state::State,
-};
-use tokio_util::sync::CancellationToken;
 
 /// How often it is seen whose turn it is.
 const EVERY: Duration = Duration::from_secs(1);
 /// Looks of one go; at an hour's interval it is enough for 200,000 domains.
 const MAX_LOOKS: usize = 64;
-/// Of them at the same time.
+/// How many of them are made at the same time.
 const AT_ONCE: usize = 16;
 
 /// What was found, for whoever asks.
@@ -42,7 +42,7 @@ const AT_ONCE: usize = 16;
 pub struct DomainLooks(Mutex<Schedule>);
 
 impl DomainLooks {
-    /// Nothing is known yet.
+    /// With nothing known yet.
     pub fn new(config: &config::Dns) -> Self {
         let mut chance = [0; 8];
         secrets::rand_bytes(&mut chance);

@@ -4,7 +4,7 @@
 //! Files: `ca.pem` (all CAs to trust), `prometheus.pem`, `prometheus.key`, readable by their group. A renewal keeps the key,
 //! so that one file is replaced and Prometheus, which reads them at each handshake, never sees a pair that does not match.
 //! Whoever wants another key removes `prometheus.key`.
-//! Not here: telling the hosts (session/monitors).
+//! Not here: telling the hosts (agents/session/monitors).
 
 use std::{
     io,
@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
+use isyone_fleet::{change::Command, desired::Certificate};
 use isyone_proto::tls::{self, CertificateInfo, Identity, OperatorRole, TlsError};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     base::{
@@ -24,8 +26,6 @@ use crate::{
     },
     writer::Handle,
 };
-use isyone_fleet::{change::Command, desired::Certificate};
-use tokio_util::sync::CancellationToken;
 
 /// Prometheus takes up a new file by itself, so a short life costs nothing; half of it outlives a long week-end without a
 /// coordinator.

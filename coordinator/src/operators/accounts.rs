@@ -1,7 +1,13 @@
-//! `OperatorService`.
+//! `OperatorService`: operators are made with a certificate, listed and revoked.
+//!
+//! Not here: what a role may do (access) and cutting connections of who is revoked (server/loops).
 
 use std::ops::Bound;
 
+use isyone_fleet::{
+    change::{Command, Outcome},
+    desired::Certificate,
+};
 use isyone_proto::{
     convert::{parse, parse_optional},
     error::FieldError,
@@ -16,12 +22,8 @@ use crate::{
     base::clock,
     wire::{shown, status},
 };
-use isyone_fleet::{
-    change::{Command, Outcome},
-    desired::Certificate,
-};
 
-/// Five years.
+/// Longest life of an operator's certificate: five years.
 const MAX_TTL_DAYS: u32 = 1825;
 
 fn role(wire: i32) -> Result<OperatorRole, FieldError> {

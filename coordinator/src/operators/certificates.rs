@@ -1,7 +1,16 @@
 //! `CertificateService`: certificates of tenants' host names.
+//!
+//! Not here: judging one (edges/certificates) and ordering them (edges/acme).
 
 use std::{collections::BTreeMap, ops::Bound};
 
+use isyone_fleet::{
+    change::{Command, Outcome},
+    desired::{
+        Fleet,
+        certificates::{CertificateTrouble, EdgeCertificate, Origin},
+    },
+};
 use isyone_proto::{
     convert::timestamp,
     error::FieldError,
@@ -11,13 +20,6 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, caller, now, page_size, tenants::unexpected};
 use crate::{edges::certificates::judge, wire::status};
-use isyone_fleet::{
-    change::{Command, Outcome},
-    desired::{
-        Fleet,
-        certificates::{CertificateTrouble, EdgeCertificate, Origin},
-    },
-};
 
 /// Longest name of an uploaded certificate: a DNS label's.
 const MAX_NAME: usize = 63;

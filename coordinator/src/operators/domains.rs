@@ -1,8 +1,16 @@
 //! `DomainService`: tenants' own domains. DNS is asked before one is taken in.
+//!
+//! Not here: what an answer of DNS means (isyone_fleet::domains) and looking again later (edges/domains).
 
 use std::ops::Bound;
 
 use futures_util::future::join_all;
+use isyone_fleet::{
+    change::{self, AddDomains, Command, Outcome},
+    desired::Tenant,
+    domains::{self, Look, Verdict},
+    state::State,
+};
 use isyone_proto::{
     convert::timestamp,
     error::FieldError,
@@ -17,12 +25,6 @@ use crate::{
     edges::domains::at as look_at,
     wire::{shown, status},
     writer::SubmitError,
-};
-use isyone_fleet::{
-    change::{self, AddDomains, Command, Outcome},
-    desired::Tenant,
-    domains::{self, Look, Verdict},
-    state::State,
 };
 
 /// Longest page token: a host name's.
@@ -206,6 +208,11 @@ fn unchecked(wanted: &[Domain], redirected: bool) -> String {
     )
 }
 
+/// The same domain with `www.` before it, or without.
+fn sibling(domain: &Domain) -> Result<Domain, FieldError> {
+    domains::sibling(domain).map_err(|e| FieldError::new("domain", e.to_string()))
+}
+
 #[tonic::async_trait]
 impl DomainService for Api {
     async fn add_domain(
@@ -227,9 +234,7 @@ impl DomainService for Api {
             return Err(FieldError::new("domain", problem).into());
         }
         if asked.with_www {
-            let sibling = domains::sibling(&wanted[0])
-                .map_err(|e| FieldError::new("domain", e.to_string()))?;
-            wanted.push(sibling);
+            wanted.push(sibling(&wanted[0])?);
         }
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;

@@ -1,4 +1,6 @@
 //! `EdgeService`: who asks for routes and how far they are, and which routes are left out.
+//!
+//! Not here: how an edge is judged (isyone_fleet::edge) and asked (edges/running).
 
 use std::{
     net::IpAddr,
@@ -6,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use isyone_fleet::shards::Shards;
 use isyone_proto::{
     convert::timestamp,
     error::FieldError,
@@ -20,7 +23,6 @@ use crate::{
     edges::running::{EdgeSeen, EdgeState, LeftOut},
     wire::status,
 };
-use isyone_fleet::shards::Shards;
 
 /// Longest name: an IPv6 address, a slash and a shard.
 const MAX_NAME: usize = 128;

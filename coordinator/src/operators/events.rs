@@ -1,7 +1,10 @@
-//! `EventService`.
+//! `EventService`: what happened, from the events that are kept and as they come.
+//!
+//! Not here: which events there are and how many are kept (isyone_fleet).
 
 use std::{sync::Arc, time::Duration};
 
+use isyone_fleet::{event::Event, state::State};
 use isyone_proto::{
     convert::parse_optional,
     error::FieldError,
@@ -12,17 +15,15 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Parts;
-use super::{Answers, Api, STREAM_QUEUE};
+use super::{Answers, Api, Parts, STREAM_QUEUE};
 use crate::wire::{shown, status};
-use isyone_fleet::{event::Event, state::State};
 
 /// Old events when none are asked for, and at most.
 const TAIL: (usize, usize) = (50, 10_000);
 /// New events are gathered this long, so that a burst costs one wake.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
 
-/// Which events.
+/// The events that were asked for.
 struct Filter {
     tenant: Option<TenantName>,
     host: Option<HostName>,

@@ -1,8 +1,11 @@
 //! Logs and interactive commands: a bridge between a caller's stream and one that the tenant's agent opens. When one side
 //! goes away, the other is ended.
+//!
+//! Not here: the streams of agents (agents/streams).
 
 use std::time::Duration;
 
+use isyone_fleet::{change::Command, event::EventKind};
 use isyone_proto::{
     convert::parse,
     error::FieldError,
@@ -19,7 +22,6 @@ use tonic::{Status, Streaming};
 
 use super::{Answers, Api, STREAM_QUEUE};
 use crate::{agents::streams::Bridge, wire::status};
-use isyone_fleet::{change::Command, event::EventKind};
 
 /// Largest piece of log, standard input or output, as documented in the protocol.
 const MAX_CHUNK: usize = 64 << 10;

@@ -3,7 +3,7 @@
 //! waiting would cost memory.
 //!
 //! Agents are not counted here: there is one session for each, and the writer takes their commands first.
-//! Not here: who may call what (access), the queue behind the calls (writer).
+//! Not here: who may call what (access), the queue behind the calls (the writer).
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use crate::{
 
 /// What a call holds while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum CallKind {
     /// A question and an answer; most wait for the writer.
     Call,
     /// Follows events or an operation: a task that wakes with each change.
@@ -31,23 +31,26 @@ pub(super) enum Kind {
 }
 
 /// Methods that are no plain calls (test: exactly those that answer with a stream).
-const STREAMING: &[(&str, Kind)] = &[
-    ("/grpc.health.v1.Health/Watch", Kind::Watch),
+const STREAMING: &[(&str, CallKind)] = &[
+    ("/grpc.health.v1.Health/Watch", CallKind::Watch),
     (
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        Kind::Stream,
+        CallKind::Stream,
     ),
     (
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        Kind::Stream,
+        CallKind::Stream,
     ),
-    ("/isyone.v1.EventService/StreamEvents", Kind::Watch),
-    ("/isyone.v1.OperationService/WatchOperation", Kind::Watch),
-    ("/isyone.v1.TenantService/Exec", Kind::Stream),
-    ("/isyone.v1.TenantService/StreamLogs", Kind::Stream),
+    ("/isyone.v1.EventService/StreamEvents", CallKind::Watch),
+    (
+        "/isyone.v1.OperationService/WatchOperation",
+        CallKind::Watch,
+    ),
+    ("/isyone.v1.TenantService/Exec", CallKind::Stream),
+    ("/isyone.v1.TenantService/StreamLogs", CallKind::Stream),
 ];
 
-impl Kind {
+impl CallKind {
     pub(super) fn of(method: &str) -> Self {
         STREAMING
             .iter()
@@ -79,7 +82,7 @@ struct Count {
     expected: usize,
 }
 
-/// See the module.
+/// What operators have under way, by kind of call.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     counts: [Mutex<Count>; 3],
@@ -89,12 +92,12 @@ pub(super) struct Gate {
 #[derive(Debug)]
 pub(super) struct Place {
     gate: Arc<Gate>,
-    kind: Kind,
+    kind: CallKind,
     operator: ShortName,
 }
 
 impl Gate {
-    fn count(&self, kind: Kind) -> MutexGuard<'_, Count> {
+    fn count(&self, kind: CallKind) -> MutexGuard<'_, Count> {
         // Nothing panics while holding it.
         self.counts[kind as usize]
             .lock()
@@ -104,7 +107,7 @@ impl Gate {
     /// Lets an operator's call in, or says when to come back: the later the more are under way and expected.
     pub(super) fn enter(
         self: &Arc<Self>,
-        kind: Kind,
+        kind: CallKind,
         operator: &ShortName,
     ) -> Result<Place, Duration> {
         let (most, most_each) = kind.most();
@@ -147,11 +150,11 @@ impl Drop for Place {
 }
 
 /// The answer to a call that finds no place.
-pub(super) fn refusal(kind: Kind, after: Duration) -> Status {
+pub(super) fn refusal(kind: CallKind, after: Duration) -> Status {
     let what = match kind {
-        Kind::Call => "too many calls are under way",
-        Kind::Watch => "too many events and operations are being watched",
-        Kind::Stream => "too many logs and shells are open",
+        CallKind::Call => "too many calls are under way",
+        CallKind::Watch => "too many events and operations are being watched",
+        CallKind::Stream => "too many logs and shells are open",
     };
     status::overloaded(
         format!("{what}; try again in {} ms", after.as_millis()),
@@ -172,26 +175,26 @@ mod tests {
     #[test]
     fn one_operator_leaves_room_for_others_and_places_come_back() {
         let gate = Arc::new(Gate::default());
-        let (most, each) = Kind::Call.most();
+        let (most, each) = CallKind::Call.most();
         let mut places: Vec<_> = (0..each)
-            .map(|_| gate.enter(Kind::Call, &operator("wild")).unwrap())
+            .map(|_| gate.enter(CallKind::Call, &operator("wild")).unwrap())
             .collect();
-        let first = gate.enter(Kind::Call, &operator("wild")).unwrap_err();
-        let second = gate.enter(Kind::Call, &operator("wild")).unwrap_err();
+        let first = gate.enter(CallKind::Call, &operator("wild")).unwrap_err();
+        let second = gate.enter(CallKind::Call, &operator("wild")).unwrap_err();
         assert!(second > first, "{first:?} {second:?}");
         for n in 0..most - each {
             places.push(
-                gate.enter(Kind::Call, &operator(&format!("o{}", n % 7)))
+                gate.enter(CallKind::Call, &operator(&format!("o{}", n % 7)))
                     .unwrap(),
             );
         }
-        assert!(gate.enter(Kind::Call, &operator("ana")).is_err());
+        assert!(gate.enter(CallKind::Call, &operator("ana")).is_err());
         // Streams are counted apart.
-        gate.enter(Kind::Watch, &operator("wild")).unwrap();
+        gate.enter(CallKind::Watch, &operator("wild")).unwrap();
         places.pop();
-        gate.enter(Kind::Call, &operator("ana")).unwrap();
+        gate.enter(CallKind::Call, &operator("ana")).unwrap();
         drop(places);
-        let count = gate.count(Kind::Call);
+        let count = gate.count(CallKind::Call);
         assert_eq!(
             (count.all, count.by_operator.len(), count.expected),
             (0, 0, 0)
@@ -203,17 +206,17 @@ mod tests {
         let gate = Arc::new(Gate::default());
         let wild = operator("wild");
         let fill = || {
-            (0..Kind::Call.most().1)
-                .map(|_| gate.enter(Kind::Call, &wild).unwrap())
+            (0..CallKind::Call.most().1)
+                .map(|_| gate.enter(CallKind::Call, &wild).unwrap())
                 .collect::<Vec<_>>()
         };
         let places = fill();
-        let first = gate.enter(Kind::Call, &wild).unwrap_err();
-        (0..MAX_EXPECTED).for_each(|_| drop(gate.enter(Kind::Call, &wild)));
-        assert!(gate.enter(Kind::Call, &wild).unwrap_err() > first);
+        let first = gate.enter(CallKind::Call, &wild).unwrap_err();
+        (0..MAX_EXPECTED).for_each(|_| drop(gate.enter(CallKind::Call, &wild)));
+        assert!(gate.enter(CallKind::Call, &wild).unwrap_err() > first);
         drop(places);
         let _places = fill();
-        assert_eq!(gate.enter(Kind::Call, &wild).unwrap_err(), first);
+        assert_eq!(gate.enter(CallKind::Call, &wild).unwrap_err(), first);
     }
 
     #[test]
@@ -224,7 +227,7 @@ mod tests {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                     assert_eq!(
-                        Kind::of(&path) != Kind::Call,
+                        CallKind::of(&path) != CallKind::Call,
                         method.server_streaming(),
                         "{path}"
                     );
@@ -236,7 +239,7 @@ mod tests {
     #[test]
     fn a_refusal_says_when_to_come_back() {
         use tonic_types::StatusExt as _;
-        let status = refusal(Kind::Call, Duration::from_millis(350));
+        let status = refusal(CallKind::Call, Duration::from_millis(350));
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert_eq!(
             isyone_proto::error::reason(&status).as_deref(),

@@ -1,7 +1,13 @@
-//! `HostService`.
+//! `HostService`: join tokens, and hosts that are shown, closed, opened and removed.
+//!
+//! Not here: joining itself (agents/enroll) and what a host's silence means (isyone_fleet::liveness).
 
 use std::ops::Bound;
 
+use isyone_fleet::{
+    change::{ChangeError, Command, Outcome},
+    desired::Token,
+};
 use isyone_proto::{
     convert::{parse, parse_labels, parse_optional, timestamp},
     error::FieldError,
@@ -17,10 +23,6 @@ use crate::{
     base::secrets,
     wire::{shown, status},
     writer::SubmitError,
-};
-use isyone_fleet::{
-    change::{ChangeError, Command, Outcome},
-    desired::Token,
 };
 
 /// Life of a token: when none is asked for, and at most.

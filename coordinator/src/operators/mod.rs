@@ -1,13 +1,7 @@
 //! The public services, one file each: parse the request into checked types, hand a command to the writer or read a
 //! snapshot, say the answer in wire types.
 //!
-//! Who may call what is decided before any of this runs ([`access`]). Not here: decisions (change, placement, views).
-
-use std::{pin::Pin, sync::Arc};
-
-use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, pb::v1, plan::UnixMs};
-use tokio_stream::Stream;
-use tonic::{Request, Status};
+//! Who may call what is decided before any of this runs ([`access`]). Not here: decisions (isyone_fleet: change, placement, views).
 
 pub mod access;
 mod accounts;
@@ -25,6 +19,18 @@ mod tenant_access;
 mod tenants;
 mod top;
 
+use std::{pin::Pin, sync::Arc};
+
+use isyone_fleet::{
+    desired::{Tenant, VisitorAccess},
+    state::State,
+    views,
+};
+use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, pb::v1, plan::UnixMs};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
 use crate::{
     agents::streams::Streams,
     base::{clock, config::Config, pki::Pki, secrets::Sealer},
@@ -32,12 +38,6 @@ use crate::{
     wire::{caller::Caller, shown},
     writer::Handle,
 };
-use isyone_fleet::{
-    desired::{Tenant, VisitorAccess},
-    state::State,
-    views,
-};
-use tokio_util::sync::CancellationToken;
 
 /// A streamed answer.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -53,25 +53,24 @@ const MAX_REQUEST_ID: usize = 64;
 /// What the services need of the coordinator.
 #[derive(Debug)]
 pub struct Parts {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
-    /// As checked.
     pub config: Arc<Config>,
-    /// Signs certificates.
+    /// Signs operators' certificates.
     pub pki: Arc<Pki>,
     /// Seals and opens tenants' passwords and certificates' keys.
     pub sealer: Arc<Sealer>,
-    /// To the agents.
+    /// To the sessions of agents, for logs and shells.
     pub streams: Arc<Streams>,
-    /// Who asks for routes.
+    /// Which edges ask for routes, and how far they are.
     pub edges: Arc<Edges>,
     /// What the probes through the edges found.
     pub probes: Arc<ProbeBoard>,
     /// What DNS said of tenants' domains.
     pub domains: Arc<DomainLooks>,
-    /// Where names lead.
+    /// Asks where host names lead.
     pub dns: Arc<dyn Dns>,
-    /// `host:port` for joining.
+    /// `host:port` that a host joins at.
     pub enroll_endpoint: String,
     /// When the coordinator started.
     pub started_at: UnixMs,
@@ -79,7 +78,7 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
-/// All public services.
+/// The public services, all implemented by this one.
 #[derive(Debug, Clone)]
 pub struct Api {
     parts: Arc<Parts>,

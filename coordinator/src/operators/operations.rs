@@ -1,7 +1,14 @@
-//! `OperationService`.
+//! `OperationService`: operations are shown, listed, watched and cancelled.
+//!
+//! Not here: what ends one (isyone_fleet::change), and waiting for edges (edges/running).
 
 use std::{sync::Arc, time::Duration};
 
+use isyone_fleet::{
+    change::{ChangeError, Command, Outcome},
+    state::State,
+    views,
+};
 use isyone_proto::{
     convert::{parse, parse_optional, unix_ms},
     ids::TenantName,
@@ -12,16 +19,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::Parts;
-use super::{Answers, Api, STREAM_QUEUE, caller, now, page_size, tenants::unexpected};
+use super::{Answers, Api, Parts, STREAM_QUEUE, caller, now, page_size, tenants::unexpected};
 use crate::{
     wire::{shown, status},
     writer::SubmitError,
-};
-use isyone_fleet::{
-    change::{ChangeError, Command, Outcome},
-    state::State,
-    views,
 };
 
 /// An operation that ended longer ago has its route everywhere.

@@ -1,5 +1,8 @@
 //! `TenantSpec` from the wire: checked, with the configuration's defaults filled in. What comes out is complete.
+//!
+//! Not here: what a change of it means (isyone_fleet::change).
 
+use isyone_fleet::settings::Settings;
 use isyone_proto::{
     convert::{parse, parse_labels, parse_optional},
     error::FieldError,
@@ -7,8 +10,6 @@ use isyone_proto::{
     pb::v1,
     spec::{Domain, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec},
 };
-
-use isyone_fleet::settings::Settings;
 
 /// The module that every database has; naming it changes nothing.
 const BASE_MODULE: &str = "base";
@@ -109,8 +110,9 @@ fn modules(wire: &[String]) -> Result<Vec<Module>, FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use isyone_fleet::testing;
+
+    use super::*;
 
     fn parse_spec(wire: v1::TenantSpec) -> Result<TenantSpec, FieldError> {
         tenant_spec(&testing::settings(), wire).map(|(spec, _)| spec)

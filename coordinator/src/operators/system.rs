@@ -1,4 +1,6 @@
-//! `SystemService`.
+//! `SystemService`: what this coordinator is, and whom it takes the caller for.
+//!
+//! Not here: health, which gRPC has a service of its own for (server/grpc).
 
 use isyone_proto::{
     convert::timestamp,

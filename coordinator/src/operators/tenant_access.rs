@@ -1,8 +1,16 @@
 //! Who gets in to a tenant at the edge: `GetAccess` and `SetAccess` of `TenantService`.
 //!
 //! A password is hashed here and nowhere else, so that every client gets the same: it is neither stored nor logged.
+//! Not here: what the edge makes of it (isyone-traefik).
 
 use ipnet::IpNet;
+use isyone_fleet::{
+    change::{
+        AccessChange, Command, Outcome, User,
+        access::{MAX_NETWORKS, MAX_USERS, name_of},
+    },
+    desired::{Rate, VisitorAccess},
+};
 use isyone_proto::{error::FieldError, pb::v1};
 use tonic::Status;
 use zeroize::Zeroizing;
@@ -11,13 +19,6 @@ use super::{Api, tenant_name, tenants::unexpected};
 use crate::{
     base::{config::Edge, secrets},
     wire::status,
-};
-use isyone_fleet::{
-    change::{
-        AccessChange, Command, Outcome, User,
-        access::{MAX_NETWORKS, MAX_USERS, name_of},
-    },
-    desired::{Rate, VisitorAccess},
 };
 
 /// Longest name of a user.

@@ -1,7 +1,16 @@
-//! `TenantService`. The streaming calls are in exec.
+//! `TenantService`: tenants are made, changed, stopped, shown and listed.
+//!
+//! Not here: its streaming calls (exec), who gets in at the edge (tenant_access), what any of it means (isyone_fleet::change).
 
 use std::{collections::BTreeMap, ops::Bound};
 
+use isyone_fleet::{
+    change::{ChangeError, Command, CreateTenant, Outcome, Stamp},
+    desired::Tenant,
+    placement::{self, Decision, Request as PlacementRequest},
+    state::State,
+    views,
+};
 use isyone_proto::{
     convert::{parse, parse_optional},
     error::FieldError,
@@ -15,13 +24,6 @@ use super::{Answers, Api, caller, now, page_size, request_id, spec, tenant_name}
 use crate::{
     wire::{shown, status},
     writer::SubmitError,
-};
-use isyone_fleet::{
-    change::{ChangeError, Command, CreateTenant, Outcome, Stamp},
-    desired::Tenant,
-    placement::{self, Decision, Request as PlacementRequest},
-    state::State,
-    views,
 };
 
 /// Tenants looked at for one page, so that a rare filter over a large fleet stays a short call; the client goes on with

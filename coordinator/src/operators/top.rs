@@ -1,5 +1,8 @@
 //! `TopService`: rows for a screen that follows the fleet.
+//!
+//! Not here: which rows, and in what order (isyone_fleet::top).
 
+use isyone_fleet::top::{self, HostOrder, Rows, TenantOrder};
 use isyone_proto::{
     convert::parse_optional,
     error::FieldError,
@@ -10,7 +13,6 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, now};
 use crate::{edges::probes::board::EdgeSeen, wire::shown};
-use isyone_fleet::top::{self, HostOrder, Rows, TenantOrder};
 
 /// Rows: when none are asked for, and at most: the largest terminals.
 const LIMITS: (u32, u32) = (50, 200);

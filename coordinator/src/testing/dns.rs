@@ -1,4 +1,6 @@
 //! A name server on loopback that says what a test wants, over UDP.
+//!
+//! Not here: a resolver.
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +48,7 @@ impl Drop for NameServer {
 }
 
 impl NameServer {
-    /// Starts one.
+    /// Starts one on a free port.
     pub async fn start() -> Self {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = socket.local_addr().expect("bound");

@@ -1,4 +1,6 @@
 //! Who calls. Read from the peer's certificate once, by the access layer, and handed to the services with the request.
+//!
+//! Not here: what a caller may do (operators/access).
 
 use std::fmt;
 

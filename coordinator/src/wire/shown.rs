@@ -1,10 +1,7 @@
 //! The core's values as the public protocol says them.
+//!
+//! Not here: choosing what is shown (operators).
 
-use isyone_proto::{
-    convert::timestamp, ids::TenantName, pb::v1, plan::UnixMs, spec::TenantSpec, tls::OperatorRole,
-};
-
-use crate::edges::probes::board::Seen;
 use isyone_fleet::{
     desired::{Host, Operator, Tenant},
     event::Event,
@@ -17,10 +14,15 @@ use isyone_fleet::{
     state::State,
     views::{self, Phase},
 };
+use isyone_proto::{
+    convert::timestamp, ids::TenantName, pb::v1, plan::UnixMs, spec::TenantSpec, tls::OperatorRole,
+};
+
+use crate::edges::probes::board::Seen;
 
 /// Rows of a placement table: the best that fit, then others; the rest is counted only.
 const MAX_FITTING: usize = 20;
-/// See [`MAX_FITTING`].
+/// Rows of hosts that were not chosen, each with why; the rest is counted only.
 const MAX_REJECTED: usize = 80;
 
 pub(crate) fn tenant(

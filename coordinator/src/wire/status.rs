@@ -1,8 +1,11 @@
 //! The one table from the core's errors to gRPC: code, stable reason, details.
+//!
+//! Not here: errors of parsing, which isyone-proto makes, and logging (operators/access).
 
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
+use isyone_fleet::change::ChangeError;
 use isyone_proto::{
     error::{ERROR_DOMAIN, status},
     pb::v1,
@@ -16,7 +19,6 @@ use crate::{
     base::{pki::PkiError, secrets::SealError},
     writer::SubmitError,
 };
-use isyone_fleet::change::ChangeError;
 
 /// Type URL of the placement table that comes with `NO_HOST_FITS`.
 pub const PLACEMENT_TYPE: &str = "type.googleapis.com/isyone.v1.Placement";
@@ -175,8 +177,9 @@ fn with_detail(bare: Status, type_url: &str, detail: &v1::Placement) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use isyone_fleet::placement::{Decision, Judgement, Load, Rejection};
+
+    use super::*;
 
     #[test]
     fn no_host_fits_carries_reason_and_table() {

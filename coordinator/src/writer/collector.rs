@@ -1,4 +1,6 @@
 //! The Fleet's own numbers in our metrics, taken from the newest snapshot at each scrape: nothing is counted twice.
+//!
+//! Not here: counters of the writer's own work (base/timings).
 
 use std::{collections::BTreeMap, fmt};
 
@@ -160,13 +162,14 @@ fn desired_word(state: DesiredState) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::base::metrics;
     use isyone_fleet::{
         change::Command,
         desired::domains::DomainTrouble,
         testing::{Bench, name, resources},
     };
+
+    use super::*;
+    use crate::base::metrics;
 
     fn shown(state: &State, live: &Liveness, now: UnixMs) -> String {
         #[derive(Debug)]

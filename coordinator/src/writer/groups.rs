@@ -3,6 +3,7 @@
 //!
 //! Agents' commands are taken first, then a share of operators': neither can starve the other, and a report waits for two commits at
 //! most.
+//! Not here: what a command does (isyone_fleet::change) and how it is stored (store).
 
 use std::{
     mem,
@@ -11,6 +12,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use isyone_fleet::{
+    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
+    settings::Settings,
+    state::State,
+};
 use isyone_telemetry::{child_span, tracing::Span};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -26,11 +32,6 @@ use crate::{
         traces::Traces,
     },
 };
-use isyone_fleet::{
-    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
-    settings::Settings,
-    state::State,
-};
 
 /// Operators' commands stored in one transaction at most: bounds the time of one commit.
 pub const GROUP: usize = 512;
@@ -41,11 +42,11 @@ const SHARE: usize = 64;
 /// How often time passes for the core.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// Where commands come from.
+/// The two queues that commands come from.
 pub(super) struct Queues {
     /// Reports, greetings, answers to plans, renewals.
     pub(super) agents: mpsc::Receiver<Envelope>,
-    /// Everything else.
+    /// Everything else: operators and loops of ours.
     pub(super) operators: mpsc::Receiver<Envelope>,
 }
 
@@ -83,11 +84,11 @@ pub(super) struct Writer {
     pub(super) state: State,
     /// Without the group that is being gathered.
     pub(super) base: State,
-    /// None while it stores.
+    /// `None` while a group is being stored.
     pub(super) store: Option<Box<dyn Store>>,
     pub(super) settings: Arc<Settings>,
     pub(super) source: Box<dyn Source>,
-    /// As stored.
+    /// What is stored, for everybody to read.
     pub(super) snapshot: Arc<ArcSwap<State>>,
     pub(super) publish: watch::Sender<u64>,
     pub(super) signals: Arc<HostSignals>,
@@ -119,7 +120,7 @@ async fn stored(storing: &mut Option<JoinHandle<Stored>>) -> Result<Stored, Join
 }
 
 /// As many as are there, up to `most`.
-fn take(from: &mut mpsc::Receiver<Envelope>, into: &mut Vec<Envelope>, most: usize) {
+fn take_up_to(from: &mut mpsc::Receiver<Envelope>, into: &mut Vec<Envelope>, most: usize) {
     while into.len() < most
         && let Ok(envelope) = from.try_recv()
     {
@@ -192,8 +193,8 @@ impl Writer {
                     queues.operators.close();
                 }
             }
-            take(&mut queues.agents, &mut agents, room);
-            take(&mut queues.operators, &mut operators, share);
+            take_up_to(&mut queues.agents, &mut agents, room);
+            take_up_to(&mut queues.operators, &mut operators, share);
             self.gathered.agents += agents.len();
             self.gathered.operators += operators.len();
             for envelope in agents.drain(..).chain(operators.drain(..)) {

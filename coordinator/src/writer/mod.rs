@@ -2,7 +2,7 @@
 //! each group in one transaction, publishes a new snapshot, and only then answers.
 //!
 //! There is no lock around the state and no second way to change it.
-//! Not here: what a command does (change), how groups are made (groups), how many calls may wait (api/gate).
+//! Not here: what a command does (isyone_fleet::change), how groups are made (groups), how many calls may wait (operators/gate).
 
 pub(crate) mod collector;
 mod groups;
@@ -16,6 +16,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use isyone_fleet::{
+    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
+    settings::Settings,
+    state::State,
+};
 use isyone_proto::ids::HostName;
 use isyone_telemetry::{child_span, tracing::Span};
 use tokio::{
@@ -26,18 +31,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::groups::{GROUP, TICK};
-use self::groups::{Queues, Shared, Writer};
-
 use self::{
+    groups::{Queues, Shared, Writer},
     store::{Store, StoreError},
     traces::Traces,
 };
 use crate::base::{clock, timings::Timings};
-use isyone_fleet::{
-    change::{self, ChangeError, Command, Effects, Outcome, Stamp},
-    settings::Settings,
-    state::State,
-};
 
 /// Operators' commands that may wait: a quarter of a second's work for a fast disk. A full queue refuses at once.
 pub const OPERATOR_QUEUE: usize = 1_024;
@@ -244,7 +243,7 @@ impl Handle {
         &self.settings
     }
 
-    /// Where time goes.
+    /// Histograms of the writer's stages.
     pub fn timings(&self) -> &Timings {
         &self.timings
     }

@@ -1,14 +1,14 @@
 //! The writer as others see it: answers after the commit, nothing changed when the commit fails, what was answered survives.
 
+use isyone_fleet::{
+    testing::{Bench, name, resources, settings},
+    written::{Contents, Record, RecordKind, RecordValue, Write},
+};
 use isyone_proto::ids::TenantName;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::writer::store::{memory::MemoryStore, sqlite::SqliteStore};
-use isyone_fleet::{
-    testing::{Bench, name, resources, settings},
-    written::{Contents, Record, RecordKind, RecordValue, Write},
-};
 
 struct Counter(i64, u128);
 

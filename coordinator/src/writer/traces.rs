@@ -2,32 +2,30 @@
 //! goes with the host's plan, so that the agent's steps are its children.
 //!
 //! In memory only, and lost with the process: a trace is for looking at, nothing depends on it. Not here: what is sent where
-//! (isyone-telemetry), how a plan carries it (session/plans).
+//! (isyone-telemetry), how a plan carries it (agents/session).
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use isyone_proto::plan::HostPlan;
+use isyone_fleet::{
+    change::{Command, Outcome},
+    operation::Operation,
+    written::{RecordValue, Write},
+};
+use isyone_proto::{operation::OperationState, plan::HostPlan};
 use isyone_telemetry::{
     child_span, context, span,
     tracing::{Span, field},
 };
 use uuid::Uuid;
 
-use isyone_fleet::{
-    change::{Command, Outcome},
-    operation::Operation,
-    written::{RecordValue, Write},
-};
-use isyone_proto::operation::OperationState;
-
 /// Traced operations that are remembered. More are under way only when hundreds are asked for at once; the oldest then lose their
 /// place, which costs their traces the agent's half.
 pub const MAX_TRACED: usize = 1_024;
 
-/// See the module.
+/// The span of each traced operation that is under way.
 #[derive(Debug, Default)]
 pub struct Traces {
     /// By id, which sorts by time.

@@ -1,11 +1,16 @@
 //! Agents: one session per host (plans down, reports up), certificate renewal, and the streams they open when asked.
 //!
 //! The host's name comes from its certificate. A session is two loops over a bounded queue, so a slow agent holds up
-//! nobody but itself; silence is judged by time (liveness), not by a session's end.
-//! Not here: joining (enroll), what a report means (change), who waits for a stream (streams).
+//! nobody but itself; silence is judged by time (isyone_fleet::liveness), not by a session's end.
+//! Not here: joining (enroll), what a report means (isyone_fleet::change), who waits for a stream (streams).
+
+pub mod monitors;
+mod plans;
+mod report;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
 use isyone_proto::{
     convert, error,
     ids::HostName,
@@ -21,10 +26,6 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-pub mod monitors;
-mod plans;
-mod report;
-
 use self::monitors::MonitorList;
 use crate::{
     agents::streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
@@ -32,7 +33,6 @@ use crate::{
     wire::{caller::Caller, status},
     writer::{Handle, SubmitError},
 };
-use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
 
 /// Messages on the way to an agent: a plan, and acknowledgements and stream requests beside it.
 const SESSION_QUEUE: usize = 32;
@@ -62,9 +62,9 @@ type ToAgent = mpsc::Sender<Outgoing>;
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Shared {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
-    /// Signs certificates.
+    /// Signs agents' renewed certificates.
     pub pki: Arc<Pki>,
     /// How long those of agents are valid, seconds.
     pub agent_ttl_s: i64,
@@ -74,18 +74,17 @@ pub struct Shared {
     pub streams: Arc<Streams>,
     /// Who may scrape hosts.
     pub monitors: Arc<MonitorList>,
-    /// Counts reports.
+    /// Where reports are counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
     pub stop: CancellationToken,
 }
 
-/// The service for agents.
+/// `AgentService`: sessions, renewals and streams of bulk data.
 #[derive(Debug, Clone)]
 pub struct Agents(Arc<Shared>);
 
 impl Agents {
-    /// With what sessions share.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
     }

@@ -2,18 +2,18 @@
 //!
 //! One task computes the list from the snapshots; sessions share it. Not part of the plan: a scraper's new certificate must
 //! not give ten thousand plans a new generation.
-//! Not here: which certificates are in the list (views) and keeping Prometheus' own fresh (scraper).
+//! Not here: which certificates are in the list (isyone_fleet::views) and keeping Prometheus' own fresh (edges/scraper).
 
 use std::sync::Arc;
 
-use crate::writer::Handle;
+use isyone_fleet::{state::State, views};
 use isyone_proto::pb::agent::v1::{Monitors, coordinator_message};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{PATIENCE, ToAgent, message};
-use isyone_fleet::{state::State, views};
+use crate::writer::Handle;
 
 /// Serial numbers of the certificates with which hosts may be scraped, as of the newest snapshot.
 #[derive(Debug)]

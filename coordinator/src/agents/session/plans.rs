@@ -1,7 +1,10 @@
 //! Sends a host its plan: at once when it has another one, and after each change.
+//!
+//! Not here: what is in a plan (isyone_fleet::views).
 
 use std::time::Duration;
 
+use isyone_fleet::views;
 use isyone_proto::{
     ids::HostName,
     parts,
@@ -17,7 +20,6 @@ use tonic::Status;
 
 use super::{PATIENCE, Shared, ToAgent, message};
 use crate::{base::timings::timed, wire::status};
-use isyone_fleet::views;
 
 /// What the agent said it has on disk.
 #[derive(Debug, Clone)]

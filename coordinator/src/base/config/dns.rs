@@ -1,4 +1,6 @@
 //! `[dns]`: how tenants' own domains are looked at.
+//!
+//! Not here: asking DNS (edges/dns) and when (isyone_fleet::domains).
 
 use std::net::SocketAddr;
 

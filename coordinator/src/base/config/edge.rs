@@ -1,15 +1,17 @@
 //! `[edge]`: what every edge does, whoever the tenant is, and Traefik's dashboard. Reads the dashboard's file of users.
+//!
+//! Not here: the section's fields (the folder's head) and what Traefik makes of them (isyone-traefik).
 
 use std::{collections::BTreeSet, path::PathBuf};
 
 use ipnet::IpNet;
+use isyone_fleet::shards;
 use isyone_proto::{ids::TenantName, spec::Domain};
 use isyone_traefik as traefik;
 use serde::{Deserialize, Serialize};
 
 use super::{Bytes, Config, ConfigError, Edge, check::ensure, units};
 use crate::base::files;
-use isyone_fleet::shards;
 
 /// Every edge looks each request's address up in it.
 const MAX_TRUSTED: usize = 256;
@@ -25,7 +27,7 @@ const MAX_COST: u32 = 10;
 /// Who may show tenants' pages in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrameOptions {
-    /// The tenant's own pages.
+    /// Only the tenant's own pages.
     #[serde(rename = "SAMEORIGIN")]
     SameOrigin,
     /// Nobody.

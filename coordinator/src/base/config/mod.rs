@@ -1,7 +1,17 @@
 //! The configuration: defaults, `coordinator.toml`, then command line and environment on top.
 //!
 //! The file's shape is the structs below, field for field; a key that is not here is an error. [`Config::settings`] is
-//! the part that the pure core gets. Not here: checks across fields (check) and the commented sample (sample).
+//! the part that the pure core gets. Not here: defaults (defaults), checks across fields (check) and the commented sample (sample).
+
+mod check;
+mod defaults;
+mod dns;
+mod edge;
+mod probes;
+mod sample;
+mod settings;
+mod tls;
+mod units;
 
 use std::{
     collections::BTreeMap,
@@ -10,30 +20,20 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
+use isyone_fleet::settings::Edition;
 use isyone_proto::{
     ids::ShortName,
-    spec::{Country, Domain, Language, Login, Size, TimeZone},
+    spec::{Country, Domain, Language, Login, TimeZone},
 };
 use serde::{Deserialize, Serialize};
 
-mod check;
-mod dns;
-mod edge;
-mod probes;
-mod sample;
-mod tls;
-mod units;
-
-pub use dns::Dns;
-pub use edge::{Dashboard, FrameOptions};
-pub use probes::Probes;
-pub use sample::sample;
-pub use tls::{Acme, Tls, TlsMode};
-pub use units::{Bytes, Cpus, Span};
-
-use isyone_fleet::{
-    settings::{self, Edition, Settings},
-    shards::Shards,
+pub use self::{
+    dns::Dns,
+    edge::{Dashboard, FrameOptions},
+    probes::Probes,
+    sample::sample,
+    tls::{Acme, Tls, TlsMode},
+    units::{Bytes, Cpus, Span},
 };
 
 /// Name of the file inside the data directory.
@@ -45,9 +45,7 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path} cannot be read")]
     Io {
-        /// Which file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A key or value that does not fit.
@@ -59,9 +57,6 @@ pub enum ConfigError {
         problem: String,
     },
 }
-
-/// Time enough to see that a clock is wrong, and nothing beside the days that a quarantine takes.
-const QUARANTINE_HOLD_MS: i64 = 3_600_000;
 
 impl ConfigError {
     fn at(key: &str, problem: impl Into<String>) -> Self {
@@ -94,11 +89,11 @@ pub struct Config {
     pub advertise: Advertise,
     /// Tenants' networks and ports.
     pub network: Network,
-    /// Traefik.
+    /// What the edges (Traefik) are and do.
     pub edge: Edge,
     /// HTTPS for tenants.
     pub tls: Tls,
-    /// Prometheus.
+    /// What Prometheus is told.
     pub monitoring: Monitoring,
     /// Looking at tenants through the edges.
     pub probes: Probes,
@@ -126,13 +121,11 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UrlScheme {
-    /// Plain.
     Http,
-    /// TLS.
     Https,
 }
 
-/// Addresses to listen on.
+/// `[listen]`: the addresses of the ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
@@ -146,7 +139,7 @@ pub struct Listen {
     pub edges: Option<SocketAddr>,
 }
 
-/// How we are reached.
+/// `[advertise]`: how agents and operators reach us.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Advertise {
@@ -154,13 +147,13 @@ pub struct Advertise {
     pub hosts: Vec<String>,
 }
 
-/// Tenants' networks and ports.
+/// `[network]`: where tenants' networks and ports are taken from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
     /// Range that tenants' networks are cut from.
     pub tenant_range: Ipv4Net,
-    /// Size of one of them.
+    /// Prefix length of one tenant's network.
     pub subnet_prefix: u8,
     /// First published port.
     pub first_port: u16,
@@ -168,7 +161,7 @@ pub struct Network {
     pub last_port: u16,
 }
 
-/// The edge.
+/// `[edge]`: where the edges are, and what all of them do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Edge {
@@ -195,7 +188,7 @@ pub struct Edge {
     pub pages_url: Option<String>,
     /// Requests per second from one client address to one tenant.
     pub rate_average: u32,
-    /// And at once.
+    /// Requests above that rate that are let through at once.
     pub rate_burst: u32,
     /// Requests from one client address to one tenant that are answered at the same time.
     pub in_flight: u32,
@@ -210,7 +203,7 @@ pub struct Edge {
     pub dashboard: Option<Dashboard>,
 }
 
-/// Monitoring.
+/// `[monitoring]`: what Prometheus is told, and how it reaches hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Monitoring {
@@ -230,7 +223,7 @@ pub struct Monitoring {
     pub certificate_operator: ShortName,
 }
 
-/// Choosing hosts.
+/// `[placement]`: how much of a host may be given away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Placement {
@@ -242,7 +235,7 @@ pub struct Placement {
     pub disk_reserve: Bytes,
 }
 
-/// New tenants.
+/// `[defaults]`: what a new tenant gets that asks for nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
@@ -256,45 +249,45 @@ pub struct Defaults {
     pub admin_login: Login,
 }
 
-/// Keeping things.
+/// `[lifecycle]`: how long what is deleted is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lifecycle {
-    /// Volumes of a deleted tenant.
+    /// For how long the volumes of a deleted tenant are kept.
     pub quarantine: Span,
 }
 
-/// Judging silence.
+/// `[liveness]`: how often agents report, and when their silence means something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Liveness {
     /// How often agents report.
     pub report_interval: Span,
-    /// Then a host gets no new tenants.
+    /// A host that has been silent for so long gets no new tenants.
     pub suspect: Span,
-    /// Then it counts as lost.
+    /// One that has been silent for so long counts as lost.
     pub lost: Span,
 }
 
-/// Certificates' lives.
+/// `[certificates]`: for how long those that our own authority signs are valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Certificates {
-    /// Agents renew at half of it.
+    /// Certificates of agents, which renew them at half of it.
     pub agent_ttl: Span,
-    /// Operators' own.
+    /// Certificates of operators, who have to get another one in time.
     pub operator_ttl: Span,
-    /// Ours; renewed at half of it.
+    /// The coordinator's own, renewed at half of it.
     pub server_ttl: Span,
 }
 
-/// Logging.
+/// `[log]`: what is logged, and in what form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// For people or for programs.
     pub format: LogFormat,
-    /// As `RUST_LOG`.
+    /// Which spans and events, in the syntax of `RUST_LOG`.
     pub filter: String,
 }
 
@@ -308,15 +301,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// A size.
+/// A size of tenant, under its name in `[plans]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Of both containers together.
+    /// Memory of both containers together.
     pub memory: Bytes,
-    /// Of both containers together.
+    /// CPU of both containers together.
     pub cpu: Cpus,
-    /// That placement counts on.
+    /// Disk that placement counts on.
     pub disk: Bytes,
     /// Odoo's HTTP workers; 0: one threaded process.
     #[serde(default)]
@@ -370,74 +363,6 @@ impl Config {
     /// Checks across fields and against the world's rules. Reads nothing.
     pub fn check(&self) -> Result<(), ConfigError> {
         check::check(self)
-    }
-
-    /// The part that decisions depend on.
-    pub fn settings(&self) -> Settings {
-        let mut protected = self.edge.protected_addresses.clone();
-        let own = self
-            .advertise
-            .hosts
-            .iter()
-            .filter_map(|h| h.parse::<IpAddr>().ok());
-        protected.extend(own.filter(|ip| !ip.is_loopback()));
-        protected.sort();
-        protected.dedup();
-        Settings {
-            base_domain: self.base_domain.to_string(),
-            url_scheme: self.url_scheme.as_str().to_owned(),
-            url_port: self.url_port,
-            plans: self
-                .plans
-                .iter()
-                .map(|(name, plan)| (name.clone(), plan.size()))
-                .collect(),
-            sleep_after_ms: self.sleep_after_ms(),
-            editions: self.editions.clone(),
-            defaults: settings::Defaults {
-                plan: self.default_plan.clone(),
-                edition: self.default_edition.clone(),
-                language: self.defaults.language.clone(),
-                country: self.defaults.country.clone(),
-                time_zone: self.defaults.time_zone.clone(),
-                admin_login: self.defaults.admin_login.clone(),
-            },
-            network: settings::Network {
-                tenant_range: self.network.tenant_range.trunc(),
-                subnet_prefix: self.network.subnet_prefix,
-                first_port: self.network.first_port,
-                last_port: self.network.last_port,
-            },
-            edge: settings::Edge {
-                addresses: self.edge.addresses.clone(),
-                ports: self.edge.ports.clone(),
-                protected_addresses: protected,
-                upload_limit_bytes: self.edge.upload_limit.get(),
-            },
-            shards: Shards::new(self.edge.shards.clone()),
-            placement: settings::PlacementSettings {
-                cpu_overcommit_permille: self.placement.cpu_overcommit.millis(),
-                memory_reserve_bytes: self.placement.memory_reserve.get(),
-                disk_reserve_bytes: self.placement.disk_reserve.get(),
-            },
-            liveness: settings::Liveness {
-                report_interval_ms: u32::try_from(self.liveness.report_interval.millis())
-                    .unwrap_or(u32::MAX),
-                suspect_ms: self.liveness.suspect.millis(),
-                lost_ms: self.liveness.lost.millis(),
-            },
-            quarantine_ms: self.lifecycle.quarantine.millis(),
-            quarantine_hold_ms: QUARANTINE_HOLD_MS,
-            edges_have_our_certificates: self.publishes_keys(),
-            dashboard_hostname: self.dashboard_hostname(),
-            domains_are_watched: self.dns.watches(),
-        }
-    }
-
-    fn sleep_after_ms(&self) -> BTreeMap<ShortName, i64> {
-        let sleeps =
-            |(name, plan): (&ShortName, &Plan)| Some((name.clone(), plan.sleep_after?.millis()));
-        self.plans.iter().filter_map(sleeps).collect()
     }
 
     /// Where Traefik reaches our pages.
@@ -495,7 +420,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl UrlScheme {
-    /// As in a URL.
+    /// The scheme as it stands in a URL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -504,13 +429,5 @@ impl UrlScheme {
     }
 }
 
-impl Plan {
-    fn size(&self) -> Size {
-        Size {
-            memory_bytes: self.memory.get(),
-            cpu_millis: self.cpu.millis(),
-            disk_bytes: self.disk.get(),
-            workers: self.workers,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

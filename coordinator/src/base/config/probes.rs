@@ -1,4 +1,6 @@
 //! `[probes]`: how tenants are looked at through the edges.
+//!
+//! Not here: probing (edges/probes).
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -1,5 +1,7 @@
 //! The commented configuration file that `init` writes. Lines that begin with `#=` are the defaults: a test takes the
 //! mark away and compares.
+//!
+//! Not here: reading it, and the values themselves (defaults).
 
 use super::{Config, Listen};
 

@@ -1,4 +1,6 @@
 //! `[tls]`: who ends TLS, and where certificates come from. Its defaults and checks are here, too.
+//!
+//! Not here: ordering certificates (edges/acme) and publishing them (edges/publish).
 
 use std::path::PathBuf;
 
@@ -6,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, ConfigError, Span, UrlScheme, check::ensure};
 
-/// HTTPS for tenants.
+/// `[tls]`: who ends TLS for tenants, and where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
@@ -36,7 +38,7 @@ pub enum TlsMode {
     Coordinator,
 }
 
-/// The certificate authority.
+/// `[tls.acme]`: the authority that orders go to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Acme {
@@ -44,7 +46,7 @@ pub struct Acme {
     pub enabled: bool,
     /// The authority's directory.
     pub directory: String,
-    /// Whom it may write to.
+    /// Address that the authority may write to.
     pub email: Option<String>,
     /// External account binding, for authorities that want one: the key's id.
     pub eab_key_id: Option<String>,

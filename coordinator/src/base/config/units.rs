@@ -1,4 +1,6 @@
 //! Values with units, as people write them: `"2GiB"`, `"7d"`, `0.5`, `"10.0.0.1"`.
+//!
+//! Not here: what a value may be, which depends on its key (check).
 
 use std::{net::IpAddr, time::Duration};
 
@@ -10,15 +12,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 pub struct Bytes(u64);
 
 impl Bytes {
-    /// So many bytes.
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
-    /// So many GiB.
     pub const fn gib(n: u64) -> Self {
         Self(n << 30)
     }
-    /// As a number.
+    /// The number of bytes.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -63,11 +63,11 @@ impl Serialize for Bytes {
 pub struct Cpus(u32);
 
 impl Cpus {
-    /// So many thousandths.
+    /// From thousandths of a CPU.
     pub const fn from_millis(millis: u32) -> Self {
         Self(millis)
     }
-    /// In thousandths.
+    /// In thousandths of a CPU.
     pub const fn millis(self) -> u32 {
         self.0
     }
@@ -98,15 +98,12 @@ impl Serialize for Cpus {
 pub struct Span(Duration);
 
 impl Span {
-    /// So many seconds.
     pub const fn seconds(n: u64) -> Self {
         Self(Duration::from_secs(n))
     }
-    /// So many days.
     pub const fn days(n: u64) -> Self {
         Self::seconds(n * 86_400)
     }
-    /// As std has it.
     pub const fn get(self) -> Duration {
         self.0
     }

@@ -1,4 +1,6 @@
 //! Writing families of gauges at a scrape, for collectors.
+//!
+//! Not here: what is written (each part has its own collector).
 
 use std::fmt;
 

@@ -1,12 +1,10 @@
 //! What the coordinator counts of itself, in OpenMetrics text: one registry, in which every part's counters are.
 //!
 //! What can be read off at a scrape is not kept here but collected then, by whoever knows it: the process and the runtime
-//! ([`process`]), the edges (edges/running), the Fleet (ports/http). So two scrapes at once cannot disturb each other.
+//! ([`process`]), the edges (edges/running), the Fleet (writer/collector), connections (ports/listener), streams (agents). So two scrapes at once cannot disturb each other.
 
 mod collect;
 mod process;
-
-pub(crate) use self::collect::{Families, number};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -14,6 +12,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tonic::Code;
+
+pub(crate) use self::collect::{Families, number};
 
 /// Content type of [`render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,10 +37,10 @@ pub enum Refused {
     /// Enrolment: too many lately.
     #[error("too many connections from this address lately")]
     Rate,
-    /// Too many at once.
+    /// Too many of its network at once.
     #[error("too many connections from this network wait for their handshake")]
     Network,
-    /// No place left.
+    /// Every place is taken.
     #[error("too many connections wait for their handshake")]
     Full,
     /// Its place or its turn went to another.
@@ -48,13 +48,13 @@ pub enum Refused {
         "this network has more connections before the end of their handshake than others, which came too"
     )]
     Displaced,
-    /// No ClientHello.
+    /// Its ClientHello did not come in time.
     #[error("it said nothing in time")]
     Silent,
-    /// No turn.
+    /// Its turn did not come in time.
     #[error("the handshake's turn did not come in time")]
     Queue,
-    /// No end.
+    /// Its handshake did not end in time.
     #[error("the handshake did not end in time")]
     Slow,
     /// The peer went away, speaks no TLS, or its certificate is not accepted.
@@ -160,7 +160,7 @@ pub fn render(registry: &Registry) -> String {
 }
 
 impl Metrics {
-    /// Has them shown.
+    /// Puts them into the registry that is scraped.
     pub fn register(&self, r: &mut Registry) {
         r.register(
             "requests",
@@ -223,7 +223,7 @@ impl Metrics {
         self.pages.get_or_create(&PageLabel { page }).inc();
     }
 
-    /// Counts a call.
+    /// Counts a call that has ended, with its time.
     pub fn request(&self, method: &'static str, code: Code, seconds: f64) {
         self.requests
             .get_or_create(&RequestLabels {

@@ -1,4 +1,6 @@
 //! What the process and tokio's runtime cost, read at each scrape.
+//!
+//! Not here: what the coordinator does with it (the folder's head).
 
 use std::{fmt, time::Duration};
 

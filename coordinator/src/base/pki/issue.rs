@@ -1,4 +1,6 @@
 //! Making certificates: dates, serial numbers, names and rights are ours; a request gives its public key, nothing else.
+//!
+//! Not here: who may have a certificate (the Fleet) and the files' changes over time (the folder's head).
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -26,9 +28,7 @@ pub enum PkiError {
     /// A file cannot be read or written.
     #[error("{path} cannot be used")]
     Io {
-        /// Which.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// There is an authority already.
@@ -40,13 +40,13 @@ pub enum PkiError {
     /// PEM, DER or a combination that cannot be used.
     #[error("a certificate or key cannot be used")]
     Tls(#[source] TlsError),
-    /// rcgen refuses.
+    /// rcgen does not make it.
     #[error("a certificate cannot be made")]
     Make(#[from] rcgen::Error),
     /// No certificate in `ca.pem` belongs to `ca.key`.
     #[error("no certificate in ca.pem belongs to ca.key")]
     NoIssuer,
-    /// The applicant's fault.
+    /// What came is no request, or whoever sent it does not have its key.
     #[error("the certificate request cannot be used: {0}")]
     BadRequest(String),
 }
@@ -54,7 +54,7 @@ pub enum PkiError {
 /// A certificate that was made; it is worth nothing until its serial is stored.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// The certificate.
+    /// The leaf alone, as PEM.
     pub pem: String,
     /// As the store keeps it: hex of the DER integer.
     pub serial: String,

@@ -4,7 +4,10 @@
 //! `server.pem`, `server.key`. They are looked at every few seconds: a changed file is taken up without a restart, and
 //! the server certificate renews itself. Of a certificate request only the public key is used.
 //!
-//! Not here: which certificates are still accepted (the Fleet, asked through [`Admit`]), accepting connections (listener).
+//! Not here: which certificates are still accepted (the Fleet, asked through [`Admit`]), accepting connections (ports/listener).
+
+mod issue;
+mod server;
 
 use std::{
     net::IpAddr,
@@ -23,12 +26,10 @@ use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
 use tokio_rustls::rustls::ServerConfig;
 
-mod issue;
-mod server;
-
-pub use issue::{Issued, PkiError};
-pub use server::Admit;
-
+pub use self::{
+    issue::{Issued, PkiError},
+    server::Admit,
+};
 use crate::base::files;
 
 /// How long our CA lives, seconds: replacing it means touching every host, so seldom.

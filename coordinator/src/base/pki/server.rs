@@ -1,4 +1,6 @@
 //! The listening ports' TLS configurations.
+//!
+//! Not here: handshakes (ports/listener).
 
 use std::sync::Arc;
 

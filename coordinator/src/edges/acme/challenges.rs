@@ -1,6 +1,7 @@
 //! Answers to HTTP-01 challenges of orders under way. Whichever edge the authority asks, the question comes here.
 //!
 //! In memory: an order does not survive a restart either.
+//! Not here: serving them (ports/http) and DNS-01 (hook).
 
 use std::{
     collections::HashMap,
@@ -31,7 +32,7 @@ impl Challenges {
     }
 }
 
-/// See [`Challenges::put`].
+/// An answer that is up, taken down when dropped.
 #[derive(Debug)]
 pub(crate) struct Answered {
     token: String,

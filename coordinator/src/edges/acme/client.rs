@@ -1,5 +1,7 @@
 //! HTTPS to the certificate authority: hyper over tokio-rustls, one connection for a request, as everything here bounded in time and size.
 //! The library's own client would bring a second set of connectors and roots.
+//!
+//! Not here: what is said over it (order).
 
 use std::{cell::Cell, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
@@ -42,7 +44,7 @@ tokio::task_local! {
     pub(crate) static RETRY_AFTER: Cell<Option<u64>>;
 }
 
-/// See the module.
+/// The HTTP client of the ACME library, with the authorities that it trusts.
 #[derive(Clone)]
 pub(crate) struct Https {
     connector: TlsConnector,

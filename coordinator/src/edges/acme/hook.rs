@@ -1,5 +1,7 @@
 //! DNS-01 by a program of the operator's: `PROGRAM present NAME VALUE` puts up a TXT record, `PROGRAM cleanup NAME VALUE` takes it
 //! down, as lego's `exec` provider calls it. Exit code 0 means done.
+//!
+//! Not here: waiting until the world sees the record (order).
 
 use std::{path::Path, process::Stdio, time::Duration};
 

@@ -1,17 +1,9 @@
 //! The coordinator as the client of a certificate authority (ACME, RFC 8555): what must have a certificate gets one, and another one
 //! before it ends, for all edges.
 //!
-//! This loop looks (at changes of the Fleet, at ends of orders, by and by), has it decided ([`plan`]), starts orders ([`order`]) and
+//! This loop looks (at changes of the Fleet, at ends of orders, by and by), has it decided (isyone_fleet::orders), starts orders ([`order`]) and
 //! hands their ends to the writer. Nothing that runs depends on it: what is published stays published whatever happens here.
-//! Not here: publishing (publish) and what operators upload (api/certificates).
-
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
-
-use tokio::task::JoinSet;
+//! Not here: publishing (edges/publish) and what operators upload (operators/certificates).
 
 mod challenges;
 mod client;
@@ -19,8 +11,28 @@ mod hook;
 mod order;
 mod wanted;
 
-pub use challenges::Challenges;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use isyone_fleet::{
+    change::Command,
+    desired::{
+        Fleet,
+        certificates::{CertificateTrouble, EdgeCertificate, Origin},
+    },
+    orders::{self, OrderInputs, OrderLimits, OrderPlan},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::challenges::Challenges;
+use self::{
+    order::{Failure, Issued, SharedAccount, Whose},
+    wanted::Wanted,
+};
 use crate::{
     base::{
         clock,
@@ -31,17 +43,6 @@ use crate::{
     edges::certificates,
     writer::Handle,
 };
-use isyone_fleet::{
-    change::Command,
-    desired::{
-        Fleet,
-        certificates::{CertificateTrouble, EdgeCertificate, Origin},
-    },
-    orders::{self, OrderInputs, OrderLimits, OrderPlan},
-};
-use order::{Failure, Issued, SharedAccount, Whose};
-use tokio_util::sync::CancellationToken;
-use wanted::Wanted;
 
 /// After a change, so that a burst of new tenants is one look.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -158,7 +159,7 @@ impl Worker {
 
     async fn look(&mut self) {
         let state = self.acme.handle.snapshot();
-        self.wanted.take(&state.fleet);
+        self.wanted.follow(&state.fleet);
         let held: BTreeMap<&str, &EdgeCertificate> = state
             .fleet
             .certificates

@@ -1,6 +1,6 @@
 //! One order, from the name to the certificate: account, challenge, request, chain.
 //!
-//! Not here: when to order (plan) and what becomes of the answer (the folder's head).
+//! Not here: when to order (isyone_fleet::orders) and what becomes of the answer (the folder's head).
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -9,15 +9,15 @@ use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, ExternalAccountKey,
     Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
+use isyone_fleet::{change::Command, desired::certificates::AcmeAccount};
 use isyone_proto::tls;
 use zeroize::Zeroizing;
 
-use super::Acme;
 use super::{
+    Acme,
     client::{Https, RETRY_AFTER},
     hook,
 };
-use isyone_fleet::{change::Command, desired::certificates::AcmeAccount};
 
 /// From the challenge to the verdict, and from the request to the certificate: authorities look within seconds, busy ones within
 /// a minute.
@@ -44,7 +44,7 @@ pub(crate) enum Whose {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) whose: Whose,
-    /// For people.
+    /// What went wrong, for operators.
     pub(crate) why: String,
     /// The authority's wish, seconds from now.
     pub(crate) retry_after_s: Option<u64>,

@@ -1,16 +1,15 @@
 //! Which host names must have a certificate, kept up to date with the Fleet: from one snapshot to the next only tenants that
 //! changed are looked at.
 //!
-//! Pure. Not here: whether there is one already (plan).
+//! Pure. Not here: whether there is one already, and when to order (isyone_fleet::orders).
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::{OrdMap, ordmap::DiffItem};
+use isyone_fleet::desired::{Fleet, Tenant};
 use isyone_proto::ids::TenantName;
 
-use isyone_fleet::desired::{Fleet, Tenant};
-
-/// See the module.
+/// The host names that must have a certificate, as of the last snapshot that it followed.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     base_domain: String,
@@ -42,8 +41,8 @@ impl Wanted {
         }
     }
 
-    /// Takes in a snapshot; whether that changed anything.
-    pub(crate) fn take(&mut self, fleet: &Fleet) -> bool {
+    /// Goes on to this snapshot; answers whether that changed anything.
+    pub(crate) fn follow(&mut self, fleet: &Fleet) -> bool {
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         for item in self.tenants.diff(&fleet.tenants) {
             let (old, new) = match item {
@@ -68,7 +67,6 @@ impl Wanted {
         removed || before != self.names.len()
     }
 
-    /// All of them.
     pub(crate) fn names(&self) -> &BTreeSet<String> {
         &self.names
     }
@@ -93,11 +91,12 @@ impl Wanted {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use isyone_fleet::{
         change::Command,
         testing::{Bench, name, resources},
     };
+
+    use super::*;
 
     fn fleet() -> Bench {
         let mut bench = Bench::default();
@@ -113,12 +112,12 @@ mod tests {
     fn each_host_name_or_the_wildcard_and_what_it_does_not_cover() {
         let bench = fleet();
         let mut each = Wanted::new("isy.one".to_owned(), None, None);
-        assert!(each.take(&bench.state.fleet) && !each.take(&bench.state.fleet));
+        assert!(each.follow(&bench.state.fleet) && !each.follow(&bench.state.fleet));
         let names: Vec<_> = each.names().iter().map(String::as_str).collect();
         assert_eq!(names, ["alfa.isy.one", "beta.isy.one", "erp.alfa.example"]);
         let mut wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()), None);
         assert_eq!(wild.names().len(), 1);
-        wild.take(&bench.state.fleet);
+        wild.follow(&bench.state.fleet);
         assert_eq!(
             wild.names().iter().collect::<Vec<_>>(),
             ["*.isy.one", "erp.alfa.example"]
@@ -129,7 +128,7 @@ mod tests {
     fn the_dashboard_has_a_certificate_of_its_own_unless_the_wildcard_is_good_for_it() {
         let own = || Some("traefik.isy.one".to_owned());
         let mut each = Wanted::new("isy.one".to_owned(), None, own());
-        each.take(&fleet().state.fleet);
+        each.follow(&fleet().state.fleet);
         assert!(each.names().contains("traefik.isy.one"));
         let wild = Wanted::new("isy.one".to_owned(), Some("*.isy.one".to_owned()), own());
         assert_eq!(wild.names().iter().collect::<Vec<_>>(), ["*.isy.one"]);
@@ -146,14 +145,14 @@ mod tests {
     fn a_suspended_tenant_keeps_its_names_and_a_deleted_one_does_not() {
         let mut bench = fleet();
         let mut wanted = Wanted::new("isy.one".to_owned(), None, None);
-        wanted.take(&bench.state.fleet);
+        wanted.follow(&bench.state.fleet);
         bench
             .apply(Command::SuspendTenant {
                 name: name("beta"),
                 request_id: None,
             })
             .unwrap();
-        assert!(!wanted.take(&bench.state.fleet));
+        assert!(!wanted.follow(&bench.state.fleet));
         bench
             .apply(Command::DeleteTenant {
                 name: name("beta"),
@@ -161,6 +160,6 @@ mod tests {
                 request_id: None,
             })
             .unwrap();
-        assert!(wanted.take(&bench.state.fleet) && !wanted.names().contains("beta.isy.one"));
+        assert!(wanted.follow(&bench.state.fleet) && !wanted.names().contains("beta.isy.one"));
     }
 }

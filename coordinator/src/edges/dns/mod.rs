@@ -1,6 +1,6 @@
 //! Asks DNS where a name leads, in bounded time, past every cache of ours and past `/etc/hosts`: what counts is what the world sees.
 //!
-//! Not here: what an answer means (domains).
+//! Not here: what an answer means (isyone_fleet::domains).
 
 use std::{
     collections::BTreeSet,
@@ -21,9 +21,8 @@ use hickory_resolver::{
         rr::{RData, RecordType},
     },
 };
-use isyone_proto::spec::Domain;
-
 use isyone_fleet::domains::{self, Answer, Ground, Look};
+use isyone_proto::spec::Domain;
 
 /// For one name, all its questions together: an operator waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,7 +36,7 @@ pub type Asked<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// Who answers where a name leads.
 pub trait Dns: Send + Sync + fmt::Debug {
-    /// Asks for a name.
+    /// Asks where `name` leads, in bounded time.
     fn ask<'a>(&'a self, name: &'a str) -> Asked<'a>;
 }
 

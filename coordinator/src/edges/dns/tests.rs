@@ -1,8 +1,9 @@
 //! The resolver against a real name server on loopback, and looks at a fake one.
 
+use isyone_fleet::{domains::Verdict, testing::name};
+
 use super::*;
 use crate::testing::dns::{NameServer, Zone};
-use isyone_fleet::{domains::Verdict, testing::name};
 
 fn told(chain: &[&str], addresses: &[&str]) -> Answer {
     Answer::Told {

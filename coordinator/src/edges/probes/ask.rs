@@ -2,7 +2,7 @@
 //! answer's head. Bounded in time and size.
 //!
 //! The connection goes to the edge's address, not where DNS says: so a tenant can be told from its edge. Whether the name leads
-//! there is what `isyctl tenant verify` looks at. Not here: what an answer means (judge).
+//! there is what `isyctl tenant verify` looks at. Not here: what an answer means (isyone_fleet::probes).
 
 use std::{
     borrow::Cow,
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{Request, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use isyone_fleet::probes::judge::{Failure, Probe};
 use isyone_proto::{plan::UnixMs, tls};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::{
@@ -37,8 +38,6 @@ use tokio_rustls::{
     },
 };
 
-use isyone_fleet::probes::judge::{Failure, Probe};
-
 /// Odoo's own health page: no session is made for it, and it is not counted as a visitor's request.
 const PATH: &str = "/web/health";
 /// Most that is read of an answer's head. The body is not read.
@@ -53,18 +52,13 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 pub enum AskError {
     /// The file of further authorities.
     #[error("{path} (probes.ca_file) cannot be read")]
-    CaFile {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    CaFile { path: PathBuf, source: io::Error },
     /// Its content, or the machine's authorities.
     #[error("certificates cannot be checked: {0}")]
     Trust(String),
 }
 
-/// How to ask.
+/// Makes probes: what it trusts, and how long it waits.
 #[derive(Debug, Clone)]
 pub struct Asker {
     tls: Option<Tls>,
@@ -79,7 +73,7 @@ struct Tls {
 }
 
 impl Asker {
-    /// Plain HTTP.
+    /// Asks over plain HTTP.
     pub fn plain(timeout: Duration) -> Self {
         Self { tls: None, timeout }
     }

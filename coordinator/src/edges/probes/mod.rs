@@ -1,9 +1,10 @@
 //! Looks at each tenant through its edge, as visitors do, and keeps what it found in memory. Off the writer's path: it reads
 //! snapshots, and hands in an event only when a judgement changes.
 //!
-//! Pure: `judge` (whose trouble it is), `answers` (who is behind wrong ones), `rota` (whose turn it is), `page` (for Prometheus). Acting: `ask` (one probe), `board`
-//! (what was found), `places` (how many at once), and this loop. Bounded: so many at once, for each edge too, so many a second, each in so much time and so many bytes read.
-//! Not here: what is told of a tenant's containers by its host (observed).
+//! `ask` makes one probe, `board` keeps what was found, `places` says how many run at once, `page` shows it to Prometheus, and this
+//! loop goes round. Bounded: so many at once, for each edge too, so many a second, each in so much time and so many bytes read.
+//! Not here: whose turn it is, whose trouble it is and who is behind wrong answers (isyone_fleet::probes); what a host tells of a
+//! tenant's containers (isyone_fleet::observed).
 
 pub mod ask;
 pub mod board;
@@ -12,17 +13,26 @@ pub mod places;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use isyone_fleet::{
+    change::Command,
+    desired::Tenant,
+    event::EventKind,
+    probes::{judge::News, rota::Rota},
+    settings::Settings,
+    state::State,
+    views,
+};
 use isyone_proto::ids::TenantName;
 use tokio::{
     net::lookup_host,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
+use tokio_util::sync::CancellationToken;
 
-use self::board::ProbeBoard;
 use self::{
     ask::{AskError, Asker},
-    board::{EdgeNews, HostNews},
+    board::{EdgeNews, HostNews, ProbeBoard},
     places::Places,
 };
 use crate::{
@@ -33,16 +43,6 @@ use crate::{
     },
     writer::Handle,
 };
-use isyone_fleet::{
-    change::Command,
-    desired::Tenant,
-    event::EventKind,
-    probes::{judge::News, rota::Rota},
-    settings::Settings,
-    state::State,
-    views,
-};
-use tokio_util::sync::CancellationToken;
 
 /// Between looks at whose turn it is: short, so that turns are spread well.
 const LOOK: Duration = Duration::from_millis(200);
@@ -151,7 +151,7 @@ async fn ask_all(prober: &Arc<Prober>, asker: Asker) {
                 tokio::time::sleep(turn.after).await;
                 // Left out: the next round asks through another edge, or when there is room.
                 let failing = prober.board.takes_no_connections(edge, clock::now_ms());
-                let Some(_place) = places.take(failing).await else {
+                let Some(_place) = places.enter(failing).await else {
                     return;
                 };
                 one(&prober, &asker, edge, &turn.tenant).await;
@@ -326,8 +326,9 @@ pub fn page(handle: &Handle, board: &ProbeBoard, state: &State, shard: Option<us
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use isyone_fleet::{shards::Shards, testing};
+
+    use super::*;
 
     #[test]
     fn each_edge_has_its_turn_and_a_shards_tenants_go_through_its_own() {

@@ -2,11 +2,13 @@
 //!
 //! The page is bounded: up to [`MAX_TENANTS`] tenants, those that cannot be reached first. A larger fleet is scraped shard by
 //! shard.
+//! Not here: what a probe means (isyone_fleet::probes) and serving the page (ports/http).
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use super::board::{EdgeSeen, Seen};
 use isyone_fleet::probes::judge::Judgement;
+
+use super::board::{EdgeSeen, Seen};
 
 /// Prometheus' own text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -16,9 +18,8 @@ pub const MAX_TENANTS: usize = 20_000;
 /// One tenant's line of the page.
 #[derive(Debug, Clone)]
 pub struct Row<'a> {
-    /// Its name.
     pub tenant: &'a str,
-    /// Where it is placed.
+    /// The host that it is placed on.
     pub host: &'a str,
     /// What was found.
     pub seen: Seen,
@@ -132,8 +133,9 @@ fn head(text: &mut String, name: &str, help: &str) {
 mod tests {
     use std::sync::Arc;
 
-    use super::*;
     use isyone_fleet::probes::judge::{Counts, Failure, Probe};
+
+    use super::*;
 
     fn row<'a>(tenant: &'a str, judgement: Judgement) -> Row<'a> {
         let well = judgement == Judgement::Reachable;

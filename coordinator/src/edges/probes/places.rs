@@ -1,5 +1,5 @@
 //! How many probes run at once, edge by edge: each edge has its own places, so that one that swallows connections holds up
-//! nobody who is asked for through another. Not here: whose turn it is (rota), what an answer means (judge).
+//! nobody who is asked for through another. Not here: whose turn it is, and what an answer means (isyone_fleet::probes).
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -54,7 +54,7 @@ impl Places {
 
 impl EdgePlaces {
     /// A place, kept until it is dropped; `None` when none comes free in time. An edge that takes `no_connections` has only a few.
-    pub async fn take(&self, no_connections: bool) -> Option<OwnedSemaphorePermit> {
+    pub async fn enter(&self, no_connections: bool) -> Option<OwnedSemaphorePermit> {
         let taken = self.share.saturating_sub(self.free.available_permits());
         if no_connections && taken >= FEW {
             return None;
@@ -81,15 +81,15 @@ mod tests {
         let (black, well) = (places.of(edge(1)).unwrap(), places.of(edge(2)).unwrap());
         let mut held = Vec::new();
         for _ in 0..32 {
-            held.push(black.take(false).await.unwrap());
+            held.push(black.enter(false).await.unwrap());
         }
-        assert!(black.take(false).await.is_none());
-        assert!(well.take(false).await.is_some());
+        assert!(black.enter(false).await.is_none());
+        assert!(well.enter(false).await.is_some());
         // What is known of it stays known while the edges are the same.
         places.share(&[edge(2), edge(1)], 64);
         assert_eq!(places.of(edge(1)).unwrap().free.available_permits(), 0);
         held.clear();
-        assert!(black.take(false).await.is_some());
+        assert!(black.enter(false).await.is_some());
         assert!(places.of(edge(3)).is_none());
     }
 
@@ -99,11 +99,11 @@ mod tests {
         places.share(&[edge(1)], 64);
         let dead = places.of(edge(1)).unwrap();
         let mut held = Vec::new();
-        while let Some(place) = dead.take(true).await {
+        while let Some(place) = dead.enter(true).await {
             held.push(place);
         }
         assert_eq!(held.len(), FEW);
-        assert!(dead.take(false).await.is_some());
+        assert!(dead.enter(false).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ struct Section {
 enum Content {
     /// This part of each fragment.
     Part(usize),
-    /// The certificates.
+    /// All certificates of the scope.
     Certificates,
     /// The entity tag, without its quotes.
     Version,
@@ -144,7 +144,7 @@ impl Document {
         self.etag.trim_matches('"')
     }
 
-    /// Bytes altogether.
+    /// Length of the whole document, in bytes.
     pub fn length(&self) -> u64 {
         let section = |section: &Section| {
             let frame = section.before.len() + section.after.len();

@@ -10,16 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use isyone_fleet::shards::Shards;
 use isyone_monitoring::Job;
 
 use super::{Document, Published};
 use crate::base::{config::Config, files};
-use isyone_fleet::shards::Shards;
 
 /// In a directory of its own for each shard, which its Traefik watches.
 const TRAEFIK_NAME: &str = "isyone.yml";
 
-/// Which document.
+/// A document that has a file form: its kind and its scope.
 #[derive(Debug, Clone, Copy)]
 enum Which {
     Traefik(usize),
@@ -92,7 +92,7 @@ fn is(content: &[u8], document: &Document) -> bool {
     rest.is_some_and(<[u8]>::is_empty)
 }
 
-/// See the module.
+/// The files to write, each with the document that goes there.
 #[derive(Debug, Default)]
 pub(super) struct Files(Vec<(Which, Destination)>);
 

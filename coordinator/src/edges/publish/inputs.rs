@@ -6,14 +6,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::{OrdMap, ordmap::DiffItem};
-use isyone_proto::ids::{HostName, TenantName};
-
 use isyone_fleet::{
     desired::{Host, Tenant, certificates::EdgeCertificate, domains::DomainTrouble},
     settings::Settings,
     state::State,
     views,
 };
+use isyone_proto::ids::{HostName, TenantName};
 
 /// The state that was last looked at, as far as it matters.
 #[derive(Debug, Default)]
@@ -36,8 +35,8 @@ pub(super) struct Dirty {
 }
 
 impl Inputs {
-    /// Takes in a state; answers how it differs from the last one.
-    pub(super) fn take(&mut self, state: &State, settings: &Settings) -> Dirty {
+    /// Goes on to this state; answers how it differs from the last one.
+    pub(super) fn follow(&mut self, state: &State, settings: &Settings) -> Dirty {
         let mut dirty = Dirty::default();
         for item in self.tenants.diff(&state.fleet.tenants) {
             let (name, tenant) = match item {

@@ -4,27 +4,7 @@
 //! else of a document is shared with the one before. With shards there is a document for each edge, and one of everything.
 //! Traefik builds everything anew whenever its document changes, so each of its documents changes at most every so often
 //! (pace). A restart publishes at once what the store knows: an empty Observed takes no route away.
-//! Not here: the documents' form (isyone-traefik, isyone-monitoring) and serving them (http).
-
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
-use isyone_monitoring::{self as monitoring, Job};
-use isyone_traefik as traefik;
-use tokio::time::{Duration, Instant};
-
-use crate::{
-    base::{
-        config::{Config, TlsMode, UrlScheme},
-        metrics::Metrics,
-        pki::Pki,
-        secrets::Sealer,
-    },
-    edges::running::{Edges, Progress},
-    writer::Handle,
-};
-use isyone_fleet::{desired::certificates::EdgeCertificate, shards::Shards, state::State};
-use tokio_util::sync::CancellationToken;
+//! Not here: the documents' form (isyone-traefik, isyone-monitoring) and serving them (ports/http).
 
 mod content;
 mod document;
@@ -34,12 +14,33 @@ mod pace;
 mod pages;
 mod tell;
 
-use content::{Content, Kind};
-pub use document::Document;
-use document::Frame;
-use files::Files;
-use pace::Pace;
-use tell::Teller;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use isyone_fleet::{desired::certificates::EdgeCertificate, shards::Shards, state::State};
+use isyone_monitoring::{self as monitoring, Job};
+use isyone_traefik as traefik;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+pub use self::document::Document;
+use self::{
+    content::{Content, DocumentKind},
+    document::Frame,
+    files::Files,
+    pace::Pace,
+    tell::Teller,
+};
+use crate::{
+    base::{
+        config::{Config, TlsMode, UrlScheme},
+        metrics::Metrics,
+        pki::Pki,
+        secrets::Sealer,
+    },
+    edges::running::{Edges, ScopeProgress},
+    writer::Handle,
+};
 
 /// Changes within this time are rendered together. Far below what a reader notices, and enough that reports, of which there
 /// may be thousands a second, do not make this loop spin.
@@ -80,7 +81,7 @@ struct Frames {
     traefik: Arc<Frame>,
     targets: Arc<Frame>,
     edges: Arc<Frame>,
-    /// By scope.
+    /// One for each scope.
     probes: Vec<Arc<Frame>>,
     platform: Arc<Frame>,
     hostnames: Arc<Frame>,
@@ -120,19 +121,18 @@ impl Frames {
 /// What publishing needs of the coordinator.
 #[derive(Debug)]
 pub struct Sources {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
-    /// As checked.
     pub config: Arc<Config>,
     /// Traefik's dashboard, with the users that its file had at the start.
     pub dashboard: Option<traefik::Dashboard>,
-    /// For the CA that edges check our HTTP port by.
+    /// Has the CA that edges check our HTTP port by.
     pub pki: Arc<Pki>,
     /// Opens the private keys that edges get.
     pub sealer: Arc<Sealer>,
     /// Told of each publication.
     pub edges: Arc<Edges>,
-    /// Counts them.
+    /// Where publications are counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
     pub stop: CancellationToken,
@@ -230,7 +230,7 @@ impl Publisher {
             update.changed |= self.content.update_certificates(state, settings, key);
         }
         let waiting = self.pace.iter().any(|pace| pace.due().is_some());
-        let mut progress = vec![Progress::default(); self.pace.len()];
+        let mut progress = vec![ScopeProgress::default(); self.pace.len()];
         let current = self.current.load_full();
         if update.changed || waiting || current.traefik.is_empty() {
             let published = self.publish(&current, &mut progress, now);
@@ -253,19 +253,23 @@ impl Publisher {
     fn publish(
         &mut self,
         current: &Published,
-        progress: &mut [Progress],
+        progress: &mut [ScopeProgress],
         now: Instant,
     ) -> Published {
         let (content, frames) = (&self.content, &self.frames);
         let document = |frame: &Arc<Frame>, shares| Document::new(frame.clone(), shares);
         let list = |job: Job, scope: usize| {
             let new = match job {
-                Job::Odoo => document(&frames.targets, content.shares(Kind::Odoo, scope)),
-                Job::Postgres => document(&frames.targets, content.shares(Kind::Postgres, scope)),
-                Job::Host => document(&frames.targets, content.shares(Kind::Host, scope)),
-                Job::Containers => {
-                    document(&frames.targets, content.shares(Kind::Containers, scope))
-                }
+                Job::Odoo => document(&frames.targets, content.shares(DocumentKind::Odoo, scope)),
+                Job::Postgres => document(
+                    &frames.targets,
+                    content.shares(DocumentKind::Postgres, scope),
+                ),
+                Job::Host => document(&frames.targets, content.shares(DocumentKind::Host, scope)),
+                Job::Containers => document(
+                    &frames.targets,
+                    content.shares(DocumentKind::Containers, scope),
+                ),
                 Job::Traefik => document(&frames.edges, Vec::new()),
                 Job::Probes => document(&frames.probes[scope], Vec::new()),
                 Job::Isyone => document(&frames.platform, Vec::new()),
@@ -275,7 +279,10 @@ impl Publisher {
         let targets =
             Job::ALL.map(|job| (0..progress.len()).map(|scope| list(job, scope)).collect());
         let hostnames = (progress.len() > 1).then(|| {
-            let new = document(&frames.hostnames, content.shares(Kind::Hostnames, 0));
+            let new = document(
+                &frames.hostnames,
+                content.shares(DocumentKind::Hostnames, 0),
+            );
             renew(current.hostnames(), new)
         });
         let traefik =
@@ -284,7 +291,7 @@ impl Publisher {
                 .zip(&mut self.pace)
                 .enumerate()
                 .map(|(scope, (progress, pace))| {
-                    let shares = content.shares(Kind::Traefik, scope);
+                    let shares = content.shares(DocumentKind::Traefik, scope);
                     let new = Document::with_certificates(
                         frames.traefik.clone(),
                         shares,

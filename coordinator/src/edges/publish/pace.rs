@@ -1,6 +1,7 @@
 //! How often an edge's document may change: Traefik builds everything anew each time, so the pause grows with the tenants.
 //!
 //! The first change after a pause goes out at once; what comes during the pause goes out together at its end.
+//! Not here: waiting (the folder's head).
 
 use tokio::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ const AT_LEAST: Duration = Duration::from_millis(100);
 /// changes keeps it busy for half of the time at most.
 const PER_TENANT: Duration = Duration::from_micros(800);
 
-/// Of one document.
+/// When one document may change again, and whether a change waits for that.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Pace {
     not_before: Option<Instant>,

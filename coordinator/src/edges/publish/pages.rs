@@ -2,6 +2,7 @@
 //! concatenation of few pieces, and a clone (what is published) shares all pages that did not change.
 //!
 //! Pure; the same fragments give the same bytes and the same digest, however they came to be here.
+//! Not here: what the fragments say (content) and what stands around them (document).
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -21,7 +22,7 @@ const MIN: usize = 16;
 /// among the middlewares. Where a document has one place only, the other pieces are empty.
 pub(crate) const PARTS: usize = 3;
 
-/// A fragment.
+/// A fragment, in its pieces.
 pub(crate) type Parts = [Bytes; PARTS];
 
 /// What a set of fragments has in common with no other: the sum of the fragments' SHA-256, and their number. Adding and
@@ -53,7 +54,7 @@ impl SetDigest {
             .for_each(|(sum, e)| *sum = sum.wrapping_sub(e));
     }
 
-    /// For a digest of digests.
+    /// The digest as bytes, for a digest of digests.
     pub(crate) fn bytes(&self) -> [u8; 40] {
         let mut bytes = [0; 40];
         let words = self.sum.iter().chain([&self.count]);
@@ -84,7 +85,7 @@ fn digest(parts: &Parts) -> [u64; 4] {
 
 /// One name's parts, as pieces of its page.
 #[derive(Debug, Clone)]
-struct Entry {
+struct PageEntry {
     name: String,
     digest: [u64; 4],
     parts: Parts,
@@ -93,13 +94,13 @@ struct Entry {
 /// Neighbours by name, and all of their first parts, all of their second ones, and so on, each in one piece.
 #[derive(Debug, Clone)]
 struct Page {
-    entries: Vec<Entry>,
+    entries: Vec<PageEntry>,
     parts: Parts,
 }
 
 impl Page {
     /// Copies the entries' parts together, and lets the entries share the copy.
-    fn of(mut entries: Vec<Entry>) -> Self {
+    fn of(mut entries: Vec<PageEntry>) -> Self {
         let parts = std::array::from_fn(|part| {
             let mut whole =
                 BytesMut::with_capacity(entries.iter().map(|e| e.parts[part].len()).sum());
@@ -119,13 +120,13 @@ impl Page {
     }
 }
 
-/// See the module.
+/// The fragments of one kind and share, in pages that clones share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pages {
     /// By their first names.
     pages: OrdMap<String, Arc<Page>>,
     digest: SetDigest,
-    /// Bytes of each part.
+    /// Length of each part over all pages, in bytes.
     lengths: [usize; PARTS],
 }
 
@@ -138,7 +139,7 @@ impl Pages {
         self.digest.count
     }
 
-    /// See [`SetDigest`].
+    /// What this set of fragments has in common with no other.
     pub(crate) fn digest(&self) -> SetDigest {
         self.digest
     }
@@ -202,14 +203,14 @@ impl Pages {
 
     fn edit_page(&mut self, home: Option<String>, edits: Edits) {
         let page = home.as_ref().and_then(|home| self.pages.get(home)).cloned();
-        let mut entries: BTreeMap<String, Entry> = page
+        let mut entries: BTreeMap<String, PageEntry> = page
             .iter()
             .flat_map(|page| &page.entries)
             .map(|entry| (entry.name.clone(), entry.clone()))
             .collect();
         let mut changed = false;
         for (name, edit) in edits {
-            let new = edit.map(|parts| Entry {
+            let new = edit.map(|parts| PageEntry {
                 name: name.clone(),
                 digest: digest(&parts),
                 parts,
@@ -243,7 +244,7 @@ impl Pages {
     }
 
     /// Puts entries in place of a page that is out already: split when they are many, joined with a neighbour when they are few.
-    fn put(&mut self, mut entries: Vec<Entry>) {
+    fn put(&mut self, mut entries: Vec<PageEntry>) {
         if entries.len() < MIN
             && let Some(first) = entries.first()
         {

@@ -1,6 +1,9 @@
 //! Routes that were left out become events: operators must see a tenant without (all of) its routes. Publishing does not wait for
 //! that, and a busy writer or a disk that fails for a while loses none.
+//!
+//! Not here: which routes are left out (isyone-traefik).
 
+use isyone_fleet::{change::Command, event::EventKind};
 use isyone_proto::ids::TenantName;
 use isyone_traefik::Rejected;
 use tokio::sync::mpsc;
@@ -8,12 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{EVERY, log, what};
 use crate::writer::{Handle, SubmitError};
-use isyone_fleet::{change::Command, event::EventKind};
 
 /// What may wait to be stored. Rejections are rare: domains are judged before they are taken in.
 const MAX_UNTOLD: usize = 4_096;
 
-/// Where rejections go.
+/// Takes rejections without making anybody wait.
 pub(super) struct Teller(mpsc::Sender<Rejected>);
 
 impl Teller {
@@ -23,7 +25,7 @@ impl Teller {
         (Self(sender), untold)
     }
 
-    /// Does not wait.
+    /// Hands rejections over, without waiting.
     pub(super) fn tell(&self, rejected: Vec<Rejected>) {
         for route in rejected {
             log(&route);
@@ -75,14 +77,13 @@ mod tests {
     use std::sync::Arc;
 
     use futures_util::future;
+    use isyone_fleet::testing::{Bench, resources, settings};
 
     use super::*;
     use crate::{
         writer,
-        writer::SystemSource,
-        writer::{OPERATOR_QUEUE, store::memory::MemoryStore},
+        writer::{OPERATOR_QUEUE, SystemSource, store::memory::MemoryStore},
     };
-    use isyone_fleet::testing::{Bench, resources, settings};
 
     fn rejected(reason: &str) -> Rejected {
         Rejected {

@@ -1,6 +1,6 @@
 //! Asks an edge which configuration it runs: the router of that name is in every document (isyone-traefik).
 //!
-//! Not here: when to ask and what follows from the answer (edges).
+//! Not here: when to ask and what follows from the answer (the folder's head).
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ type Question = dyn Fn(IpAddr) -> BoxFuture<'static, Option<String>> + Send + Sy
 pub(super) struct Ask(Box<Question>);
 
 impl Ask {
-    /// Over HTTP, on this port.
+    /// Asks over HTTP, on this port of an edge.
     pub(super) fn on(port: u16) -> Self {
         Self::with(move |edge| {
             let asked = tokio::time::timeout(TIMEOUT, version(SocketAddr::new(edge, port)));

@@ -1,4 +1,6 @@
 //! The edges in our metrics, as they are at the scrape.
+//!
+//! Not here: what is known of an edge (the folder's head).
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

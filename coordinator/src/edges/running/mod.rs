@@ -7,7 +7,7 @@
 //!
 //! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none asks. The same
 //! knowledge is shown to operators, and an edge that does not take up what it is given is told (watch).
-//! Not here: the configuration (publish) and serving it (http).
+//! Not here: the configuration (edges/publish), serving it (ports/http), and how an edge is judged (isyone_fleet::edge).
 
 mod ask;
 pub(crate) mod collector;
@@ -20,16 +20,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::base::clock;
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt as _, stream};
 use imbl::OrdMap;
+use isyone_fleet::edge::{Edge, Runs, Versions};
+pub use isyone_fleet::edge::{EdgeSeen, EdgeState};
 use isyone_traefik::Rejected;
 use tokio::sync::watch as channel;
 
-use ask::Ask;
-use isyone_fleet::edge::{Edge, Runs, Versions};
-pub use isyone_fleet::edge::{EdgeSeen, EdgeState};
+use self::ask::Ask;
+use crate::base::clock;
 
 /// Edges remembered; more addresses than a fleet has edges.
 const MAX_EDGES: usize = 1024;
@@ -46,10 +46,10 @@ const TAKE_UP: Duration = Duration::from_millis(100);
 /// And building them, for each tenant in the document: all are built anew.
 const TAKE_UP_PER_TENANT: Duration = Duration::from_micros(250);
 
-/// How one scope's configuration came out of a look at a snapshot. Scopes are those of `publish`: 0 is everything, others
+/// How one scope's configuration came out of a look at a snapshot. Scopes are those of `edges/publish`: 0 is everything, others
 /// are a shard's place and one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Progress {
+pub struct ScopeProgress {
     /// It is another than before; this version.
     pub changed: Option<String>,
     /// It will change: the snapshot's changes are not in it yet.
@@ -79,13 +79,13 @@ struct Known {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// See the module.
+/// The edges that ask for their configuration, and how far each scope and each edge is.
 #[derive(Debug)]
 pub struct Edges {
     edges: Mutex<HashMap<(IpAddr, usize), Known>>,
-    /// By scope.
+    /// How far each scope is, by scope.
     published: channel::Sender<Vec<Publication>>,
-    /// By scope.
+    /// Which versions each scope has had, by scope.
     versions: Mutex<Vec<Versions>>,
     asked: channel::Sender<()>,
     left_out: ArcSwap<LeftOut>,
@@ -110,7 +110,7 @@ impl Edges {
     }
 
     /// The documents now show snapshot `version`, each scope as far as `progress` says.
-    pub fn published(&self, version: u64, progress: &[Progress]) {
+    pub fn published(&self, version: u64, progress: &[ScopeProgress]) {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.resize_with(progress.len(), Versions::default);
         let now = clock::monotonic();
@@ -367,7 +367,7 @@ impl Edges {
         self.left_out.store(Arc::new(routes));
     }
 
-    /// What is left out now.
+    /// The routes that are left out now, by tenant.
     pub(crate) fn left_out(&self) -> Arc<LeftOut> {
         self.left_out.load_full()
     }

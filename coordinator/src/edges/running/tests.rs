@@ -3,24 +3,24 @@
 use super::*;
 
 const EDGE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-const SAME: Progress = Progress {
+const SAME: ScopeProgress = ScopeProgress {
     changed: None,
     pending: false,
     tenants: 400,
 };
-const PENDING: Progress = Progress {
+const PENDING: ScopeProgress = ScopeProgress {
     pending: true,
     ..SAME
 };
 /// With 400 tenants.
 const TAKEN_UP: Duration = Duration::from_millis(200);
 
-fn changed() -> Progress {
+fn changed() -> ScopeProgress {
     to("a")
 }
 
-fn to(version: &str) -> Progress {
-    Progress {
+fn to(version: &str) -> ScopeProgress {
+    ScopeProgress {
         changed: Some(version.to_owned()),
         ..SAME
     }

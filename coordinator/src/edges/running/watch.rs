@@ -1,16 +1,16 @@
 //! Looks at the edges by and by: what they run, and an event when one does not take up what it was given.
 //!
-//! Not here: what is known of an edge and how it is judged (record).
+//! Not here: what is known of an edge and how it is judged (isyone_fleet::edge).
 
 use std::{sync::Arc, time::Duration};
 
+use isyone_fleet::{change::Command, event::EventKind, shards::Shards};
 use tokio_util::sync::CancellationToken;
 
 use super::{EdgeSeen, EdgeState, Edges};
 use crate::{base::clock, writer::Handle};
-use isyone_fleet::{change::Command, event::EventKind, shards::Shards};
 
-/// Between two looks. Well below the time after which an edge's word is stale (record).
+/// Between two looks. Well below the time after which an edge's word is stale (isyone_fleet::edge).
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Until the coordinator stops.

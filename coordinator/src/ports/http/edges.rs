@@ -3,6 +3,7 @@
 //! Pages and challenges are public there, too: edges pass visitors on to them.
 //!
 //! Each token is a file of the data directory (mode 0600), made when missing. Another one comes by removing the file and a restart.
+//! Not here: the paths behind the tokens (the folder's head).
 
 use std::{io, path::Path};
 
@@ -62,7 +63,7 @@ impl Token {
     }
 }
 
-/// Who is let in where.
+/// The tokens of edges and of Prometheus, as digests.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     edges: Token,
@@ -80,7 +81,7 @@ impl Tokens {
     }
 }
 
-/// All paths.
+/// The paths of the port for other machines, behind their tokens.
 pub(crate) fn router(web: Web, tokens: &Tokens) -> Router {
     let edges = Router::new()
         .route("/traefik/config", get(whole_traefik))

@@ -1,8 +1,12 @@
 //! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets, the pages that stand in for
 //! tenants, certificate authorities' challenges. Read only; on loopback unless configured otherwise. Without secrets, but for the private keys
-//! in Traefik's configuration when the coordinator gets certificates: then on loopback in any case (config).
+//! in Traefik's configuration when the coordinator gets certificates: then on loopback in any case (base/config).
 //!
-//! Not here: what the documents say (publish) and gRPC (server).
+//! Not here: what the documents say (edges/publish) and gRPC (server/grpc).
+
+pub(crate) mod edges;
+mod pages;
+pub(crate) mod serve;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,13 +21,10 @@ use axum::{
 };
 use isyone_monitoring::Job;
 use isyone_proto::ids::ShortName;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
-pub(crate) mod edges;
-mod pages;
-pub(crate) mod serve;
-
-use serve::Caller;
-
+use self::serve::Caller;
 use crate::{
     base::{
         clock,
@@ -38,26 +39,24 @@ use crate::{
     },
     writer::Handle,
 };
-use prometheus_client::registry::Registry;
-use tokio_util::sync::CancellationToken;
 
-/// Longest time for which an answer is held back; below the time after which an edge counts as gone (edges).
+/// Longest time for which an answer is held back; below the time after which an edge counts as gone (isyone_fleet::edge).
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// What the handlers read.
 #[derive(Clone)]
 pub struct Web {
-    /// To the Fleet.
+    /// To the writer and its snapshots.
     pub handle: Handle,
-    /// What is published.
+    /// The documents as they are published now.
     pub published: Arc<ArcSwap<Published>>,
-    /// Who asks for routes.
+    /// Told who asks for routes, and knows how far they are.
     pub edges: Arc<Edges>,
     /// What certificate authorities ask.
     pub challenges: Arc<Challenges>,
     /// What the probes through the edges found.
     pub probes: Arc<ProbeBoard>,
-    /// Counts pages.
+    /// Where pages are counted.
     pub metrics: Arc<Metrics>,
     /// Everything that is counted.
     pub registry: Arc<Registry>,
@@ -69,7 +68,7 @@ pub struct Web {
     pub(crate) swallowing: pages::Swallowing,
 }
 
-/// All paths.
+/// The paths of the plain port.
 pub fn router(web: Web) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

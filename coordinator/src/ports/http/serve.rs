@@ -1,7 +1,7 @@
 //! Connections of the plain HTTP port: a bounded number of them, each with a bounded time for a request's head and for every
 //! piece of an answer, and a memory of what it was last given.
 //!
-//! Not here: what is answered (http).
+//! Not here: what is answered (the folder's head).
 
 use std::{
     io,

@@ -1,6 +1,7 @@
 //! The open connections: each can be cut from outside, and nobody has more than a share of them.
 //!
 //! Whoever opens more than the share loses the oldest: that one may be dead without our knowing, the newest is not.
+//! Not here: what comes before the handshake's end (lobby).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,15 +10,15 @@ use std::{
 };
 
 use isyone_proto::tls::{CertificateInfo, Identity};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use tokio_util::sync::CancellationToken;
 
 use super::{Peer, lobby};
 use crate::base::metrics::{Families, number};
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 /// An agent has one, and a few more for a moment: while it renews its certificate, when the network went away and came back.
 const MAX_OF_AGENT: usize = 8;
-/// Operators' programs may have one for each call; what the calls cost is bounded elsewhere (api/gate).
+/// Operators' programs may have one for each call; what the calls cost is bounded elsewhere (operators/gate).
 const MAX_OF_OPERATOR: usize = 1_024;
 /// Joining takes one call: a rack of machines behind one address joins in a moment.
 const MAX_OF_ORIGIN: usize = 16;

@@ -1,4 +1,6 @@
 //! The first message of a TLS handshake: read before anything is computed or much is kept for the peer.
+//!
+//! Not here: how long it may take (the folder's head).
 
 use std::io;
 
@@ -7,7 +9,7 @@ use tokio_rustls::{StartHandshake, rustls::server::Acceptor};
 
 /// A ClientHello with two key shares is below 2 KiB; more than this nobody may make us keep.
 const MAX_BYTES: usize = 8 * 1024;
-/// Read at once.
+/// How much is read at once.
 const PIECE: usize = 2 * 1024;
 
 /// The rest of the handshake, once the ClientHello is here.

@@ -1,4 +1,6 @@
 //! How often one origin (lobby) may connect to the enrolment port. A token bucket for each, in bounded memory.
+//!
+//! Not here: connections of those that have a certificate (connections).
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -12,7 +14,7 @@ const PER_SECOND: f64 = 20.0;
 /// connections a second leave no room then, and newcomers are refused for that moment.
 const MAX_ORIGINS: usize = 10_000;
 
-/// See the module.
+/// A token bucket for each origin that connected lately.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit {
     buckets: HashMap<IpAddr, (f64, Instant)>,
@@ -20,7 +22,7 @@ pub(super) struct RateLimit {
 
 impl RateLimit {
     /// Whether `origin` may connect at `now`.
-    pub(super) fn take(&mut self, origin: IpAddr, now: Instant) -> bool {
+    pub(super) fn admits(&mut self, origin: IpAddr, now: Instant) -> bool {
         if self.buckets.len() >= MAX_ORIGINS {
             self.buckets.retain(|_, bucket| level(*bucket, now) < BURST);
             if self.buckets.len() >= MAX_ORIGINS {
@@ -56,11 +58,11 @@ mod tests {
         let mut limit = RateLimit::default();
         let start = Instant::now();
         let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        assert_eq!((0..60).filter(|_| limit.take(a, start)).count(), 50);
-        assert!(limit.take(b, start));
+        assert_eq!((0..60).filter(|_| limit.admits(a, start)).count(), 50);
+        assert!(limit.admits(b, start));
         assert_eq!(
             (0..60)
-                .filter(|_| limit.take(a, start + Duration::from_secs(2)))
+                .filter(|_| limit.admits(a, start + Duration::from_secs(2)))
                 .count(),
             40
         );
@@ -71,12 +73,12 @@ mod tests {
         let mut limit = RateLimit::default();
         let start = Instant::now();
         let greedy = "192.0.2.1".parse().unwrap();
-        while limit.take(greedy, start) {}
+        while limit.admits(greedy, start) {}
         for n in 0..30_000_u32 {
-            limit.take(std::net::Ipv4Addr::from(n).into(), start);
+            limit.admits(std::net::Ipv4Addr::from(n).into(), start);
         }
         assert!(limit.buckets.len() <= MAX_ORIGINS);
-        assert!(!limit.take(greedy, start));
-        assert!(limit.take("192.0.2.2".parse().unwrap(), start + Duration::from_secs(3)));
+        assert!(!limit.admits(greedy, start));
+        assert!(limit.admits("192.0.2.2".parse().unwrap(), start + Duration::from_secs(3)));
     }
 }

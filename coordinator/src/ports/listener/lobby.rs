@@ -6,7 +6,7 @@
 //! oldest. Places are taken away likewise. So a flood from a few networks holds up those networks, while thousands of agents
 //! behind one address (NAT) get in as fast as our CPU can.
 //!
-//! Not here: sockets and time (listener).
+//! Not here: sockets and time (the folder's head).
 
 use std::{
     cmp::Reverse,
@@ -33,7 +33,7 @@ const MAX_PLACES_OF_ONE: usize = 2_048;
 /// Places in all. Each is an open file and at most a ClientHello.
 const MAX_PLACES: usize = 4_096;
 
-/// See the module.
+/// The connections whose handshake is not done.
 #[derive(Debug, Default)]
 pub(super) struct Lobby {
     state: Mutex<State>,

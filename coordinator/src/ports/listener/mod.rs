@@ -1,7 +1,14 @@
 //! Accepting connections: TLS handshakes off the accept loop, bounded in all and for one network, the peer's identity parsed once, and a switch
 //! on every connection that cuts it from outside (revocation, certificate expiry, stop).
 //!
-//! Not here: TLS configurations (pki) and what is served (server).
+//! Not here: TLS configurations (base/pki) and what is served (server).
+
+mod connections;
+mod hello;
+mod limit;
+mod lobby;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::Future,
@@ -25,23 +32,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+pub use self::connections::Connections;
+use self::{
+    connections::Registration,
+    limit::RateLimit,
+    lobby::{Lobby, Place},
+};
 use crate::base::{
     clock,
     metrics::{Metrics, Refused},
     pki::Pki,
 };
-
-mod connections;
-mod hello;
-mod limit;
-mod lobby;
-#[cfg(test)]
-mod tests;
-
-pub use connections::Connections;
-use connections::Registration;
-use limit::RateLimit;
-use lobby::{Lobby, Place};
 
 /// From being accepted to the end of the handshake, waiting included: clients give up after that time, so nothing is done for
 /// one that is gone.
@@ -212,7 +213,7 @@ pub fn enroll(
     let connections = Arc::<Connections>::default();
     let mut rate = RateLimit::default();
     let may_connect =
-        move |address: SocketAddr| rate.take(lobby::origin(address.ip()), Instant::now());
+        move |address: SocketAddr| rate.admits(lobby::origin(address.ip()), Instant::now());
     let shake = move |hello: StartHandshake<TcpStream>, address: SocketAddr| {
         let (pki, connections) = (pki.clone(), connections.clone());
         async move {

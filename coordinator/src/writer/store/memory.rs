@@ -1,5 +1,7 @@
 //! A store that forgets with its process: for tests and simulations. A clone shares the contents, as a disk outlives a
 //! crash; [`MemoryStore::fail_next`] makes commits fail.
+//!
+//! Not here: anything that a disk does wrong but a commit that fails.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +15,7 @@ struct Disk {
     failures: usize,
 }
 
-/// See the module.
+/// The records of a Fleet in memory; clones are the same store.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
     disk: Arc<Mutex<Disk>>,

@@ -12,10 +12,10 @@ use isyone_fleet::written::{Contents, UnreadableRecord, Write};
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database's words.
+    /// The database refused or failed, in its own words.
     #[error("database: {0}")]
     Database(String),
-    /// See [`UnreadableRecord`].
+    /// A record is there that this version cannot read.
     #[error(transparent)]
     Unreadable(#[from] UnreadableRecord),
 }
@@ -25,7 +25,7 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 
 /// Durable storage with one user: the writer.
 pub trait Store: Send {
-    /// Everything.
+    /// Reads everything that is stored.
     fn load(&mut self) -> StoreFuture<'_, Contents>;
     /// All writes or none; durable (power loss included) when it answers.
     fn commit<'a>(&'a mut self, writes: &'a [Write]) -> StoreFuture<'a, ()>;

@@ -1,20 +1,22 @@
 //! SQLite, embedded: one file, one connection, write-ahead log, every commit synced.
+//!
+//! Not here: what a record looks like (isyone_fleet::written).
 
 use std::{path::Path, sync::LazyLock, time::Duration};
 
+use isyone_fleet::{
+    desired::MAX_EVENTS,
+    event::Event,
+    written::{Contents, Group, Record, RecordKind, UnreadableRecord, Write},
+};
 use sqlx::{
     Connection as _, Row as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{Store, StoreError, StoreFuture};
-use isyone_fleet::{
-    desired::MAX_EVENTS,
-    event::Event,
-    written::{Contents, Group, Record, RecordKind, UnreadableRecord, Write},
-};
 
-/// See the module.
+/// The one connection to the database file.
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: SqliteConnection,

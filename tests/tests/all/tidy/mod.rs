@@ -344,7 +344,6 @@ fn a_row_of_the_map_is_compared_with_the_modules() {
     let strings = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
     let found = Crate {
         tops: strings(&["acme", "views"]),
-        modules: strings(&["acme", "acme/plan", "views"]),
         ..Crate::default()
     };
     let part = "`x/`\n\n| module | what |\n|---|---|\n| `acme` `gone` | `views` and `plan` |\n";

@@ -49,8 +49,6 @@ fn walk(folder: &Path, found: &mut Vec<String>) {
 pub(super) struct Crate {
     /// Modules right below the root.
     pub(super) tops: BTreeSet<String>,
-    /// All modules by their paths, `acme/plan`.
-    pub(super) modules: BTreeSet<String>,
     pub(super) edges: Edges,
     /// The sources, by file.
     pub(super) sources: BTreeMap<String, Source>,
@@ -73,11 +71,9 @@ impl Crate {
             return Err(format!("{src} has no sources"));
         }
         files.retain(|_, (path, _)| !(1..=path.len()).any(|n| tests.contains(&path[..n])));
-        let modules: BTreeSet<Vec<String>> = files.values().map(|(path, _)| path.clone()).collect();
-        let tops = modules.iter().filter_map(|path| path.first().cloned());
+        let tops = files.values().filter_map(|(path, _)| path.first().cloned());
         let mut found = Self {
             tops: tops.collect(),
-            modules: modules.iter().map(|path| path.join("/")).collect(),
             ..Self::default()
         };
         let root = files.get(&format!("{src}/lib.rs"));

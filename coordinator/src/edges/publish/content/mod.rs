@@ -7,6 +7,9 @@ use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use imbl::{OrdMap, ordmap::DiffItem};
+use isyone_fleet::{
+    desired::certificates::EdgeCertificate, settings::Settings, shards::Shards, state::State, views,
+};
 use isyone_monitoring as monitoring;
 use isyone_proto::ids::{HostName, TenantName};
 use isyone_traefik as traefik;
@@ -17,13 +20,10 @@ use super::{
     pages::{Edits, PARTS, Pages, Parts},
 };
 use crate::edges::running::LeftOut;
-use isyone_fleet::{
-    desired::certificates::EdgeCertificate, settings::Settings, shards::Shards, state::State, views,
-};
 
-/// Kinds of fragments.
+/// The documents that are made of fragments, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum DocumentKind {
     /// Routers and services of tenants.
     Traefik,
     /// Target groups of tenants' Odoo.
@@ -44,7 +44,7 @@ const KINDS: usize = 6;
 /// The fragments of one shard, by kind.
 type Share = [Pages; KINDS];
 
-/// See the module.
+/// The fragments of all documents, by shard and kind, and the inputs that they were rendered from.
 pub(super) struct Content {
     inputs: Inputs,
     routes: traefik::Routes,
@@ -73,7 +73,13 @@ pub(super) struct Update {
 struct Batch(Vec<[Edits; KINDS]>);
 
 impl Batch {
-    fn put(&mut self, share: usize, kind: Kind, name: &str, fragment: Option<[String; PARTS]>) {
+    fn put(
+        &mut self,
+        share: usize,
+        kind: DocumentKind,
+        name: &str,
+        fragment: Option<[String; PARTS]>,
+    ) {
         let parts: Option<Parts> = fragment.map(|parts| parts.map(Bytes::from));
         self.0[share][kind as usize].insert(name.to_owned(), parts);
     }
@@ -85,7 +91,7 @@ fn single(text: String) -> [String; PARTS] {
 }
 
 impl Content {
-    /// With nothing in it.
+    /// Without any fragments yet.
     pub(super) fn new(options: traefik::Options, agent_port: u16, shards: Shards) -> Self {
         Self {
             inputs: Inputs::default(),
@@ -105,7 +111,7 @@ impl Content {
     }
 
     /// The fragments of a kind in a scope: all shares' in 0, otherwise those of the shard before it.
-    pub(super) fn shares(&self, kind: Kind, scope: usize) -> Vec<Pages> {
+    pub(super) fn shares(&self, kind: DocumentKind, scope: usize) -> Vec<Pages> {
         let shares = match scope.checked_sub(1) {
             None => self.shares.as_slice(),
             Some(place) => self.shares.get(place..=place).unwrap_or_default(),
@@ -169,14 +175,14 @@ impl Content {
         })
     }
 
-    /// What is left out.
+    /// The routes that are left out now, by tenant.
     pub(super) fn left_out(&self) -> &LeftOut {
         &self.rejected
     }
 
-    /// Takes in a state.
+    /// Goes on to this state: renders what differs from the last one.
     pub(super) fn update(&mut self, state: &State, settings: &Settings) -> Update {
-        let dirty = self.inputs.take(state, settings);
+        let dirty = self.inputs.follow(state, settings);
         let mut batch = Batch(vec![<[Edits; KINDS]>::default(); self.shares.len()]);
         let mut concerned = BTreeSet::new();
         for name in &dirty.tenants {
@@ -197,10 +203,15 @@ impl Content {
                 known.as_ref().map(|host| single(render(host)))
             };
             let share = self.share_of(name.as_str());
-            batch.put(share, Kind::Host, name.as_str(), group(monitoring::host));
             batch.put(
                 share,
-                Kind::Containers,
+                DocumentKind::Host,
+                name.as_str(),
+                group(monitoring::host),
+            );
+            batch.put(
+                share,
+                DocumentKind::Containers,
                 name.as_str(),
                 group(monitoring::containers),
             );
@@ -209,7 +220,7 @@ impl Content {
         for name in &concerned {
             let (fragment, rejected) = self.routes.judge(name);
             let fragment = fragment.map(|f| [f.routers, f.services, f.middlewares]);
-            batch.put(self.share_of(name), Kind::Traefik, name, fragment);
+            batch.put(self.share_of(name), DocumentKind::Traefik, name, fragment);
             update.rejected.extend(self.reject(name, rejected));
         }
         for (share, edits) in self.shares.iter_mut().zip(batch.0) {
@@ -246,10 +257,15 @@ impl Content {
             });
         let group =
             |render: fn(&monitoring::Tenant) -> String| target.as_ref().map(|t| single(render(t)));
-        batch.put(share, Kind::Odoo, name.as_str(), group(monitoring::odoo));
         batch.put(
             share,
-            Kind::Postgres,
+            DocumentKind::Odoo,
+            name.as_str(),
+            group(monitoring::odoo),
+        );
+        batch.put(
+            share,
+            DocumentKind::Postgres,
             name.as_str(),
             group(monitoring::postgres),
         );
@@ -265,7 +281,12 @@ impl Content {
                     },
                 )
             });
-            batch.put(share, Kind::Hostnames, name.as_str(), lines.map(single));
+            batch.put(
+                share,
+                DocumentKind::Hostnames,
+                name.as_str(),
+                lines.map(single),
+            );
         }
     }
 
@@ -289,7 +310,7 @@ fn route(route: views::Route) -> traefik::Route {
         tenant: route.tenant.to_string(),
         hostnames: route.hostnames,
         primary: route.primary,
-        access: traefik::Access {
+        access: traefik::RouteAccess {
             addresses: route.access.addresses,
             users: route.access.users,
             rate: route.access.rate.map(|rate| traefik::Rate {

@@ -2,11 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use isyone_proto::plan::DesiredState;
-use proptest::prelude::*;
-
-use super::*;
-use crate::edges::publish::document::{Document, Frame};
 use isyone_fleet::{
     desired::{
         Rate, Sealed, VisitorAccess,
@@ -16,14 +11,19 @@ use isyone_fleet::{
     observed::TenantObserved,
     testing::{Bench, name, resources},
 };
+use isyone_proto::plan::DesiredState;
+use proptest::prelude::*;
 
-const KINDS_ALL: [Kind; KINDS] = [
-    Kind::Traefik,
-    Kind::Odoo,
-    Kind::Postgres,
-    Kind::Host,
-    Kind::Containers,
-    Kind::Hostnames,
+use super::*;
+use crate::edges::publish::document::{Document, Frame};
+
+const KINDS_ALL: [DocumentKind; KINDS] = [
+    DocumentKind::Traefik,
+    DocumentKind::Odoo,
+    DocumentKind::Postgres,
+    DocumentKind::Host,
+    DocumentKind::Containers,
+    DocumentKind::Hostnames,
 ];
 
 /// Something that happens. Tenants and hosts by number.
@@ -39,13 +39,13 @@ enum Happening {
     },
     /// Somebody else gets in to it, if it is there.
     Access(u8, u8),
-    /// Forgotten.
+    /// A tenant is forgotten.
     Purged(u8),
     /// Its host says that its Odoo runs, or not.
     Observed { tenant: u8, runs: bool },
     /// Moves to another address, or is new.
     Host { host: u8, address: u8 },
-    /// Removed.
+    /// A host is removed.
     HostGone(u8),
     /// A domain leads elsewhere, or here again.
     Astray(u8, bool),
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    fn take(&mut self, happening: Happening) {
+    fn happen(&mut self, happening: Happening) {
         let state = &mut self.bench.state;
         let (t, h) = (
             |n: u8| name::<TenantName>(&format!("t{n}")),
@@ -196,27 +196,30 @@ impl World {
                 (new.name, new.advertise) = (h(host), IpAddr::from([192, 0, 2, address]));
                 state.fleet.hosts.insert(h(host), Arc::new(new));
             }
-            Happening::Astray(n, astray) => {
-                let domain = format!("d{n}.example");
-                let owner = state.fleet.by_domain.get(&domain).cloned();
-                // As the writer keeps it: there is trouble with somebody's domain only.
-                let trouble = owner.filter(|_| astray).map(|tenant| DomainTrouble {
-                    domain: name(&domain),
-                    tenant,
-                    since: 0,
-                    found: String::new(),
-                });
-                match trouble {
-                    Some(trouble) => drop(
-                        state
-                            .fleet
-                            .domain_troubles
-                            .insert(domain, Arc::new(trouble)),
-                    ),
-                    None => drop(state.fleet.domain_troubles.remove(&domain)),
-                }
-            }
+            Happening::Astray(n, astray) => self.astray(n, astray),
             Happening::HostGone(host) => drop(state.fleet.hosts.remove(&h(host))),
+        }
+    }
+
+    fn astray(&mut self, n: u8, astray: bool) {
+        let state = &mut self.bench.state;
+        let domain = format!("d{n}.example");
+        let owner = state.fleet.by_domain.get(&domain).cloned();
+        // As the writer keeps it: there is trouble with somebody's domain only.
+        let trouble = owner.filter(|_| astray).map(|tenant| DomainTrouble {
+            domain: name(&domain),
+            tenant,
+            since: 0,
+            found: String::new(),
+        });
+        match trouble {
+            Some(trouble) => drop(
+                state
+                    .fleet
+                    .domain_troubles
+                    .insert(domain, Arc::new(trouble)),
+            ),
+            None => drop(state.fleet.domain_troubles.remove(&domain)),
         }
     }
 
@@ -256,7 +259,7 @@ proptest! {
         let mut kept = world.content();
         let mut told = Vec::new();
         for round in rounds {
-            round.into_iter().for_each(|happening| world.take(happening));
+            round.into_iter().for_each(|happening| world.happen(happening));
             let before = said(&kept, scopes);
             let update = kept.update(&world.bench.state, &world.bench.settings);
             let mut fresh = world.content();
@@ -268,7 +271,7 @@ proptest! {
             prop_assert_eq!(&update.rejected, &new);
             told.extend(new);
             // The shares are everything, each thing once.
-            let routed = |scope| kept.shares(Kind::Traefik, scope).iter().map(Pages::len).sum::<u64>();
+            let routed = |scope| kept.shares(DocumentKind::Traefik, scope).iter().map(Pages::len).sum::<u64>();
             prop_assert_eq!(routed(0), views::routes(&world.bench.state, &world.bench.settings).count() as u64
                 - after.1.iter().filter(|r| r.hostname.is_none()).count() as u64);
             if sharded {
@@ -285,7 +288,7 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
     let frame = Arc::new(Frame::traefik(traefik::frame(&options())));
     let mut tags = Vec::new();
     for (tenant, desired, active) in [(0, 3, false), (1, 0, true), (2, 2, true)] {
-        world.take(Happening::Tenant {
+        world.happen(Happening::Tenant {
             tenant,
             host: 0,
             domains: vec![],
@@ -293,7 +296,7 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
             active,
         });
         content.update(&world.bench.state, &world.bench.settings);
-        let document = Document::new(frame.clone(), content.shares(Kind::Traefik, 0));
+        let document = Document::new(frame.clone(), content.shares(DocumentKind::Traefik, 0));
         let text = document.text();
         assert_eq!(document.length(), text.len() as u64);
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -342,7 +345,7 @@ fn published(content: &Content, scope: usize) -> serde_json::Value {
         ..options()
     });
     let (shares, certificates) = (
-        content.shares(Kind::Traefik, scope),
+        content.shares(DocumentKind::Traefik, scope),
         content.certificates(scope),
     );
     let document =
@@ -439,11 +442,11 @@ fn a_claim_that_is_left_out_is_known_although_no_document_changes() {
         active: true,
     };
     for tenant in [0, 1] {
-        world.take(claims(tenant, if tenant == 0 { vec![1] } else { vec![] }));
+        world.happen(claims(tenant, if tenant == 0 { vec![1] } else { vec![] }));
         content.update(&world.bench.state, &world.bench.settings);
     }
     assert!(content.left_out().is_empty());
-    world.take(claims(1, vec![1]));
+    world.happen(claims(1, vec![1]));
     let update = content.update(&world.bench.state, &world.bench.settings);
     assert!(!update.changed && update.rejected.len() == 1);
     assert_eq!(content.left_out()["t1"], update.rejected);

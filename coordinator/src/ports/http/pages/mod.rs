@@ -4,6 +4,7 @@
 //!
 //! Public: nothing is told here but what the page says, and a name that nobody has gets the same bytes as a deleted one. Visitors'
 //! requests come with any method, path (in a header) and body; bodies are not kept.
+//! Not here: when an edge asks for a page (isyone-traefik).
 
 mod choose;
 mod text;

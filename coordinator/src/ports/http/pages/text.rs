@@ -1,5 +1,7 @@
 //! What pages say, in two languages and three forms. Self-contained: no script, no image, nothing loaded from elsewhere; and nothing
 //! of what a request said, so there is nothing to escape. Pure.
+//!
+//! Not here: which page it is (choose).
 
 use std::sync::LazyLock;
 
@@ -153,7 +155,7 @@ pub(super) fn html(page: Page, in_portuguese: bool, brand: &str) -> String {
     )
 }
 
-/// For programs.
+/// The page as JSON, for programs.
 pub(super) fn json(page: Page, in_portuguese: bool) -> String {
     let (title, _) = words(page, in_portuguese);
     let mut error = serde_json::json!({"code": page.word(), "message": title});
@@ -163,7 +165,7 @@ pub(super) fn json(page: Page, in_portuguese: bool) -> String {
     format!("{}\n", serde_json::json!({ "error": error }))
 }
 
-/// For everybody else.
+/// The page as one line of text.
 pub(super) fn plain(page: Page, in_portuguese: bool) -> String {
     format!("{}.\n", words(page, in_portuguese).0)
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing of it is trusted: a host name is looked up and never printed, `?status=` and the path only decide whether a sleeping
 //! tenant is woken.
+//! Not here: what is answered (the folder's head).
 
 use axum::{
     extract::Request,
@@ -27,14 +28,14 @@ pub(super) enum Form {
     Text,
 }
 
-/// See the module.
+/// What a request says of the visitor behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Visitor {
     /// Whose page, lower-case; none when the request names none that could be.
     pub(super) host: Option<String>,
-    /// Rather than English.
+    /// Portuguese is preferred to English.
     pub(super) portuguese: bool,
-    /// How it is written.
+    /// The form that is asked for.
     pub(super) form: Form,
     /// Whether it is worth waking a tenant for.
     pub(super) wakes: bool,

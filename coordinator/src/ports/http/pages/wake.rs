@@ -1,7 +1,7 @@
 //! Wakes tenants that sleep when a visitor comes: one command for each tenant at a time, and no more of them in a while than hosts
 //! can start without being felt. Whoever comes too many sees the same page, whose reload tries again.
 //!
-//! Not here: who is worth waking one for (visitor), what waking changes (change).
+//! Not here: who is worth waking one for (visitor), what waking changes (isyone_fleet::change).
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
+use isyone_fleet::change::Command;
 use isyone_proto::ids::TenantName;
 use tokio::time::Instant;
 
 use crate::writer::Handle;
-use isyone_fleet::change::Command;
 
 /// Who wakes, in events.
 const ACTOR: &str = "visitor";
@@ -22,7 +22,7 @@ const MOST: usize = 20;
 /// See [`MOST`]; about what a start takes.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// Wakes tenants, not more than the hosts can start without being felt.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     ringing: Mutex<Ringing>,

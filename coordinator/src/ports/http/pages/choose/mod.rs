@@ -2,17 +2,16 @@
 //!
 //! The edge asks when a tenant did not answer, or when it has no way to it (yet): so "it runs" is no page. Not here: what a page says.
 
-use isyone_proto::{
-    ids::TenantName,
-    plan::{DesiredState, UnixMs},
-};
-
 use isyone_fleet::{
     desired::Tenant,
     operation::OperationKind,
     settings::Settings,
     state::State,
     views::{self, Phase},
+};
+use isyone_proto::{
+    ids::TenantName,
+    plan::{DesiredState, UnixMs},
 };
 
 /// What a visitor is told.

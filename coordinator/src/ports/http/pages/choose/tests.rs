@@ -1,14 +1,13 @@
 //! Each page, and what all of them have in common.
 
-use isyone_proto::ids::HostName;
-use proptest::prelude::*;
-
-use super::*;
 use isyone_fleet::{
     change::Command,
     testing::{Bench, name, resources},
 };
-use isyone_proto::report::TenantProgress;
+use isyone_proto::{ids::HostName, report::TenantProgress};
+use proptest::prelude::*;
+
+use super::*;
 
 /// A bench with a host, and `alfa`, which is reported like this; `None`: not at all.
 fn bench(progress: Option<TenantProgress>) -> (Bench, HostName) {

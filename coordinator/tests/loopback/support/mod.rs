@@ -1,4 +1,6 @@
 //! A whole coordinator on loopback, an admin, and a hand-moved agent.
+//!
+//! Not here: what one file alone needs.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -408,4 +410,25 @@ pub(crate) fn say(message: agent_message::Message) -> AgentMessage {
     AgentMessage {
         message: Some(message),
     }
+}
+
+/// One host, one running tenant `alfa`.
+pub(crate) async fn with_alfa() -> (Fixture, Channel, Agent) {
+    let fixture = start().await;
+    let host = fixture.join("h1").await;
+    let mut agent = Agent::connect(&host).await;
+    fixture.create("alfa").await;
+    agent.plan_of(&["alfa"]).await;
+    agent.converge().await;
+    // From its first convergence on, the plan says that there is data.
+    while !agent
+        .plan
+        .as_ref()
+        .is_some_and(|p| p.tenants.iter().all(|t| t.activated))
+    {
+        agent
+            .until(|m| matches!(m, coordinator_message::Message::Plan(_)))
+            .await;
+    }
+    (fixture, host, agent)
 }

@@ -1,4 +1,6 @@
 //! Tenants seen through an edge: a stand-in on loopback that answers as the test wants.
+//!
+//! Not here: judging what was found (unit tests of isyone-fleet and of edges/probes).
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,6 @@
 //! Pages as edges ask for them, over the real port; and a tenant that falls asleep and is woken.
+//!
+//! Not here: every page there is (unit tests of ports/http/pages).
 
 use std::{
     sync::{
@@ -122,6 +124,10 @@ async fn nobody_learns_which_tenants_there_are() {
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the same page in every form, and at the end all of them counted"
+)]
 #[tokio::test]
 async fn browsers_programs_and_websockets_get_what_they_understand() {
     let fixture = start().await;

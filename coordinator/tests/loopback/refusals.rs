@@ -1,4 +1,4 @@
-//! Calls that are refused before any service sees them. Not here: who may call what, and how many (api/access, api/gate).
+//! Calls that are refused before any service sees them. Not here: who may call what, and how many (unit tests of operators/access and operators/gate).
 
 use futures_util::{StreamExt as _, stream};
 use isyone_proto::pb::v1::{self, tenant_service_client::TenantServiceClient};

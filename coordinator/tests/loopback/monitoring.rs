@@ -1,4 +1,6 @@
 //! Who may scrape hosts: the role, the list that agents get, and Prometheus' own certificate.
+//!
+//! Not here: what a host answers Prometheus (isyone-agent).
 
 use std::time::Duration;
 

@@ -1,0 +1,192 @@
+//! What holds where the configuration says nothing.
+//!
+//! Not here: defaults of the sections that have a file of their own (dns, probes, tls), and the sample that shows all of them.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use isyone_fleet::settings::Edition;
+use isyone_proto::spec;
+
+use super::{
+    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Lifecycle,
+    Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls,
+    UrlScheme,
+};
+
+/// Parses one of our own literals below. A unit test goes through all of them.
+fn literal<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().expect("a literal of this file")
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let plan = |memory, cpu, disk, workers| Plan {
+            memory: Bytes::gib(memory),
+            cpu: Cpus::from_millis(cpu),
+            disk: Bytes::gib(disk),
+            workers,
+            sleep_after: None,
+        };
+        let edition = Edition {
+            odoo: literal("odoo:18.0"),
+            postgres: literal("postgres:15"),
+        };
+        Self {
+            base_domain: literal("isy.one"),
+            url_scheme: UrlScheme::Http,
+            url_port: None,
+            data_dir: PathBuf::new(),
+            default_plan: literal("small"),
+            default_edition: literal("18.0"),
+            listen: Listen::default(),
+            advertise: Advertise::default(),
+            network: Network::default(),
+            edge: Edge::default(),
+            tls: Tls::default(),
+            monitoring: Monitoring::default(),
+            probes: Probes::default(),
+            dns: Dns::default(),
+            placement: Placement::default(),
+            defaults: Defaults::default(),
+            lifecycle: Lifecycle::default(),
+            liveness: Liveness::default(),
+            certificates: Certificates::default(),
+            log: Log::default(),
+            plans: BTreeMap::from([
+                (literal("small"), plan(1, 500, 10, 0)),
+                (literal("standard"), plan(2, 1000, 20, 2)),
+                (literal("large"), plan(4, 2000, 50, 4)),
+            ]),
+            editions: BTreeMap::from([(literal("18.0"), edition)]),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            grpc: ([0, 0, 0, 0], 7443).into(),
+            enroll: ([0, 0, 0, 0], 7444).into(),
+            http: ([127, 0, 0, 1], 7480).into(),
+            edges: None,
+        }
+    }
+}
+
+impl Default for Advertise {
+    fn default() -> Self {
+        Self {
+            hosts: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            tenant_range: literal("10.200.0.0/14"),
+            subnet_prefix: 28,
+            first_port: 20_000,
+            last_port: 29_999,
+        }
+    }
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            ports: vec![80, 443],
+            protected_addresses: Vec::new(),
+            public_addresses: Vec::new(),
+            entry_points: vec!["web".to_owned()],
+            url: None,
+            shards: Vec::new(),
+            traefik_file: None,
+            traefik_dir: None,
+            pages_url: None,
+            rate_average: 100,
+            rate_burst: 300,
+            in_flight: 100,
+            trusted_proxies: Vec::new(),
+            frame_options: FrameOptions::SameOrigin,
+            upload_limit: Bytes::gib(1),
+            dashboard: None,
+        }
+    }
+}
+
+impl Default for Monitoring {
+    fn default() -> Self {
+        Self {
+            prometheus_url: None,
+            metrics_address: None,
+            agent_port: 7482,
+            edges: vec!["127.0.0.1:8082".to_owned()],
+            file_sd_dir: None,
+            certificate_dir: None,
+            certificate_operator: literal("prometheus"),
+        }
+    }
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self {
+            cpu_overcommit: Cpus::from_millis(4000),
+            memory_reserve: Bytes::new(512 << 20),
+            disk_reserve: Bytes::gib(2),
+        }
+    }
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            language: literal("en_US"),
+            country: literal::<spec::Country>("BR"),
+            time_zone: literal("UTC"),
+            admin_login: literal("admin"),
+        }
+    }
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self {
+            quarantine: Span::days(7),
+        }
+    }
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self {
+            report_interval: Span::seconds(5),
+            suspect: Span::seconds(20),
+            lost: Span::seconds(60),
+        }
+    }
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self {
+            agent_ttl: Span::days(1),
+            operator_ttl: Span::days(365),
+            server_ttl: Span::days(90),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Human,
+            filter: "info".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The part of the configuration that the core's decisions depend on, in the core's own words.
+//!
+//! Not here: what only acting parts look at (addresses, files, logs).
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use isyone_fleet::{
+    settings::{self, Settings},
+    shards::Shards,
+};
+use isyone_proto::{ids::ShortName, spec::Size};
+
+use super::{Config, Plan};
+
+/// Time enough to see that a clock is wrong, and nothing beside the days that a quarantine takes.
+const QUARANTINE_HOLD_MS: i64 = 3_600_000;
+
+impl Config {
+    /// The part that decisions depend on.
+    pub fn settings(&self) -> Settings {
+        let mut protected = self.edge.protected_addresses.clone();
+        let own = self
+            .advertise
+            .hosts
+            .iter()
+            .filter_map(|h| h.parse::<IpAddr>().ok());
+        protected.extend(own.filter(|ip| !ip.is_loopback()));
+        protected.sort();
+        protected.dedup();
+        Settings {
+            base_domain: self.base_domain.to_string(),
+            url_scheme: self.url_scheme.as_str().to_owned(),
+            url_port: self.url_port,
+            plans: self
+                .plans
+                .iter()
+                .map(|(name, plan)| (name.clone(), plan.size()))
+                .collect(),
+            sleep_after_ms: self.sleep_after_ms(),
+            editions: self.editions.clone(),
+            defaults: settings::Defaults {
+                plan: self.default_plan.clone(),
+                edition: self.default_edition.clone(),
+                language: self.defaults.language.clone(),
+                country: self.defaults.country.clone(),
+                time_zone: self.defaults.time_zone.clone(),
+                admin_login: self.defaults.admin_login.clone(),
+            },
+            network: settings::Network {
+                tenant_range: self.network.tenant_range.trunc(),
+                subnet_prefix: self.network.subnet_prefix,
+                first_port: self.network.first_port,
+                last_port: self.network.last_port,
+            },
+            edge: settings::Edge {
+                addresses: self.edge.addresses.clone(),
+                ports: self.edge.ports.clone(),
+                protected_addresses: protected,
+                upload_limit_bytes: self.edge.upload_limit.get(),
+            },
+            shards: Shards::new(self.edge.shards.clone()),
+            placement: settings::PlacementSettings {
+                cpu_overcommit_permille: self.placement.cpu_overcommit.millis(),
+                memory_reserve_bytes: self.placement.memory_reserve.get(),
+                disk_reserve_bytes: self.placement.disk_reserve.get(),
+            },
+            liveness: settings::Liveness {
+                report_interval_ms: u32::try_from(self.liveness.report_interval.millis())
+                    .unwrap_or(u32::MAX),
+                suspect_ms: self.liveness.suspect.millis(),
+                lost_ms: self.liveness.lost.millis(),
+            },
+            quarantine_ms: self.lifecycle.quarantine.millis(),
+            quarantine_hold_ms: QUARANTINE_HOLD_MS,
+            edges_have_our_certificates: self.publishes_keys(),
+            dashboard_hostname: self.dashboard_hostname(),
+            domains_are_watched: self.dns.watches(),
+        }
+    }
+
+    fn sleep_after_ms(&self) -> BTreeMap<ShortName, i64> {
+        let sleeps =
+            |(name, plan): (&ShortName, &Plan)| Some((name.clone(), plan.sleep_after?.millis()));
+        self.plans.iter().filter_map(sleeps).collect()
+    }
+}
+
+impl Plan {
+    fn size(&self) -> Size {
+        Size {
+            memory_bytes: self.memory.get(),
+            cpu_millis: self.cpu.millis(),
+            disk_bytes: self.disk.get(),
+            workers: self.workers,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The defaults are valid, the sample shows them, errors say where, contradictions are found.
+
+use super::*;
+
+#[test]
+fn the_defaults_are_valid_and_survive_toml() {
+    let config = Config::default();
+    config.check().unwrap();
+    assert_eq!(Config::parse("x", &config.to_toml()).unwrap(), config);
+}
+
+#[test]
+fn the_sample_shows_every_default_as_it_is() {
+    let text = sample(&Config::default());
+    assert_eq!(Config::parse("sample", &text).unwrap(), Config::default());
+    let uncommented: String = text
+        .lines()
+        .map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n")
+        .collect();
+    assert_eq!(
+        Config::parse("sample", &uncommented).unwrap(),
+        Config::default()
+    );
+}
+
+#[test]
+fn the_sample_keeps_what_init_was_told() {
+    let mut config = Config::default();
+    config.listen.http = ([127, 0, 0, 1], 17_480).into();
+    config.advertise.hosts = vec!["192.0.2.1".to_owned()];
+    assert_eq!(Config::parse("sample", &sample(&config)).unwrap(), config);
+}
+
+#[test]
+fn errors_name_line_and_key() {
+    for (text, place) in [
+        ("a = 1", "f line 1, a"),
+        (
+            "base_domain = \"isy.one\"\n[network]\nfirst_prot = 5\n",
+            "f line 3, network.first_prot",
+        ),
+        (
+            "[network]\nfirst_port = \"x\"\n",
+            "f line 2, network.first_port",
+        ),
+        (
+            "[plans.small]\nmemory = \"lots\"\ncpu = 1\ndisk = 1",
+            "f line 2, plans.small.memory",
+        ),
+        ("[listen]\ngrpc = \"nowhere\"", "f line 2, listen.grpc"),
+        ("[edge]\nshards = [\"A b\"]", "f line 2, edge.shards[0]"),
+        ("x", "f line 1"),
+    ] {
+        let error = Config::parse("f", text).unwrap_err().to_string();
+        assert!(error.starts_with(place), "{error}");
+    }
+}
+
+#[test]
+fn contradictions_are_found() {
+    for (text, key) in [
+        ("default_plan = \"huge\"", "default_plan"),
+        ("[network]\nfirst_port = 30000", "network.last_port"),
+        ("[network]\nsubnet_prefix = 30", "network.subnet_prefix"),
+        (
+            "[network]\ntenant_range = \"10.200.0.1/14\"",
+            "network.tenant_range",
+        ),
+        ("[listen]\nhttp = \"127.0.0.1:20000\"", "listen.http"),
+        ("[advertise]\nhosts = []", "advertise.hosts"),
+        ("[advertise]\nhosts = [\"http://x\"]", "advertise.hosts"),
+        ("[liveness]\nsuspect = \"2m\"", "liveness.lost"),
+        (
+            "[certificates]\nagent_ttl = \"1s\"",
+            "certificates.agent_ttl",
+        ),
+        ("[edge]\npages_url = \"nonsense\"", "edge.pages_url"),
+        ("[edge]\nshards = [\"a\", \"b\", \"a\"]", "edge.shards"),
+        ("[edge]\ntraefik_dir = \"x\"", "edge.traefik_dir"),
+        ("[edge]\nin_flight = 0", "edge.in_flight"),
+        (
+            "[edge]\ntrusted_proxies = [\"0.0.0.0/0\"]",
+            "edge.trusted_proxies",
+        ),
+        ("[edge]\nupload_limit = \"1MiB\"", "edge.upload_limit"),
+        (
+            "[edge.dashboard]\nusers_file = \"x\"\nhostname = \"alfa.isy.one\"",
+            "edge.dashboard.hostname",
+        ),
+        (
+            "[placement]\ncpu_overcommit = 0.5",
+            "placement.cpu_overcommit",
+        ),
+        ("[log]\nfilter = \"a=b=c\"", "log.filter"),
+        ("[tls]\nmode = \"traefik\"", "url_scheme"),
+        ("[tls]\nentry_point = \"a b\"", "tls.entry_point"),
+        (
+            "url_scheme = \"https\"\n[tls]\nmode = \"traefik\"\nentry_point = \"web\"",
+            "edge.entry_points",
+        ),
+        (
+            "[edge]\nshards = [\"a\"]\npublic_addresses = [\"192.0.2.1\"]",
+            "edge.public_addresses",
+        ),
+        ("[dns]\nservers = [\"192.0.2.1:0\"]", "dns.servers"),
+        ("[dns]\ninterval = \"10ms\"", "dns.interval"),
+        ("[dns]\nretry = \"0s\"", "dns.retry"),
+        ("[dns]\nretry = \"2h\"", "dns.retry"),
+        ("[probes]\ninterval = \"100ms\"", "probes.interval"),
+        ("[probes]\ntimeout = \"2m\"", "probes.timeout"),
+        ("[probes]\nconcurrency = 0", "probes.concurrency"),
+        ("[probes]\nedges = [\"192.0.2.1\"]", "probes.edges"),
+        (
+            "[probes.shard_edges]\na = [\"192.0.2.1:443\"]",
+            "probes.shard_edges",
+        ),
+        (
+            "[edge]\nshards = [\"a\"]\n[probes]\nedges = [\"192.0.2.1:443\"]",
+            "probes.edges",
+        ),
+    ] {
+        let error = Config::parse("f", text)
+            .unwrap()
+            .check()
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with(key), "{text}: {error}");
+    }
+}

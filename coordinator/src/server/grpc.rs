@@ -1,0 +1,167 @@
+//! The gRPC services: what stands behind the mTLS port and the enrolment port, with what bounds a message and a connection.
+//!
+//! Not here: accepting connections (ports/listener), who may call what (operators/access), the services themselves.
+
+use std::{sync::Arc, time::Duration};
+
+use isyone_proto::{
+    pb::{
+        self,
+        agent::v1::{
+            agent_service_server::AgentServiceServer,
+            enrollment_service_server::EnrollmentServiceServer,
+        },
+        v1::{
+            certificate_service_server::CertificateServiceServer,
+            domain_service_server::DomainServiceServer, edge_service_server::EdgeServiceServer,
+            event_service_server::EventServiceServer, host_service_server::HostServiceServer,
+            operation_service_server::OperationServiceServer,
+            operator_service_server::OperatorServiceServer,
+            system_service_server::SystemServiceServer, tenant_service_server::TenantServiceServer,
+            top_service_server::TopServiceServer,
+        },
+    },
+    tls::MAX_MESSAGE_BYTES,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use super::{StartError, ports::Addresses, shared::Shared};
+use crate::{
+    agents::{
+        enroll::Enrollment,
+        session::{self, Agents},
+    },
+    base::{clock, metrics::Metrics},
+    operators::{self, Api, access::AccessLayer},
+    ports::listener,
+};
+
+/// Largest request of an operator: 200 modules, 50 domains and 32 labels are 40 KiB, a piece of a shell's input is 64 KiB. As much is
+/// held of each call that runs.
+const MAX_REQUEST_BYTES: usize = 256 << 10;
+/// Largest request of somebody who joins, of whom we know nothing: a token, a key and a few labels.
+const MAX_JOIN_BYTES: usize = 64 << 10;
+/// Streams that one connection may have open while it joins: one call, and slack.
+const MAX_JOIN_STREAMS: u32 = 2;
+/// Streams that one connection may have open: an agent needs its session and one for each operator who looks at a log;
+/// this is well above both and bounds what one peer can hold.
+const MAX_STREAMS: u32 = 128;
+
+fn builder(max_streams: u32) -> Server {
+    Server::builder()
+        // Without it a half-open connection lives for hours.
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(max_streams)
+        // Small windows: thousands of agents send little each.
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(256 * 1024)
+}
+
+macro_rules! limited {
+    ($most:expr, $service:expr) => {
+        $service
+            .max_decoding_message_size($most)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    };
+}
+
+/// The services behind the gRPC port.
+fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
+    let api = Api::new(Arc::new(operators::Parts {
+        handle: shared.handle.clone(),
+        config: shared.config.clone(),
+        pki: shared.pki.clone(),
+        sealer: shared.sealer.clone(),
+        streams: shared.streams.clone(),
+        edges: shared.edges.clone(),
+        probes: shared.probes.clone(),
+        domains: shared.domains.clone(),
+        dns: shared.dns.clone(),
+        enroll_endpoint: shared.config.reached_at(addresses.enroll),
+        started_at: clock::now_ms(),
+        stop: shared.stop.clone(),
+    }));
+    let agents = Agents::new(Arc::new(session::Shared {
+        handle: shared.handle.clone(),
+        pki: shared.pki.clone(),
+        agent_ttl_s: shared.agent_ttl_s(),
+        sealer: shared.sealer.clone(),
+        streams: shared.streams.clone(),
+        monitors: shared.monitors.clone(),
+        metrics: shared.metrics.clone(),
+        stop: shared.stop.clone(),
+    }));
+    (api, agents)
+}
+
+pub(super) async fn serve_grpc(
+    incoming: listener::Incoming,
+    shared: &Shared,
+    addresses: &Addresses,
+) -> Result<impl Future<Output = ()> + Send + use<>, StartError> {
+    let (api, agents) = services(shared, addresses);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<TenantServiceServer<Api>>().await;
+    health.set_serving::<HostServiceServer<Api>>().await;
+    health.set_serving::<OperationServiceServer<Api>>().await;
+    health.set_serving::<EventServiceServer<Api>>().await;
+    health.set_serving::<SystemServiceServer<Api>>().await;
+    health.set_serving::<OperatorServiceServer<Api>>().await;
+    health.set_serving::<CertificateServiceServer<Api>>().await;
+    health.set_serving::<DomainServiceServer<Api>>().await;
+    health.set_serving::<EdgeServiceServer<Api>>().await;
+    health.set_serving::<TopServiceServer<Api>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let most = MAX_REQUEST_BYTES;
+    let router = builder(MAX_STREAMS)
+        .layer(AccessLayer::new(shared.metrics.clone()))
+        .add_service(limited!(most, health_service))
+        .add_service(limited!(most, reflection().build_v1()?))
+        // Older clients know only this one.
+        .add_service(limited!(most, reflection().build_v1alpha()?))
+        .add_service(limited!(most, TenantServiceServer::new(api.clone())))
+        .add_service(limited!(most, HostServiceServer::new(api.clone())))
+        .add_service(limited!(most, OperationServiceServer::new(api.clone())))
+        .add_service(limited!(most, EventServiceServer::new(api.clone())))
+        .add_service(limited!(most, SystemServiceServer::new(api.clone())))
+        .add_service(limited!(most, OperatorServiceServer::new(api.clone())))
+        .add_service(limited!(most, CertificateServiceServer::new(api.clone())))
+        .add_service(limited!(most, DomainServiceServer::new(api.clone())))
+        .add_service(limited!(most, EdgeServiceServer::new(api.clone())))
+        .add_service(limited!(most, TopServiceServer::new(api)))
+        // A host's report may be long.
+        .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(agents)));
+    let stop = shared.stop.clone();
+    Ok(async move {
+        let served = router
+            .serve_with_incoming_shutdown(incoming, stop.cancelled())
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "gRPC ended");
+        }
+    })
+}
+
+pub(super) async fn serve_enrollment(
+    incoming: listener::Incoming,
+    enrollment: Enrollment,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let service = EnrollmentServiceServer::new(enrollment);
+    let router = builder(MAX_JOIN_STREAMS)
+        .layer(AccessLayer::new(metrics))
+        .add_service(limited!(MAX_JOIN_BYTES, service));
+    if let Err(error) = router
+        .serve_with_incoming_shutdown(incoming, stop.cancelled())
+        .await
+    {
+        tracing::error!(%error, "enrolment ended");
+    }
+}

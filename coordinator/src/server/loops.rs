@@ -1,0 +1,133 @@
+//! The loops that look, ask and tell by themselves; two small ones (certificates of ours, connections to cut) are here.
+//!
+//! Not here: the writer's loop and what is published, which go with the ports.
+
+use std::{sync::Arc, time::Duration};
+
+use isyone_proto::tls::error_chain;
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::shared::Shared;
+use crate::{
+    agents::session::monitors,
+    base::{clock, pki::Pki},
+    edges::{
+        acme::{self, Acme},
+        domains::{self, Watch},
+        probes::{self, Prober, ask::Asker},
+        running,
+        scraper::{self, Scraper},
+    },
+    ports::listener::Connections,
+    writer::Handle,
+};
+
+/// How often certificate files are looked at.
+const PKI_REFRESH: Duration = Duration::from_secs(5);
+/// Pause between two looks at what changed, of which there may be thousands a second.
+const CUT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The loops that look, ask and tell by themselves.
+pub(super) fn spawn(shared: &Shared, asker: Option<Asker>, refresh: Arc<Notify>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let (handle, config, stop) = (&shared.handle, &shared.config, &shared.stop);
+    tasks.spawn(cut_refused(
+        handle.clone(),
+        shared.connections.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(monitors::follow(
+        handle.clone(),
+        shared.monitors.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(running::watch::run(
+        handle.clone(),
+        shared.edges.clone(),
+        stop.clone(),
+    ));
+    // A part that ends is a failure; without a directory there is nothing to do.
+    if config.monitoring.certificate_dir.is_some() {
+        tasks.spawn(scraper::run(Scraper {
+            handle: handle.clone(),
+            config: config.clone(),
+            pki: shared.pki.clone(),
+            stop: stop.clone(),
+        }));
+    }
+    if config.orders_certificates() {
+        tasks.spawn(acme::run(Arc::new(Acme {
+            handle: handle.clone(),
+            config: config.clone(),
+            sealer: shared.sealer.clone(),
+            challenges: shared.challenges.clone(),
+            metrics: shared.metrics.clone(),
+            stop: stop.clone(),
+        })));
+    }
+    if let Some(asker) = asker {
+        let prober = Prober {
+            handle: handle.clone(),
+            config: config.clone(),
+            board: shared.probes.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(probes::run(Arc::new(prober), asker));
+    }
+    if config.dns.watches() {
+        tasks.spawn(domains::run(Watch {
+            handle: handle.clone(),
+            config: config.clone(),
+            looks: shared.domains.clone(),
+            dns: shared.dns.clone(),
+            stop: stop.clone(),
+        }));
+    }
+    tasks.spawn(keep_certificates_fresh(
+        shared.pki.clone(),
+        refresh,
+        stop.clone(),
+    ));
+    tasks
+}
+
+/// Cuts connections whose certificate the Fleet no longer admits.
+async fn cut_refused(handle: Handle, connections: Arc<Connections>, stop: CancellationToken) {
+    let mut changes = handle.subscribe();
+    let mut seen = handle.snapshot();
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        let state = handle.snapshot();
+        if state.fleet.withdrew_since(&seen.fleet) {
+            connections.cut_unless(|certificate| state.fleet.admits(certificate).is_ok());
+        }
+        seen = state;
+        tokio::time::sleep(CUT_PAUSE).await;
+    }
+}
+
+/// Takes up changed certificate files and renews our own, by and by and when told to.
+async fn keep_certificates_fresh(pki: Arc<Pki>, refresh: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PKI_REFRESH) => {}
+            () = refresh.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        match pki.refresh(clock::now_seconds()) {
+            Ok(true) => tracing::info!("certificates taken up"),
+            Ok(false) => {}
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::error!(
+                    error,
+                    "certificates cannot be taken up; the old ones stay in use"
+                );
+            }
+        }
+    }
+}

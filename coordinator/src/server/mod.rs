@@ -1,0 +1,194 @@
+//! Puts the coordinator together and takes it apart: store, writer, authority, the ports, the loops.
+//!
+//! [`start`] is the whole coordinator in one process; `main` and the tests both use it. Not here: command line and signals (program),
+//! and what any of the parts does.
+
+mod grpc;
+mod loops;
+mod ports;
+mod shared;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use isyone_fleet::views;
+use tokio::{
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{ports::Listeners, shared::Shared};
+use crate::{
+    agents::streams::Streams,
+    base::{
+        config::{Config, ConfigError},
+        pki::{Pki, PkiError},
+        secrets::{self, SealError, Sealer},
+    },
+    edges::{
+        probes::{self, ask::AskError, board::ProbeBoard},
+        running::Edges,
+    },
+    writer::{
+        self, Handle, Source,
+        store::{Store, StoreError, sqlite::SqliteStore},
+    },
+};
+
+/// How long open calls may take to end when the coordinator stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the coordinator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("configuration")]
+    Config(#[from] ConfigError),
+    #[error("the database cannot be opened")]
+    Store(#[from] StoreError),
+    #[error("the certificate authority cannot be opened")]
+    Pki(#[from] PkiError),
+    #[error("the sealing key cannot be opened")]
+    Seal(#[from] SealError),
+    /// A token of edges or Prometheus on other machines cannot be read or made.
+    #[error("a token of listen.edges cannot be used")]
+    EdgeToken(#[source] io::Error),
+    /// The authorities for probes through TLS cannot be used.
+    #[error("tenants cannot be probed through the edges")]
+    Probes(#[from] AskError),
+    /// A port cannot be opened.
+    #[error("cannot listen on {address} (listen.{key})")]
+    Listen {
+        key: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    /// Our own descriptors are damaged.
+    #[error("gRPC reflection cannot be set up")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What a coordinator is made of besides its configuration.
+pub struct Parts {
+    /// Where the Fleet is kept.
+    pub store: Box<dyn Store>,
+    /// Seals and opens secrets at rest.
+    pub sealer: Sealer,
+}
+
+impl Parts {
+    /// From the data directory. `seal_key` is the environment's, when it gives one.
+    pub async fn open(config: &Config, seal_key: Option<&str>) -> Result<Self, StartError> {
+        let sealer = Sealer::load(&config.data_dir.join(secrets::KEY_FILE), seal_key)?;
+        let store = SqliteStore::open(&config.data_dir.join(crate::init::DATABASE_FILE)).await?;
+        Ok(Self {
+            store: Box::new(store),
+            sealer,
+        })
+    }
+}
+
+/// A coordinator that runs, with the parts that tests and benches look into.
+#[derive(Debug)]
+pub struct Running {
+    /// To the writer and its snapshots.
+    pub handle: Handle,
+    /// The configuration that it runs with.
+    pub config: Arc<Config>,
+    /// The certificate authority.
+    pub pki: Arc<Pki>,
+    /// Seals and opens secrets at rest.
+    pub sealer: Arc<Sealer>,
+    /// The sessions of agents.
+    pub streams: Arc<Streams>,
+    /// Which edges ask for routes, and how far they are.
+    pub edges_seen: Arc<Edges>,
+    /// What the probes through the edges found.
+    pub probes: Arc<ProbeBoard>,
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Where enrolment listens.
+    pub enroll: SocketAddr,
+    /// Where HTTP listens.
+    pub http: SocketAddr,
+    /// Where edges on other machines are served.
+    pub edges: Option<SocketAddr>,
+    stop: CancellationToken,
+    refresh: Arc<Notify>,
+    tasks: JoinSet<()>,
+    writer: JoinHandle<()>,
+    stop_writer: CancellationToken,
+}
+
+/// Starts everything; when it answers, all ports are open.
+pub async fn start(
+    config: Config,
+    parts: Parts,
+    source: impl Source,
+) -> Result<Running, StartError> {
+    config.check()?;
+    let dashboard = config.dashboard()?;
+    let stop_writer = CancellationToken::new();
+    let settings = Arc::new(config.settings());
+    let (handle, writer) =
+        writer::start(parts.store, settings, source, stop_writer.clone()).await?;
+    if let Some((name, tenant)) =
+        views::in_the_dashboards_place(&handle.snapshot(), handle.settings())
+    {
+        tracing::warn!(%tenant, "[edge.dashboard] hostname {name} is a domain of that tenant's; edges cannot serve both: name another, or `isyctl tenant domain remove {tenant} {name}`");
+    }
+    let asker = probes::asker(&config)?;
+    let shared = Shared::new(config, handle, parts.sealer)?;
+    let (listeners, addresses) = Listeners::bind(&shared.config).await?;
+    let refresh = Arc::new(Notify::new());
+    let mut tasks = loops::spawn(&shared, asker, refresh.clone());
+    ports::serve(&shared, listeners, &addresses, dashboard, &mut tasks).await?;
+    Ok(Running {
+        handle: shared.handle,
+        config: shared.config,
+        pki: shared.pki,
+        sealer: shared.sealer,
+        streams: shared.streams,
+        edges_seen: shared.edges,
+        probes: shared.probes,
+        stop: shared.stop,
+        grpc: addresses.grpc,
+        enroll: addresses.enroll,
+        http: addresses.http,
+        edges: addresses.edges,
+        refresh,
+        tasks,
+        writer,
+        stop_writer,
+    })
+}
+
+impl Running {
+    /// Returns when a part has ended although nobody asked for it (it panicked: the log says where). What is left then only
+    /// looks alive; the process must end, and be started again.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            _ = &mut self.writer => {}
+            // Never empty: the ports are served until the stop.
+            Some(_) = self.tasks.join_next() => {}
+        }
+    }
+
+    /// Looks at the certificate files now.
+    pub fn refresh_certificates(&self) {
+        self.refresh.notify_one();
+    }
+
+    /// Ends every stream, waits a bounded time for open calls, then lets the writer finish what it has accepted.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
+            tracing::warn!("some calls did not end in time and are cut");
+            self.tasks.shutdown().await;
+        }
+        self.stop_writer.cancel();
+        if let Err(error) = self.writer.await {
+            tracing::error!(%error, "the writer did not end well");
+        }
+    }
+}

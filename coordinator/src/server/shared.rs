@@ -1,0 +1,112 @@
+//! What the tasks of a coordinator share, made once from the configuration and the writer's handle.
+//!
+//! Not here: who gets which part of it (loops, ports, grpc).
+
+use std::sync::Arc;
+
+use isyone_proto::tls::CertificateInfo;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agents::{session::monitors::MonitorList, streams::Streams},
+    base::{
+        clock,
+        config::Config,
+        metrics::{self, Metrics},
+        pki::{Pki, PkiConfig, PkiError},
+        secrets::Sealer,
+    },
+    edges::{
+        acme::Challenges,
+        dns::{Dns, Resolver},
+        domains::DomainLooks,
+        probes::board::ProbeBoard,
+        running::{Edges, collector::EdgeCollector},
+    },
+    ports::listener::Connections,
+    writer::{Handle, collector::FleetCollector},
+};
+
+/// Where edges serve HTTP when the configuration names no port.
+const EDGE_PORT: u16 = 80;
+
+/// What the tasks share; made once, taken apart by [`start`](super::start).
+pub(super) struct Shared {
+    pub(super) handle: Handle,
+    pub(super) config: Arc<Config>,
+    pub(super) pki: Arc<Pki>,
+    pub(super) sealer: Arc<Sealer>,
+    pub(super) streams: Arc<Streams>,
+    pub(super) monitors: Arc<MonitorList>,
+    pub(super) edges: Arc<Edges>,
+    pub(super) challenges: Arc<Challenges>,
+    pub(super) probes: Arc<ProbeBoard>,
+    pub(super) domains: Arc<DomainLooks>,
+    pub(super) dns: Arc<dyn Dns>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, handle: Handle, sealer: Sealer) -> Result<Self, PkiError> {
+        Ok(Self {
+            pki: Arc::new(authority(&config, &handle)?),
+            monitors: Arc::new(MonitorList::new(&handle.snapshot())),
+            sealer: Arc::new(sealer),
+            streams: Arc::default(),
+            edges: Arc::new(Edges::on(
+                config.edge.ports.first().copied().unwrap_or(EDGE_PORT),
+            )),
+            challenges: Arc::default(),
+            probes: Arc::new(ProbeBoard::new(config.probes.interval.millis())),
+            domains: Arc::new(DomainLooks::new(&config.dns)),
+            dns: Arc::new(Resolver::new(config.dns.servers.clone())),
+            metrics: Arc::default(),
+            connections: Arc::default(),
+            stop: CancellationToken::new(),
+            config: Arc::new(config),
+            handle,
+        })
+    }
+
+    pub(super) fn agent_ttl_s(&self) -> i64 {
+        self.config.certificates.agent_ttl.millis() / 1000
+    }
+
+    /// Everything that is counted, and what is collected at each scrape.
+    pub(super) fn registry(&self) -> Registry {
+        let mut registry = metrics::registry();
+        self.handle.timings().register(&mut registry);
+        self.metrics.register(&mut registry);
+        registry.register_collector(Box::new(EdgeCollector {
+            edges: self.edges.clone(),
+            shards: self.handle.settings().shards.clone(),
+        }));
+        registry.register_collector(Box::new(FleetCollector {
+            handle: self.handle.clone(),
+        }));
+        registry.register_collector(Box::new(self.connections.clone()));
+        registry.register_collector(Box::new(self.streams.clone()));
+        registry
+    }
+}
+
+fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
+    let pki_config = PkiConfig {
+        dir: config.data_dir.join(crate::init::PKI_DIR),
+        hosts: config.advertise.hosts.clone(),
+        server_ttl_s: config.certificates.server_ttl.millis() / 1000,
+    };
+    let handle = handle.clone();
+    let admit =
+        move |certificate: &CertificateInfo| match handle.snapshot().fleet.admits(certificate) {
+            Ok(()) => true,
+            Err(refusal) => {
+                tracing::info!(who = %certificate.identity, %refusal, "certificate refused");
+                false
+            }
+        };
+    Pki::open(pki_config, Arc::new(admit), clock::now_seconds())
+}
