@@ -21,7 +21,8 @@ pub mod otlp;
 
 pub use tracing;
 
-/// Target of every span that belongs to a trace, and of nothing else. (The macro repeats it: a target must be a literal.)
+/// Target of every span that belongs to a trace, and of nothing else. (The macro repeats it: a target must be a
+/// literal.)
 pub const TARGET: &str = "isyone::trace";
 
 /// A span of a trace: `span!("commit", writes = 3)`, `span!(parent: &other, "apply")`. The module says which fields it

@@ -33,7 +33,7 @@ pub struct ContainerStatus {
     pub image_digest: String,
     /// Exit code of the last run.
     pub exit_code: i32,
-    /// Start of the present run.
+    /// Start of the current run.
     pub started_ms: Option<UnixMs>,
     /// Process 1 on the host, for measuring.
     pub pid: i32,
@@ -114,7 +114,7 @@ pub struct StatusBoard {
     changed: Notify,
 }
 
-/// A tenant as it stands on the board.
+/// A tenant's entry on the board.
 #[derive(Debug, Clone)]
 pub struct BoardEntry {
     pub name: TenantName,

@@ -46,11 +46,10 @@ pub struct Figures {
     pub rss: u64,
     /// Page cache.
     pub cache: u64,
-    /// Swapped out.
     pub swap: u64,
     /// Peak use, where the kernel reports it.
     pub max_memory: Option<u64>,
-    /// 0: none.
+    /// 0: no limit.
     pub memory_limit: u64,
     /// How often the limit was reached.
     pub failures: u64,
@@ -229,7 +228,7 @@ fn version2(text: &dyn Fn(&str, &str) -> String) -> Figures {
         cache: field(&memory, "file"),
         swap: number(&text("memory", "memory.swap.current")),
         max_memory: Some(number(&text("memory", "memory.peak"))).filter(|max| *max > 0),
-        memory_limit: number(&text("memory", "memory.max")), // `max` is no number: 0
+        memory_limit: number(&text("memory", "memory.max")), // `max` is not a number, so it becomes 0
         failures: field(&events, "max"),
         oom_kills: field(&events, "oom_kill"),
         processes: number(&text("pids", "pids.current")),

@@ -16,7 +16,7 @@ const EVENTS_RETRY: Duration = Duration::from_secs(2);
 /// What wakes the loops.
 #[derive(Debug)]
 pub enum Signal {
-    /// Something happened to a container of ours.
+    /// An event of one of our containers.
     Event(ContainerEvent),
     /// Events may have been lost: everything must be looked at.
     Resync,

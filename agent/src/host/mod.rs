@@ -125,11 +125,11 @@ const GATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Whether new tenants may start on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gate {
-    /// They may.
+    /// New tenants may start.
     Open,
     /// Not known yet, but soon.
     Pending,
-    /// They may not, for this reason.
+    /// New tenants may not start, for this reason.
     Closed(String),
 }
 
@@ -289,7 +289,7 @@ impl Host {
         Ok(local)
     }
 
-    /// What a stack depends on.
+    /// Facts about the host that a stack depends on.
     pub async fn facts(&self) -> Result<HostFacts, DockerError> {
         let engine = self.engine().await?;
         Ok(HostFacts {

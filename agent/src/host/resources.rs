@@ -85,7 +85,7 @@ fn permille(part: u64, whole: u64) -> u32 {
     (part * 1000).checked_div(whole).unwrap_or(0).min(1_000_000) as u32
 }
 
-/// Busy ticks, all ticks, CPUs.
+/// Returns busy ticks, all ticks and the number of CPUs.
 fn parse_stat(text: &str) -> (u64, u64, u32) {
     let mut lines = text.lines();
     let numbers: Vec<u64> = lines
@@ -160,7 +160,7 @@ fn parse_own_ticks(text: &str) -> u64 {
         .sum()
 }
 
-/// `some avg10=1.23 …` as per mille.
+/// Value of `some avg10=1.23 …` in per mille.
 fn parse_pressure(text: &str) -> Option<u32> {
     let line = text.lines().find(|l| l.starts_with("some "))?;
     let value: f64 = line
@@ -226,7 +226,7 @@ pub fn limits_of(groups: &ControlGroups) -> Option<Limits> {
     })
 }
 
-/// Reads CPU and memory alone, three small files; `None` when the container has ended.
+/// Reads only CPU and memory, three small files; `None` when the container has ended.
 pub fn container_use(groups: &ControlGroups) -> Option<ContainerUse> {
     let text = |controller: &str, file: &str| {
         fs::read_to_string(format!("{}/{file}", groups.directory(controller)?)).ok()

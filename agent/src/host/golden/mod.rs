@@ -185,7 +185,7 @@ impl GoldenStore {
             (self.dir.join(key), volumes.clone(), database.to_owned());
         let (spares, kind) = (self.spares.clone(), key.to_owned());
         let restored = blocking(move || {
-            let _reader = reader; // runs on even if the caller is dropped
+            let _reader = reader; // held even if the caller is dropped
             volumes.wipe()?;
             if spares.take_spare(&kind, &meta, &volumes, &database)? {
                 return Ok(Restored {
