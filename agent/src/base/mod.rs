@@ -1,4 +1,4 @@
-//! What every room may use and which knows no other room: the clock, files, paths of the data directory, crash points
+//! What every room may use and what knows no other room: the clock, files, paths of the data directory, crash points
 //! for tests.
 //!
 //! Not here: anything about tenants or Docker.

@@ -1,7 +1,7 @@
 //! Which lines of a customer's page reach Prometheus: samples named `odoo_…` with their HELP and TYPE, in the plain
 //! text format. Pure.
 //!
-//! Whoever runs an Odoo decides what it answers. With a free choice of names, a customer could report other customers'
+//! Whoever runs an Odoo decides what it answers. With a free choice of names, a customer could report somebody else's
 //! hosts as lost, or fill another customer's panels; with a free choice of sizes, fill Prometheus's memory. Each line
 //! that is not plainly a sample is left out on its own, because Prometheus would reject the whole page for it. Not
 //! here: fetching (relay).

@@ -1,5 +1,5 @@
-//! Makes the pages. Keeps each page for a moment, so that two Prometheus servers do not double the work, and makes each
-//! page only once at a time.
+//! Makes the pages. Keeps each page for a moment, so that two Prometheus servers do not double the work, and never
+//! makes the same page twice at the same time.
 //!
 //! Not here: who may have them (server), their contents (node, containers, relay, postgres).
 
