@@ -1,4 +1,4 @@
-//! Applies a plan file to the local Docker without a coordinator; for trying things by hand.
+//! Applies a plan file to the local Docker without a coordinator, for trying things by hand.
 //!
 //!   apply sample NAME…            print a plan for these tenants
 //!   apply run DATA-DIR PLAN.json  make it so, print each step, end when all is as planned

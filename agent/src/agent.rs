@@ -1,4 +1,4 @@
-//! A running agent put together: ledger, reconciler, link, renewal, measuring, HTTP. Used by the program and, with a fake
+//! Assembles a running agent: ledger, reconciler, link, renewal, measuring, HTTP. Used by the program and, with a fake
 //! engine, by tests that run whole fleets in one process.
 //!
 //! Not here: the command line (main).
@@ -33,10 +33,10 @@ use crate::{
 /// Why an agent does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Not joined, or bad settings.
+    /// The host has not joined, or its settings are bad.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No key or certificate.
+    /// The key or certificate is missing or unusable.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The plan on disk cannot be read.
@@ -50,7 +50,7 @@ pub enum StartError {
 /// Where Prometheus scrapes this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScrapeAddress {
-    /// No port is opened.
+    /// Opens no port.
     Off,
     /// At this address.
     At(SocketAddr),
@@ -68,9 +68,9 @@ impl ScrapeAddress {
     }
 }
 
-/// What an agent is made of.
+/// What an agent is built from.
 pub struct AgentParts {
-    /// Where it keeps things; joined.
+    /// Where it keeps its files; the host has joined.
     pub data: DataDir,
     pub docker: Arc<dyn Docker>,
     pub probe: Arc<dyn Probe>,
@@ -79,7 +79,7 @@ pub struct AgentParts {
     pub http: Option<TcpListener>,
     /// Where Prometheus scrapes.
     pub metrics: ScrapeAddress,
-    /// The packet filter, if there shall be one.
+    /// The packet filter, if there should be one.
     pub firewall: Option<crate::host::firewall::Applier>,
 }
 
@@ -95,7 +95,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts from the ledger; the coordinator may be away.
+    /// Starts from the ledger; the coordinator may be unreachable.
     pub fn start(parts: AgentParts) -> Result<Self, StartError> {
         let AgentParts {
             data,
@@ -169,10 +169,10 @@ impl Agent {
         })
     }
 
-    /// Ends the agent's tasks. Tenants run on.
+    /// Ends the agent's tasks. Tenants keep running.
     pub async fn stop(self) {
         self.stop.cancel();
-        // A panic in there was logged when it happened.
+        // A panic in it was logged when it happened.
         let _ = self.reconciler.await;
         self.tasks.wait().await;
     }
@@ -185,7 +185,7 @@ fn warn_of_ledger(host: &Host, warning: Option<String>) {
     }
 }
 
-/// `/healthz` and `/metrics`; tenants do not need them.
+/// Serves `/healthz` and `/metrics`; tenants do not need them.
 async fn serve_loopback(listener: TcpListener, scraper: Arc<Scraper>, stop: CancellationToken) {
     if let Err(e) = loopback::serve(listener, scraper, stop).await {
         tracing::error!("/healthz and /metrics are not served any more: {e}");

@@ -13,8 +13,9 @@
 //! | `metrics` | the pages that Prometheus scrapes | reports to the coordinator | base, plan, host |
 //! | `agent` | puts it together | the command line (main) | all |
 //!
-//! `testing` (feature `testing` only) stands beside `agent`: an engine in memory and sample plans. The agent works without
-//! the coordinator from the plan in its ledger. Not here: placement, ports, passwords; they come with the plan.
+//! `testing` (feature `testing` only) stands beside `agent`: an in-memory engine and sample plans. The agent works
+//! without the coordinator, from the plan in its ledger. Not here: placement, ports, passwords; they come with the
+//! plan.
 
 pub mod agent;
 pub mod base;

@@ -22,12 +22,12 @@ use isyone_proto::{ids::HostName, token::JoinToken};
 use isyone_telemetry::{Format, Telemetry};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 
-/// Where the agent keeps its things unless told otherwise.
+/// Default data directory of the agent.
 const DATA_DIR: &str = "/var/lib/isyone-agent";
-/// Most tasks end at once; what does not is left behind, as a crash would leave it.
+/// Most tasks end at once; the rest are abandoned, as a crash would abandon them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a stop may wait for a collector of traces.
+/// How long a stop may wait for the trace collector.
 const LAST_TRACES: Duration = Duration::from_secs(3);
 
 #[derive(Parser)]
@@ -158,7 +158,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Logs as `RUST_LOG` says, and traces where the environment asks for them.
+/// Logs as `RUST_LOG` says, and traces if the environment asks for it.
 fn start_telemetry(format: LogFormat) -> Telemetry {
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
@@ -229,12 +229,12 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells systemd, if it is there; without it nothing is lost.
+/// Notifies systemd, if it is there; without it nothing is lost.
 fn notify(state: sd_notify::NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
-/// Until SIGTERM or SIGINT; meanwhile systemd's watchdog is fed.
+/// Waits for SIGTERM or SIGINT and feeds systemd's watchdog meanwhile.
 async fn until_told() -> anyhow::Result<()> {
     let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(SignalKind::interrupt())?;

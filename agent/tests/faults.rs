@@ -1,5 +1,5 @@
-//! The reconciler over a fake engine: dies at every call, meets refusals and lost answers, and must always end with the
-//! planned stack, once, with its own keys.
+//! The reconciler over a fake engine: it dies at every call, meets refusals and lost answers, and must always end with
+//! exactly one planned stack, with its own keys.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -265,7 +265,7 @@ async fn a_life_from_suspension_to_purge() {
     life.end().await;
 }
 
-/// A trigger of whoever has taken Odoo over sleeps in it.
+/// An attacker who has taken Odoo over leaves a trigger that sleeps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sql_that_hangs_in_a_tenants_database_is_told_and_does_not_hold_up_its_suspension() {
     let dir = tempfile::tempdir().unwrap();
@@ -299,8 +299,8 @@ async fn sql_that_hangs_in_a_tenants_database_is_told_and_does_not_hold_up_its_s
     life.end().await;
 }
 
-/// Plans are not all seen: a host that was away for a moment, or busy, gets the newest. So it may learn at once that a name
-/// that was purged was taken again by another tenant, which was deleted before it ran.
+/// A host does not see every plan: after a short absence, or when busy, it gets only the newest. So it may learn all at
+/// once that a purged name was taken by another tenant, which was deleted before it ran.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_tenant_purged_under_one_name_is_reported_gone_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -380,7 +380,7 @@ async fn websockets_are_waited_for_but_not_for_ever_and_only_with_workers() {
     life.end().await;
 }
 
-/// By the health checks alone: the next full comparison is a long way off.
+/// Found by the health checks alone: the next full comparison is far off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgresql_that_falls_silent_is_found_and_so_is_its_recovery() {
     let dir = tempfile::tempdir().unwrap();

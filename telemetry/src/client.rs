@@ -1,6 +1,6 @@
-//! A gRPC channel whose calls are spans, and tell the other side their place in the trace.
+//! A gRPC channel that makes each call a span and sends that span's place in the trace to the other side.
 //!
-//! Each attempt is a call of its own: a trace shows what was sent again. Not here: when to send again (ctl).
+//! Each attempt is a call of its own, so a trace shows retries. Not here: when to retry (ctl).
 
 use std::{
     future::Future,
@@ -56,7 +56,7 @@ where
         let call = self.inner.call(request).instrument(span.clone());
         Box::pin(async move {
             let answer = call.await;
-            // A status without an answer is in the headers; how a stream ends is not seen here.
+            // A response without a message has its status in the headers; how a stream ends is not visible here.
             let code = match &answer {
                 Ok(response) => {
                     Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code())
@@ -69,7 +69,7 @@ where
     }
 }
 
-/// Notes how a call ended.
+/// Records how a call ended.
 pub fn ended(span: &Span, code: Code) {
     span.record("rpc.grpc.status_code", i32::from(code));
     if code != Code::Ok {

@@ -1,6 +1,6 @@
 //! A span's place in a trace as text (W3C `traceparent`), to carry it from program to program.
 //!
-//! What comes from outside is only ever used to group spans: a false one costs its sender a trace that cannot be read.
+//! A value from outside only groups spans: a forged one makes its sender's own trace unreadable, nothing more.
 
 use opentelemetry::{
     propagation::{Extractor, Injector, TextMapPropagator as _},
@@ -10,7 +10,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// Name of the header and of the gRPC metadata.
+/// Name of the HTTP header and of the gRPC metadata key.
 pub const HEADER: &str = "traceparent";
 /// Version 00 has 55 characters; later ones may have more.
 pub const MAX_LENGTH: usize = 128;
@@ -37,7 +37,7 @@ impl Injector for Taken {
     }
 }
 
-/// The span's place, with the word on whether this trace is recorded; None while traces are off.
+/// The span's place, including whether its trace is recorded; None while traces are off.
 pub fn of(span: &Span) -> Option<String> {
     if span.is_disabled() {
         return None;
@@ -51,19 +51,20 @@ pub fn of(span: &Span) -> Option<String> {
     taken.0
 }
 
-/// Makes the span a child of a span elsewhere. What cannot be read is left: the span then begins a trace of its own.
+/// Makes the span a child of a span in another program. Ignores an unreadable `traceparent`: the span then starts its
+/// own trace.
 pub fn adopt(span: &Span, traceparent: &str) {
     if span.is_disabled() || traceparent.len() > MAX_LENGTH {
         return;
     }
     let context = TraceContextPropagator::new().extract(&One(traceparent));
     if context.span().span_context().is_valid() {
-        // Fails only for a span that has begun already, or without our layer: then it stays where it is.
+        // Fails only if the span has already started or our layer is missing; the span then keeps its place.
         let _ = span.set_parent(context);
     }
 }
 
-/// As [`adopt`], from a request's headers.
+/// Like [`adopt`], from a request's headers.
 pub fn adopt_headers(span: &Span, headers: &http::HeaderMap) {
     if let Some(traceparent) = headers.get(HEADER).and_then(|value| value.to_str().ok()) {
         adopt(span, traceparent);

@@ -1,11 +1,11 @@
 //! Logs to standard error, and traces to an OpenTelemetry collector, the same way in all three programs.
 //!
-//! Traces are off until the environment says where to ([`otlp`]); then one request is one trace through `isyctl`, coordinator and
-//! agent: [`client`] puts the caller's place into gRPC metadata, [`context`] reads it. Spans are made by [`span!`] alone: they never
-//! appear in logs, and cost next to nothing while traces are off.
+//! Traces are off unless the environment names a collector ([`otlp`]). Then one request is one trace through `isyctl`,
+//! coordinator and agent: [`client`] puts the caller's place into gRPC metadata, [`context`] reads it. Spans are made
+//! by [`span!`] only: they never appear in logs, and cost next to nothing while traces are off.
 //!
-//! A span's fields are names, numbers and codes. Never a request, a spec, an environment or an error's text: those may hold what is
-//! secret. Not here: what is worth a span (each program), metrics.
+//! A span's fields are names, numbers and codes; never a request, a spec, an environment or an error's text, which may
+//! hold secrets. Not here: what deserves a span (each program decides), metrics.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -21,16 +21,19 @@ pub mod otlp;
 
 pub use tracing;
 
-/// Target of every span that belongs to a trace, and of nothing else. (The macro repeats it: a target must be a literal.)
+/// Target of every span that belongs to a trace, and of nothing else. (The macro repeats it: a target must be a
+/// literal.)
 pub const TARGET: &str = "isyone::trace";
 
-/// A span of a trace: `span!("commit", writes = 3)`, `span!(parent: &other, "apply")`. See the module for what may be in it.
+/// A span of a trace: `span!("commit", writes = 3)`, `span!(parent: &other, "apply")`. The module says which fields it
+/// may have.
 #[macro_export]
 macro_rules! span {
     ($($rest:tt)+) => { $crate::tracing::info_span!(target: "isyone::trace", $($rest)+) };
 }
 
-/// As [`span!`], within another span; nothing when that one is disabled, so that no half trace begins in the middle.
+/// Like [`span!`], as a child of another span; disabled when that one is, so that no partial trace starts in the
+/// middle.
 #[macro_export]
 macro_rules! child_span {
     ($parent:expr, $($rest:tt)+) => {{
@@ -44,19 +47,20 @@ macro_rules! child_span {
 pub enum Format {
     /// For people; coloured at a terminal.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What is sent on and must be sent off before the program ends.
+/// The tracing exporter; call [`Telemetry::finish`] before the program ends.
 #[derive(Debug)]
 #[must_use = "spans that wait to be sent are lost without `finish`"]
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
 }
 
-/// Starts logging (unless `log` is None) and, if the environment asks for it, tracing under `service` as the service's name.
-/// Inside a tokio runtime, which the connection to the collector then lives in. A second start in one process (tests) changes nothing.
+/// Starts logging (unless `log` is None) and, if the environment asks for it, tracing with `service` as the service
+/// name. Call it inside a tokio runtime: the connection to the collector lives there. A second start in one process
+/// (tests) changes nothing.
 pub fn start(service: &'static str, log: Option<(EnvFilter, Format)>) -> Telemetry {
     let wanted = otlp::Wanted::from_environment();
     let (provider, trouble) = match otlp::provider(service, &wanted) {
@@ -71,7 +75,7 @@ pub fn start(service: &'static str, log: Option<(EnvFilter, Format)>) -> Telemet
             .with_filter(filter_fn(|metadata| metadata.target() == TARGET))
             .boxed()
     }));
-    // The only possible error: there is a subscriber already.
+    // The only possible error: a subscriber is already installed.
     drop(tracing_subscriber::registry().with(layers).try_init());
     match (&wanted, trouble) {
         (_, Some(trouble)) => tracing::error!("no traces are sent: {trouble}"),
@@ -82,7 +86,7 @@ pub fn start(service: &'static str, log: Option<(EnvFilter, Format)>) -> Telemet
 }
 
 fn lines(filter: EnvFilter, format: Format) -> Box<dyn Layer<Registry> + Send + Sync> {
-    // A trace's spans would otherwise stand before each log line within them.
+    // Without this, the spans of a trace would prefix each log line within them.
     let filter = match format!("{TARGET}=off").parse() {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
@@ -104,7 +108,8 @@ impl Telemetry {
         self.provider.is_some()
     }
 
-    /// Sends what still waits to be sent, for at most `patience`. Blocks; the runtime of [`start`] must still run, on another thread.
+    /// Sends the spans still queued, for at most `patience`. Blocks; the runtime of [`start`] must still run, on
+    /// another thread.
     pub fn finish(self, patience: Duration) {
         if let Some(provider) = self.provider
             && let Err(error) = provider.shutdown_with_timeout(patience)

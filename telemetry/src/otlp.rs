@@ -1,8 +1,9 @@
-//! Where traces go: OTLP over gRPC, set up by OpenTelemetry's own environment variables and by nothing else.
+//! Where traces go: OTLP over gRPC, configured by OpenTelemetry's own environment variables only.
 //!
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) turns it on. The libraries read the rest: `OTEL_SERVICE_NAME`,
-//! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` with `_ARG`, `OTEL_EXPORTER_OTLP_HEADERS` and `_TIMEOUT`, `OTEL_BSP_*`. A collector
-//! that is away costs log lines and a bounded queue (2,048 spans unless told otherwise); what does not fit is dropped.
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) turns it on. The libraries read the rest:
+//! `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` with `_ARG`, `OTEL_EXPORTER_OTLP_HEADERS` and
+//! `_TIMEOUT`, `OTEL_BSP_*`. An unreachable collector costs log lines and a bounded queue (2,048 spans by default);
+//! what does not fit is dropped.
 
 use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, WithExportConfig as _};
@@ -20,15 +21,15 @@ pub enum Wanted {
     At(String),
 }
 
-/// Why no traces are sent although they are wanted.
+/// Why no traces are sent although the environment asks for them.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
-    /// Only gRPC without TLS is spoken.
+    /// Only gRPC without TLS is supported.
     #[error(
         "the endpoint `{0}` is not http://HOST:PORT: OTLP is sent as gRPC without TLS, so run a collector beside this program that passes it on"
     )]
     Endpoint(String),
-    /// The library does not like the environment.
+    /// The library rejects the environment.
     #[error("OpenTelemetry cannot be set up")]
     Build(#[from] ExporterBuildError),
 }
@@ -56,7 +57,7 @@ impl Wanted {
     }
 }
 
-/// What makes and sends spans; None when none are wanted. Inside a tokio runtime.
+/// Makes and sends spans; None when the environment asks for none. Call it inside a tokio runtime.
 pub(crate) fn provider(
     service: &'static str,
     wanted: &Wanted,
@@ -86,7 +87,7 @@ pub(crate) fn provider(
     ))
 }
 
-/// What turns our spans into the provider's. Source lines and thread numbers would be half of what is sent.
+/// Turns our spans into the provider's. Leaves out source lines and thread numbers, which would be half of the data.
 pub(crate) fn layer(provider: &SdkTracerProvider) -> OpenTelemetryLayer<Registry, SdkTracer> {
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("isyone"))

@@ -1,4 +1,4 @@
-//! The one place where the agent reads a clock or draws a random number; everything else takes them as arguments or
+//! The only place where the agent reads a clock or draws a random number; everything else takes them as arguments or
 //! asks here.
 //!
 //! Not here: timers (tokio's) and time arithmetic.
@@ -19,15 +19,15 @@ pub fn now_ms() -> UnixMs {
     UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
 }
 
-/// A duration between zero and `limit`, evenly spread: full jitter, so that a fleet does not knock all at once.
+/// A random duration between zero and `limit`, uniform: full jitter, so that a fleet does not knock all at once.
 pub fn jitter(limit: Duration) -> Duration {
     // A v4 UUID's low half holds 62 random bits; 32 of them are plenty here.
     let random = (uuid::Uuid::new_v4().as_u128() & 0xffff_ffff) as u32;
     limit.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
-/// `pause`, made longer so that it ends at a multiple of `grid` since the moment from which `since` is counted: many who wait then wake
-/// together, which costs the machine less than as many moments.
+/// `pause`, extended to end at a multiple of `grid` after the moment that `since` counts from: many waiters then wake
+/// together, which costs the machine less than waking at as many separate moments.
 pub fn aligned(since: Duration, pause: Duration, grid: Duration) -> Duration {
     let beyond = (since + pause).as_nanos() % grid.as_nanos().max(1);
     let rest = grid.as_nanos().saturating_sub(beyond) % grid.as_nanos().max(1);

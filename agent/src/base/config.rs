@@ -20,10 +20,10 @@ pub enum ConfigError {
     /// No `agent.toml`.
     #[error("{path} is not there: this host has not joined a fleet; run `isy-agent join` first", path = .0.display())]
     NotJoined(PathBuf),
-    /// Two agents would undo each other's work.
+    /// Another agent works here: two would undo each other's work.
     #[error("another isy-agent works in {path}", path = .0.display())]
     InUse(PathBuf),
-    /// It is there but says nonsense.
+    /// `agent.toml` is there but invalid.
     #[error("{path} cannot be used: {why}", path = .path.display())]
     Bad { path: PathBuf, why: String },
     /// The file system refuses.
@@ -35,9 +35,9 @@ pub enum ConfigError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
-    /// This host's name; the certificate says the same.
+    /// This host's name, the same as in its certificate.
     pub name: HostName,
-    /// UUID that the coordinator gave.
+    /// UUID assigned by the coordinator.
     pub host_uid: String,
     /// `host:port` of the coordinator's AgentService.
     pub endpoint: String,
@@ -53,7 +53,7 @@ pub struct AgentConfig {
 pub struct DataDir(PathBuf);
 
 impl DataDir {
-    /// Names the directory; nothing is touched.
+    /// Only names the directory; touches nothing.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
@@ -70,11 +70,11 @@ impl DataDir {
     pub fn ledger(&self) -> PathBuf {
         self.0.join("plan.json")
     }
-    /// One directory per tenant.
+    /// The directory that holds one directory per tenant.
     pub fn tenants(&self) -> PathBuf {
         self.0.join("tenants")
     }
-    /// Odoo modules of our own, mounted into each Odoo.
+    /// Our own Odoo modules, mounted into each Odoo.
     pub fn addons(&self) -> PathBuf {
         self.0.join("addons")
     }
@@ -82,7 +82,7 @@ impl DataDir {
     pub fn monitors(&self) -> PathBuf {
         self.0.join("monitors.json")
     }
-    /// What the engine said last of running containers.
+    /// What the engine last said about running containers.
     pub fn known(&self) -> PathBuf {
         self.0.join("containers.json")
     }
@@ -90,7 +90,7 @@ impl DataDir {
     pub fn golden(&self) -> PathBuf {
         self.0.join("golden")
     }
-    /// Makes the directories, entered by the owner only.
+    /// Makes the directories, accessible to their owner only.
     pub fn create(&self) -> Result<(), ConfigError> {
         for dir in [
             self.0.clone(),
@@ -103,7 +103,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Makes sure that no second agent works here; holds for as long as the file is open.
+    /// Makes sure that no second agent works here, for as long as the returned file stays open.
     pub fn lock(&self) -> Result<std::fs::File, ConfigError> {
         let path = self.0.join("agent.lock");
         let file = std::fs::File::create(&path).map_err(|e| ConfigError::Io(path.clone(), e))?;
@@ -128,7 +128,7 @@ impl DataDir {
         }
     }
 
-    /// Writes `agent.toml`; the last act of a join.
+    /// Writes `agent.toml`; the last step of a join.
     pub fn store_config(&self, config: &AgentConfig) -> Result<(), ConfigError> {
         let path = self.config();
         let text = toml::to_string(config).map_err(|e| ConfigError::Bad {

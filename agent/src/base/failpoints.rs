@@ -1,7 +1,8 @@
-//! Places where a test lets the agent die: `ISY_AGENT_CRASH_AT=<name>` aborts the process there, as `kill -9` would.
+//! Places where a test can make the agent die: `ISY_AGENT_CRASH_AT=<name>` aborts the process there, as `kill -9`
+//! would.
 //!
-//! Names: `before-<step>` and `after-<step>` for each step of an operation (plan::steps), and `mid-database`. Nothing of it is
-//! in a build without the feature `failpoints`. Not here: who dies (tenant).
+//! Names: `before-<step>` and `after-<step>` for each step of an operation (plan::steps), and `mid-database`. A build
+//! without the feature `failpoints` contains none of this. Not here: who dies (tenant).
 
 /// Dies here if told to.
 #[cfg(feature = "failpoints")]

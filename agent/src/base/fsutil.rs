@@ -1,6 +1,6 @@
-//! Files that must be whole or absent: written beside, then renamed.
+//! Files that must be complete or absent: written to a temporary file, then renamed.
 //!
-//! Not here: what is in them.
+//! Not here: what the files contain.
 
 use std::{
     fs, io,
@@ -12,7 +12,7 @@ use std::{
 /// Owner of a file: user and group.
 pub type Owner = (u32, u32);
 
-/// Replaces `path` by rename. `durable`: a power loss afterwards finds the new content, not the old.
+/// Replaces `path` by a rename. With `durable`, the new content survives a power loss after the call.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
     write_owned(path, bytes, mode, None, durable)
 }
@@ -32,7 +32,7 @@ fn write_owned(
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(dir)?;
     file.write_all(bytes)?;
-    // The umask may have taken bits that a container's user needs.
+    // The umask may have removed bits that a container's user needs.
     file.as_file()
         .set_permissions(fs::Permissions::from_mode(mode))?;
     if let Some((uid, gid)) = owner {
@@ -60,7 +60,7 @@ pub fn is_current(path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) ->
     owner_ok && meta.mode() & 0o777 == mode && fs::read(path).is_ok_and(|found| found == bytes)
 }
 
-/// Writes only when something differs; says whether it did.
+/// Writes only if something differs; returns whether it wrote.
 pub fn write_if_changed(
     path: &Path,
     bytes: &[u8],
@@ -74,13 +74,13 @@ pub fn write_if_changed(
     Ok(true)
 }
 
-/// Makes a directory that only its owner may enter; an existing one gets that mode.
+/// Makes a directory that only its owner may enter; an existing one is given that mode.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
-/// Runs blocking file work beside the runtime.
+/// Runs blocking file work off the runtime's threads.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

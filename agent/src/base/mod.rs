@@ -1,4 +1,5 @@
-//! What every room may use and what knows of none: the clock, files, paths of the data directory, crash points for tests.
+//! What every room may use and what knows no other room: the clock, files, paths of the data directory, crash points
+//! for tests.
 //!
 //! Not here: anything about tenants or Docker.
 

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-/// What a copy moved.
+/// What a copy copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CopyStats {
     /// Regular files.
@@ -26,7 +26,7 @@ impl std::ops::AddAssign for CopyStats {
     }
 }
 
-/// Threads that copy one tree: making files keeps a core busy, and a host's other tenants want some too.
+/// Threads that copy one tree: creating files keeps a core busy, and the host's other tenants need some too.
 const COPIERS: usize = 4;
 
 /// A file still to be copied.
@@ -41,7 +41,7 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<CopyStats> {
     copy_with(COPIERS, from, to)
 }
 
-/// The same for a copy that nobody waits for: one thread, the other cores are left to the tenants.
+/// Like [`copy`], for a copy that nobody waits for: one thread, which leaves the other cores to the tenants.
 pub fn copy_aside(from: &Path, to: &Path) -> io::Result<CopyStats> {
     copy_with(1, from, to)
 }
@@ -49,7 +49,7 @@ pub fn copy_aside(from: &Path, to: &Path) -> io::Result<CopyStats> {
 fn copy_with(copiers: usize, from: &Path, to: &Path) -> io::Result<CopyStats> {
     let mut jobs = Vec::new();
     lay_out(from, to, &mut jobs)?;
-    // Asked once per tree: a file system that cannot clone one file can clone none.
+    // Found out once per tree: a file system that cannot clone one file can clone none.
     let (clones, next) = (AtomicBool::new(true), AtomicUsize::new(0));
     let work = || {
         while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -79,7 +79,7 @@ fn copy_with(copiers: usize, from: &Path, to: &Path) -> io::Result<CopyStats> {
     })
 }
 
-/// Makes directories and links, and lists the files.
+/// Makes directories and symlinks, and lists the files.
 fn lay_out(from: &Path, to: &Path, jobs: &mut Vec<Job>) -> io::Result<()> {
     match fs::create_dir(to) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -100,7 +100,7 @@ fn lay_out(from: &Path, to: &Path, jobs: &mut Vec<Job>) -> io::Result<()> {
                 to: target,
                 meta,
             });
-        } // sockets and pipes are made anew by whoever needs them
+        } // sockets and pipes are recreated by the programs that need them
     }
     Ok(())
 }
@@ -110,7 +110,7 @@ fn copy_file(job: &Job, clones: &AtomicBool) -> io::Result<()> {
     let (mut source, mut target) = (fs::File::open(from)?, fs::File::create(to)?);
     if !clones.load(Ordering::Relaxed) || rustix::fs::ioctl_ficlone(&target, &source).is_err() {
         clones.store(false, Ordering::Relaxed);
-        io::copy(&mut source, &mut target)?; // in the kernel
+        io::copy(&mut source, &mut target)?; // copied in the kernel
     }
     let now = target.metadata()?;
     if (now.uid(), now.gid()) != (meta.uid(), meta.gid()) {
@@ -122,7 +122,7 @@ fn copy_file(job: &Job, clones: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives `path` owner and, if wanted, mode of another file.
+/// Gives `path` the owner and, if wanted, the mode of another file.
 pub fn take_owner(of: &fs::Metadata, path: &Path, with_mode: bool) -> io::Result<()> {
     let now = fs::symlink_metadata(path)?;
     if (now.uid(), now.gid()) != (of.uid(), of.gid()) {
@@ -147,7 +147,7 @@ pub fn wipe(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Flushes each file and directory below `dir` to the disk. Files that vanish meanwhile are somebody else's business.
+/// Flushes each file and directory below `dir` to disk. Ignores files that vanish meanwhile.
 pub fn sync(dir: &Path) -> io::Result<()> {
     let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     let entries = match fs::read_dir(dir) {
@@ -169,14 +169,14 @@ pub fn sync(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-/// Flushes the whole file system that `dir` is on: one commit of its journal, where thousands of files flushed one by one are
-/// thousands that everybody's own writes wait behind.
+/// Flushes the whole file system that `dir` is on: one journal commit, where flushing thousands of files one by one
+/// means thousands of commits that everybody else's writes wait behind.
 pub fn sync_all(dir: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(fs::File::open(dir)?)?)
 }
 
-/// Bytes allocated below `dir`; what cannot be read counts nothing. `pause` is called for each directory, so that a long
-/// walk leaves the disk to others.
+/// Bytes allocated below `dir`; what cannot be read counts as 0. Calls `pause` for each directory, so that a long walk
+/// leaves the disk to others.
 pub fn usage(dir: &Path, pause: &dyn Fn()) -> u64 {
     pause();
     let Ok(entries) = fs::read_dir(dir) else {

@@ -1,4 +1,4 @@
-//! What the agent needs of a container engine, as a small trait with plain types; bollard's stay in [`engine`].
+//! What the agent needs from a container engine, as a small trait with plain types; bollard's types stay in [`engine`].
 //!
 //! Not here: which containers there should be (plan), and the in-memory engine for tests (testing).
 
@@ -25,14 +25,14 @@ pub enum DockerError {
     /// The name is taken, or the thing is in use.
     #[error("{0}")]
     Conflict(String),
-    /// Any other refusal, in the engine's words.
+    /// Any other refusal, with the engine's message.
     #[error("{0}")]
     Refused(String),
-    /// An image could not be fetched.
+    /// An image could not be pulled.
     #[error("image {image} cannot be pulled: {why}")]
     Pull {
         image: String,
-        /// The registry's or engine's words.
+        /// Message of the registry or the engine.
         why: String,
     },
 }
@@ -42,20 +42,20 @@ pub type Result<T> = std::result::Result<T, DockerError>;
 /// The engine and its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// Product version, `20.10.24`.
+    /// Product version, such as `20.10.24`.
     pub version: String,
-    /// `/var/lib/docker`.
+    /// Such as `/var/lib/docker`.
     pub root_dir: String,
-    /// CPUs that containers can be given.
+    /// CPUs available to containers.
     pub cpus: u32,
 }
 
-/// An image that is present.
+/// A local image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
     /// `sha256:…` of its configuration.
     pub id: String,
-    /// `sha256:…` under which a registry knows it; the id when it comes from none.
+    /// `sha256:…` under which a registry knows it; the id when it comes from no registry.
     pub digest: String,
     /// `USER` of its configuration.
     pub user: String,
@@ -63,22 +63,22 @@ pub struct Image {
     pub labels: HashMap<String, String>,
 }
 
-/// One line of a list of containers: cheap, for many at once.
+/// A line in a list of containers: cheap for many at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerSummary {
     pub name: String,
-    /// Docker's word.
+    /// Docker's name for the state.
     pub state: String,
-    /// Tenant's name by label.
+    /// The tenant's name, from the label.
     pub tenant: String,
 }
 
-/// One of our containers in a list: what can be had for many at once.
+/// One of our containers in a list, with what the engine can list for many at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListedContainer {
     /// Engine's id.
     pub id: String,
-    /// Docker's word.
+    /// Docker's name for the state.
     pub state: String,
     pub labels: HashMap<String, String>,
     /// Id of the image it was made from.
@@ -87,7 +87,7 @@ pub struct ListedContainer {
     pub ip: Option<Ipv4Addr>,
 }
 
-/// What the engine has of networks, volumes and containers of ours: for looks at many tenants at once.
+/// The engine's networks, volumes and containers, for looks at many tenants at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// All networks, by name.
@@ -98,7 +98,7 @@ pub struct Survey {
     pub containers: HashMap<String, ListedContainer>,
 }
 
-/// What a finished command left.
+/// Result of a finished command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExecOutput {
     pub code: i32,
@@ -111,33 +111,33 @@ pub struct ExecOutput {
 /// Most bytes kept of a command's output or a container's last log lines.
 pub const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
-/// Something happened to a container of ours.
+/// An event of one of our containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerEvent {
     /// `start`, `die`, `oom`, `destroy` …
     pub action: String,
     /// Name of the container.
     pub container: String,
-    /// Tenant's name by label.
+    /// The tenant's name, from the label.
     pub tenant: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogQuery {
-    /// Go on with new lines as they come.
+    /// Continue with new lines as they come.
     pub follow: bool,
-    /// Lines from the end.
+    /// Number of lines from the end.
     pub tail: u32,
-    /// Prefix with the time.
+    /// Prefix each line with its time.
     pub timestamps: bool,
 }
 
-/// A piece of output: from standard error?, bytes.
+/// A piece of output: whether it is from standard error, and its bytes.
 pub type Chunk = (bool, Bytes);
 
 /// An interactive command.
 pub struct ExecSession {
-    /// Engine's id of it.
+    /// Engine's id of the command.
     pub id: String,
     /// What the command writes.
     pub output: BoxStream<'static, Result<Chunk>>,
@@ -148,28 +148,28 @@ pub struct ExecSession {
 /// State of an exec.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExecState {
-    /// The command runs.
+    /// Whether the command runs.
     pub running: bool,
-    /// Exit code once it is not.
+    /// Exit code, once it does not run.
     pub code: i32,
     /// Process id on the host.
     pub pid: i32,
 }
 
-/// Tells how far a pull is, in percent.
+/// Called with the progress of a pull, in percent.
 pub type PullProgress<'a> = &'a (dyn Fn(u32) + Send + Sync);
 
-/// The engine. All methods may be repeated; "already so" is success, except that making a container whose name is taken
-/// is a [`DockerError::Conflict`].
+/// The engine. All methods may be repeated; "already so" is success, except that creating a container whose name is
+/// taken is a [`DockerError::Conflict`].
 #[async_trait]
 pub trait Docker: Send + Sync + 'static {
     /// Version and machine.
     async fn info(&self) -> Result<EngineInfo>;
     /// An image, by reference or id.
     async fn image(&self, reference: &str) -> Result<Option<Image>>;
-    /// Fetches an image.
+    /// Pulls an image.
     async fn pull(&self, reference: &str, progress: PullProgress<'_>) -> Result<()>;
-    /// Contents of files of an image (no container is started).
+    /// Contents of files in an image (starts no container).
     async fn image_files(&self, image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>>;
     /// All containers with a tenant label.
     async fn list(&self) -> Result<Vec<ContainerSummary>>;
@@ -179,30 +179,30 @@ pub trait Docker: Send + Sync + 'static {
     async fn container(&self, name: &str) -> Result<Option<Container>>;
     async fn create(&self, spec: &ContainerSpec) -> Result<()>;
     async fn start(&self, name: &str) -> Result<()>;
-    /// Stops it within `grace_s`, then hard.
+    /// Stops it; kills it after `grace_s`.
     async fn stop(&self, name: &str, grace_s: u32) -> Result<()>;
-    /// Waits for its end: the exit code.
+    /// Waits until it ends; returns the exit code.
     async fn wait(&self, name: &str) -> Result<i32>;
     /// Removes it, running or not; named volumes stay.
     async fn remove(&self, name: &str) -> Result<()>;
-    /// Changes limits in flight.
+    /// Changes limits of a running container.
     async fn update(&self, name: &str, limits: &Limits) -> Result<()>;
     /// The network of this name, if there is one.
     async fn network(&self, name: &str) -> Result<Option<Network>>;
     async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()>;
-    /// Removes one; gone already is fine.
+    /// Removes it; already gone is fine.
     async fn remove_network(&self, name: &str) -> Result<()>;
     /// The volume of this name, if there is one.
     async fn volume(&self, name: &str) -> Result<Option<Volume>>;
     async fn create_volume(&self, volume: &NamedSpec) -> Result<Volume>;
-    /// Removes one; gone already is fine.
+    /// Removes it; already gone is fine.
     async fn remove_volume(&self, name: &str) -> Result<()>;
-    /// Runs a command to its end, feeding it `stdin`.
+    /// Runs a command until it ends, feeding it `stdin`.
     async fn exec(&self, container: &str, command: &[String], stdin: Vec<u8>)
     -> Result<ExecOutput>;
     /// The end of a container's log, for error texts.
     async fn log_tail(&self, name: &str, lines: u32) -> Result<String>;
-    /// Events of our containers from now on; ends when the connection does.
+    /// Events of our containers from now on; ends when the connection ends.
     async fn events(&self) -> Result<BoxStream<'static, Result<ContainerEvent>>>;
     /// A container's log.
     async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<'static, Result<Chunk>>>;
@@ -213,7 +213,7 @@ pub trait Docker: Send + Sync + 'static {
         command: &[String],
         tty: Option<(u16, u16)>,
     ) -> Result<ExecSession>;
-    /// Changes its terminal's size (columns, rows).
+    /// Changes the size of its terminal (columns, rows).
     async fn exec_resize(&self, id: &str, size: (u16, u16)) -> Result<()>;
     /// State of an interactive command.
     async fn exec_state(&self, id: &str) -> Result<ExecState>;

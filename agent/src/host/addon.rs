@@ -1,5 +1,5 @@
-//! The Odoo module isyone_metrics: its files are in this program, and on the host in the agent's data directory, from where
-//! they are mounted read-only into each Odoo.
+//! The Odoo module isyone_metrics: this program embeds its files and writes them to the agent's data directory on the
+//! host, from where they are mounted read-only into each Odoo.
 //!
 //! Not here: what it does (monitoring/addons/isyone_metrics), asking it (metrics::relay).
 
@@ -13,7 +13,7 @@ macro_rules! files {
     };
 }
 
-/// Every file of it.
+/// Every file of the module.
 const FILES: &[(&str, &[u8])] = files![
     "README.md",
     "__init__.py",
@@ -27,12 +27,13 @@ const FILES: &[(&str, &[u8])] = files![
     "segment.py",
 ];
 
-/// Writes it below `addons`. Containers that run take a change at their next start. Whatever else lies there goes: a file of an
-/// older version could be imported.
+/// Writes the module below `addons`. Running containers pick up a change at their next start. Removes anything else
+/// there: Odoo could import a file of an older version.
 pub fn write(addons: &Path) -> io::Result<()> {
     let directory = addons.join(ADDON_NAME);
     fs::create_dir_all(&directory)?;
-    // Odoo's user in the container must be able to read it; on the host nobody gets past the data directory.
+    // Odoo's user in the container must be able to read it; on the host, the data directory itself keeps everybody else
+    // out.
     for path in [addons, &directory] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     }

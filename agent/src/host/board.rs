@@ -1,5 +1,5 @@
-//! What the host has to say of each tenant, kept for the link to report: only the newest is kept, so a long silence costs
-//! nothing.
+//! What the host has to report about each tenant, kept for the link to send: only the newest status is kept, so a long
+//! silence costs nothing.
 //!
 //! Not here: the wire (link::report).
 
@@ -24,7 +24,7 @@ use crate::plan::state::StepRecord;
 pub struct ContainerStatus {
     /// `odoo_alfa`.
     pub name: String,
-    /// Docker's word, or `absent`.
+    /// Docker's name for the state, or `absent`.
     pub state: String,
     pub healthy: bool,
     /// Restarts by the engine.
@@ -33,7 +33,7 @@ pub struct ContainerStatus {
     pub image_digest: String,
     /// Exit code of the last run.
     pub exit_code: i32,
-    /// Start of the present run.
+    /// Start of the current run.
     pub started_ms: Option<UnixMs>,
     /// Process 1 on the host, for measuring.
     pub pid: i32,
@@ -52,7 +52,7 @@ pub struct TenantUsage {
     pub memory_bytes: u64,
     /// Both volumes.
     pub disk_bytes: u64,
-    /// Each by itself, once measured.
+    /// Each volume by itself, once measured.
     pub volumes: Option<VolumeBytes>,
 }
 
@@ -65,31 +65,31 @@ pub struct VolumeBytes {
     pub odoo: u64,
 }
 
-/// The host's word on one tenant.
+/// The host's status of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantStatus {
     pub uid: Uuid,
-    /// Epoch it is about.
+    /// Epoch that this status is about.
     pub epoch: u64,
-    /// Plan generation it is about.
+    /// Plan generation that this status is about.
     pub generation: u64,
     pub progress: TenantProgress,
     /// What is wrong and what to do; empty when nothing is.
     pub message: String,
     /// Both containers.
     pub containers: Vec<ContainerStatus>,
-    /// Operation whose steps follow.
+    /// Operation that `steps` belong to.
     pub operation: Option<Uuid>,
     pub steps: Vec<StepRecord>,
-    /// Purged, nothing is left.
+    /// The tenant is purged; nothing of it is left.
     pub absent: bool,
     /// Directories of the volumes, for the disk walk.
     pub volumes: Vec<String>,
 }
 
 impl TenantStatus {
-    /// Whether this is a word on that plan: on this incarnation, placement and generation. A name alone says nothing, and
-    /// neither does a generation: every incarnation counts from 1.
+    /// Whether this status is about that plan: about this incarnation, placement and generation. Neither a name nor a
+    /// generation identifies it: every incarnation counts generations from 1.
     pub fn is_about(&self, plan: &TenantPlan) -> bool {
         (self.uid, self.epoch, self.generation) == (plan.uid, plan.epoch, plan.generation)
     }
@@ -114,17 +114,17 @@ pub struct StatusBoard {
     changed: Notify,
 }
 
-/// A tenant as it stands on the board.
+/// A tenant's entry on the board.
 #[derive(Debug, Clone)]
 pub struct BoardEntry {
     pub name: TenantName,
-    /// Rises with each change.
+    /// Rises with each change of the status.
     pub revision: u64,
     pub status: Arc<TenantStatus>,
     /// Milliseconds of its last health check, 0 when it failed or there was none.
     pub latency_ms: u32,
     pub usage: TenantUsage,
-    /// That was measured; before, nothing is known.
+    /// Whether `usage` was measured; until then nothing is known.
     pub measured: bool,
     /// What its visitors do, when known.
     pub traffic: Option<Traffic>,
@@ -137,7 +137,7 @@ impl StatusBoard {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a status up. Tells the link when something changed.
+    /// Sets a status. Wakes the link if something changed.
     pub fn set(&self, name: &TenantName, status: TenantStatus) {
         let mut inner = self.lock();
         if inner
@@ -156,7 +156,8 @@ impl StatusBoard {
         self.changed.notify_one();
     }
 
-    /// How long its last health check took, 0 when it failed. No news by itself: it changes each time, and travels with other news.
+    /// How long the last health check took, 0 when it failed. Does not wake the link: it changes each time, and is sent
+    /// along with other changes.
     pub fn set_latency(&self, name: &TenantName, latency_ms: u32) {
         let mut inner = self.lock();
         if inner.tenants.contains_key(name) {
@@ -164,7 +165,7 @@ impl StatusBoard {
         }
     }
 
-    /// Takes a tenant off: it is none of this host's business any more.
+    /// Removes a tenant that this host is no longer responsible for.
     pub fn remove(&self, name: &TenantName) {
         let mut inner = self.lock();
         inner.usage.remove(name);
@@ -205,7 +206,7 @@ impl StatusBoard {
         inner.tenants.iter().map(entry).collect()
     }
 
-    /// Number of tenants in each progress.
+    /// Number of tenants per progress.
     pub fn counts(&self) -> HashMap<TenantProgress, usize> {
         let mut counts = HashMap::new();
         for (_, status) in self.lock().tenants.values() {
@@ -227,7 +228,7 @@ impl StatusBoard {
         self.lock().usage.get(name).copied().unwrap_or_default()
     }
 
-    /// What a tenant's visitors do; `None`: not known (any more).
+    /// What a tenant's visitors do; `None`: not known, or not any more.
     pub fn set_traffic(&self, name: &TenantName, traffic: Option<Traffic>) {
         let mut inner = self.lock();
         match traffic {
@@ -238,7 +239,7 @@ impl StatusBoard {
         };
     }
 
-    /// The kernel killed a container's process for want of memory.
+    /// Counts a process that the kernel killed because the container was out of memory.
     pub fn count_oom(&self, container: &str) {
         *self
             .lock()
@@ -247,7 +248,7 @@ impl StatusBoard {
             .or_default() += 1;
     }
 
-    /// Docker's trouble; empty when it answers. Says whether that is news.
+    /// Docker's error; empty when it answers. Returns whether it changed.
     pub fn set_docker_error(&self, error: &str) -> bool {
         let mut inner = self.lock();
         let news = inner.docker_error != error;
@@ -259,7 +260,7 @@ impl StatusBoard {
         news
     }
 
-    /// Something else that the host's operators must know, by subject (`ledger`, `firewall`); empty takes it back.
+    /// Anything else that the host's operators must know, by subject (`ledger`, `firewall`); empty clears it.
     pub fn set_warning(&self, subject: &'static str, warning: &str) {
         let mut inner = self.lock();
         let news = if warning.is_empty() {
@@ -276,12 +277,12 @@ impl StatusBoard {
         }
     }
 
-    /// Docker's trouble.
+    /// Docker's error; empty when it answers.
     pub fn docker_error(&self) -> String {
         self.lock().docker_error.clone()
     }
 
-    /// Docker's trouble and all warnings, as one text.
+    /// Docker's error and all warnings, as one text.
     pub fn troubles(&self) -> String {
         let inner = self.lock();
         let all = std::iter::once(&inner.docker_error).chain(inner.warnings.values());

@@ -1,4 +1,4 @@
-//! A container's control groups, version 1 and 2, as plain numbers. Pure: files come through a function.
+//! A container's control groups, version 1 and 2, as plain numbers. Pure: a function passed in reads the files.
 //!
 //! Not here: names and labels of metrics (metrics::containers).
 
@@ -11,7 +11,7 @@ const NO_LIMIT: u64 = 1 << 62;
 /// The controllers that we read.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
 
-/// Where a process' control groups keep their files.
+/// Where a process's control groups keep their files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlGroups {
     /// Directory by controller; with version 2 the same for all.
@@ -19,20 +19,20 @@ pub struct ControlGroups {
     v2: bool,
 }
 
-/// What a container has used and may use. Seconds and bytes.
+/// What a container has used and may use, in seconds and bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
     /// CPU time.
     pub cpu_s: f64,
-    /// Of it, in programs.
+    /// CPU time in user mode.
     pub user_s: f64,
-    /// Of it, in the kernel.
+    /// CPU time in the kernel.
     pub system_s: f64,
-    /// Scheduling periods in which it wanted CPU.
+    /// Scheduling periods in which it wanted to run.
     pub periods: u64,
-    /// Of these, in which its quota was used up.
+    /// Periods in which it used up its quota.
     pub throttled_periods: u64,
-    /// Time it had to wait then.
+    /// Time it was throttled.
     pub throttled_s: f64,
     /// Microseconds of CPU per period, when limited.
     pub quota_us: Option<u64>,
@@ -40,21 +40,20 @@ pub struct Figures {
     pub period_us: u64,
     /// All memory, page cache included.
     pub memory: u64,
-    /// Of it, page cache that can go at once.
+    /// Page cache that can be reclaimed at once.
     pub inactive_file: u64,
     /// Anonymous memory.
     pub rss: u64,
     /// Page cache.
     pub cache: u64,
-    /// Swapped out.
     pub swap: u64,
-    /// Highest use, where the kernel tells.
+    /// Peak use, where the kernel reports it.
     pub max_memory: Option<u64>,
-    /// 0: none.
+    /// 0: no limit.
     pub memory_limit: u64,
     /// How often the limit was reached.
     pub failures: u64,
-    /// Processes killed for want of memory, as this group has counted.
+    /// Processes killed for lack of memory, as this group has counted them.
     pub oom_kills: u64,
     /// Processes and threads.
     pub processes: u64,
@@ -69,7 +68,7 @@ pub struct Figures {
 }
 
 impl ControlGroups {
-    /// From `/proc/<pid>/cgroup`; `root` is `/sys/fs/cgroup`.
+    /// Parses `/proc/<pid>/cgroup`; `root` is `/sys/fs/cgroup`.
     pub fn parse(text: &str, root: &str) -> Option<Self> {
         let path_of = |controller: &str| {
             text.lines().find_map(|line| {
@@ -85,7 +84,7 @@ impl ControlGroups {
             .into_iter()
             .filter_map(|c| path_of(c).map(|(names, path)| (c, format!("{root}/{names}{path}"))))
             .collect();
-        // A mixed machine keeps version 1's controllers where they are.
+        // A hybrid machine keeps the controllers in the version 1 hierarchy.
         if v1.contains_key("memory") {
             return Some(Self {
                 directories: v1,
@@ -109,7 +108,7 @@ impl ControlGroups {
         self.directories.get(controller).map(String::as_str)
     }
 
-    /// Version 2, whose files have other names.
+    /// Version 2, whose files have different names.
     pub fn is_v2(&self) -> bool {
         self.v2
     }
@@ -135,7 +134,7 @@ fn number(text: &str) -> u64 {
     text.trim().parse().unwrap_or(0)
 }
 
-/// `key 123` lines.
+/// Value of a `key 123` line.
 fn field(text: &str, key: &str) -> u64 {
     text.lines()
         .find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
@@ -229,7 +228,7 @@ fn version2(text: &dyn Fn(&str, &str) -> String) -> Figures {
         cache: field(&memory, "file"),
         swap: number(&text("memory", "memory.swap.current")),
         max_memory: Some(number(&text("memory", "memory.peak"))).filter(|max| *max > 0),
-        memory_limit: number(&text("memory", "memory.max")), // `max` is no number: 0
+        memory_limit: number(&text("memory", "memory.max")), // `max` is not a number, so it becomes 0
         failures: field(&events, "max"),
         oom_kills: field(&events, "oom_kill"),
         processes: number(&text("pids", "pids.current")),
@@ -244,7 +243,7 @@ fn version2(text: &dyn Fn(&str, &str) -> String) -> Figures {
 pub(crate) mod tests {
     use super::*;
 
-    /// Files of a container under a kernel with version 1.
+    /// Files of a container on a kernel with version 1.
     pub(crate) fn v1(path: &str) -> Option<String> {
         let text = match path {
             "/c/cpu,cpuacct/docker/abc/cpu.stat" => {

@@ -1,4 +1,4 @@
-//! What a host has to do beside its tenants: stop strays, copy snapshots beforehand, write down what is known of containers.
+//! A host's work besides its tenants: stops strays, copies snapshots in advance, saves what is known of containers.
 //!
 //! Not here: the tenants' own loops (tenant).
 
@@ -17,11 +17,11 @@ use crate::{
     plan::stack::{ODOO_STOP_S, POSTGRES_GRACE_S},
 };
 
-/// What is known of containers is written so often when there is news: losing it costs a question for each.
+/// How often known containers are saved if there are changes: losing one costs one request to the engine.
 const SAVE_KNOWN: Duration = Duration::from_secs(30);
 
-/// Containers of ours that no plan names are stopped, and kept. Only an accepted plan can say so. A task of its own:
-/// stopping takes as long as a tenant's last requests.
+/// Stops, but keeps, our containers that no plan names. Only an accepted plan can decide that. Runs as a task of its
+/// own: stopping takes as long as a tenant's last requests.
 pub async fn stop_strays(host: Arc<Host>, plans: watch::Receiver<InForce>, look: Arc<Notify>) {
     loop {
         look.notified().await;
@@ -54,12 +54,12 @@ pub async fn stop_strays(host: Arc<Host>, plans: watch::Receiver<InForce>, look:
     }
 }
 
-/// Copies golden snapshots beforehand, while no tenant is being made.
+/// Copies golden snapshots in advance, while no tenant is being created.
 pub async fn keep_spares(host: Arc<Host>, stop: CancellationToken) {
     loop {
         host.golden.spare_wanted().await;
         loop {
-            // Before each: a create that has come meanwhile goes first.
+            // Before each copy: a create that has arrived meanwhile goes first.
             host.until_idle().await;
             match host.golden.replenish(stop.clone()).await {
                 Ok(true) => {}
@@ -75,7 +75,7 @@ pub async fn keep_spares(host: Arc<Host>, stop: CancellationToken) {
     }
 }
 
-/// Writes down now and then what is known of containers, for the agent's next life.
+/// Periodically saves what is known of containers, for the agent's next run.
 pub async fn keep_known(host: Arc<Host>) {
     loop {
         sleep(SAVE_KNOWN).await;
@@ -83,7 +83,7 @@ pub async fn keep_known(host: Arc<Host>) {
     }
 }
 
-/// Writes it down now.
+/// Saves it now.
 pub async fn save_known(host: &Arc<Host>) {
     let host = host.clone();
     if let Err(e) = blocking(move || host.known.save()).await {

@@ -1,4 +1,4 @@
-//! Docker's events, heard for as long as the agent runs.
+//! Listens to Docker's events for as long as the agent runs.
 //!
 //! Not here: what follows from them (tenant::reconcile).
 
@@ -10,19 +10,20 @@ use tokio::time::sleep;
 use super::Host;
 use crate::docker::{ContainerEvent, DockerError};
 
-/// Between attempts to hear Docker's events again.
+/// Pause between attempts to reconnect to Docker's events.
 const EVENTS_RETRY: Duration = Duration::from_secs(2);
 
 /// What wakes the loops.
 #[derive(Debug)]
 pub enum Signal {
-    /// Something happened to a container of ours.
+    /// An event of one of our containers.
     Event(ContainerEvent),
-    /// Events may have been lost: everything is to be looked at.
+    /// Events may have been lost: everything must be looked at.
     Resync,
 }
 
-/// Hears Docker's events; each time the connection is new, everything is looked at again, for events may have been lost.
+/// Listens to Docker's events. After each new connection everything is looked at again, because events may have been
+/// lost.
 pub async fn listen(host: Arc<Host>, signals: tokio::sync::mpsc::Sender<Signal>) {
     loop {
         match host.docker.events().await {

@@ -1,6 +1,7 @@
-//! Keeps the host's packet filter in force: hands the rendered table to `nft` whole, and only on change.
+//! Keeps the host's packet filter in force: passes the rendered table to `nft` as a whole, and only when it has
+//! changed.
 //!
-//! Not here: the rules and why they are so (plan::firewall).
+//! Not here: the rules and their reasons (plan::firewall).
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
@@ -13,11 +14,11 @@ use crate::{
     plan::firewall::{TABLE, render},
 };
 
-/// How often it is checked that the table is still there: a reload of the host's own rules may flush it.
+/// How often to check that the table is still there: a reload of the host's own rules may flush it.
 const CHECK: Duration = Duration::from_secs(30);
 /// The rules in force, in the data directory.
 const RULES_FILE: &str = "firewall.nft";
-/// `nft` answers within milliseconds; a hanging one must not hang us.
+/// `nft` answers within milliseconds; one that hangs must not block us.
 const NFT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why the filter is not in force.
@@ -41,7 +42,7 @@ async fn nft(arguments: &[&str], input: &str) -> Result<(), FirewallError> {
         .spawn()
         .map_err(FirewallError::Missing)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If it ends early its exit code tells why.
+        // If it exits early, its exit code tells why.
         let _ = stdin.write_all(input.as_bytes()).await;
     }
     let output = tokio::time::timeout(NFT_TIMEOUT, child.wait_with_output())
@@ -67,7 +68,7 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// Runs until `stop`; the table stays in force after that.
+    /// Runs until `stop`; the table then stays in force.
     pub async fn run(
         self,
         host: Arc<Host>,
@@ -102,7 +103,7 @@ impl Applier {
         }
     }
 
-    /// For the next boot: Docker starts containers before us, and the table must be there first
+    /// Saves the rules for the next boot: Docker starts containers before us, and the table must be there first
     /// (`isy-agent-firewall.service` loads this file).
     fn keep(self, host: &Host, rules: &str) {
         let path = host.data.path().join(RULES_FILE);

@@ -1,7 +1,7 @@
-//! This host's key and certificates: stored so that a crash never leaves a key without its certificate, swapped while in
-//! use, re-read when somebody changes the files.
+//! This host's key and certificates: stored so that a crash never leaves a key without its certificate, swapped while
+//! in use, reloaded when somebody changes the files.
 //!
-//! Not here: asking for certificates (link::join, link::renew).
+//! Not here: requesting certificates (link::join, link::renew).
 
 use std::{
     io,
@@ -25,7 +25,7 @@ pub enum IdentityError {
     /// The file system refuses.
     #[error("{path} cannot be read or written", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
-    /// The files are there and make no sense together.
+    /// The files are there but do not fit together.
     #[error("the identity in {path} cannot be used", path = .0.display())]
     Tls(PathBuf, #[source] TlsError),
 }
@@ -35,12 +35,12 @@ pub enum IdentityError {
 pub struct Pems {
     pub key: String,
     pub certificate: String,
-    /// CAs that the coordinator's certificate must come from.
+    /// CAs that must have issued the coordinator's certificate.
     pub ca: String,
 }
 
 const NAMES: [&str; 3] = ["key.pem", "certificate.pem", "ca.pem"];
-/// A complete newer set on its way into place.
+/// Directory of a complete newer set that is about to be moved into place.
 const NEXT: &str = "next";
 
 impl Pems {
@@ -48,12 +48,13 @@ impl Pems {
         [&self.key, &self.certificate, &self.ca]
     }
 
-    /// Stores the set: first complete in a directory beside, then into place. [`Pems::load`] ends what a crash began.
+    /// Stores the set: first complete in a directory beside, then moved into place. [`Pems::load`] finishes what a
+    /// crash interrupted.
     pub fn store(&self, dir: &Path) -> Result<(), IdentityError> {
         let failed = |e| IdentityError::Io(dir.to_owned(), e);
         let (tmp, next) = (dir.join("next.tmp"), dir.join(NEXT));
         let put = || {
-            let _ = std::fs::remove_dir_all(&tmp); // a half of an earlier life
+            let _ = std::fs::remove_dir_all(&tmp); // left incomplete by a previous run
             fsutil::private_dir(&tmp)?;
             for (name, text) in NAMES.iter().zip(self.parts()) {
                 fsutil::write_atomic(&tmp.join(name), text.as_bytes(), 0o600, true)?;
@@ -65,7 +66,7 @@ impl Pems {
         put().map_err(failed)
     }
 
-    /// Reads the set.
+    /// Reads the set, after finishing an interrupted [`Pems::store`].
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         settle(dir).map_err(|e| IdentityError::Io(dir.to_owned(), e))?;
         let read = |name: &str| {
@@ -126,12 +127,12 @@ impl LiveIdentity {
         })
     }
 
-    /// For channels: each new connection takes the newest.
+    /// For channels: each new connection uses the newest identity.
     pub fn config(&self) -> Arc<ArcSwap<ClientConfig>> {
         self.config.clone()
     }
 
-    /// For the port that is scraped: likewise.
+    /// Likewise for the port that Prometheus scrapes.
     pub fn server(&self) -> Arc<ArcSwap<ServerConfig>> {
         self.server.clone()
     }
@@ -144,7 +145,7 @@ impl LiveIdentity {
             .clone()
     }
 
-    /// Stores and uses a new set. One that makes no sense changes nothing.
+    /// Stores a new set and uses it. An invalid set changes nothing.
     pub fn replace(&self, pems: &Pems) -> Result<(), IdentityError> {
         let usable = usable(&self.dir, pems)?;
         pems.store(&self.dir)?;
@@ -152,7 +153,7 @@ impl LiveIdentity {
         Ok(())
     }
 
-    /// Reads the files again if they have changed on disk; says whether they had.
+    /// Reloads the files if they have changed on disk; returns whether they had.
     pub fn reload(&self) -> Result<bool, IdentityError> {
         let seen = self
             .now
@@ -180,7 +181,7 @@ struct Usable {
     info: CertificateInfo,
 }
 
-/// TLS of the port that Prometheus scrapes: shows our certificate, wants one of our CA.
+/// TLS of the port that Prometheus scrapes: presents our certificate, requires a client certificate of our CA.
 pub fn server_config(
     ca: &str,
     certificate: &str,
@@ -204,7 +205,7 @@ pub fn server_config(
             tls::private_key(key)?,
         )?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A resumed session would not show its certificate again.
+    // A resumed session would not present its certificate again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
@@ -247,7 +248,7 @@ mod tests {
             ca: "ca".into(),
         };
         set("1").store(dir.path()).unwrap();
-        // Died after the commit, before everything was in place.
+        // Crashed after the commit, before everything was in place.
         let next = dir.path().join(NEXT);
         std::fs::create_dir(&next).unwrap();
         for (name, text) in NAMES.iter().zip(set("2").parts()) {
@@ -255,7 +256,7 @@ mod tests {
         }
         std::fs::write(dir.path().join("key.pem"), "k2").unwrap();
         assert!(Pems::load(dir.path()).unwrap() == set("2"));
-        // Died before the commit.
+        // Crashed before the commit.
         std::fs::create_dir(dir.path().join("next.tmp")).unwrap();
         std::fs::write(dir.path().join("next.tmp/key.pem"), "k3").unwrap();
         assert!(Pems::load(dir.path()).unwrap() == set("2"));

@@ -1,5 +1,5 @@
-//! What the stack must know of an image: whose numbers its user has, whether it is a stand-in, which addons path its own
-//! odoo.conf sets. Read once per image and remembered on disk.
+//! What the stack must know of an image: its user's uid and gid, whether it is a stand-in, the `addons_path` in its own
+//! odoo.conf. Read once per image and cached on disk.
 //!
 //! Not here: pulling (tenant::execute).
 
@@ -19,30 +19,30 @@ use crate::{
     plan::{container::LABEL_STANDIN, facts::ImageFacts},
 };
 
-/// Remembered images; the file is thrown away when it grows beyond (upgrades over years).
+/// Most images in the cache; beyond that it is cleared (upgrades over years).
 const MAX_REMEMBERED: usize = 200;
 
-/// An image that was there this short while ago is not asked for again: hundreds of tenants run the same two.
+/// An image seen within this time is not looked up again: hundreds of tenants run the same two.
 const FRESH: Duration = Duration::from_secs(2);
 
 const PASSWD: &str = "/etc/passwd";
 const ODOO_CONF: &str = "/etc/odoo/odoo.conf";
-/// Where Debian's package of Odoo keeps its version; the official image is made from that package.
+/// Where Debian's Odoo package keeps its version; the official image is built from that package.
 const RELEASE: &str = "/usr/lib/python3/dist-packages/odoo/release.py";
-/// From this major version on, Odoo serves XML-RPC and JSON-RPC by a module of its own.
+/// From this major version on, a separate module of Odoo serves XML-RPC and JSON-RPC.
 const RPC_SINCE: u32 = 19;
 
-/// Asks for facts and remembers them.
+/// Reads facts of images and caches them.
 pub struct ImageCache {
     docker: Arc<dyn Docker>,
     path: PathBuf,
     known: Mutex<BTreeMap<String, ImageFacts>>,
-    /// What was found lately under references.
+    /// Images found recently, by reference.
     seen: Mutex<HashMap<String, (Instant, Image)>>,
 }
 
 impl ImageCache {
-    /// Remembers in the file `path`; one that cannot be read is only a cache miss.
+    /// Caches in the file `path`; an unreadable file is only a cache miss.
     pub fn new(docker: Arc<dyn Docker>, path: PathBuf) -> Self {
         let known = std::fs::read(&path)
             .ok()
@@ -70,7 +70,7 @@ impl ImageCache {
         Ok(found)
     }
 
-    /// Facts of the image that is present under `reference`, which plays `role`; `None` when there is none.
+    /// Facts of the local image called `reference`, used in `role`; `None` when there is no such image.
     pub async fn facts(&self, reference: &str, role: Role) -> Result<Option<ImageFacts>> {
         let Some(image) = self.image(reference).await? else {
             return Ok(None);
@@ -97,7 +97,7 @@ impl ImageCache {
         }
         known.insert(key, facts.clone());
         if let Ok(bytes) = serde_json::to_vec(&*known) {
-            // Only a cache: not being able to keep it costs a little time at the next start.
+            // Only a cache: failing to save it costs a little time at the next start.
             let _ = fsutil::write_atomic(&self.path, &bytes, 0o600, false);
         }
         Ok(Some(facts))
@@ -111,7 +111,7 @@ fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> Im
             .map(|b| String::from_utf8_lossy(b).into_owned())
             .unwrap_or_default()
     };
-    // PostgreSQL's image starts as root and steps down by itself.
+    // PostgreSQL's image starts as root and drops to its user by itself.
     let user = if role == Role::Postgres {
         "postgres"
     } else {
@@ -136,7 +136,7 @@ fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> Im
     }
 }
 
-/// `user`, `user:group`, or numbers; root when the image names nobody that its passwd knows.
+/// Resolves `user`, `user:group`, or numbers; root when the image names no user that is in its passwd.
 fn user_numbers(user: &str, passwd: &str) -> (u32, u32) {
     let (name, group) = user.split_once(':').unwrap_or((user, ""));
     let entry = passwd
@@ -149,7 +149,7 @@ fn user_numbers(user: &str, passwd: &str) -> (u32, u32) {
     (uid, gid)
 }
 
-/// `version_info = (18, 0, 0, FINAL, 0, '')`; 0 when it is not there.
+/// Parses `version_info = (18, 0, 0, FINAL, 0, '')`; 0 when it is not there.
 fn odoo_major(release: &str) -> u32 {
     let line = release
         .lines()

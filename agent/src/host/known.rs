@@ -1,9 +1,10 @@
-//! What the engine said last of each running container, kept over restarts of the agent: asking again for hundreds of them is most of
-//! what a pass that changes nothing costs, on both sides.
+//! What the engine last said about each running container, kept across restarts of the agent: asking again about
+//! hundreds of them is most of the cost of a pass that changes nothing, on both sides.
 //!
-//! Nothing is believed without proof. A container is taken from here only if a list made just now names the same container, running,
-//! the kernel has the same process for it since the same moment, and its control groups hold the same limits: then nothing that
-//! the engine could tell has changed. Everything else is asked for. Not here: when a list is made (survey).
+//! Nothing is trusted without proof. A container is taken from here only if a list made just now names the same
+//! container as running, the kernel has the same process for it since the same moment, and its control groups have the
+//! same limits: then nothing that the engine could tell has changed. The engine is asked about everything else. Not
+//! here: when a list is made (survey).
 
 use std::{
     collections::BTreeMap,
@@ -25,19 +26,19 @@ use crate::{
     plan::container::{Container, Limits},
 };
 
-/// The kernel keeps memory limits in whole pages; no machine has larger ones.
+/// The kernel rounds memory limits to whole pages; no machine has larger pages than this.
 const PAGE_BYTES: u64 = 64 << 10;
-/// Differs with each start of the machine, which begins anew with process ids.
+/// Changes with each boot, after which process ids start over.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// `running`: nothing is remembered of a container in any other state.
+/// Nothing is remembered of a container in any other state.
 const RUNNING: &str = "running";
 
-/// What only the engine knows of a container, and the proof that it holds: process id and its start.
+/// What only the engine knows of a container, and the proof that it still holds: process id and start time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct KnownContainer {
     id: String,
     pid: i32,
-    /// Clock ticks since the machine's start.
+    /// Clock ticks since boot.
     born: u64,
     exit_code: i32,
     restarts: u32,
@@ -51,16 +52,16 @@ struct KnownFile {
     containers: BTreeMap<String, KnownContainer>,
 }
 
-/// What the kernel has of a container's first process now.
+/// What the kernel says now about a container's first process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Living {
-    /// As [`KnownContainer::born`].
+    /// Like [`KnownContainer::born`].
     born: u64,
     /// Limits of its control groups.
     limits: Limits,
 }
 
-/// Asks the kernel for the process that was container `id`'s; `None` when it is not any more.
+/// Asks the kernel about the process that was container `id`'s; `None` when it is gone.
 type Kernel = Box<dyn Fn(i32, &str) -> Option<Living> + Send + Sync>;
 
 pub struct KnownContainers {
@@ -71,7 +72,7 @@ pub struct KnownContainers {
 }
 
 impl KnownContainers {
-    /// Remembers in the file `path`; one that cannot be read, or is of another start of the machine, only costs the questions.
+    /// Remembers in the file `path`; an unreadable file, or one from another boot, only costs asking the engine again.
     pub fn open(path: PathBuf) -> Self {
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
         Self::with(path, boot, Box::new(living))
@@ -124,7 +125,7 @@ impl KnownContainers {
         })
     }
 
-    /// The engine has just said this of the container `name`.
+    /// Records what the engine has just said about the container `name`.
     pub fn learn(&self, name: &str, container: Option<&Container>) {
         let entry = container
             .filter(|c| c.state == RUNNING && c.error.is_empty())
@@ -153,13 +154,13 @@ impl KnownContainers {
         self.unsaved.fetch_or(changed, Ordering::Relaxed);
     }
 
-    /// The container's process has not ended since, and has the limits that it had.
+    /// The container's process is still the same, with the same limits.
     fn proves(&self, entry: &KnownContainer) -> bool {
         let now = (self.kernel)(entry.pid, &entry.id);
         now.is_some_and(|now| now.born == entry.born && same(&now.limits, &entry.limits))
     }
 
-    /// Writes down what is new. Blocking.
+    /// Saves changes. Blocking.
     pub fn save(&self) -> io::Result<()> {
         if !self.unsaved.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -170,7 +171,7 @@ impl KnownContainers {
     }
 }
 
-/// `None`: it has ended, or is not in sight from here.
+/// `None`: it has ended, or cannot be seen from here.
 fn living(pid: i32, id: &str) -> Option<Living> {
     let limits = resources::limits_of(&resources::groups_of(pid, id)?)?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -185,9 +186,9 @@ fn same(kernel: &Limits, engine: &Limits) -> bool {
         && (kernel.nano_cpus, kernel.pids) == (engine.nano_cpus, engine.pids)
 }
 
-/// When a process began, in clock ticks since the machine's start, by its `stat`.
+/// When a process started, in clock ticks since boot, from its `stat`.
 fn born(stat: &str) -> Option<u64> {
-    // Its name, in parentheses, may hold anything; `starttime` is the 22nd field, the state after the name the third.
+    // The name, in parentheses, may hold anything; `starttime` is field 22, the state after the name is field 3.
     stat.get(stat.rfind(')')? + 1..)?
         .split_ascii_whitespace()
         .nth(19)?

@@ -1,8 +1,8 @@
-//! The last accepted plan, on disk: tenants run from it without the coordinator, and come back after a reboot.
+//! The last accepted plan, on disk: tenants run from it without the coordinator, and start again after a reboot.
 //!
-//! A lower generation is refused, the same generation with other content is a loud error, and for each tenant uid the
-//! highest epoch ever seen is remembered, so that a copy that has moved away is never started here again.
-//! Not here: carrying the plan out (reconcile).
+//! Refuses a lower generation, reports the same generation with different content as a loud error, and remembers for
+//! each tenant uid the highest epoch ever seen, so that a copy that has moved away is never started here again. Not
+//! here: carrying the plan out (reconcile).
 
 use std::{
     collections::BTreeMap,
@@ -20,30 +20,30 @@ use uuid::Uuid;
 
 use crate::base::fsutil;
 
-/// Format of the file. A newer one is not read by guessing.
+/// Format of the file. A newer one is refused, not guessed at.
 const VERSION: u32 = 1;
 /// Files that could not be read and were put aside; beyond this many the oldest name is reused.
 const MAX_CORRUPT_COPIES: u32 = 100;
 
-/// Why a plan was not taken or the ledger not written.
+/// Why a plan was refused or the ledger not written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// An older plan arrived.
     #[error("plan generation {offered} is older than {held}, which this host already has")]
     Older {
-        /// Generation that came.
+        /// Generation of the plan that arrived.
         offered: u64,
         /// Generation on disk.
         held: u64,
     },
-    /// Two plans with one number.
+    /// Two different plans with the same generation.
     #[error(
         "plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); restore the coordinator's newest database or raise its generation"
     )]
     Conflict {
         /// Their common generation.
         generation: u64,
-        /// Digest that came.
+        /// Digest of the plan that arrived.
         offered: String,
         /// Digest on disk.
         held: String,
@@ -67,12 +67,12 @@ struct LedgerFile {
     plan: HostPlan,
     digest: String,
     epochs: BTreeMap<Uuid, u64>,
-    /// [`PLAN_FORMAT`] of who wrote it.
+    /// [`PLAN_FORMAT`] of the program that wrote it.
     #[serde(default)]
     format: u32,
 }
 
-/// The plan in force and what must be remembered beside it.
+/// The plan in force, and what must be remembered with it.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
@@ -83,8 +83,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger at `path`. A file that cannot be read is kept aside as `plan.json.corrupt-<n>`; the second value
-    /// then says so, and there is no plan: nothing new runs, nothing is stopped, until one arrives.
+    /// Opens the ledger at `path`. An unreadable file is moved to `plan.json.corrupt-<n>` and the second value says so;
+    /// there is then no plan, so nothing new runs and nothing is stopped until one arrives.
     pub fn open(path: &Path) -> Result<(Self, Option<String>), LedgerError> {
         let mut ledger = Self {
             path: path.to_owned(),
@@ -139,7 +139,7 @@ impl Ledger {
             .is_some_and(|seen| *seen > tenant.epoch)
     }
 
-    /// What of it is in force, for those who act on it.
+    /// The part of it that is in force, for those who act on it.
     pub fn in_force(&self) -> InForce {
         let Some(plan) = &self.plan else {
             return InForce::default();
@@ -156,7 +156,7 @@ impl Ledger {
         }
     }
 
-    /// Checks and stores a plan. `Ok(false)`: the same plan again, nothing to do.
+    /// Checks and stores a plan. `Ok(false)`: the same plan as before, nothing to do.
     pub fn accept(&mut self, plan: HostPlan) -> Result<bool, LedgerError> {
         let digest = plan.digest();
         let mut news = true;
@@ -179,7 +179,8 @@ impl Ledger {
                         held: self.digest.clone(),
                     });
                 }
-                // An agent of before may have dropped what it did not know of this very plan: once it is taken as it comes.
+                // An older agent may have dropped fields of this very plan that it did not know: accept it once as it
+                // comes.
             }
         }
         let mut epochs = self.epochs.clone();
@@ -214,7 +215,7 @@ fn parse(bytes: &[u8]) -> Result<LedgerFile, String> {
             file.version
         ));
     }
-    // The digest is not checked: a later program, whose plans have more fields, would call every ledger corrupt.
+    // The digest is not checked: a later program, whose plans have more fields, would report every ledger as corrupt.
     Ok(file)
 }
 

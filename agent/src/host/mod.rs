@@ -1,4 +1,4 @@
-//! What all tenants of a host share: the engine, the probes, the snapshots, the board, and how patient to be.
+//! What all tenants of a host share: the engine, the probes, the snapshots, the board, and timeouts and intervals.
 //!
 //! Not here: loops (reconcile) and the link.
 
@@ -46,27 +46,29 @@ use crate::{
     plan::{container::NamedSpec, facts::HostFacts, render},
 };
 
-/// Creates at the same time: more would only make each slower, and starve running tenants.
+/// Concurrent creates: more would only slow each one down, and starve running tenants.
 const HEAVY_AT_ONCE: usize = 4;
-/// Comparisons at the same time: bounds the calls that a start with hundreds of tenants sends to Docker.
+/// Concurrent comparisons: bounds the calls that a start with hundreds of tenants sends to Docker.
 const LIGHT_AT_ONCE: usize = 8;
 
-/// How patient the agent is. Tests make it hasty.
+/// The agent's timeouts and intervals. Tests shorten them.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// Between looks while something starts.
+    /// Between checks while something starts.
     pub poll: Duration,
-    /// Between looks for a moment without creates, for work that can wait.
+    /// Between checks for a moment without creates, for work that can wait.
     pub idle: Duration,
-    /// Until something that starts must answer.
+    /// How long a program may take from its start to its first answer.
     pub start_timeout: Duration,
-    /// Until Odoo's process for websockets must take connections, once Odoo answers; after that the tenant goes on without.
+    /// How long Odoo's websocket process may take to accept connections, once Odoo answers; after that the tenant goes
+    /// on without it.
     pub websockets_timeout: Duration,
-    /// Until SQL of ours must have ended. It takes well under a second; a tenant's own triggers and locks may hold it for ever.
+    /// How long our SQL may run. It takes well under a second, but a tenant's own triggers and locks could hold it up
+    /// for ever.
     pub sql_timeout: Duration,
-    /// Between health checks of a tenant at rest.
+    /// Between health checks of a settled tenant.
     pub probe: Duration,
-    /// Between full comparisons of a tenant at rest; events come in between.
+    /// Between full comparisons of a settled tenant; events trigger more in between.
     pub resync: Duration,
     /// First wait after a failure; doubles.
     pub retry_first: Duration,
@@ -82,7 +84,7 @@ impl Default for Pace {
             start_timeout: Duration::from_secs(180),
             websockets_timeout: Duration::from_secs(15),
             sql_timeout: Duration::from_secs(60),
-            // 120 tenants at rest: some 8 small HTTP requests at one moment of each second (PROBE_MOMENTS).
+            // 120 settled tenants: some 8 small HTTP requests at one moment of each second (PROBE_MOMENTS).
             probe: Duration::from_secs(15),
             resync: Duration::from_secs(300),
             retry_first: Duration::from_secs(1),
@@ -112,44 +114,44 @@ impl Pace {
 /// Prefix and label of the volume that shows whether volumes are directories of this machine.
 const PROBE_VOLUME: &str = "isyone_probe_";
 const PROBE_LABEL: &str = "one.isy.probe";
-/// Directory of ours in Docker's data directory, which leaves alone what it does not know.
+/// Our directory in Docker's data directory; Docker leaves unknown directories alone.
 const SPARES_DIR: &str = "isyone-spares";
-/// Health checks begin at so many moments between two of the same tenant: about one a second. At moments of their own, 200 tenants' checks
-/// woke the agent some hundred times a second, and that cost more than the checks.
+/// Health checks start at this many moments per probe interval: about one a second. Without that alignment the checks
+/// of 200 tenants woke the agent some hundred times a second, which cost more than the checks.
 const PROBE_MOMENTS: u32 = 16;
-/// New tenants wait for this long for the packet filter to be put up at the agent's start.
+/// How long new tenants wait at the agent's start for the packet filter to be in force.
 const GATE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether new tenants may start on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gate {
-    /// They may.
+    /// New tenants may start.
     Open,
-    /// It will be known in a moment.
+    /// Not known yet, but soon.
     Pending,
-    /// They may not, for this reason.
+    /// New tenants may not start, for this reason.
     Closed(String),
 }
 
 pub struct Host {
     pub docker: Arc<dyn Docker>,
-    /// Health of the programs inside.
+    /// Checks whether the programs in the containers answer.
     pub probe: Arc<dyn Probe>,
     /// What stacks must know of images.
     pub images: ImageCache,
     pub golden: GoldenStore,
     pub board: StatusBoard,
-    /// Running containers that need not be asked for again.
+    /// Running containers that the engine need not be asked about again.
     pub known: KnownContainers,
-    /// What many looks share.
+    /// Surveys that several looks share.
     pub surveys: Surveys,
-    /// Where operations belong in their traces.
+    /// Trace contexts of operations.
     pub traces: Traces,
     pub pace: Pace,
     pub data: DataDir,
-    /// Creates at the same time.
+    /// Limits concurrent creates.
     pub heavy: Semaphore,
-    /// Comparisons at the same time.
+    /// Limits concurrent comparisons.
     pub light: Semaphore,
     /// Whether new tenants may start.
     pub gate: watch::Sender<Gate>,
@@ -160,7 +162,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Over a data directory that exists ([`DataDir::create`]).
+    /// Uses a data directory that exists ([`DataDir::create`]).
     pub fn new(
         docker: Arc<dyn Docker>,
         probe: Arc<dyn Probe>,
@@ -170,7 +172,7 @@ impl Host {
     ) -> io::Result<Self> {
         let path = data.path().canonicalize()?; // bind mounts need absolute paths
         let data = DataDir::new(path);
-        addon::write(&data.addons())?; // stacks mount it
+        addon::write(&data.addons())?; // mounted by stacks
         Ok(Self {
             images: ImageCache::new(docker.clone(), data.path().join("images.json")),
             golden: GoldenStore::open(data.golden())?,
@@ -192,7 +194,7 @@ impl Host {
         })
     }
 
-    /// Why no new tenant may start, if so. Waits while that is being found out.
+    /// Why no new tenant may start, if that is so. Waits until it is known.
     pub async fn gate(&self) -> Option<String> {
         let mut gate = self.gate.subscribe();
         match timeout(GATE_PATIENCE, gate.wait_for(|g| *g != Gate::Pending)).await {
@@ -200,17 +202,17 @@ impl Host {
                 Gate::Closed(why) => Some(why.clone()),
                 Gate::Open | Gate::Pending => None,
             },
-            // Not known is not open. (The sender is ours, so it is the time that ran out.)
+            // Not known is not open. (We own the sender, so this can only be the timeout.)
             Ok(Err(_)) | Err(_) => Some("the packet filter is not up yet; tried again".to_owned()),
         }
     }
 
-    /// A pause before a health check, so long that it ends when others do.
+    /// Extends a pause before a health check so that it ends together with others.
     pub fn aligned(&self, pause: Duration) -> Duration {
         clock::aligned(self.born.elapsed(), pause, self.pace.probe / PROBE_MOMENTS)
     }
 
-    /// Waits until no tenant is being made, nor has been for a moment.
+    /// Waits until no tenant is being created, for at least a moment.
     pub async fn until_idle(&self) {
         loop {
             sleep(self.pace.idle).await;
@@ -225,7 +227,7 @@ impl Host {
         self.advertise
     }
 
-    /// The engine's machine; asked once per connection.
+    /// The engine's machine; requested once per connection.
     pub async fn engine(&self) -> Result<Arc<EngineInfo>, DockerError> {
         if let Some(known) = self.engine.load_full() {
             return Ok(known);
@@ -235,13 +237,13 @@ impl Host {
         Ok(info)
     }
 
-    /// Docker was lost: what is known of it is asked again.
+    /// Docker was lost: what is known of it must be requested again.
     pub fn forget_engine(&self) {
         self.engine.store(None);
         self.local_volumes.store(None);
     }
 
-    /// The engine's version, when it was ever reached.
+    /// The engine's version, if it was ever reached.
     pub fn docker_version(&self) -> String {
         self.engine
             .load()
@@ -258,13 +260,14 @@ impl Host {
             .map(|e| PathBuf::from(&e.root_dir))
     }
 
-    /// Docker's volumes are directories of this machine, so snapshots can be copied. Found out with a volume of a name
-    /// that nobody else has: a path alone could be another daemon's. Asked once per connection, and only when needed.
+    /// Whether Docker's volumes are directories of this machine, so that snapshots can be copied. Determined with a
+    /// volume of a unique name, because a path alone could be another daemon's. Done once per connection, and only when
+    /// needed.
     pub async fn volumes_are_local(&self) -> Result<bool, DockerError> {
         if let Some(known) = self.local_volumes.load_full() {
             return Ok(*known);
         }
-        // An earlier life may have ended between the next lines and left its own.
+        // A previous run may have died between the following lines and left its volume behind.
         for (name, volume) in self.docker.survey().await?.volumes {
             if name.starts_with(PROBE_VOLUME) && volume.labels.contains_key(PROBE_LABEL) {
                 self.docker.remove_volume(&name).await?;
@@ -286,7 +289,7 @@ impl Host {
         Ok(local)
     }
 
-    /// What a stack depends on.
+    /// Facts about the host that a stack depends on.
     pub async fn facts(&self) -> Result<HostFacts, DockerError> {
         let engine = self.engine().await?;
         Ok(HostFacts {
@@ -301,7 +304,7 @@ impl Host {
         self.data.tenants().join(plan.name.as_str())
     }
 
-    /// The compose file of a tenant, for texts that say what to do by hand.
+    /// A tenant's compose file, for messages that tell what to do by hand.
     pub fn compose_path(&self, plan: &TenantPlan) -> PathBuf {
         self.directory(plan).join(render::compose_file(&plan.name))
     }

@@ -1,4 +1,5 @@
-//! Who may scrape this host: the serial numbers that the coordinator sent, on disk, so that they also hold while it is away.
+//! Who may scrape this host: the serial numbers that the coordinator sent, kept on disk so that they also apply while
+//! it is unreachable.
 //!
 //! Not here: the port (metrics::server).
 
@@ -21,7 +22,7 @@ pub struct Monitors {
 }
 
 impl Monitors {
-    /// From the file `path`; without one nobody may scrape until the coordinator has said who may.
+    /// Reads the file `path`; without one, nobody may scrape until the coordinator has said who may.
     pub fn open(path: PathBuf) -> Self {
         let known: BTreeSet<String> = std::fs::read(&path)
             .ok()
@@ -33,7 +34,7 @@ impl Monitors {
         }
     }
 
-    /// Takes a new list, complete. Written before it is used: a revocation must not come back with a restart.
+    /// Replaces the whole list. Writes it before using it: a revocation must survive a restart.
     pub fn replace(&self, serials: Vec<String>) -> io::Result<()> {
         let serials: BTreeSet<String> = serials
             .into_iter()
@@ -44,13 +45,13 @@ impl Monitors {
             return Ok(());
         }
         let serials = Arc::new(serials);
-        let bytes = serde_json::to_vec(&*serials).unwrap_or_default(); // a list of strings cannot fail
+        let bytes = serde_json::to_vec(&*serials).unwrap_or_default(); // serialising a list of strings cannot fail
         let written = fsutil::write_atomic(&self.path, &bytes, 0o600, true);
         self.serials.store(serials);
         written
     }
 
-    /// Whether the owner of a certificate (which our CA has signed) may scrape now.
+    /// Whether the owner of a certificate (signed by our CA) may scrape now.
     pub fn allow(&self, certificate: &CertificateInfo) -> bool {
         matches!(
             certificate.identity,

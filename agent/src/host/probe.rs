@@ -1,7 +1,7 @@
 //! Asks Odoo and PostgreSQL whether they answer, over the network and without starting a process in a container: 120
-//! tenants at rest must cost next to nothing.
+//! settled tenants must cost next to nothing.
 //!
-//! Not here: how often (tenant::rest) and what follows from it.
+//! Not here: how often (tenant::rest) and what follows from the answer.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,9 +17,9 @@ use crate::plan::{
     stack::{GEVENT_PORT, HTTP_PORT, POSTGRES_PORT},
 };
 
-/// A busy Odoo with all workers in long requests answers late; later than this it is as good as not.
+/// A busy Odoo with all workers in long requests answers late; later than this counts as no answer.
 const ODOO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Who listens, takes a connection at once.
+/// A listening process accepts a connection at once.
 const WEBSOCKETS_TIMEOUT: Duration = Duration::from_secs(3);
 /// PostgreSQL's postmaster answers at once or not at all.
 const POSTGRES_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,15 +29,15 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// Whether the programs inside answer.
 #[async_trait]
 pub trait Probe: Send + Sync + 'static {
-    /// `/web/health` of Odoo: milliseconds it took, or why not.
+    /// Asks Odoo's `/web/health`: how many milliseconds it took, or why it did not answer.
     async fn odoo(&self, odoo: &Container) -> std::result::Result<u32, String>;
-    /// Whether the process that Odoo has for websockets, when it has workers, takes connections.
+    /// Whether Odoo's websocket process, which exists when Odoo has workers, accepts connections.
     async fn websockets(&self, odoo: &Container) -> std::result::Result<(), String>;
-    /// A start-up exchange with PostgreSQL.
+    /// Does a start-up exchange with PostgreSQL.
     async fn postgres(&self, postgres: &Container) -> std::result::Result<(), String>;
 }
 
-/// Probes over container addresses, which the host reaches directly.
+/// Probes the containers' addresses, which the host reaches directly.
 pub struct NetProbe;
 
 fn address(container: &Container, port: u16) -> Result<SocketAddr, String> {
@@ -65,7 +65,7 @@ async fn health(address: SocketAddr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(line).into_owned())
 }
 
-/// A connection alone: the process listens once it has loaded.
+/// Only connects: the process listens once it has loaded.
 async fn connects(address: SocketAddr) -> Result<(), String> {
     match timeout(WEBSOCKETS_TIMEOUT, TcpStream::connect(address)).await {
         Ok(connected) => connected.map(drop).map_err(|e| e.to_string()),

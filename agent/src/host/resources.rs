@@ -1,4 +1,4 @@
-//! What the host and its tenants use, read from /proc and the control groups: cheap enough for every report.
+//! What the host and its tenants use, read from /proc and the control groups; cheap enough for every report.
 //!
 //! A value that cannot be read is 0, never a failure. Not here: disk use of volumes (usage).
 
@@ -17,14 +17,14 @@ struct CpuSample {
     at: Instant,
 }
 
-/// Remembers the previous sample, since CPU time only makes sense as a difference.
+/// Remembers the previous sample, since only differences of CPU time are meaningful.
 #[derive(Default)]
 pub struct HostReader {
     last: Option<CpuSample>,
 }
 
 impl HostReader {
-    /// Reads everything; `disk` is any path on the file system to report.
+    /// Reads everything; `disk` is any path on the file system to report on.
     pub fn read(&mut self, disk: &Path) -> HostResources {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (busy, total, cpus) = parse_stat(&text("/proc/stat"));
@@ -85,7 +85,7 @@ fn permille(part: u64, whole: u64) -> u32 {
     (part * 1000).checked_div(whole).unwrap_or(0).min(1_000_000) as u32
 }
 
-/// Busy ticks, all ticks, CPUs.
+/// Returns busy ticks, all ticks and the number of CPUs.
 fn parse_stat(text: &str) -> (u64, u64, u32) {
     let mut lines = text.lines();
     let numbers: Vec<u64> = lines
@@ -119,10 +119,10 @@ fn kibibytes(text: &str, key: &str) -> Option<u64> {
     Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// Most networks that are reported.
+/// Most networks in a report.
 const MAX_NETWORKS: usize = 256;
 
-/// IPv4 networks that this host has routes to, without the default route and without those of `own` (its tenants').
+/// IPv4 networks that this host has routes to, without the default route and its tenants' networks (`own`).
 pub fn host_networks(own: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let text = fs::read_to_string("/proc/net/route").unwrap_or_default();
     let mut networks = parse_routes(&text);
@@ -131,7 +131,7 @@ pub fn host_networks(own: &[Ipv4Net]) -> Vec<Ipv4Net> {
     networks
 }
 
-/// Destination and mask are the second and eighth column, hexadecimal in the machine's byte order.
+/// Destination and mask are columns 2 and 8, hexadecimal in the machine's byte order.
 fn parse_routes(text: &str) -> Vec<Ipv4Net> {
     let parse = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -150,7 +150,7 @@ fn parse_routes(text: &str) -> Vec<Ipv4Net> {
     found.into_iter().collect()
 }
 
-/// `utime` + `stime`. The program's name may hold anything, so fields count from its closing bracket.
+/// `utime` + `stime`. The program's name may hold anything, so fields are counted from its closing bracket.
 fn parse_own_ticks(text: &str) -> u64 {
     let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
     rest.split(' ')
@@ -160,7 +160,7 @@ fn parse_own_ticks(text: &str) -> u64 {
         .sum()
 }
 
-/// `some avg10=1.23 …` as per mille.
+/// Value of `some avg10=1.23 …` in per mille.
 fn parse_pressure(text: &str) -> Option<u32> {
     let line = text.lines().find(|l| l.starts_with("some "))?;
     let value: f64 = line
@@ -176,14 +176,14 @@ fn parse_pressure(text: &str) -> Option<u32> {
 pub struct ContainerUse {
     /// CPU time since its start, microseconds.
     pub cpu_us: u64,
-    /// Memory without page cache that can go, as `docker stats` counts.
+    /// Memory without reclaimable page cache, as `docker stats` counts.
     pub memory: u64,
 }
 
 /// Where the control groups are mounted.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-/// Finds the control groups of process `pid`, if it still belongs to container `id`: another process may have got the number.
+/// Finds the control groups of process `pid`, if it still belongs to container `id`: the pid may have been reused.
 pub fn groups_of(pid: i32, id: &str) -> Option<ControlGroups> {
     if pid <= 0 || id.is_empty() {
         return None;
@@ -193,13 +193,13 @@ pub fn groups_of(pid: i32, id: &str) -> Option<ControlGroups> {
         .then(|| ControlGroups::parse(&text, CGROUP_ROOT))?
 }
 
-/// The limits in force, zero where there is none; `None` when the container has ended.
+/// The limits in force, zero where there is no limit; `None` when the container has ended.
 pub fn limits_of(groups: &ControlGroups) -> Option<Limits> {
     let text = |controller: &str, file: &str| {
         let text = fs::read_to_string(format!("{}/{file}", groups.directory(controller)?)).ok()?;
         Some(text.trim().to_owned())
     };
-    // "max" and -1 mean none; version 1 says a number near 2^63 for memory.
+    // "max" and -1 mean no limit; version 1 has a number near 2^63 for memory.
     let number = |text: &str| {
         text.parse::<u64>()
             .ok()
@@ -226,7 +226,7 @@ pub fn limits_of(groups: &ControlGroups) -> Option<Limits> {
     })
 }
 
-/// Reads CPU and memory alone, three small files; `None` when the container has ended.
+/// Reads only CPU and memory, three small files; `None` when the container has ended.
 pub fn container_use(groups: &ControlGroups) -> Option<ContainerUse> {
     let text = |controller: &str, file: &str| {
         fs::read_to_string(format!("{}/{file}", groups.directory(controller)?)).ok()

@@ -1,9 +1,9 @@
-//! One look at a whole host's networks, volumes and containers, shared by all tenants that are looked at at the same time: after a start, or
-//! when Docker comes back, hundreds of single questions would be most of the work, and to find one network the engine goes through
-//! all of them.
+//! One look at all of a host's networks, volumes and containers, shared by all tenants that are being looked at at the
+//! same time: after a start, or when Docker comes back, hundreds of single requests would be most of the work, and to
+//! find one network the engine scans all of them.
 //!
-//! Whoever uses a survey came before it was made, so it is never older than the question. Not here: what one tenant asks for
-//! itself (tenant/look).
+//! A visitor only gets a survey started after it entered, so a survey is never older than the question. Not here: what
+//! one tenant asks for itself (tenant/look).
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -12,27 +12,27 @@ use std::sync::{
 
 use crate::docker::{Docker, Result, Survey};
 
-/// Fewer tenants than this at the same time ask for themselves: that is cheaper than a list of everything.
+/// With fewer concurrent tenants than this, each asks for itself: that is cheaper than a list of everything.
 const CROWD: usize = 4;
 
 #[derive(Debug, Default)]
 struct Newest {
-    /// Those who came up to this number, came before it was made.
+    /// Visitors up to this number entered before the survey was made.
     covers: u64,
     survey: Option<Arc<Survey>>,
 }
 
-/// The newest survey, for as long as somebody may want it.
+/// The newest survey, kept as long as there is a visitor.
 #[derive(Debug, Default)]
 pub struct Surveys {
     newest: Mutex<Newest>,
-    /// One is made at a time.
+    /// Only one survey is made at a time.
     making: tokio::sync::Mutex<()>,
     came: AtomicU64,
     here: AtomicUsize,
 }
 
-/// Somebody who is about to look at a tenant.
+/// A task that is about to look at a tenant.
 #[derive(Debug)]
 pub struct Visitor<'a> {
     surveys: &'a Surveys,
@@ -44,7 +44,7 @@ impl Surveys {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers somebody who is about to look.
+    /// Registers a task that is about to look.
     pub fn enter(&self) -> Visitor<'_> {
         self.here.fetch_add(1, Ordering::Relaxed);
         Visitor {
@@ -63,7 +63,7 @@ impl Visitor<'_> {
             .filter(|_| newest.covers >= self.number)
     }
 
-    /// A survey made after this visitor came; `None` when so few are here that each asks for itself.
+    /// A survey made after this visitor entered; `None` when there are so few visitors that each asks for itself.
     pub async fn survey(&self, docker: &dyn Docker) -> Result<Option<Arc<Survey>>> {
         if self.surveys.here.load(Ordering::Relaxed) < CROWD && self.find().is_none() {
             return Ok(None);
@@ -85,7 +85,7 @@ impl Visitor<'_> {
 impl Drop for Visitor<'_> {
     fn drop(&mut self) {
         if self.surveys.here.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // The last one puts the light out: it is a few hundred kilobytes on a full host.
+            // The last visitor frees it: it is a few hundred kilobytes on a full host.
             self.surveys.newest().survey = None;
         }
     }

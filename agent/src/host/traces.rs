@@ -1,6 +1,6 @@
-//! Where the operations of the plan in force belong in their traces, as the coordinator said with it.
+//! The trace contexts of the operations of the plan in force, as the coordinator sent them with it.
 //!
-//! In memory only: an agent that starts again works on without a trace. Not here: what is worth a span (link, tenant, execute).
+//! In memory only: a restarted agent works on without traces. Not here: what deserves a span (link, tenant, execute).
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ impl Traces {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what came with a plan, in place of what came with the one before.
+    /// Replaces the contexts of the previous plan with those of a new one.
     pub fn replace(&self, wire: HashMap<String, String>) {
         let places = wire
             .into_iter()
@@ -36,7 +36,7 @@ impl Traces {
         self.lock().keys().copied().collect()
     }
 
-    /// The span that `make` makes, in the operation's trace; none when that is not traced.
+    /// The span that `make` makes, in the operation's trace; [`Span::none`] if the operation is not traced.
     pub fn within(&self, operation: Option<Uuid>, make: impl FnOnce() -> Span) -> Span {
         let Some(place) = operation.and_then(|id| self.lock().get(&id).cloned()) else {
             return Span::none();
@@ -46,7 +46,7 @@ impl Traces {
         span
     }
 
-    /// The operation is done here: what is done later to keep its tenant so is not part of it.
+    /// The operation is done here: later work to keep its tenant as planned is not part of it.
     pub fn done(&self, operation: Option<Uuid>) {
         if let Some(id) = operation {
             self.lock().remove(&id);

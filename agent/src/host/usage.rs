@@ -1,4 +1,4 @@
-//! Measures what tenants use: CPU and memory every few seconds from their control groups, disks seldom and slowly.
+//! Measures what tenants use: CPU and memory every few seconds from their control groups, disk rarely and slowly.
 //!
 //! Not here: reading the kernel's files (resources).
 
@@ -26,12 +26,12 @@ use crate::{
     },
 };
 
-/// Between readings of all control groups: three small files per container. Half the pace at which the coordinator is told of usage
-/// without other news (report).
+/// Between readings of all control groups: three small files per container. Twice as often as usage is reported to the
+/// coordinator without other news (report).
 const EVERY: Duration = Duration::from_secs(15);
 /// Between measurements of one tenant's disks.
 const DISK_EVERY: Duration = Duration::from_secs(900);
-/// A walk gives way after each directory, so that it never takes the disk from a tenant.
+/// A walk pauses after each directory, so that it never keeps the disk from a tenant.
 const WALK_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
@@ -64,7 +64,7 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
             usage.volumes = volumes(disks);
             host.board.set_usage(&entry.name, usage);
         }
-        // One disk at a time, beside the rest: a tenant with millions of directories takes hours.
+        // One disk at a time, in the background: a tenant with millions of directories takes hours.
         if let Some((name, task)) = walk.take_if(|(_, task)| task.is_finished()) {
             memory
                 .disk
@@ -90,7 +90,7 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
     }
 }
 
-/// In the order in which a status names them, when both are there.
+/// In the order in which a status lists them, if both are there.
 fn volumes(disks: &[u64]) -> Option<VolumeBytes> {
     match *disks {
         [postgres, odoo] => Some(VolumeBytes { postgres, odoo }),
@@ -99,7 +99,7 @@ fn volumes(disks: &[u64]) -> Option<VolumeBytes> {
 }
 
 impl UsageMemory {
-    /// None at a tenant's first reading: how much CPU it takes is known from two on.
+    /// None at a tenant's first reading: CPU use needs two.
     fn measure(&mut self, entry: &BoardEntry) -> Option<TenantUsage> {
         let (mut usage, mut twice) = (TenantUsage::default(), true);
         for container in &entry.status.containers {

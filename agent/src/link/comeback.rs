@@ -1,6 +1,7 @@
-//! When an agent comes back after its session ended. Pure: how sessions ended goes in, a span of waiting comes out; where in it the
-//! agent comes back is drawn evenly (full jitter), so that a fleet that lost its coordinator at one moment does not knock at one.
-//! How large the fleet is only the coordinator knows: each Welcome says how wide the span must be, and that is remembered.
+//! How long an agent waits before it comes back after its session ended. Pure: takes how sessions ended, returns a span
+//! of waiting times; the wait is drawn uniformly from it (full jitter), so that a fleet that lost its coordinator at
+//! one moment does not come back at one moment. Only the coordinator knows the fleet's size: each Welcome says how wide
+//! the span must be, and that is remembered.
 //!
 //! Not here: sessions (session), drawing (clock).
 
@@ -11,24 +12,22 @@ use crate::{base::clock::backoff, link::error::SessionError};
 /// Bounds of the back-off between sessions: quick after a coordinator's restart, polite to one that is down.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(15);
-/// Bounds of the back-off after another agent with our identity took the session over: two machines with one identity (a
-/// cloned disk) would otherwise take it from each other for ever. Short at first, because the other one may just have been
-/// an agent that is ending.
+/// Bounds of the back-off after another agent with our identity took the session over: otherwise two machines with one
+/// identity (a cloned disk) would take it from each other for ever. Short at first, because the other agent may just
+/// have been one that is shutting down.
 const DISPLACED_FIRST: Duration = Duration::from_secs(4);
 const DISPLACED_CAP: Duration = Duration::from_secs(600);
-/// A session that lived so long was a good one: the next failure starts the back-off anew.
+/// A session that lived this long was a good one: the next failure restarts the back-off.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
 /// The longest absence that a coordinator can ask for: whatever it says, a host is back within two minutes.
 const ASKED_CAP: Duration = Duration::from_secs(60);
 /// The widest spread that a coordinator can ask for; documented in the protocol.
 const SPREAD_CAP: Duration = Duration::from_secs(30);
 
-/// A wait is drawn evenly from this span.
+/// A wait is drawn uniformly from this span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitSpan {
-    /// At least.
     pub least: Duration,
-    /// At most.
     pub most: Duration,
 }
 
@@ -41,8 +40,8 @@ impl WaitSpan {
     }
 }
 
-/// Remembers how the last sessions went, and what the last Welcome said. Not across restarts of the agent: one that starts comes
-/// at a moment of its own.
+/// Remembers how the last sessions went and what the last Welcome said. Not across restarts of the agent: agents start
+/// at different moments anyway.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Comeback {
     attempt: u32,
@@ -51,25 +50,25 @@ pub struct Comeback {
 }
 
 impl Comeback {
-    /// A session is welcome, and this is what Welcome says of the spread.
+    /// Records a successful session and the spread that its Welcome asks for.
     pub fn welcomed(&mut self, spread_ms: u32) {
         self.spread = Duration::from_millis(spread_ms.into()).min(SPREAD_CAP);
     }
 
-    /// How long to wait after a session that ended like this and lived (or tried to) for `lived`.
+    /// How long to wait after a session that ended like this and lived (or was attempted) for `lived`.
     pub fn after(&mut self, ended: &Result<(), SessionError>, lived: Duration) -> WaitSpan {
         if lived > GOOD_SESSION {
             self.attempt = 0;
         }
         let attempt = self.attempt;
         self.attempt = self.attempt.saturating_add(1);
-        // After failed attempts too: a coordinator that takes seconds to start would otherwise find the whole fleet in the first,
-        // short steps of the back-off.
+        // Also after failed attempts: otherwise a coordinator that takes seconds to start would get the whole fleet in
+        // the first, short steps of the back-off.
         let usual = backoff(attempt, RETRY_FIRST, RETRY_CAP).max(self.spread);
         match ended {
-            // For a fresh certificate.
+            // We ended it, for a fresh certificate.
             Ok(()) => WaitSpan::up_to(Duration::ZERO),
-            // No storm: it happens to one host. Its own back-off.
+            // Only one host is affected, so no storm; it has a back-off of its own.
             Err(SessionError::Displaced) => {
                 let wait = backoff(self.displaced, DISPLACED_FIRST, DISPLACED_CAP);
                 self.displaced = self.displaced.saturating_add(1);
@@ -78,7 +77,8 @@ impl Comeback {
                     most: wait,
                 }
             }
-            // It says itself when it can take us; twice that, so that those who heard the same do not come at once.
+            // The coordinator said when it can take us. Up to twice that, so that hosts told the same do not all come
+            // at once.
             Err(SessionError::Later { after, .. }) => {
                 let after = (*after).min(ASKED_CAP);
                 WaitSpan {
@@ -134,7 +134,7 @@ mod tests {
         );
         let span = comeback.after(&later(1_000_000), Duration::ZERO);
         assert_eq!((span.least, span.most), (ASKED_CAP, ASKED_CAP * 2));
-        // A coordinator that keeps saying "at once" is still backed off from.
+        // The agent still backs off from a coordinator that keeps saying "at once".
         let waits: Vec<_> = (0..20)
             .map(|_| comeback.after(&later(0), Duration::ZERO).most)
             .collect();
@@ -202,8 +202,8 @@ mod tests {
         );
     }
 
-    /// Ten thousand agents, told of this spread, lose their coordinator at one moment; it is away for `down` seconds. How many begin
-    /// their first successful try in each second after that.
+    /// Ten thousand agents with this spread lose their coordinator at the same moment, for `down` seconds. Returns how
+    /// many start their first successful attempt in each second after that.
     fn fleet_comes_back(spread_ms: u32, down: u64) -> [u32; 30] {
         let down = Duration::from_secs(down);
         let one = |_| {
@@ -235,8 +235,8 @@ mod tests {
         assert!(is_empty(&back[16..]), "{back:?}");
     }
 
-    /// What the coordinator tells a fleet of this size, 20 s, is 500 each second. Waits drawn up to there are 10 s long on average, so
-    /// when it is away for long, the first second sees twice that, and the later ones fewer and fewer.
+    /// The coordinator tells a fleet of this size 20 s, which is 500 agents per second. Waits drawn from 0 to 20 s
+    /// average 10 s, so after a long outage the first second sees twice that, and the later ones fewer and fewer.
     #[test]
     fn a_fleet_that_knows_its_size_comes_back_at_the_rate_that_the_coordinator_takes() {
         for (down, most) in [(0, 600), (5, 800), (60, 1_150)] {

@@ -9,7 +9,7 @@ use isyone_proto::{error, tls};
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// No channel could be made.
+    /// The channel could not be created.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
     /// The coordinator or the network ended it.
@@ -18,12 +18,12 @@ pub enum SessionError {
     /// The coordinator ended it and said when it can take us again.
     #[error("{why}")]
     Later {
-        /// The coordinator's words.
+        /// Reason given by the coordinator.
         why: String,
-        /// How long to stay away at least.
+        /// Stay away for at least this long.
         after: Duration,
     },
-    /// The coordinator has a newer session with the same identity, and it is not ours: we hold one at a time.
+    /// The coordinator has a newer session with the same identity, which is not ours: we hold only one at a time.
     #[error(
         "another agent uses this host's identity: end it there, or remove the host and let each machine join under a name of its own"
     )]

@@ -1,4 +1,4 @@
-//! Joining a fleet: makes the key, trades token and CSR for a certificate, writes identity and `agent.toml`.
+//! Joining a fleet: makes the key, exchanges token and CSR for a certificate, writes identity and `agent.toml`.
 //!
 //! The key never leaves the host. Not here: everything after (session).
 
@@ -22,10 +22,10 @@ use crate::{
     host::identity::{IdentityError, Pems},
 };
 
-/// The coordinator signs at once; a slow network has this long.
+/// The coordinator signs at once; this allows for a slow network.
 const ENROLL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why joining failed. Nothing is half-joined: `agent.toml` is written last.
+/// Why joining failed. A host never stays half-joined: `agent.toml` is written last.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// This host has joined before.
@@ -33,17 +33,17 @@ pub enum JoinError {
     Already {
         name: HostName,
         endpoint: String,
-        /// The settings that say so.
+        /// The settings file that says so.
         path: std::path::PathBuf,
     },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// No secure channel could be made.
+    /// The secure channel could not be created.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// The coordinator said no, or nothing.
+    /// The coordinator refused or did not answer.
     #[error("{0}")]
     Refused(String),
     /// No address to advertise was given or found.
@@ -61,12 +61,12 @@ pub struct JoinOptions {
     pub token: JoinToken,
     /// Name that this host asks for.
     pub name: HostName,
-    /// Address for the edges; found out when not given.
+    /// Address for the edges; determined automatically when not given.
     pub advertise: Option<IpAddr>,
     pub labels: BTreeMap<String, String>,
 }
 
-/// This machine's name as a host name of ours; `host` when it is no DNS label.
+/// This machine's name as a host name in the fleet; `host` when it is not a DNS label.
 pub fn machine_name() -> String {
     let uname = rustix::system::uname();
     let text = uname.nodename().to_string_lossy().to_ascii_lowercase();
@@ -156,7 +156,7 @@ fn refusal(coordinator: &str, status: &tonic::Status) -> String {
     }
 }
 
-/// The address this machine would reach the coordinator from.
+/// The address from which this machine would reach the coordinator.
 fn own_address(coordinator: &str) -> Option<IpAddr> {
     use std::net::ToSocketAddrs as _;
     let target: SocketAddr = coordinator.to_socket_addrs().ok()?.next()?;
@@ -165,7 +165,7 @@ fn own_address(coordinator: &str) -> Option<IpAddr> {
     } else {
         [0u16; 8].into()
     };
-    // No packet is sent: connecting a UDP socket only asks the routing table.
+    // Sends no packet: connecting a UDP socket only consults the routing table.
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(target).ok()?;
     socket.local_addr().ok().map(|a| a.ip())

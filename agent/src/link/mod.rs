@@ -1,6 +1,7 @@
 //! The agent's side of the coordinator: joining, the session and its streams, reports, renewal.
 //!
-//! Nothing here can stop a tenant. Not here: what a plan causes (tenant), key and certificates on disk (host::identity).
+//! Nothing here can stop a tenant. Not here: what a plan causes (tenant), key and certificates on disk
+//! (host::identity).
 
 pub mod comeback;
 pub mod error;

@@ -1,6 +1,7 @@
-//! Keeps the certificate fresh: a new key and CSR at half of its life, and files changed by hand are taken up.
+//! Keeps the certificate fresh: renews it with a new key and CSR at half of its lifetime, and reloads files changed by
+//! hand.
 //!
-//! Not here: the files (identity) and the session, which changes over by itself (session).
+//! Not here: the files (identity), moving the session to a new certificate (session).
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,9 +17,9 @@ use crate::{
     host::identity::{LiveIdentity, Pems},
 };
 
-/// How often the files and the date are looked at.
+/// How often to check the files and the expiry.
 const LOOK: Duration = Duration::from_secs(5);
-/// First and longest wait after a failed renewal: half of a life is left to try in.
+/// First and longest wait after a failed renewal: half of the lifetime is left for retries.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -30,7 +31,8 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut failures = 0;
-    // A certificate from before hosts were scraped is changed for one that can serve, once: an old coordinator has none.
+    // A certificate from before hosts were scraped cannot serve: replace it, once, since an old coordinator issues none
+    // that can.
     let mut lacks = !identity.info().serves;
     loop {
         let wait = if failures == 0 {
@@ -63,7 +65,7 @@ pub async fn run(
     }
 }
 
-/// Short-lived certificates (tests) are looked at more often.
+/// Short-lived certificates (tests) are checked more often.
 fn look_interval(identity: &LiveIdentity) -> Duration {
     let info = identity.info();
     let life = (info.not_after - info.not_before).max(1) as u64;

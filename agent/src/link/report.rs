@@ -24,13 +24,13 @@ use crate::{
     plan::state::{StepRecord, StepState},
 };
 
-/// Every so many reports names every tenant: usage and latencies move slowly, and a coordinator that lost something
-/// learns it again.
+/// One in this many regular reports names every tenant: usage and latencies change slowly, and a coordinator that lost
+/// something learns it again.
 const COMPLETE_EVERY: u64 = 6;
-/// A report's other parts are far below the message limit; the details are what could grow.
+/// The other parts of a report are far below the message limit; only the details could grow.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
-/// Remembers what one session has been told.
+/// Remembers what has been reported in one session.
 #[derive(Debug, Default)]
 pub struct Reporter {
     sequence: u64,
@@ -38,20 +38,20 @@ pub struct Reporter {
     told: HashMap<TenantName, u64>,
 }
 
-/// What goes into a report beside the tenants.
+/// What a report contains besides the tenants.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     pub host: HostResources,
-    /// Docker's trouble and other warnings.
+    /// Docker's error and other warnings.
     pub docker_error: String,
-    /// Every tenant of the plan has been looked at, so who is missing is absent.
+    /// Every tenant of the plan has been looked at, so one that is missing is absent.
     pub all_known: bool,
     /// Time of the report.
     pub now: UnixMs,
 }
 
 impl Reporter {
-    /// The next report: `regular` ones are complete every now and then, those in between carry what has changed.
+    /// Builds the next report: `regular` ones are complete every so often, all others carry only what has changed.
     pub fn next(
         &mut self,
         entries: Vec<BoardEntry>,

@@ -1,4 +1,4 @@
-//! The session with the coordinator: takes plans, sends reports, opens streams; comes back by itself.
+//! The session with the coordinator: accepts plans, sends reports, opens streams; reconnects by itself.
 //!
 //! Nothing here can stop a tenant: without a coordinator the ledger's plan stays in force. Not here: what a plan causes
 //! (tenant), what a report holds (report), bulk data (streams).
@@ -45,19 +45,19 @@ use crate::{
     },
 };
 
-/// Reports and answers waiting for a slow connection; beyond that the session is given up and made anew.
+/// Most reports and answers queued for a slow connection; beyond that the session is abandoned and opened again.
 const OUTBOX: usize = 16;
-/// Waiting that long for room in the outbox means the connection is dead.
+/// Waiting this long for room in the outbox means that the connection is dead.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// For Docker to tell its version before a session begins.
+/// How long the start of a session waits for Docker's version.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Until the coordinator answers a new session with Welcome.
+/// How long the coordinator may take to answer a new session with Welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
-/// Reports about changes come at most that often; what happens in between travels together.
+/// Reports about changes are at least this far apart; changes in between are sent together.
 const COALESCE: Duration = Duration::from_millis(100);
-/// Bounds of the interval that the coordinator may ask for.
+/// Bounds, in milliseconds, of the report interval that the coordinator may ask for.
 const REPORT_INTERVAL: (u32, u32) = (100, 300_000);
-/// Logs and shells at the same time; each costs a task and a few buffers.
+/// Most concurrent logs and shells; each costs a task and a few buffers.
 const MAX_STREAMS: usize = 64;
 
 /// The agent's end of the sessions with the coordinator.
@@ -72,12 +72,12 @@ pub struct Link {
     pub endpoint: String,
     /// Who may scrape this host.
     pub monitors: Arc<Monitors>,
-    /// True while a session is welcome; for health and metrics.
+    /// True while a session is open, from its Welcome on; for health and metrics.
     pub connected: watch::Sender<bool>,
 }
 
 impl Link {
-    /// Keeps a session until `stop`.
+    /// Keeps a session open until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut comeback = Comeback::default();
         loop {
@@ -101,7 +101,7 @@ impl Link {
         }
     }
 
-    /// One session. `Ok`: ended by us, to come back with a fresh certificate.
+    /// Runs one session. `Ok`: we ended it, to come back with a fresh certificate.
     async fn session(self: &Arc<Self>, comeback: &mut Comeback) -> Result<(), SessionError> {
         let certificate = self.identity.info();
         let (session, mut inbound) = self.open().await?;
@@ -112,13 +112,13 @@ impl Link {
         session.run(inbound, &welcome, &certificate).await
     }
 
-    /// Says hello; the answer is still to come.
+    /// Opens a session with Hello; the answer is still to come.
     async fn open(self: &Arc<Self>) -> Result<(Session, Inbound), SessionError> {
         let channel = tls::channel(&self.endpoint, self.identity.config())?;
         let mut client = AgentServiceClient::new(channel.clone())
             .max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
         let (outbox, messages) = mpsc::channel(OUTBOX);
-        // Docker may be away: then its version is told with the next session.
+        // If Docker is unreachable, the next session reports its version.
         let _ = timeout(ENGINE_TIMEOUT, self.host.engine()).await;
         let hello = self.hello();
         outbox
@@ -166,7 +166,7 @@ impl Link {
         }
     }
 
-    /// Checks and stores a plan, and puts it in force. The answer for the coordinator.
+    /// Checks and stores a plan, and puts it in force. Returns the answer for the coordinator.
     fn take_plan(&self, mut wire: Plan) -> PlanResult {
         let generation = wire.generation;
         let traces = &self.host.traces;
@@ -193,7 +193,7 @@ impl Link {
         let error = match ledger.accept(plan) {
             Ok(news) => {
                 tracing::info!(generation, news, "plan accepted");
-                self.host.board.set_warning("ledger", ""); // a corrupt ledger is mended by this
+                self.host.board.set_warning("ledger", ""); // a new plan repairs a corrupt ledger
                 self.plans.send_replace(ledger.in_force());
                 String::new()
             }
@@ -215,7 +215,7 @@ impl Link {
         }
     }
 
-    /// Each tenant of the plan in force has a status.
+    /// Whether each tenant of the plan in force has a status.
     fn all_known(&self, known: &BTreeSet<&str>) -> bool {
         let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         ledger
@@ -227,7 +227,7 @@ impl Link {
 /// What the coordinator sends.
 type Inbound = tonic::Streaming<CoordinatorMessage>;
 
-/// The first message of a session.
+/// Waits for the first message of a session.
 async fn welcomed(inbound: &mut Inbound) -> Result<Welcome, SessionError> {
     let first = timeout(WELCOME_TIMEOUT, inbound.message())
         .await
@@ -259,11 +259,11 @@ struct Session {
     reader: HostReader,
 }
 
-/// Shared by all sessions of this process: what an earlier one opened still counts.
+/// Shared by all sessions of this process: streams opened by an earlier session still count.
 static STREAMS: Semaphore = Semaphore::const_new(MAX_STREAMS);
 
 impl Session {
-    /// Reports and does what the coordinator says, until one of the two ends it.
+    /// Sends reports and does what the coordinator says, until either side ends the session.
     async fn run(
         mut self,
         mut inbound: Inbound,
@@ -277,13 +277,13 @@ impl Session {
                 .clamp(REPORT_INTERVAL.0, REPORT_INTERVAL.1)
                 .into(),
         );
-        // The first report at once, the regular ones at a moment of our own: hosts that all came back at one moment would
-        // otherwise report at one moment from then on.
+        // The first report goes out at once, the regular ones start at a random moment: otherwise hosts that came back
+        // together would report together from then on.
         let mut regular = interval_at(Instant::now() + jitter(every), every);
         regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.report(true).await?;
         let (mut last_report, mut pending) = (Instant::now(), false);
-        // Near its end the old certificate is given up for a fresh one, before the coordinator cuts the stream.
+        // Near the end of the old certificate, leave for a fresh one before the coordinator cuts the stream.
         let leave_at = Instant::now()
             + until_ms(
                 (certificate.not_after - (certificate.not_after - certificate.not_before) / 10)
@@ -328,7 +328,7 @@ impl Session {
                     .map_err(|e| SessionError::Ended(e.to_string()))?;
                 let Some(plan) = whole else { return Ok(()) };
                 let link = self.link.clone();
-                // Writing to disk, so not on the runtime's threads.
+                // Writes to disk, so it does not run on the runtime's threads.
                 let result = tokio::task::spawn_blocking(move || link.take_plan(plan)).await;
                 let result = result.map_err(|e| SessionError::Ended(e.to_string()))?;
                 self.send(agent_message::Message::PlanResult(result)).await
@@ -347,7 +347,7 @@ impl Session {
             }
             coordinator_message::Message::Monitors(list) => {
                 let monitors = self.link.monitors.clone();
-                // Writing to disk, so not on the runtime's threads.
+                // Writes to disk, so it does not run on the runtime's threads.
                 let kept =
                     tokio::task::spawn_blocking(move || monitors.replace(list.serials)).await;
                 if let Ok(Err(e)) = kept {

@@ -1,8 +1,8 @@
 //! Logs and interactive commands, on streams of their own that the agent opens when asked.
 //!
-//! A command whose client goes away is ended in the container, not left behind: the engine has no call for that, so its
-//! process group is signalled from the host, after making sure that it is the container's. Not here: who may do this
-//! (coordinator).
+//! A command whose client goes away is ended in the container, not left behind. The engine has no call for that, so the
+//! agent signals the command's process group from the host, after making sure that it is the container's. Not here: who
+//! may do this (coordinator).
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,21 +38,21 @@ use crate::{
 
 /// Largest piece of data in one message.
 const CHUNK: usize = 64 << 10;
-/// Pieces on their way to a slow client; then the container's output waits.
+/// Most pieces queued for a slow client; beyond that the container's output waits.
 const OUTBOX: usize = 8;
 /// The coordinator forgets a stream id after 10 s.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the coordinator to take the last messages and close its side.
+/// How long the coordinator may take to read the last messages and close its side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Lines shown when the request does not say, and at most.
+/// Log lines shown by default, and at most.
 const TAIL: (u32, u32) = (200, 100_000);
-/// Between the polite and the hard signal to a command whose client has gone.
+/// Between SIGHUP and SIGKILL to a command whose client has gone.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
 type Up = mpsc::Sender<AttachUp>;
 type Input = std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
 
-/// Serves one request; failures are told to the client.
+/// Serves one request; reports failures to the client.
 pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
     let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (up, messages) = mpsc::channel(OUTBOX);
@@ -78,7 +78,7 @@ pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
             .await; // the client may be gone
     }
     drop(up);
-    // Dropping our receiving half at once would cancel the call with the last messages still on their way.
+    // Dropping our receiving half at once would cancel the call while the last messages are still on their way.
     let _ = timeout(CLOSE_TIMEOUT, async {
         while let Ok(Some(_)) = down.message().await {}
     })
@@ -197,8 +197,8 @@ async fn exec(
         input,
     } = session;
     let mut input = Some(input);
-    // Input that the command has not taken yet. Until it does no more is asked for, but its output goes on: a command
-    // that waits for its reader does not read either.
+    // Input that the command has not read yet. Until it has, no more is read from the client, but output still flows: a
+    // command blocked on its output does not read input either.
     let mut waiting = Bytes::new();
     let finished = loop {
         tokio::select! {
@@ -209,19 +209,19 @@ async fn exec(
             },
             taken = write_some(&mut input, &waiting), if !waiting.is_empty() => match taken {
                 Some(n) => waiting.advance(n),
-                // A command that closed its input just does not hear the rest.
+                // A command that closed its input simply misses the rest.
                 None => (input, waiting) = (None, Bytes::new()),
             },
-            // Also while nothing is asked of it.
+            // Also notices a client that goes away while nothing is read from it.
             () = up.closed() => break false,
             message = down.message(), if waiting.is_empty() => match message {
                 Ok(Some(AttachDown { message: Some(attach_down::Message::Exec(ExecRequest { message: Some(request) })) })) => match request {
                     exec_request::Message::Stdin(bytes) => waiting = bytes.into(),
                     exec_request::Message::StdinEof(_) => if let Some(mut writer) = input.take() {
-                        let _ = writer.shutdown().await; // likewise
+                        let _ = writer.shutdown().await; // may be closed already, as above
                     },
                     exec_request::Message::Resize(to) => {
-                        // It may have ended meanwhile; then there is nothing to resize.
+                        // The command may have ended; then there is nothing to resize.
                         let _ = host.docker.exec_resize(&id, size(to.columns, to.rows)).await;
                     }
                     exec_request::Message::Start(_) => return Err("a second start".to_owned()),
@@ -245,7 +245,7 @@ async fn exec(
     Ok(())
 }
 
-/// Hands a command some of its input: how much, or nothing when it takes no more.
+/// Writes some input to a command; returns how much, or `None` when it accepts no more.
 async fn write_some(input: &mut Option<Input>, bytes: &[u8]) -> Option<usize> {
     input.as_mut()?.write(bytes).await.ok().filter(|n| *n > 0)
 }
@@ -274,7 +274,7 @@ async fn send(up: &Up, message: exec_response::Message) -> bool {
     .is_ok()
 }
 
-/// Ends a command whose client has gone: hang-up, and if that is not heard, kill.
+/// Ends a command whose client has gone: SIGHUP, then SIGKILL if it is still running.
 async fn end_command(host: &Host, container: &str, id: &str) {
     for (signal, grace) in [(Signal::HUP, KILL_GRACE), (Signal::KILL, Duration::ZERO)] {
         let (state, found) =
@@ -282,7 +282,7 @@ async fn end_command(host: &Host, container: &str, id: &str) {
                 (Ok(state), Ok(Some(found))) if state.running => (state, found),
                 _ => return,
             };
-        // The pid may be another machine's (remote engine) or re-used: only a process of this very container is hit.
+        // The pid may be another machine's (remote engine) or reused: signal only a process of this very container.
         let groups =
             std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).unwrap_or_default();
         let Some(pid) =
@@ -293,9 +293,9 @@ async fn end_command(host: &Host, container: &str, id: &str) {
                 "a command left behind by its client could not be ended"
             );
         };
-        // The engine starts each command in a session of its own: its group holds its children.
+        // The engine starts each command in a session of its own, so its process group includes its children.
         if rustix::process::kill_process_group(pid, signal).is_err() {
-            let _ = rustix::process::kill_process(pid, signal); // gone in between
+            let _ = rustix::process::kill_process(pid, signal); // it may have ended in between
         }
         sleep(grace).await;
     }

@@ -1,6 +1,6 @@
 //! Tenants' containers under cAdvisor's metric names.
 //!
-//! Names and rendering are pure; [`Reader`] reads the kernel's files. Not here: the numbers' files (cgroup).
+//! Names and rendering are pure; [`Reader`] reads the kernel's files. Not here: the format of those files (cgroup).
 
 use std::{collections::HashMap, fs};
 
@@ -17,7 +17,7 @@ pub struct Subject {
     pub name: String,
     /// `alfa`.
     pub tenant: String,
-    /// As the plan names it.
+    /// The image reference in the plan.
     pub image: String,
     /// Engine's id.
     pub id: String,
@@ -25,9 +25,9 @@ pub struct Subject {
     pub pid: i32,
     /// Milliseconds since the Unix epoch.
     pub started_ms: Option<i64>,
-    /// Out-of-memory kills that Docker told us of.
+    /// Out-of-memory kills that Docker has reported.
     pub oom_events: u32,
-    /// Its volume, measured seldom.
+    /// Size of its volume, measured rarely.
     pub volume_bytes: Option<u64>,
 }
 
@@ -42,7 +42,7 @@ pub struct Interface {
     pub sent: [u64; 4],
 }
 
-/// All that is known of one.
+/// All that is known of one container.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
     pub subject: Subject,
@@ -52,7 +52,7 @@ pub struct Measured {
     pub interfaces: Vec<Interface>,
 }
 
-/// `/proc/<pid>/net/dev`, without the loopback.
+/// Parses `/proc/<pid>/net/dev`, without the loopback.
 pub fn parse_net_dev(text: &str) -> Vec<Interface> {
     let parse = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
@@ -179,7 +179,7 @@ const METRICS: &[(&str, MetricType, &str, Value)] = &[
         MetricType::Counter,
         "Processes killed for want of memory",
         |m| {
-            // A new container's group begins at 0, a new agent's count as well: the higher knows more.
+            // A new container's group starts at 0, and so does a new agent's count: the higher one knows more.
             Some(m.figures.oom_kills.max(m.subject.oom_events.into()) as f64)
         },
     ),
@@ -272,7 +272,7 @@ const NETWORK: &[Traffic] = &[
     ),
 ];
 
-/// The page. `now_ms`: when it was measured.
+/// Renders the page. `now_ms`: time of measurement.
 pub fn render(all: &[Measured], now_ms: i64) -> String {
     let mut text = Text::default();
     for (name, kind, help, value) in METRICS {
@@ -315,14 +315,14 @@ fn labels(subject: &Subject) -> [(&str, &str); 4] {
     ]
 }
 
-/// Reads containers; remembers where their control groups are.
+/// Reads containers, and remembers where their control groups are.
 #[derive(Debug, Default)]
 pub struct Reader {
     groups: HashMap<String, ControlGroups>,
 }
 
 impl Reader {
-    /// Those that run now.
+    /// Measures those that are running now.
     pub fn measure(&mut self, subjects: Vec<Subject>) -> Vec<Measured> {
         self.groups
             .retain(|id, _| subjects.iter().any(|s| s.id == *id));

@@ -1,38 +1,40 @@
-//! Which lines of a customer's page reach Prometheus: samples called `odoo_…` with their HELP and TYPE, in the plain text format.
-//! Pure.
+//! Which lines of a customer's page reach Prometheus: samples named `odoo_…` with their HELP and TYPE, in the plain
+//! text format. Pure.
 //!
-//! Whoever runs an Odoo decides what it answers. With a free choice of names, one customer could report hosts lost that are
-//! others', or fill another's panels; with a free choice of sizes, fill Prometheus' memory. Whatever is not plainly a sample is left
-//! out by itself, because Prometheus would refuse the whole page for it. Not here: fetching (relay).
+//! Whoever runs an Odoo decides what it answers. With a free choice of names, a customer could report somebody else's
+//! hosts as lost, or fill another customer's panels; with a free choice of sizes, fill Prometheus's memory. Each line
+//! that is not plainly a sample is left out on its own, because Prometheus would reject the whole page for it. Not
+//! here: fetching (relay).
 
 use std::fmt::Write as _;
 
-/// What the names of all of Odoo's own figures begin with.
+/// Prefix of all of Odoo's own metrics.
 const PREFIX: &str = "odoo_";
 /// Longest name of a metric or label; the longest of ours has 42 characters.
 const MAX_NAME: usize = 100;
-/// Labels of a sample. Ours have three; with those of its target it stays below `label_limit` in prometheus.yml.
+/// Most labels of a sample. Ours have three; with its target's labels a sample stays below `label_limit` in
+/// prometheus.yml.
 const MAX_LABELS: usize = 10;
-/// Bytes of a label's value, as written: a database's name has 63 at most. Below `label_value_length_limit`.
+/// Most bytes of a label's value, as written: a database's name has 63 at most. Below `label_value_length_limit`.
 const MAX_VALUE: usize = 150;
-/// Bytes of an explanation.
+/// Most bytes of a HELP text.
 const MAX_HELP: usize = 300;
-/// Samples of a page: `sample_limit`. A busy Odoo has some 500.
+/// Most samples of a page: `sample_limit`. A busy Odoo has some 500.
 const MAX_SAMPLES: usize = 2000;
-/// Bytes of a page: half of `body_size_limit`.
+/// Most bytes of a page: half of `body_size_limit`.
 const MAX_PAGE: usize = 512 << 10;
-/// As the format knows them.
+/// The metric types that the format knows.
 const KINDS: [&str; 5] = ["counter", "gauge", "histogram", "summary", "untyped"];
 
 enum Line {
     Sample,
     About,
-    /// An empty line, a remark: nobody misses it.
+    /// An empty line or a comment: dropped without being counted.
     Nothing,
     Foreign,
 }
 
-/// The page as it may be passed on. When something was left out, a remark at its end says how many lines.
+/// The part of the page that may be passed on. If lines were left out, a comment at its end says how many.
 pub fn only_odoo(page: &[u8]) -> String {
     let mut out = String::with_capacity(page.len().min(MAX_PAGE));
     let (mut samples, mut left_out) = (0, 0);
@@ -74,7 +76,7 @@ fn kind_of(line: &str) -> Line {
     }
 }
 
-/// ` HELP odoo_x …` or ` TYPE odoo_x counter`.
+/// Accepts ` HELP odoo_x …` or ` TYPE odoo_x counter`.
 fn is_about(remark: &str) -> bool {
     let mut words = remark.splitn(4, ' ');
     let (Some(""), Some(what), Some(name), Some(rest)) =
@@ -90,7 +92,7 @@ fn is_about(remark: &str) -> bool {
     fine && is_own(name)
 }
 
-/// `odoo_x{a="b"} 1`, without a time: when it was is Prometheus' to say.
+/// Accepts `odoo_x{a="b"} 1`, without a timestamp: Prometheus sets the time.
 fn is_sample(line: &str) -> Option<()> {
     let (name, rest) = line.split_at(line.find(|c| !is_word(c)).unwrap_or(line.len()));
     let rest = match rest.strip_prefix('{') {
@@ -109,7 +111,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// What follows the closing brace.
+/// Returns what follows the closing brace.
 fn after_labels(mut rest: &str) -> Option<&str> {
     for _ in 0..MAX_LABELS {
         if let Some(after) = rest.strip_prefix('}') {
@@ -117,7 +119,7 @@ fn after_labels(mut rest: &str) -> Option<&str> {
         }
         let (key, after) = rest.split_once("=\"")?;
         let begins = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        // Names with two underscores are Prometheus' own: `__name__` is the metric's.
+        // Names that start with two underscores are Prometheus's own: `__name__` is the metric's.
         if !begins || key.len() > MAX_NAME || key.starts_with("__") || !key.chars().all(is_word) {
             return None;
         }
@@ -130,7 +132,7 @@ fn after_labels(mut rest: &str) -> Option<&str> {
     rest.strip_prefix('}')
 }
 
-/// What follows the closing quote.
+/// Returns what follows the closing quote.
 fn after_value(text: &str) -> Option<&str> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
@@ -194,7 +196,7 @@ mod tests {
         ];
         let page = format!("{}\n{GOOD}", forged.join("\n"));
         let passed = only_odoo(page.as_bytes());
-        // A remark with a tab is one, and passes as none: it is not among those counted.
+        // A line with a tab after `#` is a plain comment, which is dropped but not counted.
         let note = format!(
             "# {} lines were no metrics of Odoo, or too many, and are left out\n",
             forged.len() - 1

@@ -1,7 +1,8 @@
 //! `/healthz` and `/metrics` on the loopback interface, without certificates.
 //!
-//! Healthy means: the agent's loops run. A coordinator or Docker that is away is a metric, not a reason to restart the
-//! agent. Not here: the metrics (metrics::own); the host's and the tenants' are on the port that Prometheus scrapes.
+//! Healthy means that the agent's loops run. An unreachable coordinator or Docker is a metric, not a reason to restart
+//! the agent. Not here: the metrics (metrics::own); those of the host and the tenants are on the port that Prometheus
+//! scrapes.
 
 use std::sync::Arc;
 

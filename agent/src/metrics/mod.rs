@@ -1,11 +1,12 @@
-//! The host's figures for Prometheus, on one mTLS port: the host itself, its tenants' containers, and relays to each tenant's
-//! Odoo and PostgreSQL, so that no tenant port is opened for monitoring.
+//! The host's metrics for Prometheus, on one mTLS port: the host itself, its tenants' containers, and relays to each
+//! tenant's Odoo and PostgreSQL, so that monitoring opens no tenant port.
 //!
 //! Pure: `text` (the format), `target` (paths), `containers` (control groups to cAdvisor's names), `procfs` (to
-//! node-exporter's), `pg_text` (to postgres_exporter's), `traffic` and `traffic_samples` (Odoo's counters to a few numbers), `filter` (what of a
-//! customer's page is passed on). Acting: `server` (the port), `loopback` (the agent's own page, for this machine), `scrape`
-//! (one answer each, shared for a moment), `node` (reading the host), `relay` (Odoo), `postgres`, `sample` (asks tenants
-//! that nobody scrapes). Not here: who may scrape (host::monitors), what `isyctl` shows of it.
+//! node-exporter's), `pg_text` (to postgres_exporter's), `traffic` and `traffic_samples` (Odoo's counters to a few
+//! numbers), `filter` (which lines of a customer's page are passed on). Acting: `server` (the port), `loopback` (the
+//! agent's own page, for this machine), `scrape` (one answer each, shared for a moment), `node` (reading the host),
+//! `relay` (Odoo), `postgres`, `sample` (asks tenants that nobody scrapes). Not here: who may scrape (host::monitors),
+//! what `isyctl` shows of it.
 
 pub mod containers;
 pub mod filter;

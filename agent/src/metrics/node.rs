@@ -1,6 +1,6 @@
 //! Reads the host for `/metrics`.
 //!
-//! Not here: the metrics' names (procfs) and the agent's own (own).
+//! Not here: the metrics' names (procfs), the agent's own metrics (own).
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::base::clock::now_ms;
 
-/// The host's page. Blocking, though only for files that the kernel makes up; `docker_root` is Docker's data directory.
+/// The host's page. Blocking, but only reads files that the kernel generates; `docker_root` is Docker's data directory.
 pub fn read(docker_root: Option<&Path>) -> Text {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let mut out = Text::default();

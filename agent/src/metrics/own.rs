@@ -13,18 +13,18 @@ use super::text::{MetricType, Text};
 use crate::host::{Host, resources};
 use isyone_proto::report::TenantProgress;
 
-/// The kernel counts a process' CPU time in hundredths of a second.
+/// The kernel counts a process's CPU time in hundredths of a second.
 const TICKS: f64 = 100.0;
 
 /// Kind of page and outcome.
 type Key = (&'static str, &'static str);
 
-/// How scrapes went: number and seconds.
+/// Outcomes of scrapes: number and total seconds.
 #[derive(Debug, Default)]
 pub struct ScrapeCounts(Mutex<BTreeMap<Key, (u64, f64)>>);
 
 impl ScrapeCounts {
-    /// One scrape of a kind of page is over: `ok`, `failed`, or `shared` with another scraper.
+    /// Counts a finished scrape of a kind of page: `ok`, `failed`, or `shared` with another scraper.
     pub fn add(&self, kind: &'static str, outcome: &'static str, took: Duration) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (number, seconds) = counts.entry((kind, outcome)).or_default();
@@ -57,7 +57,7 @@ impl ScrapeCounts {
     }
 }
 
-/// The agent's page.
+/// Renders the agent's page.
 pub fn render(host: &Host, connected: bool, scrapes: &ScrapeCounts) -> Text {
     let mut out = Text::default();
     let info = "isyone_agent_info";
@@ -108,7 +108,7 @@ fn tenants(out: &mut Text, host: &Host) {
     }
 }
 
-/// The agent's process, from `/proc/self`.
+/// Metrics of the agent's process, from `/proc/self`.
 fn process(out: &mut Text) {
     let memory = resources::own_memory() as f64;
     for name in [
@@ -135,7 +135,7 @@ fn process(out: &mut Text) {
     }
 }
 
-/// `utime` + `stime`; the program's name may hold anything, so fields count from its closing bracket.
+/// `utime` + `stime`; the program's name may hold anything, so fields are counted from its closing bracket.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let ticks: Vec<u64> = rest

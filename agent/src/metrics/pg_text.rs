@@ -1,4 +1,4 @@
-//! What PostgreSQL's statistics are asked with, and their rows under postgres_exporter's metric names. Pure.
+//! The statements that read PostgreSQL's statistics, and their rows under postgres_exporter's metric names. Pure.
 //!
 //! Not here: connecting (postgres).
 
@@ -6,12 +6,12 @@ use std::collections::HashMap;
 
 use super::text::{MetricType, Text};
 
-/// A row by column name. NULLs are left out.
+/// A row by column name, without NULLs.
 pub type Row = HashMap<String, String>;
 
-/// Most databases that are reported: a tenant has one.
+/// Most databases in a report: a tenant has one.
 const MAX_DATABASES: u32 = 16;
-/// Which databases: not the templates, and not the one that only administrators (and we) enter.
+/// Which databases: not the templates, and not the one that only administrators (and we) use.
 const DATABASES: &str = "SELECT oid, datname FROM pg_catalog.pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname";
 
 /// The rows of one scrape.
@@ -29,7 +29,7 @@ pub struct Tables {
     pub writer: Vec<Row>,
 }
 
-/// The columns of `pg_stat_database` that we tell, which every supported version has.
+/// The columns of `pg_stat_database` that we report, all present in every supported version.
 const DATABASE_COLUMNS: &[(&str, MetricType, &str)] = &[
     ("numbackends", MetricType::Gauge, "Connections"),
     ("xact_commit", MetricType::Counter, "Transactions committed"),
@@ -86,7 +86,7 @@ const DATABASE_COLUMNS: &[(&str, MetricType, &str)] = &[
     ),
 ];
 
-/// Every mode, so that a lock that goes becomes a 0 and not a gap.
+/// Every mode, so that a lock that is released becomes a 0 and not a gap.
 const LOCK_MODES: [&str; 9] = [
     "accessexclusivelock",
     "accesssharelock",
@@ -108,8 +108,8 @@ const STATES: [&str; 6] = [
     "idle in transaction (aborted)",
 ];
 
-/// Columns of the background writer's views: name in the result, metric, help. Those that a version does not have are left
-/// out of the query.
+/// Columns of the background writer's views: name in the result, metric, help. The query leaves out those that a
+/// version lacks.
 const WRITER: &[(&str, &str, &str)] = &[
     (
         "checkpoints_timed",
@@ -158,7 +158,8 @@ const WRITER: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The statements of one scrape, in the order of [`Tables`]; one exchange for all. `version` is `server_version_num`.
+/// The statements of one scrape, in the order of [`Tables`]; all are sent in one exchange. `version` is
+/// `server_version_num`.
 pub fn statements(version: u32) -> [String; 5] {
     let columns: Vec<String> = DATABASE_COLUMNS
         .iter()
@@ -167,7 +168,7 @@ pub fn statements(version: u32) -> [String; 5] {
             column => format!("s.{column}"),
         })
         .collect();
-    // Since 17 checkpoints have a view of their own, and sessions' writes another.
+    // Since 17, checkpoints are in a view of their own, and sessions' writes in another.
     let writer = if version >= 170_000 {
         "SELECT c.num_timed AS checkpoints_timed, c.num_requested AS checkpoints_req, c.write_time AS checkpoint_write_time, \
          c.sync_time AS checkpoint_sync_time, c.buffers_written AS buffers_checkpoint, b.buffers_clean, b.maxwritten_clean, \
@@ -200,7 +201,7 @@ pub fn statements(version: u32) -> [String; 5] {
     ]
 }
 
-/// The sizes of the databases. Apart, for they cost a look at each of thousands of files.
+/// The sizes of the databases. A separate statement, because it looks at each of thousands of files.
 pub fn sizes_statement() -> String {
     format!(
         "SELECT d.datname, pg_catalog.pg_database_size(d.oid) AS bytes FROM ({DATABASES} LIMIT {MAX_DATABASES}) d ORDER BY 1"
@@ -321,7 +322,7 @@ fn server(out: &mut Text, rows: &[Row]) {
 }
 
 fn databases(out: &mut Text, rows: &[Row]) {
-    // The customers' dashboards call it by the second name.
+    // The customers' dashboards use the second name.
     let alias = [(
         "numbackends",
         "pg_stat_database_connections",
@@ -351,7 +352,7 @@ fn databases(out: &mut Text, rows: &[Row]) {
     }
 }
 
-/// A gauge by database and a fixed set of words; what no row names is 0.
+/// A gauge by database and a fixed set of words; 0 where there is no row.
 fn by(
     out: &mut Text,
     (name, help): (&str, &str),

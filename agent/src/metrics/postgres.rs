@@ -1,7 +1,7 @@
-//! Reads tenants' PostgreSQL over SQL, as the role that may see statistics and nothing else. One connection per tenant is kept
-//! while somebody scrapes: a new one each time would cost both sides more than the reading.
+//! Reads tenants' PostgreSQL over SQL, as a role that may see statistics and nothing else. Keeps one connection per
+//! tenant while somebody scrapes: reconnecting each time would cost both sides more than the reading.
 //!
-//! Not here: the statements and the page (pg_text), making the role (sql).
+//! Not here: the statements and the page (pg_text), creating the role (sql).
 
 use std::{
     collections::HashMap,
@@ -21,18 +21,19 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 use super::pg_text::{self, Row, Tables};
 use crate::plan::{sql, stack::POSTGRES_PORT};
 
-/// Everything of one scrape; PostgreSQL's own limit is shorter.
+/// Limit for a whole scrape; PostgreSQL's own limit is shorter.
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// A postmaster on the same machine accepts at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A connection that nobody used for so long is closed: it costs the tenant a few MB.
+/// A connection that nobody has used for this long is closed: it costs the tenant a few MB.
 const IDLE: Duration = Duration::from_secs(150);
-/// Sizes are not measured more often: it is a look at each of some thousand files.
+/// Sizes are measured at most this often: that looks at each of some thousand files.
 const SIZES_EVERY: Duration = Duration::from_secs(60);
-/// In force for each session of ours, whatever the role's own settings: never long, never writing, never another's functions.
+/// Applies to each of our sessions, whatever the role's own settings: no long statements, no writes, nobody else's
+/// functions.
 const OPTIONS: &str = "-c statement_timeout=5000 -c lock_timeout=1000 -c default_transaction_read_only=on -c search_path=pg_catalog -c jit=off";
 
-/// Where a tenant's PostgreSQL is, and what lets us in.
+/// Where a tenant's PostgreSQL is, and the credentials for it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MonitorLogin {
     /// The container's address.
@@ -86,13 +87,13 @@ impl Pool {
             };
             let mut page = connection.page().await;
             if was_kept && connection.client.is_closed() {
-                // PostgreSQL was restarted since; the new one is asked.
+                // PostgreSQL has been restarted since: ask the new one.
                 connection = connect(access).await?;
                 page = connection.page().await;
             }
             let page = page?;
             connection.used = Instant::now();
-            // Only one whose answers have all been read is kept.
+            // Keep a connection only if all its answers have been read.
             *slot = Some(connection);
             Ok(page)
         };
@@ -101,20 +102,20 @@ impl Pool {
             .unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())))
     }
 
-    /// Closes what nobody uses any more. `keep`: tenants that are still here.
+    /// Closes connections that nobody uses any more. `keep`: tenants that are still here.
     pub fn tidy(&self, keep: &dyn Fn(&TenantName) -> bool) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|tenant, slot| {
             let Ok(mut connection) = slot.try_lock() else {
                 return true;
-            }; // being used
+            }; // in use
             connection.take_if(|c| c.used.elapsed() > IDLE || !keep(tenant));
             connection.is_some()
         });
     }
 }
 
-/// The whole chain, for PostgreSQL's own words are the source. It never holds the password.
+/// The whole error chain, because its source holds PostgreSQL's own message. It never contains the password.
 fn words(error: &tokio_postgres::Error) -> String {
     isyone_proto::tls::error_chain(error)
 }
@@ -132,7 +133,7 @@ async fn connect(access: &MonitorLogin) -> Result<Connection, String> {
         .connect_timeout(CONNECT_TIMEOUT);
     let (client, connection) = config.connect(NoTls).await.map_err(|e| words(&e))?;
     let driver = tokio::spawn(async move {
-        // Its end shows in the client.
+        // The client notices when it ends.
         let _ = connection.await;
     });
     let mut connection = Connection {
@@ -177,7 +178,7 @@ impl Connection {
         Ok(pg_text::render(&tables, sizes))
     }
 
-    /// The rows of each statement.
+    /// Returns the rows of each statement.
     async fn tables(&self, sql: &str) -> Result<Vec<Vec<Row>>, String> {
         let messages = self.client.simple_query(sql).await.map_err(|e| words(&e))?;
         let mut tables = vec![Vec::new()];

@@ -1,5 +1,5 @@
-//! Asks a tenant's Odoo for its own metrics, with the tenant's token. The answer is the customer's word: bounded in time and
-//! size, and only what may be his to say is passed on.
+//! Asks a tenant's Odoo for its own metrics, with the tenant's token. The answer is under the customer's control: its
+//! time and size are bounded, and only what the customer may report is passed on.
 //!
 //! Not here: who may ask (server), which lines pass (filter), what the figures mean (traffic).
 
@@ -16,11 +16,11 @@ use tokio::{net::TcpStream, time::timeout};
 use super::filter;
 use crate::plan::stack::HTTP_PORT;
 
-/// Prometheus gives up after 10 s by default; the reason should reach it before.
+/// Prometheus gives up after 10 s by default; the reason should reach it before that.
 const TIMEOUT: Duration = Duration::from_secs(8);
-/// Ten times what a busy Odoo with every label in use has to say.
+/// Ten times the page of a busy Odoo with every label in use.
 const MAX_BYTES: usize = 4 << 20;
-/// Where Odoo answers.
+/// URL path of Odoo's metrics.
 const PATH: &str = "/metrics";
 
 /// Why there is no page.
@@ -29,17 +29,17 @@ pub enum RelayError {
     /// No answer in time.
     #[error("Odoo did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
-    /// It does not run, refuses the connection, or breaks it off.
+    /// It does not run, refuses the connection, or drops it.
     #[error("{0}")]
     Unreachable(String),
-    /// Something else than metrics.
+    /// Something other than metrics.
     #[error(
         "Odoo answered {0}: its module isyone_metrics is not loaded, or does not accept this host's token"
     )]
     Refused(u16),
 }
 
-/// What the Odoo at `address` has to say of itself.
+/// The metrics of the Odoo at `address`.
 pub async fn odoo(address: Ipv4Addr, token: &str) -> Result<Bytes, RelayError> {
     let address = SocketAddr::from((address, HTTP_PORT));
     timeout(TIMEOUT, fetch(address, token))
@@ -80,7 +80,7 @@ async fn fetch(address: SocketAddr, token: &str) -> Result<Bytes, RelayError> {
     };
     tokio::pin!(connection);
     tokio::pin!(exchange);
-    // The connection has to be driven for as long as the exchange takes, and no longer.
+    // Drives the connection for as long as the exchange takes, and no longer.
     tokio::select! {
         done = &mut exchange => done,
         ended = &mut connection => match ended {
@@ -98,7 +98,7 @@ mod tests {
         net::TcpListener,
     };
 
-    /// Answers once; the request comes back through the handle.
+    /// Answers once; the returned handle yields the request.
     async fn serve(answer: Vec<u8>) -> (SocketAddr, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

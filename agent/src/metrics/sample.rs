@@ -1,4 +1,4 @@
-//! Asks tenants that Prometheus does not scrape for the figures that the coordinator is told of.
+//! Asks tenants that Prometheus does not scrape for the figures that are reported to the coordinator.
 //!
 //! Not here: keeping them (traffic_samples), reporting them (link::report).
 
@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{scrape::Scraper, target::Target};
 
-/// How often it is looked for tenants that nobody has asked.
+/// How often to look for tenants that nobody has asked.
 const LOOK: Duration = Duration::from_secs(5);
-/// Tenants asked at the same time: an answer takes a few milliseconds, a dead one eight seconds.
+/// Tenants asked concurrently: an answer takes a few milliseconds, a dead one eight seconds.
 const AT_ONCE: usize = 4;
 
-/// Asks, and tidies up, until `stop`.
+/// Asks tenants, and tidies up, until `stop`.
 pub async fn run(scraper: Arc<Scraper>, stop: CancellationToken) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -33,7 +33,7 @@ pub async fn run(scraper: Arc<Scraper>, stop: CancellationToken) {
                 .iter()
                 .any(|c| c.name == entry.name.odoo_container() && c.state == "running")
         });
-        // One that does not run has no traffic; it is not waited for that it does not answer.
+        // A tenant that does not run has no traffic; there is no need to wait for it not to answer.
         down.iter()
             .filter(|e| e.traffic.is_some())
             .for_each(|e| board.set_traffic(&e.name, None));

@@ -1,5 +1,5 @@
-//! Makes the pages. A page is kept for a moment, so that two Prometheus servers do not double the work, and only one at a time
-//! makes the same page.
+//! Makes the pages. Keeps each page for a moment, so that two Prometheus servers do not double the work, and never
+//! makes the same page twice at the same time.
 //!
 //! Not here: who may have them (server), their contents (node, containers, relay, postgres).
 
@@ -36,13 +36,13 @@ use crate::{
     plan::sql,
 };
 
-/// How long a page is good for a second scraper. Below every sensible scrape interval.
+/// How long a page may be reused for a second scraper. Shorter than any sensible scrape interval.
 const FRESH: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     pub status: u16,
-    /// The metrics, or one line of reason.
+    /// The metrics, or a reason in one line.
     pub body: Bytes,
 }
 
@@ -76,7 +76,7 @@ pub struct Scraper {
 }
 
 impl Scraper {
-    /// Over a host and the plan in force.
+    /// Serves pages for a host and the plan in force.
     pub fn new(
         host: Arc<Host>,
         plans: watch::Receiver<InForce>,
@@ -94,7 +94,6 @@ impl Scraper {
         }
     }
 
-    /// The host it is about.
     pub fn host(&self) -> &Arc<Host> {
         &self.host
     }
@@ -109,7 +108,7 @@ impl Scraper {
             .collect()
     }
 
-    /// A page, made now or a moment ago.
+    /// Returns a page, made now or a moment ago.
     pub async fn page(&self, target: &Target) -> Page {
         if let Target::Odoo(tenant) | Target::Postgres(tenant) = target
             && self.plan(tenant).is_none()
@@ -133,7 +132,7 @@ impl Scraper {
         page
     }
 
-    /// Lets go of what is not fresh any more, and of tenants that have gone.
+    /// Drops pages that are no longer fresh, and tenants that have gone.
     pub fn tidy(&self) {
         let old = |slot: &Slot| {
             slot.try_lock()
@@ -299,7 +298,7 @@ impl Scraper {
             }
             Err(why) => Err(why),
         };
-        // As postgres_exporter does it: the page answers, `pg_up` says that PostgreSQL does not.
+        // Like postgres_exporter: the page answers, and `pg_up` says that PostgreSQL does not.
         answer.map_or_else(
             |why| {
                 let reason = why.replace(['\n', '\r'], " ");

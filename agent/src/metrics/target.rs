@@ -1,4 +1,4 @@
-//! What can be scraped on a host, and its paths. Pure.
+//! What can be scraped on a host, and its URL paths. Pure.
 //!
 //! Not here: the answers (scrape).
 
@@ -29,7 +29,7 @@ impl Target {
         }
     }
 
-    /// Which kind of page, for the agent's own metrics.
+    /// The kind of page, for the agent's own metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Node => "node",

@@ -1,10 +1,10 @@
-//! Prometheus' text format. Pure.
+//! Prometheus's text format. Pure.
 //!
 //! Not here: which metrics there are.
 
 use std::fmt::Write as _;
 
-/// Content type of what [`Text`] makes.
+/// Content type of a page that [`Text`] makes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a metric means to Prometheus.
@@ -25,14 +25,14 @@ impl MetricType {
     }
 }
 
-/// A page of metrics in the making. A family's samples follow its head, as the format asks.
+/// A page of metrics being written. A family's samples follow its header, as the format requires.
 #[derive(Debug, Default)]
 pub struct Text(String);
 
 impl Text {
-    /// Begins a family.
+    /// Starts a family.
     pub fn family(&mut self, name: &str, kind: MetricType, help: &str) {
-        // Writing to a String cannot fail: here and below the result is not looked at.
+        // Writing to a String cannot fail, so results are ignored here and below.
         let _ = write!(
             self.0,
             "# HELP {name} {help}\n# TYPE {name} {}\n",
@@ -40,7 +40,7 @@ impl Text {
         );
     }
 
-    /// One sample of the family begun last.
+    /// Adds a sample to the family started last.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
@@ -62,18 +62,18 @@ impl Text {
         );
     }
 
-    /// A family of one sample without labels.
+    /// Adds a family with one sample without labels.
     pub fn single(&mut self, name: &str, kind: MetricType, help: &str, value: f64) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
 
-    /// Adds what another page holds.
+    /// Appends another page.
     pub fn append(&mut self, other: Self) {
         self.0.push_str(&other.0);
     }
 
-    /// The whole text.
+    /// Returns the page's text.
     pub fn finish(self) -> String {
         self.0
     }

@@ -1,4 +1,5 @@
-//! Odoo's counters boiled down to what a person looks at: requests and errors a minute, the slow end, who is there. Pure.
+//! Reduces Odoo's counters to what a person looks at: requests and errors per minute, slow requests, active users.
+//! Pure.
 //!
 //! Not here: fetching them (relay) and when (sample).
 
@@ -6,13 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use isyone_proto::report::Traffic;
 
-/// Figures are taken over this long, when there are samples that old.
+/// Length of the window for figures, in seconds, when there are samples that old.
 const WINDOW_S: f64 = 60.0;
-/// Samples closer together than this tell nothing new.
+/// A sample closer than this to the previous one, in seconds, replaces it.
 const LEAST_APART_S: f64 = 9.0;
-/// Class of route of our own health checks: no visitor.
+/// Route class of our own health checks, which are not visitors.
 const HEALTH: &str = "health";
-/// Of long polling, which takes as long as it takes.
+/// Route class of websockets and long polling, whose duration means nothing.
 const WEBSOCKET: &str = "websocket";
 /// More buckets than any sensible histogram has.
 const MAX_BUCKETS: usize = 64;
@@ -30,7 +31,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// From the page; `None` when it does not count requests.
+    /// Parses a page; `None` when it does not count requests.
     pub fn parse(text: &str) -> Option<Self> {
         let mut reading = Self::default();
         let mut counts_requests = false;
@@ -85,7 +86,7 @@ fn bound_us(le: &str) -> Option<u64> {
         .map(|s| (s * 1e6).round() as u64)
 }
 
-/// A label's value as it stands; ours have nothing to unescape.
+/// A label's raw value; ours have nothing to unescape.
 fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = labels;
     while let Some((key, after)) = rest.split_once("=\"") {
@@ -105,19 +106,19 @@ pub struct History {
 }
 
 impl History {
-    /// Seconds of the newest reading, on the same clock as [`Self::add`]'s.
+    /// Time of the newest reading in seconds, on the clock of [`Self::add`].
     pub fn newest_s(&self) -> Option<f64> {
         self.readings.back().map(|(at, _)| *at)
     }
 
-    /// Takes a reading at `now_s` on a steady clock. The figures, once there are two readings.
+    /// Adds a reading at `now_s` of a monotonic clock. Returns the figures, once there are two readings.
     pub fn add(&mut self, now_s: f64, reading: Reading) -> Option<Traffic> {
         let restarted = self
             .readings
             .back()
             .is_some_and(|(_, last)| reading.requests < last.requests);
         if restarted {
-            // Odoo began to count anew: what it counts now has happened since the last reading.
+            // Odoo's counters were reset: all that they count now has happened since the last reading.
             let at = self.newest_s()?;
             self.readings.clear();
             self.readings.push_back((at, Reading::default()));
@@ -161,7 +162,7 @@ fn between(first: &Reading, last: &Reading, seconds: f64) -> Traffic {
     }
 }
 
-/// As PromQL's `histogram_quantile`: evenly spread within a bucket; beyond the last bound, that bound.
+/// Like PromQL's `histogram_quantile`: linear within a bucket; beyond the last bound, that bound.
 fn quantile_us(buckets: &[(u64, f64)], quantile: f64) -> f64 {
     let total = buckets.last().map_or(0.0, |(_, count)| *count);
     let wanted = total * quantile;
@@ -211,7 +212,7 @@ mod tests {
         let traffic = history
             .add(30.0, Reading::parse(&page(110, 5)).unwrap())
             .unwrap();
-        // 100 requests: half under 0.1 s, the others evenly up to 1 s.
+        // 100 requests: half of them under 0.1 s, the others spread evenly up to 1 s.
         let wanted = Traffic {
             requests_per_minute: 200,
             errors_per_minute: 10,

@@ -1,6 +1,6 @@
-//! What is known of each tenant's visitors: the newest figures and when to ask again, from pages of Odoo's metrics.
+//! What is known of each tenant's visitors: the newest figures, and when to ask again; from pages of Odoo's metrics.
 //!
-//! Not here: what figures are made of (traffic), asking (sample).
+//! Not here: how figures are computed (traffic), asking (sample).
 
 use std::{
     collections::HashMap,
@@ -13,17 +13,17 @@ use tokio::time::Instant;
 use super::traffic::{History, Reading};
 use isyone_proto::report::Traffic;
 
-/// A tenant is asked by us when nobody else has for so long.
+/// Seconds without a scrape by anybody, after which we ask a tenant ourselves.
 const EVERY_S: f64 = 30.0;
-/// Longest pause before a tenant that gave no metrics is asked again (an image may be without the module).
+/// Longest pause, in seconds, before a tenant that gave no metrics is asked again (its image may lack the module).
 const LONGEST_PAUSE_S: f64 = 300.0;
-/// Figures without news for so long are none.
+/// Figures that are older than this, in seconds, are dropped.
 const STALE_S: f64 = 150.0;
 #[derive(Debug, Default)]
 struct TenantSamples {
     history: History,
     latest: Option<Traffic>,
-    /// When it was asked last, by us or by Prometheus, and how often in vain since it last answered.
+    /// When it was last asked, by us or by Prometheus; `failures` counts the attempts in vain since it last answered.
     asked_s: f64,
     failures: i32,
 }
@@ -45,12 +45,12 @@ impl Default for TrafficSamples {
 }
 
 impl TrafficSamples {
-    /// Seconds since it was made.
+    /// Seconds since this was created.
     pub fn now_s(&self) -> f64 {
         self.begin.elapsed().as_secs_f64()
     }
 
-    /// A tenant was asked, and gave this page or none. Its figures now.
+    /// Records that a tenant was asked, and gave this page or none. Returns its current figures.
     pub fn heard(&self, tenant: &TenantName, page: Option<&str>) -> Option<Traffic> {
         self.heard_at(self.now_s(), tenant, page)
     }
@@ -78,7 +78,7 @@ impl TrafficSamples {
         known.latest
     }
 
-    /// Whether we should ask this tenant ourselves: nobody has for long enough.
+    /// Whether we should ask this tenant ourselves, because nobody has for long enough.
     pub fn is_due(&self, now_s: f64, tenant: &TenantName) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(tenant).is_none_or(|k| {

@@ -1,30 +1,28 @@
-//! What a stack depends on beside the tenant's plan: facts of the host and of the images.
+//! What a stack depends on besides the tenant's plan: facts about the host and the images.
 //!
-//! Not here: finding them out (host).
+//! Not here: collecting them (host).
 
 use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What of the host a stack depends on.
+/// Facts about the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
-    /// Ports are published here only.
+    /// Ports are published only on this address.
     pub advertise: IpAddr,
-    /// A container cannot be given more.
+    /// CPUs of the host: the most that a container can be given.
     pub cpus: u32,
-    /// Directory of the tenants' directories, absolute.
+    /// Directory that holds the tenants' directories; absolute.
     pub tenants_dir: PathBuf,
-    /// Directory of our own Odoo modules, absolute.
+    /// Directory of our own Odoo modules; absolute.
     pub addons_dir: PathBuf,
 }
 
-/// Facts of both images.
+/// Facts about both images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
-    /// Odoo's.
     pub odoo: ImageFacts,
-    /// PostgreSQL's.
     pub postgres: ImageFacts,
 }
 
@@ -33,16 +31,16 @@ pub struct Images {
 pub struct ImageFacts {
     /// Engine's id.
     pub id: String,
-    /// Content digest that is reported.
+    /// Content digest, for reports.
     pub digest: String,
-    /// It only poses as the real thing.
+    /// It only poses as Odoo or PostgreSQL.
     pub standin: bool,
-    /// Numbers of the user that reads odoo.conf or owns the cluster.
+    /// Uid of the user that reads odoo.conf or owns the cluster.
     pub uid: u32,
     pub gid: u32,
     /// `addons_path` of the image's own odoo.conf.
     pub addons_path: Option<String>,
-    /// What this Odoo loads by itself, as `server_wide_modules` wants it.
+    /// What this Odoo loads by default, in the format of `server_wide_modules`.
     pub server_wide_modules: String,
     /// `PG_MAJOR`.
     pub postgres_major: String,

@@ -1,9 +1,10 @@
 //! The rules of the host's packet filter: an nftables table of our own, rendered whole from the plan.
 //!
-//! Why: a network per tenant is no isolation by itself; through the host's address a container reaches every published
-//! port. The chain hooks prerouting after connection tracking and before Docker's DNAT, so it sees published ports as such
-//! and leaves Docker's own rules alone. It only ever drops traffic from or to tenants, so it cannot lock an operator out.
-//! Bridged packets inside one network pass here too (br_netfilter), hence the pairs. Not here: putting it in force (host::firewall), Docker's rules.
+//! Why: a network per tenant does not isolate by itself, because a container reaches every published port through the
+//! host's address. The chain hooks prerouting after connection tracking and before Docker's DNAT, so it sees published
+//! ports as such and leaves Docker's own rules alone. It only ever drops traffic from or to tenants, so it cannot lock
+//! an operator out. Bridged packets inside one network pass here too (br_netfilter), hence the pairs. Not here: putting
+//! it in force (host::firewall), Docker's rules.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +17,7 @@ use isyone_proto::plan::{Firewall, HostPlan};
 
 /// Name of the table.
 pub const TABLE: &str = "isyone";
-/// The port that Prometheus scrapes on every host, unless told otherwise; no tenant may reach it.
+/// The port that Prometheus scrapes on every host, by default; no tenant may reach it.
 pub const METRICS_PORT: u16 = 7482;
 /// Cloud metadata and other link-local services.
 const LINK_LOCAL: &str = "169.254.0.0/16";
@@ -26,7 +27,7 @@ fn set<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     format!("{{ {} }}", list.join(", "))
 }
 
-/// The edges of one address family; overlapping ranges are merged, for nft refuses them in a set.
+/// The edges by address family; overlapping ranges are merged, because nft refuses them in a set.
 fn edges(firewall: &Firewall) -> (Vec<Ipv4Net>, Vec<ipnet::Ipv6Net>) {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for edge in &firewall.edges {
@@ -38,8 +39,8 @@ fn edges(firewall: &Firewall) -> (Vec<Ipv4Net>, Vec<ipnet::Ipv6Net>) {
     (Ipv4Net::aggregate(&v4), ipnet::Ipv6Net::aggregate(&v6))
 }
 
-/// The tenants' networks and published ports, as nft writes them: the configured ranges, and what tenants still have from
-/// earlier ones. A changed range must not open those that are there.
+/// The tenants' networks and published ports in nft's syntax: the configured ranges, and what tenants still have from
+/// earlier ones. Changing a range must not expose existing tenants.
 fn ranges(plan: &HostPlan) -> (String, String) {
     let Firewall {
         tenant_range,
@@ -83,7 +84,7 @@ pub fn render(plan: &HostPlan) -> String {
     text
 }
 
-/// Pairs of equal networks: what passes within one tenant's.
+/// Pairs of equal networks: traffic within one tenant's network.
 fn own_network(text: &mut String, plan: &HostPlan) {
     let subnets: BTreeSet<Ipv4Net> = plan.tenants.iter().map(|t| t.subnet.trunc()).collect();
     *text += "  set own_network {\n    type ipv4_addr . ipv4_addr\n    flags interval\n";
@@ -112,12 +113,12 @@ fn from_tenant(text: &mut String, firewall: &Firewall, range: &str, ports: &str)
             format!("    {rule} tcp dport {} accept\n", set(&edge_ports))
         }
     };
-    // This host first: the gateway's address lies in the tenant's own network.
+    // This host comes first: the gateway's address is in the tenant's own network.
     *text += "  chain from_tenant {\n";
     *text += &to_edge("fib daddr type local");
     *text += "    fib daddr type local counter drop comment \"this host\"\n";
     *text += "    ip saddr . ip daddr @own_network accept\n";
-    // Writing to a String cannot fail: the results are not looked at.
+    // Writing to a String cannot fail, so results are ignored.
     let _ = writeln!(
         text,
         "    ip daddr {range} counter drop comment \"another tenant\""
@@ -144,7 +145,7 @@ fn from_tenant(text: &mut String, firewall: &Firewall, range: &str, ports: &str)
     );
 }
 
-/// Who reaches tenants: edges, by published ports.
+/// Who may reach tenants: edges, through published ports.
 fn prerouting(text: &mut String, firewall: &Firewall, range: &str, ports: &str) {
     *text +=
         "  chain prerouting {\n    type filter hook prerouting priority mangle; policy accept;\n";

@@ -1,6 +1,8 @@
-//! The deciding part, pure: a tenant's plan to a stack, a look at it to actions with reasons, a host's plan to firewall rules.
+//! The deciding part, pure: turns a tenant's plan into a stack, a look at the tenant into actions with reasons, a
+//! host's plan into firewall rules.
 //!
-//! No clock, no files, no engine: what they say are arguments. Imports no other room. Not here: carrying anything out.
+//! No clock, no files, no engine: what they say comes in as arguments. Imports no other room. Not here: carrying
+//! anything out.
 
 pub mod container;
 pub mod design;

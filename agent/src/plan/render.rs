@@ -1,4 +1,4 @@
-//! The files that a person expects beside a tenant's containers: `docker-compose-<t>.yml`, `.env.<t>`, `odoo.conf`. Pure:
+//! The files that a person expects for a tenant's containers: `docker-compose-<t>.yml`, `.env.<t>`, `odoo.conf`. Pure:
 //! sorted, without dates, pinned by golden files.
 //!
 //! The agent itself works through the Engine API; the compose file is for the day the agent is gone. Not here: writing
@@ -21,22 +21,22 @@ use crate::plan::{
 
 /// Odoo's configuration, in the tenant's directory.
 pub const ODOO_CONF: &str = "odoo.conf";
-/// Password of PostgreSQL's superuser at its first start.
+/// Superuser password for PostgreSQL's first start.
 pub const PASSWORD_FILE: &str = "postgres_password";
 /// Where PostgreSQL's entrypoint finds it.
 pub const PASSWORD_TARGET: &str = "/run/secrets/postgres_password";
 
-/// What Odoo's metrics are given to, in the tenant's directory.
+/// File with the token that a client of Odoo's metrics must present, in the tenant's directory.
 pub const METRICS_TOKEN: &str = "metrics_token";
 /// Where the module isyone_metrics looks for it.
 pub const METRICS_TOKEN_TARGET: &str = "/etc/odoo/isyone_metrics_token";
 
-/// Odoo's own figure.
+/// Odoo's own default.
 const LIMIT_MEMORY_BYTES: u64 = 2560 << 20;
-/// Odoo's own figure for how long a request may take.
+/// Odoo's own default for how long a request may take.
 const LIMIT_TIME_S: u64 = 120;
-/// What an office's line carries upwards: 12 Mbit/s. Odoo reads an upload within its request, so the request must be allowed to take
-/// as long: 1 GiB in 716 s, just within the 720 s that the edge waits (`readTimeout` in traefik.yml).
+/// Upload rate of an office's line: 12 Mbit/s. Odoo reads an upload within its request, so a request must be allowed to
+/// take as long: 1 GiB in 716 s, just within the 720 s that the edge waits (`readTimeout` in traefik.yml).
 const UPLOAD_BYTES_PER_S: u64 = 1_500_000;
 
 /// The tenant's directory on the host.
@@ -83,8 +83,8 @@ pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) ->
     ]
 }
 
-/// A name inside a regular expression. Tenant names hold only letters, digits, `-` and `_`; escaped all the same, so
-/// that a wider alphabet would not open other databases.
+/// Escapes a name for a regular expression. Tenant names contain only letters, digits, `-` and `_`; they are escaped
+/// all the same, so that a wider alphabet would not open other databases.
 fn regex_escape(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
@@ -96,7 +96,8 @@ fn regex_escape(text: &str) -> String {
         .collect()
 }
 
-/// How long a request may take: `limit_time_real`. By what is configured for all, so that a resize starts nothing anew.
+/// How long a request may take: `limit_time_real`. Follows the limit configured for all tenants, so that a resize
+/// restarts nothing.
 pub(crate) fn request_seconds(plan: &TenantPlan) -> u64 {
     plan.upload_limit_bytes
         .div_ceil(UPLOAD_BYTES_PER_S)
@@ -140,8 +141,8 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
     if request_seconds(plan) > LIMIT_TIME_S {
         lines.push(("limit_time_real_cron", LIMIT_TIME_S.to_string()));
     }
-    // The image's own and ours: its file is replaced. An image that leaves the path to Odoo keeps it so, without metrics: to
-    // name a path would be to drop the one that Odoo would find.
+    // The image's own path and ours, because our file replaces the image's. An image that sets no path keeps Odoo's
+    // default, without metrics: naming a path would drop the one that Odoo finds by itself.
     if let Some(path) = &image.addons_path {
         lines.push(("addons_path", format!("{path},{}", ADDONS_TARGET)));
         lines.push((
@@ -157,7 +158,7 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
     format!("; Written by isy-agent, which writes it again on change.\n[options]\n{body}")
 }
 
-/// `.env.<t>`: what an operator needs to log in by hand. Nothing reads it.
+/// `.env.<t>`: what an operator needs to log in by hand. No program reads it.
 fn env(plan: &TenantPlan) -> String {
     let secrets = &plan.secrets;
     let lines = [
@@ -349,7 +350,7 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
         Condition {
             condition: "service_started",
         },
-    ); // Odoo waits by itself
+    ); // Odoo itself waits for PostgreSQL
     let document = Compose {
         name: plan.name.project(),
         services: BTreeMap::from([("odoo", odoo), ("postgres", service(&stack.postgres))]),
@@ -365,7 +366,7 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
                 labels: &stack.network.labels,
             },
         )]),
-        // External: compose neither makes nor removes data.
+        // External: compose neither creates nor removes data.
         volumes: [&stack.postgres_volume.name, &stack.odoo_volume.name]
             .into_iter()
             .map(|name| {

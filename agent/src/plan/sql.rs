@@ -1,6 +1,7 @@
-//! SQL that makes a freshly filled database this tenant's own, and Odoo's password hashes. Pure.
+//! SQL that makes a freshly filled database the tenant's own, and Odoo's password hashes. Pure.
 //!
-//! It goes to `psql` through standard input, so no value is ever an argument. Not here: running it (tenant::database).
+//! The SQL goes to `psql` through standard input, so no value is ever an argument. Not here: running it
+//! (tenant::database).
 
 use base64::Engine as _;
 use isyone_proto::plan::TenantPlan;
@@ -12,13 +13,13 @@ use crate::plan::stack::split_memory;
 /// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
 const ROUNDS: u32 = 25_000;
 
-/// A text as a PostgreSQL literal, whatever `standard_conforming_strings` says.
+/// Quotes a text as a PostgreSQL literal, whatever `standard_conforming_strings` says.
 pub fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// passlib's form of a password, as Odoo stores it. The salt follows from tenant and purpose: the same input gives the
-/// same text, so a rendered file does not change by itself.
+/// Hashes a password in passlib's format, as Odoo stores it. The salt is derived from tenant and purpose: the same
+/// input gives the same text, so a rendered file does not change by itself.
 pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
     let salt = &Sha256::digest(format!("isyone {purpose} {uid}"))[..16];
     let mut key = [0u8; 64];
@@ -31,8 +32,8 @@ pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
     format!("$pbkdf2-sha512${ROUNDS}${}${}", ab64(salt), ab64(&key))
 }
 
-/// The cluster's superuser gets this at its birth and loses it with [`rekey`]: afterwards nobody enters as superuser over
-/// the network. Odoo cannot work it out: it does not know the master password, only its hash.
+/// The cluster's superuser has this password from its creation until [`rekey`] removes it: after that, nobody can log
+/// in as superuser over the network. Odoo cannot compute it, because it knows only a hash of the master password.
 pub fn superuser_password(tenant: &TenantPlan) -> String {
     derived(tenant, "superuser")
 }
@@ -40,8 +41,8 @@ pub fn superuser_password(tenant: &TenantPlan) -> String {
 /// The role that may see PostgreSQL's statistics and no customer's data.
 pub const MONITOR_ROLE: &str = "isyone_monitor";
 
-/// A password of its own for one purpose, from the secret that neither Odoo nor PostgreSQL knows: nothing more to store,
-/// and the same after a lost disk.
+/// Derives a separate password for one purpose from the secret that neither Odoo nor PostgreSQL knows: nothing more to
+/// store, and the same after a lost disk.
 fn derived(tenant: &TenantPlan, purpose: &str) -> String {
     let secret = tenant.secrets.master_password.expose();
     hex::encode(Sha256::digest(format!(
@@ -50,20 +51,20 @@ fn derived(tenant: &TenantPlan, purpose: &str) -> String {
     )))
 }
 
-/// [`MONITOR_ROLE`]'s password. It is in no file of the host: PostgreSQL keeps its hash, the agent works it out.
+/// [`MONITOR_ROLE`]'s password. It is in no file of the host: PostgreSQL keeps its hash, the agent derives it.
 pub fn monitor_password(tenant: &TenantPlan) -> String {
     derived(tenant, "monitor")
 }
 
-/// What Odoo's module isyone_metrics wants to see before it answers; in a file that only Odoo and we can read.
+/// The token that Odoo's module isyone_metrics requires before it answers; in a file that only Odoo and we can read.
 pub fn metrics_token(tenant: &TenantPlan) -> String {
     derived(tenant, "metrics")
 }
 
-/// What [`update`] sets, as a digest: when it changes, `update` must run again.
+/// Digest of what [`update`] sets: when it changes, `update` must run again.
 pub fn settings_digest(tenant: &TenantPlan) -> String {
     let secret = tenant.secrets.database_password.expose();
-    // The monitor's password follows from what never changes; `monitor 1` is the role's own settings.
+    // The monitor's password is derived from values that never change; `monitor 1` stands for the role's own settings.
     let upload = match upload_limit(tenant) {
         0 => String::new(),
         bytes => format!(" upload {bytes}"),
@@ -74,7 +75,7 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
     )))
 }
 
-/// Nothing of what follows may reach PostgreSQL's log, not even on an error.
+/// None of the following may reach PostgreSQL's log, not even on an error.
 const QUIET: &str = "SET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
 
 fn alter_role(tenant: &TenantPlan) -> String {
@@ -82,7 +83,7 @@ fn alter_role(tenant: &TenantPlan) -> String {
     format!("ALTER ROLE odoo WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {password};\n")
 }
 
-/// Statistics only, two connections, and nothing that could hold anybody up.
+/// Statistics only, two connections, and nothing that could block anybody.
 fn monitor_role(tenant: &TenantPlan) -> String {
     format!(
         "SELECT 'CREATE ROLE {MONITOR_ROLE}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{MONITOR_ROLE}') \\gexec\n\
@@ -105,19 +106,19 @@ fn parameter(key: &str, value: &str) -> String {
 }
 
 fn address(tenant: &TenantPlan) -> String {
-    // Frozen, or the first administrator's login would overwrite it.
+    // Frozen, because otherwise the first login of the administrator would overwrite it.
     parameter("web.base.url", &tenant.base_url) + &parameter("web.base.url.freeze", "True")
 }
 
-/// What an Odoo needs of its container's memory beside a file that is uploaded.
+/// Memory that Odoo needs in its container besides an uploaded file.
 const OWN_MEMORY_BYTES: u64 = 512 << 20;
-/// Odoo's own limit when nothing is said. None is lower, however small a tenant is.
+/// Odoo's default limit. No tenant gets a lower one, however small it is.
 const LEAST_UPLOAD_BYTES: u64 = 128 << 20;
-/// What a form has around the file in it.
+/// Room for the form around an uploaded file.
 const FORM_BYTES: u64 = 1 << 20;
 
-/// Largest file that a tenant's Odoo takes: what is configured for all, but no more than its memory has room for, because Odoo holds
-/// an uploaded file in it as a whole. 0: of a coordinator that says nothing of it.
+/// Largest file that a tenant's Odoo accepts: the limit configured for all tenants, but no more than fits its memory,
+/// because Odoo holds an uploaded file in memory as a whole. 0 if the coordinator sends no limit.
 fn upload_limit(plan: &TenantPlan) -> u64 {
     let (odoo, _) = split_memory(plan.size.memory_bytes);
     plan.upload_limit_bytes.min(
@@ -137,9 +138,9 @@ fn upload_parameter(tenant: &TenantPlan) -> String {
     }
 }
 
-/// Tells every process of a running Odoo that parameters have changed: they keep them in memory until a counter in the database rises,
-/// which they look at before each request. In Odoo 19 it is a table (`stable` is where parameters are kept), up to 18 a sequence.
-/// Whichever there is: a fresh database has neither until Odoo first ran.
+/// Tells every process of a running Odoo that parameters have changed: processes cache them until a counter in the
+/// database rises, which they check before each request. In Odoo 19 the counter is a table (`stable` covers
+/// parameters), up to 18 a sequence. Bumps whichever exists: a fresh database has neither until Odoo has run.
 fn signal() -> String {
     "SELECT format('INSERT INTO %I DEFAULT VALUES', table_name) FROM information_schema.tables\n  \
      WHERE table_schema = current_schema AND table_name IN ('orm_signaling_default', 'orm_signaling_stable') \\gexec\n\
@@ -148,7 +149,7 @@ fn signal() -> String {
         .to_owned()
 }
 
-/// Before `-i`: the role that Odoo connects as, allowed to make its database. Any half-made one goes.
+/// Before `-i`: the role that Odoo connects as, allowed to create its database. Drops a half-made database.
 pub fn prepare(tenant: &TenantPlan) -> String {
     let password = literal(tenant.secrets.database_password.expose());
     format!(
@@ -159,8 +160,8 @@ pub fn prepare(tenant: &TenantPlan) -> String {
     )
 }
 
-/// Before the golden copy is taken: it keeps no password of the tenant it came from, and nobody enters a copy as Odoo before
-/// [`open`] lets him: Odoo may be starting already while the copy gets its keys.
+/// Before the golden copy is taken: the copy keeps no password of the tenant that it came from, and nobody can log in
+/// to it as Odoo before [`open`] allows that: Odoo may already be starting while the copy gets its keys.
 pub const SCRUB: &str =
     "ALTER ROLE odoo NOLOGIN PASSWORD NULL;\nALTER ROLE postgres PASSWORD NULL;\nCHECKPOINT;\n";
 
@@ -173,13 +174,13 @@ pub struct DatabaseIdentity {
     pub secret: Uuid,
 }
 
-/// Lets Odoo in: its role gets its password and may log in. The last thing that is done to a new database.
+/// Lets Odoo in: sets its role's password and allows it to log in. The last change to a new database.
 pub fn open(tenant: &TenantPlan) -> String {
     format!("{QUIET}{}", alter_role(tenant))
 }
 
-/// Makes the database in the cluster (named `source`) this tenant's: name, identity, administrator, company, address. May be
-/// repeated. Must be done before Odoo enters, which caches the secret.
+/// Makes the database in the cluster (named `source`) this tenant's: name, identity, administrator, company, address.
+/// May be repeated. Must run before Odoo connects, because Odoo caches the secret.
 pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> String {
     let database = tenant.name.database();
     let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
@@ -222,9 +223,10 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     sql
 }
 
-/// What may change in a tenant's life: its address and how much may be uploaded, which a running Odoo takes up, and the role's password. What
-/// its administrator may have changed himself (login, language, company) is left alone. In the tenant's database only as the tenant's own role: a trigger
-/// there, put up by whoever has taken Odoo over, would otherwise run as superuser. A lock that is held is an error that says so.
+/// Sets what may change in a tenant's life: its address and upload limit, which a running Odoo picks up, and the role's
+/// password. Leaves alone what its administrator may have changed (login, language, company). In the tenant's database
+/// it acts only as the tenant's own role: a trigger there, left by an attacker who has taken Odoo over, would otherwise
+/// run as superuser. Fails with an error that says so when it cannot get a lock.
 pub fn update(tenant: &TenantPlan) -> String {
     format!(
         "{QUIET}{}{}\\connect \"{}\" odoo\nSET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn hashes_are_as_passlib_makes_them() {
-        // pbkdf2_sha512.using(rounds=25000, salt=…).hash('secret') of passlib 1.7.4 gave this.
+        // Computed with passlib 1.7.4: pbkdf2_sha512.using(rounds=25000, salt=…).hash('secret').
         let hash = password_hash("secret", Uuid::nil(), "test");
         assert_eq!(hash, include_str!("../../golden/passlib.txt").trim());
         assert_eq!(hash, password_hash("secret", Uuid::nil(), "test"));

@@ -1,6 +1,6 @@
-//! What a tenant has on its host, and the numbers of Odoo and PostgreSQL that more than one part must know. Pure.
+//! What a tenant has on its host, and the numbers of Odoo and PostgreSQL that several parts need. Pure.
 //!
-//! Not here: making a stack of a plan (design), the text of its files (render).
+//! Not here: building a stack from a plan (design), the text of its files (render).
 
 use std::fmt;
 
@@ -10,31 +10,32 @@ use crate::plan::container::{ContainerSpec, NamedSpec};
 
 /// Odoo's port for HTTP in the container.
 pub const HTTP_PORT: u16 = 8069;
-/// Its port for websockets (only with workers).
+/// Odoo's port for websockets (only with workers).
 pub const GEVENT_PORT: u16 = 8072;
 /// PostgreSQL's port in the container.
 pub const POSTGRES_PORT: u16 = 5432;
-/// So long a stop that an operator has ordered waits for Odoo's requests: as long as any but an upload may take. A visitor who sends
-/// slowly must not hold up a suspension, nor a place among those who work on this host, for the longest upload's twelve minutes.
+/// How many seconds a stop ordered by an operator waits for Odoo's requests: as long as any request but an upload may
+/// take. A visitor who sends slowly must not hold up a suspension, nor occupy one of this host's work slots, for the
+/// twelve minutes of the longest upload.
 pub const ODOO_STOP_S: u32 = 130;
-/// PostgreSQL's fast shutdown writes a checkpoint.
+/// Long enough for the checkpoint that PostgreSQL's fast shutdown writes.
 pub const POSTGRES_GRACE_S: u32 = 60;
-/// The same for each size, so that a resize never restarts PostgreSQL; Odoo's share is worked out in `db_maxconn`.
+/// The same for all sizes, so that a resize never restarts PostgreSQL; `db_maxconn` computes Odoo's share.
 pub const MAX_CONNECTIONS: u32 = 200;
-/// Of these, kept for the agent, psql and autovacuum's like.
+/// Connections kept for the agent, psql, autovacuum and the like.
 const RESERVED_CONNECTIONS: u32 = 10;
-/// Our Odoo module and its directory.
+/// Name of our Odoo module, and of its directory.
 pub const ADDON_NAME: &str = "isyone_metrics";
 /// Directory in the container that `addons_path` names.
 pub const ADDONS_TARGET: &str = "/mnt/isyone-addons";
-/// Cron processes (threads without workers).
+/// Cron processes (threads if there are no workers).
 pub const CRON_THREADS: u32 = 1;
 
-/// All that a tenant has on its host.
+/// Everything that a tenant has on its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
     pub network: NamedSpec,
-    /// That network's CIDR.
+    /// CIDR of `network`.
     pub subnet: String,
     /// PostgreSQL's data.
     pub postgres_volume: NamedSpec,
@@ -44,25 +45,23 @@ pub struct Stack {
     pub postgres: ContainerSpec,
     /// `odoo_<t>`.
     pub odoo: ContainerSpec,
-    /// `odoo -i`, run once: `odoo_<t>_init`.
+    /// `odoo_<t>_init`: runs `odoo -i` once.
     pub init: ContainerSpec,
     /// Files in the tenant's directory.
     pub files: Vec<RenderedFile>,
-    /// No database to fill.
+    /// There is no database to fill.
     pub standin: bool,
-    /// Which golden snapshot fits.
+    /// Key of the golden snapshot that fits.
     pub golden_key: String,
 }
 
 impl Stack {
-    /// The container that plays a role.
     pub fn container(&self, role: Role) -> &ContainerSpec {
         match role {
             Role::Odoo => &self.odoo,
             Role::Postgres => &self.postgres,
         }
     }
-    /// The volume of a role.
     pub fn volume(&self, role: Role) -> &NamedSpec {
         match role {
             Role::Odoo => &self.odoo_volume,
@@ -76,13 +75,13 @@ pub fn init_name(tenant: &TenantName) -> String {
     format!("{}_init", tenant.odoo_container())
 }
 
-/// A quarter of the memory is PostgreSQL's, at least 64 MiB and at most 4 GiB, but never more than half.
+/// PostgreSQL gets a quarter of the memory, at least 64 MiB and at most 4 GiB, but never more than half.
 pub fn split_memory(total: u64) -> (u64, u64) {
     let postgres = (total / 4).clamp(64 << 20, 4 << 30).min(total / 2);
     (total - postgres, postgres)
 }
 
-/// Connections of one Odoo process, so that all of them together fit PostgreSQL.
+/// Connections of one Odoo process, so that those of all processes together fit PostgreSQL.
 pub fn db_maxconn(size: &Size) -> u32 {
     let processes = if size.workers == 0 {
         1
@@ -92,14 +91,14 @@ pub fn db_maxconn(size: &Size) -> u32 {
     ((MAX_CONNECTIONS - RESERVED_CONNECTIONS) / processes).clamp(1, 32)
 }
 
-/// A file to be there with this content, mode 0600 and, when given, owner.
+/// A file that must exist with this content, mode 0600 and, if given, owner.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RenderedFile {
     /// Name in the tenant's directory.
     pub name: String,
     /// Its text; may hold secrets.
     pub content: String,
-    /// User and group, by number, of who reads it in the container.
+    /// Uid and gid of the container's user that reads it.
     pub owner: Option<(u32, u32)>,
 }
 

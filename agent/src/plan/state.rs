@@ -1,113 +1,111 @@
-//! What the agent remembers of one tenant between its own deaths.
+//! What the agent remembers of one tenant across its own restarts.
 //!
-//! Kept: how far the database is (it decides whether a volume may be filled, and is never guessed), restarts done, which
-//! image a moving tag meant, and the steps of the operation under way. Everything else is asked of Docker again. Not here: the
-//! file (tenant::state_file).
+//! Kept: how far the database is (this decides whether a volume may be filled, and is never guessed), restarts done,
+//! which image a moving tag meant, and the steps of the current operation. Docker is asked again for everything else.
+//! Not here: the file (tenant::state_file).
 
 use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 const VERSION: u32 = 1;
-/// How far the tenant's database is.
+/// Progress of the tenant's database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "stage")]
 pub enum Database {
-    /// Nothing was put into the volumes.
+    /// Nothing has been put into the volumes.
     Empty,
-    /// Filling began and its end was not recorded: what is in the volumes is scrap and may be wiped.
+    /// Filling started and its end was not recorded: the volumes hold scrap and may be wiped.
     Filling,
-    /// Complete, under the name `source`, but still with foreign or default keys: Odoo must not see it.
+    /// Complete, under the name `source`, but still with foreign or default keys: Odoo must not use it.
     Filled {
         /// Name of the database in the cluster.
         source: String,
     },
-    /// The tenant's own. From here on nothing of the agent ever wipes it.
+    /// The tenant's own. From here on, nothing in the agent ever wipes it.
     Ready {
-        /// Its files are known to be on disk, not only in the page cache. Until then the tenant is not converged.
+        /// Its files are known to be on disk, not only in the page cache. Until then the tenant does not count as
+        /// converged.
         synced: bool,
     },
 }
 
-/// Which image a reference meant when it was first used: tags move, tenants move on purpose only.
+/// Which image a reference meant when it was first used: tags move, but tenants only move on purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
-    /// As the plan has it.
+    /// The reference in the plan.
     pub reference: String,
     /// Engine's id.
     pub id: String,
 }
 
-/// Where a step is.
+/// State of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// Not begun.
+    /// Not started.
     Pending,
     Running,
-    /// Failed, tried again.
+    /// Failed, will be tried again.
     Retrying,
-    /// Done.
     Succeeded,
     /// Was not needed.
     Skipped,
 }
 
-/// One step of the operation under way.
+/// A step of the current operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// Text of a [`StepName`](crate::plan::steps::StepName); another version of the agent may have had others.
+    /// Text of a [`StepName`](crate::plan::steps::StepName); another version of the agent may have other names.
     pub name: String,
     pub state: StepState,
     pub start_ms: Option<UnixMs>,
     pub end_ms: Option<UnixMs>,
     /// What was done, or why it failed.
     pub detail: String,
-    /// 0..=100 where known.
+    /// 0..=100, where known.
     pub percent: u32,
 }
 
-/// The hashed master password, kept because hashing is slow; `of` is a digest of the password it was made from.
+/// The hashed master password, kept because hashing is slow; `of` is a digest that identifies the password.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MasterHash {
     /// SHA-256 over uid and password.
     pub of: String,
-    /// passlib's form.
+    /// In passlib's format.
     pub hash: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantState {
     version: u32,
-    /// Uid of the tenant.
     pub uid: Uuid,
-    /// Highest epoch seen, beside the ledger's memory.
+    /// Highest epoch seen; the ledger remembers it too.
     pub epoch: u64,
-    /// How far the database is.
     pub database: Database,
-    /// Restarts of Odoo carried out.
+    /// Number of Odoo restarts carried out.
     pub odoo_restarts: u64,
-    /// Restarts of PostgreSQL carried out.
+    /// Number of PostgreSQL restarts carried out.
     pub postgres_restarts: u64,
-    /// [`crate::plan::sql::settings_digest`] that is in the database.
+    /// [`crate::plan::sql::settings_digest`] of the settings in the database.
     pub settings: String,
-    /// Odoo's image.
+    /// Odoo's pinned image.
     pub odoo_pin: Option<Pin>,
-    /// PostgreSQL's image.
+    /// PostgreSQL's pinned image.
     pub postgres_pin: Option<Pin>,
     pub master_hash: Option<MasterHash>,
     /// Operation that the steps belong to.
     pub operation: Option<Uuid>,
     /// Its steps, in order.
     pub steps: Vec<StepRecord>,
-    /// Highest plan generation under which it was wanted: an order to purge that is not newer comes from a coordinator
+    /// Highest plan generation that wanted the tenant: an order to purge that is not newer comes from a coordinator
     /// whose database was set back.
     #[serde(default)]
     pub wanted_generation: u64,
 }
 
 impl TenantState {
-    /// A tenant of which nothing is there.
+    /// State of a tenant of which nothing exists yet.
     pub fn new(plan: &TenantPlan) -> Self {
         Self {
             version: VERSION,
@@ -126,12 +124,12 @@ impl TenantState {
         }
     }
 
-    /// It is this tenant's, and of a form that this program knows.
+    /// Whether this is the tenant's state, in a format that this program knows.
     pub fn is_of(&self, plan: &TenantPlan) -> bool {
         self.version == VERSION && self.uid == plan.uid
     }
 
-    /// The image a role runs under this plan, when it was settled.
+    /// The pinned image of a role under this plan, if it has been settled.
     pub fn pinned(&self, role: Role, reference: &str) -> Option<&str> {
         let pin = match role {
             Role::Odoo => &self.odoo_pin,
@@ -153,7 +151,7 @@ impl TenantState {
         }
     }
 
-    /// The tenant's own database exists.
+    /// Whether the tenant's own database exists.
     pub fn is_ready(&self) -> bool {
         matches!(self.database, Database::Ready { .. })
     }

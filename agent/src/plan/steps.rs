@@ -1,23 +1,23 @@
-//! Names and order of the steps that an operation shows, and the recorder that keeps their times. Pure.
+//! Names and order of the steps that an operation shows, and functions that record them with their times. Pure.
 //!
-//! Not here: the coordinator's own steps, `place` before and `route` after.
+//! Not here: the coordinator's own steps, `place` before these and `route` after.
 
 use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
 
 use crate::plan::state::{StepRecord, StepState, TenantState};
 
-/// A step of an operation, in the order in which they are shown.
+/// A step of an operation, in display order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StepName {
-    /// The plan is stored.
+    /// The plan has been stored.
     Accept,
     /// PostgreSQL's image is on this host.
     ImagePostgres,
     /// Odoo's image is on this host.
     ImageOdoo,
-    /// Network and containers are made.
+    /// Network and containers exist.
     Network,
-    /// Volumes and files are there.
+    /// Volumes and files exist.
     Volumes,
     /// The database is filled.
     Database,
@@ -32,7 +32,7 @@ pub enum StepName {
 }
 
 impl StepName {
-    /// All of them, in order.
+    /// All steps, in order.
     pub const ALL: [Self; 10] = [
         Self::Accept,
         Self::ImagePostgres,
@@ -54,7 +54,7 @@ impl StepName {
         }
     }
 
-    /// As reports, `state.json` and the crash points of tests have it.
+    /// Its name in reports, `state.json` and the tests' crash points.
     pub fn text(self) -> &'static str {
         match self {
             Self::Accept => "accept",
@@ -74,7 +74,7 @@ impl StepName {
 /// Longest detail kept: a log's last lines fit, a runaway message does not.
 const MAX_DETAIL_BYTES: usize = 2000;
 
-/// Where a recorded step stands; one that another version of the agent wrote, at the end.
+/// Position of a recorded step; steps written by another version of the agent go to the end.
 fn position(record: &StepRecord) -> usize {
     let all = StepName::ALL;
     let known = all.iter().position(|n| n.text() == record.name);
@@ -89,7 +89,7 @@ fn shorten(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// Starts the list anew when the plan brings another operation. A create shows all steps from the beginning.
+/// Starts a new list when the plan brings another operation. A create shows all steps from the beginning.
 pub fn adopt_operation(state: &mut TenantState, plan: &TenantPlan, now: UnixMs) -> bool {
     if state.operation == plan.operation {
         return false;
@@ -132,7 +132,7 @@ fn entry(state: &mut TenantState, name: StepName) -> Option<&mut StepRecord> {
     state.steps.get_mut(at)
 }
 
-/// A step is under way. Of several tries the first start counts; a later, separate part of a step counts for itself.
+/// Marks a step as running. Retries keep the first start time; a later, separate part of the step gets its own.
 pub fn begin(state: &mut TenantState, name: StepName, now: UnixMs) {
     if let Some(step) = entry(state, name) {
         let again = matches!(step.state, StepState::Retrying | StepState::Running);
@@ -142,7 +142,7 @@ pub fn begin(state: &mut TenantState, name: StepName, now: UnixMs) {
     }
 }
 
-/// How far it is.
+/// Records how far a step is.
 pub fn progress(state: &mut TenantState, name: StepName, percent: u32, detail: &str) {
     if let Some(step) = entry(state, name) {
         step.percent = percent;
@@ -150,7 +150,7 @@ pub fn progress(state: &mut TenantState, name: StepName, percent: u32, detail: &
     }
 }
 
-/// It is done; an empty detail keeps what was said before.
+/// Marks a step as done; an empty detail keeps the previous one.
 pub fn succeed(state: &mut TenantState, name: StepName, detail: &str, now: UnixMs) {
     if let Some(step) = entry(state, name) {
         step.state = StepState::Succeeded;
@@ -162,7 +162,7 @@ pub fn succeed(state: &mut TenantState, name: StepName, detail: &str, now: UnixM
     }
 }
 
-/// It failed and will be tried again.
+/// Marks a step as failed, to be tried again.
 pub fn fail(state: &mut TenantState, name: StepName, why: &str) {
     if let Some(step) = entry(state, name) {
         step.state = StepState::Retrying;
@@ -171,7 +171,7 @@ pub fn fail(state: &mut TenantState, name: StepName, why: &str) {
     }
 }
 
-/// The stack is as it should be: what was not done was not needed.
+/// Closes the list once the stack is as planned: steps that were not done were not needed.
 pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
     let mut changed = false;
     for step in &mut state.steps {
@@ -180,7 +180,7 @@ pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
                 step.state = StepState::Skipped;
                 step.detail = "nothing to do".to_owned();
             }
-            // Left by a life of the agent that ended in the middle; the state it worked for is reached.
+            // Left by a run of the agent that ended in the middle; the state that it worked towards has been reached.
             StepState::Running | StepState::Retrying => {
                 step.state = StepState::Succeeded;
                 step.end_ms = Some(now);

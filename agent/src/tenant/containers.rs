@@ -1,6 +1,6 @@
-//! Making a tenant's containers, with their images settled.
+//! Creates a tenant's containers, with their images settled.
 //!
-//! Not here: what a container is made of (plan::stack), which are made (plan::diff).
+//! Not here: what a container is made of (plan::stack), which are created (plan::diff).
 
 use isyone_proto::plan::Role;
 
@@ -10,12 +10,12 @@ use crate::{
     tenant::{Result, Tenant, TenantError, TenantView},
 };
 
-/// What an action that needs the stack fails with when there is none.
+/// The error of an action that needs the stack when there is none.
 pub(super) fn no_stack() -> TenantError {
     TenantError::Program("the stack is not known while an image is missing".to_owned())
 }
 
-/// Makes the container of a role, not yet started, and settles which image its reference means.
+/// Creates the container of a role, not yet started, and settles which image its reference means.
 pub(super) async fn create(
     tenant: &Tenant,
     view: &TenantView,
@@ -36,14 +36,14 @@ pub(super) async fn create(
         spec.limits.nano_cpus = boosted(tenant).await?;
     }
     match tenant.host.docker.create(&spec).await {
-        // Made by an earlier try whose answer was lost; the next look compares it.
+        // Created by an earlier attempt whose answer was lost; the next look compares it.
         Ok(()) | Err(DockerError::Conflict(_)) => Ok(String::new()),
         Err(e) => Err(e.into()),
     }
 }
 
-/// A tenant that is being made may use the whole CPU for the seconds that takes; once it is healthy its own limit holds.
-/// (Few are made at the same time, so the others still get theirs.)
+/// A tenant that is being created may use the whole CPU for the seconds that takes; its own limit applies once it is
+/// healthy. (Few are created at the same time, so the others still get their share.)
 pub(super) async fn boosted(tenant: &Tenant) -> Result<u64> {
     Ok(u64::from(tenant.host.facts().await?.cpus.max(1)) * 1_000_000_000)
 }

@@ -1,7 +1,7 @@
 //! A tenant's database: filled from a golden snapshot or by `odoo -i`, then made the tenant's own.
 //!
-//! `state.json` says before each change of the volumes what they hold, so that a death at any point is followed by the
-//! right thing: scrap is wiped and filled again, a ready database is never touched. Not here: the SQL (sql), the
+//! Before each change of the volumes, `state.json` records what they hold, so that after a crash at any point the right
+//! thing happens: scrap is wiped and filled again, a ready database is never touched. Not here: the SQL (sql), the
 //! snapshots' files (golden).
 
 use std::path::PathBuf;
@@ -27,14 +27,14 @@ use crate::{
 
 /// psql's exit code for "could not connect": the server is still recovering.
 const PSQL_NO_CONNECTION: i32 = 2;
-/// Lines of `odoo -i`'s log in an error.
+/// Lines of `odoo -i`'s log quoted in an error.
 const LOG_LINES: u32 = 15;
 
 fn volume_error() -> impl FnOnce(std::io::Error) -> TenantError {
     TenantError::disk("the database's volumes cannot be filled")
 }
 
-/// Both volumes as directories, when this machine sees them.
+/// Both volumes as directories, if this machine sees them.
 async fn volumes(tenant: &Tenant, view: &TenantView) -> Result<Option<Volumes>> {
     let docker = &tenant.host.docker;
     let names = (tenant.name().postgres_volume(), tenant.name().odoo_volume());
@@ -59,7 +59,7 @@ async fn volumes(tenant: &Tenant, view: &TenantView) -> Result<Option<Volumes>> 
     }))
 }
 
-/// Fills the volumes from the snapshot that fits.
+/// Fills the volumes from the matching snapshot.
 pub(super) async fn copy_golden(
     tenant: &Tenant,
     view: &TenantView,
@@ -94,7 +94,7 @@ pub(super) async fn copy_golden(
     if beforehand {
         return Ok(format!("golden snapshot, {mb:.0} MB copied beforehand"));
     }
-    // The kernel may begin to write while PostgreSQL and Odoo start; the end is waited for before "converged".
+    // Start writing to disk while PostgreSQL and Odoo start; the tenant is "converged" only once that is done.
     let places = [volumes.postgres, volumes.odoo];
     drop(tokio::task::spawn_blocking(move || {
         places.iter().try_for_each(|place| tree::sync(place))
@@ -105,7 +105,7 @@ pub(super) async fn copy_golden(
     ))
 }
 
-/// Fills them with `odoo -i`, or from the snapshot that another tenant's initialisation has made meanwhile.
+/// Fills the volumes with `odoo -i`, or from a snapshot that another tenant's initialisation has made meanwhile.
 pub(super) async fn initialise(
     tenant: &Tenant,
     view: &TenantView,
@@ -192,7 +192,8 @@ async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<(
     Ok(docker.remove(name).await?)
 }
 
-/// Stops PostgreSQL cleanly and keeps a copy. A disk too full for it costs only the speed of later tenants.
+/// Stops PostgreSQL cleanly and keeps a copy. If the disk is too full for that, later tenants are only slower to
+/// create.
 async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Result<String> {
     psql(tenant, sql::SCRUB.to_owned()).await?;
     tenant
@@ -224,7 +225,7 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
     }
 }
 
-/// Gives the filled database this tenant's keys, puts that on record for good, and only then lets Odoo in.
+/// Gives the filled database this tenant's keys, records that durably, and only then lets Odoo in.
 pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
     let state = tenant.state();
     let Database::Filled { source } = state.database else {
@@ -237,14 +238,15 @@ pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
         secret: Uuid::new_v4(),
     };
     let plan = tenant.plan.clone();
-    // Hashing is slow on purpose; not on the runtime's threads.
+    // Hashing is slow on purpose, so it does not run on the runtime's threads.
     let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &source, identity)).await;
     psql(
         tenant,
         script.map_err(|e| TenantError::Program(e.to_string()))?,
     )
     .await?;
-    // Without its settings on record: a death before Odoo is let in is mended by `update_settings`, which lets it in too.
+    // Leaves the settings unrecorded: if the agent dies before Odoo is let in, `update_settings` runs and lets it in
+    // too.
     tenant.remember(true, |s| {
         s.database = Database::Ready { synced: false };
         s.settings = String::new();
@@ -269,11 +271,13 @@ pub(super) fn skip(tenant: &Tenant) -> Result<String> {
     Ok("stand-in image: no database".to_owned())
 }
 
-/// Part of [`crate::host::Pace::sql_timeout`] that psql has to end in its container, and to tell so, when that is over.
+/// Fraction (one in this many) of [`crate::host::Pace::sql_timeout`] that psql gets on top, to end in its container and
+/// report that.
 const PSQL_END: u32 = 4;
 
-/// Runs a script as the cluster's superuser, through standard input: nothing of it is in an argument list. Bounded, because a tenant's
-/// own code may run within it: it must not hold up its own suspension, nor a place among those who work on this host.
+/// Runs a script as the cluster's superuser, through standard input, so that none of it is in an argument list.
+/// Bounded, because a tenant's own code may run within it: that must not hold up the tenant's suspension, nor occupy
+/// one of this host's work slots.
 async fn psql(tenant: &Tenant, script: String) -> Result<()> {
     let pace = &tenant.host.pace;
     let most = pace.sql_timeout + pace.sql_timeout / PSQL_END + pace.start_timeout;
@@ -288,7 +292,7 @@ async fn psql(tenant: &Tenant, script: String) -> Result<()> {
 
 async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
     let limit = tenant.host.pace.sql_timeout.as_secs().max(1).to_string();
-    // Ended in the container, too: what we stop waiting for would go on there.
+    // `timeout` ends it in the container too: it would run on there after we stop waiting.
     let command = [
         "timeout",
         "-k",
@@ -325,7 +329,8 @@ async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
             return Ok(());
         }
         if output.code != PSQL_NO_CONNECTION || begin.elapsed() > tenant.host.pace.start_timeout {
-            // psql's errors quote a position, and with a bad value its text: only the first line, which names the error.
+            // psql's errors quote a position, and for a bad value its text: report only the first line, which names the
+            // error.
             let text = String::from_utf8_lossy(&output.stderr);
             let first = text
                 .lines()

@@ -29,13 +29,13 @@ use crate::{
     },
 };
 
-/// Runs all steps; the first failure ends it after its wave.
+/// Runs all steps; a failure ends the run after its wave.
 pub(super) async fn run(
     tenant: &Tenant,
     view: &TenantView,
     mut todo: Vec<PlannedAction>,
 ) -> Result<()> {
-    todo.sort_by_key(|s| (s.wave, s.lane)); // stable: the order within a lane stays
+    todo.sort_by_key(|s| (s.wave, s.lane)); // stable sort: keeps the order within a lane
     while !todo.is_empty() {
         let wave = todo[0].wave;
         let rest = todo.split_off(
@@ -50,8 +50,8 @@ pub(super) async fn run(
                 _ => lanes.push(vec![step]),
             }
         }
-        // All are waited for, also after a failure: a copy that nobody waits for would go on writing into the volumes,
-        // beside the next try's.
+        // Wait for all lanes, even after a failure: an abandoned copy would go on writing into the volumes, alongside
+        // that of the next attempt.
         let done = join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane))).await;
         done.into_iter().collect::<Result<()>>()?;
         if tenant.is_interrupted() {
@@ -89,7 +89,7 @@ async fn run_lane(tenant: &Tenant, view: &TenantView, lane: Vec<PlannedAction>) 
                 }
             }
             Err(error) => {
-                // Its words may hold a log's: they go to the operation, not into a trace.
+                // The error may quote a log: it goes into the operation, not into a trace.
                 span.record("otel.status_code", "ERROR");
                 tenant.show_progress(|s| steps::fail(s, name, &error.to_string()));
                 return Err(error);
@@ -100,7 +100,7 @@ async fn run_lane(tenant: &Tenant, view: &TenantView, lane: Vec<PlannedAction>) 
     Ok(())
 }
 
-/// One action; the answer is the step's detail.
+/// Carries out one action; returns the step's detail.
 async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<String> {
     let docker = &tenant.host.docker;
     let plan = &tenant.plan;
@@ -138,11 +138,11 @@ async fn act_on_stack(
     match action {
         Action::WriteFiles => write_files(tenant, stack).await,
         Action::CreateVolume(role) => {
-            // Before the first volume is there, it is on record that nothing is in it. For good: a volume without that
-            // record, after a power loss, would count as a tenant's data. (PostgreSQL's is always the first.)
+            // Before the first volume exists, record durably that nothing is in it: after a power loss, a volume
+            // without that record would count as a tenant's data. (PostgreSQL's volume is always the first.)
             if role == Role::Postgres {
                 tenant.remember(true, |s| {
-                    // Then the copy need not wait for the disk once more.
+                    // Recorded now, so that the copy need not wait for the disk again.
                     if view.observed.golden && s.database == Database::Empty {
                         s.database = Database::Filling;
                     }
@@ -173,7 +173,7 @@ async fn act_on_stack(
         Action::AwaitPostgres => ready::await_postgres(tenant).await,
         Action::AwaitOdoo => {
             let detail = ready::await_odoo(tenant).await?;
-            // Ends the boost; where there was none this changes nothing.
+            // Ends the boost; without one this changes nothing.
             let (odoo, postgres) = (&stack.odoo, &stack.postgres);
             tokio::try_join!(
                 docker.update(&odoo.name, &odoo.limits),
@@ -245,7 +245,7 @@ async fn write_files(tenant: &Tenant, stack: &Stack) -> Result<String> {
     written
         .await
         .map_err(TenantError::disk("the tenant's files cannot be written"))?;
-    tenant.remember(false, |_| ())?; // keeps the hash that rendering has made
+    tenant.remember(false, |_| ())?; // saves the hash that rendering has made
     Ok(String::new())
 }
 
@@ -255,7 +255,7 @@ async fn start(tenant: &Tenant, role: Role) -> Result<String> {
         .docker
         .start(&tenant.container_name(role))
         .await?;
-    // A start serves whatever restart was asked for before it.
+    // A start also fulfils any restart requested before it.
     mark_restarted(tenant, role)?;
     Ok(String::new())
 }

@@ -23,8 +23,8 @@ use crate::{
 };
 
 impl Tenant {
-    /// Asks Docker, the disk and the programs inside how things are. What a whole host has in common may come from a
-    /// `survey`, which is not older than what this tenant's loop has done.
+    /// Asks Docker, the disk and the programs inside for the current state. What the whole host has in common may come
+    /// from a `survey`, which is newer than anything this tenant's loop has done.
     pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<TenantView> {
         let facts = self.host.facts().await?;
         let mut observed = self.find(survey).await?;
@@ -41,7 +41,7 @@ impl Tenant {
             };
             let rendered = self.render(&facts, images).await;
             observed.files_current = files_are_current(&self.directory(), &rendered);
-            // Only who fills a database needs to know.
+            // Only needed to fill a database.
             observed.golden = !self.state().is_ready()
                 && self.host.golden.find(&rendered.golden_key).is_some()
                 && self.host.volumes_are_local().await?;
@@ -51,7 +51,7 @@ impl Tenant {
         Ok(TenantView { observed, stack })
     }
 
-    /// What is there, by name: containers, network, volumes, images, directory.
+    /// Finds by name what exists: containers, network, volumes, images, directory.
     async fn find(&self, survey: Option<Arc<Survey>>) -> Result<Observed> {
         let (docker, plan) = (&self.host.docker, &self.plan);
         let names = (
@@ -70,7 +70,8 @@ impl Tenant {
         };
         let rest = async {
             match survey {
-                // A container of somebody else with this name has no label; only who initialises needs to know.
+                // Somebody else's container of this name has no label, so no survey lists it; that matters only for
+                // initialising.
                 Some(s) if self.state().is_ready() && !s.containers.contains_key(&names.3) => Ok((
                     s.networks.get(&names.0).cloned(),
                     s.volumes.get(&volumes.0).cloned(),
@@ -105,8 +106,8 @@ impl Tenant {
         })
     }
 
-    /// A container: from the list and what is known, where that proves enough, else from the engine. (Of one that is not in the
-    /// list, too: it may be somebody else's.)
+    /// A container: recalled from the survey if there is enough proof, else requested from the engine. (So is one that
+    /// the survey does not list: it may be somebody else's.)
     async fn container(
         &self,
         name: &str,
@@ -122,7 +123,7 @@ impl Tenant {
         Ok(found)
     }
 
-    /// The major version of the data, when PostgreSQL's container is about to be made or started with it.
+    /// The major version of the data, if PostgreSQL's container is about to be created or started on it.
     async fn data_major(&self, observed: &Observed) -> Result<Option<String>> {
         let image = observed.postgres_image.as_ref().map(|i| &i.id);
         let stays = observed
@@ -143,12 +144,12 @@ impl Tenant {
         Ok(major.ok().map(|text| text.trim().to_owned()))
     }
 
-    /// What the plan and our own memory know of the past, so that neither a lost `state.json` nor a set-back coordinator
-    /// costs data.
+    /// Heeds what the plan and our own memory know of the past, so that neither a lost `state.json` nor a coordinator
+    /// whose database was set back costs data.
     fn heed_history(&self) -> Result<()> {
         let (plan, state) = (&self.plan, self.state());
         if plan.activated && !state.is_ready() {
-            // It has run: whatever is (not) in its volumes, nothing is filled into them.
+            // It has run before: whatever is or is not in its volumes, never fill them.
             self.remember(true, |s| s.database = Database::Ready { synced: true })?;
         }
         let wanted = matches!(
@@ -161,7 +162,7 @@ impl Tenant {
         Ok(())
     }
 
-    /// The image that this tenant runs: the one its reference meant at first, as long as that is there.
+    /// The image that this tenant runs: the one that its reference meant at first, as long as that exists.
     async fn image(&self, role: Role, reference: &str) -> Result<Option<ImageFacts>> {
         let pinned = self
             .lock()
@@ -183,7 +184,7 @@ impl Tenant {
             Some(known) => known.hash,
             None => {
                 let (secret, uid) = (secret.to_owned(), self.plan.uid);
-                // Slow on purpose, so not on the runtime's threads; cannot fail but by a panic.
+                // Slow on purpose, so it does not run on the runtime's threads; only a panic can make it fail.
                 let hash =
                     tokio::task::spawn_blocking(move || sql::password_hash(&secret, uid, "master"))
                         .await
@@ -200,7 +201,7 @@ impl Tenant {
         design::stack(&self.plan, facts, &images, &hash)
     }
 
-    /// Probes what is up.
+    /// Probes the programs that are up.
     async fn ask(&self, observed: &mut Observed) {
         let probe = &self.host.probe;
         let postgres = async {
@@ -221,7 +222,7 @@ impl Tenant {
     }
 }
 
-/// True when each rendered file is on disk as it should be.
+/// True when all rendered files on disk are up to date.
 fn files_are_current(directory: &Path, stack: &Stack) -> bool {
     stack.files.iter().all(|f| {
         fsutil::is_current(

@@ -1,5 +1,6 @@
-//! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and has the difference carried out
-//! (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board. This file: the tenant and its memory.
+//! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
+//! has the difference carried out (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board.
+//! This file: the tenant and its memory.
 //!
 //! Not here: what to do (plan::diff), what tenants share (host).
 
@@ -43,31 +44,30 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
     pub plan: TenantPlan,
-    /// A higher epoch was seen.
+    /// A higher epoch has been seen.
     pub stale: bool,
 }
 
-/// Why a try failed.
+/// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TenantError {
-    /// The engine refuses or is away.
+    /// The engine refuses or is unreachable.
     #[error(transparent)]
     Docker(#[from] DockerError),
     /// A person must act.
     #[error(transparent)]
     Blocked(#[from] Blocked),
-    /// The host's disk.
+    /// The host's disk failed.
     #[error("{what}: {error}")]
     Disk {
         /// What was being done.
         what: String,
-        /// The system's words.
         error: std::io::Error,
     },
     /// A program in a container failed.
     #[error("{0}")]
     Program(String),
-    /// Another plan came in the middle; not a failure.
+    /// A new plan arrived meanwhile; not a failure.
     #[error("interrupted by a new plan")]
     Interrupted,
     /// Still not as planned after the last round of looking and acting.
@@ -110,28 +110,28 @@ impl TenantError {
 
 pub type Result<T> = std::result::Result<T, TenantError>;
 
-/// A tenant on this host, for one plan. Made anew for each look at it; what lasts is in [`TenantState`].
+/// A tenant on this host, for one plan. Built anew for each pass of its loop; what lasts is in [`TenantState`].
 pub struct Tenant {
     pub host: Arc<Host>,
     pub plan: TenantPlan,
     stale: bool,
     /// `None` until the first look at a tenant without a state file.
     state: Mutex<Option<TenantState>>,
-    /// Steps were shown that are not on disk yet.
+    /// Steps have been shown that are not on disk yet.
     unsaved: AtomicBool,
     newest: watch::Receiver<Option<Desired>>,
 }
 
 /// Everything about a tenant after a look at it.
 pub struct TenantView {
-    /// What is there.
+    /// What exists.
     pub observed: Observed,
-    /// What should be; `None` while an image is missing.
+    /// What should exist; `None` while an image is missing.
     pub stack: Option<Stack>,
 }
 
 impl Tenant {
-    /// For a desired state; `newest` tells of later ones.
+    /// For one desired state; `newest` announces later ones.
     pub fn new(
         host: Arc<Host>,
         desired: Desired,
@@ -155,7 +155,6 @@ impl Tenant {
         &self.plan.name
     }
 
-    /// Of its container in this role.
     pub fn container_name(&self, role: Role) -> String {
         match role {
             Role::Odoo => self.name().odoo_container(),
@@ -171,14 +170,14 @@ impl Tenant {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The remembered state, now.
+    /// A copy of the remembered state.
     pub fn state(&self) -> TenantState {
         self.lock()
             .clone()
             .unwrap_or_else(|| TenantState::new(&self.plan))
     }
 
-    /// Changes the remembered state and writes it. `durable` where a power loss must not undo it.
+    /// Changes the remembered state and saves it; `durable` if a power loss must not undo that.
     pub fn remember(&self, durable: bool, change: impl FnOnce(&mut TenantState)) -> Result<()> {
         let mut guard = self.lock();
         let state = guard.get_or_insert_with(|| TenantState::new(&self.plan));
@@ -192,7 +191,7 @@ impl Tenant {
         saved.map_err(TenantError::disk("state.json cannot be written"))
     }
 
-    /// Changes what is shown of the steps, without writing it: for progress that comes often.
+    /// Changes the steps that are shown, without saving them: for frequent progress.
     pub fn show_progress(&self, change: impl FnOnce(&mut TenantState)) {
         if let Some(state) = self.lock().as_mut() {
             change(state);
@@ -201,7 +200,7 @@ impl Tenant {
         self.show_steps();
     }
 
-    /// A newer plan asks for something else, so that going on would be in vain.
+    /// A newer plan wants something else, so going on is pointless.
     pub fn is_interrupted(&self) -> bool {
         let newest = self.newest.borrow();
         newest

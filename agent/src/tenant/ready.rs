@@ -1,6 +1,6 @@
-//! Waiting for the programs of a stack to answer, and giving up where waiting is in vain.
+//! Waits for the programs of a stack to answer, and gives up when waiting is pointless.
 //!
-//! Not here: how they are asked (probe), and what is started before (execute).
+//! Not here: how to ask them (probe), what is started before (execute).
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::{
     tenant::{Result, Tenant, TenantError},
 };
 
-/// Log lines shown when a program does not come up.
+/// Log lines quoted when a program does not come up.
 const LOG_LINES: u32 = 15;
-/// The first pause between asks is this part of [`crate::host::Pace::poll`], up to which pauses grow.
+/// The first pause between probes is [`crate::host::Pace::poll`] divided by this; pauses then grow up to `poll`.
 const POLL_GROWTH: u32 = 5;
-/// While a program does not answer, its container is looked at once in so many of these pauses.
+/// While a program does not answer, its container is looked at once per this many full pauses.
 const LOOK_EVERY_POLLS: u32 = 8;
-/// A program that Docker had to restart so often while we wait will not come up.
+/// A program that Docker had to restart this often while we wait will not come up.
 const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
 
 /// Waits until PostgreSQL answers.
@@ -27,8 +27,8 @@ pub(super) async fn await_postgres(tenant: &Tenant) -> Result<String> {
     Ok(String::new())
 }
 
-/// Waits until Odoo answers. With workers websockets have a process of their own, which Odoo starts last: it is waited for, too, but
-/// not for long, for without it all the rest works.
+/// Waits until Odoo answers. With workers, websockets have a process of their own, which Odoo starts last: wait for
+/// that too, but not for long, because everything else works without it.
 pub(super) async fn await_odoo(tenant: &Tenant) -> Result<String> {
     let took = await_answer(tenant, Role::Odoo).await?;
     let detail = format!("/web/health answers after {:.1} s", took.as_secs_f64());
@@ -44,7 +44,7 @@ pub(super) async fn await_odoo(tenant: &Tenant) -> Result<String> {
     })
 }
 
-/// How long it took, or why there was no answer in time.
+/// Returns how long it took, or why there was no answer in time.
 async fn await_websockets(tenant: &Tenant) -> Result<std::result::Result<Duration, String>> {
     let (name, pace) = (tenant.container_name(Role::Odoo), &tenant.host.pace);
     let begin = Instant::now();
@@ -77,7 +77,7 @@ async fn ask(
     }
 }
 
-/// Asks until there is an answer. Docker is asked less often than the program: it only says whether waiting on is in vain.
+/// Asks until there is an answer. Asks Docker less often than the program: it only tells whether waiting is pointless.
 async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
     let (name, pace) = (tenant.container_name(role), &tenant.host.pace);
     let begin = Instant::now();
@@ -108,7 +108,7 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
     }
 }
 
-/// Fails when waiting on is in vain.
+/// Fails when further waiting is pointless.
 async fn check_waiting(
     tenant: &Tenant,
     role: Role,

@@ -1,6 +1,7 @@
-//! The loops: one per tenant, woken by a new plan, a Docker event or a timer, and one that watches the plan and wakes them.
+//! The loops: one per tenant, woken by a new plan, a Docker event or a timer, and one that watches the plan and wakes
+//! them.
 //!
-//! Signals only wake; what is done follows from the state that is then found. Not here: what is done (settle).
+//! Signals only wake a loop; the state that it then finds decides what is done. Not here: what is done (settle).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -26,7 +27,7 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-/// Runs until `stop` is cancelled. Tenants are left as they are then.
+/// Runs until `stop` is cancelled. Tenants are then left as they are.
 pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: CancellationToken) {
     let tracker = TaskTracker::new();
     let mut tenants: BTreeMap<TenantName, Running> = BTreeMap::new();
@@ -80,7 +81,7 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     }
     for running in tenants.into_values() {
         drop(running.desired);
-        // Between two calls to Docker, or waiting for one: safe to leave at any point, as after a crash.
+        // It is between two calls to Docker or waiting for one: safe to abort at any point, like a crash.
         running.task.abort();
     }
     tracker.close();
@@ -88,7 +89,8 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     chores::save_known(&host).await;
 }
 
-/// Starts loops for new tenants, tells the others what they shall be now, ends those of tenants not named any more.
+/// Starts loops for new tenants, tells the others their new desired state, ends those of tenants that are no longer
+/// named.
 fn adapt(
     host: &Arc<Host>,
     tenants: &mut BTreeMap<TenantName, Running>,

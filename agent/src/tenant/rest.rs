@@ -1,4 +1,4 @@
-//! The loop of one tenant: brings it to what its plan says, then rests with it until something wakes it.
+//! The loop of one tenant: brings it to what its plan says, then rests until something wakes it.
 //!
 //! Not here: who starts and wakes it (reconcile), what is done (settle).
 
@@ -17,13 +17,13 @@ use crate::{
     host::Host,
 };
 
-/// Health checks that may fail before a tenant is called unhealthy: one slow answer is no finding.
+/// Failed health checks in a row that make a tenant unhealthy: one slow answer is no finding.
 const PATIENT_PROBES: u32 = 2;
 
-/// PostgreSQL is asked at one in so many of a healthy tenant's checks: it seldom hangs, and Docker tells of its end by itself.
+/// One in this many checks of a healthy tenant asks PostgreSQL too: it rarely hangs, and Docker reports its end.
 const POSTGRES_EVERY: u32 = 2;
 
-/// One tenant, for as long as plans name it.
+/// Runs one tenant for as long as plans name it.
 pub(super) async fn tenant_loop(
     host: Arc<Host>,
     mut desired: watch::Receiver<Option<Desired>>,
@@ -35,7 +35,7 @@ pub(super) async fn tenant_loop(
             return;
         };
         let tenant = Tenant::new(host.clone(), now, desired.clone());
-        // Boxed, so that the memory of all that may be to do is given back when nothing is: most tenants rest most of the time.
+        // Boxed, to free the memory that settling needs once the tenant rests: most tenants rest most of the time.
         let rest = match Box::pin(tenant.settle()).await.map(Box::new) {
             Ok(view) => {
                 failures = 0;
@@ -59,7 +59,7 @@ pub(super) async fn tenant_loop(
 }
 
 enum Woken {
-    /// A plan came.
+    /// A plan arrived.
     Plan,
     /// An event or the timer.
     Again,
@@ -79,7 +79,8 @@ async fn nap(
     }
 }
 
-/// A tenant as planned: its health is asked now and then, cheaply; anything unusual ends the rest.
+/// Rests with a tenant that is as planned: checks its health now and then, cheaply; returns when anything unusual
+/// happens.
 async fn rest(
     tenant: &Tenant,
     view: Box<TenantView>,
@@ -94,7 +95,7 @@ async fn rest(
         .is_some_and(|s| s.progress == TenantProgress::Converged);
     let (mut missed, mut round) = (0u32, 0u32);
     loop {
-        // An unhealthy tenant that recovers should be known soon.
+        // Notice soon when an unhealthy tenant recovers.
         let pause = if was_healthy {
             host.pace.probe + jitter(host.pace.probe / 8)
         } else {
@@ -135,7 +136,7 @@ async fn rest(
     }
 }
 
-/// Asks Odoo, and PostgreSQL when `both` are wanted.
+/// Asks Odoo, and with `both` PostgreSQL too.
 async fn is_healthy(tenant: &Tenant, view: &TenantView, both: bool) -> bool {
     let (Some(odoo), Some(postgres)) = (&view.observed.odoo, &view.observed.postgres) else {
         return false;

@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-/// Rounds of observing and acting in one go; a world that does not settle by then is looked at again later.
+/// Rounds of observing and acting in one pass; a tenant that has not settled by then is looked at again later.
 const MAX_ROUNDS: usize = 12;
 
 impl Tenant {
-    /// Looks, compares and acts until nothing is left to do; the status ends on the board.
+    /// Looks, compares and acts until nothing is left to do, and puts the status on the board.
     pub async fn settle(&self) -> Result<TenantView> {
         let operation = self.plan.operation;
         let span = self
@@ -35,7 +35,7 @@ impl Tenant {
             .within(operation, || span!("reconcile", tenant = %self.name()));
         let outcome = self.rounds().instrument(span).await;
         if self.unsaved.load(Ordering::Relaxed) && self.directory().is_dir() {
-            // The steps would only begin anew after a restart of the agent: not worth failing for.
+            // At worst the steps start over after a restart of the agent: not worth failing for.
             let _ = self.remember(false, |_| ());
         }
         match &outcome {
@@ -52,7 +52,7 @@ impl Tenant {
 
     async fn rounds(&self) -> Result<TenantView> {
         let mut last = String::new();
-        // Semaphores are never closed: `ok` only drops an error that cannot be.
+        // Semaphores are never closed: `ok` only drops an error that cannot happen.
         let here = Span::current();
         let visitor = self.host.surveys.enter();
         let mut light = self
@@ -66,7 +66,7 @@ impl Tenant {
         let mut survey = visitor.survey(&*self.host.docker).await?;
         drop(visitor);
         for _ in 0..MAX_ROUNDS {
-            // Only the first look: later ones must see what was done meanwhile.
+            // Only for the first look: later ones must see what was done meanwhile.
             let view = self
                 .look(survey.take())
                 .instrument(child_span!(&here, "look"))
@@ -91,7 +91,7 @@ impl Tenant {
                 && self.plan.desired == DesiredState::Running
                 && !self.state().is_ready()
             {
-                // Making a tenant takes long: it waits among its like, not in the way of quick looks at others.
+                // Creating a tenant takes long: it waits among other creates, out of the way of quick looks at others.
                 drop(light.take());
                 let turn = self.host.heavy.acquire();
                 heavy = turn
@@ -128,7 +128,7 @@ impl Tenant {
         Ok(diff::diff(&inputs)?)
     }
 
-    /// Nothing is left to do: closes the steps and says how the tenant is.
+    /// Nothing is left to do: closes the steps and shows how the tenant is.
     async fn finish(&self, view: &TenantView) -> Result<()> {
         let absent = self.plan.desired == DesiredState::Purged
             && view.observed.is_absent()
@@ -155,7 +155,7 @@ impl Tenant {
         Ok(())
     }
 
-    /// The directory is gone, and with it the steps: those last shown stay.
+    /// The directory is gone, and the recorded steps with it: keep those shown last.
     fn finish_absent(&self, view: &TenantView) -> Result<()> {
         let shown = self.host.board.get(self.name());
         if shown
@@ -172,7 +172,7 @@ impl Tenant {
         Ok(())
     }
 
-    /// Copied files go to the disk before anybody is told that the tenant is there.
+    /// Flushes copied files to disk before anybody is told that the tenant is there.
     async fn flush(&self, view: &TenantView) -> Result<()> {
         let places: Vec<_> = [&view.observed.postgres_volume, &view.observed.odoo_volume]
             .into_iter()

@@ -1,4 +1,4 @@
-//! What is said of a tenant: its status on the board.
+//! A tenant's status on the board.
 //!
 //! Not here: reporting it (link).
 
@@ -113,7 +113,7 @@ impl Tenant {
             && view.observed.is_absent()
             && !view.observed.directory;
         let volumes = [&view.observed.postgres_volume, &view.observed.odoo_volume];
-        // First, for a report may go out at once.
+        // First, because setting the status may send a report at once.
         self.host
             .board
             .set_latency(self.name(), latency.unwrap_or(0));
@@ -149,13 +149,13 @@ impl Tenant {
         }
     }
 
-    /// Only the steps have moved.
+    /// Shows a change of the steps alone.
     pub(super) fn show_steps(&self) {
         let state = self.state();
         let blank = self.blank(&state, TenantProgress::Working, "");
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {
-                // What was true under an older plan says nothing about this one.
+                // Progress made under an older plan says nothing about this one.
                 let progress = if shown.is_about(&self.plan) {
                     shown.progress
                 } else {

@@ -1,4 +1,4 @@
-//! `state.json` in a tenant's directory: what the agent remembers of the tenant between its own deaths.
+//! `state.json` in a tenant's directory: what the agent remembers of the tenant across its own restarts.
 //!
 //! Not here: what is in it (plan::state).
 
@@ -11,7 +11,7 @@ use crate::{base::fsutil, plan::state::TenantState};
 /// File in the tenant's directory.
 const STATE_FILE: &str = "state.json";
 
-/// Reads the state in `directory`; `None` when there is none for this uid. One that cannot be read is `None` as well:
+/// Reads the state in `directory`; `None` if there is none for this uid. An unreadable file counts as none as well:
 /// existing volumes are then adopted as they are, never filled.
 pub(super) fn load(directory: &Path, plan: &TenantPlan) -> Option<TenantState> {
     let bytes = std::fs::read(directory.join(STATE_FILE)).ok()?;
@@ -19,7 +19,7 @@ pub(super) fn load(directory: &Path, plan: &TenantPlan) -> Option<TenantState> {
     state.is_of(plan).then_some(state)
 }
 
-/// Writes it. `durable` where a power loss must not bring an older one back.
+/// Writes the state; `durable` if a power loss must not bring an older one back.
 pub(super) fn save(state: &TenantState, directory: &Path, durable: bool) -> io::Result<()> {
     // Plain structs: serialising cannot fail.
     let bytes = serde_json::to_vec_pretty(state).unwrap_or_default();

@@ -19,7 +19,7 @@ where
     text.parse().expect("test data is valid")
 }
 
-/// A small running tenant; uid, subnet and ports follow from the name, so that several fit one host.
+/// A small running tenant; uid, subnet and ports are derived from the name, so that several fit on one host.
 pub fn tenant_plan(name: &str) -> TenantPlan {
     let n = name
         .bytes()

@@ -1,4 +1,4 @@
-//! The calls of [`Docker`], each as one or a few of the Engine API's.
+//! The calls of [`Docker`], each made of one or a few Engine API calls.
 //!
 //! Not here: the connection and what its errors mean (the parent), types (convert).
 
@@ -28,13 +28,13 @@ use crate::{
     plan::container::{Container, ContainerSpec, LABEL_TENANT, Limits, NamedSpec, Network, Volume},
 };
 
-/// Beyond a stop's own grace.
+/// Time allowed for a stop beyond its own grace.
 const STOP_MARGIN_S: u64 = 30;
 /// A one-off container may initialise a hundred modules on a slow disk.
 const WAIT_TIMEOUT_S: u64 = 3600;
-/// Most that is read of an image's file with its header; [`first_file`] cuts at less.
+/// Most that is read of an image's file, including its header; [`first_file`] cuts at less.
 const MAX_FILE_BYTES: usize = 128 << 10;
-/// One layer's status lines come many times a second; a silent registry must not hold a tenant for ever.
+/// Status lines of a layer come many times a second; a silent registry must not hold up a tenant for ever.
 const PULL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[async_trait]
@@ -82,7 +82,7 @@ impl Docker for Engine {
             .build();
         let mut lines = std::pin::pin!(client.create_image(Some(options), None, None));
         let mut layers = Layers::default();
-        // To its end: a stream that is dropped cancels the pull.
+        // Read to its end: dropping the stream cancels the pull.
         while let Some(line) = tokio::time::timeout(PULL_IDLE_TIMEOUT, lines.next())
             .await
             .map_err(|_| failed("the registry went silent".to_owned()))?
@@ -216,7 +216,7 @@ impl Docker for Engine {
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
-        // `v`: anonymous volumes of the image (/mnt/extra-addons) go, named ones stay.
+        // `v` removes the image's anonymous volumes (/mnt/extra-addons); named ones stay.
         let options = q::RemoveContainerOptionsBuilder::default()
             .force(true)
             .v(true)
@@ -304,7 +304,7 @@ impl Docker for Engine {
     ) -> Result<ExecOutput> {
         let mut session = self.exec_session(container, command, None).await?;
         let feed = async {
-            // A command that ends early closes its end: its exit code tells, not this error.
+            // A command that ends early closes its input: its exit code is what matters, not this error.
             let _ = session.input.write_all(&stdin).await;
             let _ = session.input.shutdown().await;
         };
@@ -414,7 +414,7 @@ impl Docker for Engine {
             ));
         };
         if let Some(size) = tty {
-            // Races with the start by design of the API; the client sends its size again on change.
+            // By design of the API this races with the start; the client sends its size again on change.
             let _ = self.exec_resize(&made.id, size).await;
         }
         let output = output.map(|part| part.map(chunk).map_err(classify)).boxed();
@@ -451,7 +451,7 @@ impl Engine {
         let options = q::DownloadFromContainerOptionsBuilder::default()
             .path(path)
             .build();
-        // An image may be anybody's: the path may lead to a file of any size, or to a directory.
+        // An image may come from anybody: the path may lead to a file of any size, or to a directory.
         let archive = self
             .find(|c| async move {
                 let mut parts = c.download_from_container(container, Some(options));

@@ -1,4 +1,4 @@
-//! Our plain types as bollard's, and back. Pure. Not here: calling it (calls).
+//! Converts our plain types to bollard's and back. Pure. Not here: the calls (calls).
 
 use std::collections::HashMap;
 
@@ -72,7 +72,7 @@ fn host_config(spec: &ContainerSpec) -> m::HostConfig {
     } else {
         m::RestartPolicyNameEnum::NO
     };
-    // A noisy tenant must not fill the disk: three files of ten megabytes each.
+    // A noisy tenant must not fill the disk: at most three files of ten megabytes.
     let log_options = HashMap::from([
         ("max-size".to_owned(), "10m".to_owned()),
         ("max-file".to_owned(), "3".to_owned()),
@@ -171,7 +171,7 @@ pub(super) fn network_view(
     }
 }
 
-/// With its name.
+/// Returns the volume with its name.
 pub(super) fn volume_view(found: m::Volume) -> (String, Volume) {
     (
         found.name,
@@ -182,7 +182,7 @@ pub(super) fn volume_view(found: m::Volume) -> (String, Volume) {
     )
 }
 
-/// With its name.
+/// Returns the container with its name.
 pub(super) fn listed(found: m::ContainerSummary) -> (String, ListedContainer) {
     let name = found
         .names
@@ -224,7 +224,7 @@ pub(super) fn summary(found: m::ContainerSummary) -> ContainerSummary {
     }
 }
 
-/// Sums the layers that are being fetched: percent of the bytes known so far.
+/// Adds up the layers being pulled: percent of the bytes known so far.
 #[derive(Default)]
 pub(super) struct Layers(HashMap<String, (i64, i64)>);
 
@@ -241,7 +241,7 @@ impl Layers {
     }
 }
 
-/// `name:tag`, so that a reference without a tag does not pull every tag there is.
+/// Adds the default tag: a reference without a tag would pull every tag there is.
 pub(super) fn with_tag(reference: &str) -> String {
     let last = reference.rsplit('/').next().unwrap_or(reference);
     if last.contains(':') || reference.contains('@') {

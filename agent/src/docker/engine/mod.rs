@@ -1,8 +1,8 @@
 //! [`Docker`] over the Engine API with bollard.
 //!
-//! bollard 0.21 sends no API version (fussybeaver/bollard#736), so the daemon would answer in its own newest shape: the
-//! negotiated one is put before each path. The connection is made at the first call and again after a failure: the
-//! agent starts before Docker if need be. Not here: any decision.
+//! bollard 0.21 sends no API version (fussybeaver/bollard#736), so the daemon would answer in its own newest format: we
+//! put the negotiated version before each path. Connects at the first call and again after a failure, so the agent may
+//! start before Docker. Not here: any decision.
 
 mod calls;
 mod convert;
@@ -14,17 +14,18 @@ use bollard::{Docker as Client, errors::Error as BollardError};
 
 use super::{DockerError, Result};
 
-/// Until the head of an answer. Creating a network on a busy daemon takes seconds; a hanging daemon must show.
+/// Limit until the head of a response. Creating a network on a busy daemon takes seconds; a hanging daemon must be
+/// noticed.
 const CALL_TIMEOUT_S: u64 = 60;
 
-/// The Engine behind a socket.
+/// The engine behind a socket.
 pub struct Engine {
     address: String,
     client: ArcSwapOption<Client>,
 }
 
 impl Engine {
-    /// For `unix:///var/run/docker.sock` or `tcp://host:port`. Connects later.
+    /// `address` is `unix:///var/run/docker.sock` or `tcp://host:port`. Connects later.
     pub fn new(address: &str) -> Self {
         Self {
             address: address.to_owned(),
@@ -51,7 +52,7 @@ impl Engine {
         Ok(client)
     }
 
-    /// Maps an error; a lost connection is forgotten, because another daemon version may come back.
+    /// Maps an error; forgets a lost connection, because another daemon version may come back.
     fn failed(&self, error: BollardError) -> DockerError {
         let error = classify(error);
         if matches!(error, DockerError::Unreachable(_)) {
@@ -68,7 +69,7 @@ impl Engine {
         f(client).await.map_err(|e| self.failed(e))
     }
 
-    /// As `call`, with "not there" as `None`.
+    /// Like `call`, but returns `None` for "not there".
     async fn find<T, F>(&self, f: impl FnOnce(Arc<Client>) -> F) -> Result<Option<T>>
     where
         F: Future<Output = std::result::Result<T, BollardError>>,

@@ -1,7 +1,9 @@
-//! Golden snapshots: clean databases, initialised once per (images, modules, language), from which later tenants start.
+//! Golden snapshots: clean databases, initialised once per (images, modules, language), from which later tenants are
+//! created.
 //!
-//! A snapshot is a cleanly stopped cluster's data directory and the filestore, taken before any tenant's keys were put
-//! in, complete or absent (made beside, then renamed). Not here: when to take one and the re-keying (tenant::database).
+//! A snapshot is a cleanly stopped cluster's data directory and the filestore, taken before any tenant's keys are put
+//! in. It is complete or absent (made under another name, then renamed). Not here: when to take one and the re-keying
+//! (tenant::database).
 
 mod spare;
 
@@ -23,11 +25,11 @@ use crate::base::{
     tree::{self, CopyStats},
 };
 
-/// Newest snapshots kept: a few editions times a few module sets; each costs 100 to 300 MB.
+/// How many of the newest snapshots are kept: a few editions times a few module sets; each costs 100 to 300 MB.
 pub const KEPT: usize = 10;
 const META: &str = "meta.json";
 
-/// What a snapshot says of itself.
+/// A snapshot's metadata, stored in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// Name of the database in it.
@@ -38,34 +40,34 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Of the snapshot in this directory.
+    /// Reads the metadata of the snapshot in this directory.
     fn read(snapshot: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(snapshot.join(META)).ok()?).ok()
     }
 }
 
-/// What was put into a tenant's volumes.
+/// What was copied into a tenant's volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     /// The snapshot it comes from.
     pub meta: Meta,
-    /// What was copied just now; nothing of a copy that was there already.
+    /// What was copied just now; zero for a spare, which was copied before.
     pub stats: CopyStats,
-    /// It is a copy that was made beforehand.
+    /// It was a spare, copied in advance.
     pub beforehand: bool,
 }
 
 /// The directory of snapshots.
 pub struct GoldenStore {
     dir: PathBuf,
-    /// Readers copy out; a writer renames in and prunes.
+    /// Readers copy snapshots out; a writer renames one in and prunes.
     access: Arc<RwLock<()>>,
     spares: Arc<Spares>,
     makers: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl GoldenStore {
-    /// Over `dir`. Halves of an earlier life are removed; a file that somebody has put there is left alone.
+    /// Opens `dir`. Removes what a previous run left incomplete; leaves files that somebody else put there alone.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         for entry in std::fs::read_dir(&dir)? {
             let entry = entry?;
@@ -89,7 +91,8 @@ impl GoldenStore {
         Meta::read(&self.dir.join(key))
     }
 
-    /// Copies that are made beforehand lie in `root`, a directory of ours on the mount that volumes are on. Without it there are none.
+    /// Keeps spares in `root`, a directory of ours on the mount that volumes are on. Without this call there are no
+    /// spares.
     pub async fn spares_in(&self, root: &Path) {
         let (spares, dir, root) = (self.spares.clone(), self.dir.clone(), root.to_owned());
         let settled = blocking(move || {
@@ -104,30 +107,30 @@ impl GoldenStore {
         }
     }
 
-    /// There may soon be another tenant of this kind.
+    /// Another tenant of this kind may follow soon.
     pub fn want_spare(&self, key: &str) {
         self.spares.want(key);
     }
 
-    /// Completes when [`GoldenStore::replenish`] may have something to do.
+    /// Completes when [`GoldenStore::replenish`] may have work.
     pub async fn spare_wanted(&self) {
         self.spares.wanted().await;
     }
 
-    /// Makes one copy of a snapshot beforehand, for the kinds of tenants made last; `true`: another may be missing. Nothing comes
-    /// of it once `stop` is cancelled.
+    /// Makes one spare, for the kinds of tenants created last; `true`: another may be missing. Makes none once `stop`
+    /// is cancelled.
     pub async fn replenish(&self, stop: CancellationToken) -> io::Result<bool> {
         let reader = self.access.clone().read_owned().await;
         let (spares, dir) = (self.spares.clone(), self.dir.clone());
         blocking(move || {
-            let _reader = reader; // for as long as files are read, whoever still waits for this
+            let _reader = reader; // held as long as files are read, even if nobody awaits this any more
             spares.replenish(&dir, &stop)
         })
         .await
     }
 
-    /// Only one maker per key at a time: a second tenant of a new kind waits for the first one's snapshot instead of
-    /// initialising the same once more.
+    /// Allows one maker per key at a time: a second tenant of a new kind waits for the first one's snapshot instead of
+    /// initialising the same again.
     pub async fn maker(&self, key: &str) -> OwnedMutexGuard<()> {
         let lock = self
             .makers
@@ -166,8 +169,8 @@ impl GoldenStore {
         Ok(stats)
     }
 
-    /// Fills two volumes with a snapshot: with a spare, or by copying. They are wiped first. The filestore takes `database` as
-    /// its name.
+    /// Wipes two volumes and fills them from a snapshot: with a spare, or by copying. The filestore is named
+    /// `database`.
     pub async fn restore(
         &self,
         key: &str,
@@ -182,7 +185,7 @@ impl GoldenStore {
             (self.dir.join(key), volumes.clone(), database.to_owned());
         let (spares, kind) = (self.spares.clone(), key.to_owned());
         let restored = blocking(move || {
-            let _reader = reader; // a dropped caller does not end this
+            let _reader = reader; // held even if the caller is dropped
             volumes.wipe()?;
             if spares.take_spare(&kind, &meta, &volumes, &database)? {
                 return Ok(Restored {
@@ -209,7 +212,7 @@ impl GoldenStore {
     }
 }
 
-/// Puts a filestore in its place in Odoo's volume with `put`.
+/// Uses `put` to place a filestore in Odoo's volume.
 fn copy_into(
     files: &Path,
     volumes: &Volumes,
@@ -227,12 +230,12 @@ fn copy_into(
     Ok(())
 }
 
-/// Both volumes of a tenant, as directories of this machine.
+/// Both volumes of a tenant, as directories on this machine.
 #[derive(Debug, Clone)]
 pub struct Volumes {
     pub postgres: PathBuf,
     pub odoo: PathBuf,
-    /// Who owns Odoo's.
+    /// Owner of Odoo's volume.
     pub odoo_owner: Owner,
 }
 

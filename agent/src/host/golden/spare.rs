@@ -1,11 +1,11 @@
-//! Copies of a snapshot, made beforehand: the next tenants of its kind take one each by renaming, which costs nothing, where
-//! copying thousands of files would be most of what they wait for.
+//! Spares: copies of a snapshot made in advance. Later tenants of its kind take one each by a rename, which costs
+//! nothing; copying thousands of files would be most of what they wait for.
 //!
-//! Spares lie in Docker's own data directory: Docker may mount that onto itself, and nothing can be renamed from one mount to
-//! another, be it the same file system. Each bears the name of its snapshot and when that was taken; what belongs to no snapshot of
-//! this agent goes. One is complete, or absent: made under another name, flushed, renamed; taken by another rename, after which
-//! it is nobody's but the taker's. How many a host has is bounded by [`SPARES`]. Not here: when one is made (host::chores),
-//! which tenant gets it (tenant::database).
+//! Spares are kept in Docker's own data directory: Docker may bind-mount it onto itself, and a rename cannot cross
+//! mounts, not even within one file system. A spare's name contains its snapshot's key and creation time; spares that
+//! match no snapshot of this agent are removed. A spare is complete or absent: it is made under another name, flushed
+//! and renamed. Another rename takes it; after that only the taker uses it. [`SPARES`] bounds how many a host has. Not
+//! here: when to make one (host::chores), which tenant gets it (tenant::database).
 
 use std::{
     io,
@@ -23,26 +23,27 @@ use uuid::Uuid;
 use super::{Meta, Volumes, copy_into};
 use crate::base::{fsutil, tree};
 
-/// Spares of the kind of tenant (images, modules, language) that was made last, of the one before, and so on; older kinds have none.
-/// Creates often come in a row, and a copy is made only between them. Each costs the disk as much as its snapshot.
+/// Number of spares for the kind of tenant (images, modules, language) created last, for the one before, and so on;
+/// older kinds have none. Creates often come in a row, and spares are only made between them. Each takes as much disk
+/// space as its snapshot.
 const SPARES: [usize; 2] = [3, 1];
-/// A disk with less free space than this many snapshots gets no spare.
+/// No spare is made on a disk with less free space than this many snapshots.
 const FREE_FOR: u64 = 20;
 /// Prefix of what is not yet, or no longer, a spare.
 const HALF: &str = "half-";
 
-/// Which kinds were made last, newest first.
+/// Which kinds were created last, newest first.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
-    /// Where they lie, once Docker has told.
+    /// Where spares are kept, once Docker has told its data directory.
     root: OnceLock<PathBuf>,
     recent: Mutex<Vec<String>>,
     wanted: Notify,
-    /// Volumes are on another mount all the same, where nothing can be renamed to.
+    /// Volumes are on another mount after all, which a rename cannot reach.
     useless: AtomicBool,
 }
 
-/// A kind that shall have spares.
+/// A kind that should have spares.
 struct SpareKind {
     snapshot: PathBuf,
     meta: Meta,
@@ -54,13 +55,13 @@ fn half(root: &Path) -> PathBuf {
     root.join(format!("{HALF}{}", Uuid::new_v4().simple()))
 }
 
-/// A snapshot that was taken anew, or another agent's, has other spares.
+/// Contains the creation time, so that a retaken snapshot, or another agent's, has different spares.
 fn name(key: &str, meta: &Meta, number: usize) -> String {
     format!("{key}-{}-{number}", meta.created_ms)
 }
 
 impl Spares {
-    /// A tenant of this kind was made, so there may be another.
+    /// A tenant of this kind was created, so another may follow.
     pub(super) fn want(&self, key: &str) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.retain(|k| k != key);
@@ -74,7 +75,8 @@ impl Spares {
         self.wanted.notified().await;
     }
 
-    /// They lie in `root` from now on. Halves of an earlier life go; `keys` are the snapshots that are there. Blocking.
+    /// Keeps spares in `root` from now on. Removes what a previous run left incomplete; `keys` are the existing
+    /// snapshots. Blocking.
     pub(super) fn settle(&self, root: &Path, keys: &[String]) -> io::Result<()> {
         if self.root.get().is_some() {
             return Ok(());
@@ -89,13 +91,13 @@ impl Spares {
                 self.want(key);
             }
         }
-        // Somebody else may just have said the same.
+        // Another task may just have set it to the same value.
         let _ = self.root.set(root.to_owned());
         Ok(())
     }
 
-    /// Removes spares that nobody is to have, and makes one that is missing for the kinds made last; `true`: there may be another to
-    /// make. Blocking.
+    /// Removes spares that should not be there, and makes a missing one for the kinds created last; `true`: another may
+    /// be missing. Blocking.
     pub(super) fn replenish(&self, store: &Path, stop: &CancellationToken) -> io::Result<bool> {
         let Some(root) = self.root.get() else {
             return Ok(false);
@@ -118,7 +120,7 @@ impl Spares {
         if self.useless.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        // Kinds in turn: the second one's only spare comes before the first one's last.
+        // Kinds take turns: the second one's only spare is made before the first one's last.
         for number in 0..SPARES[0] {
             for kind in kinds.iter().filter(|kind| number < kind.most) {
                 if make(root, kind, number, stop)? {
@@ -129,8 +131,8 @@ impl Spares {
         Ok(false)
     }
 
-    /// Moves one of the snapshot's spares into two empty volumes; `false` when there is none, or it lies on another file system than
-    /// the volumes. After an error the volumes hold scrap, as after a copy that failed. Blocking.
+    /// Moves one of the snapshot's spares into two empty volumes; `false` when there is none, or it is on another file
+    /// system than the volumes. After an error the volumes hold scrap, as after a failed copy. Blocking.
     pub(super) fn take_spare(
         &self,
         key: &str,
@@ -162,15 +164,15 @@ impl Spares {
         copy_into(&files, volumes, database, |from, to| {
             std::fs::rename(from, to)
         })?;
-        let _ = std::fs::remove_dir_all(&mine); // or at the next start
+        let _ = std::fs::remove_dir_all(&mine); // else removed at the next start
         Ok(true)
     }
 }
 
-/// Gives one of the spares a name that nobody else knows: whoever takes one at the same time gets another, or nothing.
+/// Renames one of the spares to a unique name: a concurrent caller gets another one, or none.
 fn seize(root: &Path, key: &str, meta: &Meta) -> io::Result<Option<PathBuf>> {
     let mine = half(root);
-    // The last one first: those with low numbers are made first.
+    // From the last one down: low numbers are made first.
     for number in (0..SPARES[0]).rev() {
         match std::fs::rename(root.join(name(key, meta, number)), &mine) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -180,7 +182,7 @@ fn seize(root: &Path, key: &str, meta: &Meta) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Removes what none of these kinds is to have. Halves are somebody's.
+/// Removes spares that none of these kinds should have. Leaves halves alone: they are in use.
 fn sweep(root: &Path, kinds: &[SpareKind]) -> io::Result<()> {
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
@@ -201,7 +203,7 @@ fn sweep(root: &Path, kinds: &[SpareKind]) -> io::Result<()> {
     Ok(())
 }
 
-/// `true`: it was missing, and is there now.
+/// `true`: it was missing and has been made.
 fn make(
     root: &Path,
     kind: &SpareKind,
@@ -219,7 +221,7 @@ fn make(
         .and_then(|_| tree::copy_aside(&kind.snapshot.join("filestore"), &tmp.join("filestore")))
         .and_then(|_| tree::sync_all(&tmp));
     if made.is_err() || stop.is_cancelled() {
-        let _ = std::fs::remove_dir_all(&tmp); // or at the next start
+        let _ = std::fs::remove_dir_all(&tmp); // else removed at the next start
         return made.map(|()| false);
     }
     std::fs::rename(&tmp, &place)?;
@@ -241,7 +243,7 @@ mod tests {
     use super::super::{GoldenStore, tests::volumes};
     use super::*;
 
-    /// A store with snapshots of these kinds, the last one made last.
+    /// A store with snapshots of these kinds, made in this order.
     async fn store(dir: &Path, kinds: &[&str]) -> GoldenStore {
         let golden = dir.join("golden");
         std::fs::create_dir_all(&golden).unwrap();
@@ -262,7 +264,7 @@ mod tests {
         while store.replenish(CancellationToken::new()).await.unwrap() {}
     }
 
-    /// How many spares of a kind, or halves, are there.
+    /// How many spares of a kind, or halves, there are.
     fn extra(dir: &Path, prefix: &str) -> usize {
         let entries = std::fs::read_dir(dir.join("spares")).unwrap();
         entries

@@ -1,10 +1,10 @@
 //! Disks and file systems under node-exporter's metric names. Pure.
 //!
-//! Not here: asking a file system for its room (node).
+//! Not here: asking a file system for its free space (node).
 
 use crate::metrics::text::{MetricType, Text};
 
-/// Bytes of a sector in /proc/diskstats, whatever the disk says.
+/// Bytes per sector in /proc/diskstats, whatever the disk's own sector size.
 const SECTOR: f64 = 512.0;
 
 /// A mounted file system.
@@ -16,11 +16,11 @@ pub struct MountedDisk {
     pub point: String,
     /// `ext4`.
     pub kind: String,
-    /// Not writable.
+    /// Mounted read-only.
     pub read_only: bool,
 }
 
-/// File systems that are none, or not this machine's own: asking a network's server for its size could hang.
+/// Not on a disk, or not on this machine: asking a network server for its size could hang.
 const NOT_DISKS: &[&str] = &[
     "autofs",
     "binfmt_misc",
@@ -54,7 +54,7 @@ const NOT_DISKS: &[&str] = &[
     "ceph",
 ];
 
-/// Where containers and the kernel mount theirs.
+/// Where containers and the kernel mount their own.
 const NOT_HERE: &[&str] = &[
     "/dev",
     "/proc",
@@ -65,10 +65,11 @@ const NOT_HERE: &[&str] = &[
     "/var/lib/docker",
 ];
 
-/// Most file systems that are listed.
+/// Most file systems in the list.
 const MAX_MOUNTS: usize = 64;
 
-/// `/proc/self/mounts`: the host's own disks. `also`: mount points that count whatever their kind (`/` may be an overlay).
+/// `/proc/self/mounts`: the host's own disks. `also`: mount points to include whatever their type (`/` may be an
+/// overlay).
 pub fn parse_mounts(text: &str, also: &[&str]) -> Vec<MountedDisk> {
     let below = |point: &str, dir: &&str| {
         point == *dir || point.strip_prefix(*dir).is_some_and(|r| r.starts_with('/'))
@@ -93,7 +94,7 @@ pub fn parse_mounts(text: &str, also: &[&str]) -> Vec<MountedDisk> {
     };
     let mut mounts: Vec<MountedDisk> = Vec::new();
     for mount in text.lines().filter_map(parse) {
-        // What is mounted later hides what was there.
+        // A later mount hides an earlier one at the same place.
         mounts.retain(|m| m.point != mount.point);
         mounts.push(mount);
     }
@@ -101,20 +102,20 @@ pub fn parse_mounts(text: &str, also: &[&str]) -> Vec<MountedDisk> {
     mounts
 }
 
-/// The kernel writes blanks in names as `\040`.
+/// The kernel writes spaces in names as `\040`.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ")
         .replace("\\011", "\t")
         .replace("\\134", "\\")
 }
 
-/// A file system's room.
+/// A file system's size and free space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Room {
     pub size: u64,
-    /// Bytes, root's reserve included.
+    /// Bytes, including root's reserve.
     pub free: u64,
-    /// Bytes that ordinary users may take.
+    /// Bytes available to ordinary users.
     pub available: u64,
     pub files: u64,
     /// Free inodes.
@@ -151,7 +152,7 @@ pub fn filesystems(out: &mut Text, mounts: &[(MountedDisk, Room)]) {
     }
 }
 
-/// `/proc/diskstats`, without loop and RAM disks and partitions' parts of nothing.
+/// `/proc/diskstats`, without loop and RAM disks and devices that were never used.
 pub fn diskstats(out: &mut Text, text: &str) {
     const FIELDS: [(&str, &str, usize, f64); 9] = [
         ("reads_completed_total", "Reads", 0, 1.0),

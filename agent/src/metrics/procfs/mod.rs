@@ -1,5 +1,5 @@
-//! The host's /proc files under node-exporter's metric names. Pure: texts in, samples out. A file that is not there, or is
-//! not as expected, gives no sample, never a wrong one.
+//! The host's /proc files under node-exporter's metric names. Pure: takes texts, returns samples. A file that is
+//! missing or malformed gives no sample, never a wrong one.
 //!
 //! Not here: reading (node).
 
@@ -130,8 +130,8 @@ pub fn loadavg(out: &mut Text, text: &str) {
     }
 }
 
-/// `/proc/net/dev`. Containers' ends of their cables are left out: there are hundreds, and the containers' own figures say
-/// the same.
+/// `/proc/net/dev`, without the containers' veth devices: there are hundreds, and the containers' own metrics say the
+/// same.
 pub fn net_dev(out: &mut Text, text: &str) {
     const FIELDS: [(&str, usize); 8] = [
         ("receive_bytes", 0),
@@ -162,7 +162,7 @@ pub fn net_dev(out: &mut Text, text: &str) {
 pub fn pressure(out: &mut Text, texts: &[String; 3]) {
     for (kind, text) in ["cpu", "memory", "io"].iter().zip(texts) {
         for (line, word) in [("some ", "waiting"), ("full ", "stalled")] {
-            // Nobody is ever stalled by CPU alone on a whole machine: the kernel's line there is all zeros.
+            // Nothing is ever stalled by CPU alone on a whole machine: the kernel's line for that is all zeros.
             if *kind == "cpu" && word == "stalled" {
                 continue;
             }
@@ -184,7 +184,7 @@ pub fn pressure(out: &mut Text, texts: &[String; 3]) {
     }
 }
 
-/// `/proc/vmstat`, of which few lines say something to an operator.
+/// `/proc/vmstat`, of which few lines are useful to an operator.
 pub fn vmstat(out: &mut Text, text: &str) {
     for key in [
         "oom_kill",

@@ -1,7 +1,8 @@
-//! The port that Prometheus scrapes: TLS 1.3, the host's own certificate, client certificates of monitors only, GET only.
+//! The port that Prometheus scrapes: TLS 1.3 with the host's own certificate, for client certificates of monitors only,
+//! GET only.
 //!
-//! Who has a certificate of our CA but is not on the list is told so (403) and not merely cut off: that is what an operator who
-//! has just set up a scraper needs to see. Not here: the pages (scrape).
+//! A client that has a certificate of our CA but is not on the list gets a 403 instead of being cut off: that is what
+//! an operator who has just set up a scraper needs to see. Not here: the pages (scrape).
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,24 +23,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{scrape::Scraper, target::Target, text};
 use crate::{base::clock::now_ms, host::monitors::Monitors};
 
-/// Two Prometheus servers keep a few dozen connections each; more are not accepted until one ends.
+/// Two Prometheus servers keep a few dozen connections each; at this limit none is accepted until one ends.
 const MAX_CONNECTIONS: usize = 128;
-/// For a handshake; a connection without one is worth nothing.
+/// Limit for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the next request: longer than the usual scrape interval, so that a connection is used again.
+/// Limit for the next request: longer than the usual scrape interval, so that connections are reused.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
-/// Then a connection is made anew, with the certificates of that day.
+/// At this age a connection is closed, so that the scraper reconnects with the current certificates.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// For the answer under way when a connection is to end.
+/// Limit for the answer in progress when a connection is to end.
 const LAST_ANSWER: Duration = Duration::from_secs(20);
-/// Between tries to listen: the address may come up after us.
+/// Between attempts to listen: the address may come up after us.
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
-/// After an error that is the machine's, not the peer's (too many open files).
+/// Pause after an error of the machine, not the peer (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// A request is a line and a few headers.
 const MAX_HEAD: usize = 16 << 10;
 
-/// The port, not yet listened on.
+/// The port, not yet listening.
 pub struct ScrapePort {
     pub address: SocketAddr,
     /// The newest identity.
@@ -49,7 +50,7 @@ pub struct ScrapePort {
 }
 
 impl ScrapePort {
-    /// Serves until `stop`. A port that cannot be listened on is a warning, and tried again: tenants do not need it.
+    /// Serves until `stop`. A port that cannot be opened is a warning and tried again: tenants do not need it.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             match TcpListener::bind(self.address).await {
@@ -73,13 +74,13 @@ impl ScrapePort {
         }
     }
 
-    /// Serves connections of an open listener until `stop`.
+    /// Serves the connections of a listener until `stop`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let connections = TaskTracker::new();
         loop {
             let next = async {
-                // Never closed: `ok` only drops an error that cannot be.
+                // Semaphores are never closed: `ok` only drops an error that cannot happen.
                 let place = places.clone().acquire_owned().await.ok();
                 (place, listener.accept().await)
             };
@@ -133,7 +134,7 @@ impl ScrapePort {
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
-            // How it ended is the scraper's to tell.
+            // Ignored: the scraper reports how it ended.
             _ = connection.as_mut() => return,
             () = stop.cancelled() => {}
             () = sleep(MAX_AGE) => {}
@@ -147,7 +148,7 @@ impl ScrapePort {
         peer: &CertificateInfo,
         request: &Request<Incoming>,
     ) -> Response<Full<Bytes>> {
-        // Asked for each request: a revoked certificate ends here, not with its connection.
+        // Checked for each request: revoking a certificate takes effect here, not when its connection ends.
         if now_ms() / 1000 >= peer.not_after || !self.monitors.allow(peer) {
             let why = format!(
                 "{} may not scrape this host: it takes an operator with role monitor\n",

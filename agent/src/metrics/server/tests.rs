@@ -232,7 +232,8 @@ async fn nobody_else_gets_a_figure() {
             "{identity}: {status} {body}"
         );
     }
-    // Without a certificate, or with one of another CA, there is no connection. (TLS 1.3 says so after the handshake.)
+    // Without a certificate, or with one of another CA, the connection fails. (TLS 1.3 reports that after the
+    // handshake.)
     let foreign = Ca::new().leaf(MONITOR, 0x0a);
     for leaf in [None, Some(&foreign)] {
         let refused = match site.connect(leaf).await {

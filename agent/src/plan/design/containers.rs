@@ -22,12 +22,13 @@ use crate::plan::{
     },
 };
 
-/// Odoo may need so much longer than its requests.
+/// Seconds that Odoo may need to stop, beyond its longest request.
 const ODOO_END_S: u64 = 10;
 
 pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
     let (odoo, postgres) = split_memory(size.memory_bytes);
-    // CPU is shared, not split: Odoo may use all of it, PostgreSQL half beside. The engine refuses more than there is.
+    // CPU is shared, not split: Odoo may use all of it, and PostgreSQL half as much besides. The engine refuses more
+    // than the host has.
     let most = u64::from(host.cpus.max(1)) * 1_000_000_000;
     let cpu = u64::from(size.cpu_millis) * 1_000_000;
     let least = 10_000_000; // Docker's minimum
@@ -45,7 +46,8 @@ pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
     }
 }
 
-/// `shared_buffers` follows the memory at the container's birth; a resize leaves it, or PostgreSQL would restart.
+/// `shared_buffers` follows the memory when the container is created; a resize does not change it, because that would
+/// restart PostgreSQL.
 fn postgres_tuning(limits: &Limits) -> Vec<String> {
     let buffers_mib = ((limits.memory_bytes / 4) >> 20).clamp(16, 1024);
     [
@@ -93,7 +95,7 @@ fn file_mount(host: &HostFacts, plan: &TenantPlan, file: &str, target: &str) -> 
     }
 }
 
-/// Since 18 the official image keeps its clusters one level higher, a directory for each major.
+/// Since 18, the official image keeps its clusters one level higher, in one directory per major version.
 fn postgres_data(images: &Images) -> &'static str {
     let major: u32 = images.postgres.postgres_major.parse().unwrap_or(0);
     if major >= 18 {
@@ -127,9 +129,9 @@ pub(super) fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> 
         aliases: vec!["postgres".to_owned()],
         ports: Vec::new(),
         limits,
-        // Parallel queries exchange through it; Docker's 64 MiB is soon full.
+        // Parallel queries exchange data through it; Docker's default of 64 MiB fills up quickly.
         shm_bytes: Some((limits.memory_bytes / 2).max(64 << 20)),
-        // Its entrypoint hands the volume over and steps down from root.
+        // The entrypoint changes the volume's owner and drops from root.
         cap_add: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
             .map(str::to_owned)
             .to_vec(),
@@ -158,7 +160,8 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
                 render::METRICS_TOKEN,
                 render::METRICS_TOKEN_TARGET,
             ),
-            // The directory and not its files: a newer agent's are there at the next start, and nothing is made anew.
+            // Mounts the directory, not its files: a newer agent's files then appear at the next start without a new
+            // container.
             Mount {
                 source: MountSource::File(host.addons_dir.join(ADDON_NAME).display().to_string()),
                 target: format!("{}/{}", ADDONS_TARGET, ADDON_NAME),
@@ -182,14 +185,14 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         shm_bytes: None,
         cap_add: Vec::new(),
         init: true, // wkhtmltopdf and friends leave orphans
-        // For whoever else stops it, a hand with docker compose above all: no request is cut.
+        // For whoever else stops it, mainly a person with docker compose: no request is cut off.
         stop_grace_s: u32::try_from(render::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
         restart: true,
     }
 }
 
-/// The official entrypoint turns `odoo …` into a command line with the database password in it; any other command it
-/// runs as it is. `env odoo` is another command. (A stand-in only knows the plain form.)
+/// The official entrypoint turns `odoo …` into a command line with the database password in it, but runs any other
+/// command unchanged. `env odoo` is another command. (A stand-in only knows the plain form.)
 fn odoo_command(images: &Images, arguments: &[String]) -> Vec<String> {
     let program: &[&str] = if images.odoo.standin {
         &["odoo"]
@@ -214,7 +217,7 @@ pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         "-i".to_owned(),
         modules,
     ];
-    // `=True` is understood by 18 (any text means none) and 19 (a boolean). Limits off: it is one long request.
+    // Both 18 (any text means none) and 19 (a boolean) understand `=True`. Limits are off: this is one long request.
     for flag in [
         "--without-demo=True",
         "--stop-after-init",

@@ -1,7 +1,7 @@
-//! Makes a stack of a tenant's plan: containers, network and volumes. Pure: the same inputs give the same stack.
+//! Turns a tenant's plan into a stack: containers, network and volumes. Pure: the same inputs give the same stack.
 //!
-//! The stack is made through the Engine API; the files beside it (render) describe the same for people. Not here: what is
-//! there already (diff).
+//! The stack is created through the Engine API; the files beside it (render) describe the same for people. Not here:
+//! what exists already (diff).
 
 mod containers;
 
@@ -28,7 +28,7 @@ fn named(plan: &TenantPlan, name: String, key: &str, value: &str) -> NamedSpec {
     NamedSpec { name, labels }
 }
 
-/// Hash over what a container cannot change while it lives: not limits, not tuning, which follow the size.
+/// Hash over what cannot change while a container lives; without limits and tuning, which follow the size.
 fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
     let mut fixed = spec.clone();
     fixed.limits = Limits::default();
@@ -72,11 +72,12 @@ pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
     hex::encode(&Sha256::digest(text)[..12])
 }
 
-/// The whole stack. `master_hash` is the hashed master password (slow to make, so made elsewhere and kept).
+/// Builds the whole stack. `master_hash` is the hashed master password (slow to compute, so computed elsewhere and
+/// kept).
 pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: &str) -> Stack {
     let conf = render::odoo_conf(plan, &images.odoo, master_hash);
     let postgres = with_hash(containers::postgres(plan, host, images), "");
-    // Mounted files are written anew beside the old: a container sees a change only when it is made anew as well.
+    // A changed file replaces the mounted one by a rename: a container only sees it when it is created anew.
     let odoo = with_hash(
         containers::odoo(plan, host, images),
         &(conf.clone() + &sql::metrics_token(plan)),

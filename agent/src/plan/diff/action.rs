@@ -1,17 +1,17 @@
-//! What can be done to a tenant, one thing at a time, and which step of an operation shows it.
+//! The single actions on a tenant, and which step of an operation shows each.
 //!
-//! Not here: when (the parent), how (tenant::execute).
+//! Not here: when to do them (the parent), how (tenant::execute).
 
 use isyone_proto::plan::Role;
 
 use crate::plan::steps::StepName;
 
-/// One thing to do.
+/// A single action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Fetch the image of a role.
+    /// Pull the image of a role.
     PullImage(Role),
-    /// Stop, gracefully.
+    /// Stop a container gracefully.
     StopContainer(Role),
     /// Remove a container; data stays in its volume.
     RemoveContainer(Role),
@@ -19,26 +19,26 @@ pub enum Action {
     RemoveInit,
     /// Remove the tenant's network.
     RemoveNetwork,
-    /// Remove a volume: only of a purged tenant.
+    /// Remove a volume: only for a purged tenant.
     RemoveVolume(Role),
-    /// Remove the tenant's directory: only of a purged tenant.
+    /// Remove the tenant's directory: only for a purged tenant.
     RemoveDirectory,
     /// Write compose file, `.env`, odoo.conf.
     WriteFiles,
-    /// Make a volume.
+    /// Create a volume.
     CreateVolume(Role),
-    /// Make the network.
+    /// Create the network.
     CreateNetwork,
-    /// Make a container, not yet started.
+    /// Create a container, not yet started.
     CreateContainer(Role),
-    /// Change memory and CPU in flight.
+    /// Change memory and CPU of a running container.
     UpdateLimits(Role),
     /// Fill the volumes from the golden snapshot.
     CopyGolden,
-    /// Fill them with `odoo -i`.
+    /// Fill the volumes with `odoo -i`.
     InitDatabase,
     StartContainer(Role),
-    /// Stop and start, because an operator asked.
+    /// Stop and start a container, because an operator asked.
     RestartContainer(Role),
     /// Wait until PostgreSQL answers.
     AwaitPostgres,
@@ -57,7 +57,8 @@ impl Action {
     pub fn step(self) -> StepName {
         match self {
             Self::PullImage(role) => StepName::image(role),
-            // Making a container takes milliseconds and happens beside filling the database; starting it is the step that counts.
+            // Creating a container takes milliseconds and happens while the database is filled; starting it is the step
+            // that counts.
             Self::RemoveNetwork | Self::CreateNetwork | Self::CreateContainer(_) => {
                 StepName::Network
             }

@@ -1,12 +1,12 @@
-//! Why going on with a tenant would do harm or cannot work: data until somebody reads it.
+//! Why going on with a tenant would do harm or cannot work, as data for an operator.
 //!
-//! Not here: errors of carrying out (tenant).
+//! Not here: errors while carrying actions out (tenant).
 
 use uuid::Uuid;
 
 use crate::plan::container::LABEL_UID;
 
-/// A person must act. Tried again all the same.
+/// A person must act. The agent keeps retrying all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Blocked {
     /// The order to purge comes from a coordinator whose database was set back.
@@ -14,12 +14,12 @@ pub enum Blocked {
         "the order to purge has generation {ordered}, but this tenant was wanted under generation {wanted} since: was an old database of the coordinator restored? Its volumes are kept"
     )]
     OldOrder {
-        /// Generation of the plan with the order.
+        /// Generation of the plan that orders the purge.
         ordered: u64,
-        /// Highest generation under which the tenant was wanted.
+        /// Highest generation that wanted the tenant.
         wanted: u64,
     },
-    /// A volume of that name carries another tenant's label, or none.
+    /// The volume of that name has another tenant's label, or none.
     #[error(
         "volume {volume} belongs to another tenant (label {LABEL_UID}={owner}, this tenant is {tenant}); purge that one first, or move its volume away"
     )]
@@ -30,17 +30,17 @@ pub enum Blocked {
         /// Uid of this tenant.
         tenant: Uuid,
     },
-    /// A container of that name does not carry our label.
+    /// The container of that name does not have our label.
     #[error(
         "container {0} is somebody else's (it has no label {LABEL_UID}) and is left alone; rename or remove it"
     )]
     ForeignContainer(String),
-    /// The tenant has data, and its volume is not there.
+    /// The tenant has data, but its volume is gone.
     #[error(
         "volume {0} is gone, and with it this tenant's data; nothing new is put in its place. Restore it from a backup, or delete the tenant"
     )]
     VolumeGone(String),
-    /// PostgreSQL opens no other major version's data.
+    /// PostgreSQL cannot open data of another major version.
     #[error(
         "this tenant's data is PostgreSQL {data}'s, and the image is PostgreSQL {image}: it cannot open it. Go back to an image of \
          version {data}; to change the version, restore a dump into a new tenant"
@@ -51,7 +51,7 @@ pub enum Blocked {
         /// Version of the image.
         image: String,
     },
-    /// This host takes no new tenants now, in the host's words.
+    /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
 }

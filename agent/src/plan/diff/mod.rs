@@ -1,7 +1,8 @@
-//! Observed + desired → what to do, each with its reason. Pure: no clock, no Docker, no files.
+//! Compares observed and desired state: what to do, each with its reason. Pure: no clock, no Docker, no files.
 //!
-//! Actions come in waves; within a wave the lanes run at the same time, within a lane one after the other. After each run
-//! the world is observed and compared again, until nothing is left to do. Not here: doing it (tenant::execute).
+//! Actions come in waves; the lanes of a wave run at the same time, the actions of a lane one after the other. After
+//! each run the world is observed and compared again, until nothing is left to do. Not here: doing it
+//! (tenant::execute).
 
 mod action;
 mod blocked;
@@ -17,10 +18,10 @@ use crate::plan::{
     state::{Database, TenantState},
 };
 
-/// Odoo with a hundred modules on a slow disk needs minutes until it answers; after that silence is a finding.
+/// Odoo with a hundred modules on a slow disk needs minutes to answer; after this long, no answer is a finding.
 pub const START_GRACE_MS: UnixMs = 180_000;
 
-/// An action in its place, with its reason.
+/// An action with its place in the order and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedAction {
     /// Waves run one after the other.
@@ -31,24 +32,24 @@ pub struct PlannedAction {
     pub reason: String,
 }
 
-/// What is compared.
+/// What [`diff`] compares.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
     pub plan: &'a TenantPlan,
-    /// Desired, rendered; `None` while an image is missing.
+    /// Desired state, rendered; `None` while an image is missing.
     pub stack: Option<&'a Stack>,
     pub observed: &'a Observed,
     /// What the agent remembers of the tenant.
     pub state: &'a TenantState,
-    /// A higher epoch was seen: this copy must not run.
+    /// A higher epoch has been seen: this copy must not run.
     pub stale: bool,
-    /// Why no new tenant may be started on this host, if so.
+    /// Why no new tenant may start on this host, if that is so.
     pub no_new: Option<&'a str>,
     pub now: UnixMs,
 }
 
-/// The state without a `state.json`: volumes that are there with this uid hold data, and are taken as they are; also when
-/// only one is left.
+/// The state when there is no `state.json`: existing volumes with this uid, even just one, hold data and are adopted as
+/// they are.
 pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     let mut state = TenantState::new(plan);
     let ours = |v: &Volume| {
@@ -66,7 +67,7 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     state
 }
 
-/// Removal of volumes is allowed.
+/// Whether volumes may be removed.
 pub fn may_purge(plan: &TenantPlan, now: UnixMs) -> bool {
     plan.desired == DesiredState::Purged
         && (plan.purge_now || plan.quarantine_until.is_some_and(|until| until <= now))
@@ -88,7 +89,7 @@ impl List {
 
 const ROLES: [Role; 2] = [Role::Postgres, Role::Odoo];
 
-/// Compares. An empty list: nothing to do.
+/// Compares; an empty list means nothing to do.
 pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     if inputs.stale {
         return Ok(stop_all(

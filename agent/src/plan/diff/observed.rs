@@ -7,18 +7,15 @@ use crate::plan::{
     facts::ImageFacts,
 };
 
-/// What Docker and the disk say.
+/// What Docker, the disk and the programs say.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     /// Odoo's image, when present.
     pub odoo_image: Option<ImageFacts>,
     /// PostgreSQL's image, when present.
     pub postgres_image: Option<ImageFacts>,
-    /// The tenant's network.
     pub network: Option<Network>,
-    /// PostgreSQL's volume.
     pub postgres_volume: Option<Volume>,
-    /// Odoo's volume.
     pub odoo_volume: Option<Volume>,
     /// `postgres_<t>`.
     pub postgres: Option<Container>,
@@ -26,39 +23,37 @@ pub struct Observed {
     pub odoo: Option<Container>,
     /// `odoo_<t>_init`.
     pub init: Option<Container>,
-    /// A container of somebody else that has one of these names; it is in none of the fields above.
+    /// Somebody else's container that has one of these names; it is in none of the fields above.
     pub foreign: Option<String>,
-    /// The rendered files are on disk as they should be.
+    /// The rendered files on disk are up to date.
     pub files_current: bool,
     /// The tenant's directory exists.
     pub directory: bool,
-    /// A golden snapshot fits, and its copies can be made.
+    /// A golden snapshot fits and can be copied.
     pub golden: bool,
-    /// PostgreSQL's major version that the data is of; looked up when its container is to be made or started.
+    /// PostgreSQL's major version of the data; looked up when its container is to be created or started.
     pub data_major: Option<String>,
     /// PostgreSQL answered just now.
     pub postgres_ready: bool,
-    /// `/web/health` took so many milliseconds just now, or why it did not answer.
+    /// Milliseconds that `/web/health` took just now, or why it did not answer.
     pub odoo_health: Option<Result<u32, String>>,
 }
 
 impl Observed {
-    /// The container of a role.
     pub fn container(&self, role: Role) -> Option<&Container> {
         match role {
             Role::Odoo => self.odoo.as_ref(),
             Role::Postgres => self.postgres.as_ref(),
         }
     }
-    /// The volume of a role.
     pub fn volume(&self, role: Role) -> Option<&Volume> {
         match role {
             Role::Odoo => self.odoo_volume.as_ref(),
             Role::Postgres => self.postgres_volume.as_ref(),
         }
     }
-    /// Containers without our label are not ours to stop or remove, whatever their names: their data may be in volumes
-    /// that go with them.
+    /// Sets aside containers without our label: whatever their names, they are not ours to stop or remove, and removing
+    /// them could remove volumes with their data.
     pub fn set_foreign_aside(&mut self) {
         for slot in [&mut self.postgres, &mut self.odoo, &mut self.init] {
             if let Some(container) = slot.take_if(|c| c.label(LABEL_UID).is_empty()) {
@@ -66,11 +61,11 @@ impl Observed {
             }
         }
     }
-    /// The process of a role's container is there.
+    /// Whether the process of a role's container runs.
     pub(super) fn is_up(&self, role: Role) -> bool {
         self.container(role).is_some_and(Container::is_up)
     }
-    /// Neither container, network nor volume.
+    /// Whether there is neither container, network nor volume.
     pub fn is_absent(&self) -> bool {
         self.odoo.is_none()
             && self.postgres.is_none()

@@ -1,4 +1,4 @@
-//! A tenant that should run: what is in the way goes, what is missing is made, filled and started.
+//! A tenant that should run: removes what is in the way, then creates, fills and starts what is missing.
 //!
 //! Not here: tenants that should not run (the parent), doing it (tenant).
 
@@ -65,7 +65,7 @@ fn check_volumes(inputs: &Inputs<'_>) -> Result<(), Blocked> {
     Ok(())
 }
 
-/// PostgreSQL opens no other major version's data: it would end and be started again for ever.
+/// PostgreSQL cannot open data of another major version: it would exit and be restarted for ever.
 fn check_major(observed: &Observed) -> Result<(), Blocked> {
     let image = observed
         .postgres_image
@@ -80,7 +80,7 @@ fn check_major(observed: &Observed) -> Result<(), Blocked> {
     }
 }
 
-/// Which of the present things may stay.
+/// Which of the existing things may stay.
 #[derive(Debug, Default)]
 struct Kept {
     network: bool,
@@ -97,7 +97,7 @@ impl Kept {
     }
 }
 
-/// Wave 1 and 2: what is in the way goes.
+/// Waves 1 and 2: removes what is in the way.
 fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
     let observed = inputs.observed;
     let network_fits = observed
@@ -181,7 +181,7 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
             list.add(wave, lane, Action::CreateContainer(role), "it is not there");
             continue;
         }
-        // While it is being made a tenant has more CPU than its due.
+        // While a tenant is being created, it has more CPU than its limit.
         if inputs.state.is_ready()
             && observed
                 .container(role)
@@ -192,7 +192,8 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
     }
 }
 
-/// Waves 4 to 5: the database's content. The golden copy needs only the volumes, so it runs beside making a container.
+/// Waves 4 to 5: the database's content. The golden copy needs only the volumes, so it runs while a container is
+/// created.
 fn fill(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
     if stack.standin {
         return;
@@ -209,12 +210,12 @@ fn fill(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
     }
 }
 
-/// The database is filled by copying a snapshot, now.
+/// Whether the database is to be filled now by copying a snapshot.
 fn copies(inputs: &Inputs<'_>) -> bool {
     inputs.observed.golden && matches!(inputs.state.database, Database::Empty | Database::Filling)
 }
 
-/// Present, up, and not to be stopped for its database's sake.
+/// It exists, is up, and need not stop for the sake of its database.
 fn is_untouched(inputs: &Inputs<'_>, kept: &Kept, role: Role) -> bool {
     let Inputs {
         observed, state, ..
@@ -224,7 +225,7 @@ fn is_untouched(inputs: &Inputs<'_>, kept: &Kept, role: Role) -> bool {
         && (state.is_ready() || (role == Role::Postgres && !observed.golden))
 }
 
-/// Starts or restarts a role's container where that is due; says whether it stays as it is.
+/// Starts or restarts a role's container where necessary; returns whether it stays as it is.
 fn start_role(
     list: &mut List,
     inputs: &Inputs<'_>,
@@ -249,7 +250,7 @@ fn start_role(
     true
 }
 
-/// Waves 6 to 9: PostgreSQL, keys, Odoo, healthy.
+/// Waves 6 to 9: PostgreSQL, keys, Odoo, health.
 fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
     let Inputs {
         observed, state, ..
@@ -260,12 +261,12 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
         list.add(6, 0, Action::AwaitPostgres, "Odoo needs it");
     }
     settle_database(list, inputs, standin);
-    // A stand-in does not ask its database anything. And nobody enters a copied database as Odoo before it has its keys, so
-    // the second that Odoo takes to load can pass meanwhile.
+    // A stand-in does not query its database. And nobody can log in to a copied database as Odoo before it has its
+    // keys, so the second that Odoo takes to load can overlap with that.
     let at_once = standin || copies(inputs);
     let place = if at_once { (6, 1) } else { (8, 0) };
-    // A new address does not restart it: Odoo is told through the database (`sql::update`). With another password its
-    // configuration file is another, and so is the container.
+    // A new address does not restart Odoo: it learns of it through the database (`sql::update`). A new password changes
+    // its configuration file, and therefore its container.
     let odoo_stays = start_role(list, inputs, kept, Role::Odoo, place);
     let healthy = observed.odoo_health.as_ref().is_some_and(Result::is_ok);
     let young = observed

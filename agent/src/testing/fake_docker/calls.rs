@@ -64,7 +64,7 @@ impl Docker for FakeDocker {
 
     async fn image_files(&self, _image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
         drop(self.up()?);
-        // The numbers of whoever runs the test: no chown is needed then.
+        // Use the ids of the user who runs the test, so that no chown is needed.
         let (uid, gid) = (
             rustix::process::getuid().as_raw(),
             rustix::process::getgid().as_raw(),
@@ -438,7 +438,7 @@ impl Probe for FakeDocker {
 }
 
 impl FakeDocker {
-    /// A container runs, and its program `what` was not told to be unhealthy.
+    /// Whether the container runs and its program `what` has not been set unhealthy.
     fn answers(&self, container: &str, what: &str) -> std::result::Result<(), String> {
         let world = self.world();
         let running = world

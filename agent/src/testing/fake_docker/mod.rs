@@ -1,9 +1,9 @@
-//! An engine in memory with volumes in a directory: obeys at once, keeps the real one's rules (names, running, in use),
-//! fails and dies on command. For tests, here and in the workspace's `tests/`; not used by the program.
+//! An in-memory engine with volumes in a directory: obeys at once, follows the real engine's rules (names, running, in
+//! use), fails and dies on command. For tests, here and in the workspace's `tests/`; the program does not use it.
 //!
-//! Databases are files in the PostgreSQL volume, so that golden copies are real copies. It notes what must never happen
-//! ([`FakeDocker::violations`]): Odoo started before its database has its own keys, a volume removed while in use.
-//! Not here: faults of the network and of the coordinator.
+//! Databases are files in the PostgreSQL volume, so that golden copies are real copies. Records what must never happen
+//! ([`FakeDocker::violations`]): Odoo started before its database has its own keys, a volume removed while in use. Not
+//! here: faults of the network and of the coordinator.
 
 mod calls;
 
@@ -22,12 +22,12 @@ use crate::{
     },
 };
 
-/// Content of a database file that nobody has re-keyed.
+/// Content of a database file that has not been re-keyed.
 const DEFAULT_KEYS: &str = "default";
-/// Events that a slow listener may be behind.
+/// How many events a slow listener may lag behind.
 const EVENTS: usize = 1024;
 
-/// What goes wrong, in thousandths of the calls.
+/// What goes wrong, in thousandths of calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
     /// The call fails and has no effect.
@@ -67,7 +67,7 @@ struct World {
 }
 
 impl World {
-    /// Xorshift: a test's seed gives the same faults each time.
+    /// Xorshift: a seed always gives the same faults.
     fn chance(&mut self, permille: u32) -> bool {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -138,13 +138,13 @@ impl FakeDocker {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on these go wrong.
+    /// Sets the faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world().faults = faults;
     }
 
-    /// At the `calls`-th changing call from now the caller dies: odd ones before the effect, even ones after. The call
-    /// never returns; [`FakeDocker::died`] tells. The test then drops the agent and starts another.
+    /// Makes the caller die at the `calls`-th changing call from now: at odd ones before the effect, at even ones
+    /// after. The call never returns; [`FakeDocker::died`] completes. The test then drops the agent and starts another.
     pub fn die_at(&self, calls: Option<u64>) {
         let mut world = self.world();
         world.dies_at = calls.map(|n| world.calls + n);
@@ -171,7 +171,8 @@ impl FakeDocker {
         self.tell(name, "die");
     }
 
-    /// The program in this container answers no more, or again; `odoo_alfa:8072` is Odoo's process for websockets alone.
+    /// The program in this container stops answering, or answers again; `odoo_alfa:8072` is Odoo's websocket process
+    /// alone.
     pub fn set_unhealthy(&self, name: &str, unhealthy: bool) {
         let mut world = self.world();
         if unhealthy {
@@ -181,7 +182,7 @@ impl FakeDocker {
         };
     }
 
-    /// Names of containers that run.
+    /// Names of running containers.
     pub fn running(&self) -> Vec<String> {
         self.world()
             .containers
@@ -201,12 +202,12 @@ impl FakeDocker {
         )
     }
 
-    /// A volume whose data lies in the directory already, left by an engine before this one.
+    /// Adds a volume whose data is in the directory already, left by an earlier engine.
     pub fn find_volume(&self, name: &str, labels: HashMap<String, String>) {
         self.world().volumes.insert(name.to_owned(), labels);
     }
 
-    /// What must never happen and did.
+    /// What happened although it must never happen.
     pub fn violations(&self) -> Vec<String> {
         self.world().violations.clone()
     }
@@ -253,7 +254,7 @@ impl FakeDocker {
         }
     }
 
-    /// Before a changing call: it may be refused, or its caller may die.
+    /// Runs before a changing call: it may be refused, or its caller may die.
     async fn before(&self, what: String) -> Result<(Fate, bool)> {
         let (fate, dies, early) = {
             let mut world = self.up()?;
@@ -329,7 +330,7 @@ impl FakeDocker {
                 put(&data.join("databases/postgres"), "")?;
             }
             "init" => code = Some(self.initialise(&tenant, &data)?),
-            "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it ends and is started again until it is let in
+            "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it exits and is restarted until it is let in
             "odoo" if !standin && self.has_default_keys(&tenant) => {
                 let text =
                     format!("{name} could enter its database before that had keys of its own");
@@ -352,7 +353,7 @@ impl FakeDocker {
             .is_none_or(|keys| keys == DEFAULT_KEYS)
     }
 
-    /// The role `odoo` may log in to the cluster in `data`.
+    /// Whether the role `odoo` may log in to the cluster in `data`.
     fn lets_odoo_in(&self, data: &Path) -> bool {
         !data.join("NOLOGIN").exists()
     }
@@ -373,7 +374,7 @@ impl FakeDocker {
         Ok(i32::from(world.chance(permille)))
     }
 
-    /// Understands just what our own scripts hold.
+    /// Understands only what our own scripts contain.
     fn psql(&self, tenant: &str, script: &str) -> Result<i32> {
         let data = self.place(&format!("pgdata_{tenant}"));
         let databases = data.join("databases");

@@ -1,4 +1,4 @@
-//! A tenant's world in which everything an action promises happens at once. Not here: what is tested of it.
+//! A model of a tenant's world in which each action takes effect at once. Not here: what is tested with it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -31,11 +31,11 @@ pub(super) fn render(plan: &TenantPlan) -> Stack {
     stack(plan, &host(), &images, "hash")
 }
 
-/// A world in which everything an action promises happens.
+/// A world in which each action does at once what it promises.
 pub(super) struct World {
     pub(super) observed: Observed,
     pub(super) state: TenantState,
-    /// Nobody enters the database as Odoo.
+    /// Nobody can log in to the database as Odoo.
     pub(super) closed: bool,
 }
 
@@ -203,7 +203,7 @@ impl World {
         }
     }
 
-    /// Runs until nothing is left; stops after `budget` actions, as a crash would.
+    /// Runs until nothing is left to do; stops after `budget` actions, like a crash.
     pub(super) fn converge(&mut self, plan: &TenantPlan, now: UnixMs, budget: usize) -> bool {
         let mut left = budget;
         for _ in 0..10 {
