@@ -115,8 +115,12 @@ fn unknown_image(cell: &Cell) {
             .contains("isyone/no-such-image:9"),
         "{shown}"
     );
-    let operation = cell.json(&["op", "show", shown["operation_id"].as_str().expect("an id")]);
-    assert_eq!(operation["state"], "retrying", "{operation}");
+    // Between two tries: during one it is running, and asking a registry that cannot be reached takes its time.
+    let id = shown["operation_id"].as_str().expect("an id");
+    let operation = wait_for("the operation to wait for its next try", MINUTE, || {
+        let operation = cell.json(&["op", "show", id]);
+        (operation["state"] == "retrying").then_some(operation)
+    });
     assert!(
         operation["error"]
             .as_str()
@@ -124,12 +128,7 @@ fn unknown_image(cell: &Cell) {
             .contains("no-such-image"),
         "{operation}"
     );
-    cell.isyctl(&[
-        "op",
-        "cancel",
-        shown["operation_id"].as_str().expect("an id"),
-    ])
-    .ok();
+    cell.isyctl(&["op", "cancel", id]).ok();
     wait_for("alfa to be gone", MINUTE, || {
         (cell.isyctl(&["tenant", "show", "alfa"]).code == 3).then_some(())
     });
