@@ -22,7 +22,7 @@ use crate::base::fsutil;
 
 /// Format of the file. A newer one is refused, not guessed at.
 const VERSION: u32 = 1;
-/// Files that could not be read and were put aside; beyond this many the oldest name is reused.
+/// Files that could not be read and were put aside; beyond this many the last name is reused.
 const MAX_CORRUPT_COPIES: u32 = 100;
 
 /// Why a plan was refused or the ledger not written.

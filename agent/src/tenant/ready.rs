@@ -18,7 +18,7 @@ const LOG_LINES: u32 = 15;
 const POLL_GROWTH: u32 = 5;
 /// While a program does not answer, its container is looked at once per this many full pauses.
 const LOOK_EVERY_POLLS: u32 = 8;
-/// A program that Docker had to restart this often while we wait will not come up.
+/// A program that Docker has had to restart this often since it was started will not come up.
 const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
 
 /// Waits until PostgreSQL answers.

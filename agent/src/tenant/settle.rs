@@ -52,9 +52,9 @@ impl Tenant {
 
     async fn rounds(&self) -> Result<TenantView> {
         let mut last = String::new();
-        // Semaphores are never closed: `ok` only drops an error that cannot happen.
         let here = Span::current();
         let visitor = self.host.surveys.enter();
+        // Semaphores are never closed: `ok` only drops an error that cannot happen.
         let mut light = self
             .host
             .light

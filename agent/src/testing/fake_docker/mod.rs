@@ -27,7 +27,7 @@ const DEFAULT_KEYS: &str = "default";
 /// How many events a slow listener may lag behind.
 const EVENTS: usize = 1024;
 
-/// What goes wrong, in thousandths of calls.
+/// What goes wrong. Numbers are thousandths of calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
     /// The call fails and has no effect.
@@ -89,14 +89,14 @@ pub struct FakeDocker {
     dead: watch::Sender<bool>,
 }
 
-/// Whether a call fails before or after its effect.
+/// How a call that has its effect ends.
 enum Fate {
     Fine,
     LostAnswer,
 }
 
 impl FakeDocker {
-    /// Keeps its volumes below `dir`. Present: `odoo:19.0`, `postgres:15`, `isyone/standin:1`; pullable: `odoo:18.0`.
+    /// Keeps its volumes below `dir`. Present: `odoo:19.0`, `postgres:15`, `isyone/standin:1`, `isyone/standin-postgres:1`; pullable: `odoo:18.0`.
     pub fn new(dir: &Path, seed: u64) -> Arc<Self> {
         let mut world = World {
             random: seed | 1,
@@ -143,8 +143,8 @@ impl FakeDocker {
         self.world().faults = faults;
     }
 
-    /// Makes the caller die at the `calls`-th changing call from now: at odd ones before the effect, at even ones
-    /// after. The call never returns; [`FakeDocker::died`] completes. The test then drops the agent and starts another.
+    /// Makes the caller die at the `calls`-th changing call from now: before the effect or after it, by
+    /// the parity of all changing calls so far. The call never returns; [`FakeDocker::died`] completes. The test then drops the agent and starts another.
     pub fn die_at(&self, calls: Option<u64>) {
         let mut world = self.world();
         world.dies_at = calls.map(|n| world.calls + n);
@@ -158,7 +158,7 @@ impl FakeDocker {
         let _ = dead.wait_for(|dead| *dead).await;
     }
 
-    /// The daemon stops or comes back. Containers are restarted with it.
+    /// The daemon stops answering, or answers again. Containers stay as they are.
     pub fn set_down(&self, down: bool) {
         self.world().down = down;
     }
