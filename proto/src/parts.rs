@@ -43,8 +43,8 @@ pub struct PlanAssembly {
 }
 
 impl PlanAssembly {
-    /// Adds a part; returns the plan once it is complete. Parts of two plans never mix, because the coordinator sends
-    /// one plan after the other.
+    /// Adds a part; returns the plan once it is complete. A part of another generation in between is an error: the
+    /// coordinator sends one plan after the other.
     pub fn add(&mut self, part: Plan) -> Result<Option<Plan>, FieldError> {
         let mut whole = match self.begun.take() {
             None => part,

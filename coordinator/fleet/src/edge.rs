@@ -21,7 +21,7 @@ pub const STUCK: Duration = Duration::from_secs(90);
 const STALE: Duration = Duration::from_secs(60);
 /// How long an edge that no longer polls is still shown.
 pub const FORGOTTEN: Duration = Duration::from_secs(3600);
-/// Polls without a long pause that make an address an edge; a person who looks once or twice is none.
+/// An address counts as an edge after this many polls without a long pause; a person who looks once or twice does not.
 const MANY: u32 = 5;
 
 /// A version of a scope's configuration.

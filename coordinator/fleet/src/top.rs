@@ -1,8 +1,8 @@
 //! Sorts tenants and hosts in the order in which somebody watches them, and picks the rows on the screen. Pure.
 //!
 //! Only a sort key is computed for every name; the rest is computed elsewhere, for the picked rows alone. Except for
-//! one pass over the keys, a screen thus costs the same at any size of the fleet. Not here: the form of the rows (the
-//! coordinator's operators/top).
+//! one pass over the keys, a screen thus costs the same at any size of the fleet.
+//! Not here: the form of the rows (the coordinator's operators/top).
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(names(&bench, &by_cpu), ["t2", "t0", "t3", "t1"]);
         by_cpu.reverse = true;
         assert_eq!(names(&bench, &by_cpu), ["t3", "t0", "t2", "t1"]);
-        // Nobody has a measured disk; who had no request has no latency.
+        // No tenant has a measured disk; those without requests have no latency.
         assert_eq!(
             names(&bench, &rows(TenantOrder::Disk)),
             ["t0", "t1", "t2", "t3"]
@@ -369,7 +369,7 @@ mod tests {
             down,
         );
         assert_eq!(picked.rows[0].name.as_str(), "t2");
-        // All are unknown when their host is silent: then that is worse than "not reachable" of none.
+        // The host is silent now, so all tenants are unknown, and the name breaks the tie.
         let later = tenants(
             &bench.state,
             &bench.settings,
@@ -460,7 +460,7 @@ mod tests {
         };
         assert_eq!(order(HostOrder::Cpu), ["busy", "idle"]);
         assert_eq!(order(HostOrder::Load), ["busy", "idle"]);
-        // Silent for long.
+        // `idle` has been silent for long.
         assert_eq!(order(HostOrder::State), ["idle", "busy"]);
         assert_eq!(order(HostOrder::Name), ["busy", "idle"]);
     }
@@ -468,7 +468,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// Page after page is the same as all at once: nothing twice, nothing missing.
+        /// Page after page equals all rows at once: nothing twice, nothing missing.
         #[test]
         fn pages_make_up_the_whole(
             figures in proptest::collection::vec(proptest::option::of(0..4_u32), 1..40), size in 1..9_usize, reverse: bool

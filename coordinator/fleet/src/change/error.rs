@@ -94,7 +94,7 @@ pub enum ChangeError {
     HostExists(HostName),
     #[error("address {address} is host `{host}`'s already")]
     AddressTaken { address: IpAddr, host: HostName },
-    /// Wrong, used or expired. Does not say which, the log does.
+    /// The token is wrong, used, expired or for another host name. Only the log says which.
     #[error("join token refused: {0}")]
     TokenRefused(&'static str),
     #[error("more than {MAX_TOKENS} open join tokens; wait until some expire")]
@@ -119,7 +119,7 @@ pub enum ChangeError {
     CertificateNotFound(String),
     #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
     TooManyCertificates,
-    /// A report or renewal of a host that is not there.
+    /// A host reported on a tenant that is not placed on it.
     #[error("tenant `{tenant}` is not placed on host `{host}`")]
     NotPlacedHere {
         tenant: TenantName,

@@ -1,7 +1,7 @@
 //! Which tenants to probe next: each once per interval, spread evenly over it. Pure.
 //!
-//! There is no timetable to keep: a hand goes round the names in order, fast enough for one round per interval. Tenants
-//! that come and go take effect from where the hand is.
+//! There is no timetable to keep: a hand goes round the names in order, fast enough for one round per interval. When
+//! tenants come and go, it continues from where it is.
 //! Not here: sending probes (the coordinator's edges/probes), and checking tenants' domains (domains/schedule).
 
 use std::{ops::Bound, sync::Arc, time::Duration};

@@ -3,8 +3,8 @@
 //!
 //! A sleeping tenant is a suspended one with a mark that lets any visitor resume it. When a user was last active is in
 //! the tenant's own database, and its host reports it: so the coordinator writes nothing while a tenant is in use, and
-//! misses nothing while it is down. A tenant stays awake unless its last activity is known for certain, now. Not here:
-//! who counts as a visitor (the coordinator's ports/http/pages).
+//! misses nothing while it is down. A tenant stays awake unless its last activity is known for certain, now.
+//! Not here: who counts as a visitor (the coordinator's ports/http/pages).
 
 use std::{ops::Bound, time::Duration};
 
