@@ -1,8 +1,9 @@
-//! Messages on gRPC streams: prost's, as tonic does it, in buffers that begin small.
+//! Codec for messages on gRPC streams: prost as tonic uses it, but with buffers that start small.
 //!
-//! tonic begins with 8 KiB in each direction of each call, for as long as it lasts. A session lasts for months, and most of its messages
-//! have a few hundred bytes; with ten thousand sessions that is what matters. Buffers still grow with their messages.
-//! Not here: the bounds of a message, which clients and servers set (tls).
+//! tonic starts with 8 KiB in each direction of each call and keeps them while the call lasts. A session lasts for
+//! months, and most of its messages have a few hundred bytes; with ten thousand sessions these buffers dominate memory.
+//! They still grow to fit larger messages.
+//! Not here: the size limit of a message, which clients and servers set (tls).
 
 use std::marker::PhantomData;
 
@@ -10,9 +11,9 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
-/// What most messages of a session fit, bytes.
+/// Most messages of a session fit in this, bytes.
 const BUFFER_BYTES: usize = 1024;
-/// tonic's own: so much is written in one piece when more is ready.
+/// tonic's default: how much is written in one piece when more is ready, bytes.
 const YIELD_BYTES: usize = 32 * 1024;
 
 /// prost's codec with small buffers: `E` is encoded, `D` decoded.

@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// The `domain` of every `google.rpc.ErrorInfo` that isyone sends.
 pub const ERROR_DOMAIN: &str = "isyone";
 
-/// One field of a request that cannot be accepted.
+/// One field of a request that is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct FieldError {
@@ -29,7 +29,7 @@ impl FieldError {
         }
     }
 
-    /// The same problem, seen from the message that contains the field.
+    /// The same problem, with the path prefixed by the message that contains the field.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
         Self {
@@ -68,14 +68,14 @@ pub fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
 }
 
-/// The same status, and that trying again makes sense after this time, not before (`google.rpc.RetryInfo`).
+/// The same status, telling the client to retry after this time and not before (`google.rpc.RetryInfo`).
 pub fn retry_later(status: &Status, after: Duration) -> Status {
     let mut details = status.get_error_details();
     details.set_retry_info(Some(after));
     Status::with_error_details(status.code(), status.message(), details)
 }
 
-/// When a status says that trying again makes sense.
+/// How long a status tells the client to wait before it retries.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }

@@ -12,5 +12,5 @@ pub mod parts;
 pub mod pb;
 pub mod tls;
 
-/// The checked types, which programs get together with the border that makes them.
+/// Re-exported so that programs get the checked types together with the border that makes them.
 pub use isyone_types::{identity, ids, operation, plan, report, spec, token};

@@ -1,17 +1,18 @@
-//! Plans larger than a message: cut into parts by the coordinator, put together by the agent.
+//! Plans larger than a message: the coordinator splits them into parts, the agent puts them together.
 //!
-//! All parts carry the plan's generation, and all but the last say that there is more; what is not a tenant is in the first.
-//! Not here: parsing the plan that comes out (convert).
+//! All parts carry the plan's generation, and all but the last say that more follow. Everything but the tenants is in
+//! the first.
+//! Not here: parsing the assembled plan (convert).
 
 use prost::Message as _;
 
 use crate::{convert::MAX_TENANTS_PER_HOST, error::FieldError, pb::agent::v1::Plan};
 
-/// Tenants go into a part until it has this size, bytes: far below a message's limit also with the largest tenant on top, and few
-/// parts even for the largest host.
+/// A part takes tenants up to this size, bytes: far below a message's limit even with the largest tenant on top, and
+/// few parts even for the largest host.
 const PART_BYTES: usize = 1 << 20;
 
-/// The plan as messages; one for nearly every host.
+/// Splits a plan into messages; nearly every host's plan fits in one.
 pub fn split(mut plan: Plan) -> Vec<Plan> {
     let tenants = std::mem::take(&mut plan.tenants);
     let next = || Plan {
@@ -35,14 +36,15 @@ pub fn split(mut plan: Plan) -> Vec<Plan> {
     parts
 }
 
-/// Parts that have come so far, of one session.
+/// The parts of one session's current plan that have arrived so far.
 #[derive(Debug, Default)]
 pub struct PlanAssembly {
     begun: Option<Plan>,
 }
 
 impl PlanAssembly {
-    /// One more message; the plan when it is whole. Parts of two plans do not mix: the coordinator sends one after the other.
+    /// Adds a part; returns the plan once it is complete. A part of another generation in between is an error: the
+    /// coordinator sends one plan after the other.
     pub fn add(&mut self, part: Plan) -> Result<Option<Plan>, FieldError> {
         let mut whole = match self.begun.take() {
             None => part,

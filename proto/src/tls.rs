@@ -1,8 +1,8 @@
-//! Mutual TLS for clients (agent, isyctl): identity files, CA pinning for the first contact, and a gRPC channel whose
-//! certificate can be swapped while it lives. Also who a peer certificate says its owner is.
+//! Mutual TLS for clients (agent, isyctl): identity files, CA pinning at first contact, and a gRPC channel whose
+//! certificate can be swapped while it lives. Also reads the identity from a peer's certificate.
 //!
-//! Not here: the listening side and the CA (the coordinator's base/pki and ports/listener). tonic's own TLS is not used: it
-//! cannot reload a certificate.
+//! Not here: the listening side and the CA (the coordinator's base/pki and ports/listener). tonic's own TLS is not used
+//! because it cannot reload a certificate.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,11 +26,11 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::ids::HostName;
 
-/// The name that every coordinator certificate carries, whatever its addresses: clients check this one.
+/// The DNS name in every coordinator certificate, whatever its addresses; clients verify this one.
 pub const COORDINATOR_NAME: &str = "coordinator.isyone.internal";
 
-/// What follows a host's name in the DNS name of its certificate. The name alone could be that of another machine of the
-/// site, which a host must not be able to pass for.
+/// Suffix of a host's name in the DNS name of its certificate. The bare host name could be that of another machine at
+/// the site, which the host must not be able to impersonate.
 pub const HOST_DOMAIN: &str = "host.isyone.internal";
 
 /// The DNS name in a host's certificate: `h1.host.isyone.internal`.
@@ -44,21 +44,21 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest message either side accepts, bytes. Larger plans travel in parts.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
-/// What went wrong with a certificate, a key or a handshake's preparation.
+/// What can go wrong with a certificate, a key or the preparation of a handshake.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// PEM or DER that cannot be read.
     #[error("{what} cannot be read: {why}")]
     Unreadable {
-        /// The input that it is, for people: `certificate`, `private key` …
+        /// Which input, for people: `certificate`, `private key` …
         what: &'static str,
-        /// The reader's words.
+        /// The parser's error.
         why: String,
     },
-    /// rustls refuses the combination.
+    /// rustls refuses the configuration.
     #[error("TLS set-up failed")]
     Rustls(#[from] rustls::Error),
-    /// A certificate without one of our names.
+    /// A certificate without an isyone identity.
     #[error(transparent)]
     NoIdentity(#[from] NoIdentity),
     /// An endpoint that is not `host:port`.
@@ -66,12 +66,12 @@ pub enum TlsError {
     BadEndpoint(String),
 }
 
-/// The one crypto provider of this program.
+/// The crypto provider that all programs use.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Certificates of a PEM text, in order.
+/// Certificates in a PEM text, in order.
 pub fn certificates(
     what: &'static str,
     pem: &str,
@@ -92,7 +92,7 @@ pub fn certificates(
     }
 }
 
-/// The private key of a PEM text.
+/// The private key in a PEM text.
 pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| TlsError::Unreadable {
         what: "private key",
@@ -105,7 +105,7 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(certificate.as_ref()))
 }
 
-/// Reads a certificate of ours.
+/// Reads a certificate issued by isyone.
 pub fn certificate_info(certificate: &CertificateDer<'_>) -> Result<CertificateInfo, TlsError> {
     use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
     let unreadable = |why: String| TlsError::Unreadable {
@@ -148,13 +148,13 @@ fn unsigned(error: rcgen::Error) -> TlsError {
     }
 }
 
-/// A fresh P-256 key and a request for its certificate, both PEM. Whoever signs decides name and rights.
+/// A fresh P-256 key and a certificate request (CSR) for it, both PEM. The signer decides on name and rights.
 pub fn new_key_and_csr(common_name: &str) -> Result<(String, String), TlsError> {
     let key = rcgen::KeyPair::generate().map_err(unsigned)?;
     Ok((key.serialize_pem(), request_for(&key, common_name)?))
 }
 
-/// A request for a further certificate of a key that there is already, PEM.
+/// A certificate request (CSR) for an existing key, PEM.
 pub fn csr_for(key_pem: &str, common_name: &str) -> Result<String, TlsError> {
     request_for(
         &rcgen::KeyPair::from_pem(key_pem).map_err(unsigned)?,
@@ -174,7 +174,7 @@ fn request_for(key: &rcgen::KeyPair, common_name: &str) -> Result<String, TlsErr
         .map_err(unsigned)
 }
 
-/// Client configuration that trusts `ca_pem` and shows the given certificate and key.
+/// Client configuration that trusts `ca_pem` and presents the given certificate and key.
 pub fn client_config(
     ca_pem: &str,
     certificate_pem: &str,
@@ -194,8 +194,8 @@ pub fn client_config(
     Ok(finished(config))
 }
 
-/// Client configuration for the first contact: trusts whatever chain ends in the CA with this fingerprint, and nothing
-/// else. The server sends its CA along.
+/// Client configuration for the first contact: trusts only a chain that ends in the CA with this fingerprint. The
+/// server sends its CA along.
 pub fn pinned_config(ca_pin: &str) -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -209,12 +209,12 @@ pub fn pinned_config(ca_pin: &str) -> Result<Arc<ClientConfig>, TlsError> {
 
 fn finished(mut config: ClientConfig) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // A resumed session would not run the server's check of our certificate, so revocation would not bite.
+    // A resumed session would skip the server's check of our certificate, so revocation would have no effect.
     config.resumption = Resumption::disabled();
     Arc::new(config)
 }
 
-/// Finds the pinned CA among the presented certificates and then verifies as usual, with it as the only root.
+/// Finds the pinned CA among the presented certificates, then verifies as usual with it as the only root.
 #[derive(Debug)]
 struct PinnedCa {
     pin: String,
@@ -269,13 +269,13 @@ impl ServerCertVerifier for PinnedCa {
     }
 }
 
-/// A channel to the coordinator at `host:port`. It connects at the first call, reconnects by itself, and takes the newest
-/// configuration of `config` at each connection.
+/// A channel to the coordinator at `host:port`. It connects at the first call, reconnects by itself, and uses the
+/// current `config` for each connection.
 pub fn channel(endpoint: &str, config: Arc<ArcSwap<ClientConfig>>) -> Result<Channel, TlsError> {
     let bad = || TlsError::BadEndpoint(endpoint.to_owned());
     let address: Arc<str> = endpoint.into();
     let name = ServerName::try_from(COORDINATOR_NAME).map_err(|_| bad())?;
-    // `http://`: TLS is ours; with `https://` tonic would insist on its own.
+    // `http://` because we do TLS ourselves; with `https://` tonic would insist on its own.
     let channel = Endpoint::from_shared(format!("http://{endpoint}"))
         .map_err(|_| bad())?
         .origin(

@@ -1,6 +1,7 @@
-//! What is known of one edge, and what follows from it: whether it runs what it was given.
+//! What is known of one edge, and whether it runs the configuration it was given.
 //!
-//! Pure: the time is an argument. Not here: who asks and who is asked, and telling it (the coordinator's edges/running).
+//! Pure: time is an argument. Not here: answering edges' polls, asking what they run, and events about it (the
+//! coordinator's edges/running).
 
 use std::{
     collections::VecDeque,
@@ -8,18 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Who has not asked for so long is no edge (any more). Traefik's usual poll is every second, at most every few.
+/// An address that has not polled for this long counts as gone. Traefik usually polls every second, at most every few.
 pub const GONE: Duration = Duration::from_secs(10);
 
-/// Versions of a scope that are remembered. Pace lets some ten a second go out, so this is more than anybody waits for.
+/// Versions of a scope to remember. At most some ten per second are published, so no edge waits for an older one.
 const MAX_VERSIONS: usize = 64;
-/// Given so long ago and not running yet: refused, or stuck. Traefik builds 10,000 tenants in 4 s, and is asked every few seconds.
+/// Given this long ago and still not running: refused, or stuck. Traefik builds 10,000 tenants in 4 s, and is asked
+/// every few seconds.
 pub const STUCK: Duration = Duration::from_secs(90);
-/// What an edge said longer ago says nothing of it any more: three looks of the coordinator.
+/// What an edge said longer ago no longer counts: three rounds of the coordinator's questions.
 const STALE: Duration = Duration::from_secs(60);
-/// One that asks no longer is shown for so long.
+/// How long an edge that no longer polls is still shown.
 pub const FORGOTTEN: Duration = Duration::from_secs(3600);
-/// Who asked so often without a long pause is shown: a person's look or two is not.
+/// An address counts as an edge after this many polls without a long pause; a person who looks once or twice does not.
 const MANY: u32 = 5;
 
 /// A version of a scope's configuration.
@@ -31,7 +33,7 @@ struct Version {
     tenants: u64,
 }
 
-/// A scope's last versions, the newest first.
+/// A scope's latest versions, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct Versions(VecDeque<Version>);
 
@@ -46,7 +48,7 @@ impl Versions {
         self.0.truncate(MAX_VERSIONS);
     }
 
-    /// One that nobody remembers is older than all that are.
+    /// Revision of a version; 0 for a forgotten one, which is thus older than all remembered ones.
     pub fn revision(&self, name: &str) -> u64 {
         self.0
             .iter()
@@ -59,7 +61,7 @@ impl Versions {
     }
 }
 
-/// What an edge said.
+/// What an edge said it runs.
 #[derive(Debug, Clone)]
 pub struct Runs {
     pub version: String,
@@ -67,38 +69,38 @@ pub struct Runs {
     pub said: Instant,
 }
 
-/// An edge: when it asked, what it was given and what it said it runs.
+/// An edge: when it polled, what it was given, and what it said it runs.
 #[derive(Debug, Clone)]
 pub struct Edge {
     pub asked: Instant,
     pub revision: u64,
-    /// When it was given that revision.
+    /// When it was given that revision for the first time.
     pub given: Instant,
-    /// Asks regularly: a person's single look does not make an edge.
+    /// It polls regularly: a person's single look does not make an edge.
     pub regular: bool,
-    /// Requests without a long pause.
+    /// Polls without a long pause.
     requests: u32,
-    /// None while it has said nothing.
+    /// `None` until it has said something.
     pub runs: Option<Runs>,
     pub mute_until: Option<Instant>,
-    /// Revisions that it was given and has not said to run, with the time; the oldest first.
+    /// Revisions that it was given but has not said it runs, with the time; oldest first.
     missing: VecDeque<(u64, Instant)>,
-    /// It was told to be stuck.
+    /// An event has reported it as stuck.
     pub told: bool,
 }
 
-/// How an edge is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EdgeState {
-    /// It runs the newest.
+    /// It runs the newest version.
     Current,
-    /// It will within seconds: it is about to be given it, or builds it.
+    /// It runs an older version, but is about to be given the newest one or is loading it; it catches up within
+    /// seconds.
     Behind,
-    /// It was given one long ago, and runs an older one.
+    /// It was given a version long ago and still runs an older one.
     Stuck,
-    /// It asks, and cannot be asked what it runs.
+    /// It polls, but does not answer what it runs.
     Unknown,
-    /// It asked, and does no longer.
+    /// It no longer polls.
     Silent,
 }
 
@@ -123,32 +125,32 @@ impl EdgeState {
     }
 }
 
-/// An edge, for people.
+/// An edge as people see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeSeen {
-    /// The address that it asks from.
+    /// The address that it polls from.
     pub address: IpAddr,
-    /// What it asks for: everything or a shard, as [`crate::shards::Shards::scopes`] counts.
+    /// What it polls for: everything or a shard, numbered as in [`crate::shards::Shards::scopes`].
     pub scope: usize,
     pub state: EdgeState,
-    /// When it last asked.
+    /// When it last polled.
     pub asked: Instant,
     /// The version that it was given last, while that is remembered.
     pub given: Option<String>,
-    /// Tenants in the version that it was given, or in the newest.
+    /// Number of tenants in the version that it was given, or else in the newest.
     pub tenants: u64,
-    /// The version that it said it runs.
+    /// The version that it last said it runs.
     pub runs: Option<String>,
-    /// The newest of its scope.
+    /// The newest version of its scope.
     pub newest: Option<String>,
-    /// Since when there is a newer one than it runs.
+    /// Since when a newer version than the running one exists.
     pub behind_since: Option<Instant>,
-    /// Whether it is on record as stuck.
+    /// Whether an event has reported it as stuck.
     pub told: bool,
 }
 
 impl Edge {
-    /// That asks for the first time, and is about to be given this revision.
+    /// An edge at its first poll, about to be given this revision.
     pub fn new(revision: u64, now: Instant) -> Self {
         Self {
             asked: now,
@@ -163,10 +165,10 @@ impl Edge {
         }
     }
 
-    /// It asks again, and is about to be given this revision.
+    /// The edge polls again and is about to be given this revision.
     pub fn ask(&mut self, revision: u64, now: Instant) {
         if self.gone(now) {
-            // Whatever it ran may be lost: it begins anew.
+            // Whatever it ran may be lost: start anew.
             *self = Self {
                 told: self.told,
                 requests: self.requests,
@@ -179,7 +181,8 @@ impl Edge {
             (self.revision, self.given) = (revision, now);
             self.missing.push_back((revision, now));
             if self.missing.len() > MAX_VERSIONS {
-                // Not the first: it says since when. So an edge that runs the first looks less late than it is, never later.
+                // Not the first entry, which says since when. An edge that runs the first may thus look less late than
+                // it is, but never later.
                 self.missing.remove(1);
             }
         }
@@ -191,7 +194,7 @@ impl Edge {
         self.runs = Some(runs);
     }
 
-    /// Whether it is not known to run a revision or a later one.
+    /// Whether it is not known to run this revision or a later one.
     pub fn lacks(&self, revision: u64) -> bool {
         self.runs
             .as_ref()
@@ -211,7 +214,7 @@ impl Edge {
             }
     }
 
-    /// As people see it; those who only looked once or twice are none.
+    /// The edge as people see it; `None` if it polled only once or twice.
     pub fn seen(
         &self,
         (address, scope): (IpAddr, usize),
@@ -257,7 +260,7 @@ impl Edge {
         }
     }
 
-    /// The earliest moment at which there was a newer version, as far as that is remembered.
+    /// When the first version newer than the running one was published, as far as that is remembered.
     fn behind_since(&self, runs: &Runs, versions: &Versions) -> Option<Instant> {
         let newer = versions
             .0

@@ -1,6 +1,7 @@
-//! Events: what happened, for people and for whoever watches. Their kinds are a closed list, so that nobody misspells one.
+//! Events: what happened, for people and for programs that watch. Their kinds are a closed list, so that none is
+//! misspelt.
 //!
-//! Not here: when one is told (change) and how many are remembered ([`crate::desired::MAX_EVENTS`]).
+//! Not here: when an event is recorded (change), and how many are kept ([`crate::desired::MAX_EVENTS`]).
 
 use std::fmt;
 
@@ -13,17 +14,17 @@ use uuid::Uuid;
 
 macro_rules! kinds {
     ($($kind:ident => $word:literal,)*) => {
-        /// What an event tells of. Its word is dotted and stable: programs match on it.
+        /// The kind of an event. Its word is dotted and stable: programs match on it.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(from = "String", into = "String")]
         pub enum EventKind {
             $(#[doc = concat!("`", $word, "`")] $kind,)*
-            /// Of another version of this program, read back as it was stored.
+            /// A kind of another version of this program, kept as it was stored.
             Other(Box<str>),
         }
 
         impl EventKind {
-            /// As stored and as the protocol has it.
+            /// The word, as stored and as sent to clients.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$kind => $word,)*
@@ -114,7 +115,6 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Rises by one with each event.
@@ -125,9 +125,9 @@ pub struct Event {
     pub tenant: Option<TenantName>,
     /// The host it concerns.
     pub host: Option<HostName>,
-    /// Who caused it, as [`crate::change::Stamp::actor`].
+    /// Who caused it; see [`crate::change::Stamp::actor`].
     pub actor: String,
-    /// More words for people; may be empty.
+    /// Details for people; may be empty.
     pub message: String,
     /// The operation it belongs to.
     pub operation: Option<Uuid>,

@@ -1,8 +1,8 @@
-//! The coordinator's core: one value, the Fleet, how commands change it, and what can be read off it. All of it is pure and
+//! The coordinator's core: one value, the Fleet, how commands change it, and views of it. All of it is pure and
 //! synchronous: time, identifiers and secrets are arguments, so the same inputs give the same answer.
 //!
-//! Not here: anything that acts. Storing, listening, asking and drawing random numbers are the coordinator's, which depends on
-//! this crate; nothing here can know of it, of tokio or of the wire.
+//! Not here: anything that acts. The coordinator stores, listens, sends requests and draws random numbers; it depends
+//! on this crate, and nothing here knows of it, of tokio or of wire types.
 
 pub mod change;
 pub mod desired;

@@ -1,4 +1,4 @@
-//! Judges silence: what may be said of a host, given when it last spoke. Pure.
+//! Judges a host's state from the time of its last report. Pure.
 //!
 //! Not here: what follows from it (placement filters, events, phases).
 
@@ -9,20 +9,20 @@ use crate::{observed::HostObserved, settings::Liveness};
 /// What is known of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostState {
-    /// Nothing heard since the coordinator started: neither good nor bad.
+    /// No report since the coordinator started: neither good nor bad.
     Unknown,
-    /// Fresh report, Docker answers.
+    /// Fresh report, and Docker answers.
     Ready,
-    /// Fresh report, Docker does not answer.
+    /// Fresh report, but Docker does not answer.
     Degraded,
-    /// Silent for a while.
+    /// No report for the suspect time.
     Suspect,
-    /// Silent for long.
+    /// No report for the lost time.
     Lost,
 }
 
-/// Milliseconds of silence, and the state that follows. `started_at` is the coordinator's start: a host that never spoke
-/// is unknown until the lost time has passed since then.
+/// The host's state, and the milliseconds since its last report. `started_at` is the coordinator's start: a host that
+/// has not reported since then stays unknown until the lost time has passed.
 pub fn judge(
     observed: Option<&HostObserved>,
     started_at: UnixMs,
@@ -39,7 +39,7 @@ pub fn judge(
     )
 }
 
-/// As [`judge`], from the two facts that matter.
+/// Like [`judge`], from the two facts that matter.
 pub fn judge_silence(
     reported_at: Option<UnixMs>,
     docker_works: bool,

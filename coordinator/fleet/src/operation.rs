@@ -1,6 +1,6 @@
-//! Operations: long work that operators wait for, as it is stored, with its steps.
+//! Operations as they are stored: long-running work that operators wait for, with its steps.
 //!
-//! Not here: how one begins and ends (change), and what its steps look like while it runs (views).
+//! Not here: how an operation begins and ends (change), and what its steps look like while it runs (views).
 
 use isyone_types::{
     ids::{HostName, TenantName},
@@ -14,49 +14,49 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationKind {
-    /// Placed and started for the first time.
+    /// Places a tenant and starts it for the first time.
     Create,
-    /// Given another spec.
+    /// Applies another spec.
     Update,
-    /// Odoo, and if asked for PostgreSQL, is restarted.
+    /// Restarts Odoo and, if asked, PostgreSQL.
     Restart,
-    /// Its containers are stopped.
+    /// Stops the containers.
     Suspend,
-    /// Its containers are started.
+    /// Starts the containers again.
     Resume,
-    /// Given another plan's size.
+    /// Applies the size of another plan.
     Resize,
-    /// Put into quarantine.
+    /// Puts the tenant into quarantine.
     Delete,
-    /// Taken out of quarantine.
+    /// Takes it out of quarantine.
     Restore,
-    /// Its volumes are removed.
+    /// Removes its volumes.
     Purge,
 }
 
-/// Long work on one tenant. While it runs, only its existence is stored; its steps are the host's report.
+/// Long-running work on one tenant. While it runs, the host's steps are not stored: they come from its reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
-    /// A UUIDv7, so that operations sort by their time.
+    /// A UUIDv7, so that operations sort by time of creation.
     pub id: Uuid,
     pub kind: OperationKind,
     pub tenant: TenantName,
-    /// Identity of that tenant.
+    /// Uid of that tenant.
     pub tenant_uid: Uuid,
     /// The host that carries it out.
     pub host: HostName,
-    /// The tenant's generation that must converge.
+    /// The generation that the tenant must converge to.
     pub generation: u64,
     /// Running, or how it ended.
     pub state: OperationState,
-    /// Coordinator's own steps; on its end, all of them.
+    /// The coordinator's own steps; once it has ended, all steps.
     pub steps: Vec<Step>,
     pub created_at: UnixMs,
     pub ended_at: Option<UnixMs>,
-    /// Why it failed; empty unless it did.
+    /// Why it failed; empty otherwise.
     pub error: String,
-    /// Who asked for it, as [`crate::change::Stamp::actor`].
+    /// Who asked for it; see [`crate::change::Stamp::actor`].
     pub actor: String,
-    /// Idempotency key of the request: the same one answers this operation again.
+    /// Idempotency key of the request; a repeated request with the same key gets this operation again.
     pub request_id: Option<String>,
 }

@@ -1,6 +1,7 @@
-//! What the pure core needs to know of the configuration, checked: plans, ranges, factors, times.
+//! The part of the configuration that the pure core needs, checked: plans, ranges, factors, times.
 //!
-//! Not here: where it comes from (the coordinator's base/config) and anything that only the acting parts use (addresses, files, certificates).
+//! Not here: where it comes from (the coordinator's base/config), and anything that only the acting parts use
+//! (addresses, files, certificates).
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -15,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::shards::Shards;
 
-/// A pair of images that belong together.
+/// An Odoo image and a PostgreSQL image that belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edition {
     pub odoo: ImageRef,
@@ -25,7 +26,7 @@ pub struct Edition {
 /// Networks and ports that tenants get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// Tenants' networks are cut out of this range, on each host anew.
+    /// Tenants' networks are cut out of this range; every host uses all of it.
     pub tenant_range: Ipv4Net,
     /// Prefix length of one tenant's network; 28 has room for 13 containers.
     pub subnet_prefix: u8,
@@ -38,28 +39,28 @@ pub struct Network {
 /// Who reaches tenants, and what tenants must not reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
-    /// Where edges connect from.
+    /// Networks that edges connect from.
     pub addresses: Vec<IpNet>,
-    /// Ports of an edge on a tenant's own host.
+    /// Ports of an edge on a tenant's own host, which tenants may reach.
     pub ports: Vec<u16>,
     /// Control plane addresses, closed to tenants.
     pub protected_addresses: Vec<IpAddr>,
-    /// Largest file that Odoo takes.
+    /// Largest upload that Odoo accepts, bytes.
     pub upload_limit_bytes: u64,
 }
 
-/// How placement counts what hosts have and tenants need.
+/// How placement weighs what hosts have against what tenants need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementSettings {
-    /// Reserved CPU may exceed the machine's by this factor, in thousandths (4000 = four times).
+    /// How far reserved CPU may exceed the machine's, in thousandths (4000 = four times).
     pub cpu_overcommit_permille: u32,
-    /// Memory on each host that no tenant gets.
+    /// Memory that placement leaves free on each host, bytes.
     pub memory_reserve_bytes: u64,
-    /// Disk on each host that no tenant gets.
+    /// Disk space that placement leaves free on each host, bytes.
     pub disk_reserve_bytes: u64,
 }
 
-/// When silence becomes suspicious, milliseconds.
+/// When an agent's silence matters, milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Liveness {
     /// How often agents report.
@@ -70,7 +71,7 @@ pub struct Liveness {
     pub lost_ms: i64,
 }
 
-/// What a spec gets where the request is silent.
+/// Values for what a request's spec leaves out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Defaults {
     pub plan: ShortName,
@@ -84,18 +85,18 @@ pub struct Defaults {
     pub admin_login: Login,
 }
 
-/// Everything the core is told.
+/// All settings of the core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// What tenants' platform names lie under, such as `isy.one`.
+    /// The domain above tenants' platform names, such as `isy.one`.
     pub base_domain: String,
     /// `http` or `https`, as customers see it.
     pub url_scheme: String,
-    /// Port in customers' URLs when it is not the scheme's own.
+    /// Port in customers' URLs, if it is not the scheme's default.
     pub url_port: Option<u16>,
     /// Sizes by name.
     pub plans: BTreeMap<ShortName, Size>,
-    /// How long nobody must have used a tenant for it to be put to sleep, by plan, milliseconds; plans that are not here never.
+    /// Idle time after which a tenant is put to sleep, by plan, milliseconds. Tenants of other plans never sleep.
     pub sleep_after_ms: BTreeMap<ShortName, i64>,
     /// Images by edition.
     pub editions: BTreeMap<ShortName, Edition>,
@@ -108,20 +109,20 @@ pub struct Settings {
     pub liveness: Liveness,
     /// How long a deleted tenant's volumes are kept, milliseconds.
     pub quarantine_ms: i64,
-    /// How long no quarantine ends after a start of the coordinator or a jump of its clock, milliseconds: a wrong clock must
-    /// not delete data before somebody can see it.
+    /// For how long no quarantine ends after a start of the coordinator or a jump of its clock, milliseconds: a wrong
+    /// clock must not delete data before somebody can notice.
     pub quarantine_hold_ms: i64,
-    /// Edges end TLS with certificates that the coordinator gives them, and with no others.
+    /// Edges terminate TLS only with certificates that the coordinator gives them.
     pub edges_have_our_certificates: bool,
     /// Host name of Traefik's dashboard, which no tenant may have as its domain.
     pub dashboard_hostname: Option<String>,
-    /// Tenants' domains are looked at by and by.
+    /// Tenants' domains are checked regularly.
     pub domains_are_watched: bool,
 }
 
 impl Settings {
     /// Digest of everything that ends up in hosts' plans without being stored with a tenant. When it changes, all plans
-    /// get a new generation: the same generation never has two contents.
+    /// get a new generation, so that no generation ever has two contents.
     pub fn plan_digest(&self) -> String {
         let relevant = (
             PLAN_FORMAT,
@@ -137,7 +138,7 @@ impl Settings {
         ))
     }
 
-    /// Address that customers type for a host name.
+    /// The URL of a host name, as customers type it.
     pub fn url(&self, hostname: &str) -> String {
         let port = self.url_port.map(|p| format!(":{p}")).unwrap_or_default();
         format!("{}://{hostname}{port}", self.url_scheme)

@@ -1,22 +1,23 @@
-//! Which edge serves which tenant, when there are several: each is a shard of the tenants.
+//! Which edge serves which tenant when edges share the tenants: each edge serves one shard.
 //!
-//! Rendezvous hashing: every shard gets a weight for a name, the heaviest has it. The answer depends on the two names and
-//! nothing else, so everybody who knows the shards agrees; one more shard takes its share from the others, one less gives
-//! its share to them, and nothing else moves.
+//! Rendezvous hashing: every shard gets a weight for a name, and the heaviest one has it. The result depends only on
+//! the two names, so everybody who knows the shards agrees. A new shard takes its share from the others, a removed one
+//! gives its share to them, and nothing else moves.
 //! Not here: what a shard's edge is given (the coordinator's edges/publish).
 
 use isyone_types::ids::ShortName;
 use serde::{Deserialize, Serialize};
 
-/// More than a fleet has edges. A document of everything is made of this many parts at most.
+/// Largest number of shards, more than a fleet has edges. A document of everything has at most this many parts.
 pub const MAX: usize = 256;
 
-/// The shards' names, in the order of the configuration. None is one edge (or several alike) with all tenants.
+/// The shards' names, in the order of the configuration. Without shards there is one edge (or several alike) with all
+/// tenants.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Shards(Vec<ShortName>);
 
 impl Shards {
-    /// At most [`MAX`], each once: checked with the configuration.
+    /// At most [`MAX`] names, each once; the configuration is checked for that.
     pub fn new(names: Vec<ShortName>) -> Self {
         Self(names)
     }
@@ -25,12 +26,12 @@ impl Shards {
         &self.0
     }
 
-    /// How many documents of one kind there are: one of everything, and one for each shard.
+    /// Number of scopes, each with its own documents: one for everything, and one for each shard.
     pub fn scopes(&self) -> usize {
         1 + self.0.len()
     }
 
-    /// The name of a scope's shard; empty for everything.
+    /// The name of a scope's shard; empty for the scope of everything.
     pub fn scope_name(&self, scope: usize) -> &str {
         scope
             .checked_sub(1)
@@ -38,11 +39,11 @@ impl Shards {
             .map_or("", ShortName::as_str)
     }
 
-    /// The place of a tenant's (or host's) shard among [`Shards::names`]; `None` when there are no shards.
+    /// Index in [`Shards::names`] of a tenant's (or host's) shard; `None` when there are no shards.
     pub fn of(&self, name: &str) -> Option<usize> {
         let name = hash(name);
         let weight = |shard: &ShortName| mix(name ^ mix(hash(shard.as_str())));
-        // The name decides between equal weights, so that the order of the configuration does not.
+        // The name breaks ties between equal weights, so that the order of the configuration does not matter.
         let heaviest = self
             .0
             .iter()
@@ -56,20 +57,20 @@ impl Shards {
         self.of(name).and_then(|place| self.0.get(place))
     }
 
-    /// The place of the shard of that name.
+    /// Index of the shard with this name.
     pub fn position(&self, shard: &str) -> Option<usize> {
         self.0.iter().position(|name| name.as_str() == shard)
     }
 }
 
-/// FNV-1a. It must never change: tenants would move.
+/// FNV-1a. It must never change, or tenants would move between shards.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// The finalizer of `SplitMix64`: FNV alone mixes the last letters badly.
+/// The finalizer of `SplitMix64`, because FNV alone mixes the last letters badly.
 fn mix(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -101,7 +102,8 @@ mod tests {
     }
 
     proptest! {
-        /// One more shard: whoever moves, moves to it, and it is about its share. The order does not matter.
+        /// One more shard: whatever moves, moves to it, and it gets about its share. The order of shards does not
+        /// matter.
         #[test]
         fn a_new_shard_takes_its_share_and_nothing_else_moves(
             names in proptest::collection::btree_set("[a-z][a-z0-9]{0,6}", 2..9), seed in 0..1_000_000_u32

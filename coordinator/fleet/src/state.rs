@@ -1,7 +1,7 @@
-//! What the writer holds and everybody else reads as a snapshot: desired, observed, and hosts ranked by load.
-//! Cloning it is cheap: persistent maps.
+//! The value that the writer holds and everybody else reads as a snapshot: desired state, observed state, and hosts
+//! ranked by load. Persistent maps make it cheap to clone.
 //!
-//! Not here: who changes it (change) and who publishes it (the coordinator's writer).
+//! Not here: changing it (change) and publishing it (the coordinator's writer).
 
 use isyone_types::{
     ids::{HostName, TenantName},
@@ -16,10 +16,10 @@ use crate::{
     settings::Settings,
 };
 
-/// One moment of the coordinator.
+/// The state of the coordinator at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// What operators want; stored.
+    /// The desired state; stored.
     pub fleet: Fleet,
     /// What hosts reported; in memory only.
     pub observed: Observed,
@@ -27,22 +27,22 @@ pub struct State {
     pub ranking: Ranking,
     /// When the coordinator started.
     pub started_at: UnixMs,
-    /// The host states that events have told; so that each change is told once.
+    /// Host states that events have reported, so that each change is reported once.
     pub told: imbl::OrdMap<HostName, HostState>,
-    /// When time last passed for the core; `None` until the first tick.
+    /// Time of the last tick; `None` before the first one.
     pub last_tick: Option<UnixMs>,
-    /// Until then no quarantine ends.
+    /// No quarantine ends before this time.
     pub quarantine_hold_until: UnixMs,
-    /// And until then nobody falls asleep.
+    /// No tenant is put to sleep before this time.
     pub sleep_hold_until: UnixMs,
-    /// The last tenant that was looked at for whether it is used; none: the round begins anew.
+    /// The last tenant that was checked for idleness; `None`: start from the first.
     pub sleep_hand: Option<TenantName>,
     /// Rises with each published snapshot.
     pub version: u64,
 }
 
 impl State {
-    /// A state as it is right after a start: nothing heard yet.
+    /// The state right after a start: nothing observed yet.
     pub fn new(fleet: Fleet, started_at: UnixMs) -> Self {
         Self {
             fleet,
@@ -51,7 +51,7 @@ impl State {
         }
     }
 
-    /// What placement decides by.
+    /// The inputs of placement.
     pub fn placement_inputs<'a>(&'a self, settings: &'a Settings) -> PlacementInputs<'a> {
         PlacementInputs {
             fleet: &self.fleet,
@@ -62,7 +62,7 @@ impl State {
         }
     }
 
-    /// Brings the ranking of one host up to date, as of `now`.
+    /// Updates the ranking of one host, as of `now`.
     pub fn refresh(&mut self, settings: &Settings, host: &HostName, now: UnixMs) {
         let entry = Ranking::entry(self.placement_inputs(settings), host, now);
         self.ranking.update(host, entry);

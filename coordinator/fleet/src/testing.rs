@@ -1,6 +1,6 @@
-//! Values for tests, here and in `tests/`: a configuration, specs, reports. Not part of the product.
+//! Values for tests, here and in `tests/`: a configuration, specs, reports. Not shipped.
 //!
-//! Not here: stand-ins for what acts; those are the coordinator's and the agent's own.
+//! Not here: stand-ins for what acts; the coordinator and the agent have their own.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
     state::State,
 };
 
-/// Parses a literal that the test knows to be good.
+/// Parses a literal that the test knows to be valid.
 pub fn name<T: std::str::FromStr>(text: &str) -> T
 where
     T::Err: std::fmt::Debug,
@@ -93,7 +93,7 @@ pub fn settings() -> Settings {
     }
 }
 
-/// A default spec.
+/// A spec with default values.
 pub fn spec(settings: &Settings, plan: &str) -> TenantSpec {
     let edition = &settings.editions[&settings.defaults.edition];
     TenantSpec {
@@ -112,7 +112,7 @@ pub fn spec(settings: &Settings, plan: &str) -> TenantSpec {
     }
 }
 
-/// A machine that does nothing.
+/// The resources of an idle machine.
 pub fn resources(cpus: u32, memory_gib: u64, disk_gib: u64) -> HostResources {
     HostResources {
         cpus,
@@ -124,12 +124,12 @@ pub fn resources(cpus: u32, memory_gib: u64, disk_gib: u64) -> HostResources {
     }
 }
 
-/// A state with its clock and its writes, driven by hand.
+/// A state that a test drives by hand, with its clock and its writes.
 #[derive(Debug)]
 pub struct Bench {
     pub state: State,
     pub settings: Settings,
-    /// The time that the next command is stamped with.
+    /// The time of the next command.
     pub now: i64,
     /// Everything that would have been stored.
     pub effects: Effects,
@@ -149,10 +149,10 @@ impl Default for Bench {
 }
 
 impl Bench {
-    /// A fresh id; they rise.
+    /// A fresh id; ids rise.
     pub fn id(&mut self) -> Uuid {
         self.ids += 1;
-        // Both halves, as real ones: those of a tick are made of the lower one.
+        // Both halves are unique, as in real ids: a tick derives its ids from the lower half.
         Uuid::from_u128(self.ids << 64 | self.ids)
     }
 
@@ -212,7 +212,7 @@ impl Bench {
         host
     }
 
-    /// A host reports these tenants, all that it has.
+    /// A host reports these tenants as a complete list.
     pub fn report(
         &mut self,
         host: &HostName,
@@ -232,7 +232,7 @@ impl Bench {
         .expect("report");
     }
 
-    /// A request for a tenant of this plan, all else by default.
+    /// A request for a tenant of this plan, with defaults for everything else.
     pub fn creation(&mut self, tenant: &str, plan: &str) -> CreateTenant {
         let spec = spec(&self.settings, plan);
         CreateTenant {
@@ -247,13 +247,13 @@ impl Bench {
         }
     }
 
-    /// Carries [`Self::creation`] out.
+    /// Applies [`Self::creation`].
     pub fn create(&mut self, tenant: &str, plan: &str) -> Result<Outcome, ChangeError> {
         let creation = self.creation(tenant, plan);
         self.apply(Command::CreateTenant(Box::new(creation)))
     }
 
-    /// What a host would report of a tenant that is as its plan says.
+    /// What a host would report of a tenant that has converged.
     pub fn converged(&self, tenant: &TenantName) -> TenantReport {
         let record = &self.state.fleet.tenants[tenant];
         TenantReport {

@@ -1,7 +1,8 @@
-//! Puts tenants and hosts in the order that somebody watches them in, and picks the rows that are on the screen. Pure.
+//! Sorts tenants and hosts in the order in which somebody watches them, and picks the rows on the screen. Pure.
 //!
-//! Of all names only a key is made, and of the picked rows alone is more made elsewhere: a screen costs the same at any size of
-//! the fleet, but for one pass over the keys. Not here: the rows' form (the coordinator's operators/top).
+//! Only a sort key is computed for every name; the rest is computed elsewhere, for the picked rows alone. Except for
+//! one pass over the keys, a screen thus costs the same at any size of the fleet.
+//! Not here: the form of the rows (the coordinator's operators/top).
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -16,7 +17,7 @@ use crate::{
     views::{self, Phase},
 };
 
-/// What decides, for tenants.
+/// Sort order of tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TenantOrder {
     Name,
@@ -29,13 +30,12 @@ pub enum TenantOrder {
     Requests,
     /// Errors per minute.
     Errors,
-    /// 95th percentile of the latency; nothing without requests.
+    /// 95th percentile of response time; no figure without requests.
     Latency,
-    /// The host's name.
     Host,
 }
 
-/// What decides, for hosts.
+/// Sort order of hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostOrder {
     Name,
@@ -43,48 +43,48 @@ pub enum HostOrder {
     State,
     /// Busy share of all CPUs.
     Cpu,
-    /// Used share of the memory.
+    /// Share of the memory in use.
     Memory,
-    /// Used share of the disk.
+    /// Share of the disk in use.
     Disk,
-    /// Load average, for each CPU.
+    /// Load average per CPU.
     Load,
     /// Number of tenants placed there.
     Tenants,
 }
 
-/// The rows that are asked for.
+/// The requested rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows<O> {
     pub order: O,
-    /// The last first.
+    /// Reverse the order.
     pub reverse: bool,
-    /// Only what has this text in its name, its host, its domains or its labels; empty: all.
+    /// Only rows with this text in their name, host, domains or labels; empty: all.
     pub filter: String,
-    /// Rows to skip.
+    /// Number of rows to skip.
     pub offset: usize,
-    /// Rows at most.
+    /// Largest number of rows.
     pub limit: usize,
 }
 
-/// The rows, and how many there are in all.
+/// The picked rows, and how many there are in all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picked<T> {
     pub rows: Vec<T>,
-    /// How many pass the filter.
+    /// Number of rows that pass the filter.
     pub matching: usize,
-    /// How many there are without the filter.
+    /// Number of rows without the filter.
     pub total: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum SortKey<'a> {
     Word(&'a str),
-    /// A rank: the smallest first.
+    /// A rank: smallest first.
     Rank(u8),
-    /// A figure: the largest first.
+    /// A figure: largest first.
     Figure(u64),
-    /// After all others, either way round.
+    /// No figure: after all others, in either direction.
     Nothing,
 }
 
@@ -103,7 +103,7 @@ fn figure(value: Option<impl Into<u64>>) -> SortKey<'static> {
     value.map_or(SortKey::Nothing, |value| SortKey::Figure(value.into()))
 }
 
-/// The asked rows of what passed the filter.
+/// Picks the requested rows from those that passed the filter.
 fn pick<'a, T, O>(
     mut keyed: Vec<(SortKey<'a>, &'a str, T)>,
     rows: &Rows<O>,
@@ -115,7 +115,7 @@ fn pick<'a, T, O>(
     let matching = keyed.len();
     let end = rows.offset.saturating_add(rows.limit);
     if end < matching {
-        // Sorting all of them is what would make a large fleet dear.
+        // Sorting all rows would be too expensive for a large fleet.
         keyed.select_nth_unstable_by(end, by);
         keyed.truncate(end);
     }
@@ -128,7 +128,7 @@ fn pick<'a, T, O>(
     }
 }
 
-/// Tenants that are not deleted, on `host` or anywhere. `reach` tells what the probes found.
+/// Picks from the tenants that are not deleted, on `host` or anywhere. `reach` returns what the probes found.
 pub fn tenants<'a>(
     state: &'a State,
     settings: &Settings,
@@ -160,7 +160,7 @@ pub fn tenants<'a>(
             )),
             TenantOrder::Cpu => figure(usage().map(|u| u.cpu_millis)),
             TenantOrder::Memory => figure(usage().map(|u| u.memory_bytes)),
-            // A volume is never empty: none means not measured.
+            // A volume is never empty: 0 means not measured.
             TenantOrder::Disk => figure(usage().map(|u| u.disk_bytes).filter(|bytes| *bytes > 0)),
             TenantOrder::Requests => figure(traffic().map(|t| t.requests_per_minute)),
             TenantOrder::Errors => figure(traffic().map(|t| t.errors_per_minute)),
@@ -186,7 +186,7 @@ fn fits(tenant: &Tenant, filter: &str) -> bool {
             .any(|domain| domain.as_str().contains(filter))
 }
 
-/// The smallest is the worst.
+/// Lower is worse.
 fn trouble(phase: Phase, reach: Option<Judgement>) -> u8 {
     match (phase, reach) {
         (Phase::Failing, _) => 0,
@@ -201,7 +201,7 @@ fn trouble(phase: Phase, reach: Option<Judgement>) -> u8 {
     }
 }
 
-/// Hosts of the fleet, those whose name or labels pass the filter.
+/// Picks from the hosts whose name or labels pass the filter.
 pub fn hosts<'a>(
     state: &'a State,
     settings: &Settings,
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use crate::testing::{Bench, name, resources};
 
-    /// Tenants t0, t1, …, with these CPU figures; `None` was not measured.
+    /// Tenants t0, t1, … with these CPU figures; `None` was not measured.
     fn fleet(figures: &[Option<u32>]) -> Bench {
         let mut bench = Bench::default();
         bench.now = 1_000;
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(names(&bench, &by_cpu), ["t2", "t0", "t3", "t1"]);
         by_cpu.reverse = true;
         assert_eq!(names(&bench, &by_cpu), ["t3", "t0", "t2", "t1"]);
-        // Nobody has a measured disk; who had no request has no latency.
+        // No tenant has a measured disk; those without requests have no latency.
         assert_eq!(
             names(&bench, &rows(TenantOrder::Disk)),
             ["t0", "t1", "t2", "t3"]
@@ -369,7 +369,7 @@ mod tests {
             down,
         );
         assert_eq!(picked.rows[0].name.as_str(), "t2");
-        // All are unknown when their host is silent: then that is worse than "not reachable" of none.
+        // The host is silent now, so all tenants are unknown, and the name breaks the tie.
         let later = tenants(
             &bench.state,
             &bench.settings,
@@ -460,7 +460,7 @@ mod tests {
         };
         assert_eq!(order(HostOrder::Cpu), ["busy", "idle"]);
         assert_eq!(order(HostOrder::Load), ["busy", "idle"]);
-        // Silent for long.
+        // `idle` has been silent for long.
         assert_eq!(order(HostOrder::State), ["idle", "busy"]);
         assert_eq!(order(HostOrder::Name), ["busy", "idle"]);
     }
@@ -468,7 +468,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// Page after page is the same as all at once: nothing twice, nothing missing.
+        /// Page after page equals all rows at once: nothing twice, nothing missing.
         #[test]
         fn pages_make_up_the_whole(
             figures in proptest::collection::vec(proptest::option::of(0..4_u32), 1..40), size in 1..9_usize, reverse: bool

@@ -1,7 +1,8 @@
-//! What others get to see of a state: a host's plan, routes, scrape targets, a tenant's phase, an operation's steps. Pure
-//! functions of one snapshot.
+//! Views of a state: a host's plan, routes, scrape targets, a tenant's phase, an operation's steps. Pure functions of
+//! one snapshot.
 //!
-//! Not here: wire formats (the coordinator's operators/ and agents/) and documents for edges and Prometheus (its edges/publish).
+//! Not here: wire formats (the coordinator's operators/ and agents/), and documents for edges and Prometheus (its
+//! edges/publish).
 
 use std::{
     net::IpAddr,
@@ -28,7 +29,7 @@ use crate::{
     state::State,
 };
 
-/// What a host shall run, everything included. `open` unseals a tenant's passwords.
+/// Everything that a host must run. `open` unseals a tenant's passwords.
 pub fn host_plan<E>(
     state: &State,
     settings: &Settings,
@@ -98,30 +99,30 @@ fn firewall(settings: &Settings) -> Firewall {
     }
 }
 
-/// One word for where a tenant is.
+/// One word for a tenant's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Stored, its host has not spoken of it.
+    /// Stored; its host has not reported on it yet.
     Pending,
-    /// Under way to its first start.
+    /// Being created for the first time.
     Creating,
-    /// As wanted, and its Odoo answers.
+    /// It matches its desired state, and its Odoo answers.
     Running,
-    /// Should run and does not.
+    /// It should run (or be suspended), but its host reports trouble.
     Failing,
-    /// Stopped on request.
+    /// Stopped on request, or asleep.
     Suspended,
-    /// Containers or volumes being removed.
+    /// Its containers or volumes are being removed.
     Deleting,
-    /// Deleted, volumes kept.
+    /// Deleted; its volumes are kept.
     Quarantined,
-    /// Its host is silent.
+    /// Its host is silent, or has not reported on it since the coordinator started.
     Unknown,
-    /// An ordered change is being carried out.
+    /// A requested change is under way.
     Updating,
 }
 
-/// Phase, and the sentence that goes with it.
+/// A tenant's phase, and a message that explains it.
 pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (Phase, String) {
     let host = &tenant.placement.host;
     let (host_state, silence_ms) = host_state(state, settings, tenant, now);
@@ -176,13 +177,13 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     (phase, report.message.clone())
 }
 
-/// Date and time, to the second.
+/// RFC 3339, to the second.
 fn utc(at: UnixMs) -> String {
     let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
-/// What is known of a tenant's host, and for how long it has been silent.
+/// State of a tenant's host, and for how many milliseconds it has been silent.
 pub fn host_state(
     state: &State,
     settings: &Settings,
@@ -197,12 +198,13 @@ pub fn host_state(
     liveness::judge(seen, state.started_at, now, &settings.liveness)
 }
 
-/// Nothing is known of whatever is on such a host.
+/// Whether nothing is known of the tenants on such a host.
 pub fn is_silent(host: HostState) -> bool {
     matches!(host, HostState::Suspect | HostState::Lost)
 }
 
-/// Why the tenant's host could not take the plan with its present generation, if so. It is offered again every few seconds.
+/// Why the tenant's host refused the plan with the tenant's current generation, if it did. The plan is offered again
+/// every few seconds.
 fn refused_plan(state: &State, tenant: &Tenant) -> Option<String> {
     let host = &tenant.placement.host;
     let why = state
@@ -215,7 +217,7 @@ fn refused_plan(state: &State, tenant: &Tenant) -> Option<String> {
     (!current).then(|| format!("host {host} cannot take its plan: {why}"))
 }
 
-/// The host's last word on this very incarnation and placement.
+/// The host's last report on this tenant, if it is about this uid and placement.
 pub fn observed<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a TenantObserved> {
     let seen = state.observed.tenants.get(&tenant.name)?;
     let ours = seen.report.uid == tenant.uid
@@ -224,13 +226,13 @@ pub fn observed<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a TenantObser
     ours.then_some(&**seen)
 }
 
-/// When somebody was last logged in to a tenant, as far as is known.
+/// When a user was last active in a tenant, as far as is known.
 pub fn last_active(state: &State, tenant: &Tenant) -> Option<UnixMs> {
     let told = observed(state, tenant).and_then(|seen| seen.report.traffic?.last_active_at);
     tenant.last_active_at.max(told).filter(|at| *at > 0)
 }
 
-/// Steps of an operation: the coordinator's own, then what the host reported for it.
+/// Steps of an operation: the coordinator's own, then those that the host reported.
 pub fn steps(operation: &Operation, observed: Option<&TenantObserved>) -> Vec<Step> {
     let mut steps = operation.steps.clone();
     if operation.state.is_final() {
@@ -245,7 +247,7 @@ pub fn steps(operation: &Operation, observed: Option<&TenantObserved>) -> Vec<St
     steps
 }
 
-/// An operation's state and error as of now: a running one is retrying while its host reports a failure, or cannot even take
+/// An operation's current state and error: a running one counts as retrying while its host reports a failure or refuses
 /// the plan.
 pub fn progress(state: &State, operation: &Operation) -> (OperationState, String) {
     let stored = (operation.state, operation.error.clone());
@@ -279,11 +281,10 @@ pub fn progress(state: &State, operation: &Operation) -> (OperationState, String
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub tenant: TenantName,
-    /// The platform's name first.
+    /// All host names, the platform name first.
     pub hostnames: Vec<String>,
-    /// The one of them that browsers are sent to.
+    /// The host name that browsers are redirected to.
     pub primary: Option<String>,
-    /// Who gets in.
     pub access: VisitorAccess,
     /// Its host's advertised address.
     pub address: IpAddr,
@@ -291,12 +292,12 @@ pub struct Route {
     pub http_port: u16,
     /// Published port of Odoo's gevent process, when it has one.
     pub websocket_port: Option<u16>,
-    /// Visitors get the page that says so.
+    /// Visitors get a page that says the tenant is suspended.
     pub suspended: bool,
 }
 
-/// Routes of all tenants that visitors may reach, by name. A tenant gets its route once its Odoo container was seen running, and
-/// keeps it as long as it is wanted: silence takes none away.
+/// Routes of all tenants that visitors may reach, by name. A tenant gets its route once its Odoo container was reported
+/// running, and keeps it until it is deleted: silence never removes one.
 pub fn routes<'a>(state: &'a State, settings: &'a Settings) -> impl Iterator<Item = Route> + 'a {
     state
         .fleet
@@ -305,7 +306,7 @@ pub fn routes<'a>(state: &'a State, settings: &'a Settings) -> impl Iterator<Ite
         .filter_map(|tenant| route(state, settings, tenant))
 }
 
-/// One tenant's route, if it has one; as [`routes`].
+/// One tenant's route, if it has one; see [`routes`].
 pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Route> {
     let suspended = match tenant.desired {
         DesiredState::Running => false,
@@ -328,12 +329,13 @@ pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Rout
     })
 }
 
-/// Where its browsers are sent: never to a name that is known not to lead here, nor to one that edges have no certificate of ours for.
+/// The domain that its browsers are redirected to: never one that is known not to lead here, nor one that edges need a
+/// certificate of ours for and have none.
 pub fn primary<'a>(state: &State, settings: &Settings, tenant: &'a Tenant) -> Option<&'a Domain> {
     let shown = |domain: &Domain| {
         let held = &state.fleet.certificates;
         !settings.edges_have_our_certificates
-            // Mostly there is one of its name; uploaded ones have others.
+            // Usually there is one under this name; uploaded ones have other names.
             || held.contains_key(domain.as_str())
             || held.values().any(|certificate| certificate.covers(domain.as_str()))
     };
@@ -350,7 +352,7 @@ pub fn primary<'a>(state: &State, settings: &Settings, tenant: &'a Tenant) -> Op
         .filter(|primary| !astray(primary) && shown(primary))
 }
 
-/// Whose domain the name of Traefik's dashboard is: edges cannot serve both.
+/// The tenant that has the host name of Traefik's dashboard as its domain, if any: edges cannot serve both.
 pub fn in_the_dashboards_place<'a>(
     state: &'a State,
     settings: &Settings,
@@ -362,7 +364,7 @@ pub fn in_the_dashboards_place<'a>(
     Some((name.as_str(), owner))
 }
 
-/// The URL that people reach it by.
+/// The URL where people reach it.
 pub fn address(state: &State, settings: &Settings, tenant: &Tenant) -> String {
     let platform = || tenant.platform_name(&settings.base_domain);
     settings.url(&primary(state, settings, tenant).map_or_else(platform, ToString::to_string))
@@ -378,23 +380,23 @@ fn odoo_runs(state: &State, tenant: &Tenant) -> bool {
     })
 }
 
-/// One thing that Prometheus asks about.
+/// A tenant that Prometheus probes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub tenant: TenantName,
     pub host: HostName,
-    /// The address that the host is asked at.
+    /// The host's address to probe.
     pub address: IpAddr,
-    /// Name of its plan, for a label.
+    /// Name of its plan, used as a label.
     pub plan: String,
 }
 
-/// Whether a tenant is monitored: as long as it should run, once it did.
+/// Whether a tenant is monitored: it should run, and it has converged before.
 pub fn monitored(tenant: &Tenant) -> bool {
     tenant.desired == DesiredState::Running && tenant.activated_at.is_some()
 }
 
-/// How a tenant is monitored, on a host that we know.
+/// A tenant's target, if it is monitored and its host is known.
 pub fn target(state: &State, tenant: &Tenant) -> Option<Target> {
     let host = state.fleet.hosts.get(&tenant.placement.host)?;
     monitored(tenant).then(|| Target {
@@ -405,11 +407,11 @@ pub fn target(state: &State, tenant: &Tenant) -> Option<Target> {
     })
 }
 
-/// Certificates that a host's list of scrapers has room for; documented in the protocol.
+/// Limit of the list of scrapers that a host is sent; documented in the protocol.
 pub const MAX_MONITORS: usize = 64;
 
-/// Serial numbers of the certificates of operators with the role monitor that are accepted, sorted: who may scrape hosts.
-/// When there are too many, those that last longest.
+/// Sorted serial numbers of the accepted certificates of operators with the role monitor: who may scrape hosts. When
+/// there are too many, those that expire last.
 pub fn monitors(state: &State) -> Vec<String> {
     let operators = state.fleet.operators.values();
     let mut accepted: Vec<_> = operators
@@ -424,7 +426,7 @@ pub fn monitors(state: &State) -> Vec<String> {
     serials
 }
 
-/// Operations on a tenant or all, newest first.
+/// Operations on one tenant, or on all; newest first.
 pub fn operations<'a>(
     state: &'a State,
     tenant: Option<&'a TenantName>,

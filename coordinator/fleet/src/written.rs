@@ -1,10 +1,12 @@
-//! What is stored of the Fleet, and how it is read back: each tenant, host, operation … is one JSON record; events are a list.
+//! What is stored of the Fleet, and how it is loaded: each tenant, host, operation … is one JSON record; events are a
+//! list.
 //!
 //! Stored: tenants (with placement, ports, sealed secrets, activation), hosts (with plan generation and certificates),
-//! certificates of host names (keys sealed; why one could not be had; the account with their authority), tenants' domains that
-//! lead elsewhere, operations (their existence; their steps once ended), join tokens, operators, the digest of the configuration
-//! that plans were made of; and events. Not stored: anything a host reports, anything computable (indexes, loads, routes,
-//! targets). Not here: where records are kept (the coordinator's store).
+//! certificates of host names (keys sealed), failed certificate orders, the account with the certificate authority,
+//! tenants' domains that do not lead here, operations (their existence; once ended also their steps), join tokens,
+//! operators, the digest of the configuration that plans were rendered with; and events. Not stored: anything that
+//! hosts report, anything computable (indexes, loads, routes, targets).
+//! Not here: where records are kept (the coordinator's store).
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -30,11 +32,11 @@ pub enum RecordKind {
     Operator,
     /// A certificate of tenants' host names.
     Certificate,
-    /// A host name for which no certificate could be had.
+    /// A host name whose certificate order has failed so far.
     CertificateTrouble,
-    /// A tenant's domain that leads elsewhere.
+    /// A tenant's domain that does not lead here.
     DomainTrouble,
-    /// Values of which there is one each: the plans' digest, the account with the authority.
+    /// Single values: the plans' digest, the account with the certificate authority.
     Meta,
 }
 
@@ -72,17 +74,17 @@ impl RecordKind {
     }
 }
 
-/// One stored value, as it lies on the disk.
+/// One stored value, as it is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub kind: RecordKind,
-    /// Its key among its kind: a name or an id.
+    /// Its key within its kind: a name or an id.
     pub id: String,
     pub body: String,
 }
 
-/// One value to store. It becomes JSON when it is stored, not on the way there: of a group's many writes of one host only the last
-/// does.
+/// One value to store. It is serialised only when it is stored: when a group writes one host many times, only the last
+/// value becomes JSON.
 #[derive(Debug, Clone)]
 pub enum RecordValue {
     Tenant(Arc<Tenant>),
@@ -91,23 +93,22 @@ pub enum RecordValue {
     Token(Arc<Token>),
     Operator(Arc<Operator>),
     Certificate(Arc<EdgeCertificate>),
-    /// Why there is no certificate.
     CertificateTrouble(Arc<CertificateTrouble>),
     DomainTrouble(Arc<DomainTrouble>),
     AcmeAccount(Arc<AcmeAccount>),
     /// The value of [`Fleet::plan_digest`].
     PlanDigest(String),
-    /// A record out of another store, as it was.
+    /// A record copied unchanged from another store.
     Copy(Record),
 }
 
-/// Where [`RecordValue::PlanDigest`] lies.
+/// The key of [`RecordValue::PlanDigest`].
 const PLAN_DIGEST: &str = "plan_digest";
-/// Where [`RecordValue::AcmeAccount`] lies.
+/// The key of [`RecordValue::AcmeAccount`].
 const ACME_ACCOUNT: &str = "acme_account";
 
 impl RecordValue {
-    /// Its place: of what, and which.
+    /// The key that it is stored under.
     pub fn key(&self) -> (RecordKind, Cow<'_, str>) {
         match self {
             Self::Tenant(tenant) => (RecordKind::Tenant, tenant.name.as_str().into()),
@@ -132,7 +133,7 @@ impl RecordValue {
 
     pub fn body(&self) -> String {
         fn json(value: &impl Serialize) -> String {
-            // Our own types: string keys only, no failing `Serialize`; pinned by the round-trip test.
+            // Our own types cannot fail: string keys only, no failing `Serialize`. The round-trip test pins this.
             serde_json::to_string(value).unwrap_or_default()
         }
         match self {
@@ -157,21 +158,21 @@ pub enum Write {
     /// Insert or replace.
     Put(RecordValue),
     Delete(RecordKind, String),
-    /// Append; the oldest beyond [`MAX_EVENTS`] go.
+    /// Append; the oldest ones beyond [`MAX_EVENTS`] are dropped.
     Event(Arc<Event>),
 }
 
-/// What a group of writes comes to: the last word on each key (its JSON, or nothing), and the events.
+/// The net effect of a group of writes: the last value of each key, and the events.
 #[derive(Debug, Default)]
 pub struct Group<'a> {
-    /// By kind and key: JSON, or none where the record goes.
+    /// By kind and key: JSON, or `None` to delete the record.
     pub records: BTreeMap<(RecordKind, Cow<'a, str>), Option<String>>,
     /// Oldest first.
     pub events: Vec<&'a Event>,
 }
 
 impl<'a> Group<'a> {
-    /// What writes come to that are stored together.
+    /// The net effect of writes that are stored together.
     pub fn of(writes: &'a [Write]) -> Self {
         let mut last: BTreeMap<(RecordKind, Cow<'a, str>), Option<&'a RecordValue>> =
             BTreeMap::new();
@@ -191,7 +192,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Everything that is stored, as it is loaded at a start.
+/// Everything that is stored, as loaded at a start.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
     /// In no particular order.
@@ -200,7 +201,7 @@ pub struct Contents {
     pub events: Vec<Event>,
 }
 
-/// Records as a store holds them, in memory: what tests and simulations keep in place of a database.
+/// An in-memory store of records, which tests and simulations use in place of a database.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
     records: BTreeMap<(RecordKind, String), String>,
@@ -208,7 +209,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// Carries out writes, all of them.
+    /// Applies all writes.
     pub fn apply(&mut self, writes: &[Write]) {
         let group = Group::of(writes);
         for ((kind, id), body) in group.records {
@@ -236,19 +237,19 @@ impl Records {
     }
 }
 
-/// A record that this version cannot read. Nothing is started on half a fleet.
+/// A record that this version cannot read. The coordinator refuses to start on part of a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("record {kind}/{id} cannot be read: {why}")]
 pub struct UnreadableRecord {
     /// Its kind, as stored.
     pub kind: String,
-    /// Its key among its kind.
+    /// Its key within its kind.
     pub id: String,
-    /// The JSON reader's words.
+    /// The JSON parser's error.
     pub why: String,
 }
 
-/// The Fleet that records make.
+/// Builds the Fleet from its records.
 pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
     fn read<T: DeserializeOwned>(record: &Record) -> Result<Arc<T>, UnreadableRecord> {
         serde_json::from_str(&record.body)

@@ -1,7 +1,7 @@
-//! The border: wire messages to checked types and back. A wire value that does not fit is a [`FieldError`] naming the
-//! field; nothing half-parsed gets past this file.
+//! The border: wire messages to checked types and back. A wire value that does not fit becomes a [`FieldError`] naming
+//! the field; nothing half-parsed gets past this module.
 //!
-//! Not here: whether what is named exists: that is the coordinator's and the agent's to say.
+//! Not here: whether a named thing exists; the coordinator and the agent check that.
 
 mod report;
 
@@ -19,10 +19,10 @@ use crate::{
     spec::{LabelKey, LabelValue, MAX_LABELS, Size},
 };
 
-/// Largest number of tenants in one host's plan: far above what a machine carries, far below a message's limit.
+/// Largest number of tenants in one host's plan: far more than a machine carries, far below a message's limit.
 pub const MAX_TENANTS_PER_HOST: usize = 2_000;
 
-/// Parses `text` as a `T`, naming `field` when it does not fit.
+/// Parses `text` as a `T`; the error names `field`.
 pub fn parse<T: FromStr>(field: &str, text: &str) -> Result<T, FieldError>
 where
     T::Err: std::fmt::Display,
@@ -31,7 +31,7 @@ where
         .map_err(|e: T::Err| FieldError::new(field, e.to_string()))
 }
 
-/// As [`parse`], with `None` for an empty text.
+/// Like [`parse`], with `None` for an empty text.
 pub fn parse_optional<T: FromStr>(field: &str, text: &str) -> Result<Option<T>, FieldError>
 where
     T::Err: std::fmt::Display,
@@ -43,7 +43,7 @@ where
     }
 }
 
-/// Labels of a host, or asked of one.
+/// Parses labels of a host, or labels required of one.
 pub fn parse_labels<'a>(
     field: &str,
     labels: impl IntoIterator<Item = (&'a String, &'a String)>,
@@ -62,7 +62,7 @@ pub fn parse_labels<'a>(
     Ok(parsed)
 }
 
-/// The wire's form of a time in milliseconds.
+/// Converts a time in milliseconds to its wire form.
 pub fn timestamp(ms: UnixMs) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: ms.div_euclid(1000),
@@ -70,7 +70,7 @@ pub fn timestamp(ms: UnixMs) -> prost_types::Timestamp {
     }
 }
 
-/// Milliseconds of a wire time; out-of-range values saturate.
+/// Converts a wire time to milliseconds; out-of-range values saturate.
 pub fn unix_ms(time: &prost_types::Timestamp) -> UnixMs {
     time.seconds
         .saturating_mul(1000)
@@ -302,7 +302,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
     }
 }
 
-/// `http(s)://host[:port]` without a path: it ends up in SQL and in odoo.conf.
+/// Accepts `http(s)://host[:port]` without a path: it ends up in SQL and in odoo.conf.
 fn base_url(field: &str, url: String) -> Result<String, FieldError> {
     let rest = url
         .strip_prefix("https://")

@@ -1,5 +1,5 @@
-//! Reports: to the wire as they are, from the wire bounded and checked. A tenant's report that cannot be read is left out and said;
-//! the rest still counts, or one odd container would blind the coordinator to a whole host.
+//! Reports: to the wire as they are, from the wire bounded and checked. A tenant's report that cannot be parsed is left
+//! out and logged; the rest still counts, or one odd container would blind the coordinator to a whole host.
 //!
 //! Not here: what follows from a report (isyone-fleet's change).
 
@@ -18,14 +18,14 @@ use crate::{
 
 /// Longest message or step detail that is kept, bytes: a page of text.
 pub const MAX_MESSAGE: usize = 4_096;
-/// A tenant has two containers; more are leftovers worth seeing, not hundreds.
+/// A tenant has two containers; a few more are leftovers worth seeing, hundreds are not.
 const MAX_CONTAINERS: usize = 8;
-/// The agent names ten steps.
+/// The agent has ten named steps.
 const MAX_STEPS: usize = 64;
-/// Docker's words for states, names and digests.
+/// Longest container state, name or digest, bytes.
 const MAX_WORD: usize = 256;
 
-/// At most `max` bytes of a text, cut between characters, without control characters other than line breaks.
+/// Cuts a text to at most `max` bytes, at a character boundary, and drops control characters other than line breaks.
 pub fn shortened(mut text: String, max: usize) -> String {
     if text.len() > max {
         let end = (0..=max)
@@ -38,16 +38,16 @@ pub fn shortened(mut text: String, max: usize) -> String {
     text
 }
 
-/// A tenant's report that could not be read.
+/// A tenant's report that could not be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// The name that it gave, cut to a word.
+    /// The name in the report, shortened.
     pub tenant: String,
-    /// What does not fit.
+    /// Why it could not be parsed.
     pub error: FieldError,
 }
 
-/// A whole report, as of `now`, and what had to be left out of it.
+/// Parses a whole report received at `now`; also returns what had to be left out.
 pub fn parse_report(
     wire: agent::Report,
     now: UnixMs,
@@ -134,7 +134,7 @@ fn tenant(status: agent::TenantStatus, now: UnixMs) -> Result<TenantReport, Fiel
             latency_p95_ms: traffic.latency_p95_ms,
             websockets: traffic.websockets,
             active_users: traffic.active_users,
-            // The tenant's own word: nobody was there tomorrow.
+            // The tenant reports this itself: nobody was active in the future.
             last_active_at: traffic
                 .last_active_time
                 .as_ref()
@@ -152,7 +152,7 @@ fn tenant(status: agent::TenantStatus, now: UnixMs) -> Result<TenantReport, Fiel
     })
 }
 
-/// In a vector without room to spare: it is kept until the next word on the tenant.
+/// Collects without spare capacity: the vector is kept until the tenant's next report.
 fn exactly<T>(values: impl ExactSizeIterator<Item = T>) -> Vec<T> {
     let mut exact = Vec::with_capacity(values.len());
     exact.extend(values);
@@ -197,7 +197,7 @@ fn step(step: v1::OperationStep) -> Result<Step, FieldError> {
 }
 
 impl From<&HostReport> for agent::Report {
-    /// Without its number and time, which are the session's.
+    /// Without sequence and time, which the session adds.
     fn from(report: &HostReport) -> Self {
         Self {
             sequence: 0,

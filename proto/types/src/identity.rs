@@ -1,17 +1,17 @@
-//! Who somebody is by their certificate, and what their role lets them do.
+//! Who the owner of a certificate is, and what their role lets them do.
 //!
-//! Not here: reading certificates (proto's tls) and which of them are accepted (the Fleet).
+//! Not here: reading certificates (proto's tls), and which of them are accepted (the Fleet).
 
 use std::{fmt, str::FromStr};
 
 use crate::ids::{HostName, ShortName};
 
-/// A certificate without one of our names, or a role that there is not.
+/// A certificate without an isyone identity, or with an unknown role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the certificate names no isyone identity")]
 pub struct NoIdentity;
 
-/// Who a certificate's owner is: the URI `spiffe://isyone/<kind>/<name>[/<role>]` in its SAN.
+/// The owner of a certificate: the URI `spiffe://isyone/<kind>/<name>[/<role>]` in its SAN.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// An agent: `spiffe://isyone/agent/<host>`.
@@ -22,7 +22,7 @@ pub enum Identity {
     Coordinator,
 }
 
-/// What an operator may do; a higher one may all that a lower one may.
+/// What an operator may do. Each role may do all that the roles before it may.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -30,11 +30,11 @@ pub enum Identity {
 pub enum OperatorRole {
     /// Scrapes hosts; over gRPC it may only ask for health.
     Monitor,
-    /// Reads, and changes nothing.
+    /// Reads everything but secrets; changes nothing.
     Viewer,
-    /// Works on tenants.
+    /// Also works on tenants.
     Operator,
-    /// Works on hosts and operators.
+    /// Also works on hosts and operators.
     Admin,
 }
 
@@ -88,28 +88,28 @@ impl FromStr for Identity {
     }
 }
 
-/// What we read of a certificate.
+/// The fields of a certificate that isyone uses.
 #[derive(Debug, Clone)]
 pub struct CertificateInfo {
     /// Who it was issued to.
     pub identity: Identity,
-    /// The serial number, big-endian, as DER has it.
+    /// The serial number, big-endian, as in DER.
     pub serial: Vec<u8>,
-    /// Begin of validity, seconds since the Unix epoch.
+    /// Start of validity, seconds since the Unix epoch.
     pub not_before: i64,
     /// End of validity, seconds since the Unix epoch.
     pub not_after: i64,
-    /// Whether its owner may also be a TLS server with it (hosts: the port for scrapes).
+    /// Whether its owner may also use it as a TLS server (hosts do, on the port for scrapes).
     pub serves: bool,
 }
 
 impl CertificateInfo {
-    /// The serial number as lists of accepted ones have it: lower-case hex.
+    /// The serial number as lists of accepted certificates spell it: lower-case hex.
     pub fn serial_hex(&self) -> String {
         hex::encode(&self.serial)
     }
 
-    /// When to renew, seconds since the Unix epoch: after half of its life.
+    /// When to renew, seconds since the Unix epoch: after half of its lifetime.
     pub fn renew_at(&self) -> i64 {
         self.not_before + (self.not_after - self.not_before) / 2
     }

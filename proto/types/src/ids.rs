@@ -1,13 +1,13 @@
-//! Names as checked types: whoever holds one knows that it is safe in a host name, a container name, a path and SQL.
+//! Names as checked types: a value of such a type is safe in a host name, a container name, a path and SQL.
 //!
-//! Not here: whether the thing that is named exists.
+//! Not here: whether the named thing exists.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Names that can be no tenant: they are, or may become, hosts of ours under the base domain.
-/// Sorted, for the binary search.
+/// Names that no tenant can have, because the platform uses them under the base domain, or may one day. Sorted, for the
+/// binary search.
 pub const RESERVED_TENANT_NAMES: &[&str] = &[
     "admin",
     "alertmanager",
@@ -55,15 +55,15 @@ pub const RESERVED_TENANT_NAMES: &[&str] = &[
 /// Why a name is refused. `Display` says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// An empty text.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// More than the allowed characters.
+    /// Longer than allowed.
     #[error("has {length} characters, at most {max} are allowed")]
     TooLong {
-        /// Characters that it has.
+        /// Number of characters it has.
         length: usize,
-        /// Characters that it may have.
+        /// Number of characters allowed.
         max: usize,
     },
     /// Not a DNS label.
@@ -71,7 +71,7 @@ pub enum NameError {
         "must be a DNS label: lower-case letters, digits and hyphens, starting with a letter and ending with a letter or digit (`[a-z][a-z0-9-]*[a-z0-9]`)"
     )]
     NotALabel,
-    /// Kept for the platform.
+    /// Reserved for the platform.
     #[error("`{0}` is reserved for the platform")]
     Reserved(String),
 }
@@ -108,7 +108,7 @@ macro_rules! name_type {
         pub struct $name(std::sync::Arc<str>);
 
         impl $name {
-            /// The text, known to be valid.
+            /// The text, which is known to be valid.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -188,7 +188,8 @@ name_type!(
 );
 
 impl TenantName {
-    /// `odoo_<tenant>`: name of the container, and of the database (as existing dashboards have it in `datname`).
+    /// `odoo_<tenant>`: name of Odoo's container. The database has the same name (existing dashboards expect it in
+    /// `datname`).
     pub fn odoo_container(&self) -> String {
         format!("odoo_{self}")
     }
@@ -208,7 +209,7 @@ impl TenantName {
     pub fn odoo_volume(&self) -> String {
         format!("odoo_data_{self}")
     }
-    /// `isyone_<tenant>`: the network and the compose project.
+    /// `isyone_<tenant>`: name of the network and of the compose project.
     pub fn project(&self) -> String {
         format!("isyone_{self}")
     }

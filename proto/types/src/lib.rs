@@ -1,7 +1,7 @@
-//! The checked types that coordinator, agent and command line share: names, specs, plans, reports, who somebody is.
+//! The checked types that coordinator, agent and command line share: names, specs, plans, reports, identities.
 //!
-//! Plain values, no I/O, nothing of the wire: the coordinator's pure core depends on them. Not here: the protocol and its
-//! parsing (isyone-proto, which exports these types again).
+//! Plain values without I/O and without wire types: the coordinator's pure core depends on them. Not here: the protocol
+//! and its parsing (isyone-proto, which re-exports these types).
 
 #![warn(missing_docs)]
 

@@ -1,12 +1,12 @@
-//! Steps of an operation, and how far one is: as hosts report them, as they are stored, and as people see them.
+//! An operation's steps and progress: as hosts report them, as they are stored, and as people see them.
 //!
-//! Not here: which steps there are (the agent names its own), and operations themselves (the Fleet).
+//! Not here: which steps exist (the agent names its own), and operations themselves (the Fleet).
 
 use serde::{Deserialize, Serialize};
 
 use crate::plan::UnixMs;
 
-/// How far an operation or step is.
+/// The state of an operation or of one of its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
@@ -14,20 +14,20 @@ pub enum OperationState {
     Pending,
     /// It is under way.
     Running,
-    /// It failed, and is tried again.
+    /// The last attempt failed; it is retried.
     Retrying,
-    /// It was done.
+    /// It is done.
     Succeeded,
-    /// It was given up.
+    /// It failed for good.
     Failed,
-    /// Stopped by an operator, or overtaken by a newer operation.
+    /// An operator stopped it, or a newer operation replaced it.
     Cancelled,
     /// A step that was not needed.
     Skipped,
 }
 
 impl OperationState {
-    /// Whether it will not change any more.
+    /// Whether the state will not change any more.
     pub fn is_final(self) -> bool {
         matches!(
             self,
@@ -36,18 +36,18 @@ impl OperationState {
     }
 }
 
-/// One step of an operation, in the order in which they are taken.
+/// One step of an operation. Steps are listed in the order of execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Its name, such as `volumes`: programs match on it.
+    /// Its name, such as `volumes`; stable, programs match on it.
     pub name: String,
-    /// How far it is.
+    /// Its state.
     pub state: OperationState,
-    /// When it began; none before that.
+    /// When it began; `None` before that.
     pub started_at: Option<UnixMs>,
-    /// When it ended; none before that.
+    /// When it ended; `None` before that.
     pub ended_at: Option<UnixMs>,
-    /// What was done, or why it failed.
+    /// What was done, or why it failed; for people.
     pub detail: String,
     /// How much of it is done, 0 to 100.
     pub progress_percent: u32,

@@ -1,7 +1,7 @@
-//! What a host shall run, and what it says of it: the checked form of `isyone.agent.v1.Plan` and its parts.
+//! What a host must run: the checked form of `isyone.agent.v1.Plan` and its parts.
 //!
-//! The agent stores a [`HostPlan`] on disk as JSON; [`HostPlan::digest`] is over that form.
-//! Not here: how a plan comes about (isyone-fleet's views) and how it is carried out (the agent).
+//! The agent stores a [`HostPlan`] on disk as JSON; [`HostPlan::digest`] covers that form.
+//! Not here: how a plan is made (isyone-fleet's views) and how it is carried out (the agent).
 
 use std::{fmt, net::IpAddr};
 
@@ -18,16 +18,16 @@ use crate::{
 /// Milliseconds since the Unix epoch, UTC.
 pub type UnixMs = i64;
 
-/// Raised whenever plans are rendered differently or have more in them than before: so that an upgrade of the coordinator gives all plans
-/// new generations, and an upgraded agent takes a plan anew of which its predecessor kept only what it knew.
+/// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
+/// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
 pub const PLAN_FORMAT: u32 = 2;
 
-/// Everything one host shall run.
+/// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPlan {
-    /// Rises with each change; a lower one is refused.
+    /// Rises with each change; agents refuse a lower one.
     pub generation: u64,
-    /// Ordered by name, each once.
+    /// Sorted by name, each once.
     pub tenants: Vec<TenantPlan>,
     /// The host's packet filter.
     pub firewall: Firewall,
@@ -42,16 +42,16 @@ impl HostPlan {
     }
 }
 
-/// Who may reach what on a host, as data for its packet filter.
+/// Who may reach what on a host: the input for its packet filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firewall {
-    /// The range that all tenants' networks lie in.
+    /// The range that contains all tenants' networks.
     pub tenant_range: Ipv4Net,
-    /// First of the ports that tenants' containers are published on.
+    /// First port on which tenants' containers are published.
     pub first_port: u16,
-    /// Last of these ports.
+    /// Last such port.
     pub last_port: u16,
-    /// Edges: the only ones that reach published ports from outside the host.
+    /// Addresses of the edges: from outside the host, only they reach published ports.
     pub edges: Vec<ipnet::IpNet>,
     /// Ports on the host's own addresses that tenants may reach.
     pub edge_ports: Vec<u16>,
@@ -59,7 +59,7 @@ pub struct Firewall {
     pub protected_addresses: Vec<IpAddr>,
 }
 
-/// What the tenant shall be on this host.
+/// What a tenant must be on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DesiredState {
@@ -80,13 +80,13 @@ pub struct TenantPlan {
     pub name: TenantName,
     /// Identity across re-creation of the name.
     pub uid: Uuid,
-    /// Rises with each move between hosts; an older one is never started.
+    /// Rises with each move between hosts; an agent never starts a tenant with an epoch below the highest it has seen.
     pub epoch: u64,
-    /// Rises with each change of this plan.
+    /// Rises with each change to this plan.
     pub generation: u64,
-    /// What it shall be.
+    /// The state it must reach.
     pub desired: DesiredState,
-    /// The operation whose steps are to be reported.
+    /// The operation whose steps the agent reports.
     pub operation: Option<Uuid>,
     /// Image of Odoo.
     pub odoo_image: ImageRef,
@@ -100,37 +100,37 @@ pub struct TenantPlan {
     pub http_port: u16,
     /// Port on the host that leads to Odoo's gevent server, 8072.
     pub websocket_port: u16,
-    /// Odoo's own address, its parameter `web.base.url`.
+    /// Odoo's own URL, its parameter `web.base.url`.
     pub base_url: String,
-    /// Language of its Odoo.
+    /// Language of the tenant's Odoo.
     pub language: Language,
     /// The company's country.
     pub country: Country,
     /// The administrator's time zone.
     pub time_zone: TimeZone,
-    /// Modules besides `base`, sorted.
+    /// Modules in addition to `base`, sorted.
     pub modules: Vec<Module>,
     /// The administrator's login.
     pub admin_login: Login,
-    /// Its passwords.
+    /// The tenant's passwords.
     pub secrets: TenantSecrets,
-    /// Number of restarts of Odoo asked for so far.
+    /// Number of restarts of Odoo requested so far.
     pub odoo_restarts: u64,
-    /// Number of restarts of PostgreSQL asked for so far.
+    /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
-    /// Its volumes are kept until then at least.
+    /// Volumes are kept at least until then.
     pub quarantine_until: Option<UnixMs>,
-    /// An operator asked for removal before that.
+    /// An operator asked to remove them before that.
     pub purge_now: bool,
-    /// It has run before: its volumes hold data and are never filled again.
+    /// The tenant has run before: its volumes hold data, and the agent never initialises them again.
     #[serde(default)]
     pub activated: bool,
-    /// Largest file that Odoo takes; 0: as Odoo has it.
+    /// Largest upload that Odoo accepts, bytes; 0: Odoo's default.
     #[serde(default)]
     pub upload_limit_bytes: u64,
 }
 
-/// A text that `Debug` does not print.
+/// Text that `Debug` does not print.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -140,7 +140,7 @@ impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
-    /// The text: for the configuration file and the wire, never for a log or an argument list.
+    /// The text itself: for the configuration file and the wire, never for a log or an argument list.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -152,7 +152,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Passwords of one tenant. `[A-Za-z0-9]` only, so they need no quoting anywhere.
+/// Passwords of one tenant: `[A-Za-z0-9]` only, so they need no quoting anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct TenantSecrets {
     /// Password of role `odoo` in PostgreSQL.
@@ -163,7 +163,7 @@ pub struct TenantSecrets {
     pub master_password: Secret,
 }
 
-/// What a tenant's container is for.
+/// The role of a tenant's container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {

@@ -1,7 +1,7 @@
-//! What a host reports of itself and of each of its tenants: the checked form of `isyone.agent.v1.Report`, which the agent makes and
-//! the coordinator keeps.
+//! What a host reports about itself and each of its tenants: the checked form of `isyone.agent.v1.Report`, which the
+//! agent makes and the coordinator keeps.
 //!
-//! Not here: bounds of what comes over the wire (isyone-proto's convert), and what follows from a report (the Fleet).
+//! Not here: bounds on what comes over the wire (isyone-proto's convert), and what follows from a report (the Fleet).
 
 use std::{borrow::Cow, fmt};
 
@@ -13,14 +13,14 @@ use crate::{
     plan::{Role, UnixMs},
 };
 
-/// Pressure stall information, per mille over 10 s.
+/// Pressure stall information: share of time, per mille, over 10 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pressure {
-    /// Some task waited for a CPU.
+    /// Some task was waiting for a CPU.
     pub cpu_some_permille: u32,
-    /// Some task waited for memory.
+    /// Some task was waiting for memory.
     pub memory_some_permille: u32,
-    /// Some task waited for I/O.
+    /// Some task was waiting for I/O.
     pub io_some_permille: u32,
 }
 
@@ -31,21 +31,21 @@ pub struct HostResources {
     pub cpus: u32,
     /// Busy share of all CPUs, per mille.
     pub cpu_used_permille: u32,
-    /// All of its memory.
+    /// Total memory.
     pub memory_total_bytes: u64,
-    /// Memory that can be had without swapping.
+    /// Memory available without swapping.
     pub memory_available_bytes: u64,
-    /// Size of the file system that Docker's data lies on.
+    /// Size of the file system that holds Docker's data.
     pub disk_total_bytes: u64,
     /// Free space on that file system.
     pub disk_available_bytes: u64,
     /// Load average over one minute, thousandths.
     pub load1_milli: u32,
-    /// How long tasks wait; none where the kernel does not say.
+    /// How long tasks wait; `None` where the kernel does not provide it.
     pub pressure: Option<Pressure>,
     /// The agent's own resident memory.
     pub agent_memory_bytes: u64,
-    /// The agent's own use of CPU, per mille of one.
+    /// The agent's own CPU use, per mille of one CPU.
     pub agent_cpu_permille: u32,
 }
 
@@ -54,15 +54,15 @@ pub struct HostResources {
 pub enum TenantProgress {
     /// The host is working on it.
     Working,
-    /// It is as the plan says.
+    /// The tenant matches the plan.
     Converged,
-    /// The last try failed; it is tried again.
+    /// The last attempt failed; it is retried.
     Failing,
-    /// It is as the plan says, but does not answer.
+    /// The tenant matches the plan, but does not answer.
     Unhealthy,
 }
 
-/// `sha256:…`, as 32 bytes: there are two for each tenant.
+/// A digest `sha256:…`, stored as 32 bytes because there are two for each tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageDigest([u8; 32]);
 
@@ -81,7 +81,7 @@ impl fmt::Display for ImageDigest {
     }
 }
 
-/// Docker's words for a container's state; the Engine API's `ContainerState.Status`, and ours for none.
+/// Container states: Docker's (the Engine API's `ContainerState.Status`), and `absent` for no container.
 const STATES: [&str; 8] = [
     "created",
     "running",
@@ -93,7 +93,7 @@ const STATES: [&str; 8] = [
     "absent",
 ];
 
-/// A container's state: one of the known words takes no memory of its own.
+/// A container's state; a known word is not allocated.
 pub fn container_state(word: String) -> Cow<'static, str> {
     match STATES.into_iter().find(|known| *known == word) {
         Some(known) => Cow::Borrowed(known),
@@ -106,15 +106,15 @@ pub fn container_state(word: String) -> Cow<'static, str> {
 pub struct ContainerReport {
     /// Its name in Docker, such as `odoo_alfa`.
     pub name: String,
-    /// What it is for; none for a leftover.
+    /// What it is for; `None` for a leftover.
     pub role: Option<Role>,
-    /// Docker's word for its state, or `absent`.
+    /// Docker's name for its state, or `absent`.
     pub state: Cow<'static, str>,
-    /// Whether it answers the probe of its health.
+    /// Whether it passes its health check.
     pub healthy: bool,
     /// Restarts by Docker since it was created.
     pub restarts: u32,
-    /// How often the kernel killed a process of it for want of memory, since the agent began to watch.
+    /// How often the kernel's OOM killer hit it since the agent began to watch.
     pub oom_kills: u32,
     /// Digest of its image, where Docker knows one.
     pub image_digest: Option<ImageDigest>,
@@ -124,7 +124,7 @@ pub struct ContainerReport {
     pub started_at: Option<UnixMs>,
 }
 
-/// Which of a tenant's containers has this name; none of them for leftovers.
+/// The role of the tenant's container with this name; `None` for leftovers.
 pub fn role_of(tenant: &TenantName, container: &str) -> Option<Role> {
     if container == tenant.odoo_container() {
         Some(Role::Odoo)
@@ -138,72 +138,72 @@ pub fn role_of(tenant: &TenantName, container: &str) -> Option<Role> {
 /// What a tenant uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// CPU of both containers, thousandths of one.
+    /// CPU use of both containers, thousandths of one CPU.
     pub cpu_millis: u32,
-    /// Memory of both containers, bytes.
+    /// Memory use of both containers, bytes.
     pub memory_bytes: u64,
-    /// Disk of its volumes, bytes; 0: not measured.
+    /// Disk use of its volumes, bytes; 0: not measured.
     pub disk_bytes: u64,
 }
 
-/// What a tenant's visitors do; see `isyone.v1.Traffic`.
+/// Visitors' load on a tenant; see `isyone.v1.Traffic`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
     /// Requests that its Odoo answered, per minute.
     pub requests_per_minute: u32,
-    /// Of these, answers with status 500 and above.
+    /// Of these, responses with status 500 and above.
     pub errors_per_minute: u32,
-    /// 95 % of the requests took at most this long; 0 when there was none.
+    /// 95th percentile of response time, milliseconds; 0 without requests.
     pub latency_p95_ms: u32,
-    /// Websockets that are open.
+    /// Open websockets.
     pub websockets: u32,
     /// Users with a request within the last hour.
     pub active_users: u32,
-    /// When somebody was last logged in, 0: never; none when its Odoo does not tell.
+    /// When a user was last active; 0: never; `None` when its Odoo does not tell.
     pub last_active_at: Option<UnixMs>,
 }
 
-/// A host's word on a tenant.
+/// A host's report on one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantReport {
     /// The tenant's name.
     pub name: TenantName,
-    /// Identity of the tenant across re-creation of its name.
+    /// Identity of the tenant; a tenant created again under the same name gets another.
     pub uid: Uuid,
     /// Epoch of the placement that the host carries out.
     pub epoch: u64,
-    /// Generation of the tenant's plan that this is about.
+    /// The tenant's plan generation that this report is about.
     pub generation: u64,
     /// How far the host is with that plan.
     pub progress: TenantProgress,
-    /// What is wrong, for people; empty when nothing is.
+    /// What is wrong, for people; empty when all is well.
     pub message: String,
-    /// Its containers, leftovers too.
+    /// Its containers, including leftovers.
     pub containers: Vec<ContainerReport>,
-    /// What it uses; none while its host has not measured it.
+    /// What it uses; `None` until its host has measured it.
     pub usage: Option<Usage>,
-    /// What its visitors do; none while its host has not measured it.
+    /// Its visitors' load; `None` until its host has measured it.
     pub traffic: Option<Traffic>,
-    /// Operation that `steps` belong to.
+    /// The operation that `steps` belongs to.
     pub operation: Option<Uuid>,
-    /// What was done for that operation so far.
+    /// Steps of that operation so far.
     pub steps: Vec<Step>,
     /// Whether nothing is left of it on the host.
     pub absent: bool,
-    /// How long the last probe of its health took; 0 when it failed.
+    /// Duration of the last health check, milliseconds; 0 when it failed.
     pub health_latency_ms: u32,
 }
 
 /// A host's report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostReport {
-    /// What it has and uses.
+    /// What the host has and uses.
     pub resources: HostResources,
     /// Why Docker does not answer; empty when it does.
     pub docker_error: String,
-    /// Tenants that changed since the report before; all of them when `complete`.
+    /// Tenants that changed since the last report; all of them when `complete`.
     pub tenants: Vec<TenantReport>,
-    /// Whether all tenants of the host are in `tenants`: who is missing is absent.
+    /// Whether `tenants` has every tenant of the host: one that is missing is absent from the host.
     pub complete: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a tenant is asked to be, parsed and checked.
+//! What a tenant is asked to be: the checked form of a spec.
 //!
 //! Not here: defaults (they belong to the coordinator's configuration) and whether a plan or an edition exists.
 
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostName, ShortName};
 
-/// Largest number of modules in one spec. This and the next two: what a person would write, and far from a message's limit.
+/// Largest number of modules in one spec. This limit and the next two exceed what a person would write, and stay far
+/// below a message's size limit.
 pub const MAX_MODULES: usize = 200;
 /// Largest number of domains in one spec.
 pub const MAX_DOMAINS: usize = 50;
@@ -18,42 +19,42 @@ pub const MAX_LABELS: usize = 32;
 /// A tenant's complete spec: nothing is left to defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantSpec {
-    /// Name of the size it was asked with.
+    /// Name of the plan that was requested.
     pub plan: ShortName,
-    /// Domains besides the platform's sub-domain, in the given order.
+    /// Domains in addition to the platform sub-domain, in the given order.
     pub domains: Vec<Domain>,
-    /// Language of its Odoo, such as `pt_BR`.
+    /// Language of the tenant's Odoo, such as `pt_BR`.
     pub language: Language,
     /// The company's country.
     pub country: Country,
     /// The administrator's time zone.
     pub time_zone: TimeZone,
-    /// Modules besides `base`; sorted, each once.
+    /// Modules in addition to `base`; sorted, each once.
     pub modules: Vec<Module>,
-    /// Edition it was asked with.
+    /// Edition that was requested.
     pub edition: ShortName,
     /// Image of Odoo.
     pub odoo_image: ImageRef,
     /// Image of PostgreSQL.
     pub postgres_image: ImageRef,
-    /// The only host that will do; none: any.
+    /// The only acceptable host; `None`: any.
     pub host: Option<HostName>,
-    /// Only hosts with all of these labels.
+    /// Only hosts that carry all of these labels are acceptable.
     pub host_labels: BTreeMap<LabelKey, LabelValue>,
     /// Login of Odoo's administrator.
     pub admin_login: Login,
 }
 
-/// Resources of a plan.
+/// Resources that a plan stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
-    /// Limit of both containers together, reserved on the host.
+    /// Memory limit of both containers together, bytes; reserved on the host.
     pub memory_bytes: u64,
-    /// Limit in thousandths of a CPU.
+    /// CPU limit in thousandths of one CPU.
     pub cpu_millis: u32,
-    /// Expected need, counted by placement.
+    /// Disk space that placement counts for the tenant, bytes.
     pub disk_bytes: u64,
-    /// Odoo HTTP workers; 0: threaded, no gevent port.
+    /// Odoo HTTP workers; 0: threaded, without a gevent port.
     pub workers: u32,
 }
 
@@ -121,7 +122,7 @@ fn is_dns_label(label: &str) -> bool {
 }
 
 text_type!(
-    /// A fully qualified host name in lower case ASCII (RFC 1123), at least two labels, no trailing dot.
+    /// A fully qualified host name in lower-case ASCII (RFC 1123): at least two labels, no trailing dot.
     Domain,
     |text| {
         let labels: Vec<&str> = text.split('.').collect();
@@ -148,7 +149,7 @@ text_type!(
     }
 );
 text_type!(
-    /// ISO 3166-1 alpha-2, upper case.
+    /// A country code: ISO 3166-1 alpha-2, upper case.
     Country,
     |text| ensure(text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase()), "is not a two-letter country code such as `BR`")
 );
@@ -175,7 +176,7 @@ text_type!(
     }
 );
 text_type!(
-    /// An image reference as Docker takes it: `name[:tag][@sha256:…]`, optionally with a registry.
+    /// An image reference as Docker accepts it: `name[:tag][@sha256:…]`, optionally with a registry.
     ImageRef,
     |text| {
         let (name, digest) = text.split_once('@').map_or((text, None), |(n, d)| (n, Some(d)));
@@ -218,7 +219,7 @@ text_type!(
     }
 );
 
-/// Whether a certificate for `name` (`*.isy.one` or a plain one) is good for a host: a star stands for one label.
+/// Whether a certificate for `name` (`*.isy.one` or a plain one) covers a host; the star stands for one label.
 pub fn covers(name: &str, host: &str) -> bool {
     match name.strip_prefix('*') {
         None => name == host,

@@ -1,7 +1,7 @@
-//! Join tokens: `isy1.<id>.<secret>.<pin>`, where the pin is the SHA-256 of the coordinator's CA certificate, so that an
-//! agent knows whom it talks to before it trusts anything.
+//! Join tokens: `isy1.<id>.<secret>.<pin>`. The pin is the SHA-256 of the coordinator's CA certificate, so that an
+//! agent can authenticate the coordinator at first contact.
 //!
-//! Not here: issuing and using up a token (coordinator).
+//! Not here: issuing and redeeming a token (coordinator).
 
 use std::{fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{plan::Secret, spec::ValueError};
 
-/// What is kept of a token's secret half: its SHA-256, hex.
+/// What the coordinator stores of a token's secret half: its SHA-256, hex.
 pub fn secret_hash(secret: &str) -> String {
     hex::encode(Sha256::digest(secret.as_bytes()))
 }
@@ -17,7 +17,7 @@ pub fn secret_hash(secret: &str) -> String {
 /// A join token as an operator hands it to `isy-agent join`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinToken {
-    /// Public half, names the token in the store and in logs: 16 hex digits.
+    /// Public half, which names the token in the store and in logs: 16 hex digits.
     pub id: String,
     /// Secret half: 64 hex digits (256 bits).
     pub secret: Secret,
@@ -59,7 +59,7 @@ impl FromStr for JoinToken {
 }
 
 impl JoinToken {
-    /// The text form. Secret.
+    /// The text form, which is secret.
     pub fn expose(&self) -> String {
         format!("isy1.{}.{}.{}", self.id, self.secret.expose(), self.ca_pin)
     }

@@ -1,6 +1,7 @@
-//! Who gets in to a tenant at the edge. Nothing to its host: no plan changes, nothing is restarted, and there is no operation to watch.
+//! Who the edge lets in to a tenant. This does not concern the host: no plan changes, nothing restarts, and there is no
+//! operation to watch.
 //!
-//! Not here: making hashes of passwords (the coordinator's operators/tenant_access).
+//! Not here: hashing passwords (the coordinator's operators/tenant_access).
 
 use std::sync::Arc;
 
@@ -9,9 +10,10 @@ use isyone_types::ids::TenantName;
 use super::{AccessChange, ChangeError, Edit, Outcome};
 use crate::{desired::VisitorAccess, event::EventKind};
 
-/// Networks that an edge compares each request's address with.
+/// Largest number of networks; an edge compares each request's address with all of them.
 pub const MAX_NETWORKS: usize = 64;
-/// Names with a password: a staging clone's testers. More people than that have accounts in Odoo.
+/// Largest number of users of the password prompt: a staging clone's testers. More people than that have accounts in
+/// Odoo.
 pub const MAX_USERS: usize = 32;
 
 impl Edit<'_> {
@@ -42,7 +44,7 @@ impl Edit<'_> {
     }
 }
 
-/// Access as it will be, and what of it is new, in words without hashes.
+/// The new access rules, and what changed, in words without hashes.
 fn changed(
     before: &VisitorAccess,
     change: AccessChange,
@@ -118,7 +120,7 @@ fn changed(
     Ok((access, said))
 }
 
-/// Of a line as `htpasswd` writes it.
+/// The user name in a line as `htpasswd` writes it.
 pub fn name_of(line: &str) -> &str {
     line.split(':').next().unwrap_or_default()
 }

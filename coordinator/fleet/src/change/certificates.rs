@@ -1,6 +1,6 @@
-//! Commands on the certificates of tenants' host names, and what is told of them.
+//! Commands on the certificates of tenants' host names, and their events.
 //!
-//! Not here: which certificates to get (orders), and getting them (the coordinator's edges/acme).
+//! Not here: which certificates to order (orders), and ordering them (the coordinator's edges/acme).
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     written::{RecordKind, RecordValue, Write},
 };
 
-/// Uploaded certificates. Beyond that, a fleet has its own authority, and that speaks ACME.
+/// Largest number of uploaded certificates. A fleet that needs more has its own authority, and that speaks ACME.
 pub const MAX_UPLOADED: usize = 1_000;
 
 impl Edit<'_> {
@@ -95,7 +95,7 @@ impl Edit<'_> {
         Ok(Outcome::Certificate(old))
     }
 
-    /// A name for which no certificate could be had; or, without failures, one that nobody wants any more.
+    /// An order failed; or, with 0 failures, the name is no longer wanted.
     pub(super) fn certificate_trouble(
         &mut self,
         trouble: CertificateTrouble,
@@ -152,7 +152,7 @@ impl Edit<'_> {
         }
     }
 
-    /// Whose host name it is.
+    /// The tenant that owns a host name.
     fn owner(&self, hostname: &str) -> Option<Arc<Tenant>> {
         let fleet = &self.state.fleet;
         let label = hostname

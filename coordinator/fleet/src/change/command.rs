@@ -1,4 +1,4 @@
-//! What can be asked of the Fleet, and what it answers.
+//! The commands that the Fleet accepts, and their outcomes.
 //!
 //! Not here: how a command is carried out (the other files of this folder).
 
@@ -26,11 +26,11 @@ use crate::{
     placement::Decision,
 };
 
-/// What a command is told of the world.
+/// What a command gets from outside: time, a fresh id, and the actor.
 #[derive(Debug, Clone)]
 pub struct Stamp {
     pub now: UnixMs,
-    /// Fresh UUIDv7, for an operation.
+    /// Fresh UUIDv7, used if the command starts an operation.
     pub id: Uuid,
     /// Who asks: an operator's name, `host/<name>`, `visitor` or `coordinator`.
     pub actor: String,
@@ -39,9 +39,9 @@ pub struct Stamp {
 /// Everything that can change the state.
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// Place a new tenant, or find that it is there already.
+    /// Place a new tenant, or find that it already exists.
     CreateTenant(Box<CreateTenant>),
-    /// Restart Odoo, with `database` PostgreSQL too.
+    /// Restart Odoo; with `database` PostgreSQL, too.
     RestartTenant {
         name: TenantName,
         database: bool,
@@ -57,7 +57,7 @@ pub enum Command {
         name: TenantName,
         request_id: Option<String>,
     },
-    /// Start again what sleeps; nothing is done with any other.
+    /// Start a sleeping tenant again; any other tenant is left alone.
     WakeTenant { name: TenantName },
     /// Give a tenant the size of another plan.
     ResizeTenant {
@@ -65,10 +65,10 @@ pub enum Command {
         plan: ShortName,
         request_id: Option<String>,
     },
-    /// Put a tenant into quarantine; with `purge`, remove one that is there.
+    /// Put a tenant into quarantine; with `purge`, remove one that is in quarantine.
     DeleteTenant {
         name: TenantName,
-        /// Remove quarantined volumes now.
+        /// Remove the quarantined volumes now.
         purge: bool,
         request_id: Option<String>,
     },
@@ -77,17 +77,16 @@ pub enum Command {
         name: TenantName,
         request_id: Option<String>,
     },
-    /// Change who gets in to a tenant at the edge.
+    /// Change who the edge lets in to a tenant.
     SetAccess {
         name: TenantName,
-        /// What is to be other than it is.
         change: Box<AccessChange>,
     },
-    /// Give an operation up.
+    /// Cancel an operation.
     CancelOperation { id: Uuid },
-    /// A join token was made.
+    /// Store a new join token.
     CreateToken(Box<Token>),
-    /// An agent shows a token.
+    /// An agent joins with a token.
     Enroll(Box<Enroll>),
     /// A host's certificate was renewed.
     RenewHost {
@@ -101,29 +100,27 @@ pub enum Command {
     /// An operator's certificate was signed.
     CreateOperator {
         name: ShortName,
-        /// What they may do.
         role: OperatorRole,
         certificate: Certificate,
     },
-    /// Refuse an operator.
+    /// Refuse all of an operator's certificates from now on.
     RevokeOperator { name: ShortName },
     /// An agent connected.
     Greet {
         host: HostName,
-        /// What it says of itself.
         hello: Hello,
-        /// The plan on its disk.
+        /// Generation of the plan on its disk.
         accepted_generation: u64,
     },
-    /// An agent answered a plan.
+    /// An agent stored or refused a plan.
     PlanResult {
         host: HostName,
-        /// Of the plan that it answers.
+        /// Generation of that plan.
         generation: u64,
-        /// Empty when it was stored.
+        /// Why it was refused; empty when it was stored.
         error: String,
     },
-    /// An agent reported.
+    /// An agent sent a report.
     Report {
         host: HostName,
         report: Box<HostReport>,
@@ -132,47 +129,46 @@ pub enum Command {
     PutCertificate(Box<EdgeCertificate>),
     /// Forget a certificate.
     RemoveCertificate {
-        /// Name of the certificate.
         name: String,
         /// Why, for the event.
         why: String,
     },
-    /// No certificate could be had; with 0 failures: nobody wants one any more.
+    /// Ordering a certificate failed; with 0 failures: the name is no longer wanted.
     CertificateTrouble(Box<CertificateTrouble>),
-    /// An account with the certificate authority was made.
+    /// An account with the certificate authority was created.
     PutAcmeAccount(Box<AcmeAccount>),
-    /// Domains for a tenant, or another primary among them.
+    /// Add domains to a tenant, or make one of its domains the primary.
     AddDomains(Box<AddDomains>),
-    /// Take a domain away.
+    /// Remove a domain from a tenant.
     RemoveDomain {
         name: TenantName,
         domain: Domain,
         request_id: Option<String>,
     },
-    /// A domain does not lead to the edges any more.
+    /// A domain no longer leads to the edges.
     DomainUnreachable(Box<DomainTrouble>),
     /// It leads to the edges again.
     DomainReachable {
         domain: Domain,
-        /// What DNS said.
+        /// What DNS said, for people.
         found: String,
     },
-    /// Something to remember that changes nothing: a secret was read, a shell opened.
+    /// Record an event that changes nothing: a secret was read, a shell was opened.
     Audit {
         kind: EventKind,
         tenant: TenantName,
         message: String,
     },
-    /// As `Audit`, of what concerns no single tenant: an edge is down.
+    /// Like `Audit`, but about no single tenant: an edge is down.
     Note { kind: EventKind, message: String },
-    /// The coordinator has started: take its configuration in.
+    /// The coordinator has started: adopt its configuration.
     AdoptSettings,
-    /// Time has passed: what is due is done.
+    /// Time has passed: do what is due.
     Tick,
 }
 
 impl Command {
-    /// What is asked, in one word.
+    /// The command in one word.
     pub fn word(&self) -> &'static str {
         match self {
             Self::CreateTenant(_) => "create-tenant",
@@ -210,7 +206,7 @@ impl Command {
         }
     }
 
-    /// The tenant it is about, if one is named.
+    /// The tenant that the command names, if any.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::CreateTenant(create) => Some(&create.name),
@@ -230,38 +226,38 @@ impl Command {
     }
 }
 
-/// What is asked of [`Command::CreateTenant`].
+/// Arguments of [`Command::CreateTenant`].
 #[derive(Debug, Clone)]
 pub struct CreateTenant {
     pub name: TenantName,
-    /// Its identity if it is new; `secrets` are sealed for it.
+    /// Its uid if it is new; `secrets` are sealed for it.
     pub uid: Uuid,
     pub spec: TenantSpec,
-    /// Its plan's size.
+    /// Size of the spec's plan.
     pub size: Size,
-    /// Its passwords if it is new.
+    /// Its passwords if it is new, sealed.
     pub secrets: Sealed,
     pub request_id: Option<String>,
-    /// Apply the spec to the tenant if there is one of that name.
+    /// If the tenant exists, apply the spec to it.
     pub force: bool,
-    /// Decide only, and change nothing.
+    /// Only decide; change nothing.
     pub dry_run: bool,
 }
 
-/// What [`Command::SetAccess`] changes. What is not named stays.
+/// What [`Command::SetAccess`] changes. Fields that are not set stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccessChange {
-    /// Networks in place of all that there are.
+    /// Replaces the whole list of networks.
     pub networks: Option<Vec<IpNet>>,
     pub remove_all_users: bool,
     pub remove_users: Vec<String>,
-    /// Added after the removals, or given another password.
+    /// Added after the removals. An existing user gets the new password.
     pub put_user: Option<User>,
-    /// A rate in place of the tenant's own; `Some(None)`: what holds for all.
+    /// A rate of the tenant's own; `Some(None)`: back to the default.
     pub rate: Option<Option<Rate>>,
 }
 
-/// Somebody whom the edge lets in.
+/// A user whom the edge lets in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
     pub name: String,
@@ -277,65 +273,65 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// What is asked of [`Command::AddDomains`].
+/// Arguments of [`Command::AddDomains`].
 #[derive(Debug, Clone)]
 pub struct AddDomains {
     pub name: TenantName,
-    /// Domains to add; those that it has already stay.
+    /// Domains to add; ones that the tenant already has stay.
     pub domains: Vec<Domain>,
-    /// The first of them is the primary from now on; of none, the platform's own name.
+    /// Make the first of them the primary; if there is none, the platform name.
     pub primary: bool,
-    /// DNS was asked just now, and leads all of them here.
+    /// DNS was just checked, and all of them lead to the edges.
     pub checked: bool,
     pub request_id: Option<String>,
 }
 
-/// What an agent shows in [`Command::Enroll`].
+/// What an agent presents in [`Command::Enroll`].
 #[derive(Debug, Clone)]
 pub struct Enroll {
     /// Public half of the token.
     pub token_id: String,
     /// SHA-256 of the secret half, hex.
     pub secret_hash: String,
-    /// The name that the host wants.
+    /// The requested host name.
     pub host: HostName,
-    /// Identity if it is new.
+    /// The host's uid if it is new.
     pub uid: Uuid,
-    /// Where edges reach it.
+    /// Where edges reach the host.
     pub advertise: IpAddr,
-    /// The agent's own labels; the token's win.
+    /// The agent's own labels; the token's take precedence.
     pub labels: BTreeMap<LabelKey, LabelValue>,
-    /// Signed, handed out only when this succeeds.
+    /// Already signed, but handed out only if this command succeeds.
     pub certificate: Certificate,
 }
 
-/// What a command answers.
+/// The result of a command.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// Nothing to say.
+    /// Nothing to return.
     Done,
-    /// A tenant, placed or found.
+    /// A tenant that was placed or found.
     Tenant {
-        /// As stored (or as it would be).
+        /// As stored; for a dry run, as it would be.
         tenant: Arc<Tenant>,
-        /// None for a dry run.
+        /// `None` for a dry run.
         operation: Option<Arc<Operation>>,
         /// Why it is placed there.
         decision: Box<Decision>,
-        /// Whether the name was there already.
+        /// Whether the tenant already existed.
         existed: bool,
     },
     /// A dry run that found no host.
     NoHost(Box<Decision>),
-    /// A tenant that was changed at once, without an operation.
+    /// A tenant that was changed without an operation.
     Changed(Arc<Tenant>),
-    /// A tenant whose domains have changed, or were so already.
+    /// A tenant whose domains have changed, or were already as requested.
     Domains {
         tenant: Arc<Tenant>,
-        /// None when its host has nothing to do.
+        /// `None` when its host has nothing to do.
         operation: Option<Arc<Operation>>,
     },
-    /// The operation that does it, begun now or found.
+    /// The operation that does the work, started now or found.
     Operation(Arc<Operation>),
     Host(Arc<Host>),
     Operator(Arc<Operator>),

@@ -1,4 +1,4 @@
-//! Why a command is refused. `Display` is for operators: what happened, to whom, what to do next.
+//! Why a command is refused. `Display` is for operators: what happened, to what, and what to do next.
 //!
 //! Not here: gRPC codes (the coordinator's wire/status).
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::placement::Decision;
 
-/// Why a command was refused. Nothing has changed then.
+/// Why a command was refused. A refused command has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     #[error("there is no tenant `{0}`")]
@@ -39,31 +39,29 @@ pub enum ChangeError {
         /// End of the quarantine.
         until: UnixMs,
     },
-    /// Its volumes are being removed.
     #[error("tenant `{0}` is being purged; try again in a moment")]
     BeingPurged(TenantName),
-    /// Not possible in the tenant's present state.
+    /// The tenant's current state does not allow it.
     #[error("tenant `{name}` {problem}")]
     WrongState {
         name: TenantName,
-        /// What stands in the way, and the way out.
+        /// What prevents it, and what to do about it.
         problem: String,
     },
-    /// A field that only the first start can set.
+    /// A field that can be set only at creation.
     #[error("{field} of tenant `{name}` cannot be changed after its creation")]
     Immutable { name: TenantName, field: SpecField },
-    /// No host can take it.
     #[error("no host fits tenant `{name}`: {}", .decision.reason)]
     NoHostFits {
         name: TenantName,
         /// Every host's reasons.
         decision: Box<Decision>,
     },
-    /// The host name leads elsewhere already.
+    /// Another tenant or the platform already uses the host name.
     #[error("domain `{domain}` {problem}")]
     DomainTaken {
         domain: String,
-        /// Who has it, and what to do.
+        /// Who uses it, and what to do.
         problem: String,
     },
     #[error(
@@ -74,57 +72,54 @@ pub enum ChangeError {
     DomainNotFound { name: TenantName, domain: Domain },
     #[error("there is no plan `{0}`")]
     UnknownPlan(ShortName),
-    /// The idempotency key was used for something else.
+    /// The idempotency key belongs to another request.
     #[error("request id was already used for another request (operation {0})")]
     RequestIdReused(Uuid),
     #[error("there is no operation {0}")]
     OperationNotFound(Uuid),
-    /// The operation cannot be cancelled.
     #[error("operation {id} {problem}")]
     NotCancellable { id: Uuid, problem: &'static str },
     #[error("there is no host `{0}`")]
     HostNotFound(HostName),
-    /// Tenants are placed there.
     #[error("host `{host}` still holds {count} tenants (first: {first}); move or purge them first")]
     HostNotEmpty {
         host: HostName,
         count: usize,
         first: TenantName,
     },
-    /// The name is taken by a host that is there.
+    /// A host with this name already exists.
     #[error(
         "host `{0}` exists; to let it join again, make a token for this very name: `isyctl host token --host {0}`"
     )]
     HostExists(HostName),
-    /// The address belongs to another host.
     #[error("address {address} is host `{host}`'s already")]
     AddressTaken { address: IpAddr, host: HostName },
-    /// Wrong, used or expired. Does not say which, the log does.
+    /// The token is wrong, used, expired or for another host name. Only the log says which.
     #[error("join token refused: {0}")]
     TokenRefused(&'static str),
     #[error("more than {MAX_TOKENS} open join tokens; wait until some expire")]
     TooManyTokens,
     #[error("there is no operator `{0}`")]
     OperatorNotFound(ShortName),
-    /// Another role than the operator has, or revoked.
+    /// The operator is revoked or has another role.
     #[error("operator `{name}` {problem}")]
     OperatorConflict {
         name: ShortName,
-        /// What stands in the way.
+        /// What prevents it.
         problem: String,
     },
-    /// Bounds of what an edge is told of a tenant.
+    /// The access rules exceed a limit or are not allowed.
     #[error("tenant `{name}` {problem}")]
     AccessRefused {
         name: TenantName,
-        /// What does not fit.
+        /// What is wrong with them.
         problem: String,
     },
     #[error("there is no certificate `{0}`")]
     CertificateNotFound(String),
     #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
     TooManyCertificates,
-    /// A report or renewal of a host that is not there.
+    /// A host reported on a tenant that is not placed on it.
     #[error("tenant `{tenant}` is not placed on host `{host}`")]
     NotPlacedHere {
         tenant: TenantName,

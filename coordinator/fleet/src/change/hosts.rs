@@ -1,4 +1,4 @@
-//! Commands on hosts: tokens, joining, certificates, cordon, removal; and what agents say when they connect.
+//! Commands on hosts: tokens, joining, certificates, cordon, removal; and what agents send when they connect.
 //!
 //! Not here: reports (report), and signing certificates (the coordinator's base/pki).
 
@@ -42,7 +42,7 @@ impl Edit<'_> {
         self.state.fleet.tokens.insert(token.id.clone(), token);
     }
 
-    /// Uses a token up and adds the host, or lets it join again when the token names it.
+    /// Redeems a token and adds the host, or lets it join again when the token names it.
     pub(super) fn enroll(&mut self, enroll: Enroll) -> Result<Outcome, ChangeError> {
         let token = self
             .state
@@ -51,7 +51,7 @@ impl Edit<'_> {
             .get(&enroll.token_id)
             .cloned()
             .ok_or(ChangeError::TokenRefused("unknown"))?;
-        // The secret is compared as a hash: timing tells nothing about it.
+        // The secret is compared as a hash: the time this takes reveals nothing about it.
         if token.secret_hash != enroll.secret_hash {
             return Err(ChangeError::TokenRefused("unknown"));
         }
@@ -86,7 +86,7 @@ impl Edit<'_> {
         used.used_by = Some(enroll.host.clone());
         self.put_token(used);
         let host = match existing {
-            // All earlier certificates are replaced: whoever holds one is cut.
+            // This replaces all earlier certificates: whoever uses one is disconnected.
             Some(old) => Host {
                 advertise: enroll.advertise,
                 labels,
@@ -185,7 +185,7 @@ impl Edit<'_> {
         Ok(Outcome::Host(host))
     }
 
-    /// An agent connected. Its report follows; until then nothing is known of its tenants.
+    /// An agent connected. Its report follows.
     pub(super) fn greet(
         &mut self,
         name: &HostName,
@@ -204,7 +204,8 @@ impl Edit<'_> {
         seen.accepted_generation = accepted_generation;
         seen.plan_error = String::new();
         self.observe_host(name, seen);
-        // A host that remembers a newer plan than we do: our store was set back. Go past it, so that it listens again.
+        // The host has a newer plan than the Fleet, so the store was set back. Raise the generation above it, so that
+        // the host accepts plans again.
         if accepted_generation > host.plan_generation {
             let generation = accepted_generation + 1;
             self.put_host(Host {
@@ -251,7 +252,7 @@ impl Edit<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Remembers what a host says of itself, and ranks it by that.
+    /// Stores what is known of a host, and updates its ranking.
     pub(super) fn observe_host(&mut self, name: &HostName, seen: HostObserved) {
         self.state
             .observed

@@ -1,7 +1,7 @@
-//! How the Fleet changes: one function from a state and a command to a new state, what to store, and an answer. Pure: time,
-//! identifiers and secrets come with the command.
+//! How the Fleet changes: one function from a state and a command to a new state, writes for the store, and an answer.
+//! Pure: time, identifiers and secrets come with the command.
 //!
-//! Every command checks everything before it changes anything; the writer also throws a half-changed state away.
+//! Every command checks everything before it changes anything; the writer also discards half-changed states.
 //! Not here: storing and publishing (the coordinator's writer), choosing a host (placement).
 
 pub mod access;
@@ -45,12 +45,12 @@ use crate::{
     written::{RecordKind, RecordValue, Write},
 };
 
-/// Tokens that may be open at once.
+/// Largest number of open join tokens.
 pub const MAX_TOKENS: usize = 1_000;
-/// Certificates an operator may hold at once.
+/// Largest number of accepted certificates per operator.
 pub const MAX_OPERATOR_CERTIFICATES: usize = 16;
 
-/// A command in progress: the state it edits, and what must be stored and told.
+/// A command in progress: the state that it edits, and its effects.
 pub(crate) struct Edit<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) settings: &'a Settings,
@@ -58,16 +58,17 @@ pub(crate) struct Edit<'a> {
     pub(crate) effects: &'a mut Effects,
 }
 
-/// What follows from commands: writes for the store, and hosts whose plan changed.
+/// What commands lead to: writes for the store, and hosts whose plan changed.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// What to store, in order.
+    /// Writes for the store, in order.
     pub writes: Vec<Write>,
-    /// Hosts whose sessions must look at their plans again.
+    /// Hosts whose sessions must check for a new plan.
     pub touched_hosts: BTreeSet<HostName>,
 }
 
-/// Applies one command. On an error the state may be half-changed and must be thrown away (it is cheap to clone before).
+/// Applies one command. On an error the state may be half-changed and must be discarded (clone it before, that is
+/// cheap).
 pub fn apply(
     state: &mut State,
     settings: &Settings,
@@ -85,7 +86,7 @@ pub fn apply(
 }
 
 impl Edit<'_> {
-    /// The table of commands: what each does is said where its function is.
+    /// Dispatches each command to the function that carries it out.
     fn carry_out(&mut self, command: Command) -> Result<Outcome, ChangeError> {
         match command {
             Command::CreateTenant(create) => self.create_tenant(*create),
@@ -173,16 +174,16 @@ impl Edit<'_> {
             .ok_or_else(|| ChangeError::HostNotFound(name.clone()))
     }
 
-    /// Stores a tenant as it is now, and gives its host's plan a new generation.
+    /// Stores a tenant and gives its host's plan a new generation.
     pub(crate) fn put_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
         let host = tenant.placement.host.clone();
         let tenant = self.store_tenant(tenant);
-        // Ranks the host anew, too.
+        // This also updates the host's ranking.
         self.touch_host(&host);
         tenant
     }
 
-    /// Stores a tenant whose host has nothing to do for the change.
+    /// Stores a tenant after a change that does not concern its host.
     pub(crate) fn store_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
         if let Some(before) = self.state.fleet.tenants.get(&tenant.name).cloned() {
             for domain in before
@@ -214,7 +215,7 @@ impl Edit<'_> {
         self.touch_host(&tenant.placement.host);
     }
 
-    /// The host's plan has changed.
+    /// Gives the host's plan a new generation.
     pub(crate) fn touch_host(&mut self, name: &HostName) {
         if let Some(host) = self.state.fleet.hosts.get(name) {
             let mut host = (**host).clone();
@@ -247,7 +248,7 @@ impl Edit<'_> {
         operation
     }
 
-    /// Starts an operation on a tenant and ends the one before it, which it overtakes.
+    /// Starts an operation on a tenant and cancels an unfinished earlier one, which it replaces.
     pub(crate) fn begin(
         &mut self,
         kind: OperationKind,
@@ -287,7 +288,7 @@ impl Edit<'_> {
         })
     }
 
-    /// Ends an operation, with the steps that its host reported.
+    /// Ends an operation and stores the steps that its host reported.
     pub(crate) fn end(
         &mut self,
         operation: &Operation,
@@ -311,7 +312,7 @@ impl Edit<'_> {
 
     fn forget_old_operations(&mut self) {
         while self.state.fleet.operations.len() >= crate::desired::MAX_OPERATIONS {
-            // Those under way are not forgotten; there is at most one for each tenant.
+            // Unfinished ones are kept; there is at most one for each tenant.
             let Some(id) = self.state.fleet.ended.get_min().copied() else {
                 return;
             };
@@ -322,7 +323,7 @@ impl Edit<'_> {
         }
     }
 
-    /// The operation that this idempotency key started, if it did; an error when that was something else.
+    /// The operation that this idempotency key started, if any; an error when it belongs to another request.
     pub(crate) fn repeated(
         &self,
         kinds: &[OperationKind],
@@ -387,7 +388,7 @@ impl Edit<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Gives every plan a new generation when the part of the configuration that plans are made of has changed.
+    /// Gives every plan a new generation when a setting that plans depend on has changed.
     fn adopt_settings(&mut self) -> Result<Outcome, ChangeError> {
         self.forget_unwatched();
         let digest = self.settings.plan_digest();
@@ -405,7 +406,7 @@ impl Edit<'_> {
     }
 }
 
-/// A step of the coordinator's own, done at once.
+/// A finished step of the coordinator's own.
 pub(crate) fn done_step(name: &str, detail: String, now: UnixMs) -> Step {
     Step {
         name: name.to_owned(),

@@ -1,7 +1,7 @@
-//! What must hold after any commands whatsoever: computed indexes and the ranking are what the records make them, and a refused
+//! What must hold after any sequence of commands: computed indexes and the ranking match the records, and a refused
 //! command has changed nothing.
 //!
-//! Not here: what single commands are for (tests).
+//! Not here: what single commands do (tests).
 
 use std::{cell::Cell, collections::BTreeSet};
 
@@ -21,27 +21,27 @@ use crate::{
 
 const HOSTS: usize = 4;
 const TENANTS: usize = 8;
-/// Of the plan `standard`, milliseconds.
+/// Sleep time of the plan `standard`, milliseconds.
 const SLEEP_AFTER_MS: i64 = 3_600_000;
-/// Between two reports while nobody uses anything.
+/// Time between two reports while nobody uses anything, milliseconds.
 const IDLE_STEP_MS: i64 = 55_000;
-/// The first are the ones that creates come with.
+/// The first ones are those that tenants are created with.
 const DOMAINS: usize = TENANTS + 2;
 
-/// One thing that happens; numbers name whom it happens to.
+/// One thing that happens; numbers say to which tenant, host or domain.
 #[derive(Debug, Clone)]
 enum Step {
     Tenant(usize, TenantStep),
     Host(usize, HostStep),
     Domain(usize, DomainStep),
     Pass(i64),
-    /// Nobody uses anything for [`SLEEP_AFTER_MS`], and all hosts say so.
+    /// Nobody uses anything for [`SLEEP_AFTER_MS`], and all hosts report that.
     Idle,
 }
 
 #[derive(Debug, Clone)]
 enum TenantStep {
-    /// With a plan, and by force or not.
+    /// With this plan; with or without force.
     Create(usize, bool),
     Delete(bool),
     Restore,
@@ -56,14 +56,14 @@ enum TenantStep {
 #[derive(Debug, Clone)]
 enum HostStep {
     Cordon(bool),
-    /// Docker is broken or not, and so many GiB are in use.
+    /// Docker is broken or not, and this many GiB are in use.
     Report(bool, u64),
     Refuse(bool),
     Greet(bool),
     Remove,
 }
 
-/// With the tenant that it happens to.
+/// With the tenant concerned.
 #[derive(Debug, Clone)]
 enum DomainStep {
     Add(usize, bool, bool),
@@ -106,7 +106,7 @@ fn plan(n: usize) -> &'static str {
     ["small", "standard", "large"][n]
 }
 
-/// The command for a step; `None` when there is nothing to say.
+/// The command for a step, if there is one.
 fn command(bench: &mut Bench, step: Step) -> Option<Command> {
     match step {
         Step::Tenant(t, step) => on_tenant(bench, &format!("t{t}"), step),
@@ -216,7 +216,7 @@ fn on_domain(bench: &Bench, domain: Domain, step: DomainStep) -> Command {
     }
 }
 
-/// In steps that are no jump of the clock: after one, nothing happens for an hour.
+/// Time passes in steps too small to count as a jump of the clock; after a jump nothing happens for an hour.
 fn idle(bench: &mut Bench) {
     for _ in 0..=SLEEP_AFTER_MS / IDLE_STEP_MS {
         bench.now += IDLE_STEP_MS;
@@ -229,7 +229,7 @@ fn idle(bench: &mut Bench) {
     }
 }
 
-/// All is well there, and nobody has used a tenant yet.
+/// A report on which all is well, and nobody has used any tenant yet.
 fn report(bench: &Bench, host: &HostName) -> HostReport {
     let placed = bench
         .state
@@ -255,7 +255,7 @@ fn report(bench: &Bench, host: &HostName) -> HostReport {
     }
 }
 
-/// The sums of a host, added up from its tenants.
+/// The sums of a host, computed from its tenants.
 fn summed(fleet: &Fleet, host: &HostName) -> (u64, u64, u64, u64, u64) {
     let mut sums = (0, 0, 0, 0, 0);
     for tenant in fleet.tenants.values().filter(|t| t.placement.host == *host) {
@@ -346,7 +346,7 @@ fn check(bench: &Bench) {
     );
 }
 
-/// Goes through all steps; how many tenants slept at the end of one.
+/// Applies all steps; returns how many sleeping tenants were seen, summed over the steps.
 fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
     let mut bench = Bench::default();
     bench
@@ -376,13 +376,13 @@ fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
             command,
         );
         if result.is_err() {
-            // The writer relies on it: what is refused has changed nothing.
+            // The writer relies on this: a refused command has changed nothing.
             prop_assert_eq!(
                 (stored, version),
                 (bench.effects.writes.len(), bench.state.fleet.last_event)
             );
         }
-        // Time alone changes the ranking at the next tick only.
+        // Time alone changes the ranking only at the next tick.
         let tick = Stamp {
             now: bench.now,
             id: bench.id(),

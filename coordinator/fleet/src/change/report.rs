@@ -1,6 +1,6 @@
-//! Takes in hosts' reports: remembers them, and ends operations whose generation has converged.
+//! Takes in hosts' reports: stores them in the observed state, and ends operations whose generation has converged.
 //!
-//! Not here: what may be concluded from silence (liveness), and the bounds of a report (isyone-proto's convert).
+//! Not here: what follows from silence (liveness), and the bounds of a report (isyone-proto's convert).
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Edit<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Only a word about the present incarnation, from the host it is placed on, under the present epoch, counts.
+    /// Counts only if it is about the tenant's current uid and epoch, from the host that it is placed on.
     fn tenant_report(&mut self, host: &HostName, report: TenantReport) {
         let Some(tenant) = self.state.fleet.tenants.get(&report.name).cloned() else {
             return;
@@ -50,7 +50,7 @@ impl Edit<'_> {
             return;
         }
         let before = self.state.observed.tenants.get(&report.name).cloned();
-        // Reports of one session arrive in order, but a late one of an ended session must not undo a newer word.
+        // Reports of one session arrive in order, but a late one from an ended session must not undo a newer one.
         if before.as_ref().is_some_and(|b| {
             b.host == *host && b.report.uid == report.uid && b.report.generation > report.generation
         }) {
@@ -75,8 +75,8 @@ impl Edit<'_> {
         }
     }
 
-    /// Events of what is new; answers which trouble is told of now. It is told once, when it begins, not at each try:
-    /// messages differ by a time or a log line, and would push everything else out of the memory of events.
+    /// Records events about what is new, and returns the trouble that is now on record. Trouble is recorded once, when
+    /// it begins, not on each retry: messages differ by a time or a log line, and would push all other events out.
     fn tell_changes(
         &mut self,
         tenant: &Tenant,
@@ -112,7 +112,7 @@ impl Edit<'_> {
                     String::new(),
                 );
             }
-            // A next try: neither over nor new.
+            // Another attempt: neither over nor new.
             TenantProgress::Working
             | TenantProgress::Converged
             | TenantProgress::Failing
@@ -140,7 +140,7 @@ impl Edit<'_> {
         told
     }
 
-    /// The host is where the tenant's plan wants it.
+    /// The host has converged to the tenant's current generation.
     fn converged(&mut self, tenant: &Arc<Tenant>, absent: bool) {
         let now = self.stamp.now;
         let operation = self
@@ -191,7 +191,7 @@ impl Edit<'_> {
         } else if tenant.desired == DesiredState::Running && tenant.activated_at.is_none() {
             let mut activated = (**tenant).clone();
             activated.activated_at = Some(now);
-            // The plan says so from now on: a host that lost the data must not start an empty tenant.
+            // From now on the plan says so: a host that lost the data must not start an empty tenant.
             self.put_tenant(activated);
         }
     }

@@ -1,6 +1,6 @@
-//! In which fields two specs differ, and which of them only the first start can set.
+//! In which fields two specs differ, and which of those can be set only at creation.
 //!
-//! Not here: what a change of a field leads to (tenants/create).
+//! Not here: what a changed field leads to (tenants/create).
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub enum SpecField {
 }
 
 impl SpecField {
-    /// As the protocol names it.
+    /// The field's name in the protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plan => "plan",
@@ -42,8 +42,8 @@ impl SpecField {
         }
     }
 
-    /// Set by the first start and by nothing after it. Another image is an upgrade, which needs more than other containers
-    /// (PostgreSQL's files, Odoo's modules).
+    /// Whether the field takes effect only at the first start. Another image is an upgrade, which needs more than new
+    /// containers (PostgreSQL's files, Odoo's modules).
     pub fn is_fixed(self) -> bool {
         !matches!(self, Self::Plan | Self::Domains | Self::HostLabels)
     }
@@ -69,7 +69,7 @@ impl fmt::Display for SpecChange {
     }
 }
 
-/// The changes for people, with `separator` between them.
+/// The changes as text, with `separator` between them.
 pub fn listed(changes: &[SpecChange], separator: &str) -> String {
     let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
     texts.join(separator)

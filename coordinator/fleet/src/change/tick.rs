@@ -1,6 +1,7 @@
-//! What the passing of time changes: silence becomes an event, quarantines end, who is not used falls asleep, tokens expire.
+//! What the passing of time changes: hosts' silence is reported, quarantines end, unused tenants fall asleep, tokens
+//! expire.
 //!
-//! Not here: what counts as silence (liveness), and which tenants nobody uses (sleep).
+//! Not here: what counts as silence (liveness), and which tenants are unused (sleep).
 
 use isyone_types::{
     ids::{HostName, TenantName},
@@ -17,9 +18,9 @@ use crate::{
     written::{RecordKind, Write},
 };
 
-/// How many tenants one tick moves on, so that a tick stays short.
+/// How many tenants' quarantines one tick ends, so that a tick stays short.
 const MAX_PER_TICK: usize = 100;
-/// Ticks come every second; a machine that was asleep or whose clock was set looks like this.
+/// Ticks come every second. A longer gap than this means that the machine was asleep or its clock was set.
 const CLOCK_JUMP_MS: i64 = 60_000;
 
 impl Edit<'_> {
@@ -52,9 +53,9 @@ impl Edit<'_> {
         }
         for (name, state, silence) in changed {
             let before = self.state.told.insert(name.clone(), state);
-            // A silent host is out of the ranking until it speaks again.
+            // A silent host stays out of the ranking until it reports again.
             self.state.refresh(self.settings, &name, self.stamp.now);
-            // The first judgement after a start is no news unless it is bad.
+            // The first judgement after a start is news only if it is bad.
             if before.is_some()
                 || matches!(
                     state,
@@ -79,7 +80,7 @@ impl Edit<'_> {
         }
     }
 
-    /// After a start, or when the clock jumps, its word is not enough to delete anybody's data.
+    /// After a start or a jump, the clock alone must not decide to delete data.
     fn watch_the_clock(&mut self) {
         let now = self.stamp.now;
         let jumped = self
@@ -88,7 +89,7 @@ impl Edit<'_> {
             .is_none_or(|before| (now - before).abs() > CLOCK_JUMP_MS);
         if jumped {
             self.state.quarantine_hold_until = now.saturating_add(self.settings.quarantine_hold_ms);
-            // Nor to stop everybody: who sleeps after less need not be held for longer than that.
+            // Nor to stop all idle tenants; but the hold need not exceed the shortest sleep time.
             let shortest = self
                 .settings
                 .sleep_after_ms
@@ -102,7 +103,7 @@ impl Edit<'_> {
         self.state.last_tick = Some(now);
     }
 
-    /// Quarantines whose time is over: the host is asked to remove the volumes.
+    /// Ends quarantines that are over: the host is told to remove the volumes.
     fn end_quarantines(&mut self) {
         let now = self.stamp.now;
         let ended = self
@@ -142,7 +143,8 @@ impl Edit<'_> {
         }
     }
 
-    /// One command has one fresh id; operations of a tick need one each, derived so that the tick stays pure.
+    /// A command has only one fresh id, but a tick needs one per operation. They are derived from it, so that the tick
+    /// stays pure.
     pub(super) fn stamp_of(&self, tenant: &Tenant) -> Stamp {
         let id = Uuid::from_u128(self.stamp.id.as_u128() ^ u128::from(tenant.uid.as_u64_pair().1));
         Stamp {

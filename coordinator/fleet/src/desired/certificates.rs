@@ -1,59 +1,61 @@
-//! Certificates of tenants' host names, as stored. In the Fleet and not beside it: they come from orders that outlive a request, every
-//! edge's configuration is a view of them, and the store has one user, the writer.
+//! Certificates of tenants' host names, as stored. They are part of the Fleet because they come from orders that
+//! outlive a request, every edge's configuration is a view of them, and the store has only one user, the writer.
 //!
-//! Not here: agents' and operators' certificates (desired), which to get (orders), and getting them (the coordinator's edges/acme).
+//! Not here: agents' and operators' certificates (desired), which certificates to order (orders), and ordering them
+//! (the coordinator's edges/acme).
 
 use isyone_types::plan::UnixMs;
 use serde::{Deserialize, Serialize};
 
 use super::Sealed;
 
-/// Issue times remembered: the authority's weekly limit for one name is below this, so a fuller list changes no decision.
+/// Issue times to remember. The authority's weekly limit for one name is lower, so a longer list would change no
+/// decision.
 pub const MAX_ISSUED: usize = 8;
-/// How long an issue counts against an authority's limits.
+/// How long an issued certificate counts against the authority's limits.
 pub const WEEK_MS: i64 = 7 * 86_400_000;
 
-/// How we came by a certificate.
+/// Where a certificate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// Ordered by us, renewed by us.
+    /// Ordered and renewed by the coordinator.
     Acme,
-    /// An operator's own; renewed by uploading another one.
+    /// Uploaded by an operator, who renews it by uploading another one.
     Uploaded,
 }
 
 /// A certificate that edges serve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeCertificate {
-    /// An ordered one's host name (`alfa.isy.one`, `*.isy.one`); an uploaded one's name, which has no dot, so the two never meet.
+    /// An ordered certificate's host name (`alfa.isy.one`, `*.isy.one`), or an uploaded one's name. The latter has no
+    /// dot, so the two never clash.
     pub name: String,
     pub origin: Origin,
-    /// Host names that it is good for; a star stands for one label.
+    /// Host names that it covers; a star stands for one label.
     pub hostnames: Vec<String>,
     /// Serial number, hex.
     pub serial: String,
-    /// Who signed it.
     pub issuer: String,
-    /// Begin of validity, seconds since the Unix epoch.
+    /// Start of validity, seconds since the Unix epoch.
     pub not_before: i64,
     /// End of validity, seconds since the Unix epoch.
     pub not_after: i64,
-    /// The chain as PEM, the leaf first.
+    /// The chain, PEM, leaf first.
     pub chain_pem: String,
     /// Its private key, PEM, sealed.
     pub key: Sealed,
-    /// When we had it issued during the last week, newest last; at most [`MAX_ISSUED`].
+    /// When it was issued to us during the last week, newest last; at most [`MAX_ISSUED`].
     pub issued: Vec<UnixMs>,
 }
 
 impl EdgeCertificate {
-    /// What a certificate's key is sealed for: it opens under no other name.
+    /// What a certificate's key is sealed for: it does not open under another name.
     pub fn sealed_for(name: &str) -> String {
         format!("certificate/{name}")
     }
 
-    /// Whether it is good for a host name, whatever the time.
+    /// Whether it covers a host name, whatever the time.
     pub fn covers(&self, hostname: &str) -> bool {
         self.hostnames
             .iter()
@@ -61,25 +63,25 @@ impl EdgeCertificate {
     }
 }
 
-/// A host name for which no certificate could be had.
+/// A host name whose certificate order has failed so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateTrouble {
     pub name: String,
-    /// Failures since the last success.
+    /// Failed orders since the last success.
     pub failures: u32,
-    /// When the last one was.
+    /// When the last order failed.
     pub at: UnixMs,
     /// No new order before this time.
     pub retry_at: UnixMs,
-    /// Why the last one failed.
+    /// Why the last order failed.
     pub error: String,
 }
 
-/// Who we are to the certificate authority.
+/// Our account with the certificate authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcmeAccount {
-    /// URL of the directory that it is an account with; with another one it is of no use.
+    /// URL of the ACME directory that the account belongs to; it is useless with another one.
     pub directory: String,
-    /// Address and private key, sealed.
+    /// Account URL and private key, sealed.
     pub credentials: Sealed,
 }

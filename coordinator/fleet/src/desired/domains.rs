@@ -1,19 +1,19 @@
-//! Domains that were found not to lead to the edges any more, as stored. In the Fleet: routes depend on them, and routes are views
-//! of one snapshot.
+//! Domains that were found to no longer lead to the edges, as stored. They are part of the Fleet because routes depend
+//! on them, and routes are views of one snapshot.
 //!
-//! Not here: what was found of other domains, which is in memory only (domains/schedule).
+//! Not here: results for other domains, which are in memory only (domains/schedule).
 
 use isyone_types::{ids::TenantName, plan::UnixMs, spec::Domain};
 use serde::{Deserialize, Serialize};
 
-/// A domain that visitors do not get here by.
+/// A domain that does not lead visitors to the edges.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainTrouble {
     pub domain: Domain,
-    /// The tenant that had it when this was found.
+    /// The tenant that owned it when this was found.
     pub tenant: TenantName,
-    /// When that was first seen.
+    /// When a check first found this.
     pub since: UnixMs,
-    /// What DNS said when it was concluded, for people.
+    /// What DNS said when it was declared unreachable, for people.
     pub found: String,
 }

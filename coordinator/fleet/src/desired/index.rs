@@ -1,8 +1,9 @@
-//! What is computed from the Fleet's records, kept true by every change of them: what is placed on each host, who owns a domain, when
-//! quarantines end, which operations have ended.
+//! Indexes computed from the Fleet's records and updated with each change of them: what is placed on each host, who
+//! owns a domain, when quarantines end, which operations have ended.
 //!
-//! The same records always give the same indexes, whatever the order in which they came (tests: `indexes_are_what_records_make_them`).
-//! Nothing of it is stored.
+//! The same records always give the same indexes, in whatever order they came
+//! (test: `indexes_are_what_records_make_them`).
+//! Indexes are not stored.
 //! Not here: the ranking of hosts by load (placement).
 
 use std::sync::Arc;
@@ -17,31 +18,32 @@ use uuid::Uuid;
 use super::{Fleet, Tenant, TenantPlacement};
 use crate::operation::Operation;
 
-/// What is placed on a host, computed.
+/// What is placed on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostIndex {
-    /// Every tenant placed there, also quarantined ones: they hold disk, ports and a network.
+    /// Every tenant placed there, including quarantined ones: they hold disk, ports and a network.
     pub tenants: OrdSet<TenantName>,
-    /// Tenants that do not run yet as far as was ever reported: promised, not visible.
+    /// Tenants that have never been reported running: their resources are promised, but do not show in the host's
+    /// figures yet.
     pub settling: OrdSet<TenantName>,
-    /// Memory of the settling ones.
+    /// Memory of the settling tenants.
     pub settling_memory_bytes: u64,
-    /// Disk of the settling ones.
+    /// Disk of the settling tenants.
     pub settling_disk_bytes: u64,
-    /// Memory of tenants that (shall) run.
+    /// Memory reserved by running and suspended tenants.
     pub memory_bytes: u64,
-    /// CPU of tenants that (shall) run.
+    /// CPU reserved by running and suspended tenants.
     pub cpu_millis: u64,
-    /// Disk of all tenants.
+    /// Disk of all tenants placed there.
     pub disk_bytes: u64,
-    /// Used published ports (both of each tenant).
+    /// Published ports in use (two for each tenant).
     pub ports: OrdSet<u16>,
-    /// Used networks, by their first address.
+    /// Networks in use, by their first address.
     pub subnets: OrdSet<u32>,
 }
 
 impl HostIndex {
-    /// A tenant's place: name, network, ports.
+    /// Marks a tenant's name, network and ports as taken.
     fn hold(&mut self, name: &TenantName, place: &TenantPlacement) {
         self.tenants.insert(name.clone());
         self.ports.insert(place.http_port);
@@ -56,7 +58,7 @@ impl HostIndex {
         self.subnets.remove(&place.subnet.network().to_bits());
     }
 
-    /// A tenant's share in the sums.
+    /// Adds a tenant's share to the sums.
     fn add(&mut self, tenant: &Tenant) {
         let size = tenant.size;
         self.disk_bytes = self.disk_bytes.saturating_add(size.disk_bytes);
@@ -91,12 +93,12 @@ impl HostIndex {
 }
 
 impl Tenant {
-    /// Promised memory and CPU, and not seen running yet.
+    /// Whether its memory and CPU are reserved, but it has never been seen running.
     fn is_settling(&self) -> bool {
         self.reserves_compute() && self.activated_at.is_none()
     }
 
-    /// Its entry among the quarantines.
+    /// Its entry in [`Fleet::quarantines`].
     fn quarantine(&self) -> Option<(UnixMs, TenantName)> {
         let until = self
             .quarantine_until
@@ -104,7 +106,7 @@ impl Tenant {
         Some((until, self.name.clone()))
     }
 
-    /// Whether both hold the same network, ports and domains.
+    /// Whether both hold the same host, network, ports and domains.
     fn holds_the_same(&self, other: &Self) -> bool {
         let (a, b) = (&self.placement, &other.placement);
         a.host == b.host
@@ -115,11 +117,11 @@ impl Tenant {
 }
 
 impl Fleet {
-    /// Inserts or replaces a tenant and keeps the indexes true.
+    /// Inserts or replaces a tenant and updates the indexes.
     pub fn put_tenant(&mut self, tenant: Arc<Tenant>) {
         let old = self.tenants.insert(tenant.name.clone(), tenant.clone());
         match &old {
-            // Most changes leave a tenant where it is, and only move its share in the sums.
+            // Most changes leave a tenant in its place and only change its share in the sums.
             Some(old) if old.holds_the_same(&tenant) => {
                 if let Some(index) = self.by_host.get_mut(&tenant.placement.host) {
                     index.subtract(old);
@@ -138,7 +140,7 @@ impl Fleet {
         self.quarantines.extend(tenant.quarantine());
     }
 
-    /// Forgets a tenant.
+    /// Removes a tenant and its index entries.
     pub fn remove_tenant(&mut self, name: &TenantName) {
         if let Some(old) = self.tenants.remove(name) {
             self.unindex(&old);
@@ -148,7 +150,7 @@ impl Fleet {
         }
     }
 
-    /// Inserts or replaces an operation, its idempotency key, and its place among those that have ended.
+    /// Inserts or replaces an operation and updates the indexes.
     pub fn put_operation(&mut self, operation: Arc<Operation>) {
         if let Some(key) = &operation.request_id {
             self.by_request.insert(key.clone(), operation.id);
@@ -161,7 +163,7 @@ impl Fleet {
         self.operations.insert(operation.id, operation);
     }
 
-    /// Forgets an operation.
+    /// Removes an operation and its index entries.
     pub fn remove_operation(&mut self, id: &Uuid) {
         self.ended.remove(id);
         if let Some(old) = self.operations.remove(id)

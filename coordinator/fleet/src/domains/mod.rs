@@ -1,7 +1,8 @@
 //! Tenants' own domains: how one is written, whether it leads to the edges, and what to set in DNS when it does not.
 //!
-//! Pure: DNS' answers are arguments. Not here: when to look again (schedule), whose a domain is (change/domains), asking DNS
-//! and looking again (the coordinator's edges/dns and edges/domains).
+//! Pure: DNS answers are arguments.
+//! Not here: when to check again (schedule), who owns a domain (change/domains), asking DNS and running the checks (the
+//! coordinator's edges/dns and edges/domains).
 
 pub mod schedule;
 
@@ -18,17 +19,18 @@ use isyone_types::{
 
 use crate::orders::registered;
 
-/// Longest text that is looked at: a name has 253 characters, and in other scripts fewer.
+/// Longest text that is parsed, bytes. A name has at most 253 characters in ASCII, and fewer in other scripts.
 const MAX_TEXT: usize = 1_000;
-/// Addresses and names that an answer is shown with; it may have hundreds.
+/// How many of an answer's addresses and names are shown; it may have hundreds.
 const MAX_SHOWN: usize = 8;
-/// Characters of what DNS said that are shown; eight addresses and a few CNAMEs have room, and a name of escapes has a thousand.
+/// How many characters of a DNS answer are shown: enough for eight addresses and a few CNAMEs, while one name full of
+/// escapes can have a thousand.
 const MAX_WORDS: usize = 600;
-/// Characters of all that is kept of a look: it is stored, and a part of events and lists.
+/// Largest length of [`Look::found`], characters: it is stored and shows up in events and lists.
 const MAX_FOUND: usize = 1_000;
 
-/// Reads a domain as people write it: capitals, a trailing dot and letters beyond ASCII are taken (`Bücher.example.` is
-/// `xn--bcher-kva.example`).
+/// Parses a domain as people write it. Capitals, a trailing dot and non-ASCII letters are accepted (`Bücher.example.`
+/// is `xn--bcher-kva.example`).
 pub fn parse(text: &str) -> Result<Domain, ValueError> {
     let refused = |problem: &str| {
         let shown: String = text.escape_debug().to_string().chars().take(80).collect();
@@ -52,7 +54,7 @@ pub fn parse(text: &str) -> Result<Domain, ValueError> {
     }
 }
 
-/// As people write it; as DNS has it, where the two do not fit together.
+/// The form that people write, or the ASCII form if that cannot be converted.
 pub fn unicode(domain: &str) -> String {
     match idna::domain_to_unicode(domain) {
         (text, Ok(())) => text,
@@ -60,7 +62,7 @@ pub fn unicode(domain: &str) -> String {
     }
 }
 
-/// Whether it lies in the platform's own name space.
+/// Whether it is the base domain or lies under it.
 pub fn is_platform(domain: &Domain, base_domain: &str) -> bool {
     let text = domain.as_str();
     text == base_domain
@@ -69,7 +71,7 @@ pub fn is_platform(domain: &Domain, base_domain: &str) -> bool {
             .is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// `www.` before it, or without it when it has one.
+/// The same domain with `www.` added, or removed if it begins with that.
 pub fn sibling(domain: &Domain) -> Result<Domain, ValueError> {
     match domain.as_str().strip_prefix("www.") {
         Some(bare) => parse(bare),
@@ -77,19 +79,19 @@ pub fn sibling(domain: &Domain) -> Result<Domain, ValueError> {
     }
 }
 
-/// What DNS said of one name.
+/// The DNS answer for one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It was told what there is.
+    /// DNS answered.
     Told {
-        /// Whether there is such a name at all.
+        /// Whether the name exists at all.
         exists: bool,
-        /// Names that it stands for, in order.
+        /// CNAMEs that were followed, in order.
         chain: Vec<String>,
-        /// Where these lead.
+        /// Addresses at the end of the chain.
         addresses: BTreeSet<IpAddr>,
     },
-    /// No answer, or one that says nothing; why.
+    /// No answer, or a useless one, and why.
     Silent(String),
 }
 
@@ -98,40 +100,40 @@ pub enum Answer {
 pub enum Verdict {
     /// To edges only.
     Here,
-    /// Nowhere, or to another place, at least sometimes.
+    /// Nowhere, or elsewhere for at least some visitors.
     Elsewhere,
     /// DNS does not tell.
     Unknown,
 }
 
-/// A domain as it was found.
+/// The result of one check of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
-    /// Where it leads.
     pub verdict: Verdict,
     /// What DNS said, for people.
     pub found: String,
     /// Where it should lead.
     pub edges: BTreeSet<IpAddr>,
-    /// The platform's name of another tenant that it leads here by: that one's customer set it, or did once.
+    /// Another tenant's platform name through which it leads here: that tenant's customer set it, or did once.
     pub by: Option<String>,
 }
 
-/// What a tenant's domain is judged by.
+/// What a domain is compared with.
 #[derive(Debug, Clone, Copy)]
 pub struct Ground<'a> {
-    /// The platform's name for the same tenant.
+    /// The platform name of the same tenant.
     pub platform: &'a str,
-    /// What all such names lie under.
+    /// The domain above all platform names.
     pub base_domain: &'a str,
-    /// Where the edges are, when the configuration says so.
+    /// The edges' public addresses, if configured.
     pub public: &'a [IpAddr],
-    /// Who may stand before them, such as a load balancer.
+    /// Networks that may stand in front of the edges, such as a load balancer's.
     pub proxies: &'a [IpNet],
 }
 
-/// Judges what DNS said of a domain by what it says of the platform's name for the same tenant. That tells where the edges are
-/// unless the configuration does, and whether DNS answers anything: silence about one name means something only then.
+/// Judges the DNS answer for a domain by the answer for the same tenant's platform name. The latter tells where the
+/// edges are, unless that is configured, and whether DNS works at all: silence about one name means something only if
+/// it does.
 pub fn judge(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Look {
     let told = match platform {
         Answer::Told { addresses, .. } => addresses.clone(),
@@ -146,7 +148,7 @@ pub fn judge(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Look {
     let by = another(domain, platform, ground);
     let (verdict, mut found) = match (domain, &by) {
         (_, Some(by)) => {
-            // As long as the tenant's own name is not answered, it is not known what that stands for.
+            // While DNS does not answer for the tenant's own platform name, it is not known what that stands for.
             let verdict = if answers {
                 Verdict::Elsewhere
             } else {
@@ -186,8 +188,8 @@ pub fn judge(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Look {
     }
 }
 
-/// Which addresses are not the edges'; of which visitors that is true, when it is not of all. Those of the other kind may be
-/// right, and whoever looks from there sees nothing wrong.
+/// Says which addresses are not the edges', and which visitors that affects if not all. Addresses of the other IP
+/// version may be right, and whoever checks over that one sees nothing wrong.
 fn astray(here: &[&IpAddr], strangers: &[&IpAddr]) -> String {
     let shown = list(strangers.iter().map(ToString::to_string));
     let only = |v4: bool| {
@@ -200,8 +202,9 @@ fn astray(here: &[&IpAddr], strangers: &[&IpAddr]) -> String {
     }
 }
 
-/// The first of the platform's names on a domain's way, if it is another tenant's (or could be: one that is gone has left its
-/// customer's CNAME behind). What the tenant's own name stands for, such as an edge, is nobody else's.
+/// The first platform name in a domain's CNAME chain that belongs to another tenant, or could: a deleted tenant may
+/// have left its customer's CNAME behind. Names in the chain of the tenant's own platform name, such as an edge's, do
+/// not count.
 fn another(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Option<String> {
     let Answer::Told { chain, .. } = domain else {
         return None;
@@ -223,7 +226,7 @@ fn another(domain: &Answer, platform: &Answer, ground: &Ground<'_>) -> Option<St
         .cloned()
 }
 
-/// The label right under the base domain: a record for `*.isy.one` is one for `erp.beta.isy.one`, too.
+/// The label directly under the base domain: the record `*.isy.one` also covers `erp.beta.isy.one`.
 fn label<'a>(name: &'a str, base_domain: &str) -> Option<&'a str> {
     name.strip_suffix(base_domain)?
         .strip_suffix('.')?
@@ -231,7 +234,7 @@ fn label<'a>(name: &'a str, base_domain: &str) -> Option<&'a str> {
         .next()
 }
 
-/// What to set in DNS, so that `domain` leads to the edges.
+/// What to set in DNS so that `domain` leads to the edges.
 pub fn advice(domain: &Domain, platform: &str, edges: &BTreeSet<IpAddr>) -> String {
     let of = |kind: &str, v4: bool| {
         let mut addresses = edges
@@ -294,7 +297,7 @@ fn words(answer: &Answer) -> String {
     cut(words, MAX_WORDS)
 }
 
-/// At most so many characters; three dots where some are missing.
+/// Cuts a text to at most this many characters, with an ellipsis if something is cut.
 fn cut(text: String, most: usize) -> String {
     match text.char_indices().nth(most.saturating_sub(1)) {
         Some((at, last)) if at + last.len_utf8() < text.len() => format!("{}…", &text[..at]),

@@ -1,8 +1,9 @@
-//! When each of the tenants' domains is looked at, and what follows from what was found: trouble only after several looks in a row, so
-//! that one wrong answer of a resolver moves nobody.
+//! When to check each of the tenants' domains, and what follows from the results: trouble only after several bad checks
+//! in a row, so that one wrong DNS answer changes nothing.
 //!
-//! Pure: time and chance are arguments. Kept in memory: after a start every domain is looked at anew, soon, and then once an interval.
-//! Not here: looking (the coordinator's edges/domains), and troubles that were concluded (they are in the Fleet).
+//! Pure: time and randomness are arguments. In memory only: soon after a start every domain is checked again, and then
+//! once per interval.
+//! Not here: the checks (the coordinator's edges/domains), and troubles that were concluded (they are in the Fleet).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,39 +13,39 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Look, Verdict};
 
-/// Bad looks in a row before anything is concluded.
+/// Bad checks in a row before anything is concluded.
 pub const LOOKS: u32 = 3;
-/// Looks come up to an eighth of their pause later, so that domains which were added together are not asked for together.
+/// Checks are delayed by up to an eighth of the pause, so that domains added together are not checked together.
 const JITTER: i64 = 8;
 
-/// How often DNS is asked.
+/// How often domains are checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Rhythm {
-    /// For a domain that leads here; 0: never.
+    /// Pause after a domain was found to lead here, milliseconds; 0: never check.
     pub interval_ms: i64,
-    /// For one that does not, or when DNS did not answer.
+    /// Pause when it does not lead here or DNS did not answer, milliseconds.
     pub retry_ms: i64,
 }
 
-/// What is known of a domain.
+/// The last check of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Where it led last.
+    /// Where it led.
     pub verdict: Verdict,
-    /// What DNS said.
+    /// What DNS said, for people.
     pub found: String,
-    /// When it was looked at.
+    /// Time of the check.
     pub at: UnixMs,
-    /// The first of the bad looks in a row.
+    /// Time of the first of the latest bad checks in a row; `None` when the last known result was good.
     pub since: Option<UnixMs>,
 }
 
-/// What follows from a look.
+/// What follows from a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conclusion {
-    /// It does not lead here any more, since then.
+    /// It has not led here since then.
     Unreachable(UnixMs),
-    /// It leads here.
+    /// It leads here again.
     Reachable,
 }
 
@@ -55,7 +56,7 @@ struct ScheduledDomain {
     seen: Option<Seen>,
 }
 
-/// Whose turn it is, and what was seen of each domain so far.
+/// When each domain is due, and what its last check found.
 #[derive(Debug)]
 pub struct Schedule {
     rhythm: Rhythm,
@@ -63,12 +64,12 @@ pub struct Schedule {
     names: OrdMap<String, TenantName>,
     entries: BTreeMap<String, ScheduledDomain>,
     due: BTreeSet<(UnixMs, String)>,
-    /// Those that were looked at before we were told that there are such domains.
+    /// Domains checked before [`Schedule::follow`] listed them.
     early: BTreeSet<String>,
 }
 
 impl Schedule {
-    /// Of no domains yet. `chance` spreads the looks.
+    /// A schedule without domains. `chance` spreads the checks.
     pub fn new(rhythm: Rhythm, chance: u64) -> Self {
         Self {
             rhythm,
@@ -80,21 +81,22 @@ impl Schedule {
         }
     }
 
-    /// Takes in which domains there are. New ones get a turn before a retry is over: whoever added one without a look waits for it.
+    /// Updates which domains exist. New ones are due within one retry pause: whoever added one without a check waits
+    /// for it.
     pub fn follow(&mut self, names: &OrdMap<String, TenantName>, now: UnixMs) {
         let (mut come, mut gone) = (Vec::new(), Vec::new());
         for item in self.names.diff(names) {
             match item {
                 DiffItem::Add(name, _) => come.push(name.clone()),
                 DiffItem::Remove(name, _) => gone.push(name.clone()),
-                // Another tenant's now: what was seen need not hold for its edges.
+                // It belongs to another tenant now: earlier results need not hold for that tenant's edges.
                 DiffItem::Update { new: (name, _), .. } => {
                     come.push(name.clone());
                     gone.push(name.clone());
                 }
             }
         }
-        // Added and removed since: nobody will tell us that they are gone.
+        // Added and removed since the last call: no difference will ever show that they are gone.
         gone.extend(
             std::mem::take(&mut self.early)
                 .into_iter()
@@ -123,7 +125,7 @@ impl Schedule {
         self.names = names.clone();
     }
 
-    /// Domains whose turn it is, at most so many; their next turn comes by itself if nothing is heard of them.
+    /// Returns at most this many domains that are due, and schedules their retry in case no result follows.
     pub fn due(&mut self, now: UnixMs, most: usize) -> Vec<String> {
         let due: Vec<String> = self
             .due
@@ -138,7 +140,7 @@ impl Schedule {
         due
     }
 
-    /// Takes in what was found. `troubled`: the Fleet has it down as unreachable.
+    /// Takes in the result of a check. `troubled`: the Fleet has the domain as unreachable.
     pub fn looked(
         &mut self,
         name: &str,
@@ -157,7 +159,7 @@ impl Schedule {
                 since.or(Some(now)),
                 rhythm.retry_ms,
             ),
-            // Silence: neither good nor bad.
+            // No answer: neither good nor bad.
             Verdict::Unknown => (entry.bad, since, rhythm.retry_ms),
         };
         entry.bad = bad;
@@ -175,9 +177,9 @@ impl Schedule {
         }
     }
 
-    /// Somebody else has just looked and found it good: the adding of a domain.
+    /// Takes in a good check made elsewhere, when the domain was added.
     pub fn found_good(&mut self, name: &str, look: &Look, now: UnixMs) {
-        // Without looks nobody would ever take it out again.
+        // If nothing is ever checked, nothing would remove the entry again.
         if self.rhythm.interval_ms > 0 {
             if !self.entries.contains_key(name) {
                 self.put(
@@ -194,7 +196,7 @@ impl Schedule {
         }
     }
 
-    /// What is known of a domain.
+    /// The last check of a domain.
     pub fn seen(&self, name: &str) -> Option<&Seen> {
         self.entries.get(name)?.seen.as_ref()
     }
@@ -213,7 +215,7 @@ impl Schedule {
         }
     }
 
-    /// 0 up to `most`, the same for the same arguments.
+    /// 0 to `most`, always the same for the same arguments.
     fn spread(&self, name: &str, turn: i64, most: i64) -> i64 {
         let hash = Sha256::new_with_prefix(self.chance.to_be_bytes())
             .chain_update(turn.to_be_bytes())
@@ -286,7 +288,7 @@ mod tests {
         let mut s = schedule(&["a.example"]);
         assert_eq!(s.due(RETRY, 9), ["a.example"]);
         s.looked("a.example", &look(Verdict::Here), false, RETRY);
-        // Added later, without a look.
+        // Added later, without a check.
         s.follow(&names(&["a.example", "b.example"]), 2 * RETRY);
         assert_eq!(s.due(3 * RETRY, 9), ["b.example"]);
     }
@@ -321,7 +323,7 @@ mod tests {
         let (first, concluded, since) = turn(Elsewhere, false);
         assert_eq!((concluded, since), (None, Some(first)));
         assert_eq!(turn(Elsewhere, false).1, None);
-        // Silence is never "absent", and no good news either.
+        // No answer never means "absent", and is no good news either.
         let (_, concluded, since) = turn(Unknown, false);
         assert_eq!((concluded, since), (None, Some(first)));
         assert_eq!(

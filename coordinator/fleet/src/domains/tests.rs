@@ -1,4 +1,4 @@
-//! Domains as people write them, and what DNS says of them.
+//! Domains as people write them, and how DNS answers for them are judged.
 //!
 //! Not here: commands on domains (change/domains/tests).
 
@@ -18,7 +18,7 @@ fn domain(text: &str) -> Domain {
     parse(text).unwrap()
 }
 
-/// Of tenant `alfa`.
+/// The comparison for tenant `alfa`.
 fn ground(public: &[IpAddr]) -> Ground<'_> {
     Ground {
         platform: "alfa.isy.one",
@@ -85,7 +85,7 @@ fn www_goes_both_ways_and_the_platforms_names_are_known() {
     }
 }
 
-/// A domain's answer, the platform's name's, where the configuration says that edges are; and what is to be found.
+/// Answer for the domain, answer for the platform name, configured addresses of the edges; expected verdict and text.
 type Case<'a> = (&'a Answer, &'a Answer, &'a [IpAddr], Verdict, &'a str);
 
 fn check(cases: &[Case<'_>]) {
@@ -307,7 +307,7 @@ fn a_cname_to_another_tenants_name_does_not_show_that_the_domain_is_this_tenants
             Elsewhere,
             Some("beta.isy.one"),
         ),
-        // The star's record is good for this, too.
+        // The wildcard record covers this, too.
         (
             &["erp.beta.isy.one"],
             &plain,
@@ -330,11 +330,11 @@ fn a_cname_to_another_tenants_name_does_not_show_that_the_domain_is_this_tenants
         (&["alfa.isy.one"], &plain, Here, None),
         (&["erp.alfa.isy.one"], &plain, Here, None),
         (&["alfa.isy.one", "edge-2.isy.one"], &edge, Here, None),
-        // The platform's own doing, whatever it is.
+        // Whatever the platform's own name stands for is the platform's business.
         (&["alfa.isy.one", "beta.isy.one"], &plain, Here, None),
         (&["alfa.isy.one", "edge-2.isy.one"], &silent, Here, None),
         (&["edge-2.isy.one"], &edge, Here, None),
-        // No tenant can have these.
+        // No tenant can have these names.
         (&["edge.isy.one"], &plain, Here, None),
         (&["isy.one"], &plain, Here, None),
         (&["beta.notisy.one"], &plain, Here, None),
@@ -392,7 +392,7 @@ fn what_is_shown_and_stored_of_a_look_is_bounded() {
         let look = judge(&answer, &platform, &ground(&[]));
         assert!(look.found.chars().count() <= 1_000, "{}", look.found.len());
     }
-    // What is wrong with it is said however long its names are.
+    // The fault is named however long the names are.
     let look = judge(&of(names(70), &addresses), &platform, &ground(&[]));
     assert!(
         look.found.contains("…; no edge has 203.0.0.0, "),

@@ -1,9 +1,9 @@
-//! Which certificates to order next, and which to forget. Pure: what is wanted, what there is, what went wrong and when, the
-//! time and chance are arguments.
+//! Which certificates to order next, and which to forget. Pure: what is wanted, what is held, past failures, time and
+//! randomness are arguments.
 //!
-//! A name is ordered when nothing valid covers it, or when the certificate of its own is due for renewal. Missing ones go before
-//! renewals, those that end sooner before others. What limits an order limits that name alone; only an authority that does not
-//! answer holds up all of them, and then what runs goes on.
+//! A name is ordered when no valid certificate covers it, or when its own is due for renewal. Missing certificates go
+//! before renewals, earlier expiry before later. A rate limit or a failure holds back only the name concerned; only an
+//! authority that does not answer stops all new orders, and even then the running ones go on.
 //! Not here: which names are wanted, and carrying orders out (the coordinator's edges/acme).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,47 +13,47 @@ use sha2::{Digest as _, Sha256};
 
 use crate::desired::certificates::{CertificateTrouble, EdgeCertificate, Origin, WEEK_MS};
 
-/// An ordered certificate is renewed after two thirds of its life, as Let's Encrypt advises …
+/// An ordered certificate is renewed after two thirds of its lifetime, as Let's Encrypt advises …
 const RENEW_AT: (i64, i64) = (2, 3);
-/// … minus up to a twelfth: a week of 90 days. Certificates that were issued together are not renewed together.
+/// … minus up to a twelfth (a week for 90 days), so that certificates issued together are not renewed together.
 const JITTER: i64 = 12;
-/// Retries come up to a quarter later than they are due, for the same reason.
+/// Retries are delayed by up to a quarter of the pause, for the same reason.
 const RETRY_JITTER: i64 = 4;
-/// Orders begun at one go: a bound for one look, further ones are found at the next.
+/// Orders to begin in one plan; the next plan finds the others.
 const MAX_BEGIN: usize = 32;
 
-/// What an authority bears: `[tls.acme]` of the configuration.
+/// Limits of the authority, from `[tls.acme]` of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct OrderLimits {
     /// Orders that may be under way at the same time.
     pub orders_at_once: usize,
-    /// Certificates in a week for one registered domain; renewals count, too, although some authorities let them pass.
+    /// Certificates per week for one registered domain. Renewals count, too, although some authorities exempt them.
     pub weekly_per_domain: usize,
-    /// Certificates in a week for the same name.
+    /// Certificates per week for the same name.
     pub weekly_same: usize,
-    /// The pause after a first failure; each further one doubles it.
+    /// Pause after the first failure, milliseconds; each further failure doubles it.
     pub retry_first_ms: i64,
-    /// The longest pause, after many failures.
+    /// Longest pause, milliseconds.
     pub retry_most_ms: i64,
 }
 
-/// Everything that the decision depends on.
+/// Everything that the plan depends on.
 pub struct OrderInputs<'a> {
     /// Host names that must have a certificate.
     pub wanted: &'a BTreeSet<String>,
-    /// Certificates that there are, by name.
+    /// Certificates that exist, by name.
     pub held: &'a BTreeMap<&'a str, &'a EdgeCertificate>,
-    /// Host names for which none could be had, by name.
+    /// Failed orders, by host name.
     pub troubles: &'a BTreeMap<&'a str, &'a CertificateTrouble>,
-    /// The authority would find somebody else there: no orders, they would only use up its limits.
+    /// Host names that lead the authority elsewhere: an order would fail and only use up its limits.
     pub elsewhere: &'a BTreeSet<&'a str>,
-    /// Names whose orders are under way.
+    /// Names with an order under way.
     pub running: &'a BTreeSet<String>,
-    /// The authority does not answer: nothing is ordered before this time.
+    /// Set when the authority does not answer: order nothing before this time.
     pub closed_until: UnixMs,
     pub limits: OrderLimits,
     pub now: UnixMs,
-    /// Drawn once: it spreads renewals, and must not change while they are waited for.
+    /// Random, drawn once: it spreads renewals, and must stay the same while they are pending.
     pub chance: u64,
 }
 
@@ -62,15 +62,15 @@ pub struct OrderInputs<'a> {
 pub struct OrderPlan {
     /// Names to order.
     pub begin: Vec<String>,
-    /// Certificates that nobody wants any more, and whose issue counts no more against a limit.
+    /// Certificates that are not wanted any more and whose issue no longer counts against a limit.
     pub forget: Vec<String>,
-    /// Troubles of names that nobody wants any more.
+    /// Names with a recorded failure that are not wanted any more.
     pub settled: Vec<String>,
-    /// Names that wait for an authority's weekly limit.
+    /// Names that wait because of the authority's weekly limit.
     pub held_back: Vec<String>,
 }
 
-/// What to order, forget and settle now.
+/// Decides what to order, forget and settle now.
 pub fn plan(input: &OrderInputs<'_>) -> OrderPlan {
     let mut plan = OrderPlan {
         forget: forgotten(input),
@@ -91,7 +91,7 @@ pub fn plan(input: &OrderInputs<'_>) -> OrderPlan {
         return plan;
     }
     let covered = Covered::of(input);
-    // Missing ones first, then by the end of what there is.
+    // Missing ones first, then by expiry of the certificate there is.
     let mut due: Vec<(i64, &String)> = input
         .wanted
         .iter()
@@ -112,9 +112,9 @@ pub fn plan(input: &OrderInputs<'_>) -> OrderPlan {
     plan
 }
 
-/// Whether a name needs an order now: how urgent, less is more.
+/// Whether a name needs an order now, and how urgently; lower is more urgent.
 fn need(input: &OrderInputs<'_>, covered: &Covered<'_>, name: &str) -> Option<i64> {
-    // One that is held is renewed all the same: it may be behind something that passes the authority's question on.
+    // A held certificate is renewed anyway: something in front of us may pass the authority's challenge on.
     let elsewhere = input.elsewhere.contains(name) && !input.held.contains_key(name);
     if elsewhere
         || input.running.contains(name)
@@ -127,7 +127,7 @@ fn need(input: &OrderInputs<'_>, covered: &Covered<'_>, name: &str) -> Option<i6
     }
     match input.held.get(name) {
         Some(own) if own.origin == Origin::Acme && valid(own, input.now) => {
-            // Another one takes its place: an uploaded one or the wildcard.
+            // Not when another certificate covers the name: an uploaded one or the wildcard.
             let due = input.now >= renew_at(own, input.chance) && !covered.by_another(name);
             due.then_some(own.not_after)
         }
@@ -139,7 +139,7 @@ fn valid(certificate: &EdgeCertificate, now: UnixMs) -> bool {
     now < certificate.not_after.saturating_mul(1000)
 }
 
-/// When a certificate is to be renewed.
+/// When to renew a certificate.
 pub fn renew_at(certificate: &EdgeCertificate, chance: u64) -> UnixMs {
     let (begin, life) = (certificate.not_before * 1000, life_ms(certificate));
     let most = life / JITTER;
@@ -155,7 +155,7 @@ fn life_ms(certificate: &EdgeCertificate) -> i64 {
         .saturating_mul(1000)
 }
 
-/// When to try again after so many failures, the last one now. An authority's own word (`asked`) is not undercut.
+/// When to retry after this many failures, the last of them now; never earlier than the authority asks (`asked`).
 pub fn retry_at(
     name: &str,
     failures: u32,
@@ -175,7 +175,7 @@ pub fn retry_at(
         .max(asked.unwrap_or(0))
 }
 
-/// 0 to `most`, the same for the same arguments.
+/// 0 to `most`, always the same for the same arguments.
 fn spread(name: &str, turn: i64, chance: u64, most: i64) -> i64 {
     let hash = Sha256::new_with_prefix(chance.to_be_bytes())
         .chain_update(turn.to_be_bytes())
@@ -183,11 +183,12 @@ fn spread(name: &str, turn: i64, chance: u64, most: i64) -> i64 {
     let word = hash.finalize()[..4]
         .iter()
         .fold(0_i64, |word, byte| word << 8 | i64::from(*byte));
-    // 32 bits times less than 2^31 seconds' milliseconds would overflow: the share first, in thousandths.
+    // Multiplying 32 bits with so many milliseconds could overflow, so take thousandths first.
     most / 1000 * (word % 1000) + most % 1000 * (word % 1000) / 1000
 }
 
-/// Certificates of ours that nobody wants. For a week they are kept: they may be wanted again, and the authority still counts them.
+/// Ordered certificates that are not wanted any more. They are kept for a week: they may be wanted again, and the
+/// authority still counts them.
 fn forgotten(input: &OrderInputs<'_>) -> Vec<String> {
     let unwanted = input.held.values().filter(|c| {
         let recent = c.issued.last().is_some_and(|at| input.now - at < WEEK_MS);
@@ -198,16 +199,16 @@ fn forgotten(input: &OrderInputs<'_>) -> Vec<String> {
     unwanted.map(|c| c.name.clone()).collect()
 }
 
-/// Which names are covered by a certificate that is not (only) theirs.
+/// Which names are covered by which certificates.
 struct Covered<'a> {
-    /// Whose certificate a covered name is.
+    /// Covered name → names of the certificates that cover it.
     names: HashMap<&'a str, Vec<&'a str>>,
 }
 
 impl<'a> Covered<'a> {
     fn of(input: &OrderInputs<'a>) -> Self {
         let mut names: HashMap<&str, Vec<&str>> = HashMap::new();
-        // The week before its end an uploaded one counts no more: better a second certificate than none.
+        // An uploaded certificate stops counting a week before it expires: better a second certificate than none.
         let lasting = |c: &&&EdgeCertificate| {
             let margin = if c.origin == Origin::Uploaded {
                 WEEK_MS.min(life_ms(c) / RENEW_AT.1)
@@ -237,7 +238,7 @@ impl<'a> Covered<'a> {
     }
 }
 
-/// What was issued during the last week, and is about to be.
+/// Certificates issued during the last week or being ordered, counted per registered domain and per name.
 struct Issued {
     per_domain: HashMap<String, usize>,
     same: HashMap<String, usize>,
@@ -271,7 +272,7 @@ impl Issued {
         *self.same.entry(name.to_owned()).or_default() += count;
     }
 
-    /// Whether one more stays within the limits; counts it then.
+    /// Whether one more stays within the limits; if so, counts it.
     fn admits(&mut self, name: &str, limits: &OrderLimits) -> bool {
         let of = |map: &HashMap<String, usize>, key: &str| map.get(key).copied().unwrap_or(0);
         let fits = of(&self.per_domain, registered(name)) < limits.weekly_per_domain
@@ -283,8 +284,8 @@ impl Issued {
     }
 }
 
-/// The domain that somebody registered, as authorities count: the last two labels, or three below a country's own second level
-/// (`com.br`, `co.uk`). The public suffix list would know better; here a mistake only makes us more modest, and the
+/// The registered domain, as authorities count it: the last two labels, or three below a country's second level
+/// (`com.br`, `co.uk`). The public suffix list would be exact; here a mistake only makes us order less, and the
 /// authority has the last word.
 pub fn registered(name: &str) -> &str {
     const SECOND_LEVELS: [&str; 12] = [

@@ -1,4 +1,5 @@
-//! Tables of what is ordered and when, and properties that hold for all plans. Not here: the orders themselves (the coordinator's edges/acme).
+//! Tables of what is ordered when, and properties of all plans.
+//! Not here: the orders themselves (the coordinator's edges/acme).
 
 use proptest::prelude::*;
 
@@ -14,7 +15,7 @@ const LIMITS: OrderLimits = OrderLimits {
     retry_most_ms: 21_600_000,
 };
 
-/// A world that is planned for.
+/// The inputs of one plan, owned.
 #[derive(Default, Clone)]
 struct World {
     wanted: BTreeSet<String>,
@@ -35,7 +36,7 @@ impl World {
         }
     }
 
-    /// Holds a certificate of 90 days that was issued so many days ago.
+    /// Adds a certificate of 90 days that was issued this many days ago.
     fn holding(mut self, name: &str, days_ago: i64, origin: Origin, hostnames: &[&str]) -> Self {
         let at = self.now - days_ago * DAY;
         self.held.push(EdgeCertificate {
@@ -216,7 +217,7 @@ fn weekly_limits_hold_a_registered_domain_back_and_no_other() {
         ["c.isy.one", "erp.cliente.com.br", "erp.outro.com.br"]
     );
     assert_eq!(made.held_back, ["d.isy.one"]);
-    // The same name: lost and ordered again, and again.
+    // The same name, lost and ordered again several times.
     let mut lost = World::wanting(&["a.x.one"]).acme("a.x.one", 1);
     lost.held[0].issued = vec![lost.now - 1, lost.now];
     lost.held[0].not_after = 0;
@@ -280,7 +281,7 @@ fn retries_double_up_to_the_most_and_never_undercut_the_authority() {
     }
     assert_eq!(at(1, Some(90_001_000)), 90_000_000);
     assert!(at(8, Some(2_000)) >= 21_600_000);
-    // A first try and these: within an hour below Let's Encrypt's five failed validations.
+    // The first attempt and these retries: within an hour, below Let's Encrypt's limit of five failed validations.
     let mut now = 0;
     let retries = (1..).map(|failures| {
         now = retry_at("a.x", failures, now, None, &LIMITS, 7);
@@ -290,7 +291,8 @@ fn retries_double_up_to_the_most_and_never_undercut_the_authority() {
 }
 
 proptest! {
-    /// Whatever the world is like: nothing is ordered twice, too much, too early or in vain; the same world gives the same plan.
+    /// Whatever the inputs: nothing is ordered twice, beyond a limit, too early or in vain; the same inputs give the
+    /// same plan.
     #[test]
     fn orders_are_within_bounds(
         wanted in proptest::collection::btree_set("[a-f]\\.(x|y)\\.one", 0..12),
@@ -330,7 +332,7 @@ proptest! {
         }
     }
 
-    /// Renewal is after 7/12 and not after 2/3 of the life, whatever chance says.
+    /// Renewal lies between 7/12 and 2/3 of the lifetime, whatever the random number.
     #[test]
     fn renewal_is_spread(chance in any::<u64>(), name in "[a-z]{1,8}\\.isy\\.one", days in 1..400_i64) {
         let mut world = World::wanting(&[]).acme(&name, 0);

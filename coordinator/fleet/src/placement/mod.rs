@@ -1,8 +1,8 @@
 //! Chooses a host: filter, then score; the least loaded wins. Pure: the same inputs give the same answer, with reasons.
 //!
-//! Hosts are kept ranked by load, so a choice looks at the least loaded first and stops after [`CANDIDATES`] that fit:
-//! its cost does not grow with the fleet. [`explain`] looks at all of them.
-//! Not here: what one host has to offer (room), its networks and ports (slot), remembering the choice (change).
+//! Hosts are kept ranked by load, so a choice looks at the least loaded ones first and stops after [`CANDIDATES`] that
+//! fit: its cost does not grow with the fleet. [`explain`] looks at all hosts.
+//! Not here: what one host has to offer (room), its networks and ports (slot), recording the choice (change).
 
 mod room;
 mod slot;
@@ -20,25 +20,28 @@ use self::room::Room;
 pub use self::slot::{Slot, allocate};
 use crate::{desired::Fleet, observed::Observed, settings::Settings};
 
-/// How many hosts that fit are compared: the exact minimum in fleets up to this size, close to it in larger ones.
+/// How many fitting hosts are compared: the choice is the exact minimum in fleets up to this size, and close to it in
+/// larger ones.
 pub const CANDIDATES: usize = 32;
 
-/// Hosts that do not fit are named up to here, with their reasons, and only counted beyond: an answer does not grow with the fleet.
+/// Up to this many hosts that do not fit are listed with their reasons, the others only counted: an answer does not
+/// grow with the fleet.
 pub const MAX_NAMED: usize = 80;
 
-/// Loads within one step of the least count as equal, and the number of tenants decides: measurements are noisy. (Steps from
-/// zero would let noise decide for hosts that happen to lie at a step's edge.)
+/// Loads within one step of the least load count as equal, and the number of tenants decides, because measurements are
+/// noisy. (With fixed steps from zero, noise would decide between hosts near a step's boundary.)
 pub const LOAD_STEP_PERMILLE: u32 = 100;
 
-/// Disk counts as load only above this: a half-full disk is no reason to go elsewhere, a nearly full one is.
+/// Disk counts as load only from here on: a half-full disk is no reason to go elsewhere, a nearly full one is.
 pub const DISK_PRESSURE_PERMILLE: u32 = 850;
 
-/// The policy: field order decides, the name is last so that equal inputs give equal answers. Lower is better.
+/// The policy: fields are compared in order, lower is better. The name comes last as a tie-breaker, so that equal
+/// inputs give equal answers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Score {
     /// Load in steps of [`LOAD_STEP_PERMILLE`], counted from the least loaded host that fits.
     pub load_step: u32,
-    /// Tenants placed there.
+    /// Number of tenants placed there.
     pub tenants: u32,
     /// Load, per mille.
     pub load_permille: u32,
@@ -50,14 +53,14 @@ pub struct Score {
 pub struct Load {
     /// The larger of reserved, and used plus promised.
     pub memory_permille: u32,
-    /// The larger of reserved (over-commit counted) and used on average.
+    /// The larger of reserved (divided by the over-commit factor) and average use.
     pub cpu_permille: u32,
     /// The larger of expected, and used plus promised.
     pub disk_permille: u32,
 }
 
 impl Load {
-    /// The one number: the scarcest of memory and CPU, and of disk once it is scarce.
+    /// One figure for all: the highest of memory, CPU and, once it is scarce, disk.
     pub fn permille(self) -> u32 {
         let disk = if self.disk_permille >= DISK_PRESSURE_PERMILLE {
             self.disk_permille
@@ -71,21 +74,20 @@ impl Load {
 /// Why a host cannot take a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// An operator closed it.
     Cordoned,
-    /// No such host in the fleet.
+    /// The fleet has no such host.
     NoSuchHost,
-    /// Nothing heard since the coordinator started.
+    /// No report since the coordinator started.
     NeverReported,
-    /// Silent for this many seconds.
+    /// No report for this many seconds.
     Silent(i64),
     /// Its Docker Engine does not answer.
     DockerDown(String),
     /// The agent refused its plan.
     PlanRefused(String),
-    /// Another host was asked for.
+    /// The request names another host.
     OtherHostWanted(HostName),
-    /// A label is missing or differs.
+    /// The host lacks this label, or has another value for it.
     Label(LabelKey, LabelValue),
     /// Needed and free bytes.
     Memory(u64, u64),
@@ -93,7 +95,7 @@ pub enum Rejection {
     Cpu(u64, u64),
     /// Needed and free bytes.
     Disk(u64, u64),
-    /// All networks or ports of the configured ranges are in use.
+    /// All networks or ports in the configured ranges are taken.
     NoNetwork,
 }
 
@@ -127,7 +129,7 @@ impl fmt::Display for Rejection {
 }
 
 impl Rejection {
-    /// One word or two, for counting.
+    /// The reason in a word or two, for counting.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Cordoned => "cordoned",
@@ -146,26 +148,26 @@ impl Rejection {
     }
 }
 
-/// What is asked of a host.
+/// What a tenant requires of a host.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// Resources to reserve.
     pub size: Size,
-    /// The only host that will do.
+    /// The only acceptable host; `None`: any.
     pub host: Option<&'a HostName>,
     /// Labels that the host must have.
     pub labels: &'a BTreeMap<LabelKey, LabelValue>,
 }
 
-/// What is to be said of one host for a request.
+/// The judgement of one host for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     pub host: HostName,
-    /// Tenants placed there.
+    /// Number of tenants placed there.
     pub tenants: u32,
-    /// Load after placing; none when it never reported.
+    /// Load including the new tenant; zero if the host has never reported.
     pub load: Load,
-    /// The network and ports it would get.
+    /// The network and ports that the tenant would get.
     pub slot: Option<Slot>,
     /// Empty when it fits.
     pub rejections: Vec<Rejection>,
@@ -178,24 +180,24 @@ impl Judgement {
     }
 }
 
-/// A decision with its reasons.
+/// A placement decision and its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The host that was chosen, if any fits.
+    /// The chosen host; `None` when none fits.
     pub host: Option<HostName>,
-    /// Its network and ports there.
+    /// The tenant's network and ports there.
     pub slot: Option<Slot>,
     /// Why, in one sentence for people.
     pub reason: String,
-    /// Who was looked at: those that fit, best first, then the others by name, at most [`MAX_NAMED`].
+    /// Judged hosts: those that fit, best first, then the others by name, at most [`MAX_NAMED`].
     pub hosts: Vec<Judgement>,
-    /// How many were looked at.
+    /// Number of hosts considered.
     pub considered: usize,
-    /// How many of them fit.
+    /// Number of them that fit.
     pub fitting: usize,
 }
 
-/// The values that a judgement is made of.
+/// What placement decides from.
 #[derive(Debug, Clone, Copy)]
 pub struct PlacementInputs<'a> {
     pub fleet: &'a Fleet,
@@ -206,8 +208,9 @@ pub struct PlacementInputs<'a> {
     pub settings: &'a Settings,
 }
 
-/// Hosts that could take a tenant at all, in the order of their load, kept up to date by [`crate::state::State::refresh`]. Those that are closed,
-/// silent or without Docker are not in it: however many there are, nobody looks at them.
+/// Hosts that are open for tenants, in the order of their load; [`crate::state::State::refresh`] keeps it up to date.
+/// Cordoned and silent hosts and those without Docker are not in it, so a choice never looks at them, however many
+/// there are.
 #[derive(Debug, Clone, Default)]
 pub struct Ranking {
     order: OrdMap<Score, Arc<Room>>,
@@ -215,7 +218,7 @@ pub struct Ranking {
 }
 
 impl Ranking {
-    /// The host's entry after a change of its tenants, a report, or the passing of time.
+    /// A host's current entry. Compute it again when its tenants or its report change, or as time passes.
     pub(crate) fn entry(
         view: PlacementInputs<'_>,
         host: &HostName,
@@ -238,7 +241,7 @@ impl Ranking {
         Some((score, room))
     }
 
-    /// Takes in what [`Ranking::entry`] says of a host now.
+    /// Stores a host's current [`Ranking::entry`].
     pub(crate) fn update(&mut self, host: &HostName, entry: Option<(Score, Room)>) {
         let before = match &entry {
             Some((score, _)) => self.of.insert(host.clone(), score.clone()),
@@ -254,7 +257,7 @@ impl Ranking {
         }
     }
 
-    /// How many hosts are open.
+    /// Number of open hosts.
     pub fn len(&self) -> usize {
         self.order.len()
     }
@@ -263,7 +266,7 @@ impl Ranking {
         self.order.is_empty()
     }
 
-    /// Whether every entry is what it would be if it were made now. For tests.
+    /// Whether every entry equals a freshly computed one. For tests.
     #[cfg(test)]
     pub(crate) fn is_true(&self, view: PlacementInputs<'_>, now: UnixMs) -> bool {
         let fresh = view
@@ -281,8 +284,8 @@ impl Ranking {
     }
 }
 
-/// Looks at the least loaded first. A request for one host is judged by that host alone; when none fits, the decision counts all reasons and
-/// names [`MAX_NAMED`] hosts with theirs.
+/// Chooses among the least loaded hosts. A request for one host is judged by that host alone. When none fits, the
+/// decision counts all reasons and lists [`MAX_NAMED`] hosts with theirs.
 pub fn choose(view: PlacementInputs<'_>, request: Request<'_>, now: UnixMs) -> Decision {
     if let Some(wanted) = request.host {
         let judgement = judge(view, request, wanted, now);
@@ -311,7 +314,7 @@ pub fn choose(view: PlacementInputs<'_>, request: Request<'_>, now: UnixMs) -> D
     decide(fitting, Rejected::default(), view.fleet.hosts.len())
 }
 
-/// One host's judgement, whatever else there is.
+/// Judges one host, whether or not it is ranked.
 pub fn judge(
     view: PlacementInputs<'_>,
     request: Request<'_>,
@@ -330,14 +333,14 @@ pub fn judge(
     }
 }
 
-/// As [`choose`], with every host judged, and the best that fit all named.
+/// Like [`choose`], but judges every host and lists all that fit.
 pub fn explain(view: PlacementInputs<'_>, request: Request<'_>, now: UnixMs) -> Decision {
     let (mut fitting, mut rejected) = (Vec::new(), Rejected::default());
     let missing = request
         .host
         .filter(|name| !view.fleet.hosts.contains_key(*name));
     for host in view.fleet.hosts.keys().chain(missing) {
-        // A ranked host's room is there already.
+        // A ranked host's room is already computed.
         let ranked = view
             .ranking
             .of
@@ -357,7 +360,7 @@ pub fn explain(view: PlacementInputs<'_>, request: Request<'_>, now: UnixMs) -> 
     decide(fitting, rejected, considered)
 }
 
-/// Hosts that do not fit: all counted by reason, some named.
+/// Hosts that do not fit: all counted by reason, some listed.
 #[derive(Debug, Default)]
 struct Rejected {
     named: Vec<Judgement>,
@@ -399,7 +402,7 @@ impl Rejected {
 fn decide(mut fitting: Vec<Judgement>, rejected: Rejected, considered: usize) -> Decision {
     let least = fitting.iter().map(|j| j.load.permille()).min().unwrap_or(0);
     let step = |j: &Judgement| j.load.permille().saturating_sub(least) / LOAD_STEP_PERMILLE;
-    // The order of `Score`, without making one for each comparison.
+    // The order of `Score`, without building one for each comparison.
     let key = |j: &Judgement| (step(j), j.tenants, j.load.permille());
     fitting.sort_unstable_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.host.cmp(&b.host)));
     let percent = |j: &Judgement| j.load.permille().div_ceil(10);

@@ -1,5 +1,5 @@
-//! What one host has to offer, computed when the host, its tenants or its last report change, so that looking at a candidate is
-//! arithmetic on one value.
+//! What one host has to offer. Computed when the host, its tenants or its last report change, so that judging a
+//! candidate is arithmetic on one value.
 //!
 //! Not here: the order of hosts and the choice among them (placement).
 
@@ -18,7 +18,7 @@ use crate::{
     settings::Settings,
 };
 
-/// Amounts of what tenants need.
+/// Amounts of memory, CPU and disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Amounts {
     memory_bytes: u64,
@@ -26,7 +26,7 @@ struct Amounts {
     disk_bytes: u64,
 }
 
-/// One host's room for tenants, as it was when last computed.
+/// One host's room for tenants, as last computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Room {
     host: Arc<Host>,
@@ -35,14 +35,14 @@ pub(crate) struct Room {
     docker_works: bool,
     plan_accepted: bool,
     cordoned: bool,
-    /// Tenants placed there.
+    /// Number of tenants placed there.
     pub(super) tenants: u32,
     total: Amounts,
-    /// Reserved, or really used plus what is promised and not visible yet.
+    /// What counts as in use; see [`effective`] and [`weighed`].
     used: Amounts,
-    /// Over-commit not counted.
+    /// Reserved CPU, not divided by the over-commit factor.
     cpu_reserved_millis: u64,
-    /// Network and ports for one more.
+    /// Network and ports for the next tenant.
     slot: Option<Slot>,
 }
 
@@ -51,18 +51,18 @@ fn count(n: usize) -> u32 {
 }
 
 fn permille(part: u64, whole: u64) -> u32 {
-    // Sums of bytes are far from where this would overflow; what does saturates.
+    // Sums of bytes are far from overflow; larger values saturate.
     part.saturating_mul(1000)
         .checked_div(whole)
         .map_or(1000, |p| u32::try_from(p.min(10_000)).unwrap_or(10_000))
 }
 
-/// In use as far as placement is concerned: reserved, or really used plus what is promised and not visible yet.
+/// What counts as in use: reserved, or actually used plus what is promised but not visible yet.
 fn effective(reserved: u64, used: u64, promised: u64) -> u64 {
     reserved.max(used.saturating_add(promised))
 }
 
-/// Thousandths of a CPU that count as load, over-commit counted.
+/// Thousandths of a CPU that count as load, after dividing by the over-commit factor.
 fn weighed(cpu_millis: u64, settings: &Settings) -> u64 {
     cpu_millis.saturating_mul(1000) / u64::from(settings.placement.cpu_overcommit_permille.max(1))
 }
@@ -84,7 +84,7 @@ fn used(index: &HostIndex, seen: &HostObserved, settings: &Settings) -> Amounts 
 }
 
 impl Room {
-    /// A host as it is now; `None` when there is no such host.
+    /// The current room of a host; `None` when there is no such host.
     pub(super) fn of(view: PlacementInputs<'_>, host: &HostName) -> Option<Self> {
         let host = view.fleet.hosts.get(host)?.clone();
         let seen = view.observed.hosts.get(&host.name).cloned();
@@ -113,7 +113,7 @@ impl Room {
         })
     }
 
-    /// Whether it could take any tenant at all at `now`.
+    /// Whether the host could take any tenant at all at `now`.
     pub(super) fn is_open(&self, view: PlacementInputs<'_>, now: UnixMs) -> bool {
         let open = self.reported_at.is_some()
             && self.plan_accepted
@@ -133,7 +133,7 @@ impl Room {
         )
     }
 
-    /// Load with `extra` placed there in addition.
+    /// Load with `extra` placed there as well.
     pub(super) fn load(&self, settings: &Settings, extra: Size) -> Load {
         let part = |used: u64, extra: u64, total: u64| permille(used.saturating_add(extra), total);
         let (used, total) = (&self.used, &self.total);
@@ -148,7 +148,7 @@ impl Room {
         }
     }
 
-    /// What it says to a request.
+    /// Judges the host for a request.
     pub(super) fn judge(
         &self,
         view: PlacementInputs<'_>,
@@ -195,7 +195,7 @@ impl Room {
         }
     }
 
-    /// Resources that are not enough.
+    /// Adds a rejection for each resource that is too scarce.
     fn lacks(&self, size: Size, settings: &Settings, missing: &mut Vec<Rejection>) {
         let placement = &settings.placement;
         let (used, total) = (&self.used, &self.total);

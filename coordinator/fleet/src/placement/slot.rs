@@ -1,6 +1,6 @@
 //! A tenant's place on a host: a network and two ports.
 //!
-//! Not here: which host (placement), and remembering what is taken (desired/index).
+//! Not here: which host (placement), and recording what is taken (desired/index).
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 
 use crate::{desired::HostIndex, settings::Network};
 
-/// A free network and pair of ports.
+/// A free network and a free pair of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     pub subnet: Ipv4Net,
@@ -18,8 +18,8 @@ pub struct Slot {
     pub websocket_port: u16,
 }
 
-/// A free network and pair of ports on a host: slot `i` is the i-th network and the i-th pair. The slot after the highest
-/// used one is tried first, so that addresses of deleted tenants are not reused soon; then the lowest gap.
+/// Finds a free network and pair of ports on a host: slot `i` is the i-th network and the i-th pair. It tries the slot
+/// after the highest used one first, so that addresses of deleted tenants are not reused soon, then the lowest gap.
 pub fn allocate(index: &HostIndex, network: &Network, avoid: &[Ipv4Net]) -> Option<Slot> {
     let base = network.tenant_range.network().to_bits();
     let prefix = network.subnet_prefix;

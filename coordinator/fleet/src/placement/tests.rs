@@ -1,6 +1,6 @@
-//! What must hold of placement, for any fleet.
+//! What must hold of placement in any fleet.
 //!
-//! Not here: what creating a tenant makes of a decision (change/tests).
+//! Not here: what creating a tenant does with a decision (change/tests).
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ use crate::{
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is created on whatever fleet: no host is over-filled, no port or network is used twice on a host, each network lies
-    /// in the range, and the same question gets the same answer.
+    /// Whatever is created in whatever fleet: no host is over-filled, no port or network is used twice on a host, each
+    /// network lies in the range, and the same request gets the same answer.
     #[test]
     fn never_overfills_and_is_deterministic(
         hosts in prop::collection::vec((1u32..16, 1u64..64, 5u64..200), 1..8),
@@ -58,7 +58,8 @@ proptest! {
         }
     }
 
-    /// The short way (the ranking) and the long way (all hosts) choose the same host in fleets of up to CANDIDATES hosts.
+    /// The short way (the ranking) and the long way (all hosts) choose the same host in fleets of up to CANDIDATES
+    /// hosts.
     #[test]
     fn choosing_agrees_with_explaining(loads in prop::collection::vec((0u64..31, 0u32..1000), 1..CANDIDATES)) {
         let mut bench = Bench::default();
@@ -78,7 +79,7 @@ proptest! {
         prop_assert_eq!(choose(view, request, bench.now).host, explain(view, request, bench.now).host);
     }
 
-    /// Slots are found as long as there are any, and never one that overlaps the host's own networks.
+    /// A slot is found as long as one is free, and never one that overlaps the host's own networks.
     #[test]
     fn networks_avoid_the_hosts_own(avoid in 0u32..16, taken in prop::collection::btree_set(0u32..16, 0..16)) {
         let network = Network { tenant_range: name("10.200.0.0/24"), subnet_prefix: 28, first_port: 20_000, last_port: 20_031 };
@@ -174,7 +175,7 @@ fn the_reason_is_a_sentence() {
 #[test]
 fn noise_at_a_steps_edge_does_not_decide() {
     let mut bench = Bench::default();
-    // 19.9 % and 20.1 % of memory in use: equal for all purposes, so tenants spread evenly.
+    // 19.9 % and 20.1 % of memory in use count as equal, so tenants spread evenly.
     for (host, used) in [("h1", 199), ("h2", 201), ("h3", 198)] {
         let available = 32 * GIB - 32 * GIB / 1000 * used;
         bench.host(

@@ -1,8 +1,10 @@
-//! Who is behind wrong answers that many tenants get through one edge: the edge, one host, or each tenant by itself. Pure.
+//! Finds what causes wrong answers that many tenants get through one edge: the edge, one host, or each tenant by
+//! itself. Pure.
 //!
-//! One tenant counts once, as it was last found, however often it is asked for. An edge that has lost its routes answers 404 for
-//! everybody, one that does not get through to the hosts 502 or 504: on hosts that are well, that is no tenant's fault.
-//! Not here: whose trouble one probe shows (judge).
+//! Each tenant counts once, by its latest probe, however often it is probed. An edge that has lost its routes answers
+//! 404 for everybody, one that cannot reach the hosts answers 502 or 504; if those hosts are well, that is no tenant's
+//! fault.
+//! Not here: where the fault lies in a single probe (judge).
 
 use std::collections::BTreeMap;
 
@@ -10,16 +12,17 @@ use isyone_types::ids::HostName;
 
 use super::judge::{Failure, Probe};
 
-/// Hosts that are well and whose tenants mostly get wrong answers, for it to be the edge: one may have trouble of its own.
+/// To blame the edge, at least this many healthy hosts must have mostly wrong answers; a single one may have trouble of
+/// its own.
 const HOSTS_FOR_EDGE: usize = 2;
-/// Tenants of one host that get wrong answers, for it to be the host: fewer happen to fail together.
+/// To blame a host, at least this many of its tenants must get wrong answers; fewer may fail together by chance.
 const TENANTS_FOR_HOST: u32 = 3;
 
-/// Tenants that got an answer, or at least a connection.
+/// Probed tenants that got an answer, or at least a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     pub asked: u32,
-    /// Of these, with no answer or one that edges give by themselves.
+    /// Those of them without an answer, or with one that edges give by themselves.
     pub wrong: u32,
 }
 
@@ -34,13 +37,14 @@ impl Tally {
         self.wrong = self.wrong.saturating_sub(u32::from(wrong));
     }
 
-    /// Most got a wrong answer. Of none, nothing is known.
+    /// Whether most got a wrong answer; false when none was asked.
     fn most_wrong(self) -> bool {
         self.wrong > self.asked / 2
     }
 }
 
-/// Whether an edge says so when it has no route, or does not get through. `None` without a connection: that says nothing of answers.
+/// Whether the probe got an answer that edges give when they have no route or cannot reach the host. `None` without a
+/// connection: that says nothing about answers.
 pub fn is_wrong(probe: &Probe) -> Option<bool> {
     match &probe.failure {
         Some(Failure::NotConnected(_)) => None,
@@ -49,7 +53,7 @@ pub fn is_wrong(probe: &Probe) -> Option<bool> {
     }
 }
 
-/// What the tenants behind one edge got, in all and for each host.
+/// Answers of the tenants behind one edge, in total and per host.
 #[derive(Debug, Default)]
 pub struct Answers {
     total: Tally,
@@ -57,13 +61,13 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// A tenant of `host` was found so.
+    /// Counts a tenant of `host`.
     pub fn add(&mut self, host: &HostName, wrong: bool) {
         self.total.add(wrong);
         self.hosts.entry(host.clone()).or_default().add(wrong);
     }
 
-    /// What was added for a tenant counts no more.
+    /// Takes back what was counted for a tenant.
     pub fn remove(&mut self, host: &HostName, wrong: bool) {
         let Some(tally) = self.hosts.get_mut(host) else {
             return;
@@ -75,7 +79,8 @@ impl Answers {
         self.total.remove(wrong);
     }
 
-    /// The edge answers wrongly: for most tenants, and for most of those on several hosts that are `ready`.
+    /// Whether the edge is to blame, and the total: most tenants get wrong answers, and so do most tenants of each of
+    /// several hosts that are `ready`.
     pub fn blame_edge(&self, ready: impl Fn(&HostName) -> bool) -> Option<Tally> {
         let mut hosts = self
             .hosts
@@ -84,12 +89,12 @@ impl Answers {
         (self.total.most_wrong() && hosts.nth(HOSTS_FOR_EDGE - 1).is_some()).then_some(self.total)
     }
 
-    /// All wrong answers are of this host's tenants, and most of them get one.
+    /// Whether this host is to blame: all wrong answers come from its tenants, and most of its tenants get one.
     pub fn blames(&self, host: &HostName) -> bool {
         self.hosts.get(host).is_some_and(|own| self.is_blamed(*own))
     }
 
-    /// The host that [`Self::blames`]; there is one at most.
+    /// The host to blame; there is at most one.
     pub fn blamed_host(&self) -> Option<&HostName> {
         self.hosts
             .iter()
@@ -123,18 +128,18 @@ mod tests {
 
     #[test]
     fn whose_wrong_answers_they_are() {
-        // Of each host: wrong, asked. Then: whether all are ready, the edge is to blame, a host is.
+        // For each host: wrong, asked. Then: whether all hosts are ready, whether the edge is to blame, which host is.
         for (hosts, ready, edge, blamed) in [
             (&[(5, 5), (5, 5)][..], true, true, None),
             (&[(1, 1), (1, 1)], true, true, None),
             (&[(4, 5), (3, 5), (0, 1)], true, true, None),
-            // Two hosts have trouble, most tenants have none.
+            // Two hosts have trouble, but most tenants have none.
             (&[(5, 5), (5, 5), (0, 20)], true, false, None),
-            // The hosts are silent: that explains it.
+            // The hosts are silent, which explains it.
             (&[(5, 5), (5, 5)], false, false, None),
             (&[(5, 5), (0, 5)], true, false, Some(0)),
             (&[(0, 50), (3, 5)], true, false, Some(1)),
-            // Alone it may as well be the host as the edge.
+            // With a single host it may be the host or the edge.
             (&[(5, 5)], true, false, Some(0)),
             // A few of many, or of few, have trouble of their own.
             (&[(5, 50), (0, 5)], true, false, None),
@@ -154,7 +159,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes and goes: what is left is what would have been counted alone, and edge and host are never both to blame.
+        /// After any additions and removals the counts are those of the remaining tenants alone, and edge and host are
+        /// never both to blame.
         #[test]
         fn what_is_taken_out_leaves_nothing_behind(
             kept in proptest::collection::vec((0_usize..4, any::<bool>()), 0..40),

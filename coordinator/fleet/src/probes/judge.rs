@@ -1,8 +1,10 @@
-//! Says whose trouble it is when a tenant cannot be reached through the edge: its own, its host's or the edge's. Pure.
+//! Decides where the fault lies when a tenant cannot be reached through the edge: with the tenant, its host or the
+//! edge. Pure.
 //!
-//! The edge comes first: when most connections to one edge address fail, nobody's tenant is to blame. Then the host: a
-//! silent one explains its tenants. Then whoever is behind wrong answers that many tenants get (answers). What is left is the
-//! tenant's own trouble, its route and its certificate included. Not here: asking, and keeping the answers (the coordinator's edges/probes).
+//! The edge comes first: when most connections to one edge address fail, no tenant is to blame. Then the host: a silent
+//! one explains its tenants' failures. Then a common cause of wrong answers that many tenants get (answers). What is
+//! left is the tenant's own fault, including its route and its certificate.
+//! Not here: sending probes and keeping their results (the coordinator's edges/probes).
 
 use std::{borrow::Cow, fmt, net::SocketAddr};
 
@@ -14,13 +16,13 @@ use crate::liveness::HostState;
 /// Why a visitor would not have got a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// No TCP connection or no TLS session with the edge, and why: the same for every tenant behind it.
+    /// No TCP connection or no TLS session with the edge, and why: it would be the same for every tenant behind it.
     NotConnected(Cow<'static, str>),
-    /// The edge shows a certificate that browsers do not take for this name.
+    /// The edge presents a certificate that browsers do not accept for this name.
     Certificate(Cow<'static, str>),
-    /// Connected, but no HTTP answer.
+    /// Connected, but no HTTP response.
     NoAnswer(Cow<'static, str>),
-    /// Another answer than 200 to 299.
+    /// A response status other than 200 to 299.
     Status(u16),
 }
 
@@ -35,40 +37,40 @@ impl fmt::Display for Failure {
     }
 }
 
-/// How one tenant was found, once.
+/// The result of one probe of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
-    /// When it was asked.
+    /// When the probe was sent.
     pub at: UnixMs,
     /// The edge that it went through.
     pub edge: SocketAddr,
-    /// From the beginning of the connection to the answer's head, or to the failure.
+    /// From connecting to the response head, or to the failure.
     pub duration_ms: u32,
-    /// HTTP status of the answer, when there was one.
+    /// HTTP status of the response, if there was one.
     pub status: Option<u16>,
-    /// When the first certificate of the chain that the edge showed ends, seconds; none without TLS.
+    /// When the leaf certificate that the edge presents expires, seconds since the Unix epoch; `None` without TLS.
     pub certificate_until_s: Option<i64>,
-    /// None when all was well.
+    /// `None` when all was well.
     pub failure: Option<Failure>,
 }
 
 impl Probe {
-    /// Whether the edge took the connection: that is all that a probe says of the edge.
+    /// Whether the edge accepted the connection, which is all that a single probe says of the edge.
     pub fn connected(&self) -> bool {
         !matches!(self.failure, Some(Failure::NotConnected(_)))
     }
 }
 
-/// What a probe means.
+/// Where the fault lies, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
-    /// Visitors get in.
+    /// Visitors reach the tenant.
     Reachable,
     /// The tenant, its route or its certificate.
     TenantDown,
-    /// Its host is silent, or all its tenants get wrong answers.
+    /// Its host is silent, or all of the host's tenants get wrong answers.
     HostDown,
-    /// Its edge takes no connections, or answers wrongly for most.
+    /// Its edge accepts no connections, or gives most tenants wrong answers.
     EdgeDown,
 }
 
@@ -92,15 +94,15 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Most of them failed. Of none, nothing is known.
+    /// Whether most of them failed; false when there were none.
     pub fn most_failed(self) -> bool {
         self.failed > self.tried / 2
     }
 }
 
-/// The connections of about the last `span_ms`, a round: the present half of it and the one before. Where there were none, the last one
-/// counts for another round: who is alone behind an edge is asked a moment later than a round ago, and meanwhile an alert of the edge
-/// shall not be taken back.
+/// Connections of about the last `span_ms`, which is one round: the current half of it and the half before. Without
+/// any, the last connection counts for another round: a tenant alone behind an edge is probed a moment later than a
+/// round ago, and an alert about the edge must not be withdrawn in between.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Window {
     began: UnixMs,
@@ -110,7 +112,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Counts a connection that was tried at `now`.
+    /// Counts a connection attempted at `now`.
     pub fn add(&mut self, now: UnixMs, span_ms: i64, connected: bool) {
         self.turn(now, span_ms);
         self.present.tried = self.present.tried.saturating_add(1);
@@ -118,7 +120,7 @@ impl Window {
         self.last = Some((now, connected));
     }
 
-    /// What is known at `now`.
+    /// The counts as of `now`.
     pub fn counts(mut self, now: UnixMs, span_ms: i64) -> Counts {
         self.turn(now, span_ms);
         let counts = Counts {
@@ -140,7 +142,7 @@ impl Window {
 
     fn turn(&mut self, now: UnixMs, span_ms: i64) {
         let (half, age) = ((span_ms / 2).max(1), now - self.began);
-        // A clock that was set back begins anew, too.
+        // Also start anew when the clock was set back.
         if age >= 2 * half || age < 0 {
             *self = Self {
                 began: now,
@@ -153,17 +155,17 @@ impl Window {
     }
 }
 
-/// Who is behind wrong answers.
+/// The cause of wrong answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behind {
-    /// Each tenant itself, as far as others tell.
+    /// Each tenant by itself, as far as the other tenants' answers tell.
     Tenant,
     Host,
     Edge,
 }
 
-/// Whose trouble a probe shows. `edge` is what is known of the edge that the probe went through; `behind` is asked only when the answer was a wrong
-/// one and nothing else explains it.
+/// Decides where the fault lies. `edge` counts connections to the edge that the probe went through. `behind` is called
+/// only when the answer was wrong and nothing else explains it.
 pub fn judge(
     probe: &Probe,
     edge: Counts,
@@ -189,27 +191,27 @@ pub fn judge(
     }
 }
 
-/// Failed probes in a row after which it is told: one may be a restart, or a lost packet.
+/// Failed probes in a row before an event reports it: one may be a restart or a lost packet.
 const TELL_AFTER: u8 = 2;
 
-/// What operators were told of a tenant, and how often in a row it has failed since it was last reachable.
+/// What events have reported of a tenant, and its failures in a row since it was last reachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Told {
     down: bool,
     failures: u8,
 }
 
-/// What an event is to tell of a tenant.
+/// What an event must report of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// The tenant is not reachable, and it is its own trouble.
+    /// The tenant is not reachable, and the fault is its own.
     Down,
-    /// It is reachable again.
+    /// The tenant is reachable again.
     Up,
 }
 
 impl Told {
-    /// Takes a judgement in. A host's and an edge's trouble are told as theirs, not once more for each tenant.
+    /// Takes in a judgement. Trouble of hosts and edges is reported as theirs, not for each tenant.
     pub fn hear(&mut self, judgement: Judgement) -> Option<News> {
         match judgement {
             Judgement::Reachable => {
@@ -227,7 +229,7 @@ impl Told {
         }
     }
 
-    /// What was to be told was not: the next probe tells it.
+    /// Call this when the event could not be recorded: the next probe reports it again.
     pub fn not_told(&mut self) {
         self.down = !self.down;
     }
@@ -264,11 +266,11 @@ mod tests {
             (refused(), counts(1, 1), Ready, EdgeDown),
             (refused(), counts(9, 9), Lost, EdgeDown),
             (refused(), counts(6, 10), Ready, EdgeDown),
-            // One of many: the edge takes the others' connections.
+            // One of many: the edge accepts the others' connections.
             (refused(), counts(1, 10), Ready, TenantDown),
             (refused(), counts(5, 10), Ready, TenantDown),
             (refused(), counts(1, 10), Lost, HostDown),
-            // The edge answers this one, whatever becomes of others.
+            // The edge answers this one, whatever happens to others.
             (Some(Failure::Status(502)), counts(9, 10), Ready, TenantDown),
             (Some(Failure::Status(502)), counts(0, 10), Suspect, HostDown),
             (Some(Failure::Status(502)), counts(0, 10), Lost, HostDown),
@@ -284,7 +286,7 @@ mod tests {
                 Degraded,
                 TenantDown,
             ),
-            // Right after a start nothing is known of the host: that excuses nobody.
+            // Right after a start nothing is known of the host; that is no excuse for the tenant.
             (
                 Some(Failure::Status(404)),
                 counts(0, 10),
@@ -323,7 +325,7 @@ mod tests {
             ),
             (Failure::Status(504), Ready, Behind::Host, HostDown),
             (Failure::Status(503), Lost, Behind::Edge, HostDown),
-            // Odoo's own error, and what a certificate is: no edge in trouble says so.
+            // Odoo's own error, and certificate trouble: an edge in trouble does not answer like this.
             (Failure::Status(500), Ready, Behind::Edge, TenantDown),
             (
                 Failure::Certificate("expired".into()),
@@ -422,7 +424,7 @@ mod tests {
             }
         }
 
-        /// Whatever the rest of the world does: while an edge fails for all, no tenant is blamed.
+        /// Whatever else happens: while an edge fails for all, no tenant is blamed.
         #[test]
         fn a_dead_edge_blames_no_tenant(steps in proptest::collection::vec(0..20_000_i64, 1..200)) {
             let (mut window, mut now) = (Window::default(), 1_000_000);
@@ -435,7 +437,7 @@ mod tests {
             }
         }
 
-        /// A window never knows more than what happened within its span, nor less than within half of it.
+        /// A window never counts anything older than its span, and always everything within half of it.
         #[test]
         fn a_window_covers_its_span(steps in proptest::collection::vec((0..40_000_i64, any::<bool>()), 1..200)) {
             let (mut window, mut now, mut all) = (Window::default(), 1_000_000, Vec::new());
@@ -455,7 +457,7 @@ mod tests {
     fn of_the_edge_of_a_lone_tenant_something_is_known_until_its_next_late_probe() {
         let mut window = Window::default();
         for round in 1..5 {
-            // Each waits five seconds for a connection that does not come, and is then noted under the time of its begin.
+            // Each connection attempt times out after five seconds and is then recorded under its start time.
             let begin = round * (MINUTE + 300);
             window.add(begin, MINUTE, false);
             for after in (5_000..MINUTE + 5_300).step_by(100) {

@@ -1,8 +1,8 @@
-//! Whose turn it is: every tenant once in an interval, evenly spread over it. Pure.
+//! Which tenants to probe next: each once per interval, spread evenly over it. Pure.
 //!
-//! There is no timetable to keep: a hand goes round the names in their order, so fast that it is through once an interval.
-//! Tenants that come and go take part from where the hand is.
-//! Not here: asking (the coordinator's edges/probes), and the asking of tenants' domains (domains/schedule).
+//! There is no timetable to keep: a hand goes round the names in order, fast enough for one round per interval. When
+//! tenants come and go, it continues from where it is.
+//! Not here: sending probes (the coordinator's edges/probes), and checking tenants' domains (domains/schedule).
 
 use std::{ops::Bound, sync::Arc, time::Duration};
 
@@ -11,9 +11,10 @@ use isyone_types::ids::TenantName;
 
 use crate::desired::Tenant;
 
-/// The first round is made so many times faster: after a start nothing is known of anybody.
+/// The first round is this many times faster, because after a start nothing is known of any tenant.
 const FIRST_ROUND: f64 = 6.0;
-/// Turns at once. With a look every 200 ms that bounds the rate to 2,000 a second: 100,000 tenants in a minute, and some room.
+/// Largest number of turns at once. With one call every 200 ms that limits the rate to 2,000 a second: 100,000 tenants
+/// in a minute, and some headroom.
 pub const MAX_TURNS: usize = 400;
 
 /// The hand that goes round the tenants' names.
@@ -24,22 +25,22 @@ pub struct Rota {
     rounds: u64,
 }
 
-/// A tenant's turn.
+/// A tenant's turn to be probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
     pub tenant: Arc<Tenant>,
-    /// How long after the look.
+    /// Delay from the call of [`Rota::next`].
     pub after: Duration,
 }
 
 impl Rota {
-    /// Full rounds made.
+    /// Number of full rounds so far.
     pub fn rounds(&self) -> u64 {
         self.rounds
     }
 
-    /// The turns of the next `span`, when a round takes `interval`. Only tenants that are `wanted` get theirs. `chance` gives
-    /// numbers in 0..1: where in the span each turn is, so that two coordinators do not march in step.
+    /// The turns of the next `span` when a round takes `interval`. Only `wanted` tenants get one. `chance` returns
+    /// numbers in 0..1 that place each turn within the span, so that two coordinators do not probe in step.
     pub fn next(
         &mut self,
         tenants: &OrdMap<TenantName, Arc<Tenant>>,
@@ -50,7 +51,7 @@ impl Rota {
     ) -> Vec<Turn> {
         let faster = if self.rounds == 0 { FIRST_ROUND } else { 1.0 };
         let share = span.as_secs_f64() / interval.as_secs_f64().max(f64::MIN_POSITIVE);
-        // What could not be done in time is not made up for: that would be a burst.
+        // Turns that were missed are not made up for: that would be a burst.
         self.owed = (self.owed + tenants.len() as f64 * share * faster)
             .min(MAX_TURNS.min(tenants.len()) as f64);
         let mut turns = Vec::new();
@@ -138,7 +139,7 @@ mod tests {
             let total: u64 = turns.values().sum();
             prop_assert!(total.abs_diff(count as u64 * rounds) <= 1, "{total} turns");
             prop_assert!(turns.values().all(|n| n.abs_diff(rounds) <= 1), "{turns:?}");
-            // Evenly: no look has more than its share, rounded up.
+            // Evenly: no call returns more than its share, rounded up.
             prop_assert!(fullest as u64 <= count as u64 / (seconds * 5) + 1, "{fullest} at once");
         }
     }
@@ -179,7 +180,7 @@ mod tests {
         let ten_seconds =
             (0..50).map(|_| rota.next(&tenants, SPAN, minute, |_| true, || 0.1).len());
         assert!(ten_seconds.sum::<usize>() >= 999);
-        // A look that comes an hour late.
+        // A call that comes an hour late.
         assert_eq!(
             rota.next(&tenants, minute * 60, minute, |_| true, || 0.1)
                 .len(),

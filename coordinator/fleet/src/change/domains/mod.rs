@@ -1,7 +1,7 @@
-//! Commands on tenants' domains: whose they are, which is the primary, which do not lead here any more.
+//! Commands on tenants' domains: who owns one, which is the primary, which no longer lead here.
 //!
-//! A domain by itself concerns edges only: the host's plan stays as it is. Another primary changes Odoo's own address, so it is an
-//! operation on the host.
+//! A domain by itself only concerns edges: the host's plan stays as it is. Another primary changes Odoo's own address,
+//! so that is an operation on the host.
 //! Not here: where a domain leads (the crate's domains).
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Edit<'_> {
         }
         self.check_domains(&add.name, &tenant.spec)?;
         if add.primary {
-            // None of them: the platform's name, which is not among a tenant's domains.
+            // Without domains: the platform name, which is not among a tenant's domains.
             tenant.primary = add.domains.first().cloned();
         }
         for domain in &new {
@@ -68,7 +68,7 @@ impl Edit<'_> {
             .filter(|_| self.settings.domains_are_watched);
         let outcome = self.put_domains(&before, tenant, add.request_id)?;
         if let Some(domain) = unasked {
-            // Nobody is sent to where it leads now: its first good look begins the redirect.
+            // Nobody is redirected to it while it may lead elsewhere: its first good check starts the redirect.
             let (tenant, found) = (before.name.clone(), "DNS was not asked yet".to_owned());
             self.put_domain_trouble(DomainTrouble {
                 domain,
@@ -129,7 +129,7 @@ impl Edit<'_> {
         }))
     }
 
-    /// Stores what has changed; the host is concerned when the primary is another.
+    /// Stores the changes; with another primary this is an operation on the host.
     fn put_domains(
         &mut self,
         before: &Tenant,
@@ -165,7 +165,7 @@ impl Edit<'_> {
         })
     }
 
-    /// What looks at DNS came to; of a domain that is not the tenant's any more, nothing follows.
+    /// Records what the checks concluded. Ignored if the domain does not belong to the tenant any more.
     pub(super) fn domain_unreachable(
         &mut self,
         trouble: DomainTrouble,
@@ -214,7 +214,7 @@ impl Edit<'_> {
             .insert(trouble.domain.to_string(), trouble);
     }
 
-    /// It leads here (again).
+    /// The domain leads here (again).
     pub(super) fn domain_reachable(
         &mut self,
         domain: &Domain,
@@ -234,7 +234,7 @@ impl Edit<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Of a domain that the tenant has no more, or that is well again.
+    /// Called when the tenant no longer has the domain, or it leads here again.
     pub(super) fn forget_domain_trouble(&mut self, domain: &Domain) -> Option<Arc<DomainTrouble>> {
         let trouble = self.state.fleet.domain_troubles.remove(domain.as_str())?;
         self.effects
@@ -243,7 +243,7 @@ impl Edit<'_> {
         Some(trouble)
     }
 
-    /// What was concluded while domains were looked at says nothing once nobody looks any more: it could never be taken back.
+    /// Forgets all troubles when domains are no longer checked: no check could ever clear them.
     pub(super) fn forget_unwatched(&mut self) {
         if !self.settings.domains_are_watched {
             let troubles = self.state.fleet.domain_troubles.clone();
@@ -264,7 +264,7 @@ impl Edit<'_> {
     }
 }
 
-/// Why a tenant cannot have a domain, whatever DNS says.
+/// Why a tenant cannot have a domain, regardless of DNS.
 pub fn domain_refused(
     fleet: &Fleet,
     settings: &Settings,
@@ -276,7 +276,7 @@ pub fn domain_refused(
         _ if domains::is_platform(domain, base) => {
             format!("lies under {base}, which belongs to the platform")
         }
-        // The dashboard may have come later: the tenant goes on.
+        // The dashboard may have been configured later: the tenant keeps its domain.
         Some(owner) if owner == name => return None,
         Some(owner) => format!("leads to tenant `{owner}` already"),
         None if settings.dashboard_hostname.as_deref() == Some(text) => {

@@ -1,9 +1,10 @@
-//! Cold tenants: who falls asleep because nobody uses it (plans with `sleep_after`), and how a visitor wakes it.
+//! Cold tenants: which ones fall asleep because nobody uses them (plans with `sleep_after`), and how a visitor wakes
+//! one.
 //!
-//! To sleep is to be suspended, with a mark that lets any visitor resume it. When somebody was last logged in, each tenant's own
-//! database knows and its host reports: so nothing is written down while it is used, and a coordinator that was away misses nothing.
-//! Of whom that is not known for certain, now, stays awake. Not here: who counts as a visitor (the coordinator's
-//! ports/http/pages).
+//! A sleeping tenant is a suspended one with a mark that lets any visitor resume it. When a user was last active is in
+//! the tenant's own database, and its host reports it: so the coordinator writes nothing while a tenant is in use, and
+//! misses nothing while it is down. A tenant stays awake unless its last activity is known for certain, now.
+//! Not here: who counts as a visitor (the coordinator's ports/http/pages).
 
 use std::{ops::Bound, time::Duration};
 
@@ -19,24 +20,25 @@ use crate::{
     settings::Settings, state::State, views,
 };
 
-/// Tenants that one tick looks at: 100,000 are gone through in less than two minutes, and nobody notices a tick.
+/// Tenants that one tick checks: a tick stays short, and 100,000 tenants take less than two minutes.
 const LOOKED_AT: usize = 1_000;
-/// Tenants that one tick stops: a thousand that become due at the same moment, when a plan is configured, do not all stop at once.
+/// Tenants that one tick puts to sleep: when a plan gets a sleep time and a thousand are due at once, they do not all
+/// stop together.
 const MAX_PER_TICK: usize = 10;
-/// Odoo notes that a session is in use once an hour.
+/// Odoo records once an hour that a session is in use.
 const NOTED_EVERY_MS: i64 = 3_600_000;
 
-/// A tenant that is due.
+/// A tenant that is due to fall asleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Idle {
-    /// When somebody was last seen; none: nobody ever was.
+    /// When a user was last active; `None`: never.
     last_active_at: Option<UnixMs>,
-    /// For so long nobody was.
+    /// For how long it has been unused.
     for_ms: i64,
 }
 
 impl Edit<'_> {
-    /// Goes on with the round through all tenants.
+    /// Continues the round through all tenants.
     pub(super) fn put_to_sleep(&mut self) {
         if self.settings.sleep_after_ms.is_empty() {
             return;
@@ -94,7 +96,7 @@ impl Edit<'_> {
         }
     }
 
-    /// Asked for each visitor, so a second time changes nothing.
+    /// Called for each visitor, so calls after the first change nothing.
     pub(super) fn wake_tenant(&mut self, name: &TenantName) -> Result<Outcome, ChangeError> {
         let mut tenant = self.living(name)?;
         if tenant.asleep_since.take().is_none() {
@@ -106,8 +108,8 @@ impl Edit<'_> {
     }
 }
 
-/// Whether a tenant may sleep: its plan says so, it runs as it should by the present word of a host that is not silent, and its own
-/// database says that nobody was logged in for long enough, nor was it started since.
+/// Whether a tenant may sleep: its plan says so, it has converged according to a host that is not silent, and by its
+/// own database nobody has used it for long enough; nor was it started in that time.
 fn idle(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Option<Idle> {
     let after_ms = *settings.sleep_after_ms.get(&tenant.spec.plan)?;
     let activated_at = tenant.activated_at?;

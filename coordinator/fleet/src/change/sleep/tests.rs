@@ -1,4 +1,4 @@
-//! Who falls asleep and who does not; and waking.
+//! Which tenants fall asleep and which do not; and waking.
 //!
 //! Not here: other operations on tenants (the crate's change/tests).
 
@@ -13,10 +13,10 @@ use crate::{
 };
 
 const DAY: i64 = 86_400_000;
-/// Of `small`.
+/// Sleep time of the plan `small`.
 const AFTER: i64 = 14 * DAY;
 
-/// A bench whose clock is well after 1970, with running tenants of a plan that sleeps.
+/// A bench whose clock is well after 1970, with running tenants of a plan with a sleep time.
 fn bench(tenants: &[&str]) -> (Bench, HostName) {
     let mut bench = Bench::default();
     bench.now = 20_000 * DAY;
@@ -29,7 +29,7 @@ fn bench(tenants: &[&str]) -> (Bench, HostName) {
     (bench, host)
 }
 
-/// The host reports all as its plan says, somebody having been logged in then.
+/// The host reports all tenants as converged, with this last activity.
 fn tell(bench: &mut Bench, host: &HostName, last_active_at: Option<i64>) {
     let all: Vec<TenantName> = bench.state.fleet.tenants.keys().cloned().collect();
     let told = |tenant: &TenantName| {
@@ -44,7 +44,7 @@ fn tell(bench: &mut Bench, host: &HostName, last_active_at: Option<i64>) {
     bench.report(host, resources(64, 256, 1_000), reports);
 }
 
-/// Time passes, the host says this, and time is looked at as long as it takes to go round.
+/// Time passes, the host reports this activity, and enough ticks follow for a full round.
 fn pass(bench: &mut Bench, host: &HostName, ms: i64, last_active_at: Option<i64>) {
     bench.now += ms;
     // After a jump of the clock nothing happens for an hour.
@@ -101,7 +101,7 @@ fn who_is_not_used_falls_asleep_and_a_visitor_wakes_it() {
         phase == views::Phase::Suspended && message.starts_with("asleep since 20"),
         "{message}"
     );
-    // However many come, it is woken once.
+    // However many visitors come, it is woken once.
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Operation(_)));
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Done));
     let woken = tenant(&bench, "alfa").clone();
@@ -113,7 +113,7 @@ fn who_is_not_used_falls_asleep_and_a_visitor_wakes_it() {
         (woken.generation, told(&bench, "tenant.woken")),
         (asleep.generation + 1, 1)
     );
-    // Its time begins anew, whether or not somebody logs in.
+    // Its idle time starts over, whether or not somebody logs in.
     pass(&mut bench, &host, AFTER - DAY, Some(used));
     assert_eq!(tenant(&bench, "alfa").desired, DesiredState::Running);
     pass(&mut bench, &host, DAY, Some(used));
@@ -124,10 +124,10 @@ fn who_is_not_used_falls_asleep_and_a_visitor_wakes_it() {
 fn silence_is_not_disuse() {
     let (mut bench, host) = bench(&["alfa"]);
     let awake = |bench: &Bench| tenant(bench, "alfa").desired == DesiredState::Running;
-    // An Odoo that does not tell, for a month.
+    // For a month, Odoo does not tell.
     pass(&mut bench, &host, 30 * DAY, None);
     assert!(awake(&bench));
-    // A host that says nothing, although its last word was that nobody is there.
+    // A silent host, although its last report was that nobody is active.
     tell(&mut bench, &host, Some(0));
     bench.now += 60_000;
     for _ in 0..100 {
@@ -135,11 +135,11 @@ fn silence_is_not_disuse() {
         bench.apply(Command::Tick).unwrap();
     }
     assert!(awake(&bench));
-    // Back after a partition, it tells of somebody who was there meanwhile.
+    // Back after a partition, the host reports a user who was active in the meantime.
     let used = bench.now - DAY;
     pass(&mut bench, &host, 0, Some(used));
     assert!(awake(&bench));
-    // And a plan that does not say so never sleeps.
+    // A tenant of a plan without a sleep time never sleeps.
     bench.settings.sleep_after_ms.clear();
     pass(&mut bench, &host, 365 * DAY, Some(0));
     assert!(awake(&bench));
@@ -155,7 +155,7 @@ fn a_restarted_coordinator_knows_who_sleeps_and_holds_on_for_a_while() {
     store.apply(&bench.effects.writes);
     bench.state = State::new(crate::written::fleet(store.contents()).unwrap(), bench.now);
     assert!(tenant(&bench, "alfa").asleep_since.is_some());
-    // Two weeks later by a clock that may be wrong: not within the hour.
+    // Two weeks later by a clock that may be wrong: nothing happens within the hour.
     bench.now += AFTER;
     tell(&mut bench, &host, Some(0));
     bench.apply(Command::Tick).unwrap();
@@ -189,7 +189,7 @@ fn an_operators_word_goes_before() {
         DesiredState::Suspended,
         "no visitor lifts that"
     );
-    // Suspending one that sleeps makes it that, too.
+    // Once an operator suspends a sleeping tenant, visitors no longer wake it.
     order(
         &mut bench,
         Command::SuspendTenant {
@@ -199,7 +199,7 @@ fn an_operators_word_goes_before() {
     );
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Done));
     assert_eq!(tenant(&bench, "alfa").desired, DesiredState::Suspended);
-    // Resuming wakes.
+    // Resuming a sleeping tenant wakes it.
     order(
         &mut bench,
         Command::ResumeTenant {
@@ -214,7 +214,7 @@ fn an_operators_word_goes_before() {
         ),
         (DesiredState::Running, None)
     );
-    // A deleted one is nobody's to wake.
+    // A deleted tenant cannot be woken.
     pass(&mut bench, &host, AFTER, Some(0));
     order(
         &mut bench,

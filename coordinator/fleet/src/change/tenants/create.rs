@@ -1,4 +1,4 @@
-//! The creation of tenants: new ones, and what a create means when the name is there already.
+//! Creates tenants, and decides what a create means for a name that already exists.
 //!
 //! Not here: which host is chosen (placement), and in which fields specs differ (`spec_change`).
 
@@ -26,7 +26,7 @@ impl Edit<'_> {
         if let Some(operation) =
             self.repeated(&kinds, &create.name, create.request_id.as_deref())?
         {
-            // Deleted since: a late repetition must not bring it back to life.
+            // If it was deleted since, a late repetition must not bring it back.
             let tenant = self
                 .state
                 .fleet
@@ -45,7 +45,7 @@ impl Edit<'_> {
         }
     }
 
-    /// The name is there: the same spec succeeds, another one only by force.
+    /// The name exists: the same spec succeeds, another one needs force.
     fn create_existing(
         &mut self,
         tenant: &Arc<Tenant>,
@@ -63,7 +63,7 @@ impl Edit<'_> {
         }
         let mut create = create;
         if create.spec.domains.is_empty() {
-            // Domains have verbs of their own: who names none means those that are there.
+            // Domains have commands of their own: a request without any keeps the existing ones.
             create.spec.domains = tenant.spec.domains.clone();
         }
         let changes = spec_change::between(&tenant.spec, &create.spec);
@@ -191,7 +191,7 @@ impl Edit<'_> {
         })
     }
 
-    /// A tenant that shall run, and that no host has heard of.
+    /// A new tenant that should run, and that no host knows of yet.
     fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
         Tenant {
             name: create.name,
@@ -228,7 +228,7 @@ fn found(tenant: Arc<Tenant>, operation: Option<Arc<Operation>>) -> Outcome {
     }
 }
 
-/// The decision of a tenant that stays where it is.
+/// The decision for a tenant that stays where it is.
 fn stayed(tenant: &Tenant) -> Decision {
     Decision {
         host: Some(tenant.placement.host.clone()),

@@ -1,6 +1,6 @@
 //! How tenants go and come back: delete, purge, restore, and cancelling a creation.
 //!
-//! Not here: the end of a quarantine (tick), and forgetting a tenant that its host has removed (report).
+//! Not here: ending a quarantine (tick), and forgetting a tenant that its host has removed (report).
 
 use isyone_types::{ids::TenantName, operation::OperationState, plan::DesiredState};
 use uuid::Uuid;
@@ -59,7 +59,7 @@ impl Edit<'_> {
         }
     }
 
-    /// A tenant that never ran holds nobody's data and is purged at once; any other goes into quarantine.
+    /// A tenant that never ran has no data and is purged at once; any other goes into quarantine.
     fn quarantine(&self, tenant: &mut Tenant) {
         if tenant.activated_at.is_some() {
             tenant.desired = DesiredState::Quarantined;
@@ -89,7 +89,7 @@ impl Edit<'_> {
                 return Err(wrong_state(name, "is not deleted".to_owned()));
             }
         }
-        // A quarantined tenant keeps no memory or CPU: there must be room for it on its host again.
+        // A quarantined tenant has no memory or CPU reserved: its host must have room for it again.
         self.check_room(&tenant, tenant.size)?;
         tenant.desired = DesiredState::Running;
         tenant.quarantine_until = None;
@@ -131,7 +131,7 @@ impl Edit<'_> {
             None,
             EventKind::TenantCreateCancelled,
         )?;
-        // `begin` marked it overtaken; say who did that.
+        // `begin` recorded it as overtaken; say instead who cancelled it.
         let mut cancelled = (*operation).clone();
         cancelled.state = OperationState::Cancelled;
         cancelled.ended_at = Some(self.stamp.now);

@@ -1,6 +1,6 @@
-//! Commands on tenants that are there to stay: restart, suspend, resume, resize.
+//! Commands on existing tenants that stay: restart, suspend, resume, resize.
 //!
-//! Not here: falling asleep and waking (sleep), and what an agent makes of a changed plan.
+//! Not here: falling asleep and waking (sleep), and what an agent does with a changed plan.
 
 use isyone_types::{
     ids::{ShortName, TenantName},
@@ -70,7 +70,7 @@ impl Edit<'_> {
         )
     }
 
-    /// Suspend and resume: asked a second time, they answer the operation that did it.
+    /// Suspends or resumes. A repeated request returns the operation that already did it.
     fn set_desired(
         &mut self,
         name: &TenantName,
@@ -83,7 +83,7 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(name)?;
-        // One that sleeps is not what an operator calls suspended: nobody but an operator resumes that.
+        // A sleeping tenant does not count as suspended by an operator: any visitor could resume it.
         if tenant.desired == desired
             && tenant.asleep_since.is_none()
             && let Some(operation) = self.state.fleet.operations.get(&tenant.operation)

@@ -1,6 +1,6 @@
-//! Commands on tenants, and what they share: a copy to change, room on its host, a new generation with its operation.
+//! Commands on tenants, and what these share: an editable copy, room on the host, a new generation with its operation.
 //!
-//! Not here: who gets in (access), domains, and tenants that nobody uses (sleep).
+//! Not here: who gets in (access), domains, and unused tenants (sleep).
 
 mod create;
 mod delete;
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Edit<'_> {
-    /// Stores a changed tenant with a new operation.
+    /// Stores a changed tenant with a new operation and an event.
     pub(super) fn finish(
         &mut self,
         tenant: Tenant,
@@ -66,7 +66,7 @@ impl Edit<'_> {
         }
     }
 
-    /// Whether the tenant's host has room for what it would need more.
+    /// Refuses a larger size unless the tenant's host has room for the difference.
     fn check_growth(&self, tenant: &Tenant, size: Size) -> Result<(), ChangeError> {
         let more = Size {
             memory_bytes: size.memory_bytes.saturating_sub(tenant.size.memory_bytes),
@@ -93,7 +93,7 @@ impl Edit<'_> {
             request,
             self.stamp.now,
         );
-        // It already has its network, and a cordon closes a host to new tenants only.
+        // The tenant already has its network, and a cordon only keeps out new tenants.
         for judgement in &mut decision.hosts {
             judgement.rejections.retain(|r| {
                 !matches!(

@@ -21,7 +21,7 @@ fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says
     let report = bench.converged(&alfa);
     bench.report(&host, resources(8, 32, 100), vec![report]);
     bench.apply(Command::Tick).unwrap();
-    // A clock that jumps ends no quarantine by itself.
+    // A jump of the clock ends no quarantine by itself.
     bench.now += bench.settings.quarantine_ms;
     bench.apply(Command::Tick).unwrap();
     assert_eq!(

@@ -1,6 +1,7 @@
 //! What must hold of changes; the three traps are here by name.
 //!
-//! Not here: what holds after any commands whatsoever (properties), and domains and sleep, whose tests are beside them.
+//! Not here: what holds after any sequence of commands (properties), and domains and sleep, which have tests of their
+//! own.
 
 mod lifecycle;
 mod reports;
@@ -46,7 +47,7 @@ fn running() -> (Bench, HostName, TenantName) {
     (bench, host, alfa)
 }
 
-/// Everything written so far, loaded as after a restart: nothing observed.
+/// Everything written so far, loaded as after a restart, with nothing observed.
 fn restart(bench: &Bench) -> State {
     let mut store = Records::default();
     store.apply(&bench.effects.writes);
@@ -76,7 +77,7 @@ fn trap_a_host_without_a_report_is_not_the_least_loaded() {
             ..resources(8, 32, 100)
         },
     );
-    // h2 has joined and never reported.
+    // h2 has joined but never reported.
     let h2 = bench.host("h2", resources(8, 32, 100));
     bench.state.observed.hosts.remove(&h2);
     let settings = bench.settings.clone();
@@ -337,7 +338,7 @@ fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
     for serial in ["02", "03", "04"] {
         assert!(!withdrew(renewed(serial)));
     }
-    // The first is forgotten.
+    // The oldest certificate is dropped.
     assert!(withdrew(renewed("05")));
     assert!(withdrew(Some(Command::RevokeOperator {
         name: name("ana")

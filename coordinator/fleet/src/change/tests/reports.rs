@@ -1,4 +1,4 @@
-//! What hosts' words change: of older plans, of troubles, of plans that cannot be taken.
+//! What hosts' reports change: ones about older plans, about trouble, and refused plans.
 //!
 //! Not here: taking reports from the wire (isyone-proto's convert).
 

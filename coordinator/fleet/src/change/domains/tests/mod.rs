@@ -1,4 +1,4 @@
-//! What happens to tenants' domains.
+//! How commands change tenants' domains.
 //!
 //! Not here: what DNS says of a domain (the crate's domains/tests).
 
@@ -13,7 +13,7 @@ use crate::{
     views,
 };
 
-/// A running tenant `alfa`, and `beta`.
+/// Running tenants `alfa` and `beta`.
 fn running() -> Bench {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));
@@ -163,7 +163,7 @@ fn another_primary_is_an_operation_that_ends_when_the_host_has_it() {
     let report = bench.converged(&name("alfa"));
     bench.report(&name("h1"), resources(8, 32, 100), vec![report]);
     assert!(bench.state.fleet.operations[&under_way].state.is_final());
-    // Said again, it is so already.
+    // A repeated request changes nothing.
     let writes = bench.effects.writes.len();
     assert_eq!(
         operation(add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap()),
@@ -174,7 +174,7 @@ fn another_primary_is_an_operation_that_ends_when_the_host_has_it() {
         None
     );
     assert_eq!(bench.effects.writes.len(), writes);
-    // Back to the platform's name.
+    // Back to the platform name.
     assert_eq!(
         operation(remove(&mut bench, "alfa", "erp.customer.com").unwrap()),
         update
@@ -202,11 +202,11 @@ fn the_platforms_name_is_primary_again_without_a_domains_removal() {
         bench.state.fleet.events.back().unwrap().message,
         "alfa.isy.one"
     );
-    // Said again, it is so already.
+    // A repeated request changes nothing.
     let writes = bench.effects.writes.len();
     assert_eq!(operation(add(&mut bench, "alfa", &[], true).unwrap()), None);
     assert_eq!(bench.effects.writes.len(), writes);
-    // A primary that leads elsewhere has no say any more.
+    // A primary that leads elsewhere is replaced, too.
     add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
     unreachable(&mut bench, "alfa", "erp.customer.com");
     add(&mut bench, "alfa", &[], true).unwrap();

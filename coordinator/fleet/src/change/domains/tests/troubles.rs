@@ -93,7 +93,7 @@ fn without_looks_no_trouble_is_kept() {
             .domain_troubles
             .is_empty()
     );
-    // There will be no first good look either.
+    // Without checks there will be no first good check either.
     let unasked = AddDomains {
         checked: false,
         ..adding("alfa", &["new.customer.com"], true)
@@ -147,7 +147,7 @@ fn a_late_word_about_a_domain_of_somebody_else_says_nothing() {
     assert!(bench.state.fleet.domain_troubles.is_empty());
     unreachable(&mut bench, "beta", "erp.customer.com");
     assert_eq!(bench.state.fleet.domain_troubles.len(), 1);
-    // An operator asked DNS and it is well.
+    // An operator's request checked DNS, and the domain leads here.
     add(&mut bench, "beta", &["erp.customer.com"], false).unwrap();
     assert!(bench.state.fleet.domain_troubles.is_empty());
     unreachable(&mut bench, "beta", "erp.customer.com");
