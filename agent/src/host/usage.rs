@@ -70,14 +70,7 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
                 .disk
                 .insert(name, (task.await.unwrap_or_default(), Instant::now()));
         }
-        // A host with 120 tenants goes round in twenty minutes.
-        let due = entries.iter().find(|e| {
-            memory
-                .disk
-                .get(&e.name)
-                .is_none_or(|(_, at)| at.elapsed() > DISK_EVERY)
-        });
-        if let (Some(entry), None) = (due, &walk) {
+        if let (Some(entry), None) = (memory.due(&entries, Instant::now()), &walk) {
             let places: Vec<PathBuf> = entry.status.volumes.iter().map(PathBuf::from).collect();
             let task = tokio::task::spawn_blocking(move || {
                 places
@@ -99,6 +92,15 @@ fn volumes(disks: &[u64]) -> Option<VolumeBytes> {
 }
 
 impl UsageMemory {
+    /// The tenant whose disks are measured next: the one whose measurement is oldest, never measured ones first, so that
+    /// the last of 120 names gets its turn although one round takes longer than [`DISK_EVERY`].
+    fn due<'a>(&self, entries: &'a [BoardEntry], now: Instant) -> Option<&'a BoardEntry> {
+        let measured = |entry: &BoardEntry| self.disk.get(&entry.name).map(|(_, at)| *at);
+        let oldest = entries.iter().min_by_key(|entry| measured(entry))?;
+        let fresh = measured(oldest).is_some_and(|at| now.duration_since(at) <= DISK_EVERY);
+        (!fresh).then_some(oldest)
+    }
+
     /// None at a tenant's first reading: CPU use needs two.
     fn measure(&mut self, entry: &BoardEntry) -> Option<TenantUsage> {
         let (mut usage, mut twice) = (TenantUsage::default(), true);
@@ -139,5 +141,49 @@ impl UsageMemory {
         self.cpu.retain(|id, _| alive.contains(id.as_str()));
         let there: HashSet<&TenantName> = entries.iter().map(|e| &e.name).collect();
         self.disk.retain(|name, _| there.contains(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isyone_proto::report::TenantProgress;
+
+    use super::*;
+    use crate::host::board::{StatusBoard, TenantStatus};
+
+    fn board(names: &[&str]) -> StatusBoard {
+        let board = StatusBoard::default();
+        for name in names {
+            let status = TenantStatus {
+                uid: uuid::Uuid::nil(),
+                epoch: 1,
+                generation: 1,
+                progress: TenantProgress::Converged,
+                message: String::new(),
+                containers: vec![],
+                operation: None,
+                steps: vec![],
+                absent: false,
+                volumes: vec![],
+            };
+            board.set(&name.parse().unwrap(), status);
+        }
+        board
+    }
+
+    /// Fails when the first name that is due goes first: with many tenants it is due again before the last one was ever measured.
+    #[test]
+    fn every_tenants_disk_gets_its_turn_when_a_round_takes_long() {
+        let entries = board(&["alfa", "beta", "gama"]).entries();
+        let (mut memory, mut now) = (UsageMemory::default(), Instant::now());
+        let mut measured = Vec::new();
+        for _ in 0..6 {
+            let name = memory.due(&entries, now).unwrap().name.clone();
+            memory.disk.insert(name.clone(), (vec![], now));
+            measured.push(name.to_string());
+            now += DISK_EVERY;
+        }
+        assert_eq!(measured, ["alfa", "beta", "gama", "alfa", "beta", "gama"]);
+        assert!(memory.due(&entries, now - DISK_EVERY / 2).is_none());
     }
 }

@@ -17,7 +17,7 @@ const MAX_VERSIONS: usize = 64;
 /// Given this long ago and still not running: refused, or stuck. Traefik builds 10,000 tenants in 4 s, and is asked
 /// every few seconds.
 pub const STUCK: Duration = Duration::from_secs(90);
-/// What an edge said longer ago no longer counts: three rounds of the coordinator's questions.
+/// What an edge said longer ago no longer counts: four rounds of the coordinator's questions.
 const STALE: Duration = Duration::from_secs(60);
 /// How long an edge that no longer polls is still shown.
 pub const FORGOTTEN: Duration = Duration::from_secs(3600);

@@ -83,7 +83,6 @@ fn change(error: &ChangeError) -> Status {
         E::AccessRefused { .. } => (Code::FailedPrecondition, "ACCESS_REFUSED"),
         E::CertificateNotFound(_) => (Code::NotFound, "CERTIFICATE_NOT_FOUND"),
         E::TooManyCertificates => (Code::ResourceExhausted, "TOO_MANY_CERTIFICATES"),
-        E::NotPlacedHere { .. } => (Code::PermissionDenied, "NOT_PLACED_HERE"),
     };
     let metadata = match error {
         E::TenantExists { changes, .. } => HashMap::from([(

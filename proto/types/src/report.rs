@@ -203,7 +203,7 @@ pub struct HostReport {
     pub docker_error: String,
     /// Tenants that changed since the last report; all of them when `complete`.
     pub tenants: Vec<TenantReport>,
-    /// Whether `tenants` has every tenant of the host: one that is missing is absent from the host.
+    /// Whether `tenants` has every tenant of the host. One that is missing is not absent: only its own report says that.
     pub complete: bool,
 }
 

@@ -119,11 +119,4 @@ pub enum ChangeError {
     CertificateNotFound(String),
     #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
     TooManyCertificates,
-    /// A host reported on a tenant that is not placed on it.
-    #[error("tenant `{tenant}` is not placed on host `{host}`")]
-    NotPlacedHere {
-        tenant: TenantName,
-        /// The host that reported.
-        host: HostName,
-    },
 }
