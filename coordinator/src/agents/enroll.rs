@@ -29,7 +29,7 @@ use crate::{
 /// The service on the enrolment port.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     /// Signs new agents' certificates.
     pub pki: Arc<Pki>,

@@ -2,7 +2,7 @@
 //!
 //! `open` sends an OpenStream with a random id through the host's session and waits for the Attach that presents it. An
 //! id is single-use, valid for [`RENDEZVOUS`], and only for the host that we asked.
-//! Not here: what flows through a stream (operators/exec) and what a session says (session).
+//! Not here: what a stream carries (operators/exec), what a session says (session).
 
 use std::{
     collections::HashMap,

@@ -54,7 +54,7 @@ const MAX_REQUEST_ID: usize = 64;
 /// What the services need from the coordinator.
 #[derive(Debug)]
 pub struct Parts {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     pub config: Arc<Config>,
     /// Signs operators' certificates.

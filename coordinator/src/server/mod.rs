@@ -90,7 +90,7 @@ impl Parts {
 /// A running coordinator, with the parts that tests and benches inspect.
 #[derive(Debug)]
 pub struct Running {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     /// The effective configuration.
     pub config: Arc<Config>,

@@ -35,7 +35,6 @@ type Zones = Arc<Mutex<BTreeMap<String, Zone>>>;
 /// A name server that runs for as long as this lives. Names that were not set do not exist.
 #[derive(Debug)]
 pub struct NameServer {
-    /// Where it listens.
     pub address: SocketAddr,
     zones: Zones,
     task: JoinHandle<()>,

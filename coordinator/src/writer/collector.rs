@@ -24,7 +24,7 @@ use crate::{
 /// Prometheus memory.
 const MAX_CERTIFICATE_SERIES: usize = 200;
 
-/// Collects the newest snapshot.
+/// Collects from the newest snapshot.
 #[derive(Debug)]
 pub(crate) struct FleetCollector {
     pub(crate) handle: Handle,

@@ -222,7 +222,6 @@ impl Handle {
         )?)
     }
 
-    /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<State> {
         self.snapshot.load_full()
     }

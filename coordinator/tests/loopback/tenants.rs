@@ -1,6 +1,6 @@
 //! Operators and their tenants: from the request to the route, bad input, lists, and a coordinator that restarts.
 //!
-//! Not here: domains, pages and what edges get, which have files of their own.
+//! Not here: domains, pages and what edges get, which have their own files.
 
 use std::time::Duration;
 

@@ -63,7 +63,7 @@ type ToAgent = mpsc::Sender<Outgoing>;
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Shared {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     /// Signs agents' renewed certificates.
     pub pki: Arc<Pki>,
@@ -262,7 +262,7 @@ impl Session {
         let _ = self.to_agent.try_send(Box::new(Err(why)));
     }
 
-    /// The first message, and our answer to it.
+    /// Takes the agent's hello, and answers it with a welcome.
     async fn greet(
         &self,
         up: &mut Streaming<AgentMessage>,

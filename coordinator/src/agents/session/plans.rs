@@ -1,6 +1,6 @@
 //! Sends a host its plan: at once if the agent has a different one, and again after each change.
 //!
-//! Not here: what is in a plan (isyone_fleet::views).
+//! Not here: what a plan contains (isyone_fleet::views).
 
 use std::time::Duration;
 

@@ -111,9 +111,9 @@ pub struct Config {
     pub certificates: Certificates,
     /// What is logged, and how.
     pub log: Log,
-    /// Sizes by name.
+    /// Tenants' sizes by name.
     pub plans: BTreeMap<ShortName, Plan>,
-    /// Pairs of images by name.
+    /// Pairs of images (Odoo, PostgreSQL) by name.
     pub editions: BTreeMap<ShortName, Edition>,
 }
 

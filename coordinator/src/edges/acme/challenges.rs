@@ -13,7 +13,7 @@ use std::{
 pub struct Challenges(Mutex<HashMap<String, String>>);
 
 impl Challenges {
-    /// Answers `token` for as long as the guard lives.
+    /// Publishes the answer to `token` for as long as the guard lives.
     pub(crate) fn put(self: &Arc<Self>, token: &str, answer: &str) -> Answered {
         self.lock().insert(token.to_owned(), answer.to_owned());
         Answered {

@@ -1,7 +1,7 @@
 //! HTTPS to the CA: hyper over tokio-rustls, one connection per request, bounded in time and size like everything here.
 //! The library's own client would bring a second set of connectors and roots.
 //!
-//! Not here: what is said over it (order).
+//! Not here: the protocol spoken over it (order).
 
 use std::{cell::Cell, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 

@@ -123,7 +123,7 @@ impl Frames {
 /// What publishing needs from the coordinator.
 #[derive(Debug)]
 pub struct Sources {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     pub config: Arc<Config>,
     /// Traefik's dashboard, with the users that its file had at startup.

@@ -65,7 +65,7 @@ impl<S> tower::Layer<S> for AccessLayer {
     }
 }
 
-/// A service behind the table and the gate.
+/// A service behind the table and the gate of [`AccessLayer`].
 #[derive(Debug, Clone)]
 pub struct AccessService<S> {
     inner: S,

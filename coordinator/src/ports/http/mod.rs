@@ -47,7 +47,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// What the handlers read.
 #[derive(Clone)]
 pub struct Web {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     /// The currently published documents.
     pub published: Arc<ArcSwap<Published>>,

@@ -20,7 +20,6 @@ pub enum StoreError {
     Unreadable(#[from] UnreadableRecord),
 }
 
-/// A future of a store.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// Durable storage with one user: the writer.

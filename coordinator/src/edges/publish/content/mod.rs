@@ -38,7 +38,6 @@ pub(super) enum DocumentKind {
     Hostnames,
 }
 
-/// How many kinds there are.
 const KINDS: usize = 6;
 
 /// The fragments of one shard, by kind.
