@@ -1,7 +1,8 @@
-//! `isy-coordinator init`: a new data directory with authority, sealing key, database and configuration, and the first
-//! admin's context.
+//! `isy-coordinator init`: makes a new data directory with authority, sealing key, database and configuration, and the
+//! first admin's context.
 //!
-//! Made aside and renamed into place at the end: a failed or killed `init` leaves nothing behind that looks finished.
+//! Everything is built aside and renamed into place at the end: a failed or killed `init` leaves nothing that looks
+//! finished.
 //! Not here: the command line (program) and opening what was made (server).
 
 use std::{
@@ -33,21 +34,21 @@ use crate::{
     },
 };
 
-/// Name of the database in the data directory.
+/// Name of the database file in the data directory.
 pub const DATABASE_FILE: &str = "isyone.db";
-/// Name of the authority's folder in it.
+/// Name of the authority's directory in it.
 pub const PKI_DIR: &str = "pki";
 
-/// Why nothing was made.
+/// Why `init` made nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// There is something already.
+    /// The data directory exists and is not empty.
     #[error("{0} exists and is not empty: it is left as it is")]
     Exists(PathBuf),
-    /// A file or directory cannot be made.
+    /// A file or directory cannot be created.
     #[error("{path} cannot be made")]
     Io { path: PathBuf, source: io::Error },
-    /// What was asked for is no valid configuration.
+    /// The requested configuration is not valid.
     #[error("configuration")]
     Config(#[from] ConfigError),
     #[error("the certificate authority cannot be made")]
@@ -62,7 +63,7 @@ pub enum InitError {
     Submit(#[from] SubmitError),
 }
 
-/// What isyctl reads; its contract is in ARCHITECTURE.md.
+/// isyctl's context file; ARCHITECTURE.md has its contract.
 #[derive(Serialize)]
 struct ContextFile<'a> {
     name: &'a str,
@@ -72,7 +73,7 @@ struct ContextFile<'a> {
     key_pem: String,
 }
 
-/// Makes everything. `config.data_dir` must not exist or be empty; the context goes to `context_file`.
+/// Makes everything. `config.data_dir` must be missing or empty; the context goes to `context_file`.
 pub async fn init(
     config: &Config,
     admin: &ShortName,
@@ -105,7 +106,7 @@ pub async fn init(
     let toml = dir.join(config::FILE_NAME);
     files::replace(&toml, config::sample(config).as_bytes(), 0o600).map_err(at(&toml))?;
     std::fs::rename(dir, target).map_err(at(target))?;
-    // It is in place now: nothing to clean up.
+    // Everything is in place: nothing to clean up.
     let _ = unfinished.keep();
     if let Some(parent) = context_file.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(at(parent))?;
@@ -113,7 +114,7 @@ pub async fn init(
     files::replace(context_file, context.as_bytes(), 0o600).map_err(at(context_file))
 }
 
-/// Authority, key, database with the admin in it; answers the admin's context.
+/// Makes the authority, the key, and the database with the admin in it; returns the admin's context.
 async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, InitError> {
     let now_s = clock::now_seconds();
     Sealer::create(&dir.join(KEY_FILE))?;
@@ -123,7 +124,7 @@ async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, 
         hosts: config.advertise.hosts.clone(),
         server_ttl_s: config.certificates.server_ttl.millis() / 1000,
     };
-    // Nobody connects during init.
+    // Nothing connects during `init`.
     let pki = Pki::open(pki_config, Arc::new(|_| false), now_s)?;
     let (key_pem, csr) = new_key_and_csr(admin.as_str())?;
     let ttl_s = config.certificates.operator_ttl.millis() / 1000;
@@ -154,6 +155,6 @@ async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, 
         certificate_pem: issued.pem,
         key_pem,
     };
-    // Plain strings: serialising them cannot fail.
+    // Serialising plain strings cannot fail.
     Ok(toml::to_string(&context).unwrap_or_default())
 }

@@ -1,9 +1,9 @@
-//! The coordinator's acting parts around the core (isyone-fleet): one writer that changes the Fleet and stores it, and everything
-//! that serves, publishes, asks and tells what follows from it.
+//! The coordinator's acting parts around the core (isyone-fleet): one writer that changes the Fleet and stores it, and
+//! everything that serves, publishes, probes and reports the result.
 //!
-//! By what acts: `base` (what all stand on), `writer` (with the store), `wire` (answers and errors), `edges`, `agents`, `ports`,
-//! `operators`; `server` puts them together, `init` and `program` are the command line. See ARCHITECTURE.md. Not here: what any change
-//! or report means, which is decided in isyone-fleet.
+//! The modules: `base` (the foundation), `writer` (with the store), `wire` (answers and errors), `edges`, `agents`,
+//! `ports`, `operators`; `server` assembles them; `init` and `program` are the command line. See ARCHITECTURE.md. Not
+//! here: what any change or report means, which isyone-fleet decides.
 
 pub mod agents;
 pub mod base;

@@ -1,6 +1,6 @@
 //! `isy-coordinator`: see the library.
 //!
-//! The allocator is named here because only a program may name one. Not here: the command line (program).
+//! The allocator is set here because only a binary may set one. Not here: the command line (program).
 
 use std::process::ExitCode;
 

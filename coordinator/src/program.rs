@@ -100,9 +100,9 @@ struct Run {
     log: Option<String>,
 }
 
-/// How long a stop may wait for a collector of traces: well within what is left of systemd's patience.
+/// How long a stop may wait to deliver the last traces: well within what remains of systemd's stop timeout.
 const LAST_TRACES: Duration = Duration::from_secs(3);
-/// Where a packaged coordinator keeps its data.
+/// The data directory of a packaged coordinator.
 const DEFAULT_DATA_DIR: &str = "/var/lib/isyone";
 
 impl Common {
@@ -122,7 +122,7 @@ impl Common {
     }
 }
 
-/// Carries out a command line, the first argument being the program's name.
+/// Runs a command line; the first argument is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let began = Instant::now();
     let cli = Cli::parse_from(arguments);
@@ -167,7 +167,7 @@ fn make(init: Init) -> Result<()> {
     Ok(())
 }
 
-/// File, then command line and environment.
+/// The file's configuration, overridden by command line and environment.
 fn effective(run: &Run) -> Result<Config> {
     let dir = run
         .common
@@ -207,7 +207,7 @@ fn serve(run: Run, began: Instant) -> Result<ExitCode> {
         telemetry::start(&config.log)
     };
     raise_file_limit();
-    // One provider for whatever asks the process for its default; ours are explicit.
+    // A default provider for code that asks the process for one; our own code passes its provider explicitly.
     let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ended = runtime.block_on(run_until_told(config, began));
     telemetry.finish(LAST_TRACES);
@@ -240,10 +240,10 @@ async fn run_until_told(config: Config, began: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Files besides the agents' connections: database, operators, edges, connections that are just being made.
+/// Open files besides the agents' connections: database, operators, edges, connections in their handshake.
 const OTHER_FILES: u64 = 1_024;
 
-/// Says at once what would otherwise show when the fleet comes back and not everybody gets in.
+/// Warns at startup of what would otherwise show only when the fleet comes back and some hosts do not get in.
 fn warn_of_file_limit(hosts: usize) {
     use rustix::process::{Resource, getrlimit};
     let needed = hosts as u64 + OTHER_FILES;
@@ -258,7 +258,7 @@ fn warn_of_file_limit(hosts: usize) {
     }
 }
 
-/// Every agent is an open file: take as many as this process may have. A service file needs `LimitNOFILE` above the
+/// Raises the limit as far as allowed, because every agent is an open file. A unit file needs a `LimitNOFILE` above the
 /// number of hosts.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -1,7 +1,8 @@
 //! `EnrollmentService`: a join token and a public key become a host with a certificate.
 //!
-//! The token is looked at before anything is signed, and decided on by the writer: of two that show the same token at
-//! once, one gets in. Not here: the rate of connections (ports/listener), what a token allows (isyone_fleet::change).
+//! The service checks the token before it signs anything, and the writer decides on it: when two requests show the same
+//! token at once, only one gets in. Not here: the rate of connections (ports/listener), what a token allows
+//! (isyone_fleet::change).
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -28,18 +29,18 @@ use crate::{
 /// The service on the enrolment port.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     /// Signs new agents' certificates.
     pub pki: Arc<Pki>,
-    /// How long those of agents are valid, seconds.
+    /// Lifetime of agents' certificates, in seconds.
     pub agent_ttl_s: i64,
     /// `host:port` that agents dial once they have joined.
     pub agent_endpoint: String,
 }
 
 impl Enrollment {
-    /// Strangers get nothing signed.
+    /// Checked first, so that we sign nothing for strangers.
     fn knows(&self, token_id: &str, secret_hash: &str) -> bool {
         let state = self.handle.snapshot();
         state

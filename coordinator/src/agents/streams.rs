@@ -1,8 +1,8 @@
-//! Rendezvous with agents: who has a session, and the streams that agents open when asked (logs, exec).
+//! Rendezvous with agents: which hosts have a session, and the streams that agents open on request (logs, exec).
 //!
-//! `open` sends an OpenStream with a random id through the host's session and waits for the Attach that shows it. Ids are
-//! single use, valid for [`RENDEZVOUS`], and only for the host that was asked.
-//! Not here: what flows through a stream (operators/exec) and what a session says (session).
+//! `open` sends an OpenStream with a random id through the host's session and waits for the Attach that presents it. An
+//! id is single-use, valid for [`RENDEZVOUS`], and only for the host that we asked.
+//! Not here: what a stream carries (operators/exec), what a session says (session).
 
 use std::{
     collections::HashMap,
@@ -35,15 +35,15 @@ use crate::{
 
 /// How long an agent has to open the stream it was asked for.
 pub const RENDEZVOUS: Duration = Duration::from_secs(10);
-/// Streams that may wait for their agents at once: one per operator's click, so far above real use.
+/// Streams that may wait for their agents at once. Each is one operator's click, so this is far above real use.
 const MAX_WAITING: usize = 1_000;
-/// Messages on the way down one stream.
+/// Messages queued for the agent on one stream.
 pub const DOWN_QUEUE: usize = 16;
 
-/// A message to an agent. Boxed: an empty queue has room for 32 of them, in each of thousands of sessions.
+/// A message to an agent. Boxed: even an empty queue allocates room for 32 of them, in each of thousands of sessions.
 pub type Outgoing = Box<Result<CoordinatorMessage, Status>>;
 
-/// What a session can be told.
+/// How to reach a session.
 #[derive(Debug, Clone)]
 pub struct SessionHandle {
     number: u64,
@@ -62,7 +62,7 @@ pub struct Bridge {
     pub down: mpsc::Sender<Result<AttachDown, Status>>,
 }
 
-/// The sessions that are open, and the streams that were asked for and have not been opened yet.
+/// The open sessions, and the streams that we asked for and that are not open yet.
 #[derive(Debug, Default)]
 pub struct Streams {
     sessions: Mutex<HashMap<HostName, SessionHandle>>,
@@ -71,11 +71,11 @@ pub struct Streams {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while holding these; the maps are whole in any case.
+    // Nothing panics while holding these locks; the maps are consistent in any case.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A session's place in the table; leaves it when dropped, unless a newer session has taken it.
+/// A session's entry in the table; removed on drop, unless a newer session has replaced it.
 #[derive(Debug)]
 pub struct SessionGuard {
     host: HostName,
@@ -95,7 +95,7 @@ impl Drop for SessionGuard {
     }
 }
 
-/// Takes a waiting stream's id away when nobody waits any more.
+/// Removes a stream's id when nobody waits for it any more.
 struct WaitingGuard<'a> {
     id: String,
     of: &'a Streams,
@@ -108,7 +108,7 @@ impl Drop for WaitingGuard<'_> {
 }
 
 impl Streams {
-    /// Enters a host's session; an earlier one of the same host is ended.
+    /// Registers a host's session; ends an earlier one of the same host.
     pub fn enter(
         self: &Arc<Self>,
         host: &HostName,
@@ -136,7 +136,7 @@ impl Streams {
         lock(&self.sessions).len()
     }
 
-    /// Has the host's agent open a stream.
+    /// Asks the host's agent to open a stream, and waits for it.
     pub async fn open(&self, host: &HostName, target: Target) -> Result<Bridge, Status> {
         let away = || status::agent_away(format!("the agent of host `{host}` is not connected"));
         let session = lock(&self.sessions).get(host).cloned().ok_or_else(away)?;
@@ -162,7 +162,7 @@ impl Streams {
         let message = CoordinatorMessage {
             message: Some(coordinator_message::Message::OpenStream(message)),
         };
-        // A full queue is an agent that does not read: it would not open a stream either.
+        // When the queue is full, the agent is not reading and would not open a stream either.
         session
             .messages
             .try_send(Box::new(Ok(message)))
@@ -178,7 +178,7 @@ impl Streams {
         }
     }
 
-    /// An agent shows a stream's id: hands the stream to whoever waits for it.
+    /// Matches a stream that an agent opened to the caller that waits for its id.
     pub fn attach(&self, host: &HostName, id: &str, bridge: Bridge) -> Result<(), Status> {
         let unknown = || {
             status::not_found(
@@ -190,7 +190,7 @@ impl Streams {
             let mut waiting = lock(&self.waiting);
             match waiting.get(id) {
                 Some((asked, _)) if asked == host => waiting.remove(id).map(|(_, answer)| answer),
-                // Another host's id: as if it did not exist, and it stays valid for the right one.
+                // Another host's id: treat it as unknown, and keep it valid for the right host.
                 Some(_) | None => None,
             }
         };

@@ -1,4 +1,4 @@
-//! The only place that reads the wall clock. Everything else takes the time as an argument.
+//! The only module that reads the wall clock. Everything else takes the time as an argument.
 //!
 //! Not here: monotonic time, which waits and deadlines take from tokio or std.
 
@@ -8,17 +8,17 @@ use isyone_proto::plan::UnixMs;
 pub fn now_ms() -> UnixMs {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     let now = std::time::SystemTime::now();
-    // A clock before 1970 is a clock that was never set: certificates then say so.
+    // A clock before 1970 was never set; certificate checks will report it.
     now.duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// The same in seconds, as certificates count.
+/// Seconds since the Unix epoch, as certificates count.
 pub fn now_seconds() -> i64 {
     now_ms().div_euclid(1000)
 }
 
-/// The runtime's monotonic clock, which tests can stop.
+/// The runtime's monotonic clock, which tests can pause.
 pub fn monotonic() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,6 +1,7 @@
-//! Files that are replaced whole: written aside, synced, renamed. A reader sees the old or the new one, never a half.
+//! Replaces files atomically: write aside, sync, rename. A reader sees the old file or the new one, never a partial
+//! one.
 //!
-//! Not here: what is in them, and the files of the store.
+//! Not here: the files' content, and the files of the store.
 
 use std::{
     io::{self, Write as _},
@@ -8,7 +9,7 @@ use std::{
     path::Path,
 };
 
-/// Replaces `path`; the file will have `mode`. Written in the same directory, so the rename cannot cross file systems.
+/// Replaces `path` with a file of mode `mode`. Writes in the same directory, so the rename cannot cross file systems.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let dir = path
         .parent()
@@ -17,8 +18,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     replace_from(dir, path, &[content], mode)
 }
 
-/// As [`replace`], with the content in pieces, and with the unfinished file in `scratch`: whoever watches `path`'s directory sees one event only. Both
-/// must be on one file system ([`scratch_for`]).
+/// Like [`replace`], but takes the content in pieces, and writes the unfinished file in `scratch`, so that a watcher of
+/// `path`'s directory sees only one event. Both must be on one file system ([`scratch_for`]).
 pub fn replace_from(
     scratch: &Path,
     path: &Path,
@@ -33,22 +34,22 @@ pub fn replace_from(
     for piece in pieces {
         file.write_all(piece.as_ref())?;
     }
-    // The umask may have taken bits away.
+    // The umask may have cleared bits.
     file.as_file().set_permissions(permissions)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
     std::fs::File::open(directory(path))?.sync_all()
 }
 
-/// Where a file lies.
+/// The directory that contains `path`.
 pub fn directory(path: &Path) -> &Path {
     path.parent()
         .filter(|d| !d.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
 }
 
-/// The first candidate on the file system of `path`'s directory in which files can be made; that directory itself when
-/// there is none.
+/// The first candidate that is on the file system of `path`'s directory and where we can create files; `path`'s
+/// directory if there is none.
 pub fn scratch_for<'a>(path: &'a Path, candidates: &[&'a Path]) -> &'a Path {
     let own = directory(path);
     let device = |dir: &Path| std::fs::metadata(dir).map(|m| m.dev()).ok();
@@ -60,7 +61,7 @@ pub fn scratch_for<'a>(path: &'a Path, candidates: &[&'a Path]) -> &'a Path {
         .unwrap_or(own)
 }
 
-/// Group and others may do nothing with the file; `false` also when it cannot be looked at.
+/// Whether group and others have no access to the file; `false` if its metadata cannot be read.
 pub fn is_private(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 == 0)
 }

@@ -1,19 +1,19 @@
-//! How the program takes memory from the system: its allocator, and pages of the usual size.
+//! How the program gets memory from the system: its allocator, without huge pages.
 //!
-//! Not here: how much the parts keep.
+//! Not here: how much memory the parts use.
 
-/// A fleet is millions of small values that come and go for months. glibc's allocator fragments under that until a kilobyte takes it tens
-/// of microseconds; this one stays even.
+/// A fleet is millions of small values that come and go for months. Under that load glibc's allocator fragments until
+/// allocating a kilobyte takes tens of microseconds; mimalloc stays constant.
 pub type Allocator = mimalloc::MiMalloc;
 
-/// What goes behind `#[global_allocator]`.
+/// For `#[global_allocator]`.
 pub const ALLOCATOR: Allocator = mimalloc::MiMalloc;
 
-/// No huge pages for this process; to be called before there are threads.
+/// Turns huge pages off for this process; call it before there are threads.
 ///
-/// Each connection has buffers of which it uses the beginning only: HTTP/2's for writing has 16 KiB, and what an agent is told fits one
-/// page of 4 KiB. The allocator asks for huge pages, where the kernel gives them, and then everything behind such a beginning takes memory
-/// too: a fifth of what a connected agent costs. Where the kernel knows no such switch nothing is lost but that.
+/// Each connection uses only the beginning of its buffers: HTTP/2's write buffer has 16 KiB, and what an agent is told
+/// fits one page of 4 KiB. The allocator asks for huge pages where the kernel offers them, and then the unused rest
+/// takes memory, too: a fifth of what a connected agent costs. Where the kernel lacks the switch, we lose only that.
 pub fn small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         eprintln!(

@@ -1,7 +1,7 @@
-//! What every acting part stands on: configuration, the certificate authority, the sealing key and randomness, the clock, files,
-//! what is counted and timed.
+//! The foundation of every acting part: configuration, the certificate authority, the sealing key and randomness, the
+//! clock, files, metrics and timings.
 //!
-//! Not here: the Fleet and anything that knows of it beyond its types.
+//! Not here: the Fleet, and anything that knows more of it than its types.
 
 pub mod clock;
 pub mod config;

@@ -1,9 +1,9 @@
-//! Sealing secrets at rest, and everything random.
+//! Seals secrets at rest, and draws everything random.
 //!
-//! XChaCha20-Poly1305 with a random nonce per record; the record's key is authenticated along, so a sealed value moved to
-//! another record does not open. The sealing key is in a file of its own (mode 0600) or comes by the environment, never
-//! in the database. This is the only place that draws random numbers.
-//! Not here: hashing passwords of visitors (operators/tenant_access) and the keys of certificates (pki).
+//! XChaCha20-Poly1305 with a random nonce per record. The record's name is authenticated, too, so a sealed value that
+//! is moved to another record does not open. The sealing key is in a file of its own (mode 0600) or comes from the
+//! environment, never from the database. Nothing else draws random numbers.
+//! Not here: hashing visitors' passwords (operators/tenant_access), and certificates' keys (pki).
 
 use std::{fmt, io, path::Path};
 
@@ -23,19 +23,19 @@ use zeroize::Zeroizing;
 
 use crate::base::files;
 
-/// Name of the key's file in the data directory.
+/// Name of the key file in the data directory.
 pub const KEY_FILE: &str = "seal.key";
-/// The environment variable that may give the key in place of the file.
+/// The environment variable that may hold the key instead of the file.
 pub const KEY_VARIABLE: &str = "ISYONE_SEAL_KEY";
 /// 192 bits.
 const NONCE_BYTES: usize = 24;
 
-/// Characters of a generated password that people type: 142 bits.
+/// Length in characters of a generated password that people type: 142 bits.
 const ADMIN_PASSWORD: usize = 24;
-/// And of those that only programs use.
+/// The same for passwords that only programs use.
 const MACHINE_PASSWORD: usize = 32;
 
-/// Why a key cannot be used or a value cannot be opened. Never says anything about the secret.
+/// Why a key is unusable or a value does not open. Never reveals anything about the secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// The key file cannot be read or written.
@@ -47,12 +47,12 @@ pub enum SealError {
     /// Not 64 hex digits.
     #[error("the sealing key from {0} is not 64 hex digits (32 bytes)")]
     BadKey(String),
-    /// Another key, another record, or damage.
+    /// Wrong key, wrong record, or damaged data.
     #[error("a sealed value does not open: wrong sealing key, or the record was damaged")]
     DoesNotOpen,
 }
 
-/// Seals and opens secrets, with the one sealing key.
+/// Seals and opens secrets with the one sealing key.
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
 }
@@ -64,7 +64,7 @@ impl fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// Makes a new key file. An existing one is never overwritten: it would orphan every sealed record.
+    /// Makes a new key file. Never overwrites one: that would orphan every sealed record.
     pub fn create(path: &Path) -> Result<Self, SealError> {
         let failed = |source| SealError::Io {
             path: path.display().to_string(),
@@ -78,7 +78,7 @@ impl Sealer {
         Self::from_hex(&text, &path.display().to_string())
     }
 
-    /// The key from `variable` (the environment's [`KEY_VARIABLE`]) if there, else from the file.
+    /// Takes the key from `variable` (the value of [`KEY_VARIABLE`]) if set, otherwise from the file.
     pub fn load(path: &Path, variable: Option<&str>) -> Result<Self, SealError> {
         if let Some(text) = variable {
             return Self::from_hex(text, KEY_VARIABLE);
@@ -103,7 +103,7 @@ impl Sealer {
         })
     }
 
-    /// A key that lives in memory only, for tests and simulations.
+    /// A key in memory only, for tests and simulations.
     pub fn ephemeral() -> Self {
         let mut key = Zeroizing::new([0_u8; 32]);
         rand_bytes(key.as_mut());
@@ -115,7 +115,7 @@ impl Sealer {
     /// Seals `plain` for the record `record`.
     pub fn seal(&self, record: &str, plain: &[u8]) -> Sealed {
         let nonce = XNonce::generate();
-        // The cipher refuses only messages of 256 GiB and more.
+        // The cipher refuses only messages of 256 GiB or more.
         let sealed = self
             .cipher
             .encrypt(
@@ -153,18 +153,19 @@ impl Sealer {
     }
 }
 
-/// Letters and digits only: needs no quoting anywhere. 24 of them are 142 bits.
+/// Only letters and digits, which need no quoting anywhere. 24 of them have 142 bits.
 pub fn random_password(length: usize) -> String {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     let mut rng = rand::rng();
     Alphanumeric.sample_string(&mut rng, length)
 }
 
-/// 2^6 rounds, some 4 ms: an edge works the hash out anew at every request, also for each picture of a page, and for whoever guesses.
-/// How often somebody may guess is bounded by the rate limit before it; long passwords do the rest.
+/// 2^6 rounds, some 4 ms: an edge computes the hash at every request, including each picture of a page, and for anyone
+/// who guesses. The rate limit in front of it bounds the guesses; long passwords do the rest.
 const EDGE_COST: u32 = 6;
 
-/// bcrypt hash of a password for the edge's own prompt, as `htpasswd -B` writes it; none when it is longer than bcrypt takes in.
+/// bcrypt hash of a password for the edge's own prompt, as `htpasswd -B` writes it; `None` if the password is too long
+/// for bcrypt.
 pub fn edge_hash(password: &str) -> Option<String> {
     let mut salt = [0; 16];
     rand_bytes(&mut salt);
@@ -172,21 +173,20 @@ pub fn edge_hash(password: &str) -> Option<String> {
     Some(parts.format_for_version(bcrypt::Version::TwoY))
 }
 
-/// So many random bytes, as hex.
+/// This many random bytes, as hex.
 pub fn random_hex(bytes: usize) -> String {
     let mut buffer = Zeroizing::new(vec![0_u8; bytes]);
     rand_bytes(&mut buffer);
     hex::encode(&*buffer)
 }
 
-/// Chance, in 0..1: for what should not happen everywhere at once.
+/// A random number in 0..1, to spread out what should not happen everywhere at once.
 pub fn chance() -> f64 {
     let mut bytes = [0; 4];
     rand_bytes(&mut bytes);
     f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// Fills the buffer.
 pub fn rand_bytes(buffer: &mut [u8]) {
     use rand::Rng as _;
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
@@ -194,14 +194,14 @@ pub fn rand_bytes(buffer: &mut [u8]) {
     rng.fill_bytes(buffer);
 }
 
-/// What a tenant's secrets are sealed for: they open for no other name and no other incarnation.
+/// Record name of a tenant's secrets, so that they open for no other name and no other incarnation.
 fn record(name: &str, uid: Uuid) -> String {
     format!("tenant/{name}/{uid}")
 }
 
-/// What is sealed for whom.
+/// Sealing and opening of particular records.
 impl Sealer {
-    /// Fresh passwords for a new tenant, sealed.
+    /// Generates and seals passwords for a new tenant.
     pub fn new_secrets(&self, name: &TenantName, uid: Uuid) -> Sealed {
         let password = |length| Secret::new(random_password(length));
         let fresh = TenantSecrets {
@@ -209,12 +209,12 @@ impl Sealer {
             admin_password: password(ADMIN_PASSWORD),
             master_password: password(MACHINE_PASSWORD),
         };
-        // Plain data: serialising it cannot fail.
+        // Serialising plain data cannot fail.
         let json = Zeroizing::new(serde_json::to_vec(&fresh).unwrap_or_default());
         self.seal(&record(name.as_str(), uid), &json)
     }
 
-    /// The private key of a certificate for tenants' host names, PEM.
+    /// The private key of a certificate for tenants' host names, as PEM.
     pub fn open_key(&self, certificate: &EdgeCertificate) -> Result<Zeroizing<String>, SealError> {
         let key = self.open(
             &EdgeCertificate::sealed_for(&certificate.name),

@@ -1,4 +1,4 @@
-//! Logs and traces of the coordinator, from its configuration and OpenTelemetry's environment.
+//! Sets up the coordinator's logs and traces, from its configuration and OpenTelemetry's environment.
 //!
 //! Not here: what is logged, and how spans travel (isyone-telemetry).
 
@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::base::config::{Log, LogFormat};
 
-/// Starts logging, and tracing where the environment asks for it. Inside the runtime.
+/// Starts logging, and tracing if the environment asks for it. Call it inside the runtime.
 pub fn start(log: &Log) -> Telemetry {
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let format = match log.format {

@@ -1,7 +1,7 @@
-//! Where the coordinator's time goes, as histograms: the writer's stages, the plans and the reports. Always measured: an observation
-//! costs some tens of nanoseconds.
+//! Where the coordinator spends its time, as histograms: the writer's stages, the plans, the reports. Always on: an
+//! observation costs some tens of nanoseconds.
 //!
-//! Not here: counts and the fleet's own numbers (metrics), one request's way through all programs (writer/traces).
+//! Not here: counters and the fleet's own numbers (metrics), one request's path through all programs (writer/traces).
 
 use std::time::{Duration, Instant};
 
@@ -10,30 +10,30 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// From a step in memory to a commit on a slow disk, seconds.
+/// From a step in memory to a commit on a slow disk, in seconds.
 const SECONDS: [f64; 14] = [
     0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
     5.0,
 ];
-/// From a lone command to a full group.
+/// From a single command to a full group.
 const COMMANDS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// See the module. A clone counts into the same histograms.
+/// See the module. Clones share the histograms.
 #[derive(Debug, Clone)]
 pub struct Timings {
-    /// From a command's arrival in the writer's queue to its turn.
+    /// A command's wait in the writer's queue.
     pub queue_wait: Histogram,
-    /// One command on the Fleet.
+    /// Applying one command to the Fleet.
     pub apply: Histogram,
-    /// One group into the store.
+    /// Storing one group.
     pub commit: Histogram,
     /// Commands in a group.
     pub group: Histogram,
-    /// One new snapshot for everybody, and the hosts woken.
+    /// Publishing one snapshot and waking the hosts concerned.
     pub snapshot: Histogram,
-    /// One host's plan out of a snapshot, its secrets opened.
+    /// Rendering one host's plan from a snapshot, including opening its secrets.
     pub plan_render: Histogram,
-    /// One report from wire types to checked ones.
+    /// Parsing one report from wire types to checked ones.
     pub report_parse: Histogram,
 }
 
@@ -53,7 +53,7 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// Puts them into the registry that is scraped.
+    /// Adds the histograms to the registry that is scraped.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -84,7 +84,7 @@ impl Timings {
     }
 }
 
-/// Does something and notes how long it took.
+/// Runs `work` and records its duration.
 pub(crate) fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let done = work();
@@ -92,7 +92,7 @@ pub(crate) fn timed<T>(histogram: &Histogram, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Adds a time, in seconds.
+/// Records a duration, in seconds.
 pub(crate) fn observe(histogram: &Histogram, time: Duration) {
     histogram.observe(time.as_secs_f64());
 }

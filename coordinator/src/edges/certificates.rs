@@ -1,7 +1,7 @@
-//! Judging a certificate for tenants' host names before it is stored: is it one, does its key belong to it, does its chain hang
-//! together, what is it good for and how long.
+//! Judges a certificate for tenants' host names before it is stored: is it valid, does its key match, does its chain
+//! link up, which names does it cover, and for how long.
 //!
-//! Pure. Not here: whether browsers will trust its issuer, which is for whoever uploads one to know.
+//! Pure. Not here: whether browsers trust its issuer; whoever uploads it has to know that.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use isyone_fleet::desired::{
@@ -13,14 +13,14 @@ use rustls_pki_types::CertificateDer;
 use tokio_rustls::rustls::{self, sign::CertifiedKey};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// Longest chain or key, bytes: four RSA-4096 certificates with text around them are half of it.
+/// Longest chain or key, in bytes: four RSA-4096 certificates with text around them are half of it.
 const MAX_PEM_BYTES: usize = 64 * 1024;
-/// Certificates in a chain. TLS clients give up at about as many.
+/// Most certificates in a chain. TLS clients give up at about as many.
 const MAX_CHAIN: usize = 8;
-/// Host names in one certificate; the largest authorities' own limit.
+/// Most host names in one certificate; the limit of the largest CAs.
 const MAX_NAMES: usize = 100;
 
-/// What a certificate says of itself.
+/// The content of a valid certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
     /// Lower case, in the certificate's order; at least one.
@@ -33,12 +33,12 @@ pub struct Judged {
     pub not_before: i64,
     /// Seconds since the Unix epoch.
     pub not_after: i64,
-    /// The certificates and nothing else: whatever text was around them stays outside.
+    /// The certificates only, without any text around them.
     pub chain_pem: String,
 }
 
 impl Judged {
-    /// As it is kept, with its key sealed for that name.
+    /// The record to store, with the key sealed for that name.
     pub fn kept(self, name: String, origin: Origin, key: Sealed) -> EdgeCertificate {
         EdgeCertificate {
             name,
@@ -55,7 +55,7 @@ impl Judged {
     }
 }
 
-/// Judges a chain (the leaf first) and its key; an error names the field.
+/// Judges a chain (leaf first) and its key; an error names the field.
 pub fn judge(chain_pem: &str, key_pem: &str, now_s: i64) -> Result<Judged, FieldError> {
     let chain_error = |problem: String| FieldError::new("certificate_pem", problem);
     let key_error = |problem: String| FieldError::new("key_pem", problem);
@@ -134,7 +134,7 @@ fn judge_chain(chain: &[CertificateDer<'_>], now_s: i64) -> Result<Judged, Strin
     })
 }
 
-/// RFC 7468.
+/// Encodes as in RFC 7468.
 fn pem(der: &[u8]) -> String {
     const LINE: usize = 64;
     let text = BASE64.encode(der);
@@ -146,7 +146,7 @@ fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n")
 }
 
-/// Browsers look at the alternative names only.
+/// The alternative names; browsers ignore everything else.
 fn hostnames(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {
     let names = leaf
         .subject_alternative_name()

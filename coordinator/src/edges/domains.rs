@@ -1,6 +1,7 @@
-//! Looks at tenants' domains by and by, and tells the writer which of them do not lead here any more.
+//! Checks tenants' domains periodically, and tells the writer which of them do not lead here any more.
 //!
-//! Nothing waits for it. Not here: when, and what follows (isyone_fleet::domains); what the redirects do then (isyone_fleet::views).
+//! Nothing waits for it. Not here: when, and what follows (isyone_fleet::domains); how redirects react
+//! (isyone_fleet::views).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -30,19 +31,18 @@ use crate::{
     writer::Handle,
 };
 
-/// How often it is seen whose turn it is.
+/// How often we see which domains are due.
 const EVERY: Duration = Duration::from_secs(1);
-/// Looks of one go; at an hour's interval it is enough for 200,000 domains.
+/// Most checks per turn; with an interval of an hour this is enough for 200,000 domains.
 const MAX_LOOKS: usize = 64;
-/// How many of them are made at the same time.
+/// Most checks at the same time.
 const AT_ONCE: usize = 16;
 
-/// What was found, for whoever asks.
+/// The findings, for everyone who asks.
 #[derive(Debug)]
 pub struct DomainLooks(Mutex<Schedule>);
 
 impl DomainLooks {
-    /// With nothing known yet.
     pub fn new(config: &config::Dns) -> Self {
         let mut chance = [0; 8];
         secrets::rand_bytes(&mut chance);
@@ -56,23 +56,23 @@ impl DomainLooks {
         )))
     }
 
-    /// What is known of a domain.
+    /// What we know of a domain.
     pub fn seen(&self, name: &str) -> Option<Seen> {
         self.schedule().seen(name).cloned()
     }
 
-    /// It was looked at before it was added, and was good.
+    /// Records a domain that was checked and found good before it was added.
     pub fn found_good(&self, name: &str, look: &Look) {
         self.schedule().found_good(name, look, clock::now_ms());
     }
 
-    /// Never held over a wait.
+    /// Never held across an await.
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What looking at domains needs of the coordinator.
+/// What checking domains needs from the coordinator.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) handle: Handle,
@@ -148,13 +148,13 @@ async fn look(watch: &Watch, state: &State, name: String) {
             }))
         }
     };
-    // What is not stored is concluded again at the next look.
+    // If it cannot be stored, the next check concludes it again.
     if let Err(error) = watch.handle.submit_patiently("coordinator", command).await {
         tracing::warn!(%error, "what was found of a domain could not be stored");
     }
 }
 
-/// Looks at one domain of a tenant.
+/// Checks one domain of a tenant.
 pub(crate) async fn at(dns: &dyn Dns, config: &Config, tenant: &Tenant, domain: &Domain) -> Look {
     let base_domain = config.base_domain.as_str();
     let platform = tenant.platform_name(base_domain);

@@ -1,7 +1,8 @@
-//! What is done for the edges and the monitoring beside them: documents for Traefik and Prometheus, certificates of host names,
-//! tenants' domains in DNS, probes through the edges, and which version of their configuration the edges run.
+//! What the coordinator does for the edges and the monitoring beside them: documents for Traefik and Prometheus,
+//! certificates of host names, tenants' domains in DNS, probes through the edges, and which version of their
+//! configuration the edges run.
 //!
-//! Not here: the ports they are served on (ports/http), what routes look like (isyone-traefik).
+//! Not here: the ports that serve it (ports/http), what routes look like (isyone-traefik).
 
 pub mod acme;
 pub mod certificates;

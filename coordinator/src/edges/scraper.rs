@@ -1,9 +1,10 @@
-//! Prometheus' own certificate, when `[monitoring] certificate_dir` asks for it: made, renewed at half of its life, and made
-//! anew when it is missing, revoked or of another CA. A site then needs no manual step before hosts can be scraped.
+//! Prometheus' own certificate, when `[monitoring] certificate_dir` asks for it: issued, renewed at half of its
+//! lifetime, and issued anew when it is missing, revoked or signed by another CA. A site then needs no manual step
+//! before hosts can be scraped.
 //!
-//! Files: `ca.pem` (all CAs to trust), `prometheus.pem`, `prometheus.key`, readable by their group. A renewal keeps the key,
-//! so that one file is replaced and Prometheus, which reads them at each handshake, never sees a pair that does not match.
-//! Whoever wants another key removes `prometheus.key`.
+//! Files: `ca.pem` (all CAs to trust), `prometheus.pem`, `prometheus.key`, readable by their group. A renewal keeps the
+//! key and so replaces one file only; Prometheus, which reads them at each handshake, never sees a mismatched pair.
+//! To get a new key, remove `prometheus.key`.
 //! Not here: telling the hosts (agents/session/monitors).
 
 use std::{
@@ -27,12 +28,12 @@ use crate::{
     writer::Handle,
 };
 
-/// Prometheus takes up a new file by itself, so a short life costs nothing; half of it outlives a long week-end without a
-/// coordinator.
+/// Prometheus picks up a new file without help, so a short lifetime costs nothing; half of it is longer than a long
+/// weekend without a coordinator.
 const TTL_S: i64 = 30 * 86_400;
-/// How often the files are looked at.
+/// How often we look at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Owner and group, and nobody else.
+/// Access for owner and group only.
 const MODE: u32 = 0o640;
 
 /// Why Prometheus has no (fresh) certificate.
@@ -48,7 +49,7 @@ enum ScraperError {
     Refused(String),
 }
 
-/// What Prometheus' certificate needs of the coordinator.
+/// What Prometheus' certificate needs from the coordinator.
 #[derive(Debug)]
 pub(crate) struct Scraper {
     pub(crate) handle: Handle,
@@ -57,7 +58,7 @@ pub(crate) struct Scraper {
     pub(crate) stop: CancellationToken,
 }
 
-/// Keeps the files fresh until the coordinator stops.
+/// Keeps the files up to date until the coordinator stops.
 pub(crate) async fn run(scraper: Scraper) {
     let Some(dir) = &scraper.config.monitoring.certificate_dir else {
         return;
@@ -132,7 +133,7 @@ async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
         .submit_patiently("coordinator", command)
         .await;
     submitted.map_err(|e| ScraperError::Refused(e.to_string()))?;
-    // The key first: a certificate without its key is what the next look would find whole.
+    // Write the key first: otherwise the next look could take a certificate without its new key for complete.
     write_if_other(&key, &key_pem)?;
     write_if_other(&certificate, &issued.pem)?;
     tracing::info!(dir = %dir.display(), operator = %name, "Prometheus has a fresh certificate");

@@ -1,6 +1,6 @@
-//! `OperatorService`: operators are made with a certificate, listed and revoked.
+//! `OperatorService`: creates operators with a certificate, lists and revokes them.
 //!
-//! Not here: what a role may do (access) and cutting connections of who is revoked (server/loops).
+//! Not here: what a role may do (access), cutting a revoked operator's connections (server/loops).
 
 use std::ops::Bound;
 
@@ -23,7 +23,7 @@ use crate::{
     wire::{shown, status},
 };
 
-/// Longest life of an operator's certificate: five years.
+/// Longest lifetime of an operator's certificate: five years.
 const MAX_TTL_DAYS: u32 = 1825;
 
 fn role(wire: i32) -> Result<OperatorRole, FieldError> {
@@ -58,7 +58,7 @@ impl OperatorService for Api {
         let issued = pki
             .sign_operator(&asked.csr_pem, &name, role, ttl_s, clock::now_seconds())
             .map_err(|e| status::pki(&e))?;
-        // Worth nothing until its serial is stored.
+        // Worthless until its serial number is stored.
         let certificate = Certificate {
             serial: issued.serial,
             not_after: issued.not_after,

@@ -1,6 +1,6 @@
 //! `CertificateService`: certificates of tenants' host names.
 //!
-//! Not here: judging one (edges/certificates) and ordering them (edges/acme).
+//! Not here: judging a certificate (edges/certificates), ordering them (edges/acme).
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -21,9 +21,9 @@ use tonic::{Request, Response, Status};
 use super::{Api, caller, now, page_size, tenants::unexpected};
 use crate::{edges::certificates::judge, wire::status};
 
-/// Longest name of an uploaded certificate: a DNS label's.
+/// Longest name of an uploaded certificate: that of a DNS label.
 const MAX_NAME: usize = 63;
-/// Longest name of any: a host name's, with a star.
+/// Longest name of any certificate: that of a wildcard host name.
 const MAX_HOSTNAME: usize = 255;
 
 #[tonic::async_trait]
@@ -152,7 +152,7 @@ type Row<'a> = (
     Option<&'a CertificateTrouble>,
 );
 
-/// Certificates and troubles behind `after`, by name.
+/// The certificates and troubles after `after`, by name.
 fn page<'a>(fleet: &'a Fleet, after: &str, size: usize) -> Vec<Row<'a>> {
     let from = if after.is_empty() {
         Bound::Unbounded

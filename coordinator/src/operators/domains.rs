@@ -1,6 +1,6 @@
-//! `DomainService`: tenants' own domains. DNS is asked before one is taken in.
+//! `DomainService`: tenants' own domains. Asks DNS before it accepts one.
 //!
-//! Not here: what an answer of DNS means (isyone_fleet::domains) and looking again later (edges/domains).
+//! Not here: what DNS' answer means (isyone_fleet::domains), later checks (edges/domains).
 
 use std::ops::Bound;
 
@@ -27,7 +27,7 @@ use crate::{
     writer::SubmitError,
 };
 
-/// Longest page token: a host name's.
+/// Longest page token: that of a host name.
 const MAX_HOSTNAME: usize = 253;
 
 impl Api {
@@ -58,7 +58,7 @@ impl Api {
         let trouble = state.fleet.domain_troubles.get(domain.as_str());
         let verdict = seen.as_ref().map(|seen| seen.verdict);
         let state = match (trouble, verdict) {
-            // A good look is on its way to the store: it has the last word.
+            // A good check is on its way to the store and takes precedence.
             (Some(_), _) => v1::DomainState::Unreachable,
             (None, Some(Verdict::Here)) => v1::DomainState::Ok,
             (None, Some(Verdict::Elsewhere)) => v1::DomainState::Doubtful,
@@ -81,7 +81,7 @@ impl Api {
         }
     }
 
-    /// What must hold before DNS is asked.
+    /// Conditions to check before asking DNS.
     fn check(&self, state: &State, tenant: &TenantName, domain: &Domain) -> Result<(), Status> {
         let base = &self.parts.handle.settings().base_domain;
         if domains::is_platform(domain, base) {
@@ -95,7 +95,7 @@ impl Api {
         })
     }
 
-    /// The platform's own name becomes the primary again: no domain is it.
+    /// Makes the platform's own name primary again, so that none of the domains is.
     async fn platform_is_primary(
         &self,
         actor: String,
@@ -127,7 +127,7 @@ impl Api {
         }))
     }
 
-    /// Asks DNS; refuses when a domain does not lead to the edges, with what to set.
+    /// Asks DNS; if a domain does not lead to the edges, refuses with what to set.
     async fn looks(&self, tenant: &Tenant, wanted: &[Domain]) -> Result<Vec<Look>, Status> {
         let looks = join_all(
             wanted
@@ -165,7 +165,7 @@ impl Api {
     }
 }
 
-/// A domain that leads here by another tenant's name: a customer who left may have left his CNAME behind.
+/// A domain that leads here through another tenant's name: a former customer may have left a CNAME behind.
 fn anothers(domain: &Domain, look: &Look, tenant: &Tenant, platform: &str) -> String {
     let by = look.by.as_deref().unwrap_or_default();
     let advice = domains::advice(domain, platform, &look.edges);
@@ -191,7 +191,7 @@ fn parse(text: &str) -> Result<Domain, FieldError> {
     domains::parse(text).map_err(|e| FieldError::new("domain", e.to_string()))
 }
 
-/// `redirected`: it is the primary, and no look is awaited.
+/// `redirected`: it is the primary, and no check is pending.
 fn unchecked(wanted: &[Domain], redirected: bool) -> String {
     let names = wanted
         .iter()
@@ -208,7 +208,7 @@ fn unchecked(wanted: &[Domain], redirected: bool) -> String {
     )
 }
 
-/// The same domain with `www.` before it, or without.
+/// The same domain with a leading `www.` added or removed.
 fn sibling(domain: &Domain) -> Result<Domain, FieldError> {
     domains::sibling(domain).map_err(|e| FieldError::new("domain", e.to_string()))
 }
@@ -246,7 +246,7 @@ impl DomainService for Api {
         } else {
             self.looks(tenant, &wanted).await?
         };
-        // What led here when it was last looked at needs no other look.
+        // A domain that led here at its last check needs no new one.
         let known_good = |domain: &Domain| {
             self.parts
                 .domains
@@ -333,7 +333,7 @@ impl DomainService for Api {
             return Err(FieldError::new("page_token", "is not one of ours").into());
         }
         let state = self.state();
-        // A tenant's names are few and have an order of their own: one page.
+        // A tenant has few names, in an order of their own: a single page.
         if !asked.name.is_empty() {
             let tenant = self.tenant(&state, &tenant_name(&asked.name)?)?;
             let domains = self.domains_of(&state, tenant);

@@ -1,6 +1,6 @@
-//! `EdgeService`: who asks for routes and how far they are, and which routes are left out.
+//! `EdgeService`: which edges poll routes and how far they are, and which routes are left out.
 //!
-//! Not here: how an edge is judged (isyone_fleet::edge) and asked (edges/running).
+//! Not here: how an edge is judged (isyone_fleet::edge), asking it (edges/running).
 
 use std::{
     net::IpAddr,
@@ -26,7 +26,7 @@ use crate::{
 
 /// Longest name: an IPv6 address, a slash and a shard.
 const MAX_NAME: usize = 128;
-/// Who asks waits so long for the edges' own word; what is not there by then is as of the last look.
+/// How long a caller waits for the edges' own answers; edges that answer later show the state of the last look.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 #[tonic::async_trait]
@@ -111,13 +111,13 @@ impl EdgeService for Api {
 }
 
 impl Api {
-    /// All edges, those that are not known to run the newest asked once more.
+    /// All edges; first asks those again that are not known to run the newest version.
     async fn edges(&self) -> Vec<v1::Edge> {
         let behind = self
             .parts
             .edges
             .look(|edge| edge.state != EdgeState::Current);
-        // Not answered in time: see there.
+        // On a timeout the last known state stands: see [`PATIENCE`].
         let _ = tokio::time::timeout(PATIENCE, behind).await;
         let (shards, left_out) = (
             &self.parts.handle.settings().shards,
@@ -138,7 +138,7 @@ fn token(text: &str) -> Result<&str, FieldError> {
     Ok(text)
 }
 
-/// A moment as time of day.
+/// Converts a monotonic instant to wall-clock time.
 fn ago(then: Instant, at: Instant, now: UnixMs) -> UnixMs {
     let passed = i64::try_from(at.duration_since(then).as_millis()).unwrap_or(i64::MAX);
     now.saturating_sub(passed)
@@ -152,7 +152,7 @@ fn count(left_out: &LeftOut, ours: impl Fn(&str) -> bool) -> u32 {
     u32::try_from(routes.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
-/// Routes of the next `size` tenants that count, and the token for those after them.
+/// The routes of the next `size` tenants selected by `ours`, and the token for the rest.
 fn rejected(
     left_out: &LeftOut,
     ours: impl Fn(&str) -> bool,

@@ -1,6 +1,6 @@
-//! `EventService`: what happened, from the events that are kept and as they come.
+//! `EventService`: what happened, from the stored events and live.
 //!
-//! Not here: which events there are and how many are kept (isyone_fleet).
+//! Not here: which events exist and how many are kept (isyone_fleet).
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,12 +18,12 @@ use tonic::{Request, Response, Status};
 use super::{Answers, Api, Parts, STREAM_QUEUE};
 use crate::wire::{shown, status};
 
-/// Old events when none are asked for, and at most.
+/// Number of old events: the default and the maximum.
 const TAIL: (usize, usize) = (50, 10_000);
-/// New events are gathered this long, so that a burst costs one wake.
+/// We gather new events for this long, so that a burst causes one wake-up.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
 
-/// The events that were asked for.
+/// Which events the caller wants.
 struct Filter {
     tenant: Option<TenantName>,
     host: Option<HostName>,
@@ -77,7 +77,7 @@ impl EventService for Api {
     }
 }
 
-/// The sequence after which the newest `tail` matching events lie.
+/// The sequence number before the newest `tail` matching events.
 fn before_tail(state: &State, filter: &Filter, tail: usize) -> u64 {
     let newest = state
         .fleet
@@ -91,7 +91,7 @@ fn before_tail(state: &State, filter: &Filter, tail: usize) -> u64 {
     })
 }
 
-/// Stored events after a sequence; an error when some of them are forgotten already.
+/// Stored events after a sequence number; an error if some of them are no longer stored.
 fn after(state: &State, sequence: u64) -> Result<impl Iterator<Item = &Arc<Event>>, Status> {
     let events = &state.fleet.events;
     let oldest = events
@@ -105,7 +105,7 @@ fn after(state: &State, sequence: u64) -> Result<impl Iterator<Item = &Arc<Event
         );
         return Err(Status::out_of_range(message));
     }
-    // Sequences rise by one, so the place of one is known.
+    // Sequence numbers are consecutive, so the position follows from the number.
     let skip = usize::try_from(sequence + 1 - oldest).unwrap_or(usize::MAX);
     Ok(events.iter().skip(skip))
 }

@@ -1,7 +1,7 @@
-//! Logs and interactive commands: a bridge between a caller's stream and one that the tenant's agent opens. When one side
-//! goes away, the other is ended.
+//! Logs and interactive commands: connects a caller's stream with one that the tenant's agent opens. When one side goes
+//! away, the other ends.
 //!
-//! Not here: the streams of agents (agents/streams).
+//! Not here: the agents' streams (agents/streams).
 
 use std::time::Duration;
 
@@ -23,15 +23,15 @@ use tonic::{Status, Streaming};
 use super::{Answers, Api, STREAM_QUEUE};
 use crate::{agents::streams::Bridge, wire::status};
 
-/// Largest piece of log, standard input or output, as documented in the protocol.
+/// Largest chunk of log, standard input or output; documented in the protocol.
 const MAX_CHUNK: usize = 64 << 10;
-/// Log lines when none are asked for, and at most.
+/// Number of log lines: the default and the maximum.
 const TAIL: (u32, u32) = (200, 100_000);
-/// Arguments of a command, and bytes of one.
+/// Most arguments of a command, and most bytes of one.
 const ARGUMENTS: (usize, usize) = (64, 4096);
-/// A caller says at once what to run.
+/// How long the caller may take to say what to run; normally it does so at once.
 const START_PATIENCE: Duration = Duration::from_secs(30);
-/// Terminals have fewer columns and rows.
+/// Larger than any terminal's columns or rows.
 const MAX_TERMINAL: u32 = 10_000;
 
 type ToCaller<T> = mpsc::Sender<Result<T, Status>>;
@@ -77,7 +77,7 @@ impl Api {
             .as_str_name()
             .trim_start_matches("EXEC_KIND_")
             .to_ascii_lowercase();
-        // Arguments may hold secrets: the kind is enough to know what was done.
+        // Arguments may hold secrets: record the kind only, which is enough to know what was done.
         let audit = Command::Audit {
             kind: EventKind::TenantExec,
             tenant: name,
@@ -127,7 +127,7 @@ fn check_start(start: &v1::ExecStart) -> Result<TenantName, FieldError> {
     Ok(name)
 }
 
-/// The agent's next message, or why there is none.
+/// The agent's next message, or the error that ended the stream.
 async fn next(up: &mut Streaming<AttachUp>) -> Option<Result<attach_up::Message, Status>> {
     match up.message().await {
         Ok(Some(AttachUp {
@@ -160,7 +160,7 @@ async fn pump_logs(mut bridge: Bridge, caller: ToCaller<v1::LogChunk>, stop: Can
             None => return,
         };
         let last = item.is_err();
-        // Waits for the caller: the agent is slowed down through the transport's own flow control.
+        // Waits for the caller, so the transport's flow control slows the agent down.
         if caller.send(item).await.is_err() || last {
             return;
         }
@@ -185,7 +185,7 @@ async fn pump_exec(
             message = input.message(), if input_open => {
                 let down = match message {
                     Ok(Some(request)) => checked_input(request),
-                    // The caller has said all it will: as if it had closed standard input.
+                    // The caller will send nothing more: treat it like a closed standard input.
                     Ok(None) => {
                         input_open = false;
                         Ok(exec_request::Message::StdinEof(true))

@@ -1,9 +1,9 @@
-//! How much operators may have under way: calls, watches (events, operations) and streams (logs, shells), each bounded for all and for
-//! one operator. Who comes above it is told when to come back as soon as its request is there: refusing costs next to nothing,
-//! waiting would cost memory.
+//! How much operators may have in progress: calls, watches (events, operations) and streams (logs, shells), each with a
+//! limit for all operators and one per operator. A call above the limit is told when to come back, as soon as its
+//! request has arrived: refusing costs next to nothing, waiting would cost memory.
 //!
-//! Agents are not counted here: there is one session for each, and the writer takes their commands first.
-//! Not here: who may call what (access), the queue behind the calls (the writer).
+//! Agents are not counted here: each has one session, and the writer takes their commands first.
+//! Not here: who may call what (access), the queue behind the calls (writer).
 
 use std::{
     collections::HashMap,
@@ -19,18 +19,18 @@ use crate::{
     writer::{OPERATOR_QUEUE, retry_after},
 };
 
-/// What a call holds while it runs.
+/// The resources that a call holds while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CallKind {
-    /// A question and an answer; most wait for the writer.
+    /// A request and a response; most wait for the writer.
     Call,
     /// Follows events or an operation: a task that wakes with each change.
     Watch,
-    /// Logs or a shell: two pairs of queues, and a stream of the agent's.
+    /// Logs or a shell: two pairs of queues, and one of the agent's streams.
     Stream,
 }
 
-/// Methods that are no plain calls (test: exactly those that answer with a stream).
+/// Methods that are not plain calls (a test checks that these are exactly those with streaming answers).
 const STREAMING: &[(&str, CallKind)] = &[
     ("/grpc.health.v1.Health/Watch", CallKind::Watch),
     (
@@ -58,14 +58,15 @@ impl CallKind {
             .map_or(Self::Call, |(_, kind)| *kind)
     }
 
-    /// For all operators together, and for one of them: a quarter, so that one operator's program that runs wild leaves room.
+    /// The limits for all operators together and for one of them: a quarter, so that one operator's runaway program
+    /// leaves room.
     const fn most(self) -> (usize, usize) {
         let all = match self {
-            // As many as the writer's queue takes; an answer is at most a page of some MB.
+            // As many as the writer's queue holds; an answer is at most a page of some MB.
             Self::Call => OPERATOR_QUEUE,
-            // One for each tenant that is being created by somebody who looks on; some KB and some microseconds per change each.
+            // One per tenant that somebody watches being created; each takes some KB, and some microseconds per change.
             Self::Watch => 2_048,
-            // People who look at logs or sit in shells; up to some hundred KB each.
+            // People who read logs or use shells; each takes up to some hundred KB.
             Self::Stream => 512,
         };
         (all, all / 4)
@@ -75,20 +76,20 @@ impl CallKind {
 #[derive(Debug, Default)]
 struct Count {
     all: usize,
-    /// Only operators that have something under way.
+    /// Has only operators with something in progress.
     by_operator: HashMap<ShortName, usize>,
-    /// Refused ones that will come back: up with each refusal, down with each end, and none once nothing is under way. Whoever has not
-    /// come by then finds room.
+    /// Refused calls expected to come back: a refusal adds one, an end removes one, and it is zero once nothing is in
+    /// progress. Callers that have not come back by then find room.
     expected: usize,
 }
 
-/// What operators have under way, by kind of call.
+/// What operators have in progress, by kind of call.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     counts: [Mutex<Count>; 3],
 }
 
-/// A place among those under way, given back when dropped.
+/// A place at the gate, freed on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     gate: Arc<Gate>,
@@ -98,13 +99,13 @@ pub(super) struct Place {
 
 impl Gate {
     fn count(&self, kind: CallKind) -> MutexGuard<'_, Count> {
-        // Nothing panics while holding it.
+        // Nothing panics while holding this lock.
         self.counts[kind as usize]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets an operator's call in, or says when to come back: the later the more are under way and expected.
+    /// Lets an operator's call in, or says when to come back: the more are in progress and expected, the later.
     pub(super) fn enter(
         self: &Arc<Self>,
         kind: CallKind,
@@ -128,7 +129,7 @@ impl Gate {
     }
 }
 
-/// Beyond it the hint is at its longest anyway.
+/// Above this, the hint is at its maximum anyway.
 const MAX_EXPECTED: usize = 10_000;
 
 impl Drop for Place {
@@ -149,7 +150,7 @@ impl Drop for Place {
     }
 }
 
-/// The answer to a call that finds no place.
+/// The answer to a call that gets no place.
 pub(super) fn refusal(kind: CallKind, after: Duration) -> Status {
     let what = match kind {
         CallKind::Call => "too many calls are under way",
@@ -189,7 +190,7 @@ mod tests {
             );
         }
         assert!(gate.enter(CallKind::Call, &operator("ana")).is_err());
-        // Streams are counted apart.
+        // Each kind is counted separately.
         gate.enter(CallKind::Watch, &operator("wild")).unwrap();
         places.pop();
         gate.enter(CallKind::Call, &operator("ana")).unwrap();

@@ -1,6 +1,6 @@
-//! `HostService`: join tokens, and hosts that are shown, closed, opened and removed.
+//! `HostService`: join tokens; shows, closes, opens and removes hosts.
 //!
-//! Not here: joining itself (agents/enroll) and what a host's silence means (isyone_fleet::liveness).
+//! Not here: joining (agents/enroll), what a host's silence means (isyone_fleet::liveness).
 
 use std::ops::Bound;
 
@@ -25,7 +25,7 @@ use crate::{
     writer::SubmitError,
 };
 
-/// Life of a token: when none is asked for, and at most.
+/// Lifetime of a token, in seconds: the default and the maximum.
 const TOKEN_TTL_S: (u32, u32) = (3600, 604_800);
 
 impl Api {

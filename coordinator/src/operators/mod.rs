@@ -1,7 +1,8 @@
 //! The public services, one file each: parse the request into checked types, hand a command to the writer or read a
-//! snapshot, say the answer in wire types.
+//! snapshot, and answer in wire types.
 //!
-//! Who may call what is decided before any of this runs ([`access`]). Not here: decisions (isyone_fleet: change, placement, views).
+//! [`access`] decides who may call what before any of this runs. Not here: decisions (isyone_fleet: change, placement,
+//! views).
 
 pub mod access;
 mod accounts;
@@ -42,50 +43,49 @@ use crate::{
 /// A streamed answer.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Items on the way to one client: enough to keep a stream busy, little to hold for a client that does not read.
+/// Items queued for one client: enough to keep a stream busy, and little to hold for a client that does not read.
 pub(crate) const STREAM_QUEUE: usize = 16;
 
-/// Page sizes: the default and the largest.
+/// Page size: the default and the maximum.
 const PAGE: (usize, usize) = (100, 1000);
-/// Longest idempotency key; a UUID has 36.
+/// Longest idempotency key; a UUID has 36 characters.
 const MAX_REQUEST_ID: usize = 64;
 
-/// What the services need of the coordinator.
+/// What the services need from the coordinator.
 #[derive(Debug)]
 pub struct Parts {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     pub config: Arc<Config>,
     /// Signs operators' certificates.
     pub pki: Arc<Pki>,
     /// Seals and opens tenants' passwords and certificates' keys.
     pub sealer: Arc<Sealer>,
-    /// To the sessions of agents, for logs and shells.
+    /// The agents' sessions, for logs and shells.
     pub streams: Arc<Streams>,
-    /// Which edges ask for routes, and how far they are.
+    /// Which edges poll routes, and how far they are.
     pub edges: Arc<Edges>,
-    /// What the probes through the edges found.
+    /// The results of the probes through the edges.
     pub probes: Arc<ProbeBoard>,
-    /// What DNS said of tenants' domains.
+    /// The results of DNS checks of tenants' domains.
     pub domains: Arc<DomainLooks>,
-    /// Asks where host names lead.
+    /// Resolves where host names lead.
     pub dns: Arc<dyn Dns>,
-    /// `host:port` that a host joins at.
+    /// `host:port` that hosts join at.
     pub enroll_endpoint: String,
     /// When the coordinator started.
     pub started_at: UnixMs,
-    /// Cancelled when it stops: ends every stream.
+    /// Cancelled when the coordinator stops; ends every stream.
     pub stop: CancellationToken,
 }
 
-/// The public services, all implemented by this one.
+/// Implements all the public services.
 #[derive(Debug, Clone)]
 pub struct Api {
     parts: Arc<Parts>,
 }
 
 impl Api {
-    /// The services over these parts.
     pub fn new(parts: Arc<Parts>) -> Self {
         Self { parts }
     }
@@ -94,11 +94,11 @@ impl Api {
         self.parts.handle.snapshot()
     }
 
-    /// A tenant in wire form, with what the probes found.
+    /// A tenant in wire form, with its probe's result.
     fn shown(&self, state: &State, tenant: &Tenant) -> v1::Tenant {
         let (settings, now) = (self.parts.handle.settings(), now());
         let seen = self.parts.probes.seen(state, settings, tenant, now);
-        // Who shall not run is not missed.
+        // A tenant that should not run is not missed.
         let seen = seen.filter(|_| views::monitored(tenant));
         v1::Tenant {
             probe: seen.map(|seen| shown::probe(&seen)),
@@ -114,7 +114,7 @@ fn now() -> UnixMs {
     clock::now_ms()
 }
 
-/// The caller that [`access`] let through.
+/// The caller, as admitted by [`access`].
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| Status::internal("request without a caller"))

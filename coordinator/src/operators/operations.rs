@@ -1,6 +1,6 @@
-//! `OperationService`: operations are shown, listed, watched and cancelled.
+//! `OperationService`: shows, lists, watches and cancels operations.
 //!
-//! Not here: what ends one (isyone_fleet::change), and waiting for edges (edges/running).
+//! Not here: what ends an operation (isyone_fleet::change), waiting for edges (edges/running).
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,9 +25,9 @@ use crate::{
     writer::SubmitError,
 };
 
-/// An operation that ended longer ago has its route everywhere.
+/// An operation that ended longer ago has its route on all edges.
 const JUST_NOW_MS: i64 = 10_000;
-/// Changes of an operation are told at most this often: a busy fleet publishes many snapshots a second.
+/// Shortest time between two updates to a watcher: a busy fleet publishes many snapshots a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
 fn unknown(id: Uuid) -> Status {
@@ -114,16 +114,16 @@ impl OperationService for Api {
     }
 }
 
-/// Edges may still be about to take up its route: whoever watches is told of its end when visitors get through.
+/// Whether edges may still be taking up its route: watchers learn of the end when visitors get through.
 fn just_ended(operation: &v1::Operation) -> bool {
     let ended = operation.end_time.as_ref().map(unix_ms);
     ended.is_some_and(|at| now() - at < JUST_NOW_MS)
 }
 
-/// Sends the operation whenever it differs from what was sent last. A slow caller misses states in between, never the
-/// last.
+/// Sends the operation whenever it differs from what was sent last. A slow caller misses intermediate states, never the
+/// last one.
 async fn watch(parts: Arc<Parts>, id: Uuid, caller: mpsc::Sender<Result<v1::Operation, Status>>) {
-    // Before the first look, so that no change falls in between.
+    // Subscribe before the first look, so that we miss no change in between.
     let mut changes = parts.handle.subscribe();
     let mut told: Option<v1::Operation> = None;
     loop {

@@ -1,4 +1,4 @@
-//! `TenantSpec` from the wire: checked, with the configuration's defaults filled in. What comes out is complete.
+//! `TenantSpec` from the wire: validates it and fills in the configuration's defaults. The result is complete.
 //!
 //! Not here: what a change of it means (isyone_fleet::change).
 
@@ -11,10 +11,10 @@ use isyone_proto::{
     spec::{Domain, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec},
 };
 
-/// The module that every database has; naming it changes nothing.
+/// The module that every database has; requesting it changes nothing.
 const BASE_MODULE: &str = "base";
 
-/// Parses what was asked, and looks its plan up.
+/// Parses the requested spec and looks up its plan.
 pub(super) fn tenant_spec(
     settings: &Settings,
     wire: v1::TenantSpec,
@@ -89,7 +89,7 @@ fn domains(wire: &[String]) -> Result<Vec<Domain>, FieldError> {
     Ok(domains)
 }
 
-/// Sorted, each once, without `base`: the same set asked in another order is the same spec.
+/// Sorted, deduplicated, without `base`: the same set in another order gives the same spec.
 fn modules(wire: &[String]) -> Result<Vec<Module>, FieldError> {
     if wire.len() > MAX_MODULES {
         return Err(FieldError::new(

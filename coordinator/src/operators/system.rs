@@ -1,6 +1,6 @@
-//! `SystemService`: what this coordinator is, and whom it takes the caller for.
+//! `SystemService`: what this coordinator is, and who it takes the caller to be.
 //!
-//! Not here: health, which gRPC has a service of its own for (server/grpc).
+//! Not here: health, for which gRPC has a service of its own (server/grpc).
 
 use isyone_proto::{
     convert::timestamp,

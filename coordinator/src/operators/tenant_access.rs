@@ -1,7 +1,7 @@
-//! Who gets in to a tenant at the edge: `GetAccess` and `SetAccess` of `TenantService`.
+//! Who gets through the edge to a tenant: `GetAccess` and `SetAccess` of `TenantService`.
 //!
-//! A password is hashed here and nowhere else, so that every client gets the same: it is neither stored nor logged.
-//! Not here: what the edge makes of it (isyone-traefik).
+//! Passwords are hashed only here, so that all clients get the same treatment; they are neither stored nor logged.
+//! Not here: what the edge does with it (isyone-traefik).
 
 use ipnet::IpNet;
 use isyone_fleet::{
@@ -21,15 +21,15 @@ use crate::{
     wire::status,
 };
 
-/// Longest name of a user.
+/// Longest user name.
 const MAX_NAME: usize = 64;
 /// Shortest password that an operator may choose.
 const MIN_PASSWORD: usize = 12;
-/// What bcrypt takes in; the rest would count for nothing.
+/// bcrypt ignores everything beyond this many bytes.
 const MAX_PASSWORD: usize = 72;
-/// Letters and digits of one that we make: 142 bits.
+/// Number of letters and digits in a generated password: 142 bits.
 const GENERATED: usize = 24;
-/// Most that a rate can be: far above what one client sends, far below where Traefik's sums would break.
+/// Highest rate: far above what one client sends, far below where Traefik's arithmetic would break.
 const MAX_RATE: u32 = 1_000_000;
 
 impl Api {
@@ -87,7 +87,7 @@ impl Api {
     }
 }
 
-/// As the protocol says it: without hashes.
+/// In wire form: without hashes.
 pub(super) fn wire(access: &VisitorAccess, edge: &Edge) -> v1::TenantAccess {
     let rate = access.rate.unwrap_or(Rate {
         average: edge.rate_average,
@@ -173,7 +173,7 @@ fn rate(choice: v1::set_access_request::RateChoice) -> Result<Option<Rate>, Fiel
     ))
 }
 
-/// With its password hashed, and that password if it was made here.
+/// The user with a hashed password, and the password if it was generated here.
 async fn user_of(user: v1::AccessUser) -> Result<(User, String), Status> {
     let v1::AccessUser { name, password } = user;
     let password = Zeroizing::new(password);
@@ -188,7 +188,7 @@ async fn user_of(user: v1::AccessUser) -> Result<(User, String), Status> {
         let problem = format!("must have {MIN_PASSWORD} to {MAX_PASSWORD} bytes");
         return Err(FieldError::new("put_user.password", problem).into());
     }
-    // Slow on purpose: not on the runtime's threads.
+    // Slow on purpose, so keep it off the runtime's threads.
     let hash = tokio::task::spawn_blocking(move || secrets::edge_hash(&password)).await;
     let hash = hash
         .ok()

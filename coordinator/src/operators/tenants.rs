@@ -1,6 +1,7 @@
-//! `TenantService`: tenants are made, changed, stopped, shown and listed.
+//! `TenantService`: creates, changes, stops, shows and lists tenants.
 //!
-//! Not here: its streaming calls (exec), who gets in at the edge (tenant_access), what any of it means (isyone_fleet::change).
+//! Not here: its streaming calls (exec), who gets in at the edge (tenant_access), what any change means
+//! (isyone_fleet::change).
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -26,8 +27,8 @@ use crate::{
     writer::SubmitError,
 };
 
-/// Tenants looked at for one page, so that a rare filter over a large fleet stays a short call; the client goes on with
-/// the token.
+/// Most tenants examined for one page, so that a rare filter on a large fleet stays a short call; the client continues
+/// with the token.
 const MAX_SCAN: usize = 20_000;
 
 impl Api {
@@ -64,7 +65,7 @@ impl Api {
     }
 }
 
-/// The writer answered something else than the command's own kind of outcome: our mistake, not the caller's.
+/// The writer returned another kind of outcome than the command's own: our bug, not the caller's.
 pub(super) fn unexpected(outcome: &Outcome) -> Status {
     tracing::error!(?outcome, "unexpected outcome");
     Status::internal("the coordinator gave itself an answer that it does not understand")
@@ -82,7 +83,7 @@ impl TenantService for Api {
         let settings = self.parts.handle.settings();
         let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default())
             .map_err(|e| e.within("spec"))?;
-        // Used only if the tenant is new.
+        // Used only if the tenant does not exist yet.
         let uid = Uuid::now_v7();
         let create = CreateTenant {
             secrets: self.parts.sealer.new_secrets(&name, uid),
@@ -97,7 +98,7 @@ impl TenantService for Api {
         let command = Command::CreateTenant(Box::new(create));
         let handle = &self.parts.handle;
         let outcome = if asked.dry_run {
-            // It looks at every host: not in the writer's time.
+            // Examines every host: keep that off the writer.
             handle.rehearse(
                 &Stamp {
                     now: now(),
@@ -191,7 +192,7 @@ impl TenantService for Api {
         let tenant = self.tenant(&state, &name)?;
         let decision = today(&state, self.parts.handle.settings(), tenant);
         let mut table = shown::placement(&name, &decision, Some(&tenant.placement.reason));
-        // Where it is, not where it would go today: that is the table's first row.
+        // Show where the tenant is, not where it would go today: that is the table's first row.
         table.host = tenant.placement.host.to_string();
         Ok(Response::new(table))
     }
@@ -209,7 +210,7 @@ impl TenantService for Api {
             .sealer
             .open_secrets(tenant)
             .map_err(|e| status::seal(&e))?;
-        // Nothing is told before it is written down who asked.
+        // Record who asked before revealing anything.
         let audit = Command::Audit {
             kind: isyone_fleet::event::EventKind::CredentialsRead,
             tenant: name.clone(),
@@ -350,7 +351,7 @@ impl TenantService for Api {
     }
 }
 
-/// What every host would score for this tenant now, its own place counted as taken.
+/// Every host's score for this tenant now, with its own place counted as taken.
 fn today(state: &State, settings: &isyone_fleet::settings::Settings, tenant: &Tenant) -> Decision {
     let labels: &BTreeMap<_, _> = &tenant.spec.host_labels;
     let request = PlacementRequest {

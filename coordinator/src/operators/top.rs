@@ -14,9 +14,9 @@ use tonic::{Request, Response, Status};
 use super::{Api, now};
 use crate::{edges::probes::board::EdgeSeen, wire::shown};
 
-/// Rows: when none are asked for, and at most: the largest terminals.
+/// Number of rows: the default and the maximum, which suits the largest terminals.
 const LIMITS: (u32, u32) = (50, 200);
-/// Longest filter: longer than any name.
+/// Longest filter; longer than any name.
 const MAX_FILTER: usize = 64;
 
 fn rows<O>(
@@ -133,7 +133,7 @@ impl Api {
         }
     }
 
-    /// Beside the other calls: going through a large fleet takes a while.
+    /// Runs off the runtime's threads: going through a large fleet takes a while.
     async fn aside<T: Send + 'static>(
         &self,
         make: impl FnOnce(&Self) -> T + Send + 'static,

@@ -1,4 +1,5 @@
-//! The ports: gRPC and enrolment over mutual TLS (listener), HTTP for edges, Prometheus and visitors' pages (http).
+//! The ports: gRPC with client certificates and enrolment without (listener); HTTP for edges, Prometheus and visitors'
+//! pages (http).
 //!
 //! Not here: the services behind them (operators, agents).
 

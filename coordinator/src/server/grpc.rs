@@ -1,4 +1,4 @@
-//! The gRPC services: what stands behind the mTLS port and the enrolment port, with what bounds a message and a connection.
+//! The gRPC services: what is behind the mTLS port and the enrolment port, with the limits of messages and connections.
 //!
 //! Not here: accepting connections (ports/listener), who may call what (operators/access), the services themselves.
 
@@ -37,20 +37,20 @@ use crate::{
     ports::listener,
 };
 
-/// Largest request of an operator: 200 modules, 50 domains and 32 labels are 40 KiB, a piece of a shell's input is 64 KiB. As much is
-/// held of each call that runs.
+/// Largest request of an operator: 200 modules, 50 domains and 32 labels are 40 KiB, a chunk of a shell's input is 64
+/// KiB. Each running call may hold this much.
 const MAX_REQUEST_BYTES: usize = 256 << 10;
-/// Largest request of somebody who joins, of whom we know nothing: a token, a key and a few labels.
+/// Largest request of a peer that joins, of which we know nothing: a token, a key and a few labels.
 const MAX_JOIN_BYTES: usize = 64 << 10;
-/// Streams that one connection may have open while it joins: one call, and slack.
+/// Most streams on one connection that joins: one call, and slack.
 const MAX_JOIN_STREAMS: u32 = 2;
-/// Streams that one connection may have open: an agent needs its session and one for each operator who looks at a log;
-/// this is well above both and bounds what one peer can hold.
+/// Most streams on one connection: an agent needs one for its session and one for each operator who views a log; this
+/// is well above that, and bounds what one peer can hold.
 const MAX_STREAMS: u32 = 128;
 
 fn builder(max_streams: u32) -> Server {
     Server::builder()
-        // Without it a half-open connection lives for hours.
+        // Without keepalive, a half-open connection lives for hours.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(max_streams)
@@ -123,7 +123,7 @@ pub(super) async fn serve_grpc(
         .layer(AccessLayer::new(shared.metrics.clone()))
         .add_service(limited!(most, health_service))
         .add_service(limited!(most, reflection().build_v1()?))
-        // Older clients know only this one.
+        // Older clients know only this version.
         .add_service(limited!(most, reflection().build_v1alpha()?))
         .add_service(limited!(most, TenantServiceServer::new(api.clone())))
         .add_service(limited!(most, HostServiceServer::new(api.clone())))

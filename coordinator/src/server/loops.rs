@@ -1,6 +1,6 @@
-//! The loops that look, ask and tell by themselves; two small ones (certificates of ours, connections to cut) are here.
+//! The background loops; two small ones (our own certificates, connections to cut) are here.
 //!
-//! Not here: the writer's loop and what is published, which go with the ports.
+//! Not here: the writer's loop and publishing, which start with the ports.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,12 +23,12 @@ use crate::{
     writer::Handle,
 };
 
-/// How often certificate files are looked at.
+/// How often we look at the certificate files.
 const PKI_REFRESH: Duration = Duration::from_secs(5);
-/// Pause between two looks at what changed, of which there may be thousands a second.
+/// Pause between two looks at changes, of which there may be thousands a second.
 const CUT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The loops that look, ask and tell by themselves.
+/// Starts the background loops.
 pub(super) fn spawn(shared: &Shared, asker: Option<Asker>, refresh: Arc<Notify>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let (handle, config, stop) = (&shared.handle, &shared.config, &shared.stop);
@@ -47,7 +47,7 @@ pub(super) fn spawn(shared: &Shared, asker: Option<Asker>, refresh: Arc<Notify>)
         shared.edges.clone(),
         stop.clone(),
     ));
-    // A part that ends is a failure; without a directory there is nothing to do.
+    // Without a directory there is nothing to do, and a loop that returns counts as a failure.
     if config.monitoring.certificate_dir.is_some() {
         tasks.spawn(scraper::run(Scraper {
             handle: handle.clone(),
@@ -110,7 +110,7 @@ async fn cut_refused(handle: Handle, connections: Arc<Connections>, stop: Cancel
     }
 }
 
-/// Takes up changed certificate files and renews our own, by and by and when told to.
+/// Loads changed certificate files and renews our own, periodically and on request.
 async fn keep_certificates_fresh(pki: Arc<Pki>, refresh: Arc<Notify>, stop: CancellationToken) {
     loop {
         tokio::select! {

@@ -1,7 +1,7 @@
-//! Puts the coordinator together and takes it apart: store, writer, authority, the ports, the loops.
+//! Assembles the coordinator and takes it apart: store, writer, authority, the ports, the loops.
 //!
-//! [`start`] is the whole coordinator in one process; `main` and the tests both use it. Not here: command line and signals (program),
-//! and what any of the parts does.
+//! [`start`] is the whole coordinator in one process; `main` and the tests both use it. Not here: command line and
+//! signals (program), what any of the parts does.
 
 mod grpc;
 mod loops;
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// How long open calls may take to end when the coordinator stops.
+/// How long open calls may take to finish when the coordinator stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the coordinator does not start.
@@ -49,10 +49,10 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error("the sealing key cannot be opened")]
     Seal(#[from] SealError),
-    /// A token of edges or Prometheus on other machines cannot be read or made.
+    /// A token for edges or Prometheus on other machines cannot be read or created.
     #[error("a token of listen.edges cannot be used")]
     EdgeToken(#[source] io::Error),
-    /// The authorities for probes through TLS cannot be used.
+    /// The CAs for probes over TLS cannot be used.
     #[error("tenants cannot be probed through the edges")]
     Probes(#[from] AskError),
     /// A port cannot be opened.
@@ -62,21 +62,21 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
-    /// Our own descriptors are damaged.
+    /// Our own descriptors are invalid.
     #[error("gRPC reflection cannot be set up")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// What a coordinator is made of besides its configuration.
+/// What a coordinator needs besides its configuration.
 pub struct Parts {
-    /// Where the Fleet is kept.
+    /// Stores the Fleet.
     pub store: Box<dyn Store>,
     /// Seals and opens secrets at rest.
     pub sealer: Sealer,
 }
 
 impl Parts {
-    /// From the data directory. `seal_key` is the environment's, when it gives one.
+    /// Opens them from the data directory. `seal_key` comes from the environment, if set there.
     pub async fn open(config: &Config, seal_key: Option<&str>) -> Result<Self, StartError> {
         let sealer = Sealer::load(&config.data_dir.join(secrets::KEY_FILE), seal_key)?;
         let store = SqliteStore::open(&config.data_dir.join(crate::init::DATABASE_FILE)).await?;
@@ -87,30 +87,30 @@ impl Parts {
     }
 }
 
-/// A coordinator that runs, with the parts that tests and benches look into.
+/// A running coordinator, with the parts that tests and benches inspect.
 #[derive(Debug)]
 pub struct Running {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
-    /// The configuration that it runs with.
+    /// The effective configuration.
     pub config: Arc<Config>,
     /// The certificate authority.
     pub pki: Arc<Pki>,
     /// Seals and opens secrets at rest.
     pub sealer: Arc<Sealer>,
-    /// The sessions of agents.
+    /// The agents' sessions.
     pub streams: Arc<Streams>,
-    /// Which edges ask for routes, and how far they are.
+    /// Which edges poll routes, and how far they are.
     pub edges_seen: Arc<Edges>,
-    /// What the probes through the edges found.
+    /// The results of the probes through the edges.
     pub probes: Arc<ProbeBoard>,
-    /// Where gRPC listens.
+    /// Address of the gRPC port.
     pub grpc: SocketAddr,
-    /// Where enrolment listens.
+    /// Address of the enrolment port.
     pub enroll: SocketAddr,
-    /// Where HTTP listens.
+    /// Address of the HTTP port.
     pub http: SocketAddr,
-    /// Where edges on other machines are served.
+    /// Address of the port for edges on other machines.
     pub edges: Option<SocketAddr>,
     stop: CancellationToken,
     refresh: Arc<Notify>,
@@ -119,7 +119,7 @@ pub struct Running {
     stop_writer: CancellationToken,
 }
 
-/// Starts everything; when it answers, all ports are open.
+/// Starts everything; when it returns, all ports are open.
 pub async fn start(
     config: Config,
     parts: Parts,
@@ -163,8 +163,8 @@ pub async fn start(
 }
 
 impl Running {
-    /// Returns when a part has ended although nobody asked for it (it panicked: the log says where). What is left then only
-    /// looks alive; the process must end, and be started again.
+    /// Returns when a part has ended unasked (it panicked; the log says where). The rest only looks alive: the process
+    /// must exit and be restarted.
     pub async fn failed(&mut self) {
         tokio::select! {
             _ = &mut self.writer => {}
@@ -173,7 +173,7 @@ impl Running {
         }
     }
 
-    /// Looks at the certificate files now.
+    /// Checks the certificate files now.
     pub fn refresh_certificates(&self) {
         self.refresh.notify_one();
     }

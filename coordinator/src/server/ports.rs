@@ -25,7 +25,7 @@ pub(super) struct Listeners {
     grpc: TcpListener,
     enroll: TcpListener,
     http: TcpListener,
-    /// When there is such a port, with its tokens.
+    /// The port for edges on other machines, if configured, with its tokens.
     edges: Option<(TcpListener, http::edges::Tokens)>,
 }
 
@@ -81,7 +81,7 @@ impl Listeners {
     }
 }
 
-/// The ports, and what is published on them.
+/// Serves the ports and starts publishing.
 pub(super) async fn serve(
     shared: &Shared,
     listeners: Listeners,

@@ -1,6 +1,6 @@
-//! What the tasks of a coordinator share, made once from the configuration and the writer's handle.
+//! What the coordinator's tasks share, created once from the configuration and the writer's handle.
 //!
-//! Not here: who gets which part of it (loops, ports, grpc).
+//! Not here: which task gets what (loops, ports, grpc).
 
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ use crate::{
     writer::{Handle, collector::FleetCollector},
 };
 
-/// Where edges serve HTTP when the configuration names no port.
+/// Port on which edges serve HTTP if the configuration names none.
 const EDGE_PORT: u16 = 80;
 
-/// What the tasks share; made once, taken apart by [`start`](super::start).
+/// What the tasks share; created once, taken apart by [`start`](super::start).
 pub(super) struct Shared {
     pub(super) handle: Handle,
     pub(super) config: Arc<Config>,
@@ -75,7 +75,7 @@ impl Shared {
         self.config.certificates.agent_ttl.millis() / 1000
     }
 
-    /// Everything that is counted, and what is collected at each scrape.
+    /// Everything that we count, and what collectors add at each scrape.
     pub(super) fn registry(&self) -> Registry {
         let mut registry = metrics::registry();
         self.handle.timings().register(&mut registry);

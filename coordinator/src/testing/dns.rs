@@ -1,4 +1,4 @@
-//! A name server on loopback that says what a test wants, over UDP.
+//! A name server on loopback that answers what a test wants, over UDP.
 //!
 //! Not here: a resolver.
 
@@ -17,25 +17,24 @@ use hickory_resolver::proto::{
 };
 use tokio::{net::UdpSocket, task::JoinHandle};
 
-/// What there is at a name.
+/// What a name has.
 #[derive(Debug, Clone)]
 pub enum Zone {
     /// These addresses.
     Addresses(Vec<IpAddr>),
-    /// What there is at another name.
+    /// An alias of another name.
     Alias(String),
-    /// The server says that it cannot say.
+    /// The server answers with an error.
     Broken,
-    /// The server says nothing.
+    /// The server does not answer.
     Silent,
 }
 
 type Zones = Arc<Mutex<BTreeMap<String, Zone>>>;
 
-/// A name server, as long as this lives. Names that it was not told of do not exist.
+/// A name server that runs for as long as this lives. Names that were not set do not exist.
 #[derive(Debug)]
 pub struct NameServer {
-    /// Where it listens.
     pub address: SocketAddr,
     zones: Zones,
     task: JoinHandle<()>,
@@ -48,7 +47,7 @@ impl Drop for NameServer {
 }
 
 impl NameServer {
-    /// Starts one on a free port.
+    /// Starts a server on a free port.
     pub async fn start() -> Self {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = socket.local_addr().expect("bound");
@@ -61,7 +60,7 @@ impl NameServer {
         }
     }
 
-    /// From now on there is this at a name.
+    /// Sets what a name has.
     pub fn set(&self, name: &str, zone: Zone) {
         self.zones
             .lock()
@@ -69,7 +68,7 @@ impl NameServer {
             .insert(name.to_owned(), zone);
     }
 
-    /// From now on a name has these addresses.
+    /// Sets a name's addresses.
     pub fn addresses(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses
             .iter()
@@ -90,7 +89,7 @@ async fn serve(socket: UdpSocket, zones: Zones) {
             &zones.lock().unwrap_or_else(PoisonError::into_inner),
         );
         if let Some(bytes) = answer.and_then(|answer| answer.to_vec().ok()) {
-            // Who does not listen any more is not waited for.
+            // A client may have stopped listening: do not wait for it.
             drop(socket.send_to(&bytes, from).await);
         }
     }
@@ -103,7 +102,7 @@ fn answer(asked: &Message, zones: &BTreeMap<String, Zone>) -> Option<Message> {
     answer.metadata.recursion_desired = true;
     answer.add_query(query.clone());
     let mut name = query.name().clone();
-    // Chains of tests are short.
+    // Chains in tests are short.
     for _ in 0..8 {
         let text = name.to_ascii().trim_end_matches('.').to_lowercase();
         let record = |data: RData| Record::from_rdata(name.clone(), 1, data);

@@ -1,4 +1,5 @@
-//! Who calls. Read from the peer's certificate once, by the access layer, and handed to the services with the request.
+//! Who calls. The access layer reads it from the peer's certificate, once, and passes it to the services with the
+//! request.
 //!
 //! Not here: what a caller may do (operators/access).
 
@@ -9,14 +10,14 @@ use isyone_proto::{
     tls::OperatorRole,
 };
 
-/// Who calls, from the certificate and from nowhere else.
+/// Who calls, according to the certificate and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A person or a program.
     Operator(ShortName, OperatorRole),
     /// A host's agent.
     Agent(HostName),
-    /// Somebody who wants to join.
+    /// A machine that wants to join.
     Stranger,
 }
 

@@ -1,6 +1,6 @@
-//! The core's values and errors as the public protocol says them, and who it is that calls.
+//! The core's values and errors in terms of the public protocol, and the caller.
 //!
-//! Not here: parsing what comes in; each service does that itself, once.
+//! Not here: parsing requests; each service does that itself, once.
 
 pub mod caller;
 pub mod shown;

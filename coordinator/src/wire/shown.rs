@@ -1,6 +1,6 @@
-//! The core's values as the public protocol says them.
+//! The core's values in terms of the public protocol.
 //!
-//! Not here: choosing what is shown (operators).
+//! Not here: choosing what to show (operators).
 
 use isyone_fleet::{
     desired::{Host, Operator, Tenant},
@@ -20,9 +20,9 @@ use isyone_proto::{
 
 use crate::edges::probes::board::Seen;
 
-/// Rows of a placement table: the best that fit, then others; the rest is counted only.
+/// Rows of a placement table for the best hosts that fit; the remaining ones are only counted.
 const MAX_FITTING: usize = 20;
-/// Rows of hosts that were not chosen, each with why; the rest is counted only.
+/// Rows for hosts that were not chosen, each with the reason; the remaining ones are only counted.
 const MAX_REJECTED: usize = 80;
 
 pub(crate) fn tenant(
@@ -35,7 +35,7 @@ pub(crate) fn tenant(
     let observed = views::observed(state, tenant);
     let mut hostnames = tenant.hostnames(&settings.base_domain);
     let primary = views::primary(state, settings, tenant).map(|domain| domain.as_str());
-    // The one that people use first, the others in their order.
+    // The name that people use comes first, the others in their order.
     hostnames.sort_by_key(|name| Some(name.as_str()) != primary);
     v1::Tenant {
         name: tenant.name.to_string(),
@@ -75,7 +75,7 @@ pub(crate) fn tenant(
     }
 }
 
-/// What the probes found, and whose trouble it is.
+/// A probe's result, and whose fault a failure is.
 pub(crate) fn probe(seen: &Seen) -> v1::Probe {
     let probe = &seen.probe;
     let reach = match seen.judgement {
@@ -289,7 +289,7 @@ pub(crate) fn role(role: OperatorRole) -> v1::Role {
     }
 }
 
-/// A decision as a table. `original` is the reason that was stored when the tenant was placed.
+/// A decision as a table. `original` is the reason stored when the tenant was placed.
 pub(crate) fn placement(
     tenant: &TenantName,
     decision: &Decision,

@@ -1,6 +1,6 @@
-//! The one table from the core's errors to gRPC: code, stable reason, details.
+//! The table that maps the core's errors to gRPC: code, stable reason, details.
 //!
-//! Not here: errors of parsing, which isyone-proto makes, and logging (operators/access).
+//! Not here: parse errors, which isyone-proto makes; logging (operators/access).
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,14 +20,14 @@ use crate::{
     writer::SubmitError,
 };
 
-/// Type URL of the placement table that comes with `NO_HOST_FITS`.
+/// Type URL of the placement table that accompanies `NO_HOST_FITS`.
 pub const PLACEMENT_TYPE: &str = "type.googleapis.com/isyone.v1.Placement";
 
 fn plain(code: Code, reason: &str, error: impl ToString) -> Status {
     status(code, reason, error.to_string(), HashMap::new())
 }
 
-/// A command that got no outcome.
+/// For a command without an outcome.
 pub fn submit(error: SubmitError) -> Status {
     match error {
         SubmitError::Refused(error) => change(&error),
@@ -37,8 +37,8 @@ pub fn submit(error: SubmitError) -> Status {
     }
 }
 
-/// Refused for load: nothing was done, and doing it later may work. Carries `google.rpc.RetryInfo`, so that callers come back when
-/// there may be room, not at once.
+/// For a refusal under load: nothing was done, and a later try may work. Carries `google.rpc.RetryInfo`, so that
+/// callers come back when there may be room, not at once.
 pub fn overloaded(message: String, retry_after: Duration) -> Status {
     let mut details = ErrorDetails::with_error_info("OVERLOADED", ERROR_DOMAIN, HashMap::new());
     details.set_retry_info(Some(retry_after));
@@ -70,7 +70,7 @@ fn change(error: &ChangeError) -> Status {
         E::HostNotEmpty { .. } => (Code::FailedPrecondition, "HOST_NOT_EMPTY"),
         E::HostExists(_) => (Code::AlreadyExists, "HOST_EXISTS"),
         E::AddressTaken { .. } => (Code::AlreadyExists, "ADDRESS_TAKEN"),
-        // Which of the three it is, only the log tells.
+        // Only the log says which of the three it is.
         E::TokenRefused(why) => {
             tracing::warn!(why, "join token refused");
             let message =
@@ -98,7 +98,7 @@ fn change(error: &ChangeError) -> Status {
     status(code, reason, error.to_string(), metadata)
 }
 
-/// A certificate that was not made.
+/// For a certificate that could not be made.
 pub fn pki(error: &PkiError) -> Status {
     match error {
         PkiError::BadRequest(why) => {
@@ -118,37 +118,37 @@ pub fn pki(error: &PkiError) -> Status {
     }
 }
 
-/// Secrets that do not open: the wrong key, and nothing that a caller can do.
+/// For secrets that do not open: the key is wrong, and the caller can do nothing about it.
 pub fn seal(error: &SealError) -> Status {
     plain(Code::Internal, "SEALED", error)
 }
 
-/// Something that is not there.
+/// For something that does not exist.
 pub fn not_found(reason: &str, message: String) -> Status {
     plain(Code::NotFound, reason, message)
 }
 
-/// Not with this configuration.
+/// For what this configuration does not allow.
 pub fn not_configured(message: impl ToString) -> Status {
     plain(Code::FailedPrecondition, "NOT_CONFIGURED", message)
 }
 
-/// Domains that do not lead to the edges, as far as DNS says.
+/// For domains that, according to DNS, do not lead to the edges.
 pub fn dns(message: String) -> Status {
     plain(Code::FailedPrecondition, "DNS_CHECK_FAILED", message)
 }
 
-/// Domains that lead here by the platform's name of another tenant.
+/// For domains that lead here through another tenant's platform name.
 pub fn anothers_name(message: String) -> Status {
     plain(Code::FailedPrecondition, "DOMAIN_LEADS_TO_ANOTHER", message)
 }
 
-/// The host's agent is needed now and is not connected, or did not answer.
+/// For a host's agent that is needed now and is not connected or did not answer.
 pub fn agent_away(message: String) -> Status {
     plain(Code::Unavailable, "AGENT_UNAVAILABLE", message)
 }
 
-/// The end of every stream when the coordinator stops.
+/// Ends every stream when the coordinator stops.
 pub fn stopping() -> Status {
     plain(
         Code::Unavailable,
@@ -157,9 +157,9 @@ pub fn stopping() -> Status {
     )
 }
 
-/// Adds one more detail message to a status that has some.
+/// Adds one more detail message to a status with details.
 fn with_detail(bare: Status, type_url: &str, detail: &v1::Placement) -> Status {
-    // Encoded a moment ago by ourselves; if it does not read back, the plain status still says what matters.
+    // We have just encoded it; if it does not decode, the plain status still says what matters.
     let Ok(mut details) = tonic_types::pb::Status::decode(bare.details()) else {
         return bare;
     };

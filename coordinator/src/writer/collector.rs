@@ -1,4 +1,4 @@
-//! The Fleet's own numbers in our metrics, taken from the newest snapshot at each scrape: nothing is counted twice.
+//! The Fleet's own numbers in our metrics, taken from the newest snapshot at each scrape, so nothing is counted twice.
 //!
 //! Not here: counters of the writer's own work (base/timings).
 
@@ -20,10 +20,11 @@ use crate::{
     writer::Handle,
 };
 
-/// Certificates with a series of their own: an alert is about the first that end, and each series costs Prometheus memory.
+/// Most certificates with a series of their own: alerts concern the first ones to expire, and each series costs
+/// Prometheus memory.
 const MAX_CERTIFICATE_SERIES: usize = 200;
 
-/// Collects the newest snapshot.
+/// Collects from the newest snapshot.
 #[derive(Debug)]
 pub(crate) struct FleetCollector {
     pub(crate) handle: Handle,
@@ -135,7 +136,7 @@ fn certificates(families: &mut Families<'_>, state: &State) -> fmt::Result {
 
 fn domains(families: &mut Families<'_>, state: &State) -> fmt::Result {
     let fleet = &state.fleet;
-    // A deleted tenant keeps its trouble until it is gone, but has no visitors, and nobody looks at its domains any more.
+    // A deleted tenant keeps its trouble until it is gone, but has no visitors, and its domains are no longer checked.
     let missed = fleet.domain_troubles.values().filter(|trouble| {
         fleet
             .tenants
@@ -184,7 +185,8 @@ mod tests {
         metrics::render(&registry)
     }
 
-    /// Breaks when an alert about a customer's domain goes on after its tenant was deleted: leave the filter out of `domains`.
+    /// Fails if `domains` loses its filter: an alert about a customer's domain would go on after its tenant was
+    /// deleted.
     #[test]
     fn unreachable_domains_are_those_of_tenants_with_visitors() {
         let mut bench = Bench::default();

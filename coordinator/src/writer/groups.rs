@@ -1,9 +1,9 @@
-//! The writer's loop. While one group of commands is being stored, the next is already carried out on top of it: neither the disk nor
-//! the processor waits for the other. Others see a state, and get answers, only once it is stored.
+//! The writer's loop. While one group of commands is being stored, it carries out the next on top of it, so neither
+//! disk nor CPU waits for the other. Others see a state, and get answers, only once it is stored.
 //!
-//! Agents' commands are taken first, then a share of operators': neither can starve the other, and a report waits for two commits at
-//! most.
-//! Not here: what a command does (isyone_fleet::change) and how it is stored (store).
+//! It takes agents' commands first, then a share of operators': neither can starve the other, and a report waits for at
+//! most two commits.
+//! Not here: what a command does (isyone_fleet::change), how it is stored (store).
 
 use std::{
     mem,
@@ -33,20 +33,20 @@ use crate::{
     },
 };
 
-/// Operators' commands stored in one transaction at most: bounds the time of one commit.
+/// Most operators' commands in one transaction, which bounds the time of a commit.
 pub const GROUP: usize = 512;
-/// Agents' commands in one group at most. Nearly all of them store nothing.
+/// Most agents' commands in one group. Nearly all of them store nothing.
 const AGENTS: usize = 1_024;
-/// Operators' commands carried out between two looks at what agents have sent and whether the disk is ready: some milliseconds.
+/// Operators' commands to carry out before looking again at agents' commands and the disk: some milliseconds.
 const SHARE: usize = 64;
-/// How often time passes for the core.
+/// How often the core gets a tick.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// The two queues that commands come from.
+/// The two queues of commands.
 pub(super) struct Queues {
     /// Reports, greetings, answers to plans, renewals.
     pub(super) agents: mpsc::Receiver<Envelope>,
-    /// Everything else: operators and loops of ours.
+    /// Everything else: operators, and our own loops.
     pub(super) operators: mpsc::Receiver<Envelope>,
 }
 
@@ -62,7 +62,7 @@ impl Answer {
     }
 }
 
-/// Commands that are stored together.
+/// Commands to be stored together.
 #[derive(Default)]
 struct Group {
     effects: Effects,
@@ -71,7 +71,7 @@ struct Group {
     operators: usize,
 }
 
-/// A group on its way to the disk, with the state that it makes.
+/// A group that has been through the store, with the state that it produces.
 struct Stored {
     store: Box<dyn Store>,
     group: Group,
@@ -80,15 +80,15 @@ struct Stored {
 }
 
 pub(super) struct Writer {
-    /// With everything that was carried out.
+    /// Includes everything that was carried out.
     pub(super) state: State,
-    /// Without the group that is being gathered.
+    /// Excludes the group that is being gathered.
     pub(super) base: State,
     /// `None` while a group is being stored.
     pub(super) store: Option<Box<dyn Store>>,
     pub(super) settings: Arc<Settings>,
     pub(super) source: Box<dyn Source>,
-    /// What is stored, for everybody to read.
+    /// The stored state, for everybody to read.
     pub(super) snapshot: Arc<ArcSwap<State>>,
     pub(super) publish: watch::Sender<u64>,
     pub(super) signals: Arc<HostSignals>,
@@ -98,7 +98,7 @@ pub(super) struct Writer {
     storing: Option<JoinHandle<Stored>>,
 }
 
-/// What others share with the writer.
+/// What the writer shares with others.
 pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
     pub(super) snapshot: Arc<ArcSwap<State>>,
@@ -119,7 +119,7 @@ async fn stored(storing: &mut Option<JoinHandle<Stored>>) -> Result<Stored, Join
     }
 }
 
-/// As many as are there, up to `most`.
+/// Takes what is queued, up to `most`.
 fn take_up_to(from: &mut mpsc::Receiver<Envelope>, into: &mut Vec<Envelope>, most: usize) {
     while into.len() < most
         && let Ok(envelope) = from.try_recv()
@@ -159,7 +159,7 @@ impl Writer {
         }
     }
 
-    /// Runs until `stop` is cancelled (or everybody is gone) and what was accepted is stored.
+    /// Runs until `stop` is cancelled (or all senders are gone) and everything accepted is stored.
     pub(super) async fn run(mut self, mut queues: Queues, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -176,7 +176,8 @@ impl Writer {
                 biased;
                 stored = stored(&mut self.storing) => match stored {
                     Ok(stored) => self.finish(stored),
-                    // The store panicked: what is on the disk is not known. The process ends, and starts again from there.
+                    // The store panicked, so the disk's content is unknown. The process exits, and starts again from
+                    // there.
                     Err(error) => return tracing::error!(%error, "storing has failed"),
                 },
                 first = queues.agents.recv(), if agents_left && room > 0 => match first {
@@ -243,8 +244,9 @@ impl Writer {
         }
     }
 
-    /// A command was refused after it had changed something, which none does (tests: `indexes_are_what_records_make_them`). If one did,
-    /// everything that is not on its way to the disk yet is taken back.
+    /// Handles a command that was refused after it had changed something. None does that (tests:
+    /// `indexes_are_what_records_make_them`); if one did, this takes back everything that is not on its way to the disk
+    /// yet.
     fn throw_away(&mut self) {
         tracing::error!("a refused command had changed the state: its group is taken back");
         self.state = self.base.clone();
@@ -253,7 +255,7 @@ impl Writer {
         }
     }
 
-    /// Sends what is gathered to the disk, if that is free.
+    /// Sends the gathered group to the disk if that is idle.
     fn launch(&mut self) {
         if self.storing.is_some() || self.gathered.answers.is_empty() {
             return;
@@ -266,13 +268,13 @@ impl Writer {
         if group.effects.writes.is_empty() {
             return self.announce(group, state);
         }
-        // It is here whenever nothing is being stored.
+        // Always present while nothing is being stored.
         let Some(mut store) = self.store.take() else {
             return;
         };
         let took = self.timings.commit.clone();
         self.storing = Some(tokio::spawn(async move {
-            // One commit is part of every trace that waits for it.
+            // The commit is part of every trace that waits for it.
             let (writes, commands) = (group.effects.writes.len(), group.answers.len());
             let span = |a: &Answer| child_span!(&a.span, "commit", writes, group = commands);
             let spans: Vec<Span> = group.answers.iter().map(span).collect();
@@ -300,7 +302,7 @@ impl Writer {
         let Err(error) = result else {
             return self.announce(group, state);
         };
-        // What was carried out since stands on what was not stored.
+        // Commands carried out since then build on a state that was not stored.
         let since = mem::take(&mut self.gathered).answers;
         let commands = group.answers.len() + since.len();
         tracing::error!(%error, commands, "commit failed; the changes are not made");
@@ -311,11 +313,11 @@ impl Writer {
         }
     }
 
-    /// A stored group: everybody sees its state, then its commands are answered.
+    /// Publishes a stored group's state, then answers its commands.
     fn announce(&mut self, group: Group, state: State) {
         for answer in &group.answers {
             if let Ok(outcome) = &answer.result {
-                // Before anybody sees the snapshot: the plan that goes out next carries the operation's place.
+                // Before publishing the snapshot, so that the next plan carries the operation's place in its trace.
                 self.traces.begin(&answer.span, outcome);
             }
         }
@@ -323,7 +325,7 @@ impl Writer {
         let snapshot = self.timings.snapshot.clone();
         timed(&snapshot, || self.publish(&group.effects, state));
         for answer in group.answers {
-            // Nobody waiting any more is no error: the change is made.
+            // If nobody waits any more, that is no error: the change is made.
             let _ = answer.to.send(answer.result.map_err(SubmitError::Refused));
         }
     }

@@ -1,8 +1,9 @@
-//! The single writer: takes commands one at a time from two bounded queues (agents' and operators'), carries them out in groups, stores
-//! each group in one transaction, publishes a new snapshot, and only then answers.
+//! The single writer: takes commands one at a time from two bounded queues (agents' and operators'), carries them out
+//! in groups, stores each group in one transaction, publishes a new snapshot, and only then answers.
 //!
-//! There is no lock around the state and no second way to change it.
-//! Not here: what a command does (isyone_fleet::change), how groups are made (groups), how many calls may wait (operators/gate).
+//! There is no lock around the state, and no other way to change it.
+//! Not here: what a command does (isyone_fleet::change), how groups form (groups), how many calls may wait
+//! (operators/gate).
 
 pub(crate) mod collector;
 mod groups;
@@ -38,20 +39,20 @@ use self::{
 };
 use crate::base::{clock, timings::Timings};
 
-/// Operators' commands that may wait: a quarter of a second's work for a fast disk. A full queue refuses at once.
+/// Most operators' commands waiting: a quarter of a second's work with a fast disk. A full queue refuses at once.
 pub const OPERATOR_QUEUE: usize = 1_024;
-/// Agents' commands that may wait. Each agent waits for an answer before it says more, so a full queue only slows reports down: none is
-/// lost or refused.
+/// Most agents' commands waiting. Each agent waits for an answer before it sends more, so a full queue only slows
+/// reports down: none is lost or refused.
 pub const AGENT_QUEUE: usize = 1_024;
 
-/// The shortest hint to whoever is refused for load.
+/// The shortest retry hint after a refusal under load.
 const RETRY_LEAST: Duration = Duration::from_millis(100);
-/// And the longest: an operator's program should not sleep through the end of a rush.
+/// The longest retry hint: an operator's program should not sleep past the end of a rush.
 const RETRY_MOST: Duration = Duration::from_secs(5);
-/// What one waiting command adds to it: a slow disk stores a thousand in a second.
+/// What each waiting command adds to the hint: a slow disk stores a thousand a second.
 const RETRY_EACH: Duration = Duration::from_millis(1);
 
-/// When to try again, where so many wait already.
+/// When to retry if this many are waiting.
 pub fn retry_after(waiting: usize) -> Duration {
     let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
     RETRY_EACH
@@ -60,7 +61,7 @@ pub fn retry_after(waiting: usize) -> Duration {
         .min(RETRY_MOST)
 }
 
-/// Time and chance, given to the writer from outside.
+/// Time and randomness for the writer, supplied from outside.
 pub trait Source: Send + 'static {
     /// Milliseconds since the Unix epoch.
     fn now(&mut self) -> i64;
@@ -68,7 +69,7 @@ pub trait Source: Send + 'static {
     fn id(&mut self) -> Uuid;
 }
 
-/// Real time and chance, for the writer.
+/// Real time and randomness.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemSource;
 
@@ -81,10 +82,10 @@ impl Source for SystemSource {
     }
 }
 
-/// Why a command got no outcome.
+/// Why a command has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// Refused; nothing changed.
+    /// The core refused it; nothing changed.
     #[error(transparent)]
     Refused(#[from] ChangeError),
     /// The queue is full; nothing changed. Try again after this long.
@@ -103,9 +104,9 @@ struct Envelope {
     command: Command,
     answer: oneshot::Sender<Result<Outcome, SubmitError>>,
     queued: Instant,
-    /// Part of the caller's trace, if that has one; ends with the answer.
+    /// Part of the caller's trace, if any; ends with the answer.
     span: Span,
-    /// Its part in the queue.
+    /// The time in the queue, as part of `span`.
     waiting: Span,
 }
 
@@ -131,14 +132,14 @@ impl Envelope {
     }
 }
 
-/// Wakes sessions whose host's plan changed, and only those.
+/// Wakes the sessions of hosts whose plan changed, and no others.
 #[derive(Debug, Default)]
 pub struct HostSignals {
     by_host: Mutex<BTreeMap<HostName, Arc<Notify>>>,
 }
 
 impl HostSignals {
-    /// The signal of a host; it is kept for as long as somebody holds it.
+    /// The signal of a host; exists for as long as somebody holds it.
     pub fn of(&self, host: &HostName) -> Arc<Notify> {
         let mut map = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
         map.entry(host.clone()).or_default().clone()
@@ -156,7 +157,7 @@ impl HostSignals {
     }
 }
 
-/// What everybody else has of the writer.
+/// Access to the writer for everything else.
 #[derive(Clone)]
 pub struct Handle {
     agents: mpsc::Sender<Envelope>,
@@ -178,7 +179,7 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Handle {
-    /// Has a command carried out. Answers after it is stored. A full queue is an error at once: for operators.
+    /// Carries a command out; returns after it is stored. A full queue is an immediate error: for operators.
     pub async fn submit(
         &self,
         actor: impl Into<String>,
@@ -194,8 +195,8 @@ impl Handle {
         outcome.await.unwrap_or(Err(SubmitError::Stopping))
     }
 
-    /// As [`Handle::submit`], but taken before operators' commands, and waits for room in the queue: for agents, whose reports then
-    /// slow down by themselves.
+    /// Like [`Handle::submit`], but takes precedence over operators' commands, and waits for room in the queue. For
+    /// agents: their reports then slow down.
     pub async fn submit_patiently(
         &self,
         actor: impl Into<String>,
@@ -209,7 +210,7 @@ impl Handle {
         outcome.await.unwrap_or(Err(SubmitError::Stopping))
     }
 
-    /// What a command would answer, carried out on a copy of the newest snapshot: nothing is changed, nothing waits.
+    /// What a command would return, computed on a copy of the newest snapshot: changes nothing and does not wait.
     pub fn rehearse(&self, stamp: &Stamp, command: Command) -> Result<Outcome, SubmitError> {
         let mut copy = (*self.snapshot()).clone();
         Ok(change::apply(
@@ -221,24 +222,23 @@ impl Handle {
         )?)
     }
 
-    /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<State> {
         self.snapshot.load_full()
     }
 
-    /// Told at each new snapshot (its version). Slow readers miss versions, never the newest.
+    /// Notified of each new snapshot (its version). Slow readers miss versions, but never the newest.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         let mut receiver = self.changed.clone();
         receiver.mark_unchanged();
         receiver
     }
 
-    /// Told when a host's plan changed.
+    /// Notified when a host's plan changed.
     pub fn host_signal(&self, host: &HostName) -> Arc<Notify> {
         self.signals.of(host)
     }
 
-    /// The configuration that commands are judged by.
+    /// The configuration that commands depend on.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
@@ -248,13 +248,13 @@ impl Handle {
         &self.timings
     }
 
-    /// Operations that belong to a trace.
+    /// Traced operations.
     pub fn traces(&self) -> &Traces {
         &self.traces
     }
 }
 
-/// Loads the Fleet and starts the writer. It ends when `stop` is cancelled and the queues are drained.
+/// Loads the Fleet and starts the writer, which ends when `stop` is cancelled and the queues are drained.
 pub async fn start(
     mut store: Box<dyn Store>,
     settings: Arc<Settings>,
@@ -300,7 +300,7 @@ pub async fn start(
     Ok((handle, task))
 }
 
-/// Before anybody asks: plans rendered from a changed configuration need a new generation.
+/// Runs before any request: plans rendered with a changed configuration need a new generation.
 async fn adopt(
     state: &mut State,
     store: &mut dyn Store,
@@ -320,7 +320,7 @@ async fn adopt(
         &mut effects,
         Command::AdoptSettings,
     );
-    // It cannot be refused.
+    // It is never refused.
     if outcome.is_ok() && !effects.writes.is_empty() {
         store.commit(&effects.writes).await?;
         state.version += 1;

@@ -1,4 +1,5 @@
-//! The writer as others see it: answers after the commit, nothing changed when the commit fails, what was answered survives.
+//! The writer from outside: it answers after the commit, a failed commit changes nothing, and what was answered
+//! survives.
 
 use isyone_fleet::{
     testing::{Bench, name, resources, settings},
@@ -23,7 +24,7 @@ impl Source for Counter {
     }
 }
 
-/// A disk with one host on it, as an earlier run left it.
+/// A disk with one host, left by an earlier run.
 fn disk() -> (MemoryStore, HostName) {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));
@@ -171,7 +172,7 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
     assert_eq!(loaded.events, expected.events);
 }
 
-/// A disk that needs its time for each commit.
+/// A disk that takes a while for each commit.
 struct SlowDisk(MemoryStore, Duration);
 
 impl Store for SlowDisk {
@@ -209,7 +210,7 @@ async fn a_flood_of_operators_delays_no_report_beyond_two_commits_and_is_told_to
         )
         .await
         .unwrap();
-    // Three times what fits into the queue, again and again.
+    // Three times the queue's capacity, again and again.
     let flood: Vec<_> = (0..3 * OPERATOR_QUEUE)
         .map(|n| {
             let handle = handle.clone();
@@ -287,7 +288,7 @@ async fn what_stands_on_a_failed_commit_is_not_made_either() {
         async move { handle.submit("ana", creation("alfa")).await }
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    // Carried out while alfa is on its way to the disk, as if alfa were there: only its restart.
+    // Carried out while alfa is on its way to the disk, as if alfa existed: a mere restart of it.
     let restart = Command::RestartTenant {
         name: name("alfa"),
         database: false,

@@ -1,8 +1,8 @@
-//! Operations under way that belong to a trace: each has one span, from the commit that began it to the one that ended it. Its place
-//! goes with the host's plan, so that the agent's steps are its children.
+//! Traced operations in progress: each has one span, from the commit that began it to the one that ended it. Its place
+//! in the trace goes into the host's plan, so that the agent's steps become its children.
 //!
-//! In memory only, and lost with the process: a trace is for looking at, nothing depends on it. Not here: what is sent where
-//! (isyone-telemetry), how a plan carries it (agents/session).
+//! In memory only, and lost with the process: traces are for looking at, nothing depends on them. Not here: what is
+//! exported where (isyone-telemetry), how a plan carries it (agents/session).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,14 +21,14 @@ use isyone_telemetry::{
 };
 use uuid::Uuid;
 
-/// Traced operations that are remembered. More are under way only when hundreds are asked for at once; the oldest then lose their
-/// place, which costs their traces the agent's half.
+/// Most traced operations that we remember. There are more only when hundreds are requested at once; then the oldest
+/// lose their entry, and their traces lack the agent's half.
 pub const MAX_TRACED: usize = 1_024;
 
-/// The span of each traced operation that is under way.
+/// The spans of all traced operations in progress.
 #[derive(Debug, Default)]
 pub struct Traces {
-    /// By id, which sorts by time.
+    /// By operation id, which sorts by time.
     by_operation: Mutex<BTreeMap<Uuid, Span>>,
 }
 
@@ -39,7 +39,7 @@ impl Traces {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A command was carried out within `cause`: if it began an operation, that is part of the same trace.
+    /// Records that a command ran within `cause`: an operation that it began belongs to the same trace.
     pub fn begin(&self, cause: &Span, outcome: &Outcome) {
         let operation = match outcome {
             Outcome::Operation(operation)
@@ -53,7 +53,7 @@ impl Traces {
             return;
         };
         let mut map = self.lock();
-        // Asked for again: it is part of the trace that it began in.
+        // A repeated request: the operation stays in the trace that it began in.
         map.entry(operation.id)
             .or_insert_with(|| span_of(&place, operation));
         if map.len() > MAX_TRACED {
@@ -61,7 +61,7 @@ impl Traces {
         }
     }
 
-    /// Ends the spans of operations that these writes have ended.
+    /// Ends the spans of operations that these writes end.
     pub fn end(&self, writes: &[Write]) {
         let mut map = self.lock();
         if map.is_empty() {
@@ -83,14 +83,14 @@ impl Traces {
         }
     }
 
-    /// The span of an operation; a disabled one when it is not traced.
+    /// The span of an operation; disabled if it is not traced.
     pub fn of(&self, operation: Option<Uuid>) -> Span {
         operation
             .and_then(|id| self.lock().get(&id).cloned())
             .unwrap_or_else(Span::none)
     }
 
-    /// The places of a plan's operations, for the agent.
+    /// The trace places of a plan's operations, for the agent.
     pub fn places(&self, plan: &HostPlan) -> HashMap<String, String> {
         let map = self.lock();
         if map.is_empty() {
@@ -104,13 +104,13 @@ impl Traces {
     }
 }
 
-/// The span of a command in the writer: part of the caller's trace, if there is one.
+/// The span of a command in the writer: part of the caller's trace, if any.
 pub(crate) fn command(command: &Command) -> Span {
     let tenant = command.tenant().map(field::display);
     child_span!(&Span::current(), "write", command = command.word(), tenant)
 }
 
-/// By its place alone: as a child in this process it would keep its cause open until it ends itself.
+/// Linked by its place only: as an in-process child it would keep its cause open until it ends itself.
 fn span_of(place: &str, operation: &Operation) -> Span {
     let span = span!(
         parent: None,

@@ -1,6 +1,6 @@
-//! Who gets in and what for: join tokens, roles, revocation, renewal; and what everybody with a certificate may ask.
+//! Who gets in, and what for: join tokens, roles, revocation, renewal; and what everyone with a certificate may call.
 //!
-//! Not here: the table itself (a unit test goes through it) and calls refused for their number (refusals).
+//! Not here: the table itself (a unit test covers it), calls refused for their number (refusals).
 
 use isyone_proto::{
     error::reason,
@@ -41,7 +41,7 @@ async fn a_token_works_once_and_only_for_its_host() {
             .code(),
         Code::InvalidArgument
     );
-    // Not kept for a stranger.
+    // We do not buffer this much for a stranger.
     let huge = "x".repeat(64 << 10);
     assert_eq!(
         fixture

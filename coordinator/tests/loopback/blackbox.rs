@@ -1,6 +1,6 @@
-//! Tenants seen through an edge: a stand-in on loopback that answers as the test wants.
+//! Tenants probed through an edge: a stand-in on loopback that answers as the test wants.
 //!
-//! Not here: judging what was found (unit tests of isyone-fleet and of edges/probes).
+//! Not here: judging the results (unit tests of isyone-fleet and edges/probes).
 
 use std::{
     net::SocketAddr,
@@ -25,10 +25,10 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::support::{Agent, Fixture, soon, start_with};
 
-/// Hosts that were asked for, with what was asked.
+/// The hosts that were requested, with the request.
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// Answers 200 for alfa and 502 for everybody else.
+/// Answers 200 for alfa and 502 for all others.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, asked: Asked) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -108,7 +108,7 @@ impl Seen {
             .into_inner()
     }
 
-    /// What is known of a tenant, once it `fits`.
+    /// A tenant's probe, once it `fits`.
     async fn probe(&self, name: &str, fits: impl Fn(&v1::Probe) -> bool) -> v1::Probe {
         soon(async {
             loop {
@@ -186,7 +186,7 @@ async fn whose_trouble_it_is_shows_everywhere() {
         assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }
 
-    // The edge goes: no tenant is to blame, and no more events of tenants.
+    // The edge goes away: no tenant is to blame, and there are no more events about tenants.
     seen.edge.abort();
     let gone = seen
         .probe("alfa", |probe| probe.reach() == v1::Reach::EdgeDown)
@@ -205,7 +205,7 @@ async fn whose_trouble_it_is_shows_everywhere() {
         ["tenant.unreachable beta"]
     );
 
-    // It comes back, and who was down only through it was never told of.
+    // The edge comes back; tenants that were down only because of it get no events.
     let listener = TcpListener::bind(seen.address).await.unwrap();
     seen.edge = tokio::spawn(edge(listener, None, seen.asked.clone()));
     seen.event("edge.up ").await;
@@ -238,7 +238,7 @@ async fn a_suspended_tenant_is_not_missed() {
     seen.edge.abort();
 }
 
-/// An edge's certificate for `*.isy.one`, its authority as PEM, and when it ends.
+/// An edge's certificate for `*.isy.one`, its CA as PEM, and its expiry.
 fn wildcard() -> (TlsAcceptor, String, i64) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
@@ -346,7 +346,7 @@ async fn figures_of_reports_come_out_in_the_asked_order() {
         .await
         .unwrap()
         .into_inner();
-    // Not measured is not zero.
+    // Not measured differs from zero.
     assert_eq!(
         (
             all.tenants[2].name.as_str(),

@@ -1,6 +1,6 @@
-//! The whole coordinator over real TLS on loopback, with agents moved by hand. One file for each thing that is looked at.
+//! The whole coordinator over real TLS on loopback, with agents driven by hand. One file per topic.
 //!
-//! Not here: real agents and a fake Docker (isyone-tests), and what a unit test beside the code shows as well.
+//! Not here: real agents and a fake Docker (isyone-tests), and what a unit test beside the code can show.
 
 mod admission;
 mod blackbox;

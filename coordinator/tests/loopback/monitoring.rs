@@ -1,6 +1,6 @@
 //! Who may scrape hosts: the role, the list that agents get, and Prometheus' own certificate.
 //!
-//! Not here: what a host answers Prometheus (isyone-agent).
+//! Not here: what a host returns to Prometheus (isyone-agent).
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tonic::Code;
 
 use crate::support::{Agent, config, soon, start, start_with};
 
-/// The list of the next Monitors message, the agent's first one or a newer one.
+/// The list in the next Monitors message, which is the agent's first one or a newer one.
 async fn monitors(agent: &mut Agent) -> Vec<String> {
     match agent
         .until(|m| matches!(m, coordinator_message::Message::Monitors(_)))
@@ -55,7 +55,7 @@ async fn agents_learn_at_once_who_may_scrape_and_who_no_longer_may() {
     let host = fixture.join("h1").await;
     let mut agent = Agent::connect_without_report(&host).await;
     assert_eq!(monitors(&mut agent).await, Vec::<String>::new());
-    // A viewer is none of their business.
+    // Agents do not learn of a viewer.
     fixture.operator("vera", v1::Role::Viewer).await;
     fixture.operator("prometheus", v1::Role::Monitor).await;
     let list = monitors(&mut agent).await;
@@ -128,7 +128,7 @@ async fn a_restart_keeps_prometheus_certificate_and_makes_a_lost_one_anew_for_th
     let key = std::fs::read_to_string(dir.join("prometheus.key")).unwrap();
     fixture.running.stop().await;
     let again = crate::support::start_in_with(fixture.dir.clone(), set).await;
-    // The first look is at once; a fresh certificate would be there by then.
+    // The first look happens at once; a new certificate would be there by then.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(certificate(&dir, |_| true).await.serial, first.serial);
     again.running.stop().await;

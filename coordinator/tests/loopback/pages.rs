@@ -1,6 +1,6 @@
-//! Pages as edges ask for them, over the real port; and a tenant that falls asleep and is woken.
+//! Pages as edges request them, over the real port; and a tenant that falls asleep and is woken.
 //!
-//! Not here: every page there is (unit tests of ports/http/pages).
+//! Not here: all other pages (unit tests of ports/http/pages).
 
 use std::{
     sync::{
@@ -25,14 +25,13 @@ use tokio::{
 
 use crate::support::{Agent, Fixture, converged, soon, start, start_at, start_in_with};
 
-/// What came back.
 struct Answer {
     status: u16,
     head: String,
     body: String,
 }
 
-/// One request, word for word; the connection is closed after it.
+/// Sends one request verbatim; the connection closes after it.
 async fn ask(fixture: &Fixture, request: &str) -> Answer {
     let mut stream = TcpStream::connect(fixture.running.http).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -48,7 +47,7 @@ async fn ask(fixture: &Fixture, request: &str) -> Answer {
     }
 }
 
-/// As Traefik's `replacePath` passes it on.
+/// As Traefik's `replacePath` forwards it.
 async fn page(fixture: &Fixture, method: &str, host: &str, more: &str) -> Answer {
     let head = format!(
         "{method} /pages/tenant HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
@@ -56,7 +55,7 @@ async fn page(fixture: &Fixture, method: &str, host: &str, more: &str) -> Answer
     ask(fixture, &head).await
 }
 
-/// A word that a page's JSON has for it.
+/// The stable identifier in the page's JSON.
 async fn word(fixture: &Fixture, host: &str) -> String {
     let answer = page(
         fixture,
@@ -102,13 +101,13 @@ async fn nobody_learns_which_tenants_there_are() {
     assert!(
         bodies.iter().all(|body| *body == bodies[0]) && bodies[0].contains("There is nothing here")
     );
-    // Names that are none, and none at all.
+    // Invalid names, and no name at all.
     let long = format!("{}.isy.one", "a".repeat(10_000));
     assert_eq!(page(&fixture, "GET", &long, "").await.body, bodies[0]);
     assert_eq!(page(&fixture, "GET", "", "").await.body, bodies[0]);
     let none = ask(&fixture, "GET /pages/tenant HTTP/1.0\r\n\r\n").await;
     assert_eq!((none.status, none.body), (404, bodies[0].clone()));
-    // Whoever reaches the port by way of an edge reaches this path only; what is beside it is not public by another spelling.
+    // A visitor who comes through an edge reaches this path only; no other spelling makes its neighbours public.
     for path in [
         "/pages/tenant/",
         "/pages/tenant/x",
@@ -166,7 +165,7 @@ async fn browsers_programs_and_websockets_get_what_they_understand() {
     let head = page(&fixture, "HEAD", alfa, "").await;
     assert_eq!((head.status, head.body.as_str()), (503, ""));
     assert!(head.head.contains("content-length: "), "{}", head.head);
-    // A program's call, with its body.
+    // A program's call, with a body.
     let call = r#"{"jsonrpc":"2.0","method":"call"}"#;
     let more = format!(
         "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{call}",
@@ -177,7 +176,7 @@ async fn browsers_programs_and_websockets_get_what_they_understand() {
         json.body,
         "{\"error\":{\"code\":\"starting\",\"message\":\"Your system is starting\",\"retry_after_seconds\":5}}\n"
     );
-    // The same from one of Odoo's pages must not look like an answer of Odoo.
+    // The same from one of Odoo's pages must not look like Odoo's answer.
     let more = format!("Origin: http://alfa.isy.one\r\n{more}");
     assert_eq!(
         page(&fixture, "POST", alfa, &more).await.body,
@@ -203,7 +202,7 @@ async fn browsers_programs_and_websockets_get_what_they_understand() {
         "{}",
         socket.head
     );
-    // As the `errors` middleware asks.
+    // As the `errors` middleware requests it.
     let failed =
         "GET /pages/tenant?status=502 HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: close\r\n\r\n";
     assert_eq!(ask(&fixture, failed).await.status, 503);
@@ -217,7 +216,7 @@ async fn browsers_programs_and_websockets_get_what_they_understand() {
 #[tokio::test]
 async fn a_body_is_not_waited_for() {
     let fixture = start().await;
-    // A gigabyte is announced and never sent; another one is sent when it is asked for, which it is not.
+    // One client announces a gigabyte and never sends it; another sends it when told to, which we never do.
     for more in [
         "Content-Length: 1073741824\r\n",
         "Content-Length: 1073741824\r\nExpect: 100-continue\r\n",
@@ -225,7 +224,7 @@ async fn a_body_is_not_waited_for() {
         let answer = page(&fixture, "POST", "alfa.isy.one", more).await;
         assert_eq!(answer.status, 404, "{}", answer.head);
     }
-    // Headers have their bound.
+    // Headers are limited.
     let large = format!("Cookie: {}\r\n", "x".repeat(20_000));
     assert_eq!(
         page(&fixture, "GET", "alfa.isy.one", &large).await.status,
@@ -233,7 +232,7 @@ async fn a_body_is_not_waited_for() {
     );
 }
 
-/// Real time, moved forward by the test.
+/// Real time plus an offset that the test moves.
 #[derive(Clone, Default)]
 struct Ahead(Arc<AtomicI64>);
 
@@ -250,12 +249,12 @@ fn sleepy(config: &mut Config) {
     for plan in config.plans.values_mut() {
         plan.sleep_after = Some(Span::seconds(60));
     }
-    // Time is moved faster than the agent speaks.
+    // The test moves time faster than the agent reports.
     config.liveness.suspect = Span::seconds(3_600);
     config.liveness.lost = Span::seconds(7_200);
 }
 
-/// Reports all tenants as their plan says, and that nobody was ever logged in.
+/// Reports all tenants as planned, and that nobody ever logged in.
 async fn unused(agent: &mut Agent) {
     let traffic = v1::Traffic {
         last_active_time: Some(Default::default()),
@@ -299,7 +298,7 @@ async fn a_tenant_that_sleeps_is_woken_by_its_next_visitor_once() {
     fixture.create("alfa").await;
     agent.plan_of(&["alfa"]).await;
     unused(&mut agent).await;
-    // A tick comes each second of real time, and must not find that the clock jumped.
+    // A tick runs each second of real time, and must not find that the clock jumped.
     for _ in 0..60 {
         if alfa(&fixture).await.asleep_time.is_some() {
             break;
@@ -309,7 +308,7 @@ async fn a_tenant_that_sleeps_is_woken_by_its_next_visitor_once() {
     }
     let asleep = alfa(&fixture).await;
     assert!(asleep.asleep_time.is_some(), "{asleep:?}");
-    // The plan that says so comes with one of the answers.
+    // One of the answers brings the plan that says so.
     soon(async {
         while alfa(&fixture).await.phase() != v1::TenantPhase::Suspended {
             unused(&mut agent).await;
@@ -322,7 +321,7 @@ async fn a_tenant_that_sleeps_is_woken_by_its_next_visitor_once() {
             .message
             .contains("the next visitor wakes it")
     );
-    // What comes by itself does not wake it, nor what an edge asks after a failure; and it sleeps through a restart.
+    // Automatic requests do not wake it, nor does an edge's request after a failure; and it sleeps through a restart.
     assert_eq!(word(&fixture, "alfa.isy.one").await, "asleep");
     page(&fixture, "HEAD", "alfa.isy.one", "X-Replaced-Path: /\r\n").await;
     drop((agent, channel));

@@ -1,4 +1,4 @@
-//! What edges and Prometheus get from a coordinator whose tenants are divided among edges.
+//! What edges and Prometheus get from a coordinator whose tenants are split among edges.
 //!
 //! Not here: what a route looks like (isyone-traefik).
 
@@ -34,7 +34,7 @@ async fn sharded() -> (Fixture, Agent) {
     (fixture, agent)
 }
 
-/// Its shard, as operators see it.
+/// The tenant's shard, as operators see it.
 async fn shard(fixture: &Fixture, tenant: &str) -> String {
     let request = v1::GetTenantRequest {
         name: tenant.into(),
@@ -109,7 +109,7 @@ async fn an_edge_gets_its_share_and_the_shares_are_everything() {
     );
     assert_eq!(fixture.http("/sd/odoo?shard=e").await.0, 404);
     assert_eq!(fixture.http("/sd/nothing").await.0, 404);
-    // Each scope counts for itself: an edge whose shard is quiet has nothing to follow.
+    // Each scope counts separately: an edge with a quiet shard has nothing to do.
     let metrics = fixture.http("/metrics").await.1;
     for shard in ["", "a", "b", "c", "d"] {
         assert!(
@@ -119,7 +119,7 @@ async fn an_edge_gets_its_share_and_the_shares_are_everything() {
     }
 }
 
-/// Asks once more on the same connection: how long it took, and the body.
+/// Sends another request on the same connection; returns how long it took, and the body.
 async fn ask(tcp: &mut TcpStream, path: &str) -> (Duration, String) {
     let begin = Instant::now();
     tcp.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
@@ -150,7 +150,7 @@ async fn who_waits_is_answered_with_the_next_change_of_its_own_share() {
     fixture
         .published(&format!("/traefik/config/{own}"), "Host(`alfa.isy.one`)")
         .await;
-    // Whatever else was under way is out by then.
+    // Everything else in progress is out by then.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let path = format!("/traefik/config/{own}?wait=1.5");
     let mut edge = TcpStream::connect(fixture.running.http).await.unwrap();
@@ -178,7 +178,7 @@ async fn who_waits_is_answered_with_the_next_change_of_its_own_share() {
         third.contains("isyone-page\"],\"priority\":100000") && third != second,
         "{third}"
     );
-    // The stop does not wait for those who wait.
+    // The stop does not wait for held-back requests.
     let begin = Instant::now();
     let waiting = tokio::spawn(async move { ask(&mut edge, &path).await });
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,4 +1,5 @@
-//! Calls that are refused before any service sees them. Not here: who may call what, and how many (unit tests of operators/access and operators/gate).
+//! Calls that are refused before they reach a service. Not here: who may call what, and how many (unit tests of
+//! operators/access and operators/gate).
 
 use futures_util::{StreamExt as _, stream};
 use isyone_proto::pb::v1::{self, tenant_service_client::TenantServiceClient};
@@ -8,7 +9,7 @@ use crate::support::start;
 
 /// Far above the thousand resets after which the transport ends a connection.
 const CALLS: usize = 6_000;
-/// As many as one connection takes.
+/// As many as one connection allows.
 const AT_ONCE: usize = 128;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

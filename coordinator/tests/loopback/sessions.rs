@@ -1,4 +1,4 @@
-//! Sessions of agents: their beginning, and that a host has one.
+//! Agents' sessions: how they begin, and that a host has only one.
 //!
 //! Not here: streams of bulk data (streams).
 

@@ -18,7 +18,7 @@ use tonic::{Code, Streaming, transport::Channel};
 
 use crate::support::{Agent, Fixture, soon, with_alfa};
 
-/// Opens the stream that the coordinator asks for; answers its messages down and a way up.
+/// Opens the stream that the coordinator asks for; returns its incoming messages and a sender.
 async fn attach(
     agent: &mut Agent,
     host: &Channel,
@@ -76,7 +76,7 @@ async fn logs_flow_and_both_sides_end_together() {
     .await
     .unwrap();
     assert_eq!(soon(logs.message()).await.unwrap().unwrap().data, b"hello");
-    // The caller goes away: the agent's stream ends.
+    // When the caller goes away, the agent's stream ends.
     drop(logs);
     assert!(matches!(soon(down.message()).await, Ok(None) | Err(_)));
 
@@ -86,7 +86,7 @@ async fn logs_flow_and_both_sides_end_together() {
     };
     let (logs, (_, up, _down)) =
         tokio::join!(client.stream_logs(request), attach(&mut agent, &host));
-    // The agent goes away: the caller's stream ends.
+    // When the agent goes away, the caller's stream ends.
     drop(up);
     assert!(
         soon(logs.unwrap().into_inner().message())
@@ -165,7 +165,7 @@ async fn a_command_runs_with_input_output_and_exit_code_and_is_audited() {
     );
 }
 
-/// What is on record of commands run in `alfa`.
+/// The recorded commands run in `alfa`.
 async fn audited(fixture: &Fixture) -> Vec<v1::Event> {
     let request = v1::StreamEventsRequest {
         tenant: "alfa".into(),

@@ -1,6 +1,6 @@
-//! Operators and their tenants: from the request to the route, bad input, lists, and a coordinator that stops and comes back.
+//! Operators and their tenants: from the request to the route, bad input, lists, and a coordinator that restarts.
 //!
-//! Not here: domains, pages and what edges get, which have files of their own.
+//! Not here: domains, pages and what edges get, which have their own files.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ async fn a_tenant_is_created_watched_routed_and_watched_over() {
         (true, v1::OperationState::Succeeded)
     );
 
-    // The second time the same is asked, it is there.
+    // The second identical request finds it.
     assert!(fixture.create("alfa").await.existed);
     let request = v1::GetCredentialsRequest {
         name: "alfa".into(),
@@ -86,7 +86,7 @@ async fn a_tenant_is_created_watched_routed_and_watched_over() {
     counted(&fixture).await;
 }
 
-/// One host, with its session, in our own metrics.
+/// Our own metrics count one host, with its session.
 async fn counted(fixture: &Fixture) {
     let metrics = fixture.http("/metrics").await.1;
     for line in [
@@ -180,7 +180,7 @@ async fn the_end_of_a_create_is_told_when_the_edge_has_its_route() {
     let fixture = start().await;
     let host = fixture.join("h1").await;
     let mut agent = Agent::connect(&host).await;
-    // An edge: it asks again and again.
+    // An edge polls.
     for _ in 0..2 {
         fixture.http("/traefik/config").await;
     }
@@ -325,7 +325,7 @@ async fn a_stop_ends_streams_and_a_restart_keeps_tenants_routes_and_admission() 
     soon(async { while let Ok(Some(_)) = agent.down.message().await {} }).await;
     drop(host);
     let again = start_in(dir).await;
-    // Nothing was reported yet: the route is there all the same.
+    // No report yet, but the route is there.
     assert!(
         again
             .http("/traefik/config")
@@ -333,7 +333,7 @@ async fn a_stop_ends_streams_and_a_restart_keeps_tenants_routes_and_admission() 
             .1
             .contains("Host(`alfa.isy.one`)")
     );
-    // Silence is not "gone": what shall run is still to be watched.
+    // Silence does not mean "gone": whatever should run stays monitored.
     assert!(again.http("/sd/odoo").await.1.contains("odoo_alfa:8069"));
     let request = v1::GetTenantRequest {
         name: "alfa".into(),

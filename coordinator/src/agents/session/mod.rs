@@ -1,7 +1,7 @@
 //! Agents: one session per host (plans down, reports up), certificate renewal, and the streams they open when asked.
 //!
 //! The host's name comes from its certificate. A session is two loops over a bounded queue, so a slow agent holds up
-//! nobody but itself; silence is judged by time (isyone_fleet::liveness), not by a session's end.
+//! only itself. Whether a host is silent depends on time (isyone_fleet::liveness), not on the end of its session.
 //! Not here: joining (enroll), what a report means (isyone_fleet::change), who waits for a stream (streams).
 
 pub mod monitors;
@@ -34,26 +34,27 @@ use crate::{
     writer::{Handle, SubmitError},
 };
 
-/// Messages on the way to an agent: a plan, and acknowledgements and stream requests beside it.
+/// Messages queued for one agent: a plan, plus acknowledgements and stream requests.
 const SESSION_QUEUE: usize = 32;
-/// How long a connected agent may wait with its first word, and with taking a plan.
+/// How long we wait for a connected agent's first message, and for it to take a plan.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Agents that come back each second after we have sent them away or were away ourselves: half of the handshakes that two cores do, so
-/// that operators' calls get through.
+/// Agents per second that may come back after we sent them away or were away ourselves. That is half of the handshakes
+/// that two cores manage, which leaves room for operators' calls.
 pub const COMEBACKS_PER_SECOND: u32 = 500;
-/// A coordinator that stops is not back sooner.
+/// Shortest absence that agents are asked for: a coordinator that stops is not back sooner.
 const LEAST_ABSENCE: Duration = Duration::from_secs(1);
-/// And a fleet is not left alone for longer, however large it is.
+/// Longest absence: however large the fleet, agents do not stay away longer.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(20);
-/// The shortest spread that agents are told: below, the jitter of their own back-off does it.
+/// The shortest spread that agents are told; below it, the jitter of their own back-off is enough.
 const LEAST_SPREAD: Duration = Duration::from_millis(500);
-/// And the longest; documented in the protocol.
+/// The longest spread; documented in the protocol.
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
-/// Generations count changes: none gets here, and past it there is room for all that will ever be.
+/// Highest plan generation that an agent may claim. Generations count changes, so no real one gets this far, and the
+/// range above it is inexhaustible.
 const MAX_GENERATION: u64 = 1 << 62;
-/// Longest version text that is kept.
+/// Longest version text that we keep.
 const MAX_VERSION: usize = 64;
-/// Networks that a host may name; documented in the protocol.
+/// Most networks that a host may name; documented in the protocol.
 const MAX_NETWORKS: usize = 256;
 
 type Down<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -62,19 +63,19 @@ type ToAgent = mpsc::Sender<Outgoing>;
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Shared {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     /// Signs agents' renewed certificates.
     pub pki: Arc<Pki>,
-    /// How long those of agents are valid, seconds.
+    /// Lifetime of agents' certificates, in seconds.
     pub agent_ttl_s: i64,
     /// Opens the secrets that plans carry.
     pub sealer: Arc<Sealer>,
-    /// Who is connected, and bulk data.
+    /// The sessions and the bulk-data streams.
     pub streams: Arc<Streams>,
-    /// Who may scrape hosts.
+    /// The certificates that may scrape hosts.
     pub monitors: Arc<MonitorList>,
-    /// Where reports are counted.
+    /// Counts reports.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
     pub stop: CancellationToken,
@@ -105,17 +106,18 @@ fn message(message: coordinator_message::Message) -> Outgoing {
     }))
 }
 
-/// The time in which so many hosts come back at a rate that we can take.
+/// How long this many hosts take to come back at a rate that we can handle.
 fn time_for(hosts: usize) -> Duration {
     let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
     Duration::from_secs(1).saturating_mul(hosts) / COMEBACKS_PER_SECOND
 }
 
-/// How widely the agents of a fleet with so many hosts spread when they come back and nobody could tell them when: after a crash, or a
-/// break of the network. Nothing for a small fleet. An agent knows what its last Welcome said, at most half the life of its certificate
-/// ago: a fleet that has grown tenfold since then comes back at some times the rate, once.
-/// After a long absence the first second sees twice the rate, because waits are half the spread on average: what two cores do.
-/// Half the time until a silent host is suspect at most: one host that lost its connection waits as long, and nobody shall be alarmed.
+/// The spread for agents of a fleet of this size that come back without having been told when: after a crash or a
+/// network outage. Zero for a small fleet. An agent knows what its last Welcome said, at most half of its certificate's
+/// lifetime ago: a fleet that has grown tenfold since then comes back at several times the rate, once. After a long
+/// absence the first second sees twice the rate, because waits average half the spread; two cores can take that. At
+/// most half the time until a silent host is suspect: a single host that lost its connection waits this long, too, and
+/// must not raise an alarm.
 pub fn comeback_spread(hosts: usize, suspect: Duration) -> Duration {
     let spread = time_for(hosts).min(LONGEST_SPREAD).min(suspect / 2);
     if spread < LEAST_SPREAD {
@@ -125,8 +127,9 @@ pub fn comeback_spread(hosts: usize, suspect: Duration) -> Duration {
     }
 }
 
-/// For a session that we cannot go on with, though the agent did nothing wrong. The more sessions end for it, the longer agents stay
-/// away: each comes back at a moment of its own between once and twice that time, and so at a rate that we can take.
+/// Ends a session that we cannot go on with, through no fault of the agent. The more sessions there are, the longer
+/// agents stay away: each comes back at a random moment between one and two times that absence, so at a rate that we
+/// can handle.
 fn later(shared: &Shared, status: &Status) -> Status {
     let absence = time_for(shared.streams.sessions()).clamp(LEAST_ABSENCE, LONGEST_ABSENCE);
     error::retry_later(status, absence)
@@ -229,13 +232,13 @@ struct Session {
     actor: String,
     to_agent: ToAgent,
     end: CancellationToken,
-    /// The agent did not take its plan.
+    /// Signals that the agent rejected its plan.
     refused: Notify,
 }
 
 impl Session {
     async fn run(self, mut up: Streaming<AgentMessage>) {
-        // Boxed, here and below: what is needed for a moment takes no room in thousands of sessions for months.
+        // Boxed, here and below: short-lived futures must not take up room in thousands of sessions for months.
         let why = match Box::pin(self.greet(&mut up)).await {
             Ok((guard, known)) => {
                 tracing::info!(host = %self.host, "agent connected");
@@ -247,18 +250,19 @@ impl Session {
                     () = self.shared.stop.cancelled() => later(&self.shared, &status::stopping()),
                 };
                 drop(guard);
-                // The session that replaced us waits for the same signal; one that came to us at the end was meant for it.
+                // The session that replaced us waits for the same signal; a notification that reached us at the end was
+                // meant for it.
                 self.shared.handle.host_signal(&self.host).notify_one();
                 why
             }
             Err(why) => why,
         };
         tracing::info!(host = %self.host, reason = why.message(), "agent's session ended");
-        // The agent may be gone, or not reading: both end with the connection.
+        // The agent may be gone or may not be reading; either way the connection ends.
         let _ = self.to_agent.try_send(Box::new(Err(why)));
     }
 
-    /// The first message, and our answer to it.
+    /// Takes the agent's hello, and answers it with a welcome.
     async fn greet(
         &self,
         up: &mut Streaming<AgentMessage>,
@@ -291,12 +295,12 @@ impl Session {
             accepted_generation: known.generation,
         };
         self.submit(command).await?;
-        // From here on it is this session that gets the host's messages; an older one is ended.
+        // From here on this session gets the host's messages; an older session ends.
         let guard = self
             .shared
             .streams
             .enter(&self.host, self.to_agent.clone(), self.end.clone());
-        // An empty queue of 32 takes one message.
+        // The queue has room: it is empty.
         let _ = self
             .to_agent
             .try_send(message(coordinator_message::Message::Welcome(
@@ -318,7 +322,7 @@ impl Session {
         }
     }
 
-    /// The address is fixed at joining, because routes and firewalls of others depend on it.
+    /// The address is fixed when the host joins, because other machines' routes and firewalls depend on it.
     fn warn_of_other_address(&self, said: &str) {
         let state = self.shared.handle.snapshot();
         let Some(host) = state.fleet.hosts.get(&self.host) else {
@@ -332,7 +336,8 @@ impl Session {
         }
     }
 
-    /// Takes messages until the agent goes away. Each report is awaited: an overloaded coordinator slows agents down.
+    /// Takes messages until the agent goes away. Awaits the outcome of each report, so an overloaded coordinator slows
+    /// agents down.
     async fn listen(&self, up: &mut Streaming<AgentMessage>) -> Status {
         loop {
             let next = match up.message().await {
@@ -348,7 +353,7 @@ impl Session {
                 Some(agent_message::Message::Hello(_)) => {
                     Err(Status::invalid_argument("a second `hello`"))
                 }
-                // A newer agent's message: not ours to understand.
+                // From a newer agent; we do not know it.
                 None => Ok(()),
             };
             if let Err(status) = handled {
@@ -357,7 +362,7 @@ impl Session {
         }
     }
 
-    /// Has a word of the agent taken in.
+    /// Submits a command on the agent's behalf.
     async fn submit(&self, command: Command) -> Result<(), Status> {
         match self
             .shared
@@ -385,7 +390,7 @@ impl Session {
         self.submit(command).instrument(span).await?;
         self.shared.metrics.reports.inc();
         let ack = wire::ReportAck { sequence };
-        // A full queue: the agent does not read at the moment, and will not miss one acknowledgement.
+        // When the queue is full, the agent is not reading and can do without one acknowledgement.
         let _ = self
             .to_agent
             .try_send(message(coordinator_message::Message::ReportAck(ack)));
@@ -416,7 +421,7 @@ fn checked_hello(hello: wire::Hello) -> Result<Hello, Status> {
     Ok(Hello {
         agent_version: convert::shortened(hello.agent_version, MAX_VERSION),
         docker_version: convert::shortened(hello.docker_version, MAX_VERSION),
-        // One that cannot be read cannot be avoided either: placement goes on with the rest.
+        // Skip a network that does not parse: it cannot be avoided, and placement continues with the rest.
         networks: hello
             .networks
             .iter()

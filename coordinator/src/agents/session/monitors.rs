@@ -1,8 +1,8 @@
 //! Tells hosts who may scrape them: at a session's start and whenever the list changes.
 //!
-//! One task computes the list from the snapshots; sessions share it. Not part of the plan: a scraper's new certificate must
-//! not give ten thousand plans a new generation.
-//! Not here: which certificates are in the list (isyone_fleet::views) and keeping Prometheus' own fresh (edges/scraper).
+//! One task computes the list from the snapshots; sessions share it. The list is not part of the plan: a scraper's new
+//! certificate must not give ten thousand plans a new generation.
+//! Not here: which certificates are in the list (isyone_fleet::views), renewing Prometheus' own (edges/scraper).
 
 use std::sync::Arc;
 
@@ -15,21 +15,19 @@ use tonic::Status;
 use super::{PATIENCE, ToAgent, message};
 use crate::writer::Handle;
 
-/// Serial numbers of the certificates with which hosts may be scraped, as of the newest snapshot.
+/// Serial numbers of the certificates that may scrape hosts, as of the newest snapshot.
 #[derive(Debug)]
 pub struct MonitorList {
     current: watch::Sender<Arc<Vec<String>>>,
 }
 
 impl MonitorList {
-    /// As of `state`.
     pub fn new(state: &State) -> Self {
         Self {
             current: watch::Sender::new(Arc::new(views::monitors(state))),
         }
     }
 
-    /// Takes over what has changed.
     fn update(&self, state: &State) {
         let newest = views::monitors(state);
         self.current.send_if_modified(|list| {
@@ -61,7 +59,7 @@ pub(crate) async fn follow(handle: Handle, monitors: Arc<MonitorList>, stop: Can
     }
 }
 
-/// Gives an agent the list and every newer one. Runs until the agent stops taking messages; says why.
+/// Sends an agent the list, then every newer one. Runs until the agent stops taking messages; returns why.
 pub(super) async fn send(monitors: &MonitorList, to_agent: &ToAgent) -> Status {
     let mut list = monitors.current.subscribe();
     loop {
@@ -72,7 +70,7 @@ pub(super) async fn send(monitors: &MonitorList, to_agent: &ToAgent) -> Status {
             Ok(Err(_)) | Err(_) => return Status::deadline_exceeded("the agent takes no messages"),
         }
         if list.changed().await.is_err() {
-            // The list lives as long as the sessions.
+            // Unreachable in practice: the list lives as long as the sessions.
             return std::future::pending().await;
         }
     }

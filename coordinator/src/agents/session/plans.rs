@@ -1,6 +1,6 @@
-//! Sends a host its plan: at once when it has another one, and after each change.
+//! Sends a host its plan: at once if the agent has a different one, and again after each change.
 //!
-//! Not here: what is in a plan (isyone_fleet::views).
+//! Not here: what a plan contains (isyone_fleet::views).
 
 use std::time::Duration;
 
@@ -28,12 +28,13 @@ pub(super) struct Known {
     pub(super) digest: String,
 }
 
-/// Also without a signal; seldom, because there are thousands of us and none is expected to miss one.
+/// How often a session looks without a signal. Seldom: there are thousands of sessions, and none should miss a signal.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// A plan that the agent could not take (its disk was full, say) is offered again after this time.
+/// After this time we offer a plan again that the agent could not take (because its disk was full, say).
 const OFFER_AGAIN: Duration = Duration::from_secs(5);
 
-/// Runs until the agent stops taking plans or the host is gone; says why. `refused` tells that the agent did not take one.
+/// Runs until the agent stops taking plans or the host is gone; returns why. `refused` signals that the agent rejected
+/// one.
 pub(super) async fn send(
     shared: &Shared,
     host: &HostName,
@@ -41,7 +42,7 @@ pub(super) async fn send(
     known: Known,
     refused: &Notify,
 ) -> Status {
-    // Before the first look, so that no change falls in between.
+    // Subscribe before the first look, so that we miss no change in between.
     let changed = shared.handle.host_signal(host);
     let mut sent = match Box::pin(first(shared, host, to_agent, &known)).await {
         Ok(generation) => generation,
@@ -52,7 +53,7 @@ pub(super) async fn send(
             () = changed.notified() => false,
             () = sleep(LOOK_EVERY) => false,
             () = refused.notified() => {
-                // Either way there is something to send.
+                // Either way there is a plan to send.
                 let _ = timeout(OFFER_AGAIN, changed.notified()).await;
                 true
             }
@@ -77,8 +78,8 @@ pub(super) async fn send(
     }
 }
 
-/// The plan, if the agent has another one. Also under the same generation, if the content differs: the agent then raises
-/// the alarm.
+/// Sends the plan if the agent has a different one. Also when the generation is the same but the content differs: the
+/// agent then raises the alarm.
 async fn first(
     shared: &Shared,
     host: &HostName,

@@ -1,6 +1,6 @@
-//! Reports of agents: what could not be read of one goes to the log, and one that ends a traced operation gets its span.
+//! Agents' reports: logs what could not be read in one, and gives a report that ends a traced operation its span.
 //!
-//! Not here: reading it (isyone-proto's convert).
+//! Not here: parsing (isyone-proto's convert).
 
 use isyone_proto::{
     convert,
@@ -13,7 +13,7 @@ use isyone_telemetry::{child_span, tracing::Span};
 
 use crate::{base::clock, writer::traces::Traces};
 
-/// The whole report.
+/// Logs statuses that could not be read, and returns the rest of the report.
 pub(super) fn parse(host: &HostName, wire: wire::Report) -> Result<HostReport, FieldError> {
     let (report, left_out) = convert::parse_report(wire, clock::now_ms())?;
     for odd in left_out {
@@ -22,8 +22,8 @@ pub(super) fn parse(host: &HostName, wire: wire::Report) -> Result<HostReport, F
     Ok(report)
 }
 
-/// A span for a report that says how a traced operation came out; the first, should it be several. Those on the way there are left
-/// out: they come many times a second, and the agent's own spans say the same.
+/// A span for a report that says how a traced operation turned out (the first one, if there are several). Intermediate
+/// reports get none: they come many times a second, and the agent's own spans say the same.
 pub(super) fn in_trace(traces: &Traces, report: &HostReport) -> Span {
     let mut told = report
         .tenants

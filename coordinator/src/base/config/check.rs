@@ -1,20 +1,20 @@
-//! What must hold between keys, and between a key and the world.
+//! Constraints between keys, and between a key and the outside world.
 //!
-//! Not here: what has a file of its own (edge, dns, probes, tls), and parsing.
+//! Not here: sections with a file of their own (edge, dns, probes, tls), and parsing.
 
 use isyone_proto::ids::ShortName;
 
 use super::{Bytes, Config, ConfigError, Network, Span, edge, tls};
 
-/// A shorter interval would make reports, not tenants, the load of a host.
+/// With a shorter interval, reports rather than tenants would be a host's load.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
 /// Below this, clock differences between machines matter.
 const MIN_CERTIFICATE_TTL: Span = Span::seconds(3600);
-/// What browsers' trust stores would take, with slack; also keeps dates far from overflow.
+/// What browsers' trust stores would accept, with slack; also keeps dates far from overflow.
 const MAX_CERTIFICATE_TTL: Span = Span::days(5 * 366);
-/// Whoever has just been woken must have the time to log in.
+/// A user whose visit woke the tenant needs time to log in.
 const MIN_SLEEP_AFTER: Span = Span::seconds(60);
-/// Odoo and PostgreSQL do not start in less.
+/// Odoo and PostgreSQL do not start with less.
 const MIN_PLAN_MEMORY: Bytes = Bytes::new(64 << 20);
 
 pub(super) fn ensure(
@@ -206,7 +206,7 @@ fn urls(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Addresses that Prometheus is told.
+/// Checks the addresses that we give Prometheus.
 fn scraped(config: &Config) -> Result<(), ConfigError> {
     for address in config
         .monitoring

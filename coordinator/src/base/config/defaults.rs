@@ -1,6 +1,7 @@
-//! What holds where the configuration says nothing.
+//! Default values of the configuration.
 //!
-//! Not here: defaults of the sections that have a file of their own (dns, probes, tls), and the sample that shows all of them.
+//! Not here: defaults of the sections with a file of their own (dns, probes, tls), and the sample that shows all of
+//! them.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -13,7 +14,7 @@ use super::{
     UrlScheme,
 };
 
-/// Parses one of our own literals below. A unit test goes through all of them.
+/// Parses one of the literals below; a unit test covers all of them.
 fn literal<T: std::str::FromStr>(text: &str) -> T
 where
     T::Err: std::fmt::Debug,

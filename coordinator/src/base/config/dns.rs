@@ -1,6 +1,6 @@
-//! `[dns]`: how tenants' own domains are looked at.
+//! `[dns]`: how we check tenants' own domains.
 //!
-//! Not here: asking DNS (edges/dns) and when (isyone_fleet::domains).
+//! Not here: asking DNS (edges/dns), and when (isyone_fleet::domains).
 
 use std::net::SocketAddr;
 
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Edge, Span, check::ensure};
 
-/// More often says nothing new: answers are cached on the way.
+/// Checking more often shows nothing new: resolvers on the way cache answers.
 const MIN_INTERVAL: Span = Span::seconds(1);
 
-/// Looking at tenants' domains.
+/// `[dns]`: checks of tenants' domains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dns {
-    /// Name servers to ask, `address:port`; this machine's when there is none.
+    /// Name servers to ask, `address:port`; empty: this machine's.
     pub servers: Vec<SocketAddr>,
-    /// Each domain is looked at once in so long; `0s`: only when it is added.
+    /// How often each domain is checked; `0s`: only when it is added.
     pub interval: Span,
-    /// And one that does not lead to the edges, or of which nothing was heard.
+    /// The same for a domain that does not lead to the edges, or for which there was no answer.
     pub retry: Span,
 }
 
@@ -59,7 +59,7 @@ impl Dns {
         )
     }
 
-    /// Whether domains are looked at by and by.
+    /// Whether domains are checked periodically.
     pub fn watches(&self) -> bool {
         self.interval > Span::seconds(0)
     }

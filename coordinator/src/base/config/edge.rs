@@ -1,6 +1,6 @@
-//! `[edge]`: what every edge does, whoever the tenant is, and Traefik's dashboard. Reads the dashboard's file of users.
+//! `[edge]`: what every edge does for all tenants, and Traefik's dashboard. Reads the dashboard's users file.
 //!
-//! Not here: the section's fields (the folder's head) and what Traefik makes of them (isyone-traefik).
+//! Not here: the section's fields (mod.rs) and what Traefik makes of them (isyone-traefik).
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -13,33 +13,34 @@ use serde::{Deserialize, Serialize};
 use super::{Bytes, Config, ConfigError, Edge, check::ensure, units};
 use crate::base::files;
 
-/// Every edge looks each request's address up in it.
+/// Every edge looks up the address of each request in this list.
 const MAX_TRUSTED: usize = 256;
-/// Odoo's own default; less breaks the import of an ordinary list of products with pictures.
+/// Odoo's own default; with less, importing an ordinary product list with pictures fails.
 const MIN_UPLOAD: Bytes = Bytes::new(128 << 20);
-/// Odoo keeps an uploaded file in memory as a whole.
+/// Odoo holds an uploaded file in memory as a whole.
 const MAX_UPLOAD: Bytes = Bytes::gib(64);
-/// People who look at Traefik's dashboard.
+/// Most users of Traefik's dashboard.
 const MAX_DASHBOARD_USERS: usize = 100;
-/// Of bcrypt, as its logarithm: Traefik works it out for each request, and 10 already takes 60 ms of a core.
+/// Most cost (log2 of rounds) of a bcrypt hash: Traefik computes it for each request, and 10 already takes 60 ms of a
+/// core.
 const MAX_COST: u32 = 10;
 
-/// Who may show tenants' pages in a frame.
+/// Which pages may embed tenants' pages in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrameOptions {
     /// Only the tenant's own pages.
     #[serde(rename = "SAMEORIGIN")]
     SameOrigin,
-    /// Nobody.
+    /// None.
     #[serde(rename = "DENY")]
     Deny,
-    /// Whoever likes: the header is not sent.
+    /// Any: the header is not sent.
     #[serde(rename = "")]
     Unsaid,
 }
 
 impl FrameOptions {
-    /// The header's value, if it is sent.
+    /// The header's value; `None`: it is not sent.
     pub fn header(self) -> Option<String> {
         match self {
             Self::SameOrigin => Some("SAMEORIGIN".to_owned()),
@@ -49,16 +50,16 @@ impl FrameOptions {
     }
 }
 
-/// Traefik's dashboard for people elsewhere.
+/// Traefik's dashboard, for people on other machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dashboard {
-    /// `traefik.<base_domain>` when not set.
+    /// Default: `traefik.<base_domain>`.
     #[serde(default)]
     pub hostname: Option<Domain>,
-    /// Who gets in, as `htpasswd -B` writes it; relative to the data directory.
+    /// The users that get in, in the format of `htpasswd -B`; relative to the data directory.
     pub users_file: PathBuf,
-    /// And only from these addresses or networks; empty: from everywhere.
+    /// Client addresses or networks that get in; empty: all.
     #[serde(default, deserialize_with = "units::networks")]
     pub addresses: Vec<IpNet>,
 }
@@ -76,7 +77,7 @@ impl Config {
         )
     }
 
-    /// Traefik's dashboard, with the users from their file, as it is now.
+    /// Traefik's dashboard, with the users that their file has now.
     pub fn dashboard(&self) -> Result<Option<traefik::Dashboard>, ConfigError> {
         let Some((dashboard, hostname)) =
             self.edge.dashboard.as_ref().zip(self.dashboard_hostname())
@@ -107,14 +108,14 @@ impl Config {
     }
 }
 
-/// Lines of a file of users. Never says what is in a line.
+/// Parses a users file. Errors never quote a line.
 fn users(text: &str) -> Result<Vec<String>, String> {
     let mut users = Vec::new();
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        // bcrypt alone: the others that Traefik takes (MD5, SHA-1) are broken in no time.
+        // Only bcrypt: the other hashes that Traefik accepts (MD5, SHA-1) are broken in no time.
         let cost = line
             .split_once(":$2")
             .and_then(|(_, hash)| hash.split('$').nth(1)?.parse::<u32>().ok());

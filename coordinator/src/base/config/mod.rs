@@ -1,7 +1,7 @@
-//! The configuration: defaults, `coordinator.toml`, then command line and environment on top.
+//! The configuration: defaults, then `coordinator.toml`, then command line and environment.
 //!
-//! The file's shape is the structs below, field for field; a key that is not here is an error. [`Config::settings`] is
-//! the part that the pure core gets. Not here: defaults (defaults), checks across fields (check) and the commented sample (sample).
+//! The structs below mirror the file field for field; an unknown key is an error. [`Config::settings`] is the part that
+//! the pure core gets. Not here: defaults (defaults), checks across fields (check), the commented sample (sample).
 
 mod check;
 mod defaults;
@@ -39,7 +39,7 @@ pub use self::{
 /// Name of the file inside the data directory.
 pub const FILE_NAME: &str = "coordinator.toml";
 
-/// What is wrong with a configuration. `Display` names the file, the line and the key.
+/// What is wrong with a configuration. `Display` names file, line and key.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -48,12 +48,12 @@ pub enum ConfigError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// A key or value that does not fit.
+    /// A key is unknown, or a value is not valid.
     #[error("{place}: {problem}")]
     Invalid {
         /// `coordinator.toml line 7, network.first_port`.
         place: String,
-        /// What is wrong and what would be right.
+        /// What is wrong, and what would be valid.
         problem: String,
     },
 }
@@ -67,53 +67,53 @@ impl ConfigError {
     }
 }
 
-/// Everything that can be configured.
+/// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `isy.one` in `alfa.isy.one`.
     pub base_domain: Domain,
-    /// Scheme in customers' URLs.
+    /// Scheme of customers' URLs.
     pub url_scheme: UrlScheme,
-    /// Port in customers' URLs when it is not the scheme's own.
+    /// Port of customers' URLs if not the scheme's default.
     pub url_port: Option<u16>,
-    /// Database, keys and certificates; the configuration file's own directory when not set.
+    /// Holds database, keys and certificates; default: the configuration file's directory.
     pub data_dir: PathBuf,
-    /// Size of a tenant that asks for none.
+    /// Plan of a tenant that asks for none.
     pub default_plan: ShortName,
-    /// Images of a tenant that asks for none.
+    /// Edition of a tenant that asks for none.
     pub default_edition: ShortName,
-    /// Where we listen.
+    /// Addresses that we listen on.
     pub listen: Listen,
-    /// How agents and operators reach us.
+    /// Names and addresses that agents and operators dial.
     pub advertise: Advertise,
     /// Tenants' networks and ports.
     pub network: Network,
-    /// What the edges (Traefik) are and do.
+    /// The edges (Traefik): where they are and what they do.
     pub edge: Edge,
     /// HTTPS for tenants.
     pub tls: Tls,
-    /// What Prometheus is told.
+    /// What Prometheus gets.
     pub monitoring: Monitoring,
-    /// Looking at tenants through the edges.
+    /// Probes of tenants through the edges.
     pub probes: Probes,
-    /// Looking at tenants' own domains.
+    /// Checks of tenants' own domains.
     pub dns: Dns,
-    /// How hosts are chosen.
+    /// How much of a host tenants may take.
     pub placement: Placement,
-    /// How a new tenant is set up.
+    /// Settings of a new tenant that asks for none.
     pub defaults: Defaults,
-    /// How long things are kept.
+    /// How long deleted data is kept.
     pub lifecycle: Lifecycle,
-    /// When silence becomes suspicious.
+    /// Report interval, and when silence counts.
     pub liveness: Liveness,
     /// How long certificates are valid.
     pub certificates: Certificates,
     /// What is logged, and how.
     pub log: Log,
-    /// Sizes by name.
+    /// Tenants' sizes by name.
     pub plans: BTreeMap<ShortName, Plan>,
-    /// Pairs of images by name.
+    /// Pairs of images (Odoo, PostgreSQL) by name.
     pub editions: BTreeMap<ShortName, Edition>,
 }
 
@@ -125,13 +125,13 @@ pub enum UrlScheme {
     Https,
 }
 
-/// `[listen]`: the addresses of the ports.
+/// `[listen]`: the ports' addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
-    /// gRPC with client certificates.
+    /// gRPC, with client certificates.
     pub grpc: SocketAddr,
-    /// Enrolment of agents.
+    /// Agents' enrolment.
     pub enroll: SocketAddr,
     /// Health, metrics, Traefik, Prometheus.
     pub http: SocketAddr,
@@ -143,15 +143,15 @@ pub struct Listen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Advertise {
-    /// Names and addresses for the server certificate; agents dial the first.
+    /// Names and addresses in the server certificate; agents dial the first.
     pub hosts: Vec<String>,
 }
 
-/// `[network]`: where tenants' networks and ports are taken from.
+/// `[network]`: where tenants' networks and ports come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
-    /// Range that tenants' networks are cut from.
+    /// The range that tenants' networks are cut from.
     pub tenant_range: Ipv4Net,
     /// Prefix length of one tenant's network.
     pub subnet_prefix: u8,
@@ -172,70 +172,70 @@ pub struct Edge {
     pub ports: Vec<u16>,
     /// Further addresses that tenants must not reach, besides those in `advertise.hosts`.
     pub protected_addresses: Vec<IpAddr>,
-    /// Where visitors reach the edges; what the tenants' platform names resolve to when there is none.
+    /// Where visitors reach the edges; empty: whatever the tenants' platform names resolve to.
     pub public_addresses: Vec<IpAddr>,
     /// Traefik's entry points for tenants.
     pub entry_points: Vec<String>,
-    /// Where people reach the edge when DNS does not say so (demos).
+    /// Where people reach the edge when DNS does not lead there (demos).
     pub url: Option<String>,
-    /// Names of the edges that share the tenants; none when one has them all.
+    /// Names of the edges that share the tenants; empty: each edge serves all of them.
     pub shards: Vec<ShortName>,
-    /// File form of Traefik's configuration.
+    /// Traefik's configuration also goes to this file.
     pub traefik_file: Option<PathBuf>,
-    /// File form for shards: `<shard>/isyone.yml` in here.
+    /// The same with shards: to `<shard>/isyone.yml` in this directory.
     pub traefik_dir: Option<PathBuf>,
-    /// Where Traefik reaches our pages; `http://<listen.http>` when not set.
+    /// Where Traefik reaches our pages; default: `listen.edges` over HTTPS if set, otherwise `http://<listen.http>`.
     pub pages_url: Option<String>,
     /// Requests per second from one client address to one tenant.
     pub rate_average: u32,
-    /// Requests above that rate that are let through at once.
+    /// Requests above that rate that pass at once.
     pub rate_burst: u32,
-    /// Requests from one client address to one tenant that are answered at the same time.
+    /// Concurrent requests from one client address to one tenant.
     pub in_flight: u32,
-    /// Addresses or networks of proxies before the edges, which say for whom they ask.
+    /// Addresses or networks of proxies in front of the edges, whose forwarding headers we trust.
     #[serde(deserialize_with = "units::networks")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Who may show tenants' pages in a frame.
+    /// Which pages may embed tenants' pages in a frame.
     pub frame_options: FrameOptions,
-    /// Largest file that Odoo takes.
+    /// Largest file that Odoo accepts.
     pub upload_limit: Bytes,
-    /// Traefik's dashboard, for people elsewhere.
+    /// Traefik's dashboard, for people on other machines.
     pub dashboard: Option<Dashboard>,
 }
 
-/// `[monitoring]`: what Prometheus is told, and how it reaches hosts.
+/// `[monitoring]`: what Prometheus gets, and how it reaches hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Monitoring {
-    /// Told to `isyctl tenant verify`.
+    /// For `isyctl tenant verify`.
     pub prometheus_url: Option<String>,
-    /// Where Prometheus reaches our HTTP port; `listen.http` when not set.
+    /// Where Prometheus reaches our HTTP port; default: `listen.http`.
     pub metrics_address: Option<String>,
-    /// Where agents answer Prometheus, at the address that their host advertises.
+    /// The agents' port for Prometheus, at the address that the host advertises.
     pub agent_port: u16,
-    /// Edges' metrics (`host:port`), for Prometheus: they do not introduce themselves.
+    /// Edges' metrics (`host:port`), for Prometheus: edges do not register with us.
     pub edges: Vec<String>,
-    /// File form of the targets: `<job>.json` in here; with shards, `<shard>/<job>.json`.
+    /// Target groups also go to `<job>.json` in this directory; with shards, to `<shard>/<job>.json`.
     pub file_sd_dir: Option<PathBuf>,
-    /// Where Prometheus finds the certificate that it scrapes hosts with: `ca.pem`, `prometheus.pem`, `prometheus.key`.
+    /// Holds the certificate that Prometheus scrapes hosts with: `ca.pem`, `prometheus.pem`, `prometheus.key`.
     pub certificate_dir: Option<PathBuf>,
-    /// Whose certificate that is: an operator with the role monitor.
+    /// The operator (role monitor) that this certificate belongs to.
     pub certificate_operator: ShortName,
 }
 
-/// `[placement]`: how much of a host may be given away.
+/// `[placement]`: how much of a host tenants may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Placement {
     /// Reserved CPU may exceed the machine's by this factor.
     pub cpu_overcommit: Cpus,
-    /// Memory on each host that no tenant gets.
+    /// Memory on each host that tenants do not get.
     pub memory_reserve: Bytes,
-    /// Disk on each host that no tenant gets.
+    /// Disk on each host that tenants do not get.
     pub disk_reserve: Bytes,
 }
 
-/// `[defaults]`: what a new tenant gets that asks for nothing else.
+/// `[defaults]`: settings of a new tenant that asks for none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
@@ -249,35 +249,35 @@ pub struct Defaults {
     pub admin_login: Login,
 }
 
-/// `[lifecycle]`: how long what is deleted is kept.
+/// `[lifecycle]`: how long deleted data is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lifecycle {
-    /// For how long the volumes of a deleted tenant are kept.
+    /// How long the volumes of a deleted tenant are kept.
     pub quarantine: Span,
 }
 
-/// `[liveness]`: how often agents report, and when their silence means something.
+/// `[liveness]`: how often agents report, and when their silence counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Liveness {
     /// How often agents report.
     pub report_interval: Span,
-    /// A host that has been silent for so long gets no new tenants.
+    /// A host that has been silent this long gets no new tenants.
     pub suspect: Span,
-    /// One that has been silent for so long counts as lost.
+    /// A host that has been silent this long counts as lost.
     pub lost: Span,
 }
 
-/// `[certificates]`: for how long those that our own authority signs are valid.
+/// `[certificates]`: how long those that our own authority signs are valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Certificates {
-    /// Certificates of agents, which renew them at half of it.
+    /// Agents' certificates, which agents renew at half of it.
     pub agent_ttl: Span,
-    /// Certificates of operators, who have to get another one in time.
+    /// Operators' certificates, which operators have to replace in time.
     pub operator_ttl: Span,
-    /// The coordinator's own, renewed at half of it.
+    /// The coordinator's own certificate, renewed at half of it.
     pub server_ttl: Span,
 }
 
@@ -301,7 +301,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// A size of tenant, under its name in `[plans]`.
+/// The size of a tenant, under its name in `[plans]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -309,18 +309,18 @@ pub struct Plan {
     pub memory: Bytes,
     /// CPU of both containers together.
     pub cpu: Cpus,
-    /// Disk that placement counts on.
+    /// Disk that placement reserves.
     pub disk: Bytes,
     /// Odoo's HTTP workers; 0: one threaded process.
     #[serde(default)]
     pub workers: u32,
-    /// A tenant that nobody has used for so long is stopped until somebody comes; none: never.
+    /// A tenant unused for this long is stopped until somebody visits it; `None`: never.
     #[serde(default)]
     pub sleep_after: Option<Span>,
 }
 
 impl Config {
-    /// Reads a file; `data_dir` defaults to the file's directory. The result is checked.
+    /// Reads and checks a file; `data_dir` defaults to the file's directory.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io {
             path: path.to_owned(),
@@ -360,7 +360,7 @@ impl Config {
         })
     }
 
-    /// Checks across fields and against the world's rules. Reads nothing.
+    /// Checks across fields and against the outside world. Reads nothing.
     pub fn check(&self) -> Result<(), ConfigError> {
         check::check(self)
     }
@@ -376,12 +376,12 @@ impl Config {
         self.edge.pages_url.clone().unwrap_or_else(own)
     }
 
-    /// Whether edges reach them at [`Listen::edges`].
+    /// Whether edges reach our pages at [`Listen::edges`].
     pub fn pages_over_tls(&self) -> bool {
         self.edge.pages_url.is_none() && self.listen.edges.is_some()
     }
 
-    /// `host:port` of a listening address as others see it, with brackets around an IPv6 address.
+    /// `host:port` of a listening address as others see it; an IPv6 address gets brackets.
     pub fn reached_at(&self, bound: SocketAddr) -> String {
         let host = self
             .advertise
@@ -402,14 +402,14 @@ impl Config {
             .unwrap_or_else(|| reachable(self.listen.http).to_string())
     }
 
-    /// The whole configuration as TOML. It has no secrets: those are in files of their own.
+    /// The whole configuration as TOML. It has no secrets: they live in files of their own.
     pub fn to_toml(&self) -> String {
-        // Plain data with string keys: serialising it cannot fail.
+        // Serialising plain data with string keys cannot fail.
         toml::to_string_pretty(self).unwrap_or_default()
     }
 }
 
-/// "Any address" is nowhere to connect to: then it is the loopback.
+/// Replaces an unspecified address ("any"), which nobody can connect to, with loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
@@ -420,7 +420,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl UrlScheme {
-    /// The scheme as it stands in a URL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",

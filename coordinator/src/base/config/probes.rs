@@ -1,4 +1,4 @@
-//! `[probes]`: how tenants are looked at through the edges.
+//! `[probes]`: how we probe tenants through the edges.
 //!
 //! Not here: probing (edges/probes).
 
@@ -9,30 +9,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, ConfigError, Edge, Span, UrlScheme, check::ensure};
 
-/// Below it probes, not visitors, are the load of an edge; above it nobody learns of trouble in time.
+/// Below this range, probes rather than visitors are an edge's load; above it, nobody learns of trouble in time.
 const INTERVALS: (Span, Span) = (Span::seconds(1), Span::seconds(3600));
-/// Each takes a file descriptor.
+/// Each probe takes a file descriptor.
 const MAX_CONCURRENCY: usize = 4096;
 
-/// Looking at tenants through the edges.
+/// `[probes]`: probes of tenants through the edges.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Probes {
-    /// Whether it is done at all.
+    /// Whether we probe at all.
     pub enabled: bool,
-    /// Each tenant is asked for once in so long.
+    /// How often we probe each tenant.
     pub interval: Span,
-    /// How long one answer may take.
+    /// Longest time for one answer.
     pub timeout: Span,
-    /// Asked for at the same time, at most.
+    /// Most probes at the same time.
     pub concurrency: usize,
-    /// Whether a visitor's browser takes the certificate counts.
+    /// Whether a certificate that a browser would reject makes a probe fail.
     pub verify_certificates: bool,
-    /// Authorities to trust besides this machine's, PEM.
+    /// CAs to trust besides this machine's, PEM.
     pub ca_file: Option<PathBuf>,
-    /// Where the edges listen, `host:port`; `edge.url` when there is none.
+    /// Where the edges listen, `host:port`; empty: `edge.url`.
     pub edges: Vec<String>,
-    /// Likewise for each of the edges that share the tenants.
+    /// The same for each shard's edges.
     pub shard_edges: BTreeMap<ShortName, Vec<String>>,
 }
 
@@ -99,8 +99,8 @@ fn places(key: &str, edges: &[String]) -> Result<(), ConfigError> {
 }
 
 impl Config {
-    /// Where edges listen, `host:port`: those with everything, or each shard's in the order of `edge.shards`. Empty where it is
-    /// not known.
+    /// Where edges listen, `host:port`: one list of the edges that serve everything, or one list for each shard, in the
+    /// order of `edge.shards`. Empty where unknown.
     pub fn edges_to_probe(&self) -> Vec<Vec<String>> {
         if !self.edge.shards.is_empty() {
             let of = |shard| {

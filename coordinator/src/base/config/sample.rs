@@ -1,11 +1,11 @@
-//! The commented configuration file that `init` writes. Lines that begin with `#=` are the defaults: a test takes the
-//! mark away and compares.
+//! The commented configuration file that `init` writes. Lines that begin with `#=` are the defaults: a test removes the
+//! mark and compares.
 //!
 //! Not here: reading it, and the values themselves (defaults).
 
 use super::{Config, Listen};
 
-/// A file for `config`'s domain and addresses; everything else is there as a comment with its default.
+/// A file with `config`'s domain and addresses; everything else is a comment with its default.
 pub fn sample(config: &Config) -> String {
     let hosts = config
         .advertise

@@ -1,6 +1,6 @@
-//! The part of the configuration that the core's decisions depend on, in the core's own words.
+//! The part of the configuration that the core's decisions depend on, in the core's own types.
 //!
-//! Not here: what only acting parts look at (addresses, files, logs).
+//! Not here: what only the acting parts need (addresses, files, logs).
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -12,7 +12,7 @@ use isyone_proto::{ids::ShortName, spec::Size};
 
 use super::{Config, Plan};
 
-/// Time enough to see that a clock is wrong, and nothing beside the days that a quarantine takes.
+/// Long enough to notice a wrong clock, and negligible beside a quarantine of days.
 const QUARANTINE_HOLD_MS: i64 = 3_600_000;
 
 impl Config {

@@ -1,4 +1,4 @@
-//! The defaults are valid, the sample shows them, errors say where, contradictions are found.
+//! The defaults are valid, the sample shows them, errors name the place, and contradictions are found.
 
 use super::*;
 

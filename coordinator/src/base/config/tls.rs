@@ -1,4 +1,4 @@
-//! `[tls]`: who ends TLS, and where certificates come from. Its defaults and checks are here, too.
+//! `[tls]`: what terminates TLS, and where certificates come from, with the section's defaults and checks.
 //!
 //! Not here: ordering certificates (edges/acme) and publishing them (edges/publish).
 
@@ -8,21 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, ConfigError, Span, UrlScheme, check::ensure};
 
-/// `[tls]`: who ends TLS for tenants, and where certificates come from.
+/// `[tls]`: what terminates TLS for tenants, and where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// Who ends TLS, and where certificates come from.
     pub mode: TlsMode,
-    /// Traefik's entry point with TLS; `edge.entry_points` then are those without.
+    /// Traefik's entry point with TLS; `edge.entry_points` are then the ones without.
     pub entry_point: String,
-    /// How long browsers shall remember that there is only HTTPS; 0s: they are not told.
+    /// How long browsers remember to use HTTPS only; `0s`: the header is not sent.
     pub hsts: Span,
-    /// Name of Traefik's certificate resolver, in the mode `traefik`.
+    /// Name of Traefik's certificate resolver, for the mode `traefik`.
     pub resolver: String,
-    /// One certificate for `*.<base_domain>` in place of one for each tenant.
+    /// One certificate for `*.<base_domain>` instead of one for each tenant.
     pub wildcard: bool,
-    /// The coordinator as the client of a certificate authority, in the mode `coordinator`.
+    /// The coordinator as an ACME client, in the mode `coordinator`.
     pub acme: Acme,
 }
 
@@ -30,59 +29,60 @@ pub struct Tls {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
-    /// Not our concern: plain HTTP, or TLS ends before Traefik.
+    /// Not our concern: plain HTTP, or something in front of Traefik terminates TLS.
     Off,
-    /// Traefik gets them by itself: for one edge.
+    /// Traefik gets them itself; works with a single edge only.
     Traefik,
-    /// The coordinator gets them and gives them to every edge.
+    /// The coordinator gets them and distributes them to every edge.
     Coordinator,
 }
 
-/// `[tls.acme]`: the authority that orders go to.
+/// `[tls.acme]`: the CA that we order from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Acme {
-    /// Off: only uploaded certificates are used.
+    /// `false`: only uploaded certificates are used.
     pub enabled: bool,
-    /// The authority's directory.
+    /// URL of the CA's directory.
     pub directory: String,
-    /// Address that the authority may write to.
+    /// Contact address for the CA.
     pub email: Option<String>,
-    /// External account binding, for authorities that want one: the key's id.
+    /// External account binding, for CAs that require it: the key's id.
     pub eab_key_id: Option<String>,
-    /// And a file with its secret, base64url as they hand it out.
+    /// External account binding: a file with the key's secret, base64url as the CA hands it out.
     pub eab_hmac_file: Option<PathBuf>,
-    /// PEM file of a CA to trust for the directory, in place of the machine's.
+    /// PEM file of a CA to trust for the directory instead of the machine's.
     pub ca_file: Option<PathBuf>,
-    /// Program that puts up and takes down DNS records: `PROGRAM present|cleanup NAME VALUE`. Needed for a wildcard.
+    /// Program that creates and removes DNS records: `PROGRAM present|cleanup NAME VALUE`. Required for a wildcard.
     pub dns_hook: Option<PathBuf>,
-    /// From a record put up to asking for a look at it.
+    /// Wait between creating a record and asking the CA to look at it.
     pub dns_wait: Span,
-    /// Orders under way at a time.
+    /// Most orders at the same time.
     pub orders_at_once: usize,
-    /// New certificates a week for one registered domain.
+    /// New certificates a week per registered domain.
     pub weekly_per_domain: u32,
-    /// And for the very same name.
+    /// New certificates a week for exactly the same name.
     pub weekly_same: u32,
-    /// From a domain's first failure to the next try; doubled at each further one.
+    /// Time from a domain's first failure to the next try; doubles with each further one.
     pub retry_first: Span,
     /// Longest time between two tries.
     pub retry_most: Span,
 }
 
-/// Five of a day's tries stay below every published limit; more at a time are no faster, the authority is what one waits for.
+/// Five of a day's tries stay below every published limit; more orders at a time are no faster, because the time goes
+/// into waiting for the CA.
 const MAX_ORDERS: usize = 32;
 /// Ten years: far from overflow.
 const MAX_SPAN: Span = Span::days(3660);
 
 impl Config {
-    /// The wildcard name that all platform names are below, when one certificate is for all of them.
+    /// The wildcard name above all platform names, if one certificate serves them all.
     pub fn wildcard(&self) -> Option<String> {
         (self.tls.mode != TlsMode::Off && self.tls.wildcard)
             .then(|| format!("*.{}", self.base_domain))
     }
 
-    /// Whether Traefik's configuration carries private keys.
+    /// Whether Traefik's configuration contains private keys.
     pub fn publishes_keys(&self) -> bool {
         self.tls.mode == TlsMode::Coordinator
     }
@@ -197,7 +197,7 @@ impl Default for Tls {
         Self {
             mode: TlsMode::Off,
             entry_point: "websecure".to_owned(),
-            // Half a year: what checkers of web sites call good, and not for ever.
+            // Half a year: enough for web site checkers, and not for ever.
             hsts: Span::days(180),
             resolver: "isyone".to_owned(),
             wildcard: false,
@@ -206,8 +206,8 @@ impl Default for Tls {
     }
 }
 
-/// The limits are Let's Encrypt's published ones: 50 new certificates a week for a registered domain, 5 for the same set of names,
-/// 5 failed validations an hour for a name (the first hour of failures has four tries).
+/// The limits are those that Let's Encrypt publishes: 50 new certificates a week per registered domain, 5 per identical
+/// set of names, 5 failed validations an hour per name (the first hour of failures has four tries).
 impl Default for Acme {
     fn default() -> Self {
         Self {
@@ -276,7 +276,7 @@ mod tests {
             let error = check(&text).unwrap_err().to_string();
             assert!(error.starts_with(key), "{text}: {error}");
         }
-        // Without orders, what they need is not asked for; keys stay on loopback.
+        // Without orders, the settings they need are not checked; keys stay on loopback.
         check(&format!(
             "{ON}{coordinator}[tls.acme]\nenabled = false\ndirectory = \"x\""
         ))

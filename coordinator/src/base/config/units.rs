@@ -1,6 +1,6 @@
 //! Values with units, as people write them: `"2GiB"`, `"7d"`, `0.5`, `"10.0.0.1"`.
 //!
-//! Not here: what a value may be, which depends on its key (check).
+//! Not here: which values are allowed, which depends on the key (check).
 
 use std::{net::IpAddr, time::Duration};
 
@@ -58,16 +58,14 @@ impl Serialize for Bytes {
     }
 }
 
-/// A number with three decimals: CPUs, or a factor.
+/// A number with three decimal places: CPUs, or a factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus(u32);
 
 impl Cpus {
-    /// From thousandths of a CPU.
     pub const fn from_millis(millis: u32) -> Self {
         Self(millis)
     }
-    /// In thousandths of a CPU.
     pub const fn millis(self) -> u32 {
         self.0
     }
@@ -76,7 +74,7 @@ impl Cpus {
 impl<'de> Deserialize<'de> for Cpus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = f64::deserialize(deserializer)?;
-        // A machine has fewer than 4096 CPUs; NaN fails the comparison as well.
+        // No machine has 4096 CPUs; NaN fails the comparison, too.
         if (0.001..=4096.0).contains(&number) {
             Ok(Self((number * 1000.0).round() as u32))
         } else {
@@ -107,7 +105,7 @@ impl Span {
     pub const fn get(self) -> Duration {
         self.0
     }
-    /// Milliseconds; what does not fit saturates.
+    /// In milliseconds; saturates.
     pub fn millis(self) -> i64 {
         i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
     }
@@ -131,7 +129,7 @@ impl Serialize for Span {
     }
 }
 
-/// Addresses or networks; a bare address is a network of one.
+/// Addresses or networks; a bare address is a network with one address.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     let parse = |text: &String| {

@@ -1,6 +1,6 @@
-//! Writing families of gauges at a scrape, for collectors.
+//! Helpers for collectors, which write families of gauges at a scrape.
 //!
-//! Not here: what is written (each part has its own collector).
+//! Not here: the values (each part has its own collector).
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-/// Where a collector puts what it found.
+/// Where a collector writes its values.
 #[derive(Debug)]
 pub(crate) struct Families<'a>(pub(crate) DescriptorEncoder<'a>);
 
@@ -46,7 +46,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    /// Seconds that somebody else has counted.
+    /// A counter of seconds that another component keeps.
     pub(crate) fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         let unit = Some(&Unit::Seconds);
         let metric = self
@@ -56,7 +56,7 @@ impl Families<'_> {
     }
 }
 
-/// A number as gauges have it.
+/// Converts a count to a gauge's type.
 pub(crate) fn number(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

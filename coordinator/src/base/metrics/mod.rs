@@ -1,7 +1,8 @@
-//! What the coordinator counts of itself, in OpenMetrics text: one registry, in which every part's counters are.
+//! The coordinator's own metrics, in OpenMetrics text: one registry that holds every part's counters.
 //!
-//! What can be read off at a scrape is not kept here but collected then, by whoever knows it: the process and the runtime
-//! ([`process`]), the edges (edges/running), the Fleet (writer/collector), connections (ports/listener), streams (agents). So two scrapes at once cannot disturb each other.
+//! What can be read at a scrape is not kept here; the part that knows it collects it then: the process and the runtime
+//! ([`process`]), the edges (edges/running), the Fleet (writer/collector), connections (ports/listener), streams
+//! (agents). So two concurrent scrapes cannot disturb each other.
 
 mod collect;
 mod process;
@@ -17,7 +18,7 @@ pub(crate) use self::collect::{Families, number};
 
 /// Content type of [`render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// From a snapshot read to a commit on a slow disk, seconds.
+/// From reading a snapshot to a commit on a slow disk, in seconds.
 const LATENCY_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,33 +32,33 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
-/// Why a connection ended before anything was asked on it.
+/// Why a connection ended before any request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Enrolment: too many lately.
+    /// Enrolment: too many connections lately.
     #[error("too many connections from this address lately")]
     Rate,
-    /// Too many of its network at once.
+    /// Too many connections of its network at once.
     #[error("too many connections from this network wait for their handshake")]
     Network,
-    /// Every place is taken.
+    /// All places are taken.
     #[error("too many connections wait for their handshake")]
     Full,
-    /// Its place or its turn went to another.
+    /// Its place or its turn went to another connection.
     #[error(
         "this network has more connections before the end of their handshake than others, which came too"
     )]
     Displaced,
-    /// Its ClientHello did not come in time.
+    /// Its ClientHello did not arrive in time.
     #[error("it said nothing in time")]
     Silent,
     /// Its turn did not come in time.
     #[error("the handshake's turn did not come in time")]
     Queue,
-    /// Its handshake did not end in time.
+    /// Its handshake did not finish in time.
     #[error("the handshake did not end in time")]
     Slow,
-    /// The peer went away, speaks no TLS, or its certificate is not accepted.
+    /// The peer went away, does not speak TLS, or has a certificate that we do not accept.
     #[error("the handshake failed")]
     Handshake,
 }
@@ -103,12 +104,12 @@ struct ShardLabel {
     shard: String,
 }
 
-/// What the acting parts count. A clone counts into the same.
+/// Counters of the acting parts. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     latency: Histogram,
-    /// Reports taken in.
+    /// Accepted reports.
     pub reports: Counter,
     publications: Family<ShardLabel, Counter>,
     pages: Family<PageLabel, Counter>,
@@ -133,7 +134,7 @@ impl Default for Metrics {
             certificate_orders: Family::default(),
             refused: Family::default(),
         };
-        // From the start: an increase from nothing to 1 is not seen.
+        // Create every series now: Prometheus does not see an increase from nothing to 1.
         for why in Refused::ALL {
             let reason = why.word();
             drop(metrics.refused.get_or_create(&ReasonLabel { reason }));
@@ -142,7 +143,7 @@ impl Default for Metrics {
     }
 }
 
-/// An empty registry of ours, with what every process has to tell.
+/// A new registry of ours, with the metrics of the process.
 pub fn registry() -> Registry {
     let mut registry = Registry::with_prefix("isyone");
     let version = vec![("version", env!("CARGO_PKG_VERSION"))];
@@ -151,16 +152,16 @@ pub fn registry() -> Registry {
     registry
 }
 
-/// Everything in a registry, as text; see [`CONTENT_TYPE`].
+/// Encodes a registry as text; see [`CONTENT_TYPE`].
 pub fn render(registry: &Registry) -> String {
     let mut text = String::new();
-    // Writing to a String cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = encode(&mut text, registry);
     text
 }
 
 impl Metrics {
-    /// Puts them into the registry that is scraped.
+    /// Adds the metrics to the registry that is scraped.
     pub fn register(&self, r: &mut Registry) {
         r.register(
             "requests",
@@ -201,7 +202,7 @@ impl Metrics {
         );
     }
 
-    /// Counts an order of a certificate.
+    /// Counts a certificate order.
     pub fn certificate_order(&self, issued: bool) {
         let result = if issued { "issued" } else { "failed" };
         self.certificate_orders
@@ -209,7 +210,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Traefik's configuration changed: a shard's, or with an empty name that of everything.
+    /// Counts a change of Traefik's configuration: of a shard's, or of the whole one if `shard` is empty.
     pub fn published(&self, shard: &str) {
         self.publications
             .get_or_create(&ShardLabel {
@@ -218,12 +219,12 @@ impl Metrics {
             .inc();
     }
 
-    /// A visitor got a page in place of a tenant.
+    /// Counts a page that a visitor got instead of a tenant.
     pub fn page(&self, page: &'static str) {
         self.pages.get_or_create(&PageLabel { page }).inc();
     }
 
-    /// Counts a call that has ended, with its time.
+    /// Counts a finished call and its duration.
     pub fn request(&self, method: &'static str, code: Code, seconds: f64) {
         self.requests
             .get_or_create(&RequestLabels {
@@ -234,7 +235,7 @@ impl Metrics {
         self.latency.observe(seconds);
     }
 
-    /// Counts a connection that was not let in.
+    /// Counts a connection that we refused.
     pub fn refused(&self, why: Refused) {
         self.refused
             .get_or_create(&ReasonLabel { reason: why.word() })

@@ -1,6 +1,6 @@
-//! What the process and tokio's runtime cost, read at each scrape.
+//! What the process and tokio's runtime use, read at each scrape.
 //!
-//! Not here: what the coordinator does with it (the folder's head).
+//! Not here: what the coordinator does with it (mod.rs).
 
 use std::{fmt, time::Duration};
 
@@ -8,7 +8,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 use super::{Families, number};
 
-/// Of /proc and of the runtime that the scrape is answered on; where there is none, its figures are left out.
+/// Reads /proc and the runtime that serves the scrape; leaves out the figures of whichever is missing.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
 

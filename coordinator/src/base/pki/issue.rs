@@ -1,6 +1,6 @@
-//! Making certificates: dates, serial numbers, names and rights are ours; a request gives its public key, nothing else.
+//! Issues certificates. Dates, serial numbers, names and rights are ours; a request contributes only its public key.
 //!
-//! Not here: who may have a certificate (the Fleet) and the files' changes over time (the folder's head).
+//! Not here: who may have a certificate (the Fleet), and how the files change over time (mod.rs).
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::base::secrets;
 
-/// Certificates begin a little in the past: other machines' clocks are not ours.
+/// Certificates become valid a little in the past, because other machines' clocks differ.
 const BACKDATE_S: i64 = 300;
 
 /// What is wrong with the authority's files or with a request.
@@ -31,32 +31,32 @@ pub enum PkiError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// There is an authority already.
+    /// There already is an authority.
     #[error("{0} already holds a certificate authority")]
     Exists(PathBuf),
     /// Others could read a key.
     #[error("{0} is readable by others: chmod 600 it")]
     TooOpen(PathBuf),
-    /// PEM, DER or a combination that cannot be used.
+    /// PEM or DER that cannot be used, or parts that do not belong together.
     #[error("a certificate or key cannot be used")]
     Tls(#[source] TlsError),
-    /// rcgen does not make it.
+    /// rcgen refuses to make it.
     #[error("a certificate cannot be made")]
     Make(#[from] rcgen::Error),
     /// No certificate in `ca.pem` belongs to `ca.key`.
     #[error("no certificate in ca.pem belongs to ca.key")]
     NoIssuer,
-    /// What came is no request, or whoever sent it does not have its key.
+    /// The data is not a request, or its sender does not hold the request's key.
     #[error("the certificate request cannot be used: {0}")]
     BadRequest(String),
 }
 
-/// A certificate that was made; it is worth nothing until its serial is stored.
+/// A new certificate; worthless until its serial number is stored.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// The leaf alone, as PEM.
+    /// The leaf only, as PEM.
     pub pem: String,
-    /// As the store keeps it: hex of the DER integer.
+    /// In the store's format: hex of the DER integer.
     pub serial: String,
     /// Seconds since the Unix epoch.
     pub not_after: i64,
@@ -76,13 +76,13 @@ fn parameters(common_name: &str, now_s: i64, ttl_s: i64) -> Result<CertificatePa
     params.not_after = date(now_s.saturating_add(ttl_s))?;
     let mut serial = [0_u8; 16];
     secrets::rand_bytes(&mut serial);
-    // Positive and of fixed length: DER then never pads it, and hex of it is hex of what a peer shows.
+    // Positive and of fixed length, so DER never pads it, and its hex equals the hex of what a peer presents.
     serial[0] = serial[0] & 0x3f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
 }
 
-/// Certificate and key of a new CA, PEM.
+/// Certificate and key of a new CA, as PEM.
 pub(super) fn new_ca(now_s: i64, ttl_s: i64) -> Result<(String, String), PkiError> {
     let key = KeyPair::generate()?;
     let mut params = parameters("isyone CA", now_s, ttl_s)?;
@@ -91,7 +91,7 @@ pub(super) fn new_ca(now_s: i64, ttl_s: i64) -> Result<(String, String), PkiErro
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-/// The CA of the bundle that the key belongs to, ready to sign.
+/// The CA in the bundle that the key belongs to, ready to sign.
 pub(super) fn load_issuer(
     ca_pem: &str,
     key_pem: &str,
@@ -108,7 +108,7 @@ pub(super) fn load_issuer(
     Err(PkiError::NoIssuer)
 }
 
-/// Certificate and key of the coordinator, PEM.
+/// Certificate and key of the coordinator, as PEM.
 pub(super) fn new_server(
     issuer: &Issuer<'_, KeyPair>,
     hosts: &[String],
@@ -133,7 +133,7 @@ pub(super) fn new_server(
     Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
 }
 
-/// Whether a server certificate is good enough to keep: of this CA, for these hosts, in the first half of its life.
+/// Whether to keep a server certificate: signed by this CA, for these hosts, in the first half of its life.
 pub(super) fn server_fits(
     pem: &str,
     ca: &CertificateDer<'_>,
@@ -167,7 +167,7 @@ pub(super) fn server_fits(
         && signed_by(pem, ca)
 }
 
-/// Whether a text's first certificate carries this CA's signature.
+/// Whether this CA signed the first certificate in a PEM text.
 pub(super) fn signed_by(pem: &str, ca: &CertificateDer<'_>) -> bool {
     let Ok(chain) = tls::certificates("certificate", pem) else {
         return false;
@@ -194,8 +194,8 @@ fn host_of(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// A certificate for a host: as a client of ours, and as the server that it is for scrapes, at the address that others
-/// know it by.
+/// A certificate for a host: for its connections to us as a client, and as the server that Prometheus scrapes, at the
+/// address that others know it by.
 pub(super) fn sign_host(
     issuer: &Issuer<'_, KeyPair>,
     csr_pem: &str,
@@ -226,7 +226,7 @@ pub(super) fn sign_operator(
     sign(issuer, csr_pem, params)
 }
 
-/// When a certificate is made and for how long.
+/// From when and for how long a certificate is valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Life {
     pub(super) now_s: i64,
@@ -251,10 +251,10 @@ fn sign(
     csr_pem: &str,
     params: CertificateParams,
 ) -> Result<Issued, PkiError> {
-    // Checks the request's signature: the applicant has the private key.
+    // Checks the request's signature, which proves that the applicant holds the private key.
     let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)
         .map_err(|e| PkiError::BadRequest(e.to_string()))?;
-    // Everything that the applicant wished for goes.
+    // Discard everything that the applicant asked for.
     csr.params = params;
     let certificate = csr.signed_by(issuer)?;
     let info = isyone_proto::tls::certificate_info(certificate.der())?;

@@ -1,10 +1,11 @@
-//! The coordinator's own certificate authority, its server certificate, and the TLS configurations made of them.
+//! The coordinator's own certificate authority, its server certificate, and the TLS configurations built from them.
 //!
 //! Files in `<data_dir>/pki`: `ca.pem` (all trusted CAs; the one that `ca.key` belongs to signs), `ca.key`,
-//! `server.pem`, `server.key`. They are looked at every few seconds: a changed file is taken up without a restart, and
-//! the server certificate renews itself. Of a certificate request only the public key is used.
+//! `server.pem`, `server.key`. We look at them every few seconds: a changed file takes effect without a restart, and
+//! the server certificate is renewed automatically. A certificate request contributes only its public key.
 //!
-//! Not here: which certificates are still accepted (the Fleet, asked through [`Admit`]), accepting connections (ports/listener).
+//! Not here: which certificates are still accepted (the Fleet, asked through [`Admit`]), accepting connections
+//! (ports/listener).
 
 mod issue;
 mod server;
@@ -32,21 +33,21 @@ pub use self::{
 };
 use crate::base::files;
 
-/// How long our CA lives, seconds: replacing it means touching every host, so seldom.
+/// Lifetime of our CA, in seconds. Long, because replacing the CA means touching every host.
 const CA_TTL_S: i64 = 10 * 366 * 86_400;
 
-/// Where the files are, and what the server certificate shall say.
+/// Where the files are, and what the server certificate contains.
 #[derive(Debug, Clone)]
 pub struct PkiConfig {
     /// `<data_dir>/pki`.
     pub dir: PathBuf,
     /// Names and addresses besides [`tls::COORDINATOR_NAME`].
     pub hosts: Vec<String>,
-    /// Life of the server certificate, seconds.
+    /// Lifetime of the server certificate, in seconds.
     pub server_ttl_s: i64,
 }
 
-/// What is on disk, parsed.
+/// The parsed files.
 struct Loaded {
     ca_pem: String,
     signing_ca: CertificateDer<'static>,
@@ -58,10 +59,10 @@ struct Loaded {
     stamp: Stamp,
 }
 
-/// Modification time, inode and size of `ca.pem`, `ca.key`, `server.pem`, `server.key`: times alone are too coarse.
+/// Modification time, inode and size of `ca.pem`, `ca.key`, `server.pem`, `server.key`; times alone are too coarse.
 type Stamp = [Option<(SystemTime, u64, u64)>; 4];
 
-/// The authority as it is now.
+/// The authority's current state.
 pub struct Pki {
     config: PkiConfig,
     admit: Admit,
@@ -76,7 +77,7 @@ impl std::fmt::Debug for Pki {
     }
 }
 
-/// Makes a new authority. Fails if there is one.
+/// Makes a new authority. Fails if one exists.
 pub fn create(dir: &Path, now_s: i64) -> Result<(), PkiError> {
     if dir.join("ca.key").exists() {
         return Err(PkiError::Exists(dir.to_owned()));
@@ -91,7 +92,7 @@ pub fn create(dir: &Path, now_s: i64) -> Result<(), PkiError> {
 }
 
 impl Pki {
-    /// Reads the authority; makes or renews the server certificate when that is due.
+    /// Reads the authority; makes or renews the server certificate if due.
     pub fn open(config: PkiConfig, admit: Admit, now_s: i64) -> Result<Self, PkiError> {
         ensure_server_certificate(&config, now_s)?;
         let loaded = ArcSwap::from_pointee(load(&config, &admit)?);
@@ -107,8 +108,8 @@ impl Pki {
         self.loaded.load().mtls.clone()
     }
 
-    /// TLS for the first contact: no client certificate, and our CA in the chain so that a joining agent finds the one
-    /// it has the fingerprint of.
+    /// TLS for the first contact: no client certificate, and our CA in the chain, so that a joining agent finds the CA
+    /// whose fingerprint it has.
     pub fn enroll(&self) -> Arc<ServerConfig> {
         self.loaded.load().enroll.clone()
     }
@@ -133,12 +134,12 @@ impl Pki {
         tls::fingerprint(&self.loaded.load().signing_ca)
     }
 
-    /// End of our own certificate, seconds since the Unix epoch.
+    /// Expiry of our own server certificate, in seconds since the Unix epoch.
     pub fn server_not_after(&self) -> i64 {
         self.loaded.load().server.not_after
     }
 
-    /// A certificate for an agent, which others know by the address `advertise`.
+    /// Issues a certificate for an agent, whose host others know by the address `advertise`.
     pub fn sign_agent(
         &self,
         csr_pem: &str,
@@ -151,7 +152,7 @@ impl Pki {
         issue::sign_host(&self.loaded.load().issuer, csr_pem, host, advertise, life)
     }
 
-    /// A certificate for an operator.
+    /// Issues a certificate for an operator.
     pub fn sign_operator(
         &self,
         csr_pem: &str,
@@ -164,13 +165,13 @@ impl Pki {
         issue::sign_operator(&self.loaded.load().issuer, csr_pem, name, role, life)
     }
 
-    /// Whether the first certificate of a PEM text is of the CA that signs now.
+    /// Whether the CA that signs now has signed the first certificate of a PEM text.
     pub fn has_signed(&self, pem: &str) -> bool {
         issue::signed_by(pem, &self.loaded.load().signing_ca)
     }
 
-    /// Renews the server certificate if due and takes up changed files. `true` when something changed. On an error the
-    /// old state stays in use.
+    /// Renews the server certificate if due, and loads changed files. Returns `true` when something changed. On an
+    /// error the old state stays in use.
     pub fn refresh(&self, now_s: i64) -> Result<bool, PkiError> {
         ensure_server_certificate(&self.config, now_s)?;
         if stamp(&self.config.dir) == self.loaded.load().stamp {
@@ -184,7 +185,7 @@ impl Pki {
 
 fn load(config: &PkiConfig, admit: &Admit) -> Result<Loaded, PkiError> {
     let dir = &config.dir;
-    // Before reading: a file that changes meanwhile is then seen as changed at the next look.
+    // Taken before reading, so that the next look notices a file that changes meanwhile.
     let stamp = stamp(dir);
     for name in ["ca.key", "server.key"] {
         if !files::is_private(&dir.join(name)) {
@@ -214,7 +215,8 @@ fn load(config: &PkiConfig, admit: &Admit) -> Result<Loaded, PkiError> {
     })
 }
 
-/// A server certificate that is ours, young enough, for these hosts and of the signing CA; else a new one is made.
+/// Makes a new server certificate unless the present one is ours, young enough, for these hosts, and signed by the
+/// signing CA.
 fn ensure_server_certificate(config: &PkiConfig, now_s: i64) -> Result<(), PkiError> {
     let dir = &config.dir;
     let ca_pem = read(dir, "ca.pem")?;
@@ -226,7 +228,8 @@ fn ensure_server_certificate(config: &PkiConfig, now_s: i64) -> Result<(), PkiEr
         return Ok(());
     }
     let (certificate, key) = issue::new_server(&issuer, &config.hosts, config.server_ttl_s, now_s)?;
-    // Key first: between the two writes the pair does not match, and loading fails loudly rather than quietly.
+    // Write the key first: between the two writes the pair does not match, so loading fails loudly rather than
+    // silently.
     write(dir, "server.key", &key, 0o600)?;
     write(dir, "server.pem", &certificate, 0o644)
 }

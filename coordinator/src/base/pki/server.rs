@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{
     },
 };
 
-/// Whether a certificate of ours is still accepted. Asked at every handshake, so it must be quick.
+/// Whether a certificate of ours is still accepted. Runs at every handshake, so it must be fast.
 pub type Admit = Arc<dyn Fn(&CertificateInfo) -> bool + Send + Sync>;
 
 pub(super) fn mtls(
@@ -68,13 +68,13 @@ pub(super) fn edges(
 
 fn finished(mut config: ServerConfig) -> Arc<ServerConfig> {
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // A resumed session does not run the client's verifier: a revoked certificate would come back.
+    // No session resumption: it skips the client verifier, so a revoked certificate would get back in.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Arc::new(config)
 }
 
-/// webpki's verdict first (chain, dates, purpose), then ours.
+/// webpki's verdict first (chain, dates, purpose), then our own.
 struct Admitting {
     inner: Arc<dyn ClientCertVerifier>,
     admit: Admit,

@@ -1,4 +1,4 @@
-//! The authority's files over time. Handshakes are tested with the listener.
+//! The authority's files over time. The listener's tests cover handshakes.
 
 use isyone_proto::tls::{Identity, new_key_and_csr};
 
@@ -17,7 +17,7 @@ fn open(dir: &Path, now_s: i64) -> Pki {
     Pki::open(config(dir), Arc::new(|_| true), now_s).unwrap()
 }
 
-/// Where the host of these tests is.
+/// Address of the host in these tests.
 const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
 
 fn names(der: &CertificateDer<'_>) -> Vec<String> {

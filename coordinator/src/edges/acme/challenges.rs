@@ -1,6 +1,6 @@
-//! Answers to HTTP-01 challenges of orders under way. Whichever edge the authority asks, the question comes here.
+//! Answers to the HTTP-01 challenges of current orders. Whichever edge the CA asks, the request ends up here.
 //!
-//! In memory: an order does not survive a restart either.
+//! In memory only: orders do not survive a restart either.
 //! Not here: serving them (ports/http) and DNS-01 (hook).
 
 use std::{
@@ -8,12 +8,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// See the module. As many as there are orders, each with one name.
+/// See the module. Holds one name for each order.
 #[derive(Debug, Default)]
 pub struct Challenges(Mutex<HashMap<String, String>>);
 
 impl Challenges {
-    /// Answers `token` for as long as the guard lives.
+    /// Publishes the answer to `token` for as long as the guard lives.
     pub(crate) fn put(self: &Arc<Self>, token: &str, answer: &str) -> Answered {
         self.lock().insert(token.to_owned(), answer.to_owned());
         Answered {
@@ -22,7 +22,7 @@ impl Challenges {
         }
     }
 
-    /// The answer to `token`, while its order is under way.
+    /// The answer to `token`, while its order is running.
     pub fn answer(&self, token: &str) -> Option<String> {
         self.lock().get(token).cloned()
     }
@@ -32,7 +32,7 @@ impl Challenges {
     }
 }
 
-/// An answer that is up, taken down when dropped.
+/// A published answer, withdrawn on drop.
 #[derive(Debug)]
 pub(crate) struct Answered {
     token: String,

@@ -1,7 +1,7 @@
-//! HTTPS to the certificate authority: hyper over tokio-rustls, one connection for a request, as everything here bounded in time and size.
+//! HTTPS to the CA: hyper over tokio-rustls, one connection per request, bounded in time and size like everything here.
 //! The library's own client would bring a second set of connectors and roots.
 //!
-//! Not here: what is said over it (order).
+//! Not here: the protocol spoken over it (order).
 
 use std::{cell::Cell, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
@@ -18,12 +18,12 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore},
 };
 
-/// One request with its answer. Authorities answer within seconds.
+/// One request and its answer. CAs answer within seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// An answer; a chain of four certificates is a tenth of it.
+/// Largest answer; a chain of four certificates is a tenth of it.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
-/// Why there is no client.
+/// Why no client can be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     #[error("{path} (tls.acme.ca_file) cannot be read: {source}")]
@@ -40,18 +40,18 @@ pub(crate) enum ClientError {
 }
 
 tokio::task_local! {
-    /// The last `Retry-After` that an authority sent to this task, as it was. The library does not pass it on with errors.
+    /// The last `Retry-After` that a CA sent to this task, verbatim. The library does not pass it on with errors.
     pub(crate) static RETRY_AFTER: Cell<Option<u64>>;
 }
 
-/// The HTTP client of the ACME library, with the authorities that it trusts.
+/// The ACME library's HTTP client, with the CAs that it trusts.
 #[derive(Clone)]
 pub(crate) struct Https {
     connector: TlsConnector,
 }
 
 impl Https {
-    /// Trusting the CA in `ca_file`, or what the machine trusts.
+    /// Trusts the CA in `ca_file`, or what the machine trusts.
     pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, ClientError> {
         let mut roots = RootCertStore::empty();
         match ca_file {
@@ -109,7 +109,7 @@ impl HttpClient for Https {
     }
 }
 
-/// Seconds only: the date form is read as none, and our own pause holds.
+/// Reads seconds only: the date form counts as no header, and our own back-off applies.
 fn note_retry_after(response: &Response<Full<Bytes>>) {
     if response.status().is_success() {
         return;
@@ -118,7 +118,7 @@ fn note_retry_after(response: &Response<Full<Bytes>>) {
         .headers()
         .get(header::RETRY_AFTER)
         .and_then(|v| v.to_str().ok()?.trim().parse().ok());
-    // Outside of an order nobody wants to know.
+    // Outside of an order nobody reads it.
     let _ = RETRY_AFTER.try_with(|cell| cell.set(seconds));
 }
 
@@ -158,7 +158,7 @@ async fn exchange(connector: TlsConnector, request: Request<BodyWrapper<Bytes>>)
             .to_bytes();
         Ok(Response::from_parts(head, Full::new(body)))
     };
-    // The connection is driven for as long as the answer takes, and no longer.
+    // Drive the connection only for as long as the answer takes.
     tokio::pin!(answer);
     tokio::select! {
         answer = &mut answer => answer,

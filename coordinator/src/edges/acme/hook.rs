@@ -1,18 +1,18 @@
-//! DNS-01 by a program of the operator's: `PROGRAM present NAME VALUE` puts up a TXT record, `PROGRAM cleanup NAME VALUE` takes it
-//! down, as lego's `exec` provider calls it. Exit code 0 means done.
+//! DNS-01 through a program of the operator: `PROGRAM present NAME VALUE` creates a TXT record, `PROGRAM cleanup NAME
+//! VALUE` removes it, with the calling convention of lego's `exec` provider. Exit code 0 means done.
 //!
-//! Not here: waiting until the world sees the record (order).
+//! Not here: waiting until the record has propagated (order).
 
 use std::{path::Path, process::Stdio, time::Duration};
 
 use tokio::{io::AsyncReadExt as _, process::Command};
 
-/// Providers' interfaces take seconds; some wait for their own propagation.
+/// DNS providers' APIs take seconds; some wait for their own propagation.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(180);
-/// What of its complaints is kept, bytes.
+/// How much of its standard error we keep, in bytes.
 const MAX_COMPLAINT: u64 = 2_048;
 
-/// Why a record is not up.
+/// Why a record could not be created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
     #[error("the DNS hook {0} cannot be run: {1}")]
@@ -33,7 +33,7 @@ pub(crate) fn record(name: &str) -> String {
     format!("_acme-challenge.{}.", name.trim_start_matches("*."))
 }
 
-/// Runs the hook to its end; it is killed when that takes too long or nobody waits any more.
+/// Runs the hook to its end; kills it when it takes too long or the caller stops waiting.
 pub(crate) async fn call(
     program: &Path,
     verb: &'static str,
@@ -57,7 +57,7 @@ pub(crate) async fn call(
         if let Some(pipe) = complaints {
             let mut pipe = pipe.take(MAX_COMPLAINT);
             let _ = pipe.read_to_end(&mut complaint).await;
-            // The rest goes nowhere, but is read: a full pipe would stop the program.
+            // Discard the rest, but read it: a full pipe would block the program.
             let _ = tokio::io::copy(&mut pipe.into_inner(), &mut tokio::io::sink()).await;
         }
         Ok((child.wait().await.map_err(failed)?, complaint))

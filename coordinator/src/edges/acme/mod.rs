@@ -1,9 +1,10 @@
-//! The coordinator as the client of a certificate authority (ACME, RFC 8555): what must have a certificate gets one, and another one
-//! before it ends, for all edges.
+//! The coordinator as an ACME client (RFC 8555): gets a certificate for every name that needs one, and renews it before
+//! it expires, for all edges.
 //!
-//! This loop looks (at changes of the Fleet, at ends of orders, by and by), has it decided (isyone_fleet::orders), starts orders ([`order`]) and
-//! hands their ends to the writer. Nothing that runs depends on it: what is published stays published whatever happens here.
-//! Not here: publishing (edges/publish) and what operators upload (operators/certificates).
+//! This loop looks (after changes of the Fleet, when orders end, and periodically), lets isyone_fleet::orders decide,
+//! starts orders ([`order`]) and hands their results to the writer. Nothing that runs depends on it: what is published
+//! stays published whatever happens here.
+//! Not here: publishing (edges/publish), what operators upload (operators/certificates).
 
 mod challenges;
 mod client;
@@ -44,16 +45,16 @@ use crate::{
     writer::Handle,
 };
 
-/// After a change, so that a burst of new tenants is one look.
+/// Pause after each look, so that a burst of new tenants costs only one.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Also without a change: retries and renewals come due.
+/// How often we look without a change, because retries and renewals come due.
 const EVERY: Duration = Duration::from_secs(5);
-/// An authority that does not answer is asked again after this; doubled up to [`CLOSED_MOST_MS`].
+/// After this time we try a CA that does not answer again; doubles up to [`CLOSED_MOST_MS`].
 const CLOSED_FIRST_MS: i64 = 10_000;
-/// So that the end of an outage is noticed soon.
+/// Short enough to notice soon that an outage is over.
 const CLOSED_MOST_MS: i64 = 600_000;
 
-/// What of the Fleet this depends on, as last looked at.
+/// The parts of the Fleet that this depends on, as of the last look.
 #[derive(Default)]
 struct Seen {
     tenants: imbl::OrdMap<isyone_proto::ids::TenantName, Arc<isyone_fleet::desired::Tenant>>,
@@ -69,7 +70,7 @@ impl Seen {
     }
 }
 
-/// What orders of certificates need of the coordinator.
+/// What ordering certificates needs from the coordinator.
 #[derive(Debug)]
 pub(crate) struct Acme {
     pub(crate) handle: Handle,
@@ -87,13 +88,13 @@ struct Worker {
     limits: OrderLimits,
     orders: JoinSet<(String, Result<Issued, Failure>)>,
     running: BTreeSet<String>,
-    /// Failures of the authority in a row.
+    /// Consecutive failures of the CA.
     closed: u32,
     closed_until: i64,
     chance: u64,
 }
 
-/// Runs until the coordinator stops. Orders under way are given up then: they are made anew after the start.
+/// Runs until the coordinator stops. That abandons the current orders; the next start makes them anew.
 pub(crate) async fn run(acme: Arc<Acme>) {
     let mut changes = acme.handle.subscribe();
     let mut worker = Worker::new(acme.clone());
@@ -109,7 +110,7 @@ pub(crate) async fn run(acme: Arc<Acme>) {
             Some(ended) = worker.orders.join_next() => {
                 match ended {
                     Ok((name, issued)) => worker.ended(name, issued).await,
-                    // An order that panicked takes its name out of the game until the next start, and nothing else.
+                    // An order that panicked blocks its name until the next start, and nothing else.
                     Err(error) => tracing::error!(%error, "an order of a certificate has failed badly"),
                 }
                 true
@@ -227,7 +228,7 @@ impl Worker {
         }
     }
 
-    /// One that is not stored is decided again at the next look.
+    /// If a change cannot be stored, the next look decides on it again.
     async fn submit(&self, command: Command) {
         if let Err(error) = self
             .acme
@@ -254,7 +255,7 @@ impl Worker {
         }
     }
 
-    /// The authority is not believed blindly: what it sends must be for that name and that key.
+    /// We do not trust the CA's answer blindly: the certificate must be for this name and this key.
     fn certificate(&self, name: &str, issued: &Issued) -> Result<EdgeCertificate, Failure> {
         let of_name = |why: String| Failure {
             whose: Whose::Name,
@@ -292,7 +293,7 @@ impl Worker {
         let failures = if failure.whose == Whose::Name {
             before.saturating_add(1)
         } else {
-            // Not the name's fault: it waits no longer than after a first failure, and all wait for the authority.
+            // Not the name's fault: it waits no longer than after a first failure, and all names wait for the CA.
             self.closed = self.closed.saturating_add(1);
             let pauses = OrderLimits {
                 retry_first_ms: CLOSED_FIRST_MS.min(self.limits.retry_first_ms),

@@ -1,6 +1,6 @@
-//! One order, from the name to the certificate: account, challenge, request, chain.
+//! One order, from the name to the certificate: account, challenge, CSR, chain.
 //!
-//! Not here: when to order (isyone_fleet::orders) and what becomes of the answer (the folder's head).
+//! Not here: when to order (isyone_fleet::orders), and what happens to the result (mod.rs).
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -19,34 +19,34 @@ use super::{
     hook,
 };
 
-/// From the challenge to the verdict, and from the request to the certificate: authorities look within seconds, busy ones within
-/// a minute.
+/// From the challenge to the verdict, and from the CSR to the certificate: CAs check within seconds, busy ones within a
+/// minute.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// All of an order but the operator's `dns_wait` and hook.
+/// A whole order except the operator's `dns_wait` and hook.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
-/// What the account's credentials are sealed for.
+/// The record name that the account's credentials are sealed for.
 const ACCOUNT_RECORD: &str = "acme/account";
-/// The authority says "too many" without saying until when.
+/// Wait when the CA says "too many" but not until when.
 const RATE_LIMITED_S: u64 = 3_600;
 
-/// Whose failure it is.
+/// Whose fault a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whose {
-    /// The name's: it is tried again by itself.
+    /// The name's: only this name is retried.
     Name,
-    /// The authority's, or the way to it: others will fare no better now.
+    /// The CA's, or the path to it: other names would fail now, too.
     Authority,
-    /// The authority does not know our account (any more).
+    /// The CA does not know our account (any more).
     Account,
 }
 
-/// Why there is no certificate.
+/// Why we got no certificate.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) whose: Whose,
     /// What went wrong, for operators.
     pub(crate) why: String,
-    /// The authority's wish, seconds from now.
+    /// When the CA wants us to retry, in seconds from now.
     pub(crate) retry_after_s: Option<u64>,
 }
 
@@ -68,13 +68,14 @@ impl Failure {
     }
 }
 
-/// A certificate fresh from the authority.
+/// A certificate fresh from the CA.
 pub(crate) struct Issued {
     pub(crate) chain_pem: String,
     pub(crate) key_pem: Zeroizing<String>,
 }
 
-/// Our account: the stored one if it is of this directory and not `lost`, otherwise a new one, which is stored before it is used.
+/// Our account: the stored one if it belongs to this directory and is not `lost`; otherwise a new one, stored before
+/// use.
 pub(crate) async fn account(acme: &Acme, lost: bool) -> Result<Account, Failure> {
     let settings = &acme.config.tls.acme;
     let data_dir = &acme.config.data_dir;
@@ -192,7 +193,7 @@ async fn carry_out(acme: &Acme, account: &Account, name: &str) -> Result<Issued,
         .await
         .map_err(failure)?;
     prove(acme, &mut order, name).await?;
-    // Fresh for each certificate: a key that leaked is worth nothing after the next renewal.
+    // A fresh key for each certificate: a leaked one is worthless after the next renewal.
     let key = rcgen::KeyPair::generate().map_err(Failure::of_name)?;
     let mut params = rcgen::CertificateParams::new([name.to_owned()]).map_err(Failure::of_name)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -209,7 +210,7 @@ fn patience() -> RetryPolicy {
     RetryPolicy::new().timeout(PATIENCE)
 }
 
-/// Shows the authority that the name is ours.
+/// Proves to the CA that the name is ours.
 async fn prove(acme: &Acme, order: &mut Order, name: &str) -> Result<(), Failure> {
     let mut answered = Vec::new();
     let mut record = None;
@@ -218,7 +219,7 @@ async fn prove(acme: &Acme, order: &mut Order, name: &str) -> Result<(), Failure
         let mut authorization = authorization.map_err(failure)?;
         match authorization.status {
             AuthorizationStatus::Pending => {}
-            // Shown not long ago.
+            // Proven not long ago.
             AuthorizationStatus::Valid => continue,
             other => return Err(Failure::of_name(format!("the authorization is {other:?}"))),
         }
@@ -246,7 +247,7 @@ async fn prove(acme: &Acme, order: &mut Order, name: &str) -> Result<(), Failure
     match ready.map_err(failure) {
         Ok(OrderStatus::Ready | OrderStatus::Valid) => Ok(()),
         Ok(_) => Err(refused(order).await),
-        // The order's own error says less than the challenge's.
+        // The challenge's error says more than the order's own.
         Err(told) if told.whose == Whose::Name => Err(Failure {
             retry_after_s: told.retry_after_s,
             ..refused(order).await
@@ -255,7 +256,7 @@ async fn prove(acme: &Acme, order: &mut Order, name: &str) -> Result<(), Failure
     }
 }
 
-/// What the authority found.
+/// The errors that the CA reported.
 async fn refused(order: &mut Order) -> Failure {
     let mut found = Vec::new();
     let mut authorizations = order.authorizations();
@@ -274,7 +275,7 @@ async fn refused(order: &mut Order) -> Failure {
     })
 }
 
-/// A DNS record that is up.
+/// A DNS record that exists now.
 struct Record {
     program: std::path::PathBuf,
     name: String,
@@ -282,7 +283,7 @@ struct Record {
 }
 
 impl Record {
-    /// Puts it up and waits until everybody sees it.
+    /// Creates the record and waits until it has propagated.
     async fn put_up(acme: &Acme, name: &str, value: String) -> Result<Self, Failure> {
         let settings = &acme.config.tls.acme;
         let hook = settings
@@ -300,7 +301,7 @@ impl Record {
         Ok(record)
     }
 
-    /// A record that stays does no harm.
+    /// A record that is left behind does no harm.
     async fn take_down(self) {
         if let Err(error) = hook::call(&self.program, "cleanup", &self.name, &self.value).await {
             tracing::warn!(record = self.name, %error, "the DNS record stays");
@@ -308,7 +309,7 @@ impl Record {
     }
 }
 
-/// Judges the library's error.
+/// Classifies the library's error.
 fn failure(error: Error) -> Failure {
     let problem = match error {
         Error::Api(problem) => problem,
@@ -319,7 +320,7 @@ fn failure(error: Error) -> Failure {
         | Error::KeyRejected => {
             return Failure::of_name(error);
         }
-        // Not reached, or not spoken to in its language.
+        // The CA was unreachable, or did not speak ACME.
         other => return Failure::of_authority(tls::error_chain(&other)),
     };
     let kind = problem
@@ -350,12 +351,12 @@ fn failure(error: Error) -> Failure {
     }
 }
 
-/// The account that orders share, made when first needed.
+/// The account that orders share, made on first use.
 #[derive(Default)]
 pub(crate) struct SharedAccount(tokio::sync::Mutex<Option<Account>>);
 
 impl SharedAccount {
-    /// Orders with it; forgets it when the authority does not know it.
+    /// Orders with the shared account; replaces it when the CA does not know it.
     pub(crate) async fn issue(
         self: Arc<Self>,
         acme: Arc<Acme>,
@@ -382,7 +383,7 @@ impl SharedAccount {
         (name, issued)
     }
 
-    /// With a new account, unless another order has made one meanwhile.
+    /// Tries again with a new account, unless another order has made one meanwhile.
     async fn again(&self, acme: &Acme, lost: &Account, name: &str) -> Result<Issued, Failure> {
         let fresh = {
             let mut shared = self.0.lock().await;

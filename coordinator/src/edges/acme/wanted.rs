@@ -1,7 +1,7 @@
-//! Which host names must have a certificate, kept up to date with the Fleet: from one snapshot to the next only tenants that
-//! changed are looked at.
+//! Which host names need a certificate, kept in step with the Fleet: from one snapshot to the next, only tenants that
+//! changed are examined.
 //!
-//! Pure. Not here: whether there is one already, and when to order (isyone_fleet::orders).
+//! Pure. Not here: whether a certificate exists already, and when to order one (isyone_fleet::orders).
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,19 +9,19 @@ use imbl::{OrdMap, ordmap::DiffItem};
 use isyone_fleet::desired::{Fleet, Tenant};
 use isyone_proto::ids::TenantName;
 
-/// The host names that must have a certificate, as of the last snapshot that it followed.
+/// The host names that need a certificate, as of the last snapshot it followed.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     base_domain: String,
-    /// `*.isy.one`, when it stands for all platform names.
+    /// `*.isy.one`, if it covers all platform names.
     wildcard: Option<String>,
     tenants: OrdMap<TenantName, Arc<Tenant>>,
     names: BTreeSet<String>,
 }
 
 impl Wanted {
-    /// Of no tenants yet. A wildcard is wanted at once, so that the first tenant need not wait for it; and `own` (Traefik's
-    /// dashboard), which is no tenant's, for good.
+    /// Without tenants. Wants a wildcard at once, so that the first tenant need not wait for it, and for good `own`
+    /// (Traefik's dashboard), which belongs to no tenant.
     pub(crate) fn new(base_domain: String, wildcard: Option<String>, own: Option<String>) -> Self {
         let covered = |name: &String| {
             wildcard
@@ -41,7 +41,7 @@ impl Wanted {
         }
     }
 
-    /// Goes on to this snapshot; answers whether that changed anything.
+    /// Follows this snapshot; returns whether that changed anything.
     pub(crate) fn follow(&mut self, fleet: &Fleet) -> bool {
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         for item in self.tenants.diff(&fleet.tenants) {
@@ -71,7 +71,7 @@ impl Wanted {
         &self.names
     }
 
-    /// A suspended tenant has its page, so it needs its certificates.
+    /// Includes suspended tenants: they have a page, which needs a certificate.
     fn of(&self, tenant: &Tenant) -> Vec<String> {
         if !tenant.reserves_compute() {
             return Vec::new();

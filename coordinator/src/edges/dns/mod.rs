@@ -1,4 +1,4 @@
-//! Asks DNS where a name leads, in bounded time, past every cache of ours and past `/etc/hosts`: what counts is what the world sees.
+//! Asks DNS where a name leads, in bounded time, past all our caches and `/etc/hosts`: we want what the world sees.
 //!
 //! Not here: what an answer means (isyone_fleet::domains).
 
@@ -24,23 +24,23 @@ use hickory_resolver::{
 use isyone_fleet::domains::{self, Answer, Ground, Look};
 use isyone_proto::spec::Domain;
 
-/// For one name, all its questions together: an operator waits for it.
+/// For one name, all questions together: an operator waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// For one question to one server, so that a lost packet leaves time for a second try.
+/// For one question to one server; a lost packet leaves time for a second try.
 const QUESTION: Duration = Duration::from_secs(2);
-/// Names in a chain, and as many addresses, that are taken in of one answer; more than any edge has.
+/// How many names of a chain, and how many addresses, we take from one answer; more than any edge has.
 const MAX_RECORDS: usize = 64;
 
-/// An answer to come.
+/// A pending answer.
 pub type Asked<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
-/// Who answers where a name leads.
+/// Resolves where a name leads.
 pub trait Dns: Send + Sync + fmt::Debug {
     /// Asks where `name` leads, in bounded time.
     fn ask<'a>(&'a self, name: &'a str) -> Asked<'a>;
 }
 
-/// Looks at a domain, and at the platform's name for the same tenant.
+/// Checks a domain, and the platform's name of the same tenant.
 pub async fn look(dns: &dyn Dns, domain: &Domain, ground: Ground<'_>) -> Look {
     let (answer, control) = tokio::join!(dns.ask(domain.as_str()), dns.ask(ground.platform));
     domains::judge(&answer, &control, &ground)
@@ -53,7 +53,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// With these servers; none: this machine's `resolv.conf`, as it is at each question.
+    /// Uses these servers; empty: this machine's `resolv.conf`, read anew for each question.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
         Self { servers }
     }
@@ -69,7 +69,7 @@ impl Resolver {
         let options = builder.options_mut();
         options.timeout = QUESTION;
         options.attempts = 2;
-        // Who has just set a record must not be told what was there before.
+        // An operator who has just set a record must not see the old one.
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
         options.try_tcp_on_error = true;
@@ -78,12 +78,12 @@ impl Resolver {
 
     async fn answer(&self, name: &str) -> Result<Answer, NetError> {
         let client = self.client()?;
-        // Complete: the machine's search list is not for customers' domains.
+        // Fully qualified: the machine's search list must not apply to customers' domains.
         let name = format!("{name}.");
         let (v4, v6, alias) = tokio::join!(
             client.lookup(name.as_str(), RecordType::A),
             client.lookup(name.as_str(), RecordType::AAAA),
-            // What a name stands for is not told when that has no address.
+            // A name's alias is not in the other answers if the alias has no address.
             client.lookup(name.as_str(), RecordType::CNAME),
         );
         Ok(joined(records(v4), records(v6), records(alias)))
@@ -114,7 +114,7 @@ fn server(address: &SocketAddr) -> NameServerConfig {
     )
 }
 
-/// One question's records; why there are none, when that is not an answer.
+/// The records that answer one question, or why there is no answer.
 enum Records {
     There(Vec<RData>),
     NoName,
@@ -124,7 +124,7 @@ enum Records {
 fn records(answer: Result<Lookup, NetError>) -> Records {
     match answer {
         Ok(lookup) => {
-            // Of each kind, so that many addresses do not hide what the name stands for.
+            // A limit for each kind, so that many addresses do not hide the alias.
             let of = |alias: bool| {
                 let data = lookup.answers().iter().map(|record| &record.data);
                 data.filter(move |data| matches!(data, RData::CNAME(_)) == alias)
@@ -143,7 +143,7 @@ fn records(answer: Result<Lookup, NetError>) -> Records {
     }
 }
 
-/// One answer of three. Addresses of one kind are enough to be told: some servers never answer for the other.
+/// Combines three answers into one. Addresses of one family are enough: some servers never answer for the other.
 fn joined(v4: Records, v6: Records, alias: Records) -> Answer {
     let (mut chain, mut addresses) = (Vec::new(), BTreeSet::new());
     let mut take = |found: &Records| {

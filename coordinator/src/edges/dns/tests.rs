@@ -1,4 +1,4 @@
-//! The resolver against a real name server on loopback, and looks at a fake one.
+//! The resolver against a real name server on loopback, and domain checks against a fake one.
 
 use isyone_fleet::{domains::Verdict, testing::name};
 
@@ -61,7 +61,7 @@ async fn what_a_name_server_says_is_taken_in() {
         why.to_lowercase().contains("server failure") || why.contains("SERVFAIL"),
         "{why}"
     );
-    // What has changed is seen at once.
+    // A change is visible at once.
     server.addresses("v4.example", &["192.0.2.10"]);
     assert_eq!(resolver.ask("v4.example").await, told(&[], &["192.0.2.10"]));
 }
@@ -122,7 +122,7 @@ async fn a_name_server_that_says_nothing_is_not_waited_for() {
     assert!(matches!(answer, Answer::Silent(_)), "{answer:?}");
 }
 
-/// Says the same for all but one name.
+/// Answers the same for all names but one.
 #[derive(Debug)]
 struct Fake(Answer, Answer);
 

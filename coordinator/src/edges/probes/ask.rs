@@ -1,8 +1,8 @@
-//! Asks one tenant through one edge as a visitor's browser would: TCP, TLS under the tenant's name, one GET, and reads the
-//! answer's head. Bounded in time and size.
+//! Probes one tenant through one edge as a visitor's browser would: TCP, TLS under the tenant's name, one GET; then
+//! reads the head of the answer. Bounded in time and size.
 //!
-//! The connection goes to the edge's address, not where DNS says: so a tenant can be told from its edge. Whether the name leads
-//! there is what `isyctl tenant verify` looks at. Not here: what an answer means (isyone_fleet::probes).
+//! It connects to the edge's address, not where DNS leads, to tell a tenant's failure from its edge's. `isyctl tenant
+//! verify` checks whether the name leads there. Not here: what an answer means (isyone_fleet::probes).
 
 use std::{
     borrow::Cow,
@@ -38,27 +38,27 @@ use tokio_rustls::{
     },
 };
 
-/// Odoo's own health page: no session is made for it, and it is not counted as a visitor's request.
+/// Odoo's own health page: it creates no session and does not count as a visitor's request.
 const PATH: &str = "/web/health";
-/// Most that is read of an answer's head. The body is not read.
+/// Most bytes to read of an answer's head. The body is not read.
 const MAX_HEAD: usize = 16 * 1024;
-/// A connection takes longer only to an edge that is not there.
+/// Only an edge that is not there takes longer to connect.
 const MAX_CONNECT: Duration = Duration::from_secs(5);
-/// The edge closes first, within this time, or we do.
+/// How long we let the edge close first.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Why there can be no probes through TLS.
+/// Why probes over TLS are impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// The file of further authorities.
+    /// The file of further CAs is unreadable.
     #[error("{path} (probes.ca_file) cannot be read")]
     CaFile { path: PathBuf, source: io::Error },
-    /// Its content, or the machine's authorities.
+    /// The file's content, or the machine's CAs, cannot be used.
     #[error("certificates cannot be checked: {0}")]
     Trust(String),
 }
 
-/// Makes probes: what it trusts, and how long it waits.
+/// Makes probes; knows what to trust and how long to wait.
 #[derive(Debug, Clone)]
 pub struct Asker {
     tls: Option<Tls>,
@@ -68,17 +68,17 @@ pub struct Asker {
 #[derive(Debug, Clone)]
 struct Tls {
     config: Arc<ClientConfig>,
-    /// None: whatever certificate is shown.
+    /// `None`: accept any certificate.
     trust: Option<Arc<WebPkiServerVerifier>>,
 }
 
 impl Asker {
-    /// Asks over plain HTTP.
+    /// Probes over plain HTTP.
     pub fn plain(timeout: Duration) -> Self {
         Self { tls: None, timeout }
     }
 
-    /// HTTPS. With `verify`, certificates are held against what this machine trusts and `ca_file`.
+    /// Probes over HTTPS. With `verify`, checks certificates against what this machine trusts and `ca_file`.
     pub fn encrypted(
         timeout: Duration,
         verify: bool,
@@ -94,7 +94,7 @@ impl Asker {
         })
     }
 
-    /// Asks for the tenant of that host name. `authority` is its URL's host and port.
+    /// Probes the tenant with this host name. `authority` is its URL's host and port.
     pub async fn ask(
         &self,
         edge: SocketAddr,
@@ -114,7 +114,7 @@ impl Asker {
             Err(_) if seen.connected => Some(Failure::NoAnswer("time is up".into())),
             Err(_) => Some(Failure::NotConnected("time is up".into())),
         };
-        // Closing is no part of what a visitor waits for.
+        // Visitors do not wait for the close, so it does not count.
         let duration = seen.answered.unwrap_or_else(|| begin.elapsed());
         Probe {
             at,
@@ -160,7 +160,7 @@ impl Asker {
     }
 }
 
-/// What has been seen when time is up.
+/// What a probe has seen so far, for when it times out.
 #[derive(Debug, Default)]
 struct Seen {
     connected: bool,
@@ -185,7 +185,7 @@ where
             header::USER_AGENT,
             concat!("isy-coordinator/", env!("CARGO_PKG_VERSION")),
         )
-        // Who closes first keeps the port for a minute: thousands a second must not be ours.
+        // The side that closes first keeps the port for a minute: thousands a second must not be ours.
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|e| Failure::NoAnswer(e.to_string().into()))?;
@@ -194,7 +194,7 @@ where
         let mut response = std::pin::pin!(sender.send_request(request));
         tokio::select! {
             response = &mut response => (response, true),
-            // Over at once: then the answer, or why there is none, is there.
+            // The connection ended at once: the answer, or the error, is there already.
             _ = &mut connection => (response.await, false),
         }
     };
@@ -232,7 +232,7 @@ fn ends(certificate: &CertificateDer<'_>) -> Option<i64> {
     Some(parsed.validity().not_after.timestamp())
 }
 
-/// As a browser checks a certificate. Done after the handshake, so that its end is known also of one that is not good.
+/// Checks a certificate as a browser does. Runs after the handshake, so that we learn the expiry of a bad one, too.
 fn check(
     trust: &WebPkiServerVerifier,
     shown: &[CertificateDer<'static>],
@@ -254,7 +254,7 @@ fn check(
 
 fn trust(ca_file: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, AskError> {
     let mut roots = RootCertStore::empty();
-    // What cannot be read vouches for nobody.
+    // Ignore unreadable roots: they vouch for nobody.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca_file {
         let pem = std::fs::read_to_string(path).map_err(|source| AskError::CaFile {
@@ -272,12 +272,12 @@ fn trust(ca_file: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, AskError> 
 
 fn client() -> Result<Arc<ClientConfig>, AskError> {
     let mut provider = (*tls::provider()).clone();
-    // Nothing secret is asked for: the cheapest key exchange that every edge has.
+    // We ask for nothing secret: use the cheapest key exchange that every edge has.
     provider.kx_groups = vec![
         rustls::crypto::aws_lc_rs::kx_group::X25519,
         rustls::crypto::aws_lc_rs::kx_group::SECP256R1,
     ];
-    // And the cheapest hash; other suites follow for an edge that has not got it. Traefik would choose this one anyway.
+    // Prefer the cheapest suite, which Traefik would choose anyway; other suites follow for an edge that lacks it.
     provider
         .cipher_suites
         .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
@@ -289,13 +289,13 @@ fn client() -> Result<Arc<ClientConfig>, AskError> {
         .with_custom_certificate_verifier(Arc::new(LookedAtLater(provider)))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Of a resumed session we would see the certificate of another day; and 100,000 names would be a lot to remember.
+    // A resumed session would show an old certificate, and 100,000 names would be a lot to remember.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
-/// Takes any certificate: [`check`] looks at it when the handshake is over. That the other end has the certificate's key is
-/// checked here, as always.
+/// Accepts any certificate, because [`check`] examines it after the handshake. Still verifies here that the peer holds
+/// the certificate's key.
 #[derive(Debug)]
 struct LookedAtLater(Arc<CryptoProvider>);
 

@@ -1,10 +1,11 @@
-//! Looks at each tenant through its edge, as visitors do, and keeps what it found in memory. Off the writer's path: it reads
-//! snapshots, and hands in an event only when a judgement changes.
+//! Probes each tenant through its edge, as visitors reach it, and keeps the results in memory. Off the writer's path:
+//! it reads snapshots, and submits an event only when a judgement changes.
 //!
-//! `ask` makes one probe, `board` keeps what was found, `places` says how many run at once, `page` shows it to Prometheus, and this
-//! loop goes round. Bounded: so many at once, for each edge too, so many a second, each in so much time and so many bytes read.
-//! Not here: whose turn it is, whose trouble it is and who is behind wrong answers (isyone_fleet::probes); what a host tells of a
-//! tenant's containers (isyone_fleet::observed).
+//! `ask` makes one probe, `board` keeps the results, `places` limits how many run at once, `page` shows them to
+//! Prometheus, and this module runs the loop. Bounded: so many at once, in all and for each edge; so many a second;
+//! each in so much time and with so many bytes read.
+//! Not here: whose turn it is, whose fault a failure is and who causes wrong answers (isyone_fleet::probes); what a
+//! host reports about a tenant's containers (isyone_fleet::observed).
 
 pub mod ask;
 pub mod board;
@@ -44,22 +45,22 @@ use crate::{
     writer::Handle,
 };
 
-/// Between looks at whose turn it is: short, so that turns are spread well.
+/// Between looks at whose turn it is: short, to spread the turns well.
 const LOOK: Duration = Duration::from_millis(200);
-/// Between looks at what there is to tell.
+/// Between looks at what there is to report.
 const TELL: Duration = Duration::from_secs(2);
-/// How often edges' names are resolved, and what is gone is forgotten.
+/// How often we resolve edges' names and drop what is gone.
 const TIDY: Duration = Duration::from_secs(60);
-/// Edge addresses of one shard that are used; more are alike.
+/// Most edge addresses that we use for one shard; further ones would show the same.
 const MAX_ADDRESSES: usize = 16;
 
-/// The edges' addresses: of everything, or of each shard in the configuration's order.
+/// The edges' addresses: one list for everything, or one for each shard in the configuration's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Addresses(Vec<Vec<SocketAddr>>);
 
 impl Addresses {
-    /// Where this tenant is asked for in that round: each of its edges has its turn, and in one round half of the tenants go
-    /// through one, half through the other.
+    /// The edge to probe this tenant through in that round. Its edges take turns, and in any one round, with two edges,
+    /// half of the tenants go through each.
     fn of(&self, settings: &Settings, tenant: &TenantName, round: u64) -> Option<SocketAddr> {
         let own = self
             .0
@@ -74,7 +75,7 @@ impl Addresses {
     }
 }
 
-/// How to ask, by the configuration; `None` when nobody is to be asked.
+/// The asker for this configuration; `None` if there is nothing to probe.
 pub fn asker(config: &Config) -> Result<Option<Asker>, AskError> {
     let probes = &config.probes;
     if !probes.enabled || config.edges_to_probe().iter().all(Vec::is_empty) {
@@ -93,7 +94,7 @@ pub fn asker(config: &Config) -> Result<Option<Asker>, AskError> {
     }
 }
 
-/// What probing through the edges needs of the coordinator.
+/// What probing through the edges needs from the coordinator.
 #[derive(Debug)]
 pub(crate) struct Prober {
     pub(crate) handle: Handle,
@@ -102,7 +103,7 @@ pub(crate) struct Prober {
     pub(crate) stop: CancellationToken,
 }
 
-/// Asks until the coordinator stops.
+/// Probes until the coordinator stops.
 pub(crate) async fn run(prober: Arc<Prober>, asker: Asker) {
     tokio::join!(ask_all(&prober, asker), tell_all(&prober));
 }
@@ -113,7 +114,7 @@ async fn ask_all(prober: &Arc<Prober>, asker: Asker) {
     let (mut rota, mut running) = (Rota::default(), JoinSet::new());
     let (mut addresses, mut tidied) = (Addresses::default(), None::<Instant>);
     let mut looks = interval(LOOK);
-    // When a look took long, the turns since then are not made up for.
+    // After a slow look, do not make up for missed turns.
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -149,7 +150,7 @@ async fn ask_all(prober: &Arc<Prober>, asker: Asker) {
             let (prober, asker) = (prober.clone(), asker.clone());
             running.spawn(async move {
                 tokio::time::sleep(turn.after).await;
-                // Left out: the next round asks through another edge, or when there is room.
+                // A probe left out here runs in the next round, through another edge or when there is room.
                 let failing = prober.board.takes_no_connections(edge, clock::now_ms());
                 let Some(_place) = places.enter(failing).await else {
                     return;
@@ -160,7 +161,7 @@ async fn ask_all(prober: &Arc<Prober>, asker: Asker) {
     }
 }
 
-/// As long as it should run, once it did: who was never there is not missed.
+/// Only tenants that should run and once did: nobody misses one that was never there.
 fn wanted(tenant: &Tenant) -> bool {
     views::monitored(tenant)
 }
@@ -175,7 +176,7 @@ async fn one(prober: &Prober, asker: &Asker, edge: SocketAddr, tenant: &Tenant) 
         .ask(edge, &hostname, &authority, clock::now_ms())
         .await;
     let state = prober.handle.snapshot();
-    // What was asked for is another one by now, or shall not run any more: its failure means nothing.
+    // Ignore the result if the tenant has been replaced or should not run any more.
     let same = |now: &Arc<Tenant>| {
         now.uid == tenant.uid && now.placement == tenant.placement && wanted(now)
     };
@@ -189,7 +190,7 @@ async fn one(prober: &Prober, asker: &Asker, edge: SocketAddr, tenant: &Tenant) 
     }
 }
 
-/// The addresses behind the names; those from before where a name cannot be resolved now.
+/// Resolves the names to addresses; keeps the earlier addresses where a name does not resolve now.
 async fn resolve(names: &[Vec<String>], before: Addresses) -> Addresses {
     let mut addresses = Vec::with_capacity(names.len());
     for (place, names) in names.iter().enumerate() {
@@ -304,7 +305,7 @@ fn tenant_event(news: board::TenantNews) -> Command {
     }
 }
 
-/// The page for Prometheus: of all tenants or of one shard's.
+/// The page for Prometheus: all tenants, or one shard's.
 pub fn page(handle: &Handle, board: &ProbeBoard, state: &State, shard: Option<usize>) -> String {
     let (settings, now) = (handle.settings(), clock::now_ms());
     let ours = |tenant: &Tenant| shard.is_none_or(|shard| board.is_of_shard(&tenant.name, shard));

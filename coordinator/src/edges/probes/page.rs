@@ -1,8 +1,8 @@
-//! The probes as Prometheus reads them, under blackbox_exporter's names. Pure.
+//! The probes in Prometheus' format, under blackbox_exporter's names. Pure.
 //!
-//! The page is bounded: up to [`MAX_TENANTS`] tenants, those that cannot be reached first. A larger fleet is scraped shard by
+//! The page is bounded: up to [`MAX_TENANTS`] tenants, unreachable ones first. For a larger fleet, scrape shard by
 //! shard.
-//! Not here: what a probe means (isyone_fleet::probes) and serving the page (ports/http).
+//! Not here: what a probe means (isyone_fleet::probes), serving the page (ports/http).
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -10,18 +10,18 @@ use isyone_fleet::probes::judge::Judgement;
 
 use super::board::{EdgeSeen, Seen};
 
-/// Prometheus' own text format.
+/// Prometheus' text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Some 400 bytes each: 8 MB, which Prometheus takes in well within its ten seconds.
+/// At some 400 bytes each 8 MB, which Prometheus ingests well within its ten seconds.
 pub const MAX_TENANTS: usize = 20_000;
 
 /// One tenant's line of the page.
 #[derive(Debug, Clone)]
 pub struct Row<'a> {
     pub tenant: &'a str,
-    /// The host that it is placed on.
+    /// The tenant's host.
     pub host: &'a str,
-    /// What was found.
+    /// The probe's result.
     pub seen: Seen,
 }
 
@@ -31,7 +31,7 @@ type Column = (
     fn(&Row<'_>) -> Option<Cow<'static, str>>,
 );
 
-/// Name, help and value. What is not known has no sample.
+/// Name, help and value. An unknown value gets no sample.
 const COLUMNS: [Column; 4] = [
     (
         "probe_success",
@@ -82,7 +82,7 @@ pub fn render(mut rows: Vec<Row<'_>>, edges: &[EdgeSeen]) -> String {
         head(&mut text, name, help);
         for row in &rows {
             if let Some(value) = value(row) {
-                // Writing to a String cannot fail, here and below.
+                // Writing to a `String` cannot fail, here and below.
                 let _ = writeln!(
                     text,
                     "{name}{{tenant=\"{}\",host=\"{}\"}} {value}",

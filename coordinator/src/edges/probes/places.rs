@@ -1,5 +1,6 @@
-//! How many probes run at once, edge by edge: each edge has its own places, so that one that swallows connections holds up
-//! nobody who is asked for through another. Not here: whose turn it is, and what an answer means (isyone_fleet::probes).
+//! How many probes run at once through each edge: every edge has its own places, so that an edge that swallows
+//! connections does not delay probes through another. Not here: whose turn it is, and what an answer means
+//! (isyone_fleet::probes).
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,9 +9,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Asked at once through an edge that takes no connections: enough to see soon that it takes them again.
+/// Most probes at once through an edge that takes no connections: enough to notice soon when it does again.
 const FEW: usize = 16;
-/// How long a turn waits for a place before it is left out. As turns come at a bounded rate, so few wait at once.
+/// How long a turn waits for a place before it is skipped. Turns come at a bounded rate, so this also bounds how many
+/// wait.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The places of all edges.
@@ -28,10 +30,10 @@ pub struct EdgePlaces {
 }
 
 impl Places {
-    /// These are the edges now; they share `concurrency` evenly, and each has one place at least.
+    /// Sets the edges; they share `concurrency` evenly, and each gets at least one place.
     pub fn share(&mut self, edges: &[SocketAddr], concurrency: usize) {
         let share = (concurrency / edges.len().max(1)).max(1);
-        // Who is asking with a place of before gives it back to where it is from.
+        // Running probes return their places to the old semaphores.
         if share != self.share {
             self.edges.clear();
         }
@@ -46,14 +48,15 @@ impl Places {
         }
     }
 
-    /// Those of one edge; `None` when it is none of them.
+    /// One edge's places; `None` for an unknown edge.
     pub fn of(&self, edge: SocketAddr) -> Option<EdgePlaces> {
         self.edges.get(&edge).cloned()
     }
 }
 
 impl EdgePlaces {
-    /// A place, kept until it is dropped; `None` when none comes free in time. An edge that takes `no_connections` has only a few.
+    /// Takes a place until it is dropped; `None` if none frees up in time. An edge that takes `no_connections` has only
+    /// a few.
     pub async fn enter(&self, no_connections: bool) -> Option<OwnedSemaphorePermit> {
         let taken = self.share.saturating_sub(self.free.available_permits());
         if no_connections && taken >= FEW {
@@ -85,7 +88,7 @@ mod tests {
         }
         assert!(black.enter(false).await.is_none());
         assert!(well.enter(false).await.is_some());
-        // What is known of it stays known while the edges are the same.
+        // Places in use survive while the edges stay the same.
         places.share(&[edge(2), edge(1)], 64);
         assert_eq!(places.of(edge(1)).unwrap().free.available_permits(), 0);
         held.clear();

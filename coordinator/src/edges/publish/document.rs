@@ -1,6 +1,6 @@
-//! A published document: a frame around the fragments of one share or of several, its entity tag, and its pieces.
+//! A published document: a frame around the fragments of one or more shares, its entity tag, and its pieces.
 //!
-//! Making one costs nothing that grows with the fragments; its pieces are looked up when it is first asked for.
+//! The cost of making one does not grow with the fragments; its pieces are collected on first use.
 //! Not here: what the fragments say (content).
 
 use std::sync::{Arc, OnceLock};
@@ -10,19 +10,19 @@ use sha2::{Digest as _, Sha256};
 
 use super::pages::Pages;
 
-/// A place where fragments stand.
+/// A place in the document that holds fragments.
 #[derive(Debug, Clone)]
 struct Section {
     before: Bytes,
     content: Content,
     after: Bytes,
-    /// Nothing is before the first fragment: its comma goes.
+    /// Nothing precedes the first fragment, so drop its comma.
     first: bool,
-    /// Left out as a whole when there is no fragment.
+    /// Left out entirely when there are no fragments.
     optional: bool,
 }
 
-/// What stands in a section.
+/// What a section holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// This part of each fragment.
@@ -31,11 +31,11 @@ enum Content {
     Certificates,
     /// The entity tag, without its quotes.
     Version,
-    /// Nothing: a section of the frame alone.
+    /// Nothing: the section is frame only.
     Nothing,
 }
 
-/// What is around fragments: the same for all documents of a kind.
+/// The text around fragments, the same for all documents of a kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     sections: Vec<Section>,
@@ -92,7 +92,7 @@ impl Frame {
     }
 }
 
-/// A document as HTTP serves it and files keep it.
+/// A document as served over HTTP and stored in files.
 #[derive(Debug)]
 pub struct Document {
     frame: Arc<Frame>,
@@ -103,12 +103,12 @@ pub struct Document {
 }
 
 impl Document {
-    /// The shares' fragments, share after share.
+    /// Of the shares' fragments, share after share.
     pub(crate) fn new(frame: Arc<Frame>, shares: Vec<Pages>) -> Self {
         Self::with_certificates(frame, shares, Vec::new())
     }
 
-    /// And certificates, likewise.
+    /// Like [`Document::new`], with certificates.
     pub(crate) fn with_certificates(
         frame: Arc<Frame>,
         shares: Vec<Pages>,
@@ -129,17 +129,17 @@ impl Document {
         }
     }
 
-    /// Strong entity tag, quoted: the same content has the same one, also after a restart.
+    /// Strong entity tag, quoted: the same content always has the same tag, even after a restart.
     pub fn etag(&self) -> &str {
         &self.etag
     }
 
-    /// Number of fragments: tenants, where it is about them.
+    /// Number of fragments: for documents about tenants, the number of tenants.
     pub fn fragments(&self) -> u64 {
         self.shares.iter().map(Pages::len).sum()
     }
 
-    /// The entity tag without its quotes: what an edge that runs this document answers.
+    /// The entity tag without quotes: what an edge that runs this document reports.
     pub fn version(&self) -> &str {
         self.etag.trim_matches('"')
     }
@@ -151,14 +151,14 @@ impl Document {
             match self.content_length(section.content) {
                 0 if section.optional => 0,
                 0 => frame,
-                // Without the first comma.
+                // Minus the first comma.
                 content => frame + content - usize::from(section.first),
             }
         };
         self.frame.sections.iter().map(section).sum::<usize>() as u64
     }
 
-    /// The content, piece by piece.
+    /// The content in pieces.
     pub fn pieces(&self) -> &[Bytes] {
         self.pieces.get_or_init(|| {
             self.frame
@@ -169,7 +169,7 @@ impl Document {
         })
     }
 
-    /// The content in one piece: for tests and people, not for large fleets.
+    /// The content as one string: for tests and people, not for large fleets.
     pub fn text(&self) -> String {
         self.pieces()
             .iter()

@@ -1,5 +1,5 @@
-//! The file forms of the documents. A file is written whole, so it costs its whole size for any change of its document: with
-//! shards there is one for each, and only those that changed are written.
+//! The documents as files. A file is rewritten as a whole for any change of its document; with shards there is one file
+//! for each, and only changed ones are rewritten.
 //!
 //! Not here: when documents change (publish).
 
@@ -16,37 +16,37 @@ use isyone_monitoring::Job;
 use super::{Document, Published};
 use crate::base::{config::Config, files};
 
-/// In a directory of its own for each shard, which its Traefik watches.
+/// In a separate directory for each shard, which its Traefik watches.
 const TRAEFIK_NAME: &str = "isyone.yml";
 
-/// A document that has a file form: its kind and its scope.
+/// A document that is also written to a file: its kind and its scope.
 #[derive(Debug, Clone, Copy)]
 enum Which {
     Traefik(usize),
     Targets(Job, usize),
 }
 
-/// Where a document also goes.
+/// The file that a document is written to.
 #[derive(Debug)]
 struct Destination {
     path: PathBuf,
-    /// Where the unfinished file lies: outside a watched directory, whose watcher would otherwise wake twice.
+    /// Directory of the unfinished file: outside a watched directory, where it would wake the watcher twice.
     scratch: PathBuf,
     written: Option<String>,
     mode: u32,
 }
 
-/// For everybody on the machine: Traefik and Prometheus run as users of their own.
+/// Readable by everyone on the machine: Traefik and Prometheus run as users of their own.
 const OPEN: u32 = 0o644;
-/// With private keys: whoever reads it needs the coordinator's own user.
+/// Contains private keys: a reader must run as the coordinator's user.
 const PRIVATE: u32 = 0o600;
-/// A directory of ours: what is in it has its own mode.
+/// For directories that we create; the files in them have their own mode.
 const DIRECTORY: u32 = 0o755;
 
 impl Destination {
     fn new(path: PathBuf, data_dir: &Path, mode: u32) -> Self {
         if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
-            // If it cannot be made, writing says so, again and again. The unit's umask leaves others nothing.
+            // If this fails, each write will report it. The unit's umask would leave others no access.
             let _ = std::fs::create_dir_all(dir)
                 .and_then(|()| std::fs::set_permissions(dir, Permissions::from_mode(DIRECTORY)));
         }
@@ -64,11 +64,12 @@ impl Destination {
         if self.written.as_deref() == Some(document.etag()) {
             return;
         }
-        // After a restart: the same content is no change.
+        // After a restart the same content counts as unchanged.
         let same = (self.mode != PRIVATE || files::is_private(&self.path))
             && std::fs::read(&self.path).is_ok_and(|old| is(&old, document));
         let from = |scratch| files::replace_from(scratch, &self.path, document.pieces(), self.mode);
-        // systemd mounts each directory that a unit may write onto itself: one file system, and yet no rename from one to the other.
+        // systemd mounts each directory that a unit may write onto itself: the file system is the same, yet a rename
+        // across fails.
         let write = || match from(&self.scratch) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 from(files::directory(&self.path))
@@ -92,12 +93,12 @@ fn is(content: &[u8], document: &Document) -> bool {
     rest.is_some_and(<[u8]>::is_empty)
 }
 
-/// The files to write, each with the document that goes there.
+/// The files to write, each with its document.
 #[derive(Debug, Default)]
 pub(super) struct Files(Vec<(Which, Destination)>);
 
 impl Files {
-    /// As configured; none is the usual case.
+    /// From the configuration; usually empty.
     pub(super) fn new(config: &Config, shards: &Shards) -> Self {
         let mut files = Vec::new();
         let mut add = |which, path: PathBuf| {
@@ -143,7 +144,7 @@ impl Files {
         self.0.is_empty()
     }
 
-    /// Writes those whose document is another than when they were last written. Blocks.
+    /// Writes each file whose document has changed since the last write. Blocks.
     pub(super) fn write(&mut self, published: &Published) {
         for (which, file) in &mut self.0 {
             let document = match which {

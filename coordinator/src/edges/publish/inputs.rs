@@ -1,7 +1,7 @@
-//! What of a state documents are made of, and which tenants and hosts two states differ in: found by comparing persistent
-//! maps, which skips what they share, so that it costs what has changed.
+//! The parts of a state that documents depend on, and in which tenants and hosts two states differ: compares persistent
+//! maps, which skips shared parts, so the cost is proportional to the change.
 //!
-//! Not here: what is rendered for them (content).
+//! Not here: what is rendered from them (content).
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,20 +14,20 @@ use isyone_fleet::{
 };
 use isyone_proto::ids::{HostName, TenantName};
 
-/// The state that was last looked at, as far as it matters.
+/// The relevant parts of the last state.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     tenants: OrdMap<TenantName, Arc<Tenant>>,
     hosts: OrdMap<HostName, Arc<Host>>,
     domain_troubles: OrdMap<String, Arc<DomainTrouble>>,
     certificates: OrdMap<String, Arc<EdgeCertificate>>,
-    /// Tenants whose route depends on what was observed, because they have not been active yet.
+    /// Tenants whose route depends on observed state, because they have not been active yet.
     settling: BTreeSet<TenantName>,
-    /// Those of them that have a route already.
+    /// The settling tenants that have a route already.
     early: BTreeSet<TenantName>,
 }
 
-/// Who must be looked at again. Not everybody here has really changed in a way that shows.
+/// The tenants and hosts to render again. Not every one of them has visibly changed.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
     pub(super) tenants: BTreeSet<TenantName>,
@@ -35,7 +35,7 @@ pub(super) struct Dirty {
 }
 
 impl Inputs {
-    /// Goes on to this state; answers how it differs from the last one.
+    /// Follows this state; returns how it differs from the last one.
     pub(super) fn follow(&mut self, state: &State, settings: &Settings) -> Dirty {
         let mut dirty = Dirty::default();
         for item in self.tenants.diff(&state.fleet.tenants) {
@@ -61,11 +61,11 @@ impl Inputs {
                     old: (_, old),
                     new: (name, new),
                 } if old.advertise != new.advertise => name,
-                // Its plan's generation rose, or the like.
+                // An irrelevant change, such as the plan's generation.
                 DiffItem::Update { .. } => continue,
             };
             dirty.hosts.insert(name.clone());
-            // Tenants that were placed there and are not any more have changed themselves.
+            // Tenants that have left this host have changed themselves.
             let placed = state
                 .fleet
                 .by_host
@@ -74,7 +74,8 @@ impl Inputs {
             dirty.tenants.extend(placed.into_iter().flatten());
         }
         for item in self.domain_troubles.diff(&state.fleet.domain_troubles) {
-            // Whether its browsers are sent to its primary. The domain may have been another tenant's meanwhile.
+            // Decides whether browsers are redirected to the primary. Meanwhile the domain may have belonged to another
+            // tenant.
             let concerned = match item {
                 DiffItem::Add(_, trouble) | DiffItem::Remove(_, trouble) => vec![trouble],
                 DiffItem::Update {
@@ -87,7 +88,7 @@ impl Inputs {
                 .extend(concerned.into_iter().map(|trouble| trouble.tenant.clone()));
         }
         for item in self.certificates.diff(&state.fleet.certificates) {
-            // Likewise: there must be one that covers it.
+            // The redirect also needs a certificate that covers the domain.
             let concerned = match item {
                 DiffItem::Add(_, certificate) | DiffItem::Remove(_, certificate) => {
                     vec![certificate]
@@ -112,7 +113,7 @@ impl Inputs {
         dirty
     }
 
-    /// Tenants in their first start: few, and each is looked at each time, because reports come all the time.
+    /// Tenants in their first start: few, so all are checked each time; reports arrive all the time.
     fn take_early(&mut self, state: &State, settings: &Settings, dirty: &mut Dirty) {
         let routed = |name: &&TenantName| {
             state
@@ -129,7 +130,8 @@ impl Inputs {
     }
 }
 
-/// Whose domains a name in a certificate covers. Of a star's names there is no index, and there are few stars.
+/// The tenants whose domains a name in a certificate covers. There is no index for wildcards, but there are few of
+/// them.
 fn owners(state: &State, hostname: &str) -> Vec<TenantName> {
     let domains = &state.fleet.by_domain;
     match hostname.strip_prefix('*') {

@@ -1,10 +1,12 @@
-//! What Traefik and Prometheus get, kept up to date with the snapshots: for the HTTP endpoints, and in files if so configured.
+//! What Traefik and Prometheus get, kept up to date with the snapshots: for the HTTP endpoints, and in files if
+//! configured.
 //!
-//! A change costs what it concerns: its tenants' fragments are rendered again (content) and their pages copied (pages); all
-//! else of a document is shared with the one before. With shards there is a document for each edge, and one of everything.
-//! Traefik builds everything anew whenever its document changes, so each of its documents changes at most every so often
-//! (pace). A restart publishes at once what the store knows: an empty Observed takes no route away.
-//! Not here: the documents' form (isyone-traefik, isyone-monitoring) and serving them (ports/http).
+//! A change costs only what it affects: the fragments of its tenants are rendered again (content) and their pages
+//! copied (pages); the rest of a document is shared with the previous one. With shards there is a document for each
+//! edge, and one of everything. Traefik rebuilds everything whenever its document changes, so the rate of changes of
+//! each of its documents is limited (pace). A restart publishes at once what the store knows: an empty Observed removes
+//! no route.
+//! Not here: the documents' form (isyone-traefik, isyone-monitoring), serving them (ports/http).
 
 mod content;
 mod document;
@@ -42,15 +44,15 @@ use crate::{
     writer::Handle,
 };
 
-/// Changes within this time are rendered together. Far below what a reader notices, and enough that reports, of which there
-/// may be thousands a second, do not make this loop spin.
+/// Changes within this time are rendered together. Far below what a reader notices, and enough to keep this loop from
+/// spinning under reports, of which there may be thousands a second.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Also without a change: a file that could not be written is tried again.
+/// How often we run without a change, to retry a file that could not be written.
 const EVERY: Duration = Duration::from_secs(5);
-/// Before and after the map of host names.
+/// The text before and after the map of host names.
 const HOSTNAMES_FRAME: [&str; 2] = ["{", "\n}\n"];
 
-/// Everything that is published. A *scope* is 0 for everything, otherwise a shard's place and one.
+/// Everything that is published. *Scope* 0 is everything; scope `n + 1` is shard `n`.
 #[derive(Debug, Clone, Default)]
 pub struct Published {
     traefik: Vec<Arc<Document>>,
@@ -64,19 +66,19 @@ impl Published {
         self.traefik.get(scope)
     }
 
-    /// The target groups of a job.
+    /// A job's target groups.
     pub fn targets(&self, job: Job, scope: usize) -> Option<&Arc<Document>> {
         // `Job::ALL` has every job, in this order.
         self.targets[Job::ALL.iter().position(|j| *j == job)?].get(scope)
     }
 
-    /// Tenants' host names with their shard, when there are shards.
+    /// Tenants' host names with their shard, if there are shards.
     pub fn hostnames(&self) -> Option<&Arc<Document>> {
         self.hostnames.as_ref()
     }
 }
 
-/// What is around fragments, by kind of document.
+/// The text around fragments, by kind of document.
 struct Frames {
     traefik: Arc<Frame>,
     targets: Arc<Frame>,
@@ -90,7 +92,7 @@ struct Frames {
 impl Frames {
     fn new(options: &traefik::Options, config: &Config, shards: &Shards) -> Self {
         let [before, after] = monitoring::FRAME;
-        // Groups that are the same for everybody, whatever the fleet is like, are a part of the frame.
+        // Target groups that do not depend on the fleet are part of the frame.
         let fixed = |groups: String| {
             Arc::new(Frame::list([
                 format!("{before}{}", groups.trim_start_matches(',')).into(),
@@ -118,27 +120,27 @@ impl Frames {
     }
 }
 
-/// What publishing needs of the coordinator.
+/// What publishing needs from the coordinator.
 #[derive(Debug)]
 pub struct Sources {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
     pub config: Arc<Config>,
-    /// Traefik's dashboard, with the users that its file had at the start.
+    /// Traefik's dashboard, with the users that its file had at startup.
     pub dashboard: Option<traefik::Dashboard>,
-    /// Has the CA that edges check our HTTP port by.
+    /// Holds the CA that edges verify our HTTP port with.
     pub pki: Arc<Pki>,
     /// Opens the private keys that edges get.
     pub sealer: Arc<Sealer>,
-    /// Told of each publication.
+    /// Notified of each publication.
     pub edges: Arc<Edges>,
-    /// Where publications are counted.
+    /// Counts publications.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
     pub stop: CancellationToken,
 }
 
-/// Renders every snapshot's documents and puts them where edges and Prometheus find them.
+/// Renders every snapshot's documents and provides them to edges and Prometheus.
 pub struct Publisher {
     sources: Arc<Sources>,
     current: Arc<ArcSwap<Published>>,
@@ -150,7 +152,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Renders the present state, so that whoever asks first gets an answer.
+    /// Renders the present state, so that the first request gets an answer.
     pub fn new(sources: Arc<Sources>) -> Self {
         let (config, shards) = (&sources.config, sources.handle.settings().shards.clone());
         let options = options(&sources);
@@ -163,7 +165,7 @@ impl Publisher {
             sources,
         };
         let state = publisher.sources.handle.snapshot();
-        // Every start tells in the log what is left out; the events have it since it was new.
+        // Every start logs what is left out; there are events already from when it was new.
         publisher.pass(&state, Instant::now()).iter().for_each(log);
         publisher.files.write(&publisher.current.load());
         publisher
@@ -211,7 +213,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes a state, as far as the pace allows; answers what is newly left out.
+    /// Publishes a state, as far as the pace allows; returns what is newly left out.
     fn pass(&mut self, state: &State, now: Instant) -> Vec<traefik::Rejected> {
         let settings = self.sources.handle.settings();
         let mut update = self.content.update(state, settings);
@@ -236,7 +238,7 @@ impl Publisher {
             let published = self.publish(&current, &mut progress, now);
             self.current.store(Arc::new(published));
         }
-        // Also when no document changed: a second claim to a host name changes none.
+        // Even if no document changed: a second claim to a host name changes none.
         let left_out = self.content.left_out();
         let routes = left_out.values().map(Vec::len).sum::<usize>();
         self.sources
@@ -244,12 +246,12 @@ impl Publisher {
             .rejected_routes
             .set(i64::try_from(routes).unwrap_or(i64::MAX));
         self.sources.edges.leave_out(left_out.clone());
-        // After the documents are there: whom this wakes gets them.
+        // Only now that the documents are there: whoever this wakes fetches them.
         self.sources.edges.published(state.version, &progress);
         update.rejected
     }
 
-    /// What is published next, and how far each scope's configuration is with it.
+    /// The next publication, and how far each scope's configuration has come.
     fn publish(
         &mut self,
         current: &Published,
@@ -317,13 +319,13 @@ impl Publisher {
         }
     }
 
-    /// Files that are behind; `false` when writing panicked.
+    /// Writes the files that are behind; returns `false` if that panicked.
     async fn write(&mut self) -> bool {
         if self.files.is_empty() {
             return true;
         }
         let (mut files, published) = (std::mem::take(&mut self.files), self.current.load_full());
-        // Not on this thread: a large file takes its time.
+        // Off the runtime's threads: a large file takes a while.
         let written = tokio::task::spawn_blocking(move || {
             files.write(&published);
             files
@@ -332,7 +334,7 @@ impl Publisher {
     }
 }
 
-/// The document that is there when the new one says the same: its pieces may have been looked up already.
+/// Keeps the old document if the new one equals it: its pieces may already be collected.
 fn renew(old: Option<&Arc<Document>>, new: Document) -> Arc<Document> {
     old.filter(|old| old.etag() == new.etag())
         .cloned()

@@ -1,17 +1,17 @@
-//! How often an edge's document may change: Traefik builds everything anew each time, so the pause grows with the tenants.
+//! How often an edge's document may change: Traefik rebuilds everything each time, so the pause grows with the tenants.
 //!
-//! The first change after a pause goes out at once; what comes during the pause goes out together at its end.
-//! Not here: waiting (the folder's head).
+//! The first change after a pause goes out at once; changes during the pause go out together at its end.
+//! Not here: waiting (mod.rs).
 
 use tokio::time::{Duration, Instant};
 
-/// However few tenants: Traefik's own throttle (`providersThrottleDuration`) as it is deployed.
+/// Shortest pause: Traefik's own throttle (`providersThrottleDuration`) as deployed.
 const AT_LEAST: Duration = Duration::from_millis(100);
-/// For each tenant. Traefik needs 0.4 ms for a tenant (4 s for 10,000, on both of two cores), so that a steady stream of
-/// changes keeps it busy for half of the time at most.
+/// Pause per tenant. Traefik needs 0.4 ms per tenant (4 s for 10,000, on both of two cores), so a steady stream of
+/// changes keeps it busy at most half of the time.
 const PER_TENANT: Duration = Duration::from_micros(800);
 
-/// When one document may change again, and whether a change waits for that.
+/// When one document may change again, and whether a change is waiting for that.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Pace {
     not_before: Option<Instant>,
@@ -19,7 +19,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Whether the document may change now; if so, the next pause begins. A change that may not is due at the pause's end.
+    /// Whether the document may change now; if so, the next pause begins. A change that may not go out now is due when
+    /// the pause ends.
     pub(super) fn may_change(&mut self, changed: bool, tenants: u64, now: Instant) -> bool {
         self.due = self
             .not_before
@@ -32,7 +33,7 @@ impl Pace {
         may
     }
 
-    /// When a change that waits may go out.
+    /// When a waiting change may go out.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -51,7 +52,7 @@ mod tests {
             let after = |ms| begin + Duration::from_millis(ms);
             assert!(!pace.may_change(true, tenants, after(least - 1)));
             assert_eq!(pace.due(), Some(after(least)));
-            // Taken back before it went out.
+            // Reverted before it went out.
             assert!(!pace.may_change(false, tenants, after(least - 1)) && pace.due().is_none());
             assert!(pace.may_change(true, tenants, after(least)));
             assert!(

@@ -1,8 +1,8 @@
-//! Fragments of a document by name, kept in pages: so that a change of one fragment copies one page, a document is a
-//! concatenation of few pieces, and a clone (what is published) shares all pages that did not change.
+//! Fragments of a document by name, kept in pages. A change of one fragment copies one page, a document is a
+//! concatenation of few pieces, and a clone (what is published) shares all unchanged pages.
 //!
-//! Pure; the same fragments give the same bytes and the same digest, however they came to be here.
-//! Not here: what the fragments say (content) and what stands around them (document).
+//! Pure; the same fragments give the same bytes and the same digest, whatever their history.
+//! Not here: what the fragments say (content), the text around them (document).
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -10,27 +10,27 @@ use bytes::{Bytes, BytesMut};
 use imbl::OrdMap;
 use sha2::{Digest as _, Sha256};
 
-/// Fragments in a page at most. A change copies a page (some 60 KiB of Traefik's configuration, ten microseconds), and a
-/// document has at least this many times fewer pieces than fragments.
+/// Most fragments in a page. A change copies a page (some 60 KiB of Traefik's configuration, ten microseconds), and a
+/// document has far fewer pieces than fragments.
 const MAX: usize = 64;
-/// Pages made of a fuller one are this full, so that the next few fragments find room.
+/// Pages made by splitting get this many, which leaves room for the next few fragments.
 const FILL: usize = 48;
-/// A page with fewer is joined with a neighbour.
+/// A page with fewer is merged with a neighbour.
 const MIN: usize = 16;
 
-/// Places in a document where a fragment has a piece: Traefik's has one among the routers, one among the services and one
-/// among the middlewares. Where a document has one place only, the other pieces are empty.
+/// Places in a document where a fragment has a piece: Traefik's document has one each among the routers, the services
+/// and the middlewares. In documents with a single place the other pieces are empty.
 pub(crate) const PARTS: usize = 3;
 
 /// A fragment, in its pieces.
 pub(crate) type Parts = [Bytes; PARTS];
 
-/// What a set of fragments has in common with no other: the sum of the fragments' SHA-256, and their number. Adding and
-/// removing one costs the same whatever else is there.
+/// Identifies a set of fragments: the sum of the fragments' SHA-256, and their number. Adding or removing one costs the
+/// same whatever the size of the set.
 ///
-/// Fragments carry their names, so none is there twice; two sets with one sum would have to be searched for with a
-/// generalised-birthday attack on 256 bits by somebody who already decides on thousands of tenants, and all they would win
-/// is that a reader who sends the entity tag keeps an old document until the next change.
+/// Fragments carry their names, so none occurs twice. Finding two sets with one sum takes a generalised-birthday attack
+/// on 256 bits by somebody who already controls thousands of tenants, and wins only that a reader who sends the entity
+/// tag keeps an old document until the next change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct SetDigest {
     sum: [u64; 4],
@@ -54,7 +54,7 @@ impl SetDigest {
             .for_each(|(sum, e)| *sum = sum.wrapping_sub(e));
     }
 
-    /// The digest as bytes, for a digest of digests.
+    /// The digest as bytes, to be hashed again.
     pub(crate) fn bytes(&self) -> [u8; 40] {
         let mut bytes = [0; 40];
         let words = self.sum.iter().chain([&self.count]);
@@ -66,7 +66,7 @@ impl SetDigest {
     }
 }
 
-/// The words of SHA-256 over the parts, each with its length before it.
+/// SHA-256 over the parts, each prefixed with its length, as four words.
 fn digest(parts: &Parts) -> [u64; 4] {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -83,7 +83,7 @@ fn digest(parts: &Parts) -> [u64; 4] {
     words
 }
 
-/// One name's parts, as pieces of its page.
+/// One name's parts, as slices of its page.
 #[derive(Debug, Clone)]
 struct PageEntry {
     name: String,
@@ -91,7 +91,7 @@ struct PageEntry {
     parts: Parts,
 }
 
-/// Neighbours by name, and all of their first parts, all of their second ones, and so on, each in one piece.
+/// Neighbours by name; all their first parts are one piece, all their second ones another, and so on.
 #[derive(Debug, Clone)]
 struct Page {
     entries: Vec<PageEntry>,
@@ -99,7 +99,7 @@ struct Page {
 }
 
 impl Page {
-    /// Copies the entries' parts together, and lets the entries share the copy.
+    /// Concatenates the entries' parts, and makes the entries share that copy.
     fn of(mut entries: Vec<PageEntry>) -> Self {
         let parts = std::array::from_fn(|part| {
             let mut whole =
@@ -123,33 +123,32 @@ impl Page {
 /// The fragments of one kind and share, in pages that clones share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pages {
-    /// By their first names.
+    /// Pages by their first names.
     pages: OrdMap<String, Arc<Page>>,
     digest: SetDigest,
-    /// Length of each part over all pages, in bytes.
+    /// Total length of each part, in bytes.
     lengths: [usize; PARTS],
 }
 
-/// What becomes of names: other parts, or nothing.
+/// Edits by name: new parts, or `None` to remove the name.
 pub(crate) type Edits = BTreeMap<String, Option<Parts>>;
 
 impl Pages {
-    /// How many fragments there are.
     pub(crate) fn len(&self) -> u64 {
         self.digest.count
     }
 
-    /// What this set of fragments has in common with no other.
+    /// Identifies this set of fragments.
     pub(crate) fn digest(&self) -> SetDigest {
         self.digest
     }
 
-    /// Bytes of one part of all fragments.
+    /// Total bytes of one part.
     pub(crate) fn length(&self, part: usize) -> usize {
         self.lengths[part]
     }
 
-    /// The pieces of one part, in the order of names.
+    /// One part's pieces, in the order of names.
     pub(crate) fn part(&self, part: usize) -> impl Iterator<Item = &Bytes> {
         self.pages
             .values()
@@ -157,7 +156,7 @@ impl Pages {
             .filter(|bytes| !bytes.is_empty())
     }
 
-    /// Applies edits; `false` when everything was so already. Costs what the touched pages cost.
+    /// Applies edits; `false` if nothing changed. The cost is proportional to the touched pages.
     pub(crate) fn apply(&mut self, edits: Edits) -> bool {
         let before = self.digest;
         let mut edits = edits.into_iter().peekable();
@@ -178,7 +177,7 @@ impl Pages {
         self.digest != before
     }
 
-    /// Where a name is, or would be.
+    /// The key of the page that has a name or would have it.
     fn home(&self, name: &str) -> Option<String> {
         let first = || self.pages.get_min().map(|(first, _)| first);
         self.before(name)
@@ -187,14 +186,14 @@ impl Pages {
             .cloned()
     }
 
-    /// The last page that begins at a name or before it.
+    /// The last page that begins at or before a name.
     fn before(&self, name: &str) -> Option<(&String, &Arc<Page>)> {
         self.pages
             .range::<_, str>((Bound::Unbounded, Bound::Included(name)))
             .next_back()
     }
 
-    /// The first page that begins behind a name.
+    /// The first page that begins after a name.
     fn behind(&self, name: &str) -> Option<(&String, &Arc<Page>)> {
         self.pages
             .range::<_, str>((Bound::Excluded(name), Bound::Unbounded))
@@ -243,7 +242,7 @@ impl Pages {
         }
     }
 
-    /// Puts entries in place of a page that is out already: split when they are many, joined with a neighbour when they are few.
+    /// Inserts the entries of a page that was taken out: splits them if many, merges them with a neighbour's if few.
     fn put(&mut self, mut entries: Vec<PageEntry>) {
         if entries.len() < MIN
             && let Some(first) = entries.first()
@@ -305,8 +304,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is put in and taken out, in however large steps: the bytes are those of the fragments in order, the digest
-        /// is that of a fresh start, and pages stay within their bounds.
+        /// Whatever is inserted and removed, in steps of any size: the bytes are those of the fragments in order, the
+        /// digest equals a fresh start's, and pages stay within their bounds.
         #[test]
         fn the_content_is_what_was_put_in_and_nothing_else(
             rounds in proptest::collection::vec(
@@ -346,7 +345,7 @@ mod tests {
         let mut pages = Pages::default();
         pages.apply((0..5_000).map(|name| edit(name, Some(1))).collect());
         assert_eq!(pages.pages.len(), 5_000_usize.div_ceil(FILL));
-        // One by one, as tenants go.
+        // One by one, as tenants leave.
         for name in (0..5_000).filter(|name| name % 50 != 0) {
             assert!(pages.apply([edit(name, None)].into()));
         }

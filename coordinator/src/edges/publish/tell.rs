@@ -1,5 +1,5 @@
-//! Routes that were left out become events: operators must see a tenant without (all of) its routes. Publishing does not wait for
-//! that, and a busy writer or a disk that fails for a while loses none.
+//! Routes that were left out become events: operators must see that a tenant lacks (some of) its routes. Publishing
+//! does not wait for that, and neither a busy writer nor a disk that fails for a while loses any.
 //!
 //! Not here: which routes are left out (isyone-traefik).
 
@@ -12,20 +12,20 @@ use tokio_util::sync::CancellationToken;
 use super::{EVERY, log, what};
 use crate::writer::{Handle, SubmitError};
 
-/// What may wait to be stored. Rejections are rare: domains are judged before they are taken in.
+/// Most rejections that wait to be stored. Rejections are rare: domains are checked before we accept them.
 const MAX_UNTOLD: usize = 4_096;
 
-/// Takes rejections without making anybody wait.
+/// Accepts rejections without blocking.
 pub(super) struct Teller(mpsc::Sender<Rejected>);
 
 impl Teller {
-    /// And where they come out, for [`store`].
+    /// Returns the receiving end, too, for [`store`].
     pub(super) fn new() -> (Self, mpsc::Receiver<Rejected>) {
         let (sender, untold) = mpsc::channel(MAX_UNTOLD);
         (Self(sender), untold)
     }
 
-    /// Hands rejections over, without waiting.
+    /// Queues rejections without waiting.
     pub(super) fn tell(&self, rejected: Vec<Rejected>) {
         for route in rejected {
             log(&route);
@@ -36,7 +36,7 @@ impl Teller {
     }
 }
 
-/// Has each stored, one after the other, until nothing more can come or `stop`.
+/// Stores each as an event, one after the other, until the sender is gone or `stop`.
 pub(super) async fn store(
     handle: &Handle,
     mut untold: mpsc::Receiver<Rejected>,

@@ -1,6 +1,6 @@
-//! Asks an edge which configuration it runs: the router of that name is in every document (isyone-traefik).
+//! Asks an edge which configuration it runs: every document has a router whose name says so (isyone-traefik).
 //!
-//! Not here: when to ask and what follows from the answer (the folder's head).
+//! Not here: when to ask, and what follows from the answer (mod.rs).
 
 use std::{
     fmt,
@@ -16,18 +16,18 @@ use hyper_util::rt::TokioIo;
 use isyone_traefik::{VERSION_HEADER, VERSION_HOST};
 use tokio::net::TcpStream;
 
-/// An edge that builds its routes on a busy machine answers late; one behind a firewall never.
+/// An edge that builds its routes on a busy machine answers late; an edge behind a firewall never does.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// An answer's head; Traefik's is some 100 bytes.
+/// Largest head of an answer; Traefik's has some 100 bytes.
 const HEAD_BYTES: usize = 8 * 1024;
 
 type Question = dyn Fn(IpAddr) -> BoxFuture<'static, Option<String>> + Send + Sync;
 
-/// Puts the question to an edge's address. The answer is a document's version, or `None`: nobody answers there, or not so.
+/// Asks the edge at an address. The answer is a document's version, or `None`: no answer, or not an edge's.
 pub(super) struct Ask(Box<Question>);
 
 impl Ask {
-    /// Asks over HTTP, on this port of an edge.
+    /// Asks over HTTP, on this port of the edge.
     pub(super) fn on(port: u16) -> Self {
         Self::with(move |edge| {
             let asked = tokio::time::timeout(TIMEOUT, version(SocketAddr::new(edge, port)));
@@ -35,7 +35,7 @@ impl Ask {
         })
     }
 
-    /// With an edge of one's own making.
+    /// Asks with `question`, for tests.
     pub(super) fn with(
         question: impl Fn(IpAddr) -> BoxFuture<'static, Option<String>> + Send + Sync + 'static,
     ) -> Self {
@@ -66,7 +66,7 @@ async fn version(edge: SocketAddr) -> Option<String> {
     tokio::pin!(answer);
     let answer = tokio::select! {
         answer = &mut answer => answer,
-        // It may end with the answer.
+        // The connection may end with the answer.
         _ = connection => answer.await,
     };
     answer

@@ -1,6 +1,6 @@
-//! The edges in our metrics, as they are at the scrape.
+//! The edges in our metrics, as of the scrape.
 //!
-//! Not here: what is known of an edge (the folder's head).
+//! Not here: what is known of an edge (mod.rs).
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -13,7 +13,7 @@ use prometheus_client::{
 use super::{EdgeState, Edges};
 use crate::base::{clock, metrics::Families};
 
-/// Collects the edges that ask.
+/// Collects the edges that poll their configuration.
 #[derive(Debug)]
 pub(crate) struct EdgeCollector {
     pub(crate) edges: Arc<Edges>,
@@ -47,7 +47,7 @@ impl Collector for EdgeCollector {
                 .into_iter()
                 .map(|(state, count)| (StateLabel { state }, count)),
         )?;
-        // Who cannot be asked, or asks no longer, says nothing of being stuck: others look after that.
+        // Edges that cannot be asked, or no longer poll, have no "stuck" sample; other metrics cover them.
         let known = seen.iter().filter(|edge| {
             matches!(
                 edge.state,

@@ -1,13 +1,13 @@
-//! Which edges ask for their configuration, and how far they are: so that an operation is told to be over when visitors
-//! get through, not a second earlier. Edges ask for the configuration of everything or of their shard; only those that
-//! serve the operation's tenant are waited for.
+//! Which edges poll their configuration, and how far they are, so that an operation is reported as done when visitors
+//! get through, not a second earlier. Edges poll the configuration of everything or of their shard; we wait only for
+//! those that serve the operation's tenant.
 //!
-//! What an edge was given says little: Traefik builds its routes when it gets round to it. So it is asked what it runs (ask);
-//! one that cannot be asked is given a time that is usually enough.
+//! That an edge was given a configuration says little, because Traefik builds its routes when it gets round to it. So
+//! we ask the edge what it runs (ask); one that cannot be asked gets a time that is usually enough.
 //!
-//! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none asks. The same
-//! knowledge is shown to operators, and an edge that does not take up what it is given is told (watch).
-//! Not here: the configuration (edges/publish), serving it (ports/http), and how an edge is judged (isyone_fleet::edge).
+//! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none polls.
+//! Operators see the same knowledge, and an edge that does not take up what it is given causes an event (watch).
+//! Not here: the configuration (edges/publish), serving it (ports/http), how an edge is judged (isyone_fleet::edge).
 
 mod ask;
 pub(crate) mod collector;
@@ -31,61 +31,63 @@ use tokio::sync::watch as channel;
 use self::ask::Ask;
 use crate::base::clock;
 
-/// Edges remembered; more addresses than a fleet has edges.
+/// Most edges that we remember; more addresses than a fleet has edges.
 const MAX_EDGES: usize = 1024;
-/// Longest wait for edges. A slower one gets there by itself.
+/// Longest wait for edges. A slower one gets there without us waiting.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two questions to an edge.
+/// Between two questions to the same edge.
 const AGAIN: Duration = Duration::from_millis(20);
-/// An edge that could not be asked is not asked again for so long: it is behind a firewall, or does not answer on that port.
+/// How long we do not ask an edge again that could not be asked: it is behind a firewall, or does not answer on that
+/// port.
 const MUTE: Duration = Duration::from_secs(10);
-/// Edges asked at the same time in a look at all: with those that do not answer, a look at the most there may be takes half a minute.
+/// Most edges asked at the same time when we ask all; with the maximum number of edges, none of which answers, that
+/// takes half a minute.
 const LOOKS: usize = 32;
-/// From an edge's request to its new routes when it cannot be asked: Traefik's throttle, and reading them.
+/// From an edge's request to its new routes, when it cannot be asked: Traefik's throttle, and reading the document.
 const TAKE_UP: Duration = Duration::from_millis(100);
-/// And building them, for each tenant in the document: all are built anew.
+/// The additional time to build the routes, for each tenant in the document: Traefik rebuilds all of them.
 const TAKE_UP_PER_TENANT: Duration = Duration::from_micros(250);
 
-/// How one scope's configuration came out of a look at a snapshot. Scopes are those of `edges/publish`: 0 is everything, others
-/// are a shard's place and one.
+/// What a look at a snapshot did to one scope's configuration. Scopes are those of `edges/publish`: 0 is everything, `n
+/// + 1` is shard `n`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScopeProgress {
-    /// It is another than before; this version.
+    /// The new version, if the configuration changed.
     pub changed: Option<String>,
-    /// It will change: the snapshot's changes are not in it yet.
+    /// The configuration will change: it lacks changes of this snapshot.
     pub pending: bool,
     /// Tenants in it.
     pub tenants: u64,
 }
 
-/// How far a scope's publication is.
+/// How far a scope's publication has come.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Publication {
-    /// The snapshot whose changes are all in it.
+    /// The newest snapshot whose changes are all in it.
     version: u64,
-    /// Counts the changes of the document.
+    /// Number of changes of the document.
     revision: u64,
     tenants: u64,
 }
 
-/// Routes that are left out because Traefik would refuse them, by tenant; no empty lists.
+/// Routes that we leave out because Traefik would refuse them, by tenant; has no empty lists.
 pub type LeftOut = OrdMap<String, Vec<Rejected>>;
 
-/// An edge on record, and its turn.
+/// A known edge, and the lock for asking it.
 #[derive(Debug, Clone)]
 struct Known {
     edge: Edge,
-    /// One question at a time: many who wait for the same edge need one answer.
+    /// One question at a time: a single answer serves all who wait for the same edge.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The edges that ask for their configuration, and how far each scope and each edge is.
+/// The edges that poll their configuration, and how far each scope and each edge is.
 #[derive(Debug)]
 pub struct Edges {
     edges: Mutex<HashMap<(IpAddr, usize), Known>>,
-    /// How far each scope is, by scope.
+    /// The publication of each scope.
     published: channel::Sender<Vec<Publication>>,
-    /// Which versions each scope has had, by scope.
+    /// The past versions of each scope.
     versions: Mutex<Vec<Versions>>,
     asked: channel::Sender<()>,
     left_out: ArcSwap<LeftOut>,
@@ -93,7 +95,7 @@ pub struct Edges {
 }
 
 impl Edges {
-    /// Edges that can be asked on this port what they run.
+    /// For edges that answer on this port what they run.
     pub fn on(port: u16) -> Self {
         Self::new(Ask::on(port))
     }
@@ -109,7 +111,7 @@ impl Edges {
         }
     }
 
-    /// The documents now show snapshot `version`, each scope as far as `progress` says.
+    /// Records that the documents now show snapshot `version`, each scope as far as `progress` says.
     pub fn published(&self, version: u64, progress: &[ScopeProgress]) {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.resize_with(progress.len(), Versions::default);
@@ -130,12 +132,12 @@ impl Edges {
         });
     }
 
-    /// Told whenever something was published; perhaps also when nothing was.
+    /// Notified whenever something was published, and sometimes when nothing was.
     pub(crate) fn publications(&self) -> channel::Receiver<Vec<Publication>> {
         self.published.subscribe()
     }
 
-    /// Somebody is about to be given a scope's present configuration.
+    /// Records that an edge is about to get a scope's present configuration.
     pub fn asked(&self, from: IpAddr, scope: usize, now: Instant) {
         let revision = self.published.borrow().get(scope).map_or(0, |p| p.revision);
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +155,7 @@ impl Edges {
         self.asked.send_replace(());
     }
 
-    /// Whether there are edges that ask regularly for a scope, and whether one has an older revision than that.
+    /// Whether any edge polls a scope regularly, and whether one of those has an older revision than this.
     fn behind(&self, scope: usize, revision: u64, now: Instant) -> (bool, bool) {
         let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         let here = |key: &(IpAddr, usize), e: &Edge| key.1 == scope && e.regular && !e.gone(now);
@@ -167,7 +169,7 @@ impl Edges {
         )
     }
 
-    /// A scope's edges that ask regularly.
+    /// The edges that poll a scope regularly.
     fn regular(&self, scope: usize) -> Vec<IpAddr> {
         let (edges, now) = (
             self.edges.lock().unwrap_or_else(PoisonError::into_inner),
@@ -187,7 +189,7 @@ impl Edges {
             .cloned()
     }
 
-    /// Keeps what an edge said.
+    /// Records which version an edge runs.
     fn said(&self, address: IpAddr, scope: usize, version: String) {
         let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         let revision = versions
@@ -213,13 +215,13 @@ impl Edges {
             .and_modify(|known| known.edge.mute_until = until);
     }
 
-    /// Waits until every edge that serves a tenant of this shard has what snapshot `version` says, within bounds.
+    /// Waits, within bounds, until every edge that serves a tenant of this shard has snapshot `version`.
     pub async fn take_up(&self, version: u64, shard: Option<usize>) {
         let own = own_scope(shard);
         let both = async {
             tokio::join!(self.take_up_scope(version, own), async {
-                // Who takes everything serves the tenant as well. Published without regard to whether somebody asks,
-                // everything may have to wait long for its turn.
+                // Edges that take everything serve the tenant, too. If no edge does, do not wait: the document of
+                // everything is published in any case, and may have to wait long for its turn.
                 if own != 0 && self.behind(0, 0, clock::monotonic()).0 {
                     self.take_up_scope(version, 0).await;
                 }
@@ -228,7 +230,7 @@ impl Edges {
         let _ = tokio::time::timeout(PATIENCE, both).await;
     }
 
-    /// Waits, without a bound, until what the edge of this shard gets shows snapshot `version`.
+    /// Waits, without a bound, until the document for this shard's edge shows snapshot `version`.
     pub async fn shown(&self, version: u64, shard: Option<usize>) {
         self.publication(version, own_scope(shard)).await;
     }
@@ -237,7 +239,7 @@ impl Edges {
         let there =
             |scopes: &Vec<Publication>| scopes.get(scope).is_some_and(|p| p.version >= version);
         let mut published = self.published.subscribe();
-        // The sender is ours: it cannot be gone.
+        // We own the sender, so it cannot be gone.
         published
             .wait_for(there)
             .await
@@ -252,10 +254,10 @@ impl Edges {
             .behind(scope, publication.revision, clock::monotonic())
             .1
         {
-            // Wakes also without a request: an edge may be gone.
+            // Wake without a request, too: an edge may be gone.
             let _ = tokio::time::timeout(Duration::from_secs(1), asked.changed()).await;
         }
-        // Given is not built: see the module.
+        // Given does not mean built: see the module.
         let tenants = u32::try_from(publication.tenants).unwrap_or(u32::MAX);
         let building = TAKE_UP + TAKE_UP_PER_TENANT.saturating_mul(tenants);
         for address in self.regular(scope) {
@@ -264,7 +266,7 @@ impl Edges {
         }
     }
 
-    /// Waits until an edge says that it runs a revision or a later one; for `building` when it cannot be asked.
+    /// Waits until an edge says that it runs this revision or a later one; waits for `building` if it cannot be asked.
     async fn built(&self, address: IpAddr, scope: usize, revision: u64, building: Duration) {
         let behind = || {
             let edge = self.edge(address, scope);
@@ -272,7 +274,7 @@ impl Edges {
         };
         while let Some(known) = behind() {
             let turn = known.turn.lock().await;
-            // Somebody else's question may have been answered meanwhile, or the edge is gone.
+            // Meanwhile somebody else's question may have been answered, or the edge may be gone.
             let Some(Known { edge, .. }) = behind() else {
                 return;
             };
@@ -292,7 +294,7 @@ impl Edges {
                     drop(turn);
                     return tokio::time::sleep_until((edge.given + building).into()).await;
                 }
-                // It has answered before: busy, perhaps.
+                // It has answered before, so it is probably busy.
                 None => {}
             }
             drop(turn);
@@ -302,7 +304,8 @@ impl Edges {
         }
     }
 
-    /// Asks those of the known edges that `which` wants what they run, each once; bounded by their number and the time of a question.
+    /// Asks each known edge that `which` selects, once, what it runs; bounded by their number and the time of a
+    /// question.
     pub(crate) async fn look(&self, which: impl Fn(&EdgeSeen) -> bool) {
         let wanted = self.seen(clock::monotonic()).into_iter().filter(which);
         stream::iter(wanted)
@@ -317,7 +320,7 @@ impl Edges {
         else {
             return;
         };
-        // Somebody else asks it: that answer will do.
+        // Somebody else is asking it; that answer will do.
         let Ok(_turn) = turn.try_lock() else {
             return;
         };
@@ -330,7 +333,7 @@ impl Edges {
         match self.ask.version(address).await {
             Some(version) => self.said(address, scope, version),
             None if edge.runs.is_none() => self.mute(address, scope),
-            // It has answered before: busy, perhaps. Its word becomes stale by itself.
+            // It has answered before, so it is probably busy. Its last answer becomes stale in time.
             None => {}
         }
     }
@@ -354,7 +357,7 @@ impl Edges {
         seen
     }
 
-    /// An edge is on record as stuck, or as well again.
+    /// Records that an event reported the edge as stuck, or as recovered.
     fn told(&self, edge: &EdgeSeen, stuck: bool) {
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         edges
@@ -362,18 +365,18 @@ impl Edges {
             .and_modify(|known| known.edge.told = stuck);
     }
 
-    /// These routes are left out of the documents.
+    /// Records which routes the documents leave out.
     pub(crate) fn leave_out(&self, routes: LeftOut) {
         self.left_out.store(Arc::new(routes));
     }
 
-    /// The routes that are left out now, by tenant.
+    /// The routes currently left out, by tenant.
     pub(crate) fn left_out(&self) -> Arc<LeftOut> {
         self.left_out.load_full()
     }
 }
 
-/// What the edge of a shard gets: its share, or everything when there are no shards.
+/// The scope that a shard's edge gets: its share, or everything when there are no shards.
 fn own_scope(shard: Option<usize>) -> usize {
     shard.map_or(0, |place| place + 1)
 }

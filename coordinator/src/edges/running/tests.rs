@@ -1,4 +1,4 @@
-//! Who is waited for, and for how long; what is told of an edge.
+//! Which edges we wait for, and for how long; what is reported about an edge.
 
 use super::*;
 
@@ -12,7 +12,7 @@ const PENDING: ScopeProgress = ScopeProgress {
     pending: true,
     ..SAME
 };
-/// With 400 tenants.
+/// For 400 tenants.
 const TAKEN_UP: Duration = Duration::from_millis(200);
 
 fn changed() -> ScopeProgress {
@@ -55,7 +55,7 @@ async fn without_edges_nobody_waits() {
     let edges = silent();
     edges.published(3, &[changed()]);
     assert_eq!(took(&edges, 3, None).await, Duration::ZERO);
-    // One look of a person is no edge.
+    // A person who looks once is no edge.
     edges.asked(EDGE, 0, clock::monotonic());
     edges.published(4, &[changed()]);
     assert_eq!(took(&edges, 4, None).await, Duration::ZERO);
@@ -71,10 +71,10 @@ async fn an_edge_is_waited_for_until_it_has_asked_again() {
         took(&edges, 5, None).await,
         Duration::from_millis(700) + TAKEN_UP
     );
-    // It has this one already.
+    // It has this version already.
     edges.published(6, &[SAME]);
     assert_eq!(took(&edges, 6, None).await, Duration::ZERO);
-    // One that waits for changes has each at once, but still has to build its routes.
+    // An edge that long-polls gets each change at once, but still has to build its routes.
     edges.published(7, &[changed()]);
     edges.asked(EDGE, 0, clock::monotonic());
     assert_eq!(took(&edges, 7, None).await, TAKEN_UP);
@@ -86,7 +86,7 @@ async fn only_edges_that_serve_the_tenant_are_waited_for() {
     regular(&edges, 1);
     regular(&edges, 2);
     tokio::time::advance(Duration::from_secs(1)).await;
-    // Shard 0 (scope 1) changed; the edge of shard 1 has nothing to do with it.
+    // Shard 0 (scope 1) changed; the edge of shard 1 is not affected.
     edges.published(5, &[changed(), changed(), SAME]);
     assert_eq!(took(&edges, 5, Some(1)).await, Duration::ZERO);
     ask_after(&edges, 1, 300);
@@ -109,7 +109,7 @@ async fn only_edges_that_serve_the_tenant_are_waited_for() {
 async fn a_change_that_waits_for_its_turn_is_waited_for() {
     let edges = Arc::new(silent());
     edges.published(5, &[PENDING, changed()]);
-    // Nobody takes everything: its turn does not matter.
+    // No edge takes everything, so its turn does not matter.
     assert_eq!(took(&edges, 5, Some(0)).await, Duration::ZERO);
     edges.published(6, &[PENDING, PENDING]);
     let later = edges.clone();
@@ -132,7 +132,7 @@ async fn an_edge_that_says_what_it_runs_is_waited_for_until_it_runs_it() {
     regular(&edges, 0);
     edges.published(2, &[to("b")]);
     edges.asked(EDGE, 0, clock::monotonic());
-    // Built long after the usual time; meanwhile it does not even answer for a while.
+    // Built long after the usual time; in between, the edge does not answer at all for a while.
     let later = runs.clone();
     tokio::spawn(async move {
         for (at_ms, version) in [(300, None), (900, Some("a")), (1_500, Some("b"))] {
@@ -150,7 +150,7 @@ async fn an_edge_that_says_what_it_runs_is_waited_for_until_it_runs_it() {
     edges.published(3, &[to("c")]);
     edges.asked(EDGE, 0, clock::monotonic());
     assert_eq!(took(&edges, 3, None).await, Duration::ZERO);
-    // One that lost its memory runs something from before it.
+    // After it lost its memory, an edge runs a version from before that.
     *runs.lock().unwrap() = Some("who knows".to_owned());
     edges.published(4, &[to("d")]);
     edges.asked(EDGE, 0, clock::monotonic());
@@ -196,7 +196,7 @@ fn only(edges: &Edges) -> EdgeSeen {
     seen.remove(0)
 }
 
-/// It asks every second and is looked at every fifteenth.
+/// It polls every second, and we ask it every fifteen.
 async fn polls(edges: &Edges, scope: usize, seconds: u64) {
     for second in 0..seconds {
         edges.asked(EDGE, scope, clock::monotonic());
@@ -208,7 +208,7 @@ async fn polls(edges: &Edges, scope: usize, seconds: u64) {
     edges.look(|_| true).await;
 }
 
-/// Edges that answer this.
+/// Edges that give this answer.
 fn answering(says: &Arc<Mutex<Option<String>>>) -> Edges {
     let says = says.clone();
     Edges::new(Ask::with(move |_| {
@@ -249,7 +249,7 @@ async fn an_edge_that_does_not_take_up_what_it_is_given_is_stuck_however_much_mo
     );
     let versions = [stuck.given, stuck.runs, stuck.newest].map(Option::unwrap);
     assert_eq!(versions, ["v95", "v0", "v95"].map(ToOwned::to_owned));
-    // It takes up one of them: it is late, not stuck.
+    // It takes up one of the versions: it is late, not stuck.
     *says.lock().unwrap() = Some("v90".to_owned());
     polls(&edges, 0, 1).await;
     assert_eq!(only(&edges).state, EdgeState::Behind);
@@ -268,7 +268,7 @@ async fn an_edge_that_is_given_what_it_runs_is_not_stuck_after_a_restart_of_the_
     edges.published(0, &[to("from before")]);
     polls(&edges, 0, 200).await;
     assert_eq!(only(&edges).state, EdgeState::Current);
-    // And one that runs what nobody remembers is late from the moment on at which it was given another.
+    // An edge that runs an unknown version is late from the moment when it was given another.
     *says.lock().unwrap() = Some("who knows".to_owned());
     let edges = answering(&says);
     edges.published(0, &[to("new")]);
@@ -290,13 +290,13 @@ async fn what_is_not_known_of_an_edge_is_unknown() {
     *says.lock().unwrap() = Some("b".to_owned());
     polls(&edges, 2, 20).await;
     assert_eq!(only(&edges).state, EdgeState::Current);
-    // What it said a while ago says nothing.
+    // An old answer says nothing.
     *says.lock().unwrap() = None;
     polls(&edges, 2, 40).await;
     assert_eq!(only(&edges).state, EdgeState::Current);
     polls(&edges, 2, 40).await;
     assert_eq!(only(&edges).state, EdgeState::Unknown);
-    // It asks no longer; after an hour it is forgotten, and being stuck is remembered until then.
+    // It stops polling; after an hour it is forgotten, but until then we remember that it was stuck.
     edges.told(&only(&edges), true);
     tokio::time::advance(isyone_fleet::edge::GONE).await;
     assert_eq!(

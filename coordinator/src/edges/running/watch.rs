@@ -1,6 +1,6 @@
-//! Looks at the edges by and by: what they run, and an event when one does not take up what it was given.
+//! Asks the edges periodically what they run, and submits an event when one does not take up what it was given.
 //!
-//! Not here: what is known of an edge and how it is judged (isyone_fleet::edge).
+//! Not here: what is known of an edge, and how it is judged (isyone_fleet::edge).
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::{EdgeSeen, EdgeState, Edges};
 use crate::{base::clock, writer::Handle};
 
-/// Between two looks. Well below the time after which an edge's word is stale (isyone_fleet::edge).
+/// Between two looks. Well below the time after which an edge's answer is stale (isyone_fleet::edge).
 const EVERY: Duration = Duration::from_secs(15);
 
-/// Until the coordinator stops.
+/// Runs until the coordinator stops.
 pub(crate) async fn run(handle: Handle, edges: Arc<Edges>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -29,7 +29,7 @@ pub(crate) async fn run(handle: Handle, edges: Arc<Edges>, stop: CancellationTok
     }
 }
 
-/// An edge that became stuck, or is no longer. One whose event cannot be stored is told at the next look.
+/// Reports an edge that became stuck or recovered. If the event cannot be stored, the next look reports it.
 async fn tell(handle: &Handle, edges: &Edges, shards: &Shards, edge: &EdgeSeen) {
     let Some(event) = news(edge, shards.scope_name(edge.scope)) else {
         return;
@@ -61,7 +61,7 @@ fn news(edge: &EdgeSeen, shard: &str) -> Option<Command> {
                  are served as before"
             ),
         }),
-        // One that cannot be asked now, or is away, may be stuck still.
+        // An edge that cannot be asked now, or is away, may still be stuck.
         (EdgeState::Current, true) => Some(Command::Note {
             kind: EventKind::EdgeRecovered,
             message: format!("edge {who} runs what it was given, version {runs}"),

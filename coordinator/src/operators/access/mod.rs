@@ -1,7 +1,7 @@
-//! What every call passes before any service runs: the table of who may call what ([`table`]), a place at the gate, its span; and
-//! here each is counted and logged once, with the caller, the method and how it ended.
+//! What every call passes before it reaches a service: the table of who may call what ([`table`]), a place at the gate,
+//! and its span. Counts and logs each call once, with caller, method and result.
 //!
-//! Not here: how many calls there may be (gate), and TLS (ports/listener).
+//! Not here: how many calls there may be (gate), TLS (ports/listener).
 
 mod table;
 
@@ -26,18 +26,18 @@ use self::table::{OPEN_ENDED, judge};
 use super::gate::{self, CallKind, Gate, Place};
 use crate::{base::metrics::Metrics, ports::listener::Peer, wire::caller::Caller};
 
-/// For a call to be there as a whole and to get its first answer. A shell may wait half of it for its first word
-/// (exec); who takes longer holds memory for nothing.
+/// How long a call may take to arrive completely and get its first answer. A shell may wait half of it for its first
+/// message (exec); a slower call holds memory for nothing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is read of a request that is refused, and for how long it is waited for: far more than an ordinary one has.
+/// How much of a refused request we read, and for how long: far more than an ordinary request has.
 const REFUSED_BYTES: usize = 64 << 10;
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Methods that are called every few seconds by whoever follows the fleet.
+/// Methods that clients following the fleet call every few seconds.
 const FOLLOWING: &str = "/isyone.v1.TopService/";
 
-/// Puts the table before all services of a port.
+/// Checks the table in front of all services of a port.
 #[derive(Debug, Clone)]
 pub struct AccessLayer {
     metrics: Arc<Metrics>,
@@ -45,7 +45,7 @@ pub struct AccessLayer {
 }
 
 impl AccessLayer {
-    /// With a gate of its own, counting into `metrics`.
+    /// Makes its own gate; counts into `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
@@ -65,7 +65,7 @@ impl<S> tower::Layer<S> for AccessLayer {
     }
 }
 
-/// A service behind the table and the gate.
+/// A service behind the table and the gate of [`AccessLayer`].
 #[derive(Debug, Clone)]
 pub struct AccessService<S> {
     inner: S,
@@ -99,7 +99,7 @@ where
         let place = match self.place(method, &caller) {
             Ok(place) => place,
             Err(refusal) => {
-                // Many, when there are any: the metric counts them.
+                // These come in crowds; the metric counts them.
                 tracing::debug!(%caller, method, "refused: {}", refusal.message());
                 metrics.request(method, refusal.code(), 0.0);
                 return Box::pin(refuse(method, request, refusal).map(Ok));
@@ -116,7 +116,7 @@ where
                 Ok(answered) => answered?,
                 Err(_) => late().into_http(),
             };
-            // An error without an answer is in the headers; a stream's end is not seen here.
+            // An error without a message body is in the headers; the end of a stream is not seen here.
             let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
             let seconds = began.elapsed().as_secs_f64();
             metrics.request(method, code, seconds);
@@ -127,9 +127,9 @@ where
     }
 }
 
-/// Answers with a refusal, once the request is there as a whole. An answer before its end would reset the stream, and what comes on it
-/// afterwards is an error to the transport (h2), which ends a connection after a thousand of them, with all calls that are under way
-/// on it: a client that is refused often would lose those that are not.
+/// Answers with a refusal, but only once the whole request has arrived. An earlier answer would reset the stream, and
+/// whatever still arrives on it counts as an error in the transport (h2), which closes a connection after a thousand of
+/// them, along with all other calls on it: a client with many refused calls would lose the accepted ones, too.
 async fn refuse(
     method: &str,
     request: http::Request<Body>,
@@ -148,7 +148,7 @@ async fn refuse(
             }
         }
     };
-    // Who sends more is reset.
+    // The stream of a client that sends more is reset.
     let _ = tokio::time::timeout(REFUSED_TIMEOUT, whole).await;
     refusal.into_http()
 }
@@ -160,7 +160,8 @@ fn late() -> Status {
     ))
 }
 
-/// An operator's call as a span, in the trace that it says it belongs to. Agents' calls are sessions, which never end.
+/// A span for an operator's call, in the trace that its headers name. Agents get none: their calls are sessions, which
+/// never end.
 fn traced(caller: &Caller, method: &'static str, headers: &http::HeaderMap) -> Span {
     let Caller::Operator(name, _) = caller else {
         return Span::none();
@@ -179,7 +180,7 @@ fn traced(caller: &Caller, method: &'static str, headers: &http::HeaderMap) -> S
 }
 
 impl<S> AccessService<S> {
-    /// Only operators' calls are counted.
+    /// Only operators' calls need a place.
     fn place(&self, method: &str, caller: &Caller) -> Result<Option<Place>, Status> {
         let Caller::Operator(name, _) = caller else {
             return Ok(None);
@@ -192,7 +193,7 @@ impl<S> AccessService<S> {
     }
 }
 
-/// The place is held until the answer is sent: one that nobody reads takes memory, too.
+/// Holds the place until the answer is sent: an answer that nobody reads takes memory, too.
 fn holding(response: http::Response<Body>, place: Option<Place>) -> http::Response<Body> {
     let Some(place) = place else { return response };
     response.map(|body| {
@@ -209,8 +210,7 @@ fn tell(caller: &Caller, method: &str, code: Code, seconds: f64, headers: &http:
         .map(|s| s.message().to_owned())
         .unwrap_or_default();
     match (code, caller) {
-        // Agents call all the time; operators' calls are what people look for.
-        // So do screens that follow the fleet.
+        // Agents call all the time, and so do screens that follow the fleet; people look for other operators' calls.
         (Code::Ok, Caller::Agent(_)) => tracing::debug!(%caller, method, ms, "ok"),
         (Code::Ok, _) if method.starts_with(FOLLOWING) => {
             tracing::debug!(%caller, method, ms, "ok")

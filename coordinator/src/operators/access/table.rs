@@ -1,6 +1,6 @@
-//! The table of who may call what, and what it says of a call. A method that is not in it cannot be called.
+//! The table of who may call what, and the verdict on a call. A method missing from the table cannot be called.
 //!
-//! Not here: what comes of a refusal (the folder's head) and how many may call at once (gate).
+//! Not here: what a refusal leads to (mod.rs), how many calls may run at once (gate).
 
 use isyone_proto::{
     error::status,
@@ -21,9 +21,9 @@ pub(super) enum Permission {
     From(OperatorRole),
     /// Agents only.
     Agents,
-    /// Without a certificate, on the port for it.
+    /// Callers without a certificate, on the enrolment port.
     Joining,
-    /// Whoever has a certificate.
+    /// Anyone with a certificate.
     Anyone,
 }
 
@@ -99,7 +99,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.TopService/TopTenants", From(Viewer)),
 ];
 
-/// Methods whose requests are streams (test: exactly those): their end is not waited for.
+/// Methods whose requests are streams (a test checks that the list is exact): we do not wait for their end.
 pub(super) const OPEN_ENDED: &[&str] = &[
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -108,7 +108,7 @@ pub(super) const OPEN_ENDED: &[&str] = &[
     "/isyone.v1.TenantService/Exec",
 ];
 
-/// The method's own name in the table (`'static`, so a safe metric label), and whether the peer may call it.
+/// The method's name in the table (`'static`, so a safe metric label), and whether the peer may call it.
 pub(super) fn judge(path: &str, peer: Option<&Peer>) -> (&'static str, Caller, Result<(), Status>) {
     let caller = match peer.and_then(Peer::identity) {
         Some(Identity::Operator(name, role)) => Caller::Operator(name.clone(), *role),

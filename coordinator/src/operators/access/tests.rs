@@ -1,4 +1,4 @@
-//! The table against the protocol, what each role may, and calls that end neither by themselves nor in time.
+//! The table against the protocol, what each role may call, and calls that do not end by themselves or in time.
 
 use isyone_proto::tls::{
     Identity,

@@ -1,9 +1,10 @@
-//! The port for edges and Prometheus on other machines (`listen.edges`): TLS with the coordinator's own certificate, and a token
-//! before Traefik's configuration, which may hold private keys, and another before what Prometheus reads, which names all tenants.
-//! Pages and challenges are public there, too: edges pass visitors on to them.
+//! The port for edges and Prometheus on other machines (`listen.edges`): TLS with the coordinator's own certificate.
+//! One token protects Traefik's configuration, which may hold private keys; another protects what Prometheus reads,
+//! which names all tenants. Pages and challenges are public here, too, because edges forward visitors to them.
 //!
-//! Each token is a file of the data directory (mode 0600), made when missing. Another one comes by removing the file and a restart.
-//! Not here: the paths behind the tokens (the folder's head).
+//! Each token is in a file in the data directory (mode 0600), created if missing. To get a new one, remove the file and
+//! restart.
+//! Not here: the paths behind the tokens (mod.rs).
 
 use std::{io, path::Path};
 
@@ -24,17 +25,17 @@ use super::{
 };
 use crate::base::{files, secrets};
 
-/// The edges' token in the data directory.
+/// File of the edges' token in the data directory.
 const EDGE_FILE: &str = "edge.token";
-/// Prometheus' likewise: it has no business with keys.
+/// File of Prometheus' own token: Prometheus must not get keys.
 const PROMETHEUS_FILE: &str = "prometheus.token";
 /// 256 bits.
 const TOKEN_BYTES: usize = 32;
 
-/// What is compared: its time says nothing about the token.
+/// Tokens are compared by digest, so the comparison's timing reveals nothing.
 type Digest = [u8; 32];
 
-/// A token, and the file that has it.
+/// A token's digest and the name of its file.
 #[derive(Debug, Clone, Copy)]
 struct Token {
     file: &'static str,
@@ -42,7 +43,7 @@ struct Token {
 }
 
 impl Token {
-    /// Reads it, making it when there is none.
+    /// Reads the token; creates it if missing.
     fn open(data_dir: &Path, file: &'static str) -> io::Result<Self> {
         let path = data_dir.join(file);
         if !path.exists() {
@@ -63,7 +64,7 @@ impl Token {
     }
 }
 
-/// The tokens of edges and of Prometheus, as digests.
+/// The digests of both tokens.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     edges: Token,
@@ -71,7 +72,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// Reads both, making those that are missing.
+    /// Reads both tokens; creates missing ones.
     pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
         let open = |file| Token::open(data_dir, file);
         Ok(Self {
@@ -81,7 +82,7 @@ impl Tokens {
     }
 }
 
-/// The paths of the port for other machines, behind their tokens.
+/// The routes of this port, behind their tokens.
 pub(crate) fn router(web: Web, tokens: &Tokens) -> Router {
     let edges = Router::new()
         .route("/traefik/config", get(whole_traefik))

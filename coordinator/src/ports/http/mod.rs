@@ -1,8 +1,9 @@
 //! The plain HTTP port: health, our metrics, Traefik's configuration, Prometheus' targets, the pages that stand in for
-//! tenants, certificate authorities' challenges. Read only; on loopback unless configured otherwise. Without secrets, but for the private keys
-//! in Traefik's configuration when the coordinator gets certificates: then on loopback in any case (base/config).
+//! tenants, and CAs' challenges. Read-only; on loopback unless configured otherwise. Free of secrets except for the
+//! private keys in Traefik's configuration when the coordinator gets certificates; in that case always on loopback
+//! (base/config).
 //!
-//! Not here: what the documents say (edges/publish) and gRPC (server/grpc).
+//! Not here: what the documents say (edges/publish), gRPC (server/grpc).
 
 pub(crate) mod edges;
 mod pages;
@@ -40,35 +41,35 @@ use crate::{
     writer::Handle,
 };
 
-/// Longest time for which an answer is held back; below the time after which an edge counts as gone (isyone_fleet::edge).
+/// Longest time that we hold an answer back; below the time after which an edge counts as gone (isyone_fleet::edge).
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// What the handlers read.
 #[derive(Clone)]
 pub struct Web {
-    /// To the writer and its snapshots.
+    /// The writer and its snapshots.
     pub handle: Handle,
-    /// The documents as they are published now.
+    /// The currently published documents.
     pub published: Arc<ArcSwap<Published>>,
-    /// Told who asks for routes, and knows how far they are.
+    /// Learns who polls routes, and knows how far they are.
     pub edges: Arc<Edges>,
-    /// What certificate authorities ask.
+    /// Answers to CAs' challenges.
     pub challenges: Arc<Challenges>,
-    /// What the probes through the edges found.
+    /// The results of the probes through the edges.
     pub probes: Arc<ProbeBoard>,
-    /// Where pages are counted.
+    /// Counts pages.
     pub metrics: Arc<Metrics>,
-    /// Everything that is counted.
+    /// All metrics.
     pub registry: Arc<Registry>,
     /// Cancelled when the coordinator stops.
     pub stop: CancellationToken,
-    /// Wakes tenants that sleep.
+    /// Wakes sleeping tenants.
     pub(crate) alarm: Arc<pages::Alarm>,
-    /// Bounds how many visitors' bodies are taken in at a time.
+    /// Limits how many visitors' request bodies we read at a time.
     pub(crate) swallowing: pages::Swallowing,
 }
 
-/// The paths of the plain port.
+/// The routes of the plain port.
 pub fn router(web: Web) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -100,14 +101,14 @@ async fn own_metrics(Shared(web): Shared<Web>) -> impl IntoResponse {
     )
 }
 
-/// What was found of each tenant through its edge. A page of its own, so that `/metrics` stays small.
+/// The probes' results for each tenant. A separate page, so that `/metrics` stays small.
 async fn blackbox_page(Shared(web): Shared<Web>, Query(of): Query<OfShard>) -> Response {
     let scope = match scope(&web, of.shard.as_deref()) {
         Ok(scope) => scope,
         Err(why) => return not_found(&why),
     };
     let state = web.handle.snapshot();
-    // Milliseconds of work for a large fleet: not where calls are answered.
+    // Takes milliseconds for a large fleet: keep it off the threads that answer calls.
     let made = move || blackbox::page(&web.handle, &web.probes, &state, scope.checked_sub(1));
     match tokio::task::spawn_blocking(made).await {
         Ok(text) => ([(header::CONTENT_TYPE, blackbox::page::CONTENT_TYPE)], text).into_response(),
@@ -115,7 +116,7 @@ async fn blackbox_page(Shared(web): Shared<Web>, Query(of): Query<OfShard>) -> R
     }
 }
 
-/// `?wait=4`: seconds.
+/// `?wait=4`, in seconds.
 #[derive(serde::Deserialize)]
 struct Waiting {
     #[serde(default)]
@@ -150,8 +151,9 @@ async fn shard_traefik(
     }
 }
 
-/// The configuration of a scope. With `wait`, a connection that was given the present one already is answered when there is
-/// another, or when the time is over: then the same again, so that nothing depends on what the other end made of it.
+/// The configuration of a scope. With `wait`, a connection that already got the present version is answered when a new
+/// version appears or the time is over; then it gets the same version again, so nothing depends on what the client did
+/// with it.
 async fn traefik(
     web: &Web,
     caller: &Caller,
@@ -169,7 +171,7 @@ async fn traefik(
             () = web.stop.cancelled() => {}
         }
     }
-    // Before the look: an edge counts as having what it is given, not more.
+    // Before loading the document, so that an edge never counts as having more than it gets.
     web.edges
         .asked(caller.address.ip(), scope, clock::monotonic());
     let published = web.published.load_full();
@@ -180,7 +182,7 @@ async fn traefik(
     serve(document, headers)
 }
 
-/// Returns when a scope's configuration is another than the known one.
+/// Returns when a scope's configuration differs from the known version.
 async fn another(web: &Web, scope: usize, known: &str) {
     let mut publications = web.edges.publications();
     loop {
@@ -193,14 +195,14 @@ async fn another(web: &Web, scope: usize, known: &str) {
         {
             return;
         }
-        // The publisher lives as long as we do.
+        // The publisher lives as long as this server.
         if publications.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// The scope of a shard that was asked for, of everything when none was; an error says which there are.
+/// The scope of the requested shard, or of everything if none; an error lists the shards that exist.
 fn scope(web: &Web, shard: Option<&str>) -> Result<usize, String> {
     let shards = &web.handle.settings().shards;
     let Some(shard) = shard else { return Ok(0) };
@@ -244,7 +246,7 @@ async fn targets(
     }
 }
 
-/// A document, or word that the client has it already.
+/// A document, or 304 if the client already has it.
 fn serve(document: &Arc<Document>, headers: &HeaderMap) -> Response {
     let etag = [(header::ETAG, document.etag().to_owned())];
     let known = headers
@@ -267,7 +269,7 @@ fn serve(document: &Arc<Document>, headers: &HeaderMap) -> Response {
     (etag, form, body).into_response()
 }
 
-/// A certificate authority's question, by way of any edge.
+/// Answers a CA's challenge, which may arrive through any edge.
 async fn challenge(Shared(web): Shared<Web>, Path(token): Path<String>) -> Response {
     match web.challenges.answer(&token) {
         Some(answer) => {

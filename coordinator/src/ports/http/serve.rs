@@ -1,7 +1,7 @@
-//! Connections of the plain HTTP port: a bounded number of them, each with a bounded time for a request's head and for every
-//! piece of an answer, and a memory of what it was last given.
+//! Connections of the plain HTTP port: a bounded number, each with time limits for a request's head and for every piece
+//! of an answer, and each remembering the version that it last got.
 //!
-//! Not here: what is answered (the folder's head).
+//! Not here: the answers (mod.rs).
 
 use std::{
     io,
@@ -29,32 +29,32 @@ use tower::ServiceExt as _;
 
 use crate::base::pki::Pki;
 
-/// Open connections; more wait to be accepted. Edges have one each, every Prometheus a few.
+/// Most open connections; more wait to be accepted. Each edge has one, each Prometheus a few.
 const MAX_CONNECTIONS: usize = 2_048;
-/// For the head of a request, and between two of one connection: twice Prometheus' usual interval.
+/// For a request's head, and between two requests on one connection: twice Prometheus' usual interval.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the other end to take the next piece of an answer.
+/// For the client to take the next piece of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A request's head; ours are a few hundred bytes.
+/// Largest head of a request; ours have a few hundred bytes.
 const HEAD_BYTES: usize = 16 * 1024;
-/// After `accept` failed (out of file descriptors): trying again at once would spin.
+/// Pause after `accept` failed (out of file descriptors): an immediate retry would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Who asks: one connection. In every request's extensions.
+/// The connection that a request came on. In every request's extensions.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) address: SocketAddr,
-    /// Scope and entity tag of the configuration that this connection was last given.
+    /// Scope and entity tag of the configuration that this connection last got.
     given: Mutex<Option<(usize, String)>>,
 }
 
 impl Caller {
-    /// Remembers what was given.
+    /// Remembers what this connection got.
     pub(super) fn give(&self, scope: usize, etag: &str) {
         *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some((scope, etag.to_owned()));
     }
 
-    /// What was last given of a scope.
+    /// The version of a scope that this connection last got.
     pub(super) fn given(&self, scope: usize) -> Option<String> {
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         given
@@ -64,7 +64,7 @@ impl Caller {
     }
 }
 
-/// Serves until `stop`, then lets open answers end. With an authority, over TLS.
+/// Serves until `stop`, then lets answers in progress finish. With an authority, over TLS.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Pki>>,
@@ -150,10 +150,10 @@ async fn connection(
     }
 }
 
-/// A stream on which no write waits longer than [`WRITE_TIMEOUT`].
+/// A stream whose writes wait no longer than [`WRITE_TIMEOUT`].
 struct Patient<S> {
     io: S,
-    /// While a write waits.
+    /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 

@@ -1,7 +1,8 @@
-//! The open connections: each can be cut from outside, and nobody has more than a share of them.
+//! The open connections: each can be cut from outside, and each owner has a limit.
 //!
-//! Whoever opens more than the share loses the oldest: that one may be dead without our knowing, the newest is not.
-//! Not here: what comes before the handshake's end (lobby).
+//! A new connection above the limit costs its owner the oldest one: that one may be dead without our knowing, the
+//! newest is not.
+//! Not here: connections whose handshake is not done (lobby).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,16 +17,16 @@ use tokio_util::sync::CancellationToken;
 use super::{Peer, lobby};
 use crate::base::metrics::{Families, number};
 
-/// An agent has one, and a few more for a moment: while it renews its certificate, when the network went away and came back.
+/// An agent has one, and briefly a few more: while it renews its certificate, or after the network was down.
 const MAX_OF_AGENT: usize = 8;
-/// Operators' programs may have one for each call; what the calls cost is bounded elsewhere (operators/gate).
+/// Operators' programs may have one for each call; operators/gate limits what the calls cost.
 const MAX_OF_OPERATOR: usize = 1_024;
-/// Joining takes one call: a rack of machines behind one address joins in a moment.
+/// Joining takes one call: even a rack of machines behind one address joins in a moment.
 const MAX_OF_ORIGIN: usize = 16;
-/// Of all who have no certificate (the enrolment port): hundreds join in a second.
+/// For all peers without a certificate (the enrolment port): hundreds can join in a second.
 const MAX_OF_STRANGERS: usize = 256;
 
-/// Whose connections are counted together.
+/// Whose connections count together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Owner {
     Known(Identity),
@@ -51,7 +52,7 @@ impl Owner {
 
 #[derive(Debug, Default)]
 struct Open {
-    /// By number: the older, the lower.
+    /// By number; older connections have lower ones.
     all: BTreeMap<u64, (Arc<Peer>, CancellationToken)>,
     owned: HashMap<Owner, Vec<u64>>,
     newest: u64,
@@ -71,14 +72,14 @@ impl Open {
     }
 }
 
-/// See the module. Those with certificates and those without are two of these.
+/// See the module. Peers with certificates have one instance, peers without another.
 #[derive(Debug, Default)]
 pub struct Connections {
     open: Mutex<Open>,
 }
 
 impl Connections {
-    /// Counts one more; the oldest of its owner goes when there are too many.
+    /// Adds a connection; cuts its owner's oldest if there are too many.
     pub(super) fn add(self: &Arc<Self>, peer: Arc<Peer>, cut: CancellationToken) -> Registration {
         let owner = Owner::of(&peer);
         let mut open = self.lock();
@@ -105,11 +106,11 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        // Nothing panics while holding the lock; the maps are whole in any case.
+        // Nothing panics while holding the lock; the maps are consistent in any case.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts every connection whose certificate is no longer accepted; how many.
+    /// Cuts every connection whose certificate is no longer accepted; returns how many.
     pub fn cut_unless(&self, accepted: impl Fn(&CertificateInfo) -> bool) -> usize {
         let open = self.lock();
         let refused = open
@@ -122,13 +123,12 @@ impl Connections {
         }).count()
     }
 
-    /// How many are open.
     pub fn count(&self) -> usize {
         self.lock().all.len()
     }
 }
 
-/// A connection that is open for as long as this is held.
+/// Counts a connection as open for as long as this is held.
 #[derive(Debug)]
 pub(super) struct Registration {
     id: u64,
@@ -172,7 +172,7 @@ mod tests {
         })
     }
 
-    /// How many of so many connections of each peer stay open. The newest does.
+    /// How many of `each` connections of every peer stay open. The newest always does.
     fn left(peers: &[Arc<Peer>], each: usize) -> usize {
         let connections = Arc::<Connections>::default();
         let mut held = Vec::new();

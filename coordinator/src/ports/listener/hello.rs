@@ -1,23 +1,23 @@
-//! The first message of a TLS handshake: read before anything is computed or much is kept for the peer.
+//! The first message of a TLS handshake, read before we compute or keep much for the peer.
 //!
-//! Not here: how long it may take (the folder's head).
+//! Not here: how long it may take (mod.rs).
 
 use std::io;
 
 use tokio::net::TcpStream;
 use tokio_rustls::{StartHandshake, rustls::server::Acceptor};
 
-/// A ClientHello with two key shares is below 2 KiB; more than this nobody may make us keep.
+/// A ClientHello with two key shares is below 2 KiB; nobody can make us keep more than this.
 const MAX_BYTES: usize = 8 * 1024;
-/// How much is read at once.
+/// How much we read at once.
 const PIECE: usize = 2 * 1024;
 
-/// The rest of the handshake, once the ClientHello is here.
+/// Reads the ClientHello; returns the rest of the handshake.
 pub(super) async fn read(tcp: TcpStream) -> io::Result<StartHandshake<TcpStream>> {
     let mut acceptor = Acceptor::default();
     let mut left = MAX_BYTES;
     while left > 0 {
-        // No buffer is held while the peer is silent.
+        // Hold no buffer while the peer is silent.
         tcp.readable().await?;
         let mut buffer = [0; PIECE];
         let read = match tcp.try_read(&mut buffer[..PIECE.min(left)]) {

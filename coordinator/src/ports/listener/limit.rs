@@ -1,6 +1,6 @@
-//! How often one origin (lobby) may connect to the enrolment port. A token bucket for each, in bounded memory.
+//! How often one origin (lobby) may connect to the enrolment port: a token bucket for each, in bounded memory.
 //!
-//! Not here: connections of those that have a certificate (connections).
+//! Not here: limits for peers with a certificate (connections).
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 /// Connections at once from one origin: a rack of machines behind one NAT joins in a moment.
 const BURST: f64 = 50.0;
-/// And then so many per second: guessing a 256-bit token at this rate is hopeless anyway, this spares our CPU.
+/// Connections per second after that: guessing a 256-bit token is hopeless at any rate, this just saves our CPU.
 const PER_SECOND: f64 = 20.0;
-/// Origins remembered; beyond it, full buckets are forgotten. A bucket is full again soon: only hundreds of thousands of
-/// connections a second leave no room then, and newcomers are refused for that moment.
+/// Most origins that we remember; above that, we forget those with full buckets. A bucket soon fills up again: only at
+/// hundreds of thousands of connections a second is there no room left, and then newcomers are refused for a moment.
 const MAX_ORIGINS: usize = 10_000;
 
-/// A token bucket for each origin that connected lately.
+/// A token bucket for each recently seen origin.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit {
     buckets: HashMap<IpAddr, (f64, Instant)>,

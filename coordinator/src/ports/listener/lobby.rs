@@ -1,12 +1,12 @@
-//! Where connections are until their handshake is done: how many may be, in all and from one network, who comes next, and who
-//! goes when there is no place left.
+//! Where connections wait until their handshake is done: how many there may be, in all and from one network, whose turn
+//! is next, and which one has to go when there is no place left.
 //!
-//! A connection is silent first (its ClientHello is not here), then waits for a turn, then has one. The next turn goes to the
-//! network that has the fewest, and there to the origin that does; when all are taken, the network that has the most loses its
-//! oldest. Places are taken away likewise. So a flood from a few networks holds up those networks, while thousands of agents
-//! behind one address (NAT) get in as fast as our CPU can.
+//! A connection is first silent (its ClientHello has not arrived), then waits for a turn, then has one. The next turn
+//! goes to the network that has the fewest, and within it to the origin that has the fewest; when all turns are taken,
+//! the network with the most loses its oldest. Places are taken away in the same way. So a flood from a few networks
+//! delays only those networks, while thousands of agents behind one address (NAT) get in as fast as our CPU allows.
 //!
-//! Not here: sockets and time (the folder's head).
+//! Not here: sockets and time (mod.rs).
 
 use std::{
     cmp::Reverse,
@@ -20,15 +20,15 @@ use tokio::sync::oneshot;
 
 use crate::base::metrics::Refused;
 
-/// Handshakes at the same time: about a thousand are done in a second on two cores, so this is a quarter of a second's
-/// work and a bound on memory.
+/// Handshakes at the same time: two cores complete about a thousand a second, so this is a quarter of a second's work
+/// and a bound on memory.
 const MAX_TURNS: usize = 256;
-/// And of one network. With peers 50 ms away still a thousand a second, which is what our CPU can do.
+/// Handshakes of one network. Even with peers 50 ms away this allows a thousand a second, which is what our CPU can do.
 const MAX_TURNS_OF_ONE: usize = 64;
-/// Places of one network: two seconds' work. A client gives up after five, so those who would wait longer
-/// are better told at once; they come back at different moments. Also when no other network wants the rest: it is not places that
-/// are scarce then but handshakes, and on a busy machine the 4,096th would wait until its client is gone (refused as `queue`, five
-/// seconds later than as `network`).
+/// Places of one network: two seconds' work. A client gives up after five, so it is better to refuse at once those who
+/// would wait longer; they come back at different moments. The limit holds even when no other network wants the rest,
+/// because handshakes, not places, are scarce then: on a busy machine the 4,096th would wait until its client is gone
+/// (refused as `queue`, five seconds later than as `network`).
 const MAX_PLACES_OF_ONE: usize = 2_048;
 /// Places in all. Each is an open file and at most a ClientHello.
 const MAX_PLACES: usize = 4_096;
@@ -43,12 +43,12 @@ pub(super) struct Lobby {
 struct State {
     places: usize,
     turns: usize,
-    /// The newest connection's; the older, the lower.
+    /// Number of the newest connection; older ones have lower numbers.
     ticket: u64,
     networks: HashMap<IpAddr, Network>,
 }
 
-/// What one customer may own: an IPv4 address, or the /48 that whoever asks for IPv6 gets.
+/// What one customer may own: an IPv4 address, or the /48 that anybody who asks for IPv6 gets.
 #[derive(Debug, Default)]
 struct Network {
     places: usize,
@@ -56,7 +56,7 @@ struct Network {
     origins: HashMap<IpAddr, Origin>,
 }
 
-/// What one machine has at least: an IPv4 address or a /64. Those of a /48 may be strangers to each other.
+/// What one machine has at least: an IPv4 address or a /64. The /64s of one /48 may be strangers to each other.
 #[derive(Debug, Default)]
 struct Origin {
     silent: BTreeMap<u64, Wake>,
@@ -64,13 +64,13 @@ struct Origin {
     turns: BTreeMap<u64, oneshot::Sender<Infallible>>,
 }
 
-/// Sent: it is your turn. Dropped: your place is given up.
+/// A message means that it is the connection's turn; dropping it means that the place was taken away.
 type Wake = oneshot::Sender<Turn>;
 
-/// Comes to an end when the turn is taken away.
+/// Resolves when the turn is taken away.
 type Turn = oneshot::Receiver<Infallible>;
 
-/// A connection's place, and its turn when it has one; given back when dropped.
+/// A connection's place, and its turn once it has one; freed on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     of: Arc<Lobby>,
@@ -86,7 +86,7 @@ fn prefix(address: IpAddr, bits: u32) -> IpAddr {
     }
 }
 
-/// Whoever has an address has its whole /64.
+/// The address' /64 (IPv6): whoever has one address has all of it.
 pub(super) fn origin(address: IpAddr) -> IpAddr {
     prefix(address, 64)
 }
@@ -102,7 +102,7 @@ impl Origin {
 }
 
 impl State {
-    /// Does something to an origin and counts again; what is empty is forgotten.
+    /// Edits an origin and updates the counts; removes entries that became empty.
     fn edit<T>(&mut self, address: IpAddr, edit: impl FnOnce(&mut Origin) -> T) -> T {
         let (network_of, origin_of) = (network(address), origin(address));
         let network = self.networks.entry(network_of).or_default();
@@ -123,8 +123,8 @@ impl State {
         done
     }
 
-    /// Gives one place up for a connection from `address`, where it has fewer than others: the longest silence, otherwise
-    /// whoever came last. Within an origin those who came first keep theirs.
+    /// Takes a place away for a connection from `address`, if its network or origin has fewer than others: from the
+    /// longest silent connection, otherwise from the newest. Within an origin, earlier connections keep their places.
     fn make_room(&mut self, address: IpAddr) -> Result<(), Refused> {
         let own = network(address);
         let places = self.networks.get(&own).map_or(0, |network| network.places);
@@ -163,7 +163,7 @@ impl State {
         given_up.map(drop).ok_or(refused)
     }
 
-    /// Turns for those that wait: free ones, and those of networks that have more.
+    /// Gives turns to waiting connections: free ones, and those of networks that have more.
     fn give_turns(&mut self) {
         loop {
             let networks = self
@@ -186,14 +186,14 @@ impl State {
                 if let Some((ticket, wake)) = origin.waiting.pop_first() {
                     let (held, turn) = oneshot::channel();
                     origin.turns.insert(ticket, held);
-                    // Nobody listens: it is about to give its place back.
+                    // If nobody listens, the connection is about to free its place.
                     let _ = wake.send(turn);
                 }
             });
         }
     }
 
-    /// Takes the oldest turn of the network with the most away, for one that `has` so many and will not have more than it.
+    /// Takes the oldest turn away from the network with the most, for one that has `has` turns and will not exceed it.
     fn take_turn(&mut self, has: usize) -> bool {
         let networks = self
             .networks
@@ -219,11 +219,11 @@ impl State {
 
 impl Lobby {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding the lock; the maps are whole in any case.
+        // Nothing panics while holding the lock; the maps are consistent in any case.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a silent connection from `address`.
+    /// Gets a place for a silent connection from `address`.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
         let (wake, woken) = oneshot::channel();
         let mut state = self.lock();
@@ -241,10 +241,10 @@ impl Lobby {
 }
 
 impl Place {
-    /// Listens to a silent connection, unless its place is given up.
+    /// Waits for a silent connection's hello, unless its place is taken away.
     pub(super) async fn listen<T>(&mut self, hello: impl Future<Output = T>) -> Result<T, Refused> {
         tokio::select! {
-            // No turn is given to silence: only the dropped end wakes this.
+            // Silent connections get no turn: only a dropped sender wakes this.
             _ = &mut self.woken => Err(Refused::Displaced),
             said = hello => Ok(said),
         }
@@ -334,7 +334,7 @@ mod tests {
         let lobby = Arc::new(Lobby::default());
         let mut crowd = Vec::new();
         for n in 0..4 {
-            // Two /64s of one /48 share its turns.
+            // Two /64s of one /48 share that network's turns.
             for part in ["1", "2"] {
                 crowd.extend(fill(&lobby, &format!("2001:db8:{n}:{part}::1"), 100));
             }
@@ -346,10 +346,10 @@ mod tests {
         assert_eq!(lobby.lock().turns, MAX_TURNS);
         let mut neighbour = lobby.enter(ip("2001:db8:0:3::1")).unwrap();
         assert!(!has_turn(&mut neighbour).await);
-        // One that has none takes the oldest of those that have too many.
+        // A network without turns takes the oldest one from those that have too many.
         assert!(has_turn(&mut lobby.enter(ip("192.0.2.1")).unwrap()).await);
         oldest.await.unwrap_err();
-        // The next ones go to the second /64, which came earlier; then it has more than the neighbour.
+        // The next turns go to the second /64, which came earlier; then that network has more than the neighbour.
         crowd.drain(..4);
         woken(&mut neighbour).await;
     }

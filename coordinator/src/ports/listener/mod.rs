@@ -1,7 +1,7 @@
-//! Accepting connections: TLS handshakes off the accept loop, bounded in all and for one network, the peer's identity parsed once, and a switch
-//! on every connection that cuts it from outside (revocation, certificate expiry, stop).
+//! Accepts connections: TLS handshakes off the accept loop, limited in all and per network; parses the peer's identity
+//! once; and can cut every connection from outside (revocation, certificate expiry, stop).
 //!
-//! Not here: TLS configurations (base/pki) and what is served (server).
+//! Not here: TLS configurations (base/pki), what is served (server).
 
 mod connections;
 mod hello;
@@ -44,27 +44,26 @@ use crate::base::{
     pki::Pki,
 };
 
-/// From being accepted to the end of the handshake, waiting included: clients give up after that time, so nothing is done for
-/// one that is gone.
+/// From accepting a connection to the end of its handshake, including waits. Clients give up after that time, so we do
+/// no work for one that is gone.
 const HANDSHAKE_TIMEOUT: Duration = isyone_proto::tls::CONNECT_TIMEOUT;
-/// After `accept` failed (out of file descriptors): trying again at once would spin.
+/// Pause after `accept` failed (out of file descriptors): an immediate retry would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// Finished handshakes that wait for the server to take them.
+/// Finished handshakes waiting for the server.
 const READY_QUEUE: usize = 64;
-/// Joining takes one call, and none needs longer.
+/// Joining takes one call, which needs no longer than this.
 const ENROLMENT_LIFETIME: Duration = Duration::from_secs(10);
 
-/// Who is at the other end. Lands in every request's extensions.
+/// The peer of a connection. In every request's extensions.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Its certificate; none on the enrolment port.
+    /// Its certificate; `None` on the enrolment port.
     pub certificate: Option<CertificateInfo>,
-    /// Where it connects from.
     pub address: SocketAddr,
 }
 
 impl Peer {
-    /// Its identity, if it showed one.
+    /// Its identity, if it presented a certificate.
     pub fn identity(&self) -> Option<&Identity> {
         self.certificate.as_ref().map(|c| &c.identity)
     }
@@ -82,7 +81,7 @@ pub struct PeerStream {
 }
 
 impl PeerStream {
-    /// Among the open connections, for at most `lifetime`.
+    /// Registers the connection as open, for at most `lifetime`.
     fn new(
         io: TlsStream<TcpStream>,
         peer: Arc<Peer>,
@@ -103,7 +102,7 @@ impl PeerStream {
         }
     }
 
-    /// `Err` once the connection was cut; registers for waking otherwise.
+    /// `Err` once the connection was cut; otherwise registers for a wake-up.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let over = self
             .cut
@@ -161,10 +160,10 @@ impl AsyncWrite for PeerStream {
     }
 }
 
-/// What the server takes its connections from.
+/// The connections for the server.
 pub type Incoming = ReceiverStream<io::Result<PeerStream>>;
 
-/// Connections with client certificates that the Fleet admits. Ends with `stop`.
+/// Accepts connections with client certificates that the Fleet admits. Ends with `stop`.
 pub fn mtls(
     listener: TcpListener,
     pki: Arc<Pki>,
@@ -191,7 +190,7 @@ pub fn mtls(
                 address,
             });
             let stream = PeerStream::new(io, peer.clone(), &connections, Duration::from_secs(left));
-            // Revoked between the handshake and the line above: nobody would cut it any more.
+            // Check again: if it was revoked between the handshake and the line above, nobody else would cut it.
             if peer.certificate.as_ref().is_some_and(|c| !pki.admits(c)) {
                 return Err(io::Error::other("certificate no longer accepted"));
             }
@@ -202,7 +201,7 @@ pub fn mtls(
     ReceiverStream::new(incoming)
 }
 
-/// Connections without client certificates, short-lived and few per address. Ends with `stop`.
+/// Accepts connections without client certificates, short-lived and few per address. Ends with `stop`.
 pub fn enroll(
     listener: TcpListener,
     pki: Arc<Pki>,
@@ -229,7 +228,7 @@ pub fn enroll(
     ReceiverStream::new(incoming)
 }
 
-/// Why there is no stream.
+/// Why a connection did not become a stream.
 enum Failure {
     Refused(Refused),
     Handshake(io::Error),
@@ -303,7 +302,7 @@ async fn accept<F>(
     }
 }
 
-/// From a connection to a stream; the place is given back when this ends.
+/// Turns a connection into a stream; frees the place when it ends.
 async fn welcome<F>(
     mut place: Place,
     tcp: TcpStream,

@@ -1,4 +1,4 @@
-//! Handshakes over loopback: who gets in, who does not, and who is cut.
+//! Handshakes over loopback: who gets in, who does not, and whose connection is cut.
 
 use std::{
     path::Path,
@@ -46,7 +46,7 @@ fn fixture() -> Fixture {
     }
 }
 
-/// An echo of the peer's identity on every accepted connection.
+/// Echoes the peer's identity on every accepted connection.
 async fn serve(fixture: &Fixture) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -86,7 +86,7 @@ async fn connect(
         .await
 }
 
-/// Connects and asks who we are.
+/// Connects and asks who the server thinks we are.
 async fn ask(
     address: SocketAddr,
     config: Arc<tokio_rustls::rustls::ClientConfig>,
@@ -187,7 +187,7 @@ async fn a_stalled_handshake_blocks_nobody() {
     let fixture = fixture();
     let address = serve(&fixture).await;
     let mut silent = Vec::new();
-    // More than there are turns for all.
+    // More than there are turns in all.
     for _ in 0..300 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
@@ -198,7 +198,7 @@ async fn a_stalled_handshake_blocks_nobody() {
         .unwrap();
 }
 
-/// Connections from an address of their own, each of which says this and then nothing more.
+/// Connections from one address, each of which sends `said` and then nothing more.
 async fn crowd(address: SocketAddr, from: &str, count: usize, said: &[u8]) -> Vec<TcpStream> {
     let mut crowd = Vec::new();
     for _ in 0..count {
@@ -219,7 +219,7 @@ async fn addresses_that_begin_to_say_hello_hold_up_nobody() {
     let address = serve(&fixture).await;
     let mut slow = Vec::new();
     for from in FOUR {
-        // The first byte of a handshake. From each address more than one may have turns.
+        // The first byte of a handshake. Each address gets more than one turn.
         slow.push(crowd(address, from, 100, &[22]).await);
     }
     let config = operator(&fixture.pki, &fixture.pki, 3600);
@@ -248,7 +248,7 @@ async fn addresses_that_say_hello_and_go_silent_hold_up_nobody() {
         .unwrap();
 }
 
-/// The enrolment port, behind which nothing is ever answered.
+/// The enrolment port, with a server that never answers.
 async fn serve_enrollment(fixture: &Fixture) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -269,7 +269,7 @@ async fn strangers_who_hold_enrolment_connections_do_not_keep_others_from_joinin
     let config = tls::pinned_config(&fixture.pki.ca_pin()).unwrap();
     let mut held = Vec::new();
     for from in 2..8 {
-        // What the rate lets through at once; all of them together are more than may be open.
+        // Within the rate limit of each address; together more than may be open.
         for tcp in crowd(address, &format!("127.0.0.{from}"), 45, &[]).await {
             let name = tls::COORDINATOR_NAME.try_into().unwrap();
             held.push(
@@ -281,7 +281,7 @@ async fn strangers_who_hold_enrolment_connections_do_not_keep_others_from_joinin
         }
     }
     let mut joining = connect(address, config).await.unwrap();
-    // The oldest of an address goes, and whoever joins stays.
+    // The oldest connection of an address is cut; the joining one stays.
     let ended = tokio::time::timeout(Duration::from_secs(2), held[0].read(&mut [0]))
         .await
         .unwrap();

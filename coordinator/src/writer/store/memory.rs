@@ -1,7 +1,7 @@
-//! A store that forgets with its process: for tests and simulations. A clone shares the contents, as a disk outlives a
-//! crash; [`MemoryStore::fail_next`] makes commits fail.
+//! A store in memory only, for tests and simulations. Clones share the contents, as a disk survives a crash;
+//! [`MemoryStore::fail_next`] makes commits fail.
 //!
-//! Not here: anything that a disk does wrong but a commit that fails.
+//! Not here: any disk failure other than a failed commit.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,24 +15,24 @@ struct Disk {
     failures: usize,
 }
 
-/// The records of a Fleet in memory; clones are the same store.
+/// A Fleet's records in memory; clones are the same store.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
     disk: Arc<Mutex<Disk>>,
 }
 
 impl MemoryStore {
-    /// The next `n` commits fail and store nothing.
+    /// Makes the next `n` commits fail and store nothing.
     pub fn fail_next(&self, n: usize) {
         self.with(|disk| disk.failures = n);
     }
 
-    /// Everything, without a future.
+    /// Everything, synchronously.
     pub fn contents(&self) -> Contents {
         self.with(|disk| disk.records.contents())
     }
 
-    /// Commits without a future.
+    /// Commits synchronously.
     pub fn apply(&self, writes: &[Write]) -> Result<(), StoreError> {
         self.with(|disk| {
             if disk.failures > 0 {
@@ -45,7 +45,7 @@ impl MemoryStore {
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Disk) -> T) -> T {
-        // A panic while holding the lock is a failed test already; the data is still whole.
+        // A panic while holding the lock means a failed test already; the data is consistent.
         f(&mut self.disk.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -29,8 +29,8 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl SqliteStore {
-    /// Opens or makes the database and brings its schema up to date. Fails when another process has it: two coordinators
-    /// on one database would each believe its own Fleet.
+    /// Opens or creates the database and brings its schema up to date. Fails if another process has it open: two
+    /// coordinators on one database would each believe in its own Fleet.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -45,7 +45,7 @@ impl SqliteStore {
             .run(&mut connection)
             .await
             .map_err(|e| StoreError::Database(e.to_string()))?;
-        // Takes the exclusive lock now, not at the first commit.
+        // Takes the exclusive lock now rather than at the first commit.
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut connection)
             .await?;
@@ -144,11 +144,11 @@ impl SqliteStore {
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
-/// Rows of one statement. Each statement is a message to the database's thread and back, so a group goes in few; of each size there is
-/// one text, which is compiled once.
+/// Rows per statement. Each statement is a message to the database's thread and back, so a group uses few; each size
+/// has one text, which is compiled once.
 const ROWS: [usize; 4] = [128, 32, 8, 1];
 
-/// Statements for each of [`ROWS`].
+/// A statement for each of [`ROWS`].
 type Texts = LazyLock<[String; ROWS.len()]>;
 
 static PUT: Texts = LazyLock::new(|| {
@@ -169,7 +169,7 @@ static APPEND: Texts = LazyLock::new(|| {
     })
 });
 
-/// Cuts rows into chunks of the sizes that there are statements for.
+/// Splits rows into chunks of the available sizes.
 fn chunks<'a, T>(
     mut rows: &'a [T],
     texts: &'static Texts,

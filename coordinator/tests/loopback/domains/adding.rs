@@ -1,6 +1,6 @@
-//! A domain that is added: taken in, refused with what to set, or taken in with a warning.
+//! Adding a domain: accepted, refused with what to set, or accepted with a warning.
 //!
-//! Not here: what becomes of it later (looks).
+//! Not here: later checks (looks).
 
 use isyone_coordinator::{
     base::config::Dns,

@@ -1,4 +1,4 @@
-//! A domain that is looked at again and again: what follows when it leads elsewhere, and when nobody answers.
+//! A domain that is checked periodically: what happens when it leads elsewhere, and when nobody answers.
 //!
 //! Not here: adding one (adding).
 
@@ -39,7 +39,7 @@ async fn kinds(fixture: &Fixture) -> Vec<String> {
 async fn a_cname_that_a_former_customer_left_behind_is_not_another_tenants() {
     let server = NameServer::start().await;
     let (fixture, _agent) = with_alfa(&server).await;
-    // Tenant `beta` is gone; the platform's names are there for everybody (`*.isy.one`).
+    // Tenant `beta` is gone; the platform's names still resolve (`*.isy.one`).
     server.addresses("beta.isy.one", &["192.0.2.1"]);
     server.set("erp.old.example", Zone::Alias("beta.isy.one".into()));
     let error = add(&fixture, adding("erp.old.example")).await.unwrap_err();
@@ -55,10 +55,10 @@ async fn a_cname_that_a_former_customer_left_behind_is_not_another_tenants() {
         assert!(error.message().contains(words), "{words}: {error}");
     }
     assert!(list(&fixture, "").await.is_empty());
-    // Who can change it may have it.
+    // Whoever can change the domain may have it.
     server.set("erp.old.example", Zone::Alias("alfa.isy.one".into()));
     add(&fixture, adding("erp.old.example")).await.unwrap();
-    // And by and by it is looked at in the same way.
+    // Periodic checks treat it the same way.
     server.set("erp.old.example", Zone::Alias("beta.isy.one".into()));
     let domain = until(&fixture, v1::DomainState::Unreachable).await;
     assert!(
@@ -88,7 +88,7 @@ async fn browsers_are_sent_to_the_primary_for_as_long_as_it_leads_here() {
     .unwrap();
     let operation = added.operation.unwrap();
     assert_eq!(operation.kind(), v1::OperationKind::Update);
-    // Until the host has it, it is not done; then Odoo calls itself by that name.
+    // Not done until the host has it; then Odoo uses that name for itself.
     next_plan(&mut agent, |tenant| {
         tenant.base_url == "http://erp.customer.com"
     })
@@ -122,7 +122,7 @@ async fn browsers_are_sent_to_the_primary_for_as_long_as_it_leads_here() {
     fixture.published("/traefik/config", redirect).await;
     let generation = agent.plan.as_ref().unwrap().generation;
 
-    // Nobody answers: nothing is concluded.
+    // Nobody answers: no conclusion.
     server.set("alfa.isy.one", Zone::Broken);
     server.set("erp.customer.com", Zone::Broken);
     until(&fixture, v1::DomainState::Unknown).await;

@@ -1,6 +1,6 @@
-//! Tenants' own domains: a real coordinator asks a name server on loopback. Here: what both files do with it.
+//! Tenants' own domains: a real coordinator asks a name server on loopback. Here: what both files share.
 //!
-//! Not here: how an answer of DNS is judged (unit tests of isyone-fleet).
+//! Not here: how DNS' answers are judged (unit tests of isyone-fleet).
 
 mod adding;
 mod looks;
@@ -19,7 +19,7 @@ use tonic::{Status, transport::Channel};
 
 use crate::support::{Agent, Fixture, soon, start_with};
 
-/// Looked at every second, so that three looks in a row are soon over.
+/// Checks every second, so that three checks in a row are soon over.
 fn watched(server: &NameServer) -> impl Fn(&mut Config) + use<> {
     let address = server.address;
     move |config| {
@@ -39,12 +39,12 @@ async fn with_alfa(server: &NameServer) -> (Fixture, Agent) {
     fixture.create("alfa").await;
     agent.plan_of(&["alfa"]).await;
     agent.converge().await;
-    // From its first convergence on, the plan says that there is data.
+    // After its first convergence, the plan says that there is data.
     next_plan(&mut agent, |tenant| tenant.activated).await;
     (fixture, agent)
 }
 
-/// Waits for a plan whose tenant is so.
+/// Waits for a plan with a tenant that `fits`.
 async fn next_plan(agent: &mut Agent, fits: impl Fn(&TenantPlan) -> bool) {
     while !agent
         .plan
@@ -91,7 +91,7 @@ async fn list(fixture: &Fixture, name: &str) -> Vec<v1::Domain> {
         .domains
 }
 
-/// The domain, once it is in that state.
+/// The domain, once it is in `state`.
 async fn until(fixture: &Fixture, state: v1::DomainState) -> v1::Domain {
     soon(async {
         loop {

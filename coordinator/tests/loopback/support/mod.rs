@@ -1,6 +1,6 @@
-//! A whole coordinator on loopback, an admin, and a hand-moved agent.
+//! A whole coordinator on loopback, an admin, and an agent driven by hand.
 //!
-//! Not here: what one file alone needs.
+//! Not here: what only one file needs.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ use tonic::{Status, Streaming, transport::Channel};
 
 pub(crate) const GIB: u64 = 1 << 30;
 
-/// Far above anything that should happen here, so that a hanging test ends.
+/// A timeout far above anything expected here, so that a hanging test ends.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future)
         .await
@@ -72,12 +72,12 @@ pub(crate) async fn start() -> Fixture {
     start_with(|_| {}).await
 }
 
-/// With another configuration than [`config`]'s.
+/// With a modified [`config`].
 pub(crate) async fn start_with(set: impl Fn(&mut Config)) -> Fixture {
     start_at(SystemSource, set).await
 }
 
-/// With a clock of the test's own, too.
+/// With the test's own clock, too.
 pub(crate) async fn start_at(source: impl Source, set: impl Fn(&mut Config)) -> Fixture {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     init::init(
@@ -125,7 +125,7 @@ async fn start_in_at(
     }
 }
 
-/// A fresh connection with these papers.
+/// A fresh connection with this certificate and key.
 pub(crate) fn channel(running: &Running, ca: &str, certificate: &str, key: &str) -> Channel {
     let config = tls::client_config(ca, certificate, key).unwrap();
     tls::channel(&running.grpc.to_string(), Arc::new(ArcSwap::new(config))).unwrap()
@@ -182,7 +182,7 @@ impl Fixture {
             token_secret: token.secret.expose().to_owned(),
             host: host.into(),
             csr_pem: csr_pem.into(),
-            // A name's last byte makes the address: h1, h2, …
+            // The name's last byte determines the address: h1, h2, …
             advertise_address: format!("192.0.2.{}", host.as_bytes()[host.len() - 1]),
             ..EnrollRequest::default()
         };
@@ -192,7 +192,7 @@ impl Fixture {
             .map(tonic::Response::into_inner)
     }
 
-    /// A joined host's connection.
+    /// Joins a host and connects as its agent.
     pub(crate) async fn join(&self, host: &str) -> Channel {
         let token = self.token(host).await;
         let (key, csr) = tls::new_key_and_csr(host).unwrap();
@@ -212,7 +212,7 @@ impl Fixture {
             .into_inner()
     }
 
-    /// The document at `path` once it holds `text`: publication waits a moment for more changes.
+    /// The document at `path` once it contains `text`: publication waits a moment for more changes.
     pub(crate) async fn published(&self, path: &str, text: &str) -> String {
         soon(async {
             loop {
@@ -226,7 +226,7 @@ impl Fixture {
         .await
     }
 
-    /// Waits until a file holds this document: it is written after HTTP has it.
+    /// Waits until a file contains this document, which is written after HTTP serves it.
     pub(crate) async fn written(&self, file: &str, document: &str) {
         let path = self.dir.path().join(file);
         soon(async {
@@ -237,7 +237,7 @@ impl Fixture {
         .await;
     }
 
-    /// What the HTTP port says: status line and body.
+    /// The HTTP port's answer: status code and body.
     pub(crate) async fn http(&self, path: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = tokio::net::TcpStream::connect(self.running.http)
@@ -252,7 +252,7 @@ impl Fixture {
     }
 }
 
-/// An agent whose every word the test says.
+/// An agent whose every message the test sends.
 pub(crate) struct Agent {
     pub(crate) up: mpsc::Sender<AgentMessage>,
     pub(crate) down: Streaming<CoordinatorMessage>,
@@ -268,7 +268,7 @@ impl Agent {
         agent
     }
 
-    /// As [`Agent::connect`], before any report: no message after the welcome is read yet.
+    /// Like [`Agent::connect`], but sends no report and reads nothing after the welcome.
     pub(crate) async fn connect_without_report(channel: &Channel) -> Self {
         let (up, messages) = mpsc::channel(8);
         up.send(say(agent_message::Message::Hello(Hello::default())))
@@ -291,7 +291,7 @@ impl Agent {
         agent
     }
 
-    /// The next message that fits; plans on the way are stored and confirmed.
+    /// The next message that fits; stores and confirms plans on the way.
     pub(crate) async fn until(
         &mut self,
         fits: impl Fn(&coordinator_message::Message) -> bool,
@@ -368,7 +368,7 @@ impl Agent {
             .await;
     }
 
-    /// All tenants of the plan are as it says.
+    /// Reports all tenants of the plan as planned.
     pub(crate) async fn converge(&mut self) {
         let tenants = self
             .plan
@@ -412,7 +412,7 @@ pub(crate) fn say(message: agent_message::Message) -> AgentMessage {
     }
 }
 
-/// One host, one running tenant `alfa`.
+/// One host with one running tenant, `alfa`.
 pub(crate) async fn with_alfa() -> (Fixture, Channel, Agent) {
     let fixture = start().await;
     let host = fixture.join("h1").await;
@@ -420,7 +420,7 @@ pub(crate) async fn with_alfa() -> (Fixture, Channel, Agent) {
     fixture.create("alfa").await;
     agent.plan_of(&["alfa"]).await;
     agent.converge().await;
-    // From its first convergence on, the plan says that there is data.
+    // After its first convergence, the plan says that there is data.
     while !agent
         .plan
         .as_ref()

@@ -1,6 +1,6 @@
-//! What the probes found, in memory only: after a restart nothing is known, and it fills within one round.
+//! The probes' results, in memory only: after a restart nothing is known, and one round fills it.
 //!
-//! Not here: asking (ask), and when what has changed is told (the folder above).
+//! Not here: asking (ask), and when to report changes (the parent module).
 
 mod records;
 
@@ -26,16 +26,16 @@ use isyone_proto::{
 
 use self::records::{EdgeRecord, Inner, Moment, Record, uncount};
 
-/// Rounds after which a probe says nothing any more.
+/// A probe older than this many rounds says nothing any more.
 const STALE_ROUNDS: i64 = 3;
-/// Tenants' news that wait to be told; more are told after their next probe.
+/// Most tenants' news waiting to be reported; the rest is reported after the tenants' next probes.
 pub const MAX_NEWS: usize = 30;
 
-/// What is known of a tenant, and whose trouble it is.
+/// A tenant's last probe, and whose fault a failure is.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub probe: Arc<Probe>,
-    /// What it means now.
+    /// What the probe means now.
     pub judgement: Judgement,
 }
 
@@ -44,48 +44,48 @@ pub struct Seen {
 pub struct EdgeSeen {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Connections of about the last round.
+    /// Connections in about the last round.
     pub counts: Counts,
-    /// It answers wrongly: for so many tenants.
+    /// Set if it answers wrongly: for how many tenants.
     pub wrong: Option<Tally>,
 }
 
 impl EdgeSeen {
-    /// Takes connections, and answers as it should.
+    /// Whether it takes connections and answers correctly.
     pub fn is_up(&self) -> bool {
         !self.counts.most_failed() && self.wrong.is_none()
     }
 }
 
-/// An edge that takes no more connections or answers wrongly, or works again.
+/// An edge that stopped taking connections or answers wrongly, or that works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EdgeNews {
     /// The edge as it is now.
     pub edge: EdgeSeen,
-    /// What to tell of it.
+    /// What to report.
     pub news: News,
 }
 
-/// A host that says it is well, but whose tenants cannot be reached, or can be again.
+/// A host that reports as healthy but whose tenants are unreachable, or reachable again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostNews {
     pub host: HostName,
-    /// The edge that its tenants were asked for through.
+    /// The edge that its tenants were probed through.
     pub edge: SocketAddr,
-    /// What to tell of it.
+    /// What to report.
     pub news: News,
 }
 
-/// A tenant's news, to be told.
+/// A tenant's news, still to be reported.
 #[derive(Debug, Clone)]
 pub struct TenantNews {
     pub tenant: TenantName,
     pub news: News,
-    /// The probe that made it news.
+    /// The probe that caused it.
     pub probe: Arc<Probe>,
 }
 
-/// What the probes found of tenants and edges, shared by the prober and all who show it.
+/// What the probes found about tenants and edges, shared by the prober and everything that displays it.
 #[derive(Debug)]
 pub struct ProbeBoard {
     interval_ms: i64,
@@ -93,7 +93,7 @@ pub struct ProbeBoard {
 }
 
 impl ProbeBoard {
-    /// Empty. A round of probes takes so long.
+    /// Empty. One round of probes takes `interval_ms`.
     pub fn new(interval_ms: i64) -> Self {
         Self {
             interval_ms: interval_ms.max(1),
@@ -105,7 +105,7 @@ impl ProbeBoard {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a probe in. What it means is judged with what `state` knows of the tenant's host.
+    /// Records a probe. Judges it with what `state` knows of the tenant's host.
     pub fn take(&self, state: &State, settings: &Settings, tenant: &Tenant, probe: Probe) {
         let (now, probe) = (probe.at, Arc::new(probe));
         let mut guard = self.lock();
@@ -145,7 +145,7 @@ impl ProbeBoard {
         }
     }
 
-    /// What is known of a tenant; `None` when it was not asked lately.
+    /// What is known of a tenant; `None` if it was not probed lately.
     pub fn seen(
         &self,
         state: &State,
@@ -174,7 +174,7 @@ impl ProbeBoard {
         Some(Seen { probe, judgement })
     }
 
-    /// Whether a tenant that was asked for is that shard's.
+    /// Whether a tenant that was probed belongs to that shard.
     pub fn is_of_shard(&self, tenant: &TenantName, shard: usize) -> bool {
         self.lock()
             .tenants
@@ -182,7 +182,7 @@ impl ProbeBoard {
             .is_some_and(|record| record.shard == Some(shard))
     }
 
-    /// The edges that were asked lately.
+    /// The edges that were probed lately.
     pub fn edges(&self, state: &State, settings: &Settings, now: UnixMs) -> Vec<EdgeSeen> {
         let view = Moment {
             state,
@@ -227,7 +227,7 @@ impl ProbeBoard {
         let changed = |(address, record): (&SocketAddr, &mut EdgeRecord)| {
             let edge = record.seen(*address, record.window.counts(now, interval_ms), &view);
             let down = !edge.is_up();
-            // Of an edge that nobody was asked through, nothing is known: neither up nor down.
+            // An edge that nothing was probed through is neither up nor down.
             (edge.counts.tried > 0 && down != record.told_down).then(|| {
                 record.told_down = down;
                 EdgeNews {
@@ -239,7 +239,8 @@ impl ProbeBoard {
         self.lock().edges.iter_mut().filter_map(changed).collect()
     }
 
-    /// News since the last call of hosts that report, but whose tenants get wrong answers. Of a silent host its silence is told.
+    /// News since the last call about hosts that report but whose tenants get wrong answers. For a silent host, its
+    /// silence is the news.
     pub fn take_host_news(&self, state: &State, settings: &Settings, now: UnixMs) -> Vec<HostNews> {
         let view = Moment {
             state,
@@ -276,14 +277,14 @@ impl ProbeBoard {
         news
     }
 
-    /// Lets go of tenants that are not wanted any more and of edges that are not there any more.
+    /// Drops tenants that are not wanted any more, and edges that no longer exist.
     pub fn tidy(&self, wanted: impl Fn(&TenantName) -> bool, edges: &[SocketAddr]) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.edges.retain(|address, _| edges.contains(address));
         inner.tenants.retain(|name, record| {
             let keep = wanted(name);
-            // An edge that comes back begins anew.
+            // An edge that returns starts afresh.
             if !keep
                 || record
                     .counted

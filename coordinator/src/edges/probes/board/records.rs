@@ -1,6 +1,6 @@
-//! What the board keeps of each tenant and each edge, and how a probe is counted in an edge's answers.
+//! What the board keeps of each tenant and edge, and how a probe counts among an edge's answers.
 //!
-//! Not here: the lock around it, and what is told of it (the folder's head).
+//! Not here: the lock around it, and what is reported (mod.rs).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,14 +36,15 @@ pub(super) struct Inner {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) uid: Uuid,
-    /// Whose edges it is asked for through. Working it out takes a look at every shard, and pages ask it of every tenant.
+    /// The shard whose edges it is probed through. Cached: computing it looks at every shard, and pages need it for
+    /// every tenant.
     pub(super) shard: Option<usize>,
     pub(super) probe: Arc<Probe>,
     pub(super) told: Told,
     pub(super) counted: Option<Counted>,
 }
 
-/// What of a tenant is in an edge's answers.
+/// A tenant's share in an edge's answers.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) edge: SocketAddr,
@@ -70,7 +71,7 @@ impl EdgeRecord {
 }
 
 impl Inner {
-    /// Replaces what is counted of a tenant.
+    /// Replaces what counts for a tenant.
     pub(super) fn count(&mut self, tenant: &Tenant, probe: &Probe) -> Option<Counted> {
         let before = self
             .tenants
@@ -97,7 +98,7 @@ pub(super) fn uncount(edges: &mut BTreeMap<SocketAddr, EdgeRecord>, counted: Opt
     }
 }
 
-/// What is known of hosts at a moment.
+/// What is known of the hosts at one moment.
 pub(super) struct Moment<'a> {
     pub(super) state: &'a State,
     pub(super) settings: &'a Settings,

@@ -1,4 +1,4 @@
-//! What is told of tenants, edges and hosts, and when; a fleet whose probes go as each test says.
+//! What is reported about tenants, edges and hosts, and when; a fleet whose probes go as each test says.
 
 use isyone_fleet::{
     probes::judge::Failure,

@@ -1,7 +1,7 @@
-//! All fragments of all documents, kept up to date: from one state to the next only those are rendered again that the
-//! difference concerns. Grouped by shard; without shards there is one group with everything.
+//! All fragments of all documents, kept up to date: a new state re-renders only the fragments that its difference from
+//! the last one affects. Grouped by shard; without shards there is one group with everything.
 //!
-//! Pure. Not here: documents made of it (document) and when they are published (publish).
+//! Pure. Not here: the documents made from them (document) and when they are published (publish).
 
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, sync::Arc};
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::edges::running::LeftOut;
 
-/// The documents that are made of fragments, by kind.
+/// The kinds of documents that consist of fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DocumentKind {
     /// Routers and services of tenants.
@@ -38,7 +38,6 @@ pub(super) enum DocumentKind {
     Hostnames,
 }
 
-/// How many kinds there are.
 const KINDS: usize = 6;
 
 /// The fragments of one shard, by kind.
@@ -48,28 +47,28 @@ type Share = [Pages; KINDS];
 pub(super) struct Content {
     inputs: Inputs,
     routes: traefik::Routes,
-    /// What was left out, by tenant; no empty lists.
+    /// The routes left out, by tenant; has no empty lists.
     rejected: LeftOut,
-    /// Where Prometheus reaches agents, at their own addresses.
+    /// The agents' port for Prometheus, at the hosts' own addresses.
     agent_port: u16,
     shards: Shards,
     shares: Vec<Share>,
-    /// Those of platform names by shard, then all others: which shard a customer's domain belongs to may change, and with one for all
-    /// it need not be known.
+    /// Certificates of platform names by shard, then one group for all others: a customer's domain may change shards,
+    /// and with a common group we need not know its shard.
     certificates: Vec<Pages>,
     known_certificates: OrdMap<String, Arc<EdgeCertificate>>,
 }
 
-/// What a state changed.
+/// The effect of a new state.
 #[derive(Debug, Default)]
 pub(super) struct Update {
-    /// Some fragment is other than before.
+    /// Whether any fragment differs.
     pub(super) changed: bool,
-    /// What is left out and was not before.
+    /// Routes that are newly left out.
     pub(super) rejected: Vec<traefik::Rejected>,
 }
 
-/// Edits of all shares and kinds.
+/// Edits for all shares and kinds.
 struct Batch(Vec<[Edits; KINDS]>);
 
 impl Batch {
@@ -85,13 +84,12 @@ impl Batch {
     }
 }
 
-/// A fragment that stands in one place only.
+/// A fragment with one part only.
 fn single(text: String) -> [String; PARTS] {
     [text, String::new(), String::new()]
 }
 
 impl Content {
-    /// Without any fragments yet.
     pub(super) fn new(options: traefik::Options, agent_port: u16, shards: Shards) -> Self {
         Self {
             inputs: Inputs::default(),
@@ -110,7 +108,7 @@ impl Content {
         self.shards.scope_name(scope)
     }
 
-    /// The fragments of a kind in a scope: all shares' in 0, otherwise those of the shard before it.
+    /// The fragments of one kind in a scope: every shard's in scope 0, otherwise those of shard `scope - 1`.
     pub(super) fn shares(&self, kind: DocumentKind, scope: usize) -> Vec<Pages> {
         let shares = match scope.checked_sub(1) {
             None => self.shares.as_slice(),
@@ -132,8 +130,8 @@ impl Content {
         own.iter().chain(common).cloned().collect()
     }
 
-    /// Takes in a state's certificates; whether some differ. `key` opens a private key: one that does not open costs its
-    /// certificate its place, and nothing else.
+    /// Follows a state's certificates; returns whether any differ. `key` opens a private key; if it does not open, only
+    /// that certificate is left out.
     pub(super) fn update_certificates(
         &mut self,
         state: &State,
@@ -164,7 +162,7 @@ impl Content {
         changed
     }
 
-    /// By its name alone, so that it is found again when it goes.
+    /// Depends on the name only, so that we find the certificate again when it goes.
     fn certificate_share(&self, name: &str, settings: &Settings) -> usize {
         let label = name
             .strip_suffix(&settings.base_domain)
@@ -175,12 +173,12 @@ impl Content {
         })
     }
 
-    /// The routes that are left out now, by tenant.
+    /// The routes currently left out, by tenant.
     pub(super) fn left_out(&self) -> &LeftOut {
         &self.rejected
     }
 
-    /// Goes on to this state: renders what differs from the last one.
+    /// Follows this state: renders whatever differs from the last one.
     pub(super) fn update(&mut self, state: &State, settings: &Settings) -> Update {
         let dirty = self.inputs.follow(state, settings);
         let mut batch = Batch(vec![<[Edits; KINDS]>::default(); self.shares.len()]);
@@ -244,7 +242,7 @@ impl Content {
         self.shards.of(name).unwrap_or(0)
     }
 
-    /// A tenant's targets and host names.
+    /// Renders a tenant's targets and host names.
     fn tenant(&self, state: &State, settings: &Settings, name: &TenantName, batch: &mut Batch) {
         let share = self.share_of(name.as_str());
         let tenant = state.fleet.tenants.get(name);
@@ -270,12 +268,12 @@ impl Content {
             group(monitoring::postgres),
         );
         if let Some(shard) = self.shards.names().get(share) {
-            // Also before it has a route: its host names must be in the DNS by then.
+            // Even before it has a route: by then its host names must be in DNS.
             let lines = tenant.filter(|t| !t.is_deleted()).map(|tenant| {
                 tenant.hostnames(&settings.base_domain).iter().fold(
                     String::new(),
                     |mut lines, hostname| {
-                        // Writing to a String cannot fail; neither name has a character that JSON escapes.
+                        // Writing to a `String` cannot fail; neither name has a character that JSON escapes.
                         let _ = write!(lines, ",\n\"{hostname}\":\"{shard}\"");
                         lines
                     },
@@ -290,7 +288,7 @@ impl Content {
         }
     }
 
-    /// Remembers what of a tenant is left out; answers what was not before.
+    /// Records what is left out of a tenant; returns what is newly left out.
     fn reject(&mut self, tenant: &str, rejected: Vec<traefik::Rejected>) -> Vec<traefik::Rejected> {
         let before = self.rejected.remove(tenant).unwrap_or_default();
         let new = rejected

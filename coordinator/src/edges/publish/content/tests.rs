@@ -1,4 +1,4 @@
-//! Whatever happens to a fleet: what is kept up to date is what a fresh start would render.
+//! Whatever happens to a fleet, the incrementally updated content equals what a fresh start would render.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -26,10 +26,10 @@ const KINDS_ALL: [DocumentKind; KINDS] = [
     DocumentKind::Hostnames,
 ];
 
-/// Something that happens. Tenants and hosts by number.
+/// An event. Tenants and hosts go by number.
 #[derive(Debug, Clone)]
 enum Happening {
-    /// Placed on a host, with these domains (some contested, one bad), wanted so, active or not.
+    /// Placed on a host, with these domains (some contested, one bad), this desired state, active or not.
     Tenant {
         tenant: u8,
         host: u8,
@@ -37,13 +37,13 @@ enum Happening {
         desired: u8,
         active: bool,
     },
-    /// Somebody else gets in to it, if it is there.
+    /// Its visitor access changes, if it exists.
     Access(u8, u8),
-    /// A tenant is forgotten.
+    /// A tenant is purged.
     Purged(u8),
-    /// Its host says that its Odoo runs, or not.
+    /// Its host reports that its Odoo runs, or does not.
     Observed { tenant: u8, runs: bool },
-    /// Moves to another address, or is new.
+    /// A host appears, or moves to another address.
     Host { host: u8, address: u8 },
     /// A host is removed.
     HostGone(u8),
@@ -91,7 +91,7 @@ fn options() -> traefik::Options {
     }
 }
 
-/// One kind for each number; the third is one that Traefik would refuse.
+/// A kind of access for each number; Traefik would reject the third.
 fn access(which: u8) -> VisitorAccess {
     let mut access = VisitorAccess::default();
     match which {
@@ -109,7 +109,7 @@ fn access(which: u8) -> VisitorAccess {
     access
 }
 
-/// A fleet, and one tenant and host of it to make others from.
+/// A fleet, with one tenant and one host as templates for others.
 struct World {
     bench: Bench,
     tenant: isyone_fleet::desired::Tenant,
@@ -154,7 +154,7 @@ impl World {
             } => {
                 let mut new = self.tenant.clone();
                 (new.name, new.placement.host) = (t(tenant), h(host));
-                // Contested ones, and one that is another tenant's platform name.
+                // Contested domains, and another tenant's platform name.
                 let domain = |n: u8| {
                     if n == 4 {
                         "t3.isy.one".to_owned()
@@ -171,7 +171,7 @@ impl World {
                     DesiredState::Quarantined,
                 ][usize::from(desired)];
                 new.activated_at = active.then_some(1);
-                // Port 0 cannot be reached: such a route is left out.
+                // Port 0 is unreachable: such a route is left out.
                 new.placement.websocket_port = if tenant == 11 { 0 } else { 20_001 };
                 state.fleet.put_tenant(Arc::new(new));
             }
@@ -205,7 +205,7 @@ impl World {
         let state = &mut self.bench.state;
         let domain = format!("d{n}.example");
         let owner = state.fleet.by_domain.get(&domain).cloned();
-        // As the writer keeps it: there is trouble with somebody's domain only.
+        // As the writer keeps it: only an owned domain can have trouble.
         let trouble = owner.filter(|_| astray).map(|tenant| DomainTrouble {
             domain: name(&domain),
             tenant,
@@ -228,7 +228,7 @@ impl World {
     }
 }
 
-/// Everything that a content says: each document of each scope with its tag, and what was left out.
+/// Everything a content contains: each document of each scope with its tag, and what was left out.
 fn said(content: &Content, scopes: usize) -> (Vec<(String, String)>, Vec<traefik::Rejected>) {
     let frame = Arc::new(Frame::list(["[".into(), "]".into()]));
     let documents = (0..scopes).flat_map(|scope| KINDS_ALL.map(|kind| content.shares(kind, scope)));
@@ -270,7 +270,7 @@ proptest! {
             let new: Vec<_> = after.1.iter().filter(|r| !before.1.contains(r)).cloned().collect();
             prop_assert_eq!(&update.rejected, &new);
             told.extend(new);
-            // The shares are everything, each thing once.
+            // The shares make up everything, each item once.
             let routed = |scope| kept.shares(DocumentKind::Traefik, scope).iter().map(Pages::len).sum::<u64>();
             prop_assert_eq!(routed(0), views::routes(&world.bench.state, &world.bench.settings).count() as u64
                 - after.1.iter().filter(|r| r.hostname.is_none()).count() as u64);
@@ -301,7 +301,8 @@ fn a_document_is_the_frame_with_the_fragments_in_it() {
         assert_eq!(document.length(), text.len() as u64);
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         let routers = parsed["http"]["routers"].as_object();
-        // Which version it is, what is closed, and unknown names; quarantined: none; running with workers: two; suspended: one more.
+        // Always there: version, closed paths, unknown names. Per tenant: quarantined none; running with workers two;
+        // suspended one more.
         assert_eq!(
             routers.map_or(0, serde_json::Map::len),
             [3, 5, 6][usize::from(tenant)],
@@ -331,7 +332,7 @@ fn held(name: &str, chain: &str) -> Arc<EdgeCertificate> {
     })
 }
 
-/// Traefik's document of a scope, with certificates.
+/// Traefik's document for a scope, with certificates.
 fn published(content: &Content, scope: usize) -> serde_json::Value {
     let tls = traefik::Tls {
         entry_point: "websecure".to_owned(),
@@ -408,7 +409,7 @@ fn certificates_go_where_their_tenants_are_and_one_that_does_not_open_costs_no_o
         split, 4,
         "each platform name in its tenant's shard only: {a:?} {b:?}"
     );
-    // Renewed, and gone: as a fresh start would have it.
+    // Renewed and removed certificates: equal to a fresh start.
     world
         .bench
         .state

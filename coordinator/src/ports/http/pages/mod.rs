@@ -1,9 +1,9 @@
-//! The page that stands in for whatever does not answer: edges send visitors here whose host name leads nowhere, whose tenant does not
-//! run, or whose Odoo did not answer. Which page it is, is [`choose`]n from a snapshot; who asks and how, [`visitor`] reads from the
-//! request; [`text`] has the words; [`wake`] wakes tenants that sleep.
+//! The page that stands in for whatever does not answer: edges send visitors here whose host name leads nowhere, whose
+//! tenant does not run, or whose Odoo did not answer. [`choose`] picks the page from a snapshot; [`visitor`] reads from
+//! the request who asks and how; [`text`] has the words; [`wake`] wakes sleeping tenants.
 //!
-//! Public: nothing is told here but what the page says, and a name that nobody has gets the same bytes as a deleted one. Visitors'
-//! requests come with any method, path (in a header) and body; bodies are not kept.
+//! Public: a page reveals only its text, and an unused name gets the same bytes as a deleted one. Visitors' requests
+//! come with any method, path (in a header) and body; bodies are not kept.
 //! Not here: when an edge asks for a page (isyone-traefik).
 
 mod choose;
@@ -31,14 +31,15 @@ use self::{
 use super::{Web, serve::Caller};
 use crate::base::clock;
 
-/// What is taken of a request's body, so that the edge's connection can be used again. What is larger is cut.
+/// How much of a request's body we read, so that the edge can reuse the connection. A larger body ends it.
 const SWALLOWED_BYTES: usize = 64 * 1024;
-/// And how long it may take: who sends it slowly shall not keep the connection.
+/// How long reading it may take: a slow sender must not hold the connection.
 const SWALLOWED_WITHIN: Duration = Duration::from_millis(500);
-/// So many bodies at a time: a few that come slowly are waited for, a crowd of them costs connections, not ours to all.
+/// How many bodies we read at a time: we wait for a few slow ones, but a crowd of them loses its connections and does
+/// not block everyone else.
 const SWALLOWING: usize = 256;
 
-/// Answers a visitor whom a tenant's router has let in, if it is an edge that says so.
+/// Answers a visitor whom a tenant's router admitted, provided that an edge says so.
 pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Response {
     let edges = &web.handle.settings().edge.addresses;
     let admitted = request
@@ -48,7 +49,8 @@ pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Respon
     page(&web, request, admitted).await
 }
 
-/// The port for edges elsewhere asks visitors' requests for no token: anybody who reaches it could say that he was let in.
+/// Whether the peer is an edge. The port for edges on other machines asks no token for visitors' requests, so anybody
+/// who reaches it could claim to be admitted.
 fn is_edge(peer: IpAddr, edges: &[IpNet]) -> bool {
     let peer = peer.to_canonical();
     peer.is_loopback() || edges.iter().any(|net| net.contains(&peer))
@@ -83,7 +85,7 @@ async fn page(web: &Web, request: Request, admitted: bool) -> Response {
     answer(page, &visitor, &settings.base_domain)
 }
 
-/// How many bodies are being taken in.
+/// Limits how many bodies are being read.
 #[derive(Debug, Clone)]
 pub(crate) struct Swallowing(Arc<Semaphore>);
 
@@ -93,8 +95,8 @@ impl Default for Swallowing {
     }
 }
 
-/// Takes in what there is of a body, within bounds, and forgets it. With too many under way it is left where it is, and the
-/// connection ends with the answer.
+/// Reads and discards a body, within limits. If too many are being read already, leaves it unread, and the connection
+/// ends with the answer.
 async fn swallow(places: &Semaphore, mut body: Body) {
     let Ok(_place) = places.try_acquire() else {
         return;
@@ -108,7 +110,7 @@ async fn swallow(places: &Semaphore, mut body: Body) {
             }
         }
     };
-    // Late is as good as never.
+    // Too late is as good as never.
     let _ = tokio::time::timeout(SWALLOWED_WITHIN, all).await;
 }
 

@@ -1,5 +1,5 @@
-//! What pages say, in two languages and three forms. Self-contained: no script, no image, nothing loaded from elsewhere; and nothing
-//! of what a request said, so there is nothing to escape. Pure.
+//! The text of the pages, in two languages and three forms. Self-contained: no script, no image, nothing loaded from
+//! elsewhere; and nothing from the request, so there is nothing to escape. Pure.
 //!
 //! Not here: which page it is (choose).
 
@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::choose::Page;
 
-/// Light and dark as the browser is; the dots stand still for who wants no motion.
+/// Light or dark as the browser prefers; the dots do not move for users who prefer reduced motion.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1f2937;--soft:#5b6472;--paper:#f6f7f9;--card:#fff;--line:#e1e5ea;--mark:#6d4aff}\
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaee;--soft:#a3abb8;--paper:#14161a;--card:#1c1f25;--line:#2c313a;--mark:#a08bff}}\
@@ -35,7 +35,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// `Content-Security-Policy` of the HTML form: its own style sheet and nothing else.
+/// `Content-Security-Policy` of the HTML form: allows only its own style sheet.
 pub(super) fn policy() -> &'static str {
     &POLICY
 }
@@ -133,7 +133,7 @@ fn words(page: Page, in_portuguese: bool) -> Words {
     }
 }
 
-/// For browsers. `brand` is the platform's domain, which is a checked name.
+/// For browsers. `brand` is the platform's domain, a validated name.
 pub(super) fn html(page: Page, in_portuguese: bool, brand: &str) -> String {
     let (title, text) = words(page, in_portuguese);
     let language = if in_portuguese { "pt-BR" } else { "en" };
@@ -195,7 +195,7 @@ mod tests {
                     "{page:?}"
                 );
                 let (title, text) = words(page, portuguese);
-                // Neither needs escaping, in HTML or elsewhere.
+                // Neither text needs escaping, in HTML or elsewhere.
                 assert!(
                     !format!("{title}{text}").contains(['<', '>', '&', '"']),
                     "{page:?}"

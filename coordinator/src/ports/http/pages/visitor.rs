@@ -1,22 +1,23 @@
-//! Who asks for a page, and in what form: read from the request as an edge passes it on. Pure.
+//! Who asks for a page, and in which form: parsed from the request that an edge forwards. Pure.
 //!
-//! Nothing of it is trusted: a host name is looked up and never printed, `?status=` and the path only decide whether a sleeping
-//! tenant is woken.
-//! Not here: what is answered (the folder's head).
+//! We trust none of it: a host name is looked up and never printed; `?status=` and the path only decide whether to wake
+//! a sleeping tenant.
+//! Not here: the answer (mod.rs).
 
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderName, Method, header},
 };
 
-/// Where Traefik's `replacePath` says what was asked for; it adds it after whatever a visitor sent under this name.
+/// Header in which Traefik's `replacePath` passes the original path; it adds its value after whatever a visitor sent
+/// under this name.
 const REPLACED_PATH: HeaderName = HeaderName::from_static("x-replaced-path");
-/// Longest host name (RFC 1035), with a dot at its end and a port.
+/// Longest `Host` header: a host name (RFC 1035), a trailing dot and a port.
 const MAX_HOST: usize = 253 + 1 + 6;
-/// What machines ask by themselves: nobody waits for the answer.
+/// Paths that programs request on their own, with nobody waiting for the answer.
 const NOT_WAKING: [&str; 4] = ["/web/health", "/websocket", "/robots.txt", "/favicon.ico"];
 
-/// How a page is written.
+/// The format of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Form {
     /// For browsers.
@@ -28,18 +29,18 @@ pub(super) enum Form {
     Text,
 }
 
-/// What a request says of the visitor behind it.
+/// What a request tells about its visitor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Visitor {
-    /// Whose page, lower-case; none when the request names none that could be.
+    /// The host name in lower case; `None` if the request has no valid one.
     pub(super) host: Option<String>,
-    /// Portuguese is preferred to English.
+    /// The visitor prefers Portuguese to English.
     pub(super) portuguese: bool,
-    /// The form that is asked for.
+    /// The requested format.
     pub(super) form: Form,
-    /// Whether it is worth waking a tenant for.
+    /// Whether this request should wake a tenant.
     pub(super) wakes: bool,
-    /// It sends its body when it is told to: it is not.
+    /// It waits for `100 Continue` before sending its body, which we do not send.
     pub(super) waits_for_word: bool,
 }
 
@@ -56,7 +57,7 @@ impl Visitor {
     }
 }
 
-/// A header's value; nothing when it is not there or not ASCII.
+/// A header's value; empty if missing or not ASCII.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     headers
         .get(name)
@@ -64,7 +65,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
         .unwrap_or_default()
 }
 
-/// The name in `Host`, without port and the root's dot. Addresses, users and whatever else is no name are none.
+/// The name in `Host`, without port and trailing dot. `None` for addresses, user info and anything else that is not a
+/// name.
 fn host(headers: &HeaderMap) -> Option<String> {
     let text = text(headers, &header::HOST);
     if text.len() > MAX_HOST || headers.get_all(header::HOST).iter().count() != 1 {
@@ -94,8 +96,8 @@ fn form(headers: &HeaderMap) -> Form {
         .next()
         .unwrap_or_default()
         .trim();
-    // Odoo's own pages read JSON with an error in it as an answer of Odoo, and stumble over its form. What is no JSON is to them a
-    // connection that was lost: they say so, try again by themselves, and go on when Odoo is back.
+    // Odoo's own pages take JSON with an error in it for an answer from Odoo, and stumble over its format. They take
+    // anything else for a lost connection: they say so, retry, and continue when Odoo is back.
     let from_page = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-mode");
     if sent.eq_ignore_ascii_case("application/json") {
         return if from_page { Form::Text } else { Form::Json };
@@ -112,13 +114,13 @@ fn form(headers: &HeaderMap) -> Form {
     Form::Html
 }
 
-/// Whether it wants a websocket.
+/// Whether it requests a websocket.
 fn is_upgrade(headers: &HeaderMap) -> bool {
     text(headers, &header::UPGRADE).eq_ignore_ascii_case("websocket")
 }
 
-/// A person, or a program on a person's behalf, who is not just passing by. What the edge asks after a failure (`?status=`) is none:
-/// there, it is not known what was asked for, and the next try comes without.
+/// Whether a person, or a program on a person's behalf, wants something. Requests that the edge makes after a failure
+/// (`?status=`) do not count: they do not tell what was asked for, and the next try comes without it.
 fn wakes(method: &Method, query: Option<&str>, headers: &HeaderMap) -> bool {
     let failed =
         query.is_some_and(|query| query.split('&').any(|part| part.starts_with("status=")));
@@ -131,7 +133,7 @@ fn wakes(method: &Method, query: Option<&str>, headers: &HeaderMap) -> bool {
     matches!(*method, Method::GET | Method::POST) && !failed && !by_itself && !is_upgrade(headers)
 }
 
-/// The largest weight of those items of a list that fit; 0 when none does.
+/// The largest weight among a list's items that fit; 0 if none does.
 fn weight(list: &str, fits: impl Fn(&str) -> bool) -> f32 {
     list.split(',')
         .map(|item| item.split_once(';').unwrap_or((item, "")))
@@ -140,7 +142,7 @@ fn weight(list: &str, fits: impl Fn(&str) -> bool) -> f32 {
         .fold(0.0, f32::max)
 }
 
-/// `q=` among an item's parameters; 1 without it, 0 when it is nonsense.
+/// An item's `q=` parameter; 1 if missing, 0 if invalid.
 fn quality(parameters: &str) -> f32 {
     let mut all = parameters.split(';').map(str::trim);
     match all.find_map(|parameter| parameter.strip_prefix("q=")) {
@@ -153,7 +155,7 @@ fn quality(parameters: &str) -> f32 {
     }
 }
 
-/// Compares the weights of Portuguese and English; English when in doubt.
+/// Whether Portuguese outweighs English; in doubt, English.
 fn prefers_portuguese(accept_language: &str) -> bool {
     let of = |wanted: &'static str| {
         move |tag: &str| {
@@ -312,7 +314,7 @@ mod tests {
             )
             .wakes
         );
-        // What a visitor says of the path comes first; the edge's word is the last one.
+        // A visitor's own path header comes first; the edge's value is the last one.
         let forged = [("x-replaced-path", "/"), ("x-replaced-path", "/web/health")];
         assert!(!visitor("GET", "/pages/tenant", &forged).wakes);
         assert!(visitor("GET", "/pages/tenant", &[]).wakes);

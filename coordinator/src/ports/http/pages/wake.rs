@@ -1,7 +1,7 @@
-//! Wakes tenants that sleep when a visitor comes: one command for each tenant at a time, and no more of them in a while than hosts
-//! can start without being felt. Whoever comes too many sees the same page, whose reload tries again.
+//! Wakes sleeping tenants when a visitor comes: one command per tenant at a time, and no more tenants per time window
+//! than hosts can start unnoticed. A visitor above that limit sees the same page, whose reload tries again.
 //!
-//! Not here: who is worth waking one for (visitor), what waking changes (isyone_fleet::change).
+//! Not here: which requests wake a tenant (visitor), what waking changes (isyone_fleet::change).
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -15,14 +15,15 @@ use tokio::time::Instant;
 
 use crate::writer::Handle;
 
-/// Who wakes, in events.
+/// The actor in the events.
 const ACTOR: &str = "visitor";
-/// So many are woken within [`WINDOW`]: a crawler that goes through ten thousand sleeping tenants must not start them all at once.
+/// Most tenants woken within [`WINDOW`]: a crawler that visits ten thousand sleeping tenants must not start them all at
+/// once.
 const MOST: usize = 20;
-/// See [`MOST`]; about what a start takes.
+/// See [`MOST`]; about as long as a start takes.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Wakes tenants, not more than the hosts can start without being felt.
+/// Wakes tenants, but no more than the hosts can start unnoticed.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     ringing: Mutex<Ringing>,
@@ -30,14 +31,14 @@ pub(crate) struct Alarm {
 
 #[derive(Debug, Default)]
 struct Ringing {
-    /// Whose command is at the writer.
+    /// Tenants whose command is with the writer.
     under_way: BTreeSet<TenantName>,
-    /// When the last were woken, oldest first.
+    /// The times of the last wake-ups, oldest first.
     lately: VecDeque<Instant>,
 }
 
 impl Ringing {
-    /// Whether it is this one's turn; then it is counted.
+    /// Whether this tenant may be woken now; if so, counts it.
     fn takes(&mut self, tenant: &TenantName, now: Instant) -> bool {
         while self
             .lately
@@ -55,7 +56,7 @@ impl Ringing {
 }
 
 impl Alarm {
-    /// Has a tenant woken, unless that is under way or too many were lately. Does not wait for it.
+    /// Starts waking a tenant, unless that is already in progress or too many were woken lately. Does not wait for it.
     pub(super) fn ring(self: &Arc<Self>, handle: &Handle, tenant: &TenantName) {
         if !self.lock().takes(tenant, Instant::now()) {
             return;

@@ -1,6 +1,7 @@
-//! Which page a visitor of a host name gets. Pure: a snapshot, a name, the time.
+//! Chooses the page for a visitor of a host name. Pure: depends on a snapshot, a name and the time.
 //!
-//! The edge asks when a tenant did not answer, or when it has no way to it (yet): so "it runs" is no page. Not here: what a page says.
+//! The edge asks when a tenant did not answer, or when it has no route to it (yet): so there is no page that says
+//! "running". Not here: what a page says.
 
 use isyone_fleet::{
     desired::Tenant,
@@ -21,19 +22,19 @@ pub(super) enum Page {
     Unknown,
     /// Stopped by an operator.
     Suspended,
-    /// Stopped because nobody used it: who comes wakes it.
+    /// Stopped because nobody used it: a visit wakes it.
     Asleep,
     /// On its way up.
     Starting,
-    /// Odoo is started anew.
+    /// Odoo is restarting.
     Restarting,
-    /// Something about it is being changed.
+    /// An update or a resize is in progress.
     Updating,
     /// Its host is silent.
     HostLost,
     /// It should run and does not.
     Failing,
-    /// It is thought to run; the edge is about to reach it again, or for the first time.
+    /// It seems to run; the edge will soon reach it again, or for the first time.
     Away,
 }
 
@@ -51,7 +52,7 @@ impl Page {
         Self::Away,
     ];
 
-    /// Stable: in metrics and for programs.
+    /// A stable identifier, for metrics and programs.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -66,28 +67,28 @@ impl Page {
         }
     }
 
-    /// When to come again; none: not at all.
+    /// When to try again, in seconds; `None`: never.
     pub(super) fn retry_after_s(self) -> Option<u32> {
         match self {
             Self::Unknown => None,
-            // A person lifts it.
+            // It takes a person to resume it.
             Self::Suspended => Some(3600),
             // Odoo starts in 5 to 20 s.
             Self::Asleep | Self::Starting | Self::Restarting | Self::Away => Some(5),
             Self::Updating => Some(10),
-            // Somebody has to do something first.
+            // Somebody has to act first.
             Self::HostLost | Self::Failing => Some(30),
         }
     }
 
-    /// Whether browsers come again by themselves.
+    /// Whether browsers reload the page by themselves.
     pub(super) fn reloads(self) -> bool {
         !matches!(self, Self::Unknown | Self::Suspended)
     }
 }
 
-/// The page for a host name, and whose name it is. Who was not `admitted` by a tenant's router learns nothing of one that does not
-/// let everybody in.
+/// The page for a host name, and the name's tenant. A visitor who was not `admitted` by a tenant's router learns
+/// nothing of a tenant with restricted access.
 pub(super) fn page<'a>(
     state: &'a State,
     settings: &Settings,
@@ -102,7 +103,7 @@ pub(super) fn page<'a>(
     }
 }
 
-/// Who has a host name, unless it is deleted.
+/// The tenant with this host name, unless deleted.
 fn tenant<'a>(state: &'a State, settings: &Settings, host: &str) -> Option<&'a Tenant> {
     let label = host
         .strip_suffix(settings.base_domain.as_str())
@@ -133,7 +134,7 @@ fn of_tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
         Phase::Updating => under_way(state, tenant),
         // A coordinator that has just started does not know better either.
         Phase::Running | Phase::Unknown => Page::Away,
-        // Not of a tenant that shall run.
+        // Cannot happen to a tenant that should run.
         Phase::Suspended | Phase::Deleting | Phase::Quarantined => Page::Away,
     }
 }
@@ -149,7 +150,7 @@ fn under_way(state: &State, tenant: &Tenant) -> Page {
             Page::Starting
         }
         Some(OperationKind::Update | OperationKind::Resize) => Page::Updating,
-        // Without one, its host brings back what has ended by itself.
+        // Without an operation, its host restarts on its own what has exited.
         Some(
             OperationKind::Restart
             | OperationKind::Suspend

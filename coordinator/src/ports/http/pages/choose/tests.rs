@@ -1,4 +1,4 @@
-//! Each page, and what all of them have in common.
+//! Each page, and what all pages have in common.
 
 use isyone_fleet::{
     change::Command,
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A bench with a host, and `alfa`, which is reported like this; `None`: not at all.
+/// A bench with a host and the tenant `alfa`, reported with this progress; `None`: not reported.
 fn bench(progress: Option<TenantProgress>) -> (Bench, HostName) {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));
@@ -113,7 +113,7 @@ fn ordered_changes() {
         }),
         Page::Suspended
     );
-    // Deleted looks like never there, under both names.
+    // Deleted looks like never created, under both names.
     assert_eq!(
         order(Command::DeleteTenant {
             name: alfa(),
@@ -192,7 +192,7 @@ fn trouble() {
     );
     bench.now += bench.settings.liveness.suspect_ms;
     assert_eq!(alfa(&bench), Page::HostLost);
-    // A coordinator that has just started has heard of nobody: that is no news about hosts.
+    // A coordinator that has just started has heard from no host: that says nothing about the hosts.
     bench.state.observed = Default::default();
     bench.state.started_at = bench.now;
     assert_eq!(alfa(&bench), Page::Away);
