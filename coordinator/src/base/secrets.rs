@@ -2,7 +2,7 @@
 //!
 //! XChaCha20-Poly1305 with a random nonce per record. The record's name is authenticated, too, so a sealed value that
 //! is moved to another record does not open. The sealing key is in a file of its own (mode 0600) or comes from the
-//! environment, never from the database. Nothing else draws random numbers.
+//! environment, never from the database. Nothing else of ours draws random numbers; libraries that make keys and UUIDs do.
 //! Not here: hashing visitors' passwords (operators/tenant_access), and certificates' keys (pki).
 
 use std::{fmt, io, path::Path};

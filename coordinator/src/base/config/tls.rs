@@ -69,8 +69,7 @@ pub struct Acme {
     pub retry_most: Span,
 }
 
-/// Five of a day's tries stay below every published limit; more orders at a time are no faster, because the time goes
-/// into waiting for the CA.
+/// Orders at a time. More are no faster, because the time goes into waiting for the CA.
 const MAX_ORDERS: usize = 32;
 /// Ten years: far from overflow.
 const MAX_SPAN: Span = Span::days(3660);
