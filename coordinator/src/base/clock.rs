@@ -1,6 +1,7 @@
 //! The only module that reads the wall clock. Everything else takes the time as an argument.
 //!
-//! Not here: monotonic time, which waits and deadlines take from tokio or std.
+//! Here too: the runtime's monotonic clock as a standard `Instant`, for values that the core keeps. Not here: waits and
+//! deadlines, which use tokio's timers.
 
 use isyone_proto::plan::UnixMs;
 
