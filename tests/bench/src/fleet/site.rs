@@ -107,7 +107,8 @@ impl Site {
         init::init(&self.config, &"admin".parse()?, &self.context_file()).await?;
         let toml = self.config.data_dir.join(config::FILE_NAME);
         std::fs::write(&toml, self.config.to_toml()).with_context(|| toml.display().to_string())?;
-        // Run a coordinator on it: its CA signs the certificates, its key seals secrets, and its configuration shapes the plans.
+        // Run a coordinator on it: its CA signs the certificates, its key seals secrets, and its configuration shapes
+        // the plans.
         let mut private = self.config.clone();
         for address in [
             &mut private.listen.grpc,
