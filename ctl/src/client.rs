@@ -152,7 +152,7 @@ impl Client {
         request
     }
 
-    /// One call with a deadline and no retry. `doing` completes "cannot …".
+    /// One call with a deadline and no retry, for what must not be sent twice. `doing` completes "cannot …".
     pub async fn call<R>(
         &self,
         doing: &str,

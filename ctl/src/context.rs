@@ -1,4 +1,4 @@
-//! Context files: where a coordinator is, and who we are to it. One TOML file per context, mode 0600, replaced by
+//! Context files: a coordinator's address and our certificate for it. One TOML file per context, mode 0600, replaced by
 //! rename; `current-context` beside them names the one in use.
 //!
 //! Not here: the `context` commands (`nouns::context`).

@@ -19,7 +19,7 @@ pub const NO_HOST_FITS: &str = "NO_HOST_FITS";
 pub const ALERT: &str = "received fatal alert";
 const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
 
-/// Whom we talk to, and as whom, for error messages.
+/// The coordinator and our identity towards it, for error messages.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// `host:port`.
@@ -31,7 +31,7 @@ pub struct Peer {
     pub certificate_end: Option<i64>,
 }
 
-/// A failure below gRPC: the answer, if any, did not come from the coordinator.
+/// A failure below gRPC: the coordinator did not answer the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
     /// The coordinator does not accept our certificate. With TLS 1.3 this shows only after the handshake.
@@ -230,7 +230,7 @@ fn attached_placement(status: &Status) -> Option<v1::Placement> {
     v1::Placement::decode(any.value.as_slice()).ok()
 }
 
-/// What to do next: by the coordinator's reason, else by the code.
+/// What to do next, chosen by the coordinator's reason or else by the code.
 fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
     let text = match (reason, code) {
         ("TENANT_EXISTS", _) => {

@@ -141,7 +141,7 @@ pub fn orphans(trace: &[Seen]) -> Vec<&Seen> {
         .collect()
 }
 
-/// A trace as an indented list: begin and duration of each span (milliseconds), its service and its name.
+/// A trace as an indented list: start and duration of each span (milliseconds), its service and its name.
 pub fn tree(trace: &[Seen]) -> String {
     let begin = trace
         .iter()

@@ -36,14 +36,14 @@ pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Frag
     parts.fragment
 }
 
-/// A fragment in the making.
+/// A fragment under construction.
 struct Parts<'a> {
     options: &'a Options,
     route: &'a Route,
     hosts: &'a [&'a str],
     /// `odoo-<tenant>`.
     name: String,
-    /// Matches all host names.
+    /// The rule that matches all of the tenant's host names.
     rule: String,
     /// Middlewares that keep visitors out; they come before the password.
     limits: Vec<String>,

@@ -146,7 +146,7 @@ pub struct Route {
     pub target: Target,
 }
 
-/// Who gets in to one tenant. The default is everybody.
+/// Who may visit one tenant. By default everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RouteAccess {
     /// Only clients with these addresses; empty: all clients.

@@ -70,7 +70,7 @@ pub(crate) fn off(holder: Holder) {
     }
 }
 
-/// Blocks traffic from test tenants to the outside (Odoo's news and licence checks, for example).
+/// The rule that blocks traffic from test tenants to the outside (Odoo's news and licence checks, for example).
 fn uplink_rule(holder: Holder) -> Option<String> {
     let (network, bits) = TENANTS;
     let (uplink, name) = (uplink()?, metric(holder));

@@ -1,4 +1,4 @@
-//! `isyctl edge`: Traefiks that ask the coordinator for routes, and routes that are left out.
+//! `isyctl edge`: the Traefiks that poll the coordinator for routes, and routes that are left out.
 
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{

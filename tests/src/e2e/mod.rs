@@ -1,5 +1,5 @@
-//! Real components for end-to-end tests: the built binaries, real Docker Engines, real Traefik and Prometheus, all on this
-//! machine, each started and stopped by the test that uses it.
+//! Real components for end-to-end tests: the built binaries, real Docker Engines, real Traefik and Prometheus, all on
+//! this machine, each started and stopped by the test that uses it.
 //!
 //! Runs if `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
 

@@ -1,4 +1,5 @@
-//! A user of a tenant's Odoo: a session through the edge as browsers have it, and what the operator does inside the tenant.
+//! A user of a tenant's Odoo: a session through the edge as browsers have it, and what the operator does inside the
+//! tenant.
 //!
 //! Not here: a browser (browser), JSON-RPC without a session (http).
 

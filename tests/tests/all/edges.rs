@@ -52,7 +52,7 @@ fn published(fleet: &Fleet) -> String {
 
 #[test]
 fn trap_a_restarted_coordinator_publishes_the_same_bytes_before_any_host_has_reported() {
-    // Otherwise the pages' address contains the port that the system chose, which differs between the two starts.
+    // Otherwise the pages' address contains the port that the system chose, which is not known at the first start.
     let mut fleet = fleet("[edge]\npages_url = \"http://127.0.0.1:1\"\n");
     let before = get(fleet.coordinator.http(), "coordinator", "/traefik/config");
     let etag = |head: &str| {

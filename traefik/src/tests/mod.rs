@@ -1,5 +1,5 @@
-//! Whole documents (`documents`), what is left out of them (`refusals`), and properties. The golden files are in `golden/`;
-//! `UPDATE_GOLDEN=1 cargo test -p isyone-traefik` rewrites them.
+//! Whole documents (`documents`), what is left out of them (`refusals`), and properties. The golden files are in
+//! `golden/`; `UPDATE_GOLDEN=1 cargo test -p isyone-traefik` rewrites them.
 
 mod documents;
 mod properties;

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: builds the programs under test, prepares what they need, and runs `isyone-bench`.
 //!
-//! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches together take about 45
-//! minutes on two quiet cores; each result says how long it took. Not here: what is measured (tests/bench).
+//! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches together
+//! take about 45 minutes on two quiet cores; each result says how long it took. Not here: what is measured
+//! (tests/bench).
 
 mod against;
 

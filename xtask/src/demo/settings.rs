@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// The file in the demo's folder. It also marks the folder as ours, so that it may be removed.
 pub(super) const FILE: &str = "demo.conf";
-/// Traefik's port unless one is given, in order of preference: ports above 1023 need no privilege.
+/// Traefik's port unless one is given, in order of preference: ports above 1023 are reserved for no service.
 const WEB_PORTS: [u16; 3] = [80, 8080, 8880];
 /// Traefik's dashboard port, in order of preference; at least one of them differs from the one above.
 const DASHBOARD_PORTS: [u16; 3] = [8080, 8081, 8083];

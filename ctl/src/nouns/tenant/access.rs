@@ -1,4 +1,4 @@
-//! `isyctl tenant access`: who gets in to a tenant, at the edge.
+//! `isyctl tenant access`: who may visit a tenant; the edge enforces it.
 //!
 //! A password is never an argument: other users of the machine can read those.
 

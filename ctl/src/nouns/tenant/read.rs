@@ -1,4 +1,4 @@
-//! `isyctl tenant list`, `show`, `explain`, `credentials`: nothing here changes anything.
+//! `isyctl tenant list`, `show`, `explain`, `credentials`: the read-only commands.
 
 use clap::{Args, builder::PossibleValuesParser};
 use isyone_proto::pb::v1::{ExplainTenantRequest, ListTenantsRequest, Tenant, TenantPhase};

@@ -69,7 +69,7 @@ impl Ours {
         let namespace = std::fs::File::open(&bare.namespace)
             .with_context(|| format!("the host's network, {}", bare.namespace.display()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2) // as the program has
+            .worker_threads(2) // as in the program
             .on_thread_start(move || {
                 let kind = rustix::thread::LinkNameSpaceType::Network;
                 if let Err(e) =

@@ -13,7 +13,7 @@ use crate::{figures::Report, samples::Samples};
 /// How an operation describes its database if the agent used a spare copy.
 const BEFOREHAND: &str = "copied beforehand";
 
-/// Begin and end of each step, in seconds from the operation's begin.
+/// Start and end of each step, in seconds from the operation's start.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     order: Vec<String>,

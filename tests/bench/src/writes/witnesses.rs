@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Messages of an agent waiting to be sent, as in a real one.
 const OUTBOX: usize = 16;
 
-/// Begin and duration of an event.
+/// Start and duration of an event.
 type Timed = (Instant, Duration);
 
 #[derive(Debug, Default)]

@@ -246,7 +246,7 @@ fn secrets_are_nowhere(cell: &Cell) {
     );
 }
 
-/// Milliseconds from an operation's begin to its end.
+/// Milliseconds from an operation's start to its end.
 fn took_ms(operation: &serde_json::Value) -> i64 {
     let instant = |key: &str| {
         let text = operation[key]

@@ -58,7 +58,7 @@ fn one_host_carries_120_tenants() {
     cost_at_rest(&mut cell);
 }
 
-/// Resident memory, MB, and CPU time so far, in clock ticks of 10 ms (proc(5)).
+/// Resident memory in MiB, and CPU time so far in clock ticks of 10 ms (proc(5)).
 fn cost(pid: u32) -> (f64, f64) {
     let read =
         |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");

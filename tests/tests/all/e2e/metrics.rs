@@ -139,7 +139,7 @@ fn figures_are_exact_and_only_for_monitors() {
 
 fn requests_are_counted_exactly(cell: &Cell, prometheus: &Scraper) {
     let counted = || {
-        thread::sleep(Duration::from_secs(5)); // longer than a page is shared
+        thread::sleep(Duration::from_secs(5)); // longer than a page is cached
         let page = prometheus.page("/tenants/alfa/odoo");
         sum(
             &page,

@@ -113,7 +113,7 @@ pub(super) fn add(
     tops: &BTreeMap<String, String>,
 ) {
     let Some(own) = module.first() else {
-        return; // the root may import all
+        return; // the root may import everything
     };
     for Named { path, line } in paths(tokens, module) {
         let to = match (path[0].as_str(), path[1].as_str()) {
