@@ -1,8 +1,8 @@
 //! Far more concurrent creates than the coordinator accepts, from clients that never wait: refused calls say when to
 //! come back, agents are still served, and memory does not grow with the crowd.
 //!
-//! A refused client sends its next create at once and ignores the hint, so it is worse than any client of ours. Not
-//! here: who watches meanwhile (witnesses), and what happens without a crowd (load).
+//! A refused client sends its next create at once and ignores the hint, so it is worse than any client of ours.
+//! Not here: who watches meanwhile (witnesses), and what happens without a crowd (load).
 
 use std::{
     collections::BTreeSet,

@@ -281,7 +281,7 @@ fn passwords(test: &Test) {
 
 fn a_rate_is_the_offenders_own(test: &Test) {
     test.set(&["beta", "--rate", "1/4"]);
-    // The limit is applied once the burst ends earlier.
+    // The edge has applied the new rate once a burst is cut off early.
     wait_for("429", SOON, || {
         let answers: Vec<Answer> = (0..6)
             .map(|_| test.get(ANA, "beta", "/echo", &[]))
