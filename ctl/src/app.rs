@@ -1,4 +1,4 @@
-//! What every command gets: where to print, how long to wait, and how to reach the coordinator.
+//! What every command gets: where to print, how long to wait, how to reach the coordinator.
 
 use std::time::Duration;
 
@@ -52,19 +52,19 @@ impl App {
         Client::new(context, show, (self.call_timeout(), patience), self.ui)
     }
 
-    /// How long one call may take.
+    /// Deadline of a single call.
     pub fn call_timeout(&self) -> Duration {
         self.global
             .timeout
             .map_or(CALL_TIMEOUT, |asked| asked.min(CALL_TIMEOUT))
     }
 
-    /// How long to wait for an operation; without `--timeout` as long as it takes.
+    /// How long to wait for an operation; none without `--timeout`.
     pub fn wait_limit(&self) -> Option<Duration> {
         self.global.timeout
     }
 
-    /// The context that was asked for, if one was.
+    /// The context given with `--context`, if any.
     pub fn asked_context(&self) -> Option<&str> {
         self.global.context.as_deref()
     }

@@ -1,4 +1,4 @@
-//! The command line: the tree of nouns. The global options are in `options`, each noun's own in its file.
+//! The command line: the tree of nouns. Global options are in `options`, each noun's own in its file.
 
 use std::ffi::OsString;
 
@@ -97,7 +97,7 @@ impl Noun {
     }
 }
 
-/// Program, noun and verb of a command line without its arguments: `isyctl tenant create`.
+/// Program, noun and verb of a command line, without arguments: `isyctl tenant create`.
 pub fn words(arguments: &[OsString]) -> String {
     let matches = Cli::command().try_get_matches_from(arguments).ok();
     let mut words = vec!["isyctl"];

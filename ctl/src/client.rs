@@ -1,5 +1,5 @@
-//! The connection to the coordinator: context → mutual TLS → gRPC clients; deadlines, repetition with the same request
-//! id, paging; errors as words.
+//! The connection to the coordinator: context → mutual TLS → gRPC clients; deadlines, retries with the same request id,
+//! paging, errors in words.
 //!
 //! Not here: what is asked (nouns) and long waiting (`wait`).
 
@@ -39,11 +39,12 @@ use crate::{
     status::{self, Peer, Transport},
 };
 
-/// Deadline of a single call, unless `--timeout` says otherwise: far above any answer, short enough to sit through.
+/// Deadline of a single call, unless `--timeout` says otherwise: far above any normal answer, short enough to sit
+/// through.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest page that the protocol allows: fewest round trips.
 const PAGE_SIZE: u32 = 1000;
-/// Pages read before we believe that the server sends us in circles: 100,000 tenants are 100 pages.
+/// Give up after this many pages: the server is sending us in circles (100,000 tenants are 100 pages).
 const MAX_PAGES: usize = 10_000;
 
 /// A connection (made at the first call) and how to use it.
@@ -59,8 +60,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Prepares a connection; the first call makes it. `show` is the command that shows this context; `timeout` is for one answer,
-    /// `patience` for asking again.
+    /// Prepares a connection; the first call makes it. `show` is the command that shows this context, `timeout` limits
+    /// one answer, `patience` all retries together.
     pub fn new(
         context: Context,
         show: String,
@@ -136,7 +137,7 @@ impl Client {
         TopServiceClient::new(self.channel.clone())
     }
 
-    /// The same, saying nothing on standard error.
+    /// The same client, printing nothing on standard error.
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.ui = self.ui.quiet();
@@ -146,12 +147,12 @@ impl Client {
     /// A request that tells the coordinator how long we wait.
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        // A little more than we wait ourselves, so that it is we who give up, with our words.
+        // Slightly longer than our own deadline, so that we time out first and report it in our words.
         request.set_timeout(self.timeout + Duration::from_millis(500));
         request
     }
 
-    /// One call with a deadline, for what must not be asked twice. `doing` completes "cannot …".
+    /// One call with a deadline and no retry, for what must not be sent twice. `doing` completes "cannot …".
     pub async fn call<R>(
         &self,
         doing: &str,
@@ -161,7 +162,7 @@ impl Client {
         answer.map_err(|status| self.failure(doing, &status))
     }
 
-    /// Opens a stream: the deadline is for its opening alone, so the request must not carry one.
+    /// Opens a stream. The deadline covers only the opening, so the request must not carry one.
     pub async fn open<R>(
         &self,
         doing: &str,
@@ -170,17 +171,17 @@ impl Client {
         self.timed(doing, call).await
     }
 
-    /// As [`Client::open`], tried again while the coordinator is busy or away. Once open, what is lost is lost: the stream's lines
-    /// have no numbers to go on from.
+    /// Like [`Client::open`], but retried while the coordinator is busy or away. Once open, a lost stream is not
+    /// resumed: its lines have no numbers to resume from.
     pub async fn open_again<R, F>(&self, doing: &str, call: impl Fn() -> F) -> Result<R, Failure>
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        // No deadline goes with the request: the stream would end by it.
+        // The request carries no deadline: it would end the stream.
         self.repeat(doing, call, refused_for_now).await
     }
 
-    /// A read, asked again while the coordinator is busy or away.
+    /// A read, retried while the coordinator is busy or away.
     pub async fn read<M: Clone, R, F>(
         &self,
         doing: &str,
@@ -198,7 +199,8 @@ impl Client {
         .await
     }
 
-    /// A change, sent again with the same request id while the coordinator is busy or nobody knows whether it arrived.
+    /// A change, retried with the same request id while the coordinator is busy or it is unknown whether the request
+    /// arrived.
     pub async fn change<M: Clone, R, F>(
         &self,
         doing: &str,
@@ -288,8 +290,9 @@ impl Client {
         }
     }
 
-    /// Whether the coordinator refuses our certificate. With TLS 1.3 it says so after our side of the handshake, and when
-    /// we have sent a request by then, its words are lost with the connection. Here nothing is sent: they arrive.
+    /// Why the coordinator refuses our certificate, if it does. With TLS 1.3 its alert comes after our side of the
+    /// handshake; if we have sent a request by then, the alert is lost with the connection. This sends nothing, so it
+    /// arrives.
     async fn refusal(&self) -> Option<String> {
         let ask = async {
             let tcp = TcpStream::connect(&self.peer.endpoint).await.ok()?;
@@ -313,7 +316,7 @@ impl Client {
         status::failure(doing, &self.peer, status, clock::now_ms())
     }
 
-    /// All items of a paged list, at most `limit`. `page` asks for one page by size and token and answers its items and
+    /// All items of a paged list, at most `limit`. `page` fetches one page by size and token, and returns its items and
     /// the next token.
     pub async fn pages<T, F>(
         &self,
@@ -346,31 +349,31 @@ impl Client {
     }
 }
 
-/// How one of several attempts came out, if not well.
+/// How an unsuccessful attempt ended.
 enum Attempt<'a> {
-    /// With a status; the how manieth it was, from 1.
+    /// The status, and the number of the attempt (from 1).
     Ended(&'a Status, u32),
-    /// Within the time for one answer, nothing came.
+    /// No answer within the time limit for one call.
     NoAnswer,
 }
 
-/// Where no connection was made at first, nothing was sent: say so at once. Later it means a coordinator that restarts.
+/// No connection on the first attempt: nothing was sent, so fail at once. On later ones the coordinator is restarting.
 fn worth_repeating(status: &Status, attempt: u32) -> bool {
     status::outcome_unknown(status)
         || (attempt > 1 && status::transport(status) == Some(status::Transport::NotConnected))
 }
 
-/// Listens to Ctrl-C from the moment it is made, so that none is missed while something else is done first.
+/// Listens for Ctrl-C from the moment it is created, so that none is missed while something else happens first.
 #[derive(Debug)]
 pub struct Interrupt(Option<Signal>);
 
 impl Interrupt {
-    /// Begins to listen. Where no handler can be installed, Ctrl-C ends the process by itself.
+    /// Starts listening. If no handler can be installed, Ctrl-C simply ends the process.
     pub fn listen() -> Self {
         Self(signal(SignalKind::interrupt()).ok())
     }
 
-    /// Waits for Ctrl-C, which is an end of its own.
+    /// Waits for Ctrl-C and returns the failure with its own exit code.
     pub async fn came(mut self) -> Failure {
         match &mut self.0 {
             Some(signal) => signal.recv().await,
@@ -380,7 +383,7 @@ impl Interrupt {
     }
 }
 
-/// Why a call that changes nothing is worth repeating. One without an answer is not: the person has waited long for it already.
+/// Why to retry a call that changes nothing. Not after a timeout: the person has waited long already.
 fn refused_for_now(attempt: Attempt<'_>) -> Option<Reason> {
     match attempt {
         Attempt::Ended(status, _) => retry::reason(status),

@@ -1,4 +1,4 @@
-//! Context files: where a coordinator is and who we are to it. One TOML file per context, mode 0600, replaced by
+//! Context files: a coordinator's address and our certificate for it. One TOML file per context, mode 0600, replaced by
 //! rename; `current-context` beside them names the one in use.
 //!
 //! Not here: the `context` commands (`nouns::context`).
@@ -18,13 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
 
-/// A context file is some kilobytes; whatever is larger is something else.
+/// A context file has a few kilobytes; anything larger is something else.
 const MAX_FILE_BYTES: u64 = 256 << 10;
 
-/// What a context file holds.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
-    /// The name that this machine knows it by.
+    /// The local name of the coordinator.
     pub name: String,
     /// `host:port` of the coordinator's gRPC port.
     pub endpoint: String,
@@ -60,7 +59,7 @@ impl Context {
         Ok(context)
     }
 
-    /// Reads a file, and says whether others can read it too.
+    /// Reads a file; the flag says whether others can read it too.
     pub fn read(path: &Path) -> Result<(Self, bool), Failure> {
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound => Failure::new(
@@ -83,14 +82,13 @@ impl Context {
         ))
     }
 
-    /// What our certificate says.
     pub fn certificate(&self) -> Result<CertificateInfo, tls::TlsError> {
         let chain = tls::certificates("certificate", &self.certificate_pem)?;
-        // `certificates` never gives an empty list.
+        // `certificates` never returns an empty list.
         isyone_proto::tls::certificate_info(&chain[0])
     }
 
-    /// Writes a new file of mode 0600 that appears complete or not at all. With `replace` it may exist already.
+    /// Writes a file of mode 0600 atomically. Fails if it exists already, unless `replace`.
     pub fn write(&self, path: &Path, replace: bool) -> Result<(), Failure> {
         let text = toml::to_string(self)
             .map_err(|e| Failure::failed(format!("cannot write a context: {e}")))?;
@@ -111,7 +109,7 @@ fn write_private(path: &Path, bytes: &[u8], replace: bool) -> Result<(), Failure
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    // tempfile makes files of mode 0600.
+    // tempfile creates files with mode 0600.
     let mut file = tempfile::Builder::new()
         .prefix(".isyctl-")
         .tempfile_in(directory)
@@ -155,12 +153,12 @@ impl Store {
         self.root.join("contexts")
     }
 
-    /// Where the context `name` is, or would be.
+    /// The path of the context `name`, whether it exists or not.
     pub fn path(&self, name: &ShortName) -> PathBuf {
         self.folder().join(format!("{name}.toml"))
     }
 
-    /// All names, sorted. No folder means no contexts.
+    /// All names, sorted. A missing folder means no contexts.
     pub fn names(&self) -> Result<Vec<ShortName>, Failure> {
         let entries = match fs::read_dir(self.folder()) {
             Ok(entries) => entries,
@@ -187,7 +185,7 @@ impl Store {
         Ok(names)
     }
 
-    /// Keeps a context under its name.
+    /// Stores a context under its name.
     pub fn save(
         &self,
         name: &ShortName,
@@ -206,7 +204,7 @@ impl Store {
         Ok(path)
     }
 
-    /// Removes a context, its key with it.
+    /// Removes a context together with its key.
     pub fn remove(&self, name: &ShortName) -> Result<(), Failure> {
         fs::remove_file(self.path(name))
             .map_err(|e| Failure::failed(format!("cannot remove the context `{name}`: {e}")))?;
@@ -237,7 +235,7 @@ impl Store {
         write_private(&self.current_path(), format!("{name}\n").as_bytes(), true)
     }
 
-    /// The file of a context by name, checked to exist.
+    /// The file of an existing context, by name.
     pub fn existing(&self, name: &str) -> Result<PathBuf, Failure> {
         let known = || {
             Failure::new(Exit::NotFound, format!("no context `{name}`"))

@@ -1,5 +1,5 @@
-//! How `isyctl` ends: the exit codes, which are a contract with scripts, and [`Failure`], the one error type that
-//! reaches the person.
+//! How `isyctl` ends: the exit codes, which are a contract with scripts, and [`Failure`], the one error type that the
+//! user sees.
 //!
 //! Not here: turning a gRPC status into words (`status`).
 
@@ -10,19 +10,19 @@ use std::fmt;
 pub enum Exit {
     /// Everything went as asked.
     Done,
-    /// It was tried and failed.
+    /// The attempt failed.
     Failed,
     /// The command line, or a value in it, is wrong.
     Usage,
-    /// What was named is not there.
+    /// The named object does not exist.
     NotFound,
-    /// This certificate may not do that.
+    /// The certificate's role does not allow it.
     Denied,
     /// No answer, or none in time.
     Unavailable,
-    /// By Ctrl-C.
+    /// Ctrl-C.
     Interrupted,
-    /// What a remote command ended with.
+    /// Exit code of a remote command.
     Remote(i32),
 }
 
@@ -42,25 +42,24 @@ impl Exit {
     }
 }
 
-/// What every command answers: how to end, or why not.
+/// The result of every command: how to exit, or what went wrong.
 pub type Outcome = Result<Exit, Failure>;
 
-/// Something went wrong; `Display` is what the person reads on standard error.
+/// An error; `Display` is what the user reads on standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub exit: Exit,
-    /// What happened, to whom. Empty when there is nothing to say (a closed pipe).
+    /// What failed, for which object. Empty when there is nothing to say (a closed pipe).
     pub message: String,
-    /// A table or list that belongs to the message, shown before it.
+    /// A table or list that belongs to the message, printed before it.
     pub detail: Option<String>,
-    /// What the person can do next.
+    /// What the user can do next.
     pub hint: Option<String>,
     /// The technical chain of causes, for `-v`.
     pub cause: Option<String>,
 }
 
 impl Failure {
-    /// A failure that ends with `exit`.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
@@ -71,22 +70,22 @@ impl Failure {
         }
     }
 
-    /// With exit code 1.
+    /// A failure with exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
     }
 
-    /// With exit code 2: the command line is wrong.
+    /// A failure with exit code 2: the command line is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
-    /// Nobody reads our output any more: end quietly, and successfully, as `head` expects.
+    /// Nobody reads our output any more: exit quietly and successfully, as `head` expects.
     pub fn closed_pipe() -> Self {
         Self::new(Exit::Done, "")
     }
 
-    /// Adds what to do next.
+    /// Adds a hint on what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

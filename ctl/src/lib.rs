@@ -1,9 +1,9 @@
-//! `isyctl`, the command line of isyone: nothing but a client of the public gRPC protocol `isyone.v1`.
+//! `isyctl`, isyone's command line: nothing but a client of the public gRPC protocol `isyone.v1`.
 //!
-//! `cli` and `options` parse, `nouns` does (one file per noun), `client` talks, `output` prints. Data goes to standard output, talk to
-//! standard error; the exit code is a contract (`exit`).
+//! `cli` and `options` parse, `nouns` does the work (one file per noun), `client` talks to the coordinator, `output`
+//! prints. Data goes to standard output, messages to standard error; the exit code is a contract (`exit`).
 //!
-//! Not here: decisions. What is asked is checked and decided by the coordinator; this program shows the answer.
+//! Not here: decisions. The coordinator checks and decides; this program shows the answer.
 
 pub mod app;
 pub mod cli;
@@ -28,14 +28,14 @@ use clap::Parser as _;
 
 use crate::{app::App, cli::Cli, exit::Failure};
 
-/// Carries out a command line, the first argument being the program's name, and answers the process's exit code.
+/// Runs a command line (the first argument is the program's name) and returns the process's exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let cli = Cli::parse_from(&arguments);
     let name = || cli::words(&arguments);
     let verbose = cli.global.verbose;
     let app = App::new(cli.global);
-    // One thread: a command waits for one or two things at a time, and starts faster so.
+    // One thread: a command waits for one or two things at a time, and starts faster this way.
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -48,7 +48,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let outcome = runtime.block_on(trace::command(verbose, name, cli.command.run(&app)));
-    // A DNS look-up may still sit in a thread: do not wait for it.
+    // A DNS look-up may still block a thread: do not wait for it.
     runtime.shutdown_background();
     match outcome {
         Ok(exit) => exit.code(),

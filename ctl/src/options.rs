@@ -1,4 +1,4 @@
-//! Options that commands share: the global ones, and how values are written.
+//! Options that commands share: the global ones, and parsers for their values.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub struct Global {
     pub color: Color,
 }
 
-/// A span of time as people write it: `90s`, `10m`, `1h 30m`.
+/// Parses a duration as people write it: `90s`, `10m`, `1h 30m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time.is_zero() => Err("must be more than nothing".to_owned()),
@@ -59,7 +59,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A label as people write it: `key=value`.
+/// Parses a label as people write it: `key=value`.
 pub fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),

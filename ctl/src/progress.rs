@@ -1,4 +1,5 @@
-//! An operation's steps on standard error while somebody waits: redrawn lines on a terminal, one line per event elsewhere.
+//! An operation's steps on standard error while the user waits: redrawn lines on a terminal, one line per event
+//! elsewhere.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -22,13 +23,13 @@ pub struct OperationProgress {
     ui: Ui,
     live: Option<MultiProgress>,
     bars: HashMap<String, ProgressBar>,
-    /// What was last said about each step, so that it is said once.
+    /// What was last printed about each step, so that nothing is printed twice.
     said: HashMap<String, (i32, String)>,
     lost: bool,
 }
 
 impl OperationProgress {
-    /// A view that begins with what is known already.
+    /// A view that starts with what is known already.
     pub fn new(ui: &Ui, operation: &Operation) -> Self {
         let live = ui
             .live
@@ -44,7 +45,7 @@ impl OperationProgress {
         view
     }
 
-    /// Shows the operation's present state.
+    /// Shows the operation's current state.
     pub fn show(&mut self, operation: &Operation) {
         if std::mem::take(&mut self.lost) {
             self.say("  connected again");
@@ -62,7 +63,7 @@ impl OperationProgress {
         }
     }
 
-    /// The connection is gone for now.
+    /// Reports that the connection is lost for now.
     pub fn lost(&mut self) {
         if !std::mem::replace(&mut self.lost, true) {
             self.say("  connection lost; the work goes on, trying to reach the coordinator again");
@@ -71,13 +72,13 @@ impl OperationProgress {
 
     fn say(&self, text: &str) {
         match &self.live {
-            // That the terminal is gone is no reason to stop.
+            // A closed terminal is no reason to stop.
             Some(live) => drop(live.println(text)),
             None => self.ui.note(text),
         }
     }
 
-    /// Leaves the lines as they are.
+    /// Stops drawing and leaves the lines as they are.
     pub fn end(&mut self) {
         for bar in self.bars.values().filter(|bar| !bar.is_finished()) {
             bar.abandon();
@@ -94,7 +95,7 @@ fn ended(step: &OperationStep) -> bool {
     matches!(state(step), Succeeded | Failed | Cancelled | Skipped)
 }
 
-/// Without a terminal only ends and failures are told: a log is not a movie.
+/// Without a terminal, only a step's end and its retries get a line: a log needs no progress updates.
 fn worth_a_line(step: &OperationStep) -> bool {
     ended(step) || state(step) == OperationState::Retrying
 }
@@ -156,7 +157,7 @@ fn redraw(
     bar.set_message(format!("{percent}{again}{}", clean(&step.detail)));
 }
 
-/// The templates are constants, and a test parses them.
+/// Cannot fail: the templates are constants, and a test parses them.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

@@ -1,8 +1,8 @@
-//! Asking again: what is worth it, and how long to wait before. Pure; chance is an argument.
+//! Retries: what is worth one, and how long to wait before it. Pure; randomness is an argument.
 //!
-//! A coordinator that is busy says how long to wait; one that restarts is asked with growing pauses. Each pause is drawn at random
-//! (full jitter), so that many who were sent away do not come back together. Bounded in number ([`MAX_ATTEMPTS`]) and in time (the
-//! caller's). Not here: which calls may be asked twice (client).
+//! A busy coordinator says how long to wait; one that restarts is asked with growing pauses. Each pause is random (full
+//! jitter), so that many clients that were turned away do not return together. Retries are bounded in number
+//! ([`MAX_ATTEMPTS`]) and in time (by the caller). Not here: which calls may be repeated (client).
 
 use std::time::Duration;
 
@@ -11,28 +11,28 @@ use tonic_types::StatusExt as _;
 
 use crate::status::{self, Transport};
 
-/// How often one thing is asked at most. With the pauses below that is eight seconds on average: a coordinator's restart fits into it.
+/// Attempts at most. With the pauses below they take eight seconds on average: long enough for a coordinator's restart.
 pub const MAX_ATTEMPTS: u32 = 6;
-/// Without `--timeout`: how long to go on asking. A person who waits that long looks for another reason.
+/// How long to keep trying without `--timeout`. A person who has waited this long looks for another cause.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Most that the first pause can be; it doubles each time.
+/// Upper bound of the first pause; it doubles each time.
 const FIRST: Duration = Duration::from_millis(500);
-/// Most that any pause can be.
+/// Upper bound of any pause.
 const CAP: Duration = Duration::from_secs(8);
-/// Most that a coordinator's word on when to come back is taken for.
+/// Upper bound for the delay that a coordinator asks for.
 const MAX_ASKED: Duration = Duration::from_secs(30);
 
-/// Why asking again may help.
+/// Why a retry may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// It sheds load. It may have said how long for.
+    /// The coordinator sheds load, and may have said for how long.
     Busy(Option<Duration>),
-    /// It is away for a moment, or the connection was lost.
+    /// The coordinator is away for a moment, or the connection was lost.
     Away,
 }
 
 impl Reason {
-    /// As error messages say it.
+    /// The reason, worded for error messages.
     pub fn words(self) -> &'static str {
         match self {
             Self::Busy(_) => "the coordinator is busy",
@@ -41,7 +41,8 @@ impl Reason {
     }
 }
 
-/// Whether a read that ended like this is worth asking again. A full quota without a word on when to come back is not: it stays full.
+/// Why to retry a read that ended like this, if at all. An exhausted quota without a retry delay is permanent: no
+/// retry.
 pub fn reason(status: &Status) -> Option<Reason> {
     if let Some(asked) = status::busy(status) {
         return Some(Reason::Busy(asked));
@@ -49,7 +50,7 @@ pub fn reason(status: &Status) -> Option<Reason> {
     match status::transport(status) {
         Some(Transport::Lost) => Some(Reason::Away),
         Some(_) => None,
-        // The coordinator answered: a host is away, and asking again at once does not bring it back.
+        // The coordinator answered that a host is away; retrying at once does not bring it back.
         None if status
             .get_error_details()
             .error_info()
@@ -61,20 +62,21 @@ pub fn reason(status: &Status) -> Option<Reason> {
     }
 }
 
-/// The pause after attempt `attempt` (from 1), with `chance` in 0..1.
+/// The pause after attempt number `attempt` (from 1), with `chance` in 0..1.
 pub fn pause(attempt: u32, reason: Reason, chance: f64) -> Duration {
     let most = FIRST
         .saturating_mul(1 << attempt.saturating_sub(1).min(16))
         .min(CAP);
     let jitter = most.mul_f64(chance.clamp(0.0, 1.0));
     match reason {
-        // What it asks for is the least; all who were told the same come back spread out.
+        // The requested delay is the minimum; jitter spreads out clients that were given the same one.
         Reason::Busy(Some(asked)) => asked.min(MAX_ASKED) + jitter,
         Reason::Busy(None) | Reason::Away => jitter,
     }
 }
 
-/// The pause before a stream that was lost `times` times in a row is opened again: at most two seconds, because somebody watches it.
+/// The pause before reopening a stream that was lost `times` times in a row: at most two seconds, because somebody is
+/// watching.
 pub fn stream_pause(times: u32, lost: &Status, chance: f64) -> Duration {
     pause(times.min(3), reason(lost).unwrap_or(Reason::Away), chance)
 }

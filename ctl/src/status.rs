@@ -1,5 +1,5 @@
-//! What a gRPC status means to a person: which exit code, which words, what to do next. Pure, but for the certificate's
-//! end, which is compared with the given time.
+//! What a gRPC status means to a person: exit code, wording, what to do next. Pure; the caller passes the time to
+//! compare the certificate's expiry with.
 
 use std::time::Duration;
 
@@ -13,38 +13,38 @@ use crate::{
     output::{placement, table::clean},
 };
 
-/// `ErrorInfo` reason of a create that no host can take.
+/// `ErrorInfo` reason of a create that fits on no host.
 pub const NO_HOST_FITS: &str = "NO_HOST_FITS";
-/// How rustls begins to tell what the other side refused.
+/// How rustls starts its message about an alert from the peer.
 pub const ALERT: &str = "received fatal alert";
 const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
 
-/// Whom we talk to and as whom, for error messages.
+/// The coordinator and our identity towards it, for error messages.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// As `host:port`.
+    /// `host:port`.
     pub endpoint: String,
     pub context: String,
     /// The command that shows this context.
     pub show: String,
-    /// When our certificate ends, Unix seconds, if it can be read.
+    /// When our certificate expires, in Unix seconds, if it can be read.
     pub certificate_end: Option<i64>,
 }
 
-/// A failure below gRPC: the coordinator did not answer this.
+/// A failure below gRPC: the coordinator did not answer the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
-    /// It does not take our certificate. With TLS 1.3 this shows only after the handshake.
+    /// The coordinator does not accept our certificate. With TLS 1.3 this shows only after the handshake.
     CertificateRefused,
-    /// Whoever answers there is not our coordinator.
+    /// The server at this address is not our coordinator.
     WrongServer,
     /// No connection, so nothing was sent.
     NotConnected,
-    /// The connection broke: nobody knows whether the request arrived.
+    /// The connection broke: it is unknown whether the request arrived.
     Lost,
 }
 
-/// Whether, and how, a call failed below gRPC.
+/// How a call failed below gRPC, if it did.
 pub fn transport(status: &Status) -> Option<Transport> {
     let source = std::error::Error::source(status)?;
     let chain = tls::error_chain(source);
@@ -64,7 +64,7 @@ pub fn transport(status: &Status) -> Option<Transport> {
     Some(Transport::Lost)
 }
 
-/// Whether the call may have been carried out all the same, so that only repeating it (with the same request id) tells.
+/// Whether the call may have been carried out all the same; only a retry with the same request id can tell.
 pub fn outcome_unknown(status: &Status) -> bool {
     match transport(status) {
         Some(kind) => kind == Transport::Lost,
@@ -72,7 +72,7 @@ pub fn outcome_unknown(status: &Status) -> bool {
     }
 }
 
-/// Whether a watch that ended like this is worth opening again.
+/// Whether a watch that ended like this is worth reopening.
 pub fn passing(status: &Status) -> bool {
     match transport(status) {
         Some(kind) => matches!(kind, Transport::Lost | Transport::NotConnected),
@@ -82,7 +82,7 @@ pub fn passing(status: &Status) -> bool {
     }
 }
 
-/// How long a coordinator that sheds load asks us to stay away; None when it does not shed load.
+/// The delay that a coordinator shedding load asks for, if it names one; None when it does not shed load.
 pub fn busy(status: &Status) -> Option<Option<Duration>> {
     if !matches!(status.code(), Code::ResourceExhausted | Code::Unavailable) {
         return None;
@@ -97,7 +97,7 @@ pub fn busy(status: &Status) -> Option<Option<Duration>> {
     }
 }
 
-/// The exit code of a status that the coordinator sent.
+/// The exit code for a status that the coordinator sent.
 pub fn exit_of(code: Code) -> Exit {
     match code {
         Code::Ok => Exit::Done,
@@ -109,7 +109,7 @@ pub fn exit_of(code: Code) -> Exit {
     }
 }
 
-/// The words for a failed call. `doing` completes "cannot …": "create tenant `alfa`".
+/// The error for a failed call. `doing` completes "cannot …": "create tenant `alfa`".
 pub fn failure(doing: &str, peer: &Peer, status: &Status, now_ms: i64) -> Failure {
     let failure = match transport(status) {
         Some(kind) => transport_failure(kind, doing, peer, now_ms),
@@ -119,7 +119,7 @@ pub fn failure(doing: &str, peer: &Peer, status: &Status, now_ms: i64) -> Failur
     failure.cause(cause)
 }
 
-/// The words for a call that took too long.
+/// The error for a call that timed out.
 pub fn no_answer(doing: &str, peer: &Peer, waited: Duration) -> Failure {
     let waited = humantime::format_duration(waited);
     Failure::new(
@@ -132,7 +132,7 @@ pub fn no_answer(doing: &str, peer: &Peer, waited: Duration) -> Failure {
     .hint("try again, or wait longer with --timeout")
 }
 
-/// The words for a certificate that the coordinator does not take.
+/// The error for a certificate that the coordinator does not accept.
 pub fn refused(doing: &str, peer: &Peer, now_ms: i64) -> Failure {
     transport_failure(Transport::CertificateRefused, doing, peer, now_ms)
 }
@@ -167,7 +167,7 @@ fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> 
 
 fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     let said = clean(status.message());
-    // Busy is a kind of away: a script may try again later.
+    // Busy counts as unavailable: a script may try again later.
     let exit = if busy(status).is_some() {
         Exit::Unavailable
     } else {
@@ -207,13 +207,13 @@ fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     failure
 }
 
-/// The table of hosts that comes with [`NO_HOST_FITS`].
+/// The error with the table of hosts that comes with [`NO_HOST_FITS`].
 fn no_host_fits(doing: &str, status: &Status) -> Failure {
     let failure = Failure::failed(format!("cannot {doing}: {}", clean(status.message())));
     no_host_fits_with(failure, attached_placement(status).as_ref())
 }
 
-/// Adds the table and the way out to a failure because of which no host was chosen.
+/// Adds the table and a hint to a failure to place a tenant.
 pub fn no_host_fits_with(mut failure: Failure, placement: Option<&v1::Placement>) -> Failure {
     failure.detail = placement
         .filter(|p| !p.hosts.is_empty())
@@ -230,7 +230,7 @@ fn attached_placement(status: &Status) -> Option<v1::Placement> {
     v1::Placement::decode(any.value.as_slice()).ok()
 }
 
-/// What to do next: by the coordinator's reason, else by the code.
+/// What to do next, chosen by the coordinator's reason or else by the code.
 fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
     let text = match (reason, code) {
         ("TENANT_EXISTS", _) => {
@@ -281,7 +281,7 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Where to look for the right name.
+/// The command that lists the right names.
 fn list_of(doing: &str) -> &'static str {
     if doing.contains("certificate") {
         "`isyctl cert list` shows the certificates"
@@ -298,7 +298,7 @@ fn list_of(doing: &str) -> &'static str {
     }
 }
 
-/// The option that fills a field of a request.
+/// The option that sets a field of a request.
 pub fn flag_of(field: &str) -> Option<&'static str> {
     let name = field.split('[').next().unwrap_or(field);
     let name = name.strip_prefix("start.").unwrap_or(name);

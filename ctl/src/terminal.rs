@@ -1,11 +1,11 @@
-//! The local terminal in raw mode for as long as a remote program has it, and back again on every way out: the guard's
-//! drop runs on return, on error and on panic, and whoever holds it ends on signals by returning.
+//! The local terminal in raw mode while a remote program uses it, restored on every way out. The guard's drop covers
+//! return, error and panic; on a signal the guard's owner must end by returning.
 
 use std::io::{self, IsTerminal as _};
 
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
-/// Puts the terminal into raw mode until it is dropped.
+/// Raw mode until dropped.
 #[derive(Debug)]
 pub struct RawMode {
     before: Termios,
@@ -21,7 +21,7 @@ impl RawMode {
         Ok(Self { before })
     }
 
-    /// Does what the drop does, where there is none: in a panic's hook.
+    /// The same restore for a panic hook, where no drop runs.
     pub fn restorer(&self) -> impl Fn() + Send + Sync + 'static {
         let before = self.before.clone();
         move || {
@@ -32,20 +32,20 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // Nothing better can be done when the terminal is gone.
+        // If the terminal is gone, nothing better can be done.
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
 }
 
-/// A terminal that does not show what is typed, until dropped. Signals work as ever; the default ones end the program without the drop,
-/// as they do everywhere (`stty sane`).
+/// A terminal without echo, until dropped. Signals work as usual; their default action ends the program without running
+/// the drop, as it does everywhere (`stty sane` helps).
 #[derive(Debug)]
 pub struct Hushed {
     before: Termios,
 }
 
 impl Hushed {
-    /// Hushes the terminal on standard input.
+    /// Turns off echo on standard input's terminal.
     pub fn enter() -> io::Result<Self> {
         let before = termios::tcgetattr(io::stdin())?;
         let mut hushed = before.clone();
@@ -57,17 +57,17 @@ impl Hushed {
 
 impl Drop for Hushed {
     fn drop(&mut self) {
-        // Nothing better can be done when the terminal is gone.
+        // If the terminal is gone, nothing better can be done.
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
 }
 
-/// Whether a person sits at both ends.
+/// Whether standard input and output are both terminals.
 pub fn interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Columns and rows; 80 by 24 where nobody knows.
+/// Columns and rows; 80 by 24 when unknown.
 pub fn size() -> (u32, u32) {
     match termios::tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),

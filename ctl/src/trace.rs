@@ -1,6 +1,7 @@
-//! One command as one trace, where the environment asks for traces: its root span, and the sending at the end.
+//! One command as one trace, if the environment asks for traces: the root span, and the export at the end.
 //!
-//! Unset, nothing is started. A collector that does not answer delays the end of a command by [`LAST_TRACES`] at most.
+//! Without that setting, nothing is started. A collector that does not answer delays a command's end by at most
+//! [`LAST_TRACES`].
 
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::exit::Outcome;
 
-/// How long a command may wait at its end for the collector: a person waits too.
+/// How long a command may wait for the collector at its end: a person waits too.
 const LAST_TRACES: Duration = Duration::from_secs(1);
-/// With `-v`, why traces do not arrive. Without it, a collector that is away is nobody's business here.
+/// With `-v`, log why traces do not arrive. Without it, an unreachable collector is not reported.
 const TROUBLE: &str = "off,isyone_telemetry=warn,opentelemetry_sdk=warn,opentelemetry_otlp=warn";
 
-/// Carries a command out, within a trace if one is wanted. `name` gives the command's words, without arguments: those may be secret.
+/// Runs a command, within a trace if one is wanted. `name` is the command's words without arguments, which may be
+/// secret.
 pub async fn command(
     verbose: bool,
     name: impl FnOnce() -> String,
@@ -43,7 +45,7 @@ pub async fn command(
         span.record("otel.status_code", "ERROR");
     }
     drop(span);
-    // The connection to the collector lives on this thread, so waiting for it does not.
+    // The connection to the collector runs on this thread, so the wait must happen on another.
     let _ = tokio::task::spawn_blocking(move || telemetry.finish(LAST_TRACES)).await;
     outcome
 }

@@ -1,5 +1,5 @@
-//! Waiting for an operation: watches it until it is done, through lost connections, with a live view of its steps.
-//! Stopping to wait never stops the operation.
+//! Waiting for an operation: watches it until it is done, reconnecting as needed, with a live view of its steps.
+//! Stopping the wait never stops the operation.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::{
     retry, status,
 };
 
-/// How long a coordinator may be away while we wait: longer than a restart, shorter than patience.
+/// How long the coordinator may be unreachable while we wait: longer than a restart, shorter than patience.
 const MAX_SILENCE: Duration = Duration::from_secs(120);
 
-/// Watches `first` until it is done or `limit` has passed, and answers its last state if it succeeded.
+/// Watches `first` until it is done or `limit` has passed; returns its last state if it succeeded.
 pub async fn finished(
     client: &Client,
     ui: &Ui,
     first: Operation,
     limit: Option<Duration>,
 ) -> Result<Operation, Failure> {
-    // Before anything is shown: who sees the first line may press Ctrl-C.
+    // Before anything is printed: a user who sees the first line may press Ctrl-C.
     let interrupt = Interrupt::listen();
     let id = first.id.clone();
     let mut progress = OperationProgress::new(ui, &first);
@@ -86,7 +86,7 @@ async fn watch(
     }
 }
 
-/// One connection's worth of watching.
+/// Watches over one connection.
 async fn follow(
     client: &Client,
     id: &str,
@@ -104,7 +104,7 @@ async fn follow(
     {
         Ok(Ok(stream)) => stream,
         Ok(Err(status)) => return Ok(Err(status)),
-        // No answer in time is a lost connection too.
+        // A timeout counts as a lost connection.
         Err(failure) if failure.exit != Exit::Unavailable || heard.elapsed() > MAX_SILENCE => {
             return Err(failure);
         }

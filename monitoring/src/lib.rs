@@ -1,11 +1,11 @@
 //! Tenants and hosts → Prometheus: target groups for `http_sd` and `file_sd` (the same JSON).
 //!
-//! What concerns a host or a tenant is asked of the host itself: one port per host, its agent's, where each tenant's Odoo
-//! and PostgreSQL have a path. Targets are addresses and not names, because that is what Prometheus checks an agent's
-//! certificate against when a job names no server. Names that dashboards know are in the label `instance`.
+//! Metrics of a host and its tenants come from the host itself: each agent has one port, with a path for each tenant's
+//! Odoo and PostgreSQL. Targets are addresses, not names, because Prometheus checks an agent's certificate against the
+//! target when a job sets no server name. The names that dashboards use are in the label `instance`.
 //!
-//! Pure. Not here: what is known of a tenant (isyone-fleet::views), serving the documents (coordinator/ports/http), what a host
-//! answers (agent/metrics), alerts and dashboards (deploy).
+//! Pure. Not here: what is known of a tenant (isyone-fleet::views), serving the documents (coordinator/ports/http),
+//! what a host answers (agent/metrics), alerts and dashboards (deploy).
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +14,12 @@ use std::{
 
 use serde::Serialize;
 
-/// Port in `instance="odoo_alfa:8069"`: Odoo's own, whatever is published.
+/// Port in `instance="odoo_alfa:8069"`: Odoo's own, whatever port is published.
 pub const ODOO_PORT: u16 = 8069;
 /// Port in `instance="postgres_alfa:9187"`: that of PostgreSQL's exporter.
 pub const POSTGRES_PORT: u16 = 9187;
 
-/// A group of targets, named as its `job` label.
+/// A group of targets, named after its `job` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Job {
     /// Every running tenant's Odoo.
@@ -27,12 +27,12 @@ pub enum Job {
     /// Every running tenant's PostgreSQL.
     Postgres,
     Host,
-    /// The tenants' containers of every host: one page for all of a host's.
+    /// The tenants' containers on every host: one page per host.
     Containers,
     Traefik,
-    /// What the coordinator finds when it visits tenants through the edges: one page for all of a share.
+    /// What the coordinator finds when it probes tenants through the edges: one page per shard.
     Probes,
-    /// Coordinator and agents.
+    /// The coordinator and the agents.
     Isyone,
 }
 
@@ -47,7 +47,7 @@ impl Job {
         Self::Isyone,
     ];
 
-    /// As in the label, in `/sd/<job>` and in `<job>.json`.
+    /// The name in the label, in `/sd/<job>` and in `<job>.json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Odoo => "odoo",
@@ -60,31 +60,30 @@ impl Job {
         }
     }
 
-    /// The job of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|job| job.as_str() == name)
     }
 }
 
-/// A host: its name, and where its agent answers Prometheus.
+/// A host: its name, and where its agent serves metrics.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Host {
     pub name: String,
-    /// The address that it advertises: the one in its certificate.
+    /// The advertised address: the one in the agent's certificate.
     pub address: IpAddr,
     pub port: u16,
 }
 
-/// A tenant that Prometheus shall watch: one that shall run.
+/// A tenant that Prometheus should watch: one whose desired state is running.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenant {
     pub name: String,
     pub host: Host,
-    /// The name of its size.
+    /// Name of the tenant's plan (its size).
     pub plan: String,
 }
 
-/// What is before and after a document's groups. Each group has a comma and a line break before it; the first comma goes.
+/// What surrounds a document's groups. Each group starts with a comma and a line break; drop the first comma.
 pub const FRAME: [&str; 2] = ["[", "\n]\n"];
 
 #[derive(Serialize)]
@@ -108,17 +107,18 @@ pub fn host(host: &Host) -> String {
     agent_group(Job::Host, host, "/metrics", &host.name, &[])
 }
 
-/// The group of a host's containers ([`Job::Containers`]). Which tenant one belongs to is on the page.
+/// The group of a host's containers ([`Job::Containers`]). The page itself says which tenant each belongs to.
 pub fn containers(host: &Host) -> String {
     agent_group(Job::Containers, host, "/containers", &host.name, &[])
 }
 
-/// The group of an edge ([`Job::Traefik`]), whose metrics are at `address` (`host:port`).
+/// The group of an edge ([`Job::Traefik`]) that serves its metrics at `address` (`host:port`).
 pub fn edge(address: &str) -> String {
     group(address, Job::Traefik, &[("instance", address)])
 }
 
-/// The group of the probes ([`Job::Probes`]) of a shard's tenants, or of all tenants, for the coordinator's HTTP port at `address`.
+/// The group of the probes ([`Job::Probes`]) of a shard's tenants, or of all tenants. `address` is the coordinator's
+/// HTTP port.
 pub fn probes(address: &str, shard: Option<&str>) -> String {
     let mut labels = vec![
         ("__metrics_path__", "/probes"),
@@ -128,7 +128,7 @@ pub fn probes(address: &str, shard: Option<&str>) -> String {
     group(address, Job::Probes, &labels)
 }
 
-/// The group of the platform itself ([`Job::Isyone`]), for the coordinator's HTTP port at `address`.
+/// The group of the platform itself ([`Job::Isyone`]). `address` is the coordinator's HTTP port.
 pub fn platform(address: &str) -> String {
     group(address, Job::Isyone, &[("instance", "coordinator")])
 }
@@ -148,7 +148,7 @@ fn tenant_group(job: Job, port: u16, tenant: &Tenant) -> String {
     )
 }
 
-/// A page of a host's agent.
+/// The group of one page that a host's agent serves.
 fn agent_group(
     job: Job,
     host: &Host,

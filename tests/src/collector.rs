@@ -1,4 +1,4 @@
-//! A collector of traces: takes spans over OTLP/gRPC as the real ones do, and keeps them.
+//! A trace collector: receives spans over OTLP/gRPC as real ones do, and keeps them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-/// A span and whose it is.
+/// A span, and the service that sent it.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// The resource attribute `service.name`.
@@ -28,7 +28,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// An attribute's text; empty when there is none.
+    /// An attribute's text; empty if there is none.
     pub fn attribute(&self, key: &str) -> String {
         text(&self.span.attributes, key)
     }
@@ -64,7 +64,7 @@ impl TraceService for Collector {
 }
 
 impl Collector {
-    /// Starts it on a port of the system's choice.
+    /// Starts a collector on a port that the system chooses.
     pub fn start(runtime: &Runtime) -> (Self, SocketAddr) {
         let collector = Self::default();
         let listener = runtime
@@ -83,7 +83,7 @@ impl Collector {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that was sent, as it was on the wire.
+    /// Everything received, as it was on the wire.
     pub fn bytes(&self) -> Vec<u8> {
         self.lock()
             .iter()
@@ -91,7 +91,7 @@ impl Collector {
             .collect()
     }
 
-    /// All spans by their trace's id.
+    /// All spans, by trace id.
     pub fn traces(&self) -> HashMap<Vec<u8>, Vec<Seen>> {
         let mut traces: HashMap<Vec<u8>, Vec<Seen>> = HashMap::new();
         for resource in self
@@ -116,7 +116,7 @@ impl Collector {
         traces
     }
 
-    /// The trace whose root has this name.
+    /// The trace whose root span has this name.
     pub fn trace(&self, root: &str) -> Vec<Seen> {
         let is_root = |seen: &Seen| seen.span.parent_span_id.is_empty() && seen.span.name == root;
         let found: Vec<_> = self
@@ -129,7 +129,7 @@ impl Collector {
     }
 }
 
-/// Spans whose parent is not in the trace; the root is one.
+/// Spans whose parent is not in the trace; the root is one of them.
 pub fn orphans(trace: &[Seen]) -> Vec<&Seen> {
     let known: BTreeSet<_> = trace
         .iter()
@@ -141,7 +141,7 @@ pub fn orphans(trace: &[Seen]) -> Vec<&Seen> {
         .collect()
 }
 
-/// A trace as an indented list: when each span began and how long it took (milliseconds), whose it is, what it is called.
+/// A trace as an indented list: start and duration of each span (milliseconds), its service and its name.
 pub fn tree(trace: &[Seen]) -> String {
     let begin = trace
         .iter()

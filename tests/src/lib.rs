@@ -1,5 +1,5 @@
-//! Harnesses for tests that need more than one part of isyone: the simulation of a whole fleet, a real fleet in one process, and
-//! real components; the tests themselves are in `tests/all`, one binary.
+//! Harnesses for tests that need more than one part of isyone: the simulation of a whole fleet, a real fleet in one
+//! process, and real components. The tests themselves are in `tests/all`, one binary.
 
 pub mod collector;
 pub mod e2e;

@@ -1,5 +1,6 @@
-//! `isyone-stand-in ROLE …`: the three programs as processes of their own without Docker. `coordinator` and `isyctl` are the real
-//! command lines; `agent DATA-DIR DOCKER-DIR` is a real agent over a fake engine. For tests of what only whole processes do.
+//! `isyone-stand-in ROLE …`: the three programs as separate processes without Docker. `coordinator` and `isyctl` are
+//! the real command lines; `agent DATA-DIR DOCKER-DIR` is a real agent over a fake engine. For tests that need whole
+//! processes.
 
 use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
@@ -12,7 +13,7 @@ use isyone_agent::{
 use isyone_telemetry::Format;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// As the real agent's.
+/// The same as the real agent's.
 const LAST_TRACES: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {

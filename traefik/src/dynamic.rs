@@ -1,5 +1,5 @@
-//! The part of Traefik's dynamic configuration that we write, field for field. Fields in alphabetical order: that is
-//! the order in the document.
+//! The part of Traefik's dynamic configuration that we write, field for field. Fields are in alphabetical order, as in
+//! the rendered document.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::{Identity, Rate};
 
-/// What is worth compressing; everything else (pictures, archives, office documents) is compressed already, and event streams
-/// must not wait for a full buffer.
+/// Content worth compressing. Everything else (pictures, archives, office documents) is compressed already, and event
+/// streams must not wait for a full buffer.
 const COMPRESSIBLE: [&str; 11] = [
     "application/javascript",
     "application/json",
@@ -37,7 +37,7 @@ pub(crate) struct Router<'a> {
     pub(crate) tls: Option<RouterTls<'a>>,
 }
 
-/// That a router is one for TLS: empty when its certificates come from elsewhere.
+/// Marks a router as one for TLS: empty when its certificates come from elsewhere.
 #[derive(Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RouterTls<'a> {
@@ -47,13 +47,13 @@ pub(crate) struct RouterTls<'a> {
     pub(crate) domains: Vec<TlsDomain<'a>>,
 }
 
-/// One certificate that a resolver is to get.
+/// One certificate that a resolver should get.
 #[derive(Serialize)]
 pub(crate) struct TlsDomain<'a> {
     pub(crate) main: &'a str,
 }
 
-/// What the edge agrees to speak.
+/// TLS versions and ciphers that the edge accepts.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TlsOptions {
@@ -63,7 +63,7 @@ pub(crate) struct TlsOptions {
     pub(crate) sni_strict: bool,
 }
 
-/// A certificate with its key, both PEM: Traefik takes the content in place of a path.
+/// A certificate and its key as PEM: Traefik accepts the content in place of a path.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CertificatePair<'a> {
@@ -86,15 +86,15 @@ struct LoadBalancer {
     servers_transport: &'static str,
 }
 
-/// A connection is made within this time or not at all: Traefik's own 30 s are how long visitors would look at an empty window
-/// after a host has gone. Long enough for a packet to be sent a second time.
+/// Give up on a connection after this time. With Traefik's default of 30 s, visitors would stare at an empty window
+/// when a host is gone; 3 s still leaves time to resend a packet once.
 const DIAL_TIMEOUT: &str = "3s";
-/// Traefik's own, which it does not take where a transport is given.
+/// Traefik's default, which does not apply once a transport is configured.
 const IDLE_TIMEOUT: &str = "90s";
-/// Likewise: Go alone would keep two.
+/// Likewise: Go's own default is two.
 const IDLE_CONNECTIONS: u32 = 200;
 
-/// How servers are spoken to. How long they think is not bounded: a report of Odoo takes minutes.
+/// How Traefik talks to servers. There is no limit on the time to respond: a report in Odoo takes minutes.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServersTransport<'a> {
@@ -114,7 +114,7 @@ struct ForwardingTimeouts {
 }
 
 impl<'a> ServersTransport<'a> {
-    /// With an identity, over TLS.
+    /// TLS if there is an identity.
     pub(crate) fn new(identity: Option<&'a Identity>) -> Self {
         let forwarding_timeouts = ForwardingTimeouts {
             dial_timeout: DIAL_TIMEOUT,
@@ -157,11 +157,13 @@ impl Service {
     }
 }
 
-/// An IPv6 customer has at least this much to himself (RFC 6177): counting single addresses, he would never be counted twice.
+/// An IPv6 customer has at least a /64 (RFC 6177): a client that changes its address within it would never hit a limit
+/// on single addresses.
 const IPV6_CUSTOMER: u8 = 64;
 
-/// Which address is a client's: the peer's, or behind proxies that are trusted, the last one in `X-Forwarded-For` that is none of
-/// theirs; none at all for who comes past them. Never without a field: Traefik refuses that as a "standalone element".
+/// Which address counts as the client's: the peer's, or behind trusted proxies the last one in `X-Forwarded-For` that
+/// is not a proxy's (none for clients that bypass the proxies). At least one field must be set: Traefik refuses an
+/// empty one as a "standalone element".
 #[derive(Serialize, Debug, Clone)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IpStrategy {
@@ -172,7 +174,7 @@ pub(crate) struct IpStrategy {
 }
 
 impl IpStrategy {
-    /// For who may come in. None: the peer.
+    /// For allow lists. None: use the peer's address.
     pub(crate) fn of(trusted: &[IpNet]) -> Option<Self> {
         (!trusted.is_empty()).then(|| Self {
             excluded_ips: trusted.iter().map(ToString::to_string).collect(),
@@ -180,7 +182,7 @@ impl IpStrategy {
         })
     }
 
-    /// For counting. Behind proxies Traefik counts single IPv6 addresses.
+    /// For rate limits. Behind proxies Traefik counts single IPv6 addresses.
     fn counting(clients: Option<Self>) -> Self {
         clients.unwrap_or(Self {
             excluded_ips: Vec::new(),
@@ -189,20 +191,20 @@ impl IpStrategy {
     }
 }
 
-/// What requests are counted by.
+/// What a limit counts requests by.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SourceCriterion {
     ip_strategy: IpStrategy,
 }
 
-/// One kind each; serde's external tag is Traefik's key.
+/// Exactly one kind per middleware; serde's external tag is Traefik's key.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(crate) enum Middleware {
     BasicAuth {
         realm: &'static str,
-        /// Odoo does not see what it has no use for.
+        /// Hides the header from Odoo, which has no use for it.
         remove_header: bool,
         users: Vec<String>,
     },
@@ -259,7 +261,7 @@ pub(crate) enum Middleware {
     },
 }
 
-/// Of the headers middleware, nothing.
+/// The headers middleware with nothing set.
 const NO_HEADERS: Middleware = Middleware::Headers {
     content_type_nosniff: false,
     custom_frame_options_value: None,
@@ -276,7 +278,7 @@ impl Middleware {
         }
     }
 
-    /// Answers 404 to everybody outside `range`.
+    /// Answers 404 to every client outside `range`.
     pub(crate) fn deny(range: &str) -> Self {
         let source_range = vec![range.to_owned()];
         Self::IpAllowList {
@@ -286,7 +288,7 @@ impl Middleware {
         }
     }
 
-    /// Answers 403 to clients outside of these.
+    /// Answers 403 to clients outside `addresses`.
     pub(crate) fn allow(addresses: &[IpNet], clients: Option<IpStrategy>) -> Self {
         let source_range = addresses.iter().map(ToString::to_string).collect();
         Self::IpAllowList {
@@ -296,7 +298,7 @@ impl Middleware {
         }
     }
 
-    /// Asks for a name and password.
+    /// Asks for a user name and password (basic authentication).
     pub(crate) fn users(users: &[String]) -> Self {
         Self::BasicAuth {
             realm: "isyone",
@@ -305,7 +307,8 @@ impl Middleware {
         }
     }
 
-    /// "Nobody answers" as another service's page says it; the status stays. Odoo itself answers none of these.
+    /// Replaces a gateway error's body by another service's page; the status stays. Odoo itself answers with none of
+    /// these statuses.
     pub(crate) fn errors(service: &'static str, query: &str) -> Self {
         Self::Errors {
             query: query.to_owned(),
@@ -314,7 +317,7 @@ impl Middleware {
         }
     }
 
-    /// "Only HTTPS from now on", for this long.
+    /// Tells browsers to use only HTTPS for this long.
     pub(crate) fn hsts(seconds: u64) -> Self {
         let mut headers = NO_HEADERS;
         if let Self::Headers { sts_seconds, .. } = &mut headers {
@@ -323,7 +326,7 @@ impl Middleware {
         headers
     }
 
-    /// What browsers are told of every page.
+    /// Security headers on every page.
     pub(crate) fn security(frame_options: Option<&str>) -> Self {
         Self::Headers {
             content_type_nosniff: true,
@@ -335,7 +338,7 @@ impl Middleware {
         }
     }
 
-    /// To the same address over TLS.
+    /// Redirects to the same address over TLS.
     pub(crate) fn to_https(port: Option<u16>) -> Self {
         Self::RedirectScheme {
             permanent: true,
@@ -344,7 +347,8 @@ impl Middleware {
         }
     }
 
-    /// To the same path at another base (`https://erp.example.com`). Not for good: browsers would remember it after it has ended.
+    /// Redirects to the same path at another base (`https://erp.example.com`). Never permanently: browsers would keep
+    /// following the redirect after it is gone.
     pub(crate) fn to_host(base: &str) -> Self {
         Self::RedirectRegex {
             regex: "^https?://[^/]+/(.*)$",
@@ -364,7 +368,7 @@ impl Middleware {
         Self::rate(rate.average, rate.burst, clients)
     }
 
-    /// By client: when nothing is said, Traefik counts by host name.
+    /// Limits by client address: Traefik's default is to count by host name.
     pub(crate) fn in_flight(amount: u32, clients: Option<IpStrategy>) -> Self {
         Self::InFlightReq {
             amount,

@@ -1,6 +1,6 @@
 //! One tenant's routers, services and middlewares.
 //!
-//! Not here: which host names it may have (routes) and what all tenants share (the crate's head, tls, pages).
+//! Not here: which host names a tenant may have (routes), and what all tenants share (the crate's root, tls, pages).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,12 +13,13 @@ use crate::{
     tls,
 };
 
-/// What only browsers ask for and what is the same under each name: programs that post, websockets and health checks stay where they are.
+/// Requests that may be redirected to the primary host name: only browsers send them, and the answer is the same under
+/// each name. POSTs from programs, websockets and health checks stay on the name they asked for.
 const SENT_ELSEWHERE: &str =
     "(Method(`GET`) || Method(`HEAD`)) && !PathPrefix(`/websocket`) && !Path(`/web/health`)";
 
-/// Routers' names have an underscore before what follows the tenant's name: no label has one, so a tenant `alfa-closed` does not meet
-/// the closed router of `alfa`.
+/// In router names an underscore separates the tenant's name from what follows. No label contains one, so the routers
+/// of a tenant `alfa-closed` cannot clash with the closed router of `alfa`.
 pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Fragment {
     let mut parts = Parts::new(options, route, hosts);
     match route.target {
@@ -35,18 +36,18 @@ pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Frag
     parts.fragment
 }
 
-/// A fragment in the making.
+/// A fragment under construction.
 struct Parts<'a> {
     options: &'a Options,
     route: &'a Route,
     hosts: &'a [&'a str],
-    /// As `odoo-<tenant>`.
+    /// `odoo-<tenant>`.
     name: String,
-    /// Matches all host names.
+    /// The rule that matches all of the tenant's host names.
     rule: String,
-    /// Middlewares that keep visitors out, before the password.
+    /// Middlewares that keep visitors out; they come before the password.
     limits: Vec<String>,
-    /// The password, if there is one.
+    /// The password middleware, if there is one.
     users: Option<String>,
     fragment: Fragment,
 }
@@ -69,7 +70,7 @@ impl<'a> Parts<'a> {
         parts
     }
 
-    /// The tenant's own middlewares, as far as it has any.
+    /// Adds the tenant's own middlewares, if it has any.
     fn access(&mut self) {
         let access = &self.route.access;
         let clients = IpStrategy::of(&self.options.trusted_proxies);
@@ -133,7 +134,7 @@ impl<'a> Parts<'a> {
         } else {
             &name
         };
-        // Not compressed, and not among the requests in flight: they last.
+        // Websockets are neither compressed nor counted as requests in flight: they stay open.
         let rule = format!("({}) && PathPrefix(`/websocket`)", self.rule);
         let chain = self.chain(true, &["isyone-scheme"]);
         let sockets = router(
@@ -146,7 +147,7 @@ impl<'a> Parts<'a> {
         );
         put(&mut self.fragment.routers, &socket, &sockets);
         if self.users.is_some() || !self.route.access.addresses.is_empty() {
-            // It says nothing of the tenant but that it is there, and those who watch have no password.
+            // The answer reveals only that the tenant exists, and monitoring has no password.
             let rule = format!("({}) && Path(`/web/health`)", self.rule);
             let chain = self.chain(false, &[]);
             let chain: Vec<&str> = chain
@@ -170,8 +171,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// What is closed under its own domains; for names of the platform one router does it for all ([`pages::closed`]): a router more for
-    /// each tenant is a third of what an edge works for a change.
+    /// Closes the internal paths under the tenant's own domains. For platform names one router does it for all tenants
+    /// ([`pages::closed`]): one more router per tenant would add a third to an edge's work for each change.
     fn closed(&mut self) {
         let own: Vec<&str> = self
             .hosts
@@ -189,7 +190,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The router for everything; it is also the one that asks a resolver for certificates.
+    /// The router for everything else; it is also the one that asks a resolver for certificates.
     fn page(&mut self, service: &str, then: &[&str]) {
         let tls = self
             .options
@@ -197,7 +198,7 @@ impl<'a> Parts<'a> {
             .as_ref()
             .map(|tls| tls::of_page(tls, self.hosts))
             .unwrap_or_default();
-        // Before the password: a hash costs milliseconds of a core, also for who only guesses.
+        // Before the password: checking a hash costs milliseconds of CPU, even for a wrong guess.
         let mut chain = self.chain(true, then);
         chain.insert(self.limits.len(), "isyone-in-flight".to_owned());
         let page = router(
@@ -211,7 +212,7 @@ impl<'a> Parts<'a> {
         put(&mut self.fragment.routers, &self.name, &page);
     }
 
-    /// Browsers that come by another name are sent to the primary one.
+    /// Redirects browsers from the other names to the primary one.
     fn primary(&mut self) {
         let Some(primary) = self
             .route
@@ -254,7 +255,7 @@ impl<'a> Parts<'a> {
         );
     }
 
-    /// What keeps visitors out, `password` included, and then this.
+    /// The middlewares that keep visitors out (with `password`, also that one), followed by `then`.
     fn chain(&self, password: bool, then: &[&str]) -> Vec<String> {
         let users = self.users.iter().filter(|_| password);
         self.limits

@@ -1,14 +1,14 @@
-//! Tenants' routes → Traefik v3 dynamic configuration, as JSON (which the HTTP provider takes as it is, and the file
-//! provider under a name ending in `.yml`, JSON being YAML).
+//! Tenants' routes → Traefik v3 dynamic configuration, as JSON (the HTTP provider takes it directly; the file provider
+//! takes it under a name ending in `.yml`, JSON being YAML).
 //!
-//! A document is a [`Frame`] with a [`Fragment`] for each tenant in it, so that a change of one tenant renders one
-//! fragment, however many there are. [`Routes`] knows whose fragment another tenant's change concerns.
+//! A document is a [`Frame`] with a [`Fragment`] per tenant, so that a change to one tenant renders one fragment,
+//! however many tenants there are. [`Routes`] knows which other tenants' fragments a change affects.
 //!
 //! Pure: the same routes give the same bytes. Nothing is rendered that Traefik would refuse: a name or host name that
-//! does not fit is left out and [`Rejected`], so one bad tenant never costs another its route.
+//! does not fit is left out and reported as [`Rejected`], so one bad tenant never costs another its route.
 //!
-//! Not here: who has which port (coordinator), putting documents together and publishing them (coordinator/edges/publish), and
-//! the static configuration (deploy/).
+//! Not here: which tenant has which port (coordinator), assembling and publishing documents
+//! (coordinator/edges/publish), and the static configuration (deploy/).
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -26,49 +26,51 @@ pub use pages::{Dashboard, PAGE_PATH, UNKNOWN_PATH};
 pub use routes::{Routes, is_user};
 pub use tls::{Resolver, Tls, certificate};
 
-/// What comes without TLS is sent to it. Above every priority that Traefik itself derives, below the tenants'.
+/// Redirects requests without TLS to HTTPS. Above every priority that Traefik derives itself, below the tenants'.
 const REDIRECT_PRIORITY: u32 = 10_000;
-/// Above every priority that Traefik itself derives (the length of a rule), so that an operator's catch-all router
+/// Above every priority that Traefik derives itself (the length of the rule), so that an operator's catch-all router
 /// does not swallow the tenants.
 const PAGE_PRIORITY: u32 = 100_000;
-/// To the primary host name: before the page, after what is never sent elsewhere.
+/// The redirect to the primary host name: before the page, after what is never redirected.
 const PRIMARY_PRIORITY: u32 = 150_000;
-/// `/websocket` goes before the rest of the same host.
+/// `/websocket` matches before the rest of the same host.
 const WEBSOCKET_PRIORITY: u32 = 200_000;
-/// What is closed to the outside is closed whatever else matches.
+/// Closed paths stay closed whatever else matches.
 const CLOSED_PRIORITY: u32 = 300_000;
-/// The answers that certificates are issued on: before everything, the redirect to TLS above all.
+/// Answers to ACME challenges: before everything, in particular before the redirect to TLS.
 const CHALLENGE_PRIORITY: u32 = 400_000;
 /// Often enough to see a broken Odoo within a dozen seconds, seldom enough that 120 tenants cost 12 requests a second.
 const HEALTH_INTERVAL: &str = "10s";
 /// An Odoo that needs longer for `/web/health` cannot serve pages either.
 const HEALTH_TIMEOUT: &str = "5s";
-/// No TCP connection comes from the broadcast address: an allow list of it alone admits nobody.
+/// No TCP connection comes from the broadcast address: an allow list with only this address admits nobody.
 const NOBODY: &str = "255.255.255.255/32";
 
-/// Host name under which an edge says which document it runs: below `.invalid` (RFC 2606), so no tenant's and in no DNS.
+/// Host name under which an edge says which document it runs. It is below `.invalid` (RFC 2606): no tenant can have it,
+/// and it is in no DNS.
 pub const VERSION_HOST: &str = "edge.isyone.invalid";
-/// Header of that answer, with the document's version in it.
+/// Header of that answer; its value is the document's version.
 pub const VERSION_HEADER: &str = "X-Isyone-Version";
-/// Router and middleware that answer it.
+/// Name of the router and the middleware that answer for [`VERSION_HOST`].
 const VERSION: &str = "isyone-version";
-/// Where the version goes; nothing else in the frame reads like it.
+/// Placeholder for the version; nothing else in the frame contains this text.
 const VERSION_PLACE: &str = "{version}";
 
-/// Service of the pages that stand in for a tenant; no tenant's begins like it.
+/// Service of the pages that stand in for a tenant; no tenant's service name starts with this prefix.
 const PAGES: &str = "isyone-pages";
-/// The transport to all tenants.
+/// The transport used for all tenants.
 const ODOO: &str = "isyone-odoo";
-/// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik leaves an encoded slash as it is and Odoo does not.
+/// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik does not decode an encoded slash
+/// (`%2f`), but Odoo does.
 const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`) || \
                             PathPrefix(`/xmlrpc/db`) || PathPrefix(`/xmlrpc/2/db`) || \
                             PathRegexp(`(?i)^/(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
 
-/// How browsers see the page.
+/// The scheme that browsers see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     Http,
-    /// TLS, ended at the edge or before it.
+    /// TLS, terminated at the edge or before it.
     Https,
 }
 
@@ -81,52 +83,53 @@ impl Scheme {
     }
 }
 
-/// What holds for all tenants.
+/// Settings that apply to all tenants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Tenants' platform names are below it: lower-case, a host name.
+    /// Parent domain of the tenants' platform names: a host name in lower case.
     pub base_domain: String,
-    /// Names of the entry points in Traefik's static configuration, without TLS.
+    /// The entry points without TLS, as named in Traefik's static configuration.
     pub entry_points: Vec<String>,
-    /// Told to Odoo in `X-Forwarded-Proto`. Traefik alone would say `wss` on websocket upgrades, and Odoo then thinks
-    /// that page and socket differ.
+    /// Sent to Odoo in `X-Forwarded-Proto`. Traefik by itself would send `wss` on websocket upgrades, and Odoo would
+    /// then take page and socket for different origins.
     pub scheme: Scheme,
-    /// Port in customers' URLs, when it is not the scheme's own.
+    /// Port in customers' URLs, when it is not the scheme's default.
     pub port: Option<u16>,
-    /// Base of the pages that stand in for a tenant, e.g. `http://127.0.0.1:7480`; [`PAGE_PATH`] and [`UNKNOWN_PATH`] are below it.
+    /// Base URL of the pages that stand in for a tenant, e.g. `http://127.0.0.1:7480`; [`PAGE_PATH`] and
+    /// [`UNKNOWN_PATH`] are below it.
     pub pages_url: String,
-    /// The certificate that is expected there, when it is an `https://` URL of ours.
+    /// The certificate to expect there, when it is an `https://` URL of ours.
     pub pages_identity: Option<Identity>,
-    /// Requests per second that one client address may make of one tenant, on average.
+    /// Average number of requests per second that one client address may send to one tenant.
     pub rate_average: u32,
-    /// Requests that it may make at once, whatever the average.
+    /// Burst: requests that it may send at once, whatever the average.
     pub rate_burst: u32,
-    /// Requests of one client address to one tenant that are answered at the same time; websockets do not count.
+    /// Requests in flight from one client address to one tenant; websockets do not count.
     pub in_flight: u32,
-    /// Who stands before the edges and says in `X-Forwarded-For` for whom it asks; empty: nobody, the peer is the client.
+    /// Proxies in front of the edges that put the client's address in `X-Forwarded-For`. Empty: the peer is the client.
     pub trusted_proxies: Vec<IpNet>,
-    /// `X-Frame-Options`: who may show tenants' pages in a frame; none: not said.
+    /// `X-Frame-Options`: who may embed tenants' pages in a frame. None: the header is not sent.
     pub frame_options: Option<String>,
-    /// Traefik's own dashboard, if it is to be reached.
+    /// Traefik's own dashboard, if it is exposed.
     pub dashboard: Option<Dashboard>,
-    /// Traefik ends TLS itself.
+    /// Set when Traefik terminates TLS itself.
     pub tls: Option<Tls>,
 }
 
 impl Options {
-    /// Whether it is the base domain or below it.
+    /// Whether `host` is the base domain or below it.
     fn is_of_platform(&self, host: &str) -> bool {
         host.strip_suffix(self.base_domain.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 }
 
-/// Whose certificate a server of ours must show.
+/// The certificate that a server of ours must present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The CA that signed it, as PEM.
+    /// The signing CA, as PEM.
     pub ca_pem: String,
-    /// The name that the certificate must have.
+    /// The name that the certificate must be valid for.
     pub server_name: String,
 }
 
@@ -135,96 +138,97 @@ pub struct Identity {
 pub struct Route {
     /// Names routers and services: `odoo-<tenant>`, `odoo-<tenant>_websocket`, ….
     pub tenant: String,
-    /// All that lead to the tenant.
+    /// All host names that lead to the tenant.
     pub hostnames: Vec<String>,
-    /// The one of them that browsers are sent to from the others; none: each is as good.
+    /// The one of them to which browsers are redirected from the others. None: no redirect.
     pub primary: Option<String>,
     pub access: RouteAccess,
     pub target: Target,
 }
 
-/// Who gets in to one tenant. The default is everybody.
+/// Who may visit one tenant. By default everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RouteAccess {
-    /// Only clients with these addresses; empty: all.
+    /// Only clients with these addresses; empty: all clients.
     pub addresses: Vec<IpNet>,
-    /// Only who knows one of these, as `htpasswd` writes them (`name:hash`); empty: nobody is asked.
+    /// Users and password hashes, as `htpasswd` writes them (`name:hash`). Empty: no password is needed.
     pub users: Vec<String>,
-    /// Requests per second and at once from one client address, in place of what holds for all tenants.
+    /// Limit per client address, in place of the one for all tenants.
     pub rate: Option<Rate>,
 }
 
 /// Requests from one client address to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Per second, on average.
+    /// Requests per second, on average.
     pub average: u32,
-    /// At once, whatever the average.
+    /// Burst: requests at once, whatever the average.
     pub burst: u32,
 }
 
-/// Where a route ends.
+/// Where a route leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// At the tenant's host.
+    /// To the tenant on its host.
     Running {
         /// The host's advertised address.
         address: IpAddr,
         /// Published port of Odoo's HTTP server.
         http_port: u16,
-        /// Published port of the gevent server, when Odoo has workers.
+        /// Published port of the gevent server; only when Odoo has workers.
         websocket_port: Option<u16>,
     },
-    /// At the coordinator's page, which says why.
+    /// To the coordinator's page, which says why the tenant does not answer.
     Page,
 }
 
-/// What was left out, and why.
+/// A route or host name that was left out, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rejected {
     pub tenant: String,
-    /// The host name, when only that is left out.
+    /// Set when only this host name is left out.
     pub hostname: Option<String>,
-    /// Why, for the operator to read.
+    /// The reason, for the operator to read.
     pub reason: String,
 }
 
-/// One tenant's part of a document: entries of the three maps, each with a comma and a line break before it.
+/// One tenant's part of a document: entries of the three maps, each preceded by a comma and a line break.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fragment {
-    /// Of `routers`; at least one.
+    /// Entries of `routers`; at least one.
     pub routers: String,
-    /// Of `services`; none when there is only a page.
+    /// Entries of `services`; empty when the tenant has only a page.
     pub services: String,
-    /// Of `middlewares`; none when the tenant is like all others.
+    /// Entries of `middlewares`; empty when the tenant has none of its own.
     pub middlewares: String,
 }
 
-/// What is around the fragments. No map is ever empty: Traefik refuses that as a "standalone element".
+/// What surrounds the fragments. No map is ever empty: Traefik refuses that as a "standalone element".
 ///
-/// An edge that is asked for [`VERSION_HOST`] answers with [`VERSION_HEADER`]: only so can be known what it runs, for Traefik
-/// takes up what it fetches when it gets round to it.
+/// An edge that is asked for [`VERSION_HOST`] answers with [`VERSION_HEADER`]. There is no other way to know what it
+/// runs: Traefik applies a document some time after it fetches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Before and after the document's version: begin of the document, with what all tenants share.
+    /// The start of the document, with what all tenants share: the parts before and after the version.
     pub head: [String; 2],
-    /// Before and after the middlewares that are single tenants'; there are always others.
+    /// Before and after the tenants' middlewares; the map is never empty without them.
     pub middlewares: [String; 2],
-    /// Before and after the routers; there is always one.
+    /// Before and after the routers; there is always at least one.
     pub routers: [String; 2],
-    /// Before and after the services; there is always one.
+    /// Before and after the services; there is always at least one.
     pub services: [String; 2],
-    /// Before and after the [`certificate`]s, without the first one's comma; left out as a whole when there is none.
+    /// Before and after the [`certificate`]s (drop the first one's comma). Leave both out when there are no
+    /// certificates.
     pub certificates: [String; 2],
     /// The end of the document.
     pub tail: &'static str,
 }
 
-/// The frame of every document.
+/// The frame shared by all documents.
 pub fn frame(options: &Options) -> Frame {
     let tls = options.tls.as_ref();
     let middlewares = json(&shared_middlewares(options));
-    // The map stays open: tenants' own follow.
+    // The map stays open: the tenants' own middlewares follow.
     let middlewares = middlewares.strip_suffix('}').unwrap_or(&middlewares);
     let (before, after) = middlewares
         .split_once(VERSION_PLACE)
@@ -248,7 +252,7 @@ pub fn frame(options: &Options) -> Frame {
         .map(|tls| tls::routers(tls, options))
         .unwrap_or_default()
         + &pages::routers(options);
-    // The end of `http`, and the begin of `tls` if there is one.
+    // The end of `http`, and the start of `tls` if there is one.
     let then = tls.map_or_else(String::new, |_| {
         format!(",\"tls\":{{\"options\":{}", tls::options())
     });
@@ -274,7 +278,7 @@ pub fn frame(options: &Options) -> Frame {
     }
 }
 
-/// What every document has, by name: the middlewares that tenants share.
+/// The middlewares that tenants share, by name; every document has them.
 fn shared_middlewares(options: &Options) -> BTreeMap<&'static str, Middleware> {
     let clients = IpStrategy::of(&options.trusted_proxies);
     let mut middlewares = BTreeMap::from([
@@ -322,7 +326,7 @@ fn shared_middlewares(options: &Options) -> BTreeMap<&'static str, Middleware> {
     middlewares
 }
 
-/// The router that says which document an edge runs: without TLS, which it has no certificate for.
+/// The router that says which document an edge runs. It has no TLS: there is no certificate for that name.
 fn version(options: &Options) -> String {
     json(&Router {
         entry_points: &options.entry_points,
@@ -334,7 +338,7 @@ fn version(options: &Options) -> String {
     })
 }
 
-/// Our own plain structs: string keys only, no foreign impls, so it cannot fail.
+/// Cannot fail: our own plain structs, string keys only, no foreign impls.
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -348,7 +352,7 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Lower-case ASCII only: no backtick, no regular expression, nothing that could leave the rule's quotes.
+/// Lower-case ASCII only: no backtick, no regular expression, nothing that could break out of the rule's quotes.
 fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }

@@ -1,6 +1,8 @@
-//! What visitors see that is no tenant's: the page for host names that lead nowhere (yet), and Traefik's own dashboard.
+//! What visitors see that belongs to no tenant: the page for host names that lead nowhere (yet), and Traefik's
+//! dashboard.
 //!
-//! Not here: the page itself (the coordinator's, which knows why a tenant does not answer), and tenants' routers (fragment).
+//! Not here: the page itself (the coordinator's, which knows why a tenant does not answer), and tenants' routers
+//! (fragment).
 
 use ipnet::IpNet;
 
@@ -10,31 +12,31 @@ use crate::{
     json, tls,
 };
 
-/// Path of the page that stands in for whatever does not answer, below [`Options::pages_url`]. It is told by `Host` of whom, and
-/// by `?status=` what the edge met, if it met anything.
+/// Path of the page that stands in for a tenant that does not answer, below [`Options::pages_url`]. `Host` says which
+/// tenant, and `?status=` which error the edge met, if any.
 pub const PAGE_PATH: &str = "/pages/tenant";
-/// The same for who comes by no tenant's router: nothing has looked whether he would get in to the tenant he names. Edges of
-/// another shard have no router for it, and a new tenant has none yet.
+/// The same for requests that no tenant's router matches, for which no access rule was checked. That happens on edges
+/// of another shard, and for a new tenant that has no router yet.
 pub const UNKNOWN_PATH: &str = "/pages/unknown";
-/// All of Traefik's API but what the dashboard shows of routers and services: what middlewares say has the hashes of tenants' passwords in
-/// it (`/api/rawdata`, `/api/support-dump`, `/api/http/middlewares`), and the next version of Traefik may tell it elsewhere, too.
-/// The dashboard's list of middlewares stays empty for it.
+/// All of Traefik's API except what the dashboard shows of routers and services. Details of middlewares contain the
+/// hashes of tenants' passwords (`/api/rawdata`, `/api/support-dump`, `/api/http/middlewares`), and the next version of
+/// Traefik may add other paths. The price: the dashboard's list of middlewares stays empty.
 const SECRET_PATHS: &str = "PathPrefix(`/api`) && !PathRegexp(`^/api/(overview|version|entrypoints|(http|tcp|udp)/(routers|services))(/[^/]*)?$`)";
-/// Of one client address at the dashboard, which asks for some forty files and then every few seconds.
+/// Limit per client address at the dashboard, which loads some forty files and then polls every few seconds.
 const RATE: Rate = Rate {
     average: 10,
     burst: 60,
 };
-/// Below everything else, also below what an operator adds without a priority of his own.
+/// Below everything else, including routers that an operator adds without a priority.
 const UNKNOWN_PRIORITY: u32 = 1;
 
-/// How Traefik's dashboard is reached from outside. It shows all tenants' names and addresses: nobody gets there without a password.
+/// How Traefik's dashboard is exposed. It shows all tenants' names and addresses, so a password is mandatory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dashboard {
     pub hostname: String,
-    /// As `htpasswd` writes them; at least one.
+    /// Lines as `htpasswd` writes them; at least one.
     pub users: Vec<String>,
-    /// Only from these addresses; empty: from everywhere.
+    /// Only these client addresses; empty: all.
     pub addresses: Vec<IpNet>,
 }
 
@@ -56,7 +58,7 @@ impl Dashboard {
 
     fn router(&self, options: &Options) -> String {
         let addresses = (!self.addresses.is_empty()).then_some("isyone-dashboard-addresses");
-        // The rate bounds how fast passwords can be tried, and what hashes cost the edge.
+        // The rate limit bounds how fast passwords can be tried, and what hashing costs the edge.
         let chain: Vec<_> = addresses
             .into_iter()
             .chain([
@@ -95,7 +97,7 @@ impl Dashboard {
     }
 }
 
-/// Those that belong to no tenant, each with a comma and a line break before it.
+/// Routers that belong to no tenant, each preceded by a comma and a line break.
 pub(crate) fn routers(options: &Options) -> String {
     let chain = [
         "isyone-rate",
@@ -111,7 +113,7 @@ pub(crate) fn routers(options: &Options) -> String {
         &chain,
         RouterTls::default(),
     );
-    // A host name may end with the root's dot.
+    // A host name may end with a dot (the DNS root).
     let platform = format!(
         r"HostRegexp(`^(.+\.)?{}\.?$`)",
         options.base_domain.replace('.', r"\.")
@@ -126,7 +128,8 @@ pub(crate) fn routers(options: &Options) -> String {
     board + &shared
 }
 
-/// What is for no visitor, under names that a rule says. Nobody passes the allow list, and behind it is Traefik's own no-op.
+/// Closes internal paths under the names that the rule `names` matches. The allow list admits nobody; behind it is
+/// Traefik's own no-op service.
 pub(crate) fn closed(options: &Options, names: &str) -> String {
     let rule = format!("({names}) && ({CLOSED_PATHS})");
     router(
@@ -139,7 +142,7 @@ pub(crate) fn closed(options: &Options, names: &str) -> String {
     )
 }
 
-/// A router where visitors are: on the entry point with TLS, if there is one.
+/// A router for visitors: on the entry point with TLS if there is one.
 pub(crate) fn router(
     options: &Options,
     rule: &str,

@@ -1,7 +1,7 @@
-//! All routes, and who claims which host name: so that a change of one tenant says whose fragments it concerns, and each
-//! fragment is rendered without a look at the others.
+//! All routes, and which tenants claim which host name: a change to one tenant says whose fragments it affects, and
+//! each fragment is rendered without looking at the others.
 //!
-//! The first tenant by name to claim a host name has it. Not here: what a fragment looks like.
+//! A host name goes to the first tenant, by name, that claims it. Not here: what a fragment looks like.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::{Fragment, Options, Rejected, Route, Target, fragment, is_host_name, 
 pub struct Routes {
     options: Options,
     routes: BTreeMap<String, Route>,
-    /// By host name: who claims it, sorted, at least one. Mostly exactly one, hence no set.
+    /// Claimants by host name: sorted, at least one. A `Vec` and not a set, because there is mostly exactly one.
     claims: BTreeMap<String, Vec<String>>,
 }
 
@@ -24,8 +24,8 @@ impl Routes {
         }
     }
 
-    /// Gives a tenant this route, or none. Answers the tenants whose [`Routes::judge`] may now be another: none when nothing
-    /// changed, otherwise this one, and those that contest a host name which it claimed or claims.
+    /// Sets or removes a tenant's route. Returns the tenants whose [`Routes::judge`] may have changed: none if the
+    /// route is the same, otherwise this tenant and those that contest a host name it claimed or claims now.
     pub fn set(&mut self, tenant: &str, route: Option<Route>) -> BTreeSet<String> {
         let mut concerned = BTreeSet::new();
         if self.routes.get(tenant) == route.as_ref() {
@@ -47,7 +47,7 @@ impl Routes {
         concerned
     }
 
-    /// Answers the other claimants.
+    /// Returns the other claimants.
     fn claim(&mut self, hostname: &str, tenant: &str) -> Vec<String> {
         let claimants = self.claims.entry(hostname.to_owned()).or_default();
         let others = claimants.clone();
@@ -57,7 +57,7 @@ impl Routes {
         others
     }
 
-    /// Answers the other claimants.
+    /// Returns the other claimants.
     fn release(&mut self, hostname: &str, tenant: &str) -> Vec<String> {
         let Some(claimants) = self.claims.get_mut(hostname) else {
             return Vec::new();
@@ -70,7 +70,7 @@ impl Routes {
         others
     }
 
-    /// What a tenant has in the document, if anything, and what was left out of it, sorted.
+    /// A tenant's fragment, if it gets one, and what was left out, sorted.
     pub fn judge(&self, tenant: &str) -> (Option<Fragment>, Vec<Rejected>) {
         let Some(route) = self.routes.get(tenant) else {
             return (None, Vec::new());
@@ -109,7 +109,7 @@ impl Routes {
     }
 }
 
-/// Why the whole route is left out, if so.
+/// Why the whole route is left out, if it is.
 fn refusal(route: &Route) -> Option<&'static str> {
     if !is_label(&route.tenant) {
         return Some("the name is not a DNS label");
@@ -130,8 +130,8 @@ fn user_refusal(users: &[String]) -> Option<&'static str> {
         .then_some("a user for its password prompt is not `name:hash`")
 }
 
-/// Whether Traefik can read a line of `htpasswd`: exactly one colon, and nothing that the templates of its file provider would take
-/// for theirs.
+/// Whether Traefik can read a line of `htpasswd`: exactly one colon, and nothing that the file provider would take for
+/// template syntax.
 pub fn is_user(line: &str) -> bool {
     let fits = |part: &str| {
         !part.is_empty()
@@ -143,7 +143,7 @@ pub fn is_user(line: &str) -> bool {
         .is_some_and(|(name, hash)| fits(name) && fits(hash))
 }
 
-/// The host names that a route asks for and that could be given.
+/// The valid host names that a route asks for.
 fn claimed(route: &Route) -> BTreeSet<String> {
     let wanted = if refusal(route).is_none() {
         route.hostnames.as_slice()

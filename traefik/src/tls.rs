@@ -1,7 +1,8 @@
-//! HTTPS that ends at the edge: the redirect, HSTS, the options that all connections share, whence certificates come.
+//! HTTPS that ends at the edge: the redirect, HSTS, the options that all connections share, and where certificates come
+//! from.
 //!
-//! Not here: getting certificates (Traefik's resolver by its static configuration, or coordinator/edges/acme), and a tenant's own
-//! routers (fragment).
+//! Not here: getting certificates (Traefik's resolver by its static configuration, or coordinator/edges/acme), and a
+//! tenant's own routers (fragment).
 
 use crate::{
     CHALLENGE_PRIORITY, Options, PAGES, REDIRECT_PRIORITY,
@@ -10,8 +11,8 @@ use crate::{
 };
 use isyone_types::spec::covers;
 
-/// What TLS 1.2 may use: forward secrecy and authenticated encryption, nothing else (Mozilla's "intermediate" without the
-/// finite-field suites, which Go does not have). TLS 1.3's own are not configurable.
+/// Cipher suites for TLS 1.2: forward secrecy and authenticated encryption only (Mozilla's "intermediate" without the
+/// finite-field suites, which Go does not have). Those of TLS 1.3 are not configurable.
 const CIPHER_SUITES: [&str; 6] = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
@@ -20,19 +21,19 @@ const CIPHER_SUITES: [&str; 6] = [
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 ];
-/// On every router with TLS.
+/// Middleware on every router with TLS.
 pub(crate) const HSTS: &str = "isyone-hsts";
 
-/// How Traefik ends TLS.
+/// How Traefik terminates TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Name of the entry point for it in Traefik's static configuration.
+    /// The TLS entry point, as named in Traefik's static configuration.
     pub entry_point: String,
-    /// How long browsers shall remember that there is only HTTPS; 0: they are not told.
+    /// How long browsers remember to use only HTTPS; 0: no HSTS header.
     pub hsts_seconds: u64,
-    /// Traefik gets certificates itself.
+    /// Set when Traefik gets certificates itself.
     pub resolver: Option<Resolver>,
-    /// The coordinator gets them: challenges are answered by it.
+    /// Set when the coordinator gets the certificates, and so answers the challenges.
     pub challenges: bool,
 }
 
@@ -40,11 +41,11 @@ pub struct Tls {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolver {
     pub name: String,
-    /// `*.isy.one`: one certificate for it in place of one for each tenant's platform name. Needs a DNS challenge.
+    /// `*.isy.one`: one certificate for all platform names in place of one per tenant. Needs a DNS challenge.
     pub wildcard: Option<String>,
 }
 
-/// A certificate chain with its key, both PEM, as a fragment of `certificates`: with a comma and a line break before it.
+/// A certificate chain and its key, both PEM, as one entry of `certificates`: preceded by a comma and a line break.
 pub fn certificate(chain_pem: &str, key_pem: &str) -> String {
     format!(
         ",\n{}",
@@ -62,8 +63,8 @@ pub(crate) fn middlewares(tls: &Tls, port: Option<u16>) -> Vec<(&'static str, Mi
         .collect()
 }
 
-/// Routers on the entry points without TLS: for challenges, and the redirect for all the rest, whoever the host is: it does not
-/// tell which tenants there are. Each with a comma and a line break before it.
+/// Routers on the entry points without TLS: for challenges, and a redirect for everything else, whatever the host, so
+/// that it does not reveal which tenants exist. Each is preceded by a comma and a line break.
 pub(crate) fn routers(tls: &Tls, options: &Options) -> String {
     let router = |rule, priority, service, middlewares: &[&str]| {
         let entry_points = &options.entry_points;
@@ -93,7 +94,7 @@ pub(crate) fn routers(tls: &Tls, options: &Options) -> String {
     )
 }
 
-/// The options of all connections. Strict: who names no host that there is a certificate for gets no handshake, in place of
+/// The options of all connections. Strict: a client that names no host we have a certificate for gets no handshake, not
 /// Traefik's self-signed certificate.
 pub(crate) fn options() -> String {
     let default = TlsOptions {
@@ -105,8 +106,8 @@ pub(crate) fn options() -> String {
     json(&std::collections::BTreeMap::from([("default", default)]))
 }
 
-/// A certificate for each host name: in one for all of them, a customer's domain with a broken DNS would cost the platform's name
-/// its renewal.
+/// One certificate per host name. With one for all of them, a customer's domain with broken DNS would also block
+/// renewal for the platform's name.
 pub(crate) fn of_page<'a>(tls: &'a Tls, hosts: &[&'a str]) -> RouterTls<'a> {
     let Some(resolver) = &tls.resolver else {
         return RouterTls::default();

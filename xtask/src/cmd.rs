@@ -1,4 +1,4 @@
-//! Running other programs: with their output shown, captured, or kept for the error message.
+//! Runs other programs: with their output shown, captured, or kept for the error message.
 
 use crate::paths;
 use anyhow::{Context as _, Result, bail};
@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Tells the person what happens, on stderr.
+/// Prints a message for the user on stderr.
 macro_rules! say {
     ($($arg:tt)*) => { eprintln!("xtask: {}", format_args!($($arg)*)) };
 }
@@ -19,7 +19,7 @@ pub(crate) fn cmd<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item =
     command
 }
 
-/// This build's own cargo, in the workspace's root.
+/// The cargo that runs this build, in the workspace root.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = cmd(&program, args);
@@ -27,7 +27,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// The command as a person would type it (not shell-quoted: for messages only).
+/// The command as one would type it (not shell-quoted: for messages only).
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words
@@ -79,7 +79,7 @@ fn captured(command: &mut Command) -> Result<Output> {
         .with_context(|| format!("cannot run `{}`", shown(command)))
 }
 
-/// Runs a command, its output going to stderr, but kills it after `limit`.
+/// Like [`run`], but kills the command after `limit`.
 pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     command.stdin(Stdio::null()).stdout(std::io::stderr());
     let mut child = command
@@ -100,7 +100,7 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     }
 }
 
-/// Asks again and again, every 50 ms, until `question` says yes; false when `limit` has passed.
+/// Polls every 50 ms until `question` returns true; false when `limit` has passed.
 pub(crate) fn wait_until(limit: Duration, mut question: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !question() {
@@ -112,18 +112,17 @@ pub(crate) fn wait_until(limit: Duration, mut question: impl FnMut() -> bool) ->
     true
 }
 
-/// The last `lines` lines of a text.
 pub(crate) fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.trim_end().lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// Seconds since `start`, as shown to people.
+/// Seconds since `start`, formatted for people.
 pub(crate) fn took(start: Instant) -> String {
     format!("{:.1} s", start.elapsed().as_secs_f32())
 }
 
-/// An error unless we are root; says what for.
+/// Fails unless we are root; `what` says for what root is needed.
 pub(crate) fn need_root(what: &str) -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let uid = std::fs::metadata("/proc/self")

@@ -1,9 +1,8 @@
-//! The machine's own Docker engine: is it there, does it answer, start it when it does not.
+//! The machine's own Docker engine: checks whether it exists and answers, and starts it if it does not.
 //!
-//! A daemon that answers is never touched. On a machine with systemd the unit is started; elsewhere
-//! (containers, small VMs) `dockerd` is started detached, with its log in `/var/log/isyone/dockerd.log`
-//! and its pid where dockerd itself puts it, `/run/docker.pid`. Nothing here ever stops it: other people's
-//! containers may live on it.
+//! A daemon that answers is never touched. On a machine with systemd the unit is started; elsewhere (containers, small
+//! VMs) `dockerd` is started detached, with its log in `/var/log/isyone/dockerd.log` and its pid where dockerd itself
+//! puts it, `/run/docker.pid`. Nothing here ever stops it: it may run other people's containers.
 
 use crate::cmd::{cmd, output, run, say, succeeds, tail, took, wait_until};
 use crate::paths;
@@ -15,22 +14,22 @@ use std::time::{Duration, Instant};
 
 const LOG_DIR: &str = "/var/log/isyone";
 const LOG: &str = "/var/log/isyone/dockerd.log";
-/// A cold start on a slow disk was seen to take 6 s.
+/// A cold start on a slow disk has taken 6 s.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// `docker ARGS…` against the daemon that the environment names.
+/// `docker ARGS…` against the daemon that the environment selects.
 pub(crate) fn docker<const N: usize>(args: [&str; N]) -> Command {
     cmd("docker", args)
 }
 
-/// The daemon's version, or `None` when no daemon answers.
+/// The daemon's version, or `None` if none answers.
 pub(crate) fn version() -> Option<String> {
     output(&mut docker(["version", "--format", "{{.Server.Version}}"]))
         .ok()
         .filter(|v| !v.is_empty())
 }
 
-/// Makes a daemon answer; returns its version.
+/// Starts a daemon if none answers; returns its version.
 pub(crate) fn ensure_running() -> Result<String> {
     if let Some(version) = version() {
         return Ok(version);
@@ -62,8 +61,8 @@ fn start_detached() -> Result<()> {
         paths::which("dockerd").context("there is no dockerd: run `cargo xtask setup`")?;
     fs::create_dir_all(LOG_DIR)?;
     let log = File::options().create(true).append(true).open(LOG)?;
-    // A session of its own, so that neither Ctrl-C nor a closed terminal ends it. As many open files as
-    // allowed, because every container inherits the limit.
+    // Its own session, so that neither Ctrl-C nor a closed terminal ends it. As many open files as allowed, because
+    // every container inherits the limit.
     let script = r#"ulimit -n "$(ulimit -Hn)"; exec "$0" --log-level warn"#;
     cmd("setsid", ["sh", "-c", script])
         .arg(&dockerd)

@@ -1,7 +1,7 @@
 //! `cargo xtask images`: every image and binary that the demo and the tests need.
 //!
-//! What is there is kept. What is missing is pulled when a registry answers, and else built by the scripts
-//! in `images/` out of Debian packages (two minutes on two cores, see images/README.md).
+//! Existing ones are kept. Missing ones are pulled if a registry answers, and otherwise built from Debian packages by
+//! the scripts in `images/` (two minutes on two cores, see images/README.md).
 
 use crate::cmd::{cmd, need_root, run, run_within, say, took};
 use crate::engine::{self, docker};
@@ -24,34 +24,34 @@ pub(crate) struct Args {
     list: bool,
 }
 
-/// A slow line takes a few minutes for Odoo's 600 MB; a hanging registry must not take the whole test run.
+/// On a slow line, Odoo's 600 MB take a few minutes; a hanging registry must not use up the whole test run.
 const PULL_LIMIT: Duration = Duration::from_secs(600);
 
-/// The tenant images of a machine without a registry. (With one, any tag can be pulled.)
+/// The tenants' Odoo image on a machine without a registry. (With one, any tag can be pulled.)
 pub(crate) const ODOO: &str = "odoo:19.0";
-/// Odoo of a machine with a registry.
+/// Odoo on a machine with a registry.
 pub(crate) const ODOO_18: &str = "odoo:18.0";
 pub(crate) const POSTGRES: &str = "postgres:15";
-/// The stand-in for both Odoo and PostgreSQL, for tests with many tenants.
+/// Stands in for both Odoo and PostgreSQL, in tests with many tenants.
 pub(crate) const STANDIN: &str = "isyone/standin:3";
 /// The same image under a second name.
 pub(crate) const STANDIN_POSTGRES: &str = "isyone/standin-postgres:3";
-/// The edge as an image; the demo uses the binary.
+/// Traefik as an image; the demo uses the binary.
 pub(crate) const TRAEFIK: &str = "traefik:3.7";
 
-/// Something that can be provided: an image in the Docker daemon, or a binary in the cache.
+/// An image in the Docker daemon, or a binary in the cache.
 struct Item {
     name: &'static str,
-    /// The script under `images/` that makes it.
+    /// The script under `images/` that builds it.
     script: &'static str,
     kind: ItemKind,
 }
 
 #[derive(PartialEq)]
 enum ItemKind {
-    /// Pulled where a registry has it.
+    /// Pulled if a registry has it.
     Public,
-    /// Our own, in no registry.
+    /// Our own image, in no registry.
     Own,
     /// A file in the cache's `bin` folder.
     Binary,
@@ -114,12 +114,11 @@ impl Item {
     }
 }
 
-/// Where the binary `name` (`traefik`, `prometheus`, `promtool`, `alertmanager`) is, once provided.
+/// Path of the binary `name` (`traefik`, `prometheus`, `promtool`, `alertmanager`), once provided.
 pub(crate) fn binary(name: &str) -> std::path::PathBuf {
     paths::cache().join("bin").join(name)
 }
 
-/// The command line's entry point.
 pub(crate) fn run_images(args: &Args) -> Result<ExitCode> {
     if args.list {
         for item in ITEMS {
@@ -136,7 +135,7 @@ pub(crate) fn run_images(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Provides the named items, or all when none is named.
+/// Provides the named items, or all if none is named.
 pub(crate) fn provide(names: &[&str], rebuild: bool) -> Result<()> {
     let wanted = select(names)?;
     engine::ensure_running()?;
@@ -150,7 +149,7 @@ pub(crate) fn provide(names: &[&str], rebuild: bool) -> Result<()> {
         !rebuild && missing.iter().any(|item| item.kind == ItemKind::Public) && registry_answers();
     let mut failed = Vec::new();
     for item in &missing {
-        // One script may make two items; and one item that cannot be had does not cost the others.
+        // One script may provide two items, so check again. A failed item does not stop the others.
         if (rebuild || !item.is_there())
             && let Err(err) = get(item, pullable)
         {
@@ -224,12 +223,12 @@ fn get(item: &Item, pullable: bool) -> Result<()> {
     Ok(())
 }
 
-/// Odoo 18 and its PostgreSQL, when they are there or a registry gives them.
+/// Pulls Odoo 18 and its PostgreSQL, unless they are there; false if no registry has them.
 pub(crate) fn pull_odoo_18() -> Result<bool> {
     pull(&[ODOO_18, POSTGRES])
 }
 
-/// Whether these images are there; a registry is asked for those that are not.
+/// Pulls the missing images; false if they cannot be had.
 pub(crate) fn pull(names: &[&str]) -> Result<bool> {
     engine::ensure_running()?;
     let missing: Vec<_> = names
@@ -259,7 +258,7 @@ fn make(item: &Item) -> Result<()> {
     }
     let script = paths::root().join("images").join(item.script);
     let once = || run(cmd("bash", [&script]).env("CACHE", paths::cache()));
-    // A mirror fails now and then; what is wrong with us fails again.
+    // A mirror fails now and then; an error of our own fails again.
     let twice = once().or_else(|err| {
         say!("{}: {err:#}; trying once more", item.name);
         once()
@@ -267,7 +266,7 @@ fn make(item: &Item) -> Result<()> {
     twice.with_context(|| format!("cannot make {}", item.name))
 }
 
-/// One builder at a time: two would do the same work twice, and get in each other's way.
+/// One builder at a time: two would do the same work twice and interfere with each other.
 fn lock() -> Result<File> {
     let dir = paths::cache();
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;

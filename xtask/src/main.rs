@@ -1,7 +1,7 @@
 //! `cargo xtask`: machine set-up, images, test hosts, the demo and the test driver of isyone. Not part of the product.
 //!
-//! Everything here starts other programs and waits for them, so it is synchronous and has few
-//! dependencies: it must be there seconds after a clone. Data goes to stdout, talk to stderr.
+//! Everything here starts other programs and waits for them, so it is synchronous and has few dependencies: it must
+//! build within seconds of a clone. Data goes to stdout, messages to stderr.
 
 mod bench;
 mod cmd;

@@ -1,10 +1,10 @@
-//! Where things are: the workspace, the cache of fetched and built things, the state of test hosts.
+//! Where things are: the workspace, the cache of fetched and built files, the state of test hosts.
 //!
-//! Nothing but these folders is written, except by `setup` (packages, the Docker daemon's log).
+//! Nothing outside these folders is written, except by `setup` (packages, the Docker daemon's log).
 
 use std::path::{Path, PathBuf};
 
-/// The root of the workspace this binary was compiled in.
+/// The root of the workspace that this binary was compiled in.
 pub(crate) fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_path_buf()
@@ -20,7 +20,7 @@ pub(crate) fn cache() -> PathBuf {
     std::env::var_os("ISYONE_CACHE").map_or_else(|| target().join("isyone"), PathBuf::from)
 }
 
-/// The file `name` of the machine's `PATH`, as `which` finds it.
+/// The program `name` in the `PATH`, as `which` finds it.
 pub(crate) fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     // sbin directories are often missing from a user's PATH; what `setup` installs lives there.

@@ -1,5 +1,5 @@
-//! Does a container registry answer? Asked once and quickly, so that a machine without one goes straight
-//! to building its images.
+//! Checks quickly, and only once, whether a container registry answers, so that a machine without one goes straight to
+//! building its images.
 
 use crate::cmd::output;
 use crate::engine::docker;
@@ -7,10 +7,10 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Name resolution and TCP connection together; a registry that needs longer is of no use to us.
+/// Limit for name resolution and TCP connection together; a slower registry is of no use to us.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
-/// Whether the daemon's own registry (or mirror, or proxy) can be connected to.
+/// Whether a connection to the daemon's registry (or mirror, or proxy) succeeds.
 pub(crate) fn reachable() -> bool {
     // The daemon knows where it would pull from: mirrors first, then its index server.
     let format = "{{with .HTTPSProxy}}{{.}}\n{{end}}{{range .RegistryConfig.Mirrors}}{{.}}\n{{end}}{{.IndexServerAddress}}";
@@ -22,7 +22,7 @@ pub(crate) fn reachable() -> bool {
     for address in said.lines().filter_map(address) {
         asked += 1;
         let tell = tell.clone();
-        // Threads, because name resolution knows no time limit; a late one ends with the process.
+        // Threads, because name resolution has no time limit; a late one ends with the process.
         std::thread::spawn(move || tell.send(connects(&address)));
     }
     (0..asked).any(|_| answers.recv_timeout(ANSWER_LIMIT).unwrap_or(false))

@@ -1,9 +1,9 @@
 //! Keeps the traffic of demos and tests on this machine.
 //!
-//! The address of a tenant or host that is gone would follow the default route to the uplink: Traefik and
-//! Prometheus go on asking for a while. Blackhole routes of the lowest priority catch exactly that: every
-//! network that exists has a route that is more specific, or comes first. Each user of the seal has a metric
-//! of its own, so one user taking its seal away leaves the others'. Not for production, nor for `setup`.
+//! Packets to a removed tenant or host would follow the default route to the uplink, because Traefik and Prometheus
+//! keep polling it for a while. Blackhole routes of the lowest priority catch exactly those: every network that exists
+//! has a route that is more specific or takes precedence. Each user of the seal has its own metric, so one user can
+//! remove its seal without touching the others'. Not for production, nor for `setup`.
 
 use crate::cmd::{cmd, output, say, succeeds};
 use crate::hosts::net;
@@ -11,7 +11,7 @@ use anyhow::Result;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-/// Who wants the seal; the number is the routes' metric.
+/// A user of the seal; the number is the metric of its routes.
 #[derive(Clone, Copy)]
 pub(crate) enum Holder {
     /// `cargo xtask hosts up … down`.
@@ -20,19 +20,19 @@ pub(crate) enum Holder {
     Test = 7702,
 }
 
-/// The range that tenants get their subnets from, and the test hosts' network.
+/// The range of the tenants' subnets, and the test hosts' network.
 const TENANTS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 200, 0, 0), 14);
 
 fn networks() -> [(Ipv4Addr, u8); 2] {
     [TENANTS, (Ipv4Addr::new(172, 30, net::number(), 0), 24)]
 }
 
-/// The routes' metric: of its own for each holder and each set of hosts.
+/// The routes' metric: distinct for each holder and each set of hosts.
 fn metric(holder: Holder) -> u32 {
     holder as u32 + 100 * u32::from(net::number().abs_diff(net::DEFAULT_NET))
 }
 
-/// Puts the routes in place. A network that this machine itself needs is left open, with a warning.
+/// Adds the routes. A network that this machine itself needs is left open, with a warning.
 pub(crate) fn on(holder: Holder) -> Result<()> {
     let needed = neighbours();
     for (network, bits) in networks() {
@@ -48,18 +48,18 @@ pub(crate) fn on(holder: Holder) -> Result<()> {
             ["route", "replace", "blackhole", &net, "metric", &metric],
         ))?;
     }
-    // Only where Docker has its chain; and not twice.
+    // Only if Docker has created its chain, and only once.
     if let Some(rule) = uplink_rule(holder).filter(|rule| !succeeds(&mut docker_user("-C", rule))) {
         succeeds(&mut docker_user("-I", &rule));
     }
     Ok(())
 }
 
-/// Takes this holder's routes away.
+/// Removes this holder's routes.
 pub(crate) fn off(holder: Holder) {
     for (network, bits) in networks() {
         let (net, metric) = (format!("{network}/{bits}"), metric(holder).to_string());
-        // Not an error: it may not be there.
+        // No error if it is not there.
         succeeds(&mut cmd(
             "ip",
             ["route", "del", "blackhole", &net, "metric", &metric],
@@ -70,7 +70,7 @@ pub(crate) fn off(holder: Holder) {
     }
 }
 
-/// Test tenants have nothing to say to the outside (Odoo's own news and licence checks, for example).
+/// The rule that blocks traffic from test tenants to the outside (Odoo's news and licence checks, for example).
 fn uplink_rule(holder: Holder) -> Option<String> {
     let (network, bits) = TENANTS;
     let (uplink, name) = (uplink()?, metric(holder));
@@ -88,7 +88,7 @@ fn docker_user(action: &str, rule: &str) -> Command {
     )
 }
 
-/// The network card of the default route.
+/// The network interface of the default route.
 pub(crate) fn uplink() -> Option<String> {
     let routes = output(&mut cmd("ip", ["-o", "-4", "route", "show", "default"])).ok()?;
     routes

@@ -1,7 +1,7 @@
-//! `cargo xtask setup`: what a Debian or Ubuntu machine needs to run, demonstrate and test isyone.
+//! `cargo xtask setup`: installs what a Debian or Ubuntu machine needs to run, demonstrate and test isyone.
 //!
-//! Idempotent: it asks for each program first and installs only what is missing. Where a Docker
-//! daemon already answers, nothing of Docker is installed or started.
+//! Idempotent: it checks for each program first and installs only what is missing. If a Docker daemon already answers,
+//! nothing of Docker is installed or started.
 
 use crate::cmd::{cmd, need_root, output, run, say, succeeds, took};
 use crate::{engine, paths};
@@ -17,7 +17,7 @@ pub(crate) struct Args {
     check: bool,
 }
 
-/// A program, the packages that bring it, and what it is for.
+/// A program, the packages that provide it, and what it is for.
 struct Need {
     program: &'static str,
     packages: &'static [&'static str],
@@ -72,7 +72,7 @@ const NEEDS: &[Need] = &[
     },
 ];
 
-/// What tests with a browser need, beside the above; only `cargo xtask test` installs it.
+/// What browser tests need in addition; only `cargo xtask test` installs it.
 const BROWSER: [(&str, &str); 3] = [
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
@@ -86,7 +86,8 @@ pub(crate) fn has_browser() -> bool {
         .all(|(program, _)| paths::which(program).is_some())
 }
 
-/// Installs what tests with a browser need, once: some 100 MB to fetch. Without fonts its pictures would have no letters.
+/// Installs what browser tests need, once: a download of some 100 MB. Without fonts its screenshots would have no
+/// letters.
 pub(crate) fn ensure_browser() -> Result<()> {
     if has_browser() {
         return Ok(());
@@ -98,7 +99,7 @@ pub(crate) fn ensure_browser() -> Result<()> {
         .chain(["fonts-dejavu-core"])
         .collect();
     install(&packages)?;
-    // Ubuntu's packages of these names only point at snaps.
+    // Ubuntu's packages of these names only install snaps.
     ensure!(
         has_browser(),
         "{} do not bring {:?} here",
@@ -108,7 +109,6 @@ pub(crate) fn ensure_browser() -> Result<()> {
     Ok(())
 }
 
-/// The command line's entry point.
 pub(crate) fn run_setup(args: &Args) -> Result<ExitCode> {
     if args.check {
         let docker_works = engine::version().is_some();
@@ -129,7 +129,7 @@ pub(crate) fn ensure() -> Result<()> {
     }
     if !docker_works {
         need_root("starting Docker")?;
-        // Newer Debian releases keep the client in a package of its own.
+        // Newer Debian releases have the client in a separate package.
         if paths::which("docker").is_none() {
             install(&["docker-cli"])?;
         }
@@ -186,8 +186,8 @@ fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Fresh package lists. Not fatal: a source that does not answer may not be needed, and what is really
-/// missing shows when installing. Frozen mirrors have expired lists, hence the second try.
+/// Refreshes the package lists. Errors are not fatal: a source that does not answer may not be needed, and what is
+/// really missing shows during installation. Frozen mirrors have expired lists, hence the second try.
 fn update_lists() {
     if output(&mut apt_get(&["update", "-qq"])).is_err() {
         let mut again = apt_get(&["update", "-qq", "-o", "Acquire::Check-Valid-Until=false"]);
@@ -199,14 +199,14 @@ fn update_lists() {
 
 fn apt_get(args: &[&str]) -> Command {
     let mut command = cmd("apt-get", args);
-    // Somebody else's apt-get may be running (unattended upgrades): wait for it.
+    // Another apt-get may be running (unattended upgrades): wait for it.
     command
         .args(["-o", "DPkg::Lock::Timeout=120"])
         .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
-/// The compose plugin is a convenience for people, so its absence is only a warning.
+/// The compose plugin is only a convenience for people, so its absence is just a warning.
 fn ensure_compose() {
     if engine::has_compose() {
         return;

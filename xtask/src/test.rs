@@ -1,8 +1,8 @@
 //! `cargo xtask test`: every check of the project, in order, on a machine that may be bare.
 //!
-//! A step that fails does not hide the later ones; the exit code is 1 when any failed. The tests get, in their
-//! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the
-//! built binaries, `xtask` among them), `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus) and, where it could be made,
+//! A failed step does not keep later ones from running; the exit code is 1 if any failed. The tests get, in their
+//! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the built
+//! binaries, `xtask` among them), `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus) and, if it could be made,
 //! `ISYONE_PYTHON` (an interpreter with gRPC) and `ISYONE_BROWSER` (1: there is a Chromium with its driver).
 
 use crate::cmd::{cargo, cmd, output, run, run_within, say, succeeds, took};
@@ -61,15 +61,15 @@ const STEPS: [Step; 10] = [
     Step::Bench,
 ];
 
-/// What the Python client and its test need beside the standard library.
+/// Packages that the Python client and its test need beyond the standard library.
 const PYTHON_PACKAGES: [&str; 3] = ["grpcio", "grpcio-tools", "grpcio-reflection"];
-/// The packages are some 10 MB, ready built.
+/// The packages are some 10 MB, prebuilt.
 const PIP_LIMIT: Duration = Duration::from_secs(300);
 
-/// Cloning the advisory database takes seconds where it can be reached.
+/// Cloning the advisory database takes seconds if it is reachable.
 const ADVISORY_LIMIT: Duration = Duration::from_secs(120);
 
-/// How a step ended, for the summary: what there is to say, or what went wrong.
+/// How a step ended, for the summary: a remark, or what went wrong.
 type Outcome = Result<String>;
 
 /// Runs the steps and prints the summary.
@@ -138,7 +138,7 @@ fn quiet(args: &[&str]) -> Outcome {
     Ok(String::new())
 }
 
-/// Licences, sources and bans need nothing from outside; advisories need a database that is fetched by git.
+/// Licences, sources and bans are checked offline; advisories need a database that is fetched by git.
 fn deny() -> Outcome {
     if paths::which("cargo-deny").is_none() && output(&mut cargo(&["deny", "--version"])).is_err() {
         say!("cargo-deny is missing: `cargo install --locked cargo-deny` (some minutes, once)");
@@ -149,7 +149,7 @@ fn deny() -> Outcome {
             "cargo-deny",
         ]))?;
     }
-    // It looks at the crates of every platform; builds have fetched those of this one.
+    // cargo-deny looks at the crates of every platform, but builds have fetched only this one's.
     run(&mut cargo(&["fetch", "--locked", "--quiet"]))?;
     run(&mut cargo(&[
         "deny",
@@ -173,7 +173,7 @@ fn deny() -> Outcome {
     Ok("bans, licences, sources, advisories".to_owned())
 }
 
-/// Where the virtual environment's interpreter is.
+/// The virtual environment's interpreter.
 fn interpreter() -> PathBuf {
     paths::cache().join("python/bin/python")
 }
@@ -183,7 +183,7 @@ fn has_grpc(python: &Path) -> bool {
     python.exists() && succeeds(Command::new(python).args(["-c", modules]))
 }
 
-/// Makes the virtual environment once. Where the packages cannot be had, the tests in Python are left out, and that is said.
+/// Makes the virtual environment once. If the packages cannot be had, the Python tests are skipped with a notice.
 fn python() -> Outcome {
     let python = interpreter();
     if has_grpc(&python) {
@@ -220,7 +220,7 @@ fn make_python(python: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Installs the browser once. Where there is none to be had, its tests are left out, and that is said.
+/// Installs the browser once. If it cannot be had, its tests are skipped with a notice.
 fn browser() -> Outcome {
     match setup::ensure_browser() {
         Ok(()) => Ok(String::new()),
@@ -274,7 +274,7 @@ struct Totals {
 }
 
 impl Totals {
-    /// Takes a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …` into account.
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
     fn add(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {
             return;

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Largest file that is sent; the coordinator takes less.
+/// Largest file we send; the coordinator's limit is lower.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// `isyctl cert …`.

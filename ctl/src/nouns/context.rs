@@ -186,7 +186,7 @@ fn list(app: &App, store: &Store) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// How long the certificate is still good.
+/// How long the certificate remains valid.
 fn validity(context: &Context, now_ms: i64) -> Cell {
     let Ok(info) = context.certificate() else {
         return Paint::Bad.on("unreadable");

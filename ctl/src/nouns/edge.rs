@@ -1,4 +1,4 @@
-//! `isyctl edge`: Traefiks that ask the coordinator for routes, and routes that are left out.
+//! `isyctl edge`: the Traefiks that poll the coordinator for routes, and routes that are left out.
 
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// As much of a version as people compare.
+/// Characters of a version that are shown: enough to compare by eye.
 const SHORT: usize = 8;
 
 /// `isyctl edge …`.
@@ -88,7 +88,7 @@ impl List {
     async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let (mut edges, mut page_token) = (Vec::new(), String::new());
-        // Bounded by the coordinator, which remembers some 1,000 edges.
+        // The coordinator bounds the list: it remembers some 1,000 edges.
         let (files, rejected) = loop {
             let request = ListEdgesRequest {
                 page_size: 0,
@@ -119,7 +119,7 @@ impl List {
     }
 }
 
-/// What the table does not say.
+/// Remarks below the table.
 fn notes(edges: &[Edge], files: &[String], rejected: u32) -> Vec<String> {
     let mut notes = Vec::new();
     let written = clean(&files.join(", "));
@@ -187,7 +187,7 @@ fn shard(edge: &Edge) -> &str {
     }
 }
 
-/// What a person does about an edge in that state.
+/// What to do about an edge in this state.
 fn advice(state: i32) -> &'static str {
     match EdgeState::try_from(state) {
         Ok(EdgeState::Stuck) => {
@@ -253,7 +253,7 @@ impl Show {
                 c.edges().get_edge(r).await
             })
             .await?;
-        // Only people get them here; programs ask for them by themselves.
+        // Only people get the routes here; programs ask for them separately.
         let routes = if app.ui.for_people() && edge.rejected_routes > 0 {
             rejected(&client, &edge.shard, None).await?
         } else {

@@ -21,7 +21,7 @@ use crate::{
     retry, status,
 };
 
-/// How long a coordinator may be away while we follow.
+/// How long the coordinator may be unreachable while we follow.
 const MAX_SILENCE: Duration = Duration::from_secs(120);
 
 /// `isyctl events`.
@@ -138,7 +138,7 @@ impl Events {
     }
 }
 
-/// One event of an endless list.
+/// Prints one event of an endless list.
 fn print(app: &App, event: &Event) -> Result<(), Failure> {
     match app.ui.format {
         Format::Table | Format::Wide => app.ui.data(&format!("{}\n", line(event))),
@@ -164,7 +164,7 @@ fn subject(event: &Event) -> String {
     }
 }
 
-/// Columns of fixed width: the next event is not known yet.
+/// Columns have fixed widths because later events are not known yet.
 fn line(event: &Event) -> String {
     let (kind, subject, actor) = (
         clean(&event.kind),

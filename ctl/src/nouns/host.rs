@@ -112,7 +112,7 @@ impl Token {
         let ttl = self.ttl.map_or(0, |ttl| ttl.as_secs().max(1));
         let request = client.request(CreateJoinTokenRequest {
             host: self.host.unwrap_or_default(),
-            // Too long is for the coordinator to say.
+            // The coordinator rejects a value that is too long.
             ttl_seconds: u32::try_from(ttl).unwrap_or(u32::MAX),
             labels: self.labels.into_iter().collect(),
         });

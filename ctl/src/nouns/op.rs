@@ -1,4 +1,4 @@
-//! `isyctl op`: operations, long work with steps.
+//! `isyctl op`: operations, i.e. long work in steps.
 
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{

@@ -115,7 +115,8 @@ impl Create {
             (None, Some(dir)) => dir.join(format!("{}.pem", self.name)),
             (None, None) => PathBuf::from(format!("{}.toml", self.name)),
         };
-        // Before anything is signed: a name with a slash is no file name, and no certificate is worth another one's file.
+        // Check before anything is signed: a name with a slash is no file name, and a new certificate must not
+        // overwrite a file.
         if self.out.is_none() && self.name.contains('/') {
             return Err(Failure::usage(format!(
                 "`{}` is no operator's name",
@@ -148,7 +149,7 @@ impl Create {
         Ok(Exit::Done)
     }
 
-    /// Makes a key, which stays here, and has the coordinator sign its certificate.
+    /// Makes a key, which stays here, and lets the coordinator sign a certificate for it.
     async fn signed(&self, client: &Client) -> Result<(Operator, Context), Failure> {
         let (key_pem, csr_pem) = tls::new_key_and_csr(&self.name)
             .map_err(|e| Failure::failed(format!("cannot make a key: {}", tls::error_chain(&e))))?;
@@ -159,7 +160,7 @@ impl Create {
             name: self.name.clone(),
             role: role.into(),
             csr_pem,
-            // Too long is for the coordinator to say.
+            // The coordinator rejects a value that is too long.
             ttl_days: u32::try_from(days).unwrap_or(u32::MAX),
         });
         let doing = format!("create operator `{}`", self.name);
@@ -195,7 +196,7 @@ impl Create {
     }
 }
 
-/// The three files, readable by their owner alone.
+/// Writes the three files, readable only by their owner.
 fn write_pems(dir: &Path, name: &str, context: &Context) -> Result<(), Failure> {
     let failed = |path: &Path, e: std::io::Error| {
         Failure::failed(format!("cannot write {}: {e}", path.display()))

@@ -1,4 +1,4 @@
-//! `isyctl top`: the fleet on a screen, or one look at it for programs.
+//! `isyctl top`: the fleet on a screen, or a single snapshot for programs.
 
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ use crate::{
     },
 };
 
-/// Rows of a single look, unless more are asked for.
+/// Rows in a snapshot, unless more are asked for.
 const ROWS: u32 = 50;
-/// Most that the coordinator gives at once.
+/// The coordinator's limit on rows per request.
 const MAX_ROWS: i64 = 200;
 
 const ORDERS: [&str; 9] = [
@@ -71,13 +71,13 @@ pub struct Top {
 
 fn pace(text: &str) -> Result<Duration, String> {
     match options::duration(text)? {
-        // Hosts report every few seconds: nothing would be newer.
+        // Hosts report every few seconds: a shorter interval would show nothing newer.
         every if every < Duration::from_secs(1) => Err("must be at least 1s".to_owned()),
         every => Ok(every),
     }
 }
 
-/// One look, for programs.
+/// A snapshot, for programs.
 #[derive(Debug, Serialize)]
 struct Look {
     hosts: Vec<Wire>,
@@ -86,7 +86,7 @@ struct Look {
 }
 
 impl Top {
-    /// Follows, or looks once.
+    /// Follows the fleet, or prints one snapshot.
     pub async fn run(self, app: &App) -> Outcome {
         let live = matches!(app.ui.format, Format::Table | Format::Wide) && !self.once;
         if live && !terminal::interactive() {
@@ -99,7 +99,7 @@ impl Top {
         if !live {
             return self.look(app, &client, order).await;
         }
-        // What it would say on the side would end up on the screen.
+        // Its messages on standard error would end up on the screen.
         let client = client.quiet();
         let tab = if self.hosts { Tab::Hosts } else { Tab::Tenants };
         let model = Model::new(&client.context().name, order, &self.filter, tab);

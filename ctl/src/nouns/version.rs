@@ -1,4 +1,4 @@
-//! `isyctl version`: both versions, who we are to the coordinator, and what it is configured with.
+//! `isyctl version`: both versions, who we are to the coordinator, and its configuration.
 
 use clap::Args;
 use isyone_proto::pb::v1::{GetInfoRequest, Info, Size};
@@ -37,7 +37,7 @@ struct Versions {
 
 impl Version {
     pub async fn run(self, app: &App) -> Outcome {
-        // Our own version is known in any case: print it before saying why the other one is not.
+        // Our own version is always known: print it before reporting why the coordinator's is not.
         let asked = if self.client {
             Ok(None)
         } else {
@@ -61,7 +61,7 @@ async fn ask(app: &App) -> Result<Option<Info>, Failure> {
     get(&app.client()?).await.map(Some)
 }
 
-/// What the coordinator says about itself and us.
+/// What the coordinator says about itself and about us.
 pub async fn get(client: &Client) -> Result<Info, Failure> {
     let request = GetInfoRequest {};
     client

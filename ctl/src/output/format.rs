@@ -1,9 +1,9 @@
-//! Numbers and times as people read them: durations, ages, bytes, shares, points in time, enum words. Pure.
+//! Numbers and times for people: durations, ages, bytes, shares, points in time, enum words. Pure.
 
 use isyone_proto::{convert::unix_ms, pb::v1};
 use prost_types::Timestamp;
 
-/// A span of time, two units at most: `650ms`, `1.65s`, `42s`, `3m 5s`, `2h 7m`, `4d 1h`.
+/// A duration in two units at most: `650ms`, `1.65s`, `42s`, `3m 5s`, `2h 7m`, `4d 1h`.
 pub fn duration(ms: i64) -> String {
     let ms = ms.max(0);
     let seconds = ms / 1000;
@@ -25,7 +25,7 @@ fn two(big: i64, big_unit: &str, small: i64, small_unit: &str) -> String {
     }
 }
 
-/// How long ago, one unit: `8s`, `5m`, `3h`, `12d`. `-` when it never was.
+/// How long ago, in one unit: `8s`, `5m`, `3h`, `12d`; `-` for never.
 pub fn age(now_ms: i64, then: Option<&Timestamp>) -> String {
     let Some(then) = then else {
         return "-".to_owned();
@@ -39,7 +39,7 @@ pub fn age(now_ms: i64, then: Option<&Timestamp>) -> String {
     }
 }
 
-/// Time between two points, `-` unless both are there.
+/// Time between two points; `-` unless both are set.
 pub fn between(start: Option<&Timestamp>, end: Option<&Timestamp>) -> String {
     match (start, end) {
         (Some(start), Some(end)) => duration(unix_ms(end).saturating_sub(unix_ms(start))),
@@ -47,12 +47,12 @@ pub fn between(start: Option<&Timestamp>, end: Option<&Timestamp>) -> String {
     }
 }
 
-/// Bytes in binary units, three digits at most before the unit: `0 B`, `1.5 GiB`, `512 MiB`.
+/// Bytes in binary units, at most three digits before the decimal point: `0 B`, `1.5 GiB`, `512 MiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = count as f64;
     let mut unit = 0;
-    // 1023.95 would print as "1024.0": go on to the next unit before that.
+    // 1023.95 would print as "1024.0": switch to the next unit before that.
     while value >= 1023.95 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -64,18 +64,18 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// Thousandths of a CPU: `0.25`, `2`, `1.5`.
+/// Thousandths of a CPU as CPUs: `0.25`, `2`, `1.5`.
 pub fn cpus(millis: u32) -> String {
     let text = format!("{}.{:03}", millis / 1000, millis % 1000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Per mille as per cent without decimals.
+/// Per mille as per cent, without decimals.
 pub fn percent(permille: u32) -> String {
     format!("{}%", (u64::from(permille) + 5) / 10)
 }
 
-/// A part of a whole as per cent; `-` of nothing.
+/// A part of a whole as per cent; `-` when the whole is 0.
 pub fn share(part: u64, whole: u64) -> String {
     if whole == 0 {
         "-".to_owned()
@@ -87,7 +87,7 @@ pub fn share(part: u64, whole: u64) -> String {
     }
 }
 
-/// So many a minute as a rate per second: `0`, `0.05`, `3.2`, `120`.
+/// A count per minute as a rate per second: `0`, `0.05`, `3.2`, `120`.
 pub fn per_second(per_minute: u32) -> String {
     let rate = f64::from(per_minute) / 60.0;
     match rate {
@@ -98,26 +98,26 @@ pub fn per_second(per_minute: u32) -> String {
     }
 }
 
-/// How slow the slowest twentieth of a tenant's requests were; none when that is not known, or when there were no requests.
+/// 95th percentile of a tenant's response times; none when it is unknown or there were no requests.
 pub fn p95(traffic: Option<&v1::Traffic>) -> Option<String> {
     let traffic = traffic.filter(|traffic| traffic.requests_per_minute > 0)?;
     Some(duration(traffic.latency_p95_ms.into()))
 }
 
-/// What a tenant has on disk. Its volumes are never empty: none means not measured yet.
+/// A tenant's disk use. Its volumes are never empty, so 0 means not measured yet.
 pub fn measured_disk(usage: Option<&v1::Usage>) -> Option<u64> {
     usage
         .map(|usage| usage.disk_bytes)
         .filter(|bytes| *bytes > 0)
 }
 
-/// Wire time as RFC 3339 in UTC with milliseconds: what programs read.
+/// A timestamp as RFC 3339 in UTC with milliseconds, for programs.
 pub fn rfc3339(time: &Timestamp) -> Option<String> {
     let stamp = jiff::Timestamp::from_millisecond(unix_ms(time)).ok()?;
     Some(stamp.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
-/// Wire time in the reader's own time zone, to the second; `-` when unset.
+/// A timestamp in the reader's time zone, to the second; `-` when unset.
 pub fn local(time: Option<&Timestamp>) -> String {
     time.and_then(|t| jiff::Timestamp::from_millisecond(unix_ms(t)).ok())
         .map_or_else(
@@ -146,7 +146,7 @@ pub fn labels(labels: &std::collections::HashMap<String, String>) -> String {
     or_dash(&pairs.join(",")).to_owned()
 }
 
-/// `s` as a count's ending: `1 host`, `2 hosts`.
+/// A count with its noun: `1 host`, `2 hosts`.
 pub fn plural(count: usize, one: &str) -> String {
     if count == 1 {
         format!("1 {one}")
@@ -161,7 +161,7 @@ macro_rules! word {
         pub fn $name(value: i32) -> String {
             match <$enum>::try_from(value) {
                 Ok(known) => known.as_str_name().trim_start_matches($prefix).to_ascii_lowercase(),
-                // A newer coordinator's word: show the number, do not invent one.
+                // A value of a newer coordinator: show the number instead of inventing a word.
                 Err(_) => value.to_string(),
             }
         }
@@ -171,7 +171,7 @@ macro_rules! word {
 word!(
     /// A tenant's phase as one lower-case word.
     phase, v1::TenantPhase, "TENANT_PHASE_");
-/// A tenant's [`phase`]; of one that sleeps, that it does.
+/// A tenant's [`phase`], or that it sleeps.
 pub fn tenant_phase(tenant: &v1::Tenant) -> String {
     let sleeps = tenant.asleep_time.is_some() && tenant.phase() == v1::TenantPhase::Suspended;
     if sleeps {
@@ -194,7 +194,7 @@ word!(
     /// What an operation does, as one lower-case word.
     operation_kind, v1::OperationKind, "OPERATION_KIND_");
 word!(
-    /// How an edge is, as one lower-case word.
+    /// An edge's state as one lower-case word.
     edge_state, v1::EdgeState, "EDGE_STATE_");
 word!(
     /// An operator's role as one lower-case word.

@@ -1,4 +1,4 @@
-//! All that is known of a host, in words: for `isyctl host show` and for the screen of `isyctl top`. Pure.
+//! A host's details in words, for `isyctl host show` and the screen of `isyctl top`. Pure.
 
 use isyone_proto::pb::v1::{Host, HostResources};
 
@@ -7,7 +7,7 @@ use super::{
     table::{Cell, Paint, Table},
 };
 
-/// All that is known of a host.
+/// Everything known about a host.
 pub fn details(host: &Host, now_ms: i64) -> String {
     let mut pairs: Vec<(&str, Cell)> =
         vec![("Name", host.name.as_str().into()), ("State", state(host))];
@@ -49,7 +49,7 @@ pub fn details(host: &Host, now_ms: i64) -> String {
     Table::pairs(pairs)
 }
 
-/// What a cordoned host shows beside its state.
+/// The host's state, with a note when it is cordoned.
 pub fn state(host: &Host) -> Cell {
     let word = format::host_state(host.state);
     if host.cordoned {
@@ -59,7 +59,7 @@ pub fn state(host: &Host) -> Cell {
     }
 }
 
-/// How much of its memory is used.
+/// Used memory as a share of the total.
 pub fn memory(resources: &HostResources) -> String {
     let used = resources
         .memory_total_bytes
@@ -71,7 +71,7 @@ pub fn memory(resources: &HostResources) -> String {
     )
 }
 
-/// How much of its disk is used.
+/// Used disk space as a share of the total.
 pub fn disk(resources: &HostResources) -> String {
     let used = resources
         .disk_total_bytes
@@ -83,7 +83,7 @@ pub fn disk(resources: &HostResources) -> String {
     )
 }
 
-/// What its tenants were promised.
+/// Resources reserved for the host's tenants.
 pub fn reserved(host: &Host) -> String {
     format!(
         "{} memory, {} CPU, {} disk",
@@ -93,7 +93,7 @@ pub fn reserved(host: &Host) -> String {
     )
 }
 
-/// What it uses: CPU, memory, disk, and more.
+/// Resources in use: CPU, memory, disk, and more.
 pub fn used(resources: &HostResources) -> Vec<(&'static str, Cell)> {
     let load = format!(
         "{}.{:02}",

@@ -1,6 +1,6 @@
-//! Everything that is printed: data on standard output in the asked format, talk on standard error, questions.
+//! Everything that is printed: data on standard output in the chosen format, messages and questions on standard error.
 //!
-//! Not here: what a noun's table looks like (each noun's file), but for what `top` shows as well (`tenant`, `host`).
+//! Not here: what a noun's table looks like (each noun's file), except what `top` shows as well (`tenant`, `host`).
 
 pub mod format;
 pub mod host;
@@ -48,7 +48,7 @@ pub enum Color {
 #[derive(Debug, Clone, Copy)]
 pub struct Ui {
     pub format: Format,
-    /// Standard error is a terminal that can be redrawn.
+    /// Standard error is a terminal whose lines can be redrawn.
     pub live: bool,
     paint_out: bool,
     paint_err: bool,
@@ -56,7 +56,7 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// Looks at the terminals once.
+    /// Checks once which streams are terminals.
     pub fn new(format: Format, color: Color, verbose: bool) -> Self {
         let wanted = |terminal: bool| match color {
             Color::Always => true,
@@ -78,7 +78,8 @@ impl Ui {
         }
     }
 
-    /// Prints a result: `value` for programs, `names` for scripts, `text` (told whether it may be wide) for people.
+    /// Prints a result: `value` for programs, `names` for scripts, `text` (called with whether wide output is wanted)
+    /// for people.
     pub fn emit(
         &self,
         value: &impl Serialize,
@@ -107,14 +108,14 @@ impl Ui {
         }
     }
 
-    /// The same, without what `-v` adds.
+    /// The same, without the extra output of `-v`.
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.verbose = false;
         self
     }
 
-    /// Whether standard output takes colours.
+    /// Whether standard output gets colours.
     pub fn colours(&self) -> bool {
         self.paint_out
     }
@@ -124,12 +125,12 @@ impl Ui {
         matches!(self.format, Format::Table | Format::Wide)
     }
 
-    /// Text on standard output.
+    /// Writes text to standard output.
     pub fn data(&self, text: &str) -> Result<(), Failure> {
         self.raw(table::paint(text, self.paint_out).as_bytes())
     }
 
-    /// Bytes on standard output, now.
+    /// Writes bytes to standard output and flushes.
     pub fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         out.write_all(bytes)
@@ -140,23 +141,23 @@ impl Ui {
             })
     }
 
-    /// Bytes on standard error, now. That nobody reads them is no error.
+    /// Writes bytes to standard error and flushes. A closed stream is no error.
     pub fn raw_error(&self, bytes: &[u8]) {
         let mut err = io::stderr().lock();
         let _ = err.write_all(bytes).and_then(|()| err.flush());
     }
 
-    /// Text as standard error takes it: coloured or not.
+    /// Text for standard error, with colours or without.
     pub fn painted(&self, text: &str) -> String {
         table::paint(text, self.paint_err)
     }
 
-    /// A line of talk on standard error. That nobody reads it is no error.
+    /// A message on standard error. A closed stream is no error.
     pub fn note(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{}", self.painted(text));
     }
 
-    /// A line of talk for `-v`.
+    /// A message that only `-v` shows.
     pub fn detail(&self, text: impl FnOnce() -> String) {
         if self.verbose {
             self.note(&table::Paint::Faint.on(&text()).to_string());
@@ -178,8 +179,8 @@ impl Ui {
         }
     }
 
-    /// Asks a yes-or-no question; anything but yes is no. Without a terminal to ask on, a usage error that says what
-    /// cannot be done (`doing`: "remove host `h1`").
+    /// Asks a yes-or-no question; anything but yes is no. Without a terminal to ask on, it returns a usage error that
+    /// names what cannot be done (`doing`: "remove host `h1`").
     pub fn confirm(&self, doing: &str, question: &str) -> Result<bool, Failure> {
         let answer = ask(doing, &format!("{question} [y/N] "))?;
         Ok(matches!(
@@ -188,7 +189,7 @@ impl Ui {
         ))
     }
 
-    /// Asks to type `expected`, for what cannot be undone.
+    /// Asks the user to type `expected`, for what cannot be undone.
     pub fn confirm_by_typing(
         &self,
         doing: &str,

@@ -1,4 +1,4 @@
-//! A placement as a table: the hosts that fit, best first, then the others with their reasons.
+//! A placement as a table: the hosts that fit, best first, then the others with the reasons against them.
 
 use isyone_proto::pb::v1::Placement;
 
@@ -7,7 +7,7 @@ use super::{
     table::{Cell, Paint, Table},
 };
 
-/// The table, and with `wide` the parts of the load.
+/// The table; with `wide` also the components of the load.
 pub fn table(placement: &Placement, wide: bool) -> String {
     let mut header = vec!["RANK", "HOST", "FITS", "LOAD AFTER"];
     if wide {
@@ -84,7 +84,7 @@ pub fn explained(placement: &Placement, wide: bool) -> String {
     text
 }
 
-/// `h2: least loaded of 3`, whether or not the coordinator's sentence begins with the host.
+/// `h2: least loaded of 3`, whether or not the coordinator's sentence starts with the host.
 pub fn chosen(host: &str, reason: &str) -> String {
     if reason.starts_with(host) {
         reason.to_owned()

@@ -1,18 +1,18 @@
-//! Tables for people: columns without borders, no trailing blanks, colour only as an afterthought.
+//! Tables for people: columns without borders or trailing blanks, readable without colour.
 //!
-//! A cell's colour is marked with invisible characters of width zero, so that the table's widths are right, and becomes
-//! an escape sequence (or nothing) when the text is printed. Text from elsewhere cannot carry either.
+//! Invisible characters of width zero mark a cell's colour, so that column widths are right. They become escape
+//! sequences (or nothing) when the text is printed. Text from outside can contain neither.
 
 use comfy_table::{Table as Grid, presets};
 
-/// A colour by meaning.
+/// A colour, named by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
     /// As it should be.
     Good,
-    /// On its way, or unclear.
+    /// In progress, or unclear.
     Warn,
-    /// Needs a person.
+    /// Needs attention from a person.
     Bad,
     /// Less important.
     Faint,
@@ -46,7 +46,7 @@ impl Paint {
         Cell(format!("{}{}{END}", self.mark(), clean(text)))
     }
 
-    /// The colour of a state, phase or check result by its word.
+    /// The colour of a state, phase or check result, by its word.
     pub fn of(word: &str) -> Self {
         match word {
             "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" | "current" => {
@@ -98,7 +98,7 @@ pub fn paint(text: &str, colour: bool) -> String {
     painted
 }
 
-/// A line's pieces with their colours, for who draws them by other means than escape sequences.
+/// A line's pieces with their colours, for callers that do not draw with escape sequences.
 pub fn pieces(line: &str) -> Vec<(String, Option<Paint>)> {
     let mut pieces = vec![(String::new(), None)];
     for c in line.chars() {
@@ -114,8 +114,8 @@ pub fn pieces(line: &str) -> Vec<(String, Option<Paint>)> {
     pieces
 }
 
-/// Text from elsewhere, harmless on a terminal: control characters are escaped, those of the writing's direction too because they
-/// show a line in another order than it has, our marks removed, lines joined.
+/// Makes text from outside harmless on a terminal: escapes control characters, including those for text direction,
+/// which can reorder a line; removes our own marks; joins lines.
 pub fn clean(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.trim_end().chars() {
@@ -164,7 +164,7 @@ impl Table {
             .add_row(cells.into_iter().map(|cell| cell.0).collect::<Vec<_>>());
     }
 
-    /// The text, each line ended.
+    /// The table as text; every line ends with a line break.
     pub fn render(self) -> String {
         render(self.grid)
     }
@@ -196,7 +196,7 @@ mod tests {
                 format!("a{}b", turn.escape_unicode())
             );
         }
-        // Words that are written from right to left by themselves are words.
+        // Letters of a right-to-left script are ordinary text.
         assert_eq!(clean("a \u{5d0}\u{5d1} b"), "a \u{5d0}\u{5d1} b");
     }
 

@@ -1,4 +1,4 @@
-//! All that is known of a tenant, in words: for `isyctl tenant show` and for the screen of `isyctl top`. Pure.
+//! A tenant's details in words, for `isyctl tenant show` and the screen of `isyctl top`. Pure.
 
 use isyone_proto::pb::v1::{Domain, DomainState, Reach, Tenant, TenantAccess};
 
@@ -7,7 +7,7 @@ use super::{
     table::{Cell, Paint, Table},
 };
 
-/// All that is known of a tenant.
+/// Everything known about a tenant.
 pub fn details(tenant: &Tenant, now_ms: i64) -> String {
     let mut pairs: Vec<(&str, Cell)> = vec![
         ("Name", tenant.name.as_str().into()),
@@ -103,7 +103,7 @@ fn used(tenant: &Tenant) -> String {
     )
 }
 
-/// What visitors do, over about the last minute.
+/// The visitors' traffic over about the last minute.
 fn visitors(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
     let Some(traffic) = &tenant.traffic else {
         return vec![("Visitors", "not known".into())];
@@ -229,7 +229,7 @@ fn containers(tenant: &Tenant, now_ms: i64) -> String {
     table.render()
 }
 
-/// Who gets in to a tenant.
+/// Who may visit a tenant.
 pub fn access(access: &TenantAccess) -> Vec<(&'static str, Cell)> {
     let list = |items: &[String], none: &str| {
         if items.is_empty() {
@@ -255,7 +255,7 @@ pub fn access(access: &TenantAccess) -> Vec<(&'static str, Cell)> {
     ]
 }
 
-/// A tenant's domains; nothing when it has the platform's only.
+/// A tenant's domains; empty when it has only the platform's.
 fn domains(domains: &[Domain]) -> Vec<(&'static str, Cell)> {
     if domains.len() < 2 {
         return Vec::new();
@@ -280,7 +280,7 @@ fn domains(domains: &[Domain]) -> Vec<(&'static str, Cell)> {
     pairs
 }
 
-/// In both forms, when there are two: letters that look alike are not the same.
+/// Both forms of the name if they differ: letters that look alike may not be the same.
 pub fn domain_name(domain: &Domain) -> String {
     if domain.unicode_name.is_empty() || domain.unicode_name == domain.name {
         domain.name.clone()

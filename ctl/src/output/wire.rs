@@ -1,6 +1,6 @@
-//! Messages as JSON or YAML for programs, straight from the descriptors, so that a new field appears by itself:
-//! names as in the `.proto` files, in their order, all of them always; times as RFC 3339, enums as short lower-case
-//! words, 64-bit numbers as numbers, an unset message as null.
+//! Messages as JSON or YAML for programs, straight from the descriptors, so that new fields appear without new code.
+//! Fields keep the names and order of the `.proto` files and are always all there; times are RFC 3339, enums short
+//! lower-case words, 64-bit numbers are numbers, and an unset message is null.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(DESCRIPTORS).expect("the descriptors were made by our own build")
 });
 
-/// A message with a name in the descriptors.
+/// A message that can be looked up in the descriptors.
 pub trait Named: prost::Message {
     /// Full name, e.g. `isyone.v1.Tenant`.
     const NAME: &'static str;
@@ -47,7 +47,7 @@ named!(
     RemoveDomainResponse
 );
 
-/// A message that serialises as programs expect it.
+/// A message that serialises as described above.
 #[derive(Debug, Clone)]
 pub struct Wire(DynamicMessage);
 
@@ -135,7 +135,7 @@ impl Serialize for Field<'_> {
                 list.end()
             }
             Value::Map(entries) => {
-                // Sorted: the same answer prints the same text.
+                // Sorted, so that the same answer prints the same text.
                 let mut sorted: Vec<_> = entries
                     .iter()
                     .map(|(key, value)| (key_text(key), value))
@@ -158,7 +158,7 @@ impl Serialize for Field<'_> {
     }
 }
 
-/// A map is a repeated entry message; its values' kind is that message's second field.
+/// A map is a repeated entry message whose second field is the value.
 fn map_value_kind(kind: &Kind) -> Kind {
     match kind {
         Kind::Message(entry) if entry.is_map_entry() => entry.map_entry_value_field().kind(),
@@ -177,7 +177,7 @@ fn key_text(key: &MapKey) -> String {
     }
 }
 
-/// `TENANT_PHASE_RUNNING` is `running`: the prefix is what the zero value has before `UNSPECIFIED`.
+/// `TENANT_PHASE_RUNNING` becomes `running`: the prefix is whatever precedes `UNSPECIFIED` in the zero value.
 fn word(descriptor: &EnumDescriptor, number: i32) -> String {
     let Some(value) = descriptor.get_value(number) else {
         return number.to_string();

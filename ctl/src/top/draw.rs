@@ -1,4 +1,4 @@
-//! A [`ScreenView`] onto ratatui's buffer.
+//! Draws a [`ScreenView`] onto ratatui's buffer.
 
 use ratatui::{
     Frame,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::output::table::Paint;
 
-/// Draws all of it. Without `colour`, what stands out does so by weight alone.
+/// Draws the whole view. Without `colour`, emphasis is by font weight alone.
 pub fn draw(frame: &mut Frame<'_>, view: &ScreenView, colour: bool) {
     let [summary, place, body, footer] = Layout::vertical([
         Constraint::Length(1),

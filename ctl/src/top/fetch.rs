@@ -1,4 +1,4 @@
-//! Asks the coordinator for what is on the screen, and follows logs.
+//! Fetches what is on the screen from the coordinator, and follows logs.
 
 use isyone_proto::pb::v1::{ContainerRole, GetHostRequest, GetTenantRequest, StreamLogsRequest};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -10,11 +10,11 @@ use crate::{
     output::table::clean,
 };
 
-/// Lines from before: a screen or two.
+/// Old lines to start a log with: a screen or two.
 const TAIL: u32 = 200;
-/// Longest line that is kept: what is wider than any screen is not read on one.
+/// Longer lines are cut: nobody reads a line wider than any screen.
 const MAX_LINE: usize = 1_000;
-/// News of a log on their way to the screen. A log that is faster waits.
+/// Chunks of a log queued for the screen. When the queue is full, the log stream waits.
 const LOG_QUEUE: usize = 16;
 
 pub async fn ask(client: &Client, query: Query) -> Result<Answer, Failure> {
@@ -60,7 +60,7 @@ pub async fn ask(client: &Client, query: Query) -> Result<Answer, Failure> {
     })
 }
 
-/// What was there a moment ago may be gone: that is an answer.
+/// The object may be gone by now: that is a valid answer.
 fn or_gone<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -69,7 +69,7 @@ fn or_gone<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
     }
 }
 
-/// A log that is followed, until it is dropped.
+/// A log that is followed until this is dropped.
 #[derive(Debug)]
 pub struct Following {
     task: JoinHandle<()>,
@@ -91,13 +91,13 @@ impl Following {
                 Ok(()) => "the log has ended".to_owned(),
                 Err(failure) => clean(&failure.message),
             };
-            // Nobody looks any more: that is all the same.
+            // If nobody is looking any more, it does not matter.
             let _ = to.send(Event::LogEnded(why)).await;
         });
         Self { task, news }
     }
 
-    /// The next lines. Nothing comes after the end.
+    /// The next lines; waits forever after the end.
     pub async fn next(&mut self) -> Event {
         match self.news.recv().await {
             Some(event) => event,
@@ -141,20 +141,20 @@ async fn follow(
     Ok(())
 }
 
-/// Puts lines together from the chunks that come.
+/// Assembles lines from the chunks of a log.
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,
 }
 
 impl Lines {
-    /// The lines that are whole with this chunk, harmless and cut where they are too long.
+    /// The lines that this chunk completes, cleaned and cut to the maximum length.
     fn add(&mut self, data: &[u8]) -> Vec<String> {
         let mut whole = Vec::new();
         for byte in data {
             match byte {
                 b'\n' => whole.push(line(&std::mem::take(&mut self.begun))),
-                // What is beyond the longest line is left out.
+                // Drop what exceeds the maximum length.
                 _ if self.begun.len() < MAX_LINE => self.begun.push(*byte),
                 _ => {}
             }
@@ -162,7 +162,7 @@ impl Lines {
         whole
     }
 
-    /// What came without a line's end, if anything did.
+    /// The unfinished last line, if there is one.
     fn rest(&mut self) -> Vec<String> {
         let rest = std::mem::take(&mut self.begun);
         if rest.is_empty() {

@@ -1,4 +1,4 @@
-//! The loop of `isyctl top`: keys, answers, log lines, time and signals go into the model, a picture comes out.
+//! The event loop of `isyctl top`: feeds keys, answers, log lines, time and signals to the model, and draws the result.
 
 use std::time::Duration;
 
@@ -22,18 +22,18 @@ use crate::{
     terminal,
 };
 
-/// Ages on the screen move by seconds.
+/// Redraw once a second, because ages on the screen count in seconds.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Follows the fleet until somebody ends it.
+/// Follows the fleet until the user quits or a signal arrives.
 pub async fn follow(client: &Client, mut model: Model, every: Duration, colour: bool) -> Outcome {
-    // From here on a signal ends us by our own hand.
+    // From here on we handle signals ourselves.
     let mut ends = Ends::listen()?;
     let (columns, rows) = terminal::size();
     let size = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
     model.update(Event::Tick(clock::now_ms()));
     model.update(Event::Resize(size(columns), size(rows)));
-    // Who may not ask, or asks in vain, is told so on the screen that stays.
+    // Before switching screens, so that an error of the first request stays visible on the normal screen.
     let first = tokio::select! {
         answer = fetch::ask(client, model.query()) => answer?,
         stopped = ends.came() => return Err(stopped),
@@ -58,9 +58,9 @@ struct Loop<'a> {
     model: Model,
     screen: Screen,
     ends: Ends,
-    /// The question that is under way: one at most.
+    /// The request in flight: at most one.
     questions: JoinSet<Result<Answer, Failure>>,
-    /// What is asked has changed since.
+    /// The query has changed since the request was sent: send another.
     again: bool,
     log: Option<Following>,
 }
@@ -120,7 +120,7 @@ impl Loop<'_> {
         match answer {
             Ok(Ok(answer)) => Event::Answer(Box::new(answer)),
             Ok(Err(failure)) => Event::Failed(clean(&failure.message)),
-            // The panic has given the terminal back already.
+            // The panic hook has restored the terminal already.
             Err(broken) if broken.is_panic() => Event::Hangup,
             Err(broken) => Event::Failed(broken.to_string()),
         }

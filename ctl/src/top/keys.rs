@@ -1,4 +1,4 @@
-//! What a key means, by where one is. Pure.
+//! What a key means, depending on where it is pressed. Pure.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -11,7 +11,7 @@ pub enum Place {
     List,
     Tenant,
     Logs,
-    /// The line in which a filter is typed.
+    /// The input line of the filter.
     Filter,
     Help,
 }
@@ -19,33 +19,33 @@ pub enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Quit,
-    /// One step back; from the first list, end.
+    /// One step back; in the outermost list, quit.
     Back,
     Help,
     Go(Move),
     OtherTab,
     Tenants,
     Hosts,
-    /// Order by the next (or, backwards, by the one before).
+    /// Sort by the next column (`true`: the previous one).
     Order(bool),
-    /// Turn the order round.
+    /// Reverse the order.
     Reverse,
-    /// Look at the selected row closely.
+    /// Open the selected row.
     Open,
     OdooLog,
     PostgresLog,
-    /// Begin to type a filter.
+    /// Start typing a filter.
     Filter,
-    /// A letter of the filter.
+    /// Append a letter to the filter.
     Letter(char),
-    /// Take the last letter away.
+    /// Delete the filter's last letter.
     Erase,
-    /// Take all of it away.
+    /// Clear the filter.
     EraseAll,
     Accept,
 }
 
-/// Every key that does something, for the page of keys.
+/// Every key with a function, for the help page.
 pub const HELP: [(&str, &str); 15] = [
     (
         "up down PgUp PgDn Home End",
@@ -67,7 +67,7 @@ pub const HELP: [(&str, &str); 15] = [
     ("EDGE", "what a visitor gets: a code, or who is down"),
 ];
 
-/// See the module. `None` when it means nothing there.
+/// The action of a key, or `None` when it has none in this place.
 pub fn action(place: Place, key: KeyEvent) -> Option<Action> {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
         return match key.code {

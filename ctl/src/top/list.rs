@@ -1,18 +1,18 @@
-//! A list of which only the rows on the screen are known: where the selection is, in what order, what is asked for. Pure.
+//! A list of which only the rows on the screen are loaded: selection, order, and which rows to ask for. Pure.
 
 use isyone_proto::pb::v1::{HostOrder, TenantOrder};
 
-/// Most rows that the coordinator gives at once.
+/// The coordinator's limit on rows per request.
 const MAX_ROWS: usize = 200;
-/// Longest filter that it takes.
+/// The coordinator's limit on a filter's length.
 pub const MAX_FILTER: usize = 64;
 
 /// An order that a list can have.
 pub trait Order: Copy + PartialEq + 'static {
-    /// All of them, in the order in which a key goes through them.
+    /// All orders, in the sequence in which a key cycles through them.
     const ALL: &'static [(Self, &'static str)];
 
-    /// The word for it on the command line and on the screen.
+    /// The order's name on the command line and on the screen.
     fn word(self) -> &'static str {
         Self::ALL
             .iter()
@@ -27,7 +27,7 @@ pub trait Order: Copy + PartialEq + 'static {
             .map(|(order, _)| *order)
     }
 
-    /// The order that many places further on, round and round.
+    /// The order `by` places further on, wrapping around.
     fn turned(self, by: usize) -> Self {
         let place = Self::ALL
             .iter()
@@ -76,22 +76,22 @@ pub enum Move {
 pub struct List<O, T> {
     pub order: O,
     pub reverse: bool,
-    /// Only rows that contain this.
+    /// Show only rows that contain this.
     pub filter: String,
-    /// The selected row, counted over the whole list.
+    /// Index of the selected row in the whole list.
     pub cursor: usize,
-    /// The first row on the screen.
+    /// Index of the first row on the screen.
     pub offset: usize,
-    /// How many match, by the last answer.
+    /// Number of rows that match the filter, by the last answer.
     pub matching: usize,
-    /// How many rows there are, whether they match or not.
+    /// Number of rows with or without a match.
     pub total: usize,
-    /// Rows that are known, and the place of the first of them.
+    /// The loaded rows, preceded by the index of the first.
     known: (usize, Vec<T>),
 }
 
 impl<O: Order, T> List<O, T> {
-    /// Nothing is known of it.
+    /// A list with nothing loaded.
     pub fn new(order: O) -> Self {
         Self {
             order,
@@ -105,13 +105,14 @@ impl<O: Order, T> List<O, T> {
         }
     }
 
-    /// First row and number of rows to ask for: the screen, and one before and after it, so that paging shows something at once.
+    /// First row and number of rows to ask for: one screen, plus one before and after it, so that paging shows rows at
+    /// once.
     pub fn window(&self, height: usize) -> (usize, usize) {
         let from = self.offset.saturating_sub(height);
         (from, (self.offset - from + 2 * height).clamp(1, MAX_ROWS))
     }
 
-    /// Takes rows from place `from` on.
+    /// Takes the rows from index `from` on.
     pub fn take_rows(
         &mut self,
         from: usize,
@@ -124,13 +125,13 @@ impl<O: Order, T> List<O, T> {
         self.go(Move::By(0), height);
     }
 
-    /// Takes how many there are, when the rows were not asked for.
+    /// Takes only the counts, when no rows were asked for.
     pub fn count(&mut self, matching: usize, total: usize, height: usize) {
         (self.matching, self.total) = (matching, total);
         self.go(Move::By(0), height);
     }
 
-    /// Moves the selection; the screen follows.
+    /// Moves the selection and scrolls to it.
     pub fn go(&mut self, to: Move, height: usize) {
         let height = height.max(1);
         let last = self.matching.saturating_sub(1);
@@ -151,13 +152,13 @@ impl<O: Order, T> List<O, T> {
             .min(self.matching.saturating_sub(height).max(lowest));
     }
 
-    /// What was known in another order, or of another filter, is wrong now.
+    /// Drops the loaded rows: they are wrong for another order or filter.
     pub fn reset(&mut self) {
         (self.cursor, self.offset) = (0, 0);
         self.known = (0, Vec::new());
     }
 
-    /// Rows on the screen; `None` for those that are not known yet.
+    /// Rows on the screen; `None` for those not loaded yet.
     pub fn visible(&self, height: usize) -> impl Iterator<Item = Option<&T>> {
         let end = self.matching.min(self.offset.saturating_add(height));
         (self.offset..end).map(|place| self.row(place))
@@ -167,25 +168,25 @@ impl<O: Order, T> List<O, T> {
         self.known.1.get(place.checked_sub(self.known.0)?)
     }
 
-    /// The selected row, if it is known.
+    /// The selected row, if it is loaded.
     pub fn selected(&self) -> Option<&T> {
         self.row(self.cursor)
     }
 
-    /// Where on the screen the selection is.
+    /// The selection's line on the screen.
     pub fn selected_line(&self) -> usize {
         self.cursor - self.offset
     }
 }
 
-/// Whichever of the lists is seen.
+/// A list of either kind.
 pub trait Listing {
     fn go(&mut self, to: Move, height: usize);
-    /// Orders by the next figure, or by the one before.
+    /// Sorts by the next column, or by the previous one.
     fn turn(&mut self, back: bool);
     fn turn_round(&mut self);
     fn filter(&mut self) -> &mut String;
-    /// Begins at the top, with nothing known.
+    /// Goes back to the top with nothing loaded.
     fn restart(&mut self);
 }
 
@@ -270,7 +271,7 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever one goes and however the list and the screen change, the selection is on the screen and in the list.
+        /// However the selection, the list and the screen change, the selection stays on the screen and in the list.
         #[test]
         fn the_selection_stays_in_sight(
             steps in proptest::collection::vec((0..5_u8, -30..30_isize, 1..40_usize, 0..200_usize), 1..60)
@@ -289,7 +290,7 @@ mod tests {
                 prop_assert!(list.offset <= list.cursor);
                 let (from, rows) = list.window(height);
                 prop_assert!(from <= list.offset && from + rows > list.cursor);
-                // No empty lines below the end while there are rows above.
+                // No empty lines at the bottom while there are rows above the screen.
                 prop_assert!(list.offset == 0 || list.visible(height).count() == height);
             }
         }

@@ -1,4 +1,4 @@
-//! A tenant's and a host's row: which columns there are, which of them fit, and what stands in them. Pure.
+//! The row of a tenant or host: which columns exist, which of them fit, and what they contain. Pure.
 
 use isyone_proto::pb::v1::{Host, HostOrder, Reach, Tenant, TenantOrder};
 
@@ -8,12 +8,12 @@ use crate::output::{
     table::{Paint, clean},
 };
 
-/// Stands for what is not known.
+/// Placeholder for unknown values.
 const UNKNOWN: &str = "-";
-/// Per mille of a limit from which on a figure stands out.
+/// Highlight a figure from this share of its limit on, in per mille.
 const HIGH: u64 = 900;
 
-/// A cell: its text, harmless, and its colour.
+/// A cell: its cleaned text and its colour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     pub text: String,
@@ -42,7 +42,7 @@ impl Cell {
         }
     }
 
-    /// A figure, or that it is not known.
+    /// A figure, or the placeholder.
     fn figure(value: Option<String>) -> Self {
         value.map_or(
             Self {
@@ -53,7 +53,7 @@ impl Cell {
         )
     }
 
-    /// The same, standing out when it is high.
+    /// Highlights the cell when the figure is high.
     fn warned(mut self, high: bool) -> Self {
         if high {
             self.paint = Some(Paint::Warn);
@@ -65,21 +65,21 @@ impl Cell {
 #[derive(Debug)]
 pub struct Column<T: 'static, O: 'static> {
     pub name: &'static str,
-    /// Its width; 0 for the one that takes what is left.
+    /// Width in characters; 0 for the column that takes what is left.
     pub width: u16,
-    /// Aligned to the right, as figures are.
+    /// Right-aligned, as figures are.
     pub right: bool,
-    /// The order that this column decides.
+    /// The order that sorts by this column.
     pub order: Option<O>,
-    /// When there is no room for all, the highest goes first; 0 stays.
+    /// Without room for all columns, the one with the highest number goes first; 0 always stays.
     pub goes: u8,
     pub cell: fn(&T, i64) -> Cell,
 }
 
-/// The least that is left for names.
+/// Minimum width for names.
 const MIN_NAME: u16 = 14;
 
-/// The columns that fit into so many characters, one blank between them.
+/// The columns that fit into this many characters, with one blank between them.
 pub fn fitting<T, O: Order>(
     columns: &'static [Column<T, O>],
     width: u16,
@@ -330,7 +330,7 @@ fn host_name(host: &Host, _: i64) -> Cell {
     Cell::plain(&host.name)
 }
 
-/// What a cordoned host shows beside its state.
+/// The host's state, with a note when it is cordoned.
 pub fn host_state(host: &Host, _: i64) -> Cell {
     let word = format::host_state(host.state);
     if host.cordoned {
@@ -374,7 +374,7 @@ fn share(of: Option<(u64, u64)>) -> Cell {
 fn host_load(host: &Host, _: i64) -> Cell {
     let load = host.resources.map(|r| (r.load1_milli, r.cpus));
     let text = load.map(|(milli, _)| format!("{:.2}", f64::from(milli) / 1000.0));
-    // More that want to run than there are CPUs.
+    // More runnable tasks than CPUs.
     Cell::figure(text)
         .warned(load.is_some_and(|(milli, cpus)| u64::from(milli) > u64::from(cpus) * 1000))
 }

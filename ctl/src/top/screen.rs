@@ -1,9 +1,10 @@
-//! The terminal while `isyctl top` has it: raw mode, the other screen, keys in, pictures out.
+//! The terminal while `isyctl top` uses it: raw mode, the alternate screen, keys in, pictures out.
 //!
-//! Keys are read and pictures are drawn by a thread each, because a terminal may be slow (a stalled connection): the loop, which
-//! also hears signals, never waits for it. Of several pictures the newest is drawn. The terminal is given back on every way out:
-//! on drop, which a return, an error and a signal end in, and on a panic before it is printed. A third thread waits for the
-//! terminal to go away, which no signal tells of when it is not ours alone; reading keys would then never end by itself.
+//! One thread reads keys and one draws, because a terminal may be slow (a stalled connection): the loop, which also
+//! handles signals, never waits for it. Of several pending pictures only the newest is drawn. The terminal is restored
+//! on every way out: by drop after a return, an error or a signal, and by a hook before a panic is printed. A third
+//! thread watches for a hangup: no signal reports one when the terminal is not our controlling terminal, and the thread
+//! that reads keys would then never end.
 
 use std::{
     io::{self, BufWriter, Stdout, Write as _},
@@ -31,14 +32,14 @@ use tokio::sync::mpsc;
 use super::{draw, model::Event, view::ScreenView};
 use crate::{exit::Failure, terminal::RawMode};
 
-/// Keys that are pressed faster than they are handled wait here.
+/// Queue for keys pressed faster than they are handled.
 const KEYS: usize = 64;
-/// How long the terminal may take for the last picture before it is given up.
+/// How long to wait for the last picture to be drawn.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A large terminal's picture in one piece.
+/// Buffer size: a large terminal's picture in one write.
 const PICTURE_BYTES: usize = 64 * 1024;
 
-/// The newest picture that is not drawn yet.
+/// The newest picture not drawn yet.
 #[derive(Debug, Default)]
 struct Slot {
     state: Mutex<Pending>,
@@ -57,7 +58,7 @@ impl Slot {
         self.changed.notify_one();
     }
 
-    /// The next picture; `None` at the end.
+    /// Waits for the next picture; `None` at the end.
     fn next(&self) -> Option<ScreenView> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -80,7 +81,7 @@ pub struct Screen {
     slot: Arc<Slot>,
     keys: mpsc::Receiver<Event>,
     drawn: threads::Receiver<()>,
-    // Dropped after our own drop has left the other screen.
+    // Restored only after our own drop has left the alternate screen.
     _raw: RawMode,
 }
 
@@ -91,7 +92,8 @@ impl Screen {
         give_back_on_panic(raw.restorer());
         let (slot, (finished, drawn)) = (Arc::new(Slot::default()), threads::channel());
         let (to, keys) = mpsc::channel(KEYS);
-        // The others hold it weakly: when the reader of keys ends, the channel closes, and then the terminal is gone.
+        // The others hold weak senders: when the key reader ends, the channel closes, and that means the terminal is
+        // gone.
         let (ending, watching) = (
             Ending {
                 finished,
@@ -102,7 +104,7 @@ impl Screen {
         let pictures = slot.clone();
         let drawing = move || {
             let _ending = ending;
-            // An error ends drawing, and `Ending` tells of it.
+            // An error ends drawing; `Ending` reports it.
             let _ = paint(&pictures, colour);
         };
         let start = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -119,12 +121,12 @@ impl Screen {
         })
     }
 
-    /// Draws this as soon as the terminal takes it.
+    /// Draws this view as soon as the terminal accepts it.
     pub fn show(&self, view: ScreenView) {
         self.slot.set(|pending| pending.view = Some(view));
     }
 
-    /// The next key or change of size; [`Event::Hangup`] when the terminal is gone.
+    /// The next key or resize; [`Event::Hangup`] when the terminal is gone.
     pub async fn next(&mut self) -> Event {
         self.keys.recv().await.unwrap_or(Event::Hangup)
     }
@@ -133,12 +135,12 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         self.slot.set(|pending| pending.stop = true);
-        // A terminal that takes nothing any more cannot be left well either.
+        // A terminal that accepts no more output cannot be restored properly either.
         let _ = self.drawn.recv_timeout(PATIENCE);
     }
 }
 
-/// Says that nothing is drawn any more, however that came about: without pictures the program has nothing left to do.
+/// Reports that drawing has ended, for whatever reason: without a screen the program has nothing left to do.
 struct Ending {
     finished: threads::Sender<()>,
     to: mpsc::WeakSender<Event>,
@@ -146,7 +148,8 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // The loop may have given up waiting, or have ended. First, because there may be no room for the other.
+        // `finished` first, because sending to the loop may block on a full queue. The loop may have given up or ended
+        // by now.
         let _ = self.finished.send(());
         hang_up(&self.to);
     }
@@ -158,7 +161,7 @@ fn hang_up(to: &mpsc::WeakSender<Event>) {
     }
 }
 
-/// Waits for nothing but the end: a hangup is told without being asked for.
+/// Waits only for the hangup, which poll reports without being asked for it.
 fn watch(to: &mpsc::WeakSender<Event>) {
     let input = io::stdin();
     loop {
@@ -199,7 +202,7 @@ fn pictures(slot: &Slot, colour: bool) -> io::Result<()> {
             .terminal
             .draw(|frame| draw::draw(frame, &view, colour))
         {
-            // Its drop would show the cursor, fail, and panic because it cannot say so on the same terminal.
+            // Its drop would show the cursor, fail, and panic because it cannot report that on the same terminal.
             std::mem::forget(fitting);
             return Err(error);
         }
@@ -208,8 +211,8 @@ fn pictures(slot: &Slot, colour: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Draws on a screen of one size. One that followed the size by itself would ask the terminal where its cursor is, and the answer
-/// would come in between the keys.
+/// Draws on a screen of fixed size. A terminal that follows resizes by itself would query the cursor position, and the
+/// reply would arrive among the keys.
 struct Painter {
     terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
     size: Rect,

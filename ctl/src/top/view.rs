@@ -1,4 +1,4 @@
-//! What is on the screen, as a value: the summary, the tabs, rows or text, and the keys. Pure.
+//! What is on the screen, as a value: summary, tabs, rows or text, and keys. Pure.
 
 use isyone_proto::pb::v1::{ContainerRole, Host};
 
@@ -12,13 +12,13 @@ use crate::output::{
     table::{self, Paint, clean},
 };
 
-/// An answer that is older than this is told: five are missing.
+/// Show the age of an answer older than this: five refreshes of the default interval were missed.
 const OLD_MS: i64 = 10_000;
 
 /// A part of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// On one line, control characters taken out.
+    /// A single line without control characters.
     pub text: String,
     pub paint: Option<Paint>,
     pub strong: bool,
@@ -48,34 +48,34 @@ fn strong(text: impl AsRef<str>) -> Piece {
     }
 }
 
-/// As [`clean`], blanks at the end kept: a piece may be followed by another.
+/// Like [`clean`], but keeps trailing blanks: another piece may follow.
 fn clean_line(text: &str) -> String {
     let kept = text.len() - text.trim_end_matches(' ').len();
     clean(text) + &" ".repeat(kept)
 }
 
-/// A column as it is shown.
+/// A column's heading as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Its name, with an arrow when it decides.
+    /// Its name, with an arrow when the list is sorted by it.
     pub name: String,
-    /// 0 for what is left.
+    /// Width in characters; 0 for the column that takes what is left.
     pub width: u16,
-    /// Aligned to the right.
+    /// Right-aligned.
     pub right: bool,
-    /// It decides the order.
+    /// Whether the list is sorted by this column.
     pub decides: bool,
 }
 
 /// The middle of the screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// Rows under their columns' names.
+    /// Rows below the column names.
     Rows {
-        /// Lines above them.
+        /// Lines above the table.
         above: Vec<Line>,
         heads: Vec<Head>,
-        /// Cells of each; a row that is not known yet has none.
+        /// Cells of each row; empty for a row not loaded yet.
         rows: Vec<Vec<Cell>>,
         selected: Option<usize>,
     },
@@ -84,12 +84,12 @@ pub enum Body {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScreenView {
-    /// Columns and rows that it is for.
+    /// Columns and rows of the terminal that the view is for.
     pub size: (u16, u16),
     pub summary: Line,
     pub place: Line,
     pub body: Body,
-    /// What one can do, or what is wrong.
+    /// The available keys, or the current problem.
     pub footer: Line,
 }
 
@@ -243,7 +243,7 @@ fn table<O: Order, T>(
     }
 }
 
-/// Everything about the tenant that is looked at.
+/// Everything about the open tenant.
 pub(super) fn tenant_lines(model: &Model) -> Vec<Line> {
     match &model.tenant {
         Some(tenant) => lines(&output::tenant::details(tenant, model.now_ms)),
@@ -252,7 +252,7 @@ pub(super) fn tenant_lines(model: &Model) -> Vec<Line> {
 }
 
 fn unknown(model: &Model, gone: &str) -> Vec<Line> {
-    // The answer to the question before says nothing of this one.
+    // The last answer is for the previous view and says nothing about this tenant.
     let text = if model.waiting {
         "asking the coordinator…"
     } else {
@@ -272,7 +272,7 @@ fn lines(text: &str) -> Vec<Line> {
         .collect()
 }
 
-/// A host in a few lines.
+/// A summary of a host in a few lines.
 fn host_lines(model: &Model) -> Vec<Line> {
     let mut lines = match &model.host {
         Some(host) => host_summary(host, model.now_ms),

@@ -1,4 +1,4 @@
-//! Passwords for the edge: where they may come from, and that none is seen on the way.
+//! Passwords for the edge: where they may come from, and that none is exposed on the way.
 
 use std::{io::Write as _, process::Stdio};
 

@@ -1,4 +1,5 @@
-//! A coordinator that is busy or away for a moment: asked again with the same request id, told about, given up in the end.
+//! A coordinator that is busy or away for a moment: `isyctl` retries with the same request id, says so, and finally
+//! gives up.
 
 use std::{net::TcpListener, time::Instant};
 
@@ -81,12 +82,12 @@ fn ctrl_c_ends_the_asking() {
     assert_ne!(wait(&mut child), 0);
 }
 
-/// Far below gRPC's own patience of ten seconds, far above the one second that it should be.
+/// Far below gRPC's own timeout of ten seconds, far above the one second it should take.
 const SOON_S: u64 = 6;
 
 #[test]
 fn a_collector_that_does_not_answer_delays_nothing_for_long() {
-    // Takes connections and never says a word.
+    // Accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     for endpoint in [
         silent.local_addr().unwrap().to_string(),

@@ -1,4 +1,4 @@
-//! Contexts: imported, chosen, shown, removed; and made for others.
+//! Contexts: import, use, show and remove them, and make them for other people.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 

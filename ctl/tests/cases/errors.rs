@@ -1,4 +1,4 @@
-//! What goes wrong, in words, with the published exit code.
+//! Error messages and their documented exit codes.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! What people and programs read, word for word.
+//! Output for people and for programs, word for word.
 
 use crate::support::{data::op_id, run::golden};
 

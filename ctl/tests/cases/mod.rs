@@ -1,4 +1,4 @@
-//! The tests, by what they look at.
+//! The test cases, by topic.
 
 mod access;
 mod busy;

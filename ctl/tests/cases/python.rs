@@ -1,4 +1,5 @@
-//! The Python client of `docs/python-client`, with stubs made from the `.proto` files, against the canned coordinator.
+//! The Python client of `docs/python-client`, with stubs generated from the `.proto` files, against the canned
+//! coordinator.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +8,7 @@ use std::{
 
 use crate::support::run::world;
 
-/// An interpreter with gRPC. `ISYONE_PYTHON` names one, and then it must be good; else `python3` will do if it can.
+/// An interpreter with gRPC. One named by `ISYONE_PYTHON` must work; otherwise `python3` is used if it does.
 fn python() -> Option<PathBuf> {
     let named = std::env::var_os("ISYONE_PYTHON")
         .filter(|path| !path.is_empty())

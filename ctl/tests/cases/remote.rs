@@ -1,4 +1,4 @@
-//! Logs and commands in containers: bytes unchanged, exit codes passed on, the terminal given back.
+//! Logs and commands in containers: bytes unchanged, exit codes passed on, the terminal restored.
 
 use std::{io::Write as _, process::Stdio};
 
@@ -82,7 +82,7 @@ fn a_terminal_is_raw_meanwhile_and_given_back_at_the_end() {
     while terminal.is_cooked() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    // Ctrl-C is the remote program's now.
+    // Ctrl-C now goes to the remote program.
     terminal.send("\u{3}b");
     terminal.expect("\u{3}b");
     terminal.resize(77, 33);

@@ -1,4 +1,4 @@
-//! `isyctl top`: what is on the screen after which keys, and what becomes of the terminal.
+//! `isyctl top`: what keys show on the screen, and the state it leaves the terminal in.
 
 use std::process::Command;
 
@@ -24,10 +24,10 @@ use crate::support::{
     top,
 };
 
-/// Set for a run of this very test binary that shall panic while it has the terminal.
+/// Set when this test binary runs itself in order to panic while it has the terminal.
 const PANIC: &str = "ISYONE_TEST_PANIC_ON_SCREEN";
 
-/// Somebody at the screen, and a coordinator that answers at once.
+/// A user at the screen, and a coordinator that answers at once.
 struct Watcher {
     model: Model,
     effects: Vec<Effect>,
@@ -88,7 +88,7 @@ impl Watcher {
             .for_each(|letter| self.happens(key(KeyCode::Char(letter))));
     }
 
-    /// What is on the screen now. A mark at the end of a line says that it is selected.
+    /// The current screen. A mark at the end of a line shows that it is selected.
     fn screen(&self) -> String {
         let (columns, rows) = self.model.size;
         let mut painter = Painter::new(TestBackend::new(columns, rows)).unwrap();
@@ -190,7 +190,7 @@ fn keys_lead_where_they_should() {
         isyone_proto::pb::v1::ContainerRole::Postgres,
     );
     assert_eq!(opened, [log(odoo), Effect::CloseLog, log(postgres)]);
-    // Esc goes back step by step, drops the filter, then ends.
+    // Esc goes back step by step, clears the filter, then quits.
     let mut watcher = Watcher::new(80, 24);
     watcher.types("/alfa\u{8}");
     watcher.happens(key(KeyCode::Backspace));
@@ -209,7 +209,7 @@ fn keys_lead_where_they_should() {
     );
     watcher.happens(key(KeyCode::Esc));
     assert_eq!(watcher.effects.last(), Some(&Effect::Quit));
-    // While a filter is typed, q is a letter, and Esc takes the filter back.
+    // While a filter is being typed, q is a letter, and Esc restores the old filter.
     let mut watcher = Watcher::new(80, 24);
     watcher.types("/q");
     assert_eq!(watcher.model.tenants.filter, "q");
@@ -245,7 +245,7 @@ fn an_answer_to_an_older_question_does_not_replace_what_is_looked_at() {
     );
     watcher.happens(Event::Answer(Box::new(old)));
     assert_eq!(watcher.screen(), before);
-    // It was deleted meanwhile.
+    // The tenant was deleted in the meantime.
     let mut gone = answer(watcher.model.query());
     gone.tenant = None;
     watcher.happens(Event::Answer(Box::new(gone)));
@@ -294,7 +294,7 @@ fn what_is_only_counted_costs_the_coordinator_no_order() {
     cheap(&watcher);
     watcher.types("l");
     cheap(&watcher);
-    // The order that was chosen is back with its list.
+    // Back in the list, the order chosen earlier still applies.
     watcher.happens(key(KeyCode::Esc));
     watcher.happens(key(KeyCode::Esc));
     assert_eq!(watcher.model.query().tenants.order(), TenantOrder::State);
@@ -328,18 +328,18 @@ fn one_look() {
     assert_eq!(look["edges"][1]["up"], false);
 }
 
-/// It has the terminal, and shows tenants.
+/// `isyctl top` running in a terminal and showing tenants.
 fn at_work() -> Terminal {
     let mut terminal = Terminal::start(command(&["top", "--every", "1s"]));
     terminal.expect("\x1b[?1049h");
-    // Single words: blanks that are there already are skipped.
+    // Match single words: drawing skips blanks that are there already.
     terminal.expect("hungry-with-a-rather");
     terminal.expect("tenant-20");
     assert!(!terminal.is_cooked());
     terminal
 }
 
-/// The terminal is a shell's again.
+/// Asserts that a shell could use the terminal again.
 fn given_back(mut terminal: Terminal, code: i32) {
     assert_eq!(terminal.wait(), code);
     terminal.expect("\x1b[?1049l");
@@ -351,10 +351,10 @@ fn given_back(mut terminal: Terminal, code: i32) {
 fn at_a_terminal_keys_do_what_they_say_and_q_gives_it_back() {
     let mut terminal = at_work();
     terminal.send("/dark\r");
-    // After a change of size everything is drawn anew, not only what differs.
+    // After a resize everything is drawn anew, not only what differs.
     terminal.resize(90, 25);
     terminal.expect("/dark");
-    // The filtered row may not be known yet; where a tenant is looked at, Enter means nothing.
+    // The filtered row may not be loaded yet; once the tenant is open, Enter does nothing.
     terminal.send_until("\r", "refused");
     terminal.send("l");
     terminal.expect("ready");
@@ -362,7 +362,7 @@ fn at_a_terminal_keys_do_what_they_say_and_q_gives_it_back() {
     terminal.send("\x1b");
     terminal.resize(80, 24);
     terminal.expect("refused");
-    // It may still come together with the change of size.
+    // The key may still arrive together with the resize.
     terminal.send_until_end("q");
     given_back(terminal, 0);
 }
@@ -384,7 +384,7 @@ fn a_terminal_that_goes_away_without_a_signal_ends_it() {
     let mut terminal = at_work();
     terminal.go_away();
     assert_eq!(terminal.wait(), 130);
-    // In the middle of a key the reader of keys waits for its rest, and hears of nothing.
+    // In the middle of a key sequence, the key reader waits for the rest and does not notice a hangup.
     let mut terminal = at_work();
     terminal.send("\x1b[");
     terminal.go_away();

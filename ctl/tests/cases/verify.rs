@@ -14,7 +14,7 @@ use crate::support::{
     run::{Run, command, finish, isyctl},
 };
 
-/// Answers `(status line and headers, body)` to a path.
+/// Maps a path to `(status line and headers, body)`.
 type Pages = fn(&str) -> (&'static str, &'static str);
 
 const LOGIN: &str = "<form><input name=\"login\"><input name=\"password\"></form>";

@@ -1,4 +1,4 @@
-//! Waiting: through lost connections and lost answers, until Ctrl-C or a limit. The work itself is never stopped.
+//! Waiting through lost connections and lost answers, until Ctrl-C or the limit. The operation itself never stops.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},

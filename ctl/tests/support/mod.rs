@@ -1,4 +1,4 @@
-//! What the tests stand on: a coordinator with canned answers, its certificates, and ways to run `isyctl`.
+//! Test support: a coordinator with canned answers, its certificates, and ways to run `isyctl`.
 
 pub(crate) mod coordinator;
 pub(crate) mod data;

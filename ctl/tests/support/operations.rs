@@ -1,4 +1,4 @@
-//! Canned operations, and the life that a watcher sees of each. The id's last digits choose:
+//! Canned operations, and the sequence of states that a watch sees of each. The last digits of the id select it:
 //! 1 succeeds, 2 fails, 3 never ends, 4 loses its connection once, 5 is done already.
 
 use isyone_proto::pb::v1::*;
@@ -123,7 +123,7 @@ fn kind_of(number: u32) -> OperationKind {
     }
 }
 
-/// The operation as `GetOperation` has it.
+/// The operation as `GetOperation` returns it.
 pub(crate) fn get(id: &str) -> Option<Operation> {
     let number = number(id);
     let first = operation(number, kind_of(number), "alfa");
@@ -135,7 +135,7 @@ pub(crate) fn get(id: &str) -> Option<Operation> {
     }
 }
 
-/// What a watcher is sent, in order.
+/// The states that a watch receives, in order.
 pub(crate) fn life(first: Operation) -> Vec<Operation> {
     match number(&first.id) {
         2 => vec![first.clone(), retrying(first.clone()), failed(first)],

@@ -7,7 +7,7 @@ use rcgen::{
 };
 use time::{OffsetDateTime, macros::datetime};
 
-/// Certificates of the tests are valid from before `isyctl`'s pinned clock until long after the real one.
+/// The tests' certificates are valid from before `isyctl`'s pinned clock until long after the real time.
 const NOT_BEFORE: OffsetDateTime = datetime!(2020-01-01 0:00 UTC);
 const NOT_AFTER: OffsetDateTime = datetime!(2090-01-01 0:00 UTC);
 
@@ -37,7 +37,7 @@ impl Ca {
         Self { pem, issuer }
     }
 
-    /// A server's certificate and key for the given DNS name, PEM.
+    /// A server's certificate and key for this DNS name, PEM.
     pub(crate) fn server(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = params(name);

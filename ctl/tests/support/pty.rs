@@ -1,4 +1,4 @@
-//! A terminal for `isyctl` to sit at: we hold the other end, type, read, and look at the line discipline.
+//! A terminal for `isyctl`: we hold the other end, type, read, and inspect the line discipline.
 
 use std::{
     fs::File,
@@ -25,14 +25,14 @@ use rustix::{
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Between looks whether the terminal shall go away.
+/// How often the reader checks whether the terminal should go away.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 20_000_000,
 };
 
 pub(crate) struct Terminal {
-    /// Our side, until it is closed.
+    /// Our end, until it is closed.
     ours: Option<File>,
     gone: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
@@ -42,7 +42,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Starts `command` at a new terminal of 100 by 30.
+    /// Starts `command` on a new terminal of 100 columns by 30 rows.
     pub(crate) fn start(mut command: Command) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&ours).unwrap();
@@ -90,7 +90,7 @@ impl Terminal {
                 }
             }
         });
-        // `theirs` stays open in `command`, so that reading does not end before we look.
+        // `theirs` stays open in `command`, so that reading does not end before we check.
         Self {
             ours: Some(ours),
             gone,
@@ -105,9 +105,9 @@ impl Terminal {
         self.ours.as_ref().unwrap()
     }
 
-    /// Goes away, as when a connection breaks. The child hears no signal: this was not its controlling terminal.
+    /// Hangs up, as when a connection breaks. The child gets no signal: this is not its controlling terminal.
     pub(crate) fn go_away(&mut self) {
-        // The reader's handle keeps the terminal as well as ours does.
+        // The reader's handle also keeps the terminal open.
         self.gone.store(true, Ordering::Relaxed);
         self.reader.take().unwrap().join().unwrap();
         self.ours = None;
@@ -117,12 +117,12 @@ impl Terminal {
         self.ours().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits until `text` was printed.
+    /// Waits for `text` in the output.
     pub(crate) fn expect(&mut self, text: &str) {
         assert!(self.comes(text, PATIENCE), "no `{text}` in:\n{}", self.seen);
     }
 
-    /// Types `keys` again and again until `text` was printed.
+    /// Types `keys` repeatedly until `text` appears.
     pub(crate) fn send_until(&mut self, keys: &str, text: &str) {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
@@ -134,7 +134,7 @@ impl Terminal {
         panic!("no `{text}` in:\n{}", self.seen);
     }
 
-    /// Types `keys` again and again until the child has ended, for [`Self::wait`] to say how.
+    /// Types `keys` repeatedly until the child has ended; [`Self::wait`] then returns its exit code.
     pub(crate) fn send_until_end(&mut self, keys: &str) {
         let start = Instant::now();
         while self.child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
@@ -156,7 +156,7 @@ impl Terminal {
         true
     }
 
-    /// Looks only at what comes from now on.
+    /// Skips the output so far.
     pub(crate) fn forget(&mut self) {
         while let Ok(bytes) = self.output.try_recv() {
             drop(bytes);
@@ -164,18 +164,19 @@ impl Terminal {
         self.seen.clear();
     }
 
-    /// What was printed, as far as it was looked at.
+    /// The output examined so far.
     pub(crate) fn seen(&self) -> &str {
         &self.seen
     }
 
-    /// Whether lines are edited and echoed, as a shell wants its terminal back.
+    /// Whether the terminal edits and echoes lines, as a shell expects.
     pub(crate) fn is_cooked(&self) -> bool {
         let modes = tcgetattr(self.ours()).unwrap().local_modes;
         modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
     }
 
-    /// Changes the size, a moment after the last key: crossterm leaves what comes together with that unread until the next key.
+    /// Resizes a moment after the last key: crossterm leaves input that arrives together with a resize unread until the
+    /// next key.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
         std::thread::sleep(Duration::from_millis(200));
         tcsetwinsize(
@@ -188,7 +189,7 @@ impl Terminal {
             },
         )
         .unwrap();
-        // Without a controlling terminal the kernel tells nobody.
+        // Without a controlling terminal the kernel notifies nobody.
         signal(&self.child, Signal::WINCH);
     }
 
@@ -199,7 +200,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A test that failed leaves nobody behind. One that was waited for is gone already.
+        // Kill the child of a failed test; after `wait` it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.gone.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Running `isyctl` as a person or a script does, and comparing what it says with golden files.
+//! Runs `isyctl` as a person or a script does, and compares its output with golden files.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use super::{
     pki::Ca,
 };
 
-/// One coordinator and one set of contexts for the whole run.
+/// One coordinator and one set of contexts for the whole test run.
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) fake: Fake,
@@ -44,7 +44,7 @@ impl World {
         self.folder.path().join("config")
     }
 
-    /// A context file's content for an operator of the right, or another, authority.
+    /// A context for an operator, with the client's and the server's CA chosen by the caller.
     pub(crate) fn context(&self, name: &str, client_ca: &Ca, server_ca: &Ca) -> Context {
         let (certificate_pem, key_pem) = client_ca.operator("ana", "admin");
         let endpoint = self.address.to_string();
@@ -57,8 +57,8 @@ impl World {
         }
     }
 
-    /// `test` works and is current; `foreign` shows a stranger's certificate; `impostor` expects another coordinator;
-    /// nobody listens where `nobody` looks.
+    /// `test` works and is current; `foreign` presents a certificate of another CA; `impostor` expects another
+    /// coordinator; `nobody` points at a port where nothing listens.
     fn write_contexts(&self) {
         let (ca, other) = (&*self.fake.ca, Ca::new());
         let folder = self.config().join("contexts");
@@ -80,7 +80,7 @@ impl World {
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: i32,
@@ -88,7 +88,7 @@ pub(crate) struct Run {
     pub(crate) stderr: String,
 }
 
-/// `isyctl` with the given arguments in a clean environment, where nothing depends on the machine or the hour.
+/// `isyctl` with these arguments in a clean environment, where nothing depends on the machine or the time.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let world = world();
     let mut command = Command::new(env!("CARGO_BIN_EXE_isyctl"));
@@ -121,7 +121,7 @@ pub(crate) fn finish(mut command: Command) -> Run {
     }
 }
 
-/// What differs between runs, by name.
+/// Replaces values that differ between runs by their names.
 pub(crate) fn normal(text: &str) -> String {
     let world = world();
     text.replace(&world.address.to_string(), "COORDINATOR")
@@ -129,7 +129,7 @@ pub(crate) fn normal(text: &str) -> String {
         .replace(env!("CARGO_PKG_VERSION"), "VERSION")
 }
 
-/// Runs each line and compares what they print and how they end with `golden/<name>.txt`.
+/// Runs each line and compares output and exit codes with `golden/<name>.txt`.
 pub(crate) fn golden(name: &str, lines: &[&str]) {
     let mut transcript = String::new();
     for line in lines {

@@ -1,5 +1,6 @@
-//! The canned coordinator's tenants. The name chooses what happens: `full` fits nowhere, `bad` is refused, `taken` exists
-//! with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first answer, `busy` is refused for load at first and `swamped` always.
+//! The canned coordinator's tenants. The name selects the behaviour: `full` fits nowhere, `bad` is refused, `taken`
+//! exists with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first
+//! answer, `busy` is refused for load at first and `swamped` always.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -78,7 +79,7 @@ fn no_host_fits(name: &str) -> Status {
     Status::with_details(Code::ResourceExhausted, message, rpc.encode_to_vec().into())
 }
 
-/// What a coordinator says that sheds load.
+/// The status of a coordinator that sheds load.
 fn busy() -> Status {
     let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(20)));
     Status::with_error_details(Code::ResourceExhausted, "too many calls at once", details)
@@ -121,7 +122,7 @@ impl TenantService for Fake {
                     Default::default(),
                 ));
             }
-            // Busy twice; then it has time.
+            // Busy twice, then it answers.
             "busy" => {
                 let mut seen = self.request_ids_busy.lock().unwrap();
                 seen.push(asked.request_id.clone());
@@ -214,7 +215,7 @@ impl TenantService for Fake {
         Ok(Response::new(tenant.access.unwrap_or(open)))
     }
 
-    /// Says back what was asked; a password only by its length.
+    /// Returns the request's values; of a password only its length.
     async fn set_access(
         &self,
         request: Request<SetAccessRequest>,
@@ -378,7 +379,7 @@ impl TenantService for Fake {
     }
 }
 
-/// Sends back what it gets until the input ends or holds a `q`; tells of a new window size.
+/// Echoes its input until it ends or contains a `q`; reports a new window size.
 async fn echo(
     requests: &mut Streaming<ExecRequest>,
     to: &tokio::sync::mpsc::Sender<Result<ExecResponse, Status>>,

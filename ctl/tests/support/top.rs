@@ -1,4 +1,4 @@
-//! The canned coordinator's rows for a screen. Orders by name and by CPU are kept; any other is the order of the data.
+//! The canned coordinator's rows for the screen. It sorts by name and by CPU; any other order is that of the data.
 
 use isyone_proto::pb::v1::{top_service_server::TopService, *};
 use tonic::{Request, Response, Status};

@@ -1,7 +1,7 @@
 //! `bench agent`: what one agent costs with 0, 50 and 200 stacks at rest, with the product's own report interval.
 //!
-//! A real agent with a real coordinator; the stacks are stand-ins, so what is measured is the agent and not Odoo. Not here: its work
-//! when something is to be done (apply, create).
+//! A real agent with a real coordinator; the stacks are stand-ins, so this measures the agent and not Odoo. Not here:
+//! the cost of carrying out changes (apply, create).
 
 use std::{
     thread::sleep,
@@ -18,11 +18,11 @@ use crate::{
     samples::Samples,
 };
 
-/// For all tenants to run: a stack takes about a second on two cores.
+/// Time for all tenants to start: a stack takes about a second on two cores.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// How long the agent is watched at a time, and how often: with most stacks, and with fewer. Multiples of half a minute, in which each of
-/// its regular works comes round: probes, reports, complete reports, readings of control groups, Odoo's page.
+/// Length and number of measurements: with most stacks, and with fewer. Each length is a multiple of 30 s, in which all
+/// of the agent's periodic work occurs: probes, reports, complete reports, reading control groups, Odoo's page.
 const WINDOWS: [(Duration, usize); 2] =
     [(Duration::from_secs(60), 5), (Duration::from_secs(30), 1)];
 const SMALL_WINDOWS: [(Duration, usize); 2] = [(Duration::from_secs(2), 1); 2];
@@ -51,7 +51,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         fill(&cell, there, size)?;
         there = size;
         sleep(settle);
-        // What it must reach is said of the most.
+        // Only the largest size has targets.
         let last = Some(size) == most;
         let (load, memory) = watch(&agent, windows[usize::from(!last)])?;
         ensure!(running(&cell)? == size, "a tenant does not run any more");
@@ -79,7 +79,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
     Ok(report)
 }
 
-/// Its load and memory, once for each of the windows.
+/// The agent's load and memory, one sample per window.
 fn watch(agent: &Watched, (window, times): (Duration, usize)) -> Result<(Samples, Samples)> {
     let (mut load, mut memory) = (Samples::default(), Samples::default());
     for _ in 0..times {
@@ -91,7 +91,7 @@ fn watch(agent: &Watched, (window, times): (Duration, usize)) -> Result<(Samples
     Ok((load, memory))
 }
 
-/// Creates tenants until there are `to`, and waits until all run.
+/// Creates tenants until there are `to`, and waits until all of them run.
 pub(crate) fn fill(cell: &Cell, from: usize, to: usize) -> Result<()> {
     for n in from..to {
         let created = cell.isyctl(&["tenant", "create", &format!("t{n}"), "--no-wait"]);

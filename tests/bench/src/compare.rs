@@ -1,7 +1,7 @@
-//! Two versions of isyone beside each other: the results of the same benches, run in turn on one machine.
+//! Compares two versions of isyone by the results of the same benches, run in turn on one machine.
 //!
-//! A figure counts as worse only when every one of its values after is more than [`TOLERANCE`] worse than every one before:
-//! what lies between is the machine's noise, and the table shows how wide that is. Not here: building and running the two
+//! A figure counts as worse only if every value after is more than [`TOLERANCE`] worse than every value before:
+//! anything less is the machine's noise, and the table shows how large that is. Not here: building and running the two
 //! versions (`cargo xtask bench --against`).
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::figures::{Figure, Report, Unit};
 
-/// What may be lost without being called worse.
+/// A loss up to this share does not count as worse.
 const TOLERANCE: f64 = 0.05;
 
-/// A figure's values, one for each run.
+/// A figure's values, one per run.
 #[derive(Debug, Clone)]
 struct Compared {
     bench: String,
@@ -25,7 +25,7 @@ struct Compared {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// Within the noise and the tolerance.
+    /// Within noise and tolerance.
     Same,
     Better,
     Worse,
@@ -53,7 +53,7 @@ impl Compared {
         median(&self.after) / median(&self.before)
     }
 
-    /// Whether more is better: rates are, everything else that is measured is a cost.
+    /// Whether a higher value is better: true for rates; everything else is a cost.
     fn more_is_better(&self) -> bool {
         self.unit == Unit::PerSecond
     }
@@ -97,7 +97,7 @@ impl Compared {
     }
 }
 
-/// All results that lie in a folder.
+/// All results in a folder.
 fn reports(dir: &PathBuf) -> Result<Vec<Report>> {
     let mut found = Vec::new();
     let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
@@ -129,12 +129,12 @@ fn values(dirs: &[PathBuf]) -> Result<Values> {
     Ok(all)
 }
 
-/// Pairs what both sides have measured; what only one has is named.
+/// Pairs the figures that both sides have; the names of the others come second.
 fn pair(before: Values, mut after: Values) -> (Vec<Compared>, Vec<String>) {
     let (mut both, mut alone) = (Vec::new(), Vec::new());
     for ((bench, name), (unit, before)) in before {
         match after.remove(&(bench.clone(), name.clone())) {
-            // Counts say what was done, and nothing of zero is a share of anything.
+            // Counts only describe the work done, and zero cannot be the base of a ratio.
             Some((_, after)) if unit != Unit::Count && median(&before) != 0.0 => {
                 both.push(Compared {
                     bench,
@@ -153,7 +153,7 @@ fn pair(before: Values, mut after: Values) -> (Vec<Compared>, Vec<String>) {
     (both, alone)
 }
 
-/// Prints the results of runs before beside those after.
+/// Compares the results of runs before and after, and prints the table.
 pub(crate) fn print(before: &[PathBuf], after: &[PathBuf]) -> Result<()> {
     let (both, alone) = pair(values(before)?, values(after)?);
     ensure!(!both.is_empty(), "the two versions share no figure");

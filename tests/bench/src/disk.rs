@@ -1,6 +1,7 @@
-//! Where benches keep their data: below the folder of results, on a disk, and how long that disk takes to make a write durable.
+//! Where benches keep their data (on a disk, below the results folder), and how long that disk takes to make a write
+//! durable.
 //!
-//! Not in /tmp: many systems keep that in memory, where a commit costs nothing. Not here: what is written (each bench).
+//! Not in /tmp: on many systems it is in memory, where a commit costs nothing. Not here: what is written (each bench).
 
 use std::{fs::File, io::Write as _, path::Path};
 
@@ -10,24 +11,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::samples::{Samples, timed};
 
-/// File systems that live in memory.
+/// File systems in memory.
 const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
-/// How often a write is made durable to learn what that takes; enough for a median.
+/// Number of durable writes to measure; enough for a median.
 const SYNCS: usize = 21;
-/// What is written each time: a page of SQLite's.
+/// Data of each write: the size of an SQLite page.
 const PAGE: [u8; 4_096] = [7; 4_096];
 
-/// The disk under the benches' data.
+/// The disk that holds the benches' data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Disk {
     pub(crate) file_system: String,
-    /// One write of 4 KiB and its fsync: the median of several, seconds.
+    /// Time for a write of 4 KiB and its fsync: median, in seconds.
     pub(crate) fsync_s: f64,
 }
 
 impl Disk {
-    /// Makes `folder` the place of all temporary files of this process. A place in memory is refused, but for a small run,
-    /// whose figures mean nothing.
+    /// Puts all temporary files of this process into `folder`. Refuses a folder in memory, except in a small run, whose
+    /// figures mean nothing.
     pub(crate) fn put_temporary_files_on(folder: &Path, small: bool) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let folder = folder.canonicalize()?;
@@ -50,7 +51,7 @@ impl Disk {
         })
     }
 
-    /// As reports show it.
+    /// The disk as reports show it.
     pub(crate) fn show(&self) -> String {
         format!(
             "{}, {:.2} ms for a write of 4 KiB with fsync",
@@ -60,7 +61,8 @@ impl Disk {
     }
 }
 
-/// Of the innermost mount that holds the folder; of several at one place, the last one hides the others.
+/// The file system of the innermost mount that holds the folder; at the same mount point, the last mount hides the
+/// others.
 fn file_system<'a>(folder: &Path, mounts: &'a [MountInfo]) -> Option<&'a str> {
     let holds = mounts
         .iter()

@@ -1,4 +1,4 @@
-//! What a bench answers: figures with their unit, spread and target, on a described machine, as JSON.
+//! The result of a bench: figures with unit, spread and target, plus the machine they were measured on, as JSON.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{disk::Disk, samples::Samples};
 
-/// What a figure is measured in.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unit {
     Seconds,
-    /// One side's value over the other's.
+    /// One side's value divided by the other's.
     Ratio,
     Bytes,
-    /// Share of one core, 1 is a whole one.
+    /// Share of one core; 1 is a whole core.
     Core,
     PerSecond,
     Count,
 }
 
-/// What a figure must reach.
+/// The target for a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
@@ -32,7 +32,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Whether a value reaches it.
+    /// Whether a value meets the target.
     pub(crate) fn met(self, value: f64) -> bool {
         match self {
             Self::AtMost(limit) => value <= limit,
@@ -53,12 +53,12 @@ pub(crate) struct Figure {
     pub(crate) max: f64,
     pub(crate) samples: usize,
     pub(crate) target: Option<Target>,
-    /// Whether the target is reached.
+    /// Whether the target is met.
     pub(crate) met: Option<bool>,
 }
 
 impl Figure {
-    /// Whether some samples reach the target and others do not: then one more run may say the opposite.
+    /// Whether some samples meet the target and others do not: another run may then decide the other way.
     pub(crate) fn is_within_noise(&self) -> bool {
         self.samples > 1
             && self
@@ -74,11 +74,11 @@ pub(crate) struct Machine {
     pub(crate) memory_bytes: u64,
     /// `uname -sr`.
     pub(crate) kernel: String,
-    /// Docker Engine's version, where one answers.
+    /// Docker Engine's version, if an engine answers.
     pub(crate) docker: Option<String>,
-    /// Commit of the source, `+` when it was changed since.
+    /// Commit of the source, with `+` if it has uncommitted changes.
     pub(crate) commit: String,
-    /// The disk under what is measured; results of earlier versions do not say.
+    /// The disk that holds the data; missing in results of earlier versions.
     pub(crate) disk: Option<Disk>,
 }
 
@@ -126,22 +126,22 @@ impl Machine {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) bench: String,
-    /// The command that makes these figures.
+    /// The command that produces these figures.
     pub(crate) command: String,
     /// RFC 3339.
     pub(crate) date: String,
-    /// From the bench's begin to its end, with all that is not measured; results of earlier versions do not say.
+    /// Duration of the whole bench, including everything that is not measured; missing in results of earlier versions.
     pub(crate) duration_s: Option<f64>,
-    /// Few rounds, small numbers: the figures mean nothing.
+    /// A small run: few rounds, small numbers, meaningless figures.
     pub(crate) small: bool,
     pub(crate) machine: Option<Machine>,
     pub(crate) figures: Vec<Figure>,
-    /// What a reader must know to judge the figures: versions, sizes, what bounds them.
+    /// What readers need in order to judge the figures: versions, sizes, bottlenecks.
     pub(crate) notes: Vec<String>,
 }
 
 impl Report {
-    /// A figure of one or more samples; its value is the median.
+    /// Adds a figure with one or more samples; its value is the median.
     pub(crate) fn add(
         &mut self,
         name: &str,
@@ -152,7 +152,7 @@ impl Report {
         self.figure(name, unit, samples.median(), samples, target);
     }
 
-    /// A figure that is a quantile of its samples (a p99), with their spread.
+    /// Adds a figure that is a quantile of its samples (a p99), with their spread.
     pub(crate) fn add_quantile(
         &mut self,
         name: &str,
@@ -188,12 +188,12 @@ impl Report {
         });
     }
 
-    /// Something a reader must know.
+    /// Adds a note for readers.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
     }
 
-    /// Says of what it is a report.
+    /// Records which bench, machine and duration the report is for.
     pub(crate) fn describe(&mut self, bench: &str, small: bool, machine: &Machine, took: Duration) {
         bench.clone_into(&mut self.bench);
         self.command = format!(
@@ -206,7 +206,7 @@ impl Report {
         self.machine = Some(machine.clone());
     }
 
-    /// For whoever waits at the terminal.
+    /// Prints the report on the terminal.
     pub(crate) fn print(&self) {
         for f in &self.figures {
             let met = match f.met {
@@ -243,14 +243,14 @@ fn now() -> String {
         .to_string()
 }
 
-/// A duration for people who wait.
+/// A duration for people at the terminal.
 pub(crate) fn minutes(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     format!("{} min {} s", whole / 60, whole % 60)
 }
 
 impl Target {
-    /// As reports show it.
+    /// The target as reports show it.
     pub(crate) fn show(self, unit: Unit) -> String {
         match self {
             Self::AtMost(limit) => format!("≤ {}", unit.show(limit)),
@@ -260,7 +260,7 @@ impl Target {
 }
 
 impl Unit {
-    /// A value for people, with as many digits as are worth reading.
+    /// A value for people, with a sensible number of digits.
     pub(crate) fn show(self, value: f64) -> String {
         let digits = |v: f64| match v.abs() {
             v if v >= 100.0 || v == 0.0 => format!("{v:.0}"),
@@ -282,7 +282,7 @@ impl Unit {
     }
 }
 
-/// The results that lie in a folder, in this order; benches that were not run are left out.
+/// The named results in a folder, in the order of `names`; benches that were not run are left out.
 pub(crate) fn load(dir: &Path, names: &[String]) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
     for name in names {

@@ -1,8 +1,8 @@
-//! `isyone-bench`: measures isyone beside what its users would pick instead. `cargo xtask bench` builds and runs it.
+//! `isyone-bench`: compares isyone with what its users would choose instead. `cargo xtask bench` builds and runs it.
 //!
-//! Each bench is a module with one `run(&Run) -> Result<Report>`; comparisons alternate both sides in one run ([`samples`]), results
-//! are machine-readable ([`figures`]) and become docs/benchmarks.md ([`page`]). Times are never judged in a test: a figure that
-//! misses its target is reported as missed, and the exit code stays 0.
+//! Each bench is a module with `run(&Run) -> Result<Report>`; comparisons alternate both sides in one run
+//! ([`samples`]), results are machine-readable ([`figures`]) and become docs/benchmarks.md ([`page`]). No test depends
+//! on times: a figure that misses its target is reported as missed, and the exit code stays 0.
 
 mod agent;
 mod apply;
@@ -106,23 +106,23 @@ impl Bench {
     }
 }
 
-/// How a bench is asked to run.
+/// Parameters of a bench.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
-    /// Few rounds, small numbers.
+    /// A small run: few rounds, small numbers.
     pub(crate) small: bool,
-    /// What data lies on.
+    /// The disk that holds the data.
     pub(crate) disk: Disk,
 }
 
 impl Run {
-    /// The first in a full run, the second in a small one.
+    /// `full` in a full run, `small` in a small one.
     pub(crate) fn pick<T>(&self, full: T, small: T) -> T {
         if self.small { small } else { full }
     }
 }
 
-/// As the coordinator's: parts of it are measured in this process.
+/// The coordinator's allocator, because parts of the coordinator are measured in this process.
 #[global_allocator]
 static ALLOCATOR: memory::Allocator = memory::ALLOCATOR;
 
@@ -146,7 +146,7 @@ fn run(cli: &Cli) -> Result<()> {
     if !cli.before.is_empty() {
         return compare::print(&cli.before, &cli.after);
     }
-    // Figures of a small run never take the place of real ones.
+    // Figures of a small run never replace real ones.
     let out = if cli.small {
         cli.out.join("small")
     } else {

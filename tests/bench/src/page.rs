@@ -1,4 +1,4 @@
-//! docs/benchmarks.md, from results.
+//! Renders docs/benchmarks.md from results.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ const ONE_COMMIT: &str = "# Benchmarks
 Made by one command, `cargo xtask bench --write`, from a clean clone: it builds, sets up what is missing, runs every bench and writes
 this page.";
 
-/// Results stay until their bench runs again, so those of one page may be of different days and sources.
+/// Results stay until their bench runs again, so one page may mix results of different days and commits.
 const SEVERAL: &str = "# Benchmarks
 
 The results on this page are of several runs and not all of one clean commit: each section names its own (`+`: changed since that
@@ -37,7 +37,7 @@ pub(crate) fn render(reports: &[Report]) -> String {
     page
 }
 
-/// Whether all results are of the same commit, as it was committed.
+/// Whether all results come from the same commit without local changes.
 fn is_of_one_commit(reports: &[Report]) -> bool {
     let commits: Vec<Option<&str>> = reports
         .iter()
@@ -47,7 +47,7 @@ fn is_of_one_commit(reports: &[Report]) -> bool {
         && !commits.iter().flatten().any(|c| c.ends_with('+'))
 }
 
-/// How many targets are met, which are not, and how long all took.
+/// How many targets are met, which are not, and how long everything took.
 fn summary(reports: &[Report]) -> String {
     let judged = || {
         reports

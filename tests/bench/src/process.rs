@@ -1,17 +1,17 @@
-//! What a process of ours costs: CPU time and memory, from the kernel's own accounting.
+//! What one of our processes costs: CPU time and memory, from the kernel's own accounting.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use procfs::process::Process;
 
-/// A process that is watched.
+/// A process to measure.
 #[derive(Debug)]
 pub(crate) struct Watched {
     process: Process,
 }
 
-/// CPU time at a moment.
+/// The process's CPU time at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark {
     cpu: Duration,
@@ -60,10 +60,10 @@ impl Watched {
     }
 }
 
-/// CPU time of this thread so far: for work that waits for nothing, on a machine that others use, too.
+/// CPU time of this thread so far: for work that never waits, on a machine that others use too.
 pub(crate) fn thread_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    // The kernel's nanoseconds are below a second.
+    // The nanoseconds of a timespec are always below a second.
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or(0),
         u32::try_from(time.tv_nsec).unwrap_or(0),

@@ -1,10 +1,11 @@
-//! Samples of one quantity, and how two sides are compared: alternating, so that a machine whose speed drifts treats both alike.
+//! Samples of one quantity, and comparisons of two sides: alternating, so that a machine whose speed drifts affects
+//! both.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-/// Values of one quantity, in the order in which they were taken.
+/// Values of one quantity, in the order they were taken.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples(Vec<f64>);
 
@@ -13,7 +14,7 @@ impl Samples {
         self.0.push(value);
     }
 
-    /// More, behind those that are there.
+    /// Appends more samples.
     pub(crate) fn append(&mut self, more: &Self) {
         self.0.extend(&more.0);
     }
@@ -22,7 +23,7 @@ impl Samples {
         self.0.len()
     }
 
-    /// The value below which `share` (0 to 1) of the samples lie: the nearest rank. Zero when there is none.
+    /// The value below which `share` (0 to 1) of the samples lie, by nearest rank. Zero if there are no samples.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -33,7 +34,7 @@ impl Samples {
             .unwrap_or(0.0)
     }
 
-    /// The middle one; the mean of the two middle ones of an even number.
+    /// The middle value; for an even number of samples, the mean of the two middle ones.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -53,17 +54,17 @@ impl Samples {
         self.quantile(1.0)
     }
 
-    /// Each value changed in the same way.
+    /// The samples with each value changed by `change`.
     pub(crate) fn each(&self, change: impl Fn(f64) -> f64) -> Self {
         self.0.iter().copied().map(change).collect()
     }
 
-    /// All but the first: that of a round that does not count.
+    /// All but the first, which belongs to the warm-up round.
     pub(crate) fn without_first(&self) -> Self {
         Self(self.0.iter().skip(1).copied().collect())
     }
 
-    /// Pair by pair, `self / other`.
+    /// `self / other`, pair by pair.
     pub(crate) fn ratios(&self, other: &Self) -> Self {
         self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect()
     }
@@ -75,11 +76,11 @@ impl FromIterator<f64> for Samples {
     }
 }
 
-/// One side of a comparison: prepares, does the measured work, and answers how long that alone took.
+/// One side of a comparison: prepares, does the measured work, and returns how long that work took.
 pub(crate) type Side<'a> = (&'a str, Box<dyn FnMut() -> Result<Duration> + 'a>);
 
-/// Lets the sides take turns, `rounds` times each after one round that does not count; answers seconds for each side. The order
-/// turns round with every round, so that no side always comes first.
+/// Lets the sides take turns: `rounds` times each, after a warm-up round that does not count. Returns each side's
+/// seconds. The order is reversed every round, so that no side always comes first.
 pub(crate) fn alternate(rounds: usize, sides: &mut [Side<'_>]) -> Result<Vec<Samples>> {
     let mut taken = vec![Samples::default(); sides.len()];
     for round in 0..=rounds {

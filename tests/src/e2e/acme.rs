@@ -1,7 +1,7 @@
-//! Debian's `pebble` as the certificate authority of a test, with its DNS, all on loopback: every name is this machine, and a web
-//! server at `http_port` answers for it.
+//! Debian's `pebble` as a test's certificate authority, with its DNS server, all on loopback: every name resolves to
+//! this machine, where a web server at `http_port` answers challenges.
 //!
-//! It forgets everything with each start, its root as well: an outage here is as bad as one can be.
+//! It forgets everything when it restarts, including its root: a worst-case outage.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,7 @@ use super::{
     tool, wait_for,
 };
 
-/// Above what a loaded machine needs.
+/// More than a loaded machine needs.
 const SOON: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Pebble {
 }
 
 impl Pebble {
-    /// Starts both. Certificates live so many seconds.
+    /// Starts both. Certificates are valid for `life_s` seconds.
     pub fn start(dir: &Path, ports: [SocketAddr; 4], http_port: u16, life_s: u32) -> Self {
         let [listen, manage, dns, dns_manage] = ports.map(|port| port.to_string());
         authority::make(dir, "IP:127.0.0.1");
@@ -70,7 +70,7 @@ impl Pebble {
         pebble
     }
 
-    /// Starts it (again) and waits for it.
+    /// Starts pebble (again) and waits for it.
     pub fn resume(&mut self) {
         let mut command = Command::new(tool("pebble"));
         command.arg("-config").arg(self.dir.join("pebble.json"));
@@ -102,29 +102,29 @@ impl Pebble {
         format!("https://{}/dir", self.ports[0])
     }
 
-    /// Who signed its own TLS certificate.
+    /// The CA of pebble's own TLS certificate.
     pub fn ca_file(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }
 
-    /// The root that its certificates hang from, since the last start.
+    /// The root of the certificates it issues; a new one after each start.
     pub fn root(&self) -> PathBuf {
         self.dir.join("root.pem")
     }
 
-    /// The name server for which every name is this machine.
+    /// The DNS server, for which every name is this machine.
     pub fn dns(&self) -> SocketAddr {
         self.ports[2]
     }
 
-    /// From now on a name leads to this address.
+    /// Makes a name resolve to this address.
     pub fn lead(&self, host: &str, address: &str) {
         let body = serde_json::json!({"host": host, "addresses": [address]});
         self.manage("clear-a", &serde_json::json!({"host": host}));
         self.manage("add-a", &body);
     }
 
-    /// From now on a name stands for another one.
+    /// Makes a name an alias (CNAME) of another.
     pub fn alias(&self, host: &str, target: &str) {
         self.manage(
             "set-cname",

@@ -1,6 +1,6 @@
-//! A certificate authority of a test's own, made with openssl, and one certificate of it.
+//! A test's own certificate authority, made with openssl, and one certificate signed by it.
 //!
-//! Not here: an authority that others ask for certificates (acme).
+//! Not here: an authority that issues certificates on request (acme).
 
 use std::{path::Path, process::Command};
 

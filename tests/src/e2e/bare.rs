@@ -1,7 +1,7 @@
-//! One Docker host of the tests' own without a coordinator and without an agent: for whoever drives the agent's library, or
-//! Docker's own tools, against a real engine.
+//! One Docker host for tests, without coordinator and agent: for driving the agent's library, or Docker's own tools,
+//! against a real engine.
 //!
-//! Not here: a whole isyone (cell). Both use the same hosts, so there is one of them at a time.
+//! Not here: a whole isyone (cell). Both use the same hosts, so only one of them can exist at a time.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ use super::{
     docker::Docker,
 };
 
-/// The host; what is on it goes when this is dropped, images stay.
+/// The host. Dropping it removes what is on it, except images.
 #[derive(Debug)]
 pub struct Bare {
     pub docker: Docker,
     pub address: String,
-    /// Its network namespace; the addresses of its containers are reached only from there.
+    /// Its network namespace; its containers' addresses are reachable only from there.
     pub namespace: PathBuf,
 }
 

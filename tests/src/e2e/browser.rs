@@ -1,7 +1,8 @@
-//! A headless Chromium, driven over WebDriver: what people see, and what their browser makes of certificates, redirects and scripts.
+//! A headless Chromium, driven over WebDriver: what people see, and how their browser treats certificates, redirects
+//! and scripts.
 //!
-//! Every name ends at this machine or nowhere, so a page that loads something from elsewhere shows as broken. Not here: what is
-//! looked at (the tests).
+//! Every name resolves to this machine or not at all, so a page that loads something from elsewhere shows as broken.
+//! Not here: what is checked (the tests).
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -20,11 +21,11 @@ use super::{
     root, wait_for,
 };
 
-/// Above what a loaded machine needs to start Chromium.
+/// More than a loaded machine needs to start Chromium.
 const SOON: Duration = Duration::from_secs(30);
-/// Odoo's first page builds its assets.
+/// Loading Odoo's first page includes building its assets.
 const LOAD_MS: u64 = 90_000;
-/// Pictures go to the documentation; this keeps them legible there and small.
+/// Pictures go into the documentation: this size keeps them legible there, and small.
 const WINDOW: &str = "--window-size=1100,700";
 
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub struct Browser {
     _driver: Daemon,
 }
 
-/// Whether there is a browser; says so when there is none. With `ISYONE_BROWSER` set there must be one.
+/// Whether there is a browser; prints a notice if not. With `ISYONE_BROWSER` set there must be one.
 pub fn installed(test: &str) -> bool {
     let there =
         run(Command::new("sh").args(["-c", "command -v chromium chromedriver certutil"])).code == 0;
@@ -50,7 +51,8 @@ pub fn installed(test: &str) -> bool {
 }
 
 impl Browser {
-    /// Starts one that has its profile in `home`, trusts the authority `ca`, and takes `domain` and all below it for this machine.
+    /// Starts a browser with its profile in `home` that trusts the CA `ca` and resolves `domain` and everything below
+    /// it to this machine.
     pub fn start(home: &Path, ca: &Path, domain: &str) -> Self {
         trust(home, ca);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -79,7 +81,7 @@ impl Browser {
         self.client.as_ref().expect("open until it is dropped")
     }
 
-    /// Goes to a URL; returns when it is loaded, whatever came.
+    /// Opens a URL; returns once it is loaded, whatever the result.
     pub fn open(&self, url: &str) {
         self.runtime
             .block_on(self.client().goto(url))
@@ -111,7 +113,7 @@ impl Browser {
         done.unwrap_or_else(|e| panic!("{selector}: {e}\n{}", self.seen()));
     }
 
-    /// The value of an expression in the page, while there is a page.
+    /// The value of an expression in the page; `None` while there is no page.
     pub fn value(&self, expression: &str) -> Option<Value> {
         let script = format!("return ({expression});");
         self.runtime
@@ -132,7 +134,7 @@ impl Browser {
         }
     }
 
-    /// The begin of the page's text, with its address, for whoever asks what went wrong.
+    /// The beginning of the page's text with its address, for error messages.
     pub fn seen(&self) -> String {
         let page = "location.href + '\\n' + document.title + '\\n' + document.body.innerText.slice(0, 2000)";
         self.value(page).map_or_else(
@@ -141,7 +143,7 @@ impl Browser {
         )
     }
 
-    /// A picture for the documentation, when those are asked for (`ISYONE_PICTURES=1`).
+    /// Takes a picture for the documentation, if `ISYONE_PICTURES=1`.
     pub fn picture(&self, name: &str) {
         if std::env::var_os("ISYONE_PICTURES").is_none_or(|value| value != "1") {
             return;
@@ -160,7 +162,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if let Some(client) = self.client.take() {
-            // With the driver it ends in any case: they talk over a pipe.
+            // Chromium ends with the driver in any case: they talk over a pipe.
             let _ = self.runtime.block_on(client.close());
         }
     }
@@ -171,7 +173,8 @@ async fn connect(driver: SocketAddr, home: &Path, domain: &str) -> Client {
         "--host-resolver-rules=MAP {domain} 127.0.0.1, MAP *.{domain} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     );
     let profile = format!("--user-data-dir={}", home.join("profile").display());
-    // Tests run as root, where Chromium has no sandbox; all that it opens is ours. Over a pipe it ends with its driver.
+    // Tests run as root, where Chromium has no sandbox; it only opens our own pages. Over a pipe it ends with its
+    // driver.
     let arguments = json!([
         "--headless=new",
         "--no-sandbox",
@@ -201,7 +204,7 @@ async fn connect(driver: SocketAddr, home: &Path, domain: &str) -> Client {
     connected.unwrap_or_else(|e| panic!("Chromium does not start: {e}"))
 }
 
-/// Chromium believes what is in its user's NSS database.
+/// Adds the CA to the user's NSS database, which Chromium trusts.
 fn trust(home: &Path, ca: &Path) {
     let store = home.join(".pki/nssdb");
     std::fs::create_dir_all(&store).expect("a folder");

@@ -1,7 +1,7 @@
-//! A whole isyone on this machine: a coordinator, agents on Docker hosts of the test's own, Traefik. Everything in one temporary
-//! folder, everything ended and removed with it; only the hosts' images are kept for the next cell.
+//! A whole isyone on this machine: a coordinator, agents on the test's own Docker hosts, Traefik. Everything is in one
+//! temporary folder, and ends and disappears with it; only the hosts' images are kept for the next cell.
 //!
-//! The machine's own Docker Engine is never touched: it may carry somebody's real tenants.
+//! The machine's own Docker Engine is never touched: it may run somebody's real tenants.
 
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
@@ -12,45 +12,45 @@ use super::{
     root, tool, wait_for,
 };
 
-/// Ports of the cell, apart from those of a demo on the same machine.
+/// Ports of the cell, different from those of a demo on the same machine.
 const GRPC: u16 = 16_443;
 const ENROLL: u16 = 16_444;
 const HTTP: u16 = 16_480;
 const EDGE: u16 = 16_080;
 const SECURE_EDGE: u16 = 16_445;
 const AGENT_HTTP: u16 = 16_481;
-/// This machine as its hosts see it: the coordinator and the edge are here.
+/// This machine as its hosts see it: the coordinator and the edge run here.
 pub const GATEWAY: &str = "172.30.78.1";
 
-/// An edition of stand-ins (images/standin), for what is not about Odoo.
+/// An edition of stand-ins (images/standin), for tests that are not about Odoo.
 pub const STANDIN: (&str, &str) = ("isyone/standin:3", "isyone/standin-postgres:3");
 
-/// One machine with an agent.
+/// A host with an agent.
 #[derive(Debug)]
 pub struct Host {
     /// `h1`, `h2` and so on.
     pub name: String,
     pub docker: Docker,
-    /// Where it advertises its tenants.
+    /// The address that it advertises for its tenants.
     pub address: String,
     pub data: PathBuf,
-    /// The agent, when it runs.
+    /// The agent, if it runs.
     pub agent: Option<Daemon>,
     namespace: PathBuf,
 }
 
-/// What differs between cells.
+/// Options of a cell.
 #[derive(Debug, Clone)]
 pub struct Shape {
-    /// How many hosts, each a network namespace with its own engine.
+    /// Number of hosts; each is a network namespace with its own engine.
     pub hosts: usize,
     /// `(odoo, postgres)` of the default edition.
     pub edition: (&'static str, &'static str),
     /// Lines added to the coordinator's configuration.
     pub config: &'static str,
-    /// Tenants are served with TLS, by a certificate that the test uploads.
+    /// Serves tenants over TLS, with a certificate that the test uploads.
     pub secure: bool,
-    /// The coordinator's `[liveness]`. Tests are in more of a hurry than the product.
+    /// The coordinator's `[liveness]`. Tests need shorter limits than the product's.
     pub liveness: &'static str,
 }
 
@@ -73,17 +73,17 @@ impl Default for Shape {
 
 #[derive(Debug)]
 pub struct Cell {
-    /// The coordinator, when it runs.
+    /// The coordinator, if it runs.
     pub coordinator: Option<Daemon>,
     pub hosts: Vec<Host>,
-    /// The edge, when it runs.
+    /// The edge, if it runs.
     pub traefik: Option<Daemon>,
-    /// Everything's folder; last, so that the logs outlive the programs that write them.
+    /// Holds all files; the last field, so that the logs outlive the programs that write them.
     pub dir: tempfile::TempDir,
 }
 
 impl Cell {
-    /// Starts everything; returns when all hosts are ready.
+    /// Starts everything; returns once all hosts are ready.
     pub fn start(shape: &Shape) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("isyone-test-")
@@ -155,7 +155,7 @@ impl Cell {
         self.point_context();
     }
 
-    /// `init` writes the context for the default port.
+    /// Sets the port in the context, because `init` writes it for the default port.
     fn point_context(&self) {
         let path = self.path("admin.toml");
         let text = std::fs::read_to_string(&path).expect("context");
@@ -243,7 +243,7 @@ impl Cell {
         run(join.arg("--data-dir").arg(&host.data)).ok();
     }
 
-    /// Our program, on a host.
+    /// One of our programs, in a host's network namespace.
     fn in_namespace(&self, host: &Host, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -301,12 +301,12 @@ impl Cell {
         self.isyctl_as("admin.toml", args)
     }
 
-    /// `isyctl` with another context file of this cell.
+    /// Runs `isyctl` with another context file of this cell.
     pub fn isyctl_as(&self, context: &str, args: &[&str]) -> Output {
         run(self.isyctl_command(context).args(args))
     }
 
-    /// `isyctl` with a context file of this cell, its arguments still to come.
+    /// `isyctl` with a context file of this cell; the caller adds the arguments.
     pub fn isyctl_command(&self, context: &str) -> Command {
         let mut command = Command::new(binary("isyctl"));
         command
@@ -331,7 +331,7 @@ impl Cell {
         });
     }
 
-    /// Waits until a host is in a state.
+    /// Waits until a host has this state.
     pub fn wait_host(&self, host: &str, state: &str) {
         wait_for(
             &format!("host {host} to be {state}"),
@@ -351,12 +351,12 @@ impl Cell {
         SocketAddr::from(([127, 0, 0, 1], EDGE))
     }
 
-    /// What browsers see before a tenant's paths in a secure cell.
+    /// Origin of a tenant's URLs in a secure cell.
     pub fn secure_origin(&self, host: &str) -> String {
         format!("https://{host}:{SECURE_EDGE}")
     }
 
-    /// All logs of our own programs together.
+    /// The logs of all our programs, concatenated.
     pub fn logs(&self) -> String {
         let daemons = self
             .coordinator
@@ -376,7 +376,7 @@ impl Drop for Cell {
     }
 }
 
-/// Where the tests' hosts live: with the build, so that their images are loaded once.
+/// State of the tests' hosts: kept with the build, so that their images are loaded only once.
 pub(super) fn hosts_state() -> PathBuf {
     root().join("target/isyone/test-hosts")
 }
@@ -384,10 +384,10 @@ pub(super) fn hosts_state() -> PathBuf {
 /// `cargo xtask hosts …` for the tests' hosts.
 pub fn hosts(args: &[&str]) -> Output {
     let mut command = Command::new(binary("xtask"));
-    // A network of their own: a demo's hosts may be up on this machine.
+    // A separate network: a demo's hosts may be up on this machine.
     run(command
         .env("ISYONE_HOSTS_NET", "78")
-        // A swarm on such a host shall not ask a registry for images that it has.
+        // A swarm on such a host must not ask a registry for images that are there.
         .env("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", "1")
         .arg("hosts")
         .arg("--state")

@@ -1,4 +1,4 @@
-//! The Docker Engine of one host, by its command line: tests look at it with other eyes than the agent's.
+//! The Docker Engine of one host, through its command line: tests must not inspect it through the agent's own code.
 
 use std::{path::PathBuf, process::Command};
 
@@ -17,12 +17,12 @@ impl Docker {
             .args(args))
     }
 
-    /// As the agent's `--docker` and `DOCKER_HOST` take it.
+    /// The engine's address as the agent's `--docker` and `DOCKER_HOST` take it.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 
-    /// One field of `docker inspect`, empty when there is no such thing.
+    /// One field of `docker inspect`; empty if there is no such object.
     pub fn inspect(&self, name: &str, format: &str) -> String {
         let out = self.run(&["inspect", "-f", format, name]);
         if out.code == 0 {
@@ -32,12 +32,12 @@ impl Docker {
         }
     }
 
-    /// When a container was started last.
+    /// When a container was last started.
     pub fn started_at(&self, container: &str) -> String {
         self.inspect(container, "{{.State.StartedAt}}")
     }
 
-    /// Names of all containers of ours, sorted.
+    /// Names of all our containers, sorted.
     pub fn tenants_containers(&self) -> Vec<String> {
         let out = self
             .run(&[
@@ -54,7 +54,7 @@ impl Docker {
         names
     }
 
-    /// Removes all that tenants have here: the test's own containers, networks and volumes.
+    /// Removes all containers, networks and volumes of tenants on this host.
     pub fn clean(&self) {
         let listed = |args: &[&str]| -> Vec<String> {
             self.run(args).stdout.lines().map(str::to_owned).collect()

@@ -1,4 +1,5 @@
-//! A minimal HTTP/1.1 client: tests choose the address and the Host header apart, as a browser behind DNS would see them.
+//! A minimal HTTP/1.1 client: tests choose address and Host header separately, as a browser gets them from DNS and the
+//! URL.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,10 +9,10 @@ use std::{
 
 #[derive(Debug, Clone, Default)]
 pub struct Response {
-    /// Status code; 0 when there was no answer.
+    /// Status code; 0 if there was no answer.
     pub status: u16,
     pub head: String,
-    /// With its chunks put together.
+    /// The body, with chunks joined.
     pub body: String,
 }
 
@@ -40,7 +41,7 @@ pub fn post_json(
     request(address, &(head + &body))
 }
 
-/// JSON-RPC login as Odoo's clients do it: the user's id, or `None` when refused.
+/// JSON-RPC login as Odoo's clients do it: the user's id, or `None` if refused.
 pub fn odoo_login(
     address: SocketAddr,
     host: &str,
@@ -54,7 +55,8 @@ pub fn odoo_login(
     serde_json::from_str::<serde_json::Value>(&answer.body).ok()?["result"].as_i64()
 }
 
-/// A system parameter as Odoo's own code reads it, for its administrator: from the memory of whichever process answers.
+/// A system parameter as Odoo's own code reads it, as administrator: from the cache of the process that happens to
+/// answer.
 pub fn odoo_parameter(
     address: SocketAddr,
     host: &str,
@@ -79,7 +81,7 @@ pub fn odoo_parameter(
         .map_or_else(|| answer.body.clone(), ToOwned::to_owned)
 }
 
-/// One request, word for word; it must ask for the connection to be closed.
+/// Sends a raw request, which must ask to close the connection.
 pub fn request(address: SocketAddr, text: &str) -> Response {
     let exchange = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
@@ -114,7 +116,7 @@ pub(super) fn parse(bytes: &[u8]) -> Response {
     }
 }
 
-/// Good enough for text: lengths are bytes, and a lossy conversion may have changed some.
+/// Good enough for text: lengths are in bytes, and the lossy conversion may have changed some.
 fn unchunk(mut body: &str) -> String {
     let mut whole = String::new();
     while let Some((length, rest)) = body.split_once("\r\n") {

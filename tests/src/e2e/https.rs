@@ -1,5 +1,5 @@
-//! A coordinator, an agent over a fake engine and real edges, for tests of what edges serve: tenants are answered for by the test
-//! itself, so that no Odoo is needed. All on free loopback ports.
+//! A coordinator, an agent over a fake engine and real edges, for tests of what edges serve: the test itself answers
+//! for the tenants, so that no Odoo is needed. All on free loopback ports.
 
 use std::{
     io::{Read as _, Write as _},
@@ -24,7 +24,7 @@ use super::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-/// Tenants' ports, apart from those of other tests on this machine.
+/// First port of the tenants, different from those of other tests on this machine.
 const FIRST_PORT: u16 = 26_100;
 const LAST_PORT: u16 = 26_119;
 
@@ -38,17 +38,17 @@ pub struct Edge {
 #[derive(Debug)]
 pub struct Site {
     pub pebble: Pebble,
-    /// Ends when dropped.
+    /// The process ends when this is dropped.
     pub coordinator: Option<Daemon>,
     pub edges: Vec<Edge>,
     agent: Option<Daemon>,
     stand_in: PathBuf,
-    /// For gRPC, enrolment, HTTP and edges.
+    /// Ports for gRPC, enrolment, HTTP and edges.
     ports: [SocketAddr; 4],
     dir: tempfile::TempDir,
 }
 
-/// Free a moment ago, and taken again in a moment.
+/// Ports that are free now; the caller takes them a moment later.
 fn free<const N: usize>() -> [SocketAddr; N] {
     let free = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     free.each_ref()
@@ -56,8 +56,9 @@ fn free<const N: usize>() -> [SocketAddr; N] {
 }
 
 impl Site {
-    /// Everything up and the host ready. `tls` makes the coordinator's `[tls]` tables and others, in which `{edge}` is the first edge's
-    /// address with TLS; `resolvers` what is added to the edges' static configuration, of the authority; certificates live `life_s`.
+    /// Starts everything and waits for the host. `tls` returns the coordinator's `[tls]` and other tables, in which
+    /// `{edge}` stands for the first edge's TLS address. `resolvers` returns what to add to the edges' static
+    /// configuration. Both get the CA, whose certificates are valid for `life_s` seconds.
     pub fn start(
         stand_in: &str,
         edges: usize,
@@ -206,7 +207,7 @@ impl Site {
             .replace("127.0.0.1:8080", &dashboard.to_string())
             .replace("127.0.0.1:8082", &metrics.to_string())
             .replace("127.0.0.1:7480", &self.ports[2].to_string());
-        // The first is on the coordinator's machine, others are elsewhere.
+        // The first edge is on the coordinator's machine; the others pretend to be elsewhere.
         let config = if index == 0 {
             config
         } else {
@@ -224,7 +225,8 @@ impl Site {
         }
     }
 
-    /// As an edge on another machine asks: over TLS, with the token. The deployed file says how.
+    /// Changes the configuration to that of an edge on another machine: over TLS with the token, as the deployed file
+    /// describes.
     fn asking_from_afar(&self, config: &str) -> String {
         let data = self.path("coordinator");
         let token = std::fs::read_to_string(data.join("edge.token")).expect("a token");
@@ -256,12 +258,13 @@ impl Site {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 
-    /// What the coordinator's HTTP port says.
+    /// A page of the coordinator's HTTP port.
     pub fn http(&self, path: &str) -> String {
         super::http::get(self.ports[2], "localhost", path).body
     }
 
-    /// Asks on the port for other machines, with a token of the coordinator's data directory: status line, head and body.
+    /// Asks on the port for other machines, with a token from the coordinator's data directory. Returns status line,
+    /// head and body.
     pub fn as_bearer(&self, token: &str, path: &str) -> String {
         let data = self.path("coordinator");
         let token = std::fs::read_to_string(data.join(token)).expect("a token");
@@ -275,7 +278,7 @@ impl Site {
         run(curl.arg(format!("https://{}{path}", self.for_edges()))).stdout
     }
 
-    /// Prometheus over this site, when its configuration says `[monitoring] certificate_dir = "prometheus"`.
+    /// A Prometheus for this site; needs `[monitoring] certificate_dir = "prometheus"` in its configuration.
     pub fn prometheus(&self) -> Prometheus {
         Prometheus::over(self.dir.path(), self.ports[2], "1s")
     }
@@ -285,14 +288,14 @@ impl Site {
         self.ports[3]
     }
 
-    /// A file of this site's own.
+    /// The path of a file in this site's folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path(name)
     }
 }
 
 impl Edge {
-    /// An HTTPS request as a browser that trusts `root` makes it: headers and body, or why not.
+    /// An HTTPS request as made by a browser that trusts `root`: headers and body, or the error.
     pub fn https(&self, host: &str, root: &std::path::Path) -> Result<String, String> {
         let port = self.secure.port();
         let mut curl = Command::new("curl");
@@ -319,7 +322,7 @@ impl Edge {
         }
     }
 
-    /// Serial number of the certificate that is served for a host, lower-case hex without leading zeroes.
+    /// Serial number of the certificate served for a host, in lower-case hex without leading zeroes.
     pub fn serial(&self, host: &str) -> String {
         self.certificate(host, "serial")
             .to_lowercase()
@@ -327,14 +330,14 @@ impl Edge {
             .to_owned()
     }
 
-    /// When that certificate ends, seconds since 1970.
+    /// When that certificate expires, in seconds since 1970.
     pub fn ends(&self, host: &str) -> i64 {
         let date = self.certificate(host, "enddate");
         let seconds = run(Command::new("date").args(["+%s", "--date", &date])).ok();
         seconds.trim().parse().expect("seconds")
     }
 
-    /// What `openssl` says of it.
+    /// A field of that certificate, as `openssl` prints it.
     fn certificate(&self, host: &str, field: &str) -> String {
         let script = format!(
             "openssl s_client -connect {} -servername {host} </dev/null 2>/dev/null | openssl x509 -noout -{field}",
@@ -349,7 +352,7 @@ impl Edge {
     }
 }
 
-/// At all ports that tenants may have: see `replies`. From the first site on, for as long as the process lives.
+/// Answers on all ports that tenants may have (see `replies`), from the first site on until the process ends.
 fn answer_for_tenants() {
     static ONCE: Once = Once::new();
     ONCE.call_once(listen_for_tenants);

@@ -1,7 +1,7 @@
-//! Real components for end-to-end tests: the built binaries, real Docker Engines, real Traefik and Prometheus, all on this
-//! machine, each started and ended by the test that uses it.
+//! Real components for end-to-end tests: the built binaries, real Docker Engines, real Traefik and Prometheus, all on
+//! this machine, each started and stopped by the test that uses it.
 //!
-//! Runs when `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
+//! Runs if `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
 
 pub mod acme;
 pub mod authority;
@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Whether real-component tests run; says so when they do not.
+/// Whether end-to-end tests run; prints a notice if not.
 pub fn enabled(test: &str) -> bool {
     let on = std::env::var("ISYONE_E2E").is_ok_and(|value| value == "1");
     if !on {
@@ -33,7 +33,7 @@ pub fn enabled(test: &str) -> bool {
     on
 }
 
-/// One real-component test at a time: two cores, one Docker Engine, fixed ports.
+/// Only one end-to-end test at a time: two cores, one Docker Engine, fixed ports.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -46,21 +46,21 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// A built binary of ours.
+/// One of our binaries, as built.
 pub fn binary(name: &str) -> PathBuf {
     let folder =
         std::env::var_os("ISYONE_BIN").map_or_else(|| root().join("target/debug"), PathBuf::from);
     folder.join(name)
 }
 
-/// A fetched binary of others (traefik, prometheus).
+/// A downloaded third-party binary (traefik, prometheus).
 pub fn tool(name: &str) -> PathBuf {
     let cache = std::env::var_os("ISYONE_CACHE")
         .map_or_else(|| root().join("target/isyone"), PathBuf::from);
     cache.join("bin").join(name)
 }
 
-/// Waits until `condition` gives a value; panics with `what` after `limit`.
+/// Waits until `condition` returns a value; panics with `what` after `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {

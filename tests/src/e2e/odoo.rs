@@ -1,4 +1,5 @@
-//! A user of a tenant's Odoo: a session through the edge as browsers have it, and what the operator does inside the tenant.
+//! A user of a tenant's Odoo: a session through the edge as browsers have it, and what the operator does inside the
+//! tenant.
 //!
 //! Not here: a browser (browser), JSON-RPC without a session (http).
 
@@ -12,12 +13,12 @@ use super::{
     process::run_with_input,
 };
 
-/// Somebody who is logged in, or nobody in particular.
+/// A logged-in user, or an anonymous visitor.
 #[derive(Debug, Clone)]
 pub struct User {
     edge: SocketAddr,
     pub origin: String,
-    /// `session_id=…`; none: nobody in particular.
+    /// `session_id=…`; `None` for an anonymous visitor.
     pub cookie: Option<String>,
 }
 
@@ -56,12 +57,12 @@ impl User {
         user
     }
 
-    /// Where the user's requests go.
+    /// The edge's address, where this user's requests go.
     pub fn edge(&self) -> SocketAddr {
         self.edge
     }
 
-    /// Header lines that every request of this user has, each with its line break.
+    /// Headers of every request of this user, each with its line break.
     pub fn headers(&self) -> String {
         let cookie = self
             .cookie
@@ -92,12 +93,12 @@ impl User {
         request(self.edge, &(head + &body))
     }
 
-    /// The result of a route of Odoo's that speaks JSON-RPC.
+    /// The result of one of Odoo's JSON-RPC routes.
     pub fn json(&self, path: &str, params: &Value) -> Value {
         result(&self.post(path, params))
     }
 
-    /// What forms must carry, of this session.
+    /// This session's CSRF token, which forms must carry.
     pub fn csrf_token(&self) -> String {
         let page = self.get("/odoo");
         let token = page
@@ -118,17 +119,17 @@ fn result(answer: &Response) -> Value {
     body["result"].clone()
 }
 
-/// A script in Odoo's own shell on a tenant's database, as operators do it; what it prints.
+/// Runs a script in Odoo's own shell on a tenant's database, as operators do; returns its output.
 pub fn shell(cell: &Cell, tenant: &str, script: &str) -> String {
     let mut command: Command = cell.isyctl_command("admin.toml");
     command.args(["tenant", "shell", tenant, "--odoo"]);
     run_with_input(&mut command, script).ok()
 }
 
-/// Sends a message on the administrator's own channel, as Odoo's modules notify their users.
+/// Sends a message on the administrator's own channel, as Odoo's modules notify users.
 pub fn notify_admin(cell: &Cell, tenant: &str, kind: &str, payload: &Value) {
     let partner = "env.ref('base.user_admin').partner_id";
-    // JSON's numbers and strings are Python's as well.
+    // JSON's numbers and strings are also valid Python.
     let script = format!(
         "env['bus.bus']._sendone({partner}, {}, {payload})\nenv.cr.commit()\n",
         json!(kind)

@@ -1,4 +1,4 @@
-//! Processes that a test starts, and ends with itself; and commands that it runs to their end.
+//! Processes that live as long as the test, and commands that run to completion.
 
 use std::{
     fs::File,
@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A running program; killed when dropped. Its output goes to a file, which a failing test prints the end of.
+/// A running program; killed when dropped. Its output goes to a file, whose end a failing test prints.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -38,13 +38,13 @@ impl Daemon {
         self.child.id()
     }
 
-    /// `kill -9`, and gone when this returns.
+    /// `kill -9`; returns once the process is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// SIGTERM; its exit code when it has ended.
+    /// Sends SIGTERM; returns the exit code.
     pub fn terminate(&mut self) -> i32 {
         if let Some(pid) = i32::try_from(self.child.id())
             .ok()
@@ -59,13 +59,13 @@ impl Daemon {
             .unwrap_or(-1)
     }
 
-    /// Everything it wrote.
+    /// Its whole output.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
-/// The same command, killed by the kernel when the test that started it dies, however that happens.
+/// The same command, which the kernel kills when the test's thread dies, however that happens.
 fn bound_to_us(command: &Command) -> Command {
     let mut bound = Command::new("setpriv");
     bound
@@ -102,14 +102,14 @@ pub struct Output {
 }
 
 impl Output {
-    /// The output of a command that must have succeeded.
+    /// The output; fails unless the command succeeded.
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "failed:\n{}\n{}", self.stdout, self.stderr);
         self.stdout
     }
 }
 
-/// Makes a key and a certificate that it signs itself, PEM, good for 30 days; for host names when there are some.
+/// Makes a key and a self-signed certificate, PEM, valid for 30 days; for host names, if any are given.
 pub fn self_signed(name: &str, hosts: &[&str], certificate: &Path, key: &Path) {
     let mut make = Command::new("openssl");
     make.args([
@@ -131,7 +131,7 @@ pub fn self_signed(name: &str, hosts: &[&str], certificate: &Path, key: &Path) {
     run(make.arg("-keyout").arg(key).arg("-out").arg(certificate)).ok();
 }
 
-/// Runs a command to its end.
+/// Runs a command to completion.
 pub fn run(command: &mut Command) -> Output {
     let out = command
         .stdin(Stdio::null())
@@ -140,14 +140,15 @@ pub fn run(command: &mut Command) -> Output {
     ended(&out)
 }
 
-/// Runs a command to its end, with this on its standard input.
+/// Runs a command to completion, with this standard input.
 pub fn run_with_input(command: &mut Command, input: &str) -> Output {
     let piped = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    // A pipe takes a script as a whole, so whatever it prints meanwhile blocks nobody. Who does not read it says why when it ends.
+    // A script fits into the pipe's buffer, so writing cannot block on unread output. A command that does not read its
+    // input reports the reason when it ends.
     let _ = child
         .stdin
         .take()

@@ -1,16 +1,16 @@
-//! What the tenants of a test's site answer, by path: pages of several kinds, slow ones, and what they were asked.
+//! The tenants' answers on a test's site, by path: several kinds of pages, slow ones, and echoes of the request.
 
 use std::time::Duration;
 
-/// More than what an edge leaves as it is because it is small.
+/// Large enough for an edge to compress it.
 const LARGE: usize = 8 * 1024;
-/// Long enough that requests begun one after another are all under way together.
+/// Long enough that requests started one after another are all in flight together.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// The answer to a request's head: 200 always.
+/// The answer to a request's head; the status is always 200.
 ///
-/// `/page` is HTML, `/picture` a picture, `/packed` HTML that is compressed already, `/slow` takes its time, `/echo` says what came in,
-/// everything else is a health check's answer.
+/// `/page` is HTML, `/picture` a picture, `/packed` HTML that is compressed already, `/slow` answers late, `/echo`
+/// returns the request, and any other path answers like a health check.
 pub fn reply(head: &str) -> Vec<u8> {
     let path = head.split(' ').nth(1).unwrap_or_default();
     match path.split('?').next().unwrap_or_default() {

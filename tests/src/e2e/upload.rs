@@ -1,4 +1,4 @@
-//! Large files through the edge: made as they are sent, never whole in memory or on this side's disk.
+//! Large files through the edge, generated while they are sent: never whole in memory or on this side's disk.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,13 +14,13 @@ use super::{
     odoo::User,
 };
 
-/// What is sent or read at a time.
+/// Bytes to send or read at a time.
 const BLOCK: usize = 1 << 20;
-/// Far above what it takes Odoo to keep or to find a file, far below waiting forever.
+/// Far above the time that Odoo needs to store or find a file, far below waiting forever.
 const PATIENCE: Duration = Duration::from_secs(120);
 const BOUNDARY: &str = "isyone-boundary-5f0c9c1e";
 
-/// Content that no compression makes smaller, the same each time; its blocks differ in a number at their begin.
+/// Incompressible content, the same each time; its blocks differ by a number at their beginning.
 struct Content(Vec<u8>);
 
 impl Content {
@@ -36,7 +36,7 @@ impl Content {
     }
 }
 
-/// SHA-1, by which Odoo names its files, of what is given to it.
+/// SHA-1 of everything added to it; Odoo names its files by it.
 struct Sum(Child);
 
 impl Sum {
@@ -66,8 +66,8 @@ impl Sum {
     }
 }
 
-/// Posts a form with one file of this length as Odoo's web client does, attached to the user's own partner: the answer, and the
-/// file's SHA-1.
+/// Posts a form with one file of this length, as Odoo's web client does, attached to the user's own partner. Returns
+/// the answer and the file's SHA-1.
 pub fn post(user: &User, length: usize) -> (Response, String) {
     let token = user.csrf_token();
     let field = |name: &str, value: &str| {
@@ -91,7 +91,7 @@ pub fn post(user: &User, length: usize) -> (Response, String) {
         user.headers()
     );
     let (mut content, mut sum) = (Content::new(), Sum::new());
-    // Who refuses a body may do so before its end: then the answer says why, if anything does.
+    // The server may refuse a body before its end: then the answer, if there is one, says why.
     let _ = tcp.write_all(head.as_bytes()).and_then(|()| {
         for number in 0..length.div_ceil(BLOCK) {
             let bytes = &content.block(number)[..BLOCK.min(length - number * BLOCK)];
@@ -105,7 +105,7 @@ pub fn post(user: &User, length: usize) -> (Response, String) {
     (parse(&answer), sum.end())
 }
 
-/// Gets a file: its length and SHA-1.
+/// Downloads a file; returns its length and SHA-1.
 pub fn download(user: &User, path: &str) -> (usize, String) {
     let mut tcp = connect(user);
     let head = format!(
@@ -121,7 +121,7 @@ pub fn download(user: &User, path: &str) -> (usize, String) {
         }
         let mut bytes = &buffer[..count];
         if total == 0 {
-            // Headers come first, perhaps in pieces.
+            // Headers come first, possibly in several reads.
             seen.extend_from_slice(bytes);
             let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") else {
                 continue;

@@ -1,8 +1,9 @@
-//! A real Prometheus and a real Alertmanager over a cell, with the product's own files, and a receiver for what they tell.
+//! A real Prometheus and a real Alertmanager for a cell, with the product's own files, and a receiver for
+//! notifications.
 //!
-//! The files are those of `monitoring/deploy`, changed as text and only in this: ports, how often is looked, how long something
-//! must last (see [`hurried`]), and whom Alertmanager tells. So what is tested are the shipped rules, routes and inhibitions.
-//! Not here: what is expected.
+//! The files are those of `monitoring/deploy`. Only these parts are changed, as text: ports, intervals, how long a
+//! condition must last (see [`hurried`]), and Alertmanager's receivers. So the test covers the shipped rules, routes
+//! and inhibitions. Not here: what is expected.
 
 use std::{
     collections::BTreeSet,
@@ -23,18 +24,18 @@ use super::{
     root, tool, wait_for,
 };
 
-/// Apart from those of a demo on the same machine.
+/// Different from those of a demo on the same machine.
 const PROMETHEUS: u16 = 16_190;
 const ALERTMANAGER: u16 = 16_193;
 /// For [`inhibitions`], which may run beside the others.
 const ALERTMANAGER_ALONE: u16 = 16_194;
-/// Durations of rules are divided by this. The cell's own patience with silent hosts is a quarter of the product's, so the order in
-/// which alerts begin stays what it is in production.
+/// Divisor for the rules' durations. The cell declares silent hosts lost in a quarter of the product's time, so alerts
+/// start in the same order as in production.
 const HURRY: u64 = 5;
-/// Longest notification taken in; those of a test are a few kilobytes.
+/// Largest accepted notification; those of a test have a few kilobytes.
 const MAX_BODY: usize = 1 << 20;
 
-/// An alert as it was told: its name, and whom it concerns (tenant, host or nobody).
+/// An alert in a notification: its name, and the tenant or host that it concerns (empty for neither).
 pub type Told = (String, String);
 
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub struct Watch {
     received: Arc<Mutex<Received>>,
 }
 
-/// What the receiver was told.
+/// Alerts that the receiver got.
 #[derive(Debug, Default)]
 struct Received {
     firing: BTreeSet<Told>,
@@ -58,12 +59,13 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Over a cell, asking this often.
+    /// For a cell, with this scrape interval.
     pub fn start(cell: &Cell, interval: &str) -> Self {
         Self::over(cell.dir.path(), cell.http(), interval)
     }
 
-    /// Over any coordinator, by its HTTP port; its data directory is `coordinator` in `folder`, where Prometheus' own will be.
+    /// For any coordinator, by its HTTP port. The coordinator's data directory is `coordinator` in `folder`, which will
+    /// also contain that of Prometheus.
     pub fn over(folder: &Path, coordinator: SocketAddr, interval: &str) -> Self {
         let dir = folder.join("prometheus");
         std::fs::create_dir(&dir).expect("folder");
@@ -76,7 +78,7 @@ impl Prometheus {
         Self { process }
     }
 
-    /// The series that a query finds, with labels and value.
+    /// The series that a query returns, with labels and values.
     pub fn query(&self, expression: &str) -> Vec<Value> {
         let encoded: String = expression
             .bytes()
@@ -95,14 +97,14 @@ impl Prometheus {
             .unwrap_or_default()
     }
 
-    /// Waits until a query finds something.
+    /// Waits until a query returns something.
     pub fn wait(&self, expression: &str, limit: Duration) {
         wait_for(&format!("Prometheus to find {expression}"), limit, || {
             (!self.query(expression).is_empty()).then_some(())
         });
     }
 
-    /// `monitoring/deploy/tests/panels.py`: every query of every dashboard, or as the options say.
+    /// Runs `monitoring/deploy/tests/panels.py`: every query of every dashboard, subject to the options.
     pub fn panels(&self, options: &[&str]) -> Output {
         let mut panels = Command::new("python3");
         panels.arg(root().join("monitoring/deploy/tests/panels.py"));
@@ -148,7 +150,7 @@ impl Watch {
         self.prometheus.panels(options)
     }
 
-    /// All that the receiver was told to be firing since [`Watch::forget`].
+    /// All alerts that the receiver was told are firing since [`Watch::forget`].
     pub fn told(&self) -> BTreeSet<Told> {
         self.received
             .lock()
@@ -157,7 +159,7 @@ impl Watch {
             .clone()
     }
 
-    /// All that it was told to be over since then.
+    /// All alerts that it was told are resolved since then.
     pub fn over(&self) -> BTreeSet<Told> {
         self.received
             .lock()
@@ -166,13 +168,13 @@ impl Watch {
             .clone()
     }
 
-    /// Forgets what was told so far.
+    /// Forgets the notifications so far.
     pub fn forget(&self) {
         *self.received.lock().unwrap_or_else(PoisonError::into_inner) = Received::default();
     }
 }
 
-/// `monitoring/deploy/tests/inhibition.py` with a real Alertmanager: who is silenced by whom.
+/// Runs `monitoring/deploy/tests/inhibition.py` with a real Alertmanager: which alert silences which.
 pub fn inhibitions() -> Output {
     let dir = tempfile::Builder::new()
         .prefix("isyone-test-")
@@ -195,7 +197,7 @@ fn shipped(file: &str) -> String {
     std::fs::read_to_string(root().join("monitoring/deploy").join(file)).expect(file)
 }
 
-/// What must be there is there: a shipped file with another form would otherwise be tested unchanged.
+/// Replaces text that must be there: otherwise a changed shipped file would be tested without the replacement.
 fn replaced(text: &str, changes: &[(&str, String)]) -> String {
     changes.iter().fold(text.to_owned(), |text, (old, new)| {
         assert!(
@@ -291,7 +293,7 @@ fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// The webhook: an HTTP server that remembers which alerts it was told of. Ends with the test's process.
+/// The webhook: an HTTP server that records the alerts it gets. Ends with the test's process.
 fn receive() -> (SocketAddr, Arc<Mutex<Received>>) {
     let listener = TcpListener::bind(local(0)).expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -308,7 +310,7 @@ fn receive() -> (SocketAddr, Arc<Mutex<Received>>) {
     (address, received)
 }
 
-/// One POST: what it says is firing, and what is over.
+/// Reads one POST: the firing and the resolved alerts.
 fn notification(mut stream: TcpStream) -> Option<Received> {
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let mut reader = BufReader::new(stream.try_clone().ok()?);

@@ -1,4 +1,4 @@
-//! A websocket through the edge to a tenant's Odoo, as its web client opens one.
+//! A websocket through the edge to a tenant's Odoo, opened as its web client does.
 
 use std::{
     net::TcpStream,
@@ -14,21 +14,21 @@ use tungstenite::{
 
 use super::odoo::User;
 
-/// How long one look at the socket may wait: above it nothing is noticed later than this.
+/// Timeout of one read from the socket; messages are noticed no later than this.
 const LOOK: Duration = Duration::from_millis(500);
-/// Odoo's gevent process starts with the first connection's database.
+/// Odoo's gevent process starts with the first connection to a database.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Socket {
     socket: WebSocket<TcpStream>,
     opened: Instant,
-    /// Odoo's signs of life so far.
+    /// Number of pings from Odoo so far.
     pub pings: usize,
 }
 
 impl Socket {
-    /// Opens one on a page of the user's, or says why there is none.
+    /// Opens a websocket on a page of the user's, or returns the error.
     pub fn open(user: &User, version: &str) -> Result<Self, String> {
         let tcp = TcpStream::connect(user.edge()).map_err(|e| e.to_string())?;
         tcp.set_read_timeout(Some(HANDSHAKE))
@@ -50,7 +50,7 @@ impl Socket {
         })
     }
 
-    /// To what Odoo subscribes the user of itself: everybody's channel, and the user's own when there is one.
+    /// Subscribes to the channels that Odoo adds by itself: the broadcast channel, and the user's own if there is one.
     pub fn subscribe(&mut self) {
         let wish = json!({"event_name": "subscribe", "data": {"channels": [], "last": 0}});
         self.socket
@@ -58,7 +58,8 @@ impl Socket {
             .expect("sent");
     }
 
-    /// Listens until a bus message of this kind comes: its payload; or for so long: none. A socket that ends is a failed test.
+    /// Waits for a bus message of this kind and returns its payload; `None` after `limit`. Fails the test if the socket
+    /// ends.
     pub fn listen(&mut self, kind: &str, limit: Duration) -> Option<Value> {
         let begin = Instant::now();
         while begin.elapsed() < limit {
@@ -72,7 +73,7 @@ impl Socket {
         None
     }
 
-    /// The bus messages that came just now. Pings are answered, and counted.
+    /// The bus messages that have just arrived. Answers and counts pings.
     fn look(&mut self) -> Vec<Value> {
         match self.socket.read() {
             Ok(Message::Text(text)) => {
@@ -108,7 +109,7 @@ fn handshake(user: &User, version: &str) -> Request<()> {
     let headers = request.headers_mut();
     let value = |text: &str| HeaderValue::from_str(text).expect("a header");
     headers.insert("Origin", value(&user.origin));
-    // Odoo looks at the version of whoever says that it is a browser.
+    // Odoo checks the version parameter of clients that claim to be a browser.
     headers.insert("User-Agent", value("Mozilla/5.0"));
     if let Some(cookie) = &user.cookie {
         headers.insert("Cookie", value(cookie));

@@ -1,7 +1,7 @@
 //! Operators' requests and faults, drawn from a seed, against a fleet; then the faults end and everything must settle.
 //!
-//! The same seed sends the same requests and faults in the same order with the same pauses; threads and the network do the
-//! rest, so a failure may need its seed more than once.
+//! The same seed sends the same requests and faults in the same order with the same pauses. Threads and the network add
+//! their own timing, so reproducing a failure may take several runs of its seed.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use super::{
 };
 
 const HOSTS: usize = 3;
-/// How often a request in doubt is sent again at the end: the coordinator is up by then.
+/// How often a request in doubt is retried at the end, when the coordinator is up.
 const LAST_TRIES: usize = 20;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Requests and faults.
+    /// Number of requests and faults.
     pub steps: usize,
     /// Faults per thousand steps.
     pub fault_permille: u32,
-    /// How long deleted tenants are kept, as the configuration says it.
+    /// How long deleted tenants are kept, in the configuration's notation.
     pub quarantine: &'static str,
 }
 
@@ -33,10 +33,10 @@ pub struct Shape {
 pub struct Summary {
     pub acknowledged: u32,
     pub refused: u32,
-    /// Acknowledged requests that were sent once more.
+    /// Acknowledged requests that were sent again.
     pub repeated: u32,
     pub faults: u32,
-    /// From the end of the faults until all was well.
+    /// From the end of the faults until the fleet had settled.
     pub settled_in: Duration,
 }
 
@@ -48,7 +48,7 @@ struct Run {
     requests: u32,
 }
 
-/// One run. Panics with its story when something is lost, done twice, or does not settle.
+/// One run. Panics with its story if something is lost, done twice, or does not settle.
 pub fn run(seed: u64, shape: Shape) -> Summary {
     let mut fleet = Fleet::start(&format!(
         "[lifecycle]\nquarantine = \"{}\"",
@@ -118,7 +118,7 @@ impl Run {
         self.model.learn(request, answer);
     }
 
-    /// Once more with the same key: nobody knows whether the first time counted.
+    /// Retries a request in doubt with the same key: it is unknown whether the first attempt was carried out.
     fn send_doubtful(&mut self) {
         if self.fleet.coordinator.is_up() && !self.model.in_doubt.is_empty() {
             let request = self.model.in_doubt.remove(0);
@@ -127,7 +127,7 @@ impl Run {
         }
     }
 
-    /// A request that was answered long ago arrives again.
+    /// Delivers a request again that was answered long ago.
     fn repeat(&mut self) {
         let number = self.rng.random_range(0..1_000_000usize);
         let answered = self.model.answered.len();
@@ -143,7 +143,7 @@ impl Run {
         self.model.take_repetition(&request, &operation, answer);
     }
 
-    /// One of the things that are broken works again.
+    /// Repairs one of the broken things.
     fn pick_up(&mut self) {
         let host = self.rng.random_range(0..HOSTS);
         let agent = &mut self.fleet.agents[host];
@@ -192,7 +192,7 @@ impl Run {
         self.fleet.coordinator.run();
     }
 
-    /// All faults end; what was never answered is asked until it is.
+    /// Ends all faults, and retries every request without an answer until it has one.
     fn heal(&mut self) {
         self.fleet.coordinator.store.fail_next(0);
         for host in 0..HOSTS {

@@ -1,8 +1,8 @@
-//! A whole fleet in one process: a real coordinator and real agents, joined with real tokens, that talk over mutual TLS on
-//! loopback. Only Docker is a fake ([`FakeDocker`]), and the store may be one that fails on command.
+//! A whole fleet in one process: a real coordinator and real agents, joined with real tokens, talking over mutual TLS
+//! on loopback. Only Docker is a fake ([`FakeDocker`]), and the store can be one that fails on command.
 //!
-//! Each program has a runtime of its own, so that it can be killed as `kill -9` would: its tasks end at whatever they wait
-//! for, its data directory, store and Docker stay. Tests are plain functions; only calls to the API are futures.
+//! Each program has its own runtime, so that it can be killed as with `kill -9`: its tasks stop at whatever they await,
+//! while its data directory, store and Docker remain. Tests are plain functions; only API calls are futures.
 
 pub mod chaos;
 pub mod model;
@@ -24,18 +24,17 @@ use tokio::runtime::Runtime;
 use node::{Agent, Coordinator};
 use operator::Operator;
 
-/// Threads of one program: enough to run beside the test on two cores.
+/// Threads per program: few enough to run beside the test on two cores.
 const WORKERS: usize = 1;
 
 pub struct Fleet {
     pub coordinator: Coordinator,
     /// The agents `h1`, `h2`, ….
     pub agents: Vec<Agent>,
-    /// The admin that `init` made.
+    /// The admin created by `init`.
     pub admin: Operator,
-    /// Where clients' futures run; dropped last but for the directory.
+    /// Runs clients' futures; dropped last, except for the directory.
     pub client: Runtime,
-    /// Holds everything on disk.
     pub dir: tempfile::TempDir,
 }
 
@@ -49,7 +48,7 @@ fn runtime(name: &str) -> Runtime {
         .expect("threads can be started")
 }
 
-/// Sizes that fit any machine many times over, reports as often as they may come, and ports that the system chooses.
+/// Plans that fit any machine many times over, the shortest report interval allowed, and ports chosen by the system.
 const CONFIG: &str = r#"
 default_plan = "small"
 [listen]
@@ -71,7 +70,7 @@ large = { memory = "96MiB", cpu = 0.1, disk = "1MiB" }
 "#;
 
 impl Fleet {
-    /// A coordinator, an admin and no hosts. `settings` are further lines of its configuration.
+    /// A coordinator, an admin and no hosts. `settings` are additional lines of its configuration.
     pub fn start(settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
         let mut config =
@@ -90,7 +89,7 @@ impl Fleet {
         }
     }
 
-    /// Adds a host: joins with a token for it and starts its agent. `seed` is for its Docker's faults.
+    /// Adds a host: joins it with a token and starts its agent. `seed` determines its Docker's faults.
     pub fn add_agent(&mut self, seed: u64) -> &mut Agent {
         let number = self.agents.len() + 1;
         let name = format!("h{number}");
@@ -116,7 +115,7 @@ impl Fleet {
         self.agents.last_mut().expect("just pushed")
     }
 
-    /// Waits for each agent to have a session and for the coordinator to have its first report.
+    /// Waits until each agent has a session and the coordinator has its first report.
     pub fn all_report(&self) {
         wait_for("a report of each host", Duration::from_secs(20), || {
             let state = self.coordinator.snapshot();
@@ -160,9 +159,9 @@ impl Fleet {
     }
 }
 
-/// What [`wait_for`] waits for.
+/// A value that [`wait_for`] can wait for.
 pub trait Answer {
-    /// `Some` ends the waiting.
+    /// What the wait returns; `Some` ends it.
     type Value;
     fn answer(self) -> Option<Self::Value>;
 }
@@ -181,7 +180,7 @@ impl<T> Answer for Option<T> {
     }
 }
 
-/// Asks again and again until the answer is yes; panics with `what` after `limit`.
+/// Polls until the answer is yes; panics with `what` after `limit`.
 pub fn wait_for<A: Answer>(
     what: &str,
     limit: Duration,

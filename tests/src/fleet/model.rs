@@ -1,6 +1,7 @@
-//! What operators were told, and what must therefore be: the expectation that a run is judged by.
+//! What operators were told, and therefore what must be true: the expectation that a run is checked against.
 //!
-//! One operator, who sends one request on a tenant only after the one before was answered: so the model is exact.
+//! There is one operator, who sends the next request on a tenant only after the previous one was answered, so the model
+//! is exact.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +10,12 @@ use tonic::{Code, Status};
 
 use super::operator::{Acknowledged, Order, Request, leaves_in_doubt};
 
-/// Names that operators use; few, so that they collide.
+/// Tenant names that operators use; few, so that they collide.
 pub const TENANTS: [&str; 10] = [
     "alfa", "beta", "gama", "delta", "echo", "fox", "golf", "hotel", "india", "juliet",
 ];
 
-/// What a tenant shall be.
+/// The expected state of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     Running,
@@ -24,10 +25,10 @@ pub enum Expected {
     Purged,
 }
 
-/// A tenant that was acknowledged.
+/// A tenant whose create was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Tells its incarnations apart.
+    /// Distinguishes incarnations of the same name.
     pub uid: String,
     pub expected: Expected,
 }
@@ -41,21 +42,21 @@ impl Known {
 #[derive(Debug, Default)]
 pub struct Model {
     pub tenants: BTreeMap<&'static str, Known>,
-    /// Sent, perhaps carried out, not answered.
+    /// Requests sent, possibly carried out, but not answered.
     pub in_doubt: Vec<Request>,
-    /// Acknowledged, with the operation that each began: repeated later, they must change nothing.
+    /// Acknowledged requests with the operation that each began; repeating them later must change nothing.
     pub answered: Vec<(Request, String)>,
-    /// How many requests were acknowledged and refused.
+    /// Number of acknowledged and of refused requests.
     pub counts: (u32, u32),
 }
 
 impl Model {
-    /// Whether a request on this tenant waits to be sent again.
+    /// Whether a request on this tenant is waiting to be retried.
     pub fn is_in_doubt(&self, tenant: &str) -> bool {
         self.in_doubt.iter().any(|r| r.tenant == tenant)
     }
 
-    /// Takes an answer in. Panics when it contradicts what was said before.
+    /// Records an answer. Panics if it contradicts earlier ones.
     pub fn learn(&mut self, request: Request, answer: Result<Acknowledged, Status>) {
         match answer {
             Ok(acknowledged) => {
@@ -72,7 +73,7 @@ impl Model {
         }
     }
 
-    /// True when the request has changed something.
+    /// True if the request has changed something.
     fn acknowledged(&mut self, request: &Request, uid: Option<String>) -> bool {
         let before = self.tenants.get(request.tenant).cloned();
         if let Order::Create(_) = request.order {
@@ -98,7 +99,7 @@ impl Model {
             (Order::Purge, Expected::Deleted) => Expected::Purged,
             (Order::Restore, Expected::Deleted) => Expected::Running,
             (Order::Restart(_), Expected::Running) => return true,
-            // These change nothing that is looked at, or nothing at all.
+            // These change nothing that is checked, or nothing at all.
             (Order::Suspend | Order::Resume | Order::Resize(_), _) if known.is_alive() => {
                 return false;
             }
@@ -110,7 +111,7 @@ impl Model {
         request.order != Order::Purge
     }
 
-    /// Some refusals cannot be right.
+    /// Panics on refusals that cannot be right.
     fn refused(&self, request: &Request, status: &Status) {
         let alive = self.tenants.get(request.tenant).filter(|k| k.is_alive());
         let wrong = match (request.order, alive) {
@@ -128,7 +129,8 @@ impl Model {
         );
     }
 
-    /// A late repetition of an acknowledged request: the same operation again, or the word that its tenant is gone.
+    /// Checks the late repetition of an acknowledged request: it returns the same operation, or that its tenant is
+    /// gone.
     pub fn take_repetition(
         &self,
         request: &Request,

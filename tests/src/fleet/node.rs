@@ -1,4 +1,4 @@
-//! The programs of a fleet: started, stopped in good order, killed, and started again with what they left behind.
+//! The programs of a fleet: start, orderly stop, kill, and restart with what they left behind.
 
 use std::{
     net::SocketAddr,
@@ -28,20 +28,20 @@ use tokio::{runtime::Runtime, sync::watch};
 
 use super::runtime;
 
-/// For blocking calls (files being written) of a killed program to come back.
+/// Time for a killed program's blocking calls (file writes) to return.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
-/// For a port to be free again: others on this machine may hold it for a moment.
+/// Time for a port to become free again: other programs may hold it for a moment.
 const PORT_PATIENCE: Duration = Duration::from_secs(20);
 
-/// A coordinator with a store that outlives it.
+/// A coordinator, and a store that outlives it.
 pub struct Coordinator {
     config: Config,
-    /// Its disk; a clone shares the contents.
+    /// Its disk; clones share the contents.
     pub store: MemoryStore,
     life: Option<(Runtime, Running)>,
 }
 
-/// A store that holds this.
+/// A store with these contents.
 pub fn store_of(contents: Contents) -> MemoryStore {
     let store = MemoryStore::default();
     let records = contents
@@ -59,7 +59,7 @@ pub fn store_of(contents: Contents) -> MemoryStore {
 }
 
 impl Coordinator {
-    /// `init`, then `run`. The database that `init` made is copied into memory, where commits can be told to fail.
+    /// `init`, then `run`. The database made by `init` is copied into memory, where commits can be told to fail.
     pub(super) fn start(config: Config, context: &Path, client: &Runtime) -> Self {
         let store = client.block_on(async {
             let admin = "admin".parse().expect("a name");
@@ -80,7 +80,7 @@ impl Coordinator {
         coordinator
     }
 
-    /// On a data directory and a store that are there already; not started.
+    /// Uses an existing data directory and store; does not start.
     pub(super) fn over(config: Config, store: MemoryStore) -> Self {
         Self {
             config,
@@ -89,7 +89,7 @@ impl Coordinator {
         }
     }
 
-    /// Starts it; after the first time on the same ports.
+    /// Starts it; on a restart, with the same ports.
     pub fn run(&mut self) {
         assert!(self.life.is_none(), "it runs already");
         let runtime = runtime("coordinator");
@@ -114,7 +114,7 @@ impl Coordinator {
         self.life = Some((runtime, running));
     }
 
-    /// By SIGTERM.
+    /// Stops it as SIGTERM does.
     pub fn stop(&mut self) {
         let Some((runtime, running)) = self.life.take() else {
             return;
@@ -123,7 +123,7 @@ impl Coordinator {
         runtime.shutdown_timeout(KILL_PATIENCE);
     }
 
-    /// SIGKILL: what is not in the store is gone.
+    /// Stops it as SIGKILL does: what is not in the store is lost.
     pub fn kill(&mut self) {
         let Some((runtime, running)) = self.life.take() else {
             return;
@@ -136,7 +136,7 @@ impl Coordinator {
         self.life.is_some()
     }
 
-    /// What its parts share. Panics while it is down.
+    /// The coordinator's shared parts. Panics while it is down.
     pub fn running(&self) -> &server::Running {
         &self.life.as_ref().expect("the coordinator runs").1
     }
@@ -154,13 +154,13 @@ impl Coordinator {
         self.config.listen.enroll
     }
 
-    /// Where routes and metrics are.
+    /// Address of the HTTP port for routes and metrics.
     pub fn http(&self) -> SocketAddr {
         self.config.listen.http
     }
 }
 
-/// A host's agent with a Docker that outlives it.
+/// A host's agent, and a Docker that outlives it.
 pub struct Agent {
     pub name: String,
     pub data: DataDir,
@@ -170,7 +170,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// On a directory that has joined; not started.
+    /// Uses a directory that has joined; does not start.
     pub fn new(name: &str, data: DataDir, docker: Arc<FakeDocker>) -> Self {
         Self {
             name: name.to_owned(),
@@ -197,7 +197,7 @@ impl Agent {
         self.life = Some((runtime, started.expect("the agent starts")));
     }
 
-    /// By SIGTERM; tenants run on.
+    /// Stops it as SIGTERM does; tenants keep running.
     pub fn stop(&mut self) {
         let Some((runtime, agent)) = self.life.take() else {
             return;
@@ -206,7 +206,7 @@ impl Agent {
         runtime.shutdown_timeout(KILL_PATIENCE);
     }
 
-    /// By SIGKILL; tenants run on.
+    /// Stops it as SIGKILL does; tenants keep running.
     pub fn kill(&mut self) {
         let Some((runtime, agent)) = self.life.take() else {
             return;
@@ -224,7 +224,7 @@ impl Agent {
         &self.life.as_ref().expect("the agent runs").1
     }
 
-    /// Told whenever its session begins or ends. Panics while it is down.
+    /// Signals whenever its session begins or ends. Panics while it is down.
     pub fn watch(&self) -> watch::Receiver<bool> {
         let mut connected = self.agent().connected.clone();
         connected.mark_unchanged();

@@ -1,4 +1,4 @@
-//! An operator with a certificate, on a connection that comes back by itself, whose requests can be sent again.
+//! An operator with a certificate, on a connection that reconnects by itself, whose requests can be retried.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -14,19 +14,19 @@ use isyone_proto::{
 };
 use tonic::{Code, Response, Status, transport::Channel};
 
-/// No call of these tests takes longer unless something is wrong; then it is sent again.
+/// No call in these tests takes longer unless something is wrong; then it is retried.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What an operator may want of a tenant.
+/// An operator's change to a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// With this size.
+    /// With this plan.
     Create(&'static str),
     Suspend,
     Resume,
-    /// True: PostgreSQL, too.
+    /// True: PostgreSQL too.
     Restart(bool),
-    /// To this size.
+    /// To this plan.
     Resize(&'static str),
     /// Into quarantine.
     Delete,
@@ -47,11 +47,11 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
     pub operation: String,
-    /// Of a create: the tenant's identity.
+    /// The tenant's uid, for a create.
     pub uid: Option<String>,
 }
 
-/// Whether nobody can know if a request with this answer was carried out. It must be sent again with the same key.
+/// Whether a request with this answer may or may not have been carried out. It must be retried with the same key.
 pub fn leaves_in_doubt(code: Code) -> bool {
     matches!(
         code,
@@ -77,7 +77,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// With a context file's papers. Inside a runtime.
+    /// Uses the certificate of a context file. Call inside a runtime.
     pub fn open(context: &Path, address: SocketAddr) -> Self {
         let text = std::fs::read_to_string(context).expect("the context file is there");
         let table: toml::Table = text.parse().expect("it is TOML");
@@ -117,7 +117,7 @@ impl Operator {
             .map_err(|_| Status::internal("an unreadable token"))
     }
 
-    /// Creates a tenant of the size `small`.
+    /// Creates a tenant of the plan `small`.
     pub async fn create(&self, tenant: &str) -> Result<v1::CreateTenantResponse, Status> {
         let request = v1::CreateTenantRequest {
             name: tenant.to_owned(),
@@ -200,7 +200,7 @@ impl Operator {
         })
     }
 
-    /// All tenants, deleted ones too.
+    /// All tenants, including deleted ones.
     pub async fn list(&self) -> Result<Vec<v1::Tenant>, Status> {
         let request = v1::ListTenantsRequest {
             page_size: 100,
@@ -226,7 +226,7 @@ impl Operator {
     }
 }
 
-/// A connection with these papers. Inside a runtime.
+/// A connection with these certificates. Call inside a runtime.
 pub fn channel(address: SocketAddr, ca: &str, certificate: &str, key: &str) -> Channel {
     let config = tls::client_config(ca, certificate, key).expect("usable papers");
     tls::channel(&address.to_string(), Arc::new(ArcSwap::new(config))).expect("an address")

@@ -1,4 +1,4 @@
-//! What must hold of a fleet: at all times, and when all faults have ended and everything had time to settle.
+//! What must hold of a fleet: at all times, and once all faults have ended and everything had time to settle.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +14,13 @@ use super::{
     node::Agent,
 };
 
-/// Far above what settling takes: the longest pause of an agent before it dials again is 15 s.
+/// Far above the time to settle: an agent's longest pause before it reconnects is 15 s.
 const SETTLE: Duration = Duration::from_secs(60);
-/// A volume that the agent makes to find out whether volumes are local; lost when its removal is refused.
+/// Prefix of a volume that the agent makes to find out whether volumes are local; left behind if its removal is
+/// refused.
 const PROBE_VOLUME: &str = "isyone_probe_";
 
-/// At any time, whatever has failed.
+/// Checks what must hold at any time, whatever has failed.
 pub fn check_always(fleet: &Fleet) {
     let mut running: BTreeMap<String, &str> = BTreeMap::new();
     for agent in &fleet.agents {
@@ -58,7 +59,7 @@ pub fn check_always(fleet: &Fleet) {
     }
 }
 
-/// Waits until nothing is left to complain about; how long that took.
+/// Waits until there is nothing left to complain about; returns how long that took.
 pub fn settles(fleet: &Fleet, model: &Model) -> Duration {
     let begin = Instant::now();
     loop {
@@ -115,7 +116,7 @@ fn complaints(fleet: &Fleet, model: &Model) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with one name.
+/// Everything that is wrong with one tenant name.
 fn tenant(fleet: &Fleet, model: &Model, name: &str, listed: Option<&v1::Tenant>) -> Vec<String> {
     let known = model.tenants.get(name);
     let mut wrong = Vec::new();
@@ -158,7 +159,7 @@ fn tenant(fleet: &Fleet, model: &Model, name: &str, listed: Option<&v1::Tenant>)
     wrong
 }
 
-/// What is wrong with a tenant's stack on its own host.
+/// What is wrong with a tenant's stack on its host, if anything.
 fn stack(agent: &Agent, record: &Tenant, runs: bool) -> Option<String> {
     let name = record.name.as_str();
     let wanted = [format!("odoo_{name}"), format!("postgres_{name}")];
@@ -194,7 +195,7 @@ fn stack(agent: &Agent, record: &Tenant, runs: bool) -> Option<String> {
     })
 }
 
-/// What a host still has of a tenant that is not there.
+/// What a host still has of a tenant that should not be there.
 fn left(agent: &Agent, name: &str) -> Option<String> {
     let (containers, networks, volumes) = agent.docker.things();
     let own = |thing: &&String| {
@@ -209,7 +210,7 @@ fn left(agent: &Agent, name: &str) -> Option<String> {
     (!left.is_empty()).then(|| format!("{} still has {left:?}", agent.name))
 }
 
-/// Published routes lead to the running tenants, to all of them, and nowhere else; suspended ones have a page.
+/// Published routes lead to all running tenants and nowhere else; suspended ones get a page.
 fn routes(fleet: &Fleet) -> Vec<String> {
     let state = fleet.coordinator.snapshot();
     let published = fleet.http("/traefik/config");
@@ -222,7 +223,7 @@ fn routes(fleet: &Fleet) -> Vec<String> {
     let mut wanted = BTreeSet::new();
     for tenant in state.fleet.tenants.values() {
         let routed = published.contains(&format!("Host(`{}.isy.one`)", tenant.name));
-        // One that was suspended before it ever ran has no route yet.
+        // A tenant that was suspended before it ever ran has no route yet.
         if routed == (tenant.is_deleted() || tenant.activated_at.is_none()) {
             wrong.push(format!(
                 "{} is {:?}, routed: {routed}",

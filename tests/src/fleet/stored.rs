@@ -1,5 +1,5 @@
-//! A fleet on what an earlier version left behind (`tests/fixtures`): its database, its agents' directories, the volumes of their
-//! engines. Containers are not among it, as after a reboot of every host.
+//! A fleet on data that an earlier version left behind (`tests/fixtures`): its database, its agents' directories, the
+//! volumes of their engines. Containers are not included, as after a reboot of every host.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ use super::{
 
 #[derive(Deserialize)]
 struct Stored {
-    /// Texts by their path.
+    /// File contents by path.
     files: BTreeMap<PathBuf, String>,
     /// Labels of each volume, by host.
     volumes: BTreeMap<String, BTreeMap<String, HashMap<String, String>>>,
@@ -35,14 +35,14 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A port that was free a moment ago: agents know the coordinator by a fixed address.
+/// A port that is free now. It must be chosen beforehand, because agents know the coordinator by a fixed address.
 fn free_port() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     listener.local_addr().expect("it has an address")
 }
 
 impl Fleet {
-    /// Lays out a fixture; nothing is started yet.
+    /// Lays out a fixture; starts nothing.
     pub fn stored(name: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
         let from = fixture(name);
@@ -91,14 +91,14 @@ impl Fleet {
     }
 }
 
-/// An agent's configuration, with the coordinator at another address.
+/// An agent's configuration with the coordinator's address replaced.
 fn moved(text: &str, endpoint: SocketAddr) -> String {
     let mut config: toml::Table = text.parse().expect("an agent's configuration");
     config.insert("endpoint".to_owned(), endpoint.to_string().into());
     config.to_string()
 }
 
-/// As programs keep them: keys that others can read are refused.
+/// Sets the file mode that programs require: they refuse keys that others can read.
 fn private(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::Permissions::from_mode(0o600);

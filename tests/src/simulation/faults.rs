@@ -1,4 +1,4 @@
-//! What goes wrong, and the healing after which everything must settle.
+//! Faults, and the healing after which everything must settle.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ impl Simulation {
         self.from_host.remove(host);
     }
 
-    /// A new session: what was in flight is gone, the agent greets.
+    /// Starts a new session: messages in flight are lost, the agent says hello.
     fn reconnect(&mut self, host: &HostName) {
         self.disconnect(host);
         self.connected.insert(host.clone(), true);
@@ -52,7 +52,7 @@ impl Simulation {
             .push(Message::Hello(generation));
     }
 
-    /// kill -9: memory is gone, the disk stays, all sessions end.
+    /// `kill -9`: memory is lost, the disk stays, all sessions end.
     fn crash_coordinator(&mut self) {
         self.summary.crashes += 1;
         let fleet = written::fleet(self.disk.contents()).expect("what we wrote reads back");
@@ -65,10 +65,10 @@ impl Simulation {
         }
     }
 
-    /// All links up, no more faults: everything must settle.
+    /// Ends all faults and restores all links: now everything must settle.
     pub(super) fn heal(&mut self) {
         self.disk.fail_next(0);
-        // What is wanted stays as it is from here on.
+        // No tenant falls asleep from here on, so the desired state stays the same.
         self.settings.sleep_after_ms.clear();
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
         for host in &hosts {
@@ -78,14 +78,14 @@ impl Simulation {
                 cordoned: false,
             });
         }
-        // Bound: each round delivers everything; a tenant needs a handful of rounds, quarantines end by time.
+        // Bounded: each round delivers everything, a tenant needs a handful of rounds, and quarantines expire by time.
         for _ in 0..60 {
             self.now += 1_000;
             hosts.iter().for_each(|host| self.settle(host));
             self.submit(Command::Tick);
         }
     }
-    /// Delivers everything both ways, and lets the host do all its work.
+    /// Delivers all messages both ways, and lets the host do all its work.
     fn settle(&mut self, host: &HostName) {
         while let Some(message) = next(&mut self.from_host, host) {
             self.receive(host.clone(), message);

@@ -1,5 +1,5 @@
-//! A modelled host: a plan on disk, a Docker Engine with containers and volumes, and an agent that works in small steps and can
-//! die between any two of them.
+//! A modelled host: a plan on disk, a Docker Engine with containers and volumes, and an agent that works in small steps
+//! and can die between any two of them.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,20 @@ use isyone_proto::{
 };
 use uuid::Uuid;
 
-/// What Docker holds for one tenant.
+/// Docker's objects for one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stack {
-    /// Volumes exist, and whose data is in them.
+    /// The tenant whose data is in the volumes; `None` if there are no volumes.
     pub volumes: Option<Uuid>,
     pub initialised: bool,
     pub postgres: bool,
-    /// Odoo exists (running or stopped) and publishes this port.
+    /// The port that Odoo's container publishes, running or stopped; `None` if there is no container.
     pub odoo_port: Option<u16>,
     pub odoo: bool,
-    /// Size that the containers were made with.
+    /// Memory size that the containers were made with.
     pub memory_bytes: u64,
     pub restarts: u64,
-    /// How often it was initialised; more than once for one set of volumes is lost data.
+    /// How often the database was initialised; more than once for one set of volumes means lost data.
     pub initialisations: u32,
 }
 
@@ -35,12 +35,12 @@ pub struct SimHost {
     pub name: HostName,
     /// The plan on disk.
     plan: Option<HostPlan>,
-    /// What Docker keeps on disk.
+    /// Docker's objects, which survive a crash.
     pub docker: BTreeMap<TenantName, Stack>,
-    /// In memory: which incarnations of tenants are known to be as planned, and for which generation. Not by name: a
-    /// re-created tenant starts again at generation 1.
+    /// In memory: the tenant incarnations known to be as planned, with the generation. By uid and not by name, because
+    /// a re-created tenant starts again at generation 1.
     done: BTreeMap<Uuid, u64>,
-    /// Volumes that were removed, with the permission that the plan gave.
+    /// Removed volumes, each with whether the plan permitted it.
     pub removed: Vec<(TenantName, bool)>,
 }
 
@@ -65,7 +65,7 @@ impl SimHost {
         self.plan.as_ref()
     }
 
-    /// Takes a plan by the ledger's rule; the answer for the coordinator.
+    /// Accepts a plan by the ledger's rule; returns the answer for the coordinator.
     pub fn plan(&mut self, plan: HostPlan) -> Option<(u64, String)> {
         let generation = plan.generation;
         match &self.plan {
@@ -89,12 +89,12 @@ impl SimHost {
         Some((generation, String::new()))
     }
 
-    /// Memory is gone; disk and Docker stay.
+    /// Loses its memory; disk and Docker stay.
     pub fn crash(&mut self) {
         self.done.clear();
     }
 
-    /// One small step on one tenant. False when there is nothing to do.
+    /// One small step on one tenant. False if there is nothing to do.
     pub fn work(&mut self, now: i64) -> bool {
         let Some(plan) = &self.plan else { return false };
         let Some(tenant) = plan
@@ -111,7 +111,7 @@ impl SimHost {
         true
     }
 
-    /// True when the tenant is as its plan says.
+    /// True if the tenant is as its plan says.
     fn advance(&mut self, tenant: &TenantPlan, now: i64) -> bool {
         let stack = self.docker.entry(tenant.name.clone()).or_default();
         match tenant.desired {
@@ -143,7 +143,7 @@ impl SimHost {
         false
     }
 
-    /// What the agent says of its tenants.
+    /// The agent's report on its tenants.
     pub fn report(&self) -> HostReport {
         let tenants = self
             .plan
@@ -190,7 +190,7 @@ impl SimHost {
                 Vec::new()
             },
             usage: Some(Usage::default()),
-            // Nobody was ever there.
+            // There has never been a visitor.
             traffic: stack.odoo.then(|| Traffic {
                 last_active_at: Some(0),
                 ..Traffic::default()

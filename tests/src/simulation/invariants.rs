@@ -1,4 +1,4 @@
-//! What must hold after each step of a simulation, whatever was lost or has crashed.
+//! Invariants that hold after each step of a simulation, whatever messages were lost and programs crashed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use isyone_proto::plan::DesiredState;
 
 use super::Simulation;
 
-/// What must hold after each step.
+/// Checks the invariants that hold after each step.
 pub fn check(sim: &Simulation) {
     one_placement_and_nothing_twice(sim);
     nothing_lost(sim);
@@ -69,7 +69,7 @@ fn no_route_to_nowhere(sim: &Simulation) {
         let host = &sim.hosts[&tenant.placement.host];
         let stack = host.docker.get(&route.tenant);
         let there = stack.is_some_and(|s| s.odoo_port == Some(route.http_port));
-        // After a restore the containers are on their way back to the same port.
+        // After a restore the containers will come back on the same port.
         let on_its_way =
             stack.is_some_and(|s| s.volumes == Some(tenant.uid)) && tenant.activated_at.is_some();
         assert!(
@@ -109,7 +109,7 @@ fn hosts_hold_what_they_may(sim: &Simulation) {
     }
 }
 
-/// After healing: everything is as wanted, and no operation is left open.
+/// Checks the end state after healing: everything is as desired, and no operation is left open.
 pub fn check_quiet(sim: &Simulation) {
     for tenant in sim.state.fleet.tenants.values() {
         let stack = sim.hosts[&tenant.placement.host]
@@ -153,7 +153,7 @@ pub fn check_quiet(sim: &Simulation) {
     }
 }
 
-/// What happened to a tenant, for the report of a failure.
+/// The history of a tenant, for failure messages.
 fn story(sim: &Simulation, tenant: &isyone_proto::ids::TenantName) -> String {
     let told = sim
         .state

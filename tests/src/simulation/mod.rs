@@ -1,9 +1,9 @@
-//! A whole fleet in one thread, driven by a seed: operators send commands, messages are lost, delayed and repeated, hosts and the
-//! coordinator crash at any step, commits fail, time passes. After each step the invariants are checked; in the end everything is
-//! healed and must converge. Same seed, same run.
+//! A whole fleet in one thread, driven by a seed: operators send commands, messages are lost, delayed and repeated,
+//! hosts and the coordinator crash at any step, commits fail, time passes. The invariants are checked after each step;
+//! in the end everything is healed and must converge. The same seed gives the same run.
 //!
-//! Real: the coordinator's pure core and its store records. Modelled: the writer's loop (apply, commit, publish), the wire, and hosts
-//! ([`host`]). What operators ask is in `operators`, what goes wrong in `faults`.
+//! Real: the coordinator's pure core and its store records. Modelled: the writer's loop (apply, commit, publish), the
+//! wire, and hosts ([`host`]). What operators ask is in `operators`, what goes wrong in `faults`.
 
 mod faults;
 pub mod host;
@@ -30,11 +30,11 @@ use uuid::Uuid;
 
 use host::SimHost;
 
-/// One message on its way to or from a host.
+/// A message in flight to or from a host.
 #[derive(Debug, Clone)]
 pub enum Message {
     Plan(HostPlan),
-    /// To the coordinator: plan on disk.
+    /// To the coordinator: the generation of the plan on disk.
     Hello(u64),
     /// To the coordinator: generation, error.
     PlanResult(u64, String),
@@ -55,12 +55,12 @@ pub struct Summary {
     pub steps: u64,
     pub accepted: u64,
     pub refused: u64,
-    /// Crashes of hosts and of the coordinator.
+    /// Number of crashes of hosts and of the coordinator.
     pub crashes: u64,
-    /// Messages lost or repeated.
+    /// Number of lost or repeated messages.
     pub faults: u64,
     pub purged: u64,
-    /// Times that a tenant fell asleep.
+    /// How often a tenant fell asleep.
     pub slept: u64,
     /// Digest of the final state: equal for equal seeds.
     pub digest: String,
@@ -74,7 +74,7 @@ pub struct Simulation {
     pub(crate) state: State,
     disk: MemoryStore,
     pub(crate) hosts: BTreeMap<HostName, SimHost>,
-    /// In flight, per host: to it, and from it. A partition is a host that is not `connected`.
+    /// Messages in flight, per host: to it, and from it. A host that is not `connected` is partitioned.
     to_host: BTreeMap<HostName, Vec<Message>>,
     from_host: BTreeMap<HostName, Vec<Message>>,
     connected: BTreeMap<HostName, bool>,
@@ -82,7 +82,7 @@ pub struct Simulation {
     ids: u128,
     /// What operators were told: tenants created and not deleted since.
     pub(crate) promised: BTreeMap<TenantName, Uuid>,
-    /// Creates whose answer was lost; repeated with the same key.
+    /// Creates whose answer was lost; retried with the same key.
     unanswered: Vec<(Command, TenantName)>,
     summary: Summary,
 }
@@ -121,7 +121,7 @@ impl Simulation {
         }
     }
 
-    /// Random steps with faults, then healing, then quiet. Panics with the seed's story when an invariant breaks.
+    /// Random steps with faults, then healing, then quiet. Panics with the seed's story if an invariant breaks.
     pub fn run(mut self) -> Summary {
         for _ in 0..self.shape.steps {
             self.step();
@@ -167,7 +167,7 @@ impl Simulation {
             .expect("there are hosts")
     }
 
-    /// One group of one command, as the writer does it.
+    /// Applies and commits a group of one command, as the writer does.
     fn submit(&mut self, command: Command) -> Option<Result<Outcome, ChangeError>> {
         let stamp = Stamp {
             now: self.now,
@@ -276,7 +276,7 @@ impl Simulation {
         }
     }
 
-    /// A number that differs when the outcome differs.
+    /// A number that differs if the outcome differs.
     fn fingerprint(&mut self) -> u64 {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hasher = DefaultHasher::new();

@@ -1,4 +1,4 @@
-//! What operators ask of the fleet, and what the passing of time does by itself.
+//! What operators ask of the fleet, and what happens as time passes.
 
 use isyone_fleet::{
     change::Command,
@@ -10,7 +10,7 @@ use rand::RngExt as _;
 
 use super::Simulation;
 
-/// Names that operators use; few, so that they collide.
+/// Tenant names that operators use; few, so that they collide.
 const TENANTS: [&str; 12] = [
     "alfa", "beta", "gama", "delta", "echo", "fox", "golf", "hotel", "india", "juliet", "kilo",
     "lima",

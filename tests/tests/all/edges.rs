@@ -1,5 +1,5 @@
-//! What edges get when the coordinator restarts, dies, or is away while they start; and what operators see of edges. The fleet is
-//! in this process, over a fake Docker; Traefik, where there is one, is real.
+//! What edges get when the coordinator restarts, dies, or is down while they start; and what operators see of edges.
+//! The fleet is in this process, over a fake Docker; Traefik, where used, is real.
 
 use std::{
     fs,
@@ -18,9 +18,9 @@ use isyone_tests::{
     fleet::{Fleet, wait_for},
 };
 
-/// Far above what should be waited for.
+/// Timeout, far above any normal wait.
 const SOON: Duration = Duration::from_secs(20);
-/// Traefik answers it with the version that it runs.
+/// Host name for which Traefik answers with the version that it runs.
 const VERSION_HOST: &str = "edge.isyone.invalid";
 
 fn free() -> SocketAddr {
@@ -29,7 +29,7 @@ fn free() -> SocketAddr {
         .expect("a free port")
 }
 
-/// A fleet with a tenant that runs, and this configuration of the coordinator.
+/// A fleet with one running tenant, and these settings of the coordinator.
 fn fleet(settings: &str) -> Fleet {
     let mut fleet = Fleet::start(settings);
     fleet.add_agent(1);
@@ -38,7 +38,7 @@ fn fleet(settings: &str) -> Fleet {
     fleet
 }
 
-/// The version in the present configuration.
+/// The version in the current configuration.
 fn published(fleet: &Fleet) -> String {
     let text = fleet.http("/traefik/config");
     let config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -52,7 +52,7 @@ fn published(fleet: &Fleet) -> String {
 
 #[test]
 fn trap_a_restarted_coordinator_publishes_the_same_bytes_before_any_host_has_reported() {
-    // Otherwise the address of the pages is the port that the system chose, at the first start none.
+    // Otherwise the pages' address contains the port that the system chose, which is not known at the first start.
     let mut fleet = fleet("[edge]\npages_url = \"http://127.0.0.1:1\"\n");
     let before = get(fleet.coordinator.http(), "coordinator", "/traefik/config");
     let etag = |head: &str| {
@@ -61,7 +61,7 @@ fn trap_a_restarted_coordinator_publishes_the_same_bytes_before_any_host_has_rep
             .map(str::to_owned)
     };
     assert!(before.body.contains("alfa.isy.one") && etag(&before.head).is_some());
-    // Nobody is there to report.
+    // No agent is left to report.
     fleet.agents[0].kill();
     fleet.coordinator.kill();
     fleet.coordinator.run();
@@ -72,7 +72,7 @@ fn trap_a_restarted_coordinator_publishes_the_same_bytes_before_any_host_has_rep
     );
 }
 
-/// What the API says of the edges.
+/// The edges as the API lists them.
 fn listed(fleet: &Fleet) -> v1::ListEdgesResponse {
     let edges = fleet.admin.connection();
     let asked = fleet.client.block_on(async {
@@ -83,7 +83,7 @@ fn listed(fleet: &Fleet) -> v1::ListEdgesResponse {
     asked.expect("an answer").into_inner()
 }
 
-/// Answers as Traefik does, with the version that it is told.
+/// Answers like Traefik, with the version stored in the returned mutex.
 fn stand_in(port: SocketAddr) -> Arc<Mutex<String>> {
     let version = Arc::new(Mutex::new(String::new()));
     let (listener, said) = (
@@ -133,7 +133,7 @@ fn operators_see_who_asks_for_routes_and_what_it_runs() {
         (&published(&fleet), &published(&fleet))
     );
     assert!(current.behind_time.is_none() && current.poll_time.is_some());
-    // Something changes, and the edge does not take it up.
+    // Something changes, and the edge does not apply it.
     fleet.create("beta");
     let behind = until("an edge that is late", EdgeState::Behind);
     assert_eq!(
@@ -148,15 +148,16 @@ fn operators_see_who_asks_for_routes_and_what_it_runs() {
 /// How Traefik gets its configuration.
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    /// It asks the coordinator.
+    /// It polls the coordinator.
     Http,
     /// The coordinator writes a file.
     File,
-    /// What it asks the coordinator for is kept in a file (keep-configuration.sh).
+    /// A script polls the coordinator and keeps the answer in a file (keep-configuration.sh).
     Kept,
 }
 
-/// A Traefik with the deployed static configuration; its files lie in `dir`. It serves at `web`, and its own API at `api`.
+/// A Traefik with the deployed static configuration and its files in `dir`. It serves at `web`, and its own API at
+/// `api`.
 fn traefik(form: Form, coordinator: SocketAddr, dir: &Path, [web, api]: [SocketAddr; 2]) -> Daemon {
     let name = if matches!(form, Form::Http) {
         "traefik.yml"
@@ -185,7 +186,7 @@ fn traefik(form: Form, coordinator: SocketAddr, dir: &Path, [web, api]: [SocketA
     Daemon::start("traefik", &mut command, &dir.join("traefik.log"))
 }
 
-/// What Traefik runs; nothing while it has no configuration.
+/// The version that Traefik runs; `None` while it has no configuration.
 fn runs(web: SocketAddr) -> Option<String> {
     let head = get(web, VERSION_HOST, "/").head;
     let line = head
@@ -231,13 +232,14 @@ fn traefik_serves_on_without_the_coordinator_and_comes_back_without_it_from_a_fi
         newest("Traefik's new routes", &fleet);
         let last = published(&fleet);
         fleet.coordinator.kill();
-        // Several of its polls, and of the keeper's.
+        // Long enough for several polls of Traefik and of the script.
         thread::sleep(Duration::from_secs(3));
         assert_eq!(runs(web), Some(last.clone()), "{form:?}: it serves on");
         edge.kill();
         edge = traefik(form, coordinator, dir.path(), [web, free()]);
         match form {
-            // It answers 404 for everybody until the coordinator is back: docs/operations.md says so, and what to do about it.
+            // It answers 404 to everybody until the coordinator is back; docs/operations.md says so, and what to do
+            // about it.
             Form::Http => {
                 wait_for("Traefik", SOON, || {
                     get(web, "alfa.isy.one", "/").status == 404
@@ -254,7 +256,8 @@ fn traefik_serves_on_without_the_coordinator_and_comes_back_without_it_from_a_fi
     }
 }
 
-/// Pure code says what Traefik would refuse; this asks Traefik. One value that it refuses costs every tenant its route.
+/// Pure code decides what Traefik would refuse; this test asks Traefik. One value that it refuses costs every tenant
+/// its route.
 #[test]
 fn traefik_takes_every_form_of_the_configuration_that_there_is_a_golden_file_of() {
     if !enabled("traefik_takes_every_form_of_the_configuration_that_there_is_a_golden_file_of") {
@@ -271,7 +274,7 @@ fn traefik_takes_every_form_of_the_configuration_that_there_is_a_golden_file_of(
         fs::copy(&golden, dir.path().join("watched/isyone.yml")).expect("copied");
         let api = free();
         let _traefik = traefik(Form::File, free(), dir.path(), [free(), api]);
-        // Its own word: which entry points there are routers on differs.
+        // Check by a middleware: which entry points have routers differs between the files.
         let taken = || {
             (get(api, "traefik", "/api/http/middlewares/isyone-version@file").status == 200)
                 .then_some(())

@@ -1,5 +1,6 @@
-//! A real coordinator and real agents in one process, over a fake Docker: seeded faults, certificates, identities, an old
-//! database, and the Python client. A failing seed is printed; `ISYONE_SEED=n` runs that one alone, `ISYONE_SEEDS=n` that many.
+//! A real coordinator and real agents in one process, over a fake Docker: seeded faults, certificates, identities, an
+//! old database, and the Python client. A failing seed is printed; `ISYONE_SEED=n` runs only that one, `ISYONE_SEEDS=n`
+//! runs that many.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,9 +26,9 @@ use isyone_tests::fleet::{
     wait_for,
 };
 
-/// Runs at the same time: they mostly wait.
+/// Concurrent runs: they mostly wait.
 const AT_ONCE: usize = 4;
-/// Far above what should be waited for.
+/// Timeout, far above any normal wait.
 const SOON: Duration = Duration::from_secs(20);
 
 fn seeds() -> Vec<u64> {
@@ -42,7 +43,7 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Every second run also sees quarantines end; some see many faults.
+/// Every second run also sees quarantines end; some have many faults.
 fn shape(seed: u64) -> Shape {
     let quarantine = if seed.is_multiple_of(2) { "7d" } else { "2s" };
     Shape {
@@ -78,7 +79,7 @@ fn a_fleet_under_faults_keeps_its_word_and_settles() {
     );
     let done: Vec<Summary> = ended.into_iter().filter_map(|(_, run)| run.ok()).collect();
     println!("{:.1} s: {done:#?}", begin.elapsed().as_secs_f32());
-    // The runs must be about something.
+    // The runs must have done something.
     let (acknowledged, faults) = done
         .iter()
         .fold((0, 0), |(a, f), s| (a + s.acknowledged, f + s.faults));
@@ -89,7 +90,7 @@ fn a_fleet_under_faults_keeps_its_word_and_settles() {
     );
 }
 
-/// Serial number of the certificate in an identity's directory, as the Fleet knows it.
+/// Serial number of an identity's certificate, in the form that the fleet's state stores.
 fn serial(pems: &Pems) -> String {
     let chain = tls::certificates("certificate", &pems.certificate).expect("a certificate");
     hex(&tls::certificate_info(&chain[0])
@@ -101,12 +102,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What the agent has on disk. Not `Pems::load`: that ends what a crash began, which is the agent's to do.
+/// The agent's identity on disk. Not `Pems::load`, which completes a renewal that a crash interrupted: that is the
+/// agent's job.
 fn papers(agent: &Agent) -> Pems {
     let read = |name| {
         std::fs::read_to_string(agent.data.identity().join(name)).expect("it has an identity")
     };
-    // The certificate first: a new one is put in place after its key.
+    // Read the certificate first: a new one is put in place after its key.
     let certificate = read("certificate.pem");
     Pems {
         key: read("key.pem"),
@@ -115,7 +117,7 @@ fn papers(agent: &Agent) -> Pems {
     }
 }
 
-/// Has the Fleet accept one more certificate of a host.
+/// Registers another certificate of a host with the coordinator.
 fn accept(fleet: &Fleet, host: &str, certificate: Certificate) {
     let command = change::Command::RenewHost {
         host: host.parse().expect("a name"),
@@ -127,7 +129,7 @@ fn accept(fleet: &Fleet, host: &str, certificate: Certificate) {
         .expect("it is stored");
 }
 
-/// A certificate of an agent in the second half of its life.
+/// A certificate for an agent, in the second half of its life.
 fn aged(fleet: &Fleet, host: &str) -> Pems {
     const LIFE_S: i64 = 3600;
     let pki = &fleet.coordinator.running().pki;
@@ -178,7 +180,7 @@ fn a_certificate_is_renewed_at_half_life_and_the_session_lives_on() {
         "the session was dropped"
     );
 
-    // Certificates that nobody holds push the old ones out: only the renewed one opens the next session.
+    // Register further certificates, which push out the old ones: only the renewed one can open the next session.
     for number in 0..3 {
         let not_after = clock::now_seconds() + 3600;
         accept(
@@ -238,7 +240,7 @@ fn a_removed_host_is_cut_and_its_certificate_refused() {
             .await
     });
     assert!(refused.is_err(), "{refused:?}");
-    // Its own attempts to come back fail as well, and the rest of the fleet does not notice.
+    // Its own attempts to reconnect fail as well, and the rest of the fleet does not notice.
     assert_eq!(hand_overs([&fleet.agents[0]], Duration::from_secs(2)), 0);
     assert!(!other.has_changed().expect("it runs"));
     fleet.create("alfa");
@@ -263,7 +265,7 @@ fn hand_overs<const N: usize>(agents: [&Agent; N], time: Duration) -> usize {
     begun
 }
 
-/// Copies a running agent's folder. What is there for a moment only, to be renamed, may be gone already.
+/// Copies a running agent's folder. Temporary files that are about to be renamed may be gone already.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("it is there") {
@@ -289,7 +291,7 @@ fn two_agents_with_one_identity_do_not_take_the_session_from_each_other_for_ever
     wait_for("the second to have the session", SOON, || {
         second.is_connected() && !fleet.agents[0].is_connected()
     });
-    // Pauses of 2–4 s, then 4–8 s, leave room for few.
+    // Pauses of 2–4 s, then 4–8 s, leave room for few sessions.
     let changes = hand_overs([&fleet.agents[0], &second], Duration::from_secs(8));
     assert!(changes <= 4, "{changes} sessions began within 8 s");
     second.stop();
@@ -357,7 +359,7 @@ fn an_agent_ahead_of_a_restored_database_is_heard_and_loses_nothing() {
     );
 }
 
-/// An interpreter with gRPC. `ISYONE_PYTHON` names one, and then it must be good; else `python3` will do if it can.
+/// An interpreter with gRPC. One named by `ISYONE_PYTHON` must work; otherwise `python3` is used if it does.
 fn python() -> Option<PathBuf> {
     let named = std::env::var_os("ISYONE_PYTHON")
         .filter(|path| !path.is_empty())
@@ -376,7 +378,7 @@ fn python() -> Option<PathBuf> {
     able.then_some(python)
 }
 
-/// Runs a Python program to its end; what it printed.
+/// Runs a Python program to completion; returns its output.
 fn printed(command: &mut Command) -> String {
     let output = command
         .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -418,7 +420,7 @@ fn python_lists_the_services_and_creates_a_tenant() {
     let context = context_file(&fleet);
     let client = root.join("docs/python-client");
 
-    // The program in the README, as it stands there.
+    // Runs the program in the README exactly as it is printed there.
     let readme = std::fs::read_to_string(client.join("README.md")).expect("the README is there");
     let (_, rest) = readme.split_once("<<'EOF'\n").expect("the program begins");
     let (program, _) = rest.split_once("EOF\n").expect("and ends");

@@ -1,4 +1,4 @@
-//! The one test binary of everything that needs more than one part: see each module.
+//! The single test binary for everything that needs more than one part: see each module.
 
 mod e2e;
 mod edges;

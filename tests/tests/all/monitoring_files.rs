@@ -1,4 +1,5 @@
-//! The shipped files of monitoring, without a fleet: rules, routes and the module that measures Odoo, each with its own tools.
+//! The shipped monitoring files, without a fleet: rules, routes and the module that measures Odoo, each with its own
+//! tools.
 
 use std::{path::Path, process::Command};
 
@@ -14,7 +15,7 @@ fn names<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Breaks with an alert that nobody has tried, or that says nothing of what to do.
+/// Breaks if an alert has no test, or no page that says what to do.
 #[test]
 fn every_alert_has_a_test_and_a_page() {
     let (rules, tests) = (shipped("alerts.yml"), shipped("tests/alerts_test.yml"));
@@ -39,7 +40,7 @@ fn every_alert_has_a_test_and_a_page() {
     }
 }
 
-/// The rules' expressions without the texts in quotes.
+/// The rules' expressions without quoted strings.
 fn expressions(rules: &str) -> String {
     let mut inside = false;
     let of_expressions = rules.lines().filter(|line| {
@@ -52,7 +53,7 @@ fn expressions(rules: &str) -> String {
         .collect()
 }
 
-/// Breaks with a selector that whoever is scraped can satisfy: leave `job="isyone"` out of HostLost.
+/// Breaks if a selector also matches other scraped targets: leave `job="isyone"` out of HostLost.
 #[test]
 fn every_selector_of_a_rule_says_its_job() {
     let families = [
@@ -83,7 +84,7 @@ fn every_selector_of_a_rule_says_its_job() {
     assert!(selectors > 20, "{selectors} selectors");
 }
 
-/// Breaks with a rule that fires too early, too late, or for somebody else: see tests/alerts_test.yml.
+/// Breaks if a rule fires too early, too late, or for the wrong target: see tests/alerts_test.yml.
 #[test]
 fn prometheus_takes_its_files_and_rules_do_what_their_tests_say() {
     if !enabled("prometheus_takes_its_files_and_rules_do_what_their_tests_say") {
@@ -91,7 +92,7 @@ fn prometheus_takes_its_files_and_rules_do_what_their_tests_say() {
     }
     let dir = tempfile::tempdir().expect("folder");
     std::fs::create_dir(dir.path().join("isyone")).expect("folder");
-    // promtool only asks whether they are there.
+    // promtool only checks that they exist.
     for file in ["ca.pem", "prometheus.pem", "prometheus.key"] {
         std::fs::write(dir.path().join("isyone").join(file), "").expect(file);
     }
@@ -111,8 +112,8 @@ fn prometheus_takes_its_files_and_rules_do_what_their_tests_say() {
     );
 }
 
-/// Breaks when something worse does not silence what follows from it, or silences more (see tests/inhibition.py), and when what is
-/// critical does not go to those on call, by all three ways: take `routes` or a receiver's lines out of alertmanager.yml.
+/// Breaks if an alert does not silence its consequences, or silences more (see tests/inhibition.py), and if a critical
+/// alert does not reach those on call in all three ways: take `routes` or a receiver's lines out of alertmanager.yml.
 #[test]
 fn alertmanager_takes_its_file_and_silences_what_follows() {
     if !enabled("alertmanager_takes_its_file_and_silences_what_follows") {
@@ -146,7 +147,7 @@ fn alertmanager_takes_its_file_and_silences_what_follows() {
     print!("{}", watch::inhibitions().ok());
 }
 
-/// Breaks with a label without a bound, a lost count, a page that Prometheus does not read.
+/// Breaks on a label without a bound, a lost count, or a page that Prometheus cannot read.
 #[test]
 fn the_module_that_measures_odoo_passes_its_own_tests() {
     let python = || Command::new("python3");

@@ -1,4 +1,4 @@
-//! Traces over OTLP, from three processes to a collector: one command is one trace, and nothing secret is in it.
+//! Traces over OTLP, from three processes to a collector: one command is one trace, and it contains no secrets.
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +20,10 @@ use isyone_tests::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Far above what should be waited for.
+/// Timeout, far above any normal wait.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Sizes that fit any machine.
+/// Plans that fit any machine.
 const CONFIG: &str = r#"
 default_plan = "small"
 [placement]
@@ -74,7 +74,7 @@ const EXPECTED: [(&str, &[&str]); 3] = [
     ),
 ];
 
-/// A coordinator's data directory, and where things are.
+/// A coordinator's data directory, and the addresses in use.
 struct Site {
     dir: TempDir,
     runtime: Runtime,
@@ -91,7 +91,7 @@ impl Site {
             .build()
             .unwrap();
         let (collector, endpoint) = Collector::start(&runtime);
-        // Free a moment ago, and taken again in a moment.
+        // Ports that are free now and will be taken a moment later.
         let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let ports = free
             .each_ref()
@@ -192,7 +192,7 @@ impl Site {
             .args(arguments))
     }
 
-    /// What must not be in any trace.
+    /// Values that must not be in any trace.
     fn secrets(&self) -> Vec<String> {
         let told = self
             .isyctl(&["tenant", "credentials", "alfa", "-o", "json"])
@@ -258,7 +258,7 @@ fn a_create_is_one_trace_through_all_three_programs_without_secrets() {
     );
 
     nothing_secret_was_sent(&site, &secrets);
-    // What works by itself makes no traces: no host's report, no tick.
+    // Background work is not traced: no host's report, no tick.
     let others = site.collector.traces();
     let begins = |spans: &Vec<Seen>| {
         spans

@@ -1,4 +1,5 @@
-//! Today's programs on what the version before left behind: nothing is lost, nothing is filled again, what was under way ends.
+//! Today's programs on data that the previous version left behind: nothing is lost, no database is filled again, and
+//! operations in progress finish.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +9,7 @@ use isyone_tests::fleet::{Fleet, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Keys of each tenant's database, where there is one: another value means that it was filled anew.
+/// The key of each tenant's database, if there is one: another value means that it was filled again.
 fn keys(fleet: &Fleet) -> BTreeMap<&'static str, Option<String>> {
     let of = |tenant| {
         let mut found = fleet

@@ -1,4 +1,4 @@
-//! What the document says of tenants, TLS, pages and the dashboard, mostly as golden files.
+//! What the document says about tenants, TLS, pages and the dashboard, mostly as golden files.
 
 use super::*;
 
@@ -155,7 +155,8 @@ fn a_tenant_with_limits_of_its_own_and_a_dashboard_behind_a_password() {
     );
 }
 
-/// Traefik 3 refuses the whole document over one ("cannot be a standalone element"), except for the few that it knows to be flags.
+/// Traefik 3 refuses the whole document over one ("cannot be a standalone element"), except where it knows the field as
+/// a flag.
 #[test]
 fn nothing_in_a_document_is_an_empty_object() {
     fn look(path: &str, value: &serde_json::Value) {

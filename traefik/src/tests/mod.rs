@@ -1,5 +1,5 @@
-//! Whole documents (`documents`), what is left out of them (`refusals`), and properties. The golden files are in `golden/`;
-//! `UPDATE_GOLDEN=1 cargo test -p isyone-traefik` rewrites them.
+//! Whole documents (`documents`), what is left out of them (`refusals`), and properties. The golden files are in
+//! `golden/`; `UPDATE_GOLDEN=1 cargo test -p isyone-traefik` rewrites them.
 
 mod documents;
 mod properties;
@@ -27,7 +27,7 @@ fn options() -> Options {
     }
 }
 
-/// Traefik ends TLS, with certificates of the coordinator.
+/// Traefik terminates TLS, with certificates from the coordinator.
 fn with_tls() -> Options {
     let tls = Tls {
         entry_point: "websecure".to_owned(),
@@ -42,7 +42,7 @@ fn with_tls() -> Options {
     }
 }
 
-/// And with certificates of its own.
+/// Traefik terminates TLS, with certificates from its own resolver.
 fn with_resolver(wildcard: Option<&str>) -> Options {
     let resolver = Resolver {
         name: "isyone".to_owned(),
@@ -70,14 +70,14 @@ fn running(tenant: &str, hostnames: &[&str], websocket_port: Option<u16>) -> Rou
     }
 }
 
-/// All of a document, and what was left out.
+/// A whole document, and what was left out.
 #[derive(Debug, PartialEq, Eq)]
 struct Rendered {
     json: String,
     rejected: Vec<Rejected>,
 }
 
-/// The document of these tenants, put together as the frame says.
+/// The document for these tenants, assembled as [`Frame`] describes.
 fn compose(
     options: &Options,
     routes: &Routes,

@@ -1,13 +1,14 @@
-//! Change by change or at once: the same document, and a sound one.
+//! Changing routes one by one or all at once gives the same document, and a valid one.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Tenants, with the host name when only that is left out.
+/// Tenants that were left out, with the host name when only that is left out.
 type LeftOut = Vec<(String, Option<String>)>;
 
-/// What must be in a document, said once more and simply: every route by name, host names to the first who names them.
+/// A simple second implementation of what must be in a document: every route by name, each host name to the first
+/// tenant that names it.
 fn oracle(routes: &BTreeMap<String, Route>) -> (BTreeMap<String, String>, LeftOut) {
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
     let mut rejected = BTreeSet::new();
@@ -40,7 +41,7 @@ fn oracle(routes: &BTreeMap<String, Route>) -> (BTreeMap<String, String>, LeftOu
     (owners, rejected.into_iter().collect())
 }
 
-/// Host names by the service that they lead to.
+/// The services that host names lead to, by host name.
 fn led(json: &str) -> BTreeMap<String, String> {
     let document: serde_json::Value = serde_json::from_str(json).unwrap();
     let routers = document["http"]["routers"]
@@ -68,8 +69,8 @@ fn led(json: &str) -> BTreeMap<String, String> {
 }
 
 proptest! {
-    /// After any sequence of changes, keeping only the fragments that were named as concerned gives the document of a
-    /// fresh start, and the same is left out; and both are what the simple rule says.
+    /// After any sequence of changes, re-rendering only the affected fragments gives the same document and the same
+    /// rejections as a fresh start, and both agree with the oracle.
     #[test]
     fn changes_one_by_one_give_the_document_of_a_fresh_start(
         steps in proptest::collection::vec(
@@ -104,7 +105,7 @@ proptest! {
 }
 
 proptest! {
-    /// Whatever comes in: the document parses, every host name leads to one tenant, every router's service and
+    /// Whatever the input: the document parses, every host name leads to one tenant, every router's service and
     /// middlewares exist, and the same input gives the same bytes.
     #[test]
     fn the_document_is_closed_in_itself(

@@ -84,7 +84,7 @@ fn a_tenant_named_like_anothers_router_costs_it_nothing() {
         .map(|name| running(name, &[&format!("{name}.isy.one")], Some(20_001)));
     let document: serde_json::Value =
         serde_json::from_str(&render(&options(), &routes).json).expect("a document");
-    // Two each; what says which version an edge runs, what is closed, and what is for unknown names.
+    // Two per tenant, plus the version router, the closed paths, and the one for unknown names.
     assert_eq!(
         document["http"]["routers"]
             .as_object()

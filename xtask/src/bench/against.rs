@@ -1,8 +1,8 @@
-//! `cargo xtask bench --against REV`: another commit beside this one, both built and run on this machine, in turn, so that what the
-//! machine does meanwhile meets both.
+//! `cargo xtask bench --against REV`: benches another commit beside this one. Both are built and run on this machine in
+//! turn, so that whatever else the machine does meanwhile affects both.
 //!
-//! The other commit gets a checkout and a target folder of its own below the cache, which stay for the next time. Not here: what
-//! the figures mean (isyone-bench, whose `--before` and `--after` compare them).
+//! The other commit gets its own checkout and target folder below the cache, kept for the next time. Not here: what the
+//! figures mean (isyone-bench, whose `--before` and `--after` compare them).
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub(super) fn run_both(args: &Args, revision: &str, binaries: &Path) -> Result<(
     let results = paths::cache().join("against");
     let (mut befores, mut afters) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds {
-        // Who goes first changes, so that neither always finds the warmer machine.
+        // Alternate who goes first, so that neither side always finds the warmer machine.
         let mut turns = [
             (&before, "before", &mut befores),
             (&after, "after", &mut afters),
@@ -50,14 +50,14 @@ pub(super) fn run_both(args: &Args, revision: &str, binaries: &Path) -> Result<(
     run(&mut compare)
 }
 
-/// Built sources, and where its programs are.
+/// A built commit, and where its programs are.
 struct Version {
     root: PathBuf,
     binaries: PathBuf,
 }
 
 impl Version {
-    /// A commit in a checkout of its own, built for release.
+    /// Checks a commit out into its own folder and builds it for release.
     fn checked_out(revision: &str) -> Result<Self> {
         let name = format!("{revision}^{{commit}}");
         let mut git = cmd("git", ["rev-parse", "--verify", "--quiet", name.as_str()]);
@@ -82,9 +82,9 @@ impl Version {
         })
     }
 
-    /// Its own harness, with its own programs.
+    /// Runs this commit's own harness with its own programs.
     fn run(&self, benches: &[String], out: &Path) -> Result<()> {
-        // Results of an earlier run with other benches would be compared, too.
+        // Otherwise stale results of an earlier run with other benches would be compared too.
         if out.exists() {
             std::fs::remove_dir_all(out)?;
         }

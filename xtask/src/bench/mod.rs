@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: builds what is measured, sets up what it needs, and runs `isyone-bench`.
+//! `cargo xtask bench`: builds the programs under test, prepares what they need, and runs `isyone-bench`.
 //!
-//! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches together take about 45
-//! minutes on two quiet cores; each result says how long it took. Not here: what is measured (tests/bench).
+//! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches together
+//! take about 45 minutes on two quiet cores; each result says how long it took. Not here: what is measured
+//! (tests/bench).
 
 mod against;
 
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     write: bool,
 }
 
-/// What is measured, and what measures.
+/// The programs under test, and the one that measures them.
 const BUILT: [&str; 10] = [
     "-p",
     "isyone-coordinator",
@@ -78,7 +79,8 @@ pub(crate) fn run_benches(args: &Args) -> Result<ExitCode> {
     ran.map(|()| ExitCode::SUCCESS)
 }
 
-/// The whole harness in its small form with the debug binaries that are there; without Docker, what runs without.
+/// Runs the whole harness in its small form with the existing debug binaries; without Docker, only the benches that do
+/// not need it.
 pub(crate) fn small(docker: bool) -> Result<String> {
     let names = if docker {
         Vec::new()
@@ -128,7 +130,7 @@ pub(crate) fn benches(args: &Args, binaries: &Path) -> Result<()> {
     run(&mut bench)
 }
 
-/// That of the end-to-end tests: both start the same real components.
+/// The environment of the end-to-end tests: both start the same real components.
 fn environment(bench: &mut Command, binaries: &Path) {
     bench
         .env("ISYONE_E2E", "1")

@@ -1,16 +1,16 @@
-//! The configuration files of the demo's programs, rendered from its settings. Pure.
+//! Renders the configuration files of the demo's programs from its settings. Pure.
 //!
-//! Traefik's and Prometheus' are those of `traefik/deploy` and `monitoring/deploy` with the demo's ports in them, so the
+//! Traefik's and Prometheus' files are those of `traefik/deploy` and `monitoring/deploy` with the demo's ports, so the
 //! demo runs what a real installation runs.
 
 use super::settings::{Edition, Settings};
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
-/// Where the coordinator puts Prometheus' certificate, in its own folder.
+/// The folder below the coordinator's where it writes Prometheus' certificate.
 pub(super) const CERTIFICATES: &str = "prometheus";
 
-/// The coordinator's file. Its data is in the file's own folder.
+/// The coordinator's file. Its data lies in the same folder.
 pub(super) fn coordinator(settings: &Settings) -> String {
     let Settings {
         web,
@@ -28,7 +28,7 @@ pub(super) fn coordinator(settings: &Settings) -> String {
     } else {
         format!("url_port = {web}\n")
     };
-    // With one host the edge is on it; with several, it reaches them from this machine's end of the bridge.
+    // With one host, the edge runs on it. With several, it reaches them from this machine's address on the bridge.
     let (advertise, edges) = if settings.is_single() {
         (r#""127.0.0.1", "localhost""#.to_owned(), String::new())
     } else {
@@ -90,7 +90,7 @@ postgres = "postgres:15"
     )
 }
 
-/// Traefik's static file, from the deployable one. Its access log is `access_log`.
+/// Traefik's static file, derived from the deployable one, with its access log at `access_log`.
 pub(super) fn traefik(deployable: &str, settings: &Settings, access_log: &Path) -> Result<String> {
     replace_all(
         "traefik/deploy/traefik.yml",
@@ -100,7 +100,7 @@ pub(super) fn traefik(deployable: &str, settings: &Settings, access_log: &Path) 
                 r#"address: ":80""#,
                 format!(r#"address: ":{}""#, settings.web),
             ),
-            // A demo has no HTTPS: any free port.
+            // A demo has no HTTPS, so any free port will do.
             (r#"address: ":443""#, r#"address: "127.0.0.1:0""#.to_owned()),
             (
                 r#"address: "127.0.0.1:8080""#,
@@ -122,8 +122,8 @@ pub(super) fn traefik(deployable: &str, settings: &Settings, access_log: &Path) 
     )
 }
 
-/// Prometheus' file, from the deployable one. It asks more often, so that a demo need not be waited for. Its certificate is in
-/// `certificates`.
+/// Prometheus' file, derived from the deployable one. It scrapes more often, so that nobody has to wait for the demo.
+/// Its certificate is in `certificates`.
 pub(super) fn prometheus(
     deployable: &str,
     settings: &Settings,
@@ -151,8 +151,8 @@ pub(super) fn prometheus(
     )
 }
 
-/// Alertmanager's file, from the deployable one: the same grouping and silencing, and receivers that tell nobody, because a
-/// demo has nobody to tell and no secrets.
+/// Alertmanager's file, derived from the deployable one: the same grouping and silencing, but receivers that notify
+/// nobody, because a demo has nobody to notify and no secrets.
 pub(super) fn alertmanager(deployable: &str) -> Result<String> {
     let part = |from: &str, to: &str| {
         let begin = deployable
@@ -176,7 +176,7 @@ pub(super) fn alertmanager(deployable: &str) -> Result<String> {
     ))
 }
 
-/// Grafana's data source, from the deployable one.
+/// Grafana's data source, derived from the deployable one.
 pub(super) fn grafana_source(deployable: &str, settings: &Settings) -> Result<String> {
     let file = "monitoring/deploy/grafana/provisioning/datasources/prometheus.yml";
     let address = format!("http://127.0.0.1:{}", settings.prometheus);
@@ -194,7 +194,7 @@ fn replace_all(file: &str, text: &str, changes: &[(&str, String)]) -> Result<Str
     Ok(text)
 }
 
-/// `init` writes the context for the default port; the demo's may be another.
+/// `init` writes the context for the default port; the demo may use another.
 pub(super) fn context_with_endpoint(context: &str, settings: &Settings) -> String {
     let endpoint = format!("endpoint = \"{}:{}\"", settings.address(), settings.grpc);
     let line = |line: &str| {

@@ -1,4 +1,4 @@
-//! Ending the demo: what is recorded in its folder, and nothing else.
+//! Ends the demo: removes what its folder records, and nothing else.
 
 use super::hosts_in;
 use super::process::recorded;
@@ -34,13 +34,13 @@ pub(super) fn down(folder: &Path) -> Result<()> {
     let (agents, others): (Vec<_>, Vec<_>) = recorded(folder)
         .into_iter()
         .partition(|process| process.name.starts_with("agent-"));
-    // Agents first: they would bring back what is removed next.
+    // Agents first: they would recreate what is removed next.
     for process in agents.iter().chain(&others) {
         if process.stop()? {
             say!("{} stopped", process.name);
         }
     }
-    // Unreadable settings are no reason to leave everything running.
+    // Even with unreadable settings, stop everything.
     let is_single = Settings::load(folder)
         .ok()
         .flatten()
@@ -60,7 +60,7 @@ pub(super) fn down(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the containers, volumes and networks of tenants that this demo's agent has in its books; another agent's are
+/// Removes the containers, volumes and networks of tenants in this demo's agents' ledgers; those of other agents are
 /// left alone.
 fn remove_tenants(folder: &Path) -> Result<()> {
     let books = books(&folder.join("agents"));
@@ -122,8 +122,9 @@ fn remove_tenants(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Containers and volumes of this machine that are somebody else's and in the demo's way: those with the names of its
-/// tenant, and whatever another agent of isyone runs, for two of them on one Docker stop each other's tenants.
+/// Containers and volumes on this machine that belong to something else and conflict with the demo: those with the
+/// names of its tenant, and those of any other isyone agent, because two agents on one Docker stop each other's
+/// tenants.
 pub(super) fn foreign(folder: &Path, tenant: &str) -> Result<Vec<String>> {
     let books = books(&folder.join("agents"));
     let labelled = ["ps", "--filter", "label=one.isy.tenant", "--format"];
@@ -165,7 +166,7 @@ pub(super) fn foreign(folder: &Path, tenant: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// What the agents have written about their tenants, as one text: only looked through for their uids.
+/// The agents' ledgers as one text, which is only searched for uids.
 fn books(agents: &Path) -> String {
     let entries = |dir: &Path| {
         fs::read_dir(dir)
@@ -188,15 +189,15 @@ fn books(agents: &Path) -> String {
     text
 }
 
-/// `(id, name)` of a line `id uid name` when the uid is in our books.
+/// `(id, name)` of a line `id uid name` if the uid is in our ledgers.
 fn of_books<'a>(line: &'a str, books: &str) -> Option<(&'a str, &'a str)> {
     let mut words = line.splitn(3, ' ');
     let (id, uid, name) = (words.next()?, words.next()?, words.next()?);
-    // A uid is 36 characters; something shorter could be found anywhere.
+    // A uid has 36 characters; a shorter string could match anywhere.
     (uid.len() == 36 && books.contains(uid)).then_some((id, name))
 }
 
-/// Whether another agent's tenants are on this machine: the table is theirs then.
+/// False if another agent's tenants are on this machine: then the firewall table is theirs.
 fn no_tenants_left() -> bool {
     output(&mut docker([
         "ps",

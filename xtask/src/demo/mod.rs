@@ -1,9 +1,10 @@
 //! `cargo xtask demo`: the whole product on this machine, from nothing to a tenant that one can log in to.
 //!
-//! Real parts only: coordinator, agents, Docker, Odoo, PostgreSQL, Traefik, Prometheus, Alertmanager. Everything of a demo is in one
-//! folder (`.demo`): configuration, data, logs, records of the running programs. Every step asks first whether it is
-//! done, so a second run continues an interrupted first one, restarts what died, and changes nothing else. `--down`
-//! ends exactly what is recorded there. Not here: the machine's packages (setup) and images (images), which stay.
+//! Real parts only: coordinator, agents, Docker, Odoo, PostgreSQL, Traefik, Prometheus, Alertmanager. Everything of a
+//! demo is in one folder (`.demo`): configuration, data, logs, records of the running programs. Every step first checks
+//! whether it is done, so a second run continues an interrupted one, restarts what died, and changes nothing else.
+//! `--down` ends exactly what is recorded there. Not here: the machine's packages (setup) and images (images); both
+//! stay.
 
 mod config;
 mod down;
@@ -103,13 +104,12 @@ struct Ports {
     grafana_port: Option<u16>,
 }
 
-/// Folder of the demo in the repository, unless told otherwise.
+/// The demo's folder in the repository, unless another is given.
 const FOLDER: &str = ".demo";
 /// The first tenant.
 const TENANT: &str = "alfa";
 const DOMAIN: &str = "alfa.isy.one";
 
-/// The command line's entry point.
 pub(crate) fn run_demo(args: &Args) -> Result<ExitCode> {
     let folder = args
         .dir
@@ -128,7 +128,7 @@ pub(crate) fn run_demo(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A demo that was begun.
+/// A demo that has been started at least once.
 struct Demo {
     folder: PathBuf,
     settings: Settings,
@@ -136,7 +136,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// Tells the person how far we are.
+    /// Reports progress to the user.
     fn say(&self, text: &str) {
         eprintln!("demo {:>6.1} s  {text}", self.start.elapsed().as_secs_f32());
     }
@@ -149,14 +149,14 @@ impl Demo {
         Process::new(&self.folder, name)
     }
 
-    /// The programs that this demo consists of.
+    /// The programs of this demo.
     fn processes(&self) -> Vec<Process> {
         let agents = self.settings.host_names();
         let names = ["coordinator".to_owned()]
             .into_iter()
             .chain(agents.iter().map(|host| agent_process(host)));
         let rest = ["traefik", "alertmanager", "prometheus"].map(str::to_owned);
-        // Not everywhere to be had, so missed only where it was started.
+        // Its image is not available everywhere, so it counts only if it was started.
         let grafana =
             Some(monitoring::GRAFANA.to_owned()).filter(|name| self.process(name).was_started());
         names
@@ -184,7 +184,7 @@ impl Demo {
         command
     }
 
-    /// Where people's browsers and `curl` find Traefik.
+    /// The URL under which browsers and `curl` reach Traefik.
     fn edge(&self) -> String {
         format!("http://127.0.0.1{}", self.settings.web_suffix())
     }
@@ -203,7 +203,7 @@ fn agent_process(host: &str) -> String {
     format!("agent-{host}")
 }
 
-/// One `demo` at a time.
+/// Ensures that only one `demo` runs at a time.
 fn lock(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let file = File::options()
@@ -216,7 +216,7 @@ fn lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Writes a file, by rename, unless it says that already; true when it was written.
+/// Writes a file by rename unless it already has this content; true if it was written.
 fn write_changed(file: &Path, text: &str) -> Result<bool> {
     if fs::read_to_string(file).is_ok_and(|old| old == text) {
         return Ok(false);
@@ -235,7 +235,7 @@ fn write_changed(file: &Path, text: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// What a command says, or nothing when it fails.
+/// What a command prints, or `None` if it fails.
 fn said(command: &mut Command) -> Option<String> {
     output(command).ok()
 }

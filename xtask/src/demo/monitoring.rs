@@ -1,7 +1,7 @@
-//! The demo's Prometheus, Alertmanager and (where its image can be had) Grafana, with the deployable files; and a look at what
-//! Prometheus has of the first tenant.
+//! The demo's Prometheus, Alertmanager and (where its image is available) Grafana, configured from the deployable
+//! files; and a check of what Prometheus knows about the first tenant.
 //!
-//! Not here: the files' demo form (config), the other programs (up).
+//! Not here: rendering those files for the demo (config), the other programs (up).
 
 use super::http;
 use super::up::{Up, deployable, local};
@@ -12,17 +12,18 @@ use anyhow::{Context as _, Result, bail};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The program's name in the demo, and its container's behind `isyone-demo-`.
+/// The program's name in the demo; its container is `isyone-demo-` plus this name.
 pub(super) const GRAFANA: &str = "grafana";
-/// As in monitoring/deploy's compose file.
+/// The same as in monitoring/deploy's compose file.
 const GRAFANA_IMAGE: &str = "grafana/grafana:12.1.0";
-/// The coordinator makes the certificate as soon as it runs.
+/// The coordinator writes the certificate as soon as it runs.
 const CERTIFICATE_LIMIT: Duration = Duration::from_secs(20);
-/// Visitors whom the demo itself plays, so that there is something to see.
+/// Visits that the demo makes itself, so that there is something to see.
 const VISITS: u32 = 20;
-/// From a visit to its rate: the agent's page is shared for 4 s, Prometheus asks every 2 s, and a rate needs two different values.
+/// From a visit to its rate: the agent caches its page for 4 s, Prometheus scrapes every 2 s, and a rate needs two
+/// different values.
 const FIGURES_LIMIT: Duration = Duration::from_secs(45);
-/// Pause between two questions.
+/// Pause between two queries.
 const FIGURES_PAUSE: Duration = Duration::from_secs(1);
 
 /// What operators of Odoo ask first; `alfa` is the demo's tenant.
@@ -54,7 +55,7 @@ impl Up {
             "--storage.path={}",
             self.demo.path("alertmanager/data").display()
         ));
-        // One of them needs no cluster, and no port for it.
+        // A single one needs no cluster, and so no port for it.
         command
             .arg(format!("--web.listen-address={address}"))
             .arg("--cluster.listen-address=");
@@ -94,7 +95,8 @@ impl Up {
         self.keep(&self.demo.process("prometheus"), &command, changed, ready)
     }
 
-    /// Only as an image: no distribution packages it. Its container lives as long as the `docker run` in front of it.
+    /// Runs Grafana from its image, because no distribution packages it. The container lives as long as the `docker
+    /// run` in the foreground.
     fn grafana(&mut self) -> Result<()> {
         if !images::pull(&[GRAFANA_IMAGE])? {
             self.demo.say(&format!(
@@ -137,7 +139,7 @@ impl Up {
                 .arg("--volume")
                 .arg(format!("{}:{to}:ro", from.display()));
         }
-        // Whoever reaches this machine's loopback may look, and change nothing.
+        // Anyone who can reach this machine's loopback may read, but change nothing.
         for variable in [
             "GF_SERVER_HTTP_ADDR=127.0.0.1".to_owned(),
             format!("GF_SERVER_HTTP_PORT={port}"),
@@ -152,7 +154,7 @@ impl Up {
         self.keep(&self.demo.process(GRAFANA), &command, changed, ready)
     }
 
-    /// Sends a few visitors, and waits until Prometheus answers each of the usual questions with more than nothing.
+    /// Makes a few visits, and waits until Prometheus answers each of the usual queries with a value above 0.
     pub(super) fn figures(&mut self) -> Result<()> {
         let (start, prometheus) = (Instant::now(), local(self.demo.settings.prometheus));
         let edge = local(self.demo.settings.web);
@@ -191,7 +193,7 @@ impl Up {
     }
 }
 
-/// The path that asks for the largest value, if it is above 0.
+/// The URL path that queries the largest value if it is above 0.
 fn question(query: &str) -> String {
     let expression = format!("max({query}) > 0");
     let encoded: String = expression

@@ -1,8 +1,9 @@
-//! Programs that the demo leaves running: started detached, found again, and stopped by exactly their identity.
+//! Programs that the demo leaves running: started detached, found again, and stopped only if they are exactly the same
+//! process.
 //!
-//! A process is known by its number, its start time and the machine's boot: a number alone may belong to somebody else
-//! by the time it is used. The record is written by the process itself, before it becomes the program, so an interrupted
-//! `cargo xtask demo` never leaves a program that nobody knows of.
+//! A process is identified by its pid, its start time and the machine's boot: a pid alone may belong to another process
+//! by the time it is used. The process itself writes the record before it becomes the program, so an interrupted
+//! `cargo xtask demo` never leaves a program without a record.
 
 use crate::cmd::{cmd, output, succeeds, tail, wait_until};
 use anyhow::{Context as _, Result, bail};
@@ -11,14 +12,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Longer than any of our programs takes to end by itself.
+/// Longer than any of our programs takes to shut down.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// From the fork to the record: two small programs on a busy machine.
+/// Time from the fork to the record: two small programs on a busy machine.
 const RECORD_LIMIT: Duration = Duration::from_secs(10);
 
-/// Becomes the program after writing `pid starttime boot` to $0; the start time is the 22nd field of `stat`, which is the
-/// 20th behind the program's name. As many open files as allowed: every proxied connection is one. What our caller had open (the
-/// lock of `flock FILE cargo xtask demo`) is not for programs that stay.
+/// Writes `pid starttime boot` to $0, then becomes the program. The start time is the 22nd field of `stat`, which is
+/// the 20th after the program's name. Raises the limit on open files as far as allowed, because every proxied
+/// connection is one. Closes files inherited from our caller: a program that stays must not hold the lock of `flock
+/// FILE cargo xtask demo`.
 const LAUNCH: &str = r#"
 exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 ulimit -n "$(ulimit -Hn)"
@@ -33,7 +35,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// The program called `name` of the demo in `folder`.
+    /// The program `name` of the demo in `folder`.
     pub(super) fn new(folder: &Path, name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -42,26 +44,26 @@ impl Process {
         }
     }
 
-    /// Its number, when it runs.
+    /// Its pid, if it runs.
     pub(super) fn pid(&self) -> Option<u32> {
         let record = fs::read_to_string(&self.record).ok()?;
         let pid = record.split(' ').next()?.parse().ok()?;
         (identity(pid)? == record.trim_end()).then_some(pid)
     }
 
-    /// Whether it was started once and not stopped by us since.
+    /// Whether it was started, and not stopped by us since.
     pub(super) fn was_started(&self) -> bool {
         self.record.exists()
     }
 
-    /// Starts `command` in the background, with its output going to the log.
+    /// Starts `command` in the background, with its output in the log.
     pub(super) fn start(&self, command: &Command) -> Result<()> {
         for file in [&self.record, &self.log] {
             fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
         }
         fs::remove_file(&self.record).ok();
         let log = File::options().create(true).append(true).open(&self.log)?;
-        // A session of its own, so that neither Ctrl-C nor a closed terminal ends it.
+        // Its own session, so that neither Ctrl-C nor a closed terminal ends it.
         let mut launch = cmd("setsid", ["sh", "-c", LAUNCH]);
         launch
             .arg(&self.record)
@@ -95,7 +97,7 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until `ready` says yes. An error when the program ends before, or the time is over.
+    /// Waits until `ready` returns true. Fails if the program ends first or the time is up.
     pub(super) fn wait_ready(
         &self,
         limit: Duration,
@@ -122,7 +124,7 @@ impl Process {
         )
     }
 
-    /// Ends it, if it runs, and waits until it is gone.
+    /// Stops it, if it runs, and waits until it is gone.
     pub(super) fn stop(&self) -> Result<bool> {
         let Some(pid) = self.pid() else {
             fs::remove_file(&self.record).ok();
@@ -139,7 +141,6 @@ impl Process {
         Ok(true)
     }
 
-    /// The end of its log.
     pub(super) fn log_tail(&self) -> String {
         tail(&fs::read_to_string(&self.log).unwrap_or_default(), 12)
     }
@@ -149,7 +150,7 @@ impl Process {
     }
 }
 
-/// Every program that has a record in `folder`.
+/// Every program recorded in `folder`.
 pub(super) fn recorded(folder: &Path) -> Vec<Process> {
     let entries = fs::read_dir(folder.join("run"))
         .into_iter()
@@ -171,7 +172,7 @@ pub(super) fn recorded(folder: &Path) -> Vec<Process> {
         .collect()
 }
 
-/// `pid starttime boot` of a process that exists and is not merely waiting to be reaped.
+/// `pid starttime boot` of a process that exists and is not a zombie.
 fn identity(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
@@ -185,7 +186,7 @@ fn identity(pid: u32) -> Option<String> {
     })
 }
 
-/// Takes settings of the person's shell away that are about something else than this demo. (A proxy would be asked for
+/// Removes environment variables of the user's shell that do not concern the demo. (A proxy, for one, would be used for
 /// the tenants' own addresses.)
 pub(super) fn without_foreign(command: &mut Command) {
     for name in std::env::vars_os()
@@ -204,7 +205,7 @@ fn is_foreign(variable: &str) -> bool {
         || name.ends_with("_proxy")
 }
 
-/// The process that listens on a TCP port, as far as it can be seen: `nginx (pid 812)`.
+/// The process that listens on a TCP port, if it is visible to us: `nginx (pid 812)`.
 pub(super) fn listener(port: u16) -> String {
     let said = output(&mut cmd(
         "ss",
@@ -233,7 +234,7 @@ mod tests {
         let pid = process.pid().expect("it runs");
         assert_eq!(recorded(&folder).len(), 1);
         assert!(process.wait_ready(RECORD_LIMIT, || true).is_ok());
-        // Another process that got the same number, as it looks after a reboot, is not ours.
+        // A different process with the same pid, as after a reboot, is not ours.
         let record = fs::read_to_string(&process.record).unwrap();
         fs::write(
             &process.record,

@@ -1,5 +1,5 @@
-//! What a demo was started with: number of hosts, images, ports. Chosen once and kept in `demo.conf`, so that a second
-//! run continues the same demo and `--down` knows what there is.
+//! The settings of a demo: number of hosts, images, ports. Chosen once and kept in `demo.conf`, so that a second run
+//! continues the same demo and `--down` knows what there is.
 
 use super::Ports;
 use super::process::listener;
@@ -11,14 +11,14 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
-/// The file in the demo's folder. It also says that the folder is ours, and may be removed.
+/// The file in the demo's folder. It also marks the folder as ours, so that it may be removed.
 pub(super) const FILE: &str = "demo.conf";
-/// Where Traefik listens when it may choose, best first: a port above 1023 is nobody's by right.
+/// Traefik's port unless one is given, in order of preference: ports above 1023 are reserved for no service.
 const WEB_PORTS: [u16; 3] = [80, 8080, 8880];
-/// Traefik's own port, best first; one of them is not the one above.
+/// Traefik's dashboard port, in order of preference; at least one of them differs from the one above.
 const DASHBOARD_PORTS: [u16; 3] = [8080, 8081, 8083];
 
-/// Images that tenants get.
+/// Images for the tenants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Edition {
     /// The image `odoo:18.0`, pulled from a registry.
@@ -42,14 +42,13 @@ impl Edition {
     }
 }
 
-/// See the head of this file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Settings {
-    /// 1: this machine's own Docker. More: that many Docker daemons in networks of their own.
+    /// 1: this machine's own Docker. More: that many Docker daemons, each in its own network namespace.
     pub(super) hosts: u8,
-    /// Known once the images are there.
+    /// Set once the images are there.
     pub(super) edition: Option<Edition>,
-    /// Traefik for visitors.
+    /// Traefik's port for visitors.
     pub(super) web: u16,
     /// Traefik's dashboard and ping, on loopback.
     pub(super) dashboard: u16,
@@ -59,18 +58,18 @@ pub(super) struct Settings {
     pub(super) grpc: u16,
     pub(super) enroll: u16,
     pub(super) http: u16,
-    /// Every agent's own, on its host's loopback.
+    /// Each agent's own port, on its host's loopback.
     pub(super) agent_http: u16,
-    /// Every agent's for Prometheus, at its host's address.
+    /// Each agent's port for Prometheus, on its host's address.
     pub(super) agent_metrics: u16,
     pub(super) prometheus: u16,
     pub(super) alertmanager: u16,
-    /// Used when there is a Grafana.
+    /// Used only if there is a Grafana.
     pub(super) grafana: u16,
 }
 
 impl Settings {
-    /// For a new demo; ports that were not asked for are chosen.
+    /// Settings for a new demo; ports that were not asked for are chosen.
     pub(super) fn choose(hosts: u8, asked: &Ports) -> Result<Self> {
         let first_free = |candidates: &[u16], not: u16| {
             candidates
@@ -108,7 +107,7 @@ impl Settings {
         })
     }
 
-    /// Refuses a request that the demo that is there does not fit.
+    /// Refuses options that conflict with the existing demo.
     pub(super) fn check(&self, hosts: Option<u8>, asked: &Ports) -> Result<()> {
         let mut wrong = String::new();
         let mut differs = |what: &str, have: u16, want: Option<u16>| {
@@ -148,7 +147,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Reads them back; `None` when there is no demo in `folder`.
+    /// Reads the settings; `None` if there is no demo in `folder`.
     pub(super) fn load(folder: &Path) -> Result<Option<Self>> {
         let file = folder.join(FILE);
         match fs::read_to_string(&file) {
@@ -229,22 +228,22 @@ impl Settings {
         })
     }
 
-    /// Whether the hosts are this machine's own Docker.
+    /// Whether the only host is this machine's own Docker.
     pub(super) fn is_single(&self) -> bool {
         self.hosts == 1
     }
 
-    /// The coordinator's address for agents and operators: nothing outside this machine reaches it.
+    /// The coordinator's address for agents and operators; it is not reachable from outside this machine.
     pub(super) fn address(&self) -> IpAddr {
         if self.is_single() {
             Ipv4Addr::LOCALHOST.into()
         } else {
-            // This machine on the bridge of the hosts.
+            // This machine's address on the hosts' bridge.
             Ipv4Addr::new(172, 30, net::number(), 1).into()
         }
     }
 
-    /// The addresses that a program of the demo listens on, with the option that changes the port.
+    /// The addresses that a program of the demo listens on, each with the option that changes its port.
     pub(super) fn listens(&self, process: &str) -> Vec<(&'static str, SocketAddr)> {
         let (ip, local) = (self.address(), |port: u16| {
             (Ipv4Addr::LOCALHOST, port).into()
@@ -263,7 +262,7 @@ impl Settings {
             "prometheus" => vec![("--prometheus-port", local(self.prometheus))],
             "alertmanager" => vec![("--alertmanager-port", local(self.alertmanager))],
             "grafana" => vec![("--grafana-port", local(self.grafana))],
-            // On a host of its own, an agent's port is in another network.
+            // With several hosts, an agent's port is in another network.
             _ if self.is_single() => vec![
                 ("--agent-port", local(self.agent_http)),
                 ("--agent-metrics-port", local(self.agent_metrics)),
@@ -279,7 +278,7 @@ impl Settings {
             .collect()
     }
 
-    /// `:8080`, or nothing for the usual port.
+    /// `:8080`, or nothing for port 80.
     pub(super) fn web_suffix(&self) -> String {
         if self.web == 80 {
             String::new()
@@ -293,12 +292,12 @@ fn any(port: u16) -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, port).into()
 }
 
-/// Whether nobody listens on this address. (One that this machine does not have yet is nobody's.)
+/// Whether nobody listens on this address. (An address that this machine does not have yet counts as free.)
 fn is_free(address: SocketAddr) -> bool {
     !matches!(TcpListener::bind(address), Err(err) if err.kind() == ErrorKind::AddrInUse)
 }
 
-/// An error naming the process, when one of `what`'s addresses is taken.
+/// Fails, naming the process, if one of the addresses of `what` is taken.
 pub(super) fn need_free(what: &str, addresses: &[(&str, SocketAddr)]) -> Result<()> {
     for (option, address) in addresses {
         if !is_free(*address) {

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-/// Where an agent runs: this machine, or inside a test host's network.
+/// Where an agent runs: on this machine, or in a test host's network.
 pub(super) struct Site {
     name: String,
     pub(super) advertise: String,
@@ -38,7 +38,7 @@ impl Site {
         })
     }
 
-    /// `isy-agent ARGS… --data-dir …`, there.
+    /// `isy-agent ARGS… --data-dir …` at that site.
     pub(super) fn agent(
         &self,
         demo: &Demo,
@@ -60,13 +60,13 @@ impl Site {
 }
 
 impl Demo {
-    /// Lets the host join, unless it has; true when it joined now.
+    /// Lets the host join unless it has; true if it joined now.
     pub(super) fn join(&self, site: &Site) -> Result<bool> {
         let data = self.path("agents").join(&site.name);
         if data.join("agent.toml").exists() {
             return Ok(false);
         }
-        // An interrupted join: its key is lost with this, so the coordinator must forget the name.
+        // The join was interrupted. Its key goes with this folder, so the coordinator must forget the host's name.
         if data.exists() {
             fs::remove_dir_all(&data)
                 .with_context(|| format!("cannot remove {}", data.display()))?;

@@ -1,4 +1,4 @@
-//! What of the demo runs.
+//! Which parts of the demo are running.
 
 use super::settings::Settings;
 use super::{Demo, said};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Prints a line per program, then the hosts and tenants. Exit code 1 when something does not run.
+/// Prints a line per program, then the hosts and tenants. Exit code 1 if something is not running.
 pub(super) fn print(folder: &Path) -> Result<ExitCode> {
     let Some(settings) = Settings::load(folder)? else {
         println!("there is no demo in {}", folder.display());

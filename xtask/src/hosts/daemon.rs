@@ -1,4 +1,4 @@
-//! The Docker daemon of one test host: start, stop, and clean up what it leaves behind.
+//! The Docker daemon of one test host: start it, stop it, and clean up after it.
 
 use super::{Host, net};
 use crate::cmd::{cmd, output, succeeds, tail, wait_until};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// Containers get 10 s from Docker to stop by themselves, and the daemon 5 s more.
+/// Docker gives containers 10 s to stop by themselves, and the daemon takes 5 s more.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 impl Host {
@@ -20,13 +20,13 @@ impl Host {
         }
         let run = self.dir.join("run");
         fs::create_dir_all(&run)?;
-        // What a killed daemon left here would keep the new one from starting.
+        // A pid file left by a killed daemon would keep the new one from starting.
         fs::remove_file(self.pid_file()).ok();
         fs::remove_file(run.join("exec/containerd/containerd.pid")).ok();
-        // A configuration of its own: the machine's /etc/docker/daemon.json is not about this daemon.
+        // Its own configuration: the machine's /etc/docker/daemon.json does not apply to this daemon.
         let config = self.dir.join("daemon.json");
         fs::write(&config, "{}\n")?;
-        // A fresh log, so that what the last daemon said is not taken for this one's words.
+        // A fresh log, so that messages of the last daemon are not taken for this one's.
         fs::rename(self.log_file(), self.dir.join("log.old")).ok();
         let log = File::options()
             .create(true)
@@ -52,7 +52,7 @@ impl Host {
             "--cgroup-parent",
             &format!("/{space}"),
         ]);
-        // Where a containerd of the machine runs, all daemons share it: names of their own keep them apart.
+        // If the machine runs a containerd, all daemons share it: separate namespaces keep them apart.
         command.args([
             "--containerd-namespace",
             &space,
@@ -76,7 +76,7 @@ impl Host {
         self.wait_gone(pid)
     }
 
-    /// Sends SIGTERM to the daemon; returns its pid, if there is one.
+    /// Sends SIGTERM to the daemon; returns its pid, if it runs.
     pub(super) fn tell_daemon_to_stop(&self) -> Option<u32> {
         let pid = self.daemon_pid()?;
         succeeds(&mut cmd("kill", [pid.to_string()]));
@@ -105,7 +105,7 @@ impl Host {
         self.is_our_daemon(pid).then_some(pid)
     }
 
-    /// The number in an old pid file may be another process by now: look at what it was started with.
+    /// The pid in an old file may belong to another process by now, so check the process's arguments.
     fn is_our_daemon(&self, pid: u32) -> bool {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let ours = self.pid_file();
@@ -131,7 +131,7 @@ impl Host {
         self.dir.join("log")
     }
 
-    /// After the daemon's end: what it had mounted, its control groups, the namespace, the files.
+    /// Cleans up after the daemon's end: its mounts, control groups, the namespace, the files.
     pub(super) fn remove_leftovers(&self, keep_data: bool) -> Result<()> {
         let below = format!("{}/", self.dir.display());
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -155,7 +155,7 @@ impl Host {
     }
 }
 
-/// Removes the empty control groups named `name`: one in every hierarchy (version 1), or one (version 2).
+/// Removes the empty control groups named `name`: one in every hierarchy (version 1), or just one (version 2).
 fn remove_cgroups(name: &str) {
     let top = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(top)
@@ -168,7 +168,7 @@ fn remove_cgroups(name: &str) {
         .map(|dir| dir.join(name))
         .filter(|group| group.is_dir())
     {
-        // Deepest first; the kernel refuses those that are still in use, and that is right.
+        // Deepest first. The kernel refuses to remove groups still in use, as it should.
         output(
             cmd("find", [group.as_path()])
                 .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]),

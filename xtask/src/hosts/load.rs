@@ -1,4 +1,4 @@
-//! Copying images from the machine's own daemon to test hosts: saved once, loaded everywhere at once.
+//! Copies images from the machine's own daemon to test hosts: saved once, loaded everywhere in parallel.
 
 use super::Host;
 use crate::cmd::{cmd, output, say, shown, took};
@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 const CHUNK_BYTES: usize = 1 << 20;
-/// How far, in chunks, the quickest host may be ahead of the slowest.
+/// How many chunks the fastest host may be ahead of the slowest.
 const CHUNKS_AHEAD: usize = 64;
 
-/// Copies `images` to those of `hosts` that lack one of them.
+/// Copies `images` to each of `hosts` that lacks at least one of them.
 pub(super) fn load(hosts: &[Host], images: &[String]) -> Result<()> {
     let start = Instant::now();
     let ids = image_ids(
@@ -52,7 +52,7 @@ fn image_ids(inspect: &mut Command, images: &[String]) -> Result<String> {
     output(inspect.args(images))
 }
 
-/// One `docker load`, and the thread that feeds it, so that a slow host does not hold up the others.
+/// A `docker load` and the thread that feeds it, so that a slow host does not hold up the others.
 struct Loader {
     name: String,
     child: Child,
@@ -81,7 +81,7 @@ fn copy(save: &mut Command, hosts: &[&Host]) -> Result<()> {
         }
         let part: Arc<[u8]> = chunk[..bytes].into();
         for loader in &loaders {
-            // A loader that ended early says why below.
+            // If a loader ended early, the error is reported below.
             loader.feed.send(Arc::clone(&part)).ok();
         }
     }

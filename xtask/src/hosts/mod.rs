@@ -1,11 +1,11 @@
 //! Several Docker hosts on one machine, for the demo and the tests.
 //!
-//! A host is a network namespace with an address on the bridge `br-isyone` and a Docker daemon of its own:
-//! own images, containers, ports and firewall. Processes and mounts are the machine's. The machine itself is
-//! `172.30.77.1` on that bridge, host `h1` is `172.30.77.11` (`ISYONE_HOSTS_NET=78` makes it another set, with
-//! `172.30.78.…`). All state of host `hN` is in `STATE/hN`: the socket is `STATE/hN/run/docker.sock`, the data root
-//! `STATE/hN/data`, the daemon's log `STATE/hN/log`. There is one such set of hosts per machine and network; `down`
-//! ends and removes what `up` made, and nothing else.
+//! A host is a network namespace with an address on the bridge `br-isyone` and its own Docker daemon, with its own
+//! images, containers, ports and firewall. Processes and mounts are the machine's. The machine itself is `172.30.77.1`
+//! on that bridge, host `h1` is `172.30.77.11` (`ISYONE_HOSTS_NET=78` selects another set, with `172.30.78.…`). All
+//! state of host `hN` is in `STATE/hN`: the socket is `STATE/hN/run/docker.sock`, the data root `STATE/hN/data`, the
+//! daemon's log `STATE/hN/log`. There is one such set of hosts per machine and network; `down` ends and removes what
+//! `up` made, and nothing else.
 
 mod daemon;
 mod load;
@@ -96,10 +96,9 @@ struct OnHost {
     args: Vec<String>,
 }
 
-/// A daemon beside other starting daemons, on two busy cores.
+/// One daemon starting beside others, on two busy cores.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
-/// The command line's entry point.
 pub(crate) fn run_hosts(args: &Args) -> Result<ExitCode> {
     let hosts = Hosts::at(
         args.state
@@ -142,22 +141,22 @@ pub(crate) fn run_hosts(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The set of hosts whose state is in one folder.
+/// The set of hosts with their state in one folder.
 pub(crate) struct Hosts {
     state: PathBuf,
 }
 
-/// One host of the set; it need not exist yet.
+/// One host of the set; it may not exist yet.
 pub(crate) struct Host {
     number: u8,
     dir: PathBuf,
 }
 
 impl Hosts {
-    /// The hosts with their state in `state`, running or not.
+    /// The set with its state in `state`, running or not.
     pub(crate) fn at(state: PathBuf) -> Result<Self> {
         let state = std::path::absolute(&state)?;
-        // containerd's longest socket below it, and the kernel's limit on socket paths
+        // The longest socket path that containerd makes below it, against the kernel's limit on socket paths.
         let longest = state
             .join("h200/run/exec/containerd/containerd-debug.sock")
             .as_os_str()
@@ -171,7 +170,7 @@ impl Hosts {
         Ok(Self { state })
     }
 
-    /// Starts `h1` … `hN`; a host that runs is left alone.
+    /// Starts `h1` … `hN`; a running host is left alone.
     pub(crate) fn up(&self, count: u8) -> Result<()> {
         need_root("starting test hosts")?;
         require_programs()?;
@@ -196,7 +195,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Stops and removes every host of this folder.
+    /// Stops and removes every host of the set.
     pub(crate) fn down(&self, keep_images: bool) -> Result<()> {
         if !self.state.is_dir() {
             say!("no hosts in {}", self.state.display());
@@ -206,9 +205,10 @@ impl Hosts {
         let lock = self.lock()?;
         let start = Instant::now();
         let hosts = self.all();
-        // Nobody will miss their last words: an Odoo may take minutes to end by itself, and a daemon waits for it.
+        // Kill instead of stopping: an Odoo may take minutes to end by itself, a daemon waits for it, and nothing here
+        // needs a clean shutdown.
         hosts.iter().for_each(Host::kill_all);
-        // All are told to stop before the first is waited for.
+        // Tell all of them to stop before waiting for the first.
         let emptied: Vec<bool> = hosts
             .iter()
             .map(|host| !keep_images || host.remove_all())
@@ -223,7 +223,7 @@ impl Hosts {
         net::remove_bridge(&self.state);
         seal::off(seal::Holder::Hosts);
         if !keep_images {
-            // Only what is ours: somebody may have given a folder that holds other things too.
+            // Remove only what is ours: the folder given may hold other things too.
             fs::remove_file(self.state.join("lock")).ok();
             if fs::remove_dir(&self.state).is_err() {
                 say!("{} stays: there is more in it", self.state.display());
@@ -234,7 +234,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Copies images to the hosts named: `all`, or `h1,h2`.
+    /// Copies images to the hosts in `names`: `all`, or `h1,h2`.
     pub(crate) fn load(&self, names: &str, images: &[String]) -> Result<()> {
         let hosts = match names {
             "all" => self.all(),
@@ -252,7 +252,7 @@ impl Hosts {
         load::load(&hosts, images)
     }
 
-    /// The host of that name (`h1`, `h2` …), which must have been started by `up`.
+    /// The host of that name (`h1`, `h2` …), which `up` must have started.
     pub(crate) fn host(&self, name: &str) -> Result<Host> {
         let number = name
             .strip_prefix('h')
@@ -263,7 +263,7 @@ impl Hosts {
         host.with_context(|| format!("there is no host `{name}` in {}", self.state.display()))
     }
 
-    /// Every host that has state here, by number.
+    /// Every host with state in the folder, by number.
     pub(crate) fn all(&self) -> Vec<Host> {
         (1..=200)
             .map(|number| self.numbered(number))
@@ -321,7 +321,6 @@ impl Host {
         format!("{}.{}", net::subnet(), 10 + u16::from(self.number))
     }
 
-    /// The Docker daemon's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("run/docker.sock")
     }
@@ -338,7 +337,7 @@ impl Host {
                 format!("unix://{}", self.socket().display()),
             ],
         );
-        // A context or DOCKER_HOST of the person's must not get in the way.
+        // The user's own Docker context or DOCKER_HOST must not apply.
         command
             .args(args)
             .env_remove("DOCKER_HOST")
@@ -346,13 +345,13 @@ impl Host {
         command
     }
 
-    /// A program of this machine, run inside this host's network.
+    /// A program of this machine, run inside the host's network.
     pub(crate) fn exec<S: AsRef<std::ffi::OsStr>>(
         &self,
         program: impl AsRef<std::ffi::OsStr>,
         args: impl IntoIterator<Item = S>,
     ) -> Command {
-        // Not `ip netns exec`: that mounts another /sys, in which a dockerd finds no cgroups of version 1.
+        // Not `ip netns exec`: it mounts another /sys, in which dockerd finds no version 1 control groups.
         let mut command = cmd(
             "nsenter",
             [format!("--net={}", self.namespace_file().display())],
@@ -361,13 +360,13 @@ impl Host {
         command
     }
 
-    /// Whether its daemon answers.
+    /// Whether the host's daemon answers.
     pub(crate) fn answers(&self) -> bool {
         let version = output(&mut self.docker(["version", "--format", "{{.Server.Version}}"]));
         version.is_ok_and(|version| !version.is_empty())
     }
 
-    /// Waits for its daemon to answer.
+    /// Waits until the host's daemon answers.
     pub(crate) fn wait_ready(&self) -> Result<()> {
         if wait_until(BOOT_LIMIT, || {
             self.answers() || self.daemon_pid().is_none() && self.has_failed()
@@ -390,7 +389,7 @@ impl Host {
         Path::new("/run/netns").join(self.namespace())
     }
 
-    /// Ends all containers at once.
+    /// Kills all containers at once.
     fn kill_all(&self) {
         let running = output(&mut self.docker(["ps", "--quiet"])).unwrap_or_default();
         if !running.is_empty() {
@@ -398,7 +397,7 @@ impl Host {
         }
     }
 
-    /// Removes containers, volumes and networks, keeps images; false when the daemon did not manage.
+    /// Removes containers, volumes and networks but keeps images; false if the daemon could not.
     fn remove_all(&self) -> bool {
         let quiet = |args: &[&str]| output(&mut self.docker(args)).unwrap_or_default();
         let containers = quiet(&["ps", "--all", "--quiet"]);
@@ -426,7 +425,7 @@ impl Host {
     }
 }
 
-/// That the machine has what hosts need.
+/// Checks that the machine has what test hosts need.
 fn require_programs() -> Result<()> {
     for program in ["dockerd", "docker", "ip", "iptables", "nsenter"] {
         if paths::which(program).is_none() {

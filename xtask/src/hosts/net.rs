@@ -1,4 +1,4 @@
-//! The network of the test hosts: one bridge, one namespace per host, the firewall rules, cutting and healing.
+//! The network of the test hosts: the bridge, one namespace per host, the firewall rules, cutting and healing links.
 
 use super::Host;
 use crate::cmd::{cmd, output, say, succeeds};
@@ -8,13 +8,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The third number of the hosts' addresses, unless [`VARIABLE`] says another.
+/// The third octet of the hosts' addresses, unless [`VARIABLE`] sets another.
 pub(crate) const DEFAULT_NET: u8 = 77;
-/// The environment variable that gives this process another network: two sets of hosts (a demo's and a test's) can then
-/// stand side by side on one machine.
+/// The environment variable that selects another network, so that two sets of hosts (a demo's and a test's) can exist
+/// side by side on one machine.
 const VARIABLE: &str = "ISYONE_HOSTS_NET";
 
-/// The third number of the hosts' addresses.
+/// The third octet of the hosts' addresses.
 pub(crate) fn number() -> u8 {
     std::env::var(VARIABLE)
         .ok()
@@ -22,7 +22,7 @@ pub(crate) fn number() -> u8 {
         .unwrap_or(DEFAULT_NET)
 }
 
-/// What distinguishes this set's names from the default's; empty for the default.
+/// A suffix that distinguishes this set's names from the default set's; empty for the default.
 pub(super) fn mark() -> String {
     if number() == DEFAULT_NET {
         String::new()
@@ -31,7 +31,7 @@ pub(super) fn mark() -> String {
     }
 }
 
-/// The first three numbers of every host's address; the machine is `.1`.
+/// The first three octets of every host's address; the machine is `.1`.
 pub(super) fn subnet() -> String {
     format!("172.30.{}", number())
 }
@@ -41,14 +41,14 @@ fn bridge() -> String {
 }
 
 const CUT: &str = "isyone-cut";
-/// The kernel's default of 128 is used up by a handful of daemons and their containers.
+/// A handful of daemons and their containers exhaust the kernel's default of 128.
 const INOTIFY_INSTANCES: u32 = 1024;
 
 fn ip(words: &str) -> Command {
     cmd("ip", words.split_whitespace())
 }
 
-/// Makes the bridge, unless it is there; it belongs to one state folder.
+/// Makes the bridge, unless it exists, for one state folder.
 pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
     if let Some(owner) = owner() {
         if owner != state.to_string_lossy() {
@@ -86,7 +86,7 @@ pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the bridge and its rules, if it is of this state folder.
+/// Removes the bridge and its rules, if it belongs to this state folder.
 pub(super) fn remove_bridge(state: &Path) {
     if owner().is_some_and(|owner| owner == state.to_string_lossy()) {
         for rule in forward_rules() {
@@ -99,14 +99,14 @@ pub(super) fn remove_bridge(state: &Path) {
     }
 }
 
-/// The state folder that the existing bridge belongs to; the bridge's alias says it.
+/// The state folder that the existing bridge belongs to, as recorded in the bridge's alias.
 fn owner() -> Option<String> {
     let alias = fs::read_to_string(format!("/sys/class/net/{}/ifalias", bridge())).ok()?;
     Some(alias.trim_end().to_owned())
 }
 
-/// Docker sets FORWARD's policy to DROP, and bridged frames may pass it (bridge-nf-call-iptables): the hosts
-/// must be allowed to talk to each other. To the uplink they have nothing to say.
+/// Docker sets FORWARD's policy to DROP, and bridged frames may pass through it (bridge-nf-call-iptables), so allow the
+/// hosts to talk to each other. Traffic from them to the uplink is dropped.
 fn forward_rules() -> Vec<String> {
     let bridge = bridge();
     let mut rules = vec![format!("-i {bridge} -o {bridge} -j ACCEPT")];
@@ -114,7 +114,7 @@ fn forward_rules() -> Vec<String> {
     rules
 }
 
-/// Makes the host's namespace with its address and default route, unless it is there.
+/// Makes the host's namespace with its address and default route, unless it exists.
 pub(super) fn ensure_namespace(host: &Host) -> Result<()> {
     if host.namespace_file().exists() {
         return Ok(());
@@ -143,13 +143,13 @@ pub(super) fn ensure_namespace(host: &Host) -> Result<()> {
         .inspect_err(|_| remove_namespace(host))
 }
 
-/// Removes the host's namespace; its end of the cable goes with it.
+/// Removes the host's namespace, and with it its end of the veth pair.
 pub(super) fn remove_namespace(host: &Host) {
     succeeds(&mut ip(&format!("netns del {}", host.namespace())));
 }
 
-/// Drops the host's traffic (with one peer, or all) before routing and after it: its own and that of its
-/// containers' published ports. Connections hang, as with a dead link.
+/// Drops the host's traffic (with one peer, or all) before and after routing: its own and that of its containers'
+/// published ports. Connections hang, as with a dead link.
 pub(super) fn cut(host: &Host, peer: Option<&str>) -> Result<()> {
     let from = peer.map(|peer| format!("-s {peer}")).unwrap_or_default();
     let to = peer.map(|peer| format!("-d {peer}")).unwrap_or_default();
@@ -163,7 +163,7 @@ pub(super) fn cut(host: &Host, peer: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Takes every rule of [`cut`] away.
+/// Removes every rule of [`cut`].
 pub(super) fn heal(host: &Host) -> Result<()> {
     for (table, chain) in [("raw", "PREROUTING"), ("mangle", "POSTROUTING")] {
         let rules = output(&mut host.exec("iptables", ["-t", table, "-S", chain]))?;
@@ -177,7 +177,7 @@ pub(super) fn heal(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Lets many daemons and containers watch files at once. Stays raised: it costs nothing.
+/// Lets many daemons and containers watch files at once. The limit stays raised: that costs nothing.
 pub(super) fn raise_inotify_limit() {
     let file = "/proc/sys/fs/inotify/max_user_instances";
     let now = fs::read_to_string(file)

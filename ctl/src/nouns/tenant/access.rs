@@ -1,6 +1,6 @@
-//! `isyctl tenant access`: who gets in to a tenant, at the edge.
+//! `isyctl tenant access`: who may visit a tenant; the edge enforces it.
 //!
-//! A password is never an argument: others on the machine can read those.
+//! A password is never an argument: other users of the machine can read those.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -22,7 +22,7 @@ use crate::{
     terminal::Hushed,
 };
 
-/// Longest line that is read as a password; the coordinator takes less.
+/// Longest line accepted as a password; the coordinator's limit is lower.
 const MAX_PASSWORD_BYTES: u64 = 1024;
 
 /// `isyctl tenant access …`.
@@ -164,7 +164,7 @@ impl Set {
         Ok(Exit::Done)
     }
 
-    /// Empty when the coordinator is to make it.
+    /// The password to send; empty lets the coordinator generate one.
     fn password(&self, doing: &str, user: &str) -> Result<String, Failure> {
         if self.generate_password {
             return Ok(String::new());
@@ -190,7 +190,7 @@ impl Set {
     }
 }
 
-/// Asks on the terminal, which does not show what is typed.
+/// Asks on the terminal without echo.
 fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::usage(format!(
@@ -200,7 +200,7 @@ fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
     }
     let failed = |e: io::Error| Failure::failed(format!("cannot ask for the password: {e}"));
     let mut err = io::stderr().lock();
-    // Before it is asked for: what is typed at once would show, or be thrown away.
+    // Before the prompt: keys typed at once would be echoed or dropped.
     let hushed = Hushed::enter().map_err(failed)?;
     err.write_all(prompt.as_bytes())
         .and_then(|()| err.flush())

@@ -1,4 +1,4 @@
-//! `isyctl tenant restart`, `suspend`, `resume`, `resize`, `restore`: ask, then wait for the operation.
+//! `isyctl tenant restart`, `suspend`, `resume`, `resize`, `restore`: send the request, then wait for the operation.
 
 use clap::Args;
 use isyone_proto::pb::v1::{
@@ -98,7 +98,6 @@ impl Resize {
     }
 }
 
-/// `isyctl tenant suspend`.
 pub async fn suspend(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
     let message = SuspendTenantRequest {
@@ -115,7 +114,6 @@ pub async fn suspend(app: &App, plain: Plain) -> Outcome {
     settle(app, &client, operation, plain.waiting, "suspended").await
 }
 
-/// `isyctl tenant resume`.
 pub async fn resume(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
     let message = ResumeTenantRequest {
@@ -132,7 +130,6 @@ pub async fn resume(app: &App, plain: Plain) -> Outcome {
     settle(app, &client, operation, plain.waiting, "resumed").await
 }
 
-/// `isyctl tenant restore`.
 pub async fn restore(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
     let message = RestoreTenantRequest {
@@ -149,7 +146,7 @@ pub async fn restore(app: &App, plain: Plain) -> Outcome {
     settle(app, &client, operation, plain.waiting, "restored").await
 }
 
-/// Waits if wanted, says how it ended, and prints the operation for programs.
+/// Waits if wanted, reports how the operation ended, and prints it for programs.
 pub async fn settle(
     app: &App,
     client: &Client,
@@ -168,7 +165,7 @@ pub async fn settle(
     Ok(Exit::Done)
 }
 
-/// Waits if wanted, and says how it ended.
+/// Waits if wanted, and reports how the operation ended.
 pub async fn outcome(
     app: &App,
     client: &Client,

@@ -1,4 +1,5 @@
-//! `isyctl tenant create`: asks, explains the placement, watches the steps, and ends with URL, login and password.
+//! `isyctl tenant create`: sends the request, explains the placement, watches the steps, and ends with URL, login and
+//! password.
 
 use clap::Args;
 use isyone_proto::pb::v1::{
@@ -83,7 +84,7 @@ pub struct Create {
     dry_run: bool,
 }
 
-/// What a program gets.
+/// The output for programs.
 #[derive(Serialize)]
 struct Created {
     tenant: Option<Wire>,
@@ -134,13 +135,13 @@ impl Create {
         self.tell(app, &answer);
         let mut credentials = None;
         if self.waiting.wanted() {
-            // A tenant that was there already may have no operation any more.
+            // A tenant that existed already may have no operation any more.
             if let Some(operation) = answer.operation.take() {
                 answer.operation =
                     Some(wait::finished(&client, &app.ui, operation, app.wait_limit()).await?);
             }
             let found = get_credentials(&client, &self.name).await?;
-            // As it is now; the answer to the create will do when this one cannot be had.
+            // Its present state; if that cannot be read, the answer to the create will do.
             if let Ok(now) = super::get(&client, &self.name).await {
                 answer.tenant = Some(now);
             }
@@ -149,7 +150,7 @@ impl Create {
         self.finish(app, &answer, credentials.as_ref())
     }
 
-    /// What was decided, before the waiting begins.
+    /// Reports the decision before the waiting begins.
     fn tell(&self, app: &App, answer: &CreateTenantResponse) {
         let name = clean(&self.name);
         if answer.existed {
@@ -215,7 +216,7 @@ fn dry_run(app: &App, doing: &str, answer: &CreateTenantResponse) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// A tenant's secrets. Audited by the coordinator.
+/// A tenant's secrets. The coordinator audits each read.
 pub async fn get_credentials(client: &Client, name: &str) -> Result<Credentials, Failure> {
     let request = GetCredentialsRequest {
         name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! `isyctl tenant delete`: says what will happen, asks, and says until when it can be undone.
+//! `isyctl tenant delete`: says what will happen, asks for confirmation, and says until when it can be undone.
 
 use clap::Args;
 use isyone_proto::pb::v1::{DeleteTenantRequest, DesiredState, Tenant};
@@ -76,7 +76,7 @@ impl Delete {
         )
         .await?;
         if !self.purge {
-            // Only for the sentence; the deletion stands whatever this call says.
+            // Only for the message; the deletion stands whatever this call returns.
             if let Ok(Tenant {
                 quarantine_expire_time: Some(until),
                 ..

@@ -173,7 +173,7 @@ impl Remove {
             clean(&self.domain),
             clean(&self.name)
         );
-        // Sent once: said again after a lost answer, it would not be there any more.
+        // No retry: after a lost answer, a second attempt would report the domain as missing.
         let request = client.request(RemoveDomainRequest {
             name: self.name.clone(),
             domain: self.domain.clone(),

@@ -26,7 +26,7 @@ use crate::{
 
 /// Bytes of standard input per message: a quarter of what the protocol allows, plenty for a keyboard or a pipe.
 const CHUNK_BYTES: usize = 16 << 10;
-/// Messages on their way to the coordinator; then reading standard input pauses.
+/// Messages queued for the coordinator; when the queue is full, reading standard input pauses.
 const QUEUE: usize = 16;
 
 /// `isyctl tenant shell`.
@@ -93,7 +93,7 @@ async fn exec(app: &App, name: String, kind: ExecKind, arguments: Vec<String>) -
         columns,
         rows,
     };
-    // The queue is empty: this cannot wait or fail.
+    // The queue is empty, so this cannot block or fail.
     let _ = to_remote.try_send(message(In::Start(start)));
     let mut service = client.tenants();
     let opened = client
@@ -110,7 +110,7 @@ async fn exec(app: &App, name: String, kind: ExecKind, arguments: Vec<String>) -
         None
     };
     if !tty && std::io::stdin().is_terminal() {
-        // `… -- cat report | less`: the keyboard is for `less`. The queue has room for this.
+        // `… -- cat report | less`: the keyboard belongs to `less`. The queue has room for this message.
         let _ = to_remote.try_send(message(In::StdinEof(true)));
     } else {
         forward_stdin(to_remote.clone());
@@ -126,7 +126,7 @@ fn message(message: In) -> ExecRequest {
     }
 }
 
-/// Standard input has no asynchronous form: a thread reads it, and dies with the process when it is stuck in a read.
+/// Standard input has no asynchronous API: a thread reads it, and dies with the process if it is stuck in a read.
 fn forward_stdin(to_remote: mpsc::Sender<ExecRequest>) {
     thread::spawn(move || {
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -144,7 +144,7 @@ fn forward_stdin(to_remote: mpsc::Sender<ExecRequest>) {
     });
 }
 
-/// What may end us or change the window. In raw mode Ctrl-C is a byte for the remote program, not a signal.
+/// Signals that end us or report a resized window. In raw mode Ctrl-C is a byte for the remote program, not a signal.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -180,7 +180,7 @@ async fn converse(
                 Ok(Some(ExecResponse { message: Some(Out::Stdout(bytes)) })) => app.ui.raw(&bytes)?,
                 Ok(Some(ExecResponse { message: Some(Out::Stderr(bytes)) })) => app.ui.raw_error(&bytes),
                 Ok(Some(ExecResponse { message: Some(Out::ExitCode(code)) })) => return Ok(Exit::Remote(code)),
-                // A message of a newer protocol.
+                // A message from a newer protocol.
                 Ok(Some(ExecResponse { message: None })) => {}
                 Ok(None) => {
                     return Err(Failure::new(Exit::Unavailable, format!("cannot {doing}: it ended without an exit code"))
@@ -190,11 +190,11 @@ async fn converse(
             },
             _ = signals.window.recv() => {
                 let (columns, rows) = terminal::size();
-                // A full queue means that nobody draws now; the next change of size tells again.
+                // A full queue means that nobody is drawing now; the next resize sends the size again.
                 let _ = to_remote.try_send(message(In::Resize(ExecResize { columns, rows })));
             }
             _ = signals.interrupt.recv() => return Ok(Exit::Interrupted),
-            // As a shell reports a death by signal.
+            // The code a shell reports for death by a signal.
             _ = signals.terminate.recv() => return Ok(Exit::Remote(128 + 15)),
             _ = signals.hangup.recv() => return Ok(Exit::Remote(128 + 1)),
         }

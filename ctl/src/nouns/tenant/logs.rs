@@ -1,4 +1,4 @@
-//! `isyctl tenant logs`: bytes as the containers wrote them, all on standard output, because they are the data here.
+//! `isyctl tenant logs`: bytes as the containers wrote them, all on standard output, because here they are the data.
 
 use clap::{Args, ValueEnum};
 use isyone_proto::pb::v1::{ContainerRole, StreamLogsRequest};

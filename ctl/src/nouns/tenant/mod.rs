@@ -92,7 +92,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// The choice; the later of both flags wins.
+    /// Whether to wait; the later of both flags wins.
     pub fn wanted(self) -> bool {
         self.wait || !self.no_wait
     }
@@ -122,7 +122,6 @@ impl TenantCommand {
     }
 }
 
-/// One tenant, as the coordinator has it.
 pub async fn get(client: &Client, name: &str) -> Result<Tenant, Failure> {
     let request = GetTenantRequest {
         name: name.to_owned(),

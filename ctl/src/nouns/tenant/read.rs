@@ -1,4 +1,4 @@
-//! `isyctl tenant list`, `show`, `explain`, `credentials`: nothing here changes anything.
+//! `isyctl tenant list`, `show`, `explain`, `credentials`: the read-only commands.
 
 use clap::{Args, builder::PossibleValuesParser};
 use isyone_proto::pb::v1::{ExplainTenantRequest, ListTenantsRequest, Tenant, TenantPhase};
@@ -124,7 +124,6 @@ fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
     table.render()
 }
 
-/// `isyctl tenant show`.
 pub async fn show(app: &App, name: &str) -> Outcome {
     let tenant = super::get(&app.client()?, name).await?;
     app.ui.emit(
@@ -135,7 +134,6 @@ pub async fn show(app: &App, name: &str) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// `isyctl tenant explain`.
 pub async fn explain(app: &App, name: &str) -> Outcome {
     let client = app.client()?;
     let request = ExplainTenantRequest {
@@ -156,7 +154,6 @@ pub async fn explain(app: &App, name: &str) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// `isyctl tenant credentials`.
 pub async fn credentials(app: &App, name: &str) -> Outcome {
     let found = create::get_credentials(&app.client()?, name).await?;
     let text = |wide| {

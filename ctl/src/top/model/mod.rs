@@ -1,5 +1,5 @@
-//! What is looked at: which list, order, filter and row, what is known of it, and what to ask for. What a key, an answer or a line of a
-//! log does to that: `update`. Pure: time and size are events.
+//! What the screen shows: which list, order, filter and row, the data loaded so far, and what to ask for. How a key, an
+//! answer or a log line changes that is in `update`. Pure: time and terminal size arrive as events.
 
 mod update;
 
@@ -13,25 +13,24 @@ use ratatui::crossterm::event::KeyEvent;
 
 use super::{keys::Place, list::List};
 
-/// Rows that are asked for of a list that is not seen, where only their number matters; of one that is seen there are more. They
-/// are asked for by name: the coordinator keeps that order, and makes any other from all rows.
+/// Rows to ask for when a list is hidden and only its counts matter (a visible one asks for more). Such a request sorts
+/// by name: the coordinator maintains that order, while any other is computed from all rows.
 const COUNT: u32 = 1;
-/// Lines of the screen that are no rows: summary, tabs, column names, keys.
+/// Screen lines that are not rows: summary, tabs, column names, keys.
 pub const FRAME_LINES: usize = 4;
-/// Lines that tell of a host above its tenants.
+/// Lines about a host above its tenants.
 pub const HOST_LINES: usize = 6;
 
-/// Which of the two lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tab {
     Tenants,
     Hosts,
 }
 
-/// What lies on top of the lists.
+/// A view on top of the lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layer {
-    /// One tenant, scrolled by so many lines.
+    /// One tenant, scrolled by this many lines.
     Tenant(String, usize),
     /// One host and its tenants.
     Host(String),
@@ -39,20 +38,20 @@ pub enum Layer {
     Logs(String, ContainerRole),
 }
 
-/// What is asked of the coordinator.
+/// A request to the coordinator.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Query {
     pub tenants: TopTenantsRequest,
     pub hosts: TopHostsRequest,
-    /// One tenant, all of it.
+    /// One tenant in full.
     pub tenant: Option<String>,
-    /// One host, all of it.
+    /// One host in full.
     pub host: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Answer {
-    /// The question that this answers.
+    /// The query that this answers.
     pub query: Query,
     pub tenants: TopTenantsResponse,
     pub hosts: TopHostsResponse,
@@ -67,35 +66,35 @@ pub enum Event {
     Key(KeyEvent),
     /// Columns and rows of the terminal.
     Resize(u16, u16),
-    /// Time has passed: now, in milliseconds.
+    /// Time has passed; the current time in milliseconds.
     Tick(i64),
     Answer(Box<Answer>),
-    /// It did not, and why.
+    /// The request failed, and why.
     Failed(String),
-    /// Lines of the log that is open.
+    /// Lines of the open log.
     LogLines(Vec<String>),
-    /// It has ended, and why.
+    /// The log has ended, and why.
     LogEnded(String),
     Hangup,
 }
 
-/// What is to be done.
+/// What the loop must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask for [`Model::query`] now, not at the next turn.
+    /// Send [`Model::query`] now, not at the next interval.
     Fetch,
-    /// Open a log, and close the one before.
+    /// Open a log and close the previous one.
     OpenLog(String, ContainerRole),
     CloseLog,
     Quit,
 }
 
-/// Log lines, and how far one has scrolled up from the newest.
+/// Log lines, and how far the user has scrolled up from the newest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
     /// Oldest first.
     pub lines: VecDeque<String>,
-    /// Lines below the screen.
+    /// Number of lines below the screen.
     pub below: usize,
     /// Why no more lines come.
     pub ended: Option<String>,
@@ -107,30 +106,30 @@ pub struct Model {
     pub size: (u16, u16),
     pub now_ms: i64,
     pub context: String,
-    /// The list at the bottom.
+    /// The list below all layers.
     pub tab: Tab,
     pub tenants: List<TenantOrder, Tenant>,
     pub hosts: List<HostOrder, Host>,
-    /// The tenants of the host that is looked at.
+    /// The tenants of the open host.
     pub inside: List<TenantOrder, Tenant>,
-    /// What lies on top, the last is seen.
+    /// Views on top of the list; the last one is visible.
     pub layers: Vec<Layer>,
-    /// The tenant that is looked at.
+    /// The open tenant.
     pub tenant: Option<Tenant>,
-    /// The host that is looked at.
+    /// The open host.
     pub host: Option<Host>,
     pub log: Log,
-    /// A filter is being typed; this was there before.
+    /// Set while a filter is being typed: the previous filter.
     pub typing: Option<String>,
-    /// The page of keys is shown.
+    /// Whether the help page is shown.
     pub help: bool,
-    /// When the last answer came.
+    /// Time of the last answer.
     pub answered_ms: Option<i64>,
-    /// What is looked at now has not been answered for yet.
+    /// No answer yet for the current view.
     pub waiting: bool,
-    /// Why the last question had no answer.
+    /// Why the last request failed.
     pub problem: Option<String>,
-    /// Edges that take connections, and all that are known.
+    /// Edges that accept connections, and all known edges.
     pub edges: (usize, usize),
 }
 
@@ -159,7 +158,7 @@ impl Model {
         }
     }
 
-    /// Lines for rows of the list that is seen.
+    /// Number of lines for rows of the visible list.
     pub fn height(&self) -> usize {
         let all = usize::from(self.size.1).saturating_sub(FRAME_LINES);
         let above = if matches!(self.layers.last(), Some(Layer::Host(_))) {
@@ -170,14 +169,14 @@ impl Model {
         all.saturating_sub(above).max(1)
     }
 
-    /// Lines for text: where there are no columns, their names' line is free.
+    /// Number of lines for text, which also uses the line of the column names.
     pub fn text_height(&self) -> usize {
         usize::from(self.size.1)
             .saturating_sub(FRAME_LINES - 1)
             .max(1)
     }
 
-    /// What the keys mean now.
+    /// Where keys are pressed now.
     pub fn place(&self) -> Place {
         match self.layers.last() {
             _ if self.help => Place::Help,
@@ -188,7 +187,7 @@ impl Model {
         }
     }
 
-    /// What to ask for: the rows on the screen, and of the other list only how many there are.
+    /// What to ask for: the rows on the screen, and only the counts of the other list.
     pub fn query(&self) -> Query {
         let listed = |tab| self.tab == tab && self.layers.is_empty();
         let mut query = Query {

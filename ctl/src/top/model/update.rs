@@ -1,4 +1,4 @@
-//! What an event does to what is looked at, and what follows from it.
+//! How an event changes the model, and what the loop must do about it.
 
 use isyone_proto::pb::v1::{
     ContainerRole, Tenant, TenantOrder, TopHostsRequest, TopTenantsRequest,
@@ -11,11 +11,11 @@ use crate::top::{
     view,
 };
 
-/// Log lines that are kept: some screens back.
+/// Log lines kept for scrolling back: a few dozen screens.
 const MAX_LOG_LINES: usize = 2_000;
 
 impl Model {
-    /// Takes an event in, and says what follows.
+    /// Handles an event and returns the effects.
     pub fn update(&mut self, event: Event) -> Vec<Effect> {
         match event {
             Event::Key(key) => {
@@ -67,7 +67,7 @@ impl Model {
                 _ => list.take_rows(asked.offset as usize, rows.tenants, matching, total, height),
             }
         }
-        // An answer to what was looked at before leaves what is looked at now unknown.
+        // An answer for the previous view says nothing about the current one.
         if (&answer.query.tenant, &answer.query.host) == (&wanted.tenant, &wanted.host) {
             (self.tenant, self.host, self.waiting) = (answer.tenant, answer.host, false);
         }
@@ -79,7 +79,7 @@ impl Model {
                 self.log.lines.pop_front();
             }
             self.log.lines.push_back(line);
-            // Who has scrolled up goes on reading the same lines.
+            // A user who has scrolled up keeps seeing the same lines.
             self.log.below += usize::from(self.log.below > 0);
         }
         self.log.below = self.log.below.min(self.log.lines.len());
@@ -182,7 +182,7 @@ impl Model {
         vec![Effect::OpenLog(name, role)]
     }
 
-    /// The tenant that is selected, or looked at.
+    /// The selected or open tenant.
     fn chosen(&self) -> Option<String> {
         let name = |tenant: &Tenant| tenant.name.clone();
         match (self.layers.last(), self.tab) {
@@ -259,7 +259,7 @@ fn scrolled_by(scrolled: usize, to: Move, height: usize) -> usize {
     }
 }
 
-/// The answer's rows belong into the list that is seen, wherever it has been scrolled to meanwhile.
+/// Whether the answer's rows belong to the visible list, even if it has been scrolled since.
 fn same_tenants(asked: &TopTenantsRequest, wanted: &TopTenantsRequest) -> bool {
     let at_once = |request: &TopTenantsRequest| TopTenantsRequest {
         offset: 0,

@@ -9,7 +9,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{Fake, page};
 use crate::support::{data, operations};
 
-/// The domain chooses what happens: `wrong.…` leads elsewhere, `late.…` is not checked.
+/// The domain selects the behaviour: `wrong.…` leads elsewhere, `late.…` is not checked.
 #[tonic::async_trait]
 impl DomainService for Fake {
     async fn add_domain(

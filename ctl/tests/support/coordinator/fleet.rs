@@ -1,4 +1,4 @@
-//! Hosts, operations, events, and the coordinator's own facts.
+//! Hosts, operations, events, and the coordinator's own data.
 
 use std::sync::atomic::Ordering;
 

@@ -1,5 +1,5 @@
-//! The canned coordinator: the listener with mutual TLS. Services are in `fleet` (hosts, operations, events), `people`, `edges` and
-//! `domains`; the tenants' and the screen's are beside this (`tenants`, `top`).
+//! The canned coordinator: the listener with mutual TLS. Services are in `fleet` (hosts, operations, events), `people`,
+//! `edges` and `domains`; those for tenants and the screen are in the parent module (`tenants`, `top`).
 
 mod domains;
 mod edges;
@@ -41,21 +41,21 @@ use super::pki::Ca;
 
 pub(crate) type Answers<T> = ReceiverStream<Result<T, Status>>;
 
-/// State that all services share.
+/// State shared by all services.
 #[derive(Clone)]
 pub(crate) struct Fake {
     pub(crate) ca: Arc<Ca>,
-    /// Request ids that creates came with, in order.
+    /// Request ids of the creates, in order.
     pub(crate) request_ids: Arc<Mutex<Vec<String>>>,
-    /// Likewise, of the tenant for which it is busy.
+    /// Likewise for the tenant `busy`, for which it pretends to be overloaded.
     pub(crate) request_ids_busy: Arc<Mutex<Vec<String>>>,
-    /// How often that tenant was read.
+    /// How often tenant `busy` was read.
     pub(crate) reads: Arc<AtomicU32>,
     /// How many watches were opened on the operation that loses its connection.
     watches: Arc<AtomicU32>,
 }
 
-/// Starts it on a thread of its own, for as long as the process lives.
+/// Starts the coordinator on its own thread for the life of the process.
 pub(crate) fn start(ca: Arc<Ca>) -> (SocketAddr, Fake) {
     let fake = Fake {
         ca,
@@ -168,7 +168,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// A stream of `items`, with a pause before each, that then ends with `end`, or stays open.
+/// A stream of `items` with a pause before each; afterwards it ends with `end`, or stays open.
 pub(crate) fn stream<T: Send + 'static>(
     items: Vec<T>,
     end: Option<Result<(), Status>>,
@@ -190,7 +190,7 @@ pub(crate) fn stream<T: Send + 'static>(
     Response::new(ReceiverStream::new(from))
 }
 
-/// Pages of two, whatever is asked: clients must not rely on the size.
+/// Pages of two, whatever size is asked for: clients must not rely on it.
 pub(crate) fn page<T: Clone>(all: &[T], token: &str) -> (Vec<T>, String) {
     let from: usize = token.parse().unwrap_or(0);
     let to = (from + 2).min(all.len());

@@ -1,10 +1,10 @@
-//! Edges, certificates and routes that are left out.
+//! Edges, certificates and rejected routes.
 
 use isyone_proto::pb::v1::*;
 
 use super::ago;
 
-/// An uploaded one, an ordered one, and a name without.
+/// One uploaded, one ordered, and one host name without a certificate.
 pub(crate) fn certificates() -> Vec<Certificate> {
     let day = 86_400;
     let certificate =
@@ -42,7 +42,7 @@ pub(crate) fn certificates() -> Vec<Certificate> {
     ]
 }
 
-/// One in each state.
+/// One edge in each state.
 pub(crate) fn edges() -> Vec<Edge> {
     let versions = [
         "5d41402abc4b2a76b9719d911017c592",
@@ -78,7 +78,7 @@ pub(crate) fn edges() -> Vec<Edge> {
     ]
 }
 
-/// A contested domain, and a tenant without any route.
+/// A contested domain, and a tenant with no route at all.
 pub(crate) fn rejected_routes() -> Vec<RejectedRoute> {
     let route = |tenant: &str, hostname: &str, reason: &str| RejectedRoute {
         tenant: tenant.into(),

@@ -1,4 +1,4 @@
-//! Hosts, and what placement says of them.
+//! Hosts, and placement decisions about them.
 
 use isyone_proto::pb::v1::*;
 

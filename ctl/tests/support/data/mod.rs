@@ -13,14 +13,14 @@ pub(crate) use edges::{certificates, edges, rejected_routes};
 pub(crate) use hosts::{hosts, nowhere, placement};
 pub(crate) use tenants::{all_domains, credentials, domains, followed, tenant, tenants};
 
-/// What `ISYCTL_NOW` is set to.
+/// Value of `ISYCTL_NOW`.
 pub(crate) const NOW: &str = "2026-11-23T08:00:00Z";
 const NOW_SECONDS: i64 = 1_795_420_800;
 
 pub(crate) const GIB: u64 = 1 << 30;
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// That many seconds before (or, negative, after) now.
+/// A time that many seconds before now (negative: after).
 pub(crate) fn ago(seconds: i64) -> Option<Timestamp> {
     Some(Timestamp {
         seconds: NOW_SECONDS - seconds,
@@ -28,7 +28,7 @@ pub(crate) fn ago(seconds: i64) -> Option<Timestamp> {
     })
 }
 
-/// Milliseconds after a point before now.
+/// `ms` milliseconds after the time `seconds_ago` seconds before now.
 pub(crate) fn after(seconds_ago: i64, ms: i64) -> Option<Timestamp> {
     let total = (NOW_SECONDS - seconds_ago) * 1000 + ms;
     Some(Timestamp {
@@ -53,7 +53,7 @@ pub(crate) fn standard() -> Size {
     }
 }
 
-/// Ids of operations: the last digit says which.
+/// An operation's id; it ends with the number.
 pub(crate) fn op_id(number: u32) -> String {
     format!("01935780-0000-7000-8000-0000000000{number:02}")
 }

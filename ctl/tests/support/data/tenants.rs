@@ -79,7 +79,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
     }
 }
 
-/// The platform's, and one of its own.
+/// The platform's domain and one of the tenant's own.
 pub(crate) fn domains(tenant: &str) -> Vec<Domain> {
     let platform = Domain {
         name: format!("{tenant}.isy.one"),
@@ -101,7 +101,7 @@ pub(crate) fn domains(tenant: &str) -> Vec<Domain> {
     vec![platform, own]
 }
 
-/// Everybody's, with two that have trouble.
+/// All tenants' domains, two of them with problems.
 pub(crate) fn all_domains() -> Vec<Domain> {
     let own = domains("alfa").remove(1);
     vec![
@@ -177,13 +177,13 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     gama.containers[0].healthy = false;
     gama.containers[0].exit_code = 137;
     (gama.traffic, gama.probe) = (None, None);
-    // It sleeps.
+    // This tenant sleeps.
     gama.message = "asleep since 2026-11-01T08:00:00Z; the next visitor wakes it".into();
     (gama.asleep_time, gama.last_active_time) = (ago(2 * 86_400), ago(16 * 86_400));
     vec![tenant("alfa"), beta, delta, gama]
 }
 
-/// Tenants as a screen follows them: more than fit on it, one for each way of being in trouble.
+/// Tenants for the screen: more than fit on it, with one for each kind of trouble.
 pub(crate) fn followed() -> Vec<Tenant> {
     let mut all: Vec<Tenant> = tenants()
         .into_iter()

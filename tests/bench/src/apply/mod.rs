@@ -1,8 +1,8 @@
-//! `bench apply`: a stack of two small real containers from plan to healthy, beside docker compose and Swarm on the same
-//! daemon; and a pass that changes nothing.
+//! `bench apply`: a stack of two small real containers from plan to healthy, compared with docker compose and Swarm on
+//! the same daemon; and a reconcile pass that changes nothing.
 //!
-//! isyone's side is the agent's own library with its real engine, in this process: what is measured is the agent from a
-//! plan's arrival to "converged", without the coordinator. Not here: a real Odoo (create).
+//! isyone's side is the agent's own library with its real engine, in this process: it measures the agent from a plan's
+//! arrival to "converged", without the coordinator. Not here: a real Odoo (create).
 
 mod ours;
 mod peers;
@@ -37,7 +37,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
 
 fn apply(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> Result<()> {
     let ours = std::cell::RefCell::new(Ours::start(bare, &dir.join("apply"))?);
-    // The peers' stack is described by the files that the agent writes for one of its tenants.
+    // The peers' stack comes from the files that the agent writes for one of its tenants.
     let files = ours.borrow_mut().files_of("sample", &dir.join("files"))?;
     let compose = Compose::new(bare, &files);
     let swarm = Swarm::new(bare, &files)?;
@@ -118,7 +118,7 @@ fn of_applies(taken: &[Samples], report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// All stacks looked at and found as they should be, beside compose's `up -d` for stacks of its own.
+/// A pass that finds every stack as it should be, compared with compose's `up -d` on its own stacks.
 fn no_op(run: &Run, bare: &Bare, dir: &std::path::Path, report: &mut Report) -> Result<()> {
     let (stacks, sampled) = run.pick((100, 5), (3, 1));
     let mut ours = Ours::start(bare, &dir.join("pass"))?;
@@ -207,5 +207,5 @@ fn notes(report: &mut Report) {
     report.note("Removal is outside the clock on all sides.");
 }
 
-/// For the whole bench: nothing on this machine takes longer.
+/// For every wait of this bench: nothing on this machine takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);

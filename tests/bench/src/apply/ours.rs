@@ -1,4 +1,4 @@
-//! isyone's side: the agent's library over the real engine, with its tasks inside the host's network namespace.
+//! isyone's side: the agent's library with the real engine, its tasks running in the host's network namespace.
 //!
 //! Not here: what is compared (the parent).
 
@@ -48,7 +48,7 @@ pub(super) struct Ours {
     life: Option<Life>,
 }
 
-/// From the agent's start to its end.
+/// What runs from the agent's start to its end.
 struct Life {
     host: Arc<Host>,
     plans: watch::Sender<InForce>,
@@ -56,7 +56,7 @@ struct Life {
     reconciler: JoinHandle<()>,
 }
 
-/// The files that the agent writes for a tenant, kept, and the plan they come from.
+/// Copies of the files that the agent writes for a tenant, and the plan they come from.
 #[derive(Debug, Clone)]
 pub(super) struct TenantFiles {
     pub(super) dir: PathBuf,
@@ -64,12 +64,12 @@ pub(super) struct TenantFiles {
 }
 
 impl Ours {
-    /// On this host, with its data in `data`.
+    /// Starts an agent on this host, with its data in `data`.
     pub(super) fn start(bare: &Bare, data: &Path) -> Result<Self> {
         let namespace = std::fs::File::open(&bare.namespace)
             .with_context(|| format!("the host's network, {}", bare.namespace.display()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2) // as the program has
+            .worker_threads(2) // as in the program
             .on_thread_start(move || {
                 let kind = rustix::thread::LinkNameSpaceType::Network;
                 if let Err(e) =
@@ -126,16 +126,16 @@ impl Ours {
         Ok(())
     }
 
-    /// Ends it; its tenants run on.
+    /// Stops the agent; its tenants keep running.
     fn die(&mut self) {
         if let Some(life) = self.life.take() {
             life.stop.cancel();
-            // A panic in there has been printed.
+            // If it panicked, the message has been printed already.
             let _ = self.runtime.block_on(life.reconciler);
         }
     }
 
-    /// Ends it, and removes what it has made.
+    /// Stops the agent and removes what it has made.
     pub(super) fn end(mut self) {
         self.die();
         self.docker.clean();
@@ -162,7 +162,7 @@ impl Ours {
         plan
     }
 
-    /// A plan arrives, as from the coordinator.
+    /// Delivers a plan as the coordinator would.
     fn order(&mut self) -> Result<()> {
         self.generation += 1;
         let life = self.life.as_ref().context("no agent runs")?;
@@ -195,7 +195,7 @@ impl Ours {
         self.wait(plan.name.as_str(), "converged", fits)
     }
 
-    /// One more tenant, from its plan to healthy.
+    /// Adds a tenant: the time from its plan's arrival to healthy.
     pub(super) fn apply(&mut self, name: &str) -> Result<Duration> {
         let plan = self.plan(name);
         self.tenants.push(plan.clone());
@@ -205,7 +205,7 @@ impl Ours {
         Ok(begin.elapsed())
     }
 
-    /// Many more, all at once.
+    /// Adds many tenants at once.
     pub(super) fn apply_all(&mut self, names: &[String]) -> Result<()> {
         let plans: Vec<TenantPlan> = names.iter().map(|name| self.plan(name)).collect();
         self.tenants.extend(plans.iter().cloned());
@@ -213,7 +213,7 @@ impl Ours {
         plans.iter().try_for_each(|plan| self.wait_converged(plan))
     }
 
-    /// The tenant goes, with its volumes and directory.
+    /// Removes a tenant with its volumes and directory.
     pub(super) fn purge(&mut self, name: &str) -> Result<()> {
         let tenant = self
             .tenants
@@ -229,8 +229,8 @@ impl Ours {
         self.order()
     }
 
-    /// The files that the agent writes for a new tenant of this name, copied to `to`, with all paths in them and other labels. The tenant is
-    /// gone afterwards.
+    /// Copies of the files that the agent writes for a new tenant of this name, in `to`, with paths adapted and other
+    /// labels. The tenant itself is removed again.
     pub(super) fn files_of(&mut self, name: &str, to: &Path) -> Result<TenantFiles> {
         self.apply(name)?;
         let from = self.data.join("tenants").join(name).canonicalize()?;
@@ -242,7 +242,7 @@ impl Ours {
             if path.extension().is_some_and(|e| e == "yml") {
                 let text = std::fs::read_to_string(&path)?;
                 let text = text.replace(&from.display().to_string(), &to.display().to_string());
-                // The agent stops containers that bear its label and are in no plan.
+                // Other labels, because the agent stops containers that carry its own and are in no plan.
                 std::fs::write(&target, text.replace("one.isy.", "bench.isy."))?;
             }
         }
@@ -259,7 +259,7 @@ impl Ours {
         })
     }
 
-    /// The agent ends and starts again: until it has found every tenant as it should be.
+    /// Restarts the agent: the time until it has found every tenant as it should be.
     pub(super) fn start_over(&mut self) -> Result<Duration> {
         self.die();
         let begin = Instant::now();

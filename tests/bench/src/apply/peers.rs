@@ -1,4 +1,4 @@
-//! The peers' sides: docker compose with the agent's own compose file, and Swarm services of the same shape.
+//! The peers: docker compose with the agent's own compose file, and Swarm services of the same shape.
 //!
 //! Not here: what is compared (the parent).
 
@@ -20,7 +20,7 @@ use isyone_tests::e2e::{
 use super::{IMAGES, PATIENCE, ours::TenantFiles};
 use crate::samples::timed;
 
-/// Both services get a check that asks what the agent's probes ask.
+/// Gives both services a health check that asks what the agent's probes ask.
 const HEALTH: &str = "services:
   odoo:
     healthcheck: {test: [CMD, /bin/standin, health], interval: 100ms, timeout: 5s, retries: 100}
@@ -38,7 +38,7 @@ fn succeeded(what: &str, output: Output) -> Result<String> {
     Ok(output.stdout)
 }
 
-/// Volumes that the tenant's files call external.
+/// Makes the volumes that the tenant's files declare external.
 fn make_volumes(docker: &Docker, plan: &TenantPlan) -> Result<()> {
     for volume in [plan.name.postgres_volume(), plan.name.odoo_volume()] {
         succeeded(
@@ -63,7 +63,7 @@ fn remove_volumes(docker: &Docker, plan: &TenantPlan) -> Result<()> {
         if output.code == 0 {
             return Ok(());
         }
-        // A service's containers go a moment after the service.
+        // A service's containers disappear a moment after the service.
         ensure!(
             begin.elapsed() < PATIENCE,
             "docker volume rm: {}",
@@ -109,7 +109,7 @@ impl<'a> Compose<'a> {
         succeeded("docker compose", run(command.args(args))).map(drop)
     }
 
-    /// Up, timed, and down again.
+    /// Brings it up (timed) and takes it down.
     pub(super) fn round(&self, health: bool) -> Result<Duration> {
         std::fs::write(&self.health, HEALTH).with_context(|| self.health.display().to_string())?;
         make_volumes(self.docker, &self.files.plan)?;
@@ -123,19 +123,19 @@ impl<'a> Compose<'a> {
         Ok(took)
     }
 
-    /// Takes it down, its volumes too.
+    /// Takes it down and removes its volumes.
     pub(super) fn down(&self) -> Result<()> {
         self.compose(false, &["down", "--timeout", "1"])?;
         remove_volumes(self.docker, &self.files.plan)
     }
 
-    /// Brings it up and leaves it there.
+    /// Brings it up and leaves it running.
     pub(super) fn up_to_stay(&self) -> Result<()> {
         make_volumes(self.docker, &self.files.plan)?;
         self.compose(false, &["up", "-d"])
     }
 
-    /// Up once more: there is nothing to do.
+    /// `up` again, when there is nothing to do.
     pub(super) fn up_again(&self) -> Result<()> {
         self.compose(false, &["up", "-d"])
     }
@@ -151,7 +151,7 @@ pub(super) struct Swarm<'a> {
 const NETWORK: &str = "isyone-bench";
 
 impl<'a> Swarm<'a> {
-    /// Makes the daemon a swarm of its own, for as long as it lives.
+    /// Makes the daemon a single-node swarm until this is dropped.
     pub(super) fn new(bare: &'a Bare, files: &TenantFiles) -> Result<Self> {
         let docker = &bare.docker;
         if docker.run(&["node", "ls"]).code != 0 {
@@ -252,7 +252,7 @@ impl<'a> Swarm<'a> {
         )
     }
 
-    /// Both services, timed, and removed again.
+    /// Starts both services (timed) and removes them again.
     pub(super) fn round(&self) -> Result<Duration> {
         make_volumes(self.docker, &self.files.plan)?;
         let ((), took) = timed(|| self.services())?;
@@ -275,7 +275,7 @@ impl<'a> Swarm<'a> {
 }
 
 impl Drop for Swarm<'_> {
-    /// The daemon's data outlives the bench: a swarm must not be in it.
+    /// Leaves the swarm: the daemon's data outlives the bench.
     fn drop(&mut self) {
         self.docker.run(&["network", "rm", NETWORK]);
         self.docker.run(&["swarm", "leave", "--force"]);

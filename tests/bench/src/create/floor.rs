@@ -1,6 +1,7 @@
-//! The floor: the containers of one of isyone's own tenants, made with `docker run` on volumes that are filled already.
+//! The floor: the same containers as one of isyone's tenants, started with `docker run` on volumes that are already
+//! filled.
 //!
-//! All options are read from the living tenant, so that both sides run the same. Not here: what is compared (the parent).
+//! All options are copied from a live tenant, so that both sides run the same. Not here: what is compared (the parent).
 
 use std::{
     cell::Cell as Counter,
@@ -16,28 +17,28 @@ use serde_json::Value;
 
 use super::{Created, await_login_page, host_address};
 
-/// A port that no tenant gets.
+/// Ports that no tenant gets.
 const PORTS: (u16, u16) = (18_069, 18_072);
 const NETWORK: &str = "floor";
 const VOLUMES: [&str; 2] = ["floor_pgdata", "floor_odoo"];
 const CONTAINERS: [&str; 2] = ["floor_postgres", "floor_odoo"];
-/// Their things bear it, so that the cell removes them whatever happens.
+/// Label of the floor's objects: the cell removes everything that carries it, whatever happens.
 const LABEL: &str = "one.isy.tenant=floor";
 
 pub(super) struct Floor {
     docker: Docker,
     address: SocketAddr,
     websocket: SocketAddr,
-    /// Odoo's and PostgreSQL's, as `docker inspect` tells them.
+    /// Odoo's and PostgreSQL's containers, as `docker inspect` describes them.
     odoo: Value,
     postgres: Value,
     /// The tenant's directory.
     tenant: PathBuf,
-    /// A copy of its files, with the floor's own names in odoo.conf.
+    /// A copy of the tenant's files, with the floor's own names in odoo.conf.
     files: PathBuf,
-    /// The snapshot; `None`: stand-ins, which have no data.
+    /// The snapshot; `None` for stand-ins, which have no data.
     golden: Option<Golden>,
-    /// Processors of the host.
+    /// Number of the host's CPUs.
     cpus: String,
     rounds: Counter<u32>,
 }
@@ -49,7 +50,7 @@ struct Golden {
 }
 
 impl Floor {
-    /// After the model of a tenant that has been made; `real`: it has a database.
+    /// Modelled on a created tenant; `real` if it has a database.
     pub(super) fn new(cell: &Cell, model: &Created, real: bool) -> Result<Self> {
         let host = &cell.hosts[0];
         let inspect = |container: String| -> Result<Value> {
@@ -121,7 +122,7 @@ impl Floor {
         Ok(output.stdout)
     }
 
-    /// Prepares, starts both, waits for the page, removes them: how long the middle took.
+    /// Prepares, starts both containers, waits for the page, removes everything: the time from start to page.
     pub(super) fn round(&self) -> Result<Duration> {
         self.rounds.set(self.rounds.get() + 1);
         self.prepare()?;
@@ -147,7 +148,7 @@ impl Floor {
         self.docker.run(&["network", "rm", NETWORK]);
     }
 
-    /// Network, volumes, and in them a copy of the snapshot that knows the role's password.
+    /// Makes the network and the volumes, and copies the snapshot with the role's password set.
     fn prepare(&self) -> Result<()> {
         self.remove();
         self.docker(&[
@@ -188,7 +189,7 @@ impl Floor {
             .arg(owner.join(":"))
             .arg(&places[1]));
         ensure!(chown.code == 0, "{}", chown.stderr);
-        // The role gets its password from a PostgreSQL that is stopped cleanly again.
+        // A PostgreSQL sets the role's password and is stopped cleanly again.
         let postgres = self.run_postgres();
         self.docker(&postgres.iter().map(String::as_str).collect::<Vec<_>>())?;
         let sql = format!(
@@ -212,7 +213,7 @@ impl Floor {
         self.docker(&["rm", CONTAINERS[0]]).map(drop)
     }
 
-    /// `docker run` with what both have in common.
+    /// The `docker run` options that both containers share.
     fn common(&self, name: &str, model: &Value) -> Vec<String> {
         let host = &model["HostConfig"];
         let mut args: Vec<String> = [
@@ -267,7 +268,7 @@ impl Floor {
         args
     }
 
-    /// What the tenant's container mounts, with the floor's volumes and files in place of the tenant's.
+    /// The tenant's mounts, with the floor's volumes and files in place of the tenant's.
     fn mounts(&self, model: &Value, volume: &str) -> Vec<String> {
         let all = model["HostConfig"]["Mounts"]
             .as_array()
@@ -309,7 +310,7 @@ impl Floor {
     }
 }
 
-/// The one snapshot that the host has.
+/// The host's only snapshot.
 fn golden(store: &Path, password: String) -> Result<Golden> {
     let entry = std::fs::read_dir(store)?
         .next()

@@ -1,5 +1,5 @@
-//! `bench create`: a tenant from `isyctl tenant create` to its login page: cold (`odoo -i base`), from the golden snapshot, and
-//! the floor that the same two containers set, started on prepared volumes with plain `docker run`.
+//! `bench create`: a tenant from `isyctl tenant create` to its login page: cold (`odoo -i base`), from the golden
+//! snapshot, and the floor, i.e. the same two containers started on prepared volumes with plain `docker run`.
 //!
 //! The whole product is on the path: command line, coordinator, agent, Docker. Not here: the edge (publish).
 
@@ -28,7 +28,7 @@ use crate::{
 
 /// A cold create on a busy machine takes a minute.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Between looks at the login page.
+/// Pause between two requests for the login page.
 const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) fn run(run: &Run) -> Result<Report> {
@@ -44,7 +44,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         spares: Spares::new(&cell, !run.small)?,
     };
     let mut report = Report::default();
-    // The first one leaves the golden snapshot behind; it is no sample, for it also finds all caches empty.
+    // The first create makes the golden snapshot. It is no sample, because it also starts with cold caches.
     let model = bench.create()?;
     let floor = Floor::new(&cell, &model, !run.small)?;
     let mut steps = Steps::default();
@@ -64,8 +64,9 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
     Ok(report)
 }
 
-/// Everything that takes turns: from the snapshot, the floor, and (a stand-in has no snapshot) from the snapshot without a copy made
-/// beforehand. The agent has made its copies whenever a clock starts, so it disturbs nobody.
+/// All sides take turns: from the snapshot, the floor, and (unless it is a stand-in, which has no snapshot) from the
+/// snapshot without a spare copy. The agent has finished its copies before each timing starts, so they do not disturb
+/// it.
 fn rounds(run: &Run, bench: &Bench<'_>, floor: &Floor, steps: &mut Steps) -> Result<Vec<Samples>> {
     let mut sides: Vec<Side<'_>> = vec![
         (
@@ -170,13 +171,13 @@ fn notes(report: &mut Report) {
     );
 }
 
-/// A tenant that has been made.
+/// A created tenant.
 #[derive(Debug)]
 pub(crate) struct Created {
     pub(crate) name: String,
-    /// Until its login page came.
+    /// Time until its login page appeared.
     pub(crate) took: Duration,
-    /// Until `isyctl` was back, which is when the coordinator had stored it.
+    /// Time until `isyctl` returned, i.e. until the coordinator had stored the tenant.
     pub(crate) accepted: Duration,
 }
 
@@ -250,7 +251,7 @@ fn host_address(cell: &Cell) -> Result<IpAddr> {
     Ok(cell.hosts[0].address.parse()?)
 }
 
-/// Until the page is there, with a form to log in.
+/// Waits until the page is there and contains a login form.
 pub(crate) fn await_login_page(address: SocketAddr, begin: Instant) -> Result<()> {
     loop {
         let page = http::get(address, "localhost", "/web/login");

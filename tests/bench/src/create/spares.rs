@@ -1,5 +1,5 @@
-//! The copies of the snapshot that the agent makes before anybody asks for a tenant: waits until it has made them, and takes them
-//! away, so that a create has to copy while its clock runs.
+//! Spare copies of the snapshot, which the agent makes before anybody asks for a tenant: waits for them, or removes
+//! them so that a create has to copy while it is being timed.
 //!
 //! Not here: which creates are compared (the parent).
 
@@ -17,20 +17,20 @@ use super::PATIENCE;
 
 /// The agent's folder in Docker's data directory.
 const FOLDER: &str = "isyone-spares";
-/// Prefix of what the agent is copying, or removing.
+/// Name prefix of a copy in progress, or one being removed.
 const HALF: &str = "half-";
-/// When nothing has changed for so long, no copy is missing: the agent begins one a second after it has become idle.
+/// After this long without a change no copy is missing: the agent starts one a second after it becomes idle.
 const STILL: Duration = Duration::from_secs(2);
-/// Pause between two looks.
+/// Pause between two checks.
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) struct Spares {
-    /// `None`: stand-ins have no snapshot, so there is nothing to copy.
+    /// `None` for stand-ins: they have no snapshot, so there is nothing to copy.
     folder: Option<PathBuf>,
 }
 
 impl Spares {
-    /// Those of the cell's host; `real`: tenants have databases.
+    /// The spares of the cell's host; `real` if tenants have databases.
     pub(super) fn new(cell: &Cell, real: bool) -> Result<Self> {
         if !real {
             return Ok(Self { folder: None });
@@ -52,7 +52,7 @@ impl Spares {
         entries.map(name).collect()
     }
 
-    /// Waits until the agent copies nothing and misses nothing: from then on it leaves the machine to what is measured.
+    /// Waits until the agent is not copying and no copy is missing: from then on it does not disturb the measurement.
     pub(super) fn settle(&self) -> Result<()> {
         let Some(folder) = &self.folder else {
             return Ok(());
@@ -73,7 +73,7 @@ impl Spares {
         Ok(())
     }
 
-    /// Takes all away, once the agent has made them; it makes others only after the next create.
+    /// Waits for the copies and removes them; the agent makes new ones only after the next create.
     pub(super) fn remove(&self) -> Result<()> {
         self.settle()?;
         let Some(folder) = &self.folder else {

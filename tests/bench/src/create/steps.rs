@@ -10,22 +10,22 @@ use isyone_tests::e2e::cell::Cell;
 use super::Created;
 use crate::{figures::Report, samples::Samples};
 
-/// What an operation says of its database when the agent took a copy that it had made beforehand.
+/// How an operation describes its database if the agent used a spare copy.
 const BEFOREHAND: &str = "copied beforehand";
 
-/// Begin and end of each step, seconds after the operation's begin.
+/// Start and end of each step, in seconds from the operation's start.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     order: Vec<String>,
     times: BTreeMap<String, (Samples, Samples)>,
     accepted: Samples,
     page: Samples,
-    /// Creates that took a copy made beforehand.
+    /// Number of creates that used a spare copy.
     beforehand: usize,
 }
 
 impl Steps {
-    /// Reads a finished create's operation; answers whether it took a copy that the agent had made beforehand.
+    /// Records a finished create's operation; returns whether it used a spare copy.
     pub(super) fn add(&mut self, cell: &Cell, created: &Created) -> Result<bool> {
         let tenant = cell.json(&["tenant", "show", &created.name]);
         let id = tenant["operation_id"]
@@ -78,7 +78,7 @@ impl Steps {
     }
 }
 
-/// A time of day in RFC 3339, as seconds.
+/// An RFC 3339 time, in seconds.
 fn seconds(value: &serde_json::Value) -> Result<f64> {
     let time: jiff::Timestamp = value.as_str().context("a time")?.parse()?;
     Ok(time.as_microsecond() as f64 / 1e6)

@@ -1,7 +1,8 @@
-//! The coordinator as a process of its own, with a fleet of running tenants: so that its cost is its own, and that it can be killed.
+//! The coordinator in its own process, with a fleet of running tenants, so that its cost can be measured separately and
+//! so that it can be killed.
 //!
-//! The child is this program again (`--coordinator`). It says where it listens, then takes orders: a tenant's number on a line, to
-//! suspend or resume it; it answers when the change is stored.
+//! The child is this program again (`--coordinator`). It prints where it listens, then takes orders: a line with a
+//! tenant's number suspends or resumes that tenant; it answers when the change is stored.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -14,7 +15,7 @@ use isyone_proto::ids::TenantName;
 
 use crate::{process::Watched, publish::fleet::Fleet};
 
-/// Be that process, until the other end of the pipe is gone. `of` is `TENANTS,SHARDS`.
+/// Runs as that process until the other end of the pipe closes. `of` is `TENANTS,SHARDS`.
 pub(crate) fn serve(of: &str) -> Result<()> {
     let (tenants, shards) = of.split_once(',').context("TENANTS,SHARDS")?;
     let fleet = Fleet::start(tenants.parse()?, shards.parse()?)?;
@@ -34,10 +35,10 @@ pub(super) struct Coordinator {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// Where its HTTP port is.
+    /// Address of its HTTP port.
     pub(super) http: SocketAddr,
     pub(super) watched: Watched,
-    /// Whether each tenant runs.
+    /// For each tenant, whether it runs.
     pub(super) runs: Vec<bool>,
 }
 
@@ -75,7 +76,7 @@ impl Coordinator {
         Ok(format!("tenant-{tenant}").parse()?)
     }
 
-    /// Suspends a tenant that runs, resumes one that is suspended; whether it runs now.
+    /// Suspends a running tenant, resumes a suspended one; returns whether it runs now.
     pub(super) fn toggle(&mut self, tenant: usize) -> Result<bool> {
         writeln!(self.orders, "{tenant}")?;
         let mut line = String::new();
@@ -89,9 +90,9 @@ impl Coordinator {
         Ok(runs)
     }
 
-    /// By SIGKILL.
+    /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
-        // It may be dead already: that is what is wanted.
+        // An error means that it is dead already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

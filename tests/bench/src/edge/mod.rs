@@ -1,7 +1,8 @@
-//! `bench edge`: a real Traefik with the deployed settings and many tenants: when a change is effective at it, what it costs there and at
-//! the coordinator, what is sent for it, and whether all tenants answer when the coordinator is killed.
+//! `bench edge`: a real Traefik with the deployed settings and many tenants: when a change takes effect, its cost there
+//! and at the coordinator, the bytes sent for it, and whether all tenants still answer after the coordinator is killed.
 //!
-//! The coordinator is a process of its own ([`coordinator`]). Behind Traefik are the tenants' addresses, all of them answered by this process.
+//! The coordinator runs in its own process ([`coordinator`]). This process answers at all tenants' addresses behind
+//! Traefik.
 
 pub(crate) mod coordinator;
 
@@ -29,21 +30,21 @@ use crate::{
 };
 use coordinator::Coordinator;
 
-/// Traefik, apart from one that may run on this machine.
+/// Traefik's port, different from that of another Traefik on this machine.
 const EDGE: u16 = 16_090;
 const DASHBOARD: u16 = 16_091;
 const METRICS: u16 = 16_092;
-/// Between two looks at the edge.
+/// Pause between two requests to the edge.
 const LOOK: Duration = Duration::from_millis(5);
-/// A change that is not effective by then is none.
+/// A change that takes longer than this counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Under a stream of changes: between two of them.
+/// Interval between changes in a stream.
 const STREAM_PACE: Duration = Duration::from_millis(100);
-/// How the deployed configuration asks, and how it would without waiting.
+/// How the deployed configuration polls, and the same without waiting.
 const WAITING: [&str; 2] = ["/traefik/config?wait=4", "/traefik/config"];
-/// Edges that share the tenants, in that part.
+/// Edges that share the tenants, in the part with shards.
 const SHARES: usize = 10;
-/// From the coordinator's death to the questions: Traefik has failed to reach it several times by then.
+/// Wait after the coordinator's death: Traefik has failed to reach it several times by then.
 const DEAD: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(run: &Run) -> Result<Report> {
@@ -58,7 +59,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
         );
         return Ok(report);
     }
-    // On its own threads: it must answer when the coordinator is dead.
+    // On its own threads: it must answer even when the coordinator is dead.
     let tenants = Runtime::new()?;
     tenants.block_on(visited())?;
     let sizes: &[usize] = run.pick(&[1_000, 10_000], &[100]);
@@ -107,29 +108,29 @@ fn notes(report: &mut Report) {
     ));
 }
 
-/// A change that was ordered, and what a visitor gets when it is effective.
+/// A change, and the status that a visitor gets once it is effective.
 struct Order {
     tenant: usize,
     status: u16,
     asked: Instant,
 }
 
-/// Shares of a core, and bytes a second.
+/// Load at rest: shares of a core, and bytes sent per second.
 struct Rest {
     traefik: f64,
     coordinator: f64,
     sent: f64,
 }
 
-/// What a stream of changes has shown.
+/// Results of a stream of changes.
 struct Stream {
     effective: Samples,
     pace: f64,
 }
 
-/// An edge and the coordinator before it.
+/// An edge and its coordinator.
 struct Edge {
-    /// Whose figures these are.
+    /// Prefix of this edge's figures.
     name: String,
     coordinator: Coordinator,
     /// The edge's tenants, by number.
@@ -141,7 +142,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// The only one, or with `shares` the first of so many that share the tenants.
+    /// Starts a single edge, or with `shares` the first of that many edges that share the tenants.
     fn start(tenants: usize, shares: usize) -> Result<Self> {
         let name = if shares == 0 {
             format!("an edge with {tenants} tenants")
@@ -175,7 +176,7 @@ impl Edge {
         Ok(edge)
     }
 
-    /// What a visitor of a tenant gets.
+    /// The status that a visitor of a tenant gets.
     fn visit(&self, tenant: usize) -> u16 {
         http::get(
             ([127, 0, 0, 1], EDGE).into(),
@@ -229,7 +230,7 @@ impl Edge {
         self.kill_the_coordinator(report)
     }
 
-    /// Changes one by one, each after a pause.
+    /// Single changes, each after a pause.
     fn lone_changes(
         &mut self,
         run: &Run,
@@ -240,7 +241,7 @@ impl Edge {
         let tenants = self.tenants.len();
         let [mut effective, mut cpu, mut own_cpu, mut sent] = [(); 4].map(|()| Samples::default());
         for round in 0..run.pick(if tenants > 2_000 { 5 } else { 15 }, 2) {
-            // Twice each: suspended and resumed.
+            // Each tenant twice: once suspended, once resumed.
             let tenant = self.tenants[round / 2 * 7 % tenants];
             let (mark, own) = (self.watched.cpu()?, &self.coordinator.watched);
             let (own_mark, written) = (own.cpu()?, own.written()?);
@@ -302,7 +303,7 @@ impl Edge {
         Ok(())
     }
 
-    /// Every tenant is asked for when nobody is there to say where it is.
+    /// Kills the coordinator and then visits every tenant.
     fn kill_the_coordinator(mut self, report: &mut Report) -> Result<()> {
         self.coordinator.kill();
         std::thread::sleep(DEAD);
@@ -333,7 +334,7 @@ impl Edge {
         report.add_one(&name, Unit::Bytes, rest.sent, None);
     }
 
-    /// Figures while nothing changes.
+    /// Load while nothing changes.
     fn at_rest(&self, run: &Run) -> Result<Rest> {
         let own = &self.coordinator.watched;
         let (mark, own_mark, written, begin) = (
@@ -351,7 +352,7 @@ impl Edge {
         })
     }
 
-    /// Tenants change one after the other; with `look`, when some of the changes are effective.
+    /// Changes one tenant after another; with `look`, also measures when some of the changes take effect.
     fn stream(&mut self, length: Duration, look: bool) -> Result<Stream> {
         let begin = Instant::now();
         let (mut effective, mut changes, mut watched) = (Samples::default(), 0, None);
@@ -376,7 +377,7 @@ impl Edge {
             }
         }
         let pace = changes as f64 / begin.elapsed().as_secs_f64();
-        // The last one, so that a slow edge has a sample, too.
+        // Wait for the last one too, so that a slow edge has a sample.
         if let Some(order) = watched {
             self.until(order.tenant, order.status)?;
             effective.push(order.asked.elapsed().as_secs_f64());
@@ -384,7 +385,7 @@ impl Edge {
         Ok(Stream { effective, pace })
     }
 
-    /// Resumes whoever is suspended, and waits until Traefik knows.
+    /// Resumes all suspended tenants, and waits until Traefik knows.
     fn all_run(&mut self) -> Result<()> {
         let suspended: Vec<usize> = self
             .tenants
@@ -414,7 +415,7 @@ impl Edge {
     }
 }
 
-/// Traefik with the deployed configuration, but for its ports and how it asks.
+/// Traefik with the deployed configuration, except for its ports and how it polls.
 fn traefik(
     coordinator: &Coordinator,
     shard: Option<&str>,
@@ -454,7 +455,7 @@ fn traefik(
     ))
 }
 
-/// Answers at all ports that tenants may have, at all addresses.
+/// Answers at every address and port that tenants may have.
 async fn visited() -> Result<()> {
     for port in (FIRST_PORT..).take(2 * PER_HOST) {
         let listener = TcpListener::bind(("0.0.0.0", port))
@@ -469,10 +470,10 @@ async fn visited() -> Result<()> {
     Ok(())
 }
 
-/// The same to every request, until the other end goes.
+/// Sends the same answer to every request until the peer closes.
 async fn answer(mut tcp: TcpStream) {
     let mut request = [0; 4_096];
-    // A request of Traefik's comes in one piece.
+    // Traefik's requests arrive in one piece.
     while tcp.read(&mut request).await.is_ok_and(|n| n > 0) {
         if tcp
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

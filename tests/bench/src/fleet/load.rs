@@ -1,5 +1,5 @@
-//! Operators at work beside a fleet at rest: restarts of tenants all over it, lists and looks; each call is timed, and each restart
-//! until its host holds the plan.
+//! Operators at work while the fleet is at rest: restarts of tenants all over the fleet, lists and look-ups. Each call
+//! is timed, and each restart until its host holds the plan.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -20,11 +20,11 @@ use super::{
 };
 use crate::samples::Samples;
 
-/// Calls of each kind, a second.
+/// Calls per second, of each kind.
 pub(super) const PER_SECOND: u32 = 20;
-/// Tenants on a listed page.
+/// Tenants per page of a list.
 pub(super) const PAGE: u32 = 100;
-/// A plan that takes longer never arrives.
+/// A plan that takes longer counts as lost.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Times of calls, in seconds.
@@ -32,19 +32,19 @@ const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct Timed {
     /// From the API's answer to a restart until the host holds the plan.
     pub(super) delivery: Samples,
-    /// The same from before the request.
+    /// The same, but from before the request.
     pub(super) delivery_asked: Samples,
     pub(super) restart: Samples,
     pub(super) get: Samples,
-    /// One page.
+    /// Listing one page.
     pub(super) list: Samples,
-    /// Calls that were refused for load.
+    /// Calls that were refused because of load.
     pub(super) refused: u64,
 }
 
 #[derive(Default)]
 struct Log {
-    /// The tenant, when it was asked for, when it was answered.
+    /// Tenant, time of the request, time of the answer.
     restarts: Vec<(String, u64, u64)>,
     get: Vec<f64>,
     list: Vec<f64>,
@@ -61,7 +61,7 @@ pub(super) fn run(
 ) -> Result<Timed> {
     let log = Arc::new(Mutex::new(Log::default()));
     let rounds = u32::try_from(time.as_millis() / 1000).unwrap_or(1) * PER_SECOND;
-    // A stride that is prime to most sizes spreads the restarts over all hosts; no tenant comes twice.
+    // A stride spreads the restarts over all hosts; no tenant comes twice.
     let rounds = usize::try_from(rounds)?.min(tenants.len());
     let stride = tenants.len() / rounds;
     runtime.block_on(async {
@@ -94,7 +94,7 @@ pub(super) fn run(
         refused: log.refused,
         ..Timed::default()
     };
-    // A plan may be at its host before the operator has the answer: no time then, not less than none.
+    // The host may hold the plan before the operator has the answer: count that as zero, not as negative.
     let seconds = |from: u64, to: u64| (to as f64 - from as f64).max(0.0) / 1e9;
     for (tenant, asked, answered) in &log.restarts {
         let at = within(DELIVERY_LIMIT, || swarm.restarted_at(tenant));

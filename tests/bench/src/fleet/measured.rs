@@ -1,15 +1,15 @@
-//! What a simulated agent finds when it measures a tenant: such values as a tenant at work has, a little different each time.
+//! What a simulated agent measures at a tenant: values like those of a tenant at work, a little different each time.
 //!
-//! Not here: when it measures, and what of it is reported (agents).
+//! Not here: when it measures, and which values it reports (agents).
 
 use isyone_agent::host::board::{TenantUsage, VolumeBytes};
 use isyone_proto::plan::UnixMs;
 use isyone_proto::report::Traffic;
 
-/// So many different values follow each other; prime, so that tenants and measurements do not go in step.
+/// Number of different values before they repeat; prime, so that tenants and measurements do not run in step.
 const STEPS: u64 = 31;
 
-/// The `nth` measurement of a tenant; `which` tells tenants apart, so that they do not all say the same.
+/// The `nth` measurement of a tenant; `which` is the tenant's number, so that tenants have different values.
 pub(super) fn measured(which: usize, nth: u64, now: UnixMs) -> (TenantUsage, Traffic) {
     let which = which as u64;
     let step = ((which + nth) * 7 % STEPS) as u32;

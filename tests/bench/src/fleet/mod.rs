@@ -1,8 +1,9 @@
-//! `bench fleet`: one coordinator (the real program, SQLite on disk) with N agents that speak the real protocol from a process of their
-//! own: what it costs at rest, how soon a change reaches its host, how operators' calls fare meanwhile, and how the fleet comes back
-//! after `kill -9`.
+//! `bench fleet`: one coordinator (the real program, SQLite on disk) with N agents that speak the real protocol from
+//! another process: its cost at rest, how soon a change reaches its host, how operators' calls fare meanwhile, and how
+//! the fleet comes back after `kill -9`.
 //!
-//! Not here: the agents (agents), the data directory and the program (site), operators' calls (load), what a reader must know (notes).
+//! Not here: the agents (agents), the data directory and the program (site), operators' calls (load), what a reader
+//! must know (notes).
 
 mod agents;
 mod load;
@@ -33,23 +34,23 @@ use crate::{
     samples::Samples,
 };
 
-/// Fleets that are measured; the targets are the largest one's.
+/// Sizes of the fleets; only the largest has targets.
 const SIZES: [usize; 3] = [100, 1_000, 10_000];
 const SMALL_SIZE: usize = 200;
-/// Tenants on each host.
+/// Tenants per host.
 const TENANTS: usize = 10;
-/// Files that a process has open beside its connections.
+/// Open files of a process besides its connections.
 const SPARE_FILES: u64 = 300;
-/// All agents must be there after so long, or the bench fails: far above any target.
+/// The bench fails if not all agents are connected after this time: far above any target.
 const CONNECT_LIMIT: Duration = Duration::from_secs(300);
-/// A report that is owed for so long while the fleet is at rest was lost.
+/// A report that is owed for this long while the fleet is at rest counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
-/// How long a fleet is watched at rest: six report intervals, so that each agent makes one complete report.
+/// How long to measure a fleet at rest: six report intervals, so that each agent makes one complete report.
 const REST_SECONDS: u64 = 6 * REPORT_SECONDS;
-/// How long operators work: in the fleet whose figures have targets, and in the others.
+/// How long operators work: in the fleet with targets, and in the others.
 const OPERATORS_SECONDS: [u64; 2] = [30, 10];
 
-/// What the largest fleet must reach.
+/// Targets for the largest fleet.
 struct Targets {
     rest: Option<Target>,
     memory: Option<Target>,
@@ -69,7 +70,7 @@ impl Targets {
     }
 }
 
-/// What must not happen at all.
+/// Target for what must not happen at all.
 const NONE: Option<Target> = Some(Target::AtMost(0.0));
 
 pub(crate) fn run(run: &Run) -> Result<Report> {
@@ -110,7 +111,7 @@ fn measure(run: &Run, report: &mut Report, agents: usize) -> Result<()> {
     swarm
         .wait_for_all(CONNECT_LIMIT)
         .with_context(|| site.log())?;
-    // One round of regular reports, so that the first ones' work is over.
+    // One interval of regular reports, so that the work for the first ones is over.
     std::thread::sleep(Duration::from_secs(run.pick(REPORT_SECONDS, 1)));
     let figures = Figures {
         report,
@@ -145,7 +146,7 @@ impl Figures<'_> {
         );
     }
 
-    /// The first of these where there are targets, the second in other fleets, seconds; little in a small run.
+    /// Seconds: the first value in the fleet with targets, the second in others; short in a small run.
     fn span(&self, run: &Run, [judged, other]: [u64; 2]) -> Duration {
         let full = if self.agents == SIZES[2] {
             judged
@@ -263,7 +264,7 @@ fn operators(
     Ok(())
 }
 
-/// Kills the coordinator and starts it again; answers the new one's resident memory when the fleet is at rest.
+/// Kills the coordinator and starts it again; returns its resident memory once the fleet is at rest.
 fn storm(run: &Run, figures: &mut Figures<'_>, site: &mut Site, swarm: &Swarm) -> Result<u64> {
     let rest = swarm.status();
     let longest = rest.longest_owed_ms as f64 / 1e3;
@@ -314,8 +315,9 @@ fn storm(run: &Run, figures: &mut Figures<'_>, site: &mut Site, swarm: &Swarm) -
     coordinator.resident()
 }
 
-/// What the storm cost in attempts: as the agents saw it, and as the coordinator counted it. A process that is killed loses its
-/// connections one by one and its port last: who comes back at once meets a port that nobody serves any more.
+/// Counts the attempts of the storm, as the agents saw them and as the coordinator counted them. A killed process loses
+/// its connections one by one and its port last: agents that reconnect at once meet an open port that nobody serves any
+/// more.
 fn turned_away(
     figures: &mut Figures<'_>,
     [rest, killed]: [&Status; 2],
@@ -336,7 +338,7 @@ fn turned_away(
         failed as f64,
         NONE,
     );
-    // Each agent's session ended with the coordinator that was killed.
+    // Subtract one end per agent: that of its session with the killed coordinator.
     let again = now.cut.saturating_sub(rest.cut + figures.agents as u64);
     figures.one(
         "sessions that ended again after they had come back",
@@ -358,7 +360,7 @@ fn turned_away(
         counted.values().sum::<u64>() as f64,
         None,
     );
-    // Reasons that nobody met would be a row each in each fleet, and say nothing that the sum does not.
+    // Leave out reasons that never occurred: they would add a row each per fleet, and the sum says it already.
     for (reason, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
         figures.one(
             &format!("{refused}, {reason}"),

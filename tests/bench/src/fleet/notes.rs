@@ -1,4 +1,4 @@
-//! What a reader of `bench fleet` must know.
+//! What readers of `bench fleet` must know.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn operators(report: &mut Report) {
     ));
 }
 
-/// What the fleets that are measured are told.
+/// The time over which a coordinator tells agents to spread their reconnects, by fleet size.
 fn spreads() -> String {
     let told = |agents| match comeback_spread(agents, Duration::from_secs(SUSPECT_SECONDS)) {
         Duration::ZERO => format!("{agents} agents none"),

@@ -1,7 +1,8 @@
-//! A coordinator's data directory with so many hosts and tenants in it, made with the coordinator's own library, and the real
+//! A coordinator's data directory with many hosts and tenants, made with the coordinator's own library, and the real
 //! program that runs on it.
 //!
-//! Hosts get certificates of its authority and tenants are stored as placed and running, so nobody has to join or start anything.
+//! Hosts get certificates of the coordinator's CA, and tenants are stored as placed and running, so nothing has to join
+//! or start.
 
 use std::{
     collections::BTreeMap,
@@ -40,16 +41,16 @@ use uuid::Uuid;
 
 use super::wire::{Identity, Papers, within};
 
-/// How often hosts report, as the targets have it.
+/// Report interval of the hosts, as the targets assume.
 pub(super) const REPORT_SECONDS: u64 = 10;
-/// After how much silence hosts are suspect, and lost: longer than the product's defaults, as is the interval.
+/// After this silence hosts are suspect, and then lost: longer than the product's defaults, as is the interval.
 pub(super) const SUSPECT_SECONDS: u64 = 3 * REPORT_SECONDS;
 pub(super) const LOST_SECONDS: u64 = 9 * REPORT_SECONDS;
-/// First connections of agents: slow enough to disturb nothing that is measured.
+/// Rate of the agents' first connections: too slow to disturb a measurement.
 const CONNECTS_PER_SECOND: u32 = 500;
-/// Records in one transaction while the directory is made.
+/// Records per transaction while the directory is made.
 const CHUNK: usize = 5_000;
-/// Starting with 100,000 tenants in the database takes a few seconds; on a busy machine some more.
+/// Starting with 100,000 tenants in the database takes a few seconds, and somewhat more on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
 pub(super) struct Site {
@@ -67,13 +68,13 @@ struct ContextFile {
     key_pem: String,
 }
 
-/// A port that is free now.
+/// An address with a port that is free now.
 fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 impl Site {
-    /// `hosts` hosts with `each` tenants.
+    /// A site with `hosts` hosts of `each` tenants.
     pub(super) fn make(runtime: &Runtime, hosts: usize, each: usize) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("isyone-bench-").tempdir()?;
         let mut config = Config {
@@ -106,7 +107,8 @@ impl Site {
         init::init(&self.config, &"admin".parse()?, &self.context_file()).await?;
         let toml = self.config.data_dir.join(config::FILE_NAME);
         std::fs::write(&toml, self.config.to_toml()).with_context(|| toml.display().to_string())?;
-        // Its authority signs and its key seals; its configuration is the one that plans are made of.
+        // Run a coordinator on it: its CA signs the certificates, its key seals secrets, and its configuration shapes
+        // the plans.
         let mut private = self.config.clone();
         for address in [
             &mut private.listen.grpc,
@@ -154,21 +156,21 @@ impl Site {
         Ok(writes)
     }
 
-    /// Starts the program; returns its process id when it is ready.
+    /// Starts the program; returns its process id once it is ready.
     pub(super) fn start(&mut self) -> Result<u32> {
         let pid = self.launch();
         self.wait_ready()?;
         Ok(pid)
     }
 
-    /// Starts the program and does not wait.
+    /// Starts the program without waiting for it.
     pub(super) fn launch(&mut self) -> u32 {
         let mut command = Command::new(binary("isy-coordinator"));
         command
             .arg("run")
             .arg("--data-dir")
             .arg(&self.config.data_dir);
-        // Each of thousands of agents coming and going is a line otherwise: a fleet of that size logs less.
+        // Otherwise thousands of agents log a line each time they come or go: a fleet of that size logs less.
         command.env("ISYONE_LOG", "warn");
         let daemon = Daemon::start("isy-coordinator", &mut command, &self.log_file());
         let pid = daemon.pid();
@@ -194,7 +196,7 @@ impl Site {
             .map(drop)
     }
 
-    /// How many connections the running coordinator has refused, by reason.
+    /// Connections that the running coordinator has refused, by reason.
     pub(super) fn connections_refused(&self) -> Result<BTreeMap<String, u64>> {
         let page = http::get(self.config.listen.http, "localhost", "/metrics");
         ensure!(
@@ -206,7 +208,7 @@ impl Site {
         Ok(by_reason(&page.body))
     }
 
-    /// As `kill -9` does.
+    /// Sends SIGKILL, like `kill -9`.
     pub(super) fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill();
@@ -224,7 +226,7 @@ impl Site {
     }
 }
 
-/// What a coordinator says of connections that it did not take.
+/// The metric for refused connections, up to the reason.
 const REFUSED: &str = "isyone_connections_refused_total{reason=\"";
 
 /// The values of that metric.

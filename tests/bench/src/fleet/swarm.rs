@@ -1,4 +1,4 @@
-//! The bench's end of the process of simulated agents: starts it, reads its lines, ends it.
+//! The bench's end of the process of simulated agents: starts it, reads its lines, stops it.
 
 use std::{
     collections::HashMap,
@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result, bail};
 
 use super::wire::{Line, Status, within};
 
-/// What was read so far.
+/// What has been read so far.
 #[derive(Debug, Default)]
 struct Heard {
     status: Status,
-    /// By tenant: when its host held the plan that restarts it.
+    /// By tenant: when its host first held the plan that restarts it.
     restarts: HashMap<String, u64>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
-    /// Ourselves once more, as `count` agents.
+    /// Starts this program again, as `count` agents.
     pub(super) fn start(papers: &Path, count: usize) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -67,12 +67,12 @@ impl Swarm {
         lock(&self.heard).status.clone()
     }
 
-    /// When this tenant's host held the plan that restarts it.
+    /// When this tenant's host first held the plan that restarts it.
     pub(super) fn restarted_at(&self, tenant: &str) -> Option<u64> {
         lock(&self.heard).restarts.get(tenant).copied()
     }
 
-    /// Waits until every agent has a session with an acknowledged report, and a plan; how long that took.
+    /// Waits until every agent has a plan and a session with an acknowledged report; returns how long that took.
     pub(super) fn wait_for_all(&self, limit: Duration) -> Result<Duration> {
         let begin = Instant::now();
         let all = |s: &Status| {
@@ -102,7 +102,7 @@ impl Swarm {
         Ok(begin.elapsed())
     }
 
-    /// Waits until no agent is heard any more.
+    /// Waits until no agent has a session with an acknowledged report.
     pub(super) fn wait_for_none(&self, limit: Duration) -> Result<()> {
         within(limit, || (self.status().heard == 0).then_some(()))
             .context("agents do not notice the coordinator's death")

@@ -1,4 +1,4 @@
-//! What the bench and its process of simulated agents say to each other: papers in a file, then JSON lines through a pipe.
+//! What the bench and its process of simulated agents exchange: papers in a file, then JSON lines through a pipe.
 //!
 //! Not here: what they do with it (agents, swarm).
 
@@ -9,13 +9,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// What the simulated agents need.
+/// Input of the simulated agents.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Papers {
-    /// `host:port` of the coordinator.
+    /// The coordinator's `host:port`.
     pub(super) endpoint: String,
     pub(super) ca_pem: String,
-    /// First connections, spread evenly: so many a second.
+    /// Rate of first connections, evenly spread.
     pub(super) connects_per_second: u32,
     pub(super) agents: Vec<Identity>,
 }
@@ -26,25 +26,25 @@ pub(super) struct Identity {
     pub(super) key_pem: String,
 }
 
-/// How all agents are, now.
+/// The present state of all agents together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Status {
     /// Agents that have a session.
     pub(super) connected: usize,
-    /// Have a session in which a report was acknowledged.
+    /// Agents with a session in which a report was acknowledged.
     pub(super) heard: usize,
     /// Agents that hold a plan.
     pub(super) planned: usize,
     pub(super) made: u64,
-    /// Reports that no acknowledgement covers (yet). An agent's acknowledged report covers its earlier ones: the first of a session
-    /// says everything.
+    /// Reports that no acknowledgement covers yet. An agent's acknowledged report covers its earlier ones, because the
+    /// first of a session is complete.
     pub(super) owed: u64,
-    /// Age of the oldest of them.
+    /// Age of the oldest owed report.
     pub(super) oldest_owed_ms: u64,
-    /// Longest time so far from a report's making until it was covered.
+    /// Longest time so far until a report was covered.
     pub(super) longest_owed_ms: u64,
-    /// Attempts at a session that ended without an acknowledged report although somebody listened at the coordinator's port:
-    /// turned away, cut off in the handshake, timed out.
+    /// Attempts at a session that ended without an acknowledged report although something listened at the coordinator's
+    /// port: turned away, cut off in the handshake, timed out.
     pub(super) failed: u64,
     /// Attempts that met a closed port.
     pub(super) unreachable: u64,
@@ -52,7 +52,7 @@ pub(super) struct Status {
     pub(super) cut: u64,
     /// Attempts at a session so far.
     pub(super) sessions: u64,
-    /// Why sessions ended, the commonest.
+    /// The most common reasons why sessions ended, with their counts.
     pub(super) endings: BTreeMap<String, u64>,
 }
 
@@ -60,19 +60,19 @@ pub(super) struct Status {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
-    /// Told several times a second.
+    /// Sent several times a second.
     Status(Status),
-    /// A plan with one more restart of this tenant is held by its host since `at_ns` of the machine's monotonic clock.
+    /// Since `at_ns` (the machine's monotonic clock), the tenant's host holds a plan with one more restart of it.
     Restart { tenant: String, at_ns: u64 },
 }
 
-/// The machine's monotonic clock, the same in all its processes, ns.
+/// The machine's monotonic clock in ns; it is the same in all processes.
 pub(super) fn clock_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-/// Asks again and again until there is an answer; `None` after `limit`.
+/// Polls until `ask` returns a value; `None` after `limit`.
 pub(super) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let begin = Instant::now();
     loop {

@@ -1,7 +1,8 @@
-//! `bench metrics`: what being watched costs: a real Odoo with and without the product's module (overhead), and an agent that is
-//! scraped with the containers of 50 tenants, beside `docker stats` of the same containers.
+//! `bench metrics`: the cost of monitoring: a real Odoo with and without the product's module (overhead), and an agent
+//! that is scraped with the containers of 50 tenants, compared with `docker stats` of the same containers.
 //!
-//! cAdvisor itself is not among the peers: where the benches run, its image is not to be had. Not here: what the figures say.
+//! cAdvisor itself is not among the peers, because its image is not available where the benches run. Not here: what the
+//! metrics contain.
 
 mod overhead;
 
@@ -23,9 +24,9 @@ use crate::{
     samples::alternate,
 };
 
-/// The agent shares a page with whoever asks within this time; a look that costs something comes later.
+/// The agent serves a cached page within this time; a scrape that does real work must come later.
 const NOT_SHARED: Duration = Duration::from_millis(4_200);
-/// As monitoring/deploy has it.
+/// The scrape interval in monitoring/deploy.
 const INTERVAL: &str = "15s";
 
 pub(crate) fn run(run: &Run) -> Result<Report> {
@@ -35,7 +36,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
     Ok(report)
 }
 
-/// The agent's side and Docker's.
+/// Measures the agent's side and Docker's.
 fn scraped(run: &Run, report: &mut Report) -> Result<()> {
     let (tenants, settle, window, rounds) = run.pick(
         (50, Duration::from_secs(10), Duration::from_secs(30), 6),
@@ -101,7 +102,7 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What the figures are of, and what is not compared.
+/// Notes on what the figures cover, and what is not compared.
 fn explain(tenants: usize, report: &mut Report) {
     report.note(format!(
         "One host with {} stand-in containers at rest. Prometheus asks for the host, all containers, and each tenant's Odoo and PostgreSQL; \
@@ -119,7 +120,7 @@ fn explain(tenants: usize, report: &mut Report) {
     ));
 }
 
-/// One look at all containers, the two sides in turns: CPU seconds.
+/// One look at all containers, both sides in turn: CPU seconds.
 fn looks(cell: &Cell, agent: &Watched, rounds: usize, report: &mut Report) -> Result<()> {
     let certificates = cell.dir.path().join("coordinator/prometheus");
     let url = format!("https://{}:7482/containers", cell.hosts[0].address);
@@ -150,7 +151,7 @@ fn looks(cell: &Cell, agent: &Watched, rounds: usize, report: &mut Report) -> Re
     let [ours, theirs] = &taken[..] else {
         anyhow::bail!("a side is missing")
     };
-    // A whole number of the kernel's ticks may be none.
+    // CPU time counts in whole kernel ticks and may be 0: use at least one tick.
     let ours = ours.each(|cpu| cpu.max(1.0 / procfs::ticks_per_second() as f64));
     report.add(
         "one look at all containers, agent: CPU",
@@ -173,7 +174,7 @@ fn looks(cell: &Cell, agent: &Watched, rounds: usize, report: &mut Report) -> Re
     Ok(())
 }
 
-/// All containers' page, which must be one.
+/// Fetches the page of all containers and checks it.
 fn page(certificates: &Path, url: &str) -> Result<()> {
     let mut curl = Command::new("curl");
     curl.args(["-sSf", "--max-time", "15"]);
@@ -193,7 +194,7 @@ fn page(certificates: &Path, url: &str) -> Result<()> {
     Ok(())
 }
 
-/// `docker stats` left alone for a while: share of a core of it and the engine, and its memory.
+/// `docker stats` streaming for a while: CPU of it and the engine as a share of a core, and its memory.
 fn streaming(cell: &Cell, window: Duration) -> Result<(f64, f64)> {
     let engine = Engine::of(cell);
     let mut stats = Command::new("docker");
@@ -220,7 +221,7 @@ fn streaming(cell: &Cell, window: Duration) -> Result<(f64, f64)> {
 struct Engine(Vec<Watched>);
 
 impl Engine {
-    /// dockerd, containerd and the shims: all name the folder that the host's engine lives in.
+    /// dockerd, containerd and the shims: the arguments of all of them contain the folder of the host's engine.
     fn of(cell: &Cell) -> Self {
         let folder = cell.hosts[0]
             .docker
@@ -254,7 +255,7 @@ impl Engine {
     }
 }
 
-/// CPU time of the commands that have ended.
+/// CPU time of child processes that have ended.
 fn children() -> Result<Duration> {
     let stat = procfs::process::Process::myself()?.stat()?;
     let ticks = u64::try_from(stat.cutime + stat.cstime).unwrap_or(0) as f64;

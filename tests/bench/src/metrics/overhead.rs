@@ -1,7 +1,8 @@
-//! Requests to two real Odoos of the product's own making, of which one is started without the module isyone_metrics.
+//! Requests to two real Odoos made by the product, one of which is started without the module isyone_metrics.
 //!
-//! One client, so that nothing waits for anything, and both in turns. On a machine that does other things, the CPU time of a request
-//! says more than requests per second. Not here: what a scrape costs (the module caches what it asks of the database).
+//! One client, so that requests never wait for each other, and both Odoos in turn. On a machine that is doing other
+//! things, CPU time per request says more than requests per second. Not here: what a scrape costs (the module caches
+//! what it queries from the database).
 
 use std::{
     cell::RefCell,
@@ -23,9 +24,9 @@ use crate::{
     samples::{Samples, alternate, timed},
 };
 
-/// The page that makes an Odoo work without a login: some twenty queries, a session and a template.
+/// A page that makes Odoo work without a login: some twenty queries, a session and a template.
 const PAGE: &str = "/web/login";
-/// Odoo's start on a busy machine.
+/// Time for Odoo to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
@@ -35,10 +36,10 @@ pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
         ..Shape::default()
     });
     let sides = [Side::create(&cell, "one")?, Side::create(&cell, "other")?];
-    // It would put back what is changed by hand.
+    // The agent would undo the manual changes.
     cell.hosts[0].agent = None;
     let mut taken = Taken::default();
-    // Two containers are never quite alike: each is the one with the module for half of the rounds.
+    // Two containers are never quite alike, so each has the module for half of the rounds.
     for with in [0, 1] {
         let started = |place: usize| sides[place].start(&cell, place == with);
         let counted = [started(with)?, started(1 - with)?];
@@ -87,17 +88,17 @@ pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What was measured, with the module and without.
+/// Samples with the module, and without.
 #[derive(Default)]
 struct Taken {
-    /// Seconds of a turn.
+    /// Seconds per turn.
     took: [Samples; 2],
-    /// CPU seconds of a request.
+    /// CPU seconds per request.
     cost: [Samples; 2],
 }
 
 impl Taken {
-    /// More rounds; `counted` are the one with the module and the one without.
+    /// Measures more rounds; `counted` is the container with the module, then the one without.
     fn extend(&mut self, counted: &[Counted; 2], rounds: usize, requests: u32) -> Result<()> {
         let costs = [RefCell::<Samples>::default(), RefCell::default()];
         let turn = |side: usize| {
@@ -119,7 +120,7 @@ impl Taken {
             all.append(new);
         }
         for (all, new) in self.cost.iter_mut().zip(costs) {
-            // The round that does not count is in these: the first of each.
+            // These still contain the warm-up round: drop the first of each.
             all.append(&new.into_inner().without_first());
         }
         Ok(())
@@ -131,7 +132,7 @@ struct Side {
     address: SocketAddr,
 }
 
-/// A tenant whose container's CPU time is read.
+/// A tenant, and access to its container's CPU time.
 struct Counted<'a> {
     side: &'a Side,
     container: Subject,
@@ -150,7 +151,7 @@ impl Side {
         })
     }
 
-    /// Starts its Odoo again, with the module or without.
+    /// Restarts the tenant's Odoo with the module or without.
     fn start<'a>(&'a self, cell: &Cell, with: bool) -> Result<Counted<'a>> {
         let file = cell.hosts[0]
             .data
@@ -169,7 +170,7 @@ impl Side {
         } else {
             bare.clone()
         };
-        // In place: the container has this file, not its name.
+        // Written in place: the container has mounted this file by inode, not by name.
         std::fs::write(&file, wanted)?;
         let (docker, container) = (&cell.hosts[0].docker, format!("odoo_{}", self.name));
         docker.run(&["restart", "-t", "5", &container]).ok();

@@ -1,5 +1,6 @@
-//! `bench probes`: what looking at each tenant once a minute costs a coordinator with 100,000 of them: whose turn it is, the asking,
-//! keeping what was found, and the page for Prometheus. CPU time only. Not here: what visitors' requests cost an edge.
+//! `bench probes`: what probing each of 100,000 tenants once a minute costs the coordinator: choosing whose turn it is,
+//! probing, storing the result, and the page for Prometheus. CPU time only. Not here: what visitors' requests cost an
+//! edge.
 
 mod peer;
 
@@ -20,10 +21,10 @@ use crate::{
     samples::Samples,
 };
 
-/// As the product does it: the usual interval, and the look of coordinator/src/edges/probes.
+/// As in the product: the default interval, and the tick of coordinator/src/edges/probes.
 const INTERVAL: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
-/// Asked at once here. In the product many more may be, but what one costs does not depend on it.
+/// Concurrent probes here. The product may have many more, but the cost of one does not depend on it.
 const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -109,7 +110,7 @@ fn all_well(runtime: &Runtime, asker: &Arc<Asker>, edge: SocketAddr, probes: usi
     })
 }
 
-/// Share of a core that choosing whose turn it is takes.
+/// Share of a core needed to choose whose turn it is.
 fn turns(run: &Run, fleet: &Fleet, report: &mut Report) -> f64 {
     let state = fleet.running.handle.snapshot();
     let (mut rota, mut share) = (Rota::default(), Samples::default());
@@ -120,7 +121,7 @@ fn turns(run: &Run, fleet: &Fleet, report: &mut Report) -> f64 {
             let turns = rota.next(&state.fleet.tenants, LOOK, INTERVAL, |_| true, || 0.5);
             std::hint::black_box(turns);
         }
-        // The first round is the fast one.
+        // Skip the first round: it is faster than the others.
         if round > 0 {
             share.push((here() - begin).as_secs_f64() / (LOOK.as_secs_f64() * f64::from(looks)));
         }
@@ -133,7 +134,7 @@ fn turns(run: &Run, fleet: &Fleet, report: &mut Report) -> f64 {
     share.median()
 }
 
-/// CPU seconds of keeping what one probe found. Everybody is known afterwards.
+/// CPU seconds to store the result of one probe. Afterwards all tenants have a result.
 fn kept(run: &Run, fleet: &Fleet, report: &mut Report) -> Result<f64> {
     let running = &fleet.running;
     let (state, settings) = (running.handle.snapshot(), running.handle.settings());
@@ -156,7 +157,7 @@ fn kept(run: &Run, fleet: &Fleet, report: &mut Report) -> Result<f64> {
     Ok(cpu.median())
 }
 
-/// An answer as it should be, through one of some edges.
+/// A good answer through one of several edges.
 fn found(n: usize) -> Probe {
     let edge = u8::try_from(n % 8).unwrap_or(0);
     Probe {
@@ -169,7 +170,7 @@ fn found(n: usize) -> Probe {
     }
 }
 
-/// The page of everybody, and of one shard.
+/// The page for all tenants, and for one shard.
 fn pages(run: &Run, fleet: &Fleet, report: &mut Report) -> Result<()> {
     let shard = fleet.shard(&fleet.tenants[0]).context("there are shards")?;
     let whole = format!("the whole page, {} tenants", fleet.tenants.len());

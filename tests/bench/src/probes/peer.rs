@@ -1,4 +1,4 @@
-//! What answers the probes that are measured: 200 for everybody, with and without TLS, on a thread of its own. Not here: an edge.
+//! The server that answers the measured probes: always 200, with and without TLS, on its own thread. Not here: an edge.
 
 use std::{
     net::SocketAddr,
@@ -22,7 +22,7 @@ use tokio_rustls::{
 };
 
 pub(super) const NAME: &str = "alfa.isy.one";
-/// As much as Odoo's own answer.
+/// As large as Odoo's own answer.
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{\"status\": \"pass\"}";
 
@@ -31,7 +31,7 @@ pub(super) struct Peer {
     pub(super) encrypted: SocketAddr,
 }
 
-/// Starts it, for as long as the process lives; its root's certificate is in a file.
+/// Starts the server for the life of the process; its root certificate is in a file.
 pub(super) fn start(dir: &Path) -> Result<(Peer, PathBuf)> {
     let (config, root) = certificates()?;
     let ca = dir.join("root.pem");
@@ -79,16 +79,16 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>) {
     }
 }
 
-/// `None` when whoever asked is gone: the bench sees that on its own side.
+/// `None` if the client is gone: the bench notices that on its own side.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Option<()> {
     let mut head = [0; 4096];
-    // A request of one probe comes in one piece; of nothing there is no answer.
+    // A probe's request arrives in one piece. A connection closed without one gets no answer.
     (stream.read(&mut head).await.ok()? > 0).then_some(())?;
     stream.write_all(ANSWER).await.ok()?;
     stream.shutdown().await.ok()
 }
 
-/// A root, who is below it, and below that the certificate: as public authorities do it. And the root's, PEM.
+/// A chain of root, intermediate and leaf, as public CAs have it; also the root as PEM.
 fn certificates() -> Result<(Arc<ServerConfig>, String)> {
     let authority = |name: &str| {
         let mut params = CertificateParams::new(Vec::new())?;

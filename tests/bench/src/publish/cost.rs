@@ -1,4 +1,4 @@
-//! What a change costs the coordinator, by the size of the fleet; how large the documents are, and what a poll costs.
+//! The cost of a change to the coordinator, by fleet size; the size of the documents, and the cost of a poll.
 
 use std::{
     io::{Read as _, Write as _},
@@ -15,11 +15,11 @@ use crate::{
     samples::Samples,
 };
 
-/// Tenants of an edge: as many as the target for its speed is given for.
+/// Tenants per edge: the number for which the target for its speed is defined.
 const PER_EDGE: usize = 1_000;
-/// For what comes after an answer: threads going to sleep.
+/// Time for work after an answer: threads going to sleep.
 pub(crate) const TAIL: Duration = Duration::from_millis(20);
-/// Between two changes of one fleet: longer than what an edge of so many tenants is given between two versions.
+/// Pause between two changes of one fleet: longer than the minimum between two versions for an edge of this size.
 const PAUSE: Duration = Duration::from_millis(900);
 
 #[derive(Debug, Default)]
@@ -127,7 +127,7 @@ fn say(report: &mut Report, sizes: &[usize], fleets: &[Fleet], all: &[Series]) -
 
 /// One change: CPU, and time until it is published.
 fn change(fleet: &Fleet, round: usize) -> Result<(Duration, Duration)> {
-    // Another edge's tenant each time: that of the last change may have to wait for its turn.
+    // A tenant of another edge each time: the edge of the last change may have to wait for its turn.
     let step = fleet.tenants.len() / 2 + 1;
     let tenant = &fleet.tenants[round * step % fleet.tenants.len()];
     let shard = fleet.shard(tenant).context("there are shards")?;
@@ -146,7 +146,7 @@ fn change(fleet: &Fleet, round: usize) -> Result<(Duration, Duration)> {
     Ok((cpu, wall))
 }
 
-/// CPU of giving an edge its document.
+/// CPU time to serve an edge its document.
 fn poll(fleet: &Fleet) -> Result<Duration> {
     let shard = fleet.shard(&fleet.tenants[0]).context("there are shards")?;
     let cpu = others();
@@ -163,7 +163,7 @@ fn poll(fleet: &Fleet) -> Result<Duration> {
     Ok(cpu)
 }
 
-/// A whole answer, which must be a good one.
+/// A whole answer; fails unless the status is good.
 pub(crate) fn ask(http: SocketAddr, method: &str, path: &str) -> Result<Vec<u8>> {
     let mut tcp = TcpStream::connect(http)?;
     tcp.write_all(

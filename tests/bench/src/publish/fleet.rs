@@ -23,9 +23,9 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-/// Tenants on a host.
+/// Tenants per host.
 pub(crate) const PER_HOST: usize = 50;
-/// First port on each host; two for each tenant.
+/// First port on each host; each tenant has two.
 pub(crate) const FIRST_PORT: u16 = 21_000;
 /// Far above what a change may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts it with so many tenants, divided among so many edges (0: there are no shards).
+    /// Starts with this many tenants, divided among this many edges (0: no shards).
     pub(crate) fn start(tenants: usize, shards: usize) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut config = Config {
@@ -52,7 +52,7 @@ impl Fleet {
         ] {
             *listen = ([127, 0, 0, 1], 0).into();
         }
-        // Traefik must reach the page of suspended tenants, so this port is chosen before the start.
+        // Traefik must reach the page for suspended tenants, so choose this port before the start.
         config.listen.http = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         config.network.first_port = FIRST_PORT;
         config.network.last_port = FIRST_PORT + 2 * u16::try_from(PER_HOST)? - 1;
@@ -80,13 +80,13 @@ impl Fleet {
         })
     }
 
-    /// The name of a tenant's shard.
+    /// A tenant's shard.
     pub(crate) fn shard(&self, tenant: &TenantName) -> Option<String> {
         let shards = &self.running.handle.settings().shards;
         shards.name_of(tenant.as_str()).map(ToString::to_string)
     }
 
-    /// Whether a tenant shall run.
+    /// Whether a tenant's desired state is running.
     pub(crate) fn runs(&self, tenant: &TenantName) -> Result<bool> {
         let snapshot = self.running.handle.snapshot();
         let record = snapshot
@@ -97,8 +97,8 @@ impl Fleet {
         Ok(record.desired == isyone_proto::plan::DesiredState::Running)
     }
 
-    /// Suspends a tenant that runs, resumes one that is suspended: both change its routes and its targets. Returns when the
-    /// change is stored; answers whether the tenant shall run now.
+    /// Suspends a running tenant, resumes a suspended one: both change its routes and its targets. Returns once the
+    /// change is stored, with the new desired state (true: running).
     pub(crate) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
         let handle = &self.running.handle;
         let runs = self.runs(tenant)?;
@@ -116,7 +116,7 @@ impl Fleet {
         Ok(!runs)
     }
 
-    /// Waits until what is published shows the newest state of a tenant's shard.
+    /// Waits until the published documents show the newest state of a tenant's shard.
     pub(crate) fn published(&self, tenant: &TenantName) -> Result<()> {
         let running = &self.running;
         let shard = running.handle.settings().shards.of(tenant.as_str());
@@ -134,7 +134,7 @@ impl Fleet {
     }
 }
 
-/// What a coordinator has stored whose tenants all run.
+/// The store of a coordinator whose tenants all run.
 fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName>)> {
     let store = MemoryStore::default();
     let mut bench = Bench::default();
@@ -187,7 +187,7 @@ fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName
     Ok((store, names))
 }
 
-/// CPU time of everybody in this process but the calling thread.
+/// CPU time of this process without the calling thread.
 pub(crate) fn others() -> Duration {
     cpu(ClockId::ProcessCPUTime).saturating_sub(here())
 }

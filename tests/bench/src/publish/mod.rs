@@ -1,8 +1,8 @@
-//! `bench publish`: what it costs the coordinator that one tenant's routes and targets change, in fleets of several sizes.
+//! `bench publish`: what a change of one tenant's routes and targets costs the coordinator, in fleets of several sizes.
 //! Not here: what it costs a Traefik (edge).
 //!
-//! The coordinator runs in this process, with everything that it has in production but for its store, which is in memory; its
-//! CPU time is that of the process without the measuring thread.
+//! The coordinator runs in this process, as in production except that its store is in memory. Its CPU time is that of
+//! the process without the measuring thread.
 
 pub(crate) mod cost;
 pub(crate) mod fleet;

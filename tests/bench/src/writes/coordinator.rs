@@ -46,14 +46,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-/// For the process to be ready, and for an acknowledgement.
+/// For the process to become ready, and for an acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Room for every tenant of a run on any number of hosts.
+/// Memory of each host: room for all tenants of a run, however few hosts there are.
 const MEMORY_BYTES: u64 = 1 << 46;
-/// Days: more than a run takes.
+/// Seven days, in seconds: more than a run takes.
 const TTL_S: i64 = 7 * 86_400;
 
-/// What of the context file we need.
+/// The fields that we need from the context file.
 #[derive(serde::Deserialize)]
 struct Papers {
     ca_pem: String,
@@ -69,7 +69,7 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// A connection that opens with its first call. It lives on the runtime that this is called on.
+    /// A connection that opens with its first call, on the runtime that this is called on.
     pub(crate) fn channel(&self) -> Result<Channel> {
         Ok(tls::channel(
             &self.grpc,
@@ -77,7 +77,7 @@ impl Door {
         )?)
     }
 
-    /// Opens an operator's connection.
+    /// Opens a connection as an operator.
     pub(crate) async fn open(&self) -> Result<Channel> {
         let channel = self.channel()?;
         SystemServiceClient::new(channel.clone())
@@ -108,7 +108,7 @@ impl Coordinator {
         let agents = join(&config, hosts).await?;
         let any = (Ipv4Addr::LOCALHOST, 0).into();
         (config.listen.grpc, config.listen.enroll, config.listen.http) = (any, any, any);
-        // The hosts report once and must count as fresh for the whole run.
+        // The hosts report only once and must count as fresh for the whole run.
         (config.liveness.suspect, config.liveness.lost) = (Span::days(1), Span::days(2));
         std::fs::write(config.data_dir.join(FILE_NAME), config.to_toml())?;
         let mut command = Command::new(binary("isy-coordinator"));
@@ -144,7 +144,7 @@ impl Coordinator {
         self.daemon.pid()
     }
 
-    /// By SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.daemon.kill();
     }
@@ -165,7 +165,7 @@ impl Coordinator {
         )?))
     }
 
-    /// Another operator's, who is made for it.
+    /// Creates another operator.
     pub(crate) async fn operator(&self, name: &str) -> Result<Door> {
         let (key, csr_pem) = tls::new_key_and_csr(name)?;
         let request = CreateOperatorRequest {
@@ -186,7 +186,7 @@ impl Coordinator {
         )?))
     }
 
-    /// The agents' of so many hosts, or of all when it has fewer.
+    /// The doors of `count` agents, or of all if there are fewer.
     pub(crate) fn agents(&self, count: usize) -> Vec<Door> {
         self.agents
             .iter()
@@ -195,7 +195,7 @@ impl Coordinator {
             .collect()
     }
 
-    /// So many connections of the admin, open.
+    /// Opens `count` connections as the admin.
     pub(crate) async fn clients(&self, count: usize) -> Result<Vec<Channel>> {
         let door = self.admin()?;
         let mut channels = Vec::with_capacity(count);
@@ -205,7 +205,7 @@ impl Coordinator {
         Ok(channels)
     }
 
-    /// Names of the tenants in its database. It must be dead.
+    /// Names of the tenants in the database. The coordinator must be dead.
     pub(crate) async fn stored(&self) -> Result<BTreeSet<String>> {
         let mut store = SqliteStore::open(&self.config.data_dir.join(DATABASE_FILE)).await?;
         let fleet = isyone_fleet::written::fleet(store.load().await?)?;
@@ -213,7 +213,7 @@ impl Coordinator {
     }
 }
 
-/// Writes hosts with certificates into the database; answers how each connects.
+/// Writes hosts with certificates into the database; returns how each connects.
 async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientConfig>)>> {
     let now_s = clock::now_seconds();
     let pki_config = PkiConfig {
@@ -252,7 +252,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
     Ok(agents)
 }
 
-/// Where it serves gRPC, once it says that it is ready.
+/// The address where it serves gRPC, once it reports that it is ready.
 async fn ready(daemon: &Daemon) -> Result<String> {
     let look = async {
         loop {
@@ -275,7 +275,7 @@ async fn ready(daemon: &Daemon) -> Result<String> {
         .with_context(|| format!("not ready:\n{}", daemon.log()))
 }
 
-/// What a host without tenants says. Complete: all that it runs.
+/// The report of a host without tenants. `complete`: it covers everything the host runs.
 pub(crate) fn word(sequence: u64, complete: bool) -> AgentMessage {
     let resources = HostResources {
         cpus: 1 << 20,
@@ -296,14 +296,14 @@ pub(crate) fn word(sequence: u64, complete: bool) -> AgentMessage {
     }
 }
 
-/// The first message of a session, of a host that holds no plan.
+/// The first message of a session, from a host that holds no plan.
 pub(crate) fn greeting() -> AgentMessage {
     AgentMessage {
         message: Some(Message::Hello(Hello::default())),
     }
 }
 
-/// One host's greeting and report, acknowledged.
+/// Sends one host's greeting and report, and waits for the acknowledgement.
 async fn report(channel: Channel) -> Result<()> {
     let (up, messages) = mpsc::channel(2);
     for message in [greeting(), word(1, true)] {

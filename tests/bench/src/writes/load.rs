@@ -8,17 +8,17 @@ use tonic::transport::Channel;
 
 #[derive(Debug, Default)]
 pub(crate) struct Burst {
-    /// Names of the tenants whose creation was answered.
+    /// Names of the tenants whose creates were answered.
     pub(crate) answered: Vec<String>,
-    /// How long each answer took, seconds.
+    /// Time to each answer, in seconds.
     pub(crate) seconds: Vec<f64>,
     /// From the first request to the last answer.
     pub(crate) took: Duration,
-    /// What a client met; it then stopped.
+    /// The first error of a client, after which it stopped.
     pub(crate) failure: Option<anyhow::Error>,
 }
 
-/// Lets all clients create until `end`.
+/// Lets all clients create tenants until `end`.
 pub(crate) async fn burst(channels: Vec<Channel>, prefix: &str, end: Instant) -> Burst {
     let begin = Instant::now();
     let clients: Vec<_> = channels

@@ -1,9 +1,9 @@
-//! `bench writes`: durable creates per second through the API of a real coordinator, each answered only after its commit; and
-//! what a placement costs.
+//! `bench writes`: durable creates per second through the API of a real coordinator, each answered only after its
+//! commit; and the cost of a placement.
 //!
-//! The load generator runs on the same cores, with one mTLS connection for each client. Then far more clients come than the coordinator
-//! takes (overload). At the end the coordinator is killed in the middle of the load, and everything that it had answered must be in its
-//! database.
+//! The load generator runs on the same cores, with one mTLS connection per client. Then far more clients come than the
+//! coordinator accepts (overload). At the end the coordinator is killed under load, and everything that it had answered
+//! must be in its database.
 
 mod coordinator;
 mod load;
@@ -35,7 +35,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
     Ok(report)
 }
 
-/// What the rounds with one number of clients have shown.
+/// Results of the rounds with one number of clients.
 #[derive(Debug, Default)]
 struct Series {
     per_second: Samples,
@@ -108,7 +108,7 @@ fn creates(run: &Run, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Kills the coordinator under load; what it had answered must be there. Answers how many tenants are.
+/// Kills the coordinator under load and checks that what it had answered is stored. Returns the number of tenants.
 async fn survivors(
     coordinator: &mut Coordinator,
     answered: &mut BTreeSet<String>,

@@ -1,8 +1,8 @@
-//! Far more creates at once than the coordinator takes, of clients that never wait: who is refused is told when to come back, agents
-//! are served all the same, and memory does not grow with the crowd.
+//! Far more concurrent creates than the coordinator accepts, from clients that never wait: refused calls say when to
+//! come back, agents are still served, and memory does not grow with the crowd.
 //!
-//! A refused client sends its next create at once and ignores the hint, so it is worse than any client of ours. Not here: who looks on
-//! meanwhile (witnesses), and what happens without a crowd (load).
+//! A refused client sends its next create at once and ignores the hint, so it is worse than any client of ours.
+//! Not here: who watches meanwhile (witnesses), and what happens without a crowd (load).
 
 use std::{
     collections::BTreeSet,
@@ -31,23 +31,23 @@ use crate::{
     samples::Samples,
 };
 
-/// Connections of each operator. The coordinator takes 128 calls at once on one; with more clients than that on a connection, they
-/// would wait for each other in our own process.
+/// Connections per operator. The coordinator accepts 128 concurrent calls on one; with more clients on a connection,
+/// they would wait for each other in our own process.
 const CONNECTIONS_EACH: usize = 8;
 /// Agents with a session.
 const AGENTS: usize = 50;
-/// For the answers to the last calls. The coordinator answers a call in 60 s or not at all.
+/// For the answers to the last calls. The coordinator answers a call within 60 s or not at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a create was answered with.
+/// The answer to a create.
 #[derive(Debug)]
 pub(super) enum Answer {
     Created,
-    /// Refused for load; come back after this time.
+    /// Refused because of load; come back after this time.
     Refused(Duration),
 }
 
-/// One create, tried once. A refusal that is none for load, or does not say when to come back, is an error.
+/// One create, tried once. A refusal for another reason than load, or without a delay, is an error.
 pub(super) async fn create(
     client: &mut TenantServiceClient<Channel>,
     name: String,
@@ -69,7 +69,7 @@ pub(super) async fn create(
     }
 }
 
-/// When a refusal for load says to come back.
+/// The retry delay of a refusal because of load.
 fn hint(status: &Status) -> Result<Duration> {
     let reason = error::reason(status);
     ensure!(
@@ -79,33 +79,33 @@ fn hint(status: &Status) -> Result<Duration> {
     error::retry_after(status).with_context(|| format!("no hint when to come back: {status}"))
 }
 
-/// What the crowd met.
+/// What happened to the crowd.
 #[derive(Debug, Default)]
 struct Crowd {
     clients: usize,
     connections: usize,
     operators: usize,
     answered: Vec<String>,
-    /// Seconds until the answer to a create that was carried out.
+    /// Seconds to the answer, for creates that succeeded.
     created: Samples,
-    /// In seconds.
+    /// Seconds to the answer, for refused creates.
     refused: Samples,
-    /// Seconds after which to come back.
+    /// Retry delays, in seconds.
     hints: Samples,
     /// From the first request to the last answer.
     took: Duration,
 }
 
-/// What is known in the end.
+/// All measurements of an overload.
 struct Measured {
     crowd: Crowd,
     seen: Seen,
-    /// The witnesses are there; the crowd comes; its last answer; the end.
+    /// The witnesses are there; the crowd starts; its last answer; the end.
     moments: [Instant; 4],
     lone: Duration,
 }
 
-/// Overloads the coordinator for a while. The names of all that were created go to `answered`.
+/// Overloads the coordinator for a while. Adds the names of all created tenants to `answered`.
 pub(super) fn measure(
     run: &Run,
     runtime: &Runtime,
@@ -113,7 +113,7 @@ pub(super) fn measure(
     answered: &mut BTreeSet<String>,
     report: &mut Report,
 ) -> Result<()> {
-    // One operator has 256 calls under way at most and all together 1,024, so both forms need as many as exceed that.
+    // One operator may have 256 calls in flight and all together 1,024, so both run sizes need enough to exceed that.
     let (operators, clients) = run.pick((8, 4_000), (2, 600));
     let length = Duration::from_secs(run.pick(5, 1));
     let rest = Duration::from_secs(run.pick(3, 1));
@@ -162,7 +162,7 @@ pub(super) fn measure(
     of_the_witnesses(report, &measured)
 }
 
-/// Open connections of so many operators, one operator's after another's.
+/// Opens the connections of this many operators, one operator's after another's.
 async fn connections(coordinator: &Coordinator, operators: usize) -> Result<Vec<Channel>> {
     let mut channels = Vec::new();
     for n in 0..operators {
@@ -174,7 +174,7 @@ async fn connections(coordinator: &Coordinator, operators: usize) -> Result<Vec<
     Ok(channels)
 }
 
-/// Lets all clients create until `end`, whatever they are answered.
+/// Lets all clients create until `end`, whatever the answers are.
 async fn crowd(channels: &[Channel], clients: usize, end: Instant) -> Result<Crowd> {
     let begin = Instant::now();
     let tasks: Vec<_> = (0..clients)
@@ -206,7 +206,7 @@ async fn client(channel: Channel, client: usize, end: Instant) -> Result<Crowd> 
         if began >= end {
             break;
         }
-        // Never the same name twice: what was refused must not be in the database either.
+        // Never reuse a name: a refused create must not be in the database either.
         let name = format!("crowd-{client}-{n}");
         match create(&mut of, name.clone()).await? {
             Answer::Created => {
@@ -222,10 +222,10 @@ async fn client(channel: Channel, client: usize, end: Instant) -> Result<Crowd> 
     Ok(mine)
 }
 
-/// The tenant that is made when the crowd has gone.
+/// The tenant that is created after the crowd has gone.
 const LONE: &str = "after-the-crowd";
 
-/// A create when the crowd has gone; how long it took.
+/// A create after the crowd has gone; returns how long it took.
 async fn lone(coordinator: &Coordinator) -> Result<Duration> {
     let mut client = TenantServiceClient::new(coordinator.admin()?.open().await?);
     let began = Instant::now();
@@ -335,7 +335,7 @@ fn of_the_witnesses(report: &mut Report, measured: &Measured) -> Result<()> {
     Ok(())
 }
 
-/// How long agents waited for their acknowledgements; the overload's are answered.
+/// Reports how long agents waited for acknowledgements; returns the samples taken during the overload.
 fn of_reports(report: &mut Report, measured: &Measured) -> Samples {
     let (seen, [there, begin, last, _]) = (&measured.seen, &measured.moments);
     let acknowledged = seen.acknowledged(*begin, *last);
@@ -377,7 +377,7 @@ fn of_reports(report: &mut Report, measured: &Measured) -> Samples {
     acknowledged
 }
 
-/// What the overload cost the coordinator's memory.
+/// Reports the overload's effect on the coordinator's memory.
 fn of_memory(report: &mut Report, measured: &Measured) -> Result<()> {
     let (seen, [_, begin, last, end]) = (&measured.seen, &measured.moments);
     let before = seen.resident_at(*begin)?;

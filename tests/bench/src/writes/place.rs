@@ -1,7 +1,7 @@
-//! The time of a placement, and of a whole create as the core carries it out, in fleets of several sizes.
+//! The time of a placement, and of a whole create in the core, in fleets of several sizes.
 //!
-//! No network and no disk: the pure part alone, in this process, with a snapshot taken as often as the writer takes one. Times are
-//! CPU time of the thread.
+//! No network and no disk: the pure part alone, in this process, with snapshots taken as often as the writer takes
+//! them. Times are CPU time of the thread.
 
 use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, sync::Arc};
 
@@ -23,11 +23,11 @@ use crate::{
     samples::Samples,
 };
 
-/// The fleets that are compared.
+/// Fleet sizes to compare.
 const HOSTS: [usize; 3] = [100, 1_000, 10_000];
-/// Commands that the writer carries out between two snapshots under load.
+/// Commands between two snapshots of the writer under load.
 const GROUP: usize = 64;
-/// Placements in one sample.
+/// Placements per sample.
 const BATCH: usize = 500;
 
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ pub(crate) fn measure(run: &Run, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Hosts that differ in size and load, and tenants that run on them.
+/// Hosts of different size and load, with running tenants.
 fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
     let mut bench = Bench::default();
     let size = u64::try_from(tenants / hosts)?.max(1);
@@ -125,7 +125,7 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
             }],
         };
         bench.state.fleet.hosts.insert(name.clone(), Arc::new(host));
-        // Room for three times the tenants; a fifth of the memory of some is in use by something else.
+        // Room for three times the tenants; on some hosts, other programs use a fifth of the memory.
         let memory = 4 * GIB * size * (1 + n as u64 % 3);
         let busy = HostResources {
             memory_available_bytes: memory / 10 * (10 - n as u64 % 3),
@@ -152,13 +152,13 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
             .collect();
         bench.report(&name, busy, running);
     }
-    // The first judgement of all hosts is no everyday tick.
+    // The first tick judges all hosts, so it is not a typical one.
     bench.apply(Command::Tick)?;
     bench.effects = Effects::default();
     Ok(bench)
 }
 
-/// Seconds for one choice with its network and ports.
+/// Seconds per placement, including network and ports.
 fn placements(bench: &Bench) -> Result<f64> {
     let small: ShortName = "small".parse()?;
     let labels = BTreeMap::new();
@@ -179,7 +179,7 @@ fn placements(bench: &Bench) -> Result<f64> {
     Ok((thread_cpu() - began).as_secs_f64() / BATCH as f64)
 }
 
-/// Seconds for one create. The tenants are gone again afterwards: the fleet stays as it was.
+/// Seconds per create. The tenants are removed again, so that the fleet stays the same.
 fn creates(bench: &mut Bench, round: usize) -> Result<f64> {
     let before = bench.state.clone();
     let mut commands = Vec::with_capacity(BATCH);
@@ -202,7 +202,7 @@ fn creates(bench: &mut Bench, round: usize) -> Result<f64> {
     Ok(took)
 }
 
-/// Seconds for a create that no host can take, and for the passing of a second.
+/// Seconds for a create that no host can take, and for a tick.
 fn refusal_and_tick(bench: &mut Bench) -> Result<(f64, f64)> {
     let mut creation = bench.creation("huge", "small");
     creation.size.memory_bytes = u64::MAX;
@@ -223,7 +223,7 @@ fn stamp(bench: &mut Bench) -> Stamp {
     }
 }
 
-/// As the writer does it.
+/// Applies a command as the writer does.
 fn apply(bench: &mut Bench, stamp: &Stamp, command: Command) -> Result<Outcome, ChangeError> {
     change::apply(
         &mut bench.state,

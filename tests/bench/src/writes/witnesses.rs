@@ -1,9 +1,9 @@
-//! Who stays while the coordinator is overloaded: agents with their sessions, one operator who asks now and then, and an eye on the
-//! coordinator's memory.
+//! Clients that stay while the coordinator is overloaded: agents with their sessions, one operator who calls now and
+//! then, and a sampler of the coordinator's memory.
 //!
-//! On a thread and a runtime of their own: on the crowd's they would wait for the crowd, and that time would look like the
-//! coordinator's. The agents take their plans and report; they run nothing.
-//! Not here: the crowd, and what the figures are called (overload).
+//! They have their own thread and runtime: on the crowd's they would wait for the crowd, and that time would count as
+//! the coordinator's. The agents accept their plans and report; they run nothing. Not here: the crowd, and the names of
+//! the figures (overload).
 
 use std::{
     collections::VecDeque,
@@ -32,39 +32,39 @@ use super::{
 };
 use crate::{process::Watched, samples::Samples};
 
-/// How often an agent reports: twenty times as often as a real one at rest.
+/// Report interval of an agent: twenty times as often as a real one at rest.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
-/// How often the operator asks.
+/// Interval between the operator's calls.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// How often the memory is looked at.
+/// Interval between samples of the memory.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// For the first acknowledgements, and for the last ones.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What an agent may have to say that is not on its way yet, as a real one.
+/// Messages of an agent waiting to be sent, as in a real one.
 const OUTBOX: usize = 16;
 
-/// Something that took its time: when it began, and how long.
+/// Start and duration of an event.
 type Timed = (Instant, Duration);
 
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Reports until their acknowledgement.
+    /// Reports, until their acknowledgement.
     acknowledged: Vec<Timed>,
-    /// Of that, what does not go to the agent's own earlier reports: a session's are taken one after another.
+    /// The same without the time spent behind the agent's own earlier reports: those of a session are handled in order.
     turns: Vec<Timed>,
-    /// How agents' sessions ended that should not have.
+    /// Errors of agents' sessions that should not have ended.
     pub(super) ended: Vec<String>,
-    /// The operator's creates that were carried out.
+    /// The operator's creates that succeeded.
     created: Vec<Timed>,
-    /// And those that were refused for load.
+    /// The operator's creates that were refused because of load.
     refused: Vec<Timed>,
-    /// The tenants that it has made.
+    /// The tenants that the operator has created.
     pub(super) names: Vec<String>,
     /// The coordinator's resident memory, bytes.
     resident: Vec<(Instant, u64)>,
 }
 
-/// Seconds of what began between two moments.
+/// Durations, in seconds, of the events that began between two moments.
 fn between(all: &[Timed], from: Instant, to: Instant) -> Samples {
     all.iter()
         .filter(|(at, _)| (from..to).contains(at))
@@ -89,14 +89,14 @@ impl Seen {
         between(&self.refused, from, to)
     }
 
-    /// Memory as it was at a moment.
+    /// Resident memory at a moment.
     pub(super) fn resident_at(&self, moment: Instant) -> Result<f64> {
         let last = self.resident.iter().rfind(|(at, _)| *at <= moment);
         last.map(|(_, bytes)| *bytes as f64)
             .context("the memory was not looked at before")
     }
 
-    /// The most between two moments.
+    /// The largest resident memory between two moments.
     pub(super) fn peak(&self, from: Instant, to: Instant) -> Result<f64> {
         let during = self
             .resident
@@ -115,7 +115,7 @@ pub(super) struct Witnesses {
 }
 
 impl Witnesses {
-    /// Once the first report of each agent is acknowledged.
+    /// Starts the witnesses; returns once the first report of each agent is acknowledged.
     pub(super) fn start(agents: Vec<Door>, operator: Door, memory: Watched) -> Result<Self> {
         let stop = CancellationToken::new();
         let (count, (ready, readies)) = (agents.len(), std_mpsc::sync_channel(agents.len()));
@@ -136,7 +136,7 @@ impl Witnesses {
         Ok(witnesses)
     }
 
-    /// Ends their sessions.
+    /// Ends the sessions and returns what was seen.
     pub(super) fn end(self) -> Result<Seen> {
         self.stop.cancel();
         self.thread
@@ -181,7 +181,7 @@ async fn look(memory: Watched, stop: CancellationToken) -> Result<Vec<(Instant, 
     Ok(looks)
 }
 
-/// One call after another, with a pause: somebody who knows nothing of the crowd.
+/// One call after another, with pauses: an operator who knows nothing of the crowd.
 async fn ask(operator: &Door, seen: &mut Seen, stop: &CancellationToken) -> Result<()> {
     let mut client = TenantServiceClient::new(operator.open().await?);
     let mut every = interval(ASK_EVERY);
@@ -208,16 +208,16 @@ async fn ask(operator: &Door, seen: &mut Seen, stop: &CancellationToken) -> Resu
 #[derive(Debug, Default)]
 struct Agent {
     sequence: u64,
-    /// Reports that wait for their acknowledgement.
+    /// Reports waiting for acknowledgement.
     owed: VecDeque<(u64, Instant)>,
     acknowledged: Vec<Timed>,
-    /// The same, from when the one before was acknowledged if that was later.
+    /// The same, but from the previous acknowledgement if that came later.
     turns: Vec<Timed>,
     heard_at: Option<Instant>,
 }
 
 impl Agent {
-    /// Itself, and whether the session lasted.
+    /// Returns the agent itself, and whether the session lasted.
     async fn run(
         mut self,
         door: Door,
@@ -272,7 +272,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Timed from before it is in the outbox: an agent that is slowed down has waited, too.
+    /// Timed from before the report enters the outbox: waiting there counts too when the agent is slowed down.
     async fn report(&mut self, up: &mpsc::Sender<AgentMessage>) -> Result<()> {
         self.sequence += 1;
         self.owed.push_back((self.sequence, Instant::now()));
@@ -287,7 +287,7 @@ impl Agent {
         up: &mpsc::Sender<AgentMessage>,
     ) -> Result<()> {
         match heard.context("the session ended")?.message {
-            // A later one covers those before it.
+            // A later acknowledgement covers the reports before it.
             Some(Message::ReportAck(ack)) => {
                 ensure!(
                     ack.sequence <= self.sequence,

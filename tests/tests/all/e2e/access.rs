@@ -1,4 +1,5 @@
-//! Who gets in at a real edge and how fast, what visitors never reach, what browsers are told, and what is logged of it.
+//! Who may pass a real edge and how fast, what visitors never reach, what browsers are told, and what is logged about
+//! it.
 
 use std::{
     net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread,
@@ -8,16 +9,16 @@ use std::{
 use isyone_tests::e2e::{alone, enabled, https::Site, process::run, wait_for};
 
 const STAND_IN: &str = env!("CARGO_BIN_EXE_isyone-stand-in");
-/// Far above what should be waited for.
+/// Timeout, far above any normal wait.
 const SOON: Duration = Duration::from_secs(30);
 const YEAR_S: u32 = 86_400 * 365;
-/// Of the dashboard. Never to be seen in a log.
+/// The dashboard's password. It must never appear in a log.
 const PASSWORD: &str = "horse-battery-staple";
 const COOKIE: &str = "session_id=a-session-of-somebody";
 const ANA: &str = "127.0.0.1";
 const BOB: &str = "127.0.0.2";
 
-/// An answer as curl has it.
+/// An answer as curl reports it.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -26,7 +27,7 @@ struct Answer {
     body: String,
 }
 
-/// A visitor at an edge's entry point, from an address of its own, with further arguments of curl's.
+/// A request to an edge's entry point from a chosen client address, with additional curl arguments.
 fn visit(edge: SocketAddr, from: &str, host: &str, path: &str, more: &[&str]) -> Answer {
     let mut curl = Command::new("curl");
     curl.args([
@@ -53,7 +54,7 @@ fn visit(edge: SocketAddr, from: &str, host: &str, path: &str, more: &[&str]) ->
     }
 }
 
-/// Plain HTTP at the edge, as behind something that ends TLS.
+/// Plain HTTP at the edge, as behind a proxy that terminates TLS.
 fn config(users: &Path) -> String {
     format!(
         "[tls]\nmode = \"off\"\n[probes]\nenabled = false\n\
@@ -77,7 +78,7 @@ impl Test {
         self.get(from, tenant, path, &[]).status
     }
 
-    /// Until the edge has taken something up.
+    /// Waits until the edge has applied a change.
     fn comes(&self, from: &str, tenant: &str, path: &str, status: u16) {
         wait_for(
             &format!("{status} for {from} at {tenant}{path}"),
@@ -140,7 +141,7 @@ fn what_is_closed_and_what_browsers_are_told(test: &Test) {
     ];
     for path in plain.into_iter().chain(encoded) {
         assert_eq!(test.status(ANA, "alfa", path), 404, "{path}");
-        // The same name, to resolvers and to Traefik.
+        // The same name for resolvers and for Traefik.
         let dotted = test
             .get(ANA, "alfa", path, &["--header", "Host: alfa.isy.one."])
             .status;
@@ -160,7 +161,7 @@ fn what_is_closed_and_what_browsers_are_told(test: &Test) {
     ] {
         assert!(page.head.contains(header), "{header}: {}", page.head);
     }
-    // Traefik alone would say `wss` here, and Odoo then thinks that page and socket differ.
+    // Traefik by itself would send `wss` here, and Odoo would then take page and socket for different origins.
     let upgrade = [
         "--http1.1",
         "--header",
@@ -280,7 +281,7 @@ fn passwords(test: &Test) {
 
 fn a_rate_is_the_offenders_own(test: &Test) {
     test.set(&["beta", "--rate", "1/4"]);
-    // Taken up once the burst ends early.
+    // The edge has applied the new rate once a burst is cut off early.
     wait_for("429", SOON, || {
         let answers: Vec<Answer> = (0..6)
             .map(|_| test.get(ANA, "beta", "/echo", &[]))
@@ -290,7 +291,7 @@ fn a_rate_is_the_offenders_own(test: &Test) {
             .any(|a| a.status == 429 && a.head.contains("retry-after"))
             .then_some(())
     });
-    // Whoever says that it asks for another is not believed.
+    // A client that claims to be a proxy for others is not believed.
     let pretended = |n: u32| {
         let header = format!("X-Forwarded-For: 203.0.113.{n}");
         test.get(ANA, "beta", "/echo", &["--header", &header])
@@ -343,7 +344,7 @@ fn the_dashboard(test: &Test) {
     assert_eq!(dashboard(ANA, "/dashboard/", &ops), 200);
     assert_eq!(dashboard(ANA, "/api/http/routers", &ops), 200);
     assert_eq!(dashboard(BOB, "/dashboard/", &ops), 403);
-    // Where Traefik shows the hashes of tenants' passwords.
+    // Paths where Traefik shows the hashes of tenants' passwords.
     for path in [
         "/api/rawdata",
         "/api/http/middlewares",

@@ -1,4 +1,4 @@
-//! What bad input gets: a clear error, the right exit code, nothing half-made.
+//! Bad input: a clear error, the right exit code, and nothing left half done.
 
 use std::{process::Command, time::Duration};
 
@@ -168,7 +168,7 @@ fn tokens(cell: &Cell) {
     let mut wrong = token.clone();
     wrong.replace_range(25..26, if &token[25..26] == "0" { "1" } else { "0" });
     assert_ne!(join(&wrong, "h10").code, 0);
-    // Another CA's pin: the agent must not even send its token.
+    // A token with another CA's pin: the agent must not even send it.
     let mut foreign = token.clone();
     let last = token.len() - 1;
     foreign.replace_range(last.., if token.ends_with('0') { "1" } else { "0" });
@@ -265,7 +265,8 @@ fn docker_down_is_said(cell: &mut Cell) {
     cell.wait_host("h1", "ready");
 }
 
-/// The agent's data on a file system without a free byte: the plan cannot be stored, which is said; with room again it goes on.
+/// The agent's data on a full file system: the plan cannot be stored, which is reported; with space again, it
+/// continues.
 fn a_full_disk_is_said_and_survived(cell: &mut Cell) {
     let data = cell.hosts[0].data.clone();
     let aside = data.with_extension("aside");
@@ -277,7 +278,7 @@ fn a_full_disk_is_said_and_survived(cell: &mut Cell) {
         .arg(&data))
     .ok();
     run(Command::new("cp").arg("-a").arg(aside.join(".")).arg(&data)).ok();
-    // dd ends with an error when the disk is full: that is what it is for.
+    // dd ends with an error when the disk is full, as intended.
     let filler = data.join("filler");
     run(Command::new("dd")
         .args(["if=/dev/zero", "bs=4k"])

@@ -11,12 +11,12 @@ use isyone_tests::e2e::{
 };
 use serde_json::json;
 
-/// Odoo builds its assets with the first page.
+/// Odoo builds its assets for the first page.
 const FIRST_PAGE: Duration = Duration::from_secs(120);
 const MINUTE: Duration = Duration::from_secs(60);
-/// The apps are there, with their icons.
+/// True once the apps are shown with their icons.
 const APPS: &str = "[...document.querySelectorAll('.o_kanban_record img')].filter(i => i.complete && i.naturalWidth).length > 5";
-/// A page of the product's own, in place of a tenant's.
+/// Heading of one of the product's own pages, shown in place of a tenant's.
 const OUR_PAGE: &str = "document.querySelector('main[role=status] h1')";
 
 #[test]
@@ -91,7 +91,7 @@ fn it_sees_the_apps(cell: &Cell, browser: &Browser) {
     browser.picture("apps");
 }
 
-/// With the session and the origin that the browser itself puts in.
+/// Uses the session and the origin that the browser itself sends.
 fn its_websocket_brings_messages(cell: &Cell, browser: &Browser) {
     let open = "(() => { \
         const asked = new XMLHttpRequest(); asked.open('POST', '/web/session/get_session_info', false); \
@@ -125,7 +125,7 @@ fn a_restart_shows_a_page_that_opens_odoo_by_itself(cell: &Cell, browser: &Brows
     let apps = format!("{}/odoo/apps", cell.secure_origin("alfa.isy.one"));
     thread::scope(|scope| {
         let restart = scope.spawn(|| cell.isyctl(&["tenant", "restart", "alfa"]).ok());
-        // Until Odoo has ended it answers; then there is the page, for as long as it takes.
+        // Odoo answers until it has stopped; then the page appears for as long as the restart takes.
         let begin = std::time::Instant::now();
         let title = || browser.value(&format!("{OUR_PAGE}?.innerText ?? ''"));
         while title() != Some("Your system is restarting".into()) {
@@ -144,7 +144,7 @@ fn a_restart_shows_a_page_that_opens_odoo_by_itself(cell: &Cell, browser: &Brows
         );
         restart.join().expect("the restart");
     });
-    // Nobody touches the browser from here on.
+    // From here on the test does nothing in the browser.
     browser.wait("Odoo after the restart", FIRST_PAGE, APPS);
     assert_eq!(browser.value("location.href"), Some(apps.into()));
 }

@@ -42,7 +42,7 @@ fn one_running_tenant(cell: &Cell, tenant: &str) {
     );
 }
 
-/// Waits until the operation shows that a step is under way or done, then kills.
+/// Waits until the operation shows that a step is running or done.
 fn reached(cell: &Cell, tenant: &str, step: &str) {
     let begin = std::time::Instant::now();
     while begin.elapsed() < 2 * MINUTE {
@@ -72,7 +72,7 @@ fn kill_9_of_the_agent_at_any_step_ends_in_one_running_tenant() {
     }
     let _alone = alone();
     let mut cell = Cell::start(&Shape::default());
-    // The first goes the cold way, the others from the golden snapshot that it leaves.
+    // The first create is a cold one; the others use the golden snapshot that it leaves.
     let plan = [
         ("alfa", "database"),
         ("beta", "volumes"),

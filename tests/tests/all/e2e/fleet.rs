@@ -1,4 +1,4 @@
-//! Three hosts: spread, explanation, cordon, one edge for all; and what survives restarts of each part.
+//! Three hosts: spreading, placement explanations, cordon, one edge for all; and what survives restarts of each part.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const THREE: Shape = Shape {
     hosts: 3,
     edition: STANDIN,
-    // Small sizes, so that nine tenants fit anywhere; the reserved share must outweigh the noise of one shared machine.
+    // Small plans, so that nine tenants fit anywhere; the reserved share must outweigh the noise of one shared machine.
     config: "---[plans.small]\nmemory=\"128MiB\"\ncpu=1.0\ndisk=\"64MiB\"\nworkers=2\n",
     ..Shape::DEFAULT
 };
@@ -98,7 +98,7 @@ fn compose_sees_the_stacks(cell: &Cell) {
     );
 }
 
-/// When each tenant's Odoo was started last.
+/// When each tenant's Odoo was last started.
 fn starts(cell: &Cell) -> Vec<String> {
     let of = |host: &isyone_tests::e2e::cell::Host| {
         let names = host.docker.tenants_containers();
@@ -193,7 +193,7 @@ fn a_partition_takes_no_route_and_ends_in_agreement() {
         routes.contains("alfa.isy.one"),
         "silence takes no route away"
     );
-    // A change made meanwhile is carried out when the host is back.
+    // A change made in the meantime is carried out once the host is back.
     cell.isyctl(&["tenant", "suspend", "alfa", "--no-wait"])
         .ok();
     hosts(&["heal", "h1"]).ok();

@@ -1,4 +1,4 @@
-//! HTTPS at real edges, with certificates of a real authority (pebble), in both ways.
+//! HTTPS at real edges, with certificates from a real CA (pebble), obtained in both ways.
 
 use std::{
     path::PathBuf,
@@ -18,9 +18,9 @@ use isyone_tests::e2e::{
 };
 
 const STAND_IN: &str = env!("CARGO_BIN_EXE_isyone-stand-in");
-/// Far above what should be waited for.
+/// Timeout, far above any normal wait.
 const SOON: Duration = Duration::from_secs(45);
-/// Renewed after 7/12 to 2/3 of it, so that a renewal has some 13 seconds.
+/// Certificates are renewed after 7/12 to 2/3 of this, which leaves some 13 seconds for a renewal.
 const SHORT_LIFE_S: u32 = 40;
 const LONG_LIFE_S: u32 = 86_400 * 90;
 
@@ -46,7 +46,7 @@ fn served(edges: &[Edge], host: &str, root: &std::path::Path) {
     }
 }
 
-/// `cert show`'s serial, as `openssl` says it.
+/// The serial number in `cert show`, in the form that `openssl` prints.
 fn serial(site: &Site, name: &str) -> String {
     let shown = site.json(&["cert", "show", name]);
     shown["serial"]
@@ -207,7 +207,7 @@ fn strangers_get_no_handshake_and_browsers_are_told_to_stay(site: &Site, root: &
             && page.starts_with("http/2 200"),
         "{page}"
     );
-    // 35 is a refused handshake; 60 would be a certificate that is not believed.
+    // curl's 35 is a refused handshake; 60 would be an untrusted certificate.
     let stranger = edge.https("nobody.isy.one", root);
     assert!(
         stranger
@@ -249,7 +249,7 @@ fn a_renewal_costs_no_request(site: &Site, root: &std::path::Path) {
             .then_some(())
         };
         wait_for("another certificate at both edges", SOON, renewed);
-        // Beyond the end of the first one.
+        // Wait until the first certificate has expired.
         thread::sleep(Duration::from_secs(10));
         stop.store(true, Ordering::Relaxed);
         for visitor in visitors {
@@ -289,7 +289,7 @@ fn an_outage_of_the_authority_breaks_nothing(site: &mut Site) {
     for edge in &site.edges {
         edge.https("alfa.isy.one", &old).expect("what runs goes on");
     }
-    // It forgets our account, too.
+    // After its restart the CA has forgotten our account, too.
     site.pebble.resume();
     served(&site.edges, "beta.isy.one", &site.pebble.root());
     assert_eq!(
@@ -360,7 +360,7 @@ fn one_wildcard_is_for_all_tenants_and_uploaded_certificates_go_before_orders() 
     served(&site.edges, "own.example", &own.0);
     let listed = site.isyctl(&["cert", "list", "-o", "name"]).ok();
     assert_eq!(listed.lines().collect::<Vec<_>>(), ["*.isy.one", "own"]);
-    // Its key is in what edges get, and nowhere else.
+    // Its key goes to edges and nowhere else.
     assert!(
         !site
             .isyctl(&["cert", "show", "own", "-o", "json"])
@@ -372,8 +372,9 @@ fn one_wildcard_is_for_all_tenants_and_uploaded_certificates_go_before_orders() 
     served(&site.edges, "own.example", &root);
 }
 
-/// A real Prometheus asks the coordinator, whose probes see the certificate that the edge shows. Breaks when the panel asks for another
-/// name, and when probes forget what they were shown: leave `certificate_until_s` out of `exchange` in coordinator/src/blackbox/ask.rs.
+/// A real Prometheus scrapes the coordinator, whose probes see the certificate that the edge presents. Breaks if the
+/// panel queries another name, or if probes do not record the certificate: leave `certificate_until_s` out of
+/// `exchange` in coordinator/src/blackbox/ask.rs.
 fn operators_see_when_certificates_end(site: &Site) {
     let prometheus = site.prometheus();
     for tenant in ["alfa", "beta"] {

@@ -1,4 +1,5 @@
-//! What a tenant can reach: its own database and the edge; nothing of other tenants, of its host, or of the control plane.
+//! What a tenant can reach: its own database and the edge, but nothing of other tenants, its host, or the control
+//! plane.
 
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use isyone_tests::e2e::{
     process::run,
 };
 
-/// Whether a TCP connection opens from inside `odoo_alfa`, by Python, which every Odoo image has.
+/// Whether a TCP connection opens from inside `odoo_alfa`, tried with Python, which every Odoo image has.
 fn opens_from_alfa(cell: &Cell, host: usize, address: &str, port: &str) -> bool {
     let script = format!("import socket; socket.create_connection(('{address}', {port}), 2)");
     cell.hosts[host]
@@ -48,7 +49,7 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
     let address = |host: usize, container: &str| cell.hosts[host].docker.inspect(container, format);
     let (h1, h2) = (cell.hosts[0].address.clone(), cell.hosts[1].address.clone());
 
-    // The probe itself works: alfa reaches its own database.
+    // The check itself works: alfa reaches its own database.
     assert!(opens_from_alfa(
         &cell,
         0,
@@ -116,7 +117,7 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
             "alfa reaches {what} at {address}:{port}"
         );
     }
-    // The edge (this machine) does reach them; another machine (h2) does not.
+    // The edge (this machine) reaches them; another machine (h2) does not.
     assert!(opens_from_here(&h1, &beta.0) && opens_from_here(&h2, &gama));
     let script = format!(
         "import socket; socket.create_connection(('{h1}', {}), 2)",

@@ -1,4 +1,5 @@
-//! The main job: `isyctl tenant create alfa` gives a real Odoo behind a real Traefik; and the rest of a tenant's life.
+//! The main use case: `isyctl tenant create alfa` gives a real Odoo behind a real Traefik; and the rest of a tenant's
+//! life.
 
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ fn a_tenant_from_create_to_purge() {
     delete_restore_purge(&cell);
 }
 
-/// A Brazilian customer's tenant; always with the same options.
+/// Creates a Brazilian customer's tenant, always with the same options.
 fn create(cell: &Cell, tenant: &str) -> Output {
     let options = [
         "--lang",
@@ -100,7 +101,7 @@ fn login_page_and_login(cell: &Cell, tenant: &str, printed: &str) {
     assert_eq!(verified.code, 0, "{}\n{}", verified.stdout, verified.stderr);
 }
 
-/// The answer of psql in the tenant's database.
+/// psql's answer in the tenant's database.
 fn sql(cell: &Cell, tenant: &str, query: &str) -> String {
     let database = format!("odoo_{tenant}");
     let container = format!("postgres_{tenant}");
@@ -124,7 +125,7 @@ fn the_database_is_configured(cell: &Cell) {
     };
     assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:16080");
     assert_eq!(parameter("web.base.url.freeze").to_lowercase(), "true");
-    // 256 MiB, which is what `small` has room for, and the form around them.
+    // 256 MiB, the limit that fits `small`, plus the form around the file.
     assert_eq!(parameter("web.max_file_upload_size"), "269484032");
     assert_eq!(
         sql(
@@ -149,7 +150,7 @@ fn the_database_is_configured(cell: &Cell) {
 fn odoo_follows_the_primary_domain(cell: &Cell) {
     let credentials = cell.json(&["tenant", "credentials", "alfa"]);
     let password = credentials["password"].as_str().expect("a password");
-    // There are several processes, each with a memory of its own: each is asked sooner or later.
+    // There are several processes with a cache each; enough calls reach all of them.
     let all_say = |address: &str| {
         for _ in 0..24 {
             let said = odoo_parameter(
@@ -245,7 +246,7 @@ fn secrets_are_nowhere(cell: &Cell) {
     );
 }
 
-/// Milliseconds from an operation's begin to its end.
+/// Milliseconds from an operation's start to its end.
 fn took_ms(operation: &serde_json::Value) -> i64 {
     let instant = |key: &str| {
         let text = operation[key]
@@ -265,7 +266,7 @@ fn took_ms(operation: &serde_json::Value) -> i64 {
 fn the_second_comes_from_the_golden_snapshot(cell: &Cell) {
     let created = create(cell, "beta");
     assert_eq!(created.code, 0, "{}", created.stderr);
-    // `create` is over when visitors get through, not a moment before.
+    // `create` ends only when visitors get through.
     let page = get(cell.edge(), "beta.isy.one", "/web/login");
     assert_eq!(page.status, 200, "{}", page.head);
     login_page_and_login(cell, "beta", &created.stdout);

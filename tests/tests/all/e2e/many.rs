@@ -1,4 +1,4 @@
-//! One host with 120 tenants of a stand-in image: networks do not run out, every tenant answers, lists page.
+//! One host with 120 tenants of a stand-in image: networks do not run out, every tenant answers, lists are paged.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ fn one_host_carries_120_tenants() {
     cost_at_rest(&mut cell);
 }
 
-/// Resident memory, MB, and CPU time so far, in clock ticks of 10 ms (proc(5)).
+/// Resident memory in MiB, and CPU time so far in clock ticks of 10 ms (proc(5)).
 fn cost(pid: u32) -> (f64, f64) {
     let read =
         |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it runs");
@@ -77,7 +77,8 @@ fn cost(pid: u32) -> (f64, f64) {
     (rss.expect("VmRSS") / 1024.0, ticks(11) + ticks(12))
 }
 
-/// Figures for people; asserts nothing about time, machines differ. The cell reports every second, five times as often as usual.
+/// Prints figures for people; asserts nothing about time, because machines differ. The cell reports every second, five
+/// times as often as usual.
 fn cost_at_rest(cell: &mut Cell) {
     const SECONDS: u64 = 20;
     std::thread::sleep(Duration::from_secs(15));

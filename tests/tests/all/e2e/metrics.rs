@@ -1,4 +1,4 @@
-//! What Prometheus gets of a host: real figures of a real Odoo, for those who may, and for nobody else.
+//! What Prometheus gets from a host: real figures of a real Odoo, only for clients that may read them.
 
 use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
@@ -12,18 +12,18 @@ use isyone_tests::e2e::{
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Requests that are counted, from so many clients at a time.
+/// Number of counted requests, and of concurrent clients.
 const REQUESTS: usize = 96;
 const CLIENTS: usize = 8;
 
-/// A scraper with a certificate of its own.
+/// A scraper with its own certificate.
 struct Scraper {
     dir: PathBuf,
     base: String,
 }
 
 impl Scraper {
-    /// Makes an operator and puts its certificate where curl finds it.
+    /// Creates an operator and stores its certificate for curl.
     fn new(cell: &Cell, name: &str, role: &str) -> Self {
         let dir = cell.dir.path().join(format!("scraper-{name}"));
         fs::create_dir(&dir).expect("folder");
@@ -87,7 +87,7 @@ impl Scraper {
         )
     }
 
-    /// A page that must be there.
+    /// A page; fails unless the status is 200.
     fn page(&self, path: &str) -> String {
         let (status, page) = self.get(path);
         assert_eq!(status, 200, "{path}: {page}");
@@ -95,7 +95,7 @@ impl Scraper {
     }
 }
 
-/// The sum of a metric's samples whose labels hold all of `having`.
+/// The sum of a metric's samples whose labels contain all of `having`.
 fn sum(page: &str, metric: &str, having: &[&str]) -> f64 {
     let value = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
@@ -139,7 +139,7 @@ fn figures_are_exact_and_only_for_monitors() {
 
 fn requests_are_counted_exactly(cell: &Cell, prometheus: &Scraper) {
     let counted = || {
-        thread::sleep(Duration::from_secs(5)); // longer than a page is shared
+        thread::sleep(Duration::from_secs(5)); // longer than a page is cached
         let page = prometheus.page("/tenants/alfa/odoo");
         sum(
             &page,
@@ -172,8 +172,9 @@ for pid in [pid for pid in os.listdir('/proc') if pid.isdigit()]:
         os.kill(int(pid), signal.SIGKILL)
 ";
 
-/// Exact counts by method, code and route, open websockets, refused logins, workers and their replacement, both formats, who may read it:
-/// all in check_odoo.py, which asks Odoo itself, from where only edges can. Breaks with any hook in isyone_metrics/hooks.py left out.
+/// Exact counts by method, code and route, open websockets, refused logins, workers and their replacement, both
+/// formats, who may read it: all in check_odoo.py, which asks Odoo itself from where only edges can. Breaks if any hook
+/// in isyone_metrics/hooks.py is left out.
 fn the_module_tells_what_odoo_does(cell: &Cell) {
     let docker = &cell.hosts[0].docker;
     docker
@@ -183,7 +184,7 @@ fn the_module_tells_what_odoo_does(cell: &Cell) {
         "{}",
         check_odoo(cell, &["--recycles", "--clients", "8", "--each", "12"]).ok()
     );
-    // Away, but not gone: the page is there, without what needs it.
+    // The database is away but not gone: the page is still served, without the metrics that need it.
     docker.run(&["pause", "postgres_alfa"]).ok();
     let without = check_odoo(cell, &["--database", "down"]);
     docker.run(&["unpause", "postgres_alfa"]).ok();
@@ -207,7 +208,7 @@ fn check_odoo(cell: &Cell, options: &[&str]) -> Output {
 }
 
 fn the_rest_is_told(prometheus: &Scraper) {
-    // The database was away a moment ago: Odoo looks again after a while.
+    // The database was away a moment ago: Odoo tries it again after a while.
     let odoo = wait_for("the database's size", MINUTE, || {
         let page = prometheus.page("/tenants/alfa/odoo");
         (sum(&page, "odoo_database_size", &[]) > 1e6).then_some(page)
@@ -304,7 +305,8 @@ fn others_get_nothing(cell: &Cell, prometheus: &Scraper) {
     assert_eq!(prometheus.get("/tenants/nobody/odoo").0, 404);
 }
 
-/// From inside another tenant neither the host's port nor alfa's page is to be had; nor its own page without the token.
+/// From inside another tenant, neither the host's port nor alfa's page is reachable, nor its own page without the
+/// token.
 fn tenants_get_nothing(cell: &Cell) {
     let docker = &cell.hosts[0].docker;
     let inside = |script: &str| docker.run(&["exec", "odoo_beta", "python3", "-c", script]);
@@ -335,7 +337,7 @@ fn tenants_get_nothing(cell: &Cell) {
     assert!(token.len() >= 32 && !environment.contains(&token));
 }
 
-/// PostgreSQL away is a 0 and not a hole, and afterwards it is asked again over a new connection.
+/// While PostgreSQL is away the metric is 0 and not missing; afterwards it is queried again over a new connection.
 fn the_database_comes_back(cell: &Cell, prometheus: &Scraper) {
     let up = |wanted: f64| {
         wait_for("pg_up", MINUTE, || {

@@ -1,6 +1,6 @@
-//! What operators see and are told: a real Prometheus and Alertmanager over real tenants on two hosts.
+//! What operators see, and which alerts they get: a real Prometheus and Alertmanager with real tenants on two hosts.
 //!
-//! The comments at the steps say what breaks them.
+//! The comments on the steps say what breaks them.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 
@@ -14,9 +14,9 @@ use isyone_tests::e2e::{
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// From a change to a target: what is published at once, Prometheus asks for every second and scrapes within another.
+/// From a change to a target: it is published at once, and Prometheus polls every second and scrapes within another.
 const REFRESH: Duration = Duration::from_secs(15);
-/// What may be told after the alerts that a test waits for: more than the time in which notifications are put together.
+/// How long to watch for further alerts after the expected ones: longer than Alertmanager groups notifications.
 const AFTERWARDS: Duration = Duration::from_secs(8);
 const SHAPE: Shape = Shape {
     hosts: 2,
@@ -26,7 +26,7 @@ const SHAPE: Shape = Shape {
     ..Shape::DEFAULT
 };
 
-/// Alerts about the disk of the machine that the test runs on: true perhaps, and not about the fleet.
+/// Alerts about the disk of the machine that runs the test: possibly true, but not about the fleet.
 const OF_THIS_MACHINE: [&str; 2] = ["HostDiskFull", "HostDiskFilling"];
 
 /// What operators of Odoo ask first.
@@ -39,7 +39,8 @@ const QUERIES: [&str; 6] = [
     "odoo_database_size > 0",
 ];
 
-/// Panels that a healthy fleet leaves empty: of a kernel without pressure figures, and of an edge without TLS (https.rs looks at it).
+/// Panels that a healthy fleet leaves empty: for a kernel without pressure figures, and for an edge without TLS
+/// (https.rs checks that one).
 const MAY_BE_EMPTY: &str = "^(\
     host: Waiting \\(pressure\\)|\
     edge: Certificates that end first)$";
@@ -52,7 +53,7 @@ fn operators_see_their_fleet_and_are_told_of_what_is_wrong_and_of_nothing_else()
     let _alone = alone();
     let mut cell = Cell::start(&SHAPE);
     let watch = Watch::start(&cell);
-    // The mail module, because a panel is about it.
+    // With the mail module, because one panel is about it.
     cell.isyctl(&[
         "tenant",
         "create",
@@ -86,7 +87,7 @@ fn operators_see_their_fleet_and_are_told_of_what_is_wrong_and_of_nothing_else()
     a_lost_host_and_a_stuck_queue_are_told_alone(&mut cell, &watch);
 }
 
-/// Breaks when a label or a path is another: rename one in monitoring/src/lib.rs.
+/// Breaks if a label or a path changes: rename one in monitoring/src/lib.rs.
 fn targets_are_as_dashboards_know_them(watch: &Watch) {
     for series in [
         r#"up{job="odoo", instance="odoo_alfa:8069", tenant="alfa", host="h1", plan="small"} == 1"#,
@@ -109,7 +110,7 @@ fn targets_are_as_dashboards_know_them(watch: &Watch) {
     );
 }
 
-/// Breaks when tenants' groups are not published anew: leave Kind::Odoo out of coordinator/src/publish/content.rs.
+/// Breaks if tenants' groups are not published again: leave Kind::Odoo out of coordinator/src/publish/content.rs.
 fn a_tenant_comes_and_goes(cell: &Cell, watch: &Watch) {
     let process = watch.pid();
     cell.isyctl(&[
@@ -140,14 +141,14 @@ fn a_tenant_comes_and_goes(cell: &Cell, watch: &Watch) {
     assert_eq!(watch.pid(), process);
 }
 
-/// Breaks when a metric has another name, or a panel asks for another: misspell one in a dashboard.
+/// Breaks if a metric is renamed, or a panel queries a wrong name: misspell one in a dashboard.
 fn every_panel_shows_something(cell: &Cell, watch: &Watch) {
     for tenant in ["alfa", "beta"] {
         let host = format!("{tenant}.isy.one");
         for _ in 0..8 {
             assert_eq!(get(cell.edge(), &host, "/web/login").status, 200);
         }
-        // A refused login, and a page that is not there, are what those panels are for.
+        // Those panels need a refused login and a missing page.
         let database = format!("odoo_{tenant}");
         assert_eq!(
             odoo_login(cell.edge(), &host, &database, "admin", "wrong"),
@@ -174,8 +175,9 @@ fn every_panel_shows_something(cell: &Cell, watch: &Watch) {
     assert!(shown, "{last}");
 }
 
-/// Neither through the edge, nor from inside another tenant: not its own host's port, nor the other's, nor the other tenant.
-/// Breaks when the firewall's rule for the port goes: METRICS_PORT in agent/src/plan/firewall.rs.
+/// Metrics cannot be read through the edge, nor from inside another tenant: not at its own host's port, nor at the
+/// other host's, nor at the other tenant. Breaks without the firewall's rule for the port: METRICS_PORT in
+/// agent/src/plan/firewall.rs.
 fn nobody_else_reads_it(cell: &Cell) {
     for tenant in ["alfa", "beta"] {
         assert_eq!(
@@ -207,7 +209,7 @@ fn pair(alert: &str, whom: &str) -> Told {
     (alert.to_owned(), whom.to_owned())
 }
 
-/// What operators were told about the fleet.
+/// The alerts about the fleet that operators got.
 fn told(watch: &Watch) -> BTreeSet<Told> {
     watch
         .told()
@@ -216,7 +218,7 @@ fn told(watch: &Watch) -> BTreeSet<Told> {
         .collect()
 }
 
-/// Waits until exactly these are told, and sees that it stays so.
+/// Waits for exactly these alerts, and checks that no others follow.
 fn only(watch: &Watch, expected: &[Told]) {
     let expected: BTreeSet<Told> = expected.iter().cloned().collect();
     wait_for(&format!("to be told of {expected:?}"), 2 * MINUTE, || {
@@ -233,8 +235,8 @@ fn fires(watch: &Watch, alert: &str, labels: &str) {
     );
 }
 
-/// PostgreSQL that cannot start: the agent would bring one back that was merely stopped. Odoo ends with it, and nobody is told that.
-/// Breaks when alertmanager.yml has no inhibition by PostgreSQLDown.
+/// PostgreSQL with broken settings, because the agent would restart one that was merely stopped. Odoo goes down with
+/// it, but that alert is inhibited. Breaks if alertmanager.yml has no inhibition by PostgreSQLDown.
 fn a_stopped_database_is_told_alone(cell: &Cell, watch: &Watch) {
     let docker = &cell.hosts[0].docker;
     let settings = docker
@@ -248,7 +250,7 @@ fn a_stopped_database_is_told_alone(cell: &Cell, watch: &Watch) {
     fires(watch, "OdooDown", "tenant=\"alfa\"");
     only(watch, &[pair("PostgreSQLDown", "alfa")]);
     std::fs::write(&settings, good).expect("PostgreSQL's settings");
-    // Docker waits longer and longer before it starts them again.
+    // Restart them here, because Docker's back-off between restarts keeps growing.
     docker
         .run(&["restart", "-t", "5", "postgres_alfa", "odoo_alfa"])
         .ok();
@@ -267,19 +269,20 @@ fn all_is_well(watch: &Watch) {
     });
 }
 
-/// The only one: nobody is reachable, and that is told once, and not of the tenants. Breaks when alertmanager.yml has no inhibition by
-/// EdgeDown, or when TenantUnreachable in alerts.yml does not leave out whom an edge explains.
+/// The only edge stops, so no tenant is reachable: one alert about the edge and none about the tenants. Breaks if
+/// alertmanager.yml has no inhibition by EdgeDown, or if TenantUnreachable in alerts.yml does not exclude tenants whose
+/// edge explains it.
 fn a_stopped_edge_is_told_alone(cell: &mut Cell, watch: &Watch) {
     cell.traefik = None;
     fires(watch, "EdgeDown", &format!("edge=\"{}\"", cell.edge()));
-    // What is not told, but true.
+    // Firing, but inhibited.
     fires(
         watch,
         "EdgeNotScraped",
         &format!("instance=\"{}\"", Cell::EDGE_METRICS),
     );
     only(watch, &[pair("EdgeDown", "")]);
-    // By now even the wait for an alert would have begun.
+    // By now even a pending alert would have started.
     let blamed = "ALERTS{alertname=~\"TenantUnreachable|OdooDown\"}";
     assert_eq!(watch.query(blamed).len(), 0, "{:?}", watch.query(blamed));
     assert_eq!(watch.query("probe_success == 0").len(), 2);
@@ -291,10 +294,10 @@ fn a_stopped_edge_is_told_alone(cell: &mut Cell, watch: &Watch) {
     watch.forget();
 }
 
-/// At the same time, so that each shows that it does not silence the other. Breaks when alertmanager.yml does not silence a lost
-/// host, when OdooDown in alerts.yml does not leave out hosts that are not scraped, or when probes blame the tenant.
+/// Both at the same time, to show that neither silences the other. Breaks if alertmanager.yml does not silence a lost
+/// host, if OdooDown in alerts.yml does not exclude hosts that are not scraped, or if probes blame the tenant.
 fn a_lost_host_and_a_stuck_queue_are_told_alone(cell: &mut Cell, watch: &Watch) {
-    // Overdue actions that Odoo's cron workers leave alone, because somebody holds their rows.
+    // Overdue actions that Odoo's cron workers skip, because another session has locked their rows.
     let stuck = "update ir_cron set nextcall = (now() at time zone 'utc') - interval '1 hour'; begin; \
                  select count(*) from (select id from ir_cron for update) held; select pg_sleep(600);";
     let statements = stuck
@@ -314,7 +317,7 @@ fn a_lost_host_and_a_stuck_queue_are_told_alone(cell: &mut Cell, watch: &Watch) 
     .chain(statements)
     .collect();
     cell.hosts[0].docker.run(&command).ok();
-    // The whole host: its agent is silent, its containers are gone, and visitors of beta get nothing.
+    // The whole host fails: its agent is silent, its containers are gone, and beta's visitors get no answer.
     cell.hosts[1].agent = None;
     cell.wait_host("h2", "suspect");
     cell.hosts[1]
@@ -326,7 +329,7 @@ fn a_lost_host_and_a_stuck_queue_are_told_alone(cell: &mut Cell, watch: &Watch) 
         MINUTE,
     );
     fires(watch, "HostLost", "host=\"h2\"");
-    // What is not told, but true.
+    // Firing, but inhibited.
     fires(watch, "HostNotScraped", "host=\"h2\"");
     only(
         watch,
@@ -336,7 +339,7 @@ fn a_lost_host_and_a_stuck_queue_are_told_alone(cell: &mut Cell, watch: &Watch) 
             pair("OdooCronStuck", "alfa"),
         ],
     );
-    // Whose trouble it is has been said: nothing of the tenants on it.
+    // The host's alert explains it, so there is none about its tenants.
     let guesses = "ALERTS{alertstate=\"firing\", tenant=\"beta\"}";
     assert_eq!(watch.query(guesses).len(), 0, "{:?}", watch.query(guesses));
 }

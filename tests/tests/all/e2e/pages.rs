@@ -1,5 +1,5 @@
-//! What visitors see through a real Traefik when a real Odoo is not there: no such tenant, starting, restarting, suspended, asleep, and
-//! a host that is gone.
+//! What visitors see through a real Traefik while a real Odoo is not available: no such tenant, starting, restarting,
+//! suspended, asleep, and a host that is gone.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn visit(cell: &Cell, method: &str, host: &str, path: &str, more: &str) -> Respo
     request(cell.edge(), &head)
 }
 
-/// A browser's look at a tenant's first page.
+/// Requests a tenant's first page as a browser does.
 fn browse(cell: &Cell, tenant: &str) -> Response {
     visit(
         cell,
@@ -41,7 +41,7 @@ fn shows(cell: &Cell, tenant: &str, text: &str) -> Response {
     page
 }
 
-/// Waits until Odoo is there, as the page's reloads would find it.
+/// Waits until Odoo answers the page's own reloads.
 fn odoo_answers(cell: &Cell, tenant: &str) {
     wait_for(&format!("{tenant}'s Odoo to answer"), 2 * MINUTE, || {
         let page = browse(cell, tenant);
@@ -108,7 +108,7 @@ fn nobody_has_this_name(cell: &Cell) {
         "{}",
         portuguese.body
     );
-    // What of the coordinator is not for visitors stays where it is.
+    // The coordinator's internal paths are not reachable for visitors.
     for path in ["/traefik/config", "/sd/odoo", "/healthz"] {
         assert_eq!(
             visit(cell, "GET", "nobody.isy.one", path, BROWSER).body,
@@ -184,7 +184,7 @@ fn asleep(cell: &mut Cell) {
     let shown = cell.isyctl(&["tenant", "show", "beta"]).ok();
     assert!(shown.contains("asleep since"), "{shown}");
     assert!(cell.isyctl(&["tenant", "list"]).ok().contains("asleep"));
-    // What comes by itself does not wake it, whatever the coordinator remembers of it.
+    // Automatic requests do not wake it, not even after the coordinator has restarted.
     cell.coordinator.as_mut().expect("running").kill();
     cell.start_coordinator();
     for (method, path) in [
@@ -209,7 +209,7 @@ fn asleep(cell: &mut Cell) {
 
 fn the_host_is_gone(cell: &Cell) {
     hosts(&["cut", "h1"]).ok();
-    // Nothing comes back from there, not even a refusal: visitors are not kept waiting for it.
+    // The host sends nothing back, not even a refusal: visitors must not wait for it.
     let begin = Instant::now();
     let page = browse(cell, "alfa");
     assert!(matches!(page.status, 502..=504), "{}", page.head);

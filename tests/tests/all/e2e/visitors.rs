@@ -1,5 +1,5 @@
-//! What visitors do for long: a websocket that stays, and files as large as the product lets through, both through a real Traefik to
-//! a real Odoo with workers.
+//! Long-lasting visits: a websocket that stays open, and files as large as the product allows, both through a real
+//! Traefik to a real Odoo with workers.
 
 use std::{thread, time::Duration};
 
@@ -13,13 +13,13 @@ use isyone_tests::e2e::{
 };
 use serde_json::json;
 
-/// Odoo pings after 40 s in which nothing comes, so this has one in it. A longer run shows more: ISYONE_WEBSOCKET_S=360.
+/// Odoo pings after 40 s without traffic, so this includes one ping. A longer run shows more: ISYONE_WEBSOCKET_S=360.
 const IDLE_S: u64 = 65;
-/// A message of the bus is there at once; a busy machine may need more.
+/// A bus message arrives at once; a busy machine may need longer.
 const SOON: Duration = Duration::from_secs(20);
-/// Long enough for a message that comes by mistake.
+/// Long enough to notice a message that should not come.
 const NOTHING: Duration = Duration::from_secs(2);
-/// A file of `[edge] upload_limit` as it is by default passes.
+/// Size of a file that the default `[edge] upload_limit` must let through.
 const UPLOAD: usize = 1 << 30;
 
 #[test]
@@ -28,7 +28,7 @@ fn a_websocket_stays_and_brings_messages_and_a_gibibyte_passes() {
         return;
     }
     let _alone = alone();
-    // As the plan `standard` is by default, on less disk.
+    // Like the plan `standard` by default, but with less disk.
     let config = "---[plans.small]\nmemory = \"2GiB\"\ncpu = 1.0\ndisk = \"3GiB\"\nworkers = 2\n";
     let cell = Cell::start(&Shape {
         config,

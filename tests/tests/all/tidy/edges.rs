@@ -1,4 +1,4 @@
-//! Which paths a source names, and which edges between a crate's top modules they are. Pure.
+//! Which paths a source names, and which edges between a crate's top modules follow from them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ pub(super) struct Named {
     pub(super) line: usize,
 }
 
-/// Who imports whom, and where first: `file:line`.
+/// Importer and imported module, with the first place: `file:line`.
 pub(super) type Edges = BTreeMap<(String, String), String>;
 
-/// All paths of more than one segment in a source of the module at `module`, each element of a group by itself.
+/// All paths of more than one segment in a source of the module at `module`; a group gives one path per element.
 pub(super) fn paths(tokens: &[Token], module: &[String]) -> Vec<Named> {
     let mut reader = Reader {
         tokens,
         at: 0,
         found: Vec::new(),
     };
-    // Modules in the text itself, each with the depth of braces that it ends at.
+    // Inline modules, each with the brace depth at which it ends.
     let (mut inner, mut depth) = (Vec::<(String, usize)>::new(), 0_usize);
     while reader.at < tokens.len() {
         let (text, next) = (reader.text(0), reader.text(1));
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
         token.map_or("", |token| token.text.as_str())
     }
 
-    /// Reads `a::b`, `a::{b, c::d}` or `a::*` behind `path`; `here` is the module that it stands in.
+    /// Reads `a::b`, `a::{b, c::d}` or `a::*` after `path`; `here` is the enclosing module.
     fn tree(&mut self, here: &[String], mut path: Vec<String>) {
         let line = self.tokens[self.at].line;
         loop {
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         while !matches!(self.text(0), "}" | "") {
             let before = self.at;
             self.tree(here, path.to_vec());
-            // What is behind it: `as name`, a comma.
+            // Skip what follows: `as name`, a comma.
             while !matches!(self.text(0), "," | "}" | "") {
                 self.at += 1;
             }
@@ -104,8 +104,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Adds the edges of one source to `edges`. `tops` are the crate's top modules by the names that they, and what the crate's root
-/// exports of them, have in the root. Everything of the root at once is an edge to `*`.
+/// Adds the edges of one source to `edges`. `tops` maps the names in the crate's root (its top modules, and what the
+/// root re-exports from them) to top modules. A glob import of the root is an edge to `*`.
 pub(super) fn add(
     edges: &mut Edges,
     (file, module): (&str, &[String]),
@@ -113,7 +113,7 @@ pub(super) fn add(
     tops: &BTreeMap<String, String>,
 ) {
     let Some(own) = module.first() else {
-        return; // the root may import all
+        return; // the root may import everything
     };
     for Named { path, line } in paths(tokens, module) {
         let to = match (path[0].as_str(), path[1].as_str()) {
@@ -129,7 +129,7 @@ pub(super) fn add(
     }
 }
 
-/// Names in the crate's root that lead into top modules: the modules themselves, and what a root's `pub use` exports.
+/// Names in the crate's root that lead to top modules: the modules themselves, and what the root's `pub use` exports.
 pub(super) fn exported(root: &[Token], modules: &BTreeSet<String>) -> BTreeMap<String, String> {
     let mut names: BTreeMap<_, _> = modules.iter().map(|m| (m.clone(), m.clone())).collect();
     for Named { path, .. } in paths(root, &[]) {
@@ -143,7 +143,7 @@ pub(super) fn exported(root: &[Token], modules: &BTreeSet<String>) -> BTreeMap<S
     names
 }
 
-/// A way from a module back to itself, if there is one.
+/// A path from a module back to itself, if there is one.
 pub(super) fn cycle(edges: &BTreeSet<(String, String)>) -> Option<Vec<String>> {
     let modules: BTreeSet<&String> = edges.iter().flat_map(|(from, to)| [from, to]).collect();
     let mut done = BTreeSet::new();

@@ -1,5 +1,6 @@
-//! What the compiler does not see to: which module may import which, that the map is true, and how files look. It reads the sources of
-//! the workspace and runs nothing. What is allowed is in `tables`; each failure lists all that is wrong, ready to be copied there.
+//! What the compiler does not check: which module may import which, that the code map is correct, and how files look.
+//! It reads the workspace's sources and runs nothing. What is allowed is in `tables`; a failure lists everything that
+//! is wrong, ready to be copied there.
 
 mod edges;
 mod source;
@@ -13,7 +14,7 @@ use source::{Source, Token, with_tests};
 use tables::{CRATES, Imports, PURE, PURE_DEPENDENCIES, TOO_LONG};
 use workspace::{Crate, read, rust_files};
 
-/// Lines of a file at most: two screens of a large monitor, some six functions' worth of reading.
+/// Maximum lines per file: two screens of a large monitor, some six functions' worth of reading.
 const MAX_LINES: usize = 500;
 
 fn none(wrong: Vec<String>) {
@@ -25,7 +26,7 @@ fn none(wrong: Vec<String>) {
     );
 }
 
-/// Each file's path with what is wrong with its text.
+/// Applies `look` to every file's path and text, and collects what is wrong.
 fn of_each_file(look: impl Fn(&str, &str) -> Vec<String>) -> Vec<String> {
     let files = rust_files("");
     assert!(
@@ -60,7 +61,7 @@ fn pairs(table: Imports) -> BTreeSet<(String, String)> {
     table.iter().flat_map(words).collect()
 }
 
-/// What a crate imports beyond its table, and what its table allows for nothing; with the table as it would have to be.
+/// What a crate imports beyond its table, and what the table allows needlessly; with the table as it would have to be.
 fn differences(folder: &str, found: &Edges, allowed: Imports) -> Vec<String> {
     let allowed = pairs(allowed);
     let new = found.iter().filter(|(edge, _)| !allowed.contains(edge));
@@ -87,7 +88,7 @@ fn table(folder: &str, found: &Edges) -> String {
     format!("    (\n        \"{folder}\",\n        &[\n{rows}        ],\n    ),")
 }
 
-/// Much as rustfmt leaves it.
+/// A row, formatted much as rustfmt leaves it.
 fn row(from: &str, to: &[&str]) -> String {
     const WIDTH: usize = 96;
     let short = format!("            (\"{from}\", \"{}\"),\n", to.join(" "));
@@ -115,7 +116,7 @@ fn the_tables_have_no_cycle() {
     let mut wrong = Vec::new();
     for (folder, table) in CRATES {
         let mut left = pairs(table);
-        // Each time without the arrow that closes the cycle, so that all are told.
+        // Remove the edge that closes the cycle each time, so that all cycles are reported.
         while let Some(way) = edges::cycle(&left) {
             wrong.push(format!("{folder}: {}", way.join(" → ")));
             let closing = way.last_chunk::<2>().expect("two modules at least");
@@ -144,12 +145,13 @@ fn pure_crates_stay_pure() {
     none(wrong);
 }
 
-/// Where a source reaches for the world: files, network, processes, threads, environment, clocks, chance.
+/// Where a source has side effects or reads its environment: files, network, processes, threads, environment, clocks,
+/// random numbers.
 fn impure((file, source): (&String, &Source)) -> Vec<String> {
     let named = edges::paths(&source.tokens, &[]);
     let reaches = named.into_iter().filter(|named| {
         let path: Vec<&str> = named.path.iter().map(String::as_str).collect();
-        // A moment may be an argument; asking for the present one is what is impure.
+        // A point in time may be an argument; reading the clock is what is impure.
         let is_clock = path.contains(&"SystemTime");
         is_clock
             || match path[..] {
@@ -209,7 +211,7 @@ fn the_code_map_names_every_module_and_none_that_is_not_there() {
                 .map(str::to_owned)
         });
         match (part, Crate::read(folder)) {
-            // What is so small that one row says it all.
+            // Crates so small that one row of the map covers them.
             _ if tables::NOT_ON_THE_MAP.contains(folder) => {}
             (Some(part), Ok(found)) => wrong.extend(unlike_the_map(folder, &part, &found)),
             (None, _) => wrong.push(format!("the code map has no part `{folder}/`")),
@@ -219,8 +221,8 @@ fn the_code_map_names_every_module_and_none_that_is_not_there() {
     none(wrong);
 }
 
-/// What a part of the map leaves out, and what it names that is no top module. Names are what its rows have in backticks in
-/// their first cell.
+/// What a part of the map leaves out, and what it names that is not a top module. The names are those in backticks in
+/// the first cell of each row.
 fn unlike_the_map(folder: &str, part: &str, found: &Crate) -> Vec<String> {
     let rows = part.lines().filter_map(|line| line.strip_prefix("| `"));
     let cells = rows.filter_map(|row| row.split('|').next());

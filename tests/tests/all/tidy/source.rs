@@ -1,21 +1,21 @@
-//! A source text as tokens: comments, strings and what is compiled for tests only are left out. Pure.
+//! A source text as tokens, without comments, strings and code that is compiled for tests only. Pure.
 
-/// A name, `::`, or one other character, and the line that it is on.
+/// A name, `::`, or one other character, and its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) text: String,
     pub(super) line: usize,
 }
 
-/// What remains of a source text without its tests.
+/// A source text without its tests.
 #[derive(Debug, Default)]
 pub(super) struct Source {
     pub(super) tokens: Vec<Token>,
-    /// Modules that are declared for tests only, and lie in files of their own.
+    /// Modules in separate files that are declared for tests only.
     pub(super) test_modules: Vec<String>,
 }
 
-/// All tokens of a source text, its tests' as well.
+/// All tokens of a source text, including its tests.
 pub(super) fn with_tests(text: &str) -> Vec<Token> {
     tokens(&blanked(text))
 }
@@ -40,7 +40,7 @@ impl Source {
     }
 }
 
-/// The text with a space in place of each character of a comment, a string or a character literal. Lines stay.
+/// The text with a space for each character of a comment, a string or a character literal. Line breaks stay.
 fn blanked(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
@@ -64,7 +64,7 @@ fn blanked(text: &str) -> String {
     out
 }
 
-/// The end of the comment or literal that begins here, if one does.
+/// The end of the comment or literal that starts here, if one does.
 fn skipped(chars: &[char], at: usize) -> Option<usize> {
     let next = chars.get(at + 1).copied();
     match (chars[at], next) {
@@ -72,14 +72,14 @@ fn skipped(chars: &[char], at: usize) -> Option<usize> {
         ('/', Some('*')) => Some(block_comment_end(chars, at)),
         ('"', _) => Some(string_end(chars, at)),
         ('\'', Some('\\')) => Some(find(chars, at + 3, |c| c == '\'') + 1),
-        // Else it is a lifetime.
+        // Otherwise it is a lifetime.
         ('\'', _) => (chars.get(at + 2) == Some(&'\'')).then_some(at + 3),
         ('r', Some('"' | '#')) if !is_inside_a_name(chars, at) => raw_string_end(chars, at),
         _ => None,
     }
 }
 
-/// `br` and `cr` begin raw strings as well.
+/// `br` and `cr` also start raw strings.
 fn is_inside_a_name(chars: &[char], at: usize) -> bool {
     let is_name = |back: usize| at.checked_sub(back).is_some_and(|at| is_word(chars[at]));
     is_name(1) && (is_name(2) || !matches!(chars[at - 1], 'b' | 'c'))
@@ -151,7 +151,7 @@ fn tokens(blanked: &str) -> Vec<Token> {
     out
 }
 
-/// `#[cfg(test)]`, or one of several conditions of which all must hold.
+/// `#[cfg(test)]`, or `all` conditions of which `test` is the first.
 fn is_test_attribute(tokens: &[Token]) -> bool {
     let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
     let begins = |words: &[&str]| words.iter().enumerate().all(|(at, word)| text(at) == *word);
@@ -166,7 +166,7 @@ fn after_attributes(tokens: &[Token], mut at: usize) -> usize {
     at
 }
 
-/// Behind the bracket that belongs to the one here.
+/// The index after the bracket that closes the one here.
 fn group_end(tokens: &[Token], from: usize) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(from) {
@@ -182,7 +182,7 @@ fn group_end(tokens: &[Token], from: usize) -> usize {
     tokens.len()
 }
 
-/// Behind the item, field or match arm that begins here.
+/// The index after the item, field or match arm that starts here.
 fn item_end(tokens: &[Token], from: usize) -> usize {
     const ITEMS: [&str; 13] = [
         "pub", "fn", "mod", "struct", "enum", "impl", "trait", "async", "unsafe", "extern",

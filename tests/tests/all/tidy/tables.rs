@@ -1,10 +1,10 @@
-//! What is allowed: the only file to change when modules come, go, or learn of each other.
+//! What is allowed: the only file to change when modules appear, disappear, or gain imports.
 
-/// Modules, each with the top modules of its crate that it imports, by their names with spaces between.
+/// Modules, each with the top modules of its crate that it imports, separated by spaces.
 pub(super) type Imports = &'static [(&'static str, &'static str)];
 
-/// The crates whose modules have a direction. Roots (`lib.rs`, `main.rs`, binaries) may import all and are not named; nor are
-/// modules that import nothing.
+/// The crates whose module imports are restricted. Roots (`lib.rs`, `main.rs`, binaries) may import everything and are
+/// not listed; nor are modules that import nothing.
 pub(super) const CRATES: &[(&str, Imports)] = &[
     (
         "proto/types",
@@ -105,16 +105,16 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
     ("monitoring", &[]),
 ];
 
-/// Crates without any world around them: what they are told is all they know.
+/// Crates without side effects: they know only what they are passed.
 pub(super) const PURE: &[&str] = &["coordinator/fleet"];
 
-/// What a pure crate must not depend on.
+/// Dependencies that a pure crate must not have.
 pub(super) const PURE_DEPENDENCIES: &[&str] = &["tokio", "tonic", "rcgen", "hyper", "sqlx", "axum"];
 
-/// Files of more than 500 lines, each with its reason.
+/// Files of more than 500 lines, each with the reason.
 pub(super) const TOO_LONG: &[(&str, &str)] = &[];
 
-/// Crates whose modules the code map need not name.
+/// Crates whose modules need not be on the code map.
 pub(super) const NOT_ON_THE_MAP: &[&str] =
     &["proto", "traefik", "monitoring", "telemetry", "proto/types"];
 

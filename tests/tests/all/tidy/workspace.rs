@@ -10,17 +10,17 @@ use super::{
     source::Source,
 };
 
-/// Where the workspace is.
+/// The workspace's root folder.
 pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A file's text, by its path from the workspace's root.
+/// A file's text, by its path from the workspace root.
 pub(super) fn read(file: &str) -> Result<String, String> {
     std::fs::read_to_string(root().join(file)).map_err(|e| format!("{file}: {e}"))
 }
 
-/// All Rust files below a folder, by their paths from the workspace's root, in order.
+/// All Rust files below a folder, by their paths from the workspace root, sorted.
 pub(super) fn rust_files(folder: &str) -> Vec<String> {
     let mut found = Vec::new();
     walk(Path::new(folder), &mut found);
@@ -44,10 +44,10 @@ fn walk(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// What a crate's folder `src` has in it, without its tests.
+/// The contents of a crate's `src` folder, without its tests.
 #[derive(Debug, Default)]
 pub(super) struct Crate {
-    /// Modules right below the root.
+    /// Modules directly below the root.
     pub(super) tops: BTreeSet<String>,
     pub(super) edges: Edges,
     /// The sources, by file.
@@ -86,7 +86,7 @@ impl Crate {
     }
 }
 
-/// The module that a file below `src` is. Roots (`lib.rs`, `main.rs`, binaries) have no name.
+/// The module in a file below `src`. Roots (`lib.rs`, `main.rs`, binaries) have no name.
 pub(super) fn module_path(file: &str) -> Vec<String> {
     let path = file.strip_suffix(".rs").unwrap_or(file);
     let path = path.strip_suffix("/mod").unwrap_or(path);

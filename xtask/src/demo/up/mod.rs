@@ -1,4 +1,4 @@
-//! Bringing the demo up, step by step. The programs that go on running: `programs`, and `monitoring` beside this.
+//! Brings the demo up, step by step. Programs that stay running: `programs`, and `monitoring` beside this module.
 
 mod programs;
 
@@ -12,12 +12,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Traefik asks every second for routes; Prometheus finds a new target within 5 s and asks it 2 s later.
+/// Traefik polls routes every second; Prometheus finds a new target within 5 s and scrapes it 2 s later.
 const VERIFY_LIMIT: Duration = Duration::from_secs(60);
-/// Between two attempts to verify.
+/// Pause between two attempts to verify.
 const VERIFY_PAUSE: Duration = Duration::from_secs(2);
 
-/// Makes everything run, and prints how to go on.
+/// Gets everything running, and prints how to continue.
 pub(super) fn up(folder: &Path, args: &Args) -> Result<()> {
     let start = Instant::now();
     let is_new = !folder.join(super::settings::FILE).exists();
@@ -33,7 +33,7 @@ pub(super) fn up(folder: &Path, args: &Args) -> Result<()> {
     let _lock = super::lock(folder)?;
     setup::ensure()?;
     let settings = match Settings::load(folder)? {
-        // As long as nothing was started, nothing is bound to an earlier choice.
+        // Once something was started, the earlier choice is binding; before that, choose anew.
         Some(settings) if folder.join("run").exists() => settings,
         _ => Settings::choose(args.hosts.unwrap_or(1), &args.ports)?,
     };
@@ -58,7 +58,7 @@ pub(super) fn up(folder: &Path, args: &Args) -> Result<()> {
     went
 }
 
-/// The work, and how much of it there was.
+/// The work in progress, and how many changes it made.
 pub(super) struct Up {
     pub(super) demo: Demo,
     changes: u32,
@@ -66,7 +66,7 @@ pub(super) struct Up {
 
 impl Up {
     fn all(&mut self, args: &Args) -> Result<()> {
-        // Better now than after minutes of building.
+        // Better to fail now than after minutes of building.
         if self.demo.settings.is_single() {
             need_own_names(&self.demo.folder)?;
         }
@@ -107,7 +107,7 @@ impl Up {
         }
     }
 
-    /// Odoo 18 where a registry gives it, else Odoo 19 out of Debian packages.
+    /// Odoo 18 if a registry has it, else Odoo 19 built from Debian packages.
     fn images(&mut self) -> Result<()> {
         let start = Instant::now();
         images::provide(&["traefik", "prometheus", "alertmanager"], false)?;
@@ -157,7 +157,7 @@ impl Up {
         Ok(())
     }
 
-    /// `isyctl tenant create alfa`, unless it is there.
+    /// Runs `isyctl tenant create alfa`, unless the tenant exists.
     fn tenant(&mut self) -> Result<()> {
         if succeeds(&mut self.demo.isyctl(&["tenant", "show", TENANT])) {
             self.demo.say(&format!("tenant {TENANT}: is there already"));
@@ -172,7 +172,7 @@ impl Up {
         Ok(())
     }
 
-    /// `isyctl tenant verify alfa`, until Traefik and Prometheus have noticed the tenant.
+    /// Repeats `isyctl tenant verify alfa` until Traefik and Prometheus know the tenant.
     fn verify(&mut self) -> Result<()> {
         let start = Instant::now();
         let verified = wait_until(VERIFY_LIMIT, || {
@@ -181,7 +181,7 @@ impl Up {
                 false
             }
         });
-        // Once more, for the person to see.
+        // Once more, with the output shown.
         run(&mut self.demo.isyctl(&["tenant", "verify", TENANT])).with_context(|| {
             format!(
                 "tenant {TENANT} does not pass its checks after {}",
@@ -197,7 +197,7 @@ impl Up {
     }
 }
 
-/// Data of a tenant that this demo did not make is never taken over, least of all that of a customer.
+/// Refuses to take over data of a tenant that this demo did not make: it could be a customer's.
 fn need_own_names(folder: &Path) -> Result<()> {
     let foreign = down::foreign(folder, TENANT)?;
     if !foreign.is_empty() {

@@ -1,4 +1,4 @@
-//! Coordinator, agents and Traefik: built, configured, started, and left alone when they run as they should.
+//! Coordinator, agents and Traefik: built, configured, started, and left alone if they already run as they should.
 
 use super::super::settings::need_free;
 use super::super::site::Site;
@@ -13,16 +13,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A program beside two others on two busy cores, unoptimised. Ready within a second as a rule.
+/// An unoptimised program beside two others on two busy cores; usually ready within a second.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// An agent that starts reports within seconds, unless Docker is slow to answer.
+/// A starting agent reports within seconds, unless Docker is slow to answer.
 const REPORT_LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks: each is a program and a TLS connection.
+/// Pause between two checks: each starts a program and a TLS connection.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 const BINARIES: [&str; 3] = ["isy-coordinator", "isy-agent", "isyctl"];
 
 impl Up {
-    /// Builds, and keeps a copy in the demo's folder: a later build does not change what runs. True when the copy changed.
+    /// Builds the programs and copies them to the demo's folder, so that a later build does not change what runs. True
+    /// if the copy changed.
     pub(super) fn binaries(&mut self, args: &Args) -> Result<bool> {
         let start = Instant::now();
         let from = match &args.bin {
@@ -123,7 +124,7 @@ impl Up {
         self.keep(&self.demo.process("traefik"), &command, changed, ready)
     }
 
-    /// Makes a program run with what `command` says now.
+    /// Keeps a program running as `command` now describes it.
     pub(in crate::demo) fn keep(
         &mut self,
         process: &Process,
@@ -160,7 +161,7 @@ impl Up {
 }
 
 impl Demo {
-    /// What a shell needs to use `isyctl`.
+    /// Writes the environment in which a shell can use `isyctl`.
     fn write_environment(&self) -> Result<()> {
         let (file, bin, context) = (self.path("env"), self.path("bin"), self.context());
         let text = format!(
@@ -173,8 +174,8 @@ impl Demo {
     }
 }
 
-/// `isy-coordinator init`, once. The context is its last act, so without one the data is a beginning that was
-/// interrupted, and nothing uses it yet.
+/// Runs `isy-coordinator init` once. Writing the context is its last act, so without a context an earlier run was
+/// interrupted, and nothing uses its data yet.
 fn init(demo: &Demo, data: &Path, process: &Process) -> Result<()> {
     if demo.context().exists() {
         return Ok(());
@@ -198,7 +199,7 @@ fn init(demo: &Demo, data: &Path, process: &Process) -> Result<()> {
             .arg(demo.settings.address().to_string());
     }
     init.args(["--advertise", "127.0.0.1", "--advertise", "localhost"]);
-    // By rename, so that an interrupted `init` is seen as one.
+    // Renamed when done, so that an interrupted `init` is recognised.
     let new = demo.path("admin.toml.new");
     fs::remove_file(&new).ok();
     init.arg("--context-file").arg(&new);
@@ -208,7 +209,7 @@ fn init(demo: &Demo, data: &Path, process: &Process) -> Result<()> {
     Ok(())
 }
 
-/// Builds the three programs; returns the folder they are in.
+/// Builds the three programs; returns their folder.
 fn build(release: bool) -> Result<PathBuf> {
     let mut build = cargo(&[
         "build",
@@ -227,7 +228,7 @@ fn build(release: bool) -> Result<PathBuf> {
     Ok(paths::target().join(if release { "release" } else { "debug" }))
 }
 
-/// Copies a program when it is another one than the copy; true when it was.
+/// Copies a program if the copy differs; true if it was copied.
 fn install(from: &Path, to: &Path) -> Result<bool> {
     let read =
         |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
@@ -243,7 +244,7 @@ fn install(from: &Path, to: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// With `sudo cargo xtask demo`, the person who typed it shall be able to use `isyctl`.
+/// After `sudo cargo xtask demo`, the user who typed it should be able to use `isyctl`.
 fn give_to_sudo_user(file: &Path) {
     let number = |name: &str| {
         std::env::var(name)
@@ -254,7 +255,7 @@ fn give_to_sudo_user(file: &Path) {
     if let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID"))
         && owner != Some(uid)
     {
-        // A convenience: without it, root can use the file.
+        // Only a convenience: without it, root can still use the file.
         std::os::unix::fs::chown(file, Some(uid), Some(gid)).ok();
     }
 }

@@ -1,4 +1,4 @@
-//! The checks: each asks one question from outside and answers ok, fail or skip with its reason.
+//! The checks: each answers one question from outside with ok, fail or skip, and a reason.
 
 use std::time::Duration;
 
@@ -7,43 +7,43 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::http::{Base, Reply, connect, get, upgrade};
 
-/// Which tenant, and where to knock.
+/// The tenant, and where to send requests.
 #[derive(Debug)]
 pub struct Site {
     pub tenant: String,
-    /// All host names that should lead to it, the primary first.
+    /// All host names that should lead to the tenant, the primary first.
     pub names: Vec<String>,
-    /// Its address, as customers type it.
+    /// The tenant's URL, as customers type it.
     pub url: Base,
-    /// Where requests are sent: the edge, or the address itself.
+    /// Where to send requests: the edge, or the URL itself.
     pub base: Base,
-    /// The edge, when DNS is not to be asked.
+    /// The edge, when DNS is bypassed.
     pub edge: Option<String>,
-    /// Prometheus, when known.
+    /// Prometheus, if known.
     pub prometheus: Option<Base>,
-    /// `isyctl tenant access` lets only some in: we may be none of them.
+    /// `isyctl tenant access` restricts who gets in; we may be shut out.
     pub closed: bool,
     pub timeout: Duration,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// As it should be.
     Ok(String),
     /// Not as it should be.
     Fail(String),
-    /// Could not be asked; why.
+    /// The check could not be made, and why.
     Skip(String),
 }
 
 impl Found {
-    /// Whether it failed. Skipped is not failed.
+    /// Whether the check failed. Skipped is not failed.
     pub fn failed(&self) -> bool {
         matches!(self, Self::Fail(_))
     }
 
-    /// As a table shows it: a failure stands out.
+    /// The result as a table shows it, with failures emphasised.
     pub fn words(&self) -> (&'static str, &str) {
         match self {
             Self::Ok(detail) => ("ok", detail),
@@ -81,7 +81,7 @@ impl Site {
     }
 }
 
-/// Do the names resolve?
+/// Do the host names resolve?
 pub async fn dns(site: &Site) -> Found {
     if let Some(edge) = &site.edge {
         return Found::Skip(format!("the edge is given: {edge}"));
@@ -122,7 +122,7 @@ pub async fn route(site: &Site) -> Found {
             Err(why) => return Found::Fail(format!("{name}: {why}")),
         };
         let words = format!("{name}: {}", reply.words());
-        // 404 is what an edge answers for a name without a router; 5xx for one without a server behind it.
+        // An edge answers 404 for a name without a router, and 5xx when no server is behind it.
         if reply.status == StatusCode::NOT_FOUND || reply.status.is_server_error() {
             return Found::Fail(words);
         }
@@ -131,7 +131,7 @@ pub async fn route(site: &Site) -> Found {
     Found::Ok(answers.join("; "))
 }
 
-/// Is the certificate valid for the name, by this machine's trust store?
+/// Is the certificate valid for the name, according to this machine's trust store?
 pub async fn tls(site: &Site) -> Found {
     if !site.url.tls {
         return Found::Skip("the tenant's URL is http".to_owned());
@@ -145,7 +145,7 @@ pub async fn tls(site: &Site) -> Found {
     }
 }
 
-/// Does Odoo call itself healthy?
+/// Does Odoo report itself healthy?
 pub async fn health(site: &Site) -> Found {
     match site.get("/web/health").await {
         Err(why) => Found::Fail(why),
@@ -196,7 +196,7 @@ pub async fn login_page(site: &Site) -> Found {
     }
 }
 
-/// Odoo's own words where `list_db` is off and no edge is before it.
+/// Odoo's own text when `list_db` is off and no edge is in front of it.
 const MANAGER_DISABLED: &str = "has been disabled by the administrator";
 
 /// Can a stranger manage databases?
@@ -219,7 +219,7 @@ pub async fn database_manager(site: &Site) -> Found {
     }
 }
 
-/// Are metrics kept inside?
+/// Are the metrics hidden from outside?
 pub async fn metrics(site: &Site) -> Found {
     match site.get("/metrics").await {
         Err(why) => Found::Fail(why),
@@ -240,7 +240,7 @@ pub async fn websocket(site: &Site) -> Found {
     .await
     {
         Err(why) => Found::Fail(why),
-        // Odoo may refuse an anonymous visitor; what counts is that the route leads there.
+        // Odoo may refuse an anonymous visitor; what counts is that the route leads to it.
         Ok(reply) => Found::of(
             reply.status != StatusCode::NOT_FOUND && !reply.status.is_server_error(),
             reply.words(),
@@ -248,7 +248,7 @@ pub async fn websocket(site: &Site) -> Found {
     }
 }
 
-/// Does Prometheus scrape the tenant, with success?
+/// Does Prometheus scrape the tenant successfully?
 pub async fn prometheus(site: &Site) -> Found {
     let Some(base) = &site.prometheus else {
         return Found::Skip(
@@ -257,7 +257,7 @@ pub async fn prometheus(site: &Site) -> Found {
         );
     };
     let instance = format!("odoo_{}:8069", site.tenant);
-    // Tenant names are DNS labels: nothing in them needs escaping, but a coordinator's word is not trusted with a query.
+    // Tenant names are DNS labels and need no escaping, but we do not trust the coordinator's value in a query.
     let query: String = format!("up{{instance=\"{instance}\"}}")
         .bytes()
         .map(|byte| format!("%{byte:02X}"))
@@ -278,7 +278,7 @@ pub async fn prometheus(site: &Site) -> Found {
     judge_up(&instance, &reply.body)
 }
 
-/// Reads the answer to an instant query for `up`.
+/// Interprets the answer to an instant query for `up`.
 fn judge_up(instance: &str, body: &str) -> Found {
     let json: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let Some(results) = json["data"]["result"].as_array() else {

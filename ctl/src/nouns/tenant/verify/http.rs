@@ -1,5 +1,5 @@
-//! One HTTP/1.1 request on one connection, to a chosen address under a chosen name, as a browser at that name would send
-//! it. Redirects are reported, not followed; answers are read up to a limit.
+//! One HTTP/1.1 request on one connection, sent to a chosen address under a chosen name as a browser would send it.
+//! Redirects are reported, not followed; answers are read up to a limit.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -19,17 +19,17 @@ use tokio_rustls::{
     rustls::{self, ClientConfig, RootCertStore},
 };
 
-/// Odoo's login page has some tens of kilobytes; more than this is no login page.
+/// Odoo's login page has a few tens of kilobytes; anything larger is not the login page.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// Scheme, host and port of a URL; the path is ours.
+/// Scheme, host and port of a URL; we choose the path ourselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base {
-    /// Whether it speaks `https`.
+    /// Whether the scheme is `https`.
     pub tls: bool,
     /// A name or an address.
     pub host: String,
-    /// The scheme's own when the URL has none.
+    /// The scheme's default when the URL has none.
     pub port: u16,
 }
 
@@ -44,7 +44,7 @@ impl FromStr for Base {
             _ => return Err(bad),
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(bad)?;
-        // What follows the host must be a port; no user name is before it.
+        // Only a port may follow the host, and no user name may precede it.
         let rest = uri
             .authority()
             .and_then(|authority| authority.as_str().strip_prefix(host))
@@ -91,14 +91,14 @@ impl Base {
 #[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
-    /// Where it redirects to.
+    /// Redirect target.
     pub location: Option<String>,
-    /// Text, as far as it is read.
+    /// The body as text, up to the limit.
     pub body: String,
 }
 
 impl Reply {
-    /// Code and target in words.
+    /// Status code and redirect target in words.
     pub fn words(&self) -> String {
         match &self.location {
             Some(location) => format!("{} to {location}", self.status.as_u16()),
@@ -117,7 +117,7 @@ impl fmt::Debug for dyn Io {
     }
 }
 
-/// Connects to `base`; with TLS under the name `name`, trusting what this machine trusts.
+/// Connects to `base`; with TLS under the name `name`, using this machine's trust store.
 pub async fn connect(base: &Base, name: &str, timeout: Duration) -> Result<Box<dyn Io>, String> {
     let connecting = async {
         let tcp = TcpStream::connect((base.host.as_str(), base.port))
@@ -143,7 +143,7 @@ pub async fn connect(base: &Base, name: &str, timeout: Duration) -> Result<Box<d
 
 fn trusting_this_machine() -> Result<Arc<ClientConfig>, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    // Certificates that cannot be read trust nobody: the handshake says so.
+    // Unreadable certificates are skipped; the handshake then fails and says so.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let mut config = ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -153,7 +153,7 @@ fn trusting_this_machine() -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(Arc::new(config))
 }
 
-/// GET `path` from `base` under the name `name`, with the header `Host: host`.
+/// Sends `GET path` to `base` under the name `name`, with the header `Host: host`.
 pub async fn get(
     base: &Base,
     name: &str,
@@ -165,7 +165,7 @@ pub async fn get(
     send(base, name, request, timeout).await
 }
 
-/// Asks to become a websocket at Odoo's path, and reads the answer's head.
+/// Requests a websocket upgrade at Odoo's path, and reads the head of the answer.
 pub async fn upgrade(
     base: &Base,
     name: &str,
@@ -188,7 +188,7 @@ pub async fn upgrade(
         header::SEC_WEBSOCKET_VERSION,
         header::HeaderValue::from_static("13"),
     );
-    // The sample nonce of RFC 6455: the connection is closed again at once, so it protects nothing.
+    // The sample nonce of RFC 6455: the connection is closed at once, so it protects nothing.
     headers.insert(
         header::SEC_WEBSOCKET_KEY,
         header::HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="),
@@ -227,7 +227,7 @@ async fn send(
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(failed)?;
-        // The connection ends with its last request; its error is the request's error too.
+        // The connection ends with its last request, which reports the same error.
         let driver = tokio::spawn(connection.with_upgrades());
         let reply = async {
             let response = sender.send_request(request).await.map_err(failed)?;

@@ -1,5 +1,5 @@
-//! `isyctl tenant verify`: what a customer's browser and Prometheus would see, tried from here, without the coordinator's
-//! word for it. It only asks where the tenant should be.
+//! `isyctl tenant verify`: what a customer's browser and Prometheus see, tried from this machine rather than taken from
+//! the coordinator, which is asked only where the tenant should be.
 
 pub mod checks;
 pub mod http;
@@ -46,7 +46,6 @@ pub struct Verify {
     prometheus: Option<String>,
 }
 
-/// One line of the result.
 #[derive(Debug, Serialize)]
 struct Checked {
     check: &'static str,
@@ -116,7 +115,7 @@ impl Verify {
     }
 }
 
-/// A customer does not wait longer for a page either.
+/// A customer would not wait longer for a page either.
 const MAX_CHECK: Duration = Duration::from_secs(15);
 
 fn parsed(what: &str, text: &str) -> Result<Base, Failure> {

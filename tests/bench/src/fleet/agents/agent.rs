@@ -1,4 +1,4 @@
-//! One simulated agent: its sessions, what it reports, and how it takes a plan.
+//! One simulated agent: its sessions, what it reports, and how it accepts a plan.
 
 use std::{
     collections::BTreeMap,
@@ -43,11 +43,11 @@ use super::{
     counts::{Counts, Ending, While, is_closed_port},
 };
 
-/// As the real agent has them.
+/// As in the real agent.
 const OUTBOX: usize = 16;
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 const COALESCE: Duration = Duration::from_millis(100);
-/// A machine with room for more tenants than it has.
+/// Memory of the machine: room for more tenants than it has.
 const MEMORY: u64 = 64 << 30;
 const DISK: u64 = 1 << 40;
 
@@ -60,15 +60,15 @@ pub(super) struct Agent {
     board: StatusBoard,
     /// Generation and digest of the plan in the ledger.
     held: (u64, String),
-    /// Of each tenant, as its newest plan says.
+    /// Each tenant's restart counter, from its newest plan.
     restarts: BTreeMap<TenantName, u64>,
-    /// How often its tenants were measured.
+    /// How often the tenants were measured.
     measurements: u64,
-    /// Sequence in this session (0: of an earlier one) and time of reports that wait for their acknowledgement.
+    /// Reports waiting for acknowledgement: sequence number in this session (0: of an earlier one) and time.
     owed: Vec<(u64, Instant)>,
-    /// A report of this session was acknowledged.
+    /// Whether a report of this session was acknowledged.
     heard: bool,
-    /// This attempt met a closed port.
+    /// Whether this attempt met a closed port.
     closed_port: bool,
 }
 
@@ -115,7 +115,7 @@ impl Agent {
             let ended = self.session(&mut comeback).await;
             self.all.over(&Ending::of(self.heard, self.closed_port));
             if let Err(error) = &ended {
-                // Addresses and numbers differ; the sentence is what counts.
+                // Group by the message alone: drop digits, because addresses and numbers differ.
                 self.all.ended(
                     error
                         .to_string()
@@ -168,7 +168,7 @@ impl Agent {
         self.talk(&all, &outbox, &mut inbound, every).await
     }
 
-    /// As the real agent's session, with its own moment for the regular reports.
+    /// Like the real agent's session, except that regular reports come at this agent's own moment.
     async fn talk(
         &mut self,
         all: &Counts,
@@ -213,7 +213,7 @@ impl Agent {
         }
     }
 
-    /// Our next moment in the interval, the same ones in every session.
+    /// The next time of this agent's fixed moment in the interval, which is the same in every session.
     fn moment(&self, every: Duration) -> Instant {
         let mine = every.mul_f64(self.index as f64 / self.fleet.count as f64);
         let since = self.fleet.begin.elapsed().as_nanos() % every.as_nanos();
@@ -272,7 +272,7 @@ impl Agent {
             .map_err(|_| gone())
     }
 
-    /// The real agent does it every 10 s or more, at moments of its own; here each regular report has news.
+    /// The real agent measures every 10 s or more, at its own times; here each regular report has new values.
     fn measure(&mut self) {
         self.measurements += 1;
         for (slot, tenant) in self.restarts.keys().enumerate() {
@@ -282,7 +282,8 @@ impl Agent {
         }
     }
 
-    /// A report covers the ones before it: the coordinator takes them in order, and the first of a session says everything.
+    /// An acknowledged report covers the earlier ones: the coordinator takes them in order, and the first of a session
+    /// is complete.
     fn acknowledged(&mut self, sequence: u64) {
         let mut all = self.all.owed.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, at) in self.owed.extract_if(.., |(of, _)| *of <= sequence) {
@@ -329,7 +330,7 @@ impl Agent {
     }
 }
 
-/// The tenant runs as its plan says.
+/// The state of a tenant that runs as planned.
 fn state(tenant: &TenantPlan) -> TenantState {
     let container = |name: String| ContainerStatus {
         name,

@@ -1,4 +1,4 @@
-//! What the agents count together, and how sessions end.
+//! Counters shared by all agents, and how sessions end.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::super::wire::Status;
 
-/// Different endings of sessions that are told apart.
+/// Number of different endings to keep apart.
 const MAX_ENDINGS: usize = 20;
 
 #[derive(Default)]
@@ -57,7 +57,7 @@ impl Counts {
         }
     }
 
-    /// A session, or an attempt at one, is over.
+    /// Counts the end of a session, or of an attempt at one.
     pub(super) fn over(&self, ending: &Ending) {
         let counter = match ending {
             Ending::Cut => &self.cut,
@@ -76,7 +76,7 @@ impl Counts {
     }
 }
 
-/// Counts a thing for as long as it is true.
+/// Counts up while it exists.
 pub(super) struct While<'a>(&'a AtomicUsize);
 
 impl<'a> While<'a> {
@@ -92,14 +92,14 @@ impl Drop for While<'_> {
     }
 }
 
-/// How a session, or an attempt at one, was over.
+/// How a session, or an attempt at one, ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// A report of it had been acknowledged.
+    /// After one of its reports was acknowledged.
     Cut,
-    /// Nobody listened at the port.
+    /// Nothing listened at the port.
     Unreachable,
-    /// Somebody listened, and yet no report was acknowledged.
+    /// Something listened, but no report was acknowledged.
     Failed,
 }
 
@@ -113,7 +113,8 @@ impl Ending {
     }
 }
 
-/// Whether an error comes from a port at which nobody listens. Somebody who listens and has no room resets, or is silent.
+/// Whether an error means that nothing listens at the port. A server without capacity resets the connection, or stays
+/// silent.
 pub(super) fn is_closed_port(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     causes.any(|cause| {
@@ -133,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// What a session at this port ends with.
+    /// The error of a session at this port.
     async fn attempt(endpoint: &str) -> tonic::Status {
         let config = tls::pinned_config(&format!("sha256:{}", "0".repeat(64))).unwrap();
         let channel = tls::channel(endpoint, Arc::new(ArcSwap::new(config))).unwrap();

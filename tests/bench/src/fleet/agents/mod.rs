@@ -1,8 +1,8 @@
-//! The process of simulated agents: real TLS, real protocol, the real agent's choice of what to report and when to come back; no
-//! Docker, and every tenant is at once as its plan says.
+//! The process of simulated agents: real TLS, the real protocol, and the real agent's logic for what to report and when
+//! to reconnect. There is no Docker, and every tenant immediately is as planned.
 //!
-//! Each keeps to its own moment of the report interval, evenly spread. A report counts as owed until it, or a later one of the same
-//! agent, is acknowledged.
+//! Each agent has a fixed moment in the report interval, evenly spread. A report is owed until it, or a later one of
+//! the same agent, is acknowledged.
 
 mod agent;
 mod counts;
@@ -18,7 +18,7 @@ use super::wire::{Line, Papers};
 use agent::Agent;
 use counts::Counts;
 
-/// How often the bench is told how things are.
+/// How often the bench gets a status.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the agents of a papers file until the bench closes our standard input.
@@ -47,7 +47,7 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
             tokio::spawn(agent.run(Duration::from_secs_f64(index as f64 / per_second)));
         }
         let telling = tokio::spawn(tell(told, all));
-        // Ends with the bench, however that ends.
+        // Ends with the bench, however the bench ends.
         let closed = tokio::task::spawn_blocking(|| {
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink())
         });
@@ -58,7 +58,7 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every agent is an open file.
+/// Every agent needs an open file.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
