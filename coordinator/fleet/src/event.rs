@@ -137,6 +137,75 @@ pub struct Event {
 mod tests {
     use super::*;
 
+    /// Programs match on these words: a change here breaks them.
+    const WORDS: &[&str] = &[
+        "certificate.account",
+        "certificate.failed",
+        "certificate.issued",
+        "certificate.removed",
+        "certificate.renewed",
+        "certificate.uploaded",
+        "credentials.read",
+        "domain.added",
+        "domain.primary",
+        "domain.recovered",
+        "domain.removed",
+        "domain.unreachable",
+        "edge.down",
+        "edge.recovered",
+        "edge.stuck",
+        "edge.up",
+        "host.cordoned",
+        "host.degraded",
+        "host.joined",
+        "host.lost",
+        "host.plan_ahead",
+        "host.plan_refused",
+        "host.reachable",
+        "host.ready",
+        "host.removed",
+        "host.suspect",
+        "host.uncordoned",
+        "host.unknown",
+        "host.unreachable",
+        "operation.succeeded",
+        "operator.certified",
+        "operator.revoked",
+        "tenant.access_changed",
+        "tenant.asleep",
+        "tenant.create_cancelled",
+        "tenant.created",
+        "tenant.deleted",
+        "tenant.exec",
+        "tenant.failing",
+        "tenant.oom_killed",
+        "tenant.purge_ordered",
+        "tenant.purged",
+        "tenant.quarantine_ended",
+        "tenant.reachable",
+        "tenant.recovered",
+        "tenant.resized",
+        "tenant.restarted",
+        "tenant.restored",
+        "tenant.resumed",
+        "tenant.route_rejected",
+        "tenant.suspended",
+        "tenant.unhealthy",
+        "tenant.unreachable",
+        "tenant.updated",
+        "tenant.woken",
+        "token.created",
+    ];
+
+    #[test]
+    fn every_word_is_a_kind_and_comes_back() {
+        for word in WORDS {
+            let kind = EventKind::from((*word).to_owned());
+            assert!(!matches!(kind, EventKind::Other(_)), "{word}");
+            assert_eq!(kind.as_str(), *word);
+        }
+    }
+
     #[test]
     fn kinds_are_stored_as_their_words_and_unknown_ones_survive() {
         let json = serde_json::to_string(&EventKind::TenantOomKilled).unwrap();

@@ -29,8 +29,12 @@ const PKI_REFRESH: Duration = Duration::from_secs(5);
 const CUT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts the background loops.
-pub(super) fn spawn(shared: &Shared, asker: Option<Asker>, refresh: Arc<Notify>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
+pub(super) fn spawn(
+    shared: &Shared,
+    asker: Option<Asker>,
+    refresh: Arc<Notify>,
+    tasks: &mut JoinSet<()>,
+) {
     let (handle, config, stop) = (&shared.handle, &shared.config, &shared.stop);
     tasks.spawn(cut_refused(
         handle.clone(),
@@ -89,7 +93,6 @@ pub(super) fn spawn(shared: &Shared, asker: Option<Asker>, refresh: Arc<Notify>)
         refresh,
         stop.clone(),
     ));
-    tasks
 }
 
 /// Cuts connections whose certificate the Fleet no longer admits.

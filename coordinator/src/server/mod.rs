@@ -136,12 +136,14 @@ pub async fn start(
     {
         tracing::warn!(%tenant, "[edge.dashboard] hostname {name} is a domain of that tenant's; edges cannot serve both: name another, or `isyctl tenant domain remove {tenant} {name}`");
     }
-    let asker = probes::asker(&config)?;
     let shared = Shared::new(config, handle, parts.sealer)?;
+    let asker = probes::asker(&shared.config)?;
     let (listeners, addresses) = Listeners::bind(&shared.config).await?;
     let refresh = Arc::new(Notify::new());
-    let mut tasks = loops::spawn(&shared, asker, refresh.clone());
+    // First the ports: what the loops ask for (challenges, tenants through the edges) is then there.
+    let mut tasks = JoinSet::new();
     ports::serve(&shared, listeners, &addresses, dashboard, &mut tasks).await?;
+    loops::spawn(&shared, asker, refresh.clone(), &mut tasks);
     Ok(Running {
         handle: shared.handle,
         config: shared.config,

@@ -42,11 +42,19 @@ impl SpecField {
         }
     }
 
-    /// Whether the field takes effect only at the first start. Another image is an upgrade, which needs more than new
-    /// containers (PostgreSQL's files, Odoo's modules).
-    pub fn is_fixed(self) -> bool {
-        !matches!(self, Self::Plan | Self::Domains | Self::HostLabels)
-    }
+    /// The fields that take effect only at the first start, in the order in which a refusal names them. Another image is an
+    /// upgrade, which needs more than new containers (PostgreSQL's files, Odoo's modules).
+    pub const FIXED: [Self; 9] = [
+        Self::Language,
+        Self::Country,
+        Self::TimeZone,
+        Self::Modules,
+        Self::AdminLogin,
+        Self::Host,
+        Self::Edition,
+        Self::OdooImage,
+        Self::PostgresImage,
+    ];
 }
 
 impl fmt::Display for SpecField {

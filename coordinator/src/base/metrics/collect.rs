@@ -25,7 +25,7 @@ impl Families<'_> {
     ) -> fmt::Result {
         let metric = self
             .0
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            .encode_descriptor(name, &sentence(help), unit, MetricType::Gauge)?;
         ConstGauge::new(value).encode(metric)
     }
 
@@ -37,9 +37,9 @@ impl Families<'_> {
         unit: Option<&Unit>,
         values: impl IntoIterator<Item = (L, i64)>,
     ) -> fmt::Result {
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        let mut family =
+            self.0
+                .encode_descriptor(name, &sentence(help), unit, MetricType::Gauge)?;
         for (labels, value) in values {
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
         }
@@ -51,9 +51,14 @@ impl Families<'_> {
         let unit = Some(&Unit::Seconds);
         let metric = self
             .0
-            .encode_descriptor(name, help, unit, MetricType::Counter)?;
+            .encode_descriptor(name, &sentence(help), unit, MetricType::Counter)?;
         ConstCounter::new(value).encode(metric)
     }
+}
+
+/// The help text as a registry writes it for what is registered with it.
+fn sentence(help: &str) -> String {
+    format!("{help}.")
 }
 
 /// Converts a count to a gauge's type.

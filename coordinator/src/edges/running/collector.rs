@@ -1,4 +1,4 @@
-//! The edges in our metrics, as of the scrape.
+//! The edges in our metrics, as the last round of questions to all of them found them.
 //!
 //! Not here: what is known of an edge (mod.rs).
 
@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 
 use super::{EdgeState, Edges};
-use crate::base::{clock, metrics::Families};
+use crate::base::metrics::Families;
 
 /// Collects the edges that poll their configuration.
 #[derive(Debug)]
@@ -33,9 +33,9 @@ struct EdgeLabels {
 
 impl Collector for EdgeCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let seen = self.edges.seen(clock::monotonic());
+        let seen = self.edges.looked.load_full();
         let mut states: BTreeMap<&str, i64> = EdgeState::ALL.map(|state| (state.word(), 0)).into();
-        for edge in &seen {
+        for edge in seen.iter() {
             *states.entry(edge.state.word()).or_default() += 1;
         }
         let mut families = Families(encoder);

@@ -91,6 +91,8 @@ pub struct Edges {
     versions: Mutex<Vec<Versions>>,
     asked: channel::Sender<()>,
     left_out: ArcSwap<LeftOut>,
+    /// What the last round of questions to all edges found.
+    looked: ArcSwap<Vec<EdgeSeen>>,
     ask: Ask,
 }
 
@@ -107,6 +109,7 @@ impl Edges {
             versions: Mutex::default(),
             asked: channel::Sender::default(),
             left_out: ArcSwap::default(),
+            looked: ArcSwap::default(),
             ask,
         }
     }
@@ -363,6 +366,12 @@ impl Edges {
         edges
             .entry((edge.address, edge.scope))
             .and_modify(|known| known.edge.told = stuck);
+    }
+
+    /// Keeps what a round of questions to all edges found, for the metrics: between two rounds an edge that has taken up a new
+    /// version looks as if it were behind.
+    fn keep_look(&self, seen: &[EdgeSeen]) {
+        self.looked.store(Arc::new(seen.to_vec()));
     }
 
     /// Records which routes the documents leave out.

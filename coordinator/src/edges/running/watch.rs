@@ -22,6 +22,7 @@ pub(crate) async fn run(handle: Handle, edges: Arc<Edges>, stop: CancellationTok
         }
         edges.look(|_| true).await;
         let seen = edges.seen(clock::monotonic());
+        edges.keep_look(&seen);
         let shards = &handle.settings().shards;
         for edge in seen {
             tell(&handle, &edges, shards, &edge).await;

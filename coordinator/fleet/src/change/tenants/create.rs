@@ -81,10 +81,10 @@ impl Edit<'_> {
         }
         let same_host = |host: &HostName| *host == tenant.placement.host;
         let stays = create.spec.host.as_ref().is_none_or(same_host);
-        let fixed = changes
-            .iter()
-            .map(|change| change.field)
-            .find(|field| field.is_fixed() && !(*field == SpecField::Host && stays));
+        let changed = |field: SpecField| changes.iter().any(|change| change.field == field);
+        let fixed = SpecField::FIXED
+            .into_iter()
+            .find(|field| changed(*field) && !(*field == SpecField::Host && stays));
         if let Some(field) = fixed {
             return Err(ChangeError::Immutable {
                 name: tenant.name.clone(),
