@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::figures::{Figure, Report, Unit};
+use crate::figures::{Figure, Report, Target, Unit};
 
 /// A loss up to this share does not count as worse.
 const TOLERANCE: f64 = 0.05;
@@ -19,6 +19,7 @@ struct Compared {
     bench: String,
     name: String,
     unit: Unit,
+    target: Option<Target>,
     before: Vec<f64>,
     after: Vec<f64>,
 }
@@ -49,18 +50,28 @@ fn median(values: &[f64]) -> f64 {
 }
 
 impl Compared {
-    fn ratio(&self) -> f64 {
-        median(&self.after) / median(&self.before)
+    /// Of the medians; `None` where there was nothing before.
+    fn ratio(&self) -> Option<f64> {
+        let before = median(&self.before);
+        (before != 0.0).then(|| median(&self.after) / before)
     }
 
-    /// Whether a higher value is better: true for rates; everything else is a cost.
+    /// Whether more is better: the target says so. Without a target, rates are; everything else is a cost.
     fn more_is_better(&self) -> bool {
-        self.unit == Unit::PerSecond
+        match self.target {
+            Some(Target::AtLeast(_)) => true,
+            Some(Target::AtMost(_)) => false,
+            None => self.unit == Unit::PerSecond,
+        }
     }
 
     fn verdict(&self) -> Verdict {
         let ((least_before, most_before), (least_after, most_after)) =
             (range(&self.before), range(&self.after));
+        // Without a target a count only says how much was done.
+        if self.unit == Unit::Count && self.target.is_none() {
+            return Verdict::Same;
+        }
         let lower = most_after < least_before * (1.0 - TOLERANCE);
         let higher = least_after > most_before * (1.0 + TOLERANCE);
         match (lower, higher, self.more_is_better()) {
@@ -87,12 +98,13 @@ impl Compared {
             Verdict::Worse => "  WORSE",
         };
         format!(
-            "{}: {}: {} → {}, {:.3} ×{verdict}",
+            "{}: {}: {} → {}{}{verdict}",
             self.bench,
             self.name,
             shown(&self.before),
             shown(&self.after),
             self.ratio()
+                .map_or(String::new(), |ratio| format!(", {ratio:.3} ×")),
         )
     }
 }
@@ -111,18 +123,24 @@ fn reports(dir: &PathBuf) -> Result<Vec<Report>> {
     Ok(found)
 }
 
-type Values = BTreeMap<(String, String), (Unit, Vec<f64>)>;
+type Values = BTreeMap<(String, String), (Unit, Option<Target>, Vec<f64>)>;
 
 fn values(dirs: &[PathBuf]) -> Result<Values> {
     let mut all = Values::new();
     for dir in dirs {
         for Report { bench, figures, .. } in reports(dir)? {
-            for Figure {
-                name, unit, value, ..
-            } in figures
-            {
-                let key = (bench.clone(), name);
-                all.entry(key).or_insert((unit, Vec::new())).1.push(value);
+            for figure in figures {
+                let Figure {
+                    name,
+                    unit,
+                    target,
+                    value,
+                    ..
+                } = figure;
+                let kept = all
+                    .entry((bench.clone(), name))
+                    .or_insert((unit, target, Vec::new()));
+                kept.2.push(value);
             }
         }
     }
@@ -132,19 +150,16 @@ fn values(dirs: &[PathBuf]) -> Result<Values> {
 /// Pairs the figures that both sides have; the names of the others come second.
 fn pair(before: Values, mut after: Values) -> (Vec<Compared>, Vec<String>) {
     let (mut both, mut alone) = (Vec::new(), Vec::new());
-    for ((bench, name), (unit, before)) in before {
+    for ((bench, name), (unit, target, before)) in before {
         match after.remove(&(bench.clone(), name.clone())) {
-            // Counts only describe the work done, and zero cannot be the base of a ratio.
-            Some((_, after)) if unit != Unit::Count && median(&before) != 0.0 => {
-                both.push(Compared {
-                    bench,
-                    name,
-                    unit,
-                    before,
-                    after,
-                });
-            }
-            Some(_) => {}
+            Some((_, _, after)) => both.push(Compared {
+                bench,
+                name,
+                unit,
+                target,
+                before,
+                after,
+            }),
             None => alone.push(format!("{bench}: {name}: only before")),
         }
     }
@@ -181,10 +196,15 @@ mod tests {
     use super::*;
 
     fn compared(unit: Unit, before: &[f64], after: &[f64]) -> Verdict {
+        against(unit, None, before, after)
+    }
+
+    fn against(unit: Unit, target: Option<Target>, before: &[f64], after: &[f64]) -> Verdict {
         Compared {
             bench: "writes".to_owned(),
             name: "x".to_owned(),
             unit,
+            target,
             before: before.to_vec(),
             after: after.to_vec(),
         }
@@ -213,12 +233,28 @@ mod tests {
     }
 
     #[test]
+    fn a_target_says_which_way_is_better_and_nothing_may_become_something() {
+        let (least, most) = (Some(Target::AtLeast(0.99)), Some(Target::AtMost(0.0)));
+        assert_eq!(
+            against(Unit::Ratio, least, &[1.0], &[0.9]),
+            Verdict::Worse,
+            "requests per second with and without"
+        );
+        assert_eq!(
+            against(Unit::Count, most, &[0.0, 0.0], &[500.0, 400.0]),
+            Verdict::Worse,
+            "sessions that ended"
+        );
+        assert_eq!(compared(Unit::Count, &[0.0], &[500.0]), Verdict::Same);
+    }
+
+    #[test]
     fn what_only_one_side_has_is_named() {
         let side = |names: &[&str]| {
             let key = |name: &&str| ("fleet".to_owned(), (*name).to_owned());
             names
                 .iter()
-                .map(|name| (key(name), (Unit::Bytes, vec![2.0])))
+                .map(|name| (key(name), (Unit::Bytes, None, vec![2.0])))
                 .collect::<Values>()
         };
         let (both, alone) = pair(side(&["a", "b"]), side(&["b", "c"]));

@@ -1,15 +1,24 @@
-//! Today's programs on data that the previous version left behind: nothing is lost, no database is filled again, and
-//! operations in progress finish.
+//! Today's programs on what the version before left behind: everything is read, nothing is lost or filled again, what was under way
+//! ends.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
-use isyone_fleet::operation::OperationKind;
-use isyone_proto::plan::DesiredState;
-use isyone_tests::fleet::{Fleet, wait_for};
+use isyone_agent::{
+    host::ledger::Ledger,
+    plan::state::{Database, TenantState},
+};
+use isyone_fleet::{operation::OperationKind, state::State, written::RecordKind};
+use isyone_proto::{operation::OperationState, plan::DesiredState};
+use isyone_tests::fleet::{Fleet, node::Agent, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
+const WITH_DATA: [&str; 4] = ["alfa", "beta", "gama", "delta"];
 
-/// The key of each tenant's database, if there is one: another value means that it was filled again.
+/// Keys of each tenant's database, where there is one: another value means that it was filled anew.
 fn keys(fleet: &Fleet) -> BTreeMap<&'static str, Option<String>> {
     let of = |tenant| {
         let mut found = fleet
@@ -18,18 +27,70 @@ fn keys(fleet: &Fleet) -> BTreeMap<&'static str, Option<String>> {
             .filter_map(|agent| agent.docker.database_keys(tenant));
         (tenant, found.next())
     };
-    ["alfa", "beta", "gama", "delta"].map(of).into()
+    WITH_DATA.map(of).into()
+}
+
+/// What the agents remember of each tenant. An agent goes on without a file that it cannot read, so the test reads them itself.
+fn memories(fleet: &Fleet) -> BTreeMap<String, TenantState> {
+    let mut found = BTreeMap::new();
+    for agent in &fleet.agents {
+        for entry in std::fs::read_dir(agent.data.tenants()).expect("the agent has tenants") {
+            let directory = entry.expect("a directory").path();
+            let text = std::fs::read(directory.join("state.json")).expect("a state");
+            let name = directory.file_name().expect("a name").to_string_lossy();
+            let state = serde_json::from_slice(&text).expect("a state of the version before");
+            found.insert(name.into_owned(), state);
+        }
+    }
+    found
+}
+
+fn ledgers_can_be_read(agents: &[Agent]) {
+    for agent in agents {
+        let (ledger, warning) = Ledger::open(&agent.data.ledger()).expect("the ledger opens");
+        assert_eq!(warning, None);
+        let plan = ledger.plan().expect("a plan is in it");
+        assert!(plan.generation > 0 && !plan.tenants.is_empty());
+    }
+}
+
+fn nothing_was_put_aside(folder: &Path) {
+    for entry in std::fs::read_dir(folder).expect("the agent's folder") {
+        let name = entry.expect("a file").file_name();
+        assert!(!name.to_string_lossy().contains("corrupt"), "{name:?}");
+    }
+}
+
+/// Each kind of record that the fixture has is in the Fleet.
+fn every_record_is_there(fleet: &Fleet, state: &State) {
+    let contents = fleet.coordinator.store.contents();
+    let kinds: BTreeSet<RecordKind> = contents.records.iter().map(|record| record.kind).collect();
+    assert_eq!(kinds.len(), 9, "{kinds:?}");
+    let fleet = &state.fleet;
+    assert_eq!(fleet.tenants.len(), 5);
+    assert_eq!((fleet.hosts.len(), fleet.operators.len()), (2, 1));
+    assert!(!fleet.tokens.is_empty() && fleet.operations.len() > 5);
+    assert_eq!(fleet.certificates.len(), 2);
+    assert_eq!(fleet.certificate_troubles["beta.isy.one"].failures, 2);
+    assert!(fleet.acme_account.is_some() && !fleet.plan_digest.is_empty());
+    assert!(fleet.domain_troubles.contains_key("erp.customer.example"));
+    let access = &fleet.tenants["delta"].access;
+    assert_eq!((access.addresses.len(), access.users.len()), (1, 1));
+    assert!(access.rate.is_some());
+    assert!(fleet.events.len() > 5, "what happened is remembered");
 }
 
 #[test]
 fn stored_data_of_the_version_before_goes_on_working() {
     let mut fleet = Fleet::stored("stored-2026-11-28");
-    let before = keys(&fleet);
-    assert!(before.values().all(Option::is_some), "{before:?}");
+    let before = (keys(&fleet), memories(&fleet));
+    assert!(before.0.values().all(Option::is_some), "{before:?}");
+    let is_ready = |state: &TenantState| matches!(state.database, Database::Ready { .. });
+    assert!(before.1.values().all(is_ready));
+    ledgers_can_be_read(&fleet.agents);
     fleet.coordinator.run();
     let stored = fleet.coordinator.snapshot();
-    assert_eq!(stored.fleet.tenants.len(), 5);
-    assert!(stored.fleet.events.len() > 5, "what happened is remembered");
+    every_record_is_there(&fleet, &stored);
     let created = &stored.fleet.tenants["eco"].operation;
     assert!(!stored.fleet.operations[created].state.is_final());
 
@@ -46,8 +107,11 @@ fn stored_data_of_the_version_before_goes_on_working() {
     });
 
     let state = fleet.coordinator.snapshot();
-    assert_eq!(state.fleet.operations[created].kind, OperationKind::Create);
-    assert!(state.fleet.operations[created].state.is_final());
+    let operation = &state.fleet.operations[created];
+    assert_eq!(
+        (operation.kind, operation.state),
+        (OperationKind::Create, OperationState::Succeeded)
+    );
     let desired = |tenant: &str| state.fleet.tenants[tenant].desired;
     assert_eq!(desired("beta"), DesiredState::Suspended);
     assert_eq!(desired("gama"), DesiredState::Quarantined);
@@ -56,8 +120,18 @@ fn stored_data_of_the_version_before_goes_on_working() {
         primary.map(ToString::to_string).as_deref(),
         Some("erp.customer.example")
     );
-    assert_eq!(keys(&fleet), before, "no database was filled again");
+    assert_eq!(keys(&fleet), before.0, "no database was filled again");
+    let after = memories(&fleet);
+    for (tenant, was) in &before.1 {
+        let is = &after[tenant];
+        assert_eq!((is.uid, is.epoch), (was.uid, was.epoch), "{tenant}");
+        assert_eq!(is.odoo_pin, was.odoo_pin, "{tenant}");
+        assert_eq!(is.postgres_pin, was.postgres_pin, "{tenant}");
+        assert_eq!(is.master_hash, was.master_hash, "{tenant}");
+        assert!(is.wanted_generation >= was.wanted_generation, "{tenant}");
+    }
     for agent in &fleet.agents {
         assert_eq!(agent.docker.violations(), Vec::<String>::new());
+        nothing_was_put_aside(agent.data.path());
     }
 }

@@ -17,9 +17,9 @@ pub(super) fn run_both(args: &Args, revision: &str, binaries: &Path) -> Result<(
     let before = Version::checked_out(revision)?;
     let after = Version {
         root: paths::root(),
-        binaries: binaries.to_owned(),
+        binaries: std::path::absolute(binaries)?,
     };
-    let results = paths::cache().join("against");
+    let results = std::path::absolute(paths::cache())?.join("against");
     let (mut befores, mut afters) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds {
         // Alternate who goes first, so that neither side always finds the warmer machine.
@@ -50,6 +50,14 @@ pub(super) fn run_both(args: &Args, revision: &str, binaries: &Path) -> Result<(
     run(&mut compare)
 }
 
+/// Whether a folder is a checkout of that commit without edits.
+fn is_clean_at(root: &Path, commit: &str) -> bool {
+    let git = |args: &[&str]| output(cmd("git", args).current_dir(root)).ok();
+    root.join(".git").exists()
+        && git(&["rev-parse", "HEAD"]).is_some_and(|head| head == commit)
+        && git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty())
+}
+
 /// A built commit, and where its programs are.
 struct Version {
     root: PathBuf,
@@ -64,12 +72,22 @@ impl Version {
         let commit = output(git.current_dir(paths::root()))
             .with_context(|| format!("there is no commit `{revision}` in this checkout"))?;
         let short = commit.get(..12).unwrap_or(&commit);
-        let folder = paths::cache().join("versions");
+        // Absolute, because the other version is built and run from its own folder.
+        let folder = std::path::absolute(paths::cache())?.join("versions");
         let root = folder.join(short);
-        if !root.join("Cargo.toml").is_file() {
+        if !is_clean_at(&root, &commit) {
+            // Whatever is there instead (another commit, edits, half a checkout) would be measured under this one's name.
             std::fs::create_dir_all(&folder)?;
+            if root.exists() {
+                std::fs::remove_dir_all(&root)?;
+            }
+            run(cmd("git", ["worktree", "prune"]).current_dir(paths::root()))?;
             let mut add = cmd("git", ["worktree", "add", "--force", "--detach"]);
             run(add.arg(&root).arg(&commit).current_dir(paths::root()))?;
+            say!(
+                "its checkout stays for the next time; `git worktree remove --force {}` removes it",
+                root.display()
+            );
         }
         let target = folder.join("target");
         say!("building {short} (some minutes the first time)");

@@ -22,7 +22,8 @@ pub(crate) struct Args {
     /// Few rounds, small numbers, debug builds: shows that the harness works, its figures mean nothing and go to a folder of their own
     #[arg(long, conflicts_with = "write")]
     small: bool,
-    /// Compare with another commit: both are built and run in turn on this machine, and each figure is shown beside the other's
+    /// Compare with another commit: both are built and run in turn on this machine, and each figure is shown beside the other's. Name
+    /// the benches: all of them, three times each, take hours
     #[arg(long, value_name = "REV", conflicts_with_all = ["write", "small"])]
     against: Option<String>,
     /// How often each version runs, with --against
@@ -135,5 +136,8 @@ fn environment(bench: &mut Command, binaries: &Path) {
     bench
         .env("ISYONE_E2E", "1")
         .env("ISYONE_BIN", binaries)
-        .env("ISYONE_CACHE", paths::cache());
+        .env(
+            "ISYONE_CACHE",
+            std::path::absolute(paths::cache()).unwrap_or_else(|_| paths::cache()),
+        );
 }

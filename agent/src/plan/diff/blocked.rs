@@ -61,6 +61,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_reason_says_what_is_wrong_and_what_to_do() {
+        let said = [
+            (
+                Blocked::OldOrder {
+                    ordered: 3,
+                    wanted: 7,
+                },
+                "was an old database of the coordinator restored? Its volumes are kept",
+            ),
+            (
+                Blocked::ForeignVolume {
+                    volume: "pgdata_alfa".into(),
+                    owner: "none".into(),
+                    tenant: Uuid::nil(),
+                },
+                "volume pgdata_alfa belongs to another tenant",
+            ),
+            (
+                Blocked::ForeignContainer("postgres_alfa".into()),
+                "container postgres_alfa is somebody else's",
+            ),
+            (
+                Blocked::VolumeGone("pgdata_alfa".into()),
+                "volume pgdata_alfa is gone, and with it this tenant's data",
+            ),
+            (Blocked::HostClosed("disk full".into()), "disk full"),
+        ];
+        for (blocked, text) in said {
+            assert!(blocked.to_string().contains(text), "{blocked}");
+        }
+    }
+
+    #[test]
     fn a_reason_says_what_to_do_on_one_line() {
         let major = Blocked::OtherMajor {
             data: "15".into(),

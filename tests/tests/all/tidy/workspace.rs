@@ -29,14 +29,16 @@ pub(super) fn rust_files(folder: &str) -> Vec<String> {
 }
 
 fn walk(folder: &Path, found: &mut Vec<String>) {
-    let Ok(entries) = std::fs::read_dir(root().join(folder)) else {
-        return;
-    };
-    for entry in entries.flatten() {
+    let entries = std::fs::read_dir(root().join(folder))
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    for entry in entries {
+        let entry = entry.expect("a folder's entry can be read");
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = folder.join(&name);
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_folder && name != "target" && !name.starts_with('.') {
+        // Cargo's own folder; a module may have that name.
+        let is_output = folder.as_os_str().is_empty() && name == "target";
+        if is_folder && !is_output && !name.starts_with('.') {
             walk(&path, found);
         } else if !is_folder && name.ends_with(".rs") {
             found.push(path.to_string_lossy().into_owned());
