@@ -181,7 +181,7 @@ mod tests {
             let name = memory.due(&entries, now).unwrap().name.clone();
             memory.disk.insert(name.clone(), (vec![], now));
             measured.push(name.to_string());
-            now += DISK_EVERY;
+            now += DISK_EVERY + Duration::from_secs(1);
         }
         assert_eq!(measured, ["alfa", "beta", "gama", "alfa", "beta", "gama"]);
         for entry in &entries {
