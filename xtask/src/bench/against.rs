@@ -1,12 +1,12 @@
 //! `cargo xtask bench --against REV`: benches another commit beside this one. Both are built and run on this machine in
 //! turn, so that whatever else the machine does meanwhile affects both.
 //!
-//! The other commit gets its own checkout and target folder below the cache, kept for the next time. Not here: what the
-//! figures mean (isyone-bench, whose `--before` and `--after` compare them).
+//! The other commit gets its own checkout in the temporary directory and its own target folder below the cache, both kept
+//! for the next time. Not here: what the figures mean (isyone-bench, whose `--before` and `--after` compare them).
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{Args, BUILT, environment};
 use crate::cmd::{cargo, cmd, output, run, say};
@@ -50,6 +50,19 @@ pub(super) fn run_both(args: &Args, revision: &str, binaries: &Path) -> Result<(
     run(&mut compare)
 }
 
+/// In a directory that everybody may write to, a folder of that name may be somebody else's: what is in it would be built and run.
+fn ensure_ours(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let me = std::fs::metadata("/proc/self").context("cannot read /proc/self")?;
+    let found = std::fs::symlink_metadata(folder)?;
+    ensure!(
+        found.is_dir() && found.uid() == me.uid(),
+        "{} is not ours: remove it, or set TMPDIR",
+        folder.display()
+    );
+    Ok(())
+}
+
 /// Whether a folder is a checkout of that commit without edits.
 fn is_clean_at(root: &Path, commit: &str) -> bool {
     let git = |args: &[&str]| output(cmd("git", args).current_dir(root)).ok();
@@ -71,14 +84,16 @@ impl Version {
         let mut git = cmd("git", ["rev-parse", "--verify", "--quiet", name.as_str()]);
         let commit = output(git.current_dir(paths::root()))
             .with_context(|| format!("there is no commit `{revision}` in this checkout"))?;
-        let short = commit.get(..12).unwrap_or(&commit);
-        // Absolute, because the other version is built and run from its own folder.
-        let folder = std::path::absolute(paths::cache())?.join("versions");
-        let root = folder.join(short);
+        let short = commit.get(..9).unwrap_or(&commit);
+        // A short path: Docker's sockets on test hosts lie below the checkout, and the kernel limits their paths.
+        let root = std::env::temp_dir().join(format!("isyone-{short}"));
+        let is_there = root.symlink_metadata().is_ok();
+        if is_there {
+            ensure_ours(&root)?;
+        }
         if !is_clean_at(&root, &commit) {
             // Whatever is there instead (another commit, edits, half a checkout) would be measured under this one's name.
-            std::fs::create_dir_all(&folder)?;
-            if root.exists() {
+            if is_there {
                 std::fs::remove_dir_all(&root)?;
             }
             run(cmd("git", ["worktree", "prune"]).current_dir(paths::root()))?;
@@ -89,6 +104,8 @@ impl Version {
                 root.display()
             );
         }
+        // Absolute, because the other version is built from its own folder.
+        let folder = std::path::absolute(paths::cache())?.join("versions");
         let target = folder.join("target");
         say!("building {short} (some minutes the first time)");
         let mut build = cargo(&["build", "--release", "--bins"]);
