@@ -92,8 +92,6 @@ impl Parts {
 pub struct Running {
     /// The writer and its snapshots.
     pub handle: Handle,
-    /// The effective configuration.
-    pub config: Arc<Config>,
     /// The certificate authority.
     pub pki: Arc<Pki>,
     /// Seals and opens secrets at rest.
@@ -146,7 +144,6 @@ pub async fn start(
     loops::spawn(&shared, asker, refresh.clone(), &mut tasks);
     Ok(Running {
         handle: shared.handle,
-        config: shared.config,
         pki: shared.pki,
         sealer: shared.sealer,
         streams: shared.streams,
