@@ -78,6 +78,7 @@ impl Reporter {
             docker_error: around.docker_error.clone(),
             tenants,
             complete: everything,
+            jobs: Vec::new(),
         };
         agent::Report {
             sequence: self.sequence,

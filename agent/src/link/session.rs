@@ -163,6 +163,7 @@ impl Link {
             advertise_address: self.host.advertise().to_string(),
             plan_generation: ledger.generation(),
             plan_digest: ledger.digest().to_owned(),
+            peer_port: 0,
         }
     }
 

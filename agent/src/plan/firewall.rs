@@ -197,7 +197,7 @@ mod tests {
                     ..plan.firewall
                 },
                 tenants: vec![],
-                generation: 1,
+                ..host_plan(1, vec![])
             }),
         );
     }

@@ -148,7 +148,7 @@ impl Tenant {
     /// whose database was set back costs data.
     fn heed_history(&self) -> Result<()> {
         let (plan, state) = (&self.plan, self.state());
-        if plan.activated && !state.is_ready() {
+        if !plan.seed.may_fill() && !state.is_ready() {
             // It has run before: whatever is or is not in its volumes, never fill them.
             self.remember(true, |s| s.database = Database::Ready { synced: true })?;
         }

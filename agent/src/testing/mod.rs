@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use isyone_proto::{
-    plan::{DesiredState, Firewall, HostPlan, Secret, TenantPlan, TenantSecrets},
+    plan::{DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
     spec::Size,
 };
 use uuid::Uuid;
@@ -61,7 +61,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         postgres_restarts: 0,
         quarantine_until: None,
         purge_now: false,
-        activated: false,
+        seed: Seed::Fresh,
         upload_limit_bytes: 1 << 30,
     }
 }
@@ -79,6 +79,8 @@ pub fn host_plan(generation: u64, tenants: Vec<TenantPlan>) -> HostPlan {
             edge_ports: vec![80, 443],
             protected_addresses: vec![known("192.0.2.9")],
         },
+        jobs: Vec::new(),
+        grants: Vec::new(),
     }
 }
 

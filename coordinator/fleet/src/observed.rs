@@ -19,6 +19,8 @@ pub struct Hello {
     pub docker_version: String,
     /// Networks that the host uses itself; tenants get none that overlaps.
     pub networks: Vec<Ipv4Net>,
+    /// TCP port on its advertised address where other hosts' agents fetch data; `None` where there is none.
+    pub peer_port: Option<u16>,
 }
 
 /// The last report on a tenant.

@@ -224,6 +224,7 @@ impl Bench {
             docker_error: String::new(),
             tenants,
             complete: true,
+            jobs: Vec::new(),
         };
         self.apply(Command::Report {
             host: host.clone(),
@@ -278,7 +279,7 @@ impl Bench {
             traffic: None,
             operation: Some(record.operation),
             steps: Vec::new(),
-            absent: record.desired == isyone_types::plan::DesiredState::Purged,
+            absent: record.desired == isyone_types::plan::Lifecycle::Purged,
             health_latency_ms: 1,
         }
     }

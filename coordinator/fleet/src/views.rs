@@ -14,7 +14,7 @@ use isyone_types::{
     identity::OperatorRole,
     ids::{HostName, TenantName},
     operation::{OperationState, Step},
-    plan::{DesiredState, Firewall, HostPlan, Role, TenantPlan, TenantSecrets, UnixMs},
+    plan::{Firewall, HostPlan, Lifecycle, Role, Seed, TenantPlan, TenantSecrets, UnixMs},
     report::TenantProgress,
     spec::Domain,
 };
@@ -54,6 +54,8 @@ pub fn host_plan<E>(
         generation: record.plan_generation,
         tenants,
         firewall: firewall(settings),
+        jobs: Vec::new(),
+        grants: Vec::new(),
     }))
 }
 
@@ -64,7 +66,7 @@ fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> 
         uid: tenant.uid,
         epoch: tenant.placement.epoch,
         generation: tenant.generation,
-        desired: tenant.desired,
+        desired: tenant.desired.into(),
         operation: Some(tenant.operation),
         odoo_image: spec.odoo_image.clone(),
         postgres_image: spec.postgres_image.clone(),
@@ -83,7 +85,10 @@ fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> 
         postgres_restarts: tenant.postgres_restarts,
         quarantine_until: tenant.quarantine_until,
         purge_now: tenant.purge_now,
-        activated: tenant.activated_at.is_some(),
+        seed: match tenant.activated_at {
+            Some(_) => Seed::Existing,
+            None => Seed::Fresh,
+        },
         upload_limit_bytes: settings.edge.upload_limit_bytes,
     }
 }
@@ -126,7 +131,7 @@ pub enum Phase {
 pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (Phase, String) {
     let host = &tenant.placement.host;
     let (host_state, silence_ms) = host_state(state, settings, tenant, now);
-    let quarantined = tenant.desired == DesiredState::Quarantined;
+    let quarantined = tenant.desired == Lifecycle::Quarantined;
     let observed = observed(state, tenant);
     if is_silent(host_state) {
         let text = format!(
@@ -147,8 +152,8 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     }
     let Some(report) = observed.map(|o| &o.report) else {
         let phase = match (tenant.desired, tenant.activated_at) {
-            (DesiredState::Quarantined, _) => Phase::Quarantined,
-            (DesiredState::Purged, _) => Phase::Deleting,
+            (Lifecycle::Quarantined, _) => Phase::Quarantined,
+            (Lifecycle::Purged, _) => Phase::Deleting,
             (_, None) => Phase::Pending,
             (_, Some(_)) => Phase::Unknown,
         };
@@ -160,11 +165,11 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
         TenantProgress::Failing | TenantProgress::Unhealthy
     );
     let phase = match (tenant.desired, report.progress) {
-        (DesiredState::Running | DesiredState::Suspended, _) if bad => Phase::Failing,
-        (DesiredState::Running, TenantProgress::Converged) if current => Phase::Running,
-        (DesiredState::Suspended, TenantProgress::Converged) if current => Phase::Suspended,
-        (DesiredState::Quarantined, TenantProgress::Converged) if current => Phase::Quarantined,
-        (DesiredState::Quarantined | DesiredState::Purged, _) => Phase::Deleting,
+        (Lifecycle::Running | Lifecycle::Suspended, _) if bad => Phase::Failing,
+        (Lifecycle::Running, TenantProgress::Converged) if current => Phase::Running,
+        (Lifecycle::Suspended, TenantProgress::Converged) if current => Phase::Suspended,
+        (Lifecycle::Quarantined, TenantProgress::Converged) if current => Phase::Quarantined,
+        (Lifecycle::Quarantined | Lifecycle::Purged, _) => Phase::Deleting,
         _ if tenant.activated_at.is_none() => Phase::Creating,
         _ => Phase::Updating,
     };
@@ -309,9 +314,9 @@ pub fn routes<'a>(state: &'a State, settings: &'a Settings) -> impl Iterator<Ite
 /// One tenant's route, if it has one; see [`routes`].
 pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Route> {
     let suspended = match tenant.desired {
-        DesiredState::Running => false,
-        DesiredState::Suspended => true,
-        DesiredState::Quarantined | DesiredState::Purged => return None,
+        Lifecycle::Running => false,
+        Lifecycle::Suspended => true,
+        Lifecycle::Quarantined | Lifecycle::Purged => return None,
     };
     if tenant.activated_at.is_none() && !odoo_runs(state, tenant) {
         return None;
@@ -393,7 +398,7 @@ pub struct Target {
 
 /// Whether a tenant is monitored: it should run, and it has converged before.
 pub fn monitored(tenant: &Tenant) -> bool {
-    tenant.desired == DesiredState::Running && tenant.activated_at.is_some()
+    tenant.desired == Lifecycle::Running && tenant.activated_at.is_some()
 }
 
 /// A tenant's target, if it is monitored and its host is known.

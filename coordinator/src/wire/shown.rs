@@ -15,7 +15,12 @@ use isyone_fleet::{
     views::{self, Phase},
 };
 use isyone_proto::{
-    convert::timestamp, ids::TenantName, pb::v1, plan::UnixMs, spec::TenantSpec, tls::OperatorRole,
+    convert::timestamp,
+    ids::TenantName,
+    pb::v1,
+    plan::{DesiredState, UnixMs},
+    spec::TenantSpec,
+    tls::OperatorRole,
 };
 
 use crate::edges::probes::board::Seen;
@@ -41,7 +46,7 @@ pub(crate) fn tenant(
         name: tenant.name.to_string(),
         uid: tenant.uid.to_string(),
         spec: Some(spec(&tenant.spec)),
-        desired_state: v1::DesiredState::from(tenant.desired).into(),
+        desired_state: v1::DesiredState::from(DesiredState::from(tenant.desired)).into(),
         phase: phase_word(phase).into(),
         message,
         host: tenant.placement.host.to_string(),

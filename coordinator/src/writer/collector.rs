@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use isyone_fleet::{liveness, settings::Liveness, state::State};
-use isyone_proto::plan::{DesiredState, UnixMs};
+use isyone_proto::plan::{Lifecycle, UnixMs};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet},
@@ -151,8 +151,8 @@ fn domains(families: &mut Families<'_>, state: &State) -> fmt::Result {
     )
 }
 
-fn desired_word(state: DesiredState) -> &'static str {
-    use DesiredState as D;
+fn desired_word(state: Lifecycle) -> &'static str {
+    use Lifecycle as D;
     match state {
         D::Running => "running",
         D::Suspended => "suspended",

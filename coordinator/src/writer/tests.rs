@@ -46,6 +46,7 @@ fn report() -> Box<isyone_proto::report::HostReport> {
         docker_error: String::new(),
         tenants: Vec::new(),
         complete: true,
+        jobs: Vec::new(),
     })
 }
 

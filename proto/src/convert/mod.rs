@@ -3,6 +3,7 @@
 //!
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
+mod jobs;
 mod report;
 
 use std::{collections::BTreeMap, str::FromStr};
@@ -116,6 +117,8 @@ impl From<DesiredState> for v1::DesiredState {
             DesiredState::Suspended => Self::Suspended,
             DesiredState::Quarantined => Self::Quarantined,
             DesiredState::Purged => Self::Purged,
+            DesiredState::Standby => Self::Standby,
+            DesiredState::Fenced => Self::Fenced,
         }
     }
 }
@@ -126,6 +129,8 @@ fn desired_state(field: &str, value: i32) -> Result<DesiredState, FieldError> {
         Ok(v1::DesiredState::Suspended) => Ok(DesiredState::Suspended),
         Ok(v1::DesiredState::Quarantined) => Ok(DesiredState::Quarantined),
         Ok(v1::DesiredState::Purged) => Ok(DesiredState::Purged),
+        Ok(v1::DesiredState::Standby) => Ok(DesiredState::Standby),
+        Ok(v1::DesiredState::Fenced) => Ok(DesiredState::Fenced),
         Ok(v1::DesiredState::Unspecified) | Err(_) => Err(FieldError::new(
             field,
             format!("unknown desired state {value}"),
@@ -141,6 +146,8 @@ impl From<&HostPlan> for agent::Plan {
             firewall: Some((&plan.firewall).into()),
             traces: Default::default(),
             more: false,
+            jobs: plan.jobs.iter().map(Into::into).collect(),
+            grants: plan.grants.iter().map(Into::into).collect(),
         }
     }
 }
@@ -176,6 +183,8 @@ impl TryFrom<agent::Plan> for HostPlan {
             firewall: firewall
                 .try_into()
                 .map_err(|e: FieldError| e.within("firewall"))?,
+            jobs: jobs::orders(wire.jobs)?,
+            grants: jobs::grants(wire.grants)?,
         })
     }
 }
@@ -253,8 +262,9 @@ impl From<&TenantPlan> for agent::TenantPlan {
             postgres_restarts: t.postgres_restarts,
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
-            activated: t.activated,
+            activated: !t.seed.may_fill(),
             upload_limit_bytes: t.upload_limit_bytes,
+            seed: jobs::seed_to_wire(&t.seed),
         }
     }
 }
@@ -296,7 +306,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             postgres_restarts: wire.postgres_restarts,
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
-            activated: wire.activated,
+            seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
         })
     }
@@ -344,6 +354,7 @@ impl TryFrom<agent::TenantSecrets> for TenantSecrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{JobOrder, JobWork, PeerGrant, Seed};
 
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
@@ -379,7 +390,7 @@ mod tests {
             postgres_restarts: 0,
             quarantine_until: Some(5),
             purge_now: false,
-            activated: true,
+            seed: Seed::Peer("h7".parse().unwrap()),
             upload_limit_bytes: 1 << 30,
         };
         HostPlan {
@@ -393,6 +404,24 @@ mod tests {
                 edge_ports: vec![80, 443],
                 protected_addresses: vec!["192.0.2.9".parse().unwrap()],
             },
+            jobs: vec![JobOrder {
+                id: Uuid::from_u128(3),
+                operation: Uuid::from_u128(7),
+                tenant: "alfa".parse().unwrap(),
+                uid: Uuid::from_u128(1),
+                work: JobWork::Fetch {
+                    from: "h7".parse().unwrap(),
+                    address: Some("192.0.2.7:7483".parse().unwrap()),
+                },
+                rate_bytes_per_s: 32 << 20,
+            }],
+            grants: vec![PeerGrant {
+                operation: Uuid::from_u128(7),
+                tenant: "beta".parse().unwrap(),
+                uid: Uuid::from_u128(1),
+                peer: "h8".parse().unwrap(),
+                expires_at: 9_000,
+            }],
         }
     }
 

@@ -76,6 +76,7 @@ pub fn parse_report(
         docker_error: shortened(wire.docker_error, MAX_MESSAGE),
         tenants,
         complete: wire.complete,
+        jobs: super::jobs::reports(wire.jobs)?,
     };
     Ok((report, left_out))
 }
@@ -206,6 +207,7 @@ impl From<&HostReport> for agent::Report {
             docker_error: report.docker_error.clone(),
             tenants: report.tenants.iter().map(Into::into).collect(),
             complete: report.complete,
+            jobs: report.jobs.iter().map(Into::into).collect(),
         }
     }
 }

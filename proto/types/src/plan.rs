@@ -3,7 +3,10 @@
 //! The agent stores a [`HostPlan`] on disk as JSON; [`HostPlan::digest`] covers that form.
 //! Not here: how a plan is made (isyone-fleet's views) and how it is carried out (the agent).
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -11,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    ids::TenantName,
+    ids::{HostName, TenantName},
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
 
@@ -20,7 +23,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 2;
+pub const PLAN_FORMAT: u32 = 3;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,12 @@ pub struct HostPlan {
     pub tenants: Vec<TenantPlan>,
     /// The host's packet filter.
     pub firewall: Firewall,
+    /// Long work beside keeping tenants as planned. Sorted by id, each once. A job that is no longer here is cancelled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobOrder>,
+    /// Which other hosts may fetch which tenants' data from this one. Sorted by operation, tenant and peer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<PeerGrant>,
 }
 
 impl HostPlan {
@@ -59,7 +68,33 @@ pub struct Firewall {
     pub protected_addresses: Vec<IpAddr>,
 }
 
-/// What a tenant must be on this host.
+/// What is wanted of a tenant as a whole, wherever its copies are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// It serves visitors.
+    Running,
+    /// It is stopped, and its place is kept.
+    Suspended,
+    /// It is deleted, and its data is kept for a while.
+    Quarantined,
+    /// It is deleted, and its data is being removed.
+    Purged,
+}
+
+impl From<Lifecycle> for DesiredState {
+    /// What the host must do where the tenant lives.
+    fn from(wanted: Lifecycle) -> Self {
+        match wanted {
+            Lifecycle::Running => Self::Running,
+            Lifecycle::Suspended => Self::Suspended,
+            Lifecycle::Quarantined => Self::Quarantined,
+            Lifecycle::Purged => Self::Purged,
+        }
+    }
+}
+
+/// What a tenant's copy on one host must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DesiredState {
@@ -71,6 +106,121 @@ pub enum DesiredState {
     Quarantined,
     /// Containers, network and volumes removed.
     Purged,
+    /// A copy that is being filled or kept up to date: volumes exist, nothing of it runs that visitors or jobs could
+    /// reach.
+    Standby,
+    /// A copy whose time is over: containers removed, volumes kept, and it never starts again under this epoch.
+    Fenced,
+}
+
+/// Where the data of a tenant's copy on a host comes from: whether the host may fill empty volumes, must find them
+/// filled, or must fetch their content first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", into = "SeedFields", from = "SeedFields")]
+pub enum Seed {
+    /// It never ran: the host fills empty volumes.
+    Fresh,
+    /// It has run here: its volumes hold data. The host never fills them, and says so when they are gone.
+    #[default]
+    Existing,
+    /// Its data comes from a backup.
+    Backup(Uuid),
+    /// Its data comes from its copy on this host; a job fetches it.
+    Peer(HostName),
+}
+
+impl Seed {
+    /// Whether the host may fill empty volumes with a new database.
+    pub fn may_fill(&self) -> bool {
+        *self == Self::Fresh
+    }
+}
+
+/// How a [`Seed`] is stored. `activated` is what programs before it read and wrote; written on, so that one of those never
+/// fills the volumes of a tenant that has data.
+#[derive(Serialize, Deserialize)]
+struct SeedFields {
+    #[serde(default)]
+    activated: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backup: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<HostName>,
+}
+
+impl From<Seed> for SeedFields {
+    fn from(seed: Seed) -> Self {
+        let mut fields = Self {
+            activated: !seed.may_fill(),
+            backup: None,
+            peer: None,
+        };
+        match seed {
+            Seed::Fresh | Seed::Existing => {}
+            Seed::Backup(id) => fields.backup = Some(id),
+            Seed::Peer(host) => fields.peer = Some(host),
+        }
+        fields
+    }
+}
+
+impl From<SeedFields> for Seed {
+    fn from(fields: SeedFields) -> Self {
+        match (fields.peer, fields.backup, fields.activated) {
+            (Some(host), ..) => Self::Peer(host),
+            (_, Some(id), _) => Self::Backup(id),
+            (_, _, true) => Self::Existing,
+            (_, _, false) => Self::Fresh,
+        }
+    }
+}
+
+/// Most jobs in one host's plan; more wait at the coordinator.
+pub const MAX_JOBS_PER_HOST: usize = 256;
+
+/// Long work that a host is to do beside keeping its tenants as planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOrder {
+    /// Identity: the same order is carried out once, however often it is read.
+    pub id: Uuid,
+    /// The operation that it belongs to.
+    pub operation: Uuid,
+    /// The tenant that it works on.
+    pub tenant: TenantName,
+    /// Uid of that tenant.
+    pub uid: Uuid,
+    /// What is to be done.
+    pub work: JobWork,
+    /// Most bytes per second; 0: the host's own limit.
+    pub rate_bytes_per_s: u64,
+}
+
+/// What a job does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobWork {
+    /// Copies the tenant's data from another host, where its copy is stopped, into the volumes here, and compares.
+    Fetch {
+        /// The host that has it.
+        from: HostName,
+        /// Where that host's agent listens for other agents; `None`: it cannot be reached, go through the coordinator.
+        address: Option<SocketAddr>,
+    },
+}
+
+/// Leave for another host's agent to fetch a tenant's data from this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerGrant {
+    /// The operation that needs it.
+    pub operation: Uuid,
+    /// The tenant whose data it is.
+    pub tenant: TenantName,
+    /// Uid of that tenant.
+    pub uid: Uuid,
+    /// The host that may fetch, as in its agent's certificate.
+    pub peer: HostName,
+    /// The end of the leave.
+    pub expires_at: UnixMs,
 }
 
 /// One tenant on one host.
@@ -122,9 +272,9 @@ pub struct TenantPlan {
     pub quarantine_until: Option<UnixMs>,
     /// An operator asked to remove them before that.
     pub purge_now: bool,
-    /// The tenant has run before: its volumes hold data, and the agent never initialises them again.
-    #[serde(default)]
-    pub activated: bool,
+    /// Where its data comes from.
+    #[serde(flatten)]
+    pub seed: Seed,
     /// Largest upload that Odoo accepts, bytes; 0: Odoo's default.
     #[serde(default)]
     pub upload_limit_bytes: u64,
@@ -176,6 +326,33 @@ pub enum Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seed_reads_what_older_programs_wrote_and_they_read_it() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Plan {
+            epoch: u64,
+            #[serde(flatten)]
+            seed: Seed,
+        }
+        let peer: HostName = "h1".parse().unwrap();
+        for (seed, text) in [
+            (Seed::Fresh, r#"{"epoch":1,"activated":false}"#),
+            (Seed::Existing, r#"{"epoch":1,"activated":true}"#),
+            (
+                Seed::Backup(Uuid::nil()),
+                r#"{"epoch":1,"activated":true,"backup":"00000000-0000-0000-0000-000000000000"}"#,
+            ),
+            (
+                Seed::Peer(peer),
+                r#"{"epoch":1,"activated":true,"peer":"h1"}"#,
+            ),
+        ] {
+            let plan = Plan { epoch: 1, seed };
+            assert_eq!(serde_json::to_string(&plan).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Plan>(text).unwrap(), plan);
+        }
+    }
 
     #[test]
     fn secrets_are_not_printed() {

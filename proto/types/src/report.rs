@@ -194,6 +194,36 @@ pub struct TenantReport {
     pub health_latency_ms: u32,
 }
 
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    /// It waits for its turn.
+    Waiting,
+    /// It is under way.
+    Running,
+    /// The last attempt failed; it is tried again, from where it stopped.
+    Retrying,
+    /// It is done.
+    Done,
+    /// It failed, and trying again would not help.
+    Failed,
+}
+
+/// A host's report on one job that its plan names; see [`crate::plan::JobOrder`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobReport {
+    /// Identity of the order.
+    pub id: Uuid,
+    /// How far it is.
+    pub state: JobState,
+    /// Bytes done so far.
+    pub bytes_done: u64,
+    /// Bytes to do altogether; 0 while that is not known.
+    pub bytes_total: u64,
+    /// Why it failed or is tried again, for people; empty otherwise.
+    pub message: String,
+}
+
 /// A host's report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostReport {
@@ -205,6 +235,8 @@ pub struct HostReport {
     pub tenants: Vec<TenantReport>,
     /// Whether `tenants` has every tenant of the host. One that is missing is not absent: only its own report says that.
     pub complete: bool,
+    /// All jobs of the plan.
+    pub jobs: Vec<JobReport>,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use isyone_fleet::desired::Tenant;
-use isyone_proto::{pb::v1, plan::DesiredState};
+use isyone_proto::{pb::v1, plan::Lifecycle};
 
 use super::{
     Fleet,
@@ -135,13 +135,9 @@ fn tenant(fleet: &Fleet, model: &Model, name: &str, listed: Option<&v1::Tenant>)
         return vec![format!("{name} is half gone")];
     };
     let (desired, phase, runs) = match known.expected {
-        Expected::Running => (DesiredState::Running, v1::TenantPhase::Running, true),
-        Expected::Suspended => (DesiredState::Suspended, v1::TenantPhase::Suspended, false),
-        Expected::Deleted => (
-            DesiredState::Quarantined,
-            v1::TenantPhase::Quarantined,
-            false,
-        ),
+        Expected::Running => (Lifecycle::Running, v1::TenantPhase::Running, true),
+        Expected::Suspended => (Lifecycle::Suspended, v1::TenantPhase::Suspended, false),
+        Expected::Deleted => (Lifecycle::Quarantined, v1::TenantPhase::Quarantined, false),
         Expected::Purged => {
             return vec![format!("{name} was purged and is still there: {record:?}")];
         }
@@ -176,14 +172,14 @@ fn stack(agent: &Agent, record: &Tenant, runs: bool) -> Option<String> {
     let absent = !containers.iter().any(|c| wanted.contains(c));
     let good = kept
         && match record.desired {
-            DesiredState::Quarantined => absent,
+            Lifecycle::Quarantined => absent,
             _ => running.len() == if runs { 2 } else { 0 },
         };
     let keyed = agent
         .docker
         .database_keys(name)
         .is_some_and(|keys| keys != "default");
-    if record.activated_at.is_none() && record.desired == DesiredState::Suspended {
+    if record.activated_at.is_none() && record.desired == Lifecycle::Suspended {
         return (!running.is_empty())
             .then(|| format!("{name} was suspended before it ran, and runs"));
     }
@@ -230,7 +226,7 @@ fn routes(fleet: &Fleet) -> Vec<String> {
                 tenant.name, tenant.desired
             ));
         }
-        if tenant.desired == DesiredState::Running
+        if tenant.desired == Lifecycle::Running
             && let Some(host) = state.fleet.hosts.get(&tenant.placement.host)
         {
             wanted.insert(format!(

@@ -119,14 +119,26 @@ impl SimHost {
             DesiredState::Suspended if stack.odoo => stack.odoo = false,
             DesiredState::Suspended if stack.postgres => stack.postgres = false,
             DesiredState::Suspended => return true,
-            DesiredState::Quarantined | DesiredState::Purged if stack.odoo_port.is_some() => {
+            DesiredState::Quarantined
+            | DesiredState::Purged
+            | DesiredState::Standby
+            | DesiredState::Fenced
+                if stack.odoo_port.is_some() =>
+            {
                 stack.odoo = false;
                 stack.odoo_port = None;
             }
-            DesiredState::Quarantined | DesiredState::Purged if stack.postgres => {
+            DesiredState::Quarantined
+            | DesiredState::Purged
+            | DesiredState::Standby
+            | DesiredState::Fenced
+                if stack.postgres =>
+            {
                 stack.postgres = false
             }
-            DesiredState::Quarantined => return true,
+            DesiredState::Quarantined | DesiredState::Standby | DesiredState::Fenced => {
+                return true;
+            }
             DesiredState::Purged => {
                 let allowed =
                     tenant.purge_now || tenant.quarantine_until.is_some_and(|until| until <= now);
@@ -156,6 +168,7 @@ impl SimHost {
             docker_error: String::new(),
             tenants,
             complete: true,
+            jobs: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isyone_fleet::{desired::Fleet, views};
-use isyone_proto::plan::DesiredState;
+use isyone_proto::plan::Lifecycle;
 
 use super::Simulation;
 
@@ -118,23 +118,23 @@ pub fn check_quiet(sim: &Simulation) {
             .cloned()
             .unwrap_or_default();
         match tenant.desired {
-            DesiredState::Running => {
+            Lifecycle::Running => {
                 assert!(
                     stack.odoo && stack.postgres,
                     "{} does not run: {stack:?}",
                     tenant.name
                 )
             }
-            DesiredState::Suspended => {
+            Lifecycle::Suspended => {
                 assert!(!stack.odoo && !stack.postgres, "{} still runs", tenant.name)
             }
-            DesiredState::Quarantined => {
+            Lifecycle::Quarantined => {
                 assert!(
                     stack.odoo_port.is_none() && stack.volumes.is_some()
                         || tenant.activated_at.is_none()
                 )
             }
-            DesiredState::Purged => panic!("{} is still being purged", tenant.name),
+            Lifecycle::Purged => panic!("{} is still being purged", tenant.name),
         }
     }
     for operation in sim.state.fleet.operations.values() {

@@ -15,7 +15,7 @@ use isyone_fleet::{
     operation::OperationKind,
     written::{self, Contents, RecordKind},
 };
-use isyone_proto::{operation::OperationState, plan::DesiredState};
+use isyone_proto::{operation::OperationState, plan::Lifecycle};
 use isyone_tests::fleet::{Fleet, node::Agent, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -116,8 +116,8 @@ fn stored_data_of_the_version_before_goes_on_working() {
         (OperationKind::Create, OperationState::Succeeded)
     );
     let desired = |tenant: &str| state.fleet.tenants[tenant].desired;
-    assert_eq!(desired("beta"), DesiredState::Suspended);
-    assert_eq!(desired("gama"), DesiredState::Quarantined);
+    assert_eq!(desired("beta"), Lifecycle::Suspended);
+    assert_eq!(desired("gama"), Lifecycle::Quarantined);
     let primary = state.fleet.tenants["alfa"].primary.as_ref();
     assert_eq!(
         primary.map(ToString::to_string).as_deref(),

@@ -100,6 +100,14 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     match inputs.plan.desired {
         DesiredState::Running => run::run(inputs),
         DesiredState::Suspended => Ok(stop_all(inputs.observed, "suspended")),
+        DesiredState::Standby => Ok(take_down(
+            inputs.observed,
+            "a copy that another host's follows or fills",
+        )),
+        DesiredState::Fenced => Ok(take_down(
+            inputs.observed,
+            "this copy's time is over, its volumes are kept",
+        )),
         DesiredState::Quarantined => Ok(take_down(inputs.observed, "deleted, volumes kept")),
         DesiredState::Purged => purge(inputs),
     }

@@ -7,7 +7,7 @@ use std::{cell::Cell, collections::BTreeSet};
 
 use isyone_types::{
     ids::TenantName,
-    plan::DesiredState,
+    plan::Lifecycle,
     report::{HostReport, Traffic},
     spec::Domain,
 };
@@ -252,6 +252,7 @@ fn report(bench: &Bench, host: &HostName) -> HostReport {
         docker_error: String::new(),
         tenants,
         complete: true,
+        jobs: Vec::new(),
     }
 }
 
@@ -260,10 +261,7 @@ fn summed(fleet: &Fleet, host: &HostName) -> (u64, u64, u64, u64, u64) {
     let mut sums = (0, 0, 0, 0, 0);
     for tenant in fleet.tenants.values().filter(|t| t.placement.host == *host) {
         sums.2 += tenant.size.disk_bytes;
-        if matches!(
-            tenant.desired,
-            DesiredState::Running | DesiredState::Suspended
-        ) {
+        if matches!(tenant.desired, Lifecycle::Running | Lifecycle::Suspended) {
             sums.0 += tenant.size.memory_bytes;
             sums.1 += u64::from(tenant.size.cpu_millis);
             if tenant.activated_at.is_none() {
@@ -323,7 +321,7 @@ fn check(bench: &Bench) {
     let quarantined = fleet
         .tenants
         .values()
-        .filter(|t| t.desired == DesiredState::Quarantined);
+        .filter(|t| t.desired == Lifecycle::Quarantined);
     let named: BTreeSet<_> = fleet
         .quarantines
         .iter()
@@ -333,7 +331,7 @@ fn check(bench: &Bench) {
     for tenant in fleet.tenants.values().filter(|t| t.asleep_since.is_some()) {
         assert_eq!(
             tenant.desired,
-            DesiredState::Suspended,
+            Lifecycle::Suspended,
             "{} is asleep",
             tenant.name
         );

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use isyone_types::{
     ids::HostName,
     operation::OperationState,
-    plan::DesiredState,
+    plan::Lifecycle,
     report::{HostReport, TenantProgress, TenantReport},
 };
 
@@ -150,7 +150,7 @@ impl Edit<'_> {
             .get(&tenant.operation)
             .filter(|o| !o.state.is_final())
             .cloned();
-        let purging = tenant.desired == DesiredState::Purged;
+        let purging = tenant.desired == Lifecycle::Purged;
         if purging && !absent {
             return;
         }
@@ -188,7 +188,7 @@ impl Edit<'_> {
                 "nothing of it is left".to_owned(),
             );
             self.remove_tenant(tenant);
-        } else if tenant.desired == DesiredState::Running && tenant.activated_at.is_none() {
+        } else if tenant.desired == Lifecycle::Running && tenant.activated_at.is_none() {
             let mut activated = (**tenant).clone();
             activated.activated_at = Some(now);
             // From now on the plan says so: a host that lost the data must not start an empty tenant.

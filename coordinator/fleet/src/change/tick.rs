@@ -5,7 +5,7 @@
 
 use isyone_types::{
     ids::{HostName, TenantName},
-    plan::DesiredState,
+    plan::Lifecycle,
 };
 use uuid::Uuid;
 
@@ -121,7 +121,7 @@ impl Edit<'_> {
                 continue;
             };
             let mut tenant = (**tenant).clone();
-            tenant.desired = DesiredState::Purged;
+            tenant.desired = Lifecycle::Purged;
             let stamp = self.stamp_of(&tenant);
             let mut edit = Edit {
                 state: self.state,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use isyone_types::{
     ids::TenantName,
-    plan::{DesiredState, UnixMs},
+    plan::{Lifecycle, UnixMs},
 };
 use uuid::Uuid;
 
@@ -102,7 +102,7 @@ impl Tenant {
     fn quarantine(&self) -> Option<(UnixMs, TenantName)> {
         let until = self
             .quarantine_until
-            .filter(|_| self.desired == DesiredState::Quarantined)?;
+            .filter(|_| self.desired == Lifecycle::Quarantined)?;
         Some((until, self.name.clone()))
     }
 

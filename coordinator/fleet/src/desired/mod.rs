@@ -15,7 +15,7 @@ use ipnet::{IpNet, Ipv4Net};
 use isyone_types::{
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
-    plan::{DesiredState, UnixMs},
+    plan::{Lifecycle, UnixMs},
     spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ pub struct Tenant {
     pub spec: TenantSpec,
     /// The plan's size when it was requested: a change of the configuration resizes no existing tenant.
     pub size: Size,
-    pub desired: DesiredState,
+    pub desired: Lifecycle,
     /// Rises with each change to what its host must do.
     pub generation: u64,
     pub placement: TenantPlacement,
@@ -310,18 +310,12 @@ impl Fleet {
 impl Tenant {
     /// Whether memory and CPU are reserved for it. Suspended tenants keep theirs, so that resume cannot fail.
     pub fn reserves_compute(&self) -> bool {
-        matches!(
-            self.desired,
-            DesiredState::Running | DesiredState::Suspended
-        )
+        matches!(self.desired, Lifecycle::Running | Lifecycle::Suspended)
     }
 
     /// Whether operators see it as deleted.
     pub fn is_deleted(&self) -> bool {
-        matches!(
-            self.desired,
-            DesiredState::Quarantined | DesiredState::Purged
-        )
+        matches!(self.desired, Lifecycle::Quarantined | Lifecycle::Purged)
     }
 
     /// The host name under the base domain, which every tenant has.

@@ -427,6 +427,7 @@ fn checked_hello(hello: wire::Hello) -> Result<Hello, Status> {
             .iter()
             .filter_map(|n| n.parse().ok())
             .collect(),
+        peer_port: u16::try_from(hello.peer_port).ok().filter(|port| *port > 0),
     })
 }
 

@@ -40,7 +40,7 @@ async fn with_alfa(server: &NameServer) -> (Fixture, Agent) {
     agent.plan_of(&["alfa"]).await;
     agent.converge().await;
     // After its first convergence, the plan says that there is data.
-    next_plan(&mut agent, |tenant| tenant.activated).await;
+    next_plan(&mut agent, |tenant| !tenant.seed.may_fill()).await;
     (fixture, agent)
 }
 

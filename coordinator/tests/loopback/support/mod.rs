@@ -424,7 +424,7 @@ pub(crate) async fn with_alfa() -> (Fixture, Channel, Agent) {
     while !agent
         .plan
         .as_ref()
-        .is_some_and(|p| p.tenants.iter().all(|t| t.activated))
+        .is_some_and(|p| p.tenants.iter().all(|t| !t.seed.may_fill()))
     {
         agent
             .until(|m| matches!(m, coordinator_message::Message::Plan(_)))

@@ -32,7 +32,7 @@ use isyone_fleet::{
     settings::Settings,
     written::{RecordValue, Write},
 };
-use isyone_proto::{plan::DesiredState, spec::TenantSpec, tls};
+use isyone_proto::{plan::Lifecycle, spec::TenantSpec, tls};
 use isyone_tests::e2e::{binary, http, process::Daemon};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
@@ -306,7 +306,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         uid,
         size: settings.plans[&defaults.plan],
         spec,
-        desired: DesiredState::Running,
+        desired: Lifecycle::Running,
         generation: 1,
         placement,
         activated_at: Some(now_ms()),

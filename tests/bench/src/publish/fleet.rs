@@ -94,7 +94,7 @@ impl Fleet {
             .tenants
             .get(tenant)
             .context("no such tenant")?;
-        Ok(record.desired == isyone_proto::plan::DesiredState::Running)
+        Ok(record.desired == isyone_proto::plan::Lifecycle::Running)
     }
 
     /// Suspends a running tenant, resumes a suspended one: both change its routes and its targets. Returns once the

@@ -10,7 +10,7 @@ use std::{ops::Bound, time::Duration};
 
 use isyone_types::{
     ids::TenantName,
-    plan::{DesiredState, UnixMs},
+    plan::{Lifecycle, UnixMs},
     report::TenantProgress,
 };
 
@@ -72,7 +72,7 @@ impl Edit<'_> {
         };
         let stamp = self.stamp_of(&tenant);
         let mut tenant = (*tenant).clone();
-        tenant.desired = DesiredState::Suspended;
+        tenant.desired = Lifecycle::Suspended;
         tenant.asleep_since = Some(stamp.now);
         tenant.last_active_at = idle.last_active_at;
         let mut edit = Edit {
@@ -102,7 +102,7 @@ impl Edit<'_> {
         if tenant.asleep_since.take().is_none() {
             return Ok(Outcome::Done);
         }
-        tenant.desired = DesiredState::Running;
+        tenant.desired = Lifecycle::Running;
         tenant.started_at = Some(self.stamp.now);
         self.finish(tenant, OperationKind::Resume, None, EventKind::TenantWoken)
     }
@@ -118,7 +118,7 @@ fn idle(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Opt
         .operations
         .get(&tenant.operation)
         .is_some_and(|o| !o.state.is_final());
-    if tenant.desired != DesiredState::Running
+    if tenant.desired != Lifecycle::Running
         || busy
         || views::host_state(state, settings, tenant, now).0 != HostState::Ready
     {

@@ -81,13 +81,13 @@ fn who_is_not_used_falls_asleep_and_a_visitor_wakes_it() {
     let (mut bench, host) = bench(&["alfa"]);
     let used = bench.now;
     pass(&mut bench, &host, AFTER - DAY, Some(used));
-    assert_eq!(tenant(&bench, "alfa").desired, DesiredState::Running);
+    assert_eq!(tenant(&bench, "alfa").desired, Lifecycle::Running);
     let generation = tenant(&bench, "alfa").generation;
     pass(&mut bench, &host, DAY, Some(used));
     let asleep = tenant(&bench, "alfa").clone();
     assert_eq!(
         (asleep.desired, asleep.last_active_at),
-        (DesiredState::Suspended, Some(used))
+        (Lifecycle::Suspended, Some(used))
     );
     assert!(asleep.asleep_since.is_some() && asleep.generation == generation + 1);
     assert_eq!(told(&bench, "tenant.asleep"), 1);
@@ -107,7 +107,7 @@ fn who_is_not_used_falls_asleep_and_a_visitor_wakes_it() {
     let woken = tenant(&bench, "alfa").clone();
     assert_eq!(
         (woken.desired, woken.asleep_since),
-        (DesiredState::Running, None)
+        (Lifecycle::Running, None)
     );
     assert_eq!(
         (woken.generation, told(&bench, "tenant.woken")),
@@ -115,7 +115,7 @@ fn who_is_not_used_falls_asleep_and_a_visitor_wakes_it() {
     );
     // Its idle time starts over, whether or not somebody logs in.
     pass(&mut bench, &host, AFTER - DAY, Some(used));
-    assert_eq!(tenant(&bench, "alfa").desired, DesiredState::Running);
+    assert_eq!(tenant(&bench, "alfa").desired, Lifecycle::Running);
     pass(&mut bench, &host, DAY, Some(used));
     assert!(tenant(&bench, "alfa").asleep_since.is_some());
 }
@@ -123,7 +123,7 @@ fn who_is_not_used_falls_asleep_and_a_visitor_wakes_it() {
 #[test]
 fn silence_is_not_disuse() {
     let (mut bench, host) = bench(&["alfa"]);
-    let awake = |bench: &Bench| tenant(bench, "alfa").desired == DesiredState::Running;
+    let awake = |bench: &Bench| tenant(bench, "alfa").desired == Lifecycle::Running;
     // For a month, Odoo does not tell.
     pass(&mut bench, &host, 30 * DAY, None);
     assert!(awake(&bench));
@@ -161,7 +161,7 @@ fn a_restarted_coordinator_knows_who_sleeps_and_holds_on_for_a_while() {
     bench.apply(Command::Tick).unwrap();
     bench.now += 1_000;
     bench.apply(Command::Tick).unwrap();
-    assert_eq!(tenant(&bench, "beta").desired, DesiredState::Running);
+    assert_eq!(tenant(&bench, "beta").desired, Lifecycle::Running);
     pass(&mut bench, &host, 0, Some(0));
     assert!(tenant(&bench, "beta").asleep_since.is_some());
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Operation(_)));
@@ -186,7 +186,7 @@ fn an_operators_word_goes_before() {
     assert!(matches!(wake(&mut bench, "gama"), Outcome::Done));
     assert_eq!(
         tenant(&bench, "gama").desired,
-        DesiredState::Suspended,
+        Lifecycle::Suspended,
         "no visitor lifts that"
     );
     // Once an operator suspends a sleeping tenant, visitors no longer wake it.
@@ -198,7 +198,7 @@ fn an_operators_word_goes_before() {
         },
     );
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Done));
-    assert_eq!(tenant(&bench, "alfa").desired, DesiredState::Suspended);
+    assert_eq!(tenant(&bench, "alfa").desired, Lifecycle::Suspended);
     // Resuming a sleeping tenant wakes it.
     order(
         &mut bench,
@@ -212,7 +212,7 @@ fn an_operators_word_goes_before() {
             tenant(&bench, "beta").desired,
             tenant(&bench, "beta").asleep_since
         ),
-        (DesiredState::Running, None)
+        (Lifecycle::Running, None)
     );
     // A deleted tenant cannot be woken.
     pass(&mut bench, &host, AFTER, Some(0));

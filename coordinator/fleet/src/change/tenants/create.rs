@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use isyone_types::{ids::HostName, plan::DesiredState};
+use isyone_types::{ids::HostName, plan::Lifecycle};
 
 use super::super::{
     ChangeError, CreateTenant, Edit, Outcome, done_step,
@@ -52,14 +52,14 @@ impl Edit<'_> {
         create: CreateTenant,
     ) -> Result<Outcome, ChangeError> {
         match tenant.desired {
-            DesiredState::Purged => return Err(ChangeError::BeingPurged(tenant.name.clone())),
-            DesiredState::Quarantined => {
+            Lifecycle::Purged => return Err(ChangeError::BeingPurged(tenant.name.clone())),
+            Lifecycle::Quarantined => {
                 return Err(ChangeError::Quarantined {
                     name: tenant.name.clone(),
                     until: tenant.quarantine_until.unwrap_or(0),
                 });
             }
-            DesiredState::Running | DesiredState::Suspended => {}
+            Lifecycle::Running | Lifecycle::Suspended => {}
         }
         let mut create = create;
         if create.spec.domains.is_empty() {
@@ -198,7 +198,7 @@ impl Edit<'_> {
             uid: create.uid,
             spec: create.spec,
             size: create.size,
-            desired: DesiredState::Running,
+            desired: Lifecycle::Running,
             generation: 1,
             placement,
             activated_at: None,

@@ -2,7 +2,7 @@
 //!
 //! Not here: ending a quarantine (tick), and forgetting a tenant that its host has removed (report).
 
-use isyone_types::{ids::TenantName, operation::OperationState, plan::DesiredState};
+use isyone_types::{ids::TenantName, operation::OperationState, plan::Lifecycle};
 use uuid::Uuid;
 
 use super::{
@@ -24,14 +24,14 @@ impl Edit<'_> {
         }
         let mut tenant = (*self.tenant(name)?).clone();
         match (tenant.desired, purge) {
-            (DesiredState::Purged, _) | (DesiredState::Quarantined, false) => {
+            (Lifecycle::Purged, _) | (Lifecycle::Quarantined, false) => {
                 match self.state.fleet.operations.get(&tenant.operation) {
                     Some(operation) => Ok(Outcome::Operation(operation.clone())),
                     None => Err(wrong_state(name, "is deleted already".to_owned())),
                 }
             }
-            (DesiredState::Quarantined, true) => {
-                tenant.desired = DesiredState::Purged;
+            (Lifecycle::Quarantined, true) => {
+                tenant.desired = Lifecycle::Purged;
                 tenant.purge_now = true;
                 self.finish(
                     tenant,
@@ -40,13 +40,13 @@ impl Edit<'_> {
                     EventKind::TenantPurgeOrdered,
                 )
             }
-            (DesiredState::Running | DesiredState::Suspended, true) => Err(wrong_state(
+            (Lifecycle::Running | Lifecycle::Suspended, true) => Err(wrong_state(
                 name,
                 format!(
                     "is not deleted; `isyctl tenant delete {name}` first puts it into quarantine"
                 ),
             )),
-            (DesiredState::Running | DesiredState::Suspended, false) => {
+            (Lifecycle::Running | Lifecycle::Suspended, false) => {
                 tenant.asleep_since = None;
                 self.quarantine(&mut tenant);
                 self.finish(
@@ -62,11 +62,11 @@ impl Edit<'_> {
     /// A tenant that never ran has no data and is purged at once; any other goes into quarantine.
     fn quarantine(&self, tenant: &mut Tenant) {
         if tenant.activated_at.is_some() {
-            tenant.desired = DesiredState::Quarantined;
+            tenant.desired = Lifecycle::Quarantined;
             tenant.quarantine_until =
                 Some(self.stamp.now.saturating_add(self.settings.quarantine_ms));
         } else {
-            tenant.desired = DesiredState::Purged;
+            tenant.desired = Lifecycle::Purged;
             tenant.purge_now = true;
         }
     }
@@ -83,15 +83,15 @@ impl Edit<'_> {
         }
         let mut tenant = (*self.tenant(name)?).clone();
         match tenant.desired {
-            DesiredState::Quarantined => {}
-            DesiredState::Purged => return Err(ChangeError::BeingPurged(name.clone())),
-            DesiredState::Running | DesiredState::Suspended => {
+            Lifecycle::Quarantined => {}
+            Lifecycle::Purged => return Err(ChangeError::BeingPurged(name.clone())),
+            Lifecycle::Running | Lifecycle::Suspended => {
                 return Err(wrong_state(name, "is not deleted".to_owned()));
             }
         }
         // A quarantined tenant has no memory or CPU reserved: its host must have room for it again.
         self.check_room(&tenant, tenant.size)?;
-        tenant.desired = DesiredState::Running;
+        tenant.desired = Lifecycle::Running;
         tenant.quarantine_until = None;
         tenant.started_at = Some(self.stamp.now);
         self.finish(

@@ -4,7 +4,7 @@
 
 use isyone_types::{
     ids::{ShortName, TenantName},
-    plan::DesiredState,
+    plan::Lifecycle,
 };
 
 use super::{
@@ -26,7 +26,7 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(name)?;
-        if tenant.desired == DesiredState::Suspended {
+        if tenant.desired == Lifecycle::Suspended {
             return Err(wrong_state(
                 name,
                 format!("is suspended; `isyctl tenant resume {name}` starts it"),
@@ -49,7 +49,7 @@ impl Edit<'_> {
     ) -> Result<Outcome, ChangeError> {
         self.set_desired(
             name,
-            DesiredState::Suspended,
+            Lifecycle::Suspended,
             OperationKind::Suspend,
             request_id,
             EventKind::TenantSuspended,
@@ -63,7 +63,7 @@ impl Edit<'_> {
     ) -> Result<Outcome, ChangeError> {
         self.set_desired(
             name,
-            DesiredState::Running,
+            Lifecycle::Running,
             OperationKind::Resume,
             request_id,
             EventKind::TenantResumed,
@@ -74,7 +74,7 @@ impl Edit<'_> {
     fn set_desired(
         &mut self,
         name: &TenantName,
-        desired: DesiredState,
+        desired: Lifecycle,
         kind: OperationKind,
         request_id: Option<String>,
         event: EventKind,
@@ -92,7 +92,7 @@ impl Edit<'_> {
         }
         tenant.desired = desired;
         tenant.asleep_since = None;
-        if desired == DesiredState::Running {
+        if desired == Lifecycle::Running {
             tenant.started_at = Some(self.stamp.now);
         }
         self.finish(tenant, kind, request_id, event)

@@ -8,7 +8,7 @@ mod lifecycle;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use isyone_types::{ids::TenantName, plan::DesiredState, spec::Size};
+use isyone_types::{ids::TenantName, plan::Lifecycle, spec::Size};
 
 use super::{ChangeError, Edit, Outcome};
 use crate::{
@@ -57,12 +57,12 @@ impl Edit<'_> {
     pub(super) fn living(&self, name: &TenantName) -> Result<Tenant, ChangeError> {
         let tenant = self.tenant(name)?;
         match tenant.desired {
-            DesiredState::Running | DesiredState::Suspended => Ok((*tenant).clone()),
-            DesiredState::Quarantined => Err(ChangeError::Quarantined {
+            Lifecycle::Running | Lifecycle::Suspended => Ok((*tenant).clone()),
+            Lifecycle::Quarantined => Err(ChangeError::Quarantined {
                 name: name.clone(),
                 until: tenant.quarantine_until.unwrap_or(0),
             }),
-            DesiredState::Purged => Err(ChangeError::BeingPurged(name.clone())),
+            Lifecycle::Purged => Err(ChangeError::BeingPurged(name.clone())),
         }
     }
 

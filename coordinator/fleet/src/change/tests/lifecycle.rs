@@ -26,7 +26,7 @@ fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says
     bench.apply(Command::Tick).unwrap();
     assert_eq!(
         bench.state.fleet.tenants[&alfa].desired,
-        DesiredState::Quarantined
+        Lifecycle::Quarantined
     );
     for _ in 0..bench.settings.quarantine_hold_ms / 30_000 - 1 {
         bench.now += 30_000;
@@ -34,14 +34,11 @@ fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says
     }
     assert_eq!(
         bench.state.fleet.tenants[&alfa].desired,
-        DesiredState::Quarantined
+        Lifecycle::Quarantined
     );
     bench.now += 30_000;
     bench.apply(Command::Tick).unwrap();
-    assert_eq!(
-        bench.state.fleet.tenants[&alfa].desired,
-        DesiredState::Purged
-    );
+    assert_eq!(bench.state.fleet.tenants[&alfa].desired, Lifecycle::Purged);
     // A complete report without the tenant is silence about it, not "absent".
     bench.report(&host, resources(8, 32, 100), Vec::new());
     assert!(bench.state.fleet.tenants.contains_key(&alfa));
@@ -70,7 +67,7 @@ fn a_restored_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
     let tenant = &bench.state.fleet.tenants[&alfa];
     assert_eq!(
         (tenant.desired, tenant.quarantine_until),
-        (DesiredState::Running, None)
+        (Lifecycle::Running, None)
     );
     bench.create("beta", "small").unwrap();
     bench
@@ -82,7 +79,7 @@ fn a_restored_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
         .unwrap();
     assert_eq!(
         bench.state.fleet.tenants[&name::<TenantName>("beta")].desired,
-        DesiredState::Purged
+        Lifecycle::Purged
     );
 }
 
@@ -104,7 +101,7 @@ fn cancelling_a_create_removes_what_was_made() {
     );
     assert_eq!(cancelled.state, OperationState::Cancelled);
     let tenant = &bench.state.fleet.tenants[&name::<TenantName>("alfa")];
-    assert!(tenant.desired == DesiredState::Purged && tenant.purge_now);
+    assert!(tenant.desired == Lifecycle::Purged && tenant.purge_now);
     let again = bench
         .apply(Command::CancelOperation { id: operation.id })
         .unwrap_err();

@@ -10,7 +10,7 @@ use isyone_types::{
     identity::OperatorRole,
     ids::TenantName,
     operation::OperationState,
-    plan::DesiredState,
+    plan::Lifecycle,
     report::{HostResources, TenantProgress},
 };
 

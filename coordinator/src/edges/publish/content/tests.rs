@@ -11,7 +11,7 @@ use isyone_fleet::{
     observed::TenantObserved,
     testing::{Bench, name, resources},
 };
-use isyone_proto::plan::DesiredState;
+use isyone_proto::plan::Lifecycle;
 use proptest::prelude::*;
 
 use super::*;
@@ -165,10 +165,10 @@ impl World {
                 new.primary = domains.first().map(|n| name(&domain(*n)));
                 new.spec.domains = domains.into_iter().map(|n| name(&domain(n))).collect();
                 new.desired = [
-                    DesiredState::Running,
-                    DesiredState::Running,
-                    DesiredState::Suspended,
-                    DesiredState::Quarantined,
+                    Lifecycle::Running,
+                    Lifecycle::Running,
+                    Lifecycle::Suspended,
+                    Lifecycle::Quarantined,
                 ][usize::from(desired)];
                 new.activated_at = active.then_some(1);
                 // Port 0 is unreachable: such a route is left out.

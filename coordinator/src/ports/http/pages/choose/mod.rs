@@ -12,7 +12,7 @@ use isyone_fleet::{
 };
 use isyone_proto::{
     ids::TenantName,
-    plan::{DesiredState, UnixMs},
+    plan::{Lifecycle, UnixMs},
 };
 
 /// What a visitor is told.
@@ -118,7 +118,7 @@ fn tenant<'a>(state: &'a State, settings: &Settings, host: &str) -> Option<&'a T
 }
 
 fn of_tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Page {
-    if tenant.desired == DesiredState::Suspended {
+    if tenant.desired == Lifecycle::Suspended {
         return if tenant.asleep_since.is_some() {
             Page::Asleep
         } else {

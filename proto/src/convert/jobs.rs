@@ -1,0 +1,180 @@
+//! Jobs, grants and seeds: orders to a host that go beyond one tenant's stack, and what the host reports of them.
+//!
+//! Not here: what a job does (the agent), and who orders one (isyone-fleet).
+
+use uuid::Uuid;
+
+use super::{MAX_MESSAGE, parse, parse_optional, shortened, timestamp, unix_ms};
+use crate::{
+    error::FieldError,
+    pb::agent::v1::{self as agent, job_order, seed},
+    plan::{JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed},
+    report::{JobReport, JobState},
+};
+
+fn bounded<T>(field: &str, list: &[T]) -> Result<(), FieldError> {
+    if list.len() > MAX_JOBS_PER_HOST {
+        let problem = format!("more than {MAX_JOBS_PER_HOST}");
+        return Err(FieldError::new(field, problem));
+    }
+    Ok(())
+}
+
+impl From<&JobOrder> for agent::JobOrder {
+    fn from(order: &JobOrder) -> Self {
+        let work = match &order.work {
+            JobWork::Fetch { from, address } => job_order::Work::Fetch(agent::Fetch {
+                from_host: from.to_string(),
+                address: address.map(|a| a.to_string()).unwrap_or_default(),
+            }),
+        };
+        Self {
+            id: order.id.to_string(),
+            operation_id: order.operation.to_string(),
+            tenant: order.tenant.to_string(),
+            tenant_uid: order.uid.to_string(),
+            rate_bytes_per_s: order.rate_bytes_per_s,
+            work: Some(work),
+        }
+    }
+}
+
+impl TryFrom<agent::JobOrder> for JobOrder {
+    type Error = FieldError;
+    fn try_from(wire: agent::JobOrder) -> Result<Self, FieldError> {
+        let work = match wire.work {
+            Some(job_order::Work::Fetch(fetch)) => JobWork::Fetch {
+                from: parse("fetch.from_host", &fetch.from_host)?,
+                address: parse_optional("fetch.address", &fetch.address)?,
+            },
+            None => return Err(FieldError::new("work", "must be set")),
+        };
+        Ok(Self {
+            id: parse("id", &wire.id)?,
+            operation: parse("operation_id", &wire.operation_id)?,
+            tenant: parse("tenant", &wire.tenant)?,
+            uid: parse("tenant_uid", &wire.tenant_uid)?,
+            work,
+            rate_bytes_per_s: wire.rate_bytes_per_s,
+        })
+    }
+}
+
+/// Parses a plan's jobs; sorted by id, each once.
+pub(super) fn orders(wire: Vec<agent::JobOrder>) -> Result<Vec<JobOrder>, FieldError> {
+    bounded("jobs", &wire)?;
+    let mut orders = wire
+        .into_iter()
+        .enumerate()
+        .map(|(i, o)| JobOrder::try_from(o).map_err(|e| e.within(&format!("jobs[{i}]"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    orders.sort_by_key(|order| order.id);
+    if let Some(pair) = orders.windows(2).find(|pair| pair[0].id == pair[1].id) {
+        let problem = format!("{} is there twice", pair[0].id);
+        return Err(FieldError::new("jobs", problem));
+    }
+    Ok(orders)
+}
+
+impl From<&PeerGrant> for agent::PeerGrant {
+    fn from(grant: &PeerGrant) -> Self {
+        Self {
+            operation_id: grant.operation.to_string(),
+            tenant: grant.tenant.to_string(),
+            tenant_uid: grant.uid.to_string(),
+            peer: grant.peer.to_string(),
+            expire_time: Some(timestamp(grant.expires_at)),
+        }
+    }
+}
+
+impl TryFrom<agent::PeerGrant> for PeerGrant {
+    type Error = FieldError;
+    fn try_from(wire: agent::PeerGrant) -> Result<Self, FieldError> {
+        let expires = wire.expire_time.as_ref();
+        Ok(Self {
+            operation: parse("operation_id", &wire.operation_id)?,
+            tenant: parse("tenant", &wire.tenant)?,
+            uid: parse("tenant_uid", &wire.tenant_uid)?,
+            peer: parse("peer", &wire.peer)?,
+            expires_at: unix_ms(
+                expires.ok_or_else(|| FieldError::new("expire_time", "must be set"))?,
+            ),
+        })
+    }
+}
+
+/// Parses a plan's grants, in their order.
+pub(super) fn grants(wire: Vec<agent::PeerGrant>) -> Result<Vec<PeerGrant>, FieldError> {
+    bounded("grants", &wire)?;
+    let parsed = wire
+        .into_iter()
+        .enumerate()
+        .map(|(i, g)| PeerGrant::try_from(g).map_err(|e| e.within(&format!("grants[{i}]"))));
+    parsed.collect()
+}
+
+/// A seed for the wire; `None` where `activated` says it all.
+pub(super) fn seed_to_wire(seed: &Seed) -> Option<agent::Seed> {
+    let from = match seed {
+        Seed::Fresh | Seed::Existing => return None,
+        Seed::Backup(id) => seed::From::BackupId(id.to_string()),
+        Seed::Peer(host) => seed::From::Peer(host.to_string()),
+    };
+    Some(agent::Seed { from: Some(from) })
+}
+
+/// Parses a seed; `activated` decides where there is none.
+pub(super) fn seed(wire: Option<agent::Seed>, activated: bool) -> Result<Seed, FieldError> {
+    Ok(match wire.and_then(|wire| wire.from) {
+        Some(seed::From::BackupId(id)) => Seed::Backup(parse::<Uuid>("seed.backup_id", &id)?),
+        Some(seed::From::Peer(host)) => Seed::Peer(parse("seed.peer", &host)?),
+        None if activated => Seed::Existing,
+        None => Seed::Fresh,
+    })
+}
+
+impl From<&JobReport> for agent::JobStatus {
+    fn from(job: &JobReport) -> Self {
+        let state = match job.state {
+            JobState::Waiting => agent::JobState::Waiting,
+            JobState::Running => agent::JobState::Running,
+            JobState::Retrying => agent::JobState::Retrying,
+            JobState::Done => agent::JobState::Done,
+            JobState::Failed => agent::JobState::Failed,
+        };
+        Self {
+            id: job.id.to_string(),
+            state: state.into(),
+            bytes_done: job.bytes_done,
+            bytes_total: job.bytes_total,
+            message: job.message.clone(),
+        }
+    }
+}
+
+/// Parses what a host reports of its jobs.
+pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, FieldError> {
+    bounded("jobs", &wire)?;
+    let parse_one = |(i, job): (usize, agent::JobStatus)| {
+        let at = |field: &str| format!("jobs[{i}].{field}");
+        let state = match job.state() {
+            agent::JobState::Waiting => JobState::Waiting,
+            agent::JobState::Running => JobState::Running,
+            agent::JobState::Retrying => JobState::Retrying,
+            agent::JobState::Done => JobState::Done,
+            agent::JobState::Failed => JobState::Failed,
+            agent::JobState::Unspecified => {
+                return Err(FieldError::new(at("state"), "is unknown"));
+            }
+        };
+        Ok(JobReport {
+            id: parse(&at("id"), &job.id)?,
+            state,
+            bytes_done: job.bytes_done,
+            bytes_total: job.bytes_total,
+            message: shortened(job.message, MAX_MESSAGE),
+        })
+    };
+    wire.into_iter().enumerate().map(parse_one).collect()
+}
