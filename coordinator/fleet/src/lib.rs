@@ -15,6 +15,7 @@ pub mod operation;
 pub mod orders;
 pub mod placement;
 pub mod probes;
+pub mod procedures;
 pub mod settings;
 pub mod shards;
 pub mod state;

@@ -10,8 +10,10 @@ use ipnet::Ipv4Net;
 use isyone_types::{
     ids::{HostName, TenantName},
     plan::UnixMs,
-    report::{HostResources, TenantProgress, TenantReport},
+    report::{HostResources, JobReport, TenantProgress, TenantReport},
 };
+use uuid::Uuid;
+
 /// What an agent sends when it connects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hello {
@@ -57,11 +59,71 @@ pub struct HostObserved {
 /// Time constant of the CPU average, milliseconds: placement must not follow every spike.
 pub const CPU_AVERAGE_MS: i64 = 120_000;
 
+/// What is known of a tenant's copies, one entry for each host that has reported on it. Nearly always one.
+#[derive(Debug, Clone, Default)]
+pub struct Copies(Vec<Arc<TenantObserved>>);
+
+/// What is known of a tenant's copy on one host.
+#[derive(Debug, Clone, Copy)]
+pub enum CopyObserved<'a> {
+    /// The host has not reported on it since the coordinator started. That is never taken for absence.
+    Unknown,
+    /// The host has reported that nothing of it is left.
+    Absent,
+    Present(&'a Arc<TenantObserved>),
+}
+
 /// Everything that was reported since the start.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     pub hosts: OrdMap<HostName, Arc<HostObserved>>,
-    pub tenants: OrdMap<TenantName, Arc<TenantObserved>>,
+    /// By tenant; kept true by [`Observed::put_copy`].
+    tenants: OrdMap<TenantName, Copies>,
+    /// The jobs that each host last reported; hosts without jobs are not in it.
+    pub jobs: OrdMap<HostName, Arc<Vec<JobReport>>>,
+    /// For each scope of the edges' configuration (as in [`crate::shards::Shards::scopes`]): the newest snapshot whose
+    /// routes all edges of that scope are known to run. Missing: not known since the start.
+    pub edges_run: OrdMap<usize, u64>,
+}
+
+impl Observed {
+    /// The last report of this host on a tenant of this name, whatever its uid and epoch.
+    pub fn copy(&self, tenant: &TenantName, host: &HostName) -> Option<&Arc<TenantObserved>> {
+        let copies = &self.tenants.get(tenant)?.0;
+        copies.iter().find(|seen| seen.host == *host)
+    }
+
+    /// Stores a report in place of the same host's last one.
+    pub fn put_copy(&mut self, seen: TenantObserved) {
+        let copies = &mut self.tenants.entry(seen.report.name.clone()).or_default().0;
+        copies.retain(|old| old.host != seen.host);
+        copies.push(Arc::new(seen));
+    }
+
+    /// Forgets what one host said of a tenant.
+    pub fn forget_copy(&mut self, tenant: &TenantName, host: &HostName) {
+        if let Some(copies) = self.tenants.get_mut(tenant) {
+            copies.0.retain(|seen| seen.host != *host);
+            if copies.0.is_empty() {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
+
+    /// Forgets all that was said of a tenant.
+    pub fn forget(&mut self, tenant: &TenantName) {
+        self.tenants.remove(tenant);
+    }
+
+    /// Number of tenants that any host has reported on.
+    pub fn tenants_seen(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// What a host last said of a job.
+    pub fn job(&self, host: &HostName, id: Uuid) -> Option<&JobReport> {
+        self.jobs.get(host)?.iter().find(|job| job.id == id)
+    }
 }
 
 impl HostObserved {

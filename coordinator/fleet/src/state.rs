@@ -8,6 +8,8 @@ use isyone_types::{
     plan::UnixMs,
 };
 
+use uuid::Uuid;
+
 use crate::{
     desired::Fleet,
     liveness::HostState,
@@ -37,8 +39,14 @@ pub struct State {
     pub sleep_hold_until: UnixMs,
     /// The last tenant that was checked for idleness; `None`: start from the first.
     pub sleep_hand: Option<TenantName>,
-    /// Rises with each published snapshot.
+    /// Rises with each published snapshot; restarts with the process.
     pub version: u64,
+    /// Operations that wait for edges, each with the snapshot that those must run. Computed again after a start.
+    pub routes_due: imbl::OrdMap<Uuid, u64>,
+    /// The last running operation that was looked at for its deadline; `None`: start from the first.
+    pub operation_hand: Option<Uuid>,
+    /// Running operations whose deadline an event has reported.
+    pub told_overdue: imbl::OrdSet<Uuid>,
 }
 
 impl State {

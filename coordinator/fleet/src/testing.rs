@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use isyone_types::{
     ids::{HostName, ShortName, TenantName},
+    operation::OperationState,
     report::{ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage},
     spec::{Size, TenantSpec},
 };
@@ -13,7 +14,8 @@ use uuid::Uuid;
 
 use crate::{
     change::{self, ChangeError, Command, CreateTenant, Effects, Enroll, Outcome, Stamp},
-    desired::{Certificate, Sealed, Token},
+    desired::{Certificate, CopyRole, Sealed, Token},
+    procedures,
     settings::{Defaults, Edge, Edition, Liveness, Network, PlacementSettings, Settings},
     state::State,
 };
@@ -174,8 +176,42 @@ impl Bench {
         if result.is_err() {
             self.state = before.0;
             self.effects.writes.truncate(before.1);
+        } else {
+            self.state.version += 1;
         }
         result
+    }
+
+    /// All edges run the newest routes.
+    pub fn edges_run(&mut self) {
+        let version = self.state.version;
+        let scopes = (0..self.settings.shards.scopes())
+            .map(|scope| (scope, version))
+            .collect();
+        self.apply(Command::EdgesRun { scopes })
+            .expect("never refused");
+    }
+
+    /// All hosts report all their tenants as converged, then all edges run the newest routes.
+    pub fn settle(&mut self) {
+        let hosts: Vec<HostName> = self.state.fleet.by_host.keys().cloned().collect();
+        for host in hosts {
+            let tenants = self.state.fleet.by_host[&host].tenants.clone();
+            let reports = tenants
+                .iter()
+                .map(|t| self.converged_on(t, &host))
+                .collect();
+            let resources = self.state.observed.hosts[&host].resources;
+            self.report(&host, resources, reports);
+        }
+        self.edges_run();
+    }
+
+    /// An operation's state and error as people see them.
+    pub fn progress(&self, id: Uuid) -> (OperationState, String) {
+        let operation = &self.state.fleet.operations[&id];
+        let waiting = procedures::waiting(&self.state, &self.settings, operation, self.now);
+        procedures::progress(operation, waiting.as_ref())
     }
 
     /// Adds a host and lets it report.
@@ -254,13 +290,22 @@ impl Bench {
         self.apply(Command::CreateTenant(Box::new(creation)))
     }
 
-    /// What a host would report of a tenant that has converged.
+    /// What the host of a tenant would report once it has converged.
     pub fn converged(&self, tenant: &TenantName) -> TenantReport {
+        let host = self.state.fleet.tenants[tenant].placement.host.clone();
+        self.converged_on(tenant, &host)
+    }
+
+    /// What a host would report of a tenant's copy there once it has converged.
+    pub fn converged_on(&self, tenant: &TenantName, host: &HostName) -> TenantReport {
         let record = &self.state.fleet.tenants[tenant];
+        let (place, role) = record.copy_on(host).expect("it has a copy there");
+        let absent = record.desired == isyone_types::plan::Lifecycle::Purged
+            || role == Some(&CopyRole::Discarded);
         TenantReport {
             name: tenant.clone(),
             uid: record.uid,
-            epoch: record.placement.epoch,
+            epoch: place.epoch,
             generation: record.generation,
             progress: TenantProgress::Converged,
             message: String::new(),
@@ -279,7 +324,7 @@ impl Bench {
             traffic: None,
             operation: Some(record.operation),
             steps: Vec::new(),
-            absent: record.desired == isyone_types::plan::Lifecycle::Purged,
+            absent,
             health_latency_ms: 1,
         }
     }

@@ -21,11 +21,7 @@ use isyone_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, caller, page_size, request_id, tenant_name, tenants::unexpected};
-use crate::{
-    edges::domains::at as look_at,
-    wire::{shown, status},
-    writer::SubmitError,
-};
+use crate::{edges::domains::at as look_at, wire::status, writer::SubmitError};
 
 /// Longest page token: that of a host name.
 const MAX_HOSTNAME: usize = 253;
@@ -122,7 +118,7 @@ impl Api {
         let state = self.state();
         Ok(Response::new(v1::AddDomainResponse {
             domains: vec![self.platform(&tenant)],
-            operation: operation.map(|operation| shown::operation(&state, &operation)),
+            operation: operation.map(|operation| self.shown_operation(&state, &operation)),
             warning: String::new(),
         }))
     }
@@ -286,7 +282,7 @@ impl DomainService for Api {
                 .iter()
                 .map(|domain| self.domain(&state, &tenant, domain))
                 .collect(),
-            operation: operation.map(|operation| shown::operation(&state, &operation)),
+            operation: operation.map(|operation| self.shown_operation(&state, &operation)),
             warning,
         }))
     }
@@ -319,7 +315,7 @@ impl DomainService for Api {
         let Outcome::Domains { operation, .. } = outcome else {
             return Err(unexpected(&outcome));
         };
-        let operation = operation.map(|operation| shown::operation(&self.state(), &operation));
+        let operation = operation.map(|operation| self.shown_operation(&self.state(), &operation));
         Ok(Response::new(v1::RemoveDomainResponse { operation }))
     }
 

@@ -24,6 +24,7 @@ use std::{pin::Pin, sync::Arc};
 
 use isyone_fleet::{
     desired::{Tenant, VisitorAccess},
+    operation::Operation,
     state::State,
     views,
 };
@@ -92,6 +93,11 @@ impl Api {
 
     fn state(&self) -> Arc<State> {
         self.parts.handle.snapshot()
+    }
+
+    /// An operation in wire form, as of this state.
+    fn shown_operation(&self, state: &State, operation: &Operation) -> v1::Operation {
+        shown::operation(state, self.parts.handle.settings(), operation, now())
     }
 
     /// A tenant in wire form, with its probe's result.

@@ -1,16 +1,17 @@
 //! `OperationService`: shows, lists, watches and cancels operations.
 //!
-//! Not here: what ends an operation (isyone_fleet::change), waiting for edges (edges/running).
+//! Not here: what ends an operation (isyone_fleet's procedures).
 
 use std::{sync::Arc, time::Duration};
 
 use isyone_fleet::{
     change::{ChangeError, Command, Outcome},
+    settings::Settings,
     state::State,
     views,
 };
 use isyone_proto::{
-    convert::{parse, parse_optional, unix_ms},
+    convert::{parse, parse_optional},
     ids::TenantName,
     pb::v1::{self, operation_service_server::OperationService},
 };
@@ -25,8 +26,6 @@ use crate::{
     writer::SubmitError,
 };
 
-/// An operation that ended longer ago has its route on all edges.
-const JUST_NOW_MS: i64 = 10_000;
 /// Shortest time between two updates to a watcher: a busy fleet publishes many snapshots a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,12 +33,12 @@ fn unknown(id: Uuid) -> Status {
     status::submit(SubmitError::Refused(ChangeError::OperationNotFound(id)))
 }
 
-fn find(state: &State, id: Uuid) -> Result<v1::Operation, Status> {
+fn find(state: &State, settings: &Settings, id: Uuid) -> Result<v1::Operation, Status> {
     state
         .fleet
         .operations
         .get(&id)
-        .map(|o| shown::operation(state, o))
+        .map(|o| shown::operation(state, settings, o, now()))
         .ok_or_else(|| unknown(id))
 }
 
@@ -50,7 +49,7 @@ impl OperationService for Api {
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::Operation>, Status> {
         let id = parse("id", &request.get_ref().id)?;
-        find(&self.state(), id).map(Response::new)
+        find(&self.state(), self.parts.handle.settings(), id).map(Response::new)
     }
 
     async fn list_operations(
@@ -74,7 +73,7 @@ impl OperationService for Api {
                 .unwrap_or_default(),
             operations: page
                 .into_iter()
-                .map(|o| shown::operation(&state, o))
+                .map(|o| self.shown_operation(&state, o))
                 .collect(),
         }))
     }
@@ -86,7 +85,7 @@ impl OperationService for Api {
         request: Request<v1::WatchOperationRequest>,
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
         let id = parse("id", &request.get_ref().id)?;
-        find(&self.state(), id)?;
+        find(&self.state(), self.parts.handle.settings(), id)?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
         tokio::spawn(watch(self.parts.clone(), id, caller));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
@@ -106,18 +105,12 @@ impl OperationService for Api {
             .await
             .map_err(status::submit)?
         {
-            Outcome::Operation(operation) => {
-                Ok(Response::new(shown::operation(&self.state(), &operation)))
-            }
+            Outcome::Operation(operation) => Ok(Response::new(
+                self.shown_operation(&self.state(), &operation),
+            )),
             other => Err(unexpected(&other)),
         }
     }
-}
-
-/// Whether edges may still be taking up its route: watchers learn of the end when visitors get through.
-fn just_ended(operation: &v1::Operation) -> bool {
-    let ended = operation.end_time.as_ref().map(unix_ms);
-    ended.is_some_and(|at| now() - at < JUST_NOW_MS)
 }
 
 /// Sends the operation whenever it differs from what was sent last. A slow caller misses intermediate states, never the
@@ -128,14 +121,9 @@ async fn watch(parts: Arc<Parts>, id: Uuid, caller: mpsc::Sender<Result<v1::Oper
     let mut told: Option<v1::Operation> = None;
     loop {
         let state = parts.handle.snapshot();
-        match find(&state, id) {
+        match find(&state, parts.handle.settings(), id) {
             Ok(operation) => {
                 let done = operation.done;
-                if done && just_ended(&operation) {
-                    let shard = parts.handle.settings().shards.of(&operation.tenant);
-                    let edges = parts.edges.take_up(state.version, shard);
-                    tokio::select! { () = edges => {}, () = parts.stop.cancelled() => {} }
-                }
                 if told.as_ref() != Some(&operation) {
                     told = Some(operation.clone());
                     if caller.send(Ok(operation)).await.is_err() {

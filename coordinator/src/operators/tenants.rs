@@ -44,9 +44,9 @@ impl Api {
             .await
             .map_err(status::submit)?
         {
-            Outcome::Operation(operation) => {
-                Ok(Response::new(shown::operation(&self.state(), &operation)))
-            }
+            Outcome::Operation(operation) => Ok(Response::new(
+                self.shown_operation(&self.state(), &operation),
+            )),
             other => Err(unexpected(&other)),
         }
     }
@@ -124,7 +124,7 @@ impl TenantService for Api {
                     &decision,
                     Some(&tenant.placement.reason),
                 )),
-                operation: operation.map(|o| shown::operation(&state, &o)),
+                operation: operation.map(|o| self.shown_operation(&state, &o)),
                 tenant: Some(self.shown(&state, &tenant)),
                 existed,
             },
@@ -254,8 +254,15 @@ impl TenantService for Api {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::SuspendTenant { name, request_id })
-            .await
+        self.operation(
+            actor,
+            Command::SuspendTenant {
+                name,
+                request_id,
+                cancel_running: asked.cancel_running,
+            },
+        )
+        .await
     }
 
     async fn resume_tenant(
@@ -296,11 +303,24 @@ impl TenantService for Api {
                 name,
                 purge: asked.purge,
                 request_id,
+                cancel_running: asked.cancel_running,
             },
         )
         .await
     }
 
+    async fn undelete_tenant(
+        &self,
+        request: Request<v1::UndeleteTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
+        self.operation(actor, Command::UndeleteTenant { name, request_id })
+            .await
+    }
+
+    /// The old name of the call before; see the protocol.
     async fn restore_tenant(
         &self,
         request: Request<v1::RestoreTenantRequest>,
@@ -308,7 +328,7 @@ impl TenantService for Api {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
         let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::RestoreTenant { name, request_id })
+        self.operation(actor, Command::UndeleteTenant { name, request_id })
             .await
     }
 

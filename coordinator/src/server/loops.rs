@@ -51,6 +51,11 @@ pub(super) fn spawn(
         shared.edges.clone(),
         stop.clone(),
     ));
+    tasks.spawn(running::routes::run(
+        handle.clone(),
+        shared.edges.clone(),
+        stop.clone(),
+    ));
     // Without a directory there is nothing to do, and a loop that returns counts as a failure.
     if config.monitoring.certificate_dir.is_some() {
         tasks.spawn(scraper::run(Scraper {

@@ -10,6 +10,7 @@ use isyone_fleet::{
     operation::{Operation, OperationKind},
     placement::{Decision, Judgement},
     probes::judge::Judgement as Judged,
+    procedures,
     settings::Settings,
     state::State,
     views::{self, Phase},
@@ -145,22 +146,26 @@ pub(crate) fn phase_word(phase: Phase) -> v1::TenantPhase {
     }
 }
 
-pub(crate) fn operation(state: &State, operation: &Operation) -> v1::Operation {
-    let observed = state
-        .fleet
-        .tenants
-        .get(&operation.tenant)
-        .filter(|t| t.uid == operation.tenant_uid)
-        .and_then(|t| views::observed(state, t));
-    let (now, error) = views::progress(state, operation);
+pub(crate) fn operation(
+    state: &State,
+    settings: &Settings,
+    operation: &Operation,
+    now: UnixMs,
+) -> v1::Operation {
+    let waiting = procedures::waiting(state, settings, operation, now);
+    let (progress, error) = procedures::progress(operation, waiting.as_ref());
+    let done = operation.is_over();
     v1::Operation {
         id: operation.id.to_string(),
         kind: kind(operation.kind).into(),
-        tenant: operation.tenant.to_string(),
-        host: operation.host.to_string(),
-        state: v1::OperationState::from(now).into(),
-        done: operation.state.is_final(),
-        steps: views::steps(operation, observed)
+        tenant: operation
+            .tenant()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        host: operation.procedure.host().to_string(),
+        state: v1::OperationState::from(progress).into(),
+        done,
+        steps: procedures::steps(state, operation, waiting.as_ref())
             .iter()
             .map(Into::into)
             .collect(),
@@ -169,6 +174,18 @@ pub(crate) fn operation(state: &State, operation: &Operation) -> v1::Operation {
         error,
         actor: operation.actor.clone(),
         request_id: operation.request_id.clone().unwrap_or_default(),
+        stage: if done {
+            String::new()
+        } else {
+            operation.stage().word().to_owned()
+        },
+        stage_start_time: (!done).then(|| timestamp(operation.stage_since)),
+        waiting_for: waiting.map(|w| w.to_string()).unwrap_or_default(),
+        deadline_time: Some(timestamp(operation.deadline)),
+        parent_id: operation
+            .parent
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -181,8 +198,9 @@ fn kind(kind: OperationKind) -> v1::OperationKind {
         OperationKind::Resume => v1::OperationKind::Resume,
         OperationKind::Resize => v1::OperationKind::Resize,
         OperationKind::Delete => v1::OperationKind::Delete,
-        OperationKind::Restore => v1::OperationKind::Restore,
+        OperationKind::Undelete => v1::OperationKind::Undelete,
         OperationKind::Purge => v1::OperationKind::Purge,
+        OperationKind::Move => v1::OperationKind::Move,
     }
 }
 

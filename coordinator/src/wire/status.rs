@@ -53,6 +53,7 @@ fn change(error: &ChangeError) -> Status {
         E::Quarantined { .. } => (Code::FailedPrecondition, "QUARANTINED"),
         E::BeingPurged(_) => (Code::FailedPrecondition, "BEING_PURGED"),
         E::WrongState { .. } => (Code::FailedPrecondition, "WRONG_STATE"),
+        E::Busy { .. } => (Code::Aborted, "OPERATION_IN_PROGRESS"),
         E::Immutable { .. } => (Code::FailedPrecondition, "IMMUTABLE_FIELD"),
         E::NoHostFits { decision, name } => {
             let placement = shown::placement(name, decision, None);
@@ -92,6 +93,12 @@ fn change(error: &ChangeError) -> Status {
         E::RequestIdReused(operation) => {
             HashMap::from([("operation_id".to_owned(), operation.to_string())])
         }
+        E::Busy {
+            operation, stage, ..
+        } => HashMap::from([
+            ("operation_id".to_owned(), operation.to_string()),
+            ("stage".to_owned(), (*stage).to_owned()),
+        ]),
         E::HostNotEmpty { count, .. } => HashMap::from([("tenants".to_owned(), count.to_string())]),
         _ => HashMap::new(),
     };

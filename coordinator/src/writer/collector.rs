@@ -220,6 +220,7 @@ mod tests {
                 name: name("alfa"),
                 purge: false,
                 request_id: None,
+                cancel_running: false,
             })
             .unwrap();
         assert_eq!(

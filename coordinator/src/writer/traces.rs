@@ -118,16 +118,16 @@ fn span_of(place: &str, operation: &Operation) -> Span {
         otel.name = format!("operation {}", kind(operation)),
         otel.status_code = field::Empty,
         operation = %operation.id,
-        tenant = %operation.tenant,
-        host = %operation.host,
+        tenant = operation.tenant().map(field::display),
+        host = %operation.procedure.host(),
         state = field::Empty,
     );
     context::adopt(&span, place);
     span
 }
 
-fn kind(operation: &Operation) -> String {
-    format!("{:?}", operation.kind).to_lowercase()
+fn kind(operation: &Operation) -> &'static str {
+    operation.kind.word()
 }
 
 fn word(state: OperationState) -> &'static str {

@@ -103,7 +103,7 @@ impl Run {
             9 => Order::Resize(plan),
             10 | 11 => Order::Delete,
             12 => Order::Purge,
-            _ => Order::Restore,
+            _ => Order::Undelete,
         };
         self.requests += 1;
         let request = Request {

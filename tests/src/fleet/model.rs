@@ -97,7 +97,7 @@ impl Model {
             (Order::Resume, Expected::Suspended) => Expected::Running,
             (Order::Delete, Expected::Running | Expected::Suspended) => Expected::Deleted,
             (Order::Purge, Expected::Deleted) => Expected::Purged,
-            (Order::Restore, Expected::Deleted) => Expected::Running,
+            (Order::Undelete, Expected::Deleted) => Expected::Running,
             (Order::Restart(_), Expected::Running) => return true,
             // These change nothing that is checked, or nothing at all.
             (Order::Suspend | Order::Resume | Order::Resize(_), _) if known.is_alive() => {

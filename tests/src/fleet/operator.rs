@@ -33,7 +33,7 @@ pub enum Order {
     /// Without quarantine.
     Purge,
     /// Out of quarantine.
-    Restore,
+    Undelete,
 }
 
 /// An order with its idempotency key.
@@ -133,7 +133,12 @@ impl Operator {
         let operation = match request.order {
             Order::Create(plan) => return self.send_create(name, plan, request_id).await,
             Order::Suspend => {
-                within(tenants.suspend_tenant(v1::SuspendTenantRequest { name, request_id })).await
+                within(tenants.suspend_tenant(v1::SuspendTenantRequest {
+                    name,
+                    request_id,
+                    cancel_running: false,
+                }))
+                .await
             }
             Order::Resume => {
                 within(tenants.resume_tenant(v1::ResumeTenantRequest { name, request_id })).await
@@ -160,11 +165,13 @@ impl Operator {
                     name,
                     purge,
                     request_id,
+                    cancel_running: false,
                 }))
                 .await
             }
-            Order::Restore => {
-                within(tenants.restore_tenant(v1::RestoreTenantRequest { name, request_id })).await
+            Order::Undelete => {
+                within(tenants.undelete_tenant(v1::UndeleteTenantRequest { name, request_id }))
+                    .await
             }
         };
         operation.map(|operation| Acknowledged {

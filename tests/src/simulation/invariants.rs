@@ -165,6 +165,8 @@ fn story(sim: &Simulation, tenant: &isyone_proto::ids::TenantName) -> String {
         .map(|e| format!("{} {} {}", e.at, e.kind, e.message))
         .collect();
     text.push(format!("{:?}", sim.state.fleet.tenants.get(tenant)));
-    text.push(format!("{:?}", sim.state.observed.tenants.get(tenant)));
+    for host in sim.hosts.keys() {
+        text.push(format!("{:?}", sim.state.observed.copy(tenant, host)));
+    }
     text.join("\n")
 }

@@ -43,6 +43,7 @@ impl Simulation {
             6 => Command::SuspendTenant {
                 name: tenant.clone(),
                 request_id,
+                cancel_running: false,
             },
             7 => Command::ResumeTenant {
                 name: tenant.clone(),
@@ -53,7 +54,7 @@ impl Simulation {
                 plan: name(plan),
                 request_id,
             },
-            9 => Command::RestoreTenant {
+            9 => Command::UndeleteTenant {
                 name: tenant.clone(),
                 request_id,
             },
@@ -70,10 +71,11 @@ impl Simulation {
                 name: tenant.clone(),
                 purge: self.chance(200),
                 request_id,
+                cancel_running: false,
             },
         };
         let deletes = matches!(command, Command::DeleteTenant { .. });
-        let restores = matches!(command, Command::RestoreTenant { .. });
+        let restores = matches!(command, Command::UndeleteTenant { .. });
         if self.count(command) {
             if deletes {
                 self.promised.remove(&tenant);

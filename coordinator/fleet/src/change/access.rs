@@ -329,11 +329,13 @@ mod tests {
             ..AccessChange::default()
         };
         assert!(set(&mut bench, many).is_err());
+        bench.settle();
         bench
             .apply(Command::DeleteTenant {
                 name: name("alfa"),
                 purge: false,
                 request_id: None,
+                cancel_running: false,
             })
             .unwrap();
         assert!(set(&mut bench, user("ana", "h")).is_err(), "deleted");

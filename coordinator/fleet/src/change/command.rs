@@ -51,6 +51,8 @@ pub enum Command {
     SuspendTenant {
         name: TenantName,
         request_id: Option<String>,
+        /// Cancel the tenant's running operation first.
+        cancel_running: bool,
     },
     /// Start a suspended tenant again.
     ResumeTenant {
@@ -71,9 +73,17 @@ pub enum Command {
         /// Remove the quarantined volumes now.
         purge: bool,
         request_id: Option<String>,
+        /// Cancel the tenant's running operation first.
+        cancel_running: bool,
+    },
+    /// Take a tenant to another host.
+    MoveTenant {
+        name: TenantName,
+        to: HostName,
+        request_id: Option<String>,
     },
     /// Take a tenant out of quarantine.
-    RestoreTenant {
+    UndeleteTenant {
         name: TenantName,
         request_id: Option<String>,
     },
@@ -153,6 +163,8 @@ pub enum Command {
         /// What DNS said, for people.
         found: String,
     },
+    /// All edges of these scopes (as in [`crate::shards::Shards::scopes`]) run these snapshots, or newer ones.
+    EdgesRun { scopes: Vec<(usize, u64)> },
     /// Record an event that changes nothing: a secret was read, a shell was opened.
     Audit {
         kind: EventKind,
@@ -178,7 +190,9 @@ impl Command {
             Self::WakeTenant { .. } => "wake-tenant",
             Self::ResizeTenant { .. } => "resize-tenant",
             Self::DeleteTenant { .. } => "delete-tenant",
-            Self::RestoreTenant { .. } => "restore-tenant",
+            Self::UndeleteTenant { .. } => "undelete-tenant",
+            Self::MoveTenant { .. } => "move-tenant",
+            Self::EdgesRun { .. } => "edges-run",
             Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
             Self::CreateToken(_) => "create-token",
@@ -217,7 +231,8 @@ impl Command {
             | Self::WakeTenant { name }
             | Self::ResizeTenant { name, .. }
             | Self::DeleteTenant { name, .. }
-            | Self::RestoreTenant { name, .. }
+            | Self::UndeleteTenant { name, .. }
+            | Self::MoveTenant { name, .. }
             | Self::SetAccess { name, .. }
             | Self::RemoveDomain { name, .. }
             | Self::Audit { tenant: name, .. } => Some(name),

@@ -16,7 +16,7 @@ use super::{
     certificates::MAX_UPLOADED,
     spec_change::{SpecChange, SpecField, listed},
 };
-use crate::placement::Decision;
+use crate::{operation::OperationKind, placement::Decision};
 
 /// Why a command was refused. A refused command has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum ChangeError {
     },
     /// The name is taken by a deleted tenant whose volumes still exist.
     #[error(
-        "tenant `{name}` was deleted and is in quarantine; `isyctl tenant restore {name}` brings it back, `isyctl tenant delete {name} --purge` removes its data for good"
+        "tenant `{name}` was deleted and is in quarantine; `isyctl tenant undelete {name}` brings it back, `isyctl tenant delete {name} --purge` removes its data for good"
     )]
     Quarantined {
         name: TenantName,
@@ -47,6 +47,19 @@ pub enum ChangeError {
         name: TenantName,
         /// What prevents it, and what to do about it.
         problem: String,
+    },
+    /// The tenant has an operation under way; it can have one at a time.
+    #[error(
+        "tenant `{name}` is busy: operation {operation} ({}) is at stage `{stage}` for {for_s} s; wait for it (`isyctl op watch {operation}`) or cancel it (`isyctl op cancel {operation}`)", .kind.word()
+    )]
+    Busy {
+        name: TenantName,
+        /// The operation under way.
+        operation: Uuid,
+        kind: OperationKind,
+        stage: &'static str,
+        /// For how long it has been at that stage.
+        for_s: i64,
     },
     /// A field that can be set only at creation.
     #[error("{field} of tenant `{name}` cannot be changed after its creation")]

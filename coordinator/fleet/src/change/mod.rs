@@ -10,6 +10,7 @@ mod command;
 mod domains;
 mod error;
 mod hosts;
+mod operations;
 mod operators;
 #[cfg(test)]
 mod properties;
@@ -30,6 +31,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
+pub(crate) use self::operations::Ask;
 pub use self::{
     command::{AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, Stamp, User},
     domains::domain_refused,
@@ -39,7 +41,7 @@ pub use self::{
 use crate::{
     desired::{Host, Tenant},
     event::{Event, EventKind},
-    operation::{Operation, OperationKind},
+    operation::Operation,
     settings::Settings,
     state::State,
     written::{RecordKind, RecordValue, Write},
@@ -95,7 +97,17 @@ impl Edit<'_> {
                 database,
                 request_id,
             } => self.restart_tenant(&name, database, request_id),
-            Command::SuspendTenant { name, request_id } => self.suspend_tenant(&name, request_id),
+            Command::SuspendTenant {
+                name,
+                request_id,
+                cancel_running,
+            } => self.suspend_tenant(
+                &name,
+                Ask {
+                    request_id,
+                    cancel_running,
+                },
+            ),
             Command::ResumeTenant { name, request_id } => self.resume_tenant(&name, request_id),
             Command::WakeTenant { name } => self.wake_tenant(&name),
             Command::ResizeTenant {
@@ -107,8 +119,22 @@ impl Edit<'_> {
                 name,
                 purge,
                 request_id,
-            } => self.delete_tenant(&name, purge, request_id),
-            Command::RestoreTenant { name, request_id } => self.restore_tenant(&name, request_id),
+                cancel_running,
+            } => self.delete_tenant(
+                &name,
+                purge,
+                Ask {
+                    request_id,
+                    cancel_running,
+                },
+            ),
+            Command::UndeleteTenant { name, request_id } => self.undelete_tenant(&name, request_id),
+            Command::MoveTenant {
+                name,
+                to,
+                request_id,
+            } => self.move_tenant(&name, &to, request_id),
+            Command::EdgesRun { scopes } => self.edges_run(scopes),
             Command::SetAccess { name, change } => self.set_access(&name, *change),
             Command::CancelOperation { id } => self.cancel_operation(id),
             Command::CreateToken(token) => self.create_token(*token),
@@ -174,12 +200,23 @@ impl Edit<'_> {
             .ok_or_else(|| ChangeError::HostNotFound(name.clone()))
     }
 
-    /// Stores a tenant and gives its host's plan a new generation.
+    /// Stores a tenant and gives the plans of its hosts new generations.
     pub(crate) fn put_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
-        let host = tenant.placement.host.clone();
+        let hosts = |tenant: &Tenant| -> BTreeSet<HostName> {
+            tenant
+                .places()
+                .map(|(place, _)| place.host.clone())
+                .collect()
+        };
+        let mut touched = hosts(&tenant);
+        if let Some(before) = self.state.fleet.tenants.get(&tenant.name) {
+            touched.append(&mut hosts(before));
+        }
         let tenant = self.store_tenant(tenant);
-        // This also updates the host's ranking.
-        self.touch_host(&host);
+        for host in &touched {
+            // This also updates the host's ranking.
+            self.touch_host(host);
+        }
         tenant
     }
 
@@ -211,8 +248,10 @@ impl Edit<'_> {
             .writes
             .push(Write::Delete(RecordKind::Tenant, tenant.name.to_string()));
         self.state.fleet.remove_tenant(&tenant.name);
-        self.state.observed.tenants.remove(&tenant.name);
-        self.touch_host(&tenant.placement.host);
+        self.state.observed.forget(&tenant.name);
+        for (place, _) in tenant.places() {
+            self.touch_host(&place.host);
+        }
     }
 
     /// Gives the host's plan a new generation.
@@ -246,101 +285,6 @@ impl Edit<'_> {
             .push(Write::Put(RecordValue::Operation(operation.clone())));
         self.state.fleet.put_operation(operation.clone());
         operation
-    }
-
-    /// Starts an operation on a tenant and cancels an unfinished earlier one, which it replaces.
-    pub(crate) fn begin(
-        &mut self,
-        kind: OperationKind,
-        tenant: &Tenant,
-        request_id: Option<String>,
-        steps: Vec<Step>,
-    ) -> Arc<Operation> {
-        if let Some(before) = self
-            .state
-            .fleet
-            .operations
-            .get(&tenant.operation)
-            .filter(|o| !o.state.is_final())
-            .cloned()
-        {
-            self.end(
-                &before,
-                OperationState::Cancelled,
-                format!("overtaken by operation {}", self.stamp.id),
-            );
-        }
-        self.forget_old_operations();
-        self.put_operation(Operation {
-            id: self.stamp.id,
-            kind,
-            tenant: tenant.name.clone(),
-            tenant_uid: tenant.uid,
-            host: tenant.placement.host.clone(),
-            generation: tenant.generation,
-            state: OperationState::Running,
-            steps,
-            created_at: self.stamp.now,
-            ended_at: None,
-            error: String::new(),
-            actor: self.stamp.actor.clone(),
-            request_id,
-        })
-    }
-
-    /// Ends an operation and stores the steps that its host reported.
-    pub(crate) fn end(
-        &mut self,
-        operation: &Operation,
-        state: OperationState,
-        error: String,
-    ) -> Arc<Operation> {
-        let mut ended = operation.clone();
-        ended.steps = crate::views::steps(
-            operation,
-            self.state
-                .observed
-                .tenants
-                .get(&operation.tenant)
-                .map(Arc::as_ref),
-        );
-        ended.state = state;
-        ended.error = error;
-        ended.ended_at = Some(self.stamp.now);
-        self.put_operation(ended)
-    }
-
-    fn forget_old_operations(&mut self) {
-        while self.state.fleet.operations.len() >= crate::desired::MAX_OPERATIONS {
-            // Unfinished ones are kept; there is at most one for each tenant.
-            let Some(id) = self.state.fleet.ended.get_min().copied() else {
-                return;
-            };
-            self.state.fleet.remove_operation(&id);
-            self.effects
-                .writes
-                .push(Write::Delete(RecordKind::Operation, id.to_string()));
-        }
-    }
-
-    /// The operation that this idempotency key started, if any; an error when it belongs to another request.
-    pub(crate) fn repeated(
-        &self,
-        kinds: &[OperationKind],
-        tenant: &TenantName,
-        request_id: Option<&str>,
-    ) -> Result<Option<Arc<Operation>>, ChangeError> {
-        let Some(id) = request_id.and_then(|key| self.state.fleet.by_request.get(key)) else {
-            return Ok(None);
-        };
-        let Some(operation) = self.state.fleet.operations.get(id) else {
-            return Ok(None);
-        };
-        if kinds.contains(&operation.kind) && operation.tenant == *tenant {
-            Ok(Some(operation.clone()))
-        } else {
-            Err(ChangeError::RequestIdReused(*id))
-        }
     }
 
     pub(crate) fn event(

@@ -138,9 +138,14 @@ fn on_tenant(bench: &mut Bench, tenant: &str, step: TenantStep) -> Option<Comman
             name,
             purge,
             request_id,
+            cancel_running: false,
         },
-        TenantStep::Restore => Command::RestoreTenant { name, request_id },
-        TenantStep::Suspend => Command::SuspendTenant { name, request_id },
+        TenantStep::Restore => Command::UndeleteTenant { name, request_id },
+        TenantStep::Suspend => Command::SuspendTenant {
+            name,
+            request_id,
+            cancel_running: false,
+        },
         TenantStep::Wake => Command::WakeTenant { name },
         TenantStep::Resume => Command::ResumeTenant { name, request_id },
         TenantStep::Resize(p) => Command::ResizeTenant {

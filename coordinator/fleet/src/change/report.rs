@@ -1,19 +1,21 @@
-//! Takes in hosts' reports: stores them in the observed state, and ends operations whose generation has converged.
+//! Takes in hosts' reports: stores them in the observed state, activates tenants, takes operations on, and forgets what
+//! is gone.
 //!
-//! Not here: what follows from silence (liveness), and the bounds of a report (isyone-proto's convert).
+//! Not here: what an operation does next (operations, the crate's procedures), what follows from silence (liveness), and the bounds of a report (isyone-proto's convert).
 
 use std::sync::Arc;
 
 use isyone_types::{
-    ids::HostName,
-    operation::OperationState,
+    ids::{HostName, TenantName},
     plan::Lifecycle,
     report::{HostReport, TenantProgress, TenantReport},
 };
 
-use super::{ChangeError, Edit, Outcome, done_step};
+use super::{ChangeError, Edit, Outcome};
 use crate::{
-    desired::Tenant, event::EventKind, observed::TenantObserved, operation::OperationKind,
+    desired::{CopyRole, Tenant},
+    event::EventKind,
+    observed::TenantObserved,
 };
 
 impl Edit<'_> {
@@ -32,46 +34,58 @@ impl Edit<'_> {
             .unwrap_or_default();
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
         self.observe_host(host, seen);
+        if report.jobs.is_empty() {
+            self.state.observed.jobs.remove(host);
+        } else {
+            let jobs = Arc::new(report.jobs);
+            self.state.observed.jobs.insert(host.clone(), jobs.clone());
+            // A job has its operation's id.
+            jobs.iter().for_each(|job| self.drive(job.id));
+        }
         for tenant in report.tenants {
             self.tenant_report(host, tenant);
         }
         Ok(Outcome::Done)
     }
 
-    /// Counts only if it is about the tenant's current uid and epoch, from the host that it is placed on.
+    /// Counts only if it is about the tenant's current uid, and the present epoch of its copy on that host.
     fn tenant_report(&mut self, host: &HostName, report: TenantReport) {
         let Some(tenant) = self.state.fleet.tenants.get(&report.name).cloned() else {
             return;
         };
         let ours = tenant.uid == report.uid
-            && tenant.placement.host == *host
-            && tenant.placement.epoch == report.epoch;
+            && tenant
+                .place_on(host)
+                .is_some_and(|place| place.epoch == report.epoch);
         if !ours || report.generation > tenant.generation {
             return;
         }
-        let before = self.state.observed.tenants.get(&report.name).cloned();
+        let before = self.state.observed.copy(&report.name, host).cloned();
         // Reports of one session arrive in order, but a late one from an ended session must not undo a newer one.
         if before.as_ref().is_some_and(|b| {
-            b.host == *host && b.report.uid == report.uid && b.report.generation > report.generation
+            b.report.uid == report.uid
+                && b.report.epoch == report.epoch
+                && b.report.generation > report.generation
         }) {
             return;
         }
-        let told = self.tell_changes(&tenant, before.as_deref(), &report);
+        let told = self.tell_changes(&tenant, host, before.as_deref(), &report);
         let converged =
             report.progress == TenantProgress::Converged && report.generation == tenant.generation;
         let absent = report.absent;
-        let observed = TenantObserved {
+        self.state.observed.put_copy(TenantObserved {
             host: host.clone(),
             at: self.stamp.now,
             report,
             told,
-        };
-        self.state
-            .observed
-            .tenants
-            .insert(tenant.name.clone(), Arc::new(observed));
-        if converged {
-            self.converged(&tenant, absent);
+        });
+        if converged && tenant.placement.host == *host {
+            self.activate(&tenant);
+        }
+        // Also when it has not converged: the operation may have waited for a host that was silent.
+        self.drive(tenant.operation);
+        if converged && absent {
+            self.copy_is_gone(&tenant.name, host);
         }
     }
 
@@ -80,6 +94,7 @@ impl Edit<'_> {
     fn tell_changes(
         &mut self,
         tenant: &Tenant,
+        host: &HostName,
         before: Option<&TenantObserved>,
         report: &TenantReport,
     ) -> Option<(TenantProgress, u64)> {
@@ -97,7 +112,7 @@ impl Edit<'_> {
                 self.event(
                     kind,
                     Some(tenant),
-                    None,
+                    Some(host),
                     report.operation,
                     report.message.clone(),
                 );
@@ -107,7 +122,7 @@ impl Edit<'_> {
                 self.event(
                     EventKind::TenantRecovered,
                     Some(tenant),
-                    None,
+                    Some(host),
                     None,
                     String::new(),
                 );
@@ -132,7 +147,7 @@ impl Edit<'_> {
             self.event(
                 EventKind::TenantOomKilled,
                 Some(tenant),
-                None,
+                Some(host),
                 None,
                 format!("{} out-of-memory kills", now - then),
             );
@@ -140,59 +155,48 @@ impl Edit<'_> {
         told
     }
 
-    /// The host has converged to the tenant's current generation.
-    fn converged(&mut self, tenant: &Arc<Tenant>, absent: bool) {
-        let now = self.stamp.now;
-        let operation = self
-            .state
-            .fleet
-            .operations
-            .get(&tenant.operation)
-            .filter(|o| !o.state.is_final())
-            .cloned();
-        let purging = tenant.desired == Lifecycle::Purged;
-        if purging && !absent {
+    /// A tenant has run for the first time. From now on its plan says so: a host that lost the data must not start an
+    /// empty tenant.
+    fn activate(&mut self, tenant: &Tenant) {
+        if tenant.desired == Lifecycle::Running && tenant.activated_at.is_none() {
+            let mut activated = tenant.clone();
+            activated.activated_at = Some(self.stamp.now);
+            self.put_tenant(activated);
+        }
+    }
+
+    /// A host has removed its copy on order. With the last one the tenant is forgotten.
+    fn copy_is_gone(&mut self, name: &TenantName, host: &HostName) {
+        let Some(tenant) = self.state.fleet.tenants.get(name).cloned() else {
             return;
+        };
+        let purged = tenant.desired == Lifecycle::Purged;
+        let mut left = (*tenant).clone();
+        left.copies.retain(|copy| {
+            copy.place.host != *host || !(purged || copy.role == CopyRole::Discarded)
+        });
+        if left.copies.len() != tenant.copies.len() {
+            self.state.observed.forget_copy(name, host);
+            self.put_tenant(left.clone());
         }
-        if let Some(operation) = &operation {
-            let mut ended = self.end(operation, OperationState::Succeeded, String::new());
-            if matches!(
-                operation.kind,
-                OperationKind::Create | OperationKind::Resume | OperationKind::Restore
-            ) {
-                let mut with_route = (*ended).clone();
-                with_route
-                    .steps
-                    .push(done_step("route", "published to the edges".to_owned(), now));
-                ended = self.put_operation(with_route);
-            }
-            let took = format!(
-                "{:?} took {:.1} s",
-                ended.kind,
-                (now - ended.created_at).max(0) as f64 / 1000.0
-            );
-            self.event(
-                EventKind::OperationSucceeded,
-                Some(tenant),
-                None,
-                Some(ended.id),
-                took.to_lowercase(),
-            );
-        }
-        if purging {
+        let lives_gone = self
+            .state
+            .observed
+            .copy(name, &left.placement.host)
+            .is_some_and(|seen| {
+                seen.report.absent
+                    && seen.report.uid == left.uid
+                    && seen.report.generation == left.generation
+            });
+        if purged && left.copies.is_empty() && lives_gone {
             self.event(
                 EventKind::TenantPurged,
-                Some(tenant),
+                Some(&left),
                 None,
                 None,
                 "nothing of it is left".to_owned(),
             );
-            self.remove_tenant(tenant);
-        } else if tenant.desired == Lifecycle::Running && tenant.activated_at.is_none() {
-            let mut activated = (**tenant).clone();
-            activated.activated_at = Some(now);
-            // From now on the plan says so: a host that lost the data must not start an empty tenant.
-            self.put_tenant(activated);
+            self.remove_tenant(&left);
         }
     }
 }

@@ -9,9 +9,9 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{ChangeError, Edit, Outcome, Stamp};
+use super::{Ask, ChangeError, Edit, Outcome, Stamp};
 use crate::{
-    desired::Tenant,
+    desired::{CopyRole, Tenant},
     event::EventKind,
     liveness::{self, HostState},
     operation::OperationKind,
@@ -29,10 +29,12 @@ impl Edit<'_> {
         self.watch_the_clock();
         if self.stamp.now >= self.state.quarantine_hold_until {
             self.end_quarantines();
+            self.let_fenced_copies_go();
         }
         if self.stamp.now >= self.state.sleep_hold_until {
             self.put_to_sleep();
         }
+        self.look_at_operations();
         self.forget_tokens();
         Ok(Outcome::Done)
     }
@@ -129,7 +131,14 @@ impl Edit<'_> {
                 stamp: &stamp,
                 effects: self.effects,
             };
-            let operation = edit.change(tenant, OperationKind::Purge, None);
+            // Nobody waits for a delete that its host has not carried out: it comes with the purge.
+            let ask = Ask {
+                request_id: None,
+                cancel_running: true,
+            };
+            let Ok(operation) = edit.change(tenant, OperationKind::Purge, ask) else {
+                continue;
+            };
             let message = "the quarantine is over, its volumes are being removed".to_owned();
             if let Ok(tenant) = edit.tenant(&name) {
                 edit.event(
@@ -140,6 +149,33 @@ impl Edit<'_> {
                     message,
                 );
             }
+        }
+    }
+
+    /// Removes fenced copies whose time is over.
+    fn let_fenced_copies_go(&mut self) {
+        let now = self.stamp.now;
+        let over = self
+            .state
+            .fleet
+            .fenced
+            .iter()
+            .take_while(|(until, _)| *until <= now);
+        let due: Vec<TenantName> = over
+            .take(MAX_PER_TICK)
+            .map(|(_, name)| name.clone())
+            .collect();
+        for name in due {
+            let Some(tenant) = self.state.fleet.tenants.get(&name) else {
+                continue;
+            };
+            let mut tenant = (**tenant).clone();
+            for copy in &mut tenant.copies {
+                if matches!(copy.role, CopyRole::Fenced { until } if until <= now) {
+                    copy.role = CopyRole::Discarded;
+                }
+            }
+            self.put_tenant(tenant);
         }
     }
 

@@ -15,7 +15,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{Fleet, Tenant, TenantPlacement};
+use super::{CopyRole, Fleet, Tenant, TenantPlacement};
 use crate::operation::Operation;
 
 /// What is placed on a host.
@@ -58,16 +58,16 @@ impl HostIndex {
         self.subnets.remove(&place.subnet.network().to_bits());
     }
 
-    /// Adds a tenant's share to the sums.
-    fn add(&mut self, tenant: &Tenant) {
+    /// Adds the share of a tenant's copy to the sums.
+    fn add(&mut self, tenant: &Tenant, role: Option<&CopyRole>) {
         let size = tenant.size;
         self.disk_bytes = self.disk_bytes.saturating_add(size.disk_bytes);
-        if !tenant.reserves_compute() {
+        if !tenant.reserves_compute_as(role) {
             return;
         }
         self.memory_bytes = self.memory_bytes.saturating_add(size.memory_bytes);
         self.cpu_millis = self.cpu_millis.saturating_add(u64::from(size.cpu_millis));
-        if tenant.is_settling() {
+        if tenant.is_settling_as(role) {
             self.settling.insert(tenant.name.clone());
             self.settling_memory_bytes =
                 self.settling_memory_bytes.saturating_add(size.memory_bytes);
@@ -75,15 +75,15 @@ impl HostIndex {
         }
     }
 
-    fn subtract(&mut self, tenant: &Tenant) {
+    fn subtract(&mut self, tenant: &Tenant, role: Option<&CopyRole>) {
         let size = tenant.size;
         self.disk_bytes = self.disk_bytes.saturating_sub(size.disk_bytes);
-        if !tenant.reserves_compute() {
+        if !tenant.reserves_compute_as(role) {
             return;
         }
         self.memory_bytes = self.memory_bytes.saturating_sub(size.memory_bytes);
         self.cpu_millis = self.cpu_millis.saturating_sub(u64::from(size.cpu_millis));
-        if tenant.is_settling() {
+        if tenant.is_settling_as(role) {
             self.settling.remove(&tenant.name);
             self.settling_memory_bytes =
                 self.settling_memory_bytes.saturating_sub(size.memory_bytes);
@@ -93,9 +93,24 @@ impl HostIndex {
 }
 
 impl Tenant {
-    /// Whether its memory and CPU are reserved, but it has never been seen running.
-    fn is_settling(&self) -> bool {
-        self.reserves_compute() && self.activated_at.is_none()
+    /// Whether a copy in this role has memory and CPU reserved: the one that lives while the tenant may run, and one that
+    /// may take over.
+    fn reserves_compute_as(&self, role: Option<&CopyRole>) -> bool {
+        match role {
+            None | Some(CopyRole::Incoming) => self.reserves_compute(),
+            Some(CopyRole::Fenced { .. } | CopyRole::Discarded) => false,
+        }
+    }
+
+    /// Whether memory and CPU are reserved for a copy that has never been seen running there.
+    fn is_settling_as(&self, role: Option<&CopyRole>) -> bool {
+        let never_seen = self.activated_at.is_none() || role == Some(&CopyRole::Incoming);
+        self.reserves_compute_as(role) && never_seen
+    }
+
+    /// Its entry in [`Fleet::fenced`].
+    fn fenced(&self) -> Option<(UnixMs, TenantName)> {
+        Some((self.fenced_until()?, self.name.clone()))
     }
 
     /// Its entry in [`Fleet::quarantines`].
@@ -112,6 +127,7 @@ impl Tenant {
         a.host == b.host
             && a.subnet == b.subnet
             && (a.http_port, a.websocket_port) == (b.http_port, b.websocket_port)
+            && self.copies == other.copies
             && self.spec.domains == other.spec.domains
     }
 }
@@ -123,9 +139,11 @@ impl Fleet {
         match &old {
             // Most changes leave a tenant in its place and only change its share in the sums.
             Some(old) if old.holds_the_same(&tenant) => {
-                if let Some(index) = self.by_host.get_mut(&tenant.placement.host) {
-                    index.subtract(old);
-                    index.add(&tenant);
+                for (place, role) in tenant.places() {
+                    if let Some(index) = self.by_host.get_mut(&place.host) {
+                        index.subtract(old, role);
+                        index.add(&tenant, role);
+                    }
                 }
             }
             Some(old) => {
@@ -134,19 +152,27 @@ impl Fleet {
             }
             None => self.index(&tenant),
         }
-        if let Some(entry) = old.and_then(|old| old.quarantine()) {
-            self.quarantines.remove(&entry);
+        if let Some(old) = old {
+            self.forget_times(&old);
         }
         self.quarantines.extend(tenant.quarantine());
+        self.fenced.extend(tenant.fenced());
     }
 
     /// Removes a tenant and its index entries.
     pub fn remove_tenant(&mut self, name: &TenantName) {
         if let Some(old) = self.tenants.remove(name) {
             self.unindex(&old);
-            if let Some(entry) = old.quarantine() {
-                self.quarantines.remove(&entry);
-            }
+            self.forget_times(&old);
+        }
+    }
+
+    fn forget_times(&mut self, tenant: &Tenant) {
+        if let Some(entry) = tenant.quarantine() {
+            self.quarantines.remove(&entry);
+        }
+        if let Some(entry) = tenant.fenced() {
+            self.fenced.remove(&entry);
         }
     }
 
@@ -155,17 +181,20 @@ impl Fleet {
         if let Some(key) = &operation.request_id {
             self.by_request.insert(key.clone(), operation.id);
         }
-        if operation.state.is_final() {
-            self.ended.insert(operation.id);
+        let (into, out_of) = if operation.is_over() {
+            (&mut self.ended, &mut self.running)
         } else {
-            self.ended.remove(&operation.id);
-        }
+            (&mut self.running, &mut self.ended)
+        };
+        into.insert(operation.id);
+        out_of.remove(&operation.id);
         self.operations.insert(operation.id, operation);
     }
 
     /// Removes an operation and its index entries.
     pub fn remove_operation(&mut self, id: &Uuid) {
         self.ended.remove(id);
+        self.running.remove(id);
         if let Some(old) = self.operations.remove(id)
             && let Some(key) = &old.request_id
             && self.by_request.get(key) == Some(id)
@@ -175,12 +204,11 @@ impl Fleet {
     }
 
     fn index(&mut self, tenant: &Tenant) {
-        let index = self
-            .by_host
-            .entry(tenant.placement.host.clone())
-            .or_default();
-        index.hold(&tenant.name, &tenant.placement);
-        index.add(tenant);
+        for (place, role) in tenant.places() {
+            let index = self.by_host.entry(place.host.clone()).or_default();
+            index.hold(&tenant.name, place);
+            index.add(tenant, role);
+        }
         for domain in &tenant.spec.domains {
             self.by_domain
                 .insert(domain.as_str().to_owned(), tenant.name.clone());
@@ -188,12 +216,13 @@ impl Fleet {
     }
 
     fn unindex(&mut self, tenant: &Tenant) {
-        let host = &tenant.placement.host;
-        if let Some(index) = self.by_host.get_mut(host) {
-            index.release(&tenant.name, &tenant.placement);
-            index.subtract(tenant);
-            if index.tenants.is_empty() {
-                self.by_host.remove(host);
+        for (place, role) in tenant.places() {
+            if let Some(index) = self.by_host.get_mut(&place.host) {
+                index.release(&tenant.name, place);
+                index.subtract(tenant, role);
+                if index.tenants.is_empty() {
+                    self.by_host.remove(&place.host);
+                }
             }
         }
         for domain in &tenant.spec.domains {

@@ -53,6 +53,28 @@ pub struct TenantPlacement {
     pub at: UnixMs,
 }
 
+/// What a copy of a tenant is that lies beside the one that lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyRole {
+    /// It is being filled, and may take over.
+    Incoming,
+    /// It lived here before, and is kept until then in case something is missed. It never starts again.
+    Fenced { until: UnixMs },
+    /// It is being removed, and never was the tenant's only copy.
+    Discarded,
+}
+
+/// A copy of a tenant on another host than the one where it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantCopy {
+    pub place: TenantPlacement,
+    pub role: CopyRole,
+}
+
+/// Most copies of a tenant beside the one that lives: one on its way, and some that are kept or being removed.
+pub const MAX_COPIES: usize = 4;
+
 /// One customer's tenant, as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
@@ -95,9 +117,15 @@ pub struct Tenant {
     /// known.
     #[serde(default)]
     pub last_active_at: Option<UnixMs>,
-    /// When it was last woken, resumed or restored; `None`: not since it was created.
+    /// When it was last woken, resumed or undeleted; `None`: not since it was created.
     #[serde(default)]
     pub started_at: Option<UnixMs>,
+    /// Its copies on other hosts; at most [`MAX_COPIES`], each on a host of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<TenantCopy>,
+    /// An operation has stopped it for the time being, although it should run.
+    #[serde(default)]
+    pub halted: bool,
 }
 
 /// Who the edge lets in to a tenant. The default is everybody.
@@ -231,6 +259,10 @@ pub struct Fleet {
     pub by_request: OrdMap<String, Uuid>,
     /// Computed: operations that have ended, oldest first.
     pub ended: OrdSet<Uuid>,
+    /// Computed: operations under way, oldest first.
+    pub running: OrdSet<Uuid>,
+    /// Computed: tenants with a fenced copy, ordered by the time when the first of them is to go.
+    pub fenced: OrdSet<(UnixMs, TenantName)>,
     /// Computed: tenants in quarantine, ordered by its end.
     pub quarantines: OrdSet<(UnixMs, TenantName)>,
 }
@@ -308,6 +340,36 @@ impl Fleet {
 }
 
 impl Tenant {
+    /// Its copy on a host: the place, and its role unless it is the one that lives.
+    pub fn copy_on(&self, host: &HostName) -> Option<(&TenantPlacement, Option<&CopyRole>)> {
+        if self.placement.host == *host {
+            return Some((&self.placement, None));
+        }
+        let copy = self.copies.iter().find(|copy| copy.place.host == *host)?;
+        Some((&copy.place, Some(&copy.role)))
+    }
+
+    /// Its place on a host, whatever its role.
+    pub fn place_on(&self, host: &HostName) -> Option<&TenantPlacement> {
+        self.copy_on(host).map(|(place, _)| place)
+    }
+
+    /// All its places, with their roles; the one where it lives first.
+    pub fn places(&self) -> impl Iterator<Item = (&TenantPlacement, Option<&CopyRole>)> {
+        let others = self.copies.iter();
+        std::iter::once((&self.placement, None))
+            .chain(others.map(|copy| (&copy.place, Some(&copy.role))))
+    }
+
+    /// When its first fenced copy is to go, if it has one.
+    pub fn fenced_until(&self) -> Option<UnixMs> {
+        let ends = self.copies.iter().filter_map(|copy| match copy.role {
+            CopyRole::Fenced { until } => Some(until),
+            CopyRole::Incoming | CopyRole::Discarded => None,
+        });
+        ends.min()
+    }
+
     /// Whether memory and CPU are reserved for it. Suspended tenants keep theirs, so that resume cannot fail.
     pub fn reserves_compute(&self) -> bool {
         matches!(self.desired, Lifecycle::Running | Lifecycle::Suspended)

@@ -146,18 +146,22 @@ mod tests {
         let mut bench = fleet();
         let mut wanted = Wanted::new("isy.one".to_owned(), None, None);
         wanted.follow(&bench.state.fleet);
+        bench.settle();
         bench
             .apply(Command::SuspendTenant {
                 name: name("beta"),
                 request_id: None,
+                cancel_running: false,
             })
             .unwrap();
         assert!(!wanted.follow(&bench.state.fleet));
+        bench.settle();
         bench
             .apply(Command::DeleteTenant {
                 name: name("beta"),
                 purge: false,
                 request_id: None,
+                cancel_running: false,
             })
             .unwrap();
         assert!(wanted.follow(&bench.state.fleet) && !wanted.names().contains("beta.isy.one"));

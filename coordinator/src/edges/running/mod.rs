@@ -5,12 +5,14 @@
 //! That an edge was given a configuration says little, because Traefik builds its routes when it gets round to it. So
 //! we ask the edge what it runs (ask); one that cannot be asked gets a time that is usually enough.
 //!
-//! Only a courtesy to whoever watches: bounded in time, and without effect where edges take files or none polls.
-//! Operators see the same knowledge, and an edge that does not take up what it is given causes an event (watch).
+//! What all edges run is told to the core (routes), which lets operations go on. Waiting is bounded in time, and without
+//! effect where edges take files or none polls. Operators see the same knowledge, and an edge that does not take up
+//! what it is given causes an event (watch).
 //! Not here: the configuration (edges/publish), serving it (ports/http), how an edge is judged (isyone_fleet::edge).
 
 mod ask;
 pub(crate) mod collector;
+pub(crate) mod routes;
 pub mod watch;
 
 use std::{
@@ -218,8 +220,9 @@ impl Edges {
             .and_modify(|known| known.edge.mute_until = until);
     }
 
-    /// Waits, within bounds, until every edge that serves a tenant of this shard has snapshot `version`.
-    pub async fn take_up(&self, version: u64, shard: Option<usize>) {
+    /// Waits, within bounds, until every edge that serves a tenant of this shard has snapshot `version`; false when not
+    /// all had it in time.
+    pub async fn take_up(&self, version: u64, shard: Option<usize>) -> bool {
         let own = own_scope(shard);
         let both = async {
             tokio::join!(self.take_up_scope(version, own), async {
@@ -230,7 +233,7 @@ impl Edges {
                 }
             })
         };
-        let _ = tokio::time::timeout(PATIENCE, both).await;
+        tokio::time::timeout(PATIENCE, both).await.is_ok()
     }
 
     /// Waits, without a bound, until the document for this shard's edge shows snapshot `version`.

@@ -46,7 +46,7 @@ fn ask_after(edges: &Arc<Edges>, scope: usize, ms: u64) {
 
 async fn took(edges: &Edges, version: u64, shard: Option<usize>) -> Duration {
     let began = clock::monotonic();
-    edges.take_up(version, shard).await;
+    let _ = edges.take_up(version, shard).await;
     clock::monotonic().duration_since(began)
 }
 

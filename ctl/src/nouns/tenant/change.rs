@@ -2,8 +2,8 @@
 
 use clap::Args;
 use isyone_proto::pb::v1::{
-    Operation, ResizeTenantRequest, RestartTenantRequest, RestoreTenantRequest,
-    ResumeTenantRequest, SuspendTenantRequest,
+    Operation, ResizeTenantRequest, RestartTenantRequest, ResumeTenantRequest,
+    SuspendTenantRequest, UndeleteTenantRequest,
 };
 
 use super::Waiting;
@@ -103,6 +103,7 @@ pub async fn suspend(app: &App, plain: Plain) -> Outcome {
     let message = SuspendTenantRequest {
         name: plain.name.clone(),
         request_id: clock::request_id(),
+        cancel_running: false,
     };
     let operation = client
         .change(
@@ -132,7 +133,7 @@ pub async fn resume(app: &App, plain: Plain) -> Outcome {
 
 pub async fn restore(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
-    let message = RestoreTenantRequest {
+    let message = UndeleteTenantRequest {
         name: plain.name.clone(),
         request_id: clock::request_id(),
     };
@@ -140,7 +141,7 @@ pub async fn restore(app: &App, plain: Plain) -> Outcome {
         .change(
             &format!("restore tenant `{}`", plain.name),
             message,
-            |c, r| async move { c.tenants().restore_tenant(r).await },
+            |c, r| async move { c.tenants().undelete_tenant(r).await },
         )
         .await?;
     settle(app, &client, operation, plain.waiting, "restored").await

@@ -59,6 +59,7 @@ impl Delete {
             name: self.name.clone(),
             request_id: clock::request_id(),
             purge: self.purge,
+            cancel_running: false,
         };
         let operation = client
             .change(

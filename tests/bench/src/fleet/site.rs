@@ -320,6 +320,8 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         access: VisitorAccess::default(),
         asleep_since: None,
         last_active_at: None,
+        copies: Vec::new(),
+        halted: false,
         started_at: None,
     })
 }

@@ -104,7 +104,11 @@ impl Fleet {
         let runs = self.runs(tenant)?;
         let (name, request_id) = (tenant.clone(), None);
         let command = if runs {
-            Command::SuspendTenant { name, request_id }
+            Command::SuspendTenant {
+                name,
+                request_id,
+                cancel_running: false,
+            }
         } else {
             Command::ResumeTenant { name, request_id }
         };

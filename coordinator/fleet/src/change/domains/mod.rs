@@ -43,6 +43,9 @@ impl Edit<'_> {
             // Without domains: the platform name, which is not among a tenant's domains.
             tenant.primary = add.domains.first().cloned();
         }
+        if tenant.primary != before.primary {
+            self.check_idle(&before, false)?;
+        }
         for domain in &new {
             self.event(
                 EventKind::DomainAdded,
@@ -104,6 +107,9 @@ impl Edit<'_> {
         let mut tenant = before.clone();
         tenant.spec.domains.retain(|d| d != domain);
         tenant.primary = tenant.primary.filter(|primary| primary != domain);
+        if tenant.primary != before.primary {
+            self.check_idle(&before, false)?;
+        }
         self.event(
             EventKind::DomainRemoved,
             Some(&before),
@@ -150,7 +156,7 @@ impl Edit<'_> {
         }
         let name = tenant.name.clone();
         let primary = tenant.primary_name(&self.settings.base_domain);
-        let operation = self.change(tenant, OperationKind::Update, request_id);
+        let operation = self.change(tenant, OperationKind::Update, request_id.into())?;
         let tenant = self.tenant(&name)?;
         self.event(
             EventKind::DomainPrimary,

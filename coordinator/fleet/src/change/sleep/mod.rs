@@ -14,7 +14,7 @@ use isyone_types::{
     report::TenantProgress,
 };
 
-use super::{ChangeError, Edit, Outcome};
+use super::{Ask, ChangeError, Edit, Outcome};
 use crate::{
     desired::Tenant, event::EventKind, liveness::HostState, operation::OperationKind,
     settings::Settings, state::State, views,
@@ -81,7 +81,10 @@ impl Edit<'_> {
             stamp: &stamp,
             effects: self.effects,
         };
-        let operation = edit.change(tenant, OperationKind::Suspend, None);
+        // It is idle, so nothing is under way; see `idle`.
+        let Ok(operation) = edit.change(tenant, OperationKind::Suspend, Ask::default()) else {
+            return;
+        };
         let minutes = u64::try_from(idle.for_ms / 60_000).unwrap_or(0);
         let unused = humantime::format_duration(Duration::from_secs(minutes * 60));
         let message = format!("nobody has used it for {unused}; the next visitor wakes it");
@@ -104,7 +107,12 @@ impl Edit<'_> {
         }
         tenant.desired = Lifecycle::Running;
         tenant.started_at = Some(self.stamp.now);
-        self.finish(tenant, OperationKind::Resume, None, EventKind::TenantWoken)
+        self.finish(
+            tenant,
+            OperationKind::Resume,
+            Ask::default(),
+            EventKind::TenantWoken,
+        )
     }
 }
 
@@ -120,7 +128,7 @@ fn idle(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Opt
         .is_some_and(|o| !o.state.is_final());
     if tenant.desired != Lifecycle::Running
         || busy
-        || views::host_state(state, settings, tenant, now).0 != HostState::Ready
+        || views::host_state(state, settings, &tenant.placement.host, now).0 != HostState::Ready
     {
         return None;
     }

@@ -176,6 +176,7 @@ fn an_operators_word_goes_before() {
         Command::SuspendTenant {
             name: name("gama"),
             request_id: None,
+            cancel_running: false,
         },
     );
     pass(&mut bench, &host, AFTER, Some(0));
@@ -195,6 +196,7 @@ fn an_operators_word_goes_before() {
         Command::SuspendTenant {
             name: name("alfa"),
             request_id: None,
+            cancel_running: false,
         },
     );
     assert!(matches!(wake(&mut bench, "alfa"), Outcome::Done));
@@ -222,6 +224,7 @@ fn an_operators_word_goes_before() {
             name: name("beta"),
             purge: false,
             request_id: None,
+            cancel_running: false,
         },
     );
     assert_eq!(tenant(&bench, "beta").asleep_since, None);

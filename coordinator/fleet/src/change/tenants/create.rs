@@ -13,7 +13,7 @@ use super::super::{
 use crate::{
     desired::{Tenant, TenantPlacement, VisitorAccess},
     event::EventKind,
-    operation::{Operation, OperationKind},
+    operation::{Converge, ConvergeStage, Operation, OperationKind, Procedure, WayBack},
     placement::{self, Decision, Request},
 };
 
@@ -32,7 +32,7 @@ impl Edit<'_> {
                 .fleet
                 .tenants
                 .get(&create.name)
-                .filter(|t| t.uid == operation.tenant_uid)
+                .filter(|t| Some(t.uid) == operation.tenant_uid())
                 .cloned();
             return tenant
                 .map(|t| found(t, Some(operation.clone())))
@@ -106,7 +106,7 @@ impl Edit<'_> {
                 existed: true,
             });
         }
-        let operation = self.change(updated, OperationKind::Update, create.request_id);
+        let operation = self.change(updated, OperationKind::Update, create.request_id.into())?;
         let tenant = self.tenant(&create.name)?;
         self.event(
             EventKind::TenantUpdated,
@@ -169,9 +169,16 @@ impl Edit<'_> {
                 existed: false,
             });
         }
+        let procedure = Procedure::Converge(Converge {
+            host: tenant.placement.host.clone(),
+            generation: tenant.generation,
+            stage: ConvergeStage::Host,
+            back: WayBack::Remove,
+        });
         let operation = self.begin(
             OperationKind::Create,
             &tenant,
+            procedure,
             request_id,
             vec![done_step("place", reason.clone(), now)],
         );
@@ -214,6 +221,8 @@ impl Edit<'_> {
             asleep_since: None,
             last_active_at: None,
             started_at: None,
+            copies: Vec::new(),
+            halted: false,
         }
     }
 }

@@ -1,12 +1,11 @@
-//! How tenants go and come back: delete, purge, restore, and cancelling a creation.
+//! How tenants go and come back: delete, purge, undelete.
 //!
 //! Not here: ending a quarantine (tick), and forgetting a tenant that its host has removed (report).
 
-use isyone_types::{ids::TenantName, operation::OperationState, plan::Lifecycle};
-use uuid::Uuid;
+use isyone_types::{ids::TenantName, plan::Lifecycle};
 
 use super::{
-    super::{ChangeError, Edit, Outcome},
+    super::{Ask, ChangeError, Edit, Outcome},
     wrong_state,
 };
 use crate::{desired::Tenant, event::EventKind, operation::OperationKind};
@@ -16,10 +15,10 @@ impl Edit<'_> {
         &mut self,
         name: &TenantName,
         purge: bool,
-        request_id: Option<String>,
+        ask: Ask,
     ) -> Result<Outcome, ChangeError> {
         let kinds = [OperationKind::Delete, OperationKind::Purge];
-        if let Some(operation) = self.repeated(&kinds, name, request_id.as_deref())? {
+        if let Some(operation) = self.repeated(&kinds, name, ask.request_id.as_deref())? {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = (*self.tenant(name)?).clone();
@@ -36,7 +35,7 @@ impl Edit<'_> {
                 self.finish(
                     tenant,
                     OperationKind::Purge,
-                    request_id,
+                    ask,
                     EventKind::TenantPurgeOrdered,
                 )
             }
@@ -49,18 +48,13 @@ impl Edit<'_> {
             (Lifecycle::Running | Lifecycle::Suspended, false) => {
                 tenant.asleep_since = None;
                 self.quarantine(&mut tenant);
-                self.finish(
-                    tenant,
-                    OperationKind::Delete,
-                    request_id,
-                    EventKind::TenantDeleted,
-                )
+                self.finish(tenant, OperationKind::Delete, ask, EventKind::TenantDeleted)
             }
         }
     }
 
     /// A tenant that never ran has no data and is purged at once; any other goes into quarantine.
-    fn quarantine(&self, tenant: &mut Tenant) {
+    pub(in crate::change) fn quarantine(&self, tenant: &mut Tenant) {
         if tenant.activated_at.is_some() {
             tenant.desired = Lifecycle::Quarantined;
             tenant.quarantine_until =
@@ -71,13 +65,13 @@ impl Edit<'_> {
         }
     }
 
-    pub(in crate::change) fn restore_tenant(
+    pub(in crate::change) fn undelete_tenant(
         &mut self,
         name: &TenantName,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
         if let Some(operation) =
-            self.repeated(&[OperationKind::Restore], name, request_id.as_deref())?
+            self.repeated(&[OperationKind::Undelete], name, request_id.as_deref())?
         {
             return Ok(Outcome::Operation(operation));
         }
@@ -96,49 +90,9 @@ impl Edit<'_> {
         tenant.started_at = Some(self.stamp.now);
         self.finish(
             tenant,
-            OperationKind::Restore,
-            request_id,
-            EventKind::TenantRestored,
+            OperationKind::Undelete,
+            request_id.into(),
+            EventKind::TenantUndeleted,
         )
-    }
-
-    pub(in crate::change) fn cancel_operation(&mut self, id: Uuid) -> Result<Outcome, ChangeError> {
-        let operation = self
-            .state
-            .fleet
-            .operations
-            .get(&id)
-            .cloned()
-            .ok_or(ChangeError::OperationNotFound(id))?;
-        if operation.state.is_final() {
-            return Err(ChangeError::NotCancellable {
-                id,
-                problem: "has ended already",
-            });
-        }
-        if operation.kind != OperationKind::Create {
-            return Err(ChangeError::NotCancellable {
-                id,
-                problem: "cannot be cancelled: only the creation of a tenant can",
-            });
-        }
-        let mut tenant = (*self.tenant(&operation.tenant)?).clone();
-        self.quarantine(&mut tenant);
-        let name = tenant.name.clone();
-        self.finish(
-            tenant,
-            OperationKind::Delete,
-            None,
-            EventKind::TenantCreateCancelled,
-        )?;
-        // `begin` recorded it as overtaken; say instead who cancelled it.
-        let mut cancelled = (*operation).clone();
-        cancelled.state = OperationState::Cancelled;
-        cancelled.ended_at = Some(self.stamp.now);
-        cancelled.error = format!(
-            "cancelled by {}; what was made of `{name}` is being removed",
-            self.stamp.actor
-        );
-        Ok(Outcome::Operation(self.put_operation(cancelled)))
     }
 }

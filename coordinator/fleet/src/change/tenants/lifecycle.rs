@@ -8,7 +8,7 @@ use isyone_types::{
 };
 
 use super::{
-    super::{ChangeError, Edit, Outcome},
+    super::{Ask, ChangeError, Edit, Outcome},
     wrong_state,
 };
 use crate::{event::EventKind, operation::OperationKind};
@@ -37,7 +37,7 @@ impl Edit<'_> {
         self.finish(
             tenant,
             OperationKind::Restart,
-            request_id,
+            request_id.into(),
             EventKind::TenantRestarted,
         )
     }
@@ -45,13 +45,13 @@ impl Edit<'_> {
     pub(in crate::change) fn suspend_tenant(
         &mut self,
         name: &TenantName,
-        request_id: Option<String>,
+        ask: Ask,
     ) -> Result<Outcome, ChangeError> {
         self.set_desired(
             name,
             Lifecycle::Suspended,
             OperationKind::Suspend,
-            request_id,
+            ask,
             EventKind::TenantSuspended,
         )
     }
@@ -65,7 +65,7 @@ impl Edit<'_> {
             name,
             Lifecycle::Running,
             OperationKind::Resume,
-            request_id,
+            request_id.into(),
             EventKind::TenantResumed,
         )
     }
@@ -76,10 +76,10 @@ impl Edit<'_> {
         name: &TenantName,
         desired: Lifecycle,
         kind: OperationKind,
-        request_id: Option<String>,
+        ask: Ask,
         event: EventKind,
     ) -> Result<Outcome, ChangeError> {
-        if let Some(operation) = self.repeated(&[kind], name, request_id.as_deref())? {
+        if let Some(operation) = self.repeated(&[kind], name, ask.request_id.as_deref())? {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(name)?;
@@ -95,7 +95,7 @@ impl Edit<'_> {
         if desired == Lifecycle::Running {
             tenant.started_at = Some(self.stamp.now);
         }
-        self.finish(tenant, kind, request_id, event)
+        self.finish(tenant, kind, ask, event)
     }
 
     pub(in crate::change) fn resize_tenant(
@@ -127,7 +127,7 @@ impl Edit<'_> {
         self.finish(
             tenant,
             OperationKind::Resize,
-            request_id,
+            request_id.into(),
             EventKind::TenantResized,
         )
     }

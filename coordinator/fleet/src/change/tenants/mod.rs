@@ -5,16 +5,17 @@
 mod create;
 mod delete;
 mod lifecycle;
+mod relocate;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use isyone_types::{ids::TenantName, plan::Lifecycle, spec::Size};
 
-use super::{ChangeError, Edit, Outcome};
+use super::{Ask, ChangeError, Edit, Outcome};
 use crate::{
     desired::Tenant,
     event::EventKind,
-    operation::{Operation, OperationKind},
+    operation::OperationKind,
     placement::{self, Request},
 };
 
@@ -24,11 +25,11 @@ impl Edit<'_> {
         &mut self,
         tenant: Tenant,
         kind: OperationKind,
-        request_id: Option<String>,
+        ask: Ask,
         event: EventKind,
     ) -> Result<Outcome, ChangeError> {
         let name = tenant.name.clone();
-        let operation = self.change(tenant, kind, request_id);
+        let operation = self.change(tenant, kind, ask)?;
         let tenant = self.tenant(&name)?;
         self.event(
             event,
@@ -38,19 +39,6 @@ impl Edit<'_> {
             String::new(),
         );
         Ok(Outcome::Operation(operation))
-    }
-
-    pub(super) fn change(
-        &mut self,
-        mut tenant: Tenant,
-        kind: OperationKind,
-        request_id: Option<String>,
-    ) -> Arc<Operation> {
-        tenant.generation += 1;
-        let operation = self.begin(kind, &tenant, request_id, Vec::new());
-        tenant.operation = operation.id;
-        self.put_tenant(tenant);
-        operation
     }
 
     /// A copy of a tenant that is not deleted.
@@ -67,7 +55,7 @@ impl Edit<'_> {
     }
 
     /// Refuses a larger size unless the tenant's host has room for the difference.
-    fn check_growth(&self, tenant: &Tenant, size: Size) -> Result<(), ChangeError> {
+    pub(super) fn check_growth(&self, tenant: &Tenant, size: Size) -> Result<(), ChangeError> {
         let more = Size {
             memory_bytes: size.memory_bytes.saturating_sub(tenant.size.memory_bytes),
             cpu_millis: size.cpu_millis.saturating_sub(tenant.size.cpu_millis),
@@ -81,7 +69,7 @@ impl Edit<'_> {
         }
     }
 
-    fn check_room(&self, tenant: &Tenant, more: Size) -> Result<(), ChangeError> {
+    pub(super) fn check_room(&self, tenant: &Tenant, more: Size) -> Result<(), ChangeError> {
         let labels = BTreeMap::new();
         let request = Request {
             size: more,

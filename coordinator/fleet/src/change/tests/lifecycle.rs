@@ -11,6 +11,7 @@ fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says
         name: alfa.clone(),
         purge: false,
         request_id: None,
+        cancel_running: false,
     };
     bench.apply(delete).unwrap();
     assert_eq!(views::routes(&bench.state, &bench.settings).count(), 0);
@@ -49,17 +50,19 @@ fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says
 }
 
 #[test]
-fn a_restored_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
+fn an_undeleted_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
     let (mut bench, _, alfa) = running();
     bench
         .apply(Command::DeleteTenant {
             name: alfa.clone(),
             purge: false,
             request_id: None,
+            cancel_running: false,
         })
         .unwrap();
+    bench.settle();
     bench
-        .apply(Command::RestoreTenant {
+        .apply(Command::UndeleteTenant {
             name: alfa.clone(),
             request_id: None,
         })
@@ -75,6 +78,7 @@ fn a_restored_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
             name: name("beta"),
             purge: false,
             request_id: None,
+            cancel_running: true,
         })
         .unwrap();
     assert_eq!(
@@ -99,9 +103,22 @@ fn cancelling_a_create_removes_what_was_made() {
             .apply(Command::CancelOperation { id: operation.id })
             .unwrap(),
     );
-    assert_eq!(cancelled.state, OperationState::Cancelled);
+    assert_eq!(cancelled.stage().word(), "back");
     let tenant = &bench.state.fleet.tenants[&name::<TenantName>("alfa")];
     assert!(tenant.desired == Lifecycle::Purged && tenant.purge_now);
+    let again = operation_of(
+        bench
+            .apply(Command::CancelOperation { id: operation.id })
+            .unwrap(),
+    );
+    assert_eq!(again, cancelled, "cancelling twice is cancelling once");
+    bench.settle();
+    assert!(bench.state.fleet.tenants.is_empty());
+    let ended = &bench.state.fleet.operations[&operation.id];
+    assert_eq!(
+        (ended.state, ended.error.as_str()),
+        (OperationState::Cancelled, "cancelled by ana")
+    );
     let again = bench
         .apply(Command::CancelOperation { id: operation.id })
         .unwrap_err();

@@ -100,17 +100,11 @@ fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
             "host h1 cannot take its plan: No space left on device"
         )
     );
-    assert_eq!(
-        views::progress(&bench.state, &operation).0,
-        OperationState::Retrying
-    );
+    assert_eq!(bench.progress(operation.id).0, OperationState::Retrying);
     bench.apply(refused("")).unwrap();
     assert_eq!(
         views::phase(&bench.state, &bench.settings, &tenant, bench.now).0,
         views::Phase::Pending
     );
-    assert_eq!(
-        views::progress(&bench.state, &operation).0,
-        OperationState::Running
-    );
+    assert_eq!(bench.progress(operation.id).0, OperationState::Running);
 }

@@ -127,7 +127,7 @@ impl World {
         bench.report(&host, resources(8, 64, 1_000), vec![report]);
         let (state, model) = (&mut bench.state, name::<TenantName>("model"));
         let tenant = (*state.fleet.tenants[&model]).clone();
-        let seen = (*state.observed.tenants[&model]).clone();
+        let seen = TenantObserved::clone(state.observed.copy(&model, &host).unwrap());
         let host = (*state.fleet.hosts["h0"]).clone();
         state.fleet.remove_tenant(&model);
         Self {
@@ -189,7 +189,7 @@ impl World {
                 seen.report.containers[0].name = t(tenant).odoo_container();
                 seen.report.containers[0].state = if runs { "running" } else { "exited" }.into();
                 seen.report.name = t(tenant);
-                state.observed.tenants.insert(t(tenant), Arc::new(seen));
+                state.observed.put_copy(seen);
             }
             Happening::Host { host, address } => {
                 let mut new = self.host.clone();

@@ -162,6 +162,11 @@ fn another_primary_is_an_operation_that_ends_when_the_host_has_it() {
     assert!(!bench.state.fleet.operations[&under_way].state.is_final());
     let report = bench.converged(&name("alfa"));
     bench.report(&name("h1"), resources(8, 32, 100), vec![report]);
+    assert_eq!(
+        bench.state.fleet.operations[&under_way].stage().word(),
+        "route"
+    );
+    bench.edges_run();
     assert!(bench.state.fleet.operations[&under_way].state.is_final());
     // A repeated request changes nothing.
     let writes = bench.effects.writes.len();
@@ -187,6 +192,7 @@ fn another_primary_is_an_operation_that_ends_when_the_host_has_it() {
 fn the_platforms_name_is_primary_again_without_a_domains_removal() {
     let mut bench = running();
     add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    bench.settle();
     let update = Some(OperationKind::Update);
     assert_eq!(
         operation(add(&mut bench, "alfa", &[], true).unwrap()),
@@ -206,8 +212,10 @@ fn the_platforms_name_is_primary_again_without_a_domains_removal() {
     let writes = bench.effects.writes.len();
     assert_eq!(operation(add(&mut bench, "alfa", &[], true).unwrap()), None);
     assert_eq!(bench.effects.writes.len(), writes);
+    bench.settle();
     // A primary that leads elsewhere is replaced, too.
     add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
+    bench.settle();
     unreachable(&mut bench, "alfa", "erp.customer.com");
     add(&mut bench, "alfa", &[], true).unwrap();
     assert_eq!(plan(&bench).tenants[0].base_url, "http://alfa.isy.one");
@@ -239,6 +247,7 @@ fn a_repeated_request_answers_its_operation() {
 fn a_removal_is_remembered_when_it_is_an_operation_and_is_not_found_again_otherwise() {
     let mut bench = running();
     add(&mut bench, "alfa", &["a.example", "b.example"], true).unwrap();
+    bench.settle();
     let remove = |bench: &mut Bench, domain: &str| {
         let request_id = Some(format!("removal of {domain}"));
         bench.apply(Command::RemoveDomain {
@@ -302,6 +311,7 @@ fn what_is_refused() {
             name: name("alfa"),
             purge: false,
             request_id: None,
+            cancel_running: false,
         })
         .unwrap();
     assert!(matches!(
@@ -332,6 +342,7 @@ fn a_new_spec_keeps_the_primary_only_if_it_is_among_its_domains() {
     let mut bench = running();
     add(&mut bench, "alfa", &["a.example", "b.example"], true).unwrap();
     unreachable(&mut bench, "alfa", "b.example");
+    bench.settle();
     let force = |bench: &mut Bench, domains: &[&str]| {
         let mut creation = bench.creation("alfa", "small");
         creation.spec.domains = domains.iter().map(|d| name(d)).collect();
@@ -341,6 +352,7 @@ fn a_new_spec_keeps_the_primary_only_if_it_is_among_its_domains() {
             .unwrap();
     };
     force(&mut bench, &["c.example", "a.example"]);
+    bench.settle();
     assert_eq!(tenant(&bench).primary, Some(name("a.example")));
     assert!(
         bench.state.fleet.domain_troubles.is_empty(),
@@ -359,6 +371,7 @@ fn a_repeated_create_leaves_domains_as_they_are() {
         Outcome::Tenant { existed: true, .. }
     );
     assert!(existed && tenant(&bench).primary.is_some());
+    bench.settle();
     let mut larger = bench.creation("alfa", "standard");
     larger.force = true;
     bench

@@ -93,6 +93,7 @@ fn without_looks_no_trouble_is_kept() {
             .domain_troubles
             .is_empty()
     );
+    bench.settle();
     // Without checks there will be no first good check either.
     let unasked = AddDomains {
         checked: false,
@@ -156,13 +157,16 @@ fn a_late_word_about_a_domain_of_somebody_else_says_nothing() {
             name: name("beta"),
             purge: false,
             request_id: None,
+            cancel_running: false,
         })
         .unwrap();
+    bench.settle();
     bench
         .apply(Command::DeleteTenant {
             name: name("beta"),
             purge: true,
             request_id: None,
+            cancel_running: false,
         })
         .unwrap();
     let report = bench.converged(&name("beta"));

@@ -125,7 +125,7 @@ fn of_tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
             Page::Suspended
         };
     }
-    if views::is_silent(views::host_state(state, settings, tenant, now).0) {
+    if views::is_silent(views::host_state(state, settings, &tenant.placement.host, now).0) {
         return Page::HostLost;
     }
     match views::phase(state, settings, tenant, now).0 {
@@ -146,10 +146,10 @@ fn under_way(state: &State, tenant: &Tenant) -> Page {
         .get(&tenant.operation)
         .filter(|o| !o.state.is_final());
     match operation.map(|o| o.kind) {
-        Some(OperationKind::Create | OperationKind::Resume | OperationKind::Restore) => {
+        Some(OperationKind::Create | OperationKind::Resume | OperationKind::Undelete) => {
             Page::Starting
         }
-        Some(OperationKind::Update | OperationKind::Resize) => Page::Updating,
+        Some(OperationKind::Update | OperationKind::Resize | OperationKind::Move) => Page::Updating,
         // Without an operation, its host restarts on its own what has exited.
         Some(
             OperationKind::Restart

@@ -20,6 +20,7 @@ fn bench(progress: Option<TenantProgress>) -> (Bench, HostName) {
         .unwrap();
     if let Some(progress) = progress {
         report(&mut bench, &host, progress);
+        bench.edges_run();
     }
     (bench, host)
 }
@@ -109,7 +110,8 @@ fn ordered_changes() {
     assert_eq!(
         order(Command::SuspendTenant {
             name: alfa(),
-            request_id: None
+            request_id: None,
+            cancel_running: false
         }),
         Page::Suspended
     );
@@ -118,7 +120,8 @@ fn ordered_changes() {
         order(Command::DeleteTenant {
             name: alfa(),
             purge: false,
-            request_id
+            request_id,
+            cancel_running: false
         }),
         Page::Unknown
     );
@@ -131,6 +134,7 @@ fn suspended_asleep_and_back() {
         .apply(Command::SuspendTenant {
             name: name("alfa"),
             request_id: None,
+            cancel_running: false,
         })
         .unwrap();
     report(&mut bench, &host, TenantProgress::Converged);

@@ -1,8 +1,9 @@
-//! Views of a state: a host's plan, routes, scrape targets, a tenant's phase, an operation's steps. Pure functions of
-//! one snapshot.
+//! Views of a state: a host's plan (plan), routes, scrape targets, a tenant's phase. Pure functions of one snapshot.
 //!
 //! Not here: wire formats (the coordinator's operators/ and agents/), and documents for edges and Prometheus (its
 //! edges/publish).
+
+mod plan;
 
 use std::{
     net::IpAddr,
@@ -13,96 +14,21 @@ use std::{
 use isyone_types::{
     identity::OperatorRole,
     ids::{HostName, TenantName},
-    operation::{OperationState, Step},
-    plan::{Firewall, HostPlan, Lifecycle, Role, Seed, TenantPlan, TenantSecrets, UnixMs},
+    plan::{Lifecycle, Role, UnixMs},
     report::TenantProgress,
     spec::Domain,
 };
 use uuid::Uuid;
 
+pub use self::plan::host_plan;
 use crate::{
     desired::{Tenant, VisitorAccess},
     liveness::{self, HostState},
-    observed::TenantObserved,
+    observed::{CopyObserved, TenantObserved},
     operation::Operation,
     settings::Settings,
     state::State,
 };
-
-/// Everything that a host must run. `open` unseals a tenant's passwords.
-pub fn host_plan<E>(
-    state: &State,
-    settings: &Settings,
-    host: &HostName,
-    mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
-) -> Result<Option<HostPlan>, E> {
-    let Some(record) = state.fleet.hosts.get(host) else {
-        return Ok(None);
-    };
-    let names = state
-        .fleet
-        .by_host
-        .get(host)
-        .map(|i| i.tenants.clone())
-        .unwrap_or_default();
-    let tenants = names
-        .iter()
-        .filter_map(|name| state.fleet.tenants.get(name))
-        .map(|tenant| Ok(tenant_plan(tenant, settings, open(tenant)?)))
-        .collect::<Result<Vec<_>, E>>()?;
-    Ok(Some(HostPlan {
-        generation: record.plan_generation,
-        tenants,
-        firewall: firewall(settings),
-        jobs: Vec::new(),
-        grants: Vec::new(),
-    }))
-}
-
-fn tenant_plan(tenant: &Tenant, settings: &Settings, secrets: TenantSecrets) -> TenantPlan {
-    let spec = &tenant.spec;
-    TenantPlan {
-        name: tenant.name.clone(),
-        uid: tenant.uid,
-        epoch: tenant.placement.epoch,
-        generation: tenant.generation,
-        desired: tenant.desired.into(),
-        operation: Some(tenant.operation),
-        odoo_image: spec.odoo_image.clone(),
-        postgres_image: spec.postgres_image.clone(),
-        size: tenant.size,
-        subnet: tenant.placement.subnet,
-        http_port: tenant.placement.http_port,
-        websocket_port: tenant.placement.websocket_port,
-        base_url: settings.url(&tenant.primary_name(&settings.base_domain)),
-        language: spec.language.clone(),
-        country: spec.country.clone(),
-        time_zone: spec.time_zone.clone(),
-        modules: spec.modules.clone(),
-        admin_login: spec.admin_login.clone(),
-        secrets,
-        odoo_restarts: tenant.odoo_restarts,
-        postgres_restarts: tenant.postgres_restarts,
-        quarantine_until: tenant.quarantine_until,
-        purge_now: tenant.purge_now,
-        seed: match tenant.activated_at {
-            Some(_) => Seed::Existing,
-            None => Seed::Fresh,
-        },
-        upload_limit_bytes: settings.edge.upload_limit_bytes,
-    }
-}
-
-fn firewall(settings: &Settings) -> Firewall {
-    Firewall {
-        tenant_range: settings.network.tenant_range,
-        first_port: settings.network.first_port,
-        last_port: settings.network.last_port,
-        edges: settings.edge.addresses.clone(),
-        edge_ports: settings.edge.ports.clone(),
-        protected_addresses: settings.edge.protected_addresses.clone(),
-    }
-}
 
 /// One word for a tenant's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +56,7 @@ pub enum Phase {
 /// A tenant's phase, and a message that explains it.
 pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (Phase, String) {
     let host = &tenant.placement.host;
-    let (host_state, silence_ms) = host_state(state, settings, tenant, now);
+    let (host_state, silence_ms) = host_state(state, settings, host, now);
     let quarantined = tenant.desired == Lifecycle::Quarantined;
     let observed = observed(state, tenant);
     if is_silent(host_state) {
@@ -147,7 +73,7 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
             text,
         );
     }
-    if let Some(why) = refused_plan(state, tenant) {
+    if let Some(why) = refused_plan(state, tenant, host) {
         return (Phase::Failing, why);
     }
     let Some(report) = observed.map(|o| &o.report) else {
@@ -188,18 +114,14 @@ fn utc(at: UnixMs) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
-/// State of a tenant's host, and for how many milliseconds it has been silent.
+/// State of a host, and for how many milliseconds it has been silent.
 pub fn host_state(
     state: &State,
     settings: &Settings,
-    tenant: &Tenant,
+    host: &HostName,
     now: UnixMs,
 ) -> (HostState, i64) {
-    let seen = state
-        .observed
-        .hosts
-        .get(&tenant.placement.host)
-        .map(Arc::as_ref);
+    let seen = state.observed.hosts.get(host).map(Arc::as_ref);
     liveness::judge(seen, state.started_at, now, &settings.liveness)
 }
 
@@ -208,78 +130,45 @@ pub fn is_silent(host: HostState) -> bool {
     matches!(host, HostState::Suspect | HostState::Lost)
 }
 
-/// Why the tenant's host refused the plan with the tenant's current generation, if it did. The plan is offered again
-/// every few seconds.
-fn refused_plan(state: &State, tenant: &Tenant) -> Option<String> {
-    let host = &tenant.placement.host;
+/// Why this host refused the plan with the tenant's current generation, if it did. The plan is offered again every few
+/// seconds.
+pub fn refused_plan(state: &State, tenant: &Tenant, host: &HostName) -> Option<String> {
     let why = state
         .observed
         .hosts
         .get(host)
         .map(|h| h.plan_error.as_str())
         .filter(|why| !why.is_empty())?;
-    let current = observed(state, tenant).is_some_and(|o| o.report.generation == tenant.generation);
+    let current = matches!(copy(state, tenant, host), CopyObserved::Present(seen)
+        if seen.report.generation == tenant.generation);
     (!current).then(|| format!("host {host} cannot take its plan: {why}"))
 }
 
 /// The host's last report on this tenant, if it is about this uid and placement.
 pub fn observed<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a TenantObserved> {
-    let seen = state.observed.tenants.get(&tenant.name)?;
-    let ours = seen.report.uid == tenant.uid
-        && seen.report.epoch == tenant.placement.epoch
-        && seen.host == tenant.placement.host;
-    ours.then_some(&**seen)
+    match copy(state, tenant, &tenant.placement.host) {
+        CopyObserved::Present(seen) => Some(seen),
+        CopyObserved::Unknown | CopyObserved::Absent => None,
+    }
+}
+
+/// What is known of a tenant's copy on one of its hosts, from reports about this uid and the copy's present epoch.
+pub fn copy<'a>(state: &'a State, tenant: &Tenant, host: &HostName) -> CopyObserved<'a> {
+    let Some(place) = tenant.place_on(host) else {
+        return CopyObserved::Absent;
+    };
+    match state.observed.copy(&tenant.name, host) {
+        Some(seen) if seen.report.uid == tenant.uid && seen.report.epoch == place.epoch => {
+            CopyObserved::Present(seen)
+        }
+        _ => CopyObserved::Unknown,
+    }
 }
 
 /// When a user was last active in a tenant, as far as is known.
 pub fn last_active(state: &State, tenant: &Tenant) -> Option<UnixMs> {
     let told = observed(state, tenant).and_then(|seen| seen.report.traffic?.last_active_at);
     tenant.last_active_at.max(told).filter(|at| *at > 0)
-}
-
-/// Steps of an operation: the coordinator's own, then those that the host reported.
-pub fn steps(operation: &Operation, observed: Option<&TenantObserved>) -> Vec<Step> {
-    let mut steps = operation.steps.clone();
-    if operation.state.is_final() {
-        return steps;
-    }
-    if let Some(report) = observed
-        .map(|o| &o.report)
-        .filter(|r| r.operation == Some(operation.id))
-    {
-        steps.extend(report.steps.iter().cloned());
-    }
-    steps
-}
-
-/// An operation's current state and error: a running one counts as retrying while its host reports a failure or refuses
-/// the plan.
-pub fn progress(state: &State, operation: &Operation) -> (OperationState, String) {
-    let stored = (operation.state, operation.error.clone());
-    if operation.state != OperationState::Running {
-        return stored;
-    }
-    let tenant = state
-        .fleet
-        .tenants
-        .get(&operation.tenant)
-        .filter(|t| t.operation == operation.id);
-    if let Some(why) = tenant.and_then(|t| refused_plan(state, t)) {
-        return (OperationState::Retrying, why);
-    }
-    let report = state
-        .observed
-        .tenants
-        .get(&operation.tenant)
-        .map(|o| &o.report);
-    match report
-        .filter(|r| r.operation == Some(operation.id) && r.generation == operation.generation)
-    {
-        Some(r) if r.progress == TenantProgress::Failing => {
-            (OperationState::Retrying, r.message.clone())
-        }
-        _ => stored,
-    }
 }
 
 /// How visitors reach a tenant.
@@ -447,5 +336,5 @@ pub fn operations<'a>(
     range
         .rev()
         .map(|(_, operation)| operation)
-        .filter(move |o| tenant.is_none_or(|name| o.tenant == *name))
+        .filter(move |o| tenant.is_none_or(|name| o.tenant() == Some(name)))
 }

@@ -1,0 +1,211 @@
+//! The way back of operations, and their end.
+//!
+//! Not here: when an operation goes back by itself (procedures), and who may cancel one (mod).
+
+use std::sync::Arc;
+
+use isyone_types::{
+    operation::{OperationState, Step},
+    plan::Lifecycle,
+};
+
+use super::{ChangeError, Edit, done_step, drive::set_generation};
+use crate::{
+    desired::{CopyRole, Tenant},
+    event::EventKind,
+    operation::{
+        ConvergeStage, Ending, MoveStage, Operation, OperationKind, Procedure, TenantWishes,
+        WayBack,
+    },
+};
+
+impl Edit<'_> {
+    /// The incoming copy is removed, and the tenant is no longer halted.
+    pub(super) fn abandon(&mut self, tenant: &Tenant) {
+        let mut kept = tenant.clone();
+        for copy in &mut kept.copies {
+            if copy.role == CopyRole::Incoming {
+                copy.role = CopyRole::Discarded;
+            }
+        }
+        kept.halted = false;
+        kept.generation += 1;
+        self.put_tenant(kept);
+    }
+
+    /// Begins the way back; an error when there is none.
+    pub(crate) fn go_back(
+        &mut self,
+        operation: &Operation,
+        state: OperationState,
+        why: String,
+    ) -> Result<Arc<Operation>, ChangeError> {
+        let impossible = |problem| ChangeError::NotCancellable {
+            id: operation.id,
+            problem,
+        };
+        let tenant = self
+            .subject(operation)
+            .ok_or_else(|| impossible("works on a tenant that is gone"))?;
+        let mut next = operation.clone();
+        match &mut next.procedure {
+            Procedure::Converge(converge) => {
+                let back = converge.back.clone();
+                match back {
+                    WayBack::None => {
+                        return Err(impossible("cannot be taken back any more"));
+                    }
+                    WayBack::Stay => {
+                        return Ok(self.end(operation, state, why));
+                    }
+                    WayBack::Remove => {
+                        let mut removed = (*tenant).clone();
+                        self.quarantine(&mut removed);
+                        removed.generation += 1;
+                        self.put_tenant(removed);
+                    }
+                    WayBack::Wishes(wishes) => self.wish_again(&tenant, *wishes)?,
+                }
+                converge.stage = ConvergeStage::Back;
+            }
+            Procedure::Move(relocation) if relocation.stage < MoveStage::Start => {
+                self.abandon(&tenant);
+                relocation.stage = MoveStage::Back;
+            }
+            Procedure::Move(_) => {
+                return Err(impossible(
+                    "is past its point of no return; move the tenant back once it is over",
+                ));
+            }
+        }
+        next.log.extend(self.closing_back(operation, &why));
+        if let Some(tenant) = self.subject(operation) {
+            set_generation(&mut next.procedure, tenant.generation);
+        }
+        next.stage_since = self.stamp.now;
+        next.ending = Some(Ending { state, why });
+        self.state.routes_due.remove(&operation.id);
+        Ok(self.put_operation(next))
+    }
+
+    /// The steps of a stage that is given up.
+    pub(super) fn closing_back(&self, operation: &Operation, why: &str) -> Vec<Step> {
+        let mut steps = self.closing(operation, "");
+        for step in &mut steps {
+            if !step.state.is_final() || !matches!(operation.procedure, Procedure::Converge(_)) {
+                step.state = OperationState::Cancelled;
+                step.ended_at = Some(self.stamp.now);
+            }
+        }
+        steps.push(done_step("back", why.to_owned(), self.stamp.now));
+        steps
+    }
+
+    /// The tenant becomes again what it was.
+    pub(super) fn wish_again(
+        &mut self,
+        tenant: &Tenant,
+        wishes: TenantWishes,
+    ) -> Result<(), ChangeError> {
+        let mut back = tenant.clone();
+        let reserves = matches!(wishes.desired, Lifecycle::Running | Lifecycle::Suspended);
+        if reserves && !tenant.reserves_compute() {
+            self.check_room(tenant, wishes.size)?;
+        } else if reserves {
+            self.check_growth(tenant, wishes.size)?;
+        }
+        let TenantWishes {
+            desired,
+            spec,
+            size,
+            primary,
+            asleep_since,
+            started_at,
+            quarantine_until,
+        } = wishes;
+        // Domains have commands of their own, which need no operation: what they did meanwhile stays.
+        let domains = std::mem::take(&mut back.spec.domains);
+        back.spec = spec;
+        back.spec.domains = domains;
+        back.primary = primary.filter(|domain| back.spec.domains.contains(domain));
+        (back.desired, back.size) = (desired, size);
+        (back.asleep_since, back.started_at) = (asleep_since, started_at);
+        back.quarantine_until = quarantine_until;
+        back.generation += 1;
+        self.put_tenant(back);
+        Ok(())
+    }
+
+    pub(super) fn back_is_done(&mut self, operation: &Operation) {
+        let ending = operation.ending.clone().unwrap_or(Ending {
+            state: OperationState::Cancelled,
+            why: String::new(),
+        });
+        let ended = self.end(operation, ending.state, ending.why);
+        let tenant = self.subject(&ended);
+        let kind = match ended.state {
+            OperationState::Failed => EventKind::OperationFailed,
+            _ => EventKind::OperationCancelled,
+        };
+        let message = format!("{}: {}", ended.kind.word(), ended.error);
+        self.event(kind, tenant.as_deref(), None, Some(ended.id), message);
+    }
+
+    /// Ends an operation where it stands, with what its host has reported so far.
+    pub(crate) fn end(
+        &mut self,
+        operation: &Operation,
+        state: OperationState,
+        error: String,
+    ) -> Arc<Operation> {
+        let mut ended = operation.clone();
+        ended.log.extend(self.closing(operation, ""));
+        self.put_ended(ended, state, error)
+    }
+
+    pub(super) fn put_ended(
+        &mut self,
+        mut ended: Operation,
+        state: OperationState,
+        error: String,
+    ) -> Arc<Operation> {
+        ended.state = state;
+        ended.error = error;
+        ended.ended_at = Some(self.stamp.now);
+        ended.ending = None;
+        if let Procedure::Converge(converge) = &mut ended.procedure {
+            // Nobody goes back from here: the record need not keep what the tenant was.
+            converge.back = WayBack::None;
+        }
+        self.state.routes_due.remove(&ended.id);
+        self.state.told_overdue.remove(&ended.id);
+        self.put_operation(ended)
+    }
+}
+
+/// Where cancelling leads from a change of `before` to `after`.
+pub(super) fn way_back(kind: OperationKind, before: &Tenant, after: &Tenant) -> WayBack {
+    if after.desired == Lifecycle::Purged {
+        return WayBack::None;
+    }
+    match kind {
+        OperationKind::Create => WayBack::Remove,
+        OperationKind::Restart => WayBack::Stay,
+        OperationKind::Update
+        | OperationKind::Suspend
+        | OperationKind::Resume
+        | OperationKind::Resize
+        | OperationKind::Delete
+        | OperationKind::Undelete
+        | OperationKind::Purge
+        | OperationKind::Move => WayBack::Wishes(Box::new(TenantWishes {
+            desired: before.desired,
+            spec: before.spec.clone(),
+            size: before.size,
+            primary: before.primary.clone(),
+            asleep_since: before.asleep_since,
+            started_at: before.started_at,
+            quarantine_until: before.quarantine_until,
+        })),
+    }
+}

@@ -1,0 +1,263 @@
+//! Takes operations as far as they go at present: applies what `procedures` decides, after each report, edge fact and tick.
+//!
+//! Not here: what comes next (procedures), and going back (back).
+
+use std::{ops::Bound, sync::Arc};
+
+use isyone_types::{
+    operation::{OperationState, Step},
+    plan::UnixMs,
+};
+use uuid::Uuid;
+
+use super::{ChangeError, Edit, Outcome, done_step};
+use crate::{
+    desired::{CopyRole, Tenant, TenantCopy},
+    event::EventKind,
+    operation::{Operation, Procedure, Relocation, Stage},
+    procedures::{self, Advance, Effect},
+};
+
+/// Transitions that one call makes at most: more than any procedure has stages.
+const MAX_TRANSITIONS: usize = Stage::ALL.len();
+/// Running operations whose deadline one tick looks at.
+const LOOKED_AT: usize = 1_000;
+/// Operations waiting for edges that one tick looks at.
+const ROUTES_LOOKED_AT: usize = 10_000;
+
+impl Edit<'_> {
+    /// Takes an operation as far as it goes at present.
+    pub(crate) fn drive(&mut self, id: Uuid) {
+        for _ in 0..MAX_TRANSITIONS {
+            let running = self.state.fleet.operations.get(&id).cloned();
+            let Some(operation) = running.filter(|o| !o.is_over()) else {
+                self.state.routes_due.remove(&id);
+                return;
+            };
+            let now = self.stamp.now;
+            match procedures::advance(self.state, self.settings, &operation, now) {
+                Advance::Wait(_) => return self.remember_route(&operation),
+                Advance::Next {
+                    procedure,
+                    effects,
+                    detail,
+                } => self.transition(&operation, procedure, &effects, &detail),
+                Advance::GoBack(why) => {
+                    if self
+                        .go_back(&operation, OperationState::Failed, why)
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+                Advance::Done { detail } => self.finish_operation(&operation, &detail),
+                Advance::BackDone => self.back_is_done(&operation),
+            }
+        }
+    }
+
+    /// Edges must run the snapshot that this change is part of: the next one to be published. After a start, that is the
+    /// first one.
+    pub(super) fn remember_route(&mut self, operation: &Operation) {
+        if operation.stage().is_route() && !self.state.routes_due.contains_key(&operation.id) {
+            let due = self.state.version + 1;
+            self.state.routes_due.insert(operation.id, due);
+        }
+    }
+
+    pub(super) fn transition(
+        &mut self,
+        operation: &Operation,
+        procedure: Procedure,
+        effects: &[Effect],
+        detail: &str,
+    ) {
+        let mut next = operation.clone();
+        next.log.extend(self.closing(operation, detail));
+        for effect in effects {
+            self.apply_effect(operation, effect);
+        }
+        next.procedure = procedure;
+        if let Some(tenant) = self.subject(operation) {
+            set_generation(&mut next.procedure, tenant.generation);
+        }
+        next.stage_since = self.stamp.now;
+        let next = self.put_operation(next);
+        self.remember_route(&next);
+    }
+
+    /// The steps that a stage leaves behind when it is over.
+    pub(super) fn closing(&self, operation: &Operation, detail: &str) -> Vec<Step> {
+        let own = |name: &str| Step {
+            started_at: Some(operation.stage_since),
+            ..done_step(name, detail.to_owned(), self.stamp.now)
+        };
+        match (&operation.procedure, operation.stage()) {
+            (Procedure::Converge(converge), stage) if !stage.is_route() => {
+                procedures::host_steps(self.state, operation, &converge.host)
+            }
+            (_, stage) => vec![own(stage.word())],
+        }
+    }
+
+    pub(super) fn subject(&self, operation: &Operation) -> Option<Arc<Tenant>> {
+        let tenant = self.state.fleet.tenants.get(operation.tenant()?)?;
+        (Some(tenant.uid) == operation.tenant_uid()).then(|| tenant.clone())
+    }
+
+    pub(super) fn apply_effect(&mut self, operation: &Operation, effect: &Effect) {
+        let Some(tenant) = self.subject(operation) else {
+            return;
+        };
+        match (effect, &operation.procedure) {
+            (Effect::Halt, _) => {
+                let mut halted = (*tenant).clone();
+                halted.halted = true;
+                halted.generation += 1;
+                self.put_tenant(halted);
+            }
+            (Effect::TakeOver, Procedure::Move(relocation)) => self.take_over(&tenant, relocation),
+            (Effect::Abandon, _) => self.abandon(&tenant),
+            (Effect::TouchHosts, Procedure::Move(relocation)) => {
+                self.touch_host(&relocation.from);
+                self.touch_host(&relocation.to);
+            }
+            (Effect::TakeOver | Effect::TouchHosts, Procedure::Converge(_)) => {}
+        }
+    }
+
+    /// The incoming place becomes the one where the tenant lives. The old copy gets the new epoch, too: its host then
+    /// refuses everything that an older plan says.
+    pub(super) fn take_over(&mut self, tenant: &Tenant, relocation: &Relocation) {
+        let mut moved = tenant.clone();
+        let Some(at) = moved
+            .copies
+            .iter()
+            .position(|copy| copy.place.host == relocation.to && copy.role == CopyRole::Incoming)
+        else {
+            return;
+        };
+        let incoming = moved.copies.remove(at).place;
+        let mut left = std::mem::replace(&mut moved.placement, incoming);
+        left.epoch = moved.placement.epoch;
+        let until = self.stamp.now.saturating_add(self.settings.quarantine_ms);
+        moved.copies.push(TenantCopy {
+            place: left,
+            role: CopyRole::Fenced { until },
+        });
+        moved.halted = false;
+        moved.generation += 1;
+        let moved = self.put_tenant(moved);
+        let message = format!(
+            "lives on {} from now on; its copy on {} is kept, fenced",
+            relocation.to, relocation.from
+        );
+        let operation = moved.operation;
+        self.event(
+            EventKind::TenantMoved,
+            Some(&moved),
+            None,
+            Some(operation),
+            message,
+        );
+    }
+
+    /// Ends an operation well.
+    pub(super) fn finish_operation(&mut self, operation: &Operation, detail: &str) {
+        let mut done = operation.clone();
+        done.log.extend(self.closing(operation, detail));
+        let done = self.put_ended(done, OperationState::Succeeded, String::new());
+        let took = (self.stamp.now - done.created_at).max(0) as f64 / 1000.0;
+        let tenant = self.subject(&done);
+        self.event(
+            EventKind::OperationSucceeded,
+            tenant.as_deref(),
+            None,
+            Some(done.id),
+            format!("{} took {took:.1} s", done.kind.word()),
+        );
+    }
+
+    /// The edges of these scopes run these snapshots.
+    pub(in crate::change) fn edges_run(
+        &mut self,
+        scopes: Vec<(usize, u64)>,
+    ) -> Result<Outcome, ChangeError> {
+        for (scope, version) in scopes {
+            let known = self.state.observed.edges_run.entry(scope).or_default();
+            *known = (*known).max(version);
+        }
+        self.drive_routes();
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn drive_routes(&mut self) {
+        let waiting: Vec<Uuid> = self
+            .state
+            .routes_due
+            .keys()
+            .take(ROUTES_LOOKED_AT)
+            .copied()
+            .collect();
+        for id in waiting {
+            self.drive(id);
+        }
+    }
+
+    /// Looks at operations that wait for edges, and at a share of all others: at their deadlines, and at what they wait
+    /// for (after a start, nothing else may ever wake one whose host has nothing to report).
+    pub(in crate::change) fn look_at_operations(&mut self) {
+        self.drive_routes();
+        let from = self
+            .state
+            .operation_hand
+            .take()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let some: Vec<Uuid> = self
+            .state
+            .fleet
+            .running
+            .range((from, Bound::Unbounded))
+            .take(LOOKED_AT)
+            .copied()
+            .collect();
+        self.state.operation_hand = some.last().copied().filter(|_| some.len() == LOOKED_AT);
+        for id in some {
+            self.drive(id);
+            self.tell_overdue(id);
+        }
+    }
+
+    pub(super) fn tell_overdue(&mut self, id: Uuid) {
+        let now: UnixMs = self.stamp.now;
+        let late = |o: &&Arc<Operation>| !o.is_over() && now >= o.deadline;
+        let Some(operation) = self.state.fleet.operations.get(&id).filter(late).cloned() else {
+            return;
+        };
+        if self.state.told_overdue.insert(id).is_some() {
+            return;
+        }
+        let waiting = procedures::waiting(self.state, self.settings, &operation, now);
+        let message = format!(
+            "{} is not over after {} min; it waits for {}",
+            operation.kind.word(),
+            (now - operation.created_at) / 60_000,
+            waiting.map(|w| w.to_string()).unwrap_or_default()
+        );
+        let tenant = self.subject(&operation);
+        self.event(
+            EventKind::OperationOverdue,
+            tenant.as_deref(),
+            None,
+            Some(id),
+            message,
+        );
+    }
+}
+
+pub(super) fn set_generation(procedure: &mut Procedure, to: u64) {
+    match procedure {
+        Procedure::Converge(converge) => converge.generation = to,
+        Procedure::Move(relocation) => relocation.generation = to,
+    }
+}

@@ -1,0 +1,56 @@
+//! Converging: a tenant's host works until the tenant is as wanted, then the edges take up its route.
+//!
+//! Not here: what is wanted (change), and what the host does (the agent).
+
+use isyone_types::plan::Lifecycle;
+
+use super::{Advance, Scene};
+use crate::operation::{Converge, ConvergeStage, OperationKind, Procedure};
+
+/// Whether the edges have something to take up: a route that appears, changes or goes.
+fn changes_the_route(kind: OperationKind) -> bool {
+    match kind {
+        OperationKind::Create
+        | OperationKind::Update
+        | OperationKind::Suspend
+        | OperationKind::Resume
+        | OperationKind::Resize
+        | OperationKind::Delete
+        | OperationKind::Undelete
+        | OperationKind::Move => true,
+        OperationKind::Restart | OperationKind::Purge => false,
+    }
+}
+
+pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
+    match converge.stage {
+        ConvergeStage::Host if !has_converged(scene, converge) => scene.wait_for(&converge.host),
+        ConvergeStage::Host if changes_the_route(scene.operation.kind) && !is_going(scene) => {
+            Advance::Next {
+                procedure: Procedure::Converge(Converge {
+                    stage: ConvergeStage::Route,
+                    ..converge.clone()
+                }),
+                effects: Vec::new(),
+                detail: String::new(),
+            }
+        }
+        ConvergeStage::Host => Advance::Done {
+            detail: String::new(),
+        },
+        ConvergeStage::Route => scene.route(),
+        ConvergeStage::Back if has_converged(scene, converge) => Advance::BackDone,
+        ConvergeStage::Back => scene.wait_for(&converge.host),
+    }
+}
+
+/// The tenant is about to be forgotten: nobody could follow its route any more.
+fn is_going(scene: &Scene<'_>) -> bool {
+    scene.tenant.desired == Lifecycle::Purged
+}
+
+fn has_converged(scene: &Scene<'_>, converge: &Converge) -> bool {
+    let seen = scene.converged(&converge.host, converge.generation);
+    // A purge is over only when nothing is left.
+    seen.is_some_and(|seen| scene.tenant.desired != Lifecycle::Purged || seen.report.absent)
+}

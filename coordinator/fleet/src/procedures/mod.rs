@@ -1,0 +1,205 @@
+//! What comes next: a pure function from the state and an operation to a decision. Wait, and for what; go on to the next
+//! stage, with what that changes in the Fleet; go back; or be done.
+//!
+//! Whoever calls it, however often and after whatever crash, gets the same answer from the same state. Each procedure has
+//! a file: `converge`, `relocate`.
+//! Not here: the record (operation), calling this and applying what it says (change/operations).
+
+mod converge;
+mod relocate;
+mod waiting;
+
+use isyone_types::{
+    ids::HostName,
+    operation::{OperationState, Step},
+    plan::UnixMs,
+};
+
+pub use self::waiting::Waiting;
+use crate::{
+    desired::Tenant,
+    observed::{CopyObserved, TenantObserved},
+    operation::{Operation, Procedure},
+    settings::Settings,
+    state::State,
+    views,
+};
+
+/// How long an operation waits for edges to say that they run its route, milliseconds. A slower one gets there without
+/// anybody waiting, and the step says that it was not confirmed.
+pub const ROUTE_PATIENCE_MS: i64 = 5_000;
+
+/// What a transition changes in the Fleet, beside the operation's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Stop the tenant where it lives, although it should run.
+    Halt,
+    /// Give both hosts of a move new plans: a job and a grant appear in them, or disappear.
+    TouchHosts,
+    /// The point of no return: the tenant lives in its incoming place from now on, and the old copy is fenced.
+    TakeOver,
+    /// The incoming copy is removed, and the tenant goes on where it lives.
+    Abandon,
+}
+
+/// What comes next for an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Advance {
+    Wait(Waiting),
+    /// The next stage begins; `detail` says how the last one went, for people.
+    Next {
+        procedure: Procedure,
+        effects: Vec<Effect>,
+        detail: String,
+    },
+    /// It cannot go on: back to what was before, for this reason.
+    GoBack(String),
+    /// It is over; `detail` says how the last stage went.
+    Done {
+        detail: String,
+    },
+    /// Its way back is over.
+    BackDone,
+}
+
+/// What comes next for an operation that is under way.
+pub fn advance(state: &State, settings: &Settings, operation: &Operation, now: UnixMs) -> Advance {
+    let tenant = operation
+        .tenant()
+        .and_then(|name| state.fleet.tenants.get(name))
+        .filter(|tenant| Some(tenant.uid) == operation.tenant_uid());
+    let Some(tenant) = tenant else {
+        // Nothing is left to work on: an order to purge has overtaken it.
+        return Advance::Done {
+            detail: String::new(),
+        };
+    };
+    let scene = Scene {
+        state,
+        settings,
+        operation,
+        tenant,
+        now,
+    };
+    match &operation.procedure {
+        Procedure::Converge(converge) => converge::advance(&scene, converge),
+        Procedure::Move(relocation) => relocate::advance(&scene, relocation),
+    }
+}
+
+/// What an operation under way waits for.
+pub fn waiting(
+    state: &State,
+    settings: &Settings,
+    operation: &Operation,
+    now: UnixMs,
+) -> Option<Waiting> {
+    match advance(state, settings, operation, now) {
+        Advance::Wait(waiting) if !operation.is_over() => Some(waiting),
+        _ => None,
+    }
+}
+
+/// An operation's state and error as people see them: a running one counts as retrying while a host reports a failure or
+/// refuses its plan.
+pub fn progress(operation: &Operation, waiting: Option<&Waiting>) -> (OperationState, String) {
+    if operation.is_over() {
+        return (operation.state, operation.error.clone());
+    }
+    match waiting.and_then(Waiting::trouble) {
+        Some(why) => (OperationState::Retrying, why.to_owned()),
+        None => {
+            let going_back = operation.ending.as_ref();
+            let why = going_back.map(|ending| ending.why.clone());
+            (operation.state, why.unwrap_or_default())
+        }
+    }
+}
+
+/// An operation's steps: those that are over, then those of the stage under way.
+pub fn steps(state: &State, operation: &Operation, waiting: Option<&Waiting>) -> Vec<Step> {
+    let mut steps = operation.log.clone();
+    if operation.is_over() {
+        return steps;
+    }
+    match &operation.procedure {
+        Procedure::Converge(converge) if !operation.stage().is_route() => {
+            steps.extend(host_steps(state, operation, &converge.host));
+        }
+        Procedure::Converge(_) | Procedure::Move(_) => steps.push(Step {
+            name: operation.stage().word().to_owned(),
+            state: OperationState::Running,
+            started_at: Some(operation.stage_since),
+            ended_at: None,
+            detail: waiting.map(ToString::to_string).unwrap_or_default(),
+            progress_percent: waiting.map_or(0, Waiting::percent),
+        }),
+    }
+    steps
+}
+
+/// The steps that a host has reported for an operation.
+pub fn host_steps(state: &State, operation: &Operation, host: &HostName) -> Vec<Step> {
+    let seen = operation
+        .tenant()
+        .and_then(|name| state.observed.copy(name, host));
+    seen.map(|seen| &seen.report)
+        .filter(|report| report.operation == Some(operation.id))
+        .map(|report| report.steps.clone())
+        .unwrap_or_default()
+}
+
+/// What a procedure decides on.
+struct Scene<'a> {
+    state: &'a State,
+    settings: &'a Settings,
+    operation: &'a Operation,
+    tenant: &'a Tenant,
+    now: UnixMs,
+}
+
+impl<'a> Scene<'a> {
+    /// The report on the tenant's copy on a host, if the host has converged to this generation of it.
+    fn converged(&self, host: &HostName, generation: u64) -> Option<&'a TenantObserved> {
+        use isyone_types::report::TenantProgress::Converged;
+        match views::copy(self.state, self.tenant, host) {
+            CopyObserved::Present(seen)
+                if seen.report.generation == generation && seen.report.progress == Converged =>
+            {
+                Some(seen)
+            }
+            _ => None,
+        }
+    }
+
+    fn wait_for(&self, host: &HostName) -> Advance {
+        Advance::Wait(waiting::for_host(self, host))
+    }
+
+    /// Waits until the edges that serve the tenant run the snapshot in which this stage began.
+    fn route(&self) -> Advance {
+        let own = self.settings.shards.of(self.tenant.name.as_str());
+        let own = own.map_or(0, |shard| shard + 1);
+        let run = |scope: usize, due: u64| {
+            let version = self.state.observed.edges_run.get(&scope);
+            version.is_some_and(|version| *version >= due)
+        };
+        let due = self.state.routes_due.get(&self.operation.id);
+        // Edges that take everything serve the tenant, too.
+        if due.is_some_and(|due| run(own, *due) && run(0, *due)) {
+            return Advance::Done {
+                detail: "the edges run it".to_owned(),
+            };
+        }
+        let since = self.operation.stage_since.max(self.state.started_at);
+        if self.now.saturating_sub(since) >= ROUTE_PATIENCE_MS {
+            return Advance::Done {
+                detail: format!(
+                    "published; not every edge has said within {} s that it runs it",
+                    ROUTE_PATIENCE_MS / 1000
+                ),
+            };
+        }
+        Advance::Wait(Waiting::Edges)
+    }
+}

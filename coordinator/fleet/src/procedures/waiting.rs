@@ -1,0 +1,116 @@
+//! What an operation waits for, as data: for `op list`, and to tell trouble from patience.
+//!
+//! Not here: when the waiting ends (the procedures).
+
+use std::fmt;
+
+use isyone_types::{
+    ids::HostName,
+    report::{JobReport, JobState, TenantProgress},
+};
+
+use super::Scene;
+use crate::{observed::CopyObserved, views};
+
+/// Why an operation does not go on yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waiting {
+    /// The host works on it, or is about to.
+    Host(HostName),
+    /// The host has not reported for this many seconds.
+    Silent(HostName, i64),
+    /// The host cannot take its plan.
+    Refused(HostName, String),
+    /// The host's last attempt failed; it tries again.
+    Failing(HostName, String),
+    /// The host copies data.
+    Copying {
+        host: HostName,
+        done: u64,
+        /// 0 while that is not known.
+        total: u64,
+    },
+    /// Edges have not taken up the route yet.
+    Edges,
+}
+
+impl Waiting {
+    /// What is wrong, if something is and not just patience is needed.
+    pub fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::Refused(_, why) | Self::Failing(_, why) => Some(why),
+            Self::Host(_) | Self::Silent(..) | Self::Copying { .. } | Self::Edges => None,
+        }
+    }
+
+    /// How much of it is done, 0 to 100, where that can be told.
+    pub fn percent(&self) -> u32 {
+        match self {
+            Self::Copying { done, total, .. } if *total > 0 => {
+                u32::try_from(u128::from(*done) * 100 / u128::from(*total))
+                    .unwrap_or(100)
+                    .min(100)
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1 << 20;
+        match self {
+            Self::Host(host) => write!(f, "host {host}"),
+            Self::Silent(host, seconds) => write!(f, "host {host}, silent for {seconds} s"),
+            Self::Refused(host, why) => write!(f, "host {host}, which refuses its plan: {why}"),
+            Self::Failing(host, why) => write!(f, "host {host}, which tries again: {why}"),
+            Self::Copying {
+                host,
+                done,
+                total: 0,
+            } => write!(f, "host {host}, which copies: {} MiB", done / MIB),
+            Self::Copying { host, done, total } => write!(
+                f,
+                "host {host}, which copies: {} of {} MiB",
+                done / MIB,
+                total / MIB
+            ),
+            Self::Edges => f.write_str("edges"),
+        }
+    }
+}
+
+/// What a host that has not converged is waited for.
+pub(super) fn for_host(scene: &Scene<'_>, host: &HostName) -> Waiting {
+    let (judged, silence_ms) = views::host_state(scene.state, scene.settings, host, scene.now);
+    if views::is_silent(judged) {
+        return Waiting::Silent(host.clone(), silence_ms / 1000);
+    }
+    if let Some(why) = views::refused_plan(scene.state, scene.tenant, host) {
+        return Waiting::Refused(host.clone(), why);
+    }
+    match views::copy(scene.state, scene.tenant, host) {
+        CopyObserved::Present(seen)
+            if seen.report.generation == scene.tenant.generation
+                && seen.report.progress == TenantProgress::Failing =>
+        {
+            Waiting::Failing(host.clone(), seen.report.message.clone())
+        }
+        _ => Waiting::Host(host.clone()),
+    }
+}
+
+/// What a job that is not done is waited for.
+pub(super) fn for_job(scene: &Scene<'_>, host: &HostName, job: Option<&JobReport>) -> Waiting {
+    match job {
+        Some(job) if job.state == JobState::Retrying => {
+            Waiting::Failing(host.clone(), job.message.clone())
+        }
+        Some(job) => Waiting::Copying {
+            host: host.clone(),
+            done: job.bytes_done,
+            total: job.bytes_total,
+        },
+        None => for_host(scene, host),
+    }
+}

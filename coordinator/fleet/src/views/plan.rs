@@ -1,0 +1,168 @@
+//! A host's plan: every copy of a tenant that has a place there, and the jobs and grants of operations under way.
+//!
+//! Two plans with the same generation are the same: nothing observed is in them.
+//! Not here: sending it (the coordinator's agents/session).
+
+use isyone_types::{
+    ids::HostName,
+    plan::{
+        DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
+        TenantPlan, TenantSecrets,
+    },
+};
+
+use crate::{
+    desired::{CopyRole, Tenant, TenantPlacement},
+    operation::{MoveStage, Operation, Procedure, Relocation},
+    settings::Settings,
+    state::State,
+};
+
+/// Everything that a host must run. `open` unseals a tenant's passwords.
+pub fn host_plan<E>(
+    state: &State,
+    settings: &Settings,
+    host: &HostName,
+    mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
+) -> Result<Option<HostPlan>, E> {
+    let Some(record) = state.fleet.hosts.get(host) else {
+        return Ok(None);
+    };
+    let mut plan = HostPlan {
+        generation: record.plan_generation,
+        tenants: Vec::new(),
+        firewall: firewall(settings),
+        jobs: Vec::new(),
+        grants: Vec::new(),
+    };
+    let Some(index) = state.fleet.by_host.get(host) else {
+        return Ok(Some(plan));
+    };
+    for tenant in index
+        .tenants
+        .iter()
+        .filter_map(|name| state.fleet.tenants.get(name))
+    {
+        let Some((place, role)) = tenant.copy_on(host) else {
+            continue;
+        };
+        let secrets = open(tenant)?;
+        plan.tenants
+            .push(tenant_plan(tenant, place, role, settings, secrets));
+        let operation = state.fleet.operations.get(&tenant.operation);
+        if let Some((operation, relocation)) = operation.and_then(|o| copying(o)) {
+            if relocation.to == *host {
+                plan.jobs.push(fetch(operation, relocation, tenant));
+            } else if relocation.from == *host {
+                plan.grants.push(grant(operation, relocation, tenant));
+            }
+        }
+    }
+    plan.jobs.sort_by_key(|job| job.id);
+    Ok(Some(plan))
+}
+
+/// An operation that copies a tenant's data at present.
+fn copying(operation: &Operation) -> Option<(&Operation, &Relocation)> {
+    match &operation.procedure {
+        Procedure::Move(relocation)
+            if relocation.stage == MoveStage::Copy && !operation.is_over() =>
+        {
+            Some((operation, relocation))
+        }
+        _ => None,
+    }
+}
+
+/// The job has the operation's id: there is one for each.
+fn fetch(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> JobOrder {
+    JobOrder {
+        id: operation.id,
+        operation: operation.id,
+        tenant: tenant.name.clone(),
+        uid: tenant.uid,
+        work: JobWork::Fetch {
+            from: relocation.from.clone(),
+            address: relocation.source,
+        },
+        rate_bytes_per_s: 0,
+    }
+}
+
+fn grant(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> PeerGrant {
+    PeerGrant {
+        operation: operation.id,
+        tenant: tenant.name.clone(),
+        uid: tenant.uid,
+        peer: relocation.to.clone(),
+        expires_at: relocation.leave_until,
+    }
+}
+
+/// What a copy must be: the tenant's wish where it lives, and what its role says elsewhere.
+fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
+    match (role, tenant.desired) {
+        (None, Lifecycle::Running) if tenant.halted => DesiredState::Suspended,
+        (None, wanted) => wanted.into(),
+        (Some(CopyRole::Discarded), _) | (Some(_), Lifecycle::Purged) => DesiredState::Purged,
+        (Some(CopyRole::Incoming), _) => DesiredState::Standby,
+        (Some(CopyRole::Fenced { .. }), _) => DesiredState::Fenced,
+    }
+}
+
+fn seed(tenant: &Tenant, role: Option<&CopyRole>) -> Seed {
+    match role {
+        Some(CopyRole::Incoming) => Seed::Peer(tenant.placement.host.clone()),
+        _ if tenant.activated_at.is_some() => Seed::Existing,
+        _ => Seed::Fresh,
+    }
+}
+
+fn tenant_plan(
+    tenant: &Tenant,
+    place: &TenantPlacement,
+    role: Option<&CopyRole>,
+    settings: &Settings,
+    secrets: TenantSecrets,
+) -> TenantPlan {
+    let spec = &tenant.spec;
+    TenantPlan {
+        name: tenant.name.clone(),
+        uid: tenant.uid,
+        epoch: place.epoch,
+        generation: tenant.generation,
+        desired: desired(tenant, role),
+        operation: Some(tenant.operation),
+        odoo_image: spec.odoo_image.clone(),
+        postgres_image: spec.postgres_image.clone(),
+        size: tenant.size,
+        subnet: place.subnet,
+        http_port: place.http_port,
+        websocket_port: place.websocket_port,
+        base_url: settings.url(&tenant.primary_name(&settings.base_domain)),
+        language: spec.language.clone(),
+        country: spec.country.clone(),
+        time_zone: spec.time_zone.clone(),
+        modules: spec.modules.clone(),
+        admin_login: spec.admin_login.clone(),
+        secrets,
+        odoo_restarts: tenant.odoo_restarts,
+        postgres_restarts: tenant.postgres_restarts,
+        quarantine_until: tenant.quarantine_until,
+        // A discarded copy is one of several: nothing is lost with it.
+        purge_now: tenant.purge_now || role == Some(&CopyRole::Discarded),
+        seed: seed(tenant, role),
+        upload_limit_bytes: settings.edge.upload_limit_bytes,
+    }
+}
+
+fn firewall(settings: &Settings) -> Firewall {
+    Firewall {
+        tenant_range: settings.network.tenant_range,
+        first_port: settings.network.first_port,
+        last_port: settings.network.last_port,
+        edges: settings.edge.addresses.clone(),
+        edge_ports: settings.edge.ports.clone(),
+        protected_addresses: settings.edge.protected_addresses.clone(),
+    }
+}
