@@ -304,8 +304,10 @@ async fn without_looks_a_primary_is_redirected_to_at_once_and_who_adds_it_is_tol
     })
     .await;
     let host = fixture.join("h1").await;
-    let _agent = Agent::connect(&host).await;
+    let mut agent = Agent::connect(&host).await;
     fixture.create("alfa").await;
+    agent.plan_of(&["alfa"]).await;
+    agent.converge().await;
     let unasked = v1::AddDomainRequest {
         primary: true,
         skip_dns_check: true,
