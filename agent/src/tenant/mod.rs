@@ -5,6 +5,7 @@
 //! Not here: what to do (plan::diff), what tenants share (host).
 
 mod containers;
+pub mod copies;
 mod database;
 mod execute;
 mod look;
@@ -30,7 +31,6 @@ use isyone_proto::{
 use tokio::sync::watch;
 
 use crate::{
-    base::fsutil,
     docker::DockerError,
     host::Host,
     plan::{
@@ -181,11 +181,8 @@ impl Tenant {
     pub fn remember(&self, durable: bool, change: impl FnOnce(&mut TenantState)) -> Result<()> {
         let mut guard = self.lock();
         let state = guard.get_or_insert_with(|| TenantState::new(&self.plan));
-        change(state);
         self.unsaved.store(false, Ordering::Relaxed);
-        let directory = self.directory();
-        let saved = fsutil::private_dir(&directory)
-            .and_then(|()| state_file::save(state, &directory, durable));
+        let saved = copies::save(&self.host, state, &self.plan, durable, change);
         drop(guard);
         self.show_steps();
         saved.map_err(TenantError::disk("state.json cannot be written"))
