@@ -1,5 +1,6 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board.
+//! has the difference carried out (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board, `vigil` looks
+//! after it while that takes long.
 //! This file: the tenant and its memory.
 //!
 //! Not here: what to do (plan::diff), what tenants share (host).
@@ -15,6 +16,7 @@ mod rest;
 mod settle;
 mod show;
 mod state_file;
+mod vigil;
 
 use std::{
     path::PathBuf,
