@@ -10,8 +10,10 @@ use ipnet::Ipv4Net;
 use isyone_types::{
     ids::{HostName, TenantName},
     plan::UnixMs,
-    report::{HostResources, TenantProgress, TenantReport},
+    report::{HostResources, JobReport, TenantProgress, TenantReport},
 };
+use uuid::Uuid;
+
 /// What an agent sends when it connects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hello {
@@ -48,6 +50,8 @@ pub struct HostObserved {
     pub cpu_average_permille: u32,
     /// Why Docker does not answer, from the last report; empty when it does.
     pub docker_error: String,
+    /// All jobs of its plan, from the last report.
+    pub jobs: OrdMap<Uuid, Arc<JobReport>>,
     /// Generation of the plan that the agent has stored.
     pub accepted_generation: u64,
     /// Why it refused the last plan; empty when it did not.

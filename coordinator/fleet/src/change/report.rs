@@ -31,6 +31,8 @@ impl Edit<'_> {
             .map(|h| (**h).clone())
             .unwrap_or_default();
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
+        let jobs = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
+        seen.jobs = jobs.collect();
         self.observe_host(host, seen);
         for tenant in report.tenants {
             self.tenant_report(host, tenant);
