@@ -110,17 +110,15 @@ impl Agent {
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
         let (ledger, warning) = Ledger::open(&data.ledger())?;
-        let made = Host::new(docker, probe, data.clone(), config.advertise, pace);
-        let host = Arc::new(made.map_err(|e| StartError::Io(data.path().to_owned(), e))?);
+        let host = Host::new(docker, probe, data.clone(), config.advertise, pace)
+            .map_err(|e| StartError::Io(data.path().to_owned(), e))?;
+        let host = Arc::new(host);
         warn_of_ledger(&host, warning);
         let (plans, in_force) = watch::channel(ledger.in_force());
         let (connected, is_connected) = watch::channel(false);
         let monitors = Arc::new(Monitors::open(data.monitors()));
-        let scraper = Arc::new(Scraper::new(
-            host.clone(),
-            in_force.clone(),
-            is_connected.clone(),
-        ));
+        let scraper = Scraper::new(host.clone(), in_force.clone(), is_connected.clone());
+        let scraper = Arc::new(scraper);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let link = Arc::new(Link {
@@ -130,6 +128,7 @@ impl Agent {
             monitors: monitors.clone(),
             identity: identity.clone(),
             endpoint: config.endpoint.clone(),
+            peer_port: None,
             connected,
         });
         if let Some(applier) = firewall {

@@ -9,6 +9,7 @@
 //! | `docker` | what we need of an engine, and bollard behind it | which containers there should be | plan |
 //! | `host` | what all tenants of a host share: ledger, board, images, snapshots, measuring, identity | one tenant's work | base, plan, docker |
 //! | `tenant` | one tenant at work, and the loops that wake it | what to do (plan), what is shared (host) | base, plan, docker, host |
+//! | `jobs` | long work beside the tenants' loops, as the plan orders it | reports (link), a tenant's stack (tenant) | base, host |
 //! | `link` | the coordinator: joining, the session, reports, renewal | what a plan causes | base, plan, docker, host |
 //! | `metrics` | the pages that Prometheus scrapes | reports to the coordinator | base, plan, host |
 //! | `agent` | puts it together | the command line (main) | all |
@@ -21,6 +22,7 @@ pub mod agent;
 pub mod base;
 pub mod docker;
 pub mod host;
+pub mod jobs;
 pub mod link;
 pub mod metrics;
 pub mod plan;

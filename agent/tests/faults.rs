@@ -470,3 +470,40 @@ async fn an_unknown_image_fails_with_the_registrys_words_and_the_way_out() {
     );
     life.end().await;
 }
+
+/// An update waits for its image, while the customer's Odoo of the old one fails and recovers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_is_looked_after_while_the_registry_does_not_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let mut plan = tenant_plan("alfa");
+    let others = ["beta", "gama"].map(tenant_plan);
+    let all = |alfa: &TenantPlan| [std::slice::from_ref(alfa), &others[..]].concat();
+    let mut life = Life::begin(&fake, dir.path(), &all(&plan));
+    life.converged(&plan).await;
+    fake.set_faults(Faults {
+        pull_hangs: true,
+        ..Faults::default()
+    });
+    plan.odoo_image = "odoo:18.0".parse().unwrap();
+    plan.generation += 1;
+    life.plan(&all(&plan));
+    let shows = |healthy: bool| {
+        move |l: &Life| {
+            l.status("alfa").is_some_and(|s| {
+                s.progress == TenantProgress::Working
+                    && s.containers[0].healthy == healthy
+                    && s.containers[1].healthy
+            })
+        }
+    };
+    life.wait("the pull", shows(true)).await;
+    fake.set_unhealthy("odoo_alfa", true);
+    life.wait("the failure of Odoo", shows(false)).await;
+    fake.set_unhealthy("odoo_alfa", false);
+    life.wait("its recovery", shows(true)).await;
+    fake.set_faults(Faults::default());
+    life.converged(&plan).await;
+    assert_one_running_stack(&fake, "alfa");
+    life.end().await;
+}

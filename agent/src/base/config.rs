@@ -86,6 +86,10 @@ impl DataDir {
     pub fn known(&self) -> PathBuf {
         self.0.join("containers.json")
     }
+    /// One record for each job.
+    pub fn jobs(&self) -> PathBuf {
+        self.0.join("jobs")
+    }
     /// Clean databases to copy from.
     pub fn golden(&self) -> PathBuf {
         self.0.join("golden")
@@ -97,6 +101,7 @@ impl DataDir {
             self.identity(),
             self.tenants(),
             self.golden(),
+            self.jobs(),
         ] {
             fsutil::private_dir(&dir).map_err(|e| ConfigError::Io(dir, e))?;
         }

@@ -1,5 +1,5 @@
 //! What every room may use and what knows no other room: the clock, files, paths of the data directory, crash points
-//! for tests.
+//! for tests, limits on bytes per second.
 //!
 //! Not here: anything about tenants or Docker.
 
@@ -7,4 +7,5 @@ pub mod clock;
 pub mod config;
 pub mod failpoints;
 pub mod fsutil;
+pub mod throttle;
 pub mod tree;

@@ -1,4 +1,4 @@
-//! What the host has to report about each tenant, kept for the link to send: only the newest status is kept, so a long
+//! What the host has to report about each tenant and job, kept for the link to send: only the newest status is kept, so a long
 //! silence costs nothing.
 //!
 //! Not here: the wire (link::report).
@@ -12,7 +12,7 @@ use std::{
 use isyone_proto::{
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
-    report::{TenantProgress, Traffic},
+    report::{JobReport, TenantProgress, Traffic},
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -105,6 +105,7 @@ struct Inner {
     revision: u64,
     docker_error: String,
     warnings: BTreeMap<&'static str, String>,
+    jobs: BTreeMap<Uuid, JobReport>,
 }
 
 /// All statuses of the host.
@@ -275,6 +276,37 @@ impl StatusBoard {
         if news {
             self.changed.notify_one();
         }
+    }
+
+    /// How far a job is. Wakes the link when more than its bytes have changed: those are sent along.
+    pub fn set_job(&self, job: JobReport) {
+        let mut inner = self.lock();
+        let news = inner
+            .jobs
+            .get(&job.id)
+            .is_none_or(|old| (old.state, &old.message) != (job.state, &job.message));
+        inner.jobs.insert(job.id, job);
+        drop(inner);
+        if news {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Changes how far a job is, without waking the link.
+    pub fn set_job_bytes(&self, id: Uuid, done: u64, total: u64) {
+        if let Some(job) = self.lock().jobs.get_mut(&id) {
+            (job.bytes_done, job.bytes_total) = (done, total);
+        }
+    }
+
+    /// A job that no plan names any more.
+    pub fn remove_job(&self, id: Uuid) {
+        self.lock().jobs.remove(&id);
+    }
+
+    /// All jobs, by id.
+    pub fn jobs(&self) -> Vec<JobReport> {
+        self.lock().jobs.values().cloned().collect()
     }
 
     /// Docker's error; empty when it answers.

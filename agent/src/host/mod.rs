@@ -24,7 +24,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -153,6 +153,8 @@ pub struct Host {
     pub heavy: Semaphore,
     /// Limits concurrent comparisons.
     pub light: Semaphore,
+    /// Held while the state of a copy that is being filled is written: its loop and a job both do that.
+    pub copies: Mutex<()>,
     /// Whether new tenants may start.
     pub gate: watch::Sender<Gate>,
     advertise: std::net::IpAddr,
@@ -186,6 +188,7 @@ impl Host {
             data,
             heavy: Semaphore::new(HEAVY_AT_ONCE),
             light: Semaphore::new(LIGHT_AT_ONCE),
+            copies: Mutex::new(()),
             gate: watch::Sender::new(Gate::Open),
             advertise,
             born: Instant::now(),

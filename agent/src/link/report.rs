@@ -14,7 +14,7 @@ use isyone_proto::{
     pb::agent::v1 as agent,
     plan::UnixMs,
     report::{
-        ContainerReport, HostReport, HostResources, ImageDigest, TenantReport, Usage,
+        ContainerReport, HostReport, HostResources, ImageDigest, JobReport, TenantReport, Usage,
         container_state, role_of,
     },
 };
@@ -46,6 +46,8 @@ pub struct Surroundings {
     pub docker_error: String,
     /// Every tenant of the plan has been looked at, so one that is missing is absent.
     pub all_known: bool,
+    /// All jobs of the plan.
+    pub jobs: Vec<JobReport>,
     /// Time of the report.
     pub now: UnixMs,
 }
@@ -78,7 +80,7 @@ impl Reporter {
             docker_error: around.docker_error.clone(),
             tenants,
             complete: everything,
-            jobs: Vec::new(),
+            jobs: around.jobs.clone(),
         };
         agent::Report {
             sequence: self.sequence,
@@ -220,6 +222,33 @@ mod tests {
                 .map(|usage| usage.cpu_millis),
             Some(7)
         );
+    }
+
+    #[test]
+    fn every_report_names_all_jobs() {
+        let board = StatusBoard::default();
+        let job = JobReport {
+            id: uuid::Uuid::from_u128(7),
+            state: isyone_proto::report::JobState::Running,
+            bytes_done: 0,
+            bytes_total: 0,
+            message: String::new(),
+        };
+        board.set_job(job);
+        board.set_job_bytes(uuid::Uuid::from_u128(7), 5, 9);
+        board.set_job_bytes(uuid::Uuid::from_u128(8), 1, 1);
+        let around = Surroundings {
+            jobs: board.jobs(),
+            ..Default::default()
+        };
+        let mut reporter = Reporter::default();
+        for regular in [true, false] {
+            let told = reporter.next(vec![], &around, regular).jobs;
+            assert_eq!(told.len(), 1);
+            assert_eq!((told[0].bytes_done, told[0].bytes_total), (5, 9));
+        }
+        board.remove_job(uuid::Uuid::from_u128(7));
+        assert!(board.jobs().is_empty());
     }
 
     #[test]

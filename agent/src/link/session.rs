@@ -16,7 +16,7 @@ use isyone_proto::{
         AgentMessage, CoordinatorMessage, Hello, Plan, PlanResult, Welcome, agent_message,
         agent_service_client::AgentServiceClient, coordinator_message,
     },
-    plan::HostPlan,
+    plan::{HostPlan, MAX_JOBS_PER_HOST},
     tls::{self, CertificateInfo},
 };
 use isyone_telemetry::{span, tracing::Span};
@@ -72,6 +72,8 @@ pub struct Link {
     pub endpoint: String,
     /// Who may scrape this host.
     pub monitors: Arc<Monitors>,
+    /// Where other hosts' agents reach this one, on the advertised address.
+    pub peer_port: Option<u16>,
     /// True while a session is open, from its Welcome on; for health and metrics.
     pub connected: watch::Sender<bool>,
 }
@@ -163,7 +165,7 @@ impl Link {
             advertise_address: self.host.advertise().to_string(),
             plan_generation: ledger.generation(),
             plan_digest: ledger.digest().to_owned(),
-            peer_port: 0,
+            peer_port: self.peer_port.map_or(0, u32::from),
         }
     }
 
@@ -375,6 +377,12 @@ impl Session {
             host: self.reader.read(&disk),
             docker_error: host.board.troubles(),
             all_known: self.link.all_known(&known),
+            jobs: host
+                .board
+                .jobs()
+                .into_iter()
+                .take(MAX_JOBS_PER_HOST)
+                .collect(),
             now: now_ms(),
         };
         let report = self.reporter.next(entries, &around, regular);

@@ -28,6 +28,12 @@ pub enum Database {
         /// converged.
         synced: bool,
     },
+    /// The volumes are for a copy from elsewhere that is not complete: a job may write into them, nothing starts on
+    /// them.
+    Incoming,
+    /// The volumes were there before this record, and nobody knows whether they hold a whole copy: they are neither
+    /// written nor started on.
+    Doubtful,
 }
 
 /// Which image a reference meant when it was first used: tags move, but tenants only move on purpose.
@@ -102,6 +108,9 @@ pub struct TenantState {
     /// whose database was set back.
     #[serde(default)]
     pub wanted_generation: u64,
+    /// The job that completed this copy: the same order, read again, finds that it is done.
+    #[serde(default)]
+    pub copied_by: Option<Uuid>,
 }
 
 impl TenantState {
@@ -121,6 +130,7 @@ impl TenantState {
             operation: None,
             steps: Vec::new(),
             wanted_generation: 0,
+            copied_by: None,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
     },
     docker::DockerError,
     plan::{
+        design,
         diff::{Action, PlannedAction},
         stack::{self, Stack},
         state::Database,
@@ -112,6 +113,7 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
         Action::RemoveContainer(role) => quiet(docker.remove(&tenant.container_name(role)).await),
         Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
         Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),
+        Action::CreateVolume(role) => create_volume(tenant, view, role).await,
         Action::RemoveVolume(role) => remove_volume(tenant, role).await,
         Action::RemoveDirectory => remove_directory(tenant).await,
         Action::RestartContainer(role) => restart(tenant, role).await,
@@ -137,20 +139,6 @@ async fn act_on_stack(
     let docker = &tenant.host.docker;
     match action {
         Action::WriteFiles => write_files(tenant, stack).await,
-        Action::CreateVolume(role) => {
-            // Before the first volume exists, record durably that nothing is in it: after a power loss, a volume
-            // without that record would count as a tenant's data. (PostgreSQL's volume is always the first.)
-            if role == Role::Postgres {
-                tenant.remember(true, |s| {
-                    // Recorded now, so that the copy need not wait for the disk again.
-                    if view.observed.golden && s.database == Database::Empty {
-                        s.database = Database::Filling;
-                    }
-                })?;
-            }
-            docker.create_volume(stack.volume(role)).await?;
-            Ok(format!("{} made", stack.volume(role).name))
-        }
         Action::CreateNetwork => {
             docker.create_network(&stack.network, &stack.subnet).await?;
             Ok(stack.subnet.clone())
@@ -207,6 +195,22 @@ async fn pull(tenant: &Tenant, role: Role) -> Result<String> {
     };
     tenant.host.docker.pull(reference, &progress).await?;
     Ok(format!("{reference} pulled"))
+}
+
+async fn create_volume(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {
+    // Before the first volume exists, record durably that nothing is in it: after a power loss, a volume without that
+    // record would count as a tenant's data. (PostgreSQL's volume is always the first.)
+    if role == Role::Postgres {
+        tenant.remember(true, |s| {
+            // Recorded now, so that the copy need not wait for the disk again.
+            if view.observed.golden && s.database == Database::Empty {
+                s.database = Database::Filling;
+            }
+        })?;
+    }
+    let volume = design::volume(&tenant.plan, role);
+    tenant.host.docker.create_volume(&volume).await?;
+    Ok(format!("{} made", volume.name))
 }
 
 async fn remove_volume(tenant: &Tenant, role: Role) -> Result<String> {

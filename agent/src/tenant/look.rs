@@ -18,7 +18,7 @@ use crate::{
         facts::{HostFacts, ImageFacts, Images},
         sql,
         stack::{self, Stack},
-        state::{Database, MasterHash},
+        state::MasterHash,
     },
 };
 
@@ -148,9 +148,8 @@ impl Tenant {
     /// whose database was set back costs data.
     fn heed_history(&self) -> Result<()> {
         let (plan, state) = (&self.plan, self.state());
-        if !plan.seed.may_fill() && !state.is_ready() {
-            // It has run before: whatever is or is not in its volumes, never fill them.
-            self.remember(true, |s| s.database = Database::Ready { synced: true })?;
+        if let Some(database) = diff::heed(plan, &state.database) {
+            self.remember(true, |s| s.database = database)?;
         }
         let wanted = matches!(
             plan.desired,

@@ -1,10 +1,12 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board.
+//! has the difference carried out (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board, `vigil` looks
+//! after it while that takes long.
 //! This file: the tenant and its memory.
 //!
 //! Not here: what to do (plan::diff), what tenants share (host).
 
 mod containers;
+pub mod copies;
 mod database;
 mod execute;
 mod look;
@@ -14,6 +16,7 @@ mod rest;
 mod settle;
 mod show;
 mod state_file;
+mod vigil;
 
 use std::{
     path::PathBuf,
@@ -30,7 +33,6 @@ use isyone_proto::{
 use tokio::sync::watch;
 
 use crate::{
-    base::fsutil,
     docker::DockerError,
     host::Host,
     plan::{
@@ -181,11 +183,8 @@ impl Tenant {
     pub fn remember(&self, durable: bool, change: impl FnOnce(&mut TenantState)) -> Result<()> {
         let mut guard = self.lock();
         let state = guard.get_or_insert_with(|| TenantState::new(&self.plan));
-        change(state);
         self.unsaved.store(false, Ordering::Relaxed);
-        let directory = self.directory();
-        let saved = fsutil::private_dir(&directory)
-            .and_then(|()| state_file::save(state, &directory, durable));
+        let saved = copies::save(&self.host, state, &self.plan, durable, change);
         drop(guard);
         self.show_steps();
         saved.map_err(TenantError::disk("state.json cannot be written"))

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Desired, Tenant, TenantError, TenantView};
+use super::{Desired, Tenant, TenantError, TenantView, vigil};
 use crate::{
     base::clock::{backoff, jitter},
     host::Host,
@@ -36,7 +36,8 @@ pub(super) async fn tenant_loop(
         };
         let tenant = Tenant::new(host.clone(), now, desired.clone());
         // Boxed, to free the memory that settling needs once the tenant rests: most tenants rest most of the time.
-        let rest = match Box::pin(tenant.settle()).await.map(Box::new) {
+        let settled = vigil::beside(&tenant, Box::pin(tenant.settle())).await;
+        let rest = match settled.map(Box::new) {
             Ok(view) => {
                 failures = 0;
                 rest(&tenant, view, &mut desired, &wake).await

@@ -16,7 +16,7 @@ use crate::{
     base::{clock::now_ms, fsutil::blocking, tree},
     docker::DockerError,
     plan::{
-        diff::{self, Inputs},
+        diff::{self, Action, Inputs},
         state::Database,
         steps,
     },
@@ -55,17 +55,20 @@ impl Tenant {
         let here = Span::current();
         let visitor = self.host.surveys.enter();
         // Semaphores are never closed: `ok` only drops an error that cannot happen.
-        let mut light = self
-            .host
-            .light
-            .acquire()
-            .instrument(child_span!(&here, "wait"))
-            .await
-            .ok();
+        let turn = || {
+            self.host
+                .light
+                .acquire()
+                .instrument(child_span!(&here, "wait"))
+        };
+        let mut light = turn().await.ok();
         let mut heavy = None;
         let mut survey = visitor.survey(&*self.host.docker).await?;
         drop(visitor);
         for _ in 0..MAX_ROUNDS {
+            if light.is_none() && heavy.is_none() {
+                light = turn().await.ok();
+            }
             // Only for the first look: later ones must see what was done meanwhile.
             let view = self
                 .look(survey.take())
@@ -98,6 +101,13 @@ impl Tenant {
                     .instrument(child_span!(&here, "wait for a turn"))
                     .await
                     .ok();
+            }
+            if todo
+                .iter()
+                .any(|s| matches!(s.action, Action::PullImage(_)))
+            {
+                // A registry may take minutes: eight such tenants must not keep the others from being looked at.
+                drop(light.take());
             }
             last = todo
                 .iter()

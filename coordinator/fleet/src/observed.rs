@@ -50,6 +50,8 @@ pub struct HostObserved {
     pub cpu_average_permille: u32,
     /// Why Docker does not answer, from the last report; empty when it does.
     pub docker_error: String,
+    /// All jobs of its plan, from the last report.
+    pub jobs: OrdMap<Uuid, Arc<JobReport>>,
     /// Generation of the plan that the agent has stored.
     pub accepted_generation: u64,
     /// Why it refused the last plan; empty when it did not.

@@ -2,6 +2,7 @@
 //!
 //! Not here: errors while carrying actions out (tenant).
 
+use isyone_proto::ids::HostName;
 use uuid::Uuid;
 
 use crate::plan::container::LABEL_UID;
@@ -51,6 +52,26 @@ pub enum Blocked {
         /// Version of the image.
         image: String,
     },
+    /// A job has not finished copying the data, so starting would show a part of it as the whole.
+    #[error(
+        "the copy of this tenant's data is not complete, and nothing starts on half of it; let its job finish, or purge this copy"
+    )]
+    HalfCopy,
+    /// The data is to come from another host, and nothing has come.
+    #[error(
+        "this tenant's data is to come from host {0} and has not been fetched; nothing new is put in its place"
+    )]
+    NotCopied(HostName),
+    /// The volumes are here, but not the record that says whether they are complete.
+    #[error(
+        "whether the copy of this tenant's data is complete is not known (its state.json is lost), so it is neither started nor written; purge this copy and make it anew"
+    )]
+    DoubtfulCopy,
+    /// The data is to come from a backup.
+    #[error(
+        "this tenant's data is to come from backup {0}, and this version cannot fetch backups; upgrade the agent"
+    )]
+    FromBackup(Uuid),
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -87,6 +108,16 @@ mod tests {
                 "volume pgdata_alfa is gone, and with it this tenant's data",
             ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
+            (Blocked::HalfCopy, "nothing starts on half of it"),
+            (Blocked::DoubtfulCopy, "purge this copy and make it anew"),
+            (
+                Blocked::NotCopied("h1".parse().unwrap()),
+                "is to come from host h1",
+            ),
+            (
+                Blocked::FromBackup(Uuid::nil()),
+                "this version cannot fetch backups",
+            ),
         ];
         for (blocked, text) in said {
             assert!(blocked.to_string().contains(text), "{blocked}");

@@ -8,14 +8,20 @@ mod action;
 mod blocked;
 mod observed;
 mod run;
+mod seed;
 
 use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
 
-pub use self::{action::Action, blocked::Blocked, observed::Observed};
+pub use self::{
+    action::Action,
+    blocked::Blocked,
+    observed::Observed,
+    seed::{adopt, heed},
+};
 use crate::plan::{
     container::{LABEL_UID, Volume},
     stack::Stack,
-    state::{Database, TenantState},
+    state::TenantState,
 };
 
 /// Odoo with a hundred modules on a slow disk needs minutes to answer; after this long, no answer is a finding.
@@ -46,25 +52,6 @@ pub struct Inputs<'a> {
     /// Why no new tenant may start on this host, if that is so.
     pub no_new: Option<&'a str>,
     pub now: UnixMs,
-}
-
-/// The state when there is no `state.json`: existing volumes with this uid, even just one, hold data and are adopted as
-/// they are.
-pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
-    let mut state = TenantState::new(plan);
-    let ours = |v: &Volume| {
-        v.labels
-            .get(LABEL_UID)
-            .is_some_and(|uid| *uid == plan.uid.to_string())
-    };
-    if ROLES
-        .into_iter()
-        .filter_map(|role| observed.volume(role))
-        .any(ours)
-    {
-        state.database = Database::Ready { synced: true };
-    }
-    state
 }
 
 /// Whether volumes may be removed.
@@ -100,10 +87,7 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     match inputs.plan.desired {
         DesiredState::Running => run::run(inputs),
         DesiredState::Suspended => Ok(stop_all(inputs.observed, "suspended")),
-        DesiredState::Standby => Ok(take_down(
-            inputs.observed,
-            "a copy that another host's follows or fills",
-        )),
+        DesiredState::Standby => standby(inputs),
         DesiredState::Fenced => Ok(take_down(
             inputs.observed,
             "this copy's time is over, its volumes are kept",
@@ -138,6 +122,19 @@ fn take_down(observed: &Observed, reason: &str) -> Vec<PlannedAction> {
         list.add(3, 0, Action::RemoveNetwork, reason);
     }
     list.0
+}
+
+/// Nothing of it runs; its volumes are there, to be filled by a job where its data comes from another host.
+fn standby(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
+    let reason = "a copy that is being filled or kept";
+    let mut list = List(take_down(inputs.observed, reason));
+    if !list.0.is_empty() {
+        return Ok(list.0); // what must not run goes first, whatever is wrong with the volumes
+    }
+    for role in seed::missing(inputs)? {
+        list.add(4, 0, Action::CreateVolume(role), "a copy is to come");
+    }
+    Ok(list.0)
 }
 
 fn purge(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {

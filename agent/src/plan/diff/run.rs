@@ -6,7 +6,7 @@ use isyone_proto::plan::Role;
 
 use super::{
     Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, own_volume,
-    volume_name,
+    seed, volume_name,
 };
 use crate::plan::{
     container::{LABEL_CONFIG_HASH, LABEL_UID},
@@ -17,6 +17,7 @@ use crate::plan::{
 
 pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     let observed = inputs.observed;
+    seed::check(inputs)?;
     let mut list = List::default();
     for (lane, (role, image)) in [
         (Role::Postgres, &observed.postgres_image),

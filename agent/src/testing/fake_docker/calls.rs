@@ -42,6 +42,9 @@ impl Docker for FakeDocker {
     async fn pull(&self, reference: &str, progress: PullProgress<'_>) -> Result<()> {
         let fate = self.before(format!("pull {reference}")).await?;
         progress(50);
+        while self.world().faults.pull_hangs {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
         {
             let mut world = self.world();
             if !world.registry.contains(reference) {

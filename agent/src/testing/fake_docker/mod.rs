@@ -38,6 +38,8 @@ pub struct Faults {
     pub init_fails: u32,
     /// SQL in a container never ends.
     pub sql_hangs: bool,
+    /// The registry does not answer.
+    pub pull_hangs: bool,
 }
 
 struct FakeContainer {

@@ -33,6 +33,8 @@ impl Edit<'_> {
             .map(|h| (**h).clone())
             .unwrap_or_default();
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
+        let jobs = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
+        seen.jobs = jobs.collect();
         self.observe_host(host, seen);
         if report.jobs.is_empty() {
             self.state.observed.jobs.remove(host);

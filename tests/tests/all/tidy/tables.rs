@@ -66,6 +66,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("agent", "base docker host link metrics plan tenant"),
             ("docker", "plan"),
             ("host", "base docker plan"),
+            ("jobs", "base host"),
             ("link", "base docker host plan"),
             ("metrics", "base host plan"),
             ("tenant", "base docker host plan"),

@@ -2,6 +2,7 @@
 //!
 //! Not here: the model (world).
 
+mod copies;
 mod world;
 
 use proptest::prelude::*;

@@ -2,6 +2,8 @@
 //!
 //! Not here: taking reports from the wire (isyone-proto's convert).
 
+use isyone_types::report::{HostReport, JobReport, JobState};
+
 use super::*;
 
 #[test]
@@ -107,4 +109,36 @@ fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
         views::Phase::Pending
     );
     assert_eq!(bench.progress(operation.id).0, OperationState::Running);
+}
+
+#[test]
+fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
+    let (mut bench, host, _) = running();
+    let job = |id: u128, bytes_done| JobReport {
+        id: uuid::Uuid::from_u128(id),
+        state: JobState::Running,
+        bytes_done,
+        bytes_total: 9,
+        message: String::new(),
+    };
+    for jobs in [vec![job(1, 1), job(2, 2)], vec![job(2, 5)], vec![]] {
+        let report = HostReport {
+            resources: resources(8, 32, 100),
+            docker_error: String::new(),
+            tenants: vec![],
+            complete: false,
+            jobs: jobs.clone(),
+        };
+        bench
+            .apply(Command::Report {
+                host: host.clone(),
+                report: Box::new(report),
+            })
+            .unwrap();
+        let seen = &bench.state.observed.hosts[&host].jobs;
+        assert_eq!(
+            seen.values().map(|j| (**j).clone()).collect::<Vec<_>>(),
+            jobs
+        );
+    }
 }

@@ -1,0 +1,75 @@
+//! How far a job is, and what slows it down. Not here: the job.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use uuid::Uuid;
+
+use crate::{base::throttle::Throttle, host::Host};
+
+/// A job's bytes, shown on the board as they come.
+pub struct Progress {
+    host: Arc<Host>,
+    id: Uuid,
+    limits: [Arc<Throttle>; 2],
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Progress {
+    /// `limits`: the host's, and the order's own.
+    pub fn new(host: Arc<Host>, id: Uuid, limits: [Arc<Throttle>; 2]) -> Self {
+        Self {
+            host,
+            id,
+            limits,
+            done: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn restore(&self, done: u64, total: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// What is there already, and what there is to do altogether.
+    pub fn begin(&self, done: u64, total: u64) {
+        self.restore(done, total);
+        self.show();
+    }
+
+    /// Some more bytes came over the line; waits where that was too fast.
+    pub async fn received(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+        self.show();
+        for limit in &self.limits {
+            limit.pass(bytes).await;
+        }
+    }
+
+    /// Bytes that count no more: they were not those of the source.
+    pub fn discard(&self, bytes: u64) {
+        let less = |done: u64| Some(done.saturating_sub(bytes));
+        // `less` never refuses.
+        let _ = self
+            .done
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.show();
+    }
+
+    /// Done, and altogether.
+    pub fn bytes(&self) -> (u64, u64) {
+        (
+            self.done.load(Ordering::Relaxed),
+            self.total.load(Ordering::Relaxed),
+        )
+    }
+
+    fn show(&self) {
+        let (done, total) = self.bytes();
+        self.host.board.set_job_bytes(self.id, done, total);
+    }
+}

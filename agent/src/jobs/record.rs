@@ -1,0 +1,134 @@
+//! A job's record, one small file each: what was ordered, and how the last attempt ended. Written at those moments only;
+//! how far a job is between them is found where it works.
+//!
+//! Not here: when (the parent).
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use isyone_proto::{
+    plan::{JobOrder, MAX_JOBS_PER_HOST},
+    report::{JobReport, JobState},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::base::fsutil;
+
+/// Format of the file; a record of another is none.
+const VERSION: u32 = 1;
+/// Longest reason kept: an error with its path fits, a runaway message does not.
+const MAX_MESSAGE_BYTES: usize = 2_000;
+/// Largest file that is read: a record is some hundred bytes and the message.
+const MAX_FILE_BYTES: u64 = 64 << 10;
+
+/// How a job stands, as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// It has not ended; whether it is at work now is not written down.
+    Waiting,
+    /// The last attempt failed.
+    Retrying,
+    Done,
+    /// It failed, and trying again would not help.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    pub(super) order: JobOrder,
+    pub(super) stage: Stage,
+    pub(super) bytes_done: u64,
+    pub(super) bytes_total: u64,
+    pub(super) message: String,
+}
+
+impl Record {
+    pub(super) fn new(order: JobOrder) -> Self {
+        Self {
+            version: VERSION,
+            order,
+            stage: Stage::Waiting,
+            bytes_done: 0,
+            bytes_total: 0,
+            message: String::new(),
+        }
+    }
+
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.stage, Stage::Done | Stage::Failed)
+    }
+
+    pub(super) fn report(&self) -> JobReport {
+        JobReport {
+            id: self.order.id,
+            state: match self.stage {
+                Stage::Waiting => JobState::Waiting,
+                Stage::Retrying => JobState::Retrying,
+                Stage::Done => JobState::Done,
+                Stage::Failed => JobState::Failed,
+            },
+            bytes_done: self.bytes_done,
+            bytes_total: self.bytes_total,
+            message: self.message.clone(),
+        }
+    }
+}
+
+pub(super) fn shortened(mut text: String) -> String {
+    let mut end = text.len().min(MAX_MESSAGE_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+fn file(id: Uuid) -> String {
+    format!("{id}.json")
+}
+
+/// Reads all records. One that cannot be read is as none: its job is found again from what it has done.
+pub(super) fn load(directory: &Path) -> io::Result<BTreeMap<Uuid, Record>> {
+    let mut records = BTreeMap::new();
+    // Twice as many as a plan has: those of the one before may not have been removed yet.
+    for entry in fs::read_dir(directory)?.take(2 * MAX_JOBS_PER_HOST) {
+        let entry = entry?;
+        let readable = entry.metadata()?.is_file() && entry.metadata()?.len() <= MAX_FILE_BYTES;
+        let bytes = if readable {
+            fs::read(entry.path())?
+        } else {
+            Vec::new()
+        };
+        match serde_json::from_slice::<Record>(&bytes) {
+            Ok(record)
+                if record.version == VERSION
+                    && entry.file_name().to_str() == Some(&file(record.order.id)) =>
+            {
+                records.insert(record.order.id, record);
+            }
+            _ => {
+                let path = entry.path();
+                tracing::warn!("{} is no record of a job; it is removed", path.display());
+                fs::remove_file(path)?;
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// Writes a record so that a power loss does not bring an older one back.
+pub(super) fn save(directory: &Path, record: &Record) -> io::Result<()> {
+    // Plain structs: serialising cannot fail.
+    let bytes = serde_json::to_vec(record).unwrap_or_default();
+    fsutil::write_atomic(&directory.join(file(record.order.id)), &bytes, 0o600, true)
+}
+
+/// Removes a record, if there is one.
+pub(super) fn remove(directory: &Path, id: Uuid) -> io::Result<()> {
+    match fs::remove_file(directory.join(file(id))) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,82 @@
+//! Where a tenant's data comes from: whether its volumes may be filled here, must be found, or wait for a copy.
+//!
+//! Not here: filling (tenant::database) and copying (jobs).
+
+use isyone_proto::plan::{DesiredState, Role, Seed, TenantPlan};
+
+use super::{Blocked, Inputs, Observed, ROLES, own_volume, volume_name};
+use crate::plan::{
+    container::{LABEL_UID, Volume},
+    state::{Database, TenantState},
+};
+
+/// The state when there is no `state.json`: existing volumes with this uid, even just one, hold data and are adopted as
+/// they are. Where a copy was to come, it could be half of one, so nothing is done with it.
+pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
+    let mut state = TenantState::new(plan);
+    let ours = |v: &Volume| {
+        v.labels
+            .get(LABEL_UID)
+            .is_some_and(|uid| *uid == plan.uid.to_string())
+    };
+    if ROLES
+        .into_iter()
+        .filter_map(|role| observed.volume(role))
+        .any(ours)
+    {
+        state.database = match plan.seed {
+            Seed::Fresh | Seed::Existing => Database::Ready { synced: true },
+            Seed::Backup(_) | Seed::Peer(_) => Database::Doubtful,
+        };
+    }
+    state
+}
+
+/// What the plan says of the database beyond what is remembered; `None` where that is nothing new.
+pub fn heed(plan: &TenantPlan, now: &Database) -> Option<Database> {
+    match (&plan.seed, now) {
+        (_, Database::Ready { .. } | Database::Incoming) => None,
+        // It has run here: whatever is or is not in its volumes, never fill them.
+        (Seed::Existing, _) => Some(Database::Ready { synced: true }),
+        // What an interrupted filling left is scrap; the copy replaces it.
+        (Seed::Peer(_), Database::Empty | Database::Filling | Database::Filled { .. })
+            if plan.desired == DesiredState::Standby =>
+        {
+            Some(Database::Incoming)
+        }
+        (Seed::Fresh | Seed::Backup(_) | Seed::Peer(_), _) => None,
+    }
+}
+
+/// Whether a tenant may start on what its volumes hold, or fill them.
+pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
+    match (&inputs.plan.seed, &inputs.state.database) {
+        (_, Database::Ready { .. }) => Ok(()),
+        (_, Database::Incoming) => Err(Blocked::HalfCopy),
+        (_, Database::Doubtful) => Err(Blocked::DoubtfulCopy),
+        (Seed::Fresh | Seed::Existing, _) => Ok(()),
+        (Seed::Peer(host), _) => Err(Blocked::NotCopied(host.clone())),
+        (Seed::Backup(id), _) => Err(Blocked::FromBackup(*id)),
+    }
+}
+
+/// The volumes that are to be made for a copy that is not running.
+pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
+    let mut missing = Vec::new();
+    for role in ROLES {
+        match inputs.observed.volume(role) {
+            Some(volume) => own_volume(inputs.plan, role, volume)?,
+            None => missing.push(role),
+        }
+    }
+    match (&inputs.plan.seed, &inputs.state.database) {
+        (_, Database::Ready { .. } | Database::Doubtful) => match missing.first() {
+            Some(role) => Err(Blocked::VolumeGone(volume_name(inputs.plan, *role))),
+            None => Ok(missing),
+        },
+        (Seed::Existing, _) => check(inputs).map(|()| missing),
+        (Seed::Backup(id), _) => Err(Blocked::FromBackup(*id)),
+        (Seed::Fresh, _) => Ok(Vec::new()), // there is nothing to keep yet
+        (Seed::Peer(_), _) => Ok(missing),
+    }
+}

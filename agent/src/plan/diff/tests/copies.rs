@@ -1,0 +1,134 @@
+//! Copies that do not run here, and where their data may come from.
+//!
+//! Not here: tenants that are made here (the parent).
+
+use isyone_proto::plan::{DesiredState, Role, Seed};
+use uuid::Uuid;
+
+use super::*;
+use crate::plan::state::Database;
+
+fn seeded(seed: Seed, desired: DesiredState) -> TenantPlan {
+    TenantPlan {
+        seed,
+        desired,
+        ..tenant_plan("alfa")
+    }
+}
+
+fn peer() -> Seed {
+    Seed::Peer("h1".parse().unwrap())
+}
+
+fn heeded(world: &mut World, plan: &TenantPlan) {
+    if let Some(database) = heed(plan, &world.state.database) {
+        world.state.database = database;
+    }
+}
+
+#[test]
+fn a_copy_that_is_to_come_gets_volumes_and_nothing_else_and_starts_only_when_complete() {
+    let mut plan = seeded(peer(), DesiredState::Standby);
+    let mut world = World::empty(&plan);
+    world.observed.golden = true;
+    heeded(&mut world, &plan);
+    assert_eq!(world.state.database, Database::Incoming);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    let observed = &world.observed;
+    assert!(observed.postgres_volume.is_some() && observed.odoo_volume.is_some());
+    assert!(observed.postgres.is_none() && observed.odoo.is_none() && observed.network.is_none());
+    plan.desired = DesiredState::Running;
+    heeded(&mut world, &plan);
+    assert_eq!(world.steps(&plan, 0), Err(Blocked::HalfCopy));
+    plan.seed = Seed::Existing;
+    heeded(&mut world, &plan);
+    assert_eq!(world.steps(&plan, 0), Err(Blocked::HalfCopy), "known half");
+    world.state.database = Database::Ready { synced: true };
+    for seed in [peer(), Seed::Existing] {
+        plan.seed = seed;
+        heeded(&mut world, &plan);
+        assert!(world.converge(&plan, 0, usize::MAX));
+    }
+    assert!(world.observed.is_up(Role::Odoo));
+}
+
+#[test]
+fn a_standby_takes_down_what_runs_and_misses_volumes_that_are_gone() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    (plan.desired, plan.seed) = (DesiredState::Standby, Seed::Existing);
+    world.observed.odoo_volume = None;
+    let steps = world.steps(&plan, 0).unwrap();
+    assert!(
+        steps
+            .iter()
+            .all(|s| !matches!(s.action, Action::CreateVolume(_)))
+    );
+    for step in steps {
+        world.apply(&plan, step.action);
+    }
+    assert!(world.observed.odoo.is_none() && world.observed.network.is_none());
+    assert!(matches!(world.steps(&plan, 0), Err(Blocked::VolumeGone(_))));
+}
+
+#[test]
+fn a_fenced_copy_keeps_its_volumes_alone() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    plan.desired = DesiredState::Fenced;
+    assert!(world.converge(&plan, 0, usize::MAX));
+    let observed = &world.observed;
+    assert!(observed.postgres.is_none() && observed.odoo.is_none() && observed.network.is_none());
+    assert!(observed.postgres_volume.is_some() && observed.odoo_volume.is_some());
+}
+
+#[test]
+fn data_that_is_to_come_from_elsewhere_is_never_made_up() {
+    for golden in [false, true] {
+        let plan = seeded(peer(), DesiredState::Running);
+        let mut world = World::empty(&plan);
+        world.observed.golden = golden;
+        heeded(&mut world, &plan);
+        let host = "h1".parse().unwrap();
+        assert_eq!(world.steps(&plan, 0), Err(Blocked::NotCopied(host)));
+    }
+    for desired in [DesiredState::Running, DesiredState::Standby] {
+        let plan = seeded(Seed::Backup(Uuid::nil()), desired);
+        let mut world = World::empty(&plan);
+        heeded(&mut world, &plan);
+        let blocked = Err(Blocked::FromBackup(Uuid::nil()));
+        assert_eq!(world.steps(&plan, 0), blocked);
+    }
+}
+
+#[test]
+fn volumes_without_a_record_are_a_tenants_data_or_in_doubt() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    let ready = Database::Ready { synced: true };
+    for (seed, found) in [
+        (Seed::Existing, ready.clone()),
+        (Seed::Fresh, ready.clone()),
+        (peer(), Database::Doubtful),
+    ] {
+        let plan = seeded(seed, DesiredState::Running);
+        assert_eq!(adopt(&plan, &world.observed).database, found);
+    }
+    world.state.database = Database::Doubtful;
+    for desired in [DesiredState::Running, DesiredState::Standby] {
+        let plan = seeded(peer(), desired);
+        heeded(&mut world, &plan);
+        assert_eq!(world.state.database, Database::Doubtful);
+        if desired == DesiredState::Running {
+            assert_eq!(world.steps(&plan, 0), Err(Blocked::DoubtfulCopy));
+        }
+    }
+    heeded(&mut world, &seeded(Seed::Existing, DesiredState::Running));
+    assert_eq!(
+        world.state.database, ready,
+        "the coordinator knows that it ran"
+    );
+}

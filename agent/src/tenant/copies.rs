@@ -1,0 +1,163 @@
+//! A tenant's copy that a job fills: where it is, whether it may be written, and the record that it is complete.
+//!
+//! `state.json` has two writers while a copy is incoming, the tenant's loop and the job; they take turns
+//! ([`crate::host::Host::copies`]). Not here: filling it (jobs).
+
+use std::{io, path::PathBuf, sync::PoisonError};
+
+use isyone_proto::{ids::TenantName, plan::TenantPlan};
+use uuid::Uuid;
+
+use super::state_file;
+use crate::{
+    base::fsutil::{self, blocking},
+    docker::DockerError,
+    host::Host,
+    plan::{
+        container::Container,
+        state::{Database, TenantState},
+    },
+};
+
+/// Both volumes of a tenant as directories of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    pub postgres: PathBuf,
+    pub odoo: PathBuf,
+}
+
+/// What is known of a copy here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copy {
+    /// Its volumes wait for data, and may be written.
+    Incoming,
+    /// It is complete, by this job where one is known; it is never written again.
+    Complete(Option<Uuid>),
+    /// There is none to be written: not made yet, or nobody knows what it holds.
+    Closed,
+}
+
+/// Where a tenant's volumes are; `None` while one is missing, or where they are not directories of this machine. The
+/// only place that knows.
+pub async fn places(host: &Host, tenant: &TenantName) -> Result<Option<Places>, DockerError> {
+    let names = (tenant.postgres_volume(), tenant.odoo_volume());
+    let (postgres, odoo) =
+        tokio::try_join!(host.docker.volume(&names.0), host.docker.volume(&names.1))?;
+    let (Some(postgres), Some(odoo)) = (postgres, odoo) else {
+        return Ok(None);
+    };
+    let places = Places {
+        postgres: postgres.mountpoint.into(),
+        odoo: odoo.mountpoint.into(),
+    };
+    Ok(host.volumes_are_local().await?.then_some(places))
+}
+
+/// Whether a container of the tenant runs, so that its files may change.
+pub async fn is_up(host: &Host, tenant: &TenantName) -> Result<bool, DockerError> {
+    for name in [
+        tenant.postgres_container(),
+        tenant.odoo_container(),
+        crate::plan::stack::init_name(tenant),
+    ] {
+        let container = host.docker.container(&name).await?;
+        if container.as_ref().is_some_and(Container::is_up) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What the record on disk says of a copy.
+pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
+    let (directory, plan) = (host.directory(plan), plan.clone());
+    blocking(move || {
+        Ok(match state_file::load(&directory, &plan) {
+            Some(state) if state.database == Database::Incoming => Copy::Incoming,
+            Some(state) if state.is_ready() => Copy::Complete(state.copied_by),
+            _ => Copy::Closed,
+        })
+    })
+    .await
+}
+
+/// Records durably that `job` has completed a copy; `false` when it is not incoming any more.
+pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
+    let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = host.directory(plan);
+    let Some(mut state) =
+        state_file::load(&directory, plan).filter(|s| s.database == Database::Incoming)
+    else {
+        return Ok(false);
+    };
+    state.database = Database::Ready { synced: true };
+    state.copied_by = Some(job);
+    state_file::save(&state, &directory, true)?;
+    Ok(true)
+}
+
+/// Changes a state in the loop's memory and writes it. While a copy is incoming that takes turns with a job, whose record
+/// of the end wins over whatever the loop still believed.
+pub(super) fn save(
+    host: &Host,
+    state: &mut TenantState,
+    plan: &TenantPlan,
+    durable: bool,
+    change: impl FnOnce(&mut TenantState),
+) -> io::Result<()> {
+    let directory = host.directory(plan);
+    let turn = (state.database == Database::Incoming)
+        .then(|| host.copies.lock().unwrap_or_else(PoisonError::into_inner));
+    let recorded = turn
+        .as_ref()
+        .and_then(|_turn| state_file::load(&directory, plan));
+    change(state);
+    if let Some(recorded) = recorded.filter(TenantState::is_ready) {
+        state.database = recorded.database;
+        state.copied_by = recorded.copied_by;
+    }
+    fsutil::private_dir(&directory)?;
+    state_file::save(state, &directory, durable)
+}
+
+#[cfg(test)]
+mod tests {
+    use isyone_proto::plan::{DesiredState, Seed};
+
+    use super::*;
+    use crate::{
+        base::config::DataDir,
+        host::Pace,
+        testing::{fake_docker::FakeDocker, tenant_plan},
+    };
+
+    #[tokio::test]
+    async fn the_end_of_a_copy_survives_a_loop_that_does_not_know_of_it_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().join("agent"));
+        data.create().unwrap();
+        let docker = FakeDocker::new(dir.path(), 1);
+        let advertise = [127, 0, 0, 1].into();
+        let host = Host::new(docker.clone(), docker, data, advertise, Pace::hasty()).unwrap();
+        let mut plan = tenant_plan("alfa");
+        plan.desired = DesiredState::Standby;
+        plan.seed = Seed::Peer("h1".parse().unwrap());
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Closed);
+        let job = Uuid::from_u128(7);
+        assert!(!complete(&host, &plan, job).unwrap(), "there is none");
+        let mut state = TenantState::new(&plan);
+        save(&host, &mut state, &plan, true, |s| {
+            s.database = Database::Incoming;
+        })
+        .unwrap();
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Incoming);
+        let stale = state.clone();
+        assert!(complete(&host, &plan, job).unwrap());
+        assert!(!complete(&host, &plan, Uuid::nil()).unwrap(), "once");
+        save(&host, &mut state, &plan, false, |s| *s = stale).unwrap();
+        assert_eq!(state.database, Database::Ready { synced: true });
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Complete(Some(job)));
+        plan.uid = Uuid::nil();
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Closed);
+    }
+}
