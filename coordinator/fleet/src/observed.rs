@@ -81,8 +81,6 @@ pub struct Observed {
     pub hosts: OrdMap<HostName, Arc<HostObserved>>,
     /// By tenant; kept true by [`Observed::put_copy`].
     tenants: OrdMap<TenantName, Copies>,
-    /// The jobs that each host last reported; hosts without jobs are not in it.
-    pub jobs: OrdMap<HostName, Arc<Vec<JobReport>>>,
     /// For each scope of the edges' configuration (as in [`crate::shards::Shards::scopes`]): the newest snapshot whose
     /// routes all edges of that scope are known to run. Missing: not known since the start.
     pub edges_run: OrdMap<usize, u64>,
@@ -124,7 +122,7 @@ impl Observed {
 
     /// What a host last said of a job.
     pub fn job(&self, host: &HostName, id: Uuid) -> Option<&JobReport> {
-        self.jobs.get(host)?.iter().find(|job| job.id == id)
+        self.hosts.get(host)?.jobs.get(&id).map(AsRef::as_ref)
     }
 }
 

@@ -10,6 +10,7 @@ use isyone_types::{
     plan::Lifecycle,
     report::{HostReport, TenantProgress, TenantReport},
 };
+use uuid::Uuid;
 
 use super::{ChangeError, Edit, Outcome};
 use crate::{
@@ -33,17 +34,12 @@ impl Edit<'_> {
             .map(|h| (**h).clone())
             .unwrap_or_default();
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
-        let jobs = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
-        seen.jobs = jobs.collect();
+        let jobs: Vec<Uuid> = report.jobs.iter().map(|job| job.id).collect();
+        let reported = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
+        seen.jobs = reported.collect();
         self.observe_host(host, seen);
-        if report.jobs.is_empty() {
-            self.state.observed.jobs.remove(host);
-        } else {
-            let jobs = Arc::new(report.jobs);
-            self.state.observed.jobs.insert(host.clone(), jobs.clone());
-            // A job has its operation's id.
-            jobs.iter().for_each(|job| self.drive(job.id));
-        }
+        // A job has its operation's id.
+        jobs.into_iter().for_each(|id| self.drive(id));
         for tenant in report.tenants {
             self.tenant_report(host, tenant);
         }
