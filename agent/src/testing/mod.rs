@@ -1,6 +1,7 @@
 //! Sample plans for tests, here and in the workspace's `tests/`. Not used by the program.
 
 pub mod fake_docker;
+pub mod world;
 
 use std::net::Ipv4Addr;
 

@@ -12,7 +12,7 @@ impl Simulation {
     pub(super) fn fault(&mut self) {
         self.summary.faults += 1;
         let host = self.pick_host();
-        match self.rng.random_range(0..8u32) {
+        match self.rng.random_range(0..10u32) {
             0 => self.crash_coordinator(),
             1 => {
                 self.summary.crashes += 1;
@@ -31,6 +31,8 @@ impl Simulation {
                     self.receive(host, message);
                 }
             }
+            7 => self.peers_reach = !self.peers_reach,
+            8 => self.dies_after_commit = true,
             _ => self.disk.fail_next(1),
         }
     }
@@ -45,7 +47,7 @@ impl Simulation {
     fn reconnect(&mut self, host: &HostName) {
         self.disconnect(host);
         self.connected.insert(host.clone(), true);
-        let generation = self.hosts[host].generation();
+        let generation = self.hosts[host].held.generation();
         self.from_host
             .entry(host.clone())
             .or_default()
@@ -53,10 +55,12 @@ impl Simulation {
     }
 
     /// `kill -9`: memory is lost, the disk stays, all sessions end.
-    fn crash_coordinator(&mut self) {
+    pub(super) fn crash_coordinator(&mut self) {
         self.summary.crashes += 1;
         let fleet = written::fleet(self.disk.contents()).expect("what we wrote reads back");
         self.state = State::new(fleet, self.now);
+        self.dies_after_commit = false;
+        self.edges.forget();
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
         for host in &hosts {
             if self.connected[host] {
@@ -68,6 +72,9 @@ impl Simulation {
     /// Ends all faults and restores all links: now everything must settle.
     pub(super) fn heal(&mut self) {
         self.disk.fail_next(0);
+        self.healing = true;
+        self.dies_after_commit = false;
+        self.peers_reach = true;
         // No tenant falls asleep from here on, so the desired state stays the same.
         self.settings.sleep_after_ms.clear();
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
@@ -78,32 +85,38 @@ impl Simulation {
                 cordoned: false,
             });
         }
-        // Bounded: each round delivers everything, a tenant needs a handful of rounds, and quarantines expire by time.
-        for _ in 0..60 {
+        // Bounded: each round delivers everything, an operation needs two rounds for each stage, and quarantines expire by
+        // time.
+        for _ in 0..120 {
             self.now += 1_000;
             hosts.iter().for_each(|host| self.settle(host));
+            self.edges_step();
+            self.edges_step();
             self.submit(Command::Tick);
         }
+        self.count_events();
     }
+
     /// Delivers all messages both ways, and lets the host do all its work.
-    fn settle(&mut self, host: &HostName) {
+    pub(super) fn settle(&mut self, host: &HostName) {
         while let Some(message) = next(&mut self.from_host, host) {
             self.receive(host.clone(), message);
         }
         while let Some(Message::Plan(plan)) = next(&mut self.to_host, host) {
-            if let Some((generation, error)) = self.hosts.get_mut(host).and_then(|h| h.plan(plan)) {
+            if let Some((generation, error)) = self.hosts.get_mut(host).map(|h| h.plan(plan)) {
                 self.from_host
                     .entry(host.clone())
                     .or_default()
                     .push(Message::PlanResult(generation, error));
             }
         }
-        let now = self.now;
-        let Some(sim) = self.hosts.get_mut(host) else {
-            return;
-        };
-        while sim.work(now) {}
-        let report = Message::Report(Box::new(sim.report()));
+        // Bounded: a tenant needs some twenty steps. By this chance no user writes, which would count as work.
+        for _ in 0..500 {
+            if !self.work(host, 1) && !self.job_step(host) {
+                break;
+            }
+        }
+        let report = Message::Report(Box::new(self.hosts[host].report()));
         self.from_host.entry(host.clone()).or_default().push(report);
     }
 }

@@ -1,45 +1,89 @@
-//! A modelled host: a plan on disk, a Docker Engine with containers and volumes, and an agent that works in small steps
-//! and can die between any two of them.
+//! A modelled host: the agent's real rules for plans and its real `diff`, over a modelled Docker, disk and data. It works
+//! in small steps and can die between any two of them.
+//!
+//! Not here: messages (the parent), jobs (jobs).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use isyone_fleet::testing;
-use isyone_proto::report::{
-    ContainerReport, HostReport, TenantProgress, TenantReport, Traffic, Usage,
+use isyone_agent::{
+    plan::{
+        diff::{self, Action},
+        held::Held,
+        state::Database,
+    },
+    testing::world::World,
 };
+use isyone_fleet::testing;
 use isyone_proto::{
     ids::{HostName, TenantName},
     plan::{DesiredState, HostPlan, Role, TenantPlan},
+    report::{
+        ContainerReport, HostReport, JobReport, TenantProgress, TenantReport, Traffic, Usage,
+    },
 };
 use uuid::Uuid;
 
-/// Docker's objects for one tenant.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Stack {
-    /// The tenant whose data is in the volumes; `None` if there are no volumes.
-    pub volumes: Option<Uuid>,
-    pub initialised: bool,
-    pub postgres: bool,
-    /// The port that Odoo's container publishes, running or stopped; `None` if there is no container.
-    pub odoo_port: Option<u16>,
-    pub odoo: bool,
-    /// Memory size that the containers were made with.
-    pub memory_bytes: u64,
-    pub restarts: u64,
+use super::jobs::SimJob;
+
+/// What a tenant's volumes hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Data {
+    /// The tenant that wrote it.
+    pub uid: Uuid,
+    /// Rises with each write that a user was told of.
+    pub value: u64,
+}
+
+/// One tenant's copy on the host.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    pub world: World,
+    pub data: Option<Data>,
     /// How often the database was initialised; more than once for one set of volumes means lost data.
     pub initialisations: u32,
+}
+
+impl Copy {
+    /// Whether somebody could write into its database.
+    pub fn runs(&self) -> bool {
+        self.world.observed.is_up(Role::Postgres)
+    }
+
+    /// Whether visitors are served.
+    pub fn serves(&self) -> bool {
+        self.runs() && self.world.observed.is_up(Role::Odoo)
+    }
+
+    pub fn has_volumes(&self) -> bool {
+        self.world.observed.postgres_volume.is_some()
+    }
+}
+
+/// What a step of a host did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Worked {
+    /// Nothing was left to do.
+    Nothing,
+    Something,
+    /// A user's write was acknowledged.
+    Wrote(Data),
 }
 
 #[derive(Debug)]
 pub struct SimHost {
     pub name: HostName,
-    /// The plan on disk.
-    plan: Option<HostPlan>,
-    /// Docker's objects, which survive a crash.
-    pub docker: BTreeMap<TenantName, Stack>,
-    /// In memory: the tenant incarnations known to be as planned, with the generation. By uid and not by name, because
-    /// a re-created tenant starts again at generation 1.
-    done: BTreeMap<Uuid, u64>,
+    /// The plan on disk, by the agent's own rules.
+    pub held: Held,
+    /// Docker's objects and the tenants' files, which survive a crash.
+    pub copies: BTreeMap<TenantName, Copy>,
+    /// In memory: the plans that copies are known to match.
+    done: BTreeMap<TenantName, TenantPlan>,
+    /// In memory: what a copy's loop is about to do, with the wave of each action and the plan that it is for.
+    pending: BTreeMap<TenantName, (TenantPlan, VecDeque<(u8, Action)>)>,
+    /// In memory: why a copy cannot go on.
+    blocked: BTreeMap<TenantName, String>,
+    /// Records of jobs, on disk.
+    pub jobs: BTreeMap<Uuid, SimJob>,
     /// Removed volumes, each with whether the plan permitted it.
     pub removed: Vec<(TenantName, bool)>,
 }
@@ -48,200 +92,282 @@ impl SimHost {
     pub fn new(name: HostName) -> Self {
         Self {
             name,
-            plan: None,
-            docker: BTreeMap::new(),
+            held: Held::default(),
+            copies: BTreeMap::new(),
             done: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             removed: Vec::new(),
         }
     }
 
-    /// The generation of the plan on disk.
-    pub fn generation(&self) -> u64 {
-        self.plan.as_ref().map_or(0, |p| p.generation)
-    }
-
-    /// The plan in force.
-    pub fn plan_in_force(&self) -> Option<&HostPlan> {
-        self.plan.as_ref()
-    }
-
-    /// Accepts a plan by the ledger's rule; returns the answer for the coordinator.
-    pub fn plan(&mut self, plan: HostPlan) -> Option<(u64, String)> {
+    /// Takes or refuses a plan; returns the answer for the coordinator.
+    pub fn plan(&mut self, plan: HostPlan) -> (u64, String) {
         let generation = plan.generation;
-        match &self.plan {
-            Some(held) if held.generation > generation => {
-                return Some((generation, "older".to_owned()));
+        match self.held.offered(plan) {
+            Ok(Some((held, _))) => {
+                let wanted = |name: &TenantName| {
+                    let plan = held.plan.as_ref();
+                    plan.is_some_and(|p| p.tenants.iter().any(|t| t.name == *name))
+                };
+                self.done.retain(|name, _| wanted(name));
+                self.blocked.clear();
+                self.held = held;
+                self.adopt_jobs();
+                (generation, String::new())
             }
-            Some(held) if held.generation == generation && held.digest() != plan.digest() => {
-                panic!("{}: two plans with generation {generation}", self.name)
+            Ok(None) => (generation, String::new()),
+            Err(refused) => {
+                let older = refused.to_string().contains("is older");
+                assert!(older, "{}: {refused}", self.name);
+                (generation, refused.to_string())
             }
-            Some(held) if held.generation == generation => {
-                return Some((generation, String::new()));
-            }
-            _ => {}
         }
-        self.done.retain(|uid, done| {
-            plan.tenants
-                .iter()
-                .any(|t| t.uid == *uid && t.generation == *done)
-        });
-        self.plan = Some(plan);
-        Some((generation, String::new()))
+    }
+
+    pub fn tenants(&self) -> &[TenantPlan] {
+        self.held.plan.as_ref().map_or(&[], |plan| &plan.tenants)
     }
 
     /// Loses its memory; disk and Docker stay.
     pub fn crash(&mut self) {
         self.done.clear();
+        self.pending.clear();
+        self.blocked.clear();
     }
 
-    /// One small step on one tenant. False if there is nothing to do.
-    pub fn work(&mut self, now: i64) -> bool {
-        let Some(plan) = &self.plan else { return false };
-        let Some(tenant) = plan
-            .tenants
+    /// One small step on one tenant.
+    pub fn work(
+        &mut self,
+        now: i64,
+        chance: usize,
+        routed: impl Fn(&TenantName) -> bool,
+    ) -> Worked {
+        if self.stop_unnamed() {
+            return Worked::Something;
+        }
+        let open: Vec<TenantPlan> = self
+            .tenants()
             .iter()
-            .find(|t| self.done.get(&t.uid) != Some(&t.generation))
+            .filter(|t| self.done.get(&t.name) != Some(t) && !self.blocked.contains_key(&t.name))
             .cloned()
-        else {
+            .collect();
+        if let Some(plan) = open.get(chance % open.len().max(1)) {
+            if self.advance(plan, now) {
+                self.done.insert(plan.name.clone(), plan.clone());
+            }
+            return Worked::Something;
+        }
+        self.write(chance, routed)
+    }
+
+    /// A user of one of the tenants that serve, and that edges lead to, writes something.
+    fn write(&mut self, chance: usize, routed: impl Fn(&TenantName) -> bool) -> Worked {
+        let serving: Vec<TenantName> = self
+            .copies
+            .iter()
+            .filter(|(name, copy)| copy.serves() && routed(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let Some(name) = serving.get(chance % serving.len().max(1)) else {
+            return Worked::Nothing;
+        };
+        match self.copies.get_mut(name).and_then(|c| c.data.as_mut()) {
+            Some(data) if chance.is_multiple_of(3) => {
+                data.value += 1;
+                Worked::Wrote(*data)
+            }
+            _ => Worked::Nothing,
+        }
+    }
+
+    /// A tenant that the plan does not name is stopped, not removed.
+    fn stop_unnamed(&mut self) -> bool {
+        if self.held.plan.is_none() {
+            return false;
+        }
+        let named: Vec<TenantName> = self.tenants().iter().map(|t| t.name.clone()).collect();
+        let unnamed = |(name, copy): &(&TenantName, &mut Copy)| {
+            !named.contains(name) && (copy.runs() || copy.world.observed.is_up(Role::Odoo))
+        };
+        let Some((_, copy)) = self.copies.iter_mut().find(unnamed) else {
             return false;
         };
-        if self.advance(&tenant, now) {
-            self.done.insert(tenant.uid, tenant.generation);
-        }
+        copy.world.set_state(Role::Odoo, "exited");
+        copy.world.set_state(Role::Postgres, "exited");
         true
     }
 
-    /// True if the tenant is as its plan says.
-    fn advance(&mut self, tenant: &TenantPlan, now: i64) -> bool {
-        let stack = self.docker.entry(tenant.name.clone()).or_default();
-        match tenant.desired {
-            DesiredState::Running => return run(stack, tenant),
-            DesiredState::Suspended if stack.odoo => stack.odoo = false,
-            DesiredState::Suspended if stack.postgres => stack.postgres = false,
-            DesiredState::Suspended => return true,
-            DesiredState::Quarantined
-            | DesiredState::Purged
-            | DesiredState::Standby
-            | DesiredState::Fenced
-                if stack.odoo_port.is_some() =>
-            {
-                stack.odoo = false;
-                stack.odoo_port = None;
-            }
-            DesiredState::Quarantined
-            | DesiredState::Purged
-            | DesiredState::Standby
-            | DesiredState::Fenced
-                if stack.postgres =>
-            {
-                stack.postgres = false
-            }
-            DesiredState::Quarantined | DesiredState::Standby | DesiredState::Fenced => {
-                return true;
-            }
-            DesiredState::Purged => {
-                let allowed =
-                    tenant.purge_now || tenant.quarantine_until.is_some_and(|until| until <= now);
-                assert!(
-                    allowed,
-                    "{}: purge of {} ordered before its time",
-                    self.name, tenant.name
-                );
-                self.docker.remove(&tenant.name);
-                self.removed.push((tenant.name.clone(), allowed));
-                return true;
+    /// One action of what the tenant's loop has decided to do, or a new look. True if its copy is as its plan says.
+    fn advance(&mut self, plan: &TenantPlan, now: i64) -> bool {
+        if let Some((of, mut actions)) = self.pending.remove(&plan.name) {
+            // As in the agent: a wave that has begun is ended, then another desired state interrupts.
+            let interrupted = of.desired != plan.desired || of.uid != plan.uid;
+            if let Some((wave, action)) = actions.pop_front() {
+                self.carry_out(&of, action, now);
+                let next = actions
+                    .front()
+                    .is_some_and(|next| next.0 == wave || !interrupted);
+                if next {
+                    self.pending.insert(of.name.clone(), (of, actions));
+                }
+                return false;
             }
         }
+        let stale = self.held.is_stale(plan);
+        let copy = self
+            .copies
+            .entry(plan.name.clone())
+            .or_insert_with(|| Copy {
+                world: World::empty(plan),
+                data: None,
+                initialisations: 0,
+            });
+        heed(copy, plan);
+        let mut steps = match copy.world.steps_of(plan, stale, now) {
+            Ok(steps) => steps,
+            Err(why) => {
+                self.blocked.insert(plan.name.clone(), why.to_string());
+                return false;
+            }
+        };
+        steps.sort_by_key(|step| (step.wave, step.lane));
+        if steps.is_empty() {
+            if plan.desired == DesiredState::Purged && copy.world.observed.is_absent() {
+                self.copies.remove(&plan.name);
+            }
+            // A stale copy is stopped and stays so; that is not what the plan says.
+            return !stale;
+        }
+        let actions = steps.iter().map(|step| (step.wave, step.action)).collect();
+        self.pending
+            .insert(plan.name.clone(), (plan.clone(), actions));
         false
     }
 
-    /// The agent's report on its tenants.
-    pub fn report(&self) -> HostReport {
-        let tenants = self
-            .plan
-            .iter()
-            .flat_map(|p| &p.tenants)
-            .map(|t| self.tenant_report(t))
-            .collect();
-        HostReport {
-            resources: testing::resources(8, 16, 100),
-            docker_error: String::new(),
-            tenants,
-            complete: true,
-            jobs: Vec::new(),
+    fn carry_out(&mut self, plan: &TenantPlan, action: Action, now: i64) {
+        if let Action::RemoveVolume(_) = action {
+            let allowed = diff::may_purge(plan, now);
+            self.removed.push((plan.name.clone(), allowed));
+        }
+        if let Some(copy) = self.copies.get_mut(&plan.name) {
+            carry_out(copy, plan, action);
         }
     }
 
-    fn tenant_report(&self, tenant: &TenantPlan) -> TenantReport {
-        let stack = self.docker.get(&tenant.name).cloned().unwrap_or_default();
-        let done = self.done.get(&tenant.uid) == Some(&tenant.generation);
+    /// The agent's report on its tenants and jobs.
+    pub fn report(&self) -> HostReport {
+        HostReport {
+            resources: testing::resources(8, 16, 100),
+            docker_error: String::new(),
+            tenants: self
+                .tenants()
+                .iter()
+                .map(|plan| self.tenant_report(plan))
+                .collect(),
+            complete: true,
+            jobs: self.jobs.values().map(JobReport::from).collect(),
+        }
+    }
+
+    fn tenant_report(&self, plan: &TenantPlan) -> TenantReport {
+        let copy = self.copies.get(&plan.name);
+        let done = self.done.get(&plan.name) == Some(plan);
+        let up = copy.is_some_and(|copy| copy.world.observed.is_up(Role::Odoo));
+        let odoo = copy.and_then(|copy| copy.world.observed.odoo.as_ref());
+        let (made, started) = (odoo.is_some(), odoo.is_some_and(|c| c.state != "created"));
         let odoo = ContainerReport {
-            name: tenant.name.odoo_container(),
+            name: plan.name.odoo_container(),
             role: Some(Role::Odoo),
-            state: if stack.odoo { "running" } else { "exited" }.into(),
-            healthy: stack.odoo,
+            state: if up { "running" } else { "exited" }.into(),
+            healthy: up,
             restarts: 0,
             oom_kills: 0,
             image_digest: None,
             exit_code: 0,
-            started_at: None,
+            started_at: started.then_some(0),
         };
+        let blocked = self.blocked.get(&plan.name);
         TenantReport {
-            name: tenant.name.clone(),
-            uid: tenant.uid,
-            epoch: tenant.epoch,
-            generation: tenant.generation,
-            progress: if done {
-                TenantProgress::Converged
-            } else {
-                TenantProgress::Working
+            name: plan.name.clone(),
+            uid: plan.uid,
+            epoch: plan.epoch,
+            generation: plan.generation,
+            progress: match (done, blocked) {
+                (true, _) => TenantProgress::Converged,
+                (false, Some(_)) => TenantProgress::Failing,
+                (false, None) => TenantProgress::Working,
             },
-            message: String::new(),
-            containers: if stack.odoo_port.is_some() {
-                vec![odoo]
-            } else {
-                Vec::new()
-            },
+            message: blocked.cloned().unwrap_or_default(),
+            containers: if made { vec![odoo] } else { Vec::new() },
             usage: Some(Usage::default()),
             // There has never been a visitor.
-            traffic: stack.odoo.then(|| Traffic {
+            traffic: up.then(|| Traffic {
                 last_active_at: Some(0),
                 ..Traffic::default()
             }),
-            operation: tenant.operation,
+            operation: plan.operation,
             steps: Vec::new(),
-            absent: done && tenant.desired == DesiredState::Purged,
+            absent: done && plan.desired == DesiredState::Purged,
             health_latency_ms: 1,
         }
     }
 }
 
-/// One step towards running.
-fn run(stack: &mut Stack, tenant: &TenantPlan) -> bool {
-    if stack.volumes.is_none() {
-        stack.volumes = Some(tenant.uid);
-    } else if stack.volumes != Some(tenant.uid) {
-        panic!(
-            "{}: volumes of {:?} found where those of {} should be",
-            tenant.name, stack.volumes, tenant.uid
-        );
-    } else if !stack.postgres {
-        stack.postgres = true;
-    } else if !stack.initialised {
-        stack.initialised = true;
-        stack.initialisations += 1;
-    } else if stack.odoo_port != Some(tenant.http_port)
-        || stack.memory_bytes != tenant.size.memory_bytes
-    {
-        stack.odoo_port = Some(tenant.http_port);
-        stack.memory_bytes = tenant.size.memory_bytes;
-        stack.odoo = false;
-    } else if !stack.odoo {
-        stack.odoo = true;
-    } else if stack.restarts < tenant.odoo_restarts {
-        stack.restarts = tenant.odoo_restarts;
-    } else {
-        return true;
+/// What the agent does before it compares: the state of another tenant of the name does not count, and the plan says
+/// where the data comes from.
+fn heed(copy: &mut Copy, plan: &TenantPlan) {
+    if copy.world.state.uid != plan.uid {
+        copy.world.state = diff::adopt(plan, &copy.world.observed);
     }
-    false
+    if let Some(database) = diff::heed(plan, &copy.world.state.database) {
+        copy.world.state.database = database;
+    }
+    let wanted = matches!(
+        plan.desired,
+        DesiredState::Running | DesiredState::Suspended
+    );
+    if wanted {
+        let known = &mut copy.world.state.wanted_generation;
+        *known = (*known).max(plan.generation);
+    }
+}
+
+fn carry_out(copy: &mut Copy, plan: &TenantPlan, action: Action) {
+    match action {
+        Action::CopyGolden | Action::InitDatabase => {
+            assert!(
+                copy.data
+                    .is_none_or(|data| data.uid != plan.uid || data.value == 0),
+                "{}: a database with data is filled anew",
+                plan.name
+            );
+            copy.initialisations += 1;
+            copy.data = Some(Data {
+                uid: plan.uid,
+                value: 0,
+            });
+        }
+        Action::RemoveVolume(Role::Postgres) => {
+            copy.data = None;
+            copy.initialisations = 0;
+        }
+        Action::StartContainer(_) => assert!(
+            copy.world.state.database != Database::Incoming,
+            "{}: starts on half a copy",
+            plan.name
+        ),
+        _ => {}
+    }
+    copy.world.apply(plan, action);
+    if action == Action::StartContainer(Role::Odoo) {
+        // Two programs must never run on what belongs to another tenant.
+        let owner = copy.data.map(|data| data.uid);
+        assert!(
+            owner.is_none_or(|uid| uid == plan.uid),
+            "{}: runs on data of {owner:?}",
+            plan.name
+        );
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isyone_fleet::{desired::Fleet, views};
+use isyone_fleet::{
+    desired::{CopyRole, Fleet},
+    views,
+};
 use isyone_proto::plan::Lifecycle;
 
 use super::Simulation;
@@ -10,6 +13,9 @@ use super::Simulation;
 /// Checks the invariants that hold after each step.
 pub fn check(sim: &Simulation) {
     one_placement_and_nothing_twice(sim);
+    one_writer(sim);
+    one_operation(sim);
+    nothing_written_is_lost(sim);
     nothing_lost(sim);
     no_route_to_nowhere(sim);
     indexes_are_what_they_index(sim);
@@ -19,33 +25,91 @@ pub fn check(sim: &Simulation) {
 fn one_placement_and_nothing_twice(sim: &Simulation) {
     let (mut ports, mut subnets) = (BTreeSet::new(), BTreeSet::new());
     for tenant in sim.state.fleet.tenants.values() {
-        let place = &tenant.placement;
-        assert!(
-            sim.state.fleet.hosts.contains_key(&place.host),
-            "{} is placed on a host that is not there",
-            tenant.name
-        );
-        for port in [place.http_port, place.websocket_port] {
+        let mut hosts = BTreeSet::new();
+        for (place, _) in tenant.places() {
             assert!(
-                ports.insert((place.host.clone(), port)),
-                "port {port} twice on {}",
+                sim.state.fleet.hosts.contains_key(&place.host),
+                "{} is placed on a host that is not there",
+                tenant.name
+            );
+            assert!(
+                hosts.insert(place.host.clone()),
+                "{} is placed twice on {}",
+                tenant.name,
+                place.host
+            );
+            for port in [place.http_port, place.websocket_port] {
+                assert!(
+                    ports.insert((place.host.clone(), port)),
+                    "port {port} twice on {}",
+                    place.host
+                );
+            }
+            assert!(
+                subnets.insert((place.host.clone(), place.subnet)),
+                "network {} twice on {}",
+                place.subnet,
                 place.host
             );
         }
-        assert!(
-            subnets.insert((place.host.clone(), place.subnet)),
-            "network {} twice on {}",
-            place.subnet,
-            place.host
-        );
     }
+}
+
+/// Nobody but one copy of a tenant could write, whatever the coordinator knows.
+fn one_writer(sim: &Simulation) {
     let mut running: BTreeMap<_, &_> = BTreeMap::new();
     for host in sim.hosts.values() {
-        for (tenant, stack) in host.docker.iter().filter(|(_, s)| s.odoo) {
+        for (tenant, _) in host.copies.iter().filter(|(_, copy)| copy.runs()) {
             if let Some(other) = running.insert(tenant.clone(), &host.name) {
-                panic!("{tenant} runs on {other} and on {}: {stack:?}", host.name);
+                panic!(
+                    "{tenant} runs on {other} and on {}\n{}",
+                    host.name,
+                    story(sim, tenant)
+                );
             }
         }
+    }
+}
+
+/// What users were told is written is on the host where the tenant lives.
+fn nothing_written_is_lost(sim: &Simulation) {
+    for tenant in sim.state.fleet.tenants.values() {
+        let Some(written) = sim.written.get(&tenant.uid) else {
+            continue;
+        };
+        let copy = sim.hosts[&tenant.placement.host].copies.get(&tenant.name);
+        let held = copy.and_then(|copy| copy.data);
+        let purged = tenant.desired == Lifecycle::Purged;
+        assert!(
+            purged || held.is_some_and(|data| data.uid == tenant.uid && data.value == *written),
+            "{}: {written} was written, {held:?} is held by {}\n{}",
+            tenant.name,
+            tenant.placement.host,
+            story(sim, &tenant.name)
+        );
+    }
+}
+
+/// A tenant has at most one operation under way, and it knows which.
+fn one_operation(sim: &Simulation) {
+    let fleet = &sim.state.fleet;
+    for id in &fleet.running {
+        let operation = &fleet.operations[id];
+        let tenant = operation.tenant().and_then(|name| fleet.tenants.get(name));
+        assert!(
+            tenant.is_some_and(|tenant| tenant.operation == *id),
+            "operation {id} ({}) runs beside another",
+            operation.kind.word()
+        );
+    }
+    for tenant in fleet.tenants.values() {
+        let running = fleet.running.contains(&tenant.operation);
+        assert!(
+            running || !tenant.halted,
+            "{} is halted by nobody\n{}",
+            tenant.name,
+            story(sim, &tenant.name)
+        );
     }
 }
 
@@ -58,7 +122,11 @@ fn nothing_lost(sim: &Simulation) {
             .get(tenant)
             .unwrap_or_else(|| panic!("{tenant} was promised and is gone"));
         assert_eq!(record.uid, *uid, "{tenant} was replaced");
-        assert!(!record.is_deleted(), "{tenant} was deleted by nobody");
+        assert!(
+            !record.is_deleted(),
+            "{tenant} was deleted by nobody\n{}",
+            story(sim, tenant)
+        );
     }
 }
 
@@ -67,14 +135,14 @@ fn no_route_to_nowhere(sim: &Simulation) {
     for route in views::routes(&sim.state, &sim.settings) {
         let tenant = &sim.state.fleet.tenants[&route.tenant];
         let host = &sim.hosts[&tenant.placement.host];
-        let stack = host.docker.get(&route.tenant);
-        let there = stack.is_some_and(|s| s.odoo_port == Some(route.http_port));
-        // After a restore the containers will come back on the same port.
-        let on_its_way =
-            stack.is_some_and(|s| s.volumes == Some(tenant.uid)) && tenant.activated_at.is_some();
+        let copy = host.copies.get(&route.tenant);
+        let there = copy.is_some_and(|copy| copy.world.observed.odoo.is_some());
+        // After an undelete or a move the containers come (back) on the same port.
+        let on_its_way = copy.is_some_and(|copy| copy.data.is_some_and(|d| d.uid == tenant.uid))
+            && tenant.activated_at.is_some();
         assert!(
             there || on_its_way,
-            "route of {} leads to {stack:?}\n{}",
+            "route of {} leads to {copy:?}\n{}",
             route.tenant,
             story(sim, &route.tenant)
         );
@@ -91,6 +159,7 @@ fn indexes_are_what_they_index(sim: &Simulation) {
     }
     assert_eq!(fresh.by_host, sim.state.fleet.by_host);
     assert_eq!(fresh.by_domain, sim.state.fleet.by_domain);
+    assert_eq!(fresh.fenced, sim.state.fleet.fenced);
 }
 
 fn hosts_hold_what_they_may(sim: &Simulation) {
@@ -100,9 +169,9 @@ fn hosts_hold_what_they_may(sim: &Simulation) {
             "{} removed volumes without permission",
             host.name
         );
-        for (tenant, stack) in &host.docker {
+        for (tenant, copy) in &host.copies {
             assert!(
-                stack.initialisations <= 1,
+                copy.initialisations <= 1,
                 "{tenant} was initialised twice on the same volumes"
             );
         }
@@ -111,43 +180,45 @@ fn hosts_hold_what_they_may(sim: &Simulation) {
 
 /// Checks the end state after healing: everything is as desired, and no operation is left open.
 pub fn check_quiet(sim: &Simulation) {
-    for tenant in sim.state.fleet.tenants.values() {
-        let stack = sim.hosts[&tenant.placement.host]
-            .docker
-            .get(&tenant.name)
-            .cloned()
-            .unwrap_or_default();
-        match tenant.desired {
-            Lifecycle::Running => {
-                assert!(
-                    stack.odoo && stack.postgres,
-                    "{} does not run: {stack:?}",
-                    tenant.name
-                )
-            }
-            Lifecycle::Suspended => {
-                assert!(!stack.odoo && !stack.postgres, "{} still runs", tenant.name)
-            }
-            Lifecycle::Quarantined => {
-                assert!(
-                    stack.odoo_port.is_none() && stack.volumes.is_some()
-                        || tenant.activated_at.is_none()
-                )
-            }
-            Lifecycle::Purged => panic!("{} is still being purged", tenant.name),
-        }
-    }
     for operation in sim.state.fleet.operations.values() {
         assert!(
-            operation.state.is_final(),
-            "operation left open: {operation:?}"
+            operation.is_over(),
+            "operation left open: {operation:?}\n{}",
+            operation
+                .tenant()
+                .map(|tenant| story(sim, tenant))
+                .unwrap_or_default()
         );
     }
-    for (name, host) in &sim.hosts {
-        for tenant in host.docker.keys() {
+    for tenant in sim.state.fleet.tenants.values() {
+        let host = &sim.hosts[&tenant.placement.host];
+        let copy = host.copies.get(&tenant.name);
+        let (serves, runs) = copy.map_or((false, false), |c| (c.serves(), c.runs()));
+        let story = || story(sim, &tenant.name);
+        match tenant.desired {
+            Lifecycle::Running => assert!(serves, "{} does not run\n{}", tenant.name, story()),
+            Lifecycle::Suspended => assert!(!runs, "{} still runs\n{}", tenant.name, story()),
+            Lifecycle::Quarantined => {
+                let kept = copy.is_some_and(|c| c.has_volumes() && c.world.observed.odoo.is_none());
+                assert!(kept || tenant.activated_at.is_none(), "{}", story());
+            }
+            Lifecycle::Purged => panic!("{} is still being purged\n{}", tenant.name, story()),
+        }
+        for copy in &tenant.copies {
             assert!(
-                sim.state.fleet.tenants.contains_key(tenant),
-                "{name} holds {tenant}, which nobody knows"
+                matches!(copy.role, CopyRole::Fenced { .. }),
+                "{copy:?} is left\n{}",
+                story()
+            );
+        }
+    }
+    for (name, host) in &sim.hosts {
+        for tenant in host.copies.keys() {
+            let record = sim.state.fleet.tenants.get(tenant);
+            assert!(
+                record.is_some_and(|record| record.place_on(name).is_some()),
+                "{name} holds {tenant}, of which nobody knows\n{}",
+                story(sim, tenant)
             );
         }
     }
@@ -165,8 +236,19 @@ fn story(sim: &Simulation, tenant: &isyone_proto::ids::TenantName) -> String {
         .map(|e| format!("{} {} {}", e.at, e.kind, e.message))
         .collect();
     text.push(format!("{:?}", sim.state.fleet.tenants.get(tenant)));
-    for host in sim.hosts.keys() {
-        text.push(format!("{:?}", sim.state.observed.copy(tenant, host)));
+    let operations = sim.state.fleet.operations.values();
+    let of_it = operations.filter(|o| o.tenant() == Some(tenant));
+    text.extend(of_it.map(|operation| format!("{operation:?}")));
+    for (name, host) in &sim.hosts {
+        let plan = host.tenants().iter().find(|t| t.name == *tenant);
+        let plan = plan.map(|t| (t.desired, t.epoch, t.generation, &t.seed));
+        let copy = host.copies.get(tenant);
+        let copy = copy.map(|c| (c.data, c.runs(), &c.world.state.database));
+        let seen = sim.state.observed.copy(tenant, name);
+        let seen = seen.map(|s| (s.report.generation, s.report.progress, &s.report.message));
+        text.push(format!(
+            "{name}: plan {plan:?}, holds {copy:?}, seen {seen:?}"
+        ));
     }
     text.join("\n")
 }

@@ -2,15 +2,27 @@
 //! hosts and the coordinator crash at any step, commits fail, time passes. The invariants are checked after each step;
 //! in the end everything is healed and must converge. The same seed gives the same run.
 //!
-//! Real: the coordinator's pure core and its store records. Modelled: the writer's loop (apply, commit, publish), the
-//! wire, and hosts ([`host`]). What operators ask is in `operators`, what goes wrong in `faults`.
+//! Real: the coordinator's pure core with its operations, its store records, the agent's rules for plans and its `diff`.
+//! Modelled: the writer's loop (apply, commit, publish), the wire, edges, Docker and data ([`host`]), copying (`jobs`).
+//! What operators ask is in `operators`, what goes wrong in `faults`; `walk` kills at every write and step instead of at
+//! random.
 
+mod edges;
 mod faults;
 pub mod host;
 pub mod invariants;
+mod jobs;
 mod operators;
+pub mod walk;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use isyone_coordinator::writer::store::memory::MemoryStore;
 use isyone_fleet::{
@@ -28,7 +40,8 @@ use isyone_proto::{
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use uuid::Uuid;
 
-use host::SimHost;
+use edges::SimEdges;
+use host::{SimHost, Worked};
 
 /// A message in flight to or from a host.
 #[derive(Debug, Clone)]
@@ -57,8 +70,14 @@ pub struct Summary {
     pub refused: u64,
     /// Number of crashes of hosts and of the coordinator.
     pub crashes: u64,
-    /// Number of lost or repeated messages.
+    /// Number of faults of all kinds.
     pub faults: u64,
+    /// Tenants that took up another home.
+    pub moved: u64,
+    /// Operations that went back.
+    pub went_back: u64,
+    /// Writes that users were told of.
+    pub written: u64,
     pub purged: u64,
     /// How often a tenant fell asleep.
     pub slept: u64,
@@ -66,10 +85,19 @@ pub struct Summary {
     pub digest: String,
 }
 
+/// A run that broke an invariant.
+#[derive(Debug)]
+pub struct Broken {
+    /// The step after which it was seen; one more than the last for what did not settle in the end.
+    pub step: u64,
+    /// What was broken.
+    pub why: String,
+}
+
 #[derive(Debug)]
 pub struct Simulation {
-    rng: StdRng,
-    shape: Shape,
+    pub(crate) rng: StdRng,
+    pub(crate) shape: Shape,
     pub(crate) settings: Settings,
     pub(crate) state: State,
     disk: MemoryStore,
@@ -78,13 +106,28 @@ pub struct Simulation {
     to_host: BTreeMap<HostName, Vec<Message>>,
     from_host: BTreeMap<HostName, Vec<Message>>,
     connected: BTreeMap<HostName, bool>,
-    now: i64,
+    /// Hosts reach each other.
+    pub(crate) peers_reach: bool,
+    pub(crate) edges: SimEdges,
+    /// The coordinator dies after its next commit, before anybody hears of it.
+    dies_after_commit: bool,
+    /// The last command was stored, and nobody heard of it.
+    answer_lost: bool,
+    /// No more faults, and nobody asks for anything.
+    pub(crate) healing: bool,
+    /// What users were told is written, by tenant.
+    pub(crate) written: BTreeMap<Uuid, u64>,
+    pub(crate) now: i64,
     ids: u128,
     /// What operators were told: tenants created and not deleted since.
     pub(crate) promised: BTreeMap<TenantName, Uuid>,
     /// Creates whose answer was lost; retried with the same key.
     unanswered: Vec<(Command, TenantName)>,
-    summary: Summary,
+    pub(crate) summary: Summary,
+    /// The newest event that was counted.
+    counted: u64,
+    /// The step under way, for whoever catches a panic.
+    at: Arc<AtomicU64>,
 }
 
 impl Simulation {
@@ -110,6 +153,12 @@ impl Simulation {
             state: bench.state,
             disk,
             connected: hosts.keys().map(|h| (h.clone(), true)).collect(),
+            peers_reach: true,
+            edges: SimEdges::default(),
+            dies_after_commit: false,
+            answer_lost: false,
+            healing: false,
+            written: BTreeMap::new(),
             to_host: BTreeMap::new(),
             from_host: BTreeMap::new(),
             hosts,
@@ -118,15 +167,32 @@ impl Simulation {
             promised: BTreeMap::new(),
             unanswered: Vec::new(),
             summary: Summary::default(),
+            counted: 0,
+            at: Arc::default(),
         }
+    }
+
+    /// Like [`Self::run`], but catches what breaks.
+    pub fn run_until_broken(self) -> Result<Summary, Broken> {
+        let at = self.at.clone();
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.run())).map_err(|payload| {
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+            Broken {
+                step: at.load(Ordering::Relaxed),
+                why: text.unwrap_or("a panic without a text").to_owned(),
+            }
+        })
     }
 
     /// Random steps with faults, then healing, then quiet. Panics with the seed's story if an invariant breaks.
     pub fn run(mut self) -> Summary {
-        for _ in 0..self.shape.steps {
+        for step in 1..=self.shape.steps {
+            self.at.store(step as u64, Ordering::Relaxed);
             self.step();
             invariants::check(&self);
         }
+        self.at.fetch_add(1, Ordering::Relaxed);
         self.heal();
         invariants::check(&self);
         invariants::check_quiet(&self);
@@ -140,11 +206,16 @@ impl Simulation {
             self.fault();
             return;
         }
-        match self.rng.random_range(0..10u32) {
-            0 | 1 => self.operator(),
-            2 => self.pass_time(),
-            3..=5 => self.deliver_to_host(),
-            6 | 7 => self.deliver_to_coordinator(),
+        match self.rng.random_range(0..16u32) {
+            0 => self.operator(),
+            1 => self.pass_time(),
+            2..=4 => self.deliver_to_host(),
+            5 | 6 => self.deliver_to_coordinator(),
+            7 => self.edges_step(),
+            8 => {
+                let host = self.pick_host();
+                self.job_step(&host);
+            }
             _ => self.host_step(),
         }
     }
@@ -191,6 +262,14 @@ impl Simulation {
             self.state = before;
             return None;
         }
+        if std::mem::take(&mut self.dies_after_commit) {
+            self.crash_coordinator();
+            self.answer_lost = true;
+            return None;
+        }
+        self.state.version += 1;
+        self.edges
+            .check_ended(&self.state, &self.settings, &effects.writes);
         for host in &effects.touched_hosts {
             self.send_plan(host);
         }
@@ -220,7 +299,7 @@ impl Simulation {
         let Message::Plan(plan) = queue.remove(0) else {
             return;
         };
-        if let Some((generation, error)) = self.hosts.get_mut(&host).and_then(|h| h.plan(plan)) {
+        if let Some((generation, error)) = self.hosts.get_mut(&host).map(|h| h.plan(plan)) {
             self.from_host
                 .entry(host)
                 .or_default()
@@ -264,15 +343,40 @@ impl Simulation {
 
     fn host_step(&mut self) {
         let host = self.pick_host();
-        let Some(sim) = self.hosts.get_mut(&host) else {
-            return;
-        };
-        if sim.work(self.now) {
+        let chance = self.rng.random_range(0..1_000_000);
+        if self.work(&host, chance) {
             return;
         }
+        let sim = &self.hosts[&host];
         if self.connected[&host] {
             let report = Message::Report(Box::new(sim.report()));
             self.from_host.entry(host).or_default().push(report);
+        }
+    }
+
+    /// One step of a host's loops; false when it had nothing to do.
+    pub(crate) fn work(&mut self, host: &HostName, chance: usize) -> bool {
+        let (now, edges) = (self.now, &self.edges);
+        let address = self.state.fleet.hosts.get(host).map(|host| host.advertise);
+        let routed = |tenant: &TenantName| edges.lead(tenant, address);
+        let worked = self
+            .hosts
+            .get_mut(host)
+            .map(|sim| sim.work(now, chance, routed));
+        match worked {
+            Some(Worked::Wrote(data)) => {
+                self.summary.written += 1;
+                let known = self.written.entry(data.uid).or_default();
+                assert_eq!(
+                    *known + 1,
+                    data.value,
+                    "a write on {host} does not build on the last one that a user was told of"
+                );
+                *known = data.value;
+                true
+            }
+            Some(Worked::Something) => true,
+            Some(Worked::Nothing) | None => false,
         }
     }
 

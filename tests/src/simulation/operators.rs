@@ -26,7 +26,8 @@ impl Simulation {
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..TENANTS.len())]);
         let request_id = Some(format!("r{}", self.rng.random_range(0..1_000_000u32)));
         let plan = ["small", "standard", "large"][self.rng.random_range(0..3usize)];
-        let command = match self.rng.random_range(0..13u32) {
+        let cancel_running = self.chance(300);
+        let command = match self.rng.random_range(0..18u32) {
             0..=4 => {
                 let mut creation = Bench::default().creation(tenant.as_str(), plan);
                 creation.uid = self.id();
@@ -43,7 +44,7 @@ impl Simulation {
             6 => Command::SuspendTenant {
                 name: tenant.clone(),
                 request_id,
-                cancel_running: false,
+                cancel_running,
             },
             7 => Command::ResumeTenant {
                 name: tenant.clone(),
@@ -52,6 +53,15 @@ impl Simulation {
             8 => Command::ResizeTenant {
                 name: tenant.clone(),
                 plan: name(plan),
+                request_id,
+            },
+            12 | 13 => {
+                self.cancel(&tenant);
+                return;
+            }
+            14..=16 => Command::MoveTenant {
+                name: tenant.clone(),
+                to: self.pick_host(),
                 request_id,
             },
             9 => Command::UndeleteTenant {
@@ -71,18 +81,31 @@ impl Simulation {
                 name: tenant.clone(),
                 purge: self.chance(200),
                 request_id,
-                cancel_running: false,
+                cancel_running,
             },
         };
-        let deletes = matches!(command, Command::DeleteTenant { .. });
-        let restores = matches!(command, Command::UndeleteTenant { .. });
         if self.count(command) {
-            if deletes {
-                self.promised.remove(&tenant);
+            self.promise(&tenant);
+        }
+    }
+
+    /// Whoever asked was told that the tenant is there, or that it is deleted.
+    fn promise(&mut self, tenant: &TenantName) {
+        match self.state.fleet.tenants.get(tenant) {
+            Some(record) if !record.is_deleted() => {
+                self.promised.insert(tenant.clone(), record.uid);
             }
-            if restores && let Some(record) = self.state.fleet.tenants.get(&tenant) {
-                self.promised.insert(tenant, record.uid);
-            }
+            _ => drop(self.promised.remove(tenant)),
+        }
+    }
+
+    fn cancel(&mut self, tenant: &TenantName) {
+        let Some(record) = self.state.fleet.tenants.get(tenant) else {
+            return;
+        };
+        let id = record.operation;
+        if self.count(Command::CancelOperation { id }) {
+            self.promise(tenant);
         }
     }
 
@@ -100,7 +123,15 @@ impl Simulation {
     }
 
     fn count(&mut self, command: Command) -> bool {
-        let accepted = matches!(self.submit(command), Some(Ok(_)));
+        let tenant = command.tenant().cloned();
+        let answer = self.submit(command);
+        if std::mem::take(&mut self.answer_lost)
+            && let Some(tenant) = tenant
+        {
+            // Whoever asked does not know what became of it, and looks.
+            self.promise(&tenant);
+        }
+        let accepted = matches!(answer, Some(Ok(_)));
         if accepted {
             self.summary.accepted += 1
         } else {
@@ -112,15 +143,28 @@ impl Simulation {
     pub(super) fn pass_time(&mut self) {
         self.now += self.rng.random_range(0..4_000i64);
         self.submit(Command::Tick);
-        let told = |kind| {
-            self.state
-                .fleet
-                .events
-                .iter()
-                .filter(|e| e.kind == kind)
-                .count() as u64
-        };
-        (self.summary.purged, self.summary.slept) =
-            (told(EventKind::TenantPurged), told(EventKind::TenantAsleep));
+        self.count_events();
+    }
+
+    /// Counts what has happened since the last count.
+    pub(super) fn count_events(&mut self) {
+        let fleet = &self.state.fleet;
+        // A crash may have taken back what was counted but not stored; that is counted twice.
+        self.counted = self.counted.min(fleet.last_event);
+        for event in fleet.events.iter().rev() {
+            if event.sequence <= self.counted {
+                break;
+            }
+            match event.kind {
+                EventKind::TenantPurged => self.summary.purged += 1,
+                EventKind::TenantAsleep => self.summary.slept += 1,
+                EventKind::TenantMoved => self.summary.moved += 1,
+                EventKind::OperationCancelled | EventKind::OperationFailed => {
+                    self.summary.went_back += 1;
+                }
+                _ => {}
+            }
+        }
+        self.counted = fleet.last_event;
     }
 }

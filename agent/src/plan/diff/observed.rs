@@ -62,7 +62,7 @@ impl Observed {
         }
     }
     /// Whether the process of a role's container runs.
-    pub(super) fn is_up(&self, role: Role) -> bool {
+    pub fn is_up(&self, role: Role) -> bool {
         self.container(role).is_some_and(Container::is_up)
     }
     /// Whether there is neither container, network nor volume.

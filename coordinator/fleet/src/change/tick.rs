@@ -175,6 +175,7 @@ impl Edit<'_> {
                     copy.role = CopyRole::Discarded;
                 }
             }
+            tenant.generation += 1;
             self.put_tenant(tenant);
         }
     }

@@ -159,12 +159,15 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// The report on the tenant's copy on a host, if the host has converged to this generation of it.
+    /// The report on the tenant's copy on a host, if the host has converged to this generation of it or, where the tenant
+    /// has changed since in a way that needs no operation, to the present one.
     fn converged(&self, host: &HostName, generation: u64) -> Option<&'a TenantObserved> {
         use isyone_types::report::TenantProgress::Converged;
         match views::copy(self.state, self.tenant, host) {
             CopyObserved::Present(seen)
-                if seen.report.generation == generation && seen.report.progress == Converged =>
+                if seen.report.generation == self.tenant.generation
+                    && self.tenant.generation >= generation
+                    && seen.report.progress == Converged =>
             {
                 Some(seen)
             }

@@ -3,12 +3,11 @@
 //! Not here: the model (world).
 
 mod copies;
-mod world;
 
 use proptest::prelude::*;
 
-use self::world::{World, render};
 use super::*;
+use crate::testing::world::{World, render};
 use crate::{
     plan::{
         container::{Container, LABEL_CONFIG_HASH},

@@ -2,13 +2,22 @@
 //!
 //! Not here: ending a quarantine (tick), and forgetting a tenant that its host has removed (report).
 
-use isyone_types::{ids::TenantName, plan::Lifecycle};
+use isyone_types::{
+    ids::TenantName,
+    plan::{Lifecycle, Role},
+};
 
 use super::{
     super::{Ask, ChangeError, Edit, Outcome},
     wrong_state,
 };
-use crate::{desired::Tenant, event::EventKind, operation::OperationKind};
+use crate::{
+    desired::Tenant,
+    event::EventKind,
+    observed::{CopyObserved, TenantObserved},
+    operation::OperationKind,
+    views,
+};
 
 impl Edit<'_> {
     pub(in crate::change) fn delete_tenant(
@@ -53,9 +62,9 @@ impl Edit<'_> {
         }
     }
 
-    /// A tenant that never ran has no data and is purged at once; any other goes into quarantine.
+    /// A tenant that nobody can have used has no data and is purged at once; any other goes into quarantine.
     pub(in crate::change) fn quarantine(&self, tenant: &mut Tenant) {
-        if tenant.activated_at.is_some() {
+        if self.may_hold_data(tenant) {
             tenant.desired = Lifecycle::Quarantined;
             tenant.quarantine_until =
                 Some(self.stamp.now.saturating_add(self.settings.quarantine_ms));
@@ -63,6 +72,23 @@ impl Edit<'_> {
             tenant.desired = Lifecycle::Purged;
             tenant.purge_now = true;
         }
+    }
+
+    /// Whether visitors can have reached it: it has run, or its Odoo was started once, or nobody knows. Its route comes
+    /// before it has converged.
+    fn may_hold_data(&self, tenant: &Tenant) -> bool {
+        let started = |seen: &TenantObserved| {
+            let odoo = seen.report.containers.iter();
+            odoo.filter(|c| c.role == Some(Role::Odoo))
+                .any(|c| c.state == "running" || c.started_at.is_some())
+        };
+        tenant.activated_at.is_some()
+            || match views::copy(self.state, tenant, &tenant.placement.host) {
+                CopyObserved::Present(seen) => started(seen),
+                // What was reported to an earlier process is forgotten.
+                CopyObserved::Unknown => tenant.created_at < self.state.started_at,
+                CopyObserved::Absent => false,
+            }
     }
 
     pub(in crate::change) fn undelete_tenant(

@@ -1,6 +1,12 @@
-//! A model of a tenant's world in which each action takes effect at once. Not here: what is tested with it.
+//! A model of what one tenant has on a host, in which each action of `plan::diff` takes effect at once.
+//!
+//! Not here: what is tested with it (plan::diff's properties, the workspace's simulation).
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 
@@ -14,7 +20,8 @@ use crate::plan::{
     state::{Database, TenantState},
 };
 
-pub(super) fn host() -> HostFacts {
+/// A host of four CPUs.
+pub fn host() -> HostFacts {
     HostFacts {
         advertise: "192.0.2.7".parse().unwrap(),
         cpus: 4,
@@ -23,7 +30,8 @@ pub(super) fn host() -> HostFacts {
     }
 }
 
-pub(super) fn render(plan: &TenantPlan) -> Stack {
+/// The stack of a plan on [`host`].
+pub fn render(plan: &TenantPlan) -> Stack {
     let images = Images {
         odoo: ImageFacts::default(),
         postgres: ImageFacts::default(),
@@ -32,15 +40,21 @@ pub(super) fn render(plan: &TenantPlan) -> Stack {
 }
 
 /// A world in which each action does at once what it promises.
-pub(super) struct World {
-    pub(super) observed: Observed,
-    pub(super) state: TenantState,
+#[derive(Debug, Clone)]
+pub struct World {
+    /// What Docker and the disk hold.
+    pub observed: Observed,
+    /// What `state.json` holds.
+    pub state: TenantState,
     /// Nobody can log in to the database as Odoo.
-    pub(super) closed: bool,
+    pub closed: bool,
+    /// The stack of the plan that was looked at last: rendering is slow.
+    rendered: RefCell<Option<(TenantPlan, Arc<Stack>)>>,
 }
 
 impl World {
-    pub(super) fn empty(plan: &TenantPlan) -> Self {
+    /// Nothing of the tenant exists; images are there.
+    pub fn empty(plan: &TenantPlan) -> Self {
         let observed = Observed {
             odoo_image: Some(ImageFacts::default()),
             postgres_image: Some(ImageFacts::default()),
@@ -50,41 +64,64 @@ impl World {
             observed,
             state: TenantState::new(plan),
             closed: false,
+            rendered: RefCell::default(),
         }
     }
 
-    pub(super) fn steps(
+    fn stack(&self, plan: &TenantPlan) -> Arc<Stack> {
+        let mut rendered = self.rendered.borrow_mut();
+        match &*rendered {
+            Some((of, stack)) if of == plan => stack.clone(),
+            _ => {
+                let stack = Arc::new(render(plan));
+                *rendered = Some((plan.clone(), stack.clone()));
+                stack
+            }
+        }
+    }
+
+    /// What is to be done.
+    pub fn steps(&self, plan: &TenantPlan, now: UnixMs) -> Result<Vec<PlannedAction>, Blocked> {
+        self.steps_of(plan, false, now)
+    }
+
+    /// Like [`Self::steps`], for a copy that may be `stale`.
+    pub fn steps_of(
         &self,
         plan: &TenantPlan,
+        stale: bool,
         now: UnixMs,
     ) -> Result<Vec<PlannedAction>, Blocked> {
-        let stack = render(plan);
+        let stack = self.stack(plan);
         let inputs = Inputs {
             plan,
             stack: Some(&stack),
             observed: &self.observed,
             state: &self.state,
-            stale: false,
+            stale,
             no_new: None,
             now,
         };
         diff(&inputs)
     }
 
-    pub(super) fn slot(&mut self, role: Role) -> &mut Option<Container> {
+    /// The place of a role's container.
+    pub fn slot(&mut self, role: Role) -> &mut Option<Container> {
         match role {
             Role::Odoo => &mut self.observed.odoo,
             Role::Postgres => &mut self.observed.postgres,
         }
     }
 
-    pub(super) fn set_state(&mut self, role: Role, state: &str) {
+    /// Sets the state of a role's container, if it has one.
+    pub fn set_state(&mut self, role: Role, state: &str) {
         if let Some(container) = self.slot(role) {
             container.state = state.to_owned();
         }
     }
 
-    pub(super) fn apply(&mut self, plan: &TenantPlan, action: Action) {
+    /// Carries one action out.
+    pub fn apply(&mut self, plan: &TenantPlan, action: Action) {
         match action {
             Action::PullImage(_) => unreachable!("images are there"),
             Action::StopContainer(role) => self.set_state(role, "exited"),
@@ -115,7 +152,7 @@ impl World {
     }
 
     fn make(&mut self, plan: &TenantPlan, action: Action) {
-        let stack = render(plan);
+        let stack = self.stack(plan);
         let labels =
             |l: &BTreeMap<String, String>| l.clone().into_iter().collect::<HashMap<_, _>>();
         match action {
@@ -204,7 +241,7 @@ impl World {
     }
 
     /// Runs until nothing is left to do; stops after `budget` actions, like a crash.
-    pub(super) fn converge(&mut self, plan: &TenantPlan, now: UnixMs, budget: usize) -> bool {
+    pub fn converge(&mut self, plan: &TenantPlan, now: UnixMs, budget: usize) -> bool {
         let mut left = budget;
         for _ in 0..10 {
             let mut steps = self.steps(plan, now).expect("not blocked");

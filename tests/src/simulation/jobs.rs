@@ -1,0 +1,171 @@
+//! Modelled jobs: copying a stopped tenant's data from another host, with the leave of that host's plan.
+//!
+//! Not here: the agents' real jobs and streams, which have tests of their own.
+
+use isyone_agent::plan::state::Database;
+use isyone_proto::{
+    ids::HostName,
+    plan::{JobOrder, JobWork},
+    report::{JobReport, JobState},
+};
+use rand::RngExt as _;
+use uuid::Uuid;
+
+use super::{
+    Simulation,
+    host::{Data, SimHost},
+};
+
+/// Steps that a copy takes.
+const PIECES: u64 = 4;
+
+/// A job's record.
+#[derive(Debug, Clone)]
+pub struct SimJob {
+    pub order: JobOrder,
+    pub state: JobState,
+    pub pieces: u64,
+    /// What the source held when copying began.
+    pub began_with: Option<Data>,
+}
+
+impl From<&SimJob> for JobReport {
+    fn from(job: &SimJob) -> Self {
+        Self {
+            id: job.order.id,
+            state: job.state,
+            bytes_done: job.pieces << 20,
+            bytes_total: PIECES << 20,
+            message: match job.state {
+                JobState::Failed => "no space left on device".to_owned(),
+                JobState::Retrying => "the other host is not reached".to_owned(),
+                _ => String::new(),
+            },
+        }
+    }
+}
+
+impl SimHost {
+    /// Records new orders, and forgets jobs that the plan does not name any more.
+    pub(super) fn adopt_jobs(&mut self) {
+        let orders = self.held.plan.as_ref().map_or(&[][..], |plan| &plan.jobs);
+        self.jobs
+            .retain(|id, _| orders.iter().any(|order| order.id == *id));
+        for order in orders {
+            self.jobs.entry(order.id).or_insert_with(|| SimJob {
+                order: order.clone(),
+                state: JobState::Waiting,
+                pieces: 0,
+                began_with: None,
+            });
+        }
+    }
+
+    /// Whether this host lets another one read a tenant's data now.
+    fn grants(&self, order: &JobOrder, to: &HostName, now: i64) -> bool {
+        let plan = self.held.plan.as_ref();
+        plan.is_some_and(|plan| {
+            plan.grants.iter().any(|grant| {
+                grant.peer == *to
+                    && grant.tenant == order.tenant
+                    && grant.uid == order.uid
+                    && grant.operation == order.operation
+                    && now < grant.expires_at
+            })
+        })
+    }
+}
+
+impl Simulation {
+    /// One piece of one job of a host, if it has any to do.
+    pub(super) fn job_step(&mut self, host: &HostName) -> bool {
+        let open = |job: &&SimJob| !matches!(job.state, JobState::Done | JobState::Failed);
+        let Some(job) = self.hosts[host].jobs.values().find(open).cloned() else {
+            return false;
+        };
+        let full = self.shape.fault_permille > 0 && !self.healing && self.rng.random_ratio(1, 60);
+        let next = if full {
+            SimJob {
+                state: JobState::Failed,
+                ..job
+            }
+        } else {
+            self.copied(host, job)
+        };
+        if let Some(sim) = self.hosts.get_mut(host) {
+            sim.jobs.insert(next.order.id, next);
+        }
+        true
+    }
+
+    /// The job after one more piece.
+    fn copied(&mut self, host: &HostName, job: SimJob) -> SimJob {
+        let JobWork::Fetch { from, .. } = &job.order.work;
+        let retry = |job: SimJob| SimJob {
+            state: JobState::Retrying,
+            ..job
+        };
+        let reached = self.peers_reach && self.hosts.contains_key(from);
+        let Some(source) = self.hosts.get(from).filter(|_| reached) else {
+            return retry(job);
+        };
+        let copy = source.copies.get(&job.order.tenant);
+        let Some(copy) = copy.filter(|c| !c.runs() && source.grants(&job.order, host, self.now))
+        else {
+            return retry(job);
+        };
+        let held = copy.data;
+        let began_with = if job.pieces == 0 {
+            held
+        } else {
+            job.began_with
+        };
+        if held != began_with || held.is_none() {
+            // The comparison at the end finds files that differ: it begins anew.
+            return SimJob {
+                pieces: 0,
+                began_with: None,
+                ..retry(job)
+            };
+        }
+        let pieces = job.pieces + 1;
+        let whole = pieces >= PIECES;
+        if whole && !self.complete(host, &job.order, job.order.id, held) {
+            return retry(job);
+        }
+        SimJob {
+            state: if whole {
+                JobState::Done
+            } else {
+                JobState::Running
+            },
+            pieces,
+            began_with,
+            ..job
+        }
+    }
+
+    /// Records that a copy is complete; false while its volumes are not there.
+    fn complete(
+        &mut self,
+        host: &HostName,
+        order: &JobOrder,
+        job: Uuid,
+        data: Option<Data>,
+    ) -> bool {
+        let copies = self.hosts.get_mut(host).map(|sim| &mut sim.copies);
+        let Some(copy) = copies.and_then(|copies| copies.get_mut(&order.tenant)) else {
+            return false;
+        };
+        let state = &mut copy.world.state;
+        if state.uid != order.uid || state.database != Database::Incoming || !copy.has_volumes() {
+            return false;
+        }
+        let state = &mut copy.world.state;
+        state.database = Database::Ready { synced: true };
+        state.copied_by = Some(job);
+        state.settings = "of the copy".to_owned();
+        copy.data = data;
+        true
+    }
+}
