@@ -50,6 +50,24 @@ pub struct Global {
     pub color: Color,
 }
 
+/// Whether to wait for the operation.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Waiting {
+    /// Wait until the work is done (the default)
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// Start the work and return at once
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Waiting {
+    /// Whether to wait; the later of both flags wins.
+    pub fn wanted(self) -> bool {
+        self.wait || !self.no_wait
+    }
+}
+
 /// Parses a duration as people write it: `90s`, `10m`, `1h 30m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {

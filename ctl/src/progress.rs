@@ -11,20 +11,23 @@ use crate::output::{
     table::{Paint, clean},
 };
 
-/// Width of the longest step name that agents use (`image-postgres`).
+/// Width of the longest step name that agents and the coordinator use (`image-postgres`).
 const NAME_WIDTH: usize = 14;
 
 const RUNNING: &str = "  {spinner} {prefix}  {elapsed:>7}  {wide_msg}";
 const ENDED: &str = "{wide_msg}";
+
+/// A step by its name and which one of that name it is: an operation that goes back takes some steps a second time.
+type Key = (String, usize);
 
 /// The view. Dropping it leaves the finished lines on the screen.
 #[derive(Debug)]
 pub struct OperationProgress {
     ui: Ui,
     live: Option<MultiProgress>,
-    bars: HashMap<String, ProgressBar>,
+    bars: HashMap<Key, ProgressBar>,
     /// What was last printed about each step, so that nothing is printed twice.
-    said: HashMap<String, (i32, String)>,
+    said: HashMap<Key, (i32, String)>,
     lost: bool,
 }
 
@@ -50,11 +53,11 @@ impl OperationProgress {
         if std::mem::take(&mut self.lost) {
             self.say("  connected again");
         }
-        for step in &operation.steps {
+        for (key, step) in keyed(&operation.steps) {
             let now = (step.state, step.detail.clone());
-            let before = self.said.insert(step.name.clone(), now.clone());
+            let before = self.said.insert(key.clone(), now.clone());
             match &self.live {
-                Some(live) => redraw(&self.ui, live, &mut self.bars, step),
+                Some(live) => redraw(&self.ui, live, &mut self.bars, key, step),
                 None if before.as_ref() != Some(&now) && worth_a_line(step) => {
                     self.ui.note(&line(step))
                 }
@@ -84,6 +87,15 @@ impl OperationProgress {
             bar.abandon();
         }
     }
+}
+
+fn keyed(steps: &[OperationStep]) -> impl Iterator<Item = (Key, &OperationStep)> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    steps.iter().map(move |step| {
+        let count = counts.entry(&step.name).or_default();
+        *count += 1;
+        ((step.name.clone(), *count), step)
+    })
 }
 
 fn state(step: &OperationStep) -> OperationState {
@@ -122,7 +134,8 @@ pub fn line(step: &OperationStep) -> String {
 fn redraw(
     ui: &Ui,
     live: &MultiProgress,
-    bars: &mut HashMap<String, ProgressBar>,
+    bars: &mut HashMap<Key, ProgressBar>,
+    key: Key,
     step: &OperationStep,
 ) {
     if matches!(
@@ -131,7 +144,7 @@ fn redraw(
     ) {
         return;
     }
-    let bar = bars.entry(step.name.clone()).or_insert_with(|| {
+    let bar = bars.entry(key).or_insert_with(|| {
         let bar = live.add(ProgressBar::new_spinner().with_style(style(RUNNING)));
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
@@ -173,6 +186,17 @@ mod tests {
         for template in [RUNNING, ENDED] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
+    }
+
+    #[test]
+    fn a_step_that_is_taken_again_has_a_line_of_its_own() {
+        let steps = ["accept", "back", "accept"].map(|name| OperationStep {
+            name: name.into(),
+            ..Default::default()
+        });
+        let keys: Vec<Key> = keyed(&steps).map(|(key, _)| key).collect();
+        let expected = [("accept", 1), ("back", 1), ("accept", 2)].map(|(n, i)| (n.to_owned(), i));
+        assert_eq!(keys, expected);
     }
 
     #[test]

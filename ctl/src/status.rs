@@ -17,6 +17,8 @@ use crate::{
 pub const NO_HOST_FITS: &str = "NO_HOST_FITS";
 /// How rustls starts its message about an alert from the peer.
 pub const ALERT: &str = "received fatal alert";
+/// `ErrorInfo` reason of a change to a tenant that has an operation under way.
+const IN_PROGRESS: &str = "OPERATION_IN_PROGRESS";
 const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
 
 /// The coordinator and our identity towards it, for error messages.
@@ -203,7 +205,10 @@ fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     if reason == NO_HOST_FITS {
         return no_host_fits(doing, status);
     }
-    failure.hint = hint(doing, status.code(), reason, peer);
+    failure.hint = match (reason, details.error_info()) {
+        (IN_PROGRESS, Some(info)) => Some(in_progress(doing, info.metadata.get("operation_id"))),
+        _ => hint(doing, status.code(), reason, peer),
+    };
     failure
 }
 
@@ -230,6 +235,16 @@ fn attached_placement(status: &Status) -> Option<v1::Placement> {
     v1::Placement::decode(any.value.as_slice()).ok()
 }
 
+/// What to do about an operation under way, beside what the message says: waiting for it, or cancelling it.
+fn in_progress(doing: &str, operation: Option<&String>) -> String {
+    let id = operation.map_or_else(|| "ID".to_owned(), |id| clean(id));
+    let shown = format!("`isyctl op show {id}` shows what it waits for");
+    match doing.split(' ').next() {
+        Some("suspend" | "delete") => format!("{shown}; --cancel-running cancels it for this one"),
+        _ => shown,
+    }
+}
+
 /// What to do next, chosen by the coordinator's reason or else by the code.
 fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
     let text = match (reason, code) {
@@ -247,7 +262,7 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
         }
         ("DOMAIN_NOT_FOUND", _) => "`isyctl tenant domain list NAME` shows the domains that it has",
         ("QUARANTINED", _) => {
-            "`isyctl tenant restore NAME` brings it back; `isyctl tenant delete NAME --purge` removes its data and frees the name"
+            "`isyctl tenant undelete NAME` brings it back; `isyctl tenant delete NAME --purge` removes its data and frees the name"
         }
         ("HOST_NOT_EMPTY", _) => "`isyctl tenant list --host NAME --deleted` shows them",
         ("UNKNOWN_PLAN", _) => "`isyctl version` shows the plans",
@@ -294,7 +309,7 @@ fn list_of(doing: &str) -> &'static str {
     } else if doing.contains("operator") {
         "`isyctl operator list` shows the operators"
     } else {
-        "`isyctl tenant list --deleted` shows the tenants, and those that can be restored"
+        "`isyctl tenant list --deleted` shows the tenants, and deleted ones that are still kept"
     }
 }
 

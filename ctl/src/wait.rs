@@ -26,31 +26,39 @@ pub async fn finished(
     first: Operation,
     limit: Option<Duration>,
 ) -> Result<Operation, Failure> {
+    judge(ended(client, ui, first, limit).await?)
+}
+
+/// Watches `first` until it is done or `limit` has passed; returns its last state, however it ended.
+pub async fn ended(
+    client: &Client,
+    ui: &Ui,
+    first: Operation,
+    limit: Option<Duration>,
+) -> Result<Operation, Failure> {
     // Before anything is printed: a user who sees the first line may press Ctrl-C.
     let interrupt = Interrupt::listen();
     let id = first.id.clone();
     let mut progress = OperationProgress::new(ui, &first);
-    let last = if first.done {
-        first
-    } else {
-        let deadline = async {
-            match limit {
-                Some(limit) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
-        let watched = tokio::select! {
-            watched = watch(client, &id, &mut progress) => watched,
-            stopped = interrupt.came() => Err(left_running(stopped, "stopped waiting", &id)),
-            () = deadline => {
-                let waited = humantime::format_duration(limit.unwrap_or_default());
-                Err(left_running(Failure::new(Exit::Unavailable, ""), &format!("not done within {waited}"), &id))
-            }
-        };
-        progress.end();
-        watched?
+    if first.done {
+        return Ok(first);
+    }
+    let deadline = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
     };
-    judge(last)
+    let watched = tokio::select! {
+        watched = watch(client, &id, &mut progress) => watched,
+        stopped = interrupt.came() => Err(left_running(stopped, "stopped waiting", &id)),
+        () = deadline => {
+            let waited = humantime::format_duration(limit.unwrap_or_default());
+            Err(left_running(Failure::new(Exit::Unavailable, ""), &format!("not done within {waited}"), &id))
+        }
+    };
+    progress.end();
+    watched
 }
 
 fn left_running(mut failure: Failure, what: &str, id: &str) -> Failure {
@@ -126,24 +134,29 @@ async fn follow(
 }
 
 fn judge(operation: Operation) -> Result<Operation, Failure> {
-    if operation.state == i32::from(OperationState::Succeeded) {
-        return Ok(operation);
+    match operation.state() {
+        OperationState::Succeeded => Ok(operation),
+        OperationState::Cancelled => Err(unwanted(&operation, "was cancelled")),
+        _ => Err(unwanted(
+            &operation,
+            &format::operation_state(operation.state),
+        )),
     }
-    let (kind, state) = (
-        format::operation_kind(operation.kind),
-        format::operation_state(operation.state),
-    );
+}
+
+/// The failure of an operation that ended in another way than was waited for: "the resize of tenant `alfa` …".
+pub fn unwanted(operation: &Operation, how: &str) -> Failure {
     let why = if operation.error.is_empty() {
         String::new()
     } else {
         format!(": {}", clean(&operation.error))
     };
-    Err(Failure::failed(format!(
-        "the {kind} of tenant `{}` {state}{why}",
-        clean(&operation.tenant)
+    let (kind, tenant) = (
+        format::operation_kind(operation.kind),
+        clean(&operation.tenant),
+    );
+    Failure::failed(format!("the {kind} of tenant `{tenant}` {how}{why}")).hint(format!(
+        "`isyctl op show {}` has its steps, `isyctl tenant show {tenant}` the tenant",
+        clean(&operation.id)
     ))
-    .hint(format!(
-        "`isyctl op show {}` has its steps, `isyctl tenant show {}` the tenant",
-        operation.id, operation.tenant
-    )))
 }

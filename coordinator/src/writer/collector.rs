@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(
             bench.state.fleet.domain_troubles.len(),
             1,
-            "it may be restored"
+            "it may be undeleted"
         );
         assert!(shows(&bench, 0));
     }

@@ -136,6 +136,17 @@ pub fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
+/// `text`, or its beginning and `…` when it has more than `most` characters.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => {
+            let begin: String = text.chars().take(most.saturating_sub(1)).collect();
+            format!("{}…", begin.trim_end())
+        }
+    }
+}
+
 /// `k=v,k=v`, sorted; `-` when there is none.
 pub fn labels(labels: &std::collections::HashMap<String, String>) -> String {
     let mut pairs: Vec<String> = labels
@@ -266,6 +277,13 @@ mod tests {
             "retrying"
         );
         assert_eq!(role(99), "99");
+    }
+
+    #[test]
+    fn what_is_too_long_shows_its_beginning() {
+        assert_eq!(shortened("host h2", 7), "host h2");
+        assert_eq!(shortened("höst h2, silent", 9), "höst h2,…");
+        assert_eq!(shortened("host h2", 6), "host…");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn details(tenant: &Tenant, now_ms: i64) -> String {
     pairs.push(("Last report", reported.into()));
     if tenant.quarantine_expire_time.is_some() {
         pairs.push((
-            "Restorable until",
+            "Kept until",
             format::local(tenant.quarantine_expire_time.as_ref()).into(),
         ));
     }

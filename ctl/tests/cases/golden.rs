@@ -21,7 +21,7 @@ fn help() {
         "tenant resume --help",
         "tenant resize --help",
         "tenant delete --help",
-        "tenant restore --help",
+        "tenant undelete --help",
         "tenant domain --help",
         "tenant domain add --help",
         "tenant domain remove --help",
@@ -36,6 +36,7 @@ fn help() {
         "op --help",
         "op list --help",
         "op watch --help",
+        "op cancel --help",
         "events --help",
         "cert --help",
         "cert add --help",
@@ -108,9 +109,9 @@ fn programs() {
 }
 
 #[test]
-fn hosts_operations_events() {
+fn hosts_events() {
     golden(
-        "hosts-operations-events",
+        "hosts-events",
         &[
             "host list",
             "host list -o wide",
@@ -120,11 +121,6 @@ fn hosts_operations_events() {
             "host cordon h1",
             "host uncordon h2",
             "host token --ttl 15m --label zone=eu",
-            "op list",
-            "op list -o wide --limit 2",
-            "op list --active -o name",
-            &format!("op show {}", op_id(2)),
-            &format!("op cancel {}", op_id(1)),
             "events",
             "events --tenant alfa -o name",
             "cert list",
@@ -136,6 +132,33 @@ fn hosts_operations_events() {
             "operator list",
             "version",
             "version --client",
+        ],
+    );
+}
+
+#[test]
+fn operations() {
+    golden(
+        "operations",
+        &[
+            "op list",
+            "op list -o wide",
+            "op list --limit 2",
+            "op list --active -o name",
+            "op list --active --tenant gama --color always",
+            &format!("op show {}", op_id(2)),
+            &format!("op show {}", op_id(6)),
+            &format!("op show {}", op_id(8)),
+            &format!("op show {}", op_id(12)),
+            &format!("op show {} -o json", op_id(6)),
+            // It goes back and ends cancelled, it is cancelled at once, or it ends otherwise.
+            &format!("op cancel {}", op_id(6)),
+            &format!("op cancel {} --no-wait", op_id(6)),
+            &format!("op cancel {} -o name", op_id(6)),
+            &format!("op cancel {} --no-wait", op_id(13)),
+            &format!("op cancel {}", op_id(1)),
+            &format!("op cancel {}", op_id(14)),
+            &format!("op watch {}", op_id(6)),
         ],
     );
 }
@@ -216,7 +239,10 @@ fn changes() {
             "tenant delete alfa --yes",
             "tenant delete delta --yes",
             "tenant delete delta --purge --yes",
-            "tenant restore delta",
+            "tenant undelete delta",
+            "tenant undelete delta --no-wait -o name",
+            "tenant suspend occupied --cancel-running --no-wait",
+            "tenant delete occupied --cancel-running --yes --no-wait",
             "tenant access set alfa",
             "tenant access set alfa --user tester",
             "tenant access set alfa --user tester --generate-password --remove-user bob",

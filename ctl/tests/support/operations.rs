@@ -1,5 +1,7 @@
 //! Canned operations, and the sequence of states that a watch sees of each. The last digits of the id select it:
-//! 1 succeeds, 2 fails, 3 never ends, 4 loses its connection once, 5 is done already.
+//! 1 succeeds, 2 fails, 3 never ends, 4 loses its connection once, 5 is done already, 6 goes back and ends cancelled,
+//! 7 waits for edges, 8 is late, 11 has trouble, 12 is a move and a part of 11, 13 is cancelled at once, 14 fails on its way
+//! back.
 
 use isyone_proto::pb::v1::*;
 
@@ -57,7 +59,24 @@ pub(crate) fn operation(number: u32, kind: OperationKind, tenant: &str) -> Opera
         error: String::new(),
         actor: "ana".into(),
         request_id: "11111111-2222-4333-8444-555555555555".into(),
+        stage: "host".into(),
+        stage_start_time: ago(60),
+        waiting_for: "host h2".into(),
+        deadline_time: ago(60 - 3600),
+        parent_id: String::new(),
     }
+}
+
+/// Ends it: what is said of the stage under way is said no more.
+fn ended(mut operation: Operation, state: OperationState, took_ms: i64, error: &str) -> Operation {
+    operation.state = state.into();
+    operation.done = true;
+    operation.end_time = after(60, took_ms);
+    operation.error = error.into();
+    operation.stage.clear();
+    operation.stage_start_time = None;
+    operation.waiting_for.clear();
+    operation
 }
 
 pub(crate) fn succeeded(mut operation: Operation) -> Operation {
@@ -72,10 +91,7 @@ pub(crate) fn succeeded(mut operation: Operation) -> Operation {
     );
     operation.steps[5] = step("healthy", Succeeded, 1400, 12_900, "");
     operation.steps[6] = step("route", Succeeded, 12_900, 12_950, "");
-    operation.state = Succeeded.into();
-    operation.done = true;
-    operation.end_time = after(60, 12_950);
-    operation
+    ended(operation, Succeeded, 12_950, "")
 }
 
 fn retrying(mut operation: Operation) -> Operation {
@@ -99,11 +115,76 @@ fn failed(mut operation: Operation) -> Operation {
         5000,
         "manifest unknown",
     );
-    operation.state = OperationState::Failed.into();
-    operation.done = true;
-    operation.end_time = after(60, 5000);
-    operation.error =
-        "image odoo:99 is not known to its registry; give another with --odoo-image".into();
+    let why = "image odoo:99 is not known to its registry; give another with --odoo-image";
+    ended(operation, OperationState::Failed, 5000, why)
+}
+
+/// A change that was cancelled a second after it began, on its way back.
+fn going_back(mut operation: Operation) -> Operation {
+    use OperationState::{Cancelled, Running, Succeeded};
+    operation.steps = vec![
+        step("accept", Succeeded, 3, 60, "plan stored"),
+        step("odoo", Cancelled, 60, 1000, "starting"),
+        step("back", Succeeded, 1000, 1000, "cancelled by ana"),
+        step("odoo", Running, 1200, 0, "starting"),
+    ];
+    operation.stage = "back".into();
+    operation.stage_start_time = after(60, 1000);
+    operation.error = "cancelled by ana".into();
+    operation
+}
+
+fn is_back(mut operation: Operation, state: OperationState) -> Operation {
+    use OperationState::Succeeded;
+    let again = step("odoo", Succeeded, 1200, 4000, "");
+    let healthy = step("healthy", Succeeded, 4000, 9000, "");
+    operation.steps.splice(3.., [again, healthy]);
+    let why = operation.error.clone();
+    ended(operation, state, 9_100, &why)
+}
+
+fn waiting_for_edges(mut operation: Operation) -> Operation {
+    use OperationState::{Running, Succeeded};
+    operation.steps = vec![
+        step("accept", Succeeded, 3, 60, "plan stored"),
+        step("healthy", Succeeded, 60, 57_000, ""),
+        step("route", Running, 57_000, 0, "edges"),
+    ];
+    operation.steps[2].progress_percent = 0;
+    operation.stage = "route".into();
+    operation.stage_start_time = after(60, 57_000);
+    operation.waiting_for = "edges".into();
+    operation
+}
+
+fn late(mut operation: Operation) -> Operation {
+    operation.host = "h3".into();
+    operation.waiting_for = "host h3, silent for 421 s".into();
+    operation.create_time = ago(2 * 3600);
+    operation.stage_start_time = ago(2 * 3600);
+    operation.deadline_time = ago(3600);
+    operation
+}
+
+fn in_trouble(operation: Operation) -> Operation {
+    let mut operation = retrying(operation);
+    operation.waiting_for = "host h2, which tries again: no space left on device".into();
+    operation
+}
+
+fn moving(mut operation: Operation) -> Operation {
+    use OperationState::{Running, Succeeded};
+    let copying = "host h2, which copies: 128 of 512 MiB";
+    operation.steps = vec![
+        step("prepare", Succeeded, 0, 900, ""),
+        step("stop", Succeeded, 900, 9_000, ""),
+        step("copy", Running, 9_000, 0, copying),
+    ];
+    operation.steps[2].progress_percent = 25;
+    operation.stage = "copy".into();
+    operation.stage_start_time = after(60, 9_000);
+    operation.waiting_for = copying.into();
+    operation.parent_id = op_id(11);
     operation
 }
 
@@ -116,22 +197,55 @@ pub(crate) fn number(id: &str) -> u32 {
 }
 
 fn kind_of(number: u32) -> OperationKind {
-    if number == 5 {
-        OperationKind::Restart
-    } else {
-        OperationKind::Create
+    match number {
+        5 | 13 => OperationKind::Restart,
+        6 | 7 | 14 => OperationKind::Resize,
+        12 => OperationKind::Move,
+        _ => OperationKind::Create,
     }
+}
+
+fn tenant_of(number: u32) -> &'static str {
+    match number {
+        6 | 7 => "beta",
+        8 => "gama",
+        12 => "delta",
+        _ => "alfa",
+    }
+}
+
+/// The operation as it began.
+pub(crate) fn first(id: &str) -> Operation {
+    let number = number(id);
+    operation(number, kind_of(number), tenant_of(number))
 }
 
 /// The operation as `GetOperation` returns it.
 pub(crate) fn get(id: &str) -> Option<Operation> {
-    let number = number(id);
-    let first = operation(number, kind_of(number), "alfa");
-    match number {
-        1 | 3 | 4 => Some(first),
-        2 => Some(failed(first)),
-        5 => Some(succeeded(first)),
-        _ => None,
+    let first = first(id);
+    Some(match number(id) {
+        1 | 3 | 4 | 13 | 14 => first,
+        2 => failed(first),
+        5 => succeeded(first),
+        6 => going_back(first),
+        7 => waiting_for_edges(first),
+        8 => late(first),
+        11 => in_trouble(first),
+        12 => moving(first),
+        _ => return None,
+    })
+}
+
+/// What cancelling it answers, unless it is done.
+pub(crate) fn cancelled(operation: Operation) -> Operation {
+    match number(&operation.id) {
+        13 => ended(
+            operation,
+            OperationState::Cancelled,
+            1000,
+            "cancelled by ana",
+        ),
+        _ => going_back(operation),
     }
 }
 
@@ -140,6 +254,15 @@ pub(crate) fn life(first: Operation) -> Vec<Operation> {
     match number(&first.id) {
         2 => vec![first.clone(), retrying(first.clone()), failed(first)],
         3 => vec![first],
+        6 => {
+            let back = going_back(first);
+            vec![back.clone(), is_back(back, OperationState::Cancelled)]
+        }
+        14 => {
+            let mut back = going_back(first);
+            back.error = "no space left on device".into();
+            vec![back.clone(), is_back(back, OperationState::Failed)]
+        }
         _ => vec![first.clone(), succeeded(first)],
     }
 }

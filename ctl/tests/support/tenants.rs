@@ -1,6 +1,6 @@
 //! The canned coordinator's tenants. The name selects the behaviour: `full` fits nowhere, `bad` is refused, `taken`
 //! exists with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first
-//! answer, `busy` is refused for load at first and `swamped` always.
+//! answer, `busy` is refused for load at first and `swamped` always, `occupied` has an operation under way.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -54,12 +54,35 @@ fn operation_number(name: &str) -> u32 {
 }
 
 fn start(name: &str, kind: OperationKind) -> Result<Response<Operation>, Status> {
+    if name == "occupied" {
+        return Err(occupied(name));
+    }
+    start_anyway(name, kind)
+}
+
+/// Whatever is under way on the tenant.
+fn start_anyway(name: &str, kind: OperationKind) -> Result<Response<Operation>, Status> {
     find(name)?;
     Ok(Response::new(operations::operation(
         operation_number(name),
         kind,
         name,
     )))
+}
+
+/// ABORTED as the coordinator sends it, naming the operation under way.
+fn occupied(name: &str) -> Status {
+    let id = data::op_id(7);
+    let message = format!(
+        "tenant `{name}` is busy: operation {id} (resize) is at stage `host` for 42 s; wait for it (`isyctl op watch {id}`) \
+         or cancel it (`isyctl op cancel {id}`)"
+    );
+    let metadata = [
+        ("operation_id".to_owned(), id),
+        ("stage".to_owned(), "host".to_owned()),
+    ];
+    let metadata = metadata.into_iter().collect();
+    error::status(Code::Aborted, "OPERATION_IN_PROGRESS", message, metadata)
 }
 
 /// RESOURCE_EXHAUSTED as the coordinator sends it: an `ErrorInfo`, and the placement as an `Any`.
@@ -264,7 +287,13 @@ impl TenantService for Fake {
         &self,
         request: Request<SuspendTenantRequest>,
     ) -> Result<Response<Operation>, Status> {
-        start(&request.into_inner().name, OperationKind::Suspend)
+        let asked = request.into_inner();
+        let start = if asked.cancel_running {
+            start_anyway
+        } else {
+            start
+        };
+        start(&asked.name, OperationKind::Suspend)
     }
     async fn resume_tenant(
         &self,
@@ -289,6 +318,11 @@ impl TenantService for Fake {
         request: Request<DeleteTenantRequest>,
     ) -> Result<Response<Operation>, Status> {
         let asked = request.into_inner();
+        let start = if asked.cancel_running {
+            start_anyway
+        } else {
+            start
+        };
         start(
             &asked.name,
             if asked.purge {
@@ -298,11 +332,18 @@ impl TenantService for Fake {
             },
         )
     }
+    async fn undelete_tenant(
+        &self,
+        request: Request<UndeleteTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        start(&request.into_inner().name, OperationKind::Undelete)
+    }
+    /// Nobody calls it any more.
     async fn restore_tenant(
         &self,
-        request: Request<RestoreTenantRequest>,
+        _: Request<RestoreTenantRequest>,
     ) -> Result<Response<Operation>, Status> {
-        start(&request.into_inner().name, OperationKind::Restore)
+        Err(Status::unimplemented("it is UndeleteTenant now"))
     }
 
     async fn stream_logs(

@@ -1,4 +1,4 @@
-//! `isyctl tenant restart`, `suspend`, `resume`, `resize`, `restore`: send the request, then wait for the operation.
+//! `isyctl tenant restart`, `suspend`, `resume`, `resize`, `undelete`: send the request, then wait for the operation.
 
 use clap::Args;
 use isyone_proto::pb::v1::{
@@ -6,12 +6,12 @@ use isyone_proto::pb::v1::{
     SuspendTenantRequest, UndeleteTenantRequest,
 };
 
-use super::Waiting;
 use crate::{
     app::App,
     client::Client,
     clock,
     exit::{Exit, Failure, Outcome},
+    options::Waiting,
     output::{format, table::clean, wire::Wire},
     wait,
 };
@@ -23,6 +23,31 @@ pub struct Plain {
     name: String,
     #[command(flatten)]
     waiting: Waiting,
+}
+
+/// `isyctl tenant suspend`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  isyctl tenant suspend alfa
+  isyctl tenant suspend alfa --no-wait
+  isyctl tenant suspend alfa --cancel-running   also while it is being created, resized, …")]
+pub struct Suspend {
+    /// The tenant's name
+    name: String,
+    /// If an operation is under way on the tenant, cancel it for this one instead of being refused
+    #[arg(long)]
+    cancel_running: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// `isyctl tenant restore`, which is `undelete` now.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Whatever it took once
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    arguments: Vec<String>,
 }
 
 /// `isyctl tenant restart`.
@@ -98,21 +123,38 @@ impl Resize {
     }
 }
 
-pub async fn suspend(app: &App, plain: Plain) -> Outcome {
-    let client = app.client()?;
-    let message = SuspendTenantRequest {
-        name: plain.name.clone(),
-        request_id: clock::request_id(),
-        cancel_running: false,
-    };
-    let operation = client
-        .change(
-            &format!("suspend tenant `{}`", plain.name),
-            message,
-            |c, r| async move { c.tenants().suspend_tenant(r).await },
+impl Suspend {
+    pub async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let message = SuspendTenantRequest {
+            name: self.name.clone(),
+            request_id: clock::request_id(),
+            cancel_running: self.cancel_running,
+        };
+        let operation = client
+            .change(
+                &format!("suspend tenant `{}`", self.name),
+                message,
+                |c, r| async move { c.tenants().suspend_tenant(r).await },
+            )
+            .await?;
+        settle(app, &client, operation, self.waiting, "suspended").await
+    }
+}
+
+impl Restore {
+    /// Changes nothing. A script that means `undelete` must not be answered by what `restore` will be one day: bringing
+    /// back an older state of the data.
+    pub fn run(self) -> Outcome {
+        let name = self.arguments.iter().find(|word| !word.starts_with('-'));
+        let name = name.map_or_else(|| "NAME".to_owned(), |name| clean(name));
+        Err(Failure::usage(
+            "`tenant restore` is now `tenant undelete`; nothing was changed",
         )
-        .await?;
-    settle(app, &client, operation, plain.waiting, "suspended").await
+        .hint(format!(
+            "`isyctl tenant undelete {name}` brings a deleted tenant back (restore will bring data back from a backup)"
+        )))
+    }
 }
 
 pub async fn resume(app: &App, plain: Plain) -> Outcome {
@@ -131,7 +173,7 @@ pub async fn resume(app: &App, plain: Plain) -> Outcome {
     settle(app, &client, operation, plain.waiting, "resumed").await
 }
 
-pub async fn restore(app: &App, plain: Plain) -> Outcome {
+pub async fn undelete(app: &App, plain: Plain) -> Outcome {
     let client = app.client()?;
     let message = UndeleteTenantRequest {
         name: plain.name.clone(),
@@ -139,12 +181,12 @@ pub async fn restore(app: &App, plain: Plain) -> Outcome {
     };
     let operation = client
         .change(
-            &format!("restore tenant `{}`", plain.name),
+            &format!("undelete tenant `{}`", plain.name),
             message,
             |c, r| async move { c.tenants().undelete_tenant(r).await },
         )
         .await?;
-    settle(app, &client, operation, plain.waiting, "restored").await
+    settle(app, &client, operation, plain.waiting, "undeleted").await
 }
 
 /// Waits if wanted, reports how the operation ended, and prints it for programs.

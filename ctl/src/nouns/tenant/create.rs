@@ -8,13 +8,12 @@ use isyone_proto::pb::v1::{
 };
 use serde::Serialize;
 
-use super::Waiting;
 use crate::{
     app::App,
     client::Client,
     clock,
     exit::{Exit, Failure, Outcome},
-    options,
+    options::{self, Waiting},
     output::{
         placement,
         table::{Cell, Table, clean},

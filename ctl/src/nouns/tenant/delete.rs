@@ -3,11 +3,12 @@
 use clap::Args;
 use isyone_proto::pb::v1::{DeleteTenantRequest, DesiredState, Tenant};
 
-use super::{Waiting, change, get};
+use super::{change, get};
 use crate::{
     app::App,
     clock,
     exit::{Exit, Failure, Outcome},
+    options::Waiting,
     output::{
         format,
         table::{Table, clean},
@@ -18,15 +19,19 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  isyctl tenant delete alfa                  asks first; `isyctl tenant restore alfa` undoes it in time
-  isyctl tenant delete alfa --yes            for scripts
-  isyctl tenant delete alfa --purge          removes a deleted tenant's volumes for good, now")]
+  isyctl tenant delete alfa                    asks first; `tenant undelete alfa` undoes it in time
+  isyctl tenant delete alfa --yes              for scripts
+  isyctl tenant delete alfa --cancel-running   also while it is being created, resized, …
+  isyctl tenant delete alfa --purge            removes a deleted tenant's volumes for good, now")]
 pub struct Delete {
     /// The tenant's name
     name: String,
     /// Remove the volumes of an already deleted tenant for good; nothing brings them back
     #[arg(long)]
     purge: bool,
+    /// If an operation is under way on the tenant, cancel it for this one instead of being refused
+    #[arg(long)]
+    cancel_running: bool,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -59,7 +64,7 @@ impl Delete {
             name: self.name.clone(),
             request_id: clock::request_id(),
             purge: self.purge,
-            cancel_running: false,
+            cancel_running: self.cancel_running,
         };
         let operation = client
             .change(
@@ -85,7 +90,7 @@ impl Delete {
             {
                 let (until, name) = (format::local(Some(&until)), clean(&self.name));
                 app.ui.note(&format!(
-                    "its data is kept until {until}; `isyctl tenant restore {name}` brings it back"
+                    "its data is kept until {until}; `isyctl tenant undelete {name}` brings it back"
                 ));
             }
         }
@@ -103,6 +108,10 @@ impl Delete {
             ("Created", format::local(tenant.create_time.as_ref()).into()),
         ]);
         app.ui.note(facts.trim_end());
+        if self.cancel_running {
+            app.ui
+                .note("An operation that is under way on it is cancelled.");
+        }
         if self.purge {
             let kept = format::local(until);
             app.ui.note(&format!(
@@ -119,10 +128,10 @@ impl Delete {
         );
         app.ui.note(&match until {
             Some(_) => {
-                format!("`isyctl tenant restore {name}` brings it back until {}.", format::local(until))
+                format!("`isyctl tenant undelete {name}` brings it back until {}.", format::local(until))
             }
             None => format!(
-                "`isyctl tenant restore {name}` brings it back until the quarantine ends; the date follows."
+                "`isyctl tenant undelete {name}` brings it back until the quarantine ends; the date follows."
             ),
         });
         app.ui.confirm(

@@ -5,11 +5,12 @@ use isyone_proto::pb::v1::{
     AddDomainRequest, Domain, DomainState, ListDomainsRequest, RemoveDomainRequest,
 };
 
-use super::{Waiting, change};
+use super::change;
 use crate::{
     app::App,
     clock,
     exit::{Exit, Outcome},
+    options::Waiting,
     output::{
         format,
         table::{Cell, Paint, Table, clean},

@@ -47,22 +47,22 @@ pub enum TenantCommand {
     /// Restart Odoo
     Restart(change::Restart),
     /// Stop a tenant; visitors see a page that says so, data and place are kept
-    #[command(
-        after_help = "Examples:\n  isyctl tenant suspend alfa\n  isyctl tenant suspend alfa --no-wait"
-    )]
-    Suspend(change::Plain),
+    Suspend(change::Suspend),
     /// Start a suspended tenant again
     #[command(after_help = "Examples:\n  isyctl tenant resume alfa")]
     Resume(change::Plain),
     /// Give a tenant another plan
     Resize(change::Resize),
-    /// Delete a tenant; its volumes stay restorable for a time
+    /// Delete a tenant; its volumes are kept for a time
     Delete(delete::Delete),
-    /// Bring a deleted tenant back
+    /// Bring a deleted tenant back, as long as its volumes are kept
     #[command(
-        after_help = "Examples:\n  isyctl tenant list --deleted\n  isyctl tenant restore alfa"
+        after_help = "Examples:\n  isyctl tenant list --deleted     what is kept; `show` says until when\n  isyctl tenant undelete alfa"
     )]
-    Restore(change::Plain),
+    Undelete(change::Plain),
+    /// What `undelete` was called once
+    #[command(hide = true, after_help = "Example:\n  isyctl tenant undelete alfa")]
+    Restore(change::Restore),
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
     Access(access::AccessCommand),
@@ -80,24 +80,6 @@ pub struct Name {
     pub name: String,
 }
 
-/// Whether to wait for the operation.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct Waiting {
-    /// Wait until the work is done (the default)
-    #[arg(long, overrides_with = "no_wait")]
-    wait: bool,
-    /// Start the work and return at once
-    #[arg(long)]
-    no_wait: bool,
-}
-
-impl Waiting {
-    /// Whether to wait; the later of both flags wins.
-    pub fn wanted(self) -> bool {
-        self.wait || !self.no_wait
-    }
-}
-
 impl TenantCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
@@ -110,11 +92,12 @@ impl TenantCommand {
             Self::Shell(command) => command.run(app).await,
             Self::Psql(command) => command.run(app).await,
             Self::Restart(command) => command.run(app).await,
-            Self::Suspend(command) => change::suspend(app, command).await,
+            Self::Suspend(command) => command.run(app).await,
             Self::Resume(command) => change::resume(app, command).await,
             Self::Resize(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
-            Self::Restore(command) => change::restore(app, command).await,
+            Self::Undelete(command) => change::undelete(app, command).await,
+            Self::Restore(command) => command.run(),
             Self::Access(command) => command.run(app).await,
             Self::Domain(command) => command.run(app).await,
             Self::Verify(command) => command.run(app).await,

@@ -43,7 +43,7 @@ pub struct List {
     /// Only tenants in this phase
     #[arg(long, value_parser = PossibleValuesParser::new(PHASES))]
     phase: Option<String>,
-    /// Also deleted tenants that can still be restored
+    /// Also deleted tenants, while their volumes are kept
     #[arg(long)]
     deleted: bool,
     /// At most this many

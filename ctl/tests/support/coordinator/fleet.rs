@@ -107,7 +107,7 @@ impl OperationService for Fake {
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let asked = request.into_inner();
-        let all: Vec<Operation> = [5, 2, 1]
+        let all: Vec<Operation> = [12, 11, 8, 7, 6, 5, 2, 1]
             .into_iter()
             .filter_map(|number| operations::get(&data::op_id(number)))
             .filter(|operation| !(asked.active_only && operation.done))
@@ -124,12 +124,7 @@ impl OperationService for Fake {
         request: Request<WatchOperationRequest>,
     ) -> Result<Response<Answers<Operation>>, Status> {
         let id = request.into_inner().id;
-        let kind = if operations::number(&id) == 5 {
-            OperationKind::Restart
-        } else {
-            OperationKind::Create
-        };
-        let first = operations::operation(operations::number(&id), kind, "alfa");
+        let first = operations::first(&id);
         if operations::number(&id) == 4 && self.watches.fetch_add(1, Ordering::SeqCst) == 0 {
             return Ok(stream(
                 vec![first],
@@ -148,10 +143,13 @@ impl OperationService for Fake {
     ) -> Result<Response<Operation>, Status> {
         let id = request.into_inner().id;
         match operations::get(&id) {
-            Some(operation) if operation.done => Err(Status::failed_precondition(format!(
-                "operation {id} is done already"
-            ))),
-            Some(operation) => Ok(Response::new(operation)),
+            Some(operation) if operation.done => Err(status(
+                Code::FailedPrecondition,
+                "NOT_CANCELLABLE",
+                format!("operation {id} has ended already"),
+                Default::default(),
+            )),
+            Some(operation) => Ok(Response::new(operations::cancelled(operation))),
             None => Err(Status::not_found(format!("there is no operation {id}"))),
         }
     }

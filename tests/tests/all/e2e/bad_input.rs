@@ -244,7 +244,9 @@ fn roles(cell: &Cell) {
         refused.code,
         refused.stderr
     );
-    cell.isyctl(&["tenant", "delete", "beta", "--yes"]).ok();
+    // Its create may be under way still.
+    cell.isyctl(&["tenant", "delete", "beta", "--yes", "--cancel-running"])
+        .ok();
 }
 
 fn docker_down_is_said(cell: &mut Cell) {

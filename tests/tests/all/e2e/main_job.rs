@@ -42,7 +42,7 @@ fn a_tenant_from_create_to_purge() {
     create_is_idempotent(&cell);
     shells_and_logs(&cell);
     suspend_resume_restart_resize(&cell);
-    delete_restore_purge(&cell);
+    delete_undelete_purge(&cell);
 }
 
 /// Creates a Brazilian customer's tenant, always with the same options.
@@ -415,7 +415,7 @@ fn suspend_resume_restart_resize(cell: &Cell) {
     assert_eq!(cell.json(&["tenant", "show", "beta"])["size"]["workers"], 3);
 }
 
-fn delete_restore_purge(cell: &Cell) {
+fn delete_undelete_purge(cell: &Cell) {
     let docker = &cell.hosts[0].docker;
     let password = cell.json(&["tenant", "credentials", "beta"])["password"]
         .as_str()
@@ -436,7 +436,7 @@ fn delete_restore_purge(cell: &Cell) {
         !docker.inspect("pgdata_beta", "{{.Name}}").is_empty(),
         "volumes are kept"
     );
-    cell.isyctl(&["tenant", "restore", "beta"]).ok();
+    cell.isyctl(&["tenant", "undelete", "beta"]).ok();
     answers(cell, "beta.isy.one");
     assert_eq!(
         odoo_login(cell.edge(), "beta.isy.one", "odoo_beta", "admin", &password),

@@ -127,6 +127,8 @@ fn a_restart(cell: &Cell) {
         .ok();
     shows(cell, "alfa", "Your system is restarting");
     odoo_answers(cell, "alfa");
+    // Odoo answers a little before its host has said so, and what comes next would find the restart under way.
+    cell.wait_phase("alfa", "running", MINUTE);
 }
 
 fn suspended(cell: &Cell) {
