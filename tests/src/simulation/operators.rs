@@ -84,7 +84,8 @@ impl Simulation {
                 cancel_running,
             },
         };
-        if self.count(command) {
+        // Whoever got no answer does not know what became of it, and looks.
+        if self.count(command) | std::mem::take(&mut self.answer_lost) {
             self.promise(&tenant);
         }
     }
@@ -104,18 +105,15 @@ impl Simulation {
             return;
         };
         let id = record.operation;
-        if self.count(Command::CancelOperation { id }) {
+        if self.count(Command::CancelOperation { id }) | std::mem::take(&mut self.answer_lost) {
             self.promise(tenant);
         }
     }
 
     fn create(&mut self, command: Command, tenant: TenantName) {
         let lost_answer = self.chance(100);
-        if self.count(command.clone()) {
-            let record = self.state.fleet.tenants[&tenant].clone();
-            if !record.is_deleted() {
-                self.promised.insert(tenant.clone(), record.uid);
-            }
+        if self.count(command.clone()) | std::mem::take(&mut self.answer_lost) {
+            self.promise(&tenant);
         }
         if lost_answer {
             self.unanswered.push((command, tenant));
@@ -123,14 +121,7 @@ impl Simulation {
     }
 
     fn count(&mut self, command: Command) -> bool {
-        let tenant = command.tenant().cloned();
         let answer = self.submit(command);
-        if std::mem::take(&mut self.answer_lost)
-            && let Some(tenant) = tenant
-        {
-            // Whoever asked does not know what became of it, and looks.
-            self.promise(&tenant);
-        }
         let accepted = matches!(answer, Some(Ok(_)));
         if accepted {
             self.summary.accepted += 1

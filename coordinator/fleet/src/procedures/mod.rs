@@ -122,18 +122,24 @@ pub fn steps(state: &State, operation: &Operation, waiting: Option<&Waiting>) ->
     if operation.is_over() {
         return steps;
     }
-    match &operation.procedure {
-        Procedure::Converge(converge) if !operation.stage().is_route() => {
+    let stage = operation.stage();
+    let hosts = match &operation.procedure {
+        Procedure::Converge(converge) if !stage.is_route() => {
             steps.extend(host_steps(state, operation, &converge.host));
+            true
         }
-        Procedure::Converge(_) | Procedure::Move(_) => steps.push(Step {
-            name: operation.stage().word().to_owned(),
+        Procedure::Converge(_) | Procedure::Move(_) => false,
+    };
+    // What a host does, it tells in steps of its own.
+    if !hosts || stage.is_back() {
+        steps.push(Step {
+            name: stage.word().to_owned(),
             state: OperationState::Running,
             started_at: Some(operation.stage_since),
             ended_at: None,
             detail: waiting.map(ToString::to_string).unwrap_or_default(),
             progress_percent: waiting.map_or(0, Waiting::percent),
-        }),
+        });
     }
     steps
 }

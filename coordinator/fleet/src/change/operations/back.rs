@@ -9,7 +9,7 @@ use isyone_types::{
     plan::Lifecycle,
 };
 
-use super::{ChangeError, Edit, done_step, drive::set_generation};
+use super::{ChangeError, Edit, drive::set_generation};
 use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
@@ -78,7 +78,7 @@ impl Edit<'_> {
                 ));
             }
         }
-        next.log.extend(self.closing_back(operation, &why));
+        next.log.extend(self.closing_back(operation));
         if let Some(tenant) = self.subject(operation) {
             set_generation(&mut next.procedure, tenant.generation);
         }
@@ -88,17 +88,17 @@ impl Edit<'_> {
         Ok(self.put_operation(next))
     }
 
-    /// The steps of a stage that is given up.
-    pub(super) fn closing_back(&self, operation: &Operation, why: &str) -> Vec<Step> {
-        let mut steps = self.closing(operation, "");
-        for step in &mut steps {
-            if !step.state.is_final() || !matches!(operation.procedure, Procedure::Converge(_)) {
-                step.state = OperationState::Cancelled;
-                step.ended_at = Some(self.stamp.now);
-            }
+    /// The step of a stage that is given up. A host's steps stay in its reports: it goes on with the same operation.
+    pub(super) fn closing_back(&self, operation: &Operation) -> Vec<Step> {
+        if !operation.stage().is_route() && matches!(operation.procedure, Procedure::Converge(_)) {
+            return Vec::new();
         }
-        steps.push(done_step("back", why.to_owned(), self.stamp.now));
-        steps
+        let given_up = |step: Step| Step {
+            state: OperationState::Cancelled,
+            ..step
+        };
+        let steps = self.closing(operation, "").into_iter();
+        steps.map(given_up).collect()
     }
 
     /// The tenant becomes again what it was.

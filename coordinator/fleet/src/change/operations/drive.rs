@@ -94,7 +94,14 @@ impl Edit<'_> {
         };
         match (&operation.procedure, operation.stage()) {
             (Procedure::Converge(converge), stage) if !stage.is_route() => {
-                procedures::host_steps(self.state, operation, &converge.host)
+                let mut steps = procedures::host_steps(self.state, operation, &converge.host);
+                if let Some(ending) = &operation.ending {
+                    steps.push(Step {
+                        detail: ending.why.clone(),
+                        ..own(stage.word())
+                    });
+                }
+                steps
             }
             (_, stage) => vec![own(stage.word())],
         }

@@ -20,7 +20,7 @@ use crate::{
     desired::Tenant,
     event::EventKind,
     operation::{
-        Converge, ConvergeStage, MoveStage, Operation, OperationKind, Procedure, Subject,
+        Converge, ConvergeStage, MoveStage, Operation, OperationKind, Procedure, Subject, WayBack,
         deadline_ms,
     },
     written::{RecordKind, Write},
@@ -104,6 +104,31 @@ impl Edit<'_> {
         );
     }
 
+    /// What a cancelled operation has asked for does not come: spec and size are again what they were, if the host still
+    /// has room for that.
+    fn take_back(&self, tenant: &mut Tenant) -> bool {
+        let Some(running) = self.running(tenant).filter(|o| !o.stage().is_route()) else {
+            return false;
+        };
+        let Procedure::Converge(Converge {
+            back: WayBack::Wishes(wishes),
+            ..
+        }) = &running.procedure
+        else {
+            return false;
+        };
+        if self.check_growth(tenant, wishes.size).is_err() {
+            return false;
+        }
+        tenant.size = wishes.size;
+        let domains = std::mem::take(&mut tenant.spec.domains);
+        tenant.spec = wishes.spec.clone();
+        tenant.spec.domains = domains;
+        let primary = wishes.primary.clone();
+        tenant.primary = primary.filter(|domain| tenant.spec.domains.contains(domain));
+        true
+    }
+
     /// Stores a changed tenant under a new generation, with the operation that carries the change out.
     pub(crate) fn change(
         &mut self,
@@ -113,6 +138,13 @@ impl Edit<'_> {
     ) -> Result<Arc<Operation>, ChangeError> {
         let before = self.tenant(&tenant.name)?;
         self.check_idle(&before, ask.cancel_running)?;
+        let mut base = (*before).clone();
+        if ask.cancel_running && self.take_back(&mut base) {
+            // What cancels another operation changes neither of these itself.
+            tenant.spec.clone_from(&base.spec);
+            tenant.primary.clone_from(&base.primary);
+            tenant.size = base.size;
+        }
         self.make_way(&before, kind);
         // Giving way may have changed these, and only operations do.
         let current = self.tenant(&tenant.name)?;
@@ -124,7 +156,7 @@ impl Edit<'_> {
             host: tenant.placement.host.clone(),
             generation: tenant.generation,
             stage: ConvergeStage::Host,
-            back: back::way_back(kind, &before, &tenant),
+            back: back::way_back(kind, &base, &tenant),
         });
         let operation = self.begin(kind, &tenant, procedure, ask.request_id, Vec::new());
         self.put_tenant(tenant);

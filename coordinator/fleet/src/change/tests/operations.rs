@@ -83,8 +83,15 @@ fn a_second_operation_is_refused_naming_the_first() {
         why,
         format!("it gave way to operation {second} (suspend, asked for by ana)")
     );
-    // The size that was asked for stays: it was accepted, only nobody waits for it any more.
-    assert_eq!(bench.state.fleet.tenants[&alfa].spec.plan, name("standard"));
+    // The size that was asked for does not come, not even by cancelling this one, too.
+    assert_eq!(bench.state.fleet.tenants[&alfa].spec.plan, name("small"));
+    start(&mut bench, Command::CancelOperation { id: second });
+    bench.settle();
+    let tenant = &bench.state.fleet.tenants[&alfa];
+    assert_eq!(
+        (&tenant.spec.plan, tenant.desired),
+        (&name("small"), Lifecycle::Running)
+    );
 }
 
 #[test]
