@@ -24,9 +24,11 @@ use crate::{
         probe::Probe,
         usage,
     },
+    jobs::{Jobs, fetch::Fetch},
     link::{renew, session::Link},
     metrics::{self, loopback, scrape::Scraper},
-    plan::firewall::METRICS_PORT,
+    peer::{ContainerDatabases, PeerPort, Peers},
+    plan::firewall::{METRICS_PORT, PEER_PORT},
     tenant::reconcile,
 };
 
@@ -47,23 +49,23 @@ pub enum StartError {
     Io(PathBuf, #[source] io::Error),
 }
 
-/// Where Prometheus scrapes this host.
+/// Where one of the agent's ports for others is: Prometheus', or other hosts' agents'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScrapeAddress {
+pub enum PortAddress {
     /// Opens no port.
     Off,
     /// At this address.
     At(SocketAddr),
-    /// At the address that the edges use, on [`METRICS_PORT`].
+    /// At the address that the edges use, on the port's own number.
     Advertised,
 }
 
-impl ScrapeAddress {
-    fn resolve(self, advertise: IpAddr) -> Option<SocketAddr> {
+impl PortAddress {
+    fn resolve(self, advertise: IpAddr, port: u16) -> Option<SocketAddr> {
         match self {
             Self::Off => None,
             Self::At(address) => Some(address),
-            Self::Advertised => Some(SocketAddr::from((advertise, METRICS_PORT))),
+            Self::Advertised => Some(SocketAddr::from((advertise, port))),
         }
     }
 }
@@ -78,7 +80,11 @@ pub struct AgentParts {
     /// For `/healthz` and `/metrics`, if wanted.
     pub http: Option<TcpListener>,
     /// Where Prometheus scrapes.
-    pub metrics: ScrapeAddress,
+    pub metrics: PortAddress,
+    /// Where other hosts' agents fetch tenants' data.
+    pub peer: PortAddress,
+    /// Bytes per second that all copies to this host may take together, and all from it; 0: no limit.
+    pub copy_rate_bytes_per_s: u64,
     /// The packet filter, if there should be one.
     pub firewall: Option<crate::host::firewall::Applier>,
 }
@@ -104,11 +110,14 @@ impl Agent {
             pace,
             http,
             metrics,
+            peer,
+            copy_rate_bytes_per_s,
             firewall,
         } = parts;
         let config = data.load_config()?;
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
+        let peer = peer.resolve(config.advertise, PEER_PORT);
         let (ledger, warning) = Ledger::open(&data.ledger())?;
         let host = Host::new(docker, probe, data.clone(), config.advertise, pace)
             .map_err(|e| StartError::Io(data.path().to_owned(), e))?;
@@ -128,7 +137,7 @@ impl Agent {
             monitors: monitors.clone(),
             identity: identity.clone(),
             endpoint: config.endpoint.clone(),
-            peer_port: None,
+            peer_port: peer.map(|address| address.port()),
             connected,
         });
         if let Some(applier) = firewall {
@@ -137,22 +146,18 @@ impl Agent {
         }
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
-        if let Some(address) = metrics.resolve(config.advertise) {
-            let port = metrics::server::ScrapePort {
-                address,
-                tls: identity.server(),
-                monitors,
-                scraper: scraper.clone(),
-            };
-            tasks.spawn(port.run(stop.clone()));
-        }
-        tasks.spawn(metrics::sample::run(scraper.clone(), stop.clone()));
-        tasks.spawn(renew::run(
-            identity,
-            config.endpoint,
-            config.name.to_string(),
-            stop.clone(),
-        ));
+        let ports = Ports {
+            host: &host,
+            plans: &in_force,
+            identity: &identity,
+            tasks: &tasks,
+            stop: &stop,
+        };
+        ports.copies(peer, copy_rate_bytes_per_s);
+        let address = metrics.resolve(config.advertise, METRICS_PORT);
+        ports.metrics(address, monitors, &scraper);
+        let name = config.name.to_string();
+        tasks.spawn(renew::run(identity, config.endpoint, name, stop.clone()));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
         if let Some(listener) = http {
             tasks.spawn(serve_loopback(listener, scraper, stop.clone()));
@@ -174,6 +179,54 @@ impl Agent {
         // A panic in it was logged when it happened.
         let _ = self.reconciler.await;
         self.tasks.wait().await;
+    }
+}
+
+/// What the tasks behind the ports for others need.
+struct Ports<'a> {
+    host: &'a Arc<Host>,
+    plans: &'a watch::Receiver<InForce>,
+    identity: &'a LiveIdentity,
+    tasks: &'a TaskTracker,
+    stop: &'a CancellationToken,
+}
+
+impl Ports<'_> {
+    /// What moves tenants' data between hosts: the port of other agents, and our own jobs.
+    fn copies(&self, port: Option<SocketAddr>, rate_bytes_per_s: u64) {
+        let (host, plans) = (self.host, self.plans);
+        if let Some(address) = port {
+            let databases = Arc::new(ContainerDatabases(host.clone()));
+            let peers = Peers::new(host.clone(), plans.clone(), rate_bytes_per_s, databases);
+            let port = PeerPort {
+                address,
+                tls: self.identity.peers(),
+                plans: plans.clone(),
+                peers,
+            };
+            self.tasks.spawn(port.run(self.stop.clone()));
+        }
+        let fetch = Fetch::new(host.clone(), plans.clone(), self.identity.config());
+        let jobs = Jobs::new(host.clone(), Arc::new(fetch), rate_bytes_per_s);
+        self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
+    }
+
+    fn metrics(
+        &self,
+        address: Option<SocketAddr>,
+        monitors: Arc<Monitors>,
+        scraper: &Arc<Scraper>,
+    ) {
+        let sampling = metrics::sample::run(scraper.clone(), self.stop.clone());
+        self.tasks.spawn(sampling);
+        let Some(address) = address else { return };
+        let port = metrics::server::ScrapePort {
+            address,
+            tls: self.identity.server(),
+            monitors,
+            scraper: scraper.clone(),
+        };
+        self.tasks.spawn(port.run(self.stop.clone()));
     }
 }
 

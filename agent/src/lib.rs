@@ -9,7 +9,8 @@
 //! | `docker` | what we need of an engine, and bollard behind it | which containers there should be | plan |
 //! | `host` | what all tenants of a host share: ledger, board, images, snapshots, measuring, identity | one tenant's work | base, plan, docker |
 //! | `tenant` | one tenant at work, and the loops that wake it | what to do (plan), what is shared (host) | base, plan, docker, host |
-//! | `jobs` | long work beside the tenants' loops, as the plan orders it | reports (link), a tenant's stack (tenant) | base, host |
+//! | `peer` | bulk data between hosts' agents, for as long as the plan grants it | what it is for | base, host, plan, tenant |
+//! | `jobs` | long work beside the tenants' loops, as the plan orders it | reports (link), a tenant's stack (tenant) | base, host, peer, tenant |
 //! | `link` | the coordinator: joining, the session, reports, renewal | what a plan causes | base, plan, docker, host |
 //! | `metrics` | the pages that Prometheus scrapes | reports to the coordinator | base, plan, host |
 //! | `agent` | puts it together | the command line (main) | all |
@@ -25,6 +26,7 @@ pub mod host;
 pub mod jobs;
 pub mod link;
 pub mod metrics;
+pub mod peer;
 pub mod plan;
 pub mod tenant;
 #[cfg(feature = "testing")]

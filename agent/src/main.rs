@@ -12,10 +12,11 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isyone_agent::{
-    agent::{Agent, AgentParts, ScrapeAddress},
+    agent::{Agent, AgentParts, PortAddress},
     base::config::DataDir,
     docker::engine::Engine,
     host::{Pace, firewall::Applier, probe::NetProbe},
+    jobs::DEFAULT_RATE_BYTES_PER_S,
     link::join::{JoinOptions, join, machine_name},
 };
 use isyone_proto::{ids::HostName, token::JoinToken};
@@ -93,8 +94,15 @@ struct RunArguments {
     http: SocketAddr,
     /// Where Prometheus scrapes this host and its tenants, with a client certificate: ADDRESS:PORT, or `off`; by default port
     /// 7482 of the address that the edges use.
-    #[arg(long, env = "ISYONE_AGENT_METRICS", value_parser = scraped)]
-    metrics: Option<ScrapeAddress>,
+    #[arg(long, env = "ISYONE_AGENT_METRICS", value_parser = port_address)]
+    metrics: Option<PortAddress>,
+    /// Where other hosts' agents fetch tenants' data, when the coordinator has them do so: ADDRESS:PORT, or `off`; by default
+    /// port 7483 of the address that the edges use.
+    #[arg(long, env = "ISYONE_AGENT_PEER", value_parser = port_address)]
+    peer: Option<PortAddress>,
+    /// MiB per second that copies of tenants to this host may take together, and those from it; 0: no limit.
+    #[arg(long, env = "ISYONE_AGENT_COPY_RATE_MIB", default_value_t = DEFAULT_RATE_BYTES_PER_S >> 20)]
+    copy_rate_mib: u64,
     /// Form of the log.
     #[arg(long, env = "ISYONE_LOG_FORMAT", value_enum, default_value = "human")]
     log_format: LogFormat,
@@ -109,12 +117,12 @@ enum LogFormat {
     Json,
 }
 
-fn scraped(text: &str) -> Result<ScrapeAddress, String> {
+fn port_address(text: &str) -> Result<PortAddress, String> {
     if text == "off" {
-        return Ok(ScrapeAddress::Off);
+        return Ok(PortAddress::Off);
     }
     text.parse()
-        .map(ScrapeAddress::At)
+        .map(PortAddress::At)
         .map_err(|_| "expected ADDRESS:PORT or off".to_owned())
 }
 
@@ -210,7 +218,9 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         probe: Arc::new(NetProbe),
         pace: Pace::default(),
         http: Some(http),
-        metrics: arguments.metrics.unwrap_or(ScrapeAddress::Advertised),
+        metrics: arguments.metrics.unwrap_or(PortAddress::Advertised),
+        peer: arguments.peer.unwrap_or(PortAddress::Advertised),
+        copy_rate_bytes_per_s: arguments.copy_rate_mib.saturating_mul(1 << 20),
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
         }),

@@ -1,10 +1,10 @@
-//! Mutual TLS for clients (agent, isyctl): identity files, CA pinning at first contact, and a gRPC channel whose
-//! certificate can be swapped while it lives. Also reads the identity from a peer's certificate.
+//! Mutual TLS for clients (agent, isyctl): identity files, CA pinning at first contact, and gRPC channels whose
+//! certificate can be swapped while they live. Also reads the identity from a peer's certificate.
 //!
 //! Not here: the listening side and the CA (the coordinator's base/pki and ports/listener). tonic's own TLS is not used
 //! because it cannot reload a certificate.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 pub use isyone_types::identity::{CertificateInfo, Identity, NoIdentity, OperatorRole};
@@ -272,14 +272,42 @@ impl ServerCertVerifier for PinnedCa {
 /// A channel to the coordinator at `host:port`. It connects at the first call, reconnects by itself, and uses the
 /// current `config` for each connection.
 pub fn channel(endpoint: &str, config: Arc<ArcSwap<ClientConfig>>) -> Result<Channel, TlsError> {
+    channel_to(endpoint, COORDINATOR_NAME, config, |as_it_is| as_it_is)
+}
+
+/// What a receiver of bulk data takes in before it must have passed it on, bytes: at 10 ms between two sites 64 KiB
+/// would be 6 MB/s. Of one stream, and of one connection.
+const BULK_WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+
+/// A channel to another host's agent, likewise: only a certificate of that host is accepted.
+pub fn peer_channel(
+    address: SocketAddr,
+    host: &HostName,
+    config: Arc<ArcSwap<ClientConfig>>,
+) -> Result<Channel, TlsError> {
+    let bulk = |endpoint: Endpoint| {
+        endpoint
+            .initial_stream_window_size(BULK_WINDOWS.0)
+            .initial_connection_window_size(BULK_WINDOWS.1)
+    };
+    let name = host_server_name(host);
+    channel_to(&address.to_string(), &name, config, bulk)
+}
+
+fn channel_to(
+    endpoint: &str,
+    server: &str,
+    config: Arc<ArcSwap<ClientConfig>>,
+    set_up: impl FnOnce(Endpoint) -> Endpoint,
+) -> Result<Channel, TlsError> {
     let bad = || TlsError::BadEndpoint(endpoint.to_owned());
     let address: Arc<str> = endpoint.into();
-    let name = ServerName::try_from(COORDINATOR_NAME).map_err(|_| bad())?;
+    let name = ServerName::try_from(server.to_owned()).map_err(|_| bad())?;
     // `http://` because we do TLS ourselves; with `https://` tonic would insist on its own.
-    let channel = Endpoint::from_shared(format!("http://{endpoint}"))
+    let endpoint = Endpoint::from_shared(format!("http://{endpoint}"))
         .map_err(|_| bad())?
         .origin(
-            format!("https://{COORDINATOR_NAME}")
+            format!("https://{server}")
                 .parse::<Uri>()
                 .map_err(|_| bad())?,
         )
@@ -287,27 +315,27 @@ pub fn channel(endpoint: &str, config: Arc<ArcSwap<ClientConfig>>) -> Result<Cha
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-            let (address, name, config) = (address.clone(), name.clone(), config.load_full());
-            async move {
-                let connect = async {
-                    let tcp = TcpStream::connect(&*address).await?;
-                    tcp.set_nodelay(true)?;
-                    TlsConnector::from(config).connect(name, tcp).await
-                };
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
-                    .await
-                    .map_err(|_| {
-                        std::io::Error::new(
-                            std::io::ErrorKind::TimedOut,
-                            format!("no answer from {address}"),
-                        )
-                    })??;
-                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-            }
-        }));
-    Ok(channel)
+        .tcp_nodelay(true);
+    let connector = tower::service_fn(move |_: Uri| {
+        let (address, name, config) = (address.clone(), name.clone(), config.load_full());
+        async move {
+            let connect = async {
+                let tcp = TcpStream::connect(&*address).await?;
+                tcp.set_nodelay(true)?;
+                TlsConnector::from(config).connect(name, tcp).await
+            };
+            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+                .await
+                .map_err(|_| {
+                    std::io::Error::new(
+                        std::io::ErrorKind::TimedOut,
+                        format!("no answer from {address}"),
+                    )
+                })??;
+            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+        }
+    });
+    Ok(set_up(endpoint).connect_with_connector_lazy(connector))
 }
 
 /// The whole chain of causes, outermost first. With TLS 1.3 the reason for a refused certificate is deep in it.

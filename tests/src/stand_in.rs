@@ -5,7 +5,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
 use isyone_agent::{
-    agent::{Agent, AgentParts, ScrapeAddress},
+    agent::{Agent, AgentParts, PortAddress},
     base::config::DataDir,
     host::Pace,
     testing::fake_docker::FakeDocker,
@@ -52,7 +52,9 @@ fn agent(data: &Path, docker: &Path) -> ExitCode {
             probe: engine,
             pace: Pace::hasty(),
             http: None,
-            metrics: ScrapeAddress::Off,
+            metrics: PortAddress::Off,
+            peer: PortAddress::Off,
+            copy_rate_bytes_per_s: 0,
             firewall: None,
         };
         let agent = Agent::start(parts).expect("the agent starts");

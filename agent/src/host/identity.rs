@@ -102,6 +102,7 @@ pub struct LiveIdentity {
     dir: PathBuf,
     config: Arc<ArcSwap<ClientConfig>>,
     server: Arc<ArcSwap<ServerConfig>>,
+    peers: Arc<ArcSwap<ServerConfig>>,
     now: Mutex<(CertificateInfo, Vec<Option<SystemTime>>)>,
 }
 
@@ -115,14 +116,12 @@ impl LiveIdentity {
             info,
         } = usable(&dir, &pems)?;
         let stamps = stamps(&dir);
-        let (config, server) = (
-            Arc::new(ArcSwap::from(client)),
-            Arc::new(ArcSwap::from(server)),
-        );
+        let swap = |server: Arc<ServerConfig>| Arc::new(ArcSwap::from(server));
         Ok(Self {
             dir,
-            config,
-            server,
+            config: Arc::new(ArcSwap::from(client)),
+            peers: swap(for_peers(&server)),
+            server: swap(server),
             now: Mutex::new((info, stamps)),
         })
     }
@@ -135,6 +134,11 @@ impl LiveIdentity {
     /// Likewise for the port that Prometheus scrapes.
     pub fn server(&self) -> Arc<ArcSwap<ServerConfig>> {
         self.server.clone()
+    }
+
+    /// Likewise for the port of other hosts' agents.
+    pub fn peers(&self) -> Arc<ArcSwap<ServerConfig>> {
+        self.peers.clone()
     }
 
     pub fn info(&self) -> CertificateInfo {
@@ -170,6 +174,7 @@ impl LiveIdentity {
 
     fn adopt(&self, usable: Usable) {
         self.config.store(usable.client);
+        self.peers.store(for_peers(&usable.server));
         self.server.store(usable.server);
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = (usable.info, stamps(&self.dir));
     }
@@ -209,6 +214,13 @@ pub fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// The same for the port of other hosts' agents, who speak HTTP/2.
+pub fn for_peers(server: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = server.clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
 }
 
 fn usable(dir: &Path, pems: &Pems) -> Result<Usable, IdentityError> {

@@ -6,6 +6,7 @@
 //! tenants' health, which their own loops go on watching.
 
 mod decide;
+pub mod fetch;
 mod progress;
 mod record;
 

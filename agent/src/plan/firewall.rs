@@ -19,6 +19,8 @@ use isyone_proto::plan::{Firewall, HostPlan};
 pub const TABLE: &str = "isyone";
 /// The port that Prometheus scrapes on every host, by default; no tenant may reach it.
 pub const METRICS_PORT: u16 = 7482;
+/// The port on every host, by default, where other hosts' agents fetch tenants' data; no tenant may reach it.
+pub const PEER_PORT: u16 = 7483;
 /// Cloud metadata and other link-local services.
 const LINK_LOCAL: &str = "169.254.0.0/16";
 
@@ -129,7 +131,7 @@ fn from_tenant(text: &mut String, firewall: &Firewall, range: &str, ports: &str)
     );
     let _ = writeln!(
         text,
-        "    tcp dport {METRICS_PORT} counter drop comment \"hosts' metrics, on whatever address\""
+        "    tcp dport {{ {METRICS_PORT}, {PEER_PORT} }} counter drop comment \"hosts' metrics and agents, on whatever address\""
     );
     if !protected.is_empty() {
         *text += &to_edge(&format!("ip daddr {}", set(&protected)));

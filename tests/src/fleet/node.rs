@@ -190,7 +190,9 @@ impl Agent {
             probe: self.docker.clone(),
             pace: self.pace.clone(),
             http: None,
-            metrics: agent::ScrapeAddress::Off,
+            metrics: agent::PortAddress::Off,
+            peer: agent::PortAddress::Off,
+            copy_rate_bytes_per_s: 0,
             firewall: None,
         };
         let started = runtime.block_on(async { agent::Agent::start(parts) });

@@ -78,6 +78,13 @@ impl Up {
                     command.args([
                         "--metrics",
                         &format!("{}:{}", site.advertise, self.demo.settings.agent_metrics),
+                        // Beside it, so that two demos on one machine do not meet.
+                        "--peer",
+                        &format!(
+                            "{}:{}",
+                            site.advertise,
+                            self.demo.settings.agent_metrics.saturating_add(1)
+                        ),
                     ]);
                 },
             );

@@ -1,0 +1,189 @@
+//! What a tenant lays out, and what root makes of it. Not here: paths (path).
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, symlink},
+        net::UnixListener,
+    },
+};
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    entries: 1_000,
+    path_bytes: 100_000,
+};
+
+fn path(text: &str) -> RelPath {
+    RelPath::parse(text.as_bytes()).unwrap()
+}
+
+/// A volume with everything in it that a tenant may lay out, and a secret beside it.
+fn trapped() -> (tempfile::TempDir, Root) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("secret"), "s").unwrap();
+    fs::create_dir(dir.path().join("outside")).unwrap();
+    let volume = dir.path().join("volume");
+    fs::create_dir_all(volume.join("sub/deeper")).unwrap();
+    fs::write(volume.join("sub/file"), "data").unwrap();
+    symlink("../secret", volume.join("link")).unwrap();
+    symlink("../outside", volume.join("out")).unwrap();
+    symlink("sub", volume.join("in")).unwrap();
+    symlink("/dev/zero", volume.join("zero")).unwrap();
+    symlink("/proc/self/root", volume.join("magic")).unwrap();
+    rustix::fs::mkfifoat(CWD, volume.join("pipe"), Mode::RWXU).unwrap();
+    // The socket's file stays when its listener goes.
+    drop(UnixListener::bind(volume.join("socket")).unwrap());
+    let root = Root::open(&volume).unwrap();
+    (dir, root)
+}
+
+#[test]
+fn only_files_and_directories_are_opened_and_no_link_is_followed() {
+    let (_dir, root) = trapped();
+    let mut text = String::new();
+    let (mut file, size) = root.file(&path("sub/file")).unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), size), ("data", 4));
+    for trap in [
+        "link",
+        "zero",
+        "pipe",
+        "socket",
+        "magic",
+        "sub",
+        "in/file",
+        "out/x",
+        "magic/etc/passwd",
+    ] {
+        assert!(root.file(&path(trap)).is_err(), "{trap}");
+    }
+    for trap in [
+        "link", "zero", "pipe", "socket", "sub", "in/file", "out/new",
+    ] {
+        assert!(root.writable(&path(trap)).is_err(), "{trap}");
+    }
+    for trap in ["in", "out", "magic", "pipe", "sub/file"] {
+        assert!(root.directory(&path(trap)).is_err(), "{trap}");
+        assert!(root.make_directory(&path(trap)).is_err(), "{trap}");
+    }
+    assert!(root.socket(&path("link")).is_err());
+    assert!(root.socket(&path("sub/file")).is_err());
+    assert!(root.socket(&path("socket")).is_ok());
+}
+
+#[test]
+fn a_walk_meets_everything_once_in_order_and_enters_no_link() {
+    let (_dir, root) = trapped();
+    let mut met = Vec::new();
+    root.walk(LIMITS, &mut |found| {
+        met.push((found.path, found.kind));
+        Ok(())
+    })
+    .unwrap();
+    let wanted = [
+        ("", Kind::Directory),
+        ("in", Kind::Other("link")),
+        ("link", Kind::Other("link")),
+        ("magic", Kind::Other("link")),
+        ("out", Kind::Other("link")),
+        ("pipe", Kind::Other("pipe")),
+        ("socket", Kind::Other("socket")),
+        ("sub", Kind::Directory),
+        ("sub/deeper", Kind::Directory),
+        ("sub/file", Kind::File { size: 4 }),
+        ("zero", Kind::Other("link")),
+    ];
+    assert_eq!(met, wanted.map(|(text, kind)| (path(text), kind)));
+    assert!(met.is_sorted_by(|a, b| a.0 < b.0), "in the order of paths");
+    for limits in [
+        Limits {
+            entries: 10,
+            ..LIMITS
+        },
+        Limits {
+            path_bytes: 40,
+            ..LIMITS
+        },
+    ] {
+        assert!(root.walk(limits, &mut |_| Ok(())).is_err());
+    }
+}
+
+#[test]
+fn removing_a_tree_leaves_what_its_links_point_to() {
+    let (dir, root) = trapped();
+    fs::write(dir.path().join("outside/kept"), "k").unwrap();
+    for name in ["out", "link", "magic", "sub", "pipe", "socket", "gone"] {
+        root.remove(&path(name)).unwrap();
+    }
+    assert!(root.remove(&RelPath::root()).is_err());
+    assert!(dir.path().join("outside/kept").exists() && dir.path().join("secret").exists());
+    assert_eq!(fs::read_dir(dir.path().join("volume")).unwrap().count(), 2);
+}
+
+#[test]
+fn what_is_written_gets_its_rights_and_time_and_two_names_of_one_file_are_refused() {
+    let (dir, root) = trapped();
+    root.make_directory(&path("new")).unwrap();
+    root.make_directory(&path("new")).unwrap();
+    let mut file = root.writable(&path("new/file")).unwrap();
+    file.write_all(b"x").unwrap();
+    let own = meta(&file).unwrap();
+    let wanted = Meta {
+        mode: 0o640,
+        mtime_ns: -1,
+        ..own
+    };
+    set_meta(
+        &file,
+        &Meta {
+            mode: 0o6640,
+            ..wanted
+        },
+    )
+    .unwrap();
+    assert_eq!(meta(&file).unwrap(), wanted);
+    let on_disk = fs::metadata(dir.path().join("volume/new/file")).unwrap();
+    assert_eq!(on_disk.permissions().mode() & 0o7777, 0o640);
+    assert_eq!((on_disk.mtime(), on_disk.mtime_nsec()), (-1, 999_999_999));
+    fs::hard_link(
+        dir.path().join("secret"),
+        dir.path().join("volume/new/second"),
+    )
+    .unwrap();
+    assert!(root.writable(&path("new/second")).is_err());
+    root.sync().unwrap();
+    let (free, total) = root.space().unwrap();
+    assert!(free <= total && total > 0);
+}
+
+#[test]
+fn a_directory_swapped_for_a_link_while_it_is_walked_leads_nowhere() {
+    let (dir, root) = trapped();
+    let volume = dir.path().join("volume");
+    let mut met = 0;
+    let walked = root.walk(LIMITS, &mut |found| {
+        met += 1;
+        if found.path == path("sub") {
+            fs::rename(volume.join("sub"), volume.join("moved")).unwrap();
+            symlink("../outside", volume.join("sub")).unwrap();
+        }
+        Ok(())
+    });
+    assert!(walked.is_err() && met < 11);
+}
+
+#[test]
+fn the_root_of_a_process_is_its_own() {
+    let pid = i32::try_from(std::process::id()).unwrap();
+    let root = Root::of_process(pid).unwrap();
+    assert!(root.socket(&path("proc")).is_err());
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().canonicalize().unwrap().join("s");
+    let _listener = UnixListener::bind(&place).unwrap();
+    let below = place.to_str().unwrap().trim_start_matches('/');
+    assert!(root.socket(&path(below)).is_ok());
+}

@@ -1,0 +1,165 @@
+//! Walking the tree below a handle: what is there, in order, bounded.
+//!
+//! Not here: what is done with it.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, statat};
+
+use super::{MAX_DEPTH, RelPath, Root, invalid, open_at};
+
+/// Most that one walk takes in.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Files, directories and whatever else, together.
+    pub entries: usize,
+    /// Bytes of all their paths.
+    pub path_bytes: usize,
+}
+
+/// What something in a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    File {
+        size: u64,
+    },
+    /// A link, a pipe, a socket, a device: never opened.
+    Other(&'static str),
+}
+
+/// Owner, rights and time of a file or directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Rights alone, without setuid, setgid and sticky.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime_ns: i64,
+}
+
+/// Something in a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub path: RelPath,
+    pub kind: Kind,
+    pub meta: Meta,
+}
+
+impl Root {
+    /// Visits everything from the directory itself on, each directory before what is in it, names by their bytes.
+    /// Follows nothing. Fails at the first error of `visit` or the disk, and beyond the limits.
+    pub fn walk(
+        &self,
+        limits: Limits,
+        visit: &mut dyn FnMut(Found) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let handle = self.directory(&RelPath::root())?;
+        let root = found(RelPath::root(), &rustix::fs::fstat(&handle)?);
+        let mut walk = Walk {
+            left: limits,
+            visit,
+        };
+        walk.take(root)?;
+        walk.descend(handle, &RelPath::root(), 0)
+    }
+}
+
+struct Walk<'a> {
+    left: Limits,
+    visit: &'a mut dyn FnMut(Found) -> io::Result<()>,
+}
+
+impl Walk<'_> {
+    fn take(&mut self, found: Found) -> io::Result<()> {
+        let bytes = found.path.bytes().len();
+        let left = &mut self.left;
+        match (
+            left.entries.checked_sub(1),
+            left.path_bytes.checked_sub(bytes),
+        ) {
+            (Some(entries), Some(path_bytes)) => {
+                (left.entries, left.path_bytes) = (entries, path_bytes)
+            }
+            _ => return Err(invalid("there are too many files".to_owned())),
+        }
+        (self.visit)(found)
+    }
+
+    fn descend(&mut self, handle: OwnedFd, path: &RelPath, depth: usize) -> io::Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(invalid(format!("{path} is too deep")));
+        }
+        for name in names(handle.as_fd(), self.left.entries)? {
+            let stat = match statat(&handle, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(rustix::io::Errno::NOENT) => continue, // gone meanwhile
+                Err(e) => return Err(e.into()),
+            };
+            let path = path
+                .join(name.to_bytes())
+                .map_err(|e| invalid(format!("a path below {path}: {e}")))?;
+            let found = found(path.clone(), &stat);
+            let is_directory = found.kind == Kind::Directory;
+            self.take(found)?;
+            if is_directory {
+                let below = open_at(handle.as_fd(), name.as_c_str(), OFlags::DIRECTORY)?;
+                self.descend(below, &path, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names in a directory, sorted; an error when there are more than `most`.
+pub(super) fn names(directory: BorrowedFd<'_>, most: usize) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_owned();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if names.len() >= most {
+            return Err(invalid("there are too many files".to_owned()));
+        }
+        names.push(name);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn found(path: RelPath, stat: &Stat) -> Found {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Kind::Directory,
+        FileType::RegularFile => Kind::File {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+        },
+        FileType::Symlink => Kind::Other("link"),
+        FileType::Fifo => Kind::Other("pipe"),
+        FileType::Socket => Kind::Other("socket"),
+        FileType::BlockDevice | FileType::CharacterDevice => Kind::Other("device"),
+        FileType::Unknown => Kind::Other("unknown thing"),
+    };
+    Found {
+        path,
+        kind,
+        meta: meta_of(stat),
+    }
+}
+
+pub(super) fn meta_of(stat: &Stat) -> Meta {
+    let (seconds, nanos) = (
+        stat.st_mtime,
+        i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    );
+    Meta {
+        mode: stat.st_mode & 0o777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime_ns: seconds.saturating_mul(1_000_000_000).saturating_add(nanos),
+    }
+}

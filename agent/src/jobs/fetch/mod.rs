@@ -1,0 +1,403 @@
+//! Fetching a stopped copy of a tenant from another host: list, compare with what is here, read the rest, compare all
+//! digests, look again whether the source is still what it was, and only then record that the copy is complete. Whatever
+//! is cut off on the way is gone on with: files that are here are compared, not sent again.
+//!
+//! Not here: the source's end (peer), which copy may start (plan::diff).
+
+mod manifest;
+mod room;
+mod target;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use isyone_proto::{
+    ids::HostName,
+    pb::agent::v1::{
+        ListEnd, ListRequest, ReadFile, ReadRequest, ReadResponse,
+        peer_service_client::PeerServiceClient, read_request, read_response,
+    },
+    plan::{JobOrder, JobWork, TenantPlan},
+    tls,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming, async_trait, transport::Channel};
+
+use self::{
+    manifest::{Builder, Manifest},
+    room::Room,
+    target::{Ask, GiveUp, Piece, Target},
+};
+use super::{JobError, Progress, Work};
+use crate::{
+    base::fsutil::blocking,
+    host::{Host, ledger::InForce},
+    peer::{AHEAD, CHUNK, Of, QUEUE, STALL, volume_to_wire},
+    tenant::copies::{self, Copy},
+};
+
+/// The largest message that is taken: 500 entries with the longest paths.
+const MAX_MESSAGE_BYTES: usize = 2 << 20;
+/// Files that are named when they differ.
+const EXAMPLES: usize = 3;
+
+type Client = PeerServiceClient<Channel>;
+type Attempt<T> = Result<T, JobError>;
+
+/// Fetches copies into this host's volumes.
+pub struct Fetch {
+    host: Arc<Host>,
+    plans: watch::Receiver<InForce>,
+    /// The newest identity, for connections to other hosts.
+    tls: Arc<ArcSwap<ClientConfig>>,
+}
+
+fn again(why: impl ToString) -> JobError {
+    JobError::Again(why.to_string())
+}
+
+/// An error of our own disk. What the other side sent is not the disk's fault.
+fn disk(e: io::Error) -> JobError {
+    match e.kind() {
+        io::ErrorKind::InvalidData => JobError::Never(e.to_string()),
+        io::ErrorKind::WouldBlock => again("an earlier attempt is just ending"),
+        _ => again(format!("this host's disk: {e}")),
+    }
+}
+
+/// What an answer of the other host means.
+fn told(from: &HostName, status: &Status) -> JobError {
+    let text = tls::error_chain(status);
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    match status.code() {
+        Code::PermissionDenied => again(format!(
+            "host {from} does not let this host have it: its plan must grant it, and its copy must be stopped"
+        )),
+        Code::FailedPrecondition => JobError::Never(format!("host {from}: {}", status.message())),
+        _ => again(format!("host {from}: {text}")),
+    }
+}
+
+fn stalled(from: &HostName) -> JobError {
+    again(format!(
+        "host {from}: nothing came for {} s",
+        STALL.as_secs()
+    ))
+}
+
+#[async_trait]
+impl Work for Fetch {
+    async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
+        let JobWork::Fetch { from, address } = &order.work;
+        let tenant = self.tenant(order)?;
+        match copies::find(&self.host, &tenant).await.map_err(disk)? {
+            Copy::Incoming => {}
+            Copy::Complete(Some(job)) if job == order.id => return Ok(()),
+            Copy::Complete(_) => {
+                let why = "the copy here is complete, and is never written again";
+                return Err(JobError::Never(why.to_owned()));
+            }
+            Copy::Closed => return Err(again("the volumes for it are not made yet")),
+        }
+        let up = copies::is_up(&self.host, &order.tenant).await;
+        if up.map_err(again)? {
+            return Err(again("a container of it still runs here"));
+        }
+        let places = copies::places(&self.host, &order.tenant).await;
+        let places = places
+            .map_err(again)?
+            .ok_or_else(|| again("its volumes are not directories of this machine"))?;
+        let target = Arc::new(
+            blocking(move || Target::open(&places))
+                .await
+                .map_err(disk)?,
+        );
+        let _ended = GiveUp(target.clone());
+        let mut source = self.source(from, *address, order)?;
+        let manifest = Arc::new(source.list().await?);
+        let copy = Incoming {
+            tenant: &tenant,
+            target,
+            manifest,
+        };
+        copy.fill(&mut source, progress).await?;
+        let now = source.list().await?;
+        if now != *copy.manifest {
+            return Err(again(format!(
+                "the copy on host {from} has changed meanwhile"
+            )));
+        }
+        self.record(order, tenant).await
+    }
+}
+
+impl Fetch {
+    pub fn new(
+        host: Arc<Host>,
+        plans: watch::Receiver<InForce>,
+        tls: Arc<ArcSwap<ClientConfig>>,
+    ) -> Self {
+        Self { host, plans, tls }
+    }
+
+    fn tenant(&self, order: &JobOrder) -> Attempt<TenantPlan> {
+        let plan = self.plans.borrow().plan.clone();
+        let tenant = plan.as_ref().and_then(|plan| {
+            let named = |t: &&TenantPlan| t.name == order.tenant && t.uid == order.uid;
+            plan.tenants.iter().find(named)
+        });
+        let none = || again("the plan does not name this tenant");
+        tenant.cloned().ok_or_else(none)
+    }
+
+    fn source(
+        &self,
+        from: &HostName,
+        address: Option<SocketAddr>,
+        order: &JobOrder,
+    ) -> Attempt<Source> {
+        let Some(address) = address else {
+            let why = format!(
+                "host {from} cannot be reached, and this version cannot copy through the coordinator"
+            );
+            return Err(JobError::Never(why));
+        };
+        let channel = tls::peer_channel(address, from, self.tls.clone()).map_err(again)?;
+        Ok(Source {
+            client: Client::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            from: from.clone(),
+            of: Of {
+                tenant: order.tenant.clone(),
+                uid: order.uid,
+            },
+        })
+    }
+
+    /// The last step: from here on the copy is data, and may start.
+    async fn record(&self, order: &JobOrder, tenant: TenantPlan) -> Attempt<()> {
+        let (host, id) = (self.host.clone(), order.id);
+        let recorded = blocking(move || copies::complete(&host, &tenant, id)).await;
+        if recorded.map_err(disk)? {
+            return Ok(());
+        }
+        Err(again("the copy is not wanted any more"))
+    }
+}
+
+/// The host that has the copy.
+struct Source {
+    client: Client,
+    from: HostName,
+    of: Of,
+}
+
+impl Source {
+    /// Asks for the list of the copy, and checks it.
+    async fn list(&mut self) -> Attempt<Manifest> {
+        let from = self.from.clone();
+        let request = ListRequest {
+            of: Some(self.of.to_wire()),
+        };
+        let opened = timeout(STALL, self.client.list(request)).await;
+        let opened = opened.map_err(|_| stalled(&from))?;
+        let mut answers = opened.map_err(|status| told(&from, &status))?.into_inner();
+        let refuse = |why: String| JobError::Never(format!("the list of host {from}: {why}"));
+        let mut builder = Builder::default();
+        loop {
+            let answer = timeout(STALL, answers.message()).await;
+            let answer = answer
+                .map_err(|_| stalled(&from))?
+                .map_err(|status| told(&from, &status))?
+                .ok_or_else(|| again(format!("the list of host {from} was cut off")))?;
+            for entry in &answer.entries {
+                builder.add(entry).map_err(refuse)?;
+            }
+            if let Some(end) = answer.end {
+                self.tell_of_skipped(&end);
+                return builder.finish().map_err(refuse);
+            }
+        }
+    }
+
+    fn tell_of_skipped(&self, end: &ListEnd) {
+        if end.skipped > 0 {
+            let some = end.skipped_examples.iter().take(EXAMPLES);
+            let some: Vec<String> = some.map(|s| s.escape_debug().to_string()).collect();
+            let (tenant, skipped) = (&self.of.tenant, end.skipped);
+            tracing::warn!(%tenant, skipped, "neither files nor directories, so not copied: {}", some.join(", "));
+        }
+    }
+
+    /// Asks for files' content; the answers come in the same order.
+    async fn read(
+        &mut self,
+        asked: mpsc::Receiver<ReadRequest>,
+    ) -> Attempt<Streaming<ReadResponse>> {
+        let answers = timeout(STALL, self.client.read(ReceiverStream::new(asked))).await;
+        let answers = answers.map_err(|_| stalled(&self.from))?;
+        Ok(answers
+            .map_err(|status| told(&self.from, &status))?
+            .into_inner())
+    }
+}
+
+/// A copy that is being filled.
+struct Incoming<'a> {
+    tenant: &'a TenantPlan,
+    target: Arc<Target>,
+    manifest: Arc<Manifest>,
+}
+
+impl Incoming<'_> {
+    /// Brings everything here, compared and on disk.
+    async fn fill(&self, source: &mut Source, progress: &Progress) -> Attempt<()> {
+        let asks = self.begin(progress).await?;
+        let mut differ = self.read(source, asks, progress).await?;
+        if !differ.is_empty() {
+            // What was here already may be another file's beginning, or a power loss's: once more, from nothing.
+            differ = self.read_again(source, &differ, progress).await?;
+        }
+        if !differ.is_empty() {
+            let some = differ.iter().take(EXAMPLES);
+            let some: Vec<String> = some
+                .map(|at| self.manifest.entries[*at].path.to_string())
+                .collect();
+            return Err(again(format!(
+                "{} files came with another content than host {} has: {}",
+                differ.len(),
+                source.from,
+                some.join(", ")
+            )));
+        }
+        let (target, manifest) = (self.target.clone(), self.manifest.clone());
+        blocking(move || target.finish(&manifest))
+            .await
+            .map_err(disk)
+    }
+
+    /// Looks at what is here, and whether the rest fits.
+    async fn begin(&self, progress: &Progress) -> Attempt<Vec<Ask>> {
+        let room = Room {
+            copy: self.manifest.bytes,
+            here: u64::MAX,
+            size: self.tenant.size.disk_bytes,
+            free: u64::MAX,
+            total: 0,
+        };
+        room.check().map_err(JobError::Never)?; // before anything here is touched
+        let (target, manifest) = (self.target.clone(), self.manifest.clone());
+        let prepared = blocking(move || {
+            let asks = target.prepare(&manifest)?;
+            Ok((asks, target.space()?))
+        });
+        let (asks, (free, total)) = prepared.await.map_err(disk)?;
+        let here = asks.iter().map(|ask| ask.offset).sum();
+        let room = Room {
+            here,
+            free,
+            total,
+            ..room
+        };
+        room.check().map_err(JobError::Never)?;
+        progress.begin(here, self.manifest.bytes);
+        Ok(asks)
+    }
+
+    async fn read_again(
+        &self,
+        source: &mut Source,
+        differ: &[usize],
+        progress: &Progress,
+    ) -> Attempt<Vec<usize>> {
+        let sizes = differ.iter().map(|at| self.manifest.entries[*at].size);
+        progress.discard(sizes.map(|size| size.unwrap_or(0)).sum());
+        let asks = differ.iter().map(|at| Ask::whole(*at)).collect();
+        self.read(source, asks, progress).await
+    }
+
+    /// Asks for files and writes them; returns those that differ.
+    async fn read(
+        &self,
+        source: &mut Source,
+        asks: Vec<Ask>,
+        progress: &Progress,
+    ) -> Attempt<Vec<usize>> {
+        let wanted: Vec<(usize, u64)> = asks.iter().map(|ask| (ask.entry, ask.offset)).collect();
+        let (ask, asked) = mpsc::channel(AHEAD);
+        let (come, mut pieces) = mpsc::channel(QUEUE);
+        let (target, manifest) = (self.target.clone(), self.manifest.clone());
+        let writer = blocking(move || target.write(&manifest, asks, &mut pieces));
+        let of = source.of.to_wire();
+        let ask_all = async {
+            let first = read_request::Message::Of(of);
+            let files = wanted.iter().map(|(at, offset)| self.file(*at, *offset));
+            for message in std::iter::once(first).chain(files) {
+                let message = ReadRequest {
+                    message: Some(message),
+                };
+                if ask.send(message).await.is_err() {
+                    break; // the call has ended, and says why itself
+                }
+            }
+            drop(ask);
+        };
+        let receive = async {
+            let answers = source.read(asked).await?;
+            receive(answers, come, progress, &source.from).await
+        };
+        let ((), received, written) = tokio::join!(ask_all, receive, writer);
+        match (received, written) {
+            (_, Ok(differ)) => Ok(differ),
+            (Err(why), Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Err(why),
+            (Ok(()), Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(again(format!("host {} ended the call early", source.from)))
+            }
+            (_, Err(e)) => Err(disk(e)),
+        }
+    }
+
+    fn file(&self, at: usize, offset: u64) -> read_request::Message {
+        let entry = &self.manifest.entries[at];
+        read_request::Message::File(ReadFile {
+            volume: volume_to_wire(entry.volume).into(),
+            path: entry.path.bytes().to_vec(),
+            offset,
+            size: entry.size.unwrap_or(0),
+        })
+    }
+}
+
+/// Passes on what comes, no faster than it is written and than the job may.
+async fn receive(
+    mut answers: Streaming<ReadResponse>,
+    come: mpsc::Sender<Piece>,
+    progress: &Progress,
+    from: &HostName,
+) -> Attempt<()> {
+    loop {
+        let answer = timeout(STALL, answers.message()).await;
+        let answer = answer.map_err(|_| stalled(from))?;
+        let Some(answer) = answer.map_err(|status| told(from, &status))? else {
+            return Ok(());
+        };
+        let piece = match answer.message {
+            Some(read_response::Message::Data(data)) if data.len() <= CHUNK => {
+                progress.received(data.len() as u64).await;
+                Piece::Data(data)
+            }
+            Some(read_response::Message::Sha256(digest)) => Piece::Sha256(digest),
+            Some(read_response::Message::Working(_)) => continue,
+            Some(read_response::Message::Data(_)) | None => {
+                return Err(again(format!("host {from} sent what was not asked for")));
+            }
+        };
+        if come.send(piece).await.is_err() {
+            return Ok(()); // writing has failed, and says so itself
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether a copy fits here, decided before a byte of it comes. Pure.
+//!
+//! Not here: measuring.
+
+/// How much larger than its size on paper a tenant may be: disk space is counted, not enforced, so an honest one can be
+/// well above it; beyond this, somebody fills disks.
+const FACTOR: u64 = 4;
+/// What a copy leaves free, the larger of both: the host's other tenants go on writing while it comes.
+const RESERVE_BYTES: u64 = 1 << 30;
+const RESERVE_PERCENT: u64 = 5;
+
+/// What is known before a copy begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Bytes of the copy.
+    pub(super) copy: u64,
+    /// Of these, what is here already.
+    pub(super) here: u64,
+    /// The tenant's disk size.
+    pub(super) size: u64,
+    /// Free bytes of the file system, and its size.
+    pub(super) free: u64,
+    pub(super) total: u64,
+}
+
+fn mb(bytes: u64) -> u64 {
+    bytes.div_ceil(1_000_000)
+}
+
+impl Room {
+    /// Why the copy does not fit, in numbers.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let most = self.size.saturating_mul(FACTOR);
+        if self.copy > most {
+            return Err(format!(
+                "the copy has {} MB, and a tenant of {} MB may have {} MB at most; give it a larger size",
+                mb(self.copy),
+                mb(self.size),
+                mb(most)
+            ));
+        }
+        let reserve = RESERVE_BYTES.max(self.total / 100 * RESERVE_PERCENT);
+        let needed = self.copy.saturating_sub(self.here);
+        if needed > self.free.saturating_sub(reserve) {
+            return Err(format!(
+                "the copy needs {} MB more, and of {} MB free on this host's disk {} MB stay free; make room, or choose another host",
+                mb(needed),
+                mb(self.free),
+                mb(reserve)
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_does_not_fit_is_refused_with_numbers() {
+        let gb = 1_000_000_000;
+        let room = Room {
+            copy: 10 * gb,
+            here: 0,
+            size: 5 * gb,
+            free: 30 * gb,
+            total: 100 * gb,
+        };
+        assert_eq!(room.check(), Ok(()));
+        let huge = Room {
+            copy: 20 * gb + 1,
+            ..room
+        };
+        assert!(huge.check().unwrap_err().contains("20001 MB"));
+        let full = Room {
+            free: 14 * gb,
+            ..room
+        };
+        let why = full.check().unwrap_err();
+        assert!(
+            why.contains("10000 MB more") && why.contains("5000 MB stay"),
+            "{why}"
+        );
+        let resumed = Room {
+            here: 2 * gb,
+            ..full
+        };
+        assert_eq!(resumed.check(), Ok(()));
+        let overflow = Room {
+            copy: u64::MAX,
+            size: u64::MAX,
+            ..room
+        };
+        assert!(overflow.check().is_err());
+    }
+}

@@ -1,0 +1,203 @@
+//! The port of other hosts' agents: TLS 1.3 with the host's own certificate, for agents that the plan in force grants
+//! something, and nobody else. Strangers hold a handshake's place for seconds and nothing more.
+//!
+//! Not here: the calls (service).
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use isyone_proto::{
+    ids::HostName,
+    pb::agent::v1::peer_service_server::PeerServiceServer,
+    tls::{Identity, certificate_info},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server;
+
+use super::{
+    CHUNK,
+    admit::{PeerIdentity, may_connect, until_unexpected},
+    io::PeerIo,
+    service::Peers,
+};
+use crate::{base::clock::now_ms, host::ledger::InForce};
+
+/// Handshakes under way: more connections are closed at once, so that strangers cannot pile up.
+const HANDSHAKES: usize = 32;
+/// Limit for a handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of one host: it needs one, and one more while the certificate changes; more are refused.
+const CONNECTIONS_PER_HOST: usize = 4;
+/// Hosts whose places are remembered; a plan has at most 256 grants.
+const HOSTS: usize = 256;
+/// Calls on one connection: a few copies at once and a few connections of one standby.
+const CALLS_PER_CONNECTION: u32 = 16;
+/// What the other side may send ahead on one call: some pieces for a database.
+const WINDOW_BYTES: u32 = 512 << 10;
+/// The largest message that is taken: a piece of data and its frame.
+const MAX_REQUEST_BYTES: usize = 2 * CHUNK;
+/// Between attempts to listen: the address may come up after us.
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
+/// Pause after an error of the machine, not the peer (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The port, not yet listening.
+pub struct PeerPort {
+    pub address: SocketAddr,
+    /// The newest identity.
+    pub tls: Arc<ArcSwap<ServerConfig>>,
+    pub plans: watch::Receiver<InForce>,
+    pub peers: Peers,
+}
+
+impl PeerPort {
+    /// Serves until `stop`. A port that cannot be opened is tried again. That is not on the board, whose warnings close
+    /// the host to new tenants: they do not need it.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut told = false;
+        loop {
+            match TcpListener::bind(self.address).await {
+                Ok(listener) => {
+                    tracing::info!(address = %self.address, "other hosts' agents are served");
+                    return self.serve(listener, stop).await;
+                }
+                Err(e) if !told => {
+                    tracing::error!(
+                        "{} cannot be listened on, so no other host fetches data here: {e}",
+                        self.address
+                    );
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(LISTEN_RETRY) => {}
+            }
+        }
+    }
+
+    /// Serves the connections of a listener until `stop`, which also cuts them.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let (admitted, incoming) = mpsc::channel(1);
+        let service =
+            PeerServiceServer::new(self.peers.clone()).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .max_concurrent_streams(CALLS_PER_CONNECTION)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(4 * WINDOW_BYTES)
+            .add_service(service)
+            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled());
+        let (served, ()) = tokio::join!(server, self.accept(listener, admitted, &stop));
+        if let Err(e) = served {
+            tracing::error!("other hosts' agents are not served any more: {e}");
+        }
+    }
+
+    async fn accept(
+        &self,
+        listener: TcpListener,
+        admitted: mpsc::Sender<std::io::Result<PeerIo>>,
+        stop: &CancellationToken,
+    ) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let places = Arc::new(Places::default());
+        let tasks = TaskTracker::new();
+        loop {
+            let tcp = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, _)) => tcp,
+                    Err(e) => {
+                        tracing::debug!("no connection accepted from another host: {e}");
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            let Ok(turn) = handshakes.clone().try_acquire_owned() else {
+                continue; // closed at once
+            };
+            let (acceptor, plans) = (TlsAcceptor::from(self.tls.load_full()), self.plans.clone());
+            let (admitted, places, stop) = (admitted.clone(), places.clone(), stop.clone());
+            tasks.spawn(async move {
+                let greeted = greet(acceptor, tcp, plans, &places, &stop);
+                if let Ok(Some(connection)) = timeout(HANDSHAKE_TIMEOUT, greeted).await {
+                    drop(turn);
+                    let _ = admitted.send(Ok(connection)).await; // the server may have ended
+                }
+            });
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+/// Does the handshake, and admits a host that something is granted to.
+async fn greet(
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    plans: watch::Receiver<InForce>,
+    places: &Places,
+    stop: &CancellationToken,
+) -> Option<PeerIo> {
+    tcp.set_nodelay(true).ok()?;
+    let stream = acceptor.accept(tcp).await.ok()?;
+    let shown = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first());
+    let info = certificate_info(shown?).ok()?;
+    let Identity::Agent(host) = info.identity else {
+        tracing::warn!(peer = %info.identity, "refused: not an agent");
+        return None;
+    };
+    let peer = Arc::new(PeerIdentity {
+        host,
+        not_after: info.not_after,
+    });
+    if !may_connect(&plans, &peer, now_ms()) {
+        tracing::warn!(peer = %peer.host, "refused: nothing is granted to it here");
+        return None;
+    }
+    let Some(place) = places.take(&peer.host) else {
+        tracing::warn!(peer = %peer.host, "refused: it has {CONNECTIONS_PER_HOST} connections");
+        return None;
+    };
+    let unexpected = until_unexpected(plans, peer.clone());
+    let stop = stop.clone();
+    let cut = async move {
+        tokio::select! { () = stop.cancelled_owned() => {}, () = unexpected => {} }
+    };
+    Some(PeerIo::new(stream, peer, cut, place))
+}
+
+/// How many connections each host has.
+#[derive(Default)]
+struct Places(std::sync::Mutex<HashMap<HostName, Arc<Semaphore>>>);
+
+impl Places {
+    fn take(&self, host: &HostName) -> Option<OwnedSemaphorePermit> {
+        let mut places = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if places.len() > HOSTS {
+            places.retain(|_, free| free.available_permits() < CONNECTIONS_PER_HOST);
+        }
+        let of_host = places
+            .entry(host.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_PER_HOST)));
+        of_host.clone().try_acquire_owned().ok()
+    }
+}

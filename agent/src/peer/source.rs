@@ -1,0 +1,197 @@
+//! What a stopped copy's volumes hold: the list of it, and files' content with digests. Blocking, and everything below
+//! the volumes is hostile.
+//!
+//! Not here: who may have it (admit), sending it (service).
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+};
+
+use isyone_proto::{
+    pb::agent::v1::{FileEntry, ListEnd, ListResponse, PeerVolume, ReadResponse, read_response},
+    plan::Role,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc::{Receiver, Sender};
+use tonic::Status;
+
+use super::{BATCH, CHUNK, service::volume_to_wire};
+use crate::{
+    base::beneath::{Found, Kind, Limits, RelPath, Root},
+    tenant::copies::Places,
+};
+
+/// Most of one volume: some 80 MB at the fetching end, which holds the whole list; a tenant with 300,000 attachments has
+/// a third of that.
+pub const LIMITS: Limits = Limits {
+    entries: 1_000_000,
+    path_bytes: 64 << 20,
+};
+/// What is not copied and named all the same.
+const EXAMPLES: usize = 20;
+/// While only the digest is worked on, the other side hears of it this often, in bytes.
+const WORKING_EVERY: u64 = 64 << 20;
+
+/// Both volumes' handles.
+pub(super) struct Roots {
+    postgres: Root,
+    odoo: Root,
+}
+
+impl Roots {
+    pub(super) fn open(places: &Places) -> io::Result<Self> {
+        Ok(Self {
+            postgres: Root::open(&places.postgres)?,
+            odoo: Root::open(&places.odoo)?,
+        })
+    }
+
+    fn of(&self, role: Role) -> &Root {
+        match role {
+            Role::Postgres => &self.postgres,
+            Role::Odoo => &self.odoo,
+        }
+    }
+}
+
+/// A file that the other side asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Want {
+    pub(super) volume: Role,
+    pub(super) path: RelPath,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+type Out<T> = Sender<Result<T, Status>>;
+
+/// What an error of the disk is to the other side: trying again may help, but not against what the volume holds.
+fn failed(e: &io::Error) -> Status {
+    match e.kind() {
+        io::ErrorKind::InvalidData => Status::failed_precondition(e.to_string()),
+        _ => Status::aborted(e.to_string()),
+    }
+}
+
+/// Sends the list of both volumes.
+pub(super) fn list(roots: &Roots, out: &Out<ListResponse>) {
+    let mut end = ListEnd::default();
+    let listed = [Role::Postgres, Role::Odoo]
+        .into_iter()
+        .try_for_each(|volume| list_volume(roots, volume, &mut end, out));
+    let last = match listed {
+        Ok(()) => Ok(ListResponse {
+            entries: Vec::new(),
+            end: Some(end),
+        }),
+        Err(e) => Err(failed(&e)),
+    };
+    let _ = out.blocking_send(last); // it may have gone
+}
+
+fn list_volume(
+    roots: &Roots,
+    volume: Role,
+    end: &mut ListEnd,
+    out: &Out<ListResponse>,
+) -> io::Result<()> {
+    let mut batch = Vec::new();
+    let send = |entries: Vec<FileEntry>| {
+        let message = ListResponse { entries, end: None };
+        out.blocking_send(Ok(message))
+            .map_err(|_gone| io::Error::from(io::ErrorKind::BrokenPipe))
+    };
+    roots.of(volume).walk(LIMITS, &mut |found| {
+        if let Kind::Other(what) = found.kind {
+            end.skipped += 1;
+            if end.skipped_examples.len() < EXAMPLES {
+                end.skipped_examples.push(format!("{what} {}", found.path));
+            }
+            return Ok(());
+        }
+        batch.push(entry(volume_to_wire(volume), &found));
+        if batch.len() >= BATCH {
+            send(std::mem::take(&mut batch))?;
+        }
+        Ok(())
+    })?;
+    send(batch)
+}
+
+fn entry(volume: PeerVolume, found: &Found) -> FileEntry {
+    let size = match found.kind {
+        Kind::File { size } => size,
+        Kind::Directory | Kind::Other(_) => 0,
+    };
+    FileEntry {
+        volume: volume.into(),
+        path: found.path.bytes().to_vec(),
+        directory: found.kind == Kind::Directory,
+        size,
+        mode: found.meta.mode,
+        uid: found.meta.uid,
+        gid: found.meta.gid,
+        mtime_ns: found.meta.mtime_ns,
+    }
+}
+
+/// Sends files as they are asked for, until nobody asks or listens.
+pub(super) fn read(roots: &Roots, wants: &mut Receiver<Want>, out: &Out<ReadResponse>) {
+    while let Some(want) = wants.blocking_recv() {
+        if let Err(e) = send_file(roots, &want, out) {
+            let status = match e.kind() {
+                io::ErrorKind::NotFound => Status::aborted(format!("{} is gone", want.path)),
+                _ => failed(&e),
+            };
+            let _ = out.blocking_send(Err(status)); // it may have gone
+            return;
+        }
+    }
+}
+
+fn send_file(roots: &Roots, want: &Want, out: &Out<ReadResponse>) -> io::Result<()> {
+    let send = |message| {
+        let message = ReadResponse {
+            message: Some(message),
+        };
+        out.blocking_send(Ok(message))
+            .map_err(|_gone| io::Error::from(io::ErrorKind::BrokenPipe))
+    };
+    let (mut file, size) = roots.of(want.volume).file(&want.path)?;
+    if size != want.size || want.offset > size {
+        let why = format!("{} has changed since it was listed", want.path);
+        return Err(io::Error::new(io::ErrorKind::Interrupted, why));
+    }
+    let mut digest = Sha256::new();
+    let mut at = 0u64;
+    while at < size {
+        // Where the part that is sent begins, a piece begins.
+        let end = if at < want.offset { want.offset } else { size };
+        let piece = read_piece(&mut file, end - at, &want.path)?;
+        digest.update(&piece);
+        let before = at;
+        at += piece.len() as u64;
+        if before >= want.offset {
+            send(read_response::Message::Data(piece))?;
+        } else if before / WORKING_EVERY != at / WORKING_EVERY {
+            send(read_response::Message::Working(true))?;
+        }
+    }
+    // Read once: the tenants' own pages are worth more in memory.
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    send(read_response::Message::Sha256(digest.finalize().to_vec()))
+}
+
+/// The next piece, of at most `left` bytes.
+fn read_piece(file: &mut File, left: u64, path: &RelPath) -> io::Result<Vec<u8>> {
+    let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+    let mut piece = vec![0; most];
+    let read = file.read(&mut piece)?;
+    if read == 0 {
+        let why = format!("{path} has become shorter while it was read");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+    }
+    piece.truncate(read);
+    Ok(piece)
+}
