@@ -117,6 +117,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
             .unwrap_or_default(),
         absent: status.absent,
         health_latency_ms: entry.latency_ms,
+        volume_repairs: status.volume_repairs,
     }
 }
 
@@ -170,6 +171,7 @@ mod tests {
             steps: vec![],
             absent: false,
             volumes: vec![],
+            volume_repairs: 0,
         }
     }
 

@@ -9,6 +9,7 @@ pub mod design;
 pub mod diff;
 pub mod facts;
 pub mod firewall;
+pub mod home;
 pub mod render;
 pub mod sql;
 pub mod stack;

@@ -4,6 +4,8 @@
 //! which image a moving tag meant, and the steps of the current operation. Docker is asked again for everything else.
 //! Not here: the file (tenant::state_file).
 
+use std::path::PathBuf;
+
 use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -102,6 +104,15 @@ pub struct TenantState {
     /// whose database was set back.
     #[serde(default)]
     pub wanted_generation: u64,
+    /// Where its data lies, from when it was put there: a host's tenants may later be kept elsewhere.
+    #[serde(default)]
+    pub home: Option<PathBuf>,
+    /// Records of its volumes are being made anew; those that are missing are not news.
+    #[serde(default)]
+    pub recording: bool,
+    /// How often records of its volumes were gone and have been put back.
+    #[serde(default)]
+    pub volume_repairs: u64,
 }
 
 impl TenantState {
@@ -121,6 +132,9 @@ impl TenantState {
             operation: None,
             steps: Vec::new(),
             wanted_generation: 0,
+            home: None,
+            recording: false,
+            volume_repairs: 0,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{create, no_stack},
-        database, ready,
+        data, database, ready,
     },
 };
 
@@ -113,6 +113,9 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
         Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
         Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),
         Action::RemoveVolume(role) => remove_volume(tenant, role).await,
+        Action::RemoveHome => data::remove_home(tenant, view).await,
+        Action::PutBackVolumes => data::put_back(tenant, view).await,
+        Action::MoveData(role) => data::move_home(tenant, view, role).await,
         Action::RemoveDirectory => remove_directory(tenant).await,
         Action::RestartContainer(role) => restart(tenant, role).await,
         Action::StartContainer(role) => start(tenant, role).await,
@@ -138,7 +141,7 @@ async fn act_on_stack(
     match action {
         Action::WriteFiles => write_files(tenant, stack).await,
         Action::CreateVolume(role) => {
-            // Before the first volume exists, record durably that nothing is in it: after a power loss, a volume
+            // Before the first volume or directory exists, record durably that nothing is in it: after a power loss, a volume
             // without that record would count as a tenant's data. (PostgreSQL's volume is always the first.)
             if role == Role::Postgres {
                 tenant.remember(true, |s| {
@@ -146,10 +149,10 @@ async fn act_on_stack(
                     if view.observed.golden && s.database == Database::Empty {
                         s.database = Database::Filling;
                     }
+                    s.home = view.observed.home.as_ref().map(|h| h.path.clone());
                 })?;
             }
-            docker.create_volume(stack.volume(role)).await?;
-            Ok(format!("{} made", stack.volume(role).name))
+            data::create_volume(tenant, view, role).await
         }
         Action::CreateNetwork => {
             docker.create_network(&stack.network, &stack.subnet).await?;

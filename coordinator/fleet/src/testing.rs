@@ -281,6 +281,7 @@ impl Bench {
             steps: Vec::new(),
             absent: record.desired == isyone_types::plan::Lifecycle::Purged,
             health_latency_ms: 1,
+            volume_repairs: 0,
         }
     }
 }

@@ -212,6 +212,7 @@ impl SimHost {
             steps: Vec::new(),
             absent: done && tenant.desired == DesiredState::Purged,
             health_latency_ms: 1,
+            volume_repairs: 0,
         }
     }
 }

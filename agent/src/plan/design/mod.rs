@@ -7,7 +7,7 @@ mod containers;
 
 use std::collections::BTreeMap;
 
-use isyone_proto::plan::TenantPlan;
+use isyone_proto::plan::{Role, TenantPlan};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -26,6 +26,14 @@ fn named(plan: &TenantPlan, name: String, key: &str, value: &str) -> NamedSpec {
         (format!("com.docker.compose.{key}"), value.to_owned()),
     ]);
     NamedSpec { name, labels }
+}
+
+/// A role's volume, which needs no image.
+pub fn volume(plan: &TenantPlan, role: Role) -> NamedSpec {
+    match role {
+        Role::Postgres => named(plan, plan.name.postgres_volume(), "volume", "pgdata"),
+        Role::Odoo => named(plan, plan.name.odoo_volume(), "volume", "odoo_data"),
+    }
 }
 
 /// Hash over what cannot change while a container lives; without limits and tuning, which follow the size.
@@ -85,8 +93,8 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),
-        postgres_volume: named(plan, plan.name.postgres_volume(), "volume", "pgdata"),
-        odoo_volume: named(plan, plan.name.odoo_volume(), "volume", "odoo_data"),
+        postgres_volume: volume(plan, Role::Postgres),
+        odoo_volume: volume(plan, Role::Odoo),
         postgres,
         odoo,
         init: containers::init(plan, host, images),
@@ -108,7 +116,7 @@ mod tests {
         },
         testing::tenant_plan,
     };
-    use isyone_proto::{plan::Role, spec::Size};
+    use isyone_proto::spec::Size;
     use proptest::prelude::*;
 
     fn host() -> HostFacts {

@@ -6,6 +6,7 @@
 
 mod action;
 mod blocked;
+mod data;
 mod observed;
 mod run;
 
@@ -14,6 +15,7 @@ use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
 pub use self::{action::Action, blocked::Blocked, observed::Observed};
 use crate::plan::{
     container::{LABEL_UID, Volume},
+    home::Home,
     stack::Stack,
     state::{Database, TenantState},
 };
@@ -48,8 +50,8 @@ pub struct Inputs<'a> {
     pub now: UnixMs,
 }
 
-/// The state when there is no `state.json`: existing volumes with this uid, even just one, hold data and are adopted as
-/// they are.
+/// The state when there is no `state.json`: existing volumes with this uid, even just one, or a home that is this
+/// tenant's hold data and are adopted as they are.
 pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     let mut state = TenantState::new(plan);
     let ours = |v: &Volume| {
@@ -61,6 +63,7 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
         .into_iter()
         .filter_map(|role| observed.volume(role))
         .any(ours)
+        || observed.home.as_ref().is_some_and(Home::holds_data)
     {
         state.database = Database::Ready { synced: true };
     }
@@ -99,7 +102,11 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     }
     match inputs.plan.desired {
         DesiredState::Running => run::run(inputs),
-        DesiredState::Suspended => Ok(stop_all(inputs.observed, "suspended")),
+        DesiredState::Suspended => {
+            let mut list = List(stop_all(inputs.observed, "suspended"));
+            data::upkeep(&mut list, inputs, 2);
+            Ok(list.0)
+        }
         DesiredState::Standby => Ok(take_down(
             inputs.observed,
             "a copy that another host's follows or fills",
@@ -108,7 +115,11 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
             inputs.observed,
             "this copy's time is over, its volumes are kept",
         )),
-        DesiredState::Quarantined => Ok(take_down(inputs.observed, "deleted, volumes kept")),
+        DesiredState::Quarantined => {
+            let mut list = List(take_down(inputs.observed, "deleted, volumes kept"));
+            data::upkeep(&mut list, inputs, 3);
+            Ok(list.0)
+        }
         DesiredState::Purged => purge(inputs),
     }
 }
@@ -163,8 +174,11 @@ fn purge(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
             );
         }
     }
+    if observed.has_home() {
+        list.add(5, 0, Action::RemoveHome, "the quarantine is over");
+    }
     if observed.directory {
-        list.add(5, 0, Action::RemoveDirectory, "the quarantine is over");
+        list.add(6, 0, Action::RemoveDirectory, "the quarantine is over");
     }
     Ok(list.0)
 }

@@ -16,9 +16,10 @@ use std::{
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    docker::{ContainerEvent, DockerError, Image, Result},
+    docker::{DockerError, EngineEvent, Image, Result, tenant_of_volume},
     plan::container::{
-        Container, ContainerSpec, LABEL_ROLE, LABEL_STANDIN, LABEL_TENANT, Limits, Network,
+        Container, ContainerSpec, LABEL_ROLE, LABEL_STANDIN, LABEL_TENANT, Limits, MountSource,
+        Network,
     },
 };
 
@@ -48,13 +49,25 @@ struct FakeContainer {
     limits: Limits,
 }
 
+struct FakeVolume {
+    labels: HashMap<String, String>,
+    /// The directory that it is a record of.
+    device: Option<PathBuf>,
+}
+
 #[derive(Default)]
 struct World {
     images: BTreeMap<String, Image>,
     registry: BTreeSet<String>,
+    /// Images that a prune has taken; they can be pulled again.
+    pruned: BTreeMap<String, Image>,
+    /// Volumes that a container holds which is not ours.
+    held: BTreeSet<String>,
+    /// Its volumes are directories of another machine.
+    remote: bool,
     containers: BTreeMap<String, FakeContainer>,
     networks: BTreeMap<String, Network>,
-    volumes: BTreeMap<String, HashMap<String, String>>,
+    volumes: BTreeMap<String, FakeVolume>,
     faults: Faults,
     random: u64,
     calls: u64,
@@ -85,7 +98,7 @@ impl World {
 pub struct FakeDocker {
     dir: PathBuf,
     world: Mutex<World>,
-    events: broadcast::Sender<ContainerEvent>,
+    events: broadcast::Sender<EngineEvent>,
     dead: watch::Sender<bool>,
 }
 
@@ -204,7 +217,66 @@ impl FakeDocker {
 
     /// Adds a volume whose data is in the directory already, left by an earlier engine.
     pub fn find_volume(&self, name: &str, labels: HashMap<String, String>) {
-        self.world().volumes.insert(name.to_owned(), labels);
+        let volume = FakeVolume {
+            labels,
+            device: None,
+        };
+        self.world().volumes.insert(name.to_owned(), volume);
+    }
+
+    /// Somebody's own container uses this volume from now on.
+    pub fn hold_volume(&self, name: &str) {
+        self.world().held.insert(name.to_owned());
+    }
+
+    /// Whether its volumes are seen to be directories of this machine.
+    pub fn set_local(&self, local: bool) {
+        self.world().remote = !local;
+    }
+
+    /// What `docker system prune --all --volumes` takes: containers that do not run, networks and volumes that no
+    /// container uses, all images. Data goes only if it lies in Docker's own directory.
+    pub fn prune(&self) {
+        let gone: Vec<String> = {
+            let mut world = self.world();
+            world.containers.retain(|_, c| c.state == "running");
+            let used: Vec<ContainerSpec> =
+                world.containers.values().map(|c| c.spec.clone()).collect();
+            world
+                .networks
+                .retain(|name, _| used.iter().any(|c| c.network == *name));
+            let needed = |name: &String, image: &Image| {
+                used.iter().any(|c| c.image == *name || c.image == image.id)
+            };
+            let (kept, pruned): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                std::mem::take(&mut world.images)
+                    .into_iter()
+                    .partition(|(name, image)| needed(name, image));
+            world.images = kept;
+            world.pruned.extend(pruned);
+            let mounted = |name: &String| {
+                let source = MountSource::Volume(name.clone());
+                used.iter()
+                    .any(|c| c.mounts.iter().any(|m| m.source == source))
+            };
+            let gone = world.volumes.keys().filter(|name| !mounted(name));
+            gone.cloned().collect()
+        };
+        for name in gone {
+            self.lose_volume(&name);
+        }
+    }
+
+    /// Removes a volume's record, and its data if that lies in Docker's own directory.
+    fn lose_volume(&self, name: &str) {
+        self.world().volumes.remove(name);
+        let _ = std::fs::remove_dir_all(self.own_place(name)); // may have been moved away
+        let event = EngineEvent {
+            action: "destroy".to_owned(),
+            name: name.to_owned(),
+            tenant: tenant_of_volume(name).to_owned(),
+        };
+        let _ = self.events.send(event); // nobody may be listening
     }
 
     /// What happened although it must never happen.
@@ -227,8 +299,16 @@ impl FakeDocker {
         .ok()
     }
 
-    fn place(&self, volume: &str) -> PathBuf {
+    /// Docker's own directory for a volume.
+    fn own_place(&self, volume: &str) -> PathBuf {
         self.dir.join("volumes").join(volume).join("_data")
+    }
+
+    /// Where a volume's data lies.
+    fn place(&self, volume: &str) -> PathBuf {
+        let world = self.world();
+        let device = world.volumes.get(volume).and_then(|v| v.device.clone());
+        device.unwrap_or_else(|| self.own_place(volume))
     }
 
     fn tell(&self, container: &str, action: &str) {
@@ -237,9 +317,9 @@ impl FakeDocker {
             .containers
             .get(container)
             .and_then(|c| c.spec.labels.get(LABEL_TENANT).cloned());
-        let event = ContainerEvent {
+        let event = EngineEvent {
             action: action.to_owned(),
-            container: container.to_owned(),
+            name: container.to_owned(),
             tenant: tenant.unwrap_or_default(),
         };
         let _ = self.events.send(event); // nobody may be listening
@@ -316,6 +396,7 @@ impl FakeDocker {
                 container.spec.clone(),
             )
         };
+        self.mount(&spec)?;
         let standin = self
             .world()
             .images
@@ -345,6 +426,20 @@ impl FakeDocker {
             Some(code) => ("exited", code),
             None => ("running", 0),
         };
+        Ok(())
+    }
+
+    /// Docker starts no container whose volume has no directory.
+    fn mount(&self, spec: &ContainerSpec) -> Result<()> {
+        for mount in &spec.mounts {
+            if let MountSource::Volume(name) = &mount.source {
+                let place = self.place(name);
+                if !place.is_dir() {
+                    let text = format!("failed to mount local volume: {}", place.display());
+                    return Err(DockerError::Refused(text));
+                }
+            }
+        }
         Ok(())
     }
 

@@ -121,8 +121,8 @@ impl World {
         match action {
             Action::CreateVolume(role) => {
                 let volume = Some(Volume {
-                    mountpoint: String::new(),
                     labels: labels(&stack.volume(role).labels),
+                    ..Volume::default()
                 });
                 match role {
                     Role::Odoo => self.observed.odoo_volume = volume,
