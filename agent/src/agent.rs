@@ -6,7 +6,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -75,6 +75,8 @@ pub struct AgentParts {
     pub docker: Arc<dyn Docker>,
     pub probe: Arc<dyn Probe>,
     pub pace: Pace,
+    /// Where tenants' data is kept; `None`: in Docker's data directory.
+    pub tenants_dir: Option<PathBuf>,
     /// For `/healthz` and `/metrics`, if wanted.
     pub http: Option<TcpListener>,
     /// Where Prometheus scrapes.
@@ -97,21 +99,12 @@ pub struct Agent {
 impl Agent {
     /// Starts from the ledger; the coordinator may be unreachable.
     pub fn start(parts: AgentParts) -> Result<Self, StartError> {
-        let AgentParts {
-            data,
-            docker,
-            probe,
-            pace,
-            http,
-            metrics,
-            firewall,
-        } = parts;
+        let data = &parts.data;
         let config = data.load_config()?;
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
         let (ledger, warning) = Ledger::open(&data.ledger())?;
-        let made = Host::new(docker, probe, data.clone(), config.advertise, pace);
-        let host = Arc::new(made.map_err(|e| StartError::Io(data.path().to_owned(), e))?);
+        let host = open_host(&parts, config.advertise)?;
         warn_of_ledger(&host, warning);
         let (plans, in_force) = watch::channel(ledger.in_force());
         let (connected, is_connected) = watch::channel(false);
@@ -132,18 +125,20 @@ impl Agent {
             endpoint: config.endpoint.clone(),
             connected,
         });
-        if let Some(applier) = firewall {
+        if let Some(applier) = parts.firewall {
             host.gate.send_replace(Gate::Pending);
             tasks.spawn(applier.run(host.clone(), in_force.clone(), stop.clone()));
         }
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
-        if let Some(address) = metrics.resolve(config.advertise) {
+        if let Some(address) = parts.metrics.resolve(config.advertise) {
+            let tls = identity.server();
+            let scraper = scraper.clone();
             let port = metrics::server::ScrapePort {
                 address,
-                tls: identity.server(),
+                tls,
                 monitors,
-                scraper: scraper.clone(),
+                scraper,
             };
             tasks.spawn(port.run(stop.clone()));
         }
@@ -155,7 +150,7 @@ impl Agent {
             stop.clone(),
         ));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
-        if let Some(listener) = http {
+        if let Some(listener) = parts.http {
             tasks.spawn(serve_loopback(listener, scraper, stop.clone()));
         }
         tasks.close();
@@ -176,6 +171,26 @@ impl Agent {
         let _ = self.reconciler.await;
         self.tasks.wait().await;
     }
+}
+
+fn open_host(parts: &AgentParts, advertise: IpAddr) -> Result<Arc<Host>, StartError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |e| StartError::Io(path, e)
+    };
+    let (docker, probe) = (parts.docker.clone(), parts.probe.clone());
+    let mut host = Host::new(
+        docker,
+        probe,
+        parts.data.clone(),
+        advertise,
+        parts.pace.clone(),
+    )
+    .map_err(failed(parts.data.path()))?;
+    if let Some(root) = &parts.tenants_dir {
+        host = host.keep_data_in(root).map_err(failed(root))?;
+    }
+    Ok(Arc::new(host))
 }
 
 fn warn_of_ledger(host: &Host, warning: Option<String>) {
