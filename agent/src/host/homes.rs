@@ -93,11 +93,12 @@ impl Homes {
     fn facts(&self, home: &Path, role: Role, volume: Option<&Volume>) -> DataFacts {
         let place = volume.map(|v| Path::new(v.path()));
         let recorded = place.is_some_and(is_directory);
-        let old = volume.is_some_and(|v| v.device.is_none());
+        let dockers = recorded && volume.is_some_and(|v| v.device.is_none() && !v.opaque);
         DataFacts {
             kept: is_directory(&home.join(directory_name(role))),
             recorded,
-            movable: recorded && old && place.is_some_and(|place| self.is_beside(place)),
+            dockers,
+            movable: dockers && place.is_some_and(|place| self.is_beside(place)),
         }
     }
 
@@ -299,6 +300,7 @@ mod tests {
         fs::write(from.join("PG_VERSION"), "15").unwrap();
         let home = look(&homes, UID, &old_volume(&from));
         assert!(home.postgres.movable && home.postgres.recorded && !home.postgres.kept);
+        assert!(!home.has_stuck_data());
         for _ in 0..2 {
             homes.take(&home, UID, Role::Postgres, &from).unwrap();
             let file = home.directory(Role::Postgres).join("PG_VERSION");

@@ -38,7 +38,9 @@ pub struct DataFacts {
     pub kept: bool,
     /// The directory that the volume's record leads to is there.
     pub recorded: bool,
-    /// That directory is Docker's own and could be renamed into the home.
+    /// That directory is Docker's own.
+    pub dockers: bool,
+    /// And it could be renamed into the home.
     pub movable: bool,
 }
 
@@ -62,6 +64,13 @@ impl Home {
     /// Where a role's data lies in it.
     pub fn directory(&self, role: Role) -> PathBuf {
         self.path.join(directory_name(role))
+    }
+
+    /// Whether data lies in Docker's own directory and cannot be renamed into the home.
+    pub fn has_stuck_data(&self) -> bool {
+        [self.postgres, self.odoo]
+            .iter()
+            .any(|data| data.dockers && !data.movable)
     }
 
     /// Whether any data of this tenant is in it.
@@ -132,6 +141,7 @@ mod tests {
         let facts = |kept, recorded, movable| DataFacts {
             kept,
             recorded,
+            dockers: movable,
             movable,
         };
         let with = |owner: &HomeOwner, data| Home {

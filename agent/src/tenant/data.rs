@@ -131,11 +131,15 @@ pub(super) async fn move_home(tenant: &Tenant, view: &TenantView, role: Role) ->
     Ok(format!("{name} moved to {}", home.path.display()))
 }
 
-/// Leaves the data in Docker's own directory until the agent's next start.
-fn leave(tenant: &Tenant, why: &str) -> Result<String> {
+/// Says, once, that a tenant's data stays in Docker's own directory until the agent's next start.
+pub(super) fn tell_left(tenant: &Tenant, why: &str) {
     if tenant.host.leave_data(tenant.plan.uid) {
-        tracing::warn!(tenant = %tenant.name(), "data stays in Docker's own directory, where a prune can take it: {why}");
+        tracing::warn!(tenant = %tenant.name(), "data stays in Docker's own directory, where a prune of volumes can take it: {why}");
     }
+}
+
+fn leave(tenant: &Tenant, why: &str) -> Result<String> {
+    tell_left(tenant, why);
     tenant.remember(true, |s| s.recording = false)?;
     Ok(format!("data stays where it is: {why}"))
 }

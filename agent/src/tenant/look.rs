@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
-use super::{Result, Tenant, TenantError, TenantView};
+use super::{Result, Tenant, TenantError, TenantView, data};
 use crate::{
     base::fsutil::{self, blocking},
     docker::{self, Survey},
@@ -138,6 +138,9 @@ impl Tenant {
         };
         let found = blocking(move || Ok(homes.look(&name, uid, &pointers))).await;
         let mut home = found.map_err(TenantError::disk("the tenant's home cannot be looked at"))?;
+        if home.has_stuck_data() {
+            data::tell_left(self, "it is on another mount than the tenants' homes");
+        }
         if self.host.leaves_data(uid) {
             (home.postgres.movable, home.odoo.movable) = (false, false);
         }
