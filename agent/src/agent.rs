@@ -6,7 +6,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -77,6 +77,8 @@ pub struct AgentParts {
     pub docker: Arc<dyn Docker>,
     pub probe: Arc<dyn Probe>,
     pub pace: Pace,
+    /// Where tenants' data is kept; `None`: in Docker's data directory.
+    pub tenants_dir: Option<PathBuf>,
     /// For `/healthz` and `/metrics`, if wanted.
     pub http: Option<TcpListener>,
     /// Where Prometheus scrapes.
@@ -103,25 +105,13 @@ pub struct Agent {
 impl Agent {
     /// Starts from the ledger; the coordinator may be unreachable.
     pub fn start(parts: AgentParts) -> Result<Self, StartError> {
-        let AgentParts {
-            data,
-            docker,
-            probe,
-            pace,
-            http,
-            metrics,
-            peer,
-            copy_rate_bytes_per_s,
-            firewall,
-        } = parts;
+        let data = &parts.data;
         let config = data.load_config()?;
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
-        let peer = peer.resolve(config.advertise, PEER_PORT);
+        let peer = parts.peer.resolve(config.advertise, PEER_PORT);
         let (ledger, warning) = Ledger::open(&data.ledger())?;
-        let host = Host::new(docker, probe, data.clone(), config.advertise, pace)
-            .map_err(|e| StartError::Io(data.path().to_owned(), e))?;
-        let host = Arc::new(host);
+        let host = open_host(&parts, config.advertise)?;
         warn_of_ledger(&host, warning);
         let (plans, in_force) = watch::channel(ledger.in_force());
         let (connected, is_connected) = watch::channel(false);
@@ -140,7 +130,7 @@ impl Agent {
             peer_port: peer.map(|address| address.port()),
             connected,
         });
-        if let Some(applier) = firewall {
+        if let Some(applier) = parts.firewall {
             host.gate.send_replace(Gate::Pending);
             tasks.spawn(applier.run(host.clone(), in_force.clone(), stop.clone()));
         }
@@ -153,13 +143,13 @@ impl Agent {
             tasks: &tasks,
             stop: &stop,
         };
-        ports.copies(peer, copy_rate_bytes_per_s);
-        let address = metrics.resolve(config.advertise, METRICS_PORT);
+        ports.copies(peer, parts.copy_rate_bytes_per_s);
+        let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
         ports.metrics(address, monitors, &scraper);
         let name = config.name.to_string();
         tasks.spawn(renew::run(identity, config.endpoint, name, stop.clone()));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
-        if let Some(listener) = http {
+        if let Some(listener) = parts.http {
             tasks.spawn(serve_loopback(listener, scraper, stop.clone()));
         }
         tasks.close();
@@ -228,6 +218,26 @@ impl Ports<'_> {
         };
         self.tasks.spawn(port.run(self.stop.clone()));
     }
+}
+
+fn open_host(parts: &AgentParts, advertise: IpAddr) -> Result<Arc<Host>, StartError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |e| StartError::Io(path, e)
+    };
+    let (docker, probe) = (parts.docker.clone(), parts.probe.clone());
+    let mut host = Host::new(
+        docker,
+        probe,
+        parts.data.clone(),
+        advertise,
+        parts.pace.clone(),
+    )
+    .map_err(failed(parts.data.path()))?;
+    if let Some(root) = &parts.tenants_dir {
+        host = host.keep_data_in(root).map_err(failed(root))?;
+    }
+    Ok(Arc::new(host))
 }
 
 fn warn_of_ledger(host: &Host, warning: Option<String>) {

@@ -89,6 +89,10 @@ struct RunArguments {
         default_value = "unix:///var/run/docker.sock"
     )]
     docker: String,
+    /// Directory for tenants' data, which must be there; by default `isyone` in Docker's data directory. Tenants that have data
+    /// keep it where it is.
+    #[arg(long, env = "ISYONE_TENANTS_DIR")]
+    tenants_dir: Option<PathBuf>,
     /// Address of /healthz and /metrics.
     #[arg(long, env = "ISYONE_AGENT_HTTP", default_value = "127.0.0.1:7481")]
     http: SocketAddr,
@@ -217,6 +221,7 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         docker: Arc::new(Engine::new(&arguments.docker)),
         probe: Arc::new(NetProbe),
         pace: Pace::default(),
+        tenants_dir: arguments.tenants_dir,
         http: Some(http),
         metrics: arguments.metrics.unwrap_or(PortAddress::Advertised),
         peer: arguments.peer.unwrap_or(PortAddress::Advertised),

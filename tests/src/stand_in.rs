@@ -51,6 +51,7 @@ fn agent(data: &Path, docker: &Path) -> ExitCode {
             docker: engine.clone(),
             probe: engine,
             pace: Pace::hasty(),
+            tenants_dir: None,
             http: None,
             metrics: PortAddress::Off,
             peer: PortAddress::Off,

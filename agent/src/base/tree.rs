@@ -134,10 +134,18 @@ pub fn take_owner(of: &fs::Metadata, path: &Path, with_mode: bool) -> io::Result
     Ok(())
 }
 
-/// Removes everything in `dir`, not `dir` itself.
+/// Removes everything in `dir`, not `dir` itself. Follows no link.
 pub fn wipe(dir: &Path) -> io::Result<()> {
+    wipe_except(dir, "")
+}
+
+/// Like [`wipe`], but leaves the entry `kept`.
+pub fn wipe_except(dir: &Path, kept: &str) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
+        if entry.file_name() == kept {
+            continue;
+        }
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
         } else {

@@ -4,7 +4,7 @@
 
 pub mod engine;
 
-use std::{collections::HashMap, net::Ipv4Addr, pin::Pin};
+use std::{collections::HashMap, net::Ipv4Addr, path::Path, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -111,15 +111,23 @@ pub struct ExecOutput {
 /// Most bytes kept of a command's output or a container's last log lines.
 pub const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
-/// An event of one of our containers.
+/// An event of one of our containers, or the end of any volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerEvent {
+pub struct EngineEvent {
     /// `start`, `die`, `oom`, `destroy` …
     pub action: String,
-    /// Name of the container.
-    pub container: String,
-    /// The tenant's name, from the label.
+    /// Name of the container or volume.
+    pub name: String,
+    /// The tenant's name: from the container's label, or from the volume's name, which may be anybody's.
     pub tenant: String,
+}
+
+/// The tenant whose volume has this name, or an empty string.
+pub fn tenant_of_volume(name: &str) -> &str {
+    ["pgdata_", "odoo_data_"]
+        .into_iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+        .unwrap_or_default()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +202,9 @@ pub trait Docker: Send + Sync + 'static {
     async fn remove_network(&self, name: &str) -> Result<()>;
     /// The volume of this name, if there is one.
     async fn volume(&self, name: &str) -> Result<Option<Volume>>;
-    async fn create_volume(&self, volume: &NamedSpec) -> Result<Volume>;
+    /// Makes a volume: of Docker's own, or a record of `directory`, which must be there when a container starts. One
+    /// that exists is returned as it is.
+    async fn create_volume(&self, volume: &NamedSpec, directory: Option<&Path>) -> Result<Volume>;
     /// Removes it; already gone is fine.
     async fn remove_volume(&self, name: &str) -> Result<()>;
     /// Runs a command until it ends, feeding it `stdin`.
@@ -202,8 +212,8 @@ pub trait Docker: Send + Sync + 'static {
     -> Result<ExecOutput>;
     /// The end of a container's log, for error texts.
     async fn log_tail(&self, name: &str, lines: u32) -> Result<String>;
-    /// Events of our containers from now on; ends when the connection ends.
-    async fn events(&self) -> Result<BoxStream<'static, Result<ContainerEvent>>>;
+    /// Events of our containers, and of volumes that are removed, from now on; ends when the connection ends.
+    async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent>>>;
     /// A container's log.
     async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<'static, Result<Chunk>>>;
     /// Starts an interactive command.

@@ -85,6 +85,8 @@ pub struct TenantStatus {
     pub absent: bool,
     /// Directories of the volumes, for the disk walk.
     pub volumes: Vec<String>,
+    /// How often records of its volumes were gone and have been put back.
+    pub volume_repairs: u64,
 }
 
 impl TenantStatus {

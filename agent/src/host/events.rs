@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use tokio::time::sleep;
 
 use super::Host;
-use crate::docker::{ContainerEvent, DockerError};
+use crate::docker::{DockerError, EngineEvent};
 
 /// Pause between attempts to reconnect to Docker's events.
 const EVENTS_RETRY: Duration = Duration::from_secs(2);
@@ -16,8 +16,8 @@ const EVENTS_RETRY: Duration = Duration::from_secs(2);
 /// What wakes the loops.
 #[derive(Debug)]
 pub enum Signal {
-    /// An event of one of our containers.
-    Event(ContainerEvent),
+    /// An event of one of our containers, or a volume is gone.
+    Event(EngineEvent),
     /// Events may have been lost: everything must be looked at.
     Resync,
 }

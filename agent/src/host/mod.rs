@@ -9,6 +9,7 @@ pub mod chores;
 pub mod events;
 pub mod firewall;
 pub mod golden;
+pub mod homes;
 pub mod identity;
 pub mod images;
 pub mod known;
@@ -21,10 +22,10 @@ pub mod traces;
 pub mod usage;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -37,11 +38,11 @@ use tokio::{
 use uuid::Uuid;
 
 use self::{
-    board::StatusBoard, golden::GoldenStore, images::ImageCache, known::KnownContainers,
-    probe::Probe, survey::Surveys, traces::Traces,
+    board::StatusBoard, golden::GoldenStore, homes::Homes, images::ImageCache,
+    known::KnownContainers, probe::Probe, survey::Surveys, traces::Traces,
 };
 use crate::{
-    base::{clock, config::DataDir},
+    base::{clock, config::DataDir, fsutil::blocking},
     docker::{Docker, DockerError, EngineInfo},
     plan::{container::NamedSpec, facts::HostFacts, render},
 };
@@ -115,7 +116,9 @@ impl Pace {
 const PROBE_VOLUME: &str = "isyone_probe_";
 const PROBE_LABEL: &str = "one.isy.probe";
 /// Our directory in Docker's data directory; Docker leaves unknown directories alone.
-const SPARES_DIR: &str = "isyone-spares";
+const HOMES_DIR: &str = "isyone";
+/// Where earlier versions kept spares.
+const OLD_SPARES_DIR: &str = "isyone-spares";
 /// Health checks start at this many moments per probe interval: about one a second. Without that alignment the checks
 /// of 200 tenants woke the agent some hundred times a second, which cost more than the checks.
 const PROBE_MOMENTS: u32 = 16;
@@ -158,6 +161,10 @@ pub struct Host {
     /// Whether new tenants may start.
     pub gate: watch::Sender<Gate>,
     advertise: std::net::IpAddr,
+    /// Where tenants' data is kept, if not in Docker's data directory.
+    tenants_dir: Option<PathBuf>,
+    /// Tenants whose data cannot be moved now; tried again after a restart of the agent.
+    unmovable: Mutex<BTreeSet<Uuid>>,
     born: Instant,
     engine: ArcSwapOption<EngineInfo>,
     local_volumes: ArcSwapOption<bool>,
@@ -191,10 +198,18 @@ impl Host {
             copies: Mutex::new(()),
             gate: watch::Sender::new(Gate::Open),
             advertise,
+            tenants_dir: None,
+            unmovable: Mutex::default(),
             born: Instant::now(),
             engine: ArcSwapOption::empty(),
             local_volumes: ArcSwapOption::empty(),
         })
+    }
+
+    /// Keeps tenants' data below `root`, which must be there: a disk that is not mounted must not look like an empty one.
+    pub fn keep_data_in(mut self, root: &Path) -> io::Result<Self> {
+        self.tenants_dir = Some(root.canonicalize()?);
+        Ok(self)
     }
 
     /// Why no new tenant may start, if that is so. Waits until it is known.
@@ -255,12 +270,39 @@ impl Host {
             .unwrap_or_default()
     }
 
-    /// Docker's data directory, when known.
-    pub fn docker_root(&self) -> Option<PathBuf> {
-        self.engine
-            .load()
-            .as_ref()
-            .map(|e| PathBuf::from(&e.root_dir))
+    /// Where tenants' data is kept, when known: on the disk that fills up with it.
+    pub fn data_root(&self) -> Option<PathBuf> {
+        let docker = || {
+            let engine = self.engine.load();
+            engine.as_ref().map(|e| PathBuf::from(&e.root_dir))
+        };
+        self.tenants_dir.clone().or_else(docker)
+    }
+
+    /// The directories of tenants' data. By default in Docker's data directory, the disk that operators make large
+    /// enough for it, and the only place to which data of volumes made by earlier versions can always be renamed.
+    pub async fn homes(&self) -> Result<Homes, DockerError> {
+        let root = match &self.tenants_dir {
+            Some(root) => root.clone(),
+            None => PathBuf::from(&self.engine().await?.root_dir).join(HOMES_DIR),
+        };
+        Ok(Homes::new(root))
+    }
+
+    fn unmovable(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        self.unmovable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves a tenant's data where it is from now on; `true`: that is news.
+    pub fn leave_data(&self, tenant: Uuid) -> bool {
+        self.unmovable().insert(tenant)
+    }
+
+    /// Whether a tenant's data is left where it is.
+    pub fn leaves_data(&self, tenant: Uuid) -> bool {
+        self.unmovable().contains(&tenant)
     }
 
     /// Whether Docker's volumes are directories of this machine, so that snapshots can be copied. Determined with a
@@ -281,15 +323,24 @@ impl Host {
             name: format!("{PROBE_VOLUME}{}", Uuid::new_v4().simple()),
             labels,
         };
-        let volume = self.docker.create_volume(&probe).await?;
+        let volume = self.docker.create_volume(&probe, None).await?;
         let local = Path::new(&volume.mountpoint).is_dir();
         if local {
-            let root = PathBuf::from(&self.engine().await?.root_dir);
-            self.golden.spares_in(&root.join(SPARES_DIR)).await;
+            self.take_over_spares().await?;
+            self.golden.spares_in(&self.homes().await?.spares()).await;
         }
         self.docker.remove_volume(&probe.name).await?;
         self.local_volumes.store(Some(Arc::new(local)));
         Ok(local)
+    }
+
+    async fn take_over_spares(&self) -> Result<(), DockerError> {
+        let old = PathBuf::from(&self.engine().await?.root_dir).join(OLD_SPARES_DIR);
+        let homes = self.homes().await?;
+        if let Err(e) = blocking(move || homes.adopt_spares(&old)).await {
+            tracing::warn!("copies of snapshots made by an earlier version remain: {e}");
+        }
+        Ok(())
     }
 
     /// Facts about the host that a stack depends on.

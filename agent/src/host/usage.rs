@@ -165,6 +165,7 @@ mod tests {
                 steps: vec![],
                 absent: false,
                 volumes: vec![],
+                volume_repairs: 0,
             };
             board.set(&name.parse().unwrap(), status);
         }

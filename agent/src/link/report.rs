@@ -119,6 +119,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
             .unwrap_or_default(),
         absent: status.absent,
         health_latency_ms: entry.latency_ms,
+        volume_repairs: status.volume_repairs,
     }
 }
 
@@ -172,6 +173,7 @@ mod tests {
             steps: vec![],
             absent: false,
             volumes: vec![],
+            volume_repairs: 0,
         }
     }
 

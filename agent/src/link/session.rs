@@ -368,7 +368,7 @@ impl Session {
     async fn report(&mut self, regular: bool) -> Result<(), SessionError> {
         let host = &self.link.host;
         let disk = host
-            .docker_root()
+            .data_root()
             .filter(|p| p.exists())
             .unwrap_or_else(|| PathBuf::from(host.data.path()));
         let entries = host.board.entries();

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::base::clock::now_ms;
 
-/// The host's page. Blocking, but only reads files that the kernel generates; `docker_root` is Docker's data directory.
-pub fn read(docker_root: Option<&Path>) -> Text {
+/// The host's page. Blocking, but only reads files that the kernel generates; `data_root` is where
+/// tenants' data is kept.
+pub fn read(data_root: Option<&Path>) -> Text {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let mut out = Text::default();
     procfs::stat(&mut out, &text("/proc/stat"));
@@ -30,10 +31,10 @@ pub fn read(docker_root: Option<&Path>) -> Text {
         &text("/proc/sys/net/netfilter/nf_conntrack_count"),
         &text("/proc/sys/net/netfilter/nf_conntrack_max"),
     );
-    let docker = docker_root
+    let data = data_root
         .map(|p| p.display().to_string())
         .unwrap_or_default();
-    let mounts = procfs::parse_mounts(&text("/proc/self/mounts"), &["/", &docker]);
+    let mounts = procfs::parse_mounts(&text("/proc/self/mounts"), &["/", &data]);
     let known: Vec<_> = mounts.into_iter().filter_map(room).collect();
     procfs::filesystems(&mut out, &known);
     out.single(

@@ -173,7 +173,7 @@ impl Scraper {
     }
 
     async fn node(&self) -> Page {
-        let root = self.host.docker_root();
+        let root = self.host.data_root();
         let read = tokio::task::spawn_blocking(move || node::read(root.as_deref())).await;
         let Ok(mut page) = read else {
             return Page::reason(500, "the host could not be read");

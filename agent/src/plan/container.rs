@@ -146,7 +146,18 @@ pub struct Network {
 /// A volume that exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Volume {
-    /// Directory on the engine's machine that holds its data.
+    /// Docker's own directory for it; its data is there unless there is a `device`.
     pub mountpoint: String,
+    /// The directory that it is a record of, which Docker mounts on `mountpoint` while a container uses it.
+    pub device: Option<String>,
+    /// Of another driver, or with other options: only Docker knows where its data is, and it stays there.
+    pub opaque: bool,
     pub labels: HashMap<String, String>,
+}
+
+impl Volume {
+    /// The directory on the engine's machine that holds its data.
+    pub fn path(&self) -> &str {
+        self.device.as_deref().unwrap_or(&self.mountpoint)
+    }
 }

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod facts;
 pub mod firewall;
 pub mod held;
+pub mod home;
 pub mod render;
 pub mod sql;
 pub mod stack;

@@ -4,6 +4,8 @@
 //! which image a moving tag meant, and the steps of the current operation. Docker is asked again for everything else.
 //! Not here: the file (tenant::state_file).
 
+use std::path::PathBuf;
+
 use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -111,6 +113,15 @@ pub struct TenantState {
     /// The job that completed this copy: the same order, read again, finds that it is done.
     #[serde(default)]
     pub copied_by: Option<Uuid>,
+    /// Where its data lies, from when it was put there: a host's tenants may later be kept elsewhere.
+    #[serde(default)]
+    pub home: Option<PathBuf>,
+    /// Records of its volumes are being made anew; those that are missing are not news.
+    #[serde(default)]
+    pub recording: bool,
+    /// How often records of its volumes were gone and have been put back.
+    #[serde(default)]
+    pub volume_repairs: u64,
 }
 
 impl TenantState {
@@ -131,6 +142,9 @@ impl TenantState {
             steps: Vec::new(),
             wanted_generation: 0,
             copied_by: None,
+            home: None,
+            recording: false,
+            volume_repairs: 0,
         }
     }
 

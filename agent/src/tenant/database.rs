@@ -42,10 +42,7 @@ async fn volumes(tenant: &Tenant, view: &TenantView) -> Result<Option<Volumes>> 
     let (Some(postgres), Some(odoo)) = (postgres, odoo) else {
         return Ok(None);
     };
-    let (postgres, odoo) = (
-        PathBuf::from(postgres.mountpoint),
-        PathBuf::from(odoo.mountpoint),
-    );
+    let (postgres, odoo) = (PathBuf::from(postgres.path()), PathBuf::from(odoo.path()));
     let odoo_owner = view
         .observed
         .odoo_image

@@ -17,7 +17,6 @@ use crate::{
     },
     docker::DockerError,
     plan::{
-        design,
         diff::{Action, PlannedAction},
         stack::{self, Stack},
         state::Database,
@@ -26,7 +25,7 @@ use crate::{
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{create, no_stack},
-        database, ready,
+        data, database, ready,
     },
 };
 
@@ -115,6 +114,9 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
         Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),
         Action::CreateVolume(role) => create_volume(tenant, view, role).await,
         Action::RemoveVolume(role) => remove_volume(tenant, role).await,
+        Action::RemoveHome => data::remove_home(tenant, view).await,
+        Action::PutBackVolumes => data::put_back(tenant, view).await,
+        Action::MoveData(role) => data::move_home(tenant, view, role).await,
         Action::RemoveDirectory => remove_directory(tenant).await,
         Action::RestartContainer(role) => restart(tenant, role).await,
         Action::StartContainer(role) => start(tenant, role).await,
@@ -198,7 +200,7 @@ async fn pull(tenant: &Tenant, role: Role) -> Result<String> {
 }
 
 async fn create_volume(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {
-    // Before the first volume exists, record durably that nothing is in it: after a power loss, a volume without that
+    // Before the first volume or directory exists, record durably that nothing is in it: after a power loss, a volume without that
     // record would count as a tenant's data. (PostgreSQL's volume is always the first.)
     if role == Role::Postgres {
         tenant.remember(true, |s| {
@@ -206,11 +208,10 @@ async fn create_volume(tenant: &Tenant, view: &TenantView, role: Role) -> Result
             if view.observed.golden && s.database == Database::Empty {
                 s.database = Database::Filling;
             }
+            s.home = view.observed.home.as_ref().map(|h| h.path.clone());
         })?;
     }
-    let volume = design::volume(&tenant.plan, role);
-    tenant.host.docker.create_volume(&volume).await?;
-    Ok(format!("{} made", volume.name))
+    data::create_volume(tenant, view, role).await
 }
 
 async fn remove_volume(tenant: &Tenant, role: Role) -> Result<String> {

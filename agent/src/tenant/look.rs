@@ -7,15 +7,17 @@ use std::{path::Path, sync::Arc};
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
-use super::{Result, Tenant, TenantView};
+use super::{Result, Tenant, TenantError, TenantView, data};
 use crate::{
-    base::fsutil,
+    base::fsutil::{self, blocking},
     docker::{self, Survey},
+    host::homes::Pointers,
     plan::{
         container::Container,
         design,
         diff::{self, Observed},
         facts::{HostFacts, ImageFacts, Images},
+        home::{self, Home, Lies},
         sql,
         stack::{self, Stack},
         state::MasterHash,
@@ -29,6 +31,7 @@ impl Tenant {
         let facts = self.host.facts().await?;
         let mut observed = self.find(survey).await?;
         observed.set_foreign_aside();
+        observed.home = self.home(&observed).await?;
         self.lock()
             .get_or_insert_with(|| diff::adopt(&self.plan, &observed));
         self.heed_history()?;
@@ -123,6 +126,36 @@ impl Tenant {
         Ok(found)
     }
 
+    /// Where its data lies or is to lie; `None` if this machine does not see Docker's volumes. That is only found out, once,
+    /// when something depends on it.
+    async fn home(&self, observed: &Observed) -> Result<Option<Home>> {
+        let homes = self.host.homes().await?;
+        let (name, uid) = (self.name().clone(), self.plan.uid);
+        let pointers = Pointers {
+            postgres: observed.postgres_volume.clone(),
+            odoo: observed.odoo_volume.clone(),
+            remembered: self.state().home,
+        };
+        let found = blocking(move || Ok(homes.look(&name, uid, &pointers))).await;
+        let mut home = found.map_err(TenantError::disk("the tenant's home cannot be looked at"))?;
+        if home.has_stuck_data() {
+            data::tell_left(self, "it is on another mount than the tenants' homes");
+        }
+        if self.host.leaves_data(uid) {
+            (home.postgres.movable, home.odoo.movable) = (false, false);
+        }
+        let fills = self.plan.desired == DesiredState::Running && !self.state().is_ready();
+        let depends = [Role::Postgres, Role::Odoo].into_iter().any(|role| {
+            match home::lies(Some(&home), observed.volume(role), role) {
+                Lies::Home | Lies::Apart => false,
+                Lies::Nowhere => fills,
+                Lies::Unrecorded | Lies::Misrecorded | Lies::InDocker | Lies::Gone => true,
+            }
+        });
+        let seen = !depends || self.host.volumes_are_local().await?;
+        Ok(seen.then_some(home))
+    }
+
     /// The major version of the data, if PostgreSQL's container is about to be created or started on it.
     async fn data_major(&self, observed: &Observed) -> Result<Option<String>> {
         let image = observed.postgres_image.as_ref().map(|i| &i.id);
@@ -137,10 +170,11 @@ impl Tenant {
         else {
             return Ok(None);
         };
-        if !self.host.volumes_are_local().await? {
+        // A directory of ours is there or not; one of Docker's of this name may be another engine's.
+        if volume.device.is_none() && !self.host.volumes_are_local().await? {
             return Ok(None);
         }
-        let major = std::fs::read_to_string(Path::new(&volume.mountpoint).join("PG_VERSION"));
+        let major = std::fs::read_to_string(Path::new(volume.path()).join("PG_VERSION"));
         Ok(major.ok().map(|text| text.trim().to_owned()))
     }
 

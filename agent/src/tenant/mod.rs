@@ -1,12 +1,13 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `database`, `containers`, `ready`), `show` puts its status on the board, `vigil` looks
-//! after it while that takes long.
+//! has the difference carried out (`execute`, `data`, `database`, `containers`, `ready`), `show` puts its status on the
+//! board, `vigil` looks after it while that takes long.
 //! This file: the tenant and its memory.
 //!
 //! Not here: what to do (plan::diff), what tenants share (host).
 
 mod containers;
 pub mod copies;
+mod data;
 mod database;
 mod execute;
 mod look;

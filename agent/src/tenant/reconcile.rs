@@ -64,8 +64,8 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
             Some(signal) = events.recv() => match signal {
                 Signal::Event(event) => {
                     if event.action == "oom" {
-                        host.board.count_oom(&event.container);
-                        tracing::warn!(container = event.container, "killed for want of memory");
+                        host.board.count_oom(&event.name);
+                        tracing::warn!(container = event.name, "killed for want of memory");
                     }
                     if let Some(running) = tenants.get(event.tenant.as_str()) {
                         running.wake.notify_one();
@@ -83,6 +83,8 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
         drop(running.desired);
         // It is between two calls to Docker or waiting for one: safe to abort at any point, like a crash.
         running.task.abort();
+        // Nobody acts any more when this returns: another run may begin then. (An error says that it was aborted.)
+        let _ = running.task.await;
     }
     tracker.close();
     tracker.wait().await;

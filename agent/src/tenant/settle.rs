@@ -187,9 +187,14 @@ impl Tenant {
         let places: Vec<_> = [&view.observed.postgres_volume, &view.observed.odoo_volume]
             .into_iter()
             .flatten()
-            .map(|v| PathBuf::from(&v.mountpoint))
+            .map(|v| PathBuf::from(v.path()))
             .collect();
-        let flushed = blocking(move || places.iter().try_for_each(|place| tree::sync(place)));
+        let homes = self.host.homes().await?;
+        let home = view.observed.home.clone().filter(|h| h.holds_data());
+        let flushed = blocking(move || {
+            places.iter().try_for_each(|place| tree::sync(place))?;
+            home.map_or(Ok(()), |home| homes.sync_home(&home.path))
+        });
         flushed
             .await
             .map_err(TenantError::disk("the volumes cannot be flushed"))?;

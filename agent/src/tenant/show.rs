@@ -125,7 +125,7 @@ impl Tenant {
                 volumes: volumes
                     .into_iter()
                     .flatten()
-                    .map(|v| v.mountpoint.clone())
+                    .map(|v| v.path().to_owned())
                     .collect(),
                 ..self.blank(&state, progress, message)
             },
@@ -146,6 +146,7 @@ impl Tenant {
             steps: state.steps.clone(),
             absent: false,
             volumes: Vec::new(),
+            volume_repairs: state.volume_repairs,
         }
     }
 

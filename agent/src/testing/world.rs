@@ -49,7 +49,7 @@ pub struct World {
     /// Nobody can log in to the database as Odoo.
     pub closed: bool,
     /// The stack of the plan that was looked at last: rendering is slow.
-    rendered: RefCell<Option<(TenantPlan, Arc<Stack>)>>,
+    pub rendered: RefCell<Option<(TenantPlan, Arc<Stack>)>>,
 }
 
 impl World {
@@ -158,8 +158,8 @@ impl World {
         match action {
             Action::CreateVolume(role) => {
                 let volume = Some(Volume {
-                    mountpoint: String::new(),
                     labels: labels(&stack.volume(role).labels),
+                    ..Volume::default()
                 });
                 match role {
                     Role::Odoo => self.observed.odoo_volume = volume,

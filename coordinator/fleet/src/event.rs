@@ -104,6 +104,7 @@ kinds! {
     TenantUnhealthy => "tenant.unhealthy",
     TenantUnreachable => "tenant.unreachable",
     TenantUpdated => "tenant.updated",
+    TenantVolumesPutBack => "tenant.volumes_put_back",
     TenantWoken => "tenant.woken",
     TokenCreated => "token.created",
 }
@@ -203,6 +204,7 @@ mod tests {
         "tenant.unhealthy",
         "tenant.unreachable",
         "tenant.updated",
+        "tenant.volumes_put_back",
         "tenant.woken",
         "token.created",
     ];

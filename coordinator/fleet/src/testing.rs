@@ -326,6 +326,7 @@ impl Bench {
             steps: Vec::new(),
             absent,
             health_latency_ms: 1,
+            volume_repairs: 0,
         }
     }
 }

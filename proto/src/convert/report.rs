@@ -149,6 +149,7 @@ fn tenant(status: agent::TenantStatus, now: UnixMs) -> Result<TenantReport, Fiel
             .collect::<Result<_, _>>()?,
         absent: status.absent,
         health_latency_ms: status.health_latency_ms,
+        volume_repairs: status.volume_repairs,
         name,
     })
 }
@@ -251,6 +252,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             steps: report.steps.iter().map(Into::into).collect(),
             absent: report.absent,
             health_latency_ms: report.health_latency_ms,
+            volume_repairs: report.volume_repairs,
             traffic: report.traffic.map(Into::into),
         }
     }

@@ -35,7 +35,7 @@ pub struct HostResources {
     pub memory_total_bytes: u64,
     /// Memory available without swapping.
     pub memory_available_bytes: u64,
-    /// Size of the file system that holds Docker's data.
+    /// Size of the file system that holds tenants' data.
     pub disk_total_bytes: u64,
     /// Free space on that file system.
     pub disk_available_bytes: u64,
@@ -192,6 +192,8 @@ pub struct TenantReport {
     pub absent: bool,
     /// Duration of the last health check, milliseconds; 0 when it failed.
     pub health_latency_ms: u32,
+    /// How often the records of its volumes were gone from Docker and have been put back, as its host counts.
+    pub volume_repairs: u64,
 }
 
 /// How far a job is.

@@ -54,7 +54,18 @@ impl Docker {
         names
     }
 
-    /// Removes all containers, networks and volumes of tenants on this host.
+    /// Where tenants' data lies on this host.
+    pub fn homes(&self) -> PathBuf {
+        self.find_homes().expect("the engine answers")
+    }
+
+    fn find_homes(&self) -> Option<PathBuf> {
+        let info = self.run(&["info", "--format", "{{.DockerRootDir}}"]);
+        let root = PathBuf::from(info.stdout.trim());
+        root.is_absolute().then(|| root.join("isyone/tenants"))
+    }
+
+    /// Removes all containers, networks, volumes and data of tenants on this host.
     pub fn clean(&self) {
         let listed = |args: &[&str]| -> Vec<String> {
             self.run(args).stdout.lines().map(str::to_owned).collect()
@@ -77,6 +88,9 @@ impl Docker {
                 args.extend(ids.iter().map(String::as_str));
                 self.run(&args);
             }
+        }
+        if let Some(homes) = self.find_homes() {
+            let _ = std::fs::remove_dir_all(homes); // made by the first tenant
         }
     }
 }

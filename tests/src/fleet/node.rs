@@ -189,6 +189,7 @@ impl Agent {
             docker: self.docker.clone(),
             probe: self.docker.clone(),
             pace: self.pace.clone(),
+            tenants_dir: None,
             http: None,
             metrics: agent::PortAddress::Off,
             peer: agent::PortAddress::Off,

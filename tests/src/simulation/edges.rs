@@ -16,7 +16,7 @@ use isyone_proto::{ids::TenantName, operation::OperationState};
 use super::Simulation;
 
 #[derive(Debug, Default)]
-pub struct SimEdges {
+pub(crate) struct SimEdges {
     routes: BTreeMap<TenantName, Route>,
     /// The snapshot that they run and have not told yet. Lost with the coordinator that counted it.
     untold: Option<u64>,
@@ -24,18 +24,18 @@ pub struct SimEdges {
 
 impl SimEdges {
     /// The coordinator has died: it knows nothing of what edges run, and counts anew.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.untold = None;
     }
 
     /// Whether visitors of a tenant get to this address.
-    pub fn lead(&self, tenant: &TenantName, address: Option<IpAddr>) -> bool {
+    pub(crate) fn lead(&self, tenant: &TenantName, address: Option<IpAddr>) -> bool {
         let route = self.routes.get(tenant);
         route.is_some_and(|route| !route.suspended && Some(route.address) == address)
     }
 
     /// An operation that ends because edges run its route says the truth.
-    pub fn check_ended(&self, state: &State, settings: &Settings, writes: &[Write]) {
+    pub(crate) fn check_ended(&self, state: &State, settings: &Settings, writes: &[Write]) {
         for write in writes {
             let Write::Put(RecordValue::Operation(operation)) = write else {
                 continue;

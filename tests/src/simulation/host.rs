@@ -311,6 +311,7 @@ impl SimHost {
             steps: Vec::new(),
             absent: done && plan.desired == DesiredState::Purged,
             health_latency_ms: 1,
+            volume_repairs: 0,
         }
     }
 }

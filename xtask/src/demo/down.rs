@@ -60,8 +60,8 @@ pub(super) fn down(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the containers, volumes and networks of tenants in this demo's agents' ledgers; those of other agents are
-/// left alone.
+/// Removes the containers, volumes, networks and data of tenants in this demo's agents' ledgers; those of other agents
+/// are left alone.
 fn remove_tenants(folder: &Path) -> Result<()> {
     let books = books(&folder.join("agents"));
     if books.is_empty() {
@@ -115,9 +115,27 @@ fn remove_tenants(folder: &Path) -> Result<()> {
         let names: Vec<&str> = ours.iter().map(|(_, name)| *name).collect();
         say!("{what} removed: {}", names.join(" "));
     }
+    remove_homes(&books)?;
     if no_tenants_left() && succeeds(&mut cmd("nft", ["list", "table"].iter().chain(&TABLE))) {
         output(&mut cmd("nft", ["delete", "table"].iter().chain(&TABLE)))?;
         say!("firewall table {} removed", TABLE.join(" "));
+    }
+    Ok(())
+}
+
+/// Removes the directories of tenants' data that are in the books: each has a link that names its tenant's uid.
+fn remove_homes(books: &str) -> Result<()> {
+    let root = output(&mut docker(["info", "--format", "{{.DockerRootDir}}"]))?;
+    let homes = Path::new(root.trim()).join("isyone/tenants");
+    for entry in fs::read_dir(homes).into_iter().flatten().flatten() {
+        let home = entry.path();
+        let owner = fs::read_link(home.join("owner")).unwrap_or_default();
+        let uid = owner.to_string_lossy();
+        if uid.len() == 36 && books.contains(&*uid) {
+            fs::remove_dir_all(&home)
+                .with_context(|| format!("cannot remove {}", home.display()))?;
+            say!("data removed: {}", home.display());
+        }
     }
     Ok(())
 }

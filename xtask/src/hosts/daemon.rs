@@ -147,6 +147,8 @@ impl Host {
         remove_cgroups(&self.namespace());
         net::remove_namespace(self);
         let gone = if keep_data {
+            // Tenants' data, which Docker does not know of; there is none on a host that never had a tenant.
+            let _ = fs::remove_dir_all(self.dir.join("data/isyone/tenants"));
             self.dir.join("run")
         } else {
             self.dir.clone()

@@ -2,27 +2,31 @@
 //!
 //! Not here: the connection and what its errors mean (the parent), types (convert).
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use bollard::{
     errors::Error as BollardError,
     exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults},
     models as m, query_parameters as q,
 };
-use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    future::ready,
+    stream::{self, BoxStream},
+};
 use tokio::io::AsyncWriteExt as _;
 use tonic::async_trait;
 
 use super::{
     Engine, classify,
     convert::{
-        Layers, append, chunk, container_view, create_body, filters, first_file, listed,
-        network_view, summary, volume_view, with_tag,
+        Layers, append, bind_options, chunk, container_view, create_body, engine_event, filters,
+        first_file, listed, network_view, summary, volume_view, with_tag,
     },
 };
 use crate::{
     docker::{
-        Chunk, ContainerEvent, ContainerSummary, Docker, DockerError, EngineInfo, ExecOutput,
+        Chunk, ContainerSummary, Docker, DockerError, EngineEvent, EngineInfo, ExecOutput,
         ExecSession, ExecState, Image, LogQuery, PullProgress, Result, Survey,
     },
     plan::container::{Container, ContainerSpec, LABEL_TENANT, Limits, NamedSpec, Network, Volume},
@@ -278,10 +282,11 @@ impl Docker for Engine {
         Ok(found.map(|v| volume_view(v).1))
     }
 
-    async fn create_volume(&self, volume: &NamedSpec) -> Result<Volume> {
+    async fn create_volume(&self, volume: &NamedSpec, directory: Option<&Path>) -> Result<Volume> {
         let body = m::VolumeCreateRequest {
             name: Some(volume.name.clone()),
             labels: Some(volume.labels.clone().into_iter().collect()),
+            driver_opts: directory.map(bind_options),
             ..Default::default()
         };
         let made = self
@@ -346,7 +351,7 @@ impl Docker for Engine {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<ContainerEvent>>> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent>>> {
         let mut wanted = filters(&[("label", LABEL_TENANT), ("type", "container")]);
         wanted.insert(
             "event".to_owned(),
@@ -354,18 +359,22 @@ impl Docker for Engine {
                 .map(str::to_owned)
                 .to_vec(),
         );
-        let options = q::EventsOptionsBuilder::default().filters(&wanted).build();
+        // An event of a volume says nothing of its labels, so it needs filters, and a stream, of its own.
+        let gone = filters(&[("type", "volume"), ("event", "destroy")]);
         let client = self.client().await?;
-        let stream = client.events(Some(options)).map(|event| {
-            let event = event.map_err(classify)?;
-            let mut attributes = event.actor.and_then(|a| a.attributes).unwrap_or_default();
-            Ok(ContainerEvent {
-                action: event.action.unwrap_or_default(),
-                container: attributes.remove("name").unwrap_or_default(),
-                tenant: attributes.remove(LABEL_TENANT).unwrap_or_default(),
-            })
+        let streams = [wanted, gone].map(|wanted| {
+            let options = q::EventsOptionsBuilder::default().filters(&wanted).build();
+            client
+                .events(Some(options))
+                .map(Some)
+                .chain(stream::once(ready(None)))
         });
-        Ok(stream.boxed())
+        let [containers, volumes] = streams;
+        // Ends with the first of the two.
+        let both = stream::select(containers, volumes).take_while(|event| ready(event.is_some()));
+        Ok(both
+            .filter_map(|event| ready(event.map(|e| e.map(engine_event).map_err(classify))))
+            .boxed())
     }
 
     async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<'static, Result<Chunk>>> {

@@ -1,11 +1,13 @@
 //! Converts our plain types to bollard's and back. Pure. Not here: the calls (calls).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use bollard::{container::LogOutput, models as m};
 use bytes::Bytes;
 
-use super::super::{Chunk, ContainerSummary, ListedContainer, MAX_OUTPUT_BYTES};
+use super::super::{
+    Chunk, ContainerSummary, EngineEvent, ListedContainer, MAX_OUTPUT_BYTES, tenant_of_volume,
+};
 use crate::plan::container::{
     Container, ContainerSpec, LABEL_TENANT, Limits, Mount, MountSource, Network, Volume,
 };
@@ -171,12 +173,42 @@ pub(super) fn network_view(
     }
 }
 
+/// The options of a volume that is a record of a directory.
+pub(super) fn bind_options(directory: &Path) -> HashMap<String, String> {
+    [
+        ("type", "none".to_owned()),
+        ("o", "bind".to_owned()),
+        ("device", directory.display().to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+pub(super) fn engine_event(event: m::EventMessage) -> EngineEvent {
+    let actor = event.actor.unwrap_or_default();
+    let mut attributes = actor.attributes.unwrap_or_default();
+    let name = attributes.remove("name").or(actor.id).unwrap_or_default();
+    EngineEvent {
+        action: event.action.unwrap_or_default(),
+        tenant: attributes
+            .remove(LABEL_TENANT)
+            .unwrap_or_else(|| tenant_of_volume(&name).to_owned()),
+        name,
+    }
+}
+
 /// Returns the volume with its name.
 pub(super) fn volume_view(found: m::Volume) -> (String, Volume) {
+    let mut options = found.options;
+    let is_bind = options
+        .get("o")
+        .is_some_and(|o| o.split(',').any(|word| word == "bind"));
     (
         found.name,
         Volume {
             mountpoint: found.mountpoint,
+            device: options.remove("device").filter(|_| is_bind),
+            opaque: found.driver != "local" || (!options.is_empty() && !is_bind),
             labels: found.labels,
         },
     )

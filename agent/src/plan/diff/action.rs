@@ -19,13 +19,19 @@ pub enum Action {
     RemoveInit,
     /// Remove the tenant's network.
     RemoveNetwork,
-    /// Remove a volume: only for a purged tenant.
+    /// Remove a volume, with its data if that lies in Docker's own directory: only for a purged tenant.
     RemoveVolume(Role),
     /// Remove the tenant's directory: only for a purged tenant.
     RemoveDirectory,
     /// Write compose file, `.env`, odoo.conf.
     WriteFiles,
-    /// Create a volume.
+    /// Remove the tenant's home with all data in it: only for a purged tenant.
+    RemoveHome,
+    /// Make the records of volumes again whose data is there.
+    PutBackVolumes,
+    /// Rename a role's data into the tenant's home and make its volume a record of it.
+    MoveData(Role),
+    /// Create a volume, and the directory in the tenant's home that it is a record of.
     CreateVolume(Role),
     /// Create the network.
     CreateNetwork,
@@ -64,6 +70,9 @@ impl Action {
             }
             Self::RemoveVolume(_)
             | Self::CreateVolume(_)
+            | Self::RemoveHome
+            | Self::PutBackVolumes
+            | Self::MoveData(_)
             | Self::WriteFiles
             | Self::RemoveDirectory => StepName::Volumes,
             Self::CopyGolden | Self::InitDatabase | Self::RemoveInit | Self::SkipDatabase => {

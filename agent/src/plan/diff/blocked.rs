@@ -41,6 +41,22 @@ pub enum Blocked {
         "volume {0} is gone, and with it this tenant's data; nothing new is put in its place. Restore it from a backup, or delete the tenant"
     )]
     VolumeGone(String),
+    /// The tenant has data, but the directory that its volume is a record of is gone.
+    #[error(
+        "directory {0} is not there, and it holds this tenant's data; nothing new is put in its place. Mount its disk, put the directory \
+         back, or delete the tenant"
+    )]
+    DirectoryGone(String),
+    /// Another tenant's data is where this one's would be.
+    #[error(
+        "directory {directory} belongs to another tenant (its `owner` is {owner}, this tenant is {tenant}) and is left alone; move it away"
+    )]
+    ForeignHome {
+        directory: String,
+        owner: String,
+        /// Uid of this tenant.
+        tenant: Uuid,
+    },
     /// PostgreSQL cannot open data of another major version.
     #[error(
         "this tenant's data is PostgreSQL {data}'s, and the image is PostgreSQL {image}: it cannot open it. Go back to an image of \
@@ -106,6 +122,18 @@ mod tests {
             (
                 Blocked::VolumeGone("pgdata_alfa".into()),
                 "volume pgdata_alfa is gone, and with it this tenant's data",
+            ),
+            (
+                Blocked::DirectoryGone("/srv/tenants/alfa/pgdata".into()),
+                "directory /srv/tenants/alfa/pgdata is not there, and it holds this tenant's data",
+            ),
+            (
+                Blocked::ForeignHome {
+                    directory: "/srv/tenants/alfa".into(),
+                    owner: "none".into(),
+                    tenant: Uuid::nil(),
+                },
+                "directory /srv/tenants/alfa belongs to another tenant (its `owner` is none,",
             ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
             (Blocked::HalfCopy, "nothing starts on half of it"),

@@ -6,6 +6,7 @@
 
 mod action;
 mod blocked;
+mod data;
 mod observed;
 mod run;
 mod seed;
@@ -86,13 +87,23 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     }
     match inputs.plan.desired {
         DesiredState::Running => run::run(inputs),
-        DesiredState::Suspended => Ok(stop_all(inputs.observed, "suspended")),
+        DesiredState::Suspended => {
+            let mut list = List(stop_all(inputs.observed, "suspended"));
+            data::upkeep(&mut list, inputs, 2);
+            Ok(list.0)
+        }
         DesiredState::Standby => standby(inputs),
-        DesiredState::Fenced => Ok(take_down(
-            inputs.observed,
-            "this copy's time is over, its volumes are kept",
-        )),
-        DesiredState::Quarantined => Ok(take_down(inputs.observed, "deleted, volumes kept")),
+        DesiredState::Fenced => {
+            let reason = "this copy's time is over, its volumes are kept";
+            let mut list = List(take_down(inputs.observed, reason));
+            data::upkeep(&mut list, inputs, 3);
+            Ok(list.0)
+        }
+        DesiredState::Quarantined => {
+            let mut list = List(take_down(inputs.observed, "deleted, volumes kept"));
+            data::upkeep(&mut list, inputs, 3);
+            Ok(list.0)
+        }
         DesiredState::Purged => purge(inputs),
     }
 }
@@ -131,9 +142,11 @@ fn standby(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     if !list.0.is_empty() {
         return Ok(list.0); // what must not run goes first, whatever is wrong with the volumes
     }
+    data::own_home(inputs)?;
     for role in seed::missing(inputs)? {
         list.add(4, 0, Action::CreateVolume(role), "a copy is to come");
     }
+    data::put_back(&mut list, inputs, 4);
     Ok(list.0)
 }
 
@@ -160,8 +173,11 @@ fn purge(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
             );
         }
     }
+    if observed.has_home() {
+        list.add(5, 0, Action::RemoveHome, "the quarantine is over");
+    }
     if observed.directory {
-        list.add(5, 0, Action::RemoveDirectory, "the quarantine is over");
+        list.add(6, 0, Action::RemoveDirectory, "the quarantine is over");
     }
     Ok(list.0)
 }

@@ -5,6 +5,7 @@ use isyone_proto::plan::Role;
 use crate::plan::{
     container::{Container, LABEL_UID, Network, Volume},
     facts::ImageFacts,
+    home::{self, Home, HomeOwner, Lies},
 };
 
 /// What Docker, the disk and the programs say.
@@ -17,6 +18,8 @@ pub struct Observed {
     pub network: Option<Network>,
     pub postgres_volume: Option<Volume>,
     pub odoo_volume: Option<Volume>,
+    /// Where its data lies, or should lie; `None`: this machine does not see Docker's volumes.
+    pub home: Option<Home>,
     /// `postgres_<t>`.
     pub postgres: Option<Container>,
     /// `odoo_<t>`.
@@ -52,6 +55,15 @@ impl Observed {
             Role::Postgres => self.postgres_volume.as_ref(),
         }
     }
+    /// Where a role's data lies.
+    pub fn lies(&self, role: Role) -> Lies {
+        home::lies(self.home.as_ref(), self.volume(role), role)
+    }
+    /// Whether there is a home, and it is this tenant's.
+    pub fn has_home(&self) -> bool {
+        let home = self.home.as_ref();
+        home.is_some_and(|home| home.owner == HomeOwner::This)
+    }
     /// Sets aside containers without our label: whatever their names, they are not ours to stop or remove, and removing
     /// them could remove volumes with their data.
     pub fn set_foreign_aside(&mut self) {
@@ -65,7 +77,7 @@ impl Observed {
     pub fn is_up(&self, role: Role) -> bool {
         self.container(role).is_some_and(Container::is_up)
     }
-    /// Whether there is neither container, network nor volume.
+    /// Whether there is neither container, network, volume nor home.
     pub fn is_absent(&self) -> bool {
         self.odoo.is_none()
             && self.postgres.is_none()
@@ -73,5 +85,6 @@ impl Observed {
             && self.network.is_none()
             && self.odoo_volume.is_none()
             && self.postgres_volume.is_none()
+            && !self.has_home()
     }
 }

@@ -5,11 +5,11 @@
 use isyone_proto::plan::Role;
 
 use super::{
-    Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, own_volume,
-    seed, volume_name,
+    Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, data, seed,
 };
 use crate::plan::{
-    container::{LABEL_CONFIG_HASH, LABEL_UID},
+    container::{Container, LABEL_CONFIG_HASH, LABEL_UID},
+    home::Lies,
     sql,
     stack::Stack,
     state::Database,
@@ -41,7 +41,7 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     if let Some(name) = &observed.foreign {
         return Err(Blocked::ForeignContainer(name.clone()));
     }
-    check_volumes(inputs)?;
+    data::check(inputs)?;
     check_major(observed)?;
     if let (Some(why), false) = (inputs.no_new, inputs.state.is_ready()) {
         return Err(Blocked::HostClosed(why.to_owned()));
@@ -51,19 +51,6 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     fill(&mut list, inputs, stack);
     start(&mut list, inputs, &kept);
     Ok(list.0)
-}
-
-fn check_volumes(inputs: &Inputs<'_>) -> Result<(), Blocked> {
-    for role in ROLES {
-        match inputs.observed.volume(role) {
-            Some(volume) => own_volume(inputs.plan, role, volume)?,
-            None if inputs.state.is_ready() => {
-                return Err(Blocked::VolumeGone(volume_name(inputs.plan, role)));
-            }
-            None => {}
-        }
-    }
-    Ok(())
 }
 
 /// PostgreSQL cannot open data of another major version: it would exit and be restarted for ever.
@@ -98,7 +85,38 @@ impl Kept {
     }
 }
 
-/// Waves 1 and 2: removes what is in the way.
+/// Why a container must go; `None`: it may stay.
+fn why_not_kept(
+    inputs: &Inputs<'_>,
+    stack: &Stack,
+    network_fits: bool,
+    role: Role,
+    container: &Container,
+) -> Option<&'static str> {
+    let wanted = stack
+        .container(role)
+        .labels
+        .get(LABEL_CONFIG_HASH)
+        .map_or("", String::as_str);
+    // Whoever orders a restart of the database stops both.
+    let stops =
+        !container.is_up() || inputs.plan.postgres_restarts > inputs.state.postgres_restarts;
+    if !network_fits {
+        Some("its network has another subnet")
+    } else if container.label(LABEL_UID) != inputs.plan.uid.to_string() {
+        Some("it was made for another tenant of this name")
+    } else if container.label(LABEL_CONFIG_HASH) != wanted {
+        Some("its configuration has changed")
+    } else if matches!(container.state.as_str(), "dead" | "removing") {
+        Some("Docker could not remove it")
+    } else if stops && data::is_to_move(inputs, role) {
+        Some("its data moves to the tenant's own directory")
+    } else {
+        None
+    }
+}
+
+/// Waves 1 and 2: removes what is in the way, then moves data that nothing runs on any more.
 fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
     let observed = inputs.observed;
     let network_fits = observed
@@ -121,44 +139,31 @@ fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
         let Some(container) = observed.container(role) else {
             continue;
         };
-        let wanted = stack
-            .container(role)
-            .labels
-            .get(LABEL_CONFIG_HASH)
-            .map_or("", String::as_str);
-        let reason = if !network_fits {
-            "its network has another subnet"
-        } else if container.label(LABEL_UID) != inputs.plan.uid.to_string() {
-            "it was made for another tenant of this name"
-        } else if container.label(LABEL_CONFIG_HASH) != wanted {
-            "its configuration has changed"
-        } else if matches!(container.state.as_str(), "dead" | "removing") {
-            "Docker could not remove it"
-        } else {
-            match role {
-                Role::Odoo => kept.odoo = true,
-                Role::Postgres => kept.postgres = true,
+        if let Some(reason) = why_not_kept(inputs, stack, network_fits, role, container) {
+            if container.is_up() {
+                list.add(1, role as u8, Action::StopContainer(role), reason);
             }
-            if container.is_up()
-                && !inputs.state.is_ready()
-                && (role == Role::Odoo || observed.golden)
-            {
-                list.add(
-                    1,
-                    role as u8,
-                    Action::StopContainer(role),
-                    "its database is not ready",
-                );
-            }
+            list.add(1, role as u8, Action::RemoveContainer(role), reason);
             continue;
-        };
-        if container.is_up() {
+        }
+        match role {
+            Role::Odoo => kept.odoo = true,
+            Role::Postgres => kept.postgres = true,
+        }
+        let fills = role == Role::Odoo || observed.golden;
+        if container.is_up() && !inputs.state.is_ready() && fills {
+            let reason = "its database is not ready";
             list.add(1, role as u8, Action::StopContainer(role), reason);
         }
-        list.add(1, role as u8, Action::RemoveContainer(role), reason);
     }
     if !network_fits {
         list.add(2, 0, Action::RemoveNetwork, "it has another subnet");
+    }
+    data::put_back(list, inputs, 2);
+    for role in ROLES {
+        if !kept.container(role) && data::is_to_move(inputs, role) {
+            data::bring_home(list, inputs, role, 2);
+        }
     }
     kept
 }
@@ -170,7 +175,13 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
         list.add(3, 0, Action::WriteFiles, "files differ from the plan");
     }
     for role in ROLES {
-        if observed.volume(role).is_none() {
+        // Of a tenant that has data, nothing is made that could stand in its place (data).
+        let new = !inputs.state.is_ready()
+            && matches!(
+                observed.lies(role),
+                Lies::Nowhere | Lies::Unrecorded | Lies::Gone
+            );
+        if new {
             list.add(3, 1, Action::CreateVolume(role), "it is not there");
         }
     }

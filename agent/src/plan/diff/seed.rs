@@ -7,11 +7,12 @@ use isyone_proto::plan::{DesiredState, Role, Seed, TenantPlan};
 use super::{Blocked, Inputs, Observed, ROLES, own_volume, volume_name};
 use crate::plan::{
     container::{LABEL_UID, Volume},
+    home::{Home, Lies},
     state::{Database, TenantState},
 };
 
-/// The state when there is no `state.json`: existing volumes with this uid, even just one, hold data and are adopted as
-/// they are. Where a copy was to come, it could be half of one, so nothing is done with it.
+/// The state when there is no `state.json`: existing volumes with this uid, even just one, or a home that is this
+/// tenant's hold data and are adopted as they are. Where a copy was to come, it could be half of one, so nothing is done with it.
 pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     let mut state = TenantState::new(plan);
     let ours = |v: &Volume| {
@@ -23,6 +24,7 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
         .into_iter()
         .filter_map(|role| observed.volume(role))
         .any(ours)
+        || observed.home.as_ref().is_some_and(Home::holds_data)
     {
         state.database = match plan.seed {
             Seed::Fresh | Seed::Existing => Database::Ready { synced: true },
@@ -70,10 +72,14 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
         }
     }
     match (&inputs.plan.seed, &inputs.state.database) {
-        (_, Database::Ready { .. } | Database::Doubtful) => match missing.first() {
-            Some(role) => Err(Blocked::VolumeGone(volume_name(inputs.plan, *role))),
-            None => Ok(missing),
-        },
+        // A record alone that is gone is put back elsewhere.
+        (_, Database::Ready { .. } | Database::Doubtful) => {
+            let gone = |role: &&Role| inputs.observed.lies(**role) == Lies::Nowhere;
+            match missing.iter().find(gone) {
+                Some(role) => Err(Blocked::VolumeGone(volume_name(inputs.plan, *role))),
+                None => Ok(Vec::new()),
+            }
+        }
         (Seed::Existing, _) => check(inputs).map(|()| missing),
         (Seed::Backup(id), _) => Err(Blocked::FromBackup(*id)),
         (Seed::Fresh, _) => Ok(Vec::new()), // there is nothing to keep yet

@@ -6,11 +6,11 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::broadcast;
 use tonic::async_trait;
 
-use super::{FakeContainer, FakeDocker};
+use super::{FakeContainer, FakeDocker, FakeVolume};
 use crate::plan::stack::GEVENT_PORT;
 use crate::{
     docker::{
-        Chunk, ContainerEvent, ContainerSummary, Docker, DockerError, EngineInfo, ExecOutput,
+        Chunk, ContainerSummary, Docker, DockerError, EngineEvent, EngineInfo, ExecOutput,
         ExecSession, ExecState, Image, ListedContainer, LogQuery, PullProgress, Result, Survey,
     },
     host::probe::Probe,
@@ -47,20 +47,23 @@ impl Docker for FakeDocker {
         }
         {
             let mut world = self.world();
-            if !world.registry.contains(reference) {
+            if let Some(image) = world.pruned.remove(reference) {
+                world.images.insert(reference.to_owned(), image);
+            } else if !world.registry.contains(reference) {
                 return Err(DockerError::Pull {
                     image: reference.to_owned(),
                     why: "manifest unknown".to_owned(),
                 });
             }
-            let id = format!("sha256:{reference}");
-            let image = Image {
-                digest: format!("{id}-pulled"),
-                id,
-                user: "odoo".to_owned(),
-                ..Default::default()
-            };
-            world.images.insert(reference.to_owned(), image);
+            world.images.entry(reference.to_owned()).or_insert_with(|| {
+                let id = format!("sha256:{reference}");
+                Image {
+                    digest: format!("{id}-pulled"),
+                    id,
+                    user: "odoo".to_owned(),
+                    ..Default::default()
+                }
+            });
         }
         self.after(fate, ()).await
     }
@@ -92,15 +95,8 @@ impl Docker for FakeDocker {
 
     async fn survey(&self) -> Result<Survey> {
         let world = self.up()?;
-        let volume = |(name, labels): (&String, &HashMap<String, String>)| {
-            let mountpoint = self.place(name).display().to_string();
-            (
-                name.clone(),
-                Volume {
-                    mountpoint,
-                    labels: labels.clone(),
-                },
-            )
+        let volume = |(name, v): (&String, &FakeVolume)| {
+            (name.clone(), self.volume_view(name, v, world.remote))
         };
         let listed = |(name, c): (&String, &FakeContainer)| {
             let Container {
@@ -265,32 +261,33 @@ impl Docker for FakeDocker {
     }
 
     async fn volume(&self, name: &str) -> Result<Option<Volume>> {
-        let labels = self.up()?.volumes.get(name).cloned();
-        Ok(labels.map(|labels| Volume {
-            mountpoint: self.place(name).display().to_string(),
-            labels,
-        }))
+        let world = self.up()?;
+        Ok(world
+            .volumes
+            .get(name)
+            .map(|v| self.volume_view(name, v, world.remote)))
     }
 
-    async fn create_volume(&self, volume: &NamedSpec) -> Result<Volume> {
+    async fn create_volume(&self, volume: &NamedSpec, directory: Option<&Path>) -> Result<Volume> {
         let fate = self
             .before(format!("create-volume {}", volume.name))
             .await?;
-        let place = self.place(&volume.name);
-        std::fs::create_dir_all(&place).map_err(|e| DockerError::Refused(e.to_string()))?;
-        let labels: HashMap<String, String> = volume.labels.clone().into_iter().collect();
-        self.world()
-            .volumes
-            .entry(volume.name.clone())
-            .or_insert_with(|| labels.clone());
-        self.after(
-            fate,
-            Volume {
-                mountpoint: place.display().to_string(),
-                labels,
-            },
-        )
-        .await
+        let made = {
+            let mut world = self.world();
+            if !world.volumes.contains_key(&volume.name) {
+                let place = self.own_place(&volume.name);
+                std::fs::create_dir_all(&place).map_err(|e| DockerError::Refused(e.to_string()))?;
+            }
+            let remote = world.remote;
+            let volumes = &mut world.volumes;
+            let entry = volumes.entry(volume.name.clone());
+            let found = entry.or_insert_with(|| FakeVolume {
+                labels: volume.labels.clone().into_iter().collect(),
+                device: directory.map(Path::to_owned),
+            });
+            self.volume_view(&volume.name, found, remote)
+        };
+        self.after(fate, made).await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<()> {
@@ -303,15 +300,17 @@ impl Docker for FakeDocker {
                     .iter()
                     .any(|m| m.source == MountSource::Volume(name.to_owned()))
             };
+            if world.held.contains(name) {
+                return Err(DockerError::Conflict(format!("volume {name} is in use")));
+            }
             if world.containers.values().any(uses) {
                 world
                     .violations
                     .push(format!("volume {name} was to be removed while in use"));
                 return Err(DockerError::Conflict(format!("volume {name} is in use")));
             }
-            world.volumes.remove(name);
         }
-        let _ = std::fs::remove_dir_all(self.place(name)); // may never have been filled
+        self.lose_volume(name);
         self.after(fate, ()).await
     }
 
@@ -362,10 +361,10 @@ impl Docker for FakeDocker {
         Ok(format!("last words of {name}"))
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<ContainerEvent>>> {
+    async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent>>> {
         drop(self.up()?);
         let receiver = self.events.subscribe();
-        let next = |mut receiver: broadcast::Receiver<ContainerEvent>| async move {
+        let next = |mut receiver: broadcast::Receiver<EngineEvent>| async move {
             let event = receiver.recv().await.ok()?;
             Some((Ok(event), receiver))
         };
@@ -441,6 +440,16 @@ impl Probe for FakeDocker {
 }
 
 impl FakeDocker {
+    fn volume_view(&self, name: &str, volume: &FakeVolume, remote: bool) -> Volume {
+        let own = self.own_place(name).display().to_string();
+        Volume {
+            mountpoint: if remote { format!("/remote{own}") } else { own },
+            device: volume.device.as_ref().map(|d| d.display().to_string()),
+            opaque: false,
+            labels: volume.labels.clone(),
+        }
+    }
+
     /// Whether the container runs and its program `what` has not been set unhealthy.
     fn answers(&self, container: &str, what: &str) -> std::result::Result<(), String> {
         let world = self.world();

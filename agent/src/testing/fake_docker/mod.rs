@@ -6,6 +6,7 @@
 //! here: faults of the network and of the coordinator.
 
 mod calls;
+mod programs;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,9 +17,9 @@ use std::{
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    docker::{ContainerEvent, DockerError, Image, Result},
+    docker::{DockerError, EngineEvent, Image, Result, tenant_of_volume},
     plan::container::{
-        Container, ContainerSpec, LABEL_ROLE, LABEL_STANDIN, LABEL_TENANT, Limits, Network,
+        Container, ContainerSpec, LABEL_STANDIN, LABEL_TENANT, Limits, MountSource, Network,
     },
 };
 
@@ -50,13 +51,25 @@ struct FakeContainer {
     limits: Limits,
 }
 
+struct FakeVolume {
+    labels: HashMap<String, String>,
+    /// The directory that it is a record of.
+    device: Option<PathBuf>,
+}
+
 #[derive(Default)]
 struct World {
     images: BTreeMap<String, Image>,
     registry: BTreeSet<String>,
+    /// Images that a prune has taken; they can be pulled again.
+    pruned: BTreeMap<String, Image>,
+    /// Volumes that a container holds which is not ours.
+    held: BTreeSet<String>,
+    /// Its volumes are directories of another machine.
+    remote: bool,
     containers: BTreeMap<String, FakeContainer>,
     networks: BTreeMap<String, Network>,
-    volumes: BTreeMap<String, HashMap<String, String>>,
+    volumes: BTreeMap<String, FakeVolume>,
     faults: Faults,
     random: u64,
     calls: u64,
@@ -87,7 +100,7 @@ impl World {
 pub struct FakeDocker {
     dir: PathBuf,
     world: Mutex<World>,
-    events: broadcast::Sender<ContainerEvent>,
+    events: broadcast::Sender<EngineEvent>,
     dead: watch::Sender<bool>,
 }
 
@@ -206,7 +219,66 @@ impl FakeDocker {
 
     /// Adds a volume whose data is in the directory already, left by an earlier engine.
     pub fn find_volume(&self, name: &str, labels: HashMap<String, String>) {
-        self.world().volumes.insert(name.to_owned(), labels);
+        let volume = FakeVolume {
+            labels,
+            device: None,
+        };
+        self.world().volumes.insert(name.to_owned(), volume);
+    }
+
+    /// Somebody's own container uses this volume from now on.
+    pub fn hold_volume(&self, name: &str) {
+        self.world().held.insert(name.to_owned());
+    }
+
+    /// Whether its volumes are seen to be directories of this machine.
+    pub fn set_local(&self, local: bool) {
+        self.world().remote = !local;
+    }
+
+    /// What `docker system prune --all --volumes` takes: containers that do not run, networks and volumes that no
+    /// container uses, all images. Data goes only if it lies in Docker's own directory.
+    pub fn prune(&self) {
+        let gone: Vec<String> = {
+            let mut world = self.world();
+            world.containers.retain(|_, c| c.state == "running");
+            let used: Vec<ContainerSpec> =
+                world.containers.values().map(|c| c.spec.clone()).collect();
+            world
+                .networks
+                .retain(|name, _| used.iter().any(|c| c.network == *name));
+            let needed = |name: &String, image: &Image| {
+                used.iter().any(|c| c.image == *name || c.image == image.id)
+            };
+            let (kept, pruned): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                std::mem::take(&mut world.images)
+                    .into_iter()
+                    .partition(|(name, image)| needed(name, image));
+            world.images = kept;
+            world.pruned.extend(pruned);
+            let mounted = |name: &String| {
+                let source = MountSource::Volume(name.clone());
+                used.iter()
+                    .any(|c| c.mounts.iter().any(|m| m.source == source))
+            };
+            let gone = world.volumes.keys().filter(|name| !mounted(name));
+            gone.cloned().collect()
+        };
+        for name in gone {
+            self.lose_volume(&name);
+        }
+    }
+
+    /// Removes a volume's record, and its data if that lies in Docker's own directory.
+    fn lose_volume(&self, name: &str) {
+        self.world().volumes.remove(name);
+        let _ = std::fs::remove_dir_all(self.own_place(name)); // may have been moved away
+        let event = EngineEvent {
+            action: "destroy".to_owned(),
+            name: name.to_owned(),
+            tenant: tenant_of_volume(name).to_owned(),
+        };
+        let _ = self.events.send(event); // nobody may be listening
     }
 
     /// What happened although it must never happen.
@@ -229,8 +301,16 @@ impl FakeDocker {
         .ok()
     }
 
-    fn place(&self, volume: &str) -> PathBuf {
+    /// Docker's own directory for a volume.
+    fn own_place(&self, volume: &str) -> PathBuf {
         self.dir.join("volumes").join(volume).join("_data")
+    }
+
+    /// Where a volume's data lies.
+    fn place(&self, volume: &str) -> PathBuf {
+        let world = self.world();
+        let device = world.volumes.get(volume).and_then(|v| v.device.clone());
+        device.unwrap_or_else(|| self.own_place(volume))
     }
 
     fn tell(&self, container: &str, action: &str) {
@@ -239,9 +319,9 @@ impl FakeDocker {
             .containers
             .get(container)
             .and_then(|c| c.spec.labels.get(LABEL_TENANT).cloned());
-        let event = ContainerEvent {
+        let event = EngineEvent {
             action: action.to_owned(),
-            container: container.to_owned(),
+            name: container.to_owned(),
             tenant: tenant.unwrap_or_default(),
         };
         let _ = self.events.send(event); // nobody may be listening
@@ -301,137 +381,6 @@ impl FakeDocker {
         std::future::pending::<()>().await;
     }
 
-    fn begin(&self, name: &str) -> Result<()> {
-        let (role, spec) = {
-            let mut world = self.world();
-            let container = world.find(name)?;
-            if container.state == "running" {
-                return Ok(());
-            }
-            (
-                container
-                    .spec
-                    .labels
-                    .get(LABEL_ROLE)
-                    .cloned()
-                    .unwrap_or_default(),
-                container.spec.clone(),
-            )
-        };
-        let standin = self
-            .world()
-            .images
-            .get(&spec.image)
-            .is_some_and(|i| i.labels.contains_key(LABEL_STANDIN));
-        let tenant = spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default();
-        let data = self.place(&format!("pgdata_{tenant}"));
-        let mut code = None;
-        match role.as_str() {
-            "postgres" if !data.join("PG_VERSION").exists() => {
-                put(&data.join("PG_VERSION"), "15")?;
-                put(&data.join("databases/postgres"), "")?;
-            }
-            "init" => code = Some(self.initialise(&tenant, &data)?),
-            "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it exits and is restarted until it is let in
-            "odoo" if !standin && self.has_default_keys(&tenant) => {
-                let text =
-                    format!("{name} could enter its database before that had keys of its own");
-                self.world().violations.push(text);
-            }
-            _ => {}
-        }
-        let mut world = self.world();
-        world.next_id += 1;
-        let container = world.find(name)?;
-        (container.state, container.code) = match code {
-            Some(code) => ("exited", code),
-            None => ("running", 0),
-        };
-        Ok(())
-    }
-
-    fn has_default_keys(&self, tenant: &str) -> bool {
-        self.database_keys(tenant)
-            .is_none_or(|keys| keys == DEFAULT_KEYS)
-    }
-
-    /// Whether the role `odoo` may log in to the cluster in `data`.
-    fn lets_odoo_in(&self, data: &Path) -> bool {
-        !data.join("NOLOGIN").exists()
-    }
-
-    fn initialise(&self, tenant: &str, data: &Path) -> Result<i32> {
-        put(
-            &data.join("databases").join(format!("odoo_{tenant}")),
-            DEFAULT_KEYS,
-        )?;
-        put(
-            &self
-                .place(&format!("odoo_data_{tenant}"))
-                .join(format!("filestore/odoo_{tenant}/00/file")),
-            "x",
-        )?;
-        let mut world = self.world();
-        let permille = world.faults.init_fails;
-        Ok(i32::from(world.chance(permille)))
-    }
-
-    /// Understands only what our own scripts contain.
-    fn psql(&self, tenant: &str, script: &str) -> Result<i32> {
-        let data = self.place(&format!("pgdata_{tenant}"));
-        let databases = data.join("databases");
-        let mut at = databases.join("postgres");
-        for line in script.lines() {
-            let quoted: Vec<&str> = line
-                .split("E'")
-                .skip(1)
-                .filter_map(|part| part.split('\'').next())
-                .collect();
-            if line.starts_with("ALTER ROLE odoo NOLOGIN") {
-                put(&data.join("NOLOGIN"), "")?;
-            } else if line.starts_with("ALTER ROLE odoo WITH LOGIN") {
-                let _ = std::fs::remove_file(data.join("NOLOGIN")); // it may have been let in before
-                let name = format!("odoo_{tenant}");
-                let mut world = self.world();
-                let runs = world
-                    .containers
-                    .get(&name)
-                    .is_some_and(|c| c.state == "running");
-                if runs
-                    && std::fs::read_to_string(databases.join(&name))
-                        .is_ok_and(|keys| keys == DEFAULT_KEYS)
-                {
-                    world.violations.push(format!(
-                        "{name} was let in before its database had keys of its own"
-                    ));
-                }
-            } else if let Some(name) = line
-                .strip_prefix("DROP DATABASE IF EXISTS \"")
-                .and_then(|rest| rest.split('"').next())
-            {
-                let _ = std::fs::remove_file(databases.join(name)); // "if exists"
-            } else if line.contains("ALTER DATABASE %I RENAME") && quoted.len() >= 2 {
-                let (from, to) = (databases.join(quoted[0]), databases.join(quoted[1]));
-                if from.exists() && !to.exists() {
-                    std::fs::rename(from, to).map_err(|e| DockerError::Refused(e.to_string()))?;
-                }
-            } else if let Some(name) = line
-                .strip_prefix("\\connect \"")
-                .and_then(|rest| rest.split('"').next())
-            {
-                at = databases.join(name);
-                if !at.exists() {
-                    return Ok(3);
-                }
-            } else if let [key, value, ..] = quoted[..]
-                && key == "database.uuid"
-            {
-                put(&at, value)?;
-            }
-        }
-        Ok(0)
-    }
-
     fn view(&self, name: &str, c: &FakeContainer, images: &BTreeMap<String, Image>) -> Container {
         Container {
             name: name.to_owned(),
@@ -447,14 +396,4 @@ impl FakeDocker {
             ..Default::default()
         }
     }
-}
-
-fn put(path: &Path, text: &str) -> Result<()> {
-    let write = || {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(path, text)
-    };
-    write().map_err(|e: std::io::Error| DockerError::Refused(e.to_string()))
 }

@@ -131,26 +131,48 @@ impl Edit<'_> {
             | TenantProgress::Failing
             | TenantProgress::Unhealthy => {}
         }
-        let kills = |containers: &[isyone_types::report::ContainerReport]| {
-            containers
-                .iter()
-                .map(|c| u64::from(c.oom_kills))
-                .sum::<u64>()
+        if let Some(before) = before {
+            self.tell_counts(tenant, host, before, report);
+        }
+        told
+    }
+
+    /// Records events about counters that have risen since the report before. Without one, nothing is news.
+    fn tell_counts(
+        &mut self,
+        tenant: &Tenant,
+        host: &HostName,
+        before: &TenantObserved,
+        report: &TenantReport,
+    ) {
+        let kills = |report: &TenantReport| -> u64 {
+            let counts = report.containers.iter().map(|c| u64::from(c.oom_kills));
+            counts.sum()
         };
-        let (now, then) = (
-            kills(&report.containers),
-            before.map_or(0, |b| kills(&b.report.containers)),
-        );
-        if now > then && before.is_some() {
+        let (now, then) = (kills(report), kills(&before.report));
+        if now > then {
+            let message = format!("{} out-of-memory kills", now - then);
             self.event(
                 EventKind::TenantOomKilled,
                 Some(tenant),
                 Some(host),
                 None,
-                format!("{} out-of-memory kills", now - then),
+                message,
             );
         }
-        told
+        // Another tenant of this name counts from the beginning.
+        let same = before.report.uid == report.uid;
+        if same && report.volume_repairs > before.report.volume_repairs {
+            let message =
+                "Docker had lost its volumes (a prune?): they were put back, its data is untouched";
+            self.event(
+                EventKind::TenantVolumesPutBack,
+                Some(tenant),
+                Some(host),
+                None,
+                message.to_owned(),
+            );
+        }
     }
 
     /// A tenant has run for the first time. From now on its plan says so: a host that lost the data must not start an

@@ -402,6 +402,7 @@ pub(crate) fn converged(tenant: &isyone_proto::plan::TenantPlan) -> TenantStatus
             .map(|id| id.to_string())
             .unwrap_or_default(),
         health_latency_ms: 7,
+        volume_repairs: 0,
         ..TenantStatus::default()
     }
 }

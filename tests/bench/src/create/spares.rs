@@ -15,8 +15,8 @@ use isyone_tests::e2e::cell::Cell;
 
 use super::PATIENCE;
 
-/// The agent's folder in Docker's data directory.
-const FOLDER: &str = "isyone-spares";
+/// The agent's folder of copies in Docker's data directory.
+const FOLDER: &str = "isyone/spares";
 /// Name prefix of a copy in progress, or one being removed.
 const HALF: &str = "half-";
 /// After this long without a change no copy is missing: the agent starts one a second after it becomes idle.

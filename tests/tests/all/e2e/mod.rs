@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod browser;
 mod crashes;
+mod data;
 mod fleet;
 mod https;
 mod isolation;

@@ -117,14 +117,8 @@ fn foreign_or_missing_volumes_block() {
     let plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);
     world.converge(&plan, 0, usize::MAX);
-    let mut gone = World {
-        observed: Observed {
-            postgres_volume: None,
-            ..world.observed.clone()
-        },
-        state: world.state.clone(),
-        closed: false,
-    };
+    let mut gone = world.clone();
+    gone.observed.postgres_volume = None;
     assert!(matches!(gone.steps(&plan, 0), Err(Blocked::VolumeGone(_))));
     gone.observed.postgres_volume = Some(Volume::default());
     assert!(matches!(
@@ -172,11 +166,7 @@ fn one_volume_that_is_left_is_not_filled_anew() {
     world.observed.postgres_volume = None;
     let state = adopt(&plan, &world.observed);
     assert!(state.is_ready(), "the files in it are a tenant's");
-    let left = World {
-        observed: world.observed,
-        state,
-        closed: false,
-    };
+    let left = World { state, ..world };
     assert!(matches!(left.steps(&plan, 0), Err(Blocked::VolumeGone(_))));
 }
 

@@ -77,6 +77,28 @@ fn a_trouble_is_told_once_whatever_its_tries_say_and_odd_counts_do_no_harm() {
 }
 
 #[test]
+fn volumes_that_were_put_back_are_told_once_and_only_if_that_is_news() {
+    let mut bench = Bench::default();
+    let h1 = bench.host("h1", resources(8, 32, 100));
+    bench.create("alfa", "small").unwrap();
+    let good = bench.converged(&name("alfa"));
+    let mut told = Vec::new();
+    // The first report after a coordinator's start tells an old count; then the count of a host that lost its memory.
+    for repairs in [2, 2, 3, 3, 0, 1, 1] {
+        let mut report = good.clone();
+        report.volume_repairs = repairs;
+        bench.report(&h1, resources(8, 32, 100), vec![report]);
+        let events = bench.state.fleet.events.iter();
+        told.push(
+            events
+                .filter(|e| e.kind.as_str() == "tenant.volumes_put_back")
+                .count(),
+        );
+    }
+    assert_eq!(told, [0, 0, 1, 1, 1, 2, 2]);
+}
+
+#[test]
 fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));

@@ -354,5 +354,6 @@ fn state(tenant: &TenantPlan) -> TenantState {
         steps: Vec::new(),
         absent: false,
         volumes: Vec::new(),
+        volume_repairs: 0,
     }
 }

@@ -1,128 +1,20 @@
 //! The reconciler over a fake engine: it dies at every call, meets refusals and lost answers, and must always end with
 //! exactly one planned stack, with its own keys.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use isyone_agent::{
-    base::config::DataDir,
-    host::{Host, Pace, board::TenantStatus, ledger::InForce},
-    tenant::reconcile,
+    host::{Pace, board::TenantStatus},
     testing::{
         fake_docker::{FakeDocker, Faults},
-        host_plan, tenant_plan,
+        tenant_plan,
     },
 };
 use isyone_proto::plan::{DesiredState, TenantPlan};
 use isyone_proto::report::TenantProgress;
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-struct Life {
-    host: Arc<Host>,
-    plans: watch::Sender<InForce>,
-    task: JoinHandle<()>,
-    stop: CancellationToken,
-    generation: u64,
-}
-
-fn in_force(generation: u64, tenants: &[TenantPlan]) -> InForce {
-    InForce {
-        plan: Some(Arc::new(host_plan(generation, tenants.to_vec()))),
-        stale: vec![],
-    }
-}
-
-impl Life {
-    fn begin(fake: &Arc<FakeDocker>, dir: &Path, tenants: &[TenantPlan]) -> Self {
-        Self::begin_at(Pace::hasty(), fake, dir, tenants)
-    }
-
-    fn begin_at(pace: Pace, fake: &Arc<FakeDocker>, dir: &Path, tenants: &[TenantPlan]) -> Self {
-        let data = DataDir::new(dir.join("agent"));
-        data.create().unwrap();
-        let host = Arc::new(
-            Host::new(
-                fake.clone(),
-                fake.clone(),
-                data,
-                [127, 0, 0, 1].into(),
-                pace,
-            )
-            .unwrap(),
-        );
-        let (plans, receiver) = watch::channel(in_force(1, tenants));
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(reconcile::run(host.clone(), receiver, stop.clone()));
-        Self {
-            host,
-            plans,
-            task,
-            stop,
-            generation: 1,
-        }
-    }
-
-    fn plan(&mut self, tenants: &[TenantPlan]) {
-        self.generation += 1;
-        self.plans.send_replace(in_force(self.generation, tenants));
-    }
-
-    fn status(&self, name: &str) -> Option<TenantStatus> {
-        self.host
-            .board
-            .get(&name.parse().unwrap())
-            .map(std::sync::Arc::unwrap_or_clone)
-    }
-
-    async fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let poll = async {
-            while !condition(self) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        if timeout(Duration::from_secs(20), poll).await.is_err() {
-            panic!("{what} never came; board: {:#?}", self.host.board.entries());
-        }
-    }
-
-    async fn converged(&self, plan: &TenantPlan) {
-        let fits = |s: &TenantStatus| {
-            s.progress == TenantProgress::Converged && s.generation == plan.generation
-        };
-        self.wait("convergence", |l| {
-            l.status(plan.name.as_str()).as_ref().is_some_and(fits)
-        })
-        .await;
-    }
-
-    async fn end(self) {
-        self.stop.cancel();
-        self.task.await.unwrap();
-    }
-}
-
-fn assert_one_running_stack(fake: &FakeDocker, name: &str) {
-    let (containers, networks, volumes) = fake.things();
-    let of = |list: &[String]| {
-        list.iter()
-            .filter(|n| n.contains(name))
-            .cloned()
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        of(&containers),
-        [format!("odoo_{name}"), format!("postgres_{name}")]
-    );
-    assert_eq!(of(&networks), [format!("isyone_{name}")]);
-    assert_eq!(
-        of(&volumes),
-        [format!("odoo_data_{name}"), format!("pgdata_{name}")]
-    );
-    assert_eq!(of(&fake.running()), of(&containers));
-    assert_ne!(fake.database_keys(name).as_deref(), None);
-    assert_eq!(fake.violations(), Vec::<String>::new());
-}
+use super::life::{Life, assert_one_running_stack};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dying_at_every_call_of_a_cold_create_ends_in_one_running_stack() {

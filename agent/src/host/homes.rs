@@ -1,0 +1,359 @@
+//! The directories that tenants' data lies in: `tenants/<name>/{pgdata,odoo}` below one root, with `spares/` beside them,
+//! all on one file system, so that data gets there by renaming.
+//!
+//! A home belongs to one tenant for ever: the link `owner` in it names its uid. It is a link, not a file, because making
+//! one is a single change of the directory, which no power loss can leave half done, and costs no wait for the disk.
+//! Everything above a role's directory is root's alone, and what is below is the tenant's: nothing here follows a link.
+//! Blocking. Not here: when any of this is done (tenant::data), where data lies (plan::home).
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use isyone_proto::{ids::TenantName, plan::Role};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use uuid::Uuid;
+
+use crate::{
+    base::{fsutil, tree},
+    plan::{
+        container::Volume,
+        home::{DataFacts, Home, HomeOwner, directory_name},
+    },
+};
+
+/// The link that names a home's owner.
+const OWNER: &str = "owner";
+/// Of an owner in messages when there is none.
+const NO_OWNER: &str = "nobody";
+
+/// Where all tenants' data lies on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Homes {
+    root: PathBuf,
+}
+
+/// The volumes' records of one tenant, and the home that its agent remembers.
+#[derive(Debug, Clone, Default)]
+pub struct Pointers {
+    pub postgres: Option<Volume>,
+    pub odoo: Option<Volume>,
+    pub remembered: Option<PathBuf>,
+}
+
+impl Pointers {
+    fn volume(&self, role: Role) -> Option<&Volume> {
+        match role {
+            Role::Postgres => self.postgres.as_ref(),
+            Role::Odoo => self.odoo.as_ref(),
+        }
+    }
+}
+
+impl Homes {
+    /// Below `root`, an absolute path; makes nothing yet.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    fn tenants(&self) -> PathBuf {
+        self.root.join("tenants")
+    }
+
+    /// Where copies of snapshots are kept that a tenant takes by renaming.
+    pub fn spares(&self) -> PathBuf {
+        self.root.join("spares")
+    }
+
+    /// A tenant's home, as it is. Data stays where the records and the agent's memory say that it is as long as it is
+    /// there: another root, or a copy that somebody has made of it there, concerns only tenants without a home.
+    pub fn look(&self, name: &TenantName, uid: Uuid, pointers: &Pointers) -> Home {
+        let usual = self.tenants().join(name.as_str());
+        let recorded = [Role::Postgres, Role::Odoo]
+            .into_iter()
+            .filter_map(|role| Path::new(pointers.volume(role)?.device.as_ref()?).parent());
+        let own = recorded
+            .chain(pointers.remembered.as_deref())
+            .find(|place| owner(place, uid) == HomeOwner::This)
+            .map(Path::to_owned);
+        let path = own.unwrap_or(usual);
+        let owner = owner(&path, uid);
+        let facts = |role| self.facts(&path, role, pointers.volume(role));
+        let (postgres, odoo) = (facts(Role::Postgres), facts(Role::Odoo));
+        Home {
+            postgres,
+            odoo,
+            owner,
+            path,
+        }
+    }
+
+    fn facts(&self, home: &Path, role: Role, volume: Option<&Volume>) -> DataFacts {
+        let place = volume.map(|v| Path::new(v.path()));
+        let recorded = place.is_some_and(is_directory);
+        let dockers = recorded && volume.is_some_and(|v| v.device.is_none() && !v.opaque);
+        DataFacts {
+            kept: is_directory(&home.join(directory_name(role))),
+            recorded,
+            dockers,
+            movable: dockers && place.is_some_and(|place| self.is_beside(place)),
+        }
+    }
+
+    /// Whether a rename leads from there into a home. The same file system is not enough: Docker may have mounted its
+    /// directory onto itself.
+    fn is_beside(&self, place: &Path) -> bool {
+        let tenants = self.tenants();
+        let there = tenants.ancestors().find(|a| a.exists());
+        there.is_some_and(|ours| match (mount(place), mount(ours)) {
+            (Ok(theirs), Ok(ours)) => theirs == ours,
+            _ => false,
+        })
+    }
+
+    /// Makes a home this tenant's, if it is nobody's.
+    fn claim(&self, home: &Path, uid: Uuid) -> io::Result<()> {
+        if let Some(tenants) = home.parent() {
+            for directory in tenants.parent().into_iter().chain([tenants]) {
+                if !directory.exists() {
+                    fsutil::private_dir(directory)?;
+                }
+            }
+        }
+        if !home.exists() {
+            fsutil::private_dir(home)?;
+        }
+        match owner(home, uid) {
+            HomeOwner::This => Ok(()),
+            HomeOwner::Nobody => std::os::unix::fs::symlink(uid.to_string(), home.join(OWNER)),
+            HomeOwner::Other(other) => Err(io::Error::other(format!(
+                "{} belongs to {other}",
+                home.display()
+            ))),
+        }
+    }
+
+    /// Makes the empty directory of a role. Docker gives it owner and mode of the image's directory, as it does for an
+    /// empty volume of its own.
+    pub fn make(&self, home: &Home, uid: Uuid, role: Role) -> io::Result<()> {
+        self.claim(&home.path, uid)?;
+        match fs::create_dir(home.directory(role)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Renames a role's data from Docker's directory into the home, as a whole, so that it is in one place or the other
+    /// at any moment. May be repeated.
+    pub fn take(&self, home: &Home, uid: Uuid, role: Role, from: &Path) -> io::Result<()> {
+        self.claim(&home.path, uid)?;
+        let to = home.directory(role);
+        match fs::rename(from, &to) {
+            // An earlier attempt has taken it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && is_directory(&to) => {}
+            // Both are there: the one outside goes only if nothing is in it.
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir(from)?,
+            moved => moved?,
+        }
+        sync_entries(from.parent())?;
+        self.sync_home(&home.path)
+    }
+
+    /// Undoes [`Self::take`].
+    pub fn give_back(&self, home: &Home, role: Role, to: &Path) -> io::Result<()> {
+        fs::rename(home.directory(role), to)?;
+        sync_entries(to.parent())?;
+        sync_entries(Some(&home.path))
+    }
+
+    /// Makes sure that a power loss leaves the home where it is; not its content.
+    pub fn sync_home(&self, home: &Path) -> io::Result<()> {
+        for directory in home.ancestors().take(3) {
+            sync_entries(Some(directory))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a home with all data in it: the owner's mark last, so that an interrupted removal is known for what it is.
+    pub fn remove(&self, home: &Path, uid: Uuid) -> io::Result<()> {
+        if owner(home, uid) != HomeOwner::This {
+            return Err(io::Error::other(format!(
+                "{} is not this tenant's",
+                home.display()
+            )));
+        }
+        tree::wipe_except(home, OWNER)?;
+        fs::remove_file(home.join(OWNER))?;
+        fs::remove_dir(home)
+    }
+
+    /// Takes over the spares that an earlier version kept in `old`.
+    pub fn adopt_spares(&self, old: &Path) -> io::Result<()> {
+        if !is_directory(old) {
+            return Ok(());
+        }
+        if !self.root.exists() {
+            fsutil::private_dir(&self.root)?;
+        }
+        match fs::rename(old, self.spares()) {
+            Err(_) => fs::remove_dir_all(old), // they are only copies
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Without following a link.
+fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+fn owner(home: &Path, uid: Uuid) -> HomeOwner {
+    match fs::read_link(home.join(OWNER)) {
+        Ok(text) if text.as_os_str() == uid.to_string().as_str() => HomeOwner::This,
+        Ok(text) => HomeOwner::Other(text.display().to_string()),
+        Err(_) if fs::read_dir(home).is_ok_and(|mut entries| entries.next().is_some()) => {
+            HomeOwner::Other(NO_OWNER.to_owned())
+        }
+        Err(_) => HomeOwner::Nobody,
+    }
+}
+
+/// What a rename cannot leave: the mount where the kernel tells it (since 5.8), and the file system.
+fn mount(path: &Path) -> io::Result<(Option<u64>, u64)> {
+    let device = fs::symlink_metadata(path)?.dev();
+    let wanted = StatxFlags::MNT_ID;
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted);
+    let told = found.ok().filter(|s| s.stx_mask & wanted.bits() != 0);
+    Ok((told.map(|s| s.stx_mnt_id), device))
+}
+
+fn sync_entries(directory: Option<&Path>) -> io::Result<()> {
+    directory.map_or(Ok(()), |d| fs::File::open(d)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: Uuid = Uuid::from_u128(7);
+
+    fn look(homes: &Homes, uid: Uuid, pointers: &Pointers) -> Home {
+        homes.look(&"alfa".parse().unwrap(), uid, pointers)
+    }
+
+    fn old_volume(at: &Path) -> Pointers {
+        Pointers {
+            postgres: Some(Volume {
+                mountpoint: at.display().to_string(),
+                ..Volume::default()
+            }),
+            ..Pointers::default()
+        }
+    }
+
+    #[test]
+    fn a_home_is_its_owners_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::new(dir.path().join("r"));
+        let home = look(&homes, UID, &Pointers::default());
+        assert_eq!(home.owner, HomeOwner::Nobody);
+        homes.make(&home, UID, Role::Odoo).unwrap();
+        homes.make(&home, UID, Role::Odoo).unwrap();
+        let home = look(&homes, UID, &Pointers::default());
+        assert!(home.holds_data() && home.odoo.kept && !home.postgres.kept);
+        let other = Uuid::from_u128(8);
+        let theirs = look(&homes, other, &Pointers::default());
+        assert_eq!(theirs.owner, HomeOwner::Other(UID.to_string()));
+        assert!(homes.make(&theirs, other, Role::Postgres).is_err());
+        assert!(homes.remove(&theirs.path, other).is_err());
+        fs::remove_file(home.path.join(OWNER)).unwrap();
+        let unmarked = look(&homes, UID, &Pointers::default());
+        assert_eq!(unmarked.owner, HomeOwner::Other(NO_OWNER.to_owned()));
+    }
+
+    #[test]
+    fn removing_a_home_follows_no_link_and_can_be_taken_up_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::new(dir.path().join("r"));
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("f"), "somebody's").unwrap();
+        let home = look(&homes, UID, &Pointers::default());
+        for role in [Role::Postgres, Role::Odoo] {
+            homes.make(&home, UID, role).unwrap();
+            std::os::unix::fs::symlink(&outside, home.directory(role).join("link")).unwrap();
+        }
+        fs::remove_dir_all(home.directory(Role::Postgres)).unwrap(); // as if interrupted
+        std::os::unix::fs::symlink(&outside, home.directory(Role::Postgres)).unwrap();
+        homes.remove(&home.path, UID).unwrap();
+        assert!(!home.path.exists() && outside.join("f").exists());
+    }
+
+    #[test]
+    fn data_is_taken_whole_once_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::new(dir.path().join("r"));
+        let from = dir.path().join("volumes/pgdata_alfa/_data");
+        fs::create_dir_all(&from).unwrap();
+        fs::write(from.join("PG_VERSION"), "15").unwrap();
+        let home = look(&homes, UID, &old_volume(&from));
+        assert!(home.postgres.movable && home.postgres.recorded && !home.postgres.kept);
+        assert!(!home.has_stuck_data());
+        for _ in 0..2 {
+            homes.take(&home, UID, Role::Postgres, &from).unwrap();
+            let file = home.directory(Role::Postgres).join("PG_VERSION");
+            assert!(!from.exists() && file.exists());
+        }
+        homes.give_back(&home, Role::Postgres, &from).unwrap();
+        assert!(from.join("PG_VERSION").exists());
+        // An empty directory is no data; two that hold files are for a person to look at.
+        fs::create_dir(home.directory(Role::Postgres)).unwrap();
+        homes.take(&home, UID, Role::Postgres, &from).unwrap();
+        fs::create_dir(&from).unwrap();
+        homes.take(&home, UID, Role::Postgres, &from).unwrap();
+        assert!(!from.exists());
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("f"), "of whom?").unwrap();
+        assert!(homes.take(&home, UID, Role::Postgres, &from).is_err());
+        assert!(from.join("f").exists());
+        assert!(home.directory(Role::Postgres).join("PG_VERSION").exists());
+    }
+
+    #[test]
+    fn data_stays_where_its_record_or_the_agent_knows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (before, now) = (dir.path().join("before"), dir.path().join("now"));
+        let old = Homes::new(before.clone());
+        let home = look(&old, UID, &Pointers::default());
+        old.make(&home, UID, Role::Odoo).unwrap();
+        let homes = Homes::new(now.clone());
+        let fresh = look(&homes, UID, &Pointers::default());
+        assert_eq!(fresh.path, now.join("tenants/alfa"));
+        homes.make(&fresh, UID, Role::Odoo).unwrap(); // a stale copy
+        let recorded = Pointers {
+            odoo: Some(Volume {
+                device: Some(home.directory(Role::Odoo).display().to_string()),
+                ..Volume::default()
+            }),
+            ..Pointers::default()
+        };
+        assert_eq!(look(&homes, UID, &recorded).path, home.path);
+        let remembered = Pointers {
+            remembered: Some(home.path.clone()),
+            ..Pointers::default()
+        };
+        assert_eq!(look(&homes, UID, &remembered).path, home.path);
+        fs::rename(&before, dir.path().join("moved")).unwrap();
+        assert_eq!(look(&homes, UID, &recorded).path, fresh.path);
+    }
+
+    #[test]
+    fn another_mount_is_not_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::new(dir.path().join("r"));
+        assert!(homes.is_beside(dir.path()));
+        assert!(!homes.is_beside(Path::new("/proc/self")));
+    }
+}

@@ -1,0 +1,7 @@
+//! The reconciler over a fake engine that fails and dies on command.
+//!
+//! Not here: decisions alone (plan::diff's own tests), real engines (the workspace's tests).
+
+mod data;
+mod faults;
+mod life;
