@@ -65,6 +65,10 @@ impl Model {
                     self.answered.push((request, acknowledged.operation));
                 }
             }
+            // Another operation is under way: nothing was done, whoever asked before.
+            Err(status) if reason(&status).as_deref() == Some("OPERATION_IN_PROGRESS") => {
+                self.counts.1 += 1;
+            }
             Err(status) if leaves_in_doubt(status.code()) => self.in_doubt.push(request),
             Err(status) => {
                 self.counts.1 += 1;

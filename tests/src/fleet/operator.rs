@@ -136,7 +136,7 @@ impl Operator {
                 within(tenants.suspend_tenant(v1::SuspendTenantRequest {
                     name,
                     request_id,
-                    cancel_running: false,
+                    cancel_running: true,
                 }))
                 .await
             }
@@ -165,7 +165,7 @@ impl Operator {
                     name,
                     purge,
                     request_id,
-                    cancel_running: false,
+                    cancel_running: true,
                 }))
                 .await
             }

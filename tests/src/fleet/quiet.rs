@@ -179,6 +179,10 @@ fn stack(agent: &Agent, record: &Tenant, runs: bool) -> Option<String> {
         .docker
         .database_keys(name)
         .is_some_and(|keys| keys != "default");
+    // Deleted while nobody knew whether it had ever run: kept as it is.
+    if record.activated_at.is_none() && record.desired == Lifecycle::Quarantined {
+        return (!absent).then(|| format!("{name} was deleted before it ran, and is there"));
+    }
     if record.activated_at.is_none() && record.desired == Lifecycle::Suspended {
         return (!running.is_empty())
             .then(|| format!("{name} was suspended before it ran, and runs"));
