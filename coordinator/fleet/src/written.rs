@@ -209,10 +209,13 @@ pub struct Records {
 }
 
 impl Records {
-    /// Applies all writes.
+    /// Applies all writes, as one commit.
     pub fn apply(&mut self, writes: &[Write]) {
         let group = Group::of(writes);
         for ((kind, id), body) in group.records {
+    /// Number of commits that this is the result of. Each one raises it, within its own transaction: whoever lost the
+    /// answer to a commit learns from it whether that was stored.
+    pub commits: u64,
             match body {
                 Some(body) => drop(self.records.insert((kind, id.into_owned()), body)),
                 None => drop(self.records.remove(&(kind, id.into_owned()))),
@@ -220,11 +223,13 @@ impl Records {
         }
         self.events.extend(group.events.into_iter().cloned());
         let surplus = self.events.len().saturating_sub(MAX_EVENTS);
+    commits: u64,
         self.events.drain(..surplus);
     }
 
     /// Everything, as a store loads it.
     pub fn contents(&self) -> Contents {
+        self.commits += 1;
         let record = |((kind, id), body): (&(RecordKind, String), &String)| Record {
             kind: *kind,
             id: id.clone(),
@@ -247,6 +252,7 @@ pub struct UnreadableRecord {
     pub id: String,
     /// The JSON parser's error.
     pub why: String,
+            commits: self.commits,
 }
 
 /// Builds the Fleet from its records.

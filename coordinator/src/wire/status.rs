@@ -33,6 +33,7 @@ pub fn submit(error: SubmitError) -> Status {
         SubmitError::Refused(error) => change(&error),
         SubmitError::Overloaded(retry_after) => overloaded(error.to_string(), retry_after),
         SubmitError::NotStored(_) => plain(Code::Unavailable, "NOT_STORED", error),
+        SubmitError::Unknown(_) => plain(Code::Unavailable, "OUTCOME_UNKNOWN", error),
         SubmitError::Stopping => plain(Code::Unavailable, "STOPPING", error),
     }
 }

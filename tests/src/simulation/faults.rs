@@ -12,7 +12,7 @@ impl Simulation {
     pub(super) fn fault(&mut self) {
         self.summary.faults += 1;
         let host = self.pick_host();
-        match self.rng.random_range(0..8u32) {
+        match self.rng.random_range(0..10u32) {
             0 => self.crash_coordinator(),
             1 => {
                 self.summary.crashes += 1;
@@ -31,6 +31,8 @@ impl Simulation {
                     self.receive(host, message);
                 }
             }
+            7 => self.disk.lose_answers(1),
+            8 => self.disk.lose_commits(1),
             _ => self.disk.fail_next(1),
         }
     }
@@ -68,6 +70,8 @@ impl Simulation {
     /// Ends all faults and restores all links: now everything must settle.
     pub(super) fn heal(&mut self) {
         self.disk.fail_next(0);
+        self.disk.lose_answers(0);
+        self.disk.lose_commits(0);
         // No tenant falls asleep from here on, so the desired state stays the same.
         self.settings.sleep_after_ms.clear();
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();

@@ -12,7 +12,10 @@ mod operators;
 
 use std::collections::BTreeMap;
 
-use isyone_coordinator::writer::store::memory::MemoryStore;
+use isyone_coordinator::writer::{
+    recovery,
+    store::{CommitError, memory::MemoryStore},
+};
 use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
     settings::Settings,
@@ -187,7 +190,7 @@ impl Simulation {
             self.state = before;
             return Some(result);
         }
-        if self.disk.apply(&effects.writes).is_err() {
+        if !self.commit(&effects) {
             self.state = before;
             return None;
         }
@@ -198,6 +201,18 @@ impl Simulation {
     }
 
     fn send_plan(&mut self, host: &HostName) {
+    /// Whether it is stored; asks the disk if that did not answer.
+    fn commit(&self, effects: &Effects) -> bool {
+        let before = self.disk.contents().commits;
+        match self.disk.apply(&effects.writes) {
+            Ok(()) => true,
+            Err(CommitError::Unknown(_)) => {
+                recovery::was_stored(before, self.disk.contents().commits).expect("one writer")
+            }
+            Err(CommitError::Refused(_) | CommitError::NotLeader { .. }) => false,
+        }
+    }
+
         if self.connected.get(host) != Some(&true) {
             return;
         }

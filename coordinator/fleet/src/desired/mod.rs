@@ -198,7 +198,7 @@ pub const MAX_OPERATIONS: usize = 10_000;
 pub const MAX_EVENTS: usize = 10_000;
 
 /// The whole desired state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fleet {
     /// Tenants; deleted ones until they are purged.
     pub tenants: OrdMap<TenantName, Arc<Tenant>>,

@@ -24,7 +24,7 @@ use isyone_coordinator::{
     server::{self, Parts, Running},
     writer::{
         SystemSource,
-        store::{Store as _, sqlite::SqliteStore},
+        store::{Store as _, TERM, sqlite::SqliteStore},
     },
 };
 use isyone_fleet::{
@@ -127,7 +127,7 @@ impl Site {
         running.stop().await;
         let mut store = SqliteStore::open(&self.config.data_dir.join(DATABASE_FILE)).await?;
         for chunk in made?.chunks(CHUNK) {
-            store.commit(chunk).await?;
+            store.commit(TERM, chunk).await?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use isyone_coordinator::{
         pki::{Pki, PkiConfig},
     },
     init::{self, DATABASE_FILE, PKI_DIR},
-    writer::store::{Store as _, sqlite::SqliteStore},
+    writer::store::{Store as _, TERM, sqlite::SqliteStore},
 };
 use isyone_fleet::{
     desired::{Certificate, Host},
@@ -248,7 +248,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
         ));
     }
     let mut store = SqliteStore::open(&config.data_dir.join(DATABASE_FILE)).await?;
-    store.commit(&writes).await?;
+    store.commit(TERM, &writes).await?;
     Ok(agents)
 }
 
