@@ -12,6 +12,7 @@ use std::{
 };
 
 use isyone_proto::{
+    generation::Generation,
     ids::TenantName,
     plan::{HostPlan, PLAN_FORMAT, TenantPlan},
 };
@@ -32,17 +33,17 @@ pub enum LedgerError {
     #[error("plan generation {offered} is older than {held}, which this host already has")]
     Older {
         /// Generation of the plan that arrived.
-        offered: u64,
+        offered: Generation,
         /// Generation on disk.
-        held: u64,
+        held: Generation,
     },
     /// Two different plans with the same generation.
     #[error(
-        "plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); restore the coordinator's newest database or raise its generation"
+        "plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); start the coordinator on its newest database or, if that is lost, raise its incarnation"
     )]
     Conflict {
         /// Their common generation.
-        generation: u64,
+        generation: Generation,
         /// Digest of the plan that arrived.
         offered: String,
         /// Digest on disk.
@@ -123,8 +124,8 @@ impl Ledger {
     }
 
     /// Its generation; 0 when none.
-    pub fn generation(&self) -> u64 {
-        self.plan.as_ref().map_or(0, |p| p.generation)
+    pub fn generation(&self) -> Generation {
+        self.plan.as_ref().map(|p| p.generation).unwrap_or_default()
     }
 
     /// Its digest; empty when none.
@@ -243,7 +244,7 @@ mod tests {
     fn older_plans_and_twins_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (mut ledger, warning) = open(&dir);
-        assert!(warning.is_none() && ledger.generation() == 0);
+        assert!(warning.is_none() && ledger.generation() == Generation::default());
         assert!(
             ledger
                 .accept(host_plan(5, vec![tenant_plan("alfa")]))
@@ -263,7 +264,26 @@ mod tests {
             Err(LedgerError::Conflict { .. })
         ));
         let (again, _) = open(&dir);
-        assert_eq!((again.generation(), again.digest()), (5, ledger.digest()));
+        assert_eq!(
+            (again.generation().number(), again.digest()),
+            (5, ledger.digest())
+        );
+    }
+
+    #[test]
+    fn a_raised_incarnation_is_newer_than_any_number_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = open(&dir);
+        ledger.accept(host_plan(500, vec![])).unwrap();
+        let rebuilt = Generation::new(1, 3);
+        let plan = host_plan(rebuilt.get(), vec![tenant_plan("alfa")]);
+        assert!(ledger.accept(plan).unwrap());
+        let late = ledger.accept(host_plan(501, vec![])).unwrap_err();
+        assert_eq!(
+            late.to_string(),
+            "plan generation 501 is older than 1.3, which this host already has"
+        );
+        assert_eq!(open(&dir).0.generation(), rebuilt);
     }
 
     #[test]
@@ -332,7 +352,7 @@ mod tests {
         fn the_generation_never_falls(generations in proptest::collection::vec(0u64..8, 1..20)) {
             let dir = tempfile::tempdir().unwrap();
             let (mut ledger, _) = open(&dir);
-            let mut held = 0;
+            let mut held = Generation::default();
             for generation in generations {
                 let _ = ledger.accept(host_plan(generation, vec![]));
                 prop_assert!(ledger.generation() >= held);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use isyone_types::{
+    generation::Generation,
     ids::{HostName, TenantName},
     plan::UnixMs,
     report::{HostResources, TenantProgress, TenantReport},
@@ -49,7 +50,7 @@ pub struct HostObserved {
     /// Why Docker does not answer, from the last report; empty when it does.
     pub docker_error: String,
     /// Generation of the plan that the agent has stored.
-    pub accepted_generation: u64,
+    pub accepted_generation: Generation,
     /// Why it refused the last plan; empty when it did not.
     pub plan_error: String,
 }

@@ -83,6 +83,8 @@ fn change(error: &ChangeError) -> Status {
         E::OperatorConflict { .. } => (Code::FailedPrecondition, "OPERATOR_CONFLICT"),
         E::AccessRefused { .. } => (Code::FailedPrecondition, "ACCESS_REFUSED"),
         E::CertificateNotFound(_) => (Code::NotFound, "CERTIFICATE_NOT_FOUND"),
+        // Never asked for by a call: the program raises it while the coordinator stands.
+        E::LastIncarnation(_) => (Code::FailedPrecondition, "LAST_INCARNATION"),
         E::TooManyCertificates => (Code::ResourceExhausted, "TOO_MANY_CERTIFICATES"),
     };
     let metadata = match error {

@@ -8,6 +8,7 @@ use isyone_proto::report::{
     ContainerReport, HostReport, TenantProgress, TenantReport, Traffic, Usage,
 };
 use isyone_proto::{
+    generation::Generation,
     ids::{HostName, TenantName},
     plan::{DesiredState, HostPlan, Role, TenantPlan},
 };
@@ -56,8 +57,8 @@ impl SimHost {
     }
 
     /// The generation of the plan on disk.
-    pub fn generation(&self) -> u64 {
-        self.plan.as_ref().map_or(0, |p| p.generation)
+    pub fn generation(&self) -> Generation {
+        self.plan.as_ref().map(|p| p.generation).unwrap_or_default()
     }
 
     /// The plan in force.
@@ -66,7 +67,7 @@ impl SimHost {
     }
 
     /// Accepts a plan by the ledger's rule; returns the answer for the coordinator.
-    pub fn plan(&mut self, plan: HostPlan) -> Option<(u64, String)> {
+    pub fn plan(&mut self, plan: HostPlan) -> Option<(Generation, String)> {
         let generation = plan.generation;
         match &self.plan {
             Some(held) if held.generation > generation => {

@@ -25,6 +25,7 @@ use isyone_fleet::{
 };
 use isyone_proto::report::HostReport;
 use isyone_proto::{
+    generation::Generation,
     ids::{HostName, TenantName},
     plan::{HostPlan, TenantSecrets},
 };
@@ -38,9 +39,9 @@ use host::SimHost;
 pub enum Message {
     Plan(HostPlan),
     /// To the coordinator: the generation of the plan on disk.
-    Hello(u64),
+    Hello(Generation),
     /// To the coordinator: generation, error.
-    PlanResult(u64, String),
+    PlanResult(Generation, String),
     Report(Box<HostReport>),
 }
 
@@ -200,7 +201,6 @@ impl Simulation {
         Some(result)
     }
 
-    fn send_plan(&mut self, host: &HostName) {
     /// Whether it is stored; asks the disk if that did not answer.
     fn commit(&self, effects: &Effects) -> bool {
         let before = self.disk.contents().commits;
@@ -213,6 +213,7 @@ impl Simulation {
         }
     }
 
+    fn send_plan(&mut self, host: &HostName) {
         if self.connected.get(host) != Some(&true) {
             return;
         }

@@ -11,7 +11,7 @@ use isyone_types::{
     report::{HostReport, TenantProgress, TenantReport},
 };
 
-use super::{ChangeError, Edit, Outcome, done_step};
+use super::{ChangeError, Edit, Outcome, done_step, generations};
 use crate::{
     desired::Tenant, event::EventKind, observed::TenantObserved, operation::OperationKind,
 };
@@ -22,7 +22,7 @@ impl Edit<'_> {
         host: &HostName,
         report: HostReport,
     ) -> Result<Outcome, ChangeError> {
-        self.host(host)?;
+        let record = self.host(host)?;
         let mut seen = self
             .state
             .observed
@@ -31,8 +31,9 @@ impl Edit<'_> {
             .map(|h| (**h).clone())
             .unwrap_or_default();
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
+        let counts = generations::follows(&record, &seen);
         self.observe_host(host, seen);
-        for tenant in report.tenants {
+        for tenant in report.tenants.into_iter().filter(|_| counts) {
             self.tenant_report(host, tenant);
         }
         Ok(Outcome::Done)
@@ -57,8 +58,10 @@ impl Edit<'_> {
             return;
         }
         let told = self.tell_changes(&tenant, before.as_deref(), &report);
-        let converged =
-            report.progress == TenantProgress::Converged && report.generation == tenant.generation;
+        // The operation tells plans of equal generation apart, of which a rebuilt coordinator's host has seen several.
+        let converged = report.progress == TenantProgress::Converged
+            && report.generation == tenant.generation
+            && report.operation == Some(tenant.operation);
         let absent = report.absent;
         let observed = TenantObserved {
             host: host.clone(),

@@ -256,7 +256,7 @@ fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
         advertise,
         labels: [("rack".parse()?, (index % 100).to_string().parse()?)].into(),
         cordoned: false,
-        plan_generation: 1,
+        plan_generation: 1.into(),
         joined_at: now_ms(),
         certificates: vec![certificate],
     };

@@ -233,7 +233,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             advertise,
             labels: BTreeMap::new(),
             cordoned: false,
-            plan_generation: 1,
+            plan_generation: 1.into(),
             joined_at: now_s * 1000,
             certificates: vec![Certificate {
                 serial: issued.serial,
