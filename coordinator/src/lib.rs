@@ -2,7 +2,7 @@
 //! everything that serves, publishes, probes and reports the result.
 //!
 //! The modules: `base` (the foundation), `writer` (with the store), `wire` (answers and errors), `edges`, `agents`,
-//! `ports`, `operators`; `server` assembles them; `init` and `program` are the command line. See ARCHITECTURE.md. Not
+//! `ports`, `operators`; `server` assembles them; `init`, `rebuild` and `program` are the command line. See ARCHITECTURE.md. Not
 //! here: what any change or report means, which isyone-fleet decides.
 
 pub mod agents;
@@ -12,6 +12,7 @@ pub mod init;
 pub mod operators;
 pub mod ports;
 pub mod program;
+pub mod rebuild;
 pub mod server;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -20,7 +20,7 @@ use crate::{
         config::{self, Config, LogFormat},
         secrets, telemetry,
     },
-    init, server,
+    init, rebuild, server,
     writer::SystemSource,
 };
 
@@ -40,6 +40,15 @@ enum Invocation {
     Init(Init),
     /// Run (the default).
     Run(Run),
+    /// Make hosts take the plans of a database that is older than what they have seen.
+    ///
+    /// For a coordinator that was restored from an older copy of its database, when the newest is lost. Hosts keep their
+    /// plans then, and operators are told. This raises the incarnation by one in the database of a coordinator that is
+    /// stopped; once it runs again, hosts take its plans as newer than all before. Read docs/operations.md first: what
+    /// was done after the copy was made is undone on the hosts, except that no data is removed.
+    ///
+    /// Example: isy-coordinator raise-incarnation --data-dir /var/lib/isyone
+    RaiseIncarnation(RaiseIncarnation),
 }
 
 /// What both commands can be told besides the file.
@@ -100,6 +109,13 @@ struct Run {
     log: Option<String>,
 }
 
+#[derive(Args)]
+struct RaiseIncarnation {
+    /// The stopped coordinator's data directory.
+    #[arg(long, env = "ISYONE_DATA_DIR", default_value = DEFAULT_DATA_DIR)]
+    data_dir: PathBuf,
+}
+
 /// How long a stop may wait to deliver the last traces: well within what remains of systemd's stop timeout.
 const LAST_TRACES: Duration = Duration::from_secs(3);
 /// The data directory of a packaged coordinator.
@@ -129,6 +145,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Some(Invocation::Init(init)) => make(init).map(|()| ExitCode::SUCCESS),
         Some(Invocation::Run(run)) => serve(run, began),
+        Some(Invocation::RaiseIncarnation(raise)) => {
+            raise_incarnation(&raise).map(|()| ExitCode::SUCCESS)
+        }
         None => serve(cli.run, began),
     };
     result.unwrap_or_else(|error| {
@@ -164,6 +183,27 @@ fn make(init: Init) -> Result<()> {
         "Keep a copy of {dir}/{} somewhere else: without it no stored password can be read.",
         secrets::KEY_FILE
     );
+    Ok(())
+}
+
+fn raise_incarnation(raise: &RaiseIncarnation) -> Result<()> {
+    let dir = &raise.data_dir;
+    let raised = runtime()?.block_on(async {
+        let mut store = rebuild::open(dir).await?;
+        // What depends on the configuration (which hosts get new tenants) is not stored, so any does.
+        let settings = Config::default().settings();
+        rebuild::raise_incarnation(&mut store, &settings, &mut SystemSource).await
+    })?;
+    println!("incarnation     {}, was {}", raised.to, raised.from);
+    println!(
+        "hosts           {}: each takes this database's plan when it connects, whatever it has",
+        raised.hosts
+    );
+    println!(
+        "next            isy-coordinator run --data-dir {}",
+        dir.display()
+    );
+    println!("then            isyctl host list; isyctl tenant list (see docs/operations.md)");
     Ok(())
 }
 

@@ -266,6 +266,9 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
         }
         ("HOST_NOT_EMPTY", _) => "`isyctl tenant list --host NAME --deleted` shows them",
         ("UNKNOWN_PLAN", _) => "`isyctl version` shows the plans",
+        ("OUTCOME_UNKNOWN", _) => {
+            "look whether it was made (`isyctl op list`) before you try again"
+        }
         ("OVERLOADED" | "STOPPING" | "NOT_STORED", _) => "try again in a moment",
         (_, Code::NotFound) => list_of(doing),
         (_, Code::PermissionDenied) => {

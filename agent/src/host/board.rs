@@ -90,10 +90,12 @@ pub struct TenantStatus {
 }
 
 impl TenantStatus {
-    /// Whether this status is about that plan: about this incarnation, placement and generation. Neither a name nor a
-    /// generation identifies it: every incarnation counts generations from 1.
+    /// Whether this status is about that plan: about this tenant, placement, generation and operation. Neither a name
+    /// nor a generation identifies it: a tenant that is created anew counts generations from 1, and a coordinator that
+    /// was rebuilt from an older state gives the same numbers to other plans, but never the same operation.
     pub fn is_about(&self, plan: &TenantPlan) -> bool {
         (self.uid, self.epoch, self.generation) == (plan.uid, plan.epoch, plan.generation)
+            && (self.operation.is_none() || self.operation == plan.operation)
     }
 }
 
@@ -324,5 +326,35 @@ impl StatusBoard {
             .cloned()
             .collect::<Vec<_>>()
             .join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tenant_plan;
+
+    #[test]
+    fn equal_numbers_of_a_rebuilt_coordinator_are_another_plan() {
+        let mut plan = tenant_plan("alfa");
+        plan.operation = Some(Uuid::from_u128(1));
+        let mut status = TenantStatus {
+            uid: plan.uid,
+            epoch: plan.epoch,
+            generation: plan.generation,
+            progress: TenantProgress::Converged,
+            message: String::new(),
+            containers: Vec::new(),
+            operation: plan.operation,
+            steps: Vec::new(),
+            absent: false,
+            volumes: Vec::new(),
+            volume_repairs: 0,
+        };
+        assert!(status.is_about(&plan));
+        plan.operation = Some(Uuid::from_u128(2));
+        assert!(!status.is_about(&plan));
+        status.operation = None;
+        assert!(status.is_about(&plan), "it names none: nothing contradicts");
     }
 }

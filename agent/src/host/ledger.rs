@@ -1,8 +1,6 @@
 //! The last accepted plan, on disk: tenants run from it without the coordinator, and start again after a reboot.
 //!
-//! Refuses a lower generation, reports the same generation with different content as a loud error, and remembers for
-//! each tenant uid the highest epoch ever seen, so that a copy that has moved away is never started here again. Not
-//! here: carrying the plan out (reconcile).
+//! Not here: which plan is taken and which copy is stale (plan::held), carrying the plan out (reconcile).
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +9,14 @@ use std::{
     sync::Arc,
 };
 
-use isyone_proto::{
-    ids::TenantName,
-    plan::{HostPlan, PLAN_FORMAT, TenantPlan},
-};
+use isyone_proto::{generation::Generation, ids::TenantName, plan::HostPlan};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::base::fsutil;
+use crate::{
+    base::fsutil,
+    plan::held::{Held, PlanRefused},
+};
 
 /// Format of the file. A newer one is refused, not guessed at.
 const VERSION: u32 = 1;
@@ -28,26 +26,8 @@ const MAX_CORRUPT_COPIES: u32 = 100;
 /// Why a plan was refused or the ledger not written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// An older plan arrived.
-    #[error("plan generation {offered} is older than {held}, which this host already has")]
-    Older {
-        /// Generation of the plan that arrived.
-        offered: u64,
-        /// Generation on disk.
-        held: u64,
-    },
-    /// Two different plans with the same generation.
-    #[error(
-        "plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); restore the coordinator's newest database or raise its generation"
-    )]
-    Conflict {
-        /// Their common generation.
-        generation: u64,
-        /// Digest of the plan that arrived.
-        offered: String,
-        /// Digest on disk.
-        held: String,
-    },
+    #[error(transparent)]
+    Refused(#[from] PlanRefused),
     /// The ledger's file cannot be written or read.
     #[error("the plan cannot be stored in {path}", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
@@ -61,25 +41,31 @@ pub struct InForce {
     pub stale: Vec<TenantName>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// The file, as it is read.
+#[derive(Deserialize)]
 struct LedgerFile {
     version: u32,
     plan: HostPlan,
     digest: String,
     epochs: BTreeMap<Uuid, u64>,
-    /// [`PLAN_FORMAT`] of the program that wrote it.
+    /// `PLAN_FORMAT` of the program that wrote it.
     #[serde(default)]
     format: u32,
+}
+
+/// The file, as it is written.
+#[derive(Serialize)]
+struct LedgerFileRef<'a> {
+    version: u32,
+    #[serde(flatten)]
+    held: &'a Held,
 }
 
 /// The plan in force, and what must be remembered with it.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
-    plan: Option<HostPlan>,
-    digest: String,
-    epochs: BTreeMap<Uuid, u64>,
-    format: u32,
+    held: Held,
 }
 
 impl Ledger {
@@ -88,10 +74,7 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<(Self, Option<String>), LedgerError> {
         let mut ledger = Self {
             path: path.to_owned(),
-            plan: None,
-            digest: String::new(),
-            epochs: BTreeMap::new(),
-            format: 0,
+            held: Held::default(),
         };
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
@@ -100,10 +83,12 @@ impl Ledger {
         };
         match parse(&bytes) {
             Ok(file) => {
-                ledger.plan = Some(file.plan);
-                ledger.digest = file.digest;
-                ledger.epochs = file.epochs;
-                ledger.format = file.format;
+                ledger.held = Held {
+                    plan: Some(file.plan),
+                    digest: file.digest,
+                    epochs: file.epochs,
+                    format: file.format,
+                };
                 Ok((ledger, None))
             }
             Err(why) => {
@@ -119,35 +104,28 @@ impl Ledger {
     }
 
     pub fn plan(&self) -> Option<&HostPlan> {
-        self.plan.as_ref()
+        self.held.plan.as_ref()
     }
 
     /// Its generation; 0 when none.
-    pub fn generation(&self) -> u64 {
-        self.plan.as_ref().map_or(0, |p| p.generation)
+    pub fn generation(&self) -> Generation {
+        self.held.generation()
     }
 
     /// Its digest; empty when none.
     pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    /// True when this host has seen a higher epoch of the tenant: this copy must not run.
-    pub fn is_stale(&self, tenant: &TenantPlan) -> bool {
-        self.epochs
-            .get(&tenant.uid)
-            .is_some_and(|seen| *seen > tenant.epoch)
+        &self.held.digest
     }
 
     /// The part of it that is in force, for those who act on it.
     pub fn in_force(&self) -> InForce {
-        let Some(plan) = &self.plan else {
+        let Some(plan) = &self.held.plan else {
             return InForce::default();
         };
         let stale = plan
             .tenants
             .iter()
-            .filter(|t| self.is_stale(t))
+            .filter(|t| self.held.is_stale(t))
             .map(|t| t.name.clone())
             .collect();
         InForce {
@@ -158,51 +136,18 @@ impl Ledger {
 
     /// Checks and stores a plan. `Ok(false)`: the same plan as before, nothing to do.
     pub fn accept(&mut self, plan: HostPlan) -> Result<bool, LedgerError> {
-        let digest = plan.digest();
-        let mut news = true;
-        if let Some(held) = &self.plan {
-            if plan.generation < held.generation {
-                return Err(LedgerError::Older {
-                    offered: plan.generation,
-                    held: held.generation,
-                });
-            }
-            if plan.generation == held.generation {
-                news = digest != self.digest;
-                if self.format == PLAN_FORMAT {
-                    if !news {
-                        return Ok(false);
-                    }
-                    return Err(LedgerError::Conflict {
-                        generation: plan.generation,
-                        offered: digest,
-                        held: self.digest.clone(),
-                    });
-                }
-                // An older agent may have dropped fields of this very plan that it did not know: accept it once as it
-                // comes.
-            }
-        }
-        let mut epochs = self.epochs.clone();
-        for tenant in &plan.tenants {
-            let seen = epochs.entry(tenant.uid).or_default();
-            *seen = (*seen).max(tenant.epoch);
-        }
-        let file = LedgerFile {
+        let Some((held, news)) = self.held.offered(plan)? else {
+            return Ok(false);
+        };
+        let file = LedgerFileRef {
             version: VERSION,
-            plan,
-            digest,
-            epochs,
-            format: PLAN_FORMAT,
+            held: &held,
         };
         // Plain structs with string keys: serialising cannot fail; an empty file would be refused at the next start.
         let bytes = serde_json::to_vec(&file).unwrap_or_default();
         fsutil::write_atomic(&self.path, &bytes, 0o600, true)
             .map_err(|e| LedgerError::Io(self.path.clone(), e))?;
-        self.plan = Some(file.plan);
-        self.digest = file.digest;
-        self.epochs = file.epochs;
-        self.format = file.format;
+        self.held = held;
         Ok(news)
     }
 }
@@ -231,6 +176,8 @@ fn put_aside(path: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use isyone_proto::plan::PLAN_FORMAT;
+
     use super::*;
     use crate::testing::{host_plan, tenant_plan};
     use proptest::prelude::*;
@@ -243,7 +190,7 @@ mod tests {
     fn older_plans_and_twins_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (mut ledger, warning) = open(&dir);
-        assert!(warning.is_none() && ledger.generation() == 0);
+        assert!(warning.is_none() && ledger.generation() == Generation::default());
         assert!(
             ledger
                 .accept(host_plan(5, vec![tenant_plan("alfa")]))
@@ -256,14 +203,33 @@ mod tests {
         );
         assert!(matches!(
             ledger.accept(host_plan(4, vec![])),
-            Err(LedgerError::Older { .. })
+            Err(LedgerError::Refused(PlanRefused::Older { .. }))
         ));
         assert!(matches!(
             ledger.accept(host_plan(5, vec![])),
-            Err(LedgerError::Conflict { .. })
+            Err(LedgerError::Refused(PlanRefused::Conflict { .. }))
         ));
         let (again, _) = open(&dir);
-        assert_eq!((again.generation(), again.digest()), (5, ledger.digest()));
+        assert_eq!(
+            (again.generation().number(), again.digest()),
+            (5, ledger.digest())
+        );
+    }
+
+    #[test]
+    fn a_raised_incarnation_is_newer_than_any_number_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = open(&dir);
+        ledger.accept(host_plan(500, vec![])).unwrap();
+        let rebuilt = Generation::new(1, 3);
+        let plan = host_plan(rebuilt.get(), vec![tenant_plan("alfa")]);
+        assert!(ledger.accept(plan).unwrap());
+        let late = ledger.accept(host_plan(501, vec![])).unwrap_err();
+        assert_eq!(
+            late.to_string(),
+            "plan generation 501 is older than 1.3, which this host already has"
+        );
+        assert_eq!(open(&dir).0.generation(), rebuilt);
     }
 
     #[test]
@@ -289,7 +255,7 @@ mod tests {
         );
         assert!(matches!(
             ledger.accept(host_plan(5, vec![whole.clone()])),
-            Err(LedgerError::Conflict { .. })
+            Err(LedgerError::Refused(PlanRefused::Conflict { .. }))
         ));
         std::fs::write(&path, &by_older).unwrap();
         let (mut ledger, _) = open(&dir);
@@ -297,7 +263,10 @@ mod tests {
         assert_eq!(ledger.plan(), Some(&host_plan(5, vec![whole])));
         let twin = ledger.accept(host_plan(5, vec![of_old]));
         assert!(
-            matches!(twin, Err(LedgerError::Conflict { .. })),
+            matches!(
+                twin,
+                Err(LedgerError::Refused(PlanRefused::Conflict { .. }))
+            ),
             "from now on a twin is one"
         );
     }
@@ -311,9 +280,9 @@ mod tests {
         ledger.accept(host_plan(1, vec![newer.clone()])).unwrap();
         ledger.accept(host_plan(2, vec![])).unwrap();
         let (ledger, _) = open(&dir);
-        assert!(!ledger.is_stale(&newer));
+        assert!(!ledger.held.is_stale(&newer));
         newer.epoch = 2;
-        assert!(ledger.is_stale(&newer));
+        assert!(ledger.held.is_stale(&newer));
     }
 
     #[test]
@@ -332,7 +301,7 @@ mod tests {
         fn the_generation_never_falls(generations in proptest::collection::vec(0u64..8, 1..20)) {
             let dir = tempfile::tempdir().unwrap();
             let (mut ledger, _) = open(&dir);
-            let mut held = 0;
+            let mut held = Generation::default();
             for generation in generations {
                 let _ = ledger.accept(host_plan(generation, vec![]));
                 prop_assert!(ledger.generation() >= held);

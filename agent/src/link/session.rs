@@ -11,6 +11,7 @@ use std::{
 };
 
 use isyone_proto::{
+    generation::Generation,
     parts::PlanAssembly,
     pb::agent::v1::{
         AgentMessage, CoordinatorMessage, Hello, Plan, PlanResult, Welcome, agent_message,
@@ -43,6 +44,7 @@ use crate::{
         report::{Reporter, Surroundings},
         streams,
     },
+    plan::held::PlanRefused,
 };
 
 /// Most reports and answers queued for a slow connection; beyond that the session is abandoned and opened again.
@@ -163,7 +165,7 @@ impl Link {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             docker_version: self.host.docker_version(),
             advertise_address: self.host.advertise().to_string(),
-            plan_generation: ledger.generation(),
+            plan_generation: ledger.generation().get(),
             plan_digest: ledger.digest().to_owned(),
             peer_port: self.peer_port.map_or(0, u32::from),
         }
@@ -171,10 +173,10 @@ impl Link {
 
     /// Checks and stores a plan, and puts it in force. Returns the answer for the coordinator.
     fn take_plan(&self, mut wire: Plan) -> PlanResult {
-        let generation = wire.generation;
+        let generation = Generation::from(wire.generation);
         let traces = &self.host.traces;
         traces.replace(std::mem::take(&mut wire.traces));
-        let begun = || span!("store plan", otel.kind = "consumer", generation);
+        let begun = || span!("store plan", otel.kind = "consumer", %generation);
         let _spans: Vec<Span> = traces
             .operations()
             .into_iter()
@@ -183,9 +185,9 @@ impl Link {
         let plan = match HostPlan::try_from(wire) {
             Ok(plan) => plan,
             Err(e) => {
-                tracing::error!(generation, "the plan cannot be read: {e}");
+                tracing::error!(%generation, "the plan cannot be read: {e}");
                 return PlanResult {
-                    generation,
+                    generation: generation.get(),
                     digest: String::new(),
                     error: format!("the plan cannot be read: {e}"),
                 };
@@ -195,7 +197,7 @@ impl Link {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let error = match ledger.accept(plan) {
             Ok(news) => {
-                tracing::info!(generation, news, "plan accepted");
+                tracing::info!(%generation, news, "plan accepted");
                 self.host.board.set_warning("ledger", ""); // a new plan repairs a corrupt ledger
                 self.plans.send_replace(ledger.in_force());
                 String::new()
@@ -203,8 +205,8 @@ impl Link {
             Err(e) => {
                 let chain = tls::error_chain(&e);
                 match e {
-                    LedgerError::Older { .. } => tracing::warn!("{chain}"),
-                    LedgerError::Conflict { .. } | LedgerError::Io(..) => {
+                    LedgerError::Refused(PlanRefused::Older { .. }) => tracing::warn!("{chain}"),
+                    LedgerError::Refused(PlanRefused::Conflict { .. }) | LedgerError::Io(..) => {
                         tracing::error!("{chain}")
                     }
                 }
@@ -212,7 +214,7 @@ impl Link {
             }
         };
         PlanResult {
-            generation,
+            generation: generation.get(),
             digest,
             error,
         }

@@ -6,8 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use isyone_proto::plan::{HostPlan, PLAN_FORMAT, TenantPlan};
-use serde::{Deserialize, Serialize};
+use isyone_proto::{
+    generation::Generation,
+    plan::{HostPlan, PLAN_FORMAT, TenantPlan},
+};
+use serde::Serialize;
 use uuid::Uuid;
 
 /// Why a plan is not taken.
@@ -17,17 +20,17 @@ pub enum PlanRefused {
     #[error("plan generation {offered} is older than {held}, which this host already has")]
     Older {
         /// Generation of the plan that arrived.
-        offered: u64,
+        offered: Generation,
         /// Generation that is held.
-        held: u64,
+        held: Generation,
     },
     /// Two different plans with the same generation.
     #[error(
-        "plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); restore the coordinator's newest database or raise its generation"
+        "plan generation {generation} came with digest {offered}, but this host already has another plan under that number ({held}); start the coordinator on its newest database or, if that is lost, raise its incarnation"
     )]
     Conflict {
         /// Their common generation.
-        generation: u64,
+        generation: Generation,
         /// Digest of the plan that arrived.
         offered: String,
         /// Digest of the one that is held.
@@ -36,7 +39,7 @@ pub enum PlanRefused {
 }
 
 /// The plan in force, and what must be remembered with it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Held {
     pub plan: Option<HostPlan>,
     /// Its digest, by the program that took it; empty when there is no plan.
@@ -44,14 +47,13 @@ pub struct Held {
     /// The highest epoch ever seen of each tenant.
     pub epochs: BTreeMap<Uuid, u64>,
     /// [`PLAN_FORMAT`] of the program that took it.
-    #[serde(default)]
     pub format: u32,
 }
 
 impl Held {
     /// Its generation; 0 when there is no plan.
-    pub fn generation(&self) -> u64 {
-        self.plan.as_ref().map_or(0, |plan| plan.generation)
+    pub fn generation(&self) -> Generation {
+        self.plan.as_ref().map(|p| p.generation).unwrap_or_default()
     }
 
     /// True when a higher epoch of the tenant has been seen: this copy must not run.

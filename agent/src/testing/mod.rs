@@ -70,7 +70,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
 /// A plan with a firewall around [`tenant_plan`]'s addresses.
 pub fn host_plan(generation: u64, tenants: Vec<TenantPlan>) -> HostPlan {
     HostPlan {
-        generation,
+        generation: generation.into(),
         tenants,
         firewall: Firewall {
             tenant_range: known("10.240.0.0/14"),

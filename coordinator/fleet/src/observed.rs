@@ -8,6 +8,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use isyone_types::{
+    generation::Generation,
     ids::{HostName, TenantName},
     plan::UnixMs,
     report::{HostResources, JobReport, TenantProgress, TenantReport},
@@ -53,7 +54,7 @@ pub struct HostObserved {
     /// All jobs of its plan, from the last report.
     pub jobs: OrdMap<Uuid, Arc<JobReport>>,
     /// Generation of the plan that the agent has stored.
-    pub accepted_generation: u64,
+    pub accepted_generation: Generation,
     /// Why it refused the last plan; empty when it did not.
     pub plan_error: String,
 }
@@ -113,6 +114,20 @@ impl Observed {
     /// Forgets all that was said of a tenant.
     pub fn forget(&mut self, tenant: &TenantName) {
         self.tenants.remove(tenant);
+    }
+
+    /// Forgets the copies for which this is false.
+    pub fn keep_copies(&mut self, wanted: impl Fn(&TenantObserved) -> bool) {
+        let unwanted: Vec<(TenantName, HostName)> = self
+            .tenants
+            .values()
+            .flat_map(|copies| &copies.0)
+            .filter(|seen| !wanted(seen))
+            .map(|seen| (seen.report.name.clone(), seen.host.clone()))
+            .collect();
+        for (tenant, host) in &unwanted {
+            self.forget_copy(tenant, host);
+        }
     }
 
     /// Number of tenants that any host has reported on.

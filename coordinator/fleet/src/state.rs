@@ -59,6 +59,29 @@ impl State {
         }
     }
 
+    /// Puts another desired state in place, as it was read back from the store. What hosts reported stays known, as
+    /// far as it is about hosts and tenants that are still there.
+    pub fn replace_fleet(&mut self, fleet: Fleet, settings: &Settings, now: UnixMs) {
+        let hosts: Vec<HostName> = (self.fleet.hosts.keys())
+            .chain(fleet.hosts.keys())
+            .cloned()
+            .collect();
+        self.fleet = fleet;
+        let fleet = &self.fleet;
+        let observed = &mut self.observed;
+        keep(&mut observed.hosts, |host, _| {
+            fleet.hosts.contains_key(host)
+        });
+        observed.keep_copies(|seen| {
+            let record = fleet.tenants.get(&seen.report.name);
+            record.is_some_and(|record| record.uid == seen.report.uid)
+        });
+        keep(&mut self.told, |host, _| fleet.hosts.contains_key(host));
+        for host in &hosts {
+            self.refresh(settings, host, now);
+        }
+    }
+
     /// The inputs of placement.
     pub fn placement_inputs<'a>(&'a self, settings: &'a Settings) -> PlacementInputs<'a> {
         PlacementInputs {
@@ -74,5 +97,46 @@ impl State {
     pub fn refresh(&mut self, settings: &Settings, host: &HostName, now: UnixMs) {
         let entry = Ranking::entry(self.placement_inputs(settings), host, now);
         self.ranking.update(host, entry);
+    }
+}
+
+/// Keeps the entries that `wanted` says. The persistent map has no such method.
+fn keep<K: Ord + Clone, V: Clone>(
+    map: &mut imbl::OrdMap<K, V>,
+    mut wanted: impl FnMut(&K, &V) -> bool,
+) {
+    let kept = map.iter().filter(|(key, value)| wanted(key, value));
+    *map = kept.map(|(k, v)| (k.clone(), v.clone())).collect();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bench, name, resources};
+
+    #[test]
+    fn a_replaced_fleet_keeps_what_is_known_of_what_is_still_there() {
+        let mut bench = Bench::default();
+        bench.host("h1", resources(8, 32, 100));
+        bench.create("alfa", "small").unwrap();
+        let alfa: TenantName = name("alfa");
+        let report = bench.converged(&alfa);
+        bench.report(&name("h1"), resources(8, 32, 100), vec![report]);
+        let older = bench.state.fleet.clone();
+        bench.host("h2", resources(8, 32, 100));
+        bench.create("beta", "small").unwrap();
+        let (settings, now) = (bench.settings.clone(), bench.now);
+        let mut newer = bench.state.clone();
+        newer.replace_fleet(older.clone(), &settings, now);
+        assert!(newer.fleet == older);
+        assert!(newer.observed.hosts.contains_key("h1"));
+        assert!(!newer.observed.hosts.contains_key("h2"));
+        assert!(newer.observed.copy(&alfa, &name("h1")).is_some());
+        assert!(
+            newer
+                .ranking
+                .is_true(newer.placement_inputs(&settings), now)
+        );
+        assert_eq!(newer.ranking.len(), 1);
     }
 }

@@ -4,12 +4,14 @@
 //! Stored: tenants (with placement, ports, sealed secrets, activation), hosts (with plan generation and certificates),
 //! certificates of host names (keys sealed), failed certificate orders, the account with the certificate authority,
 //! tenants' domains that do not lead here, operations (their existence; once ended also their steps), join tokens,
-//! operators, the digest of the configuration that plans were rendered with; and events. Not stored: anything that
+//! operators, the digest of the configuration that plans were rendered with, the incarnation, the highest generation of
+//! a removed host; and events. Not stored: anything that
 //! hosts report, anything computable (indexes, loads, routes, targets).
 //! Not here: where records are kept (the coordinator's store).
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
+use isyone_types::generation::Generation;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -36,7 +38,7 @@ pub enum RecordKind {
     CertificateTrouble,
     /// A tenant's domain that does not lead here.
     DomainTrouble,
-    /// Single values: the plans' digest, the account with the certificate authority.
+    /// Single values: the plans' digest, the incarnation, the account with the certificate authority.
     Meta,
 }
 
@@ -98,12 +100,20 @@ pub enum RecordValue {
     AcmeAccount(Arc<AcmeAccount>),
     /// The value of [`Fleet::plan_digest`].
     PlanDigest(String),
+    /// The value of [`Fleet::incarnation`].
+    Incarnation(u16),
+    /// The value of [`Fleet::retired_generation`].
+    RetiredGeneration(Generation),
     /// A record copied unchanged from another store.
     Copy(Record),
 }
 
 /// The key of [`RecordValue::PlanDigest`].
 const PLAN_DIGEST: &str = "plan_digest";
+/// The key of [`RecordValue::Incarnation`].
+const INCARNATION: &str = "incarnation";
+/// The key of [`RecordValue::RetiredGeneration`].
+const RETIRED_GENERATION: &str = "retired_generation";
 /// The key of [`RecordValue::AcmeAccount`].
 const ACME_ACCOUNT: &str = "acme_account";
 
@@ -127,6 +137,8 @@ impl RecordValue {
             }
             Self::AcmeAccount(_) => (RecordKind::Meta, ACME_ACCOUNT.into()),
             Self::PlanDigest(_) => (RecordKind::Meta, PLAN_DIGEST.into()),
+            Self::Incarnation(_) => (RecordKind::Meta, INCARNATION.into()),
+            Self::RetiredGeneration(_) => (RecordKind::Meta, RETIRED_GENERATION.into()),
             Self::Copy(record) => (record.kind, record.id.as_str().into()),
         }
     }
@@ -147,6 +159,8 @@ impl RecordValue {
             Self::DomainTrouble(trouble) => json(&**trouble),
             Self::AcmeAccount(account) => json(&**account),
             Self::PlanDigest(digest) => json(digest),
+            Self::Incarnation(incarnation) => json(incarnation),
+            Self::RetiredGeneration(generation) => json(generation),
             Self::Copy(record) => record.body.clone(),
         }
     }
@@ -199,6 +213,9 @@ pub struct Contents {
     pub records: Vec<Record>,
     /// The newest [`MAX_EVENTS`], oldest first.
     pub events: Vec<Event>,
+    /// Number of commits that this is the result of. Each one raises it, within its own transaction: whoever lost the
+    /// answer to a commit learns from it whether that was stored.
+    pub commits: u64,
 }
 
 /// An in-memory store of records, which tests and simulations use in place of a database.
@@ -206,11 +223,13 @@ pub struct Contents {
 pub struct Records {
     records: BTreeMap<(RecordKind, String), String>,
     events: Vec<Event>,
+    commits: u64,
 }
 
 impl Records {
-    /// Applies all writes.
+    /// Applies all writes, as one commit.
     pub fn apply(&mut self, writes: &[Write]) {
+        self.commits += 1;
         let group = Group::of(writes);
         for ((kind, id), body) in group.records {
             match body {
@@ -233,6 +252,7 @@ impl Records {
         Contents {
             records: self.records.iter().map(record).collect(),
             events: self.events.clone(),
+            commits: self.commits,
         }
     }
 }
@@ -297,6 +317,8 @@ pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
             }
             RecordKind::Meta => match record.id.as_str() {
                 PLAN_DIGEST => fleet.plan_digest = (*read::<String>(record)?).clone(),
+                INCARNATION => fleet.incarnation = *read::<u16>(record)?,
+                RETIRED_GENERATION => fleet.retired_generation = *read::<Generation>(record)?,
                 ACME_ACCOUNT => fleet.acme_account = Some(read::<AcmeAccount>(record)?),
                 _ => {}
             },

@@ -162,7 +162,7 @@ pub async fn start(
 }
 
 impl Running {
-    /// Returns when a part has ended unasked (it panicked; the log says where). The rest only looks alive: the process
+    /// Returns when a part has ended unasked (it panicked, or the writer lost its store; the log says more). The rest only looks alive: the process
     /// must exit and be restarted.
     pub async fn failed(&mut self) {
         tokio::select! {

@@ -236,8 +236,8 @@ pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs)
         docker_version: seen
             .map(|s| s.hello.docker_version.clone())
             .unwrap_or_default(),
-        plan_generation: host.plan_generation,
-        accepted_generation: seen.map_or(0, |s| s.accepted_generation),
+        plan_generation: host.plan_generation.get(),
+        accepted_generation: seen.map_or(0, |s| s.accepted_generation.get()),
         certificate_expire_time: newest.map(|s| timestamp(s.saturating_mul(1000))),
     }
 }

@@ -33,6 +33,7 @@ pub fn submit(error: SubmitError) -> Status {
         SubmitError::Refused(error) => change(&error),
         SubmitError::Overloaded(retry_after) => overloaded(error.to_string(), retry_after),
         SubmitError::NotStored(_) => plain(Code::Unavailable, "NOT_STORED", error),
+        SubmitError::Unknown(_) => plain(Code::Unavailable, "OUTCOME_UNKNOWN", error),
         SubmitError::Stopping => plain(Code::Unavailable, "STOPPING", error),
     }
 }
@@ -83,6 +84,8 @@ fn change(error: &ChangeError) -> Status {
         E::OperatorConflict { .. } => (Code::FailedPrecondition, "OPERATOR_CONFLICT"),
         E::AccessRefused { .. } => (Code::FailedPrecondition, "ACCESS_REFUSED"),
         E::CertificateNotFound(_) => (Code::NotFound, "CERTIFICATE_NOT_FOUND"),
+        // Never asked for by a call: the program raises it while the coordinator stands.
+        E::LastIncarnation(_) => (Code::FailedPrecondition, "LAST_INCARNATION"),
         E::TooManyCertificates => (Code::ResourceExhausted, "TOO_MANY_CERTIFICATES"),
     };
     let metadata = match error {

@@ -3,7 +3,7 @@
 //!
 //! It takes agents' commands first, then a share of operators': neither can starve the other, and a report waits for at
 //! most two commits.
-//! Not here: what a command does (isyone_fleet::change), how it is stored (store).
+//! Not here: what a command does (isyone_fleet::change), how it is stored (store), reading the store again (recovery).
 
 use std::{
     mem,
@@ -14,8 +14,10 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
+    desired::Fleet,
     settings::Settings,
     state::State,
+    written::{self, Contents},
 };
 use isyone_telemetry::{child_span, tracing::Span};
 use tokio::{
@@ -28,7 +30,8 @@ use super::{Envelope, HostSignals, Source, SubmitError};
 use crate::{
     base::timings::{Timings, observe, timed},
     writer::{
-        store::{Store, StoreError},
+        recovery::{self, LostStore},
+        store::{CommitError, Store, TERM},
         traces::Traces,
     },
 };
@@ -50,6 +53,29 @@ pub(super) struct Queues {
     pub(super) operators: mpsc::Receiver<Envelope>,
 }
 
+impl Queues {
+    /// Takes no more commands.
+    fn close(&mut self) {
+        self.agents.close();
+        self.operators.close();
+    }
+
+    /// A command that waits, if one does.
+    fn try_next(&mut self) -> Option<Envelope> {
+        let agents = self.agents.try_recv();
+        agents.or_else(|_| self.operators.try_recv()).ok()
+    }
+
+    /// The next command of either; never, when both are closed and empty.
+    pub(super) async fn next(&mut self) -> Envelope {
+        tokio::select! {
+            Some(envelope) = self.agents.recv() => envelope,
+            Some(envelope) = self.operators.recv() => envelope,
+            else => std::future::pending().await,
+        }
+    }
+}
+
 struct Answer {
     to: oneshot::Sender<Result<Outcome, SubmitError>>,
     result: Result<Outcome, ChangeError>,
@@ -59,6 +85,10 @@ struct Answer {
 impl Answer {
     fn not_stored(self, why: &str) {
         let _ = self.to.send(Err(SubmitError::NotStored(why.to_owned())));
+    }
+
+    fn unknown(self, why: &str) {
+        let _ = self.to.send(Err(SubmitError::Unknown(why.to_owned())));
     }
 }
 
@@ -76,7 +106,7 @@ struct Stored {
     store: Box<dyn Store>,
     group: Group,
     state: State,
-    result: Result<(), StoreError>,
+    result: Result<(), CommitError>,
 }
 
 pub(super) struct Writer {
@@ -86,6 +116,8 @@ pub(super) struct Writer {
     pub(super) base: State,
     /// `None` while a group is being stored.
     pub(super) store: Option<Box<dyn Store>>,
+    /// [`Contents::commits`] of the last snapshot.
+    commits: u64,
     pub(super) settings: Arc<Settings>,
     pub(super) source: Box<dyn Source>,
     /// The stored state, for everybody to read.
@@ -131,7 +163,7 @@ fn take_up_to(from: &mut mpsc::Receiver<Envelope>, into: &mut Vec<Envelope>, mos
 impl Writer {
     pub(super) fn new(
         state: State,
-        store: Box<dyn Store>,
+        (store, commits): (Box<dyn Store>, u64),
         source: Box<dyn Source>,
         shared: Shared,
     ) -> Self {
@@ -147,6 +179,7 @@ impl Writer {
             base: state.clone(),
             state,
             store: Some(store),
+            commits,
             settings,
             source,
             snapshot,
@@ -175,10 +208,11 @@ impl Writer {
             tokio::select! {
                 biased;
                 stored = stored(&mut self.storing) => match stored {
-                    Ok(stored) => self.finish(stored),
-                    // The store panicked, so the disk's content is unknown. The process exits, and starts again from
-                    // there.
-                    Err(error) => return tracing::error!(%error, "storing has failed"),
+                    Ok(stored) => if let Err(lost) = self.finish(stored, &mut queues).await {
+                        return self.give_up(&mut queues, &lost.to_string());
+                    },
+                    // The store panicked, so the disk's content is unknown.
+                    Err(error) => return self.give_up(&mut queues, &error.to_string()),
                 },
                 first = queues.agents.recv(), if agents_left && room > 0 => match first {
                     Some(first) => agents.push(first),
@@ -190,8 +224,7 @@ impl Writer {
                     None => operators_left = false,
                 },
                 () = stop.cancelled(), if !queues.operators.is_closed() => {
-                    queues.agents.close();
-                    queues.operators.close();
+                    queues.close();
                 }
             }
             take_up_to(&mut queues.agents, &mut agents, room);
@@ -279,7 +312,7 @@ impl Writer {
             let span = |a: &Answer| child_span!(&a.span, "commit", writes, group = commands);
             let spans: Vec<Span> = group.answers.iter().map(span).collect();
             let began = Instant::now();
-            let result = store.commit(&group.effects.writes).await;
+            let result = store.commit(TERM, &group.effects.writes).await;
             observe(&took, began.elapsed());
             drop(spans);
             Stored {
@@ -291,25 +324,120 @@ impl Writer {
         }));
     }
 
-    fn finish(&mut self, stored: Stored) {
+    /// Does what follows from a commit. An error ends the writer: it can no longer tell what is stored.
+    async fn finish(&mut self, stored: Stored, queues: &mut Queues) -> Result<(), LostStore> {
         let Stored {
-            store,
+            mut store,
             group,
             state,
             result,
         } = stored;
-        self.store = Some(store);
-        let Err(error) = result else {
-            return self.announce(group, state);
+        let error = match result {
+            Ok(()) => {
+                self.store = Some(store);
+                self.commits += 1;
+                self.announce(group, state);
+                return Ok(());
+            }
+            Err(error) => error,
         };
-        // Commands carried out since then build on a state that was not stored.
+        let why = error.to_string();
+        if let CommitError::Unknown(_) = error {
+            tracing::error!(error = why, "reading the store again");
+            let read = recovery::read_again(&mut *store, queues).await;
+            self.store = Some(store);
+            return self.settle(group, state, read, &why);
+        }
+        self.store = Some(store);
+        self.take_back(group, &why);
+        match error {
+            CommitError::NotLeader { .. } => Err(LostStore::NotLeader(error)),
+            CommitError::Refused(_) | CommitError::Unknown(_) => Ok(()),
+        }
+    }
+
+    /// Nothing of the group is stored. Commands carried out since then build on it, so they are taken back, too.
+    fn take_back(&mut self, group: Group, why: &str) {
         let since = mem::take(&mut self.gathered).answers;
         let commands = group.answers.len() + since.len();
-        tracing::error!(%error, commands, "commit failed; the changes are not made");
+        tracing::error!(
+            error = why,
+            commands,
+            "commit failed; the changes are not made"
+        );
         self.state = (**self.snapshot.load()).clone();
         self.base = self.state.clone();
         for answer in group.answers.into_iter().chain(since) {
-            answer.not_stored(&error.to_string());
+            answer.not_stored(why);
+        }
+    }
+
+    /// After a lost answer: goes on from what the store says now.
+    fn settle(
+        &mut self,
+        group: Group,
+        state: State,
+        read: Result<Contents, LostStore>,
+        why: &str,
+    ) -> Result<(), LostStore> {
+        let judged = read.and_then(|read| {
+            let stored = recovery::was_stored(self.commits, read.commits)?;
+            Ok((stored, read.commits, written::fleet(read)?))
+        });
+        let (stored, commits, fleet) = match judged {
+            Ok(judged) => judged,
+            Err(error) => {
+                group.answers.into_iter().for_each(|a| a.unknown(why));
+                return Err(error);
+            }
+        };
+        self.commits = commits;
+        tracing::warn!(stored, "the store was read again");
+        if !stored {
+            self.take_back(group, why);
+            let state = (**self.snapshot.load()).clone();
+            if fleet != state.fleet {
+                let state = self.adopt_stored(state, fleet);
+                self.publish(&Effects::default(), state);
+                self.signals.wake_all();
+            }
+        } else if fleet == state.fleet {
+            // What was carried out meanwhile builds on this very state.
+            self.announce(group, state);
+        } else {
+            let state = self.adopt_stored(state, fleet);
+            self.announce(group, state);
+            self.signals.wake_all();
+        }
+        Ok(())
+    }
+
+    /// Memory is not what is stored, which is a fault of this program. The store is right: memory gives way to it, and
+    /// what was carried out on top is taken back. Returns the state to publish.
+    fn adopt_stored(&mut self, mut state: State, fleet: Fleet) -> State {
+        tracing::error!("memory differs from the store, which is right and is put in place");
+        for answer in mem::take(&mut self.gathered).answers {
+            answer.not_stored("it was made on a state that is not the stored one");
+        }
+        state.replace_fleet(fleet, &self.settings, self.source.now());
+        state.version = self.state.version.max(state.version) + 1;
+        self.state = state.clone();
+        self.base = state.clone();
+        state
+    }
+
+    /// The end, when nothing more may be said or done on the strength of this memory. The process must end, too.
+    fn give_up(&mut self, queues: &mut Queues, why: &str) {
+        tracing::error!(
+            error = why,
+            "the coordinator must stop and start from the store"
+        );
+        for answer in mem::take(&mut self.gathered).answers {
+            answer.not_stored(why);
+        }
+        queues.close();
+        while let Some(envelope) = queues.try_next() {
+            let _ = envelope.answer.send(Err(SubmitError::Stopping));
         }
     }
 

@@ -2,11 +2,13 @@
 //! in groups, stores each group in one transaction, publishes a new snapshot, and only then answers.
 //!
 //! There is no lock around the state, and no other way to change it.
-//! Not here: what a command does (isyone_fleet::change), how groups form (groups), how many calls may wait
+//! Not here: what a command does (isyone_fleet::change), how groups form (groups), what follows a commit whose answer was
+//! lost (recovery), how many calls may wait
 //! (operators/gate).
 
 pub(crate) mod collector;
 mod groups;
+pub mod recovery;
 pub mod store;
 pub mod traces;
 
@@ -34,7 +36,7 @@ use uuid::Uuid;
 pub use self::groups::{GROUP, TICK};
 use self::{
     groups::{Queues, Shared, Writer},
-    store::{Store, StoreError},
+    store::{Store, StoreError, TERM},
     traces::Traces,
 };
 use crate::base::{clock, timings::Timings};
@@ -94,6 +96,12 @@ pub enum SubmitError {
     /// The store failed; nothing changed.
     #[error("the change could not be stored, so it was not made: {0}")]
     NotStored(String),
+    /// The store lost the answer and could not be read again, or the coordinator ended before it answered. The change is
+    /// made or not; whoever starts next reads which.
+    #[error(
+        "it is not known whether the change was made ({0}); look, or ask again with the same request id"
+    )]
+    Unknown(String),
     /// The coordinator is stopping; nothing changed.
     #[error("the coordinator is stopping")]
     Stopping,
@@ -132,6 +140,16 @@ impl Envelope {
     }
 }
 
+/// Waits for the writer's answer. An orderly writer answers everything that it took.
+async fn answered(
+    outcome: oneshot::Receiver<Result<Outcome, SubmitError>>,
+) -> Result<Outcome, SubmitError> {
+    let ended = "the coordinator ended before it answered";
+    outcome
+        .await
+        .unwrap_or_else(|_| Err(SubmitError::Unknown(ended.to_owned())))
+}
+
 /// Wakes the sessions of hosts whose plan changed, and no others.
 #[derive(Debug, Default)]
 pub struct HostSignals {
@@ -154,6 +172,11 @@ impl HostSignals {
                 signal.notify_one();
             }
         }
+    }
+
+    fn wake_all(&self) {
+        let map = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
+        map.values().for_each(|signal| signal.notify_one());
     }
 }
 
@@ -192,7 +215,7 @@ impl Handle {
             }
             mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
         })?;
-        outcome.await.unwrap_or(Err(SubmitError::Stopping))
+        answered(outcome).await
     }
 
     /// Like [`Handle::submit`], but takes precedence over operators' commands, and waits for room in the queue. For
@@ -207,7 +230,7 @@ impl Handle {
             .send(envelope)
             .await
             .map_err(|_| SubmitError::Stopping)?;
-        outcome.await.unwrap_or(Err(SubmitError::Stopping))
+        answered(outcome).await
     }
 
     /// What a command would return, computed on a copy of the newest snapshot: changes nothing and does not wait.
@@ -254,16 +277,21 @@ impl Handle {
     }
 }
 
-/// Loads the Fleet and starts the writer, which ends when `stop` is cancelled and the queues are drained.
+/// Loads the Fleet and starts the writer, which ends when `stop` is cancelled and the queues are drained. It also ends,
+/// and with it the process, when it can no longer know that its memory is what is stored.
 pub async fn start(
     mut store: Box<dyn Store>,
     settings: Arc<Settings>,
     mut source: impl Source,
     stop: CancellationToken,
 ) -> Result<(Handle, JoinHandle<()>), StoreError> {
-    let fleet = isyone_fleet::written::fleet(store.load().await?)?;
+    let contents = store.load().await?;
+    let mut commits = contents.commits;
+    let fleet = isyone_fleet::written::fleet(contents)?;
     let mut state = State::new(fleet, source.now());
-    adopt(&mut state, &mut *store, &settings, &mut source).await?;
+    if adopt(&mut state, &mut *store, &settings, &mut source).await? {
+        commits += 1;
+    }
     let snapshot = Arc::new(ArcSwap::from_pointee(state.clone()));
     let (agents, from_agents) = mpsc::channel(AGENT_QUEUE);
     let (operators, from_operators) = mpsc::channel(OPERATOR_QUEUE);
@@ -291,7 +319,7 @@ pub async fn start(
         timings,
         traces,
     };
-    let writer = Writer::new(state, store, Box::new(source), shared);
+    let writer = Writer::new(state, (store, commits), Box::new(source), shared);
     let queues = Queues {
         agents: from_agents,
         operators: from_operators,
@@ -300,13 +328,14 @@ pub async fn start(
     Ok((handle, task))
 }
 
-/// Runs before any request: plans rendered with a changed configuration need a new generation.
+/// Runs before any request: plans rendered with a changed configuration need a new generation. Returns whether it stored
+/// something. Whatever goes wrong here ends the start, so that the next one reads the store anew.
 async fn adopt(
     state: &mut State,
     store: &mut dyn Store,
     settings: &Settings,
     source: &mut impl Source,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let mut effects = Effects::default();
     let stamp = Stamp {
         now: source.now(),
@@ -322,10 +351,11 @@ async fn adopt(
     );
     // It is never refused.
     if outcome.is_ok() && !effects.writes.is_empty() {
-        store.commit(&effects.writes).await?;
+        store.commit(TERM, &effects.writes).await?;
         state.version += 1;
+        return Ok(true);
     }
-    Ok(())
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use isyone_proto::ids::TenantName;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::writer::store::{memory::MemoryStore, sqlite::SqliteStore};
+use crate::writer::store::{CommitError, Term, memory::MemoryStore, sqlite::SqliteStore};
 
-struct Counter(i64, u128);
+pub(super) struct Counter(pub(super) i64, pub(super) u128);
 
 impl Source for Counter {
     fn now(&mut self) -> i64 {
@@ -25,7 +25,7 @@ impl Source for Counter {
 }
 
 /// A disk with one host, left by an earlier run.
-fn disk() -> (MemoryStore, HostName) {
+pub(super) fn disk() -> (MemoryStore, HostName) {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));
     let store = MemoryStore::default();
@@ -33,14 +33,14 @@ fn disk() -> (MemoryStore, HostName) {
     (store, host)
 }
 
-fn creation(tenant: &str) -> Command {
+pub(super) fn creation(tenant: &str) -> Command {
     let mut bench = Bench::default();
     let mut creation = bench.creation(tenant, "small");
     creation.uid = Uuid::from_u128(77);
     Command::CreateTenant(Box::new(creation))
 }
 
-fn report() -> Box<isyone_proto::report::HostReport> {
+pub(super) fn report() -> Box<isyone_proto::report::HostReport> {
     Box::new(isyone_proto::report::HostReport {
         resources: resources(8, 32, 100),
         docker_error: String::new(),
@@ -141,16 +141,19 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
         .collect();
     {
         let mut sqlite = SqliteStore::open(&path).await.unwrap();
-        sqlite.commit(&writes).await.unwrap();
+        sqlite.commit(TERM, &writes).await.unwrap();
         sqlite
-            .commit(&[
-                Write::Put(RecordValue::Copy(Record {
-                    kind: RecordKind::Meta,
-                    id: "x".into(),
-                    body: "1".into(),
-                })),
-                Write::Delete(RecordKind::Meta, "x".into()),
-            ])
+            .commit(
+                TERM,
+                &[
+                    Write::Put(RecordValue::Copy(Record {
+                        kind: RecordKind::Meta,
+                        id: "x".into(),
+                        body: "1".into(),
+                    })),
+                    Write::Delete(RecordKind::Meta, "x".into()),
+                ],
+            )
             .await
             .unwrap();
         assert!(
@@ -174,16 +177,20 @@ async fn sqlite_keeps_what_memory_keeps_and_lets_nobody_else_in() {
 }
 
 /// A disk that takes a while for each commit.
-struct SlowDisk(MemoryStore, Duration);
+pub(super) struct SlowDisk(pub(super) MemoryStore, pub(super) Duration);
 
 impl Store for SlowDisk {
     fn load(&mut self) -> store::StoreFuture<'_, Contents> {
         self.0.load()
     }
-    fn commit<'a>(&'a mut self, writes: &'a [Write]) -> store::StoreFuture<'a, ()> {
+    fn commit<'a>(
+        &'a mut self,
+        term: Term,
+        writes: &'a [Write],
+    ) -> store::StoreFuture<'a, (), CommitError> {
         Box::pin(async move {
             tokio::time::sleep(self.1).await;
-            self.0.commit(writes).await
+            self.0.commit(term, writes).await
         })
     }
 }

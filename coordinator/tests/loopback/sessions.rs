@@ -33,7 +33,7 @@ async fn an_agent_with_the_same_plan_gets_none() {
     let plan = agent.plan.clone().unwrap();
     let (up, messages) = mpsc::channel(8);
     let hello = Hello {
-        plan_generation: plan.generation,
+        plan_generation: plan.generation.get(),
         plan_digest: plan.digest(),
         ..Hello::default()
     };

@@ -1,6 +1,9 @@
 //! A host's details in words, for `isyctl host show` and the screen of `isyctl top`. Pure.
 
-use isyone_proto::pb::v1::{Host, HostResources};
+use isyone_proto::{
+    generation::Generation,
+    pb::v1::{Host, HostResources},
+};
 
 use super::{
     format,
@@ -15,11 +18,12 @@ pub fn details(host: &Host, now_ms: i64) -> String {
         pairs.push(("Message", host.message.as_str().into()));
     }
     let plan = if host.plan_generation == host.accepted_generation {
-        format!("generation {}", host.plan_generation)
+        format!("generation {}", Generation::from(host.plan_generation))
     } else {
         format!(
             "generation {}, the agent has {}",
-            host.plan_generation, host.accepted_generation
+            Generation::from(host.plan_generation),
+            Generation::from(host.accepted_generation)
         )
     };
     pairs.extend([

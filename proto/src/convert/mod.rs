@@ -141,7 +141,7 @@ fn desired_state(field: &str, value: i32) -> Result<DesiredState, FieldError> {
 impl From<&HostPlan> for agent::Plan {
     fn from(plan: &HostPlan) -> Self {
         Self {
-            generation: plan.generation,
+            generation: plan.generation.get(),
             tenants: plan.tenants.iter().map(Into::into).collect(),
             firewall: Some((&plan.firewall).into()),
             traces: Default::default(),
@@ -178,7 +178,7 @@ impl TryFrom<agent::Plan> for HostPlan {
             ));
         }
         Ok(Self {
-            generation: wire.generation,
+            generation: wire.generation.into(),
             tenants,
             firewall: firewall
                 .try_into()
@@ -394,7 +394,7 @@ mod tests {
             upload_limit_bytes: 1 << 30,
         };
         HostPlan {
-            generation: 3,
+            generation: 3.into(),
             tenants: vec![tenant("alfa"), tenant("beta")],
             firewall: Firewall {
                 tenant_range: "10.200.0.0/14".parse().unwrap(),

@@ -1,10 +1,11 @@
-//! The checked types that coordinator, agent and command line share: names, specs, plans, reports, identities.
+//! The checked types that coordinator, agent and command line share: names, specs, plans, their generations, reports, identities.
 //!
 //! Plain values without I/O and without wire types: the coordinator's pure core depends on them. Not here: the protocol
 //! and its parsing (isyone-proto, which re-exports these types).
 
 #![warn(missing_docs)]
 
+pub mod generation;
 pub mod identity;
 pub mod ids;
 pub mod operation;

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
+    generation::Generation,
     ids::{HostName, TenantName},
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
@@ -29,7 +30,7 @@ pub const PLAN_FORMAT: u32 = 3;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPlan {
     /// Rises with each change; agents refuse a lower one.
-    pub generation: u64,
+    pub generation: Generation,
     /// Sorted by name, each once.
     pub tenants: Vec<TenantPlan>,
     /// The host's packet filter.

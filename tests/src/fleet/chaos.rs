@@ -177,7 +177,8 @@ impl Run {
                     agent.docker.kill(&running[number % running.len()], 137);
                 }
             }
-            8 | 9 => self.fleet.coordinator.store.fail_next(2),
+            8 => self.fleet.coordinator.store.fail_next(2),
+            9 => self.fleet.coordinator.store.lose_answers(2),
             _ => self.interrupt_coordinator(kind == 10),
         }
     }
@@ -195,6 +196,7 @@ impl Run {
     /// Ends all faults, and retries every request without an answer until it has one.
     fn heal(&mut self) {
         self.fleet.coordinator.store.fail_next(0);
+        self.fleet.coordinator.store.lose_answers(0);
         for host in 0..HOSTS {
             let agent = &mut self.fleet.agents[host];
             agent.docker.set_down(false);

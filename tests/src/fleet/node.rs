@@ -14,6 +14,7 @@ use isyone_coordinator::{
         secrets::{KEY_FILE, Sealer},
     },
     init::{self, DATABASE_FILE},
+    rebuild,
     server::{self, Parts, Running, StartError},
     writer::{
         SystemSource,
@@ -112,6 +113,16 @@ impl Coordinator {
         let listen = &mut self.config.listen;
         (listen.grpc, listen.enroll, listen.http) = (running.grpc, running.enroll, running.http);
         self.life = Some((runtime, running));
+    }
+
+    /// What `isy-coordinator raise-incarnation` does to a coordinator that does not run.
+    pub fn raise_incarnation(&mut self) {
+        assert!(self.life.is_none(), "it runs");
+        let (mut store, mut source) = (self.store.clone(), SystemSource);
+        let settings = self.config.settings();
+        let raise = rebuild::raise_incarnation(&mut store, &settings, &mut source);
+        let raised = runtime("rebuild").block_on(raise).expect("it is raised");
+        assert_eq!(raised.to, raised.from + 1);
     }
 
     /// Stops it as SIGTERM does.

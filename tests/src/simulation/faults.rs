@@ -12,7 +12,7 @@ impl Simulation {
     pub(super) fn fault(&mut self) {
         self.summary.faults += 1;
         let host = self.pick_host();
-        match self.rng.random_range(0..10u32) {
+        match self.rng.random_range(0..12u32) {
             0 => self.crash_coordinator(),
             1 => {
                 self.summary.crashes += 1;
@@ -33,6 +33,8 @@ impl Simulation {
             }
             7 => self.peers_reach = !self.peers_reach,
             8 => self.dies_after_commit = true,
+            9 => self.disk.lose_answers(1),
+            10 => self.disk.lose_commits(1),
             _ => self.disk.fail_next(1),
         }
     }
@@ -72,6 +74,8 @@ impl Simulation {
     /// Ends all faults and restores all links: now everything must settle.
     pub(super) fn heal(&mut self) {
         self.disk.fail_next(0);
+        self.disk.lose_answers(0);
+        self.disk.lose_commits(0);
         self.healing = true;
         self.dies_after_commit = false;
         self.peers_reach = true;

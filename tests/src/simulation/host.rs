@@ -15,6 +15,7 @@ use isyone_agent::{
 };
 use isyone_fleet::testing;
 use isyone_proto::{
+    generation::Generation,
     ids::{HostName, TenantName},
     plan::{DesiredState, HostPlan, Role, TenantPlan},
     report::{
@@ -103,7 +104,7 @@ impl SimHost {
     }
 
     /// Takes or refuses a plan; returns the answer for the coordinator.
-    pub fn plan(&mut self, plan: HostPlan) -> (u64, String) {
+    pub fn plan(&mut self, plan: HostPlan) -> (Generation, String) {
         let generation = plan.generation;
         match self.held.offered(plan) {
             Ok(Some((held, _))) => {

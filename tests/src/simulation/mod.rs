@@ -24,7 +24,10 @@ use std::{
     },
 };
 
-use isyone_coordinator::writer::store::memory::MemoryStore;
+use isyone_coordinator::writer::{
+    recovery,
+    store::{CommitError, memory::MemoryStore},
+};
 use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
     settings::Settings,
@@ -34,6 +37,7 @@ use isyone_fleet::{
 };
 use isyone_proto::report::HostReport;
 use isyone_proto::{
+    generation::Generation,
     ids::{HostName, TenantName},
     plan::{HostPlan, TenantSecrets},
 };
@@ -48,9 +52,9 @@ use host::{SimHost, Worked};
 pub enum Message {
     Plan(HostPlan),
     /// To the coordinator: the generation of the plan on disk.
-    Hello(u64),
+    Hello(Generation),
     /// To the coordinator: generation, error.
-    PlanResult(u64, String),
+    PlanResult(Generation, String),
     Report(Box<HostReport>),
 }
 
@@ -258,7 +262,7 @@ impl Simulation {
             self.state = before;
             return Some(result);
         }
-        if self.disk.apply(&effects.writes).is_err() {
+        if !self.commit(&effects) {
             self.state = before;
             return None;
         }
@@ -274,6 +278,18 @@ impl Simulation {
             self.send_plan(host);
         }
         Some(result)
+    }
+
+    /// Whether it is stored; asks the disk if that did not answer.
+    fn commit(&self, effects: &Effects) -> bool {
+        let before = self.disk.contents().commits;
+        match self.disk.apply(&effects.writes) {
+            Ok(()) => true,
+            Err(CommitError::Unknown(_)) => {
+                recovery::was_stored(before, self.disk.contents().commits).expect("one writer")
+            }
+            Err(CommitError::Refused(_) | CommitError::NotLeader { .. }) => false,
+        }
     }
 
     fn send_plan(&mut self, host: &HostName) {

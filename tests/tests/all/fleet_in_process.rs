@@ -10,7 +10,7 @@ use std::{
 
 use isyone_agent::{host::identity::Pems, testing::fake_docker::FakeDocker};
 use isyone_coordinator::base::clock;
-use isyone_fleet::{change, desired::Certificate};
+use isyone_fleet::{change, desired::Certificate, event::EventKind};
 use isyone_proto::{
     pb::{
         agent::v1::{RenewRequest, agent_service_client::AgentServiceClient},
@@ -303,7 +303,7 @@ fn two_agents_with_one_identity_do_not_take_the_session_from_each_other_for_ever
 }
 
 #[test]
-fn an_agent_ahead_of_a_restored_database_is_heard_and_loses_nothing() {
+fn an_agent_ahead_of_a_restored_database_keeps_its_plan_until_the_incarnation_is_raised() {
     let mut fleet = Fleet::start("");
     fleet.add_agent(1);
     fleet.all_report();
@@ -317,6 +317,24 @@ fn an_agent_ahead_of_a_restored_database_is_heard_and_loses_nothing() {
     fleet.coordinator.run();
     fleet.all_report();
     let docker = fleet.agents[0].docker.clone();
+    let told = |fleet: &Fleet, kind: EventKind| {
+        let state = fleet.coordinator.snapshot();
+        state.fleet.events.iter().any(|event| event.kind == kind)
+    };
+    wait_for("operators to be told", SOON, || {
+        told(&fleet, EventKind::HostPlanAhead)
+    });
+    wait_for("the plan to be refused", SOON, || {
+        let state = fleet.coordinator.snapshot();
+        let seen = state.observed.hosts.get("h1");
+        seen.is_some_and(|host| host.plan_error.contains("raise-incarnation"))
+    });
+    assert_eq!(docker.running().len(), 4, "everything runs on");
+
+    fleet.coordinator.stop();
+    fleet.coordinator.raise_incarnation();
+    fleet.coordinator.run();
+    fleet.all_report();
     wait_for(
         "the stop of what the old database does not know",
         SOON,
@@ -332,14 +350,8 @@ fn an_agent_ahead_of_a_restored_database_is_heard_and_loses_nothing() {
             .is_some_and(|h| h.accepted_generation == ours);
         accepted.then_some(state)
     });
-    assert!(
-        state
-            .fleet
-            .events
-            .iter()
-            .any(|e| e.kind == isyone_fleet::event::EventKind::HostPlanAhead),
-        "operators are told"
-    );
+    assert_eq!(state.fleet.hosts["h1"].plan_generation.incarnation(), 1);
+    assert!(told(&fleet, EventKind::CoordinatorRebuilt));
     assert_eq!(docker.running(), ["odoo_alfa", "postgres_alfa"]);
     assert!(
         docker.log()[calls..]

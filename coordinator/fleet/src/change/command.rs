@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use isyone_types::{
+    generation::Generation,
     identity::OperatorRole,
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
@@ -120,13 +121,13 @@ pub enum Command {
         host: HostName,
         hello: Hello,
         /// Generation of the plan on its disk.
-        accepted_generation: u64,
+        accepted_generation: Generation,
     },
     /// An agent stored or refused a plan.
     PlanResult {
         host: HostName,
         /// Generation of that plan.
-        generation: u64,
+        generation: Generation,
         /// Why it was refused; empty when it was stored.
         error: String,
     },
@@ -175,6 +176,8 @@ pub enum Command {
     Note { kind: EventKind, message: String },
     /// The coordinator has started: adopt its configuration.
     AdoptSettings,
+    /// The state is an older one than hosts have seen, on purpose: make them take its plans.
+    RaiseIncarnation,
     /// Time has passed: do what is due.
     Tick,
 }
@@ -216,6 +219,7 @@ impl Command {
             Self::Audit { .. } => "audit",
             Self::Note { .. } => "note",
             Self::AdoptSettings => "adopt-settings",
+            Self::RaiseIncarnation => "raise-incarnation",
             Self::Tick => "tick",
         }
     }

@@ -130,6 +130,9 @@ pub enum ChangeError {
     },
     #[error("there is no certificate `{0}`")]
     CertificateNotFound(String),
+    /// There are thousands; nobody gets this far in earnest.
+    #[error("incarnation {0} is the last one")]
+    LastIncarnation(u16),
     #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
     TooManyCertificates,
 }

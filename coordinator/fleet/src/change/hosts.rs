@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use isyone_types::ids::HostName;
+use isyone_types::{generation::Generation, ids::HostName};
 
-use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome};
+use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome, generations};
 use crate::{
     desired::{Certificate, Host, MAX_CERTIFICATES, Token},
     event::EventKind,
@@ -99,7 +99,7 @@ impl Edit<'_> {
                 advertise: enroll.advertise,
                 labels,
                 cordoned: false,
-                plan_generation: 1,
+                plan_generation: self.first_generation(),
                 joined_at: self.stamp.now,
                 certificates: vec![enroll.certificate],
             },
@@ -170,6 +170,7 @@ impl Edit<'_> {
         self.effects
             .writes
             .push(Write::Delete(RecordKind::Host, name.to_string()));
+        self.retire_generation(&host);
         self.state.fleet.hosts.remove(name);
         self.state.observed.hosts.remove(name);
         self.state.told.remove(name);
@@ -190,7 +191,7 @@ impl Edit<'_> {
         &mut self,
         name: &HostName,
         hello: Hello,
-        accepted_generation: u64,
+        accepted_generation: Generation,
     ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
         let mut seen = self
@@ -202,31 +203,22 @@ impl Edit<'_> {
             .unwrap_or_default();
         seen.hello = hello;
         seen.accepted_generation = accepted_generation;
-        seen.plan_error = String::new();
-        self.observe_host(name, seen);
-        // The host has a newer plan than the Fleet, so the store was set back. Raise the generation above it, so that
-        // the host accepts plans again.
-        if accepted_generation > host.plan_generation {
-            let generation = accepted_generation + 1;
-            self.put_host(Host {
-                plan_generation: generation,
-                ..(*host).clone()
-            });
-            self.effects.touched_hosts.insert(name.clone());
-            let message = format!(
-                "agent holds plan {accepted_generation}, newer than ours ({}): was an old database restored?",
-                host.plan_generation
-            );
+        let trouble = generations::ahead(&host, accepted_generation).unwrap_or_default();
+        // Told when it is new, not each time the agent comes back.
+        if !trouble.is_empty() && trouble != seen.plan_error {
+            let message = trouble.clone();
             self.event(EventKind::HostPlanAhead, None, Some(name), None, message);
         }
+        seen.plan_error = trouble;
+        self.observe_host(name, seen);
         Ok(Outcome::Done)
     }
 
     pub(super) fn plan_result(
         &mut self,
         name: &HostName,
-        generation: u64,
-        error: String,
+        generation: Generation,
+        mut error: String,
     ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
         let mut seen = self
@@ -238,6 +230,9 @@ impl Edit<'_> {
             .unwrap_or_default();
         if error.is_empty() {
             seen.accepted_generation = generation.min(host.plan_generation);
+        } else if let Some(ahead) = generations::ahead(&host, seen.accepted_generation) {
+            // The cause, and told already.
+            error = ahead;
         } else if seen.plan_error != error {
             self.event(
                 EventKind::HostPlanRefused,

@@ -9,6 +9,7 @@ pub mod certificates;
 mod command;
 mod domains;
 mod error;
+mod generations;
 mod hosts;
 mod operations;
 mod operators;
@@ -178,6 +179,7 @@ impl Edit<'_> {
             } => self.audit(kind, tenant, message),
             Command::Note { kind, message } => self.note(kind, message),
             Command::AdoptSettings => self.adopt_settings(),
+            Command::RaiseIncarnation => self.raise_incarnation(),
             Command::Tick => self.tick(),
         }
     }
@@ -258,7 +260,7 @@ impl Edit<'_> {
     pub(crate) fn touch_host(&mut self, name: &HostName) {
         if let Some(host) = self.state.fleet.hosts.get(name) {
             let mut host = (**host).clone();
-            host.plan_generation += 1;
+            host.plan_generation = self.next_generation(&host);
             self.put_host(host);
         }
         self.effects.touched_hosts.insert(name.clone());

@@ -181,13 +181,13 @@ fn on_host(bench: &Bench, host: HostName, step: HostStep) -> Command {
         }
         HostStep::Refuse(refused) => Command::PlanResult {
             host,
-            generation: 1,
+            generation: 1.into(),
             error: when(refused, "disk full"),
         },
         HostStep::Greet(ahead) => Command::Greet {
             host,
             hello: crate::observed::Hello::default(),
-            accepted_generation: if ahead { 1_000 } else { 0 },
+            accepted_generation: if ahead { 1_000 } else { 0 }.into(),
         },
         HostStep::Remove => Command::RemoveHost { host },
     }

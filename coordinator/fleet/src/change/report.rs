@@ -12,7 +12,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{ChangeError, Edit, Outcome};
+use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
@@ -25,7 +25,7 @@ impl Edit<'_> {
         host: &HostName,
         report: HostReport,
     ) -> Result<Outcome, ChangeError> {
-        self.host(host)?;
+        let record = self.host(host)?;
         let mut seen = self
             .state
             .observed
@@ -37,7 +37,11 @@ impl Edit<'_> {
         let jobs: Vec<Uuid> = report.jobs.iter().map(|job| job.id).collect();
         let reported = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
         seen.jobs = reported.collect();
+        let counts = generations::follows(&record, &seen);
         self.observe_host(host, seen);
+        if !counts {
+            return Ok(Outcome::Done);
+        }
         // A job has its operation's id.
         jobs.into_iter().for_each(|id| self.drive(id));
         for tenant in report.tenants {
@@ -68,8 +72,10 @@ impl Edit<'_> {
             return;
         }
         let told = self.tell_changes(&tenant, host, before.as_deref(), &report);
-        let converged =
-            report.progress == TenantProgress::Converged && report.generation == tenant.generation;
+        // The operation tells plans of equal generation apart, of which a rebuilt coordinator's host has seen several.
+        let converged = report.progress == TenantProgress::Converged
+            && report.generation == tenant.generation
+            && report.operation == Some(tenant.operation);
         let absent = report.absent;
         self.state.observed.put_copy(TenantObserved {
             host: host.clone(),

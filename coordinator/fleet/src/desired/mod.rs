@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use ipnet::{IpNet, Ipv4Net};
 use isyone_types::{
+    generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
     plan::{Lifecycle, UnixMs},
@@ -181,7 +182,7 @@ pub struct Host {
     /// Gets no new tenants.
     pub cordoned: bool,
     /// Rises with each change to its plan.
-    pub plan_generation: u64,
+    pub plan_generation: Generation,
     pub joined_at: UnixMs,
     /// Accepted certificates, newest last; at most [`MAX_CERTIFICATES`].
     pub certificates: Vec<Certificate>,
@@ -226,7 +227,7 @@ pub const MAX_OPERATIONS: usize = 10_000;
 pub const MAX_EVENTS: usize = 10_000;
 
 /// The whole desired state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fleet {
     /// Tenants; deleted ones until they are purged.
     pub tenants: OrdMap<TenantName, Arc<Tenant>>,
@@ -251,6 +252,11 @@ pub struct Fleet {
     pub last_event: u64,
     /// The [`crate::settings::Settings::plan_digest`] under which plans have their current generations.
     pub plan_digest: String,
+    /// How often this state was rebuilt from an older one: the incarnation of all plans' generations.
+    pub incarnation: u16,
+    /// The highest generation of a host that was removed. One that joins starts above it: it may be the same machine,
+    /// whose agent still has that plan.
+    pub retired_generation: Generation,
     /// Computed: what is placed on each host; hosts without tenants are not in it.
     pub by_host: OrdMap<HostName, HostIndex>,
     /// Computed: which tenant owns a host name (only customers' domains; platform names follow from tenant names).

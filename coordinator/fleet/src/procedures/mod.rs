@@ -173,6 +173,7 @@ impl<'a> Scene<'a> {
             CopyObserved::Present(seen)
                 if seen.report.generation == self.tenant.generation
                     && self.tenant.generation >= generation
+                    && seen.report.operation == Some(self.tenant.operation)
                     && seen.report.progress == Converged =>
             {
                 Some(seen)

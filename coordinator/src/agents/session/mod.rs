@@ -13,6 +13,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
 use isyone_proto::{
     convert, error,
+    generation::Generation,
     ids::HostName,
     pb::agent::v1::{
         self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RenewRequest,
@@ -49,9 +50,8 @@ const LONGEST_ABSENCE: Duration = Duration::from_secs(20);
 const LEAST_SPREAD: Duration = Duration::from_millis(500);
 /// The longest spread; documented in the protocol.
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
-/// Highest plan generation that an agent may claim. Generations count changes, so no real one gets this far, and the
-/// range above it is inexhaustible.
-const MAX_GENERATION: u64 = 1 << 62;
+/// Highest plan generation that an agent may claim: there is none above it.
+const MAX_GENERATION: u64 = Generation::new(Generation::MAX_INCARNATION, u64::MAX).get();
 /// Longest version text that we keep.
 const MAX_VERSION: usize = 64;
 /// Most networks that a host may name; documented in the protocol.
@@ -285,7 +285,7 @@ impl Session {
             )));
         }
         let known = plans::Known {
-            generation: hello.plan_generation,
+            generation: hello.plan_generation.into(),
             digest: hello.plan_digest.clone(),
         };
         self.warn_of_other_address(&hello.advertise_address);
@@ -401,7 +401,7 @@ impl Session {
         let refused = !result.error.is_empty();
         let command = Command::PlanResult {
             host: self.host.clone(),
-            generation: result.generation,
+            generation: result.generation.into(),
             error: convert::shortened(result.error, convert::MAX_MESSAGE),
         };
         self.submit(command).await?;

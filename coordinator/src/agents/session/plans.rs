@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use isyone_fleet::views;
 use isyone_proto::{
+    generation::Generation,
     ids::HostName,
     parts,
     pb::agent::v1::{Plan, coordinator_message},
@@ -24,7 +25,7 @@ use crate::{base::timings::timed, wire::status};
 /// What the agent said it has on disk.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
-    pub(super) generation: u64,
+    pub(super) generation: Generation,
     pub(super) digest: String,
 }
 
@@ -85,7 +86,7 @@ async fn first(
     host: &HostName,
     to_agent: &ToAgent,
     known: &Known,
-) -> Result<u64, Status> {
+) -> Result<Generation, Status> {
     let plan = render(shared, host)?;
     if plan.generation > known.generation || plan.digest() != known.digest {
         give(shared, to_agent, host, &plan).await?;
@@ -99,10 +100,10 @@ async fn give(
     host: &HostName,
     plan: &HostPlan,
 ) -> Result<(), Status> {
-    tracing::debug!(%host, generation = plan.generation, tenants = plan.tenants.len(), "sending plan");
+    tracing::debug!(%host, generation = %plan.generation, tenants = plan.tenants.len(), "sending plan");
     let traces = shared.handle.traces();
     let places = traces.places(plan);
-    let in_trace = |id: &String| child_span!(&traces.of(id.parse().ok()), "send plan", %host, generation = plan.generation);
+    let in_trace = |id: &String| child_span!(&traces.of(id.parse().ok()), "send plan", %host, generation = %plan.generation);
     let _spans: Vec<Span> = places.keys().map(in_trace).collect();
     for part in parts::split(Plan {
         traces: places,

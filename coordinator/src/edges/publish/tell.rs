@@ -63,7 +63,11 @@ pub(super) async fn store(
                         () = stop.cancelled() => return,
                     }
                 }
-                Err(error @ (SubmitError::Refused(_) | SubmitError::Stopping)) => {
+                Err(
+                    error @ (SubmitError::Refused(_)
+                    | SubmitError::Unknown(_)
+                    | SubmitError::Stopping),
+                ) => {
                     tracing::warn!(%error, "an event could not be stored");
                     break;
                 }

@@ -315,7 +315,7 @@ impl Agent {
     async fn store(&mut self, plan: Plan) {
         let plan = HostPlan::try_from(plan).unwrap();
         let result = PlanResult {
-            generation: plan.generation,
+            generation: plan.generation.get(),
             digest: plan.digest(),
             error: String::new(),
         };

@@ -24,7 +24,7 @@ use isyone_coordinator::{
     server::{self, Parts, Running},
     writer::{
         SystemSource,
-        store::{Store as _, sqlite::SqliteStore},
+        store::{Store as _, TERM, sqlite::SqliteStore},
     },
 };
 use isyone_fleet::{
@@ -127,7 +127,7 @@ impl Site {
         running.stop().await;
         let mut store = SqliteStore::open(&self.config.data_dir.join(DATABASE_FILE)).await?;
         for chunk in made?.chunks(CHUNK) {
-            store.commit(chunk).await?;
+            store.commit(TERM, chunk).await?;
         }
         Ok(())
     }
@@ -256,7 +256,7 @@ fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
         advertise,
         labels: [("rack".parse()?, (index % 100).to_string().parse()?)].into(),
         cordoned: false,
-        plan_generation: 1,
+        plan_generation: 1.into(),
         joined_at: now_ms(),
         certificates: vec![certificate],
     };

@@ -18,7 +18,7 @@ use isyone_coordinator::{
         pki::{Pki, PkiConfig},
     },
     init::{self, DATABASE_FILE, PKI_DIR},
-    writer::store::{Store as _, sqlite::SqliteStore},
+    writer::store::{Store as _, TERM, sqlite::SqliteStore},
 };
 use isyone_fleet::{
     desired::{Certificate, Host},
@@ -233,7 +233,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             advertise,
             labels: BTreeMap::new(),
             cordoned: false,
-            plan_generation: 1,
+            plan_generation: 1.into(),
             joined_at: now_s * 1000,
             certificates: vec![Certificate {
                 serial: issued.serial,
@@ -248,7 +248,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
         ));
     }
     let mut store = SqliteStore::open(&config.data_dir.join(DATABASE_FILE)).await?;
-    store.commit(&writes).await?;
+    store.commit(TERM, &writes).await?;
     Ok(agents)
 }
 

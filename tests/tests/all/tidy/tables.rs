@@ -11,7 +11,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             ("identity", "ids"),
             ("operation", "plan"),
-            ("plan", "ids spec"),
+            ("plan", "generation ids spec"),
             ("report", "ids operation plan"),
             ("spec", "ids"),
             ("token", "plan spec"),
@@ -54,7 +54,8 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("init", "base writer"),
             ("operators", "agents base edges ports wire writer"),
             ("ports", "base edges writer"),
-            ("program", "base init server writer"),
+            ("program", "base init rebuild server writer"),
+            ("rebuild", "init writer"),
             ("server", "agents base edges init operators ports writer"),
             ("wire", "base edges writer"),
             ("writer", "base"),

@@ -291,7 +291,7 @@ fn an_unreadable_record_stops_the_start() {
     };
     let contents = Contents {
         records: vec![record],
-        events: Vec::new(),
+        ..Contents::default()
     };
     assert!(
         crate::written::fleet(contents)

@@ -112,7 +112,7 @@ fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
     };
     let refused = |error: &str| Command::PlanResult {
         host: host.clone(),
-        generation: 2,
+        generation: 2.into(),
         error: error.to_owned(),
     };
     bench.apply(refused("No space left on device")).unwrap();

@@ -300,7 +300,7 @@ impl Agent {
     ) -> Result<(), SessionError> {
         let plan = HostPlan::try_from(wire).map_err(|e| SessionError::Ended(e.to_string()))?;
         let at_ns = clock_ns();
-        let (generation, digest) = (plan.generation, plan.digest());
+        let (generation, digest) = (plan.generation.get(), plan.digest());
         if self.held.0 == 0 {
             self.all.planned.fetch_add(1, Relaxed);
         }

@@ -1,0 +1,346 @@
+//! SQLite, embedded: one file, one connection, write-ahead log, every commit synced.
+//!
+//! Not here: what a record looks like (isyone_fleet::written).
+
+use std::{path::Path, sync::LazyLock, time::Duration};
+
+use isyone_fleet::{
+    desired::MAX_EVENTS,
+    event::Event,
+    written::{Contents, Group, Record, RecordKind, UnreadableRecord, Write},
+};
+use sqlx::{
+    Connection as _, Row as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+use super::{CommitError, Store, StoreError, StoreFuture, Term};
+
+/// The database file, and the one connection to it.
+#[derive(Debug)]
+pub struct SqliteStore {
+    options: SqliteConnectOptions,
+    /// `None` after an error that leaves open what it would do next: the next use opens the file again.
+    connection: Option<SqliteConnection>,
+    /// The answer to a commit was lost, and nothing was loaded since.
+    unsure: bool,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+/// For errors before COMMIT is sent: without it nothing of a transaction is ever stored.
+impl From<sqlx::Error> for CommitError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl SqliteStore {
+    /// Opens or creates the database and brings its schema up to date. Fails if another process has it open: two
+    /// coordinators on one database would each believe in its own Fleet.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL: an answered commit survives a power cut.
+            .synchronous(SqliteSynchronous::Full)
+            .locking_mode(sqlx::sqlite::SqliteLockingMode::Exclusive)
+            .busy_timeout(Duration::from_secs(2));
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        sqlx::migrate!("migrations/sqlite")
+            .run(&mut connection)
+            .await
+            .map_err(|e| StoreError::Database(e.to_string()))?;
+        lock(&mut connection).await?;
+        Ok(Self {
+            connection: Some(connection),
+            options,
+            unsure: false,
+        })
+    }
+
+    /// The connection; a new one if the last was given up.
+    async fn connected(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = SqliteConnection::connect_with(&self.options).await?;
+                lock(&mut connection).await?;
+                connection
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Gives the connection up. What it has not committed is gone with it.
+    async fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "the database did not close well");
+        }
+    }
+
+    /// Asks the file, not the connection, whether a commit whose answer was lost is stored. When writing a commit down
+    /// fails halfway, the connection takes it back, but its pages may lie complete in the write-ahead log, and whoever
+    /// opens the database next (we, after a crash) finds them there and counts them in: https://sqlite.org/walformat.html
+    /// "Recovery". So be the one who opens it next. Copying the log into the database syncs what was found, so that what
+    /// we report survives a power cut although its own sync may have failed.
+    async fn ask_the_file(&mut self) -> Result<(), StoreError> {
+        self.disconnect().await;
+        let connection = self.connected().await?;
+        let copied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(connection)
+            .await?;
+        // Its first column says whether somebody kept it from copying everything; nobody else has the file open.
+        if copied.try_get::<i64, _>(0)? != 0 {
+            return Err(StoreError::Database("the log cannot be copied".to_owned()));
+        }
+        self.unsure = false;
+        Ok(())
+    }
+
+    async fn load_all(&mut self) -> Result<Contents, StoreError> {
+        if self.unsure {
+            self.ask_the_file().await?;
+        }
+        read(self.connected().await?).await
+    }
+
+    async fn commit_all(&mut self, term: Term, writes: &[Write]) -> Result<(), CommitError> {
+        if self.unsure {
+            let why = "the answer to an earlier commit was lost, and nothing was read since";
+            return Err(CommitError::Refused(why.to_owned()));
+        }
+        let connection = self
+            .connected()
+            .await
+            .map_err(|e| CommitError::Refused(e.to_string()))?;
+        let sent = match write(&mut *connection, term, writes).await {
+            Ok(()) => execute(connection, "COMMIT").await,
+            Err(error) => {
+                // Some errors end the transaction by themselves (https://sqlite.org/lang_transaction.html, "Response To
+                // Errors Within A Transaction"); ROLLBACK then fails, too, and does no harm.
+                if !self.rolls_back().await {
+                    self.disconnect().await;
+                }
+                return Err(error);
+            }
+        };
+        let Err(error) = sent else {
+            return Ok(());
+        };
+        // "When COMMIT fails in this way, the transaction remains active" (the same page, of SQLITE_BUSY); other errors
+        // may have ended it, one way or the other, and a lost answer says nothing. ROLLBACK tells: it is an error when no
+        // transaction is open, so if it succeeds, COMMIT has done nothing.
+        if self.rolls_back().await {
+            return Err(CommitError::Refused(error.to_string()));
+        }
+        self.unsure = true;
+        Err(CommitError::Unknown(error.to_string()))
+    }
+
+    /// Whether a transaction was open and is rolled back now.
+    async fn rolls_back(&mut self) -> bool {
+        match &mut self.connection {
+            Some(connection) => execute(connection, "ROLLBACK").await.is_ok(),
+            None => false,
+        }
+    }
+}
+
+async fn execute(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(connection).await.map(|_| ())
+}
+
+/// Takes the exclusive lock now rather than at the first commit.
+async fn lock(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    execute(connection, "BEGIN IMMEDIATE").await?;
+    execute(connection, "COMMIT").await
+}
+
+async fn read(connection: &mut SqliteConnection) -> Result<Contents, StoreError> {
+    let commits: i64 = sqlx::query("SELECT commits FROM leader")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
+    let mut contents = Contents {
+        commits: commits.unsigned_abs(),
+        ..Contents::default()
+    };
+    for row in sqlx::query("SELECT kind, id, body FROM records")
+        .fetch_all(&mut *connection)
+        .await?
+    {
+        let (kind, id): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let Some(kind) = RecordKind::parse(&kind) else {
+            return Err(UnreadableRecord {
+                kind,
+                id,
+                why: "unknown kind: was a newer version running?".to_owned(),
+            }
+            .into());
+        };
+        contents.records.push(Record {
+            kind,
+            id,
+            body: row.try_get(2)?,
+        });
+    }
+    for row in sqlx::query("SELECT sequence, body FROM events ORDER BY sequence")
+        .fetch_all(&mut *connection)
+        .await?
+    {
+        let (sequence, body): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+        let event: Event = serde_json::from_str(&body).map_err(|e| UnreadableRecord {
+            kind: "event".to_owned(),
+            id: sequence.to_string(),
+            why: e.to_string(),
+        })?;
+        contents.events.push(event);
+    }
+    Ok(contents)
+}
+
+/// Everything of a commit but COMMIT.
+async fn write(
+    connection: &mut SqliteConnection,
+    term: Term,
+    writes: &[Write],
+) -> Result<(), CommitError> {
+    let group = Group::of(writes);
+    execute(connection, "BEGIN IMMEDIATE").await?;
+    lead(connection, term).await?;
+    let mut rows = Vec::with_capacity(group.records.len());
+    for ((kind, id), body) in &group.records {
+        match body {
+            Some(body) => rows.push((*kind, &**id, body.as_str())),
+            None => {
+                let delete = sqlx::query("DELETE FROM records WHERE kind = $1 AND id = $2");
+                delete
+                    .bind(kind.as_str())
+                    .bind(&**id)
+                    .execute(&mut *connection)
+                    .await?;
+            }
+        }
+    }
+    for (chunk, sql) in chunks(&rows, &PUT) {
+        let bind = |query: Query<'static>, (kind, id, body): &(RecordKind, &str, &str)| {
+            query
+                .bind(kind.as_str())
+                .bind((*id).to_owned())
+                .bind((*body).to_owned())
+        };
+        chunk
+            .iter()
+            .fold(sqlx::query(sql), bind)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let sequence = |event: &Event| i64::try_from(event.sequence).unwrap_or(i64::MAX);
+    for (chunk, sql) in chunks(&group.events, &APPEND) {
+        let bind = |query: Query<'static>, event: &&Event| {
+            query
+                .bind(sequence(event))
+                .bind(serde_json::to_string(event).unwrap_or_default())
+        };
+        chunk
+            .iter()
+            .fold(sqlx::query(sql), bind)
+            .execute(&mut *connection)
+            .await?;
+    }
+    if let Some(newest) = group.events.last() {
+        sqlx::query("DELETE FROM events WHERE sequence <= $1")
+            .bind(sequence(newest) - i64::try_from(MAX_EVENTS).unwrap_or(i64::MAX))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Counts the commit, if nobody has committed in a higher term.
+async fn lead(connection: &mut SqliteConnection, term: Term) -> Result<(), CommitError> {
+    let counted =
+        sqlx::query("UPDATE leader SET term = $1, commits = commits + 1 WHERE term <= $1")
+            .bind(i64::from(term.0))
+            .execute(&mut *connection)
+            .await?;
+    if counted.rows_affected() == 1 {
+        return Ok(());
+    }
+    let stored: i64 = sqlx::query("SELECT term FROM leader")
+        .fetch_one(connection)
+        .await?
+        .try_get(0)?;
+    Err(CommitError::NotLeader {
+        ours: term,
+        stored: Term(u32::try_from(stored).unwrap_or(u32::MAX)),
+    })
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// Rows per statement. Each statement is a message to the database's thread and back, so a group uses few; each size
+/// has one text, which is compiled once.
+const ROWS: [usize; 4] = [128, 32, 8, 1];
+
+/// A statement for each of [`ROWS`].
+type Texts = LazyLock<[String; ROWS.len()]>;
+
+static PUT: Texts = LazyLock::new(|| {
+    let end = "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body";
+    ROWS.map(|n| {
+        format!(
+            "INSERT INTO records (kind, id, body) VALUES {} {end}",
+            vec!["(?, ?, ?)"; n].join(", ")
+        )
+    })
+});
+static APPEND: Texts = LazyLock::new(|| {
+    ROWS.map(|n| {
+        format!(
+            "INSERT INTO events (sequence, body) VALUES {}",
+            vec!["(?, ?)"; n].join(", ")
+        )
+    })
+});
+
+/// Splits rows into chunks of the available sizes.
+fn chunks<'a, T>(
+    mut rows: &'a [T],
+    texts: &'static Texts,
+) -> impl Iterator<Item = (&'a [T], &'static str)> {
+    std::iter::from_fn(move || {
+        let size = ROWS.iter().position(|size| *size <= rows.len())?;
+        let (chunk, rest) = rows.split_at(ROWS[size]);
+        rows = rest;
+        Some((chunk, texts[size].as_str()))
+    })
+}
+
+impl Store for SqliteStore {
+    fn load(&mut self) -> StoreFuture<'_, Contents> {
+        Box::pin(self.load_all())
+    }
+
+    fn commit<'a>(
+        &'a mut self,
+        term: Term,
+        writes: &'a [Write],
+    ) -> StoreFuture<'a, (), CommitError> {
+        Box::pin(self.commit_all(term, writes))
+    }
+}
+
+#[cfg(test)]
+mod tests;
