@@ -14,6 +14,8 @@ pub mod observed;
 pub mod operation;
 pub mod orders;
 pub mod placement;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod probes;
 pub mod procedures;
 pub mod settings;

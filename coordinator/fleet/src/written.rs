@@ -226,7 +226,23 @@ pub struct Records {
     commits: u64,
 }
 
+impl From<Contents> for Records {
+    fn from(contents: Contents) -> Self {
+        let record = |record: Record| ((record.kind, record.id), record.body);
+        Self {
+            records: contents.records.into_iter().map(record).collect(),
+            events: contents.events,
+            commits: contents.commits,
+        }
+    }
+}
+
 impl Records {
+    /// Number of commits so far.
+    pub fn commits(&self) -> u64 {
+        self.commits
+    }
+
     /// Applies all writes, as one commit.
     pub fn apply(&mut self, writes: &[Write]) {
         self.commits += 1;

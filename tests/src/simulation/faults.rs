@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use isyone_coordinator::writer::store::memory::MemoryStore;
 use isyone_fleet::{change::Command, state::State, written};
 use isyone_proto::ids::HostName;
 use rand::RngExt as _;
@@ -11,16 +12,14 @@ use super::{Message, Simulation};
 impl Simulation {
     pub(super) fn fault(&mut self) {
         self.summary.faults += 1;
+        if self.shape.rebuilds && self.rng.random_ratio(1, 12) {
+            self.rebuild_coordinator();
+            return;
+        }
         let host = self.pick_host();
         match self.rng.random_range(0..12u32) {
             0 => self.crash_coordinator(),
-            1 => {
-                self.summary.crashes += 1;
-                if let Some(sim) = self.hosts.get_mut(&host) {
-                    sim.crash();
-                }
-                self.reconnect(&host);
-            }
+            1 => self.kill_agent(&host),
             2 => self.disconnect(&host),
             3 => self.reconnect(&host),
             4 => drop(self.to_host.get_mut(&host).and_then(Vec::pop)),
@@ -56,8 +55,39 @@ impl Simulation {
             .push(Message::Hello(generation));
     }
 
+    /// The coordinator's machine is lost, and a copy of its database is put in place that is not the newest; whoever does
+    /// so raises the incarnation.
+    fn rebuild_coordinator(&mut self) {
+        let newest = self.disk.contents();
+        let Some(older) = self.older.replace(newest) else {
+            return;
+        };
+        self.disk = MemoryStore::of(older);
+        self.promised.clear();
+        self.unanswered.clear();
+        self.start_coordinator();
+        // An older state does not know how often it was raised since: whoever does so is told by hosts that are ahead, and
+        // raises it again.
+        while self.state.fleet.incarnation <= self.incarnation {
+            self.submit(Command::RaiseIncarnation);
+        }
+        self.incarnation = self.state.fleet.incarnation;
+        // It was raised before the coordinator ran: nobody has seen a plan of the numbers between.
+        self.start_coordinator();
+    }
+
     /// `kill -9`: memory is lost, the disk stays, all sessions end.
     pub(super) fn crash_coordinator(&mut self) {
+        let stored = written::fleet(self.disk.contents()).expect("what we wrote reads back");
+        assert!(
+            stored.operations == self.state.fleet.operations
+                && stored.tenants == self.state.fleet.tenants,
+            "memory and store differ"
+        );
+        self.start_coordinator();
+    }
+
+    fn start_coordinator(&mut self) {
         self.summary.crashes += 1;
         let fleet = written::fleet(self.disk.contents()).expect("what we wrote reads back");
         self.state = State::new(fleet, self.now);
@@ -101,8 +131,35 @@ impl Simulation {
         self.count_events();
     }
 
+    /// An agent dies and starts again.
+    pub(super) fn kill_agent(&mut self, host: &HostName) {
+        self.summary.crashes += 1;
+        if let Some(sim) = self.hosts.get_mut(host) {
+            sim.crash();
+        }
+        self.reconnect(host);
+    }
+
+    /// Queues a host's report.
+    pub(super) fn send_report(&mut self, host: &HostName) {
+        let report = Message::Report(Box::new(self.hosts[host].report()));
+        self.from_host.entry(host.clone()).or_default().push(report);
+    }
+
     /// Delivers all messages both ways, and lets the host do all its work.
     pub(super) fn settle(&mut self, host: &HostName) {
+        self.deliver_all(host);
+        // Bounded: a tenant needs some twenty steps. By this chance no user writes, which would count as work.
+        for _ in 0..500 {
+            if !self.work(host, 1) && !self.job_step(host) {
+                break;
+            }
+        }
+        self.send_report(host);
+    }
+
+    /// Delivers all messages both ways.
+    pub(super) fn deliver_all(&mut self, host: &HostName) {
         while let Some(message) = next(&mut self.from_host, host) {
             self.receive(host.clone(), message);
         }
@@ -114,14 +171,6 @@ impl Simulation {
                     .push(Message::PlanResult(generation, error));
             }
         }
-        // Bounded: a tenant needs some twenty steps. By this chance no user writes, which would count as work.
-        for _ in 0..500 {
-            if !self.work(host, 1) && !self.job_step(host) {
-                break;
-            }
-        }
-        let report = Message::Report(Box::new(self.hosts[host].report()));
-        self.from_host.entry(host.clone()).or_default().push(report);
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use isyone_agent::{
     plan::{
         diff::{self, Action},
-        held::Held,
+        held::{Held, PlanRefused},
         state::Database,
     },
     testing::world::World,
@@ -113,6 +113,8 @@ impl SimHost {
                     plan.is_some_and(|p| p.tenants.iter().any(|t| t.name == *name))
                 };
                 self.done.retain(|name, _| wanted(name));
+                // The loop of a tenant that is not named any more ends.
+                self.pending.retain(|name, _| wanted(name));
                 self.blocked.clear();
                 self.held = held;
                 self.adopt_jobs();
@@ -120,8 +122,8 @@ impl SimHost {
             }
             Ok(None) => (generation, String::new()),
             Err(refused) => {
-                let older = refused.to_string().contains("is older");
-                assert!(older, "{}: {refused}", self.name);
+                let older = matches!(refused, PlanRefused::Older { .. });
+                assert!(older, "{}: {refused}\n{:?}", self.name, self.held.plan);
                 (generation, refused.to_string())
             }
         }
@@ -206,7 +208,9 @@ impl SimHost {
             // As in the agent: a wave that has begun is ended, then another desired state interrupts.
             let interrupted = of.desired != plan.desired || of.uid != plan.uid;
             if let Some((wave, action)) = actions.pop_front() {
-                self.carry_out(&of, action, now);
+                if !self.carry_out(&of, action, now) {
+                    return false; // it failed: the next look finds why
+                }
                 let next = actions
                     .front()
                     .is_some_and(|next| next.0 == wave || !interrupted);
@@ -247,14 +251,25 @@ impl SimHost {
         false
     }
 
-    fn carry_out(&mut self, plan: &TenantPlan, action: Action, now: i64) {
+    /// False when the action cannot work.
+    fn carry_out(&mut self, plan: &TenantPlan, action: Action, now: i64) -> bool {
         if let Action::RemoveVolume(_) = action {
             let allowed = diff::may_purge(plan, now);
             self.removed.push((plan.name.clone(), allowed));
         }
-        if let Some(copy) = self.copies.get_mut(&plan.name) {
+        let Some(copy) = self.copies.get_mut(&plan.name) else {
+            return false;
+        };
+        let awaited = match action {
+            Action::AwaitPostgres => Some(Role::Postgres),
+            Action::AwaitOdoo => Some(Role::Odoo),
+            _ => None,
+        };
+        let works = awaited.is_none_or(|role| copy.world.observed.is_up(role));
+        if works {
             carry_out(copy, plan, action);
         }
+        works
     }
 
     /// The agent's report on its tenants and jobs.

@@ -15,11 +15,14 @@ pub fn check(sim: &Simulation) {
     one_placement_and_nothing_twice(sim);
     one_writer(sim);
     one_operation(sim);
-    nothing_written_is_lost(sim);
-    nothing_lost(sim);
-    no_route_to_nowhere(sim);
     indexes_are_what_they_index(sim);
     hosts_hold_what_they_may(sim);
+    // A coordinator that knows an older state only can keep no promise made since.
+    if !sim.shape.rebuilds {
+        nothing_written_is_lost(sim);
+        nothing_lost(sim);
+        no_route_to_nowhere(sim);
+    }
 }
 
 fn one_placement_and_nothing_twice(sim: &Simulation) {
@@ -59,8 +62,8 @@ fn one_placement_and_nothing_twice(sim: &Simulation) {
 fn one_writer(sim: &Simulation) {
     let mut running: BTreeMap<_, &_> = BTreeMap::new();
     for host in sim.hosts.values() {
-        for (tenant, _) in host.copies.iter().filter(|(_, copy)| copy.runs()) {
-            if let Some(other) = running.insert(tenant.clone(), &host.name) {
+        for (tenant, copy) in host.copies.iter().filter(|(_, copy)| copy.runs()) {
+            if let Some(other) = running.insert(copy.world.state.uid, &host.name) {
                 panic!(
                     "{tenant} runs on {other} and on {}\n{}",
                     host.name,
@@ -137,9 +140,8 @@ fn no_route_to_nowhere(sim: &Simulation) {
         let host = &sim.hosts[&tenant.placement.host];
         let copy = host.copies.get(&route.tenant);
         let there = copy.is_some_and(|copy| copy.world.observed.odoo.is_some());
-        // After an undelete or a move the containers come (back) on the same port.
-        let on_its_way = copy.is_some_and(|copy| copy.data.is_some_and(|d| d.uid == tenant.uid))
-            && tenant.activated_at.is_some();
+        // After an undelete, a move or another size the containers come (back) on the same port.
+        let on_its_way = copy.is_some_and(|copy| copy.data.is_some_and(|d| d.uid == tenant.uid));
         assert!(
             there || on_its_way,
             "route of {} leads to {copy:?}\n{}",

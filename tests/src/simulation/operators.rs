@@ -5,7 +5,7 @@ use isyone_fleet::{
     event::EventKind,
     testing::{Bench, name},
 };
-use isyone_proto::ids::TenantName;
+use isyone_proto::ids::{HostName, TenantName};
 use rand::RngExt as _;
 
 use super::Simulation;
@@ -27,7 +27,13 @@ impl Simulation {
         let request_id = Some(format!("r{}", self.rng.random_range(0..1_000_000u32)));
         let plan = ["small", "standard", "large"][self.rng.random_range(0..3usize)];
         let cancel_running = self.chance(300);
-        let command = match self.rng.random_range(0..18u32) {
+        // Epochs and places show their worth in moves.
+        let order = if self.chance(if self.shape.rebuilds { 400 } else { 150 }) {
+            14
+        } else {
+            self.rng.random_range(0..18u32)
+        };
+        let command = match order {
             0..=4 => {
                 let mut creation = Bench::default().creation(tenant.as_str(), plan);
                 creation.uid = self.id();
@@ -61,7 +67,7 @@ impl Simulation {
             }
             14..=16 => Command::MoveTenant {
                 name: tenant.clone(),
-                to: self.pick_host(),
+                to: self.other_host(&tenant),
                 request_id,
             },
             9 => Command::UndeleteTenant {
@@ -98,6 +104,21 @@ impl Simulation {
             }
             _ => drop(self.promised.remove(tenant)),
         }
+    }
+
+    /// A host where the tenant does not live, if there is one.
+    fn other_host(&mut self, tenant: &TenantName) -> HostName {
+        let host = self.pick_host();
+        let lives = self.state.fleet.tenants.get(tenant);
+        let mut others = self.hosts.keys().cycle().skip_while(|name| **name != host);
+        let elsewhere = |name: &&HostName| lives.is_none_or(|t| t.placement.host != **name);
+        let count = self.hosts.len();
+        others
+            .by_ref()
+            .take(count)
+            .find(elsewhere)
+            .cloned()
+            .unwrap_or(host)
     }
 
     fn cancel(&mut self, tenant: &TenantName) {

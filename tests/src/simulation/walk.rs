@@ -1,1 +1,329 @@
-//! x
+//! Every kind of operation, with a death at every write of the coordinator and at every step of a host: what is generated
+//! from the machine's stages, so that new ones are covered without being named here.
+//!
+//! Not here: chance (the parent); this is the same schedule each time, but for the death.
+
+use std::{collections::BTreeSet, fmt};
+
+use isyone_fleet::{
+    change::{Command, Outcome},
+    operation::{OperationKind, Stage},
+    testing::{Bench, name},
+};
+use isyone_proto::{ids::TenantName, operation::OperationState, plan::Lifecycle};
+use uuid::Uuid;
+
+use super::{Shape, Simulation, host::Worked, invariants};
+
+/// Rounds until an operation must be over: each delivers all messages and lets hosts do all their work.
+const ROUNDS: usize = 60;
+
+/// Who dies, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Death {
+    Nobody,
+    /// The coordinator, right after its n-th commit, before anybody hears of it.
+    Coordinator(u64),
+    /// A host's agent, after its n-th step.
+    Agent(u64),
+}
+
+/// What was walked.
+#[derive(Debug, Default)]
+pub struct Walked {
+    pub operations: u64,
+    pub deaths: u64,
+    pub stages: BTreeSet<Stage>,
+}
+
+impl fmt::Display for Walked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} operations, {} deaths, {} of {} stages",
+            self.operations,
+            self.deaths,
+            self.stages.len(),
+            Stage::ALL.len()
+        )
+    }
+}
+
+/// How one operation went.
+struct Run {
+    commits: u64,
+    steps: u64,
+    stages: BTreeSet<Stage>,
+}
+
+/// Walks all kinds, each left alone and cancelled at each of its stages, with every `stride`-th death.
+pub fn walk(stride: usize) -> Walked {
+    let mut walked = Walked::default();
+    for kind in OperationKind::ALL {
+        let alone = run(kind, None, Death::Nobody);
+        let cancels = alone.stages.iter().copied().map(Some);
+        for cancel_at in std::iter::once(None).chain(cancels) {
+            let plain = run(kind, cancel_at, Death::Nobody);
+            walked.stages.extend(plain.stages.iter().copied());
+            walked.operations += 1;
+            let coordinator = (1..=plain.commits).map(Death::Coordinator);
+            let agent = (1..=plain.steps).map(Death::Agent);
+            for death in coordinator.chain(agent).step_by(stride) {
+                run(kind, cancel_at, death);
+                walked.deaths += 1;
+            }
+        }
+    }
+    let missing: Vec<&Stage> = Stage::ALL
+        .iter()
+        .filter(|stage| !walked.stages.contains(stage))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "stages that were never seen: {missing:?}"
+    );
+    walked
+}
+
+fn alfa() -> TenantName {
+    name("alfa")
+}
+
+/// What begins an operation of this kind, and what must have ended before.
+fn order(kind: OperationKind) -> (Vec<OperationKind>, Command) {
+    use OperationKind as K;
+    let (tenant, request_id) = (alfa(), Some(format!("the {}", kind.word())));
+    match kind {
+        K::Create => {
+            let mut creation = Bench::default().creation("alfa", "small");
+            creation.uid = Uuid::from_u128(7);
+            creation.request_id = request_id;
+            (vec![], Command::CreateTenant(Box::new(creation)))
+        }
+        K::Update => {
+            let mut creation = Bench::default().creation("alfa", "standard");
+            creation.force = true;
+            creation.request_id = request_id;
+            (vec![K::Create], Command::CreateTenant(Box::new(creation)))
+        }
+        K::Restart => (
+            vec![K::Create],
+            Command::RestartTenant {
+                name: tenant,
+                database: true,
+                request_id,
+            },
+        ),
+        K::Suspend => (
+            vec![K::Create],
+            Command::SuspendTenant {
+                name: tenant,
+                request_id,
+                cancel_running: false,
+            },
+        ),
+        K::Resume => (
+            vec![K::Create, K::Suspend],
+            Command::ResumeTenant {
+                name: tenant,
+                request_id,
+            },
+        ),
+        K::Resize => (
+            vec![K::Create],
+            Command::ResizeTenant {
+                name: tenant,
+                plan: name("standard"),
+                request_id,
+            },
+        ),
+        K::Delete | K::Purge => (
+            if kind == K::Purge {
+                vec![K::Create, K::Delete]
+            } else {
+                vec![K::Create]
+            },
+            Command::DeleteTenant {
+                name: tenant,
+                purge: kind == K::Purge,
+                request_id,
+                cancel_running: false,
+            },
+        ),
+        K::Undelete => (
+            vec![K::Create, K::Delete],
+            Command::UndeleteTenant {
+                name: tenant,
+                request_id,
+            },
+        ),
+        K::Move => (
+            vec![K::Create],
+            Command::MoveTenant {
+                name: tenant,
+                to: name("h1"),
+                request_id,
+            },
+        ),
+    }
+}
+
+/// A fleet in which operations of this kind can begin: two hosts, and the tenant on the first.
+fn prepared(kind: OperationKind) -> Simulation {
+    let shape = Shape {
+        hosts: 2,
+        steps: 0,
+        fault_permille: 0,
+        rebuilds: false,
+    };
+    let mut sim = Simulation::new(0, shape);
+    sim.settings.sleep_after_ms.clear();
+    sim.settings.quarantine_ms = 3_600_000;
+    sim.healing = true;
+    let hosts: Vec<_> = sim.hosts.keys().cloned().collect();
+    for host in &hosts[1..] {
+        cordon(&mut sim, host.as_str(), true);
+    }
+    for before in order(kind).0 {
+        let (_, command) = order(before);
+        let id = begin(&mut sim, command).expect("it begins");
+        settle(&mut sim, id, None, Death::Nobody, &mut Run::new());
+    }
+    cordon(&mut sim, "h1", false);
+    sim
+}
+
+fn cordon(sim: &mut Simulation, host: &str, cordoned: bool) {
+    sim.submit(Command::CordonHost {
+        host: name(host),
+        cordoned,
+    });
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            commits: 0,
+            steps: 0,
+            stages: BTreeSet::new(),
+        }
+    }
+}
+
+/// Sends a command until it is answered; the operation that it began or found.
+fn begin(sim: &mut Simulation, command: Command) -> Option<Uuid> {
+    for _ in 0..3 {
+        match sim.submit(command.clone()) {
+            Some(Ok(Outcome::Operation(operation))) => return Some(operation.id),
+            Some(Ok(Outcome::Tenant {
+                operation: Some(operation),
+                ..
+            })) => return Some(operation.id),
+            Some(other) => panic!("{command:?} was answered by {other:?}"),
+            // The answer was lost with the coordinator.
+            None => {}
+        }
+    }
+    None
+}
+
+fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
+    let mut sim = prepared(kind);
+    let before = sim.state.fleet.tenants.get(&alfa()).cloned();
+    let mut run = Run::new();
+    sim.dies_after(match death {
+        Death::Coordinator(n) => Some(n),
+        _ => None,
+    });
+    let commits = sim.commits();
+    let id = begin(&mut sim, order(kind).1).expect("answered at last");
+    settle(&mut sim, id, cancel_at, death, &mut run);
+    run.commits = sim.commits() - commits;
+    let at = format!("{kind:?}, cancelled at {cancel_at:?}, {death:?}");
+    let operation = &sim.state.fleet.operations[&id];
+    let cancelled = operation.state == OperationState::Cancelled;
+    assert!(
+        operation.state == OperationState::Succeeded || cancelled && cancel_at.is_some(),
+        "{at}: {operation:?}"
+    );
+    // What it is now is what was asked for or what it was before, never something between.
+    let tenant = sim.state.fleet.tenants.get(&alfa());
+    match (cancelled, tenant, &before) {
+        (true, tenant, None) => {
+            assert!(tenant.is_none_or(|t| t.is_deleted()), "{at}: {tenant:?}");
+        }
+        (true, Some(tenant), Some(before)) => assert!(
+            (tenant.desired, &tenant.spec, &tenant.placement.host)
+                == (before.desired, &before.spec, &before.placement.host),
+            "{at}: {tenant:?}"
+        ),
+        (false, None, _) => assert_eq!(kind, OperationKind::Purge, "{at}"),
+        (false, Some(tenant), _) => {
+            let expected = match kind {
+                OperationKind::Suspend => Lifecycle::Suspended,
+                OperationKind::Delete => Lifecycle::Quarantined,
+                _ => Lifecycle::Running,
+            };
+            assert_eq!(tenant.desired, expected, "{at}");
+            let moved = tenant.placement.host.as_str() == "h1";
+            assert_eq!(moved, kind == OperationKind::Move, "{at}");
+        }
+        (true, None, Some(_)) => panic!("{at}: the tenant is gone"),
+    }
+    invariants::check(&sim);
+    invariants::check_quiet(&sim);
+    run
+}
+
+/// Lets everything happen until the operation is over and all is quiet, with this death on the way.
+fn settle(
+    sim: &mut Simulation,
+    id: Uuid,
+    mut cancel_at: Option<Stage>,
+    death: Death,
+    run: &mut Run,
+) {
+    look(sim, id, &mut cancel_at, run);
+    for _ in 0..ROUNDS {
+        sim.now += 1_000;
+        let hosts: Vec<_> = sim.hosts.keys().cloned().collect();
+        for host in &hosts {
+            sim.deliver_all(host);
+            // One step at a time, so that each can be the last.
+            for _ in 0..200 {
+                let worked = sim.work_once(host);
+                let copied = worked == Worked::Nothing && sim.job_step(host);
+                if worked == Worked::Nothing && !copied {
+                    break;
+                }
+                run.steps += 1;
+                if death == Death::Agent(run.steps) {
+                    sim.kill_agent(host);
+                }
+            }
+            sim.send_report(host);
+            sim.deliver_all(host);
+            look(sim, id, &mut cancel_at, run);
+        }
+        sim.edges_step();
+        sim.edges_step();
+        look(sim, id, &mut cancel_at, run);
+        sim.submit(Command::Tick);
+        look(sim, id, &mut cancel_at, run);
+    }
+    sim.dies_after(None);
+}
+
+/// Notes the operation's stage, and cancels it at the one where it is to be cancelled.
+fn look(sim: &mut Simulation, id: Uuid, cancel_at: &mut Option<Stage>, run: &mut Run) {
+    let Some(operation) = sim.state.fleet.operations.get(&id).filter(|o| !o.is_over()) else {
+        return;
+    };
+    run.stages.insert(operation.stage());
+    if *cancel_at == Some(operation.stage()) {
+        // Refused past the point of no return; asked again when the answer was lost.
+        if sim.submit(Command::CancelOperation { id }).is_some() {
+            *cancel_at = None;
+        }
+    }
+}

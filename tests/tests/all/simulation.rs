@@ -1,57 +1,83 @@
 //! Runs of the simulated fleet. A failing seed is printed; `ISYONE_SEED=n` runs only that one, `ISYONE_SEEDS=n` runs
-//! that many.
+//! that many, and `ISYONE_LONG=1` (`cargo xtask test --long`) a million steps.
 
 use std::time::Instant;
 
-use isyone_tests::simulation::{Shape, Simulation};
+use isyone_fleet::planted::{self, Bug};
+use isyone_tests::simulation::{Shape, Simulation, Summary, walk};
 
-fn seeds() -> std::ops::Range<u64> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    match number("ISYONE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("ISYONE_SEEDS").unwrap_or(60),
+/// Steps of one run.
+const STEPS: usize = 1_500;
+/// Steps of all runs of the long form.
+const LONG: u64 = 1_000_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn is_long() -> bool {
+    std::env::var_os("ISYONE_LONG").is_some()
+}
+
+fn seeds(usually: u64) -> std::ops::Range<u64> {
+    match (number("ISYONE_SEED"), number("ISYONE_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(seeds)) => 0..seeds,
+        (None, None) if is_long() => 0..LONG / STEPS as u64 + 1,
+        (None, None) => 0..usually,
     }
 }
 
-fn run(seed: u64, shape: Shape) -> isyone_tests::simulation::Summary {
+fn shape(seed: u64, rebuilds: bool) -> Shape {
+    Shape {
+        hosts: 1 + seed as usize % 5,
+        steps: STEPS,
+        fault_permille: 20 + 40 * (seed as u32 % 4),
+        rebuilds,
+    }
+}
+
+fn run(seed: u64, shape: Shape) -> Summary {
     let result = std::panic::catch_unwind(|| Simulation::new(seed, shape).run());
     result.unwrap_or_else(|_| {
         panic!("seed {seed} with {shape:?} broke an invariant: ISYONE_SEED={seed} repeats it")
     })
 }
 
+fn run_all(seeds: std::ops::Range<u64>, rebuilds: bool) -> Summary {
+    let started = Instant::now();
+    let mut sum = Summary::default();
+    for seed in seeds {
+        sum.add(&run(seed, shape(seed, rebuilds)));
+    }
+    let rate = sum.steps as f64 / started.elapsed().as_secs_f64();
+    println!("{sum}, {rate:.0} steps/s");
+    sum
+}
+
 #[test]
 fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
-    let started = Instant::now();
-    let (mut steps, mut accepted, mut crashes, mut purged, mut slept) = (0, 0, 0, 0, 0);
-    for seed in seeds() {
-        let shape = Shape {
-            hosts: 1 + seed as usize % 5,
-            steps: 1_500,
-            fault_permille: 20 + 40 * (seed as u32 % 4),
-        };
-        let summary = run(seed, shape);
-        steps += summary.steps;
-        accepted += summary.accepted;
-        crashes += summary.crashes;
-        purged += summary.purged;
-        slept += summary.slept;
-    }
-    let rate = steps as f64 / started.elapsed().as_secs_f64();
-    println!(
-        "{steps} steps, {accepted} commands accepted, {crashes} crashes, {purged} tenants purged, {slept} put to sleep, {rate:.0} steps/s"
-    );
+    let sum = run_all(seeds(60), false);
     // The runs must have done something: a simulation in which nothing happens passes every check.
     if std::env::var_os("ISYONE_SEED").is_none() {
         assert!(
-            accepted > 1_000 && crashes > 100 && purged > 50 && slept > 50,
-            "{accepted} {crashes} {purged} {slept}"
+            sum.accepted > 1_000 && sum.crashes > 100 && sum.purged > 50 && sum.slept > 50,
+            "{sum}"
+        );
+        assert!(
+            sum.moved > 20 && sum.went_back > 20 && sum.written > 1_000,
+            "{sum}"
         );
     }
+}
+
+#[test]
+fn a_coordinator_rebuilt_from_an_older_state_lets_nobody_write_beside_another() {
+    let sum = run_all(seeds(40), true);
+    assert!(
+        std::env::var_os("ISYONE_SEED").is_some() || sum.moved > 10,
+        "{sum}"
+    );
 }
 
 #[test]
@@ -60,7 +86,41 @@ fn the_same_seed_gives_the_same_run() {
         hosts: 3,
         steps: 1_000,
         fault_permille: 60,
+        rebuilds: false,
     };
     assert_eq!(run(7, shape), run(7, shape));
     assert_ne!(run(7, shape).digest, run(8, shape).digest);
+}
+
+/// Each planted bug must be found; where is printed.
+#[test]
+fn planted_bugs_are_found() {
+    for bug in Bug::ALL {
+        let found = (0..400).find_map(|seed| {
+            planted::plant(Some(bug));
+            // What epochs are for shows only when an older state comes back.
+            let shape = Shape {
+                hosts: 2 + seed as usize % 3,
+                ..shape(seed, bug == Bug::EpochIgnored)
+            };
+            let broken = Simulation::new(seed, shape).run_until_broken().err();
+            planted::plant(None);
+            broken.map(|broken| (seed, broken))
+        });
+        let Some((seed, broken)) = found else {
+            panic!("{bug:?} was not found");
+        };
+        let why = broken.why.lines().next().unwrap_or_default();
+        let why: String = why.chars().take(120).collect();
+        println!(
+            "{bug:?}: found by seed {seed} at step {}: {why}",
+            broken.step
+        );
+    }
+}
+
+#[test]
+fn whatever_dies_at_whatever_write_or_step_every_operation_ends_as_it_should() {
+    let walked = walk::walk(if is_long() { 1 } else { 3 });
+    println!("{walked}");
 }

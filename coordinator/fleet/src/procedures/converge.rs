@@ -6,6 +6,8 @@ use isyone_types::plan::Lifecycle;
 
 use super::{Advance, Scene};
 use crate::operation::{Converge, ConvergeStage, OperationKind, Procedure};
+#[cfg(feature = "planted")]
+use crate::planted;
 
 /// Whether the edges have something to take up: a route that appears, changes or goes.
 fn changes_the_route(kind: OperationKind) -> bool {
@@ -39,6 +41,10 @@ pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
             detail: String::new(),
         },
         ConvergeStage::Route => scene.route(),
+        #[cfg(feature = "planted")]
+        ConvergeStage::Back if planted::has(planted::Bug::NeverEnds) => {
+            scene.wait_for(&converge.host)
+        }
         ConvergeStage::Back if has_converged(scene, converge) => Advance::BackDone,
         ConvergeStage::Back => scene.wait_for(&converge.host),
     }

@@ -16,6 +16,8 @@ use isyone_types::{
 };
 
 pub use self::waiting::Waiting;
+#[cfg(feature = "planted")]
+use crate::planted;
 use crate::{
     desired::Tenant,
     observed::{CopyObserved, TenantObserved},
@@ -188,6 +190,12 @@ impl<'a> Scene<'a> {
 
     /// Waits until the edges that serve the tenant run the snapshot in which this stage began.
     fn route(&self) -> Advance {
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::RouteBeforeEdge) {
+            return Advance::Done {
+                detail: "the edges run it".to_owned(),
+            };
+        }
         let own = self.settings.shards.of(self.tenant.name.as_str());
         let own = own.map_or(0, |shard| shard + 1);
         let run = |scope: usize, due: u64| {

@@ -2,8 +2,9 @@
 //! for as long as copying takes, and for those that are stopped anyway.
 //!
 //! At every moment at most one copy may run. Up to the point of no return that is the old one: it is only halted, and
-//! going back starts it again. `TakeOver` is recorded before the new host is told that it may start; from then on the
-//! old copy is fenced by a higher epoch.
+//! going back starts it again. It is halted under a new epoch, which its host has recorded before copying begins: from
+//! then on it refuses every older plan, even one of a coordinator that was rebuilt from an older state. `TakeOver` is
+//! recorded before the new host is told that it may start, under a higher epoch still.
 //! Not here: copying (the agents' jobs).
 
 use std::net::SocketAddr;

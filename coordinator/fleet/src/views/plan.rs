@@ -11,6 +11,8 @@ use isyone_types::{
     },
 };
 
+#[cfg(feature = "planted")]
+use crate::planted;
 use crate::{
     desired::{CopyRole, Tenant, TenantPlacement},
     operation::{MoveStage, Operation, Procedure, Relocation},
@@ -106,6 +108,10 @@ fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
         (None, wanted) => wanted.into(),
         (Some(CopyRole::Discarded), _) | (Some(_), Lifecycle::Purged) => DesiredState::Purged,
         (Some(CopyRole::Incoming), _) => DesiredState::Standby,
+        #[cfg(feature = "planted")]
+        (Some(CopyRole::Fenced { .. }), wanted) if planted::has(planted::Bug::TwoWriters) => {
+            wanted.into()
+        }
         (Some(CopyRole::Fenced { .. }), _) => DesiredState::Fenced,
     }
 }

@@ -77,6 +77,22 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
+    /// A store with these contents, such as a copy of another's.
+    pub fn of(contents: Contents) -> Self {
+        let disk = Disk {
+            records: contents.into(),
+            ..Disk::default()
+        };
+        Self {
+            disk: Arc::new(Mutex::new(disk)),
+        }
+    }
+
+    /// Number of commits so far.
+    pub fn commits(&self) -> u64 {
+        self.with(|disk| disk.records.commits())
+    }
+
     /// Makes the next `n` commits fail and store nothing.
     pub fn fail_next(&self, n: usize) {
         self.with(|disk| disk.faults.refused = n);

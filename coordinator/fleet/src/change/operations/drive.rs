@@ -11,6 +11,8 @@ use isyone_types::{
 use uuid::Uuid;
 
 use super::{ChangeError, Edit, Outcome, done_step};
+#[cfg(feature = "planted")]
+use crate::planted;
 use crate::{
     desired::{CopyRole, Tenant, TenantCopy},
     event::EventKind,
@@ -82,6 +84,11 @@ impl Edit<'_> {
             set_generation(&mut next.procedure, tenant.generation);
         }
         next.stage_since = self.stamp.now;
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::LostStage) {
+            self.state.fleet.put_operation(Arc::new(next));
+            return;
+        }
         let next = self.put_operation(next);
         self.remember_route(&next);
     }
@@ -120,6 +127,7 @@ impl Edit<'_> {
             (Effect::Halt, _) => {
                 let mut halted = (*tenant).clone();
                 halted.halted = true;
+                raise_epoch(&mut halted);
                 halted.generation += 1;
                 self.put_tenant(halted);
             }
@@ -260,6 +268,16 @@ impl Edit<'_> {
             message,
         );
     }
+}
+
+/// The host where the tenant lives must know, before another host may run it, that every older plan is stale: whatever
+/// becomes of the coordinator, it never starts the tenant under one again.
+fn raise_epoch(tenant: &mut Tenant) {
+    #[cfg(feature = "planted")]
+    if planted::has(planted::Bug::EpochIgnored) {
+        return;
+    }
+    tenant.placement.epoch += 1;
 }
 
 pub(super) fn set_generation(procedure: &mut Procedure, to: u64) {

@@ -96,9 +96,11 @@ impl Edit<'_> {
             });
         };
         let highest = tenant.places().map(|(place, _)| place.epoch).max();
+        // One epoch lies between: the one under which the old host stops the tenant.
+        let epoch = highest.unwrap_or(0) + 2;
         Ok(TenantPlacement {
             host,
-            epoch: highest.unwrap_or(0) + 1,
+            epoch,
             subnet: slot.subnet,
             http_port: slot.http_port,
             websocket_port: slot.websocket_port,

@@ -317,10 +317,10 @@ fn desired_on(bench: &Bench, host: &HostName) -> Option<(DesiredState, u64)> {
 fn a_move_stops_copies_takes_over_and_keeps_the_old_copy_fenced() {
     let (mut bench, id, h1, h2, alfa) = moving();
     assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 1)));
-    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Standby, 2)));
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Standby, 3)));
     bench.settle();
     assert_eq!(word(&bench, id), "stop");
-    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Suspended, 1)));
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Suspended, 2)));
     assert!(plan_of(&bench, &h2).jobs.is_empty());
     bench.settle();
     assert_eq!(word(&bench, id), "copy");
@@ -339,8 +339,8 @@ fn a_move_stops_copies_takes_over_and_keeps_the_old_copy_fenced() {
     );
     job(&mut bench, &h2, id, JobState::Done);
     assert_eq!(word(&bench, id), "start");
-    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Fenced, 2)));
-    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Running, 2)));
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Fenced, 3)));
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Running, 3)));
     assert!(plan_of(&bench, &h2).jobs.is_empty() && plan_of(&bench, &h1).grants.is_empty());
     let refused = bench.apply(Command::CancelOperation { id }).unwrap_err();
     assert!(
@@ -374,7 +374,7 @@ fn a_move_stops_copies_takes_over_and_keeps_the_old_copy_fenced() {
             bench.apply(Command::Tick).unwrap();
         }
     }
-    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Purged, 2)));
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Purged, 3)));
     bench.settle();
     assert_eq!(desired_on(&bench, &h1), None);
     assert!(bench.state.fleet.tenants[&alfa].copies.is_empty());
@@ -394,8 +394,8 @@ fn a_move_that_cannot_copy_goes_back_by_itself_and_a_cancelled_one_on_order() {
         } else {
             start(&mut bench, Command::CancelOperation { id });
         }
-        assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 1)));
-        assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Purged, 2)));
+        assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 2)));
+        assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Purged, 3)));
         bench.settle();
         assert_eq!(ended(&bench, id), (state, why.to_owned()));
         assert_eq!(desired_on(&bench, &h2), None);
@@ -422,9 +422,9 @@ fn a_deleted_tenant_takes_all_its_copies_along() {
     assert_eq!(ended(&bench, id).0, OperationState::Cancelled);
     assert_eq!(
         desired_on(&bench, &h1),
-        Some((DesiredState::Quarantined, 1))
+        Some((DesiredState::Quarantined, 2))
     );
-    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Purged, 2)));
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Purged, 3)));
     bench.settle();
     start(&mut bench, delete(true, false));
     bench.settle();

@@ -1,0 +1,44 @@
+//! Bugs that tests plant to see whether they would be found. Behind a feature: what is shipped has none of this.
+//!
+//! Not here: finding them (the workspace's simulation).
+
+use std::cell::Cell;
+
+/// A bug that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A stage is only in memory: its record is not stored.
+    LostStage,
+    /// The copy that a tenant has left is not fenced: both may run.
+    TwoWriters,
+    /// A tenant's new place has the epoch of the old one.
+    EpochIgnored,
+    /// An operation ends although the edges have not said that they run its route.
+    RouteBeforeEdge,
+    /// An operation that was cancelled waits for something that does not come.
+    NeverEnds,
+}
+
+impl Bug {
+    pub const ALL: [Self; 5] = [
+        Self::LostStage,
+        Self::TwoWriters,
+        Self::EpochIgnored,
+        Self::RouteBeforeEdge,
+        Self::NeverEnds,
+    ];
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Plants a bug on this thread, in place of the one before.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether this bug is planted here.
+pub(crate) fn has(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
