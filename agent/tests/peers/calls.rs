@@ -219,7 +219,9 @@ async fn files_of_a_copy_that_runs_or_still_stops_are_not_given() {
         generation: running.generation + 1,
         ..running
     };
-    source.node.plan(plan_with(&[fenced.clone()], &[], &grants));
+    source
+        .node
+        .plan(plan_with(std::slice::from_ref(&fenced), &[], &grants));
     let refused = list(&mut h2, of(&fenced)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     source.site.fake.set_faults(Default::default());

@@ -330,7 +330,7 @@ async fn the_grant_may_come_later_than_the_job_and_other_tenants_are_looked_afte
     let pair = Pair::new().await;
     let alfa = pair.alfa.clone();
     pair.source.plan(plan_with(
-        &[alfa.clone()],
+        std::slice::from_ref(&alfa),
         &[],
         &[grant(&alfa, "h3", FAR_FUTURE)],
     ));

@@ -15,7 +15,10 @@ use isyone_agent::{
         identity::{LiveIdentity, Pems},
         ledger::InForce,
     },
-    jobs::{Jobs, fetch::Fetch},
+    jobs::{
+        Jobs,
+        fetch::{Fetch, Reserve},
+    },
     peer::{Databases, Of, PeerPort, Peers},
     tenant::reconcile,
     testing::{fake_docker::FakeDocker, host_plan},
@@ -149,7 +152,8 @@ impl Site {
             plans: in_force.clone(),
             peers: Peers::new(host.clone(), in_force.clone(), 0, databases),
         };
-        let fetch = Fetch::new(host.clone(), in_force.clone(), identity.config());
+        let tls = identity.config();
+        let fetch = Fetch::new(host.clone(), in_force.clone(), tls, Reserve::NONE);
         let jobs = Jobs::new(host.clone(), Arc::new(fetch), 0);
         let tasks = vec![
             tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone())),
