@@ -5,4 +5,5 @@ mod calls;
 mod copies;
 mod node;
 mod proxy;
+mod real;
 mod tunnels;

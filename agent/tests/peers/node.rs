@@ -134,6 +134,12 @@ impl Site {
 
     /// Starts its agent with this plan.
     pub(crate) async fn start(&self, plan: HostPlan) -> Node {
+        let databases = Arc::new(SocketDatabase(self.database_socket()));
+        self.start_with(plan, databases).await
+    }
+
+    /// Likewise, with other databases behind tunnels.
+    pub(crate) async fn start_with(&self, plan: HostPlan, databases: Arc<dyn Databases>) -> Node {
         let data = DataDir::new(self.dir.path().join("agent"));
         data.create().unwrap();
         self.pems.store(&data.identity()).unwrap();
@@ -145,7 +151,6 @@ impl Site {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let databases = Arc::new(SocketDatabase(self.database_socket()));
         let port = PeerPort {
             address,
             tls: identity.peers(),
