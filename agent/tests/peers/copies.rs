@@ -357,3 +357,27 @@ async fn the_grant_may_come_later_than_the_job_and_other_tenants_are_looked_afte
     target.end().await;
     pair.source.end().await;
 }
+
+/// A name is taken again while the volumes of its first tenant are still in quarantine on the target.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_of_another_tenant_of_this_name_are_never_written() {
+    let pair = Pair::new().await;
+    let mut first = tenant_plan("alfa");
+    first.uid = uuid::Uuid::from_u128(1);
+    let target = pair.sites[1]
+        .start(plan_with(std::slice::from_ref(&first), &[], &[]))
+        .await;
+    target.converged(&first).await;
+    let before = tree(&pair.sites[1].volume("pgdata_alfa"));
+    let order = order(&pair.alfa, "h1", pair.source.address);
+    target.plan(plan_with(&[standby(&pair.alfa, "h1")], &[order], &[]));
+    target
+        .wait("the refusal", |node| {
+            node.job()
+                .is_some_and(|j| j.message.contains("another tenant's"))
+        })
+        .await;
+    assert!(tree(&pair.sites[1].volume("pgdata_alfa")) == before);
+    target.end().await;
+    pair.source.end().await;
+}

@@ -80,7 +80,7 @@ fn told(from: &HostName, status: &Status) -> JobError {
         Code::PermissionDenied => again(format!(
             "host {from} does not let this host have it: its plan must grant it, and its copy must be stopped"
         )),
-        Code::FailedPrecondition => JobError::Never(format!("host {from}: {}", status.message())),
+        Code::FailedPrecondition => JobError::Never(format!("host {from}: {text}")),
         _ => again(format!("host {from}: {text}")),
     }
 }
@@ -110,10 +110,10 @@ impl Work for Fetch {
         if up.map_err(again)? {
             return Err(again("a container of it still runs here"));
         }
-        let places = copies::places(&self.host, &order.tenant).await;
-        let places = places
-            .map_err(again)?
-            .ok_or_else(|| again("its volumes are not directories of this machine"))?;
+        let places = copies::places(&self.host, &order.tenant, order.uid).await;
+        let places = places.map_err(again)?.ok_or_else(|| {
+            again("its volumes are missing, another tenant's, or no directories of this machine")
+        })?;
         let target = Arc::new(
             blocking(move || Target::open(&places))
                 .await
