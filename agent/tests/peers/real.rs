@@ -11,7 +11,7 @@ use isyone_agent::{
     peer::{ContainerDatabases, Of, tunnel},
     testing::tenant_plan,
 };
-use isyone_proto::tls;
+use isyone_proto::{plan::TenantPlan, tls};
 use tokio::{
     net::UnixStream,
     time::{Instant, sleep},
@@ -19,7 +19,7 @@ use tokio::{
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::{Ca, FAR_FUTURE, Site, client_of, grant, plan_with};
+use crate::node::{Ca, FAR_FUTURE, Node, Site, client_of, grant, plan_with};
 
 const ENGINE: &str = "/var/run/docker.sock";
 const IMAGE: &str = "postgres:15";
@@ -58,6 +58,26 @@ async fn login(socket: &Path) -> Result<Client, String> {
     Ok(client)
 }
 
+/// A container of the tenant on this machine's engine, and an agent that leads to it.
+async fn start(site: &Site, alfa: &TenantPlan) -> (Container, Node) {
+    let name = alfa.name.postgres_container();
+    let container = Container(name.clone());
+    let uid = format!("one.isy.uid={}", alfa.uid);
+    let run = ["run", "-d", "--network", "none", "--name", &name];
+    let with = ["--label", &uid, "-e", "POSTGRES_PASSWORD=x"];
+    let trust = ["-e", "POSTGRES_HOST_AUTH_METHOD=trust", IMAGE];
+    docker(&[&run[..], &with, &trust].concat()).unwrap();
+    let data = DataDir::new(site.path().join("real"));
+    data.create().unwrap();
+    let engine = Arc::new(Engine::new(&format!("unix://{ENGINE}")));
+    let advertise = [127, 0, 0, 1].into();
+    let host = Host::new(engine, Arc::new(NetProbe), data, advertise, Pace::default());
+    let databases = Arc::new(ContainerDatabases(Arc::new(host.unwrap())));
+    let grants = [grant(alfa, "h2", FAR_FUTURE)];
+    let plan = plan_with(std::slice::from_ref(alfa), &[], &grants);
+    (container, site.start_with(plan, databases).await)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_postgresql_is_reached_from_afar_and_not_through_a_link_in_its_container() {
     let on = std::env::var("ISYONE_E2E").is_ok_and(|value| value == "1");
@@ -69,35 +89,7 @@ async fn a_real_postgresql_is_reached_from_afar_and_not_through_a_link_in_its_co
     let site = Site::new("h1", &ca);
     let alfa = tenant_plan(&format!("peer{}", std::process::id()));
     let name = alfa.name.postgres_container();
-    let container = Container(name.clone());
-    let uid = format!("one.isy.uid={}", alfa.uid);
-    docker(&[
-        "run",
-        "-d",
-        "--name",
-        &name,
-        "--network",
-        "none",
-        "--label",
-        &uid,
-        "-e",
-        "POSTGRES_PASSWORD=x",
-        "-e",
-        "POSTGRES_HOST_AUTH_METHOD=trust",
-        IMAGE,
-    ])
-    .unwrap();
-
-    let data = DataDir::new(site.path().join("real"));
-    data.create().unwrap();
-    let engine = Arc::new(Engine::new(&format!("unix://{ENGINE}")));
-    let advertise = [127, 0, 0, 1].into();
-    let host = Host::new(engine, Arc::new(NetProbe), data, advertise, Pace::default());
-    let databases = Arc::new(ContainerDatabases(Arc::new(host.unwrap())));
-    let grants = [grant(&alfa, "h2", FAR_FUTURE)];
-    let plan = plan_with(std::slice::from_ref(&alfa), &[], &grants);
-    let node = site.start_with(plan, databases).await;
-
+    let (container, node) = start(&site, &alfa).await;
     let config = Arc::new(ArcSwap::from(client_of(&ca, &ca.leaf("agent/h2"))));
     let channel = tls::peer_channel(node.address, &"h1".parse().unwrap(), config).unwrap();
     let of = Of {
