@@ -24,7 +24,10 @@ use crate::{
         probe::Probe,
         usage,
     },
-    jobs::{Jobs, fetch::Fetch},
+    jobs::{
+        Jobs,
+        fetch::{Fetch, Reserve},
+    },
     link::{renew, session::Link},
     metrics::{self, loopback, scrape::Scraper},
     peer::{ContainerDatabases, PeerPort, Peers},
@@ -196,7 +199,8 @@ impl Ports<'_> {
             };
             self.tasks.spawn(port.run(self.stop.clone()));
         }
-        let fetch = Fetch::new(host.clone(), plans.clone(), self.identity.config());
+        let (tls, reserve) = (self.identity.config(), Reserve::default());
+        let fetch = Fetch::new(host.clone(), plans.clone(), tls, reserve);
         let jobs = Jobs::new(host.clone(), Arc::new(fetch), rate_bytes_per_s);
         self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
     }

@@ -276,8 +276,9 @@ pub fn channel(endpoint: &str, config: Arc<ArcSwap<ClientConfig>>) -> Result<Cha
 }
 
 /// What a receiver of bulk data takes in before it must have passed it on, bytes: at 10 ms between two sites 64 KiB
-/// would be 6 MB/s. Of one stream, and of one connection.
-const BULK_WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+/// would be 6 MB/s. Of one stream, and of the sixteen that a connection has at most: one that nobody reads must not hold
+/// up the others.
+const BULK_WINDOWS: (u32, u32) = (1 << 20, 16 << 20);
 
 /// A channel to another host's agent, likewise: only a certificate of that host is accepted.
 pub fn peer_channel(

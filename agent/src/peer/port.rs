@@ -39,7 +39,8 @@ const CONNECTIONS_PER_HOST: usize = 4;
 const HOSTS: usize = 256;
 /// Calls on one connection: a few copies at once and a few connections of one standby.
 const CALLS_PER_CONNECTION: u32 = 16;
-/// What the other side may send ahead on one call: some pieces for a database.
+/// What the other side may send ahead on one call: some pieces for a database. All calls of a connection together may
+/// have as much each, so that one that is stuck does not hold up the others.
 const WINDOW_BYTES: u32 = 512 << 10;
 /// The largest message that is taken: a piece of data and its frame.
 const MAX_REQUEST_BYTES: usize = 2 * CHUNK;
@@ -94,7 +95,7 @@ impl PeerPort {
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .max_concurrent_streams(CALLS_PER_CONNECTION)
             .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(4 * WINDOW_BYTES)
+            .initial_connection_window_size(CALLS_PER_CONNECTION * WINDOW_BYTES)
             .add_service(service)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled());
         let (served, ()) = tokio::join!(server, self.accept(listener, admitted, &stop));

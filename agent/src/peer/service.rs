@@ -117,10 +117,10 @@ impl Peers {
         if up.map_err(|e| unready(e.to_string()))? {
             return Err(tell(guard, &Refusal::StillUp));
         }
-        let places = copies::places(&self.host, tenant)
+        let places = copies::places(&self.host, tenant, guard.of.uid)
             .await
             .map_err(|e| unready(e.to_string()))?
-            .ok_or_else(|| unready("its volumes are not there".to_owned()))?;
+            .ok_or_else(|| unready("its volumes are not there, or are not its own".to_owned()))?;
         let opened = blocking(move || Roots::open(&places)).await;
         opened.map_err(|e| unready(e.to_string()))
     }

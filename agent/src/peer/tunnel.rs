@@ -210,7 +210,7 @@ pub async fn serve(
         let (channel, of) = (channel.clone(), of.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
             if let Err(status) = enter(socket, channel, &of).await {
-                let why = status.message();
+                let why = status.message().escape_debug();
                 tracing::warn!(tenant = %of.tenant, "a connection to its far database ended: {why}");
             }
             drop(turn);

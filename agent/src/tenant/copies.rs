@@ -14,7 +14,7 @@ use crate::{
     docker::DockerError,
     host::Host,
     plan::{
-        container::Container,
+        container::{Container, LABEL_UID, Volume},
         state::{Database, TenantState},
     },
 };
@@ -37,13 +37,19 @@ pub enum Copy {
     Closed,
 }
 
-/// Where a tenant's volumes are; `None` while one is missing, or where they are not directories of this machine. The
-/// only place that knows.
-pub async fn places(host: &Host, tenant: &TenantName) -> Result<Option<Places>, DockerError> {
+/// Where a tenant's volumes are; `None` while one is missing or another tenant's of this name, or where they are not
+/// directories of this machine. The only place that knows.
+pub async fn places(
+    host: &Host,
+    tenant: &TenantName,
+    uid: Uuid,
+) -> Result<Option<Places>, DockerError> {
     let names = (tenant.postgres_volume(), tenant.odoo_volume());
     let (postgres, odoo) =
         tokio::try_join!(host.docker.volume(&names.0), host.docker.volume(&names.1))?;
-    let (Some(postgres), Some(odoo)) = (postgres, odoo) else {
+    let uid = uid.to_string();
+    let own = |volume: &Volume| volume.labels.get(LABEL_UID) == Some(&uid);
+    let (Some(postgres), Some(odoo)) = (postgres.filter(own), odoo.filter(own)) else {
         return Ok(None);
     };
     let places = Places {
@@ -138,7 +144,14 @@ mod tests {
         data.create().unwrap();
         let docker = FakeDocker::new(dir.path(), 1);
         let advertise = [127, 0, 0, 1].into();
-        let host = Host::new(docker.clone(), docker, data, advertise, Pace::hasty()).unwrap();
+        let host = Host::new(
+            docker.clone(),
+            docker.clone(),
+            data,
+            advertise,
+            Pace::hasty(),
+        );
+        let host = host.unwrap();
         let mut plan = tenant_plan("alfa");
         plan.desired = DesiredState::Standby;
         plan.seed = Seed::Peer("h1".parse().unwrap());
@@ -157,6 +170,20 @@ mod tests {
         save(&host, &mut state, &plan, false, |s| *s = stale).unwrap();
         assert_eq!(state.database, Database::Ready { synced: true });
         assert_eq!(find(&host, &plan).await.unwrap(), Copy::Complete(Some(job)));
+        // The volumes count only where they are this very tenant's.
+        let volumes = [plan.name.postgres_volume(), plan.name.odoo_volume()];
+        for (labels, ours) in [
+            ([plan.uid, plan.uid], true),
+            ([plan.uid, Uuid::nil()], false),
+            ([Uuid::nil(), plan.uid], false),
+        ] {
+            for (volume, uid) in volumes.iter().zip(labels) {
+                let labels = [(LABEL_UID.to_owned(), uid.to_string())].into();
+                docker.find_volume(volume, labels);
+            }
+            let found = places(&host, &plan.name, plan.uid).await.unwrap();
+            assert_eq!(found.is_some(), ours, "{labels:?}");
+        }
         plan.uid = Uuid::nil();
         assert_eq!(find(&host, &plan).await.unwrap(), Copy::Closed);
     }

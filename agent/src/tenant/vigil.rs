@@ -6,13 +6,17 @@
 use std::future::Future;
 
 use isyone_proto::plan::{DesiredState, Role};
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::Tenant;
 use crate::{
     host::board::TenantStatus,
     plan::container::{Container, LABEL_UID},
 };
+
+/// Tenants whose containers are asked about at the same time: after a reboot hundreds may wait for their turn, and the
+/// engine is busy starting the others.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// Runs `work`, and beside it checks the tenant's health as often as a settled tenant's.
 pub(super) async fn beside<T>(tenant: &Tenant, work: impl Future<Output = T>) -> T {
@@ -38,7 +42,10 @@ async fn look(tenant: &Tenant) {
         let found = tenant.host.docker.container(&name).await.ok().flatten();
         found.filter(|c| c.label(LABEL_UID) == uid)
     };
+    // Semaphores are never closed: `ok` only drops an error that cannot happen.
+    let turn = TURNS.acquire().await.ok();
     let (postgres, odoo) = tokio::join!(ours(Role::Postgres), ours(Role::Odoo));
+    drop(turn);
     let probe = &tenant.host.probe;
     let ask_postgres = async {
         match postgres.as_ref().filter(|c| c.is_up()) {

@@ -28,6 +28,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, async_trait, transport::Channel};
 
+pub use self::room::Reserve;
 use self::{
     manifest::{Builder, Manifest},
     room::Room,
@@ -55,6 +56,7 @@ pub struct Fetch {
     plans: watch::Receiver<InForce>,
     /// The newest identity, for connections to other hosts.
     tls: Arc<ArcSwap<ClientConfig>>,
+    reserve: Reserve,
 }
 
 fn again(why: impl ToString) -> JobError {
@@ -78,7 +80,7 @@ fn told(from: &HostName, status: &Status) -> JobError {
         Code::PermissionDenied => again(format!(
             "host {from} does not let this host have it: its plan must grant it, and its copy must be stopped"
         )),
-        Code::FailedPrecondition => JobError::Never(format!("host {from}: {}", status.message())),
+        Code::FailedPrecondition => JobError::Never(format!("host {from}: {text}")),
         _ => again(format!("host {from}: {text}")),
     }
 }
@@ -108,10 +110,10 @@ impl Work for Fetch {
         if up.map_err(again)? {
             return Err(again("a container of it still runs here"));
         }
-        let places = copies::places(&self.host, &order.tenant).await;
-        let places = places
-            .map_err(again)?
-            .ok_or_else(|| again("its volumes are not directories of this machine"))?;
+        let places = copies::places(&self.host, &order.tenant, order.uid).await;
+        let places = places.map_err(again)?.ok_or_else(|| {
+            again("its volumes are missing, another tenant's, or no directories of this machine")
+        })?;
         let target = Arc::new(
             blocking(move || Target::open(&places))
                 .await
@@ -122,6 +124,7 @@ impl Work for Fetch {
         let manifest = Arc::new(source.list().await?);
         let copy = Incoming {
             tenant: &tenant,
+            reserve: self.reserve,
             target,
             manifest,
         };
@@ -141,8 +144,14 @@ impl Fetch {
         host: Arc<Host>,
         plans: watch::Receiver<InForce>,
         tls: Arc<ArcSwap<ClientConfig>>,
+        reserve: Reserve,
     ) -> Self {
-        Self { host, plans, tls }
+        Self {
+            host,
+            plans,
+            tls,
+            reserve,
+        }
     }
 
     fn tenant(&self, order: &JobOrder) -> Attempt<TenantPlan> {
@@ -249,6 +258,7 @@ impl Source {
 /// A copy that is being filled.
 struct Incoming<'a> {
     tenant: &'a TenantPlan,
+    reserve: Reserve,
     target: Arc<Target>,
     manifest: Arc<Manifest>,
 }
@@ -288,6 +298,7 @@ impl Incoming<'_> {
             size: self.tenant.size.disk_bytes,
             free: u64::MAX,
             total: 0,
+            reserve: self.reserve,
         };
         room.check().map_err(JobError::Never)?; // before anything here is touched
         let (target, manifest) = (self.target.clone(), self.manifest.clone());

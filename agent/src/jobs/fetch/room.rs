@@ -5,9 +5,35 @@
 /// How much larger than its size on paper a tenant may be: disk space is counted, not enforced, so an honest one can be
 /// well above it; beyond this, somebody fills disks.
 const FACTOR: u64 = 4;
-/// What a copy leaves free, the larger of both: the host's other tenants go on writing while it comes.
-const RESERVE_BYTES: u64 = 1 << 30;
-const RESERVE_PERCENT: u64 = 5;
+/// What a copy leaves free: the host's other tenants go on writing while it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserve {
+    /// Share of the file system.
+    pub percent: u64,
+    /// Bounds of that, bytes: little of a small disk is too little, and the same share of a large one lies idle.
+    pub bytes: (u64, u64),
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self {
+            percent: 5,
+            bytes: (1 << 30, 20 << 30),
+        }
+    }
+}
+
+impl Reserve {
+    /// For tests, which must not depend on how full their machine is.
+    pub const NONE: Self = Self {
+        percent: 0,
+        bytes: (0, 0),
+    };
+
+    fn of(self, total: u64) -> u64 {
+        (total / 100 * self.percent).clamp(self.bytes.0, self.bytes.1)
+    }
+}
 
 /// What is known before a copy begins.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +47,7 @@ pub(super) struct Room {
     /// Free bytes of the file system, and its size.
     pub(super) free: u64,
     pub(super) total: u64,
+    pub(super) reserve: Reserve,
 }
 
 fn mb(bytes: u64) -> u64 {
@@ -39,7 +66,7 @@ impl Room {
                 mb(most)
             ));
         }
-        let reserve = RESERVE_BYTES.max(self.total / 100 * RESERVE_PERCENT);
+        let reserve = self.reserve.of(self.total);
         let needed = self.copy.saturating_sub(self.here);
         if needed > self.free.saturating_sub(reserve) {
             return Err(format!(
@@ -66,6 +93,7 @@ mod tests {
             size: 5 * gb,
             free: 30 * gb,
             total: 100 * gb,
+            reserve: Reserve::default(),
         };
         assert_eq!(room.check(), Ok(()));
         let huge = Room {
@@ -87,6 +115,8 @@ mod tests {
             ..full
         };
         assert_eq!(resumed.check(), Ok(()));
+        assert_eq!(Reserve::default().of(0), 1 << 30);
+        assert_eq!(Reserve::default().of(u64::MAX), 20 << 30);
         let overflow = Room {
             copy: u64::MAX,
             size: u64::MAX,

@@ -326,7 +326,9 @@ fn tenants_get_nothing(cell: &Cell) {
         opens(&docker.inspect("odoo_beta", address), 8069),
         "the probe itself works"
     );
-    assert!(!opens(&gateway, 7482) && !opens(&cell.hosts[0].address, 7482));
+    for port in [7482, 7483] {
+        assert!(!opens(&gateway, port) && !opens(&cell.hosts[0].address, port));
+    }
     assert!(!opens(&docker.inspect("odoo_alfa", address), 8069));
     assert!(!opens(&docker.inspect("postgres_alfa", address), 5432));
     let script = "import urllib.request as u\ntry: print(u.urlopen('http://localhost:8069/metrics').status)\nexcept u.HTTPError as e: print(e.code)";

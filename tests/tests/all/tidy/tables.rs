@@ -64,12 +64,16 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
     (
         "agent",
         &[
-            ("agent", "base docker host link metrics plan tenant"),
+            (
+                "agent",
+                "base docker host jobs link metrics peer plan tenant",
+            ),
             ("docker", "plan"),
             ("host", "base docker plan"),
-            ("jobs", "base host"),
+            ("jobs", "base host peer tenant"),
             ("link", "base docker host plan"),
             ("metrics", "base host plan"),
+            ("peer", "base host plan tenant"),
             ("tenant", "base docker host plan"),
             ("testing", "docker host plan"),
         ],

@@ -276,3 +276,6 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

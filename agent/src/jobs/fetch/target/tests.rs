@@ -1,0 +1,180 @@
+//! A source that lies, and a target that is not empty. Not here: the line between them.
+
+use std::{fs, path::Path};
+
+use isyone_proto::pb::agent::v1::{FileEntry, PeerVolume};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::jobs::fetch::manifest::Builder;
+
+fn manifest(files: &[(&str, u64)]) -> Manifest {
+    let mut builder = Builder::default();
+    let mut add = |volume: PeerVolume, path: &str, size: Option<u64>| {
+        let wire = FileEntry {
+            volume: volume.into(),
+            path: path.as_bytes().to_vec(),
+            directory: size.is_none(),
+            size: size.unwrap_or(0),
+            mode: if size.is_none() { 0o700 } else { 0o600 },
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            mtime_ns: 1_000_000_007,
+        };
+        builder.add(&wire).unwrap();
+    };
+    add(PeerVolume::Postgres, "", None);
+    add(PeerVolume::Postgres, "base", None);
+    for (path, size) in files {
+        add(PeerVolume::Postgres, path, Some(*size));
+    }
+    add(PeerVolume::Odoo, "", None);
+    builder.finish().unwrap()
+}
+
+struct Site {
+    dir: tempfile::TempDir,
+    places: Places,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            postgres: dir.path().join("p"),
+            odoo: dir.path().join("o"),
+        };
+        fs::create_dir(&places.postgres).unwrap();
+        fs::create_dir(&places.odoo).unwrap();
+        Self { dir, places }
+    }
+
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        self.places.postgres.join(path)
+    }
+}
+
+fn sent(pieces: Vec<Piece>) -> Receiver<Piece> {
+    let (send, receive) = mpsc::channel(64);
+    for piece in pieces {
+        assert!(send.try_send(piece).is_ok());
+    }
+    receive
+}
+
+fn data(text: &str) -> Piece {
+    Piece::Data(text.as_bytes().to_vec())
+}
+
+fn digest(text: &str) -> Piece {
+    Piece::Sha256(Sha256::digest(text).to_vec())
+}
+
+fn names(at: &Path) -> Vec<String> {
+    let entries = fs::read_dir(at).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_target_that_is_not_empty_becomes_what_the_list_says_and_no_link_leads_out() {
+    let site = Site::new();
+    let outside = site.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("kept"), "k").unwrap();
+    fs::write(outside.join("b"), "not ours").unwrap();
+    // Links where the list has a directory and a file, scrap, a file that is longer, a directory in a file's place.
+    std::os::unix::fs::symlink(&outside, site.at("base")).unwrap();
+    std::os::unix::fs::symlink(outside.join("kept"), site.at("c")).unwrap();
+    fs::create_dir_all(site.at("scrap/deep")).unwrap();
+    fs::write(site.at("scrap/deep/file"), "x").unwrap();
+    fs::create_dir(site.at("d")).unwrap();
+    fs::write(site.at("e"), "longer").unwrap();
+    fs::write(site.at("f"), "abc").unwrap();
+    let list = manifest(&[("base/b", 3), ("c", 3), ("d", 3), ("e", 3), ("f", 3)]);
+    let target = Target::open(&site.places).unwrap();
+    let asks = target.prepare(&list).unwrap();
+    let wanted: Vec<_> = asks.iter().map(|ask| ask.offset).collect();
+    assert_eq!(
+        wanted,
+        [0, 0, 0, 0, 3],
+        "what is here is asked for at its end"
+    );
+    let mut pieces = Vec::new();
+    for text in ["one", "two", "san", "yon"] {
+        pieces.extend([data(text), digest(text)]);
+    }
+    pieces.push(digest("abc"));
+    let differ = target.write(&list, asks, &mut sent(pieces)).unwrap();
+    assert_eq!(differ, Vec::<usize>::new());
+    target.finish(&list).unwrap();
+    assert_eq!(names(&site.places.postgres), ["base", "c", "d", "e", "f"]);
+    assert_eq!(fs::read(site.at("base/b")).unwrap(), b"one");
+    assert_eq!(fs::read(site.at("e")).unwrap(), b"yon");
+    assert_eq!(fs::read(outside.join("b")).unwrap(), b"not ours");
+    assert_eq!(fs::read(outside.join("kept")).unwrap(), b"k");
+    assert!(
+        target
+            .prepare(&list)
+            .unwrap()
+            .iter()
+            .all(|ask| ask.offset == 3)
+    );
+}
+
+#[test]
+fn content_that_is_not_what_its_digest_says_is_not_kept() {
+    let site = Site::new();
+    fs::create_dir(site.at("base")).unwrap();
+    fs::write(site.at("base/half"), "wrong").unwrap();
+    let list = manifest(&[("base/half", 8), ("base/short", 8), ("base/wrong", 3)]);
+    let target = Target::open(&site.places).unwrap();
+    let asks = target.prepare(&list).unwrap();
+    let offsets: Vec<_> = asks.iter().map(|ask| ask.offset).collect();
+    assert_eq!(offsets, [5, 0, 0]);
+    let mut pieces = sent(vec![
+        data("ght"),
+        digest("all right"),
+        data("short"),
+        digest("short"),
+        data("abc"),
+        Piece::Sha256(vec![]),
+    ]);
+    let differ = target.write(&list, asks, &mut pieces).unwrap();
+    assert_eq!(differ.len(), 3);
+    for name in ["half", "short", "wrong"] {
+        let left = fs::metadata(site.at("base").join(name)).unwrap();
+        assert_eq!(left.len(), 0, "{name}");
+    }
+}
+
+#[test]
+fn more_than_was_listed_and_less_than_was_asked_for_end_the_attempt() {
+    let site = Site::new();
+    let list = manifest(&[("base/a", 3)]);
+    let target = Target::open(&site.places).unwrap();
+    let asks = || target.prepare(&list).unwrap();
+    let mut more = sent(vec![data("ab"), data("cd")]);
+    let refused = target.write(&list, asks(), &mut more).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+    assert!(fs::metadata(site.at("base/a")).unwrap().len() <= 3);
+    let cut = target.write(&list, asks(), &mut sent(vec![data("c")]));
+    assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn one_job_at_a_time_holds_the_volumes_and_a_dropped_one_stops() {
+    let site = Site::new();
+    let target = Arc::new(Target::open(&site.places).unwrap());
+    let second = Target::open(&site.places).err().unwrap();
+    assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+    let list = manifest(&[("base/a", 3)]);
+    drop(GiveUp(target.clone()));
+    let stopped = target.prepare(&list).err().unwrap();
+    assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
+    drop(target);
+    assert!(Target::open(&site.places).is_ok());
+}

@@ -1,0 +1,9 @@
+//! Two agents over real TLS on loopback: a copy goes from one to the other whatever happens on the way, and nothing goes
+//! to whom nothing is granted. The engines are fakes, their volumes real directories.
+
+mod calls;
+mod copies;
+mod node;
+mod proxy;
+mod real;
+mod tunnels;
