@@ -69,7 +69,7 @@ fn data_is_at_home(fleet: &Fleet) {
     let engines = ["h1", "h2"].map(|host| fleet.dir.path().join(host).join("docker"));
     for tenant in WITH_DATA {
         let file = format!("isyone/tenants/{tenant}/pgdata/databases/odoo_{tenant}");
-        let old = format!("volumes/pgdata_{tenant}/_data");
+        let old = format!("volumes/pgdata_{tenant}/_data/PG_VERSION");
         assert!(engines.iter().any(|e| e.join(&file).exists()), "{tenant}");
         assert!(!engines.iter().any(|e| e.join(&old).exists()), "{tenant}");
     }
