@@ -2,6 +2,7 @@
 //!
 //! Not here: the model (world).
 
+mod data;
 mod world;
 
 use proptest::prelude::*;
@@ -124,6 +125,7 @@ fn foreign_or_missing_volumes_block() {
         },
         state: world.state.clone(),
         closed: false,
+        put_back: 0,
     };
     assert!(matches!(gone.steps(&plan, 0), Err(Blocked::VolumeGone(_))));
     gone.observed.postgres_volume = Some(Volume::default());
@@ -176,6 +178,7 @@ fn one_volume_that_is_left_is_not_filled_anew() {
         observed: world.observed,
         state,
         closed: false,
+        put_back: 0,
     };
     assert!(matches!(left.steps(&plan, 0), Err(Blocked::VolumeGone(_))));
 }
@@ -281,13 +284,19 @@ fn changed(plan: &TenantPlan, which: u8) -> TenantPlan {
 proptest! {
     #[test]
     fn whatever_changes_and_wherever_it_crashes_it_ends_as_planned(
-        changes in proptest::collection::vec((0u8..11, 0usize..25, any::<bool>()), 1..8),
+        homes in any::<bool>(),
+        changes in proptest::collection::vec((0u8..11, 0usize..25, any::<[bool; 3]>()), 1..8),
     ) {
         let mut plan = tenant_plan("alfa");
-        let mut world = World::empty(&plan);
-        for (which, budget, golden) in changes {
+        let mut world = if homes { World::with_home(&plan) } else { World::empty(&plan) };
+        for (which, budget, [golden, old, prune]) in changes {
             plan = changed(&plan, which);
             world.observed.golden = golden;
+            if homes && old && world.state.is_ready() {
+                world.make_old();
+            } else if homes && prune && world.state.is_ready() && world.is_safe() {
+                world.prune();
+            }
             world.converge(&plan, 0, budget);
         }
         plan.desired = DesiredState::Running;
