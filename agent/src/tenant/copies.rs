@@ -53,8 +53,8 @@ pub async fn places(
         return Ok(None);
     };
     let places = Places {
-        postgres: postgres.mountpoint.into(),
-        odoo: odoo.mountpoint.into(),
+        postgres: postgres.path().into(),
+        odoo: odoo.path().into(),
     };
     Ok(host.volumes_are_local().await?.then_some(places))
 }

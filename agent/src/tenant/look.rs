@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Enough for any version of PostgreSQL in `PG_VERSION`.
+const MAJOR_BYTES: u64 = 16;
+
 impl Tenant {
     /// Asks Docker, the disk and the programs inside for the current state. What the whole host has in common may come
     /// from a `survey`, which is newer than anything this tenant's loop has done.
@@ -174,7 +177,8 @@ impl Tenant {
         if volume.device.is_none() && !self.host.volumes_are_local().await? {
             return Ok(None);
         }
-        let major = std::fs::read_to_string(Path::new(volume.path()).join("PG_VERSION"));
+        let file = Path::new(volume.path()).join("PG_VERSION");
+        let major = blocking(move || fsutil::read_theirs(&file, MAJOR_BYTES)).await;
         Ok(major.ok().map(|text| text.trim().to_owned()))
     }
 

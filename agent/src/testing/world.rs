@@ -15,6 +15,7 @@ use crate::plan::{
     design::stack,
     diff::{Action, Blocked, Inputs, Observed, PlannedAction, diff},
     facts::{HostFacts, ImageFacts, Images},
+    home::{DataFacts, Home, HomeOwner, Lies},
     sql,
     stack::Stack,
     state::{Database, TenantState},
@@ -39,6 +40,14 @@ pub fn render(plan: &TenantPlan) -> Stack {
     stack(plan, &host(), &images, "hash")
 }
 
+/// A home that nobody has.
+pub fn home() -> Home {
+    Home {
+        path: "/r/tenants/alfa".into(),
+        ..Home::default()
+    }
+}
+
 /// A world in which each action does at once what it promises.
 #[derive(Debug, Clone)]
 pub struct World {
@@ -48,6 +57,8 @@ pub struct World {
     pub state: TenantState,
     /// Nobody can log in to the database as Odoo.
     pub closed: bool,
+    /// How often volumes have been put back.
+    pub put_back: u32,
     /// The stack of the plan that was looked at last: rendering is slow.
     pub rendered: RefCell<Option<(TenantPlan, Arc<Stack>)>>,
 }
@@ -64,8 +75,16 @@ impl World {
             observed,
             state: TenantState::new(plan),
             closed: false,
+            put_back: 0,
             rendered: RefCell::default(),
         }
+    }
+
+    /// In a world where this machine sees Docker's volumes.
+    pub fn with_home(plan: &TenantPlan) -> Self {
+        let mut world = Self::empty(plan);
+        world.observed.home = Some(home());
+        world
     }
 
     fn stack(&self, plan: &TenantPlan) -> Arc<Stack> {
@@ -151,20 +170,101 @@ impl World {
         }
     }
 
+    pub fn volume(&mut self, role: Role) -> &mut Option<Volume> {
+        match role {
+            Role::Odoo => &mut self.observed.odoo_volume,
+            Role::Postgres => &mut self.observed.postgres_volume,
+        }
+    }
+
+    /// Makes a volume: a record of a directory in the home, if this world has homes.
+    fn record(&mut self, role: Role, labels: HashMap<String, String>) {
+        let mut device = None;
+        if let Some(home) = &mut self.observed.home {
+            home.owner = HomeOwner::This;
+            let facts = match role {
+                Role::Odoo => &mut home.odoo,
+                Role::Postgres => &mut home.postgres,
+            };
+            (facts.kept, facts.recorded, facts.movable) = (true, true, false);
+            device = Some(home.directory(role).display().to_string());
+        }
+        *self.volume(role) = Some(Volume {
+            device,
+            labels,
+            ..Volume::default()
+        });
+    }
+
+    /// No data lies in Docker's own directory, where a prune would take it.
+    pub fn is_safe(&self) -> bool {
+        [Role::Postgres, Role::Odoo]
+            .iter()
+            .all(|role| self.observed.lies(*role) != Lies::InDocker)
+    }
+
+    /// A prune takes what no container uses, with data that lies in Docker's own directory.
+    pub fn prune(&mut self) {
+        for role in [Role::Postgres, Role::Odoo] {
+            if !self.observed.is_up(role) {
+                *self.slot(role) = None;
+                *self.volume(role) = None;
+            }
+        }
+        if self.observed.odoo.is_none() && self.observed.postgres.is_none() {
+            self.observed.network = None;
+        }
+    }
+
+    /// Makes its volumes what earlier versions made.
+    pub fn make_old(&mut self) {
+        if [Role::Postgres, Role::Odoo].map(|role| self.observed.lies(role)) != [Lies::Home; 2] {
+            return;
+        }
+        self.observed.home = Some(home());
+        for role in [Role::Postgres, Role::Odoo] {
+            if let Some(volume) = self.volume(role) {
+                volume.device = None;
+                let facts = DataFacts {
+                    kept: false,
+                    recorded: true,
+                    dockers: true,
+                    movable: true,
+                };
+                let home = self.observed.home.get_or_insert_with(home);
+                match role {
+                    Role::Odoo => home.odoo = facts,
+                    Role::Postgres => home.postgres = facts,
+                }
+            }
+        }
+    }
+
     fn make(&mut self, plan: &TenantPlan, action: Action) {
         let stack = self.stack(plan);
         let labels =
             |l: &BTreeMap<String, String>| l.clone().into_iter().collect::<HashMap<_, _>>();
         match action {
             Action::CreateVolume(role) => {
-                let volume = Some(Volume {
-                    labels: labels(&stack.volume(role).labels),
-                    ..Volume::default()
-                });
-                match role {
-                    Role::Odoo => self.observed.odoo_volume = volume,
-                    Role::Postgres => self.observed.postgres_volume = volume,
+                let labels = labels(&stack.volume(role).labels);
+                self.record(role, labels);
+            }
+            Action::PutBackVolumes => {
+                for role in [Role::Postgres, Role::Odoo] {
+                    if self.observed.lies(role) == Lies::Unrecorded {
+                        self.record(role, labels(&stack.volume(role).labels));
+                    }
                 }
+                self.put_back += 1;
+            }
+            Action::MoveData(role) => {
+                assert!(self.observed.container(role).is_none(), "volume in use");
+                self.record(role, labels(&stack.volume(role).labels));
+            }
+            Action::RemoveHome => {
+                assert!(self.observed.postgres_volume.is_none());
+                assert!(self.observed.odoo_volume.is_none());
+                self.observed.home = Some(home());
             }
             Action::CreateNetwork => {
                 self.observed.network = Some(Network {

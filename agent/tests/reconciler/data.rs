@@ -9,6 +9,7 @@ use std::{
 };
 
 use isyone_agent::{
+    host::Pace,
     plan::container::{LABEL_TENANT, LABEL_UID},
     testing::{
         fake_docker::{FakeDocker, Faults},
@@ -333,6 +334,33 @@ async fn lost_memory_and_lost_records_together_cost_no_data() {
     life.converged(&plan).await;
     assert_one_running_stack(&fake, "alfa");
     assert_eq!(fake.database_keys("alfa"), Some(keys));
+    life.end().await;
+}
+
+/// Told another directory, the agent keeps new tenants there, and the others where they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_stays_where_its_data_was_put_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let (alfa, keys) = lived(&fake, dir.path(), DesiredState::Suspended).await;
+    fake.prune();
+    let disk = dir.path().join("disk");
+    let on_disk = || Life::host(Pace::hasty(), &fake, dir.path()).keep_data_in(&disk);
+    assert!(on_disk().is_err(), "it is not mounted");
+    std::fs::create_dir(&disk).unwrap();
+    let beta = tenant_plan("beta");
+    let both = [alfa.clone(), beta.clone()];
+    let life = Life::begin_on(on_disk().unwrap(), &both);
+    life.converged(&beta).await;
+    life.converged(&alfa).await;
+    assert_eq!(fake.database_keys("alfa"), Some(keys));
+    assert!(home(dir.path(), "alfa").exists() && !home(dir.path(), "beta").exists());
+    assert!(disk.join("tenants/beta/pgdata/PG_VERSION").exists());
+    assert!(disk.join("spares").exists() && !disk.join("tenants/alfa").exists());
+    life.end().await;
+    let life = Life::begin(&fake, dir.path(), &both);
+    life.converged(&beta).await;
+    assert_one_running_stack(&fake, "beta");
     life.end().await;
 }
 

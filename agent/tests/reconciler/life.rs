@@ -41,18 +41,18 @@ impl Life {
         dir: &Path,
         tenants: &[TenantPlan],
     ) -> Self {
+        Self::begin_on(Self::host(pace, fake, dir), tenants)
+    }
+
+    pub(super) fn host(pace: Pace, fake: &Arc<FakeDocker>, dir: &Path) -> Host {
         let data = DataDir::new(dir.join("agent"));
         data.create().unwrap();
-        let host = Arc::new(
-            Host::new(
-                fake.clone(),
-                fake.clone(),
-                data,
-                [127, 0, 0, 1].into(),
-                pace,
-            )
-            .unwrap(),
-        );
+        let address = [127, 0, 0, 1].into();
+        Host::new(fake.clone(), fake.clone(), data, address, pace).unwrap()
+    }
+
+    pub(super) fn begin_on(host: Host, tenants: &[TenantPlan]) -> Self {
+        let host = Arc::new(host);
         let (plans, receiver) = watch::channel(in_force(1, tenants));
         let stop = CancellationToken::new();
         let task = tokio::spawn(reconcile::run(host.clone(), receiver, stop.clone()));

@@ -207,6 +207,10 @@ fn left(agent: &Agent, name: &str) -> Option<String> {
         .chain(&volumes)
         .filter(own)
         .collect();
+    let home = agent.docker.homes().join(name);
+    if home.exists() {
+        return Some(format!("{} still has {}", agent.name, home.display()));
+    }
     (!left.is_empty()).then(|| format!("{} still has {left:?}", agent.name))
 }
 

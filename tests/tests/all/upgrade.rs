@@ -64,6 +64,17 @@ fn nothing_was_put_aside(folder: &Path) {
     }
 }
 
+/// Data of volumes that the version before made has moved into the tenants' homes: nothing ran on it.
+fn data_is_at_home(fleet: &Fleet) {
+    let engines = ["h1", "h2"].map(|host| fleet.dir.path().join(host).join("docker"));
+    for tenant in WITH_DATA {
+        let file = format!("isyone/tenants/{tenant}/pgdata/databases/odoo_{tenant}");
+        let old = format!("volumes/pgdata_{tenant}/_data/PG_VERSION");
+        assert!(engines.iter().any(|e| e.join(&file).exists()), "{tenant}");
+        assert!(!engines.iter().any(|e| e.join(&old).exists()), "{tenant}");
+    }
+}
+
 /// Each kind of record is read into the Fleet. Looked at before the coordinator runs: it forgets the join tokens, which ended an
 /// hour after the fixture was made.
 fn every_record_is_read(contents: Contents) {
@@ -124,6 +135,7 @@ fn stored_data_of_the_version_before_goes_on_working() {
         Some("erp.customer.example")
     );
     assert_eq!(keys(&fleet), before.0, "no database was filled again");
+    data_is_at_home(&fleet);
     let after = memories(&fleet);
     for (tenant, was) in &before.1 {
         let is = &after[tenant];

@@ -301,6 +301,11 @@ impl FakeDocker {
         .ok()
     }
 
+    /// Where an agent keeps tenants' data by default.
+    pub fn homes(&self) -> PathBuf {
+        self.dir.join("isyone/tenants")
+    }
+
     /// Docker's own directory for a volume.
     fn own_place(&self, volume: &str) -> PathBuf {
         self.dir.join("volumes").join(volume).join("_data")

@@ -85,7 +85,10 @@ fn a_prune_takes_records_and_old_volumes_move_home() {
         return;
     }
     let _alone = alone();
-    let mut cell = Cell::start(&Shape::default());
+    let mut cell = Cell::start(&Shape {
+        config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",
+        ..Shape::default()
+    });
     let docker = cell.hosts[0].docker.clone();
     let mut passwords = Vec::new();
     for (tenant, stop, phase) in STOPPED {

@@ -3,6 +3,7 @@
 //! Not here: the model (world).
 
 mod copies;
+mod data;
 
 use proptest::prelude::*;
 
@@ -271,13 +272,19 @@ fn changed(plan: &TenantPlan, which: u8) -> TenantPlan {
 proptest! {
     #[test]
     fn whatever_changes_and_wherever_it_crashes_it_ends_as_planned(
-        changes in proptest::collection::vec((0u8..11, 0usize..25, any::<bool>()), 1..8),
+        homes in any::<bool>(),
+        changes in proptest::collection::vec((0u8..11, 0usize..25, any::<[bool; 3]>()), 1..8),
     ) {
         let mut plan = tenant_plan("alfa");
-        let mut world = World::empty(&plan);
-        for (which, budget, golden) in changes {
+        let mut world = if homes { World::with_home(&plan) } else { World::empty(&plan) };
+        for (which, budget, [golden, old, prune]) in changes {
             plan = changed(&plan, which);
             world.observed.golden = golden;
+            if homes && old && world.state.is_ready() {
+                world.make_old();
+            } else if homes && prune && world.state.is_ready() && world.is_safe() {
+                world.prune();
+            }
             world.converge(&plan, 0, budget);
         }
         plan.desired = DesiredState::Running;
