@@ -19,6 +19,10 @@ pub(crate) struct Args {
     /// Leave out what needs Docker and images (sets ISYONE_E2E=0)
     #[arg(long)]
     fast: bool,
+    /// Also run the long forms: a million steps of the simulated fleet, every death of the walk; shows where planted bugs
+    /// are found
+    #[arg(long)]
+    long: bool,
     /// Run only this step (may be given several times)
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
@@ -44,11 +48,13 @@ enum Step {
     Build,
     /// cargo test --workspace
     Test,
+    /// the long forms of tests; only with --long
+    Long,
     /// the bench harness in its small form: shows that it works, judges no time
     Bench,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step::Fmt,
     Step::Clippy,
     Step::Deny,
@@ -58,6 +64,7 @@ const STEPS: [Step; 10] = [
     Step::Browser,
     Step::Build,
     Step::Test,
+    Step::Long,
     Step::Bench,
 ];
 
@@ -102,7 +109,11 @@ pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
 
 fn wanted(step: Step, args: &Args) -> bool {
     let needs_docker = matches!(step, Step::Setup | Step::Images | Step::Browser);
-    (args.only.is_empty() || args.only.contains(&step)) && !(args.fast && needs_docker)
+    let chosen = match step {
+        Step::Long => args.long && args.only.is_empty(),
+        _ => args.only.is_empty(),
+    };
+    (chosen || args.only.contains(&step)) && !(args.fast && needs_docker)
 }
 
 fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
@@ -118,6 +129,7 @@ fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
         Step::Browser => browser(),
         Step::Build => quiet(&["build", "--workspace", "--bins"]),
         Step::Test => tests(fast),
+        Step::Long => long(),
         Step::Bench => bench::small(!fast),
     };
     if let Err(err) = &outcome {
@@ -231,6 +243,20 @@ fn browser() -> Outcome {
             Ok(format!("SKIPPED: {err}"))
         }
     }
+}
+
+/// Runs the long forms, which say what they did.
+fn long() -> Outcome {
+    let mut command = cargo(&["test", "--workspace", "--test", "all", "--"]);
+    command
+        .args(["--nocapture", "simulation::"])
+        .env("ISYONE_E2E", "0")
+        .env("ISYONE_LONG", "1");
+    let (totals, success) = count(&mut command)?;
+    if !success {
+        bail!("{totals}");
+    }
+    Ok(totals.to_string())
 }
 
 /// Runs the tests, showing their output, and adds up cargo's `test result:` lines.

@@ -3,7 +3,7 @@
 use isyone_fleet::{
     change::Command,
     event::EventKind,
-    testing::{Bench, name},
+    testing::{self, Bench, name},
 };
 use isyone_proto::ids::{HostName, TenantName};
 use rand::RngExt as _;
@@ -24,75 +24,76 @@ impl Simulation {
             return;
         }
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..TENANTS.len())]);
-        let request_id = Some(format!("r{}", self.rng.random_range(0..1_000_000u32)));
-        let plan = ["small", "standard", "large"][self.rng.random_range(0..3usize)];
-        let cancel_running = self.chance(300);
         // Epochs and places show their worth in moves.
-        let order = if self.chance(if self.shape.rebuilds { 400 } else { 150 }) {
-            14
-        } else {
-            self.rng.random_range(0..18u32)
-        };
-        let command = match order {
-            0..=4 => {
-                let mut creation = Bench::default().creation(tenant.as_str(), plan);
-                creation.uid = self.id();
-                creation.request_id = request_id;
-                creation.force = self.chance(100);
-                self.create(Command::CreateTenant(Box::new(creation)), tenant);
-                return;
-            }
-            5 => Command::RestartTenant {
-                name: tenant.clone(),
-                database: self.chance(300),
-                request_id,
-            },
-            6 => Command::SuspendTenant {
-                name: tenant.clone(),
-                request_id,
-                cancel_running,
-            },
-            7 => Command::ResumeTenant {
-                name: tenant.clone(),
-                request_id,
-            },
-            8 => Command::ResizeTenant {
-                name: tenant.clone(),
-                plan: name(plan),
-                request_id,
-            },
-            12 | 13 => {
-                self.cancel(&tenant);
-                return;
-            }
-            14..=16 => Command::MoveTenant {
-                name: tenant.clone(),
-                to: self.other_host(&tenant),
-                request_id,
-            },
-            9 => Command::UndeleteTenant {
-                name: tenant.clone(),
-                request_id,
-            },
-            10 => Command::WakeTenant {
-                name: tenant.clone(),
-            },
-            11 => {
+        let moves = if self.shape.rebuilds { 400 } else { 150 };
+        match self.rng.random_range(0..18u32) {
+            _ if self.chance(moves) => self.order(&tenant, 0),
+            0..=4 => self.create_some(tenant),
+            5 => {
                 let host = self.pick_host();
                 let cordoned = self.chance(400);
                 self.count(Command::CordonHost { host, cordoned });
-                return;
             }
-            _ => Command::DeleteTenant {
-                name: tenant.clone(),
+            6 | 7 => self.cancel(&tenant),
+            which => self.order(&tenant, which),
+        }
+    }
+
+    fn request_id(&mut self) -> Option<String> {
+        Some(format!("r{}", self.rng.random_range(0..1_000_000u32)))
+    }
+
+    fn plan(&mut self) -> &'static str {
+        ["small", "standard", "large"][self.rng.random_range(0..3usize)]
+    }
+
+    fn create_some(&mut self, tenant: TenantName) {
+        let plan = self.plan();
+        let mut creation = Bench::default().creation(tenant.as_str(), plan);
+        creation.uid = self.id();
+        creation.request_id = self.request_id();
+        creation.force = self.chance(100);
+        self.create(Command::CreateTenant(Box::new(creation)), tenant);
+    }
+
+    /// Asks for something about a tenant; `which` says what, and a move otherwise.
+    fn order(&mut self, tenant: &TenantName, which: u32) {
+        let (name, request_id) = (tenant.clone(), self.request_id());
+        let cancel_running = self.chance(300);
+        let command = match which {
+            8 => Command::RestartTenant {
+                name,
+                database: self.chance(300),
+                request_id,
+            },
+            9 => Command::SuspendTenant {
+                name,
+                request_id,
+                cancel_running,
+            },
+            10 => Command::ResumeTenant { name, request_id },
+            11 => Command::ResizeTenant {
+                name,
+                plan: testing::name(self.plan()),
+                request_id,
+            },
+            12 => Command::UndeleteTenant { name, request_id },
+            13 => Command::WakeTenant { name },
+            14 | 15 => Command::DeleteTenant {
+                name,
                 purge: self.chance(200),
                 request_id,
                 cancel_running,
             },
+            _ => Command::MoveTenant {
+                to: self.other_host(tenant),
+                name,
+                request_id,
+            },
         };
         // Whoever got no answer does not know what became of it, and looks.
         if self.count(command) | std::mem::take(&mut self.answer_lost) {
-            self.promise(&tenant);
+            self.promise(tenant);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 use isyone_fleet::{
     change::{Command, Outcome},
     operation::{OperationKind, Stage},
-    testing::{Bench, name},
+    testing::{self, Bench, name},
 };
 use isyone_proto::{ids::TenantName, operation::OperationState, plan::Lifecycle};
 use uuid::Uuid;
@@ -89,82 +89,60 @@ fn alfa() -> TenantName {
     name("alfa")
 }
 
-/// What begins an operation of this kind, and what must have ended before.
-fn order(kind: OperationKind) -> (Vec<OperationKind>, Command) {
+/// What must have ended before an operation of this kind can begin.
+fn before(kind: OperationKind) -> &'static [OperationKind] {
     use OperationKind as K;
-    let (tenant, request_id) = (alfa(), Some(format!("the {}", kind.word())));
     match kind {
-        K::Create => {
-            let mut creation = Bench::default().creation("alfa", "small");
-            creation.uid = Uuid::from_u128(7);
-            creation.request_id = request_id;
-            (vec![], Command::CreateTenant(Box::new(creation)))
-        }
-        K::Update => {
-            let mut creation = Bench::default().creation("alfa", "standard");
-            creation.force = true;
-            creation.request_id = request_id;
-            (vec![K::Create], Command::CreateTenant(Box::new(creation)))
-        }
-        K::Restart => (
-            vec![K::Create],
-            Command::RestartTenant {
-                name: tenant,
-                database: true,
-                request_id,
-            },
-        ),
-        K::Suspend => (
-            vec![K::Create],
-            Command::SuspendTenant {
-                name: tenant,
-                request_id,
-                cancel_running: false,
-            },
-        ),
-        K::Resume => (
-            vec![K::Create, K::Suspend],
-            Command::ResumeTenant {
-                name: tenant,
-                request_id,
-            },
-        ),
-        K::Resize => (
-            vec![K::Create],
-            Command::ResizeTenant {
-                name: tenant,
-                plan: name("standard"),
-                request_id,
-            },
-        ),
-        K::Delete | K::Purge => (
-            if kind == K::Purge {
-                vec![K::Create, K::Delete]
-            } else {
-                vec![K::Create]
-            },
-            Command::DeleteTenant {
-                name: tenant,
-                purge: kind == K::Purge,
-                request_id,
-                cancel_running: false,
-            },
-        ),
-        K::Undelete => (
-            vec![K::Create, K::Delete],
-            Command::UndeleteTenant {
-                name: tenant,
-                request_id,
-            },
-        ),
-        K::Move => (
-            vec![K::Create],
-            Command::MoveTenant {
-                name: tenant,
-                to: name("h1"),
-                request_id,
-            },
-        ),
+        K::Create => &[],
+        K::Resume => &[K::Create, K::Suspend],
+        K::Purge | K::Undelete => &[K::Create, K::Delete],
+        K::Update | K::Restart | K::Suspend | K::Resize | K::Delete | K::Move => &[K::Create],
+    }
+}
+
+fn creation(plan: &str, kind: OperationKind) -> Command {
+    let mut creation = Bench::default().creation("alfa", plan);
+    creation.uid = Uuid::from_u128(7);
+    creation.request_id = Some(format!("the {}", kind.word()));
+    creation.force = kind == OperationKind::Update;
+    Command::CreateTenant(Box::new(creation))
+}
+
+/// What begins an operation of this kind.
+fn order(kind: OperationKind) -> Command {
+    use OperationKind as K;
+    let (name, request_id) = (alfa(), Some(format!("the {}", kind.word())));
+    match kind {
+        K::Create => creation("small", kind),
+        K::Update => creation("standard", kind),
+        K::Restart => Command::RestartTenant {
+            name,
+            database: true,
+            request_id,
+        },
+        K::Suspend => Command::SuspendTenant {
+            name,
+            request_id,
+            cancel_running: false,
+        },
+        K::Resume => Command::ResumeTenant { name, request_id },
+        K::Resize => Command::ResizeTenant {
+            name,
+            plan: testing::name("standard"),
+            request_id,
+        },
+        K::Delete | K::Purge => Command::DeleteTenant {
+            name,
+            purge: kind == K::Purge,
+            request_id,
+            cancel_running: false,
+        },
+        K::Undelete => Command::UndeleteTenant { name, request_id },
+        K::Move => Command::MoveTenant {
+            name,
+            to: testing::name("h1"),
+            request_id,
+        },
     }
 }
 
@@ -184,9 +162,8 @@ fn prepared(kind: OperationKind) -> Simulation {
     for host in &hosts[1..] {
         cordon(&mut sim, host.as_str(), true);
     }
-    for before in order(kind).0 {
-        let (_, command) = order(before);
-        let id = begin(&mut sim, command).expect("it begins");
+    for earlier in before(kind) {
+        let id = begin(&mut sim, order(*earlier)).expect("it begins");
         settle(&mut sim, id, None, Death::Nobody, &mut Run::new());
     }
     cordon(&mut sim, "h1", false);
@@ -236,7 +213,7 @@ fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
         _ => None,
     });
     let commits = sim.commits();
-    let id = begin(&mut sim, order(kind).1).expect("answered at last");
+    let id = begin(&mut sim, order(kind)).expect("answered at last");
     settle(&mut sim, id, cancel_at, death, &mut run);
     run.commits = sim.commits() - commits;
     let at = format!("{kind:?}, cancelled at {cancel_at:?}, {death:?}");

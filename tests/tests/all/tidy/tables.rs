@@ -26,8 +26,8 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             (
                 "change",
-                "desired domains event liveness observed operation placement settings state \
-                 views written",
+                "desired domains event liveness observed operation placement planted procedures \
+                 settings state views written",
             ),
             ("desired", "event operation"),
             ("domains", "orders"),
@@ -35,13 +35,17 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("orders", "desired"),
             ("placement", "desired liveness observed settings"),
             ("probes", "desired liveness"),
+            (
+                "procedures",
+                "desired observed operation planted settings state views",
+            ),
             ("settings", "shards"),
             ("state", "desired liveness observed placement settings"),
-            ("testing", "change desired settings shards state"),
+            ("testing", "change desired procedures settings shards state"),
             ("top", "desired liveness probes settings state views"),
             (
                 "views",
-                "desired liveness observed operation settings state",
+                "desired liveness observed operation planted settings state",
             ),
             ("written", "desired event operation"),
         ],
