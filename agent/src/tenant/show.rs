@@ -20,10 +20,12 @@ use crate::{
 impl Tenant {
     pub(super) fn verdict(&self, view: &TenantView) -> (TenantProgress, String) {
         if self.stale {
-            return (
-                TenantProgress::Converged,
-                "stopped: another host holds a newer copy of this tenant".to_owned(),
-            );
+            let why = "stopped: another host holds a newer copy of this tenant".to_owned();
+            // What the plan wants is not so, and will not be; for a copy that is to go, it is.
+            return match self.plan.desired {
+                DesiredState::Running | DesiredState::Suspended => (TenantProgress::Failing, why),
+                _ => (TenantProgress::Converged, why),
+            };
         }
         match self.plan.desired {
             DesiredState::Running => {}

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     change::{self, ChangeError, Command, CreateTenant, Effects, Enroll, Outcome, Stamp},
     desired::{Certificate, CopyRole, Sealed, Token},
+    observed::Hello,
     procedures,
     settings::{Defaults, Edge, Edition, Liveness, Network, PlacementSettings, Settings},
     state::State,
@@ -244,8 +245,24 @@ impl Bench {
         };
         self.apply(Command::Enroll(Box::new(enroll)))
             .expect("enroll");
+        self.greet(&host);
         self.report(&host, resources, Vec::new());
         host
+    }
+
+    /// A host's agent connects, with the newest plan.
+    pub fn greet(&mut self, host: &HostName) {
+        let accepted_generation = self.state.fleet.hosts[host].plan_generation;
+        let hello = Hello {
+            peer_port: Some(7483),
+            ..Hello::default()
+        };
+        self.apply(Command::Greet {
+            host: host.clone(),
+            hello,
+            accepted_generation,
+        })
+        .expect("a host greets");
     }
 
     /// A host reports these tenants as a complete list.

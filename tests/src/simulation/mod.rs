@@ -394,7 +394,10 @@ impl Simulation {
             Message::Plan(_) => return,
             Message::Hello(accepted_generation) => Command::Greet {
                 host: host.clone(),
-                hello: isyone_fleet::observed::Hello::default(),
+                hello: isyone_fleet::observed::Hello {
+                    peer_port: Some(7483),
+                    ..Default::default()
+                },
                 accepted_generation,
             },
             Message::PlanResult(generation, error) => Command::PlanResult {

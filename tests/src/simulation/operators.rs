@@ -16,6 +16,9 @@ const TENANTS: [&str; 12] = [
     "lima",
 ];
 
+/// How many of them are used where tenants are to move a lot.
+const FEW: usize = 4;
+
 impl Simulation {
     pub(super) fn operator(&mut self) {
         if !self.unanswered.is_empty() && self.chance(500) {
@@ -23,9 +26,13 @@ impl Simulation {
             self.create(command, tenant);
             return;
         }
-        let tenant: TenantName = name(TENANTS[self.rng.random_range(0..TENANTS.len())]);
-        // Epochs and places show their worth in moves.
-        let moves = if self.shape.rebuilds { 400 } else { 150 };
+        // Epochs and places show their worth in moves, and only tenants that have run can move.
+        let (names, moves) = if self.shape.rebuilds {
+            (FEW, 500)
+        } else {
+            (TENANTS.len(), 150)
+        };
+        let tenant: TenantName = name(TENANTS[self.rng.random_range(0..names)]);
         match self.rng.random_range(0..18u32) {
             _ if self.chance(moves) => self.order(&tenant, 0),
             0..=4 => self.create_some(tenant),

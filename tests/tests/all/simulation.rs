@@ -31,7 +31,8 @@ fn seeds(usually: u64) -> std::ops::Range<u64> {
 fn shape(seed: u64, rebuilds: bool) -> Shape {
     Shape {
         hosts: 1 + seed as usize % 5,
-        steps: STEPS,
+        // What comes after a move needs time.
+        steps: if rebuilds { 3 * STEPS } else { STEPS },
         fault_permille: 20 + 40 * (seed as u32 % 4),
         rebuilds,
     }
@@ -73,9 +74,9 @@ fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
 
 #[test]
 fn a_coordinator_rebuilt_from_an_older_state_lets_nobody_write_beside_another() {
-    let sum = run_all(seeds(40), true);
+    let sum = run_all(seeds(15), true);
     assert!(
-        std::env::var_os("ISYONE_SEED").is_some() || sum.moved > 10,
+        std::env::var_os("ISYONE_SEED").is_some() || sum.accepted > 500 && sum.written > 1_000,
         "{sum}"
     );
 }
@@ -96,11 +97,12 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn planted_bugs_are_found() {
     for bug in Bug::ALL {
-        let found = (0..400).find_map(|seed| {
+        let found = (0..200).find_map(|seed| {
             planted::plant(Some(bug));
             // What epochs are for shows only when an older state comes back.
             let shape = Shape {
                 hosts: 2 + seed as usize % 3,
+                steps: 3 * STEPS,
                 ..shape(seed, bug == Bug::EpochIgnored)
             };
             let broken = Simulation::new(seed, shape).run_until_broken().err();

@@ -8,7 +8,7 @@ use isyone_types::{generation::Generation, ids::HostName};
 
 use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome, generations};
 use crate::{
-    desired::{Certificate, Host, MAX_CERTIFICATES, Token},
+    desired::{Certificate, CopyRole, Host, MAX_CERTIFICATES, Tenant, Token},
     event::EventKind,
     observed::{Hello, HostObserved},
     written::{RecordKind, RecordValue, Write},
@@ -158,15 +158,7 @@ impl Edit<'_> {
 
     pub(super) fn remove_host(&mut self, name: &HostName) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
-        if let Some(index) = self.state.fleet.by_host.get(name)
-            && let Some(first) = index.tenants.get_min()
-        {
-            return Err(ChangeError::HostNotEmpty {
-                host: name.clone(),
-                count: index.tenants.len(),
-                first: first.clone(),
-            });
-        }
+        self.let_left_copies_go(name)?;
         self.effects
             .writes
             .push(Write::Delete(RecordKind::Host, name.to_string()));
@@ -184,6 +176,44 @@ impl Edit<'_> {
             "its certificates are refused from now on".to_owned(),
         );
         Ok(Outcome::Host(host))
+    }
+
+    /// Refuses while tenants live on the host or are on their way there; forgets copies that they have left behind.
+    fn let_left_copies_go(&mut self, name: &HostName) -> Result<(), ChangeError> {
+        let Some(index) = self.state.fleet.by_host.get(name) else {
+            return Ok(());
+        };
+        let here: Vec<Arc<Tenant>> = index
+            .tenants
+            .iter()
+            .filter_map(|tenant| self.state.fleet.tenants.get(tenant).cloned())
+            .collect();
+        let stays = |tenant: &&Arc<Tenant>| {
+            let role = tenant.copy_on(name).and_then(|(_, role)| role);
+            matches!(role, None | Some(CopyRole::Incoming))
+        };
+        if let Some(first) = here.iter().find(stays) {
+            return Err(ChangeError::HostNotEmpty {
+                host: name.clone(),
+                count: here.iter().filter(stays).count(),
+                first: first.name.clone(),
+            });
+        }
+        for tenant in here {
+            let mut left = (*tenant).clone();
+            left.copies.retain(|copy| copy.place.host != *name);
+            self.state.observed.forget_copy(&left.name, name);
+            let left = self.put_tenant(left);
+            self.event(
+                EventKind::TenantCopyForgotten,
+                Some(&left),
+                Some(name),
+                None,
+                "the host was removed with a copy that the tenant had left".to_owned(),
+            );
+            self.forget_if_gone(&left.name);
+        }
+        Ok(())
     }
 
     /// An agent connected. Its report follows.

@@ -13,6 +13,9 @@ use crate::{
     written::{RecordValue, Write},
 };
 
+/// Names under which the platform itself acts; see [`crate::operation::Operation::is_the_platforms`].
+const PLATFORMS_OWN: [&str; 2] = ["coordinator", "visitor"];
+
 impl Edit<'_> {
     pub(super) fn create_operator(
         &mut self,
@@ -24,6 +27,12 @@ impl Edit<'_> {
             name: name.clone(),
             problem,
         };
+        if PLATFORMS_OWN.contains(&name.as_str()) {
+            return Err(conflict(
+                "cannot be created: the platform itself acts under this name; choose another"
+                    .to_owned(),
+            ));
+        }
         let mut operator = match self.state.fleet.operators.get(&name) {
             Some(old) if old.revoked => {
                 return Err(conflict("was revoked; choose another name".to_owned()));

@@ -36,8 +36,9 @@ impl Edit<'_> {
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
         let jobs: Vec<Uuid> = report.jobs.iter().map(|job| job.id).collect();
         let reported = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
-        seen.jobs = reported.collect();
         let counts = generations::follows(&record, &seen);
+        // A job of a plan that is not ours must not take an operation of ours past its point of no return.
+        seen.jobs = reported.filter(|_| counts).collect();
         self.observe_host(host, seen);
         if !counts {
             return Ok(Outcome::Done);
@@ -84,7 +85,7 @@ impl Edit<'_> {
             told,
         });
         if converged && tenant.placement.host == *host {
-            self.activate(&tenant);
+            self.is_well(&tenant);
         }
         // Also when it has not converged: the operation may have waited for a host that was silent.
         self.drive(tenant.operation);
@@ -181,13 +182,21 @@ impl Edit<'_> {
         }
     }
 
-    /// A tenant has run for the first time. From now on its plan says so: a host that lost the data must not start an
-    /// empty tenant.
-    fn activate(&mut self, tenant: &Tenant) {
+    /// A tenant is as it should be where it lives. Once it has run, its plan says so: a host that lost the data must not
+    /// start an empty tenant. And the time of the copies begins that it has left.
+    fn is_well(&mut self, tenant: &Tenant) {
+        let mut well = tenant.clone();
         if tenant.desired == Lifecycle::Running && tenant.activated_at.is_none() {
-            let mut activated = tenant.clone();
-            activated.activated_at = Some(self.stamp.now);
-            self.put_tenant(activated);
+            well.activated_at = Some(self.stamp.now);
+        }
+        let until = self.stamp.now.saturating_add(self.settings.quarantine_ms);
+        for copy in &mut well.copies {
+            if copy.role == (CopyRole::Fenced { until: None }) {
+                copy.role = CopyRole::Fenced { until: Some(until) };
+            }
+        }
+        if well != *tenant {
+            self.put_tenant(well);
         }
     }
 
@@ -203,8 +212,17 @@ impl Edit<'_> {
         });
         if left.copies.len() != tenant.copies.len() {
             self.state.observed.forget_copy(name, host);
-            self.put_tenant(left.clone());
+            self.put_tenant(left);
         }
+        self.forget_if_gone(name);
+    }
+
+    /// Forgets a purged tenant of which no host has anything left.
+    pub(super) fn forget_if_gone(&mut self, name: &TenantName) {
+        let Some(left) = self.state.fleet.tenants.get(name).cloned() else {
+            return;
+        };
+        let purged = left.desired == Lifecycle::Purged;
         let lives_gone = self
             .state
             .observed

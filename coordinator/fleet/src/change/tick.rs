@@ -171,7 +171,7 @@ impl Edit<'_> {
             };
             let mut tenant = (**tenant).clone();
             for copy in &mut tenant.copies {
-                if matches!(copy.role, CopyRole::Fenced { until } if until <= now) {
+                if matches!(copy.role, CopyRole::Fenced { until: Some(until) } if until <= now) {
                     copy.role = CopyRole::Discarded;
                 }
             }

@@ -60,8 +60,9 @@ pub struct TenantPlacement {
 pub enum CopyRole {
     /// It is being filled, and may take over.
     Incoming,
-    /// It lived here before, and is kept until then in case something is missed. It never starts again.
-    Fenced { until: UnixMs },
+    /// It lived here before, and is kept until then in case something is missed. It never starts again. `None`: for as
+    /// long as the tenant has not been well in its new place.
+    Fenced { until: Option<UnixMs> },
     /// It is being removed, and never was the tenant's only copy.
     Discarded,
 }
@@ -370,7 +371,7 @@ impl Tenant {
     /// When its first fenced copy is to go, if it has one.
     pub fn fenced_until(&self) -> Option<UnixMs> {
         let ends = self.copies.iter().filter_map(|copy| match copy.role {
-            CopyRole::Fenced { until } => Some(until),
+            CopyRole::Fenced { until } => until,
             CopyRole::Incoming | CopyRole::Discarded => None,
         });
         ends.min()

@@ -92,6 +92,8 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     );
     let phase = match (tenant.desired, report.progress) {
         (Lifecycle::Running | Lifecycle::Suspended, _) if bad => Phase::Failing,
+        // An operation has stopped it for the time being.
+        (Lifecycle::Running, _) if tenant.halted => Phase::Updating,
         (Lifecycle::Running, TenantProgress::Converged) if current => Phase::Running,
         (Lifecycle::Suspended, TenantProgress::Converged) if current => Phase::Suspended,
         (Lifecycle::Quarantined, TenantProgress::Converged) if current => Phase::Quarantined,
@@ -285,9 +287,9 @@ pub struct Target {
     pub plan: String,
 }
 
-/// Whether a tenant is monitored: it should run, and it has converged before.
+/// Whether a tenant is monitored: it should run, no operation has stopped it, and it has converged before.
 pub fn monitored(tenant: &Tenant) -> bool {
-    tenant.desired == Lifecycle::Running && tenant.activated_at.is_some()
+    tenant.desired == Lifecycle::Running && tenant.activated_at.is_some() && !tenant.halted
 }
 
 /// A tenant's target, if it is monitored and its host is known.

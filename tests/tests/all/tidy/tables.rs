@@ -41,7 +41,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ),
             ("settings", "shards"),
             ("state", "desired liveness observed placement settings"),
-            ("testing", "change desired procedures settings shards state"),
+            (
+                "testing",
+                "change desired observed procedures settings shards state",
+            ),
             ("top", "desired liveness probes settings state views"),
             (
                 "views",

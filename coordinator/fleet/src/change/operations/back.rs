@@ -7,9 +7,10 @@ use std::sync::Arc;
 use isyone_types::{
     operation::{OperationState, Step},
     plan::Lifecycle,
+    spec::MAX_DOMAINS,
 };
 
-use super::{ChangeError, Edit, drive::set_generation};
+use super::{super::domain_refused, ChangeError, Edit, drive::set_generation};
 use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
@@ -74,7 +75,7 @@ impl Edit<'_> {
             }
             Procedure::Move(_) => {
                 return Err(impossible(
-                    "is past its point of no return; move the tenant back once it is over",
+                    "is past its point of no return: the tenant lives on its new host",
                 ));
             }
         }
@@ -123,14 +124,26 @@ impl Edit<'_> {
             started_at,
             quarantine_until,
         } = wishes;
-        // Domains have commands of their own, which need no operation: what they did meanwhile stays.
-        let domains = std::mem::take(&mut back.spec.domains);
+        // Domains have commands of their own, which need no operation: what they did meanwhile stays, and those come back
+        // that nobody has taken since.
+        let mut domains = std::mem::take(&mut back.spec.domains);
+        let (fleet, settings) = (&self.state.fleet, self.settings);
+        for domain in &spec.domains {
+            if !domains.contains(domain)
+                && domains.len() < MAX_DOMAINS
+                && domain_refused(fleet, settings, &tenant.name, domain).is_none()
+            {
+                domains.push(domain.clone());
+            }
+        }
         back.spec = spec;
         back.spec.domains = domains;
         back.primary = primary.filter(|domain| back.spec.domains.contains(domain));
         (back.desired, back.size) = (desired, size);
         (back.asleep_since, back.started_at) = (asleep_since, started_at);
-        back.quarantine_until = quarantine_until;
+        // A quarantine that has run out meanwhile begins anew: nothing that is cancelled leads to a removal.
+        let anew = self.stamp.now.saturating_add(self.settings.quarantine_ms);
+        back.quarantine_until = quarantine_until.map(|until| until.max(anew));
         back.generation += 1;
         self.put_tenant(back);
         Ok(())

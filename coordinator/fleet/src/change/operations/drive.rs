@@ -155,10 +155,9 @@ impl Edit<'_> {
         let incoming = moved.copies.remove(at).place;
         let mut left = std::mem::replace(&mut moved.placement, incoming);
         left.epoch = moved.placement.epoch;
-        let until = self.stamp.now.saturating_add(self.settings.quarantine_ms);
         moved.copies.push(TenantCopy {
             place: left,
-            role: CopyRole::Fenced { until },
+            role: CopyRole::Fenced { until: None },
         });
         moved.halted = false;
         moved.generation += 1;
@@ -249,7 +248,9 @@ impl Edit<'_> {
         let Some(operation) = self.state.fleet.operations.get(&id).filter(late).cloned() else {
             return;
         };
-        if self.state.told_overdue.insert(id).is_some() {
+        let told = self.state.told_overdue.insert(id).is_some();
+        // A start is no news: what was late before has been told.
+        if told || operation.deadline < self.state.started_at {
             return;
         }
         let waiting = procedures::waiting(self.state, self.settings, &operation, now);

@@ -196,7 +196,7 @@ impl Edit<'_> {
     }
 
     fn forget_old_operations(&mut self) {
-        while self.state.fleet.operations.len() >= crate::desired::MAX_OPERATIONS {
+        while self.state.fleet.ended.len() >= crate::desired::MAX_OPERATIONS {
             // Unfinished ones are kept; there is at most one for each tenant.
             let Some(id) = self.state.fleet.ended.get_min().copied() else {
                 return;

@@ -9,6 +9,7 @@ use isyone_types::{ids::HostName, plan::Lifecycle};
 use super::super::{
     ChangeError, CreateTenant, Edit, Outcome, done_step,
     spec_change::{self, SpecField},
+    tenants::went_well,
 };
 use crate::{
     desired::{Tenant, TenantPlacement, VisitorAccess},
@@ -68,10 +69,10 @@ impl Edit<'_> {
         }
         let changes = spec_change::between(&tenant.spec, &create.spec);
         if changes.is_empty() {
-            return Ok(found(
-                tenant.clone(),
-                self.state.fleet.operations.get(&tenant.operation).cloned(),
-            ));
+            // The tenant is as asked, whatever became of an operation that wanted something else.
+            let operation = self.state.fleet.operations.get(&tenant.operation);
+            let operation = operation.filter(|o| !o.is_over() || went_well(o)).cloned();
+            return Ok(found(tenant.clone(), operation));
         }
         if !create.force {
             return Err(ChangeError::TenantExists {

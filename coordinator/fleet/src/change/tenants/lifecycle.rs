@@ -2,6 +2,8 @@
 //!
 //! Not here: falling asleep and waking (sleep), and what an agent does with a changed plan.
 
+use std::sync::Arc;
+
 use isyone_types::{
     ids::{ShortName, TenantName},
     plan::Lifecycle,
@@ -9,9 +11,13 @@ use isyone_types::{
 
 use super::{
     super::{Ask, ChangeError, Edit, Outcome},
-    wrong_state,
+    went_well, wrong_state,
 };
-use crate::{event::EventKind, operation::OperationKind};
+use crate::{
+    desired::Tenant,
+    event::EventKind,
+    operation::{Operation, OperationKind},
+};
 
 impl Edit<'_> {
     pub(in crate::change) fn restart_tenant(
@@ -86,9 +92,9 @@ impl Edit<'_> {
         // A sleeping tenant does not count as suspended by an operator: any visitor could resume it.
         if tenant.desired == desired
             && tenant.asleep_since.is_none()
-            && let Some(operation) = self.state.fleet.operations.get(&tenant.operation)
+            && let Some(operation) = self.that_did_it(&tenant, kind)
         {
-            return Ok(Outcome::Operation(operation.clone()));
+            return Ok(Outcome::Operation(operation));
         }
         tenant.desired = desired;
         tenant.asleep_since = None;
@@ -96,6 +102,15 @@ impl Edit<'_> {
             tenant.started_at = Some(self.stamp.now);
         }
         self.finish(tenant, kind, ask, event)
+    }
+
+    /// The operation that made a tenant what it is, or is doing so: for whoever asks for what is so already. Not one that
+    /// went back, nor one under way for something else.
+    fn that_did_it(&self, tenant: &Tenant, kind: OperationKind) -> Option<Arc<Operation>> {
+        let operation = self.state.fleet.operations.get(&tenant.operation)?;
+        let under_way =
+            !operation.is_over() && operation.kind == kind && !operation.stage().is_back();
+        (under_way || went_well(operation)).then(|| operation.clone())
     }
 
     pub(in crate::change) fn resize_tenant(
@@ -117,9 +132,9 @@ impl Edit<'_> {
         let mut tenant = self.living(name)?;
         if tenant.spec.plan == plan
             && tenant.size == size
-            && let Some(operation) = self.state.fleet.operations.get(&tenant.operation)
+            && let Some(operation) = self.that_did_it(&tenant, OperationKind::Resize)
         {
-            return Ok(Outcome::Operation(operation.clone()));
+            return Ok(Outcome::Operation(operation));
         }
         self.check_growth(&tenant, size)?;
         tenant.spec.plan = plan;

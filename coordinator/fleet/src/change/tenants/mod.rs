@@ -9,13 +9,13 @@ mod relocate;
 
 use std::collections::BTreeMap;
 
-use isyone_types::{ids::TenantName, plan::Lifecycle, spec::Size};
+use isyone_types::{ids::TenantName, operation::OperationState, plan::Lifecycle, spec::Size};
 
 use super::{Ask, ChangeError, Edit, Outcome};
 use crate::{
     desired::Tenant,
     event::EventKind,
-    operation::OperationKind,
+    operation::{Operation, OperationKind},
     placement::{self, Request},
 };
 
@@ -81,13 +81,20 @@ impl Edit<'_> {
             request,
             self.stamp.now,
         );
-        // The tenant already has its network, and a cordon only keeps out new tenants.
+        // The tenant lives there already, whatever keeps new ones away; only what it takes more than it has counts, as far
+        // as that is known.
         for judgement in &mut decision.hosts {
+            let unknown = judgement
+                .rejections
+                .contains(&placement::Rejection::NeverReported);
             judgement.rejections.retain(|r| {
-                !matches!(
+                let room = matches!(
                     r,
-                    placement::Rejection::Cordoned | placement::Rejection::NoNetwork
-                )
+                    placement::Rejection::Memory(..)
+                        | placement::Rejection::Cpu(..)
+                        | placement::Rejection::Disk(..)
+                );
+                room && !unknown
             });
         }
         if decision.hosts.iter().any(placement::Judgement::fits) {
@@ -99,6 +106,11 @@ impl Edit<'_> {
             })
         }
     }
+}
+
+/// Whether an operation ended with what it was for.
+pub(super) fn went_well(operation: &Operation) -> bool {
+    operation.state == OperationState::Succeeded
 }
 
 fn wrong_state(name: &TenantName, problem: String) -> ChangeError {

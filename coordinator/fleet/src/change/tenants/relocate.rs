@@ -46,6 +46,9 @@ impl Edit<'_> {
             let problem = format!("has {MAX_COPIES} older copies that are kept for a while");
             return Err(wrong_state(name, problem));
         }
+        for host in [&tenant.placement.host, to] {
+            self.check_peer(&tenant.name, host)?;
+        }
         let place = self.incoming_place(&tenant, to)?;
         let log = vec![done_step("place", place.reason.clone(), self.stamp.now)];
         let from = tenant.placement.host.clone();
@@ -74,6 +77,21 @@ impl Edit<'_> {
             format!("from {from} to {to}"),
         );
         Ok(Outcome::Operation(operation))
+    }
+
+    /// Refuses a host whose agent does not exchange data with others: it would be found only when the tenant is stopped,
+    /// and an agent of a version before would refuse its whole plan.
+    fn check_peer(&self, name: &TenantName, host: &HostName) -> Result<(), ChangeError> {
+        self.host(host)?;
+        let seen = self.state.observed.hosts.get(host);
+        if seen.is_some_and(|seen| seen.hello.peer_port.is_some()) {
+            return Ok(());
+        }
+        let problem = format!(
+            "cannot move: the agent of host {host} serves no other agents (it is silent, of a version before, or runs \
+             with `--peer off`)"
+        );
+        Err(wrong_state(name, problem))
     }
 
     /// A place on that host, under an epoch above all that any copy of the tenant has had.

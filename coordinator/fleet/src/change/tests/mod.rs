@@ -4,6 +4,7 @@
 //! own.
 
 mod lifecycle;
+mod mends;
 mod operations;
 mod reports;
 

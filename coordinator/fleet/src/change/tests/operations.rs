@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{desired::CopyRole, operation::Stage};
 
-fn suspend(alfa: &TenantName, cancel_running: bool) -> Command {
+pub(super) fn suspend(alfa: &TenantName, cancel_running: bool) -> Command {
     Command::SuspendTenant {
         name: alfa.clone(),
         request_id: None,
@@ -19,7 +19,7 @@ fn suspend(alfa: &TenantName, cancel_running: bool) -> Command {
     }
 }
 
-fn resize(alfa: &TenantName, plan: &str) -> Command {
+pub(super) fn resize(alfa: &TenantName, plan: &str) -> Command {
     Command::ResizeTenant {
         name: alfa.clone(),
         plan: name(plan),
@@ -27,7 +27,7 @@ fn resize(alfa: &TenantName, plan: &str) -> Command {
     }
 }
 
-fn restart(alfa: &TenantName) -> Command {
+pub(super) fn restart_order(alfa: &TenantName) -> Command {
     Command::RestartTenant {
         name: alfa.clone(),
         database: false,
@@ -35,7 +35,7 @@ fn restart(alfa: &TenantName) -> Command {
     }
 }
 
-fn start(bench: &mut Bench, command: Command) -> Uuid {
+pub(super) fn start(bench: &mut Bench, command: Command) -> Uuid {
     operation_of(bench.apply(command).unwrap()).id
 }
 
@@ -44,12 +44,12 @@ fn ended(bench: &Bench, id: Uuid) -> (OperationState, String) {
     (operation.state, operation.error.clone())
 }
 
-fn word(bench: &Bench, id: Uuid) -> &'static str {
+pub(super) fn word(bench: &Bench, id: Uuid) -> &'static str {
     bench.state.fleet.operations[&id].stage().word()
 }
 
 /// A running tenant whose edges are settled.
-fn settled() -> (Bench, HostName, TenantName) {
+pub(super) fn settled() -> (Bench, HostName, TenantName) {
     let (mut bench, host, alfa) = running();
     bench.settle();
     (bench, host, alfa)
@@ -67,7 +67,7 @@ fn a_second_operation_is_refused_naming_the_first() {
     let (mut bench, _, alfa) = settled();
     let first = start(&mut bench, resize(&alfa, "standard"));
     bench.now += 12_000;
-    let refused = bench.apply(restart(&alfa)).unwrap_err();
+    let refused = bench.apply(restart_order(&alfa)).unwrap_err();
     assert_eq!(
         refused.to_string(),
         format!(
@@ -114,7 +114,7 @@ fn what_only_waits_for_edges_gives_way_and_is_done() {
     let report = bench.converged(&alfa);
     bench.report(&host, resources(8, 32, 100), vec![report]);
     assert_eq!(word(&bench, first), "route");
-    start(&mut bench, restart(&alfa));
+    start(&mut bench, restart_order(&alfa));
     assert_eq!(ended(&bench, first).0, OperationState::Succeeded);
     let log = &bench.state.fleet.operations[&first].log;
     assert!(
@@ -232,7 +232,7 @@ fn a_cancelled_delete_runs_again_and_a_cancelled_undelete_is_deleted() {
 #[test]
 fn a_restart_is_left_alone_and_a_purge_cannot_be_taken_back() {
     let (mut bench, _, alfa) = settled();
-    let id = start(&mut bench, restart(&alfa));
+    let id = start(&mut bench, restart_order(&alfa));
     start(&mut bench, Command::CancelOperation { id });
     assert_eq!(ended(&bench, id).0, OperationState::Cancelled);
     let delete = |purge| Command::DeleteTenant {
@@ -254,7 +254,7 @@ fn a_restart_is_left_alone_and_a_purge_cannot_be_taken_back() {
 #[test]
 fn an_overdue_operation_is_told_once() {
     let (mut bench, _, alfa) = settled();
-    let id = start(&mut bench, restart(&alfa));
+    let id = start(&mut bench, restart_order(&alfa));
     bench.now = bench.state.fleet.operations[&id].deadline;
     bench.apply(Command::Tick).unwrap();
     bench.apply(Command::Tick).unwrap();
@@ -273,7 +273,7 @@ fn an_overdue_operation_is_told_once() {
 }
 
 /// A move under way from h1, where alfa lives, to h2.
-fn moving() -> (Bench, Uuid, HostName, HostName, TenantName) {
+pub(super) fn moving() -> (Bench, Uuid, HostName, HostName, TenantName) {
     let (mut bench, h1, alfa) = settled();
     let h2 = bench.host("h2", resources(8, 32, 100));
     let order = Command::MoveTenant {
@@ -285,7 +285,7 @@ fn moving() -> (Bench, Uuid, HostName, HostName, TenantName) {
     (bench, id, h1, h2, alfa)
 }
 
-fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState) {
+pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState) {
     let report = isyone_types::report::HostReport {
         resources: resources(8, 32, 100),
         docker_error: String::new(),
