@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use isyone_types::{generation::Generation, ids::HostName};
+use isyone_types::{generation::Generation, ids::HostName, plan::UnixMs};
 
 use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome, generations};
 use crate::{
-    desired::{Certificate, Host, MAX_CERTIFICATES, Token},
+    desired::{Certificate, CopyRole, Host, MAX_CERTIFICATES, Token},
     event::EventKind,
     observed::{Hello, HostObserved},
     written::{RecordKind, RecordValue, Write},
@@ -161,10 +161,20 @@ impl Edit<'_> {
         if let Some(index) = self.state.fleet.by_host.get(name)
             && let Some(first) = index.tenants.get_min()
         {
+            let tenants = index.tenants.iter();
+            let tenants = tenants.filter_map(|tenant| self.state.fleet.tenants.get(tenant));
+            let left = tenants.filter_map(|tenant| match tenant.copy_on(name)? {
+                (_, Some(CopyRole::Fenced { until })) => Some(Some(*until)),
+                (_, Some(CopyRole::Discarded)) => Some(None),
+                (_, Some(CopyRole::Incoming) | None) => None,
+            });
+            let left: Vec<Option<UnixMs>> = left.collect();
             return Err(ChangeError::HostNotEmpty {
                 host: name.clone(),
                 count: index.tenants.len(),
                 first: first.clone(),
+                kept: left.len(),
+                kept_until: left.into_iter().flatten().max(),
             });
         }
         self.effects
