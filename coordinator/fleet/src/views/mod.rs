@@ -92,7 +92,10 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     );
     let phase = match (tenant.desired, report.progress) {
         (Lifecycle::Running | Lifecycle::Suspended, _) if bad => Phase::Failing,
-        (Lifecycle::Running, TenantProgress::Converged) if current => Phase::Running,
+        // Halted for a move, it has converged to being stopped.
+        (Lifecycle::Running, TenantProgress::Converged) if current && !tenant.halted => {
+            Phase::Running
+        }
         (Lifecycle::Suspended, TenantProgress::Converged) if current => Phase::Suspended,
         (Lifecycle::Quarantined, TenantProgress::Converged) if current => Phase::Quarantined,
         (Lifecycle::Quarantined | Lifecycle::Purged, _) => Phase::Deleting,
@@ -285,9 +288,9 @@ pub struct Target {
     pub plan: String,
 }
 
-/// Whether a tenant is monitored: it should run, and it has converged before.
+/// Whether a tenant is monitored: it should run, also at present, and it has converged before.
 pub fn monitored(tenant: &Tenant) -> bool {
-    tenant.desired == Lifecycle::Running && tenant.activated_at.is_some()
+    tenant.desired == Lifecycle::Running && !tenant.halted && tenant.activated_at.is_some()
 }
 
 /// A tenant's target, if it is monitored and its host is known.
