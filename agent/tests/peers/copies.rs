@@ -310,6 +310,37 @@ async fn a_cancelled_copy_stays_half_and_nothing_starts_on_it_until_another_orde
     pair.source.end().await;
 }
 
+/// A coordinator hears that nothing is left, or the tenant could never go to that host again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_given_up_while_it_comes_is_removed_and_reported_gone() {
+    let pair = Pair::new().await;
+    pair.put("pgdata_alfa", "base/large", &noise(5, 4 << 20));
+    let mut order = order(&pair.alfa, "h1", pair.source.address);
+    order.rate_bytes_per_s = 2 << 20;
+    let target = pair.target(&order).await;
+    target
+        .wait("the beginning", |node| {
+            node.job().is_some_and(|job| job.bytes_done > 1 << 20)
+        })
+        .await;
+    let mut copy = standby(&pair.alfa, "h1");
+    (copy.desired, copy.purge_now) = (DesiredState::Purged, true);
+    copy.generation += 1;
+    target.plan(plan_with(&[copy.clone()], &[], &[]));
+    target
+        .wait("the end of it", |node| {
+            node.status("alfa").is_some_and(|s| {
+                s.absent
+                    && s.progress == TenantProgress::Converged
+                    && s.generation == copy.generation
+                    && s.operation == copy.operation
+            })
+        })
+        .await;
+    target.end().await;
+    pair.source.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_large_is_refused_with_numbers_before_a_byte_of_it_comes() {
     let pair = Pair::new().await;
