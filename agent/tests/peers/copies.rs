@@ -326,17 +326,40 @@ async fn a_copy_that_is_given_up_while_it_comes_is_removed_and_reported_gone() {
     let mut copy = standby(&pair.alfa, "h1");
     (copy.desired, copy.purge_now) = (DesiredState::Purged, true);
     copy.generation += 1;
-    target.plan(plan_with(&[copy.clone()], &[], &[]));
-    target
-        .wait("the end of it", |node| {
-            node.status("alfa").is_some_and(|s| {
-                s.absent
-                    && s.progress == TenantProgress::Converged
-                    && s.generation == copy.generation
-                    && s.operation == copy.operation
-            })
+    let plan = plan_with(&[copy.clone()], &[], &[]);
+    target.plan(plan.clone());
+    let gone = |node: &Node| {
+        node.status("alfa").is_some_and(|s| {
+            s.absent
+                && s.progress == TenantProgress::Converged
+                && s.generation == copy.generation
+                && s.operation == copy.operation
         })
-        .await;
+    };
+    target.wait("the end of it", gone).await;
+    target.end().await;
+    // Nothing on disk names the operation any more.
+    let target = pair.sites[1].start(plan).await;
+    target.wait("the end of it once more", gone).await;
+    target.end().await;
+    pair.source.end().await;
+}
+
+/// Without what a link leads to the database would be incomplete, and nobody would notice before those tables are read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_with_tablespaces_elsewhere_is_refused_and_says_so() {
+    let pair = Pair::new().await;
+    let tablespaces = pair.sites[0].volume("pgdata_alfa").join("pg_tblspc");
+    fs::create_dir_all(&tablespaces).unwrap();
+    symlink("/elsewhere", tablespaces.join("16384")).unwrap();
+    let order = order(&pair.alfa, "h1", pair.source.address);
+    let target = pair.target(&order).await;
+    let failed = target.job_is(JobState::Failed).await;
+    assert!(
+        failed.message.contains("tablespace") && failed.message.contains("pg_tblspc/16384"),
+        "{}",
+        failed.message
+    );
     target.end().await;
     pair.source.end().await;
 }

@@ -25,14 +25,15 @@ const USUAL_RATE_BYTES_PER_S: u64 = 64 << 20;
 /// `isyctl tenant move`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The tenant is stopped while its data is copied: for the size of its data divided by the copy rate, 64 MiB/s unless
-agents were told otherwise (`isy-agent run --copy-rate-mib`), 16 s for each GiB, and a minute for stopping and starting.
-Visitors see a page that says so. Then it runs on the new host with the same data, passwords, domains and sessions.
-The old copy stays on the old host, fenced (it is never started), for as long as a deleted tenant's volumes, and then goes
-by itself; `tenant show` says until when. Ctrl-C only stops waiting.
+The tenant is stopped while its data is copied: for the size of its data divided by the copy rate \
+(64 MiB/s unless agents were told otherwise with `isy-agent run --copy-rate-mib`: 16 s for each GiB), and some seconds \
+for stopping and starting. Visitors see a page that says so. Then it runs on the new host with the same data, passwords, \
+domains and sessions. Ctrl-C only stops waiting.
 
-`isyctl op cancel ID` takes it back to the old host, until the copy is complete. After that, move it back once the old
-copy is gone.
+The old copy stays on the old host, fenced: it is never started, and goes by itself when a deleted tenant's volumes \
+would (`tenant show` says when). Until then the tenant cannot go back there.
+
+`isyctl op cancel ID` takes it back to the old host, until the copy is complete.
 
 Examples:
   isyctl tenant move alfa --to h2              asks first when it runs
@@ -132,9 +133,14 @@ fn downtime(bytes: Option<u64>) -> String {
     match bytes {
         Some(bytes) => {
             let minutes = bytes.div_ceil(USUAL_RATE_BYTES_PER_S).div_ceil(60);
-            format!("about {} at 64 MiB/s", format::plural(minutes.max(1) as usize + 1, "minute"))
+            format!(
+                "about {} at 64 MiB/s",
+                format::plural(minutes.max(1) as usize + 1, "minute")
+            )
         }
-        None => "16 s for each GiB at 64 MiB/s, and a minute for stopping and starting".to_owned(),
+        None => {
+            "16 s for each GiB at 64 MiB/s, and some seconds for stopping and starting".to_owned()
+        }
     }
 }
 
