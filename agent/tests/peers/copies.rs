@@ -325,6 +325,8 @@ async fn a_copy_that_is_given_up_while_it_comes_is_removed_and_reported_gone() {
         .await;
     let mut copy = standby(&pair.alfa, "h1");
     (copy.desired, copy.purge_now) = (DesiredState::Purged, true);
+    // As the coordinator has it: the tenant has run, only not from this copy.
+    copy.seed = Seed::Existing;
     copy.generation += 1;
     let plan = plan_with(&[copy.clone()], &[], &[]);
     target.plan(plan.clone());
@@ -341,6 +343,15 @@ async fn a_copy_that_is_given_up_while_it_comes_is_removed_and_reported_gone() {
     // Nothing on disk names the operation any more.
     let target = pair.sites[1].start(plan).await;
     target.wait("the end of it once more", gone).await;
+    // The same tenant may come here again.
+    let mut order = order.clone();
+    (order.id, order.rate_bytes_per_s) = (uuid::Uuid::from_u128(9), 0);
+    let mut again = standby(&pair.alfa, "h1");
+    (again.epoch, again.generation) = (copy.epoch + 2, copy.generation + 2);
+    target.plan(plan_with(&[], &[], &[]));
+    target.plan(plan_with(&[again], &[order], &[]));
+    target.job_is(JobState::Done).await;
+    pair.assert_equal();
     target.end().await;
     pair.source.end().await;
 }
