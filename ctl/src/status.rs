@@ -264,7 +264,9 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
         ("QUARANTINED", _) => {
             "`isyctl tenant undelete NAME` brings it back; `isyctl tenant delete NAME --purge` removes its data and frees the name"
         }
-        ("HOST_NOT_EMPTY", _) => "`isyctl tenant list --host NAME --deleted` shows them",
+        ("HOST_NOT_EMPTY", _) => {
+            "`isyctl tenant list --host NAME --deleted` shows them; `isyctl tenant move NAME --to HOST` takes one elsewhere"
+        }
         ("UNKNOWN_PLAN", _) => "`isyctl version` shows the plans",
         ("OUTCOME_UNKNOWN", _) => {
             "look whether it was made (`isyctl op list`) before you try again"

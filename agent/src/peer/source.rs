@@ -18,7 +18,7 @@ use tonic::Status;
 
 use super::{BATCH, CHUNK, service::volume_to_wire};
 use crate::{
-    base::beneath::{Found, Kind, Limits, RelPath, Root},
+    base::beneath::{Found, Kind, LINK, Limits, RelPath, Root},
     tenant::copies::Places,
 };
 
@@ -104,6 +104,7 @@ fn list_volume(
     };
     roots.of(volume).walk(LIMITS, &mut |found| {
         if let Kind::Other(what) = found.kind {
+            check_skippable(volume, what, &found.path)?;
             end.skipped += 1;
             if end.skipped_examples.len() < EXAMPLES {
                 end.skipped_examples.push(format!("{what} {}", found.path));
@@ -117,6 +118,22 @@ fn list_volume(
         Ok(())
     })?;
     send(batch)
+}
+
+/// A database's links lead to parts of it that lie elsewhere: without them its copy would be incomplete, and found to be
+/// so only when somebody reads those tables. Sockets and pipes are made anew by whoever needs them.
+fn check_skippable(volume: Role, what: &str, path: &RelPath) -> io::Result<()> {
+    if volume != Role::Postgres || what != LINK {
+        return Ok(());
+    }
+    let why = if path.bytes().starts_with(b"pg_tblspc/") {
+        format!(
+            "the database has a tablespace outside its volume ({path}), which cannot be copied; move its tables to pg_default and drop it first"
+        )
+    } else {
+        format!("the database's volume has a link ({path}), and what it leads to cannot be copied")
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
 fn entry(volume: PeerVolume, found: &Found) -> FileEntry {

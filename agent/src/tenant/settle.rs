@@ -17,7 +17,7 @@ use crate::{
     docker::DockerError,
     plan::{
         diff::{self, Action, Inputs},
-        state::Database,
+        state::{Database, TenantState},
         steps,
     },
 };
@@ -165,14 +165,17 @@ impl Tenant {
         Ok(())
     }
 
-    /// The directory is gone, and the recorded steps with it: keep those shown last.
+    /// The directory is gone, and the recorded steps with it: keep those shown last. The operation is named also by a pass
+    /// that began without a record: the coordinator believes the end of an order only with it.
     fn finish_absent(&self, view: &TenantView) -> Result<()> {
         let shown = self.host.board.get(self.name());
         if shown
             .as_ref()
             .is_none_or(|s| !s.absent || !s.is_about(&self.plan))
         {
-            if let Some(state) = self.lock().as_mut() {
+            {
+                let mut known = self.lock();
+                let state = known.get_or_insert_with(|| TenantState::new(&self.plan));
                 steps::adopt_operation(state, &self.plan, now_ms());
                 steps::close(state, now_ms());
             }

@@ -310,6 +310,71 @@ async fn a_cancelled_copy_stays_half_and_nothing_starts_on_it_until_another_orde
     pair.source.end().await;
 }
 
+/// A coordinator hears that nothing is left, or the tenant could never go to that host again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_given_up_while_it_comes_is_removed_and_reported_gone() {
+    let pair = Pair::new().await;
+    pair.put("pgdata_alfa", "base/large", &noise(5, 4 << 20));
+    let mut order = order(&pair.alfa, "h1", pair.source.address);
+    order.rate_bytes_per_s = 2 << 20;
+    let target = pair.target(&order).await;
+    target
+        .wait("the beginning", |node| {
+            node.job().is_some_and(|job| job.bytes_done > 1 << 20)
+        })
+        .await;
+    let mut copy = standby(&pair.alfa, "h1");
+    (copy.desired, copy.purge_now) = (DesiredState::Purged, true);
+    // As the coordinator has it: the tenant has run, only not from this copy.
+    copy.seed = Seed::Existing;
+    copy.generation += 1;
+    let plan = plan_with(&[copy.clone()], &[], &[]);
+    target.plan(plan.clone());
+    let gone = |node: &Node| {
+        node.status("alfa").is_some_and(|s| {
+            s.absent
+                && s.progress == TenantProgress::Converged
+                && s.generation == copy.generation
+                && s.operation == copy.operation
+        })
+    };
+    target.wait("the end of it", gone).await;
+    target.end().await;
+    // Nothing on disk names the operation any more.
+    let target = pair.sites[1].start(plan).await;
+    target.wait("the end of it once more", gone).await;
+    // The same tenant may come here again.
+    let mut order = order.clone();
+    (order.id, order.rate_bytes_per_s) = (uuid::Uuid::from_u128(9), 0);
+    let mut again = standby(&pair.alfa, "h1");
+    (again.epoch, again.generation) = (copy.epoch + 2, copy.generation + 2);
+    target.plan(plan_with(&[], &[], &[]));
+    target.plan(plan_with(&[again], &[order], &[]));
+    target.job_is(JobState::Done).await;
+    pair.assert_equal();
+    target.end().await;
+    pair.source.end().await;
+}
+
+/// Without what a link leads to the database would be incomplete, and nobody would notice before those tables are read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_with_tablespaces_elsewhere_is_refused_and_says_so() {
+    let pair = Pair::new().await;
+    let tablespaces = pair.sites[0].volume("pgdata_alfa").join("pg_tblspc");
+    fs::create_dir_all(&tablespaces).unwrap();
+    symlink("/elsewhere", tablespaces.join("16384")).unwrap();
+    let order = order(&pair.alfa, "h1", pair.source.address);
+    let target = pair.target(&order).await;
+    let failed = target.job_is(JobState::Failed).await;
+    assert!(
+        failed.message.contains("tablespace") && failed.message.contains("pg_tblspc/16384"),
+        "{}",
+        failed.message
+    );
+    target.end().await;
+    pair.source.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_large_is_refused_with_numbers_before_a_byte_of_it_comes() {
     let pair = Pair::new().await;

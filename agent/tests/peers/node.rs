@@ -123,13 +123,18 @@ impl Site {
         self.dir.path()
     }
 
-    /// A tenant's volume.
+    /// What a tenant's volume holds: a directory in the tenant's home, or Docker's own one of a volume that a test laid out.
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
-        self.dir
-            .path()
-            .join("docker/volumes")
-            .join(name)
-            .join("_data")
+        let docker = self.dir.path().join("docker");
+        let (folder, tenant) = match name.strip_prefix("pgdata_") {
+            Some(tenant) => ("pgdata", tenant),
+            None => ("odoo", name.trim_start_matches("odoo_data_")),
+        };
+        let home = docker.join("isyone/tenants").join(tenant).join(folder);
+        if home.exists() {
+            return home;
+        }
+        docker.join("volumes").join(name).join("_data")
     }
 
     /// Starts its agent with this plan.

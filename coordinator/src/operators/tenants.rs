@@ -171,7 +171,10 @@ impl TenantService for Api {
                 break;
             }
             last = Some(name);
-            let here = host.as_ref().is_none_or(|h| *h == tenant.placement.host);
+            let here = host.as_ref().is_none_or(|h| {
+                // A copy that a move has left is shown with what else is deleted and kept.
+                *h == tenant.placement.host || (asked.show_deleted && tenant.copy_on(h).is_some())
+            });
             if !here || (tenant.is_deleted() && !asked.show_deleted) {
                 continue;
             }
@@ -320,7 +323,21 @@ impl TenantService for Api {
             .await
     }
 
-    /// The old name of the call before; see the protocol.
+    async fn move_tenant(
+        &self,
+        request: Request<v1::MoveTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let command = Command::MoveTenant {
+            name: tenant_name(&asked.name)?,
+            to: parse::<HostName>("to_host", &asked.to_host)?,
+            request_id: request_id(asked.request_id)?,
+        };
+        self.operation(actor, command).await
+    }
+
+    /// The old name of `undelete_tenant`; see the protocol.
     async fn restore_tenant(
         &self,
         request: Request<v1::RestoreTenantRequest>,

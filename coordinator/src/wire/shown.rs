@@ -3,7 +3,7 @@
 //! Not here: choosing what to show (operators).
 
 use isyone_fleet::{
-    desired::{Host, Operator, Tenant},
+    desired::{CopyRole, Host, Operator, Tenant, TenantCopy},
     event::Event,
     liveness::{self, HostState},
     observed::HostObserved,
@@ -78,6 +78,20 @@ pub(crate) fn tenant(
         domains: Vec::new(),
         asleep_time: tenant.asleep_since.map(timestamp),
         last_active_time: views::last_active(state, tenant).map(timestamp),
+        copies: tenant.copies.iter().map(copy).collect(),
+    }
+}
+
+fn copy(copy: &TenantCopy) -> v1::TenantCopy {
+    let (role, until) = match copy.role {
+        CopyRole::Incoming => (v1::CopyRole::Incoming, None),
+        CopyRole::Fenced { until } => (v1::CopyRole::Fenced, until),
+        CopyRole::Discarded => (v1::CopyRole::Removing, None),
+    };
+    v1::TenantCopy {
+        host: copy.place.host.to_string(),
+        role: role.into(),
+        expire_time: until.map(timestamp),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A tenant's details in words, for `isyctl tenant show` and the screen of `isyctl top`. Pure.
 
-use isyone_proto::pb::v1::{Domain, DomainState, Reach, Tenant, TenantAccess};
+use isyone_proto::pb::v1::{CopyRole, Domain, DomainState, Reach, Tenant, TenantAccess};
 
 use super::{
     format,
@@ -25,6 +25,7 @@ pub fn details(tenant: &Tenant, now_ms: i64) -> String {
     }
     pairs.extend(tenant.access.as_ref().map(access).unwrap_or_default());
     pairs.push(("Host", placed(tenant).into()));
+    pairs.extend(copies(tenant));
     pairs.extend(asked(tenant));
     pairs.push(("Uses", used(tenant).into()));
     pairs.extend(visitors(tenant));
@@ -137,6 +138,23 @@ fn placed(tenant: &Tenant) -> String {
         tenant.http_port,
         format::or_dash(&tenant.subnet)
     )
+}
+
+/// Copies on other hosts.
+fn copies(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
+    let copies = tenant.copies.iter().map(|copy| {
+        let what = match copy.role() {
+            CopyRole::Incoming => "on its way there".to_owned(),
+            CopyRole::Fenced => {
+                let until = format::local(copy.expire_time.as_ref());
+                format!("fenced: kept until {until}, never started")
+            }
+            CopyRole::Removing => "being removed".to_owned(),
+            CopyRole::Unspecified => "of a kind that this isyctl does not know".to_owned(),
+        };
+        ("Copy", format!("{}, {what}", copy.host).into())
+    });
+    copies.collect()
 }
 
 fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {

@@ -34,6 +34,7 @@ fn errors() {
             "tenant create alfa --label zone",
             "tenant create alfa --timeout soon",
             "tenant delete alfa",
+            "tenant move alfa --to h1",
             "tenant delete delta --purge",
             "host remove h3",
             "operator revoke ci",

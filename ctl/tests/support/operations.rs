@@ -1,7 +1,7 @@
 //! Canned operations, and the sequence of states that a watch sees of each. The last digits of the id select it:
 //! 1 succeeds, 2 fails, 3 never ends, 4 loses its connection once, 5 is done already, 6 goes back and ends cancelled,
 //! 7 waits for edges, 8 is late, 11 has trouble, 12 is a move and a part of 11, 13 is cancelled at once, 14 fails on its way
-//! back.
+//! back, 15 is a move that is watched from its copy to its end.
 
 use isyone_proto::pb::v1::*;
 
@@ -184,8 +184,24 @@ fn moving(mut operation: Operation) -> Operation {
     operation.stage = "copy".into();
     operation.stage_start_time = after(60, 9_000);
     operation.waiting_for = copying.into();
-    operation.parent_id = op_id(11);
     operation
+}
+
+fn moved(operation: Operation) -> Operation {
+    use OperationState::Succeeded;
+    let mut operation = moving(operation);
+    operation.steps[2] = step("copy", Succeeded, 9_000, 17_000, "512 MiB");
+    let started = step("start", Succeeded, 17_000, 26_000, "");
+    let route = step("route", Succeeded, 26_000, 26_500, "the edges run it");
+    operation.steps.extend([started, route]);
+    ended(operation, Succeeded, 26_500, "")
+}
+
+fn part_of_another(operation: Operation) -> Operation {
+    Operation {
+        parent_id: op_id(11),
+        ..operation
+    }
 }
 
 /// The number at the end of an id.
@@ -200,7 +216,7 @@ fn kind_of(number: u32) -> OperationKind {
     match number {
         5 | 13 => OperationKind::Restart,
         6 | 7 | 14 => OperationKind::Resize,
-        12 => OperationKind::Move,
+        12 | 15 => OperationKind::Move,
         _ => OperationKind::Create,
     }
 }
@@ -231,7 +247,7 @@ pub(crate) fn get(id: &str) -> Option<Operation> {
         7 => waiting_for_edges(first),
         8 => late(first),
         11 => in_trouble(first),
-        12 => moving(first),
+        12 => part_of_another(moving(first)),
         _ => return None,
     })
 }
@@ -254,6 +270,7 @@ pub(crate) fn life(first: Operation) -> Vec<Operation> {
     match number(&first.id) {
         2 => vec![first.clone(), retrying(first.clone()), failed(first)],
         3 => vec![first],
+        15 => vec![moving(first.clone()), moved(first)],
         6 => {
             let back = going_back(first);
             vec![back.clone(), is_back(back, OperationState::Cancelled)]

@@ -1,6 +1,7 @@
 //! The canned coordinator's tenants. The name selects the behaviour: `full` fits nowhere, `bad` is refused, `taken`
 //! exists with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first
-//! answer, `busy` is refused for load at first and `swamped` always, `occupied` has an operation under way.
+//! answer, `busy` is refused for load at first and `swamped` always, `occupied` has an operation under way, `moved`
+//! has copies elsewhere.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -35,6 +36,10 @@ fn find(name: &str) -> Result<Tenant, Status> {
         "secure" => Ok(Tenant {
             url: "https://secure.isy.one".into(),
             hostnames: vec!["secure.isy.one".into()],
+            ..data::tenant(name)
+        }),
+        "moved" => Ok(Tenant {
+            copies: data::copies(),
             ..data::tenant(name)
         }),
         _ => Ok(data::tenants()
@@ -337,6 +342,18 @@ impl TenantService for Fake {
         request: Request<UndeleteTenantRequest>,
     ) -> Result<Response<Operation>, Status> {
         start(&request.into_inner().name, OperationKind::Undelete)
+    }
+    async fn move_tenant(
+        &self,
+        request: Request<MoveTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        if asked.name == "occupied" {
+            return Err(occupied(&asked.name));
+        }
+        find(&asked.name)?;
+        let begun = operations::operation(15, OperationKind::Move, &asked.name);
+        Ok(Response::new(begun))
     }
     /// Nobody calls it any more.
     async fn restore_tenant(

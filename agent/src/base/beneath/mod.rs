@@ -29,7 +29,7 @@ use rustix::{
 use self::walk::{meta_of, names};
 pub use self::{
     path::{MAX_DEPTH, PathError, RelPath},
-    walk::{Found, Kind, Limits, Meta},
+    walk::{Found, Kind, LINK, Limits, Meta},
 };
 
 /// Most entries of one directory that is removed, far above what any program makes.

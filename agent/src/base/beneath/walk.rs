@@ -21,6 +21,9 @@ pub struct Limits {
     pub path_bytes: usize,
 }
 
+/// The word for a symbolic link among what is neither file nor directory.
+pub const LINK: &str = "link";
+
 /// What something in a tree is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -138,7 +141,7 @@ fn found(path: RelPath, stat: &Stat) -> Found {
         FileType::RegularFile => Kind::File {
             size: u64::try_from(stat.st_size).unwrap_or(0),
         },
-        FileType::Symlink => Kind::Other("link"),
+        FileType::Symlink => Kind::Other(LINK),
         FileType::Fifo => Kind::Other("pipe"),
         FileType::Socket => Kind::Other("socket"),
         FileType::BlockDevice | FileType::CharacterDevice => Kind::Other("device"),

@@ -36,6 +36,11 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
 
 /// What the plan says of the database beyond what is remembered; `None` where that is nothing new.
 pub fn heed(plan: &TenantPlan, now: &Database) -> Option<Database> {
+    // What is to be removed is not filled. A record of it, written when the rest is gone, would be taken for one of data
+    // when the tenant comes to this host again.
+    if plan.desired == DesiredState::Purged {
+        return None;
+    }
     match (&plan.seed, now) {
         (_, Database::Ready { .. } | Database::Incoming) => None,
         // It has run here: whatever is or is not in its volumes, never fill them.

@@ -16,7 +16,7 @@ use super::{
     certificates::MAX_UPLOADED,
     spec_change::{SpecChange, SpecField, listed},
 };
-use crate::{operation::OperationKind, placement::Decision};
+use crate::{operation::OperationKind, placement::Decision, views::utc};
 
 /// Why a command was refused. A refused command has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,11 +94,16 @@ pub enum ChangeError {
     NotCancellable { id: Uuid, problem: &'static str },
     #[error("there is no host `{0}`")]
     HostNotFound(HostName),
-    #[error("host `{host}` still holds {count} tenants (first: {first}); move or purge them first")]
+    #[error("{}", not_empty(.host, .first, *.count, *.kept, .kept_until.as_ref()))]
     HostNotEmpty {
         host: HostName,
+        /// Tenants with any copy there.
         count: usize,
         first: TenantName,
+        /// Of these, tenants that have moved away, whose old copies are kept or being removed.
+        kept: usize,
+        /// When the last of the kept ones goes.
+        kept_until: Option<UnixMs>,
     },
     /// A host with this name already exists.
     #[error(
@@ -135,4 +140,33 @@ pub enum ChangeError {
     LastIncarnation(u16),
     #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
     TooManyCertificates,
+}
+
+/// What keeps a host from being removed, and what to do about it.
+fn not_empty(
+    host: &HostName,
+    first: &TenantName,
+    count: usize,
+    kept: usize,
+    until: Option<&UnixMs>,
+) -> String {
+    let goes = match until {
+        Some(until) => format!("the last goes by itself at {}", utc(*until)),
+        None => "they go by themselves, once their tenants are well in their new places".to_owned(),
+    };
+    let tenants = |n: usize| format!("{n} tenant{}", if n == 1 { "" } else { "s" });
+    if kept == 0 {
+        return format!(
+            "host `{host}` still holds {} (first: {first}); move or purge them first",
+            tenants(count)
+        );
+    }
+    let kept_here = format!("old copies of {} moved away", tenants(kept));
+    if kept == count {
+        return format!("host `{host}` still keeps {kept_here} (first: {first}); {goes}");
+    }
+    format!(
+        "host `{host}` still holds {}, and keeps {kept_here} (first: {first}); move or purge the tenants first; of the copies, {goes}",
+        tenants(count - kept)
+    )
 }

@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
-use isyone_types::{generation::Generation, ids::HostName};
+use isyone_types::{generation::Generation, ids::HostName, plan::UnixMs};
 
 use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome, generations};
 use crate::{
     desired::{Certificate, CopyRole, Host, MAX_CERTIFICATES, Tenant, Token},
     event::EventKind,
+    liveness::HostState,
     observed::{Hello, HostObserved},
+    views,
     written::{RecordKind, RecordValue, Write},
 };
 
@@ -178,7 +180,8 @@ impl Edit<'_> {
         Ok(Outcome::Host(host))
     }
 
-    /// Refuses while tenants live on the host or are on their way there; forgets copies that they have left behind.
+    /// Refuses while tenants live on the host or are on their way there, and while a host that is not lost keeps copies
+    /// that tenants have left. What a lost one keeps is forgotten with it.
     fn let_left_copies_go(&mut self, name: &HostName) -> Result<(), ChangeError> {
         let Some(index) = self.state.fleet.by_host.get(name) else {
             return Ok(());
@@ -188,15 +191,25 @@ impl Edit<'_> {
             .iter()
             .filter_map(|tenant| self.state.fleet.tenants.get(tenant).cloned())
             .collect();
-        let stays = |tenant: &&Arc<Tenant>| {
-            let role = tenant.copy_on(name).and_then(|(_, role)| role);
-            matches!(role, None | Some(CopyRole::Incoming))
-        };
-        if let Some(first) = here.iter().find(stays) {
+        let left: Vec<Option<UnixMs>> = here
+            .iter()
+            .filter_map(|tenant| match tenant.copy_on(name)? {
+                (_, Some(CopyRole::Fenced { until })) => Some(*until),
+                (_, Some(CopyRole::Discarded)) => Some(None),
+                (_, Some(CopyRole::Incoming) | None) => None,
+            })
+            .collect();
+        let (judged, _) = views::host_state(self.state, self.settings, name, self.stamp.now);
+        if let Some(first) = here
+            .first()
+            .filter(|_| left.len() < here.len() || judged != HostState::Lost)
+        {
             return Err(ChangeError::HostNotEmpty {
                 host: name.clone(),
-                count: here.iter().filter(stays).count(),
+                count: here.len(),
                 first: first.name.clone(),
+                kept: left.len(),
+                kept_until: left.into_iter().flatten().max(),
             });
         }
         for tenant in here {

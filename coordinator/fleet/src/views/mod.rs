@@ -111,7 +111,7 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
 }
 
 /// RFC 3339, to the second.
-fn utc(at: UnixMs) -> String {
+pub(crate) fn utc(at: UnixMs) -> String {
     let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }

@@ -88,6 +88,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.TenantService/GetCredentials", From(Operator)),
     ("/isyone.v1.TenantService/GetTenant", From(Viewer)),
     ("/isyone.v1.TenantService/ListTenants", From(Viewer)),
+    ("/isyone.v1.TenantService/MoveTenant", From(Operator)),
     ("/isyone.v1.TenantService/ResizeTenant", From(Operator)),
     ("/isyone.v1.TenantService/RestartTenant", From(Operator)),
     ("/isyone.v1.TenantService/RestoreTenant", From(Operator)),

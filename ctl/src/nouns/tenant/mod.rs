@@ -7,6 +7,7 @@ pub mod delete;
 pub mod domain;
 pub mod exec;
 pub mod logs;
+pub mod moving;
 pub mod read;
 pub mod verify;
 
@@ -53,6 +54,8 @@ pub enum TenantCommand {
     Resume(change::Plain),
     /// Give a tenant another plan
     Resize(change::Resize),
+    /// Take a tenant to another host; it is stopped while its data is copied
+    Move(moving::Move),
     /// Delete a tenant; its volumes are kept for a time
     Delete(delete::Delete),
     /// Bring a deleted tenant back, as long as its volumes are kept
@@ -95,6 +98,7 @@ impl TenantCommand {
             Self::Suspend(command) => command.run(app).await,
             Self::Resume(command) => change::resume(app, command).await,
             Self::Resize(command) => command.run(app).await,
+            Self::Move(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,
             Self::Restore(command) => command.run(),

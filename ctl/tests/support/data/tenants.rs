@@ -76,6 +76,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         domains: domains(name),
         asleep_time: None,
         last_active_time: ago(1200),
+        copies: Vec::new(),
     }
 }
 
@@ -138,6 +139,20 @@ pub(crate) fn probe(reach: Reach, http_status: u32, error: &str) -> Probe {
         edge: "192.0.2.80:443".into(),
         time: ago(12),
     }
+}
+
+/// One copy of each kind beside the tenant.
+pub(crate) fn copies() -> Vec<TenantCopy> {
+    let copy = |host: &str, role: CopyRole, expire_time| TenantCopy {
+        host: host.into(),
+        role: role.into(),
+        expire_time,
+    };
+    vec![
+        copy("h3", CopyRole::Incoming, None),
+        copy("h1", CopyRole::Fenced, ago(-7 * 86_400)),
+        copy("h4", CopyRole::Removing, None),
+    ]
 }
 
 /// All tenants, by name.

@@ -12,5 +12,6 @@ mod main_job;
 mod many;
 mod metrics;
 mod monitoring;
+mod moves;
 mod pages;
 mod visitors;

@@ -13,6 +13,7 @@ use crate::{
     event::EventKind,
     operation::{MoveStage, OperationKind, Procedure, Relocation},
     placement::{self, Request},
+    views::utc,
 };
 
 impl Edit<'_> {
@@ -36,9 +37,16 @@ impl Edit<'_> {
         if let Some((_, role)) = tenant.copy_on(to) {
             let problem = match role {
                 None => format!("is on host {to} already"),
-                Some(_) => {
-                    format!("still has an older copy on host {to}, which is kept for a while")
+                Some(CopyRole::Fenced { until: Some(until) }) => {
+                    let until = utc(*until);
+                    format!("still has an older copy on host {to}, which is kept until {until}")
                 }
+                Some(CopyRole::Fenced { until: None }) => format!(
+                    "still has an older copy on host {to}, which is kept until the tenant is well in its new place"
+                ),
+                Some(CopyRole::Discarded | CopyRole::Incoming) => format!(
+                    "still has an older copy on host {to}, which is being removed; try again in a moment"
+                ),
             };
             return Err(wrong_state(name, problem));
         }

@@ -16,6 +16,15 @@ fn delete(purge: bool, cancel_running: bool) -> Command {
     }
 }
 
+/// Nothing is heard of a host for long; the other one reports.
+fn lost(bench: &mut Bench, host: &HostName) {
+    bench.now += bench.settings.liveness.lost_ms + 1;
+    let others = bench.state.fleet.hosts.keys().filter(|h| *h != host);
+    for other in others.cloned().collect::<Vec<_>>() {
+        bench.report(&other, resources(8, 32, 100), Vec::new());
+    }
+}
+
 fn undelete() -> Command {
     Command::UndeleteTenant {
         name: name("alfa"),
@@ -72,7 +81,8 @@ fn the_copy_that_a_tenant_has_left_stays_until_it_was_well_in_its_new_place() {
     bench.settle();
     let until = Some(bench.now + bench.settings.quarantine_ms);
     assert_eq!(fenced(&bench), CopyRole::Fenced { until });
-    // The old host can be removed, and with it what is left there.
+    // A lost host can be removed, and with it what is left there.
+    lost(&mut bench, &h1);
     bench.apply(Command::RemoveHost { host: h1 }).unwrap();
     assert!(bench.state.fleet.tenants[&alfa].copies.is_empty());
     assert!(matches!(
@@ -94,6 +104,7 @@ fn a_purged_tenant_is_forgotten_when_the_host_of_its_last_copy_is_removed() {
     let gone = bench.converged(&name("alfa"));
     bench.report(&h2, resources(8, 32, 100), vec![gone]);
     assert_eq!(bench.state.fleet.tenants.len(), 1, "h1 has not answered");
+    lost(&mut bench, &h1);
     bench.apply(Command::RemoveHost { host: h1 }).unwrap();
     assert!(bench.state.fleet.tenants.is_empty());
 }

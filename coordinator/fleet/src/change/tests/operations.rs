@@ -324,6 +324,18 @@ fn a_move_stops_copies_takes_over_and_keeps_the_old_copy_fenced() {
     assert!(plan_of(&bench, &h2).jobs.is_empty());
     bench.settle();
     assert_eq!(word(&bench, id), "copy");
+    let (phase, _) = crate::views::phase(
+        &bench.state,
+        &bench.settings,
+        &bench.state.fleet.tenants[&alfa],
+        bench.now,
+    );
+    assert_eq!(
+        phase,
+        crate::views::Phase::Updating,
+        "halted is not running"
+    );
+    assert!(!crate::views::monitored(&bench.state.fleet.tenants[&alfa]));
     assert_eq!(plan_of(&bench, &h2).jobs[0].id, id);
     assert_eq!(plan_of(&bench, &h1).grants[0].peer, h2);
     job(&mut bench, &h2, id, JobState::Running);
@@ -461,5 +473,11 @@ fn a_move_to_where_it_is_or_was_lately_is_refused() {
         let refused = bench.apply(order(host)).unwrap_err().to_string();
         assert!(refused.contains(text), "{refused}");
     }
+    let refused = bench.apply(Command::RemoveHost { host: h1 }).unwrap_err();
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("still keeps old copies of 1 tenant moved away (first: alfa)"),
+        "{refused}"
+    );
     assert_eq!(Stage::ALL.len(), 9);
 }
