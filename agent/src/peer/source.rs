@@ -18,7 +18,7 @@ use tonic::Status;
 
 use super::{BATCH, CHUNK, service::volume_to_wire};
 use crate::{
-    base::beneath::{Found, Kind, Limits, RelPath, Root},
+    base::beneath::{self, Found, Kind, Limits, RelPath, Root},
     tenant::copies::Places,
 };
 
@@ -69,6 +69,9 @@ type Out<T> = Sender<Result<T, Status>>;
 /// What an error of the disk is to the other side: trying again may help, but not against what the volume holds.
 fn failed(e: &io::Error) -> Status {
     match e.kind() {
+        _ if beneath::is_for_good(e) => Status::failed_precondition(format!(
+            "its agent cannot open the volumes' files: {e}"
+        )),
         io::ErrorKind::InvalidData => Status::failed_precondition(e.to_string()),
         _ => Status::aborted(e.to_string()),
     }

@@ -36,7 +36,7 @@ use self::{
 };
 use super::{JobError, Progress, Work};
 use crate::{
-    base::fsutil::blocking,
+    base::{beneath, fsutil::blocking},
     host::{Host, ledger::InForce},
     peer::{AHEAD, CHUNK, Of, QUEUE, STALL, volume_to_wire},
     tenant::copies::{self, Copy},
@@ -66,6 +66,9 @@ fn again(why: impl ToString) -> JobError {
 /// An error of our own disk. What the other side sent is not the disk's fault.
 fn disk(e: io::Error) -> JobError {
     match e.kind() {
+        _ if beneath::is_for_good(&e) => {
+            JobError::Never(format!("this host cannot open the volumes' files: {e}"))
+        }
         io::ErrorKind::InvalidData => JobError::Never(e.to_string()),
         io::ErrorKind::WouldBlock => again("an earlier attempt is just ending"),
         _ => again(format!("this host's disk: {e}")),
