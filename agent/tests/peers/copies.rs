@@ -171,6 +171,8 @@ async fn a_copy_comes_whole_without_what_was_laid_out_and_starts_when_it_is_want
         done.bytes_total > 3_200_000 && done.bytes_done == done.bytes_total,
         "{done:?}"
     );
+    let told = "5 not copied, neither files nor directories: ";
+    assert!(done.message.starts_with(told), "{}", done.message);
     pair.assert_equal();
     assert!(
         tree(&pair.sites[1].volume("odoo_data_alfa"))

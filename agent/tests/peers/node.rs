@@ -125,11 +125,10 @@ impl Site {
 
     /// A tenant's volume.
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
-        self.dir
-            .path()
-            .join("docker/volumes")
-            .join(name)
-            .join("_data")
+        let (role, tenant) = name.rsplit_once('_').unwrap();
+        let directory = if role == "pgdata" { "pgdata" } else { "odoo" };
+        let homes = self.dir.path().join("docker/isyone/tenants");
+        homes.join(tenant).join(directory)
     }
 
     /// Starts its agent with this plan.
