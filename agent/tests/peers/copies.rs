@@ -326,6 +326,24 @@ async fn what_is_too_large_is_refused_with_numbers_before_a_byte_of_it_comes() {
     pair.source.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_without_a_database_is_not_fetched() {
+    let pair = Pair::new().await;
+    let data = pair.sites[0].volume("pgdata_alfa");
+    fs::remove_dir_all(data.join("global")).unwrap();
+    let target = pair
+        .target(&order(&pair.alfa, "h1", pair.source.address))
+        .await;
+    let failed = target.job_is(JobState::Failed).await;
+    assert!(
+        failed.message.contains("it is no database"),
+        "{}",
+        failed.message
+    );
+    target.end().await;
+    pair.source.end().await;
+}
+
 /// The tenant's own health is looked at while a copy of another comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_grant_may_come_later_than_the_job_and_other_tenants_are_looked_after_meanwhile() {
