@@ -14,7 +14,10 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    base::config::{ConfigError, DataDir},
+    base::{
+        beneath,
+        config::{ConfigError, DataDir},
+    },
     docker::Docker,
     host::{
         Gate, Host, Pace,
@@ -113,6 +116,7 @@ impl Agent {
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
         let peer = parts.peer.resolve(config.advertise, PEER_PORT);
+        let peer = offered(peer, beneath::probe());
         let (ledger, warning) = Ledger::open(&data.ledger())?;
         let host = open_host(&parts, config.advertise)?;
         warn_of_ledger(&host, warning);
@@ -244,6 +248,18 @@ fn open_host(parts: &AgentParts, advertise: IpAddr) -> Result<Arc<Host>, StartEr
     Ok(Arc::new(host))
 }
 
+/// The port of other agents, unless tenants' files cannot be opened safely: then no copy is offered at all, where a port
+/// would promise what every call breaks.
+fn offered(port: Option<SocketAddr>, openat2: io::Result<()>) -> Option<SocketAddr> {
+    if let Err(e) = openat2 {
+        tracing::warn!(
+            "openat2 does not work here, so no copies of tenants are offered or fetched: {e}"
+        );
+        return None;
+    }
+    port
+}
+
 fn warn_of_ledger(host: &Host, warning: Option<String>) {
     if let Some(warning) = warning {
         tracing::error!("{warning}");
@@ -255,5 +271,18 @@ fn warn_of_ledger(host: &Host, warning: Option<String>) {
 async fn serve_loopback(listener: TcpListener, scraper: Arc<Scraper>, stop: CancellationToken) {
     if let Err(e) = loopback::serve(listener, scraper, stop).await {
         tracing::error!("/healthz and /metrics are not served any more: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_port_is_offered_where_files_cannot_be_opened_safely() {
+        let port = Some(SocketAddr::from(([10, 0, 0, 1], PEER_PORT)));
+        assert_eq!(offered(port, Ok(())), port);
+        let refused = io::Error::from(io::ErrorKind::Unsupported);
+        assert_eq!(offered(port, Err(refused)), None);
     }
 }

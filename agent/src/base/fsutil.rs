@@ -89,6 +89,16 @@ pub fn read_theirs(path: &Path, most: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// Whether a directory has no entry but what every file system of its own has at its root.
+pub fn is_empty(directory: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        if entry?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Makes a directory that only its owner may enter; an existing one is given that mode.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
@@ -117,6 +127,16 @@ mod tests {
         assert_eq!(read_theirs(&file, 3).unwrap(), "15\n");
         assert!(read_theirs(&link, 3).is_err());
         assert!(read_theirs(dir.path(), 3).is_err());
+    }
+
+    #[test]
+    fn a_fresh_file_system_is_empty_and_what_is_not_there_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lost+found")).unwrap();
+        assert!(is_empty(dir.path()).unwrap());
+        fs::write(dir.path().join("f"), "").unwrap();
+        assert!(!is_empty(dir.path()).unwrap());
+        assert!(is_empty(&dir.path().join("g")).is_err());
     }
 
     #[test]

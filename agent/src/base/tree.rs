@@ -4,10 +4,19 @@
 //! Not here: which trees (host::golden, tenant).
 
 use std::{
+    ffi::CString,
     fs, io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags},
+    io::Errno,
 };
 
 /// What a copy copied.
@@ -147,7 +156,7 @@ pub fn wipe_except(dir: &Path, kept: &str) -> io::Result<()> {
             continue;
         }
         if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
+            remove_all(&entry.path())?;
         } else {
             fs::remove_file(entry.path())?;
         }
@@ -155,26 +164,89 @@ pub fn wipe_except(dir: &Path, kept: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes a directory with everything in it, following no link. A tenant may have nested tens of thousands of
+/// directories, so neither the stack nor descriptors are used for each level, as `fs::remove_dir_all` does: what a
+/// directory holds is moved up into `dir` until nothing is nested. May be repeated after an interruption.
+pub fn remove_all(dir: &Path) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, dir, flags, Mode::empty())?;
+    let mut left = Vec::new();
+    empty(&root, |name| {
+        left.push(name);
+        Ok(())
+    })?;
+    let mut moved = 0u64;
+    while let Some(name) = left.pop() {
+        let below = rustix::fs::openat(&root, &name, flags, Mode::empty())?;
+        empty(&below, |inner| {
+            left.push(move_up(&below, &inner, &root, &mut moved)?);
+            Ok(())
+        })?;
+        rustix::fs::unlinkat(&root, &name, AtFlags::REMOVEDIR)?;
+    }
+    fs::remove_dir(dir)
+}
+
+/// Removes what a directory holds, but hands over its directories.
+fn empty(directory: &OwnedFd, mut nested: impl FnMut(CString) -> io::Result<()>) -> io::Result<()> {
+    // All names first: a directory that changes while it is read may show an entry twice or not at all.
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    for name in names {
+        let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            nested(name)?;
+        } else {
+            rustix::fs::unlinkat(directory, &name, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a directory into `root` under a name that is free, and returns that.
+fn move_up(from: &OwnedFd, name: &CString, root: &OwnedFd, moved: &mut u64) -> io::Result<CString> {
+    loop {
+        *moved += 1;
+        let free = CString::new(format!(".isy-removed-{moved}"))?;
+        match rustix::fs::renameat_with(from, name, root, &free, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {} // the tenant's own, or of an interrupted attempt
+            done => return Ok(done.map(|()| free)?),
+        }
+    }
+}
+
 /// Flushes each file and directory below `dir` to disk. Ignores files that vanish meanwhile.
 pub fn sync(dir: &Path) -> io::Result<()> {
     let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    let entries = match fs::read_dir(dir) {
-        Err(e) if gone(&e) => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            sync(&entry.path())?;
-        } else if kind.is_file() {
-            match fs::File::open(entry.path()) {
-                Err(e) if gone(&e) => {}
-                file => file?.sync_all()?,
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if gone(&e) => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                left.push(entry.path());
+            } else if kind.is_file() {
+                match fs::File::open(entry.path()) {
+                    Err(e) if gone(&e) => {}
+                    file => file?.sync_all()?,
+                }
             }
         }
+        match fs::File::open(&dir) {
+            Err(e) if gone(&e) => {}
+            opened => opened?.sync_all()?,
+        }
     }
-    fs::File::open(dir)?.sync_all()
+    Ok(())
 }
 
 /// Flushes the whole file system that `dir` is on: one journal commit, where flushing thousands of files one by one
@@ -186,16 +258,21 @@ pub fn sync_all(dir: &Path) -> io::Result<()> {
 /// Bytes allocated below `dir`; what cannot be read counts as 0. Calls `pause` for each directory, so that a long walk
 /// leaves the disk to others.
 pub fn usage(dir: &Path, pause: &dyn Fn()) -> u64 {
-    pause();
-    let Ok(entries) = fs::read_dir(dir) else {
-        return 0;
-    };
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => usage(&entry.path(), pause),
-        Ok(meta) => meta.blocks() * 512,
-        Err(_) => 0,
-    };
-    entries.flatten().map(size).sum()
+    let (mut left, mut bytes) = (vec![dir.to_owned()], 0);
+    while let Some(dir) = left.pop() {
+        pause();
+        let Ok(entries) = fs::read_dir(dir) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => left.push(entry.path()),
+                Ok(meta) => bytes += meta.blocks() * 512,
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -223,5 +300,30 @@ mod tests {
         assert!(usage(&to, &|| ()) > 0);
         wipe(&to).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+    }
+
+    /// Deeper than descriptors and a small stack reach, and than any path is long.
+    #[test]
+    fn what_is_nested_very_deep_is_removed_on_a_small_stack_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (top, outside) = (dir.path().join("top"), dir.path().join("outside"));
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(outside.join("f"), "somebody's").unwrap();
+        fs::create_dir_all(top.join(".isy-removed-1/x")).unwrap();
+        fs::write(top.join(".isy-removed-2"), "in the way").unwrap();
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut at = rustix::fs::openat(CWD, &top, flags, Mode::empty()).unwrap();
+        for _ in 0..5_000 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            rustix::fs::symlinkat(&outside, &at, "link").unwrap();
+            at = rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap();
+        }
+        let work = move || {
+            usage(&top, &|| ()); // what no path reaches counts nothing
+            remove_all(&top).map(|()| top)
+        };
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        let top = thread.spawn(work).unwrap().join().unwrap().unwrap();
+        assert!(!top.exists() && outside.join("f").exists());
     }
 }

@@ -67,18 +67,25 @@ impl Homes {
         self.root.join("spares")
     }
 
-    /// A tenant's home, as it is. Data stays where the records and the agent's memory say that it is as long as it is
-    /// there: another root, or a copy that somebody has made of it there, concerns only tenants without a home.
+    /// A tenant's home, as it is. Data stays where the records and the agent's memory say that it is, even while it is not
+    /// there, such as when its disk is not mounted: another root, or a copy that somebody has made of it there, concerns
+    /// only tenants without a home.
     pub fn look(&self, name: &TenantName, uid: Uuid, pointers: &Pointers) -> Home {
         let usual = self.tenants().join(name.as_str());
-        let recorded = [Role::Postgres, Role::Odoo]
-            .into_iter()
-            .filter_map(|role| Path::new(pointers.volume(role)?.device.as_ref()?).parent());
-        let own = recorded
-            .chain(pointers.remembered.as_deref())
-            .find(|place| owner(place, uid) == HomeOwner::This)
-            .map(Path::to_owned);
-        let path = own.unwrap_or(usual);
+        let recorded = || {
+            [Role::Postgres, Role::Odoo]
+                .into_iter()
+                .filter_map(|role| pointers.volume(role)?.device.as_deref().map(Path::new))
+        };
+        let remembered = pointers.remembered.as_deref();
+        let own = recorded()
+            .filter_map(Path::parent)
+            .chain(remembered)
+            .find(|place| owner(place, uid) == HomeOwner::This);
+        // A person may have put a role's directory somewhere that is no home: then its home is the usual place.
+        let absent = recorded().filter(|place| !is_directory(place));
+        let absent = absent.filter_map(Path::parent).chain(remembered).next();
+        let path = own.or(absent).map_or(usual, Path::to_owned);
         let owner = owner(&path, uid);
         let facts = |role| self.facts(&path, role, pointers.volume(role));
         let (postgres, odoo) = (facts(Role::Postgres), facts(Role::Odoo));
@@ -94,8 +101,11 @@ impl Homes {
         let place = volume.map(|v| Path::new(v.path()));
         let recorded = place.is_some_and(is_directory);
         let dockers = recorded && volume.is_some_and(|v| v.device.is_none() && !v.opaque);
+        let ours = home.join(directory_name(role));
+        let holds = |place: &Path| fsutil::is_empty(place).is_ok_and(|empty| !empty);
         DataFacts {
-            kept: is_directory(&home.join(directory_name(role))),
+            kept: is_directory(&ours),
+            doubled: dockers && is_directory(&ours) && holds(&ours) && place.is_some_and(holds),
             recorded,
             dockers,
             movable: dockers && place.is_some_and(|place| self.is_beside(place)),
@@ -236,6 +246,7 @@ fn sync_entries(directory: Option<&Path>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::home::{self, Lies};
 
     const UID: Uuid = Uuid::from_u128(7);
 
@@ -317,6 +328,7 @@ mod tests {
         fs::create_dir(&from).unwrap();
         fs::write(from.join("f"), "of whom?").unwrap();
         assert!(homes.take(&home, UID, Role::Postgres, &from).is_err());
+        assert!(look(&homes, UID, &old_volume(&from)).postgres.doubled);
         assert!(from.join("f").exists());
         assert!(home.directory(Role::Postgres).join("PG_VERSION").exists());
     }
@@ -346,7 +358,15 @@ mod tests {
         };
         assert_eq!(look(&homes, UID, &remembered).path, home.path);
         fs::rename(&before, dir.path().join("moved")).unwrap();
-        assert_eq!(look(&homes, UID, &recorded).path, fresh.path);
+        // Its disk is not mounted: the stale copy is not it.
+        for pointers in [&recorded, &remembered] {
+            let gone = look(&homes, UID, pointers);
+            assert_eq!((&gone.path, &gone.owner), (&home.path, &HomeOwner::Nobody));
+        }
+        let volume = recorded.odoo.as_ref();
+        let gone = look(&homes, UID, &recorded);
+        assert_eq!(home::lies(Some(&gone), volume, Role::Odoo), Lies::Gone);
+        assert_eq!(look(&homes, UID, &Pointers::default()).path, fresh.path);
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Task {
             match outcome {
                 Ok(()) => {
                     tracing::info!(job = %id, bytes = self.record.bytes_done, "done");
-                    self.end(Stage::Done, String::new()).await;
+                    self.end(Stage::Done, progress.noted()).await;
                     return self.record;
                 }
                 Err(JobError::Never(why)) => {

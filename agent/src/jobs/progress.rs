@@ -1,7 +1,7 @@
 //! How far a job is, and what slows it down. Not here: the job.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -16,6 +16,7 @@ pub struct Progress {
     limits: [Arc<Throttle>; 2],
     done: AtomicU64,
     total: AtomicU64,
+    note: Mutex<String>,
 }
 
 impl Progress {
@@ -27,6 +28,7 @@ impl Progress {
             limits,
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
+            note: Mutex::default(),
         }
     }
 
@@ -58,6 +60,16 @@ impl Progress {
             .done
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         self.show();
+    }
+
+    /// What whoever reads of the job should know once it is done; replaces what was noted before.
+    pub fn note(&self, note: String) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+
+    pub(super) fn noted(&self) -> String {
+        let note = self.note.lock();
+        note.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Done, and altogether.

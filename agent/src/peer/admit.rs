@@ -76,6 +76,8 @@ pub(super) enum Refusal {
     NotHere,
     #[error("the tenant is to run here, so its files change")]
     Runs,
+    #[error("its state.json does not say that its data is complete")]
+    Incomplete,
     #[error("a container of it still runs")]
     StillUp,
     #[error("{0}")]
@@ -171,12 +173,17 @@ impl Guard {
 
     /// Whether the call may go on.
     pub(super) fn check(&self) -> Result<(), Refusal> {
+        self.tenant().map(drop)
+    }
+
+    /// The tenant as the plan in force has it, if the call may go on.
+    pub(super) fn tenant(&self) -> Result<TenantPlan, Refusal> {
         let now = now_ms();
         if now / 1000 >= self.peer.not_after {
             return Err(Refusal::Certificate);
         }
         let plan = self.plans.borrow().plan.clone().ok_or(Refusal::NoPlan)?;
-        granted(&plan, &self.peer.host, &self.of, self.wanted, now).map(drop)
+        granted(&plan, &self.peer.host, &self.of, self.wanted, now).cloned()
     }
 
     /// Completes when it may not.

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     base::{beneath::RelPath, fsutil::blocking, throttle::Throttle},
     host::{Host, ledger::InForce},
-    tenant::copies,
+    tenant::copies::{self, Copy},
 };
 
 /// Calls at work at the same time, all hosts together; each holds a thread and some buffers.
@@ -112,6 +112,11 @@ impl Peers {
     /// The volumes of a copy that is stopped.
     async fn roots(&self, guard: &Guard) -> Result<Roots, Status> {
         let unready = |e: String| tell(guard, &Refusal::Unready(e));
+        let plan = guard.tenant().map_err(|why| tell(guard, &why))?;
+        let copy = copies::find(&self.host, &plan).await;
+        if !matches!(copy.map_err(|e| unready(e.to_string()))?, Copy::Complete(_)) {
+            return Err(tell(guard, &Refusal::Incomplete));
+        }
         let tenant = &guard.of.tenant;
         let up = copies::is_up(&self.host, tenant).await;
         if up.map_err(|e| unready(e.to_string()))? {

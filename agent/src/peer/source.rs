@@ -18,7 +18,7 @@ use tonic::Status;
 
 use super::{BATCH, CHUNK, service::volume_to_wire};
 use crate::{
-    base::beneath::{Found, Kind, LINK, Limits, RelPath, Root},
+    base::beneath::{self, Found, Kind, LINK, Limits, RelPath, Root},
     tenant::copies::Places,
 };
 
@@ -69,6 +69,9 @@ type Out<T> = Sender<Result<T, Status>>;
 /// What an error of the disk is to the other side: trying again may help, but not against what the volume holds.
 fn failed(e: &io::Error) -> Status {
     match e.kind() {
+        _ if beneath::is_for_good(e) => {
+            Status::failed_precondition(format!("its agent cannot open the volumes' files: {e}"))
+        }
         io::ErrorKind::InvalidData => Status::failed_precondition(e.to_string()),
         _ => Status::aborted(e.to_string()),
     }
@@ -120,20 +123,26 @@ fn list_volume(
     send(batch)
 }
 
-/// A database's links lead to parts of it that lie elsewhere: without them its copy would be incomplete, and found to be
-/// so only when somebody reads those tables. Sockets and pipes are made anew by whoever needs them.
+/// A database's links may lead to parts of it that lie elsewhere: without them its copy would be incomplete, and found to
+/// be so only when somebody reads those tables. Sockets and pipes are made anew by whoever needs them.
 fn check_skippable(volume: Role, what: &str, path: &RelPath) -> io::Result<()> {
-    if volume != Role::Postgres || what != LINK {
+    if volume != Role::Postgres || what != LINK || !is_part_of_cluster(path) {
         return Ok(());
     }
-    let why = if path.bytes().starts_with(b"pg_tblspc/") {
-        format!(
-            "the database has a tablespace outside its volume ({path}), which cannot be copied; move its tables to pg_default and drop it first"
-        )
-    } else {
-        format!("the database's volume has a link ({path}), and what it leads to cannot be copied")
-    };
+    let why = format!(
+        "the database has its log or a tablespace outside its volume ({path}), which cannot be copied; bring it into the volume first"
+    );
     Err(io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
+/// Whether PostgreSQL needs what this link leads to: its log, or a tablespace. (From version 18 on the images keep a cluster
+/// in `<version>/docker`.)
+fn is_part_of_cluster(path: &RelPath) -> bool {
+    let mut names: Vec<&[u8]> = path.bytes().split(|b| *b == b'/').collect();
+    if let [_version, b"docker", ..] = names[..] {
+        names.drain(..2);
+    }
+    matches!(names[..], [b"pg_wal"] | [b"pg_tblspc", _])
 }
 
 fn entry(volume: PeerVolume, found: &Found) -> FileEntry {
@@ -211,4 +220,61 @@ fn read_piece(file: &mut File, left: u64, path: &RelPath) -> io::Result<Vec<u8>>
     }
     piece.truncate(read);
     Ok(piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    /// Lists a volume of PostgreSQL with one link in it.
+    fn listed(link: &str) -> Result<ListEnd, Status> {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            postgres: dir.path().join("pgdata"),
+            odoo: dir.path().join("odoo"),
+        };
+        fs::create_dir(&places.odoo).unwrap();
+        let at = places.postgres.join(link);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        symlink("/elsewhere", at).unwrap();
+        let (out, mut answers) = tokio::sync::mpsc::channel(8);
+        list(&Roots::open(&places).unwrap(), &out);
+        drop(out);
+        let mut end = ListEnd::default();
+        while let Some(answer) = answers.blocking_recv() {
+            end = answer?.end.unwrap_or(end);
+        }
+        Ok(end)
+    }
+
+    #[test]
+    fn what_this_agent_can_never_open_is_not_worth_another_attempt() {
+        use rustix::io::Errno;
+        for (errno, code) in [
+            (Errno::NOSYS, tonic::Code::FailedPrecondition),
+            (Errno::XDEV, tonic::Code::FailedPrecondition),
+            (Errno::IO, tonic::Code::Aborted),
+        ] {
+            assert_eq!(failed(&errno.into()).code(), code, "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_the_database_needs_is_not_skipped() {
+        for link in [
+            "pg_wal",
+            "pg_tblspc/16400",
+            "18/docker/pg_wal",
+            "18/docker/pg_tblspc/1",
+        ] {
+            let refused = listed(link).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+            let named = format!("link \"{link}\" leads");
+            assert!(refused.message().starts_with(&named), "{refused}");
+        }
+        let end = listed("base/pg_wal").unwrap();
+        assert_eq!((end.skipped, end.skipped_examples.len()), (1, 1));
+    }
 }

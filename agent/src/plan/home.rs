@@ -42,6 +42,8 @@ pub struct DataFacts {
     pub dockers: bool,
     /// And it could be renamed into the home.
     pub movable: bool,
+    /// Files lie in both, and nobody knows which are the tenant's.
+    pub doubled: bool,
 }
 
 /// A tenant's home, as found.
@@ -143,6 +145,7 @@ mod tests {
             recorded,
             dockers: movable,
             movable,
+            doubled: false,
         };
         let with = |owner: &HomeOwner, data| Home {
             path: "/r/tenants/alfa".into(),

@@ -48,7 +48,8 @@ pub async fn places(
     let (postgres, odoo) =
         tokio::try_join!(host.docker.volume(&names.0), host.docker.volume(&names.1))?;
     let uid = uid.to_string();
-    let own = |volume: &Volume| volume.labels.get(LABEL_UID) == Some(&uid);
+    // What another driver keeps is at no path of ours.
+    let own = |volume: &Volume| !volume.opaque && volume.labels.get(LABEL_UID) == Some(&uid);
     let (Some(postgres), Some(odoo)) = (postgres.filter(own), odoo.filter(own)) else {
         return Ok(None);
     };

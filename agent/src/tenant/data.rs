@@ -6,7 +6,7 @@
 
 use std::{io, path::PathBuf};
 
-use isyone_proto::plan::Role;
+use isyone_proto::plan::{DesiredState, Role};
 use tokio::time::sleep;
 
 use crate::{
@@ -94,7 +94,8 @@ pub(super) async fn put_back(tenant: &Tenant, view: &TenantView) -> Result<Strin
     Ok(format!("{} of the volumes' records put back", lost.len()))
 }
 
-/// Moves a role's data into the home and makes its volume a record of it. A tenant is never held up by that: what cannot
+/// Moves a role's data into the home and makes its volume a record of it. The role's stopped container goes between: until
+/// its data is in the home, it is what keeps a prune from taking the volume, and afterwards it is in the way. A tenant is never held up by that: what cannot
 /// be moved stays where it is.
 pub(super) async fn move_home(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {
     let (homes, home) = home(tenant, view).await?;
@@ -110,10 +111,16 @@ pub(super) async fn move_home(tenant: &Tenant, view: &TenantView, role: Role) ->
     if docker_has_it {
         let (homes, home, from, uid) = (homes.clone(), home.clone(), from.clone(), tenant.plan.uid);
         if let Err(e) = blocking(move || homes.take(&home, uid, role, &from)).await {
+            // A stopped copy's container goes on guarding the volume; any other is to be made anew, or not at all.
+            if tenant.plan.desired != DesiredState::Suspended {
+                remove_container(tenant, view, role).await?;
+            }
             return leave(tenant, &e.to_string());
         }
     }
     failpoints::reached("move-renamed");
+    remove_container(tenant, view, role).await?;
+    failpoints::reached("move-uncontained");
     let name = design::volume(&tenant.plan, role).name;
     match tenant.host.docker.remove_volume(&name).await {
         Err(DockerError::Conflict(why)) if docker_has_it => {
@@ -129,6 +136,14 @@ pub(super) async fn move_home(tenant: &Tenant, view: &TenantView, role: Role) ->
     tenant.remember(true, |s| s.recording = false)?;
     tracing::info!(tenant = %tenant.name(), volume = name, home = %home.path.display(), "data moved");
     Ok(format!("{name} moved to {}", home.path.display()))
+}
+
+async fn remove_container(tenant: &Tenant, view: &TenantView, role: Role) -> Result<()> {
+    if view.observed.container(role).is_some() {
+        let name = tenant.container_name(role);
+        tenant.host.docker.remove(&name).await?;
+    }
+    Ok(())
 }
 
 /// Says, once, that a tenant's data stays in Docker's own directory until the agent's next start.

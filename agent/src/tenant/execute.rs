@@ -14,6 +14,7 @@ use crate::{
         clock::now_ms,
         failpoints,
         fsutil::{self, blocking},
+        tree,
     },
     docker::DockerError,
     plan::{
@@ -226,7 +227,7 @@ async fn remove_volume(tenant: &Tenant, role: Role) -> Result<String> {
 
 async fn remove_directory(tenant: &Tenant) -> Result<String> {
     let directory = tenant.directory();
-    let removed = blocking(move || std::fs::remove_dir_all(directory)).await;
+    let removed = blocking(move || tree::remove_all(&directory)).await;
     removed.map_err(TenantError::disk(
         "the tenant's directory cannot be removed",
     ))?;

@@ -38,7 +38,7 @@ impl Tenant {
         self.lock()
             .get_or_insert_with(|| diff::adopt(&self.plan, &observed));
         self.heed_history()?;
-        observed.data_major = self.data_major(&observed).await?;
+        (observed.data_major, observed.pgdata_empty) = self.postgres_data(&observed).await?;
         let mut stack = None;
         if let (Some(odoo), Some(postgres)) = (&observed.odoo_image, &observed.postgres_image) {
             let images = Images {
@@ -150,7 +150,7 @@ impl Tenant {
         let fills = self.plan.desired == DesiredState::Running && !self.state().is_ready();
         let depends = [Role::Postgres, Role::Odoo].into_iter().any(|role| {
             match home::lies(Some(&home), observed.volume(role), role) {
-                Lies::Home | Lies::Apart => false,
+                Lies::Home | Lies::Apart => home.data(role).doubled,
                 Lies::Nowhere => fills,
                 Lies::Unrecorded | Lies::Misrecorded | Lies::InDocker | Lies::Gone => true,
             }
@@ -159,8 +159,9 @@ impl Tenant {
         Ok(seen.then_some(home))
     }
 
-    /// The major version of the data, if PostgreSQL's container is about to be created or started on it.
-    async fn data_major(&self, observed: &Observed) -> Result<Option<String>> {
+    /// The major version of the data, and whether there is none, if PostgreSQL's container is about to be created or started
+    /// on it.
+    async fn postgres_data(&self, observed: &Observed) -> Result<(Option<String>, bool)> {
         let image = observed.postgres_image.as_ref().map(|i| &i.id);
         let stays = observed
             .postgres
@@ -171,15 +172,22 @@ impl Tenant {
             .as_ref()
             .filter(|_| !stays && self.state().is_ready())
         else {
-            return Ok(None);
+            return Ok((None, false));
         };
         // A directory of ours is there or not; one of Docker's of this name may be another engine's.
         if volume.device.is_none() && !self.host.volumes_are_local().await? {
-            return Ok(None);
+            return Ok((None, false));
         }
-        let file = Path::new(volume.path()).join("PG_VERSION");
-        let major = blocking(move || fsutil::read_theirs(&file, MAJOR_BYTES)).await;
-        Ok(major.ok().map(|text| text.trim().to_owned()))
+        let directory = Path::new(volume.path()).to_owned();
+        let found = blocking(move || {
+            let major = fsutil::read_theirs(&directory.join("PG_VERSION"), MAJOR_BYTES);
+            // What cannot be read is not known to be empty.
+            let empty = fsutil::is_empty(&directory).unwrap_or(false);
+            Ok((major.ok().map(|text| text.trim().to_owned()), empty))
+        });
+        found
+            .await
+            .map_err(TenantError::disk("the tenant's data cannot be looked at"))
     }
 
     /// Heeds what the plan and our own memory know of the past, so that neither a lost `state.json` nor a coordinator

@@ -10,7 +10,8 @@ use tokio::{sync::Semaphore, time::sleep};
 
 use super::Tenant;
 use crate::{
-    host::board::TenantStatus,
+    docker,
+    host::board::{ContainerStatus, TenantStatus},
     plan::container::{Container, LABEL_UID},
 };
 
@@ -39,8 +40,8 @@ pub(super) async fn beside<T>(tenant: &Tenant, work: impl Future<Output = T>) ->
 async fn look(tenant: &Tenant) {
     let ours = async |role| {
         let (name, uid) = (tenant.container_name(role), tenant.plan.uid.to_string());
-        let found = tenant.host.docker.container(&name).await.ok().flatten();
-        found.filter(|c| c.label(LABEL_UID) == uid)
+        let found = tenant.host.docker.container(&name).await;
+        found.map(|found| found.filter(|c| c.label(LABEL_UID) == uid))
     };
     // Semaphores are never closed: `ok` only drops an error that cannot happen.
     let turn = TURNS.acquire().await.ok();
@@ -48,13 +49,13 @@ async fn look(tenant: &Tenant) {
     drop(turn);
     let probe = &tenant.host.probe;
     let ask_postgres = async {
-        match postgres.as_ref().filter(|c| c.is_up()) {
+        match up(&postgres) {
             Some(container) => probe.postgres(container).await.is_ok(),
             None => false,
         }
     };
     let ask_odoo = async {
-        match odoo.as_ref().filter(|c| c.is_up()) {
+        match up(&odoo) {
             Some(container) => probe.odoo(container).await.ok(),
             None => None,
         }
@@ -69,16 +70,66 @@ async fn look(tenant: &Tenant) {
     }
     board.set_latency(tenant.name(), latency.unwrap_or(0));
     let mut status = TenantStatus::clone(&shown);
-    for (found, healthy) in [(&odoo, latency.is_some()), (&postgres, postgres_answers)] {
-        show(&mut status, found.as_ref(), healthy);
+    for (role, found, healthy) in [
+        (Role::Odoo, &odoo, latency.is_some()),
+        (Role::Postgres, &postgres, postgres_answers),
+    ] {
+        // What the engine did not tell stays as it was shown.
+        if let Ok(found) = found {
+            let name = tenant.container_name(role);
+            show(&mut status.containers, &name, found.as_ref(), healthy);
+        }
     }
     board.set(tenant.name(), status);
 }
 
-fn show(status: &mut TenantStatus, found: Option<&Container>, healthy: bool) {
-    let Some(found) = found else { return };
-    if let Some(shown) = status.containers.iter_mut().find(|c| c.id == found.id) {
-        shown.state.clone_from(&found.state);
-        shown.healthy = healthy;
+/// The container, if the engine says that it runs.
+fn up(found: &docker::Result<Option<Container>>) -> Option<&Container> {
+    let container = found.as_ref().ok().and_then(Option::as_ref);
+    container.filter(|c| c.is_up())
+}
+
+/// By name: one that is gone has no id any more, and one made anew has another.
+fn show(shown: &mut [ContainerStatus], name: &str, found: Option<&Container>, healthy: bool) {
+    let Some(shown) = shown.iter_mut().find(|c| c.name == name) else {
+        return;
+    };
+    match found {
+        Some(found) => shown.state.clone_from(&found.state),
+        None => "absent".clone_into(&mut shown.state),
+    }
+    shown.healthy = found.is_some() && healthy;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_is_gone_is_healthy_no_more() {
+        let of = |name: &str| ContainerStatus {
+            name: name.to_owned(),
+            state: "running".to_owned(),
+            healthy: true,
+            id: "before".to_owned(),
+            ..ContainerStatus::default()
+        };
+        let mut shown = [of("odoo_alfa"), of("postgres_alfa")];
+        show(&mut shown, "odoo_alfa", None, false);
+        assert_eq!(
+            (shown[0].state.as_str(), shown[0].healthy),
+            ("absent", false)
+        );
+        assert!(shown[1].healthy);
+        let anew = Container {
+            id: "anew".to_owned(),
+            state: "exited".to_owned(),
+            ..Container::default()
+        };
+        show(&mut shown, "postgres_alfa", Some(&anew), false);
+        assert_eq!(
+            (shown[1].state.as_str(), shown[1].healthy),
+            ("exited", false)
+        );
     }
 }

@@ -230,6 +230,7 @@ impl World {
                     recorded: true,
                     dockers: true,
                     movable: true,
+                    doubled: false,
                 };
                 let home = self.observed.home.get_or_insert_with(home);
                 match role {
@@ -258,7 +259,8 @@ impl World {
                 self.put_back += 1;
             }
             Action::MoveData(role) => {
-                assert!(self.observed.container(role).is_none(), "volume in use");
+                assert!(!self.observed.is_up(role), "volume in use");
+                *self.slot(role) = None;
                 self.record(role, labels(&stack.volume(role).labels));
             }
             Action::RemoveHome => {

@@ -171,6 +171,8 @@ async fn a_copy_comes_whole_without_what_was_laid_out_and_starts_when_it_is_want
         done.bytes_total > 3_200_000 && done.bytes_done == done.bytes_total,
         "{done:?}"
     );
+    let told = "5 not copied, neither files nor directories: ";
+    assert!(done.message.starts_with(told), "{}", done.message);
     pair.assert_equal();
     assert!(
         tree(&pair.sites[1].volume("odoo_data_alfa"))
@@ -385,6 +387,24 @@ async fn what_is_too_large_is_refused_with_numbers_before_a_byte_of_it_comes() {
     let failed = target.job_is(JobState::Failed).await;
     assert!(failed.message.contains("1099512 MB"), "{}", failed.message);
     assert!(proxy.passed() < 20_000 && failed.bytes_done == 0);
+    target.end().await;
+    pair.source.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_without_a_database_is_not_fetched() {
+    let pair = Pair::new().await;
+    let data = pair.sites[0].volume("pgdata_alfa");
+    fs::remove_dir_all(data.join("global")).unwrap();
+    let target = pair
+        .target(&order(&pair.alfa, "h1", pair.source.address))
+        .await;
+    let failed = target.job_is(JobState::Failed).await;
+    assert!(
+        failed.message.contains("it is no database"),
+        "{}",
+        failed.message
+    );
     target.end().await;
     pair.source.end().await;
 }

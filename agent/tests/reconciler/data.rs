@@ -384,3 +384,30 @@ async fn a_purge_leaves_no_directory() {
         life.end().await;
     }
 }
+
+/// PostgreSQL's image would begin a new cluster there: the tenant waits for a person, and runs once its data is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_starts_on_an_empty_directory_that_held_a_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let (mut plan, keys) = lived(&fake, dir.path(), DesiredState::Suspended).await;
+    let (place, aside) = (
+        home(dir.path(), "alfa").join("pgdata"),
+        dir.path().join("x"),
+    );
+    std::fs::rename(&place, &aside).unwrap();
+    std::fs::create_dir_all(place.join("lost+found")).unwrap();
+    next(&mut plan, DesiredState::Running);
+    let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.wait("the reason", |l| {
+        let status = l.status("alfa");
+        status.is_some_and(|s| s.message.contains("pgdata is empty"))
+    })
+    .await;
+    assert!(!place.join("PG_VERSION").exists());
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(&aside, &place).unwrap();
+    life.converged(&plan).await;
+    assert_eq!(fake.database_keys("alfa"), Some(keys));
+    life.end().await;
+}

@@ -39,6 +39,22 @@ const MAX_REMOVED: usize = 1_000_000;
 #[derive(Debug)]
 pub struct Root(OwnedFd);
 
+/// Whether this kernel, and whatever filters our calls, lets us open files in this way. A sandbox may answer `openat2` with
+/// ENOSYS, as systemd's `RestrictSUIDSGID=` does.
+pub fn probe() -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::PATH;
+    let root = Root::open(Path::new("/"))?;
+    open_at(root.0.as_fd(), ".", flags).map(drop)
+}
+
+/// Whether no later attempt can do better: the call itself is refused, or something else is mounted below the volume.
+pub fn is_for_good(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices
+    )
+}
+
 fn invalid(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }

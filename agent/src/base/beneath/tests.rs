@@ -187,3 +187,27 @@ fn the_root_of_a_process_is_its_own() {
     let below = place.to_str().unwrap().trim_start_matches('/');
     assert!(root.socket(&path(below)).is_ok());
 }
+
+#[test]
+fn what_no_attempt_can_mend_is_known_as_such() {
+    probe().unwrap();
+    for (errno, for_good) in [
+        (rustix::io::Errno::NOSYS, true),
+        (rustix::io::Errno::XDEV, true),
+        (rustix::io::Errno::IO, false),
+        (rustix::io::Errno::LOOP, false),
+    ] {
+        assert_eq!(is_for_good(&errno.into()), for_good, "{errno}");
+    }
+}
+
+/// With `RestrictSUIDSGID=` systemd answers `openat2` with ENOSYS; without the capability no `/proc/<pid>/root` opens.
+#[test]
+fn the_shipped_unit_lets_the_agent_open_tenants_files() {
+    let unit = include_str!("../../../../docs/deploy/isy-agent.service");
+    assert!(!unit.lines().any(|l| l.starts_with("RestrictSUIDSGID")));
+    let set = unit
+        .lines()
+        .find(|l| l.starts_with("CapabilityBoundingSet="));
+    assert!(set.is_some_and(|set| set.contains("CAP_SYS_PTRACE")));
+}

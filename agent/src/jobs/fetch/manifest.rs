@@ -34,6 +34,32 @@ impl Manifest {
         let wanted = (place(volume), path.clone());
         self.entries.binary_search_by_key(&wanted, key).ok()
     }
+
+    /// Whether PostgreSQL's volume holds a cluster: without its version and its control file PostgreSQL's image would begin a
+    /// new one. From version 18 on the images keep it in `<version>/docker`.
+    pub(super) fn holds_cluster(&self) -> bool {
+        let is_file = |path: &[u8]| {
+            let path = RelPath::parse(path).ok();
+            let at = path.and_then(|path| self.find(Role::Postgres, &path));
+            at.is_some_and(|at| self.entries[at].size.is_some())
+        };
+        let files = self.entries.iter().filter(|e| e.size.is_some());
+        files.filter(|e| e.volume == Role::Postgres).any(|entry| {
+            let Some(directory) = entry.path.bytes().strip_suffix(b"PG_VERSION") else {
+                return false;
+            };
+            let version = directory.strip_suffix(b"/docker/");
+            let usual = directory.is_empty()
+                || version.is_some_and(|v| !v.is_empty() && v.iter().all(u8::is_ascii_digit));
+            usual && is_file(&[directory, b"global/pg_control"].concat())
+        })
+    }
+
+    /// Whether PostgreSQL's volume holds any file.
+    pub(super) fn has_postgres_files(&self) -> bool {
+        let of = |e: &Entry| e.volume == Role::Postgres && e.size.is_some();
+        self.entries.iter().any(of)
+    }
 }
 
 /// The order of volumes.
@@ -178,6 +204,40 @@ mod tests {
         }
         let absent = RelPath::parse(b"a/y").unwrap();
         assert_eq!(manifest.find(Role::Postgres, &absent), None);
+    }
+
+    #[test]
+    fn a_cluster_is_known_by_its_version_and_its_control_file() {
+        use PeerVolume::{Odoo, Postgres};
+        let whole = |files: &[(&str, Option<u64>)]| {
+            let mut list = vec![wire(Postgres, "", None)];
+            list.extend(files.iter().map(|(path, size)| wire(Postgres, path, *size)));
+            list.extend([wire(Odoo, "", None), wire(Odoo, "PG_VERSION", Some(1))]);
+            build(&list).unwrap()
+        };
+        let (directory, file) = (None, Some(1));
+        let old = [
+            ("PG_VERSION", file),
+            ("global", directory),
+            ("global/pg_control", file),
+        ];
+        let new = [
+            ("18", directory),
+            ("18/docker", directory),
+            ("18/docker/PG_VERSION", file),
+            ("18/docker/global", directory),
+            ("18/docker/global/pg_control", file),
+        ];
+        assert!(whole(&old).holds_cluster() && whole(&new).holds_cluster());
+        assert!(!whole(&old[..1]).holds_cluster() && !whole(&old[1..]).holds_cluster());
+        assert!(!whole(&new[..4]).holds_cluster());
+        let link = [
+            ("PG_VERSION", directory),
+            ("global", directory),
+            ("global/pg_control", file),
+        ];
+        assert!(!whole(&link).holds_cluster() && whole(&link).has_postgres_files());
+        assert!(!whole(&[]).holds_cluster() && !whole(&[]).has_postgres_files());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use isyone_proto::{
         ListEnd, ListRequest, ReadFile, ReadRequest, ReadResponse,
         peer_service_client::PeerServiceClient, read_request, read_response,
     },
-    plan::{JobOrder, JobWork, TenantPlan},
+    plan::{JobOrder, JobWork, Role, TenantPlan},
     tls,
 };
 use tokio::{
@@ -36,7 +36,7 @@ use self::{
 };
 use super::{JobError, Progress, Work};
 use crate::{
-    base::fsutil::blocking,
+    base::{beneath, fsutil::blocking},
     host::{Host, ledger::InForce},
     peer::{AHEAD, CHUNK, Of, QUEUE, STALL, volume_to_wire},
     tenant::copies::{self, Copy},
@@ -66,6 +66,9 @@ fn again(why: impl ToString) -> JobError {
 /// An error of our own disk. What the other side sent is not the disk's fault.
 fn disk(e: io::Error) -> JobError {
     match e.kind() {
+        _ if beneath::is_for_good(&e) => {
+            JobError::Never(format!("this host cannot open the volumes' files: {e}"))
+        }
         io::ErrorKind::InvalidData => JobError::Never(e.to_string()),
         io::ErrorKind::WouldBlock => again("an earlier attempt is just ending"),
         _ => again(format!("this host's disk: {e}")),
@@ -83,6 +86,17 @@ fn told(from: &HostName, status: &Status) -> JobError {
         Code::FailedPrecondition => JobError::Never(format!("host {from}: {text}")),
         _ => again(format!("host {from}: {text}")),
     }
+}
+
+/// What did not come along, for whoever reads of the job.
+fn skipped(end: &ListEnd) -> String {
+    let some = end.skipped_examples.iter().take(EXAMPLES);
+    let some: Vec<String> = some.map(|s| s.escape_debug().to_string()).collect();
+    format!(
+        "{} not copied, neither files nor directories: {}",
+        end.skipped,
+        some.join(", ")
+    )
 }
 
 fn stalled(from: &HostName) -> JobError {
@@ -121,7 +135,12 @@ impl Work for Fetch {
         );
         let _ended = GiveUp(target.clone());
         let mut source = self.source(from, *address, order)?;
-        let manifest = Arc::new(source.list().await?);
+        let (manifest, end) = source.list().await?;
+        if end.skipped > 0 {
+            progress.note(skipped(&end));
+        }
+        let manifest = Arc::new(manifest);
+        self.require_cluster(&tenant, from, &manifest).await?;
         let copy = Incoming {
             tenant: &tenant,
             reserve: self.reserve,
@@ -129,7 +148,7 @@ impl Work for Fetch {
             manifest,
         };
         copy.fill(&mut source, progress).await?;
-        let now = source.list().await?;
+        let (now, _end) = source.list().await?;
         if now != *copy.manifest {
             return Err(again(format!(
                 "the copy on host {from} has changed meanwhile"
@@ -162,6 +181,32 @@ impl Fetch {
         });
         let none = || again("the plan does not name this tenant");
         tenant.cloned().ok_or_else(none)
+    }
+
+    /// Refuses a copy without a database, on which PostgreSQL's image would begin a new one. A stand-in keeps no files; where
+    /// its image is not here yet to tell, a volume without any file may be one's, and real images do not start on that either
+    /// (plan::diff).
+    async fn require_cluster(
+        &self,
+        tenant: &TenantPlan,
+        from: &HostName,
+        manifest: &Manifest,
+    ) -> Attempt<()> {
+        if manifest.holds_cluster() {
+            return Ok(());
+        }
+        let (images, reference) = (&self.host.images, tenant.postgres_image.as_str());
+        let image = images.facts(reference, Role::Postgres).await;
+        let may_be_standin = match image.map_err(again)? {
+            Some(image) => image.standin,
+            None => !manifest.has_postgres_files(),
+        };
+        if may_be_standin {
+            return Ok(());
+        }
+        Err(JobError::Never(format!(
+            "the copy on host {from} has no PG_VERSION and global/pg_control: it is no database"
+        )))
     }
 
     fn source(
@@ -207,7 +252,7 @@ struct Source {
 
 impl Source {
     /// Asks for the list of the copy, and checks it.
-    async fn list(&mut self) -> Attempt<Manifest> {
+    async fn list(&mut self) -> Attempt<(Manifest, ListEnd)> {
         let from = self.from.clone();
         let request = ListRequest {
             of: Some(self.of.to_wire()),
@@ -228,17 +273,14 @@ impl Source {
             }
             if let Some(end) = answer.end {
                 self.tell_of_skipped(&end);
-                return builder.finish().map_err(refuse);
+                return Ok((builder.finish().map_err(refuse)?, end));
             }
         }
     }
 
     fn tell_of_skipped(&self, end: &ListEnd) {
         if end.skipped > 0 {
-            let some = end.skipped_examples.iter().take(EXAMPLES);
-            let some: Vec<String> = some.map(|s| s.escape_debug().to_string()).collect();
-            let (tenant, skipped) = (&self.of.tenant, end.skipped);
-            tracing::warn!(%tenant, skipped, "neither files nor directories, so not copied: {}", some.join(", "));
+            tracing::warn!(tenant = %self.of.tenant, "{}", skipped(end));
         }
     }
 

@@ -47,6 +47,23 @@ pub enum Blocked {
          back, or delete the tenant"
     )]
     DirectoryGone(String),
+    /// The tenant has data, but nothing is in PostgreSQL's directory: its image would begin a new cluster there.
+    #[error(
+        "directory {0} is empty, and it held this tenant's data; nothing new is put in its place. Mount its disk, put the data back, or \
+         delete the tenant"
+    )]
+    DirectoryEmpty(String),
+    /// Files of one role lie in two places.
+    #[error(
+        "both {ours} and Docker's own {dockers} hold files of this tenant, and which are its data is not known; nothing starts on either. \
+         Look into both, and empty the one that is wrong"
+    )]
+    TwoPlaces {
+        /// Directory in the tenant's home.
+        ours: String,
+        /// Directory that Docker keeps for the volume.
+        dockers: String,
+    },
     /// Another tenant's data is where this one's would be.
     #[error(
         "directory {directory} belongs to another tenant (its `owner` is {owner}, this tenant is {tenant}) and is left alone; move it away"
@@ -126,6 +143,17 @@ mod tests {
             (
                 Blocked::DirectoryGone("/srv/tenants/alfa/pgdata".into()),
                 "directory /srv/tenants/alfa/pgdata is not there, and it holds this tenant's data",
+            ),
+            (
+                Blocked::DirectoryEmpty("/srv/tenants/alfa/pgdata".into()),
+                "directory /srv/tenants/alfa/pgdata is empty, and it held this tenant's data",
+            ),
+            (
+                Blocked::TwoPlaces {
+                    ours: "/srv/tenants/alfa/odoo".into(),
+                    dockers: "/docker/odoo_data_alfa".into(),
+                },
+                "both /srv/tenants/alfa/odoo and Docker's own /docker/odoo_data_alfa hold files",
             ),
             (
                 Blocked::ForeignHome {

@@ -5,11 +5,13 @@
 
 use isyone_proto::plan::Role;
 
-use super::{Action, Blocked, Inputs, List, ROLES, own_volume, volume_name};
+use super::{
+    Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, own_volume, volume_name,
+};
 use crate::plan::home::{Home, HomeOwner, Lies};
 
 /// Records are made before data is moved, one after the other: both use the same mark in the tenant's state.
-const LANE: u8 = 1;
+pub(super) const LANE: u8 = 1;
 
 /// Whether nothing that is another's is where the tenant's own data is or would be.
 pub(super) fn own_home(inputs: &Inputs<'_>) -> Result<(), Blocked> {
@@ -30,9 +32,20 @@ pub(super) fn own_home(inputs: &Inputs<'_>) -> Result<(), Blocked> {
 pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
     let Inputs { plan, observed, .. } = *inputs;
     own_home(inputs)?;
+    // A stand-in keeps no files, so its directory is always empty.
+    let standin = inputs.stack.is_some_and(|stack| stack.standin);
     for role in ROLES {
         if let Some(volume) = observed.volume(role) {
             own_volume(plan, role, volume)?;
+        }
+        if let Some(home) = &observed.home
+            && home.owner == HomeOwner::This
+            && home.data(role).doubled
+        {
+            return Err(Blocked::TwoPlaces {
+                ours: home.directory(role).display().to_string(),
+                dockers: directory(observed, role),
+            });
         }
         if !inputs.state.is_ready() {
             continue;
@@ -40,14 +53,20 @@ pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
         match observed.lies(role) {
             Lies::Nowhere => return Err(Blocked::VolumeGone(volume_name(plan, role))),
             Lies::Gone => {
-                let volume = observed.volume(role);
-                let directory = volume.map_or_else(String::new, |v| v.path().to_owned());
-                return Err(Blocked::DirectoryGone(directory));
+                return Err(Blocked::DirectoryGone(directory(observed, role)));
+            }
+            _ if role == Role::Postgres && observed.pgdata_empty && !standin => {
+                return Err(Blocked::DirectoryEmpty(directory(observed, role)));
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+fn directory(observed: &Observed, role: Role) -> String {
+    let volume = observed.volume(role);
+    volume.map_or_else(String::new, |v| v.path().to_owned())
 }
 
 /// Whether a role's data is to be moved as soon as nothing runs on it. That of a tenant that is being created can wait.
@@ -70,7 +89,8 @@ pub(super) fn put_back(list: &mut List, inputs: &Inputs<'_>, wave: u8) {
     }
 }
 
-/// Moves a role's data; its container has been removed.
+/// Moves a role's data, and removes its container, which must have been stopped. Only then: as long as the data lies in
+/// Docker's own directory, a stopped container is what keeps a prune of volumes from taking it.
 pub(super) fn bring_home(list: &mut List, inputs: &Inputs<'_>, role: Role, wave: u8) {
     let reason = match inputs.observed.lies(role) {
         Lies::InDocker => "its data lies in Docker's own directory",
@@ -88,16 +108,15 @@ pub(super) fn upkeep(list: &mut List, inputs: &Inputs<'_>, wave: u8) {
     }
     put_back(list, inputs, wave + 1);
     for role in ROLES.into_iter().filter(|role| is_to_move(inputs, *role)) {
-        let going = Action::RemoveContainer(role);
-        let goes = list.0.iter().any(|planned| planned.action == going);
-        if observed.container(role).is_some() && !goes {
-            list.add(
-                wave,
-                0,
-                going,
-                "its data moves to the tenant's own directory",
-            );
-        }
+        list.0
+            .retain(|planned| planned.action != Action::RemoveContainer(role));
         bring_home(list, inputs, role, wave + 1);
+    }
+    // A network goes after the containers in it, and these go with their data.
+    if ROLES.into_iter().any(|role| is_to_move(inputs, role)) {
+        let networks = |planned: &&mut PlannedAction| planned.action == Action::RemoveNetwork;
+        for planned in list.0.iter_mut().filter(networks) {
+            planned.wave = wave + 2;
+        }
     }
 }

@@ -36,6 +36,8 @@ pub struct Observed {
     pub golden: bool,
     /// PostgreSQL's major version of the data; looked up when its container is to be created or started.
     pub data_major: Option<String>,
+    /// PostgreSQL's data directory is there and nothing is in it; looked up likewise.
+    pub pgdata_empty: bool,
     /// PostgreSQL answered just now.
     pub postgres_ready: bool,
     /// Milliseconds that `/web/health` took just now, or why it did not answer.

@@ -143,7 +143,9 @@ fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
             if container.is_up() {
                 list.add(1, role as u8, Action::StopContainer(role), reason);
             }
-            list.add(1, role as u8, Action::RemoveContainer(role), reason);
+            if !data::is_to_move(inputs, role) {
+                list.add(1, role as u8, Action::RemoveContainer(role), reason);
+            }
             continue;
         }
         match role {
@@ -156,14 +158,20 @@ fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
             list.add(1, role as u8, Action::StopContainer(role), reason);
         }
     }
-    if !network_fits {
-        list.add(2, 0, Action::RemoveNetwork, "it has another subnet");
-    }
     data::put_back(list, inputs, 2);
     for role in ROLES {
         if !kept.container(role) && data::is_to_move(inputs, role) {
             data::bring_home(list, inputs, role, 2);
         }
+    }
+    if !network_fits {
+        // After the containers that go with their data.
+        list.add(
+            2,
+            data::LANE,
+            Action::RemoveNetwork,
+            "it has another subnet",
+        );
     }
     kept
 }

@@ -42,6 +42,7 @@ impl FakeDocker {
         match role.as_str() {
             "postgres" if !data.join("PG_VERSION").exists() => {
                 put(&data.join("PG_VERSION"), "15")?;
+                put(&data.join("global/pg_control"), "x")?;
                 put(&data.join("databases/postgres"), "")?;
             }
             "init" => code = Some(self.initialise(&tenant, &data)?),

@@ -83,14 +83,19 @@ pub(crate) async fn call(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
+    /// Written by another process: a thread that forks while this one writes would hold the script open for writing, and
+    /// the kernel would call it busy.
     fn script(dir: &Path, text: &str) -> std::path::PathBuf {
         let path = dir.join("hook");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("#!/bin/sh\n{text}\n");
+        let made = std::process::Command::new("/bin/sh")
+            .args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh"])
+            .arg(text)
+            .arg(&path)
+            .status();
+        assert!(made.unwrap().success());
         path
     }
 

@@ -62,16 +62,16 @@ async fn a_lost_answer_after_the_commit_does_not_roll_memory_back() {
     let first = submit(&handle, creation("alfa"));
     tokio::time::sleep(COMMIT / 2).await;
     // Carried out while alfa is on its way to the disk; it stays valid, because alfa is stored.
-    let restart = Command::RestartTenant {
+    let suspend = Command::SuspendTenant {
         name: name("alfa"),
-        database: false,
         request_id: None,
+        cancel_running: true,
     };
-    let second = submit(&handle, restart);
+    let second = submit(&handle, suspend);
     first.await.unwrap().expect("it is stored");
     second.await.unwrap().expect("and so is what builds on it");
     let alfa: TenantName = name("alfa");
-    assert_eq!(handle.snapshot().fleet.tenants[&alfa].odoo_restarts, 1);
+    assert_eq!(handle.snapshot().fleet.tenants[&alfa].generation, 2);
     let heard = tokio::time::timeout(COMMIT, woken.notified()).await;
     heard.expect("the host's session is woken");
     stop.cancel();

@@ -113,7 +113,7 @@ fn a_prune_takes_records_and_old_volumes_move_home() {
     old_volumes_move(&mut cell, &docker);
     // Both had lost containers and network too.
     cell.isyctl(&["tenant", "resume", "alfa"]).ok();
-    cell.isyctl(&["tenant", "restore", "beta"]).ok();
+    cell.isyctl(&["tenant", "undelete", "beta"]).ok();
     for ((tenant, _, _), password) in STOPPED.iter().zip(&passwords) {
         is_whole(&cell, tenant, password);
         cell.isyctl(&["tenant", "delete", tenant, "--yes"]).ok();

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    plan::home::{DataFacts, HomeOwner, Lies},
+    plan::{
+        home::{DataFacts, HomeOwner, Lies},
+        state::Database,
+    },
     testing::world::{World, home},
 };
 
@@ -120,4 +123,56 @@ fn a_purge_takes_records_first_and_then_the_home() {
     plan.generation += 1;
     assert!(world.converge(&plan, 0, usize::MAX));
     assert!(world.observed.is_absent());
+}
+
+/// PostgreSQL's image would begin a new cluster in it, and the tenant would have lost its data without a word.
+#[test]
+fn an_empty_directory_of_a_tenant_that_had_data_blocks() {
+    let (plan, mut world) = lived();
+    world.observed.pgdata_empty = true;
+    let empty = world.steps(&plan, 0);
+    assert!(matches!(empty, Err(Blocked::DirectoryEmpty(_))));
+    world.state.database = Database::Empty;
+    assert!(world.steps(&plan, 0).is_ok(), "a new tenant's is empty");
+}
+
+#[test]
+fn files_in_two_places_block_until_a_person_has_looked() {
+    let (plan, mut world) = lived();
+    world.make_old();
+    let home = world.observed.home.as_mut().unwrap();
+    home.owner = HomeOwner::This;
+    (home.odoo.kept, home.odoo.doubled) = (true, true);
+    let blocked = world.steps(&plan, 0).unwrap_err();
+    let text = blocked.to_string();
+    assert!(text.starts_with("both /r/tenants/alfa/odoo and"), "{text}");
+}
+
+/// Until its data is in the home, a stopped container is what keeps a prune of volumes from taking it.
+#[test]
+fn no_container_goes_before_its_data_has_moved() {
+    let stops = [
+        DesiredState::Suspended,
+        DesiredState::Quarantined,
+        DesiredState::Running,
+    ];
+    for desired in stops {
+        let (mut plan, mut world) = lived();
+        world.make_old();
+        plan.desired = desired;
+        plan.postgres_restarts += 1;
+        let mut steps = world.steps(&plan, 0).unwrap();
+        steps.sort_by_key(|s| (s.wave, s.lane));
+        let planned: Vec<_> = steps.iter().map(|s| s.action).collect();
+        for role in ROLES {
+            assert!(planned.contains(&Action::MoveData(role)), "{planned:?}");
+            assert!(!planned.contains(&Action::RemoveContainer(role)));
+        }
+        let at = |wanted| planned.iter().position(|action| *action == wanted);
+        if let Some(network) = at(Action::RemoveNetwork) {
+            assert!(Some(network) > at(Action::MoveData(Role::Odoo)));
+        }
+        assert!(world.converge(&plan, 0, usize::MAX));
+        assert_eq!(lies(&world), [Lies::Home; 2]);
+    }
 }
