@@ -271,8 +271,7 @@ mod tests {
         ] {
             let refused = listed(link).unwrap_err();
             assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
-            let named = format!("link \"{link}\" leads");
-            assert!(refused.message().starts_with(&named), "{refused}");
+            assert!(refused.message().contains(link), "{refused}");
         }
         let end = listed("base/pg_wal").unwrap();
         assert_eq!((end.skipped, end.skipped_examples.len()), (1, 1));

@@ -291,16 +291,17 @@ async fn operations_are_listed_the_newest_first_and_only_active_ones_when_asked(
         active_only: true,
         ..v1::ListOperationsRequest::default()
     };
-    assert_eq!(
-        operations
-            .list_operations(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .operations
-            .len(),
-        3
-    );
+    // The create of alfa may still wait for edges.
+    let active = async {
+        loop {
+            let page = operations.list_operations(request.clone()).await.unwrap();
+            if page.into_inner().operations.len() == 3 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(active).await;
 }
 
 #[tokio::test]
