@@ -97,20 +97,21 @@ impl Fleet {
         Ok(record.desired == isyone_proto::plan::Lifecycle::Running)
     }
 
-    /// Suspends a running tenant, resumes a suspended one: both change its routes and its targets. Returns once the
-    /// change is stored, with the new desired state (true: running).
+    /// Suspends a running tenant, takes a suspension back: both change its routes and its targets. (There are no hosts that
+    /// could carry one out, and a tenant has one operation at a time.) Returns once the change is stored, with the new
+    /// desired state (true: running).
     pub(crate) fn toggle(&self, tenant: &TenantName) -> Result<bool> {
         let handle = &self.running.handle;
         let runs = self.runs(tenant)?;
-        let (name, request_id) = (tenant.clone(), None);
         let command = if runs {
             Command::SuspendTenant {
-                name,
-                request_id,
+                name: tenant.clone(),
+                request_id: None,
                 cancel_running: false,
             }
         } else {
-            Command::ResumeTenant { name, request_id }
+            let id = handle.snapshot().fleet.tenants[tenant].operation;
+            Command::CancelOperation { id }
         };
         let outcome = self.runtime.block_on(handle.submit("bench", command))?;
         ensure!(
