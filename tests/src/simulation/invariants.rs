@@ -63,7 +63,9 @@ fn one_writer(sim: &Simulation) {
     let mut running: BTreeMap<_, &_> = BTreeMap::new();
     for host in sim.hosts.values() {
         for (tenant, copy) in host.copies.iter().filter(|(_, copy)| copy.runs()) {
-            if let Some(other) = running.insert(copy.world.state.uid, &host.name) {
+            // By whose data it is: a container of an earlier tenant of the name may still be up.
+            let owner = copy.data.map_or(copy.world.state.uid, |data| data.uid);
+            if let Some(other) = running.insert(owner, &host.name) {
                 panic!(
                     "{tenant} runs on {other} and on {}\n{}",
                     host.name,
