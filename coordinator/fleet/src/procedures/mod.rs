@@ -40,8 +40,6 @@ pub enum Effect {
     TouchHosts,
     /// The point of no return: the tenant lives in its incoming place from now on, and the old copy is fenced.
     TakeOver,
-    /// The incoming copy is removed, and the tenant goes on where it lives.
-    Abandon,
 }
 
 /// What comes next for an operation.

@@ -132,7 +132,6 @@ impl Edit<'_> {
                 self.put_tenant(halted);
             }
             (Effect::TakeOver, Procedure::Move(relocation)) => self.take_over(&tenant, relocation),
-            (Effect::Abandon, _) => self.abandon(&tenant),
             (Effect::TouchHosts, Procedure::Move(relocation)) => {
                 self.touch_host(&relocation.from);
                 self.touch_host(&relocation.to);
