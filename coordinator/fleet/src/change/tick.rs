@@ -3,9 +3,10 @@
 //!
 //! Not here: what counts as silence (liveness), and which tenants are unused (sleep).
 
+use imbl::OrdSet;
 use isyone_types::{
     ids::{HostName, TenantName},
-    plan::Lifecycle,
+    plan::{Lifecycle, UnixMs},
 };
 use uuid::Uuid;
 
@@ -108,17 +109,7 @@ impl Edit<'_> {
     /// Ends quarantines that are over: the host is told to remove the volumes.
     fn end_quarantines(&mut self) {
         let now = self.stamp.now;
-        let ended = self
-            .state
-            .fleet
-            .quarantines
-            .iter()
-            .take_while(|(until, _)| *until <= now);
-        let due: Vec<TenantName> = ended
-            .take(MAX_PER_TICK)
-            .map(|(_, name)| name.clone())
-            .collect();
-        for name in due {
+        for name in due(&self.state.fleet.quarantines, now) {
             let Some(tenant) = self.state.fleet.tenants.get(&name) else {
                 continue;
             };
@@ -155,17 +146,7 @@ impl Edit<'_> {
     /// Removes fenced copies whose time is over.
     fn let_fenced_copies_go(&mut self) {
         let now = self.stamp.now;
-        let over = self
-            .state
-            .fleet
-            .fenced
-            .iter()
-            .take_while(|(until, _)| *until <= now);
-        let due: Vec<TenantName> = over
-            .take(MAX_PER_TICK)
-            .map(|(_, name)| name.clone())
-            .collect();
-        for name in due {
+        for name in due(&self.state.fleet.fenced, now) {
             let Some(tenant) = self.state.fleet.tenants.get(&name) else {
                 continue;
             };
@@ -207,6 +188,13 @@ impl Edit<'_> {
                 .push(Write::Delete(RecordKind::Token, id));
         }
     }
+}
+
+/// The first tenants whose time is over, as many as one tick ends.
+fn due(times: &OrdSet<(UnixMs, TenantName)>, now: UnixMs) -> Vec<TenantName> {
+    let over = times.iter().take_while(|(until, _)| *until <= now);
+    let some = over.take(MAX_PER_TICK);
+    some.map(|(_, name)| name.clone()).collect()
 }
 
 fn host_event(state: HostState) -> EventKind {
