@@ -12,8 +12,12 @@ use super::{Message, Simulation};
 impl Simulation {
     pub(super) fn fault(&mut self) {
         self.summary.faults += 1;
-        if self.shape.rebuilds && self.rng.random_ratio(1, 12) {
-            self.rebuild_coordinator();
+        if self.shape.rebuilds && self.rng.random_ratio(1, 6) {
+            if self.rng.random_ratio(1, 2) {
+                self.copy_database();
+            } else {
+                self.rebuild_coordinator();
+            }
             return;
         }
         let host = self.pick_host();
@@ -55,11 +59,15 @@ impl Simulation {
             .push(Message::Hello(generation));
     }
 
-    /// The coordinator's machine is lost, and a copy of its database is put in place that is not the newest; whoever does
-    /// so raises the incarnation.
+    /// Now and then somebody copies the coordinator's database.
+    fn copy_database(&mut self) {
+        self.older = Some(self.disk.contents());
+    }
+
+    /// The coordinator's machine is lost, and the last copy of its database is put in place; whoever does so raises the
+    /// incarnation.
     fn rebuild_coordinator(&mut self) {
-        let newest = self.disk.contents();
-        let Some(older) = self.older.replace(newest) else {
+        let Some(older) = self.older.clone() else {
             return;
         };
         self.disk = MemoryStore::of(older);
@@ -74,6 +82,13 @@ impl Simulation {
         self.incarnation = self.state.fleet.incarnation;
         // It was raised before the coordinator ran: nobody has seen a plan of the numbers between.
         self.start_coordinator();
+        // Whatever cost the coordinator its machine has often cost some hosts their way to it: they go on as they were.
+        let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
+        for host in &hosts {
+            if self.rng.random_ratio(1, 2) {
+                self.disconnect(host);
+            }
+        }
     }
 
     /// `kill -9`: memory is lost, the disk stays, all sessions end.

@@ -242,7 +242,11 @@ impl SimHost {
             if plan.desired == DesiredState::Purged && copy.world.observed.is_absent() {
                 self.copies.remove(&plan.name);
             }
-            // A stale copy is stopped and stays so; that is not what the plan says.
+            if stale {
+                // It is stopped and stays so; that is not what the plan says.
+                let why = "a newer copy of it is elsewhere".to_owned();
+                self.blocked.insert(plan.name.clone(), why);
+            }
             return !stale;
         }
         let actions = steps.iter().map(|step| (step.wave, step.action)).collect();

@@ -60,6 +60,17 @@ pub enum Message {
     Report(Box<HostReport>),
 }
 
+/// As both ends of a session do: what has not left yet gives way to what is newer of its kind.
+fn send(queue: &mut Vec<Message>, message: Message) {
+    const IN_FLIGHT: usize = 3;
+    let kind = std::mem::discriminant(&message);
+    let mut unsent = queue.iter().skip(IN_FLIGHT);
+    if let Some(at) = unsent.position(|other| std::mem::discriminant(other) == kind) {
+        queue.remove(IN_FLIGHT + at);
+    }
+    queue.push(message);
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub hosts: usize,
@@ -357,10 +368,10 @@ impl Simulation {
             Ok::<_, std::convert::Infallible>(TenantSecrets::default())
         };
         if let Ok(Some(plan)) = views::host_plan(&self.state, &self.settings, host, open) {
-            self.to_host
-                .entry(host.clone())
-                .or_default()
-                .push(Message::Plan(plan));
+            send(
+                self.to_host.entry(host.clone()).or_default(),
+                Message::Plan(plan),
+            );
         }
     }
 
@@ -373,10 +384,8 @@ impl Simulation {
             return;
         };
         if let Some((generation, error)) = self.hosts.get_mut(&host).map(|h| h.plan(plan)) {
-            self.from_host
-                .entry(host)
-                .or_default()
-                .push(Message::PlanResult(generation, error));
+            let result = Message::PlanResult(generation, error);
+            send(self.from_host.entry(host).or_default(), result);
         }
     }
 
@@ -430,7 +439,7 @@ impl Simulation {
         let sim = &self.hosts[&host];
         if self.connected[&host] {
             let report = Message::Report(Box::new(sim.report()));
-            self.from_host.entry(host).or_default().push(report);
+            send(self.from_host.entry(host).or_default(), report);
         }
     }
 

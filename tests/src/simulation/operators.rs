@@ -35,6 +35,7 @@ impl Simulation {
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..names)]);
         match self.rng.random_range(0..18u32) {
             _ if self.chance(moves) => self.order(&tenant, 0),
+            _ if self.shape.rebuilds && self.chance(700) => self.create_some(tenant),
             0..=4 => self.create_some(tenant),
             5 => {
                 let host = self.pick_host();

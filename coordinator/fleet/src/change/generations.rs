@@ -6,13 +6,16 @@
 //! incarnation on purpose. Generations of tenants stay as they are in that older state: a host therefore still refuses to
 //! purge a tenant that it ran under a higher one. Not here: refusing plans (the agent's ledger).
 
-use isyone_types::{generation::Generation, ids::HostName};
+use std::sync::Arc;
+
+use isyone_types::{generation::Generation, ids::HostName, operation::OperationState};
 
 use super::{ChangeError, Edit, Outcome};
 use crate::{
-    desired::Host,
+    desired::{CopyRole, Host},
     event::EventKind,
     observed::HostObserved,
+    operation::{MoveStage, Operation, Procedure},
     written::{RecordValue, Write},
 };
 
@@ -76,6 +79,7 @@ impl Edit<'_> {
         self.state.fleet.incarnation = incarnation;
         let stored = RecordValue::Incarnation(incarnation);
         self.effects.writes.push(Write::Put(stored));
+        self.keep_what_moves_have_brought();
         let hosts: Vec<HostName> = self.state.fleet.hosts.keys().cloned().collect();
         for host in &hosts {
             self.touch_host(host);
@@ -87,11 +91,40 @@ impl Edit<'_> {
         self.event(EventKind::CoordinatorRebuilt, None, None, None, message);
         Ok(Outcome::Done)
     }
+
+    /// Moves that this older state shows under way may be over: what it calls an incoming copy may be the one that users
+    /// have written to since. They end here, and both copies are kept, so that operators can look which one is right.
+    fn keep_what_moves_have_brought(&mut self) {
+        let running = self.state.fleet.running.iter();
+        let moves: Vec<Arc<Operation>> = running
+            .filter_map(|id| self.state.fleet.operations.get(id))
+            .filter(|operation| {
+                matches!(&operation.procedure, Procedure::Move(to) if to.stage < MoveStage::Fence)
+            })
+            .cloned()
+            .collect();
+        for operation in moves {
+            let Some(tenant) = self.subject(&operation) else {
+                continue;
+            };
+            let mut kept = (*tenant).clone();
+            for copy in &mut kept.copies {
+                if copy.role == CopyRole::Incoming {
+                    copy.role = CopyRole::Fenced { until: None };
+                }
+            }
+            self.put_tenant(kept);
+            let why = "the coordinator was rebuilt from an older state in the midst of it; the copy on its new host \
+                       is kept, as it may be newer than the one on the old host";
+            // It has a way back at these stages.
+            let _ = self.go_back(&operation, OperationState::Failed, why.to_owned());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use isyone_types::{ids::TenantName, operation::OperationState};
+    use isyone_types::ids::TenantName;
 
     use super::*;
     use crate::{

@@ -191,7 +191,7 @@ impl Edit<'_> {
         }
         let until = self.stamp.now.saturating_add(self.settings.quarantine_ms);
         for copy in &mut well.copies {
-            if copy.role == (CopyRole::Fenced { until: None }) {
+            if !tenant.halted && copy.role == (CopyRole::Fenced { until: None }) {
                 copy.role = CopyRole::Fenced { until: Some(until) };
             }
         }

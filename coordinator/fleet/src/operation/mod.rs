@@ -146,7 +146,7 @@ pub enum ConvergeStage {
     Back,
 }
 
-/// The stages of a move. Until [`MoveStage::Start`] the tenant lives on the old host, and going back is possible.
+/// The stages of a move. Until [`MoveStage::Fence`] the tenant lives on the old host, and going back is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MoveStage {
@@ -156,7 +156,9 @@ pub enum MoveStage {
     Stop,
     /// The new host fetches the data.
     Copy,
-    /// The point of no return is behind: the tenant starts on the new host, and the old copy is fenced.
+    /// The point of no return is behind: the old host records that it never runs the tenant again, whoever asks.
+    Fence,
+    /// The new host starts the tenant.
     Start,
     /// The edges take up the new route.
     Route,
@@ -208,13 +210,14 @@ pub enum Stage {
 
 impl Stage {
     /// All stages of all procedures: tests walk them, so that a new one is covered without being named there.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Converge(ConvergeStage::Host),
         Self::Converge(ConvergeStage::Route),
         Self::Converge(ConvergeStage::Back),
         Self::Move(MoveStage::Prepare),
         Self::Move(MoveStage::Stop),
         Self::Move(MoveStage::Copy),
+        Self::Move(MoveStage::Fence),
         Self::Move(MoveStage::Start),
         Self::Move(MoveStage::Route),
         Self::Move(MoveStage::Back),
@@ -227,6 +230,7 @@ impl Stage {
             Self::Move(MoveStage::Prepare) => "prepare",
             Self::Move(MoveStage::Stop) => "stop",
             Self::Move(MoveStage::Copy) => "copy",
+            Self::Move(MoveStage::Fence) => "fence",
             Self::Move(MoveStage::Start) => "start",
             Self::Converge(ConvergeStage::Route) | Self::Move(MoveStage::Route) => "route",
             Self::Converge(ConvergeStage::Back) | Self::Move(MoveStage::Back) => "back",

@@ -40,6 +40,8 @@ pub enum Effect {
     TouchHosts,
     /// The point of no return: the tenant lives in its incoming place from now on, and the old copy is fenced.
     TakeOver,
+    /// Let a tenant that was halted run again.
+    Release,
 }
 
 /// What comes next for an operation.

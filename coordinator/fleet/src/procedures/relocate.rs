@@ -2,9 +2,9 @@
 //! for as long as copying takes, and for those that are stopped anyway.
 //!
 //! At every moment at most one copy may run. Up to the point of no return that is the old one: it is only halted, and
-//! going back starts it again. It is halted under a new epoch, which its host has recorded before copying begins: from
-//! then on it refuses every older plan, even one of a coordinator that was rebuilt from an older state. `TakeOver` is
-//! recorded before the new host is told that it may start, under a higher epoch still.
+//! going back starts it again. Then the old copy is fenced under a new epoch, and only when its host has recorded that may
+//! the new one start: the old host refuses every plan of before, even one of a coordinator that was rebuilt from a state
+//! in the midst of this move.
 //! Not here: copying (the agents' jobs).
 
 use std::net::SocketAddr;
@@ -36,6 +36,11 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
         MoveStage::Stop if converged(from) => begin_copying(scene, relocation),
         MoveStage::Stop => scene.wait_for(from),
         MoveStage::Copy => copy(scene, relocation),
+        // A host that is gone for good was removed, and what it kept with it.
+        MoveStage::Fence if converged(from) || scene.tenant.copy_on(from).is_none() => {
+            next(MoveStage::Start, vec![Effect::Release])
+        }
+        MoveStage::Fence => scene.wait_for(from),
         MoveStage::Start if converged(to) => next(MoveStage::Route, Vec::new()),
         MoveStage::Start => scene.wait_for(to),
         MoveStage::Route => scene.route(),
@@ -70,7 +75,7 @@ fn copy(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     match job {
         Some(job) if job.state == JobState::Done => Advance::Next {
             procedure: Procedure::Move(Relocation {
-                stage: MoveStage::Start,
+                stage: MoveStage::Fence,
                 ..relocation.clone()
             }),
             effects: vec![Effect::TakeOver],

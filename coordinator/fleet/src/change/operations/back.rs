@@ -69,7 +69,7 @@ impl Edit<'_> {
                 }
                 converge.stage = ConvergeStage::Back;
             }
-            Procedure::Move(relocation) if relocation.stage < MoveStage::Start => {
+            Procedure::Move(relocation) if relocation.stage < MoveStage::Fence => {
                 self.abandon(&tenant);
                 relocation.stage = MoveStage::Back;
             }

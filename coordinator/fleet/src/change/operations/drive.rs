@@ -14,7 +14,7 @@ use super::{ChangeError, Edit, Outcome, done_step};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
-    desired::{CopyRole, Tenant, TenantCopy},
+    desired::{CopyRole, Tenant, TenantCopy, TenantPlacement},
     event::EventKind,
     operation::{Operation, Procedure, Relocation, Stage},
     procedures::{self, Advance, Effect},
@@ -114,7 +114,7 @@ impl Edit<'_> {
         }
     }
 
-    pub(super) fn subject(&self, operation: &Operation) -> Option<Arc<Tenant>> {
+    pub(crate) fn subject(&self, operation: &Operation) -> Option<Arc<Tenant>> {
         let tenant = self.state.fleet.tenants.get(operation.tenant()?)?;
         (Some(tenant.uid) == operation.tenant_uid()).then(|| tenant.clone())
     }
@@ -127,7 +127,6 @@ impl Edit<'_> {
             (Effect::Halt, _) => {
                 let mut halted = (*tenant).clone();
                 halted.halted = true;
-                raise_epoch(&mut halted);
                 halted.generation += 1;
                 self.put_tenant(halted);
             }
@@ -136,12 +135,18 @@ impl Edit<'_> {
                 self.touch_host(&relocation.from);
                 self.touch_host(&relocation.to);
             }
+            (Effect::Release, _) => {
+                let mut released = (*tenant).clone();
+                released.halted = false;
+                released.generation += 1;
+                self.put_tenant(released);
+            }
             (Effect::TakeOver | Effect::TouchHosts, Procedure::Converge(_)) => {}
         }
     }
 
-    /// The incoming place becomes the one where the tenant lives. The old copy gets the new epoch, too: its host then
-    /// refuses everything that an older plan says.
+    /// The incoming place becomes the one where the tenant lives, halted still. The old copy gets the new epoch, too: its
+    /// host then refuses everything that an older plan says.
     pub(super) fn take_over(&mut self, tenant: &Tenant, relocation: &Relocation) {
         let mut moved = tenant.clone();
         let Some(at) = moved
@@ -153,12 +158,11 @@ impl Edit<'_> {
         };
         let incoming = moved.copies.remove(at).place;
         let mut left = std::mem::replace(&mut moved.placement, incoming);
-        left.epoch = moved.placement.epoch;
+        raise_epoch(&mut left, moved.placement.epoch);
         moved.copies.push(TenantCopy {
             place: left,
             role: CopyRole::Fenced { until: None },
         });
-        moved.halted = false;
         moved.generation += 1;
         let moved = self.put_tenant(moved);
         let message = format!(
@@ -270,14 +274,14 @@ impl Edit<'_> {
     }
 }
 
-/// The host where the tenant lives must know, before another host may run it, that every older plan is stale: whatever
-/// becomes of the coordinator, it never starts the tenant under one again.
-fn raise_epoch(tenant: &mut Tenant) {
+/// The host that the tenant leaves must know, before another may run it, that every older plan is stale: whatever becomes
+/// of the coordinator, it never starts the tenant under one again.
+fn raise_epoch(left: &mut TenantPlacement, to: u64) {
     #[cfg(feature = "planted")]
     if planted::has(planted::Bug::EpochIgnored) {
         return;
     }
-    tenant.placement.epoch += 1;
+    left.epoch = to;
 }
 
 pub(super) fn set_generation(procedure: &mut Procedure, to: u64) {

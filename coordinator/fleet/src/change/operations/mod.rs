@@ -20,8 +20,8 @@ use crate::{
     desired::Tenant,
     event::EventKind,
     operation::{
-        Converge, ConvergeStage, MoveStage, Operation, OperationKind, Procedure, Subject, WayBack,
-        deadline_ms,
+        Converge, ConvergeStage, MoveStage, Operation, OperationKind, Procedure, Stage, Subject,
+        WayBack, deadline_ms,
     },
     written::{RecordKind, Write},
 };
@@ -62,7 +62,9 @@ impl Edit<'_> {
         };
         let gives_way = running.is_the_platforms() && running.kind != OperationKind::Purge;
         let stage = running.stage();
-        if gives_way || stage.is_route() || stage.is_back() || cancel_running {
+        // Whatever came in between, the old host must have let go before the new one may start.
+        let must_end = stage == Stage::Move(MoveStage::Fence);
+        if gives_way || stage.is_route() || stage.is_back() || cancel_running && !must_end {
             return Ok(());
         }
         Err(ChangeError::Busy {
@@ -93,7 +95,7 @@ impl Edit<'_> {
             return;
         }
         if let Procedure::Move(relocation) = &running.procedure
-            && relocation.stage < MoveStage::Start
+            && relocation.stage < MoveStage::Fence
         {
             self.abandon(tenant);
         }

@@ -122,8 +122,7 @@ impl Edit<'_> {
             });
         };
         let highest = tenant.places().map(|(place, _)| place.epoch).max();
-        // One epoch lies between: the one under which the old host stops the tenant.
-        let epoch = highest.unwrap_or(0) + 2;
+        let epoch = highest.unwrap_or(0) + 1;
         Ok(TenantPlacement {
             host,
             epoch,
