@@ -247,16 +247,26 @@ fn browser() -> Outcome {
 
 /// Runs the long forms, which say what they did.
 fn long() -> Outcome {
+    seal::on(seal::Holder::Test)?;
     let mut command = cargo(&["test", "--workspace", "--test", "all", "--"]);
-    command
-        .args(["--nocapture", "simulation::"])
-        .env("ISYONE_E2E", "0")
-        .env("ISYONE_LONG", "1");
-    let (totals, success) = count(&mut command)?;
+    command.args(["--nocapture", "simulation::", "e2e::walk"]);
+    real_parts(&mut command);
+    command.env("ISYONE_LONG", "1");
+    let counted = count(&mut command);
+    seal::off(seal::Holder::Test);
+    let (totals, success) = counted?;
     if !success {
         bail!("{totals}");
     }
     Ok(totals.to_string())
+}
+
+/// Tells tests where the real components are.
+fn real_parts(command: &mut Command) {
+    command
+        .env("ISYONE_E2E", "1")
+        .env("ISYONE_BIN", paths::target().join("debug"))
+        .env("ISYONE_CACHE", paths::cache());
 }
 
 /// Runs the tests, showing their output, and adds up cargo's `test result:` lines.
@@ -265,10 +275,10 @@ fn tests(fast: bool) -> Outcome {
         seal::on(seal::Holder::Test)?;
     }
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
-    command
-        .env("ISYONE_E2E", if fast { "0" } else { "1" })
-        .env("ISYONE_BIN", paths::target().join("debug"))
-        .env("ISYONE_CACHE", paths::cache());
+    real_parts(&mut command);
+    if fast {
+        command.env("ISYONE_E2E", "0");
+    }
     if has_grpc(&interpreter()) {
         command.env("ISYONE_PYTHON", interpreter());
     }

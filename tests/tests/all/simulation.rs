@@ -8,6 +8,8 @@ use isyone_tests::simulation::{Shape, Simulation, Summary, walk};
 
 /// Steps of one run.
 const STEPS: usize = 1_500;
+/// Steps of one run in which coordinators are rebuilt: what comes after a move needs time.
+const REBUILT_STEPS: usize = 3 * STEPS;
 /// Steps of all runs of the long form.
 const LONG: u64 = 1_000_000;
 
@@ -19,11 +21,12 @@ fn is_long() -> bool {
     std::env::var_os("ISYONE_LONG").is_some()
 }
 
-fn seeds(usually: u64) -> std::ops::Range<u64> {
+/// Which seeds are run; so many that a million steps are made of `steps` each in the long form.
+fn seeds(usually: u64, steps: usize) -> std::ops::Range<u64> {
     match (number("ISYONE_SEED"), number("ISYONE_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
         (None, Some(seeds)) => 0..seeds,
-        (None, None) if is_long() => 0..LONG / STEPS as u64 + 1,
+        (None, None) if is_long() => 0..LONG / steps as u64 + 1,
         (None, None) => 0..usually,
     }
 }
@@ -31,8 +34,7 @@ fn seeds(usually: u64) -> std::ops::Range<u64> {
 fn shape(seed: u64, rebuilds: bool) -> Shape {
     Shape {
         hosts: 1 + seed as usize % 5,
-        // What comes after a move needs time.
-        steps: if rebuilds { 3 * STEPS } else { STEPS },
+        steps: if rebuilds { REBUILT_STEPS } else { STEPS },
         // An older state shows its worth when moves have ended since, so faults must be few enough for that.
         fault_permille: if rebuilds {
             5 + 10 * (seed as u32 % 4)
@@ -63,7 +65,7 @@ fn run_all(seeds: std::ops::Range<u64>, rebuilds: bool) -> Summary {
 
 #[test]
 fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
-    let sum = run_all(seeds(60), false);
+    let sum = run_all(seeds(60, STEPS), false);
     // The runs must have done something: a simulation in which nothing happens passes every check.
     if std::env::var_os("ISYONE_SEED").is_none() {
         assert!(
@@ -79,7 +81,7 @@ fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
 
 #[test]
 fn a_coordinator_rebuilt_from_an_older_state_lets_nobody_write_beside_another() {
-    let sum = run_all(seeds(15), true);
+    let sum = run_all(seeds(15, REBUILT_STEPS), true);
     assert!(
         std::env::var_os("ISYONE_SEED").is_some() || sum.accepted > 500 && sum.written > 1_000,
         "{sum}"
@@ -107,7 +109,7 @@ fn planted_bugs_are_found() {
             // What epochs are for shows only when an older state comes back.
             let shape = Shape {
                 hosts: 2 + seed as usize % 3,
-                steps: 3 * STEPS,
+                steps: REBUILT_STEPS,
                 ..shape(seed, bug == Bug::EpochIgnored)
             };
             let broken = Simulation::new(seed, shape).run_until_broken().err();

@@ -15,3 +15,4 @@ mod monitoring;
 mod moves;
 mod pages;
 mod visitors;
+mod walk;
