@@ -3,14 +3,15 @@
 //! Not here: what is done with it.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
+    fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, statat};
 
-use super::{MAX_DEPTH, RelPath, Root, invalid, open_at};
+use super::{MAX_DEPTH, RelPath, Root, invalid, is_regular, open_at};
 
 /// Most that one walk takes in.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +70,74 @@ impl Root {
         };
         walk.take(root)?;
         walk.descend(handle, &RelPath::root(), 0)
+    }
+}
+
+/// Directories that a survey has open at once. What is nested deeper than this is left out.
+const MAX_OPEN: usize = 512;
+
+/// An entry of a directory, as a survey meets it.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// The directory that it is in.
+    pub directory: BorrowedFd<'a>,
+    pub name: &'a CStr,
+    pub stat: Stat,
+}
+
+impl Entry<'_> {
+    /// Opens it, if it is a regular file.
+    pub fn file(&self) -> io::Result<Option<File>> {
+        if !is_regular(&self.stat) {
+            return Ok(None);
+        }
+        let handle = open_at(self.directory, self.name, OFlags::RDONLY)?;
+        // It may have become something else meanwhile.
+        Ok(is_regular(&rustix::fs::fstat(&handle)?).then(|| handle.into()))
+    }
+}
+
+impl Root {
+    /// Looks at everything below in whatever order, also while programs change it: what vanishes meanwhile, or cannot be
+    /// opened, is left out. Memory is bounded whatever is there. `entered` is called with each directory.
+    pub fn survey(
+        &self,
+        entered: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
+        visit: &mut dyn FnMut(Entry<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut open = Vec::new();
+        let mut enter = |handle: OwnedFd, open: &mut Vec<(OwnedFd, Dir)>| {
+            entered(handle.as_fd())?;
+            let entries = Dir::read_from(&handle)?;
+            open.push((handle, entries));
+            io::Result::Ok(())
+        };
+        enter(self.directory(&RelPath::root())?, &mut open)?;
+        while let Some((handle, entries)) = open.last_mut() {
+            let Some(Ok(entry)) = entries.next() else {
+                open.pop();
+                continue;
+            };
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let Ok(stat) = statat(&*handle, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            visit(Entry {
+                directory: handle.as_fd(),
+                name,
+                stat,
+            })?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                && let Ok(below) = open_at(handle.as_fd(), name, OFlags::DIRECTORY)
+                && open.len() < MAX_OPEN
+            {
+                enter(below, &mut open)?;
+            }
+        }
+        Ok(())
     }
 }
 
