@@ -138,6 +138,7 @@ pub fn certificate_info(certificate: &CertificateDer<'_>) -> Result<CertificateI
             .extended_key_usage()
             .map_err(|e| unreadable(e.to_string()))?
             .is_some_and(|usage| usage.value.server_auth),
+        sha256: Sha256::digest(certificate.as_ref()).into(),
     })
 }
 

@@ -353,8 +353,10 @@ impl Session {
             coordinator_message::Message::Monitors(list) => {
                 let monitors = self.link.monitors.clone();
                 // Writes to disk, so it does not run on the runtime's threads.
-                let kept =
-                    tokio::task::spawn_blocking(move || monitors.replace(list.serials)).await;
+                let kept = tokio::task::spawn_blocking(move || {
+                    monitors.replace(list.serials, list.sha256)
+                })
+                .await;
                 if let Ok(Err(e)) = kept {
                     tracing::error!(
                         "who may scrape is in force, but could not be written down: {e}"

@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
+use isyone_fleet::desired::{Admission, Refusal};
 use isyone_proto::tls::CertificateInfo;
 use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -50,9 +52,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, handle: Handle, sealer: Sealer) -> Result<Self, PkiError> {
-        Ok(Self {
-            pki: Arc::new(authority(&config, &handle)?),
+    /// Also returns certificates that are to be remembered whole; see [`authority`].
+    pub(super) fn new(
+        config: Config,
+        handle: Handle,
+        sealer: Sealer,
+    ) -> Result<(Self, mpsc::Receiver<CertificateInfo>), PkiError> {
+        let (pki, unpinned) = authority(&config, &handle)?;
+        let shared = Self {
+            pki: Arc::new(pki),
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
             sealer: Arc::new(sealer),
             streams: Arc::default(),
@@ -68,7 +76,8 @@ impl Shared {
             stop: CancellationToken::new(),
             config: Arc::new(config),
             handle,
-        })
+        };
+        Ok((shared, unpinned))
     }
 
     pub(super) fn agent_ttl_s(&self) -> i64 {
@@ -93,20 +102,40 @@ impl Shared {
     }
 }
 
-fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
+/// Certificates that are recognised and not yet remembered whole; when there are more, the next connection tells.
+const MAX_UNPINNED: usize = 64;
+
+/// Also returns certificates that were recognised by their serial number alone.
+fn authority(
+    config: &Config,
+    handle: &Handle,
+) -> Result<(Pki, mpsc::Receiver<CertificateInfo>), PkiError> {
     let pki_config = PkiConfig {
         dir: config.data_dir.join(crate::init::PKI_DIR),
         hosts: config.advertise.hosts.clone(),
         server_ttl_s: config.certificates.server_ttl.millis() / 1000,
     };
     let handle = handle.clone();
-    let admit =
-        move |certificate: &CertificateInfo| match handle.snapshot().fleet.admits(certificate) {
-            Ok(()) => true,
-            Err(refusal) => {
-                tracing::info!(who = %certificate.identity, %refusal, "certificate refused");
-                false
-            }
-        };
-    Pki::open(pki_config, Arc::new(admit), clock::now_seconds())
+    let (seen, unpinned) = mpsc::channel(MAX_UNPINNED);
+    let admit = move |certificate: &CertificateInfo| match handle
+        .snapshot()
+        .fleet
+        .admits(certificate)
+    {
+        Ok(Admission::Certain) => true,
+        Ok(Admission::BySerial) => {
+            let _ = seen.try_send(certificate.clone()); // the next connection tells again
+            true
+        }
+        Err(refusal @ Refusal::Forged) => {
+            tracing::error!(who = %certificate.identity, serial = certificate.serial_hex(), %refusal, "certificate refused");
+            false
+        }
+        Err(refusal) => {
+            tracing::info!(who = %certificate.identity, %refusal, "certificate refused");
+            false
+        }
+    };
+    let pki = Pki::open(pki_config, Arc::new(admit), clock::now_seconds())?;
+    Ok((pki, unpinned))
 }

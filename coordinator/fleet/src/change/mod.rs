@@ -145,6 +145,11 @@ impl Edit<'_> {
             Command::CreateToken(token) => self.create_token(*token),
             Command::Enroll(enroll) => self.enroll(*enroll),
             Command::RenewHost { host, certificate } => self.renew_host(&host, certificate),
+            Command::PinCertificate {
+                identity,
+                serial,
+                sha256,
+            } => self.pin_certificate(&identity, &serial, &sha256),
             Command::CordonHost { host, cordoned } => self.cordon_host(&host, cordoned),
             Command::RemoveHost { host } => self.remove_host(&host),
             Command::CreateOperator {

@@ -10,7 +10,7 @@ mod report;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
+use isyone_fleet::{change::Command, observed::Hello};
 use isyone_proto::{
     convert, error,
     generation::Generation,
@@ -161,10 +161,7 @@ impl AgentService for Agents {
                 clock::now_seconds(),
             )
             .map_err(|e| status::pki(&e))?;
-        let certificate = Certificate {
-            serial: issued.serial,
-            not_after: issued.not_after,
-        };
+        let certificate = issued.record();
         let command = Command::RenewHost {
             host: host.clone(),
             certificate,

@@ -43,10 +43,16 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[derive(serde::Deserialize)]
-struct ContextFile {
-    ca_pem: String,
-    certificate_pem: String,
-    key_pem: String,
+pub(crate) struct ContextFile {
+    pub(crate) ca_pem: String,
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
+}
+
+/// What `init` wrote for the first admin.
+pub(crate) fn admin_context(dir: &Path) -> ContextFile {
+    let text = std::fs::read_to_string(dir.join("admin.toml")).unwrap();
+    toml::from_str(&text).unwrap()
 }
 
 pub(crate) struct Fixture {
@@ -110,8 +116,7 @@ async fn start_in_at(
     set(&mut config);
     let parts = Parts::open(&config, None).await.unwrap();
     let running = server::start(config, parts, source).await.unwrap();
-    let text = std::fs::read_to_string(dir.path().join("admin.toml")).unwrap();
-    let context: ContextFile = toml::from_str(&text).unwrap();
+    let context = admin_context(dir.path());
     let admin = channel(
         &running,
         &context.ca_pem,

@@ -220,6 +220,7 @@ fn nobody_is_named_as_the_platform_itself() {
             certificate: Certificate {
                 serial: "01".to_owned(),
                 not_after: 1,
+                sha256: String::new(),
             },
         };
         let refused = bench.apply(create).unwrap_err().to_string();
