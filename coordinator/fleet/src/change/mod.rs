@@ -320,11 +320,9 @@ impl Edit<'_> {
             message,
             operation,
         });
-        fleet.events.push_back(event.clone());
-        if fleet.events.len() > crate::desired::MAX_EVENTS {
-            fleet.events.pop_front();
-        }
+        let gone = fleet.events.push(event.clone());
         self.effects.writes.push(Write::Event(event));
+        self.effects.writes.extend(gone.map(Write::ForgetEvent));
     }
 
     fn audit(

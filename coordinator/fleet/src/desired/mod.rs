@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::index::HostIndex;
-use crate::{event::Event, operation::Operation};
+use crate::{event::EventLog, operation::Operation};
 
 /// Sealed bytes, as base64 so that a JSON record stays readable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,8 +244,6 @@ pub struct Operator {
 
 /// Ended operations to remember: a year of a busy small fleet, a few MB.
 pub const MAX_OPERATIONS: usize = 10_000;
-/// Events to remember.
-pub const MAX_EVENTS: usize = 10_000;
 
 /// The whole desired state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -267,8 +265,8 @@ pub struct Fleet {
     pub domain_troubles: OrdMap<String, Arc<domains::DomainTrouble>>,
     /// The account with the certificate authority.
     pub acme_account: Option<Arc<certificates::AcmeAccount>>,
-    /// The newest events, oldest first; bounded by [`MAX_EVENTS`].
-    pub events: imbl::Vector<Arc<Event>>,
+    /// The newest events; bounded by [`crate::event::MAX_EVENTS`].
+    pub events: EventLog,
     /// Sequence number of the newest event ever.
     pub last_event: u64,
     /// The [`crate::settings::Settings::plan_digest`] under which plans have their current generations.
