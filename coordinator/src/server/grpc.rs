@@ -89,6 +89,7 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         agent_ttl_s: shared.agent_ttl_s(),
         sealer: shared.sealer.clone(),
         streams: shared.streams.clone(),
+        relays: shared.relays.clone(),
         monitors: shared.monitors.clone(),
         metrics: shared.metrics.clone(),
         stop: shared.stop.clone(),

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agents::{session::monitors::MonitorList, streams::Streams},
+    agents::{relay::Relays, session::monitors::MonitorList, streams::Streams},
     base::{
         clock,
         config::Config,
@@ -38,6 +38,7 @@ pub(super) struct Shared {
     pub(super) pki: Arc<Pki>,
     pub(super) sealer: Arc<Sealer>,
     pub(super) streams: Arc<Streams>,
+    pub(super) relays: Arc<Relays>,
     pub(super) monitors: Arc<MonitorList>,
     pub(super) edges: Arc<Edges>,
     pub(super) challenges: Arc<Challenges>,
@@ -51,11 +52,14 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(config: Config, handle: Handle, sealer: Sealer) -> Result<Self, PkiError> {
+        let (streams, stop) = (Arc::<Streams>::default(), CancellationToken::new());
+        let relays = Relays::new(handle.clone(), streams.clone(), stop.clone());
         Ok(Self {
             pki: Arc::new(authority(&config, &handle)?),
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
             sealer: Arc::new(sealer),
-            streams: Arc::default(),
+            streams,
+            relays: Arc::new(relays),
             edges: Arc::new(Edges::on(
                 config.edge.ports.first().copied().unwrap_or(EDGE_PORT),
             )),
@@ -65,7 +69,7 @@ impl Shared {
             dns: Arc::new(Resolver::new(config.dns.servers.clone())),
             metrics: Arc::default(),
             connections: Arc::default(),
-            stop: CancellationToken::new(),
+            stop,
             config: Arc::new(config),
             handle,
         })
@@ -80,6 +84,7 @@ impl Shared {
         let mut registry = metrics::registry();
         self.handle.timings().register(&mut registry);
         self.metrics.register(&mut registry);
+        self.relays.register(&mut registry);
         registry.register_collector(Box::new(EdgeCollector {
             edges: self.edges.clone(),
             shards: self.handle.settings().shards.clone(),

@@ -29,6 +29,8 @@ pub enum Waiting {
         done: u64,
         /// 0 while that is not known.
         total: u64,
+        /// What is unusual about how it goes; empty otherwise.
+        how: String,
     },
     /// Edges have not taken up the route yet.
     Edges,
@@ -67,14 +69,19 @@ impl fmt::Display for Waiting {
             Self::Copying {
                 host,
                 done,
-                total: 0,
-            } => write!(f, "host {host}, which copies: {} MiB", done / MIB),
-            Self::Copying { host, done, total } => write!(
-                f,
-                "host {host}, which copies: {} of {} MiB",
-                done / MIB,
-                total / MIB
-            ),
+                total,
+                how,
+            } => {
+                write!(f, "host {host}, which copies: {}", done / MIB)?;
+                if *total > 0 {
+                    write!(f, " of {}", total / MIB)?;
+                }
+                f.write_str(" MiB")?;
+                if !how.is_empty() {
+                    write!(f, ", {how}")?;
+                }
+                Ok(())
+            }
             Self::Edges => f.write_str("edges"),
         }
     }
@@ -110,6 +117,7 @@ pub(super) fn for_job(scene: &Scene<'_>, host: &HostName, job: Option<&JobReport
             host: host.clone(),
             done: job.bytes_done,
             total: job.bytes_total,
+            how: job.message.clone(),
         },
         None => for_host(scene, host),
     }
