@@ -14,8 +14,8 @@ use isyone_coordinator::{
 use isyone_proto::{
     pb::{
         agent::v1::{
-            AgentMessage, CoordinatorMessage, EnrollRequest, EnrollResponse, Hello, Plan,
-            PlanResult, Progress, Report, TenantStatus, agent_message,
+            AgentMessage, CoordinatorMessage, EnrollRequest, EnrollResponse, Hello, JobStatus,
+            Plan, PlanResult, Progress, Report, TenantStatus, agent_message,
             agent_service_client::AgentServiceClient, coordinator_message,
             enrollment_service_client::EnrollmentServiceClient,
         },
@@ -271,7 +271,11 @@ impl Agent {
     /// Like [`Agent::connect`], but sends no report and reads nothing after the welcome.
     pub(crate) async fn connect_without_report(channel: &Channel) -> Self {
         let (up, messages) = mpsc::channel(8);
-        up.send(say(agent_message::Message::Hello(Hello::default())))
+        let hello = Hello {
+            peer_port: 7483,
+            ..Hello::default()
+        };
+        up.send(say(agent_message::Message::Hello(hello)))
             .await
             .unwrap();
         let mut client = AgentServiceClient::new(channel.clone());
@@ -343,6 +347,10 @@ impl Agent {
     }
 
     pub(crate) async fn report(&mut self, tenants: Vec<TenantStatus>) {
+        self.report_with(tenants, vec![]).await;
+    }
+
+    pub(crate) async fn report_with(&mut self, tenants: Vec<TenantStatus>, jobs: Vec<JobStatus>) {
         self.sequence += 1;
         let resources = v1::HostResources {
             cpus: 4,
@@ -356,6 +364,7 @@ impl Agent {
             sequence: self.sequence,
             resources: Some(resources),
             tenants,
+            jobs,
             complete: true,
             ..Report::default()
         };
@@ -370,13 +379,29 @@ impl Agent {
 
     /// Reports all tenants of the plan as planned.
     pub(crate) async fn converge(&mut self) {
+        self.converge_with(vec![]).await;
+    }
+
+    /// Likewise, and these jobs.
+    pub(crate) async fn converge_with(&mut self, jobs: Vec<JobStatus>) {
         let tenants = self
             .plan
             .iter()
             .flat_map(|p| &p.tenants)
             .map(converged)
             .collect();
-        self.report(tenants).await;
+        self.report_with(tenants, jobs).await;
+    }
+
+    /// The plan that fits.
+    pub(crate) async fn plan_that(&mut self, fits: impl Fn(&HostPlan) -> bool) -> HostPlan {
+        loop {
+            if let Some(plan) = self.plan.as_ref().filter(|plan| fits(plan)) {
+                return plan.clone();
+            }
+            self.until(|m| matches!(m, coordinator_message::Message::Plan(_)))
+                .await;
+        }
     }
 }
 
