@@ -177,6 +177,8 @@ pub struct Agent {
     pub data: DataDir,
     pub docker: Arc<FakeDocker>,
     pub pace: Pace,
+    /// Where it serves other agents; not at all at first.
+    pub peer: agent::PortAddress,
     life: Option<(Runtime, agent::Agent)>,
 }
 
@@ -188,6 +190,7 @@ impl Agent {
             data,
             docker,
             pace: Pace::hasty(),
+            peer: agent::PortAddress::Off,
             life: None,
         }
     }
@@ -203,7 +206,7 @@ impl Agent {
             tenants_dir: None,
             http: None,
             metrics: agent::PortAddress::Off,
-            peer: agent::PortAddress::Off,
+            peer: self.peer,
             copy_rate_bytes_per_s: 0,
             firewall: None,
         };
