@@ -265,7 +265,8 @@ async fn the_way_changes_nothing_of_who_may_have_what_and_how_often() {
         .await
         .expect("a place was free");
     // A grant that ends cuts relayed connections, too.
-    pair.source.plan(plan_with(&[pair.alfa.clone()], &[], &[]));
+    pair.source
+        .plan(plan_with(std::slice::from_ref(&pair.alfa), &[], &[]));
     for mut client in clients {
         assert!(pair.list(&mut client).await.is_err());
     }
