@@ -101,6 +101,8 @@ pub struct AgentParts {
     pub peer: PortAddress,
     /// Bytes per second that all copies to this host may take together, and all from it; 0: no limit.
     pub copy_rate_bytes_per_s: u64,
+    /// What copies to this host leave free.
+    pub copy_reserve: Reserve,
     /// The packet filter, if there should be one.
     pub firewall: Option<crate::host::firewall::Applier>,
 }
@@ -164,7 +166,8 @@ impl Agent {
             endpoint: config.endpoint.clone(),
             tls: identity.config(),
         };
-        ports.copies(peer, relayed, relay, parts.copy_rate_bytes_per_s);
+        let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
+        ports.copies(peer, relayed, relay, limits);
         let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
         ports.metrics(address, monitors, &scraper);
         let name = config.name.to_string();
@@ -209,7 +212,7 @@ impl Ports<'_> {
         port: Option<SocketAddr>,
         relayed: mpsc::Receiver<AnyConnection>,
         relay: CoordinatorRelay,
-        rate_bytes_per_s: u64,
+        (rate_bytes_per_s, reserve): (u64, Reserve),
     ) {
         let (host, plans) = (self.host, self.plans);
         if let Some(address) = port {
@@ -228,7 +231,7 @@ impl Ports<'_> {
             tls: self.identity.config(),
             relay: Arc::new(relay),
         };
-        let fetch = Fetch::new(host.clone(), plans.clone(), reach, Reserve::default());
+        let fetch = Fetch::new(host.clone(), plans.clone(), reach, reserve);
         let jobs = Jobs::new(host.clone(), Arc::new(fetch), rate_bytes_per_s);
         self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
     }

@@ -322,12 +322,17 @@ where
     channel.map_err(std::io::Error::other)
 }
 
+/// What an agent calls HTTP/2 in its handshake with the coordinator when the connection is for bulk data, which needs other
+/// windows than thousands of sessions. A coordinator that does not know it chooses the other name, and all works, slower.
+pub const BULK_PROTOCOL: &[u8] = b"isyone-bulk";
+
 /// A channel to the coordinator for bulk data, on a connection of its own: it must not hold up the session's.
 pub fn bulk_channel(
     endpoint: &str,
     config: Arc<ArcSwap<ClientConfig>>,
 ) -> Result<Channel, TlsError> {
-    channel_to(endpoint, COORDINATOR_NAME, config, bulk)
+    let named = Some(BULK_PROTOCOL);
+    channel_named(endpoint, COORDINATOR_NAME, config, bulk, named)
 }
 
 fn bulk(endpoint: Endpoint) -> Endpoint {
@@ -342,10 +347,25 @@ fn channel_to(
     config: Arc<ArcSwap<ClientConfig>>,
     set_up: impl FnOnce(Endpoint) -> Endpoint,
 ) -> Result<Channel, TlsError> {
+    channel_named(endpoint, server, config, set_up, None)
+}
+
+/// Likewise, with a name for the protocol that is offered first.
+fn channel_named(
+    endpoint: &str,
+    server: &str,
+    config: Arc<ArcSwap<ClientConfig>>,
+    set_up: impl FnOnce(Endpoint) -> Endpoint,
+    named: Option<&'static [u8]>,
+) -> Result<Channel, TlsError> {
     let address: Arc<str> = endpoint.into();
     let (endpoint, name) = prepared(endpoint, server)?;
     let connector = tower::service_fn(move |_: Uri| {
-        let (address, name, config) = (address.clone(), name.clone(), config.load_full());
+        let (address, name, mut config) = (address.clone(), name.clone(), config.load_full());
+        if let Some(protocol) = named {
+            let offered = &mut Arc::make_mut(&mut config).alpn_protocols;
+            offered.insert(0, protocol.to_vec());
+        }
         async move {
             let connect = async {
                 let tcp = TcpStream::connect(&*address).await?;

@@ -68,6 +68,8 @@ async fn call(host: &Channel, to: RelayTo) -> Result<Call, Status> {
 struct Moving {
     fixture: Fixture,
     hosts: [Channel; 2],
+    /// h2's for bulk data.
+    bulk: Channel,
     agents: [Agent; 2],
     operation: String,
 }
@@ -76,7 +78,7 @@ impl Moving {
     /// Its new host has made room; nothing is copied yet.
     async fn prepared() -> Self {
         let (fixture, h1, mut first) = with_alfa().await;
-        let h2 = fixture.join("h2").await;
+        let (h2, bulk) = fixture.join_for_bulk("h2").await;
         let mut second = Agent::connect(&h2).await;
         first.converge().await;
         let request = v1::MoveTenantRequest {
@@ -89,6 +91,7 @@ impl Moving {
         Self {
             fixture,
             hosts: [h1, h2],
+            bulk,
             agents: [first, second],
             operation: begun.into_inner().id,
         }
@@ -123,8 +126,8 @@ impl Moving {
     /// Opens one that is allowed.
     async fn open(&mut self) -> (Call, End) {
         let to = self.to();
-        let [h1, h2] = &self.hosts;
-        let opened = tokio::join!(call(h2, to), attach(&mut self.agents[0], h1));
+        let (h1, bulk) = (&self.hosts[0], &self.bulk);
+        let opened = tokio::join!(call(bulk, to), attach(&mut self.agents[0], h1));
         let (call, (target, up, down)) = opened;
         let open_stream::Target::Peer(peer) = target else {
             panic!("{target:?}")

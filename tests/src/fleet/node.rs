@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isyone_agent::{agent, base::config::DataDir, host::Pace, testing::fake_docker::FakeDocker};
+use isyone_agent::{
+    agent, base::config::DataDir, host::Pace, jobs::fetch::Reserve,
+    testing::fake_docker::FakeDocker,
+};
 use isyone_coordinator::{
     base::{
         config::Config,
@@ -208,6 +211,7 @@ impl Agent {
             metrics: agent::PortAddress::Off,
             peer: self.peer,
             copy_rate_bytes_per_s: 0,
+            copy_reserve: Reserve::NONE,
             firewall: None,
         };
         let started = runtime.block_on(async { agent::Agent::start(parts) });

@@ -122,3 +122,25 @@ pub(super) fn for_job(scene: &Scene<'_>, host: &HostName, job: Option<&JobReport
         None => for_host(scene, host),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_how_far_it_is_and_what_is_unusual() {
+        let copying = |total: u64, how: &str| Waiting::Copying {
+            host: "h2".parse().unwrap(),
+            done: 3 << 20,
+            total,
+            how: how.to_owned(),
+        };
+        let text = copying(0, "").to_string();
+        assert_eq!(text, "host h2, which copies: 3 MiB");
+        let text = copying(9 << 20, "through the coordinator: h1 is far").to_string();
+        assert_eq!(
+            text,
+            "host h2, which copies: 3 of 9 MiB, through the coordinator: h1 is far"
+        );
+    }
+}

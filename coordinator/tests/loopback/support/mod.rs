@@ -194,10 +194,19 @@ impl Fixture {
 
     /// Joins a host and connects as its agent.
     pub(crate) async fn join(&self, host: &str) -> Channel {
+        self.join_for_bulk(host).await.0
+    }
+
+    /// Likewise, with a second channel as agents have it for bulk data.
+    pub(crate) async fn join_for_bulk(&self, host: &str) -> (Channel, Channel) {
         let token = self.token(host).await;
         let (key, csr) = tls::new_key_and_csr(host).unwrap();
         let joined = self.enroll(&token, host, &csr).await.unwrap();
-        channel(&self.running, &joined.ca_pem, &joined.certificate_pem, &key)
+        let (ca, certificate) = (&joined.ca_pem, &joined.certificate_pem);
+        let config = tls::client_config(ca, certificate, &key).unwrap();
+        let endpoint = self.running.grpc.to_string();
+        let bulk = tls::bulk_channel(&endpoint, Arc::new(ArcSwap::new(config))).unwrap();
+        (channel(&self.running, ca, certificate, &key), bulk)
     }
 
     pub(crate) async fn create(&self, name: &str) -> v1::CreateTenantResponse {

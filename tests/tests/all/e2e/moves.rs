@@ -126,7 +126,7 @@ fn a_tenant_moves_with_all_it_has() {
     it_moves(&cell, &user, &url);
     a_cancelled_move_changes_nothing(&mut cell);
     killed_ones_end(&mut cell);
-    one_goes_through_the_coordinator(&cell);
+    one_goes_through_the_coordinator(&mut cell);
 }
 
 fn it_moves(cell: &Cell, user: &User, url: &str) {
@@ -170,15 +170,15 @@ fn it_moves(cell: &Cell, user: &User, url: &str) {
     );
 }
 
-/// Copying to h3 takes some seconds, so that it can be caught.
-fn slow_down(cell: &mut Cell) {
-    cell.hosts[2].agent.as_mut().expect("running").kill();
-    cell.start_agent(2, &[("ISYONE_AGENT_COPY_RATE_MIB", SLOW_MIB)]);
-    cell.wait_host("h3", "ready");
+/// Copying to that host takes some seconds, so that it can be caught.
+fn slow_down(cell: &mut Cell, host: usize) {
+    cell.hosts[host].agent.as_mut().expect("running").kill();
+    cell.start_agent(host, &[("ISYONE_AGENT_COPY_RATE_MIB", SLOW_MIB)]);
+    cell.wait_host(&format!("h{}", host + 1), "ready");
 }
 
 fn a_cancelled_move_changes_nothing(cell: &mut Cell) {
-    slow_down(cell);
+    slow_down(cell, 2);
     let id = copying(cell, "h3");
     assert_eq!(cell.json(&["tenant", "show", "alfa"])["phase"], "updating");
     let page = get(cell.edge(), "alfa.isy.one", "/web/login");
@@ -212,7 +212,8 @@ fn killed_ones_end(cell: &mut Cell) {
 }
 
 /// Nobody reaches h1's port for agents: the firewall between the hosts drops what goes there.
-fn one_goes_through_the_coordinator(cell: &Cell) {
+fn one_goes_through_the_coordinator(cell: &mut Cell) {
+    slow_down(cell, 1);
     cell.isyctl(&["tenant", "create", "beta", "--host", "h1"])
         .ok();
     sql_of(cell, "beta", "create table mark as select 'kept' as word");
