@@ -1,7 +1,8 @@
 //! The port of other hosts' agents: TLS 1.3 with the host's own certificate, for agents that the plan in force grants
-//! something, and nobody else. Strangers hold a handshake's place for seconds and nothing more.
+//! something, and nobody else. Strangers hold a handshake's place for seconds and nothing more. Connections that come
+//! through the coordinator are no other than those that come to the port.
 //!
-//! Not here: the calls (service).
+//! Not here: the calls (service), how connections come through the coordinator (link).
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,7 +28,10 @@ use super::{
     io::PeerIo,
     service::Peers,
 };
-use crate::{base::clock::now_ms, host::ledger::InForce};
+use crate::{
+    base::{bulk::AnyConnection, clock::now_ms},
+    host::ledger::InForce,
+};
 
 /// Handshakes under way: more connections are closed at once, so that strangers cannot pile up.
 const HANDSHAKES: usize = 32;
@@ -56,40 +60,31 @@ pub struct PeerPort {
     pub tls: Arc<ArcSwap<ServerConfig>>,
     pub plans: watch::Receiver<InForce>,
     pub peers: Peers,
+    /// Connections that come through the coordinator.
+    pub relayed: mpsc::Receiver<AnyConnection>,
 }
 
 impl PeerPort {
-    /// Serves until `stop`. A port that cannot be opened is tried again. That is not on the board, whose warnings close
-    /// the host to new tenants: they do not need it.
+    /// Serves until `stop`, which also cuts connections.
     pub async fn run(self, stop: CancellationToken) {
-        let mut told = false;
-        loop {
-            match TcpListener::bind(self.address).await {
-                Ok(listener) => {
-                    tracing::info!(address = %self.address, "other hosts' agents are served");
-                    return self.serve(listener, stop).await;
-                }
-                Err(e) if !told => {
-                    tracing::error!(
-                        "{} cannot be listened on, so no other host fetches data here: {e}",
-                        self.address
-                    );
-                    told = true;
-                }
-                Err(_) => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(LISTEN_RETRY) => {}
-            }
-        }
+        self.serve_from(None, stop).await;
     }
 
-    /// Serves the connections of a listener until `stop`, which also cuts them.
+    /// Likewise, with a listener that is there.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        self.serve_from(Some(listener), stop).await;
+    }
+
+    async fn serve_from(self, listener: Option<TcpListener>, stop: CancellationToken) {
+        let Self {
+            address,
+            tls,
+            plans,
+            peers,
+            relayed,
+        } = self;
         let (admitted, incoming) = mpsc::channel(1);
-        let service =
-            PeerServiceServer::new(self.peers.clone()).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let service = PeerServiceServer::new(peers).max_decoding_message_size(MAX_REQUEST_BYTES);
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
@@ -98,40 +93,109 @@ impl PeerPort {
             .initial_connection_window_size(CALLS_PER_CONNECTION * WINDOW_BYTES)
             .add_service(service)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled());
-        let (served, ()) = tokio::join!(server, self.accept(listener, admitted, &stop));
+        let doors = Doors {
+            address,
+            listener,
+            told: false,
+            relayed,
+        };
+        let hall = Hall {
+            tls,
+            plans,
+            admitted,
+            places: Arc::default(),
+            stop: stop.clone(),
+        };
+        let (served, ()) = tokio::join!(server, hall.receive(doors));
         if let Err(e) = served {
             tracing::error!("other hosts' agents are not served any more: {e}");
         }
     }
+}
 
-    async fn accept(
-        &self,
-        listener: TcpListener,
-        admitted: mpsc::Sender<std::io::Result<PeerIo>>,
-        stop: &CancellationToken,
-    ) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        let places = Arc::new(Places::default());
-        let tasks = TaskTracker::new();
-        loop {
-            let tcp = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((tcp, _)) => tcp,
-                    Err(e) => {
-                        tracing::debug!("no connection accepted from another host: {e}");
-                        sleep(ACCEPT_PAUSE).await;
-                        continue;
+/// Where connections come from.
+struct Doors {
+    address: SocketAddr,
+    listener: Option<TcpListener>,
+    /// That it cannot be listened on, in the log.
+    told: bool,
+    relayed: mpsc::Receiver<AnyConnection>,
+}
+
+impl Doors {
+    /// The next connection.
+    async fn next(&mut self) -> AnyConnection {
+        let Self {
+            address,
+            listener,
+            told,
+            relayed,
+        } = self;
+        tokio::select! {
+            tcp = accepted(*address, listener, told) => Box::new(tcp),
+            Some(connection) = relayed.recv() => connection,
+        }
+    }
+}
+
+/// The port's next connection. A port that cannot be opened is tried again. That is not on the board, whose warnings close
+/// the host to new tenants: they do not need it.
+async fn accepted(
+    address: SocketAddr,
+    listener: &mut Option<TcpListener>,
+    told: &mut bool,
+) -> TcpStream {
+    loop {
+        let Some(open) = listener else {
+            match TcpListener::bind(address).await {
+                Ok(open) => {
+                    tracing::info!(%address, "other hosts' agents are served");
+                    *listener = Some(open);
+                }
+                Err(e) => {
+                    if !std::mem::replace(told, true) {
+                        tracing::error!(
+                            "{address} cannot be listened on, so no other host fetches data here directly: {e}"
+                        );
                     }
-                },
-            };
+                    sleep(LISTEN_RETRY).await;
+                }
+            }
+            continue;
+        };
+        match open.accept().await {
+            Ok((tcp, _)) if tcp.set_nodelay(true).is_ok() => return tcp,
+            Ok(_) => {} // it has gone already
+            Err(e) => {
+                tracing::debug!("no connection accepted from another host: {e}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Where those who have come wait to be admitted.
+struct Hall {
+    tls: Arc<ArcSwap<ServerConfig>>,
+    plans: watch::Receiver<InForce>,
+    admitted: mpsc::Sender<std::io::Result<PeerIo>>,
+    places: Arc<Places>,
+    stop: CancellationToken,
+}
+
+impl Hall {
+    async fn receive(self, mut doors: Doors) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let tasks = TaskTracker::new();
+        while let Some(connection) = self.stop.run_until_cancelled(doors.next()).await {
             let Ok(turn) = handshakes.clone().try_acquire_owned() else {
                 continue; // closed at once
             };
             let (acceptor, plans) = (TlsAcceptor::from(self.tls.load_full()), self.plans.clone());
-            let (admitted, places, stop) = (admitted.clone(), places.clone(), stop.clone());
+            let (admitted, places) = (self.admitted.clone(), self.places.clone());
+            let stop = self.stop.clone();
             tasks.spawn(async move {
-                let greeted = greet(acceptor, tcp, plans, &places, &stop);
+                let greeted = greet(acceptor, connection, plans, &places, &stop);
                 if let Ok(Some(connection)) = timeout(HANDSHAKE_TIMEOUT, greeted).await {
                     drop(turn);
                     let _ = admitted.send(Ok(connection)).await; // the server may have ended
@@ -146,13 +210,12 @@ impl PeerPort {
 /// Does the handshake, and admits a host that something is granted to.
 async fn greet(
     acceptor: TlsAcceptor,
-    tcp: TcpStream,
+    connection: AnyConnection,
     plans: watch::Receiver<InForce>,
     places: &Places,
     stop: &CancellationToken,
 ) -> Option<PeerIo> {
-    tcp.set_nodelay(true).ok()?;
-    let stream = acceptor.accept(tcp).await.ok()?;
+    let stream = acceptor.accept(connection).await.ok()?;
     let shown = stream
         .get_ref()
         .1

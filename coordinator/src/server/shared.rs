@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agents::{session::monitors::MonitorList, streams::Streams},
+    agents::{relay::Relays, session::monitors::MonitorList, streams::Streams},
     base::{
         clock,
         config::Config,
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     pub(super) pki: Arc<Pki>,
     pub(super) sealer: Arc<Sealer>,
     pub(super) streams: Arc<Streams>,
+    pub(super) relays: Arc<Relays>,
     pub(super) monitors: Arc<MonitorList>,
     pub(super) edges: Arc<Edges>,
     pub(super) challenges: Arc<Challenges>,
@@ -59,11 +60,14 @@ impl Shared {
         sealer: Sealer,
     ) -> Result<(Self, mpsc::Receiver<CertificateInfo>), PkiError> {
         let (pki, unpinned) = authority(&config, &handle)?;
+        let (streams, stop) = (Arc::<Streams>::default(), CancellationToken::new());
+        let relays = Relays::new(handle.clone(), streams.clone(), stop.clone());
         let shared = Self {
             pki: Arc::new(pki),
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
             sealer: Arc::new(sealer),
-            streams: Arc::default(),
+            streams,
+            relays: Arc::new(relays),
             edges: Arc::new(Edges::on(
                 config.edge.ports.first().copied().unwrap_or(EDGE_PORT),
             )),
@@ -73,7 +77,7 @@ impl Shared {
             dns: Arc::new(Resolver::new(config.dns.servers.clone())),
             metrics: Arc::default(),
             connections: Arc::default(),
-            stop: CancellationToken::new(),
+            stop,
             config: Arc::new(config),
             handle,
         };
@@ -89,6 +93,7 @@ impl Shared {
         let mut registry = metrics::registry();
         self.handle.timings().register(&mut registry);
         self.metrics.register(&mut registry);
+        self.relays.register(&mut registry);
         registry.register_collector(Box::new(EdgeCollector {
             edges: self.edges.clone(),
             shards: self.handle.settings().shards.clone(),

@@ -4,6 +4,7 @@ mod e2e;
 mod edges;
 mod fleet_in_process;
 mod monitoring_files;
+mod relay;
 mod simulation;
 mod tidy;
 mod traces;

@@ -8,9 +8,8 @@ mod manifest;
 mod room;
 mod target;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, sync::Arc};
 
-use arc_swap::ArcSwap;
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::{
@@ -24,7 +23,6 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
-use tokio_rustls::rustls::ClientConfig;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, async_trait, transport::Channel};
 
@@ -38,7 +36,7 @@ use super::{JobError, Progress, Work};
 use crate::{
     base::{beneath, fsutil::blocking},
     host::{Host, ledger::InForce},
-    peer::{AHEAD, CHUNK, Of, QUEUE, STALL, volume_to_wire},
+    peer::{AHEAD, CHUNK, Of, QUEUE, Reach, Route, STALL, volume_to_wire},
     tenant::copies::{self, Copy},
 };
 
@@ -54,8 +52,7 @@ type Attempt<T> = Result<T, JobError>;
 pub struct Fetch {
     host: Arc<Host>,
     plans: watch::Receiver<InForce>,
-    /// The newest identity, for connections to other hosts.
-    tls: Arc<ArcSwap<ClientConfig>>,
+    reach: Reach,
     reserve: Reserve,
 }
 
@@ -109,7 +106,7 @@ fn stalled(from: &HostName) -> JobError {
 #[async_trait]
 impl Work for Fetch {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let JobWork::Fetch { from, address } = &order.work;
+        let JobWork::Fetch { from, .. } = &order.work;
         let tenant = self.tenant(order)?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming => {}
@@ -134,7 +131,7 @@ impl Work for Fetch {
                 .map_err(disk)?,
         );
         let _ended = GiveUp(target.clone());
-        let mut source = self.source(from, *address, order)?;
+        let mut source = self.source(order, progress).await?;
         let (manifest, end) = source.list().await?;
         if end.skipped > 0 {
             progress.note(skipped(&end));
@@ -162,13 +159,13 @@ impl Fetch {
     pub fn new(
         host: Arc<Host>,
         plans: watch::Receiver<InForce>,
-        tls: Arc<ArcSwap<ClientConfig>>,
+        reach: Reach,
         reserve: Reserve,
     ) -> Self {
         Self {
             host,
             plans,
-            tls,
+            reach,
             reserve,
         }
     }
@@ -209,21 +206,21 @@ impl Fetch {
         )))
     }
 
-    fn source(
-        &self,
-        from: &HostName,
-        address: Option<SocketAddr>,
-        order: &JobOrder,
-    ) -> Attempt<Source> {
-        let Some(address) = address else {
-            let why = format!(
-                "host {from} cannot be reached, and this version cannot copy through the coordinator"
-            );
-            return Err(JobError::Never(why));
+    /// Connects to the host that has the copy, and shows which way that took.
+    async fn source(&self, order: &JobOrder, progress: &Progress) -> Attempt<Source> {
+        let JobWork::Fetch { from, address } = &order.work;
+        let route = Route {
+            operation: order.operation,
+            tenant: order.tenant.clone(),
+            from: from.clone(),
+            address: *address,
         };
-        let channel = tls::peer_channel(address, from, self.tls.clone()).map_err(again)?;
+        let reached = self.reach.connect(&route).await.map_err(again)?;
+        if let Some(detour) = reached.detour {
+            progress.tell(&detour);
+        }
         Ok(Source {
-            client: Client::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            client: Client::new(reached.channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
             from: from.clone(),
             of: Of {
                 tenant: order.tenant.clone(),

@@ -20,7 +20,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-pub use self::plan::host_plan;
+pub use self::plan::{Fetching, host_plan, is_fetching};
 use crate::{
     desired::{Tenant, VisitorAccess},
     liveness::{self, HostState},
