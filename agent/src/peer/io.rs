@@ -12,12 +12,11 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::admit::PeerIdentity;
+use super::{admit::PeerIdentity, shares::Share};
 
 type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -26,7 +25,7 @@ pub(super) struct PeerIo {
     peer: Arc<PeerIdentity>,
     /// `None` once it was cut.
     cut: Option<Cut>,
-    _place: OwnedSemaphorePermit,
+    _place: Share,
 }
 
 impl PeerIo {
@@ -35,7 +34,7 @@ impl PeerIo {
         io: TlsStream<TcpStream>,
         peer: Arc<PeerIdentity>,
         cut: impl Future<Output = ()> + Send + 'static,
-        place: OwnedSemaphorePermit,
+        place: Share,
     ) -> Self {
         Self {
             io,

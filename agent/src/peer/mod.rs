@@ -10,6 +10,7 @@ mod database;
 mod io;
 mod port;
 mod service;
+mod shares;
 mod source;
 pub mod tunnel;
 

@@ -3,7 +3,11 @@
 //!
 //! Not here: the calls (service).
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use isyone_proto::{
@@ -13,7 +17,7 @@ use isyone_proto::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -26,17 +30,23 @@ use super::{
     admit::{PeerIdentity, may_connect, until_unexpected},
     io::PeerIo,
     service::Peers,
+    shares::Shares,
 };
 use crate::{base::clock::now_ms, host::ledger::InForce};
 
-/// Handshakes under way: more connections are closed at once, so that strangers cannot pile up.
+/// Handshakes under way: more connections are closed at once, so that strangers cannot pile up. They have nothing of the
+/// places of those who are known.
 const HANDSHAKES: usize = 32;
+/// Of these, from one network (an IPv4 address, an IPv6 /64): a host begins one or two at a time, and several may come from
+/// one address.
+const HANDSHAKES_PER_NETWORK: usize = 8;
 /// Limit for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections altogether: with all windows full of data that nobody takes each holds 8 MiB, and more hosts than these
+/// never copy from one at the same time.
+const CONNECTIONS: usize = 128;
 /// Connections of one host: it needs one, and one more while the certificate changes; more are refused.
 const CONNECTIONS_PER_HOST: usize = 4;
-/// Hosts whose places are remembered; a plan has at most 256 grants.
-const HOSTS: usize = 256;
 /// Calls on one connection: a few copies at once and a few connections of one standby.
 const CALLS_PER_CONNECTION: u32 = 16;
 /// What the other side may send ahead on one call: some pieces for a database. All calls of a connection together may
@@ -110,14 +120,14 @@ impl PeerPort {
         admitted: mpsc::Sender<std::io::Result<PeerIo>>,
         stop: &CancellationToken,
     ) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        let places = Arc::new(Places::default());
+        let handshakes = Shares::new(HANDSHAKES, HANDSHAKES_PER_NETWORK);
+        let places = Arc::new(Shares::new(CONNECTIONS, CONNECTIONS_PER_HOST));
         let tasks = TaskTracker::new();
         loop {
-            let tcp = tokio::select! {
+            let (tcp, from) = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((tcp, _)) => tcp,
+                    Ok(accepted) => accepted,
                     Err(e) => {
                         tracing::debug!("no connection accepted from another host: {e}");
                         sleep(ACCEPT_PAUSE).await;
@@ -125,7 +135,7 @@ impl PeerPort {
                     }
                 },
             };
-            let Ok(turn) = handshakes.clone().try_acquire_owned() else {
+            let Ok(turn) = handshakes.take(network(from.ip())) else {
                 continue; // closed at once
             };
             let (acceptor, plans) = (TlsAcceptor::from(self.tls.load_full()), self.plans.clone());
@@ -148,7 +158,7 @@ async fn greet(
     acceptor: TlsAcceptor,
     tcp: TcpStream,
     plans: watch::Receiver<InForce>,
-    places: &Places,
+    places: &Shares<HostName>,
     stop: &CancellationToken,
 ) -> Option<PeerIo> {
     tcp.set_nodelay(true).ok()?;
@@ -171,10 +181,11 @@ async fn greet(
         tracing::warn!(peer = %peer.host, "refused: nothing is granted to it here");
         return None;
     }
-    let Some(place) = places.take(&peer.host) else {
-        tracing::warn!(peer = %peer.host, "refused: it has {CONNECTIONS_PER_HOST} connections");
-        return None;
-    };
+    let place = places.take(peer.host.clone());
+    let place = place.inspect_err(
+        |full| tracing::warn!(peer = %peer.host, "refused another connection: {full}"),
+    );
+    let place = place.ok()?;
     let unexpected = until_unexpected(plans, peer.clone());
     let stop = stop.clone();
     let cut = async move {
@@ -183,22 +194,23 @@ async fn greet(
     Some(PeerIo::new(stream, peer, cut, place))
 }
 
-/// How many connections each host has.
-#[derive(Default)]
-struct Places(std::sync::Mutex<HashMap<HostName, Arc<Semaphore>>>);
+/// Whose share of the handshakes it is: the address, or what one customer of a provider has of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
 
-impl Places {
-    fn take(&self, host: &HostName) -> Option<OwnedSemaphorePermit> {
-        let mut places = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if places.len() > HOSTS {
-            places.retain(|_, free| free.available_permits() < CONNECTIONS_PER_HOST);
-        }
-        let of_host = places
-            .entry(host.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_PER_HOST)));
-        of_host.clone().try_acquire_owned().ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_an_address_or_a_64() {
+        let of = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("2001:db8:1:2:3::4"), "2001:db8:1:2::");
     }
 }
