@@ -194,8 +194,9 @@ impl Tenant {
     /// whose database was set back costs data.
     fn heed_history(&self) -> Result<()> {
         let (plan, state) = (&self.plan, self.state());
-        if let Some(database) = diff::heed(plan, &state.database) {
-            self.remember(true, |s| s.database = database)?;
+        let mut heeded = state.clone();
+        if diff::heed(plan, self.stale, &mut heeded) {
+            self.remember(true, |s| *s = heeded)?;
         }
         let wanted = matches!(
             plan.desired,
