@@ -88,28 +88,32 @@ fn copy_with(copiers: usize, from: &Path, to: &Path) -> io::Result<CopyStats> {
     })
 }
 
-/// Makes directories and symlinks, and lists the files.
+/// Makes directories and symlinks, and lists the files. What is nested too deep for a path is an error.
 fn lay_out(from: &Path, to: &Path, jobs: &mut Vec<Job>) -> io::Result<()> {
-    match fs::create_dir(to) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
-    take_owner(&fs::symlink_metadata(from)?, to, true)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target, meta) = (entry.path(), to.join(entry.file_name()), entry.metadata()?);
-        if meta.is_dir() {
-            lay_out(&source, &target, jobs)?;
-        } else if meta.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
-            take_owner(&meta, &target, false)?;
-        } else if meta.is_file() {
-            jobs.push(Job {
-                from: source,
-                to: target,
-                meta,
-            });
-        } // sockets and pipes are recreated by the programs that need them
+    let mut left = vec![(from.to_owned(), to.to_owned())];
+    while let Some((from, to)) = left.pop() {
+        match fs::create_dir(&to) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        take_owner(&fs::symlink_metadata(&from)?, &to, true)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let (source, target, meta) =
+                (entry.path(), to.join(entry.file_name()), entry.metadata()?);
+            if meta.is_dir() {
+                left.push((source, target));
+            } else if meta.is_symlink() {
+                std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+                take_owner(&meta, &target, false)?;
+            } else if meta.is_file() {
+                jobs.push(Job {
+                    from: source,
+                    to: target,
+                    meta,
+                });
+            } // sockets and pipes are recreated by the programs that need them
+        }
     }
     Ok(())
 }
@@ -250,9 +254,10 @@ pub fn sync(dir: &Path) -> io::Result<()> {
 }
 
 /// Flushes the whole file system that `dir` is on: one journal commit, where flushing thousands of files one by one
-/// means thousands of commits that everybody else's writes wait behind.
-pub fn sync_all(dir: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(fs::File::open(dir)?)?)
+/// means thousands of commits that everybody else's writes wait behind. `dir` must be open since before the writing, or
+/// errors of it may have been told to somebody else.
+pub fn sync_all(dir: &fs::File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(dir)?)
 }
 
 /// Bytes allocated below `dir`; what cannot be read counts as 0. Calls `pause` for each directory, so that a long walk
@@ -300,6 +305,28 @@ mod tests {
         assert!(usage(&to, &|| ()) > 0);
         wipe(&to).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+    }
+
+    /// As deep as paths reach: a tenant's snapshot may hold that, and the thread's stack must not decide. What is deeper is
+    /// an error.
+    #[test]
+    fn what_is_nested_deep_is_copied_on_a_small_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        let inner: PathBuf = std::iter::repeat_n("d", 1_900).collect();
+        fs::create_dir_all(from.join(&inner)).unwrap();
+        fs::write(from.join(&inner).join("f"), b"data").unwrap();
+        let work = move || {
+            let stats = copy(&from, &to)?;
+            Ok::<_, io::Error>((stats, to))
+        };
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        let (stats, to) = thread.spawn(work).unwrap().join().unwrap().unwrap();
+        assert_eq!(stats, CopyStats { files: 1, bytes: 4 });
+        assert_eq!(fs::read(to.join(&inner).join("f")).unwrap(), b"data");
+        for top in ["a", "b"] {
+            remove_all(&dir.path().join(top)).unwrap();
+        }
     }
 
     /// Deeper than descriptors and a small stack reach, and than any path is long.

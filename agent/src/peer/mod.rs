@@ -21,7 +21,7 @@ pub use self::{
     database::{ContainerDatabases, Databases},
     port::PeerPort,
     service::{Peers, volume_of, volume_to_wire},
-    source::LIMITS,
+    source::{LIMITS, WORKING_EVERY},
 };
 
 /// Largest piece of data in one message.

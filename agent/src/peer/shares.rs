@@ -71,7 +71,7 @@ mod tests {
         held.push(take(2).unwrap());
         assert_eq!(take(2).unwrap_err(), Full::All(5));
         assert_eq!(take(3).unwrap_err(), Full::All(5));
-        held.remove(0);
+        drop(held.remove(0));
         drop(take(2).unwrap()); // given back at once
         held.push(take(1).unwrap());
         for holder in 10..10_000 {

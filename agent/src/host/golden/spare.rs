@@ -216,16 +216,17 @@ fn make(
         return Ok(false);
     }
     let tmp = half(root);
+    let held = std::fs::File::open(root)?;
     let made = std::fs::create_dir(&tmp)
         .and_then(|()| tree::copy_aside(&kind.snapshot.join("pgdata"), &tmp.join("pgdata")))
         .and_then(|_| tree::copy_aside(&kind.snapshot.join("filestore"), &tmp.join("filestore")))
-        .and_then(|_| tree::sync_all(&tmp));
+        .and_then(|_| tree::sync_all(&held));
     if made.is_err() || stop.is_cancelled() {
         let _ = std::fs::remove_dir_all(&tmp); // else removed at the next start
         return made.map(|()| false);
     }
     std::fs::rename(&tmp, &place)?;
-    std::fs::File::open(root)?.sync_all()?;
+    held.sync_all()?;
     Ok(true)
 }
 
