@@ -139,7 +139,7 @@ impl Tenant {
             odoo: observed.odoo_volume.clone(),
             remembered: self.state().home,
         };
-        let found = blocking(move || Ok(homes.look(&name, uid, &pointers))).await;
+        let found = blocking(move || homes.look(&name, uid, &pointers)).await;
         let mut home = found.map_err(TenantError::disk("the tenant's home cannot be looked at"))?;
         if home.has_stuck_data() {
             data::tell_left(self, "it is on another mount than the tenants' homes");
