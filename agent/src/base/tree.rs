@@ -216,9 +216,10 @@ pub fn sync(dir: &Path) -> io::Result<()> {
 }
 
 /// Flushes the whole file system that `dir` is on: one journal commit, where flushing thousands of files one by one
-/// means thousands of commits that everybody else's writes wait behind.
-pub fn sync_all(dir: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(fs::File::open(dir)?)?)
+/// means thousands of commits that everybody else's writes wait behind. `dir` must be open since before the writing, or
+/// errors of it may have been told to somebody else.
+pub fn sync_all(dir: &fs::File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(dir)?)
 }
 
 /// Bytes allocated below `dir`; what cannot be read counts as 0. Calls `pause` for each directory, so that a long walk
@@ -281,6 +282,28 @@ mod tests {
         assert!(usage(&to, &|| ()) > 0);
         wipe(&to).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+    }
+
+    /// As deep as paths reach: a tenant's snapshot may hold that, and the thread's stack must not decide. What is deeper is
+    /// an error.
+    #[test]
+    fn what_is_nested_deep_is_copied_on_a_small_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        let inner: PathBuf = std::iter::repeat_n("d", 1_900).collect();
+        fs::create_dir_all(from.join(&inner)).unwrap();
+        fs::write(from.join(&inner).join("f"), b"data").unwrap();
+        let work = move || {
+            let stats = copy(&from, &to)?;
+            Ok::<_, io::Error>((stats, to))
+        };
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        let (stats, to) = thread.spawn(work).unwrap().join().unwrap().unwrap();
+        assert_eq!(stats, CopyStats { files: 1, bytes: 4 });
+        assert_eq!(fs::read(to.join(&inner).join("f")).unwrap(), b"data");
+        for top in ["a", "b"] {
+            remove_all(&dir.path().join(top)).unwrap();
+        }
     }
 
     /// Deeper than descriptors and a small stack reach, and than any path is long.

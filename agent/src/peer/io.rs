@@ -9,14 +9,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::admit::PeerIdentity;
+use super::{admit::PeerIdentity, shares::Share};
 use crate::base::bulk::AnyConnection;
 
 type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -26,7 +23,7 @@ pub(super) struct PeerIo {
     peer: Arc<PeerIdentity>,
     /// `None` once it was cut.
     cut: Option<Cut>,
-    _place: OwnedSemaphorePermit,
+    _place: Share,
 }
 
 impl PeerIo {
@@ -35,7 +32,7 @@ impl PeerIo {
         io: TlsStream<AnyConnection>,
         peer: Arc<PeerIdentity>,
         cut: impl Future<Output = ()> + Send + 'static,
-        place: OwnedSemaphorePermit,
+        place: Share,
     ) -> Self {
         Self {
             io,

@@ -13,6 +13,7 @@ mod io;
 mod port;
 mod reach;
 mod service;
+mod shares;
 mod source;
 pub mod tunnel;
 
@@ -24,7 +25,7 @@ pub use self::{
     port::PeerPort,
     reach::{CoordinatorRelay, Reach, Reached, Relay, Route},
     service::{Peers, volume_of, volume_to_wire},
-    source::LIMITS,
+    source::{LIMITS, WORKING_EVERY},
 };
 
 /// Largest piece of data in one message.

@@ -4,7 +4,11 @@
 //!
 //! Not here: the calls (service), how connections come through the coordinator (link).
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use isyone_proto::{
@@ -14,7 +18,7 @@ use isyone_proto::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -27,20 +31,28 @@ use super::{
     admit::{PeerIdentity, may_connect, until_unexpected},
     io::PeerIo,
     service::Peers,
+    shares::Shares,
 };
 use crate::{
     base::{bulk::AnyConnection, clock::now_ms},
     host::ledger::InForce,
 };
 
-/// Handshakes under way: more connections are closed at once, so that strangers cannot pile up.
+/// Handshakes under way: more connections are closed at once, so that strangers cannot pile up. They have nothing of the
+/// places of those who are known.
 const HANDSHAKES: usize = 32;
+/// Of these, from one network (an IPv4 address, an IPv6 /64): a host begins one or two at a time, and several may come from
+/// one address.
+const HANDSHAKES_PER_NETWORK: usize = 8;
+/// Stands for the network that connections come from which come through the coordinator.
+const RELAYED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Limit for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections altogether: with all windows full of data that nobody takes each holds 8 MiB, and more hosts than these
+/// never copy from one at the same time.
+const CONNECTIONS: usize = 128;
 /// Connections of one host: it needs one, and one more while the certificate changes; more are refused.
 const CONNECTIONS_PER_HOST: usize = 4;
-/// Hosts whose places are remembered; a plan has at most 256 grants.
-const HOSTS: usize = 256;
 /// Calls on one connection: a few copies at once and a few connections of one standby.
 const CALLS_PER_CONNECTION: u32 = 16;
 /// What the other side may send ahead on one call: some pieces for a database. All calls of a connection together may
@@ -103,7 +115,7 @@ impl PeerPort {
             tls,
             plans,
             admitted,
-            places: Arc::default(),
+            places: Arc::new(Shares::new(CONNECTIONS, CONNECTIONS_PER_HOST)),
             stop: stop.clone(),
         };
         let (served, ()) = tokio::join!(server, hall.receive(doors));
@@ -123,8 +135,8 @@ struct Doors {
 }
 
 impl Doors {
-    /// The next connection.
-    async fn next(&mut self) -> AnyConnection {
+    /// The next connection, and whose share of the handshakes it takes: all that come through the coordinator have one.
+    async fn next(&mut self) -> (AnyConnection, IpAddr) {
         let Self {
             address,
             listener,
@@ -132,8 +144,8 @@ impl Doors {
             relayed,
         } = self;
         tokio::select! {
-            tcp = accepted(*address, listener, told) => Box::new(tcp),
-            Some(connection) = relayed.recv() => connection,
+            (tcp, from) = accepted(*address, listener, told) => (Box::new(tcp), from),
+            Some(connection) = relayed.recv() => (connection, RELAYED),
         }
     }
 }
@@ -144,7 +156,7 @@ async fn accepted(
     address: SocketAddr,
     listener: &mut Option<TcpListener>,
     told: &mut bool,
-) -> TcpStream {
+) -> (TcpStream, IpAddr) {
     loop {
         let Some(open) = listener else {
             match TcpListener::bind(address).await {
@@ -164,7 +176,7 @@ async fn accepted(
             continue;
         };
         match open.accept().await {
-            Ok((tcp, _)) if tcp.set_nodelay(true).is_ok() => return tcp,
+            Ok((tcp, from)) if tcp.set_nodelay(true).is_ok() => return (tcp, from.ip()),
             Ok(_) => {} // it has gone already
             Err(e) => {
                 tracing::debug!("no connection accepted from another host: {e}");
@@ -179,16 +191,16 @@ struct Hall {
     tls: Arc<ArcSwap<ServerConfig>>,
     plans: watch::Receiver<InForce>,
     admitted: mpsc::Sender<std::io::Result<PeerIo>>,
-    places: Arc<Places>,
+    places: Arc<Shares<HostName>>,
     stop: CancellationToken,
 }
 
 impl Hall {
     async fn receive(self, mut doors: Doors) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let handshakes = Shares::new(HANDSHAKES, HANDSHAKES_PER_NETWORK);
         let tasks = TaskTracker::new();
-        while let Some(connection) = self.stop.run_until_cancelled(doors.next()).await {
-            let Ok(turn) = handshakes.clone().try_acquire_owned() else {
+        while let Some((connection, from)) = self.stop.run_until_cancelled(doors.next()).await {
+            let Ok(turn) = handshakes.take(network(from)) else {
                 continue; // closed at once
             };
             let (acceptor, plans) = (TlsAcceptor::from(self.tls.load_full()), self.plans.clone());
@@ -212,7 +224,7 @@ async fn greet(
     acceptor: TlsAcceptor,
     connection: AnyConnection,
     plans: watch::Receiver<InForce>,
-    places: &Places,
+    places: &Shares<HostName>,
     stop: &CancellationToken,
 ) -> Option<PeerIo> {
     let stream = acceptor.accept(connection).await.ok()?;
@@ -234,10 +246,11 @@ async fn greet(
         tracing::warn!(peer = %peer.host, "refused: nothing is granted to it here");
         return None;
     }
-    let Some(place) = places.take(&peer.host) else {
-        tracing::warn!(peer = %peer.host, "refused: it has {CONNECTIONS_PER_HOST} connections");
-        return None;
-    };
+    let place = places.take(peer.host.clone());
+    let place = place.inspect_err(
+        |full| tracing::warn!(peer = %peer.host, "refused another connection: {full}"),
+    );
+    let place = place.ok()?;
     let unexpected = until_unexpected(plans, peer.clone());
     let stop = stop.clone();
     let cut = async move {
@@ -246,22 +259,23 @@ async fn greet(
     Some(PeerIo::new(stream, peer, cut, place))
 }
 
-/// How many connections each host has.
-#[derive(Default)]
-struct Places(std::sync::Mutex<HashMap<HostName, Arc<Semaphore>>>);
+/// Whose share of the handshakes it is: the address, or what one customer of a provider has of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
 
-impl Places {
-    fn take(&self, host: &HostName) -> Option<OwnedSemaphorePermit> {
-        let mut places = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if places.len() > HOSTS {
-            places.retain(|_, free| free.available_permits() < CONNECTIONS_PER_HOST);
-        }
-        let of_host = places
-            .entry(host.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_PER_HOST)));
-        of_host.clone().try_acquire_owned().ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_an_address_or_a_64() {
+        let of = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("2001:db8:1:2:3::4"), "2001:db8:1:2::");
     }
 }

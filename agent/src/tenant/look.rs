@@ -142,7 +142,7 @@ impl Tenant {
             odoo: observed.odoo_volume.clone(),
             remembered: self.state().home,
         };
-        let found = blocking(move || Ok(homes.look(&name, uid, &pointers))).await;
+        let found = blocking(move || homes.look(&name, uid, &pointers)).await;
         let mut home = found.map_err(TenantError::disk("the tenant's home cannot be looked at"))?;
         if home.has_stuck_data() {
             data::tell_left(self, "it is on another mount than the tenants' homes");
@@ -200,8 +200,9 @@ impl Tenant {
     /// whose database was set back costs data.
     fn heed_history(&self) -> Result<()> {
         let (plan, state) = (&self.plan, self.state());
-        if let Some(database) = diff::heed(plan, &state.database) {
-            self.remember(true, |s| s.database = database)?;
+        let mut heeded = state.clone();
+        if diff::heed(plan, self.stale, &mut heeded) {
+            self.remember(true, |s| *s = heeded)?;
         }
         let wanted = matches!(
             plan.desired,

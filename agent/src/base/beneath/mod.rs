@@ -190,11 +190,13 @@ impl Root {
             of.f_blocks.saturating_mul(block),
         ))
     }
+}
 
-    /// Flushes the whole file system: one journal commit, where flushing each file means thousands.
-    pub fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(self.directory(&RelPath::root())?)?)
-    }
+/// Flushes the whole file system that a directory is on: one journal commit, where flushing each file means thousands. An
+/// error of writing is reported to the handle that was open when it happened, and only once: so `held` must be open since
+/// before the first write.
+pub fn sync(held: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(held)?)
 }
 
 /// Gives a file or directory its owner, rights and time. Rights are taken without setuid, setgid and sticky.
@@ -237,7 +239,7 @@ fn remove(directory: BorrowedFd<'_>, name: &[u8], depth: usize) -> io::Result<()
         return Err(invalid("what is to be removed is too deep".to_owned()));
     }
     let below = open_at(directory, name, OFlags::DIRECTORY)?;
-    for inner in names(below.as_fd(), MAX_REMOVED)? {
+    for inner in names(below.as_fd(), MAX_REMOVED)?.iter() {
         remove(below.as_fd(), inner.to_bytes(), depth + 1)?;
     }
     Ok(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)

@@ -156,7 +156,7 @@ fn what_is_written_gets_its_rights_and_time_and_two_names_of_one_file_are_refuse
     )
     .unwrap();
     assert!(root.writable(&path("new/second")).is_err());
-    root.sync().unwrap();
+    sync(root.directory(&RelPath::root()).unwrap()).unwrap();
     let (free, total) = root.space().unwrap();
     assert!(free <= total && total > 0);
 }

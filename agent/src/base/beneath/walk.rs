@@ -3,7 +3,7 @@
 //! Not here: what is done with it.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::CStr,
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -65,6 +65,7 @@ impl Root {
         let handle = self.directory(&RelPath::root())?;
         let root = found(RelPath::root(), &rustix::fs::fstat(&handle)?);
         let mut walk = Walk {
+            limits,
             left: limits,
             visit,
         };
@@ -142,6 +143,7 @@ impl Root {
 }
 
 struct Walk<'a> {
+    limits: Limits,
     left: Limits,
     visit: &'a mut dyn FnMut(Found) -> io::Result<()>,
 }
@@ -157,7 +159,16 @@ impl Walk<'_> {
             (Some(entries), Some(path_bytes)) => {
                 (left.entries, left.path_bytes) = (entries, path_bytes)
             }
-            _ => return Err(invalid("there are too many files".to_owned())),
+            _ => {
+                let Limits {
+                    entries,
+                    path_bytes,
+                } = self.limits;
+                return Err(invalid(format!(
+                    "a volume has more than {entries} files and directories, or {} MiB of their paths",
+                    path_bytes >> 20
+                )));
+            }
         }
         (self.visit)(found)
     }
@@ -166,8 +177,9 @@ impl Walk<'_> {
         if depth > MAX_DEPTH {
             return Err(invalid(format!("{path} is too deep")));
         }
-        for name in names(handle.as_fd(), self.left.entries)? {
-            let stat = match statat(&handle, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        // One more than are left, so that `take` says so.
+        for name in names(handle.as_fd(), self.left.entries + 1)?.iter() {
+            let stat = match statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
                 Err(rustix::io::Errno::NOENT) => continue, // gone meanwhile
                 Err(e) => return Err(e.into()),
@@ -179,29 +191,65 @@ impl Walk<'_> {
             let is_directory = found.kind == Kind::Directory;
             self.take(found)?;
             if is_directory {
-                let below = open_at(handle.as_fd(), name.as_c_str(), OFlags::DIRECTORY)?;
-                self.descend(below, &path, depth + 1)?;
+                match open_at(handle.as_fd(), name, OFlags::DIRECTORY) {
+                    // Whoever visits may have removed it.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    below => self.descend(below?, &path, depth + 1)?,
+                }
             }
         }
         Ok(())
     }
 }
 
+/// Names in a directory, one after the other: a million in a vector each would take thrice the memory.
+#[derive(Default)]
+pub(super) struct Names {
+    /// Each ends with a NUL.
+    bytes: Vec<u8>,
+    /// Where each begins, and its length.
+    places: Vec<(u32, u8)>,
+}
+
+impl Names {
+    fn at(&self, (begin, length): (u32, u8)) -> &CStr {
+        let begin = begin as usize;
+        let bytes = &self.bytes[begin..=begin + usize::from(length)];
+        CStr::from_bytes_with_nul(bytes).unwrap_or_default() // as they were put there
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &CStr> {
+        self.places.iter().map(|place| self.at(*place))
+    }
+}
+
 /// Names in a directory, sorted; an error when there are more than `most`.
-pub(super) fn names(directory: BorrowedFd<'_>, most: usize) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
+pub(super) fn names(directory: BorrowedFd<'_>, most: usize) -> io::Result<Names> {
+    let mut names = Names::default();
     for entry in Dir::read_from(directory)? {
-        let name = entry?.file_name().to_owned();
+        let entry = entry?;
+        let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        if names.len() >= most {
-            return Err(invalid("there are too many files".to_owned()));
+        let length = u8::try_from(name.count_bytes()); // Linux has no longer ones
+        let (Ok(begin), Ok(length)) = (u32::try_from(names.bytes.len()), length) else {
+            return Err(too_many());
+        };
+        if names.places.len() >= most {
+            return Err(too_many());
         }
-        names.push(name);
+        names.bytes.extend_from_slice(name.to_bytes_with_nul());
+        names.places.push((begin, length));
     }
-    names.sort_unstable();
+    let mut places = std::mem::take(&mut names.places);
+    places.sort_unstable_by(|a, b| names.at(*a).cmp(names.at(*b)));
+    names.places = places;
     Ok(names)
+}
+
+fn too_many() -> io::Error {
+    invalid("there are too many files".to_owned())
 }
 
 fn found(path: RelPath, stat: &Stat) -> Found {

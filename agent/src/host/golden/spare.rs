@@ -225,16 +225,17 @@ fn make(
         let from = Root::open(&kind.snapshot.join(part))?;
         tree::copy_aside(&from, &Root::open(&tmp.join(part))?)
     };
+    let held = std::fs::File::open(root)?;
     let made = std::fs::create_dir(&tmp)
         .and_then(|()| copy("pgdata"))
         .and_then(|_| copy("filestore"))
-        .and_then(|_| tree::sync_all(&tmp));
+        .and_then(|_| tree::sync_all(&held));
     if made.is_err() || stop.is_cancelled() {
         let _ = std::fs::remove_dir_all(&tmp); // else removed at the next start
         return made.map(|()| false);
     }
     std::fs::rename(&tmp, &place)?;
-    std::fs::File::open(root)?.sync_all()?;
+    held.sync_all()?;
     Ok(true)
 }
 

@@ -128,6 +128,10 @@ pub struct Tenant {
     /// An operation has stopped it for the time being, although it should run.
     #[serde(default)]
     pub halted: bool,
+    /// The highest epoch that a copy of it ever had, also one that is forgotten since: the host that had it refuses lower
+    /// ones. 0 in records of before: then the copies' own count.
+    #[serde(default)]
+    pub last_epoch: u64,
 }
 
 /// Who the edge lets in to a tenant. The default is everybody.

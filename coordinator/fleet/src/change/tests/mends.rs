@@ -4,7 +4,11 @@
 
 use isyone_types::report::JobState;
 
-use super::{operations::*, *};
+use super::{
+    moves::{job, moving},
+    operations::*,
+    *,
+};
 use crate::desired::CopyRole;
 
 fn delete(purge: bool, cancel_running: bool) -> Command {

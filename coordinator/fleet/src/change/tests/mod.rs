@@ -5,6 +5,7 @@
 
 mod lifecycle;
 mod mends;
+mod moves;
 mod operations;
 mod reports;
 
