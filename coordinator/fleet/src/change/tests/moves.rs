@@ -129,7 +129,11 @@ fn a_move_stops_copies_takes_over_and_keeps_the_old_copy_fenced() {
     );
     let route = views::routes(&bench.state, &bench.settings).next().unwrap();
     assert_eq!(route.address, bench.state.fleet.hosts[&h2].advertise);
-    // The old copy holds its place until its time is over, and goes then.
+}
+
+#[test]
+fn an_old_copy_holds_its_place_until_its_time_is_over_and_goes_then() {
+    let (mut bench, h1, _, alfa) = moved();
     let until = bench.state.fleet.tenants[&alfa].fenced_until().unwrap();
     bench.apply(Command::Tick).unwrap();
     while bench.now < until + bench.settings.quarantine_hold_ms + 60_000 {
