@@ -7,4 +7,5 @@ mod node;
 mod proxy;
 mod real;
 mod relayed;
+mod returns;
 mod tunnels;
