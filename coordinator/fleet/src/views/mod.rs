@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub use self::plan::host_plan;
 use crate::{
     desired::{Tenant, VisitorAccess},
-    liveness::{self, HostState},
+    liveness::HostState,
     observed::{CopyObserved, TenantObserved},
     operation::Operation,
     settings::Settings,
@@ -123,8 +123,7 @@ pub fn host_state(
     host: &HostName,
     now: UnixMs,
 ) -> (HostState, i64) {
-    let seen = state.observed.hosts.get(host).map(Arc::as_ref);
-    liveness::judge(seen, state.started_at, now, &settings.liveness)
+    state.host_state(&settings.liveness, host, now)
 }
 
 /// Whether nothing is known of the tenants on such a host.

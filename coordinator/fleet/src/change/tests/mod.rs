@@ -7,6 +7,7 @@ mod lifecycle;
 mod mends;
 mod operations;
 mod reports;
+mod requests;
 
 use isyone_types::{
     identity::OperatorRole,
