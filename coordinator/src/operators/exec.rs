@@ -44,7 +44,9 @@ impl Api {
         let name: TenantName = parse("name", &asked.name)?;
         asked.tail = if asked.tail == 0 { TAIL.0 } else { asked.tail };
         if asked.tail > TAIL.1 {
-            return Err(FieldError::new("tail", format!("at most {}", TAIL.1)).into());
+            return Err(
+                FieldError::new("tail", format!("{} is more than {}", asked.tail, TAIL.1)).into(),
+            );
         }
         match v1::ContainerRole::try_from(asked.container) {
             Ok(v1::ContainerRole::Unspecified) => asked.container = v1::ContainerRole::Odoo.into(),

@@ -13,3 +13,4 @@ mod sessions;
 mod streams;
 mod support;
 mod tenants;
+mod values;
