@@ -134,7 +134,8 @@ fn certificates(families: &mut Families<'_>, state: &State) -> fmt::Result {
 fn domains(families: &mut Families<'_>, state: &State) -> fmt::Result {
     let fleet = &state.fleet;
     // A deleted tenant keeps its trouble until it is gone, but has no visitors, and its domains are no longer checked.
-    let missed = fleet.domain_troubles.values().filter(|trouble| {
+    let found = fleet.domain_troubles.values().filter(|t| !t.unasked);
+    let missed = found.filter(|trouble| {
         fleet
             .tenants
             .get(&trouble.tenant)
@@ -207,6 +208,7 @@ mod tests {
             tenant: name("alfa"),
             since: 1,
             found,
+            unasked: false,
         };
         bench
             .apply(Command::DomainUnreachable(Box::new(trouble)))

@@ -110,6 +110,33 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     (phase, report.message.clone())
 }
 
+/// Why no command can be run in a tenant's containers, and what to do next; none: they should be running.
+pub fn not_at_work(state: &State, tenant: &Tenant) -> Option<String> {
+    let name = &tenant.name;
+    Some(match tenant.desired {
+        Lifecycle::Purged => "is being purged; nothing runs any more".to_owned(),
+        Lifecycle::Quarantined => format!(
+            "was deleted and is in quarantine; `isyctl tenant undelete {name}` brings it back"
+        ),
+        Lifecycle::Suspended if tenant.asleep_since.is_some() => {
+            format!("is asleep; its next visitor wakes it, or `isyctl tenant resume {name}`")
+        }
+        Lifecycle::Suspended => format!("is suspended; `isyctl tenant resume {name}` starts it"),
+        Lifecycle::Running => {
+            let operation = state.fleet.operations.get(&tenant.operation)?;
+            if !tenant.halted || operation.is_over() {
+                return None;
+            }
+            let (kind, stage, id) = (operation.kind, operation.stage(), operation.id);
+            format!(
+                "is stopped for its {} (stage `{}`); `isyctl op watch {id}` waits for the end",
+                kind.word(),
+                stage.word()
+            )
+        }
+    })
+}
+
 /// RFC 3339, to the second.
 pub(crate) fn utc(at: UnixMs) -> String {
     let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));

@@ -98,6 +98,54 @@ fn a_create_with_the_same_request_id_and_another_spec_is_refused() {
 }
 
 #[test]
+fn who_is_not_at_work_says_so_and_what_to_do_next() {
+    let (mut bench, ..) = running();
+    bench.host("h2", resources(8, 32, 100));
+    bench.edges_run();
+    let alfa = || name::<TenantName>("alfa");
+    let said = |bench: &Bench| {
+        let tenant = bench.state.fleet.tenants[&alfa()].clone();
+        views::not_at_work(&bench.state, &tenant).unwrap_or_default()
+    };
+    assert_eq!(said(&bench), "");
+    bench
+        .apply(Command::MoveTenant {
+            name: alfa(),
+            to: name("h2"),
+            request_id: None,
+        })
+        .unwrap();
+    bench.settle();
+    let text = said(&bench);
+    assert!(
+        text.starts_with("is stopped for its move (stage `stop`); `isyctl op watch"),
+        "{text}"
+    );
+    let (mut bench, ..) = running();
+    bench.edges_run();
+    let suspend = Command::SuspendTenant {
+        name: alfa(),
+        request_id: None,
+        cancel_running: false,
+    };
+    bench.apply(suspend).unwrap();
+    bench.settle();
+    assert!(said(&bench).contains("`isyctl tenant resume alfa` starts it"));
+    let mut sleeping = (*bench.state.fleet.tenants[&alfa()]).clone();
+    sleeping.asleep_since = Some(1);
+    bench.state.fleet.put_tenant(sleeping.into());
+    assert!(said(&bench).starts_with("is asleep;"));
+    let delete = Command::DeleteTenant {
+        name: alfa(),
+        purge: false,
+        request_id: None,
+        cancel_running: false,
+    };
+    bench.apply(delete).unwrap();
+    assert!(said(&bench).contains("`isyctl tenant undelete alfa`"));
+}
+
+#[test]
 fn what_can_be_changed_and_what_cannot_is_said_at_once() {
     let (mut bench, ..) = running();
     let mut other = bench.creation("alfa", "large");
