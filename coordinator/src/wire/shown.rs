@@ -79,7 +79,13 @@ pub(crate) fn tenant(
         asleep_time: tenant.asleep_since.map(timestamp),
         last_active_time: views::last_active(state, tenant).map(timestamp),
         copies: tenant.copies.iter().map(copy).collect(),
+        other_images: has_other_images(settings, &tenant.spec),
     }
+}
+
+fn has_other_images(settings: &Settings, spec: &TenantSpec) -> bool {
+    let edition = settings.editions.get(&spec.edition);
+    edition.is_none_or(|e| e.odoo != spec.odoo_image || e.postgres != spec.postgres_image)
 }
 
 fn copy(copy: &TenantCopy) -> v1::TenantCopy {

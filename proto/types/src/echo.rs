@@ -24,6 +24,19 @@ pub fn echo(text: &str) -> String {
     shown
 }
 
+/// All of a text, likewise escaped; line breaks, too.
+pub fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if drives(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// Whether a terminal acts on a character instead of showing it: controls, and marks of the direction of text.
 pub fn drives(c: char) -> bool {
     c.is_control()
